@@ -4,7 +4,7 @@ Usage: python benchmarks/lstm_step.py TEXT [--hidden 256] [--batch 64,16] [--pre
                                                  [--busy]
 
 Both clip gradients, use fused AdamW and carry the state; windows are 64 characters. The plain loop is tried with one
-thread of torch's and with one for each core, ours with `workers = "auto"` and `kernel = "auto"`, each in a process of
+thread of torch's and with one for each core, and ours, each in a process of
 its own that lives through the whole measurement; they take turns, and the better plain loop counts. Prints characters
 a second as a ratio with its spread, above 1 if ours is the faster, and the losses after the same number of steps from
 the same weights. `--busy` measures ours alone, beside a busy loop for each core, against itself without.
@@ -59,9 +59,7 @@ def ours(
     options = {
         "order": "streams",
         "batch_size": batch,
-        "workers": "auto",
-        "kernel": "auto",
-        "precision": given.precision,
+        "compute": given.precision,
     }
     trainer = component.build(
         component.config(

@@ -1,13 +1,13 @@
 """Two processes of one thread against one process of two threads, ours and plain loops of torch.
 
-Usage: python benchmarks/processes.py [--hidden 256,512] [--steps 12] [--repeats 5] [--kernel torch]
+Usage: python benchmarks/processes.py [--hidden 256,512] [--steps 12] [--repeats 5]
 
 Batches are 64 windows of 64 tokens, in bfloat16. The processes live through the whole measurement and take turns, A B
 C D A ..., so that what else the machine does hits all. Prints the seconds of others over those of our two processes,
 as ratios with their spread: above 1 ours are the faster. The others are a plain loop of torch in one process of two
 threads; the plain loop under DistributedDataParallel in two processes; and the loop of
-textgen.gradient in one process of two threads, which shows what a second process is worth on this machine. Ours use
-the kernel that is fastest; with `--kernel torch` every one of the four computes its steps by torch's own LSTM.
+textgen.gradient in one process of two threads, which shows what a second process is worth on this machine. Without
+llvmlite every one of the four computes its steps by torch's own LSTM.
 Instead, `--gloo 2` measures sums over gloo between two processes of this machine, and `--bytes` the memory of trainers
 by parameter; both print the tables of docs/scaling.md.
 """
@@ -40,7 +40,7 @@ from textgen.events import StepDone
 from textgen.processes import Processes
 from textgen.protocols import TrainingContext
 
-_LOOP = {"order": "streams", "precision": "bfloat16"}
+_LOOP = {"order": "streams", "compute": "bfloat16"}
 TARGETS = {256: 1.3, 512: 0.9}
 VOCABULARY = 64
 MEGABYTES = (1, 4, 64)
@@ -123,26 +123,25 @@ def plain_steps(hidden: int, rank: int, size: int) -> Iterator[float]:
             yield float(loss.detach())
 
 
-def serve(rank: int, size: int, hidden: int, port: int, pipe: Any, kernel: str | None) -> None:
-    """Make steps as the pipe asks, and answer with their seconds; the followers follow. Without a kernel: plainly."""
+def serve(rank: int, size: int, hidden: int, port: int, pipe: Any, plain: bool) -> None:
+    """Make steps as the pipe asks, and answer with their seconds; the followers follow."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1 if size > 1 else 2)
-    if kernel is None:
+    if plain:
         if size > 1:
             dist.init_process_group("gloo", rank=rank, world_size=size)
         _answer(plain_steps(hidden, rank, size), pipe)
         return
-    options = {**_LOOP, "kernel": kernel}
     processes = Processes(rank, size, rank, size) if size > 1 else None
     if processes is None:
-        _answer(steps(hidden, None, options=options), pipe)
+        _answer(steps(hidden, None, options=_LOOP), pipe)
         return
     with processes.joined():
         if rank:
-            for _ in steps(hidden, processes, options=options):
+            for _ in steps(hidden, processes, options=_LOOP):
                 pass
         else:
-            _answer(steps(hidden, processes, options=options), pipe)
+            _answer(steps(hidden, processes, options=_LOOP), pipe)
 
 
 def _answer(events: Any, pipe: Any) -> None:
@@ -161,7 +160,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def compare(hidden: int, count: int, repeats: int, kernel: str) -> None:
+def compare(hidden: int, count: int, repeats: int) -> None:
     """Print the ratio for one size."""
     context = mp.get_context("spawn")
     pipes, running = [], []
@@ -169,9 +168,8 @@ def compare(hidden: int, count: int, repeats: int, kernel: str) -> None:
         port = free_port()
         pairs = [context.Pipe() for _ in range(size)]
         pipes.append([ours for ours, _ in pairs][: size if plain else 1])
-        chosen = None if plain else kernel
         for rank, (_, theirs) in enumerate(pairs):
-            process = context.Process(target=serve, args=(rank, size, hidden, port, theirs, chosen))
+            process = context.Process(target=serve, args=(rank, size, hidden, port, theirs, plain))
             process.start()
             running.append(process)
 
@@ -263,9 +261,6 @@ def main() -> None:
     parser.add_argument("--hidden", default="256,512")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--kernel", default="auto", choices=("auto", "torch", "llvm"), help="of ours"
-    )
     parser.add_argument("--bytes", action="store_true")
     parser.add_argument("--gloo", type=int, metavar="PROCESSES")
     given = parser.parse_args()
@@ -281,7 +276,7 @@ def main() -> None:
         mp.spawn(measure_gloo, (given.gloo, free_port()), given.gloo)
         sys.exit()
     for hidden in given.hidden.split(","):
-        compare(int(hidden), given.steps, given.repeats, given.kernel)
+        compare(int(hidden), given.steps, given.repeats)
 
 
 if __name__ == "__main__":

@@ -49,8 +49,7 @@ RECIPE: dict[str, Any] = {
         "schedule": "decay",
         "final_rate": 0.0,
         "weight_decay": 0.05,
-        "precision": "bfloat16",
-        "kernel": "auto",
+        "compute": "bfloat16",
     },
     "generate": {"max_new_tokens": 1},
 }

@@ -1,6 +1,6 @@
 """The seed's recipe, trained by textgen and by a plain PyTorch loop, epoch by epoch in turn.
 
-Usage: python benchmarks/training.py CORPUS [--epochs 20] [--loader memory] [--set trainer.kernel=llvm]
+Usage: python benchmarks/training.py CORPUS [--epochs 20] [--loader memory] [--set trainer.compute=bfloat16]
 
 CORPUS is The Time Machine. The loop is benchmarks/seed_loop.py, the recipe written down as plainly as it goes;
 `memory`, which cuts its batches from tensors, is the faster of its loaders. Prints the loop's seconds over ours for an

@@ -208,8 +208,8 @@ def test_a_torch_module_is_trained_as_it_is() -> None:
     assert run.generator.module() is not run.generator.module()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_a_module_offers_is_used_as_if_it_were_a_gradient_model(workers: int) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_a_module_offers_is_used_as_if_it_were_a_gradient_model(threads: int) -> None:
     runs, roles = {}, {}
     for cls in (Net, Offering, Inheriting):
 
@@ -217,9 +217,9 @@ def test_what_a_module_offers_is_used_as_if_it_were_a_gradient_model(workers: in
             roles[cls] = weights.roles
             return torch.optim.SGD(weights, lr=0.5)
 
-        trainer = GradientTrainer(GradientOptions(steps=6, batch_size=8, workers=workers), make)
+        trainer = GradientTrainer(GradientOptions(steps=6, batch_size=8), make)
         torch.manual_seed(0)
-        runs[cls] = train(model=cls(), tokenizer=Bytes(), trainer=trainer)
+        runs[cls] = train(model=cls(), tokenizer=Bytes(), trainer=trainer, threads=threads)
         assert type(runs[cls].generator.module()) is cls
     assert "head" not in roles[Net]
     assert (

@@ -173,8 +173,8 @@ def free_large_block() -> None:
     torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)
 
 
-def worker_threads(count: int) -> list[ThreadPoolExecutor]:
-    """Threads that have begun, each of which computes with one thread of torch's own; a pool for each, of one."""
+def worker_threads(count: int, each: int = 1) -> list[ThreadPoolExecutor]:
+    """Threads that have begun, each of which computes with `each` threads of torch's own; a pool for each, of one."""
     import torch
 
     threads = [ThreadPoolExecutor(1, f"textgen-worker-{i}") for i in range(count)]
@@ -184,6 +184,6 @@ def worker_threads(count: int) -> list[ThreadPoolExecutor]:
             threads
         ):  # a thread's first question sets its number to the process's, so it is asked before
             thread.submit(torch.get_num_threads).result()
-            thread.submit(torch.set_num_threads, 1).result()
-        torch.set_num_threads(own)  # for threads that begin later; these keep their one
+            thread.submit(torch.set_num_threads, each).result()
+        torch.set_num_threads(own)  # for threads that begin later; these keep their number
     return threads

@@ -218,7 +218,6 @@ class Model(Protocol):
     `set_rows(first, total)` says before each step which rows of how many the next are, where several processes or
     workers share out a batch, so that a model that draws random numbers for rows draws them for the whole batch, and
     takes its own. With `distributed = False` a model cannot be shared out, as when its loss looks at all rows at once.
-    `kernels(precision)` names ways to compute a step beside torch's, and `use_kernel(name)` takes one.
     """
 
     def decoder(self, batch_size: int) -> Decoder:
@@ -246,12 +245,14 @@ class TrainingContext:
     seed      for all its random choices
     device    as torch names it
     elapsed   seconds that this run has taken before training: imports, corpus, tokenizer, its earlier parts
+    threads   number of CPU threads to compute with, where the pipeline says one
     processes where several train together, as torchrun starts them; only a trainer with `distributed` is given it
     """
 
     seed: int
     device: str
     elapsed: float = 0.0
+    threads: int | None = None
     processes: Processes | None = None
 
 

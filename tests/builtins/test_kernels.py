@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import textgen
-from textgen import BuildContext, UsageError
+from textgen_builtins.models.rnn import torch_model
 from textgen_builtins.models.rnn.config import RNNConfig
 from textgen_builtins.models.rnn.kernels import program
 from textgen_builtins.models.rnn.torch_model import TorchRNN
@@ -32,7 +32,7 @@ def numbers(
     module: TorchRNN, kernel: str, tokens: torch.Tensor, *, half: bool
 ) -> dict[str, torch.Tensor]:
     """Logits, states and gradients of two windows, the second of which goes on from the first."""
-    module.use_kernel(kernel)
+    module.use_kernels = kernel == "llvm"
     module.zero_grad()
     module.set_dropout_seed(5)
     module.train()
@@ -101,8 +101,9 @@ def test_logits_and_gradients_are_those_of_torch(
 @pytest.mark.parametrize(("cell", "nonlinearity"), CELLS[2:] + CELLS[:1])
 @pytest.mark.parametrize("rows", [3, 8, 19])
 def test_in_bfloat16_they_are_no_further_from_float32_than_torchs_are(
-    cell: str, nonlinearity: str, rows: int
+    cell: str, nonlinearity: str, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(program, "is_fast_in_bfloat16", lambda cell: True)  # with AMX, too
     module = network(cell=cell, nonlinearity=nonlinearity, hidden_size=96, embedding_size=24)
     tokens = torch.from_numpy(np.random.default_rng(rows).integers(VOCABULARY, size=(rows, 30)))
     expected = numbers(module, "torch", tokens, half=False)
@@ -150,7 +151,7 @@ def test_large_sums_saturate() -> None:
     )
 
 
-def tables(kernel: str, **trainer: Any) -> dict[str, Any]:
+def tables(**trainer: Any) -> dict[str, Any]:
     return {
         "device": "cpu",
         "corpus": {"type": "story"},
@@ -168,7 +169,6 @@ def tables(kernel: str, **trainer: Any) -> dict[str, Any]:
             "steps": 40,
             "batch_size": 8,
             "order": "streams",
-            "kernel": kernel,
             **trainer,
         },
         "observer": [],
@@ -176,71 +176,57 @@ def tables(kernel: str, **trainer: Any) -> dict[str, Any]:
     }
 
 
-def settled(run: Path) -> Any:
-    return tomllib.loads((run / "pipeline.toml").read_text())["trainer"]["settled"]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "trainer", [{"workers": 2}, {"workers": 2, "precision": "auto"}, {"type": "sgd"}], ids=str
-)
-def test_a_run_in_parts_is_the_run_in_one(trainer: dict[str, Any], tmp_path: Path) -> None:
-    whole = textgen.run(tables("llvm", **trainer), output=tmp_path / "whole")
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_a_run_in_parts_is_the_run_in_one(compute: str, tmp_path: Path) -> None:
+    pipeline = tables(compute=compute)
+    whole = textgen.run(pipeline, output=tmp_path / "whole")
     count = iter(range(100))
     with pytest.raises(textgen.Interrupted):
-        textgen.run(
-            tables("llvm", **trainer), output=tmp_path / "parts", cancelled=lambda: next(count) > 11
-        )
-    parts = textgen.run(tables("llvm", **trainer), output=tmp_path / "parts")
-    if "precision" not in trainer:
-        assert (parts.path / "model.safetensors").read_bytes() == (
-            whole.path / "model.safetensors"
-        ).read_bytes()
-    torchs = textgen.run(tables("torch", **trainer), output=tmp_path / "torch")
-    text = "The old house stood at the end of the lane, and nobody had lived in it for years."
-    losses = [run.generator.score(text).loss for run in (parts, torchs)]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-3 if "precision" not in trainer else 0.03)
-
-
-def test_the_kernel_is_decided_once_and_recorded(tmp_path: Path) -> None:
-    run = textgen.run(tables("auto"), output=tmp_path / "run")
-    assert settled(run.path).keys() == {"kernel"}
-    again = textgen.run(run.path / "pipeline.toml", output=tmp_path / "again")
-    assert settled(again.path) == settled(run.path)
-    assert (again.path / "model.safetensors").read_bytes() == (
-        run.path / "model.safetensors"
+        textgen.run(pipeline, output=tmp_path / "parts", cancelled=lambda: next(count) > 11)
+    parts = textgen.run(pipeline, output=tmp_path / "parts")
+    assert (parts.path / "model.safetensors").read_bytes() == (
+        whole.path / "model.safetensors"
     ).read_bytes()
 
 
-def test_a_run_goes_on_with_torchs_where_its_own_is_missing(
+@pytest.fixture
+def found_anew() -> Iterator[None]:
+    """Whether there is a llvmlite that works is asked once in a process."""
+    torch_model._kernels.cache_clear()
+    yield
+    torch_model._kernels.cache_clear()
+
+
+@pytest.mark.usefixtures("found_anew")
+def test_where_llvmlite_is_missing_torch_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = tables("auto", settled={"kernel": "llvm"})
-    count = iter(range(100))
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(trainer, output=tmp_path / "run", cancelled=lambda: next(count) > 11)
     monkeypatch.setitem(sys.modules, "llvmlite", None)  # as if it were not installed
+    textgen.run(tables(steps=2), output=tmp_path / "run")
+
+
+@pytest.mark.usefixtures("found_anew")
+def test_where_llvmlite_cannot_be_loaded_torch_computes_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken/llvmlite"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise OSError('its library is of another processor')")
+    monkeypatch.syspath_prepend(str(broken.parent))
+    for name in [*sys.modules]:
+        if name.startswith(("llvmlite", "textgen_builtins.models.rnn.kernels")):
+            monkeypatch.delitem(sys.modules, name)
     with pytest.warns(
         UserWarning,
-        match=r"kernel 'llvm', which is not available here \(llvmlite is not installed: pip install",
+        match="llvmlite cannot be used here, and torch computes in its place: its library is of",
     ):
-        assert textgen.run(trainer, output=tmp_path / "run").outcome == "resumed"
+        textgen.run(tables(steps=2), output=tmp_path / "run")
 
 
-@pytest.mark.parametrize(("size", "kernel"), [(33, "llvm"), (32, "cuda")])
-def test_a_kernel_that_there_is_not_is_refused(size: int, kernel: str, tmp_path: Path) -> None:
-    pipeline = tables(kernel)
-    pipeline["model"]["hidden_size"] = size
-    with pytest.raises(
-        UsageError, match=f"no such kernel here for float32.*given '{kernel}'"
-    ) as caught:
-        textgen.run(pipeline, output=tmp_path / "run")
-    assert caught.value.argument == "trainer.kernel"
-    assert ("a multiple of 32, given 33" in str(caught.value)) == (kernel == "llvm")
-
-
-def test_the_kernel_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not only offered: the steps of a run, and no evaluation, whose rows differ."""
+def test_steps_are_computed_in_machine_code_and_evaluations_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from textgen_builtins.models.rnn.kernels import layer
 
     used = []
@@ -248,11 +234,5 @@ def test_the_kernel_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         layer, "run_layer", lambda *given: (used.append(given[0]), run_layer(*given))[1]
     )
-    textgen.run(tables("llvm", evaluate_every=20), output=tmp_path / "run")
+    textgen.run({**tables(evaluate_every=20), "threads": 1}, output=tmp_path / "run")
     assert used == ["lstm"] * 40
-
-
-def test_a_model_without_kernels_is_computed_by_torch() -> None:
-    context = BuildContext(folder=None, requested_device="cpu")
-    assert context.device == "cpu"
-    assert network(cell="lstm", hidden_size=30).kernels("float32") == []

@@ -274,15 +274,6 @@ def test_parts_that_do_not_fit_are_named_before_anything_is_read(
         Engine().pipeline(pipeline(tmp_path, {**MODEL, **model}, {**TRAINER, **trainer}))
 
 
-def test_what_the_trainer_of_the_first_refuses_is_named_by_its_place(tmp_path: Path) -> None:
-    tables = pipeline(tmp_path, MODEL, {"type": "mixture", "first": {**ADAMW, "kernel": "llmv"}})
-    with pytest.raises(
-        UsageError, match=r"^trainer\.first\.kernel: the model has no such kernel.*given 'llmv'"
-    ) as found:
-        Engine().run(tables, output=tmp_path / "run")
-    assert (found.value.argument, found.value.value) == ("trainer.first.kernel", "llmv")
-
-
 def test_weights_of_another_mixture_are_refused_by_part(mixture_run: Run) -> None:
     model = fresh(mixture_run)
     tensors = model.tensors()

@@ -20,8 +20,7 @@ import textgen
 from textgen import Engine
 from textgen.events import Event, StepDone
 from textgen.gradient import eager
-from textgen.gradient.choosing import choose_way, choose_workers
-from textgen.gradient.computing import Way, cross_entropy
+from textgen.gradient.computing import Computation, cross_entropy
 from textgen.protocols import TrainingContext
 
 
@@ -31,12 +30,10 @@ def test_workers_compute_the_gradient_of_the_whole_batch(locked: bool, tmp_path:
     losses = {}
     for workers in (1, 3):
         recorder = Recorder()
-        tables = pipeline(
-            {"workers": workers, "batch_size": 7, "steps": 12},
-            input_dropout=0.3,
-            locked_dropout=locked,
+        tables = pipeline({"batch_size": 7, "steps": 12}, input_dropout=0.3, locked_dropout=locked)
+        textgen.run(
+            {**tables, "threads": workers}, output=tmp_path / str(workers), observers=[recorder]
         )
-        textgen.run(tables, output=tmp_path / str(workers), observers=[recorder])
         losses[workers] = [event.loss for event in recorder.of(StepDone)]
     assert losses[3] == pytest.approx(losses[1], rel=1e-4)
 
@@ -52,8 +49,8 @@ import itertools, resource, statistics, sys, textgen
 faults = []
 def cancelled():
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-trainer = {"type": "sgd", "steps": 20, "batch_size": 1024, "evaluate_every": 100, "workers": 2}
-textgen.run({"device": "cpu", "corpus": {"type": "story"}, "tokenizer": {"type": "char"}, "observer": [],
+trainer = {"type": "sgd", "steps": 20, "batch_size": 1024, "evaluate_every": 100}
+textgen.run({"threads": 2, "device": "cpu", "corpus": {"type": "story"}, "tokenizer": {"type": "char"}, "observer": [],
              "trainer": trainer,
              "data": {"window_length": 32, "window_stride": 1, "training_windows": 4096, "validation_windows": 0},
              "model": {"type": "rnn", "hidden_size": 32}}, output=sys.argv[1], cancelled=cancelled)
@@ -95,10 +92,10 @@ def test_steps_and_evaluations_are_made_in_the_workers_own_threads(
         lambda *given: (computed["update"].add(threading.current_thread().name), step(*given))[1],
     )
     before = torch.get_num_threads()
-    trainer = {"type": "adamw", "steps": 3, "batch_size": 5, "workers": 2, "precision": "float32"}
+    trainer = {"type": "adamw", "steps": 3, "batch_size": 5}
     corpus = "some letters, " * 400
     textgen.train(
-        corpus=corpus, tokenizer="char", model=Watched(), trainer=trainer, device="cpu", threads=3
+        corpus=corpus, tokenizer="char", model=Watched(), trainer=trainer, device="cpu", threads=2
     )
     assert torch.get_num_threads() == before
     (updater,) = computed["update"]
@@ -128,45 +125,40 @@ def test_the_loss_and_its_gradient_are_torchs(dtype: torch.dtype, time_first: bo
     )
 
 
-def test_what_is_slow_is_tried_no_longer_than_two_steps() -> None:
+class Timed(torch.nn.Module):
+    """Takes so many seconds for each step, by precision."""
+
+    def __init__(self, seconds: dict[bool, float]) -> None:
+        super().__init__()
+        self.weights, self.seconds, self.calls = torch.nn.Embedding(3, 3), seconds, 0
+
+    def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        self.calls += 1
+        time.sleep(self.seconds[torch.is_autocast_enabled("cpu")])
+        return self.weights(tokens), ()
+
+
+@pytest.mark.parametrize(
+    ("float32", "bfloat16", "faster"), [(0.02, 0.01, "bfloat16"), (0.01, 0.0097, "float32")]
+)
+def test_the_faster_precision_is_found_by_trial(
+    float32: float, bfloat16: float, faster: str
+) -> None:
+    windows = np.zeros((1, 3), np.int64)
+    model = Timed({False: float32, True: bfloat16})
+    computation = Computation.of(model, windows, TrainingContext(seed=0, device="cpu"))
+    assert computation.faster_precision(windows) == faster
+    assert computation.precision == "float32", "whoever asks takes it"
+    computation.close()
+
+
+def test_what_is_slow_is_tried_in_two_steps() -> None:
     """As on a machine whose cores other programs use."""
-
-    class Slow(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weights, self.calls = torch.nn.Embedding(3, 3), 0
-
-        def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
-            self.calls += 1
-            time.sleep(0.26)
-            return self.weights(tokens), ()
-
-    model = Slow()
-    asked = Way(precision="auto")
-    assert choose_way(
-        model, np.zeros((1, 3), np.int64), TrainingContext(seed=0, device="cpu"), asked, 1
-    )
+    windows, model = np.zeros((1, 3), np.int64), Timed({False: 0.3, True: 0.3})
+    computation = Computation.of(model, windows, TrainingContext(seed=0, device="cpu"))
+    computation.faster_precision(windows)
+    computation.close()
     assert model.calls == 4
-
-
-def test_torchs_own_threads_are_given_up_after_one_step_that_takes_far_longer() -> None:
-    """As on a machine whose cores other programs use; workers compute in threads of their own."""
-    calls: list[torch.Tensor] = []
-
-    class Waiting(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weights = torch.nn.Embedding(3, 3)
-
-        def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
-            if threading.current_thread() is threading.main_thread():
-                time.sleep(1)
-                calls.append(tokens)
-            return self.weights(tokens), ()
-
-    windows, context = np.zeros((2, 3), np.int64), TrainingContext(seed=0, device="cpu")
-    assert choose_workers(Waiting(), windows, context, Way(workers=2)) == 2
-    assert len(calls) == 1
 
 
 def test_a_run_on_a_busy_machine_says_what_helps(

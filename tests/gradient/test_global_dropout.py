@@ -69,19 +69,20 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path: Path) -> None:
     assert weights(resumed) == weights(train())
 
 
-@pytest.mark.parametrize("workers", [2, "auto"])
-def test_such_a_model_computes_in_one_worker_and_the_log_says_so(
-    workers: Any, caplog: pytest.LogCaptureFixture
+def test_such_a_model_computes_in_one_thread_unless_the_run_says_more_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "textgen")
-    assert weights(train(trainer={"workers": workers})) == weights(train())
-    assert (
-        f"one worker in place of {workers}: the model draws from torch's global generator"
-        in caplog.text
-    )
+    said = "the model computes in %d threads: it draws from torch's global generator"
+    train(threads=2)
+    assert said % 2 in caplog.text
+    if torch.get_num_threads() > 1:
+        caplog.clear()
+        train()
+        assert said % 1 in caplog.text
     caplog.clear()
-    train(functools.partial(dropping, p=0.0), trainer={"workers": 2, "steps": 2})
-    assert "one worker" not in caplog.text
+    train(functools.partial(dropping, p=0.0), threads=2)
+    assert "the model computes in" not in caplog.text
 
 
 def test_trainings_in_threads_do_not_take_each_others_draws() -> None:

@@ -59,9 +59,8 @@ def run_in_parts(
     "trainer",
     [
         {},
-        {"precision": "bfloat16"},
-        {"workers": 2},
-        {"workers": 3, "batch_size": 7, "gradient_clipping": "off"},
+        {"compute": "bfloat16"},
+        {"batch_size": 7, "gradient_clipping": "off"},
         {"order": "shuffled", "schedule": "decay", "warmup_steps": 4},
         {"type": "sgd", "momentum": 0.9},
     ],
@@ -84,9 +83,7 @@ def test_another_number_of_workers_may_resume(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_auto_and_budget_are_decided_once_and_recorded(tmp_path: Path) -> None:
-    tables = pipeline(
-        {"steps": None, "budget": "3s", "precision": "auto", "workers": "auto", "kernel": "auto"}
-    )
+    tables = pipeline({"steps": None, "budget": "3s", "compute": "auto"})
     del tables["trainer"]["steps"]
     recorder = Recorder()
     first = textgen.run(tables, output=tmp_path / "first", observers=[recorder])
@@ -97,8 +94,6 @@ def test_auto_and_budget_are_decided_once_and_recorded(tmp_path: Path) -> None:
         "evaluations",
         "budget",
         "precision",
-        "workers",
-        "kernel",
     }
     assert recorder.of(Settled)[-1].options == {"settled": decided}
     assert recorder.of(StepDone)[-1].step == decided["steps"]
@@ -454,12 +449,6 @@ def test_a_loss_that_is_no_number_before_the_first_update_is_the_models_fault() 
         match="the loss is nan at step 1, before the first update, so the model is at",
     ):
         textgen.train(corpus=text, model=Spoilt(len(set(text)) + 1), trainer="adamw")
-
-
-@pytest.mark.parametrize("workers", [0, -1, "all"])
-def test_a_number_of_workers_that_cannot_be_is_refused(workers: Any) -> None:
-    with pytest.raises(PipelineError, match=r'trainer\.workers: .*"auto"'):
-        Engine().pipeline(pipeline({"workers": workers}))
 
 
 def test_of_steps_and_a_budget_the_steps_decide_and_it_is_said(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from textgen.data import Dataset
 from textgen.events import StepDone
 from textgen.gradient import GradientModel, GradientOptions, GradientTrainer
-from textgen.gradient.computing import Computation, Way
+from textgen.gradient.computing import Computation
 from textgen.gradient.optimization import StateError
 from textgen.protocols import TrainerState, TrainingContext
 
@@ -34,9 +34,10 @@ def trainer(make: Any = torch.optim.SGD, **options: Any) -> GradientTrainer:
 
 
 def losses(
-    trained: GradientTrainer, model: Any, stop: int | None = None
+    trained: GradientTrainer, model: Any, stop: int | None = None, threads: int | None = None
 ) -> list[tuple[int, float]]:
-    events = itertools.islice(trained.train(model, DATA, CONTEXT), stop)
+    context = attrs.evolve(CONTEXT, threads=threads)
+    events = itertools.islice(trained.train(model, DATA, context), stop)
     return [(event.step, float(event.loss)) for event in events if isinstance(event, StepDone)]
 
 
@@ -69,7 +70,7 @@ def test_a_last_batch_has_fewer_rows_than_there_are_workers(rows: int) -> None:
     """Which has the numbers of one worker."""
     size = (len(DATA.training_windows()) - rows) // 3
     found = [
-        losses(trainer(workers=workers, batch_size=size, steps=8), Table()) for workers in (1, 4)
+        losses(trainer(batch_size=size, steps=8), Table(), threads=threads) for threads in (1, 4)
     ]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
 
@@ -91,9 +92,9 @@ class Experts(Table):
 @pytest.mark.parametrize("order", [[0, 1, 3, 4], [3, 4, 0, 1]])
 def test_a_parameter_that_some_workers_rows_use_has_their_gradients(order: list[int]) -> None:
     windows, found = np.array(order)[:, None] + np.zeros((4, 4), np.int64), []
-    for workers in (1, 2):
+    for threads in (1, 2):
         model = Experts()
-        computation = Computation.of(model, "cpu", Way(workers=workers))
+        computation = Computation.of(model, windows, attrs.evolve(CONTEXT, threads=threads))
         computation.run(
             lambda computation=computation: computation.gradients(windows, None, (0, 0))
         )
@@ -117,7 +118,7 @@ class Normalised(Table):
         return self.norm(self.logits[tokens].transpose(1, 2)).transpose(1, 2), ()
 
 
-@pytest.mark.parametrize("options", [{"workers": 2}, {"workers": "auto", "precision": "auto"}, {}])
+@pytest.mark.parametrize("options", [{"compute": "auto"}, {}])
 def test_trials_leave_buffers_as_they_were_and_workers_do_not_share_them(
     options: dict[str, Any],
 ) -> None:
@@ -188,13 +189,13 @@ def test_a_decoder_of_bfloat16_goes_on_from_its_state() -> None:
     np.testing.assert_array_equal(decoder.extend(following), other.extend(following))
 
 
-def test_a_state_that_is_refused_leaves_no_threads_and_torchs_kernel() -> None:
-    first = trainer(order="streams", workers=2)
+def test_a_state_that_is_refused_leaves_no_threads() -> None:
+    first = trainer(order="streams")
     model = Counting()
     losses(first, model, stop=4)
     state = first.state()
     wrong = TrainerState({**state.arrays, "carried.0": np.zeros((8, 3), np.float32)}, state.values)
-    second, before = trainer(order="streams", workers=2), threading.active_count()
+    second, before = trainer(order="streams"), threading.active_count()
     second.load_state(wrong)
     with pytest.raises(StateError):
         losses(second, model)

@@ -167,7 +167,7 @@ def test_a_run_that_was_finished_while_its_budget_was_measured_goes_on(folder: P
     "ignore:4s are enough"
 )  # where a slow observer leaves time for fewer steps
 def test_a_longer_budget_counts_the_time_of_the_whole_run(folder: Path) -> None:
-    made = pipeline(folder, steps=None, budget="1.5s", workers="auto")
+    made = pipeline(folder, steps=None, budget="1.5s", compute="auto")
     first, second = Recorder(), Recorder(seconds=0.02)
     run = textgen.run(made, output=folder / "run", observers=[first]).path
     before = json.loads((run / "run.json").read_text())
@@ -178,9 +178,9 @@ def test_a_longer_budget_counts_the_time_of_the_whole_run(folder: Path) -> None:
     assert second.of(RunStarted)[0].step == before["stable_steps"] > 0
     settled = [event.options["settled"] for event in second.of(Settled)]
     assert settled[-1] == after["settled"]["settled"]
-    assert (settled[-1]["budget"], settled[-1]["workers"]) == (
+    assert (settled[-1]["budget"], settled[-1]["precision"]) == (
         "4s",
-        before["settled"]["settled"]["workers"],
+        before["settled"]["settled"]["precision"],
     )
     assert after["step"] == settled[-1]["steps"] > before["stable_steps"]
     guesses = [

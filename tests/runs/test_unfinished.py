@@ -174,7 +174,7 @@ def test_a_run_that_made_no_step_is_not_finished(folder: Path) -> None:
                 raise AssertionError("a step was made")
 
     pipeline = tables(folder, "adamw", "shuffled")
-    pipeline["trainer"]["workers"] = "auto"  # which is settled before the first step
+    pipeline["trainer"]["compute"] = "auto"  # which is settled before the first step
     with pytest.raises(textgen.Interrupted):
         textgen.run(pipeline, output=folder / "run", observers=[Never()], cancelled=lambda: True)
     with pytest.warns(

@@ -1,4 +1,4 @@
-"""Losses and gradients of a batch: in one go, or its rows shared out among worker threads."""
+"""Losses and gradients of a batch, whose rows are shared out among threads of a CPU."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import contextlib
 import copy
 import hashlib
 import itertools
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import attrs
 import numpy as np
@@ -21,37 +23,33 @@ from torch import Tensor
 from textgen.devices import worker_threads
 from textgen.files.opening import UNFORESEEN
 from textgen.gradient.optimization import StateError
+from textgen.protocols import TrainingContext
 
+logger = logging.getLogger("textgen")
 State: TypeAlias = tuple[Tensor, ...]
 _Result = TypeVar("_Result")
 
-TORCH: Final = "torch"  # the kernel that every model has
 _GLOBAL: Final = threading.Lock()  # held while torch's global generators are those of one training
-
-
-@attrs.frozen
-class Way:
-    """How steps are computed: in float32 or bfloat16, by so many worker threads, and by torch or another kernel."""
-
-    precision: str = "float32"
-    workers: int = 1
-    kernel: str = TORCH
+_TRIALS: Final = 5  # steps of each precision, at most, of which the fastest counts
+_TRYING: Final = 1.0  # seconds after which no third step of each is tried
+_GAIN: Final = 0.9  # of a float32 step's time, which one in bfloat16 must stay below to be taken
 
 
 @attrs.define(eq=False)
 class Computation:
     """A module, its replicas that share the parameters, and the thread of each. Gradients add up in a fixed order.
 
-    A replica computes its rows with one thread of torch's own, and `run` makes whole steps in the first of these
-    threads: torch's pool of threads, all of which have to wait for the slowest several times in a step, is never used.
-    That keeps the pace when other programs need the cores too.
+    On a CPU each replica computes its rows with a single thread of torch's, and `run` makes whole steps in the first
+    of these threads. Torch's own pool, whose threads all wait for the slowest several times in a step, takes no part:
+    beside a program that keeps a core busy it is many times slower. On other devices there is one replica, and no thread.
+
+    precision  "float32", or "bfloat16" for torch.autocast with weights in float32
     """
 
     replicas: list[Any]
     device: str
-    way: Way
+    precision: str = "float32"
     _threads: Sequence[ThreadPoolExecutor] = ()
-    _loss: Callable[[Tensor, State | None], tuple[Tensor, State]] | None = None
     _parameters: list[list[Any]] = attrs.field(init=False)  # of each replica
 
     @_parameters.default
@@ -59,15 +57,22 @@ class Computation:
         return [list(replica.parameters()) for replica in self.replicas]
 
     @classmethod
-    def of(cls, model: Any, device: str, way: Way) -> Computation:
-        """A replica for each worker, the first of which is the module itself."""
-        if hasattr(model, "use_kernel"):
-            model.use_kernel(way.kernel)
-        replicas = [model, *(replica_of(model) for _ in range(way.workers - 1))]
-        return cls(replicas, device, way, worker_threads(way.workers) if way.workers > 1 else ())
+    def of(cls, model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> Self:
+        """A replica for each thread that torch would use and each row of `windows` (B, T + 1), the batch.
+
+        A model that replicas cannot stand in for computes alone, in one thread unless the run was given a number.
+        """
+        if context.device != "cpu":
+            return cls([model], context.device)
+        count = min(context.threads or torch.get_num_threads(), len(windows))
+        if count > 1 and (reason := _needs_one(model, windows)):
+            logger.info("the model computes in %d threads: %s", context.threads or 1, reason)
+            return cls([model], "cpu", "float32", worker_threads(1, context.threads or 1))
+        replicas = [model, *(replica_of(model) for _ in range(count - 1))]
+        return cls(replicas, "cpu", "float32", worker_threads(count))
 
     def run(self, call: Callable[[], _Result]) -> _Result:
-        """What `call()` returns, made where steps are computed: in the first worker's thread, if there are any."""
+        """What `call()` returns, made where steps are computed: in the first replica's thread, if it has one."""
         return self._threads[0].submit(call).result() if self._threads else call()
 
     def side_by_side(self, calls: Sequence[Callable[[], _Result]]) -> list[_Result]:
@@ -82,11 +87,37 @@ class Computation:
         return [first, *(other.result() for other in others)]
 
     def close(self) -> None:
-        """End the threads, and leave the model with torch's kernel."""
+        """End the threads."""
         for thread in self._threads:
             thread.shutdown()
-        if hasattr(self.replicas[0], "use_kernel"):
-            self.replicas[0].use_kernel(TORCH)
+
+    def faster_precision(self, windows: npt.NDArray[np.int64]) -> str:
+        """The faster of float32 and bfloat16 for a batch (B, T + 1), by a few steps of each without an update.
+
+        On CUDA, bfloat16 where the GPU has it built in.
+        """
+        if self.device.startswith("cuda"):
+            with torch.cuda.device(self.device):
+                is_built_in = torch.cuda.is_bf16_supported(including_emulation=False)
+            return "bfloat16" if is_built_in else "float32"
+        if self.device != "cpu":
+            return "float32"
+        times: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+        begun, own = time.perf_counter(), self.precision
+        try:
+            with buffers_kept(self.replicas[0]):
+                for trial in range(_TRIALS):
+                    if trial > 1 and time.perf_counter() - begun > _TRYING:
+                        break
+                    for self.precision, taken in times.items():
+                        start = time.perf_counter()
+                        self.run(partial(self.gradients, windows, None, (0, 0)))
+                        taken.append(time.perf_counter() - start)
+        except RuntimeError:  # an operation of the model has no bfloat16 version
+            return "float32"
+        finally:
+            self.precision = own
+        return "bfloat16" if min(times["bfloat16"]) < _GAIN * min(times["float32"]) else "float32"
 
     def gradients(
         self, windows: npt.NDArray[np.int64], carried: list[State] | None, seed: tuple[int, int]
@@ -122,11 +153,7 @@ class Computation:
         with self._seeded(model, seed):
             tokens = to_device(windows, self.device)
             with self.autocast():
-                loss, after = (
-                    self._loss(tokens, carried)
-                    if self._loss
-                    else training_loss(model, tokens, carried)
-                )
+                loss, after = training_loss(model, tokens, carried)
             if share != 1:
                 loss = loss * share
             loss.backward()  # type: ignore[no-untyped-call]
@@ -137,7 +164,7 @@ class Computation:
         if hasattr(model, "set_dropout_seed"):
             model.set_dropout_seed(_mixed(seed))
             return contextlib.nullcontext()
-        # Several replicas are made only of what draws nothing, see `draws`: they need not wait for each other.
+        # Several replicas are made only of what draws nothing: they need not wait for each other.
         return (
             seeded_globally(self.device, _mixed(seed))
             if len(self.replicas) == 1
@@ -177,7 +204,7 @@ class Computation:
     def autocast(self) -> Any:
         """The context of the precision."""
         return torch.autocast(
-            self.device.partition(":")[0], torch.bfloat16, enabled=self.way.precision == "bfloat16"
+            self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16"
         )
 
     def _add_gradients(self, count: int) -> None:
@@ -191,6 +218,47 @@ class Computation:
                 if to.grad is None:  # no row of those before used it
                     to.grad = torch.zeros_like(gradient)
             torch._foreach_add_([to.grad for to, _ in given], [gradient for _, gradient in given])
+
+
+def _needs_one(model: Any, windows: npt.NDArray[np.int64]) -> str:
+    """Why replicas side by side would not compute what the model does, by the loss of a row; empty if they would."""
+    try:
+        replica_of(model)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        return f"it cannot be copied ({error})"
+    draws, has_changed = tried(model, windows)
+    if has_changed:
+        return "it changes its buffers in each step, as batch normalisation does"
+    if draws:
+        return "it draws from torch's global generator, and would not with a set_dropout_seed"
+    return ""
+
+
+def tried(model: Any, windows: npt.NDArray[np.int64], device: str = "cpu") -> tuple[bool, bool]:
+    """Whether a step draws from torch's global generator of the CPU, and whether it changes a buffer of the model."""
+    draws_its_own = hasattr(model, "set_dropout_seed")
+    if draws_its_own and not any(True for _ in model.buffers()):
+        return False, False
+    model.train()
+    with buffers_kept(model) as have_changed, seeded_globally(device, 0), torch.no_grad():
+        before = torch.get_rng_state()
+        training_loss(model, to_device(windows[:1], device), None)
+        draws = not draws_its_own and not torch.equal(before, torch.get_rng_state())
+        return draws, have_changed()
+
+
+@contextlib.contextmanager
+def buffers_kept(model: Any) -> Iterator[Callable[[], bool]]:
+    """Put back what trial steps change of a model's buffers; gives whether they have changed any."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        yield lambda: any(
+            not torch.equal(model.get_buffer(name), kept) for name, kept in before.items()
+        )
+    finally:
+        with torch.no_grad():
+            for name, kept in before.items():
+                model.get_buffer(name).copy_(kept)
 
 
 @contextlib.contextmanager

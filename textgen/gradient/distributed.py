@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from textgen.errors import UsageError
-from textgen.gradient.computing import Computation, State, Way, take_rows
+from textgen.gradient.computing import Computation, State, take_rows, tried
 from textgen.processes import Order, Processes
 
 _LARGE: Final = 1 << 20  # numbers of a tensor that travels alone
@@ -31,19 +31,11 @@ class DistributedComputation(Computation):
 
     processes: Processes = attrs.field(kw_only=True)
     _group: Any = attrs.field(kw_only=True)
-    _unused: bool = attrs.field(kw_only=True)
 
     @classmethod
-    def among(cls, model: Any, device: str, way: Way, unused: bool, processes: Processes) -> Self:
-        """All processes must call it. The leader's weights become those of all. Raises ProcessesError.
-
-        unused  whether to find out in each step which parameters no process has a gradient of: a GPU is waited for
-        """
-        if hasattr(model, "use_kernel"):
-            model.use_kernel(way.kernel)
-        made = cls(
-            [model], device, way, processes=processes, group=processes.group(device), unused=unused
-        )
+    def among(cls, model: Any, device: str, processes: Processes) -> Self:
+        """All processes must call it. The leader's weights become those of all. Raises ProcessesError."""
+        made = cls([model], device, processes=processes, group=processes.group(device))
         with made._explained(), torch.no_grad():
             for tensor in itertools.chain(model.parameters(), model.buffers()):
                 dist.broadcast(tensor, 0, group=made._group)
@@ -74,7 +66,7 @@ class DistributedComputation(Computation):
         Small tensors travel together, since on a CPU a message costs more than what it carries.
         """
         parameters = [p for p in self._parameters[0] if p.requires_grad]
-        used = loss.new_tensor([p.grad is not None for p in parameters] if self._unused else [])
+        used = loss.new_tensor([p.grad is not None for p in parameters])
         for parameter in parameters:
             given = parameter.grad
             parameter.grad = torch.zeros_like(parameter) if given is None else given.contiguous()
@@ -91,7 +83,7 @@ class DistributedComputation(Computation):
             torch._foreach_copy_(
                 small, [part.view_as(t) for t, part in zip(small, parts, strict=True)]
             )
-        for parameter, users in zip(parameters, used.tolist(), strict=False):
+        for parameter, users in zip(parameters, used.tolist(), strict=True):
             parameter.grad = parameter.grad if users else None
         return total
 
@@ -153,7 +145,13 @@ def _kind(tensor: Tensor) -> str:
     return str(tensor.dtype)
 
 
-def check(model: Any, device: str, batch_size: int, processes: Processes) -> None:
+def check(
+    model: Any,
+    windows: npt.NDArray[np.int64],
+    device: str,
+    batch_size: int,
+    processes: Processes,
+) -> None:
     """Raise UsageError for what several processes cannot train as one would."""
     if batch_size < processes.size:
         raise UsageError(
@@ -165,15 +163,8 @@ def check(model: Any, device: str, batch_size: int, processes: Processes) -> Non
         raise UsageError(
             "several processes train on CPUs or on CUDA devices", argument="device", value=device
         )
-    joined = [
-        type(module).__name__
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-    ]
-    if processes.size > 1 and (joined or not getattr(model, "distributed", True)):
-        cause = (
-            f"it has a {joined[0]}, which needs all rows of a batch at once"
-            if joined
-            else "it says so itself"
-        )
+    cause = "" if getattr(model, "distributed", True) else "it says so itself"
+    if not cause and processes.size > 1 and tried(model, windows, device)[1]:
+        cause = "it changes its buffers in each step, as batch normalisation does"
+    if cause:
         raise UsageError(f"the model cannot be trained in several processes: {cause}; start one")

@@ -17,8 +17,6 @@ _OFFERED: Final = frozenset(
         "parameter_roles",
         "set_dropout_seed",
         "set_rows",
-        "kernels",
-        "use_kernel",
         "distributed",
     }
 )
@@ -38,10 +36,6 @@ class GradientModel:
     set_dropout_seed    `(seed)`, seeds a generator of its own for the step that follows. Without it, torch's global
                         generator is seeded for each step, and put back after it
     set_rows            `(first, total)`, the rows of a batch that it is about to compute, in several processes
-    kernels             `(precision) -> Sequence[str]`, the names of ways to compute a step beside torch's, in "float32"
-                        or "bfloat16", on the module's device and as this machine allows
-    use_kernel          `(name)`, the way of the steps that follow: one of `kernels`, or "torch". A ValueError that says
-                        why there is no such way here is shown to the user
     distributed         False if it cannot be trained in several processes
     """
 

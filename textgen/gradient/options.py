@@ -20,11 +20,6 @@ def _check_time(instance: Any, attribute: Any, value: str) -> None:
         raise ValueError('must be a time such as "60s", "5min" or "1.5h"')
 
 
-def _check_workers(instance: Any, attribute: Any, value: int | str) -> None:
-    if value != "auto" and int(value) < 1:
-        raise ValueError('must be at least 1, or "auto"')
-
-
 def seconds_of(time: str) -> float:
     """The seconds of a time such as "60s", "5min" or "1.5h"."""
     number, unit = _TIME.fullmatch(time).groups()  # type: ignore[union-attr]
@@ -75,21 +70,10 @@ class GradientOptions:
     validation_batches: int | None = option(
         None, help="number of batches to validate on, from the start", validator=optional(ge(1))
     )
-    precision: Literal["auto", "float32", "bfloat16"] = option(
+    compute: Literal["auto", "float32", "bfloat16"] = option(
         "float32",
         help='"bfloat16" computes in it and keeps float32 weights (torch.autocast); "auto" takes the faster of both, '
         "tried on the first batch",
-    )
-    kernel: str = option(
-        "torch",
-        help='how the model computes a step: "torch", or another way that it offers, see its documentation; "auto" '
-        "takes the fastest, tried on the first batch",
-    )
-    workers: int | Literal["auto"] = option(
-        1,
-        help="threads that compute parts of a batch side by side on a CPU, each with one thread of torch's own; 1 "
-        'leaves all threads to torch; "auto" takes the faster of 1 and one per core, tried on the first batch',
-        validator=_check_workers,
     )
     settled: dict[str, int | str] = option(
         factory=dict,

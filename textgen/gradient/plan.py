@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 import warnings
 from collections.abc import Iterator
@@ -12,14 +11,12 @@ from typing import Any, Final
 import attrs
 
 from textgen.events import Settled
-from textgen.gradient import choosing
 from textgen.gradient.batches import Batches
-from textgen.gradient.computing import TORCH, Computation, Way
+from textgen.gradient.computing import Computation
 from textgen.gradient.options import GradientOptions, seconds_of
 from textgen.gradient.schedules import Schedule, stable_steps
 from textgen.protocols import TrainingContext
 
-logger = logging.getLogger("textgen")
 _EVALUATIONS: Final = 10  # in a run with a budget
 _EVALUATING: Final = 0.18  # share of a budget that they may take
 _UNTIMED: Final = 3  # first steps, which allocate memory and start threads
@@ -82,68 +79,27 @@ class Plan:
         self.measuring = self.steps is None
 
     def computation(self, model: Any) -> Computation:
-        """In the way that is the fastest where options are "auto", or among several processes."""
+        """Steps in the precision that was asked for, or decided by an earlier run, or is the faster here."""
         context, windows, processes = self.context, self.batches.batch(0, 0), self.context.processes
         if processes is None:
-            workers = self.options.settled.get("workers", self.options.workers)
-            if (
-                workers != 1
-                and context.device == "cpu"
-                and (shared := choosing.shares(model, windows, context))
-            ):
-                workers = self._one_worker(workers, shared)
-            way = self._way(
-                model,
-                windows,
-                choosing.most_workers(model, windows, context) if workers != 1 else 1,
-            )
-            if workers == "auto":
-                workers = self._settled["workers"] = choosing.choose_workers(
-                    model, windows, context, way
-                )
-            workers = min(int(workers), len(windows)) if context.device == "cpu" else 1
-            return Computation.of(model, context.device, attrs.evolve(way, workers=workers))
+            made = Computation.of(model, windows, context)
+            made.precision = self._precision(made, windows)
+            return made
         from textgen.gradient.distributed import DistributedComputation, check
 
-        def choose() -> list[Any]:
-            check(model, context.device, self.options.batch_size, processes)
-            unused = context.device == "cpu" or choosing.leaves_unused(model, windows, context)
-            way = self._way(model, windows[processes.rows(len(windows))], 1)
-            return [way.precision, way.kernel, unused]
-
-        precision, kernel, unused = processes.agree(choose)
-        way = Way(precision, 1, kernel)
-        return DistributedComputation.among(model, context.device, way, unused, processes)
-
-    def _one_worker(self, asked: int | str, shared: str) -> int:
-        """For a model with what threads would share."""
-        if asked == "auto":
-            self._settled["workers"] = 1
-        logger.info("one worker in place of %s: %s", asked, shared)
-        return 1
-
-    def _way(self, model: Any, windows: Any, workers: int) -> Way:
-        """The precision and the kernel asked for, or settled by an earlier run, or the fastest."""
-        settled, options = self.options.settled, self.options
-        asked = Way(
-            str(settled.get("precision", options.precision)),
-            1,
-            str(settled.get("kernel", options.kernel)),
+        check(model, windows, context.device, self.options.batch_size, processes)
+        own = windows[processes.rows(len(windows))]
+        made = DistributedComputation.among(model, context.device, processes)
+        made.precision = processes.agree(
+            lambda: self._precision(Computation([model], context.device), own)
         )
-        if "kernel" in settled and asked.kernel not in choosing.kernels(model, asked.precision):
-            warnings.warn(
-                f"an earlier run took the kernel {asked.kernel!r}, which is not available here"
-                f"{choosing.refusal(model, asked.kernel)}: this one takes torch's, and its numbers differ in their "
-                "last digits",
-                stacklevel=2,
-            )
-            asked = attrs.evolve(asked, kernel=TORCH)
-        way = choosing.choose_way(model, windows, self.context, asked, workers)
-        decided = {"precision": way.precision, "kernel": way.kernel}
-        self._settled |= {
-            name: value for name, value in decided.items() if getattr(asked, name) == "auto"
-        }
-        return way
+        return made
+
+    def _precision(self, computation: Computation, windows: Any) -> str:
+        chosen = str(self.options.settled.get("precision", self.options.compute))
+        if chosen == "auto":
+            chosen = self._settled["precision"] = computation.faster_precision(windows)
+        return chosen
 
     def settle(self) -> Iterator[Settled]:
         """Tell once what was decided, so that it is recorded."""

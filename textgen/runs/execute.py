@@ -306,7 +306,11 @@ class Execution:
             blame=(pipeline.trainer.offer, pipeline.model.offer),
             data=data,
             context=TrainingContext(
-                seed=pipeline.seed, device=device, elapsed=elapsed, processes=self.processes
+                seed=pipeline.seed,
+                device=device,
+                elapsed=elapsed,
+                threads=self._threads(),
+                processes=self.processes,
             ),
             observers=self._observers(attrs.evolve(context, training=True)),
             progress=progress,

@@ -125,9 +125,7 @@ def measured_speed() -> float:
     data = Dataset(
         training=tokens, validation=tokens[:0], vocab_size=64, window_length=64, window_stride=64
     )
-    options = GradientOptions(
-        order="streams", batch_size=32, precision="auto", workers="auto", kernel="auto"
-    )
+    options = GradientOptions(order="streams", batch_size=32, compute="auto")
     trainer = GradientTrainer(options, lambda parameters: torch.optim.SGD(parameters, lr=0.0))
     read, begun = 0, 0.0  # the first step allocates memory, and is not timed
     events: Any = trainer.train(model, data, TrainingContext(seed=0, device=device))

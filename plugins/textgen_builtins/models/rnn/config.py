@@ -15,9 +15,8 @@ class RNNConfig:
     """A recurrent network, plain, GRU or LSTM: one-hot or embedded tokens, layers of cells, a head.
 
     The formulas are those of torch.nn.RNN, GRU and LSTM, with two biases. Locked dropout and weight drop: Merity,
-    Keskar and Socher, "Regularizing and optimizing LSTM language models" (2018). On a CPU a trainer with
-    `kernel = "llvm"`, or "auto" where that is faster, computes layers of all cells and options in machine code made for
-    the processor: see docs/training.md.
+    Keskar and Socher, "Regularizing and optimizing LSTM language models" (2018). On a CPU, layers whose size is a
+    multiple of 32 are trained in machine code made for the processor, where llvmlite is installed: see docs/training.md.
     """
 
     cell: Literal["rnn", "gru", "lstm"] = option("rnn", help="type of the recurrent cell")

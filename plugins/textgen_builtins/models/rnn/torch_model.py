@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,14 +22,15 @@ from textgen_builtins.models.rnn.numpy_decoder import NumpyDecoder
 from textgen_builtins.models.rnn.torch_decoder import State, TorchDecoder
 from textgen_builtins.models.rnn.weights import Folded, check_shapes, expected_shapes
 
-_TORCH, _LLVM = "torch", "llvm"  # kernels: torch's, and what is compiled here
-
 
 class TorchRNN(nn.Module):
     """textgen.protocols.Model that trains by gradient.
 
     Each layer is a separate module, so that dropout between them can use its own generator: torch's stacked RNNs use
     the global one, which belongs to the user.
+
+    use_kernels  whether steps of training may be computed by `textgen_builtins.models.rnn.kernels`, which gives torch's
+                 numbers but for rounding
     """
 
     def __init__(self, config: RNNConfig, vocab_size: int) -> None:
@@ -52,7 +55,7 @@ class TorchRNN(nn.Module):
             self.head.weight = self.embedding.weight
         self._dropout_generator: torch.Generator | None = None
         self._rows: tuple[int, int] | None = None
-        self._kernel = _TORCH
+        self.use_kernels = True
 
     @classmethod
     def create(cls, config: RNNConfig, vocab_size: int, *, seed: int, device: str) -> TorchRNN:
@@ -98,7 +101,7 @@ class TorchRNN(nn.Module):
         """`forward` with or without dropout, whatever the module's mode."""
         table = self.embedding.weight if self.config.embedding_size else self.one_hot
         table = self._masked(table, self.config.input_dropout) if dropout else table
-        fused = self._kernel != _TORCH and torch.is_grad_enabled() and tokens.numel() > 0
+        fused = torch.is_grad_enabled() and tokens.numel() > 0 and self._has_kernels()
         # Time first, as the cells expect; the transposed result is a view and costs nothing.
         rows = tokens.T if fused and len(table) <= tokens.numel() else None
         x = F.embedding(tokens.T, table) if rows is None else table  # (T, B, E)
@@ -114,29 +117,15 @@ class TorchRNN(nn.Module):
             x = self._dropout(x, self.config.dropout) if dropout else x
         return self.head(x).transpose(0, 1), tuple(after)
 
-    def kernels(self, precision: str) -> list[str]:
-        """Machine code of our own on a CPU, where llvmlite is installed and it can be made for this size."""
-        return [] if self._refusal(precision) else [_LLVM]
-
-    def _refusal(self, precision: str) -> str:
-        """Why there is no machine code of our own here; empty if there is."""
-        if self.head.bias.device.type != "cpu" or self.head.bias.dtype != torch.float32:
-            return "it is for float32 weights on a CPU"
-        if not importlib.util.find_spec("llvmlite"):
-            return "llvmlite is not installed: pip install 'textgen-engine[fast]'"
-        from textgen_builtins.models.rnn.kernels import program
-
-        columns = program.tile().columns
-        if self.config.hidden_size % columns:
-            return f"hidden_size has to be a multiple of {columns}, given {self.config.hidden_size}"
-        can = precision != "bfloat16" or program.has_bfloat16()
-        return "" if can else "this processor has no products of bfloat16"
-
-    def use_kernel(self, name: str) -> None:
-        """Compute the gradients of the steps that follow in this way. Raises ValueError if there is none."""
-        if name == _LLVM and (refusal := self._refusal("float32")):
-            raise ValueError(refusal)
-        self._kernel = name
+    def _has_kernels(self) -> bool:
+        """Whether steps of training are computed in machine code of our own, which is at hand and is faster here."""
+        given = self.head.bias
+        if not self.use_kernels or given.device.type != "cpu" or given.dtype != torch.float32:
+            return False
+        program = _kernels()
+        if program is None or self.config.hidden_size % program.tile().columns:
+            return False
+        return not torch.is_autocast_enabled("cpu") or program.is_fast_in_bfloat16(self.config.cell)
 
     def set_dropout_seed(self, seed: int) -> None:
         """Make the dropout of the next step depend on `seed` alone."""
@@ -240,3 +229,20 @@ class TorchRNN(nn.Module):
     def parameter_roles(self) -> dict[str, str]:
         """The weight of the head, unless it is the embedding's."""
         return {} if self.config.tied_weights else {"head.weight": "head"}
+
+
+@cache
+def _kernels() -> Any:
+    """The module of programs for layers; None where llvmlite is missing, or is installed and does not work."""
+    if not importlib.util.find_spec("llvmlite"):
+        return None
+    try:
+        from textgen_builtins.models.rnn.kernels import program
+
+        program.Program.of("tanh", False, 1, program.tile().columns)
+    except Exception as error:  # a library that cannot be loaded raises whatever it likes
+        warnings.warn(
+            f"llvmlite cannot be used here, and torch computes in its place: {error}", stacklevel=2
+        )
+        return None
+    return program

@@ -18,6 +18,7 @@ from textgen_builtins.models.rnn.kernels.vectors import LANES, Array, Number, lo
 _COMPILING: Final = threading.Lock()
 _KEPT: Final = 32  # programs, of some 3 MB each; those in use live on
 _HALF_FEATURE: Final = "avx512bf16"
+_MATRIX_FEATURE: Final = "amx-bf16"
 _FORWARD: Final = (
     "given",
     "rows",
@@ -96,6 +97,11 @@ def processor() -> tuple[str, Any]:
 def has_bfloat16() -> bool:
     """Whether this processor has products of bfloat16."""
     return bool(processor()[1].get(_HALF_FEATURE, False))
+
+
+def is_fast_in_bfloat16(cell: str) -> bool:
+    """Whether a layer in bfloat16 is faster here than torch's, which has an LSTM for the matrix unit AMX."""
+    return has_bfloat16() and not (cell == "lstm" and processor()[1].get(_MATRIX_FEATURE, False))
 
 
 def tile() -> Tile:
