@@ -104,7 +104,7 @@ class Cache:
                 file.write(piece)
         status = path.stat()
         about = {**facts, "name": path.name, "size": size, "time": status.st_mtime_ns}
-        write_atomic(record, json.dumps(about).encode())
+        write_atomic(record, json.dumps(about, default=str).encode())
         total = 0
         for entry in self.entries():
             total += entry.size
