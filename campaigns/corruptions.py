@@ -4,7 +4,7 @@
 
 Each case is a command in a process of its own, forked from one that has imported everything. It must end as if nothing
 had happened, with the same text and weights, or with an error that names the file. A traceback, another text, a process
-that takes minutes or 200 MB more than it does with the files as they were, and anything read or changed outside the
+that takes minutes or 600 MB more than it does with the files as they were, and anything read or changed outside the
 run directory is a failure, which is printed with the seed that repeats it.
 """
 
@@ -36,7 +36,7 @@ from .runs import within
 
 SECONDS = 180  # so long a command may take on a busy machine,
 CPU_SECONDS = 20  # and so much of a processor
-MEMORY = 200 << 20  # beyond what the command takes with the files as they were
+MEMORY = 600 << 20  # beyond what the command takes with the files as they were
 CEILING = 3 << 30  # of address space beyond that of the parent: so much is never taken in earnest
 TEXT = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
 

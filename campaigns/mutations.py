@@ -323,13 +323,6 @@ def _sparse(size: int, beginning: bytes = b"{") -> Callable[[Path, Path], None]:
     return make
 
 
-def _promised_hole(path: Path, outside: Path) -> None:
-    header = json.dumps(
-        {"weight": {"dtype": "F32", "shape": [1 << 28], "data_offsets": [0, 1 << 30]}}
-    ).encode()
-    _sparse((1 << 30) + 8 + len(header), _with_header(header, b""))(path, outside)
-
-
 def _secret_file(path: Path, outside: Path) -> None:
     (outside / "secret").write_text(SECRET)
     path.symlink_to(outside / "secret")
@@ -352,7 +345,6 @@ REPLACED: dict[str, Callable[[Path, Path], None]] = {
     "1 GB hole": _sparse(1 << 30),
     "100 MB of nothing": _sparse(100 << 20),
     "60 MB of nothing": _sparse(60 << 20, b" "),
-    "hole that was promised": _promised_hole,
 }
 
 

@@ -20,14 +20,13 @@ A folder that appears whole (`new_folder`)
     checksums. By it a checkpoint is judged too where the file system renames a folder file by file.
 
 What grows (`append`)
-    Written at the end and synced before `append` returns, so before a checkpoint is begun that counts it. What follows
-    the last row that was counted is cut off when the run resumes.
+    Rows are written at the end and synced before `append` returns, so before a checkpoint that counts them is begun.
+    Rows after the last one that was counted are cut off when the run resumes.
 
 What is removed (`remove_folder`)
     1. rename it to `.removed-*`    2. sync the folder that it is in    3. remove it
     Nobody finds half of it under its name.
-    Whoever removes what something else replaces syncs that first. Whoever removes what makes other files meaningful, as
-    `run.json` does, syncs the folder before those go.
+    Before removing a file, sync its replacement. Remove `run.json` first, and sync, before the files it describes.
 
 What a killed process leaves has one of the names in LEFTOVERS. On macOS a sync is F_FULLFSYNC: fsync leaves data in the
 cache of the drive. Where folders cannot be synced, as on Windows, the order of renames is the file system's.

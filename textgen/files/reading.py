@@ -7,20 +7,12 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import CorruptFileError, RunError, UsageError
-from textgen.files.opening import (
-    check_json,
-    check_tensors,
-    contents_of,
-    opened,
-    read_tensor_file,
-    special,
-)
+from textgen.files.opening import contents_of, non_regular_kind, opened
 from textgen.protocols import Tensors, Tokenizer
 
 VOCABULARY: Final = "tokenizer.json"
@@ -52,17 +44,17 @@ _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
 LARGEST: Final = 64_000_000
 """Bytes of a table of lines that are read at most."""
 LARGEST_JSON: Final = 21_000_000
-"""Bytes of a JSON file that are read at most: decoded, a text may take four times as much."""
-_DEEPEST: Final = 64
+"""Bytes of a JSON file that are read at most."""
+_PLENTY: Final = (
+    64_000_000  # bytes of tensors from which their header is checked before they are read
+)
 _DIGITS: Final = 20  # of an integer of 64 bits
-# A string that does not end goes on to the end, so that no character is looked at twice.
-_BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
 def read_json(path: Path, sha256: str = "", *, largest: int = LARGEST_JSON) -> dict[str, Any]:
     """A JSON object from a file of at most `largest` bytes, whose checksum is `sha256` if that is given.
 
-    Raises CorruptFileError, for more values or deeper ones than any file of textgen has, too.
+    Raises CorruptFileError.
     """
     data = read_bytes(path, largest)
     if sha256:
@@ -74,13 +66,10 @@ def read_json(path: Path, sha256: str = "", *, largest: int = LARGEST_JSON) -> d
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """A JSON object. Size and depth are measured before anything is made of it. Raises ValueError."""
-    check_json(data)
-    if data.count(b"[") + data.count(b"{") > _DEEPEST and _depth(data) > _DEEPEST:
-        raise ValueError(f"it is nested more than {_DEEPEST} deep")
+    """A JSON object. Raises ValueError."""
     try:
         value = json.loads(data.decode(), parse_int=_integer)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not valid JSON ({error})") from error
     if not isinstance(value, dict):
         raise ValueError("it does not hold a JSON object")
@@ -125,12 +114,18 @@ def tensor_pieces(tensors: Tensors) -> Iterator[bytes]:
 
 def load_tensors(path: Path, data: bytes) -> Tensors:
     """The arrays in safetensors bytes that came from `path`. Raises CorruptFileError."""
-    from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    check_tensors(path, data, len(data))
-    try:
+    with _safetensors(path):
         return dict(load(data))
+
+
+@contextlib.contextmanager
+def _safetensors(path: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except (SafetensorError, KeyError, ValueError) as error:
         raise CorruptFileError(path, f"it is not a safetensors file ({error})") from error
 
@@ -148,7 +143,7 @@ def inside(folder: Path, name: str) -> Path:
     if not Path(real).is_relative_to(outer):
         cause = f"{path} leads out of the run directory; it is not followed"
         raise RunError(f"{cause}: put what it leads to in its place, or remove it", folder)
-    if kind := special(path):
+    if kind := non_regular_kind(path):
         raise CorruptFileError(path, f"it is {kind}, which no run has; remove it")
     return path
 
@@ -166,10 +161,24 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
 
 def read_tensors(path: Path, sha256: str) -> Tensors:
     """The arrays in a safetensors file, of whatever size. Raises CorruptFileError, also for another checksum."""
-    with _readable(path):
-        data = read_tensor_file(path)
+    data = read_tensor_bytes(path)
     _check_sum(path, data, sha256)
     return load_tensors(path, data)
+
+
+def read_tensor_bytes(path: Path) -> bytes:
+    """The bytes of a safetensors file. A large one is read only if its size is what its header says.
+
+    Raises CorruptFileError, RunError.
+    """
+    from safetensors import safe_open
+
+    with _readable(path), opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _PLENTY:
+            with _safetensors(path), safe_open(path, "numpy"):
+                pass
+        return file.read(size)
 
 
 def read_weights(path: Path, sha256: str) -> Tensors:
@@ -186,7 +195,7 @@ def read_weights(path: Path, sha256: str) -> Tensors:
 
 
 @contextlib.contextmanager
-def remedied(remedy: str, place: str = "") -> Iterator[None]:
+def with_remedy(remedy: str, place: str = "") -> Iterator[None]:
     """Give a CorruptFileError of what is read within it a remedy, and say first what named the file."""
     try:
         yield
@@ -208,7 +217,6 @@ def dump_vocabulary(tokenizer: Tokenizer) -> bytes:
 
 def checked_json(data: bytes) -> bytes:
     """JSON that is to be written. Raises ValueError for more than can be read back."""
-    check_json(data)
     if len(data) > LARGEST_JSON:
         raise ValueError(
             f"its {len(data):,} bytes are more than the {LARGEST_JSON:,} that can be read back"
@@ -301,19 +309,6 @@ def _readable(path: Path) -> Iterator[None]:
         raise CorruptFileError(path, f"it cannot be read: {error.strerror}") from error
     except OSError as error:  # which says nothing about the content, and need not last
         raise RunError(f"{path}: it cannot be read: {error.strerror or error}", path) from error
-
-
-def _depth(data: bytes) -> int:
-    """How deep the arrays and objects of a JSON text are nested."""
-    depth = deepest = 0
-    for found in _BRACKET.finditer(data):
-        token = found[0]
-        if token in (b"[", b"{"):
-            depth += 1
-            deepest = max(deepest, depth)
-        elif token in (b"]", b"}"):
-            depth -= 1
-    return deepest
 
 
 def _integer(digits: str) -> int:

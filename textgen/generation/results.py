@@ -15,8 +15,8 @@ from attrs.validators import and_, ge, lt, max_len, min_len
 
 from textgen.errors import CorruptFileError, RunError
 from textgen.files.durable import write_atomic
-from textgen.files.opening import contents_of, read_tensor_file
-from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of
+from textgen.files.opening import contents_of
+from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of, read_tensor_bytes
 from textgen.generation.sampling import log_softmax
 from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import COUNT, each, is_line, structured
@@ -80,7 +80,7 @@ class GenerationState:
         """Read what `save` wrote. Raises RunError; CorruptFileError for a file that is damaged or something else."""
         path = path_of(path, "path", "expected the path of a file")
         try:
-            data = read_tensor_file(path)
+            data = read_tensor_bytes(path)
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror or error}", path) from error
         with contents_of(path, "it is not a saved state of a generation"):

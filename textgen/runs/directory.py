@@ -325,7 +325,7 @@ class RunDirectory:
         return self.exists() and bool(self.checkpoints.steps() or any(self.checkpoints.nameless()))
 
     def kept(self) -> str:
-        """What is left of a run that fails, as the end of a sentence."""
+        """The checkpoint that remains after a failure, as the end of an error message."""
         try:
             foreign = self.checkpoints.foreign()
             steps = [

@@ -173,7 +173,7 @@ class Execution:
         data, checkpoint = text.dataset(self.pipeline.data), decision.checkpoint
         place = self._place(decision, context)
         if decision.record is not None:
-            for remark in run_record.edited_plugins(decision.record, self.pipeline.choices()):
+            for remark in run_record.changed_plugin_files(decision.record, self.pipeline.choices()):
                 warnings.warn(remark, stacklevel=2)
         extended = isinstance(decision, run_record.Extend)
         loop = self._training_loop(place, context, data, checkpoint, extended=extended)

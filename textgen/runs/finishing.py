@@ -1,4 +1,4 @@
-"""What is done with a run beside training it: it is saved, or finished before its time."""
+"""Saves a generator as a run directory; finishes a run early."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import attrs
 from attrs.validators import and_, ge, le, lt
 
 from textgen.errors import CorruptFileError
-from textgen.files.reading import json_checksum, read_json, remedied
+from textgen.files.reading import json_checksum, read_json, with_remedy
 from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import (
     COUNT,
@@ -177,7 +177,7 @@ def checksum_of(record: Mapping[str, Any]) -> str:
 
 def read_record(path: Path) -> dict[str, Any]:
     """The values of a run.json, all of them checked. Raises CorruptFileError."""
-    with remedied("copy"):
+    with with_remedy("copy"):
         record = read_json(path, largest=SMALL)
     version = record.get("format_version")
     if type(version) is int and version > FORMAT_VERSION:

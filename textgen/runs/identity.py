@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.files.opening import stamp
+from textgen.files.opening import file_signature
 from textgen.files.reading import json_checksum
 from textgen.plugin.component import OBJECT, UNPACKAGED
 from textgen.plugin.structure import Choice
@@ -65,7 +65,7 @@ class TextKey:
             return cls()
         files, size, latest = [], 0, 0
         for path in corpus.sources():
-            facts = stamp(path)
+            facts = file_signature(path)
             if facts is None:
                 return cls()
             files.append([os.path.abspath(path), *facts])
@@ -88,5 +88,5 @@ def _code(made: Any, choice: Choice) -> list[Any] | None:
         return None
     # A version stays while someone works on a plugin, so size and time of the file count too.
     file = getattr(sys.modules.get(type(getattr(made, "inner", made)).__module__), "__file__", None)
-    code = None if file is None else stamp(file)
+    code = None if file is None else file_signature(file)
     return None if code is None else [*(offer.plugin.facts() for offer in offers), *code[:2]]

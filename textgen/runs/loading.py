@@ -33,7 +33,7 @@ from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.objects import with_choices
 from textgen.runs.splitting import split_tokens
-from textgen.runs.stored import SHOWN, StoredRun, misdescribing, read_stored
+from textgen.runs.stored import SHOWN, StoredRun, edits_that_break_weights, read_stored
 from textgen.windows import quoted
 
 logger = logging.getLogger("textgen")
@@ -93,7 +93,7 @@ def _load(
     wanted += [("sampler", table) for table in chain]
     tokenizer_choice, model_choice, *chain = _choices(directory, record, wanted, reader)
     _check_edits(stored, given)
-    for remark in run_record.edited_plugins(record, [tokenizer_choice, model_choice, *chain]):
+    for remark in run_record.changed_plugin_files(record, [tokenizer_choice, model_choice, *chain]):
         warnings.warn(remark, stacklevel=4)
     tokenizer = components.build(tokenizer_choice, context)
     tokenizer = load_vocabulary(tokenizer, stored.vocabulary, directory.path / VOCABULARY)
@@ -159,7 +159,7 @@ def _check_edits(stored: StoredRun, given: Mapping[str, Any]) -> None:
     """Raise CorruptFileError where pipeline.toml was changed in what no longer describes the weights."""
     edits = [
         edit
-        for edit in misdescribing(stored.record, stored.edits)
+        for edit in edits_that_break_weights(stored.record, stored.edits)
         if edit.key.partition(".")[0] not in given
     ]
     if edits:

@@ -352,7 +352,7 @@ def finish(
     directory.remove_surplus()
 
 
-def edited_plugins(record: Mapping[str, Any], choices: Iterable[Choice]) -> list[str]:
+def changed_plugin_files(record: Mapping[str, Any], choices: Iterable[Choice]) -> list[str]:
     """A remark for each plugin that is a file, of which the run was trained with another version."""
     then = {
         (each["kind"], each["name"], each["plugin"]): each["version"]

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from textgen.errors import Fault, PipelineError, RunError, TextgenError
-from textgen.files.reading import VOCABULARY, inside, read_tensors, read_tokenizer, remedied
+from textgen.files.reading import VOCABULARY, inside, read_tensors, read_tokenizer, with_remedy
 from textgen.pipeline.document import Document, read_document
 from textgen.pipeline.options import StartOptions
 from textgen.pipeline.pipeline import Pipeline, make_choice, without_start
@@ -52,9 +52,9 @@ def start_tokenizer(
 ) -> Tokenizer:
     """The tokenizer of the run that this one starts from; once this one has a record, from its own directory."""
     if record is not None:
-        with remedied("copy"):
+        with with_remedy("copy"):
             return read_tokenizer(tokenizer, own, record["files"][VOCABULARY])
-    with remedied("copy", "model.start"):
+    with with_remedy("copy", "model.start"):
         return read_tokenizer(tokenizer, start.run, start.tokenizer)
 
 
@@ -64,7 +64,7 @@ def load_start(model: Any, pipeline: Pipeline) -> None:
     if start is None:
         return
     path = inside(start.run, _WEIGHTS)
-    with remedied("copy", "model.start"):
+    with with_remedy("copy", "model.start"):
         tensors = read_tensors(path, start.weights)
     try:
         model.load_tensors(tensors)

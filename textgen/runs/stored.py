@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from textgen.errors import CorruptFileError, Difference, PipelineError, RunError
-from textgen.files.opening import stamp
-from textgen.files.reading import dump_tensors, read_bytes, read_json, read_weights, remedied
+from textgen.files.opening import file_signature
+from textgen.files.reading import dump_tensors, read_bytes, read_json, read_weights, with_remedy
 from textgen.pipeline.document import Document, document_of
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
 from textgen.plugin.structure import Reader, flat, listed
@@ -110,7 +110,9 @@ def read_pipeline(
     return document, tuple(edit for edit in edits if edit.key != "output")
 
 
-def misdescribing(record: Mapping[str, Any], edits: Iterable[Difference]) -> list[Difference]:
+def edits_that_break_weights(
+    record: Mapping[str, Any], edits: Iterable[Difference]
+) -> list[Difference]:
     """Those of the edits of pipeline.toml that no longer describe the weights, as far as the record alone can say.
 
     A component may leave options out of its fingerprint: these may change.
@@ -142,7 +144,7 @@ def _read(directory: RunDirectory, current: RunDirectory) -> StoredRun:
         remarks.append(
             f"{document.source} was changed since the run was made: {listed(edits, SHOWN)}"
         )
-    with remedied("copy"):
+    with with_remedy("copy"):
         vocabulary = read_json(current.inside("tokenizer.json"), record["files"]["tokenizer.json"])
     model_id, tensors, remark = _weights(current, record)
     return StoredRun(
@@ -156,7 +158,7 @@ def _weights(
     """The SHA-256 and the tensors of the model; while there is none, those of the best checkpoint, and a remark."""
     if record["status"] == "finished":
         path, sha256 = directory.inside("model.safetensors"), record["files"]["model.safetensors"]
-        with remedied("copy"):
+        with with_remedy("copy"):
             return sha256, read_weights(path, sha256), ()
     checkpoint = directory.checkpoints.best()
     progress = checkpoint.progress
@@ -191,4 +193,4 @@ def _numbered(value: Any) -> Any:
 
 def _signature(directory: RunDirectory) -> tuple[tuple[int, ...] | None, ...]:
     """What changes whenever a run takes the place of another."""
-    return tuple(stamp(place.path / "run.json") for place in (directory, directory.next))
+    return tuple(file_signature(place.path / "run.json") for place in (directory, directory.next))

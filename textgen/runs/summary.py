@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from textgen.errors import RunError
-from textgen.files.opening import opened
+from textgen.files.opening import UNFORESEEN, opened
 from textgen.files.reading import LARGEST, files_under, inside, parse_json
 from textgen.runs.directory import RunDirectory, no_run
 
@@ -92,13 +92,14 @@ def summarize(path: str | Path) -> RunSummary:
     try:
         locked = directory.is_locked()
         record = place.read_run() if has_record else {"status": "training"}
-    except (RunError, OSError, RecursionError) as error:
+        finished = record["status"] == "finished"
+        figures = record if finished or not has_record else _so_far(record, place)
+    except (RunError, OSError) as error:
         return attrs.evolve(summary, cause=str(error) or type(error).__name__)
     status, cause = _status(record, locked=locked)
     summary = attrs.evolve(summary, status=status, cause=cause)
     if not has_record:
         return summary
-    figures = record if status == "finished" else _so_far(record, place)
     step, steps = figures["step"], record.get("steps")
     return attrs.evolve(
         summary,
@@ -126,7 +127,7 @@ def _so_far(record: Mapping[str, Any], directory: RunDirectory) -> dict[str, Any
     """The figures of a run that is not finished: run.json has them as they were when it began, or ended."""
     rows = _rows(directory.path, limit=_TAIL)
     last, best = rows[-1] if rows else {}, _best(rows)
-    step = max(record["step"], last.get("step", 0), *_checkpoint_steps(directory))
+    step = max(record["step"], last.get("step", 0), *directory.checkpoints.steps())
     return {
         "step": step,
         "best_step": best.get("step"),
@@ -167,28 +168,16 @@ def chosen_loss(row: Mapping[str, Any]) -> float | None:
     return finite(row.get("training_loss")) if held_out is None else held_out
 
 
-def _checkpoint_steps(directory: RunDirectory) -> list[int]:
-    with contextlib.suppress(OSError, RunError):
-        return directory.checkpoints.steps()
-    return []
-
-
 def _parameters(directory: RunDirectory) -> int | None:
     """From the header of the weights, or of the newest checkpoint's."""
-    folders = [
-        f"checkpoints/{directory.checkpoints.folder(s).name}/" for s in _checkpoint_steps(directory)
-    ]
-    for folder in ("", *reversed(folders)):
-        with contextlib.suppress(
-            OSError, RunError, ValueError, KeyError, TypeError, AttributeError
-        ):
-            with opened(directory.inside(f"{folder}model.safetensors")) as file:
-                header = parse_json(file.read(min(int.from_bytes(file.read(8), "little"), 1 << 24)))
-            return sum(
-                int(math.prod(entry["shape"]))
-                for key, entry in header.items()
-                if key != "__metadata__"
-            )
+    with contextlib.suppress(OSError, RunError, *UNFORESEEN):
+        path = directory.path / "model.safetensors"
+        if not path.exists():
+            path = directory.checkpoints.folder(directory.checkpoints.steps()[-1]) / path.name
+        with opened(inside(directory.path, str(path.relative_to(directory.path)))) as file:
+            header = parse_json(file.read(min(int.from_bytes(file.read(8), "little"), 1 << 24)))
+        header.pop("__metadata__", None)
+        return int(sum(math.prod(entry["shape"]) for entry in header.values()))
     return None
 
 

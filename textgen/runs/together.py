@@ -15,7 +15,7 @@ from textgen import devices
 from textgen.contracts.components import Components
 from textgen.data import Dataset
 from textgen.errors import UsageError
-from textgen.files.opening import stamp
+from textgen.files.opening import file_signature
 from textgen.files.reading import dump_tensors, load_tensors
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
@@ -161,4 +161,4 @@ def _mapped(facts: Mapping[str, Any]) -> Ids | None:
 
 def _state(path: Path) -> list[int]:
     """What tells a file from another that is in its place on another machine: its size and time."""
-    return list(stamp(path) or ())[:2]
+    return list(file_signature(path) or ())[:2]

@@ -14,7 +14,7 @@ from textgen.errors import CorruptFileError, PipelineError, RunError
 from textgen.files.reading import file_checksum, parse_json, read_bytes, read_json
 from textgen.plugin.structure import listed
 from textgen.runs.directory import RunDirectory, run_directory
-from textgen.runs.stored import SHOWN, misdescribing, read_consistently, read_pipeline
+from textgen.runs.stored import SHOWN, edits_that_break_weights, read_consistently, read_pipeline
 
 FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "unreadable"]
 """The state of a file of a run; a file is unreadable if the system refuses to read it, which need not last."""
@@ -124,7 +124,7 @@ def _compared(
 
 def _pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> CheckedFile:
     edits = read_pipeline(directory, record)[1]
-    if wrong := misdescribing(record, edits):
+    if wrong := edits_that_break_weights(record, edits):
         return CheckedFile(
             _PIPELINE, "damaged", f"it no longer describes the weights: {listed(wrong, SHOWN)}"
         )
