@@ -66,7 +66,11 @@ def main() -> None:
                 generator.generate(prompt, max_new_tokens=arguments.new_tokens)
 
         def together() -> None:
-            generator.generate_many(prompts, max_new_tokens=arguments.new_tokens, batch_size=ROWS)
+            list(
+                generator.generate_many(
+                    prompts, max_new_tokens=arguments.new_tokens, batch_size=ROWS
+                )
+            )
 
         found = ratios(one_by_one, together, arguments.repeats)
         for way in (one_by_one, together):

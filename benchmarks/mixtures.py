@@ -78,7 +78,11 @@ def speed(generator: textgen.Generator) -> None:
                 for prompt in prompts:
                     of.generate(prompt, max_new_tokens=1000, **options)
             else:
-                of.generate_many(prompts, n=number, batch_size=256, max_new_tokens=100, **options)
+                list(
+                    of.generate_many(
+                        prompts, n=number, batch_size=256, max_new_tokens=100, **options
+                    )
+                )
             return time.process_time() - begun
 
         seconds(generator), seconds(alone)

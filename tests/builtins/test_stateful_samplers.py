@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textgen import Generator
-from textgen.generation.chain import END, Chain
-from textgen.generation.links import Link
+from textgen.generation.chain import END, Chain, Link
 from textgen.plugin.component import Offer, Plugin
 from textgen.protocols import Ids
 
@@ -218,7 +217,7 @@ def mixed(word: int) -> int:
 
 
 def plain_number(seed: int, index: int, step: int, place: int) -> float:
-    """The number of a sampler at a place of the chain."""
+    """The number of a sampler at a place of the chain; the draw of the token has the place 2**32."""
     gamma = 0x9E3779B97F4A7C15
     state = mixed((seed + gamma) % 2**64)
     for word in (index, step, place):
@@ -238,9 +237,6 @@ def plain_text(generator: Generator, prompt: str, seed: int, index: int, length:
     )
     breakers = [tokenizer.encode(text).tolist() for text in ("\n", ":", '"', "*")]
     breakers = [ids for ids in breakers if ids != [unknown]]
-    uniforms = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64))).random(
-        length
-    )
     for step in range(length):
         row = [float(x) for x in generator.logits(ids)[-1]]
         row = [-math.inf if token == unknown else x for token, x in enumerate(row)]
@@ -251,7 +247,7 @@ def plain_text(generator: Generator, prompt: str, seed: int, index: int, length:
         row = plain_mirostat(row, mu)
         weights = softmax(row)
         token, total = 0, weights[0]
-        while total <= uniforms[step] * math.fsum(weights):
+        while total <= plain_number(seed, index, step, place=2**32) * math.fsum(weights):
             token += 1
             total += weights[token]
         mu -= OPTIONS["mirostat_eta"] * (-math.log2(weights[token]) - OPTIONS["mirostat_tau"])

@@ -21,6 +21,7 @@ from textgen.contracts.checks import begin_decoding
 from textgen.contracts.components import Components, blaming
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
+from textgen.generation.batch import keeps_shape
 from textgen.generation.chain import Chain
 from textgen.generation.prompts import check_prompt, document_start
 from textgen.generation.request import (
@@ -32,7 +33,6 @@ from textgen.generation.request import (
 )
 from textgen.generation.results import Generation
 from textgen.generation.row import Row
-from textgen.generation.rows import keeps_shape
 from textgen.generation.sampling import to_numpy
 from textgen.generation.scheduler import Scheduler
 from textgen.generation.scoring import (

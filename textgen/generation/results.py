@@ -56,7 +56,7 @@ class GenerationState:
     """Where a text stands: all that continues it exactly, on any machine that has the run.
 
     arrays  the decoder's state, the history and the states of samplers, each for one sequence
-    values  JSON: seed, index and position of the random numbers, sampling options, ids that are not fed yet, the
+    values  JSON: seed and index of the random numbers, sampling options, ids that are not fed yet, the
             lengths of prompt and text, the last ids, the end of the text that a stop text may begin with, and the
             checksum of the weights
     """
@@ -99,7 +99,6 @@ class _Values:
 
     seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
     index: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
-    position: int = attrs.field(validator=COUNT)
     pending: tuple[int, ...] = attrs.field(validator=each(_ID))
     lengths: tuple[int, ...] = attrs.field(validator=[max_len(2), min_len(2), each(COUNT)])
     tail: tuple[int, ...] = attrs.field(validator=each(_ID))

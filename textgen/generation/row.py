@@ -30,14 +30,12 @@ class RowState:
     """The state of a row of a batch.
 
     history   what the samplers read, and their states
-    position  in the random numbers
     pending   ids that are not fed yet
     lengths   how many tokens prompt and text have
     """
 
     decoder: Tensors
     history: dict[str, Any]
-    position: int
     pending: Ids
     lengths: tuple[int, int]
 
@@ -50,7 +48,7 @@ class RowState:
             for kind in (_STATE, _HISTORY)
         )
         pending = np.array(values["pending"], np.int64)
-        return cls(decoder, history, values["position"], pending, tuple(values["lengths"]))
+        return cls(decoder, history, pending, tuple(values["lengths"]))
 
     def resume(self, decoder: Any) -> None:
         """Put a decoder into this state. Raises UsageError if it is not one of its model."""
@@ -94,8 +92,6 @@ class Row:
     error: BaseException | None = None
     end: RowState | None = None
     logprobs: list[TokenLogprobs] = attrs.field(factory=list)
-    base: int = 0  # the place of column 0 of the present block in the random numbers
-    earlier: int = 0  # how many tokens were made before those that `made` counts
     paused: bool = False
     taken: int = 0
     _text: Detokeniser | None = None
@@ -164,11 +160,6 @@ class Row:
         if not self._finished:
             return None
         return "stop" if self._text is not None and self._text.stopped else self.reason
-
-    @property
-    def prompt_length(self) -> int:
-        """How many tokens the prompt has, with the one of `start`."""
-        return len(self.ids) + (0 if self.start is None else self.start.lengths[0])
 
     def to_feed(self) -> Ids:
         """(T,) ids that the decoder needs before the first token can be drawn."""
@@ -251,7 +242,6 @@ class Row:
         values = {
             "seed": self.request.seed,
             "index": self.index,
-            "position": end.position,
             "pending": end.pending.tolist(),
             "lengths": list(end.lengths),
             "tail": self._last,

@@ -14,6 +14,7 @@ from textgen.errors import UsageError
 from textgen.protocols import Array, Ids, Tensors
 
 _GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
+_ZERO: Final = np.uint64(0)
 LEVEL_OF: Final = {
     "prompt_lengths": "lengths",
     "lengths": "lengths",
@@ -26,7 +27,8 @@ _UNANNOUNCED: Final = {
     "state": "has no state: give it the methods start and accept",
     "random": "has not announced that it reads random numbers: set its attribute random to True",
 }
-_PER_COUNT: Final = 4  # numbers that one count of Philox's counter gives
+_AT_ONCE: Final = 2048  # random numbers of next steps: each step by itself takes longer
+_DRAW: Final = 2**32  # in place of a sampler's place: no chain is as long
 
 
 @attrs.define(eq=False, repr=False)  # a repr would read what is not kept
@@ -46,6 +48,8 @@ class SequenceHistory:
     prompt_counts: npt.NDArray[np.int32] = attrs.field(init=False)
     states: dict[str, Tensors] = attrs.field(init=False, factory=dict)
     _tokens: list[list[int]] = attrs.field(init=False, factory=list)
+    _ahead: npt.NDArray[np.float64] | None = attrs.field(init=False, default=None)
+    _ahead_from: int = attrs.field(init=False, default=0)
 
     def __getattr__(self, name: str) -> NoReturn:
         """Called for what is not kept; links.LinkHistory has more for the samplers that have announced it."""
@@ -63,10 +67,9 @@ class SequenceHistory:
     ) -> SequenceHistory:
         """Rows that have drawn nothing yet, with the seed and index of each."""
         rows = cls(vocab_size, level)
-        if level != "none":
-            rows.streams = np.array(streams, np.uint64)
-            rows.prompt_lengths = np.array([len(ids) for ids in prompts], np.int64)
-            rows.lengths = np.zeros_like(rows.prompt_lengths)
+        rows.streams = np.array(streams, np.uint64)
+        rows.prompt_lengths = np.array([len(ids) for ids in prompts], np.int64)
+        rows.lengths = np.zeros_like(rows.prompt_lengths)
         if level in ("counts", "tokens"):
             counted = [np.bincount(ids, minlength=vocab_size) for ids in prompts]
             rows.prompt_counts = np.stack(counted).astype(np.int32)
@@ -74,6 +77,19 @@ class SequenceHistory:
         if level == "tokens":
             rows._tokens = [ids.tolist() for ids in prompts]
         return rows
+
+    def numbers(self) -> npt.NDArray[np.float64]:
+        """(B,) random numbers of [0, 1) for the draw of the next token."""
+        column = int(self.lengths[0]) - self._ahead_from
+        if self._ahead is None or not 0 <= column < self._ahead.shape[1]:
+            self._ahead = self.numbers_ahead(max(1, min(64, _AT_ONCE // len(self.lengths))))
+            self._ahead_from, column = int(self.lengths[0]), 0
+        return self._ahead[:, column]
+
+    def numbers_ahead(self, count: int) -> npt.NDArray[np.float64]:
+        """(B, count) numbers of the next draws."""
+        steps = self.lengths[:, None] + np.arange(count)
+        return step_numbers(self.streams, steps, _DRAW, 1)[..., 0]
 
     def tokens(self, row: int) -> Ids:
         """(N,) ids of a row."""
@@ -101,12 +117,13 @@ class SequenceHistory:
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order."""
-        kept = self.rows(rows)
+        kept, self._ahead = self.rows(rows), None
         for name in (*self._arrays(), "_tokens", "states"):
             setattr(self, name, getattr(kept, name))
 
     def join(self, other: SequenceHistory) -> None:
         """Append the rows of another history of the same chain."""
+        self._ahead = None
         for name in self._arrays():
             setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
         self._tokens += other._tokens
@@ -118,8 +135,7 @@ class SequenceHistory:
 
     def add(self, tokens: Ids, rows: slice | Ids = slice(None)) -> None:
         """Note one generated token (B,) for each row, or for some of them."""
-        if self.level != "none":
-            self.lengths[rows] += 1
+        self.lengths[rows] += 1
         if self.level in ("counts", "tokens"):
             self.counts[np.arange(len(self.lengths))[rows], tokens] += 1
         if self.level == "tokens":
@@ -130,8 +146,7 @@ class SequenceHistory:
 
     def extend_prompt(self, row: int, prompt: Ids) -> None:
         """Note tokens that the caller adds to a sequence."""
-        if self.level != "none":
-            self.prompt_lengths[row] += len(prompt)
+        self.prompt_lengths[row] += len(prompt)
         if self.level in ("counts", "tokens"):
             np.add.at(self.prompt_counts[row], prompt, 1)
         if self.level == "tokens":
@@ -152,8 +167,7 @@ class SequenceHistory:
         A sampler that was not there then keeps the state it has, and sees the tokens from here on if none were kept.
         Raises UsageError for a state of another shape.
         """
-        if self.level != "none":
-            self.prompt_lengths[row], self.lengths[row] = lengths
+        self.prompt_lengths[row], self.lengths[row] = lengths
         for name in saved_arrays(self.level):
             getattr(self, name)[row] = kept[name][0] if name in kept else 0
         if self.level == "tokens":
@@ -176,11 +190,7 @@ class SequenceHistory:
 
     def _arrays(self) -> tuple[str, ...]:
         """The arrays that are kept, each with a row per sequence."""
-        return (
-            ()
-            if self.level == "none"
-            else ("streams", "prompt_lengths", "lengths", *saved_arrays(self.level))
-        )
+        return ("streams", "prompt_lengths", "lengths", *saved_arrays(self.level))
 
 
 def saved_arrays(level: str) -> tuple[str, ...]:
@@ -188,58 +198,30 @@ def saved_arrays(level: str) -> tuple[str, ...]:
     return ("counts", "prompt_counts") if level in ("counts", "tokens") else ()
 
 
-class _Unseeded(np.random.bit_generator.ISeedSequence):
-    """Spares a generator the gathering of entropy."""
-
-    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> npt.NDArray[Any]:
-        """(n_words,) zeros."""
-        return np.zeros(n_words, dtype)
-
-
-class UniformNumbers:
-    """Numbers of [0, 1), each of which depends on seed, index and its place alone. Not shared between threads.
-
-    Philox is keyed by seed and index, and its counter jumps to any place, four numbers a count (Salmon et al.,
-    "Parallel random numbers: as easy as 1, 2, 3", 2011). One generator is set to each row in turn: making one for each
-    takes several times as long.
-    """
-
-    def __init__(self) -> None:
-        self._bits = np.random.Philox(_Unseeded())  # type: ignore[arg-type]  # the stubs know one class only
-        self._random = np.random.Generator(self._bits).random
-        self._fresh: Any = self._bits.state
-
-    def take(self, seed: int, index: int, start: int, count: int) -> npt.NDArray[np.float64]:
-        """(count,) numbers from place `start` on."""
-        aligned, skip = divmod(start, _PER_COUNT)
-        place = self._fresh["state"]
-        place["key"][0], place["key"][1], place["counter"][0] = seed, index, aligned
-        self._bits.state = self._fresh
-        numbers: npt.NDArray[np.float64] = self._random(skip + count)[skip:]
-        return numbers
-
-
 def step_numbers(
     streams: npt.NDArray[np.uint64], steps: npt.NDArray[np.int64], place: int, count: int
 ) -> npt.NDArray[np.float64]:
-    """(B, count) numbers of [0, 1) for the sampler at a place of the chain, at step (B,) of rows with streams (B, 2).
+    """(B, ..., count) numbers of [0, 1) for the sampler at a place of the chain, at steps (B, ...) of B streams.
 
     The words are hashed one after the other with the mix of SplitMix64 (Steele, Lea and Flood, "Fast splittable
-    pseudorandom number generators", 2014), whose stream from there on gives the numbers: one computation for all rows,
-    where Philox needs a generator of its own for each.
+    pseudorandom number generators", 2014), whose stream from there on gives the numbers.
     """
-    state = _mixed(streams[:, 0] + _GAMMA)
-    for word in (streams[:, 1], steps.astype(np.uint64), np.full(len(steps), place, np.uint64)):
-        state = _mixed((state ^ word) + _GAMMA)
-    numbers = _mixed(state[:, None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
-    return (numbers >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    rows = _mixed(_mixed(streams[:, 0] + _GAMMA) ^ streams[:, 1], _GAMMA)
+    state = _mixed(rows.reshape(-1, *[1] * (steps.ndim - 1)) ^ steps.astype(np.uint64), _GAMMA)
+    state = _mixed(state ^ np.uint64(place), _GAMMA)
+    numbers = _mixed(state[..., None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
+    return (numbers >> np.uint64(11)) * 2.0**-53
 
 
-def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The words hashed, each to another."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+def _mixed(words: npt.NDArray[np.uint64], more: np.uint64 = _ZERO) -> npt.NDArray[np.uint64]:
+    """The words plus `more` hashed, each to another."""
+    words = words + more
+    words ^= words >> np.uint64(30)
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    words ^= words >> np.uint64(27)
+    words *= np.uint64(0x94D049BB133111EB)
+    words ^= words >> np.uint64(31)
+    return words
 
 
 def draw_one(row: npt.NDArray[Any], uniform: float) -> int:

@@ -12,12 +12,10 @@ import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.checks import FAILURES
-from textgen.generation.batch import Batch
+from textgen.generation.batch import Batch, DecoderRows, begun, can_share, state_of
 from textgen.generation.chain import rows_of
-from textgen.generation.groups import begun
 from textgen.generation.results import FinishReason
 from textgen.generation.row import Row, RowState
-from textgen.generation.rows import DecoderRows, can_share
 from textgen.plugin.component import Offer
 from textgen.protocols import Array, Ids, Model
 
@@ -190,7 +188,7 @@ class Scheduler:
         running = self._rows()
         room, alone = self._capacity - len(running), sum(map(self._is_alone, running))
         shared: list[Row] = []
-        begun: list[list[Row]] = []
+        alone_or_resumed: list[list[Row]] = []
         while self._waiting and room > 0:
             row = self._waiting[0]
             reason = "length" if row.left <= 0 else row.out_of_time()
@@ -203,11 +201,11 @@ class Scheduler:
                 alone += is_alone
                 room -= 1
                 if is_alone or row.start is not None:
-                    begun.append([row])
+                    alone_or_resumed.append([row])
                 else:
                     shared.append(row)
             self._waiting.popleft()
-        for rows in [shared, *begun] if shared else begun:
+        for rows in [shared, *alone_or_resumed] if shared else alone_or_resumed:
             self._guarded(rows, partial(self._begin, rows))
 
     def _begin(self, rows: list[Row]) -> None:
@@ -280,10 +278,5 @@ class Scheduler:
 
 
 def _unfed(row: Row, decoder: DecoderRows, place: int, pending: Ids) -> RowState:
-    """Where a row stands that has drawn nothing yet."""
-    position, made = (0, 0) if row.start is None else (row.start.position, row.start.lengths[1])
-    history, state = (
-        begun(row.settings.chain, [row]).dump_row(0),
-        decoder.take([place]).read_state(),
-    )
-    return RowState(state, history, position, pending, (row.prompt_length, made))
+    """The state of a row that has drawn nothing yet."""
+    return state_of(begun(row.settings.chain, [row]), 0, decoder.take([place]), pending)

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from textgen.errors import ContractError
 from textgen.files.reading import dump_tensors, load_tensors
-from textgen.generation.chain import Chain
-from textgen.generation.links import LEVELS, Link
+from textgen.generation.chain import LEVELS, Chain, Link
 from textgen.generation.sampling import LEVEL_OF, SequenceHistory, to_numpy
 from textgen.plugin.component import Offer, Plugin
 from textgen.protocols import Ids

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from hypothesis import strategies as strategy
 from hypothesis.extra import numpy as arrays
 
-from textgen.generation.links import LEVELS
+from textgen.generation.chain import LEVELS
 from textgen.generation.sampling import to_numpy
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
