@@ -210,7 +210,7 @@ def step_numbers(
     state = _mixed(rows.reshape(-1, *[1] * (steps.ndim - 1)) ^ steps.astype(np.uint64), _GAMMA)
     state = _mixed(state ^ np.uint64(place), _GAMMA)
     numbers = _mixed(state[..., None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
-    return (numbers >> np.uint64(11)) * 2.0**-53
+    return (numbers >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _mixed(words: npt.NDArray[np.uint64], more: np.uint64 = _ZERO) -> npt.NDArray[np.uint64]:
