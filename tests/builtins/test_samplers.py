@@ -19,13 +19,7 @@ from textgen import Engine, Generator, PipelineError, UsageError, load
 
 EPSILON = 1e-4  # what float32 sums may be off by at the border of a probability
 CHAIN = (
-    *(
-        "repetition-penalty",
-        "presence-penalty",
-        "frequency-penalty",
-        "logit-bias",
-        "no-repeat-ngram",
-    ),
+    *("penalties", "logit-bias", "no-repeat-ngram"),
     *("top-k", "typical", "top-p", "min-p", "temperature"),
 )
 
@@ -158,9 +152,9 @@ def test_a_temperature_next_to_zero_still_gives_a_distribution(
 
 EXTREMES = [
     *[("temperature", {"temperature": value}) for value in (1e31, 1e39, 1.7e308)],
-    *[("repetition-penalty", {"penalty": value}) for value in (1e39, 1.7e308, 1e-39, 5e-324)],
+    *[("penalties", {"repetition": value}) for value in (1e39, 1.7e308, 1e-39, 5e-324)],
     *[
-        (f"{kind}-penalty", {"penalty": v})
+        ("penalties", {kind: v})
         for kind in ("presence", "frequency")
         for v in (1e39, -1e39, -1.7e308)
     ],
@@ -253,7 +247,7 @@ def test_min_p_keeps_what_is_likely_enough(case: tuple[Any, Past], p: float) -> 
 @given(case=cases(), penalty=st.floats(0.1, 10))
 def test_the_repetition_penalty_is_a_factor(case: tuple[Any, Past], penalty: float) -> None:
     logits, past = case
-    out = sampler("repetition-penalty", logits.shape[1], penalty=penalty)(logits, past)
+    out = sampler("penalties", logits.shape[1], repetition=penalty)(logits, past)
     for b, row in enumerate(logits):
         for token, x in enumerate(map(float, row)):
             seen = token in past.prompts[b] + past.texts[b]
@@ -264,17 +258,17 @@ def test_the_repetition_penalty_is_a_factor(case: tuple[Any, Past], penalty: flo
 @given(
     case=cases(),
     penalty=st.floats(-5, 5),
-    name=st.sampled_from(["presence-penalty", "frequency-penalty"]),
+    name=st.sampled_from(["presence", "frequency"]),
 )
 def test_the_presence_and_frequency_penalties_are_subtracted(
     case: tuple[Any, Past], penalty: float, name: str
 ) -> None:
     logits, past = case
-    out = sampler(name, logits.shape[1], penalty=penalty)(logits, past)
+    out = sampler("penalties", logits.shape[1], **{name: penalty})(logits, past)
     for b, row in enumerate(logits):
         for token, x in enumerate(map(float, row)):
             times = past.texts[b].count(token)
-            times = min(times, 1) if name == "presence-penalty" else times
+            times = min(times, 1) if name == "presence" else times
             assert float(out[b, token]) == pytest.approx(x - penalty * times, rel=1e-5, abs=1e-5)
 
 
@@ -323,9 +317,7 @@ def links(size: int) -> dict[str, Any]:
         "top-p": {"p": 0.8},
         "min-p": {"p": 0.1},
         "typical": {"p": 0.7},
-        "repetition-penalty": {"penalty": 1.3},
-        "presence-penalty": {"penalty": 0.4},
-        "frequency-penalty": {"penalty": 0.3},
+        "penalties": {"repetition": 1.3, "presence": 0.4, "frequency": 0.3},
         "logit-bias": {"bias": bias},
         "no-repeat-ngram": {"n": 2},
         "dry": {"multiplier": 0.8},
@@ -367,9 +359,7 @@ OFF: dict[str, dict[str, Any]] = {
     "top-p": {"p": 1.0},
     "min-p": {"p": 0.0},
     "typical": {"p": 1.0},
-    "repetition-penalty": {"penalty": 1.0},
-    "presence-penalty": {"penalty": 0.0},
-    "frequency-penalty": {"penalty": 0.0},
+    "penalties": {},
     "logit-bias": {"bias": {}},
     "no-repeat-ngram": {"n": 0},
     "xtc": {"probability": 0.0},
@@ -401,8 +391,8 @@ def test_options_make_the_chain_of_their_samplers_in_the_documented_order(
     }
     tables = []
     for name in CHAIN:
-        argument, key = next(iter(component("sampler", name).arguments().items()))
-        tables.append({"type": name, key: options[argument]})
+        keys = component("sampler", name).arguments().items()
+        tables.append({"type": name, **{key: options[argument] for argument, key in keys}})
     expected = load(finished_run, sampler=tables).generate("the ", max_new_tokens=80)
     assert generator.generate("the ", max_new_tokens=80, **options) == expected
 

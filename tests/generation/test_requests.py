@@ -35,7 +35,7 @@ def test_an_option_joins_the_chain_at_its_standard_place(
     sharp: Generator, finished_run: Path
 ) -> None:
     text = sharp.generate("the ", max_new_tokens=40, seed=2, top_p=0.6, repetition_penalty=1.5).text
-    penalty, nucleus = {"type": "repetition-penalty", "penalty": 1.5}, {"type": "top-p", "p": 0.6}
+    penalty, nucleus = {"type": "penalties", "repetition": 1.5}, {"type": "top-p", "p": 0.6}
     assert text == with_chain(finished_run, penalty, SHARP[0], nucleus, SHARP[1])
 
 

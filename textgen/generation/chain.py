@@ -224,7 +224,7 @@ class Chain:
     @property
     def plainly_greedy(self) -> bool:
         """Whether the token is the likeliest by the model, with no sampler changing the logits before."""
-        return self._greedy and not self._applied
+        return self._greedy and not self._applied and len(self.forbidden) < self.vocab_size
 
     def pick_one(
         self, logits: Array, history: SequenceHistory, uniform: float, forbidden: tuple[int, ...]

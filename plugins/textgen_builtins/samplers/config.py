@@ -74,34 +74,22 @@ class TypicalConfig:
 
 
 @attrs.frozen
-class RepetitionPenaltyConfig:
-    """Makes tokens that occurred in prompt or text less likely, by a factor on their logits."""
+class PenaltiesConfig:
+    """Makes tokens that occurred already less likely: repetition in prompt and text, the others in the text."""
 
-    penalty: float = option(
-        1.1,
+    repetition: float = option(
+        1.0,
         help="factor by which tokens in prompt and text get less likely; 1 is off, below 1 encourages them",
         validator=gt(0),
         argument="repetition_penalty",
     )
-
-
-@attrs.frozen
-class PresencePenaltyConfig:
-    """Makes tokens that were generated already less likely, regardless of how often."""
-
-    penalty: float = option(
-        0.5,
+    presence: float = option(
+        0.0,
         help="subtracted once from the logits of generated tokens; 0 is off, below 0 encourages them",
         argument="presence_penalty",
     )
-
-
-@attrs.frozen
-class FrequencyPenaltyConfig:
-    """Makes tokens less likely each time they are generated."""
-
-    penalty: float = option(
-        0.2,
+    frequency: float = option(
+        0.0,
         help="subtracted from a logit for each time its token was generated; 0 is off, below 0 encourages",
         argument="frequency_penalty",
     )

@@ -32,15 +32,24 @@ class Plain:
 
 
 @attrs.frozen
-class Counting:
-    """A sampler that reads how often each token occurred."""
+class Penalties:
+    """Penalties for tokens that occurred, in the order of their fields."""
 
-    change: Callable[[Array, History], Array]
+    repetition: float
+    presence: float
+    frequency: float
     history = "counts"
 
     def __call__(self, logits: Array, history: History) -> Array:
         """(B, V) changed."""
-        return self.change(logits, history)
+        if self.repetition != 1:
+            seen = (history.counts + history.prompt_counts) > 0
+            logits = ops.repetition(logits, seen, self.repetition)
+        if self.presence:
+            logits = ops.presence(logits, history.counts > 0, self.presence)
+        if self.frequency:
+            logits = ops.frequency(logits, history.counts, self.frequency)
+        return logits
 
 
 @attrs.frozen
@@ -130,24 +139,11 @@ def typical(config: configs.TypicalConfig, context: BuildContext) -> Sampler:
     return Plain(lambda logits: ops.typical(logits, config.p)) if config.p < 1 else OFF
 
 
-def repetition_penalty(config: configs.RepetitionPenaltyConfig, context: BuildContext) -> Sampler:
+def penalties(config: configs.PenaltiesConfig, context: BuildContext) -> Sampler:
     """Reads counts of prompt and text."""
-    if config.penalty == 1:
-        return OFF
-    penalty = min(max(config.penalty, 1 / _MOST_REPETITION), _MOST_REPETITION)
-    return Counting(lambda x, h: ops.repetition(x, (h.counts + h.prompt_counts) > 0, penalty))
-
-
-def presence_penalty(config: configs.PresencePenaltyConfig, context: BuildContext) -> Sampler:
-    """Reads counts of the text."""
-    penalty = _bounded(config.penalty)
-    return Counting(lambda x, h: ops.presence(x, h.counts > 0, penalty)) if penalty else OFF
-
-
-def frequency_penalty(config: configs.FrequencyPenaltyConfig, context: BuildContext) -> Sampler:
-    """Reads counts of the text."""
-    penalty = _bounded(config.penalty)
-    return Counting(lambda x, h: ops.frequency(x, h.counts, penalty)) if penalty else OFF
+    repetition = min(max(config.repetition, 1 / _MOST_REPETITION), _MOST_REPETITION)
+    made = Penalties(repetition, _bounded(config.presence), _bounded(config.frequency))
+    return OFF if made == Penalties(1, 0, 0) else made
 
 
 def mirostat(config: configs.MirostatConfig, context: BuildContext) -> Sampler:

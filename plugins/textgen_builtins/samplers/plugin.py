@@ -22,24 +22,7 @@ def _builder(name: str, module: str = "links") -> Any:
 def textgen_samplers() -> list[Component]:
     """Offer the samplers, in their usual order."""
     return [
-        Component(
-            "repetition-penalty",
-            configs.RepetitionPenaltyConfig,
-            _builder("repetition_penalty"),
-            place=10,
-        ),
-        Component(
-            "presence-penalty",
-            configs.PresencePenaltyConfig,
-            _builder("presence_penalty"),
-            place=11,
-        ),
-        Component(
-            "frequency-penalty",
-            configs.FrequencyPenaltyConfig,
-            _builder("frequency_penalty"),
-            place=12,
-        ),
+        Component("penalties", configs.PenaltiesConfig, _builder("penalties"), place=10),
         Component("dry", configs.DryConfig, _builder("dry", "repetition"), place=13),
         Component("logit-bias", configs.LogitBiasConfig, _builder("logit_bias"), place=20),
         Component("format", configs.FormatConfig, _builder("build", "format"), place=25),

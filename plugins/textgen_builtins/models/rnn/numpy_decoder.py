@@ -16,7 +16,6 @@ import numpy as np
 from textgen.protocols import Ids, Tensors
 from textgen_builtins.models.rnn.config import RNNConfig
 from textgen_builtins.models.rnn.large_products import SHARED_FROM, LargeProducts, multiply_in_parts
-from textgen_builtins.models.rnn.row_threads import RowThreads
 from textgen_builtins.models.rnn.weights import Floats, Folded, check_shapes, expected_shapes
 
 _ALL_BUT_SHUT: Final = 80.0  # here exp is far from overflow, and a gate is 1e-35
@@ -31,14 +30,13 @@ class NumpyRNN:
     vocab_size: int
     _tensors: Tensors = attrs.field(factory=dict)
     _folded: Folded | None = None
-    _threads: RowThreads = attrs.field(factory=RowThreads)
     _large: LargeProducts = attrs.field(factory=LargeProducts)
 
     def decoder(self, batch_size: int) -> NumpyDecoder:
         """A decoder at the start state. Raises ValueError before weights are loaded."""
         if self._folded is None:
             raise ValueError("the model has no weights yet")
-        return NumpyDecoder(self._folded, batch_size, self._threads, self._large)
+        return NumpyDecoder(self._folded, batch_size, self._large)
 
     def tensors(self) -> Tensors:
         """The loaded weights."""
@@ -57,14 +55,12 @@ class NumpyDecoder:
         self,
         folded: Folded,
         batch_size: int,
-        threads: RowThreads | None = None,
         large: LargeProducts | None = None,
     ) -> None:
         self._folded = folded
         self._step = _STEPS[folded.config.cell, folded.config.nonlinearity]
         self._gives_one = np.inf if folded.config.nonlinearity == "tanh" else 1
         self._rows = folded.rows
-        self._threads = RowThreads() if threads is None else threads
         self._large = LargeProducts() if large is None else large
         self._allocate(batch_size)
 
@@ -108,9 +104,7 @@ class NumpyDecoder:
         if self._one:
             return self._follow_one(tokens.item(), steps, forbidden)
         made = np.empty((steps, len(tokens)), np.int64)  # the tokens of a step are contiguous
-        self._threads.run(
-            lambda rows: self._follow(rows, tokens, made, forbidden), len(tokens), steps
-        )
+        self._follow(tokens, made, forbidden)
         return made.T
 
     def read_state(self) -> Tensors:
@@ -232,13 +226,11 @@ class NumpyDecoder:
             made.append(token)
         return np.array(made, np.int64)[None]
 
-    def _follow(self, rows: slice, tokens: Ids, made: Ids, forbidden: Sequence[int]) -> None:
-        """`continue_greedily` for some rows: `tokens` (B,) and `made` (steps, B) are those of the whole batch."""
-        places = [place.of(rows) for place in self._places]
-        table, taken, logits = self._folded.table, self._taken[rows], self._logits[rows]
-        tokens = tokens[rows]
-        for chosen in made[:, rows]:
-            self._through_layers(places, table.take(tokens, axis=0, out=taken, mode="clip"))
+    def _follow(self, tokens: Ids, made: Ids, forbidden: Sequence[int]) -> None:
+        """`continue_greedily` for a batch: `tokens` (B,), and `made` (steps, B) to fill."""
+        table, taken, logits = self._folded.table, self._taken, self._logits
+        for chosen in made:
+            self._through_layers(self._places, table.take(tokens, axis=0, out=taken, mode="clip"))
             for never in forbidden:
                 logits[:, never] = -np.inf
             tokens = logits.argmax(axis=-1, out=chosen)
@@ -263,15 +255,6 @@ class _Place:
     gates: Floats
     output: Floats
     scratch: Floats
-
-    def of(self, rows: slice) -> _Place:
-        """The same for some rows of the batch."""
-        views = {
-            name: array[rows]
-            for name, array in attrs.asdict(self, recurse=False).items()
-            if name != "weights"
-        }
-        return _Place(weights=self.weights, **views)
 
 
 def _tanh(place: _Place, given: Floats) -> None:
