@@ -32,7 +32,7 @@ import attrs
 import tomli_w
 
 from .mutations import FOR_FILES, FOR_FOLDERS, SECRET, applicable, seal
-from .runs import within
+from .runs import load_everything, within
 
 SECONDS = 180  # so long a command may take on a busy machine,
 CPU_SECONDS = 20  # and so much of a processor
@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "state": ("generate", "run", "--load-state", "state.safetensors", "--max-new-tokens", "20"),
     "evaluate": ("evaluate", "run", "corpus.txt"),
     "run": ("run", "p.toml"),
-    "finish": ("finish", "run"),
+    "finish": ("run", "p.toml", "--finish"),
     "doctor": ("doctor", "run"),
     "runs": ("runs", "."),
     "compare": ("compare", "run", "run"),
@@ -318,16 +318,8 @@ def _names(case: Case) -> list[str]:
 
 def warm(subjects: Path) -> None:
     """Import what the commands do, here once."""
-    import torch._dynamo  # noqa: F401
-    import tqdm.auto  # noqa: F401
-
+    load_everything()
     import textgen
-    from textgen.cli import evaluate, finish, generate, output, run  # noqa: F401
-    from textgen.generation import novelty, scoring  # noqa: F401
-    from textgen_builtins.corpora import text_files  # noqa: F401
-    from textgen_builtins.models.rnn import torch_model  # noqa: F401
-    from textgen_builtins.observers import run_files  # noqa: F401
-    from textgen_builtins.trainers import adamw, sgd  # noqa: F401
 
     with textgen.load(subjects / "finished/run") as generator:
         generator.generate("the ", max_new_tokens=2)

@@ -49,8 +49,10 @@ def tables(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def pipelines(folder: Path, *, extend: bool) -> dict[str, dict[str, Any]]:
     """What replaces the run in turn; the last of them goes on from the one before."""
-    ngrams = {"type": "ngram", "word_contexts": 0}
-    made = {f"order {order}": tables(folder, model={**ngrams, "order": order}) for order in (2, 3)}
+    made = {
+        f"order {order}": tables(folder, model={"type": "ngram", "order": order})
+        for order in (2, 3)
+    }
     if extend:
         sgd = {"type": "sgd", "batch_size": 16, "learning_rate": 2.0}
         model = {"type": "rnn", "hidden_size": 8}
