@@ -144,9 +144,11 @@ def _context_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     metavar="FILE.py",
     help="Use a plugin that is a single Python file. May be given several times.",
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@_context_option(
+    "--debug", is_flag=True, help="Show the traceback of an error. A broken plugin is one."
+)
 @click.version_option(metadata.version(OWN_DISTRIBUTION), prog_name="textgen")
-def group(debug: bool) -> None:  # main reads --debug
+def group() -> None:
     """Train language models on text, and let them write.
 
     \b

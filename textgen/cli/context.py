@@ -21,6 +21,7 @@ class CommandContext:
     def __init__(self) -> None:
         self.disable: tuple[str, ...] = ()
         self.plugin_files: tuple[str, ...] = ()
+        self.debug = False
         self.command: click.Command | None = None
         self.with_plugin_options = False
         self._plugins: PluginSet | None = None
@@ -34,7 +35,7 @@ class CommandContext:
     def _discover(self) -> PluginSet:
         if self.disable:
             _check_installed(self.disable)
-        plugins = PluginSet.discover(disable=self.disable)
+        plugins = PluginSet.discover(disable=self.disable, strict=self.debug)
         for path in self.plugin_files:
             try:
                 plugins.register_file(path)

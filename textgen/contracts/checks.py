@@ -30,52 +30,25 @@ FAILURES: Final = (Exception, SystemExit)
 
 _SAMPLE_CHARACTERS: Final = 2000
 
-# What a run calls, of each kind of object. `score` is only needed to evaluate: who lacks it is blamed there.
-_METHODS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+# Of each kind of object its contract, and the methods that every run calls. `score` is only needed to evaluate.
+_CONTRACTS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = MappingProxyType(
     {
-        "corpus": ("read",),
-        "tokenizer": (
-            "fit",
-            "encode",
-            "decode",
-            "to_dict",
-            "from_dict",
-        ),
-        "model": ("decoder", "tensors", "load_tensors"),
-        "decoder": ("extend", "read_state", "write_state"),
-        "trainer": ("train", "state", "load_state"),
-        "sampler": ("__call__",),
-        "observer": ("observe",),
-    }
-)
-_PROTOCOLS: Final[Mapping[str, type]] = MappingProxyType(
-    {
-        "corpus": Corpus,
-        "tokenizer": Tokenizer,
-        "model": Model,
-        "decoder": Decoder,
-        "trainer": Trainer,
-        "sampler": Sampler,
-        "observer": Observer,
+        "corpus": (Corpus, ("read",)),
+        "tokenizer": (Tokenizer, ("fit", "encode", "decode", "to_dict", "from_dict")),
+        "model": (Model, ("decoder", "tensors", "load_tensors")),
+        "decoder": (Decoder, ("extend", "read_state", "write_state")),
+        "trainer": (Trainer, ("train", "state", "load_state")),
+        "sampler": (Sampler, ("__call__",)),
+        "observer": (Observer, ("observe",)),
     }
 )
 
-# By these, a traceback tells which component of a plugin is at fault.
-KIND_OF_METHOD: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        **{
-            name: "model" if kind == "decoder" else kind
-            for kind, names in _METHODS.items()
-            for name in names
-        },
-        "forward": "model",
-        "training_loss": "model",
-        "score": "model",
-        "sources": "corpus",
-        "start": "sampler",
-        "accept": "sampler",
-    }
-)
+
+def kind_of(method: str) -> str:
+    """The kind of component that has a method, by which a traceback tells what is at fault; "" for any other."""
+    kinds = (kind for kind, (contract, _) in _CONTRACTS.items() if method in vars(contract))
+    kind = next(kinds, "") if method != "__init__" else ""
+    return "model" if kind == "decoder" else kind
 
 
 class BrokenContract(Exception):
@@ -95,11 +68,10 @@ def unfit(made: Any, kind: str) -> str:
     """What is wrong with an object built for a kind of component, or a "decoder"; "" if it has every method."""
     if made is None:
         return "is None; is a `return` missing?"
-    if isinstance(made, type) and kind in _METHODS:
+    _, methods = _CONTRACTS.get(kind, (object, ()))
+    if isinstance(made, type) and methods:
         return f"is the class {made.__name__} itself, and must be an instance; is `{made.__name__}(…)` meant?"
-    name = next(
-        (name for name in _METHODS.get(kind, ()) if not callable(getattr(made, name, None))), ""
-    )
+    name = next((name for name in methods if not callable(getattr(made, name, None))), "")
     if not name:
         return ""
     missing = f"is of type {type(made).__name__}, which has no method {name!r}"
@@ -110,10 +82,9 @@ def unfit(made: Any, kind: str) -> str:
 
 def misdeclared(made: Any, kind: str) -> str:
     """What is wrong with how the methods of an object that has them all are declared; "" if it can be called."""
-    for name in _METHODS.get(kind, ()):
-        _, *arguments = inspect.signature(
-            getattr(_PROTOCOLS[kind], name)
-        ).parameters  # without self
+    contract, methods = _CONTRACTS.get(kind, (object, ()))
+    for name in methods:
+        _, *arguments = inspect.signature(getattr(contract, name)).parameters  # without self
         if fault := miscalled(made if name == "__call__" else getattr(made, name), arguments):
             return fault if name == "__call__" else f"has a method {name!r} that {fault}"
     return ""

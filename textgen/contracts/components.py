@@ -15,9 +15,9 @@ import attrs
 
 from textgen.contracts.checks import (
     FAILURES,
-    KIND_OF_METHOD,
     BrokenContract,
     blame,
+    kind_of,
     misdeclared,
     unfit,
 )
@@ -145,7 +145,7 @@ def _blamed(error: BaseException, parts: Sequence[tuple[object, Offer]]) -> Offe
             code = getattr(made if made is not None else offer.component.build, "__code__", None)
             if frame.f_code is code or (made is not None and frame.f_locals.get("self") is made):
                 return offer
-    kinds = [KIND_OF_METHOD.get(frame.f_code.co_name) for frame in frames]
+    kinds = [kind_of(frame.f_code.co_name) for frame in frames]
     return next((offer for _, offer in own if offer.kind in kinds), own[-1][1])
 
 

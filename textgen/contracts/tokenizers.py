@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
 
 from textgen.protocols import Ids, IncrementalDecoder
 
-_STRETCH: Final = 1 << 20  # characters after which a text without white space is cut
+_ADDED: Final = ("unknown_id", "encode_pieces", "incremental_decoder")
 _CONTEXT: Final = 16  # tokens that are decoded again with those that come
 _REPLACEMENT: Final = "\ufffd"  # stands for bytes that are no character, or none yet
 _LONGEST: Final = 4  # replacements that the beginning of a character may be decoded to
 
 
 def complete(tokenizer: Any) -> Any:
-    """The tokenizer, with every method of textgen.protocols.Tokenizer."""
-    methods = ("encode_pieces", "incremental_decoder")
-    is_whole = _has_unknown_id(tokenizer) and all(_has(tokenizer, name) for name in methods)
-    return Completed(tokenizer) if _has(tokenizer, "encode") and not is_whole else tokenizer
-
-
-def _has(tokenizer: Any, method: str) -> bool:
-    return callable(getattr(tokenizer, method, None))
-
-
-def _has_unknown_id(tokenizer: Any) -> bool:
-    try:
-        return hasattr(tokenizer, "unknown_id")
-    except Exception:  # as before `fit`
-        return True
+    """The tokenizer, with all that textgen.protocols.Tokenizer has."""
+    lacks_some = any(not hasattr(type(tokenizer), name) for name in _ADDED)
+    return Completed(tokenizer) if lacks_some and hasattr(tokenizer, "encode") else tokenizer
 
 
 @attrs.frozen(eq=False)
@@ -40,9 +28,9 @@ class Completed:
     inner: Any
 
     def __getattr__(self, name: str) -> Any:
-        if name == "unknown_id":
-            return getattr(self.inner, name, None)
-        return getattr(self.inner, name)
+        return (
+            getattr(self.inner, name, None) if name == "unknown_id" else getattr(self.inner, name)
+        )
 
     def from_dict(self, state: Mapping[str, Any]) -> Any:
         """A fitted tokenizer, completed too."""
@@ -50,26 +38,23 @@ class Completed:
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
         """The ids of stretches of the text that end in white space."""
-        if _has(self.inner, "encode_pieces"):
+        if hasattr(self.inner, "encode_pieces"):
             yield from self.inner.encode_pieces(pieces)
             return
         rest = ""
         for piece in pieces:
             rest += piece
-            end = max(rest.rfind(" "), rest.rfind("\n")) + 1
-            end = end or (len(rest) if len(rest) > _STRETCH else 0)
-            if end:
-                yield self.inner.encode(rest[:end])
-                rest = rest[end:]
+            end = max(rest.rfind(" "), rest.rfind("\n")) + 1 or len(rest)
+            yield self.inner.encode(rest[:end])
+            rest = rest[end:]
         if rest:
             yield self.inner.encode(rest)
 
     def incremental_decoder(self) -> IncrementalDecoder:
         """A decoder for one stream."""
-        if _has(self.inner, "incremental_decoder"):
-            made: IncrementalDecoder = self.inner.incremental_decoder()
-            return made
-        return _Decoder(self.inner)
+        make: Callable[[], IncrementalDecoder]
+        make = getattr(self.inner, "incremental_decoder", lambda: _Decoder(self.inner))
+        return make()
 
 
 class _Decoder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import threading
 import warnings
@@ -51,21 +50,20 @@ class PluginSet:
     package, a name that no built-in component has, or a list of all components.
 
     disable   plugins to leave out: names of entry points, of distributions, or `distribution:entry-point`
-    strict    raise PluginError where a plugin would be quarantined, and import all of them now. The environment
-              variable `TEXTGEN_STRICT_PLUGINS=1` has the same effect
+    strict    raise PluginError where a plugin would be quarantined, and import all of them now
     """
 
-    def __init__(self, *, disable: Iterable[str] = (), strict: bool | None = None) -> None:
+    def __init__(self, *, disable: Iterable[str] = (), strict: bool = False) -> None:
         self.disabled = frozenset(disable)
         self.quarantined: list[Quarantined] = []
         self._offers: list[Offer] = []
         self._modules: list[tuple[Plugin, object]] = []
         self._waiting: list[InstalledPlugin] = []
         self._lock = threading.RLock()
-        self._strict = os.environ.get("TEXTGEN_STRICT_PLUGINS") == "1" if strict is None else strict
+        self._strict = strict
 
     @classmethod
-    def discover(cls, *, disable: Iterable[str] = (), strict: bool | None = None) -> PluginSet:
+    def discover(cls, *, disable: Iterable[str] = (), strict: bool = False) -> PluginSet:
         """All installed plugins, each loaded separately when it is needed."""
         plugins = cls(disable=disable, strict=strict)
         plugins._waiting = [

@@ -11,37 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import attrs
-
 from textgen.errors import PluginError, UsageError
 from textgen.plugin.component import UNPACKAGED, Plugin
 from textgen.plugin.discovery import reported_if_slow
 from textgen.plugin.validation import cause_of
-
-
-@attrs.frozen
-class SourceFile:
-    """A plugin file that has been read, and the name that its module has."""
-
-    plugin: Plugin
-    module: str
-    data: bytes
-
-    def execute(self) -> ModuleType:
-        """Import it, whatever that raises."""
-        loader = _Loader(self.module, self.plugin.path, self.data)
-        spec = ModuleSpec(self.module, loader, origin=self.plugin.path)
-        spec.has_location = True
-        module = sys.modules[self.module] = module_from_spec(
-            spec
-        )  # config classes look up their types there
-        try:
-            loader.exec_module(module)
-        except BaseException:
-            del sys.modules[self.module]
-            raise
-        module.__spec__ = None  # like a script's: no other process can import it by its name
-        return module
 
 
 def import_file(path: str | Path) -> tuple[Plugin, ModuleType]:
@@ -49,34 +22,41 @@ def import_file(path: str | Path) -> tuple[Plugin, ModuleType]:
 
     Raises UsageError if it cannot be read, PluginError if it cannot be imported.
     """
-    source = read_file(path)
-    plugin = source.plugin
-    if source.module not in sys.modules:
-        try:
-            with reported_if_slow(plugin):
-                source.execute()
-        except (Exception, SystemExit) as error:
-            cause = cause_of(error, plugin, source.module, placed=True)
-            raise PluginError(f"importing it failed: {cause}", **plugin.facts()) from error
-    return plugin, sys.modules[source.module]
-
-
-def read_file(path: str | Path) -> SourceFile:
-    """A plugin file, not imported. Raises UsageError if it cannot be read."""
     path = Path(path).expanduser().absolute()
     if path.suffix != ".py":
         raise UsageError("expected a Python file, NAME.py", argument="path", value=str(path))
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror or error}", argument="path"
-        ) from error
+        cause = f"{path} cannot be read: {error.strerror or error}"
+        raise UsageError(cause, argument="path") from error
     plugin = Plugin(path.stem, UNPACKAGED, f"sha256:{hashlib.sha256(data).hexdigest()}", str(path))
     # A name of its own: two files of one name may be plugins, and an edited one is another module.
     key = hashlib.sha256(str(path).encode("utf-8", "surrogateescape") + data).hexdigest()[:12]
     name = f"textgen_plugin_{re.sub(r'[^a-zA-Z0-9_]', '_', path.stem)}_{key}"
-    return SourceFile(plugin, name, data)
+    if name not in sys.modules:
+        try:
+            with reported_if_slow(plugin):
+                _execute(name, plugin.path, data)
+        except (Exception, SystemExit) as error:
+            cause = cause_of(error, plugin, name, placed=True)
+            raise PluginError(f"importing it failed: {cause}", **plugin.facts()) from error
+    return plugin, sys.modules[name]
+
+
+def _execute(name: str, path: str, data: bytes) -> None:
+    """Import a file, whatever that raises."""
+    loader = _Loader(name, path, data)
+    spec = ModuleSpec(name, loader, origin=path)
+    spec.has_location = True
+    # Config classes look up their types in sys.modules.
+    module = sys.modules[name] = module_from_spec(spec)
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    module.__spec__ = None  # like a script's: no other process can import it by its name
 
 
 def is_file(module: str) -> bool:
