@@ -125,6 +125,10 @@ def test_predicts_held_out_text_better_than_either(mixture_run: Run) -> None:
     assert mixed < min(part for part in parts if part is not None) - 0.01
     record = json.loads((mixture_run.path / "run.json").read_text())
     assert record["best_loss"] == pytest.approx(mixed, rel=1e-6)
+    slopes = [made.gate.slopes for made in (generator.model.second, generator.model)]
+    assert [part.any() for part in slopes] == [False, True], (
+        "the gate of the mixture alone is fitted"
+    )
 
 
 def test_decoder_agrees_with_itself_in_steps_batches_and_forks(mixture_run: Run) -> None:

@@ -46,12 +46,16 @@ class FileCorpus:
 
         Raises CorpusError for missing, unreadable or wrongly encoded files, and for wrong JSON.
         """
-        if self.config.documents == "none":
-            yield from self._read_joined()
-            return
-        for path in self._files_said():
+        files = self._files_said()
+        for path in files:
             pieces = self._read_file(path)
-            if self.config.documents == "file":
+            if self.config.documents == "none":
+                last = ""
+                for last in pieces:
+                    yield last
+                if last and not last.endswith("\n") and len(files) > 1:
+                    yield "\n"
+            elif self.config.documents == "file":
                 yield from pieces
                 yield DOCUMENT_END
             elif self.config.documents == "line":
@@ -60,16 +64,6 @@ class FileCorpus:
                 for text in _texts_of_json(pieces, path, self.config.field):
                     yield from (text, DOCUMENT_END)
 
-    def _read_joined(self) -> Iterator[str]:
-        files = self._files_said()
-        several = len(files) > 1
-        for path in files:
-            last = ""
-            for last in self._read_file(path):
-                yield last
-            if last and not last.endswith(("\n", "\r")) and several:
-                yield "\n"
-
     def sources(self) -> list[Path]:
         """The files that `read` reads, in order. Raises CorpusError."""
         return sources.find(self.config, console=self.console, offline=self.offline)[0]
@@ -77,13 +71,9 @@ class FileCorpus:
     def _files_said(self) -> list[Path]:
         """The same, said once on the console where they are those of folders."""
         files, folders = sources.find(self.config, console=self.console, offline=self.offline)
-        for line in (
-            [f"corpus {folder.describe()}" for folder in folders]
-            if self.console and not self._said
-            else []
-        ):
-            self._said.append(line)
-            print(line, file=self.console)
+        if self.console and not self._said:
+            self._said.extend(f"corpus {folder.describe()}" for folder in folders)
+            print(*self._said, sep="\n", end="\n" if folders else "", file=self.console)
         return files
 
     def _read_file(self, path: Path) -> Iterator[str]:

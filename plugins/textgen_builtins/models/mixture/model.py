@@ -25,7 +25,7 @@ class Mixture:
     """textgen.protocols.Model that mixes two others by a gate.
 
     A part may be made of experts: it then has `expert_weights`, and its decoders `extend_experts` and `score_experts`,
-    as those of NgramModel. Its attribute `fits_gate` is set to False: this gate weighs the experts.
+    as those of NgramModel.
 
     Its weights are those of the parts, as `first.*` and `second.*`, and `gate.bias` and `gate.slopes` of a Gate.
 
@@ -41,10 +41,6 @@ class Mixture:
     gate: Gate = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        part: Any
-        for part in (self.first, self.second):
-            if hasattr(part, "expert_weights"):
-                part.fits_gate = False
         self.gate = Gate.fixed(self.prior)
 
     @property

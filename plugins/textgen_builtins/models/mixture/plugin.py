@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import attrs
 from attrs.validators import and_, gt, le
@@ -56,10 +57,17 @@ def build_model(config: MixtureConfig, context: BuildContext) -> Model:
     """A mixture in equal parts of two models without training."""
     from textgen_builtins.models.mixture.model import Mixture
 
-    make_second = partial(
-        context.build, config.second, seed=context.seed + 1
-    )  # two alike do not begin alike
-    return Mixture(context.build(config.first), make_second(), make_second, context.vocab_size)
+    def part(choice: Choice, seed: int) -> Model:
+        model: Any = context.build(choice, seed=seed)
+        if hasattr(model, "fits_gate"):  # the gate of the mixture weighs its experts
+            model.fits_gate = False
+        made: Model = model
+        return made
+
+    # Two alike do not begin alike.
+    make_second = partial(part, config.second, context.seed + 1)
+    first = part(config.first, context.seed)
+    return Mixture(first, make_second(), make_second, context.vocab_size)
 
 
 def build_trainer(config: MixtureTrainerConfig, context: BuildContext) -> Trainer:
