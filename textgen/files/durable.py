@@ -131,13 +131,15 @@ def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
 def link(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, which is synced; a copy where the file system has no hard links."""
     temporary = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex}.tmp")
-    try:
-        os.link(source, temporary)
-    except OSError:
-        write_atomic(target, pieces_of(source))
-        return
     with _named(target, temporary):
-        rename(temporary, target)
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            os.link(source, temporary)
+            rename(temporary, target)
+        except OSError:
+            write_atomic(target, pieces_of(source))
+            return
         sync_folder(target.parent)
 
 
