@@ -106,7 +106,7 @@ def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]
     def permute(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         left, right = values >> shift, values & mask
         for round_key in round_keys:
-            left, right = right, left ^ (_mix(right ^ round_key) & mask)
+            left, right = right, left ^ (splitmix(right ^ round_key) & mask)
         return (left << shift) | right
 
     def compute(start: int, stop: int) -> npt.NDArray[np.int64]:
@@ -129,8 +129,11 @@ def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]
     return order
 
 
-def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def splitmix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every input bit reaches every output bit."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    words = words ^ (words >> np.uint64(30))
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    words ^= words >> np.uint64(27)
+    words *= np.uint64(0x94D049BB133111EB)
+    words ^= words >> np.uint64(31)
+    return words

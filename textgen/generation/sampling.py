@@ -10,11 +10,11 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from textgen.data import splitmix
 from textgen.errors import UsageError
 from textgen.protocols import Array, Ids, Tensors
 
 _GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
-_ZERO: Final = np.uint64(0)
 LEVEL_OF: Final = {
     "prompt_lengths": "lengths",
     "lengths": "lengths",
@@ -206,22 +206,12 @@ def step_numbers(
     The words are hashed one after the other with the mix of SplitMix64 (Steele, Lea and Flood, "Fast splittable
     pseudorandom number generators", 2014), whose stream from there on gives the numbers.
     """
-    rows = _mixed(_mixed(streams[:, 0] + _GAMMA) ^ streams[:, 1], _GAMMA)
-    state = _mixed(rows.reshape(-1, *[1] * (steps.ndim - 1)) ^ steps.astype(np.uint64), _GAMMA)
-    state = _mixed(state ^ np.uint64(place), _GAMMA)
-    numbers = _mixed(state[..., None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
+    rows = splitmix((splitmix(streams[:, 0] + _GAMMA) ^ streams[:, 1]) + _GAMMA)
+    state = rows.reshape(-1, *[1] * (steps.ndim - 1)) ^ steps.astype(np.uint64)
+    state = splitmix(state + _GAMMA)
+    state = splitmix((state ^ np.uint64(place)) + _GAMMA)
+    numbers = splitmix(state[..., None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
     return (numbers >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _mixed(words: npt.NDArray[np.uint64], more: np.uint64 = _ZERO) -> npt.NDArray[np.uint64]:
-    """The words plus `more` hashed, each to another."""
-    words = words + more
-    words ^= words >> np.uint64(30)
-    words *= np.uint64(0xBF58476D1CE4E5B9)
-    words ^= words >> np.uint64(27)
-    words *= np.uint64(0x94D049BB133111EB)
-    words ^= words >> np.uint64(31)
-    return words
 
 
 def draw_one(row: npt.NDArray[Any], uniform: float) -> int:
