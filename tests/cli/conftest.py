@@ -36,7 +36,7 @@ def workplace(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def begin(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
-    """Open a session in tmp_path, at its first prompt: `begin(run, "--greedy", TEXTGEN_HISTORY="off")`."""
+    """Open a session in tmp_path, at its first prompt: `begin(run, "--greedy")`."""
     terminals = []
 
     def make(*arguments: str | Path, **variables: str) -> Terminal:

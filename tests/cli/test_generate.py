@@ -131,6 +131,12 @@ def test_several_texts_are_told_apart(
     assert done.stdout == "\n".join(f"=== text {i} ===\n{text}\n" for i, text in enumerate(made, 1))
 
 
+def test_lines_are_one_for_each_text(generate: Callable[..., Any], generator: Generator) -> None:
+    done = generate("-p", "the \n", "-n", "3", "--output", "lines", "--max-new-tokens", 5)
+    texts = generator.generate_many(["the \n"], n=3, max_new_tokens=5, echo=True)
+    assert done.stdout.splitlines() == [" ".join(each.text.splitlines()) for each in texts]
+
+
 def test_several_prompts_are_all_continued(
     generate: Callable[..., Any], generator: Generator
 ) -> None:

@@ -89,7 +89,7 @@ def test_generated_text_is_visible_on_a_terminal_and_exact_elsewhere(
 
 
 def test_a_session_shows_what_commands_a_terminal(hostile: Path, begin: Callable[..., Any]) -> None:
-    session = begin(hostile, TEXTGEN_HISTORY="off")
+    session = begin(hostile)
     for option in ("temperature=3", "max-new-tokens=200"):
         session.ask(f"/set {option}")
     answer = session.ask("the ")

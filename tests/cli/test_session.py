@@ -244,6 +244,29 @@ def test_enter_alone_does_nothing(session: Terminal, generator: Generator) -> No
     assert session.process.wait(300) == 0
 
 
+def test_enter_alone_begins_a_new_text_where_texts_are_documents(
+    begin: Callable[..., Terminal], tiny_pipeline: Any, tmp_path: Path
+) -> None:
+    names = "\n".join(["Ada", "Anna", "Nan", "Dan", "Nada"] * 40)
+    corpus = {"type": "file", "path": str(tmp_path / "names.txt"), "documents": "line"}
+    (tmp_path / "names.txt").write_text(names, encoding="utf-8")
+    made = run(tiny_pipeline(corpus=corpus))
+    session = begin(made.path)
+    assert "Enter alone begins a new text" in session.ask("/help")
+    for index in (0, 1):
+        assert session.ask("") == f"{load(made.path).generate('', index=index)}\n"
+
+
+def test_several_options_are_set_at_once(session: Terminal) -> None:
+    assert session.ask("/set temperature=0.5 top-k = 3 stop=the end") == ""
+    shown = session.ask("/options")
+    for line in ("temperature = 0.5\n", "top_k = 3\n", 'stop = "the end"\n'):
+        assert line in shown
+    (answer,) = session.ask("/set temperature=0.7 top_k=x").splitlines()
+    assert "top_k" in answer
+    assert "temperature = 0.5\n" in session.ask("/options"), "all of them or none"
+
+
 def test_the_banner_fits_a_terminal(session: Terminal) -> None:
     assert max(map(len, session.ask("/help").splitlines())) <= 80
 
@@ -262,16 +285,6 @@ def test_lines_are_kept_for_the_next_session(
     assert second.ask("\x10").startswith("the clock")  # Ctrl-P brings the line before
     second.leave()
     assert len(history.read_text(encoding="utf-8").splitlines()) <= 1001
-
-
-@pytest.mark.parametrize("value", ["off", ""])
-def test_no_lines_are_kept_where_none_are_wanted(
-    begin: Callable[..., Terminal], finished_run: Path, tmp_path: Path, value: str
-) -> None:
-    session = begin(finished_run, "--max-new-tokens", "5", TEXTGEN_HISTORY=value)
-    session.ask("the clock")
-    session.leave()
-    assert not list(tmp_path.rglob("history"))
 
 
 def test_a_history_that_cannot_be_kept_harms_nothing(
@@ -309,7 +322,7 @@ def test_a_session_takes_another_script_in_the_c_locale(
     assert session.ask("/set stop=ш") == ""
     assert 'stop = "ш"' in session.ask("/options")
     assert session.ask("паром") == f"{whole}\n"
-    assert session.ask("/save паром") == ""
+    assert session.ask("/save паром") == "saved; --load-state 'паром' continues from there\n"
     assert (tmp_path / "паром").is_file()
     assert session.ask("щ").startswith(
         "error: the prompt has characters outside the vocabulary: 'щ' (U+0449)"

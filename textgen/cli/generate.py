@@ -48,9 +48,9 @@ from textgen.cli.request_options import RequestCommand, request_options
 @click.option("--stream", "as_stream", is_flag=True, help="Print the text as it comes.")
 @click.option(
     *("--output", "-o", "form"),
-    type=click.Choice(["text", "jsonl"]),
+    type=click.Choice(["text", "lines", "jsonl"]),
     default="text",
-    help="Text, or JSON lines. For a file: > FILE",
+    help="Text; a line for each text, with spaces for its line breaks; or JSON lines. For a file: > FILE",
 )
 @click.option(
     "--logprobs",

@@ -217,7 +217,10 @@ def _write_whole(
                 continue
             if number == 1:
                 report_seed(arguments, generation.seed)
-            _write_text(generation.text, number, is_several=output.is_several())
+            if output.form == "lines":
+                print_text(" ".join(generation.text.splitlines()) + "\n")
+            else:
+                _write_text(generation.text, number, is_several=output.is_several())
             if report is not None:
                 click.echo(report.describe(), err=True)
         finally:  # after the text, which a state that cannot be written must not cost
