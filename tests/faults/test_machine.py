@@ -62,7 +62,10 @@ def sync_of_files(descriptor):
         refuse(errno.EINVAL)()
     sync(descriptor)
 
-os.link, fcntl.flock, os.fsync = refuse(errno.EPERM), refuse(errno.ENOTSUP), sync_of_files
+def link(source, target):
+    refuse(errno.EEXIST if os.path.exists(target) else errno.EPERM)()
+
+os.link, fcntl.flock, os.fsync = link, refuse(errno.ENOTSUP), sync_of_files
 from textgen.cli import main
 main(sys.argv[1:])
 """
@@ -83,6 +86,14 @@ def test_a_file_system_without_links_and_locks_is_enough(
             ".lock cannot be locked: Operation not supported; let one process at a" in done.stderr
         )
     assert textgen.load(tmp_path / "run").generate("the ").text
+    (tmp_path / "file").write_bytes(b"before")
+    (tmp_path / "source").write_bytes(b"after")
+    linking = "from pathlib import Path; from textgen.files.durable import link"
+    script = (
+        LACKING.partition("from textgen.cli")[0] + linking + "; link(Path('source'), Path('file'))"
+    )
+    assert run_with_torch("-c", script, folder=tmp_path).returncode == 0
+    assert (tmp_path / "file").read_bytes() == b"after"
 
 
 @pytest.mark.fault(11)

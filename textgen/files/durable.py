@@ -132,14 +132,17 @@ def link(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, which is synced; a copy where the file system has no hard links."""
     temporary = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex}.tmp")
     with _named(target, temporary):
-        try:
-            os.link(source, target)
-        except FileExistsError:
-            os.link(source, temporary)
+        for name in (target, temporary):
+            try:
+                os.link(source, name)
+                break
+            except FileExistsError:  # then it is replaced
+                continue
+            except OSError:
+                write_atomic(target, pieces_of(source))
+                return
+        if name == temporary:
             rename(temporary, target)
-        except OSError:
-            write_atomic(target, pieces_of(source))
-            return
         sync_folder(target.parent)
 
 
