@@ -164,7 +164,7 @@ def test_init_does_not_replace_the_text(tmp_path: Path) -> None:
 def test_init_refuses_what_is_no_number_of_minutes(minutes: str, tmp_path: Path) -> None:
     done = run_textgen("init", "--minutes", minutes, folder=tmp_path)
     assert done.returncode == 2
-    assert re.fullmatch(r"textgen: error: .*--minutes.*\n", done.stderr)
+    assert re.fullmatch(r"textgen: error: .*minutes.*\n", done.stderr)
     assert not list(tmp_path.iterdir())
 
 

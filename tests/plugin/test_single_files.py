@@ -311,9 +311,10 @@ def test_it_is_held_to_its_contract(tmp_path: Path, textgen: Callable[..., Any])
     (tmp_path / "half.py").write_text(
         PLUGIN.replace(body, "    return lambda logits, history: logits / 2\n\n\n")
     )
-    done = textgen("--plugin", "half.py", "plugins", "check", "half", cwd=tmp_path)
-    assert done.code == 0, done.stdout
-    assert f"ok       sampler 'only' of {tmp_path / 'half.py'}: sampler-shape" in done.stdout
+    for name in ("half", "half:only"):
+        done = textgen("--plugin", "half.py", "plugins", "check", name, cwd=tmp_path)
+        assert done.code == 0, done.stdout
+        assert f"ok       sampler 'only' of {tmp_path / 'half.py'}: sampler-shape" in done.stdout
 
 
 def test_all_files_that_are_missing_are_named_at_once(

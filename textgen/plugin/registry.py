@@ -209,27 +209,16 @@ class PluginSet:
         own = self.sampling_options()
         if name in own:
             return own[name]
-        others = [offer for offer in self.offers("sampler") if name in offer.component.arguments()]
-        if len(others) == 1:
-            return others[0], others[0].component.arguments()[name]
-        if others:
-            return taken_twice(name, others)
-        all_offers = self.offers("sampler")
-        known = [
-            *own,
-            *(
-                each
-                for offer in all_offers
-                for each in offer.component.arguments()
-                if each not in own
-            ),
-        ]
-        return Fault(
-            name,
-            "no sampler takes this option",
-            "",
-            nearest(name, [*known, *REQUEST_OPTIONS]) or f"there are {', '.join(known)}",
-        )
+        offers = self.offers("sampler")
+        takers = [offer for offer in offers if name in offer.component.arguments()]
+        if len(takers) == 1:
+            return takers[0], takers[0].component.arguments()[name]
+        if takers:
+            return taken_twice(name, takers)
+        all_names = (each for offer in offers for each in offer.component.arguments())
+        known = list(dict.fromkeys([*own, *all_names]))
+        hint = nearest(name, [*known, *REQUEST_OPTIONS]) or f"there are {', '.join(known)}"
+        return Fault(name, "no sampler takes this option", "", hint)
 
     def _loaded(self, kind: str | None) -> list[Offer]:
         chosen = [offer for offer in self._offers if kind in (None, offer.kind)]

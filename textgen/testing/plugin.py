@@ -145,12 +145,12 @@ def check_offers(
 
 
 def matching(name: str, plugins: PluginSet) -> list[Offer]:
-    """The offers that a name means: those of an entry point, of a distribution, or one as `package:component`."""
+    """The offers that a name means: those of an entry point or a distribution, or one as `NAME:component`."""
     package, _, component = name.rpartition(":")
     if not package:
         return [offer for offer in plugins.offers() if is_called(offer.plugin, name)]
-    wanted = (discovery.normalized(package), component)
-    return [offer for offer in plugins.offers() if (offer.distribution, offer.name) == wanted]
+    named = [offer for offer in plugins.offers() if offer.name == component]
+    return [offer for offer in named if is_called(offer.plugin, package)]
 
 
 def is_called(plugin: Plugin, name: str) -> bool:
