@@ -34,7 +34,7 @@ def trained(folder: Path, device: str) -> textgen.Generator:
             "architecture": "gpt2",
             "config": {"n_positions": 512, "n_embd": 64, "n_layer": 2, "n_head": 2},
         },
-        "trainer": {"type": "sgd", "epochs": 1},
+        "trainer": {"type": "sgd", "length": "1 epoch"},
         "sampler": [{"type": "greedy"}],
         "observer": [],
         "generate": {"max_new_tokens": 1},

@@ -76,7 +76,7 @@ def run(corpus: str | dict[str, str], output: Path | None) -> dict[str, float]:
             "tokenizer": {"type": "char"},
             "data": {"window_length": 64, "training_windows": 64, "validation_windows": 0},
             "model": {"type": "rnn", "hidden_size": 16},
-            "trainer": {"type": "adamw", "epochs": 1},
+            "trainer": {"type": "adamw", "length": "1 epoch"},
             "generate": {"max_new_tokens": 1},
         },
         output=output or Path(tempfile.mkdtemp(), "run"),

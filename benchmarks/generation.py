@@ -34,7 +34,7 @@ def trained(folder: Path, cell: str, units: int, device: str = "cpu") -> textgen
         "tokenizer": {"type": "char", "letters_only": True, "lower_case": True},
         "data": {"window_length": 32, "training_windows": 64, "validation_windows": 0},
         "model": {"type": "rnn", "cell": cell, "hidden_size": units},
-        "trainer": {"type": "sgd", "epochs": 1},
+        "trainer": {"type": "sgd", "length": "1 epoch"},
         "sampler": [{"type": "greedy"}],
         "observer": [],
         "generate": {"max_new_tokens": 1},

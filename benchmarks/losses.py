@@ -100,7 +100,7 @@ def print_rows(text: Mapping[str, Any], *, quick: bool, threads: int) -> None:
             "model": {"type": "rnn", "cell": "lstm", "hidden_size": units, "dropout": dropout},
             "trainer": {
                 "type": "adamw",
-                "epochs": epochs,
+                "length": f"{epochs} epochs",
                 "batch_size": 32,
                 "order": "streams",
                 "learning_rate": 6e-3,

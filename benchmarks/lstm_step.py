@@ -63,7 +63,11 @@ def ours(
     }
     trainer = component.build(
         component.config(
-            **options, steps=10**6, evaluate_every=10**6, learning_rate=_RATE, final_rate=1.0
+            **options,
+            length="1000000 steps",
+            evaluate_every=10**6,
+            learning_rate=_RATE,
+            final_rate=1.0,
         ),
         BuildContext(folder=None, requested_device="cpu"),
     )

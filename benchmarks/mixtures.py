@@ -117,7 +117,7 @@ def trained(
         },
         "trainer": {
             "type": "mixture",
-            "first": {"type": "adamw", "epochs": epochs, "batch_size": 32},
+            "first": {"type": "adamw", "length": f"{epochs} epochs", "batch_size": 32},
         },
         "generate": {"max_new_tokens": 0},
         "observer": [],

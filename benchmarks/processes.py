@@ -76,7 +76,7 @@ def steps(
     made = []
     for kind, name, table in (
         ("model", "rnn", {"cell": "lstm", "hidden_size": hidden, "embedding_size": 64}),
-        ("trainer", trainer, {**options, "steps": 10**6, "evaluate_every": 10**6}),
+        ("trainer", trainer, {**options, "length": "1000000 steps", "evaluate_every": 10**6}),
     ):
         component = plugins.find(kind, name).component  # type: ignore[union-attr]
         made.append(component.build(component.config(**table), context))

@@ -4,8 +4,8 @@
 
 For every text and seed two whole processes run: `textgen init TEXT --minutes M` and `textgen run` on what it wrote. The
 loss is that of the last tenth of the text, which `init` holds out, in nats per character; of the mixture, and of each
-of its parts alone. --speed N and --set trainer.first.steps=N give the same models however busy the machine is. With
---letters a text is first reduced to the letters a to z and the space, as the book does it.
+of its parts alone. --speed N and --set "trainer.first.length=N steps" give the same models however busy the machine is.
+With --letters a text is first reduced to the letters a to z and the space, as the book does it.
 """
 
 from __future__ import annotations

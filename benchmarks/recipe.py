@@ -138,8 +138,7 @@ class Averaged(torch.optim.AdamW):
 
 def averaged(config: Config, context: BuildContext) -> GradientTrainer:
     """AdamW, evaluated once, at the end, with averaged weights."""
-    assert config.steps is not None
-    steps, kept = config.steps, config.average
+    steps, kept = int(config.length.removesuffix(" steps")), config.average
     options = {
         "lr": config.learning_rate,
         "weight_decay": config.weight_decay,
@@ -247,7 +246,7 @@ def one_loss(
         "seed": seed,
     }
     tables["observer"] = [{"type": "metrics"}]
-    run = engine.run(tables, {"trainer.steps": steps, **once, **changes}, output=output)
+    run = engine.run(tables, {"trainer.length": f"{steps} steps", **once, **changes}, output=output)
     assert run.path is not None
     rows = [
         json.loads(line)

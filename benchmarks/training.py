@@ -32,7 +32,8 @@ def ours(corpus: Path, folder: Path, changes: Sequence[str] = ()) -> Iterator[tu
     from textgen.pipeline.pipeline import make_pipeline
 
     document = read_document(
-        Path(__file__).parents[1] / "docs/pipelines/seed.toml", ["trainer.epochs=1000", *changes]
+        Path(__file__).parents[1] / "docs/pipelines/seed.toml",
+        ["trainer.length=1000 epochs", *changes],
     )
     pipeline = make_pipeline(document, PluginSet.discover())
     context = BuildContext(folder=folder, requested_device="cpu")

@@ -138,7 +138,7 @@ def _tables(place: Path) -> dict[str, Any]:
         "trainer": {
             "type": "sgd",
             "momentum": 0.9,
-            "epochs": 2,
+            "length": "2 epochs",
             "batch_size": 16,
             "order": "streams",
         },

@@ -79,7 +79,7 @@ def start(place: int, folder: Path, output: str, timeout: float) -> subprocess.P
     # Without its name gloo takes the address of the machine's.
     extra = {
         "OMP_NUM_THREADS": "1",
-        "TEXTGEN_PROCESS_TIMEOUT": str(timeout),
+        "TIMEOUT": str(timeout),
         "GLOO_SOCKET_IFNAME": name,
     }
     return piped([*command, "p.toml", "-q", "-o", output], folder, extra)

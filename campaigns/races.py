@@ -57,7 +57,8 @@ def pipelines(folder: Path, *, extend: bool) -> dict[str, dict[str, Any]]:
         sgd = {"type": "sgd", "batch_size": 16, "learning_rate": 2.0}
         model = {"type": "rnn", "hidden_size": 8}
         made |= {
-            f"epoch {n}": tables(folder, model=model, trainer={**sgd, "epochs": n}) for n in (1, 2)
+            f"epoch {n}": tables(folder, model=model, trainer={**sgd, "length": f"{n} epochs"})
+            for n in (1, 2)
         }
     return made
 

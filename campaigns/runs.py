@@ -31,7 +31,7 @@ corpus = {{ type = "file", path = "{text}" }}
 tokenizer = {{ type = "char" }}
 data = {{ window_length = 16 }}
 model = {{ type = "rnn", hidden_size = 4 }}
-trainer = {{ type = "sgd", steps = {steps}, batch_size = 8, evaluate_every = 1, momentum = 0.5 }}
+trainer = {{ type = "sgd", length = "{steps} steps", batch_size = 8, evaluate_every = 1, momentum = 0.5 }}
 observer = [{{ type = "metrics" }}, {{ type = "loss-plot" }}, {{ type = "samples", max_new_tokens = 5 }}]
 generate = {{ max_new_tokens = 10 }}
 """

@@ -53,21 +53,21 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
 }
 # Who, by what, at which call of what. Steps are calls of Optimization.step.
 PLACES: Final = (
-    ("1", "KILL", "textgen.runs.together:_follow", 1),
-    ("0", "KILL", "textgen.runs.together:_send_tokens", 1),
-    ("1", "KILL", "textgen.gradient.distributed:DistributedComputation.among", 1),
+    ("1", "KILL", "textgen.runs.following:follow", 1),
+    ("0", "KILL", "textgen.processes:Processes.tell", 1),
+    ("1", "KILL", "textgen.gradient.computing:Computation._meet", 1),
     ("1", "KILL", "textgen.gradient.computing:training_loss", 9),
     ("0", "KILL", "textgen.gradient.optimization:Optimization.step", 14),
     ("1", "STOP", "textgen.gradient.optimization:Optimization.step", 14),
-    ("0", "STOP", "textgen.gradient.distributed:DistributedComputation.gradients", 11),
-    ("1", "MEMORY", "textgen.gradient.distributed:DistributedComputation.gradients", 20),
-    ("0", "MEMORY", "textgen.gradient.distributed:DistributedComputation.gradients", 20),
+    ("0", "STOP", "textgen.gradient.computing:Computation.gradients", 11),
+    ("1", "MEMORY", "textgen.gradient.computing:Computation.gradients", 20),
+    ("0", "MEMORY", "textgen.gradient.computing:Computation.gradients", 20),
     ("launcher", "KILL", "textgen.gradient.optimization:Optimization.step", 12),
     ("launcher", "TERM", "textgen.gradient.optimization:Optimization.step", 12),
     ("1", "TERM", "textgen.gradient.optimization:Optimization.step", 12),
     ("0", "KILL", "textgen.runs.checkpoints:Checkpoints.write", 4),
     ("0", "STOP", "textgen.runs.training:TrainingLoop._evaluated", 2),
-    ("1", "KILL", "textgen.processes:Processes.gather", 3),
+    ("1", "KILL", "textgen.gradient.computing:Computation.summed", 3),
     ("0", "KILL", "textgen.runs.record:finish", 1),
 )
 
@@ -79,7 +79,7 @@ def write(folder: Path, name: str, steps: int) -> None:
         "type": "adamw",
         "batch_size": 7,
         "order": "streams",
-        "steps": steps,
+        "length": f"{steps} steps",
         "evaluate_every": 8,
     }
     trainer |= tables.get("trainer", {})
@@ -113,7 +113,7 @@ def start(
         ]
         what = [str(AT_PLACE), *at_place] if at_place else ["-m", "textgen"]
         command = [*launcher, f"--max-restarts={restarts}", f"--nproc-per-node={size}", *what]
-    extra = {"OMP_NUM_THREADS": "1", "TEXTGEN_PROCESS_TIMEOUT": str(timeout), "PIDS": str(folder)}
+    extra = {"OMP_NUM_THREADS": "1", "TIMEOUT": str(timeout), "PIDS": str(folder)}
     return piped([*command, "run", "p.toml", "-q", "-o", output], folder, extra)
 
 
@@ -239,7 +239,7 @@ def agents(timeout: float, steps: int = 40) -> bool:
         ]
         extra = {
             "OMP_NUM_THREADS": "1",
-            "TEXTGEN_PROCESS_TIMEOUT": str(timeout),
+            "TIMEOUT": str(timeout),
             "PIDS": str(folder),
         }
         command = [*launcher, *at_step, "run", "p.toml", "-q", "-o", "run"]
@@ -284,7 +284,7 @@ def _strike(folder: Path, output: str, timeout: float, *at_place: str) -> str:
         if time.monotonic() > deadline:
             return f"{alive} are LEFT"
         time.sleep(0.2)
-    return f"{len(ours)} LINES" if len(ours) > 1 else ""
+    return f"{len(ours)} LINES" if len(ours) > 2 else ""
 
 
 def _is_alive(file: Path) -> bool:

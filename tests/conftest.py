@@ -127,7 +127,7 @@ def make_tiny_pipeline(
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16},
         "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "epochs": 2, "batch_size": 16},
+        "trainer": {"type": "sgd", "length": "2 epochs", "batch_size": 16},
         "generate": {"max_new_tokens": 10},
     }
     if not observers:
@@ -139,7 +139,7 @@ def make_tiny_pipeline(
 
 @pytest.fixture
 def tiny_pipeline(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """A pipeline that trains in well under a second: `tiny_pipeline(text=..., trainer={"epochs": 1})`.
+    """A pipeline that trains in well under a second: `tiny_pipeline(text=..., trainer={"length": "1 epoch"})`.
 
     Its corpus is written to tmp_path, its run directory is tmp_path / "run", and it has no observers unless
     `observers=True` asks for the default ones.

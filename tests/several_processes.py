@@ -31,7 +31,6 @@ def run_together(
         "MASTER_PORT": str(port),
         "WORLD_SIZE": str(size),
         "LOCAL_WORLD_SIZE": str(size),
-        "TEXTGEN_PROCESS_TIMEOUT": "60",
     }
 
     def start(rank: int) -> subprocess.CompletedProcess[str]:

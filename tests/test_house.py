@@ -104,7 +104,7 @@ def test_generating_on_a_cpu_needs_no_torch(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("a word or two, " * 40)
     (tmp_path / "p.toml").write_text(
         'device = "cpu"\ncorpus = {type="file", path="text.txt"}\ntokenizer = {type="char"}\n'
-        'model = {type="rnn", hidden_size=4}\ntrainer = {type="sgd", epochs=1}\ndata = {window_length=8}\n'
+        'model = {type="rnn", hidden_size=4}\ntrainer = {type="sgd", length = "1 epoch"}\ndata = {window_length=8}\n'
     )
     assert run_textgen("run", "p.toml", folder=tmp_path).returncode == 0
     code = "import textgen; assert len(textgen.load('runs/p').generate(max_new_tokens=3).text) == 3"

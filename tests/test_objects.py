@@ -21,7 +21,7 @@ TEXT = "".join(
 )
 DATA = {"window_length": 16}
 RNN = {"type": "rnn", "hidden_size": 8}
-SGD = {"type": "sgd", "epochs": 2, "batch_size": 16}
+SGD = {"type": "sgd", "length": "2 epochs", "batch_size": 16}
 
 
 class Net(torch.nn.Module):
@@ -156,7 +156,7 @@ def test_a_run_in_memory_that_is_stopped_promises_no_checkpoint() -> None:
 def test_texts_are_documents() -> None:
     run = train(
         corpus=TEXT.splitlines(),
-        trainer={**SGD, "epochs": 30, "learning_rate": 2.0},
+        trainer={**SGD, "length": "30 epochs", "learning_rate": 2.0},
         model={**RNN, "hidden_size": 24},
     )
     made = list(run.generator.generate_many([""], n=20, max_new_tokens=300))
@@ -194,7 +194,10 @@ def test_a_torch_module_is_trained_as_it_is() -> None:
                 losses.append(event.validation_loss)
 
     run = train(
-        model=module, tokenizer=Bytes(), trainer={"type": "adamw", "epochs": 4}, observers=[Watch()]
+        model=module,
+        tokenizer=Bytes(),
+        trainer={"type": "adamw", "length": "4 epochs"},
+        observers=[Watch()],
     )
     assert losses[-1] < losses[0]
     assert all(
@@ -217,7 +220,7 @@ def test_what_a_module_offers_is_used_as_if_it_were_a_gradient_model(threads: in
             roles[cls] = weights.roles
             return torch.optim.SGD(weights, lr=0.5)
 
-        trainer = GradientTrainer(GradientOptions(steps=6, batch_size=8), make)
+        trainer = GradientTrainer(GradientOptions(length="6 steps", batch_size=8), make)
         torch.manual_seed(0)
         runs[cls] = train(model=cls(), tokenizer=Bytes(), trainer=trainer, threads=threads)
         assert type(runs[cls].generator.module()) is cls
@@ -249,7 +252,7 @@ def test_a_function_makes_a_module_for_the_vocabulary(tmp_path: Path) -> None:
         torch.manual_seed(context.seed)
         return Net(vocab_size=context.vocab_size)
 
-    run = train(model=net, trainer={"type": "adamw", "epochs": 1})
+    run = train(model=net, trainer={"type": "adamw", "length": "1 epoch"})
     assert len(run.generator.generate("Once", max_new_tokens=5).text) == 5
     run.save(tmp_path / "saved")
     loaded = textgen.load(tmp_path / "saved", model=net)
@@ -267,7 +270,7 @@ def test_every_kind_of_component_may_be_an_object(tmp_path: Path) -> None:
         "corpus": Lines(60),
         "tokenizer": Bytes(),
         "model": Net(),
-        "trainer": {"type": "adamw", "epochs": 1},
+        "trainer": {"type": "adamw", "length": "1 epoch"},
     }
     tables |= {
         "sampler": [only_e, {"type": "temperature"}],
@@ -442,7 +445,7 @@ def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> 
         return made
 
     steps = iter(range(100))
-    options = {"trainer": {"type": "adamw", "epochs": 2}, "tokenizer": Bytes()}
+    options = {"trainer": {"type": "adamw", "length": "2 epochs"}, "tokenizer": Bytes()}
     whole = train(model=module(), **options)
     options["output"] = tmp_path / "run"
     with pytest.raises(textgen.Interrupted):

@@ -32,10 +32,10 @@ from textgen.protocols import Corpus, Observer, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run, save_run
+from textgen.runs.following import follow
 from textgen.runs.loading import load_generator
 from textgen.runs.objects import with_choices
 from textgen.runs.starting import with_start
-from textgen.runs.together import follow
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | Pipeline
 """A pipeline, as a file's path, as TOML's tables, or checked already."""
@@ -87,7 +87,8 @@ class Engine:
         """Check a pipeline: a TOML file's path, or a mapping of the same shape. Raises PipelineError.
 
         In a mapping, objects that follow textgen.protocols may stand in place of the tables of components; `train` says
-        what else. `overrides` are as `{"trainer.epochs": 5}`, `{"trainer": {"epochs": 5}}` or `["trainer.epochs=5"]`.
+        what else. `overrides` are as `{"trainer.batch_size": 8}`, `{"trainer": {"batch_size": 8}}` or
+        `["trainer.batch_size=8"]`.
         `output` is the run directory, in place of the pipeline's own.
         """
         path = None if output is None else run_directory(output, "output").path
@@ -131,28 +132,36 @@ class Engine:
         observers  beside the pipeline's own, told after them. What they raise ends the run
         cancelled  a function that is asked after every step, or an event such as threading.Event; once true, the run
                    stops after a checkpoint and raises Interrupted. Also asked while a large corpus is read
-        processes  several that train together, of which this is the first; the others call `follow`
+        processes  several that train together and all call this, in `processes.joined()`. The first alone writes, shows
+                   progress and generates; to the others only `source`, `overrides` and `output` matter, and they read
+                   its run directory
 
         A finished run that is skipped is only read, so any number of threads and processes may do so at once.
         """
-        pipeline = self.pipeline(source, overrides, output=output)
-        return _with_texts(
-            _ensure_trained(pipeline, overwrite, console, observers, cancelled, processes)
-        )
+        if processes is not None and not processes.leads:
+            return self._follow(processes, source, overrides, output)
+        with contextlib.nullcontext() if processes is None else processes.leading():
+            pipeline = self.pipeline(source, overrides, output=output)
+            run = _ensure_trained(pipeline, overwrite, console, observers, cancelled, processes)
+        return _with_texts(run)
 
-    def follow(
+    def _follow(
         self,
-        source: Source,
-        overrides: Overrides = (),
-        *,
-        output: str | Path | None = None,
         processes: Processes,
-    ) -> int:
-        """Train with the process that calls `run`, with the same arguments; returns its exit code.
-
-        Writes nothing. Raises ProcessesError when that process is lost, and what components raise here.
-        """
-        return follow(processes, lambda: self.pipeline(source, overrides, output=output))
+        source: Source,
+        overrides: Overrides,
+        output: str | Path | None,
+    ) -> Run:
+        """The run that another process leads. Raises Interrupted where that has not finished it."""
+        outcome: Outcome = "skipped"
+        told = processes.hear()
+        if "ended" not in told:
+            pipeline = self.pipeline(source, overrides, output=output)
+            follow(processes, pipeline, RunDirectory(pipeline.output), told)
+            outcome, told = "resumed" if told["step"] else "trained", processes.hear()
+        if not told["ended"]:
+            raise Interrupted("the first process has ended the run")
+        return _loaded(self.pipeline(source, overrides, output=output), outcome)
 
     def train(
         self,
@@ -318,6 +327,12 @@ def _ensure_trained(
     outcome = Execution(
         pipeline, directory, overwrite, console, observers, stop, processes
     ).ensure_trained()
+    return _loaded(pipeline, outcome)
+
+
+def _loaded(pipeline: Pipeline, outcome: Outcome) -> Run:
+    """The finished run of a pipeline; without texts."""
+    directory = RunDirectory(pipeline.output)
     parts = {"corpus": pipeline.corpus, "tokenizer": pipeline.tokenizer, "model": pipeline.model}
     objects = {kind: part for kind, part in parts.items() if part.offer.distribution == OBJECT}
     given = {"sampler": list(pipeline.samplers), **objects}

@@ -67,7 +67,7 @@ class TextgenError(Exception):
 class Fault:
     """One thing wrong with a pipeline or with the arguments of a call.
 
-    `path` is dotted, as the keys of overrides are (`trainer.epochs`, `sampler.0.type`), `expected` and `given` are
+    `path` is dotted, as the keys of overrides are (`trainer.batch_size`, `sampler.0.type`), `expected` and `given` are
     phrases, and `hint` says what may have been meant.
     """
 

@@ -1,7 +1,7 @@
 """The events of a run: what trainers yield, and what observers see.
 
-trainers yield    StepDone, Evaluated, Settled
-observers see     RunStarted, Settled, StepDone, Evaluation, Checkpointed, RunFinished; or RunSkipped alone
+trainers yield    StepDone, Evaluated, Decided
+observers see     RunStarted, Decided, StepDone, Evaluation, Checkpointed, RunFinished; or RunSkipped alone
 observers answer  nothing, or Stop
 """
 
@@ -68,14 +68,14 @@ class Evaluated:
 
 
 @attrs.frozen(kw_only=True)
-class Settled:
+class Decided:
     """The trainer decided what its options left to it: a number of steps for a time, for example.
 
-    options   new values for options of the trainer's table. The run's pipeline.toml and run.json have them from now on,
-              so that a run of that pipeline is the same run
+    values  JSON values by name, which the run's run.json has under `decided` from now on. What a resumed run needs of
+            them is in the trainer's state
     """
 
-    options: Mapping[str, Any]
+    values: Mapping[str, Any]
 
 
 @attrs.frozen(kw_only=True)
@@ -164,7 +164,7 @@ class Stop:
     reason: str = ""
 
 
-TrainingEvent: TypeAlias = StepDone | Evaluated | Settled
+TrainingEvent: TypeAlias = StepDone | Evaluated | Decided
 Event: TypeAlias = (
-    RunStarted | Settled | StepDone | Evaluation | Checkpointed | RunFinished | RunSkipped
+    RunStarted | Decided | StepDone | Evaluation | Checkpointed | RunFinished | RunSkipped
 )

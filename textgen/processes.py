@@ -1,57 +1,32 @@
-"""The processes of one run, as torchrun starts them. The first, of rank 0, leads; the others follow its orders.
+"""The processes of one run, as torchrun starts them. All run the same program; that of rank 0 leads.
 
-The leader alone reads the corpus, writes and prints. It gives an order before each thing that all do together, and says
-that it is still there while it does something else, so that a follower can tell long work from a lost leader. Messages
-are JSON and safetensors over gloo; nothing is pickled. torch is imported when the processes join.
+The leader alone writes and prints. Before training it tells the others where to begin, as JSON in torch's store; in
+training they meet in one sum for each step. Nothing is pickled. torch is imported when the processes join.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import json
 import os
-import re
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
 import attrs
 
-from textgen.errors import ProcessesError, TextgenError, UsageError
-from textgen.meeting import agreed_name
+from textgen.errors import Interrupted, ProcessesError, UsageError
 
-TIMEOUT: Final = "TEXTGEN_PROCESS_TIMEOUT"
-_DEFAULT_TIMEOUT: Final = 600.0
-_BLOCK: Final = 1 << 26  # bytes sent at once
-_ALIVE: Final = 5.0  # seconds between two signs of life, at most
-_PATIENCE: Final = 5.0  # seconds in which the leader notices what a follower has
-_NOTICED, _FAULT = "textgen/noticed", "textgen/fault"  # keys of the store
-_LOST: Final = re.compile(r"gloo|nccl|connection (closed|reset)|timed out|store", re.IGNORECASE)
+TIMEOUT = 600.0  # seconds
+_BETWEEN: Final = 0.02  # seconds between two looks into the store
+_LEAVING: Final = 5.0  # seconds in which the others read what the leader has told last
 
 
 def is_follower(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether torchrun started this process with others, of which another leads."""
     return environment.get("WORLD_SIZE", "1") != "1" and environment.get("RANK", "0") != "0"
-
-
-class RunEnded(SystemExit):
-    """In a follower: the leader has ended the run, or tells of an error in this process. `code` is the exit code."""
-
-    unblamed = True  # it passes through a plugin's trainer, and is no fault of it
-
-
-class Order(enum.IntEnum):
-    """What the leader says comes next."""
-
-    WAIT = 1  # it is busy
-    SHARE = 2  # take a message
-    STEP = 3  # train a step
-    EVALUATE = 4  # measure a part of the held-out text
-    STATE = 5  # send what the followers alone have of the training's state
-    STOP = 6  # training ends
-    END = 7  # the run ends, with an exit code
 
 
 @attrs.define(eq=False)
@@ -62,39 +37,40 @@ class Processes:
     local_rank, local_size  among those of this machine
     timeout                 seconds without an answer after which a process is taken for lost
     launcher                the id of the process that started this one, where that is torchrun
-    wants_stop              asked before each step: whether this process is to end the run, as on a signal
+    wants_stop              asked in each step: whether this process is to end the run, as on a signal
+    stop_asked              whether another asked for the end of this run
     """
 
     rank: int
     size: int
     local_rank: int = 0
     local_size: int = 1
-    timeout: float = _DEFAULT_TIMEOUT
+    timeout: float = TIMEOUT
     launcher: int | None = None
     wants_stop: Callable[[], bool] = lambda: False
-    stop_asked: bool = attrs.field(default=False, init=False)  # by any of them
-    in_step: bool = attrs.field(default=False, init=False)  # the others are, too, and hear no order
+    stop_asked: bool = attrs.field(default=False, init=False)
     _store: Any = attrs.field(default=None, init=False)
-    _gloo: Any = attrs.field(default=None, init=False)
-    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
-    _left: threading.Event = attrs.field(factory=threading.Event, init=False)
-    _failure: ProcessesError | None = attrs.field(default=None, init=False)
+    _told: int = attrs.field(default=0, init=False)  # messages
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Processes | None:
         """What torchrun says in RANK, WORLD_SIZE and the like; None where there is no WORLD_SIZE."""
         if "WORLD_SIZE" not in environment or "RANK" not in environment:
             return None
-        names = (("RANK", ""), ("WORLD_SIZE", ""), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
-        numbers = [_number(name, environment.get(name, default), int) for name, default in names]
-        timeout = _number(TIMEOUT, environment.get(TIMEOUT, str(_DEFAULT_TIMEOUT)), float)
+        defaults = {"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        numbers = []
+        for name, default in defaults.items():
+            value = environment.get(name, default)
+            if not value.isdecimal():
+                raise UsageError(f"the environment variable {name} must be a number", value=value)
+            numbers.append(int(value))
         launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in environment else None
         rank, size, local_rank, local_size = numbers
-        return cls(rank, size, local_rank, local_size, timeout, launcher)
+        return cls(rank, size, local_rank, local_size, TIMEOUT, launcher)
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that reads, writes and prints."""
+        """Whether this is the one that writes and prints."""
         return self.rank == 0
 
     def rows(self, total: int, rank: int | None = None) -> slice:
@@ -114,243 +90,106 @@ class Processes:
             return None
         return max(1, (os.cpu_count() or 1) // self.local_size)
 
+    def is_stopping(self) -> bool:
+        """Whether this process asks for the end of the run: on a signal, or since torchrun is gone."""
+        orphaned = self.launcher is not None and os.getppid() != self.launcher
+        return orphaned or self.wants_stop()
+
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
-        """Meet the others, for as long as the run takes. The leader tells them how it ended.
-
-        Raises ProcessesError if they do not come. In a follower, an error that the leader tells of becomes RunEnded.
-        """
+        """Meet the others, for as long as the program takes. Raises ProcessesError if they do not come."""
         import torch.distributed
 
-        self._meet()
-        alive = threading.Thread(target=self._say_alive, name="textgen-alive", daemon=True)
-        if self.leads:
-            alive.start()
-        code = 1
+        dist: Any = torch.distributed  # which is typed in part
+        hosts = self.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        with self.explained(f"{self.size} processes were to meet, and not all have come"):
+            timeout = timedelta(seconds=self.timeout)
+            address = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", ""))
+            store = dist.TCPStore(*address, self.size, hosts, timeout=timeout)
+            # torchrun may keep one store over its restarts, with the addresses of processes that have ended.
+            whole = dist.PrefixStore("textgen", store)
+            name = agreed_name(whole, self.rank, self.size, self.timeout)
+            self._store = dist.PrefixStore(name, whole)
+            dist.init_process_group(
+                "gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=timeout
+            )
         try:
             yield
-            code = 0
-        except BaseException as error:
-            code = getattr(error, "exit_code", 1)
-            if not self.leads and isinstance(error, TextgenError) and self._is_told(error):
-                raise RunEnded(code) from error
-            raise
         finally:
-            self._left.set()
-            if self.leads:
-                self._tell_the_end(code)
-                alive.join()
             with contextlib.suppress(Exception):  # of a group that is broken already
-                torch.distributed.destroy_process_group()
-
-    def _meet(self) -> None:
-        """Connect to the others."""
-        import torch.distributed as dist
-        from torch.distributed.rendezvous import rendezvous
-
-        with self.talking(f"{self.size} processes were to meet, and not all have come"):
-            place: dict[str, Any] = {
-                "rank": self.rank,
-                "world_size": self.size,
-                "timeout": self._delta(),
-            }
-            # torchrun may keep one store over its restarts, with the addresses of processes that have ended.
-            whole = dist.distributed_c10d.PrefixStore(
-                "textgen", next(rendezvous("env://", **place))[0]
-            )
-            name = agreed_name(whole, self.rank, self.size, self.timeout)
-            self._store = dist.distributed_c10d.PrefixStore(name, whole)
-            dist.init_process_group("gloo", store=self._store, **place)
-            self._gloo = dist.new_group(backend="gloo", timeout=self._delta())
-
-    def _tell_the_end(self, code: int) -> None:
-        if self.in_step:
-            self._failure = ProcessesError("the first process has failed in a step")
-            self._stored(self._notice)
-            return
-        with contextlib.suppress(ProcessesError), self.order(Order.END, code):
-            self._failure = ProcessesError("the run has ended")
-            self._exchange(0, 0)  # so that no connection is closed before all have the order
-
-    def group(self, device: str) -> Any:
-        """A process group for tensors on `device`, apart from that of the orders. All processes must ask for it."""
-        import torch.distributed as dist
-
-        if not device.startswith("cuda"):
-            return self._gloo
-        with self.talking():
-            return dist.new_group(backend="nccl", timeout=self._delta())
+                left, end = self._store.add("left", 1), time.monotonic() + _LEAVING
+                while hosts and left < self.size and time.monotonic() < end:
+                    time.sleep(_BETWEEN)
+                    left = self._store.add("left", 0)
+                dist.destroy_process_group()
 
     @contextlib.contextmanager
-    def order(self, order: Order, value: int = 0) -> Iterator[None]:
-        """Give an order; within, the leader takes part in what it asks for."""
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            self._exchange(order, value)
+    def leading(self) -> Iterator[None]:
+        """A run of the leader; tells the others how it ended."""
+        ended = self.stop_asked = False
+        try:
             yield
+            ended = True
+        finally:
+            with contextlib.suppress(ProcessesError):
+                self.tell({"ended": ended})
 
-    def next_order(self) -> tuple[Order, int]:
-        """Wait for the leader's next order, and return it with its value. Raises RunEnded."""
-        while True:
-            order, value = self._exchange(0, 0)
-            if order == Order.END:
-                with contextlib.suppress(ProcessesError):
-                    self._exchange(0, 0)
-                raise RunEnded(value)
-            if order != Order.WAIT:
-                return Order(order), value
+    def tell(self, value: Any) -> None:
+        """Tell the others a JSON value. The leader calls it as often as each of them calls `hear`."""
+        if self._store is None:  # nobody has joined
+            return
+        self._told += 1
+        with self.explained():
+            self._store.set(f"told/{self._told}", json.dumps(value))
 
-    def agree(self, make: Callable[[], Any]) -> Any:
-        """What `make` gives in the leader, a JSON value, for all of them. The others do not call it."""
-        return json.loads(self.share(lambda: json.dumps(make()).encode()))
-
-    def share(self, make: Callable[[], bytes]) -> bytes:
-        """What `make` gives in the leader, for all of them. Followers do not call it, and may get RunEnded."""
-        if self.leads:
-            with self.order(Order.SHARE, len(data := make())):
-                return self._broadcast(bytearray(data))
-        return self._broadcast(bytearray(self._next_share()))
-
-    def any(self, flag: bool) -> bool:
-        """Whether it is true in any of the processes. All of them ask."""
-        return bool(self.sum([flag])[0])
-
-    def sum(self, numbers: Sequence[float]) -> list[float]:
-        """The sums of the numbers of all processes, which all give as many."""
-        import torch
-        import torch.distributed as dist
-
-        sums = torch.tensor(numbers, dtype=torch.float64)
-        if not self.leads:
-            self._next_share()
-        with self.order(Order.SHARE) if self.leads else contextlib.nullcontext(), self.talking():
-            dist.all_reduce(sums)
-        made: list[float] = sums.tolist()
-        return made
-
-    def _next_share(self) -> int:
-        order, size = self.next_order()
-        if order != Order.SHARE:
-            raise ProcessesError(
-                f"the first process of the run said {order.name}, and was to share something"
-            )
-        return size
-
-    def _broadcast(self, data: bytearray) -> bytes:
-        """The leader's bytes, in place of as many of another."""
-        import torch
-        import torch.distributed as dist
-
-        with self.talking():
-            for start in range(0, len(data), _BLOCK):
-                dist.broadcast(torch.frombuffer(data, dtype=torch.uint8)[start : start + _BLOCK], 0)
-        return bytes(data)
-
-    def gather(self, parts: Sequence[Any], rows: int) -> list[Any]:
-        """Tensors of a process's own rows (B', ...) to those of all `rows`, in the leader; on a CPU."""
-        import torch.distributed as dist
-
-        own = [part.detach().cpu().contiguous() for part in parts]
-        with self.talking():
-            if not self.leads:
-                for part in own:
-                    dist.send(part, 0)
-                return own
-            places = [self.rows(rows, rank) for rank in range(self.size)]
-            made = [part.new_empty((rows, *part.shape[1:])) for part in own]
-            for rank, place in enumerate(places):
-                for part, whole in zip(own, made, strict=True):
-                    if rank:
-                        dist.recv(whole[place], rank)
-                    else:
-                        whole[place] = part
-        return made
-
-    def _exchange(self, order: int, value: int) -> tuple[int, int]:
-        """Give or take an order, and learn whether any process asks for the end."""
-        import torch
-        import torch.distributed as dist
-
-        orphaned = self.launcher is not None and os.getppid() != self.launcher
-        message = torch.tensor([order, value, int(orphaned or self.wants_stop())])
-        with self.talking():
-            dist.all_reduce(message, dist.ReduceOp.MAX)
-        order, value, asked = message.tolist()
-        self.stop_asked = self.stop_asked or bool(asked)
-        return order, value
-
-    def _say_alive(self) -> None:
-        """Let the followers wait on while the leader does not lead; runs in a thread of its own."""
-        while not self._left.wait(min(_ALIVE, self.timeout / 5)):
-            try:
-                with self.order(Order.WAIT):
-                    pass
-            except ProcessesError as error:
-                self._failure = error
-                return
+    def hear(self) -> Any:
+        """Wait for what the leader tells next, however long it takes. Raises Interrupted, ProcessesError."""
+        self._told += 1
+        key = f"told/{self._told}"
+        with self.explained():
+            while not self._store.check([key]):
+                if self.is_stopping():
+                    raise Interrupted("stopped while the first process was at work")
+                time.sleep(_BETWEEN)
+            return json.loads(self._store.get(key))
 
     @contextlib.contextmanager
-    def talking(self, otherwise: str = "") -> Iterator[None]:
-        """Raise what torch says of a lost process as a ProcessesError."""
+    def explained(self, cause: str = "") -> Iterator[None]:
+        """Raise what torch says while processes talk to each other as a ProcessesError."""
         try:
             yield
         except (RuntimeError, ValueError) as error:
-            raise self.lost(error, otherwise) from error
-
-    def lost(self, error: Exception, otherwise: str = "") -> ProcessesError:
-        """The error to raise for one of torch's. From now on, nothing is said to the others."""
-        cause = otherwise
-        if self.leads and (fault := self._stored(self._notice)):
-            cause = fault
-        elif re.search("timed out|timeout", str(error), re.IGNORECASE):
-            cause = cause or "another process of the run does not answer"
-            cause = f"{cause} within {self.timeout:g} seconds ({TIMEOUT})"
-        elif cause:
-            cause = f"{cause}: {str(error).partition(chr(10))[0]}"
-        self._failure = ProcessesError(
-            cause or "another process of the run has ended, or its connection is lost"
-        )
-        return self._failure
-
-    def _is_told(self, error: TextgenError) -> bool:
-        """Whether the leader tells of an error in a follower: of a process that is lost, or of this one's own."""
-        if isinstance(error, ProcessesError):
-            return bool(self._stored(lambda: self._store.get(_NOTICED).decode()))
-        text = f"process {self.rank} of {self.size}: {error}"
-        return bool(self._stored(lambda: self._store.set(_FAULT, text) or text))
-
-    def _notice(self) -> str:
-        """Say that this one tells of what is lost; what a follower has failed of, or ""."""
-        self._store.set(_NOTICED, "yes")
-        return self._store.get(_FAULT).decode() if self._store.check([_FAULT]) else ""
-
-    def _stored(self, ask: Callable[[], str]) -> str:
-        """An answer of the store; "" if there is none in time, since a store behind a dead link never answers."""
-        answers: list[str] = []
-
-        def work() -> None:
-            with contextlib.suppress(Exception):
-                answers.append(ask())
-
-        thread = threading.Thread(target=work, name="textgen-store", daemon=True)
-        thread.start()
-        thread.join(_PATIENCE)
-        return answers[0] if answers else ""
-
-    def is_lost(self, error: RuntimeError) -> bool:
-        """Whether an error of torch is about other processes."""
-        return bool(_LOST.search(str(error)))
-
-    def _delta(self) -> timedelta:
-        return timedelta(seconds=self.timeout)
+            cause = cause or "another process of the run has ended"
+            raise ProcessesError(
+                f"{cause}, or has not answered within {self.timeout:g} seconds"
+            ) from error
 
 
-def _number(name: str, value: str, kind: Callable[[str], Any]) -> Any:
-    try:
-        number = kind(value)
-    except ValueError:
-        number = -1
-    if number < 0 or (name == TIMEOUT and not number):
-        raise UsageError(f"the environment variable {name} must be a number", value=value)
-    return number
+def agreed_name(store: Any, rank: int, size: int, timeout: float) -> str:
+    """A name that all processes of this start have, and those of no other.
+
+    The numbers of restarts do not serve: torchrun counts those of each machine by itself. The first process makes the
+    name, and gives it to each of the others, which asks under a name of its own: what processes that have ended left in
+    the store is neither asked nor answered again. Raises RuntimeError if not all have come in time.
+    """
+    own = uuid.uuid4().hex
+    if rank:
+        store.set(f"asking/{rank}", own)
+        store.wait([f"answer/{own}"], timedelta(seconds=timeout))
+        name: str = store.get(f"answer/{own}").decode()
+        store.set(f"has/{name}/{rank}", "")
+        return name
+    missing, answered, end = set(range(1, size)), set(), time.monotonic() + timeout
+    while missing:
+        for other in missing:
+            asking = (
+                store.get(f"asking/{other}").decode() if store.check([f"asking/{other}"]) else ""
+            )
+            if asking and asking not in answered:
+                answered.add(asking)
+                store.set(f"answer/{asking}", own)
+        missing = {other for other in missing if not store.check([f"has/{own}/{other}"])}
+        if time.monotonic() > end:
+            raise RuntimeError("timed out")
+        time.sleep(_BETWEEN if missing else 0)
+    return own

@@ -259,15 +259,15 @@ class TrainingContext:
 class Trainer(Protocol):
     """Fits a model to data. It yields events; files, progress and signals are the engine's work.
 
-    With `distributed = True` it can train in several processes, which `context.processes` describes: each has the
-    trainer, the model and the training data. The events, the state and the weights of the first count; in the others
-    `train` ends when the first's does. What is made of textgen.gradient can.
+    With `distributed = True` it can train in several processes, which `context.processes` describes: each runs the same
+    program with the same pipeline and text. The events, the state and the weights of the first count. When the first
+    closes `train`, or one of them `is_stopping`, `train` has to end in all. What is made of textgen.gradient can.
     """
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Train, yielding a StepDone after each update and an Evaluated after each evaluation.
 
-        Settled says what it decided where options left it the choice, before the first step that depends on it.
+        Decided says what it decided where options left it the choice.
 
         After each yield, `state()` and the model's tensors are a consistent state to resume from. Continues from the
         loaded state, if there is one.

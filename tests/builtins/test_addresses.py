@@ -247,7 +247,7 @@ def test_a_run_fetches_and_a_loaded_run_never_does(
     web: Web, tmp_path: Path, tiny_pipeline: Callable[..., Any]
 ) -> None:
     address = web.serve("/a.txt")
-    path = run(tiny_pipeline(corpus={"path": address}, trainer={"epochs": 1})).path
+    path = run(tiny_pipeline(corpus={"path": address}, trainer={"length": "1 epoch"})).path
     assert address in (path / "pipeline.toml").read_text()
     assert web.requests.pop() == "/a.txt"
     next(tmp_path.glob("cache/**/*-a.txt")).unlink()
@@ -266,7 +266,7 @@ def test_a_finished_run_is_skipped_when_its_download_is_cleared(
     web: Web, tmp_path: Path, tiny_pipeline: Callable[..., Any]
 ) -> None:
     address = web.serve("/a.txt")
-    made = tiny_pipeline(corpus={"path": address}, trainer={"epochs": 1})
+    made = tiny_pipeline(corpus={"path": address}, trainer={"length": "1 epoch"})
     path = run(made).path
     assert f"  {address}\n" in cache_command("--downloads")
     assert cache_command("--clear", "--downloads").startswith("removed 1 download, ")
@@ -279,7 +279,7 @@ def test_a_finished_run_is_skipped_when_its_download_is_cleared(
     assert run({**made, "generate": {"max_new_tokens": 3}}).outcome == "skipped"
     assert web.requests == []
     with pytest.raises(CorpusError, match="HTTP 404"):
-        run({**made, "trainer": {**made["trainer"], "epochs": 2}})
+        run({**made, "trainer": {**made["trainer"], "length": "2 epochs"}})
     elsewhere = {**made, "corpus": {**made["corpus"], "path": web.serve("/b.txt")}}
     assert run(elsewhere).outcome == "skipped"  # it is the same text
     assert web.requests[-1] == "/b.txt"

@@ -99,7 +99,7 @@ def test_trained_it_is_as_close_to_the_truth_as_the_forward_pass(cell: str, tmp_
         "tokenizer": {"type": "char"},
         "data": {"window_length": 32},
         "model": {"type": "rnn", **options},
-        "trainer": {"type": "adamw", "learning_rate": 0.01, "epochs": 4},
+        "trainer": {"type": "adamw", "learning_rate": 0.01, "length": "4 epochs"},
         "generate": {"max_new_tokens": 1},
         "observer": [],
     }
@@ -287,7 +287,7 @@ def test_a_network_is_loaded_and_decodes_on_one_thread(tmp_path: Path) -> None:
         "hidden_size": 128,
         "embedding_size": 512,
     }  # so large that BLAS would share
-    trainer = {"type": "sgd", "steps": 1}
+    trainer = {"type": "sgd", "length": "1 step"}
     textgen.train(
         corpus="one two three " * 90, tokenizer="char", model=network, trainer=trainer
     ).save(tmp_path / "run")

@@ -44,7 +44,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Generator:
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16},
         "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "epochs": 1, "batch_size": 16},
+        "trainer": {"type": "sgd", "length": "1 epoch", "batch_size": 16},
         "observer": [],
     }
     return load(run(tables).path)

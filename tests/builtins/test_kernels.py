@@ -166,7 +166,7 @@ def tables(**trainer: Any) -> dict[str, Any]:
         },
         "trainer": {
             "type": "adamw",
-            "steps": 40,
+            "length": "40 steps",
             "batch_size": 8,
             "order": "streams",
             **trainer,
@@ -203,7 +203,7 @@ def test_where_llvmlite_is_missing_torch_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "llvmlite", None)  # as if it were not installed
-    textgen.run(tables(steps=2), output=tmp_path / "run")
+    textgen.run(tables(length="2 steps"), output=tmp_path / "run")
 
 
 @pytest.mark.usefixtures("found_anew")
@@ -221,7 +221,7 @@ def test_where_llvmlite_cannot_be_loaded_torch_computes_and_it_is_said(
         UserWarning,
         match="llvmlite cannot be used here, and torch computes in its place: its library is of",
     ):
-        textgen.run(tables(steps=2), output=tmp_path / "run")
+        textgen.run(tables(length="2 steps"), output=tmp_path / "run")
 
 
 def test_steps_are_computed_in_machine_code_and_evaluations_are_not(

@@ -25,14 +25,20 @@ from textgen import (
     UsageError,
 )
 from textgen.data import Dataset
-from textgen.events import Evaluated, Settled, StepDone
+from textgen.events import Decided, Evaluated, StepDone
 from textgen.protocols import TrainerState, TrainingContext
 from textgen_builtins.models.gate import Gate, fit
 from textgen_builtins.models.loss import log_softmax, mean_loss
 from textgen_builtins.models.mixture.model import expert_logs
 
 RNN = {"type": "rnn", "hidden_size": 32, "cell": "gru"}
-ADAMW = {"type": "adamw", "epochs": 3, "batch_size": 8, "order": "streams", "learning_rate": 0.01}
+ADAMW = {
+    "type": "adamw",
+    "length": "3 epochs",
+    "batch_size": 8,
+    "order": "streams",
+    "learning_rate": 0.01,
+}
 NGRAM = {"type": "ngram", "order": 4}
 MODEL = {"type": "mixture", "first": RNN, "second": NGRAM}
 TRAINER = {"type": "mixture", "first": ADAMW}
@@ -190,7 +196,7 @@ class Scripted:
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[Any]:
         self.data.append(data)
-        yield Settled(options={"steps": 2})
+        yield Decided(values={"steps": 2})
         yield "unknown"
         yield StepDone(step=1, steps=1, epoch=1, loss=2.0, tokens=3)
         yield Evaluated(step=1, epoch=1, training_loss=2.0, validation_loss=3.0)
@@ -230,7 +236,7 @@ def test_the_text_of_the_gate_is_neither_fitted_on_nor_reported(
     assert (np.asarray(given.validation) == np.asarray(data.training)[-512:]).all()
     assert [len(part.training) for part in counted] == [17_100, 18_000]
     assert not any(len(part.validation) for part in counted)
-    assert events[:2] == [Settled(options={"first": {"steps": 2}}), "unknown"]
+    assert events[:2] == [Decided(values={"steps": 2}), "unknown"]
     assert (events[-1].validation_loss is None) == (not held_out)
     assert events[-1].validation_loss != 3.0
 

@@ -15,7 +15,7 @@ from textgen import Engine
 from textgen.events import Evaluation, StepDone
 from textgen_builtins.observers import progress
 
-RNN = ({"type": "rnn", "hidden_size": 8}, {"type": "sgd", "steps": 3})
+RNN = ({"type": "rnn", "hidden_size": 8}, {"type": "sgd", "length": "3 steps"})
 COUNTS = ({"type": "ngram", "order": 3}, {"type": "count"})
 MIXTURE = (
     {"type": "mixture", "first": COUNTS[0], "second": {"type": "ngram", "order": 2}},

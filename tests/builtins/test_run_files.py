@@ -14,7 +14,7 @@ from textgen_builtins.curves import Curve, draw
 def test_a_run_has_some_ten_samples_at_equal_distances(
     tiny_pipeline: Callable[..., Any], tmp_path: Path
 ) -> None:
-    trainer = {"steps": 60, "evaluate_every": 1}
+    trainer = {"length": "60 steps", "evaluate_every": 1}
     tables = tiny_pipeline(trainer=trainer, observer=[{"type": "samples", "max_new_tokens": 5}])
     textgen.run(tables, output=tmp_path / "run")
     text = (tmp_path / "run/samples.txt").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def test_a_run_has_some_ten_samples_at_equal_distances(
 
 
 def test_every_counts_evaluations(tiny_pipeline: Callable[..., Any], tmp_path: Path) -> None:
-    trainer = {"steps": 20, "evaluate_every": 2}
+    trainer = {"length": "20 steps", "evaluate_every": 2}
     tables = tiny_pipeline(
         trainer=trainer, observer=[{"type": "samples", "max_new_tokens": 5, "every": 4}]
     )
@@ -42,7 +42,7 @@ def test_the_plot_says_whose_the_training_loss_is_and_which_loss_was_the_best(
     plot = (tmp_path / "network/loss.svg").read_text(encoding="utf-8")
     assert re.search(r">[\d.]+ training(, best [\d.]+)?</text>", plot)
     parts = {"type": "mixture", "first": tables["model"]}
-    trainer = {"type": "mixture", "first": {"type": "sgd", "epochs": 1}}
+    trainer = {"type": "mixture", "first": {"type": "sgd", "length": "1 epoch"}}
     textgen.run({**tables, "model": parts, "trainer": trainer}, output=tmp_path / "mixture")
     plot = (tmp_path / "mixture/loss.svg").read_text(encoding="utf-8")
     assert "training of the first model alone" in plot

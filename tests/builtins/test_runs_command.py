@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import textgen
 from textgen.cli.context import CommandContext
-from textgen.events import Settled, StepDone
+from textgen.events import Decided, StepDone
 from textgen.runs.directory import RunDirectory
 from textgen_builtins.commands.compare import compare
 from textgen_builtins.commands.runs import runs
@@ -29,7 +29,9 @@ def invoke(*arguments: str, answer: str = "") -> Any:
 def interrupted(tiny_pipeline: Callable[..., Any], tmp_path: Path) -> Path:
     asked = iter([False] * 3)
     tables = tiny_pipeline(
-        observers=True, trainer={"epochs": 3, "evaluate_every": 1}, checkpoint={"seconds": 0.0}
+        observers=True,
+        trainer={"length": "3 epochs", "evaluate_every": 1},
+        checkpoint={"seconds": 0.0},
     )
     with pytest.raises(textgen.Interrupted):
         textgen.run(tables, output=tmp_path / "runs/stopped", cancelled=lambda: next(asked, True))
@@ -141,38 +143,32 @@ def test_a_run_that_was_finished_before_its_last_step_is_not_listed_as_one_that_
     )
 
 
-def test_a_run_with_a_time_budget_is_listed_with_the_steps_that_were_settled(
+def test_a_run_of_a_time_is_listed_with_the_steps_that_were_decided(
     tiny_pipeline: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """While the time of a step is measured, their number is a guess that grows."""
-    guesses: list[int] = []
-    seen: list[tuple[int, int | None]] = []
+    """Before that, their number is a guess."""
+    told: list[Any] = []
 
     class Watch:
-        settled = False
-
         def observe(self, event: Any) -> None:
-            self.settled |= isinstance(event, Settled)
-            if isinstance(event, StepDone) and self.settled:
-                seen.append((event.steps, textgen.summarize(tmp_path / "whole").steps))
-            elif isinstance(event, StepDone):
-                guesses.append(event.steps)
+            told.extend([event] if isinstance(event, Decided | StepDone) else [])
 
     whole, stopped = (
-        tiny_pipeline(trainer={"type": "adamw", "budget": budget}) for budget in ("1s", "1h")
+        tiny_pipeline(trainer={"type": "adamw", "schedule": "decay", "length": length})
+        for length in ("1s", "1h")
     )
     textgen.run(whole, output=tmp_path / "whole", observers=[Watch()])
-    assert seen[2:]
-    assert all(told == steps for steps, told in seen[2:])
-    guesses.clear()
+    (decided,) = (event for event in told if isinstance(event, Decided))
+    assert textgen.summarize(tmp_path / "whole").steps == decided.values["steps"]
+    told.clear()
     with pytest.raises(textgen.Interrupted):
         textgen.run(
             stopped,
             output=tmp_path / "part",
             observers=[Watch()],
-            cancelled=lambda: len(guesses) == 6,
+            cancelled=lambda: len(told) == 6,
         )
-    assert textgen.summarize(tmp_path / "part").steps == guesses[-1]
+    assert textgen.summarize(tmp_path / "part").steps == told[-1].steps
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -192,7 +188,7 @@ def test_prune_takes_the_checkpoints_of_finished_runs_alone(folder: Path) -> Non
     with pytest.raises(textgen.UsageError, match="give --yes"):
         CliRunner().invoke(runs, [str(folder), "--prune"], catch_exceptions=False)
     asked = invoke(str(folder), "--prune", answer="n\n")
-    assert "cannot be\ntrained on with more steps" in asked.output
+    assert "cannot be\ntrained on to a greater length" in asked.output
     assert "nothing was removed" in asked.output
     assert {name: checkpoints(name) for name in before} == before
     size = textgen.summarize(folder / "sweep/a=1").bytes
@@ -253,7 +249,7 @@ def test_a_pruned_run_is_not_trained_on(tiny_pipeline: Callable[..., Any], tmp_p
     with pytest.raises(
         textgen.RunMismatchError, match="the checkpoint to train it on from is gone"
     ):
-        textgen.run(tiny_pipeline(trainer={"epochs": 4}), output=tmp_path / "run")
+        textgen.run(tiny_pipeline(trainer={"length": "4 epochs"}), output=tmp_path / "run")
 
 
 def test_checkpoints_are_not_removed_through_a_link(finished_run: Path, tmp_path: Path) -> None:

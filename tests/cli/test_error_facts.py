@@ -75,7 +75,7 @@ def test_a_prompt_error_knows_the_nearest_known_character(
 ) -> None:
     text = 'the "clock" of the hall - it\'s late - struck...\n' * 40
     generator = textgen.run(
-        tiny_pipeline(text=text, trainer={"epochs": 1}), output=tmp_path / "run"
+        tiny_pipeline(text=text, trainer={"length": "1 epoch"}), output=tmp_path / "run"
     ).generator
     with pytest.raises(textgen.PromptError) as raised:
         generator.generate(f"the {character}\u4e00")
@@ -163,10 +163,11 @@ def test_a_fault_of_an_override_says_so(
         api.Engine().pipeline(tiny_pipeline(), ["epochs"])
     assert raised.value.source == "overrides"
     assert (
-        str(raised.value) == 'overrides: expected KEY=VALUE, as in trainer.epochs=5, given "epochs"'
+        str(raised.value)
+        == 'overrides: expected KEY=VALUE, as in trainer.batch_size=8, given "epochs"'
     )
     failed = textgen("show", write_pipeline(tiny_pipeline()), "--set", "epochs", cwd=tmp_path)
     assert (
         failed.stderr
-        == 'textgen: error: overrides: expected KEY=VALUE, as in trainer.epochs=5, given "epochs"\n'
+        == 'textgen: error: overrides: expected KEY=VALUE, as in trainer.batch_size=8, given "epochs"\n'
     )

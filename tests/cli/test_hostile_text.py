@@ -33,7 +33,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16},
         "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "epochs": 1, "batch_size": 16},
+        "trainer": {"type": "sgd", "length": "1 epoch", "batch_size": 16},
         "observer": [],
     }
     path = textgen.run(tables, output=folder / "run").path

@@ -86,7 +86,7 @@ def test_what_is_wrong_is_said_with_exit_code_2(
         ("run runs", "textgen init runs writes a pipeline"),
         ("run my", "did you mean my.toml?"),
         ("run mi.toml", "did you mean 'my.toml'?"),
-        ("run my.toml --set trainer.epochs 3", "--set KEY=VALUE"),
+        ("run my.toml --set trainer.length 3", "--set KEY=VALUE"),
         ("init my.toml", "textgen run my.toml"),
         ("my.toml", "did you mean textgen run my.toml?"),
         ("my.txt", "did you mean textgen init my.txt?"),

@@ -14,15 +14,15 @@ from textgen import Engine
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"trainer.epochs": 5, "seed": 3},
-        {"trainer": {"epochs": 5}, "seed": 3},
-        ["trainer.epochs=5", "seed=3"],
-        iter(["trainer.epochs=5", "seed=3"]),
+        {"trainer.length": "5 epochs", "seed": 3},
+        {"trainer": {"length": "5 epochs"}, "seed": 3},
+        ["trainer.length=5 epochs", "seed=3"],
+        iter(["trainer.length=5 epochs", "seed=3"]),
     ],
 )
 def test_every_form_changes_the_same_keys_and_no_others(tiny_pipeline: Any, overrides: Any) -> None:
     pipeline = Engine().pipeline(tiny_pipeline(), overrides)
-    assert (pipeline.trainer.options.epochs, pipeline.seed) == (5, 3)
+    assert (pipeline.trainer.options.length, pipeline.seed) == ("5 epochs", 3)
     assert pipeline.trainer.options.batch_size == 16
 
 
@@ -38,7 +38,10 @@ def test_a_number_in_a_key_counts_within_an_array(tiny_pipeline: Any) -> None:
 
 
 def test_neither_mapping_is_changed(tiny_pipeline: Any) -> None:
-    tables, overrides = tiny_pipeline(), {"generate": {"stop": ["samplers"]}, "trainer.epochs": 5}
+    tables, overrides = (
+        tiny_pipeline(),
+        {"generate": {"stop": ["samplers"]}, "trainer.length": "5 epochs"},
+    )
     before = (repr(tables), repr(overrides))
     Engine().pipeline(tables, overrides)
     assert (repr(tables), repr(overrides)) == before
@@ -46,8 +49,8 @@ def test_neither_mapping_is_changed(tiny_pipeline: Any) -> None:
 
 def test_a_value_is_checked_like_the_file_itself(tiny_pipeline: Any) -> None:
     with pytest.raises(textgen.PipelineError) as raised:
-        Engine().pipeline(tiny_pipeline(), {"trainer.epochs": "5", "trainer": {"batch": 2}})
-    assert {fault.path for fault in raised.value.faults} == {"trainer.epochs", "trainer.batch"}
+        Engine().pipeline(tiny_pipeline(), {"trainer.length": 5, "trainer": {"batch": 2}})
+    assert {fault.path for fault in raised.value.faults} == {"trainer.length", "trainer.batch"}
     with pytest.raises(textgen.PipelineError, match="there is no such place in the pipeline"):
         Engine().pipeline(tiny_pipeline(), {"corpus.type.x": 5})
     for wrong in (5, "seed=1", None):
@@ -58,5 +61,5 @@ def test_a_value_is_checked_like_the_file_itself(tiny_pipeline: Any) -> None:
 
 
 def test_run_takes_a_mapping_too(tiny_pipeline: Any, tmp_path: Path) -> None:
-    run = textgen.run(tiny_pipeline(), {"trainer": {"epochs": 1}}, output=tmp_path / "run")
-    assert run.pipeline.trainer.options.epochs == 1
+    run = textgen.run(tiny_pipeline(), {"trainer": {"length": "1 epoch"}}, output=tmp_path / "run")
+    assert run.pipeline.trainer.options.length == "1 epoch"

@@ -88,7 +88,7 @@ def test_closed_streams_are_no_bug(
 def test_a_bar_for_training_fits_80_columns(
     write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
 ) -> None:
-    pipeline = write_pipeline(tiny_pipeline(observers=True, trainer={"epochs": 12}))
+    pipeline = write_pipeline(tiny_pipeline(observers=True, trainer={"length": "12 epochs"}))
     end, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))
     with open(os.devnull, "r+b") as null:

@@ -75,7 +75,9 @@ def test_the_command_shows_a_damaged_checkpoint_and_resumes_from_the_one_before(
 ) -> None:
     import textgen as api
 
-    tables = tiny_pipeline(trainer={"epochs": 6, "learning_rate": 1e-9}, checkpoint={"seconds": 0})
+    tables = tiny_pipeline(
+        trainer={"length": "6 epochs", "learning_rate": 1e-9}, checkpoint={"seconds": 0}
+    )
     recorder = Recorder()
     with pytest.raises(api.Interrupted):
         api.run(

@@ -418,11 +418,11 @@ class Training:
         ({"train": lambda *_: None}, "gave None from train; is a `yield` missing?"),
         (
             {"train": lambda *_: iter([2.5])},
-            "yielded float from train, and must yield StepDone, Evaluated and Settled",
+            "yielded float from train, and must yield StepDone, Evaluated and Decided",
         ),
         (
             {"train": lambda *_: iter([None])},
-            "yielded NoneType from train, and must yield StepDone, Evaluated and Settled",
+            "yielded NoneType from train, and must yield StepDone, Evaluated and Decided",
         ),
         ({"state": lambda _: {"step": 2}}, "gave dict from state, and must give a TrainerState"),
         ({"train": lambda *_: sys.exit(3)}, "failed: SystemExit: 3 ("),

@@ -18,7 +18,7 @@ INNER = {
     "corpus": {"type": "story"},
     "tokenizer": {"type": "char"},
     "model": {"type": "rnn", "hidden_size": 4},
-    "trainer": {"type": "sgd", "epochs": 1},
+    "trainer": {"type": "sgd", "length": "1 epoch"},
     "sampler": {"type": "temperature"},
     "observer": {"type": "progress"},
 }

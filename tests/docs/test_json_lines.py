@@ -53,7 +53,7 @@ def test_a_model_trains_on_it_and_ends_its_texts(plugin: Any, tmp_path: Path) ->
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16},
         "model": {"type": "rnn", "hidden_size": 16},
-        "trainer": {"type": "adamw", "epochs": 10, "batch_size": 4, "learning_rate": 0.02},
+        "trainer": {"type": "adamw", "length": "10 epochs", "batch_size": 4, "learning_rate": 0.02},
         "sampler": [{"type": "greedy"}],
     }
     (made,) = textgen.Engine(plugins).run(pipeline, output=tmp_path / "run").generations

@@ -42,7 +42,7 @@ def test_early_stopping(
         tiny_pipeline(
             text="abcd" * 300 + "dcba" * 30,
             data={"validation_fraction": 0.09},
-            trainer={"type": "adamw", "epochs": 40, "learning_rate": 0.05},
+            trainer={"type": "adamw", "length": "40 epochs", "learning_rate": 0.05},
             observer=[{"type": "patience", "evaluations": 2}],
         )
     )
@@ -63,7 +63,7 @@ def test_an_optimizer_as_a_trainer(
     text = example("adagrad.py")
     assert length(text) <= 20
     (tmp_path / "adagrad.py").write_text(text)
-    trainer = {"type": "adagrad", "steps": 30, "order": "streams", "batch_size": 4}
+    trainer = {"type": "adagrad", "length": "30 steps", "order": "streams", "batch_size": 4}
     observers = [{"type": "metrics"}]
     pipeline = write_pipeline(
         {**tiny_pipeline(text="abcd" * 300), "trainer": trainer, "observer": observers}
@@ -88,7 +88,7 @@ def test_a_module_as_a_model(
     module = text.partition("    class MinGRU")[2].partition("    with torch")[0]
     assert length(text) - length(module) <= 20
     (tmp_path / "mingru.py").write_text(text)
-    trainer = {"type": "adamw", "steps": 60, "learning_rate": 0.02, "batch_size": 8}
+    trainer = {"type": "adamw", "length": "60 steps", "learning_rate": 0.02, "batch_size": 8}
     pipeline = write_pipeline(
         {**tiny_pipeline(text="abcd" * 300), "model": {"type": "mingru"}, "trainer": trainer}
     )

@@ -46,11 +46,10 @@ def test_there_are_no_other_pipelines() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:the run makes 200 steps, and its budget of")
 def test_quickstart_writes_mostly_real_words(tmp_path: Path) -> None:
     run = textgen.run(
         PIPELINES / "quickstart.toml",
-        ["device=cpu", "trainer.first.steps=200"],
+        ["device=cpu", "trainer.first.length=200 steps"],
         output=tmp_path / "run",
     )
     words = re.findall("[a-z']+", run.generations[0].text.lower())
@@ -59,10 +58,9 @@ def test_quickstart_writes_mostly_real_words(tmp_path: Path) -> None:
     assert sum(word in known for word in words) / len(words) > 0.7
 
 
-@pytest.mark.filterwarnings("ignore:the run makes 20 steps, and its budget of")
 def test_my_text_runs(tmp_path: Path) -> None:
     text = f"corpus.path={json.dumps(str(STORY))}"
-    overrides = ["device=cpu", "trainer.first.steps=20", "model.first.hidden_size=32", text]
+    overrides = ["device=cpu", "trainer.first.length=20 steps", "model.first.hidden_size=32", text]
     run = textgen.run(PIPELINES / "my-text.toml", overrides, output=tmp_path / "run")
     assert len(run.generations[0].tokens) == 500
 
@@ -76,7 +74,9 @@ def test_the_seeds_recipe_follows_its_curve(name: str, tmp_path: Path) -> None:
     The book's figures are those of one batch, ours the mean over the 5,000 windows, and the seeds differ.
     """
     run = textgen.run(
-        PIPELINES / f"{name}.toml", ["device=cpu", "trainer.epochs=30"], output=tmp_path / "run"
+        PIPELINES / f"{name}.toml",
+        ["device=cpu", "trainer.length=30 epochs"],
+        output=tmp_path / "run",
     )
     rows = metrics(run)
     assert [row["step"] for row in rows] == list(
@@ -97,7 +97,7 @@ def test_overfit_overfits(tmp_path: Path) -> None:
     """Ten epochs at twice the rate are enough to see the two losses part; the whole of it goes on to below 0.3."""
     overrides = [
         "device=cpu",
-        "trainer.epochs=10",
+        "trainer.length=10 epochs",
         "trainer.learning_rate=8e-3",
         "trainer.final_rate=1",
     ]

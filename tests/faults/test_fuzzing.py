@@ -59,7 +59,7 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16},
         "model": {"type": "rnn", "hidden_size": 4},
-        "trainer": {"type": "sgd", "epochs": 1, "batch_size": 16},
+        "trainer": {"type": "sgd", "length": "1 epoch", "batch_size": 16},
         "generate": {"max_new_tokens": 5},
         "observer": [],
     }

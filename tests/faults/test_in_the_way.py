@@ -27,7 +27,7 @@ def interrupt(tables: dict[str, Any], steps: int = 3) -> Path:
 def test_what_cannot_be_read_of_a_checkpoint_is_a_leftover(
     tmp_path: Path, tiny_pipeline: Tables
 ) -> None:
-    tables = tiny_pipeline(trainer={"type": "sgd", "epochs": 2, "batch_size": 4})
+    tables = tiny_pipeline(trainer={"type": "sgd", "length": "2 epochs", "batch_size": 4})
     checkpoints = interrupt(tables)
     (last,) = checkpoints.iterdir()
     manifest = json.loads((last / "manifest.json").read_bytes())

@@ -68,7 +68,9 @@ def test_a_terminal_that_closes_in_the_middle_ends_no_run(
     import termios
 
     write_pipeline(
-        tiny_pipeline(observers=True, trainer={"type": "sgd", "epochs": 6, "batch_size": 4})
+        tiny_pipeline(
+            observers=True, trainer={"type": "sgd", "length": "6 epochs", "batch_size": 4}
+        )
     )
     terminal, stderr = os.openpty()
     fcntl.ioctl(

@@ -228,7 +228,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any]
         "trainer": {
             "type": "sgd",
             "momentum": 0.5,
-            "steps": 6,
+            "length": "6 steps",
             "batch_size": 16,
             "order": "streams",
         },

@@ -118,7 +118,12 @@ def trained(tokenizer: Any, text: str, folder: Path, epochs: int = 1) -> Generat
         "tokenizer": {"type": "odd"},
         "data": {"window_length": 8},
         "model": {"type": "rnn", "hidden_size": 24},
-        "trainer": {"type": "adamw", "learning_rate": 0.01, "epochs": epochs, "batch_size": 8},
+        "trainer": {
+            "type": "adamw",
+            "learning_rate": 0.01,
+            "length": f"{epochs} epochs",
+            "batch_size": 8,
+        },
         "generate": {"max_new_tokens": 10},
         "observer": [],
     }

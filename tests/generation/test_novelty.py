@@ -145,7 +145,7 @@ def test_a_model_that_recites_is_told_so(
     tables = tiny_pipeline(
         text="abcdefgh" * 300,
         model={"hidden_size": 16},
-        trainer={"type": "adamw", "epochs": 4, "learning_rate": 0.03, "batch_size": 8},
+        trainer={"type": "adamw", "length": "4 epochs", "learning_rate": 0.03, "batch_size": 8},
     )
     made = run(tables)
     text = made.generator.generate("abcd", max_new_tokens=120, temperature=0).text

@@ -18,7 +18,13 @@ def pipeline(trainer: dict[str, Any], **model: Any) -> dict[str, Any]:
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16},
         "model": {"type": "rnn", "cell": "gru", "hidden_size": 12, "dropout": 0.2, **model},
-        "trainer": {"type": "adamw", "steps": 30, "batch_size": 8, "order": "streams", **trainer},
+        "trainer": {
+            "type": "adamw",
+            "length": "30 steps",
+            "batch_size": 8,
+            "order": "streams",
+            **trainer,
+        },
         "observer": [],
         "generate": {"max_new_tokens": 5},
     }

@@ -30,7 +30,9 @@ def test_workers_compute_the_gradient_of_the_whole_batch(locked: bool, tmp_path:
     losses = {}
     for workers in (1, 3):
         recorder = Recorder()
-        tables = pipeline({"batch_size": 7, "steps": 12}, input_dropout=0.3, locked_dropout=locked)
+        tables = pipeline(
+            {"batch_size": 7, "length": "12 steps"}, input_dropout=0.3, locked_dropout=locked
+        )
         textgen.run(
             {**tables, "threads": workers}, output=tmp_path / str(workers), observers=[recorder]
         )
@@ -49,7 +51,7 @@ import itertools, resource, statistics, sys, textgen
 faults = []
 def cancelled():
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-trainer = {"type": "sgd", "steps": 20, "batch_size": 1024, "evaluate_every": 100}
+trainer = {"type": "sgd", "length": "20 steps", "batch_size": 1024, "evaluate_every": 100}
 textgen.run({"threads": 2, "device": "cpu", "corpus": {"type": "story"}, "tokenizer": {"type": "char"}, "observer": [],
              "trainer": trainer,
              "data": {"window_length": 32, "window_stride": 1, "training_windows": 4096, "validation_windows": 0},
@@ -92,7 +94,7 @@ def test_steps_and_evaluations_are_made_in_the_workers_own_threads(
         lambda *given: (computed["update"].add(threading.current_thread().name), step(*given))[1],
     )
     before = torch.get_num_threads()
-    trainer = {"type": "adamw", "steps": 3, "batch_size": 5}
+    trainer = {"type": "adamw", "length": "3 steps", "batch_size": 5}
     corpus = "some letters, " * 400
     textgen.train(
         corpus=corpus, tokenizer="char", model=Watched(), trainer=trainer, device="cpu", threads=2
@@ -169,7 +171,7 @@ def test_a_run_on_a_busy_machine_says_what_helps(
         "textgen_builtins.observers.cpu_watch.CpuWatch.cores_of_others", lambda _: 999.0
     )
     console = io.StringIO()
-    tables = {**pipeline({"steps": 3}), "observer": [{"type": "progress"}]}
+    tables = {**pipeline({"length": "3 steps"}), "observer": [{"type": "progress"}]}
     Engine().run(tables, output=tmp_path / "run", console=console)
     line = re.search("^other programs use 999.0 of.*", console.getvalue(), re.MULTILINE)
     assert line is not None
@@ -186,7 +188,7 @@ def test_a_step_on_cuda_does_not_wait_for_the_device(tmp_path: Path) -> None:
                 torch.cuda.set_sync_debug_mode("error" if 3 < event.step < 20 else "default")
 
     try:
-        tables = pipeline({"evaluate_every": 25, "steps": 25}) | {"device": "cuda"}
+        tables = pipeline({"evaluate_every": 25, "length": "25 steps"}) | {"device": "cuda"}
         textgen.run(tables, output=tmp_path / "run", observers=[Strict()])
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -198,7 +200,7 @@ import os, sys, textgen, torch
 torch.set_num_threads(2)
 
 def train(**options):
-    parts = {"tokenizer": "char", "model": {"type": "rnn"}, "trainer": {"type": "sgd", "steps": 1, "batch_size": 2}}
+    parts = {"tokenizer": "char", "model": {"type": "rnn"}, "trainer": {"type": "sgd", "length": "1 step", "batch_size": 2}}
     textgen.train(corpus="the clock struck nine. " * 40, device="cpu", data={"window_length": 16}, **parts, **options)
 
 train()

@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> textgen.Run:
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16},
         "model": {"type": "attention"},
-        "trainer": {"type": "adamw", "steps": 40, "batch_size": 8, "learning_rate": 0.01},
+        "trainer": {"type": "adamw", "length": "40 steps", "batch_size": 8, "learning_rate": 0.01},
         "sampler": [{"type": "temperature", "temperature": 0.7}],
         "observer": [],
         "generate": {"max_new_tokens": 5},

@@ -28,7 +28,7 @@ def dropping(context: BuildContext, p: float = 0.3) -> Dropping:
 def train(model: Any = dropping, device: str = "cpu", **more: Any) -> textgen.Run:
     trainer = {
         "type": "adamw",
-        "steps": 8,
+        "length": "8 steps",
         "batch_size": 6,
         "order": "streams",
         **more.pop("trainer", {}),

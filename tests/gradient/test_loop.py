@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,14 +20,12 @@ from textgen import (
     BuildContext,
     Component,
     Engine,
-    PipelineError,
     PluginSet,
     TrainingError,
     hookimpl,
     option,
 )
-from textgen.data import Dataset
-from textgen.events import Evaluated, Evaluation, Settled, StepDone
+from textgen.events import Decided, Evaluation, StepDone
 from textgen.gradient import (
     GradientOptions,
     GradientTrainer,
@@ -38,7 +34,7 @@ from textgen.gradient import (
     cosine,
     warmup_stable_decay,
 )
-from textgen.protocols import TrainerState, TrainingContext
+from textgen.protocols import TrainerState
 
 
 def run_in_parts(
@@ -74,147 +70,32 @@ def test_a_run_in_parts_is_the_run_in_one(trainer: dict[str, Any], tmp_path: Pat
     assert weights(parts.path) == weights(whole.path)
 
 
-def test_another_number_of_workers_may_resume(tmp_path: Path) -> None:
-    """The carried state is one for all workers in a checkpoint."""
-    trainer = GradientTrainer(GradientOptions(), lambda p: torch.optim.SGD(p, lr=0.1))
-    trainer._carried = [(torch.arange(6.0).reshape(3, 2),), (torch.arange(4.0).reshape(2, 2),)]
-    assert trainer.state().arrays["carried.0"].shape == (5, 2)
-
-
-@pytest.mark.slow
-def test_auto_and_budget_are_decided_once_and_recorded(tmp_path: Path) -> None:
-    tables = pipeline({"steps": None, "budget": "3s", "compute": "auto"})
-    del tables["trainer"]["steps"]
+def test_what_is_decided_is_recorded_and_kept_when_a_run_resumes(tmp_path: Path) -> None:
+    tables = pipeline({"length": "1s", "compute": "auto", "schedule": "decay"})
     recorder = Recorder()
-    first = textgen.run(tables, output=tmp_path / "first", observers=[recorder])
-    decided = json.loads((first.path / "run.json").read_text())["settled"]["settled"]
-    assert decided.keys() == {
-        "steps",
-        "measured",
-        "evaluations",
-        "budget",
-        "precision",
-    }
-    assert recorder.of(Settled)[-1].options == {"settled": decided}
-    assert recorder.of(StepDone)[-1].step == decided["steps"]
-    saved = tomllib.loads((first.path / "pipeline.toml").read_text())
-    assert saved["trainer"]["settled"] == decided
-    assert saved["trainer"]["budget"] == "3s"
-    again = textgen.run(first.path / "pipeline.toml", output=tmp_path / "again")
-    assert weights(again.path) == weights(first.path)
+
+    def has_decided() -> bool:
+        return any("steps" in event.values for event in recorder.of(Decided))
+
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(tables, output=tmp_path / "run", observers=[recorder], cancelled=has_decided)
+    decided = json.loads((tmp_path / "run/run.json").read_text())["decided"]
+    assert decided.keys() == {"precision", "steps"}
+    again = Recorder()
+    run = textgen.run(tables, output=tmp_path / "run", observers=[again])
+    assert not again.of(Decided)
+    record = json.loads((run.path / "run.json").read_text())
+    assert record["decided"] == decided
+    assert record["step"] == decided["steps"] >= record["stable_steps"] > 0
+    saved = tomllib.loads((run.path / "pipeline.toml").read_text())
+    assert (saved["trainer"]["length"], saved["trainer"]["compute"]) == ("1s", "auto")
     for same in (tables, saved):
-        assert textgen.run(same, output=first.path).outcome == "skipped"
-    assert tomllib.loads((first.path / "pipeline.toml").read_text()) == saved
-
-
-@pytest.mark.slow
-def test_a_budget_in_parts_is_the_same_run(tmp_path: Path) -> None:
-    tables = pipeline({"budget": "4s"})
-    del tables["trainer"]["steps"]
-    whole = run_in_parts(Engine(), tables, tmp_path / "parts", [3, 12])
-    saved = tomllib.loads((whole.path / "pipeline.toml").read_text())
-    assert (
-        json.loads((whole.path / "run.json").read_text())["settled"]["settled"]
-        == saved["trainer"]["settled"]
-    )
-    again = textgen.run(whole.path / "pipeline.toml", output=tmp_path / "again")
-    assert weights(again.path) == weights(whole.path)
-
-
-class SlowAtFirst(torch.nn.Module):
-    """A step of a millisecond, after 12 of twenty."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.logits, self.steps = torch.nn.Embedding(3, 3), 0
-
-    def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
-        self.steps += self.training
-        time.sleep(0.02 if self.training and self.steps < 12 else 0.001)
-        return self.logits(tokens), ()
-
-
-@pytest.mark.slow
-def test_a_budget_is_measured_again_until_the_decay_and_the_same_run_can_be_made_of_it() -> None:
-    tokens = np.arange(400) % 3
-    data = Dataset(
-        training=tokens, validation=tokens[:50], vocab_size=3, window_length=4, window_stride=4
-    )
-
-    def train(settled: Any) -> tuple[list[Any], torch.Tensor]:
-        options = GradientOptions(budget="3s", batch_size=2, settled=settled)
-        trainer = GradientTrainer(
-            options, lambda p: torch.optim.SGD(p, lr=0.1), warmup_stable_decay()
-        )
-        torch.manual_seed(0)
-        model = SlowAtFirst()
-        return list(
-            trainer.train(model, data, TrainingContext(seed=0, device="cpu"))
-        ), model.logits.weight
-
-    events, trained = train({})
-    guesses = [event.options["settled"] for event in events if isinstance(event, Settled)]
-    measured = [int(step) for step in guesses[-1]["measured"].split()]
-    assert len(guesses) == len(measured) > 1
-    assert guesses[-1]["steps"] > 2 * guesses[0]["steps"]
-    assert [event.step for event in events if isinstance(event, StepDone)] == list(
-        range(1, guesses[-1]["steps"] + 1)
-    )
-    again, same = train(guesses[-1])
-    assert not any(isinstance(event, Settled) for event in again)
-    kinds = (Evaluated, StepDone)
-    numbers = [
-        [
-            (type(event), event.step, getattr(event, "learning_rate", 0))
-            for event in made
-            if isinstance(event, kinds)
-        ]
-        for made in (events, again)
-    ]
-    assert numbers[0] == numbers[1]
-    assert torch.equal(trained, same)
-
-
-def test_a_run_that_goes_on_measures_the_rest_of_its_budget() -> None:
-    tokens = np.arange(400) % 3
-    data = Dataset(
-        training=tokens, validation=tokens[:50], vocab_size=3, window_length=4, window_stride=4
-    )
-    model = SlowAtFirst()
-
-    def trainer(settled: Any) -> GradientTrainer:
-        options = GradientOptions(budget="3s", batch_size=2, settled=settled)
-        return GradientTrainer(options, lambda p: torch.optim.SGD(p, lr=0.1), warmup_stable_decay())
-
-    first, begun, settled = trainer({}), time.perf_counter(), None
-    with contextlib.closing(
-        first.train(model, data, TrainingContext(seed=0, device="cpu"))
-    ) as events:
-        for event in events:
-            settled = event.options["settled"] if isinstance(event, Settled) else settled
-            if settled and isinstance(event, StepDone):
-                break
-        state = first.state()
-    second = trainer(settled)
-    second.load_state(state)
-    context = TrainingContext(seed=0, device="cpu", elapsed=time.perf_counter() - begun)
-    made = list(second.train(model, data, context))
-    later = [event.options["settled"] for event in made if isinstance(event, Settled)]
-    assert settled
-    assert [int(step) for step in later[-1]["measured"].split()][:1] == [int(settled["measured"])]
-    assert later[-1]["steps"] > 2 * settled["steps"]
-    assert made[-1].step == later[-1]["steps"]
-
-
-@pytest.mark.parametrize("wrong", ["60", "0s", "ten minutes", "5 days"])
-def test_a_budget_that_is_no_time_is_refused(wrong: str) -> None:
-    with pytest.raises(PipelineError, match="a time such as"):
-        Engine().pipeline(pipeline({"budget": wrong}))
+        assert textgen.run(same, output=run.path).outcome == "skipped"
 
 
 def test_the_validation_loss_is_what_evaluate_gives(tmp_path: Path) -> None:
     """The held-out text is read as one stream, though in parts side by side."""
-    tables = pipeline({"steps": 60})
+    tables = pipeline({"length": "60 steps"})
     tables["data"]["validation_fraction"] = 0.4
     recorder = Recorder()
     run = textgen.run(tables, output=tmp_path / "run", observers=[recorder])
@@ -449,10 +330,3 @@ def test_a_loss_that_is_no_number_before_the_first_update_is_the_models_fault() 
         match="the loss is nan at step 1, before the first update, so the model is at",
     ):
         textgen.train(corpus=text, model=Spoilt(len(set(text)) + 1), trainer="adamw")
-
-
-def test_of_steps_and_a_budget_the_steps_decide_and_it_is_said(tmp_path: Path) -> None:
-    recorder = Recorder()
-    with pytest.warns(UserWarning, match="makes 30 steps, and its budget of 5min is not used"):
-        textgen.run(pipeline({"budget": "5min"}), output=tmp_path / "run", observers=[recorder])
-    assert len(recorder.of(StepDone)) == 30

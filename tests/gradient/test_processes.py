@@ -21,8 +21,7 @@ from several_processes import AT_PLACE, run_together
 
 import textgen
 from textgen import Engine, PluginSet, UsageError
-from textgen.meeting import agreed_name
-from textgen.processes import Processes
+from textgen.processes import Processes, agreed_name
 
 CLOSING = """
 import os
@@ -99,7 +98,7 @@ def write(folder: Path, **tables: Any) -> dict[str, Any]:
             "type": "adamw",
             "batch_size": 5,
             "order": "streams",
-            "steps": 24,
+            "length": "24 steps",
             "evaluate_every": 8,
         },
         "checkpoint": {"seconds": 0},
@@ -138,7 +137,7 @@ def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
         "type": "adamw",
         "batch_size": 5,
         "order": "streams",
-        "steps": 24,
+        "length": "24 steps",
         "evaluate_every": 8,
     }
     tables = write(tmp_path, tokenizer={"type": "noting"}, model=model, trainer=trainer)
@@ -151,10 +150,14 @@ def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
     run = ("--plugin", "noting.py", "run", "p.toml", "-o", "run")
     first, killed, third = run_together(3, *at_step, *run, "-q", folder=tmp_path)
     assert killed.returncode == -9
-    assert (first.returncode, first.stdout, third.returncode, third.stderr) == (1, "", 1, "")
-    (line,) = first.stderr.splitlines()
-    assert line.startswith("textgen: error: another process of the run has ended")
-    assert line.endswith("; the checkpoint of step 14 is kept, from which the same command resumes")
+    assert (first.returncode, first.stdout, third.returncode) == (1, "", 1)
+    lost = "textgen: error: another process of the run has ended"
+    for each in (first, third):
+        assert each.stderr.startswith(lost)
+        assert len(each.stderr.splitlines()) == 1
+    assert first.stderr.endswith(
+        "; the checkpoint of step 15 is kept, from which the same command resumes\n"
+    )
     for notes in tmp_path.glob("closed-*.txt"):
         notes.unlink()
     first, other = run_together(2, "-m", "textgen", *run, folder=tmp_path)
@@ -205,7 +208,7 @@ def test_a_parameter_without_a_gradient_is_as_in_one_process(tmp_path: Path) -> 
     trainer = {
         "type": "adamw",
         "batch_size": 5,
-        "steps": 12,
+        "length": "12 steps",
         "weight_decay": 0.5,
         "learning_rate": 0.01,
     }
@@ -223,14 +226,14 @@ def test_a_parameter_without_a_gradient_is_as_in_one_process(tmp_path: Path) -> 
     assert not np.isclose(weights["rare"], 1).all()
 
 
-def test_the_network_of_a_mixture_is_shared_out_and_what_a_follower_failed_of_is_said(
+def test_the_network_of_a_mixture_is_shared_out_and_each_process_says_what_it_failed_of(
     tmp_path: Path,
 ) -> None:
     parts = {
         "first": {"type": "rnn", "hidden_size": 8, "dropout": 0.2},
         "second": {"type": "ngram", "order": 3},
     }
-    first = {"type": "adamw", "batch_size": 5, "steps": 16, "evaluate_every": 8}
+    first = {"type": "adamw", "batch_size": 5, "length": "16 steps", "evaluate_every": 8}
     tables = write(
         tmp_path, model={"type": "mixture", **parts}, trainer={"type": "mixture", "first": first}
     )
@@ -238,8 +241,10 @@ def test_the_network_of_a_mixture_is_shared_out_and_what_a_follower_failed_of_is
     in_step = (AT_PLACE, "1", "MEMORY", "textgen.gradient.optimization:Optimization.step", "10")
     done = run_together(2, *in_step, "run", "p.toml", "-q", "-o", "run", folder=tmp_path)
     assert [each.returncode for each in done] == [1, 1]
-    (line,) = "".join(each.stderr for each in done).splitlines()
-    assert line.startswith("textgen: error: process 1 of 2: out of memory; lower ")
+    first, other = (each.stderr.splitlines() for each in done)
+    assert first[0].startswith("textgen: error: another process of the run has ended")
+    assert other[0].startswith("textgen: error: out of memory")
+    assert (len(first), len(other)) == (1, 1)
     run = textgen.run(tables, output=tmp_path / "run")
     assert run.outcome == "resumed"
     assert_alike(run.path, alone.path)
@@ -281,15 +286,15 @@ def test_rows_are_shared_out_in_order_without_overlap(total: int, size: int) -> 
 def test_the_place_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Processes.of_environment({"RANK": "1"}) is None
     given = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-    here = Processes.of_environment({**given, "TEXTGEN_PROCESS_TIMEOUT": "7"})
+    here = Processes.of_environment(given)
     assert here is not None
-    assert (here.rank, here.size, here.leads, here.timeout) == (3, 4, False, 7.0)
+    assert (here.rank, here.size, here.leads) == (3, 4, False)
     assert (here.device("cuda"), here.device("cpu")) == ("cuda:1", "cpu")
     assert here.threads(6) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert here.threads(None) is None
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert here.threads(None) == max(1, (os.cpu_count() or 1) // 2)
-    for name, wrong in (("RANK", "one"), ("WORLD_SIZE", ""), ("TEXTGEN_PROCESS_TIMEOUT", "0")):
+    for name, wrong in (("RANK", "one"), ("WORLD_SIZE", "")):
         with pytest.raises(UsageError, match=name):
             Processes.of_environment({**given, name: wrong})

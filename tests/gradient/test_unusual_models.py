@@ -29,7 +29,8 @@ CONTEXT = TrainingContext(seed=0, device="cpu")
 
 def trainer(make: Any = torch.optim.SGD, **options: Any) -> GradientTrainer:
     return GradientTrainer(
-        GradientOptions(**{"steps": 12, "batch_size": 8, **options}), lambda p: make(p, lr=0.1)
+        GradientOptions(**{"length": "12 steps", "batch_size": 8, **options}),
+        lambda p: make(p, lr=0.1),
     )
 
 
@@ -70,7 +71,8 @@ def test_a_last_batch_has_fewer_rows_than_there_are_workers(rows: int) -> None:
     """Which has the numbers of one worker."""
     size = (len(DATA.training_windows()) - rows) // 3
     found = [
-        losses(trainer(batch_size=size, steps=8), Table(), threads=threads) for threads in (1, 4)
+        losses(trainer(batch_size=size, length="8 steps"), Table(), threads=threads)
+        for threads in (1, 4)
     ]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
 
@@ -123,9 +125,9 @@ def test_trials_leave_buffers_as_they_were_and_workers_do_not_share_them(
     options: dict[str, Any],
 ) -> None:
     model = Normalised()
-    first = trainer(steps=6, **options)
+    first = trainer(length="6 steps", **options)
     assert losses(first, model, stop=4)
-    second = trainer(steps=6, **options)
+    second = trainer(length="6 steps", **options)
     second.load_state(first.state())
     losses(second, model)
     assert model.norm.num_batches_tracked == 6

@@ -17,7 +17,7 @@ from textgen import BuildContext
 from textgen.events import StepDone
 from textgen.gradient import GradientOptions, GradientTrainer, Parameters, constant
 
-OPTIONS = GradientOptions(steps=2, batch_size=3)
+OPTIONS = GradientOptions(length="2 steps", batch_size=3)
 
 
 def network(context: BuildContext) -> Any:

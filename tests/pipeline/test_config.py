@@ -110,7 +110,7 @@ def test_files_that_cannot_be_read(textgen: Callable[..., Any], tmp_path: Path, 
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"trainer.epoch": 3}, "trainer.epoch: unknown key; did you mean 'epochs'?"),
+        ({"trainer.lenght": 3}, "trainer.lenght: unknown key; did you mean 'length'?"),
         (
             {"model.zzz": 3},
             "model.zzz: unknown key; its keys are cell, nonlinearity, hidden_size, layers",
@@ -147,7 +147,10 @@ def test_an_unknown_name_is_reported_with_the_nearest(
     ("changes", "fault"),
     [
         *(
-            ({"trainer.epochs": value}, f"trainer.epochs: expected an integer, given {shown}")
+            (
+                {"trainer.batch_size": value},
+                f"trainer.batch_size: expected an integer, given {shown}",
+            )
             for value, shown in [
                 ("12", '"12" (a string)'),
                 (12.7, "12.7"),
@@ -218,14 +221,14 @@ def test_a_wrong_type_says_what_was_expected_and_given(
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"trainer.epochs": 0}, "trainer.epochs: must be >= 1, given 0"),
+        ({"trainer.batch_size": 0}, "trainer.batch_size: must be >= 1, given 0"),
         (
-            {"trainer.epochs": -(10**30)},
-            "trainer.epochs: expected an integer of at most 64 bits, given -1000",
+            {"trainer.batch_size": -(10**30)},
+            "trainer.batch_size: expected an integer of at most 64 bits, given -1000",
         ),
         (
-            {"trainer.epochs": 1 << 100_000},
-            "trainer.epochs: expected an integer of at most 64 bits, given an integ",
+            {"trainer.batch_size": 1 << 100_000},
+            "trainer.batch_size: expected an integer of at most 64 bits, given an integ",
         ),
         (
             {"trainer.learning_rate": float("nan")},
@@ -292,7 +295,7 @@ def test_a_file_of_any_name_gives_a_run_name(engine: Engine, tmp_path: Path) -> 
 
 
 def test_a_fault_does_not_print_pages(engine: Engine) -> None:
-    (found,) = faults(engine, changed({"trainer.epochs": "x" * 100_000}))
+    (found,) = faults(engine, changed({"trainer.batch_size": "x" * 100_000}))
     assert len(found) < 250
 
 
@@ -320,7 +323,7 @@ def test_all_faults_are_reported_at_once(
         device="gpu",
         tokenizer={"type": "chars"},
         model={"hidden_size": 0, "layres": 2},
-        trainer={"epochs": "2"},
+        trainer={"batch_size": "2"},
     )
     tables["zzz"] = 1
     failed = textgen(command, write_pipeline(tables), cwd=tmp_path)
@@ -336,7 +339,7 @@ def test_all_faults_are_reported_at_once(
             "tokenizer.type",
             "model.layres",
             "model.hidden_size",
-            "trainer.epochs",
+            "trainer.batch_size",
         ]
     )
     assert "  tokenizer.type: no tokenizer is called 'chars'; did you mean 'char'?" in rest
@@ -490,9 +493,9 @@ def test_the_last_override_of_a_key_counts(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("seed", "expected KEY=VALUE, as in trainer.epochs=5"),
+        ("seed", "expected KEY=VALUE, as in trainer.batch_size=8"),
         ("=5", "expected KEY=VALUE"),
-        ("trainer..epochs=5", "expected KEY=VALUE"),
+        ("trainer..batch_size=5", "expected KEY=VALUE"),
         ("generate.stop=[1,", "generate.stop: not a TOML value"),
         ('name="half', "name: not a TOML value"),
         ("data={a=", "data: not a TOML value"),
@@ -524,7 +527,7 @@ def test_the_last_override_of_a_key_counts(engine: Engine) -> None:
             "max_new_tokens: unknown table or key; did you mean 'generate.max_new_tokens'?",
         ),
         ("generate.stop=5", "generate.stop: expected a string or a list, each a string, given 5"),
-        ("trainer.epochs=two", 'trainer.epochs: expected an integer, given "two"'),
+        ("trainer.batch_size=two", 'trainer.batch_size: expected an integer, given "two"'),
         ("seed=" + "9" * 5000, "seed: expected an integer"),
     ],
 )
@@ -544,9 +547,9 @@ def test_broken_overrides_through_the_command(
     failed = textgen("run", pipeline, "--set", "seed", "--set", "name=[", cwd=tmp_path)
     assert failed.code == 2
     assert "overrides: 2 faults" in failed.stderr
-    failed = textgen("show", pipeline, "--set", "trainer.epochs=0", cwd=tmp_path)
+    failed = textgen("show", pipeline, "--set", "trainer.batch_size=0", cwd=tmp_path)
     assert failed.code == 2
-    assert "trainer.epochs: must be >= 1, given 0" in failed.stderr
+    assert "trainer.batch_size: must be >= 1, given 0" in failed.stderr
 
 
 USUAL = ["loss-plot", "metrics", "progress", "samples"]
@@ -591,16 +594,14 @@ def test_show_prints_a_pipeline_with_every_default_that_shows_as_itself(
         generate={"prompt": 'a "b" \\ ü\n'}, sampler=[{"type": "temperature"}], observers=True
     )
     pipeline = write_pipeline(tables)
-    shown = textgen("show", pipeline, "--set", "trainer.epochs=5", cwd=tmp_path)
+    shown = textgen("show", pipeline, "--set", "trainer.length=5 epochs", cwd=tmp_path)
     assert (shown.code, shown.stderr) == (0, "")
-    assert (
-        "# passes over the training data, without steps or a budget\nepochs = 5\n" in shown.stdout
-    )
+    assert '\nlength = "5 epochs"\n' in shown.stdout
     assert "# window_stride = an integer; not set\n" in shown.stdout
     (tmp_path / "shown.toml").write_text(shown.stdout, encoding="utf-8")
     again = textgen("show", "shown.toml", cwd=tmp_path)
     assert again.stdout == shown.stdout
-    expected = engine.pipeline(pipeline, ["trainer.epochs=5"]).to_dict()
+    expected = engine.pipeline(pipeline, ["trainer.length=5 epochs"]).to_dict()
     assert engine.pipeline(tmp_path / "shown.toml").to_dict() == expected
 
 

@@ -12,7 +12,7 @@ TABLES: dict[str, Any] = {
     "corpus": {"type": "story"},
     "tokenizer": {"type": "char"},
     "model": {"type": "rnn", "cell": "gru", "hidden_size": 12},
-    "trainer": {"type": "adamw", "steps": 3},
+    "trainer": {"type": "adamw", "length": "3 steps"},
 }
 
 
@@ -35,11 +35,11 @@ def test_an_error_says_what_to_write(override: str, said: str) -> None:
     ("override", "said"),
     [
         ("trainer.learning_rate=0.1", "unknown key; did you mean 'trainer.first.learning_rate'?"),
-        ("trainer.budget='5s'", "unknown key; did you mean 'trainer.first.budget'?"),
+        ("trainer.length='5s'", "unknown key; did you mean 'trainer.first.length'?"),
         ("model.order=3", "unknown key; did you mean 'model.second.order'?"),
         ("trainer.gate_friction=0.1", "unknown key; did you mean 'gate_fraction'?"),
-        ("trainer.first.budget=5", 'must be a time such as "60s", "5min" or "1.5h", given 5'),
-        ("trainer.first.steps=1.5", "trainer.first.steps: expected an integer, given 1.5"),
+        ("trainer.first.length=5", 'must be a time such as "60s", "5 min" or "1.5h", or a'),
+        ("trainer.first.length=1.5 steps", 'must be a time such as "60s", "5 min" or "1.5h", or a'),
         ("trainer.second.max_tokens=0", "trainer.second.max_tokens: must be >= 1, given 0"),
     ],
 )

@@ -27,7 +27,7 @@ from textgen.tools.commented import commented_toml
 SMALL = {
     "corpus": {"type": "story"},
     "tokenizer": {"type": "char"},
-    "trainer": {"type": "sgd", "epochs": 1, "batch_size": 8},
+    "trainer": {"type": "sgd", "length": "1 epoch", "batch_size": 8},
     "data": {"training_windows": 16},
     "generate": {"max_new_tokens": 20},
     "device": "cpu",

@@ -78,10 +78,10 @@ def test_a_table_of_a_chain_that_is_not_there_says_what_to_write(
 def test_all_that_is_wrong_with_the_options_is_said_with_the_rest(tiny_pipeline: Make) -> None:
     with pytest.raises(PipelineError) as refused:
         Engine().pipeline(
-            tiny_pipeline(), ["sampler.temprature=1", "sampler.top_p=7", "trainer.epochs=0"]
+            tiny_pipeline(), ["sampler.temprature=1", "sampler.top_p=7", "trainer.batch_size=0"]
         )
     assert sorted(fault.path for fault in refused.value.faults) == [
         "sampler.temprature",
         "sampler.top_p",
-        "trainer.epochs",
+        "trainer.batch_size",
     ]

@@ -37,7 +37,7 @@ type = "rnn"
 hidden_size = 8
 [trainer]
 type = "sgd"
-epochs = 1
+length = "1 epoch"
 """
 UNTRAINED = """
 [model]
@@ -556,7 +556,7 @@ TABLES: dict[str, Any] = {
     "corpus": {"type": "fixed"},
     "tokenizer": {"type": "char"},
     "model": {"type": "rnn", "hidden_size": 4},
-    "trainer": {"type": "sgd", "epochs": 1},
+    "trainer": {"type": "sgd", "length": "1 epoch"},
     "data": {"window_length": 8},
     "generate": {"max_new_tokens": 5},
 }

@@ -189,7 +189,7 @@ def test_a_training_that_resumes_with_an_edited_file_says_so(
     file: Path, tiny_pipeline: Callable[..., dict[str, Any]]
 ) -> None:
     steps = iter(range(9))
-    tables = tiny_pipeline(sampler=[{"type": "only"}], trainer={"epochs": 4})
+    tables = tiny_pipeline(sampler=[{"type": "only"}], trainer={"length": "4 epochs"})
     for source in (PLUGIN, PLUGIN + "\n# mine\n"):
         file.write_text(source)
         plugins = textgen.PluginSet.discover()

@@ -28,7 +28,7 @@ hidden_size = 12
 [trainer]
 type = "adamw"
 schedule = "decay"
-epochs = 2
+length = "2 epochs"
 batch_size = 32
 [generate]
 prompt = "Once"
@@ -79,7 +79,7 @@ def tables(folder: Path, trainer: str, order: str, **model: Any) -> dict[str, An
         "model": {"type": "rnn", "hidden_size": 8, "dropout": 0.3, **model},
         "trainer": {
             **TRAINERS[trainer],
-            "epochs": 2,
+            "length": "2 epochs",
             "batch_size": 48,
             "order": order,
             "evaluate_every": 2,

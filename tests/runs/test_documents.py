@@ -44,7 +44,7 @@ def pipeline(folder: Path, **corpus: Any) -> dict[str, Any]:
         "model": {"type": "rnn", "cell": "gru", "hidden_size": 24},
         "trainer": {
             "type": "adamw",
-            "epochs": 12,
+            "length": "12 epochs",
             "batch_size": 8,
             "learning_rate": 0.02,
             "order": "streams",
@@ -88,7 +88,7 @@ def test_texts_end_by_themselves_and_are_as_long_as_those_of_the_corpus(writer: 
 def test_a_model_without_documents_ends_no_text(tmp_path: Path) -> None:
     tables = pipeline(tmp_path, documents="none")
     made = textgen.run(
-        {**tables, "trainer": {"type": "adamw", "epochs": 1}}, output=tmp_path / "run"
+        {**tables, "trainer": {"type": "adamw", "length": "1 epoch"}}, output=tmp_path / "run"
     )
     assert made.generator.tokenizer.end_id is None  # type: ignore[attr-defined]
     assert "<end>" not in json.loads((made.path / "tokenizer.json").read_text())["tokens"]
@@ -304,7 +304,7 @@ def run_with(tmp_path: Path, corpus: Any, tokenizer: Any = None) -> textgen.Run:
         )
     chosen = {"type": "char" if tokenizer is None else "own"}
     tables = {**pipeline(tmp_path), "corpus": {"type": "own"}, "tokenizer": chosen}
-    tables["trainer"] = {"type": "adamw", "epochs": 1}
+    tables["trainer"] = {"type": "adamw", "length": "1 epoch"}
     return textgen.Engine(plugins).run(tables, output=tmp_path / "run")
 
 
@@ -364,7 +364,7 @@ def test_many_unknown_tokens_are_a_warning(tmp_path: Path) -> None:
     (tmp_path / "texts.jsonl").write_text("".join(chr(0x4E00 + n) + "abcabc" for n in range(300)))
     tables |= {
         "tokenizer": {"type": "char", "min_frequency": 2},
-        "trainer": {"type": "adamw", "epochs": 1},
+        "trainer": {"type": "adamw", "length": "1 epoch"},
     }
     with pytest.warns(UserWarning, match="14% of the tokens stand for text outside the vocabulary"):
         textgen.run(tables, output=tmp_path / "run")

@@ -98,8 +98,8 @@ def test_what_no_longer_describes_the_weights_is_an_error(
 
 
 def test_a_training_that_is_to_go_on_may_be_edited_in(edited: Callable[..., Path]) -> None:
-    run = edited({"trainer.epochs": 3})
-    with pytest.warns(UserWarning, match=r"trainer\.epochs: 2 before, 3 now"):
+    run = edited({"trainer.length": "3 epochs"})
+    with pytest.warns(UserWarning, match=r"trainer\.length: 2 epochs before, 3 epochs now"):
         textgen.load(run)
     assert textgen.run(run / "pipeline.toml").outcome == "resumed"
     textgen.load(run)

@@ -14,7 +14,7 @@ from commands import run_textgen
 from small_run import tables, text_of, tree
 
 import textgen
-from textgen.events import RunStarted, Settled, StepDone
+from textgen.events import Decided, RunStarted, StepDone
 
 
 def pipeline(folder: Path, *, steps: int | None = 10, **trainer: Any) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def pipeline(folder: Path, *, steps: int | None = 10, **trainer: Any) -> dict[st
     made = tables(folder, "adamw", "streams")
     made["trainer"] |= {"schedule": "decay", "decay_share": 0.5, **trainer}
     if steps is not None:
-        made["trainer"]["steps"] = steps
+        made["trainer"]["length"] = f"{steps} steps"
     return made
 
 
@@ -35,7 +35,7 @@ MIXED = {
 
 
 def constant(folder: Path, *, steps: int) -> dict[str, Any]:
-    return {**tables(folder, "sgd", "streams"), "trainer": {**SGD, "steps": steps}}
+    return {**tables(folder, "sgd", "streams"), "trainer": {**SGD, "length": f"{steps} steps"}}
 
 
 def mixture(folder: Path, *, steps: int) -> dict[str, Any]:
@@ -128,7 +128,8 @@ def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(fo
         textgen.run(pipeline(folder, steps=20), output=folder / "run", cancelled=lambda: True)
     for steps in (10, 40):
         with pytest.raises(
-            textgen.RunMismatchError, match=r"(?s)unfinished run:.*20 before.*textgen run --finish"
+            textgen.RunMismatchError,
+            match=r"(?s)unfinished run:.*20 steps before.*textgen run --finish",
         ) as caught:
             textgen.run(pipeline(folder, steps=steps), output=folder / "run")
         assert caught.value.advice
@@ -137,14 +138,13 @@ def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(fo
     assert not caught.value.advice
 
 
-def test_a_run_that_was_finished_while_its_budget_was_measured_goes_on(folder: Path) -> None:
+def test_a_run_that_was_finished_before_its_steps_were_decided_goes_on(folder: Path) -> None:
     made = pipeline(folder)
-    del made["trainer"]["steps"]
     count = itertools.count(1)
     with pytest.raises(textgen.Interrupted):
         textgen.run(
             made,
-            {"trainer.budget": "30s"},
+            {"trainer.length": "30s"},
             output=folder / "run",
             cancelled=lambda: next(count) == 3,
         )
@@ -153,74 +153,41 @@ def test_a_run_that_was_finished_while_its_budget_was_measured_goes_on(folder: P
     with pytest.raises(textgen.Interrupted):
         textgen.run(
             made,
-            {"trainer.budget": "40s"},
+            {"trainer.length": "40s"},
             output=folder / "run",
             observers=[recorder],
             cancelled=lambda: len(recorder.of(StepDone)) == 2,
         )
     (began,) = recorder.of(RunStarted)
-    assert (began.step, began.extended) == (3, True)
+    assert (began.step, began.extended) == (2, True)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:4s are enough"
-)  # where a slow observer leaves time for fewer steps
-def test_a_longer_budget_counts_the_time_of_the_whole_run(folder: Path) -> None:
-    made = pipeline(folder, steps=None, budget="1.5s", compute="auto")
-    first, second = Recorder(), Recorder(seconds=0.02)
-    run = textgen.run(made, output=folder / "run", observers=[first]).path
+def test_a_longer_time_counts_the_whole_run(folder: Path) -> None:
+    made = pipeline(folder, steps=None, length="1.5s", compute="auto")
+    second = Recorder(seconds=0.02)
+    run = textgen.run(made, output=folder / "run").path
     before = json.loads((run / "run.json").read_text())
-    with pytest.raises(textgen.RunMismatchError, match=r"trainer\.budget: 1\.5s before, 1s now"):
-        textgen.run(made, {"trainer.budget": "1s"}, output=run)
-    textgen.run(made, {"trainer.budget": "4s"}, output=run, observers=[second])
+    with pytest.raises(textgen.RunMismatchError, match=r"trainer\.length: 1\.5s before, 1s now"):
+        textgen.run(made, {"trainer.length": "1s"}, output=run)
+    textgen.run(made, {"trainer.length": "4s"}, output=run, observers=[second])
     after = json.loads((run / "run.json").read_text())
     assert second.of(RunStarted)[0].step == before["stable_steps"] > 0
-    settled = [event.options["settled"] for event in second.of(Settled)]
-    assert settled[-1] == after["settled"]["settled"]
-    assert (settled[-1]["budget"], settled[-1]["precision"]) == (
-        "4s",
-        before["settled"]["settled"]["precision"],
-    )
-    assert after["step"] == settled[-1]["steps"] > before["stable_steps"]
-    guesses = [
-        event for event in second.of(StepDone)[3:] if event.steps != after["step"]
-    ]  # while steps are measured
-    assert all(guess.steps - guess.step < 3 * (after["step"] - guess.step) for guess in guesses)
-    assert textgen.run(made, {"trainer.budget": "4s"}, output=run).outcome == "skipped"
-
-
-def test_a_budget_of_few_steps_goes_on_from_the_step_after_those_measured(folder: Path) -> None:
-    settled = {"budget": "1s", "steps": 7, "measured": 5, "evaluations": 1}
-    run = textgen.run(
-        pipeline(folder, steps=None, budget="1s", settled=settled), output=folder / "run"
-    ).path
-    recorder = Recorder()
-    textgen.run(pipeline(folder, steps=None, budget="1.2s"), output=run, observers=[recorder])
-    assert recorder.of(RunStarted)[0].step == 6
-
-
-@pytest.mark.slow
-def test_a_longer_budget_that_is_enough_for_fewer_steps_says_so(folder: Path) -> None:
-    """As where the machine is slower now."""
-    run = textgen.run(pipeline(folder, steps=None, budget="1.5s"), output=folder / "run").path
-    with pytest.warns(
-        UserWarning,
-        match=r"^2\.5s are enough for \d+ steps, fewer than the [\d,]+ of before: a step",
-    ):
-        textgen.run(
-            pipeline(folder, steps=None, budget="2.5s"),
-            output=run,
-            observers=[Recorder(seconds=0.05)],
-        )
+    (decided,) = second.of(Decided)
+    assert after["decided"] == {**before["decided"], **decided.values}
+    assert after["step"] == decided.values["steps"] > before["stable_steps"]
+    assert textgen.run(made, {"trainer.length": "4s"}, output=run).outcome == "skipped"
 
 
 @pytest.mark.parametrize(
     ("trainer", "said"),
     [
-        ({"steps": 8}, r"holds a run of another pipeline:\n  trainer\.steps: 10 before, 8 now"),
-        ({"steps": 20, "momentum": 0.5}, r"holds a run of another pipeline:"),
-        ({"steps": None, "epochs": 9}, r"holds a run of another pipeline:"),
+        (
+            {"length": "8 steps"},
+            r"holds a run of another pipeline:\n  trainer\.length: 10 steps before, 8 steps now",
+        ),
+        ({"length": "20 steps", "momentum": 0.5}, r"holds a run of another pipeline:"),
+        ({"length": "9 epochs"}, r"holds a run of another pipeline:"),
     ],
 )
 def test_other_changes_are_another_pipeline(
@@ -228,7 +195,7 @@ def test_other_changes_are_another_pipeline(
 ) -> None:
     run = textgen.run(constant(folder, steps=10), output=folder / "run").path
     before = tree(run)
-    changed = {key: value for key, value in {**SGD, **trainer}.items() if value is not None}
+    changed = {**SGD, **trainer}
     with pytest.raises(textgen.RunMismatchError, match=said):
         textgen.run({**constant(folder, steps=10), "trainer": changed}, output=run)
     assert tree(run) == before
@@ -239,7 +206,8 @@ def test_another_text_is_not_gone_on_with(folder: Path) -> None:
     run = textgen.run(constant(folder, steps=10), output=folder / "run").path
     (folder / "text.txt").write_text((folder / "text.txt").read_text() + "One more raven.\n")
     with pytest.raises(
-        textgen.RunMismatchError, match=r"trainer\.steps: 10 before, 20 now\n  corpus\."
+        textgen.RunMismatchError,
+        match=r"trainer\.length: 10 steps before, 20 steps now\n  corpus\.",
     ):
         textgen.run(constant(folder, steps=20), output=run)
 
@@ -249,7 +217,7 @@ def test_the_command_says_that_a_finished_run_is_trained_on(folder: Path) -> Non
     run = textgen.run(constant(folder, steps=4), output=folder / "runs/p").path
     (folder / "p.toml").write_text((run / "pipeline.toml").read_text())
     done = run_textgen(
-        "run", "p.toml", "--set", "trainer.steps=6", "--output", "runs/p", folder=folder
+        "run", "p.toml", "--set", "trainer.length=6 steps", "--output", "runs/p", folder=folder
     )
     assert done.returncode == 0, done.stderr
     assert "training a finished run on from step 4\n" in done.stderr
@@ -257,17 +225,20 @@ def test_the_command_says_that_a_finished_run_is_trained_on(folder: Path) -> Non
 
 
 def test_a_cosine_says_what_to_write_instead(folder: Path) -> None:
-    run = textgen.run(pipeline(folder, schedule="cosine"), output=folder / "runs/p").path
+    run = textgen.run(
+        pipeline(folder, schedule="cosine", warmup_steps=0), output=folder / "runs/p"
+    ).path
     before = tree(run)
     (folder / "p.toml").write_text((run / "pipeline.toml").read_text())
     done = run_textgen(
-        "run", "p.toml", "--set", "trainer.steps=20", "--output", "runs/p", folder=folder
+        "run", "p.toml", "--set", "trainer.length=20 steps", "--output", "runs/p", folder=folder
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert (
-        "holds a finished run that cannot go on:\n  trainer.steps: 10 before, 20 now" in done.stderr
+        "holds a finished run that cannot go on:\n  trainer.length: 10 steps before, 20 steps now"
+        in done.stderr
     )
-    assert 'with schedule = "decay", which has to be trained anew, a run can go on' in done.stderr
+    assert '(schedule = "decay" of adamw does not)' in done.stderr
     assert "overwrite" in done.stderr
     assert tree(run) == before
 

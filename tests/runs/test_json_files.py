@@ -114,7 +114,7 @@ FREE = (
     "fingerprint.",
     "environment.",
     "pipeline.",
-    "settled",
+    "decided",
     "stopped",
     "files",
 )  # of these, the values

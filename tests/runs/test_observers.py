@@ -89,7 +89,7 @@ def test_what_raises_after_the_end_does_not_undo_it(
 def test_an_observer_ends_a_run_early_as_finished(
     tiny_pipeline: Callable[..., dict[str, Any]], kind: type
 ) -> None:
-    tables = tiny_pipeline(trainer={"epochs": 6}, checkpoint={"seconds": 0})
+    tables = tiny_pipeline(trainer={"length": "6 epochs"}, checkpoint={"seconds": 0})
     stop = StopAt(kind, 0 if kind is RunStarted else 4)
     whole = textgen.run(tables, output=Path(tables["output"]).with_name("whole"))
     seen = Seen()
@@ -211,7 +211,7 @@ def overfitting(tiny_pipeline: Callable[..., dict[str, Any]], **changes: Any) ->
     return tiny_pipeline(
         text=text,
         data={"validation_fraction": 0.09},
-        trainer={"type": "adamw", "epochs": 40, "learning_rate": 0.05},
+        trainer={"type": "adamw", "length": "40 epochs", "learning_rate": 0.05},
         observer=[{"type": "early-stopping", "patience": 3}, {"type": "metrics"}],
         **changes,
     )

@@ -135,12 +135,18 @@ def test_refuse(trained: tuple[Path, Any], folder: Path) -> None:
     run = copied(trained, folder)
     before = tree(run)
     done = run_textgen(
-        "run", "p.toml", "--set", "trainer.epochs=3", "--set", "model.layers=2", folder=folder
+        "run",
+        "p.toml",
+        "--set",
+        "trainer.length=3 epochs",
+        "--set",
+        "model.layers=2",
+        folder=folder,
     )
     assert done.returncode == 2
     assert done.stdout == ""
     for phrase in (
-        "trainer.epochs: 2 before, 3 now",
+        "trainer.length: 2 epochs before, 3 epochs now",
         "model.layers: 1 before, 2 now",
         "replace it with overwrite",
         "choose another output",
@@ -165,7 +171,7 @@ def test_refuse(trained: tuple[Path, Any], folder: Path) -> None:
 def test_overwrite_and_another_output(trained: tuple[Path, Any], folder: Path) -> None:
     run = copied(trained, folder)
     before = tree(run)
-    changed = ["--set", "trainer.epochs=1"]
+    changed = ["--set", "trainer.length=1 epoch"]
     done = run_textgen("run", "p.toml", *changed, "--output", "other", folder=folder)
     assert (done.returncode, "trained:" in done.stderr) == (0, True)
     assert tree(run) == before

@@ -23,7 +23,7 @@ def test_the_old_run_stays_loadable_until_the_new_one_is_finished(
         "run",
         "p.toml",
         "--set",
-        "trainer.epochs=100000",
+        "trainer.length=100000 epochs",
         "--set",
         "trainer.evaluate_every=1",
     ]

@@ -87,7 +87,7 @@ def test_a_checkpoint_comes_early_after_an_evaluation(
             now[0] += isinstance(event, StepDone)
 
     pipeline = tables(folder, "sgd", "shuffled")
-    pipeline["trainer"] |= {"epochs": 20, "evaluate_every": 15, "learning_rate": 1e-3}
+    pipeline["trainer"] |= {"length": "20 epochs", "evaluate_every": 15, "learning_rate": 1e-3}
     textgen.run(
         {**pipeline, "checkpoint": {"seconds": 40}}, output=folder / "run", observers=[Watch()]
     )
@@ -138,7 +138,7 @@ def test_a_checkpoint_whose_replacement_was_cut_short_is_put_back(tmp_path: Path
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16, "training_windows": 40, "validation_windows": 4},
         "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "epochs": 4, "batch_size": 4, "evaluate_every": 10},
+        "trainer": {"type": "sgd", "length": "4 epochs", "batch_size": 4, "evaluate_every": 10},
         "observer": [],
         "generate": {"max_new_tokens": 5},
     }
@@ -207,7 +207,9 @@ def test_a_state_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> N
             made = super().state()
             return TrainerState(made.arrays, {**made.values, "log": "a" * 21_000_000})
 
-    trainer = Large(GradientOptions(steps=3), lambda weights: torch.optim.SGD(weights, lr=0.1))
+    trainer = Large(
+        GradientOptions(length="3 steps"), lambda weights: torch.optim.SGD(weights, lr=0.1)
+    )
     said = r"cannot be written to .*: the values of its trainer are too large \(its 21,000,\d+ bytes .* read back\)"
     with pytest.raises(textgen.RunError, match=said):
         textgen.train(

@@ -166,7 +166,7 @@ def test_a_checked_pipeline_takes_no_overrides(tiny_pipeline: Tables) -> None:
     pipeline = Engine().pipeline(tiny_pipeline())
     assert Engine().pipeline(pipeline) is pipeline
     with pytest.raises(UsageError, match="a checked Pipeline takes none"):
-        Engine().pipeline(pipeline, ["trainer.epochs=2"])
+        Engine().pipeline(pipeline, ["trainer.length=2 epochs"])
     with pytest.raises(
         UsageError, match="overrides: expected a mapping, or a list of KEY=VALUE, given 'seed=1'"
     ):

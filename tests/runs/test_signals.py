@@ -18,7 +18,7 @@ def test_signals_stop_after_a_checkpoint_and_the_same_command_goes_on(folder: Pa
         "run",
         "p.toml",
         "--set",
-        "trainer.epochs=100000",
+        "trainer.length=100000 epochs",
         "--set",
         "trainer.evaluate_every=1",
     ]

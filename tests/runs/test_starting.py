@@ -24,7 +24,10 @@ MIXED = {
         "first": {"type": "rnn", "hidden_size": 8},
         "second": {"type": "ngram", "order": 3},
     },
-    "trainer": {"type": "mixture", "first": {"type": "adamw", "steps": 6, "batch_size": 48}},
+    "trainer": {
+        "type": "mixture",
+        "first": {"type": "adamw", "length": "6 steps", "batch_size": 48},
+    },
 }
 
 
@@ -49,7 +52,8 @@ def tuned(folder: Path, **changes: Any) -> dict[str, Any]:
 def slow(folder: Path) -> dict[str, Any]:
     """The same with so low a rate that the weights stay as they are."""
     return tuned(
-        folder, trainer={"type": "adamw", "steps": 1, "learning_rate": 1e-12, "batch_size": 48}
+        folder,
+        trainer={"type": "adamw", "length": "1 step", "learning_rate": 1e-12, "batch_size": 48},
     )
 
 

@@ -65,7 +65,7 @@ def test_an_unfinished_run_is_its_best_checkpoint(folder: Path) -> None:
     assert generator.score(pipeline_text(folder)).loss > 0
     assert tree(folder / "run") == before
     same = textgen.run(
-        {**pipeline, "trainer": {**pipeline["trainer"], "epochs": 1, "steps": 2}},
+        {**pipeline, "trainer": {**pipeline["trainer"], "length": "2 steps"}},
         output=folder / "two",
     )
     assert text_of(same.path) == text
@@ -90,7 +90,7 @@ def test_the_commands_say_in_one_line_that_training_is_not_finished(folder: Path
 
 def test_a_run_is_loaded_while_another_process_trains_it(folder: Path) -> None:
     """Its checkpoints come and go: at every step here."""
-    more = ["trainer.epochs=100000", "trainer.evaluate_every=1", "checkpoint.seconds=0.001"]
+    more = ["trainer.length=100000 epochs", "trainer.evaluate_every=1", "checkpoint.seconds=0.001"]
     with running(
         "run", "p.toml", *(each for key in more for each in ("--set", key)), folder=folder
     ) as run:
@@ -174,7 +174,7 @@ def test_a_run_that_made_no_step_is_not_finished(folder: Path) -> None:
                 raise AssertionError("a step was made")
 
     pipeline = tables(folder, "adamw", "shuffled")
-    pipeline["trainer"]["compute"] = "auto"  # which is settled before the first step
+    pipeline["trainer"]["compute"] = "auto"  # which is decided before the first step
     with pytest.raises(textgen.Interrupted):
         textgen.run(pipeline, output=folder / "run", observers=[Never()], cancelled=lambda: True)
     with pytest.warns(

@@ -179,7 +179,7 @@ def test_a_trainer_that_leaves_dropout_to_the_global_generator_is_caught() -> No
     def build(config: Any, context: Any) -> Any:
         offer = isolated_plugins().find("trainer", "sgd")
         assert isinstance(offer, Offer)
-        return Undropped(offer.component.build(offer.component.config(epochs=2), context))
+        return Undropped(offer.component.build(offer.component.config(length="2 epochs"), context))
 
     with pytest.raises(ContractFailure, match="it changed the random state of torch"):
         testing.check_trainer(Component("undropped", NoOptions, build), plugin=LIGHT)

@@ -32,9 +32,12 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"first": SMALL_RNN},
         {"first": {"type": "ngram", "order": 2}, "second": SMALL_RNN},
     ],
-    "trainer mixture": [{"first": {"type": "sgd", "epochs": 2, "batch_size": 16}}],
-    "sgd": [{"epochs": 2, "momentum": 0.9}, {"epochs": 2, "order": "streams", "batch_size": 8}],
-    "adamw": [{"epochs": 2, "learning_rate": 0.02, "evaluate_every": 1}],
+    "trainer mixture": [{"first": {"type": "sgd", "length": "2 epochs", "batch_size": 16}}],
+    "sgd": [
+        {"length": "2 epochs", "momentum": 0.9},
+        {"length": "2 epochs", "order": "streams", "batch_size": 8},
+    ],
+    "adamw": [{"length": "2 epochs", "learning_rate": 0.02, "evaluate_every": 1}],
     "logit-bias": [{"bias": {"e": 2.0, "T": -50.0}}],
     "temperature": [{"temperature": 0.3}, {"temperature": 0.0}],
     "top-k": [{"k": 3}],
@@ -65,7 +68,7 @@ BUILT_IN = [
         OPTIONS.get(offer.component.name, OPTIONS.get(f"{offer.kind} {offer.component.name}", [{}]))
     )
 ]
-SGD = {"type": "sgd", "epochs": 1, "batch_size": 16}
+SGD = {"type": "sgd", "length": "1 epoch", "batch_size": 16}
 COUNTERPARTS: dict[str, Any] = {  # what fits a model, or is fitted by a trainer
     "model ngram": {"trainer": {"type": "count"}},
     "trainer count": {"model": {"type": "ngram"}},

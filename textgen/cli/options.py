@@ -33,7 +33,7 @@ set_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     callback=lambda _ctx, _parameter, given: tuple(map(as_text, given)),
-    help="Override a key of the pipeline, as in trainer.epochs=5. May be given several times.",
+    help="Override a key of the pipeline, as in trainer.batch_size=8. May be given several times.",
 )
 device_option = click.option(
     "--device",

@@ -60,8 +60,8 @@ def command(
     about it go to the run directory runs/NAME, NAME being that of the file.
 
     A finished run is not trained again, an interrupted one resumes where it stopped, and a run directory of another
-    pipeline is left alone unless --overwrite is given. With more epochs or steps, or a longer budget, a finished run
-    is trained on. The text goes to stdout, all else to stderr.
+    pipeline is left alone unless --overwrite is given. With a greater length, a finished run is trained on. The text
+    goes to stdout, all else to stderr.
 
     \b
     Several processes train a run together with torchrun:
@@ -69,14 +69,18 @@ def command(
     """
     check_pipeline(pipeline)
     from textgen.engine import Engine
+    from textgen.errors import Interrupted
     from textgen.processes import Processes
 
     if device is not None:
         overrides = (*overrides, f"device={json.dumps(device)}")
     engine, processes = Engine(context.plugins()), Processes.of_environment()
     if processes is not None and not processes.leads:
-        ctx = click.get_current_context()
-        ctx.exit(_follow(engine, processes, pipeline, overrides, output))
+        with contextlib.suppress(Interrupted), StopSwitch() as switch, processes.joined():
+            processes.wants_stop = switch.is_on
+            run = engine.run(pipeline, overrides, output=output, processes=processes)
+            run.generator.close()
+        return
     if finish:
         engine.finish(output or engine.pipeline(pipeline, overrides).output)
     with contextlib.nullcontext() if processes is None else processes.joined():
@@ -137,20 +141,6 @@ def _print(run: Run, *, quiet: bool) -> None:
         click.echo(f"{run.outcome}: {run.path}{best_step(run.generator.record)}", err=True)
     echo = run.pipeline.generate.echo
     write_texts([str(generation) if echo else generation.text for generation in run.generations])
-
-
-def _follow(engine: Any, processes: Any, pipeline: str, overrides: Any, output: str | None) -> int:
-    """Take part in a run that another process leads; the exit code."""
-    from textgen.processes import RunEnded
-
-    try:
-        with StopSwitch() as switch:
-            processes.wants_stop = switch.is_on
-            with processes.joined():
-                code: int = engine.follow(pipeline, overrides, output=output, processes=processes)
-                return code
-    except RunEnded as end:
-        return int(end.code or 0)
 
 
 def best_step(record: Mapping[str, Any]) -> str:

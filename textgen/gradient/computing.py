@@ -1,4 +1,4 @@
-"""Losses and gradients of a batch, whose rows are shared out among threads of a CPU."""
+"""Losses and gradients of a batch, whose rows are shared out among the threads of a CPU and among processes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ import torch
 from torch import Tensor
 
 from textgen.devices import worker_threads
+from textgen.errors import UsageError
 from textgen.files.opening import UNFORESEEN
 from textgen.gradient.optimization import StateError
+from textgen.processes import Processes
 from textgen.protocols import TrainingContext
 
 logger = logging.getLogger("textgen")
@@ -33,6 +35,23 @@ _GLOBAL: Final = threading.Lock()  # held while torch's global generators are th
 _TRIALS: Final = 5  # steps of each precision, at most, of which the fastest counts
 _TRYING: Final = 1.0  # seconds after which no third step of each is tried
 _GAIN: Final = 0.9  # of a float32 step's time, which one in bfloat16 must stay below to be taken
+_LARGE: Final = 1 << 20  # numbers of a tensor that travels alone
+
+
+@attrs.frozen
+class Gradients:
+    """What a step gives beside the gradients of the parameters.
+
+    loss   of the whole batch
+    state  after its windows, of all rows; None where it is not kept
+    now    the time that the first process was given
+    stops  whether a process asks for the end, so that the gradients are not to be used
+    """
+
+    loss: Tensor
+    state: State | None
+    now: float
+    stops: bool = False
 
 
 @attrs.define(eq=False)
@@ -43,6 +62,10 @@ class Computation:
     of these threads. Torch's own pool, whose threads all wait for the slowest several times in a step, takes no part:
     beside a program that keeps a core busy it is many times slower. On other devices there is one replica, and no thread.
 
+    Among processes each computes its rows of every batch, and a sum over all of them carries gradients, loss, states,
+    the first one's clock and the wish to stop. Rows need not divide by the processes: each loss counts as its share of
+    the batch. A process without any computes the first row for nothing.
+
     precision  "float32", or "bfloat16" for torch.autocast with weights in float32
     """
 
@@ -50,6 +73,8 @@ class Computation:
     device: str
     precision: str = "float32"
     _threads: Sequence[ThreadPoolExecutor] = ()
+    _processes: Processes | None = None
+    _group: Any = None  # of the processes, for tensors on the device
     _parameters: list[list[Any]] = attrs.field(init=False)  # of each replica
 
     @_parameters.default
@@ -62,14 +87,46 @@ class Computation:
 
         A model that replicas cannot stand in for computes alone, in one thread unless the run was given a number.
         """
+        replicas, threads = cls._replicas(model, windows, context)
+        made = cls(replicas, context.device, threads=threads, processes=context.processes)
+        if context.processes is not None:
+            made._meet(context.processes, windows)
+        return made
+
+    @staticmethod
+    def _replicas(
+        model: Any, windows: npt.NDArray[np.int64], context: TrainingContext
+    ) -> tuple[list[Any], Sequence[ThreadPoolExecutor]]:
+        """The replicas, and their threads."""
         if context.device != "cpu":
-            return cls([model], context.device)
+            return [model], ()
         count = min(context.threads or torch.get_num_threads(), len(windows))
         if count > 1 and (reason := _needs_one(model, windows)):
             logger.info("the model computes in %d threads: %s", context.threads or 1, reason)
-            return cls([model], "cpu", "float32", worker_threads(1, context.threads or 1))
+            return [model], worker_threads(1, context.threads or 1)
         replicas = [model, *(replica_of(model) for _ in range(count - 1))]
-        return cls(replicas, "cpu", "float32", worker_threads(count))
+        return replicas, worker_threads(count)
+
+    def _meet(self, processes: Processes, windows: npt.NDArray[np.int64]) -> None:
+        """Begin with the weights of the first process. Raises UsageError for what several cannot train as one would."""
+        import torch.distributed as dist
+
+        model, cause = self.replicas[0], ""
+        if len(windows) < processes.size:
+            cause = f"{processes.size} processes cannot share out {len(windows)} rows; raise trainer.batch_size"
+        elif self.device == "mps":
+            cause = "several processes train on CPUs or on CUDA devices"
+        elif not getattr(model, "distributed", True):
+            cause = "the model says that it cannot be trained in several processes"
+        elif processes.size > 1 and tried(model, windows, self.device)[1]:
+            cause = "the model changes its buffers in each step, as batch normalisation does, and needs all rows at once"
+        if cause:
+            raise UsageError(f"{cause}; start fewer processes")
+        with processes.explained(), torch.no_grad():
+            if self.device != "cpu":
+                self._group = dist.new_group(backend="nccl")
+            for tensor in itertools.chain(model.parameters(), model.buffers()):
+                dist.broadcast(tensor, 0, group=self._group)
 
     def run(self, call: Callable[[], _Result]) -> _Result:
         """What `call()` returns, made where steps are computed: in the first replica's thread, if it has one."""
@@ -94,8 +151,10 @@ class Computation:
     def faster_precision(self, windows: npt.NDArray[np.int64]) -> str:
         """The faster of float32 and bfloat16 for a batch (B, T + 1), by a few steps of each without an update.
 
-        On CUDA, bfloat16 where the GPU has it built in.
+        On CUDA, bfloat16 where the GPU has it built in. Among processes, the first one tries its rows.
         """
+        if self._processes is not None:
+            return self._agreed_precision(windows)
         if self.device.startswith("cuda"):
             with torch.cuda.device(self.device):
                 is_built_in = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -119,25 +178,111 @@ class Computation:
             self.precision = own
         return "bfloat16" if min(times["bfloat16"]) < _GAIN * min(times["float32"]) else "float32"
 
-    def gradients(
-        self, windows: npt.NDArray[np.int64], carried: list[State] | None, seed: tuple[int, int]
-    ) -> tuple[Tensor, list[State]]:
-        """Set the gradients of the mean loss of windows (B, T + 1); return it, and the states after them.
+    def _agreed_precision(self, windows: npt.NDArray[np.int64]) -> str:
+        import torch.distributed as dist
 
-        `carried` is a state for each replica. To be called within `run`. Nothing waits for the device.
+        assert self._processes is not None
+        half = torch.zeros((), device=self.device)
+        if self._processes.leads:
+            own = windows[self._processes.rows(len(windows))]
+            half += attrs.evolve(self, processes=None).faster_precision(own) == "bfloat16"
+        with self._processes.explained():
+            dist.broadcast(half, 0, group=self._group)
+        return "bfloat16" if half else "float32"
+
+    def gradients(
+        self,
+        windows: npt.NDArray[np.int64],
+        carried: State | None,
+        seed: tuple[int, int],
+        *,
+        keeps_state: bool = False,
+        now: float = 0.0,
+        leaves: bool = False,
+    ) -> Gradients:
+        """Set the gradients of the mean loss of windows (B, T + 1), read on from the states `carried` of all rows.
+
+        `leaves` says that this process asks for the end. To be called within `run`. A single process does not wait for
+        the device. Raises ProcessesError.
         """
         for parameter in itertools.chain.from_iterable(self._parameters):
             parameter.grad = None
-        total, first = len(windows), 0
+        total, processes = len(windows), self._processes
+        own = range(total) if processes is None else range(total)[processes.rows(total)]
+        places = np.array_split(own or range(1), min(len(own) or 1, len(self.replicas)))
+        before = 0 if processes is None else processes.rank * len(self.replicas)
         calls = []
-        for i, part in enumerate(np.array_split(windows, min(total, len(self.replicas)))):
-            drawn = take_rows(self.replicas[i], first, total, i, seed)
-            state = None if carried is None else carried[i]
-            calls.append(partial(self._part, i, part, state, drawn, len(part) / total))
-            first += len(part)
+        for i, rows in enumerate(places):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            drawn = take_rows(self.replicas[i], part.start, total, before + i, seed)
+            state = None if carried is None else tuple(each[part] for each in carried)
+            share = len(rows) / total if own else 0.0
+            calls.append(partial(self._part, i, windows[part], state, drawn, share))
         results = self.side_by_side(calls)
         self._add_gradients(len(calls))
-        return torch.stack([loss for loss, _ in results]).sum(), [after for _, after in results]
+        loss = torch.stack([loss for loss, _ in results]).sum()
+        parts = zip(*(after for _, after in results), strict=True) if keeps_state else ()
+        state = tuple(map(torch.cat, parts))
+        if processes is None:
+            return Gradients(loss, state or None, now)
+        whole = tuple(part.new_zeros((total, *part.shape[1:])) for part in state)
+        for to, rows_state in zip(whole, state, strict=True):
+            if own:
+                to[own.start : own.stop] = rows_state
+        return self._sum(loss, whole, now, leaves)
+
+    def _sum(self, loss: Tensor, state: State, now: float, leaves: bool) -> Gradients:
+        """Set the gradients of all processes to their sums, and sum up what else they have.
+
+        Small tensors travel together, since on a CPU a message costs more than what it carries.
+        """
+        import torch.distributed as dist
+
+        assert self._processes is not None
+        parameters = [p for p in self._parameters[0] if p.requires_grad]
+        first, stops = self._processes.leads, leaves or self._processes.is_stopping()
+        facts = [now if first else 0.0, float(stops), *(p.grad is not None for p in parameters)]
+        header = torch.cat([loss[None].float(), loss.new_tensor(facts, dtype=torch.float32)])
+        for parameter in parameters:
+            given = parameter.grad
+            parameter.grad = torch.zeros_like(parameter) if given is None else given.contiguous()
+        sums = [header, *state, *(p.grad for p in parameters if p.grad is not None)]
+        large = [tensor for tensor in sums if tensor.numel() >= _LARGE]
+        small = sorted((tensor for tensor in sums if tensor.numel() < _LARGE), key=_kind)
+        with self._processes.explained():
+            for tensor in large:
+                dist.all_reduce(tensor, group=self._group)
+            for _, same in itertools.groupby(small, _kind):
+                group = list(same)
+                flat = torch.cat([tensor.flatten() for tensor in group])
+                dist.all_reduce(flat, group=self._group)
+                parts = torch.split(flat, [tensor.numel() for tensor in group])
+                for to, part in zip(group, parts, strict=True):
+                    to.copy_(part.view_as(to))
+            now, stopping, *users = header[1:].tolist()
+        for parameter, used in zip(parameters, users, strict=True):
+            parameter.grad = parameter.grad if used else None
+        self._processes.stop_asked = stopping > 0 and not leaves
+        return Gradients(header[0], state or None, now, stopping > 0)
+
+    def summed(self, total: Tensor, count: int) -> tuple[float, int]:
+        """The sums of losses and of their number over all processes."""
+        if self._processes is None:
+            return float(total), count
+        import torch.distributed as dist
+
+        both = torch.stack([total, torch.as_tensor(count).to(total)])
+        with self._processes.explained():
+            dist.all_reduce(both, group=self._group)
+            return float(both[0]), int(both[1])
+
+    def share(self) -> slice:
+        """The batches of an evaluation that are this process's."""
+        return (
+            slice(None)
+            if self._processes is None
+            else slice(self._processes.rank, None, self._processes.size)
+        )
 
     def _part(
         self,
@@ -183,23 +328,6 @@ class Computation:
                 model(tokens, carried)
         except (RuntimeError, *UNFORESEEN) as error:
             raise StateError(error) from error
-
-    def announce(self, horizon: int) -> None:
-        """Nobody has to know of a step."""
-
-    def announce_evaluation(self) -> tuple[int, int | None, int]:
-        """Nobody has to know; which batches are this process's, as a slice: all of them."""
-        return 0, None, 1
-
-    def summed(self, total: Tensor, count: int) -> tuple[Tensor, int]:
-        """The sum of the losses and their number, of all processes."""
-        return total, count
-
-    def gathered(
-        self, carried: list[State] | None, rows: int, *, last: bool = False
-    ) -> list[State] | None:
-        """The carried states: all of them are here."""
-        return carried
 
     def autocast(self) -> Any:
         """The context of the precision."""
@@ -357,3 +485,7 @@ def replica_of(model: Any) -> Any:
 def _mixed(seed: Iterable[int]) -> int:
     """A seed for one step that differs from every other step's, and from the seed of the weights."""
     return int.from_bytes(hashlib.blake2b(repr([*seed, 1]).encode(), digest_size=8).digest()) >> 1
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype)

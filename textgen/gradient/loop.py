@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import attrs
 import torch
 from attrs.validators import ge
-from torch import Tensor
 
 from textgen import devices
 from textgen.data import Dataset
-from textgen.errors import UsageError
-from textgen.events import Evaluated, StepDone, TrainingEvent
+from textgen.errors import ProcessesError, UsageError
+from textgen.events import Decided, Evaluated, StepDone, TrainingEvent
 from textgen.gradient.arrays import like_weights, to_numpy
 from textgen.gradient.batches import Batches, training_batches
 from textgen.gradient.computing import Computation, State
@@ -24,7 +25,7 @@ from textgen.gradient.options import GradientOptions
 from textgen.gradient.plan import Plan
 from textgen.gradient.schedules import Schedule, constant
 from textgen.gradient.validation import validation_loss
-from textgen.pipeline.records import COUNT, is_number, structure
+from textgen.pipeline.records import COUNT, OPTIONAL_COUNT, is_number, structure
 from textgen.protocols import TrainerState, TrainingContext
 
 
@@ -32,14 +33,16 @@ from textgen.protocols import TrainerState, TrainingContext
 class GradientTrainer:
     """textgen.protocols.Trainer for a torch module with `forward(tokens, state=None) -> (logits, state)`.
 
-    options         batches, clipping, precision and the like
+    options         batches, clipping, length and the like
     make_optimizer  makes the optimizer for the Parameters, or several that share them out. Each of its param_groups has
                     "lr", into which the schedule writes the learning rate of each step. Parameters in none of them
                     stay as they are, and a warning names them
     schedule        the factor of their learning rates in each step, see textgen.gradient.constant and the others
 
-    Its state is a position and what the optimizers keep: the order of epoch e is keyed by the seed and e, the dropout
-    of step s by the seed and s, so no generator's state has to be saved.
+    Its state is a position, what was decided, and what the optimizers keep: the order of epoch e is keyed by the seed
+    and e, the dropout of step s by the seed and s, so no generator's state has to be saved.
+
+    Several processes each run this same program, and see the same numbers: the sums of gradients, losses and states.
     """
 
     distributed: ClassVar[bool] = True
@@ -50,11 +53,11 @@ class GradientTrainer:
     _step: int = attrs.field(default=0, init=False)
     _training_loss: Any = attrs.field(default=float("nan"), init=False)
     _evaluated_step: int = attrs.field(default=-1, init=False)
-    _measuring: bool = attrs.field(default=False, init=False)  # the steps of a budget, in this run
-    _carried: list[State] | None = attrs.field(default=None, init=False)
+    _carried: State | None = attrs.field(default=None, init=False)
     _optimization: Optimization | None = attrs.field(default=None, init=False)
-    _loaded: TrainerState | None = attrs.field(default=None, init=False)
     _computation: Computation | None = attrs.field(default=None, init=False)
+    _plan: Plan | None = attrs.field(default=None, init=False)
+    _loaded: TrainerState | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         devices.check_fork()  # before the model is made, which may compute too
@@ -66,6 +69,7 @@ class GradientTrainer:
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """See textgen.protocols.Trainer."""
+        begun = time.perf_counter()
         devices.check_fork(computes=True)
         devices.free_large_block()
         if not hasattr(model, "parameters"):
@@ -73,91 +77,122 @@ class GradientTrainer:
                 "this trainer trains by gradient, and the model has none; choose a trainer made for it"
             )
         batches = training_batches(self.options, data.training_windows(), context.seed)
-        plan = Plan(self.options, context, batches, self.schedule)
+        self._plan = Plan(self.options, batches.per_epoch, self.schedule, context.elapsed)
         self._optimization = Optimization.of(
             model, self.options, self.make_optimizer, self.schedule
         )
-        if (frozen := self._optimization.left_out(model)) and (
-            context.processes is None or context.processes.leads
-        ):
+        leads = context.processes is None or context.processes.leads
+        if leads and (frozen := self._optimization.left_out(model)):
             shown = ", ".join(frozen[:5]) + (
                 f" and {len(frozen) - 5} more" if len(frozen) > 5 else ""
             )
             warnings.warn(
                 f"no optimizer has these parameters, which stay as they are: {shown}", stacklevel=2
             )
-        computation = self._computation = plan.computation(model)
+        first = batches.batch(0, 0)
+        self._computation = computation = Computation.of(model, first, context)
         try:
             self._restore(context, computation)
-            plan.resume(self._measuring)
-            if context.processes is None or context.processes.leads:
-                yield from self._train(computation, plan, data, context)
-            else:
-                self._follow(computation, plan, data, context.seed)
-        except GeneratorExit:  # the engine ends the run
-            self._end(computation)
-            raise
-        else:
-            self._end(computation)
+            if computation.precision == "auto":
+                computation.precision = computation.faster_precision(first)
+                yield Decided(values={"precision": computation.precision})
+            yield from self._train(computation, self._plan, batches, data, context, begun)
         finally:
-            self._computation = None
             computation.close()
 
-    def _end(self, computation: Computation) -> None:
-        """Have the whole state here, for `state()` when the other processes have left."""
-        self._carried = computation.gathered(self._carried, self.options.batch_size, last=True)
-
-    def _follow(self, computation: Any, plan: Plan, data: Dataset, seed: int) -> None:
-        """Make the steps and the evaluations that the first process orders."""
-        evaluate = partial(validation_loss, computation, self.options, data)
-        while (
-            horizon := computation.follow(self._carried, self.options.batch_size, evaluate)
-        ) is not None:
-            self._advance(computation, plan.batches, seed, horizon)
-
     def _train(
-        self, computation: Computation, plan: Plan, data: Dataset, context: TrainingContext
+        self,
+        computation: Computation,
+        plan: Plan,
+        batches: Batches,
+        data: Dataset,
+        context: TrainingContext,
+        begun: float,
     ) -> Iterator[TrainingEvent]:
-        yield from plan.settle()
-        while True:
-            if self._step != self._evaluated_step and plan.is_due(self._step):
-                self._evaluated_step = self._step
-                loss = float(
-                    self._training_loss
-                )  # waits for the device, whose steps are not the evaluation's time
-                with plan.evaluation(self._step):
+        measure = partial(validation_loss, computation, self.options, data)
+        advance = partial(self._advance, computation, plan, batches, context.seed, begun)
+        try:
+            while True:
+                if plan.is_due(self._step, self._evaluated_step):
+                    self._evaluated_step = self._step
+                    plan.evaluated()
                     yield Evaluated(
                         step=self._step,
-                        epoch=(self._step - 1) // plan.batches.per_epoch + 1,
-                        training_loss=loss,
-                        validation_loss=computation.run(
-                            partial(validation_loss, computation, self.options, data)
-                        ),
+                        epoch=(self._step - 1) // batches.per_epoch + 1,
+                        training_loss=float(self._training_loss),
+                        validation_loss=computation.run(measure),
                     )
-                self._measuring = plan.measures(self._step)
-                if self._measuring:
-                    plan.measure(self._step)
-                    yield from plan.settle()
-            if plan.steps and self._step >= plan.steps:
-                return
-            yield self._update(computation, plan, context.seed)
+                if plan.steps is not None and self._step >= plan.steps:
+                    return
+                was_decided = plan.steps is not None
+                if (done := computation.run(advance)) is None:
+                    return
+                yield done
+                if plan.steps is not None and not was_decided:
+                    yield Decided(values={"steps": plan.steps})
+        except (
+            GeneratorExit
+        ):  # the engine ends the run, which the other processes learn in the next step
+            if context.processes is not None:
+                with contextlib.suppress(ProcessesError):
+                    if plan.is_due(self._step, self._evaluated_step):
+                        computation.run(measure)
+                    if plan.steps is None or self._step < plan.steps:
+                        computation.run(partial(advance, leaves=True))
+            raise
+
+    def _advance(
+        self,
+        computation: Computation,
+        plan: Plan,
+        batches: Batches,
+        seed: int,
+        begun: float,
+        *,
+        leaves: bool = False,
+    ) -> StepDone | None:
+        """Update the weights by the next batch. None, and no update, if a process asks for the end."""
+        assert self._optimization is not None
+        step, now = self._step + 1, time.perf_counter() - begun
+        epoch, number = divmod(self._step, batches.per_epoch)
+        windows = batches.batch(epoch, number)
+        keeps = self.options.order == "streams"
+        carried = self._carried if keeps and number else None
+        made = computation.gradients(
+            windows, carried, (seed, step), keeps_state=keeps, now=now, leaves=leaves
+        )
+        if made.stops:
+            return None
+        rate, norm = self._optimization.step(step, plan.horizon())
+        self._step, self._training_loss, self._carried = step, made.loss, made.state
+        plan.step_done(step, made.now)
+        return StepDone(
+            step=step,
+            steps=plan.expected_steps(step),
+            epoch=epoch + 1,
+            loss=made.loss,
+            tokens=windows.shape[0] * (windows.shape[1] - 1),
+            learning_rate=rate,
+            gradient_norm=norm,
+            stable_steps=plan.stable_after(step),
+        )
 
     def state(self) -> TrainerState:
-        """The position, what the optimizers keep, and the carried state; before training, the loaded state."""
+        """The position, what was decided, what the optimizers keep, and the carried state; or what was loaded."""
         if self._loaded is not None:
             return self._loaded
         arrays, kept = ({}, {}) if self._optimization is None else self._optimization.state()
         arrays = {f"optimizer.{name}": array for name, array in arrays.items()}
-        carried = self._carried
-        if self._computation is not None:
-            carried = self._computation.gathered(carried, self.options.batch_size)
-        for i, parts in enumerate(zip(*(carried or ()), strict=True)):
-            arrays[f"carried.{i}"] = to_numpy(torch.cat(parts))
+        arrays |= {f"carried.{i}": to_numpy(part) for i, part in enumerate(self._carried or ())}
+        plan, computation = self._plan, self._computation
         values = {
             "step": self._step,
             "training_loss": float(self._training_loss),
             "evaluated_step": self._evaluated_step,
-            "measuring": self._measuring,
+            "precision": computation.precision if computation else self.options.compute,
+            "length": self.options.length,
+            "steps": plan.steps if plan else None,
+            "stable_steps": plan.stable_steps if plan else 0,
             "optimizer": kept,
         }
         return TrainerState(arrays, values)
@@ -168,14 +203,20 @@ class GradientTrainer:
         self._loaded = state
 
     def _restore(self, context: TrainingContext, computation: Computation) -> None:
+        """Begin, or continue from the loaded state."""
+        self._step, self._training_loss, self._evaluated_step = 0, float("nan"), -1
+        self._carried, computation.precision = None, self.options.compute
         if self._loaded is None:
-            self._step, self._training_loss, self._evaluated_step = 0, float("nan"), -1
-            self._measuring, self._carried = False, None
             return
         assert self._optimization is not None
+        assert self._plan is not None
         arrays, values = self._loaded.arrays, self._loaded.values
         self._step, self._training_loss = values["step"], values["training_loss"]
-        self._evaluated_step, self._measuring = values["evaluated_step"], values["measuring"]
+        self._evaluated_step = values["evaluated_step"]
+        if values["length"] == self.options.length and values["steps"] is not None:
+            self._plan.decide(values["steps"], values["stable_steps"])
+        if self.options.compute == "auto":
+            computation.precision = values["precision"]
         prefix = "optimizer."
         kept = {
             name.removeprefix(prefix): array
@@ -183,74 +224,13 @@ class GradientTrainer:
             if name.startswith(prefix)
         }
         self._optimization.restore(kept, values["optimizer"])
-        carried = [
-            arrays[f"carried.{i}"]
-            for i in range(sum(name.startswith("carried.") for name in arrays))
-        ]
-        rows = self.options.batch_size
-        if context.processes is not None:
-            own_rows = context.processes.rows(rows)
-            carried, rows = [part[own_rows] for part in carried], own_rows.stop - own_rows.start
-        model = computation.replicas[0]
-        own = [
-            like_weights(torch.from_numpy(part.copy()), model).to(context.device)
-            for part in carried
-        ]
-        self._carried = [tuple(own)] if own else None
-        if own:
-            computation.try_carried(tuple(own), rows)
+        count = sum(name.startswith("carried.") for name in arrays)
+        if count:
+            model = computation.replicas[0]
+            parts = [torch.from_numpy(arrays[f"carried.{i}"].copy()) for i in range(count)]
+            self._carried = tuple(like_weights(part, model).to(context.device) for part in parts)
+            computation.try_carried(self._carried, self.options.batch_size)
         self._loaded = None
-
-    def _update(self, computation: Computation, plan: Plan, seed: int) -> StepDone:
-        """One step on the next batch, and what there is to say of it."""
-        horizon = plan.horizon(self._step + 1)
-        computation.announce(horizon)
-        tokens, rate, norm = computation.run(
-            partial(self._advance, computation, plan.batches, seed, horizon)
-        )
-        if plan.steps is None:  # the time of a step is measured: wait for the device
-            float(self._training_loss)
-        plan.step_done(self._step)
-        return StepDone(
-            step=self._step,
-            steps=plan.steps or plan.estimated_steps(self._step),
-            epoch=(self._step - 1) // plan.batches.per_epoch + 1,
-            loss=self._training_loss,
-            tokens=tokens,
-            learning_rate=rate,
-            gradient_norm=norm,
-            stable_steps=plan.stable_steps(self._step),
-        )
-
-    def _advance(
-        self, computation: Computation, batches: Batches, seed: int, horizon: int
-    ) -> tuple[int, float, Tensor | None]:
-        """Update the weights by the next batch; return its tokens, the learning rate and the gradient's norm."""
-        assert self._optimization is not None
-        epoch, number = divmod(self._step, batches.per_epoch)
-        windows = batches.batch(epoch, number)
-        carried = (
-            self._shared_out(len(computation.replicas))
-            if self.options.order == "streams" and number
-            else None
-        )
-        self._step += 1
-        loss, after = computation.gradients(windows, carried, (seed, self._step))
-        rate, norm = self._optimization.step(self._step, horizon)
-        if self.options.order == "streams":
-            self._carried = after
-        self._training_loss = loss
-        return windows.shape[0] * (windows.shape[1] - 1), rate, norm
-
-    def _shared_out(self, workers: int) -> list[State] | None:
-        """The carried state for each worker; after a resume it is one for all of them."""
-        if self._carried is None or len(self._carried) == workers:
-            return self._carried
-        parts = [
-            torch.tensor_split(torch.cat(part), workers)
-            for part in zip(*self._carried, strict=True)
-        ]
-        return [tuple(part) for part in zip(*parts, strict=True)]
 
 
 @attrs.frozen
@@ -260,5 +240,8 @@ class _Position:
     step: int = attrs.field(validator=COUNT)
     training_loss: Any = attrs.field(validator=is_number)
     evaluated_step: int = attrs.field(validator=ge(-1))
-    measuring: bool
+    precision: Literal["auto", "float32", "bfloat16"]
+    length: str
+    steps: int | None = attrs.field(validator=OPTIONAL_COUNT)
+    stable_steps: int = attrs.field(validator=COUNT)
     optimizer: Mapping[str, Any]

@@ -9,45 +9,49 @@ import attrs
 from attrs.validators import ge, gt, optional
 
 from textgen.plugin.component import option
-from textgen.plugin.structure import plain
 
-_TIME: Final = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h)")
+_LENGTH: Final = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h|steps?|epochs?)")
 _SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
 
 
-def _check_time(instance: Any, attribute: Any, value: str) -> None:
-    if not _TIME.fullmatch(value) or not seconds_of(value):
-        raise ValueError('must be a time such as "60s", "5min" or "1.5h"')
+@attrs.frozen
+class Length:
+    """How long a training lasts. One length is greater than another of the same unit only."""
+
+    amount: float
+    unit: Literal["seconds", "steps", "epochs"]
+
+    @classmethod
+    def of(cls, text: str) -> Length:
+        """The length that a text such as "60s", "5 min", "2000 steps" or "10 epochs" says. Raises ValueError."""
+        found = _LENGTH.fullmatch(text)
+        number, unit = found.groups() if found else ("0", "s")
+        if not float(number) or not (unit in _SECONDS or number.isdecimal()):
+            raise ValueError(
+                'must be a time such as "60s", "5 min" or "1.5h", or a number such as "2000 steps" or "10 epochs"'
+            )
+        if unit in _SECONDS:
+            return cls(float(number) * _SECONDS[unit], "seconds")
+        return cls(int(number), "steps" if unit.startswith("step") else "epochs")
+
+    def __gt__(self, other: Length) -> bool:
+        return self.unit == other.unit and self.amount > other.amount
 
 
-def seconds_of(time: str) -> float:
-    """The seconds of a time such as "60s", "5min" or "1.5h"."""
-    number, unit = _TIME.fullmatch(time).groups()  # type: ignore[union-attr]
-    return float(number) * _SECONDS[unit]
+def _check_length(instance: Any, attribute: Any, value: str) -> None:
+    Length.of(value)
 
 
 @attrs.frozen(kw_only=True)
 class GradientOptions:
     """The options of the training loop. A trainer's config class is a subclass, `@attrs.frozen(kw_only=True)`."""
 
-    epochs: int = option(
-        10,
-        help="passes over the training data, without steps or a budget",
-        validator=ge(1),
-        more=True,
-    )
-    steps: int | None = option(
-        None,
-        help="updates in all, in place of epochs and a budget",
-        validator=optional(ge(1)),
-        more=True,
-    )
-    budget: str | None = option(
-        None,
-        help='time for the whole run, such as "60s" or "5min", in place of epochs; the number of steps is measured '
-        "at the start, and again until the learning rate falls",
-        validator=optional(_check_time),
-        more=seconds_of,
+    length: str = option(
+        "10 epochs",
+        help='how long to train: "60s", "5 min" or "1.5h" for the whole run, "2000 steps" (updates), or "10 epochs" '
+        "(passes over the training data)",
+        validator=_check_length,
+        more=Length.of,
     )
     batch_size: int = option(64, help="number of windows, or streams, per step", validator=ge(1))
     order: Literal["shuffled", "streams"] = option(
@@ -63,8 +67,8 @@ class GradientOptions:
     gradient_norm: float = option(1.0, help="global norm for gradient_clipping", validator=gt(0))
     evaluate_every: int | None = option(
         None,
-        help="steps between evaluations; if not set, an epoch or an eighth of all steps, whichever is less; with a "
-        "budget, ten in a run, or fewer if they take long",
+        help="steps between evaluations; if not set, an epoch or an eighth of all steps, whichever is less; for a "
+        "time, ten in a run, or fewer if they take long",
         validator=optional(ge(1)),
     )
     validation_batches: int | None = option(
@@ -75,11 +79,3 @@ class GradientOptions:
         help='"bfloat16" computes in it and keeps float32 weights (torch.autocast); "auto" takes the faster of both, '
         "tried on the first batch",
     )
-    settled: dict[str, int | str] = option(
-        factory=dict,
-        help='what an earlier run decided for "auto" and budget; written by a run, so that it can be repeated',
-    )
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Every option but what was decided for them."""
-        return {key: value for key, value in plain(self).items() if key != "settled"}

@@ -28,7 +28,8 @@ def validation_loss(
         0,
     )
     batches = validation_batches(options, data.validation_windows())
-    for windows, counts in islice(batches, *computation.announce_evaluation()):
+    share = computation.share()
+    for windows, counts in islice(batches, share.start, None, share.step):
         models = computation.replicas[: len(windows)]
         parts = zip(
             models,
@@ -39,8 +40,8 @@ def validation_loss(
         calls = [partial(_total, *part, computation.device, data.window_length) for part in parts]
         total += torch.stack(computation.side_by_side(calls)).sum()
         count += int(counts.sum())
-    total, count = computation.summed(total, count)
-    return float(total) / count if count else None
+    whole, count = computation.summed(total, count)
+    return whole / count if count else None
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ _DOTTED: Final = re.compile(
 )
 
 Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
-"""Keys of a pipeline and their new values: `trainer.epochs=5` in TOML, or a mapping of dotted keys or tables."""
+"""Keys of a pipeline and their new values: `trainer.batch_size=8` in TOML, or a mapping of dotted keys or tables."""
 
 
 @attrs.frozen
@@ -141,7 +141,7 @@ def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str
         value = toml_value(text.strip())
         if not equals or not all(part.strip() for part in key.split(".")):
             given = show(override, kind=not isinstance(override, str))
-            faults.append(Fault("", "expected KEY=VALUE, as in trainer.epochs=5", given))
+            faults.append(Fault("", "expected KEY=VALUE, as in trainer.batch_size=8", given))
         elif isinstance(value, Fault):
             faults.append(attrs.evolve(value, path=key))
         else:

@@ -15,7 +15,6 @@ from typing import Any, Literal, TextIO, TypeAlias
 import attrs
 
 from textgen import devices
-from textgen.contracts.checks import blame
 from textgen.contracts.components import Components
 from textgen.data import Dataset
 from textgen.errors import (
@@ -26,7 +25,7 @@ from textgen.errors import (
     RunError,
     UsageError,
 )
-from textgen.events import RunFinished, RunSkipped, Settled
+from textgen.events import Decided, RunFinished, RunSkipped
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
 from textgen.generation.request import check_decoding
@@ -37,11 +36,11 @@ from textgen.plugin.component import BuildContext
 from textgen.processes import Processes
 from textgen.protocols import Observer, Tokenizer, Trainer, TrainingContext
 from textgen.runs import record as run_record
-from textgen.runs import together
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.corpus import check_sources
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
+from textgen.runs.following import check_trainer
 from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import Observers
@@ -71,12 +70,6 @@ class Execution:
         """Train from the start, resume or skip training, depending on the state of the run directory."""
         if self.pipeline.device != "auto":
             devices.resolve(self.pipeline.device)  # a missing device is an error before any work
-        if (
-            not self.overwrite
-            and (pipeline := run_record.as_decided(self.pipeline, self.directory.latest()))
-            is not self.pipeline
-        ):
-            return attrs.evolve(self, pipeline=pipeline).ensure_trained()
         described = run_record.is_written(self.pipeline, self.directory)
         if described and not self.overwrite and self.directory.is_settled():
             with self._components:
@@ -152,9 +145,7 @@ class Execution:
         context = attrs.evolve(context, tokenizer=text.tokenizer)
         self._check_generation(context, text.tokenizer)
         if self.processes is not None:
-            together.check_trainer(
-                self._components.build(pipeline.trainer, context), pipeline.trainer.name
-            )
+            check_trainer(self._components.build(pipeline.trainer, context), pipeline.trainer.name)
         if not isinstance(decision, run_record.Skip):
             return self._train_on(text, decision, context)
         if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
@@ -181,9 +172,6 @@ class Execution:
         record = run_record.begin(
             self.pipeline, place, text.digest, tokenizer, data, device, decision.record or {}
         )
-        if self.processes is not None:
-            kind = device.partition(":")[0]
-            together.lead(self.processes, self.pipeline, record, tokenizer, data, kind, checkpoint)
         self._train(loop, record)
         return "trained" if checkpoint is None else "resumed"
 
@@ -216,7 +204,7 @@ class Execution:
         cause = "interrupted"
         try:
             loop.run(
-                partial(self._settle, loop.directory, record),
+                partial(self._decided, loop.directory, record),
                 partial(self._plan, loop.directory, record),
             )
             run_record.finish(loop.directory, record, loop.progress, loop.observers.stopped)
@@ -248,18 +236,9 @@ class Execution:
                     RunFinished(step=loop.progress.step, status=status, stopped_by=by)
                 )
 
-    def _settle(self, place: RunDirectory, record: dict[str, Any], event: Settled) -> None:
+    def _decided(self, place: RunDirectory, record: dict[str, Any], event: Decided) -> None:
         """Record what the trainer decided."""
-        try:
-            pipeline = run_record.settle(self.pipeline, event.options)
-        except ValueError as error:
-            raise blame(
-                self.pipeline.trainer.offer, f"settled what its options cannot be: {error}"
-            ) from error
-        run_record.write_pipeline(pipeline, place)
-        record |= run_record.described(
-            pipeline.to_dict(), {**record, "settled": dict(event.options)}
-        )
+        record["decided"] = {**(record.get("decided") or {}), **event.values}
         place.write_run(record)
 
     def _plan(self, place: RunDirectory, record: dict[str, Any], steps: int) -> None:

@@ -139,7 +139,7 @@ class Stopped:
 class RunRecord(Progress):
     """run.json.
 
-    settled      what the trainer decided where options left it the choice
+    decided      what the trainer decided where options left it the choice
     pipeline     the tables of pipeline.toml
     environment  any keys
     cause        why training ended, in a run that is not finished
@@ -159,7 +159,7 @@ class RunRecord(Progress):
     pipeline: Mapping[str, Any]
     files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
     checksum: str = attrs.field(validator=is_sha256)
-    settled: Mapping[str, Any] | None = None
+    decided: Mapping[str, Any] | None = None
     stopped: Stopped | None = None
     cause: str | None = None
 

@@ -12,12 +12,12 @@ import attrs
 import tomli_w
 
 from textgen.data import Dataset
-from textgen.errors import CorruptFileError, Difference, RunError, RunMismatchError
+from textgen.errors import Difference, RunError, RunMismatchError
 from textgen.files.reading import dump_vocabulary, read_bytes
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
-from textgen.plugin.structure import Choice, Reader, flat, merged
+from textgen.plugin.structure import Choice, flat
 from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
@@ -31,7 +31,7 @@ _NO_CHECKPOINT: Final = (
 _UNFINISHED: Final = "with what it had before it resumes; when `textgen run --finish` has ended it, it goes on with more"
 _NO_STATE: Final = (
     "more steps would have made every one of its steps another, since the learning rate depends on their number from "
-    "the first one on; it has to be trained anew"
+    'the first one on (schedule = "decay" of adamw does not); it has to be trained anew'
 )
 
 
@@ -142,26 +142,13 @@ def has_text_of(record: Mapping[str, Any], pipeline: Pipeline) -> bool:
 def extension_start(
     directory: RunDirectory, record: Mapping[str, Any], pipeline: Pipeline
 ) -> Checkpoint:
-    """The checkpoint from which a finished run goes on. Raises RunMismatchError if there is none.
-
-    A config class may define `refuse_more() -> str` to say why its options leave none, and what to change.
-    """
-    reasons = [
-        part.options.refuse_more()
-        for part in pipeline.trainer.flattened()
-        if hasattr(part.options, "refuse_more")
-    ]
-    reason = next(filter(None, reasons), "")
-    if not reason and not record.get("stable_steps"):
-        reason = _NO_STATE
-    elif (
-        not reason
-        and (found := directory.checkpoints.to_resume(record["stable_steps"])) is not None
-    ):
-        return found
-    raise RunMismatchError(
-        directory.path, _changes(record, fingerprint(pipeline)), reason or _NO_CHECKPOINT
-    )
+    """The checkpoint from which a finished run goes on. Raises RunMismatchError if there is none."""
+    reason = _NO_STATE
+    if stable := record.get("stable_steps"):
+        if (found := directory.checkpoints.to_resume(stable)) is not None:
+            return found
+        reason = _NO_CHECKPOINT
+    raise RunMismatchError(directory.path, _changes(record, fingerprint(pipeline)), reason)
 
 
 def _is_extended(
@@ -283,7 +270,7 @@ def begin(
         "files": {
             "tokenizer.json": directory.write_artifact("tokenizer.json", dump_vocabulary(tokenizer))
         },
-        **({"settled": earlier["settled"]} if "settled" in earlier else {}),
+        **({"decided": earlier["decided"]} if "decided" in earlier else {}),
     }
     record = described(pipeline.to_dict(), record)
     directory.write_run(record)
@@ -302,34 +289,6 @@ def _environment(device: str) -> dict[str, str]:
         "device": device,
         **installed,
     }
-
-
-def as_decided(pipeline: Pipeline, directory: RunDirectory) -> Pipeline:
-    """The pipeline with what its trainer decided in an earlier part of this run; itself if that was nothing."""
-    record = directory.read_run() if directory.exists() else {}
-    options = record.get("settled")
-    if not options:
-        return pipeline
-    changes = _changes(record, fingerprint(pipeline))
-    if changes and not _is_extended(pipeline, record, changes):
-        return pipeline
-    try:
-        made = settle(pipeline, options)
-    except ValueError as error:
-        raise CorruptFileError(directory.path / "run.json", str(error)) from error
-    return pipeline if made.trainer == pipeline.trainer else made
-
-
-def settle(pipeline: Pipeline, options: Mapping[str, Any]) -> Pipeline:
-    """The pipeline with options that its trainer decided, as an event or a run record has them.
-
-    Raises ValueError for what its options cannot be.
-    """
-    reader = Reader(pipeline.folder, pipeline.plugins)
-    made = reader.choice("trainer", merged(pipeline.trainer.table(), options), "settled")
-    if reader.faults:
-        raise ValueError("; ".join(map(str, reader.faults)))
-    return attrs.evolve(pipeline, trainer=attrs.evolve(made, name=pipeline.trainer.name))
 
 
 def finish(

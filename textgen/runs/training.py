@@ -16,7 +16,7 @@ from textgen.contracts.checks import FAILURES, blame, explain_training
 from textgen.contracts.components import suspect
 from textgen.data import Dataset
 from textgen.errors import Interrupted, ProcessesError, RunError, TextgenError, TrainingError
-from textgen.events import Checkpointed, Evaluated, Evaluation, RunStarted, Settled, StepDone
+from textgen.events import Checkpointed, Decided, Evaluated, Evaluation, RunStarted, StepDone
 from textgen.generation.scoring import perplexity
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Trainer, TrainerState, TrainingContext
@@ -60,10 +60,10 @@ class TrainingLoop:
     _written: set[int] = attrs.field(factory=set)
     _writing_seconds: float = 0.0
 
-    def run(self, settle: Callable[[Settled], None], plan: Callable[[int], None]) -> None:
+    def run(self, decided: Callable[[Decided], None], plan: Callable[[int], None]) -> None:
         """Train to the end and write a checkpoint.
 
-        `settle` records what the trainer decides, and `plan` how many steps there are to be, once that is known.
+        `decided` records what the trainer decides, and `plan` how many steps there are to be, once that is known.
 
         Raises Interrupted, TrainingError, or what the components raise.
         """
@@ -87,8 +87,11 @@ class TrainingLoop:
             )
         )
         if self.observers.stopped is None:
+            if self.context.processes is not None:  # which begin where this one does
+                kind = self.context.device.partition(":")[0]
+                self.context.processes.tell({"device": kind, "step": self.progress.step})
             with contextlib.closing(self._events()) as events:
-                self._iterate(events, settle, plan)
+                self._iterate(events, decided, plan)
         self._checkpoint()
 
     def _parameters(self) -> int | None:
@@ -128,7 +131,7 @@ class TrainingLoop:
             self._explain(error)
 
     def _iterate(
-        self, events: Iterable[Any], settle: Callable[[Settled], None], plan: Callable[[int], None]
+        self, events: Iterable[Any], decided: Callable[[Decided], None], plan: Callable[[int], None]
     ) -> None:
         begun = earlier = time.perf_counter()
         training_seconds, tokens, planned = 0.0, 0, False
@@ -148,8 +151,8 @@ class TrainingLoop:
                 training_seconds += now - earlier
                 tokens += event.tokens
                 self._stepped(event)
-            elif isinstance(event, Settled):
-                settle(event)
+            elif isinstance(event, Decided):
+                decided(event)
                 planned = False
                 self.observers.tell(event)
             elif isinstance(event, Evaluated):
@@ -162,12 +165,10 @@ class TrainingLoop:
                 what = type(event).__name__
                 raise blame(
                     self.blame[0],
-                    f"yielded {what} from train, and must yield StepDone, Evaluated and Settled",
+                    f"yielded {what} from train, and must yield StepDone, Evaluated and Decided",
                 )
             if self.observers.stopped is None and self.cancelled():
-                self._checkpoint()
-                step = self.progress.step
-                raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
+                self._interrupt()
             # Early after an evaluation, whose state may be the best and so have to be written as well.
             if time.perf_counter() >= due - (wait / 2 if isinstance(event, Evaluated) else 0.0):
                 wait, planned = self._wait_after_checkpoint(), False
@@ -175,6 +176,14 @@ class TrainingLoop:
             if self.observers.stopped is not None:
                 return
             earlier = time.perf_counter()
+        if self.context.processes is not None and self.context.processes.stop_asked:
+            self._interrupt()
+
+    def _interrupt(self) -> NoReturn:
+        """Stop after a checkpoint."""
+        self._checkpoint()
+        step = self.progress.step
+        raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
 
     def _stepped(self, event: StepDone) -> None:
         self._check_steps(event)

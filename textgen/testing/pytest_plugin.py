@@ -44,7 +44,7 @@ def tiny_pipeline(tiny_corpus: Path) -> dict[str, Any]:
         "tokenizer": {"type": "char"},
         "data": {"window_length": 16},
         "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "epochs": 1, "batch_size": 16},
+        "trainer": {"type": "sgd", "length": "1 epoch", "batch_size": 16},
         "sampler": [],
         "observer": [],
         "generate": {"max_new_tokens": 10},

@@ -15,7 +15,7 @@ import numpy as np
 from textgen.contracts.checks import FAILURES
 from textgen.data import Dataset
 from textgen.errors import TextgenError
-from textgen.events import Evaluated, Settled, StepDone
+from textgen.events import Decided, Evaluated, StepDone
 from textgen.files.reading import dump_tensors
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
@@ -110,7 +110,7 @@ class _Suite:
 
     def events(self) -> None:
         for event in self.training.events:
-            if not isinstance(event, StepDone | Evaluated | Settled):
+            if not isinstance(event, StepDone | Evaluated | Decided):
                 raise Violation(f"it yielded {type(event).__name__}")
         if not any(isinstance(event, StepDone) for event in self.training.events):
             raise Violation("it yielded no StepDone")
@@ -168,7 +168,7 @@ class _Suite:
         """The weights before the first evaluation, with other held-out data and with none."""
         with_data, without = self.training, self.without
         for place, (ours, theirs) in enumerate(zip(with_data.events, without.events, strict=False)):
-            if isinstance(ours, Settled):
+            if isinstance(ours, Decided):
                 continue
             if not isinstance(ours, StepDone) or not isinstance(theirs, StepDone):
                 return

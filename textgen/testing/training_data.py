@@ -21,7 +21,7 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 _HELD_OUT: Final = 200
 _WINDOW: Final = 16
 TRAINING: Final = TrainingContext(seed=0, device="cpu")
-BY_GRADIENT: Final[Mapping[str, Any]] = {"type": "sgd", "epochs": 1, "batch_size": 16}
+BY_GRADIENT: Final[Mapping[str, Any]] = {"type": "sgd", "length": "1 epoch", "batch_size": 16}
 
 
 @attrs.frozen(eq=False)

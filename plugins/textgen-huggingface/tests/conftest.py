@@ -62,7 +62,12 @@ def make_pipeline(corpus: Path) -> Callable[..., dict[str, Any]]:
             "tokenizer": {"type": "huggingface-bpe", "vocab_size": 300},
             "data": {"window_length": 16},
             "model": {"type": "huggingface", **{k: v for k, v in table.items() if v is not None}},
-            "trainer": {"type": "adamw", "epochs": 2, "batch_size": 16, "learning_rate": 1e-2},
+            "trainer": {
+                "type": "adamw",
+                "length": "2 epochs",
+                "batch_size": 16,
+                "learning_rate": 1e-2,
+            },
             "sampler": [{"type": "greedy"}],
             "observer": [{"type": "metrics"}, {"type": "huggingface-files"}],
             "generate": {"max_new_tokens": 4},

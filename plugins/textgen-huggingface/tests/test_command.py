@@ -46,7 +46,7 @@ def test_export_refuses_a_folder_in_use_and_another_model(
         "corpus": {"type": "file", "path": str(corpus)},
         "tokenizer": {"type": "char"},
         "model": {"type": "rnn", "hidden_size": 4},
-        "trainer": {"type": "sgd", "epochs": 1},
+        "trainer": {"type": "sgd", "length": "1 epoch"},
         "observer": [],
         "generate": {"max_new_tokens": 0},
     }
@@ -60,7 +60,7 @@ def test_export_refuses_a_folder_in_use_and_another_model(
 
 def test_a_character_tokenizer_works_too(make_pipeline: Any, tmp_path: Path) -> None:
     pipeline = make_pipeline() | {"tokenizer": {"type": "char", "letters_only": True}}
-    pipeline["trainer"]["epochs"] = 1
+    pipeline["trainer"]["length"] = "1 epoch"
     run = textgen.run(pipeline, output=tmp_path / "run")
     assert len(run.generator.generate("The time", max_new_tokens=5).text) == 5
     assert not (run.path / "tokenizer_config.json").exists()

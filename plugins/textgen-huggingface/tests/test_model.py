@@ -205,7 +205,7 @@ def test_threads_get_what_each_would_get_alone(run: Any) -> None:
 def test_streams_read_on_from_window_to_window(make_pipeline: Any, tmp_path: Path) -> None:
     pipeline = make_pipeline()
     pipeline["data"]["window_length"] = 8
-    pipeline["trainer"] |= {"order": "streams", "epochs": 1}
+    pipeline["trainer"] |= {"order": "streams", "length": "1 epoch"}
     assert textgen.run(pipeline, output=tmp_path / "run").outcome == "trained"
 
 
@@ -213,7 +213,7 @@ def test_dropout_is_repeatable_survives_an_interruption_and_draws_from_no_global
     make_pipeline: Any, tmp_path: Path
 ) -> None:
     pipeline = make_pipeline(dropout=0.2)
-    pipeline["trainer"]["epochs"] = 1
+    pipeline["trainer"]["length"] = "1 epoch"
     before = torch.get_rng_state()
     whole = textgen.run(pipeline, output=tmp_path / "whole")
     steps = []
@@ -228,7 +228,7 @@ def test_dropout_is_repeatable_survives_an_interruption_and_draws_from_no_global
     assert weights(resumed.path) == weights(whole.path)
     assert torch.equal(torch.get_rng_state(), before)
     dry = make_pipeline()
-    dry["trainer"]["epochs"] = 1
+    dry["trainer"]["length"] = "1 epoch"
     assert weights(textgen.run(dry, output=tmp_path / "dry").path) != weights(whole.path)
 
 

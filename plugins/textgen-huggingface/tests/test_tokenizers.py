@@ -278,7 +278,7 @@ def test_a_run_on_documents_with_a_saved_tokenizer_ends_its_texts(
         "tokenizer": {"type": "huggingface-tokenizer", "path": str(tmp_path)},
         "data": {"window_length": 16},
         "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "epochs": 1},
+        "trainer": {"type": "sgd", "length": "1 epoch"},
         "observer": [],
     }
     generator = load(run(tables).path)

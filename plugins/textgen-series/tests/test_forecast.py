@@ -152,7 +152,7 @@ def test_a_run_of_another_tokenizer_is_refused(textgen, tmp_path):
         corpus = {type = "file", path = "text.txt"}
         tokenizer = {type = "char"}
         model = {type = "rnn", hidden_size = 2}
-        trainer = {type = "sgd", epochs = 1}
+        trainer = {type = "sgd", length = "1 epoch"}
         data = {window_length = 4}
         """,
         encoding="utf-8",
@@ -171,7 +171,7 @@ def test_a_csv_column_trains_generates_and_forecasts(textgen, tmp_path):
         corpus = {type = "series", path = "tide.csv", column = "level"}
         tokenizer = {type = "bins", bins = 16, spacing = "quantile"}
         model = {type = "rnn", cell = "gru", hidden_size = 16, embedding_size = 4}
-        trainer = {type = "adamw", epochs = 1, batch_size = 16, learning_rate = 0.01}
+        trainer = {type = "adamw", length = "1 epoch", batch_size = 16, learning_rate = 0.01}
         data = {window_length = 8, window_stride = 1, validation_fraction = 0.3}
         generate = {prompt = "1.0\\n0.9\\n", max_new_tokens = 3}
         """,

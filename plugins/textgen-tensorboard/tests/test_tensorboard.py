@@ -28,7 +28,7 @@ def pipeline(tmp_path):
             "tokenizer": {"type": "char"},
             "data": {"window_length": 8},
             "model": {"type": "rnn", "hidden_size": 4},
-            "trainer": {"type": "sgd", "epochs": 2, "batch_size": 12, "evaluate_every": 4},
+            "trainer": {"type": "sgd", "length": "2 epochs", "batch_size": 12, "evaluate_every": 4},
             "observer": [{"type": "metrics"}, {"type": "tensorboard", **observer}],
             "checkpoint": {"seconds": 0},
             "generate": {"max_new_tokens": 0},
@@ -123,7 +123,7 @@ def test_a_resumed_run_shows_one_unbroken_curve(pipeline, tmp_path):
 def test_a_run_that_replaces_another_starts_an_empty_curve(pipeline, tmp_path):
     source = pipeline()
     textgen.run(source, output=tmp_path / "run")
-    source["trainer"]["epochs"] = 1
+    source["trainer"]["length"] = "1 epoch"
     textgen.run(source, output=tmp_path / "run", overwrite=True)
     scalars = read(tmp_path / "run" / "tensorboard")
     assert [step for step, _ in scalars["loss/training"]] == list(range(1, STEPS // 2 + 1))

@@ -180,7 +180,7 @@ def _settings(summary: RunSummary) -> dict[str, Any]:
         chain = tables.pop(kind, None)
         for place, table in enumerate(chain if isinstance(chain, list) else ()):
             tables[f"{kind}.{place}"] = table
-    settings = {key: value for key, value in flat(tables).items() if not _is_decided(key)}
+    settings = flat(tables)
     made_of, machine = (summary.record.get(key) for key in ("fingerprint", "environment"))
     corpus = made_of.get("corpus") if isinstance(made_of, Mapping) else None
     if isinstance(corpus, Mapping):
@@ -190,12 +190,6 @@ def _settings(summary: RunSummary) -> dict[str, Any]:
     if isinstance(machine, Mapping):
         settings |= {f"trained with {key}": machine[key] for key in _MACHINE if key in machine}
     return settings
-
-
-def _is_decided(key: str) -> bool:
-    """Whether a trainer by gradient, nested in another or not, wrote it into the pipeline of its run."""
-    kind, *inner = key.split(".")
-    return kind == "trainer" and "settled" in inner
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:

@@ -49,7 +49,7 @@ def runs(folder: Path, order: str, pruning: bool, yes: bool, as_json: bool) -> N
     FOLDER is runs/ if not given; its runs may be in folders of their own, as those of a sweep are. The loss is the
     lowest one of the held-out text, in nats per token. A run that is stopped resumes with `textgen run`.
 
-    A finished run keeps checkpoints to be trained on from, with more steps or epochs. --prune removes them, and only
+    A finished run keeps checkpoints to be trained on from, to a greater length. --prune removes them, and only
     them: what is left generates, and is evaluated, as before. It leaves runs alone that are not finished.
     """
     if not folder.is_dir():
@@ -132,9 +132,7 @@ def _is_wanted(chosen: list[RunSummary], folder: Path) -> bool:
         f"The checkpoints of {runs} take {total}. Without them these generate as before, but cannot be",
         err=True,
     )
-    click.echo(
-        "trained on with more steps or epochs: that would start from the beginning.", err=True
-    )
+    click.echo("trained on to a greater length: that would start from the beginning.", err=True)
     try:
         return click.confirm("Remove them?", err=True)
     except click.Abort:  # no answer is to be had

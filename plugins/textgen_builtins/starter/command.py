@@ -124,7 +124,7 @@ def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
         name: f"{value:_g}" if isinstance(value, float) else f"{value:_}"
         for name, value in chosen.items()
     }
-    values |= {"corpus": facts.corpus, "budget": f"{seconds:.10g}s", "expected": expected}
+    values |= {"corpus": facts.corpus, "length": f"{seconds:.10g}s", "expected": expected}
     values["generate"] = _generate(facts.longest)
     return re.sub(r"\{(\w+)\}", lambda key: values.get(key[1], key[0]), made)
 

@@ -59,12 +59,3 @@ class AdamWConfig(GradientOptions):
         help="final learning rate, as a share of learning_rate; 1 keeps it constant",
         validator=_share,
     )
-
-    def refuse_more(self) -> str:
-        """Why a finished run cannot be trained on, or ""."""
-        if self.schedule != "cosine" or self.final_rate == 1:
-            return ""
-        return (
-            'schedule = "cosine" fits the learning rate of every step to their number, so no state leads to more of '
-            'them; with schedule = "decay", which has to be trained anew, a run can go on'
-        )

@@ -12,7 +12,7 @@ import numpy as np
 
 from textgen import UsageError
 from textgen.data import Dataset
-from textgen.events import Evaluated, Settled, TrainingEvent
+from textgen.events import Evaluated, TrainingEvent
 from textgen.pipeline.records import structure
 from textgen.protocols import Model, Trainer, TrainerState, TrainingContext
 from textgen_builtins.models.gate import fit, gate_size
@@ -39,7 +39,7 @@ class MixtureTrainer:
     validation loss becomes that of the mixture on the held-out text of the data, read as one stream. The training loss
     stays the first's.
 
-    Where several processes train together, they share out the training of the first; the leader does all else.
+    Where several processes train together, they share out the training of the first; each does all else for itself.
 
     The state is that of the first's trainer, and whether the second is trained; its counterpart for the gate is made
     again, which gives the same.
@@ -69,9 +69,6 @@ class MixtureTrainer:
         cut = len(data.training) - size
         before, gate_text = data.training[:cut], data.training[cut:]
         part = attrs.evolve(data, training=before, validation=gate_text[-_SHORT:])
-        if context.processes is not None and not context.processes.leads:
-            yield from self._train_first(model, part, context)
-            return
         apart = size * _NEGLIGIBLE > len(data.training)
         for_gate = model.make_second() if apart else model.second
         if apart or not self._second_trained:
@@ -95,7 +92,7 @@ class MixtureTrainer:
                         )
                     yield attrs.evolve(event, validation_loss=held_out.loss())
                 else:
-                    yield _placed(event)
+                    yield event
 
     def state(self) -> TrainerState:
         """The state of the first's trainer, under `first.` and `first`."""
@@ -157,8 +154,3 @@ class _HeldOut:
                 log_softmax(logits)[np.arange(len(logits)), targets[rows]].sum(dtype=np.float64)
             )
         return total / len(targets)
-
-
-def _placed(event: Any) -> Any:
-    """An event of the first's trainer; options that it settled at their place in the pipeline."""
-    return Settled(options={"first": event.options}) if isinstance(event, Settled) else event

@@ -1,0 +1,108 @@
+"""How many steps a training makes and when it evaluates, by a clock that only steps and evaluations move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import pytest
+
+from textgen import Engine, PipelineError
+from textgen.gradient import GradientOptions, Schedule, constant, cosine, warmup_stable_decay
+from textgen.gradient.plan import Plan
+
+
+@attrs.define
+class Training:
+    """What came of a plan."""
+
+    plan: Plan
+    seconds: float = 0.0
+    evaluations: list[int] = attrs.field(factory=list)
+    decided_at: int = 0
+
+
+def train(
+    length: str,
+    schedule: Schedule,
+    pace: Callable[[int], float] = lambda step: 0.1,
+    evaluation: float = 0.5,
+    elapsed: float = 0.0,
+) -> Training:
+    """A training whose steps take `pace(step)` seconds."""
+    plan = Plan(GradientOptions(length=length), 50, schedule, elapsed)
+    made, step, evaluated = Training(plan), 0, -1
+    while True:
+        if plan.is_due(step, evaluated):
+            evaluated = step
+            plan.evaluated()
+            made.evaluations.append(step)
+            made.seconds += evaluation
+        if plan.steps is not None and step >= plan.steps:
+            return made
+        step, begun = step + 1, made.seconds
+        made.seconds += pace(step)
+        plan.step_done(step, begun)
+        if plan.steps is not None:
+            made.decided_at = made.decided_at or step
+
+
+def test_a_time_is_decided_once_when_the_decay_begins() -> None:
+    made = train("100s", warmup_stable_decay(warmup=20, decay=0.5))
+    assert made.plan.steps is not None
+    assert made.decided_at == made.plan.stable_steps
+    assert made.plan.stable_steps == pytest.approx(made.plan.steps / 2, abs=4)
+    assert 90 < made.seconds < 100
+    assert len(made.evaluations) == 10
+    assert made.evaluations[-1] == made.plan.steps
+
+
+@pytest.mark.parametrize("factor", [0.2, 5.0])
+def test_the_pace_is_that_of_all_steps_so_far(factor: float) -> None:
+    """A machine that was busy at the beginning, or idle, still ends in time."""
+    schedule = warmup_stable_decay(decay=0.3)
+    made = train("100s", schedule, lambda step: 0.1 * (factor if step < 30 else 1.0))
+    assert 85 < made.seconds < 103
+
+
+@pytest.mark.parametrize("schedule", [constant, warmup_stable_decay(decay=0.0)])
+def test_a_rate_that_never_falls_ends_when_the_time_is_over(schedule: Schedule) -> None:
+    made = train("100s", schedule, lambda step: 0.1 if step < 500 else 0.2)
+    assert made.plan.steps == made.plan.stable_steps == made.decided_at
+    assert 90 < made.seconds < 100
+
+
+def test_a_rate_that_falls_from_the_first_step_is_decided_as_soon_as_the_pace_is_known() -> None:
+    made = train("100s", cosine())
+    assert 30 <= made.decided_at < 40
+    assert 90 < made.seconds < 100
+
+
+def test_slow_evaluations_are_fewer_and_the_time_of_the_whole_run_counts() -> None:
+    made = train("100s", warmup_stable_decay(), evaluation=6.0, elapsed=20.0)
+    assert 1 < len(made.evaluations) <= 4
+    assert 65 < made.seconds < 80
+
+
+def test_a_run_whose_time_is_over_ends_after_a_step() -> None:
+    made = train("10s", warmup_stable_decay(), elapsed=11.0)
+    assert (made.plan.steps, made.evaluations) == (1, [1])
+
+
+@pytest.mark.parametrize(
+    ("length", "steps", "evaluations"),
+    [("2 epochs", 100, 8), ("1 epoch", 50, 8), ("120 steps", 120, 8), ("30 epochs", 1500, 30)],
+)
+def test_steps_and_epochs_are_evaluated_each_epoch_or_eighth(
+    length: str, steps: int, evaluations: int
+) -> None:
+    made = train(length, warmup_stable_decay(decay=0.5))
+    assert (made.plan.steps, len(made.evaluations)) == (steps, evaluations)
+    assert made.plan.stable_steps == steps // 2 + 1
+
+
+@pytest.mark.parametrize("wrong", ["60", "0s", "ten minutes", "5 days", "1.5 steps", "0 epochs"])
+def test_a_length_that_is_none_is_refused(wrong: str) -> None:
+    tables = {"corpus": {"type": "story"}, "model": {"type": "rnn"}, "tokenizer": {"type": "char"}}
+    with pytest.raises(PipelineError, match="a time such as"):
+        Engine().pipeline({**tables, "trainer": {"type": "sgd", "length": wrong}})
