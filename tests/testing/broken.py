@@ -730,7 +730,7 @@ SAMPLERS = [
            "sampler-state-form", accept=accept_in_place),
     broken("sampler-state", "other logits alone than in a batch", StateSampler, accept=accept_all),
     broken("sampler-state", "other logits", StateSampler,
-           start=lambda self, prompt: {"seen": np.array([next(NUMBERS)] * 2)}),
+           start=lambda self, prompt: {"seen": np.array([next(NUMBERS) % 30] * 2)}),
     broken("sampler-random", "read history.random()", StateSampler, "sampler-shape", random=False),
     broken("sampler-random", "once row 0 has other numbers", StateSampler,
            __call__=lambda self, logits, history: logits * (1 + float(history.random()[0, 0]))),

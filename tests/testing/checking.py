@@ -42,11 +42,11 @@ def changed_module(**changes: Any) -> Component:
 
 
 def outcomes_of(
-    kind: str, component: Component, *, only: str = "", **arguments: Any
+    kind: str, component: Component, *, only: str = "", time_limit: float = 60.0, **arguments: Any
 ) -> list[Outcome]:
     """The outcomes of a component's checks, or of those of the statement `only` alone."""
     suite = import_module(f"textgen.testing.{HOOK_OF[kind]}")
-    with subject(kind, component, None, LIGHT, None) as made:
+    with subject(kind, component, None, LIGHT, None, time_limit=time_limit) as made:
         checks = getattr(suite, f"{kind}_checks")(made, **arguments)
         return list(run_checks([c for c in checks if only in ("", c.statement.anchor)], made))
 
