@@ -124,7 +124,7 @@ def test_samplers_with_state_and_with_chance(
     assert isinstance(offer, Offer)
     (option,) = offer.component.arguments()
     with Engine(plugins).load(finished_run) as mine:
-        options = {"sampling": {option: 0.6}, "max_new_tokens": 60}
+        options: dict[str, Any] = {option: 0.6, "max_new_tokens": 60}
         texts = list(mine.generate_many(["the ", "clock", ""], **options))
         assert [t.text for t in texts] != [
             t.text for t in generator.generate_many(["the ", "clock", ""], max_new_tokens=60)
