@@ -288,11 +288,11 @@ class History(Protocol):
 
     @property
     def prompt_lengths(self) -> npt.NDArray[np.int64]:
-        """(B,) tokens in the prompt. For samplers with `history` "lengths" or more."""
+        """(B,) tokens in the prompt."""
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """(B,) tokens generated: the step. For samplers with `history` "lengths" or more."""
+        """(B,) tokens generated: the step."""
 
     @property
     def counts(self) -> npt.NDArray[np.int32]:
@@ -319,7 +319,7 @@ class History(Protocol):
 class Sampler(Protocol):
     """A link of the sampler chain. Its attributes are optional:
 
-    history         "none", "lengths", "counts" or "tokens": what it reads of the History; "tokens" if not set
+    history         "none", "counts" or "tokens": what it reads of the History beside lengths; "tokens" if not set
     random          True if it reads `history.random`
     ends            True if it may forbid every token of a row, which ends the text, with the finish reason "end". For
                     any other sampler that is an error

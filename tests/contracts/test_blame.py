@@ -155,9 +155,8 @@ def test_a_sampler_is_blamed(
 @pytest.mark.parametrize(
     ("announced", "read", "needed"),
     [
-        ("none", lambda history: history.lengths[:, None], "lengths"),
         ("none", lambda history: history.prompt_counts, "counts"),
-        ("lengths", lambda history: history.counts, "counts"),
+        ("none", lambda history: history.counts, "counts"),
         ("counts", lambda history: history.tokens(0)[:0].sum(), "tokens"),
     ],
 )

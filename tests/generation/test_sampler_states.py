@@ -232,7 +232,7 @@ class Counter:
 
     most: int
     ends: bool = True
-    history = "lengths"
+    history = "none"
 
     def __call__(self, logits: Array, history: History) -> Array:
         over = history.lengths >= self.most

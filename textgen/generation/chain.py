@@ -27,7 +27,7 @@ from textgen.plugin.structure import Choice
 from textgen.protocols import Array, History, Ids, Model, Sampler, Tensors
 
 _Form: TypeAlias = "dict[str, tuple[np.dtype[Any], tuple[int, ...]]]"
-LEVELS: Final = ("none", "lengths", "counts", "tokens")
+LEVELS: Final = ("none", "counts", "tokens")
 END: Final = -1
 """In place of a token: a sampler has ended the text."""
 _NEVER: Final = -np.inf

@@ -16,8 +16,6 @@ from textgen.protocols import Array, Ids, Tensors
 
 _GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
 LEVEL_OF: Final = {
-    "prompt_lengths": "lengths",
-    "lengths": "lengths",
     "prompt_counts": "counts",
     "counts": "counts",
     "tokens": "tokens",

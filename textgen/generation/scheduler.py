@@ -27,13 +27,12 @@ class Prefill:
 
     def __init__(self, model: Model, offer: Offer, rows: list[Row]) -> None:
         self._offer = offer
-        members: dict[bytes | int, list[Row]] = {}
+        prompts: dict[bytes | int, tuple[Ids, list[Row]]] = {}
         for row in rows:
-            members.setdefault(
-                row.to_feed().tobytes() if row.start is None else id(row), []
-            ).append(row)
-        self._members = sorted(members.values(), key=lambda rows: len(rows[0].to_feed()))
-        self._prompts: list[Ids] = [rows[0].to_feed() for rows in self._members]
+            ids = row.to_feed()
+            key = ids.tobytes() if row.start is None and len(rows) > 1 else id(row)
+            prompts.setdefault(key, (ids, []))[1].append(row)
+        self._prompts = sorted(prompts.values(), key=lambda each: len(each[0]))
         self._decoder = DecoderRows.begin(model, offer, len(self._prompts))
         if rows[0].start is not None:
             rows[0].start.resume(self._decoder)
@@ -42,55 +41,48 @@ class Prefill:
     @property
     def rows(self) -> list[Row]:
         """Those whose prompts are not fed yet."""
-        return [row for rows in self._members for row in rows]
+        return [row for _, rows in self._prompts for row in rows]
 
     def advance(self) -> tuple[Batch, Array] | None:
         """Feed a chunk. The rows whose prompts are fed now, if any, with the logits (B, V) of what follows."""
         found = [(row, row.out_of_time()) for row in self.rows]
-        self.end(
-            [(row, reason) for row, reason in found if reason is not None or row.error is not None]
-        )
-        if not self._members:
+        self.end([(row, reason) for row, reason in found if reason or row.error is not None])
+        if not self._prompts:
             return None
-        width = min(len(self._prompts[0]) - self._fed, PREFILL)
-        chunks = [ids[None, self._fed : self._fed + width] for ids in self._prompts]
-        logits = self._decoder.extend(np.concatenate(chunks) if len(chunks) > 1 else chunks[0])
-        chain = self._members[0][0].settings.chain
-        checks.check_logits(logits, (len(self._prompts), chain.vocab_size), self._offer)
+        width = min(len(self._prompts[0][0]) - self._fed, PREFILL)
+        chunk = np.stack([ids[self._fed : self._fed + width] for ids, _ in self._prompts])
+        logits = self._decoder.extend(chunk)
+        vocab_size = self._prompts[0][1][0].settings.chain.vocab_size
+        checks.check_logits(logits, (len(self._prompts), vocab_size), self._offer)
         self._fed += width
-        done = sum(len(ids) == self._fed for ids in self._prompts)
+        done = sum(len(ids) == self._fed for ids, _ in self._prompts)
         return self._ready(done, logits) if done else None
 
     def end(self, rows: Iterable[tuple[Row, FinishReason | None]]) -> None:
         """End rows before their prompts are fed."""
         for row, reason in rows:
-            place = next(i for i, rows_of_one in enumerate(self._members) if row in rows_of_one)
+            place = next(i for i, (_, sharing) in enumerate(self._prompts) if row in sharing)
+            ids, sharing = self._prompts[place]
             if row.request.keep_state and row.error is None:
-                row.end = _unfed(row, self._decoder, place, self._prompts[place][self._fed :])
+                row.end = _unfed(row, self._decoder, place, ids[self._fed :])
             row.reason = reason
-            self._members[place].remove(row)
-        kept = [i for i, rows_of_one in enumerate(self._members) if rows_of_one]
-        if len(kept) < len(self._members):
-            self._members, self._prompts = (
-                [self._members[i] for i in kept],
-                [self._prompts[i] for i in kept],
-            )
+            sharing.remove(row)
+        kept = [i for i, (_, sharing) in enumerate(self._prompts) if sharing]
+        if len(kept) < len(self._prompts):
+            self._prompts = [self._prompts[i] for i in kept]
             if kept:
                 self._decoder = self._decoder.take(kept)
 
     def _ready(self, done: int, logits: Array) -> tuple[Batch, Array]:
         """Take the first `done` prompts out."""
-        places = [i for i, rows in enumerate(self._members[:done]) for _ in rows]
-        rows = [row for rows in self._members[:done] for row in rows]
-        rest = range(done, len(self._members))
-        if places == list(range(len(self._members))):
-            decoder = self._decoder
-        else:
-            logits = rows_of(logits, np.array(places))
-            decoder = self._decoder.take(places)
-            if rest:
-                self._decoder = self._decoder.take(rest)
-        self._members, self._prompts = self._members[done:], self._prompts[done:]
+        ready, self._prompts = self._prompts[:done], self._prompts[done:]
+        rows = [row for _, sharing in ready for row in sharing]
+        decoder = self._decoder
+        if self._prompts or len(rows) > len(ready):
+            places = [i for i, (_, sharing) in enumerate(ready) for _ in sharing]
+            logits, decoder = rows_of(logits, np.array(places)), decoder.take(places)
+            if self._prompts:
+                self._decoder = self._decoder.take(range(done, done + len(self._prompts)))
         return Batch(decoder, rows), logits
 
 
