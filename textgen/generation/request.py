@@ -49,9 +49,9 @@ class Event(Protocol):
 class RequestOptions(TypedDict, total=False):
     """The options of a request. Each that is not given is as the run's pipeline has it.
 
-    From `max_new_tokens` to `unknown_characters` they are the keys of
-    [`[generate]`](pipeline.md#generate); `echo` is off if not given, `seed` may also be "random",
-    which draws one that the result reports, and None stands for no limit and for no stop.
+    From `max_new_tokens` to `unknown_characters` they are the keys of the table `[generate]`. `echo`
+    is off if not given, `seed` may also be "random", which draws one that the result reports, and
+    None stands for no limit and for no stop.
 
     index       tells the texts of one seed apart: the draws depend on seed and index together.
                 If not given: 0; among many prompts, its place
@@ -62,9 +62,9 @@ class RequestOptions(TypedDict, total=False):
     keep_state  keep the state at the end in the result. A character that is not complete there
                 belongs to the text that resumes from it
 
-    The others are [options of samplers](components.md#sampler): each changes the option of the
-    sampler of the run's chain that has it, or adds that sampler at its standard place. Options of
-    plugins' samplers are given in the same way.
+    The others are options of samplers. Each changes the option of the sampler of the run's chain
+    that has it, or adds that sampler at its standard place. Options of plugins' samplers are given
+    in the same way.
     """
 
     max_new_tokens: int | None
