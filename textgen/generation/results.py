@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias
@@ -79,10 +80,9 @@ class GenerationState:
     def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote. Raises RunError; CorruptFileError for a file that is damaged or something else."""
         path = path_of(path, "path", "expected the path of a file")
-        try:
-            data = read_tensor_bytes(path)
-        except OSError as error:
-            raise RunError(f"{path} cannot be read: {error.strerror or error}", path) from error
+        if not os.path.lexists(path):
+            raise RunError(f"{path} cannot be read: there is no such file", path)
+        data = read_tensor_bytes(path)
         with contents_of(path, "it is not a saved state of a generation"):
             arrays = load_tensors(path, data)
             checksum = arrays.pop("checksum")
