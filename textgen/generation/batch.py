@@ -18,7 +18,7 @@ from textgen.generation.sampling import SequenceHistory, to_numpy
 from textgen.plugin.component import Offer
 from textgen.protocols import Array, Ids, Model, Tensors
 
-_AHEAD: Final = 64  # steps of a row alone whose random numbers are drawn together
+_AHEAD: Final = 64  # steps of a row alone that are taken at once
 _LONGEST: Final = 256  # greedy steps in one call of the decoder
 _TO_STOP: Final = 8  # where texts may stop: tokens beyond the stop are thrown away
 _FIRST: Final = 4
@@ -105,7 +105,7 @@ class Group:
 
     def pick(self, logits: Array, rows: Sequence[Row]) -> Ids:
         """A token (B,) for each row of logits (B, V). An error at one row is its `error`, and no other's."""
-        numbers = self.history.numbers() if self.chain.draws else np.zeros(len(self.rows))
+        numbers = self.history.numbers()[:, 0] if self.chain.draws else np.zeros(len(self.rows))
         try:
             return self.chain.pick(logits, self.history, numbers)
         except FAILURES as error:
@@ -289,8 +289,8 @@ class Batch:
         extend, pick, expected = self.decoder.inner.extend, chain.pick_one, (1, chain.vocab_size)
         stop, least = row.ending, row.options.min_new_tokens - row.made
         watched, stopping = bool(self._watched), bool(self._stopping)
-        count = min(_AHEAD, self._left)
-        numbers = history.numbers_ahead(count)[0].tolist() if chain.draws else [0.0] * count
+        ahead = history.numbers()[0].tolist() if chain.draws else [0.0] * _AHEAD
+        numbers = ahead[: self._left]
         ended: dict[int, FinishReason | None] = {}
         try:
             for step, number in enumerate(numbers):

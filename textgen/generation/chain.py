@@ -243,7 +243,10 @@ class Chain:
         # NaN passes through arg-max and draw alike, and so does a row of -inf through arg-max.
         if token < 0 or not isfinite(row.item(token)):
             self._explain(logits, history)
-        history.add(np.array([token]))
+        if self.level == "none":
+            history.lengths[0] += 1
+        else:
+            history.add(np.array([token]))
         return token
 
     def pick(

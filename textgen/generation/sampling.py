@@ -77,17 +77,14 @@ class SequenceHistory:
         return rows
 
     def numbers(self) -> npt.NDArray[np.float64]:
-        """(B,) random numbers of [0, 1) for the draw of the next token."""
+        """(B, n) random numbers of [0, 1) for the draws of the next token and of some after it."""
         column = int(self.lengths[0]) - self._ahead_from
         if self._ahead is None or not 0 <= column < self._ahead.shape[1]:
-            self._ahead = self.numbers_ahead(max(1, min(64, _AT_ONCE // len(self.lengths))))
+            count = max(1, min(64, _AT_ONCE // len(self.lengths)))
+            steps = self.lengths[:, None] + np.arange(count)
+            self._ahead = step_numbers(self.streams, steps, _DRAW, 1)[..., 0]
             self._ahead_from, column = int(self.lengths[0]), 0
-        return self._ahead[:, column]
-
-    def numbers_ahead(self, count: int) -> npt.NDArray[np.float64]:
-        """(B, count) numbers of the next draws."""
-        steps = self.lengths[:, None] + np.arange(count)
-        return step_numbers(self.streams, steps, _DRAW, 1)[..., 0]
+        return self._ahead[:, column:]
 
     def tokens(self, row: int) -> Ids:
         """(N,) ids of a row."""
