@@ -121,7 +121,8 @@ def test_a_run_whose_checkpoints_are_all_spoilt_does_not_start_again(folder: Pat
         path.write_bytes(flip(path.read_bytes()))
     before = tree(folder / "run")
     with pytest.raises(
-        textgen.CorruptFileError, match=r"no checkpoint of this run is intact.*give overwrite"
+        textgen.CorruptFileError,
+        match=r"no checkpoint of this run is intact.*overwrite starts again",
     ):
         textgen.run(pipeline, output=folder / "run")
     assert {n: c for n, c in tree(folder / "run").items() if "checkpoints" in n} == (

@@ -49,7 +49,7 @@ def test_a_missing_device_is_an_error(folder: Path, trained: tuple[Path, Any]) -
         assert (done.returncode, done.stdout) == (2, "")
         (line,) = done.stderr.splitlines()
         assert "'cuda'" in line
-        assert "--device to cpu" in line
+        assert "device to cpu" in line
     assert not (folder / "runs").exists()
 
 
@@ -189,7 +189,7 @@ def test_a_model_too_large_for_memory_is_one_line(tmp_path: Path) -> None:
     )
     done = run_textgen("run", "p.toml", folder=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("textgen: error: out of memory building model 'rnn'; lower ")
+    assert done.stderr.startswith("textgen: error: out of memory; lower ")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -203,4 +203,4 @@ def test_a_model_too_large_for_the_gpu_is_one_line(tmp_path: Path) -> None:
     )
     done = run_textgen("run", "p.toml", folder=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("textgen: error: out of memory building model 'rnn'; lower ")
+    assert done.stderr.startswith("textgen: error: out of memory; lower ")

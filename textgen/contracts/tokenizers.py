@@ -17,8 +17,9 @@ _LONGEST: Final = 4  # replacements that the beginning of a character may be dec
 
 def complete(tokenizer: Any) -> Any:
     """The tokenizer, with all that textgen.protocols.Tokenizer has."""
-    lacks_some = any(not hasattr(type(tokenizer), name) for name in _ADDED)
-    return Completed(tokenizer) if lacks_some and hasattr(tokenizer, "encode") else tokenizer
+    kind = type(tokenizer)
+    lacks_some = any(not hasattr(kind, name) for name in _ADDED) and hasattr(tokenizer, "encode")
+    return Completed(tokenizer) if lacks_some and kind is not type else tokenizer
 
 
 @attrs.frozen(eq=False)
