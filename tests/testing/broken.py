@@ -528,7 +528,7 @@ MODELS = [
            **extend(lambda logits: logits.astype(np.float16))),
     broken("model-dtype", "extend() gave a list on a CPU", Decoder, **extend(list)),
     broken("model-finite", "NaN after", Decoder, **extend(lambda logits: logits * np.nan)),
-    broken("model-input", "changed the tokens", Decoder, extend=write_tokens),
+    broken("model-input", "of read-only tokens raised", Decoder, extend=write_tokens),
     broken("model-deterministic", "a second decoder", Decoder, **extend(noisy)),
     broken("component-globals", "random state of NumPy", Decoder, "model-shape",
            **extend(draw_global)),

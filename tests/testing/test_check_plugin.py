@@ -64,7 +64,7 @@ def test_check_plugin_checks_all_that_is_not_left_out(
 
 
 def test_a_list_is_no_component() -> None:
-    with pytest.raises(TypeError, match=r"takes a textgen.Component, and got a list; take the one"):
+    with pytest.raises(TypeError, match=r"takes a textgen.Component, and got a list"):
         testing.check_sampler([GOOD["sampler"]], plugin=LIGHT)  # type: ignore[arg-type]
 
 

@@ -122,7 +122,7 @@ class Subject:
 @contextlib.contextmanager
 def subject(
     kind: str,
-    component: Component,
+    component: object,
     options: Mapping[str, Any] | None,
     plugin: object | str | None,
     plugins: PluginSet | None,
@@ -133,16 +133,9 @@ def subject(
 
     Raises TypeError where there is no component, and PipelineError where `options` do not fit.
     """
-    given: object = component
-    if not isinstance(given, Component):
-        hint = (
-            "; take the one that is in it, as in `(component,) = …`"
-            if isinstance(given, list | tuple)
-            else ""
-        )
-        raise TypeError(
-            f"check_{kind} takes a textgen.Component, and got a {type(given).__name__}{hint}"
-        )
+    if not isinstance(component, Component):
+        kind_of = type(component).__name__
+        raise TypeError(f"check_{kind} takes a textgen.Component, and got a {kind_of}")
     with tempfile.TemporaryDirectory(
         prefix="textgen-testing-", ignore_cleanup_errors=True
     ) as folder:
