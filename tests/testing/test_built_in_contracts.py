@@ -100,7 +100,9 @@ def test_the_built_in_set_passes(
         pytest.importorskip("llguidance")
     if component.name == "file":
         more["unreadable"] = {"path": str(tmp_path / "nowhere.txt")}
-    outcomes = CHECKS[kind](component, options=options, **more)
+    if options:
+        more["options"] = options
+    outcomes = CHECKS[kind](component, **more)
     assert {outcome.status for outcome in outcomes} <= {"ok", "skipped"}
     skipped = {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"}
     assert skipped <= allowed(kind, component.name, options)

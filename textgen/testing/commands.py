@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -21,7 +21,6 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 def check_command(
     component: Component,
     *,
-    options: Mapping[str, Any] | None = None,
     arguments: Sequence[str] | None = None,
     plugin: object | str | None = None,
     plugins: PluginSet | None = None,
@@ -29,13 +28,12 @@ def check_command(
 ) -> tuple[Outcome, ...]:
     """Hold a subcommand to its contract. Raises ContractFailure.
 
-    options     not for commands, which are built with their defaults
     arguments   a command line, without the command's name, that must succeed
     plugin      the module it comes from, or its name; found from the component if not given
     plugins     what its context offers; the built-in set if not given
     time_limit  seconds for each check
     """
-    with subject("command", component, options, plugin, plugins, time_limit=time_limit) as made:
+    with subject("command", component, None, plugin, plugins, time_limit=time_limit) as made:
         return raise_first(run_checks(command_checks(made, arguments), made))
 
 
@@ -101,9 +99,5 @@ class _Suite:
         from click.testing import CliRunner
 
         done = CliRunner().invoke(command, arguments, prog_name=self.subject.component.name)
-        raised = (
-            ""
-            if done.exception is None or isinstance(done.exception, SystemExit)
-            else repr(done.exception)
-        )
-        return done.exit_code, done.output + raised
+        raised = isinstance(done.exception, Exception)  # and is not the SystemExit of a command
+        return done.exit_code, done.output + repr(done.exception) * raised

@@ -157,8 +157,7 @@ def _failure(error: BaseException, check: Check, subject: Subject) -> ContractFa
         anchor = "component-raises"
         text = f": {cause}" if str(cause) else ""
         seen = f"the check {check.statement.anchor} raised {type(cause).__name__}{text}"
-    seen = seen if len(seen) <= _SHOWN else seen[: _SHOWN - 1] + "…"
-    seen += shown_line(cause, subject.packages)
+    seen = seen[:_SHOWN] + shown_line(cause, subject.packages)
     failure = ContractFailure(statement_of(anchor), seen, subject.label)
     failure.__cause__ = None if isinstance(cause, Violation) else cause
     return failure
