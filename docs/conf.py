@@ -57,6 +57,7 @@ reference/hooks
 reference/contracts
 reference/gradient
 reference/checks
+reference/files
 ```
 """
 

@@ -43,7 +43,6 @@ from textgen_builtins.starter.texts import STORY, TextFacts
 
 SPEED = 75_000  # characters a second, as `textgen init --speed` takes it
 MARK = "<!-- Written by `python docs/reference.py` from the code; changes made here are lost. -->\n"
-FILES = re.compile(r"(<!-- files: .*-->\n)(?:.*\n)*?(<!-- end of files -->\n)")
 ROOMS = (
     "files",
     "plugin",
@@ -78,9 +77,6 @@ def main() -> int:
 def pages() -> dict[Path, str]:
     """What each page should be."""
     made = {PAGES / f"{name}.md": f"{MARK}\n{make().rstrip()}\n" for name, make in WRITERS.items()}
-    architecture = ROOT / "docs/architecture.md"
-    written = architecture.read_text(encoding="utf-8")
-    made[architecture] = FILES.sub(lambda parts: f"{parts[1]}\n{files()}\n{parts[2]}", written)
     return {**made, **starter_pipelines()}
 
 
@@ -291,7 +287,10 @@ def files() -> str:
     found = {path.name for path in engine.iterdir() if (path / "__init__.py").exists()}
     rooms = [engine, *(engine / name for name in ROOMS if name in found)]
     rooms += [engine / name for name in sorted(found - {*ROOMS})]
-    parts = []
+    parts = [
+        "# The files\n",
+        "Every file of the engine and of the built-in set, with the first sentence of its docstring.\n",
+    ]
     for room in [*rooms, builtins]:
         modules = sorted(room.glob("*.py") if room == engine else room.rglob("*.py"))
         rows = [
@@ -300,7 +299,7 @@ def files() -> str:
             if path.name not in ("__init__.py", "__main__.py")
         ]
         head = ["| file | what it is |", "| --- | --- |"]
-        parts += [f"### `{room.relative_to(ROOT).as_posix()}/`\n", "\n".join([*head, *rows]) + "\n"]
+        parts += [f"## `{room.relative_to(ROOT).as_posix()}/`\n", "\n".join([*head, *rows]) + "\n"]
     return "\n".join(parts)
 
 
@@ -370,6 +369,7 @@ WRITERS: Mapping[str, Callable[[], str]] = {
     "contracts": contracts,
     "gradient": gradients,
     "checks": checks,
+    "files": files,
 }
 
 if __name__ == "__main__":
