@@ -28,7 +28,6 @@ corpora
 pipelines
 training
 comparing-runs
-verifying
 untrusted-runs
 scaling
 mixtures
