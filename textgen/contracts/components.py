@@ -84,9 +84,10 @@ class Components(contextlib.ExitStack[None]):
     def _explained(self, error: BaseException, built: Offer | None = None) -> TextgenError | None:
         if isinstance(error, TextgenError) or getattr(error, "unblamed", False):
             return None
-        if isinstance(error, BrokenContract):
-            offers = [offer for made, offer in self._built if type(made) is type(error.made)]
-            return blame(offers[-1], error.cause) if offers else None
+        if (broken := getattr(error, "made", None)) is not None:  # a check says whose value it is
+            offers = [offer for made, offer in self._built if type(made) is type(broken)]
+            cause = error.cause if isinstance(error, BrokenContract) else f"failed: {error}"
+            return blame(offers[-1], cause) if offers else None
         if _is_memory(error):
             return _out_of_memory()
         parts = [*self._built, *([] if built is None else [(None, built)])]

@@ -149,7 +149,12 @@ class ForwardDecoder:
         """
         if self._module.training:
             self._module.eval()
-        return check_forward(self._module(ids, state), len(ids))
+        given = self._module(ids, state)
+        try:
+            return check_forward(given, len(ids))
+        except (TypeError, ValueError) as error:
+            error.made = self._module  # type: ignore[union-attr]  # whose plugin is to blame
+            raise
 
 
 def check_forward(given: Any, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
