@@ -25,7 +25,7 @@ def test_evaluate_measures_a_file(
     done = textgen("evaluate", finished_run, "text.txt", "--json", cwd=tmp_path)
     assert done.code == 0, done.stderr
     score = json.loads(done.stdout)
-    assert score == pytest.approx(attrs.asdict(load(finished_run).score(text)))
+    assert score == pytest.approx(attrs.asdict(load(finished_run).score(iter([text]))))
     assert score["tokens"] == len(text) - 1
     assert score["unknown_tokens"] == 20
     plain = textgen("evaluate", finished_run, "text.txt", cwd=tmp_path)

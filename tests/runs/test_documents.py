@@ -160,7 +160,7 @@ def test_a_kept_state_goes_on_with_the_next_document(writer: Generator, tmp_path
 def test_scores_count_the_ends(writer: Generator) -> None:
     whole = writer.score("abcabc")
     assert (whole.tokens, whole.characters) == (7, 6)
-    several = writer.score(["abc", DOCUMENT_END, "ab", "cabc", DOCUMENT_END])
+    several = writer.score(iter(["abc", DOCUMENT_END, "ab", "cabc", DOCUMENT_END]))
     assert (several.tokens, several.characters) == (11, 9)
     assert writer.score("abcab").loss > whole.loss  # no document ends there
     (block,) = writer.score_tokens("abc")
