@@ -77,8 +77,23 @@ def test_an_optimizer_as_a_trainer(
     assert losses[-1] < losses[0] / 2
 
 
+def with_decoder(text: str) -> str:
+    """mingru.py with the decoder that the page adds."""
+    page = PAGE.read_text("utf-8")
+    (method,) = re.findall(r"^```python\n( +def decoder.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (decoder,) = re.findall(
+        r"^```python\n(import numpy as np\n+class MinGRUDecoder.*?)^```",
+        page,
+        re.MULTILINE | re.DOTALL,
+    )
+    before, forward, after = text.partition("        def forward")
+    return f"{before}{method}\n{forward}{after}\n\n{decoder}"
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("part", ["module", "decoder"])
 def test_a_module_as_a_model(
+    part: str,
     tmp_path: Path,
     textgen: Callable[..., Any],
     tiny_pipeline: Callable[..., dict[str, Any]],
@@ -87,7 +102,7 @@ def test_a_module_as_a_model(
     text = example("mingru.py")
     module = text.partition("    class MinGRU")[2].partition("    with torch")[0]
     assert length(text) - length(module) <= 20
-    (tmp_path / "mingru.py").write_text(text)
+    (tmp_path / "mingru.py").write_text(text if part == "module" else with_decoder(text))
     trainer = {"type": "adamw", "length": "60 steps", "learning_rate": 0.02, "batch_size": 8}
     pipeline = write_pipeline(
         {**tiny_pipeline(text="abcd" * 300), "model": {"type": "mingru"}, "trainer": trainer}
@@ -136,3 +151,9 @@ def test_samplers_with_state_and_with_chance(
             )
             rest = mine.generate(state=first.state, **{**options, "max_new_tokens": 35})
             assert first.text + rest.text == whole.text
+
+
+def test_a_tokenizer(tmp_path: Path, textgen: Callable[..., Any]) -> None:
+    (tmp_path / "utf8.py").write_text(example("utf8.py"))
+    checked = textgen("--plugin", "utf8.py", "plugins", "check", "utf8", cwd=tmp_path)
+    assert checked.code == 0, checked.stdout + checked.stderr
