@@ -142,7 +142,8 @@ def test_a_run_that_failed_before_its_first_checkpoint_stands_in_nobodys_way(
     (tmp_path / "p.toml").write_text(
         '[corpus]\ntype = "file"\npath = "text.txt"\n[tokenizer]\ntype = "char"\n'
         '[model]\ntype = "rnn"\nhidden_size = 8\n'
-        '[trainer]\ntype = "sgd"\nlength = "1 epoch"\norder = "streams"\nbatch_size = 500\n[generate]\nmax_new_tokens = 5\n',
+        '[trainer]\ntype = "sgd"\nlength = "1 epoch"\norder = "streams"\nbatch_size = 500\n'
+        "[generate]\nmax_new_tokens = 5\n",
         encoding="utf-8",
     )
     failed = run_textgen("run", "p.toml", folder=tmp_path)
