@@ -102,7 +102,6 @@ def test_going_on_may_be_interrupted_and_done_twice(folder: Path) -> None:
             break
         except textgen.Interrupted:
             interruptions += 1
-            assert json.loads((run / "run.json").read_text())["status"] == "unfinished"
             with pytest.warns(
                 UserWarning, match="is not finished; this is the one that it replaces"
             ):
