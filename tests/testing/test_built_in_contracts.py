@@ -46,7 +46,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "format": [
         {"regex": "[a-z ]+"},
         {"regex": "(the|a) [a-z]{3,9}"},
-        {"schema": '{"enum": [1, 23, 3]}'},
+        {"schema": '{"type": "integer"}'},
     ],
     "file": [
         {"path": str(ROOT / "README.md")},

@@ -115,6 +115,8 @@ class SequenceHistory:
         kept, self._ahead = self.rows(rows), None
         for name in (*self._arrays(), "_tokens", "states"):
             setattr(self, name, getattr(kept, name))
+        if len({*rows}) < len(rows):  # forks grow apart
+            self._tokens = [tokens.copy() for tokens in self._tokens]
 
     def join(self, other: SequenceHistory) -> None:
         """Append the rows of another history of the same chain."""
