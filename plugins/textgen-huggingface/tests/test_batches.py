@@ -153,17 +153,6 @@ def test_requests_of_different_lengths_and_options_share_a_batch(
         np.testing.assert_allclose(*zip(*pairs, strict=True), atol=CLOSE)
 
 
-def test_exact_texts_are_the_same_to_the_last_bit(run: Any, sizes: list[int]) -> None:
-    options = {"max_new_tokens": 40, "logprobs": 3, "temperature": 0.9}
-    given = list(run.generator.generate_many(PROMPTS[:5], **options))
-    expected = [
-        run.generator.generate(prompt, index=i, **options) for i, prompt in enumerate(PROMPTS[:5])
-    ]
-    assert max(sizes) == 1
-    assert given == expected
-    assert [text.logprobs for text in given] == [text.logprobs for text in expected]
-
-
 def test_a_state_that_was_kept_in_a_batch_goes_on_alone_and_in_a_batch(
     run: Any, tmp_path: Path
 ) -> None:
@@ -174,7 +163,7 @@ def test_a_state_that_was_kept_in_a_batch_goes_on_alone_and_in_a_batch(
     ]
     halves = list(run.generator.generate_many(requests))
     expected = [
-        run.generator.generate(r.prompt, max_new_tokens=n + 20)
+        run.generator.generate(r["prompt"], max_new_tokens=n + 20)
         for r, n in zip(requests, counts, strict=True)
     ]
     rest = [{"state": half.state, "max_new_tokens": 20} for half in halves]
