@@ -136,11 +136,8 @@ def inside(folder: Path, name: str) -> Path:
     Raises RunError when a symbolic link leads out of it, CorruptFileError for a pipe or a device.
     """
     path = folder / name
-    real, outer = (
-        os.path.realpath(path),
-        os.path.realpath(folder),
-    )  # Path.resolve raises on links in a circle
-    if not Path(real).is_relative_to(outer):
+    real = os.path.realpath(path)  # Path.resolve raises on links in a circle
+    if real != str(path) and not Path(real).is_relative_to(os.path.realpath(folder)):
         cause = f"{path} leads out of the run directory; it is not followed"
         raise RunError(f"{cause}: put what it leads to in its place, or remove it", folder)
     if kind := non_regular_kind(path):

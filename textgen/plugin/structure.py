@@ -218,7 +218,7 @@ class Reader:
         return _FAILED
 
     def _scalar(self, wanted: Any, value: Any, path: str) -> Any:
-        expected, made = phrase(wanted), _FAILED
+        expected, made = "", _FAILED
         if wanted is float:
             if (
                 type(value) in (int, float) and abs(value) <= sys.float_info.max
@@ -239,7 +239,7 @@ class Reader:
         if isinstance(made, str) and not _is_unicode(made):
             expected, made = "text that UTF-8 can hold: no lone surrogates", _FAILED
         if made is _FAILED:
-            self.faults.append(Fault(path, f"expected {expected}", show(value)))
+            self.faults.append(Fault(path, f"expected {expected or phrase(wanted)}", show(value)))
         return made
 
 

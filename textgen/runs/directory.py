@@ -99,8 +99,9 @@ class RunDirectory:
 
     def latest(self) -> RunDirectory:
         """The run that was begun last: the one in `.next-run` if there is one, else the one here."""
-        is_run = self.exists() or self.next.status() == "finished"
-        return self.next if is_run and self.next.exists() else self
+        following = self.next
+        is_latest = following.exists() and (self.exists() or following.status() == "finished")
+        return following if is_latest else self
 
     def exists(self) -> bool:
         """Whether a run was begun here."""

@@ -177,6 +177,20 @@ def checksum_of(record: Mapping[str, Any]) -> str:
 
 def read_record(path: Path) -> dict[str, Any]:
     """The values of a run.json, all of them checked. Raises CorruptFileError."""
+    record = read_intact(path)
+    structured(RunRecord, record, path)
+    for name in {
+        "tokenizer.json",
+        "pipeline.toml",
+        *(["model.safetensors"] if record["status"] == "finished" else []),
+    }:
+        if name not in record["files"]:
+            raise CorruptFileError(path, f"files: it does not list {name}")
+    return record
+
+
+def read_intact(path: Path) -> dict[str, Any]:
+    """The values of a run.json, of which format version and checksum alone are checked. Raises CorruptFileError."""
     with with_remedy("copy"):
         record = read_json(path, largest=SMALL)
     version = record.get("format_version")
@@ -191,12 +205,4 @@ def read_record(path: Path) -> dict[str, Any]:
         raise CorruptFileError(
             path, f"format version {version!r}, and this textgen reads {FORMAT_VERSION}"
         )
-    structured(RunRecord, record, path)
-    for name in {
-        "tokenizer.json",
-        "pipeline.toml",
-        *(["model.safetensors"] if record["status"] == "finished" else []),
-    }:
-        if name not in record["files"]:
-            raise CorruptFileError(path, f"files: it does not list {name}")
     return record
