@@ -10,15 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prompts import PROMPTS
 from watching import watched
 
-from textgen import (
-    Generator,
-)
+from textgen import Generator, PromptError, UsageError
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
@@ -155,9 +154,33 @@ def test_a_batch_that_is_left_does_no_more_work_and_leaves_no_memory(finished_ru
     assert all(history() is None for history in watcher.histories)
 
 
-def test_what_is_left_of_many_prompts_when_time_is_over_is_not_read(finished_run: Path) -> None:
+@pytest.mark.parametrize("prompt", ["the ", {"prompt": "the ", "temperature": 0.5}], ids=str)
+def test_what_is_left_of_many_prompts_when_time_is_over_is_not_read(
+    finished_run: Path, prompt: Any
+) -> None:
     """Else a time limit of seconds would take minutes."""
     watcher, generator = watched(finished_run)
-    made = list(generator.generate_many(["the "] * 2000, time_limit=0, max_new_tokens=5))
-    assert {(each.text, each.finish_reason) for each in made} == {("", "time")}
+    tokenizer, encoded = generator.tokenizer, list[str]()
+
+    class Counted:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tokenizer, name)
+
+        def encode(self, text: str) -> Any:
+            encoded.append(text)
+            return tokenizer.encode(text)
+
+    generator = attrs.evolve(generator, tokenizer=Counted())
+    made = list(generator.generate_many([prompt] * 2000, time_limit=0, max_new_tokens=5))
+    assert [(m.prompt, m.text, m.finish_reason) for m in made] == [("the ", "", "time")] * 2000
     assert watcher.calls == 0
+    assert "the " not in encoded
+
+
+def test_a_prompt_that_is_wrong_is_an_error_under_a_time_limit_too(generator: Generator) -> None:
+    many = generator.generate_many(["the ", "a", "é"], time_limit=600, batch_size=1)
+    assert [next(many).prompt, next(many).prompt] == ["the ", "a"]
+    with pytest.raises(PromptError, match=r"prompts\[2\].*é"):
+        next(many)
+    with pytest.raises(UsageError, match=r"prompts\[1\].*a string or a list of token ids"):
+        list(generator.generate_many(["the ", [0.5]], time_limit=0))

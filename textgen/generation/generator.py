@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -25,6 +24,7 @@ from textgen.generation.batch import keeps_shape
 from textgen.generation.chain import Chain
 from textgen.generation.prompts import check_prompt, document_start
 from textgen.generation.request import (
+    Deadlines,
     Prompt,
     Request,
     RequestOptions,
@@ -152,12 +152,14 @@ class Generator:
         Continuation j of prompt i is that of `generate` with `index + i * n + j`. A prompt with options of its own is
         a mapping: `{"prompt": "The door", "temperature": 0.5}`. A time limit holds for all of them together.
 
-        Prompts in a list or a tuple are checked at once; others are read and checked as their turn comes.
+        Without a time limit, prompts in a list or a tuple are checked at once. Others are read and checked as their
+        turn comes; once their time is over, texts are not encoded, and their characters not checked.
         """
         check_number("n", n)
         check_number("batch_size", batch_size)
-        requests, first = self._requests.check_many(prompts, options)
-        return self._each(self._rows(requests, first, n), batch_size)
+        deadlines = Deadlines()
+        requests, first = self._requests.check_many(prompts, options, deadlines)
+        return self._each(self._rows(requests, first, n, deadlines), batch_size)
 
     @blaming
     def stream(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> TextStream:
@@ -315,13 +317,13 @@ class Generator:
                 return make()
             return await asyncio.to_thread(make)
 
-    def _rows(self, requests: Iterable[Request], first: int, n: int) -> Iterator[Row]:
-        """The rows of requests, `n` each, with one clock for all."""
-        ends: dict[float, float] = {}
+    def _rows(
+        self, requests: Iterable[Request], first: int, n: int, deadlines: Deadlines
+    ) -> Iterator[Row]:
+        """The rows of requests, `n` each."""
         indices = itertools.count(first)
         for request in requests:
-            limit = request.settings.options.time_limit
-            deadline = None if limit is None else ends.setdefault(limit, time.monotonic() + limit)
+            deadline = deadlines.of(request.settings.options)
             for index in itertools.islice(indices, n):
                 own = index if request.index is None else request.index
                 row = Row.begin(self.tokenizer, request, own)

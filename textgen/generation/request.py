@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from types import NoneType
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from textgen.errors import UsageError
 from textgen.generation.chain import Chain
-from textgen.generation.prompts import check_prompt, document_start, end_id
+from textgen.generation.prompts import NO_IDS, check_prompt, document_start, end_id
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import (
     MAX_N,
@@ -126,7 +127,7 @@ class Request:
     """A checked request.
 
     prompt  its text; None if it was given as ids
-    ids     (T,) of the prompt
+    ids     (T,) of the prompt; none if its time was over before it was encoded
     before  ids to feed before them if there is no `state` (see document_start)
     index   None: its place among many
     """
@@ -140,6 +141,18 @@ class Request:
     cancelled: Callable[[], bool] | None
     state: GenerationState | None
     keep_state: bool
+
+
+@attrs.frozen
+class Deadlines:
+    """The ends of the time limits of many texts. Texts with the same limit share it, from the first of them on."""
+
+    _ends: dict[float, float] = attrs.field(factory=dict, init=False)
+
+    def of(self, options: DecodingOptions) -> float | None:
+        """A time of time.monotonic; None without a limit."""
+        limit = options.time_limit
+        return None if limit is None else self._ends.setdefault(limit, time.monotonic() + limit)
 
 
 @attrs.frozen(eq=False)
@@ -161,7 +174,14 @@ class Requests:
     _settings: dict[tuple[Any, ...], Settings] = attrs.field(factory=dict, init=False)
     _chains: dict[str, Chain] = attrs.field(factory=dict, init=False)
 
-    def check(self, prompt: Any, options: Mapping[str, Any], *, must_end: bool) -> Request:
+    def check(
+        self,
+        prompt: Any,
+        options: Mapping[str, Any],
+        *,
+        must_end: bool,
+        deadlines: Deadlines | None = None,
+    ) -> Request:
         """The request for one text; with `must_end`, something has to end it."""
         if name := next(iter(_OF_MANY & options.keys()), None):
             raise UsageError("unknown option; generate_many takes it", argument=name)
@@ -181,11 +201,10 @@ class Requests:
             cause = f"the saved state has its own index, {own}; give another seed instead"
             raise UsageError(cause, argument="state")
         default = self.seed if settings.options.seed is None else settings.options.seed
-        ids, before = self._encode(prompt, settings)
-        return Request(
-            prompt if isinstance(prompt, str) else None,
-            ids,
-            before,
+        request = Request(
+            None,
+            NO_IDS,
+            NO_IDS,
             settings,
             _seed(options.get("seed"), state.get("seed", default)),
             own,
@@ -193,9 +212,15 @@ class Requests:
             options.get("state"),
             keep_state,
         )
+        return self._with_prompt(request, prompt, deadlines)
 
-    def check_many(self, prompts: Any, options: Mapping[str, Any]) -> tuple[Iterable[Request], int]:
-        """The requests for prompts, those of a list or tuple checked at once, and the first index."""
+    def check_many(
+        self, prompts: Any, options: Mapping[str, Any], deadlines: Deadlines
+    ) -> tuple[Iterable[Request], int]:
+        """The requests for prompts, and the first index.
+
+        Those of a list or tuple are checked at once, unless all have a time limit: this may take longer.
+        """
         if isinstance(prompts, (str, Mapping)):
             cause = "expected a list; for one prompt, write [prompt], or use generate"
             raise UsageError(cause, argument="prompts")
@@ -207,26 +232,41 @@ class Requests:
         shared = self.check("", options, must_end=False)
         first, shared = shared.index or 0, attrs.evolve(shared, index=None)
         options = {name: value for name, value in options.items() if name != "index"}
-        made = (self._among(i, item, shared, options) for i, item in enumerate(prompts))
-        return (list(made) if isinstance(prompts, (list, tuple)) else made), first
+        at_once = isinstance(prompts, (list, tuple)) and shared.settings.options.time_limit is None
+        clock = None if at_once else deadlines
+        made = (self._among(i, item, shared, options, clock) for i, item in enumerate(prompts))
+        return (list(made) if at_once else made), first
 
-    def _among(self, place: int, item: Any, shared: Request, options: Mapping[str, Any]) -> Request:
+    def _among(
+        self,
+        place: int,
+        item: Any,
+        shared: Request,
+        options: Mapping[str, Any],
+        deadlines: Deadlines | None,
+    ) -> Request:
         """One of many. Whatever is wrong with it is an error that says which it is."""
         try:
             if isinstance(item, Mapping):
                 own = {**options, **item}
-                return self.check(own.pop("prompt", ""), own, must_end=True)
+                prompt = own.pop("prompt", "")
+                return self.check(prompt, own, must_end=True, deadlines=deadlines)
             _check_end(shared.settings, shared.cancelled)
-            ids, before = self._encode(item, shared.settings)
-            prompt = item if isinstance(item, str) else None
-            return attrs.evolve(shared, prompt=prompt, ids=ids, before=before)
+            return self._with_prompt(shared, item, deadlines)
         except UsageError as error:
             error.source = f"prompts[{place}]"
             raise
 
-    def _encode(self, prompt: Any, settings: Settings) -> tuple[Ids, Ids]:
-        ids = check_prompt(self.tokenizer, prompt, settings.options.unknown_characters)
-        return ids, document_start(self.tokenizer, prompt)
+    def _with_prompt(self, request: Request, prompt: Any, deadlines: Deadlines | None) -> Request:
+        """A request with its prompt, which is not encoded if its time is over."""
+        options, text = request.settings.options, prompt if isinstance(prompt, str) else None
+        end = None if deadlines is None else deadlines.of(options)
+        needs_ids = text is None or request.keep_state or request.state is not None
+        if end is not None and not needs_ids and time.monotonic() >= end:
+            return attrs.evolve(request, prompt=text)
+        ids = check_prompt(self.tokenizer, prompt, options.unknown_characters)
+        before = document_start(self.tokenizer, prompt)
+        return attrs.evolve(request, prompt=text, ids=ids, before=before)
 
     def _values_of(self, state: Any) -> Mapping[str, Any]:
         """The values of a saved state, once it is known to be of this run."""
