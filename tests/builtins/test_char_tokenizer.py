@@ -172,6 +172,7 @@ def test_the_time_machine_as_the_seed_counted_it(book: Path) -> None:
     assert sum(len(ids) for ids in char.encode_pieces(Engine().read_corpus(corpus))) == 173_428
 
 
+@pytest.mark.slow
 def test_a_large_corpus_is_encoded_in_bounded_memory() -> None:
     line = "The Time Traveller (for so it will be convenient to speak of him) … é 😀\n"
     piece = line * 14_000  # a million characters

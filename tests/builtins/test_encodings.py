@@ -75,6 +75,7 @@ def read(path: Path, data: bytes, **options: Any) -> str:
     return "".join(Engine().read_corpus({"type": "file", "path": str(path), **options}))
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(LETTERS, st.sampled_from(ENCODINGS), st.integers(1, 7))
 def test_what_was_encoded_is_read_whatever_the_pieces(text: str, encoding: str, size: int) -> None:

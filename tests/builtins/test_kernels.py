@@ -58,6 +58,7 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / (b.norm() + 1e-6))
 
 
+@pytest.mark.slow
 @given(
     cell=st.sampled_from(CELLS),
     rows=st.integers(1, 19),

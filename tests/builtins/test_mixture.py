@@ -170,6 +170,7 @@ def test_texts_are_the_same_alone_in_batches_in_streams_and_from_a_saved_state(
     assert first.text == greedy
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path, mixture_run: Run) -> None:
     tables = pipeline(tmp_path, MODEL, TRAINER, checkpoint={"seconds": 0})
     for after in (3, 50):

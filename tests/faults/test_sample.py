@@ -31,6 +31,7 @@ def test_killed_at_any_change_to_the_disk_a_run_ends_as_if_undisturbed(
     assert faults["kill"] == [""] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.fault(1)
 @pytest.mark.fault(5)
 def test_after_a_power_loss_a_run_goes_on_from_its_last_checkpoint(

@@ -107,6 +107,7 @@ def test_a_hundred_threads_get_what_each_would_have_got_alone(generator: Generat
         assert list(pool.map(work, range(100))) == expected
 
 
+@pytest.mark.slow
 @given(
     length=st.integers(0, 150),
     least=st.integers(0, 30),

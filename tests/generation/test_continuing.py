@@ -179,6 +179,7 @@ def test_a_state_goes_on_with_the_space_too(generator: Generator) -> None:
     assert "".join(generator.stream(max_new_tokens=5, state=first.state)) == rest.text
 
 
+@pytest.mark.slow
 def test_a_state_may_lie_within_a_character(tmp_path: Path) -> None:
     generator = trained(Bytes, "čas ďas řas €uro 😀😀 " * 60, tmp_path, epochs=20)
     options: dict[str, Any] = {"temperature": 0.7}

@@ -77,6 +77,7 @@ def test_token_scores_say_which_token_is_how_likely(generator: Generator) -> Non
     assert -logprobs[1:].mean() == pytest.approx(generator.score(text).loss)
 
 
+@pytest.mark.slow
 def test_a_long_text_is_scored_in_bounded_memory(generator: Generator) -> None:
     def peak(characters: int) -> int:
         piece = "the time traveller smiled, and the clock struck. " * 100

@@ -73,6 +73,7 @@ def test_a_request_joins_and_leaves_a_running_batch(generator: Generator) -> Non
     ]
 
 
+@pytest.mark.slow
 def test_streams_that_are_dropped_leave_at_once_and_change_no_other_text(
     finished_run: Path,
 ) -> None:

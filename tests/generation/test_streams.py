@@ -78,6 +78,7 @@ def test_another_thread_can_cancel_a_stream(finished_run: Path) -> None:
     assert stream.finish_reason == "cancelled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "sizes"),
     [({}, (20_000, 60_000)), ({"stop": "\0never\0", "repetition_penalty": 1.1}, (5_000, 15_000))],

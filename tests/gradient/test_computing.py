@@ -24,6 +24,7 @@ from textgen.gradient.computing import Computation, cross_entropy
 from textgen.protocols import TrainingContext
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locked", [True, False])
 def test_workers_compute_the_gradient_of_the_whole_batch(locked: bool, tmp_path: Path) -> None:
     """Rows shared out unevenly still count alike, and have their rows of the batch's dropout; only rounding differs."""

@@ -24,6 +24,7 @@ except textgen.Interrupted:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["sgd", "adamw"])
 def test_a_run_does_not_import_torchs_compiler(
     python: Callable[..., Any], trainer: str, tmp_path: Path

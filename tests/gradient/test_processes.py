@@ -123,6 +123,7 @@ def assert_alike(run: Path, other: Path) -> None:
     assert all(np.allclose(weights[name], others[name], atol=1e-3) for name in weights)
 
 
+@pytest.mark.slow
 def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

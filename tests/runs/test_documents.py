@@ -75,6 +75,7 @@ def distance(lengths: Sequence[int]) -> float:
     return float(np.abs(ours - theirs).max())
 
 
+@pytest.mark.slow
 def test_texts_end_by_themselves_and_are_as_long_as_those_of_the_corpus(writer: Generator) -> None:
     made = list(writer.generate_many([""], n=300))
     assert {text.finish_reason for text in made} == {"end"}

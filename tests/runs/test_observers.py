@@ -236,6 +236,7 @@ def test_early_stopping_ends_a_run_when_the_loss_no_longer_falls(
     assert min(run.generator.score("dcba" * 27).loss, 99) == pytest.approx(min(measured), rel=0.2)
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_a_resumed_run_where_it_would_have(
     tiny_pipeline: Callable[..., dict[str, Any]],
 ) -> None:
