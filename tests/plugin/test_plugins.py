@@ -6,16 +6,15 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import types
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 from commands import run_python, run_textgen
+from installing import install
 
 import textgen
 
@@ -53,24 +52,10 @@ CHAR = '[tokenizer]\ntype = "char"\n'
 def sites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder for each package of tests/packages, holding it as installed there and nowhere else."""
     folder = tmp_path_factory.mktemp("sites")
-    found = {}
-    for package in sorted(PACKAGES.glob("textgen-*")):
-        built = folder / "wheels" / package.name
-        command = [
-            sys.executable,
-            "-m",
-            "hatchling",
-            "build",
-            "--target",
-            "wheel",
-            "--directory",
-            str(built),
-        ]
-        subprocess.run(command, cwd=package, check=True, capture_output=True, timeout=60)
-        (wheel,) = built.glob("*.whl")
-        found[package.name.removeprefix("textgen-")] = folder / package.name
-        zipfile.ZipFile(wheel).extractall(folder / package.name)
-    return found
+    return {
+        package.name.removeprefix("textgen-"): install(package, folder)
+        for package in sorted(PACKAGES.glob("textgen-*"))
+    }
 
 
 @pytest.fixture
