@@ -21,6 +21,9 @@ _PAUSE: Final = (
     0.001  # seconds that an idle generator waits for more requests, for as long as more come
 )
 _BURST: Final = 20  # times at most
+# Seconds of sleep a round. Short calls of NumPy release the interpreter's lock and take it again before a waiting
+# thread wakes, so that an event loop may wait for tens of milliseconds.
+_YIELD: Final = 0.0001
 _UNREAD: Final = 1 << 14  # tokens that a reader may be behind before its text pauses
 
 
@@ -86,6 +89,7 @@ class BackgroundLoop:
             except Exception as error:  # a fault of the scheduler itself: nobody may wait for ever
                 self._scheduler.abort(error)
             self._wake(_AT_ONCE)
+            time.sleep(_YIELD)
             with self._lock:
                 if self._scheduler.is_idle:
                     self._wake(len(self.waiting))
