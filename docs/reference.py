@@ -223,7 +223,7 @@ def command_names(words: list[str]) -> Iterator[list[str]]:
 def help_of(words: list[str]) -> str:
     """What the command prints."""
     printed = io.StringIO()
-    installed = {found.plugin.distribution for found in discovery.installed()}
+    installed = {plugin.distribution for plugin in discovery.installed()}
     others = [f"--no-plugin={name}" for name in installed - {OWN_DISTRIBUTION}]
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         cli.main([*others, *words, "--help"])
@@ -252,7 +252,7 @@ def plugins() -> str:
 
 def offered(folder: Path, project: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The components of a package, which need not be installed: its modules tell."""
-    found = textgen.PluginSet(strict=True)
+    found = textgen.PluginSet()
     sys.path.insert(0, str(folder))
     for name, module in project["entry-points"]["textgen"].items():
         loaded = importlib.import_module(module)

@@ -57,7 +57,7 @@ def test_the_help_builds_no_command(tmp_path: Path) -> None:
     [
         (
             "k: int",
-            "component 'tally': its option 'k' has no default, and nothing sets a command's; give it one",
+            "component 'tally': Config.__init__() missing 1 required positional argument: 'k'",
         ),
         (
             "k: int = attrs.field(default=0, validator=attrs.validators.ge(1))",
@@ -65,7 +65,7 @@ def test_the_help_builds_no_command(tmp_path: Path) -> None:
         ),
         (
             "def __attrs_post_init__(self): raise ValueError('no')",
-            "Config refuses its own defaults: no",
+            "component 'tally': no",
         ),
     ],
 )

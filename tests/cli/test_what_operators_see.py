@@ -62,14 +62,6 @@ def test_the_log_tells_training_checkpoints_and_loading(
     assert {record.name for record in caplog.records} == {"textgen"}
 
 
-def test_a_plugin_that_is_left_out_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    plugins = textgen.PluginSet()
-    with pytest.warns(textgen.PluginWarning):
-        plugins.register(types.ModuleType("empty"), "empty")
-    (record,) = caplog.records
-    assert (record.levelname, "plugin 'empty'" in record.getMessage()) == ("WARNING", True)
-
-
 def test_the_command_shows_a_damaged_checkpoint_and_resumes_from_the_one_before(
     textgen: Callable[..., Any], write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
 ) -> None:

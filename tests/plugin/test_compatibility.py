@@ -1,8 +1,7 @@
-"""What plugins that were written once may rely on: plugin API 1, and a warning before anything goes away."""
+"""What plugins that were written once may rely on: plugin API 1."""
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import json
 import subprocess
@@ -14,7 +13,6 @@ from commands import run_python, run_textgen
 from installing import install
 
 import textgen
-from textgen.deprecation import deprecated
 from textgen.plugin.component import KINDS
 
 PIPELINE = """
@@ -116,7 +114,7 @@ def test_a_plugin_of_this_api_or_an_earlier_one_is_taken(number: int | None) -> 
     module.textgen_samplers = textgen.hookimpl(_nothing)  # type: ignore[attr-defined]
     if number is not None:
         module.TEXTGEN_PLUGIN_API = number  # type: ignore[attr-defined]
-    textgen.PluginSet(strict=True).register(module, "old")
+    textgen.PluginSet().register(module, "old")
 
 
 def _nothing() -> list[textgen.Component]:
@@ -131,40 +129,7 @@ def test_a_plugin_of_the_next_api_is_left_out_with_the_sentence() -> None:
     module = types.ModuleType("new")
     module.TEXTGEN_PLUGIN_API = 2  # type: ignore[attr-defined]
     plugins = textgen.PluginSet()
-    with pytest.warns(textgen.PluginWarning) as warned:
+    with pytest.raises(textgen.PluginError) as caught:
         plugins.register(module, "new", distribution="textgen-new", version="3.1")
-    (quarantined,) = plugins.quarantined
-    assert (
-        quarantined.cause == "it needs plugin API 2, and this textgen has 1; upgrade textgen-engine"
-    )
-    assert [str(each.message) for each in warned] == [str(quarantined)]
-
-
-def test_what_goes_away_is_warned_of_where_it_is_used() -> None:
-    def old_function() -> int:
-        deprecated(
-            "old_function", since="0.3", removed=datetime.date(2027, 6, 1), instead="new_function"
-        )
-        return 3
-
-    with pytest.warns(DeprecationWarning, match="old_function") as warned:
-        assert old_function() == 3
-    (warning,) = warned
-    assert warning.filename == __file__
-    assert str(warning.message) == (
-        "old_function is deprecated since textgen-engine 0.3 and may be removed from 2027-06-01 on; use new_function"
-    )
-
-
-def test_a_plugin_deprecates_by_its_own_version() -> None:
-    def build() -> None:
-        day = datetime.date(2027, 6, 1)
-        deprecated(
-            "'hush'", since="1.4", removed=day, instead="'whisper'", distribution="textgen-whisper"
-        )
-
-    with pytest.warns(
-        DeprecationWarning,
-        match=r"'hush' is deprecated since textgen-whisper 1\.4 and may be removed",
-    ):
-        build()
+    said = "it needs plugin API 2, and this textgen has 1; upgrade textgen-engine"
+    assert caught.value.cause == said

@@ -39,17 +39,6 @@ def text_of(plugins: textgen.PluginSet) -> str:
     return "".join(textgen.Engine(plugins).read_corpus({"type": "mine"}))
 
 
-def test_a_name_is_registered_once() -> None:
-    plugins = textgen.PluginSet()
-    plugins.register(corpus_plugin("the first user's text"), "notebook")
-    with pytest.raises(
-        textgen.UsageError,
-        match=r"name: a plugin of this name is registered already, .*replace=True",
-    ):
-        plugins.register(corpus_plugin("the second user's text"), "notebook")
-    assert text_of(plugins) == "the first user's text"
-
-
 def test_a_component_is_offered_once_whatever_its_plugin_is_called() -> None:
     plugins = textgen.PluginSet()
     plugins.register(corpus_plugin("the first user's text"), "one")
@@ -73,7 +62,7 @@ def test_an_option_without_a_type_is_named() -> None:
             return [Component("mine", Config, lambda config, context: Text("twice" * config.times))]
 
     said = r"component 'mine': times has no type; declare it as in `times: int = option\(…\)`"
-    with pytest.warns(textgen.PluginWarning, match=said):
+    with pytest.raises(textgen.PluginError, match=said):
         textgen.PluginSet().register(Plugin, "notebook")
 
 
@@ -83,17 +72,6 @@ def test_one_plugin_takes_the_place_of_another() -> None:
         plugins.register(corpus_plugin(text), "notebook", replace=True)
         assert text_of(plugins) == text
     assert [offer.qualified_name for offer in plugins.offers()] == ["unpackaged:mine"]
-
-
-def test_a_plugin_that_is_no_longer_broken_is_no_longer_in_quarantine() -> None:
-    plugins = textgen.PluginSet()
-    with pytest.warns(
-        textgen.PluginWarning, match=r"'notebook' \(unpackaged\) is left out: it offers nothing"
-    ):
-        plugins.register(object(), "notebook")
-    plugins.register(corpus_plugin("mended"), "notebook")
-    assert text_of(plugins) == "mended"
-    assert plugins.quarantined == []
 
 
 def test_a_run_says_that_a_program_registered_its_plugin(

@@ -134,7 +134,7 @@ def test_a_pipeline_or_run_directory_loads_no_file(
     for name in ("only", str(file), "unpackaged:only", "my_sampler:only"):
         with pytest.raises(textgen.PipelineError, match="no sampler is called"):
             textgen.Engine().pipeline(tiny_pipeline(sampler=[{"type": name}]))
-    with pytest.raises(textgen.PipelineError, match="plugins: unknown table or key"):
+    with pytest.raises(textgen.PipelineError, match="plugins: unknown key"):
         textgen.Engine().pipeline(tiny_pipeline(plugins={"files": [str(file)]}))
 
 
@@ -147,7 +147,7 @@ def test_a_program_registers_a_file(
     run = engine.run(tiny_pipeline(sampler=[{"type": "only", "token": 4}]))
     assert set(run.generations[0].tokens) == {4}
     assert set(engine.load(run.path).generate("the", only_token=5).tokens) == {5}
-    with pytest.raises(textgen.UsageError, match="registered already"):
+    with pytest.raises(textgen.UsageError, match="offers the sampler 'only' already"):
         plugins.register_file(file)
     file.write_text(PLUGIN.replace("option(3,", "option(7,"))
     plugins.register_file(file, replace=True)  # edited
@@ -215,7 +215,7 @@ def test_a_file_that_is_no_plugin_is_an_error(file: Path, tmp_path: Path) -> Non
             plugins.register_file(path)
     before = set(sys.modules)
     for source, said in {
-        "import nobody_has_this": r"needs the module 'nobody_has_this', which is not installed \(install what has it,",
+        "import nobody_has_this": r"needs the module 'nobody_has_this', which is not installed",
         "1 / 0": "ZeroDivisionError",
         "raise SystemExit(3)": "SystemExit: 3",
         "x = ": "SyntaxError",
@@ -238,12 +238,12 @@ def test_what_an_import_raises_is_shown_with_its_line(
     monkeypatch.syspath_prepend(tmp_path)
     for source, place in {
         "\n{}['x']": f"{file}:2)",
-        "import helper_of_mine\nhelper_of_mine.read()": "helper_of_mine.py:4, in read)",
+        "import helper_of_mine\nhelper_of_mine.read()": f"{file}:2)",
     }.items():
         file.write_text(source)
         with pytest.raises(textgen.PluginError) as caught:
             textgen.PluginSet().register_file(file)
-        assert caught.value.cause.startswith("importing it failed: KeyError: 'x' (")
+        assert caught.value.cause.startswith("KeyError: 'x' (")
         assert caught.value.cause.endswith(place)
 
 
@@ -256,7 +256,7 @@ def test_what_a_hook_raises_is_shown_with_the_hook_and_its_line(file: Path) -> N
     line = file.read_text().splitlines().index("    1 / 0") + 1
     assert (
         caught.value.cause
-        == f"textgen_samplers failed: ZeroDivisionError: division by zero ({file}:{line}, in textgen_samplers)"
+        == f"ZeroDivisionError: division by zero ({file}:{line}, in textgen_samplers)"
     )
 
 
@@ -277,12 +277,9 @@ def test_an_installed_plugin_whose_import_takes_long_is_named_too(
     (tmp_path / "textgen_sleepy.py").write_text("import time\ntime.sleep(0.5)\n")
     monkeypatch.syspath_prepend(tmp_path)
     entry_point = metadata.EntryPoint("sleepy", "textgen_sleepy", "textgen")
-    found = discovery.InstalledPlugin(Plugin("sleepy", "textgen-sleepy", "1.0"), entry_point)
-    discovery.imported(found)
+    discovery.imported(Plugin("sleepy", "textgen-sleepy", "1.0"), entry_point)
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith(
-        "still importing plugin 'sleepy' (textgen-sleepy 1.0); it can be disabled"
-    )
+    assert said == "still importing plugin 'sleepy' (textgen-sleepy 1.0)"
 
 
 def test_an_import_that_takes_long_says_whose_it_is(

@@ -40,17 +40,15 @@ class CommandContext:
             try:
                 plugins.register_file(path)
             except UsageError as error:
-                fault = error.faults[0]
-                hint = "give each file once, under a name of its own" if fault.hint else ""
-                raise UsageError(f"--plugin {path}: {fault.expected}", suggestion=hint) from error
+                raise UsageError(f"--plugin {path}: {error.faults[0].expected}") from error
         return plugins
 
 
 def _check_installed(names: Iterable[str]) -> None:
     """Raise UsageError for a name of --no-plugin that no installed plugin has."""
-    plugins = [found.plugin for found in discovery.installed()]
+    plugins = discovery.installed()
     for name in names:
-        if not any(discovery.is_among(plugin, [name]) for plugin in plugins):
+        if not any(plugin.is_among([name]) for plugin in plugins):
             hint = nearest(
                 name, {known for plugin in plugins for known in (plugin.name, plugin.distribution)}
             )

@@ -45,8 +45,8 @@ def _report(context: Any) -> dict[str, Any]:
     from textgen.tools.describe import describe
 
     required = [OWN_DISTRIBUTION, *discovery.requirements(OWN_DISTRIBUTION)]
-    optional = discovery.extras(OWN_DISTRIBUTION)
-    extras = {name for extra in ("fast", "format", "zst") for name in optional.get(extra, [])}
+    optional = (discovery.requirements(OWN_DISTRIBUTION, e) for e in ("fast", "format", "zst"))
+    extras = {name for packages in optional for name in packages}
     versions = {name: discovery.version(name) for name in [*required, *sorted(extras)]}
     devices, missing = _devices()
     missing += [f"{name} is not installed" for name in required if versions[name] is None]

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import ContractError
-from textgen.plugin.component import OWN_DISTRIBUTION, Offer
+from textgen.plugin.component import Offer
 from textgen.plugin.validation import miscalled
 from textgen.protocols import (
     Array,
@@ -66,18 +66,13 @@ def blame(offer: Offer, cause: str) -> ContractError:
 
 def unfit(made: Any, kind: str) -> str:
     """What is wrong with an object built for a kind of component, or a "decoder"; "" if it has every method."""
-    if made is None:
-        return "is None; is a `return` missing?"
     _, methods = _CONTRACTS.get(kind, (object, ()))
-    if isinstance(made, type) and methods:
-        return f"is the class {made.__name__} itself, and must be an instance; is `{made.__name__}(…)` meant?"
-    name = next((name for name in methods if not callable(getattr(made, name, None))), "")
-    if not name:
-        return ""
-    missing = f"is of type {type(made).__name__}, which has no method {name!r}"
-    if kind == "model" and callable(getattr(made, "forward", None)):
-        return f"{missing}; a torch module also inherits from textgen.gradient.GradientModel, which has it"
-    return missing
+    for name in methods:
+        if isinstance(made, type):
+            return f"is the class {made.__name__} itself, and must be an instance"
+        if not callable(getattr(made, name, None)):
+            return f"is of type {type(made).__name__}, which has no method {name!r}"
+    return ""
 
 
 def misdeclared(made: Any, kind: str) -> str:
@@ -95,37 +90,40 @@ def check_ids(ids: Ids, tokenizer: object, size: int) -> Ids:
     import numpy as np
 
     ids = np.asarray(ids)
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        cause = f"encodes to {ids.dtype} of shape {ids.shape}, and must give integers (T,)"
-        raise BrokenContract(tokenizer, cause)
-    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
-        cause = f"encodes to ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}"
-        raise BrokenContract(tokenizer, cause)
+    if fault := _ids_fault(ids, 1, size):
+        raise BrokenContract(tokenizer, f"encodes to {fault}")
     return ids
+
+
+def _ids_fault(ids: Ids, axes: int, size: int) -> str:
+    """What is wrong with ids, or ""."""
+    if ids.ndim != axes or (ids.size and ids.dtype.kind not in "iu"):
+        return f"{ids.dtype} of shape {ids.shape}, and must give integers with {axes} axes"
+    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
+        return f"ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}"
+    return ""
 
 
 def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[CorpusPiece]:
     """The pieces of a corpus, checked."""
     pieces: Any = corpus.read()
-    if pieces is None:
-        raise blame(offer, "gave None from read; is a `yield` or `return` missing?")
-    if isinstance(pieces, str | bytes):
-        cause = f"gave a {type(pieces).__name__} from read, and must yield pieces"
-        raise blame(offer, f"{cause}; write `yield` in place of `return`")
+    if pieces is None or isinstance(pieces, str | bytes):
+        what = type(pieces).__name__
+        raise blame(offer, f"gave {what} from read, and must yield pieces; is a `yield` missing?")
     for piece in pieces:
         if not isinstance(piece, str) and piece is not DOCUMENT_END:
-            cause = f"yielded {type(piece).__name__} from read, and must yield pieces of str"
-            raise blame(offer, f"{cause}, or DOCUMENT_END")
+            what = type(piece).__name__
+            raise blame(
+                offer, f"yielded {what} from read, and must yield pieces of str, or DOCUMENT_END"
+            )
         yield piece
 
 
 def changed_text(offer: Offer) -> str:
     """The message for a corpus that gave another text when it was read again."""
-    if offer.distribution == OWN_DISTRIBUTION:
-        return "the corpus changed while it was being read; run again once it is complete"
     return (
-        f"{offer} gave another text when it was read again: each call of `read` must start from the beginning, "
-        "and what it draws must follow from context.seed; if the text itself is changing, run again once it is complete"
+        f"{offer} gave another text when it was read again: run again once the text is complete; each call of `read` "
+        "must start from the beginning, and what it draws must follow from context.seed"
     )
 
 
@@ -135,8 +133,8 @@ def begin_decoding(
     """A decoder of the model, with every method that a run may need; with `scoring`, `score` too."""
     made = model.decoder(batch_size)
     fault = unfit(made, "decoder")
-    if scoring and not callable(getattr(made, "score", None)):
-        fault = fault or f"is of type {type(made).__name__}, which has no method 'score'"
+    if scoring and not fault and not callable(getattr(made, "score", None)):
+        fault = f"is of type {type(made).__name__}, which has no method 'score'"
     if fault:  # reported before the first text needs the method
         raise blame(offer, f"made a decoder that {fault}")
     return made
@@ -149,9 +147,12 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
     """
     import numpy as np
 
-    size = getattr(tokenizer, "vocab_size", None)
+    size, end = tokenizer.vocab_size, getattr(tokenizer, "end_id", None)
     if not isinstance(size, int) or size < 1:
         raise blame(offer, f"has vocab_size {size!r} after fit, and must have a positive int")
+    if end is not None and (end not in range(size) or end == tokenizer.unknown_id):
+        cause = f"has end_id {end!r}, and must have an id of its own from 0 to {size - 1}, or None"
+        raise blame(offer, cause)
     sample = text[:_SAMPLE_CHARACTERS]
     if len(text) > len(sample):  # cut where a token probably ends
         sample = sample[: max(sample.rfind(" "), sample.rfind("\n")) + 1] or sample
@@ -162,71 +163,32 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
         raise blame(offer, f"decodes to {type(decoded).__name__}, and must give a str")
     again = np.asarray(tokenizer.encode(decoded))
     if not np.array_equal(again, known):
-        same = [a == b for a, b in zip(known.tolist(), again.tolist(), strict=False)]
-        place = same.index(False) if False in same else len(same)
+        shared = min(len(known), len(again))
+        place = int(np.argmin(np.append(known[:shared] == again[:shared], False)))
         around = tokenizer.decode(known[max(0, place - 8) : place + 8])
-        was, came = (
-            f"is {ids[place]}" if place < len(ids) else "is none" for ids in (known, again)
-        )
-        raise blame(
-            offer,
-            f"fails its round trip: what ids decode to encodes to other ids, in {around!r}: id {place} {was}, and "
-            f"{came} afterwards",
-        )
+        cause = "fails its round trip: what ids decode to encodes to other ids"
+        raise blame(offer, f"{cause}, in {around!r}, from id {place} on")
+    saved = tokenizer.to_dict()
     try:
-        saved = json.loads(json.dumps(tokenizer.to_dict()))
+        saved = json.loads(json.dumps(saved))
     except (TypeError, ValueError) as error:
         raise blame(offer, f"has a to_dict that is not JSON: {error}") from error
     loaded = tokenizer.from_dict(saved)
     if fault := unfit(loaded, "tokenizer"):
         raise blame(offer, f"gave from from_dict what {fault}")
     if not np.array_equal(np.asarray(loaded.encode(sample)), ids):
-        raise blame(
-            offer,
-            "encodes to other ids once it is saved and loaded: to_dict and from_dict lose something",
+        cause = (
+            "encodes to other ids once it is saved and loaded: to_dict and from_dict lose something"
         )
-    _check_end(tokenizer, offer, ids, loaded)
+        raise blame(offer, cause)
     return loaded
-
-
-def _check_end(tokenizer: Tokenizer, offer: Offer, ids: Ids, loaded: Tokenizer) -> None:
-    """Check the id for the end of a document, if there is one."""
-    import numpy as np
-
-    end, size = getattr(tokenizer, "end_id", None), tokenizer.vocab_size
-    if getattr(loaded, "end_id", None) != end:
-        raise blame(
-            offer,
-            f"has end_id {end!r}, and {getattr(loaded, 'end_id', None)!r} once it is saved and loaded",
-        )
-    if end is None:
-        return
-    if not isinstance(end, int) or not 0 <= end < size or end == tokenizer.unknown_id:
-        raise blame(
-            offer,
-            f"has end_id {end!r}, and must have an id of its own from 0 to {size - 1}, or None",
-        )
-    if end in ids:
-        raise blame(
-            offer,
-            f"encodes text to its end_id {end}, which must stand for the end of a document alone",
-        )
-    shown = (
-        tokenizer.decode(np.array([end])),
-        tokenizer.incremental_decoder().decode(np.array([end])),
-    )
-    if any(shown):
-        raise blame(
-            offer,
-            f"decodes its end_id {end} to {shown[0] or shown[1]!r}, and must decode it to nothing",
-        )
 
 
 def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:
     """Check shape, (B, V) or (B, T, V), and dtype of a model's logits."""
     given = getattr(logits, "shape", None)
     if given is None:
-        what = "None" if logits is None else f"a {type(logits).__name__}"
+        what = type(logits).__name__
         raise blame(offer, f"gave {what}, and must give logits of shape {shape}")
     if tuple(given) != shape:
         raise blame(offer, f"gave logits of shape {tuple(given)}, and must give {shape}")
@@ -242,43 +204,7 @@ def _name(dtype: Any) -> str:
 
 def check_greedy(ids: Ids, asked: tuple[int, int], size: int, offer: Offer) -> None:
     """Check the result of continue_greedily: ids (B, n), with n at most what was asked for."""
-    if (
-        ids.ndim != 2
-        or len(ids) != asked[0]
-        or ids.shape[1] > asked[1]
-        or ids.dtype.kind not in "iu"
-    ):
-        raise blame(
-            offer,
-            f"gave {ids.dtype} of shape {ids.shape} from continue_greedily, and must give integers ({asked[0]}, n), "
-            f"n at most {asked[1]}",
-        )
-    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
-        raise blame(
-            offer,
-            f"gave ids from {ids.min()} to {ids.max()} from continue_greedily, outside 0 to {size - 1}",
-        )
-
-
-def explain_training(
-    model: Any, offer: Offer, size: int, device: str, error: BaseException
-) -> None:
-    """If training failed because of what `forward` of a torch module returns, raise a ContractError for the model.
-
-    `forward` is called again with one token, only after a failure, so that checking does not slow training down.
-    """
-    if offer.distribution == OWN_DISTRIBUTION or not callable(getattr(model, "forward", None)):
-        return
-    import torch
-
-    try:
-        given = model(torch.zeros((1, 1), dtype=torch.int64, device=device))
-    except Exception:  # the first error says more
-        return
-    if not isinstance(given, tuple) or len(given) != 2:
-        cause = f"gave {type(given).__name__} from forward, and must give logits and the state after them"
-        raise blame(offer, cause) from error
-    try:
-        check_logits(given[0], (1, 1, size), offer)
-    except ContractError as wrong:
-        raise wrong from error
+    fault = _ids_fault(ids, 2, size)
+    if fault or len(ids) != asked[0] or ids.shape[1] > asked[1]:
+        fault = fault or f"ids of shape {ids.shape}, and must give at most {asked}"
+        raise blame(offer, f"gave from continue_greedily {fault}")

@@ -25,7 +25,7 @@ from textgen.contracts.tokenizers import complete
 from textgen.errors import DeviceError, PluginWarning, TextgenError
 from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, BuildContext, Offer
 from textgen.plugin.structure import Choice
-from textgen.plugin.tracebacks import package_of, packages_of, shown_line
+from textgen.plugin.tracebacks import package_of, packages_of
 from textgen.plugin.validation import cause_of
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -99,7 +99,7 @@ class Components(contextlib.ExitStack[None]):
 
 def described(error: BaseException, offer: Offer) -> str:
     """An exception, and the last line of the component's own code that it passed."""
-    return cause_of(error, offer.plugin) + shown_line(error, packages_of(offer.component))
+    return cause_of(error, offer.plugin, packages_of(offer.component))
 
 
 def suspect(error: BaseException, offer: Offer) -> None:

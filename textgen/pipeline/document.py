@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -49,25 +49,26 @@ def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides =
             "expected a mapping, or a list of KEY=VALUE", argument="overrides", value=overrides
         )
     if isinstance(source, Mapping):
-        document = _document(lambda: _copy(source), "pipeline", Path.cwd(), "pipeline")
+        document = Document(source, "pipeline", Path.cwd(), "pipeline")
     else:
         path = path_of(
             source, "source", "expected the path of a TOML file, a mapping or a Pipeline"
         )
         document = document_of(_read(path), path)
-    tables, sampling, faults = dict(document.tables), dict[str, Any](), list[Fault]()
+    tables, sampling, faults = document.tables, dict[str, Any](), list[Fault]()
     given = (
-        flat(_copy(overrides)).items()
-        if isinstance(overrides, Mapping)
-        else _parsed(overrides, faults)
+        flat(overrides).items() if isinstance(overrides, Mapping) else _parsed(overrides, faults)
     )
     # What names a component comes first, since that drops the options of another.
     for key, value in sorted(given, key=lambda item: item[0].rpartition(".")[2].strip() != "type"):
-        name = _of_chain(tables, key)
-        if name:
+        parts = [part.strip() for part in key.split(".")]
+        if name := _of_chain(tables, parts):
             sampling[name] = value
-        else:
-            _override(tables, key, value, faults)
+            continue
+        try:
+            tables = _changed(tables, parts, value)
+        except LookupError as error:
+            faults.append(Fault(key, "there is no such place in the pipeline", "", *error.args))
     if faults:
         raise PipelineError(faults, "overrides")
     return attrs.evolve(document, tables=tables, sampling=sampling)
@@ -75,18 +76,9 @@ def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides =
 
 def document_of(data: bytes, path: Path) -> Document:
     """The pipeline in the bytes of the TOML file at `path`. Raises PipelineError."""
-    return _document(
-        lambda: _parsed_toml(data, path), str(path), path.absolute().parent, _run_name(path.stem)
+    return Document(
+        _parsed_toml(data, path), str(path), path.absolute().parent, _run_name(path.stem)
     )
-
-
-def _document(
-    tables: Callable[[], dict[str, Any]], source: str, folder: Path, default_name: str
-) -> Document:
-    try:
-        return Document(tables(), source, folder, default_name)
-    except RecursionError:
-        raise PipelineError([Fault("", "tables or arrays are nested too deeply")], source) from None
 
 
 def _run_name(stem: str) -> str:
@@ -106,32 +98,25 @@ def _read(path: Path) -> bytes:
 
 
 def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
+    where = ""
     try:
         text = data.decode("utf-8-sig")
-        _check_size(data, text)
-        return tomllib.loads(text)
+        if len(data) > _BYTES:
+            cause = f"it has more than {_BYTES:,} bytes"
+        elif _DOTTED.search(text):  # the time that parsing takes grows with the square
+            cause = f"a key has more than {_PARTS} parts"
+        else:
+            return tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        cause = f"not UTF-8 at byte {error.start}; TOML files are UTF-8"
+    except RecursionError:
+        cause = "tables or arrays are nested too deeply"
     except ValueError as error:
-        if isinstance(error, UnicodeDecodeError):
-            fault = Fault("", f"not UTF-8 at byte {error.start}; TOML files are UTF-8")
-            raise PipelineError([fault], str(path)) from error
-        text = str(error)
-        place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", text)
-        where = ""
-        if place:
-            text = text.removesuffix(place[0])
-            lines = data.decode("utf-8-sig").split(
-                "\n"
-            )  # whose end is just past the last character
-            where = f":{place[1] or len(lines)}:{place[2] or len(lines[-1]) + 1}"
-        raise PipelineError([Fault("", f"not valid TOML: {text}")], f"{path}{where}") from error
-
-
-def _check_size(data: bytes, text: str) -> None:
-    """Raise ValueError for what takes long to parse: the time grows with the square of a dotted key's parts."""
-    if len(data) > _BYTES:
-        raise ValueError(f"it has more than {_BYTES:,} bytes")
-    if _DOTTED.search(text):
-        raise ValueError(f"a key has more than {_PARTS} parts")
+        cause = f"not valid TOML: {error}"
+        if place := re.search(r" \(at line (\d+), column (\d+)\)$", cause):
+            cause = cause.removesuffix(place[0])
+            where = f":{place[1]}:{place[2]}"
+    raise PipelineError([Fault("", cause)], f"{path}{where}")
 
 
 def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str, Any]]:
@@ -148,49 +133,29 @@ def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str
             yield key, value
 
 
-def _of_chain(tables: Mapping[str, Any], key: str) -> str:
+def _of_chain(tables: Mapping[str, Any], parts: Sequence[str]) -> str:
     """The name in requests of an option of the chain as a whole, "temperature" of sampler.temperature; else ""."""
-    kind, *parts = (part.strip() for part in key.split("."))
-    is_option = kind == "sampler" and len(parts) == 1 and not parts[0].isdecimal()
-    return (
-        parts[0].replace("-", "_")
-        if is_option and not isinstance(tables.get(kind), Mapping)
-        else ""
-    )
+    kind, name = parts[0], parts[-1]
+    is_option = kind == "sampler" and len(parts) == 2 and not name.isdecimal()
+    return name.replace("-", "_") if is_option and not isinstance(tables.get(kind), Mapping) else ""
 
 
-def _override(tables: dict[str, Any], key: str, value: Any, faults: list[Fault]) -> None:
-    """Set one dotted key in place. Numbers in the path index arrays of tables."""
-    place: Any = tables
-    *parents, last = (part.strip() for part in key.split("."))
-    try:
-        if parents and parents[0] in CHAINS and not tables.get(parents[0]):
-            raise LookupError(f'it has no [[{parents[0]}]]: write {parents[0]}=[{{type="…"}}]')
-        for part in parents:
-            place = (
-                place.setdefault(part, {})
-                if isinstance(place, dict)
-                else place[_index(part, place, parents)]
-            )
-        if not isinstance(place, dict):
-            place[_index(last, place, parents)] = value
-            return
-        if last == "type" and place.get("type", value) != value:
-            place.clear()  # the other keys are options of the component of before
-        place[last] = value
-    except LookupError as error:
-        faults.append(Fault(key, "there is no such place in the pipeline", "", error.args[0]))
-
-
-def _index(part: str, place: Any, parents: list[str]) -> int:
-    """The index of a list that `part` says. Raises LookupError, which says how to name one if there is a list."""
-    if not isinstance(place, list) or not place:
+def _changed(place: Any, parts: Sequence[str], value: Any) -> Any:
+    """A table or list with one dotted key set. Numbers index arrays of tables. Raises LookupError with a hint."""
+    part, *rest = parts
+    if isinstance(place, Mapping):
+        if part in CHAINS and rest and not place.get(part):
+            raise LookupError(f'it has no [[{part}]]: write {part}=[{{type="…"}}]')
+        if part == "type" and not rest and place.get(part, value) != value:
+            return {part: value}  # the other keys are options of the component of before
+        return {**place, part: _changed(place.get(part, {}), rest, value) if rest else value}
+    if not isinstance(place, list | tuple):
         raise LookupError("")
-    if part.isdecimal() and int(part) < len(place):
-        return int(part)
-    before = ".".join(parents[: parents.index(part)] if part in parents else parents)
-    more = f" to {before}.{len(place) - 1}" if len(place) > 1 else ""
-    raise LookupError(f"{before} is a list: write {before}.0{more}")
+    if not part.isdecimal() or int(part) >= len(place):
+        raise LookupError(f"a list takes numbers, here 0 to {len(place) - 1}")
+    items = list(place)
+    items[int(part)] = _changed(items[int(part)], rest, value) if rest else value
+    return items
 
 
 def toml_value(text: str) -> Any:
@@ -202,14 +167,3 @@ def toml_value(text: str) -> Any:
             return Fault("", f"not a TOML value: {error}", shorten(text))
         return text
     return parsed["value"] if len(parsed) == 1 else text
-
-
-def _copy(value: Any) -> Any:
-    """A deep copy of tables and lists, so that overrides do not change the caller's mapping."""
-    if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    return (
-        [_copy(item) for item in value]
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else value
-    )

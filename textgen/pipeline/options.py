@@ -88,7 +88,7 @@ class DecodingOptions:
         help="how many tokens to add before a stop counts",
         validator=and_(ge(0), le(MAX_NEW_TOKENS)),
     )
-    stop: tuple[str, ...] | str = option(
+    stop: str | tuple[str, ...] = option(
         (), help="texts that end it; they are not part of it", validator=_check_stop
     )
     stop_tokens: tuple[int, ...] = option(

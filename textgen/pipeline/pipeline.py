@@ -21,7 +21,6 @@ from textgen.pipeline.options import (
 from textgen.pipeline.sampling import changed
 from textgen.plugin.component import ComponentSource
 from textgen.plugin.structure import Choice, Reader, plain, show
-from textgen.suggest import nearest
 
 CHOICES = ("corpus", "tokenizer", "model", "trainer")
 
@@ -84,21 +83,17 @@ class Pipeline:
 def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     """Check a document against the available components. Raises PipelineError with every fault."""
     reader = Reader(document.folder, plugins)
-    faults, tables = reader.faults, dict(document.tables)
-    general, made = read_own_tables(tables, reader)
-    if (
-        tables.get("name") is None
-    ):  # the file's name may not be valid for a run, so it is checked like a given one
-        reader.table(GeneralOptions, {"name": document.default_name}, "")
+    tables = dict(document.tables)
     tables["model"], start = without_start(tables.get("model"))
     if start is not None:
         start = reader.table(StartOptions, start, "model.start")
     choices = {kind: reader.choice(kind, tables.get(kind), kind) for kind in CHOICES}
     chains = {kind: _chain(kind, tables.get(kind, ()), reader) for kind in CHAINS}
     chains["sampler"] = _with_sampling(chains["sampler"], document.sampling, reader)
-    _check_pair(choices["model"], choices["trainer"], faults)
-    if faults:
-        raise PipelineError(faults, document.source)
+    general, made = read_own_tables(tables, reader)
+    _check_pair(choices["model"], choices["trainer"], reader.faults)
+    if reader.faults:
+        raise PipelineError(reader.faults, document.source)
     name = document.default_name if general.name is None else general.name
     if general.default_observers and tables.get("observer") not in ([], ()):
         chains["observer"] = _with_defaults(chains["observer"], reader)
@@ -120,32 +115,11 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
 
 def read_own_tables(tables: Mapping[str, Any], reader: Reader) -> tuple[Any, dict[str, Any]]:
     """The general keys, and the engine's own tables by name; what is wrong with them, and unknown keys, in `faults`."""
-    known = [*attrs.fields_dict(GeneralOptions), *CHOICES, *CHAINS, *TABLES]
-    for key in (str(key) for key in tables if key not in known):
-        within = [f"{name}.{key}" for name, cls in TABLES.items() if key in attrs.fields_dict(cls)]
-        hint = (
-            f"did you mean {within[0]!r}?"
-            if within
-            else nearest(key, known) or f"there are {', '.join(known)}"
-        )
-        reader.faults.append(Fault(key, "unknown table or key", "", hint))
-    general_keys = attrs.fields_dict(GeneralOptions).keys() & tables.keys()
-    general = reader.table(GeneralOptions, {key: tables[key] for key in general_keys}, "")
     own = {key: reader.table(cls, tables.get(key, {}), key) for key, cls in TABLES.items()}
-    for place, fault in enumerate(reader.faults):
-        if fault.expected.startswith("unknown") and (
-            hint := _of_sampler(fault.path.removeprefix("generate."), reader)
-        ):
-            reader.faults[place] = attrs.evolve(fault, hint=hint)
-    return general, own
-
-
-def _of_sampler(key: str, reader: Reader) -> str:
-    """Where an option of requests, which a sampler takes, stands in a pipeline; "" for any other key."""
-    found = None if reader.plugins is None else reader.plugins.sampling_option(key)
-    if found is None or isinstance(found, Fault):
-        return ""
-    return f'a sampler takes it: [[sampler]] with type = "{found[0].name}" and {found[1]} = …'
+    keys = attrs.fields_dict(GeneralOptions)
+    reader.check_keys(tables, [*keys, *CHOICES, *CHAINS, *TABLES], "")
+    general = {key: tables[key] for key in keys.keys() & tables.keys()}
+    return reader.table(GeneralOptions, general, ""), own
 
 
 def without_start(model: Any) -> tuple[Any, Any]:

@@ -23,30 +23,26 @@ KINDS = ("corpus", "tokenizer", "model", "trainer", "sampler", "observer", "comm
 HOOKS: Final[Mapping[str, str]] = MappingProxyType(
     {f"textgen_{'corpora' if kind == 'corpus' else kind + 's'}": kind for kind in KINDS}
 )
-COMMANDS: Final = (*("run", "generate", "evaluate", "show", "plugins", "new-plugin", "doctor"),)
+COMMANDS: Final = ("run", "generate", "evaluate", "show", "plugins", "new-plugin", "doctor")
 NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 REQUEST_OPTIONS: Final = (
-    *(
-        "prompt",
-        "prompts",
-        "n",
-        "index",
-        "batch_size",
-        "state",
-        "keep_state",
-        "seed",
-        "logprobs",
-        "echo",
-    ),
-    *(
-        "max_new_tokens",
-        "min_new_tokens",
-        "stop",
-        "stop_tokens",
-        "ignore_end",
-        "time_limit",
-        "cancelled",
-    ),
+    "prompt",
+    "prompts",
+    "n",
+    "index",
+    "batch_size",
+    "state",
+    "keep_state",
+    "seed",
+    "logprobs",
+    "echo",
+    "max_new_tokens",
+    "min_new_tokens",
+    "stop",
+    "stop_tokens",
+    "ignore_end",
+    "time_limit",
+    "cancelled",
     "unknown_characters",
 )
 """What a request for text takes itself; the other options of requests are those of samplers."""
@@ -91,14 +87,9 @@ def option(
     StepDone.stable_steps of its trainer. It is True for numbers, or a function that gives what is compared with
     `>` for a value.
     """
-    metadata = {
-        "help": help,
-        "argument": argument,
-        "more": more,
-        **({"kind": kind} if kind else {}),
-    }
+    metadata = {"help": help, "argument": argument, "more": more, "kind": kind}
     if factory is not None:
-        return attrs.field(factory=factory, validator=validator, metadata=metadata)
+        default = attrs.Factory(factory)
     return attrs.field(default=default, validator=validator, metadata=metadata)
 
 
@@ -214,6 +205,11 @@ class Plugin:
         facts = {"plugin": self.name, "distribution": self.distribution, "version": self.version}
         return {**facts, "path": self.path} if self.path else facts
 
+    def is_among(self, names: Iterable[str]) -> bool:
+        """Whether one of the names is that of its entry point, its distribution, or `distribution:entry-point`."""
+        own = {self.name, self.distribution, f"{self.distribution}:{self.name}"}
+        return any(name in own or normalized(name) in own for name in names)
+
 
 @attrs.frozen
 class Offer:
@@ -253,6 +249,11 @@ def taken_twice(option: str, offers: Iterable[Offer]) -> Fault:
         option,
         f"several samplers take this option: {' and '.join(o.qualified_name for o in offers)}",
     )
+
+
+def normalized(distribution: str) -> str:
+    """A distribution's name as package indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 class ComponentSource(Protocol):

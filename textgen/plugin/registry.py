@@ -7,6 +7,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import attrs
@@ -21,11 +22,11 @@ from textgen.plugin.component import (
     UNPACKAGED,
     Offer,
     Plugin,
+    normalized,
     taken_twice,
 )
-from textgen.plugin.discovery import InstalledPlugin
 from textgen.plugin.single_file import import_file
-from textgen.plugin.validation import ClashError, UnfitError, cause_of, offers_of
+from textgen.plugin.validation import cause_of, offers_of
 from textgen.suggest import nearest
 
 logger = logging.getLogger("textgen")
@@ -37,7 +38,6 @@ class Quarantined:
 
     plugin: Plugin
     cause: str
-    error: BaseException | None = attrs.field(default=None, repr=False, eq=False)
 
     def __str__(self) -> str:
         return f"{self.plugin} is left out: {self.cause}"
@@ -48,30 +48,30 @@ class PluginSet:
 
     Which plugins are installed is read from metadata. A plugin is imported when something needs it: a component of its
     package, a name that no built-in component has, or a list of all components.
-
-    disable   plugins to leave out: names of entry points, of distributions, or `distribution:entry-point`
-    strict    raise PluginError where a plugin would be quarantined, and import all of them now
     """
 
-    def __init__(self, *, disable: Iterable[str] = (), strict: bool = False) -> None:
-        self.disabled = frozenset(disable)
+    def __init__(self) -> None:
         self.quarantined: list[Quarantined] = []
         self._offers: list[Offer] = []
-        self._modules: list[tuple[Plugin, object]] = []
-        self._waiting: list[InstalledPlugin] = []
+        self._waiting: dict[Plugin, EntryPoint] = {}
         self._lock = threading.RLock()
-        self._strict = strict
+        self._strict = False
 
     @classmethod
     def discover(cls, *, disable: Iterable[str] = (), strict: bool = False) -> PluginSet:
-        """All installed plugins, each loaded separately when it is needed."""
-        plugins = cls(disable=disable, strict=strict)
-        plugins._waiting = [
-            found
-            for found in discovery.installed()
-            if not discovery.is_among(found.plugin, plugins.disabled)
-        ]
-        if plugins._strict:
+        """All installed plugins, each loaded separately when it is needed.
+
+        disable   plugins to leave out: names of entry points, of distributions, or `distribution:entry-point`
+        strict    raise PluginError where a plugin would be quarantined, and import all of them now
+        """
+        plugins, disable = cls(), tuple(disable)
+        plugins._waiting = {
+            plugin: entry_point
+            for plugin, entry_point in discovery.installed().items()
+            if not plugin.is_among(disable)
+        }
+        plugins._strict = strict
+        if strict:
             plugins._load_all()
         return plugins
 
@@ -86,24 +86,17 @@ class PluginSet:
     ) -> None:
         """Add a plugin that is not an installed package: a module or any object with hook implementations.
 
-        With `replace`, it takes the place of the plugin of this name. Raises UsageError where there is one without,
-        and where another registered plugin offers a component of the same name; any other fault puts it in quarantine.
+        With `replace`, it takes the place of the plugin of this name. Raises UsageError where another plugin of the
+        distribution offers a component of the same name, PluginError for any fault of the plugin.
         """
-        plugin = Plugin(name, distribution, version)
-        with self._lock:
-            try:
-                self._add(plugin, module, replace)
-            except PluginError as error:
-                self._quarantine(plugin, error.cause, error.__cause__ or error)
+        self._add(Plugin(name, distribution, version), module, replace)
 
     def register_file(self, path: str | Path, *, replace: bool = False) -> None:
         """Add a plugin that is a single Python file; it is called as the file is, without `.py`.
 
         Raises UsageError as `register` does and where the file cannot be read, PluginError for any fault of the plugin.
         """
-        plugin, module = import_file(path)
-        with self._lock:
-            self._add(plugin, module, replace)
+        self._add(*import_file(path), replace)
 
     def offers(self, kind: str | None = None) -> list[Offer]:
         """All components, of one kind or of all, sorted by kind and name."""
@@ -121,74 +114,54 @@ class PluginSet:
     def find(self, kind: str, name: str) -> Offer | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name.
 
-        If several plugins offer the same name, it means the built-in one; without a built-in one it is ambiguous. A
-        plugin that is no package is found by its own name too, `my_file:name`.
+        A bare name means the built-in component, unless a plugin that is no package has one of the same name. Where
+        several plugins offer it otherwise, it is ambiguous. A plugin that is no package is found by its own name too,
+        `my_file:name`.
         """
         package, _, bare = name.rpartition(":")
-        distribution = discovery.normalized(package) if package else OWN_DISTRIBUTION
+        distribution = normalized(package) if package else OWN_DISTRIBUTION
+
+        def matching() -> list[Offer]:
+            same = [offer for offer in self._loaded(kind) if offer.name == bare]
+            by_file = [offer for offer in same if offer.distribution == UNPACKAGED]
+            named = [offer for offer in same if offer.distribution == distribution]
+            if package:
+                return named or [offer for offer in by_file if offer.plugin.name == package]
+            return named + by_file if named else same
+
         with self._lock:
             self._load(lambda plugin: plugin.distribution == distribution)
-            same = [offer for offer in self._loaded(kind) if offer.name == bare]
-            named = [offer for offer in same if offer.distribution == distribution]
-            unpackaged = [offer for offer in same if offer.distribution == UNPACKAGED]
-            if package and not named:
-                named = [offer for offer in unpackaged if offer.plugin.name == package]
-            if len(named) == 1:
-                if not package and unpackaged:  # whoever adds a file means to use it
-                    _warn_of_hidden(named[0], unpackaged[0])
-                return named[0]
-            self._load_all()
-            return self._find_anywhere(kind, name, bare, distribution if package else None)
+            if len(matching()) != 1:
+                self._load_all()
+            found = matching()
+            if len(found) == 1:
+                return found[0]
+            if found:
+                names = " or ".join(repr(offer.qualified_name) for offer in found)
+                cause = f"{len(found)} plugins offer a {kind} called {bare!r}"
+                return Fault("", cause, "", f"write {names}")
+            hint = self._hint(bare, distribution if package else "", self._loaded(kind))
+            return Fault("", f"no {kind} is called {name!r}", "", hint)
 
-    def _find_anywhere(
-        self, kind: str, name: str, bare: str, distribution: str | None
-    ) -> Offer | Fault:
-        offers = self._loaded(kind)
-        same = [
-            offer
-            for offer in offers
-            if offer.name == bare and distribution in (None, offer.distribution)
-        ]
-        if len(same) == 1:
-            return same[0]
-        if same:
-            names = " or ".join(repr(offer.qualified_name) for offer in same)
-            return Fault(
-                "", f"{len(same)} plugins offer a {kind} called {bare!r}", "", f"write {names}"
-            )
-        return Fault(
-            "", f"no {kind} is called {name!r}", "", self._hint(bare, distribution, offers)
-        )
-
-    def _hint(self, bare: str, distribution: str | None, offers: list[Offer]) -> str:
+    def _hint(self, bare: str, distribution: str, offers: list[Offer]) -> str:
         """What somebody may have meant with a name that no component has, or why it is not there."""
         meant = {distribution, bare, f"textgen-{bare}"}
         left_out = [
-            q for q in self.quarantined if q.plugin.distribution in meant or q.plugin.name == bare
+            str(each)
+            for each in self.quarantined
+            if meant & {each.plugin.distribution, each.plugin.name}
         ]
         if left_out:  # a similar name would only mislead
-            return "; ".join(map(str, left_out))
-        if distribution == OBJECT:
-            return "it was an object of a program, which has to give it again"
-        if distribution == UNPACKAGED:
-            return "no plugin offers it that is a file or that the program registered"
-        installed = [found.plugin for found in discovery.installed()]
-        if missing := discovery.unmarked(distribution or f"textgen-{bare}"):
-            return missing
-        known = {plugin.distribution for plugin in installed}
-        known |= {discovery.normalized(offer.plugin.name) for offer in offers}
-        if distribution is not None and distribution not in known:
-            return f"{distribution} is not installed"
+            return "; ".join(left_out)
+        if distribution in (OBJECT, UNPACKAGED):
+            return "it was an object, a file or a plugin of a program, which has to give it again"
+        if distribution and distribution not in {offer.distribution for offer in self._offers}:
+            return f"no plugin of {distribution} is loaded: is it installed?"
         names = sorted({offer.name for offer in offers})
-        others = sorted({quarantined.plugin.distribution for quarantined in self.quarantined})
-        return "".join(
-            [
-                nearest(bare, names)
-                or _of_summary(bare, offers)
-                or f"there are {', '.join(names) or 'none'}",
-                *([f"; left out: {', '.join(others)}"] if others else []),
-                *([f"; disabled: {', '.join(sorted(self.disabled))}"] if self.disabled else []),
-            ]
+        return (
+            nearest(bare, names)
+            or _of_summary(bare, offers)
+            or f"there are {', '.join(names) or 'none'}"
         )
 
     def sampling_options(self) -> dict[str, tuple[Offer, str]]:
@@ -230,90 +203,56 @@ class PluginSet:
 
     def _load(self, wanted: Callable[[Plugin], bool]) -> None:
         """Import the wanted plugins that are not imported yet, and collect their components."""
-        found = [each for each in self._waiting if wanted(each.plugin)]
-        self._waiting = [each for each in self._waiting if not wanted(each.plugin)]
-        for each in found:
-            plugin, entry = each.plugin, each.entry_point
+        for plugin in [plugin for plugin in self._waiting if wanted(plugin)]:
+            entry_point = self._waiting.pop(plugin)
             try:
-                module = discovery.imported(each)
+                self._collect(plugin, discovery.imported(plugin, entry_point))
             except (Exception, SystemExit) as error:
-                cause = cause_of(error, plugin, entry.module, placed=True)
-                self._quarantine(plugin, f"importing {entry.value} failed: {cause}", error)
-                continue
-            try:
-                self._collect(plugin, module)
-            except (Exception, SystemExit) as error:
-                self._quarantine(plugin, cause_of(error, plugin), error)
+                cause = cause_of(error, plugin, {entry_point.module.partition(".")[0]})
+                if self._strict:
+                    raise PluginError(cause, **plugin.facts()) from error
+                quarantined = Quarantined(plugin, cause)
+                self.quarantined.append(quarantined)
+                logger.warning("%s", quarantined)
+                warnings.warn(str(quarantined), PluginWarning, stacklevel=3)
 
     def _add(self, plugin: Plugin, module: object, replace: bool) -> None:
-        """Add a plugin that a program gave. Raises UsageError for a name that is taken, PluginError for a fault."""
-        if not replace and any(_is_same(other, plugin) for other, _ in self._modules):
-            raise UsageError(
-                "a plugin of this name is registered already",
-                argument="name",
-                value=plugin.name,
-                suggestion="replace=True puts this one in its place",
-            )
-        self._modules = [each for each in self._modules if not _is_same(each[0], plugin)]
-        self._offers = [each for each in self._offers if not _is_same(each.plugin, plugin)]
-        self.quarantined = [each for each in self.quarantined if not _is_same(each.plugin, plugin)]
-        try:
-            self._collect(plugin, module)
-        except ClashError as error:
-            if (
-                plugin.distribution == UNPACKAGED
-            ):  # to go on with the other would be to use what was not meant
-                raise UsageError(str(error), argument="name", value=plugin.name) from error
-            raise PluginError(str(error), **plugin.facts()) from error
-        except (Exception, SystemExit) as error:
-            raise PluginError(cause_of(error, plugin), **plugin.facts()) from error
+        """Add a plugin that a program gave."""
+        with self._lock:
+            if replace:
+                replaced = plugin.distribution, plugin.name
+                self._offers = [
+                    offer
+                    for offer in self._offers
+                    if (offer.distribution, offer.plugin.name) != replaced
+                ]
+            try:
+                self._collect(plugin, module)
+            except UsageError:
+                raise
+            except (Exception, SystemExit) as error:
+                cause = cause_of(error, plugin, {getattr(module, "__name__", "")})
+                raise PluginError(cause, **plugin.facts()) from error
 
     def _collect(self, plugin: Plugin, module: object) -> None:
         """Add what one plugin offers; raises if anything about it is wrong, leaving nothing behind."""
-        for other, registered in self._modules:
-            if registered is module:
-                whose = f"{other.distribution}:{other.name}"
-                raise UnfitError(
-                    f"it is the module of {whose} too; one of the two entry points is enough"
-                )
-        offers = offers_of(plugin, module)
         known = {(offer.kind, offer.qualified_name): offer.plugin.name for offer in self._offers}
+        offers = offers_of(plugin, module)
         for offer in offers:
-            if (
-                by := known.get((offer.kind, offer.qualified_name))
-            ) is not None:  # `package:name` would mean neither
-                raise ClashError(
-                    f"{offer.distribution} offers the {offer.kind} {offer.name!r} already, by its plugin {by!r}; "
-                    "one of the two needs another name"
+            key = offer.kind, offer.qualified_name
+            if key in known:  # `package:name` would mean neither
+                raise UsageError(
+                    f"{offer.distribution} offers the {offer.kind} {offer.name!r} already, by its plugin "
+                    f"{known[key]!r}; one of the two needs another name"
                 )
-        self._modules.append((plugin, module))
+            known[key] = plugin.name
         self._offers += offers
-
-    def _quarantine(self, plugin: Plugin, cause: str, error: BaseException) -> None:
-        if self._strict:
-            raise PluginError(cause, **plugin.facts()) from error
-        quarantined = Quarantined(plugin, cause, error)
-        self.quarantined.append(quarantined)
-        logger.warning("%s", quarantined)
-        warnings.warn(str(quarantined), PluginWarning, stacklevel=3)
 
 
 def _of_summary(word: str, offers: Iterable[Offer]) -> str:
     """The component whose summary has a word, as "lstm" is a word of that of `rnn`."""
     found = (o for o in offers if re.search(rf"(?i)\b{re.escape(word)}\b", o.component.summary))
     return next((f"did you mean {o.name!r}? {o.component.summary}" for o in found), "")
-
-
-def _warn_of_hidden(own: Offer, other: Offer) -> None:
-    """Say that the bare name of a plugin's component means the built-in one."""
-    way = f"write '{other.plugin.name}:{other.name}' for that of {other.plugin}"
-    warnings.warn(
-        f"{own.kind} {own.name!r} is the built-in one; {way}", PluginWarning, stacklevel=3
-    )
-
-
-def _is_same(one: Plugin, other: Plugin) -> bool:
-    return (one.distribution, one.name) == (other.distribution, other.name)
 
 
 def _is_own(plugin: Plugin) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
-from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import module_from_spec
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import NoReturn
 
 from textgen.errors import PluginError, UsageError
 from textgen.plugin.component import UNPACKAGED, Plugin
@@ -32,31 +31,26 @@ def import_file(path: str | Path) -> tuple[Plugin, ModuleType]:
         raise UsageError(cause, argument="path") from error
     plugin = Plugin(path.stem, UNPACKAGED, f"sha256:{hashlib.sha256(data).hexdigest()}", str(path))
     # A name of its own: two files of one name may be plugins, and an edited one is another module.
-    key = hashlib.sha256(str(path).encode("utf-8", "surrogateescape") + data).hexdigest()[:12]
-    name = f"textgen_plugin_{re.sub(r'[^a-zA-Z0-9_]', '_', path.stem)}_{key}"
+    key = hashlib.sha256(f"{path}\0{plugin.version}".encode("utf-8", "surrogateescape"))
+    name = f"textgen_plugin_{path.stem.replace('.', '_')}_{key.hexdigest()[:12]}"
     if name not in sys.modules:
         try:
             with reported_if_slow(plugin):
-                _execute(name, plugin.path, data)
+                _execute(name, str(path))
         except (Exception, SystemExit) as error:
-            cause = cause_of(error, plugin, name, placed=True)
-            raise PluginError(f"importing it failed: {cause}", **plugin.facts()) from error
+            sys.modules.pop(name, None)
+            raise PluginError(cause_of(error, plugin, {name}), **plugin.facts()) from error
     return plugin, sys.modules[name]
 
 
-def _execute(name: str, path: str, data: bytes) -> None:
+def _execute(name: str, path: str) -> None:
     """Import a file, whatever that raises."""
-    loader = _Loader(name, path, data)
-    spec = ModuleSpec(name, loader, origin=path)
-    spec.has_location = True
+    loader = _Loader(name, path)
+    spec = spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
     # Config classes look up their types in sys.modules.
     module = sys.modules[name] = module_from_spec(spec)
-    try:
-        loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    module.__spec__ = None  # like a script's: no other process can import it by its name
+    loader.exec_module(module)
 
 
 def is_file(module: str) -> bool:
@@ -65,11 +59,7 @@ def is_file(module: str) -> bool:
 
 
 class _Loader(SourceFileLoader):
-    """Runs the very bytes that the checksum is of: compiled code of an older file never takes their place."""
+    """Compiles the file anew: compiled code of an older file never takes its place, and none is written."""
 
-    def __init__(self, name: str, path: str, data: bytes) -> None:
-        super().__init__(name, path)
-        self._data = data
-
-    def get_code(self, fullname: str) -> Any:
-        return self.source_to_code(self._data, self.path)
+    def path_stats(self, path: object) -> NoReturn:
+        raise OSError

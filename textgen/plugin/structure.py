@@ -11,7 +11,7 @@ import contextlib
 import json
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -23,8 +23,7 @@ from textgen.suggest import nearest
 
 _INTEGER_LIMIT = 2**64  # beyond any option's range, and short enough to print
 _SHOWN = 100  # characters of a string that an error quotes
-_LIST = 8  # numbers of a list that an error quotes
-_FAILED = object()  # stands for a refused value, so that a fault is reported once
+_FAILED = object()  # stands for a refused value
 _PHRASES: dict[Any, str] = {
     int: "an integer",
     float: "a finite number",
@@ -73,31 +72,27 @@ class Reader:
     plugins: ComponentSource | None = None
     origins: Mapping[tuple[str, str], str] = attrs.field(factory=dict)
     faults: list[Fault] = attrs.field(factory=list)
+    known: list[str] = attrs.field(factory=list, init=False)
 
     def table(self, cls: type, table: Any, path: str) -> Any:
         """An instance of the attrs class `cls` from a TOML table, or None with the reasons added to `faults`."""
         if not isinstance(table, Mapping):
-            self.faults.append(Fault(path, "expected a table", show(table)))
+            self._refuse(path, "expected a table", table)
             return None
         before = len(self.faults)
         attrs.resolve_types(cls)
         fields = attrs.fields_dict(cls)
-        for key in (str(key) for key in table if key not in fields):
-            hint = self._within(key, fields, table, path) or nearest(key, fields)
-            hint = hint or f"its keys are {', '.join(fields) or 'none'}"
-            self.faults.append(Fault(_join(path, key), "unknown key", "", hint))
         values = {}
         for name, field in fields.items():
+            place = join(path, name)
             if kind := field.metadata.get("kind"):
-                values[name] = self.choice(
-                    kind, table.get(name, _default(field)), _join(path, name)
-                )
+                values[name] = self.choice(kind, table.get(name, field.default), place)
             elif name in table:
-                values[name] = self.field(field, table[name], _join(path, name))
+                values[name] = self.field(field, table[name], place)
             elif field.default is attrs.NOTHING:
-                self.faults.append(
-                    Fault(_join(path, name), f"required: {phrase(field.type)}", "nothing")
-                )
+                self.faults.append(Fault(place, f"required: {phrase(field.type)}", "nothing"))
+        self.check_keys(table, fields, path)
+        self.known.extend(join(path, name) for name in fields)
         if len(self.faults) > before:
             return None
         try:
@@ -106,69 +101,61 @@ class Reader:
             self.faults.append(Fault(path, _reason(error)))
             return None
 
+    def check_keys(self, table: Mapping[str, Any], known: Collection[str], path: str) -> None:
+        """Report the keys that are not known, with the nearest that is, or where a table below has that key."""
+        for key in (str(key) for key in table if key not in known):
+            place = join(path, key)
+            below = [
+                each for each in self.known if each.startswith(path) and each.endswith(f".{key}")
+            ]
+            if self.plugins is not None and path in ("", "generate"):
+                found = self.plugins.sampling_option(key)
+                below += [] if isinstance(found, Fault) else [f"sampler.{key}"]
+            hint = f"did you mean {below[0]!r}?" if below else nearest(key, known)
+            hint = hint or f"there are {', '.join(known) or 'none'}"
+            self.faults.append(Fault(place, "unknown key", "", hint))
+
     def field(self, field: attrs.Attribute[Any], value: Any, path: str) -> Any:
         """The value of a key, or a marker that it was refused.
 
         Its validator is run here, so that the faults of other keys are reported too.
         """
         made = self.value(field.type, value, path)
-        if made is not _FAILED:
-            with contextlib.suppress(
-                AttributeError
-            ):  # it compares fields, which only the constructor can do
-                if reason := _refusal(field.validator, field, made):
-                    self.faults.append(Fault(path, reason, show(made, kind=False)))
-        elif type(value) in (int, float) and str in (field.type, *get_args(field.type)):
-            reason = _refusal(
-                field.validator, field, str(value)
-            )  # such as that it must be a size, with a unit
-            self.faults[-1] = attrs.evolve(
-                self.faults[-1], expected=reason or self.faults[-1].expected
-            )
+        if made is not _FAILED and field.validator is not None:
+            try:
+                field.validator(None, field, made)
+            except AttributeError:  # it compares fields, which only the constructor can do
+                pass
+            except (ValueError, TypeError) as error:
+                # A validator of attrs puts the name of the field before its reason, and the value after it.
+                reason = _reason(error).removeprefix(f"'{field.name}' ").removesuffix(f": {made}")
+                self.faults.append(Fault(path, reason, show(made, kind=False)))
         return made
-
-    def _within(
-        self,
-        key: str,
-        fields: Mapping[str, attrs.Attribute[Any]],
-        table: Mapping[str, Any],
-        path: str,
-    ) -> str:
-        """Where a component within this one has the key, or ""."""
-        for name, field in fields.items():
-            if kind := field.metadata.get("kind"):
-                part = attrs.evolve(self, faults=[]).choice(
-                    kind, table.get(name, _default(field)), name
-                )
-                if part is not None and key in attrs.fields_dict(type(part.options)):
-                    return f"did you mean {_join(_join(path, name), key)!r}?"
-        return ""
 
     def choice(self, kind: str, table: Any, path: str) -> Any:
         """A component of a kind from its table, or None with the reasons in `faults`."""
         assert self.plugins is not None
         if isinstance(table, Choice):
             return table
-        if not isinstance(table, Mapping) or not isinstance(table.get("type"), str):
+        options = dict(table) if isinstance(table, Mapping) else {}
+        given = options.pop("type", None)
+        if not isinstance(given, str):
             names = ", ".join(sorted({offer.name for offer in self.plugins.offers(kind)}))
-            given = "nothing" if table is None else show(table)
-            if isinstance(table, Mapping):
-                path, given = f"{path}.type", show(table["type"]) if "type" in table else "nothing"
-            self.faults.append(Fault(path, f"expected a table with type = one of {names}", given))
+            place, value = (join(path, "type"), given) if options or given else (path, table)
+            self._refuse(place, f"expected a table with type = one of {names}", value)
             return None
-        package, _, name = table["type"].rpartition(":")
+        package, _, name = given.rpartition(":")
         origin = package or self.origins.get((kind, name))
-        name = f"{origin}:{name}" if origin else table["type"]
+        name = f"{origin}:{name}" if origin else given
         offer = self.plugins.find(kind, name)
         if isinstance(offer, Fault):
-            self.faults.append(attrs.evolve(offer, path=f"{path}.type"))
+            self.faults.append(attrs.evolve(offer, path=join(path, "type")))
             return None
-        options = {key: value for key, value in table.items() if key != "type"}
         made = self.table(offer.component.config, options, path)
         return None if made is None else Choice(name, offer, made)
 
     def value(self, wanted: Any, value: Any, path: str) -> Any:
-        """`value` as the type `wanted`."""
+        """`value` as the type `wanted`, or a marker that it was refused."""
         origin, arguments = get_origin(wanted), get_args(wanted)
         if wanted is Any:
             return value
@@ -178,81 +165,69 @@ class Reader:
         if origin in (Union, types.UnionType):
             return self._union(wanted, arguments, value, path)
         if origin in (list, tuple) and isinstance(value, list | tuple):
-            items = [
-                self.value(arguments[0], item, _join(path, str(i))) for i, item in enumerate(value)
-            ]
-            return _FAILED if any(item is _FAILED for item in items) else origin(items)
+            items = [self.value(arguments[0], v, join(path, str(i))) for i, v in enumerate(value)]
+            return _FAILED if _FAILED in items else origin(items)
         if origin in (dict, Mapping) and isinstance(value, Mapping):
-            made = {k: self.value(arguments[1], v, _join(path, k)) for k, v in value.items()}
-            return _FAILED if any(item is _FAILED for item in made.values()) else made
+            made = {k: self.value(arguments[1], v, join(path, k)) for k, v in value.items()}
+            return _FAILED if _FAILED in made.values() else made
         if origin is Literal:
-            if any(value == choice and type(value) is type(choice) for choice in arguments):
+            if isinstance(value, str) and value in arguments:
                 return value
-            hint = (
-                nearest(value, [a for a in arguments if isinstance(a, str)])
-                if isinstance(value, str)
-                else ""
-            )
-            self.faults.append(Fault(path, f"expected {phrase(wanted)}", show(value), hint))
-            return _FAILED
+            hint = nearest(str(value), arguments)
+            return self._refuse(path, f"expected {phrase(wanted)}", value, hint)
         return self._scalar(wanted, value, path)
 
     def _union(self, wanted: Any, members: tuple[Any, ...], value: Any, path: str) -> Any:
         if value is None and type(None) in members:
             return None
-        trials: list[list[Fault]] = []
-        for member in members:
-            if member is type(None):
-                continue
-            trial: list[Fault] = []
-            made = attrs.evolve(self, faults=trial).value(member, value, path)
+        others = [member for member in members if member is not type(None)]
+        if len(others) == 1:
+            return self.value(others[0], value, path)
+        for member in others:
+            made = attrs.evolve(self, faults=[]).value(member, value, path)
             if made is not _FAILED:
                 return made
-            trials.append(trial)
-        # For X | None, report the faults of X; for several members, report what was expected.
-        self.faults.extend(
-            trials[0]
-            if len(trials) == 1
-            else [Fault(path, f"expected {phrase(wanted)}", show(value))]
-        )
-        return _FAILED
+        return self._refuse(path, f"expected {phrase(wanted)}", value)
 
     def _scalar(self, wanted: Any, value: Any, path: str) -> Any:
-        expected, made = "", _FAILED
+        if wanted is int and type(value) is int and abs(value) >= _INTEGER_LIMIT:
+            return self._refuse(path, "expected an integer of at most 64 bits", value)
+        if isinstance(value, str) and not _is_unicode(value):
+            return self._refuse(
+                path, "expected text that UTF-8 can hold: no lone surrogates", value
+            )
         if wanted is float:
             if (
                 type(value) in (int, float) and abs(value) <= sys.float_info.max
             ):  # neither infinite nor NaN
-                made = float(value)
+                return float(value)
         elif wanted is Path:
-            made = _path(value, self.folder)
+            if isinstance(value, str | Path) and str(value) and "\0" not in str(value):
+                with contextlib.suppress(RuntimeError):  # the user of ~user does not exist
+                    return self.folder / Path(value).expanduser()
         elif wanted is Address:
-            made = Address(value) if Address.matches(value) else _FAILED
+            if Address.matches(value):
+                return Address(value)
         elif (
-            type(value) is wanted
-            if wanted in _PHRASES
-            else isinstance(wanted, type) and isinstance(value, wanted)
+            isinstance(wanted, type)
+            and isinstance(value, wanted)
+            and (wanted is bool or not isinstance(value, bool))
         ):
-            made = value
-        if type(made) is int and abs(made) >= _INTEGER_LIMIT:
-            expected, made = "an integer of at most 64 bits", _FAILED
-        if isinstance(made, str) and not _is_unicode(made):
-            expected, made = "text that UTF-8 can hold: no lone surrogates", _FAILED
-        if made is _FAILED:
-            self.faults.append(Fault(path, f"expected {expected or phrase(wanted)}", show(value)))
-        return made
+            return value
+        return self._refuse(path, f"expected {phrase(wanted)}", value)
+
+    def _refuse(self, path: str, expected: str, value: Any, hint: str = "") -> Any:
+        self.faults.append(Fault(path, expected, show(value), hint))
+        return _FAILED
 
 
 def phrase(wanted: Any) -> str:
     """A type in words: "an integer", "a list, each a string"."""
     origin, arguments = get_origin(wanted), get_args(wanted)
     if origin in (Union, types.UnionType):
-        alone = sorted(
-            arguments, key=lambda a: phrase(a).startswith("a list")
-        )  # "a list, each …" reads on to the end
-        return " or ".join(phrase(a) for a in alone if a is not type(None))
+        return " or ".join(phrase(each) for each in arguments if each is not type(None))
     if origin is Literal:
-        return "one of " + ", ".join(show(a, kind=False) for a in arguments)
+        return "one of " + ", ".join(show(each, kind=False) for each in arguments)
     if origin in (list, tuple):
         return f"a list, each {phrase(arguments[0])}"
     if origin in (dict, Mapping) or attrs.has(wanted):
@@ -269,11 +244,10 @@ def show(value: Any, *, kind: bool = True) -> str:
     if isinstance(value, int) and abs(value) >= _INTEGER_LIMIT**2:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, list | tuple):
-        numbers = len(value) <= _LIST and all(type(item) in (int, float) for item in value)
-        return str(list(value)) if numbers and not kind else "a list"
+        return "a list"
     if isinstance(value, Mapping):
         return "a table"
-    return str(value)
+    return "nothing" if value is None or value is attrs.NOTHING else str(value)
 
 
 def shorten(text: str) -> str:
@@ -300,39 +274,6 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _default(field: attrs.Attribute[Any]) -> Any:
-    return None if field.default is attrs.NOTHING else field.default
-
-
-def _path(value: Any, folder: Path) -> Any:
-    if (
-        not isinstance(value, str | Path)
-        or not str(value)
-        or "\0" in str(value)
-        or not _is_unicode(str(value))
-    ):
-        return _FAILED
-    try:
-        path = folder / (
-            Path(value).expanduser() if str(value).startswith("~") else value
-        )  # not of ./~name
-        return path.resolve() if ".." in path.parts else path
-    except (RuntimeError, OSError):  # the user of ~user does not exist, or links go round
-        return _FAILED
-
-
-def _refusal(validator: Any, field: attrs.Attribute[Any], value: Any) -> str:
-    """Why a validator refuses a value, or ""."""
-    if validator is None:
-        return ""
-    try:
-        validator(None, field, value)
-    except (ValueError, TypeError) as error:
-        # A validator of attrs puts the name of the field before its reason, and the value after it.
-        return _reason(error).removeprefix(f"'{field.name}' ").removesuffix(f": {value}")
-    return ""
-
-
 def _reason(error: Exception) -> str:
     """What a validator said: its first argument, which attrs follows with the field, its type and the value."""
     return str(error.args[0]) if error.args else type(error).__name__
@@ -342,11 +283,8 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values of nested tables by their dotted keys."""
     values: dict[str, Any] = {}
     for key, value in table.items():
-        values |= (
-            flat(value, f"{prefix}{key}.")
-            if isinstance(value, Mapping)
-            else {f"{prefix}{key}": value}
-        )
+        place = f"{prefix}{key}"
+        values |= flat(value, f"{place}.") if isinstance(value, Mapping) else {place: value}
     return values
 
 
@@ -369,5 +307,6 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _join(path: str, key: str) -> str:
+def join(path: str, key: str) -> str:
+    """A dotted key."""
     return f"{path}.{key}" if path else key

@@ -278,7 +278,7 @@ def begin(
 
 
 def _environment(device: str) -> dict[str, str]:
-    fast = discovery.extras(OWN_DISTRIBUTION).get("fast", [])
+    fast = discovery.requirements(OWN_DISTRIBUTION, "fast")
     versions = {
         name: discovery.version(name) for name in (OWN_DISTRIBUTION, "numpy", "torch", *fast)
     }

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 import attrs
 
-from textgen.contracts.checks import FAILURES, blame, explain_training
+from textgen.contracts.checks import FAILURES, blame
 from textgen.contracts.components import suspect
 from textgen.data import Dataset
 from textgen.errors import Interrupted, ProcessesError, RunError, TextgenError, TrainingError
@@ -111,9 +111,6 @@ class TrainingLoop:
         if isinstance(error, TrainingError) and error.refuses_state:
             raise self.directory.checkpoints.refused(self.progress.step, error) from error
         if not isinstance(error, TextgenError | MemoryError):
-            explain_training(
-                self.model, self.blame[1], self.data.vocab_size, self.context.device, error
-            )
             for offer in self.blame:
                 if offer.distribution != OWN_DISTRIBUTION:
                     suspect(error, offer)

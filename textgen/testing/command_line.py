@@ -12,7 +12,6 @@ from typing import Any
 from textgen.errors import Fault, PluginWarning, UsageError
 from textgen.pipeline.document import toml_value
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer
-from textgen.plugin.discovery import normalized, unmarked
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.tracebacks import shown_path
 from textgen.suggest import nearest
@@ -66,9 +65,6 @@ def check_named(
 
 def _unknown(name: str, plugins: PluginSet) -> str:
     """What to say where nothing that is installed as a plugin has a name."""
-    for distribution in (normalized(name), f"textgen-{normalized(name)}"):
-        if missing := unmarked(distribution):
-            return missing
     offers = plugins.offers()
     if ":" in name:
         known = sorted({offer.qualified_name for offer in offers})

@@ -35,7 +35,7 @@ TEXT: Final = (
 
 def isolated_plugins(*modules: object) -> PluginSet:
     """The built-in set and the given plugins (modules, or anything with hooks); what else is installed is left out."""
-    plugins = PluginSet(strict=True)
+    plugins = PluginSet()
     for name, (module, version) in built_in_modules().items():
         plugins.register(module, name, distribution=OWN_DISTRIBUTION, version=version)
     for module in modules:
@@ -46,9 +46,9 @@ def isolated_plugins(*modules: object) -> PluginSet:
 def built_in_modules() -> dict[str, tuple[Any, str]]:
     """The modules of the built-in set and their version, by the names of their entry points."""
     return {
-        found.plugin.name: (found.entry_point.load(), found.plugin.version)
-        for found in discovery.installed()
-        if found.plugin.distribution == OWN_DISTRIBUTION
+        plugin.name: (entry_point.load(), plugin.version)
+        for plugin, entry_point in discovery.installed().items()
+        if plugin.distribution == OWN_DISTRIBUTION
     }
 
 

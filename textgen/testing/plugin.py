@@ -12,7 +12,7 @@ import attrs
 from textgen.contracts.checks import FAILURES
 from textgen.errors import TextgenError, UsageError
 from textgen.plugin import discovery
-from textgen.plugin.component import UNPACKAGED, Offer, Plugin
+from textgen.plugin.component import UNPACKAGED, Offer, Plugin, normalized
 from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
 from textgen.testing.commands import command_checks
@@ -155,7 +155,7 @@ def matching(name: str, plugins: PluginSet) -> list[Offer]:
 
 def is_called(plugin: Plugin, name: str) -> bool:
     """Whether a name is that of its entry point or of its distribution."""
-    return name == plugin.name or discovery.normalized(name) == plugin.distribution
+    return name == plugin.name or normalized(name) == plugin.distribution
 
 
 def _check_names(names: Iterable[str], offers: Iterable[Offer], what: str) -> None:
@@ -280,7 +280,5 @@ def _options_of(offer: Offer, options: Options) -> dict[str, Any]:
 
 def _module_of(offer: Offer) -> str | None:
     """The module of the offer's entry point, or its file; None for what a program registered."""
-    for found in discovery.installed():
-        if found.plugin == offer.plugin:
-            return found.entry_point.module
-    return offer.plugin.path or None
+    entry_point = discovery.installed().get(offer.plugin)
+    return entry_point.module if entry_point else offer.plugin.path or None

@@ -65,7 +65,7 @@ def _table(name: str, options: Any) -> str:
 def _keys(options: Any) -> str:
     lines = []
     for field in attrs.fields(type(options)):
-        if "kind" in field.metadata:
+        if field.metadata.get("kind"):
             continue
         lines.append(_comment(field.metadata.get("help", "")))
         value = getattr(options, field.name)

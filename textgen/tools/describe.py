@@ -52,7 +52,7 @@ def describe_option(field: attrs.Attribute[Any]) -> dict[str, Any]:
     return {
         "name": field.name,
         "type": f"a table of a {field.metadata['kind']}"
-        if "kind" in field.metadata
+        if field.metadata.get("kind")
         else phrase(field.type),
         "required": required,
         "default": None if required else plain(default),

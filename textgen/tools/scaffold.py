@@ -15,8 +15,8 @@ from string import Template
 from typing import Final
 
 from textgen.errors import UsageError
-from textgen.plugin.component import COMMANDS, HOOKS, OWN_DISTRIBUTION
-from textgen.plugin.discovery import normalized, requirements
+from textgen.plugin.component import COMMANDS, HOOKS, OWN_DISTRIBUTION, normalized
+from textgen.plugin.discovery import requirements
 from textgen.plugin.registry import PluginSet
 
 _DISTRIBUTION: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
