@@ -39,6 +39,7 @@ _REMEDIES: Final = {
     "output": "choose another output",
     "overwrite": "overwrite starts again",
     "device": "set device to cpu or auto",
+    "generate": "the run is finished, and `textgen generate RUN` writes without the text",
     "copy": "restore it from a copy, or train anew with overwrite",
 }
 

@@ -19,7 +19,8 @@ import attrs
 
 from textgen.errors import Interrupted, ProcessesError, UsageError
 
-TIMEOUT = 600.0  # seconds
+TIMEOUT = 120.0  # seconds that a step, a checkpoint or an evaluation of another process may take
+_MEETING: Final = 600.0  # seconds in which all come, and read the text
 _BETWEEN: Final = 0.02  # seconds between two looks into the store
 _LEAVING: Final = 5.0  # seconds in which the others read what the leader has told last
 
@@ -95,6 +96,10 @@ class Processes:
         orphaned = self.launcher is not None and os.getppid() != self.launcher
         return orphaned or self.wants_stop()
 
+    @property
+    def _not_all(self) -> str:
+        return f"{self.size} processes were to meet, and not all came within {_MEETING:g} seconds"
+
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
         """Meet the others, for as long as the program takes. Raises ProcessesError if they do not come."""
@@ -102,16 +107,20 @@ class Processes:
 
         dist: Any = torch.distributed  # which is typed in part
         hosts = self.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        with self.explained(f"{self.size} processes were to meet, and not all have come"):
-            timeout = timedelta(seconds=self.timeout)
+        with self.explained(self._not_all):
+            timeout = timedelta(seconds=_MEETING)
             address = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", ""))
             store = dist.TCPStore(*address, self.size, hosts, timeout=timeout)
             # torchrun may keep one store over its restarts, with the addresses of processes that have ended.
             whole = dist.PrefixStore("textgen", store)
-            name = agreed_name(whole, self.rank, self.size, self.timeout)
+            name = agreed_name(whole, self.rank, self.size, _MEETING)
             self._store = dist.PrefixStore(name, whole)
             dist.init_process_group(
-                "gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=timeout
+                "gloo",
+                store=self._store,
+                rank=self.rank,
+                world_size=self.size,
+                timeout=timedelta(seconds=self.timeout),
             )
         try:
             yield
@@ -122,6 +131,13 @@ class Processes:
                     time.sleep(_BETWEEN)
                     left = self._store.add("left", 0)
                 dist.destroy_process_group()
+
+    def meet(self) -> None:
+        """Wait for the others, each of which may have to read the text first. Raises ProcessesError."""
+        import torch.distributed as dist
+
+        with self.explained(self._not_all):
+            dist.monitored_barrier(timeout=timedelta(seconds=_MEETING))
 
     @contextlib.contextmanager
     def leading(self) -> Iterator[None]:
@@ -159,10 +175,8 @@ class Processes:
         try:
             yield
         except (RuntimeError, ValueError) as error:
-            cause = cause or "another process of the run has ended"
-            raise ProcessesError(
-                f"{cause}, or has not answered within {self.timeout:g} seconds"
-            ) from error
+            lost = "another process of the run has ended, or has not answered within"
+            raise ProcessesError(cause or f"{lost} {self.timeout:g} seconds") from error
 
 
 def agreed_name(store: Any, rank: int, size: int, timeout: float) -> str:

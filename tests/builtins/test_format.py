@@ -237,6 +237,19 @@ def test_what_cannot_be_followed_is_refused(
         writer.generate("a", **options)
 
 
+def test_what_was_refused_once_is_refused_from_memory(
+    writer: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = []
+    for library in (sys.modules["llguidance"], None):  # without it nothing can be compiled
+        monkeypatch.setitem(sys.modules, "llguidance", library)
+        with pytest.raises(UsageError, match="regex: it cannot be followed: fuel") as caught:
+            writer.generate("a", regex="((a{999}){999}){999}")
+        refused.append(caught.value)
+    assert refused[0] is not refused[1]
+    assert refused[0].faults == refused[1].faults
+
+
 @pytest.mark.parametrize(
     ("schema", "fits"),
     [

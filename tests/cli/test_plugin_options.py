@@ -88,6 +88,8 @@ def test_help_shows_the_options_of_plugins(generate: Callable[..., Any]) -> None
         in shown
     )
     assert "--only-strictly / --no-only-strictly" in shown
+    places = [shown.index(f" {name} ") for name in ("--load-state", "--top-k", "--help")]
+    assert places == sorted(places), "its own options, those of requests, --help"
 
 
 def test_an_option_of_a_plugin_changes_the_chain(generate: Callable[..., Any]) -> None:

@@ -56,6 +56,17 @@ def test_the_tokens_of_a_prompt_are_counted_as_it_is_fed(
     assert (done.code, json.loads(done.stdout)["prompt_tokens"]) == (0, 3)
 
 
+def test_under_a_time_limit_it_is_named_when_its_turn_comes(
+    generate: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_text("the \n\nthé\n", encoding="utf-8")
+    limit = ("--time-limit", 600, "--batch-size", 1, "--max-new-tokens", 1)
+    failed = generate("--prompts-file", "prompts.txt", *limit)
+    assert failed.code == 2
+    assert failed.stdout.startswith("=== text 1 ===")
+    assert failed.stderr.startswith("textgen: error: prompts.txt:3: the prompt has characters")
+
+
 @pytest.mark.parametrize("place", ["file", "stdin"])
 def test_prompts_that_are_not_utf_8_are_refused_with_their_line(
     finished_run: Path, tmp_path: Path, place: str

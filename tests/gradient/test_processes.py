@@ -291,6 +291,7 @@ def test_the_place_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert here is not None
     assert (here.rank, here.size, here.leads) == (3, 4, False)
     assert (here.device("cuda"), here.device("cpu")) == ("cuda:1", "cpu")
+    assert here.timeout == 120  # as docs/scaling.md says
     assert here.threads(6) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert here.threads(None) is None

@@ -97,7 +97,11 @@ def test_a_finished_run_whose_text_is_gone_is_skipped(folder: Path) -> None:
     assert (done.returncode, done.stdout) == (0, first.stdout)
     assert "skipped:" in done.stderr
     done = run_textgen("run", "p.toml", "--set", 'corpus.encoding="latin-1"', folder=folder)
-    assert (done.returncode, "cannot be read" in done.stderr) == (1, True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "text.txt: cannot be read" in done.stderr
+    assert done.stderr.endswith(
+        "; the run is finished, and `textgen generate RUN` writes without the text\n"
+    )
 
 
 def test_a_key_that_decides_nothing_makes_no_other_run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -114,7 +115,11 @@ def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) 
     )
     endless = arguments.get("max_new_tokens", 0) is None
     is_plain = not (output.is_several() or output.novelty or output.form != "text")
-    with _state_named(output.load_state), _saving(output, arguments) as save:
+    with (
+        _state_named(output.load_state),
+        _line_named(prompts),
+        _saving(output, arguments) as save,
+    ):
         if output.as_stream or (endless and is_plain):
             stream = generator.stream(**_one(output, prompts), **arguments)
             report_seed(arguments, stream.seed)
@@ -164,16 +169,10 @@ def _generations(
         return iter(
             [generator.generate(**_one(output, prompts), logprobs=output.logprobs, **arguments)]
         )
-    for prompt, source in prompts:  # before any text is made
-        try:
-            generator.encode_prompt(prompt, arguments.get("unknown_characters"))
-        except UsageError as error:
-            error.source = source
-            raise
     if not prompts:
         click.echo(f"textgen: warning: {output.prompts_file} has no prompt to continue", err=True)
     generations = generator.generate_many(
-        (prompt for prompt, _ in prompts),
+        [prompt for prompt, _ in prompts],
         n=output.n,
         index=output.index,
         batch_size=output.batch_size,
@@ -247,6 +246,17 @@ def _state_named(path: str | None) -> Iterator[None]:
         if path is None or error.argument != "state":
             raise
         raise UsageError(error.faults[0].expected, source=path) from error
+
+
+@contextlib.contextmanager
+def _line_named(prompts: list[tuple[str, str]]) -> Iterator[None]:
+    """Say in which line of a file a prompt is that is refused."""
+    try:
+        yield
+    except UsageError as error:
+        if place := re.fullmatch(r"prompts\[(\d+)\]", error.source):
+            error.source = prompts[int(place[1])][1]
+        raise
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import secrets
 import time
@@ -172,7 +173,7 @@ class Requests:
     chain: Chain
     make_chain: Callable[[Mapping[str, Any]], Chain]
     _settings: dict[tuple[Any, ...], Settings] = attrs.field(factory=dict, init=False)
-    _chains: dict[str, Chain] = attrs.field(factory=dict, init=False)
+    _chains: dict[str, Chain | UsageError] = attrs.field(factory=dict, init=False)
 
     def check(
         self,
@@ -322,12 +323,24 @@ class Requests:
         )
 
     def _chain(self, sampling: Mapping[str, Any], packed: Mapping[str, Any]) -> Chain:
-        """The run's chain changed by options; the same object for the same options, so that rows share it."""
+        """The run's chain changed by options; the same object for the same options, so that rows share it.
+
+        Raises UsageError. What was refused once is refused from memory: an expression may take long to compile.
+        """
         try:
             key = json.dumps(packed, sort_keys=True)
         except (TypeError, ValueError):
             return self.make_chain(sampling)
-        return self._chains.get(key) or _remember(self._chains, key, self.make_chain(sampling))
+        made = self._chains.get(key)
+        if made is None:
+            try:
+                made = self.make_chain(sampling)
+            except UsageError as error:
+                made = copy.copy(error)  # without its traceback
+            made = _remember(self._chains, key, made)
+        if isinstance(made, UsageError):
+            raise copy.copy(made)
+        return made
 
 
 def is_cancelled(given: Callable[[], bool] | Event | None) -> Callable[[], bool] | None:

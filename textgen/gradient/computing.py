@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
@@ -122,9 +123,11 @@ class Computation:
             cause = "the model changes its buffers in each step, as batch normalisation does, and needs all rows at once"
         if cause:
             raise UsageError(f"{cause}; start fewer processes")
+        processes.meet()
         with processes.explained(), torch.no_grad():
             if self.device != "cpu":
-                self._group = dist.new_group(backend="nccl")
+                timeout = timedelta(seconds=processes.timeout)
+                self._group = dist.new_group(backend="nccl", timeout=timeout)
             for tensor in itertools.chain(model.parameters(), model.buffers()):
                 dist.broadcast(tensor, 0, group=self._group)
 

@@ -18,6 +18,7 @@ from textgen import devices
 from textgen.contracts.components import Components
 from textgen.data import Dataset
 from textgen.errors import (
+    CorpusError,
     CorruptFileError,
     Fault,
     Interrupted,
@@ -140,7 +141,12 @@ class Execution:
         progress = ReadingProgress(self.console, self.cancelled)
         choices = pipeline.corpus, pipeline.tokenizer
         text = EncodedText(corpus, tokenizer, *choices, vocabulary, progress, directory.path)
-        text.prepare(pipeline, self._components, recorded=known)
+        try:
+            text.prepare(pipeline, self._components, recorded=known)
+        except CorpusError as error:
+            if record is not None and record["status"] == "finished":
+                error.remedy = "generate"
+            raise
         run_record.compare(directory, record, pipeline, text.digest)
         context = attrs.evolve(context, tokenizer=text.tokenizer)
         self._check_generation(context, text.tokenizer)
