@@ -29,7 +29,7 @@ from textgen_builtins.models.mixture.model import Mixture, expert_logs
 from textgen_builtins.models.ngram.counting import CountTrainer
 from textgen_builtins.models.ngram.model import NgramModel
 
-_GATE_FRACTION, _LEAD = 0.05, 512  # as in the trainer of mixtures
+_LEAD = 512  # as in the trainer of mixtures
 _OTHERS: dict[str, dict[str, Any]] = {
     "mixture, `model.second.recent = 0`": {"recent": 0},
     "mixture, `model.second.order = 5`": {"order": 5},
@@ -129,7 +129,7 @@ def with_other_counts(
     recent: int = 2000,
 ) -> Mixture:
     """The network of a mixture with n-grams counted in another way, as its trainer would have made it."""
-    size = gate_size(len(training), _GATE_FRACTION, len(mixture.prior), mixture.vocab_size)
+    size = gate_size(len(training), len(mixture.prior), mixture.vocab_size)
     assert isinstance(mixture.second, NgramModel)
     for_gate, second = (
         counted(

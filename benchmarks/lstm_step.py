@@ -67,7 +67,7 @@ def ours(
             length="1000000 steps",
             evaluate_every=10**6,
             learning_rate=_RATE,
-            final_rate=1.0,
+            decay_share=0.0,
         ),
         BuildContext(folder=None, requested_device="cpu"),
     )

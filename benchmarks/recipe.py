@@ -37,8 +37,7 @@ RECIPE: dict[str, Any] = {
         "hidden_size": 256,
         "embedding_size": 128,
         "dropout": 0.25,
-        "input_dropout": 0.1,
-        "locked_dropout": True,
+        "embedding_dropout": 0.1,
     },
     "trainer": {
         "type": "adamw",
@@ -46,8 +45,6 @@ RECIPE: dict[str, Any] = {
         "batch_size": 32,
         "learning_rate": 0.012,
         "warmup_steps": 50,
-        "schedule": "decay",
-        "final_rate": 0.0,
         "weight_decay": 0.05,
         "compute": "bfloat16",
     },
@@ -66,16 +63,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "orthogonal matrices": of_type("model", "orthogonal"),
     "orthogonal matrices, forget bias of one": of_type("model", "orthogonal")
     | {"model.forget_bias": 1.0},
-    "no dropout": {"model.dropout": 0.0, "model.input_dropout": 0.0},
-    "dropout of 0.1, none of the input": {"model.dropout": 0.1, "model.input_dropout": 0.0},
-    "dropout of single values, not locked": {"model.locked_dropout": False},
-    "weight drop of 0.3 besides": {"model.recurrent_dropout": 0.3},
+    "no dropout": {"model.dropout": 0.0, "model.embedding_dropout": 0.0},
+    "dropout of 0.1, none of the input": {"model.dropout": 0.1, "model.embedding_dropout": 0.0},
+    "weight drop of 0.3 besides": {"model.weight_drop": 0.3},
     "weight decay 0": {"trainer.weight_decay": 0.0},
     "weight decay 0.5": {"trainer.weight_decay": 0.5},
     "learning rate 0.004": {"trainer.learning_rate": 0.004},
     "learning rate 0.008": {"trainer.learning_rate": 0.008},
     "learning rate 0.018": {"trainer.learning_rate": 0.018},
-    "cosine in place of the decay": {"trainer.schedule": "cosine"},
     "no warm-up": {"trainer.warmup_steps": 0},
     "16 streams": {"trainer.batch_size": 16},
     "64 streams": {"trainer.batch_size": 64},
@@ -142,7 +137,7 @@ def averaged(config: Config, context: BuildContext) -> GradientTrainer:
     options = {
         "lr": config.learning_rate,
         "weight_decay": config.weight_decay,
-        "betas": (config.beta1, config.beta2),
+        "betas": config.betas,
     }
     schedule = (
         warmup_stable_decay(warmup=config.warmup_steps, decay=0.5) if config.and_decay else constant
@@ -155,9 +150,8 @@ def muon(config: Config, context: BuildContext) -> GradientTrainer:
 
     def optimizers(parameters: Parameters) -> list[torch.optim.Optimizer]:
         rest = parameters.of_role("embedding", "head", "vector")
-        betas = (config.beta1, config.beta2)
         adamw = torch.optim.AdamW(
-            rest, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay
+            rest, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
         matrices = torch.optim.Muon(
             parameters.of_role("matrix"), lr=0.02, weight_decay=config.weight_decay

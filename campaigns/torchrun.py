@@ -40,7 +40,7 @@ _RNN: Final = {"type": "rnn", "hidden_size": 16, "dropout": 0.2}
 _GPT2: Final = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64}
 MODELS: Final[dict[str, dict[str, Any]]] = {
     **{cell: {"model": {**_RNN, "cell": cell}} for cell in ("rnn", "gru", "lstm")},
-    "locked": {"model": {**_RNN, "cell": "lstm", "locked_dropout": True, "recurrent_dropout": 0.2}},
+    "weight-drop": {"model": {**_RNN, "cell": "lstm", "weight_drop": 0.2}},
     "llvm": {"model": {**_RNN, "cell": "lstm", "hidden_size": 32}},
     "shuffled": {"model": {**_RNN, "cell": "gru"}, "trainer": {"order": "shuffled"}},
     "mixture": {

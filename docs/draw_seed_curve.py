@@ -1,7 +1,7 @@
 """Draws docs/seed-curve.svg from docs/seed-loss.csv: the book's losses beside ours, epoch by epoch.
 
-python docs/draw_seed_curve.py                                draw it again
-python docs/draw_seed_curve.py CLIPPED.jsonl NORMALIZED.jsonl     put our two curves into the table first
+python docs/draw_seed_curve.py                  draw it again
+python docs/draw_seed_curve.py METRICS.jsonl    put the curve of a run into the table first
 """
 
 import csv
@@ -14,8 +14,7 @@ TABLE = HERE / "seed-loss.csv"
 # Hues and greys of middle lightness, so that one picture serves pages of light and of dark background.
 SERIES = (
     ("book", "the book's code", "#dd7a10"),
-    ("clipped", "seed.toml: clipped", "#3a86d0"),
-    ("normalized", "seed-normalized.toml: always rescaled", "#2ca26b"),
+    ("textgen", "textgen: seed.toml", "#3a86d0"),
 )
 GREY = "#838383"
 WIDTH, HEIGHT, TOP, BOTTOM = 820, 400, 64, 352
@@ -25,16 +24,13 @@ LOWEST, HIGHEST = 1.6, 3.0
 
 
 def main() -> None:
-    """Draw the picture from the two runs and the book's figures."""
+    """Draw the picture from a run and the book's figures."""
     rows = list(csv.DictReader(TABLE.open(encoding="utf-8")))
-    if len(sys.argv) == 3:
-        for series, path in zip(("clipped", "normalized"), sys.argv[1:], strict=True):
-            evaluations = [
-                json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()
-            ]
-            for row, evaluation in zip(rows, evaluations, strict=True):
-                row[f"{series}_training"] = f"{evaluation['training_loss']:.4f}"
-                row[f"{series}_validation"] = f"{evaluation['validation_loss']:.4f}"
+    if len(sys.argv) == 2:
+        evaluations = map(json.loads, Path(sys.argv[1]).read_text(encoding="utf-8").splitlines())
+        for row, evaluation in zip(rows, evaluations, strict=True):
+            row["textgen_training"] = f"{evaluation['training_loss']:.4f}"
+            row["textgen_validation"] = f"{evaluation['validation_loss']:.4f}"
         with TABLE.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
             writer.writeheader()
@@ -47,7 +43,7 @@ def draw(rows: list[dict[str, str]]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         'font-family="sans-serif" font-size="13">',
-        "<title>Validation and training loss by epoch: the book's code and two textgen pipelines</title>",
+        "<title>Validation and training loss by epoch: the book's code and a textgen pipeline</title>",
     ]
     x = PANELS[0][1]
     for _, label, colour in SERIES:

@@ -25,15 +25,12 @@ from textgen.protocols import TrainingContext
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("locked", [True, False])
-def test_workers_compute_the_gradient_of_the_whole_batch(locked: bool, tmp_path: Path) -> None:
+def test_workers_compute_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
     """Rows shared out unevenly still count alike, and have their rows of the batch's dropout; only rounding differs."""
     losses = {}
     for workers in (1, 3):
         recorder = Recorder()
-        tables = pipeline(
-            {"batch_size": 7, "length": "12 steps"}, input_dropout=0.3, locked_dropout=locked
-        )
+        tables = pipeline({"batch_size": 7, "length": "12 steps"}, embedding_dropout=0.3)
         textgen.run(
             {**tables, "threads": workers}, output=tmp_path / str(workers), observers=[recorder]
         )

@@ -92,7 +92,7 @@ def write(folder: Path, **tables: Any) -> dict[str, Any]:
             "cell": "lstm",
             "hidden_size": 8,
             "dropout": 0.3,
-            "recurrent_dropout": 0.2,
+            "weight_drop": 0.2,
         },
         "trainer": {
             "type": "adamw",
@@ -132,7 +132,7 @@ def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
         "cell": "lstm",
         "hidden_size": 32,
         "dropout": 0.3,
-        "recurrent_dropout": 0.2,
+        "weight_drop": 0.2,
     }
     trainer = {
         "type": "adamw",

@@ -112,7 +112,7 @@ def test_files_that_cannot_be_read(textgen: Callable[..., Any], tmp_path: Path, 
         ({"trainer.lenght": 3}, "trainer.lenght: unknown key; did you mean 'length'?"),
         (
             {"model.zzz": 3},
-            "model.zzz: unknown key; there are cell, nonlinearity, hidden_size, layers",
+            "model.zzz: unknown key; there are cell, hidden_size, layers",
         ),
         (
             {"data.window_lenght": 3},
@@ -177,7 +177,7 @@ def test_an_unknown_name_is_reported_with_the_nearest(
         ({"generate.prompt": "\ud800"}, "generate.prompt: expected text that UTF-8 can hold"),
         (
             {"model.cell": "lstn"},
-            'model.cell: expected one of "rnn", "gru", "lstm", given "lstn" (a string); did you',
+            'model.cell: expected one of "rnn", "relu", "gru", "lstm", given "lstn" (a string); did you',
         ),
         (
             {"data.window_stride": "1"},

@@ -37,7 +37,7 @@ def test_an_error_says_what_to_write(override: str, said: str) -> None:
         ("trainer.learning_rate=0.1", "unknown key; did you mean 'trainer.first.learning_rate'?"),
         ("trainer.length='5s'", "unknown key; did you mean 'trainer.first.length'?"),
         ("model.order=3", "unknown key; did you mean 'model.second.order'?"),
-        ("trainer.gate_friction=0.1", "unknown key; did you mean 'gate_fraction'?"),
+        ("trainer.frist.length='5s'", "unknown key; did you mean 'first'?"),
         ("trainer.first.length=1.5 steps", 'must be a time such as "60s", "5 min" or "1.5h", or a'),
         ("trainer.second.max_tokens=0", "trainer.second.max_tokens: must be >= 1, given 0"),
     ],

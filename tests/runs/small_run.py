@@ -27,7 +27,6 @@ cell = "gru"
 hidden_size = 12
 [trainer]
 type = "adamw"
-schedule = "decay"
 length = "2 epochs"
 batch_size = 32
 [generate]

@@ -74,8 +74,8 @@ def test_what_may_change_is_said_in_a_line_and_followed(
             ("data.validation_fraction", 0.2),
         ],
         *[
-            ("model.nonlinearity", "relu"),
-            ("model.nonlinearity", None),
+            ("model.cell", "relu"),
+            ("model.cell", None),
             ("tokenizer.min_frequency", 2),
         ],
     ],

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+import tomli_w
 from commands import run_textgen
 from small_run import tables, text_of, tree
 
@@ -20,7 +21,7 @@ from textgen.events import Decided, RunStarted, StepDone
 def pipeline(folder: Path, *, steps: int | None = 10, **trainer: Any) -> dict[str, Any]:
     """A run whose learning rate stays the same for half of its steps, and is then lowered."""
     made = tables(folder, "adamw", "streams")
-    made["trainer"] |= {"schedule": "decay", "decay_share": 0.5, **trainer}
+    made["trainer"] |= {"decay_share": 0.5, **trainer}
     if steps is not None:
         made["trainer"]["length"] = f"{steps} steps"
     return made
@@ -223,21 +224,37 @@ def test_the_command_says_that_a_finished_run_is_trained_on(folder: Path) -> Non
     assert "resumed: " in done.stderr
 
 
-def test_a_cosine_says_what_to_write_instead(folder: Path) -> None:
-    run = textgen.run(
-        pipeline(folder, schedule="cosine", warmup_steps=0), output=folder / "runs/p"
-    ).path
+FALLING = """
+import torch
+from textgen import Component, hookimpl
+from textgen.gradient import GradientOptions, GradientTrainer, cosine
+
+@hookimpl
+def textgen_trainers():
+    def build(config, context):
+        return GradientTrainer(config, torch.optim.SGD, cosine())
+
+    return [Component("falling", GradientOptions, build)]
+"""
+
+
+def test_a_rate_that_falls_from_the_first_step_on_has_to_be_trained_anew(folder: Path) -> None:
+    (folder / "falling.py").write_text(FALLING)
+    made = pipeline(folder)
+    made["trainer"] = {"type": "falling", "length": "10 steps", "batch_size": 48}
+    (folder / "p.toml").write_text(tomli_w.dumps(made))
+    run = folder / "runs/p"
+    arguments = ("--plugin", "falling.py", "run", "p.toml", "--output", "runs/p")
+    assert run_textgen(*arguments, folder=folder).returncode == 0
+    assert not list(run.glob("checkpoints/*"))
     before = tree(run)
-    (folder / "p.toml").write_text((run / "pipeline.toml").read_text())
-    done = run_textgen(
-        "run", "p.toml", "--set", "trainer.length=20 steps", "--output", "runs/p", folder=folder
-    )
+    done = run_textgen(*arguments, "--set", "trainer.length=20 steps", folder=folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         "holds a finished run that cannot go on:\n  trainer.length: 10 steps before, 20 steps now"
         in done.stderr
     )
-    assert '(schedule = "decay" of adamw does not)' in done.stderr
+    assert "more of them need a new training" in done.stderr
     assert "overwrite" in done.stderr
     assert tree(run) == before
 

@@ -74,10 +74,8 @@ def test_an_overwriting_run_that_fails_at_once_leaves_everything_as_it_was(
 ) -> None:
     run = copied(trained, folder)
     before = tree(run)
-    spoilt = PIPELINE.replace('"gru"', '"rnn"\nnonlinearity = "relu"')
-    spoilt = spoilt.replace(
-        '"adamw"\nschedule = "decay"', '"sgd"\nlearning_rate = 1e30\ngradient_clipping = "off"'
-    )
+    spoilt = PIPELINE.replace('"gru"', '"relu"')
+    spoilt = spoilt.replace('"adamw"', '"sgd"\nlearning_rate = 1e30\nmax_grad_norm = 0')
     (folder / "spoilt.toml").write_text(spoilt)
     done = run_textgen("run", "spoilt.toml", "--output", "runs/p", "--overwrite", folder=folder)
     assert (done.returncode, "the loss is nan" in done.stderr) == (1, True), done.stderr

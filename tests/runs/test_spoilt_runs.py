@@ -120,10 +120,8 @@ def test_a_flipped_byte_is_one_line_on_the_command_line(
 
 @pytest.mark.fault(7)
 def test_a_loss_that_is_no_number_stops_the_run(folder: Path) -> None:
-    spoilt = PIPELINE.replace('"gru"', '"rnn"\nnonlinearity = "relu"')
-    spoilt = spoilt.replace(
-        '"adamw"\nschedule = "decay"', '"sgd"\nlearning_rate = 1e30\ngradient_clipping = "off"'
-    )
+    spoilt = PIPELINE.replace('"gru"', '"relu"')
+    spoilt = spoilt.replace('"adamw"', '"sgd"\nlearning_rate = 1e30\nmax_grad_norm = 0')
     (folder / "p.toml").write_text(spoilt)
     done = run_textgen("run", "p.toml", folder=folder)
     assert (done.returncode, done.stdout) == (1, "")

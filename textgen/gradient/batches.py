@@ -69,10 +69,8 @@ def validation_batches(
     """
     size, tokens = options.batch_size, windows.tokens
     if options.order == "shuffled":
-        count = min(len(windows), (options.validation_batches or len(windows)) * size)
-        for start in range(0, count, size):
-            taken = windows.take(np.arange(start, min(start + size, count)))
+        for start in range(0, len(windows), size):
+            taken = windows.take(np.arange(start, min(start + size, len(windows))))
             yield taken, np.full(len(taken), windows.length)
     elif len(tokens) > 1:
-        limit = (options.validation_batches or len(tokens)) * size * windows.length + 1
-        yield from side_by_side(tokens[:limit], size)
+        yield from side_by_side(tokens, size)

@@ -152,14 +152,13 @@ class Optimization:
         return self._rates[0][0] * factor, norm
 
     def _clip(self) -> Tensor | None:
-        """g <- min(1, c / norm(g)) g with the global norm over all parameters, or its unconditional form."""
-        if self.options.gradient_clipping == "off":
+        """g <- min(1, c / norm(g)) g with the global norm over all parameters."""
+        if not self.options.max_grad_norm:
             return None
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        scale = self.options.gradient_norm / norm.clamp(min=torch.finfo(norm.dtype).tiny)
-        if self.options.gradient_clipping == "norm":
-            scale = scale.clamp(max=1)
+        scale = self.options.max_grad_norm / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+        scale = scale.clamp(max=1)
         torch._foreach_mul_(gradients, scale)
         return norm
 

@@ -6,7 +6,7 @@ import re
 from typing import Any, Final, Literal
 
 import attrs
-from attrs.validators import ge, gt, optional
+from attrs.validators import ge, optional
 
 from textgen.plugin.component import option
 
@@ -59,20 +59,16 @@ class GradientOptions:
         help='"shuffled": windows in random order, each from the start state; "streams": the text is read '
         "from batch_size positions in parallel, with the state carried from window to window",
     )
-    gradient_clipping: Literal["norm", "normalize", "off"] = option(
-        "norm",
-        help='"norm" scales a gradient with a larger global norm down to gradient_norm, as the book defines it; '
-        '"normalize" always rescales to it, as the book\'s code did',
+    max_grad_norm: float = option(
+        1.0,
+        help="global norm to which a gradient with a larger one is scaled down; 0 is off",
+        validator=ge(0),
     )
-    gradient_norm: float = option(1.0, help="global norm for gradient_clipping", validator=gt(0))
     evaluate_every: int | None = option(
         None,
         help="steps between evaluations; if not set, an epoch or an eighth of all steps, whichever is less; for a "
         "time, ten in a run, or fewer if they take long",
         validator=optional(ge(1)),
-    )
-    validation_batches: int | None = option(
-        None, help="number of batches to validate on, from the start", validator=optional(ge(1))
     )
     compute: Literal["auto", "float32", "bfloat16"] = option(
         "float32",

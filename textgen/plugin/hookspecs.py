@@ -2,14 +2,6 @@
 
 A plugin is a module named by an entry point of the group `textgen`:
 
-    import attrs
-    from textgen import Component, hookimpl, option
-
-    @attrs.frozen
-    class ShoutConfig:
-        "Prefers capital letters."
-        factor: float = option(2.0, help="by how much")
-
     @hookimpl
     def textgen_samplers():
         return [Component("shout", ShoutConfig, build)]

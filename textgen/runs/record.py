@@ -29,10 +29,7 @@ _NO_CHECKPOINT: Final = (
     "the checkpoint to train it on from is gone; `textgen runs --prune` removes it"
 )
 _UNFINISHED: Final = "with what it had before it resumes; when `textgen run --finish` has ended it, it goes on with more"
-_NO_STATE: Final = (
-    "more steps would have made every one of its steps another, since the learning rate depends on their number from "
-    'the first one on (schedule = "decay" of adamw does not); it has to be trained anew'
-)
+_NO_STATE: Final = "the learning rate of its first step depends on the number of all steps, so more of them need a new training"
 
 
 def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[str, Any]:

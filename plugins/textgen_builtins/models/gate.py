@@ -72,9 +72,9 @@ class Gate:
         return mixed
 
 
-def gate_size(tokens: int, fraction: float, experts: int, vocab_size: int) -> int:
-    """How many of so many training tokens to set aside for a gate: it has few weights, so at most 20,000."""
-    return min(int(tokens * fraction), _MOST, _VALUES // (experts * vocab_size))
+def gate_size(tokens: int, experts: int, vocab_size: int) -> int:
+    """How many of so many training tokens to set aside, at their end, for a gate, which has few weights."""
+    return min(tokens // 20, _MOST, _VALUES // (experts * vocab_size))
 
 
 def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:

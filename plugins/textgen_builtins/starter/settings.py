@@ -64,7 +64,7 @@ def choose(
         "hidden_size": width,
         "embedding_size": min(128, width),
         "dropout": round(0.5 * rote, 2),
-        "input_dropout": round(0.15 * rote, 2),
+        "embedding_dropout": round(0.15 * rote, 2),
         "batch_size": streams,
         "learning_rate": 0.012 if width <= 384 else 0.010 if width <= 640 else 0.006,
         "max_tokens": _one_digit(min(seconds * _COUNTED, _MOST_COUNTED)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from textgen import BuildContext, Component, hookimpl
-from textgen.gradient import cosine, warmup_stable_decay
+from textgen.gradient import warmup_stable_decay
 from textgen.protocols import Trainer
 from textgen_builtins.trainers.config import AdamWConfig
 
@@ -24,18 +24,13 @@ def build(config: AdamWConfig, context: BuildContext) -> Trainer:
         made: torch.optim.Optimizer = eager(torch.optim.AdamW)(
             [group for group in groups if group["params"]],
             lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
+            betas=config.betas,
             weight_decay=config.weight_decay,
             fused=context.device.startswith(("cpu", "cuda")),
         )
         return made
 
-    if config.schedule == "cosine":
-        schedule = cosine(warmup=config.warmup_steps, final=config.final_rate)
-    else:
-        schedule = warmup_stable_decay(
-            warmup=config.warmup_steps, decay=config.decay_share, final=config.final_rate
-        )
+    schedule = warmup_stable_decay(warmup=config.warmup_steps, decay=config.decay_share)
     return GradientTrainer(config, optimizer, schedule)
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import attrs
-from attrs.validators import and_, gt, le
 
 from textgen import BuildContext, Choice, Component, hookimpl, option
 from textgen.protocols import Model, Trainer
@@ -36,8 +35,9 @@ class MixtureConfig:
 class MixtureTrainerConfig:
     """Fits the two models of a mixture, and its gate to text that neither of them was fitted to.
 
-    The second is trained to its end before the first begins, and twice: on the text of the first, for the gate, and on
-    all of it. The gate is fitted anew at every evaluation.
+    The gate's own text is the last twentieth of the training text, 20,000 tokens at most. The second model is trained to
+    its end before the first begins, and twice: on the text of the first, for the gate, and on all of it. The gate is
+    fitted anew at every evaluation.
     """
 
     first: Choice = option({"type": "adamw"}, kind="trainer", help="the trainer of the first model")
@@ -45,11 +45,6 @@ class MixtureTrainerConfig:
         {"type": "count"},
         kind="trainer",
         help="the trainer of the second, which should be quick",
-    )
-    gate_fraction: float = option(
-        0.05,
-        help="share of the training text, at its end and at most 20,000 tokens, that only the gate is fitted to",
-        validator=and_(gt(0), le(0.5)),
     )
 
 
@@ -75,7 +70,7 @@ def build_trainer(config: MixtureTrainerConfig, context: BuildContext) -> Traine
     from textgen_builtins.models.mixture.trainer import MixtureTrainer
 
     first, make_second = context.build(config.first), partial(context.build, config.second)
-    return MixtureTrainer(first, make_second, config.gate_fraction)
+    return MixtureTrainer(first, make_second)
 
 
 @hookimpl

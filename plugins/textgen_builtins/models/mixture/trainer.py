@@ -47,7 +47,6 @@ class MixtureTrainer:
 
     first: Trainer
     make_second: Callable[[], Trainer]
-    gate_fraction: float
     _second_trained: bool = False
     _goes_on: bool = False  # from a state that was loaded
 
@@ -65,7 +64,7 @@ class MixtureTrainer:
             )
         begun = time.perf_counter()
         self._second_trained, self._goes_on = self._second_trained and self._goes_on, False
-        size = gate_size(len(data.training), self.gate_fraction, len(model.prior), data.vocab_size)
+        size = gate_size(len(data.training), len(model.prior), data.vocab_size)
         cut = len(data.training) - size
         before, gate_text = data.training[:cut], data.training[cut:]
         part = attrs.evolve(data, training=before, validation=gate_text[-_SHORT:])

@@ -27,7 +27,6 @@ _MOST_TOKENS: Final = (
 )
 _MOST_WORDS: Final = 2_000_000  # tokens whose words are counted: they take five times as much
 _PART, _PARTS = 1 << 18, 64  # tokens of a long text that tell its entropy
-_GATE_SHARE: Final = 0.05  # of the training text, at its end, that the gate is fitted to
 _LEAD: Final = 256  # tokens read before those of the gate, so that no state is a beginning
 _SAMPLE: Final = 4096  # tokens whose loss stands for the training text's, where words count
 
@@ -109,7 +108,7 @@ def _losses(model: NgramModel, tokens: Ids, order: int) -> Iterator[float]:
         return
     size = model.trie.vocab_size
     model.words = _count_words(model, tokens)
-    held_out = gate_size(len(tokens), _GATE_SHARE, len(model.expert_weights), size)
+    held_out = gate_size(len(tokens), len(model.expert_weights), size)
     if model.fits_gate and held_out:
         part = model.untrained(order)
         for _ in _count_ngrams(part, tokens[:-held_out], order):

@@ -14,14 +14,15 @@ from textgen import option
 class RNNConfig:
     """A recurrent network, plain, GRU or LSTM: one-hot or embedded tokens, layers of cells, a head.
 
-    The formulas are those of torch.nn.RNN, GRU and LSTM, with two biases. Locked dropout and weight drop: Merity,
-    Keskar and Socher, "Regularizing and optimizing LSTM language models" (2018). On a CPU, layers whose size is a
+    The formulas are those of torch.nn.RNN, GRU and LSTM, with two biases. Dropout is locked: a window has one mask
+    for all of its positions. It, embedding dropout and weight drop are those of Merity, Keskar and Socher, "Regularizing
+    and optimizing LSTM language models" (2018). On a CPU, layers whose size is a
     multiple of 32 are trained in machine code made for the processor, where llvmlite is installed: see docs/training.md.
     """
 
-    cell: Literal["rnn", "gru", "lstm"] = option("rnn", help="type of the recurrent cell")
-    nonlinearity: Literal["tanh", "relu"] = option(
-        "tanh", help='activation of the cell "rnn"; other cells ignore it'
+    cell: Literal["rnn", "relu", "gru", "lstm"] = option(
+        "rnn",
+        help='type of the recurrent cell; "rnn" is a plain one with tanh, "relu" one with a rectifier',
     )
     hidden_size: int = option(256, help="units of each layer", validator=and_(ge(1), lt(1 << 20)))
     layers: int = option(1, help="number of stacked layers", validator=and_(ge(1), lt(1000)))
@@ -30,19 +31,15 @@ class RNNConfig:
         help="share of each layer's outputs set to zero in training",
         validator=and_(ge(0), lt(1)),
     )
-    input_dropout: float = option(
+    embedding_dropout: float = option(
         0.0,
         help="share of the embedding's values set to zero in each training step, wherever their tokens are read",
         validator=and_(ge(0), lt(1)),
     )
-    recurrent_dropout: float = option(
+    weight_drop: float = option(
         0.0,
-        help="share of the recurrent weights set to zero in each training step (weight drop)",
+        help="share of the recurrent weights set to zero in each training step",
         validator=and_(ge(0), lt(1)),
-    )
-    locked_dropout: bool = option(
-        False,
-        help="draw one mask of the outputs' dropout for all positions of a window, instead of one for each",
     )
     embedding_size: int = option(
         0,

@@ -58,8 +58,8 @@ class NumpyDecoder:
         large: LargeProducts | None = None,
     ) -> None:
         self._folded = folded
-        self._step = _STEPS[folded.config.cell, folded.config.nonlinearity]
-        self._gives_one = np.inf if folded.config.nonlinearity == "tanh" else 1
+        self._step = _STEPS[folded.config.cell]
+        self._gives_one = 1 if folded.config.cell == "relu" else np.inf
         self._rows = folded.rows
         self._large = LargeProducts() if large is None else large
         self._allocate(batch_size)
@@ -157,8 +157,8 @@ class NumpyDecoder:
         """Work with these arrays, one a layer. A batch of one drops that axis, which makes its steps faster."""
         folded, size, layers = self._folded, self._folded.config.hidden_size, len(products)
         batch_size, dtype, gates = len(outputs[0]), folded.table.dtype, folded.table.shape[1]
-        # The plain cell's function maps all its sums to its output, where the last column becomes the 1.
-        width = gates + (folded.config.cell == "rnn")
+        # A plain cell's function maps all its sums to its output, where the last column becomes the 1.
+        width = gates + (folded.config.cell in ("rnn", "relu"))
         sums = [np.full((batch_size, width), self._gives_one, dtype) for _ in range(layers)]
         self._carried = outputs, cells, products
         self._hidden, self._cell = [output[:, :size] for output in outputs], cells
@@ -300,10 +300,10 @@ def _lstm(place: _Place, given: Floats) -> None:
 
 
 _STEPS = {
-    ("rnn", "tanh"): _tanh,
-    ("rnn", "relu"): _relu,
-    **dict.fromkeys([("gru", "tanh"), ("gru", "relu")], _gru),
-    **dict.fromkeys([("lstm", "tanh"), ("lstm", "relu")], _lstm),
+    "rnn": _tanh,
+    "relu": _relu,
+    "gru": _gru,
+    "lstm": _lstm,
 }
 
 

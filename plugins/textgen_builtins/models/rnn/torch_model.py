@@ -7,7 +7,7 @@ import importlib.util
 import math
 import warnings
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,12 @@ class TorchRNN(nn.Module):
     def __init__(self, config: RNNConfig, vocab_size: int) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
-        cells: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-        extra = {"nonlinearity": config.nonlinearity} if config.cell == "rnn" else {}
+        cells: dict[str, Any] = {
+            "rnn": nn.RNN,
+            "relu": partial(nn.RNN, nonlinearity="relu"),
+            "gru": nn.GRU,
+            "lstm": nn.LSTM,
+        }
         width = config.embedding_size or vocab_size
         if config.embedding_size:
             self.embedding = nn.Embedding(vocab_size, width, _weight=torch.empty(vocab_size, width))
@@ -47,9 +51,7 @@ class TorchRNN(nn.Module):
                 "one_hot", torch.empty(vocab_size, vocab_size), persistent=False
             )  # see `create`
         sizes = [width] + [config.hidden_size] * (config.layers - 1)
-        self.layers = nn.ModuleList(
-            cells[config.cell](size, config.hidden_size, **extra) for size in sizes
-        )
+        self.layers = nn.ModuleList(cells[config.cell](size, config.hidden_size) for size in sizes)
         self.head = nn.Linear(config.hidden_size, vocab_size)
         if config.tied_weights:
             self.head.weight = self.embedding.weight
@@ -100,7 +102,7 @@ class TorchRNN(nn.Module):
     def run(self, tokens: Tensor, state: State | None, *, dropout: bool) -> tuple[Tensor, State]:
         """`forward` with or without dropout, whatever the module's mode."""
         table = self.embedding.weight if self.config.embedding_size else self.one_hot
-        table = self._masked(table, self.config.input_dropout) if dropout else table
+        table = self._masked(table, self.config.embedding_dropout) if dropout else table
         fused = torch.is_grad_enabled() and tokens.numel() > 0 and self._has_kernels()
         # Time first, as the cells expect; the transposed result is a view and costs nothing.
         rows = tokens.T if fused and len(table) <= tokens.numel() else None
@@ -108,7 +110,7 @@ class TorchRNN(nn.Module):
         after: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             weight: Tensor = layer.get_parameter("weight_hh_l0")
-            weight = self._masked(weight, self.config.recurrent_dropout) if dropout else weight
+            weight = self._masked(weight, self.config.weight_drop) if dropout else weight
             if fused:
                 x, carried = self._fused(i, x, None if i else rows, weight, state)
             else:
@@ -129,7 +131,7 @@ class TorchRNN(nn.Module):
 
     def set_dropout_seed(self, seed: int) -> None:
         """Make the dropout of the next step depend on `seed` alone."""
-        if self.config.dropout or self.config.input_dropout or self.config.recurrent_dropout:
+        if self.config.dropout or self.config.embedding_dropout or self.config.weight_drop:
             device = self.head.bias.device
             self._dropout_generator = torch.Generator(device).manual_seed(seed)
 
@@ -174,12 +176,12 @@ class TorchRNN(nn.Module):
         return state[2 * layer][None].contiguous(), state[2 * layer + 1][None].contiguous()
 
     def _dropout(self, x: Tensor, p: float) -> Tensor:
-        """x (T, B, N) with a share p of it set to zero."""
+        """x (T, B, N) with a share p of it set to zero, the same at every time."""
         if not p:
             return x
         rows = x.shape[1]
         first, total = self._rows or (0, rows)
-        shape = (1 if self.config.locked_dropout else x.shape[0], total, x.shape[2])
+        shape = (1, total, x.shape[2])
         mask = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(
             1 - p, generator=self._dropout_generator
         )
@@ -218,7 +220,7 @@ class TorchRNN(nn.Module):
         """The same by machine code of our own; x may be a table (V, E), of which `rows` (T, B) are read."""
         from textgen_builtins.models.rnn.kernels.layer import run_layer
 
-        cell = self.config.nonlinearity if self.config.cell == "rnn" else self.config.cell
+        cell = self.config.cell
         parts = 2 if cell == "lstm" else 1
         module: Any = self.layers[layer]
         weights = module.weight_ih_l0, weight, module.bias_ih_l0, module.bias_hh_l0
@@ -239,7 +241,7 @@ def _kernels() -> Any:
     try:
         from textgen_builtins.models.rnn.kernels import program
 
-        program.Program.of("tanh", False, 1, program.tile().columns)
+        program.Program.of("rnn", False, 1, program.tile().columns)
     except Exception as error:  # a library that cannot be loaded raises whatever it likes
         warnings.warn(
             f"llvmlite cannot be used here, and torch computes in its place: {error}", stacklevel=2

@@ -95,12 +95,12 @@ def is_bounded(config: RNNConfig, magnitude: float) -> bool:
 
     True for cells with outputs between -1 and 1, and weights whose products float32 can hold.
     """
-    return (config.cell, config.nonlinearity) != ("rnn", "relu") and magnitude < _LARGEST_SUM
+    return config.cell != "relu" and magnitude < _LARGEST_SUM
 
 
 def expected_shapes(config: RNNConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:
     """The shape of every weight by name."""
-    gates = {"rnn": 1, "gru": 3, "lstm": 4}[config.cell] * config.hidden_size
+    gates = {"gru": 3, "lstm": 4}.get(config.cell, 1) * config.hidden_size
     shapes: dict[str, tuple[int, ...]] = {}
     if config.embedding_size:
         shapes["embedding.weight"] = (vocab_size, config.embedding_size)
@@ -143,7 +143,7 @@ def _multiplied(rows: Floats, matrix: Floats) -> Floats:
 
 def _gate_factors(config: RNNConfig, dtype: Any) -> Floats:
     """(G·H,) the factors of the gates' arguments, before their sigmoids."""
-    factors = {"rnn": [1.0], "gru": [-1.0, -1.0, 1.0], "lstm": [0.5, 0.5, 1.0, 0.5]}[config.cell]
+    factors = {"gru": [-1.0, -1.0, 1.0], "lstm": [0.5, 0.5, 1.0, 0.5]}.get(config.cell, [1.0])
     return np.repeat(np.asarray(factors, dtype), config.hidden_size)
 
 

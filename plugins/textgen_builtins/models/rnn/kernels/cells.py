@@ -142,6 +142,6 @@ class RNN:
 CELLS: Final[dict[str, Cell]] = {
     "lstm": LSTM(),
     "gru": GRU(),
-    "tanh": RNN(),
+    "rnn": RNN(),
     "relu": RNN(relu=True),
 }
