@@ -28,7 +28,7 @@ def trained(folder: Path, device: str) -> textgen.Generator:
         "device": device,
         "corpus": {"type": "story"},
         "tokenizer": {"type": "char", "letters_only": True, "lower_case": True},
-        "data": {"window_length": 32, "training_windows": 64, "validation_windows": 0},
+        "data": {"window_length": 32, "windows": [64, 0]},
         "model": {
             "type": "huggingface",
             "architecture": "gpt2",

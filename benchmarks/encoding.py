@@ -74,7 +74,7 @@ def run(corpus: str | dict[str, str], output: Path | None) -> dict[str, float]:
             "observer": [],
             "corpus": corpus,
             "tokenizer": {"type": "char"},
-            "data": {"window_length": 64, "training_windows": 64, "validation_windows": 0},
+            "data": {"window_length": 64, "windows": [64, 0]},
             "model": {"type": "rnn", "hidden_size": 16},
             "trainer": {"type": "adamw", "length": "1 epoch"},
             "generate": {"max_new_tokens": 1},

@@ -32,7 +32,7 @@ def trained(folder: Path, cell: str, units: int, device: str = "cpu") -> textgen
         "device": device,
         "corpus": {"type": "story"},
         "tokenizer": {"type": "char", "letters_only": True, "lower_case": True},
-        "data": {"window_length": 32, "training_windows": 64, "validation_windows": 0},
+        "data": {"window_length": 32, "windows": [64, 0]},
         "model": {"type": "rnn", "cell": cell, "hidden_size": units},
         "trainer": {"type": "sgd", "length": "1 epoch"},
         "sampler": [{"type": "greedy"}],

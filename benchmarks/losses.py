@@ -136,7 +136,7 @@ def train(text: Mapping[str, Any], tables: Mapping[str, Any]) -> tuple[int, floa
     pipeline = {
         "device": "cpu",
         "observer": [],
-        "data": {"window_length": 64, "validation_fraction": 0.1},
+        "data": {"window_length": 64, "validation": 0.1},
         "generate": {"max_new_tokens": 1},
         **text,
         **tables,

@@ -105,7 +105,7 @@ def trained(
         if text
         else {"type": "time-machine"},
         "tokenizer": {"type": "char"} if text else letters,
-        "data": {"validation_fraction": 0.1},
+        "data": {"validation": 0.1},
         "model": {
             "type": "mixture",
             "first": {

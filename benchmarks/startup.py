@@ -38,8 +38,8 @@ def main() -> None:
         folder = Path(name)
         (folder / "p.toml").write_text(
             'device = "cpu"\nobserver = []\n[corpus]\ntype = "story"\n[tokenizer]\ntype = "char"\n'
-            '[data]\ntraining_windows = 64\nvalidation_windows = 0\n[model]\ntype = "rnn"\ncell = "lstm"\n'
-            '[trainer]\ntype = "adamw"\nepochs = 1\n[generate]\nmax_new_tokens = 1\n',
+            '[data]\nwindows = [64, 0]\n[model]\ntype = "rnn"\ncell = "lstm"\n'
+            '[trainer]\ntype = "adamw"\nlength = "1 epoch"\n[generate]\nmax_new_tokens = 1\n',
             encoding="utf-8",
         )
         run([*TEXTGEN, "run", "p.toml"], folder)

@@ -87,10 +87,9 @@ def write(folder: Path, name: str, steps: int) -> None:
         "device": "cpu",
         "corpus": {"type": "story"},
         "tokenizer": {"type": "char"},
-        "data": {"window_length": 16, "validation_fraction": 0.02},
+        "data": {"window_length": 16, "validation": 0.02},
         "trainer": {"type": "mixture", "first": trainer} if name == "mixture" else trainer,
         "checkpoint": {"seconds": 0},  # after every step, however fast the machine is
-        "default_observers": False,
         "observer": [{"type": "metrics"}],
         "generate": {"max_new_tokens": 3},
         "model": tables["model"],

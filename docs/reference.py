@@ -33,7 +33,7 @@ from code_as_markdown import aliases, anchor, defined, escape, section, text
 
 import textgen
 from textgen import cli, data, documents, errors, events, gradient, protocols, testing
-from textgen.pipeline.options import TABLES, GeneralOptions, StartOptions
+from textgen.pipeline.options import TABLES, GeneralOptions
 from textgen.plugin import discovery, hookspecs
 from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.tools.commented import inline_toml
@@ -113,9 +113,7 @@ def pipeline() -> str:
     parts += [
         "## `[model]`: `start`\n",
         "Beside the keys of its component, `[model]` may have `start`, the path of a finished run: see [starting from "
-        "another run](../pipelines.md#starting-from-another-run). `textgen show` and the run's own `pipeline.toml` "
-        "have a table in its place:\n",
-        options_table(described_fields(StartOptions)),
+        "another run](../pipelines.md#starting-from-another-run).\n",
     ]
     return "\n".join(parts)
 

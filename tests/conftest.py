@@ -120,7 +120,6 @@ def make_tiny_pipeline(
     corpus = folder / "corpus.txt"
     corpus.write_bytes(text.encode())
     tables: dict[str, Any] = {
-        "name": "tiny",
         "device": "cpu",
         "output": str(folder / "run"),
         "corpus": {"type": "file", "path": str(corpus)},

@@ -278,7 +278,6 @@ def test_every_kind_of_component_may_be_an_object(tmp_path: Path) -> None:
         "data": DATA,
         "device": "cpu",
     }
-    tables["default_observers"] = False
     run = textgen.Engine().run(
         {**tables, "generate": {"max_new_tokens": 5}}, output=tmp_path / "run"
     )

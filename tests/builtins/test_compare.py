@@ -107,9 +107,9 @@ def test_losses_of_other_texts_are_not_compared(
     )
     for changes, said in (
         ({"text": "another text, that is long enough to be one. " * 30}, "different texts"),
-        ({"data": {"validation_fraction": 0.3}}, "different parts of the text"),
+        ({"data": {"validation": 0.3}}, "different parts of the text"),
         ({"tokenizer": tokenizer}, "compare their bits per character"),
-        ({"data": {"validation_fraction": 0.0}}, "some of training text"),
+        ({"data": {"validation": 0.0}}, "some of training text"),
     ):
         other = tmp_path / said.replace(" ", "-")
         textgen.run(tiny_pipeline(**changes), output=other, overwrite=True)
@@ -307,6 +307,6 @@ def test_names_are_not_settings_that_differ(
     tiny_pipeline: Callable[..., Any], tmp_path: Path
 ) -> None:
     for name in ("one", "two"):
-        textgen.run(tiny_pipeline(name=name), output=tmp_path / "runs" / name)
+        textgen.run(tiny_pipeline(), output=tmp_path / "runs" / name)
     shown = invoke(tmp_path / "runs", "--max-new-tokens", "0").stdout
     assert "the same settings" in shown, shown

@@ -66,13 +66,13 @@ def test_values_are_toml_between_commas(given: str, values: list[Any]) -> None:
 
 def test_all_faults_of_settings_at_once() -> None:
     with pytest.raises(UsageError) as caught:
-        parse_trials(["x", "a=1,1", "b=1,,2", "c=[1", "name=a,b", "a=2"])
+        parse_trials(["x", "a=1,1", "b=1,,2", "c=[1", "output=a,b", "a=2"])
     for said in (
         "expected KEY=VALUE,VALUE as in trainer.learning_rate=1e-3,3e-3, given 'x'",
         "a: expected values that differ between commas, given '1,1'",
         "b: expected values that differ between commas",
         "c: not a TOML",
-        "name: each trial has its own",
+        "output: each trial has its own",
         "a: given twice",
     ):
         assert said in str(caught.value)

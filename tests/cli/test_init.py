@@ -144,8 +144,8 @@ def test_init_makes_the_network_smaller_and_holds_less_out_where_there_are_many_
         for characters in (60, 3_000)
     )
     assert many["model"]["first"]["hidden_size"] < 0.6 * few["model"]["first"]["hidden_size"]
-    assert few["data"]["max_validation_tokens"] == 100_000
-    assert many["data"]["max_validation_tokens"] == 3_000
+    assert few["data"]["validation"] == 100_000
+    assert many["data"]["validation"] == 3_000
 
 
 def test_init_does_not_replace_the_text(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_init_takes_a_part_of_a_large_text_where_there_is_no_time_for_all(tmp_pa
         starter_pipeline(look_at(str(tmp_path / "large.txt"), tmp_path), 5, 10_000)
     )
     assert made["trainer"]["second"] == {"type": "count", "max_tokens": 500_000}
-    assert made["data"]["max_validation_tokens"] == 100_000
+    assert made["data"]["validation"] == 100_000
     made["corpus"]["path"] = str(tmp_path / "large.txt")
     made["observer"] = []
     run = Engine().run(made, output=tmp_path / "run")

@@ -95,7 +95,7 @@ def tables(folder: Path) -> dict[str, Any]:
         **dict.fromkeys(KINDS[:4], wrapped),
         "sampler": [wrapped],
         "observer": [wrapped],
-        "data": {"window_length": 16, "training_windows": 40, "validation_windows": 4},
+        "data": {"window_length": 16, "windows": [40, 4]},
         "device": "cpu",
         "output": str(folder / "run"),
         "generate": {"max_new_tokens": 5},
@@ -153,7 +153,7 @@ def test_what_ends_a_run_early_closes_all_the_same(tmp_path: Path) -> None:
         engine.run(tables(tmp_path), cancelled=lambda: True)
     closings.check()
     with pytest.raises(textgen.CorpusError, match="windows"):
-        engine.run(tables(tmp_path), {"data.training_windows": 10**6}, output=tmp_path / "other")
+        engine.run(tables(tmp_path), {"data.windows": [10**6, 0]}, output=tmp_path / "other")
     closings.check()
     observer.answer = Stop()
     engine.run(tables(tmp_path), observers=[observer]).generator.close()

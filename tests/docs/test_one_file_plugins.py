@@ -41,7 +41,7 @@ def test_early_stopping(
     pipeline = write_pipeline(
         tiny_pipeline(
             text="abcd" * 300 + "dcba" * 30,
-            data={"validation_fraction": 0.09},
+            data={"validation": 0.09},
             trainer={"type": "adamw", "length": "40 epochs", "learning_rate": 0.05},
             observer=[{"type": "patience", "evaluations": 2}],
         )

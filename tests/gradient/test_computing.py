@@ -52,7 +52,7 @@ def cancelled():
 trainer = {"type": "sgd", "length": "20 steps", "batch_size": 1024, "evaluate_every": 100}
 textgen.run({"threads": 2, "device": "cpu", "corpus": {"type": "story"}, "tokenizer": {"type": "char"}, "observer": [],
              "trainer": trainer,
-             "data": {"window_length": 32, "window_stride": 1, "training_windows": 4096, "validation_windows": 0},
+             "data": {"window_length": 32, "window_stride": 1, "windows": [4096, 0]},
              "model": {"type": "rnn", "hidden_size": 32}}, output=sys.argv[1], cancelled=cancelled)
 of_steps = [after - before for before, after in itertools.pairwise(faults)]
 print(statistics.median(of_steps[5:]))  # in one step or another the memory grows by a block

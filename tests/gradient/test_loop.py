@@ -96,7 +96,7 @@ def test_what_is_decided_is_recorded_and_kept_when_a_run_resumes(tmp_path: Path)
 def test_the_validation_loss_is_what_evaluate_gives(tmp_path: Path) -> None:
     """The held-out text is read as one stream, though in parts side by side."""
     tables = pipeline({"length": "60 steps"})
-    tables["data"]["validation_fraction"] = 0.4
+    tables["data"]["validation"] = 0.4
     recorder = Recorder()
     run = textgen.run(tables, output=tmp_path / "run", observers=[recorder])
     text = "".join(Engine().read_corpus({"type": "story"}))

@@ -86,7 +86,7 @@ def write(folder: Path, **tables: Any) -> dict[str, Any]:
         "device": "cpu",
         "corpus": {"type": "file", "path": str(folder / "text.txt")},
         "tokenizer": {"type": "char"},
-        "data": {"window_length": 12, "validation_fraction": 0.1},
+        "data": {"window_length": 12, "validation": 0.1},
         "model": {
             "type": "rnn",
             "cell": "lstm",
@@ -102,7 +102,6 @@ def write(folder: Path, **tables: Any) -> dict[str, Any]:
             "evaluate_every": 8,
         },
         "checkpoint": {"seconds": 0},
-        "default_observers": False,
         "observer": [{"type": "metrics"}],
         "generate": {"max_new_tokens": 3},
         **tables,

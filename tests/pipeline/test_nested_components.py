@@ -28,7 +28,7 @@ SMALL = {
     "corpus": {"type": "story"},
     "tokenizer": {"type": "char"},
     "trainer": {"type": "sgd", "length": "1 epoch", "batch_size": 8},
-    "data": {"training_windows": 16},
+    "data": {"windows": [16, 4]},
     "generate": {"max_new_tokens": 20},
     "device": "cpu",
     "observer": [],
@@ -90,7 +90,7 @@ def test_overrides_reach_into_it(engine: Engine) -> None:
 
 def test_it_is_shown_with_defaults_and_reads_as_the_same_pipeline(engine: Engine) -> None:
     made = engine.pipeline(pipeline())
-    shown = tomllib.loads(commented_toml(made, made.to_dict()))
+    shown = tomllib.loads(commented_toml(made, str(made.output)))
     assert shown["model"]["inner"]["hidden_size"] == 8
     assert shown["model"]["inner"]["cell"] == "rnn"
     assert engine.pipeline(shown).to_dict() == made.to_dict()

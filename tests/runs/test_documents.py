@@ -34,7 +34,6 @@ def pipeline(folder: Path, **corpus: Any) -> dict[str, Any]:
     path = folder / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in DOCUMENTS))
     return {
-        "name": "documents",
         "device": "cpu",
         "threads": 1,
         "observer": [],
@@ -210,9 +209,7 @@ def test_the_held_out_part_begins_with_a_document(
     tokens: list[int], training: Any, validation: Any
 ) -> None:
     tokenizer = types.SimpleNamespace(end_id=9, vocab_size=10, decode=lambda ids: "x" * len(ids))
-    data = split_tokens(
-        np.array(tokens), DataOptions(window_length=1, validation_fraction=0.25), tokenizer
-    )  # type: ignore[arg-type]
+    data = split_tokens(np.array(tokens), DataOptions(window_length=1, validation=0.25), tokenizer)  # type: ignore[arg-type]
     assert (data.training.tolist(), data.validation.tolist()) == (training, validation)
 
 

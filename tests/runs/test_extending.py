@@ -254,7 +254,7 @@ def test_a_rate_that_falls_from_the_first_step_on_has_to_be_trained_anew(folder:
         "holds a finished run that cannot go on:\n  trainer.length: 10 steps before, 20 steps now"
         in done.stderr
     )
-    assert "more of them need a new training" in done.stderr
+    assert "so it has to be trained anew" in done.stderr
     assert "overwrite" in done.stderr
     assert tree(run) == before
 

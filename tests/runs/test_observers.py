@@ -210,7 +210,7 @@ def overfitting(tiny_pipeline: Callable[..., dict[str, Any]], **changes: Any) ->
     text = "abcd" * 300 + "dcba" * 30
     return tiny_pipeline(
         text=text,
-        data={"validation_fraction": 0.09},
+        data={"validation": 0.09},
         trainer={"type": "adamw", "length": "40 epochs", "learning_rate": 0.05},
         observer=[{"type": "early-stopping", "patience": 3}, {"type": "metrics"}],
         **changes,
@@ -326,7 +326,7 @@ def test_early_stopping_without_held_out_text_says_that_it_does_nothing(
     tiny_pipeline: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     tables = tiny_pipeline(
-        observer=[{"type": "early-stopping", "patience": 1}], data={"validation_fraction": 0.0}
+        observer=[{"type": "early-stopping", "patience": 1}], data={"validation": 0.0}
     )
     run = textgen.run(tables)
     assert "stopped" not in record_of(run.path)

@@ -137,7 +137,7 @@ def test_a_checkpoint_whose_replacement_was_cut_short_is_put_back(tmp_path: Path
         "device": "cpu",
         "corpus": {"type": "story"},
         "tokenizer": {"type": "char"},
-        "data": {"window_length": 16, "training_windows": 40, "validation_windows": 4},
+        "data": {"window_length": 16, "windows": [40, 4]},
         "model": {"type": "rnn", "hidden_size": 8},
         "trainer": {"type": "sgd", "length": "4 epochs", "batch_size": 4, "evaluate_every": 10},
         "observer": [],

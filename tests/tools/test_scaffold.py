@@ -103,6 +103,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     ("name", "said"),
     [

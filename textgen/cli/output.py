@@ -105,10 +105,7 @@ class OutputOptions:
 
 def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) -> None:
     """Generate with the options of a request, and write to stdout."""
-    arguments = {
-        "echo": generator.tables.get("generate", {}).get("echo", True),
-        **options,
-    }
+    arguments = {"echo": True, **options}
     is_new = output.load_state is None  # else the text has its beginning
     prompts = read_prompts(
         output.prompts, output.prompt_file, output.prompts_file, may_be_piped=is_new

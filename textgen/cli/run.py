@@ -139,8 +139,7 @@ def _print(run: Run, *, quiet: bool) -> None:
     run.generator.close()  # its texts are made
     if not quiet:
         click.echo(f"{run.outcome}: {run.path}{best_step(run.generator.record)}", err=True)
-    echo = run.pipeline.generate.echo
-    write_texts([str(generation) if echo else generation.text for generation in run.generations])
+    write_texts([str(generation) for generation in run.generations])
 
 
 def best_step(record: Mapping[str, Any]) -> str:

@@ -73,8 +73,7 @@ class Session(cmd.Cmd):
         self._generator, self._options, self._table = generator, options, table
         self._index = self._first = index
         self._state: GenerationState | None = None
-        self._own = {"echo": generator.tables.get("generate", {}).get("echo", True)}
-        self._own |= {"seed": generator.seed, **generator.defaults}
+        self._own = {"echo": True, "seed": generator.seed, **generator.defaults}
         self._has_documents = end_id(generator.tokenizer) is not None
         self.intro = _HELP + _NEW_TEXT * self._has_documents
 
@@ -217,7 +216,7 @@ class Session(cmd.Cmd):
     def _write(self, prompt: str, **changes: Any) -> None:
         # Ctrl-C ends the text in good order, so that /more continues it.
         with StopSwitch((signal.SIGINT,)) as switch:
-            arguments = {"echo": self._own["echo"], **self._options, **changes}
+            arguments = {"echo": True, **self._options, **changes}
             stream = self._generator.stream(
                 prompt, keep_state=True, cancelled=switch.is_on, **arguments
             )

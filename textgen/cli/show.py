@@ -16,8 +16,8 @@ from textgen.cli.options import check_pipeline, set_option
 def command(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     """Print a pipeline with every default, and what each key does.
 
-    The output is a pipeline again. Where neither name nor output is given, its own file's name decides the run
-    directory, as it does for PIPELINE.
+    The output is a pipeline again. If `output` is not given, its own file's name decides the run directory, as it does
+    for PIPELINE.
     """
     check_pipeline(pipeline)
     from textgen.pipeline.document import read_document
@@ -27,7 +27,5 @@ def command(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
 
     document = read_document(pipeline, overrides)
     plugins = context.plugins()
-    given = {key: document.tables.get(key) for key in ("name", "output")}
-    click.echo(
-        commented_toml(make_pipeline(with_start(document, plugins), plugins), given), nl=False
-    )
+    made = make_pipeline(with_start(document, plugins), plugins)
+    click.echo(commented_toml(made, document.tables.get("output")), nl=False)

@@ -24,6 +24,7 @@ from textgen.pipeline.options import (
     MAX_SEED,
     MAX_STOPS,
     DecodingOptions,
+    TextOptions,
     UnknownCharacters,
 )
 from textgen.plugin.structure import Reader
@@ -51,8 +52,8 @@ class Event(Protocol):
 class RequestOptions(TypedDict, total=False):
     """The options of a request. Each that is not given is as the run's pipeline has it.
 
-    From `max_new_tokens` to `unknown_characters` they are the keys of the table `[generate]`. `echo`
-    is off if not given, `seed` may also be "random", which draws one that the result reports, and
+    From `max_new_tokens` to `unknown_characters` they are keys of the table `[generate]`, but `echo`,
+    which is off if not given. `seed` may also be "random", which draws one that the result reports, and
     None stands for no limit and for no stop.
 
     index       tells the texts of one seed apart: the draws depend on seed and index together.
@@ -364,7 +365,7 @@ def check_number(name: str, value: Any) -> int:
     return check_integer(name, value, 1, MAX_N)
 
 
-def check_decoding(options: DecodingOptions, vocab_size: int) -> None:
+def check_decoding(options: TextOptions, vocab_size: int) -> None:
     """Check what depends on the vocabulary, or on more than one option. Raises UsageError."""
     if any(token >= vocab_size or token < 0 for token in options.stop_tokens):
         raise UsageError(f"expected ids from 0 to {vocab_size - 1}", argument="stop_tokens")

@@ -14,8 +14,8 @@ from textgen.errors import Fault, PipelineError, UsageError
 from textgen.files.reading import path_of
 from textgen.plugin.structure import flat, shorten, show
 
-NAME = re.compile(r"[^\W_][\w. +-]*")
-"""A valid name of a run: a plain folder name."""
+NAME: Final = re.compile(r"[^\W_][\w. +-]*")
+"""A plain folder name."""
 
 CHAINS: Final = ("sampler", "observer")
 _BYTES: Final = 1_000_000
@@ -29,17 +29,29 @@ Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
 
 
 @attrs.frozen
+class Start:
+    """A finished run that another starts from, and the SHA-256 of its weights and of its vocabulary."""
+
+    run: Path
+    weights: str
+    tokenizer: str
+
+
+@attrs.frozen
 class Document:
     """An unchecked pipeline: its tables, where they come from, and the folder that its paths are relative to.
 
+    name       of the run directory, unless the tables give one
     sampling   options of samplers by the names that requests have for them: they change the chain, or join it
+    start      the run at `[model] start`, once it is found
     """
 
     tables: Mapping[str, Any]
     source: str
     folder: Path
-    default_name: str
+    name: str
     sampling: Mapping[str, Any] = attrs.field(factory=dict)
+    start: Start | None = None
 
 
 def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides = ()) -> Document:

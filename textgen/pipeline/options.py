@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -11,7 +10,6 @@ import attrs
 from attrs.validators import and_, ge, le, lt, optional
 
 from textgen import devices
-from textgen.pipeline.document import NAME
 from textgen.plugin.component import option
 
 UnknownCharacters: TypeAlias = Literal["error", "skip", "unknown"]
@@ -35,6 +33,16 @@ def _check_stop(instance: Any, attribute: Any, value: str | tuple[str, ...]) -> 
         raise ValueError(f"must hold texts of 1 to {MAX_STOP_LENGTH:,} characters")
 
 
+def _check_held_out(_instance: Any, _attribute: Any, value: float) -> None:
+    if not (0 <= value < 1 or (isinstance(value, int) and value > 0)):
+        raise ValueError("must be a share below 1, or a whole number of tokens")
+
+
+def _check_windows(_instance: Any, _attribute: Any, value: tuple[int, ...]) -> None:
+    if len(value) != 2 or value[0] < 1 or value[1] < 0:
+        raise ValueError("must be two numbers, of at least 1 and 0 windows")
+
+
 @attrs.frozen
 class DataOptions:
     """How the tokens are split and cut into windows."""
@@ -45,38 +53,22 @@ class DataOptions:
         help="tokens from one window's start to the next; the window length if not set",
         validator=optional(ge(1)),
     )
-    validation_fraction: float = option(
+    validation: int | float = option(
         0.1,
-        help="the last part of the corpus, held out for validation",
-        validator=and_(ge(0), lt(1)),
+        help="what is held out for validation: a share of the corpus, at its end; or a number of tokens, in stretches "
+        "from 16 places of its last tenth",
+        validator=_check_held_out,
     )
-    max_validation_tokens: int | None = option(
+    windows: tuple[int, ...] | None = option(
         None,
-        help="tokens of that part at most that are used, in stretches from 16 places of it; all if not set",
-        validator=optional(ge(1)),
-    )
-    training_windows: int | None = option(
-        None, help="number of windows to train on, from the start", validator=optional(ge(1))
-    )
-    validation_windows: int | None = option(
-        None,
-        help="number of windows to hold out after those, instead of the fraction",
-        validator=optional(ge(0)),
+        help="numbers of windows to train on and to validate on, from the start of the corpus, instead",
+        validator=optional(_check_windows),
     )
 
 
 @attrs.frozen(kw_only=True)
-class StartOptions:
-    """The finished run whose weights, options and tokenizer the model starts with, as it was."""
-
-    run: Path = option(help="its run directory, needed only until training has begun")
-    weights: str = option(help="SHA-256 of its model.safetensors")
-    tokenizer: str = option(help="SHA-256 of its tokenizer.json")
-
-
-@attrs.frozen(kw_only=True)
-class DecodingOptions:
-    """How long a text gets, where it ends, and what it depends on. They are also arguments of Generator.generate."""
+class TextOptions:
+    """How long a text gets, where it ends, and what it depends on: for `[generate]`, and for requests."""
 
     max_new_tokens: int | None = option(
         400,
@@ -105,7 +97,6 @@ class DecodingOptions:
         help="seed of the random draws; the run's seed if not set",
         validator=optional(and_(ge(0), lt(MAX_SEED))),
     )
-    echo: bool = option(False, help="put the prompt before its continuation")
     unknown_characters: UnknownCharacters = option(
         "error",
         help="what to do about prompt characters outside the vocabulary: refuse, drop, or feed as <unk>",
@@ -118,17 +109,20 @@ class DecodingOptions:
 
 
 @attrs.frozen(kw_only=True)
-class GenerateOptions(DecodingOptions):
+class DecodingOptions(TextOptions):
+    """The options of a request, but those of samplers."""
+
+    echo: bool = option(False, help="put the prompt before its continuation")
+
+
+@attrs.frozen(kw_only=True)
+class GenerateOptions(TextOptions):
     """What is generated after training."""
 
     prompt: str = option(
         "", help="the text to continue; after training on documents, it is the beginning of one"
     )
-    max_new_tokens: int = option(
-        400, help="how many tokens to add at most", validator=and_(ge(0), le(MAX_NEW_TOKENS))
-    )
     n: int = option(1, help="how many continuations", validator=and_(ge(1), le(MAX_N)))
-    echo: bool = option(True, help="put the prompt before its continuation")
 
 
 @attrs.frozen
@@ -143,12 +137,6 @@ class CheckpointOptions:
     )
 
 
-def _folder_name(instance: Any, attribute: Any, value: str) -> None:
-    reserved = re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", value)
-    if not NAME.fullmatch(value) or ".." in value or reserved or len(value) > 100:
-        raise ValueError("must be a plain folder name (letters, digits, spaces, . _ - +)")
-
-
 def _device(instance: Any, attribute: Any, value: str) -> None:
     if not devices.NAMES.fullmatch(value):
         raise ValueError('must be "auto", "cpu", "cuda", "cuda:N" or "mps"')
@@ -158,11 +146,6 @@ def _device(instance: Any, attribute: Any, value: str) -> None:
 class GeneralOptions:
     """The keys outside any table."""
 
-    name: str | None = option(
-        None,
-        help="the run's name; that of the pipeline file if not set",
-        validator=optional(_folder_name),
-    )
     seed: int = option(
         0, help="all randomness derives from it", validator=and_(ge(0), lt(MAX_SEED))
     )
@@ -175,10 +158,8 @@ class GeneralOptions:
         validator=optional(ge(1)),
     )
     output: Path | None = option(
-        None, help="the run directory; runs/NAME in the current folder if not set"
-    )
-    default_observers: bool = option(
-        True, help="whether the default observers are used in addition to those listed"
+        None,
+        help="the run directory; if not set, runs/NAME in the current folder, with the name of the pipeline file",
     )
 
 

@@ -9,14 +9,13 @@ from typing import Any
 import attrs
 
 from textgen.errors import Fault, PipelineError, UsageError
-from textgen.pipeline.document import CHAINS, Document
+from textgen.pipeline.document import CHAINS, Document, Start
 from textgen.pipeline.options import (
     TABLES,
     CheckpointOptions,
     DataOptions,
     GeneralOptions,
     GenerateOptions,
-    StartOptions,
 )
 from textgen.pipeline.sampling import changed
 from textgen.plugin.component import ComponentSource
@@ -44,22 +43,23 @@ class Pipeline:
     data: DataOptions
     checkpoint: CheckpointOptions
     generate: GenerateOptions
-    start: StartOptions | None = None
+    start: Start | None = None
     plugins: ComponentSource = attrs.field(repr=False, eq=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The pipeline as TOML tables with every default filled in. Paths are absolute."""
         return {
-            "name": self.name,
             "seed": self.seed,
             "device": self.device,
             **({} if self.threads is None else {"threads": self.threads}),
             "output": str(self.output),
-            "default_observers": False,  # they are among those listed
             "corpus": self.corpus.table(),
             "tokenizer": self.tokenizer.table(),
             "data": plain(self.data),
-            "model": {**self.model.table(), **({"start": plain(self.start)} if self.start else {})},
+            "model": {
+                **self.model.table(),
+                **({"start": str(self.start.run)} if self.start else {}),
+            },
             "trainer": self.trainer.table(),
             "sampler": [choice.table() for choice in self.samplers],
             "observer": [choice.table() for choice in self.observers],
@@ -84,9 +84,7 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     """Check a document against the available components. Raises PipelineError with every fault."""
     reader = Reader(document.folder, plugins)
     tables = dict(document.tables)
-    tables["model"], start = without_start(tables.get("model"))
-    if start is not None:
-        start = reader.table(StartOptions, start, "model.start")
+    tables["model"], _ = without_start(tables.get("model"))
     choices = {kind: reader.choice(kind, tables.get(kind), kind) for kind in CHOICES}
     chains = {kind: _chain(kind, tables.get(kind, ()), reader) for kind in CHAINS}
     chains["sampler"] = _with_sampling(chains["sampler"], document.sampling, reader)
@@ -94,20 +92,19 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     _check_pair(choices["model"], choices["trainer"], reader.faults)
     if reader.faults:
         raise PipelineError(reader.faults, document.source)
-    name = document.default_name if general.name is None else general.name
-    if general.default_observers and tables.get("observer") not in ([], ()):
+    if tables.get("observer") not in ([], ()):
         chains["observer"] = _with_defaults(chains["observer"], reader)
     return Pipeline(
-        name=name,
+        name=document.name,
         seed=general.seed,
         device=general.device,
         threads=general.threads,
-        output=(general.output or Path.cwd() / "runs" / name).absolute(),
+        output=(general.output or Path.cwd() / "runs" / document.name).absolute(),
         folder=document.folder,
         **choices,
         samplers=chains["sampler"],
         observers=chains["observer"],
-        start=start,
+        start=document.start,
         **made,
         plugins=plugins,
     )

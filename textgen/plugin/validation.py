@@ -88,7 +88,7 @@ def _check(component: Component) -> None:
     reader, taken = Reader(), list(REQUEST_OPTIONS)
     for name, field in component.options().items():
         if field.type is None:
-            raise UnfitError(f"{name} has no type; declare it as in `{name}: int = option(…)`")
+            raise UnfitError(f"{name} has no type; annotate it, as in `{name}: int`")
         if argument := field.metadata.get("argument"):
             if argument in taken or not _ARGUMENT.fullmatch(argument):
                 raise UnfitError(

@@ -31,7 +31,7 @@ from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
 from textgen.generation.request import check_decoding
 from textgen.generation.results import Generation
-from textgen.pipeline.options import DecodingOptions
+from textgen.pipeline.options import TextOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
 from textgen.processes import Processes
@@ -346,7 +346,7 @@ class Execution:
 def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
     """What the pipeline's `[generate]` table asks for."""
     table = pipeline.generate
-    options = {field.name: getattr(table, field.name) for field in attrs.fields(DecodingOptions)}
+    options = {field.name: getattr(table, field.name) for field in attrs.fields(TextOptions)}
     return generator.generate_many(
         [table.prompt], n=table.n, **{k: v for k, v in options.items() if v is not None}
     )

@@ -20,7 +20,7 @@ from textgen.errors import CorruptFileError, Fault, PipelineError, UsageError
 from textgen.files.reading import VOCABULARY, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
-from textgen.pipeline.options import DataOptions, DecodingOptions
+from textgen.pipeline.options import DataOptions, TextOptions
 from textgen.pipeline.pipeline import make_choice, no_chain, without_start
 from textgen.pipeline.sampling import changed, named
 from textgen.plugin.component import OBJECT, UNPACKAGED, BuildContext, ComponentSource
@@ -43,7 +43,7 @@ _VERSION: Final = re.compile(
     r"\d+(?:\.\d+)*(?:(?:a|b|rc)\d+)?(?:\.post\d+)?(?:\.dev\d+)?(?:\+[a-z0-9]+(?:\.[a-z0-9]+)*)?"
 )
 # Whether the text includes the prompt is for the caller to choose.
-_DEFAULTS: Final = {field.name for field in attrs.fields(DecodingOptions)} - {"echo"}
+_DEFAULTS: Final = {field.name for field in attrs.fields(TextOptions)}
 
 
 def load_generator(

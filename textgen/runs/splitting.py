@@ -20,23 +20,22 @@ def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dat
     """Split as the `[data]` table says. Raises CorpusError when there is not a window to train on."""
     length = options.window_length
     stride = options.window_stride or length
-    if options.training_windows is None and options.validation_windows is None:
-        training, validation = _split_fraction(
-            tokens, options.validation_fraction, end_id(tokenizer)
-        )
+    held_out = options.validation
+    if options.windows is not None:
+        training, validation = _split_windows(tokens, options.windows, length, stride)
     else:
-        training, validation = _split_windows(tokens, options, length, stride)
-    if options.max_validation_tokens is not None:
-        validation = stretches(validation, options.max_validation_tokens, _PLACES)
+        share = held_out if held_out < 1 else 0.1
+        training, validation = _split_share(tokens, share, end_id(tokenizer))
+        if held_out >= 1:
+            validation = stretches(validation, int(held_out), _PLACES)
     window = f"one window of data.window_length = {length} needs {length + 1}"
     if len(training) <= length:
         cause = f"the corpus is too short: {len(training):,} training tokens, and {window}"
         raise CorpusError(f"{cause}; shorten the window or use a longer text")
     if 0 < len(validation) <= length:
         cause = f"the held-out part is too short: {len(validation):,} tokens, and {window}"
-        limited = (options.max_validation_tokens or length + 1) <= length
-        advice = f"raise data.{'max_validation_tokens' if limited else 'validation_fraction, set it to 0'}"
-        raise CorpusError(f"{cause}; {advice}, shorten the window or use a longer text")
+        advice = "raise data.validation, set it to 0, shorten the window or use a longer text"
+        raise CorpusError(f"{cause}; {advice}")
     sample = (validation if len(validation) else training)[:SAMPLE]
     return Dataset(
         training=training,
@@ -56,12 +55,12 @@ def unknown_share(data: Dataset, tokenizer: Tokenizer) -> float:
     return float(np.mean(sample == tokenizer.unknown_id))
 
 
-def _split_fraction(tokens: Ids, fraction: float, end: int | None) -> tuple[Ids, Ids]:
+def _split_share(tokens: Ids, share: float, end: int | None) -> tuple[Ids, Ids]:
     """All but the last part, and the last part: between two documents, if there are several.
 
     The id between them belongs to both parts: it ends the one, and the other starts from it.
     """
-    place = len(tokens) - int(len(tokens) * fraction)
+    place = len(tokens) - int(len(tokens) * share)
     if end is None or place == len(tokens):
         return tokens[:place], tokens[place:]
     reach = 1 << 10
@@ -76,20 +75,17 @@ def _split_fraction(tokens: Ids, fraction: float, end: int | None) -> tuple[Ids,
         reach *= 4
 
 
-def _split_windows(tokens: Ids, options: DataOptions, length: int, stride: int) -> tuple[Ids, Ids]:
-    """The tokens of so many windows to train on, and of so many after those."""
+def _split_windows(
+    tokens: Ids, wanted: tuple[int, ...], length: int, stride: int
+) -> tuple[Ids, Ids]:
+    """The tokens of the first windows, and of those after them; `wanted` has both numbers."""
+    count, held_out = wanted
     available = len(Windows(tokens, length, stride))
-    held_out = options.validation_windows
-    if held_out is None:
-        held_out = max(
-            0, int((available - (options.training_windows or 0)) * options.validation_fraction)
-        )
-    count = options.training_windows or available - held_out
-    if count + held_out > available or count < 1:
+    if count + held_out > available:
         raise CorpusError(
             f"the corpus has {available:,} windows of {length} tokens at stride {stride}, and the pipeline wants "
-            f"{max(count, 1):,} to train on and {held_out:,} to validate on; lower data.training_windows, "
-            "data.validation_windows or data.window_stride, or use a longer text"
+            f"{count:,} to train on and {held_out:,} to validate on; lower data.windows or data.window_stride, or use "
+            "a longer text"
         )
 
     def windows(first: int, count: int) -> Ids:

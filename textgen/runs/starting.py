@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ import attrs
 
 from textgen.errors import Fault, PipelineError, RunError, TextgenError
 from textgen.files.reading import VOCABULARY, inside, read_tensors, read_tokenizer, with_remedy
-from textgen.pipeline.document import Document, read_document
-from textgen.pipeline.options import StartOptions
+from textgen.pipeline.document import Document, Start
 from textgen.pipeline.pipeline import Pipeline, make_choice, without_start
 from textgen.plugin.component import ComponentSource
 from textgen.plugin.structure import Reader, merged
@@ -24,31 +24,31 @@ _WEIGHTS = "model.safetensors"
 def with_start(
     document: Document, plugins: ComponentSource, output: Path | None = None
 ) -> Document:
-    """A document in which the path at `[model] start` is replaced by what that run is: options, tokenizer, checksums.
+    """A document with the options and the tokenizer of the run at `[model] start`, if it starts from one.
 
-    If it is gone, a run that started from it, in the document's run directory or `output`, knows the same.
+    If that run is gone, the run in the document's run directory, or in `output`, recorded the same.
     Raises PipelineError.
     """
     model, given = without_start(document.tables.get("model"))
-    if given is None or isinstance(given, Mapping):  # nothing, or what a run has written
+    if given is None:
         return document
     reader = Reader(document.folder)
     path = reader.value(Path, given, "model.start")
     if reader.faults:
         raise PipelineError(reader.faults, document.source)
     try:
-        other = _tables_of(path.absolute(), output or _output(document))
+        other, start = _find(path.absolute(), output or _output(document))
     except RunError as error:
         raise PipelineError([Fault("model.start", str(error))], document.source) from error
     if "tokenizer" in document.tables:
         _check_tokenizer(document, other, path, plugins)
     tables = {**document.tables, "tokenizer": other["tokenizer"]}
-    tables["model"] = {**merged(other["model"], model), "start": other["model"]["start"]}
-    return attrs.evolve(document, tables=tables)
+    tables["model"] = {**merged(other["model"], model), "start": str(start.run)}
+    return attrs.evolve(document, tables=tables, start=start)
 
 
 def start_tokenizer(
-    tokenizer: Tokenizer, start: StartOptions, record: Mapping[str, Any] | None, own: Path
+    tokenizer: Tokenizer, start: Start, record: Mapping[str, Any] | None, own: Path
 ) -> Tokenizer:
     """The tokenizer of the run that this one starts from; once this one has a record, from its own directory."""
     if record is not None:
@@ -74,36 +74,27 @@ def load_start(model: Any, pipeline: Pipeline) -> None:
         raise PipelineError([Fault("model.start", cause, "", hint)], pipeline.name) from error
 
 
-def _tables_of(path: Path, output: Path) -> dict[str, Any]:
-    """The tables of a finished run, with its own checksums at `model.start`."""
+def _find(path: Path, output: Path) -> tuple[Mapping[str, Any], Start]:
+    """The tables and the checksums of a finished run, or what a run that started from it recorded. Raises RunError."""
     directory = RunDirectory(path)
-    if not directory.exists() and (kept := _written(RunDirectory(output), path)) is not None:
-        return kept
+    if not directory.exists():
+        with contextlib.suppress(TextgenError, KeyError, TypeError):  # a record may hold anything
+            own = RunDirectory(output).latest().read_run()
+            if own["pipeline"]["model"]["start"] == str(path):
+                return own["pipeline"], Start(path, **own["fingerprint"]["model"]["start"])
     record = directory.read_run()
     if record["status"] != "finished":
         cause = f"the run in {path} is not finished; `textgen run --finish` takes a checkpoint as the model"
         raise RunError(cause, path)
-    tables = dict(record["pipeline"])
-    sums = {"weights": record["files"][_WEIGHTS], "tokenizer": record["files"][VOCABULARY]}
-    tables["model"] = {**tables["model"], "start": {"run": str(path), **sums}}
-    return tables
-
-
-def _written(directory: RunDirectory, path: Path) -> dict[str, Any] | None:
-    """The tables of a run that started from the one at `path`; None if this one did not."""
-    try:
-        tables = dict(read_document(directory.inside("pipeline.toml")).tables)
-        return tables if tables["model"]["start"]["run"] == str(path) else None
-    except (TextgenError, KeyError, TypeError):
-        return None
+    return record["pipeline"], Start(path, record["files"][_WEIGHTS], record["files"][VOCABULARY])
 
 
 def _output(document: Document) -> Path:
     """The run directory of a document that is not checked yet."""
-    output, name = document.tables.get("output"), document.tables.get("name")
+    output = document.tables.get("output")
     if isinstance(output, str | Path):
         return document.folder / output
-    return Path.cwd() / "runs" / (name if isinstance(name, str) else document.default_name)
+    return Path.cwd() / "runs" / document.name
 
 
 def _check_tokenizer(

@@ -38,7 +38,6 @@ def tiny_corpus(tmp_path: Path) -> Path:
 def tiny_pipeline(tiny_corpus: Path) -> dict[str, Any]:
     """A pipeline over `tiny_corpus` that trains in well under a second. Change it as you need."""
     return {
-        "name": "tiny",
         "device": "cpu",
         "corpus": {"type": "file", "path": str(tiny_corpus)},
         "tokenizer": {"type": "char"},

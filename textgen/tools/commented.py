@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -16,20 +15,16 @@ from textgen.plugin.structure import Choice, phrase, plain
 _WIDTH = 100
 
 
-def commented_toml(pipeline: Pipeline, given: Mapping[str, Any]) -> str:
+def commented_toml(pipeline: Pipeline, output: Any) -> str:
     """TOML with every default filled in. Reading it again gives the same pipeline.
 
-    given  `name` and `output` as they were written, None where they were not. They say where the run is, so what was
-           left to the name of the file is left to that of an edited copy
+    output  the run directory as it was written, or None: the name of the file, and that of an edited copy, decides
     """
-    general = GeneralOptions(
-        given["name"],
-        pipeline.seed,
-        pipeline.device,
-        pipeline.threads,
-        given["output"],
-        default_observers=False,
-    )
+    general = GeneralOptions(pipeline.seed, pipeline.device, pipeline.threads, output)
+    start = ""
+    if pipeline.start is not None:
+        start = _comment("the run whose weights it starts with, needed until training has begun")
+        start += tomli_w.dumps({"start": str(pipeline.start.run)})
     chains = {"sampler": pipeline.samplers, "observer": pipeline.observers}
     parts = [
         _keys(general),
@@ -37,8 +32,7 @@ def commented_toml(pipeline: Pipeline, given: Mapping[str, Any]) -> str:
         _component("[corpus]", pipeline.corpus),
         _component("[tokenizer]", pipeline.tokenizer),
         _table("data", pipeline.data),
-        _component("[model]", pipeline.model),
-        *([_table("model.start", pipeline.start)] if pipeline.start else []),
+        _component("[model]", pipeline.model, start),
         _component("[trainer]", pipeline.trainer),
         *(_component(f"[[{kind}]]", choice) for kind, chain in chains.items() for choice in chain),
         _table("checkpoint", pipeline.checkpoint),
@@ -47,10 +41,12 @@ def commented_toml(pipeline: Pipeline, given: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _component(header: str, choice: Choice) -> str:
+def _component(header: str, choice: Choice, start: str = "") -> str:
     """A component's table, and below it those of the components that it is made of."""
     summary = _comment(choice.offer.component.summary)
-    made = f"{summary}{header}\n{tomli_w.dumps({'type': choice.name})}{_keys(choice.options)}"
+    made = (
+        f"{summary}{header}\n{tomli_w.dumps({'type': choice.name})}{start}{_keys(choice.options)}"
+    )
     name = header.strip("[]")
     return "\n".join(
         [made, *(_component(f"[{name}.{key}]", part) for key, part in choice.parts().items())]

@@ -215,7 +215,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_starts(folder):
     code, _, err = search(folder, "--trials", "2")
     assert (code, "holds a study of another pipeline" in err) == (2, True)
     (folder / "p.toml").write_text(
-        PIPELINE.replace("window_length = 8", "window_length = 8, validation_fraction = 0.0")
+        PIPELINE.replace("window_length = 8", "window_length = 8, validation = 0")
     )
     code, _, err = search(folder, "--output", "other")
     assert (code, "nothing is held out" in err) == (2, True)

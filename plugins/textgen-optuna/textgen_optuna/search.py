@@ -138,7 +138,8 @@ class Search:
                 faults |= dict.fromkeys(error.faults)
         if faults:
             raise PipelineError(list(faults), self.pipeline)
-        if made[0].data.validation_fraction == 0 and not made[0].data.validation_windows:
+        data = made[0].data
+        if not (data.validation if data.windows is None else data.windows[1]):
             raise UsageError(
                 "nothing is held out, and the loss of the held-out text is what is searched by"
             )

@@ -172,7 +172,7 @@ def test_a_csv_column_trains_generates_and_forecasts(textgen, tmp_path):
         tokenizer = {type = "bins", bins = 16, spacing = "quantile"}
         model = {type = "rnn", cell = "gru", hidden_size = 16, embedding_size = 4}
         trainer = {type = "adamw", length = "1 epoch", batch_size = 16, learning_rate = 0.01}
-        data = {window_length = 8, window_stride = 1, validation_fraction = 0.3}
+        data = {window_length = 8, window_stride = 1, validation = 0.3}
         generate = {prompt = "1.0\\n0.9\\n", max_new_tokens = 3}
         """,
         encoding="utf-8",

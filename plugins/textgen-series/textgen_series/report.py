@@ -153,7 +153,7 @@ def _check(count: int, training: int, context: int, settings: Settings) -> None:
     if held_out < ahead:
         raise UsageError(
             f"the series has {held_out} values after the {training} that the run trained on, and --steps {ahead} needs "
-            f"{ahead}; lower it, or train on less (data.training_windows)"
+            f"{ahead}; lower it, or train on less (data.windows)"
         )
     if context > training:
         raise UsageError(

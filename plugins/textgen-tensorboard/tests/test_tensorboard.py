@@ -81,7 +81,7 @@ def test_scalars_and_samples_come_back(pipeline, tmp_path):
 
 def test_a_value_that_is_not_there_has_no_tag(pipeline, tmp_path):
     source = pipeline(sample_every=0)
-    source["data"]["validation_fraction"] = 0.0
+    source["data"]["validation"] = 0
     source["trainer"]["max_grad_norm"] = 0
     run = textgen.run(source, output=tmp_path / "run").path
     scalars = read(run / "tensorboard")

@@ -17,7 +17,6 @@ from textgen.plugin.structure import flat
 from textgen.runs.summary import chosen_loss, finite
 from textgen_builtins.commands.folders import summaries
 
-_NO_SETTINGS: Final = ("name", "output", "default_observers")
 _MACHINE: Final = ("device", "platform", "python", "torch", "numpy", "textgen-engine")
 _CHAINS: Final = ("sampler", "observer")
 _MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead
@@ -175,7 +174,7 @@ def _settings(summary: RunSummary) -> dict[str, Any]:
         tables = dict(document_of(read_bytes(path), path).tables)
     except (RunError, PipelineError):
         tables = {}
-    tables = {key: value for key, value in tables.items() if key not in _NO_SETTINGS}
+    tables = {key: value for key, value in tables.items() if key != "output"}
     for kind in _CHAINS:
         chain = tables.pop(kind, None)
         for place, table in enumerate(chain if isinstance(chain, list) else ()):

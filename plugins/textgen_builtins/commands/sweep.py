@@ -127,7 +127,7 @@ def parse_trials(given: Iterable[str]) -> list[Trial]:
             faults.append(Fault("", wanted, repr(override)))
         elif key in grid:
             faults.append(Fault(key, "given twice", "", "put all values into one --set"))
-        elif key in ("name", "output"):
+        elif key == "output":
             faults.append(Fault(key, "each trial has its own", "", "--output is for the folder"))
         elif "" in found or len(set(shown)) < len(shown):
             faults.append(Fault(key, "expected values that differ between commas", repr(values)))

@@ -18,7 +18,7 @@ class EarlyStopping:
     def observe(self, event: Event) -> Stop | None:
         """Ask for the end; also at the start of a run that was interrupted just before its end."""
         if isinstance(event, RunStarted) and not event.validation_tokens:
-            cause = "early-stopping does nothing where no text is held out: set data.validation_fraction"
+            cause = "early-stopping does nothing where no text is held out: set data.validation"
             logging.getLogger("textgen").warning(cause)
         if isinstance(event, RunStarted | Evaluation) and event.since_best >= self.patience:
             return Stop(f"no lower loss in {event.since_best} evaluations")
