@@ -10,7 +10,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn, TextIO, TypeAlias
+from typing import Any, Final, TextIO, TypeAlias
 
 import attrs
 
@@ -57,12 +57,6 @@ class Run:
     generations: tuple[Generation, ...] = attrs.field(
         default=(), repr=lambda texts: f"<{len(texts)} texts>"
     )
-
-    def __reduce__(self) -> NoReturn:
-        """Not to be pickled, as its generator."""
-        raise TypeError(
-            "a Run is not pickled; give the other process its path, and let it call textgen.load"
-        )
 
     def save(self, path: str | Path) -> None:
         """Write a run directory that `textgen.load` reads: what it takes to generate, without metrics and checkpoints.
@@ -206,23 +200,28 @@ class Engine:
                 tokenizer = next((offer.canonical_name for offer in defaults), None)
             tables = {
                 "corpus": corpus,
-                **({} if tokenizer is None else {"tokenizer": tokenizer}),
+                "tokenizer": tokenizer,
                 "model": model,
                 "trainer": trainer,
                 "sampler": sampler,
-                "data": data or {},
-                "generate": generate or {},
+                "observer": [] if output is None else None,
+                "data": data,
+                "generate": generate,
                 "seed": seed,
                 "device": device,
                 "threads": threads,
-                **({"observer": []} if output is None else {}),
             }
+            tables = {key: value for key, value in tables.items() if value is not None}
             try:
                 pipeline = self.pipeline(tables, output=output or Path(folder, "run"))
+                run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)
             except PipelineError as error:  # its keys are arguments
                 raise UsageError(faults=error.faults) from error
-            with _nothing_to_resume() if output is None else contextlib.nullcontext():
-                run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)
+            except Interrupted as stopped:
+                if output is None and stopped.step is not None:
+                    cause = f"stopped after step {stopped.step}; a run without output keeps no checkpoint"
+                    raise Interrupted(cause) from None
+                raise
         if output is None:
             run = attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
         return run if generate is None else _with_texts(run)
@@ -281,29 +280,11 @@ class Engine:
 
         Raises PipelineError and CorpusError.
         """
-        plugins = self.plugins()
-        choice = make_choice("corpus", table, Reader(Path.cwd(), plugins), source="corpus")
-        context = BuildContext(folder=Path.cwd(), plugins=plugins)
-
-        def pieces() -> Iterator[CorpusPiece]:
-            with Components() as components:
-                corpus = components.build(choice, context)
-                yield from read_pieces(corpus, choice.offer)
-
-        return pieces()
-
-
-@contextlib.contextmanager
-def _nothing_to_resume() -> Iterator[None]:
-    """Say that an interrupted run in memory leaves no checkpoint."""
-    try:
-        yield
-    except Interrupted as stopped:
-        if stopped.step is None:
-            raise
-        raise Interrupted(
-            f"stopped after step {stopped.step}; a run without output keeps no checkpoint"
-        ) from None
+        context = BuildContext(folder=Path.cwd(), plugins=self.plugins())
+        reader = Reader(context.folder, context.plugins)
+        choice = make_choice("corpus", table, reader, source="corpus")
+        with Components() as components:
+            yield from read_pieces(components.build(choice, context), choice.offer)
 
 
 def _ensure_trained(
@@ -315,17 +296,14 @@ def _ensure_trained(
     processes: Processes | None = None,
 ) -> Run:
     """The run of a pipeline, trained if it has to be; without texts."""
-    observers, stop = tuple(observers), is_cancelled(cancelled) or (lambda: False)
-    for observer in observers:
-        if not callable(getattr(observer, "observe", None)):
-            raise UsageError(
-                "expected objects with a method observe(event)",
-                argument="observers",
-                value=observer,
-            )
-    directory = RunDirectory(pipeline.output)
     outcome = Execution(
-        pipeline, directory, overwrite, console, observers, stop, processes
+        pipeline,
+        RunDirectory(pipeline.output),
+        overwrite,
+        console,
+        tuple(observers),
+        is_cancelled(cancelled) or (lambda: False),
+        processes,
     ).ensure_trained()
     return _loaded(pipeline, outcome)
 

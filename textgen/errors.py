@@ -6,7 +6,7 @@
     │   ├── PromptError          .characters  of the prompt, outside the vocabulary; .nearest known ones
     │   ├── DeviceError          .device      missing, or out of memory
     │   └── RunMismatchError     .path, .differences: key, before and now of each
-    ├── CorpusError              .path, .encoding, .offset, .suggested_encoding, .damaged, .argument
+    ├── CorpusError              .path, .encoding, .offset, .argument
     ├── PluginError              .plugin, .distribution, .version, .path, .cause
     │   └── ContractError        .kind, .component: a component broke the contract of its kind
     ├── RunError                 .path        the run directory cannot be used
@@ -23,7 +23,6 @@ in Python: `overwrite` is --overwrite of the command line. `.remedy` is the opti
 from __future__ import annotations
 
 import copyreg
-import os
 import re
 import reprlib
 import signal
@@ -42,6 +41,9 @@ _REMEDIES: Final = {
     "generate": "the run is finished, and `textgen generate RUN` writes without the text",
     "copy": "restore it from a copy, or train anew with overwrite",
 }
+
+
+_LONG: Final = 60  # characters of a value that is shown whole: no checksum
 
 
 class TextgenError(Exception):
@@ -165,14 +167,6 @@ class DeviceError(UsageError):
         self.device, self.remedy = device, remedy
 
 
-_LONG: Final = (
-    "corpus.sha256",
-    "corpus.characters",
-    "model.start.weights",
-    "model.start.tokenizer",
-)
-
-
 @attrs.frozen
 class Difference:
     """A key of a run's fingerprint whose value was another; None where it was not set."""
@@ -185,64 +179,38 @@ class Difference:
         return f"{self.key}: {self._shown(self.before)} before, {self._shown(self.now)} now"
 
     def _shown(self, value: Any) -> str:
-        if value is not None and self.key in _LONG:  # a length, and checksums
-            return f"{value:,}" if isinstance(value, int) else f"{str(value)[:12]}…"
-        return (
-            "not set"
-            if value is None
-            else str(value).lower()
-            if isinstance(value, bool)
-            else str(value)
-        )
-
-
-def _is_below(key: str, table: str) -> bool:
-    """Whether a key is an option of the component of a table, whose type is another."""
-    return key.startswith(table) and key != f"{table}type"
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        return "not set" if value is None else text if len(text) < _LONG else f"{text[:12]}…"
 
 
 class RunMismatchError(UsageError):
     """The run directory was made from something else; `differences` lists what.
 
-    Where it differs only in how long it was to train, `reason` says why a finished run cannot go on, or `advice` what
-    makes an unfinished one do so.
+    Where it differs only in how long it was to train, `reason` says why a finished run cannot go on, or what makes an
+    unfinished one do so.
     """
 
-    def __init__(
-        self, path: Path, differences: Sequence[Difference], reason: str = "", advice: str = ""
-    ) -> None:
+    def __init__(self, path: Path, differences: Sequence[Difference], reason: str = "") -> None:
         super().__init__()
-        self.path, self.differences = path, tuple(differences)
-        self.reason, self.advice = reason, advice
+        self.path, self.differences, self.reason = path, tuple(differences), reason
 
     def _text(self) -> str:
-        of_text = all(difference.key.startswith("corpus.") for difference in self.differences)
-        made = "was trained on another text" if of_text else "holds a run of another pipeline"
-        types = [
-            each.key.removesuffix("type") for each in self.differences if each.key.endswith(".type")
-        ]
-        told = (
+        types = [each.key for each in self.differences if each.key.endswith(".type")]
+        told = (  # of another component its type alone
             each
             for each in self.differences
-            if not any(_is_below(each.key, table) for table in types)
+            if each.key in types or not each.key.startswith(tuple(t[:-4] for t in types))
         )
         rows = "".join(f"\n  {difference}" for difference in told)
+        reason = f"{self.reason}; " if self.reason else ""
         advice = "keep it and choose another output, or replace it with overwrite"
-        if why := self.reason or self.advice:
-            made = (
-                "holds a finished run that cannot go on"
-                if self.reason
-                else "holds an unfinished run"
-            )
-            advice = f"{why}; {advice}"
-        return f"{self.path} {made}:{rows}\n{advice}"
+        return f"{self.path} holds a run of another pipeline:{rows}\n{reason}{advice}"
 
 
 class CorpusError(TextgenError):
     """The corpus cannot be read, or is too small to train on. The text begins with its path.
 
-    `argument` is the option of the corpus that may help. `offset` is the first byte that is not of its encoding,
-    `suggested_encoding` is what its first bytes say, and `damaged` whether what is around that byte is of its encoding.
+    `argument` is the option of the corpus that may help. `offset` is the first byte that is not of its `encoding`.
     """
 
     def __init__(
@@ -252,29 +220,14 @@ class CorpusError(TextgenError):
         *,
         encoding: str = "",
         offset: int | None = None,
-        suggested_encoding: str = "",
         argument: str = "",
-        damaged: bool = False,
     ) -> None:
-        self.argument, self.damaged = argument, damaged
-        self.path, self.encoding, self.offset = path, encoding, offset
-        self.suggested_encoding = suggested_encoding
+        self.path, self.encoding, self.offset, self.argument = path, encoding, offset, argument
         super().__init__(message)
 
     def _text(self) -> str:
         text = super()._text() if self.path is None else f"{self.path}: {super()._text()}"
-        if self.argument:
-            return f"{text}; see the option {self.argument}"
-        if self.damaged:
-            return f"{text}; what is around it is {self.encoding}, so the file is damaged there: mend it"
-        if self.offset is None:
-            return text
-        right = (
-            f"to {self.suggested_encoding}"
-            if self.suggested_encoding
-            else "to its own, such as cp1252 or latin-1"
-        )
-        return f"{text}; set the option encoding {right}"
+        return f"{text}; see the option {self.argument}" if self.argument else text
 
 
 class PluginError(TextgenError):
@@ -314,13 +267,7 @@ class RunLockedError(RunError):
 
     def __init__(self, path: Path, pid: int | None, *, remedy: str = "") -> None:
         self.pid = pid
-        who = (
-            "another run of this process"
-            if pid == os.getpid()
-            else f"process {pid}"
-            if pid
-            else "another run"
-        )
+        who = f"process {pid}" if pid else "another run"
         super().__init__(f"{path} is in use by {who}: wait for it, or stop it", path, remedy=remedy)
 
 
@@ -373,8 +320,6 @@ class ProcessesError(TextgenError):
 class Interrupted(TextgenError):
     """The run was asked to stop. `step` is that of its checkpoint, from where it resumes; None without training."""
 
-    overwrite = False  # whether it was to replace another run, which must not be said again
-
     def __init__(
         self, message: str, *, signal_number: int | None = None, step: int | None = None
     ) -> None:
@@ -383,10 +328,8 @@ class Interrupted(TextgenError):
         super().__init__(message)
 
     def _text(self) -> str:
-        if self.step is None:
-            return super()._text()
-        without = " without overwrite" if self.overwrite else ""
-        return f"{super()._text()}; run it again{without} to resume"
+        text = super()._text()
+        return text if self.step is None else f"{text}; run it again, without overwrite, to resume"
 
 
 class PluginWarning(UserWarning):

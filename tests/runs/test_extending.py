@@ -129,13 +129,13 @@ def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(fo
     for steps in (10, 40):
         with pytest.raises(
             textgen.RunMismatchError,
-            match=r"(?s)unfinished run:.*20 steps before.*textgen run --finish",
+            match=r"(?s)another pipeline:.*20 steps before.*textgen run --finish",
         ) as caught:
             textgen.run(pipeline(folder, steps=steps), output=folder / "run")
-        assert caught.value.advice
+        assert caught.value.reason
     with pytest.raises(textgen.RunMismatchError, match="holds a run of another pipeline") as caught:
         textgen.run(pipeline(folder, steps=40), {"trainer.batch_size": 3}, output=folder / "run")
-    assert not caught.value.advice
+    assert not caught.value.reason
 
 
 def test_a_run_that_was_finished_before_its_steps_were_decided_goes_on(folder: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_rate_that_falls_from_the_first_step_on_has_to_be_trained_anew(folder:
     done = run_textgen(*arguments, "--set", "trainer.length=20 steps", folder=folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert (
-        "holds a finished run that cannot go on:\n  trainer.length: 10 steps before, 20 steps now"
+        "holds a run of another pipeline:\n  trainer.length: 10 steps before, 20 steps now"
         in done.stderr
     )
     assert "so it has to be trained anew" in done.stderr

@@ -64,9 +64,7 @@ def test_two_runs_of_one_process_in_one_directory_are_told_apart(
 
         def observe(self, event: Any) -> None:
             if isinstance(event, StepDone) and self.error is None:
-                with pytest.raises(
-                    textgen.RunLockedError, match="another run of this process"
-                ) as caught:
+                with pytest.raises(textgen.RunLockedError, match="is in use by process") as caught:
                     textgen.run(tiny_pipeline(), output=tmp_path / "run")
                 self.error = caught.value
 
@@ -178,8 +176,6 @@ def test_a_checked_pipeline_takes_no_overrides(tiny_pipeline: Tables) -> None:
 def test_arguments_that_would_fail_in_the_middle_are_refused_first(
     tmp_path: Path, tiny_pipeline: Tables
 ) -> None:
-    with pytest.raises(UsageError, match="observers: expected objects with a method observe"):
-        textgen.run(tiny_pipeline(), output=tmp_path / "run", observers=[object()])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="cancelled: expected a function or an event"):
         textgen.run(tiny_pipeline(), output=tmp_path / "run", cancelled=5)  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
@@ -260,10 +256,8 @@ def test_a_generator_is_not_pickled(finished_run: Path) -> None:
         pickle.dumps(textgen.load(finished_run))
 
 
-def test_a_run_is_not_pickled_and_a_generator_is_its_own_copy(tiny_pipeline: Tables) -> None:
+def test_a_generator_is_its_own_copy(tiny_pipeline: Tables) -> None:
     run = textgen.run(tiny_pipeline())
-    with pytest.raises(TypeError, match=r"let it call textgen\.load"):
-        pickle.dumps(run)
     assert copy.copy(run.generator) is copy.deepcopy(run.generator) is run.generator
 
 

@@ -109,7 +109,6 @@ def train(
 
     watch = _Watch(console)
     watch.switch.message = "" if console is None else _STOPPING
-    overwrite = bool(options.get("overwrite"))
     try:
         return engine.run(
             pipeline,
@@ -122,15 +121,13 @@ def train(
     except Interrupted as stopped:
         if watch.switch.signal_number is not None:
             stopped.exit_code = 128 + watch.switch.signal_number
-        stopped.overwrite = overwrite
         raise
     except KeyboardInterrupt:
         if watch.has_begun:
             step = watch.checkpoint
             kept = "; there is no checkpoint" if step is None else f"; step {step} is kept"
             raise Interrupted(f"stopped at once{kept}", step=step) from None
-        kept = "" if overwrite else ", and the run is as it was"
-        raise Interrupted(f"interrupted before training began; nothing was trained{kept}") from None
+        raise Interrupted("interrupted before training began; nothing was trained") from None
 
 
 def _print(run: Run, *, quiet: bool) -> None:

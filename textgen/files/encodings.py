@@ -15,6 +15,7 @@ from textgen.files.reading import encoding_of_mark
 Tell: TypeAlias = Callable[[Path, str, str], None]
 AUTO: Final = "auto"
 """In place of an encoding: find out which."""
+_DAMAGED: Final = "what is around it is utf-8, so the file is damaged there: mend it"
 _SAMPLE: Final = 1 << 16  # bytes that a guess looks at
 _NO_TEXTS: Final = {
     b"%PDF": "a PDF",
@@ -112,14 +113,20 @@ def _decode(pieces: Iterable[bytes], path: Path, encoding: str, offset: int = 0)
 
 
 def _undecodable(
-    path: Path, encoding: str, end: int, error: UnicodeDecodeError, suggested: str = ""
+    path: Path,
+    encoding: str,
+    end: int,
+    error: UnicodeDecodeError,
+    suggested: str = "",
+    advice: str = "",
 ) -> CorpusError:
     """The error for bytes of which the last are before the offset `end`; a decoder holds back some of those before."""
     place = end - len(error.object) + error.start
-    if codecs.lookup(encoding).name.startswith(suggested):  # that is what it was read as
-        suggested = ""
+    if not suggested or codecs.lookup(encoding).name.startswith(suggested):
+        suggested = "its own, such as cp1252 or latin-1"
     cause = f"it is not {encoding}: byte 0x{error.object[error.start]:02x} at offset {place} ({error.reason})"
-    return CorpusError(cause, path, encoding=encoding, offset=place, suggested_encoding=suggested)
+    advice = advice or f"set the option encoding to {suggested}"
+    return CorpusError(f"{cause}; {advice}", path, encoding=encoding, offset=place)
 
 
 def _as_utf8_or_guess(
@@ -142,9 +149,8 @@ def _as_utf8_or_guess(
             is_utf8 = is_utf8 or _is_mostly_utf8(piece, error)
             name = "" if is_utf8 else declared or _guess(piece, whole=not following)
             if not name:
-                failed = _undecodable(path, "utf-8", end, error)
-                failed.damaged = is_utf8
-                raise failed from error
+                advice = _DAMAGED if is_utf8 else ""
+                raise _undecodable(path, "utf-8", end, error, advice=advice) from error
             if name != declared:
                 tell(path, name, "which is a guess: it is not UTF-8")
             yield from _decode(chain([piece, following], pieces), path, name, offset - len(held))

@@ -203,8 +203,10 @@ class Reader:
                 return float(value)
         elif wanted is Path:
             if isinstance(value, str | Path) and str(value) and "\0" not in str(value):
-                with contextlib.suppress(RuntimeError):  # the user of ~user does not exist
-                    return self.folder / Path(value).expanduser()
+                # The user of ~user may not exist, or links go round.
+                with contextlib.suppress(RuntimeError, OSError):
+                    place = self.folder / Path(value).expanduser()
+                    return place.resolve() if ".." in place.parts else place
         elif wanted is Address:
             if Address.matches(value):
                 return Address(value)

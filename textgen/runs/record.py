@@ -127,7 +127,7 @@ def compare(
             _is_more(pipeline.trainer, a) or _is_more(pipeline.trainer, b) for a, b in pairs
         )
         unfinished = of_length and record["status"] != "finished"
-        raise RunMismatchError(directory.path, changes, advice=_UNFINISHED if unfinished else "")
+        raise RunMismatchError(directory.path, changes, _UNFINISHED if unfinished else "")
     return True
 
 
