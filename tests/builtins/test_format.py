@@ -120,7 +120,8 @@ def test_a_text_resumes_within_the_expression(writer: Generator, tmp_path: Path,
     first = writer.generate("a", regex=expression, max_new_tokens=at, keep_state=True)
     assert first.state is not None
     first.state.save(tmp_path / "state")
-    rest = writer.generate(state=GenerationState.load(tmp_path / "state"), max_new_tokens=50)
+    state = GenerationState.load(tmp_path / "state")
+    rest = writer.generate(state=state, regex=expression, max_new_tokens=50)
     assert (first.text + rest.text, rest.finish_reason) == (whole.text, "end")
 
 
@@ -135,9 +136,10 @@ def test_a_text_resumes_in_another_process(
     script = (
         "import sys, textgen\n"
         "state = textgen.GenerationState.load('state')\n"
-        "print(textgen.load(sys.argv[1]).generate(max_new_tokens=300, state=state).text, end='')\n"
+        "options = dict(state=state, json_schema=sys.argv[2], max_new_tokens=300)\n"
+        "print(textgen.load(sys.argv[1]).generate(**options).text, end='')\n"
     )
-    done = python("-c", script, writer.path, cwd=tmp_path)
+    done = python("-c", script, writer.path, schema, cwd=tmp_path)
     assert (done.code, first.text + done.stdout) == (0, whole.text), done.stderr
 
 
@@ -277,11 +279,12 @@ def test_every_keyword_is_followed(
 
 
 def test_an_added_prompt_has_to_follow_the_form(writer: Generator) -> None:
-    first = writer.generate("a", regex="[a-c]{2}x[0-9]{3}", max_new_tokens=2, keep_state=True)
-    rest = writer.generate("x", state=first.state, max_new_tokens=9)
+    regex = "[a-c]{2}x[0-9]{3}"
+    first = writer.generate("a", regex=regex, max_new_tokens=2, keep_state=True)
+    rest = writer.generate("x", state=first.state, regex=regex, max_new_tokens=9)
     assert re.fullmatch("[0-9]{3}", rest.text)
     with pytest.raises(UsageError, match="the form cannot be followed any further"):
-        writer.generate("y", state=first.state, max_new_tokens=9)
+        writer.generate("y", state=first.state, regex=regex, max_new_tokens=9)
 
 
 def test_without_the_library_it_says_what_to_install(

@@ -344,8 +344,8 @@ def test_tensors_of_torch_give_the_same_tokens(name: str, options: dict[str, Any
             chain.pick(torch.from_numpy(logits.copy()), theirs, uniforms).tolist()
             == expected.tolist()
         )
-        one = logits[:1].copy()
-        assert chain.pick_one(one, theirs.rows([0]), 0.5, ()) == chain.pick_one(
-            one, mine.rows([0]), 0.5, ()
-        )
+        one = [
+            chain.pick(logits[:1].copy(), rows.rows([0]), uniforms[:1]) for rows in (mine, theirs)
+        ]
+        assert one[0] == one[1]
     assert name != "format" or chain.pick(logits, mine, uniforms).tolist() == [END] * 3

@@ -64,7 +64,7 @@ def test_save_keeps_the_state_of_the_last_text(
     assert "is not a saved state; /save does not replace it" in session.ask("/save notes.txt")
     assert "/save expects the name of a file" in session.ask("/save")
     assert session.ask("/save kept") == "saved; --load-state kept continues from there\n"
-    assert GenerationState.load(tmp_path / "kept").values["index"] == 0
+    assert GenerationState.load(tmp_path / "kept").index == 0
     done = textgen(
         "generate", finished_run, "--load-state", "kept", "--max-new-tokens", 20, cwd=tmp_path
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import safetensors.numpy
 
@@ -190,11 +191,9 @@ def test_what_a_run_reads_elsewhere_is_said(
 
 def test_a_saved_state_of_other_shapes_is_blamed(indexed: Path) -> None:
     state = textgen.GenerationState.load(indexed / "state")
-    ((name, hidden),) = (
-        (name, array) for name, array in state.arrays.items() if name == "state.hidden"
-    )
+    hidden = state.decoder["hidden"].ravel()
     with textgen.load(indexed / "run") as generator:
-        other = textgen.GenerationState({**state.arrays, name: hidden.ravel()}, state.values)
+        other = attrs.evolve(state, decoder={**state.decoder, "hidden": hidden})
         with pytest.raises(textgen.UsageError, match="the saved state does not fit the model"):
             generator.generate(state=other, max_new_tokens=2)
         with pytest.raises(textgen.UsageError, match="the saved state does not fit the model"):

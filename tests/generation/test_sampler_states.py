@@ -94,9 +94,10 @@ def test_rows_of_one_prompt_and_of_one_state_go_their_own_ways(lively: Generator
     texts = list(lively.generate_many(["the "], n=4, max_new_tokens=60, **OPTIONS))
     assert [text.text for text in texts] == expected
     first = lively.generate("the ", max_new_tokens=30, keep_state=True, **OPTIONS)
-    again = [{"state": first.state, "max_new_tokens": 30} for _ in range(3)]
-    other = {"state": first.state, "max_new_tokens": 30, "seed": 9}
-    one, *rest = [text.text for text in lively.generate_many([*again[:2], other, again[2]])]
+    again: list[dict[str, Any]] = [{"state": first.state, "max_new_tokens": 30}] * 3
+    other = {**again[0], "seed": 9}
+    requests = [*again[:2], other, again[2]]
+    one, *rest = [text.text for text in lively.generate_many(requests, **OPTIONS)]
     assert first.text + one == expected[0]
     assert [rest[0], rest[2]] == [one, one]
     assert rest[1] != one
@@ -112,7 +113,8 @@ def test_a_text_resumes_where_it_was_saved(
         first.state.save(tmp_path / "state")
         state = GenerationState.load(tmp_path / "state")
         assert (
-            first.text + lively.generate(max_new_tokens=80 - at, state=state).text == alone[index]
+            first.text + lively.generate(max_new_tokens=80 - at, state=state, **OPTIONS).text
+            == alone[index]
         )
 
 
@@ -127,7 +129,8 @@ def test_a_text_resumes_in_another_process(
         "import sys, textgen\n"
         "state = textgen.GenerationState.load('state')\n"
         "generator = textgen.load(sys.argv[1])\n"
-        "print(''.join(generator.stream(max_new_tokens=70, state=state)), end='')\n"
+        f"options = {OPTIONS!r}\n"
+        "print(''.join(generator.stream(max_new_tokens=70, state=state, **options)), end='')\n"
     )
     done = python("-c", script, finished_run, cwd=tmp_path)
     assert done.code == 0, done.stderr
@@ -334,7 +337,7 @@ class NoAccept:
         (
             lambda n: {"n": 0.0},
             lambda state: {},
-            r"gave from accept no arrays, and must .*: n float64 \(1,\)",
+            r"gave from accept no arrays, and must give n float64 \(1,\)",
         ),
         (
             lambda n: {"n": 0.0},
@@ -374,8 +377,8 @@ def test_two_of_one_name_have_states_of_their_own(lively: Generator, finished_ru
     first = generator.generate("the ", max_new_tokens=25, keep_state=True)
     assert first.text + generator.generate(max_new_tokens=35, state=first.state).text == whole.text
     assert first.state is not None
-    names = [name for name in first.state.arrays if name.endswith(".mu")]
-    assert len({first.state.arrays[name].item() for name in names}) == 2
+    values = [array.item() for name, array in first.state.history.items() if name.endswith(".mu")]
+    assert len(set(values)) == 2
 
 
 @attrs.frozen
@@ -395,6 +398,6 @@ def test_a_saved_state_of_another_shape_says_both(finished_run: Path) -> None:
     first = with_sampler(finished_run, Window(2)).generate(
         "the ", max_new_tokens=3, keep_state=True
     )
-    said = r"'last' was saved of shape \(2,\), and has shape \(3,\) for each text now; resume it with the options"
+    said = r"does not fit .* mine-0.last has the shape \(2,\), not \(3,\)"
     with pytest.raises(UsageError, match=said):
         with_sampler(finished_run, Window(3)).generate(max_new_tokens=3, state=first.state)

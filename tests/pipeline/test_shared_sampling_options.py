@@ -1,4 +1,4 @@
-"""An option of requests that several samplers take: the one of the run's chain gets it, and none is guessed at."""
+"""An option of requests that several samplers take: the last of the run's chain that has it gets it."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ def test_of_two_plugins_the_chains_own_sampler_gets_it(tiny_pipeline: Make) -> N
         tokens(both, [], tiny_pipeline, that_token=5)
 
 
-def test_two_of_the_chain_are_both_named(tiny_pipeline: Make) -> None:
-    with pytest.raises(
-        textgen.UsageError,
-        match=r"top_k: several samplers take this option: textgen-only:only and textgen-engine:top-k$",
-    ):
-        tokens(engine(only="top_k"), ["only", "top-k"], tiny_pipeline, top_k=5)
+def test_of_two_in_the_chain_the_last_gets_it(tiny_pipeline: Make) -> None:
+    both = engine(only="that_token", one="that_token")
+    assert tokens(both, ["one", "only"], tiny_pipeline, that_token=5) == {5}
+    assert tokens(engine(only="top_k"), ["only", "top-k"], tiny_pipeline, top_k=5) == {3}

@@ -156,11 +156,8 @@ class Session(cmd.Cmd):
 
     def do_more(self, _: str) -> None:
         """Continue the last text."""
-        state = self._last_state()
-        # What samples from here on is what /options shows, not what sampled before.
-        state = attrs.evolve(state, values={**state.values, "sampling": {}})
         drawn = {"seed": None} if self._options.get("seed") == "random" else {}
-        self._write("", state=state, **drawn)
+        self._write("", state=self._last_state(), **drawn)
 
     def do_save(self, rest: str) -> None:
         """Save where the last text ends."""

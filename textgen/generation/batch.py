@@ -12,13 +12,17 @@ import numpy as np
 from textgen.contracts import checks
 from textgen.contracts.checks import FAILURES, begin_decoding
 from textgen.generation.chain import END, Chain, rows_of
-from textgen.generation.results import FinishReason, TokenLogprobs
-from textgen.generation.row import ENDLESS, Row, RowState, reading_state
+from textgen.generation.results import (
+    FinishReason,
+    GenerationState,
+    TokenLogprobs,
+    reading_state,
+)
+from textgen.generation.row import ENDLESS, Row
 from textgen.generation.sampling import SequenceHistory, to_numpy
 from textgen.plugin.component import Offer
 from textgen.protocols import Array, Ids, Model, Tensors
 
-_AHEAD: Final = 64  # steps of a row alone that are taken at once
 _LONGEST: Final = 256  # greedy steps in one call of the decoder
 _TO_STOP: Final = 8  # where texts may stop: tokens beyond the stop are thrown away
 _FIRST: Final = 4
@@ -97,7 +101,7 @@ class Group:
         """The groups of newcomers."""
         places: dict[Chain, list[int]] = {}
         for place, row in enumerate(rows):
-            places.setdefault(row.settings.chain, []).append(place)
+            places.setdefault(row.request.chain, []).append(place)
         return [
             cls(chain, begun(chain, [rows[i] for i in mine]), np.array(mine))
             for chain, mine in places.items()
@@ -105,7 +109,7 @@ class Group:
 
     def pick(self, logits: Array, rows: Sequence[Row]) -> Ids:
         """A token (B,) for each row of logits (B, V). An error at one row is its `error`, and no other's."""
-        numbers = self.history.numbers()[:, 0] if self.chain.draws else np.zeros(len(self.rows))
+        numbers = self.history.numbers()[:, 0]
         try:
             return self.chain.pick(logits, self.history, numbers)
         except FAILURES as error:
@@ -115,9 +119,10 @@ class Group:
                 return np.zeros(1, np.int64)
         tokens = np.zeros(len(self.rows), np.int64)
         for i, place in enumerate(self.rows.tolist()):
-            one = slice(i, i + 1)
+            one, history = slice(i, i + 1), self.history.rows([i])
             try:
-                tokens[one] = self.chain.pick(logits[one], self.history.rows(one), numbers[one])
+                tokens[one] = self.chain.pick(logits[one], history, numbers[one])
+                self.history.put([i], history)
             except FAILURES as error:
                 rows[place].error = error
         return tokens
@@ -125,7 +130,7 @@ class Group:
     def keep(self, places: dict[int, int]) -> bool:
         """Keep the rows that have a new place. Whether any is left."""
         kept = [i for i, row in enumerate(self.rows.tolist()) if row in places]
-        self.history.keep_rows(kept)
+        self.history = self.history.rows(kept)
         self.rows = np.array([places[int(self.rows[i])] for i in kept], np.int64)
         return bool(kept)
 
@@ -138,8 +143,7 @@ def begun(chain: Chain, rows: Sequence[Row]) -> SequenceHistory:
     for place, row in enumerate(rows):
         if row.start is not None:
             with reading_state():
-                history.load_row(place, row.start.history, row.start.lengths)
-            history.extend_prompt(place, row.ids)
+                history.load_row(place, row.start.history)
     return history
 
 
@@ -216,7 +220,7 @@ class Batch:
             for i, row in self._stopping
             if row.ending and row.made < row.options.min_new_tokens
         ]
-        self._noting = [(i, row) for i, row in rows if row.settings.top is not None]
+        self._noting = [(i, row) for i, row in rows if row.request.top is not None]
         self._may_end = any(link.ends for group in self._groups for link in group.chain.links)
         self._goes_ahead = (
             not self._noting
@@ -230,7 +234,7 @@ class Batch:
 
     def _draw(self, logits: Array) -> dict[int, FinishReason | None]:
         """Draw a token for each row of logits (B, V), and say which rows end with it."""
-        chain = self.rows[0].settings.chain
+        chain = self.rows[0].request.chain
         checks.check_logits(logits, (len(self.rows), chain.vocab_size), chain.model)
         kept = to_numpy(logits).copy() if self._noting else None  # what follows writes into it
         for i, row in self._early:
@@ -249,9 +253,9 @@ class Batch:
             self.flush(ended)
         if kept is not None:
             for i, row in self._noting:
-                assert row.settings.top is not None
+                assert row.request.top is not None
                 if i not in ended:
-                    row.logprobs.append(TokenLogprobs.of(kept[i], int(tokens[i]), row.settings.top))
+                    row.logprobs.append(TokenLogprobs.of(kept[i], int(tokens[i]), row.request.top))
         for i, row in self._stopping:
             if i not in ended and (reason := row.ends_with(int(tokens[i]))) is not None:
                 ended[i] = reason
@@ -285,21 +289,22 @@ class Batch:
         """Steps of a batch of one, with as little as possible around each of them."""
         self.flush()
         row, history, feed, tokens = self.rows[0], self._groups[0].history, self._feed, list[int]()
-        chain = row.settings.chain
-        extend, pick, expected = self.decoder.inner.extend, chain.pick_one, (1, chain.vocab_size)
+        chain = row.request.chain
+        extend, pick, expected = self.decoder.inner.extend, chain.pick, (1, chain.vocab_size)
         stop, least = row.ending, row.options.min_new_tokens - row.made
         watched, stopping = bool(self._watched), bool(self._stopping)
-        ahead = history.numbers()[0].tolist() if chain.draws else [0.0] * _AHEAD
-        numbers = ahead[: self._left]
+        numbers = history.numbers()[0, : self._left]
         ended: dict[int, FinishReason | None] = {}
         try:
-            for step, number in enumerate(numbers):
+            for step in range(len(numbers)):
                 if watched and step and (ended := self._out_of_time()):
                     break
                 logits = extend(feed)
                 if not step or logits.shape != expected:
                     checks.check_logits(logits, expected, chain.model)
-                token = pick(logits, history, number, stop if step < least else ())
+                if step < least:
+                    logits[0, list(stop)] = -np.inf
+                token = int(pick(logits, history, numbers[step : step + 1])[0])
                 feed[0, 0] = token
                 if token == END:
                     ended = {0: "end"}
@@ -349,7 +354,7 @@ class Batch:
                 decoder.extend(np.append(fed[i], ids[i, : number - 1])[None])
                 row.end = self._state(i, decoder, ids[i, number - 1 : number], number)
         for group in self._groups:
-            group.history.lengths += count
+            group.history.arrays["lengths"] += count
         self._note(ids)
         if self._stopping:
             self._made, self._count = [], 0
@@ -360,7 +365,7 @@ class Batch:
     def _chosen(self, fed: Ids) -> Ids:
         """The decoder's own greedy tokens (B, n): more with each call, while one does not take long."""
         longest = min(_TO_STOP if self._stopping else _LONGEST, self._left)
-        chain, asked, begun_at = self.rows[0].settings.chain, self._chunk, time.perf_counter()
+        chain, asked, begun_at = self.rows[0].request.chain, self._chunk, time.perf_counter()
         asked = min(asked, longest)
         ids: Ids = self.decoder.inner.continue_greedily(fed, asked, chain.forbidden)
         checks.check_greedy(ids, (len(fed), asked), chain.vocab_size, chain.model)
@@ -390,17 +395,22 @@ class Batch:
         self._feed = self._feed[kept]
         self._plan()
 
-    def _state(self, i: int, decoder: DecoderRows, pending: Ids, more: int = 0) -> RowState:
+    def _state(self, i: int, decoder: DecoderRows, pending: Ids, more: int = 0) -> GenerationState:
         """The state of a row, after `more` tokens than its history has."""
         group = next(group for group in self._groups if i in group.rows)
-        return state_of(
-            group.history, int(np.flatnonzero(group.rows == i)[0]), decoder, pending, more
-        )
+        history = group.history.rows(np.flatnonzero(group.rows == i).tolist())
+        history.arrays["lengths"] += more
+        return state_of(self.rows[i], history, decoder, pending)
 
 
 def state_of(
-    history: SequenceHistory, place: int, decoder: DecoderRows, pending: Ids, more: int = 0
-) -> RowState:
-    """The state of the row at a place of a history, with a decoder of that row alone."""
-    lengths = int(history.prompt_lengths[place]), int(history.lengths[place]) + more
-    return RowState(decoder.read_state(), history.dump_row(place), pending, lengths)
+    row: Row, history: SequenceHistory, decoder: DecoderRows, pending: Ids
+) -> GenerationState:
+    """The state of a row, with a history and a decoder of that row alone."""
+    return GenerationState(
+        decoder=decoder.read_state(),
+        history=history.save_row(0),
+        pending=tuple(pending.tolist()),
+        seed=row.request.seed,
+        index=row.index,
+    )

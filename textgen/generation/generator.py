@@ -8,7 +8,6 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, Unpack
 
@@ -24,7 +23,6 @@ from textgen.generation.batch import keeps_shape
 from textgen.generation.chain import Chain
 from textgen.generation.prompts import check_prompt, document_start
 from textgen.generation.request import (
-    Deadlines,
     Prompt,
     Request,
     RequestOptions,
@@ -53,7 +51,6 @@ if TYPE_CHECKING:
     from textgen.generation.novelty import CopyFinder
 
 BATCH_SIZE: Final = 256
-_SHORT: Final = 4096  # characters of a prompt that take no time to encode
 _ALONE: Final = 16  # texts that share no batch and stream asynchronously side by side
 
 
@@ -157,9 +154,8 @@ class Generator:
         """
         check_number("n", n)
         check_number("batch_size", batch_size)
-        deadlines = Deadlines()
-        requests, first = self._requests.check_many(prompts, options, deadlines)
-        return self._each(self._rows(requests, first, n, deadlines), batch_size)
+        requests, first = self._requests.check_many(prompts, options)
+        return self._each(self._rows(requests, first, n), batch_size)
 
     @blaming
     def stream(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> TextStream:
@@ -178,7 +174,7 @@ class Generator:
         row = await self._prepared(prompt, options, must_end=True)
         with self.components.blaming():
             await finished(self._background_loop(), row)
-            if row.options.echo and row.settings.top is not None:  # the prompt is read again
+            if row.options.echo and row.request.top is not None:  # the prompt is read again
                 return await asyncio.to_thread(self._generation, row)
             return self._generation(row)
 
@@ -305,29 +301,23 @@ class Generator:
         return self._background[0]
 
     def _row(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
-        request = self._requests.check(prompt, options, must_end=must_end)
+        request = self._requests.check(prompt, options)
+        if must_end:
+            request.check_end()
         return Row.begin(self.tokenizer, request, request.index or 0)
 
     async def _prepared(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
-        """A row, prepared in a thread if that may take longer than an event loop should wait."""
-        make = partial(self._row, prompt, options, must_end=must_end)
-        is_short = isinstance(prompt, str) and len(prompt) <= _SHORT
+        """A row, prepared in a thread: a long prompt or a form takes longer than an event loop should wait."""
         with self.components.blaming():
-            if is_short and self._requests.knows(options):
-                return make()
-            return await asyncio.to_thread(make)
+            return await asyncio.to_thread(self._row, prompt, options, must_end=must_end)
 
-    def _rows(
-        self, requests: Iterable[Request], first: int, n: int, deadlines: Deadlines
-    ) -> Iterator[Row]:
+    def _rows(self, requests: Iterable[Request], first: int, n: int) -> Iterator[Row]:
         """The rows of requests, `n` each."""
         indices = itertools.count(first)
         for request in requests:
-            deadline = deadlines.of(request.settings.options)
             for index in itertools.islice(indices, n):
                 own = index if request.index is None else request.index
                 row = Row.begin(self.tokenizer, request, own)
-                row.deadline = deadline
                 if not request.keep_state:
                     row.reason = row.out_of_time()  # what comes too late is not even begun
                 yield row
@@ -356,12 +346,11 @@ class Generator:
         request, echo = row.request, row.options.echo
         text, ids = row.take()
         logprobs = row.logprobs
-        if echo and row.settings.top is not None:
+        if echo and row.request.top is not None:
             logprobs = [*prompt_logprobs(self.model, self.chain.model, row), *logprobs]
-        prompt = request.prompt
         assert row.finish_reason is not None
         return Generation(
-            prompt=self.tokenizer.decode(request.ids) if prompt is None else prompt,
+            prompt=request.prompt,
             text=text,
             tokens=tuple(ids.tolist()),
             finish_reason=row.finish_reason,

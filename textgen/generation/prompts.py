@@ -56,27 +56,21 @@ def document_start(tokenizer: Tokenizer, prompt: Any) -> Ids:
     Ids are fed as they are given, unless there are none.
     """
     end = end_id(tokenizer)
-    return (
-        NO_IDS if end is None or (not isinstance(prompt, str) and len(prompt)) else np.array([end])
-    )
+    is_text = isinstance(prompt, str) or not len(prompt)
+    return NO_IDS if end is None or not is_text else np.array([end])
 
 
 def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Iterator[Ids]:
     """The ids of a corpus, (T,) at a time. With an end id: one before the first document, and one after each."""
     end, size = end_id(tokenizer), tokenizer.vocab_size
-    if end is None:
-        for document in split_documents(pieces):
-            for ids in tokenizer.encode_pieces(document):
-                yield check_ids(ids, tokenizer, size)
-        return
-    mark = np.array([end])
-    parts, count = [mark], 0
+    marks = [] if end is None else [np.array([end])]
+    parts, count = [*marks], 0
     for document in split_documents(pieces):
-        for ids in itertools.chain(tokenizer.encode_pieces(document), [mark]):
+        for ids in itertools.chain(tokenizer.encode_pieces(document), marks):
             parts.append(check_ids(ids, tokenizer, size))
             count += len(ids)
             if count >= _GATHERED:
-                yield np.concatenate(parts)
+                yield np.concatenate(parts) if len(parts) > 1 else parts[0]
                 parts, count = [], 0
     if parts:
         yield np.concatenate(parts)
@@ -97,13 +91,13 @@ def _check_ids(prompt: Any, vocab_size: int) -> Ids:
         ids = np.asarray(prompt)
     except ValueError:
         ids = np.empty((0, 0))
-    if not ids.size and ids.ndim == 1:
-        return np.empty(0, np.int64)
+    if ids.shape == (0,):
+        return NO_IDS
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise UsageError(
             "expected a string or a list of token ids", argument="prompt", value=prompt
         )
-    if int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
+    if ids.min() < 0 or ids.max() >= vocab_size:
         raise UsageError(f"expected token ids from 0 to {vocab_size - 1}", argument="prompt")
     return ids.astype(np.int64)
 
@@ -111,7 +105,7 @@ def _check_ids(prompt: Any, vocab_size: int) -> Ids:
 def _lacking(tokenizer: Tokenizer, prompt: str) -> list[str]:
     """The parts of a prompt that become unknown tokens: characters, else words, else all of it.
 
-    Of a long prompt, those of its beginning if there are any, so that a message does not take long.
+    Of a long prompt, the parts of its beginning if there are any, so that a message does not take long.
     """
     unknown, beginning = tokenizer.unknown_id, prompt[:_EXAMINED]
     if unknown in tokenizer.encode(beginning):

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias
 
 import attrs
 import numpy as np
 import numpy.typing as npt
-from attrs.validators import and_, ge, lt, max_len, min_len
+from attrs.validators import and_, ge, lt
 
-from textgen.errors import CorruptFileError, RunError
+from textgen.errors import CorruptFileError, RunError, TextgenError, UsageError
 from textgen.files.durable import write_atomic
-from textgen.files.opening import contents_of
+from textgen.files.opening import UNFORESEEN, contents_of
 from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of, read_tensor_bytes
 from textgen.generation.sampling import log_softmax
 from textgen.pipeline.options import MAX_SEED
-from textgen.pipeline.records import COUNT, each, is_line, structured
-from textgen.protocols import Tensors
+from textgen.pipeline.records import each, structured
+from textgen.protocols import Decoder, Tensors
 
 FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
 """Why a text ended: the model or a sampler ended it, `max_new_tokens`, a stop text or token,
@@ -29,6 +30,7 @@ FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
 
 
 _ID: Final = and_(ge(0), lt(2**31))
+_ARRAYS: Final = ("decoder", "history")
 
 
 @attrs.frozen
@@ -52,24 +54,38 @@ class TokenLogprobs:
         return cls(token, float(row[token]), tuple((int(i), float(row[i])) for i in best))
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, kw_only=True)
 class GenerationState:
     """Where a text stands: all that continues it exactly, on any machine that has the run.
 
-    arrays  the decoder's state, the history and the states of samplers, each for one sequence
-    values  JSON: seed and index of the random numbers, sampling options, ids that are not fed yet, the
-            lengths of prompt and text, the last ids, the end of the text that a stop text may begin with, and the
-            checksum of the weights
+    decoder      the state of the model's decoder, arrays by name for one sequence
+    history      lengths, counts and states of samplers, arrays by name for one sequence
+    pending      ids that the decoder has not been fed yet
+    seed, index  of the random numbers
+    model        the checksum of the weights
+    tail         the last ids of the text
+    open_end     the end of the text that a stop text may begin with
     """
 
-    arrays: Tensors = attrs.field(repr=False)
-    values: dict[str, Any]
+    decoder: dict[str, Any] = attrs.field(repr=False)
+    history: dict[str, Any] = attrs.field(repr=False)
+    pending: tuple[int, ...] = attrs.field(validator=each(_ID))
+    seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
+    index: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
+    model: str = ""
+    tail: tuple[int, ...] = attrs.field(default=(), validator=each(_ID))
+    open_end: str = ""
 
     def save(self, path: str | Path) -> None:
-        """Write it to a file atomically: safetensors, with `values` as JSON bytes. Raises RunError."""
+        """Write it to a file atomically: safetensors, with ids and texts as JSON bytes.
+
+        Raises RunError.
+        """
         file = path_of(path, "path", "expected the path of a file")
-        encoded = np.frombuffer(json.dumps(self.values).encode(), np.uint8)
-        kept = {**self.arrays, "values": encoded}
+        values = attrs.asdict(self, filter=lambda field, _: field.name not in _ARRAYS)
+        kept = {"values": np.frombuffer(json.dumps(values).encode(), np.uint8)}
+        for kind in _ARRAYS:
+            kept |= {f"{kind}.{name}": array for name, array in getattr(self, kind).items()}
         data = dump_tensors({**kept, "checksum": _checksum(kept)})
         try:
             write_atomic(file, data)
@@ -78,33 +94,38 @@ class GenerationState:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote. Raises RunError; CorruptFileError for a file that is damaged or something else."""
+        """Read a file that `save` wrote. Raises RunError; CorruptFileError for any other file."""
         path = path_of(path, "path", "expected the path of a file")
         if not os.path.lexists(path):
             raise RunError(f"{path} cannot be read: there is no such file", path)
         data = read_tensor_bytes(path)
         with contents_of(path, "it is not a saved state of a generation"):
             arrays = load_tensors(path, data)
-            checksum = arrays.pop("checksum")
-            if not np.array_equal(checksum, _checksum(arrays)):
+            if not np.array_equal(arrays.pop("checksum"), _checksum(arrays)):
                 raise CorruptFileError(path, "it is not as it was saved: its checksum differs")
             values = parse_json(arrays.pop("values").tobytes())
-            structured(_Values, values, path)
-            return cls(arrays, values)
+            state = structured(cls, {**values, **{kind: {} for kind in _ARRAYS}}, path)
+            for name, array in arrays.items():
+                kind, _, name = name.partition(".")
+                getattr(state, kind)[name] = array
+            return state
+
+    def restore(self, decoder: Decoder) -> None:
+        """Put a decoder into this state. Raises UsageError if it is not one of its model."""
+        with reading_state():
+            decoder.write_state(self.decoder)
 
 
-@attrs.frozen
-class _Values:
-    """The `values` of a saved state; see GenerationState. The keys of `sampling` are options of samplers."""
-
-    seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
-    index: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
-    pending: tuple[int, ...] = attrs.field(validator=each(_ID))
-    lengths: tuple[int, ...] = attrs.field(validator=[max_len(2), min_len(2), each(COUNT)])
-    tail: tuple[int, ...] = attrs.field(validator=each(_ID))
-    model: str = attrs.field(validator=is_line)
-    sampling: Mapping[str, Any]
-    open_end: str
+@contextlib.contextmanager
+def reading_state() -> Iterator[None]:
+    """Turn any fault of a saved state, which a stranger may have written, into a UsageError."""
+    try:
+        yield
+    except TextgenError:
+        raise
+    except UNFORESEEN as error:
+        cause = "the saved state does not fit the model and the samplers of this run"
+        raise UsageError(f"{cause}: {error}", argument="state") from error
 
 
 def _checksum(arrays: Tensors) -> npt.NDArray[np.uint8]:

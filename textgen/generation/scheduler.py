@@ -14,8 +14,8 @@ from textgen.contracts import checks
 from textgen.contracts.checks import FAILURES
 from textgen.generation.batch import Batch, DecoderRows, begun, can_share, state_of
 from textgen.generation.chain import rows_of
-from textgen.generation.results import FinishReason
-from textgen.generation.row import Row, RowState
+from textgen.generation.results import FinishReason, GenerationState
+from textgen.generation.row import Row
 from textgen.plugin.component import Offer
 from textgen.protocols import Array, Ids, Model
 
@@ -35,7 +35,7 @@ class Prefill:
         self._prompts = sorted(prompts.values(), key=lambda each: len(each[0]))
         self._decoder = DecoderRows.begin(model, offer, len(self._prompts))
         if rows[0].start is not None:
-            rows[0].start.resume(self._decoder)
+            rows[0].start.restore(self._decoder)
         self._fed = 0
 
     @property
@@ -52,7 +52,7 @@ class Prefill:
         width = min(len(self._prompts[0][0]) - self._fed, PREFILL)
         chunk = np.stack([ids[self._fed : self._fed + width] for ids, _ in self._prompts])
         logits = self._decoder.extend(chunk)
-        vocab_size = self._prompts[0][1][0].settings.chain.vocab_size
+        vocab_size = self._prompts[0][1][0].request.chain.vocab_size
         checks.check_logits(logits, (len(self._prompts), vocab_size), self._offer)
         self._fed += width
         done = sum(len(ids) == self._fed for ids, _ in self._prompts)
@@ -252,7 +252,7 @@ class Scheduler:
         if row.request.keep_state:
             decoder = DecoderRows.begin(self._model, self._offer, 1)
             if row.start is not None:
-                row.start.resume(decoder)
+                row.start.restore(decoder)
             row.end = _unfed(row, decoder, 0, row.to_feed())
         row.reason = reason
 
@@ -269,6 +269,6 @@ class Scheduler:
                 batch.rows = [row for row in batch.rows if not row.ended]
 
 
-def _unfed(row: Row, decoder: DecoderRows, place: int, pending: Ids) -> RowState:
+def _unfed(row: Row, decoder: DecoderRows, place: int, pending: Ids) -> GenerationState:
     """The state of a row that has drawn nothing yet."""
-    return state_of(begun(row.settings.chain, [row]), 0, decoder.take([place]), pending)
+    return state_of(row, begun(row.request.chain, [row]), decoder.take([place]), pending)

@@ -124,13 +124,13 @@ def score_tokens(
 
 def prompt_logprobs(model: Model, offer: Offer, row: Row) -> Iterator[TokenLogprobs]:
     """Of each token of a row's prompt, given those before it."""
-    top = row.settings.top
+    top = row.request.top
     assert top is not None
     decoder = begin_decoding(model, 1, offer)
     feed = row.request.before[None]
     if row.start is not None:
-        row.start.resume(decoder)
-        feed = row.start.pending[None]
+        row.start.restore(decoder)
+        feed = np.array([row.start.pending], np.int64)
     for place, token in enumerate(row.ids.tolist()):
         if not place and row.start is None and not feed.size:
             yield TokenLogprobs(token, None, ())

@@ -40,7 +40,7 @@ class StreamedText:
     def __init__(self, source: Source, row: Row, model_id: str) -> None:
         self.state: GenerationState | None = None
         self.seed, self.index = row.request.seed, row.index
-        self.samplers = row.settings.chain.tables
+        self.samplers = row.request.chain.tables
         self.ids: Ids = NO_IDS
         self.logprobs: list[TokenLogprobs] = []
         self._source, self._row, self._model_id = source, row, model_id
@@ -63,7 +63,7 @@ class StreamedText:
 
     def _next(self) -> str | None:
         """The next piece, and "" after the last; None while it is not made yet."""
-        with self._row.settings.chain.components.blaming():
+        with self._row.request.chain.components.blaming():
             return self._take()
 
     def _take(self) -> str | None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from textgen.errors import ContractError
 from textgen.files.reading import dump_tensors, load_tensors
 from textgen.generation.chain import LEVELS, Chain, Link
-from textgen.generation.sampling import LEVEL_OF, SequenceHistory, to_numpy
+from textgen.generation.sampling import SequenceHistory, to_numpy
 from textgen.plugin.component import Offer, Plugin
 from textgen.protocols import Ids
 from textgen.testing.environment import Subject
@@ -26,6 +26,7 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 _PROMPTS: Final = (0, 5, 40)  # their lengths
 _STEPS: Final = 24
 _TOLERANCE: Final = 1e-4
+_NEEDED: Final = {"prompt_counts": "counts", "counts": "counts", "tokens": "tokens"}
 
 
 @attrs.frozen
@@ -40,7 +41,7 @@ class SamplerTexts:
     level: str
 
     def __getattr__(self, name: str) -> Any:
-        if LEVELS.index(self.level) < LEVELS.index(LEVEL_OF.get(name, "none")):
+        if LEVELS.index(self.level) < LEVELS.index(_NEEDED.get(name, "none")):
             read = "history.tokens(row)" if name == "tokens" else f"history.{name}"
             raise Violation(
                 f"it read {read}, and its attribute history is {self.level!r}", "sampler-history"
@@ -57,9 +58,7 @@ class SamplerTexts:
 
     def only(self, row: int) -> SamplerTexts:
         """One row by itself."""
-        one = copy.deepcopy(self.rows)
-        one.keep_rows([row])
-        return attrs.evolve(self, rows=one)
+        return attrs.evolve(self, rows=self.rows.rows([row]))
 
 
 def chain_of(sampler: Any, subject: Subject) -> Chain:
@@ -136,8 +135,7 @@ class StateChecks:
         middle = copy.deepcopy(rows)
         given += self._outputs(chain, rows, steps[half:], range(len(_PROMPTS)))
         for row in range(len(_PROMPTS)):
-            alone = self._rows(chain)
-            alone.keep_rows([row])
+            alone = self._rows(chain).rows([row])
             self._same(
                 given, self._outputs(chain, alone, steps, [row]), [row], "alone than in a batch"
             )
@@ -146,8 +144,7 @@ class StateChecks:
             ([1], "once others leave"),
             ([1, 1], "forked"),
         ):
-            moved = copy.deepcopy(middle)
-            moved.keep_rows(order)
+            moved = middle.rows(order)
             self._same(
                 given[half:],
                 self._outputs(chain, moved, steps[half:], order),
@@ -156,12 +153,9 @@ class StateChecks:
             )
         for row in range(len(_PROMPTS)):
             other = self._chain()
-            saved = dump_tensors(
-                {name: np.asarray(array) for name, array in middle.dump_row(row).items()}
-            )
+            saved = dump_tensors(middle.save_row(row))
             loaded = other.begin([np.empty(0, np.int64)], [(7, row)])
-            lengths = int(middle.prompt_lengths[row]), int(middle.lengths[row])
-            loaded.load_row(0, load_tensors(Path("state"), saved), lengths)
+            loaded.load_row(0, load_tensors(Path("state"), saved))
             resumed = self._outputs(other, loaded, steps[half:], [row])
             self._same(given[half:], resumed, [row], "saved and resumed than in one go")
 
@@ -246,15 +240,15 @@ class StateChecks:
 
     def _accept(self, link: Link, logits: npt.NDArray[Any], rows: SequenceHistory) -> None:
         """A step, in which `accept` gives a state, and writes into none."""
-        before = copy.deepcopy(rows.states[link.key])
+        before = copy.deepcopy(link.state(rows))
         given = link.sampler(logits.copy(), link.view(rows))
         tokens = to_numpy(given).argmax(axis=-1)
         after = link.accept(tokens, given, rows)
         for name, array in before.items():
-            if not np.array_equal(array, rows.states[link.key][name]):
+            if not np.array_equal(array, link.state(rows)[name]):
                 raise Violation(
                     f"accept wrote into history.state[{name!r}]; it returns the state",
                     "sampler-input",
                 )
-        rows.states[link.key] = after
+        rows.arrays |= after
         rows.add(tokens)
