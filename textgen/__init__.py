@@ -45,8 +45,8 @@ if _TYPE_CHECKING:
     from textgen.plugin.registry import PluginSet
     from textgen.plugin.structure import Choice
     from textgen.runs.directory import prune
+    from textgen.runs.stored import CheckedFile, RunReport, verify
     from textgen.runs.summary import RunSummary, summarize
-    from textgen.runs.verifying import CheckedFile, RunReport, verify
 
 __all__ = [
     "DOCUMENT_END",
@@ -136,7 +136,7 @@ _WHERE = {
     "plugin.registry": ("PluginSet",),
     "runs.directory": ("prune",),
     "runs.summary": ("RunSummary", "summarize"),
-    "runs.verifying": ("CheckedFile", "RunReport", "verify"),
+    "runs.stored": ("CheckedFile", "RunReport", "verify"),
 }
 
 

@@ -96,7 +96,7 @@ class Engine:
         document = read_document(source, overrides)
         plugins = self.plugins()
         if isinstance(source, Mapping):  # a file is data, and has no objects
-            document = attrs.evolve(document, tables=with_choices(document.tables, plugins))
+            document = attrs.evolve(document, tables=with_choices(document.tables))
         pipeline = make_pipeline(with_start(document, plugins, path), plugins)
         return pipeline if path is None else attrs.evolve(pipeline, output=path)
 

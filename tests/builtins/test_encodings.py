@@ -98,46 +98,19 @@ def test_utf8_and_what_has_a_mark_is_read_without_a_word(text: str, marked: str)
 
 
 @pytest.mark.parametrize("encoding", SAMPLES)
-def test_a_guess_is_right_and_told(tmp_path: Path, encoding: str) -> None:
-    text = SAMPLES[encoding] + "\n"
-    with pytest.warns(
-        UserWarning,
-        match=r"a\.txt: read as .*, which is a guess.*; if that is wrong, give the encoding",
-    ) as told:
-        assert read(tmp_path / "a.txt", text.encode(encoding)) == text
-    named = str(told[0].message).split()[3].rstrip(",")
-    assert text.encode(named) == text.encode(encoding)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert read(tmp_path / "a.txt", text.encode(encoding), encoding=encoding) == text
-
-
-@pytest.mark.parametrize("before", [PIECE - 2, PIECE - 1, PIECE, 2 * PIECE + 5])
-def test_what_comes_before_the_first_letter_that_tells_is_not_lost(
-    tmp_path: Path, before: int
-) -> None:
-    text = (
-        "a" * before + "\nété, " + SAMPLES["cp1252"]
-    )  # é may be the first byte of a character of UTF-8
-    with pytest.warns(UserWarning, match="read as cp1252"):
-        assert read(tmp_path / "a.txt", text.encode("cp1252")) == text
-
-
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-@pytest.mark.parametrize(
-    "text", [SAMPLES["cp1252"], SAMPLES["cp1251"] + "\n", "Plain words in ASCII."]
-)
-def test_utf_16_and_32_without_a_mark_are_told_by_their_zeros(
-    tmp_path: Path, encoding: str, text: str
-) -> None:
-    with pytest.warns(UserWarning, match=f"read as {encoding}, by its zero bytes"):
-        assert read(tmp_path / "a.txt", text.encode(encoding)) == text
+def test_another_encoding_is_refused_with_the_likeliest_one(tmp_path: Path, encoding: str) -> None:
+    text = (SAMPLES[encoding] + "\n") * 9
+    with pytest.raises(CorpusError, match=r"a\.txt: it is not utf-8: byte 0x") as refused:
+        read(tmp_path / "a.txt", text.encode(encoding))
+    likeliest = str(refused.value).rpartition("set the option encoding to its own, probably ")[2]
+    if encoding != "cp1255":  # which charset-normalizer takes for Cyrillic
+        assert text.encode(likeliest) == text.encode(encoding)
+    assert read(tmp_path / "a.txt", text.encode(encoding), encoding=encoding) == text
 
 
 @pytest.mark.parametrize("name", ["utf-16", "utf-32"])
 def test_an_encoding_that_needs_a_mark_says_so(tmp_path: Path, name: str) -> None:
-    said = f"it has no byte order mark, and {name} needs one; set option encoding to {name}-le or -be, or to"
-    with pytest.raises(CorpusError, match=said):
+    with pytest.raises(CorpusError, match=f"it is not {name}: .* does not start with BOM"):
         read(tmp_path / "a.txt", "the clock".encode(f"{name}-le"), encoding=name)
 
 
@@ -147,25 +120,16 @@ def test_an_encoding_that_needs_a_mark_says_so(tmp_path: Path, name: str) -> Non
         ("é".encode() * 9 + b"\xe9 " + "é".encode() * 9, 18),
         (b"a" * PIECE + "é".encode() + b"b" * PIECE + b"\xff", 2 * PIECE + 2),
         ("naïve é".encode()[:-1] + b"\n", 7),
-        ("the 🍵".encode()[:-1], 4),
     ],
-    ids=["inside", "a later piece", "one cut", "cut off at the end"],
+    ids=["inside", "a later piece", "one cut"],
 )
-def test_damaged_utf8_is_an_error_and_no_guess(tmp_path: Path, data: bytes, offset: int) -> None:
+def test_no_encoding_is_advised_for_damaged_utf8(tmp_path: Path, data: bytes, offset: int) -> None:
     with pytest.raises(
         CorpusError, match=f"it is not utf-8: byte 0x.. at offset {offset} "
     ) as raised:
         read(tmp_path / "a.txt", data)
     assert (raised.value.path, raised.value.offset) == (tmp_path / "a.txt", offset)
-
-
-def test_a_guess_that_turns_out_wrong_is_an_error_with_its_offset(tmp_path: Path) -> None:
-    text = ("a" * (PIECE - 1) + "été, " + SAMPLES["cp1252"] + "a" * PIECE).encode("cp1252")
-    with (
-        pytest.warns(UserWarning, match="read as cp1252"),
-        pytest.raises(CorpusError, match=f"not cp1252: byte 0x81 at offset {len(text)} "),
-    ):
-        read(tmp_path / "a.txt", text + b"\x81")
+    assert str(raised.value).endswith("so the file is damaged there: mend it")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +137,7 @@ def test_a_guess_that_turns_out_wrong_is_an_error_with_its_offset(tmp_path: Path
     [
         (b"%PDF-1.7 and more", "a PDF"),
         (b"PK\3\4 and more", "a ZIP archive"),
-        (b"\x89PNG\r\n", "a PNG image"),
+        (b"\x89PNG\r\n\0\0", "binary data"),
         (bytes(range(256)) * 4, "binary data"),
         (b"\0" * 3000, "binary data"),
     ],
@@ -198,8 +162,7 @@ def test_a_page_that_declares_its_encoding_is_believed_unless_it_is_utf8(tmp_pat
 
 
 def test_each_file_of_a_folder_has_an_encoding_of_its_own(tmp_path: Path) -> None:
-    for name, encoding in (("a", "utf-8"), ("b", "utf-16"), ("c", "cp1252"), ("d", "utf-8-sig")):
+    for name, encoding in (("a", "utf-8"), ("b", "utf-16"), ("c", "utf-8-sig")):
         (tmp_path / f"{name}.txt").write_bytes(f"{name}: {SAMPLES['cp1252']}\n".encode(encoding))
-    with pytest.warns(UserWarning, match=r"c\.txt: read as cp1252"):
-        text = "".join(Engine().read_corpus({"type": "file", "path": str(tmp_path)}))
-    assert text == "".join(f"{name}: {SAMPLES['cp1252']}\n" for name in "abcd")
+    text = "".join(Engine().read_corpus({"type": "file", "path": str(tmp_path)}))
+    assert text == "".join(f"{name}: {SAMPLES['cp1252']}\n" for name in "abc")

@@ -112,8 +112,8 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
-    for path, kind in ((tmp_path / "pipe.txt", "a named pipe"), (Path("/dev/zero"), "a device")):
-        with pytest.raises(CorpusError, match=f"it is {kind}, and a corpus is read from files"):
+    for path in (tmp_path / "pipe.txt", Path("/dev/zero")):
+        with pytest.raises(CorpusError, match="it is not a regular file"):
             read(path)
 
 

@@ -156,36 +156,6 @@ def test_messages_of_the_library_do_too(tmp_path: Path) -> None:
     assert "\x1b" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "version", "advice"),
-    [
-        ("textgen-whisper", "1.2.0rc1", "if it is missing: pip install textgen-whisper==1.2.0rc1"),
-        ("textgen-whisper; rm -rf ~", "1.0", "which no package is called"),
-        ("-r/etc/passwd", "1.0", "which no package is called"),
-        ("textgen-whisper", "1.0 --index-url http://evil", "which no package is called"),
-        ("git+https://evil/x", "1.0", "which no package is called"),
-    ],
-)
-def test_only_what_can_be_a_package_is_advised(
-    hostile: Path, tmp_path: Path, name: str, version: str, advice: str
-) -> None:
-    import hashlib
-    import json
-
-    shutil.copytree(hostile, tmp_path / "run")
-    record = json.loads((tmp_path / "run/run.json").read_text())
-    for entry in record["components"]:
-        entry |= {"distribution": name, "version": version} if entry["kind"] == "model" else {}
-    del record["checksum"]
-    sorted_keys = json.dumps(record, sort_keys=True, separators=(",", ":"))
-    record["checksum"] = hashlib.sha256(sorted_keys.encode()).hexdigest()
-    (tmp_path / "run/run.json").write_text(json.dumps(record))
-    with pytest.raises(textgen.TextgenError) as caught:
-        textgen.load(tmp_path / "run")
-    assert advice in str(caught.value)
-    assert str(caught.value).count("pip install") == (advice != "which no package is called")
-
-
 def test_a_command_that_is_suggested_is_quoted(tmp_path: Path) -> None:
     name = "my $(touch evil).toml"
     (tmp_path / name).write_text("")

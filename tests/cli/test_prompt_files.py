@@ -92,16 +92,11 @@ def test_prompts_of_another_encoding_are_read_as_a_corpus_is(
     generate: Callable[..., Any], tmp_path: Path
 ) -> None:
     prompts = ["the “clock” of the hall—", "é là"]
-    for encoding, said in (
-        ("utf-16", ""),
-        ("cp1252", "prompts.txt: read as cp1252, which is a guess"),
-    ):
-        (tmp_path / "prompts.txt").write_text("\n".join(prompts), encoding=encoding)
-        skip = ("--unknown-characters", "skip", "--max-new-tokens", 5, "-o", "jsonl")
-        done = generate("--prompts-file", "prompts.txt", *skip)
-        assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == prompts
-        assert said in done.stderr
-        assert len(done.stderr.splitlines()) == bool(said)
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts), encoding="utf-16")
+    skip = ("--unknown-characters", "skip", "--max-new-tokens", 5, "-o", "jsonl")
+    done = generate("--prompts-file", "prompts.txt", *skip)
+    assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == prompts
+    assert done.stderr == ""
 
 
 def test_without_stdin_there_is_no_prompt(

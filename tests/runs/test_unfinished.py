@@ -56,9 +56,7 @@ def test_an_unfinished_run_is_its_best_checkpoint(folder: Path) -> None:
     newest = folder / "run/checkpoints/step-000005/trainer.json"
     progress = json.loads(newest.read_text())["progress"]
     assert progress["best_step"] == 2, "the second evaluation is worse"
-    with pytest.warns(
-        UserWarning, match=f"{TRAINING} 2, with a loss of {progress['best_loss']:.3f}"
-    ):
+    with pytest.warns(UserWarning, match=f"{TRAINING} 2$"):
         generator = textgen.load(folder / "run")
     text = generator.generate("Once", max_new_tokens=30).text
     assert len(text) == 30
@@ -177,10 +175,7 @@ def test_a_run_that_made_no_step_is_not_finished(folder: Path) -> None:
     pipeline["trainer"]["compute"] = "auto"  # which is decided before the first step
     with pytest.raises(textgen.Interrupted):
         textgen.run(pipeline, output=folder / "run", observers=[Never()], cancelled=lambda: True)
-    with pytest.warns(
-        UserWarning,
-        match="no checkpoint after a step yet, and the model is as it was before the first",
-    ):
+    with pytest.warns(UserWarning, match=f"{TRAINING} 0$"):
         textgen.load(folder / "run")
     before = tree(folder / "run")
     with pytest.raises(

@@ -89,7 +89,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _examine_run(run: str, *, as_json: bool) -> None:
-    from textgen.runs.verifying import verify
+    from textgen.runs.stored import verify
 
     check_run(run, "doctor")
     report = verify(run)

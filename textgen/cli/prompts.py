@@ -101,7 +101,7 @@ def _read(path: str, begun: bytes = b"") -> str:
             data = begun + file.read(_LARGEST + 1)
         if len(data) > _LARGEST:
             raise UsageError(f"{path} has more than {byte_count(_LARGEST)}, too much for prompts")
-        text = "".join(decode([data], Path(path), tell=_tell)).removeprefix("\ufeff")
+        text = "".join(decode([data], Path(path))).removeprefix("\ufeff")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except CorpusError as error:
@@ -111,10 +111,3 @@ def _read(path: str, begun: bytes = b"") -> str:
         cause = f"{path}:{line}: not {error.encoding.upper()}"
         raise UsageError(f"{cause}; save the prompts as UTF-8 text") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _tell(path: Path, encoding: str, why: str) -> None:
-    click.echo(
-        f"textgen: warning: {path}: read as {encoding}, {why}; save it as UTF-8 if that is wrong",
-        err=True,
-    )

@@ -28,7 +28,7 @@ import attrs
 from textgen.errors import CorruptFileError, UsageError
 from textgen.files.durable import new_file, write_atomic
 from textgen.files.opening import UNFORESEEN
-from textgen.files.reading import LARGEST, read_json
+from textgen.files.reading import read_json
 
 _SIZE: Final = "TEXTGEN_CACHE_SIZE"
 _DEFAULT: Final = "10 GB"
@@ -134,7 +134,7 @@ class Cache:
     def _read(self, key: str) -> CacheEntry | None:
         record = self._record(key)
         try:
-            used, facts = record.lstat().st_mtime, read_json(record, largest=LARGEST)
+            used, facts = record.lstat().st_mtime, read_json(record)
             path = self.folder / facts["name"]
             status = path.lstat()
             is_named = facts["name"].startswith(f"{key}-") and _OWN.fullmatch(facts["name"])

@@ -14,10 +14,10 @@ A folder that appears whole (`new_folder`)
     1. make `.partial-*` beside it    2. fill it, syncing each file    3. sync the folders in it, the deepest first
     4. rename it to its name    5. sync the folder that it is in
     Before 4, the name means what it did. 2 and 3 are done by then, so that a folder with the name lists all of its
-    files, and each is whole. Where another folder has the name, it is renamed to `.partial-*` before 4: a kill between
-    the two leaves two whole folders without the name, and a sweep gives it to one of them. What says that a folder is
-    whole is a last file in it, written when the others are synced: in the manifest of a checkpoint are their sizes and
-    checksums. By it a checkpoint is judged too where the file system renames a folder file by file.
+    files, and each is whole. A folder that has the name is removed before 4: after a kill between the two, a sweep
+    gives the name to the whole `.partial-*`. What says that a folder is whole is a last file in it, written when the
+    others are synced: the manifest of a checkpoint has their checksums. By it a checkpoint is judged too where the file
+    system renames a folder file by file.
 
 What grows (`append`)
     Rows are written at the end and synced before `append` returns, so before a checkpoint that counts them is begun.
@@ -112,13 +112,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        before = partial.with_name(f"{partial.name}-before")
-        if replaced := os.path.lexists(path):
-            rename(path, before)
+        if os.path.lexists(path):
+            remove_folder(path)
         rename(partial, path)
         sync_folder(path.parent)
-        if replaced:
-            remove_folder(before)
 
 
 def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
@@ -132,32 +129,23 @@ def link(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, which is synced; a copy where the file system has no hard links."""
     temporary = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex}.tmp")
     with _named(target, temporary):
-        for name in (target, temporary):
-            try:
-                os.link(source, name)
-                break
-            except FileExistsError:  # then it is replaced
-                continue
-            except OSError:
-                write_atomic(target, pieces_of(source))
-                return
-        if name == temporary:
-            rename(temporary, target)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            write_atomic(target, pieces_of(source))
+            return
+        rename(temporary, target)
+        temporary.unlink(missing_ok=True)  # it stays where both were the same file already
         sync_folder(target.parent)
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add to the end of a file and sync it; where that fails, cut off what was added."""
+    """Add to the end of a file and sync it."""
     with _named(path), path.open("ab") as file:
-        end = file.tell()
-        try:
-            file.write(data)
-            sync_file(file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.ftruncate(file.fileno(), end)
-            raise
-    if not end:  # it may be new
+        is_new = not file.tell()
+        file.write(data)
+        sync_file(file)
+    if is_new:
         sync_folder(path.parent)
 
 

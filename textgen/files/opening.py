@@ -12,13 +12,6 @@ from typing import Final
 
 from textgen.errors import CorruptFileError, TextgenError
 
-_KINDS: Final = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISLNK, "a link in a circle"),  # as links are followed
-    (lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode), "a device"),
-)
 _FLAGS: Final = sum(
     getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
 )
@@ -33,12 +26,9 @@ UNFORESEEN: Final = (
 )
 
 
-def non_regular_kind(path: Path) -> str:
-    """What is at a path, links followed, if that is neither a regular file nor a folder: "a named pipe"; else ""."""
-    with contextlib.suppress(OSError):
-        kind = _kind(path.stat().st_mode)
-        return "" if kind == "a folder" else kind
-    return ""
+def is_special(path: Path) -> bool:
+    """Whether a path leads to something else than a regular file or a folder, such as a named pipe or a device."""
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def file_signature(path: str | Path) -> tuple[int, ...] | None:
@@ -55,9 +45,9 @@ def file_signature(path: str | Path) -> tuple[int, ...] | None:
 def opened(path: Path) -> Iterator[BufferedReader]:
     """A regular file to read. Raises CorruptFileError for anything else, without opening it, and OSError."""
     real = os.path.realpath(path)  # Path.resolve raises RuntimeError where links lead in a circle
-    _check_kind(path, os.lstat(real))
+    _check_regular(path, os.lstat(real))
     with open(os.open(real, os.O_RDONLY | _FLAGS), "rb") as file:
-        _check_kind(path, os.fstat(file.fileno()))  # it may be another one by now
+        _check_regular(path, os.fstat(file.fileno()))  # it may be another one by now
         yield file
 
 
@@ -73,14 +63,6 @@ def contents_of(path: Path, what: str = "it does not hold what it should") -> It
         raise CorruptFileError(path, f"{what} ({cause})") from error
 
 
-def _check_kind(path: Path, status: os.stat_result) -> None:
-    if kind := _kind(status.st_mode):
-        raise CorruptFileError(path, f"it is {kind}, and a file is wanted; it is not opened")
-
-
-def _kind(mode: int) -> str:
-    return (
-        ""
-        if stat.S_ISREG(mode)
-        else next((kind for is_one, kind in _KINDS if is_one(mode)), "no regular file")
-    )
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise CorruptFileError(path, "it is not a regular file; it is not opened")

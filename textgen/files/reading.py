@@ -1,8 +1,7 @@
-"""Files that are read back against their checksums, and their contents."""
+"""Files that are read back against their checksums, and what they contain."""
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import hashlib
 import json
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import CorruptFileError, RunError, UsageError
-from textgen.files.opening import contents_of, non_regular_kind, opened
+from textgen.files.opening import contents_of, is_special, opened
 from textgen.protocols import Tensors, Tokenizer
 
 VOCABULARY: Final = "tokenizer.json"
@@ -34,31 +33,14 @@ _DTYPES: Final = {  # in the order in which the safetensors library lays arrays 
     "uint8": "U8",
     "bool": "BOOL",
 }
-_MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 LARGEST: Final = 64_000_000
-"""Bytes of a table of lines that are read at most."""
-LARGEST_JSON: Final = 21_000_000
-"""Bytes of a JSON file that are read at most."""
-_PLENTY: Final = (
-    64_000_000  # bytes of tensors from which their header is checked before they are read
-)
-_DIGITS: Final = 20  # of an integer of 64 bits
+"""Bytes of a file that are read at most. Of tensors that are more, the header is checked first."""
 
 
-def read_json(path: Path, sha256: str = "", *, largest: int = LARGEST_JSON) -> dict[str, Any]:
-    """A JSON object from a file of at most `largest` bytes, whose checksum is `sha256` if that is given.
-
-    Raises CorruptFileError.
-    """
-    data = read_bytes(path, largest)
-    if sha256:
-        _check_sum(path, data, sha256)
+def read_json(path: Path, sha256: str = "") -> dict[str, Any]:
+    """A JSON object from a file, whose checksum is `sha256` if that is given. Raises CorruptFileError, RunError."""
+    data = read_bytes(path, sha256)
     try:
         return parse_json(data)
     except ValueError as error:
@@ -68,7 +50,7 @@ def read_json(path: Path, sha256: str = "", *, largest: int = LARGEST_JSON) -> d
 def parse_json(data: bytes) -> dict[str, Any]:
     """A JSON object. Raises ValueError."""
     try:
-        value = json.loads(data.decode(), parse_int=_integer)
+        value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not valid JSON ({error})") from error
     if not isinstance(value, dict):
@@ -140,46 +122,41 @@ def inside(folder: Path, name: str) -> Path:
     if real != str(path) and not Path(real).is_relative_to(os.path.realpath(folder)):
         cause = f"{path} leads out of the run directory; it is not followed"
         raise RunError(f"{cause}: put what it leads to in its place, or remove it", folder)
-    if kind := non_regular_kind(path):
-        raise CorruptFileError(path, f"it is {kind}, which no run has; remove it")
+    if is_special(path):
+        raise CorruptFileError(path, "it is not a regular file; remove it")
     return path
 
 
-def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
-    """The bytes of a regular file. Raises CorruptFileError for anything else, and for more than `largest`."""
+def read_bytes(path: Path, sha256: str = "", *, tensors: bool = False) -> bytes:
+    """The bytes of a regular file, whose checksum is `sha256` if that is given.
+
+    Raises CorruptFileError, also for more than LARGEST bytes; of tensors, if the size is not what the header says.
+    Raises RunError if the system refuses to read it.
+    """
     with _readable(path), opened(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > largest:
-            raise CorruptFileError(
-                path, f"it has {size:,} bytes, and such a file has at most {largest:,}"
-            )
-        return file.read(size)
+        if size > LARGEST and tensors:
+            from safetensors import safe_open
+
+            with _safetensors(path), safe_open(path, "numpy"):
+                pass
+        elif size > LARGEST:
+            cause = f"it has {size:,} bytes, and such a file has at most {LARGEST:,}"
+            raise CorruptFileError(path, cause)
+        data = file.read(size)
+    if sha256 and (actual := hashlib.sha256(data).hexdigest()) != sha256:
+        cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…"
+        raise CorruptFileError(path, cause + _looks_like(data), expected=sha256, actual=actual)
+    return data
 
 
 def read_tensors(path: Path, sha256: str) -> Tensors:
-    """The arrays in a safetensors file, of whatever size. Raises CorruptFileError, also for another checksum."""
-    data = read_tensor_bytes(path)
-    _check_sum(path, data, sha256)
-    return load_tensors(path, data)
-
-
-def read_tensor_bytes(path: Path) -> bytes:
-    """The bytes of a safetensors file. A large one is read only if its size is what its header says.
-
-    Raises CorruptFileError, RunError.
-    """
-    from safetensors import safe_open
-
-    with _readable(path), opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > _PLENTY:
-            with _safetensors(path), safe_open(path, "numpy"):
-                pass
-        return file.read(size)
+    """The arrays in a safetensors file, of whatever size. Raises CorruptFileError, RunError."""
+    return load_tensors(path, read_bytes(path, sha256, tensors=True))
 
 
 def read_weights(path: Path, sha256: str) -> Tensors:
-    """The same of weights, among which NaN is damage: whoever computes with them can blame no file."""
+    """The weights in a safetensors file. NaN among them is damage: what computes with them could blame no file."""
     import numpy as np
 
     tensors = read_tensors(path, sha256)
@@ -193,11 +170,11 @@ def read_weights(path: Path, sha256: str) -> Tensors:
 
 @contextlib.contextmanager
 def with_remedy(remedy: str, place: str = "") -> Iterator[None]:
-    """Give a CorruptFileError of what is read within it a remedy, and say first what named the file."""
+    """Give a CorruptFileError in the block a remedy, if it has none, and put `place` first, which named the file."""
     try:
         yield
     except CorruptFileError as error:
-        error.remedy = remedy
+        error.remedy = error.remedy or remedy
         error.args = (f"{place}: {error.args[0]}",) if place else error.args
         raise
 
@@ -214,10 +191,8 @@ def dump_vocabulary(tokenizer: Tokenizer) -> bytes:
 
 def checked_json(data: bytes) -> bytes:
     """JSON that is to be written. Raises ValueError for more than can be read back."""
-    if len(data) > LARGEST_JSON:
-        raise ValueError(
-            f"its {len(data):,} bytes are more than the {LARGEST_JSON:,} that can be read back"
-        )
+    if len(data) > LARGEST:
+        raise ValueError(f"its {len(data):,} bytes are more than {LARGEST:,}, which can be read")
     return data
 
 
@@ -253,18 +228,6 @@ def files_under(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
                 yield path, found
 
 
-def _check_sum(path: Path, data: bytes, sha256: str) -> None:
-    """Raise CorruptFileError where the checksum is another, saying what the file looks like."""
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != sha256:
-        cause = (
-            f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…{_looks_like(data)}"
-        )
-        raise CorruptFileError(
-            path, f"{cause}; restore the file from a copy", expected=sha256, actual=actual
-        )
-
-
 def file_checksum(path: Path) -> str:
     """The SHA-256 of a file, read piece by piece. Raises CorruptFileError."""
     with _readable(path), opened(path) as file:
@@ -293,11 +256,6 @@ def path_of(
     return Path(value)
 
 
-def encoding_of_mark(beginning: bytes) -> str:
-    """ "utf-16" or "utf-32" where a file begins with the mark of one, else ""."""
-    return next((name for mark, name in _MARKS if beginning.startswith(mark)), "")
-
-
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
@@ -306,12 +264,6 @@ def _readable(path: Path) -> Iterator[None]:
         raise CorruptFileError(path, f"it cannot be read: {error.strerror}") from error
     except OSError as error:  # which says nothing about the content, and need not last
         raise RunError(f"{path}: it cannot be read: {error.strerror or error}", path) from error
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > _DIGITS:
-        raise ValueError(f"an integer of {len(digits)} digits")
-    return int(digits)
 
 
 def _looks_like(data: bytes) -> str:

@@ -18,7 +18,7 @@ from attrs.validators import and_, ge, lt
 from textgen.errors import CorruptFileError, RunError, TextgenError, UsageError
 from textgen.files.durable import write_atomic
 from textgen.files.opening import UNFORESEEN, contents_of
-from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of, read_tensor_bytes
+from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of, read_bytes
 from textgen.generation.sampling import log_softmax
 from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import each, structured
@@ -98,7 +98,7 @@ class GenerationState:
         path = path_of(path, "path", "expected the path of a file")
         if not os.path.lexists(path):
             raise RunError(f"{path} cannot be read: there is no such file", path)
-        data = read_tensor_bytes(path)
+        data = read_bytes(path, tensors=True)
         with contents_of(path, "it is not a saved state of a generation"):
             arrays = load_tensors(path, data)
             if not np.array_equal(arrays.pop("checksum"), _checksum(arrays)):

@@ -86,7 +86,7 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     tables = dict(document.tables)
     tables["model"], _ = without_start(tables.get("model"))
     choices = {kind: reader.choice(kind, tables.get(kind), kind) for kind in CHOICES}
-    chains = {kind: _chain(kind, tables.get(kind, ()), reader) for kind in CHAINS}
+    chains = {kind: read_chain(kind, tables.get(kind, ()), reader) for kind in CHAINS}
     chains["sampler"] = _with_sampling(chains["sampler"], document.sampling, reader)
     general, made = read_own_tables(tables, reader)
     _check_pair(choices["model"], choices["trainer"], reader.faults)
@@ -154,14 +154,11 @@ def make_choice(kind: str, table: Any, reader: Reader, *, source: str) -> Choice
     return choice
 
 
-def no_chain(kind: str, value: Any) -> Fault:
-    """What is wrong with a value that is to be a list of tables, and is none."""
-    return Fault(kind, f"expected an array of tables, [[{kind}]]", show(value))
-
-
-def _chain(kind: str, tables: Any, reader: Reader) -> tuple[Any, ...]:
+def read_chain(kind: str, tables: Any, reader: Reader) -> tuple[Any, ...]:
+    """The components of an array of tables; None for one that is refused, with the reasons in the reader's faults."""
     if not isinstance(tables, list | tuple):
-        reader.faults.append(no_chain(kind, tables))
+        expected = f"expected an array of tables, [[{kind}]]"
+        reader.faults.append(Fault(kind, expected, show(tables)))
         return ()
     return tuple(reader.choice(kind, table, f"{kind}.{i}") for i, table in enumerate(tables))
 

@@ -11,7 +11,7 @@ import attrs
 from attrs.validators import and_, ge, lt, optional
 
 from textgen.errors import CorruptFileError
-from textgen.files.reading import LARGEST_JSON, read_json
+from textgen.files.reading import read_json
 from textgen.plugin.structure import Reader, listed
 
 _SHOWN: Final = 3
@@ -24,11 +24,9 @@ COUNT: Final = and_(ge(0), lt(2**63))
 OPTIONAL_COUNT: Final = optional(COUNT)
 
 
-def read_structured(
-    cls: type[_T], path: Path, sha256: str = "", *, largest: int = LARGEST_JSON
-) -> _T:
+def read_structured(cls: type[_T], path: Path, sha256: str = "") -> _T:
     """An instance of the attrs class `cls` from a JSON file. Raises CorruptFileError, which names file and key."""
-    return structured(cls, read_json(path, sha256, largest=largest), path)
+    return structured(cls, read_json(path, sha256), path)
 
 
 def structured(cls: type[_T], value: Any, path: Path) -> _T:

@@ -71,7 +71,7 @@ def option(
     validator: Any = None,
     argument: str = "",
     kind: str = "",
-    more: bool | Callable[[Any], Any] = False,
+    more: Callable[[Any], Any] | None = None,
 ) -> Any:
     """A field of a config class, which is a key of the component's TOML table.
 
@@ -84,8 +84,8 @@ def option(
     pipeline. `default` is then a table too. The value is a Choice, for `BuildContext.build`.
 
     With `more`, a larger value of a trainer's option continues a finished run, from the newest checkpoint within the
-    StepDone.stable_steps of its trainer. It is True for numbers, or a function that gives what is compared with
-    `>` for a value.
+    StepDone.stable_steps of its trainer. It is a function that gives what is compared with `>` for a value, such as
+    `float`.
     """
     metadata = {"help": help, "argument": argument, "more": more, "kind": kind}
     if factory is not None:

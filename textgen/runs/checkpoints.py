@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -39,7 +39,7 @@ from textgen.files.reading import (
 )
 from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
-from textgen.runs.formats import SMALL, Manifest, Progress, TrainingState
+from textgen.runs.formats import Manifest, Progress, TrainingState
 
 logger = logging.getLogger("textgen")
 _MANIFEST: Final = "manifest.json"
@@ -85,7 +85,7 @@ class Checkpoints:
         """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
         paths = {name: self._part(step, name) for name in (_MANIFEST, *_PARTS)}
         manifest = self._manifest(step, *_PARTS)
-        sums = {name: manifest.files[name].sha256 for name in _PARTS}
+        sums = {name: manifest.files[name] for name in _PARTS}
         tensors = read_weights(paths[_PARTS[0]], sums[_PARTS[0]])
         arrays = read_tensors(paths[_PARTS[1]], sums[_PARTS[1]])
         state = read_structured(TrainingState, paths[_PARTS[2]], sums[_PARTS[2]])
@@ -192,7 +192,7 @@ class Checkpoints:
         Raises CorruptFileError if they are damaged; then `target` is as it was.
         """
         source = self._part(step, _PARTS[0])
-        expected = self._manifest(step, _PARTS[0]).files[_PARTS[0]].sha256
+        expected = self._manifest(step, _PARTS[0]).files[_PARTS[0]]
         if file_checksum(source) != expected:
             read_tensors(source, expected)  # says what it is instead
         link(source, target)
@@ -234,7 +234,7 @@ class Checkpoints:
     def _manifest(self, step: int, *names: str) -> Manifest:
         """What a checkpoint's manifest.json says, these files among it."""
         path = self._part(step, _MANIFEST)
-        manifest = read_structured(Manifest, path, largest=SMALL)
+        manifest = read_structured(Manifest, path)
         for name in names:
             if name not in manifest.files:
                 raise CorruptFileError(path, f"files: it does not list {name}")
@@ -249,11 +249,11 @@ class Checkpoints:
         return self.path / f"step-{step:06d}"
 
 
-def _write_part(path: Path, pieces: Iterable[bytes]) -> dict[str, Any]:
-    """Write a file of a checkpoint and give its entry in the manifest."""
+def _write_part(path: Path, pieces: Iterable[bytes]) -> str:
+    """Write a file of a checkpoint and return its SHA-256."""
     digest = hashlib.sha256()
     write_synced(path, _hashed(pieces, digest))
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+    return digest.hexdigest()
 
 
 def _hashed(pieces: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
@@ -273,10 +273,8 @@ def _step_of(folder: Path) -> int | None:
     if folder.is_symlink():
         return None
     try:
-        manifest = read_structured(Manifest, folder / _MANIFEST, largest=SMALL)
-        is_whole = all(
-            file_checksum(folder / name) == manifest.files[name].sha256 for name in _PARTS
-        )
+        manifest = read_structured(Manifest, folder / _MANIFEST)
+        is_whole = all(file_checksum(folder / name) == manifest.files[name] for name in _PARTS)
     except (CorruptFileError, KeyError):
         return None
     return manifest.step if is_whole else None

@@ -15,7 +15,7 @@ from textgen.contracts.checks import changed_text, read_pieces
 from textgen.contracts.components import Components
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError, Fault, PipelineError
-from textgen.files.opening import non_regular_kind
+from textgen.files.opening import is_special
 from textgen.generation.prompts import encode_documents, end_id
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import Address, Offer
@@ -34,8 +34,10 @@ def check_sources(corpus: Choice, folder: Path, console: TextIO | None = None) -
     """
     for source in _sources(corpus):
         if isinstance(source, Path):
-            if kind := non_regular_kind(source):
-                raise CorpusError(f"it is {kind}, and a corpus is read from files", source)
+            if is_special(source):
+                raise CorpusError(
+                    "it is not a regular file, and a corpus is read from files", source
+                )
             if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(folder)):
                 continue
         if console is not None:

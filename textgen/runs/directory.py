@@ -43,7 +43,7 @@ from textgen.files.durable import (
 from textgen.files.reading import folder_size, inside, path_of
 from textgen.pipeline.records import read_structured
 from textgen.runs.checkpoints import Checkpoints
-from textgen.runs.formats import SMALL, LockOwner, read_record, signed
+from textgen.runs.formats import LockOwner, read_record, signed
 
 logger = logging.getLogger("textgen")
 _OWN: Final = (
@@ -184,7 +184,7 @@ class RunDirectory:
             lock.acquire(timeout=_LOCK_SECONDS, poll_interval=_LOCK_SECONDS / 10)
         except filelock.Timeout:
             try:
-                pid: int | None = read_structured(LockOwner, owner, largest=SMALL).pid
+                pid: int | None = read_structured(LockOwner, owner).pid
             except RunError:
                 pid = None
             raise RunLockedError(self.path, pid, remedy=remedy) from None

@@ -1,4 +1,4 @@
-"""What the JSON files of a run hold. Keys that are not listed are errors, except where a class says so."""
+"""What the JSON files of a run hold. Keys that are not listed are errors, except in run.json, where they are ignored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import attrs
 from attrs.validators import and_, ge, le, lt
 
-from textgen.errors import CorruptFileError
+from textgen.errors import CorruptFileError, RunError
 from textgen.files.reading import json_checksum, read_json, with_remedy
 from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import (
@@ -24,7 +24,6 @@ from textgen.pipeline.records import (
 )
 
 FORMAT_VERSION: Final = 1
-SMALL: Final = 8_000_000  # bytes of a record at most
 
 
 @attrs.frozen
@@ -35,19 +34,11 @@ class LockOwner:
 
 
 @attrs.frozen
-class StoredFile:
-    """A file of a checkpoint."""
-
-    bytes: int = attrs.field(validator=COUNT)
-    sha256: str = attrs.field(validator=is_sha256)
-
-
-@attrs.frozen
 class Manifest:
-    """manifest.json of a checkpoint, written last."""
+    """manifest.json of a checkpoint, written last. `files` are the SHA-256 of the others."""
 
     step: int = attrs.field(validator=COUNT)
-    files: Mapping[str, StoredFile]
+    files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
 
 
 @attrs.define(kw_only=True, on_setattr=attrs.setters.NO_OP)
@@ -136,20 +127,30 @@ class Stopped:
 
 
 @attrs.define(kw_only=True, on_setattr=attrs.setters.NO_OP)
-class RunRecord(Progress):
+class RunFigures(Progress):
+    """The part of run.json that a list of runs shows.
+
+    cause  why training ended, in a run that is not finished
+    """
+
+    status: Literal["training", "unfinished", "finished"]
+    step: int = attrs.field(validator=COUNT)
+    stopped: Stopped | None = None
+    cause: str | None = None
+
+
+@attrs.define(kw_only=True, on_setattr=attrs.setters.NO_OP)
+class RunRecord(RunFigures):
     """run.json.
 
     decided      what the trainer decided where options left it the choice
     pipeline     the tables of pipeline.toml
     environment  any keys
-    cause        why training ended, in a run that is not finished
     files        the SHA-256 of each file that loading reads
     checksum     of all the rest, see `checksum_of`
     """
 
     format_version: int
-    status: Literal["training", "unfinished", "finished"]
-    step: int = attrs.field(validator=COUNT)
     seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
     fingerprint: Fingerprint
     data: DataSizes
@@ -160,8 +161,13 @@ class RunRecord(Progress):
     files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
     checksum: str = attrs.field(validator=is_sha256)
     decided: Mapping[str, Any] | None = None
-    stopped: Stopped | None = None
-    cause: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        wanted = {"tokenizer.json", "pipeline.toml"}
+        if self.status == "finished":
+            wanted.add("model.safetensors")
+        if missing := wanted - self.files.keys():
+            raise ValueError(f"files: {min(missing)} is missing")
 
 
 def signed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,38 +177,24 @@ def signed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checksum_of(record: Mapping[str, Any]) -> str:
-    """That of a record without its own `checksum`."""
+    """The SHA-256 of a record without its own `checksum`."""
     return json_checksum({key: value for key, value in record.items() if key != "checksum"})
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """The values of a run.json, all of them checked. Raises CorruptFileError."""
-    record = read_intact(path)
-    structured(RunRecord, record, path)
-    for name in {
-        "tokenizer.json",
-        "pipeline.toml",
-        *(["model.safetensors"] if record["status"] == "finished" else []),
-    }:
-        if name not in record["files"]:
-            raise CorruptFileError(path, f"files: it does not list {name}")
-    return record
+def read_record(path: Path, cls: type[Any] = RunRecord) -> dict[str, Any]:
+    """The values of a run.json. Those that the class `cls` has are checked.
 
-
-def read_intact(path: Path) -> dict[str, Any]:
-    """The values of a run.json, of which format version and checksum alone are checked. Raises CorruptFileError."""
+    Raises CorruptFileError, and RunError for a record of another format.
+    """
     with with_remedy("copy"):
-        record = read_json(path, largest=SMALL)
-    version = record.get("format_version")
-    if type(version) is int and version > FORMAT_VERSION:
-        made = f"it was made by a newer textgen: its format is {version}, and this one reads {FORMAT_VERSION}"
-        raise CorruptFileError(path, f"{made}; upgrade textgen")
-    kept = record.get("checksum")
-    if (actual := checksum_of(record)) != kept:  # first: a flipped bit is no misspelt key
-        cause = "it is damaged: its content has another checksum than it says"
-        raise CorruptFileError(path, cause, expected=str(kept or ""), actual=actual, remedy="copy")
-    if version != FORMAT_VERSION or type(version) is not int:
-        raise CorruptFileError(
-            path, f"format version {version!r}, and this textgen reads {FORMAT_VERSION}"
-        )
+        record = read_json(path)
+        if (version := record.get("format_version")) != FORMAT_VERSION:
+            cause = f"{path}: its format version is {version!r}, and this textgen reads"
+            raise RunError(f"{cause} {FORMAT_VERSION}; use the version that made it", path)
+        kept, actual = str(record.get("checksum")), checksum_of(record)
+        if kept != actual:  # first: a flipped bit is no misspelt key
+            cause = "it is damaged: its content has another checksum than it says"
+            raise CorruptFileError(path, cause, expected=kept, actual=actual)
+        fields = attrs.fields_dict(cls)
+        structured(cls, {key: record[key] for key in fields if key in record}, path)
     return record

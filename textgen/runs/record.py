@@ -13,6 +13,7 @@ import tomli_w
 
 from textgen.data import Dataset
 from textgen.errors import Difference, RunError, RunMismatchError
+from textgen.files.opening import UNFORESEEN
 from textgen.files.reading import dump_vocabulary, read_bytes
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin import discovery
@@ -120,14 +121,9 @@ def compare(
     """
     if record is None or not (changes := _changes(record, fingerprint(pipeline, digest))):
         return False
-    if not _is_extended(pipeline, record, changes):
-        turned = [Difference(each.key, each.now, each.before) for each in changes]
-        pairs = zip(changes, turned, strict=True)
-        of_length = all(
-            _is_more(pipeline.trainer, a) or _is_more(pipeline.trainer, b) for a, b in pairs
-        )
-        unfinished = of_length and record["status"] != "finished"
-        raise RunMismatchError(directory.path, changes, _UNFINISHED if unfinished else "")
+    is_longer = all(_is_more(pipeline.trainer, each) for each in changes)
+    if not is_longer or record["status"] != "finished":
+        raise RunMismatchError(directory.path, changes, _UNFINISHED if is_longer else "")
     return True
 
 
@@ -148,40 +144,18 @@ def extension_start(
     raise RunMismatchError(directory.path, _changes(record, fingerprint(pipeline)), reason)
 
 
-def _is_extended(
-    pipeline: Pipeline, record: Mapping[str, Any], changes: Iterable[Difference]
-) -> bool:
-    """Whether a finished run is to go on: only options made for that differ, and have larger values."""
-    return record["status"] == "finished" and all(
-        _is_more(pipeline.trainer, each) for each in changes
-    )
-
-
-def _is_more(trainer: Choice, difference: Difference) -> bool:
-    if "." not in difference.key:
-        return False
-    kind, *parents, key = difference.key.split(".")
-    choice: Choice | None = trainer
-    for part in parents:
+def _is_more(trainer: Choice, change: Difference) -> bool:
+    """Whether an option of the trainer, or of a part of it, that makes a finished run go on has a larger value."""
+    *parents, key = change.key.split(".")
+    choice: Choice | None = trainer if parents[:1] == ["trainer"] else None
+    for part in parents[1:]:
         choice = choice and choice.parts().get(part)
-    field = (
-        choice.offer.component.options().get(key)
-        if choice is not None and kind == "trainer"
-        else None
-    )
-    more = field.metadata.get("more") if field is not None else None
-    if not more or difference.before is None or difference.now is None:
-        return False
+    field = choice and choice.offer.component.options().get(key)
+    more = field.metadata.get("more") if field else None
     try:
-        before, now = map(float if more is True else more, (difference.before, difference.now))
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-    ):  # what the record holds may be anything
+        return bool(more and more(change.now) > more(change.before))
+    except UNFORESEEN:  # the record may hold anything
         return False
-    return bool(now > before)
 
 
 def _changes(record: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Difference]:
@@ -207,17 +181,13 @@ def write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> None:
 
 def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
     """Whether pipeline.toml in the directory is this pipeline, key for key, as run.json says too if there is one."""
-    path, text = directory.inside("pipeline.toml"), pipeline_text(pipeline.to_dict())
+    sha256 = hashlib.sha256(pipeline_text(pipeline.to_dict())).hexdigest()
     try:
-        if read_bytes(path) != text:
-            return False
+        read_bytes(directory.inside("pipeline.toml"), sha256)
+        is_own = not directory.exists() or directory.read_run()["files"]["pipeline.toml"] == sha256
     except RunError:
         return False
-    try:
-        kept = directory.read_run()["files"]["pipeline.toml"]
-    except RunError:  # there is no run yet, or one whose record says nothing
-        return True
-    return bool(kept == hashlib.sha256(text).hexdigest())
+    return is_own
 
 
 def described(tables: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,27 +1,37 @@
-"""Reads what a run directory holds that it takes to generate: all of it of one run, whoever replaces it meanwhile."""
+"""Reads the files of a run against what the run recorded: to load it, or to say which are damaged."""
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
 from textgen.errors import CorruptFileError, Difference, PipelineError, RunError
 from textgen.files.opening import file_signature
-from textgen.files.reading import dump_tensors, read_bytes, read_json, read_weights, with_remedy
+from textgen.files.reading import (
+    VOCABULARY,
+    dump_tensors,
+    read_bytes,
+    read_json,
+    read_weights,
+    with_remedy,
+)
 from textgen.pipeline.document import Document, document_of
-from textgen.pipeline.pipeline import CHOICES, read_own_tables
+from textgen.pipeline.pipeline import read_own_tables
 from textgen.plugin.structure import Reader, flat, listed
 from textgen.protocols import Tensors
-from textgen.runs.directory import RunDirectory
+from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.record import differences
 
-_PATIENCE: Final = 10.0  # seconds for which a run is read again while others replace it
-SHOWN: Final = 5  # edits that a message lists
-_T = TypeVar("_T")
+FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "unreadable"]
+"""The state of a file of a run; a file is unreadable if the system refuses to read it, which need not last."""
+_PIPELINE: Final = "pipeline.toml"
+_WEIGHTS: Final = "model.safetensors"
+_SHOWN: Final = 5  # edits that a message lists
 
 
 @attrs.frozen
@@ -47,144 +57,188 @@ class StoredRun:
     remarks: tuple[str, ...]
 
 
+@attrs.frozen
+class CheckedFile:
+    """A file of a run, or a checkpoint.
+
+    name   its path inside the run directory
+    state  "changed" is a pipeline.toml that was edited since the run was made, in what may change
+    cause  what is wrong, or what was changed
+    """
+
+    name: str
+    state: FileState = "whole"
+    cause: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class RunReport:
+    """The result of `verify`.
+
+    status       "finished", "unfinished" or "training", as run.json says; "" if that is damaged
+    loads        whether `textgen.load` can use the run
+    checkpoints  the steps of whole checkpoints; an unfinished run resumes from the last of them
+    """
+
+    path: Path
+    status: str
+    files: tuple[CheckedFile, ...]
+    loads: bool
+    checkpoints: tuple[int, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every file can be read and is undamaged."""
+        return all(file.state in ("whole", "changed") for file in self.files)
+
+
 def read_stored(directory: RunDirectory) -> StoredRun:
     """Read a run, or while it has no model yet, the finished run that it replaces, or else its best checkpoint.
 
-    Raises RunError, CorruptFileError.
+    It is read again if another run took its place meanwhile. Raises RunError, CorruptFileError, PipelineError.
     """
-    # Checksums tie the files of a finished run to its record. What has none may be of the run that comes after.
-    return read_consistently(
-        directory,
-        lambda current: _read(directory, current),
-        lambda stored: stored.record["status"] == "finished" and not stored.edits,
-    )
-
-
-def read_consistently(
-    directory: RunDirectory, read: Callable[[RunDirectory], _T], is_whole: Callable[[_T], bool]
-) -> _T:
-    """What `read` gives of the current run. It reads again if another run took its place meanwhile.
-
-    is_whole  whether checksums show that all of the result is of one run anyway
-    """
-    deadline = time.monotonic() + _PATIENCE
     while True:
         before = _signature(directory)
         try:
-            found = read(directory.current())
+            with with_remedy("copy"):
+                return _read(directory.current())
         except RunError:
-            if time.monotonic() > deadline or _signature(directory) == before:
+            if _signature(directory) == before:
                 raise
-            continue
-        if is_whole(found) or _signature(directory) == before or time.monotonic() > deadline:
-            return found
 
 
-def read_pipeline(
+def verify(path: str | Path) -> RunReport:
+    """Read every file of a run directory that has a checksum, and change nothing.
+
+    While another run is to replace a finished one, the finished one is checked. Raises RunError where there is no run.
+    """
+    directory = run_directory(path).current()
+    record: dict[str, Any] = {}
+    files = [CheckedFile("run.json")]
+    readers: dict[str, Callable[[], object]] = {}
+    try:
+        record = directory.read_run()
+    except CorruptFileError as error:
+        files = [CheckedFile("run.json", "damaged", str(error))]
+    else:
+        for name, read in ((VOCABULARY, _vocabulary), (_PIPELINE, _changes), (_WEIGHTS, _weights)):
+            if name in record["files"]:
+                readers[name] = partial(read, directory, record)
+    steps = {}
+    for step in directory.checkpoints.steps():
+        name = f"checkpoints/{directory.checkpoints.folder(step).name}"
+        steps[name], readers[name] = step, partial(directory.checkpoints.read, step)
+    files += [_checked(directory.path, name, read) for name, read in readers.items()]
+    # A checkpoint that is missing by now was removed by a process that trains.
+    files = [file for file in files if file.state != "missing" or file.name not in steps]
+    whole = {file.name for file in files if file.state in ("whole", "changed")}
+    intact = tuple(step for name, step in steps.items() if name in whole)
+    has_weights = _WEIGHTS in whole if record.get("status") == "finished" else bool(intact)
+    return RunReport(
+        path=directory.path,
+        status=record.get("status", ""),
+        files=tuple(files),
+        loads=has_weights and {VOCABULARY, _PIPELINE} <= whole,
+        checkpoints=intact,
+    )
+
+
+def check_edits(
+    directory: RunDirectory,
+    record: Mapping[str, Any],
+    edits: Iterable[Difference],
+    replaced: Collection[str] = (),
+) -> None:
+    """Raise CorruptFileError if an edit of pipeline.toml no longer describes the weights, as far as the record can tell.
+
+    A component may leave options out of its fingerprint: these may change. So may the tables that are `replaced`.
+    """
+    tables = {"seed", "data", "tokenizer", "model"} - set(replaced)
+    shapes = flat({key: record["fingerprint"][key] for key in tables})
+    written = flat(record["pipeline"])
+    wrong = [
+        edit
+        for edit in edits
+        if edit.key.partition(".")[0] in tables
+        and (edit.key not in written or shapes.get(edit.key, edit.now) != edit.now)
+    ]
+    if wrong:
+        cause = f"it no longer describes the weights: {listed(wrong, _SHOWN)}"
+        raise CorruptFileError(directory.path / _PIPELINE, cause, remedy="copy")
+
+
+def _read(directory: RunDirectory) -> StoredRun:
+    record, remarks = directory.read_run(), []
+    if directory.next.exists():
+        remarks.append(
+            f"the new run in {directory.path} is not finished; this is the one that it replaces once it is"
+        )
+    document, edits = _pipeline(directory, record)
+    if edits:
+        remarks.append(
+            f"{document.source} was changed since the run was made: {listed(edits, _SHOWN)}"
+        )
+    vocabulary = _vocabulary(directory, record)
+    if record["status"] == "finished":
+        model_id, tensors = record["files"][_WEIGHTS], _weights(directory, record)
+    elif directory.checkpoints.steps():
+        checkpoint = directory.checkpoints.best()
+        tensors = checkpoint.tensors
+        model_id = hashlib.sha256(dump_tensors(tensors)).hexdigest()
+        cause = f"training is not finished: the model is that of step {checkpoint.step}"
+        remarks.append(f"{directory.path}: {cause}")
+    else:
+        cause = f"the run in {directory.path} is not finished ({record['status']}) and has no checkpoint yet"
+        raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
+    return StoredRun(
+        directory, record, document, vocabulary, edits, model_id, tensors, tuple(remarks)
+    )
+
+
+def _vocabulary(directory: RunDirectory, record: Mapping[str, Any]) -> dict[str, Any]:
+    return read_json(directory.inside(VOCABULARY), record["files"][VOCABULARY])
+
+
+def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> Tensors:
+    return read_weights(directory.inside(_WEIGHTS), record["files"][_WEIGHTS])
+
+
+def _pipeline(
     directory: RunDirectory, record: Mapping[str, Any]
 ) -> tuple[Document, tuple[Difference, ...]]:
-    """A run's pipeline.toml, and how it differs from what the run wrote.
-
-    Raises CorruptFileError where it is none, PipelineError for a key or a value that no pipeline may have.
-    """
-    path = directory.inside("pipeline.toml")
+    """A run's pipeline.toml, and how it differs from what the run wrote. Raises PipelineError, RunError."""
+    path = directory.inside(_PIPELINE)
     data = read_bytes(path)
-    try:
-        document = document_of(data, path)
-    except PipelineError as error:
-        place = error.source.removeprefix(str(path)).removeprefix(":")
-        raise CorruptFileError(
-            path, "; ".join(map(str, error.faults)), remedy="copy", place=place
-        ) from error
-    if missing := [key for key in CHOICES if key not in document.tables]:
-        raise CorruptFileError(
-            path, f"it has no table [{missing[0]}], and the run wrote one", remedy="copy"
-        )
+    document = document_of(data, path)
     reader = Reader(document.folder)
     read_own_tables(document.tables, reader)
     if reader.faults:
         raise PipelineError(reader.faults, str(path))
-    if hashlib.sha256(data).hexdigest() == record["files"]["pipeline.toml"]:
+    if hashlib.sha256(data).hexdigest() == record["files"][_PIPELINE]:
         return document, ()
-    edits = differences(_numbered(record["pipeline"]), _numbered(document.tables))
+    edits = differences(record["pipeline"], document.tables)
     return document, tuple(edit for edit in edits if edit.key != "output")
 
 
-def edits_that_break_weights(
-    record: Mapping[str, Any], edits: Iterable[Difference]
-) -> list[Difference]:
-    """Those of the edits of pipeline.toml that no longer describe the weights, as far as the record alone can say.
-
-    A component may leave options out of its fingerprint: these may change.
-    """
-    shapes = {key: record["fingerprint"][key] for key in ("seed", "data", "tokenizer", "model")}
-    told, written = flat(_numbered(shapes)), flat(_numbered(record["pipeline"]))
-
-    def is_wrong(edit: Difference) -> bool:
-        return edit.key not in written or told.get(edit.key, edit.now) != edit.now
-
-    return [edit for edit in edits if edit.key.partition(".")[0] in shapes and is_wrong(edit)]
+def _changes(directory: RunDirectory, record: Mapping[str, Any]) -> str:
+    """The edits of pipeline.toml, which describes the weights all the same."""
+    edits = _pipeline(directory, record)[1]
+    check_edits(directory, record, edits)
+    return listed(edits, _SHOWN)
 
 
-def _read(directory: RunDirectory, current: RunDirectory) -> StoredRun:
-    remarks = []
-    if current.next.exists():
-        remarks.append(
-            f"the new run in {directory.path} is not finished; this is the one that it replaces once it is"
-        )
-    record = current.read_run()
-    if record["status"] != "finished" and not current.checkpoints.steps():
-        cause = f"the run in {directory.path} is not finished ({record['status']}) and has no checkpoint yet"
-        raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
-    document, edits = read_pipeline(current, record)
-    if edits:
-        remarks.append(
-            f"{document.source} was changed since the run was made: {listed(edits, SHOWN)}"
-        )
-    with with_remedy("copy"):
-        vocabulary = read_json(current.inside("tokenizer.json"), record["files"]["tokenizer.json"])
-    model_id, tensors, remark = _weights(current, record)
-    return StoredRun(
-        current, record, document, vocabulary, edits, model_id, tensors, (*remarks, *remark)
-    )
-
-
-def _weights(
-    directory: RunDirectory, record: Mapping[str, Any]
-) -> tuple[str, Tensors, Sequence[str]]:
-    """The SHA-256 and the tensors of the model; while there is none, those of the best checkpoint, and a remark."""
-    if record["status"] == "finished":
-        path, sha256 = directory.inside("model.safetensors"), record["files"]["model.safetensors"]
-        with with_remedy("copy"):
-            return sha256, read_weights(path, sha256), ()
-    checkpoint = directory.checkpoints.best()
-    progress = checkpoint.progress
-    loss = (
-        f", with a loss of {progress.best_loss:.3f}"
-        if progress.best_step == checkpoint.step
-        else ""
-    )
-    what = f"the model is that of step {checkpoint.step}{loss}"
-    if not checkpoint.step:
-        what = (
-            "there is no checkpoint after a step yet, and the model is as it was before the first"
-        )
-    remark = f"{directory.path}: training is not finished: {what}"
+def _checked(folder: Path, name: str, read: Callable[[], object]) -> CheckedFile:
+    """A file that is read as loading the run does. A text that `read` returns says what was changed."""
+    try:
+        found = read()
+    except (PipelineError, RunError) as error:
+        is_damage = isinstance(error, PipelineError | CorruptFileError)
+        state: FileState = "damaged" if is_damage else "unreadable"
+        return CheckedFile(name, state if (folder / name).exists() else "missing", str(error))
     return (
-        hashlib.sha256(dump_tensors(checkpoint.tensors)).hexdigest(),
-        checkpoint.tensors,
-        (remark,),
-    )
-
-
-def _numbered(value: Any) -> Any:
-    """Tables in which a list of tables is one too, with its places as keys."""
-    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        value = {str(place): item for place, item in enumerate(value)}
-    return (
-        {key: _numbered(item) for key, item in value.items()}
-        if isinstance(value, Mapping)
-        else value
+        CheckedFile(name, "changed", found)
+        if found and isinstance(found, str)
+        else CheckedFile(name)
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from textgen.errors import CorpusError
-from textgen.files.opening import non_regular_kind
+from textgen.files.opening import is_special
 
 _PIECE: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"
@@ -21,8 +21,8 @@ def read_bytes(path: Path) -> Iterator[bytes]:
     """Yield the content in pieces of a megabyte, in bounded memory however far it expands. Raises CorpusError."""
     damaged: tuple[type[Exception], ...] = ()
     try:
-        if kind := non_regular_kind(path):  # a pipe can be read once, and a device for ever
-            raise CorpusError(f"it is {kind}, and a corpus is read from files", path)
+        if is_special(path):  # a pipe can be read once, and a device for ever
+            raise CorpusError("it is not a regular file, and a corpus is read from files", path)
         with path.open("rb") as file:
             beginning = file.read(len(_ZSTANDARD))
             file.seek(0)

@@ -66,8 +66,7 @@ class FileConfig:
     field: str = option("text", help="key of the text in each object of JSON lines")
     encoding: str = option(
         "auto",
-        help='encoding of the files; "auto" takes for each file that of its byte order mark, else UTF-8, else a guess, '
-        "with a warning",
+        help='encoding of the files; "auto" is that of a file\'s byte order mark, or UTF-8',
         validator=_encoding,
     )
     gutenberg: bool = option(

@@ -7,6 +7,7 @@ the time is linear in its length, whatever a page holds, which html.parser of th
 from __future__ import annotations
 
 import codecs
+import contextlib
 import html
 import re
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from textgen.errors import CorpusError
+from textgen.files.encodings import AUTO, encoding_of_mark
 
 _LONGEST: Final = 1 << 25  # characters of a page, which is held in memory
 _HIDDEN: Final = re.compile("noscript|script|style|template|title")
@@ -38,14 +40,16 @@ _DECLARED: Final = re.compile(
 )
 
 
-def declared_encoding(beginning: bytes) -> str:
-    """The encoding that a page says it has, if Python knows it, or ""."""
-    found = _DECLARED.search(beginning[:4096])
+def encoding_of_page(beginning: bytes) -> str:
+    """The encoding that a page declares; "auto" if its beginning is UTF-8 or has a mark, or Python knows none."""
     try:
-        name = codecs.lookup(found[1].decode()).name if found else ""
-    except (LookupError, ValueError):
-        return ""
-    return "cp1252" if name == "iso8859-1" else name  # as browsers do (WHATWG, Encoding Standard)
+        codecs.getincrementaldecoder("utf-8")().decode(beginning)
+    except UnicodeDecodeError:
+        found = None if encoding_of_mark(beginning) else _DECLARED.search(beginning[:4096])
+        with contextlib.suppress(LookupError, ValueError):
+            name = codecs.lookup(found[1].decode()).name if found else AUTO
+            return "cp1252" if name == "iso8859-1" else name  # as browsers do (WHATWG)
+    return AUTO
 
 
 def text_of_html(pieces: Iterable[str], path: Path) -> Iterator[str]:

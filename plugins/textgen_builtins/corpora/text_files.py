@@ -14,13 +14,13 @@ import attrs
 
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError
-from textgen.files.encodings import AUTO, Tell, decode, warn
+from textgen.files.encodings import AUTO, decode
 from textgen_builtins.corpora import sources
 from textgen_builtins.corpora.compression import read_bytes
 from textgen_builtins.corpora.config import FileConfig
 from textgen_builtins.corpora.file_facts import HTML, inner_suffix
 from textgen_builtins.corpora.gutenberg import book_alone
-from textgen_builtins.corpora.html_text import declared_encoding, text_of_html
+from textgen_builtins.corpora.html_text import encoding_of_page, text_of_html
 
 _LONGEST_LINE: Final = 1 << 24  # characters of JSON, which is parsed as a whole
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
@@ -32,13 +32,11 @@ class FileCorpus:
 
     console   where it is said, when the text is first read, what folders hold
     offline   whether addresses must be in the cache
-    tell      called where an encoding is guessed
     """
 
     config: FileConfig
     console: TextIO | None = None
     offline: bool = False
-    tell: Tell = warn
     _said: list[str] = attrs.field(factory=list, init=False, eq=False)
 
     def read(self) -> Iterator[CorpusPiece]:
@@ -77,13 +75,12 @@ class FileCorpus:
         return files
 
     def _read_file(self, path: Path) -> Iterator[str]:
-        data, suffix, declared = read_bytes(path), inner_suffix(path), ""
-        is_page = suffix in HTML
-        if is_page and self.config.encoding == AUTO:
+        data, encoding = read_bytes(path), self.config.encoding
+        is_page = inner_suffix(path) in HTML
+        if is_page and encoding == AUTO:
             first = next(data, b"")
-            data, declared = itertools.chain([first], data), declared_encoding(first)
-        pieces = decode(data, path, self.config.encoding, declared=declared, tell=self.tell)
-        pieces = _with_line_feeds(_without_mark(pieces))
+            data, encoding = itertools.chain([first], data), encoding_of_page(first)
+        pieces = _with_line_feeds(_without_mark(decode(data, path, encoding)))
         if is_page:
             pieces = text_of_html(pieces, path)
         if self.config.gutenberg:

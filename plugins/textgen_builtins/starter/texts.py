@@ -71,20 +71,13 @@ def look_at(
 ) -> TextFacts:
     """The file, folder or address `text`, for a pipeline in `folder`.
 
-    glob, documents, field, encoding   as options of the corpus; each is guessed if it is not given
+    glob, documents, field, encoding   as options of the corpus; all but the last are guessed if not given
     console                            where it is said what a folder holds
 
     Raises UsageError if there is no text, or too little, and CorpusError if it cannot be read.
     """
     path = path_of(text)
     remarks: list[str] = []
-    encodings: dict[Path, str] = {}
-
-    def tell(file: Path, name: str, why: str) -> None:
-        if file not in encodings:
-            encodings[file] = name
-            remarks.append(f"{file}: read as {name}, {why}; if that is wrong, give --encoding")
-
     config = FileConfig(path)
     for name, value in (("glob", glob), ("encoding", encoding)):
         option: dict[str, Any] = {name: value}
@@ -94,7 +87,7 @@ def look_at(
             raise UsageError(str(error.args[0]), argument=name, value=value) from error
     try:
         config = _guessed(config, documents, field, remarks)
-        corpus = FileCorpus(config, console=console, tell=tell)
+        corpus = FileCorpus(config, console=console)
         facts = _measured(corpus)
         if config.documents == "none" and len(corpus.sources()) == 1 and is_book(facts.sample):
             config = attrs.evolve(config, gutenberg=True)
@@ -108,9 +101,6 @@ def look_at(
     if facts.size < _SMALLEST:
         cause = f"{text} has {facts.size:,} characters, which is too little to learn from"
         raise UsageError(f"{cause}; give some thousands at least")
-    names = set(encodings.values())
-    if len(names) == 1 and len(encodings) == len(corpus.sources()):
-        config = attrs.evolve(config, encoding=names.pop())
     where = path if isinstance(path, str) else _relative(path, folder)
     table = _table(config, where, is_guess=documents is None)
     return attrs.evolve(facts, corpus=table, remarks=tuple(remarks))
@@ -172,7 +162,7 @@ def _guessed(
             )
     files = FileCorpus(attrs.evolve(config, documents=documents or "none")).sources()
     alone = FileConfig(files[0], encoding=config.encoding)
-    beginning = str(next(FileCorpus(alone, tell=lambda *_: None).read(), ""))
+    beginning = str(next(FileCorpus(alone).read(), ""))
     documents = documents or _documents(files, beginning, remarks)
     if documents == "jsonl" and field is None:
         field = _field_of(beginning)
@@ -201,7 +191,7 @@ def _suffix_of(folder: Path) -> str:
 
 def _is_text(file: Path) -> bool:
     try:
-        next(FileCorpus(FileConfig(file), tell=lambda *_: None).read(), "")
+        next(FileCorpus(FileConfig(file)).read(), "")
     except CorpusError:
         return False
     return True
