@@ -174,7 +174,7 @@ class Decoder(Protocol):
 class GreedyDecoder(Decoder, Protocol):
     """A decoder that can take several greedy steps by itself: several times as fast, without the engine's work between.
 
-    The method is optional. The engine uses it if only the most likely token is needed.
+    The method is optional. The engine uses it if only the most likely token is needed and no token ends the text.
     """
 
     def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:

@@ -122,17 +122,12 @@ def test_states_kept_in_a_batch_continue_alone_and_in_a_batch(
     ]
     halves = list(generator.generate_many(requests))
     assert {half.finish_reason for half in halves} == {"stop", "length"}
-    rest = list(
-        generator.generate_many(
-            [{"state": half.state, "max_new_tokens": 30, "stop": None} for half in halves]
-        )
-    )
+    further: dict[str, Any] = {"max_new_tokens": 30, "temperature": 0, "stop": None}
+    rest = list(generator.generate_many([{"state": half.state, **further} for half in halves]))
     for half, many, prompt in zip(halves, rest, PROMPTS, strict=True):
         assert half.state is not None
         half.state.save(tmp_path / "state")
-        alone = generator.generate(
-            state=GenerationState.load(tmp_path / "state"), max_new_tokens=30, stop=None
-        )
+        alone = generator.generate(state=GenerationState.load(tmp_path / "state"), **further)
         whole = generator.generate(
             prompt, max_new_tokens=len(half.tokens) + 30, temperature=0, stop=None
         )

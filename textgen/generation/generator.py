@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ from textgen.contracts.checks import begin_decoding
 from textgen.contracts.components import Components, blaming
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
+from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop, finished
 from textgen.generation.batch import keeps_shape
 from textgen.generation.chain import Chain
 from textgen.generation.prompts import check_prompt, document_start
@@ -44,14 +43,12 @@ from textgen.generation.scoring import (
 from textgen.generation.streams import TextStream
 from textgen.gradient.model import GradientModel
 from textgen.pipeline.options import UnknownCharacters
-from textgen.protocols import Ids, Model, Tensors, Tokenizer
+from textgen.protocols import Decoder, Ids, Model, Tensors, Tokenizer
 
 if TYPE_CHECKING:
-    from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop
     from textgen.generation.novelty import CopyFinder
 
 BATCH_SIZE: Final = 256
-_ALONE: Final = 16  # texts that share no batch and stream asynchronously side by side
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -81,10 +78,7 @@ class Generator:
     record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     training_tokens: Callable[[], Ids] | None = attrs.field(default=None, repr=False)
     make_module: Callable[[str], Any] | None = attrs.field(default=None, repr=False)
-    _lock: threading.Lock = attrs.field(factory=threading.Lock, repr=False, init=False)
-    _background: list[BackgroundLoop] = attrs.field(
-        factory=list, repr=False, init=False
-    )  # one, once it is needed
+    _background: BackgroundLoop = attrs.field(repr=False, init=False)
     _requests: Requests = attrs.field(repr=False, init=False)
 
     @_requests.default
@@ -92,6 +86,10 @@ class Generator:
         return Requests(
             self.tokenizer, self.model_id, self.seed, self.defaults, self.chain, self.make_chain
         )
+
+    @_background.default
+    def _make_background(self) -> BackgroundLoop:
+        return BackgroundLoop(Scheduler(self._begin, BATCH_SIZE))
 
     def __reduce__(self) -> NoReturn:
         """Not to be pickled: it holds memory maps, locks and functions."""
@@ -165,15 +163,13 @@ class Generator:
         unless a sampler reads the whole history; `cancel()` ends it.
         """
         row = self._row(prompt, options, must_end=False)
-        return TextStream(self._scheduler(1), row, self.model_id)
+        return TextStream(Scheduler(self._begin, 1), row, self.model_id)
 
     async def agenerate(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> Generation:
         """`generate` for asyncio. The text ends where its task is cancelled."""
-        from textgen.generation.async_streams import finished
-
         row = await self._prepared(prompt, options, must_end=True)
         with self.components.blaming():
-            await finished(self._background_loop(), row)
+            await finished(self._background, row)
             if row.options.echo and row.request.top is not None:  # the prompt is read again
                 return await asyncio.to_thread(self._generation, row)
             return self._generation(row)
@@ -186,10 +182,8 @@ class Generator:
         Whatever is asynchronous shares batches, in one background thread of the generator. What would hold up the
         event loop, as encoding a long prompt does, is done in a thread too.
         """
-        from textgen.generation.async_streams import AsyncTextStream
-
         row = await self._prepared(prompt, options, must_end=False)
-        return AsyncTextStream(self._background_loop(), row, self.model_id)
+        return AsyncTextStream(self._background, row, self.model_id)
 
     @blaming
     def score(self, text: str | Iterator[CorpusPiece], *, prompt: str = "") -> TextScore:
@@ -233,11 +227,11 @@ class Generator:
         for a model whose state grows with the text.
         """
         start, ids = self._nonempty(text)
-        if not keeps_shape(self.model, self.chain.model):
+        if not keeps_shape(self._begin):
             raise UsageError(
                 "the state of this model grows with the text, so there is none of one shape per token"
             )
-        decoder, states = begin_decoding(self.model, 1, self.chain.model), []
+        decoder, states = self._begin(1), []
         decoder.extend(start[None])
         for place in range(len(ids)):
             decoder.extend(ids[None, place : place + 1])
@@ -289,16 +283,8 @@ class Generator:
             raise UsageError("the text is empty, and has no token to compute anything for")
         return document_start(self.tokenizer, text), ids
 
-    def _scheduler(self, capacity: int, alone: int = 1) -> Scheduler:
-        return Scheduler(self.model, self.chain.model, capacity, alone)
-
-    def _background_loop(self) -> BackgroundLoop:
-        from textgen.generation.async_streams import BackgroundLoop
-
-        with self._lock:
-            if not self._background:
-                self._background.append(BackgroundLoop(self._scheduler(BATCH_SIZE, _ALONE)))
-        return self._background[0]
+    def _begin(self, rows: int) -> Decoder:
+        return begin_decoding(self.model, rows, self.chain.model)
 
     def _row(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
         request = self._requests.check(prompt, options)
@@ -318,26 +304,21 @@ class Generator:
             for index in itertools.islice(indices, n):
                 own = index if request.index is None else request.index
                 row = Row.begin(self.tokenizer, request, own)
-                if not request.keep_state:
-                    row.reason = row.out_of_time()  # what comes too late is not even begun
                 yield row
 
     def _each(self, rows: Iterator[Row], batch_size: int) -> Iterator[Generation]:
         """Whole texts, in the order of their prompts."""
-        scheduler = self._scheduler(batch_size)
+        scheduler = Scheduler(self._begin, batch_size)
         begun: deque[Row] = deque()
         while True:
+            for row in itertools.islice(rows, scheduler.free):
+                begun.append(row)
+                scheduler.submit(row)
+            if not begun:
+                return
+            scheduler.run()
             while begun and begun[0].ended:
                 yield self._generation(begun.popleft())
-            while scheduler.free > 0 and (row := next(rows, None)) is not None:
-                begun.append(row)
-                if row.ended:
-                    break
-                scheduler.submit(row)
-            if not begun and scheduler.free > 0:
-                return
-            if begun and not begun[0].ended:
-                scheduler.run(math.inf)
 
     def _generation(self, row: Row) -> Generation:
         """The result of a row that has ended. Raises its error."""

@@ -46,6 +46,7 @@ class Row:
     logprobs: list[TokenLogprobs] = attrs.field(factory=list)
     paused: bool = False
     taken: int = 0
+    _is_cancelled: bool = False
     _last: Ids = NO_IDS  # the tail of the state at its end
     _finished: bool = False
     _parts: list[Ids] = attrs.field(factory=list)
@@ -103,10 +104,15 @@ class Row:
         limit = self.options.time_limit
         self.deadline = None if limit is None else time.monotonic() + limit
 
+    def cancel(self) -> None:
+        """End it at the next step, from any thread."""
+        self._is_cancelled = True
+
     def out_of_time(self) -> FinishReason | None:
         """Why to end now, if the clock or the caller says so. What `cancelled` raises is its error."""
         try:
-            if self.request.cancelled is not None and self.request.cancelled():
+            asked = self.request.cancelled
+            if self._is_cancelled or (asked is not None and asked()):
                 return "cancelled"
         except FAILURES as error:
             self.error = error

@@ -2,273 +2,211 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.checks import FAILURES
-from textgen.generation.batch import Batch, DecoderRows, begun, can_share, state_of
+from textgen.generation.batch import Batch, Begin, begun, can_share, state_of, take_rows
 from textgen.generation.chain import rows_of
-from textgen.generation.results import FinishReason, GenerationState
+from textgen.generation.results import FinishReason
 from textgen.generation.row import Row
-from textgen.plugin.component import Offer
-from textgen.protocols import Array, Ids, Model
+from textgen.protocols import Array, Ids
 
-PREFILL: Final = 1024  # prompt tokens fed at once, after which the running rows, clock and caller have their turn
-
-
-class Prefill:
-    """Feeds the prompts of newcomers side by side, a chunk at a time. Equal prompts are fed once."""
-
-    def __init__(self, model: Model, offer: Offer, rows: list[Row]) -> None:
-        self._offer = offer
-        prompts: dict[bytes | int, tuple[Ids, list[Row]]] = {}
-        for row in rows:
-            ids = row.to_feed()
-            key = ids.tobytes() if row.start is None and len(rows) > 1 else id(row)
-            prompts.setdefault(key, (ids, []))[1].append(row)
-        self._prompts = sorted(prompts.values(), key=lambda each: len(each[0]))
-        self._decoder = DecoderRows.begin(model, offer, len(self._prompts))
-        if rows[0].start is not None:
-            rows[0].start.restore(self._decoder)
-        self._fed = 0
-
-    @property
-    def rows(self) -> list[Row]:
-        """Those whose prompts are not fed yet."""
-        return [row for _, rows in self._prompts for row in rows]
-
-    def advance(self) -> tuple[Batch, Array] | None:
-        """Feed a chunk. The rows whose prompts are fed now, if any, with the logits (B, V) of what follows."""
-        found = [(row, row.out_of_time()) for row in self.rows]
-        self.end([(row, reason) for row, reason in found if reason or row.error is not None])
-        if not self._prompts:
-            return None
-        width = min(len(self._prompts[0][0]) - self._fed, PREFILL)
-        chunk = np.stack([ids[self._fed : self._fed + width] for ids, _ in self._prompts])
-        logits = self._decoder.extend(chunk)
-        vocab_size = self._prompts[0][1][0].request.chain.vocab_size
-        checks.check_logits(logits, (len(self._prompts), vocab_size), self._offer)
-        self._fed += width
-        done = sum(len(ids) == self._fed for ids, _ in self._prompts)
-        return self._ready(done, logits) if done else None
-
-    def end(self, rows: Iterable[tuple[Row, FinishReason | None]]) -> None:
-        """End rows before their prompts are fed."""
-        for row, reason in rows:
-            place = next(i for i, (_, sharing) in enumerate(self._prompts) if row in sharing)
-            ids, sharing = self._prompts[place]
-            if row.request.keep_state and row.error is None:
-                row.end = _unfed(row, self._decoder, place, ids[self._fed :])
-            row.reason = reason
-            sharing.remove(row)
-        kept = [i for i, (_, sharing) in enumerate(self._prompts) if sharing]
-        if len(kept) < len(self._prompts):
-            self._prompts = [self._prompts[i] for i in kept]
-            if kept:
-                self._decoder = self._decoder.take(kept)
-
-    def _ready(self, done: int, logits: Array) -> tuple[Batch, Array]:
-        """Take the first `done` prompts out."""
-        ready, self._prompts = self._prompts[:done], self._prompts[done:]
-        rows = [row for _, sharing in ready for row in sharing]
-        decoder = self._decoder
-        if self._prompts or len(rows) > len(ready):
-            places = [i for i, (_, sharing) in enumerate(ready) for _ in sharing]
-            logits, decoder = rows_of(logits, np.array(places)), decoder.take(places)
-            if self._prompts:
-                self._decoder = self._decoder.take(range(done, done + len(self._prompts)))
-        return Batch(decoder, rows), logits
+PREFILL: Final = (
+    1024  # prompt tokens fed at once, after which running rows and clocks have their turn
+)
+_ROUND: Final = 0.005  # seconds of steps, after which clocks have theirs
+_ALONE: Final = 16  # rows that cannot share a batch and run side by side
 
 
 class Scheduler:
-    """Runs rows of one model, up to `capacity` at once, in the order in which they were submitted. Of rows that cannot
-    share a batch, up to `alone` run side by side.
+    """Runs rows of one model, up to `capacity` at once, in the order in which they were submitted.
 
-    `submit` and `cancel` may be called from any thread; all else by one thread at a time.
+    `submit` may be called from any thread; all else by one thread at a time.
     """
 
-    def __init__(self, model: Model, offer: Offer, capacity: int, alone: int = 1) -> None:
-        self._model, self._offer, self._capacity, self._alone = model, offer, capacity, alone
+    def __init__(self, begin: Begin, capacity: int) -> None:
+        self._begin, self._most = begin, capacity
         self._waiting: deque[Row] = deque()
-        self._cancelled: deque[Row] = deque()
-        self._news: deque[Row] = deque()  # what was submitted or cancelled since the last step
-        self._prefills: deque[Prefill] = deque()
-        self._batches: list[
-            Batch
-        ] = []  # the first is shared, if rows can share one; the others are rows alone
-        self._shares: bool | None = None
+        self._prefills: deque[tuple[list[Row], Iterator[tuple[Batch, Array] | None]]] = deque()
+        self._batches: list[Batch] = []  # one, if rows can share it; else one for each row
+
+    @cached_property
+    def _shares(self) -> bool:
+        """Whether rows share a batch."""
+        return self._most > 1 and can_share(self._begin)
 
     def submit(self, row: Row) -> None:
         """Let a row wait for its turn."""
         self._waiting.append(row)
-        self._news.append(row)
-
-    def cancel(self, row: Row) -> None:
-        """End a row at the next step, wherever it is."""
-        self._cancelled.append(row)
-        self._news.append(row)
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self._waiting or self._cancelled or self._prefills or self._batches)
-
-    @property
-    def waiting(self) -> int:
-        """How many rows wait for their turn."""
-        return len(self._waiting)
+        return not (self._waiting or self._prefills or self._batches)
 
     @property
     def free(self) -> int:
         """How many more rows it would take in at once."""
-        return self._capacity - len(self._rows()) - len(self._waiting)
+        most = self._most if self._shares else min(self._most, _ALONE)
+        return most - len(self._running()) - len(self._waiting)
 
-    def run(self, until: float = 0.0) -> None:
-        """Advance every row by a step, and more until one ends or time.perf_counter() reaches `until`."""
-        self._news.clear()
-        while self._cancelled:
-            self._end(self._cancelled.popleft())
+    def run(self, seconds: float = _ROUND) -> None:
+        """Advance every row by a step, and more until one ends or some seconds are over.
+
+        Prompts are fed last: the first tokens of newcomers are not kept back, nor the newcomers still to be fed.
+        """
         self._admit()
-        running, began = tuple(self._batches), bool(self._prefills)
-        if began:
-            self._feed(self._prefills[0])
-        if until == math.inf:
-            running, began = tuple(self._batches), bool(self._prefills)
-        if (
-            began or len(running) > 1
-        ):  # the first tokens of newcomers are not kept back, nor those still to be fed
-            until = 0.0
-        for batch in running:
-            self._guarded(batch.rows, partial(batch.advance, until, self._news))
-        self._batches = [batch for batch in self._batches if batch.rows]
+        is_shared = self._prefills or len(self._batches) > 1
+        until = 0.0 if is_shared else time.perf_counter() + seconds
+        for batch in self._batches:
+            with _failing(batch.rows):
+                batch.advance(until)
+        self._tidy()
+        if self._prefills:
+            self._feed()
 
     def flush(self) -> None:
-        """Hand all tokens made so far to their rows."""
+        """Hand all tokens made so far to their rows. Rows whose readers are far behind pause."""
         for batch in self._batches:
             batch.flush()
-
-    def pause_unread(self, most: int) -> None:
-        """Take rows out of which more than `most` tokens are not read; submitted again, they go on from there."""
-        for batch in self._batches:
-            for row in [r for r in batch.rows if r.made - r.taken > most and not r.whole]:
-                batch.end(row, None)
-                row.start, row.ids, row.end, row.paused = row.end, row.ids[:0], None, True
-        self._batches = [batch for batch in self._batches if batch.rows]
+            batch.pause_unread()
+        self._tidy()
 
     def abort(self, error: BaseException) -> None:
         """End every row with an error."""
-        for row in [*self._waiting, *self._rows()]:
+        for row in [*self._waiting, *self._running()]:
             row.error = error
         self._waiting.clear()
         self._prefills.clear()
         self._batches.clear()
 
-    def _rows(self) -> list[Row]:
+    def _running(self) -> list[Row]:
         batches = [row for batch in self._batches for row in batch.rows]
-        return batches + [row for prefill in self._prefills for row in prefill.rows]
+        return batches + [row for rows, _ in self._prefills for row in rows]
+
+    def _tidy(self) -> None:
+        self._batches = [
+            batch for batch in self._batches if not all(row.ended for row in batch.rows)
+        ]
 
     def _admit(self) -> None:
         """Begin to feed the prompts of waiting rows, as far as there is room."""
-        if not self._waiting:
-            return
-        running = self._rows()
-        room, alone = self._capacity - len(running), sum(map(self._is_alone, running))
-        shared: list[Row] = []
-        alone_or_resumed: list[list[Row]] = []
+        together: list[Row] = []
+        room = self.free + len(self._waiting) if self._waiting else 0
         while self._waiting and room > 0:
-            row = self._waiting[0]
+            row = self._waiting.popleft()
             reason = "length" if row.left <= 0 else row.out_of_time()
-            if not row.ended and reason is not None:
-                self._guarded([row], partial(self._end_unfed, row, reason))
-            elif not row.ended:
-                is_alone = self._is_alone(row)
-                if is_alone and alone >= self._alone:
-                    break
-                alone += is_alone
-                room -= 1
-                if is_alone or row.start is not None:
-                    alone_or_resumed.append([row])
-                else:
-                    shared.append(row)
-            self._waiting.popleft()
-        for rows in [shared, *alone_or_resumed] if shared else alone_or_resumed:
-            self._guarded(rows, partial(self._begin, rows))
+            if reason is not None or row.error is not None:
+                self._end_unfed(row, reason)
+                continue
+            room -= 1
+            if self._shares and row.start is None:
+                together.append(row)
+            else:
+                self._begin_prefill([row])
+        if together:
+            self._begin_prefill(together)
 
-    def _begin(self, rows: list[Row]) -> None:
-        self._prefills.append(Prefill(self._model, self._offer, rows))
+    def _begin_prefill(self, rows: list[Row]) -> None:
+        self._prefills.append((rows, prefill(self._begin, rows)))
 
-    def _feed(self, prefill: Prefill) -> None:
-        def feed() -> None:
-            ready = prefill.advance()
+    def _feed(self) -> None:
+        """Feed a chunk of the prompts that came first."""
+        rows, steps = self._prefills[0]
+        for row in rows:
+            if (reason := row.out_of_time()) is not None or row.error is not None:
+                self._end_unfed(row, reason)
+        with _failing([*rows]):
+            ready = None if all(row.ended for row in rows) else next(steps)
             if ready is not None:
                 batch, logits = ready
-                self._guarded(batch.rows, partial(batch.draw, logits))
+                with _failing(batch.rows):
+                    batch.draw(logits)
                 self._take_in(batch)
-
-        self._guarded(prefill.rows, feed)
-        if not any(not row.ended for row in prefill.rows):
-            self._prefills.remove(prefill)
+        if all(row.ended for row in rows):
+            self._prefills.popleft()
 
     def _take_in(self, batch: Batch) -> None:
         """Put rows with fed prompts among the others."""
-        if not batch.rows:
+        if all(row.ended for row in batch.rows):
             return
-        shared = next((other for other in self._batches if not self._is_alone(other.rows[0])), None)
-        if shared is None or self._is_alone(batch.rows[0]):
+        if not (self._shares and self._batches):
             self._batches.append(batch)
-        else:  # where joining fails, no row of either has a decoder that is known to be whole
-            self._guarded([*shared.rows, *batch.rows], partial(shared.join, batch))
-
-    def _is_alone(self, row: Row) -> bool:
-        """Whether a row may not share a batch."""
-        if self._capacity == 1:
-            return True
-        if self._shares is None:
-            self._shares = can_share(self._model, self._offer)
-        return not self._shares
-
-    def _end(self, row: Row) -> None:
-        """End a row because it was cancelled."""
-        if row.ended:
             return
-        for batch in self._batches:
-            if row in batch.rows:
-                batch.end(row, "cancelled")
-        for prefill in self._prefills:
-            if row in prefill.rows:
-                prefill.end([(row, "cancelled")])
-        if not row.ended:  # it waits still
-            self._end_unfed(row, "cancelled")
-        self._batches = [batch for batch in self._batches if batch.rows]
-        self._prefills = deque(prefill for prefill in self._prefills if prefill.rows)
+        (shared,) = self._batches
+        with _failing([*shared.rows, *batch.rows]):  # neither decoder is known to be whole then
+            shared.join(batch)
 
-    def _end_unfed(self, row: Row, reason: FinishReason) -> None:
-        if row.request.keep_state:
-            decoder = DecoderRows.begin(self._model, self._offer, 1)
-            if row.start is not None:
-                row.start.restore(decoder)
-            row.end = _unfed(row, decoder, 0, row.to_feed())
-        row.reason = reason
-
-    def _guarded(self, rows: list[Row], work: Callable[[], object]) -> None:
-        """Do work for rows; what goes wrong in it is the error of each of them."""
-        affected = list(rows)
-        try:
-            work()
-        except FAILURES as error:
-            for row in affected:
-                if not row.ended:
-                    row.error = error
-            for batch in self._batches:
-                batch.rows = [row for row in batch.rows if not row.ended]
+    def _end_unfed(self, row: Row, reason: FinishReason | None) -> None:
+        """End a row whose prompt is not fed: its state is the one it started from."""
+        with _failing([row]):
+            if row.request.keep_state and row.error is None:
+                decoder = self._begin(1)
+                if row.start is not None:
+                    row.start.restore(decoder)
+                row.end = state_of(row, begun(row.request.chain, [row]), decoder, row.to_feed())
+            row.reason = reason
 
 
-def _unfed(row: Row, decoder: DecoderRows, place: int, pending: Ids) -> GenerationState:
-    """The state of a row that has drawn nothing yet."""
-    return state_of(row, begun(row.request.chain, [row]), decoder.take([place]), pending)
+@contextlib.contextmanager
+def _failing(rows: Sequence[Row]) -> Iterator[None]:
+    """Make what goes wrong in the block the error of the rows."""
+    try:
+        yield
+    except FAILURES as error:
+        for row in rows:
+            if not row.ended:
+                row.error = error
+
+
+def prefill(begin: Begin, rows: list[Row]) -> Iterator[tuple[Batch, Array] | None]:
+    """Feed the prompts of rows side by side, a chunk with each step. Equal prompts are fed once.
+
+    Each step gives the rows whose prompts are fed with it, if any, and the logits (B, V) of what follows. `rows` keeps
+    the others. Rows that have ended are left out.
+    """
+    unique: dict[bytes, tuple[Ids, list[Row]]] = {}
+    for row in rows:
+        ids = row.to_feed()
+        unique.setdefault(ids.tobytes(), (ids, []))[1].append(row)
+    prompts = sorted(unique.values(), key=lambda prompt: len(prompt[0]))
+    decoder = begin(len(prompts))
+    if rows[0].start is not None:
+        rows[0].start.restore(decoder)
+    chain, fed = rows[0].request.chain, 0
+    while rows:
+        width = min(len(prompts[0][0]) - fed, PREFILL)
+        logits = decoder.extend(np.stack([ids[fed : fed + width] for ids, _ in prompts]))
+        checks.check_logits(logits, (len(prompts), chain.vocab_size), chain.model)
+        fed += width
+        done = [
+            (place, row)
+            for place, (ids, sharing) in enumerate(prompts)
+            for row in sharing
+            if len(ids) == fed and not row.ended
+        ]
+        rest = [
+            place
+            for place, (ids, sharing) in enumerate(prompts)
+            if len(ids) > fed and not all(row.ended for row in sharing)
+        ]
+        rows[:] = [row for place in rest for row in prompts[place][1]]
+        ready = None
+        if done:
+            places = [place for place, _ in done]
+            logits = rows_of(logits, np.array(places))
+            is_all = places == [*range(len(prompts))]
+            own = decoder if is_all else take_rows(begin, decoder, places)
+            ready = Batch(begin, own, [row for _, row in done]), logits
+        if 0 < len(rest) < len(prompts):
+            decoder = take_rows(begin, decoder, rest)
+        prompts = [prompts[place] for place in rest]
+        yield ready
