@@ -123,6 +123,9 @@ class NotedModel(Closes):
     def extend(self, tokens: Any) -> Any:
         return np.zeros((1, 128), np.float32)
 
+    def score(self, tokens: Any) -> Any:
+        return np.zeros((*tokens.shape, 128), np.float32)
+
     def read_state(self) -> dict[str, Any]:
         return {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Callable, Iterable
+from typing import Final
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -18,15 +19,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {matches[0]!r}?" if matches else ""
 
 
+_TYPED: Final = {  # of the block of general punctuation
+    **dict.fromkeys(range(0x2010, 0x2016), "-"),
+    0x2212: "-",
+    **dict.fromkeys(range(0x2018, 0x201C), "'"),
+    **dict.fromkeys(range(0x201C, 0x2020), '"'),
+}
+
+
 def nearest_text(text: str, is_known: Callable[[str], bool]) -> str:
     """The known text that a keyboard has in place of a text: without curls or accents, or in the other case; or ""."""
-    typed = unicodedata.normalize("NFKD", "".join(map(_typed, text)))
+    typed = unicodedata.normalize("NFKD", text.translate(_TYPED))
     plain = "".join(c for c in typed if not unicodedata.combining(c))
     return next((near for near in (plain, plain.swapcase()) if near and is_known(near)), "")
-
-
-def _typed(character: str) -> str:
-    name = unicodedata.name(character, "")
-    if "QUOTATION MARK" in name:
-        return '"' if "DOUBLE" in name else "'"
-    return "-" if name == "MINUS SIGN" or unicodedata.category(character) == "Pd" else character

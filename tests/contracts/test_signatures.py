@@ -76,7 +76,11 @@ class Trainer:
 @pytest.mark.parametrize(
     ("kind", "made", "said"),
     [
-        ("sampler", lambda logits: logits, "takes (logits), and is called with (logits, history)"),
+        (
+            "sampler",
+            lambda logits: logits,
+            "has a method '__call__' that takes (logits), and is called with (logits, history)",
+        ),
         ("observer", Deaf(), "has a method 'observe' that takes (), and is called with (event)"),
         (
             "trainer",

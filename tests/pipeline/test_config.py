@@ -174,7 +174,7 @@ def test_an_unknown_name_is_reported_with_the_nearest(
             "trainer.learning_rate: expected a finite number, given false (a boolean)",
         ),
         ({"generate.prompt": 5}, "generate.prompt: expected a string, given 5"),
-        ({"generate.prompt": "\ud800"}, "generate.prompt: expected text that UTF-8 can hold"),
+        ({"generate.prompt": "\ud800"}, "generate.prompt: expected text without lone surrogates"),
         (
             {"model.cell": "lstn"},
             'model.cell: expected one of "rnn", "relu", "gru", "lstm", given "lstn" (a string); did you',

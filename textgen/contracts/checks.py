@@ -30,13 +30,13 @@ FAILURES: Final = (Exception, SystemExit)
 
 _SAMPLE_CHARACTERS: Final = 2000
 
-# Of each kind of object its contract, and the methods that every run calls. `score` is only needed to evaluate.
+# Of each kind of object its contract, and the methods that it must have.
 _CONTRACTS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = MappingProxyType(
     {
         "corpus": (Corpus, ("read",)),
         "tokenizer": (Tokenizer, ("fit", "encode", "decode", "to_dict", "from_dict")),
         "model": (Model, ("decoder", "tensors", "load_tensors")),
-        "decoder": (Decoder, ("extend", "read_state", "write_state")),
+        "decoder": (Decoder, ("extend", "score", "read_state", "write_state")),
         "trainer": (Trainer, ("train", "state", "load_state")),
         "sampler": (Sampler, ("__call__",)),
         "observer": (Observer, ("observe",)),
@@ -46,16 +46,15 @@ _CONTRACTS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = MappingProxyType
 
 def kind_of(method: str) -> str:
     """The kind of component that has a method, by which a traceback tells what is at fault; "" for any other."""
-    kinds = (kind for kind, (contract, _) in _CONTRACTS.items() if method in vars(contract))
-    kind = next(kinds, "") if method != "__init__" else ""
+    kind = next((kind for kind, (_, methods) in _CONTRACTS.items() if method in methods), "")
     return "model" if kind == "decoder" else kind
 
 
 class BrokenContract(Exception):
-    """An object of a component broke its contract. Components knows whose it is, and says so."""
+    """The object `made` of a component broke its contract. Components knows whose it is, and says so."""
 
     def __init__(self, made: object, cause: str) -> None:
-        self.made, self.cause = made, cause
+        self.made = made
         super().__init__(cause)
 
 
@@ -81,7 +80,7 @@ def misdeclared(made: Any, kind: str) -> str:
     for name in methods:
         _, *arguments = inspect.signature(getattr(contract, name)).parameters  # without self
         if fault := miscalled(made if name == "__call__" else getattr(made, name), arguments):
-            return fault if name == "__call__" else f"has a method {name!r} that {fault}"
+            return f"has a method {name!r} that {fault}"
     return ""
 
 
@@ -127,15 +126,10 @@ def changed_text(offer: Offer) -> str:
     )
 
 
-def begin_decoding(
-    model: Model, batch_size: int, offer: Offer, *, scoring: bool = False
-) -> Decoder:
-    """A decoder of the model, with every method that a run may need; with `scoring`, `score` too."""
+def begin_decoding(model: Model, batch_size: int, offer: Offer) -> Decoder:
+    """A decoder of the model, with every method: one is reported before the first text needs it."""
     made = model.decoder(batch_size)
-    fault = unfit(made, "decoder")
-    if scoring and not fault and not callable(getattr(made, "score", None)):
-        fault = f"is of type {type(made).__name__}, which has no method 'score'"
-    if fault:  # reported before the first text needs the method
+    if fault := unfit(made, "decoder"):
         raise blame(offer, f"made a decoder that {fault}")
     return made
 

@@ -9,7 +9,7 @@ import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import attrs
 
@@ -31,7 +31,7 @@ from textgen.plugin.validation import cause_of
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-class Components(contextlib.ExitStack[None]):
+class Components(contextlib.ExitStack[bool | None]):
     """Builds components. At its end those that have a method `close` are closed, the last one first.
 
     It is the boundary of plugins' code: an exception that leaves the block, or a block of `blaming`, and was raised in
@@ -74,20 +74,18 @@ class Components(contextlib.ExitStack[None]):
                 raise
             raise explained from error
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """Close what was built, and raise the ContractError for what went wrong."""
-        explained = self._explained(error) if isinstance(error, FAILURES) else None
-        super().__exit__(kind, error, trace)
-        if explained is not None:
-            raise explained from error
+    def __enter__(self) -> Self:
+        """Begin a block that blames what it raises, once all that was built in it is closed."""
+        self.enter_context(self.blaming())
+        return super().__enter__()
 
     def _explained(self, error: BaseException, built: Offer | None = None) -> TextgenError | None:
         if isinstance(error, TextgenError) or getattr(error, "unblamed", False):
             return None
         if (broken := getattr(error, "made", None)) is not None:  # a check says whose value it is
             offers = [offer for made, offer in self._built if type(made) is type(broken)]
-            cause = error.cause if isinstance(error, BrokenContract) else f"failed: {error}"
-            return blame(offers[-1], cause) if offers else None
+            what = "" if isinstance(error, BrokenContract) else "failed: "
+            return blame(offers[-1], f"{what}{error}") if offers else None
         if _is_memory(error):
             return _out_of_memory()
         parts = [*self._built, *([] if built is None else [(None, built)])]
@@ -134,20 +132,20 @@ def _blamed(error: BaseException, parts: Sequence[tuple[object, Offer]]) -> Offe
     Of several components in one package, the object and the name of the method tell which.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    packages: list[set[str]] = [packages_of(offer.component) for _, offer in parts]
-    known = set[str]().union(*packages)
-    package = next((name for name in map(package_of, reversed(frames)) if name in known), None)
-    if package is None:
-        return None
-    own = [part for part, names in zip(parts, packages, strict=True) if package in names]
-    frames = [frame for frame in frames if package_of(frame) == package]
-    for frame in reversed(frames):
-        for made, offer in reversed(own):
-            code = getattr(made if made is not None else offer.component.build, "__code__", None)
-            if frame.f_code is code or (made is not None and frame.f_locals.get("self") is made):
-                return offer
-    kinds = [kind_of(frame.f_code.co_name) for frame in frames]
-    return next((offer for _, offer in own if offer.kind in kinds), own[-1][1])
+    for package in map(package_of, reversed(frames)):
+        own = [part for part in parts if package in packages_of(part[1].component)]
+        if not own:
+            continue
+        frames = [frame for frame in frames if package_of(frame) == package]
+        for frame in reversed(frames):
+            for made, offer in reversed(own):
+                whose = offer.component.build if made is None else made
+                code = getattr(whose, "__code__", None)
+                if frame.f_locals.get("self") is whose or frame.f_code is code:
+                    return offer
+        kinds = [kind_of(frame.f_code.co_name) for frame in frames]
+        return next((offer for _, offer in own if offer.kind in kinds), own[-1][1])
+    return None
 
 
 def _is_memory(error: BaseException) -> bool:

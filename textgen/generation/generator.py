@@ -215,7 +215,7 @@ class Generator:
         Raises UsageError for an empty text, PromptError for characters outside the vocabulary.
         """
         start, ids = self._nonempty(text)
-        decoder = begin_decoding(self.model, 1, self.chain.model, scoring=True)
+        decoder = begin_decoding(self.model, 1, self.chain.model)
         decoder.extend(start[None])
         return np.array(to_numpy(decoder.score(ids[None]))[0])
 

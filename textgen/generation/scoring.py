@@ -101,7 +101,7 @@ def score_tokens(
     prompt: str = "",
 ) -> Iterator[TokenScores]:
     """Score a text as one stream, a block of it at a time. A prompt before it is read, and not scored."""
-    decoder = begin_decoding(model, 1, offer, scoring=True)
+    decoder = begin_decoding(model, 1, offer)
     last: Ids | None = None
     skipped = len(tokenizer.encode(prompt)) + (end_id(tokenizer) is not None) if prompt else 0
     pieces = itertools.chain([prompt] if prompt else [], text_pieces(text))

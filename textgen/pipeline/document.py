@@ -95,7 +95,7 @@ def document_of(data: bytes, path: Path) -> Document:
 
 def _run_name(stem: str) -> str:
     """A valid run name from the name of a pipeline file."""
-    plain = re.sub(r"[^\w]+", "-", stem).strip("-_")
+    plain = re.sub(r"\W+", "-", stem).strip("-_")
     return stem if NAME.fullmatch(stem) and ".." not in stem else plain[:100] or "pipeline"
 
 
@@ -134,7 +134,7 @@ def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
 def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str, Any]]:
     """Key and value of each `KEY=VALUE`."""
     for override in overrides:
-        key, equals, text = override.partition("=") if isinstance(override, str) else ("", "", "")
+        key, equals, text = str(override).partition("=")
         value = toml_value(text.strip())
         if not equals or not all(part.strip() for part in key.split(".")):
             given = show(override, kind=not isinstance(override, str))

@@ -48,36 +48,33 @@ class Pipeline:
 
     def to_dict(self) -> dict[str, Any]:
         """The pipeline as TOML tables with every default filled in. Paths are absolute."""
-        return {
-            "seed": self.seed,
-            "device": self.device,
-            **({} if self.threads is None else {"threads": self.threads}),
-            "output": str(self.output),
-            "corpus": self.corpus.table(),
-            "tokenizer": self.tokenizer.table(),
-            "data": plain(self.data),
-            "model": {
-                **self.model.table(),
-                **({"start": str(self.start.run)} if self.start else {}),
-            },
-            "trainer": self.trainer.table(),
-            "sampler": [choice.table() for choice in self.samplers],
-            "observer": [choice.table() for choice in self.observers],
-            "checkpoint": plain(self.checkpoint),
-            "generate": plain(self.generate),
-        }
+        model = self.model.table()
+        if self.start is not None:
+            model["start"] = self.start.run
+        tables: dict[str, Any] = plain(
+            {
+                "seed": self.seed,
+                "device": self.device,
+                "threads": self.threads,
+                "output": self.output,
+                "corpus": self.corpus,
+                "tokenizer": self.tokenizer,
+                "data": self.data,
+                "model": model,
+                "trainer": self.trainer,
+                "sampler": self.samplers,
+                "observer": self.observers,
+                "checkpoint": self.checkpoint,
+                "generate": self.generate,
+            }
+        )
+        return tables
 
     def choices(self) -> tuple[Choice, ...]:
         """Every component it uses, those that others are made of included."""
-        top = (
-            self.corpus,
-            self.tokenizer,
-            self.model,
-            self.trainer,
-            *self.samplers,
-            *self.observers,
-        )
-        return tuple(part for choice in top for part in choice.flattened())
+        top = (self.corpus, self.tokenizer, self.model, self.trainer)
+        all_choices = (*top, *self.samplers, *self.observers)
+        return tuple(part for choice in all_choices for part in choice.flattened())
 
 
 def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
@@ -87,13 +84,23 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     tables["model"], _ = without_start(tables.get("model"))
     choices = {kind: reader.choice(kind, tables.get(kind), kind) for kind in CHOICES}
     chains = {kind: read_chain(kind, tables.get(kind, ()), reader) for kind in CHAINS}
-    chains["sampler"] = _with_sampling(chains["sampler"], document.sampling, reader)
+    if None not in chains["sampler"]:
+        try:
+            chains["sampler"] = tuple(changed(chains["sampler"], document.sampling, plugins))
+        except UsageError as error:
+            reader.faults.extend(
+                attrs.evolve(fault, path=f"sampler.{fault.path}") for fault in error.faults
+            )
     general, made = read_own_tables(tables, reader)
-    _check_pair(choices["model"], choices["trainer"], reader.faults)
+    if choices["model"] and choices["trainer"]:
+        _check_pair(choices["model"], choices["trainer"], reader.faults)
     if reader.faults:
         raise PipelineError(reader.faults, document.source)
     if tables.get("observer") not in ([], ()):
-        chains["observer"] = _with_defaults(chains["observer"], reader)
+        listed = [choice.offer for choice in chains["observer"]]
+        usual = [offer for offer in plugins.defaults("observer") if offer not in listed]
+        defaults = (Choice(offer.name, offer, offer.component.config()) for offer in usual)
+        chains["observer"] = (*defaults, *chains["observer"])
     return Pipeline(
         name=document.name,
         seed=general.seed,
@@ -126,12 +133,8 @@ def without_start(model: Any) -> tuple[Any, Any]:
     return {key: value for key, value in model.items() if key != "start"}, model["start"]
 
 
-def _check_pair(
-    model: Choice | None, trainer: Choice | None, faults: list[Fault], place: str = ""
-) -> None:
+def _check_pair(model: Choice, trainer: Choice, faults: list[Fault], place: str = "") -> None:
     """Check that the trainer fits the model, and its parts those of the model that have their names."""
-    if model is None or trainer is None:
-        return
     for one, other in ((model, trainer), (trainer, model)):
         names = one.offer.component.goes_with
         if names and other.offer.name not in names:
@@ -139,10 +142,10 @@ def _check_pair(
             expected = f"{one.offer.kind} {one.name!r} goes with {other.offer.kind} {wanted}"
             faults.append(Fault(f"{other.offer.kind}.{place}type", expected, f'"{other.name}"'))
             return
-    if model.offer.component.goes_with and trainer.offer.component.goes_with:
-        parts = trainer.parts()
-        for name, part in model.parts().items():
-            _check_pair(part, parts.get(name), faults, f"{place}{name}.")
+    parts = trainer.parts()
+    for name, part in model.parts().items():
+        if name in parts:
+            _check_pair(part, parts[name], faults, f"{place}{name}.")
 
 
 def make_choice(kind: str, table: Any, reader: Reader, *, source: str) -> Choice:
@@ -161,29 +164,3 @@ def read_chain(kind: str, tables: Any, reader: Reader) -> tuple[Any, ...]:
         reader.faults.append(Fault(kind, expected, show(tables)))
         return ()
     return tuple(reader.choice(kind, table, f"{kind}.{i}") for i, table in enumerate(tables))
-
-
-def _with_sampling(
-    samplers: tuple[Any, ...], options: Mapping[str, Any], reader: Reader
-) -> tuple[Any, ...]:
-    """The chain with options by the names of requests, if what was written of it is right."""
-    if not options or reader.plugins is None or None in samplers:
-        return samplers
-    try:
-        return tuple(changed(samplers, options, reader.plugins))
-    except UsageError as error:
-        reader.faults.extend(
-            attrs.evolve(fault, path=f"sampler.{fault.path}") for fault in error.faults
-        )
-        return samplers
-
-
-def _with_defaults(observers: tuple[Choice, ...], reader: Reader) -> tuple[Choice, ...]:
-    """The default observers that are not listed, then the listed ones."""
-    assert reader.plugins is not None
-    listed = [choice.offer for choice in observers]
-    defaults = [offer for offer in reader.plugins.defaults("observer") if offer not in listed]
-    made = (
-        reader.choice("observer", {"type": offer.qualified_name}, offer.name) for offer in defaults
-    )
-    return (*(attrs.evolve(choice, name=choice.offer.name) for choice in made), *observers)

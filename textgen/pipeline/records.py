@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import attrs
-from attrs.validators import and_, ge, lt, optional
+from attrs.validators import and_, ge, lt, matches_re, optional
 
 from textgen.errors import CorruptFileError
 from textgen.files.reading import read_json
 from textgen.plugin.structure import Reader, listed
 
 _SHOWN: Final = 3
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_LONGEST: Final = 1000  # characters of a name, a version and the like
 
 _T = TypeVar("_T")
 
 COUNT: Final = and_(ge(0), lt(2**63))
 OPTIONAL_COUNT: Final = optional(COUNT)
+is_sha256: Final = matches_re("[0-9a-f]{64}")
+is_line: Final = matches_re(r"[^\0-\x1f\x7f-\x9f]{0,1000}")
+"""A name, a version and the like, which is shown in a line."""
 
 
 def read_structured(cls: type[_T], path: Path, sha256: str = "") -> _T:
@@ -44,18 +44,6 @@ def structure(cls: type[_T], value: Any) -> _T:
     if reader.faults:
         raise ValueError(listed(reader.faults, _SHOWN))
     return made
-
-
-def is_sha256(_instance: Any, _attribute: attrs.Attribute[Any], value: str) -> None:
-    """Validator of a checksum."""
-    if not _SHA256.fullmatch(value):
-        raise ValueError("must be a SHA-256 in hexadecimal")
-
-
-def is_line(_instance: Any, _attribute: attrs.Attribute[Any], value: str) -> None:
-    """Validator of a text that is shown in a line."""
-    if not value.isprintable() or len(value) > _LONGEST:
-        raise ValueError(f"must be a line of at most {_LONGEST} printable characters")
 
 
 def is_number(_instance: Any, _attribute: attrs.Attribute[Any], value: Any) -> None:

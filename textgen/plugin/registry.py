@@ -72,7 +72,7 @@ class PluginSet:
         }
         plugins._strict = strict
         if strict:
-            plugins._load_all()
+            plugins._load()
         return plugins
 
     def register(
@@ -101,7 +101,7 @@ class PluginSet:
     def offers(self, kind: str | None = None) -> list[Offer]:
         """All components, of one kind or of all, sorted by kind and name."""
         with self._lock:
-            self._load_all()
+            self._load()
             return self._loaded(kind)
 
     def defaults(self, kind: str) -> list[Offer]:
@@ -132,7 +132,7 @@ class PluginSet:
         with self._lock:
             self._load(lambda plugin: plugin.distribution == distribution)
             if len(matching()) != 1:
-                self._load_all()
+                self._load()
             found = matching()
             if len(found) == 1:
                 return found[0]
@@ -188,8 +188,7 @@ class PluginSet:
             return takers[0], takers[0].component.arguments()[name]
         if takers:
             return taken_twice(name, takers)
-        all_names = (each for offer in offers for each in offer.component.arguments())
-        known = list(dict.fromkeys([*own, *all_names]))
+        known = [argument for offer in offers for argument in offer.component.arguments()]
         hint = nearest(name, [*known, *REQUEST_OPTIONS]) or f"there are {', '.join(known)}"
         return Fault(name, "no sampler takes this option", "", hint)
 
@@ -197,11 +196,7 @@ class PluginSet:
         chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
         return sorted(chosen, key=lambda o: (KINDS.index(o.kind), o.name, o.distribution))
 
-    def _load_all(self) -> None:
-        self._load(_is_own)
-        self._load(lambda _: True)
-
-    def _load(self, wanted: Callable[[Plugin], bool]) -> None:
+    def _load(self, wanted: Callable[[Plugin], bool] = lambda _: True) -> None:
         """Import the wanted plugins that are not imported yet, and collect their components."""
         for plugin in [plugin for plugin in self._waiting if wanted(plugin)]:
             entry_point = self._waiting.pop(plugin)

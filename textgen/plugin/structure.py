@@ -7,7 +7,6 @@ may itself be a component, whose table is then checked against the config of the
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import types
@@ -23,7 +22,6 @@ from textgen.suggest import nearest
 
 _INTEGER_LIMIT = 2**64  # beyond any option's range, and short enough to print
 _SHOWN = 100  # characters of a string that an error quotes
-_FAILED = object()  # stands for a refused value
 _PHRASES: dict[Any, str] = {
     int: "an integer",
     float: "a finite number",
@@ -77,8 +75,7 @@ class Reader:
     def table(self, cls: type, table: Any, path: str) -> Any:
         """An instance of the attrs class `cls` from a TOML table, or None with the reasons added to `faults`."""
         if not isinstance(table, Mapping):
-            self._refuse(path, "expected a table", table)
-            return None
+            return self._refuse(path, "expected a table", table)
         before = len(self.faults)
         attrs.resolve_types(cls)
         fields = attrs.fields_dict(cls)
@@ -90,16 +87,15 @@ class Reader:
             elif name in table:
                 values[name] = self.field(field, table[name], place)
             elif field.default is attrs.NOTHING:
-                self.faults.append(Fault(place, f"required: {phrase(field.type)}", "nothing"))
+                self._refuse(place, f"required: {phrase(field.type)}", None)
         self.check_keys(table, fields, path)
         self.known.extend(join(path, name) for name in fields)
-        if len(self.faults) > before:
-            return None
-        try:
-            return cls(**values)
-        except (ValueError, TypeError) as error:  # a validator that compares fields
-            self.faults.append(Fault(path, _reason(error)))
-            return None
+        if len(self.faults) == before:
+            try:
+                return cls(**values)
+            except (ValueError, TypeError) as error:  # a validator that compares fields
+                self.faults.append(Fault(path, _reason(error)))
+        return None
 
     def check_keys(self, table: Mapping[str, Any], known: Collection[str], path: str) -> None:
         """Report the keys that are not known, with the nearest that is, or where a table below has that key."""
@@ -116,12 +112,13 @@ class Reader:
             self.faults.append(Fault(place, "unknown key", "", hint))
 
     def field(self, field: attrs.Attribute[Any], value: Any, path: str) -> Any:
-        """The value of a key, or a marker that it was refused.
+        """The value of a key, or None with the reason in `faults`.
 
         Its validator is run here, so that the faults of other keys are reported too.
         """
+        before = len(self.faults)
         made = self.value(field.type, value, path)
-        if made is not _FAILED and field.validator is not None:
+        if len(self.faults) == before and field.validator is not None:
             try:
                 field.validator(None, field, made)
             except AttributeError:  # it compares fields, which only the constructor can do
@@ -141,9 +138,9 @@ class Reader:
         given = options.pop("type", None)
         if not isinstance(given, str):
             names = ", ".join(sorted({offer.name for offer in self.plugins.offers(kind)}))
-            place, value = (join(path, "type"), given) if options or given else (path, table)
-            self._refuse(place, f"expected a table with type = one of {names}", value)
-            return None
+            is_table = isinstance(table, Mapping)
+            place, value = (join(path, "type"), given) if is_table else (path, table)
+            return self._refuse(place, f"expected a table with type = one of {names}", value)
         package, _, name = given.rpartition(":")
         origin = package or self.origins.get((kind, name))
         name = f"{origin}:{name}" if origin else given
@@ -155,27 +152,37 @@ class Reader:
         return None if made is None else Choice(name, offer, made)
 
     def value(self, wanted: Any, value: Any, path: str) -> Any:
-        """`value` as the type `wanted`, or a marker that it was refused."""
+        """`value` as the type `wanted`, or None with the reasons in `faults`."""
         origin, arguments = get_origin(wanted), get_args(wanted)
+        hint = ""
         if wanted is Any:
             return value
         if attrs.has(wanted):
-            made = self.table(wanted, value, path)
-            return _FAILED if made is None else made
+            return self.table(wanted, value, path)
         if origin in (Union, types.UnionType):
             return self._union(wanted, arguments, value, path)
         if origin in (list, tuple) and isinstance(value, list | tuple):
-            items = [self.value(arguments[0], v, join(path, str(i))) for i, v in enumerate(value)]
-            return _FAILED if _FAILED in items else origin(items)
+            items = enumerate(value)
+            return origin(self.value(arguments[0], v, join(path, str(i))) for i, v in items)
         if origin in (dict, Mapping) and isinstance(value, Mapping):
-            made = {k: self.value(arguments[1], v, join(path, k)) for k, v in value.items()}
-            return _FAILED if _FAILED in made.values() else made
-        if origin is Literal:
-            if isinstance(value, str) and value in arguments:
+            return {k: self.value(arguments[1], v, join(path, k)) for k, v in value.items()}
+        if isinstance(value, str) and value.encode(errors="ignore").decode() != value:
+            return self._refuse(path, "expected text without lone surrogates", value)
+        if wanted is int and type(value) is int and abs(value) >= _INTEGER_LIMIT:
+            return self._refuse(path, "expected an integer of at most 64 bits", value)
+        if type(value) is wanted is not float:
+            return value
+        if wanted is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+            return float(value)  # neither infinite nor NaN
+        if wanted is Path and isinstance(value, str | Path) and (made := self._path(value)):
+            return made
+        if wanted is Address and Address.matches(value):
+            return Address(value)
+        if origin is Literal and isinstance(value, str):
+            if value in arguments:
                 return value
-            hint = nearest(str(value), arguments)
-            return self._refuse(path, f"expected {phrase(wanted)}", value, hint)
-        return self._scalar(wanted, value, path)
+            hint = nearest(value, arguments)
+        return self._refuse(path, f"expected {phrase(wanted)}", value, hint)
 
     def _union(self, wanted: Any, members: tuple[Any, ...], value: Any, path: str) -> Any:
         if value is None and type(None) in members:
@@ -184,43 +191,23 @@ class Reader:
         if len(others) == 1:
             return self.value(others[0], value, path)
         for member in others:
-            made = attrs.evolve(self, faults=[]).value(member, value, path)
-            if made is not _FAILED:
+            trial = attrs.evolve(self, faults=[])
+            made = trial.value(member, value, path)
+            if not trial.faults:
                 return made
         return self._refuse(path, f"expected {phrase(wanted)}", value)
 
-    def _scalar(self, wanted: Any, value: Any, path: str) -> Any:
-        if wanted is int and type(value) is int and abs(value) >= _INTEGER_LIMIT:
-            return self._refuse(path, "expected an integer of at most 64 bits", value)
-        if isinstance(value, str) and not _is_unicode(value):
-            return self._refuse(
-                path, "expected text that UTF-8 can hold: no lone surrogates", value
-            )
-        if wanted is float:
-            if (
-                type(value) in (int, float) and abs(value) <= sys.float_info.max
-            ):  # neither infinite nor NaN
-                return float(value)
-        elif wanted is Path:
-            if isinstance(value, str | Path) and str(value) and "\0" not in str(value):
-                # The user of ~user may not exist, or links go round.
-                with contextlib.suppress(RuntimeError, OSError):
-                    place = self.folder / Path(value).expanduser()
-                    return place.resolve() if ".." in place.parts else place
-        elif wanted is Address:
-            if Address.matches(value):
-                return Address(value)
-        elif (
-            isinstance(wanted, type)
-            and isinstance(value, wanted)
-            and (wanted is bool or not isinstance(value, bool))
-        ):
-            return value
-        return self._refuse(path, f"expected {phrase(wanted)}", value)
+    def _path(self, value: str | Path) -> Path | None:
+        if not str(value) or "\0" in str(value):
+            return None
+        try:
+            path = self.folder / Path(value).expanduser()
+            return path.resolve() if ".." in path.parts else path
+        except (RuntimeError, OSError):  # the user of ~user does not exist, or links go round
+            return None
 
-    def _refuse(self, path: str, expected: str, value: Any, hint: str = "") -> Any:
+    def _refuse(self, path: str, expected: str, value: Any, hint: str = "") -> None:
         self.faults.append(Fault(path, expected, show(value), hint))
-        return _FAILED
 
 
 def phrase(wanted: Any) -> str:
@@ -299,14 +286,6 @@ def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(own.get(key), Mapping)
         made[key] = merged(own[key], value) if both else value
     return made
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def join(path: str, key: str) -> str:
