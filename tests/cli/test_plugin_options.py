@@ -102,8 +102,7 @@ def test_an_option_of_a_plugin_changes_the_chain(generate: Callable[..., Any]) -
     assert "only_tokens.1: expected an integer" in failed.stderr
     failed = generate(*options, "--only-text", "5")
     assert (failed.code, failed.stdout) == (2, "")
-    said = """sampler 'only': they are not for the same text, given only_tokens = [3], only_text = "5"\n"""
-    assert failed.stderr.endswith(f"error: {said}")
+    assert failed.stderr.endswith("error: only: they are not for the same text\n")
 
 
 @pytest.mark.parametrize("text", ["[1", "5", "{e = 1}"])

@@ -146,8 +146,7 @@ def test_a_session_survives_mistakes(session: Terminal) -> None:
         ("/set", "expected /set KEY=VALUE"),
         ("/set top_k", "expected /set top_k=VALUE; it is not set"),
         ("/set temprature", "did you mean 'temperature'?"),
-        ("/set logit_bias=e", "TOKEN=VALUE, as in e=-2"),
-        ("/set logit_bias={e}", "write {e = -5}"),
+        ("/set logit_bias={e}", "logit_bias: "),
         ("th\udcff", "not valid UTF-8"),
     ],
 )
@@ -225,7 +224,11 @@ def test_options_are_shown_as_they_can_be_typed(
 
 
 def test_a_bias_is_given_as_the_command_takes_it(session: Terminal, generator: Generator) -> None:
-    for line in ("/set logit_bias=e=-5", "/set logit-bias e=-5", "/set logit_bias = {e = -5}"):
+    for line in (
+        "/set logit_bias={e=-5}",
+        "/set logit-bias {e = -5}",
+        "/set logit_bias = {e = -5}",
+    ):
         assert session.ask(line) == ""
         assert "logit_bias = { e = -5" in session.ask("/options")
         assert session.ask("/set seed=7") == ""

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import re
-from collections.abc import Iterable, Mapping
+from types import NoneType
 from typing import Any, Final, Literal, get_args, get_origin
 
 import attrs
 import click
 from click.core import ParameterSource
 
-from textgen.cli.prompts import as_text, check_utf8
 from textgen.errors import Fault, UsageError
 from textgen.pipeline.document import toml_value
 from textgen.pipeline.options import DecodingOptions
 from textgen.plugin.registry import PluginSet
 
 _DECODING: Final = attrs.fields_dict(attrs.resolve_types(DecodingOptions))
+_ESCAPES: Final = r" \n is a line break, \t a tab, \\ a backslash."
 _MORE_HELP: Final = {
-    "max_new_tokens": "'none' continues until it is stopped.",
-    "stop": r"\n is a line break, \t a tab, \\ a backslash.",
-    "time_limit": "All texts share it.",
-    "seed": "'random' draws one, and reports it on stderr or in the JSON lines.",
-    "logit_bias": r"As in e=-2; a line break is written $'\n=-2'.",
+    "max_new_tokens": " 'none' continues until it is stopped.",
+    "stop": _ESCAPES,
+    "time_limit": " All texts share it.",
+    "seed": " 'random' draws one, and reports it on stderr or in the JSON lines.",
+    "logit_bias": f" As in e=-2.{_ESCAPES}",
 }
-_METAVARS: Final[Mapping[Any, str]] = {int: "INTEGER", float: "FLOAT"}
 
 
 def request_options(plugins: PluginSet, *, of_plugins: bool) -> dict[str, attrs.Attribute[Any]]:
@@ -44,9 +42,9 @@ def request_options(plugins: PluginSet, *, of_plugins: bool) -> dict[str, attrs.
 
 
 def parse_value(name: str, wanted: Any, text: str) -> Any:
-    """An option's value as it was typed. What is not of the type `wanted` is for the engine to refuse."""
+    """An option's value as it was typed. A value of another type than `wanted` is for the engine to refuse."""
     kinds = get_args(wanted) or (wanted,)
-    if text == "none" and type(None) in kinds:
+    if text == "none" and NoneType in kinds:
         return None
     if _is_text(wanted) and text[:1] not in ('"', "'"):
         return text
@@ -54,31 +52,10 @@ def parse_value(name: str, wanted: Any, text: str) -> Any:
         if number in kinds:
             with contextlib.suppress(ValueError):
                 return number(text)
-    if _is_token_table(wanted) and not text.startswith("{"):
-        return token_table(name, [text])
     value = toml_value(text)
     if isinstance(value, Fault):
-        raise UsageError(f"{name}: {value}" + "; write {e = -5}" * _is_token_table(wanted))
+        raise UsageError(f"{name}: {value}")
     return value
-
-
-def token_table(option: str, items: Iterable[str]) -> dict[str, float]:
-    """Repeated TOKEN=VALUE as a table. Raises UsageError, naming the option."""
-    table: dict[str, float] = {}
-    for item in items:
-        token, equals, number = item.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise UsageError(f"{option} expects TOKEN=VALUE, as in e=-2, given {item!r}")
-        if not math.isfinite(value):
-            raise UsageError(f"{option} {item!r}: expected a finite number; -100 forbids a token")
-        if token in table:
-            raise UsageError(f"{option} gives the token {token!r} more than once; leave one out")
-        table[token] = value
-    return table
 
 
 class RequestCommand(click.Command):
@@ -88,87 +65,86 @@ class RequestCommand(click.Command):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Decide whether the options of plugins are needed, then parse."""
-        known = {
-            name
-            for parameter in self.get_params(ctx)
-            for name in (*parameter.opts, *parameter.secondary_opts)
+        """Parse, and gather the options of the request into one argument."""
+        try:
+            rest = super().parse_args(ctx, [*args])
+        except click.NoSuchOption:
+            ctx.obj.with_plugin_options = True
+            rest = super().parse_args(ctx, args)
+        values = {name: ctx.params.pop(name) for o in self._options(ctx) if (name := o.name)}
+        default = ParameterSource.DEFAULT
+        ctx.params["options"] = {
+            name: value
+            for name, value in values.items()
+            if ctx.get_parameter_source(name) is not default
         }
-        given = {arg.partition("=")[0] for arg in args if arg.startswith("--")} | {
-            "-h"
-        }.intersection(args)
-        ctx.obj.with_plugin_options = bool(given - known | given & {"-h", "--help"})
-        return super().parse_args(ctx, args)
+        return rest
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then those of requests, then --help."""
         own = super().get_params(ctx)
         return [*own[:-1], *self._options(ctx), own[-1]]
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Gather the options of the request into one argument."""
-        given = {
-            name: ctx.params.pop(name) for option in self._options(ctx) if (name := option.name)
-        }
-        default = ParameterSource.DEFAULT
-        ctx.params["options"] = {
-            n: v for n, v in given.items() if ctx.get_parameter_source(n) is not default
-        }
-        return super().invoke(ctx)
+    def get_help(self, ctx: click.Context) -> str:
+        """The help, with the options of plugins' samplers."""
+        ctx.obj.with_plugin_options = True
+        return super().get_help(ctx)
 
     def _options(self, ctx: click.Context) -> list[click.Option]:
-        context = ctx.find_root().obj
-        own = {name for parameter in super().get_params(ctx) for name in parameter.opts}
-        table = request_options(context.plugins(), of_plugins=context.with_plugin_options)
-        options = [_option(name, field) for name, field in table.items()]
-        return [option for option in options if not own.intersection(option.opts)]
+        table = request_options(ctx.obj.plugins(), of_plugins=ctx.obj.with_plugin_options)
+        return [_option(name, field) for name, field in table.items()]
 
 
 def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
     """An option of the command. A list or table is given by repeating it."""
     flag, wanted, phrase = "--" + name.replace("_", "-"), field.type, field.metadata["help"]
-    text = (
-        f"{phrase[:1].upper()}{phrase[1:]}."
-        if name in _DECODING
-        else f"Changes the run's samplers: {phrase}."
-    )
-    text += f" {_MORE_HELP[name]}" if name in _MORE_HELP else ""
+    text = f"{phrase[:1].upper()}{phrase[1:]}."
+    if name not in _DECODING:
+        text = f"Changes the run's samplers: {phrase}."
+    text += _MORE_HELP.get(name, "")
     if wanted is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text)
     if get_origin(wanted) is Literal:
         return click.Option([flag], type=click.Choice(get_args(wanted)), help=text)
-    kinds = (wanted, *get_args(wanted))
-    item = next((get_args(kind)[0] for kind in kinds if get_origin(kind) in (list, tuple)), None)
-
-    def convert(_ctx: click.Context, _parameter: click.Parameter, given: Any) -> Any:
-        given = as_text(given) if isinstance(given, str) else given and tuple(map(as_text, given))
-        for text in [given] if isinstance(given, str) else given or ():
-            check_utf8(text, f"the value of {flag}")
-        if not given or _is_text(wanted):
-            return given
-        if _is_token_table(wanted):
-            return token_table(flag, given)
-        if item is None:
-            return given if wanted is str else parse_value(flag, wanted, given)
-        return tuple(
-            _unescaped(text) if item is str else parse_value(flag, item, text) for text in given
-        )
-
-    kind = next((_METAVARS[kind] for kind in (item, *kinds) if kind in _METAVARS), "TEXT")
-    metavar = "TOKEN=VALUE" if _is_token_table(wanted) else kind
-    repeated = item is not None or _is_token_table(wanted)
-    text += " May be given several times." * repeated
-    return click.Option([flag], multiple=repeated, metavar=metavar, callback=convert, help=text)
+    is_table = get_args(wanted) == (str, float)
+    lists = [kind for kind in (wanted, *get_args(wanted)) if get_origin(kind) in (list, tuple)]
+    repeated = is_table or bool(lists)
+    return click.Option(
+        [flag],
+        type=_Value(flag, get_args(lists[0])[0] if lists else wanted),
+        multiple=repeated,
+        metavar="TOKEN=VALUE" if is_table else None,
+        callback=(lambda *given: dict(given[2])) if is_table else None,
+        help=f"{text} May be given several times." if repeated else text,
+    )
 
 
-def _is_text(wanted: Any) -> bool:
-    """Whether what is typed is the value itself: a text, or a table written in it as JSON."""
-    return set(get_args(wanted) or [wanted]) <= {str, dict[str, Any], type(None)}
+class _Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """Reads a value by `parse_value`, a text as it is, and an item of a table as TOKEN=VALUE."""
 
+    def __init__(self, flag: str, wanted: Any) -> None:
+        kinds = {wanted, *get_args(wanted)}
+        self.name = "integer" if int in kinds else "float" if float in kinds else "text"
+        self.flag, self.wanted = flag, wanted
 
-def _is_token_table(wanted: Any) -> bool:
-    return get_args(wanted) == (str, float)
+    def convert(self, value: Any, param: Any, ctx: click.Context | None) -> Any:
+        """The value of one option; in a text that may be given several times, \\n is a line break."""
+        if _is_text(self.wanted):
+            return _unescaped(value) if param.multiple else value
+        if get_args(self.wanted) != (str, float):
+            return parse_value(self.flag, self.wanted, value)
+        token, _, number = value.rpartition("=")
+        try:
+            return _unescaped(token), float(number)
+        except ValueError:
+            raise UsageError(f"{self.flag} expects TOKEN=VALUE, as in e=-2") from None
 
 
 def _unescaped(text: str) -> str:
-    return re.sub(r"\\([nt\\])", lambda escape: {"n": "\n", "t": "\t"}.get(escape[1], "\\"), text)
+    escapes = {"n": "\n", "t": "\t", "\\": "\\"}
+    return re.sub(r"\\([nt\\])", lambda escape: escapes[escape[1]], text)
+
+
+def _is_text(wanted: Any) -> bool:
+    """Whether the characters that are typed are the value: a text, or a table written in it as JSON."""
+    return set(get_args(wanted) or [wanted]) <= {str, dict[str, Any], NoneType}

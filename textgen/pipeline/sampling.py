@@ -42,7 +42,8 @@ def changed(
         before = {} if index is None else plain(made[index].options)
         reader = Reader(Path.cwd(), plugins)
         settings = reader.table(offer.component.config, {**before, **values}, "")
-        faults += named(reader.faults, [offer])
+        found_at = (attrs.evolve(f, path=f.path or offer.name) for f in reader.faults)
+        faults += named(found_at, [offer])
         if index is None:
             index = _place(made, offer)
             made.insert(index, Choice(offer.name, offer, settings))
