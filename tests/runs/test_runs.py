@@ -115,7 +115,7 @@ def test_a_finished_run_survives_a_pipeline_that_is_refused(
         with pytest.raises(UsageError):
             textgen.run(tiny_pipeline(**changes), output=tmp_path / "run")
         assert tree(tmp_path / "run") == before
-    assert textgen.load(tmp_path / "run").generate(text.prompt, index=text.index, echo=True) == text
+    assert textgen.load(tmp_path / "run").generate(text.prompt, index=text.index) == text
 
 
 def test_all_that_generation_would_refuse_is_said_at_once(
@@ -147,7 +147,7 @@ def test_the_generate_table_holds_for_the_generator(tmp_path: Path, tiny_pipelin
     )
     generator = textgen.load(tmp_path / "run")
     for index, made in enumerate(run.generations):
-        assert generator.generate("the ", index=index, echo=True) == made
+        assert generator.generate("the ", index=index) == made
     assert generator.generate("the ", stop=None, seed=None, max_new_tokens=30).seed == 5
     assert len(generator.generate("the ", stop=None, max_new_tokens=30).tokens) == 30
     asked = {
