@@ -61,7 +61,7 @@ def test_an_option_without_a_type_is_named() -> None:
         def textgen_corpora() -> list[Component]:
             return [Component("mine", Config, lambda config, context: Text("twice" * config.times))]
 
-    said = r"component 'mine': times has no type; declare it as in `times: int = option\(…\)`"
+    said = r"component 'mine': times has no type; annotate it, as in `times: int`"
     with pytest.raises(textgen.PluginError, match=said):
         textgen.PluginSet().register(Plugin, "notebook")
 

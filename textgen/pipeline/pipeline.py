@@ -136,7 +136,7 @@ def without_start(model: Any) -> tuple[Any, Any]:
 def _check_pair(model: Choice, trainer: Choice, faults: list[Fault], place: str = "") -> None:
     """Check that the trainer fits the model, and its parts those of the model that have their names."""
     for one, other in ((model, trainer), (trainer, model)):
-        names = one.offer.component.goes_with
+        names = one.offer.component.compatible_with
         if names and other.offer.name not in names:
             wanted = " or ".join(f'"{name}"' for name in names)
             expected = f"{one.offer.kind} {one.name!r} goes with {other.offer.kind} {wanted}"

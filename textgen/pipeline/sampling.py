@@ -35,7 +35,7 @@ def changed(
         offer, key = found[0], found[0].component.arguments()[name]
         given.setdefault(offer.qualified_name, (offer, {}))[1][key] = value
     made = [
-        choice for choice in chain if not options.keys() & set(choice.offer.component.gives_way_to)
+        choice for choice in chain if not options.keys() & set(choice.offer.component.replaced_by)
     ]
     for offer, values in given.values():
         index = max((i for i, choice in enumerate(made) if choice.offer == offer), default=None)

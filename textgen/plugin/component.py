@@ -150,17 +150,17 @@ class BuildContext:
 class Component:
     """A component that a plugin offers, under the name that a pipeline selects as `type`.
 
-    name      lower case, words joined by hyphens
-    config    a frozen attrs class; its fields (see `option`) are the keys of the TOML table, its docstring's first
-              line is the summary
-    build     `build(config, context)` makes the object; heavy imports belong inside it
-    default   an observer that is used where a pipeline lists none, or the tokenizer that `textgen.train` uses where
-              none is given. If the built-in set has any, only those are used
-    place     where a sampler joins a chain that lacks it, for an option of a request: before those with higher places.
-              Built-in: penalties 10, biases 20, forms 25, n-grams 30, top-k 40, typical 50, top-p 60, min-p 70, xtc 75,
-              temperature 80, mirostat 85
-    gives_way_to   options of a request beside which the sampler makes no sense: it leaves the chain if one is given
-    goes_with  the trainers that fit a model, or the models that a trainer fits, where these are only some
+    name             lower case, words joined by hyphens
+    config           a frozen attrs class; its fields (see `option`) are the keys of the TOML table, its docstring's
+                     first line is the summary
+    build            `build(config, context)` makes the object; heavy imports belong inside it
+    default          an observer of every run, or the tokenizer that `textgen.train` uses if none is given. If the
+                     built-in set has any, only those are used
+    place            where a sampler joins a chain that lacks it, for an option of a request: before those with higher
+                     places. Built-in: penalties 10, biases 20, forms 25, n-grams 30, top-k 40, typical 50, top-p 60,
+                     min-p 70, xtc 75, temperature 80, mirostat 85
+    replaced_by      options of requests: if one is given, the sampler leaves the chain
+    compatible_with  the trainers that fit a model, or the models that a trainer fits, if not all do
     """
 
     name: str
@@ -168,8 +168,8 @@ class Component:
     build: Callable[[Any, BuildContext], Any]
     default: bool = False
     place: int | None = None
-    gives_way_to: tuple[str, ...] = ()
-    goes_with: tuple[str, ...] = ()
+    replaced_by: tuple[str, ...] = ()
+    compatible_with: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:

@@ -65,12 +65,12 @@ def check_named(
 
 def _unknown(name: str, plugins: PluginSet) -> str:
     """What to say where nothing that is installed as a plugin has a name."""
-    offers = plugins.offers()
-    if ":" in name:
-        known = sorted({offer.qualified_name for offer in offers})
-        return f"no component is called {name!r}; {nearest(name, known) or '`textgen plugins` lists them'}"
-    known = sorted({n for offer in offers for n in (offer.plugin.name, offer.distribution)})
-    hint = nearest(name, known) or f"there are {', '.join(known)}"
+    known = [
+        each
+        for offer in plugins.offers()
+        for each in (offer.plugin.name, offer.distribution, offer.qualified_name)
+    ]
+    hint = nearest(name, known) or "`textgen plugins` lists them"
     return f"no plugin, package or package:component is called {name!r}; {hint}"
 
 

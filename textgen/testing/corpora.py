@@ -17,14 +17,7 @@ from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.testing.environment import Subject, subject
 from textgen.testing.general import general_checks
-from textgen.testing.outcomes import (
-    Check,
-    Outcome,
-    Skip,
-    Violation,
-    raise_first,
-    run_checks,
-)
+from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -81,20 +74,11 @@ class _Suite:
             raise Skip(f"{_UNREAD}{error}") from error
 
     def pieces(self) -> None:
-        try:
-            pieces = self.build().read()
-        except CorpusError as error:
-            raise Skip(f"{_UNREAD}{error}") from error
-        if pieces is None:
-            raise Violation("read() gave None; is a `yield` missing?")
-        if isinstance(pieces, str | bytes):
-            kind = type(pieces).__name__
-            raise Violation(f"read() gave a {kind}, whose pieces are single characters; `yield` it")
         for piece in self._read(self.build()):
             if not isinstance(piece, str) and piece is not DOCUMENT_END:
                 raise Violation(f"a piece is of type {type(piece).__name__}")
-            if isinstance(piece, str) and len(piece) > _LARGEST_PIECE:
-                raise Violation(f"a piece has {len(piece):,} characters")
+            if _size(piece) > _LARGEST_PIECE:
+                raise Violation(f"a piece has {_size(piece):,} characters")
 
     def text(self) -> None:
         characters = 0
@@ -170,7 +154,12 @@ class _Suite:
         """The pieces, until there are enough."""
         read = 0
         try:
-            for piece in corpus.read():
+            if (pieces := corpus.read()) is None:
+                raise Violation("read() gave None; is a `yield` missing?", "corpus-pieces")
+            if isinstance(pieces, str | bytes):
+                what = f"read() gave a {type(pieces).__name__}, whose pieces are single characters"
+                raise Violation(f"{what}; `yield` it", "corpus-pieces")
+            for piece in pieces:
                 yield piece
                 read += _size(piece)
                 if read >= _LARGEST_TEXT:

@@ -62,7 +62,6 @@ class Subject:
     plugins         what it may find in its context
     folder          an empty folder, its own
     time_limit      seconds for each check
-    options_folder  what relative paths among the options are relative to
     announce        told of each check before it is made
     """
 
@@ -74,7 +73,6 @@ class Subject:
     plugins: PluginSet
     folder: Path
     time_limit: float = TIME_LIMIT
-    options_folder: Path = attrs.field(factory=Path.cwd)
     announce: Callable[[str], object] = str
 
     @property
@@ -84,9 +82,11 @@ class Subject:
 
     def config(self) -> Any:
         """The options as the component's config. Raises PipelineError where the caller gave the wrong ones."""
-        return make_config(
-            self.component, self.options, self.label, self.plugins, self.options_folder
-        )
+        reader = Reader(Path.cwd(), self.plugins)
+        made = reader.table(self.component.config, self.options, "")
+        if reader.faults:
+            raise PipelineError(reader.faults, f"options of {self.label}")
+        return made
 
     def context(self, **changes: Any) -> BuildContext:
         """A context on the CPU, with nothing fitted."""
@@ -155,17 +155,6 @@ def subject(
         ):
             made.config()  # options that do not fit, or are missing, are the caller's fault
         yield made
-
-
-def make_config(
-    component: Component, options: Mapping[str, Any], label: str, plugins: PluginSet, folder: Path
-) -> Any:
-    """Options as a config, paths relative to `folder`. Raises PipelineError with every fault."""
-    reader = Reader(folder, plugins)
-    made = reader.table(component.config, options, "")
-    if reader.faults:
-        raise PipelineError(reader.faults, f"options of {label}")
-    return made
 
 
 def required_options(component: Component) -> list[str]:

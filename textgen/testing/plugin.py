@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module, metadata
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -186,7 +187,13 @@ def _checks(subject: Subject, offer: Offer, options: Options) -> list[Check]:
 
 def _fitting_text(subject: Subject, offer: Offer, options: Options) -> str:
     """Plain text, or the beginning of a corpus of the same package where the tokenizer refuses that."""
-    for text in _texts(subject, offer, options):
+    corpora = (
+        build_from_table(
+            subject.plugins, "corpus", _table(other, options), subject.fitted_context()
+        )
+        for other in _neighbours(subject, offer, "corpus", options)
+    )
+    for text in chain([TEXT], (next(iter(corpus.read()), "")[:4000] for corpus in corpora)):
         try:
             subject.build().fit(iter([text]))
         except TextgenError:
@@ -197,15 +204,6 @@ def _fitting_text(subject: Subject, offer: Offer, options: Options) -> str:
     raise Skip(
         "it refuses plain text, and its package has no corpus that it takes; use check_tokenizer(text=...)"
     )
-
-
-def _texts(subject: Subject, offer: Offer, options: Options) -> Iterator[str]:
-    yield TEXT
-    for other in _neighbours(subject, offer, "corpus", options):
-        corpus = build_from_table(
-            subject.plugins, "corpus", _table(other, options), subject.fitted_context()
-        )
-        yield next(iter(corpus.read()), "")[:4000]
 
 
 def _fitting_trainer(subject: Subject, offer: Offer, options: Options) -> Mapping[str, Any] | None:

@@ -84,6 +84,11 @@ def texts_of(chain: Chain, batch: int, seed: int, length: int) -> SequenceHistor
     return rows
 
 
+def close(given: npt.NDArray[Any], expected: npt.NDArray[Any]) -> bool:
+    """Whether logits are the same but for rounding."""
+    return np.allclose(given, expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
+
+
 def advance(
     chain: Chain,
     rows: SequenceHistory,
@@ -174,9 +179,7 @@ class StateChecks:
                 changed = copy.deepcopy(rows)
                 changed.streams[rest] += np.uint64(100)
                 again = self._output(chain, logits, changed)
-                if not np.allclose(
-                    given[mine], again[mine], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
-                ):
+                if not close(given[mine], again[mine]):
                     raise Violation(f"row {row} gives other logits once {whose} other numbers")
             if (chain.pick(logits, rows, uniforms) < 0).any():
                 return
@@ -231,9 +234,7 @@ class StateChecks:
     ) -> None:
         for step, (before, after) in enumerate(zip(expected, given, strict=False)):
             for place, row in enumerate(order):
-                if not np.allclose(
-                    after[place], before[row], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
-                ):
+                if not close(after[place], before[row]):
                     raise Violation(
                         f"row {row} of {len(_PROMPTS)} gives other logits {what}, {step + 1} steps on"
                     )

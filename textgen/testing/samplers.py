@@ -22,14 +22,13 @@ from textgen.testing.environment import Subject, subject
 from textgen.testing.examples import for_all, in_threads
 from textgen.testing.general import general_checks
 from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks, shown
-from textgen.testing.sampler_texts import SamplerTexts, StateChecks, chain_of, texts_of
+from textgen.testing.sampler_texts import SamplerTexts, StateChecks, chain_of, close, texts_of
 from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _EXAMPLES: Final = 25
 _LARGEST: Final = 1e4  # of a logit: beyond, float32 leaves no room to compute in
-_TOLERANCE: Final = 1e-4
 # What torch says where tensors of two devices meet, or one that is not on the CPU meets NumPy.
 _IS_ELSEWHERE: Final = re.compile(
     r"expected device|same device|to have \w+ device|convert meta|ndarray", re.IGNORECASE
@@ -118,6 +117,10 @@ class _Suite:
             wide=strategy.booleans(),
         )
 
+    def _given(self, logits: Logits, texts: SamplerTexts) -> Logits:
+        """What the sampler makes of logits, as an array of its own."""
+        return to_numpy(self.sampler(logits.copy(), texts)).copy()
+
     def _texts(self, batch: int, seed: int, length: int) -> SamplerTexts:
         chain = chain_of(self.sampler, self.subject)
         return SamplerTexts(texts_of(chain, batch, seed, length), chain.links[0], "tokens")
@@ -150,15 +153,15 @@ class _Suite:
             raise Violation(f"it wrote into the logits that came in, at {places}")
 
     def deterministic(self, logits: Logits, texts: SamplerTexts) -> None:
-        first = to_numpy(self.sampler(logits.copy(), texts)).copy()
+        first = self._given(logits, texts)
         self.sampler(logits[::-1].copy() / 2, texts)
-        again = to_numpy(self.sampler(logits.copy(), texts))
+        again = self._given(logits, texts)
         anew = to_numpy(self.build()(logits.copy(), texts))
         if not all(np.array_equal(first, other, equal_nan=True) for other in (again, anew)):
             raise Violation("the same logits and history gave other logits a second time")
 
     def finite(self, logits: Logits, texts: SamplerTexts) -> None:
-        given = to_numpy(self.sampler(logits.copy(), texts))
+        given = self._given(logits, texts)
         for name, wrong in (("NaN", np.isnan(given)), ("+inf", given == np.inf)):
             if wrong.any():
                 row, token = np.argwhere(wrong)[0].tolist()
@@ -167,22 +170,20 @@ class _Suite:
     def possible(self, logits: Logits, texts: SamplerTexts) -> None:
         if texts.link.ends:
             return
-        given = to_numpy(self.sampler(logits.copy(), texts))
+        given = self._given(logits, texts)
         if (given == -np.inf).all(axis=1).any():
             raise Violation("it forbade every token of a row")
 
     def forbidden(self, logits: Logits, texts: SamplerTexts) -> None:
-        given = to_numpy(self.sampler(logits.copy(), texts))
+        given = self._given(logits, texts)
         if (given[logits == -np.inf] > -np.inf).any():
             raise Violation("a token of logit -inf came back possible")
 
     def rows(self, logits: Logits, texts: SamplerTexts) -> None:
-        together = to_numpy(self.sampler(logits.copy(), texts)).copy()
+        together = self._given(logits, texts)
         for row in range(len(logits)):
-            alone = to_numpy(self.sampler(logits[row : row + 1].copy(), texts.only(row)))[0]
-            if not np.allclose(
-                alone, together[row], rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
-            ):
+            alone = self._given(logits[row : row + 1], texts.only(row))
+            if not close(alone[0], together[row]):
                 raise Violation(
                     f"row {row} of {len(logits)} gives something else alone than in the batch"
                 )
@@ -193,7 +194,7 @@ class _Suite:
         self.each(self._one_left)
 
     def _one_left(self, logits: Logits, texts: SamplerTexts) -> None:
-        given = to_numpy(self.sampler(logits.copy(), texts))
+        given = self._given(logits, texts)
         left = given > -np.inf
         if (left.sum(axis=1) != 1).any() or (left.argmax(axis=1) != logits.argmax(axis=1)).any():
             raise Violation(f"it left the tokens {np.flatnonzero(left[0]).tolist()[:5]} in a row")
@@ -201,14 +202,11 @@ class _Suite:
     def as_torch(self, logits: Logits, texts: SamplerTexts) -> None:
         import torch
 
-        expected = to_numpy(self.sampler(logits.copy(), texts)).copy()
         given: Array = self.sampler(torch.from_numpy(logits.copy()), texts)
         if not isinstance(given, torch.Tensor) or str(given.dtype) != f"torch.{logits.dtype}":
             kind = getattr(given, "dtype", type(given).__name__)
             raise Violation(f"a tensor of torch.{logits.dtype} came back as {kind}")
-        if not np.allclose(
-            to_numpy(given), expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True
-        ):
+        if not close(to_numpy(given), self._given(logits, texts)):
             raise Violation("a tensor gave other logits than an array of the same numbers")
 
     def device(self) -> None:
@@ -230,19 +228,11 @@ class _Suite:
         size = self.subject.tokenizer.vocab_size
         given = [rng.normal(0, 3, (2, size)) for _ in range(6)]
         texts = [self._texts(2, seed, 6) for seed in range(6)]
-        alone = [
-            to_numpy(self.sampler(x.copy(), t)).copy() for x, t in zip(given, texts, strict=True)
-        ]
+        alone = [*map(self._given, given, texts)]
 
         def work(index: int) -> bool:
-            return all(
-                np.array_equal(
-                    to_numpy(self.sampler(given[index].copy(), texts[index])),
-                    alone[index],
-                    equal_nan=True,
-                )
-                for _ in range(30)
-            )
+            calls = (self._given(given[index], texts[index]) for _ in range(30))
+            return all(np.array_equal(made, alone[index], equal_nan=True) for made in calls)
 
         if not all(in_threads(work)):
             raise Violation("a call gave other logits while other threads called too")

@@ -44,6 +44,6 @@ def textgen_samplers() -> list[Component]:
             configs.GreedyConfig,
             _builder("greedy"),
             place=90,
-            gives_way_to=("temperature", "mirostat_tau", "mirostat_eta"),
+            replaced_by=("temperature", "mirostat_tau", "mirostat_eta"),
         ),
     ]
