@@ -5,52 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
-import os
 import platform
 import re
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
 
-import attrs
-
-from textgen.errors import DeviceError, UsageError
+from textgen.errors import DeviceError
 
 logger = logging.getLogger("textgen")
 
 
-@attrs.define
-class _Users:
-    """How many have changed a setting of the process."""
-
-    lock: threading.Lock = attrs.field(factory=threading.Lock)
-    users: int = 0
-
-
-@attrs.define
-class _Threads(_Users):
-    """Who has changed torch's number of threads, and what it was before."""
-
-    before: int = 0
-
-
-@attrs.define
-class _Fork:
-    """Whether torch has started threads of its own, and whether this process was forked after that."""
-
-    started: bool = False
-    lost: bool = False
-
-    def in_child(self) -> None:
-        """Called in each process that is forked from this one."""
-        self.lost = self.started
-
-
-_FORK: Final = _Fork()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_FORK.in_child)
-_THREADS: Final = _Threads()  # for torch has one number for the process
 NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -93,33 +57,19 @@ def check_name(requested: str) -> None:
 def threads(count: int | None) -> Iterator[None]:
     """Let torch use `count` CPU threads for a while; None leaves them as they are, and torch unloaded.
 
-    The number is one for the whole process, so of several at a time the latest counts. The last to end puts back what
-    the first found.
+    The number is one for the whole process: of several runs at a time, the latest counts.
     """
     if count is None:
         yield
         return
     import torch
 
-    with _THREADS.lock:
-        if not _THREADS.users:
-            _THREADS.before = torch.get_num_threads()
-        _THREADS.users += 1
-        own = torch.get_num_threads()  # each thread that has computed keeps a number of its own
-        torch.set_num_threads(count)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        with _THREADS.lock:
-            _THREADS.users -= 1
-            torch.set_num_threads(own if _THREADS.users else _THREADS.before)
-
-
-def widest(device: str) -> Any:
-    """The torch dtype to add many numbers up in on a device: float64, which Apple's GPUs do not have."""
-    import torch
-
-    return torch.float32 if device.startswith("mps") else torch.float64
+        torch.set_num_threads(before)
 
 
 def has_cuda_driver() -> bool:
@@ -145,24 +95,6 @@ def _has_mps() -> bool:
     return torch.backends.mps.is_available()
 
 
-def check_fork(*, computes: bool = False) -> None:
-    """Raise UsageError where torch would wait for ever for threads that its process lost when it was forked.
-
-    computes  whether it is about to compute, which starts such threads
-    """
-    import torch
-
-    if torch.get_num_threads() == 1:
-        return
-    if _FORK.lost:
-        raise UsageError(
-            "this process was forked from one that has trained, and would hang: torch's threads are not in it",
-            argument="threads",
-            suggestion='start it by multiprocessing\'s "spawn" or "forkserver", or train in it with threads=1',
-        )
-    _FORK.started = _FORK.started or computes
-
-
 def free_large_block() -> None:
     """Free a block of almost 32 MiB, from whose size glibc learns to keep freed blocks for the next step.
 
@@ -178,12 +110,10 @@ def worker_threads(count: int, each: int = 1) -> list[ThreadPoolExecutor]:
     import torch
 
     threads = [ThreadPoolExecutor(1, f"textgen-worker-{i}") for i in range(count)]
-    with _THREADS.lock:
-        own = torch.get_num_threads()
-        for thread in (
-            threads
-        ):  # a thread's first question sets its number to the process's, so it is asked before
-            thread.submit(torch.get_num_threads).result()
-            thread.submit(torch.set_num_threads, each).result()
-        torch.set_num_threads(own)  # for threads that begin later; these keep their number
+    own = torch.get_num_threads()
+    for thread in threads:
+        # A thread's first question sets its number to the process's, so it is asked before.
+        thread.submit(torch.get_num_threads).result()
+        thread.submit(torch.set_num_threads, each).result()
+    torch.set_num_threads(own)  # for threads that begin later; these keep their number
     return threads

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shlex
 import subprocess
 import sys
@@ -13,9 +12,3 @@ WINDOWS = sys.platform == "win32"
 def quoted(word: str) -> str:
     """A word of a command to type, quoted for the shell of this system where it has to be."""
     return subprocess.list2cmdline([word]) if WINDOWS else shlex.quote(word)
-
-
-def is_reader_gone(error: BaseException) -> bool:
-    """Whether writing to stdout failed because nobody reads it any more."""
-    number = error.errno if isinstance(error, OSError) else None
-    return number == errno.EPIPE or (WINDOWS and number == errno.EINVAL)

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from textgen import load
-
 STDOUT = """
 import io, os, sys
 import textgen.windows
@@ -52,23 +50,6 @@ main(["generate", {str(finished_run)!r}, "-p", "the ", "--max-new-tokens", "5"])
     assert b"\r" not in text
 
 
-def test_a_prompt_is_piped_in_where_select_takes_no_pipes(
-    python: Callable[..., Any], finished_run: Path, tmp_path: Path
-) -> None:
-    script = f"""{STDOUT}
-import select
-
-def refuse(*_):
-    raise OSError(10038, "not a socket")
-
-select.select = refuse
-main(["generate", {str(finished_run)!r}, "--max-new-tokens", "5"])
-"""
-    done = python("-c", script, cwd=tmp_path, stdin="the clock\n")
-    whole = load(finished_run).generate("the clock", max_new_tokens=5, echo=True).text
-    assert (done.stdout, done.stderr) == (f"{whole}\n", "")
-
-
 def test_nothing_reaches_a_terminal_past_what_makes_it_safe(tmp_path: Path) -> None:
     # click writes to a console of Windows through a stream that it makes of the `buffer` of stdout or stderr
     script = f"""{STDOUT}
@@ -96,12 +77,3 @@ main(["run", "no\\x1b[2Jsuch.toml"])
     assert process.returncode == 2
     assert r"no\x1b[2Jsuch.toml" in shown
     assert "\x1b" not in shown
-
-
-def test_a_command_to_type_is_quoted_as_its_shell_reads_it(
-    python: Callable[..., Any], tmp_path: Path
-) -> None:
-    for name, shown in (("of mine.txt", '"of mine.txt"'), (r"runs\my.txt", r"runs\my.txt")):
-        (tmp_path / name).write_text("a text\n", encoding="utf-8")
-        done = python("-c", f"{STDOUT}\nmain([{name!r}])", cwd=tmp_path)
-        assert f"did you mean textgen init {shown}?" in done.stderr

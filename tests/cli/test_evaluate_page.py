@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,6 @@ import pytest
 def text(tmp_path: Path) -> str:
     (tmp_path / "text.txt").write_text("the clock of the hall")
     return "text.txt"
-
-
-@pytest.mark.skipif(os.name != "posix", reason="a limit on the length of names")
-def test_a_page_that_cannot_be_written_is_one_line(
-    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, text: str
-) -> None:
-    name = "n" * 300  # more than file systems take
-    failed = textgen("evaluate", finished_run, text, "--html", name, cwd=tmp_path)
-    assert (failed.code, failed.stdout) == (2, "")
-    assert failed.stderr == f"textgen: error: --html {name} cannot be written: File name too long\n"
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)])

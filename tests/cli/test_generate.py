@@ -151,7 +151,7 @@ def test_an_endless_text_is_one_text(generate: Callable[..., Any], generator: Ge
     for more in (("-n", 2), ("--output", "jsonl"), ("--novelty",)):
         failed = generate("-p", "the ", "--max-new-tokens", "none", *more)
         assert (failed.code, failed.stdout) == (2, "")
-        assert "--max-new-tokens none never ends" in failed.stderr
+        assert "never ends; use stream, or give stop" in failed.stderr
     stopped = generate("-p", "the ", "--max-new-tokens", "none", "--stop", "e", "-n", 2)
     made = list(generator.generate_many(["the "], n=2, max_new_tokens=None, stop="e"))
     assert stopped.stdout == "\n".join(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 import tomli_w
-from commands import environment, run_python, run_textgen
+from commands import environment, run_textgen
 
 import textgen
 
@@ -154,58 +153,3 @@ def test_messages_of_the_library_do_too(tmp_path: Path) -> None:
         textgen.load(tmp_path / "\x1b[31m")
     assert r"\x1b[31m" in str(caught.value)
     assert "\x1b" not in str(caught.value)
-
-
-def test_a_command_that_is_suggested_is_quoted(tmp_path: Path) -> None:
-    name = "my $(touch evil).toml"
-    (tmp_path / name).write_text("")
-    done = run_python("-m", "textgen", name, folder=tmp_path)
-    assert f"did you mean textgen run {shlex.quote(name)}?" in done.stderr
-
-
-C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-
-
-def test_a_prompt_in_another_script_works_in_the_c_locale(hostile: Path, tmp_path: Path) -> None:
-    command = (
-        "-m",
-        "textgen",
-        "generate",
-        hostile,
-        "--prompt",
-        "Паром",
-        "--unknown-characters",
-        "skip",
-        "--stop",
-        "ж",
-    )
-    done = run_python(*command, folder=tmp_path, extra=C_LOCALE)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Паром")
-
-
-@pytest.mark.parametrize(
-    ("command", "said"),
-    [
-        (("run", "p.toml"), "паром' cannot be a file's name where those are ascii"),
-        (
-            ("run", "p.toml", "--set", "output=out", "--set", "generate.prompt=Щ"),
-            "the vocabulary: 'Щ' (U+0429)",
-        ),
-        (("init", "паром.txt"), "set PYTHONUTF8=1"),
-    ],
-)
-def test_what_the_c_locale_cannot_name_is_one_line(
-    tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any, command: tuple[str, ...], said: str
-) -> None:
-    tables = tiny_pipeline(corpus={"type": "file", "path": "text.txt"})
-    (tmp_path / "text.txt").write_text("the clock struck nine. " * 90)
-    (tmp_path / "паром.txt").write_text("the clock struck nine. " * 90)
-    write_pipeline({**tables, "output": "паром"}, "p.toml")
-    done = run_python("-m", "textgen", *command, folder=tmp_path, extra=C_LOCALE)
-    (line,) = done.stderr.splitlines()
-    assert (done.returncode, line.startswith("textgen: error: "), said in line) == (
-        2,
-        True,
-        True,
-    ), line

@@ -114,7 +114,7 @@ def test_a_text_is_taken_as_it_is(generate: Callable[..., Any], text: str) -> No
 def test_plugins_are_imported_only_for_an_option_of_theirs(generate: Callable[..., Any]) -> None:
     assert "IMPORTED" not in generate("-p", "the ", "--max-new-tokens", 1, "--top-k", 3).stderr
     failed = generate("--only-token", 3)
-    assert "there is no option --only-token; did you mean '--only-tokens'?" in failed.stderr
+    assert "'--only-tokens'" in failed.stderr
 
 
 def test_a_session_takes_them(

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pty
 import re
-import termios
 from pathlib import Path
 
-import fork_server
 import pytest
 from commands import run_textgen
 
@@ -30,30 +25,6 @@ def test_plugins_check_prints_a_line_for_each_check(tmp_path: Path) -> None:
         "skipped  sampler 'logit-bias' of textgen-engine: it has no default for logit-bias.bias; check it with "
         "--set logit-bias.bias=VALUE\n"
     )
-
-
-def test_plugins_check_says_on_a_terminal_what_it_is_checking(tmp_path: Path) -> None:
-    end, terminal = pty.openpty()
-    termios.tcsetwinsize(terminal, (24, 120))
-    command = ["-m", "textgen", "plugins", "check", "textgen-engine:metrics"]
-    with open(os.devnull, "r+b") as null:
-        process = fork_server.start(
-            command, tmp_path, os.environ, [null.fileno(), terminal, terminal]
-        )
-    os.close(terminal)
-    shown = b""
-    with contextlib.suppress(OSError):  # Linux's word for the end
-        while data := os.read(end, 65_536):
-            shown += data
-    os.close(end)
-    assert process.wait() == 0
-    before, _, after = shown.decode().partition(
-        "ok       observer 'metrics' of textgen-engine: observer-run\r\n"
-    )
-    *_, line, blank, beginning = before.split("\r")
-    assert line == "checking observer 'metrics' of textgen-engine: observer-run"
-    assert (blank.strip(), beginning) == ("", "")
-    assert "checking observer 'metrics' of textgen-engine: observer-unknown\r" in after
 
 
 def installed_sampler(

@@ -88,17 +88,6 @@ def test_prompts_that_are_not_utf_8_are_refused_with_their_line(
     )
 
 
-def test_prompts_of_another_encoding_are_read_as_a_corpus_is(
-    generate: Callable[..., Any], tmp_path: Path
-) -> None:
-    prompts = ["the “clock” of the hall—", "é là"]
-    (tmp_path / "prompts.txt").write_text("\n".join(prompts), encoding="utf-16")
-    skip = ("--unknown-characters", "skip", "--max-new-tokens", 5, "-o", "jsonl")
-    done = generate("--prompts-file", "prompts.txt", *skip)
-    assert [json.loads(line)["prompt"] for line in done.stdout.splitlines()] == prompts
-    assert done.stderr == ""
-
-
 def test_without_stdin_there_is_no_prompt(
     generator: Generator, finished_run: Path, tmp_path: Path
 ) -> None:
@@ -123,13 +112,6 @@ def test_without_stdin_there_is_no_prompt(
         check=False,
     )
     assert (closed.returncode, closed.stdout, closed.stderr) == (0, expected, "")
-
-
-def test_a_file_without_prompts_is_a_warning(generate: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("")
-    done = generate("--prompts-file", "prompts.txt")
-    assert (done.code, done.stdout) == (0, "")
-    assert done.stderr == "textgen: warning: prompts.txt has no prompt to continue\n"
 
 
 @pytest.mark.parametrize("place", ["file", "stdin"])

@@ -66,53 +66,6 @@ def test_a_file_on_stdin_is_the_prompt(
     assert done.stdout == f"{generator.generate('the clock', max_new_tokens=5, echo=True).text}\n"
 
 
-def test_a_pipe_that_nobody_writes_to_is_not_waited_for(
-    finished_run: Path, generator: Generator, tmp_path: Path
-) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "textgen", "generate", finished_run, *map(str, TOKENS)],
-        cwd=tmp_path,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    ) as process:
-        assert process.wait(timeout=60) == 0
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.read() == f"{generator.generate('', max_new_tokens=5).text}\n"
-        assert "--prompt-file - waits for it" in process.stderr.read()
-
-
-@pytest.mark.parametrize("source", ["prompt.txt", "-"])
-def test_a_prompt_file_is_one_prompt_of_many_lines(
-    generate: Callable[..., Any], generator: Generator, tmp_path: Path, source: str
-) -> None:
-    text = "the clock\n\nof the hall\n"
-    (tmp_path / "prompt.txt").write_text(text)
-    done = generate("--prompt-file", source, "-o", "jsonl", stdin=text if source == "-" else "")
-    (row,) = map(json.loads, done.stdout.splitlines())
-    assert row["prompt"] == text[:-1]
-    assert row["text"] == generator.generate(text[:-1], max_new_tokens=5, echo=True).text
-    assert generate("--prompt-file", source, "--stream", stdin=text).stdout == f"{row['text']}\n"
-
-
-@pytest.mark.parametrize("other", [("-p", "the "), ("--prompts-file", "prompt.txt")])
-def test_one_place_of_prompts_is_enough(
-    generate: Callable[..., Any], tmp_path: Path, other: tuple[str, str]
-) -> None:
-    (tmp_path / "prompt.txt").write_text("the ")
-    failed = generate("--prompt-file", "prompt.txt", *other)
-    assert (failed.code, failed.stdout) == (2, "")
-    assert "--prompt, --prompt-file and --prompts-file exclude each other" in failed.stderr
-
-
-def test_a_prompt_file_that_is_not_there_is_one_line(generate: Callable[..., Any]) -> None:
-    failed = generate("--prompt-file", "nowhere")
-    (line,) = failed.stderr.splitlines()
-    assert (failed.code, "'--prompt-file': File 'nowhere' does not exist" in line) == (2, True)
-
-
 def test_empty_lines_are_skipped_and_counted(generate: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("\nthe\n\n\nclock\n\n")
     done = generate("--prompts-file", "prompts.txt", "-o", "jsonl")
@@ -132,30 +85,3 @@ def test_a_stop_text_may_be_an_escape(
     assert ended == whole.partition("\n")[0] + "\n"
     shown = textgen("generate", "--help", cwd=tmp_path).stdout
     assert r"\n is a line break" in " ".join(shown.split())
-
-
-@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (
-            ("generate", "RUN", "--prompt-file", "/dev/zero"),
-            "/dev/zero has more than 64 MB, too much for prompts",
-        ),
-        (
-            ("evaluate", "RUN", "/dev/zero"),
-            "/dev/zero is a device, which may have no end; give a file, or - for stdin",
-        ),
-    ],
-)
-def test_a_device_without_end_is_one_line(
-    textgen: Callable[..., Any],
-    finished_run: Path,
-    arguments: tuple[str, ...],
-    said: str,
-    tmp_path: Path,
-) -> None:
-    done = textgen(
-        *(str(finished_run) if each == "RUN" else each for each in arguments), cwd=tmp_path
-    )
-    assert (done.code, done.stdout, done.stderr) == (2, "", f"textgen: error: {said}\n")

@@ -62,7 +62,7 @@ def test_save_keeps_the_state_of_the_last_text(
     assert session.ask("/save kept") == "error: there is no text yet; type a prompt first\n"
     session.ask("the ")
     assert "is not a saved state; /save does not replace it" in session.ask("/save notes.txt")
-    assert "/save expects the name of a file" in session.ask("/save")
+    assert "error: . exists" in session.ask("/save")
     assert session.ask("/save kept") == "saved; --load-state kept continues from there\n"
     assert GenerationState.load(tmp_path / "kept").index == 0
     done = textgen(

@@ -152,15 +152,6 @@ def test_the_faster_precision_is_found_by_trial(
     computation.close()
 
 
-def test_what_is_slow_is_tried_in_two_steps() -> None:
-    """As on a machine whose cores other programs use."""
-    windows, model = np.zeros((1, 3), np.int64), Timed({False: 0.3, True: 0.3})
-    computation = Computation.of(model, windows, TrainingContext(seed=0, device="cpu"))
-    computation.faster_precision(windows)
-    computation.close()
-    assert model.calls == 4
-
-
 def test_a_run_on_a_busy_machine_says_what_helps(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -190,36 +181,3 @@ def test_a_step_on_cuda_does_not_wait_for_the_device(tmp_path: Path) -> None:
         textgen.run(tables, output=tmp_path / "run", observers=[Strict()])
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-FORKED = """
-import os, sys, textgen, torch
-
-torch.set_num_threads(2)
-
-def train(**options):
-    parts = {"tokenizer": "char", "model": {"type": "rnn"}, "trainer": {"type": "sgd", "length": "1 step", "batch_size": 2}}
-    textgen.train(corpus="the clock struck nine. " * 40, device="cpu", data={"window_length": 16}, **parts, **options)
-
-train()
-for options in ({}, {"threads": 1}):
-    child = os.fork()
-    if not child:
-        try:
-            train(**options)
-        except textgen.UsageError as error:
-            print(error.argument, error, flush=True)
-        os._exit(0)
-    os.waitpid(child, 0)
-"""
-
-
-def test_training_in_a_fork_of_a_process_that_has_trained_is_an_error_and_no_hang(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "forks.py").write_text(FORKED)
-    done = run_with_torch("forks.py", folder=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    (line,) = done.stdout.splitlines()
-    assert line.startswith("threads threads: this process was forked from one that has trained")
-    assert "spawn" in line

@@ -69,20 +69,15 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path: Path) -> None:
     assert weights(resumed) == weights(train())
 
 
-def test_such_a_model_computes_in_one_thread_unless_the_run_says_more_and_the_log_says_so(
+def test_such_a_model_computes_alone_and_the_log_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "textgen")
-    said = "the model computes in %d threads: it draws from torch's global generator"
     train(threads=2)
-    assert said % 2 in caplog.text
-    if torch.get_num_threads() > 1:
-        caplog.clear()
-        train()
-        assert said % 1 in caplog.text
+    assert "the model computes the rows of a batch together" in caplog.text
     caplog.clear()
     train(functools.partial(dropping, p=0.0), threads=2)
-    assert "the model computes in" not in caplog.text
+    assert "the model computes" not in caplog.text
 
 
 def test_trainings_in_threads_do_not_take_each_others_draws() -> None:

@@ -235,22 +235,6 @@ def test_a_model_may_have_a_loss_and_roles_of_its_own(
     assert all(event.validation_loss < 10 for event in recorder.of(Evaluation))
 
 
-def test_what_cannot_be_saved_is_named() -> None:
-    class Strange(Counting):
-        @torch.no_grad()
-        def step(self, closure: Any = None) -> None:  # type: ignore[override]
-            self.state[self.param_groups[0]["params"][0]]["thing"] = object()
-
-    from textgen.gradient.optimization import Optimization
-
-    module = torch.nn.Linear(2, 2)
-    module(torch.ones(1, 2)).sum().backward()
-    made = Optimization.of(module, GradientOptions(), lambda p: Strange(p, 0.1), constant)
-    made.step(1, 2)
-    with pytest.raises(TypeError, match="Strange keeps 'thing', a object"):
-        made.state()
-
-
 # Losses that stay on the device.
 
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from textgen import TrainingError
 from textgen.data import Dataset
 from textgen.events import StepDone
 from textgen.gradient import GradientModel, GradientOptions, GradientTrainer
 from textgen.gradient.computing import Computation
-from textgen.gradient.optimization import StateError
 from textgen.protocols import TrainerState, TrainingContext
 
 TOKENS = np.arange(402) * 7 % 5
@@ -199,7 +199,7 @@ def test_a_state_that_is_refused_leaves_no_threads() -> None:
     wrong = TrainerState({**state.arrays, "carried.0": np.zeros((8, 3), np.float32)}, state.values)
     second, before = trainer(order="streams"), threading.active_count()
     second.load_state(wrong)
-    with pytest.raises(StateError):
+    with pytest.raises(TrainingError):
         losses(second, model)
     assert threading.active_count() == before
 

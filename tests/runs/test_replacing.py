@@ -46,7 +46,7 @@ def test_the_old_run_stays_loadable_until_the_new_one_is_finished(
     with running(
         *command, folder=folder
     ) as new:  # and the new one goes on, and says so before it trains
-        assert "resuming an interrupted run after step " in wait_for(new, "resuming")
+        assert "resuming after step " in wait_for(new, "resuming")
         wait_for(new, ", step ")
         new.process.kill()
     with pytest.warns(UserWarning, match="is not finished"):

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -21,16 +21,7 @@ from textgen.cli.errors import ReaderGone, report
 from textgen.errors import PluginWarning
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer
 from textgen.processes import is_follower
-from textgen.windows import quoted
-
-_ALSO_CALLED: Final = {
-    **dict.fromkeys(("train", "fit", "start", "resume", "continue"), "run"),
-    **dict.fromkeys(("sample", "write", "chat", "predict", "complete"), "generate"),
-    **dict.fromkeys(("test", "score", "perplexity"), "evaluate"),
-    **dict.fromkeys(("list", "components"), "plugins"),
-    **dict.fromkeys(("config", "validate", "options"), "show"),
-    **dict.fromkeys(("new", "create"), "init"),
-}
+from textgen.suggest import nearest
 
 
 class _Group(click.Group):
@@ -39,19 +30,15 @@ class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *sorted(self._offered(ctx.obj))]
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
         if name in COMMANDS:
-            command = importlib.import_module(f"textgen.cli.{name.replace('-', '_')}").command
-            assert isinstance(command, click.Command)
+            module = importlib.import_module(f"textgen.cli.{name}")
+            command: click.Command = module.command
             return command
         offer = ctx.obj.plugins().find("command", name)
         if isinstance(offer, Offer):
             return self._build(offer, ctx.obj)
-        if any(
-            other.component.name == name for other in ctx.obj.plugins().offers("command")
-        ):  # of several plugins
-            raise click.UsageError(f"{offer.expected}; {offer.hint}", ctx)
-        return None
+        raise click.UsageError(f"{offer.expected}; {nearest(name, COMMANDS) or offer.hint}", ctx)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -59,26 +46,8 @@ class _Group(click.Group):
         except BrokenPipeError as error:  # click would exit with 1
             raise ReaderGone from error
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        try:
-            resolved = super().resolve_command(ctx, args)
-            ctx.obj.command = resolved[1]
-            if resolved[0] != "run" and is_follower():
-                ctx.exit()  # one process is enough
-            return resolved
-        except click.UsageError as error:
-            hint = self._meant(ctx, args[0]) if args else ""
-            if hint and "did you mean" not in error.message.lower():
-                raise click.UsageError(f"{error.message.rstrip('.')}; {hint}", ctx) from error
-            raise
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own = {name: self.get_command(ctx, name) for name in COMMANDS}
-        rows = [
-            (name, command.get_short_help_str(200))
-            for name, command in own.items()
-            if command is not None
-        ]
+        rows = [(name, self.get_command(ctx, name).get_short_help_str(200)) for name in COMMANDS]
         offered = sorted(self._offered(ctx.obj).items())
         with formatter.section("Commands"):
             formatter.write_dl(
@@ -88,23 +57,8 @@ class _Group(click.Group):
     def _offered(self, context: CommandContext) -> dict[str, Offer]:
         """What plugins offer, by the name to write. None of it is built: a command may need large libraries."""
         offers = context.plugins().offers("command")
-        names = [offer.name for offer in offers]
-        plain = [names.count(name) == 1 and name not in COMMANDS for name in names]
-        return {
-            o.name if is_plain else o.qualified_name: o
-            for o, is_plain in zip(offers, plain, strict=True)
-        }
-
-    def _meant(self, ctx: click.Context, word: str) -> str:
-        """What somebody may have meant who wrote `word` where a command stands."""
-        from textgen.suggest import nearest
-
-        if word.endswith(".toml") or Path(word).is_file():
-            return f"did you mean textgen {'run' if word.endswith('.toml') else 'init'} {quoted(word)}?"
-        if Path(word, "run.json").is_file():
-            return f"did you mean textgen generate {quoted(word)}?"
-        known = _ALSO_CALLED.get(word)
-        return f"did you mean {known!r}?" if known else nearest(word, self.list_commands(ctx))
+        names = [*COMMANDS, *(offer.name for offer in offers)]
+        return {o.name if names.count(o.name) == 1 else o.qualified_name: o for o in offers}
 
     def _build(self, offer: Offer, context: CommandContext) -> click.Command:
         from textgen.contracts.checks import blame
@@ -163,49 +117,39 @@ def main(args: list[str] | None = None) -> None:
 
     0 done, 1 the run failed, 2 the command or pipeline is wrong, 129, 130 and 143 a signal (128 + its number).
     """
+    arguments = sys.argv[1:] if args is None else args
     try:
-        code = _main(sys.argv[1:] if args is None else args)
-    except KeyboardInterrupt:
-        click.echo("textgen: interrupted", err=True)
-        code = 128 + signal.SIGINT
+        terminal.prepare()
+        _show_warnings()
+        ended = group.main(
+            arguments or ["--help"], "textgen", standalone_mode=False, obj=CommandContext()
+        )
+        sys.stdout.flush()
+        code = ended if isinstance(ended, int) else 0  # what a command gave to click's Context.exit
+    except (Exception, KeyboardInterrupt) as error:
+        code = report(error, debug="--debug" in arguments)
     if code > 128:
         with contextlib.suppress(ValueError):  # not in the main thread
-            signal.signal(
-                signal.SIGINT, signal.SIG_DFL
-            )  # another one ends the process without a word
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # another one ends the process at once
     sys.exit(code)
 
 
-def _main(arguments: list[str]) -> int:
-    context = CommandContext()
-    try:
-        terminal.prepare()
-        warnings.showwarning = _show_each_once(silent=is_follower())  # this process is ours
-        warnings.simplefilter("always", PluginWarning)
-        logging.getLogger("textgen").addHandler(_LogHandler(logging.WARNING))
-        ended = group.main(arguments, prog_name="textgen", standalone_mode=False, obj=context)
-        sys.stdout.flush()
-        return ended if isinstance(ended, int) else 0  # what a command gave to click's Context.exit
-    except Exception as error:
-        return report(error, context, debug="--debug" in arguments)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 1
-
-
-def _show_each_once(*, silent: bool) -> Callable[..., None]:
-    """Shows a warning the first time: a command may look for plugins more than once."""
+def _show_warnings() -> None:
+    """Show each warning, and what the library logs like one, once: a command may look for plugins more than once."""
     shown = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        if not silent and str(message) not in shown:
+        if not is_follower() and str(message) not in shown:
             shown.add(str(message))
             click.echo(f"textgen: warning: {message}", err=True)
 
-    return show
+    warnings.showwarning = show  # this process is ours
+    warnings.simplefilter("always", PluginWarning)
+    logging.getLogger("textgen").addHandler(_LogHandler(logging.WARNING))
 
 
 class _LogHandler(logging.Handler):
-    """Shows what the library logs like a warning; what it also warns of is shown once."""
+    """Shows what the library logs as a warning."""
 
     def emit(self, record: logging.LogRecord) -> None:
         warnings.warn(record.getMessage(), PluginWarning, stacklevel=2)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import click
-
 from textgen.errors import UsageError
 from textgen.plugin import discovery
 from textgen.plugin.registry import PluginSet
@@ -13,7 +9,7 @@ from textgen.suggest import nearest
 
 
 class CommandContext:
-    """What the options before the subcommand say, and which subcommand it is once that is known.
+    """What the options before the subcommand say.
 
     with_plugin_options  whether it takes the options of plugins' samplers
     """
@@ -22,7 +18,6 @@ class CommandContext:
         self.disable: tuple[str, ...] = ()
         self.plugin_files: tuple[str, ...] = ()
         self.debug = False
-        self.command: click.Command | None = None
         self.with_plugin_options = False
         self._plugins: PluginSet | None = None
 
@@ -33,8 +28,14 @@ class CommandContext:
         return self._plugins
 
     def _discover(self) -> PluginSet:
-        if self.disable:
-            _check_installed(self.disable)
+        installed = discovery.installed() if self.disable else []
+        for name in self.disable:
+            if not any(plugin.is_among([name]) for plugin in installed):
+                hint = nearest(
+                    name, {known for p in installed for known in (p.name, p.distribution)}
+                )
+                cause = f"--no-plugin: no plugin or package that is installed is called {name!r}"
+                raise UsageError(cause, suggestion=hint)
         plugins = PluginSet.discover(disable=self.disable, strict=self.debug)
         for path in self.plugin_files:
             try:
@@ -42,17 +43,3 @@ class CommandContext:
             except UsageError as error:
                 raise UsageError(f"--plugin {path}: {error.faults[0].expected}") from error
         return plugins
-
-
-def _check_installed(names: Iterable[str]) -> None:
-    """Raise UsageError for a name of --no-plugin that no installed plugin has."""
-    plugins = discovery.installed()
-    for name in names:
-        if not any(plugin.is_among([name]) for plugin in plugins):
-            hint = nearest(
-                name, {known for plugin in plugins for known in (plugin.name, plugin.distribution)}
-            )
-            raise UsageError(
-                f"--no-plugin: no plugin or package that is installed is called {name!r}",
-                suggestion=hint,
-            )

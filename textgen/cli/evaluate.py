@@ -69,7 +69,7 @@ def command(
     RUN is a run directory, such as runs/my; FILE is a text that the model was not trained on, a folder of texts, which
     are read one after the other, the address of a text, or - for stdin.
     """
-    check_run(run, "evaluate")
+    check_run(run)
     _check(file, page)
     from textgen.engine import Engine
 
@@ -91,7 +91,7 @@ def command(
             if page == "-":
                 print_text(html)
             else:
-                write_output("--html", page, html)
+                write_output(page, html)
     bound = (
         " at least: the spelling of what is outside the vocabulary is not counted"
         if score.unknown_tokens

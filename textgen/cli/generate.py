@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from textgen.cli.options import check_run, device_option, readable_file
-from textgen.cli.prompts import as_text
 from textgen.cli.request_options import RequestCommand, request_options
 
 
@@ -16,15 +15,8 @@ from textgen.cli.request_options import RequestCommand, request_options
 @click.option(
     *("--prompt", "-p", "prompts"),
     multiple=True,
-    callback=lambda _ctx, _parameter, given: tuple(map(as_text, given)),
-    help="The text to continue. May be given several times. Without one, it is what is piped in on stdin; on a "
-    "terminal, a session opens.",
-)
-@click.option(
-    "--prompt-file",
-    type=readable_file,
-    metavar="FILE",
-    help="Continue the text of a file; '-' is stdin.",
+    help="The text to continue. May be given several times. Without one, stdin is read to its end; on a terminal, "
+    "a session opens.",
 )
 @click.option(
     "--prompts-file",
@@ -88,7 +80,7 @@ def command(
     What is not given is as the run's pipeline has it. A sampling option changes that option of the run's own samplers,
     or adds the sampler that takes it; the others stay.
     """
-    check_run(run, "generate")
+    check_run(run)
     from textgen.cli.output import OutputOptions, write
     from textgen.engine import Engine
     from textgen.errors import UsageError

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -90,28 +89,10 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...], time_limit: fl
     warnings.simplefilter("ignore", PluginWarning)
     warnings.filterwarnings("always", "still importing ", PluginWarning)
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)
-    with _announcing() as (announce, clear):
-        lines = check_named(name, ctx.obj.plugins(), values, time_limit, announce)
-        for status, line in lines:
-            if status in counts:
-                counts[status] += 1
-            clear()
-            click.echo(line)
+    for status, line in check_named(name, ctx.obj.plugins(), values, time_limit):
+        if status in counts:
+            counts[status] += 1
+        click.echo(line)
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items()), err=True)
     if counts["failed"]:
         sys.exit(1)  # click would hand a code of its own to a caller that does not ask for it
-
-
-@contextlib.contextmanager
-def _announcing() -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """What shows, in a line on a terminal, that something is being checked; and what clears that line for another."""
-    from tqdm import tqdm
-
-    form: dict[str, Any] = {
-        "bar_format": "checking {desc}",
-        "delay": 1e-9,
-        "dynamic_ncols": True,
-        "leave": False,
-    }
-    with tqdm(file=sys.stderr, disable=None, **form) as bar:
-        yield bar.set_description_str, bar.clear

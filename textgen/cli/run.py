@@ -123,33 +123,29 @@ def train(
             stopped.exit_code = 128 + watch.switch.signal_number
         raise
     except KeyboardInterrupt:
-        if watch.has_begun:
-            step = watch.checkpoint
-            kept = "; there is no checkpoint" if step is None else f"; step {step} is kept"
-            raise Interrupted(f"stopped at once{kept}", step=step) from None
-        raise Interrupted("interrupted before training began; nothing was trained") from None
+        raise Interrupted("stopped at once", step=watch.checkpoint) from None
 
 
 def _print(run: Run, *, quiet: bool) -> None:
-    from textgen.cli.output import write_texts
+    from textgen.cli.output import write_text
 
     run.generator.close()  # its texts are made
     if not quiet:
-        click.echo(f"{run.outcome}: {run.path}{best_step(run.generator.record)}", err=True)
-    write_texts([str(generation) for generation in run.generations])
+        click.echo(f"{run.outcome}: {run.path}{_ended(run.generator.record)}", err=True)
+    is_several = len(run.generations) > 1
+    for number, generation in enumerate(run.generations, 1):
+        write_text(str(generation), number * is_several)
 
 
-def best_step(record: Mapping[str, Any]) -> str:
-    """The step that the weights are of, which need not be the last that the progress showed."""
-    step, loss, stopped = record.get("best_step"), record.get("best_loss"), record.get("stopped")
-    early = (
-        ""
-        if stopped is None
-        else f"; {stopped['by']} ended it at step {record['step']}: {stopped['reason']}"
-    )
-    if step is None or loss is None or not record["data"]["validation_tokens"]:
-        return early
-    return f" (step {step} of {record['step']}, with the lowest validation loss: {loss:.3f}){early}"
+def _ended(record: Mapping[str, Any]) -> str:
+    """The step that the weights are of, which need not be the last that the progress showed, and who ended it early."""
+    text, loss, stopped = "", record.get("best_loss"), record.get("stopped")
+    if loss is not None and record["data"]["validation_tokens"]:
+        step = f"step {record['best_step']} of {record['step']}"
+        text = f" ({step}, with the lowest validation loss: {loss:.3f})"
+    if stopped is not None:
+        text += f"; {stopped['by']} ended it at step {record['step']}: {stopped['reason']}"
+    return text
 
 
 @attrs.define
@@ -158,23 +154,17 @@ class _Watch:
 
     console: TextIO | None
     switch: StopSwitch = attrs.field(factory=StopSwitch)
-    has_begun: bool = False
     checkpoint: int | None = None
 
     def observe(self, event: Any) -> None:
         """See textgen.protocols.Observer."""
         from textgen.events import Checkpointed, RunFinished, RunStarted
 
-        self.has_begun = True
         if isinstance(event, RunStarted):
             self.switch.take_over()
             self.checkpoint = event.step or None
             if self.console is not None and event.step:
-                what = (
-                    "training a finished run on from"
-                    if event.extended
-                    else "resuming an interrupted run after"
-                )
+                what = "training a finished run on from" if event.extended else "resuming after"
                 click.echo(f"{what} step {event.step}", file=self.console)
         elif isinstance(event, Checkpointed):
             self.checkpoint = event.step

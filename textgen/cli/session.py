@@ -15,7 +15,6 @@ import attrs
 import click
 
 from textgen.cli.options import check_state_output
-from textgen.cli.prompts import as_path, as_text, check_utf8
 from textgen.cli.request_options import parse_value
 from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.terminal import print_stream, report_seed
@@ -31,7 +30,7 @@ from textgen.windows import quoted
 
 _HELP: Final = """\
 Type a prompt, and the model continues it. Ctrl-C stops a text.
-  /set KEY=VALUE   change options: /set temperature=0.5 top_k=20, /set stop="\\n"
+  /set KEY=VALUE   change an option: /set temperature=0.5, /set stop="\\n"
   /set seed=N      another seed; each prompt gets the next index of the seed,
                    and /set seed=N begins at the first
                    /set seed=random draws one for each prompt, and shows it
@@ -42,14 +41,8 @@ Type a prompt, and the model continues it. Ctrl-C stops a text.
   /help            this text
   /quit            end the session; so does Ctrl-D"""
 _NEW_TEXT: Final = "\nEnter alone begins a new text."
-_COMMANDS: Final = ("/set ", "/unset ", "/options", "/more", "/save ", "/help", "/quit", "/exit")
+_COMMANDS: Final = ("/set ", "/unset ", "/options", "/more", "/save ", "/help", "/quit")
 _HISTORY: Final = 1000  # lines
-_INSTEAD: Final = {
-    "greedy": "/set temperature=0 is greedy",
-    "n": "a session writes one text per prompt; for several, give --n with a --prompt",
-    "index": "each prompt gets the next index; /set seed=N begins at the first",
-    "prompt": "type the prompt itself",
-}
 
 
 class Session(cmd.Cmd):
@@ -75,7 +68,7 @@ class Session(cmd.Cmd):
         self._state: GenerationState | None = None
         self._own = {"echo": True, "seed": generator.seed, **generator.defaults}
         self._has_documents = end_id(generator.tokenizer) is not None
-        self.intro = _HELP + _NEW_TEXT * self._has_documents
+        self._help = self.intro = _HELP + _NEW_TEXT * self._has_documents
 
     def run(self) -> None:
         """Until the end of input. Raises UsageError at once for options that are wrong."""
@@ -94,16 +87,16 @@ class Session(cmd.Cmd):
     def onecmd(self, line: str) -> bool:
         """Do what a line asks for; True ends the session."""
         try:
-            line = as_text(line)
-            check_utf8(line, "what was typed")
             if line == "EOF":  # which is what Ctrl-D is here
                 click.echo(err=True)
                 return True
             if line.startswith("/"):
                 return bool(super().onecmd(line[1:]))
             if line or self._has_documents:
-                self._continue(line)
-        except TextgenError as error:
+                self._write(line, index=self._index)
+                # Another prompt gets another text, even if it is the same prompt.
+                self._index += self._options.get("seed") != "random"
+        except (TextgenError, OSError) as error:
             click.echo(f"error: {error}", err=True)
         except KeyboardInterrupt:
             click.echo()
@@ -120,23 +113,17 @@ class Session(cmd.Cmd):
         raise UsageError("there is no /; /help lists the commands")
 
     def do_set(self, rest: str) -> None:
-        """Set options, each as KEY=VALUE; a single one also as KEY VALUE."""
-        given = self._assignments(rest)
-        changed = dict(self._options)
-        for key, text in given:
-            name = self._name(key)
-            changed[name] = parse_value(name, self._table[name].type, text)
-        self._use(changed, begins="seed" in (self._name(key) for key, _ in given))
+        """Set an option, as KEY=VALUE or as KEY VALUE."""
+        key, text, *_ = (*re.split(r"\s*=\s*|\s+", rest, maxsplit=1), "")
+        if not text:
+            raise UsageError("expected /set KEY=VALUE, as in /set temperature=0.5")
+        name = self._name(key)
+        self._use({**self._options, name: parse_value(name, self._table[name].type, text)}, name)
 
     def do_unset(self, rest: str) -> None:
         """Take an option back."""
-        if not rest:
-            raise UsageError("expected /unset KEY, as in /unset temperature")
         name = self._name(rest)
-        if name not in self._options:
-            raise UsageError(f"{name} is not set")
-        left = {key: value for key, value in self._options.items() if key != name}
-        self._use(left, begins=name == "seed")
+        self._use({key: value for key, value in self._options.items() if key != name}, name)
 
     def do_options(self, _: str) -> None:
         """Show the options."""
@@ -144,13 +131,10 @@ class Session(cmd.Cmd):
         lines = ["set here:" if options else "nothing is set here"]
         lines += [f"  {name} = {_shown(value)}" for name, value in options.items()]
         lines += ["the run's own:"]
-        lines += [
-            f"  {name} = {_shown(value)}" for name, value in own.items() if name not in options
-        ]
-        samplers = self._check(options).samplers
-        lines += ["samplers: " + (", ".join(map(_shown, samplers)) or "none")]
-        rest = (name for name in self._table if name not in {**own, **options})
-        lines += [f"not set: {', '.join(rest)}"]
+        left = {name: value for name, value in own.items() if name not in options}
+        lines += [f"  {name} = {_shown(value)}" for name, value in left.items()]
+        lines += ["samplers: " + ", ".join(map(_shown, self._check(options).samplers))]
+        lines += ["not set: " + ", ".join(self._table.keys() - {*own, *options})]
         lines += [f"the next text: --seed {options.get('seed', own['seed'])} --index {self._index}"]
         click.echo("\n".join(lines), err=True)
 
@@ -161,14 +145,14 @@ class Session(cmd.Cmd):
 
     def do_save(self, rest: str) -> None:
         """Save where the last text ends."""
-        state, file = self._last_state(), as_path(rest)
-        check_state_output("/save", file)
-        state.save(file)
+        state = self._last_state()
+        check_state_output("/save", rest)
+        state.save(rest)
         click.echo(f"saved; --load-state {quoted(rest)} continues from there", err=True)
 
     def do_help(self, _: str) -> None:
         """Show the commands."""
-        click.echo(_HELP + _NEW_TEXT * self._has_documents, err=True)
+        click.echo(self._help, err=True)
 
     def do_quit(self, _: str) -> bool:
         """End the session."""
@@ -185,25 +169,6 @@ class Session(cmd.Cmd):
         takes_options = line.split(" ")[0].strip() in ("/set", "/unset")
         begun = text.replace("-", "_")
         return [name for name in self._table if takes_options and name.startswith(begun)]
-
-    def _assignments(self, rest: str) -> list[tuple[str, str]]:
-        """Keys and values; a value may have spaces, and ends before the next KEY= of a known option."""
-        key, text, *_ = (*re.split(r"\s*=\s*|\s+", rest, maxsplit=1), "")
-        if not rest:
-            raise UsageError("expected /set KEY=VALUE, as in /set temperature=0.5")
-        if not text:
-            name = self._name(key)
-            now = f"it is {self._options[name]}" if name in self._options else "it is not set"
-            raise UsageError(f"expected /set {name}=VALUE; {now}")
-        for match in re.finditer(r"\s([\w-]+)\s*=", text):
-            if match[1].replace("-", "_") in self._table:
-                return [(key, text[: match.start()]), *self._assignments(text[match.start(1) :])]
-        return [(key, text)]
-
-    def _continue(self, prompt: str) -> None:
-        self._write(prompt, index=self._index)
-        if self._options.get("seed") != "random":
-            self._index += 1  # another prompt, another text, even if it is the same prompt
 
     def _last_state(self) -> GenerationState:
         if self._state is None:
@@ -226,18 +191,18 @@ class Session(cmd.Cmd):
         name = key.lstrip("-").replace("-", "_")
         if name in self._table:
             return name
-        hint = _INSTEAD.get(name) or nearest(name, self._table) or "/options lists what can be set"
-        raise UsageError(f"there is no option {key}; {hint}")
+        hint = nearest(name, self._table) or "/options lists what can be set"
+        raise UsageError(f"there is no option {key or 'without a name'}; {hint}")
 
     def _check(self, options: dict[str, Any]) -> TextStream:
         """A stream that is never started: what is wrong is refused."""
         return self._generator.stream("", index=self._first, **options)
 
-    def _use(self, options: dict[str, Any], *, begins: bool) -> None:
-        """Write with other options; `begins` at the seed's first text."""
+    def _use(self, options: dict[str, Any], changed: str) -> None:
+        """Write with other options; with another seed, from its first text."""
         self._check(options)
         self._options = options
-        if begins:
+        if changed == "seed":
             self._index = self._first
 
 
@@ -255,9 +220,6 @@ def _line_editing() -> Iterator[None]:
     # libedit, which some platforms have in place of readline, binds keys in its own words.
     if "libedit" in (readline.__doc__ or ""):
         readline.parse_and_bind("bind ^I rl_complete")
-    # In a C locale, bytes of UTF-8 are no keys.
-    for setting in ("input-meta on", "output-meta on", "convert-meta off"):
-        readline.parse_and_bind(f"set {setting}")
     file = Path(platformdirs.user_state_path("textgen", appauthor=False), "history")
     with contextlib.suppress(OSError):  # there is none yet, or it cannot be read
         readline.read_history_file(file)

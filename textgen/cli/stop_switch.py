@@ -10,11 +10,8 @@ from typing import Any, Final
 
 import attrs
 
-_SIGNALS: Final = tuple(
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-    if hasattr(signal, name)
-)
+_NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+_SIGNALS: Final = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
 @attrs.define
@@ -34,12 +31,9 @@ class StopSwitch:
         return self.signal_number is not None
 
     def take_over(self) -> None:
-        """Listen."""
+        """Listen to all signals but those that the process ignores, such as SIGHUP after nohup."""
         for number in self.signals:
-            if (
-                number != getattr(signal, "SIGHUP", None)
-                or signal.getsignal(number) != signal.SIG_IGN
-            ):  # as by nohup
+            if signal.getsignal(number) != signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._handle)
 
     def give_back(self) -> None:

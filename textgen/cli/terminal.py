@@ -12,9 +12,9 @@ from typing import Any, TextIO
 
 import click
 
+from textgen import windows
 from textgen.errors import TextgenError
 from textgen.visible import visible
-from textgen.windows import is_reader_gone
 
 
 def prepare() -> None:
@@ -72,18 +72,15 @@ class _Stream(io.TextIOBase):
 
     def __init__(self, stream: io.TextIOWrapper, *, is_exact: bool, may_be_lost: bool) -> None:
         self._stream, self._is_exact, self._may_be_lost = stream, is_exact, may_be_lost
-        self._is_lost = False
 
     def write(self, text: str) -> int:
         with self._failing():
-            if not self._is_lost:
-                self._stream.write(text if self._is_exact else _visible(text))
+            self._stream.write(text if self._is_exact else _visible(text))
         return len(text)
 
     def flush(self) -> None:
         with self._failing():
-            if not self._is_lost:
-                self._stream.flush()
+            self._stream.flush()
 
     def writable(self) -> bool:
         return True
@@ -96,17 +93,12 @@ class _Stream(io.TextIOBase):
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
-        """Write nothing more once nobody reads; raise BrokenPipeError for stdout."""
         try:
             yield
-        except BlockingIOError:
-            if not self._may_be_lost:  # nobody waits for a message
-                raise
         except (OSError, ValueError) as error:  # ValueError: it was closed
-            self._is_lost = self._may_be_lost or is_reader_gone(error)
             if self._may_be_lost:
                 return
-            if self._is_lost:
+            if windows.WINDOWS and isinstance(error, OSError) and error.errno == errno.EINVAL:
                 raise BrokenPipeError(errno.EPIPE, "nobody reads stdout") from error
             raise
 

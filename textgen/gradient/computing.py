@@ -19,12 +19,12 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from textgen.data import Ids
 from textgen.devices import worker_threads
 from textgen.errors import UsageError
-from textgen.files.opening import UNFORESEEN
-from textgen.gradient.optimization import StateError
 from textgen.processes import Processes
 from textgen.protocols import TrainingContext
 
@@ -33,10 +33,8 @@ State: TypeAlias = tuple[Tensor, ...]
 _Result = TypeVar("_Result")
 
 _GLOBAL: Final = threading.Lock()  # held while torch's global generators are those of one training
-_TRIALS: Final = 5  # steps of each precision, at most, of which the fastest counts
-_TRYING: Final = 1.0  # seconds after which no third step of each is tried
+_TRIALS: Final = 3  # steps of each precision, of which the fastest counts
 _GAIN: Final = 0.9  # of a float32 step's time, which one in bfloat16 must stay below to be taken
-_LARGE: Final = 1 << 20  # numbers of a tensor that travels alone
 
 
 @attrs.frozen
@@ -88,38 +86,39 @@ class Computation:
 
         A model that replicas cannot stand in for computes alone, in one thread unless the run was given a number.
         """
-        replicas, threads = cls._replicas(model, windows, context)
-        made = cls(replicas, context.device, threads=threads, processes=context.processes)
-        if context.processes is not None:
-            made._meet(context.processes, windows)
+        processes, is_cpu = context.processes, context.device == "cpu"
+        count = min(context.threads or torch.get_num_threads(), len(windows)) if is_cpu else 1
+        draws = changes = False
+        if count > 1 or processes is not None:
+            draws, changes = _tried(model, windows, context.device)
+        replicas = [model]
+        if count > 1 and not (draws or changes):
+            with contextlib.suppress(RuntimeError, TypeError, NotImplementedError):  # of deepcopy
+                replicas += [_replica_of(model) for _ in range(count - 1)]
+        if len(replicas) < count:
+            logger.info(
+                "the model computes the rows of a batch together: it cannot be copied, changes its buffers in each "
+                "step, or draws from torch's global generator without a set_dropout_seed"
+            )
+        each = 1 if len(replicas) == count else context.threads or 1
+        threads = worker_threads(len(replicas), each) if is_cpu else ()
+        made = cls(replicas, context.device, threads=threads, processes=processes)
+        if processes is not None:
+            made._meet(processes, len(windows), changes_buffers=changes)
         return made
 
-    @staticmethod
-    def _replicas(
-        model: Any, windows: npt.NDArray[np.int64], context: TrainingContext
-    ) -> tuple[list[Any], Sequence[ThreadPoolExecutor]]:
-        """The replicas, and their threads."""
-        if context.device != "cpu":
-            return [model], ()
-        count = min(context.threads or torch.get_num_threads(), len(windows))
-        if count > 1 and (reason := _needs_one(model, windows)):
-            logger.info("the model computes in %d threads: %s", context.threads or 1, reason)
-            return [model], worker_threads(1, context.threads or 1)
-        replicas = [model, *(replica_of(model) for _ in range(count - 1))]
-        return replicas, worker_threads(count)
-
-    def _meet(self, processes: Processes, windows: npt.NDArray[np.int64]) -> None:
+    def _meet(self, processes: Processes, rows: int, *, changes_buffers: bool) -> None:
         """Begin with the weights of the first process. Raises UsageError for what several cannot train as one would."""
         import torch.distributed as dist
 
         model, cause = self.replicas[0], ""
-        if len(windows) < processes.size:
-            cause = f"{processes.size} processes cannot share out {len(windows)} rows; raise trainer.batch_size"
-        elif self.device == "mps":
-            cause = "several processes train on CPUs or on CUDA devices"
+        if rows < processes.size:
+            cause = (
+                f"{processes.size} processes cannot share out {rows} rows; raise trainer.batch_size"
+            )
         elif not getattr(model, "distributed", True):
             cause = "the model says that it cannot be trained in several processes"
-        elif processes.size > 1 and tried(model, windows, self.device)[1]:
+        elif processes.size > 1 and changes_buffers:
             cause = "the model changes its buffers in each step, as batch normalisation does, and needs all rows at once"
         if cause:
             raise UsageError(f"{cause}; start fewer processes")
@@ -152,46 +151,28 @@ class Computation:
             thread.shutdown()
 
     def faster_precision(self, windows: npt.NDArray[np.int64]) -> str:
-        """The faster of float32 and bfloat16 for a batch (B, T + 1), by a few steps of each without an update.
+        """The faster of float32 and bfloat16 for a batch (B, T + 1): on a CPU by a few steps of each without an update.
 
-        On CUDA, bfloat16 where the GPU has it built in. Among processes, the first one tries its rows.
+        On CUDA, bfloat16 where the GPU has it built in. All processes go by the first one's clock.
         """
-        if self._processes is not None:
-            return self._agreed_precision(windows)
         if self.device.startswith("cuda"):
             with torch.cuda.device(self.device):
                 is_built_in = torch.cuda.is_bf16_supported(including_emulation=False)
             return "bfloat16" if is_built_in else "float32"
         if self.device != "cpu":
             return "float32"
-        times: dict[str, list[float]] = {"float32": [], "bfloat16": []}
-        begun, own = time.perf_counter(), self.precision
+        begun, times = time.perf_counter(), list[float]()
         try:
-            with buffers_kept(self.replicas[0]):
-                for trial in range(_TRIALS):
-                    if trial > 1 and time.perf_counter() - begun > _TRYING:
-                        break
-                    for self.precision, taken in times.items():
-                        start = time.perf_counter()
-                        self.run(partial(self.gradients, windows, None, (0, 0)))
-                        taken.append(time.perf_counter() - start)
+            with _buffers_kept(self.replicas[0]):
+                for self.precision in [*["float32", "bfloat16"] * _TRIALS, "float32"]:
+                    now = time.perf_counter() - begun
+                    made = self.run(partial(self.gradients, windows, None, (0, 0), now=now))
+                    times.append(made.now)
         except RuntimeError:  # an operation of the model has no bfloat16 version
             return "float32"
-        finally:
-            self.precision = own
-        return "bfloat16" if min(times["bfloat16"]) < _GAIN * min(times["float32"]) else "float32"
-
-    def _agreed_precision(self, windows: npt.NDArray[np.int64]) -> str:
-        import torch.distributed as dist
-
-        assert self._processes is not None
-        half = torch.zeros((), device=self.device)
-        if self._processes.leads:
-            own = windows[self._processes.rows(len(windows))]
-            half += attrs.evolve(self, processes=None).faster_precision(own) == "bfloat16"
-        with self._processes.explained():
-            dist.broadcast(half, 0, group=self._group)
-        return "bfloat16" if half else "float32"
+        seconds = np.diff(times)
+        is_faster = seconds[1::2].min() < _GAIN * seconds[::2].min()
+        return "bfloat16" if is_faster else "float32"
 
     def gradients(
         self,
@@ -217,10 +198,10 @@ class Computation:
         calls = []
         for i, rows in enumerate(places):
             part = slice(int(rows[0]), int(rows[-1]) + 1)
-            drawn = take_rows(self.replicas[i], part.start, total, before + i, seed)
+            drawn = _take_rows(self.replicas[i], part.start, total, before + i, seed)
             state = None if carried is None else tuple(each[part] for each in carried)
             share = len(rows) / total if own else 0.0
-            calls.append(partial(self._part, i, windows[part], state, drawn, share))
+            calls.append(partial(self._part, self.replicas[i], windows[part], state, drawn, share))
         results = self.side_by_side(calls)
         self._add_gradients(len(calls))
         loss = torch.stack([loss for loss, _ in results]).sum()
@@ -237,70 +218,95 @@ class Computation:
     def _sum(self, loss: Tensor, state: State, now: float, leaves: bool) -> Gradients:
         """Set the gradients of all processes to their sums, and sum up what else they have.
 
-        Small tensors travel together, since on a CPU a message costs more than what it carries.
+        All numbers of a type travel together, since on a CPU a message costs more than what it carries.
         """
         import torch.distributed as dist
 
         assert self._processes is not None
-        parameters = [p for p in self._parameters[0] if p.requires_grad]
-        first, stops = self._processes.leads, leaves or self._processes.is_stopping()
-        facts = [now if first else 0.0, float(stops), *(p.grad is not None for p in parameters)]
+        stops = leaves or self._processes.is_stopping()
+        facts = [now if self._processes.leads else 0.0, float(stops)]
         header = torch.cat([loss[None].float(), loss.new_tensor(facts, dtype=torch.float32)])
+        parameters = [p for p in self._parameters[0] if p.requires_grad]
         for parameter in parameters:
-            given = parameter.grad
-            parameter.grad = torch.zeros_like(parameter) if given is None else given.contiguous()
+            if parameter.grad is None:  # no row of this process used it
+                parameter.grad = torch.zeros_like(parameter)
         sums = [header, *state, *(p.grad for p in parameters if p.grad is not None)]
-        large = [tensor for tensor in sums if tensor.numel() >= _LARGE]
-        small = sorted((tensor for tensor in sums if tensor.numel() < _LARGE), key=_kind)
         with self._processes.explained():
-            for tensor in large:
-                dist.all_reduce(tensor, group=self._group)
-            for _, same in itertools.groupby(small, _kind):
-                group = list(same)
-                flat = torch.cat([tensor.flatten() for tensor in group])
+            for dtype in dict.fromkeys(tensor.dtype for tensor in sums):
+                same = [tensor for tensor in sums if tensor.dtype == dtype]
+                flat = torch.cat([tensor.flatten() for tensor in same])
                 dist.all_reduce(flat, group=self._group)
-                parts = torch.split(flat, [tensor.numel() for tensor in group])
-                for to, part in zip(group, parts, strict=True):
+                parts = torch.split(flat, [tensor.numel() for tensor in same])
+                for to, part in zip(same, parts, strict=True):
                     to.copy_(part.view_as(to))
-            now, stopping, *users = header[1:].tolist()
-        for parameter, used in zip(parameters, users, strict=True):
-            parameter.grad = parameter.grad if used else None
+            now, stopping = header[1:].tolist()
         self._processes.stop_asked = stopping > 0 and not leaves
         return Gradients(header[0], state or None, now, stopping > 0)
 
-    def summed(self, total: Tensor, count: int) -> tuple[float, int]:
-        """The sums of losses and of their number over all processes."""
-        if self._processes is None:
-            return float(total), count
-        import torch.distributed as dist
+    def validation_loss(
+        self, batches: Iterable[tuple[npt.NDArray[np.int64], Ids]], context: int
+    ) -> float | None:
+        """Mean loss per token, in float32, of windows and their counts as `validation_batches` has them.
 
-        both = torch.stack([total, torch.as_tensor(count).to(total)])
-        with self._processes.explained():
-            dist.all_reduce(both, group=self._group)
-            return float(both[0]), int(both[1])
+        None if there are none. A model's context may hold no more than `context` tokens at once. To be called within
+        `run`. Raises ProcessesError.
+        """
+        total, count, processes = 0.0, 0, self._processes
+        if processes is not None:
+            batches = itertools.islice(batches, processes.rank, None, processes.size)
+        for windows, counts in batches:
+            parts = min(len(windows), len(self.replicas))
+            shared = zip(np.array_split(windows, parts), np.array_split(counts, parts), strict=True)
+            total += sum(
+                self.side_by_side(
+                    [
+                        partial(self._losses, model, *part, context)
+                        for model, part in zip(self.replicas, shared, strict=False)
+                    ]
+                )
+            )
+            count += int(counts.sum())
+        if processes is not None:
+            import torch.distributed as dist
 
-    def share(self) -> slice:
-        """The batches of an evaluation that are this process's."""
-        return (
-            slice(None)
-            if self._processes is None
-            else slice(self._processes.rank, None, self._processes.size)
-        )
+            both = torch.tensor([total, count], dtype=torch.float64, device=self.device)
+            with processes.explained():
+                dist.all_reduce(both, group=self._group)
+                total, count = both[0].item(), int(both[1])
+        return total / count if count else None
+
+    @torch.no_grad()
+    def _losses(
+        self, model: Any, windows: npt.NDArray[np.int64], counts: Ids, context: int
+    ) -> float:
+        """The sum of the losses of windows (B, T + 1), of which `counts` (B,) at the end of each row count."""
+        model.eval()
+        total, carried = 0.0, None
+        tokens, length = _to_device(windows, self.device), windows.shape[1] - 1
+        for start in range(0, length, context):
+            stop = min(start + context, length)
+            logits, carried = model(tokens[:, start:stop], carried)
+            targets = tokens[:, start + 1 : stop + 1]
+            losses = F.cross_entropy(logits.transpose(1, 2).float(), targets, reduction="none")
+            counted = np.arange(start, stop) >= length - counts[:, None]
+            total += losses.cpu().double()[torch.from_numpy(counted)].sum().item()
+        return total
 
     def _part(
         self,
-        place: int,
+        model: Any,
         windows: npt.NDArray[np.int64],
         carried: State | None,
         seed: Iterable[int],
         share: float,
     ) -> tuple[Tensor, State]:
         """Gradients of some rows' loss, times their share of the batch."""
-        model = self.replicas[place]
         model.train()
         with self._seeded(model, seed):
-            tokens = to_device(windows, self.device)
-            with self.autocast():
+            tokens = _to_device(windows, self.device)
+            with torch.autocast(
+                self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16"
+            ):
                 loss, after = training_loss(model, tokens, carried)
             if share != 1:
                 loss = loss * share
@@ -311,32 +317,9 @@ class Computation:
         """What the model draws within depends on the seed alone."""
         if hasattr(model, "set_dropout_seed"):
             model.set_dropout_seed(_mixed(seed))
-            return contextlib.nullcontext()
-        # Several replicas are made only of what draws nothing: they need not wait for each other.
-        return (
-            seeded_globally(self.device, _mixed(seed))
-            if len(self.replicas) == 1
-            else contextlib.nullcontext()
-        )
-
-    @torch.no_grad()
-    def try_carried(self, carried: State, rows: int) -> None:
-        """Raise StateError for a saved state that the model cannot read on from, in so many rows."""
-        model, tokens = (
-            self.replicas[0].eval(),
-            torch.zeros((rows, 1), dtype=torch.long, device=self.device),
-        )
-        try:
-            with self.autocast():
-                model(tokens, carried)
-        except (RuntimeError, *UNFORESEEN) as error:
-            raise StateError(error) from error
-
-    def autocast(self) -> Any:
-        """The context of the precision."""
-        return torch.autocast(
-            self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16"
-        )
+        elif len(self.replicas) == 1:  # several are made only of what draws nothing
+            return _seeded_globally(self.device, _mixed(seed))
+        return contextlib.nullcontext()
 
     def _add_gradients(self, count: int) -> None:
         """To the first replica's gradients the second's and so on, of so many replicas."""
@@ -351,35 +334,21 @@ class Computation:
             torch._foreach_add_([to.grad for to, _ in given], [gradient for _, gradient in given])
 
 
-def _needs_one(model: Any, windows: npt.NDArray[np.int64]) -> str:
-    """Why replicas side by side would not compute what the model does, by the loss of a row; empty if they would."""
-    try:
-        replica_of(model)
-    except (RuntimeError, TypeError, NotImplementedError) as error:
-        return f"it cannot be copied ({error})"
-    draws, has_changed = tried(model, windows)
-    if has_changed:
-        return "it changes its buffers in each step, as batch normalisation does"
-    if draws:
-        return "it draws from torch's global generator, and would not with a set_dropout_seed"
-    return ""
-
-
-def tried(model: Any, windows: npt.NDArray[np.int64], device: str = "cpu") -> tuple[bool, bool]:
+def _tried(model: Any, windows: npt.NDArray[np.int64], device: str) -> tuple[bool, bool]:
     """Whether a step draws from torch's global generator of the CPU, and whether it changes a buffer of the model."""
     draws_its_own = hasattr(model, "set_dropout_seed")
     if draws_its_own and not any(True for _ in model.buffers()):
         return False, False
     model.train()
-    with buffers_kept(model) as have_changed, seeded_globally(device, 0), torch.no_grad():
+    with _buffers_kept(model) as have_changed, _seeded_globally(device, 0), torch.no_grad():
         before = torch.get_rng_state()
-        training_loss(model, to_device(windows[:1], device), None)
+        training_loss(model, _to_device(windows[:1], device), None)
         draws = not draws_its_own and not torch.equal(before, torch.get_rng_state())
         return draws, have_changed()
 
 
 @contextlib.contextmanager
-def buffers_kept(model: Any) -> Iterator[Callable[[], bool]]:
+def _buffers_kept(model: Any) -> Iterator[Callable[[], bool]]:
     """Put back what trial steps change of a model's buffers; gives whether they have changed any."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
@@ -393,7 +362,7 @@ def buffers_kept(model: Any) -> Iterator[Callable[[], bool]]:
 
 
 @contextlib.contextmanager
-def seeded_globally(device: str, seed: int) -> Iterator[None]:
+def _seeded_globally(device: str, seed: int) -> Iterator[None]:
     """Seed torch's global generators, of the CPU and of the device, and put back what they were.
 
     This is what makes `nn.Dropout` repeatable. Trainings in several threads take turns.
@@ -413,7 +382,7 @@ def seeded_globally(device: str, seed: int) -> Iterator[None]:
                 own.set_rng_state(before_own)
 
 
-def take_rows(
+def _take_rows(
     model: Any, first: int, total: int, place: int, seed: tuple[int, int]
 ) -> tuple[int, ...]:
     """The seed of a step's dropout, for the rows from `first` of a batch of `total`, computed in this place of several.
@@ -437,9 +406,7 @@ def training_loss(model: Any, windows: Tensor, carried: State | None) -> tuple[T
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of logits (B, T, V) for targets (B, T), in float32."""
-    if logits.transpose(
-        0, 1
-    ).is_contiguous():  # time is first in memory: flattening in that order copies nothing
+    if logits.transpose(0, 1).is_contiguous():  # time is first in memory: flattening copies nothing
         logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
     flat = logits.reshape(-1, logits.shape[-1])
     loss: Tensor = _CrossEntropy.apply(flat, targets.reshape(-1, 1))  # type: ignore[no-untyped-call]
@@ -466,7 +433,7 @@ class _CrossEntropy(torch.autograd.Function):
         return made.scatter_add_(1, targets, -share.expand_as(targets)).to(ctx.dtype), None
 
 
-def to_device(windows: npt.NDArray[np.int64], device: str) -> Tensor:
+def _to_device(windows: npt.NDArray[np.int64], device: str) -> Tensor:
     """Token ids on the device; the CPU does not wait for the copy."""
     tokens = torch.from_numpy(windows)
     return (
@@ -476,7 +443,7 @@ def to_device(windows: npt.NDArray[np.int64], device: str) -> Tensor:
     )
 
 
-def replica_of(model: Any) -> Any:
+def _replica_of(model: Any) -> Any:
     """A copy of a module that uses the very same parameters, with gradients of its own."""
     made = copy.deepcopy(model)
     with torch.no_grad():
@@ -488,7 +455,3 @@ def replica_of(model: Any) -> Any:
 def _mixed(seed: Iterable[int]) -> int:
     """A seed for one step that differs from every other step's, and from the seed of the weights."""
     return int.from_bytes(hashlib.blake2b(repr([*seed, 1]).encode(), digest_size=8).digest()) >> 1
-
-
-def _kind(tensor: Tensor) -> str:
-    return str(tensor.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
+import attrs
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,9 +13,7 @@ from torch import Tensor
 from textgen.gradient.arrays import like_weights, to_numpy
 from textgen.protocols import Array, Ids, Tensors
 
-_PROBED: Final = (
-    5  # rows that ask for V: neither 1 nor a usual number of layers, which a wrong axis would have
-)
+_PROBED: Final = 5  # rows that ask for V: neither 1 nor a usual number of layers
 
 
 class ForwardDecoder:
@@ -34,7 +33,7 @@ class ForwardDecoder:
         self._module = module
         first = next(iter(module.parameters()), None)
         self._device = torch.device("cpu") if first is None else first.device
-        self._groups = [_Group(np.arange(batch_size), None, None)]
+        self._groups = [_Group(np.arange(batch_size))]
         self._vocab_size: int | None = None
 
     @property
@@ -49,8 +48,8 @@ class ForwardDecoder:
         size = self._size()
         made = torch.zeros(len(tokens), size, device=self._device)
         for group in self._groups:
-            if group.logits is not None:
-                made[torch.from_numpy(group.rows)] = group.logits
+            if group.tensors:
+                made[torch.from_numpy(group.rows)] = group.tensors[0]
         return _given(made)
 
     def score(self, tokens: Ids) -> Array:
@@ -62,40 +61,30 @@ class ForwardDecoder:
         if len(self._groups) > 1:
             raise ValueError("these rows differ in length; take them one by one")
         (group,) = self._groups
-        if group.state is None or group.logits is None:
-            return {"begun": np.zeros(len(group.rows), np.bool_)}
-        arrays = {str(i): to_numpy(part).copy() for i, part in enumerate(group.state)}
-        return {
-            "begun": np.ones(len(group.rows), np.bool_),
-            "logits": group.logits.cpu().numpy().copy(),
-            **arrays,
-        }
+        names = ("logits", *map(str, range(len(group.tensors))))
+        arrays = {name: to_numpy(t).copy() for name, t in zip(names, group.tensors, strict=False)}
+        return {"begun": np.full(len(group.rows), bool(arrays)), **arrays}
 
     def write_state(self, state: Tensors) -> None:
         """Continue from a state that `read_state` gave, or from rows of one."""
+        tensors = {
+            name: torch.from_numpy(array.copy()) for name, array in state.items() if name != "begun"
+        }
+        parts = [like_weights(tensors[str(i)], self._module) for i in range(len(tensors) - 1)]
+        whole = [tensors["logits"], *parts] if tensors else []
         rows = np.arange(len(state["begun"]))
-        if "logits" not in state:
-            self._groups = [_Group(rows, None, None)]
-            return
-        arrays = (torch.from_numpy(state[str(i)].copy()) for i in range(len(state) - 2))
-        parts = tuple(like_weights(part, self._module).to(self._device) for part in arrays)
-        self._groups = [
-            _Group(rows, parts, torch.from_numpy(state["logits"].copy()).to(self._device))
-        ]
+        self._groups = [_Group(rows, tuple(part.to(self._device) for part in whole))]
 
     def take(self, rows: Sequence[int]) -> Self:
         """Another decoder with these rows, in this order; a row may occur twice."""
         taken = type(self)(self._module, 0)
         taken._vocab_size = self._vocab_size
-        wanted = np.asarray(rows, np.int64)
         groups = []
         for group in self._groups:
             places = {row: place for place, row in enumerate(group.rows.tolist())}
-            mine = np.array([i for i, row in enumerate(wanted.tolist()) if row in places], np.int64)
-            if len(mine):
-                groups.append(
-                    group.of(mine, torch.tensor([places[int(row)] for row in wanted[mine]]))
-                )
+            mine = [i for i, row in enumerate(rows) if row in places]
+            if mine:
+                groups.append(group.at([places[rows[i]] for i in mine], np.array(mine)))
         taken._groups = groups or taken._groups
         return taken
 
@@ -103,34 +92,30 @@ class ForwardDecoder:
         """Append the rows of another decoder of the module. Groups whose states are alike in shape become one."""
         before = self.batch_size
         for group in other._groups:
-            moved = _Group(group.rows + before, group.state, group.logits)
-            for place, own in enumerate(self._groups):
-                if own.is_like(moved) or not len(own.rows):
-                    self._groups[place] = own.joined(moved) if len(own.rows) else moved
-                    break
-            else:
+            moved = _Group(group.rows + before, group.tensors)
+            like = next((own for own in self._groups if own.shapes() == moved.shapes()), None)
+            if like is None:
                 self._groups.append(moved)
+            else:
+                like.append(moved)
+        self._groups = [group for group in self._groups if len(group.rows)] or self._groups[:1]
 
     @torch.no_grad()
     def _run(self, tokens: Ids, *, last: bool) -> Tensor:
         """Logits after each of `tokens` (B, T), or with `last` after the last of them only, as (B, 1, V)."""
-        made = None
-        for place, group in enumerate(self._groups):
-            ids = torch.from_numpy(np.ascontiguousarray(tokens[group.rows], np.int64)).to(
-                self._device
+        parts = []
+        for group in self._groups:
+            ids = torch.from_numpy(np.ascontiguousarray(tokens[group.rows], np.int64))
+            logits, state = self._forward(
+                ids.to(self._device), group.tensors[1:] if group.tensors else None
             )
-            logits, state = self._forward(ids, group.state)
-            self._groups[place] = _Group(group.rows, state, logits[:, -1].float())
-            part = logits[:, -1:].float() if last else logits.float()
-            if len(self._groups) == 1 and (group.rows == np.arange(len(group.rows))).all():
-                made = part
-            else:
-                made = part.new_empty(len(tokens), *part.shape[1:]) if made is None else made
-                made[torch.from_numpy(group.rows)] = part
-        assert made is not None
+            logits = logits.float()
+            group.tensors = (logits[:, -1].clone(), *state)
+            parts.append(logits[:, -1:] if last else logits)
+        places = np.argsort(np.concatenate([group.rows for group in self._groups]))
+        made = torch.cat(parts)[torch.from_numpy(places)]
         self._vocab_size = made.shape[-1]
-        result: Tensor = made.clone() if last else made
-        return result
+        return made
 
     @torch.no_grad()
     def _size(self) -> int:
@@ -182,29 +167,25 @@ def _given(logits: Tensor) -> Array:
     return logits.numpy() if logits.device.type == "cpu" else logits
 
 
+@attrs.define(eq=False)
 class _Group:
-    """Rows whose states have one shape: their places in the batch (N,), state, and last logits (N, V)."""
+    """Rows whose states have one shape: their places in the batch (N,), last logits (N, V) and state.
 
-    def __init__(self, rows: Ids, state: tuple[Tensor, ...] | None, logits: Tensor | None) -> None:
-        self.rows, self.state, self.logits = rows, state, logits
+    There are no tensors before the first token.
+    """
 
-    def of(self, rows: Ids, places: Tensor) -> _Group:
+    rows: Ids
+    tensors: tuple[Tensor, ...] = ()
+
+    def shapes(self) -> list[torch.Size]:
+        """The shapes of a row's tensors."""
+        return [part.shape[1:] for part in self.tensors]
+
+    def at(self, places: Sequence[int], rows: Ids) -> _Group:
         """The members at `places`, as the rows `rows` of a batch."""
-        if self.state is None or self.logits is None:
-            return _Group(rows, None, None)
-        places = places.to(self.logits.device)
-        return _Group(rows, tuple(part[places] for part in self.state), self.logits[places])
+        return _Group(rows, tuple(part[list(places)] for part in self.tensors))
 
-    def is_like(self, other: _Group) -> bool:
-        """Whether the states may be put together."""
-        if self.state is None or other.state is None:
-            return self.state is other.state
-        return [p.shape[1:] for p in self.state] == [p.shape[1:] for p in other.state]
-
-    def joined(self, other: _Group) -> _Group:
-        """Both as one."""
-        rows = np.concatenate([self.rows, other.rows])
-        if self.state is None or other.state is None or self.logits is None or other.logits is None:
-            return _Group(rows, None, None)
-        state = tuple(torch.cat(parts) for parts in zip(self.state, other.state, strict=True))
-        return _Group(rows, state, torch.cat([self.logits, other.logits]))
+    def append(self, other: _Group) -> None:
+        """Take in rows of the same shapes."""
+        self.rows = np.concatenate([self.rows, other.rows])
+        self.tensors = tuple(map(torch.cat, zip(self.tensors, other.tensors, strict=True)))

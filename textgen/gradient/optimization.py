@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -12,8 +12,6 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from textgen.errors import TrainingError
-from textgen.files.opening import UNFORESEEN
 from textgen.gradient.arrays import to_numpy
 from textgen.gradient.options import GradientOptions
 from textgen.gradient.schedules import Schedule
@@ -80,15 +78,6 @@ def eager(kind: type[_Optimizer]) -> type[_Optimizer]:
     return type(kind.__name__, (kind,), {**plain, "step": step, "__module__": kind.__module__})
 
 
-class StateError(TrainingError):
-    """What a checkpoint holds of training does not fit the model and the optimizers."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(
-            f"it does not fit the model and the optimizers ({cause})", step=0, refuses_state=True
-        )
-
-
 @attrs.define(eq=False)
 class Optimization:
     """The update rule of a training: optimizers, the schedule of their rates, and gradient clipping."""
@@ -97,59 +86,53 @@ class Optimization:
     parameters: Parameters
     optimizers: tuple[torch.optim.Optimizer, ...]
     schedule: Schedule
-    _rates: list[list[float]] = attrs.field(factory=list)
-    _restored: bool = False
+    _rates: list[float] = attrs.field(init=False)  # of the groups of all optimizers
+
+    @_rates.default
+    def _initial_rates(self) -> list[float]:
+        return [float(group["lr"]) for group in self._groups()]
 
     @classmethod
     def of(
         cls, model: Any, options: GradientOptions, make: MakeOptimizer, schedule: Schedule
     ) -> Optimization:
-        """The optimizers for a model's parameters. Raises TypeError or ValueError for what is none."""
+        """The optimizers for a model's parameters. Warns of parameters that none of them updates."""
         parameters = Parameters.of(model)
         made = make(parameters)
         optimizers = tuple(made) if isinstance(made, Sequence) else (made,)
         for optimizer in optimizers:
             if not hasattr(optimizer, "param_groups"):
                 raise TypeError(
-                    f"make_optimizer gave {optimizer!r}, and must give a torch.optim.Optimizer, or several"
+                    f"make_optimizer gave {optimizer!r}, and must give torch optimizers"
                 )
-        rates = [
-            [_rate(optimizer, place) for place in range(len(optimizer.param_groups))]
-            for optimizer in optimizers
-        ]
-        return cls(options, parameters, optimizers, schedule, rates)
-
-    def left_out(self, model: Any) -> list[str]:
-        """The names of the parameters that want a gradient and that no optimizer updates."""
-        updated = {
-            id(p)
-            for optimizer in self.optimizers
-            for group in optimizer.param_groups
-            for p in group["params"]
-        }
-        return [
+        optimization = cls(options, parameters, optimizers, schedule)
+        updated = {id(p) for group in optimization._groups() for p in group["params"]}
+        left_out = [
             name for name, p in model.named_parameters() if p.requires_grad and id(p) not in updated
         ]
+        if left_out:
+            names = ", ".join(left_out[:5]) + ", …" * (len(left_out) > 5)
+            warnings.warn(
+                f"no optimizer has these parameters, which stay as they are: {names}", stacklevel=3
+            )
+        return optimization
+
+    def _groups(self) -> Iterator[dict[str, Any]]:
+        for optimizer in self.optimizers:
+            yield from optimizer.param_groups
 
     def step(self, step: int, steps: int) -> tuple[float, Tensor | None]:
         """Update the parameters from their gradients; return the first learning rate, and the norm before clipping.
 
         The norm stays on the device.
         """
-        factor = self._factor(step, steps)
-        for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
+        factor = float(self.schedule(step, steps))
+        for group, rate in zip(self._groups(), self._rates, strict=True):
+            group["lr"] = rate * factor
         norm = self._clip()
-        try:
-            for optimizer in self.optimizers:
-                optimizer.step()
-        except (RuntimeError, *UNFORESEEN) as error:
-            if self._restored and not isinstance(error, torch.OutOfMemoryError):
-                raise StateError(error) from error
-            raise
-        self._restored = False
-        return self._rates[0][0] * factor, norm
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return self._rates[0] * factor, norm
 
     def _clip(self) -> Tensor | None:
         """g <- min(1, c / norm(g)) g with the global norm over all parameters."""
@@ -162,84 +145,37 @@ class Optimization:
         torch._foreach_mul_(gradients, scale)
         return norm
 
-    def _factor(self, step: int, steps: int) -> float:
-        given: Any = self.schedule(step, steps)
-        try:
-            return float(given)
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"the schedule gave {given!r} for step {step} of {steps}, and must give a number, the factor of the "
-                "learning rate"
-            ) from error
-
     def state(self) -> tuple[Tensors, dict[str, Any]]:
-        """What the optimizers keep: arrays, and JSON values, by names that `restore` understands.
-
-        Raises TypeError if an optimizer keeps something else.
-        """
+        """What the optimizers keep: arrays, and JSON values, by names that `restore` understands."""
         arrays: Tensors = {}
         values: dict[str, Any] = {}
         for place, optimizer in enumerate(self.optimizers):
             kept = optimizer.state_dict()
-            states = [
-                (index, name, value)
-                for index, state in kept["state"].items()
-                for name, value in state.items()
-            ]
-            for index, name, value in states:
-                key = f"{place}.{index}.{name}"
-                if isinstance(value, Tensor):
-                    arrays[key] = to_numpy(value)
-                elif value is not None:
-                    values[key] = _json(value, optimizer, name)
+            for index, state in kept["state"].items():
+                for name, value in state.items():
+                    key = f"{place}.{index}.{name}"
+                    if isinstance(value, Tensor):
+                        arrays[key] = to_numpy(value)
+                    elif value is not None:
+                        values[key] = value
             for index, group in enumerate(kept["param_groups"]):
-                counters = {k: v for k, v in group.items() if type(v) in (int, float) and k != "lr"}
-                values |= {
-                    f"{place}.group.{index}.{name}": value for name, value in counters.items()
-                }
+                for name, value in group.items():
+                    if type(value) in (int, float) and name != "lr":
+                        values[f"{place}.group.{index}.{name}"] = value
         return arrays, values
 
-    def restore(self, arrays: Tensors, values: dict[str, Any]) -> None:
-        """Continue from what `state` gave. What fails in it, or in the first step after it, raises StateError."""
-        try:
-            self._restore(arrays, values)
-        except UNFORESEEN as error:
-            raise StateError(error) from error
-        self._restored = True
-
-    def _restore(self, arrays: Tensors, values: dict[str, Any]) -> None:
+    def restore(self, arrays: Tensors, values: Mapping[str, Any]) -> None:
+        """Continue from what `state` gave."""
         kept = [optimizer.state_dict() for optimizer in self.optimizers]
-        states: list[dict[int, dict[str, Any]]] = [{} for _ in kept]
-        everything: dict[str, Any] = {
-            **values,
-            **{k: torch.from_numpy(array.copy()) for k, array in arrays.items()},
-        }
-        for key, value in everything.items():
+        for each in kept:
+            each["state"] = {}
+        tensors = {key: torch.from_numpy(array.copy()) for key, array in arrays.items()}
+        for key, value in {**values, **tensors}.items():
             place, index, name = key.split(".", 2)
             if index == "group":
                 group, _, name = name.partition(".")
                 kept[int(place)]["param_groups"][int(group)][name] = value
             else:
-                states[int(place)].setdefault(int(index), {})[name] = value
-        for optimizer, own, state in zip(self.optimizers, kept, states, strict=True):
-            optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
-
-
-def _rate(optimizer: torch.optim.Optimizer, place: int) -> float:
-    group = optimizer.param_groups[place]
-    if "lr" not in group:
-        raise ValueError(
-            f"{type(optimizer).__name__} has no 'lr' in param_groups[{place}], and must have one: the schedule writes "
-            "the learning rate of each step into it"
-        )
-    return float(group["lr"])
-
-
-def _json(value: Any, optimizer: torch.optim.Optimizer, name: str) -> Any:
-    try:
-        return json.loads(json.dumps(value))
-    except (TypeError, ValueError) as error:
-        kind = type(optimizer).__name__
-        raise TypeError(
-            f"{kind} keeps {name!r}, a {type(value).__name__}; tensors and JSON values can be saved"
-        ) from error
+                kept[int(place)]["state"].setdefault(int(index), {})[name] = value
+        for optimizer, own in zip(self.optimizers, kept, strict=True):
+            optimizer.load_state_dict(own)

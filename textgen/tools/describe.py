@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import attrs
@@ -11,7 +12,13 @@ from textgen.plugin.structure import phrase, plain
 
 
 def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
-    """Components with their options, clashes and quarantined plugins."""
+    """Components with their options, the names that several components of a kind share, and quarantined plugins."""
+    offers = plugins.offers(kind)
+    counts = Counter((offer.kind, offer.name) for offer in offers)
+    shared = {pair: list[str]() for pair, count in counts.items() if count > 1}
+    for offer in offers:
+        if (offer.kind, offer.name) in shared:
+            shared[offer.kind, offer.name].append(offer.qualified_name)
     return {
         "components": [
             {
@@ -22,25 +29,16 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
                 **offer.plugin.facts(),
                 "options": [describe_option(field) for field in offer.component.options().values()],
             }
-            for offer in plugins.offers(kind)
+            for offer in offers
         ],
-        "clashes": [clash for clash in describe_clashes(plugins) if kind in (None, clash["kind"])],
+        "clashes": [
+            {"kind": of, "name": name, "qualified_names": names}
+            for (of, name), names in shared.items()
+        ],
         "quarantined": [
             {**each.plugin.facts(), "cause": each.cause} for each in plugins.quarantined
         ],
     }
-
-
-def describe_clashes(plugins: PluginSet) -> list[dict[str, Any]]:
-    """The names that several components of a kind share."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for offer in plugins.offers():
-        groups.setdefault((offer.kind, offer.name), []).append(offer.qualified_name)
-    return [
-        {"kind": kind, "name": name, "qualified_names": names}
-        for (kind, name), names in groups.items()
-        if len(names) > 1
-    ]
 
 
 def describe_option(field: attrs.Attribute[Any]) -> dict[str, Any]:

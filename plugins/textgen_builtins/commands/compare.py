@@ -76,7 +76,7 @@ def compare(
         options = {"max_new_tokens": max_new_tokens, "seed": seed}
         prompt, read = _with_texts(read, Engine(context.plugins()), prompt, device, options)
     if page is not None:
-        write_output("--html", page, comparison_page.page(read, prompt))
+        write_output(page, comparison_page.page(read, prompt))
     if as_json:
         click.echo(json.dumps(_as_json(read, prompt), indent=2, ensure_ascii=False))
     else:

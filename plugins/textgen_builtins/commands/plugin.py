@@ -19,6 +19,14 @@ class CompareOptions(NoOptions):
     """Compare runs: settings that differ, losses, speed, size, curves and samples."""
 
 
+class DoctorOptions(NoOptions):
+    """Say which versions, devices and cache textgen uses, and which plugins are left out; or examine a run."""
+
+
+class NewPluginOptions(NoOptions):
+    """Write a plugin package to a new folder NAME: it installs, passes its tests and runs at once."""
+
+
 def build_sweep(config: NoOptions, context: BuildContext) -> Any:
     """The command."""
     from textgen_builtins.commands.sweep import sweep
@@ -40,11 +48,27 @@ def build_compare(config: NoOptions, context: BuildContext) -> Any:
     return compare
 
 
+def build_doctor(config: NoOptions, context: BuildContext) -> Any:
+    """The command."""
+    from textgen_builtins.commands.doctor import doctor
+
+    return doctor
+
+
+def build_new_plugin(config: NoOptions, context: BuildContext) -> Any:
+    """The command."""
+    from textgen_builtins.commands.new_plugin import new_plugin
+
+    return new_plugin
+
+
 @hookimpl
 def textgen_commands() -> list[Component]:
-    """Offer `sweep`, `runs` and `compare`."""
+    """Offer the commands."""
     return [
         Component("sweep", SweepOptions, build_sweep),
         Component("runs", RunsOptions, build_runs),
         Component("compare", CompareOptions, build_compare),
+        Component("doctor", DoctorOptions, build_doctor),
+        Component("new-plugin", NewPluginOptions, build_new_plugin),
     ]

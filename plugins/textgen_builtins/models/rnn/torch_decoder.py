@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textgen import devices
 from textgen.protocols import Ids, Tensors
 from textgen_builtins.models.rnn.weights import is_bounded
 
@@ -71,7 +70,7 @@ class TorchDecoder:
         """
         if self._bounded is None:
             finite = all(bool(part.isfinite().all()) for part in self._state)
-            wide = devices.widest(self._device.type)
+            wide = torch.float32 if self._device.type == "mps" else torch.float64
             magnitude = float(
                 sum(weights.abs().sum(dtype=wide) for weights in self._module.parameters())
             )

@@ -1,27 +1,26 @@
-"""Writes new plugin packages that install, pass their tests and run."""
+"""textgen new-plugin: writes new plugin packages that install, pass their tests and run."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import keyword
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
-from importlib import metadata, resources, util
+from importlib import metadata, util
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import Any, Final
 
-from textgen.errors import UsageError
-from textgen.plugin.component import COMMANDS, HOOKS, OWN_DISTRIBUTION, normalized
+import click
+
+from textgen import UsageError
+from textgen.plugin.component import COMMANDS, HOOKS, KINDS, OWN_DISTRIBUTION
 from textgen.plugin.discovery import requirements
-from textgen.plugin.registry import PluginSet
 
 _DISTRIBUTION: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _SUFFIX: Final = ".template"
-# Where the files of textgen/tools/scaffolds go; those named after what is in them go into the package, and tests/.
+# Where the files of the folder scaffolds go; those named after what is in them go into the package, and tests/.
 _PLACES: Final[Mapping[str, str]] = {
     "LICENSE": "LICENSE",
     "README.md": "README.md",
@@ -42,67 +41,46 @@ _IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def write_package(name: str, kind: str, parent: Path, plugins: PluginSet) -> Path:
-    """Write the package `name`, with one component of a kind, to a folder of that name in `parent`; return the folder.
+@click.command("new-plugin")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), required=True, help="What it offers.")
+@click.pass_obj
+def new_plugin(context: Any, name: str, kind: str) -> None:
+    """Write a plugin package to a new folder NAME: it installs, passes its tests and runs at once.
 
-    `plugins` holds the names that are taken. Raises UsageError, and then leaves no files behind.
+    NAME is the name of the distribution, such as textgen-whisper. The component is called what comes after textgen-.
     """
     # `textgen-top-a` has the module `textgen_top_a` and the component `top-a`
     module, component = name.replace("-", "_"), name.removeprefix("textgen-")
-    _check(name, module, component, kind, plugins)
-    folder = parent / name
-    try:
-        if os.path.lexists(folder) and (
-            folder.is_symlink() or not folder.is_dir() or any(folder.iterdir())
-        ):
-            raise UsageError(
-                f"{folder} exists and is not an empty folder; choose another name, or move it away"
-            )
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as temporary:
-            made = Path(temporary) / name
-            for path, text in _files(name, module, component, kind):
-                file = made / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(text, encoding="utf-8", newline="\n")
-            if folder.exists():
-                folder.rmdir()  # it is empty, and only POSIX lets a folder be renamed to one
-            os.rename(made, folder)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written: {error.strerror or error}") from error
-    return folder
-
-
-def _check(name: str, module: str, component: str, kind: str, plugins: PluginSet) -> None:
-    """Raise UsageError if a package or component of these names could not be published, installed or found."""
     if not _DISTRIBUTION.fullmatch(name) or not _DISTRIBUTION.fullmatch(component):
-        proposal = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-        hint = (
-            f"; write {proposal!r}"
-            if proposal != name and _DISTRIBUTION.fullmatch(proposal)
-            else ""
-        )
         raise UsageError(
             f"{name!r} is not a name for a package: use lower-case words of letters and digits, joined by "
-            f"hyphens, that begin with a letter, also after textgen-{hint}"
+            "hyphens, that begin with a letter, also after textgen-"
         )
-    if keyword.iskeyword(module):
+    if keyword.iskeyword(module) or util.find_spec(module) is not None:
         raise UsageError(
-            f"{name!r} is a keyword of Python and cannot be imported; write 'textgen-{name}'"
+            f"{module!r} is a module or keyword of Python already; choose another name"
         )
-    if name in {normalized(found.name) for found in metadata.distributions() if found.name}:
-        raise UsageError(f"a distribution called {name!r} is installed; choose another name")
-    if util.find_spec(module) is not None:
-        raise UsageError(f"a module called {module!r} can be imported already; choose another name")
-    taken = [offer.distribution for offer in plugins.offers(kind) if offer.name == component]
-    if kind == "command" and component in COMMANDS:
-        taken.append(OWN_DISTRIBUTION)
-    if taken:
-        raise UsageError(f"a {kind} called {component!r} is in {taken[0]}; choose another name")
+    taken = {offer.name for offer in context.plugins().offers(kind)}
+    if component in taken or (kind == "command" and component in COMMANDS):
+        raise UsageError(f"there is a {kind} called {component!r} already; choose another name")
+    folder = Path(name)
+    folder.mkdir(exist_ok=True)
+    if any(folder.iterdir()):
+        raise UsageError(f"{folder} exists and is not empty; choose another name, or move it away")
+    for path, text in _files(name, module, component, kind):
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8", newline="\n")
+    click.echo(
+        f"wrote {folder}; now:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest\n  textgen run pipeline.toml",
+        err=True,
+    )
 
 
 def _files(name: str, module: str, component: str, kind: str) -> Iterator[tuple[str, str]]:
     """Path and text of each file of a package."""
-    folder = resources.files("textgen.tools") / "scaffolds"
+    folder = Path(__file__).with_name("scaffolds")
     templates = {
         file.name.removesuffix(_SUFFIX): file.read_text(encoding="utf-8")
         for part in ("common", kind)  # what a kind has of its own counts

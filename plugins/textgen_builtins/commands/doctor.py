@@ -12,8 +12,8 @@ from typing import Any
 import attrs
 import click
 
+from textgen import PluginWarning
 from textgen.cli.options import check_run, json_option
-from textgen.errors import PluginWarning
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
 
@@ -22,27 +22,23 @@ from textgen.plugin.component import OWN_DISTRIBUTION
 @click.argument("run", required=False, type=click.Path())
 @json_option
 @click.pass_obj
-def command(context: Any, run: str | None, as_json: bool) -> None:
+def doctor(context: Any, run: str | None, as_json: bool) -> None:
     """Say which versions, devices and cache textgen uses, and which plugins are left out; or examine a run.
 
     With RUN, a run directory such as runs/my, every file of it is compared with its checksum. Nothing is changed.
     Exits with 1 if something is missing or left out, or a file is damaged.
     """
-    if run is not None:
-        _examine_run(run, as_json=as_json)
-        return
-    report = _report(context)
-    if as_json:
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
-    else:
-        click.echo("\n".join(_lines(report)))
-    if report["left_out"] or report["missing"]:
+    report = _of_installation(context) if run is None else _of_run(run)
+    lines = _installation_lines(report) if run is None else _run_lines(report)
+    text = json.dumps(report, indent=2, ensure_ascii=False) if as_json else "\n".join(lines)
+    click.echo(text)
+    is_well = report["whole"] if run is not None else not (report["left_out"] or report["missing"])
+    if not is_well:
         raise SystemExit(1)  # click's own exit keeps its code to itself
 
 
-def _report(context: Any) -> dict[str, Any]:
+def _of_installation(context: Any) -> dict[str, Any]:
     from textgen.files.cache import cache_directory
-    from textgen.tools.describe import describe
 
     required = [OWN_DISTRIBUTION, *discovery.requirements(OWN_DISTRIBUTION)]
     optional = (discovery.requirements(OWN_DISTRIBUTION, e) for e in ("fast", "format", "zst"))
@@ -52,16 +48,16 @@ def _report(context: Any) -> dict[str, Any]:
     missing += [f"{name} is not installed" for name in required if versions[name] is None]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)  # the report says it
-        left_out = describe(context.plugins())["quarantined"]
-    cache = cache_directory()
+        plugins = context.plugins()
+        plugins.offers()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
-        "versions": versions,
+        "versions": {name: version for name, version in versions.items() if version is not None},
         "devices": devices,
-        "cache": str(cache),
+        "cache": str(cache_directory()),
         "missing": missing,
-        "left_out": left_out,
+        "left_out": [{**each.plugin.facts(), "cause": each.cause} for each in plugins.quarantined],
     }
 
 
@@ -71,16 +67,14 @@ def _devices() -> tuple[list[str], list[str]]:
         import torch
     except (ImportError, OSError) as error:  # OSError: a library that it needs is not there
         return ["cpu"], [f"torch cannot be imported: {error}"]
-    found = ["cpu"]
-    if torch.cuda.is_available():
-        names = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
-        found += [f"cuda:{number} ({name})" for number, name in enumerate(names)]
+    cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    found = ["cpu", *(f"cuda:{n} ({torch.cuda.get_device_name(n)})" for n in cuda)]
     return [*found, *(["mps"] if torch.backends.mps.is_available() else [])], []
 
 
-def _lines(report: dict[str, Any]) -> Iterator[str]:
+def _installation_lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"Python {report['python']} on {report['platform']}"
-    yield from (f"{name} {version or '-'}" for name, version in report["versions"].items())
+    yield from (f"{name} {version}" for name, version in report["versions"].items())
     yield f"devices: {', '.join(report['devices'])}"
     yield f"cache: {report['cache']}"
     yield from report["missing"]
@@ -88,21 +82,21 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"left out: {each['plugin']} [{each['distribution']} {each['version']}]: {each['cause']}"
 
 
-def _examine_run(run: str, *, as_json: bool) -> None:
+def _of_run(run: str) -> dict[str, Any]:
     from textgen.runs.stored import verify
 
-    check_run(run, "doctor")
+    check_run(run)
     report = verify(run)
-    if as_json:
-        rows = {**attrs.asdict(report), "path": str(report.path), "whole": report.whole}
-        click.echo(json.dumps(rows, ensure_ascii=False))
-    else:
-        width = max(len(file.name) for file in report.files)
-        for file in report.files:
-            cause = file.cause.removeprefix(str(report.path / file.name)).lstrip(f": {os.sep}")
-            click.echo(f"{file.name:{width}}  {file.state}{cause and f': {cause}'}")
-        bad = sum(file.state not in ("whole", "changed") for file in report.files)
-        damage = f"{bad} of {len(report.files)} files are damaged" if bad else "no file is damaged"
-        click.echo(f"{damage}; the run can{'' if report.loads else 'not'} be used")
-    if not report.whole:
-        raise SystemExit(1)
+    return {**attrs.asdict(report), "path": str(report.path), "whole": report.whole}
+
+
+def _run_lines(report: dict[str, Any]) -> Iterator[str]:
+    files = report["files"]
+    width = max(len(file["name"]) for file in files)
+    for file in files:
+        place = os.path.join(report["path"], file["name"])
+        cause = file["cause"].removeprefix(place).lstrip(f": {os.sep}")
+        yield f"{file['name']:{width}}  {file['state']}{cause and f': {cause}'}"
+    bad = sum(file["state"] not in ("whole", "changed") for file in files)
+    damage = f"{bad} of {len(files)} files are damaged" if bad else "no file is damaged"
+    yield f"{damage}; the run can{'' if report['loads'] else 'not'} be used"
