@@ -46,9 +46,11 @@ _REMEDIES: Final = {
 _LONG: Final = 60  # characters of a value that is shown whole: no checksum
 
 
+@attrs.define(slots=False, eq=False)
 class TextgenError(Exception):
     """Base class of every expected error. A bug is never one of these."""
 
+    message: str
     exit_code = 1
     remedy = ""
     source = ""
@@ -63,7 +65,7 @@ class TextgenError(Exception):
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # see pickle
 
     def _text(self) -> str:
-        return super().__str__()
+        return self.message
 
 
 @attrs.frozen
@@ -207,26 +209,20 @@ class RunMismatchError(UsageError):
         return f"{self.path} holds a run of another pipeline:{rows}\n{reason}{advice}"
 
 
+@attrs.define(slots=False, eq=False)
 class CorpusError(TextgenError):
     """The corpus cannot be read, or is too small to train on. The text begins with its path.
 
     `argument` is the option of the corpus that may help. `offset` is the first byte that is not of its `encoding`.
     """
 
-    def __init__(
-        self,
-        message: str,
-        path: Path | None = None,
-        *,
-        encoding: str = "",
-        offset: int | None = None,
-        argument: str = "",
-    ) -> None:
-        self.path, self.encoding, self.offset, self.argument = path, encoding, offset, argument
-        super().__init__(message)
+    path: Path | None = None
+    encoding: str = ""
+    offset: int | None = None
+    argument: str = ""
 
     def _text(self) -> str:
-        text = super()._text() if self.path is None else f"{self.path}: {super()._text()}"
+        text = self.message if self.path is None else f"{self.path}: {self.message}"
         return f"{text}; see the option {self.argument}" if self.argument else text
 
 
@@ -254,12 +250,12 @@ class ContractError(PluginError):
         super().__init__(f"{kind} {component!r} {cause}", **plugin)
 
 
+@attrs.define(slots=False, eq=False)
 class RunError(TextgenError):
     """The run directory cannot be used."""
 
-    def __init__(self, message: str, path: Path, *, remedy: str = "") -> None:
-        self.path, self.remedy = path, remedy
-        super().__init__(message)
+    path: Path
+    remedy: str = ""
 
 
 class RunLockedError(RunError):
@@ -288,33 +284,26 @@ class CorruptFileError(RunError):
         super().__init__(f"{path}{place and f':{place}'}: {message}", path, remedy=remedy)
 
 
+@attrs.define(slots=False, eq=False)
 class TrainingError(TextgenError):
     """Training cannot continue: the loss is no longer a number, or nothing is left to train on.
 
     `refuses_state` is for a trainer that finds, in `train`, that the state it was given is not one of it and the model.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        step: int,
-        learning_rate: float | None = None,
-        refuses_state: bool = False,
-    ) -> None:
-        self.step, self.learning_rate, self.refuses_state = step, learning_rate, refuses_state
-        super().__init__(message)
+    step: int
+    learning_rate: float | None = None
+    refuses_state: bool = False
 
 
+@attrs.define(slots=False, eq=False)
 class ProcessesError(TextgenError):
     """Of several processes that train together, one has ended or does not answer.
 
     `step` is that of the checkpoint from where the run resumes; None if there is none, or another process knows it.
     """
 
-    def __init__(self, message: str, *, step: int | None = None) -> None:
-        self.step = step
-        super().__init__(message)
+    step: int | None = None
 
 
 class Interrupted(TextgenError):
@@ -328,7 +317,7 @@ class Interrupted(TextgenError):
         super().__init__(message)
 
     def _text(self) -> str:
-        text = super()._text()
+        text = self.message
         return text if self.step is None else f"{text}; run it again, without overwrite, to resume"
 
 

@@ -61,7 +61,7 @@ def test_the_help_builds_no_command(tmp_path: Path) -> None:
         ),
         (
             "k: int = attrs.field(default=0, validator=attrs.validators.ge(1))",
-            "the default of k: must be >= 1",
+            "component 'tally': 'k' must be >= 1",
         ),
         (
             "def __attrs_post_init__(self): raise ValueError('no')",

@@ -106,7 +106,6 @@ def test_a_file_is_named_where_it_is_given(tmp_path: Path) -> None:
     clash = "unpackaged offers the sampler 'top-k' already, by its plugin 'boom'; one of the two needs another name"
     for files, said in {
         ("boom.py", "sub/boom.py"): f"--plugin sub/boom.py: {clash}",
-        ("base.toml",): "--plugin base.toml: expected a Python file, NAME.py",
         ("boom.py", "other.py"): f"--plugin other.py: {clash}",
     }.items():
         options = [part for path in files for part in ("--plugin", path)]

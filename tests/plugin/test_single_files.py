@@ -207,7 +207,7 @@ def test_a_training_that_resumes_with_an_edited_file_says_so(
 def test_a_file_that_is_no_plugin_is_an_error(file: Path, tmp_path: Path) -> None:
     plugins = textgen.PluginSet()
     for path in (tmp_path / "missing.py", tmp_path):
-        with pytest.raises(textgen.UsageError, match=r"cannot be read|expected a Python file"):
+        with pytest.raises(textgen.UsageError, match="cannot be read"):
             plugins.register_file(path)
     before = set(sys.modules)
     for source, said in {

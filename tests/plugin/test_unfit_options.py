@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 import types
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import pytest
-from attrs import validators
 from commands import run_textgen
 
 import textgen
@@ -83,43 +82,6 @@ def test_the_names_that_requests_take_are_all_known() -> None:
     assert len(REQUEST_OPTIONS) == len(set(REQUEST_OPTIONS))
     assert (
         attrs.fields_dict(DecodingOptions).keys() <= textgen.RequestOptions.__annotations__.keys()
-    )
-
-
-@pytest.mark.parametrize(
-    ("wanted", "default", "validator", "said"),
-    [
-        (float, "x", None, 'expected a finite number, given "x" (a string)'),
-        (float, float("inf"), None, "expected a finite number, given inf"),
-        (int, 1.5, None, "expected an integer, given 1.5"),
-        (int, 0, validators.ge(1), "must be >= 1, given 0"),
-        (tuple[str, ...], ("a", 2), None, "expected a string, given 2"),
-        (
-            Literal["up", "down"],
-            "op",
-            None,
-            """expected one of "up", "down", given "op" (a string)""",
-        ),
-        (float, 1, validators.lt(2), ""),
-        (textgen.NoOptions, textgen.NoOptions(), None, ""),
-        (Path, "x", None, ""),
-        (int, None, None, ""),
-        (int | None, None, validators.optional(validators.ge(1)), ""),
-    ],
-)
-def test_a_default_that_is_refused_is_the_plugins_fault(
-    wanted: Any, default: Any, validator: Any, said: str
-) -> None:
-    field = option(default, help="what", validator=validator)
-    body = {"__annotations__": {"my": wanted}, "__doc__": "Odd.", "my": field}
-    found = refusal(
-        Component("odd", attrs.frozen(type("OddConfig", (), body)), lambda config, context: config)
-    )
-    start = "plugin 'odd' (textgen-odd 2.1): textgen_samplers: component 'odd': the default of my"
-    assert (
-        (found.startswith(start), found.endswith(f": {said}")) == (True, True)
-        if said
-        else found == ""
     )
 
 

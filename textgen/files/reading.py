@@ -175,7 +175,7 @@ def with_remedy(remedy: str, place: str = "") -> Iterator[None]:
         yield
     except CorruptFileError as error:
         error.remedy = error.remedy or remedy
-        error.args = (f"{place}: {error.args[0]}",) if place else error.args
+        error.message = f"{place}: {error.message}" if place else error.message
         raise
 
 

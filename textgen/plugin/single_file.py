@@ -22,8 +22,6 @@ def import_file(path: str | Path) -> tuple[Plugin, ModuleType]:
     Raises UsageError if it cannot be read, PluginError if it cannot be imported.
     """
     path = Path(path).expanduser().absolute()
-    if path.suffix != ".py":
-        raise UsageError("expected a Python file, NAME.py", argument="path", value=str(path))
     try:
         data = path.read_bytes()
     except OSError as error:

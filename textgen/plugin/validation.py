@@ -21,7 +21,6 @@ from textgen.plugin.component import (
     Plugin,
     normalized,
 )
-from textgen.plugin.structure import Reader, plain
 from textgen.plugin.tracebacks import shown_line
 from textgen.suggest import nearest
 
@@ -85,7 +84,7 @@ def _check(component: Component) -> None:
     if fault := miscalled(component.build, ("config", "context")):
         raise UnfitError(f"build {fault}")
     attrs.resolve_types(component.config)
-    reader, taken = Reader(), list(REQUEST_OPTIONS)
+    taken = list(REQUEST_OPTIONS)
     for name, field in component.options().items():
         if field.type is None:
             raise UnfitError(f"{name} has no type; annotate it, as in `{name}: int`")
@@ -96,12 +95,6 @@ def _check(component: Component) -> None:
                     "by underscores"
                 )
             taken.append(argument)
-        is_made = isinstance(field.default, attrs.Factory)  # type: ignore[arg-type]
-        is_unset = field.default is attrs.NOTHING or field.default is None
-        if not (is_made or is_unset or field.converter or field.metadata.get("kind")):
-            reader.field(field, plain(field.default), name)
-    if reader.faults:
-        raise UnfitError(f"the default of {reader.faults[0]}")
 
 
 def miscalled(function: Any, arguments: Sequence[str]) -> str:
