@@ -89,8 +89,6 @@ def test_what_cannot_be_meant_is_a_usage_error(
         generator.generate(**{"prompt": "the ", **arguments})
     with pytest.raises(UsageError, match=said):
         generator.stream(**{"prompt": "the ", **arguments})
-    with pytest.raises(UsageError, match="state: give it beside a prompt"):
-        generator.generate_many(["the "], state=5)  # type: ignore[typeddict-item]
 
 
 def test_what_was_right_once_does_not_make_right_what_equals_it(generator: Generator) -> None:

@@ -179,8 +179,9 @@ def test_a_state_keeps_its_seed_and_index_and_takes_another_seed(generator: Gene
     other = generator.generate(state=first.state, max_new_tokens=50, seed=10)
     assert (other.seed, other.index) == (10, 4)
     assert other.text != rest.text
-    with pytest.raises(UsageError, match="index"):
-        generator.generate(state=first.state, index=3)
+    other = generator.generate(state=first.state, max_new_tokens=50, index=3)
+    assert (other.seed, other.index) == (9, 3)
+    assert other.text != rest.text
     with pytest.raises(UsageError, match="GenerationState"):
         generator.generate(state="state.safetensors")  # type: ignore[arg-type]
 

@@ -102,7 +102,12 @@ def _one(output: OutputOptions, prompts: list[tuple[str, str]]) -> dict[str, Any
     """What a request for one text says beside its options."""
     state = None if output.load_state is None else GenerationState.load(output.load_state)
     keep = output.save_state is not None
-    return {"prompt": prompts[0][0], "index": output.index, "state": state, "keep_state": keep}
+    return {
+        "prompt": prompts[0][0],
+        "index": output.index or None,
+        "state": state,
+        "keep_state": keep,
+    }
 
 
 def _generations(

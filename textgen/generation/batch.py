@@ -205,7 +205,7 @@ class Batch:
         self._early = [
             (i, row) for i, row in self._stopping if row.made < row.options.min_new_tokens
         ]
-        self._noting = [(i, row) for i, row in rows if row.request.top is not None]
+        self._noting = [(i, row) for i, row in rows if row.options.logprobs is not None]
         self._is_alone = len(rows) == 1 and not (self._early or self._noting)
         self._is_greedy = (
             not (self._stopping or self._noting)
@@ -230,8 +230,8 @@ class Batch:
         ended = self._note(tokens[:, None])
         for i, row in self._noting:
             if tokens[i] != END:
-                assert row.request.top is not None
-                noted = TokenLogprobs.of(model_logits[i], int(tokens[i]), row.request.top)
+                assert row.options.logprobs is not None
+                noted = TokenLogprobs.of(model_logits[i], int(tokens[i]), row.options.logprobs)
                 row.logprobs.append(noted)
         for i, row in self._stopping:
             if tokens[i] != END and (reason := row.ends_with(int(tokens[i]))) is not None:
@@ -312,7 +312,7 @@ class Batch:
         for i, reason in ended.items():
             row = self.rows[i]
             if row.error is None:
-                if row.request.keep_state or reason is None:
+                if row.options.keep_state or reason is None:
                     row.end = self._state(i)
                 row.reason = reason
         kept = [i for i in range(len(self.rows)) if i not in ended]

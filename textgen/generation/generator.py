@@ -170,7 +170,7 @@ class Generator:
         row = await self._prepared(prompt, options, must_end=True)
         with self.components.blaming():
             await finished(self._background, row)
-            if row.options.echo and row.request.top is not None:  # the prompt is read again
+            if row.options.echo and row.options.logprobs is not None:  # the prompt is read again
                 return await asyncio.to_thread(self._generation, row)
             return self._generation(row)
 
@@ -290,7 +290,7 @@ class Generator:
         request = self._requests.check(prompt, options)
         if must_end:
             request.check_end()
-        return Row.begin(self.tokenizer, request, request.index or 0)
+        return Row.begin(self.tokenizer, request, request.options.index or 0)
 
     async def _prepared(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
         """A row, prepared in a thread: a long prompt or a form takes longer than an event loop should wait."""
@@ -302,7 +302,7 @@ class Generator:
         indices = itertools.count(first)
         for request in requests:
             for index in itertools.islice(indices, n):
-                own = index if request.index is None else request.index
+                own = index if request.options.index is None else request.options.index
                 row = Row.begin(self.tokenizer, request, own)
                 yield row
 
@@ -327,7 +327,7 @@ class Generator:
         request, echo = row.request, row.options.echo
         text, ids = row.take()
         logprobs = row.logprobs
-        if echo and row.request.top is not None:
+        if echo and row.options.logprobs is not None:
             logprobs = [*prompt_logprobs(self.model, self.chain.model, row), *logprobs]
         assert row.finish_reason is not None
         return Generation(

@@ -78,8 +78,6 @@ def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Ite
 
 def text_pieces(text: str | Iterable[CorpusPiece]) -> Iterator[CorpusPiece]:
     """The pieces of a text, which may be one."""
-    if not isinstance(text, Iterable):
-        raise UsageError(f"a text must be a string, or pieces of one, and is {text!r}")
     for piece in [text] if isinstance(text, str) else text:
         if not isinstance(piece, str) and piece is not DOCUMENT_END:
             raise UsageError(f"a piece of a text must be a string, and is {piece!r}")

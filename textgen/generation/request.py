@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict
 import attrs
 import numpy as np
 import numpy.typing as npt
+from attrs.validators import and_, ge, lt, optional
 
 from textgen.errors import UsageError
 from textgen.generation.chain import Chain
@@ -29,8 +30,6 @@ from textgen.protocols import Ids, Tokenizer
 
 Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]]
 """What to continue: text, or token ids (T,)."""
-_DECODING: Final = frozenset(attrs.fields_dict(DecodingOptions))
-_OTHER: Final = frozenset(("index", "cancelled", "logprobs", "state", "keep_state"))
 _OF_MANY: Final = frozenset(("n", "prompts", "batch_size"))
 _MAY_BE_NONE: Final = frozenset(("max_new_tokens", "stop", "stop_tokens", "time_limit"))
 _REMEMBERED: Final = 256  # chains
@@ -55,7 +54,7 @@ class RequestOptions(TypedDict, total=False):
     cancelled   a function, or an event such as threading.Event: once true, the text ends
     logprobs    also give log-probabilities, and those of so many likeliest tokens
     state       a saved state to resume from, as if the text had never stopped; the prompt is then
-                added to it. It keeps seed and index; all other options are to be given again
+                added to it. It keeps seed and index if none are given; the others are to be given again
     keep_state  keep the state at the end in the result. A character that is not complete there
                 belongs to the text that resumes from it
 
@@ -101,29 +100,36 @@ class RequestOptions(TypedDict, total=False):
     mirostat_eta: float | None
 
 
+@attrs.frozen(kw_only=True)
+class ReadOptions(DecodingOptions):
+    """The options of a request that are not for samplers, as RequestOptions describes them."""
+
+    index: int | None = attrs.field(default=None, validator=optional(and_(ge(0), lt(MAX_SEED))))
+    logprobs: int | None = attrs.field(default=None, validator=optional(ge(0)))
+    keep_state: bool = False
+
+
+_NAMES: Final = frozenset(attrs.fields_dict(ReadOptions))
+
+
 @attrs.frozen(eq=False)
 class Request:
     """A checked request.
 
+    chain     the samplers; rows of one chain are sampled together
+    end_id    the token by which the model ends the text
     prompt    its text
     ids       (T,) of the prompt; none if its time was over before it was encoded
     before    ids to feed before them if there is no `state` (see document_start)
-    chain     the samplers; rows of one chain are sampled together
-    top       number of log-probabilities to note; None: none
-    end_id    the token by which the model ends the text
-    index     None: its place among many
     deadline  a time of time.monotonic; None if the clock starts with the text
     """
 
-    options: DecodingOptions
+    options: ReadOptions
     chain: Chain
-    top: int | None
     end_id: int | None
     seed: int
-    index: int | None
     cancelled: Callable[[], bool] | None
     state: GenerationState | None
-    keep_state: bool
     prompt: str = ""
     ids: Ids = NO_IDS
     before: Ids = NO_IDS
@@ -165,31 +171,21 @@ class Requests:
             for name, value in options.items()
             if value is not None or name in _MAY_BE_NONE
         }
-        state = self._checked_state(given.pop("state", None))
-        keep_state = given.pop("keep_state", False)
-        if not isinstance(keep_state, bool):
-            raise UsageError("expected True or False", argument="keep_state", value=keep_state)
         cancelled = is_cancelled(given.pop("cancelled", None))
-        seed, index, top = (given.pop(name, None) for name in ("seed", "index", "logprobs"))
-        if index is not None:
-            index = check_integer("index", index, 0, MAX_SEED - 1)
-        if state is not None and index not in (None, 0, state.index):
-            cause = f"the saved state has its own index, {state.index}; give another seed instead"
-            raise UsageError(cause, argument="state")
-        size = self.tokenizer.vocab_size
-        sampling = {name: value for name, value in given.items() if name not in _DECODING}
-        made = _decoding({**self.table, **given}, size)
-        default = self.seed if made.seed is None else made.seed
+        state = self._checked_state(given.pop("state", None))
+        if given.get("seed") == "random":
+            given["seed"] = secrets.randbits(63)
+        if state is not None:
+            given = {"seed": state.seed, "index": state.index, **given}
+        made = self._read({**self.table, **given})
+        sampling = {name: value for name, value in given.items() if name not in _NAMES}
         request = Request(
             options=made,
             chain=self._chain(sampling) if sampling else self.chain,
-            top=None if top is None else check_integer("logprobs", top, 0, size),
             end_id=None if made.ignore_end else end_id(self.tokenizer),
-            seed=_seed(seed, default if state is None else state.seed),
-            index=index if state is None else state.index,
+            seed=self.seed if made.seed is None else made.seed,
             cancelled=cancelled,
             state=state,
-            keep_state=keep_state,
         )
         return self._with_prompt(request, prompt, began)
 
@@ -199,25 +195,20 @@ class Requests:
         The requests of a list or tuple are checked at once, unless all have a time limit: this may
         take longer.
         """
-        if isinstance(prompts, (str, Mapping)):
-            cause = "expected a list; for one prompt, write [prompt], or use generate"
+        if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
+            cause = "expected a list of prompts; for one prompt, write [prompt], or use generate"
             raise UsageError(cause, argument="prompts")
-        if not isinstance(prompts, Iterable):
-            cause = "expected a list or another iterable of prompts"
-            raise UsageError(cause, argument="prompts", value=prompts)
-        if options.get("state") is not None:
-            raise UsageError("give it beside a prompt, {'prompt': …, 'state': …}", argument="state")
         shared = self.check("", options)
         each = self._each(prompts, shared, {k: v for k, v in options.items() if k != "index"})
         at_once = isinstance(prompts, (list, tuple)) and shared.options.time_limit is None
-        return (list(each) if at_once else each), shared.index or 0
+        return (list(each) if at_once else each), shared.options.index or 0
 
     def _each(
         self, prompts: Iterable[Any], shared: Request, options: Mapping[str, Any]
     ) -> Iterator[Request]:
         """The request for each of many prompts. An error says which it is."""
         began = time.monotonic()
-        shared = attrs.evolve(shared, index=None)
+        shared = attrs.evolve(shared, options=attrs.evolve(shared.options, index=None))
         for place, item in enumerate(prompts):
             try:
                 if isinstance(item, Mapping):
@@ -233,12 +224,13 @@ class Requests:
 
     def _with_prompt(self, request: Request, prompt: Any, began: float | None) -> Request:
         """A request with its prompt, which is not encoded if its time is over."""
-        limit, is_text = request.options.time_limit, isinstance(prompt, str)
-        end = None if began is None or limit is None else began + limit
-        needs_ids = not is_text or request.keep_state or request.state is not None
-        if end is not None and time.monotonic() >= end and not needs_ids:
-            return attrs.evolve(request, prompt=prompt, deadline=end)
-        ids = check_prompt(self.tokenizer, prompt, request.options.unknown_characters)
+        options, is_text = request.options, isinstance(prompt, str)
+        end = None
+        if began is not None and options.time_limit is not None:
+            end = began + options.time_limit
+            if is_text and not options.keep_state and time.monotonic() >= end:
+                return attrs.evolve(request, prompt=prompt, deadline=end)
+        ids = check_prompt(self.tokenizer, prompt, options.unknown_characters)
         return attrs.evolve(
             request,
             prompt=prompt if is_text else self.tokenizer.decode(ids),
@@ -259,6 +251,22 @@ class Requests:
         if max((*state.pending, *state.tail), default=0) >= self.tokenizer.vocab_size:
             raise UsageError("the saved state has ids outside the vocabulary", argument="state")
         return state
+
+    def _read(self, table: Mapping[str, Any]) -> ReadOptions:
+        """The options of a request that are not for samplers."""
+        given = {name: value for name, value in table.items() if name in _NAMES}
+        for name in ("stop", "stop_tokens"):
+            value = given.get(name)
+            given[name] = () if value is None else value
+            if isinstance(value, list):  # a longer one is refused without a look at each
+                given[name] = value[: MAX_STOPS + 1]
+        reader = Reader()
+        options: ReadOptions = reader.table(ReadOptions, given, "")
+        if reader.faults:
+            faults = (attrs.evolve(f, path=f.path.partition(".")[0]) for f in reader.faults)
+            raise UsageError(faults=tuple(faults))
+        check_decoding(options, self.tokenizer.vocab_size)
+        return options
 
     def _chain(self, sampling: Mapping[str, Any]) -> Chain:
         """The run's chain changed by options; one object for equal options, so that rows share it.
@@ -288,49 +296,18 @@ def is_cancelled(given: Callable[[], bool] | Event | None) -> Callable[[], bool]
     return cancelled
 
 
-def check_integer(name: str, value: Any, low: int, high: int) -> int:
-    """The value as an int. Raises UsageError for anything but an integer in the range."""
-    plain = _plain(value)
-    if type(plain) is not int or not low <= plain <= high:
-        raise UsageError(f"expected an integer from {low} to {high:,}", argument=name, value=value)
-    return plain
-
-
 def check_number(name: str, value: Any) -> int:
     """A number of texts, from 1 on. Raises UsageError."""
-    return check_integer(name, value, 1, MAX_N)
+    plain = _plain(value)
+    if type(plain) is not int or not 1 <= plain <= MAX_N:
+        raise UsageError(f"expected an integer from 1 to {MAX_N:,}", argument=name, value=value)
+    return plain
 
 
 def check_decoding(options: TextOptions, vocab_size: int) -> None:
     """Check what depends on the vocabulary. Raises UsageError."""
     if any(not 0 <= token < vocab_size for token in options.stop_tokens):
         raise UsageError(f"expected ids from 0 to {vocab_size - 1}", argument="stop_tokens")
-
-
-def _decoding(table: Mapping[str, Any], vocab_size: int) -> DecodingOptions:
-    given = {name: value for name, value in table.items() if name in _DECODING}
-    for name in ("stop", "stop_tokens"):
-        value = given.get(name, ())
-        given[name] = (
-            value[: MAX_STOPS + 1] if isinstance(value, list) else () if value is None else value
-        )
-    reader = Reader()
-    options: DecodingOptions = reader.table(DecodingOptions, given, "")
-    if reader.faults:
-        faults = (attrs.evolve(f, path=f.path.partition(".")[0]) for f in reader.faults)
-        raise UsageError(faults=tuple(faults))
-    check_decoding(options, vocab_size)
-    return options
-
-
-def _seed(given: Any, default: int) -> int:
-    if given is None:
-        return default
-    if isinstance(given, str):
-        if given != "random":
-            raise UsageError('expected an integer or "random"', argument="seed", value=given)
-        return secrets.randbits(63)
-    return check_integer("seed", given, 0, MAX_SEED - 1)
 
 
 def _plain(value: Any) -> Any:

@@ -11,9 +11,8 @@ import numpy as np
 from textgen.contracts.checks import FAILURES
 from textgen.generation.detokenise import TAIL, Detokeniser, drain
 from textgen.generation.prompts import NO_IDS
-from textgen.generation.request import Request
+from textgen.generation.request import ReadOptions, Request
 from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
-from textgen.pipeline.options import DecodingOptions
 from textgen.protocols import Ids, Tokenizer
 
 ENDLESS: Final = 1 << 60
@@ -69,7 +68,7 @@ class Row:
         return cls(request, index, ids, state, text, shown, deadline=request.deadline, last=before)
 
     @property
-    def options(self) -> DecodingOptions:
+    def options(self) -> ReadOptions:
         """The options of the request that have no part in sampling."""
         return self.request.options
 
@@ -158,7 +157,7 @@ class Row:
         unseen = NO_IDS if self.text.searches else ids  # else it has seen each as it was drawn
         if ended and not self._finished:
             self._finished = True
-            self.text.finish(unseen, hold_back=self.request.keep_state)
+            self.text.finish(unseen, hold_back=self.options.keep_state)
         else:
             self.text.feed(unseen)
         return shown + self.text.take(), ids

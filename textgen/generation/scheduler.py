@@ -148,7 +148,7 @@ class Scheduler:
     def _end_unfed(self, row: Row, reason: FinishReason | None) -> None:
         """End a row whose prompt is not fed: its state is the one it started from."""
         with _failing([row]):
-            if row.request.keep_state and row.error is None:
+            if row.options.keep_state and row.error is None:
                 decoder = self._begin(1)
                 if row.start is not None:
                     row.start.restore(decoder)

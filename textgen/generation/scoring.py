@@ -124,7 +124,7 @@ def score_tokens(
 
 def prompt_logprobs(model: Model, offer: Offer, row: Row) -> Iterator[TokenLogprobs]:
     """Of each token of a row's prompt, given those before it."""
-    top = row.request.top
+    top = row.options.logprobs
     assert top is not None
     decoder = begin_decoding(model, 1, offer)
     feed = row.request.before[None]
