@@ -300,15 +300,14 @@ def test_a_run_is_saved_on_request_and_takes_its_objects_again(tmp_path: Path) -
     with pytest.raises(textgen.RunError, match="holds a run already; choose another folder"):
         run.save(tmp_path / "saved")
     for given, again in (
-        ({}, "tokenizer=…, model=…, sampler=…"),
-        ({"tokenizer": Bytes(), "sampler": only_e}, "model=…"),
-        ({"model": Net(), "tokenizer": Bytes()}, "sampler=…"),
+        ({}, ["tokenizer.type", "model.type", "sampler.0.type"]),
+        ({"tokenizer": Bytes(), "sampler": only_e}, ["model.type"]),
+        ({"model": Net(), "tokenizer": Bytes()}, ["sampler.0.type"]),
     ):
         with pytest.raises(textgen.UsageError) as caught:
             textgen.load(tmp_path / "saved", **given)
-        assert f"objects of a program; give them again, as in textgen.load(path, {again})" in str(
-            caught.value
-        )
+        assert [fault.path for fault in caught.value.faults] == again
+        assert "it was an object" in caught.value.suggestion
     objects = {"tokenizer": Bytes(), "model": Net()}
     loaded = textgen.load(tmp_path / "saved", **objects, sampler=[])
     assert np.array_equal(loaded.logits("ONCE"), run.generator.logits("ONCE"))
@@ -331,7 +330,7 @@ def test_a_text_is_given_again_for_the_report_on_copies(tmp_path: Path) -> None:
     train(tokenizer=Bytes(), output=tmp_path / "run")
     with pytest.raises(
         textgen.UsageError,
-        match=r"give them again, as in .*path, corpus=…\)",
+        match=r"corpus\.type: no corpus is called 'object:text'; it was an object",
     ):
         textgen.load(tmp_path / "run", tokenizer=Bytes()).copy_finder()
     with pytest.raises(

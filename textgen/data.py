@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
@@ -109,22 +110,19 @@ def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]
             left, right = right, left ^ (splitmix(right ^ round_key) & mask)
         return (left << shift) | right
 
-    def compute(start: int, stop: int) -> npt.NDArray[np.int64]:
+    @functools.lru_cache(maxsize=1)  # a block costs little more than a batch
+    def block(start: int, stop: int) -> npt.NDArray[np.int64]:
         values = permute(np.arange(start, stop, dtype=np.uint64))
-        outside = np.flatnonzero(values >= size)
-        while len(outside):
+        while len(outside := np.flatnonzero(values >= size)):
             values[outside] = permute(values[outside])
-            outside = outside[values[outside] >= size]
         return values.astype(np.int64)
 
-    first, block = 0, np.empty(0, np.int64)
-
     def order(start: int, stop: int) -> npt.NDArray[np.int64]:
-        nonlocal first, block
         stop = min(stop, size)
-        if start < first or stop > first + len(block):  # a block costs little more than a batch
-            first, block = start, compute(start, min(max(stop, start + _ORDERED_AT_ONCE), size))
-        return block[start - first : stop - first]
+        first = start - start % _ORDERED_AT_ONCE
+        return block(first, max(stop, min(first + _ORDERED_AT_ONCE, size)))[
+            start - first : stop - first
+        ]
 
     return order
 

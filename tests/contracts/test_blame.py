@@ -259,7 +259,7 @@ def test_a_sampler_that_is_gone_is_asked_for_whatever_options_are_given(
             "generate", run.path, "--max-new-tokens", "5", *options, folder=tmp_path
         )
         assert (missing.returncode, missing.stdout) == (2, "")
-        assert "(textgen-odd 2.1)" in missing.stderr
+        assert "no plugin of textgen-odd is loaded: is it installed?" in missing.stderr
 
 
 def test_many_prompts_are_not_one_string(finished_run: Path) -> None:

@@ -142,6 +142,8 @@ def test_a_record_of_another_structure_is_named_with_the_key(run: Path) -> None:
                 key in OPTIONAL and new in (None, ...)
             ):
                 continue
+            if key.startswith("data.") and new in (-1, 1.5, 2**63):
+                continue
             path = write_record(run, changed(record, key, new))
             said = cause(run, "run.json")
             assert str(path) in said

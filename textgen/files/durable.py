@@ -118,10 +118,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
 
 
-def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
+def write_synced(path: Path, data: bytes) -> None:
     """Write a file of a folder that has not got its name yet, and sync it."""
     with _named(path), path.open("wb") as file:
-        file.writelines([data] if isinstance(data, bytes) else data)
+        file.write(data)
         sync_file(file)
 
 

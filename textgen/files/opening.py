@@ -59,8 +59,7 @@ def contents_of(path: Path, what: str = "it does not hold what it should") -> It
     except TextgenError:
         raise
     except UNFORESEEN as error:
-        cause = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-        raise CorruptFileError(path, f"{what} ({cause})") from error
+        raise CorruptFileError(path, f"{what} ({str(error) or type(error).__name__})") from error
 
 
 def _check_regular(path: Path, status: os.stat_result) -> None:

@@ -17,23 +17,6 @@ from textgen.protocols import Tensors, Tokenizer
 VOCABULARY: Final = "tokenizer.json"
 """The file of a run that holds its tokenizer."""
 
-_PIECE: Final = 1 << 22  # bytes of an array that are written at a time
-_DTYPES: Final = {  # in the order in which the safetensors library lays arrays out, so that none needs padding
-    "uint64": "U64",
-    "int64": "I64",
-    "float64": "F64",
-    "complex64": "C64",
-    "float32": "F32",
-    "uint32": "U32",
-    "int32": "I32",
-    "float16": "F16",
-    "uint16": "U16",
-    "int16": "I16",
-    "int8": "I8",
-    "uint8": "U8",
-    "bool": "BOOL",
-}
-
 LARGEST: Final = 64_000_000
 """Bytes of a file that are read at most. Of tensors that are more, the header is checked first."""
 
@@ -60,38 +43,10 @@ def parse_json(data: bytes) -> dict[str, Any]:
 
 def dump_tensors(tensors: Tensors) -> bytes:
     """Arrays by name in the safetensors format; the same arrays give the same bytes."""
-    return b"".join(tensor_pieces(tensors))
-
-
-def tensor_pieces(tensors: Tensors) -> Iterator[bytes]:
-    """What `dump_tensors` gives, in pieces of some megabytes, without a copy of the arrays.
-
-    Raises ValueError for a dtype that the format does not have.
-    """
     import numpy as np
+    from safetensors.numpy import save
 
-    kinds = list(_DTYPES)
-    for name, array in tensors.items():
-        if array.dtype.name not in _DTYPES:
-            raise ValueError(f"{name} has the dtype {array.dtype}, which safetensors does not have")
-    names = sorted(tensors, key=lambda name: (kinds.index(tensors[name].dtype.name), name))
-    header, end = {}, 0
-    for name in names:
-        array, begin = tensors[name], end
-        end += array.nbytes
-        header[name] = {
-            "dtype": _DTYPES[array.dtype.name],
-            "shape": array.shape,
-            "data_offsets": [begin, end],
-        }
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for name in names:
-        array = tensors[name]
-        flat = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
-        for begin in range(0, len(flat), _PIECE):
-            yield flat[begin : begin + _PIECE].tobytes()
+    return save({name: np.asarray(array, order="C") for name, array in tensors.items()})
 
 
 def load_tensors(path: Path, data: bytes) -> Tensors:
@@ -146,7 +101,9 @@ def read_bytes(path: Path, sha256: str = "", *, tensors: bool = False) -> bytes:
         data = file.read(size)
     if sha256 and (actual := hashlib.sha256(data).hexdigest()) != sha256:
         cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…"
-        raise CorruptFileError(path, cause + _looks_like(data), expected=sha256, actual=actual)
+        if data.startswith(b"version https://git-lfs"):
+            cause += "; it is a Git LFS pointer: run `git lfs pull`"
+        raise CorruptFileError(path, cause, expected=sha256, actual=actual)
     return data
 
 
@@ -245,14 +202,9 @@ def path_of(
     value: Any, argument: str, expected: str = "expected the path of a run directory"
 ) -> Path:
     """A path that a caller gave. Raises UsageError for what cannot be one."""
-    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
-        raise UsageError(
-            f"{expected}, given {value!r}" if value is None else expected,
-            argument=argument,
-            value=value,
-        )
-    if not os.fspath(value) or "\0" in os.fspath(value):
-        raise UsageError(f"{expected}: not empty, without NUL", argument=argument, value=value)
+    is_path = isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str)
+    if not is_path or "\0" in os.fspath(value) or not os.fspath(value):
+        raise UsageError(expected, argument=argument, value=value)
     return Path(value)
 
 
@@ -264,12 +216,3 @@ def _readable(path: Path) -> Iterator[None]:
         raise CorruptFileError(path, f"it cannot be read: {error.strerror}") from error
     except OSError as error:  # which says nothing about the content, and need not last
         raise RunError(f"{path}: it cannot be read: {error.strerror or error}", path) from error
-
-
-def _looks_like(data: bytes) -> str:
-    head = data[:100].lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
-        return " (it is a Git LFS pointer: run `git lfs pull`)"
-    if head.startswith((b"<!doctype", b"<html")):
-        return " (it is an HTML page)"
-    return " (it is empty)" if not data else ""

@@ -13,7 +13,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -31,11 +32,11 @@ from textgen.files.durable import (
 )
 from textgen.files.reading import (
     checked_json,
+    dump_tensors,
     file_checksum,
     inside,
     read_tensors,
     read_weights,
-    tensor_pieces,
 )
 from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
@@ -176,10 +177,10 @@ class Checkpoints:
         except ValueError as error:
             cause = f"the values of its trainer are too large ({error}), and belong into arrays"
             raise OSError(errno.EFBIG, cause, str(final / _PARTS[2])) from error
-        arrays = map(tensor_pieces, (checkpoint.tensors, checkpoint.trainer.arrays))
+        arrays = map(dump_tensors, (checkpoint.tensors, checkpoint.trainer.arrays))
         with new_folder(final) as folder:
-            parts = zip(_PARTS, (*arrays, [state]), strict=True)
-            files = {name: _write_part(folder / name, pieces) for name, pieces in parts}
+            parts = zip(_PARTS, chain(arrays, [state]), strict=True)
+            files = {name: _write_part(folder / name, data) for name, data in parts}
             manifest = {"step": checkpoint.step, "files": files}
             write_synced(
                 folder / _MANIFEST, json.dumps(manifest, indent=2).encode()
@@ -249,18 +250,10 @@ class Checkpoints:
         return self.path / f"step-{step:06d}"
 
 
-def _write_part(path: Path, pieces: Iterable[bytes]) -> str:
+def _write_part(path: Path, data: bytes) -> str:
     """Write a file of a checkpoint and return its SHA-256."""
-    digest = hashlib.sha256()
-    write_synced(path, _hashed(pieces, digest))
-    return digest.hexdigest()
-
-
-def _hashed(pieces: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
-    """The same pieces, which the digest takes in as they pass."""
-    for piece in pieces:
-        digest.update(piece)
-        yield piece
+    write_synced(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def _is_own(folder: Path) -> bool:

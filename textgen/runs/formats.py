@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import attrs
-from attrs.validators import and_, ge, le, lt
+from attrs.validators import and_, ge, lt
 
 from textgen.errors import CorruptFileError, RunError
 from textgen.files.reading import json_checksum, read_json, with_remedy
@@ -79,10 +79,10 @@ class TrainingState:
 class DataSizes:
     """How the corpus was split, and the share of tokens that stand for text outside the vocabulary."""
 
-    training_tokens: int = attrs.field(validator=COUNT)
-    validation_tokens: int = attrs.field(validator=COUNT)
-    vocab_size: int = attrs.field(validator=COUNT)
-    unknown_share: float = attrs.field(validator=and_(ge(0), le(1)))
+    training_tokens: int
+    validation_tokens: int
+    vocab_size: int
+    unknown_share: float
 
 
 @attrs.frozen

@@ -15,26 +15,28 @@ import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.components import Components
-from textgen.errors import PipelineError, UsageError
+from textgen.errors import CorruptFileError, PipelineError, UsageError
 from textgen.files.reading import VOCABULARY, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.options import DataOptions, TextOptions
 from textgen.pipeline.pipeline import read_chain, without_start
 from textgen.pipeline.sampling import changed, named
-from textgen.plugin.component import OBJECT, BuildContext, ComponentSource, Plugin
-from textgen.plugin.structure import Choice, Reader, plain
+from textgen.plugin.component import OBJECT, BuildContext, ComponentSource
+from textgen.plugin.structure import Choice, Reader, listed, plain
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.corpus import check_sources
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import CorpusDigest
+from textgen.runs.identity import identity
 from textgen.runs.objects import with_choices
 from textgen.runs.splitting import split_tokens
-from textgen.runs.stored import StoredRun, check_edits, read_stored
+from textgen.runs.stored import StoredRun, read_stored
 
 logger = logging.getLogger("textgen")
+_SHOWN: Final = 5  # edits that a message lists
 # Whether the text includes the prompt is for the caller to choose.
 _DEFAULTS: Final = {field.name for field in attrs.fields(TextOptions)}
 
@@ -68,12 +70,14 @@ def _load(
     directory, record, document = stored.directory, stored.record, stored.document
     reader = Reader(document.folder, plugins, run_record.origins(record))
     tables = {**document.tables, **_given_choices(given, plugins)}
-    tokenizer_choice = _choice("tokenizer", tables, reader)
-    model_choice = _choice("model", tables, reader)
+    own = [_choice(kind, tables, reader) for kind in ("tokenizer", "model")]
+    tokenizer_choice, model_choice = own
     samplers = read_chain("sampler", tables.get("sampler", ()), reader)
-    _check_choices(directory, record, tables, reader)
-    check_edits(directory, record, stored.edits, given)
-    edited = run_record.changed_plugin_files(record, [tokenizer_choice, model_choice, *samplers])
+    if reader.faults:
+        raise PipelineError(reader.faults, document.source)
+    if stored.is_edited:
+        _check_edits(stored, [each for each in own if each.offer.kind not in given])
+    edited = run_record.changed_plugin_files(record, [*own, *samplers])
     for remark in (*stored.remarks, *edited):
         warnings.warn(remark, stacklevel=4)
 
@@ -120,26 +124,17 @@ def _choice(kind: str, tables: Mapping[str, Any], reader: Reader) -> Any:
     return reader.choice(kind, without_start(tables.get(kind))[0], kind)
 
 
-def _check_choices(
-    directory: RunDirectory, record: Mapping[str, Any], tables: Mapping[str, Any], reader: Reader
-) -> None:
-    """Raise UsageError if a program has to give objects again; PipelineError with what is wrong or missing."""
-    if not reader.faults:
-        return
-    kinds = dict.fromkeys(fault.path.partition(".")[0] for fault in reader.faults)
-    came = [each for each in record["components"] if each["kind"] in kinds]
-    if objects := [f"{each['kind']}=…" for each in came if each["distribution"] == OBJECT]:
-        cause = f"the run in {directory.path} was made with objects of a program; give them again"
-        again = f"textgen.load(path, {', '.join(dict.fromkeys(objects))})"
-        raise UsageError(f"{cause}, as in {again}", argument=objects[0].partition("=")[0])
-    names = "plugin", "distribution", "version", "path"
-    origins = [
-        f"{each['kind']} {each['name']!r} of {Plugin(*(each.get(name, '') for name in names))}"
-        for each in came
+def _check_edits(stored: StoredRun, choices: Iterable[Choice]) -> None:
+    """Raise CorruptFileError if an edited pipeline.toml no longer describes the weights."""
+    now = {choice.offer.kind: identity(choice) for choice in choices}
+    then = {kind: stored.record["fingerprint"][kind] for kind in now}
+    # An option that is not set on one side may be of another version of the plugin.
+    edits = [
+        each for each in run_record.differences(then, now) if None not in (each.before, each.now)
     ]
-    raise PipelineError(
-        reader.faults, ", with ".join([str(directory.path / "pipeline.toml"), *origins])
-    )
+    if edits:
+        cause = f"it no longer describes the weights: {listed(edits, _SHOWN)}"
+        raise CorruptFileError(Path(stored.document.source), cause, remedy="copy")
 
 
 def make_generator(
@@ -210,7 +205,8 @@ def _training_tokens(
     reader = attrs.evolve(reader, faults=[])
     choices = _choice("corpus", tables, reader), _choice("tokenizer", tables, reader)
     data = reader.table(DataOptions, tables.get("data", {}), "data")
-    _check_choices(directory, record, tables, reader)
+    if reader.faults:
+        raise PipelineError(reader.faults, str(directory.path / "pipeline.toml"))
     check_sources(choices[0], reader.folder)
     then = CorpusDigest(**record["fingerprint"]["corpus"])
     context = BuildContext(

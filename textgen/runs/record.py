@@ -280,21 +280,13 @@ def finish(
 
 def changed_plugin_files(record: Mapping[str, Any], choices: Iterable[Choice]) -> list[str]:
     """A remark for each plugin that is a file, of which the run was trained with another version."""
-    then = {
-        (each["kind"], each["name"], each["plugin"]): each["version"]
-        for each in record["components"]
-    }
-    edited = {}
-    for offer in (part.offer for choice in choices for part in choice.flattened()):
-        plugin = offer.plugin
-        if (
-            plugin.path
-            and then.get((offer.kind, offer.name, plugin.name), plugin.version) != plugin.version
-        ):
-            edited[plugin.path] = (
-                f"{plugin.path} was changed: the run was trained with another version of this plugin"
-            )
-    return list(edited.values())
+    then = {each["plugin"]: each["version"] for each in record["components"] if "path" in each}
+    plugins = dict.fromkeys(part.offer.plugin for choice in choices for part in choice.flattened())
+    return [
+        f"{plugin.path} was changed: the run was trained with another version of this plugin"
+        for plugin in plugins
+        if then.get(plugin.name, plugin.version) != plugin.version
+    ]
 
 
 def origins(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:

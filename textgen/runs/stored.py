@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from textgen.errors import CorruptFileError, Difference, PipelineError, RunError
+from textgen.errors import CorruptFileError, Fault, PipelineError, RunError
 from textgen.files.opening import file_signature
 from textgen.files.reading import (
     VOCABULARY,
@@ -21,17 +21,15 @@ from textgen.files.reading import (
     with_remedy,
 )
 from textgen.pipeline.document import Document, document_of
-from textgen.pipeline.pipeline import read_own_tables
-from textgen.plugin.structure import Reader, flat, listed
+from textgen.pipeline.pipeline import CHOICES, read_own_tables
+from textgen.plugin.structure import Reader
 from textgen.protocols import Tensors
 from textgen.runs.directory import RunDirectory, run_directory
-from textgen.runs.record import differences
 
 FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "unreadable"]
 """The state of a file of a run; a file is unreadable if the system refuses to read it, which need not last."""
 _PIPELINE: Final = "pipeline.toml"
 _WEIGHTS: Final = "model.safetensors"
-_SHOWN: Final = 5  # edits that a message lists
 
 
 @attrs.frozen
@@ -42,7 +40,7 @@ class StoredRun:
     record      its run.json
     document    its pipeline.toml
     vocabulary  its tokenizer.json
-    edits       how pipeline.toml differs from what the run wrote
+    is_edited   whether its pipeline.toml was changed since the run wrote it
     model_id    the SHA-256 of its weights, `tensors`
     remarks     what to warn of
     """
@@ -51,7 +49,7 @@ class StoredRun:
     record: dict[str, Any]
     document: Document
     vocabulary: dict[str, Any]
-    edits: tuple[Difference, ...]
+    is_edited: bool
     model_id: str
     tensors: Tensors
     remarks: tuple[str, ...]
@@ -62,8 +60,8 @@ class CheckedFile:
     """A file of a run, or a checkpoint.
 
     name   its path inside the run directory
-    state  "changed" is a pipeline.toml that was edited since the run was made, in what may change
-    cause  what is wrong, or what was changed
+    state  "changed" is a pipeline.toml that was edited since the run was made
+    cause  what is wrong
     """
 
     name: str
@@ -76,7 +74,7 @@ class RunReport:
     """The result of `verify`.
 
     status       "finished", "unfinished" or "training", as run.json says; "" if that is damaged
-    loads        whether `textgen.load` can use the run
+    loads        whether `textgen.load` can use the run, as far as its files tell
     checkpoints  the steps of whole checkpoints; an unfinished run resumes from the last of them
     """
 
@@ -115,13 +113,13 @@ def verify(path: str | Path) -> RunReport:
     directory = run_directory(path).current()
     record: dict[str, Any] = {}
     files = [CheckedFile("run.json")]
-    readers: dict[str, Callable[[], object]] = {}
+    readers: dict[str, Callable[[], Any]] = {}
     try:
         record = directory.read_run()
     except CorruptFileError as error:
         files = [CheckedFile("run.json", "damaged", str(error))]
     else:
-        for name, read in ((VOCABULARY, _vocabulary), (_PIPELINE, _changes), (_WEIGHTS, _weights)):
+        for name, read in ((VOCABULARY, _vocabulary), (_PIPELINE, _pipeline), (_WEIGHTS, _weights)):
             if name in record["files"]:
                 readers[name] = partial(read, directory, record)
     steps = {}
@@ -143,41 +141,15 @@ def verify(path: str | Path) -> RunReport:
     )
 
 
-def check_edits(
-    directory: RunDirectory,
-    record: Mapping[str, Any],
-    edits: Iterable[Difference],
-    replaced: Collection[str] = (),
-) -> None:
-    """Raise CorruptFileError if an edit of pipeline.toml no longer describes the weights, as far as the record can tell.
-
-    A component may leave options out of its fingerprint: these may change. So may the tables that are `replaced`.
-    """
-    tables = {"seed", "data", "tokenizer", "model"} - set(replaced)
-    shapes = flat({key: record["fingerprint"][key] for key in tables})
-    written = flat(record["pipeline"])
-    wrong = [
-        edit
-        for edit in edits
-        if edit.key.partition(".")[0] in tables
-        and (edit.key not in written or shapes.get(edit.key, edit.now) != edit.now)
-    ]
-    if wrong:
-        cause = f"it no longer describes the weights: {listed(wrong, _SHOWN)}"
-        raise CorruptFileError(directory.path / _PIPELINE, cause, remedy="copy")
-
-
 def _read(directory: RunDirectory) -> StoredRun:
     record, remarks = directory.read_run(), []
     if directory.next.exists():
         remarks.append(
             f"the new run in {directory.path} is not finished; this is the one that it replaces once it is"
         )
-    document, edits = _pipeline(directory, record)
-    if edits:
-        remarks.append(
-            f"{document.source} was changed since the run was made: {listed(edits, _SHOWN)}"
-        )
+    document, is_edited = _pipeline(directory, record)
+    if is_edited:
+        remarks.append(f"{document.source} was changed since the run was made")
     vocabulary = _vocabulary(directory, record)
     if record["status"] == "finished":
         model_id, tensors = record["files"][_WEIGHTS], _weights(directory, record)
@@ -191,7 +163,7 @@ def _read(directory: RunDirectory) -> StoredRun:
         cause = f"the run in {directory.path} is not finished ({record['status']}) and has no checkpoint yet"
         raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
     return StoredRun(
-        directory, record, document, vocabulary, edits, model_id, tensors, tuple(remarks)
+        directory, record, document, vocabulary, is_edited, model_id, tensors, tuple(remarks)
     )
 
 
@@ -203,43 +175,29 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> Tensors:
     return read_weights(directory.inside(_WEIGHTS), record["files"][_WEIGHTS])
 
 
-def _pipeline(
-    directory: RunDirectory, record: Mapping[str, Any]
-) -> tuple[Document, tuple[Difference, ...]]:
-    """A run's pipeline.toml, and how it differs from what the run wrote. Raises PipelineError, RunError."""
+def _pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[Document, bool]:
+    """A run's pipeline.toml, and whether it was changed since the run wrote it. Raises PipelineError, RunError."""
     path = directory.inside(_PIPELINE)
-    data = read_bytes(path)
-    document = document_of(data, path)
+    document = document_of(read_bytes(path), path)
     reader = Reader(document.folder)
     read_own_tables(document.tables, reader)
+    gone = [kind for kind in CHOICES if kind not in document.tables]
+    reader.faults.extend(Fault(kind, "the run wrote this table, and it is gone") for kind in gone)
     if reader.faults:
         raise PipelineError(reader.faults, str(path))
-    if hashlib.sha256(data).hexdigest() == record["files"][_PIPELINE]:
-        return document, ()
-    edits = differences(record["pipeline"], document.tables)
-    return document, tuple(edit for edit in edits if edit.key != "output")
+    return document, {**document.tables, "output": "."} != {**record["pipeline"], "output": "."}
 
 
-def _changes(directory: RunDirectory, record: Mapping[str, Any]) -> str:
-    """The edits of pipeline.toml, which describes the weights all the same."""
-    edits = _pipeline(directory, record)[1]
-    check_edits(directory, record, edits)
-    return listed(edits, _SHOWN)
-
-
-def _checked(folder: Path, name: str, read: Callable[[], object]) -> CheckedFile:
-    """A file that is read as loading the run does. A text that `read` returns says what was changed."""
+def _checked(folder: Path, name: str, read: Callable[[], Any]) -> CheckedFile:
+    """A file that is read as loading the run does."""
     try:
         found = read()
     except (PipelineError, RunError) as error:
         is_damage = isinstance(error, PipelineError | CorruptFileError)
         state: FileState = "damaged" if is_damage else "unreadable"
         return CheckedFile(name, state if (folder / name).exists() else "missing", str(error))
-    return (
-        CheckedFile(name, "changed", found)
-        if found and isinstance(found, str)
-        else CheckedFile(name)
-    )
+    is_changed = name == _PIPELINE and found[1]
+    return CheckedFile(name, "changed" if is_changed else "whole")
 
 
 def _signature(directory: RunDirectory) -> tuple[tuple[int, ...] | None, ...]:
