@@ -1,14 +1,21 @@
-"""Tokens a second against the seed's way: an nn.RNN step per character in a Python loop under torch.inference_mode.
+"""Tokens a second of one text and of many against a loop of torch, and of asynchronous streams.
 
-Usage: python benchmarks/generation.py [--repeats 7] [--device cpu|cuda]
+Usage: python benchmarks/generation.py [--only one|batch|streams] [--repeats 7] [--tokens 2000] [--many 1024] [--device cpu]
 
-Both generate from the same weights in the same process, in turn. Prints ratios of time per token with their spread.
+`one` and `batch` set textgen against an nn.RNN (GRU, LSTM) step per character in a Python loop under
+torch.inference_mode, from the same weights, in turn: seconds of the loop over ours, of a batch per token. `streams`
+sets concurrent streams on one event loop against generate_many of the same texts, and prints the time to each first
+piece; stalls.py has how long the loop waits.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +23,15 @@ import torch
 from torch import nn
 
 import textgen
-from pairs import ratios, show
+from shared import parser, ratios, show
 
-CASES = (  # cell, units, tokens, target greedy, target sampled
-    ("rnn", 32, 2000, 12, 4),
-    ("rnn", 256, 2000, 7, 3.5),
-    ("lstm", 512, 300, 8, 6),
-)
+_PROMPT = "it has"
+_SAMPLED = {"temperature": 0.8, "top_k": 10}
 
 
-def trained(folder: Path, cell: str, units: int, device: str = "cpu") -> textgen.Generator:
-    """A run directory with a model of that size; how well it is trained does not matter here."""
-    pipeline = {
-        "seed": 0,
+def trained(folder: Path, cell: str, units: int, device: str) -> textgen.Generator:
+    """A run with a model of that size; how well it is trained does not matter here."""
+    tables = {
         "device": device,
         "corpus": {"type": "story"},
         "tokenizer": {"type": "char", "letters_only": True, "lower_case": True},
@@ -39,115 +42,124 @@ def trained(folder: Path, cell: str, units: int, device: str = "cpu") -> textgen
         "observer": [],
         "generate": {"max_new_tokens": 1},
     }
-    return textgen.run(pipeline, output=folder / f"{cell}-{units}").generator
+    return textgen.run(tables, output=folder / f"{cell}-{units}").generator
 
 
-class SeedsWay:
-    """The seed's loop: one-hot input, the framework's layer called once a character."""
+def torch_loop(
+    generator: textgen.Generator, cell: str, units: int, device: str
+) -> Callable[..., list[int]]:
+    """Generates from the same weights: one-hot input, the framework's layer called once a character."""
+    size = generator.tokenizer.vocab_size
+    layer = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](size, units)
+    network = nn.ModuleDict({"rnn": layer, "head": nn.Linear(units, size)}).to(device)
+    weights = {name: torch.tensor(each) for name, each in generator.model.tensors().items()}
+    network.load_state_dict(weights)
 
-    def __init__(self, generator: textgen.Generator, cell: str, units: int, device: str) -> None:
-        self.device = device
-        self.vocab_size = generator.tokenizer.vocab_size
-        self.generator = generator
-        self.rnn = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](self.vocab_size, units).to(
-            device
-        )
-        self.head = nn.Linear(units, self.vocab_size).to(device)
-        tensors = {
-            name: torch.from_numpy(array.copy())
-            for name, array in generator.model.tensors().items()
-        }
-        with torch.no_grad():
-            for name, parameter in self.rnn.named_parameters():
-                parameter.copy_(tensors[f"rnn.{name}"])
-            self.head.weight.copy_(tensors["head.weight"])
-            self.head.bias.copy_(tensors["head.bias"])
+    def step(token: int, state: Any) -> tuple[torch.Tensor, Any]:
+        ids = torch.tensor([[token]], device=device)
+        out, state = network["rnn"](nn.functional.one_hot(ids, size).float(), state)
+        return network["head"](out[0]), state
 
     @torch.inference_mode()
-    def generate(
-        self, prompt: str, count: int, temperature: float = 0.0, top_k: int = 0
-    ) -> list[int]:
-        """Warm up on the prompt, then `count` tokens."""
-        state: Any = None
-        ids = self.generator.tokenizer.encode(prompt).tolist()
-        for token in ids:
-            logits, state = self.step(token, state)
-        made = []
+    def generate(count: int, temperature: float = 0.0, top_k: int = 0) -> list[int]:
+        state, made = None, []
+        for token in generator.tokenizer.encode(_PROMPT).tolist():
+            logits, state = step(token, state)
         for _ in range(count):
             if temperature:
-                values, indices = torch.topk(logits / temperature, top_k)
-                token = int(indices[0, torch.multinomial(torch.softmax(values, -1), 1)[0, 0]])
+                values, ids = torch.topk(logits / temperature, top_k)
+                token = int(ids[0, torch.multinomial(torch.softmax(values, -1), 1)[0, 0]])
             else:
                 token = int(logits.argmax())
             made.append(token)
-            logits, state = self.step(token, state)
+            logits, state = step(token, state)
         return made
 
-    def step(self, token: int, state: Any) -> tuple[torch.Tensor, Any]:
-        """One character: (1, V) logits and the state."""
-        x = nn.functional.one_hot(
-            torch.tensor([[token]], device=self.device), self.vocab_size
-        ).float()
-        y, state = self.rnn(x, state)
-        return self.head(y[0]), state
+    return generate
 
 
-def compare_one(
-    folder: Path, case: tuple[str, int, int, float, float], repeats: int, device: str
-) -> None:
-    """One sequence, greedy and sampled."""
-    cell, units, count, greedy_target, sampled_target = case
-    generator = trained(folder, cell, units, device)
-    seed = SeedsWay(generator, cell, units, device)
-    same = list(generator.generate("it has", max_new_tokens=50).tokens) == seed.generate(
-        "it has", 50
-    )
-    print(f"{cell} {units}: the first 50 greedy tokens are {'the same' if same else 'DIFFERENT'}")
-    greedy = ratios(
-        lambda: seed.generate("it has", count),
-        lambda: generator.generate("it has", max_new_tokens=count),
-        repeats,
-    )
-    show(f"{cell} {units}, greedy, one sequence", greedy, greedy_target)
-    sampled = ratios(
-        lambda: seed.generate("it has", count, 0.8, 10),
-        lambda: generator.generate("it has", max_new_tokens=count, temperature=0.8, top_k=10),
-        repeats,
-    )
-    show(f"{cell} {units}, temperature 0.8 and top-k 10, one sequence", sampled, sampled_target)
+def one(folder: Path, given: argparse.Namespace) -> None:
+    """One text, greedy and sampled."""
+    cases = (("rnn", 32, 12, 4), ("rnn", 256, 7, 3.5), ("lstm", 512, 8, 6))
+    for cell, units, target_greedy, target_sampled in cases:
+        generator = trained(folder, cell, units, given.device)
+        loop = torch_loop(generator, cell, units, given.device)
+        count = given.tokens if units < 512 else given.tokens // 6
+        assert list(generator.generate(_PROMPT, max_new_tokens=50).tokens) == loop(50)
+        ways = (("greedy", target_greedy, {}), ("sampled", target_sampled, _SAMPLED))
+        for way, target, options in ways:
+            ours = partial(generator.generate, _PROMPT, max_new_tokens=count, **options)
+            found = ratios(partial(loop, count, **options), ours, given.repeats)
+            show(f"{cell} {units}, {way}, one text", found, target)
 
 
-def compare_batch(folder: Path, repeats: int, device: str) -> None:
-    """1,024 sequences at once, per token, against the baseline's one."""
-    generator = trained(folder, "rnn", 32, device)
-    seed = SeedsWay(generator, "rnn", 32, device)
-    found = ratios(
-        lambda: seed.generate("it has", 2000),
-        lambda: list(
-            generator.generate_many(["it has"], n=1024, batch_size=1024, max_new_tokens=2000)
-        ),
-        repeats,
-    )
-    low, median, high = (ratio * 1024 for ratio in found)
-    show("rnn 32, greedy, 1,024 sequences, per token against one", (low, median, high), 250)
+def batch(folder: Path, given: argparse.Namespace) -> None:
+    """Many texts at once, per token, against the loop's one."""
+    generator = trained(folder, "rnn", 32, given.device)
+    loop = torch_loop(generator, "rnn", 32, given.device)
+
+    def ours() -> None:
+        options = {"n": given.many, "batch_size": given.many, "max_new_tokens": given.tokens}
+        list(generator.generate_many([_PROMPT], **options))
+
+    found = [
+        given.many * ratio for ratio in ratios(lambda: loop(given.tokens), ours, given.repeats)
+    ]
+    show(f"rnn 32, greedy, {given.many} texts, per token", found, "250 for 1,024")
+
+
+def streams(folder: Path, given: argparse.Namespace) -> None:
+    """A fifth of the texts, each of them a fifth as long, for two models."""
+    count, options = given.many // 5, {"max_new_tokens": given.tokens // 5, "temperature": 0.8}
+    for cell, units in (("gru", 64), ("lstm", 256)):
+        generator = trained(folder, cell, units, given.device)
+        shares, firsts = [], []
+        for _ in range(given.repeats):
+            begun = time.perf_counter()
+            whole = list(generator.generate_many([_PROMPT], n=count, **options))
+            alone = time.perf_counter() - begun
+            begun = time.perf_counter()
+            texts, first = asyncio.run(read_all(generator, count, options))
+            shares.append(alone / (time.perf_counter() - begun))
+            assert texts == [each.text for each in whole]
+            firsts += first
+        name = f"{cell} {units}, {count} streams"
+        show(f"{name}: share of generate_many's tokens a second", shares, 0.7)
+        show(f"{name}: first piece, ms", firsts, "median at most 50")
+
+
+async def read_all(
+    generator: textgen.Generator, count: int, options: Any
+) -> tuple[list[str], list[float]]:
+    """The texts, and the milliseconds to each first piece."""
+    firsts: list[float] = []
+    begun = time.perf_counter()
+
+    async def read(index: int) -> str:
+        pieces = []
+        async for piece in await generator.astream(_PROMPT, index=index, **options):
+            if not pieces:
+                firsts.append(1000 * (time.perf_counter() - begun))
+            pieces.append(piece)
+        return "".join(pieces)
+
+    return await asyncio.gather(*map(read, range(count))), firsts
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
-    repeats, device = arguments.repeats, arguments.device
-    torch.set_num_threads(
-        1
-    )  # a step is far too small to share out; more threads only slow the baseline
-    with tempfile.TemporaryDirectory() as name:
-        for case in CASES:
-            compare_one(Path(name), case, repeats, device)
-        compare_batch(Path(name), repeats, device)
+    """Print the figures."""
+    ways = {"one": one, "batch": batch, "streams": streams}
+    options = parser(__doc__)
+    options.add_argument("--only", action="append", choices=ways, help="what is measured")
+    options.add_argument("--repeats", type=int, default=7)
+    options.add_argument("--tokens", type=int, default=2000)
+    options.add_argument("--many", type=int, default=1024)
+    options.add_argument("--device", default="cpu")
+    given = options.parse_args()
+    torch.set_num_threads(1)  # a step is too small to share out
+    with tempfile.TemporaryDirectory() as folder:
+        for number, way in enumerate(given.only or ways):
+            ways[way](Path(folder, str(number)), given)
 
 
 if __name__ == "__main__":

@@ -17,105 +17,83 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import attrs
 
 import textgen
+from shared import parser, seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("texts", nargs="+", type=Path)
-    parser.add_argument("--minutes", type=float, default=1.0)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--letters", action="store_true")
-    parser.add_argument(
-        "--speed", help="of the machine, for textgen init, which measures it if it is not given"
-    )
-    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for textgen run")
-    given = parser.parse_args()
-    print(
-        "text | characters | seconds | mixture | network alone | counts alone | bits per character"
-    )
-    print("--- | --- | --- | --- | --- | --- | ---")
+    """Print a row for each text."""
+    options = parser(__doc__)
+    options.add_argument("texts", nargs="+", type=Path)
+    options.add_argument("--minutes", type=float, default=1.0)
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--letters", action="store_true")
+    options.add_argument("--speed", help="of the machine, which textgen init else measures")
+    options.add_argument("--set", action="append", default=[], help="KEY=VALUE for textgen run")
+    given = options.parse_args()
+    print("text | seconds | mixture | network alone | counts alone | bits per character")
+    print("--- | --- | --- | --- | --- | ---")
     for text in given.texts:
         with tempfile.TemporaryDirectory() as folder:
-            print(" | ".join(measure(text, Path(folder), given)), flush=True)
+            source = write_source(text, Path(folder), letters=given.letters)
+            rows = [one_run(source, seed, given) for seed in range(given.seeds)]
+        columns = [*zip(*rows, strict=True)]
+        columns.append(tuple(loss / math.log(2) for loss in columns[1]))
+        cells = [f"{statistics.mean(v):.3f} ({min(v):.3f}-{max(v):.3f})" for v in columns]
+        print(" | ".join([text.stem, *cells]), flush=True)
 
 
-def measure(text: Path, folder: Path, given: argparse.Namespace) -> list[str]:
-    """A row of the table."""
-    source = folder / "text.txt"
-    content = text.read_text(encoding="utf-8-sig")
-    source.write_text(
-        re.sub("[^a-z]+", " ", content.lower()) if given.letters else content, encoding="utf-8"
-    )
-    rows = [one_run(source, folder, seed, given) for seed in range(given.seeds)]
-    seconds, mixture, network, counts = zip(*rows, strict=True)
-    bits = [loss / math.log(2) for loss in mixture]
-    spread = [
-        f"{statistics.mean(v):.3f} ({min(v):.3f}-{max(v):.3f})"
-        for v in (mixture, network, counts, bits)
-    ]
-    return [
-        text.stem,
-        f"{len(content):,}",
-        f"{statistics.mean(seconds):.0f} ({max(seconds):.0f})",
-        *spread,
-    ]
+def write_source(text: Path, folder: Path, *, letters: bool) -> Path:
+    """The text as it is trained on."""
+    content, source = text.read_text(encoding="utf-8-sig"), folder / "text.txt"
+    content = re.sub("[^a-z]+", " ", content.lower()) if letters else content
+    source.write_text(content, encoding="utf-8")
+    return source
 
 
-def one_run(
-    source: Path, folder: Path, seed: int, given: argparse.Namespace
-) -> tuple[float, float, float, float]:
+def one_run(source: Path, seed: int, given: argparse.Namespace) -> tuple[float, ...]:
     """Seconds by the clock for both commands, and the losses of the mixture, the network and the counts."""
-    pipeline, output = folder / f"{seed}.toml", folder / f"run-{seed}"
-    begun = time.perf_counter()
-    speed = () if given.speed is None else ("--speed", given.speed)
-    call("init", str(source), "--minutes", str(given.minutes), "--pipeline", str(pipeline), *speed)
-    call(
-        "run",
-        str(pipeline),
-        "--output",
-        str(output),
-        *(f"--set={each}" for each in (f"seed={seed}", *given.set)),
-    )
-    seconds = time.perf_counter() - begun
-    counts = folder / f"counts-{seed}"
-    alone = ("model.type=ngram", "trainer.type=count")
-    call("run", str(pipeline), "--output", str(counts), *(f"--set={each}" for each in alone))
+    pipeline, output = source.with_name(f"{seed}.toml"), source.with_name(f"run-{seed}")
+    changes = [f"--set={each}" for each in (f"seed={seed}", *given.set)]
+
+    def commands() -> None:
+        init(source, pipeline, given.minutes, *([f"--speed={given.speed}"] if given.speed else []))
+        call("run", pipeline, "--output", output, *changes)
+
+    spent, counts = seconds(commands), source.with_name(f"counts-{seed}")
+    call("run", pipeline, "--output", counts, "--set=model.type=ngram", "--set=trainer.type=count")
     with textgen.load(output) as generator, textgen.load(counts) as counted:
-        tokens = np.asarray(generator.tokenizer.encode(source.read_text(encoding="utf-8")))
-        held_out = tokens[int(len(tokens) * 0.9) :]
-        models = generator.model, generator.model.first, counted.model
-        mixture, network, alone_loss = (loss(each, held_out) for each in models)
-    return seconds, mixture, network, alone_loss
+        held_out = last_tenth(generator, source)
+        mixture: Any = generator.model
+        found = [loss(generator, model, held_out) for model in (mixture, mixture.first)]
+        return spent, *found, loss(counted, counted.model, held_out)
 
 
-def loss(model: textgen.protocols.Model, tokens: np.ndarray) -> float:
-    """Mean cross-entropy of a text read as one stream, from the second token on."""
-    decoder, total = model.decoder(1), 0.0
-    for start in range(0, len(tokens) - 1, 4096):
-        block = tokens[start : start + 4097].astype(np.int64)
-        logits = np.asarray(decoder.score(block[None, :-1])[0], np.float64)
-        peak = logits.max(axis=1)
-        logs = (
-            logits[np.arange(len(logits)), block[1:]]
-            - peak
-            - np.log(np.exp(logits - peak[:, None]).sum(axis=1))
-        )
-        total -= float(logs.sum())
-    return total / (len(tokens) - 1)
+def last_tenth(generator: textgen.Generator, source: Path) -> str:
+    """The text that `init` holds out."""
+    tokens = generator.tokenizer.encode(source.read_text(encoding="utf-8"))
+    return generator.tokenizer.decode(tokens[int(len(tokens) * 0.9) :])
 
 
-def call(*arguments: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "textgen", *arguments], check=True, stdout=subprocess.DEVNULL
-    )
+def loss(generator: textgen.Generator, model: Any, text: str) -> float:
+    """Mean cross-entropy of a text by a model, from the second token on."""
+    return attrs.evolve(generator, model=model).score(iter([text])).loss
+
+
+def init(source: Path, pipeline: Path, minutes: float, *options: str) -> None:
+    """`textgen init`."""
+    call("init", source, "--minutes", str(minutes), "--pipeline", pipeline, *options)
+
+
+def call(*arguments: str | Path) -> None:
+    """A command of textgen."""
+    command = [sys.executable, "-m", "textgen", *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

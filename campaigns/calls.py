@@ -11,6 +11,7 @@ import io
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,173 +42,91 @@ def watch(
     root: Path, before: Callable[[Call], None], after: Callable[[Call], None] = lambda call: None
 ) -> None:
     """Tell of every change under `root` in this process, from now on; `before` may raise in its place."""
-    watcher = _Watcher(os.path.realpath(root), before, after)
-    for name in (
-        "open",
-        "write",
-        "fsync",
-        "ftruncate",
-        "mkdir",
-        "rmdir",
-        "unlink",
-        "remove",
-        "rename",
-        "replace",
-    ):
-        setattr(os, name, getattr(watcher, name)(getattr(os, name)))
-    os.link = watcher.link(os.link)  # type: ignore[assignment]
-    opened = watcher.opened()
-    builtins.open = io.open = opened
+    name_of = partial(_name, os.path.realpath(root))
 
+    def one(kind: str, path: Any, *_: Any, dir_fd: int | None = None, **facts: Any) -> Call | None:
+        name = name_of(path, dir_fd)
+        return None if name is None else Call(kind, name, **facts)
 
-@attrs.frozen
-class _Watcher:
-    root: str
-    before: Callable[[Call], None]
-    after: Callable[[Call], None]
+    def two(kind: str, source: Any, target: Any, **_: Any) -> Call | None:
+        names = name_of(source), name_of(target)
+        return None if None in names else Call(kind, *names)  # type: ignore[arg-type]
 
-    def _name(self, path: Any, dir_fd: int | None = None) -> str | None:
-        """The path in the folder; None for one outside."""
-        if isinstance(path, int):
-            path = os.readlink(f"/proc/self/fd/{path}")
-        path = os.fsdecode(path)
-        if dir_fd is not None:
-            path = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), path)
-        folder, name = os.path.split(os.path.abspath(path))
-        path = os.path.join(os.path.realpath(folder), name)
-        if path == self.root:
-            return "."
-        return path[len(self.root) + 1 :] if path.startswith(self.root + os.sep) else None
+    def opening(path: Any, flags: int, _: int = 0, *, dir_fd: int | None = None) -> Call | None:
+        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        changes = writes and (flags & os.O_TRUNC or not _exists(path, dir_fd))
+        return one("open", path, dir_fd=dir_fd) if changes else None
 
-    def _around(self, call: Call, act: Callable[[], Any]) -> Any:
-        self.before(call)
-        result = act()
-        self.after(call)
-        return result
+    def writing(file: int, data: Any) -> Call | None:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            return None
+        return one("write", file, data=bytes(data), place=os.lseek(file, 0, os.SEEK_CUR))
 
-    def open(self, real: Any) -> Any:
-        def wrapped(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-            def act() -> int:
-                descriptor: int = real(path, flags, mode, dir_fd=dir_fd)
-                return descriptor
-
-            name = self._name(path, dir_fd)
-            writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if (
-                name is None
-                or not writes
-                or (not flags & os.O_TRUNC and self._exists(path, dir_fd))
-            ):
-                return act()
-            descriptor: int = self._around(Call("open", name), act)
-            return descriptor
+    def told(real: Any, of: Callable[..., Call | None]) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            call = of(*arguments, **options)
+            if call is None:
+                return real(*arguments, **options)
+            before(call)
+            result = real(*arguments, **options)
+            after(call)
+            return result
 
         return wrapped
 
-    @staticmethod
-    def _exists(path: Any, dir_fd: int | None) -> bool:
-        try:
-            os.stat(path, dir_fd=dir_fd)
-        except OSError:
-            return False
-        return True
+    watched = {kind: partial(one, kind) for kind in ("mkdir", "rmdir", "unlink", "fsync")}
+    watched |= {"remove": watched["unlink"], "link": partial(two, "link")}
+    watched |= dict.fromkeys(("rename", "replace"), partial(two, "rename"))
+    watched |= {"open": opening, "write": writing}
+    watched["ftruncate"] = lambda file, size: one("truncate", file, place=size)
+    for name, of in watched.items():
+        setattr(os, name, told(getattr(os, name), of))
+    builtins.open = io.open = _opener(name_of)
 
-    def write(self, real: Any) -> Any:
-        def wrapped(descriptor: int, data: Any) -> Any:
-            name = self._name(descriptor) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-            if name is None:
-                return real(descriptor, data)
-            call = Call("write", name, data=bytes(data), place=os.lseek(descriptor, 0, os.SEEK_CUR))
-            return self._around(call, lambda: real(descriptor, data))
 
-        return wrapped
+def _name(root: str, path: Any, dir_fd: int | None = None) -> str | None:
+    """A path, or that of a descriptor, in the folder; None for one outside."""
+    if isinstance(path, int):
+        path = os.readlink(f"/proc/self/fd/{path}")
+    path = os.fsdecode(path)
+    if dir_fd is not None:
+        path = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), path)
+    folder, name = os.path.split(os.path.abspath(path))
+    path = os.path.join(os.path.realpath(folder), name)
+    if path == root:
+        return "."
+    return path[len(root) + 1 :] if path.startswith(root + os.sep) else None
 
-    def fsync(self, real: Any) -> Any:
-        def wrapped(descriptor: int) -> Any:
-            name = self._name(descriptor)
-            if name is None:
-                return real(descriptor)
-            return self._around(Call("fsync", name), lambda: real(descriptor))
 
-        return wrapped
+def _exists(path: Any, dir_fd: int | None) -> bool:
+    try:
+        os.stat(path, dir_fd=dir_fd)
+    except OSError:
+        return False
+    return True
 
-    def ftruncate(self, real: Any) -> Any:
-        def wrapped(descriptor: int, size: int) -> Any:
-            name = self._name(descriptor)
-            if name is None:
-                return real(descriptor, size)
-            return self._around(Call("truncate", name, place=size), lambda: real(descriptor, size))
 
-        return wrapped
+def _opener(name_of: Callable[[Any], str | None]) -> Any:
+    """An `open` whose files write through `os.write`."""
+    real = builtins.open
 
-    def _one(self, kind: str, real: Any) -> Any:
-        def wrapped(path: Any, *rest: Any, dir_fd: int | None = None) -> Any:
-            name = self._name(path, dir_fd)
-            if name is None:
-                return real(path, *rest, dir_fd=dir_fd)
-            return self._around(Call(kind, name), lambda: real(path, *rest, dir_fd=dir_fd))
+    class Raw(io.FileIO):
+        def write(self, data: Any) -> int:
+            return os.write(self.fileno(), data)
 
-        return wrapped
+        def truncate(self, size: int | None = None) -> int:
+            size = self.tell() if size is None else size
+            os.ftruncate(self.fileno(), size)
+            return size
 
-    def mkdir(self, real: Any) -> Any:
-        return self._one("mkdir", real)
+    def wrapped(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
+        writes = set(mode) & set("wax+") and not isinstance(file, int) and not options.get("opener")
+        if not writes or name_of(file) is None:
+            return real(file, mode, buffering, *rest, **options)
+        raw = Raw(file, mode.strip("bt"), opener=lambda path, flags: os.open(path, flags, 0o666))
+        if buffering == 0:
+            return raw
+        buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
+        return buffered if "b" in mode else io.TextIOWrapper(buffered, *rest, **options)
 
-    def rmdir(self, real: Any) -> Any:
-        return self._one("rmdir", real)
-
-    def unlink(self, real: Any) -> Any:
-        return self._one("unlink", real)
-
-    remove = unlink
-
-    def _two(self, kind: str, real: Any) -> Any:
-        def wrapped(source: Any, target: Any, **options: Any) -> Any:
-            names = self._name(source), self._name(target)
-            if None in names:
-                return real(source, target, **options)
-            return self._around(Call(kind, *names), lambda: real(source, target, **options))  # type: ignore[arg-type]
-
-        return wrapped
-
-    def rename(self, real: Any) -> Any:
-        return self._two("rename", real)
-
-    replace = rename
-
-    def link(self, real: Any) -> Any:
-        return self._two("link", real)
-
-    def opened(self) -> Any:
-        """An `open` whose files write through `os.write`."""
-        real = builtins.open
-
-        class Raw(io.FileIO):
-            def write(self, data: Any) -> int:
-                return os.write(self.fileno(), data)
-
-            def truncate(self, size: int | None = None) -> int:
-                size = self.tell() if size is None else size
-                os.ftruncate(self.fileno(), size)
-                return size
-
-        def opener(path: Any, flags: int) -> int:
-            return os.open(path, flags, 0o666)
-
-        def wrapped(
-            file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any
-        ) -> Any:
-            writes = set(mode) & set("wax+")
-            if (
-                not writes
-                or isinstance(file, int)
-                or self._name(file) is None
-                or options.get("opener")
-            ):
-                return real(file, mode, buffering, *rest, **options)
-            raw = Raw(file, mode.replace("b", "").replace("t", ""), opener=opener)
-            if buffering == 0:
-                return raw
-            buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
-            return buffered if "b" in mode else io.TextIOWrapper(buffered, *rest, **options)
-
-        return wrapped
+    return wrapped

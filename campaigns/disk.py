@@ -7,15 +7,18 @@ later changes. Nothing else is in order.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 
 from .calls import Call
+
+State: TypeAlias = "list[tuple[str, File | Folder, bytes | None]]"
+"""Path, identity and content of everything; None for a folder."""
 
 
 @attrs.define(eq=False)
@@ -27,23 +30,12 @@ class File:
 
     def left(self, loss: str, draw: random.Random) -> bytes:
         """What a power loss leaves of it."""
-        if loss == "kept" or self.now == self.synced:
-            return self.now
-        if loss == "dropped":
-            return self.synced
-        same = next(
-            (
-                i
-                for i, pair in enumerate(zip(self.now, self.synced, strict=False))
-                if pair[0] != pair[1]
-            ),
-            None,
-        )
-        if same is None:
-            same = min(len(self.now), len(self.synced))
-        if loss == "zeros":
-            return self.now[:same] + bytes(len(self.now) - same)
+        if loss in ("kept", "dropped"):
+            return self.now if loss == "kept" else self.synced
+        same = len(os.path.commonprefix([self.now, self.synced]))  # noqa: RUF071
         late = len(self.now) - same
+        if loss == "zeros":
+            return self.now[:same] + bytes(late)
         return self.now[: same + (late // 2 if loss == "torn" else draw.randrange(late + 1))]
 
 
@@ -58,140 +50,102 @@ class Folder:
         return self.versions[-1]
 
     def change(self, **entries: File | Folder | None) -> None:
-        changed = {
-            name: found for name, found in {**self.now, **entries}.items() if found is not None
-        }
-        self.versions.append(changed)
-
-
-Tree = dict[str, bytes | None]  # None for a folder
+        changed = {**self.now, **entries}
+        self.versions.append({name: each for name, each in changed.items() if each is not None})
 
 
 @attrs.define
 class Disk:
     """The state of a folder after some calls."""
 
-    root: Folder = attrs.field(factory=Folder)
-    inodes: dict[int, File | Folder] = attrs.field(factory=dict)
+    root: Folder
 
     @classmethod
     def of(cls, folder: Path) -> Disk:
         """What is in a folder, all of it synced."""
-        disk = cls()
         seen: dict[int, File] = {}
 
-        def read(path: Path) -> Folder:
-            entries: dict[str, File | Folder] = {}
-            for each in sorted(path.iterdir()):
-                if each.is_dir():
-                    entries[each.name] = read(each)
-                else:
-                    data = each.read_bytes()
-                    entries[each.name] = seen.setdefault(each.stat().st_ino, File(data, data))
-            return Folder([entries])
+        def read(path: Path) -> File | Folder:
+            if path.is_dir():
+                return Folder([{each.name: read(each) for each in sorted(path.iterdir())}])
+            data = path.read_bytes()
+            return seen.setdefault(path.stat().st_ino, File(data, data))
 
-        disk.root = read(folder)
-        return disk
+        root = read(folder)
+        assert isinstance(root, Folder)
+        return cls(root)
 
     def apply(self, call: Call) -> None:
         """Do what a call did."""
         parent, name = self._parent(call.path)
-        if call.name == "open":
-            file = self.find(call.path)
-            if isinstance(file, File):
-                file.now = b""
-            else:
-                parent.change(**{name: File()})
-        elif call.name in ("write", "truncate", "fsync"):
-            self._change(call)
+        found = self._find(call.path)
+        if call.name == "open" and found is None:
+            parent.change(**{name: File()})
         elif call.name == "mkdir":
             parent.change(**{name: Folder()})
         elif call.name in ("unlink", "rmdir"):
             parent.change(**{name: None})
-        else:
-            self._name_again(call, parent, name)
-
-    def _change(self, call: Call) -> None:
-        found = self.find(call.path)
-        if call.name == "fsync" and isinstance(found, Folder):
+        elif call.name in ("rename", "link"):
+            other, target = self._parent(call.target)
+            assert call.name == "link" or other is parent, f"{call} keeps no order"
+            other.change(**({} if call.name == "link" else {name: None}), **{target: found})
+        elif isinstance(found, Folder):
             found.versions = [found.now]
-            return
-        assert isinstance(found, File), call
-        if call.name == "fsync":
-            found.synced = found.now
-        elif call.name == "truncate":
-            found.now = found.now[: call.place].ljust(call.place, b"\0")
         else:
-            before = found.now[: call.place].ljust(call.place, b"\0")
-            found.now = before + call.data + found.now[call.place + len(call.data) :]
+            assert isinstance(found, File), call
+            self._change(found, call)
 
-    def _name_again(self, call: Call, parent: Folder, name: str) -> None:
-        other, target = self._parent(call.target)
-        moved = parent.now[name]
-        if call.name == "link":
-            other.change(**{target: moved})
+    def _change(self, file: File, call: Call) -> None:
+        if call.name == "fsync":
+            file.synced = file.now
             return
-        assert other is parent, f"{call}: a rename between folders keeps no order; sync both"
-        parent.change(**{name: None, target: moved})
+        before = file.now[: call.place].ljust(call.place, b"\0")
+        after = file.now[call.place + len(call.data) :] if call.name == "write" else b""
+        file.now = before + call.data + after
 
-    def find(self, path: str) -> File | Folder | None:
+    def _find(self, path: str) -> File | Folder | None:
         found: File | Folder | None = self.root
         for part in Path(path).parts:
             found = found.now.get(part) if isinstance(found, Folder) else None
         return found
 
     def _parent(self, path: str) -> tuple[Folder, str]:
-        found = self.find(os.path.dirname(path))
+        found = self._find(os.path.dirname(path))
         assert isinstance(found, Folder), path
         return found, os.path.basename(path)
 
     def _folders(self) -> list[Folder]:
-        found = [self.root]
-        for folder in found:  # which grows
-            known = {id(other) for other in found}
-            inner = [each for version in folder.versions for each in version.values()]
-            found += {
-                id(each): each
-                for each in inner
-                if isinstance(each, Folder) and id(each) not in known
-            }.values()
-        return found
+        found = {id(self.root): self.root}
+        waiting = [self.root]
+        while waiting:
+            for version in waiting.pop().versions:
+                for each in version.values():
+                    if isinstance(each, Folder) and id(each) not in found:
+                        found[id(each)] = each
+                        waiting.append(each)
+        return list(found.values())
 
-    def states(
-        self, seed: int, more: int
-    ) -> Iterator[tuple[str, list[tuple[str, File | Folder, bytes | None]]]]:
+    def states(self, seed: int, more: int) -> Iterator[tuple[str, State]]:
         """What a power loss or a kill now may leave, each with its name; `more` of them by chance."""
-        folders = self._folders()
-        changed = [folder for folder in folders if len(folder.versions) > 1]
+        folders, draw = self._folders(), random.Random(seed)
         newest = {id(folder): len(folder.versions) - 1 for folder in folders}
         synced = dict.fromkeys(newest, 0)
-        draw = random.Random(seed)
         yield "killed", self._tree(newest, ["kept"], draw)
         yield "all that was not synced is lost", self._tree(synced, ["dropped"], draw)
         for loss in ("dropped", "zeros", "torn"):
             yield f"data {loss}", self._tree(newest, [loss], draw)
-        for place, folder in enumerate(changed):
-            for loss in ("dropped", "kept"):
-                yield (
-                    f"only folder {place} kept, data {loss}",
-                    self._tree({**synced, id(folder): newest[id(folder)]}, [loss], draw),
-                )
-                yield (
-                    f"only folder {place} lost, data {loss}",
-                    self._tree({**newest, id(folder): 0}, [loss], draw),
-                )
+        for place, (folder, last) in enumerate(newest.items()):
+            for loss in ("dropped", "kept") if last else ():
+                kept, lost = {**synced, folder: last}, {**newest, folder: 0}
+                yield f"only folder {place} kept, data {loss}", self._tree(kept, [loss], draw)
+                yield f"only folder {place} lost, data {loss}", self._tree(lost, [loss], draw)
         for number in range(more):
-            chosen = {id(folder): draw.randrange(len(folder.versions)) for folder in folders}
-            yield (
-                f"by chance, {number}",
-                self._tree(chosen, ["kept", "dropped", "zeros", "anywhere"], draw),
-            )
+            chosen = {folder: draw.randint(0, last) for folder, last in newest.items()}
+            losses = ["kept", "dropped", "zeros", "anywhere"]
+            yield f"by chance, {number}", self._tree(chosen, losses, draw)
 
-    def _tree(
-        self, versions: dict[int, int], losses: list[str], draw: random.Random
-    ) -> list[tuple[str, File | Folder, bytes | None]]:
-        """Path, identity and content of everything; None for a folder."""
-        listed: list[tuple[str, File | Folder, bytes | None]] = []
+    def _tree(self, versions: dict[int, int], losses: list[str], draw: random.Random) -> State:
+        listed: State = []
         contents: dict[int, bytes] = {}
 
         def walk(folder: Folder, path: str) -> None:
@@ -206,17 +160,6 @@ class Disk:
 
         walk(self.root, "")
         return listed
-
-
-State = list[tuple[str, File | Folder, bytes | None]]
-
-
-def digest(state: State) -> str:
-    """What two states share that a run cannot tell apart."""
-    made = hashlib.sha256()
-    for path, _, content in state:
-        made.update(repr((path, content is None)).encode() + (content or b"") + b"\0")
-    return made.hexdigest()
 
 
 def write(state: State, folder: Path) -> None:

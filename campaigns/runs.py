@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
+import ast
 import contextlib
 import importlib
 import json
-import logging
 import os
 import pkgutil
+import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
+import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeAlias
 
 import attrs
+
+from .calls import Call, watch
 
 TEXT = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 6
 PIPELINE = """
@@ -39,8 +44,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where syncing takes no time
 # What differs from run to run: times, the entry in a manifest of the file that holds them, and checksums over them.
 CHANCE = ("started", "seconds", "characters_per_second", "trainer.json", "checksum")
-_SAYING: Final = 30  # seconds between two words of how far a campaign is
-_Case = TypeVar("_Case")
+Case: TypeAlias = tuple[str, Callable[[], str]]
+"""What is done, and a function that does it and returns what is wrong then, or ""."""
 
 
 @attrs.frozen
@@ -60,15 +65,15 @@ class Setting:
     options  of the command
     """
 
-    name: str
     begin: tuple[int, int] | None = None
     options: tuple[str, ...] = ()
 
 
-NEW = Setting("new")
-OVERWRITE = Setting("overwrite", (2, 5), ("--overwrite",))
-LONGER = Setting("longer", (2, 3))
-SETTINGS = {setting.name: setting for setting in (NEW, OVERWRITE, LONGER)}
+SETTINGS = {
+    "new": Setting(),
+    "overwrite": Setting((2, 5), ("--overwrite",)),
+    "longer": Setting((2, 3)),
+}
 
 
 def load_everything() -> None:
@@ -94,17 +99,14 @@ def apart(act: Callable[[], Any], folder: Path) -> Done:
             code = 70
             try:
                 os.chdir(folder)
-                os.dup2(out.fileno(), 1)
-                os.dup2(err.fileno(), 2)
-                sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-                sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+                for number, file in ((1, out), (2, err)):
+                    os.dup2(file.fileno(), number)
+                sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))  # noqa: SIM115
                 act()
                 code = 0
             except SystemExit as stop:
                 code = stop.code if isinstance(stop.code, int) else 1
             except BaseException:
-                import traceback
-
                 traceback.print_exc()
             finally:
                 with contextlib.suppress(Exception):
@@ -124,91 +126,118 @@ class Stage:
     """A folder in which runs of one setting are made, with the tree and text that each must end with."""
 
     folder: Path
-    setting: Setting
+    name: str
     text: str = ""
     tree: dict[str, Any] = attrs.field(factory=dict)
     before: dict[str, Any] = attrs.field(factory=dict)
-    _cases: int = 0
 
     @classmethod
-    def make(cls, folder: Path, setting: Setting) -> Stage:
+    def make(cls, folder: Path, name: str) -> Stage:
         """Set a folder up, and make the run that faults will be done to once without any."""
-        stage = cls(folder / setting.name, setting)
+        stage = cls(folder / name, name)
         stage.folder.mkdir()
         (stage.folder / "text.txt").write_text(TEXT)
         os.utime(stage.folder / "text.txt", (0, 0))  # a text of just now is not noted in the cache
-        stage._write_pipeline("p.toml", steps=3, seed=3)
-        if setting.begin is not None:
-            stage._write_pipeline("begin.toml", steps=setting.begin[0], seed=setting.begin[1])
-            made = stage.run(stage.folder / "begin", "begin.toml")
-            assert made.code == 0, made.stderr
+        for pipeline, (steps, seed) in {
+            "p": (3, 3),
+            "begin": stage.setting.begin or (1, 1),
+        }.items():
+            tables = PIPELINE.format(text=stage.folder / "text.txt", steps=steps, seed=seed)
+            (stage.folder / f"{pipeline}.toml").write_text(tables)
+        if stage.setting.begin is not None:
+            assert not stage.run(stage.folder / "begin", "begin.toml", ()).code
             stage.before = tree(stage.folder / "begin/run")
-        done = stage.run(stage.new_case(), options=setting.options)
+        done = stage.run(stage.new_case())
         assert done.code == 0, done.stderr
-        stage.text, stage.tree = done.stdout, tree(stage.folder / "case/run")
+        stage.text, stage.tree = done.stdout, tree(stage.case / "run")
         return stage
 
-    def _write_pipeline(self, name: str, **values: Any) -> None:
-        (self.folder / name).write_text(PIPELINE.format(text=self.folder / "text.txt", **values))
+    @property
+    def setting(self) -> Setting:
+        return SETTINGS[self.name]
+
+    @property
+    def case(self) -> Path:
+        """The folder of a case."""
+        return self.folder / "case"
 
     def new_case(self) -> Path:
-        """The folder of a new case, as it is before the run."""
-        case = self.folder / "case"
-        shutil.rmtree(case, ignore_errors=True)
-        case.mkdir()
+        """That folder, as it is before the run."""
+        shutil.rmtree(self.case, ignore_errors=True)
+        self.case.mkdir()
         if self.setting.begin is not None:
-            shutil.copytree(self.folder / "begin/run", case / "run")
-        return case
+            shutil.copytree(self.folder / "begin/run", self.case / "run")
+        return self.case
 
     def run(
         self,
         case: Path,
         pipeline: str = "p.toml",
-        options: tuple[str, ...] = (),
+        options: tuple[str, ...] | None = None,
         first: Callable[[], Any] = lambda: None,
-        last: Callable[[], Any] = lambda: None,
     ) -> Done:
-        """`textgen run` in a process of its own; `first` is called in it before, and `last` after."""
+        """`textgen run` in a process of its own, after `first` was called in it."""
 
         def act() -> None:
             from textgen.cli import main
 
             os.environ["TEXTGEN_CACHE_DIR"] = str(case / "cache")  # faults are done to that as well
             first()
-            try:
-                main(["run", pipeline, "--output", str(case / "run"), *options])
-            finally:
-                last()
+            given = self.setting.options if options is None else options
+            main(["run", pipeline, "--output", str(case / "run"), *given])
 
         return apart(act, self.folder)
 
-    def faults(self, case: Path, step: int | None) -> str:
+    def record(
+        self, options: tuple[str, ...] | None = None, kill_at: int = 0
+    ) -> tuple[Done, list[Call]]:
+        """Run, and say what it changed; it is killed after so many changes."""
+        log, count = self.folder / "log", 0
+        log.write_text("")
+
+        def after(call: Call) -> None:
+            nonlocal count
+            count += 1
+            with log.open("a") as file:
+                file.write(f"{attrs.astuple(call)!r}\n")
+            if count == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        done = self.run(
+            self.case, "p.toml", options, lambda: watch(self.case, lambda _: None, after)
+        )
+        return done, [Call(*ast.literal_eval(line)) for line in log.read_text().splitlines()]
+
+    def recorded(self) -> list[Call]:
+        """The changes of an undisturbed run."""
+        self.new_case()
+        done, calls = self.record()
+        assert done.code == 0, done.stderr
+        assert not (said := difference(tree(self.case / "run"), self.tree)), said
+        return calls
+
+    def faults(self, step: int | None) -> str:
         """What is wrong after the same command was run again on what a fault left; "" if nothing.
 
         step  of the last checkpoint that was complete before the fault; -1: the run was finished; None: there was none
         """
-        said = ""
-        again = self.run(
-            case, first=partial(load, case / "run", finished=self.setting.begin is not None)
-        )
-        if again.code == 2 and self.setting is OVERWRITE and step is None:
-            if (left := tree(case / "run")) != self.before:
-                return f"the old run is not as it was: {difference(left, self.before)}"
-            again = self.run(case, options=self.setting.options)
+        run = self.case / "run"
+        again = self.run(self.case, "p.toml", (), lambda: load(run, self.setting.begin is not None))
+        if again.code == 2 and self.name == "overwrite" and step is None:
+            if said := difference(tree(run), self.before):
+                return f"the old run is not as it was: {said}"
+            again = self.run(self.case)
         if again.code or "Traceback" in again.stderr:
             return f"exit code {again.code}: {again.stderr}"
-        if again.stdout != self.text:
-            said = f"another text: {again.stdout!r}"
-        if (left := tree(case / "run")) != self.tree:
-            return f"{said} {difference(left, self.tree)}"
+        said = "" if again.stdout == self.text else f"another text: {again.stdout!r} "
         begun = re.search(r"(?:after|from) step (\d+)", again.stderr)
-        last = -1 if "skipped:" in again.stderr else int(begun[1]) if begun else 0
-        if step is not None and last != -1 and (step == -1 or last < step):
-            said = f"resumed after step {last}, and {'the end' if step == -1 else f'step {step}'} was reached before"
-        return said
+        last = float("inf") if "skipped:" in again.stderr else int(begun[1]) if begun else 0
+        if step is not None and last < (float("inf") if step == -1 else step):
+            said += f"resumed after step {last}, and {step} was reached before "
+        return said + difference(tree(run), self.tree)
 
 
-def load(run: Path, *, finished: bool) -> None:
+def load(run: Path, was_finished: bool) -> None:
     """Load what a fault left: where there was a finished run, there is one to be loaded at any time."""
     import textgen
 
@@ -216,23 +245,24 @@ def load(run: Path, *, finished: bool) -> None:
         try:
             textgen.load(run)
         except textgen.RunError as error:
-            if finished:
+            if was_finished:
                 raise AssertionError("the run that was there before cannot be loaded") from error
 
 
-def marks(note: Callable[[int], None]) -> Callable[[], None]:
-    """What to call before a run, so that `note` gets the step of every checkpoint that is complete."""
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if str(record.msg).startswith("checkpoint of step %d written"):
-                note(record.args[0])  # type: ignore[index,arg-type]
-
-    def begin() -> None:
-        logging.getLogger("textgen").addHandler(Handler())
-        logging.getLogger("textgen").setLevel(logging.INFO)
-
-    return begin
+def steps(calls: list[Call]) -> list[int | None]:
+    """After each number of changes from 0 on, the step of the last complete checkpoint; -1 once the run is finished."""
+    renamed = max(i for i, call in enumerate(calls) if call.target == "run/run.json")
+    found: list[int | None] = [None]
+    step = named = None
+    for place, call in enumerate(calls):
+        if match := re.search(r"checkpoints/step-(\d+)$", call.target):
+            named = int(match[1])
+        elif call.name == "fsync" and call.path.endswith("checkpoints"):
+            step = named
+        elif place > renamed and (call.name, call.path) == ("fsync", "run"):
+            step = named = -1
+        found.append(step)
+    return found
 
 
 def tree(run: Path) -> dict[str, Any]:
@@ -245,10 +275,9 @@ def _files(run: Path) -> Iterator[tuple[str, Any]]:
         name = str(path.relative_to(run))
         if path.is_dir():
             yield name, None
-        elif path.suffix == ".json" and path.stat().st_size:
-            yield name, _settled(json.loads(path.read_bytes()))
-        elif path.suffix == ".jsonl":
-            yield name, [_settled(json.loads(line)) for line in path.read_bytes().splitlines()]
+        elif path.suffix in (".json", ".jsonl"):
+            rows = [path.read_bytes()] if path.suffix == ".json" else path.read_bytes().splitlines()
+            yield name, [_settled(json.loads(row)) for row in rows if row]
         else:
             yield name, path.read_bytes()
 
@@ -260,30 +289,42 @@ def _settled(value: Any) -> Any:
 
 
 def difference(left: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Which files differ, and the first few of them."""
+    """Which files differ, and the first few of them; "" if none."""
     names = [name for name in {**left, **wanted} if left.get(name, ...) != wanted.get(name, ...)]
-    pairs = [
-        (str(left.get(name, "missing")), str(wanted.get(name, "missing"))) for name in names[:4]
-    ]
-    shown = [
-        f"{name}: {one[:300]} / {other[:300]}"
-        for name, (one, other) in zip(names, pairs, strict=False)
-    ]
-    return f"other files: {'; '.join(shown)}"
+    return "; ".join(
+        f"{name}: {left.get(name, '-')!s:.300} / {wanted.get(name, '-')!s:.300}"
+        for name in names[:4]
+    )
 
 
-def within(seconds: float, cases: Sequence[_Case], words: str) -> Iterator[_Case]:
-    """The cases there is time for; says on stderr now and then how far it is. (tqdm's thread would outlive forks.)"""
-    begun = said = time.perf_counter()
-    for count, case in enumerate(cases):
-        now = time.perf_counter()
-        if now - begun > seconds:
-            return
-        if now - said > _SAYING:
-            said = now
-            print(
-                f"{count} of {len(cases)} {words} in {now - begun:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
-        yield case
+def campaign(
+    description: str | None,
+    cases_of: Callable[[Stage, argparse.Namespace], Iterable[Case]],
+    *options: tuple[str, dict[str, Any]],
+) -> None:
+    """The command line of a campaign: does its cases in an order by chance, and exits with 1 if any is wrong."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=raw)
+    parser.add_argument("--cases", type=int, help="how many of them; all if it is not given")
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--setting", action="append", choices=SETTINGS)
+    for name, more in options:
+        parser.add_argument(name, **more)
+    given = parser.parse_args()
+    load_everything()
+    begun, done, wrong = time.monotonic(), 0, 0
+    with tempfile.TemporaryDirectory(dir=FAST) as folder:
+        stages = [Stage.make(Path(folder), name) for name in given.setting or SETTINGS]
+        cases = [case for stage in stages for case in cases_of(stage, given)]
+        random.Random(given.seed).shuffle(cases)
+        for name, act in cases[: given.cases]:
+            if time.monotonic() - begun > given.minutes * 60:
+                break
+            done += 1
+            if said := act():
+                wrong += 1
+                print(f"{name}: {said}", flush=True)
+    spent = time.monotonic() - begun
+    print(f"{done} of {len(cases)} cases, {wrong} wrong, in {spent:.0f} s (seed {given.seed})")
+    sys.exit(bool(wrong))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,33 +56,3 @@ def test_a_lost_stderr_ends_no_run(
         text,
         6,
     )
-
-
-def test_a_terminal_that_closes_in_the_middle_ends_no_run(
-    tmp_path: Path, tiny_pipeline: Tables, write_pipeline: Any
-) -> None:
-    """Its bar is there, and can be drawn no more."""
-    import fcntl
-    import termios
-
-    write_pipeline(
-        tiny_pipeline(
-            observers=True, trainer={"type": "sgd", "length": "6 epochs", "batch_size": 4}
-        )
-    )
-    terminal, stderr = os.openpty()
-    fcntl.ioctl(
-        stderr, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0)
-    )  # without a width there is no bar
-    with open(os.devnull, "r+b") as null:
-        streams = [null.fileno(), null.fileno(), stderr]
-        process = fork_server.start(
-            ["-m", "textgen", "run", "pipeline.toml"], tmp_path, os.environ, streams
-        )
-    os.close(stderr)
-    seen = b""
-    while b"%|" not in seen:
-        seen += os.read(terminal, 1000)
-    os.close(terminal)
-    assert process.wait() == 0
-    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "finished"

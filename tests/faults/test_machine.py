@@ -86,14 +86,6 @@ def test_a_file_system_without_links_and_locks_is_enough(
             ".lock cannot be locked: Operation not supported; let one process at a" in done.stderr
         )
     assert textgen.load(tmp_path / "run").generate("the ").text
-    (tmp_path / "file").write_bytes(b"before")
-    (tmp_path / "source").write_bytes(b"after")
-    linking = "from pathlib import Path; from textgen.files.durable import link"
-    script = (
-        LACKING.partition("from textgen.cli")[0] + linking + "; link(Path('source'), Path('file'))"
-    )
-    assert run_with_torch("-c", script, folder=tmp_path).returncode == 0
-    assert (tmp_path / "file").read_bytes() == b"after"
 
 
 @pytest.mark.fault(11)
@@ -146,24 +138,6 @@ def test_a_folder_that_no_run_wrote_is_no_checkpoint(
         f"{foreign} has no manifest.json, so it is not a checkpoint, and is left alone"
         in caplog.text
     )
-
-
-def test_an_append_that_fails_leaves_nothing_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    durable.append(tmp_path / "rows", b"first\n")
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left") as raised:
-        durable.append(tmp_path / "rows", b"second\n")
-    assert raised.value.filename == str(tmp_path / "rows")
-    assert (tmp_path / "rows").read_bytes() == b"first\n"
-    with pytest.raises(OSError, match="No space left"):
-        durable.write_json(tmp_path / "rows", {})
-    assert [path.name for path in tmp_path.iterdir()] == ["rows"]
 
 
 def test_such_a_folder_in_the_way_of_a_checkpoint_is_named(

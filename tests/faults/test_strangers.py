@@ -102,11 +102,8 @@ def with_tensors(**entries: Any) -> bytes:
 HEADERS: dict[str, bytes] = {
     "longer than the file": struct.pack("<Q", 2**63) + b"{}",
     "of a terabyte": with_tensors(a=entry([2**38], [0, 2**40])),
-    "of a shape that is larger than its bytes": with_tensors(a=entry([2**40], [0, 4])),
     "of a negative length": with_tensors(a=entry([-1, -1], [0, 4])),
-    "of very many axes": with_tensors(a=entry([1] * 1000, [0, 4])),
     "of bytes that belong to two": with_tensors(a=entry([1], [0, 4]), b=entry([1], [0, 4])),
-    "of an unknown type": with_tensors(a=entry([1], [0, 4], "F31")),
     "of a type that NumPy lacks": with_tensors(a=entry([2], [0, 4], "BF16")),
     "nested deeply": with_header(b"[" * 100_000),
     "a list": with_header(b"[]"),
@@ -149,9 +146,7 @@ def test_json_that_would_take_memory_or_time(stranger: Path, which: str) -> None
 
 def test_a_key_of_very_many_parts_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
     (tmp_path / "p.toml").write_text("a." * 40_000 + "a = 1")  # tomllib alone takes half a minute
-    with pytest.raises(
-        textgen.PipelineError, match=r"p\.toml: not valid TOML: a key has more than 64 parts"
-    ):
+    with pytest.raises(textgen.PipelineError, match=r"p\.toml: a key has more than 64 parts"):
         textgen.Engine().pipeline(tmp_path / "p.toml")
 
 
@@ -202,14 +197,8 @@ def test_a_saved_state_of_other_shapes_is_blamed(indexed: Path) -> None:
 
 SPOILT_TRAINING: dict[str, Callable[[dict[str, Any]], Any]] = {
     "moments of another shape": lambda arrays: arrays.update({MOMENT: arrays[MOMENT].ravel()[:3]}),
-    "moments of no optimizer": lambda arrays: arrays.update(
-        {"optimizer.7.0.x": arrays.pop(MOMENT)}
-    ),
     "a carried state of another shape": lambda arrays: arrays.update(
         {"carried.0": arrays["carried.0"][..., :3]}
-    ),
-    "no rows of a carried state": lambda arrays: arrays.update(
-        {"carried.0": arrays["carried.0"][:0]}
     ),
 }
 MOMENT = "optimizer.0.0.momentum_buffer"
@@ -266,21 +255,6 @@ def test_weights_that_are_no_numbers_are_named(stranger: Path) -> None:
     seal(file, stranger / "run")
     with pytest.raises(textgen.CorruptFileError, match=r"model\.safetensors: .* not numbers"):
         textgen.load(stranger / "run")
-
-
-@pytest.mark.parametrize("how", ["a file", "a link to itself", "a link that leads out"])
-def test_a_run_whose_checkpoints_are_something_else_is_listed_as_damaged(
-    unfinished: tuple[dict[str, Any], Path], tmp_path: Path, how: str
-) -> None:
-    shutil.copytree(unfinished[1], tmp_path / "run")
-    place = tmp_path / "run/checkpoints"
-    place.rename(tmp_path / "elsewhere")
-    if how == "a file":
-        place.write_text("")
-    else:
-        place.symlink_to(place if how == "a link to itself" else tmp_path / "elsewhere")
-    summary = textgen.summarize(tmp_path / "run")
-    assert (summary.status, "checkpoints" in summary.cause) == ("damaged", True)
 
 
 def test_a_vocabulary_that_is_too_large_is_not_parsed(stranger: Path) -> None:

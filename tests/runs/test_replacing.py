@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import run_python, run_textgen, running, wait_for
+from commands import run_textgen, running, wait_for
 from small_run import PIPELINE, copied, tables, text_of, tree
 
 import textgen
@@ -103,9 +107,22 @@ def test_a_new_run_that_is_not_in_place_yet_is_the_one_that_is_used(
 
 
 @pytest.mark.slow
-def test_every_load_gets_the_old_run_or_a_new_one(tmp_path: Path) -> None:
-    """A sample of the campaign, in which another process replaces the run all the time."""
-    root = Path(__file__).parents[2]
-    done = run_python("-m", "campaigns.races", "--loads", "60", folder=root)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("60 loads")
+def test_every_load_gets_the_old_run_or_a_new_one(folder: Path) -> None:
+    """While another process replaces it again and again."""
+    pipelines = [tables(folder, "adamw", "shuffled"), tables(folder, "sgd", "shuffled")]
+    texts = {
+        text_of(textgen.run(each, output=folder / str(n)).path) for n, each in enumerate(pipelines)
+    }
+    run = textgen.run(pipelines[0], output=folder / "run").path
+    script = "import itertools, json, sys, textgen\nfor each in itertools.cycle(json.loads(sys.argv[1])):"
+    script += "\n    textgen.run(each, output='run', overwrite=True)"
+    command = [sys.executable, "-c", script, json.dumps(pipelines)]
+    seen = set()
+    with subprocess.Popen(command, cwd=folder) as replacing, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the new run is not finished
+        try:
+            while replacing.poll() is None and seen != texts:
+                seen.add(text_of(run))
+        finally:
+            replacing.kill()
+    assert seen == texts
