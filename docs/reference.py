@@ -36,8 +36,8 @@ from textgen import cli, data, documents, errors, events, gradient, protocols, t
 from textgen.pipeline.options import TABLES, GeneralOptions
 from textgen.plugin import discovery, hookspecs
 from textgen.plugin.component import OWN_DISTRIBUTION
-from textgen.tools.commented import inline_toml
 from textgen.tools.describe import describe, describe_option
+from textgen.tools.toml import inline_toml
 from textgen_builtins.starter.command import starter_pipeline
 from textgen_builtins.starter.texts import STORY, TextFacts
 

@@ -117,11 +117,6 @@ def test_greedy_is_temperature_zero(generate: Callable[..., Any], generator: Gen
     assert generate("-p", "the ", "--max-new-tokens", 30, "--temperature", 0).stdout == expected
 
 
-def test_a_stream_prints_the_same(generate: Callable[..., Any], generator: Generator) -> None:
-    done = generate("-p", "the ", "--max-new-tokens", 50, "--stream")
-    assert (done.code, done.stdout) == (0, f"{generator.generate('the ', max_new_tokens=50)}\n")
-
-
 @pytest.mark.parametrize("option", ["--n", "-n"])
 def test_several_texts_are_told_apart(
     generate: Callable[..., Any], generator: Generator, option: str
@@ -143,8 +138,8 @@ def test_several_prompts_are_all_continued(
     done = generate("-p", "the ", "-p", "clock", "--max-new-tokens", 20)
     made = list(generator.generate_many(["the ", "clock"], max_new_tokens=20))
     assert done.stdout == "\n".join(f"=== text {i} ===\n{text}\n" for i, text in enumerate(made, 1))
-    failed = generate("-p", "the ", "-p", "clock", "--stream")
-    assert (failed.code, failed.stdout, "--stream" in failed.stderr) == (2, "", True)
+    failed = generate("-p", "the ", "-p", "clock", "--save-state", "state")
+    assert (failed.code, failed.stdout, "work on one text" in failed.stderr) == (2, "", True)
 
 
 def test_an_endless_text_is_one_text(generate: Callable[..., Any], generator: Generator) -> None:
@@ -244,7 +239,7 @@ def test_a_saved_state_goes_on(
     second = generate(
         "--max-new-tokens", 20, *options, "--load-state", "state", "--save-state", "later"
     )
-    last = generate("--max-new-tokens", 15, *options, "--load-state", "later", "--stream")
+    last = generate("--max-new-tokens", 15, *options, "--load-state", "later")
     parts = [done.stdout.removesuffix("\n") for done in (first, second, last)]
     assert "".join(parts) + "\n" == whole.stdout
     (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:-3])

@@ -16,8 +16,7 @@ from textgen import Generator, PromptError
     [
         (("--greedy", "--temperature", "1"), "--temperature"),
         (("-p", "the", "--prompts-file", "-"), "--prompts-file"),
-        (("--stream", "--n", "2"), "--stream"),
-        (("--stream", "--output", "jsonl"), "--output"),
+        (("--save-state", "state", "--n", "2"), "--save-state"),
         (("--logprobs", "1", "--n", "2"), "--output jsonl"),
         (("--prompts-file", "nowhere.txt"), "nowhere.txt"),
         (("--max-new-tokens", "-1"), "max_new_tokens"),

@@ -12,7 +12,7 @@ import pytest
 from textgen import Generator
 
 
-@pytest.mark.parametrize("options", [(), ("--stream",), ("-n", "2")])
+@pytest.mark.parametrize("options", [(), ("-o", "lines"), ("-n", "2")])
 def test_a_random_seed_is_reported_on_stderr(
     generate: Callable[..., Any], generator: Generator, options: tuple[str, ...]
 ) -> None:

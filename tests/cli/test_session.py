@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,83 +10,84 @@ from typing import Any
 import pytest
 from cli.terminal import Terminal
 
-from textgen import Generator, load, run
+from textgen import GenerationState, Generator, load, run
 
 
 @pytest.fixture
 def session(begin: Callable[..., Terminal], finished_run: Path) -> Terminal:
-    """A session with 30 tokens for each text, at its first prompt."""
-    return begin(finished_run, "--max-new-tokens", "30", "--greedy")
+    """A session with 20 tokens for each text, at its first prompt."""
+    return begin(finished_run, "--max-new-tokens", "20")
 
 
-def test_a_session_continues_prompts_with_live_options(
-    session: Terminal, generator: Generator
-) -> None:
-    session.send("the \n")
-    expected = generator.generate("the ", max_new_tokens=30, temperature=0)
-    assert f"{expected}\n" in session.read_to("\n> ")
-    session.send("/set temperature=0.5\n")
-    session.read_to("> ")
-    session.send("/set max_new_tokens=12\n")
-    session.read_to("> ")
-    session.send("/options\n")
-    shown = session.read_to("\n> ")
-    assert "temperature = 0.5" in shown
-    assert "max_new_tokens = 12" in shown
-    session.send("the \n")
-    expected = generator.generate("the ", max_new_tokens=12, temperature=0.5, index=1)
-    assert f"{expected}\n" in session.read_to("\n> ")
-    session.send("/unset temperature\n")
-    session.read_to("> ")
-    session.send("the \n")
-    assert f"{generator.generate('the ', max_new_tokens=12, index=2)}\n" in session.read_to("\n> ")
-    session.send("\x04")
-    assert session.process.wait(300) == 0
+def written(generator: Generator, prompt: str = "the ", **options: Any) -> str:
+    """What a session answers to a prompt."""
+    return f"{generator.generate(prompt, echo=True, **{'max_new_tokens': 20, **options}).text}\n"
 
 
-def test_a_command_without_its_slash_is_a_prompt_and_said_so(session: Terminal) -> None:
-    session.send("quit\n")
-    session.read_to("that was a prompt; the command is /quit")
-    session.send("/quit\n")
-    assert session.process.wait(300) == 0
-
-
-def test_a_session_takes_the_names_of_the_command(session: Terminal) -> None:
-    session.send("/set max-new-tokens=12\n")
-    session.read_to("> ")
-    session.send("/options\n")
-    shown = session.read_to("\n> ")
-    assert "max_new_tokens = 12" in shown
+def test_options_are_set_shown_and_taken_back(session: Terminal, generator: Generator) -> None:
+    assert session.ask("the ") == written(generator)
+    for line in ("/set temperature=0.5", "/set max-new-tokens 12", "/set logit_bias = {e = -5}"):
+        assert session.ask(line) == ""
+    shown = session.ask("/options")
+    assert "temperature = 0.5\n" in shown
+    assert "max_new_tokens = 12\n" in shown
+    assert "logit_bias = { e = -5" in shown
+    assert 'type = "logit-bias"' in shown.partition("samplers: ")[2]
     assert "top_p" in shown.partition("not set: ")[2]
+    for line in shown.splitlines()[:3]:
+        assert session.ask(f"/set {line.removesuffix('  # of the run')}") == ""
+    options = {"max_new_tokens": 12, "temperature": 0.5, "logit_bias": {"e": -5}}
+    assert session.ask("/set seed=7") == ""
+    assert session.ask("the ") == written(generator, seed=7, **options)
+    for name in ("temperature", "logit-bias", "max_new_tokens", "seed"):
+        assert session.ask(f"/unset {name}") == ""
+    assert session.ask("/set max_new_tokens=20") == ""
+    assert session.ask("the ") == written(generator), "a seed begins at its first text"
+    assert max(map(len, session.ask("/help").splitlines())) <= 80
+    session.leave()
 
 
-@pytest.mark.parametrize("word", ["/quit", "/exit"])
-def test_a_session_ends_by_a_word(session: Terminal, word: str) -> None:
-    session.send("/help\n")
-    assert "/quit" in session.read_to("\n> ")
-    session.send("/set temperature 0.5\n")
-    session.read_to("> ")
-    session.send("/options\n")
-    assert "temperature = 0.5" in session.read_to("\n> ")
-    session.send(f"{word}\n")
-    assert session.process.wait(300) == 0
+def test_each_prompt_gets_the_next_index_of_the_seed(
+    begin: Callable[..., Terminal], finished_run: Path, generator: Generator
+) -> None:
+    session = begin(finished_run, "--max-new-tokens", "20", "--index", "4")
+    assert [session.ask("the "), session.ask("the ")] == [
+        written(generator, index=index) for index in (4, 5)
+    ]
+    assert "--seed 7 --index 6" in session.ask("/options")
+    assert session.ask("/set seed=random") == ""
+    found = re.fullmatch(r"seed (\d+)\n(.*\n)", session.ask("the "), re.DOTALL)
+    assert found is not None
+    assert found[2] == written(generator, seed=int(found[1]), index=4)
 
 
-def test_a_session_survives_mistakes(session: Terminal) -> None:
+def test_mistakes_are_one_line_and_end_nothing(session: Terminal) -> None:
     for line, said in (
         ("/set temperature=-1", "temperature"),
-        ("/set temprature=1", "temperature"),
+        ("/set temp=0.5", "there is no option temp; did you mean 'temperature'?"),
+        ("/set sede=1", "did you mean 'seed'?"),
+        ("/set state=x", "there is no option state; "),
         ("/set temperature", "expected /set KEY=VALUE"),
-        ("/nonsense", "error: there is no /nonsense; /help lists the commands\n> "),
-        ("/set stop=[", "TOML"),
+        ("/set", "expected /set KEY=VALUE"),
+        ("/set stop=[", "stop"),
+        ("/set logit_bias={e}", "logit_bias: "),
+        ("/unset tempratur", "did you mean 'temperature'?"),
+        ("/nonsense", "there is no /nonsense; /help lists the commands"),
+        ("/more", "there is no text yet; type a prompt first"),
+        ("/save kept", "there is no text yet; type a prompt first"),
         ("é", "U+00E9"),
     ):
-        session.send(f"{line}\n")
-        shown = session.read_to("\n> ").partition(line)[2] or ""
-        assert said in shown, line
-        assert "Traceback" not in shown
-    session.send("/set max_new_tokens=none\n")
-    session.read_to("> ")
+        (answer,) = session.ask(line).splitlines()
+        assert answer.startswith("error: "), line
+        assert said in answer
+    assert session.ask("") == "", "Enter alone does nothing"
+    assert session.ask("the ").startswith("the ")
+    session.send("/quit now\n")
+    assert session.process.wait(300) == 0
+
+
+def test_ctrl_c_stops_a_text_and_not_the_session(session: Terminal, generator: Generator) -> None:
+    session.ask("/set max_new_tokens=none")
     session.send("the \n")
     session.read_to("the ")
     session.read_to("e")  # it writes, and would go on for ever
@@ -97,31 +98,35 @@ def test_a_session_survives_mistakes(session: Terminal) -> None:
     session.until_it_waits()  # input() sleeps through a signal that comes just before it waits for a key
     session.send("\x03")
     assert "/quit" in session.read_to("\n> ")
-    session.send("/options\n")
-    assert "max_new_tokens = none" in session.read_to("\n> ")
-    session.send("\x04")
-    assert session.process.wait(300) == 0
+    session.ask("/set max_new_tokens=5")
+    assert len(session.ask("/more")) == 6, "a text that was stopped is continued"
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("/set self=1", "there is no option self; "),
-        ("/set state=x", "there is no option state; "),
-        ("/set cancelled=true", "there is no option cancelled; "),
-        ("/set temp=0.5", "there is no option temp; did you mean 'temperature'?"),
-        ("/set sede=1", "there is no option sede; did you mean 'seed'?"),
-        ("/unset tempratur", "did you mean 'temperature'?"),
-        ("/set", "expected /set KEY=VALUE"),
-        ("/set top_k", "expected /set KEY=VALUE"),
-        ("/set logit_bias={e}", "logit_bias: "),
-    ],
-)
-def test_what_a_session_does_not_take_is_one_line(session: Terminal, line: str, said: str) -> None:
-    (answer,) = session.ask(line).splitlines()
-    assert answer.startswith("error: ")
-    assert said in answer
-    assert session.ask("the ").startswith("the ")
+def test_a_text_is_continued_and_saved(
+    session: Terminal,
+    generator: Generator,
+    textgen: Callable[..., Any],
+    finished_run: Path,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    session.ask("a clock")
+    first, more = session.ask("the "), session.ask("/more")
+    assert first[:-1] + more == written(generator, index=1, max_new_tokens=40)
+    session.ask("/set temperature=0")
+    begun = generator.generate("the ", max_new_tokens=40, index=1, keep_state=True)
+    greedily = generator.generate(state=begun.state, max_new_tokens=20, temperature=0)
+    assert session.ask("/more")[:-1] == greedily.text, "with the options that hold"
+    session.ask("/set seed=7")
+    session.ask("/unset temperature")
+    session.ask("the ")
+    assert "is not a saved state; /save does not replace it" in session.ask("/save notes.txt")
+    assert session.ask("/save kept") == "saved; --load-state kept continues from there\n"
+    assert GenerationState.load(tmp_path / "kept") is not None
+    done = textgen(
+        "generate", finished_run, "--load-state", "kept", "--max-new-tokens", 20, cwd=tmp_path
+    )
+    assert done.stdout == written(generator, max_new_tokens=40)[24:]
 
 
 def test_options_of_the_command_line_are_checked_before_a_session_opens(
@@ -134,84 +139,6 @@ def test_options_of_the_command_line_are_checked_before_a_session_opens(
     finally:
         terminal.close()
     assert said.startswith("textgen: error: temperature: expected a finite number")
-
-
-def test_a_seed_begins_at_its_first_text(
-    begin: Callable[..., Terminal], finished_run: Path, generator: Generator
-) -> None:
-    session = begin(finished_run, "--max-new-tokens", "20", "--index", "4")
-    of_the_run = [
-        f"{generator.generate('the ', max_new_tokens=20, index=index)}\n" for index in (4, 5)
-    ]
-    assert [session.ask("the "), session.ask("the ")] == of_the_run
-    assert "--seed 7 --index 6" in session.ask("/options")
-    of_three = [
-        f"{generator.generate('the ', max_new_tokens=20, seed=3, index=index)}\n"
-        for index in (4, 5)
-    ]
-    for _ in range(2):
-        assert session.ask("/set seed=3") == ""
-        assert [session.ask("the "), session.ask("the ")] == of_three
-    assert session.ask("/unset seed") == ""
-    assert session.ask("the ") == of_the_run[0]
-    assert "begins at the first" in session.ask("/help")
-
-
-def test_options_are_shown_as_they_can_be_typed(
-    begin: Callable[..., Terminal], tiny_pipeline: Any, tmp_path: Path
-) -> None:
-    sampler = [{"type": "temperature", "temperature": 0.8}]
-    made = run(tiny_pipeline(sampler=sampler, generate={"max_new_tokens": 9, "stop": ["x\ny"]}))
-    session = begin(made.path, "--temperature", "0.5", "--stop", "\\n", "--stop", r"\\n")
-    session.ask("/set logit_bias={e = -5, t = 1}")
-    shown = session.ask("/options")
-    assert 'type = "logit-bias"' in shown.partition("samplers: ")[2]
-    assert '{ type = "temperature", temperature = 0.5 }' in shown.partition("samplers: ")[2]
-    here, _, own = shown.partition("the run's own:\n")
-    here = here.removeprefix("set here:\n")
-    assert tomllib.loads(here) == {
-        "temperature": 0.5,
-        "stop": ["\n", "\\n"],
-        "logit_bias": {"e": -5, "t": 1},
-    }
-    assert "max_new_tokens = 9\n" in own
-    assert "seed = 0\n" in own
-    assert "echo = true\n" in own
-    for line in here.splitlines():
-        assert session.ask(f"/set {line.strip()}") == ""
-    assert session.ask("/options") == shown
-    for name in ("temperature", "stop", "logit-bias"):
-        assert session.ask(f"/unset {name}") == ""
-    shown = session.ask("/options")
-    assert 'stop = ["x\\ny"]\n' in shown
-    assert 'samplers: { type = "temperature", temperature = 0.8 }\n' in shown
-    assert (
-        session.ask("the ") == f"{load(made.path).generate('the ')}\n"
-    )  # with the run's own samplers again
-
-
-def test_a_bias_is_given_as_the_command_takes_it(session: Terminal, generator: Generator) -> None:
-    for line in (
-        "/set logit_bias={e=-5}",
-        "/set logit-bias {e = -5}",
-        "/set logit_bias = {e = -5}",
-    ):
-        assert session.ask(line) == ""
-        assert "logit_bias = { e = -5" in session.ask("/options")
-        assert session.ask("/set seed=7") == ""
-        expected = generator.generate(
-            "the ", max_new_tokens=30, temperature=0, logit_bias={"e": -5}
-        )
-        assert session.ask("the ") == f"{expected}\n"
-
-
-def test_enter_alone_does_nothing(session: Terminal, generator: Generator) -> None:
-    assert session.ask("") == ""
-    assert (
-        session.ask("the ") == f"{generator.generate('the ', max_new_tokens=30, temperature=0)}\n"
-    )
-    session.send("/quit now\n")
-    assert session.process.wait(300) == 0
 
 
 def test_enter_alone_begins_a_new_text_where_texts_are_documents(
@@ -227,14 +154,14 @@ def test_enter_alone_begins_a_new_text_where_texts_are_documents(
         assert session.ask("") == f"{load(made.path).generate('', index=index)}\n"
 
 
-def test_the_banner_fits_a_terminal(session: Terminal) -> None:
-    assert max(map(len, session.ask("/help").splitlines())) <= 80
-
-
-def test_lines_are_kept_for_the_next_session(
+def test_lines_are_edited_completed_and_kept_for_the_next_session(
     begin: Callable[..., Terminal], finished_run: Path, tmp_path: Path
 ) -> None:
     first = begin(finished_run, "--max-new-tokens", "5")
+    assert first.ask("/set max\t=7") == ""
+    assert first.ask("/set top-\tk=3") == ""
+    assert "max_new_tokens = 7\n" in first.ask("/op\t")
+    assert first.ask("/un\tmax\t") == ""
     first.ask("the clock")
     first.leave()
     (history,) = (tmp_path / "state").rglob("history")
@@ -254,14 +181,3 @@ def test_a_history_that_cannot_be_kept_harms_nothing(
     session = begin(finished_run, "--max-new-tokens", "5")
     session.ask("the clock")
     session.leave()
-
-
-def test_tab_completes_commands_and_options(session: Terminal) -> None:
-    assert session.ask("/uns\t tempera\t") == ""
-    assert "samplers: " in session.ask("/op\t")
-    session.ask("/set max\t=7")
-    assert "max_new_tokens = 7" in session.ask("/options")
-    assert session.ask("/set top-\tk=3") == ""
-    assert session.ask("/set\tmax\t=5") == ""
-    assert session.ask("/un\tmax\t") == ""
-    assert "max_new_tokens = 7" not in session.ask("/options\t")

@@ -18,7 +18,7 @@ from textgen import Engine, PipelineError, UsageError, run
 from textgen.pipeline.options import TABLES, GeneralOptions
 from textgen.pipeline.pipeline import CHAINS, CHOICES
 from textgen.testing import isolated_plugins
-from textgen.tools.commented import commented_toml
+from textgen_builtins.commands.show import commented_toml
 
 Make = Callable[..., dict[str, Any]]
 BASE: dict[str, Any] = {

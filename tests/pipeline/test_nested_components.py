@@ -22,7 +22,7 @@ from textgen import (
     hookimpl,
     option,
 )
-from textgen.tools.commented import commented_toml
+from textgen_builtins.commands.show import commented_toml
 
 SMALL = {
     "corpus": {"type": "story"},

@@ -37,7 +37,6 @@ from textgen.cli.request_options import RequestCommand, request_options
     "--batch-size", default=256, show_default=True, help="How many texts to work on at once."
 )
 @click.option("--greedy", is_flag=True, help="Always the most likely token: --temperature 0.")
-@click.option("--stream", "as_stream", is_flag=True, help="Print the text as it comes.")
 @click.option(
     *("--output", "-o", "form"),
     type=click.Choice(["text", "lines", "jsonl"]),

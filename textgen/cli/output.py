@@ -22,7 +22,7 @@ from textgen.generation.generator import Generator
 from textgen.generation.results import Generation, GenerationState
 from textgen.plugin.structure import plain
 from textgen.protocols import Tokenizer
-from textgen.tools.commented import inline_toml
+from textgen.tools.toml import inline_toml
 from textgen.windows import quoted
 
 _Save: TypeAlias = Callable[[GenerationState | None], None]
@@ -37,7 +37,6 @@ class OutputOptions:
     n: int
     index: int
     batch_size: int
-    as_stream: bool
     form: str
     logprobs: int | None
     novelty: bool
@@ -47,7 +46,7 @@ class OutputOptions:
     def is_interactive(self) -> bool:
         """Whether nothing is asked for but a text, and a person can type prompts."""
         asked = (*self.prompts, self.prompts_file, self.save_state, self.load_state)
-        is_plain = self.n == 1 and self.form == "text" and not (self.as_stream or self.novelty)
+        is_plain = self.n == 1 and self.form == "text" and not self.novelty
         is_typed = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
         return is_typed and is_plain and all(each is None for each in asked)
 
@@ -57,16 +56,14 @@ class OutputOptions:
 
     def is_of_one(self) -> bool:
         """Whether an option is given that works on one text."""
-        return self.as_stream or self.save_state is not None or self.load_state is not None
+        return self.save_state is not None or self.load_state is not None
 
     def check(self) -> None:
         """Raise UsageError for options that exclude each other."""
-        is_plain = self.form == "text" and not self.novelty
-        one = "--stream, --save-state and --load-state work on one text"
+        one = "--save-state and --load-state work on one text"
         for is_wrong, said in (
             (self.prompts and self.prompts_file, "--prompt and --prompts-file exclude each other"),
             (self.is_of_one() and self.is_several(), f"{one}; leave --n and more prompts out"),
-            (self.as_stream and not is_plain, "--stream excludes --output and --novelty"),
             (self.logprobs and self.form != "jsonl", "--logprobs goes with --output jsonl"),
         ):
             if is_wrong:
@@ -80,10 +77,9 @@ def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) 
     arguments = {"echo": True, **options}
     is_new = output.load_state is None  # else the text has its beginning
     prompts = read_prompts(output.prompts, output.prompts_file, may_be_piped=is_new)
-    is_endless = arguments.get("max_new_tokens", 0) is None
     is_plain = not (output.is_several() or output.novelty or output.form != "text")
     with _line_named(prompts), _saving(output, arguments) as save:
-        if output.as_stream or (is_endless and is_plain):
+        if is_plain:
             stream = generator.stream(**_one(output, prompts), **arguments)
             report_seed(arguments, stream.seed)
             print_stream(stream)
@@ -200,16 +196,10 @@ def _as_row(generation: Generation, prompt_tokens: int, tokenizer: Tokenizer) ->
     def named(token: int, logprob: float | None) -> dict[str, Any]:
         return {"token": token, "text": tokenizer.decode(np.array([token])), "logprob": logprob}
 
-    row: dict[str, Any] = {
-        "prompt": generation.prompt,
-        "text": generation.text,
-        "finish_reason": generation.finish_reason,
-        "prompt_tokens": prompt_tokens,
-        "tokens": len(generation.tokens),
-        "token_ids": generation.tokens,
-        "seed": generation.seed,
-        "index": generation.index,
-    }
+    kept = ("prompt", "text", "finish_reason", "seed", "index")
+    row = {name: getattr(generation, name) for name in kept}
+    row |= {"prompt_tokens": prompt_tokens, "tokens": len(generation.tokens)}
+    row["token_ids"] = generation.tokens
     if generation.logprobs:
         row["logprobs"] = [
             {**named(entry.token, entry.logprob), "top": [named(*likely) for likely in entry.top]}

@@ -25,7 +25,7 @@ from textgen.generation.results import GenerationState
 from textgen.generation.streams import TextStream
 from textgen.plugin.structure import plain
 from textgen.suggest import nearest
-from textgen.tools.commented import inline_toml
+from textgen.tools.toml import inline_toml
 from textgen.windows import quoted
 
 _HELP: Final = """\
@@ -68,7 +68,7 @@ class Session(cmd.Cmd):
         self._state: GenerationState | None = None
         self._own = {"echo": True, "seed": generator.seed, **generator.defaults}
         self._has_documents = end_id(generator.tokenizer) is not None
-        self._help = self.intro = _HELP + _NEW_TEXT * self._has_documents
+        self.intro = _HELP + _NEW_TEXT * self._has_documents
 
     def run(self) -> None:
         """Until the end of input. Raises UsageError at once for options that are wrong."""
@@ -100,8 +100,6 @@ class Session(cmd.Cmd):
             click.echo(f"error: {error}", err=True)
         except KeyboardInterrupt:
             click.echo()
-        if line.strip() in ("quit", "exit", "help"):
-            click.echo(f"that was a prompt; the command is /{line.strip()}", err=True)
         return False
 
     def default(self, line: str) -> None:
@@ -127,15 +125,14 @@ class Session(cmd.Cmd):
 
     def do_options(self, _: str) -> None:
         """Show the options."""
-        options, own = self._options, self._own
-        lines = ["set here:" if options else "nothing is set here"]
-        lines += [f"  {name} = {_shown(value)}" for name, value in options.items()]
-        lines += ["the run's own:"]
-        left = {name: value for name, value in own.items() if name not in options}
-        lines += [f"  {name} = {_shown(value)}" for name, value in left.items()]
-        lines += ["samplers: " + ", ".join(map(_shown, self._check(options).samplers))]
-        lines += ["not set: " + ", ".join(self._table.keys() - {*own, *options})]
-        lines += [f"the next text: --seed {options.get('seed', own['seed'])} --index {self._index}"]
+        now = {**self._own, **self._options}
+        lines = [
+            f"{name} = {_shown(value)}{'' if name in self._options else '  # of the run'}"
+            for name, value in now.items()
+        ]
+        lines += ["samplers: " + ", ".join(map(_shown, self._check(self._options).samplers))]
+        lines += ["not set: " + ", ".join(name for name in self._table if name not in now)]
+        lines += [f"the next text: --seed {now['seed']} --index {self._index}"]
         click.echo("\n".join(lines), err=True)
 
     def do_more(self, _: str) -> None:
@@ -152,13 +149,11 @@ class Session(cmd.Cmd):
 
     def do_help(self, _: str) -> None:
         """Show the commands."""
-        click.echo(self._help, err=True)
+        click.echo(_HELP + _NEW_TEXT * self._has_documents, err=True)
 
     def do_quit(self, _: str) -> bool:
         """End the session."""
         return True
-
-    do_exit = do_quit
 
     def completenames(self, text: str, *_: Any) -> list[str]:
         """The commands that begin so."""
@@ -166,9 +161,9 @@ class Session(cmd.Cmd):
 
     def completedefault(self, text: str, line: str, *_: Any) -> list[str]:
         """The options that begin so, after /set and /unset."""
-        takes_options = line.split(" ")[0].strip() in ("/set", "/unset")
         begun = text.replace("-", "_")
-        return [name for name in self._table if takes_options and name.startswith(begun)]
+        names = self._table if line.startswith(("/set", "/unset")) else ()
+        return [name for name in names if name.startswith(begun)]
 
     def _last_state(self) -> GenerationState:
         if self._state is None:

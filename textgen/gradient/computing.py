@@ -363,23 +363,19 @@ def _buffers_kept(model: Any) -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def _seeded_globally(device: str, seed: int) -> Iterator[None]:
-    """Seed torch's global generators, of the CPU and of the device, and put back what they were.
+    """Seed torch's global generators, of the CPU and of the device; put back what those of CPU and CUDA were.
 
     This is what makes `nn.Dropout` repeatable. Trainings in several threads take turns.
     """
     is_cuda = device.startswith("cuda")
-    own: Any = torch.cuda if is_cuda else torch.mps if device == "mps" else None
-    with _GLOBAL, torch.cuda.device(device) if is_cuda else contextlib.nullcontext():
-        before, before_own = torch.get_rng_state(), own and own.get_rng_state()
-        try:
-            torch.default_generator.manual_seed(seed)
-            if own is not None:
-                own.manual_seed(seed)
-            yield
-        finally:
-            torch.set_rng_state(before)
-            if own is not None:
-                own.set_rng_state(before_own)
+    with _GLOBAL, torch.random.fork_rng([torch.device(device)] if is_cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if is_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        elif device == "mps":
+            torch.mps.manual_seed(seed)
+        yield
 
 
 def _take_rows(

@@ -78,8 +78,7 @@ class GradientTrainer:
         """The position, what was decided, what the optimizers keep, and the carried state; or what was loaded."""
         if self._loaded is None and self._training is not None:
             return self._training.state()
-        at_start = _Position(precision=self.options.compute, length=self.options.length)
-        return self._loaded or TrainerState({}, attrs.asdict(at_start))
+        return self._loaded or TrainerState()
 
     def load_state(self, state: TrainerState) -> None:
         """Continue from `state` in the next `train`. Raises ValueError if it is none of these trainers."""
@@ -94,8 +93,8 @@ class _Position:
     step: int = attrs.field(default=0, validator=COUNT)
     training_loss: Any = attrs.field(default=float("nan"), validator=is_number)
     evaluated_step: int = attrs.field(default=-1, validator=ge(-1))
-    precision: Literal["auto", "float32", "bfloat16"]
-    length: str
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    length: str = ""
     steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     stable_steps: int = attrs.field(default=0, validator=COUNT)
     optimizer: Mapping[str, Any] = attrs.field(factory=dict)

@@ -93,17 +93,16 @@ class GradientModel:
         """Copy weights in. Raises ValueError if names, shapes or dtypes differ."""
         import torch
 
-        expected = self.tensors()
-        given = {name: (array.shape, str(array.dtype)) for name, array in tensors.items()}
-        wanted = {name: (array.shape, str(array.dtype)) for name, array in expected.items()}
-        if given != wanted:
-            wrong = sorted(
-                name for name in {*given, *wanted} if given.get(name) != wanted.get(name)
-            )
+        given, wanted = (
+            {name: (array.shape, str(array.dtype)) for name, array in each.items()}
+            for each in (tensors, self.tensors())
+        )
+        wrong = sorted(name for name in {*given, *wanted} if given.get(name) != wanted.get(name))
+        if wrong:
             first = wrong[0]
             raise ValueError(
-                f"{len(wrong)} weights differ, such as {first}: it is {given.get(first, 'missing')}, and should be "
-                f"{wanted.get(first, 'absent')}"
+                f"{len(wrong)} weights differ, such as {first}: it is {given.get(first)}, and should be "
+                f"{wanted.get(first)}"
             )
         own = self.unwrapped().state_dict()
         with torch.no_grad():

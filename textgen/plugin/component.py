@@ -23,7 +23,7 @@ KINDS = ("corpus", "tokenizer", "model", "trainer", "sampler", "observer", "comm
 HOOKS: Final[Mapping[str, str]] = MappingProxyType(
     {f"textgen_{'corpora' if kind == 'corpus' else kind + 's'}": kind for kind in KINDS}
 )
-COMMANDS: Final = ("run", "generate", "evaluate", "show", "plugins")
+COMMANDS: Final = ("run", "generate", "evaluate", "plugins")
 NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 REQUEST_OPTIONS: Final = (
     "prompt",

@@ -19,6 +19,10 @@ class CompareOptions(NoOptions):
     """Compare runs: settings that differ, losses, speed, size, curves and samples."""
 
 
+class ShowOptions(NoOptions):
+    """Print a pipeline with every default, and what each key does."""
+
+
 class DoctorOptions(NoOptions):
     """Say which versions, devices and cache textgen uses, and which plugins are left out; or examine a run."""
 
@@ -48,6 +52,13 @@ def build_compare(config: NoOptions, context: BuildContext) -> Any:
     return compare
 
 
+def build_show(config: NoOptions, context: BuildContext) -> Any:
+    """The command."""
+    from textgen_builtins.commands.show import show
+
+    return show
+
+
 def build_doctor(config: NoOptions, context: BuildContext) -> Any:
     """The command."""
     from textgen_builtins.commands.doctor import doctor
@@ -69,6 +80,7 @@ def textgen_commands() -> list[Component]:
         Component("sweep", SweepOptions, build_sweep),
         Component("runs", RunsOptions, build_runs),
         Component("compare", CompareOptions, build_compare),
+        Component("show", ShowOptions, build_show),
         Component("doctor", DoctorOptions, build_doctor),
         Component("new-plugin", NewPluginOptions, build_new_plugin),
     ]

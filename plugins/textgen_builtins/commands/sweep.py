@@ -19,7 +19,7 @@ from textgen import Fault, Interrupted, PipelineError, TextgenError, UsageError
 from textgen.cli.options import check_pipeline, json_option
 from textgen.cli.run import train
 from textgen.pipeline.document import toml_value
-from textgen.tools.commented import inline_toml
+from textgen.tools.toml import inline_toml
 from textgen.windows import quoted
 from textgen_builtins.commands import text
 from textgen_builtins.commands.compared import have_other_tokens, ranked, read_run, warning

@@ -1,4 +1,4 @@
-"""A pipeline as TOML in which every key says what it does."""
+"""textgen show: a pipeline as TOML in which every key says what it does."""
 
 from __future__ import annotations
 
@@ -6,13 +6,37 @@ import textwrap
 from typing import Any
 
 import attrs
+import click
 import tomli_w
 
+from textgen.cli.options import check_pipeline, set_option
 from textgen.pipeline.options import GeneralOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.structure import Choice, phrase, plain
+from textgen.tools.toml import inline_toml
 
 _WIDTH = 100
+
+
+@click.command("show")
+@click.argument("pipeline", type=click.Path())
+@set_option
+@click.pass_obj
+def show(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
+    """Print a pipeline with every default, and what each key does.
+
+    The output is a pipeline again. If `output` is not given, its own file's name decides the run directory, as it does
+    for PIPELINE.
+    """
+    check_pipeline(pipeline)
+    from textgen.pipeline.document import read_document
+    from textgen.pipeline.pipeline import make_pipeline
+    from textgen.runs.starting import with_start
+
+    document = read_document(pipeline, overrides)
+    plugins = context.plugins()
+    made = make_pipeline(with_start(document, plugins), plugins)
+    click.echo(commented_toml(made, document.tables.get("output")), nl=False)
 
 
 def commented_toml(pipeline: Pipeline, output: Any) -> str:
@@ -68,25 +92,8 @@ def _keys(options: Any) -> str:
         if value is None:
             lines.append(f"# {field.name} = {phrase(field.type)}; not set\n")
         else:
-            lines.append(f"{_key(field.name)} = {inline_toml(plain(value))}\n")
+            lines.append(f"{field.name} = {inline_toml(plain(value))}\n")
     return "".join(lines)
-
-
-def inline_toml(value: Any) -> str:
-    """A value as TOML on the right of `=`, in one line.
-
-    Tables too: the header of one would take over the keys that follow.
-    """
-    if isinstance(value, dict):
-        pairs = ", ".join(f"{_key(key)} = {inline_toml(item)}" for key, item in value.items())
-        return f"{{ {pairs} }}" if value else "{}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(inline_toml, value))}]"
-    return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip("\n")
-
-
-def _key(name: str) -> str:
-    return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")
 
 
 def _comment(text: str) -> str:
