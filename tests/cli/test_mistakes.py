@@ -130,7 +130,6 @@ def page(textgen: Callable[..., Any], workplace: Path) -> Path:
     [
         ("evaluate runs/my my.txt --html my.txt", "my.txt exists and is not a page"),
         ("evaluate runs/my my.txt --html ./my.toml", "is not a page of textgen evaluate"),
-        ("evaluate runs/my old.html --html old.html", "old.html is the text itself"),
         ("evaluate runs/my my.txt --html runs/my/tokenizer.json", "is not a page"),
         ("evaluate runs/my my.txt --html runs", "runs exists and is not a page"),
         ("evaluate runs/my my.txt --html missing/page.html", "the folder missing does not exist"),

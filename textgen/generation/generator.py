@@ -20,7 +20,7 @@ from textgen.errors import UsageError
 from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop, finished
 from textgen.generation.batch import keeps_shape
 from textgen.generation.chain import Chain
-from textgen.generation.prompts import check_prompt, document_start
+from textgen.generation.prompts import NO_IDS, check_prompt, document_start, text_pieces
 from textgen.generation.request import (
     Prompt,
     Request,
@@ -35,7 +35,6 @@ from textgen.generation.scheduler import Scheduler
 from textgen.generation.scoring import (
     TextScore,
     TokenScores,
-    check_text,
     prompt_logprobs,
     score_tokens,
     summed,
@@ -170,9 +169,7 @@ class Generator:
         row = await self._prepared(prompt, options, must_end=True)
         with self.components.blaming():
             await finished(self._background, row)
-            if row.options.echo and row.options.logprobs is not None:  # the prompt is read again
-                return await asyncio.to_thread(self._generation, row)
-            return self._generation(row)
+            return await asyncio.to_thread(self._generation, row)
 
     async def astream(
         self, prompt: Prompt = "", **options: Unpack[RequestOptions]
@@ -202,11 +199,16 @@ class Generator:
 
         Raises PromptError, and UsageError for a list: score each of several texts by itself.
         """
-        check_text(text)
-        for each in (prompt, text):
-            if isinstance(each, str):
-                self.encode_prompt(each, "error")
-        return score_tokens(self.model, self.tokenizer, self.chain.model, text, prompt)
+        if isinstance(text, (list, tuple)):
+            hint = "score each text by itself, or give the pieces of one as iter(pieces)"
+            expected = "expected a string, or an iterator of the pieces of a text"
+            raise UsageError(expected, argument="text", value=text, suggestion=hint)
+        start = document_start(self.tokenizer, prompt) if prompt else NO_IDS
+        before = np.concatenate([start, self.encode_prompt(prompt, "error")])
+        if isinstance(text, str):
+            self.encode_prompt(text, "error")
+        decoder, pieces = self._begin(1), text_pieces(text)
+        return score_tokens(decoder, self.chain, self.tokenizer, before, pieces)
 
     @blaming
     def logits(self, text: Prompt) -> npt.NDArray[np.floating[Any]]:
@@ -215,7 +217,7 @@ class Generator:
         Raises UsageError for an empty text, PromptError for characters outside the vocabulary.
         """
         start, ids = self._nonempty(text)
-        decoder = begin_decoding(self.model, 1, self.chain.model)
+        decoder = self._begin(1)
         decoder.extend(start[None])
         return np.array(to_numpy(decoder.score(ids[None]))[0])
 
@@ -303,8 +305,7 @@ class Generator:
         for request in requests:
             for index in itertools.islice(indices, n):
                 own = index if request.options.index is None else request.options.index
-                row = Row.begin(self.tokenizer, request, own)
-                yield row
+                yield Row.begin(self.tokenizer, request, own)
 
     def _each(self, rows: Iterator[Row], batch_size: int) -> Iterator[Generation]:
         """Whole texts, in the order of their prompts."""
@@ -328,7 +329,7 @@ class Generator:
         text, ids = row.take()
         logprobs = row.logprobs
         if echo and row.options.logprobs is not None:
-            logprobs = [*prompt_logprobs(self.model, self.chain.model, row), *logprobs]
+            logprobs = [*prompt_logprobs(self._begin(1), row), *logprobs]
         assert row.finish_reason is not None
         return Generation(
             prompt=request.prompt,

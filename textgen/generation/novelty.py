@@ -1,12 +1,12 @@
-"""Is it reciting? What a generated text shares with the corpus that its model was trained on.
+"""What a generated text shares with the corpus that its model was trained on.
 
-The corpus is searched as it is, block by block: every place of it whose next 8 bytes of tokens stand
-in the text too is followed for as long as some place of the text goes on in the same way.
+The corpus is searched block by block: from each place of the text, the places of the corpus that have the same next 8
+bytes of tokens are followed for as long as they agree with the text.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import numpy as np
@@ -97,45 +97,32 @@ def _longest_runs(text: Ids, corpus: Ids) -> tuple[npt.NDArray[np.int64], npt.ND
     """
     lengths, places = np.zeros((2, len(text)), np.int64)
     seed = _SEED // text.itemsize
+    if len(text) < seed:
+        return lengths, places
     windows = _windows(text, seed)
     hashed = np.zeros(1 << 16, bool)  # the hashes of the windows: few places of the corpus have one
     hashed[_hash(windows)] = True
-    for begin in range(0, len(corpus), _BLOCK):
+    for begin in range(0, len(corpus) - seed + 1, _BLOCK):
         block = _windows(corpus[begin : begin + _BLOCK + seed - 1], seed)
         hits = np.flatnonzero(hashed[_hash(block)])
-        keys: Any = windows
-        of_hits: Any = block[hits]
-        of_text = np.arange(len(windows))
-        hits, length = hits + begin, seed
-        while length <= LONGEST:
-            # Places of text and corpus from which the same tokens follow have the same group.
-            known, groups = np.unique(keys, return_inverse=True)
-            found = np.searchsorted(known, of_hits)
-            is_known = known[np.minimum(found, len(known) - 1)] == of_hits if len(known) else []
-            hits, found = hits[is_known], found[is_known]
-            if not len(hits):
-                break
-            first = np.full(len(known), -1)
-            first[found[::-1]] = hits[::-1]
-            is_found = first[groups] >= 0
-            of_text, groups = of_text[is_found], groups[is_found]
-            is_longer = lengths[of_text] < length
-            lengths[of_text[is_longer]] = length
-            places[of_text[is_longer]] = first[groups[is_longer]]
-            goes_on, is_inside = of_text + length < len(text), hits + length < len(corpus)
-            of_text, groups = of_text[goes_on], groups[goes_on]
-            hits, found = hits[is_inside], found[is_inside]
-            keys = (groups << 32) + text[of_text + length]
-            of_hits = (found << 32) + corpus[hits + length]
-            length += 1
+        hits = hits[np.argsort(block[hits], kind="stable")]
+        first, last = (np.searchsorted(block[hits], windows, side) for side in ("left", "right"))
+        for start in np.flatnonzero(first < last).tolist():
+            found, length = begin + hits[first[start] : last[start]], seed
+            while len(found):
+                if length > lengths[start]:
+                    lengths[start], places[start] = length, found[0]
+                if length == min(LONGEST, len(text) - start):
+                    break
+                found = found[found + length < len(corpus)]
+                found = found[corpus[found + length] == text[start + length]]
+                length += 1
     return lengths, places
 
 
 def _windows(tokens: Ids, size: int) -> npt.NDArray[np.uint64]:
     """The `size` tokens from each place of `tokens` (T,) as one number, (T - size + 1,)."""
-    count = max(0, len(tokens) - size + 1)
-    data: Any = np.ascontiguousarray(tokens)
-    return np.ndarray((count,), np.uint64, data if count else None, strides=(tokens.itemsize,))
+    return np.lib.stride_tricks.sliding_window_view(tokens, size).copy().view(np.uint64)[:, 0]
 
 
 def _hash(windows: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

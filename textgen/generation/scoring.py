@@ -12,17 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.contracts import checks
-from textgen.contracts.checks import begin_decoding
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
-from textgen.generation.prompts import encode_documents, end_id, text_pieces
+from textgen.generation.chain import Chain
+from textgen.generation.prompts import NO_IDS, encode_documents, end_id
 from textgen.generation.results import TokenLogprobs
 from textgen.generation.row import Row
 from textgen.generation.sampling import log_softmax, to_numpy
-from textgen.plugin.component import Offer
-from textgen.protocols import Ids, Model, Tokenizer
+from textgen.protocols import Decoder, Ids, Tokenizer
 
-_BLOCK: Final = 4096  # tokens scored at once
+BLOCK: Final = 1024  # tokens scored at once
 
 
 @attrs.frozen(kw_only=True)
@@ -58,87 +57,70 @@ class TokenScores:
 
 
 def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer) -> TextScore:
-    """The score of a text from those of its tokens. Raises UsageError if none was predicted."""
+    """The score of a text from the scores of its tokens. Raises UsageError if none was predicted."""
     total, count, characters, unknown = 0.0, 0, 0, 0
     decode = tokenizer.incremental_decoder().decode
     for block in blocks:
         predicted = ~np.isnan(block.logprobs)
         total -= float(block.logprobs[predicted].sum())
         count += int(predicted.sum())
-        given = int(not predicted[0]) if len(predicted) else 0
-        text = decode(block.tokens)
-        characters += len(text) - len(tokenizer.decode(block.tokens[:given]))
-        if tokenizer.unknown_id is not None:
-            unknown += int((block.tokens[predicted] == tokenizer.unknown_id).sum())
+        unknown += int((block.tokens[predicted] == tokenizer.unknown_id).sum())
+        characters += len(decode(block.tokens)) - len(tokenizer.decode(block.tokens[~predicted]))
     if not count:
         raise UsageError("there is nothing to score: the text has fewer than two tokens")
-    characters += len(decode(np.empty(0, np.int64), True))
-    loss = total / count
+    characters += len(decode(NO_IDS, True))
     return TextScore(
         tokens=count,
         characters=characters,
-        loss=loss,
-        perplexity=perplexity(loss),
+        loss=total / count,
+        perplexity=perplexity(total / count),
         bits_per_character=total / math.log(2) / max(characters, 1),
         unknown_tokens=unknown,
     )
 
 
-def check_text(text: object) -> None:
-    """Raise UsageError for what is not a text to score, as a list: its texts may be one, or several."""
-    if isinstance(text, (str, Iterator)):
-        return
-    hint = "score each text by itself, or give the pieces of one as iter(pieces)"
-    expected = "expected a string, or an iterator of the pieces of a text"
-    raise UsageError(expected, argument="text", value=text, suggestion=hint)
-
-
 def score_tokens(
-    model: Model,
-    tokenizer: Tokenizer,
-    offer: Offer,
-    text: str | Iterator[CorpusPiece],
-    prompt: str = "",
+    decoder: Decoder, chain: Chain, tokenizer: Tokenizer, before: Ids, pieces: Iterable[CorpusPiece]
 ) -> Iterator[TokenScores]:
-    """Score a text as one stream, a block of it at a time. A prompt before it is read, and not scored."""
-    decoder = begin_decoding(model, 1, offer)
-    last: Ids | None = None
-    skipped = len(tokenizer.encode(prompt)) + (end_id(tokenizer) is not None) if prompt else 0
-    pieces = itertools.chain([prompt] if prompt else [], text_pieces(text))
-    for ids in encode_documents(tokenizer, pieces):
-        for start in range(0, len(ids), _BLOCK):
-            block = ids[start : start + _BLOCK].astype(np.int64)
-            fed = block[:-1] if last is None else np.concatenate([last, block[:-1]])
-            logprobs = np.full(len(block), np.nan)
+    """Score a text as one stream, a block of it at a time, after the ids `before`, which are not scored."""
+    documents = encode_documents(tokenizer, pieces)
+    if len(before) and end_id(tokenizer) is not None:  # the text begins no document
+        documents = itertools.chain([next(documents)[1:]], documents)
+    for ids, logprobs in _predictions(decoder, chain, before, documents):
+        yield TokenScores(ids, logprobs[np.arange(len(ids)), ids])
+
+
+def prompt_logprobs(decoder: Decoder, row: Row) -> Iterator[TokenLogprobs]:
+    """Of each token of a row's prompt, given the tokens before it."""
+    request, start = row.request, row.start
+    assert row.options.logprobs is not None
+    if start is not None:
+        start.restore(decoder)
+    before = request.before if start is None else np.array(start.pending, np.int64)
+    for ids, logprobs in _predictions(decoder, request.chain, before, [row.ids]):
+        for token, given in zip(ids.tolist(), logprobs, strict=True):
+            is_first = np.isnan(given[token])
+            known = TokenLogprobs.of(given, token, row.options.logprobs)
+            yield TokenLogprobs(token, None, ()) if is_first else known
+
+
+def _predictions(
+    decoder: Decoder, chain: Chain, before: Ids, parts: Iterable[Ids]
+) -> Iterator[tuple[Ids, npt.NDArray[np.float64]]]:
+    """Ids (T,) in blocks, and the log-probabilities (T, V) at each; NaN where nothing comes before."""
+    decoder.extend(before[None, :-1])
+    last = before[-1:]
+    for ids in parts:
+        for start in range(0, len(ids), BLOCK):
+            block = ids[start : start + BLOCK].astype(np.int64)
+            fed = np.concatenate([last, block[:-1]])
+            logprobs = np.full((len(block), chain.vocab_size), np.nan)
             if len(fed):
                 logits = decoder.score(fed[None])
-                checks.check_logits(logits, (1, len(fed), tokenizer.vocab_size), offer)
-                rows = log_softmax(to_numpy(logits)[0])
-                targets = block[len(block) - len(fed) :]
-                logprobs[len(block) - len(fed) :] = rows[np.arange(len(fed)), targets]
+                checks.check_logits(logits, (1, len(fed), chain.vocab_size), chain.model)
+                logprobs[len(block) - len(fed) :] = log_softmax(to_numpy(logits)[0])
             last = block[-1:]
-            rest, skipped = min(skipped, len(block)), max(0, skipped - len(block))
-            if rest < len(block):
-                yield TokenScores(block[rest:], logprobs[rest:])
-
-
-def prompt_logprobs(model: Model, offer: Offer, row: Row) -> Iterator[TokenLogprobs]:
-    """Of each token of a row's prompt, given those before it."""
-    top = row.options.logprobs
-    assert top is not None
-    decoder = begin_decoding(model, 1, offer)
-    feed = row.request.before[None]
-    if row.start is not None:
-        row.start.restore(decoder)
-        feed = np.array([row.start.pending], np.int64)
-    for place, token in enumerate(row.ids.tolist()):
-        if not place and row.start is None and not feed.size:
-            yield TokenLogprobs(token, None, ())
-            feed = np.array([[token]], np.int64)
-            continue
-        logits = decoder.extend(feed)
-        yield TokenLogprobs.of(to_numpy(logits)[0], token, top)
-        feed = np.array([[token]], np.int64)
+            yield block, logprobs
 
 
 def perplexity(loss: float) -> float:
