@@ -68,7 +68,7 @@ def test_those_of_a_prompt_follow_its_state_for_one_and_for_many(generator: Gene
         assert [entry.logprob for entry in made.logprobs[:5]] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("value", [-1, 1000, 1.0, True])
-def test_logprobs_are_at_most_the_vocabulary(generator: Generator, value: Any) -> None:
+@pytest.mark.parametrize("value", [-1, 1.0, True])
+def test_logprobs_are_a_number(generator: Generator, value: Any) -> None:
     with pytest.raises(UsageError, match="logprobs"):
         generator.generate("the ", logprobs=value)
