@@ -18,6 +18,7 @@ from textgen.errors import ContractError, TextgenError
 from textgen.generation.sampling import (
     SequenceHistory,
     draw,
+    likeliest,
     step_numbers,
     to_numpy,
     unannounced,
@@ -50,6 +51,7 @@ class Link:
     has_state: bool
     random: bool
     ends: bool
+    deterministic: bool
     _form: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = attrs.field(factory=dict)
     """Dtypes and shapes of the first state, which all others must have."""
 
@@ -68,8 +70,11 @@ class Link:
             raise blame(
                 offer, f"has the method {has!r} and no {lacks!r}; a sampler with a state needs both"
             )
-        random, ends = (bool(getattr(sampler, name, False)) for name in ("random", "ends"))
-        return cls(sampler, offer, place, f"{offer.name}-{before}", level, start, random, ends)
+        random, ends, deterministic = (
+            bool(getattr(sampler, name, False)) for name in ("random", "ends", "deterministic")
+        )
+        key = f"{offer.name}-{before}"
+        return cls(sampler, offer, place, key, level, start, random, ends, deterministic)
 
     def __call__(self, logits: Array, rows: SequenceHistory) -> Array:
         """The sampler's logits (B, V), checked."""
@@ -157,6 +162,14 @@ class Chain:
     forbidden: tuple[int, ...] = ()
     tables: tuple[dict[str, Any], ...] = ()
     components: Components = attrs.field(factory=Components, repr=False)
+    _greedy: bool = attrs.field(init=False)
+
+    @_greedy.default
+    def _ends_in_argmax(self) -> bool:
+        """Whether the last link keeps only the likeliest token, so that it need not be called."""
+        # A sampler that keeps a state or ends texts has to be called, whatever it promises.
+        last = self.links[-1:]
+        return any(li.deterministic and not (li.has_state or li.ends) for li in last)
 
     @classmethod
     def of(
@@ -189,13 +202,7 @@ class Chain:
     @property
     def plainly_greedy(self) -> bool:
         """Whether the token is the likeliest by the model, with no other sampler before."""
-        # A sampler that keeps a state or ends texts has to be called, whatever it promises.
-        return (
-            len(self.links) == 1
-            and bool(getattr(self.links[0].sampler, "deterministic", False))
-            and not (self.links[0].has_state or self.links[0].ends)
-            and len(self.forbidden) < self.vocab_size
-        )
+        return self._greedy and len(self.links) == 1 and len(self.forbidden) < self.vocab_size
 
     def pick(
         self, logits: Array, history: SequenceHistory, uniforms: npt.NDArray[np.float64]
@@ -206,15 +213,17 @@ class Chain:
         """
         for token in self.forbidden:
             logits[:, token] = _NEVER
-        sampled, given = logits, list[tuple[Link, Array]]()
-        for link in self.links:
+        sampled = logits
+        given: list[tuple[Link, Array]] = []
+        for link in self.links[:-1] if self._greedy else self.links:
             before, sampled = sampled, link(sampled, history)
             if link.ends and (ended := _has_nothing(sampled) & ~_has_nothing(before)).any():
                 return self._pick_rest(np.flatnonzero(~ended), logits, history, uniforms)
             if link.has_state:
                 given.append((link, sampled))
-        tokens = draw(to_numpy(sampled), uniforms)
-        if (tokens < 0).any():
+        values = to_numpy(sampled)
+        tokens = likeliest(values) if self._greedy else draw(values, uniforms)
+        if tokens is None:
             self._explain(logits, history)
         states = [link.accept(tokens, made, history) for link, made in given]
         history.add(tokens)

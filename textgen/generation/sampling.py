@@ -103,11 +103,13 @@ class SequenceHistory:
 
     def add(self, tokens: Ids) -> None:
         """Note one generated token (B,) for each row."""
-        self.arrays["lengths"] += 1
+        lengths = self.arrays["lengths"]
+        lengths += 1
         if self.level != "none":
             self.arrays["counts"][np.arange(len(tokens)), tokens] += 1
-        for ids, token in zip(self._tokens, tokens.tolist(), strict=False):
-            ids.append(token)
+        if self._tokens:
+            for ids, token in zip(self._tokens, tokens.tolist(), strict=True):
+                ids.append(token)
 
     def save_row(self, row: int) -> Tensors:
         """A row as arrays for a saved state."""
@@ -154,29 +156,35 @@ def step_numbers(
     return (numbers >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def draw(logits: npt.NDArray[Any], uniforms: npt.NDArray[np.float64]) -> Ids:
-    """Draw a token by inverse CDF for each row of logits (B, V); -1 where there is none to draw.
+def draw(logits: npt.NDArray[Any], uniforms: npt.NDArray[np.float64]) -> Ids | None:
+    """Draw a token by inverse CDF for each row of logits (B, V); None if a row has none to draw.
 
     Token i is drawn when the cumulative weight of 0 to i is the first above the uniform number times
     the total, so a token of weight zero never is. The factor keeps the product below the total when
     the number is next to 1.
     """
-    drawn: Ids
     if len(logits) == 1:  # the same with less work
         row = logits[0]
         peak = row.max()
         if not isfinite(peak):
-            return np.array([-1])
+            return None
         cdf = np.add.accumulate(np.exp(row - peak), dtype=np.float64)
-        threshold = uniforms * (cdf[-1] * (1 - 2**-52))
-        drawn = cdf.searchsorted(threshold, side="right")
-        return drawn
+        place = cdf.searchsorted(uniforms.item() * (cdf.item(-1) * (1 - 2**-52)), side="right")
+        return np.array([place])
     with np.errstate(invalid="ignore"):
         cdf = np.exp(logits - logits.max(axis=-1, keepdims=True)).cumsum(axis=-1, dtype=np.float64)
     total = cdf[:, -1]
+    if not isfinite(total.sum()):
+        return None
     threshold = uniforms * (total * (1 - 2**-52))
-    drawn = (cdf <= threshold[:, None]).sum(axis=-1)
-    return drawn if np.isfinite(total.sum()) else np.where(np.isfinite(total), drawn, -1)
+    drawn: Ids = (cdf <= threshold[:, None]).sum(axis=-1)
+    return drawn
+
+
+def likeliest(logits: npt.NDArray[Any]) -> Ids | None:
+    """The first of the likeliest tokens for each row of logits (B, V); None if a row has none."""
+    drawn: Ids = logits.argmax(axis=-1)
+    return drawn if np.isfinite(logits[np.arange(len(drawn)), drawn]).all() else None
 
 
 def to_numpy(values: Array) -> npt.NDArray[Any]:
