@@ -18,10 +18,12 @@ HELD_OUT = TEXT[-2_000:]
 CONTEXT = TrainingContext(seed=0, device="cpu")
 
 
-def count(tokens: Any, vocab_size: int, order: int, end: int | None = None) -> NgramModel:
+def count(
+    tokens: Any, vocab_size: int, order: int, *, trainer: CountTrainer | None = None, **options: Any
+) -> NgramModel:
     """An n-gram model of all but the last tenth of `tokens`."""
-    model = NgramModel(order, vocab_size, end=end)
-    for _ in CountTrainer().train(model, dataset(tokens, vocab_size), CONTEXT):
+    model = NgramModel(order, vocab_size, **options)
+    for _ in (trainer or CountTrainer()).train(model, dataset(tokens, vocab_size), CONTEXT):
         pass
     return model
 

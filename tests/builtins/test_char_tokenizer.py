@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tracemalloc
 import unicodedata
@@ -15,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from textgen import BuildContext, Engine
+from textgen import BuildContext
 from textgen.protocols import Tokenizer
 from textgen_builtins.tokenizers.config import CharConfig
 from textgen_builtins.tokenizers.plugin import build
@@ -107,12 +106,6 @@ def test_text_is_normalised_as_the_options_say(text: str, config: CharConfig) ->
     )
 
 
-@given(st.text(characters))
-def test_the_seeds_normalisation(text: str) -> None:
-    char = tokenizer("abcdefghijklmnopqrstuvwxyz ", letters_only=True, lower_case=True)
-    assert char.decode(char.encode(text)) == re.sub("[^A-Za-z]+", " ", text).lower()
-
-
 @pytest.mark.parametrize(
     "config", [CharConfig(letters_only=True, lower_case=True), CharConfig(lower_case=True)]
 )
@@ -122,54 +115,10 @@ def test_long_texts_are_normalised_like_short_ones(config: CharConfig) -> None:
     assert char.decode(char.encode(text)) == normalized(config, text)
 
 
-def test_rare_characters_become_unknown() -> None:
-    char = tokenizer("aaabbc", min_frequency=2)
-    assert char.vocab_size == 3
-    assert char.encode("abcz").tolist() == [1, 2, char.unknown_id, char.unknown_id]
-    assert char.decode(char.encode("abc")) == "ab\ufffd"
-
-
-def test_min_frequency_counts_after_normalisation() -> None:
-    assert tokenizer("Aa", lower_case=True, min_frequency=2).to_dict()["tokens"] == ["<unk>", "a"]
-
-
-@given(texts, configs)
-def test_the_vocabulary_survives_json(text: str, config: CharConfig) -> None:
-    char = fitted(config, text)
-    again = fitted(config, None).from_dict(json.loads(json.dumps(char.to_dict())))
-    assert again.vocab_size == char.vocab_size
-    assert again.encode(text).tolist() == char.encode(text).tolist()
-    assert again.decode(char.encode(text)) == char.decode(char.encode(text))
-
-
-@given(texts)
-def test_a_stream_decodes_like_the_whole(text: str) -> None:
-    char = tokenizer(text)
-    decoder = char.incremental_decoder()
-    streamed = [decoder.decode(np.array([i])) for i in char.encode(text)]
-    assert "".join(streamed) + decoder.decode(np.empty(0, np.int64), final=True) == text
-
-
 @pytest.mark.parametrize("ids", [[2], [-1]])
 def test_ids_outside_the_vocabulary_are_refused(ids: list[int]) -> None:
     with pytest.raises(ValueError, match="from 0 to 1"):
         tokenizer("a").decode(np.array(ids))
-
-
-def test_nothing_is_encoded_before_the_vocabulary_is_known() -> None:
-    char = tokenizer()
-    with pytest.raises(ValueError, match="not fitted"):
-        char.encode("a")
-    with pytest.raises(ValueError, match="not fitted"):
-        _ = char.vocab_size
-
-
-def test_the_time_machine_as_the_seed_counted_it(book: Path) -> None:
-    char = tokenizer(letters_only=True, lower_case=True)
-    corpus = {"type": "file", "path": str(book)}
-    char.fit(Engine().read_corpus(corpus))
-    assert char.vocab_size == 28
-    assert sum(len(ids) for ids in char.encode_pieces(Engine().read_corpus(corpus))) == 173_428
 
 
 @pytest.mark.slow

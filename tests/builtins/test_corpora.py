@@ -1,24 +1,27 @@
-"""Where text comes from: what the corpora `file`, `story` and `time-machine` promise."""
+"""What the corpora `file` and `story` read: files, folders, compressed files, documents, pages and books."""
 
 from __future__ import annotations
 
-import http.server
-import threading
-from collections.abc import Callable, Iterator
+import gzip
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pytest
+from backports import zstd
 
-from textgen import CorpusError, Engine, PipelineError, run
+from textgen import DOCUMENT_END, CorpusError, Engine, PipelineError, run
+from textgen.documents import split_documents
 from textgen_builtins.corpora.sources import in_reading_order
 
 PIECE = (
     1 << 20
 )  # files are read in pieces of a mebibyte; what lies across their border must not show
-READ_BOOK = (
-    "import textgen; print(sum(map(len, textgen.Engine().read_corpus({'type': 'time-machine'}))))"
-)
 
 
 def read(path: Any, **options: Any) -> str:
@@ -26,21 +29,23 @@ def read(path: Any, **options: Any) -> str:
     return "".join(Engine().read_corpus({"type": "file", "path": paths, **options}))
 
 
+def documents_in(path: Path, **options: Any) -> list[str]:
+    """The documents of files, each in one piece."""
+    pieces = Engine().read_corpus({"type": "file", "path": str(path), **options})
+    return ["".join(document) for document in split_documents(pieces)]
+
+
+def fill(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
     """Write bytes to a file below tmp_path."""
-
-    def make(name: str, data: bytes) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        return path
-
-    return make
-
-
-def test_one_file(write: Callable[..., Path]) -> None:
-    assert read(write("a.txt", b"Zeit\nund Raum")) == "Zeit\nund Raum"
+    return lambda name, data: fill(tmp_path, {name: data}) / name
 
 
 def test_a_list_is_read_in_its_order_with_a_line_break_where_one_is_missing(
@@ -63,38 +68,6 @@ def test_a_folder_is_read_sorted_by_path_and_by_its_glob(
     write("texts/a.md", b"m\n")
     assert read(tmp_path / "texts") == "z\nm\nb\n"
     assert read(tmp_path / "texts", glob="*.md") == "m\n"
-
-
-def test_a_relative_path_starts_at_the_pipelines_folder(
-    textgen: Callable[..., Any],
-    tiny_pipeline: Callable[..., Any],
-    write_pipeline: Callable[..., Path],
-    tmp_path: Path,
-) -> None:
-    pipeline = write_pipeline(tiny_pipeline(corpus={"path": "corpus.txt"}))
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    shown = textgen("show", pipeline, cwd=elsewhere)
-    assert f'path = "{tmp_path / "corpus.txt"}"' in shown.stdout
-
-
-def test_a_folder_behind_a_symbolic_link(write: Callable[..., Path], tmp_path: Path) -> None:
-    write("texts/a.txt", b"linked")
-    (tmp_path / "link").symlink_to(tmp_path / "texts", target_is_directory=True)
-    assert read(tmp_path / "link") == "linked"
-
-
-def test_a_symbolic_link_that_leads_in_a_circle_is_not_followed(
-    write: Callable[..., Path], tmp_path: Path
-) -> None:
-    write("texts/a.txt", b"once")
-    (tmp_path / "texts" / "again").symlink_to(tmp_path / "texts", target_is_directory=True)
-    assert read(tmp_path / "texts") == "once"
-
-
-@pytest.mark.fault(16)
-def test_the_byte_order_mark_is_stripped(write: Callable[..., Path]) -> None:
-    assert read(write("a.txt", "\ufeffa\ufeffb".encode())) == "a\ufeffb"
 
 
 def test_every_file_of_several_loses_its_byte_order_mark(write: Callable[..., Path]) -> None:
@@ -124,49 +97,6 @@ def test_nothing_shows_the_borders_of_pieces(
     assert text == "a" * before + end.decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
-def test_a_large_file_comes_in_pieces(write: Callable[..., Path]) -> None:
-    path = write("a.txt", b"a" * (3 * PIECE))
-    assert max(map(len, Engine().read_corpus({"type": "file", "path": str(path)}))) <= PIECE
-
-
-def test_other_encodings(write: Callable[..., Path]) -> None:
-    assert read(write("a.txt", "naïve €".encode("cp1252")), encoding="cp1252") == "naïve €"
-    assert read(write("b.txt", "naïve €".encode("utf-16")), encoding="utf-16") == "naïve €"
-
-
-@pytest.mark.fault(15)
-@pytest.mark.parametrize("before", [0, 5, PIECE - 1, PIECE + 7])
-def test_what_is_not_utf8_is_an_error_with_file_and_offset(
-    write: Callable[..., Path], before: int
-) -> None:
-    path = write("a.txt", b"a" * before + b"\xe9 b")
-    with pytest.raises(CorpusError, match=f"0xe9 at offset {before} .*option encoding") as caught:
-        read(path, encoding="utf-8")
-    assert caught.value.path == path
-    assert str(path) in str(caught.value)
-
-
-def test_a_file_cut_inside_a_character(write: Callable[..., Path]) -> None:
-    with pytest.raises(CorpusError, match="byte 0xf0 at offset 2 "):
-        read(write("a.txt", b"ab\xf0\x9f\x98"))
-
-
-@pytest.mark.slow
-def test_the_command_names_file_offset_and_option(
-    textgen: Callable[..., Any],
-    tiny_pipeline: Callable[..., Any],
-    write_pipeline: Callable[..., Path],
-    tmp_path: Path,
-) -> None:
-    pipeline = write_pipeline(tiny_pipeline())
-    (tmp_path / "corpus.txt").write_bytes("déjà".encode("latin-1"))
-    failed = textgen("run", pipeline, "--set", "corpus.encoding=utf-8", cwd=tmp_path)
-    assert (failed.code, failed.stdout) == (1, "")
-    assert len(failed.stderr.splitlines()) == 1
-    for part in (str(tmp_path / "corpus.txt"), "offset 1 ", "option encoding"):
-        assert part in failed.stderr
-
-
 @pytest.mark.fault(16)
 def test_nul_emoji_and_combining_marks_survive_a_run(tiny_pipeline: Callable[..., Any]) -> None:
     text = "nul \0 emoji 👩\u200d🚀 marks e\u0301 a\u0323\u0301 \u0e33 end\n"
@@ -190,11 +120,6 @@ def test_a_folder_without_a_matching_file(tmp_path: Path) -> None:
         read(tmp_path, glob="*.txt")
 
 
-def test_an_empty_list(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="option path is an empty list"):
-        read([])
-
-
 @pytest.mark.parametrize(
     "option",
     [
@@ -214,107 +139,315 @@ def test_the_story() -> None:
     assert story.isascii()
 
 
-# The Time Machine -----------------------------------------------------------------------------------------------------
+def test_a_file_is_a_document(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("second\n")
+    (tmp_path / "a.txt").write_text("first\nand more")
+    (tmp_path / "c.txt").write_text("")
+    assert documents_in(tmp_path, documents="file") == ["first\nand more", "second\n"]
 
 
-@pytest.fixture
-def proxy() -> Iterator[Callable[[int, bytes], dict[str, str]]]:
-    """A real HTTP server on this machine that answers, as a proxy does, for the address of the book.
-
-    `proxy(status, body)` sets the answer and gives the environment that sends the downloads of a process there.
-    """
-    answer = [404, b""]
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = self.path.endswith("amazonaws.com/timemachine.txt")
-            status, body = answer if found else (404, b"")
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-
-    def environment(status: int, body: bytes) -> dict[str, str]:
-        answer[:] = [status, body]
-        return {"http_proxy": f"http://127.0.0.1:{server.server_port}"}
-
-    yield environment
-    server.shutdown()
-    server.server_close()
-    thread.join()
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_line_is_a_document_and_an_empty_one_is_none(tmp_path: Path, end: str) -> None:
+    (tmp_path / "a.txt").write_bytes(
+        b"one\r\ntwo\n\n \n" + "drei\u2028vier".encode() + end.encode()
+    )
+    assert documents_in(tmp_path / "a.txt", documents="line") == [
+        "one",
+        "two",
+        " ",
+        "drei\u2028vier",
+    ]
 
 
-@pytest.fixture
-def time_machine(
-    textgen: Callable[..., Any],
-    tiny_pipeline: Callable[..., Any],
-    write_pipeline: Callable[..., Path],
-    tmp_path: Path,
-) -> Callable[[dict[str, str]], Any]:
-    """Run a pipeline on the book in a cache of its own, tmp_path / "cache"."""
-    tables = tiny_pipeline()
-    tables["corpus"] = {"type": "time-machine"}
-    pipeline = write_pipeline(tables)
-
-    def run_it(environment: dict[str, str]) -> Any:
-        cache = {"TEXTGEN_CACHE_DIR": str(tmp_path / "cache")}
-        return textgen("run", pipeline, cwd=tmp_path, env={**cache, **environment})
-
-    return run_it
+def test_lines_may_be_longer_than_pieces_and_are_not_gathered(tmp_path: Path) -> None:
+    long = "a" * (3 * PIECE)
+    (tmp_path / "a.txt").write_text(f"{long}\nshort\n{long}")
+    assert documents_in(tmp_path / "a.txt", documents="line") == [long, "short", long]
+    pieces = Engine().read_corpus(
+        {"type": "file", "path": str(tmp_path / "a.txt"), "documents": "line"}
+    )
+    assert max(len(piece) for piece in pieces if piece is not DOCUMENT_END) <= PIECE
 
 
-def left_in(cache: Path) -> list[str]:
-    return sorted(path.name[64:] for path in cache.rglob("*") if path.is_file())
+def test_json_lines(tmp_path: Path) -> None:
+    texts = ["one\ntwo", "é\u2028", "x" * (2 * PIECE), ""]
+    lines = [
+        json.dumps({"body": text, "id": 3}, ensure_ascii=place % 2 == 0)
+        for place, text in enumerate(texts)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n\n".join(lines), encoding="utf-8")
+    (tmp_path / "a.txt").write_text("no JSON")
+    assert documents_in(tmp_path, documents="jsonl", field="body") == texts[:3]
 
 
-def test_without_a_network_one_line_says_so(
-    time_machine: Callable[..., Any], tmp_path: Path
-) -> None:
-    failed = time_machine({"http_proxy": "http://127.0.0.1:9"})  # a port that nothing listens on
-    assert failed.code == 1
-    assert len(failed.stderr.splitlines()) == 1
-    assert "timemachine.txt cannot be fetched: Connection refused" in failed.stderr
-    assert left_in(tmp_path / "cache") == []
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"text": "a}', "line 3 is not JSON: Unterminated string starting at (column 10)"),
+        ("[" * 100_000, "line 3 is not JSON"),
+        ('"text"', "line 3 is not a JSON object"),
+        (
+            '{"title": "a", "body": "b"}',
+            "line 3 has no field 'text', but 'title', 'body'; see the option field",
+        ),
+        ('{"text": null}', "line 3: its field 'text' is of type NoneType, and must be a text"),
+    ],
+)
+def test_wrong_json_lines_are_named(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "good"}}\n\n{line}\n')
+    with pytest.raises(CorpusError) as caught:
+        documents_in(path, documents="jsonl")
+    assert said in str(caught.value)
+    assert caught.value.path == path
 
 
-def test_the_book_is_downloaded_once(
-    book: Path, python: Callable[..., Any], proxy: Callable[..., dict[str, str]], tmp_path: Path
-) -> None:
-    cache = {"TEXTGEN_CACHE_DIR": str(tmp_path / "deep" / "cache")}
-    first = python("-c", READ_BOOK, cwd=tmp_path, env={**cache, **proxy(200, book.read_bytes())})
-    assert (first.stdout, first.stderr, first.code) == ("178979\n", "", 0)
-    assert left_in(tmp_path / "deep" / "cache") == ["-timemachine.txt", ".json"]
-    again = python("-c", READ_BOOK, cwd=tmp_path, env={**cache, **proxy(500, b"")})
-    assert again.stdout == "178979\n"
+def test_a_line_that_is_too_long_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("[" + "[]," * (6 * PIECE))
+    with pytest.raises(CorpusError, match="a line of it is longer than 16,777,216 characters"):
+        documents_in(tmp_path / "a.jsonl", documents="jsonl")
 
 
-@pytest.mark.parametrize("damage", ["truncated", "longer", "page", "missing"])
-def test_what_is_not_the_book_never_reaches_the_cache(
-    book: Path,
-    time_machine: Callable[..., Any],
-    proxy: Callable[..., dict[str, str]],
-    tmp_path: Path,
-    damage: str,
-) -> None:
-    data = book.read_bytes()
-    answers = {
-        "truncated": (200, data[:-1000]),
-        "longer": (200, data + b"\n"),
-        "page": (200, b"<html>Log in to this network</html>"),
-        "missing": (404, b"<html>Not found</html>"),
+def test_half_a_surrogate_pair_is_read_as_a_replacement_character(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(r'{"text": "\ud83d\ude00 \ud83d"}')
+    assert documents_in(tmp_path / "a.jsonl", documents="jsonl") == ["\U0001f600 \ufffd"]
+
+
+# Folders --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_read_to_its_depth_without_what_is_hidden_or_no_text(tmp_path: Path) -> None:
+    names = ("CH1.TXT", "ch2.md", "ch3.rst", "ch4/a.Txt.GZ", "ch4/b.html", "ch5.txt.zst")
+    hidden = {
+        ".notes.txt": b"no",
+        ".git/a.txt": b"no",
+        "ch4/.a.txt": b"no",
+        "cover.jpg": b"no",
+        "a.jsonl": b"no",
     }
-    failed = time_machine(proxy(*answers[damage]))
-    assert failed.code == 1
-    said = {
-        "missing": "cannot be fetched: HTTP 404 (Not Found)",
-        "page": "gave a web page, not the file",
+    pack = {"gz": gzip.compress, "zst": zstd.compress}
+    files = {
+        name: pack.get(name.lower().rpartition(".")[2], bytes)(f"{name}\n".encode())
+        for name in names
     }
-    assert said.get(damage, "gave a file with SHA-256 ") in failed.stderr
-    assert left_in(tmp_path / "cache") == []
+    assert read(fill(tmp_path, {**files, **hidden})) == "".join(
+        f"{name}\n" for name in sorted(names)
+    )
+    assert read(tmp_path, glob=".*.txt") == "no"
+    assert read(tmp_path, glob="**/*.txt") == "CH1.TXT\n"
+
+
+def test_a_run_says_once_what_a_folder_holds_and_what_it_skips(
+    tmp_path: Path, tiny_pipeline: Callable[..., Any]
+) -> None:
+
+    text = b"the clock of the hall struck the hour.\n" * 40
+    folder = fill(
+        tmp_path / "texts",
+        {"a.txt": text, "b.txt": text, "notes.docx": b"PK", "cover.jpg": b"", ".x": b""},
+    )
+    (folder / "lost.txt").symlink_to("nowhere.txt")
+    console = io.StringIO()
+    Engine().run(tiny_pipeline(corpus={"path": str(folder)}), console=console)
+    assert console.getvalue().count("corpus") == 1
+    assert (
+        f"corpus {folder}: 2 files, 3.1 kB; skipped 3 (cover.jpg, lost.txt, notes.docx)\n"
+        in console.getvalue()
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "it holds no file; see the option glob"),
+        ({".a.txt": b"hidden"}, "it holds no file"),
+        (
+            {f"{n}.jpg": b"" for n in range(7)},
+            "it holds 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg and 2 more; see the option ",
+        ),
+        ({"a.JSONL": b"{}"}, 'it holds a.JSONL; set documents to "jsonl"'),
+    ],
+    ids=["empty", "hidden", "others", "JSON lines"],
+)
+def test_a_folder_without_a_text_says_what_it_holds_and_what_is_read(
+    tmp_path: Path, files: dict[str, bytes], said: str
+) -> None:
+    with pytest.raises(CorpusError) as raised:
+        read(fill(tmp_path, files))
+    assert raised.value.path == tmp_path
+    assert said in str(raised.value)
+    assert ".txt, .text, .md" in str(raised.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    for path in (tmp_path / "pipe.txt", Path("/dev/zero")):
+        with pytest.raises(CorpusError, match="it is not a regular file"):
+            read(path)
+
+
+# Compressed files -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd.compress], ids=["gzip", "zstd"])
+def test_compressed_files_are_read_by_their_content_and_the_suffix_inside(
+    tmp_path: Path, compress: Any
+) -> None:
+    line = json.dumps({"text": "the naïve clock"})
+    fill(
+        tmp_path,
+        {
+            "a.jsonl.gz": compress(f"{line}\n{line}".encode()),
+            "a.txt": compress("café\n".encode("utf-16")),
+        },
+    )
+    assert documents_in(tmp_path, documents="jsonl") == ["the naïve clock"] * 2
+    assert read(tmp_path / "a.txt") == "café\n"
+    (tmp_path / "b.html.zst").write_bytes(
+        compress(b"<p>a &amp; b</p>") + compress(b"<p>c</p>")
+    )  # members, one by one
+    assert read(tmp_path / "b.html.zst") == "a & b\n\nc\n"
+
+
+def test_a_file_that_expands_a_thousandfold_comes_in_pieces(tmp_path: Path) -> None:
+    for path, compress in (
+        (tmp_path / "a.txt.gz", gzip.compress),
+        (tmp_path / "b.txt.zst", zstd.compress),
+    ):
+        path.write_bytes(compress(b"a" * (24 * PIECE)))
+        assert path.stat().st_size < PIECE / 20
+        sizes = [len(piece) for piece in Engine().read_corpus({"type": "file", "path": str(path)})]
+        assert (sum(sizes), max(sizes)) == (24 * PIECE, PIECE)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd.compress], ids=["gzip", "zstd"])
+def test_a_compressed_file_that_is_damaged_or_cut_off_is_an_error(
+    tmp_path: Path, compress: Any
+) -> None:
+    data = compress(b"the clock of the hall struck the hour" * 30)
+    for damaged in (data[:-9], data + data[:20]):
+        (tmp_path / "a.txt.gz").write_bytes(damaged)
+        with pytest.raises(
+            CorpusError, match=r"a\.txt\.gz: its compressed data is damaged or cut off: "
+        ):
+            read(tmp_path / "a.txt.gz", encoding="latin-1")
+
+
+def test_without_a_library_for_zstandard_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt.zst").write_bytes(zstd.compress(b"text"))
+    for name in ("backports", "backports.zstd", "compression.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(CorpusError, match=r'pip install "textgen-engine\[zst\]"'):
+        read(tmp_path / "a.txt.zst")
+
+
+# Pages ----------------------------------------------------------------------------------------------------------------
+
+PAGE = """<!DOCTYPE html><html><head><title>T</title><style>p {a: b}</style></head><body>
+<h1>A  &lt;b&gt; &eacute;&#8364;</h1><p>One<br>two <b>bo</b>ld&nbsp;x
+y</p><script>if (1 < 2) {"</p>"}</script><ul><li>first<li>second</ul><pre>  as
+ it is</pre><!-- no --><table><tr><td>1<td>2<tr><td>3</table>a < b <![weird[x]]> &amp c</body>"""
+SHOWN = "A <b> é€\n\nOne\ntwo bold\xa0x y\n\nfirst\nsecond\n\n  as\n it is\n\n1 2\n3\n\na < b & c\n"
+
+
+def test_the_text_of_a_page(tmp_path: Path) -> None:
+    fill(
+        tmp_path, {"a.html": PAGE.encode(), "b.HTM": PAGE.encode("utf-16"), "c.txt": PAGE.encode()}
+    )
+    assert read(tmp_path / "a.html") == read(tmp_path / "b.HTM") == SHOWN
+    assert read(tmp_path / "c.txt") == PAGE
+    assert documents_in(tmp_path, glob="*.h*", documents="file") == [SHOWN] * 2
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "<",
+        "<!",
+        "<a ",
+        "</",
+        "<a b='",
+        '<a ="',
+        "<!--",
+        "<script>",
+        "<div>",
+        "&",
+        "&#",
+        "&#1",
+        "= <",
+    ],
+)
+def test_a_page_is_read_in_time_linear_in_its_length(tmp_path: Path, unit: str) -> None:
+    (tmp_path / "a.html").write_text(f"<p>text</p>{unit * (10**6 // len(unit))}")
+    begun = time.process_time()
+    assert read(tmp_path / "a.html").startswith("text\n")
+    assert (
+        time.process_time() - begun < 10
+    )  # where each unit is looked for in all the rest, 40 and more
+
+
+def test_a_page_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_bytes(b"<p>text" * (5 * PIECE))
+    with pytest.raises(CorpusError, match="longer than 33,554,432 characters, the most of a page"):
+        read(tmp_path / "a.html")
+
+
+# Books of Project Gutenberg -------------------------------------------------------------------------------------------
+
+BOOK = """The Project Gutenberg eBook of A Book\r
+\r
+*** START OF {0} PROJECT GUTENBERG EBOOK A BOOK\r
+OF TWO LINES ***\r
+\r
+\r
+I\r
+\r
+It began. *** It ended.\r
+\r
+\r
+End of the Project Gutenberg EBook of A Book, by Nobody\r
+\r
+*** END OF {0} PROJECT GUTENBERG EBOOK A BOOK ***\r
+\r
+License and donations.\r
+"""
+
+
+@pytest.mark.parametrize("word", ["THE", "THIS"])
+def test_a_book_without_header_and_footer(tmp_path: Path, word: str) -> None:
+    (tmp_path / "a.txt").write_bytes(BOOK.format(word).encode())
+    assert read(tmp_path / "a.txt", gutenberg=True) == "I\n\nIt began. *** It ended.\n"
+    assert read(tmp_path / "a.txt") == BOOK.format(word).replace("\r", "")
+
+
+@pytest.mark.parametrize("missing", ["START", "END"])
+def test_a_book_without_its_marks_is_an_error(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "a.txt").write_text(BOOK.format("THE").replace(f"*** {missing}", "***"))
+    with pytest.raises(
+        CorpusError, match=rf"no line \*\*\* {missing} OF THE PROJECT GUTENBERG EBOOK"
+    ):
+        read(tmp_path / "a.txt", gutenberg=True)
+
+
+# One file that must be the one ----------------------------------------------------------------------------------------
+
+
+def test_the_checksum_of_a_file(tmp_path: Path) -> None:
+    import hashlib
+
+    path = fill(tmp_path, {"a.txt": b"the clock"}) / "a.txt"
+    right = hashlib.sha256(b"the clock").hexdigest()
+    assert read(path, sha256=right.upper()) == "the clock"
+    with pytest.raises(
+        CorpusError, match=f"its SHA-256 is {right}, and option sha256 is {'0' * 64}"
+    ):
+        read(path, sha256="0" * 64)
+    with pytest.raises(CorpusError, match="it is a folder, and sha256 is of one file"):
+        read(tmp_path, sha256=right)
+    with pytest.raises(PipelineError, match="path is a list"):
+        "".join(Engine().read_corpus({"type": "file", "path": [str(path)], "sha256": right}))
+    with pytest.raises(PipelineError, match="must be a SHA-256"):
+        read(path, sha256="abc")

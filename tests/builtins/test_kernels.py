@@ -81,13 +81,9 @@ def test_logits_and_gradients_are_those_of_torch(
     embedding: int,
     dropout: dict[str, float],
 ) -> None:
-    options = {
-        "cell": cell,
-        "hidden_size": units,
-        "layers": layers,
-        **dropout,
-    }
-    module = network(**options, embedding_size=embedding)
+    module = network(
+        cell=cell, hidden_size=units, layers=layers, embedding_size=embedding, **dropout
+    )
     tokens = torch.from_numpy(np.random.default_rng(rows).integers(VOCABULARY, size=(rows, length)))
     expected = numbers(module, "torch", tokens, half=False)
     found = numbers(module, "llvm", tokens, half=False)
@@ -136,19 +132,6 @@ def test_a_token_that_there_is_not_is_an_error_as_of_torch() -> None:
             numbers(module, kernel, torch.full((2, 8), VOCABULARY), half=False)
 
 
-def test_large_sums_saturate() -> None:
-    module = network(cell="gru", hidden_size=32)
-    with torch.no_grad():
-        for parameter in module.layers.parameters():
-            parameter.mul_(3000)
-    tokens = torch.arange(8).reshape(2, 4)
-    for name, tensor in (expected := numbers(module, "torch", tokens, half=False)).items():
-        assert tensor.isfinite().all(), name
-    assert (
-        difference(numbers(module, "llvm", tokens, half=False)["first"], expected["first"]) < 1e-5
-    )
-
-
 def tables(**trainer: Any) -> dict[str, Any]:
     return {
         "device": "cpu",
@@ -174,34 +157,12 @@ def tables(**trainer: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
-def test_a_run_in_parts_is_the_run_in_one(compute: str, tmp_path: Path) -> None:
-    pipeline = tables(compute=compute)
-    whole = textgen.run(pipeline, output=tmp_path / "whole")
-    count = iter(range(100))
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(pipeline, output=tmp_path / "parts", cancelled=lambda: next(count) > 11)
-    parts = textgen.run(pipeline, output=tmp_path / "parts")
-    assert (parts.path / "model.safetensors").read_bytes() == (
-        whole.path / "model.safetensors"
-    ).read_bytes()
-
-
 @pytest.fixture
 def found_anew() -> Iterator[None]:
     """Whether there is a llvmlite that works is asked once in a process."""
     torch_model._kernels.cache_clear()
     yield
     torch_model._kernels.cache_clear()
-
-
-@pytest.mark.usefixtures("found_anew")
-def test_where_llvmlite_is_missing_torch_computes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "llvmlite", None)  # as if it were not installed
-    textgen.run(tables(length="2 steps"), output=tmp_path / "run")
 
 
 @pytest.mark.usefixtures("found_anew")

@@ -10,7 +10,6 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from commands import run_python
 from counted import HELD_OUT, TEXT, pipeline
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +17,8 @@ from hypothesis import strategies as st
 from textgen import (
     BuildContext,
     Engine,
-    Interrupted,
     PipelineError,
     Run,
-    RunMismatchError,
-    UsageError,
 )
 from textgen.data import Dataset
 from textgen.events import Decided, Evaluated, StepDone
@@ -79,12 +75,6 @@ def test_what_a_gate_gives_is_a_distribution(experts: int, size: int, rows: int,
         np.testing.assert_array_equal(gate.mix(row[None].copy())[0], alone)
 
 
-def test_fixed_weights_are_the_exponents() -> None:
-    logs = np.maximum(log_probabilities(0, 4, 2, 9), -40)
-    expected = 0.25 * logs[:, 0] + 0.75 * logs[:, 1]
-    np.testing.assert_allclose(Gate.fixed([0.25, 0.75]).mix(logs), expected, rtol=1e-5)
-
-
 def loss(gate: Gate, logs: Any, targets: Any) -> float:
     logits = gate.mix(logs.copy()).astype(np.float64)
     return float(
@@ -137,24 +127,6 @@ def test_predicts_held_out_text_better_than_either(mixture_run: Run) -> None:
     )
 
 
-def test_decoder_agrees_with_itself_in_steps_batches_and_forks(mixture_run: Run) -> None:
-    model = mixture_run.generator.model
-    fed = mixture_run.generator.tokenizer.encode(HELD_OUT[:80]).reshape(4, 20)
-    scored, together = model.decoder(4).score(fed), model.decoder(4)
-    alone = [model.decoder(1) for _ in fed]
-    for t in range(20):
-        rows = together.extend(fed[:, t : t + 1])
-        np.testing.assert_array_equal(rows, scored[:, t])
-        for i, decoder in enumerate(alone):
-            np.testing.assert_array_equal(decoder.extend(fed[i : i + 1, t : t + 1])[0], rows[i])
-    fork = model.decoder(1)
-    fork.write_state({name: array[[3, 1]] for name, array in together.read_state().items()})
-    assert fork.batch_size == 2
-    np.testing.assert_array_equal(
-        fork.extend(fed[:2, :1]), together.extend(fed[[2, 1, 2, 0], :1])[[3, 1]]
-    )
-
-
 def test_texts_are_the_same_alone_in_batches_in_streams_and_from_a_saved_state(
     mixture_run: Run,
 ) -> None:
@@ -168,25 +140,6 @@ def test_texts_are_the_same_alone_in_batches_in_streams_and_from_a_saved_state(
     greedy = generator.generate("The ", max_new_tokens=40, temperature=0).text
     first, _ = list(generator.generate_many(["The ", "A"], max_new_tokens=40, temperature=0))
     assert first.text == greedy
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path, mixture_run: Run) -> None:
-    tables = pipeline(tmp_path, MODEL, TRAINER, checkpoint={"seconds": 0})
-    for after in (3, 50):
-        asked: Iterator[bool] = iter([False] * after + [True])
-        with pytest.raises(Interrupted):
-            Engine().run(tables, output=tmp_path / "run", cancelled=lambda asked=asked: next(asked))
-    run = Engine().run(tables, output=tmp_path / "run")
-    assert run.outcome == "resumed"
-    name = "model.safetensors"
-    assert (run.path / name).read_bytes() == (mixture_run.path / name).read_bytes()
-
-
-def test_another_part_is_another_pipeline(mixture_run: Run, tmp_path: Path) -> None:
-    tables = pipeline(tmp_path, {**MODEL, "second": {"type": "ngram", "order": 3}}, TRAINER)
-    with pytest.raises(RunMismatchError, match=r"model\.second\.order: 4 before, 3 now"):
-        Engine().run(tables, output=mixture_run.path)
 
 
 class Scripted:
@@ -230,7 +183,7 @@ def test_the_text_of_the_gate_is_neither_fitted_on_nor_reported(
             counted.append(data)
             return super().train(model, data, context)
 
-    trainer = MixtureTrainer(first, Counting, 0.05)
+    trainer = MixtureTrainer(first, Counting)
     events = list(trainer.train(fresh(mixture_run), data, TrainingContext(seed=0, device="cpu")))
     (given,) = first.data
     assert len(given.training) == 17_100
@@ -247,12 +200,6 @@ def fresh(run: Run) -> Any:
     return Engine().load(run.path).model
 
 
-def test_a_trainer_and_a_model_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    tables = pipeline(tmp_path, {"type": "ngram"}, {"type": "mixture"})
-    with pytest.raises(UsageError, match='goes with trainer "count", given "mixture"'):
-        Engine().run(tables, output=tmp_path / "run")
-
-
 @pytest.mark.parametrize(
     ("model", "trainer", "fault"),
     [
@@ -265,16 +212,6 @@ def test_a_trainer_and_a_model_that_do_not_fit_are_refused(tmp_path: Path) -> No
             {"first": NGRAM},
             {},
             r"trainer\.first\.type: model 'ngram' goes with trainer \"count\", given \"adamw\"",
-        ),
-        (
-            {"first": MODEL},
-            {},
-            r"trainer\.first\.type: model 'mixture' goes with trainer \"mixture\", given",
-        ),
-        (
-            {},
-            {"second": ADAMW},
-            r"trainer\.second\.type: model 'ngram' goes with trainer \"count\", given \"adamw\"",
         ),
     ],
 )
@@ -296,17 +233,6 @@ def test_weights_of_another_mixture_are_refused_by_part(mixture_run: Run) -> Non
     ):
         with pytest.raises(ValueError, match=message):
             model.load_tensors({**tensors, **change})
-
-
-def test_generates_on_a_cpu_without_torch(mixture_run: Run, tmp_path: Path) -> None:
-    program = """
-import sys
-from textgen import load
-print(load(sys.argv[1], device="cpu").generate("The ", max_new_tokens=5).text)
-assert "torch" not in sys.modules
-"""
-    loaded = run_python("-c", program, str(mixture_run.path), folder=tmp_path)
-    assert loaded.returncode == 0, loaded.stderr
 
 
 def test_a_network_read_in_rows_says_what_it_says_in_one_stream(mixture_run: Run) -> None:

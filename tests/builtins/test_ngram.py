@@ -1,70 +1,134 @@
-"""The contracts of the model, its decoder and its trainer."""
+"""The n-gram model: its probabilities against a slow implementation of the paper, and what its trainer counts."""
 
 from __future__ import annotations
 
 import json
-import threading
 import tomllib
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import attrs
 import numpy as np
 import pytest
-from counted import CONTEXT, HELD_OUT, count, dataset, pipeline
+from counted import CONTEXT, HELD_OUT, TEXT, count, dataset, pipeline
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from textgen import ContractError, Engine, Interrupted, PluginSet, Run, UsageError
-from textgen.protocols import Model
+from textgen import ContractError, Engine, Run, UsageError
 from textgen.runs.directory import RunDirectory
 from textgen.runs.record import described, pipeline_text
+from textgen_builtins.models.ngram import counting
 from textgen_builtins.models.ngram.counting import CountTrainer
 from textgen_builtins.models.ngram.model import NgramModel
+from textgen_builtins.models.ngram.smoothing import FALLBACK, discounts
+
+BEGINNING = -1
+
+
+def reference(
+    tokens: Sequence[int], order: int, vocab_size: int, end: int | None = None
+) -> Callable[[tuple[int, ...], int], float]:
+    """P(token | context) by interpolated modified Kneser-Ney, with dictionaries and loops.
+
+    N-grams that begin with `end`, as those with <s> of KenLM, are counted as often as they occur.
+    """
+    counts: dict[int, Counter[tuple[int, ...]]] = {}
+    for n in range(1, order + 1):
+        before = defaultdict(list)
+        for i in range(len(tokens) - n + 1):
+            before[tuple(tokens[i : i + n])].append(tokens[i - 1] if i else BEGINNING)
+        occurs = {gram: n == order or (n > 1 and gram[0] == end) for gram in before}
+        counts[n] = Counter(
+            {gram: len(b) if occurs[gram] else len(set(b)) for gram, b in before.items()}
+        )
+    taken = {n: reference_discounts(counts[n]) for n in counts}
+
+    def probability(context: tuple[int, ...], token: int) -> float:
+        n = len(context) + 1
+        lower = 1 / vocab_size if n == 1 else probability(context[1:], token)
+        following = [c for gram, c in counts[n].items() if gram[:-1] == context]
+        if not following:
+            return lower
+        own = counts[n][*context, token]
+        freed = sum(taken[n][min(c, 3)] for c in following)
+        return (own - taken[n][min(own, 3)] + freed * lower) / sum(following)
+
+    return probability
+
+
+def reference_discounts(counts: Counter[tuple[int, ...]]) -> list[float]:
+    """D for counts of 0, 1, 2, and 3 or more."""
+    n1, n2, n3, n4 = (sum(c == k for c in counts.values()) for k in (1, 2, 3, 4))
+    if n1 and n2 and n3 and n4:
+        y = n1 / (n1 + 2 * n2)
+        taken = [0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
+        if min(taken[1:]) > 0:
+            return taken
+    return [0, 0.5, 1.0, 1.5]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("length", [2, 3, 40, 400])
+@pytest.mark.parametrize("ends", [False, True])
+def test_agrees_with_the_reference(order: int, length: int, ends: bool) -> None:
+    characters = sorted(set(TEXT[:600]))
+    tokens = [
+        characters.index(c) for c in TEXT[: length + length // 9]
+    ]  # dataset() holds the last tenth out
+    size = len(characters) + 1
+    training = tokens[: len(tokens) - len(tokens) // 10]
+    end = characters.index(" ") if ends else None  # words as documents
+    model, probability = count(tokens, size, order, end=end), reference(training, order, size, end)
+    contexts = [
+        [],
+        [characters.index(" ")],
+        [size - 1],
+        training[-5:],
+        training[:3],
+        training[2:6],
+        [0, 1, 2, 3],
+        [size - 1, *training[:2]],
+    ]
+    for context in contexts:
+        row = np.exp(model.decoder(1).extend(np.array([context], np.int64))[0])
+        known = tuple(context[max(0, len(context) - order + 1) :])
+        expected = [probability(known, token) for token in range(size)]
+        np.testing.assert_allclose(row, expected, rtol=2e-6)
+
+
+def test_discounts_are_estimated_where_counts_allow_and_fall_back_where_not() -> None:
+    estimated = discounts(np.repeat([1, 2, 3, 4, 9], [100, 40, 20, 12, 30]))
+    y = 100 / 180
+    np.testing.assert_allclose(
+        estimated, [1 - 2 * y * 0.4, 2 - 3 * y * 0.5, 3 - 4 * y * 0.6], rtol=1e-12
+    )
+    assert tuple(discounts(np.array([1, 1, 2, 3]))) == FALLBACK  # nothing was seen four times
+    assert (
+        tuple(discounts(np.repeat([1, 2, 3, 4], [100, 1, 20, 12]))) == FALLBACK
+    )  # D2 would be negative
+
+
+texts = st.integers(1, 9).flatmap(
+    lambda size: st.tuples(st.just(size), st.lists(st.integers(0, size - 1), min_size=2))
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=texts, order=st.integers(1, 7), seed=st.integers(0, 99))
+@example(text=(1, [0, 0]), order=7, seed=0)
+def test_sums_to_one_after_every_context(
+    text: tuple[int, list[int]], order: int, seed: int
+) -> None:
+    size, tokens = text
+    decoder = count(tokens, size, order).decoder(6)
+    fed = np.random.default_rng(seed).integers(0, size, (6, 12))
+    rows = np.concatenate([decoder.extend(fed[:, :0])[:, None], decoder.score(fed)], axis=1)
+    assert np.isfinite(rows).all()
+    np.testing.assert_allclose(np.exp(rows).sum(axis=-1), 1, rtol=2e-6)
+
 
 TOKENS = np.random.default_rng(7).integers(0, 11, 3000) // np.array([1, 2, 3] * 1000)
-
-
-@pytest.fixture(scope="module", params=[(11, 1), (11, 2), (11, 5), (60_000, 4)], ids=str)
-def model(request: pytest.FixtureRequest) -> Model:
-    size, order = request.param
-    return count(TOKENS[:600] if size > 11 else TOKENS, size, order)
-
-
-def test_step_by_step_in_one_go_and_scored_are_the_same(model: Model) -> None:
-    fed = TOKENS[:66].reshape(3, 22)
-    scored = model.decoder(3).score(fed)
-    stepped = model.decoder(3)
-    for t in range(22):
-        np.testing.assert_array_equal(stepped.extend(fed[:, t : t + 1]), scored[:, t])
-    np.testing.assert_array_equal(model.decoder(3).extend(fed), scored[:, -1])
-    np.testing.assert_array_equal(stepped.extend(fed[:, :0]), scored[:, -1])
-    resumed = model.decoder(3)
-    resumed.extend(fed[:, :9])
-    np.testing.assert_array_equal(resumed.score(fed[:, 9:]), scored[:, 9:])
-
-
-def test_a_row_is_the_same_alone_and_in_any_batch(model: Model) -> None:
-    fed = TOKENS[100:400].reshape(20, 15)
-    together, scored = model.decoder(20), model.decoder(20).score(fed)
-    alone = [model.decoder(1) for _ in fed]
-    for t in range(15):
-        rows = together.extend(fed[:, t : t + 1])
-        for i, decoder in enumerate(alone):
-            np.testing.assert_array_equal(decoder.extend(fed[i : i + 1, t : t + 1])[0], rows[i])
-            np.testing.assert_array_equal(scored[i, t], rows[i])
-
-
-def test_state_forks_and_drops_rows(model: Model) -> None:
-    decoder = model.decoder(2)
-    decoder.extend(np.array([[1, 2, 3], [3, 2, 1]]))
-    state = decoder.read_state()
-    after = decoder.extend(np.array([[4], [4]])).copy()
-    fork = model.decoder(1)
-    fork.write_state({name: array[[1, 0, 1]] for name, array in state.items()})
-    assert fork.batch_size == 3
-    np.testing.assert_array_equal(fork.extend(np.array([[4], [4], [4]])), after[[1, 0, 1]])
-    if len(model.tensors()["keys"]) > 11:
-        with pytest.raises(ValueError, match="numbers from 0 to"):
-            fork.write_state({"context": np.array([1 << 40])})
 
 
 def test_before_training_every_token_is_equally_likely() -> None:
@@ -73,31 +137,6 @@ def test_before_training_every_token_is_equally_likely() -> None:
         np.exp(model.decoder(2).extend(np.array([[1, 2], [0, 0]]))), 0.25, rtol=1e-15
     )
     np.testing.assert_allclose(np.exp(model.decoder(1).score(np.array([[1, 2]]))), 0.25, rtol=1e-15)
-
-
-def test_weights_make_the_same_model_again(model: Model) -> None:
-    assert isinstance(model, NgramModel)
-    again = NgramModel(model.order, model.trie.vocab_size)
-    again.load_tensors(model.tensors())
-    fed = TOKENS[None, :50]
-    np.testing.assert_array_equal(again.decoder(1).score(fed), model.decoder(1).score(fed))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"keys": None}, "the weights are counts, sizes"),
-        ({"counts": np.zeros(3, np.int32)}, "counts is int32"),
-        ({"counts": np.ones(3, np.int64)}, "do not fit together"),
-        ({"sizes": np.ones(9, np.int64)}, "up to order 9, and the model's order is 2"),
-    ],
-)
-def test_refuses_weights_of_something_else(change: dict[str, Any], message: str) -> None:
-    tensors = count(TOKENS, 11, 2).tensors() | change
-    with pytest.raises(ValueError, match=message):
-        NgramModel(2, 11).load_tensors(
-            {name: array for name, array in tensors.items() if array is not None}
-        )
 
 
 @pytest.mark.parametrize("damage", ["order", "count", "parent", "suffix"])
@@ -128,21 +167,6 @@ def ngram_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
 
 
-@pytest.mark.parametrize("stop", [0, 1, 3, 4, 5])
-def test_training_goes_on_exactly_from_every_yield(stop: int) -> None:
-    data, whole = dataset(TOKENS, 11), NgramModel(4, 11)
-    events = list(CountTrainer().train(whole, data, CONTEXT))
-    trainer, model = CountTrainer(), NgramModel(4, 11)
-    training = trainer.train(model, data, CONTEXT)
-    first = [next(training) for _ in range(stop)]
-    resumed, fresh = CountTrainer(), NgramModel(4, 11)
-    resumed.load_state(trainer.state())
-    fresh.load_tensors(model.tensors())
-    assert first + list(resumed.train(fresh, data, CONTEXT)) == events
-    for name, array in whole.tensors().items():
-        np.testing.assert_array_equal(fresh.tensors()[name], array)
-
-
 def test_losses_are_those_of_models_of_each_order(ngram_run: Run) -> None:
     data = dataset(TOKENS, 11)
     *steps, last = CountTrainer().train(NgramModel(4, 11), data, CONTEXT)
@@ -156,65 +180,10 @@ def test_losses_are_those_of_models_of_each_order(ngram_run: Run) -> None:
     assert record["best_loss"] == pytest.approx(ngram_run.generator.score(HELD_OUT).loss, rel=1e-5)
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path, ngram_run: Run) -> None:
-    tables = pipeline(
-        tmp_path, {"type": "ngram", "order": 3}, {"type": "count"}, checkpoint={"seconds": 0}
-    )
-    asked = iter([False, True])
-    with pytest.raises(Interrupted):
-        Engine().run(tables, output=tmp_path / "run", cancelled=lambda: next(asked))
-    run = Engine().run(tables, output=tmp_path / "run")
-    assert run.outcome == "resumed"
-    name = "model.safetensors"
-    assert (run.path / name).read_bytes() == (ngram_run.path / name).read_bytes()
-
-
 def test_a_trainer_and_a_model_that_do_not_fit_are_an_error_that_says_so(tmp_path: Path) -> None:
     tables = pipeline(tmp_path, {"type": "rnn", "hidden_size": 4}, {"type": "count"})
     with pytest.raises(UsageError, match='trainer \'count\' goes with model "ngram", given "rnn"'):
         Engine().run(tables, output=tmp_path / "run")
-
-
-def _samplers() -> list[dict[str, Any]]:
-    """A table for every sampler that is installed, with a value for each required option."""
-    values = {int: 3, float: 0.5, str: "a", dict[str, float]: {"e": 1.0}}
-    tables = []
-    for offer in PluginSet.discover().offers("sampler"):
-        if offer.name in ("json", "regex"):  # which end a text where it is complete
-            continue
-        required = {
-            n: values[o.type]
-            for n, o in offer.component.options().items()
-            if o.default is attrs.NOTHING
-        }
-        tables.append({"type": offer.qualified_name, **required})
-    return tables
-
-
-@pytest.mark.parametrize("table", _samplers(), ids=lambda table: table["type"])
-def test_generates_through_every_sampler(ngram_run: Run, table: dict[str, Any]) -> None:
-    generator = Engine().load(ngram_run.path, sampler=[table])
-    text = generator.generate("The ", max_new_tokens=50)
-    assert len(text.tokens) == 50
-    assert "".join(generator.stream("The ", max_new_tokens=50)) == text.text
-
-
-def test_threads_share_a_model(ngram_run: Run) -> None:
-    generator = Engine().load(ngram_run.path)
-    expected = [generator.generate(max_new_tokens=80, index=i).text for i in range(8)]
-    fresh = Engine().load(ngram_run.path)  # its table is not made yet
-    found: dict[int, str] = {}
-    threads = [
-        threading.Thread(
-            target=lambda i=i: found.update({i: fresh.generate(max_new_tokens=80, index=i).text})
-        )
-        for i in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [found[i] for i in range(8)] == expected
 
 
 def test_damaged_counts_are_blamed_on_the_plugin(tmp_path: Path, ngram_run: Run) -> None:
@@ -228,3 +197,33 @@ def test_damaged_counts_are_blamed_on_the_plugin(tmp_path: Path, ngram_run: Run)
     directory.write_run(described(tables, directory.read_run()))
     with pytest.raises(ContractError, match=r"model 'ngram' refuses the weights"):
         Engine().load(run.path)
+
+
+def test_a_sample_is_counted_from_the_beginning_to_the_end_of_the_text(tmp_path: Path) -> None:
+    trainer = {"type": "count", "max_tokens": 3_200}
+    run = Engine().run(
+        pipeline(tmp_path, {"type": "ngram", "order": 2}, trainer),
+        output=tmp_path / "run",
+    )
+    tokenizer, training = run.generator.tokenizer, TEXT[: len(TEXT) - len(TEXT) // 10]
+    ids = np.asarray(tokenizer.encode(training))
+    length, last = 3_200 // 64, len(ids) - 3_200 // 64
+    sample = np.concatenate([ids[i * last // 63 : i * last // 63 + length] for i in range(64)])
+    padded = np.concatenate([sample, np.zeros(len(sample) // 9, int)])  # a tenth is held out
+    expected = count(padded, tokenizer.vocab_size, 2).tensors()["counts"]
+    counts = run.generator.model.tensors()["counts"]
+    assert sorted(counts.tolist()) == sorted(expected.tolist())
+
+
+def test_of_a_text_beyond_memory_a_part_is_counted_and_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(counting, "_MOST_TOKENS", 640)
+    tokens = np.random.default_rng(0).integers(0, 5, 6_400)
+    with pytest.warns(UserWarning, match="640 of the 5,760 tokens .* max_tokens of the trainer"):
+        model = count(tokens, 5, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told = count(tokens, 5, 2, trainer=CountTrainer(640))
+        count(tokens, 5, 2, trainer=CountTrainer(10_000))
+    assert told.tensors()["counts"].tolist() == model.tensors()["counts"].tolist()

@@ -1,0 +1,284 @@
+"""The decoders of the recurrent network, beside what `check_model` asks of them: the same bits however they are fed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from commands import run_python
+from components import context, letters, make
+
+from textgen import load
+
+CELLS = [
+    pytest.param({"cell": "rnn"}, id="rnn-tanh"),
+    pytest.param({"cell": "relu"}, id="rnn-relu"),
+    pytest.param({"cell": "gru"}, id="gru"),
+    pytest.param({"cell": "lstm"}, id="lstm"),
+]
+INPUTS = [
+    pytest.param({}, id="one-hot"),
+    pytest.param({"embedding_size": 7}, id="embedding"),
+    pytest.param({"embedding_size": 24, "tied_weights": True}, id="tied"),
+]
+VOCABULARY = letters(19)
+SIZE = len(VOCABULARY) + 1  # and <unk>
+
+
+def module(seed: int = 3, device: str = "cpu", **options: Any) -> Any:
+    """The model as it trains: a torch module with random weights."""
+    return make(
+        "model",
+        "rnn",
+        context(vocabulary=VOCABULARY, training=True, seed=seed, device=device),
+        **options,
+    )
+
+
+def model(trained: Any, dtype: Any = np.float32, **options: Any) -> Any:
+    """The model as it generates on a CPU, with the module's weights."""
+    made = make("model", "rnn", context(vocabulary=VOCABULARY), **options)
+    made.load_tensors({name: array.astype(dtype) for name, array in trained.tensors().items()})
+    return made
+
+
+def fast(seed: int = 3, **options: Any) -> Any:
+    return model(module(seed, **options), **options)
+
+
+def ids(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(0, SIZE, shape)
+
+
+def log_softmax(logits: Any) -> Any:
+    rows = np.asarray(logits, np.float64)
+    rows = rows - rows.max(axis=-1, keepdims=True)
+    return rows - np.log(np.exp(rows).sum(axis=-1, keepdims=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_it_agrees_with_the_forward_pass(
+    cell: dict[str, Any], inputs: dict[str, Any], layers: int, dtype: str
+) -> None:
+    import torch
+
+    options = {**cell, **inputs, "layers": layers, "hidden_size": 24}
+    trained = module(**options).to(getattr(torch, dtype)).eval()
+    tokens = ids(1, 2_000)
+    with torch.inference_mode():
+        logits, state = trained(torch.from_numpy(tokens))
+    decoder = model(trained, dtype, **options).decoder(1)
+    ours = decoder.score(tokens)
+    assert ours.dtype == dtype
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    assert np.abs(log_softmax(ours) - log_softmax(logits.numpy())).max() < tolerance
+    carried = decoder.read_state()
+    step = 2 if options["cell"] == "lstm" else 1
+    assert np.stack(state[::step], axis=1) == pytest.approx(carried["hidden"], abs=tolerance)
+    if step == 2:
+        assert np.stack(state[1::2], axis=1) == pytest.approx(carried["cell"], abs=tolerance * 10)
+
+
+@pytest.mark.parametrize("hidden_size", [1, 33, 400])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_row_is_the_same_however_it_is_fed_bit_for_bit(
+    cell: dict[str, Any], hidden_size: int
+) -> None:
+    made = fast(**cell, layers=2, hidden_size=hidden_size)
+    tokens = ids(64, 6)
+    alone = np.stack([made.decoder(1).score(tokens[row : row + 1])[0] for row in range(64)])
+    for batch in (1, 2, 7, 64):
+        assert np.array_equal(made.decoder(batch).score(tokens[:batch]), alone[:batch])
+        assert np.array_equal(made.decoder(batch).extend(tokens[:batch]), alone[:batch, -1])
+        stepped = made.decoder(batch)
+        for t in range(6):
+            assert np.array_equal(stepped.extend(tokens[:batch, t : t + 1]), alone[:batch, t])
+    first, second = made.decoder(3), made.decoder(1)
+    first.extend(tokens[:3, :4])[:] = -np.inf  # as a caller may
+    second.extend(tokens[3:4, :4])
+    left = first.take([2])
+    first.join(second)
+    first = first.take([3, 0, 1])
+    first.join(left)
+    moved = made.decoder(1)
+    moved.write_state({name: array[::-1] for name, array in first.read_state().items()})
+    assert np.array_equal(first.score(tokens[[3, 0, 1, 2], 4:]), alone[[3, 0, 1, 2], 4:])
+    assert np.array_equal(moved.score(tokens[[2, 1, 0, 3], 4:]), alone[[2, 1, 0, 3], 4:])
+
+
+LARGE = """
+import hashlib
+import numpy as np
+from test_rnn import fast, ids
+made = fast(cell="lstm", hidden_size=512)
+tokens = ids(2, 60)
+alone = np.stack([made.decoder(1).score(tokens[row : row + 1])[0] for row in range(2)])
+assert np.array_equal(made.decoder(2).score(tokens), alone)
+print(hashlib.sha256(alone.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_a_large_network_gives_the_same_however_many_threads_multiply() -> None:
+    """BLAS shares its products among threads, which is tried every now and then, and may be slow or fast."""
+    here = Path(__file__).parent
+    given = set()
+    for threads in ("1", "3"):
+        done = run_python(
+            "-c",
+            LARGE,
+            folder=here,
+            site=[here, here.parent],
+            extra={"OPENBLAS_NUM_THREADS": threads},
+        )
+        assert done.returncode == 0, done.stderr
+        given.add(done.stdout)
+    assert len(given) == 1
+
+
+@pytest.mark.parametrize(("layers", "batch"), [(1, 1), (2, 3), (2, 600)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_going_on_greedily_is_what_single_steps_give(
+    cell: dict[str, Any], layers: int, batch: int
+) -> None:
+    made = fast(**cell, layers=layers, hidden_size=16)
+    ahead, steps = made.decoder(batch), made.decoder(batch)
+    tokens, forbidden = ids(batch, 3), [0, 4]
+    ahead.extend(tokens[:, :2])
+    steps.extend(tokens[:, :2])
+    chosen, last = [], tokens[:, 2]
+    for steps_at_once in (1, 16, 16, 17):
+        chosen.append(ahead.continue_greedily(last, steps_at_once, forbidden))
+        last = chosen[-1][:, -1] if chosen[-1].size else last
+    chosen = np.concatenate(chosen, axis=1)
+    if cell["cell"] == "relu":  # whose logits could grow beyond what a float holds
+        assert chosen.shape == (batch, 0)
+        return
+    assert chosen.shape == (batch, 50)
+    fed = tokens[:, 2:]
+    for column in chosen.T:
+        logits = steps.extend(fed).copy()
+        logits[:, forbidden] = -np.inf
+        assert np.array_equal(column, logits.argmax(axis=-1))
+        fed = column[:, None]
+    assert np.array_equal(ahead.extend(fed), steps.extend(fed))
+    for name, array in ahead.read_state().items():
+        assert np.array_equal(array, steps.read_state()[name])
+
+
+def test_it_goes_on_greedily_only_where_every_logit_is_finite() -> None:
+    made = fast(hidden_size=8)
+    decoder = made.decoder(1)
+    state = decoder.read_state()
+    state["hidden"][0, 0, 3] = np.nan
+    decoder.write_state(state)
+    assert decoder.continue_greedily(np.array([1]), 5, ()).shape == (1, 0)
+    tensors = made.tensors()
+    tensors["head.bias"] = tensors["head.bias"].copy()
+    tensors["head.bias"][2] = np.inf
+    made.load_tensors(tensors)
+    assert made.decoder(2).continue_greedily(np.array([1, 2]), 5, ()).shape == (2, 0)
+
+
+def greedy(made: Any, count: int) -> tuple[list[int], Any]:
+    """So many greedy tokens, and the log-probabilities (count, V) they were taken from."""
+    decoder = made.decoder(1)
+    logits = decoder.extend(np.array([[1, 2, 3]]))
+    tokens, rows = [], []
+    for _ in range(count):
+        row = np.array(logits.cpu() if hasattr(logits, "cpu") else logits)[0]
+        rows.append(log_softmax(row))
+        tokens.append(int(row.argmax()))
+        logits = decoder.extend(np.array([[tokens[-1]]]))
+    return tokens, np.stack(rows)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_gpu_gives_the_same_text(cell: dict[str, Any], layers: int) -> None:
+    options = {**cell, "layers": layers, "hidden_size": 32}
+    trained = module(**options)
+    on_gpu = make("model", "rnn", context(vocabulary=VOCABULARY, device="cuda"), **options)
+    on_gpu.load_tensors(trained.tensors())
+    tokens, logprobs = greedy(model(trained, **options), 200)
+    theirs, their_logprobs = greedy(on_gpu, 200)
+    assert theirs == tokens
+    assert their_logprobs == pytest.approx(logprobs, abs=1e-4)
+    state = on_gpu.decoder(2).read_state()
+    assert all(isinstance(array, np.ndarray) and len(array) == 2 for array in state.values())
+
+
+DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+
+
+def torch_decoder(module: Any, size: int) -> Any:
+    from textgen_builtins.models.rnn.torch_model import TorchDecoder
+
+    return TorchDecoder(module, size)
+
+
+def assert_close(given: Any, expected: Any) -> None:
+    np.testing.assert_allclose(given.cpu().numpy(), expected.cpu().numpy(), atol=1e-5)
+
+
+@DEVICES
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_rows_taken_and_joined_go_on_as_they_were(cell: str, device: str) -> None:
+    options = {"cell": cell, "layers": 2, "hidden_size": 16}
+    network = module(device=device, **options)
+    first, other, whole = (torch_decoder(network, size) for size in (3, 1, 3))
+    for place in range(6):  # single steps, so that a GPU has captured its graph
+        first.extend(ids(3, 6)[:, place : place + 1])
+    whole.extend(ids(3, 6))
+    other.extend(ids(1, 9, seed=1))
+    taken = first.take([2, 0, 2])
+    single = first.take([1])
+    for place in range(6):
+        feed = ids(3, 6, seed=2)[:, place : place + 1]
+        expected = whole.extend(feed).clone()
+        assert_close(taken.extend(feed[[2, 0, 2]]), expected[[2, 0, 2]])
+    alone = single.extend(ids(1, 4, seed=5)).clone()
+    single.join(other)  # the first decoder has not moved since
+    first.join(single)
+    assert first.batch_size == 5
+    feed = np.concatenate([ids(3, 6, seed=2), ids(2, 6, seed=4)])
+    assert_close(first.extend(feed[:, :0])[3:4], alone)
+    assert_close(first.extend(feed)[:3], expected)
+    again = first.take([4, 1]).continue_greedily(feed[[4, 1], 0], 9, [0])
+    whole = first.continue_greedily(feed[:, 0], 9, [0])
+    assert np.array_equal(again, whole[[4, 1]])
+    here = model(network, **options).decoder(3)
+    for tokens in (ids(3, 6), ids(3, 6, seed=2)):
+        here.extend(tokens)
+    assert np.array_equal(here.continue_greedily(feed[:3, 0], 9, [0]), whole[:3])
+
+
+def test_a_batch_that_loses_rows_reads_no_state(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = load(finished_run)
+    network = generator.module()
+    watched = attrs.evolve(
+        generator, model=SimpleNamespace(decoder=lambda size: torch_decoder(network, size))
+    )
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the state went through the CPU")
+
+    monkeypatch.setattr(type(torch_decoder(network, 1)), "read_state", refuse)
+    monkeypatch.setattr(type(torch_decoder(network, 1)), "write_state", refuse)
+    prompts = ["the time", "a", "the clock of the hall", "he"]
+    for options in ({"temperature": 0}, {"temperature": 0.8, "top_k": 5}):
+        given = list(
+            watched.generate_many(prompts, batch_size=3, stop="e", max_new_tokens=30, **options)
+        )
+        expected = list(generator.generate_many(prompts, stop="e", max_new_tokens=30, **options))
+        assert [text.tokens for text in given] == [text.tokens for text in expected]
