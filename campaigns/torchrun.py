@@ -50,7 +50,7 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
 _GRADIENT: Final = "textgen.gradient"
 # Who, by what, at which call of what. Steps are calls of Optimization.step.
 PLACES: Final = (
-    ("1", "KILL", "textgen.runs.following:follow", 1),
+    ("1", "KILL", "textgen.runs.execute:Execution.follow", 1),
     ("0", "KILL", "textgen.processes:Processes.tell", 1),
     ("1", "KILL", f"{_GRADIENT}.computing:Computation._meet", 1),
     ("0", "KILL", f"{_GRADIENT}.optimization:Optimization.step", 14),

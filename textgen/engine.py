@@ -32,7 +32,6 @@ from textgen.protocols import Corpus, Observer, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run, save_run
-from textgen.runs.following import follow
 from textgen.runs.loading import load_generator
 from textgen.runs.objects import with_choices
 from textgen.runs.starting import with_start
@@ -151,7 +150,9 @@ class Engine:
         told = processes.hear()
         if "ended" not in told:
             pipeline = self.pipeline(source, overrides, output=output)
-            follow(processes, pipeline, RunDirectory(pipeline.output), told)
+            directory = RunDirectory(pipeline.output)
+            cancelled = processes.is_stopping
+            Execution(pipeline, directory, cancelled=cancelled, processes=processes).follow(told)
             outcome, told = "resumed" if told["step"] else "trained", processes.hear()
         if not told["ended"]:
             raise Interrupted("the first process has ended the run")
@@ -258,7 +259,7 @@ class Engine:
         Its newest checkpoint becomes the model, or the best one where the last evaluation was worse than that.
 
         Returns False for a run that is finished already, and leaves it as it is. Raises RunError where there is no run,
-        or none with a checkpoint after a step yet, RunLockedError while it is being trained, CorruptFileError.
+        or none with a checkpoint yet, RunLockedError while it is being trained, CorruptFileError.
         """
         return finish_run(run_directory(path))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, SupportsFloat, TypeAlias
 
 import attrs
+from attrs.validators import instance_of, optional
 
 
 @attrs.frozen(kw_only=True)
@@ -32,14 +33,14 @@ class StepDone:
     reads the attribute, which then waits for the device; the engine reads the loss of a step a few steps later.
     """
 
-    step: int
-    steps: int
+    step: int = attrs.field(validator=instance_of(int))
+    steps: int = attrs.field(validator=instance_of(int))
     epoch: int
     _loss: SupportsFloat
     tokens: int
     learning_rate: float | None = None
     _gradient_norm: SupportsFloat | None = None
-    stable_steps: int | None = None
+    stable_steps: int | None = attrs.field(default=None, validator=optional(instance_of(int)))
 
     @property
     def loss(self) -> float:

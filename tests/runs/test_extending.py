@@ -146,7 +146,7 @@ def test_a_run_that_was_finished_before_its_steps_were_decided_goes_on(folder: P
             made,
             {"trainer.length": "30s"},
             output=folder / "run",
-            cancelled=lambda: next(count) == 3,
+            cancelled=lambda: next(count) == 2,
         )
     assert textgen.Engine().finish(folder / "run")
     recorder = Recorder()

@@ -315,7 +315,7 @@ def test_a_loss_that_is_not_a_number_says_which_checkpoint_there_is(
     engine, tables = textgen.Engine(plugins), {**tiny_pipeline(), "trainer": {"type": "made"}}
     with pytest.raises(
         textgen.TrainingError,
-        match=r"at step 2 with learning rate 2; .*; there was no checkpoint yet",
+        match=r"at step 2 with learning rate 2; .*; there is no checkpoint",
     ):
         engine.run(tables)
     with pytest.raises(textgen.TrainingError, match=r"; the checkpoint of step 1 is kept"):

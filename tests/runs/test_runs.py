@@ -93,7 +93,7 @@ def test_what_is_refused_leaves_nothing_behind(
 ) -> None:
     before = tree(tmp_path)
     with pytest.raises(textgen.TextgenError, match=said):
-        textgen.run(tiny_pipeline(**changes), output=tmp_path / "new/folder/run")
+        textgen.run(tiny_pipeline(**changes), output=tmp_path / "new")
     assert not (tmp_path / "new").exists()
     (tmp_path / "kept").mkdir()
     with pytest.raises(textgen.TextgenError, match=said):

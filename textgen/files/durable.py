@@ -13,11 +13,10 @@ A file that appears whole (`new_file`, `write_atomic`, `write_json`)
 A folder that appears whole (`new_folder`)
     1. make `.partial-*` beside it    2. fill it, syncing each file    3. sync the folders in it, the deepest first
     4. rename it to its name    5. sync the folder that it is in
-    Before 4, the name means what it did. 2 and 3 are done by then, so that a folder with the name lists all of its
-    files, and each is whole. A folder that has the name is removed before 4: after a kill between the two, a sweep
-    gives the name to the whole `.partial-*`. What says that a folder is whole is a last file in it, written when the
-    others are synced: the manifest of a checkpoint has their checksums. By it a checkpoint is judged too where the file
-    system renames a folder file by file.
+    Before 4, there is no such name. 2 and 3 are done by then, so that a folder with the name lists all of its files, and
+    each is whole. What says that a folder is whole is a last file in it, written when the others are synced: in the
+    manifest of a checkpoint are their checksums. By it a checkpoint is judged too where the file system renames a folder
+    file by file.
 
 What grows (`append`)
     Rows are written at the end and synced before `append` returns, so before a checkpoint that counts them is begun.
@@ -99,9 +98,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill. It gets the name `path` when the block ends, or is removed when that raises.
+    """A folder to fill. It gets the name `path`, which is free, when the block ends, or is removed when that raises.
 
-    Write files in it with `write_synced`, or link what was synced before. What has the name is replaced.
+    Write files in it with `write_synced`. An OSError about the folder names `path`.
     """
     partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}")
     with _named(path, partial):
@@ -109,12 +108,10 @@ def new_folder(path: Path) -> Iterator[Path]:
             partial.mkdir()
             yield partial
             sync_tree(partial)
+            rename(partial, path)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        if os.path.lexists(path):
-            remove_folder(path)
-        rename(partial, path)
         sync_folder(path.parent)
 
 
@@ -131,11 +128,13 @@ def link(source: Path, target: Path) -> None:
     with _named(target, temporary):
         try:
             os.link(source, temporary)
+            rename(temporary, target)
         except OSError:
             write_atomic(target, pieces_of(source))
-            return
-        rename(temporary, target)
-        temporary.unlink(missing_ok=True)  # it stays where both were the same file already
+        finally:
+            temporary.unlink(
+                missing_ok=True
+            )  # renaming to another name of the same file does nothing
         sync_folder(target.parent)
 
 
@@ -234,10 +233,11 @@ def _sync(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def _named(path: Path, *temporary: Path) -> Iterator[None]:
-    """Name the file in an OSError about it, which has no name, or half of one, or that of a temporary file."""
+    """Name the file in an OSError about it, which has no name, or half of one, or is in a temporary place."""
     try:
         yield
     except OSError as error:
-        if not os.path.dirname(error.filename or "") or error.filename in map(str, temporary):
+        name = Path(error.filename or "")
+        if name.parent == Path() or any(name.is_relative_to(place) for place in temporary):
             error.filename = str(path)
         raise

@@ -7,8 +7,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeAlias
 
@@ -16,7 +15,6 @@ import attrs
 
 from textgen import devices
 from textgen.contracts.components import Components
-from textgen.data import Dataset
 from textgen.errors import (
     CorpusError,
     CorruptFileError,
@@ -26,7 +24,7 @@ from textgen.errors import (
     RunError,
     UsageError,
 )
-from textgen.events import Decided, RunFinished, RunSkipped
+from textgen.events import RunFinished, RunSkipped
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
 from textgen.generation.request import check_decoding
@@ -35,13 +33,11 @@ from textgen.pipeline.options import TextOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
 from textgen.processes import Processes
-from textgen.protocols import Observer, Tokenizer, Trainer, TrainingContext
+from textgen.protocols import Observer, Tokenizer, TrainingContext
 from textgen.runs import record as run_record
-from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.corpus import check_sources
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
-from textgen.runs.following import check_trainer
 from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import Observers
@@ -59,71 +55,80 @@ class Execution:
 
     pipeline: Pipeline
     directory: RunDirectory
-    overwrite: bool
-    console: TextIO | None
-    observers: tuple[Observer, ...]
-    cancelled: Callable[[], bool]
+    overwrite: bool = False
+    console: TextIO | None = None
+    observers: tuple[Observer, ...] = ()
+    cancelled: Callable[[], bool] = lambda: False
     processes: Processes | None = None
     begun: float = attrs.field(factory=time.perf_counter)
     _components: Components = attrs.field(factory=Components, init=False)
 
     def ensure_trained(self) -> Outcome:
         """Train from the start, resume or skip training, depending on the state of the run directory."""
+        directory = self.directory
         if self.pipeline.device != "auto":
             devices.resolve(self.pipeline.device)  # a missing device is an error before any work
-        described = run_record.is_written(self.pipeline, self.directory)
-        if described and not self.overwrite and self.directory.is_settled():
+        described = run_record.is_written(self.pipeline, directory)
+        if described and not self.overwrite and directory.is_settled():
             with self._components:
                 return self._execute()  # it is only read
-        made = self.directory.prepare(described=described)
+        is_new = directory.prepare(described=described)
         try:
-            with (
-                self.directory.locked(remedy="output"),
-                devices.threads(self._threads()),
-                self._components,
-            ):
-                self.directory.sweep()
+            with directory.locked(remedy="output"), self._threads(), self._components:
                 return self._execute()
         except BaseException as error:
-            explained = self._explain(error)
-            self.directory.abandon(made)
+            explained = self._explained(error)
+            if is_new:
+                directory.abandon()
             if explained is None:
                 raise
             raise explained from error
 
-    def _threads(self) -> int | None:
+    def follow(self, start: Mapping[str, Any]) -> None:
+        """Train as the first process does, whose run directory this one can read.
+
+        start  what that process told: the kind of `device`, and the `step` of the checkpoint to resume from, or 0
+
+        Raises RunMismatchError if pipeline or text are not those of the first process, and what components raise.
+        """
+        assert self.processes is not None
+        with self._threads(), self._components:
+            place = self.directory.latest()
+            record = place.read_run()
+            text, context = self._text(self.processes.device(start["device"]), record)
+            run_record.compare(self.directory, record, self.pipeline, text.digest)
+            trainer = self._components.build(self.pipeline.trainer, context)
+            model = self._components.build(self.pipeline.model, context)
+            if start["step"]:
+                trainer.load_state(place.checkpoints.read(start["step"]).trainer)
+            data = text.dataset(self.pipeline.data)
+            for _ in trainer.train(model, data, self._training_context(context.device)):
+                pass
+
+    def _thread_count(self) -> int | None:
         given = self.pipeline.threads
         return given if self.processes is None else self.processes.threads(given)
 
-    def _explain(self, error: BaseException) -> RunError | None:
-        """The error for what cannot be written to the run directory, which says what is left; None for any other."""
+    def _threads(self) -> contextlib.AbstractContextManager[None]:
+        return devices.threads(self._thread_count())
+
+    def _explained(self, error: BaseException) -> RunError | None:
+        """The error for a file of the run that cannot be written, which says what is left; None for any other."""
         directory = self.directory
         if isinstance(error, OSError):
-            is_own = Path(os.fsdecode(error.filename or "")).is_relative_to(directory.path)
-            cause = f"{os.fsdecode(error.filename or '')} cannot be written: {error.strerror}"
+            name = os.fsdecode(error.filename or "")
+            is_own = Path(name).is_relative_to(directory.path)
+            cause = f"{name} cannot be written: {error.strerror}"
         else:
-            is_damage = isinstance(error, CorruptFileError) and directory.path.is_dir()
-            is_own = (
-                isinstance(error, RunError)
-                and isinstance(error.__cause__, OSError)
-                and not is_damage
-            )
+            is_own = isinstance(error, RunError) and isinstance(error.__cause__, OSError)
             cause = str(error)
-        return RunError(f"{cause}; {directory.latest().kept()}", directory.path) if is_own else None
+        if not is_own or isinstance(error, CorruptFileError):
+            return None
+        return RunError(f"{cause}; {directory.latest().kept()}", directory.path)
 
     def _execute(self) -> Outcome:
         pipeline, directory = self.pipeline, self.directory
         decision = run_record.Fresh() if self.overwrite else run_record.decide(directory, pipeline)
-        record = decision.record
-        begins = isinstance(decision, run_record.Fresh | run_record.Extend)
-        context = BuildContext(
-            folder=pipeline.folder,
-            requested_device=pipeline.device,
-            seed=pipeline.seed,
-            directory=(directory.place_of_new() if begins else directory.latest()).path,
-            console=self.console,
-            plugins=pipeline.plugins,
-        )
         check_sources(pipeline.corpus, pipeline.folder, self.console)
         # A finished run needs its text only to compare it: nothing is fetched, and the text may be gone.
         known = None
@@ -131,146 +136,76 @@ class Execution:
             decision.record, pipeline
         ):
             known = decision.record
-        corpus = self._components.build(
-            pipeline.corpus, attrs.evolve(context, training=known is None)
-        )
-        tokenizer = self._components.build(pipeline.tokenizer, context)
-        if pipeline.start is not None:
-            tokenizer = start_tokenizer(tokenizer, pipeline.start, record, directory.latest().path)
-        vocabulary = None if pipeline.start is None else tokenizer.to_dict()
-        progress = ReadingProgress(self.console, self.cancelled)
-        choices = pipeline.corpus, pipeline.tokenizer
-        text = EncodedText(corpus, tokenizer, *choices, vocabulary, progress, directory.path)
         try:
-            text.prepare(pipeline, self._components, recorded=known)
+            text, context = self._text(pipeline.device, decision.record, known)
         except CorpusError as error:
-            if record is not None and record["status"] == "finished":
+            if decision.record is not None and decision.record["status"] == "finished":
                 error.remedy = "generate"
             raise
-        run_record.compare(directory, record, pipeline, text.digest)
-        context = attrs.evolve(context, tokenizer=text.tokenizer)
+        run_record.compare(directory, decision.record, pipeline, text.digest)
         self._check_generation(context, text.tokenizer)
         if self.processes is not None:
-            check_trainer(self._components.build(pipeline.trainer, context), pipeline.trainer.name)
+            _check_trainer(self._components.build(pipeline.trainer, context), pipeline.trainer.name)
         if not isinstance(decision, run_record.Skip):
-            return self._train_on(text, decision, context)
+            self._train(self._training_loop(text, decision, context))
+            return "trained" if decision.checkpoint is None else "resumed"
         if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
             run_record.write_pipeline(pipeline, directory)
             directory.write_run(run_record.described(pipeline.to_dict(), decision.record))
-        self._observers(context).tell(RunSkipped(path=directory.path, step=decision.record["step"]))
+        skipped = RunSkipped(path=directory.path, step=decision.record["step"])
+        self._observers(context, directory).tell(skipped)
         return "skipped"
 
-    def _train_on(
+    def _text(
+        self, device: str, record: Mapping[str, Any] | None, known: Mapping[str, Any] | None = None
+    ) -> tuple[EncodedText, BuildContext]:
+        """The text with its fitted tokenizer, and the context in which the other components are built.
+
+        record  that of this run, if it was begun before
+        known   the same, if that is enough where the text cannot be read
+        """
+        pipeline, build = self.pipeline, self._components.build
+        context = BuildContext(
+            folder=pipeline.folder,
+            requested_device=device,
+            seed=pipeline.seed,
+            console=self.console,
+            plugins=pipeline.plugins,
+        )
+        corpus = build(pipeline.corpus, attrs.evolve(context, training=known is None))
+        tokenizer, vocabulary = build(pipeline.tokenizer, context), None
+        if pipeline.start is not None:
+            own = self.directory.latest().path
+            tokenizer = start_tokenizer(tokenizer, pipeline.start, record, own)
+            vocabulary = tokenizer.to_dict()
+        progress = ReadingProgress(self.console, self.cancelled)
+        choices = pipeline.corpus, pipeline.tokenizer
+        text = EncodedText(corpus, tokenizer, *choices, vocabulary, progress, self.directory.path)
+        text.prepare(pipeline, self._components, known)
+        return text, attrs.evolve(context, tokenizer=text.tokenizer)
+
+    def _training_loop(
         self,
         text: EncodedText,
         decision: run_record.Fresh | run_record.Resume | run_record.Extend,
         context: BuildContext,
-    ) -> Literal["trained", "resumed"]:
-        """Train, from a checkpoint if there is one."""
-        data, checkpoint = text.dataset(self.pipeline.data), decision.checkpoint
-        place = self._place(decision, context)
-        if decision.record is not None:
-            for remark in run_record.changed_plugin_files(decision.record, self.pipeline.choices()):
-                warnings.warn(remark, stacklevel=2)
-        extended = isinstance(decision, run_record.Extend)
-        loop = self._training_loop(place, context, data, checkpoint, extended=extended)
-        device, tokenizer = loop.context.device, text.tokenizer
-        record = run_record.begin(
-            self.pipeline, place, text.digest, tokenizer, data, device, decision.record or {}
-        )
-        self._train(loop, record)
-        return "trained" if checkpoint is None else "resumed"
-
-    def _place(
-        self,
-        decision: run_record.Fresh | run_record.Resume | run_record.Extend,
-        context: BuildContext,
-    ) -> RunDirectory:
-        """Make the place for a run ready, after every check that could refuse it."""
-        directory, start = self.directory, self.pipeline.start
-        match decision:
-            case run_record.Resume():
-                place = directory.latest()
-            case run_record.Extend(checkpoint=checkpoint):
-                place = directory.begin_from((checkpoint.step, checkpoint.progress.best_step))
-            case run_record.Fresh():
-                if start is not None:
-                    if start.run == directory.path:
-                        fault = Fault("model.start", "a run cannot start from itself")
-                        raise PipelineError([fault], self.pipeline.name)
-                    trial = attrs.evolve(context, training=False)
-                    load_start(self._components.build(self.pipeline.model, trial), self.pipeline)
-                place = directory.begin()
-        run_record.write_pipeline(self.pipeline, place)  # first: components may read it
-        return place
-
-    def _train(self, loop: TrainingLoop, record: dict[str, Any]) -> None:
-        """Train, put the model in place, and tell the observers how it ended."""
-        status: Literal["finished", "interrupted", "failed"] = "failed"
-        cause = "interrupted"
-        try:
-            loop.run(
-                partial(self._decided, loop.directory, record),
-                partial(self._plan, loop.directory, record),
-            )
-            run_record.finish(loop.directory, record, loop.progress, loop.observers.stopped)
-            status = "finished"
-        except Interrupted:
-            status = "interrupted"
-            raise
-        except Exception as error:
-            cause = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            try:
-                if status != "finished":
-                    known = (
-                        {"steps": loop.progress.steps} if loop.progress.steps is not None else {}
-                    )
-                    ended = {
-                        "status": "unfinished",
-                        "step": loop.progress.step,
-                        "cause": cause,
-                        **known,
-                    }
-                    with contextlib.suppress(OSError):  # the disk may be why
-                        loop.directory.write_run({**record, **ended})
-            finally:
-                stopped = loop.observers.stopped
-                by = stopped.by if stopped is not None and status == "finished" else ""
-                loop.observers.tell(
-                    RunFinished(step=loop.progress.step, status=status, stopped_by=by)
-                )
-
-    def _decided(self, place: RunDirectory, record: dict[str, Any], event: Decided) -> None:
-        """Record what the trainer decided."""
-        record["decided"] = {**(record.get("decided") or {}), **event.values}
-        place.write_run(record)
-
-    def _plan(self, place: RunDirectory, record: dict[str, Any], steps: int) -> None:
-        """Record how many steps there are to be, so that a list of runs can say how far this one is."""
-        if record.get("steps") != steps:
-            record["steps"] = steps
-            place.write_run(record)
-
-    def _training_loop(
-        self,
-        place: RunDirectory,
-        context: BuildContext,
-        data: Dataset,
-        checkpoint: Checkpoint | None,
-        *,
-        extended: bool,
     ) -> TrainingLoop:
-        """Build model, trainer and observers, restored from the checkpoint if there is one."""
-        pipeline, components = self.pipeline, self._components
+        """Build model, trainer and observers, restored from the checkpoint if there is one; begin the run."""
+        pipeline, components, checkpoint = self.pipeline, self._components, decision.checkpoint
+        directory, data = self.directory, text.dataset(pipeline.data)
         trainer = components.build(pipeline.trainer, context)  # first: it may say why it cannot be
         model = components.build(pipeline.model, context)
-        if checkpoint is not None:
-            load_weights(model, pipeline.model, checkpoint.tensors, place.path)
-            self._load_state(place, trainer, checkpoint)
-        else:
+        if checkpoint is None:
+            if pipeline.start is not None and pipeline.start.run == directory.path:
+                fault = Fault("model.start", "a run cannot start from itself")
+                raise PipelineError([fault], pipeline.name)
             load_start(model, pipeline)
+        else:
+            load_weights(model, pipeline.model, checkpoint.tensors, directory.path)
+            try:
+                trainer.load_state(checkpoint.trainer)
+            except ValueError as error:
+                raise directory.latest().checkpoints.refused(checkpoint.step, error) from error
         context = attrs.evolve(context, training=False)
         generator = make_generator(pipeline.samplers, pipeline.model, model, context, components)
         generator.chain.try_on(model)  # finds what cannot generate before training
@@ -282,40 +217,81 @@ class Execution:
 
         # Without torch nothing computes on a GPU, and asking which there are would load it.
         device = context.device if "torch" in sys.modules or pipeline.device != "auto" else "cpu"
+        place = self._begin(decision)
         progress = Progress() if checkpoint is None else checkpoint.progress
-        elapsed = time.perf_counter() - self.begun + progress.seconds
         return TrainingLoop(
             directory=place,
+            record=run_record.begin(
+                pipeline, place, text.digest, text.tokenizer, data, device, decision.record or {}
+            ),
             model=model,
             trainer=trainer,
             blame=(pipeline.trainer.offer, pipeline.model.offer),
             data=data,
-            context=TrainingContext(
-                seed=pipeline.seed,
-                device=device,
-                elapsed=elapsed,
-                threads=self._threads(),
-                processes=self.processes,
-            ),
-            observers=self._observers(attrs.evolve(context, training=True)),
+            context=self._training_context(device, progress.seconds),
+            observers=self._observers(attrs.evolve(context, training=True), place),
             progress=progress,
             checkpoint_seconds=pipeline.checkpoint.seconds,
             cancelled=self._is_cancelled,
             sample=sample,
-            extended=extended,
+            saved=None if checkpoint is None else checkpoint.step,
+            extended=isinstance(decision, run_record.Extend),
         )
 
-    def _load_state(self, place: RunDirectory, trainer: Trainer, checkpoint: Checkpoint) -> None:
+    def _begin(
+        self, decision: run_record.Fresh | run_record.Resume | run_record.Extend
+    ) -> RunDirectory:
+        """Make the place for a run ready, after every check that could refuse it."""
+        if decision.record is not None:
+            for remark in run_record.changed_plugin_files(decision.record, self.pipeline.choices()):
+                warnings.warn(remark, stacklevel=2)
+        if isinstance(decision, run_record.Resume):
+            place = self.directory.latest()
+            steps, last = place.checkpoints.steps(), decision.checkpoint.step
+            place.checkpoints.keep([step for step in steps if step <= last])  # not what is damaged
+            return place
+        place = self.directory.begin(extends=isinstance(decision, run_record.Extend))
+        if decision.checkpoint is not None:
+            place.checkpoints.write(decision.checkpoint)
+        return place
+
+    def _training_context(self, device: str, earlier: float = 0.0) -> TrainingContext:
+        return TrainingContext(
+            seed=self.pipeline.seed,
+            device=device,
+            elapsed=time.perf_counter() - self.begun + earlier,
+            threads=self._thread_count(),
+            processes=self.processes,
+        )
+
+    def _train(self, loop: TrainingLoop) -> None:
+        """Train, put the model in place, and tell the observers how it ended."""
+        status: Literal["finished", "interrupted", "failed"] = "failed"
+        by, cause, record = "", "interrupted", loop.record
         try:
-            trainer.load_state(checkpoint.trainer)
-        except ValueError as error:
-            raise place.checkpoints.refused(checkpoint.step, error, loading=True) from error
+            loop.run()
+            run_record.finish(loop.directory, record, loop.progress, loop.observers.stopped)
+            status, by = "finished", loop.observers.stopped.by if loop.observers.stopped else ""
+        except Interrupted:
+            status = "interrupted"
+            raise
+        except Exception as error:
+            cause = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            step = loop.progress.step
+            if status != "finished":
+                ended = {"status": "unfinished", "step": step, "cause": cause}
+                with contextlib.suppress(OSError):  # the disk may be why
+                    loop.directory.write_run({**record, **ended})
+            loop.observers.tell(RunFinished(step=step, status=status, stopped_by=by))
 
     def _is_cancelled(self) -> bool:
         return self.cancelled() or (self.processes is not None and self.processes.stop_asked)
 
-    def _observers(self, context: BuildContext) -> Observers:
+    def _observers(self, context: BuildContext, place: RunDirectory) -> Observers:
         """The pipeline's own observers, then the caller's."""
+        context = attrs.evolve(context, directory=place.path)
         built = [
             (self._components.build(choice, context), choice.offer)
             for choice in self.pipeline.observers
@@ -341,6 +317,15 @@ class Execution:
         if faults:
             raise PipelineError(faults, self.pipeline.name)
         check_prompt(tokenizer, options.prompt, options.unknown_characters)
+
+
+def _check_trainer(trainer: Any, name: str) -> None:
+    """Raise UsageError for one that trains in one process only."""
+    if not getattr(trainer, "distributed", False):
+        raise UsageError(
+            f"the trainer {name!r} does not train in several processes; run it without torchrun",
+            argument="trainer",
+        )
 
 
 def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:

@@ -18,7 +18,7 @@ _STOPPED: Final = Stopped("textgen run --finish", "by request")
 
 def save_run(generator: Generator, directory: RunDirectory) -> None:
     """Write all that it takes to load the generator. Raises RunError where a run or other files are in the way."""
-    made = directory.prepare()
+    is_new = directory.prepare()
     try:
         with directory.locked():
             if directory.exists():
@@ -26,42 +26,36 @@ def save_run(generator: Generator, directory: RunDirectory) -> None:
                     f"{directory.path} holds a run already; choose another folder", directory.path
                 )
             record = run_record.described(generator.tables, generator.record)
-            directory.write_artifact("pipeline.toml", run_record.pipeline_text(generator.tables))
-            weights, vocabulary = (
-                dump_tensors(generator.model.tensors()),
-                dump_vocabulary(generator.tokenizer),
-            )
-            made_of = {"model.safetensors": weights, "tokenizer.json": vocabulary}
-            sums = {name: directory.write_artifact(name, data) for name, data in made_of.items()}
+            contents = {
+                "pipeline.toml": run_record.pipeline_text(generator.tables),
+                "model.safetensors": dump_tensors(generator.model.tensors()),
+                "tokenizer.json": dump_vocabulary(generator.tokenizer),
+            }
+            sums = {name: directory.write_artifact(name, data) for name, data in contents.items()}
             directory.write_run({**record, "files": {**record["files"], **sums}})
     except BaseException:
-        directory.abandon(made)
+        if is_new:
+            directory.abandon()
         raise
 
 
 def finish_run(directory: RunDirectory) -> bool:
     """Take a run's checkpoint of `Progress.model_step` as its model; False if it was finished already.
 
-    Raises RunError where there is no run, no checkpoint or none after a step, RunLockedError while another process
+    Raises RunError where there is no run, no checkpoint, RunLockedError while another process
     trains there.
     """
     if directory.latest().read_run()["status"] == "finished":
         return False
     with directory.locked():
-        directory.sweep()
         place = directory.latest()
         record = place.read_run()
-        if (
-            record["status"] == "finished"
-        ):  # by another process, or since what was begun came to nothing
+        if record["status"] == "finished":  # by another process, or the new run came to nothing
             return False
         newest = place.checkpoints.last()
         if newest is None:
             cause = f"the run in {directory.path} has no checkpoint yet; run its pipeline again to train it"
             raise RunError(cause, directory.path)
-        if not newest.step:
-            cause = f"the run in {directory.path} has made no step yet, so its model knows nothing of the text"
-            raise RunError(f"{cause}; run its pipeline again to train it", directory.path)
         progress = newest.progress
         if progress.model_step != progress.best_step:  # not evaluated
             progress = attrs.evolve(progress, best_step=progress.model_step, best_loss=None)

@@ -35,9 +35,8 @@ class LockOwner:
 
 @attrs.frozen
 class Manifest:
-    """manifest.json of a checkpoint, written last. `files` are the SHA-256 of the others."""
+    """manifest.json of a checkpoint, written last: the SHA-256 of its files."""
 
-    step: int = attrs.field(validator=COUNT)
     files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
 
 

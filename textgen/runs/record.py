@@ -213,7 +213,7 @@ def begin(
     device: str,
     earlier: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write tokenizer.json and run.json before training, and return the record.
+    """Write pipeline.toml, tokenizer.json and run.json before training, and return the record.
 
     What the trainer decided is as in the `earlier` record of this run.
     """
@@ -240,6 +240,7 @@ def begin(
         **({"decided": earlier["decided"]} if "decided" in earlier else {}),
     }
     record = described(pipeline.to_dict(), record)
+    write_pipeline(pipeline, directory)
     directory.write_run(record)
     return record
 
@@ -275,7 +276,7 @@ def finish(
     directory.write_run(
         {**record, "status": "finished", **attrs.asdict(progress), **early, "files": files}
     )
-    directory.remove_surplus()
+    directory.checkpoints.trim(progress.stable_steps)
 
 
 def changed_plugin_files(record: Mapping[str, Any], choices: Iterable[Choice]) -> list[str]:
