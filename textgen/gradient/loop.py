@@ -219,15 +219,12 @@ class _Training:
             self.plan.decide(position.steps, position.stable_steps)
         if self.options.compute == "auto":
             self.computation.precision = position.precision
-        kept, carried = dict[str, Any](), list[torch.Tensor]()
-        for name, array in state.arrays.items():
-            kind, _, key = name.partition(".")
-            if kind == "carried":
-                part = torch.from_numpy(array.copy())
-                model = self.computation.replicas[0]
-                carried.append(like_weights(part, model).to(self.context.device))
-            else:
-                kept[key] = array
+        arrays, model = dict(state.arrays), self.computation.replicas[0]  # in any order
+        carried = list[torch.Tensor]()
+        while (part := arrays.pop(f"carried.{len(carried)}", None)) is not None:
+            tensor = torch.from_numpy(part.copy())
+            carried.append(like_weights(tensor, model).to(self.context.device))
+        kept = {name.removeprefix("optimizer."): array for name, array in arrays.items()}
         self.carried, self.is_restored = tuple(carried) or None, True
         with self._refusing_state():
             self.optimization.restore(kept, position.optimizer)
