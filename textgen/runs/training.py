@@ -237,11 +237,11 @@ class TrainingLoop:
             path = checkpoints.write(self._snapshot())
             self.saved = now.step
             logger.info("checkpoint of step %d written to %s", now.step, path)
-            checkpoints.keep({now.step, now.best_step, now.stable_steps})
             self.observers.tell(Checkpointed(step=now.step, path=path))
             taken = time.perf_counter() - begun
             wait = max(self.checkpoint_seconds, taken / _WRITING) if self.checkpoint_seconds else 0
             self._due = time.perf_counter() + wait
+        checkpoints.keep({now.step, now.best_step, now.stable_steps})
         if self.record.get("steps") != now.steps:
             self.record["steps"] = now.steps
             self.directory.write_run(self.record)
