@@ -150,7 +150,7 @@ def test_what_cannot_be_finished(folder: Path) -> None:
     class InBetween:
         def observe(self, event: Any) -> None:
             if isinstance(event, Evaluation):
-                with pytest.raises(textgen.RunLockedError, match="in use by another run"):
+                with pytest.raises(textgen.RunLockedError, match="is in use by process"):
                     engine.finish(folder / "run")
                 raise OSError("before a checkpoint")
 
