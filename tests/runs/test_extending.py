@@ -126,13 +126,10 @@ def test_a_run_that_was_finished_early_goes_on_from_its_last_step(folder: Path) 
 def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(folder: Path) -> None:
     with pytest.raises(textgen.Interrupted):
         textgen.run(pipeline(folder, steps=20), output=folder / "run", cancelled=lambda: True)
-    for steps in (10, 40):
-        with pytest.raises(
-            textgen.RunMismatchError,
-            match=r"(?s)another pipeline:.*20 steps before.*textgen run --finish",
-        ) as caught:
-            textgen.run(pipeline(folder, steps=steps), output=folder / "run")
-        assert caught.value.reason
+    said = r"(?s)another pipeline:.*20 steps before.*textgen run --finish"
+    with pytest.raises(textgen.RunMismatchError, match=said) as caught:
+        textgen.run(pipeline(folder, steps=40), output=folder / "run")
+    assert caught.value.reason
     with pytest.raises(textgen.RunMismatchError, match="holds a run of another pipeline") as caught:
         textgen.run(pipeline(folder, steps=40), {"trainer.batch_size": 3}, output=folder / "run")
     assert not caught.value.reason

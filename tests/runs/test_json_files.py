@@ -299,7 +299,7 @@ def test_a_lock_owner_of_another_structure_names_nobody(run: Path, tmp_path: Pat
             "",
         ):
             (run / ".lock-owner.json").write_text(text)
-            with pytest.raises(textgen.RunLockedError, match="is in use by process") as caught:
+            with pytest.raises(textgen.RunLockedError, match="in use by another run") as caught:
                 textgen.Engine().finish(run)
             assert caught.value.pid is None
 
