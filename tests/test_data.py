@@ -36,23 +36,41 @@ def test_stretches_are_of_the_whole_text_and_as_many_as_asked_for(
     if size > asked:
         length = -(-asked // places)
         starts = taken[::length]
-        assert (
-            taken.tolist()
-            == [start + i for start in starts.tolist() for i in range(length)][:asked]
-        )
+        assert np.array_equal(taken, (starts[:, None] + np.arange(length)).ravel()[:asked])
         assert starts[0] == 0
         assert len(starts) < places or starts[-1] == size - length
 
 
-def test_of_a_large_held_out_part_stretches_are_used() -> None:
-    data = split(np.arange(10_000) // 4, validation=320, window_length=8)
-    assert len(data.training) == 9_000
-    assert len(data.validation) == 320
-    with pytest.raises(
-        CorpusError,
-        match=r"held-out part is too short: 8 tokens.*raise data.validation, set it to 0, shorten",
-    ):
-        split(np.arange(10_000), validation=8, window_length=8)
+@pytest.mark.parametrize(
+    ("options", "training", "validation"),
+    [
+        ({"validation": 0.2}, 800, 200),
+        ({"validation": 0.0}, 1000, 0),
+        ({"validation": 32}, 900, 32),
+        ({"windows": (50, 30), "window_stride": 1}, 60, 40),
+        ({"windows": (50, 0), "window_stride": 1}, 60, 0),
+    ],
+)
+def test_the_end_is_held_out(options: dict[str, Any], training: int, validation: int) -> None:
+    data = split(np.arange(1000), window_length=10, **options)
+    assert (len(data.training), len(data.validation)) == (training, validation)
+    assert data.window_stride == options.get("window_stride", 10)
+    if "windows" in options:
+        windows = data.training_windows(), data.validation_windows()
+        assert tuple(map(len, windows)) == options["windows"]
+
+
+def test_the_seeds_split(book: Path, tmp_path: Path) -> None:
+    char = build(CharConfig(letters_only=True, lower_case=True), BuildContext(folder=tmp_path))
+    pieces = list(Engine().read_corpus({"type": "file", "path": str(book)}))
+    char.fit(pieces)
+    tokens = np.frombuffer(b"".join(token_bytes(pieces, char)), np.uint8)
+    options = DataOptions(window_length=32, window_stride=1, windows=(10_000, 5_000))
+    data = split_tokens(tokens, options, char)
+    assert (len(tokens), data.vocab_size) == (173_428, 28)
+    assert (len(data.training_windows()), len(data.validation_windows())) == (10_000, 5_000)
+    assert data.training.tolist() == tokens[:10_032].tolist()
+    assert data.validation_windows().take([0])[0].tolist() == tokens[10_000:10_033].tolist()
 
 
 @given(st.integers(0, 60), st.integers(1, 8), st.integers(1, 10))
@@ -67,42 +85,6 @@ def test_windows_hold_inputs_and_the_token_that_follows(
         taken = windows.take(np.arange(len(windows)))
         assert taken.dtype == np.int64
         assert taken.tolist() == [list(range(start, start + length + 1)) for start in starts]
-
-
-def test_a_fraction_of_the_end_is_held_out() -> None:
-    data = split(np.arange(1000), window_length=10, validation=0.2)
-    assert (len(data.training), len(data.validation)) == (800, 200)
-    assert data.window_stride == 10
-    assert data.training_windows().take([1])[0, 0] == 10 % data.vocab_size
-
-
-def test_nothing_is_held_out_when_asked() -> None:
-    data = split(np.arange(100), window_length=10, validation=0.0)
-    assert (len(data.training), len(data.validation_windows())) == (100, 0)
-
-
-@pytest.mark.parametrize("counts", [(50, 30), (50, 0)])
-def test_windows_are_counted(counts: tuple[int, int]) -> None:
-    data = split(np.arange(100), window_length=9, window_stride=1, windows=counts)
-    assert (len(data.training_windows()), len(data.validation_windows())) == counts
-    if counts[1]:
-        assert data.validation_windows().take([0])[0, 0] == counts[0] % data.vocab_size
-
-
-def test_the_seeds_split(book: Path, tmp_path: Path) -> None:
-    def text() -> Any:
-        return Engine().read_corpus({"type": "file", "path": str(book)})
-
-    char = build(CharConfig(letters_only=True, lower_case=True), BuildContext(folder=tmp_path))
-    char.fit(text())
-    tokens = np.frombuffer(b"".join(token_bytes(text(), char)), np.uint8)
-    options = DataOptions(window_length=32, window_stride=1, windows=(10_000, 5_000))
-    data = split_tokens(tokens, options, char)
-    assert (len(tokens), data.vocab_size) == (173_428, 28)
-    assert (tokens.dtype, tokens.flags.writeable) == (np.uint8, False)
-    assert (len(data.training_windows()), len(data.validation_windows())) == (10_000, 5_000)
-    assert data.training.tolist() == tokens[:10_032].tolist()
-    assert data.validation_windows().take([0])[0].tolist() == tokens[10_000:10_033].tolist()
 
 
 @given(
@@ -145,45 +127,39 @@ def test_a_shuffle_of_very_many_costs_no_memory() -> None:
     ("text", "data", "sizes"),
     [
         ("", {}, ["0 characters"]),
-        (
-            "too short",
-            {"window_length": 16, "validation": 0.0},
-            ["9 training tokens", "needs 17"],
-        ),
+        ("short", {"window_length": 16, "validation": 0.0}, ["5 training tokens", "needs 17"]),
         ("a" * 100, {"window_length": 95}, ["90 training tokens", "needs 96"]),
         ("a" * 100, {"window_length": 16, "validation": 0.1}, ["10 tokens", "needs 17"]),
-        (
-            "a" * 100,
-            {"window_length": 16, "windows": [5, 2]},
-            ["6 windows", "5 to", "2 to"],
-        ),
+        ("a" * 100, {"window_length": 16, "windows": [5, 2]}, ["6 windows", "5 to", "2 to"]),
         ("a" * 100, {"window_length": 10**19}, ["90 training tokens", f"needs {10**19 + 1}"]),
     ],
 )
-def test_a_corpus_that_is_too_small_is_an_error_before_there_is_a_model(
-    python: Callable[..., Any],
+def test_a_corpus_that_is_too_small_is_an_error_with_the_sizes(
     tiny_pipeline: Callable[..., Any],
-    write_pipeline: Callable[..., Path],
     tmp_path: Path,
     text: str,
     data: dict[str, Any],
     sizes: list[str],
 ) -> None:
-    pipeline = write_pipeline(tiny_pipeline(text=text, data=data))
-    # -X importtime lists every module that is loaded: without torch there is no model.
+    with pytest.raises(CorpusError, match="longer text|needs at least") as refused:
+        Engine().run(tiny_pipeline(text=text, data=data))
+    assert [size for size in sizes if size not in str(refused.value)] == []
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.fault(17)
+def test_a_corpus_is_too_small_before_there_is_a_model(
+    python: Callable[..., Any],
+    tiny_pipeline: Callable[..., Any],
+    write_pipeline: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """-X importtime lists every module that is loaded: without torch there is no model."""
+    pipeline = write_pipeline(tiny_pipeline(text="short"))
     failed = python("-X", "importtime", "-m", "textgen", "run", pipeline, cwd=tmp_path)
-    loaded = [
-        line.rpartition("|")[2].strip()
-        for line in failed.stderr.splitlines()
-        if line.startswith("import time:")
-    ]
-    said = [line for line in failed.stderr.splitlines() if not line.startswith("import time:")]
-    assert (failed.code, failed.stdout, len(said)) == (1, "", 1)
-    assert all(size in said[0] for size in sizes), said[0]
-    assert "longer text" in said[0] or "needs at least" in said[0]
-    assert "textgen.data" in loaded
-    assert "torch" not in loaded
-    assert not list(tmp_path.glob("run/*.bin"))
+    assert failed.code == 1
+    assert "textgen.data" in failed.stderr
+    assert " torch\n" not in failed.stderr
 
 
 @pytest.mark.fault(17)

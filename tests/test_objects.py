@@ -414,19 +414,6 @@ def test_a_tokenizer_without_an_incremental_decoder_streams_whole_characters() -
     assert unfinished.text == data[:-3].decode(errors="replace")
 
 
-def test_a_tokenizer_that_is_fitted_keeps_its_vocabulary() -> None:
-    fitted = train().generator.tokenizer
-    other = train(corpus="no hills\n" * 60, tokenizer=fitted).generator.tokenizer
-    assert other.to_dict() == fitted.to_dict()
-
-
-def test_a_run_of_tables_that_is_saved_needs_nothing_more(tmp_path: Path) -> None:
-    run = train(sampler=["greedy"])
-    run.save(tmp_path / "saved")
-    text = run.generator.generate("Once", max_new_tokens=20).text
-    assert textgen.load(tmp_path / "saved").generate("Once", max_new_tokens=20).text == text
-
-
 def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> None:
     torch.manual_seed(0)
     start = {name: tensor.clone() for name, tensor in Net().state_dict().items()}

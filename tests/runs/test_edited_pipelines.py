@@ -114,15 +114,6 @@ def test_a_chain_that_is_no_list_is_an_error(edited: Callable[..., Path], sample
         textgen.load(run)
 
 
-@pytest.mark.parametrize("text", ["", "[", "\0", "x = 1\n"])
-def test_what_is_no_pipeline_is_a_damaged_file(edited: Callable[..., Path], text: str) -> None:
-    run = edited({})
-    (run / "pipeline.toml").write_text(text)
-    with pytest.raises(textgen.PipelineError, match=r"pipeline\.toml"):
-        textgen.load(run)
-    assert not textgen.verify(run).loads
-
-
 def test_no_byte_of_the_record_or_the_pipeline_changes_unseen(
     finished_run: Path, tmp_path: Path
 ) -> None:

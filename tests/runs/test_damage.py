@@ -1,0 +1,413 @@
+"""Damage to the files of a run: what is damaged is named by whoever reads it, and nothing else is said to be."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import run_textgen
+from small_run import copied, flip, tables, tree
+
+import textgen
+from campaigns.mutations import seal
+from textgen.files.reading import dump_tensors
+from textgen.runs.directory import RunDirectory
+from textgen_builtins.observers.run_files import read_metrics
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "flipped": flip,
+    "truncated": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "git lfs pointer": lambda data: LFS,
+    "nested deeply": lambda data: b"[" * 100_000,
+    "a huge integer": lambda data: b'{"step": 1' + b"0" * 5000 + b"}",
+    "no object": lambda data: b"[]",
+    "not UTF-8": lambda data: b"\xff\xfe{",
+}
+RUN_FILES = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
+PARTS = ("manifest.json", "trainer.json", "trainer.safetensors", "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that was stopped with checkpoints of two steps."""
+    folder = tmp_path_factory.mktemp("half")
+    (folder / "text.txt").write_text(
+        "Once a raven flew over seven hills, and none came back.\n" * 50
+    )
+    steps = iter(range(100))
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(
+            tables(folder, "sgd", "shuffled"),
+            output=folder / "run",
+            cancelled=lambda: next(steps) == 6,
+        )
+    assert len(list((folder / "run/checkpoints").iterdir())) == 2
+    return folder
+
+
+@pytest.fixture
+def unfinished(half: Path, tmp_path: Path) -> Path:
+    """A copy of its run, to spoil."""
+    shutil.copytree(half / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def newest(unfinished: Path) -> Path:
+    """The newest checkpoint of that."""
+    return max(unfinished.glob("checkpoints/*"))
+
+
+@pytest.fixture
+def finished(trained: tuple[Path, Any], tmp_path: Path) -> Path:
+    """A copy of a finished run, to spoil."""
+    return copied(trained, tmp_path)
+
+
+def states(report: textgen.RunReport) -> dict[str, str]:
+    """What is not whole."""
+    return {file.name: file.state for file in report.files if file.state != "whole"}
+
+
+def cause(run: Path, name: str) -> str:
+    """What `verify` says of the only file that is not whole."""
+    report = textgen.verify(run)
+    assert states(report) == {name: "damaged"}
+    return next(file.cause for file in report.files if file.name == name)
+
+
+@pytest.mark.fault(3)
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_a_damaged_file_is_named_by_all_that_read_it(finished: Path, name: str, how: str) -> None:
+    path = finished / name
+    good = path.read_bytes()
+    if (name, how) == ("pipeline.toml", "flipped"):
+        how = "truncated"  # a flipped bit may be an edit
+    path.write_bytes(DAMAGE[how](good))
+    assert str(path) in cause(finished, name)
+    assert not textgen.verify(finished).loads
+    with pytest.raises((textgen.RunError, textgen.PipelineError), match=re.escape(name)) as caught:
+        textgen.load(finished)
+    if name in ("tokenizer.json", "model.safetensors"):
+        error = caught.value
+        assert isinstance(error, textgen.CorruptFileError)
+        assert error.path == path
+        assert error.expected == hashlib.sha256(good).hexdigest()
+        assert error.actual == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert ("git lfs pull" in str(error)) == (how == "git lfs pointer")
+        assert "restore it from a copy, or train anew with overwrite" in str(error)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    unfinished: Path, newest: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    path = newest / name
+    good = path.read_bytes()
+    for how in DAMAGE.keys() - ({"flipped"} if name == "manifest.json" else set()):
+        path.write_bytes(DAMAGE[how](good))
+        assert str(path) in cause(unfinished, f"checkpoints/{newest.name}")
+    before = int(min(unfinished.glob("checkpoints/*")).name[5:])
+    with pytest.warns(UserWarning, match=f"the model is that of step {before}$"):
+        textgen.load(unfinished).close()
+    assert f"checkpoint of step {int(newest.name[5:])} is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("name", RUN_FILES[1:])
+def test_a_file_that_is_missing_is_named(finished: Path, name: str) -> None:
+    (finished / name).unlink()
+    assert states(textgen.verify(finished)) == {name: "missing"}
+    with pytest.raises(textgen.CorruptFileError, match=re.escape(name)):
+        textgen.load(finished)
+
+
+def test_a_whole_run_is_whole(finished: Path, unfinished: Path, newest: Path) -> None:
+    for run, status in ((finished, "finished"), (unfinished, "unfinished")):
+        report = textgen.verify(run)
+        assert (report.whole, report.loads, report.status) == (True, True, status)
+    assert {file.name for file in textgen.verify(finished).files} > set(RUN_FILES)
+    assert report.checkpoints[-1] == int(newest.name[5:])
+
+
+def test_all_checkpoints_damaged_is_an_error(half: Path, unfinished: Path) -> None:
+    for path in unfinished.glob("checkpoints/*/model.safetensors"):
+        path.write_bytes(flip(path.read_bytes()))
+    before = tree(unfinished)
+    with pytest.raises(textgen.CorruptFileError, match="no checkpoint of this run is intact"):
+        textgen.run(tables(half, "sgd", "shuffled"), output=unfinished)
+    assert {**before, **tree(unfinished)} == tree(unfinished)
+
+
+def test_a_run_whose_best_checkpoint_is_damaged_resumes(
+    half: Path, unfinished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = min(unfinished.glob("checkpoints/*"))
+    (first / "model.safetensors").write_bytes(LFS)
+    run = textgen.run(tables(half, "sgd", "shuffled"), output=unfinished)
+    assert run.outcome == "resumed"
+    assert f"checkpoint of step {int(first.name[5:])}, the best so far, is damaged" in caplog.text
+    assert textgen.verify(unfinished).whole
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_a_checkpoint_that_cannot_be_read_is_not_a_damaged_one(
+    half: Path, unfinished: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """The best or the newest checkpoint: nothing is removed, replaced or trained without it."""
+    before, opening = tree(unfinished), os.open
+    for folder in sorted(unfinished.glob("checkpoints/*")):
+        path = folder / "model.safetensors"
+
+        def refuse(name: Any, *rest: Any, path: Path = path, **more: Any) -> int:
+            if os.fspath(name) == os.path.realpath(path):
+                raise OSError(error, os.strerror(error), os.fspath(name))
+            return int(opening(name, *rest, **more))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", refuse)
+            with pytest.raises(textgen.RunError, match=re.escape(f"{path}: it cannot be read")):
+                textgen.run(tables(half, "sgd", "shuffled"), output=unfinished)
+            report = textgen.verify(unfinished)
+        assert states(report) == {f"checkpoints/{folder.name}": "unreadable"}
+        assert tree(unfinished) == before
+
+
+def test_damaged_metrics_are_left_out_with_a_warning(unfinished: Path) -> None:
+    path = unfinished / "metrics.jsonl"
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    for bad in (b"\0\n", b"[1]\n", first.replace(b'"step": 2', b'"step": "2"')):
+        path.write_bytes(first + bad + b"".join(rest))
+        with pytest.warns(UserWarning, match=r"metrics\.jsonl: line 2 is damaged, and left out"):
+            assert read_metrics(path) == [json.loads(first)]
+
+
+# Well-formed files of another structure, with the checksums put right: an error that names the file and the key.
+
+
+def keys(value: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a JSON object."""
+    for key, item in value.items() if isinstance(value, Mapping) else ():
+        yield f"{prefix}{key}"
+        yield from keys(item, f"{prefix}{key}.")
+
+
+def changed(value: Mapping[str, Any], key: str, new: Any) -> dict[str, Any]:
+    """A copy with another value at a dotted key, whose parts have no dots; without the key if that is `...`."""
+    made = copy.deepcopy(dict(value))
+    *parents, last = key.split(".")
+    place: Any = made
+    for parent in parents:
+        place = place[parent]
+    place[last] = new
+    if new is ...:
+        del place[last]
+    return made
+
+
+def write(path: Path, run: Path, value: Any) -> None:
+    path.write_text(json.dumps(value))
+    seal(path, run)
+
+
+OPTIONAL = ("steps", "stable_steps", "best_step", "best_loss", "cause", "decided", "stopped")
+FREE = ("fingerprint.", "environment.", "pipeline.", "decided.", "stopped.", "files.")
+
+
+def test_a_record_of_another_structure_is_named_with_the_key(unfinished: Path) -> None:
+    path = unfinished / "run.json"
+    record = json.loads(path.read_bytes())
+    checked = [key for key in keys(record) if not key.startswith(FREE)]
+    for key in [*checked, "fingerprint.seed", "fingerprint.corpus.sha256"]:
+        if key in ("checksum", "format_version"):
+            continue
+        wrong = "a" if key == "components" else ["a"]
+        for value in (wrong, *([] if key in OPTIONAL else [...])):
+            write(path, unfinished, changed(record, key, value))
+            assert key in cause(unfinished, "run.json")
+    for key, value in (
+        ("seed", -1),
+        ("step", 10**400),
+        ("step", True),
+        ("status", "done"),
+        ("data.extra", 1),
+        ("files", {}),
+        ("files", {"tokenizer.json": "abc"}),
+        ("environment", {"os": "\x1b[31m"}),
+    ):
+        write(path, unfinished, changed(record, key, value))
+        assert key in cause(unfinished, "run.json")
+
+
+def test_a_checkpoint_of_another_structure_is_named_with_the_key(
+    unfinished: Path, newest: Path
+) -> None:
+    name = f"checkpoints/{newest.name}"
+    manifest = json.loads((newest / "manifest.json").read_bytes())
+    for value in (..., [], {}, {"trainer.json": "abc"}):
+        write(newest / "manifest.json", unfinished, changed(manifest, "files", value))
+        assert "manifest.json: files" in cause(unfinished, name)
+    write(newest / "manifest.json", unfinished, manifest)
+    state = json.loads((newest / "trainer.json").read_bytes())
+    for key in ("trainer", "progress", *(f"progress.{key}" for key in state["progress"])):
+        write(newest / "trainer.json", unfinished, changed(state, key, "5"))
+        assert f"{key}: " in cause(unfinished, name)
+    write(newest / "trainer.json", unfinished, changed(state, "progress.step", 1))
+    assert "trainer.json: it is of step 1" in cause(unfinished, name)
+
+
+def test_a_state_that_is_not_of_the_trainer_is_an_error_of_its_file(
+    unfinished: Path, newest: Path
+) -> None:
+    path = newest / "trainer.json"
+    state = json.loads(path.read_bytes())
+    for values in ({}, {**state["trainer"], "step": "5"}, {**state["trainer"], "optimizer": 5}):
+        write(path, unfinished, {**state, "trainer": values})
+        with pytest.raises(textgen.CorruptFileError, match="its trainer refuses it") as caught:
+            textgen.run(unfinished / "pipeline.toml")
+        assert caught.value.path == path
+
+
+def test_a_vocabulary_of_another_structure_is_named(finished: Path) -> None:
+    path = finished / "tokenizer.json"
+    good = json.loads(path.read_bytes())
+    tokens = good["tokens"]
+    wrong = (None, {}, [], ["a"], [*tokens, 5], [*tokens, "ab"], [*tokens, "a"])
+    for state in (
+        *({**good, "tokens": new} for new in wrong),
+        *({}, {**good, "type": "bpe"}, {**good, "extra": 1}),
+    ):
+        write(path, finished, state)
+        with pytest.raises(textgen.CorruptFileError, match=r"tokenizer\.json"):
+            textgen.load(finished)
+
+
+def test_a_saved_state_of_another_structure_is_named(
+    generator: textgen.Generator, tmp_path: Path
+) -> None:
+    state = generator.generate("the ", max_new_tokens=5, keep_state=True).state
+    assert state is not None
+    state.save(tmp_path / "state")
+    arrays = np_load(tmp_path / "state")
+    values = json.loads(arrays["values"].tobytes())
+
+    def save(encoded: bytes) -> None:
+        kept = {**arrays, "values": np.frombuffer(encoded, np.uint8)}
+        checksum = np.frombuffer(hashlib.sha256(dump_tensors(kept)).digest(), np.uint8)
+        (tmp_path / "state").write_bytes(dump_tensors({**kept, "checksum": checksum}))
+
+    for key in values:
+        save(json.dumps(changed(values, key, 5.5)).encode())
+        with pytest.raises(textgen.CorruptFileError, match=f"state: .*{key}"):
+            textgen.GenerationState.load(tmp_path / "state")
+    for how in ("nested deeply", "a huge integer", "no object", "not UTF-8"):
+        save(DAMAGE[how](b""))
+        with pytest.raises(textgen.CorruptFileError, match="state"):
+            textgen.GenerationState.load(tmp_path / "state")
+
+
+def np_load(path: Path) -> dict[str, Any]:
+    """The arrays of a saved state, without its checksum."""
+    from safetensors.numpy import load
+
+    arrays = dict(load(path.read_bytes()))
+    del arrays["checksum"]
+    return arrays
+
+
+def test_a_lock_owner_of_another_structure_names_nobody(unfinished: Path) -> None:
+    with RunDirectory(unfinished).locked():
+        for text in ('{"pid": "5"}', '{"pid": -1}', '{"pid": true}', "[" * 100_000, ""):
+            (unfinished / ".lock-owner.json").write_text(text)
+            with pytest.raises(textgen.RunLockedError, match="in use by another run") as caught:
+                textgen.Engine().finish(unfinished)
+            assert caught.value.pid is None
+
+
+@pytest.mark.parametrize("version", [0, 99, "1", None])
+def test_another_format_is_named(unfinished: Path, version: Any) -> None:
+    record = json.loads((unfinished / "run.json").read_bytes())
+    write(unfinished / "run.json", unfinished, {**record, "format_version": version})
+    with pytest.raises(textgen.RunError, match=r"run\.json: its format version is .* reads 1"):
+        textgen.load(unfinished)
+
+
+def test_a_flipped_bit_of_the_record_is_no_misspelt_key(finished: Path) -> None:
+    path = finished / "run.json"
+    path.write_bytes(path.read_bytes().replace(b'"seed"', b'"reed"'))
+    with pytest.raises(textgen.CorruptFileError, match=r"run\.json: it is damaged: ") as caught:
+        textgen.load(finished)
+    assert "reed" not in str(caught.value)
+
+
+# The commands.
+
+
+def test_the_command_says_what_works(finished: Path, tmp_path: Path) -> None:
+    done = run_textgen("doctor", "runs/p", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("no file is damaged; the run can be used\n")
+    (finished / "tokenizer.json").write_bytes(b"")
+    done = run_textgen("doctor", "runs/p", "--json", folder=tmp_path)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["whole"], found["loads"]) == (1, False, False)
+    assert [file["name"] for file in found["files"] if file["state"] == "damaged"] == [
+        "tokenizer.json"
+    ]
+
+
+def test_the_command_names_each_file_once_and_where_it_is_damaged(
+    finished: Path, tmp_path: Path
+) -> None:
+    (step,) = finished.glob("checkpoints/*")
+    for path in (*(finished / name for name in RUN_FILES[2:]), step / "trainer.json"):
+        path.write_bytes(path.read_bytes()[:-20] + b"=")
+    (finished / "pipeline.toml").write_text("seed = 1\nname = x\n")
+    *lines, _ = run_textgen("doctor", "runs/p", folder=tmp_path).stdout.splitlines()
+    shown = dict(line.split(maxsplit=1) for line in lines)
+    assert shown.keys() == {*RUN_FILES, f"checkpoints/{step.name}"}
+    assert shown.pop("run.json") == "whole"
+    assert shown["pipeline.toml"].startswith("damaged: 2:8: not valid TOML")
+    for name, rest in shown.items():
+        assert re.match("damaged: [^/:]", rest), rest
+        assert Path(name).name not in rest
+
+
+@pytest.mark.fault(3)
+def test_damage_is_one_line_of_each_command(trained: tuple[Path, Any], folder: Path) -> None:
+    path = copied(trained, folder) / "model.safetensors"
+    path.write_bytes(flip(path.read_bytes()))
+    for command in (["generate", "runs/p"], ["run", "p.toml"]):
+        done = run_textgen(*command, folder=folder)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "Traceback" not in done.stderr
+        assert "model.safetensors: its SHA-256 is" in done.stderr
+    (folder / "p.toml").write_text("")
+    for given in ("p", "p.toml", "runs/q"):
+        done = run_textgen("doctor", given, folder=folder)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.search("did you mean .*runs/p", done.stderr)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"run", "", "a\0b", ["run"]])
+def test_what_is_no_path_is_a_usage_error(path: Any) -> None:
+    engine = textgen.Engine()
+    for call in (textgen.load, engine.finish, textgen.verify, textgen.GenerationState.load):
+        with pytest.raises(textgen.UsageError, match="path") as caught:
+            call(path)
+        assert caught.value.argument == "path"
+    if path != "a\0b":  # TOML files may be called anything
+        with pytest.raises(textgen.UsageError, match="expected the path of a TOML file"):
+            engine.run(path)
