@@ -17,7 +17,6 @@ from small_run import tree
 
 import textgen
 from textgen import Engine, Interrupted, PipelineError, RunError, RunLockedError, UsageError
-from textgen.events import StepDone
 from textgen.runs.directory import RunDirectory
 
 Tables = Callable[..., dict[str, Any]]
@@ -38,25 +37,6 @@ def test_a_finished_run_is_skipped_by_many_at_once(tmp_path: Path, tiny_pipeline
     assert {run.outcome for run in runs} == {"skipped"}
     assert all(run.generations == first.generations for run in runs)
     assert tree(tmp_path) == before, "it was only to be read"
-
-
-@pytest.mark.fault(9)
-def test_two_runs_of_one_process_in_one_directory_are_told_apart(
-    tmp_path: Path, tiny_pipeline: Tables
-) -> None:
-    class Second:
-        error: RunError | None = None
-
-        def observe(self, event: Any) -> None:
-            if isinstance(event, StepDone) and self.error is None:
-                with pytest.raises(textgen.RunLockedError, match="is in use by process") as caught:
-                    textgen.run(tiny_pipeline(), output=tmp_path / "run")
-                self.error = caught.value
-
-    second = Second()
-    textgen.run(tiny_pipeline(), output=tmp_path / "run", observers=[second])
-    assert isinstance(second.error, textgen.RunLockedError)
-    assert second.error.pid == os.getpid()
 
 
 @pytest.mark.parametrize(
@@ -81,48 +61,6 @@ def test_what_is_refused_leaves_nothing_behind(
         textgen.run(tiny_pipeline(**changes), output=tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert before.items() <= tree(tmp_path).items()
-
-
-def test_all_that_generation_would_refuse_is_said_at_once(
-    tmp_path: Path, tiny_pipeline: Tables
-) -> None:
-    bias = {"type": "logit-bias", "bias": {"the": 1.0, "a": 2.0, "clock": 0.5}}
-    with pytest.raises(PipelineError) as caught:
-        textgen.run(
-            tiny_pipeline(sampler=[bias, bias], generate={"stop_tokens": [-0, 999]}),
-            output=tmp_path / "run",
-        )
-    assert [fault.path for fault in caught.value.faults] == [
-        *("sampler.0.bias", "sampler.0.bias", "sampler.1.bias", "sampler.1.bias"),
-        "generate.stop_tokens",
-    ]
-
-
-def test_the_generate_table_holds_for_the_generator(tmp_path: Path, tiny_pipeline: Tables) -> None:
-    table = {
-        "prompt": "the ",
-        "max_new_tokens": 20,
-        "seed": 5,
-        "stop": ["q"],
-        "min_new_tokens": 3,
-        "n": 2,
-    }
-    run = textgen.run(
-        tiny_pipeline(sampler=[{"type": "top-k", "k": 9}], generate=table), output=tmp_path / "run"
-    )
-    generator = textgen.load(tmp_path / "run")
-    for index, made in enumerate(run.generations):
-        assert generator.generate("the ", index=index) == made
-    assert generator.generate("the ", stop=None, seed=None, max_new_tokens=30).seed == 5
-    assert len(generator.generate("the ", stop=None, max_new_tokens=30).tokens) == 30
-    asked = {
-        "temperature": None,
-        "top_k": None,
-        "echo": None,
-        "min_new_tokens": None,
-        "logit_bias": None,
-    }
-    assert generator.generate("the ", **asked) == generator.generate("the ")
 
 
 def test_a_checked_pipeline_takes_no_overrides(tiny_pipeline: Tables) -> None:
@@ -156,36 +94,11 @@ def test_an_event_cancels_a_run(tmp_path: Path, tiny_pipeline: Tables) -> None:
     assert textgen.run(tiny_pipeline(), output=tmp_path / "run").outcome == "resumed"
 
 
-def test_runs_side_by_side_leave_the_number_of_threads_as_it_was(
-    tmp_path: Path, tiny_pipeline: Tables
-) -> None:
-    import torch
-
-    before = torch.get_num_threads()
-    apart = threading.Barrier(2)
-
-    class Wait:
-        """Lets each run end in another order than it began."""
-
-        def observe(self, event: Any) -> None:
-            if isinstance(event, StepDone) and event.step == 1:
-                apart.wait(60)
-
-    def train(count: int) -> None:
-        tables = {**tiny_pipeline(), "threads": count}
-        textgen.run(tables, output=tmp_path / f"run{count}", observers=[Wait()])
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(train, (before + 1, before + 2)))
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == before
-
-
 def test_load_refuses_what_it_cannot_mean(finished_run: Path) -> None:
     for device in (None, 3, "gpu"):
         with pytest.raises(textgen.DeviceError, match="no device is called"):
             textgen.load(finished_run, device=device)  # type: ignore[arg-type]
-    for given in ({"sampler": 3}, {"tokenizer": []}, {"corpus": 4}):
+    for given in ({"model": 3}, {"tokenizer": []}, {"corpus": 4}):
         with pytest.raises(UsageError, match=f"{next(iter(given))}: expected an? "):
             textgen.load(finished_run, **given)  # type: ignore[arg-type]
 
@@ -233,32 +146,6 @@ def test_what_is_no_run_directory_is_told_apart(tmp_path: Path) -> None:
                 use(tmp_path / path)
 
 
-def test_a_device_that_is_missing_is_an_error_where_the_model_needs_none(tmp_path: Path) -> None:
-    tables = {"corpus": "one raven flew. " * 50, "tokenizer": {"type": "char"}}
-    tables |= {
-        "model": {"type": "ngram"},
-        "trainer": {"type": "count"},
-        "generate": {"max_new_tokens": 0},
-    }
-    run = textgen.run(tables, output=tmp_path / "run").path
-    with pytest.raises(textgen.DeviceError, match="was requested, but"):
-        textgen.load(run, device="cuda:1000")
-
-
-def test_only_training_is_advised_to_go_elsewhere_while_a_run_is_in_use(
-    tiny_pipeline: Tables,
-) -> None:
-    tables = tiny_pipeline()
-    path = textgen.run(tables).path
-    with RunDirectory(path).locked():
-        with pytest.raises(
-            RunLockedError, match=r"wait for it, or stop it; choose another output$"
-        ):
-            textgen.run(tables, overwrite=True)
-        with pytest.raises(RunLockedError, match=r"wait for it, or stop it$"):
-            textgen.prune(path)
-
-
 def test_of_another_component_only_the_type_is_said_to_differ(tiny_pipeline: Tables) -> None:
     textgen.run(tiny_pipeline())
     changes = {"model": {"type": "ngram"}, "trainer": {"type": "count"}}
@@ -285,3 +172,25 @@ def test_a_path_is_recorded_without_steps_to_the_folder_above(
     tables["corpus"]["path"] = str(corpus.parent / "run" / ".." / corpus.name)
     run = textgen.run(tables)
     assert run.generator.tables["corpus"]["path"] == str(corpus.resolve())
+
+
+def test_the_generate_table_holds_for_the_generator(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    table = {"prompt": "the ", "max_new_tokens": 20, "seed": 5, "stop": ["q"], "n": 2}
+    run = textgen.run(tiny_pipeline(generate=table), output=tmp_path / "run")
+    generator = textgen.load(tmp_path / "run")
+    for index, made in enumerate(run.generations):
+        assert generator.generate("the ", index=index) == made
+    assert len(generator.generate("the ", stop=None, max_new_tokens=30).tokens) == 30
+
+
+@pytest.mark.fault(9)
+def test_a_run_in_use_is_told_apart_and_only_training_is_advised_to_go_elsewhere(
+    tiny_pipeline: Tables,
+) -> None:
+    path = textgen.run(tiny_pipeline()).path
+    with RunDirectory(path).locked():
+        with pytest.raises(RunLockedError, match=r"stop it; choose another output$") as caught:
+            textgen.run(tiny_pipeline(), overwrite=True)
+        assert caught.value.pid == os.getpid()
+        with pytest.raises(RunLockedError, match=r"wait for it, or stop it$"):
+            textgen.prune(path)
