@@ -1,7 +1,8 @@
-"""Many texts at once: each is what it would be alone."""
+"""Many texts at once: each is what it would be alone, whatever happens to the others."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
 import threading
@@ -15,93 +16,68 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prompts import PROMPTS
-from watching import watched
+from watching import join_background, watched, with_sampler
 
-from textgen import Generator, PromptError, UsageError
+from textgen import ContractError, Generator, PromptError, UsageError
+
+OPTIONS: list[dict[str, Any]] = [
+    {"max_new_tokens": 20},
+    {"max_new_tokens": 33, "temperature": 0.7, "logprobs": 2},
+    {"max_new_tokens": 25, "temperature": 0.7, "top_k": 3, "seed": 5},
+    {"max_new_tokens": 40, "temperature": 0, "echo": True, "logprobs": 1},
+    {"max_new_tokens": 40, "stop": ["e", " th"], "temperature": 1.2},
+    {"max_new_tokens": 30, "repetition_penalty": 1.3, "min_new_tokens": 5, "stop_tokens": [1, 2]},
+    {"max_new_tokens": 10, "no_repeat_ngram": 3},
+    {"max_new_tokens": 40, "temperature": 0},
+    {"max_new_tokens": 0},
+]
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"stop": ["e", " th"]},
-        {"repetition_penalty": 1.3, "frequency_penalty": 0.2, "presence_penalty": 0.1},
-        {"no_repeat_ngram": 3, "temperature": 0.5},
-        {"temperature": 0, "echo": True, "max_new_tokens": 100},
-        {"stop_tokens": [3, 4], "min_new_tokens": 5, "top_k": 9},
-    ],
-    ids=["plain", "stops", "penalties", "no-repeat", "greedy", "stop-tokens"],
-)
-def test_many_are_each_as_if_alone_and_in_order(
-    generator: Generator, options: dict[str, Any], batch_size: int
+def request(number: int) -> dict[str, Any]:
+    prompt = PROMPTS[number % len(PROMPTS)]
+    return {"prompt": prompt, **OPTIONS[number % len(OPTIONS)], "index": number}
+
+
+async def text_of(generator: Generator, **options: Any) -> str:
+    return "".join([piece async for piece in await generator.astream(**options)])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_many_are_each_as_if_alone_and_in_order(generator: Generator, batch_size: int) -> None:
+    """Rows join and leave a running batch."""
+    requests = [request(number) for number in range(72)]
+    made = list(generator.generate_many(requests, batch_size=batch_size))
+    assert made == [generator.generate(**each) for each in requests]
+
+
+def test_a_hundred_concurrent_streams_each_give_the_text_of_one_alone(
+    generator: Generator,
 ) -> None:
-    arguments: dict[str, Any] = {"max_new_tokens": 70, "seed": 11, **options}
-    many = list(generator.generate_many(PROMPTS, n=2, batch_size=batch_size, **arguments))
-    alone = [
-        generator.generate(prompt, index=2 * i + j, **arguments)
-        for i, prompt in enumerate(PROMPTS)
-        for j in range(2)
+    async def read() -> list[str]:
+        texts = []
+        for number in range(100):
+            texts.append(asyncio.create_task(text_of(generator, **request(number))))
+            await asyncio.sleep(0)
+        return await asyncio.gather(*texts)
+
+    assert asyncio.run(read()) == [
+        generator.generate(**request(number)).text for number in range(100)
     ]
-    assert many == alone
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
-@pytest.mark.parametrize(
-    "options", [{"temperature": 0}, {"top_k": 3, "stop": "e"}, {"echo": True, "min_new_tokens": 2}]
-)
-def test_many_have_the_log_probabilities_of_each_alone(
-    generator: Generator, options: dict[str, Any], batch_size: int
-) -> None:
-    prompts = ["", "the ", "the time traveller", "t"]
-    many = list(
-        generator.generate_many(
-            prompts, n=2, batch_size=batch_size, max_new_tokens=20, logprobs=2, **options
-        )
-    )
-    alone = [
-        generator.generate(prompt, index=2 * place + j, max_new_tokens=20, logprobs=2, **options)
-        for place, prompt in enumerate(prompts)
-        for j in range(2)
-    ]
-    assert many == alone
-    assert all(len(made.logprobs or ()) >= len(made.tokens) for made in many)
-
-
-def test_many_prompts_are_read_as_their_turn_comes(generator: Generator) -> None:
-    taken = itertools.count()
-
-    def prompts() -> Iterator[str]:
-        while True:
-            next(taken)
-            yield "the "
-
-    many = generator.generate_many(prompts(), batch_size=4, max_new_tokens=3)
-    assert [next(many).index for _ in range(10)] == list(range(10))
-    assert next(taken) < 40
+    join_background()
 
 
 @pytest.mark.fault(34)
 def test_a_hundred_threads_get_what_each_would_have_got_alone(generator: Generator) -> None:
-    arguments: list[dict[str, Any]] = [
-        {
-            "seed": i,
-            "max_new_tokens": 40,
-            "repetition_penalty": 1.1,
-            "temperature": [0.0, 0.8][i % 2],
-        }
-        for i in range(100)
-    ]
-    expected = [generator.generate(PROMPTS[i % 7], **a).text for i, a in enumerate(arguments)]
+    expected = [generator.generate(**request(number)).text for number in range(100)]
     start = threading.Barrier(100)
 
-    def work(i: int) -> str:
+    def work(number: int) -> str:
         start.wait(60)
-        if i % 3 == 0:
-            return "".join(generator.stream(PROMPTS[i % 7], **arguments[i]))
-        if i % 3 == 1:
-            return next(iter(generator.generate_many([PROMPTS[i % 7]], **arguments[i]))).text
-        return generator.generate(PROMPTS[i % 7], **arguments[i]).text
+        if number % 3 == 0:
+            return "".join(generator.stream(**request(number)))
+        if number % 3 == 1:
+            return next(generator.generate_many([request(number)])).text
+        return generator.generate(**request(number)).text
 
     with ThreadPoolExecutor(100) as pool:
         assert list(pool.map(work, range(100))) == expected
@@ -139,9 +115,70 @@ def test_greedy_in_chunks_is_greedy_step_by_step(
         lively.generate(prompt, index=i, **arguments) for i, prompt in enumerate(PROMPTS)
     ] == steps
     assert list(lively.generate_many(PROMPTS, batch_size=batch_size, **arguments)) == steps
-    assert ["".join(lively.stream(prompt, **arguments)) for prompt in PROMPTS] == [
-        made.text for made in steps
-    ]
+
+
+def test_rows_of_dropped_streams_leave_the_batch_and_change_no_other_text(
+    finished_run: Path,
+) -> None:
+    """The sampler sees how many rows there are."""
+    watcher, generator = watched(finished_run)
+
+    async def read() -> dict[int, str]:
+        streams = {
+            index: await generator.astream("the ", index=index, max_new_tokens=None)
+            for index in range(10)
+        }
+        texts = dict.fromkeys(streams, "")
+        for rows, dropped in ((10, range(6)), (4, range(6, 10))):
+            while not watcher.sizes or watcher.sizes[-1] != rows:
+                for index, stream in streams.items():
+                    texts[index] += await anext(stream)
+            for index in dropped:
+                await streams.pop(index).aclose()
+        return texts
+
+    for index, text in asyncio.run(asyncio.wait_for(read(), 60)).items():
+        assert text == generator.generate("the ", index=index, max_new_tokens=len(text)).text
+
+
+def test_one_request_that_fails_harms_no_other(finished_run: Path) -> None:
+    """A sampler that forbids everything in the rows whose text has a certain token, as a grammar may."""
+
+    def forbid(logits: Any, history: Any) -> Any:
+        made = logits.copy()
+        for row in range(len(made)):
+            if 5 in history.tokens(row)[4:]:
+                made[row] = -float("inf")
+        return made
+
+    generator = with_sampler(finished_run, forbid)
+
+    async def read(index: int) -> str | None:
+        try:
+            return await text_of(generator, prompt="the ", index=index, max_new_tokens=40)
+        except ContractError:
+            return None
+
+    async def all_of_them(count: int, first: int = 0) -> list[str | None]:
+        return await asyncio.gather(*(read(first + number) for number in range(count)))
+
+    alone = [asyncio.run(all_of_them(1, index))[0] for index in range(30)]
+    assert None in alone
+    assert any(alone)
+    assert asyncio.run(all_of_them(30)) == alone
+
+
+def test_many_prompts_are_read_as_their_turn_comes(generator: Generator) -> None:
+    taken = itertools.count()
+
+    def prompts() -> Iterator[str]:
+        while True:
+            next(taken)
+            yield "the "
+
+    many = generator.generate_many(prompts(), batch_size=4, max_new_tokens=3)
+    assert [next(many).index for _ in range(10)] == list(range(10))
+    assert next(taken) < 40
 
 
 def test_a_batch_that_is_left_does_no_more_work_and_leaves_no_memory(finished_run: Path) -> None:

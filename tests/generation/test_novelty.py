@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,6 @@ from hypothesis import strategies as st
 from textgen import CorpusError, Generator, UsageError, load, run
 from textgen.generation import novelty
 from textgen.generation.novelty import NGRAMS, CopyFinder, CopyReport
-from textgen.runs.directory import RunDirectory
-from textgen.runs.record import described, pipeline_text
 
 LETTERS = "abcd"
 texts = st.text(alphabet=LETTERS, max_size=60)
@@ -95,22 +91,6 @@ def test_a_copied_passage_is_found_in_full() -> None:
     assert f"{report.longest} of {len(text)} tokens" in report.describe()
 
 
-@pytest.fixture
-def copied_run(finished_run: Path, tmp_path: Path) -> Path:
-    """A run directory to change, with a corpus of its own."""
-    shutil.copytree(finished_run, tmp_path / "run")
-    pipeline = tmp_path / "run" / "pipeline.toml"
-    corpus = finished_run.parent / "corpus.txt"
-    shutil.copy(corpus, tmp_path / "corpus.txt")
-    text = pipeline.read_text(encoding="utf-8")
-    assert str(corpus) in text
-    tables = tomllib.loads(text.replace(str(corpus), str(tmp_path / "corpus.txt")))
-    pipeline.write_bytes(pipeline_text(tables))
-    directory = RunDirectory(tmp_path / "run")
-    directory.write_run(described(tables, directory.read_run()))
-    return tmp_path / "run"
-
-
 def test_documents_are_told_apart_in_the_excerpt() -> None:
     tokenizer: Any = Characters(wide=False)
     tokenizer.end_id = 3  # "d"
@@ -119,18 +99,11 @@ def test_documents_are_told_apart_in_the_excerpt() -> None:
     assert (report.place, report.excerpt) == (5, "aaab / dabcabcabcabc / dbbb")
 
 
-def test_only_the_training_part_counts(copied_run: Path) -> None:
-    corpus = (copied_run.parent / "corpus.txt").read_text(encoding="utf-8")
-    record = json.loads((copied_run / "run.json").read_text(encoding="utf-8"))
-    report = load(copied_run).copy_finder().report(corpus)
-    assert report.longest == record["data"]["training_tokens"] < len(corpus)
-
-
-def test_a_corpus_that_changed_is_an_error(copied_run: Path) -> None:
-    with (copied_run.parent / "corpus.txt").open("a", encoding="utf-8") as file:
-        file.write("and so on")
-    with pytest.raises(CorpusError, match="no longer the one"):
-        load(copied_run).copy_finder()
+def test_only_the_training_part_counts(tiny_pipeline: Any) -> None:
+    made = run(tiny_pipeline(text="".join(map(chr, range(97, 123))) * 40))
+    corpus = made.generator.tables["corpus"]["path"]
+    report = made.generator.copy_finder().report(Path(corpus).read_text(encoding="utf-8"))
+    assert report.longest == made.generator.record["data"]["training_tokens"] < 26 * 40
 
 
 def test_a_generator_without_a_run_knows_no_corpus(finished_run: Path) -> None:
@@ -139,70 +112,27 @@ def test_a_generator_without_a_run_knows_no_corpus(finished_run: Path) -> None:
         bare.copy_finder()
 
 
-def test_a_model_that_recites_is_told_so(
+def test_the_command_reports_on_each_text_unless_the_corpus_has_changed(
     textgen: Callable[..., Any], tmp_path: Path, tiny_pipeline: Any
 ) -> None:
-    tables = tiny_pipeline(
-        text="abcdefgh" * 300,
-        model={"hidden_size": 16},
-        trainer={"type": "adamw", "length": "4 epochs", "learning_rate": 0.03, "batch_size": 8},
-    )
-    made = run(tables)
-    text = made.generator.generate("abcd", max_new_tokens=120, temperature=0).text
-    report = made.generator.copy_finder().report(text)
-    assert report.longest == len(text)
-    assert report.ngram_shares[32] == 1.0
-    done = textgen(
-        *(
-            "generate",
-            made.path,
-            "-p",
-            "abcd",
-            "--greedy",
-            "--max-new-tokens",
-            120,
-            "--novelty",
-            "--no-echo",
-        ),
-        cwd=tmp_path,
-    )
-    assert (done.code, done.stdout) == (0, text + "\n")
-    assert "is 120 of 120 tokens" in done.stderr
-
-
-def test_the_command_reports_on_each_text(
-    textgen: Callable[..., Any], copied_run: Path, tmp_path: Path
-) -> None:
-    arguments = (
-        "-p",
-        "the clock",
-        "--novelty",
-        "--n",
-        3,
-        "--output",
-        "jsonl",
-        "--max-new-tokens",
-        40,
-    )
-    done = textgen("generate", copied_run, *arguments, cwd=tmp_path)
+    made = run(tiny_pipeline())
+    command = ("generate", made.path, "-p", "the clock", "--novelty", "--n", 3, "-o", "jsonl")
+    done = textgen(*command, "--max-new-tokens", 40, cwd=tmp_path)
     assert done.code == 0, done.stderr
-    finder = load(copied_run).copy_finder()
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rows) == 3
+    finder = made.generator.copy_finder()
     for row in rows:
         report = finder.report(row["text"].removeprefix("the clock"))
-        assert row["novelty"]["longest"] == report.longest
-        assert row["novelty"]["longest_text"] == report.longest_text
+        assert row["novelty"] == json.loads(json.dumps(attrs.asdict(report)))
         assert row["novelty"]["tokens"] == 40
+    assert len(rows) == 3
 
-
-def test_the_command_names_the_corpus_that_it_reads_and_says_if_it_changed(
-    textgen: Callable[..., Any], copied_run: Path, tmp_path: Path
-) -> None:
-    corpus = tmp_path / "corpus.txt"
+    corpus = Path(made.generator.tables["corpus"]["path"])
     corpus.write_text("the clock", encoding="utf-8")
-    done = textgen("generate", copied_run, "-p", "the clock", "--novelty", cwd=tmp_path)
-    reading, line = done.stderr.splitlines()
-    assert (done.code, done.stdout) == (1, "")
+    with pytest.raises(CorpusError, match="no longer the one"):
+        load(made.path).copy_finder()
+    failed = textgen(*command, cwd=tmp_path)
+    reading, line = failed.stderr.splitlines()
+    assert (failed.code, failed.stdout) == (1, "")
     assert str(corpus) in reading  # the run may be a stranger's
     assert "no longer the one that the model was trained on" in line

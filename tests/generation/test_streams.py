@@ -1,45 +1,139 @@
-"""Streams: the same text in pieces, side by side, left early, closed or cancelled, and in bounded memory."""
+"""Streams, read by a loop or on an event loop: left early, closed, cancelled, failing, and in bounded memory."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
-from watching import counting, watched
+from watching import counting, failing_at, join_background, watched
 
 from textgen import (
+    AsyncTextStream,
+    Component,
+    ContractError,
+    Engine,
     Generator,
+    PluginSet,
+    UsageError,
+    hookimpl,
+    option,
 )
+
+
+async def text_of(stream: Awaitable[AsyncTextStream]) -> str:
+    return "".join([piece async for piece in await stream])
+
+
+def run(awaitable: Any) -> Any:
+    return asyncio.run(asyncio.wait_for(awaitable, 60))
+
+
+async def begin(event: threading.Event) -> None:
+    """Wait, without holding up the event loop."""
+    while not event.is_set():
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"max_new_tokens": 3}, "length"),
+        ({"max_new_tokens": 30, "stop": "e"}, "stop"),
+        ({"time_limit": 0}, "time"),
+        ({"cancelled": lambda: True}, "cancelled"),
+    ],
+)
+def test_a_stream_says_why_it_ended(
+    generator: Generator, options: dict[str, Any], reason: str
+) -> None:
+    stream = generator.stream("the ", **options)
+    assert stream.finish_reason is None
+    assert "".join(stream) == generator.generate("the ", **options).text
+    assert (stream.finish_reason, stream.state) == (reason, None)
+    stream.close()
+    assert stream.finish_reason == reason
 
 
 @pytest.mark.fault(33)
 @pytest.mark.parametrize("close", [False, True])
-@pytest.mark.parametrize("echo", [False, True])
 def test_a_stream_that_is_left_does_no_more_work_and_leaves_no_memory(
-    finished_run: Path, close: bool, echo: bool
+    finished_run: Path, close: bool
 ) -> None:
     watcher, generator = watched(finished_run)
-    stream = generator.stream("the ", max_new_tokens=None, echo=echo)
+    stream = generator.stream("the ", max_new_tokens=None, echo=True)
     for _ in range(3):
         next(stream)
     calls = watcher.calls
     if close:
         stream.close()
-        assert list(stream) == []
-        assert stream.finish_reason == "cancelled"
+        assert (list(stream), stream.finish_reason) == ([], "cancelled")
     del stream
     gc.collect()
     assert watcher.calls == calls
     assert all(history() is None for history in watcher.histories)
 
 
-def test_a_stream_is_closed_by_another_thread(finished_run: Path) -> None:
+@pytest.mark.fault(33)
+@pytest.mark.parametrize("close", [False, True])
+def test_an_asynchronous_one_too(finished_run: Path, close: bool) -> None:
+    watcher, generator = watched(finished_run)
+
+    async def read() -> None:
+        stream = await generator.astream("the ", max_new_tokens=None)
+        await anext(stream)
+        if close:
+            await stream.aclose()
+            assert [piece async for piece in stream] == []
+            assert stream.finish_reason == "cancelled"
+        del stream
+        gc.collect()
+
+    run(read())
+    join_background()
+    gc.collect()
+    assert all(history() is None for history in watcher.histories)
+
+
+def test_closing_before_the_first_piece_cancels_and_a_context_closes(generator: Generator) -> None:
+    unread = generator.stream("the ")
+    unread.close()
+    with generator.stream("the ", max_new_tokens=None) as left:
+        next(left)
+
+    async def read() -> list[str | None]:
+        unread = await generator.astream("the ")
+        await unread.aclose()
+        async with await generator.astream("the ", max_new_tokens=None) as left:
+            await anext(left)
+        async with await generator.astream("the ", max_new_tokens=5) as ended:
+            assert len("".join([piece async for piece in ended])) == 5
+        return [stream.finish_reason for stream in (unread, left, ended)]
+
+    assert [unread.finish_reason, left.finish_reason] == ["cancelled", "cancelled"]
+    assert run(read()) == ["cancelled", "cancelled", "length"]
+
+
+def test_another_thread_can_cancel_a_stream(finished_run: Path) -> None:
+    watcher, generator = watched(finished_run, closed=True)
+    stream = generator.stream("the ", max_new_tokens=None)
+    with ThreadPoolExecutor(1) as pool:
+        pieces = pool.submit(list, stream)
+        assert watcher.begun.wait(60)
+        stream.cancel()
+        watcher.gate.set()
+        assert len("".join(pieces.result(60))) == watcher.calls == 1
+    assert stream.finish_reason == "cancelled"
+
+
+def test_another_thread_can_close_a_stream_while_its_prompt_is_read(finished_run: Path) -> None:
     counter, generator = counting(finished_run)
     stream = generator.stream("the " * 10_000)
     with ThreadPoolExecutor(1) as pool:
@@ -51,61 +145,166 @@ def test_a_stream_is_closed_by_another_thread(finished_run: Path) -> None:
     assert counter.fed < 20_000
 
 
-def test_a_stream_says_why_it_ended(generator: Generator) -> None:
-    stop = generator.generate("the ", max_new_tokens=20).text[10:14]
-    for arguments, reason in (
-        ({"max_new_tokens": 3}, "length"),
-        ({"max_new_tokens": 30, "stop": stop}, "stop"),
-        ({"max_new_tokens": None, "time_limit": 0.01}, "time"),
-        ({"max_new_tokens": None, "cancelled": lambda: True}, "cancelled"),
-    ):
-        stream = generator.stream("the ", **arguments)
-        assert stream.finish_reason is None
-        assert "".join(stream) == generator.generate("the ", **arguments).text or reason == "time"
-        assert (stream.finish_reason, stream.state) == (reason, None)
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_task_that_is_cancelled_ends_its_text_while_the_prompt_is_read(
+    finished_run: Path, whole: bool
+) -> None:
+    """Or a server would go on reading for a client that has gone."""
+    counter, generator = counting(finished_run)
+    prompt = "the " * 10_000
+    left: list[AsyncTextStream] = []
+
+    async def read() -> None:
+        if whole:
+            await generator.agenerate(prompt)
+        left.append(await generator.astream(prompt))
+        await anext(left[0])
+
+    async def leave() -> None:
+        task = asyncio.create_task(read())
+        await begin(counter.begun)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        counter.gate.set()
+
+    run(leave())
+    join_background()
+    assert counter.fed < len(prompt) / 2
+    assert [stream.finish_reason for stream in left] == ([] if whole else ["cancelled"])
 
 
-def test_another_thread_can_cancel_a_stream(finished_run: Path) -> None:
-    watcher, generator = watched(finished_run, gate=threading.Event())
-    assert watcher.gate is not None
-    stream = generator.stream("the ", max_new_tokens=None)
-    with ThreadPoolExecutor(1) as pool:
-        pieces = pool.submit(list, stream)
-        assert watcher.begun.wait(60)
-        stream.cancel()
+@pytest.mark.parametrize("call", [0, 3])
+def test_a_stream_that_failed_gave_what_came_before_and_was_not_cancelled(
+    finished_run: Path, call: int
+) -> None:
+    pieces: list[str] = []
+    stream = failing_at(finished_run, call).stream("the ", logprobs=0)
+    with pytest.raises(ContractError, match="'own' failed: KeyError: 'lost'") as caught:
+        pieces.extend(stream)
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert (len("".join(pieces)), stream.finish_reason) == (call, None)
+    assert len(stream.logprobs) == len(stream.ids)
+
+    async def read(stream: AsyncTextStream) -> None:
+        async for piece in stream:
+            pieces.append(piece)
+
+    async def both() -> None:
+        pieces.clear()
+        async with await failing_at(finished_run, call).astream("the ") as stream:
+            with pytest.raises(ContractError):
+                await read(stream)
+            assert (len("".join(pieces)), stream.finish_reason) == (call, None)
+
+    run(both())
+
+
+def test_the_event_loop_and_its_threads_stay_free(finished_run: Path) -> None:
+    """The first token waits for a gate that only the event loop opens, in its only thread."""
+    watcher, generator = watched(finished_run, closed=True)
+
+    async def both() -> str:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        reading = asyncio.create_task(text_of(generator.astream("the ", max_new_tokens=5)))
+        await begin(watcher.begun)
+        await asyncio.to_thread(watcher.gate.set)
+        return await reading
+
+    assert len(run(both())) == 5
+
+
+def test_a_second_reader_is_refused_and_closing_wakes_the_first(finished_run: Path) -> None:
+    watcher, generator = watched(finished_run, closed=True)
+
+    async def read() -> None:
+        stream = await generator.astream("the ")
+        first = asyncio.create_task(anext(stream))
+        await begin(watcher.begun)
+        with pytest.raises(UsageError, match="another task waits for the next piece"):
+            await anext(stream)
+        await stream.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await first
+
+    try:
+        run(read())
+    finally:
         watcher.gate.set()
-        assert len("".join(pieces.result(60))) == watcher.calls == 1
-    assert stream.finish_reason == "cancelled"
+
+
+@attrs.frozen
+class OwnConfig:
+    """Its own."""
+
+    strength: float = option(1.0, help="how much", argument="own_strength")
+
+
+def test_what_takes_long_to_prepare_is_done_beside_the_event_loop(finished_run: Path) -> None:
+    builders: list[threading.Thread] = []
+
+    def build(config: OwnConfig, context: Any) -> Any:
+        builders.append(threading.current_thread())
+        return lambda logits, history: logits
+
+    class Own:
+        @hookimpl
+        def textgen_samplers(self) -> list[Component]:
+            return [Component("own", OwnConfig, build)]
+
+    plugins = PluginSet.discover()
+    plugins.register(Own(), "own")
+    generator = Engine(plugins).load(finished_run)
+    run(generator.agenerate("the ", max_new_tokens=1, own_strength=2.0))
+    run(text_of(generator.astream("the ", max_new_tokens=1, own_strength=3.0)))
+    assert len(builders) == 2
+    assert threading.main_thread() not in builders
+
+
+def test_a_reader_that_is_behind_costs_bounded_memory_and_loses_nothing(
+    generator: Generator,
+) -> None:
+    """Its text pauses after some thousand tokens, and goes on when it reads again. A whole text has no pause."""
+
+    async def read() -> str:
+        stream = await generator.astream("the ", max_new_tokens=40_000)
+        text = await anext(stream)
+        await asyncio.to_thread(join_background)
+        assert stream.finish_reason is None
+        return text + "".join([piece async for piece in stream])
+
+    text = generator.generate("the ", max_new_tokens=40_000).text
+    assert run(read()) == run(generator.agenerate("the ", max_new_tokens=40_000)).text == text
+
+
+@pytest.mark.parametrize("stop", [None, "e"])
+def test_streams_of_several_event_loops_share_a_batch(
+    generator: Generator, stop: str | None
+) -> None:
+    def texts(way: Callable[[int], str]) -> list[str]:
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(way, range(8)))
+
+    options: dict[str, Any] = {"max_new_tokens": 200, "stop": stop}
+    assert texts(
+        lambda index: run(text_of(generator.astream("the ", index=index, **options)))
+    ) == texts(lambda index: generator.generate("the ", index=index, **options).text)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "sizes"),
-    [({}, (20_000, 60_000)), ({"stop": "\0never\0", "repetition_penalty": 1.1}, (5_000, 15_000))],
-    ids=["plain", "penalty"],
-)
+@pytest.mark.parametrize("options", [{}, {"stop": "\0never\0", "repetition_penalty": 1.1}])
 def test_an_endless_stream_takes_no_more_memory(
-    generator: Generator, options: dict[str, Any], sizes: tuple[int, int]
+    generator: Generator, options: dict[str, Any]
 ) -> None:
-    texts: Iterator[str] = generator.stream("the ", max_new_tokens=None, **options)
-    read(texts, 1000)
+    """Whatever were kept of each token would take more than a byte."""
+    stream, found, count = generator.stream("the ", max_new_tokens=None, **options), [], 20_000
     tracemalloc.start()
-    found = []
     try:
-        for characters in (sizes[0], *[(sizes[1] - sizes[0]) // 2] * 2):
-            tracemalloc.reset_peak()
-            read(texts, characters)
-            found.append(tracemalloc.get_traced_memory())
+        for _ in range(2):
+            left = count
+            while left > 0:
+                left -= len(next(stream))
+            found.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    (early, first_peak), *later = found
-    assert later[-1][0] - early < 4096
-    assert (
-        min(peak for _, peak in later) - first_peak < 8192
-    )  # once, another thread of the process may take more
-
-
-def read(texts: Iterator[str], characters: int) -> None:
-    """Read so many characters, and keep none."""
-    while characters > 0:
-        characters -= len(next(texts))
+    assert found[1] - found[0] < count

@@ -1,82 +1,103 @@
-"""Generators whose samplers or decoders are watched: what they are fed, how often, and when."""
+"""Generators whose sampler or decoder is watched: what they are fed, how often, and when."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import attrs
 
-from textgen import (
-    Component,
-    Engine,
-    Generator,
-    NoOptions,
-    PluginSet,
-    hookimpl,
-    load,
-)
+from textgen import Component, Engine, Generator, NoOptions, PluginSet, hookimpl, load
+
+
+def with_sampler(run: Path, sample: Callable[[Any, Any], Any]) -> Generator:
+    """The generator of a run with one sampler."""
+
+    class Own:
+        @hookimpl
+        def textgen_samplers(self) -> list[Component]:
+            return [Component("own", NoOptions, lambda config, context: sample)]
+
+    plugins = PluginSet.discover()
+    plugins.register(Own(), "own")
+    return Engine(plugins).load(run, sampler=[{"type": "own"}])
+
+
+def failing_at(run: Path, call: int) -> Generator:
+    """A generator whose sampler fails at its call of that number."""
+    calls = itertools.count()
+
+    def sample(logits: Any, history: Any) -> Any:
+        if next(calls) == call:
+            raise KeyError("lost")
+        return logits
+
+    return with_sampler(run, sample)
 
 
 @attrs.define(eq=False)
 class Watcher:
-    """A plugin with one sampler, which changes nothing, counts its calls and may be made to wait."""
+    """Counts the calls of a sampler that changes nothing, or of a decoder; `gate` holds the first one up."""
 
-    calls: int = 0
-    histories: list[Any] = attrs.field(factory=list)
-    begun: threading.Event = attrs.field(factory=threading.Event)
-    gate: threading.Event | None = None
-
-    @hookimpl
-    def textgen_samplers(self) -> list[Component]:
-        def sample(logits: Any, history: Any) -> Any:
-            self.calls += 1
-            self.histories.append(weakref.ref(history))
-            self.begun.set()
-            if self.gate is not None:
-                assert self.gate.wait(60), "nobody opened the gate"
-            return logits
-
-        return [Component("watch", NoOptions, lambda config, context: sample)]
-
-
-def watched(run: Path, **options: Any) -> tuple[Watcher, Generator]:
-    watcher = Watcher(**options)
-    plugins = PluginSet.discover()
-    plugins.register(watcher, "watcher")
-    return watcher, Engine(plugins).load(run, sampler=[{"type": "watch"}])
-
-
-@attrs.define(eq=False)
-class Counter:
-    """Counts what a decoder is fed, and waits once it has been fed something."""
-
-    fed: int = 0
-    begun: threading.Event = attrs.field(factory=threading.Event)
     gate: threading.Event = attrs.field(factory=threading.Event)
+    begun: threading.Event = attrs.field(factory=threading.Event)
+    calls: int = 0
+    fed: int = 0
+    sizes: list[int] = attrs.field(factory=list)
+    histories: list[Any] = attrs.field(factory=list)
+
+    def wait(self) -> None:
+        self.begun.set()
+        assert self.gate.wait(60), "nobody opened the gate"
+
+    def sample(self, logits: Any, history: Any) -> Any:
+        self.calls += 1
+        self.sizes.append(len(logits))
+        self.histories.append(weakref.ref(history))
+        self.wait()
+        return logits
 
 
-def counting(run: Path) -> tuple[Counter, Generator]:
-    """A generator whose model is that of a run, counted."""
-    counter, inner = Counter(), load(run)
+def watched(run: Path, *, closed: bool = False) -> tuple[Watcher, Generator]:
+    """A generator with a watched sampler; its gate is open unless `closed`."""
+    watcher = Watcher()
+    if not closed:
+        watcher.gate.set()
+    return watcher, with_sampler(run, watcher.sample)
+
+
+def counting(run: Path) -> tuple[Watcher, Generator]:
+    """A generator whose model is that of a run, with what it is fed counted, and a closed gate."""
+    watcher, inner = Watcher(), load(run)
 
     class Model:
         def decoder(self, batch_size: int) -> Any:
             decoder = inner.model.decoder(batch_size)
-            extend = decoder.extend
 
-            def counted(tokens: Any) -> Any:
+            def extend(tokens: Any) -> Any:
                 if tokens.size:
-                    counter.fed += tokens.size
-                    counter.begun.set()
-                    assert counter.gate.wait(60), "nobody opened the gate"
-                return extend(tokens)
+                    watcher.fed += tokens.size
+                    watcher.wait()
+                return decoder.extend(tokens)
 
             return SimpleNamespace(
-                extend=counted, read_state=decoder.read_state, write_state=decoder.write_state
+                extend=extend,
+                score=decoder.score,
+                read_state=decoder.read_state,
+                write_state=decoder.write_state,
             )
 
-    return counter, attrs.evolve(inner, model=Model())
+    return watcher, attrs.evolve(inner, model=Model())
+
+
+def join_background() -> None:
+    """Wait until no thread of asynchronous streams has anything to do."""
+    for thread in threading.enumerate():
+        if thread.name == "textgen-generation":
+            thread.join(60)
+            assert not thread.is_alive()
