@@ -1,0 +1,173 @@
+"""The same text, whichever way it is asked for: chains of samplers, each in every way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from prompts import PROMPTS
+
+from textgen import GenerationState, Generator
+
+Options: TypeAlias = dict[str, Any]
+LENGTH = 80
+CHAINS: dict[str, Options] = {
+    "greedy": {"temperature": 0},
+    "sampled": {},
+    "cut-off": {"temperature": 0.8, "top_k": 12, "top_p": 0.9, "min_p": 0.01, "typical_p": 0.95},
+    "penalties": {"repetition_penalty": 1.3, "frequency_penalty": 0.3, "presence_penalty": 0.2},
+    "no-repetition": {"no_repeat_ngram": 3, "temperature": 0, "logit_bias": {"e": 2.0}},
+    "states-and-chance": {
+        "temperature": 0.9,
+        "mirostat_tau": 2.5,
+        "xtc_probability": 0.5,
+        "xtc_threshold": 0.05,
+        "dry_multiplier": 0.5,
+    },
+    "form": {"regex": "[a-z ]{20,60}"},
+    "stop-texts": {"stop": ["th", "e "], "min_new_tokens": 5, "echo": True},
+    "stop-tokens": {"stop_tokens": [3, 4], "min_new_tokens": 5, "temperature": 0},
+}
+
+
+def one_by_one(generator: Generator, options: Options, _: Path) -> list[str]:
+    return [generator.generate(p, index=i, **options).text for i, p in enumerate(PROMPTS)]
+
+
+def streamed(generator: Generator, options: Options, _: Path) -> list[str]:
+    return ["".join(generator.stream(p, index=i, **options)) for i, p in enumerate(PROMPTS)]
+
+
+def in_threads(generator: Generator, options: Options, folder: Path) -> list[str]:
+    with ThreadPoolExecutor(8) as pool:
+        ways = [one_by_one, streamed] * 4
+        first, *others = pool.map(lambda way: way(generator, options, folder), ways)
+    assert others == [first] * 7
+    return first
+
+
+def in_batches(size: int, generator: Generator, options: Options, _: Path) -> list[str]:
+    return [made.text for made in generator.generate_many(PROMPTS, batch_size=size, **options)]
+
+
+def beside_others(generator: Generator, options: Options, _: Path) -> list[str]:
+    """Others have other samplers, and end before and after it."""
+    others = [
+        {"prompt": "the ", "max_new_tokens": n, "index": 50 + n, "mirostat_tau": 1 + n % 3}
+        for n in (1, 7, 30, 64, 90)
+    ]
+    mine = [{"prompt": p, "index": i, **options} for i, p in enumerate(PROMPTS)]
+    mixed = filter(None, chain.from_iterable(zip_longest(others, mine)))
+    texts = {made.index: made.text for made in generator.generate_many(mixed, batch_size=4)}
+    return [texts[i] for i in range(len(PROMPTS))]
+
+
+def asynchronous(generator: Generator, options: Options, _: Path) -> list[str]:
+    async def text(index: int, prompt: str) -> str:
+        if index % 2:
+            return (await generator.agenerate(prompt, index=index, **options)).text
+        stream = await generator.astream(prompt, index=index, **options)
+        return "".join([piece async for piece in stream])
+
+    async def together() -> list[str]:
+        return await asyncio.gather(*(text(i, prompt) for i, prompt in enumerate(PROMPTS)))
+
+    return asyncio.run(together())
+
+
+def resumed(at: int, generator: Generator, options: Options, folder: Path) -> list[str]:
+    """Saved after `at` tokens, by a text or a stream, and resumed alone and in a batch."""
+    texts, rest = [], {**options, "max_new_tokens": LENGTH - at}
+    first = list(
+        generator.generate_many(
+            [{"prompt": p, "keep_state": True} for p in PROMPTS],
+            **{**options, "max_new_tokens": at},
+        )
+    )
+    states = [reloaded(made.state, folder) for made in first]
+    together = list(generator.generate_many([{"state": state} for state in states], **rest))
+    for made, state, later in zip(first, states, together, strict=True):
+        alone = generator.generate(state=state, **rest)
+        assert (alone.text, alone.index) == (later.text, made.index)
+        assert "".join(generator.stream(state=state, **rest)) == later.text
+        texts.append(made.text + later.text)
+    return texts
+
+
+def reloaded(state: GenerationState | None, folder: Path) -> GenerationState:
+    assert state is not None
+    state.save(folder / "state")
+    return GenerationState.load(folder / "state")
+
+
+WAYS: dict[str, Callable[[Generator, Options, Path], list[str]]] = {
+    "streamed": streamed,
+    "in-threads": in_threads,
+    **{f"in-batches-of-{size}": partial(in_batches, size) for size in (1, 2, 3, 64)},
+    "beside-others": beside_others,
+    "asynchronous": asynchronous,
+    **{f"resumed-at-{at}": partial(resumed, at) for at in (0, 1, 37, 64, 79)},
+}
+
+
+# A state is resumed with limits of its own: the least number of tokens is that of each call.
+TABLE = [
+    (name, way)
+    for name, options in CHAINS.items()
+    for way in WAYS
+    if not ("min_new_tokens" in options and way.startswith("resumed"))
+]
+
+
+@pytest.fixture(scope="module")
+def alone(lively: Generator) -> Callable[[str], list[str]]:
+    """The texts of PROMPTS with a chain, each by itself."""
+    return cache(lambda name: one_by_one(lively, asked(name), Path()))
+
+
+def asked(name: str) -> Options:
+    return {"max_new_tokens": LENGTH, "seed": 11, **CHAINS[name]}
+
+
+@pytest.mark.fault(34)
+@pytest.mark.parametrize(("name", "way"), TABLE)
+def test_a_text_is_the_same(
+    lively: Generator, alone: Callable[[str], list[str]], name: str, way: str, tmp_path: Path
+) -> None:
+    if name == "form":
+        pytest.importorskip("llguidance")
+    assert WAYS[way](lively, asked(name), tmp_path) == alone(name)
+
+
+def test_a_text_resumes_in_another_process(
+    python: Callable[..., Any], generator: Generator, tmp_path: Path
+) -> None:
+    chains = {
+        name: options
+        for name, options in CHAINS.items()
+        if "min_new_tokens" not in options and "regex" not in options
+    }
+    script = (
+        "import json, sys, textgen\n"
+        "generator = textgen.load(sys.argv[1])\n"
+        "for name, options in json.loads(sys.argv[2]).items():\n"
+        "    state = textgen.GenerationState.load(name)\n"
+        "    print(generator.generate(max_new_tokens=70, state=state, **options).text)\n"
+    )
+    expected = []
+    for name, options in chains.items():
+        first = generator.generate("the ", max_new_tokens=50, keep_state=True, **options)
+        assert first.state is not None
+        first.state.save(tmp_path / name)
+        whole = generator.generate("the ", max_new_tokens=120, **options).text
+        assert whole.startswith(first.text)
+        expected.append(whole.removeprefix(first.text))
+    done = python("-c", script, generator.path, json.dumps(chains), cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, "".join(f"{text}\n" for text in expected)), done.stderr
