@@ -1,14 +1,16 @@
-"""Builds single components as a program that embeds textgen does: from a PluginSet, with a BuildContext."""
+"""Builds single components as a program that embeds textgen does, and plugins of components."""
 
 from __future__ import annotations
 
 import functools
+import types
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from textgen import BuildContext, Component, PluginSet
+from textgen import BuildContext, Component, Engine, NoOptions, PluginSet, hookimpl
+from textgen.plugin.component import HOOKS
 
 
 @functools.cache
@@ -41,3 +43,36 @@ def make(kind: str, name: str, context: BuildContext, **options: Any) -> Any:
 def letters(count: int) -> str:
     """So many different characters."""
     return "".join(chr(0x4E00 + i) for i in range(count))
+
+
+def plugin_of(**parts: Any) -> Any:
+    """A plugin. It offers a list of components of a kind, or the one component `odd` that `build(context)` makes."""
+    hooks = {
+        hook: _hook(part if isinstance(part, list) else [_odd(part)])
+        for hook, kind in HOOKS.items()
+        if (part := parts.get(kind)) is not None
+    }
+    return types.SimpleNamespace(**hooks)
+
+
+def _hook(offered: list[Any]) -> Any:
+    @hookimpl
+    def hook() -> list[Any]:
+        return offered
+
+    return hook
+
+
+def _odd(part: Any) -> Component:
+    def build(config: NoOptions, context: BuildContext) -> Any:
+        return part(context)
+
+    build.__module__ = getattr(part, "func", part).__module__  # which errors are traced to
+    return Component("odd", NoOptions, build)
+
+
+def engine_of(**parts: Any) -> Engine:
+    """The built-in set, and the plugin `odd` of textgen-odd 2.1 with these parts."""
+    plugins = PluginSet.discover()
+    plugins.register(plugin_of(**parts), "odd", distribution="textgen-odd", version="2.1")
+    return Engine(plugins)

@@ -25,3 +25,13 @@ def install(project: Path, folder: Path) -> Path:
     (wheel,) = wheels.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(site)
     return site
+
+
+def write_package(site: Path, name: str, source: str, *, version: str = "1.0") -> None:
+    """Write what pip leaves in `site` of the package textgen-NAME: its module, and metadata with one entry point."""
+    information = site / f"textgen_{name}-{version}.dist-info"
+    information.mkdir(parents=True)
+    metadata = f"Metadata-Version: 2.1\nName: textgen-{name}\nVersion: {version}\n"
+    (information / "METADATA").write_text(metadata)
+    (information / "entry_points.txt").write_text(f"[textgen]\n{name} = textgen_{name}\n")
+    (site / f"textgen_{name}.py").write_text(source)

@@ -25,32 +25,20 @@ from textgen import (
     Generator,
     Interrupted,
     PipelineError,
-    PluginError,
     PromptError,
-    RunError,
     RunLockedError,
     RunMismatchError,
     TextgenError,
     TrainingError,
-    load,
 )
 from textgen.errors import Difference
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 REQUESTS: tuple[dict[str, Any], ...] = tuple(
     {"prompt": prompt, "seed": seed, "max_new_tokens": 60, **options}
-    for seed, prompt in enumerate(["the ", "", "clock", "the hour"])
-    for options in (
-        {},
-        {"temperature": 0.7, "top_k": 8, "repetition_penalty": 1.2},
-        {"stop": ["e"], "temperature": 2.0},
-    )
+    for seed, prompt in enumerate(["the ", ""])
+    for options in ({}, {"temperature": 0.7, "top_k": 8}, {"stop": ["e"], "temperature": 2.0})
 )
-
-
-@pytest.fixture(scope="module")
-def generator(finished_run: Path) -> Generator:
-    return load(finished_run)
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +71,7 @@ def server(finished_run: Path) -> Iterator[httpx.Client]:
 
 
 def expected(generator: Generator, request: dict[str, Any]) -> str:
-    return generator.generate(
-        request["prompt"], **{k: v for k, v in request.items() if k != "prompt"}
-    ).text
+    return generator.generate(**request).text
 
 
 def test_requests_at_once_get_what_each_would_have_got_alone(
@@ -97,9 +83,7 @@ def test_requests_at_once_get_what_each_would_have_got_alone(
         return response.text
 
     with ThreadPoolExecutor(len(REQUESTS)) as pool:
-        assert list(pool.map(ask, REQUESTS)) == [
-            expected(generator, request) for request in REQUESTS
-        ]
+        assert list(pool.map(ask, REQUESTS)) == [expected(generator, each) for each in REQUESTS]
 
 
 def test_the_text_comes_in_pieces(server: httpx.Client, generator: Generator) -> None:
@@ -111,11 +95,9 @@ def test_the_text_comes_in_pieces(server: httpx.Client, generator: Generator) ->
 
 
 def test_a_client_that_leaves_is_no_trouble(server: httpx.Client, generator: Generator) -> None:
-    for _ in range(3):
-        with server.stream(
-            "POST", "/generate", json={"prompt": "the ", "max_new_tokens": 10_000}
-        ) as response:
-            next(response.iter_text())
+    request = {"prompt": "the ", "max_new_tokens": 10_000}
+    with server.stream("POST", "/generate", json=request) as response:
+        next(response.iter_text())
     assert server.post("/generate", json=REQUESTS[0]).text == expected(generator, REQUESTS[0])
 
 
@@ -123,17 +105,12 @@ def test_a_client_that_leaves_is_no_trouble(server: httpx.Client, generator: Gen
     ("content", "said"),
     [
         ('{"prompt": "é"}', "U+00E9"),
-        ('{"prompt": 5}', "prompt"),
         ('{"temperature": -1}', "temperature"),
         ('{"temprature": 1}', "temprature"),
-        ('{"max_new_tokens": null}', "max_new_tokens"),
         ('{"max_new_tokens": 1000000}', "max_new_tokens"),
-        ('{"max_new_tokens": -1}', "max_new_tokens"),
         ('{"seed": 1e400}', "seed"),
         ('{"time_limit": 5}', "time_limit"),
-        ("[1]", "JSON object"),
         ("{", "JSON object"),
-        ("5", "JSON object"),
     ],
 )
 def test_a_request_that_is_wrong_is_told_why(server: httpx.Client, content: str, said: str) -> None:
@@ -175,20 +152,12 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     "error",
     [
-        TextgenError("so"),
-        PipelineError(
-            [Fault("model.cell", "expected one of three", "5"), Fault("seed", "must be >= 0")],
-            "a.toml",
-        ),
+        PipelineError([Fault("seed", "must be >= 0", "-1")], "a.toml"),
         PromptError(["é", "ß"]),
         DeviceError("no such device", "cuda"),
         RunMismatchError(Path("runs/a"), [Difference("seed", 1, 2)]),
         CorpusError("too short", Path("a.txt")),
-        PluginError("raised KeyError", plugin="p", distribution="d", version="1"),
-        ContractError(
-            "gave None", kind="model", component="c", plugin="p", distribution="d", version="1"
-        ),
-        RunError("no run", Path("runs/a")),
+        ContractError("no", kind="k", component="c", plugin="p", distribution="d", version="1"),
         RunLockedError(Path("runs/a"), 7),
         CorruptFileError(Path("a"), "it changed", expected="1", actual="2"),
         TrainingError("the loss is no number", step=3, learning_rate=0.1),

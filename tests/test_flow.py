@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
+from components import engine_of
 
 import textgen
 from textgen.events import Evaluated, StepDone
+from textgen.plugin.component import KINDS
 from textgen.protocols import TrainerState
-
-
-@attrs.frozen
-class NoteConfig:
-    """Notes what happens to it."""
 
 
 class Notes:
@@ -30,30 +26,25 @@ class Notes:
         if self.flow[-1:] != [what]:  # how often in a row is nobody's contract
             self.flow.append(what)
 
-    def plugin(self) -> types.SimpleNamespace:
-        kinds: dict[str, tuple[str, Callable[..., Any]]] = {
-            "textgen_corpora": ("corpus", NotedCorpus),
-            "textgen_tokenizers": ("tokenizer", NotedTokenizer),
-            "textgen_models": ("model", NotedModel),
-            "textgen_trainers": ("trainer", NotedTrainer),
-            "textgen_samplers": ("sampler", noted_sampler),
-            "textgen_observers": ("observer", NotedObserver),
-        }
-        return types.SimpleNamespace(
-            **{hook: self._hook(hook, *made) for hook, made in kinds.items()}
+    def engine(self) -> textgen.Engine:
+        makes = (
+            NotedCorpus,
+            NotedTokenizer,
+            NotedModel,
+            NotedTrainer,
+            noted_sampler,
+            NotedObserver,
         )
+        parts = {kind: self.builder(kind, make) for kind, make in zip(KINDS, makes, strict=False)}
+        return engine_of(**parts)
 
-    def _hook(self, hook: str, kind: str, make: Callable[..., Any]) -> Any:
-        def build(config: NoteConfig, context: textgen.BuildContext) -> Any:
+    def builder(self, kind: str, make: Callable[[Notes], Any]) -> Any:
+        def build(context: textgen.BuildContext) -> Any:
             purpose = "" if kind != "model" else " to train" if context.training else " to generate"
             self.note(f"build {kind}{purpose}")
             return make(self)
 
-        def offer() -> list[textgen.Component]:
-            return [textgen.Component("noted", NoteConfig, build)]
-
-        offer.__name__ = hook
-        return textgen.hookimpl(offer)
+        return build
 
 
 class Closes:
@@ -78,7 +69,6 @@ class NotedCorpus(Closes):
 class NotedTokenizer(Closes):
     notes: Notes
     vocab_size = 128
-    unknown_id = None
 
     def fit(self, pieces: Any) -> None:
         self.notes.note("tokenizer.fit")
@@ -87,15 +77,8 @@ class NotedTokenizer(Closes):
     def encode(self, text: str) -> Any:
         return np.frombuffer(text.encode("ascii"), np.uint8)
 
-    def encode_pieces(self, pieces: Any) -> Any:
-        self.notes.note("tokenizer.encode_pieces")
-        return map(self.encode, pieces)
-
-    def decode(self, ids: Any, final: bool = False) -> str:
+    def decode(self, ids: Any) -> str:
         return bytes(np.asarray(ids, np.uint8)).decode("ascii")
-
-    def incremental_decoder(self) -> Any:
-        return self
 
     def to_dict(self) -> dict[str, Any]:
         self.notes.note("tokenizer.to_dict")
@@ -168,19 +151,16 @@ def noted_sampler(notes: Notes) -> Any:
 
 
 def test_the_flow_of_a_run(tmp_path: Path) -> None:
-    notes = Notes()
-    plugins = textgen.PluginSet()
-    plugins.register(notes.plugin(), "noted")
-    noted = {"type": "noted"}
-    kinds = ("corpus", "tokenizer", "model", "trainer")
+    notes, odd = Notes(), {"type": "odd"}
     tables = {
-        **dict.fromkeys(kinds, noted),
-        "sampler": [noted],
-        "observer": [noted],
+        **dict.fromkeys(("corpus", "tokenizer", "model", "trainer"), odd),
+        "sampler": [odd],
+        "observer": [odd],
         "data": {"window_length": 8},
+        "device": "cpu",
+        "generate": {"max_new_tokens": 1},
     }
-    tables |= {"device": "cpu", "generate": {"max_new_tokens": 1}}
-    run = textgen.Engine(plugins).run(tables, output=tmp_path / "run")
+    run = notes.engine().run(tables, output=tmp_path / "run")
     run.generator.close()
     assert notes.flow == [
         "build corpus",
@@ -192,7 +172,6 @@ def test_the_flow_of_a_run(tmp_path: Path) -> None:
         "tokenizer.from_dict {'noted': True}",
         "build sampler",
         "corpus.read",
-        "tokenizer.encode_pieces",
         "build trainer",
         "build model to train",
         "build sampler",

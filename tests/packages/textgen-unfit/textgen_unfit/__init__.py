@@ -1,1 +1,0 @@
-"""Plugins that must be left out, each for a reason of its own."""

@@ -1,9 +1,0 @@
-"""Implements a hook that there is not."""
-
-from textgen import hookimpl
-
-
-@hookimpl
-def textgen_sampler():
-    """It is textgen_samplers."""
-    return []

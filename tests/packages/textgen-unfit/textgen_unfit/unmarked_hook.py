@@ -1,6 +1,0 @@
-"""Forgets the marker."""
-
-
-def textgen_samplers():
-    """Without @hookimpl."""
-    return []

@@ -1,3 +1,0 @@
-"""Says which API it needs in a string."""
-
-TEXTGEN_PLUGIN_API = "1"

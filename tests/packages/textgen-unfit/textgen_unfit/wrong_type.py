@@ -1,9 +1,0 @@
-"""Returns something other than a list."""
-
-from textgen import hookimpl
-
-
-@hookimpl
-def textgen_models():
-    """A string is no list."""
-    return "rnn"

@@ -1,0 +1,132 @@
+"""Installed plugins through the command: listed, used, left out, and harmless where they are broken."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import run_textgen
+from installing import write_package
+
+LOUD = '''
+import attrs
+from textgen import Component, hookimpl, option
+
+@attrs.frozen
+class LoudConfig:
+    """Multiplies logits."""
+    factor: float = option(1000.0, help="what logits are multiplied by", argument="ARGUMENT")
+
+@hookimpl
+def textgen_samplers():
+    return [Component(name, LoudConfig, lambda config, context: lambda logits, _: logits * config.factor)
+            for name in ("loud", "greedy")]
+'''
+PIPELINE = """
+corpus = {type = "story"}
+tokenizer = {type = "char"}
+model = {type = "rnn"}
+trainer = {type = "sgd"}
+sampler = [{type = "SAMPLER"}]
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a package that works, and one that raises when it is imported."""
+    folder = tmp_path_factory.mktemp("site")
+    write_package(folder, "loud", LOUD.replace("ARGUMENT", "stream"), version="1.2")
+    write_package(folder, "broken", "\nraise RuntimeError('not charged')", version="0.3")
+    return folder
+
+
+def show(folder: Path, site: Path, sampler: str, *options: str) -> subprocess.CompletedProcess[str]:
+    (folder / "p.toml").write_text(PIPELINE.replace("SAMPLER", sampler))
+    return run_textgen(*options, "show", "p.toml", folder=folder, site=[site])
+
+
+def described(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    listed: dict[str, Any] = json.loads(done.stdout)
+    return listed
+
+
+@pytest.mark.fault(26)
+def test_one_that_is_broken_is_named_and_harms_nothing(site: Path, tmp_path: Path) -> None:
+    done = run_textgen("plugins", "--json", folder=tmp_path, site=[site])
+    listed = described(done)
+    (broken,) = listed["quarantined"]
+    facts = {"plugin": "broken", "distribution": "textgen-broken", "version": "0.3"}
+    place = f"{site / 'textgen_broken.py'}:2"
+    assert broken == {**facts, "cause": f"RuntimeError: not charged ({place})"}
+    assert done.stderr.count("plugin 'broken' (textgen-broken 0.3) is left out: ") == 1
+    (loud,) = [row for row in listed["components"] if row["name"] == "loud"]
+    assert (loud["qualified_name"], loud["version"]) == ("textgen-loud:loud", "1.2")
+    assert loud["summary"] == "Multiplies logits."
+    assert loud["options"] == [
+        {
+            "name": "factor",
+            "type": "a finite number",
+            "required": False,
+            "default": 1000.0,
+            "help": "what logits are multiplied by",
+        }
+    ]
+    plain = run_textgen("plugins", folder=tmp_path, site=[site]).stdout
+    assert "left out: broken [textgen-broken 0.3]: RuntimeError" in plain
+    assert "clash: sampler 'greedy' is offered by textgen-engine:greedy, textgen-loud" in plain
+    helped = run_textgen("--help", folder=tmp_path, site=[site])
+    assert (helped.returncode, helped.stderr.count("is left out")) == (0, 1)
+
+
+def test_only_what_is_needed_is_imported(site: Path, tmp_path: Path) -> None:
+    for sampler in ("greedy", "textgen-loud:greedy"):
+        done = show(tmp_path, site, sampler)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert "# Multiplies logits" in done.stdout
+
+
+@pytest.mark.fault(26)
+@pytest.mark.parametrize(
+    ("sampler", "said"),
+    [
+        ("broken", "(textgen-broken 0.3) is left out: RuntimeError: not charged"),
+        ("textgen-broken:any", "(textgen-broken 0.3) is left out: RuntimeError: not charged"),
+        ("textgen-nowhere:any", "no plugin of textgen-nowhere is loaded"),
+        ("lou", "did you mean 'loud'?"),
+        ('loud", factr = "2', "sampler.0.factr: unknown key; did you mean 'factor'?"),
+    ],
+)
+def test_a_pipeline_that_needs_what_is_not_there_says_why(
+    site: Path, tmp_path: Path, sampler: str, said: str
+) -> None:
+    done = show(tmp_path, site, sampler)
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["loud", "textgen-loud", "Textgen_Loud:loud"])
+def test_one_can_be_switched_off(site: Path, tmp_path: Path, name: str) -> None:
+    done = show(tmp_path, site, "loud", "--no-plugin", name, "--no-plugin", "broken")
+    assert done.returncode == 2
+    assert "no sampler is called 'loud'" in done.stderr
+    assert "left out" not in done.stderr
+
+
+def test_what_is_switched_off_has_to_be_there(tmp_path: Path) -> None:
+    listed = described(run_textgen("--no-plugin", "adamw", "plugins", "--json", folder=tmp_path))
+    trainers = {row["name"] for row in listed["components"] if row["kind"] == "trainer"}
+    assert trainers & {"adamw", "sgd"} == {"sgd"}
+    done = run_textgen("--no-plugin", "adamv", "plugins", folder=tmp_path)
+    assert done.returncode == 2
+    assert "called 'adamv'; did you mean 'adamw'?" in done.stderr
+
+
+def test_the_command_keeps_its_own_options(site: Path, tmp_path: Path) -> None:
+    """A plugin's option of the same name is for programs."""
+    done = run_textgen("generate", "--help", folder=tmp_path, site=[site])
+    assert (done.returncode, "--stream" in done.stdout) == (0, True)
+    assert "multiplied" not in done.stdout
