@@ -64,7 +64,11 @@ def test_the_inner_table_is_checked_at_its_place(
 def test_it_is_overridden_recorded_skipped_and_loaded(
     engine: Engine, tables: Make, tmp_path: Path
 ) -> None:
-    made = engine.run(tables(), {"model.inner.cell": "gru"}, output=tmp_path / "run")
+    made = engine.run(
+        tables({"type": "rnn", "hidden_size": 8}),
+        {"model.inner.cell": "gru"},
+        output=tmp_path / "run",
+    )
     models = {
         entry["name"]: entry["distribution"]
         for entry in made.generator.record["components"]

@@ -128,5 +128,4 @@ def test_what_is_switched_off_has_to_be_there(tmp_path: Path) -> None:
 def test_the_command_keeps_its_own_options(site: Path, tmp_path: Path) -> None:
     """A plugin's option of the same name is for programs."""
     done = run_textgen("generate", "--help", folder=tmp_path, site=[site])
-    assert (done.returncode, "--stream" in done.stdout) == (0, True)
-    assert "multiplied" not in done.stdout
+    assert (done.returncode, done.stdout.count("--stream ")) == (0, 1)

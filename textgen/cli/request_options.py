@@ -92,7 +92,9 @@ class RequestCommand(click.Command):
 
     def _options(self, ctx: click.Context) -> list[click.Option]:
         table = request_options(ctx.obj.plugins(), of_plugins=ctx.obj.with_plugin_options)
-        return [_option(name, field) for name, field in table.items()]
+        own = {flag for parameter in super().get_params(ctx) for flag in parameter.opts}
+        options = [_option(name, field) for name, field in table.items()]
+        return [option for option in options if own.isdisjoint(option.opts)]
 
 
 def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:

@@ -243,14 +243,6 @@ class Offer:
         return self.name if self.distribution == OWN_DISTRIBUTION else self.qualified_name
 
 
-def taken_twice(option: str, offers: Iterable[Offer]) -> Fault:
-    """The fault of an option of requests that several samplers take."""
-    return Fault(
-        option,
-        f"several samplers take this option: {' and '.join(o.qualified_name for o in offers)}",
-    )
-
-
 def normalized(distribution: str) -> str:
     """A distribution's name as package indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()

@@ -23,7 +23,6 @@ from textgen.plugin.component import (
     Offer,
     Plugin,
     normalized,
-    taken_twice,
 )
 from textgen.plugin.single_file import import_file
 from textgen.plugin.validation import cause_of, offers_of
@@ -187,7 +186,8 @@ class PluginSet:
         if len(takers) == 1:
             return takers[0], takers[0].component.arguments()[name]
         if takers:
-            return taken_twice(name, takers)
+            names = " and ".join(offer.qualified_name for offer in takers)
+            return Fault(name, f"several samplers take this option: {names}")
         known = [argument for offer in offers for argument in offer.component.arguments()]
         hint = nearest(name, [*known, *REQUEST_OPTIONS]) or f"there are {', '.join(known)}"
         return Fault(name, "no sampler takes this option", "", hint)
