@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-from commands import run_textgen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -266,13 +265,6 @@ def test_processes_on_gpus_train_what_one_does(tmp_path: Path) -> None:
     done = run_together(size, "-m", "textgen", "run", "p.toml", "-q", "-o", "run", folder=tmp_path)
     assert [each.returncode for each in done] == [0] * size, done
     assert_alike(tmp_path / "run", alone.path)
-
-
-def test_other_commands_are_the_first_process_s(tmp_path: Path) -> None:
-    write(tmp_path)
-    place = {"RANK": "1", "WORLD_SIZE": "2"}
-    done = run_textgen("show", "p.toml", folder=tmp_path, extra=place)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("total", [2, 5, 64])

@@ -224,11 +224,12 @@ class Computation:
 
         assert self._processes is not None
         stops = leaves or self._processes.is_stopping()
-        facts = [now if self._processes.leads else 0.0, float(stops)]
-        header = torch.cat([loss[None].float(), loss.new_tensor(facts, dtype=torch.float32)])
         parameters = [p for p in self._parameters[0] if p.requires_grad]
+        is_used = [p.grad is not None for p in parameters]  # by a row of this process
+        facts = [now if self._processes.leads else 0.0, stops, *is_used]
+        header = torch.cat([loss[None].float(), loss.new_tensor(facts, dtype=torch.float32)])
         for parameter in parameters:
-            if parameter.grad is None:  # no row of this process used it
+            if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         sums = [header, *state, *(p.grad for p in parameters if p.grad is not None)]
         with self._processes.explained():
@@ -239,7 +240,12 @@ class Computation:
                 parts = torch.split(flat, [tensor.numel() for tensor in same])
                 for to, part in zip(same, parts, strict=True):
                     to.copy_(part.view_as(to))
-            now, stopping = header[1:].tolist()
+            now, stopping, *users = header[1:].tolist()
+        for parameter, count in zip(parameters, users, strict=True):
+            if (
+                not count
+            ):  # an optimizer leaves it alone, and would decay it with a gradient of zero
+                parameter.grad = None
         self._processes.stop_asked = stopping > 0 and not leaves
         return Gradients(header[0], state or None, now, stopping > 0)
 
