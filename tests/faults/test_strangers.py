@@ -234,14 +234,12 @@ def test_a_state_of_training_that_does_not_fit_is_named(
 ) -> None:
     tables, run = unfinished
     shutil.copytree(run, tmp_path / "run")
-    (file,) = (tmp_path / "run").glob("checkpoints/*/trainer.safetensors")
+    file = max((tmp_path / "run").glob("checkpoints/*/trainer.safetensors"))
     arrays = safetensors.numpy.load(file.read_bytes())
     SPOILT_TRAINING[how](arrays)
     file.write_bytes(safetensors.numpy.save({name: array.copy() for name, array in arrays.items()}))
     seal(file, tmp_path / "run")
-    with pytest.raises(
-        textgen.CorruptFileError, match=r"trainer\.safetensors: its trainer refuses it"
-    ):
+    with pytest.raises(textgen.CorruptFileError, match="its trainer refuses it"):
         textgen.run(tables, output=tmp_path / "run")
 
 
@@ -272,7 +270,5 @@ def test_a_vocabulary_that_could_not_be_read_back_is_refused_before_training(
         def to_dict(self) -> dict[str, Any]:
             return {"text": "a" * (64 << 20)}
 
-    with pytest.raises(
-        textgen.UsageError, match="the vocabulary is too large: its 67,108,877 bytes"
-    ):
+    with pytest.raises(textgen.UsageError, match="the vocabulary has 67,108,877 bytes"):
         dump_vocabulary(Large())  # type: ignore[arg-type]

@@ -89,14 +89,6 @@ def test_a_training_that_is_to_go_on_may_be_edited_in(edited: Callable[..., Path
     textgen.load(run)
 
 
-def test_a_comment_changes_nothing(edited: Callable[..., Path]) -> None:
-    run = edited({})
-    with (run / "pipeline.toml").open("a") as file:
-        file.write("\n# mine\n")
-    textgen.load(run)
-    assert textgen.verify(run).whole
-
-
 def test_what_no_pipeline_has_is_an_error(edited: Callable[..., Path]) -> None:
     run = edited({"samplr": [{"type": "greedy"}], "generate.max_new_tokens": "5"})
     with pytest.raises(textgen.PipelineError) as caught:
@@ -114,23 +106,18 @@ def test_a_chain_that_is_no_list_is_an_error(edited: Callable[..., Path], sample
         textgen.load(run)
 
 
-def test_no_byte_of_the_record_or_the_pipeline_changes_unseen(
-    finished_run: Path, tmp_path: Path
-) -> None:
-    """Every 53rd byte with a bit flipped: an error, a warning, or nothing that says something else."""
-    shutil.copytree(finished_run, tmp_path / "run")
+def test_no_byte_of_the_record_or_the_pipeline_changes_unseen(edited: Callable[..., Path]) -> None:
+    """Every 67th byte with a bit flipped: the file is not whole, or says the same, as in a comment."""
+    run = edited({})
     for name, parse in (("run.json", json.loads), ("pipeline.toml", tomllib.loads)):
-        path, good = tmp_path / "run" / name, (finished_run / name).read_text(encoding="utf-8")
-        seen = 0
-        for at in range(0, len(good), 53):
+        path = run / name
+        good, seen = path.read_text(encoding="utf-8"), 0
+        for at in range(0, len(good), 67):
             path.write_text(good[:at] + chr(ord(good[at]) ^ 1) + good[at + 1 :], encoding="utf-8")
-            with warnings.catch_warnings(record=True, action="always") as caught:
-                try:
-                    textgen.load(tmp_path / "run").close()
-                except textgen.TextgenError:
-                    seen += 1
-                    continue
-            assert caught or parse(path.read_text(encoding="utf-8")) == parse(good), at
+            if name in [file.name for file in textgen.verify(run).files if file.state != "whole"]:
+                seen += 1
+            else:
+                assert parse(path.read_text(encoding="utf-8")) == parse(good), at
         path.write_text(good, encoding="utf-8")
         assert seen > 10
 

@@ -138,18 +138,10 @@ def with_remedy(remedy: str, place: str = "") -> Iterator[None]:
 
 def dump_vocabulary(tokenizer: Tokenizer) -> bytes:
     """What a run keeps of a fitted tokenizer. Raises UsageError for more than can be read back."""
-    try:
-        return checked_json((json.dumps(tokenizer.to_dict(), ensure_ascii=False) + "\n").encode())
-    except ValueError as error:
-        raise UsageError(
-            f"the vocabulary is too large: {error}; choose a smaller one", argument="tokenizer"
-        ) from error
-
-
-def checked_json(data: bytes) -> bytes:
-    """JSON that is to be written. Raises ValueError for more than can be read back."""
+    data = (json.dumps(tokenizer.to_dict(), ensure_ascii=False) + "\n").encode()
     if len(data) > LARGEST:
-        raise ValueError(f"its {len(data):,} bytes are more than {LARGEST:,}, which can be read")
+        cause = f"the vocabulary has {len(data):,} bytes, and can have {LARGEST:,}"
+        raise UsageError(f"{cause}; choose a smaller one", argument="tokenizer")
     return data
 
 

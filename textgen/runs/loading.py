@@ -22,7 +22,7 @@ from textgen.generation.generator import Generator
 from textgen.pipeline.options import DataOptions, TextOptions
 from textgen.pipeline.pipeline import read_chain, without_start
 from textgen.pipeline.sampling import changed, named
-from textgen.plugin.component import OBJECT, BuildContext, ComponentSource
+from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.structure import Choice, Reader, listed, plain
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
@@ -187,10 +187,7 @@ def load_weights(
     try:
         model.load_tensors(dict(tensors))
     except (ValueError, RuntimeError) as error:  # torch raises the latter for other shapes
-        where = "" if run is None else f"; in {run}, they do not fit pipeline.toml"
-        if choice.offer.distribution == OBJECT:
-            where = "; give a model of the size that was trained"
-        cause = f"refuses the weights of the run: {' '.join(str(error).split())}{where}"
+        cause = f"refuses the weights of {run or 'the run'}: {' '.join(str(error).split())}"
         raise checks.blame(choice.offer, cause) from error
 
 
