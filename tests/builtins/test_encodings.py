@@ -16,34 +16,6 @@ from textgen import CorpusError, Engine
 from textgen.files.encodings import decode
 
 PIECE = 1 << 20  # files are read in pieces of a mebibyte
-ENCODINGS = (
-    *(
-        "utf-8",
-        "utf-8-sig",
-        "utf-16",
-        "utf-16-le",
-        "utf-16-be",
-        "utf-32",
-        "utf-32-le",
-        "utf-7",
-        "ascii",
-        "latin-1",
-    ),
-    *(
-        "cp1250",
-        "cp1251",
-        "cp1252",
-        "cp1253",
-        "cp1255",
-        "cp437",
-        "cp866",
-        "koi8-r",
-        "mac_roman",
-        "shift_jis",
-        "euc_jp",
-    ),
-    *("gb18030", "big5", "euc_kr", "cp949"),
-)
 MARKS = {
     "utf-8": codecs.BOM_UTF8,
     "utf-16-le": codecs.BOM_UTF16_LE,
@@ -67,22 +39,9 @@ SAMPLES = {
 }
 
 
-LETTERS = st.text(st.characters(codec="utf-8") | st.sampled_from("".join(SAMPLES.values())))
-
-
 def read(path: Path, data: bytes, **options: Any) -> str:
     path.write_bytes(data)
     return "".join(Engine().read_corpus({"type": "file", "path": str(path), **options}))
-
-
-@pytest.mark.slow
-@settings(max_examples=150)
-@given(LETTERS, st.sampled_from(ENCODINGS), st.integers(1, 7))
-def test_what_was_encoded_is_read_whatever_the_pieces(text: str, encoding: str, size: int) -> None:
-    text = text.encode(encoding, "ignore").decode(encoding)
-    written = text.encode(encoding)
-    pieces = [written[place : place + size] for place in range(0, len(written), size)]
-    assert "".join(decode(pieces, Path("a.txt"), encoding)) == text
 
 
 @settings(max_examples=100)

@@ -71,8 +71,6 @@ def test_what_a_gate_gives_is_a_distribution(experts: int, size: int, rows: int,
     exact = logits.astype(np.float64)
     probabilities = np.exp(exact - np.logaddexp.reduce(exact, axis=-1, keepdims=True))
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-12)
-    for row, alone in zip(logs, logits, strict=True):
-        np.testing.assert_array_equal(gate.mix(row[None].copy())[0], alone)
 
 
 def loss(gate: Gate, logs: Any, targets: Any) -> float:
@@ -106,11 +104,6 @@ def test_a_fitted_gate_is_where_the_loss_is_least(sure_by_turns: tuple[Any, Any]
             assert loss(attrs.evolve(gate, bias=bias), logs, targets) > least
 
 
-def test_a_few_tokens_move_a_gate_little(sure_by_turns: tuple[Any, Any]) -> None:
-    logs, targets = sure_by_turns
-    np.testing.assert_allclose(fit(logs[:3].copy(), targets[:3], [0.5, 0.5]).bias, 0.5, atol=0.4)
-
-
 def test_predicts_held_out_text_better_than_either(mixture_run: Run) -> None:
     generator = mixture_run.generator
     mixed, tokens = generator.score(HELD_OUT).loss, generator.tokenizer.encode(HELD_OUT)
@@ -125,21 +118,6 @@ def test_predicts_held_out_text_better_than_either(mixture_run: Run) -> None:
     assert [part.any() for part in slopes] == [False, True], (
         "the gate of the mixture alone is fitted"
     )
-
-
-def test_texts_are_the_same_alone_in_batches_in_streams_and_from_a_saved_state(
-    mixture_run: Run,
-) -> None:
-    generator = mixture_run.generator
-    prompts = ["The ", "He said", "A"]
-    alone = [generator.generate(p, max_new_tokens=40, index=i).text for i, p in enumerate(prompts)]
-    assert [made.text for made in generator.generate_many(prompts, max_new_tokens=40)] == alone
-    assert "".join(generator.stream("The ", max_new_tokens=40)) == alone[0]
-    half = generator.generate("The ", max_new_tokens=20, keep_state=True)
-    assert half.text + generator.generate(state=half.state, max_new_tokens=20).text == alone[0]
-    greedy = generator.generate("The ", max_new_tokens=40, temperature=0).text
-    first, _ = list(generator.generate_many(["The ", "A"], max_new_tokens=40, temperature=0))
-    assert first.text == greedy
 
 
 class Scripted:
@@ -220,19 +198,6 @@ def test_parts_that_do_not_fit_are_named_before_anything_is_read(
 ) -> None:
     with pytest.raises(PipelineError, match=fault):
         Engine().pipeline(pipeline(tmp_path, {**MODEL, **model}, {**TRAINER, **trainer}))
-
-
-def test_weights_of_another_mixture_are_refused_by_part(mixture_run: Run) -> None:
-    model = fresh(mixture_run)
-    tensors = model.tensors()
-    for change, message in (
-        ({"gate.bias": np.zeros(2)}, "gate: "),
-        ({"first.head.bias": np.zeros(3)}, "first: "),
-        ({"second.keys": np.zeros(3)}, "second: "),
-        ({"third.bias": np.zeros(3)}, "third.bias belongs to no part"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            model.load_tensors({**tensors, **change})
 
 
 def test_a_network_read_in_rows_says_what_it_says_in_one_stream(mixture_run: Run) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -15,13 +14,10 @@ from counted import CONTEXT, HELD_OUT, TEXT, count, dataset, pipeline
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from textgen import ContractError, Engine, Run, UsageError
-from textgen.runs.directory import RunDirectory
-from textgen.runs.record import described, pipeline_text
+from textgen import Engine, Run
 from textgen_builtins.models.ngram import counting
 from textgen_builtins.models.ngram.counting import CountTrainer
 from textgen_builtins.models.ngram.model import NgramModel
-from textgen_builtins.models.ngram.smoothing import FALLBACK, discounts
 
 BEGINNING = -1
 
@@ -97,18 +93,6 @@ def test_agrees_with_the_reference(order: int, length: int, ends: bool) -> None:
         np.testing.assert_allclose(row, expected, rtol=2e-6)
 
 
-def test_discounts_are_estimated_where_counts_allow_and_fall_back_where_not() -> None:
-    estimated = discounts(np.repeat([1, 2, 3, 4, 9], [100, 40, 20, 12, 30]))
-    y = 100 / 180
-    np.testing.assert_allclose(
-        estimated, [1 - 2 * y * 0.4, 2 - 3 * y * 0.5, 3 - 4 * y * 0.6], rtol=1e-12
-    )
-    assert tuple(discounts(np.array([1, 1, 2, 3]))) == FALLBACK  # nothing was seen four times
-    assert (
-        tuple(discounts(np.repeat([1, 2, 3, 4], [100, 1, 20, 12]))) == FALLBACK
-    )  # D2 would be negative
-
-
 texts = st.integers(1, 9).flatmap(
     lambda size: st.tuples(st.just(size), st.lists(st.integers(0, size - 1), min_size=2))
 )
@@ -178,25 +162,6 @@ def test_losses_are_those_of_models_of_each_order(ngram_run: Run) -> None:
     assert last.training_loss == steps[-1].loss
     record = json.loads((ngram_run.path / "run.json").read_text())
     assert record["best_loss"] == pytest.approx(ngram_run.generator.score(HELD_OUT).loss, rel=1e-5)
-
-
-def test_a_trainer_and_a_model_that_do_not_fit_are_an_error_that_says_so(tmp_path: Path) -> None:
-    tables = pipeline(tmp_path, {"type": "rnn", "hidden_size": 4}, {"type": "count"})
-    with pytest.raises(UsageError, match='trainer \'count\' goes with model "ngram", given "rnn"'):
-        Engine().run(tables, output=tmp_path / "run")
-
-
-def test_damaged_counts_are_blamed_on_the_plugin(tmp_path: Path, ngram_run: Run) -> None:
-    tables = pipeline(tmp_path, {"type": "ngram", "order": 2}, {"type": "count"})
-    run = Engine().run(tables, output=tmp_path / "run")
-    tables = tomllib.loads(
-        (run.path / "pipeline.toml").read_text().replace("order = 2", "order = 1")
-    )
-    (run.path / "pipeline.toml").write_bytes(pipeline_text(tables))
-    directory = RunDirectory(run.path)
-    directory.write_run(described(tables, directory.read_run()))
-    with pytest.raises(ContractError, match=r"model 'ngram' refuses the weights"):
-        Engine().load(run.path)
 
 
 def test_a_sample_is_counted_from_the_beginning_to_the_end_of_the_text(tmp_path: Path) -> None:

@@ -58,22 +58,6 @@ def test_words_are_the_same_where_their_hashes_are(tokens: list[int], between: s
     assert len(set(texts.values())) == len(texts)
 
 
-@given(tokens=TOKENS, cut=st.integers(0, 40))
-def test_read_in_one_go_in_two_and_token_by_token(tokens: list[int], cut: int) -> None:
-    reader = WordReader.of(Pieces())  # type: ignore[arg-type]
-    assert reader is not None
-    rows = np.array([tokens, tokens[::-1]])
-    whole = reader.read(np.zeros((2, 3), np.uint64), rows)
-    cut = min(cut, len(tokens) - 1)
-    if cut:
-        before = reader.read(np.zeros((2, 3), np.uint64), rows[:, :cut])[:, -1]
-        np.testing.assert_array_equal(reader.read(before, rows[:, cut:]), whole[:, cut:])
-    words = np.zeros((2, 3), np.uint64)
-    for t in range(len(tokens)):
-        words = reader.read(words, rows[:, t : t + 1])[:, -1]
-        np.testing.assert_array_equal(words, whole[:, t])
-
-
 def test_tokens_without_letters_are_not_counted_as_words() -> None:
     assert WordReader.of(Pieces(("1", "2", ", "))) is None  # type: ignore[arg-type]
     assert NgramModel(3, 3).expert_weights == (1.0,)
@@ -158,24 +142,14 @@ def test_the_counts_are_those_of_matches_within_reach(
     read, whole = RecentTokens.none(2, reach, ORDER), lower.copy()
     for part in (slice(0, cut), slice(cut, None)):
         read.read(rows[:, part], whole[:, part])
-    stepped, one, leaping = (RecentTokens.none(size, reach, ORDER) for size in (2, 1, 1))
-    for t, token in enumerate(text):
+    stepped = RecentTokens.none(2, reach, ORDER)
+    for t in range(len(text)):
         expected = by_hand(text[: t + 1], reach, lower[0, t])
         np.testing.assert_allclose(whole[0, t], expected, rtol=1e-5)
         stepped.append(rows[:, t : t + 1])
         both = lower[:, t].copy()
         stepped.interpolate(both)
-        one.append(np.array([[token]]))
-        alone = lower[:1, t].copy()
-        one.interpolate(alone)
         np.testing.assert_array_equal(both, whole[:, t])
-        np.testing.assert_array_equal(alone[0], whole[0, t])
-        if t % 3 != 1:  # one and two tokens at a time, in turn
-            leaping.append(rows[:1, t - 1 if t % 3 == 2 else t : t + 1])
-            alone = lower[:1, t].copy()
-            leaping.interpolate(alone)
-            np.testing.assert_array_equal(alone[0], whole[0, t])
-    np.testing.assert_array_equal(stepped.tokens, read.tokens)
 
 
 @pytest.mark.parametrize("recent", [np.zeros((2, 30), np.int32), np.full((1, 30), 99, np.int32)])

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import attrs
 import numpy as np
 import pytest
 from commands import run_python
 from components import context, letters, make
-
-from textgen import load
 
 CELLS = [
     pytest.param({"cell": "rnn"}, id="rnn-tanh"),
@@ -187,19 +183,6 @@ def test_it_goes_on_greedily_only_where_every_logit_is_finite() -> None:
     assert made.decoder(2).continue_greedily(np.array([1, 2]), 5, ()).shape == (2, 0)
 
 
-def greedy(made: Any, count: int) -> tuple[list[int], Any]:
-    """So many greedy tokens, and the log-probabilities (count, V) they were taken from."""
-    decoder = made.decoder(1)
-    logits = decoder.extend(np.array([[1, 2, 3]]))
-    tokens, rows = [], []
-    for _ in range(count):
-        row = np.array(logits.cpu() if hasattr(logits, "cpu") else logits)[0]
-        rows.append(log_softmax(row))
-        tokens.append(int(row.argmax()))
-        logits = decoder.extend(np.array([[tokens[-1]]]))
-    return tokens, np.stack(rows)
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
@@ -208,12 +191,13 @@ def test_a_gpu_gives_the_same_text(cell: dict[str, Any], layers: int) -> None:
     trained = module(**options)
     on_gpu = make("model", "rnn", context(vocabulary=VOCABULARY, device="cuda"), **options)
     on_gpu.load_tensors(trained.tensors())
-    tokens, logprobs = greedy(model(trained, **options), 200)
-    theirs, their_logprobs = greedy(on_gpu, 200)
-    assert theirs == tokens
-    assert their_logprobs == pytest.approx(logprobs, abs=1e-4)
-    state = on_gpu.decoder(2).read_state()
-    assert all(isinstance(array, np.ndarray) and len(array) == 2 for array in state.values())
+    here, there = (made.decoder(2) for made in (model(trained, **options), on_gpu))
+    expected, logits = here.score(ids(2, 30)), there.score(ids(2, 30))
+    assert log_softmax(logits.cpu()) == pytest.approx(log_softmax(expected), abs=1e-4)
+    chosen = there.continue_greedily(ids(2), 200, [0])
+    assert np.array_equal(chosen, here.continue_greedily(ids(2), 200, [0]))
+    for name, array in here.read_state().items():
+        assert there.read_state()[name] == pytest.approx(array, abs=1e-4)
 
 
 DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -259,26 +243,3 @@ def test_rows_taken_and_joined_go_on_as_they_were(cell: str, device: str) -> Non
     for tokens in (ids(3, 6), ids(3, 6, seed=2)):
         here.extend(tokens)
     assert np.array_equal(here.continue_greedily(feed[:3, 0], 9, [0]), whole[:3])
-
-
-def test_a_batch_that_loses_rows_reads_no_state(
-    finished_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generator = load(finished_run)
-    network = generator.module()
-    watched = attrs.evolve(
-        generator, model=SimpleNamespace(decoder=lambda size: torch_decoder(network, size))
-    )
-
-    def refuse(*_: Any) -> None:
-        raise AssertionError("the state went through the CPU")
-
-    monkeypatch.setattr(type(torch_decoder(network, 1)), "read_state", refuse)
-    monkeypatch.setattr(type(torch_decoder(network, 1)), "write_state", refuse)
-    prompts = ["the time", "a", "the clock of the hall", "he"]
-    for options in ({"temperature": 0}, {"temperature": 0.8, "top_k": 5}):
-        given = list(
-            watched.generate_many(prompts, batch_size=3, stop="e", max_new_tokens=30, **options)
-        )
-        expected = list(generator.generate_many(prompts, stop="e", max_new_tokens=30, **options))
-        assert [text.tokens for text in given] == [text.tokens for text in expected]

@@ -16,7 +16,6 @@ from click.testing import CliRunner
 
 import textgen
 from textgen.cli.context import CommandContext
-from textgen.events import Decided, StepDone
 from textgen.runs.directory import RunDirectory
 from textgen_builtins.commands.compare import compare
 from textgen_builtins.commands.runs import runs
@@ -145,30 +144,6 @@ def test_a_summary_takes_the_same_work_however_much_its_record_holds(
     assert calls() < 1.5 * few
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"status": "over"},
-        {"status": []},
-        {"step": None},
-        {"step": "3"},
-        {"steps": -1},
-        {"best_step": True},
-        {"stopped": {"by": "an observer"}},
-        {"cause": 3},
-    ],
-    ids=str,
-)
-def test_figures_that_no_run_writes_are_damage_even_with_the_right_checksum(
-    finished_run: Path, tmp_path: Path, wrong: dict[str, Any]
-) -> None:
-    run = shutil.copytree(finished_run, tmp_path / "run")
-    RunDirectory(run).write_run({**RunDirectory(run).read_run(), **wrong})
-    done = invoke(str(tmp_path))
-    assert done.exit_code == 0, done.output
-    assert re.search(r"^run +damaged .*run\.json", done.output, re.M)
-
-
 def test_a_run_that_was_finished_before_its_last_step_is_not_listed_as_one_that_goes_on(
     interrupted: Path, finished_run: Path
 ) -> None:
@@ -183,33 +158,6 @@ def test_a_run_that_was_finished_before_its_last_step_is_not_listed_as_one_that_
         "finished early"
         in CliRunner().invoke(compare, [str(interrupted)], obj=CommandContext()).output
     )
-
-
-def test_a_run_of_a_time_is_listed_with_the_steps_that_were_decided(
-    tiny_pipeline: Callable[..., Any], tmp_path: Path
-) -> None:
-    """Before that, their number is a guess."""
-    told: list[Any] = []
-
-    class Watch:
-        def observe(self, event: Any) -> None:
-            told.extend([event] if isinstance(event, Decided | StepDone) else [])
-
-    whole, stopped = (
-        tiny_pipeline(trainer={"type": "adamw", "length": length}) for length in ("1s", "1h")
-    )
-    textgen.run(whole, output=tmp_path / "whole", observers=[Watch()])
-    (decided,) = (event for event in told if isinstance(event, Decided))
-    assert textgen.summarize(tmp_path / "whole").steps == decided.values["steps"]
-    told.clear()
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(
-            stopped,
-            output=tmp_path / "part",
-            observers=[Watch()],
-            cancelled=lambda: len(told) == 6,
-        )
-    assert textgen.summarize(tmp_path / "part").steps == told[-1].steps
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -281,16 +229,6 @@ def test_a_run_behind_a_link_out_of_the_folder_is_listed_and_not_pruned(
     assert not list((tmp_path / "elsewhere").glob("mine/checkpoints/*"))
     with pytest.raises(textgen.UsageError, match="expected the path"):
         textgen.prune("")
-
-
-def test_a_pruned_run_is_not_trained_on(tiny_pipeline: Callable[..., Any], tmp_path: Path) -> None:
-    textgen.run(tiny_pipeline(), output=tmp_path / "run")
-    assert textgen.prune(tmp_path / "run") > 0
-    assert textgen.run(tiny_pipeline(), output=tmp_path / "run").outcome == "skipped"
-    with pytest.raises(
-        textgen.RunMismatchError, match="the checkpoint to train it on from is gone"
-    ):
-        textgen.run(tiny_pipeline(trainer={"length": "4 epochs"}), output=tmp_path / "run")
 
 
 def test_checkpoints_are_not_removed_through_a_link(finished_run: Path, tmp_path: Path) -> None:

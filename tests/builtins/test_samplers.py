@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from components import component, context, letters, make
+from components import context, letters, make
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,10 +18,6 @@ from textgen import Generator, PipelineError, UsageError, load
 from textgen.protocols import Ids
 
 EPSILON = 1e-4  # what float32 sums may be off by at the border of a probability
-CHAIN = (
-    *("penalties", "logit-bias", "no-repeat-ngram"),
-    *("top-k", "typical", "top-p", "min-p", "temperature"),
-)
 
 
 @attrs.frozen(kw_only=True)
@@ -119,16 +115,6 @@ def test_temperature_divides(case: tuple[Any, Past], temperature: float) -> None
     logits, past = case
     out = sampler("temperature", logits.shape[1], temperature=temperature)(logits, past)
     assert out == pytest.approx(np.float64(logits) / temperature, rel=1e-6)
-
-
-@pytest.mark.fault(31)
-@given(case=cases())
-def test_temperature_zero_is_greedy(case: tuple[Any, Past]) -> None:
-    logits, past = case
-    size = logits.shape[1]
-    frozen = sampler("temperature", size, temperature=0.0)
-    assert np.array_equal(frozen(logits, past), sampler("greedy", size)(logits, past))
-    assert frozen.deterministic
 
 
 EXTREMES = [
@@ -298,29 +284,6 @@ def test_a_sampler_that_is_off_adds_no_link(name: str, options: dict[str, Any]) 
     assert make("sampler", name, context(vocabulary="ab"), **options).links == ()
 
 
-def test_options_make_the_chain_of_their_samplers_in_the_documented_order(
-    finished_run: Path, generator: Generator
-) -> None:
-    options: dict[str, Any] = {
-        "temperature": 0.8,
-        "min_p": 0.02,
-        "top_p": 0.9,
-        "typical_p": 0.95,
-        "top_k": 6,
-        "no_repeat_ngram": 3,
-        "logit_bias": {"e": 1.5},
-        "frequency_penalty": 0.1,
-        "presence_penalty": 0.3,
-        "repetition_penalty": 1.2,
-    }
-    tables = []
-    for name in CHAIN:
-        keys = component("sampler", name).arguments().items()
-        tables.append({"type": name, **{key: options[argument] for argument, key in keys}})
-    expected = load(finished_run, sampler=tables).generate("the ", max_new_tokens=80)
-    assert generator.generate("the ", max_new_tokens=80, **options) == expected
-
-
 def test_a_chain_is_in_the_users_order(finished_run: Path) -> None:
     """min-p after a high temperature keeps more than before it."""
     cut = {"type": "min-p", "p": 0.5}
@@ -354,15 +317,6 @@ def test_options_out_of_range_are_refused(generator: Generator, name: str, value
     for generate in (generator.generate, generator.stream):
         with pytest.raises(UsageError, match=name):
             generate("the", **{name: value})
-
-
-OPTIONS = {
-    "mirostat_tau": 3.0,
-    "mirostat_eta": 0.2,
-    "xtc_probability": 0.5,
-    "xtc_threshold": 0.05,
-    "dry_multiplier": 0.8,
-}
 
 
 def plain_mirostat(row: Sequence[float], mu: float) -> list[float]:
@@ -512,66 +466,3 @@ def test_a_long_repetition_stays_within_float32_and_takes_no_time() -> None:
     out = made(np.zeros((1, 3), np.float32), Past(texts=[[1] * 20_000]))
     assert np.isfinite(out).all()
     assert out[0].tolist() == [0, -np.float32(1e30), 0]
-
-
-def mixed(word: int) -> int:
-    """SplitMix64's mix."""
-    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-    word = (word ^ word >> 27) * 0x94D049BB133111EB % 2**64
-    return word ^ word >> 31
-
-
-def plain_number(seed: int, index: int, step: int, place: int) -> float:
-    """The number of a sampler at a place of the chain; the draw of the token has the place 2**32."""
-    gamma = 0x9E3779B97F4A7C15
-    state = mixed((seed + gamma) % 2**64)
-    for word in (index, step, place):
-        state = mixed(((state ^ word) + gamma) % 2**64)
-    return (mixed((state + gamma) % 2**64) >> 11) * 2.0**-53
-
-
-def plain_text(generator: Generator, prompt: str, seed: int, index: int, length: int) -> str:
-    """A text with OPTIONS, token by token: logits of the model, DRY, XTC, Mirostat, and the draw."""
-    tokenizer = generator.tokenizer
-    ids = tokenizer.encode(prompt).tolist()
-    size, unknown, mu, begun = (
-        tokenizer.vocab_size,
-        tokenizer.unknown_id,
-        2 * OPTIONS["mirostat_tau"],
-        len(ids),
-    )
-    breakers = [tokenizer.encode(text).tolist() for text in ("\n", ":", '"', "*")]
-    breakers = [ids for ids in breakers if ids != [unknown]]
-    for step in range(length):
-        row = [float(x) for x in generator.logits(ids)[-1]]
-        row = [-math.inf if token == unknown else x for token, x in enumerate(row)]
-        taken = plain_dry(ids, size, {"multiplier": OPTIONS["dry_multiplier"]}, breakers)
-        row = [x - penalty for x, penalty in zip(row, taken, strict=True)]
-        if plain_number(seed, index, step, place=1) < OPTIONS["xtc_probability"]:
-            row = plain_xtc(row, OPTIONS["xtc_threshold"])
-        row = plain_mirostat(row, mu)
-        weights = softmax(row)
-        token, total = 0, weights[0]
-        while total <= plain_number(seed, index, step, place=2**32) * math.fsum(weights):
-            token += 1
-            total += weights[token]
-        mu -= OPTIONS["mirostat_eta"] * (-math.log2(weights[token]) - OPTIONS["mirostat_tau"])
-        ids.append(token)
-    return tokenizer.decode(np.array(ids[begun:]))
-
-
-@pytest.mark.parametrize(
-    ("prompt", "seed", "index"), [("the ", 0, 0), ("clock", 5, 3), ("t", 2**63 - 1, 2**40)]
-)
-def test_a_text_is_that_of_the_definitions(
-    lively: Generator, prompt: str, seed: int, index: int
-) -> None:
-    made = lively.generate(prompt, max_new_tokens=70, seed=seed, index=index, **OPTIONS)
-    assert [sampler["type"] for sampler in lively.stream("", **OPTIONS).samplers][-3:] == [
-        "dry",
-        "xtc",
-        "mirostat",
-    ]
-    assert made.text == plain_text(lively, prompt, seed, index, 70)
-    plain = lively.generate(prompt, max_new_tokens=70, seed=seed, index=index)
-    assert plain.text != made.text, "the samplers change nothing"

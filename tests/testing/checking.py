@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import good
 from good import GOOD
 
-from textgen import Component, testing
+from textgen import Component, NoOptions, testing
 from textgen.plugin.component import HOOKS, Offer
 from textgen.testing import STATEMENTS, Outcome, isolated_plugins
 from textgen.testing.environment import subject
@@ -49,6 +50,40 @@ def outcomes_of(
     with subject(kind, component, None, LIGHT, None, time_limit=time_limit) as made:
         checks = getattr(suite, f"{kind}_checks")(made, **arguments)
         return list(run_checks([c for c in checks if only in ("", c.statement.anchor)], made))
+
+
+@attrs.frozen
+class Case:
+    """A component that breaks the statement of this anchor, and words of what must be said to have been seen.
+
+    check  the anchor of the check that finds it, if that is of another statement
+    """
+
+    kind: str
+    statement: str
+    seen: str
+    component: Component
+    arguments: dict[str, Any] = attrs.field(factory=dict)
+    check: str = ""
+
+
+def broken(statement: str, seen: str, base: type, check: str = "", **changes: Any) -> Case:
+    """A class that is `base` but for the attributes among `changes`."""
+    kinds = {**good.KINDS, "model": (good.Model, good.Decoder)}
+    kind = next(kind for kind, made in kinds.items() if issubclass(base, made))
+    component = good.offered(type(base.__name__, (base,), changes))
+    return Case(kind, statement, seen, component, check=check)
+
+
+def command(
+    statement: str,
+    seen: str,
+    build: Any,
+    config: type = NoOptions,
+    check: str = "",
+    **arguments: Any,
+) -> Case:
+    return Case("command", statement, seen, Component("good", config, build), arguments, check)
 
 
 PLUGIN = """

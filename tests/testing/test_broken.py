@@ -7,15 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
-from broken import BROKEN, NOISE, Case
-from checking import CHECKS, LIGHT, SENTENCES, changed_module, outcomes_of
+from broken import BROKEN, NOISE
+from checking import CHECKS, LIGHT, SENTENCES, Case, changed_module, outcomes_of
 from good import ALSO_GOOD, GOOD, Sampler, offered
 
 from textgen import Component, NoOptions, testing
-from textgen.plugin.component import Offer
-from textgen.testing import ContractFailure, isolated_plugins
+from textgen.testing import ContractFailure
 
 # Checked by tests of their own, further down.
 BY_THEMSELVES = {"component-import", "component-ends", "command-light", "sampler-threads"}
@@ -42,11 +40,10 @@ def test_what_is_broken_is_caught_by_its_own_check(case: Case) -> None:
     assert case.seen in failure.reason
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", BROKEN, ids=lambda case: f"{case.statement}-{case.seen[:20]}")
-def test_what_is_broken_is_caught_and_said_in_full(case: Case) -> None:
+def test_a_failure_says_what_is_asked_what_was_seen_and_what_helps() -> None:
+    case = BROKEN[0]
     with pytest.raises(ContractFailure) as caught:
-        CHECKS[case.kind](case.component, plugin=LIGHT, **case.arguments)
+        CHECKS[case.kind](case.component, plugin=LIGHT)
     failure = caught.value
     said, seen, advice = re.split(r"\n  (?:seen|help): ", str(failure))
     assert said == f"{case.kind} {case.component.name!r} of {LIGHT}: {failure.statement.sentence}"
@@ -174,27 +171,3 @@ def test_dropout_from_the_global_generator_is_caught() -> None:
 
     (failed,) = outcomes_of("model", changed_module(forward=forward), only="model-dropout")
     assert "torch's global generator" in failed.reason
-
-
-def test_a_trainer_that_leaves_dropout_to_the_global_generator_is_caught() -> None:
-    def build(config: Any, context: Any) -> Any:
-        offer = isolated_plugins().find("trainer", "sgd")
-        assert isinstance(offer, Offer)
-        return Undropped(offer.component.build(offer.component.config(length="2 epochs"), context))
-
-    with pytest.raises(ContractFailure, match="it changed the random state of torch"):
-        testing.check_trainer(Component("undropped", NoOptions, build), plugin=LIGHT)
-
-
-@attrs.frozen
-class Undropped:
-    """A trainer that never tells the model where its dropout begins."""
-
-    inner: Any
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def train(self, model: Any, data: Any, context: Any) -> Any:
-        model.set_dropout_seed = lambda seed: None
-        return self.inner.train(model, data, context)

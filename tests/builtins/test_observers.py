@@ -1,8 +1,9 @@
-"""What the observer `progress` writes."""
+"""What the observers `progress`, `samples` and `loss-plot` write."""
 
 from __future__ import annotations
 
 import io
+import re
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -13,17 +14,14 @@ import pytest
 import textgen
 from textgen import Engine
 from textgen.events import Evaluation, StepDone
+from textgen_builtins.curves import Curve, draw
 from textgen_builtins.observers import progress
 
 RNN = ({"type": "rnn", "hidden_size": 8}, {"type": "sgd", "length": "3 steps"})
 COUNTS = ({"type": "ngram", "order": 3}, {"type": "count"})
-MIXTURE = (
-    {"type": "mixture", "first": COUNTS[0], "second": {"type": "ngram", "order": 2}},
-    {"type": "mixture", "first": COUNTS[1], "second": COUNTS[1]},
-)
 
 
-@pytest.mark.parametrize(("parts", "counted"), [(RNN, True), (COUNTS, False), (MIXTURE, False)])
+@pytest.mark.parametrize(("parts", "counted"), [(RNN, True), (COUNTS, False)])
 def test_the_first_line_counts_parameters_where_there_are_any_and_the_same_when_resumed(
     parts: tuple[dict[str, Any], ...],
     counted: bool,
@@ -78,3 +76,31 @@ def test_the_time_left_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> 
     }
     shown.observe(Evaluation(step=11, epoch=1, **losses, **rest))
     assert ", 100 tokens/s, 9 s left\n" in console.getvalue()
+
+
+def test_a_run_has_some_ten_samples_at_equal_distances(
+    tiny_pipeline: Callable[..., Any], tmp_path: Path
+) -> None:
+    trainer = {"length": "60 steps", "evaluate_every": 1}
+    tables = tiny_pipeline(trainer=trainer, observer=[{"type": "samples", "max_new_tokens": 5}])
+    textgen.run(tables, output=tmp_path / "run")
+    text = (tmp_path / "run/samples.txt").read_text(encoding="utf-8")
+    steps = [int(step) for step in re.findall(r"^=== step (\d+) ===$", text, re.MULTILINE)]
+    assert steps == [1, *range(6, 61, 6)]
+
+
+def test_the_plot_says_whose_the_training_loss_is_and_which_loss_was_the_best(
+    tiny_pipeline: Callable[..., Any], tmp_path: Path
+) -> None:
+    points = [(1, 2.0), (2, 1.5), (3, 1.75)]
+    assert "1.750 validation, best 1.500</text>" in draw([Curve("validation", points)], "loss")
+    tables = tiny_pipeline(observers=True)
+    textgen.run(tables, output=tmp_path / "network")
+    plot = (tmp_path / "network/loss.svg").read_text(encoding="utf-8")
+    assert re.search(r">[\d.]+ training(, best [\d.]+)?</text>", plot)
+    parts = {"type": "mixture", "first": tables["model"]}
+    trainer = {"type": "mixture", "first": {"type": "sgd", "length": "1 epoch"}}
+    textgen.run({**tables, "model": parts, "trainer": trainer}, output=tmp_path / "mixture")
+    plot = (tmp_path / "mixture/loss.svg").read_text(encoding="utf-8")
+    assert "training of the first model alone" in plot
+    assert re.search(r">[\d.]+ validation", plot)
