@@ -35,8 +35,6 @@ def run_together(
 
     def start(rank: int) -> subprocess.CompletedProcess[str]:
         extra = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        if arguments[0] == "-m":  # torchrun counts restarts for each machine by itself
-            extra["TORCHELASTIC_RESTART_COUNT"] = str(rank)
         return run_with_torch(*arguments, folder=folder, extra=extra)
 
     with ThreadPoolExecutor(size) as pool:

@@ -160,11 +160,3 @@ def test_a_corpus_is_too_small_before_there_is_a_model(
     assert failed.code == 1
     assert "textgen.data" in failed.stderr
     assert " torch\n" not in failed.stderr
-
-
-@pytest.mark.fault(17)
-def test_a_corpus_without_tokens_is_empty(tmp_path: Path) -> None:
-    char = build(CharConfig(), BuildContext(folder=tmp_path))
-    char.fit(["a"])
-    with pytest.raises(CorpusError, match="the corpus is empty"):
-        list(token_bytes(["", ""], char))

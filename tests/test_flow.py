@@ -82,7 +82,6 @@ def test_the_flow_of_a_run(tmp_path: Path) -> None:
     assert flow == [
         "build corpus",
         "build tokenizer",
-        "corpus.read",
         "tokenizer.fit",
         "corpus.read",
         "tokenizer.to_dict",

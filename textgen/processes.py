@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final
@@ -106,15 +105,15 @@ class Processes:
         import torch.distributed
 
         dist: Any = torch.distributed  # which is typed in part
-        hosts = self.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        is_torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        hosts = self.leads and not is_torchruns
         with self.explained(self._not_all):
             timeout = timedelta(seconds=_MEETING)
             address = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", ""))
             store = dist.TCPStore(*address, self.size, hosts, timeout=timeout)
-            # torchrun may keep one store over its restarts, with the addresses of processes that have ended.
-            whole = dist.PrefixStore("textgen", store)
-            name = agreed_name(whole, self.rank, self.size, _MEETING)
-            self._store = dist.PrefixStore(name, whole)
+            # torchrun's own store still has the addresses of the processes that it started before.
+            start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "") if is_torchruns else ""
+            self._store = dist.PrefixStore(f"textgen/{start}", store)
             dist.init_process_group(
                 "gloo",
                 store=self._store,
@@ -177,33 +176,3 @@ class Processes:
         except (RuntimeError, ValueError) as error:
             lost = "another process of the run has ended, or has not answered within"
             raise ProcessesError(cause or f"{lost} {self.timeout:g} seconds") from error
-
-
-def agreed_name(store: Any, rank: int, size: int, timeout: float) -> str:
-    """A name that all processes of this start have, and those of no other.
-
-    The numbers of restarts do not serve: torchrun counts those of each machine by itself. The first process makes the
-    name, and gives it to each of the others, which asks under a name of its own: what processes that have ended left in
-    the store is neither asked nor answered again. Raises RuntimeError if not all have come in time.
-    """
-    own = uuid.uuid4().hex
-    if rank:
-        store.set(f"asking/{rank}", own)
-        store.wait([f"answer/{own}"], timedelta(seconds=timeout))
-        name: str = store.get(f"answer/{own}").decode()
-        store.set(f"has/{name}/{rank}", "")
-        return name
-    missing, answered, end = set(range(1, size)), set(), time.monotonic() + timeout
-    while missing:
-        for other in missing:
-            asking = (
-                store.get(f"asking/{other}").decode() if store.check([f"asking/{other}"]) else ""
-            )
-            if asking and asking not in answered:
-                answered.add(asking)
-                store.set(f"answer/{asking}", own)
-        missing = {other for other in missing if not store.check([f"has/{own}/{other}"])}
-        if time.monotonic() > end:
-            raise RuntimeError("timed out")
-        time.sleep(_BETWEEN if missing else 0)
-    return own

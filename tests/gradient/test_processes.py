@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,12 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from several_processes import AT_PLACE, run_together
 
 import textgen
 from textgen import Engine, PluginSet, UsageError
-from textgen.processes import Processes, agreed_name
+from textgen.processes import Processes
 
 CLOSING = """
 import os
@@ -174,31 +170,6 @@ def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
         )
         assert len(built) >= 2
         assert sorted(closed) == sorted(built), "each process closes what it built, once"
-
-
-@given(st.lists(st.lists(st.integers(0, 2), max_size=4), min_size=1, max_size=3))
-@settings(max_examples=20, deadline=None)
-def test_all_that_meet_agree_on_a_name_whatever_those_before_left_in_the_store(
-    starts: list[list[int]],
-) -> None:
-    """In each start, some processes came before and ended before they had met."""
-    store = torch.distributed.HashStore()
-    names = set()
-    for came in starts:
-        for rank in {*came} - {0}:
-            store.set(f"asking/{rank}", uuid.uuid4().hex)
-        with ThreadPoolExecutor(3) as pool:
-            agreed = [pool.submit(agreed_name, store, rank, 3, 20.0) for rank in (2, 0, 1)]
-        (name,) = {each.result() for each in agreed}
-        assert name not in names
-        names.add(name)
-
-
-def test_who_does_not_come_is_not_waited_for_for_ever() -> None:
-    store = torch.distributed.HashStore()
-    for rank in range(2):
-        with pytest.raises(RuntimeError):
-            agreed_name(store, rank, 2, 0.2)
 
 
 @pytest.mark.slow

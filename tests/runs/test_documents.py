@@ -334,24 +334,12 @@ class Once:
         return self.pieces
 
 
-@pytest.mark.parametrize("pieces", [["abc" * 100], ["abc" * 100, "bca" * 100]])
-def test_a_corpus_that_can_be_read_only_once_is_named_before_it_is_read_whole(
-    tmp_path: Path, pieces: list[str]
-) -> None:
-    taken: list[str] = []
-
-    def noting() -> Any:
-        for piece in [*pieces, *["cab" * 100] * 9]:
-            taken.append(piece)
-            yield piece
-
-    given = iter(pieces) if len(pieces) == 1 else noting()
+def test_a_corpus_that_can_be_read_only_once_is_named(tmp_path: Path) -> None:
     said = (
         r"corpus 'own' of plugin '.*' \(textgen-own 1\) gave another text when it was read again: "
     )
     with pytest.raises(textgen.CorpusError, match=said):
-        run_with(tmp_path, Once(given))
-    assert len(taken) <= 2
+        run_with(tmp_path, Once(iter(["abc" * 100])))
 
 
 def test_many_unknown_tokens_are_a_warning(tmp_path: Path) -> None:

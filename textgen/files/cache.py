@@ -25,14 +25,12 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.errors import CorruptFileError, UsageError
-from textgen.files.durable import new_file, write_atomic
-from textgen.files.opening import UNFORESEEN
+from textgen.errors import RunError
+from textgen.files.durable import write_atomic
+from textgen.files.opening import UNFORESEEN, file_signature
 from textgen.files.reading import read_json
 
-_SIZE: Final = "TEXTGEN_CACHE_SIZE"
-_DEFAULT: Final = "10 GB"
-_UNITS: Final = ("", "k", "m", "g", "t")
+_LIMIT: Final = 10e9  # bytes of encoded texts
 _ABANDONED: Final = 3600.0  # seconds after which nobody still writes to a file
 _OWN: Final = re.compile(
     r"[0-9a-f]{64}(\.json|-[A-Za-z0-9._-]+)|\.[0-9a-f]{40}\.[0-9a-f]{32}\.tmp"
@@ -85,33 +83,26 @@ class Cache:
     def add(
         self, key: str, name: str, pieces: Iterable[bytes], facts: Mapping[str, Any]
     ) -> CacheEntry:
-        """Make an entry of `pieces`, and remove the entries used longest ago that exceed the limit.
+        """Make an entry of `pieces`, and remove the others used longest ago that exceed the limit.
 
-        Raises OSError where that cannot be done, and what `pieces` raises.
+        Raises OSError if that cannot be done, and what `pieces` raises.
         """
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self.folder.mkdir(mode=0o700, exist_ok=True)  # a text may be nobody else's to read
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # for nobody else to read
         if not self._is_private():
             cause = "another user owns it or may write to it"
             raise PermissionError(errno.EACCES, cause, str(self.folder))
         path, record = self.folder / f"{key}-{name}", self._record(key)
-        size = 0
-        with new_file(path) as file:
-            for piece in pieces:
-                size += len(piece)
-                if size > self.limit:
-                    raise OSError(errno.EFBIG, f"the tokens would take more than {_SIZE} allows")
-                file.write(piece)
+        write_atomic(path, pieces)
         status = path.stat()
-        about = {**facts, "name": path.name, "size": size, "time": status.st_mtime_ns}
+        about = {**facts, "name": path.name, "size": status.st_size, "time": status.st_mtime_ns}
         write_atomic(record, json.dumps(about, default=str).encode())
         total = 0
         for entry in self.entries():
             total += entry.size
-            if total > self.limit:
+            if total > self.limit and entry.path != path:
                 entry.remove()
         self.sweep()
-        return CacheEntry(path, record, about, size, status.st_mtime)
+        return CacheEntry(path, record, about, status.st_size, status.st_mtime)
 
     def entries(self) -> list[CacheEntry]:
         """The entries, the one that was used last first."""
@@ -120,29 +111,27 @@ class Cache:
 
     def sweep(self) -> None:
         """Remove what killed processes left."""
-        entries = self.entries()
-        known = {path for entry in entries for path in (entry.path, entry.record)}
+        known = {path for entry in self.entries() for path in (entry.path, entry.record)}
         is_used = self.folder.is_dir() and self._is_private()
         for path in self.folder.glob("*") if is_used else ():
             if path not in known and _OWN.fullmatch(path.name):
                 with contextlib.suppress(OSError):
                     status = path.lstat()
                     is_old = status.st_mtime < time.time() - _ABANDONED
-                    if stat.S_ISREG(status.st_mode) and is_old:
+                    if is_old and stat.S_ISREG(status.st_mode):
                         path.unlink()
 
     def _read(self, key: str) -> CacheEntry | None:
         record = self._record(key)
         try:
             used, facts = record.lstat().st_mtime, read_json(record)
-            path = self.folder / facts["name"]
-            status = path.lstat()
-            is_named = facts["name"].startswith(f"{key}-") and _OWN.fullmatch(facts["name"])
-            is_same = (status.st_size, status.st_mtime_ns) == (facts["size"], facts["time"])
-            is_file = stat.S_ISREG(status.st_mode)
-            if is_named and is_same and is_file and self._is_private():
-                return CacheEntry(path, record, facts, status.st_size, used)
-        except (OSError, CorruptFileError, *UNFORESEEN):
+            name, size = facts["name"], facts["size"]
+            is_own = name.startswith(f"{key}-") and _OWN.fullmatch(name)
+            if is_own and self._is_private():
+                signature = file_signature(self.folder / name)
+                if signature is not None and signature[:2] == (size, facts["time"]):
+                    return CacheEntry(self.folder / name, record, facts, size, used)
+        except (OSError, RunError, *UNFORESEEN):
             pass
         return None
 
@@ -168,19 +157,10 @@ def cache_directory() -> Path:
 
 
 def encoded_texts() -> Cache:
-    """The user's cache of encoded texts. Raises UsageError for a wrong TEXTGEN_CACHE_SIZE."""
-    return Cache(cache_directory() / "tokens", _limit())
+    """The user's cache of encoded texts."""
+    return Cache(cache_directory() / "tokens", _LIMIT)
 
 
 def downloads() -> Cache:
     """The user's cache of downloads."""
     return Cache(cache_directory() / "downloads")
-
-
-def _limit() -> int:
-    text = os.environ.get(_SIZE) or _DEFAULT
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?)(i?)b?", text.strip().lower())
-    if not match:
-        raise UsageError("expected a size such as 20GB, 500MB or 0", argument=_SIZE, value=text)
-    number, unit, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** _UNITS.index(unit))

@@ -11,7 +11,7 @@ from typing import Any, Final, TextIO
 import numpy as np
 
 from textgen.contracts import checks
-from textgen.contracts.checks import changed_text, read_pieces
+from textgen.contracts.checks import read_pieces
 from textgen.contracts.components import Components
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError, Fault, PipelineError
@@ -68,7 +68,9 @@ class HashedPieces(Iterable[CorpusPiece]):
         self._progress = progress
         self._hash = hashlib.sha256()
         self._characters = 0
-        self.has_documents = False  # among the pieces that have passed
+        # Of the pieces that have passed: the first one of text, and whether there are documents.
+        self.beginning = ""
+        self.has_documents = False
 
     def __iter__(self) -> Iterator[CorpusPiece]:
         for piece in self._pieces:
@@ -76,6 +78,7 @@ class HashedPieces(Iterable[CorpusPiece]):
                 self.has_documents = True
                 self._hash.update(_END_BYTE)
             else:
+                self.beginning = self.beginning or piece
                 self._characters += len(piece)
                 # surrogatepass: the tokenizer judges whether a lone surrogate is text
                 data = piece.encode("utf-8", "surrogatepass")
@@ -102,15 +105,12 @@ def fit_tokenizer(
     a corpus of documents and a tokenizer without an id for their end.
     """
     hashed = HashedPieces(corpus, pipeline.corpus.offer, progress)
-    beginning = _beginning(corpus, pipeline)
-    pieces = _checked(hashed, beginning, tokenizer, pipeline)
+    pieces = _checked(hashed, tokenizer, pipeline)
     if pipeline.start is None:
         tokenizer.fit(pieces)
     for _ in pieces:  # a tokenizer may need no fitting, and the digest is of all pieces
         pass
     digest = hashed.digest()
-    if beginning and not digest.characters:
-        raise CorpusError(changed_text(pipeline.corpus.offer))
     if not digest.characters:
         raise CorpusError(
             "the corpus is empty: it has 0 characters, and training needs at least a window of text"
@@ -118,32 +118,20 @@ def fit_tokenizer(
     if hashed.has_documents and end_id(tokenizer) is None:
         raise _no_end(pipeline)
     components.add(
-        checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, beginning),
+        checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, hashed.beginning),
         pipeline.tokenizer.offer,
     )
     return digest
 
 
-def _beginning(corpus: Corpus, pipeline: Pipeline) -> str:
-    """The first piece of text. It is read twice to find out at once whether the corpus can be."""
-    pieces = read_pieces(corpus, pipeline.corpus.offer)
-    return next((piece for piece in pieces if piece and piece is not DOCUMENT_END), "")
-
-
 def _checked(
-    pieces: Iterable[CorpusPiece], beginning: str, tokenizer: Tokenizer, pipeline: Pipeline
+    pieces: Iterable[CorpusPiece], tokenizer: Tokenizer, pipeline: Pipeline
 ) -> Iterator[Any]:
-    """The pieces. Raises CorpusError if they do not begin as before, and PipelineError for documents
-    if the tokenizer has no id for their end."""
+    """The pieces. Raises PipelineError for documents if the tokenizer has no id for their end."""
     can_end = hasattr(tokenizer, "end_id")
     for piece in pieces:
-        if piece is DOCUMENT_END:
-            if not can_end:
-                raise _no_end(pipeline)
-        elif piece and beginning:
-            if piece != beginning:
-                raise CorpusError(changed_text(pipeline.corpus.offer))
-            beginning = ""
+        if piece is DOCUMENT_END and not can_end:
+            raise _no_end(pipeline)
         yield piece
 
 
@@ -161,10 +149,7 @@ def token_dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
 
 
 def token_bytes(pieces: Iterable[CorpusPiece], tokenizer: Tokenizer) -> Iterator[bytes]:
-    """The token ids of a corpus as a file holds them. Raises CorpusError if there is none."""
-    dtype, is_empty = token_dtype(tokenizer), True
+    """The token ids of a corpus as a file holds them."""
+    dtype = token_dtype(tokenizer)
     for ids in encode_documents(tokenizer, pieces):
         yield np.ascontiguousarray(ids, dtype).tobytes()
-        is_empty = is_empty and not len(ids)
-    if is_empty:
-        raise CorpusError("the corpus is empty: no token to train on; give it some text")

@@ -54,7 +54,7 @@ _OWN: Final = (
     "pipeline.toml",
     "checkpoints",
 )
-_GROWING: Final = ("metrics.jsonl", "samples.txt")
+_GROWING: Final = ("metrics.jsonl", "loss.svg", "samples.txt")
 _NEXT: Final = ".next-run"
 _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"
@@ -235,11 +235,12 @@ class RunDirectory:
 
     def _sweep(self) -> None:
         """Remove what a killed process left, and say so."""
-        folders = [
-            folder for place in (self, self.next) for folder in (place.path, place.checkpoints.path)
-        ]
         left = [
-            path for folder in folders for pattern in LEFTOVERS for path in folder.glob(pattern)
+            path
+            for place in (self.path, self.next.path)
+            for folder in ("", "checkpoints/", "checkpoints/step-*/")
+            for pattern in LEFTOVERS
+            for path in place.glob(folder + pattern)
         ]
         for path in left:
             with contextlib.suppress(OSError):

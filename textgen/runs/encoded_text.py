@@ -25,7 +25,7 @@ from textgen.plugin.structure import Choice
 from textgen.protocols import Corpus, Ids, Tokenizer
 from textgen.runs.corpus import HashedPieces, fit_tokenizer, token_bytes, token_dtype
 from textgen.runs.formats import CorpusDigest
-from textgen.runs.identity import TextKey
+from textgen.runs.identity import text_key
 from textgen.runs.progress import ReadingProgress
 from textgen.runs.splitting import split_tokens, unknown_share
 
@@ -58,11 +58,9 @@ class EncodedText:
         Any fault of an entry means that they are not.
         """
         choices = self.corpus_choice, self.tokenizer_choice
-        key = TextKey.of(self.corpus, self.tokenizer, *choices, self.vocabulary)
-        self._key, self.progress.total = key.value, key.size
-        cache = encoded_texts()
-        entry = cache.find(self._key) if self._key and cache.limit else None
-        if entry is None:
+        key = text_key(self.corpus, self.tokenizer, choices, self.vocabulary)
+        self._key, self.progress.total = key
+        if not self._key or (entry := encoded_texts().find(self._key)) is None:
             return False
         try:
             tokenizer = self.tokenizer.from_dict(entry.facts["vocabulary"])
@@ -117,7 +115,7 @@ class EncodedText:
 
     def _encode(self, changed: str) -> Ids:
         cache, dtype = encoded_texts(), token_dtype(self.tokenizer)
-        if self._key and cache.limit:
+        if self._key:
             facts = {
                 "text": self.corpus_choice.table(),
                 "tokenizer": self.tokenizer_choice.table(),
@@ -128,12 +126,8 @@ class EncodedText:
                 entry = cache.add(self._key, "tokens.bin", self._bytes(changed), facts)
                 return np.memmap(entry.path, dtype, "r")
             except OSError as error:
-                logger.warning(
-                    "the cache %s takes no text: %s; TEXTGEN_CACHE_DIR names another folder, and "
-                    "TEXTGEN_CACHE_SIZE=0 does without",
-                    cache.folder,
-                    error.strerror or error,
-                )
+                said = "the cache %s takes no text: %s; TEXTGEN_CACHE_DIR names another folder"
+                logger.warning(said, cache.folder, error.strerror or error)
         folder = self.folder or tempfile.gettempdir()
         try:
             with tempfile.TemporaryFile(dir=folder) as file:
@@ -146,6 +140,11 @@ class EncodedText:
 
     def _bytes(self, changed: str) -> Iterator[bytes]:
         pieces = HashedPieces(self.corpus, self.corpus_choice.offer, self.progress.read)
-        yield from token_bytes(pieces, self.tokenizer)
+        size = 0
+        for data in token_bytes(pieces, self.tokenizer):
+            size += len(data)
+            yield data
         if pieces.digest() != self.digest:
             raise CorpusError(changed)
+        if not size:
+            raise CorpusError("the corpus is empty: no token to train on; give it some text")

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import attrs
 
 from textgen.errors import RunError
-from textgen.events import Checkpointed, Evaluation, Event, RunFinished, RunStarted, StepDone
+from textgen.events import Evaluation, Event, RunStarted, StepDone
 from textgen.files.durable import append, write_atomic
 from textgen.files.reading import parse_json, read_bytes
 from textgen.pipeline.records import COUNT, is_number, structure
@@ -54,30 +54,21 @@ class MetricsFile:
 
 @attrs.define
 class LossPlot:
-    """The curves of both losses, drawn with every checkpoint. Earlier parts come from metrics.jsonl."""
+    """The curves of both losses, drawn at every evaluation. Earlier parts come from metrics.jsonl."""
 
     path: Path
     _rows: list[dict[str, Any]] = attrs.field(factory=list)
-    _drawn: int = 0
     _trained: str = ""  # whose training loss it is, if not the whole model's
 
     def observe(self, event: Event) -> None:
-        """Collect evaluations; draw what is new."""
+        """Draw an evaluation."""
         if isinstance(event, RunStarted):
             self._rows = read_metrics(self.path.with_name("metrics.jsonl"))[: event.evaluations]
         elif isinstance(event, Evaluation):
             self._rows.append({name: getattr(event, name) for name in _FIELDS})
             self._trained = getattr(event.model, "trained_part", "")
-        elif isinstance(event, Checkpointed | RunFinished):
-            has_failed = isinstance(event, RunFinished) and event.status == "failed"
-            with contextlib.suppress(*([RunError] if has_failed else [])):  # the disk may be why
-                self._draw()
-
-    def _draw(self) -> None:
-        if len(self._rows) > self._drawn:
             with _needed(self.path):
                 write_atomic(self.path, self._picture().encode())
-            self._drawn = len(self._rows)
 
     def _picture(self) -> str:
         part = f"training of {self._trained} alone" if self._trained else "training"
