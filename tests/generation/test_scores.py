@@ -1,42 +1,56 @@
-"""The likelihood of a given text: its mean, and token by token."""
+"""How likely a given text, a prompt and generated tokens are."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
 
-from textgen import (
-    Generator,
-    PromptError,
-    UsageError,
-)
+from textgen import Generator, PromptError, UsageError
+
+
+def rows_of(generator: Generator, text: str) -> Any:
+    """(T, V) log-probabilities after each token of a text, by the decoder itself."""
+    decoder = generator.model.decoder(1)
+    ids = generator.encode_prompt(text)
+    rows = [np.array(decoder.extend(ids[None, i : i + 1]), np.float64)[0] for i in range(len(ids))]
+    return np.stack([row - np.log(np.exp(row).sum()) for row in rows])
+
+
+def logprobs(generator: Generator, text: Any, **options: Any) -> Any:
+    blocks = generator.score_tokens(text, **options)
+    return np.concatenate([block.logprobs for block in blocks])
 
 
 def test_a_score_is_the_mean_loss_of_each_token_given_those_before(generator: Generator) -> None:
     text = "the clock struck"
     ids = generator.encode_prompt(text)
-    decoder = generator.model.decoder(1)
-    losses = []
-    for before, after in itertools.pairwise(ids.tolist()):
-        logits = np.asarray(decoder.extend(np.array([[before]])), np.float64)[0]
-        losses.append(np.log(np.exp(logits).sum()) - logits[after])
+    expected = rows_of(generator, text)[np.arange(15), ids[1:]]
+    given = logprobs(generator, text)
+    assert np.isnan(given[0])
+    assert given[1:] == pytest.approx(expected, abs=1e-5)
     score = generator.score(text)
     assert (score.tokens, score.characters, score.unknown_tokens) == (15, 15, 0)
-    assert score.loss == pytest.approx(np.mean(losses), abs=1e-5)
+    assert score.loss == pytest.approx(-expected.mean(), abs=1e-5)
     assert score.perplexity == pytest.approx(math.exp(score.loss))
     assert score.bits_per_character == pytest.approx(score.loss / math.log(2))
 
 
-def test_a_score_does_not_depend_on_the_pieces(generator: Generator) -> None:
+def test_a_score_does_not_depend_on_blocks_and_pieces(generator: Generator) -> None:
     text = "the hour of the clock " * 500
     pieces = [text[i : i + 37] for i in range(0, len(text), 37)]
+    blocks = list(generator.score_tokens(text))
+    assert len(blocks) > 1
+    tokens = np.concatenate([block.tokens for block in blocks])
+    assert np.array_equal(tokens, generator.encode_prompt(text))
     whole, cut = generator.score(text), generator.score(iter(pieces))
     assert whole.tokens == cut.tokens == len(text) - 1
     assert cut.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert whole.loss == pytest.approx(-logprobs(generator, text)[1:].mean())
 
 
 def test_a_score_counts_what_the_vocabulary_lacks(generator: Generator) -> None:
@@ -46,35 +60,24 @@ def test_a_score_counts_what_the_vocabulary_lacks(generator: Generator) -> None:
 
 
 def test_a_text_is_scored_after_a_prompt(generator: Generator) -> None:
-    whole = np.concatenate([each.logprobs for each in generator.score_tokens("the clock struck")])
-    after = list(generator.score_tokens("struck", prompt="the clock "))
-    assert np.concatenate([each.logprobs for each in after]) == pytest.approx(whole[10:], abs=1e-6)
+    whole = logprobs(generator, "the clock struck")[10:]
+    assert logprobs(generator, "struck", prompt="the clock ") == pytest.approx(whole, abs=1e-6)
     score = generator.score("struck", prompt="the clock ")
     assert (score.tokens, score.characters) == (6, 6)
-    assert score.loss == pytest.approx(-whole[10:].mean(), abs=1e-6)
+    assert score.loss == pytest.approx(-whole.mean(), abs=1e-6)
 
 
-def test_a_list_of_texts_is_not_taken_for_one(generator: Generator) -> None:
-    with pytest.raises(UsageError, match="text: expected a string, or an iterator") as caught:
-        generator.score(["the clock", "the hour"])  # type: ignore[arg-type]
-    assert caught.value.argument == "text"
-
-
-@pytest.mark.parametrize("text", ["", "t"])
-def test_there_must_be_something_to_score(generator: Generator, text: str) -> None:
-    with pytest.raises(UsageError, match="fewer than two tokens"):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (["the clock", "the hour"], "text: expected a string, or an iterator"),
+        ("", "fewer than two tokens"),
+        ("t", "fewer than two tokens"),
+    ],
+)
+def test_there_must_be_one_text_to_score(generator: Generator, text: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
         generator.score(text)
-
-
-def test_token_scores_say_which_token_is_how_likely(generator: Generator) -> None:
-    text = "the hour " * 1000
-    blocks = list(generator.score_tokens(text))
-    assert len(blocks) > 1
-    tokens = np.concatenate([block.tokens for block in blocks])
-    logprobs = np.concatenate([block.logprobs for block in blocks])
-    assert np.array_equal(tokens, generator.encode_prompt(text))
-    assert np.isnan(logprobs[0])
-    assert -logprobs[1:].mean() == pytest.approx(generator.score(text).loss)
 
 
 @pytest.mark.slow
@@ -89,3 +92,43 @@ def test_a_long_text_is_scored_in_bounded_memory(generator: Generator) -> None:
             tracemalloc.stop()
 
     assert peak(400_000) < peak(100_000) + 100_000
+
+
+def test_logprobs_are_those_of_the_model_before_any_sampler(generator: Generator) -> None:
+    made = generator.generate("the ", max_new_tokens=20, logprobs=3, top_k=2, temperature=0.5)
+    plain = generator.generate("the ", max_new_tokens=20, top_k=2, temperature=0.5)
+    assert made.tokens == plain.tokens
+    rows = rows_of(generator, str(made))[3:]
+    for token, entry, row in zip(made.tokens, made.logprobs, rows, strict=False):
+        assert (entry.token, entry.logprob) == (token, pytest.approx(row[token], abs=1e-6))
+        assert [t for t, _ in entry.top] == np.argsort(-row, kind="stable")[:3].tolist()
+        assert [p for _, p in entry.top] == pytest.approx(sorted(row, reverse=True)[:3], abs=1e-6)
+
+
+def test_with_echo_prompt_and_logprobs_of_the_prompt_come_first(generator: Generator) -> None:
+    prompt = "the clock"
+    plain = generator.generate(prompt, max_new_tokens=10, logprobs=0)
+    echoed = generator.generate(prompt, max_new_tokens=10, logprobs=0, echo=True)
+    assert echoed.text == str(echoed) == str(plain) == prompt + plain.text
+    tokens = [entry.token for entry in echoed.logprobs]
+    assert tokens == [*generator.encode_prompt(prompt), *plain.tokens]
+    assert echoed.logprobs[len(prompt) :] == plain.logprobs
+    assert echoed.logprobs[0].logprob is None  # nothing predicts it
+    given = [entry.logprob for entry in echoed.logprobs[1 : len(prompt)]]
+    assert given == pytest.approx(list(logprobs(generator, prompt)[1:]), abs=1e-6)
+    assert next(generator.stream(prompt, max_new_tokens=2, echo=True)) == prompt
+
+
+def test_those_of_a_prompt_follow_its_state(generator: Generator) -> None:
+    first = generator.generate("the ", max_new_tokens=5, keep_state=True)
+    options: dict[str, Any] = {"max_new_tokens": 1, "logprobs": 1, "echo": True}
+    whole = generator.generate(f"{first}clock", **options)
+    made = generator.generate("clock", state=first.state, **options)
+    expected = [entry.logprob for entry in whole.logprobs[-6:-1]]
+    assert [entry.logprob for entry in made.logprobs[:5]] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [-1, 1.0, True])
+def test_logprobs_are_a_number(generator: Generator, value: Any) -> None:
+    with pytest.raises(UsageError, match="logprobs"):
+        generator.generate("the ", logprobs=value)
