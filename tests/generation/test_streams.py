@@ -6,33 +6,29 @@ import asyncio
 import gc
 import threading
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import attrs
 import pytest
-from watching import counting, failing_at, join_background, watched
+from watching import counting, encoding, failing_at, join_background, watched
 
 from textgen import (
     AsyncTextStream,
-    Component,
     ContractError,
-    Engine,
     Generator,
-    PluginSet,
     UsageError,
-    hookimpl,
-    option,
 )
+
+_T = TypeVar("_T")
 
 
 async def text_of(stream: Awaitable[AsyncTextStream]) -> str:
     return "".join([piece async for piece in await stream])
 
 
-def run(awaitable: Any) -> Any:
+def run(awaitable: Awaitable[_T]) -> _T:
     return asyncio.run(asyncio.wait_for(awaitable, 60))
 
 
@@ -233,32 +229,11 @@ def test_a_second_reader_is_refused_and_closing_wakes_the_first(finished_run: Pa
         watcher.gate.set()
 
 
-@attrs.frozen
-class OwnConfig:
-    """Its own."""
-
-    strength: float = option(1.0, help="how much", argument="own_strength")
-
-
-def test_what_takes_long_to_prepare_is_done_beside_the_event_loop(finished_run: Path) -> None:
-    builders: list[threading.Thread] = []
-
-    def build(config: OwnConfig, context: Any) -> Any:
-        builders.append(threading.current_thread())
-        return lambda logits, history: logits
-
-    class Own:
-        @hookimpl
-        def textgen_samplers(self) -> list[Component]:
-            return [Component("own", OwnConfig, build)]
-
-    plugins = PluginSet.discover()
-    plugins.register(Own(), "own")
-    generator = Engine(plugins).load(finished_run)
-    run(generator.agenerate("the ", max_new_tokens=1, own_strength=2.0))
-    run(text_of(generator.astream("the ", max_new_tokens=1, own_strength=3.0)))
-    assert len(builders) == 2
-    assert threading.main_thread() not in builders
+def test_prompts_are_encoded_beside_the_event_loop(generator: Generator) -> None:
+    encoded, generator = encoding(generator)
+    run(generator.agenerate("the ", max_new_tokens=1))
+    run(text_of(generator.astream("the ", max_new_tokens=1)))
+    assert threading.main_thread() not in [thread for text, thread in encoded if text == "the "]
 
 
 def test_a_reader_that_is_behind_costs_bounded_memory_and_loses_nothing(
@@ -277,18 +252,15 @@ def test_a_reader_that_is_behind_costs_bounded_memory_and_loses_nothing(
     assert run(read()) == run(generator.agenerate("the ", max_new_tokens=40_000)).text == text
 
 
-@pytest.mark.parametrize("stop", [None, "e"])
-def test_streams_of_several_event_loops_share_a_batch(
-    generator: Generator, stop: str | None
-) -> None:
-    def texts(way: Callable[[int], str]) -> list[str]:
-        with ThreadPoolExecutor(8) as pool:
-            return list(pool.map(way, range(8)))
+def test_streams_of_several_event_loops_share_a_batch(generator: Generator) -> None:
+    def text(index: int) -> str:
+        return run(text_of(generator.astream("the ", index=index, max_new_tokens=200)))
 
-    options: dict[str, Any] = {"max_new_tokens": 200, "stop": stop}
-    assert texts(
-        lambda index: run(text_of(generator.astream("the ", index=index, **options)))
-    ) == texts(lambda index: generator.generate("the ", index=index, **options).text)
+    with ThreadPoolExecutor(8) as pool:
+        texts = list(pool.map(text, range(8)))
+    assert texts == [
+        generator.generate("the ", index=index, max_new_tokens=200).text for index in range(8)
+    ]
 
 
 @pytest.mark.slow

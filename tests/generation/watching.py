@@ -95,6 +95,21 @@ def counting(run: Path) -> tuple[Watcher, Generator]:
     return watcher, attrs.evolve(inner, model=Model())
 
 
+def encoding(generator: Generator) -> tuple[list[tuple[str, threading.Thread]], Generator]:
+    """The generator, and what its tokenizer encodes, in which thread."""
+    encoded: list[tuple[str, threading.Thread]] = []
+
+    class Noting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(generator.tokenizer, name)
+
+        def encode(self, text: str) -> Any:
+            encoded.append((text, threading.current_thread()))
+            return generator.tokenizer.encode(text)
+
+    return encoded, attrs.evolve(generator, tokenizer=Noting())
+
+
 def join_background() -> None:
     """Wait until no thread of asynchronous streams has anything to do."""
     for thread in threading.enumerate():
