@@ -385,17 +385,10 @@ def test_a_broken_override_is_a_fault(engine: Engine, override: str, path: str, 
     assert len(str(found)) < 400
 
 
-def test_broken_overrides_through_the_command(
-    textgen: Callable[..., Any],
-    tiny_pipeline: Make,
-    write_pipeline: Callable[..., Path],
-    tmp_path: Path,
-) -> None:
-    pipeline = write_pipeline(tiny_pipeline())
-    failed = textgen("run", pipeline, "--set", "seed", "--set", "output=[", cwd=tmp_path)
-    assert (failed.code, "overrides: 2 faults" in failed.stderr) == (2, True)
-    failed = textgen("show", pipeline, "--set", "trainer.batch_size=0", cwd=tmp_path)
-    assert (failed.code, "trainer.batch_size: must be >= 1" in failed.stderr) == (2, True)
+def test_broken_overrides_are_reported_at_once(engine: Engine) -> None:
+    with pytest.raises(PipelineError) as caught:
+        engine.pipeline(BASE, ["seed", "output=["])
+    assert (caught.value.source, len(caught.value.faults)) == ("overrides", 2)
 
 
 @pytest.mark.parametrize("turned", [1, -1], ids=["type-first", "type-last"])
