@@ -66,14 +66,6 @@ def test_evaluate_says_what_is_wrong_with_a_file(
     assert "option encoding" not in failed.stderr
 
 
-def test_evaluate_counts_what_is_outside_the_vocabulary_among_the_predicted(
-    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "text.txt").write_text("éééé", encoding="utf-8")
-    done = textgen("evaluate", finished_run, "text.txt", cwd=tmp_path)
-    assert "tokens              3 (3 outside the vocabulary)\n" in done.stdout
-
-
 def test_evaluate_reads_stdin_and_pipes(
     textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
 ) -> None:
@@ -242,3 +234,14 @@ def test_a_page_shows_the_beginning_of_a_long_text(
         "evaluate", finished_run, "text.txt", "--html", "missing/page.html", cwd=tmp_path
     )
     assert (failed.code, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)
+
+
+def test_a_page_on_stdout_sends_the_numbers_to_stderr(
+    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("the clock of the hall")
+    command = ("evaluate", finished_run, "text.txt", "--json", "--html")
+    to_file = textgen(*command, "page.html", cwd=tmp_path)
+    to_stdout = textgen(*command, "-", cwd=tmp_path)
+    assert (to_stdout.code, to_stdout.stderr) == (0, to_file.stdout)
+    assert to_stdout.stdout == (tmp_path / "page.html").read_text(encoding="utf-8")

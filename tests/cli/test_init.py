@@ -105,15 +105,9 @@ def test_init_writes_nothing_where_a_run_would_fail(
     ("characters", "seconds", "width"),
     [
         (2_000, 60, 96),  # by the size of the text
-        (4_100, 60, 128),
-        (20_000, 60, 384),
         (40_000, 3600, 512),
         (87_000, 45, 320),  # by the time
-        (87_000, 300, 896),
-        (179_000, 60, 384),
-        (687_000, 60, 192),
         (687_000, 3600, 1536),
-        (5_000_000, 6, 96),
         (600_000_000, 60, 128),
         (600_000_000, 3600, 512),
     ],
@@ -162,7 +156,7 @@ def test_init_does_not_replace_the_text(tmp_path: Path) -> None:
     assert (tmp_path / "my.txt").read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize("minutes", ["nan", "inf", "1e9", "0", "-1", "5min"])
+@pytest.mark.parametrize("minutes", ["nan", "1e9", "0", "5min"])
 def test_init_refuses_what_is_no_number_of_minutes(minutes: str, tmp_path: Path) -> None:
     done = run_textgen("init", "--minutes", minutes, folder=tmp_path)
     assert done.returncode == 2
@@ -195,14 +189,10 @@ def test_init_takes_a_part_of_a_large_text_where_there_is_no_time_for_all(tmp_pa
         ("con.txt", "con-text"),
         ("new\nline.txt", "new-line"),
         ("red\x1b[31m.txt", "red-31m"),
-        ("n" * 200 + ".txt", "n" * 100),
         ("\u9577" * 80 + ".txt", "\u9577" * 33),
         ('it\'s "quoted".txt', "it-s-quoted"),
-        ("my text.txt", "my text"),
         ("~home.txt", "home"),
-        ("-dash.txt", "dash"),
         ("$(echo).jsonl.gz.txt", "echo-.jsonl.gz"),
-        ("....txt", "text"),
         ("Ka\u0308se.txt", "K\u00e4se"),
     ],
 )
@@ -257,23 +247,17 @@ def test_init_of_json_lines_and_of_folders(textgen: Callable[..., Any], tmp_path
         look_at(str(tmp_path / "notes"), tmp_path)
 
 
-WHOLE_JSON = [
-    json.dumps([{"text": "the clock struck nine"}] * 200),
-    json.dumps([{"text": "the clock struck nine"}] * 200, indent=1),
-    json.dumps({"text": STORY}),
-    "\n " + json.dumps({"texts": [STORY]}, indent=1),
-]
-
-
 @pytest.mark.parametrize(
-    "data", WHOLE_JSON, ids=["array", "array of many lines", "object", "object of many lines"]
+    "data",
+    [[{"text": "the clock struck nine"}] * 200, {"texts": [STORY]}],
+    ids=["array", "object"],
 )
-@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("indent", [None, 1])
 def test_init_of_json_that_is_not_lines_says_what_to_do(
-    tmp_path: Path, data: str, compressed: bool
+    tmp_path: Path, data: Any, indent: int | None
 ) -> None:
-    file = tmp_path / ("Data.JSON.gz" if compressed else "my.data.json")
-    file.write_bytes(gzip.compress(data.encode()) if compressed else data.encode())
+    file = tmp_path / "Data.JSON.gz"
+    file.write_bytes(gzip.compress(json.dumps(data, indent=indent).encode()))
     with pytest.raises(UsageError) as refused:
         look_at(str(file), tmp_path)
     assert str(refused.value).startswith(f"{file} is JSON, and not lines of JSON; write a .jsonl")

@@ -23,7 +23,7 @@ from textgen import Generator, PromptError
         (("--max-new-tokens", "some"), 'max_new_tokens: expected an integer, given "some"'),
         (("--max-new-tokens", "10000000000"), "max_new_tokens"),
         (("--n", "0"), "n: expected an integer from 1"),
-        (("--batch-size", "0"), "batch_size: expected an integer from 1"),
+        (("-n", "2", "--batch-size", "0"), "batch_size: expected an integer from 1"),
         (("--stop", "e", "--stop", ""), "stop: must hold texts of 1 to"),
         (("-p", "the \udcff"), "U+DCFF"),
         (("--temp", "0.5"), "no such option '--temp'"),
@@ -100,20 +100,6 @@ def test_an_error_has_one_text_for_programs_and_the_command(
         generator.generate("é")
     assert "--" not in str(raised.value)
     assert "unknown_characters to 'skip'" in generate("-p", "é").stderr
-
-
-@pytest.mark.parametrize("command", ["generate", "evaluate"])
-def test_a_missing_run_directory_is_an_error(
-    textgen: Callable[..., Any], tmp_path: Path, command: str
-) -> None:
-    (tmp_path / "text.txt").write_text("the clock")
-    failed = textgen(
-        command, "nowhere", *(["text.txt"] if command == "evaluate" else []), cwd=tmp_path
-    )
-    assert failed.code in (1, 2)
-    assert failed.stdout == ""
-    assert "nowhere" in failed.stderr
-    assert len(failed.stderr.splitlines()) == 1
 
 
 @pytest.fixture(scope="module")

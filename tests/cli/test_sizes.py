@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from textgen.visible import byte_count
@@ -33,24 +28,3 @@ from textgen.visible import byte_count
 )
 def test_bytes_are_said_in_decimal_units(count: int | None, shown: str) -> None:
     assert byte_count(count) == shown
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["runs", "runs"],
-        ["compare", "runs/my", "runs/my", "--html", "{made}"],
-        ["cache"],
-        ["init", "my.txt", "--pipeline", "{made}", "--speed", "9000"],
-    ],
-    ids=lambda command: command[0],
-)
-def test_every_command_says_sizes_in_the_same_units(
-    textgen: Callable[..., Any], workplace: Path, tmp_path: Path, command: list[str]
-) -> None:
-    made = tmp_path / "made.toml"
-    done = textgen(*[part.format(made=made) for part in command], cwd=workplace)
-    assert done.code == 0, done.stderr
-    text = done.stdout + done.stderr + (made.read_text("utf-8") if made.exists() else "")
-    assert re.search(r"\d (B|kB|MB|GB|TB)\b", text), text
-    assert not re.findall(r"\d ?(?:[KMGT]iB|KB)", text)

@@ -148,14 +148,6 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["textgen-x", "notes.txt"]
 
 
-def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
-    (tmp_path / "textgen-x").mkdir()
-    done = run_textgen("new-plugin", "textgen-x", "--kind", "corpus", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["textgen-x"]
-    assert (tmp_path / "textgen-x/textgen_x/corpus.py").is_file()
-
-
 def test_a_name_without_textgen_in_it_is_as_good(tmp_path: Path) -> None:
     done = run_textgen("new-plugin", "plain-top-a", "--kind", "sampler", folder=tmp_path)
     assert done.returncode == 0, done.stderr

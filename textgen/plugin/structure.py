@@ -201,7 +201,8 @@ class Reader:
         if not str(value) or "\0" in str(value):
             return None
         try:
-            path = self.folder / Path(value).expanduser()
+            is_home = str(value).startswith("~")  # which ./~name, a file of that name, is not
+            path = self.folder / (Path(value).expanduser() if is_home else value)
             return path.resolve() if ".." in path.parts else path
         except (RuntimeError, OSError):  # the user of ~user does not exist, or links go round
             return None
