@@ -40,32 +40,17 @@ def test_what_an_observer_left_when_it_failed_is_in_nobodys_way(
 
 def test_train(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = trained
+    run = folder / "runs/p"
     assert done.returncode == 0, done.stderr
     assert "training on cpu" in done.stderr
-    assert f"trained: {folder / 'runs/p'}" in done.stderr
-    written = {path.name for path in (folder / "runs/p").iterdir() if not path.name.startswith(".")}
-    assert {
-        "pipeline.toml",
-        "run.json",
-        "tokenizer.json",
-        "model.safetensors",
-        "metrics.jsonl",
-        "loss.svg",
-    } <= written
-    assert "tokens.bin" not in written
-    record = json.loads((folder / "runs/p/run.json").read_text())
+    assert f"trained: {run}" in done.stderr
+    files = ("pipeline.toml", "run.json", "tokenizer.json", "model.safetensors", "metrics.jsonl")
+    assert {*files, "loss.svg"} <= {path.name for path in run.iterdir()}
+    record = json.loads((run / "run.json").read_text())
     assert record["status"] == "finished"
     assert f"step {record['best_step']} of {record['step']}, with" in done.stderr
     assert f"validation loss: {record['best_loss']:.3f}" in done.stderr
-
-
-def test_stdout_holds_the_text_alone(
-    trained: tuple[Path, subprocess.CompletedProcess[str]],
-) -> None:
-    folder, done = trained
-    generation = textgen.load(folder / "runs/p").generate("Once", max_new_tokens=40)
-    assert len(generation.text) == 40
-    assert done.stdout == f"{generation}\n"
+    assert done.stdout == f"{textgen.load(run).generate('Once', max_new_tokens=40)}\n"
 
 
 def test_skip(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -132,44 +117,6 @@ def test_a_finished_run_keeps_the_checkpoint_to_train_on_from_alone(folder: Path
     assert not last.samefile(run / "model.safetensors")
 
 
-@pytest.mark.fault(6)
-def test_refuse(trained: tuple[Path, Any], folder: Path) -> None:
-    run = copied(trained, folder)
-    before = tree(run)
-    done = run_textgen(
-        "run",
-        "p.toml",
-        "--set",
-        "trainer.length=3 epochs",
-        "--set",
-        "model.layers=2",
-        folder=folder,
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    for phrase in (
-        "trainer.length: 2 epochs before, 3 epochs now",
-        "model.layers: 1 before, 2 now",
-        "replace it with overwrite",
-        "choose another output",
-    ):
-        assert phrase in done.stderr
-    assert tree(run) == before
-
-    (folder / "text.txt").write_text(TEXT + "Once more.")
-    done = run_textgen("run", "p.toml", folder=folder)
-    assert done.returncode == 2
-    assert "corpus.sha256: " in done.stderr
-    assert f"corpus.characters: {len(TEXT)} before, {len(TEXT) + 10} now" in done.stderr
-    assert not re.search("[0-9a-f]{13}", done.stderr)
-    assert tree(run) == before
-
-    (folder / "text.txt").write_text(TEXT.replace("ravens", "eagles", 1))
-    done = run_textgen("run", "p.toml", folder=folder)
-    assert "corpus.sha256: " in done.stderr
-    assert "corpus.characters" not in done.stderr  # as many as before
-
-
 def test_overwrite_and_another_output(trained: tuple[Path, Any], folder: Path) -> None:
     run = copied(trained, folder)
     before = tree(run)
@@ -182,28 +129,48 @@ def test_overwrite_and_another_output(trained: tuple[Path, Any], folder: Path) -
     assert tree(run)["model.safetensors"] == tree(folder / "other")["model.safetensors"]
 
 
-def test_overwrite_destroys_nothing_when_the_new_run_cannot_start(
-    trained: tuple[Path, Any], folder: Path
+@pytest.mark.fault(6)
+@pytest.mark.parametrize(
+    ("changes", "text", "code", "said"),
+    [
+        (["trainer.length=3 epochs", "model.layers=2"], TEXT, 2, ["2 epochs before, 3 epochs now"]),
+        (
+            ["model.layers=2"],
+            TEXT,
+            2,
+            ["model.layers: 1 before, 2 now", "replace it with overwrite"],
+        ),
+        (["overwrite", "data.window_length=100000"], TEXT, 1, ["too short"]),
+        ([], TEXT.replace("ravens", "eagles", 1), 2, ["corpus.sha256: "]),
+        ([], TEXT + "!", 2, [f"corpus.characters: {len(TEXT)} before, {len(TEXT) + 1} now"]),
+    ],
+)
+def test_what_is_refused_leaves_the_run_as_it_was(
+    trained: tuple[Path, Any],
+    folder: Path,
+    changes: list[str],
+    text: str,
+    code: int,
+    said: list[str],
 ) -> None:
     run = copied(trained, folder)
     before = tree(run)
-    done = run_textgen(
-        "run", "p.toml", "--overwrite", "--set", "data.window_length=100000", folder=folder
-    )
-    assert done.returncode == 1
-    assert "too short" in done.stderr
+    (folder / "text.txt").write_text(text)
+    given = [("--overwrite",) if each == "overwrite" else ("--set", each) for each in changes]
+    done = run_textgen("run", "p.toml", *(part for each in given for part in each), folder=folder)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert [phrase for phrase in said if phrase not in done.stderr] == []
+    assert not re.search("[0-9a-f]{13}", done.stderr)
     assert tree(run) == before
 
 
 def test_the_seed_decides(folder: Path) -> None:
     pipeline = tables(folder, "adamw", "shuffled")
     runs = [
-        textgen.run({**pipeline, "seed": seed}, output=folder / str(i))
-        for i, seed in enumerate([5, 5, 6])
+        textgen.run({**pipeline, "seed": seed}, output=folder / str(number))
+        for number, seed in enumerate([5, 5, 6])
     ]
-    weights = [tree(run.path)["model.safetensors"] for run in runs]
-    texts = [tuple(generation.text for generation in run.generations) for run in runs]
-    assert (weights[0], texts[0]) == (weights[1], texts[1])
-    assert weights[0] != weights[2]
-    assert texts[0] != texts[2]
-    assert texts[0][0] != texts[0][1]
+    one, same, other = ((run.generator.model_id, run.generations) for run in runs)
+    assert one == same
+    assert one[0] != other[0]
+    assert one[1][0].text != one[1][1].text

@@ -101,19 +101,6 @@ def test_a_run_is_loaded_while_another_process_trains_it(folder: Path) -> None:
         assert run.process.poll() is None
 
 
-def test_a_run_without_a_checkpoint_is_an_error(folder: Path) -> None:
-    class Fails:
-        def observe(self, event: Any) -> None:
-            raise OSError("the tape is full")
-
-    with pytest.raises(OSError, match="tape"):
-        textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "run", observers=[Fails()])
-    with pytest.raises(
-        textgen.RunError, match=r"is not finished \(unfinished\) and has no checkpoint yet; run its"
-    ):
-        textgen.load(folder / "run")
-
-
 def test_a_run_whose_loss_falls_is_finished_with_its_newest_checkpoint(folder: Path) -> None:
     """The last evaluation is as old as a tenth of the training, or all of it."""
     run = interrupted(folder, 5, evaluate_every=2)
@@ -134,26 +121,21 @@ def test_a_run_whose_loss_falls_is_finished_with_its_newest_checkpoint(folder: P
     assert tree(run) == before
 
 
-def test_what_cannot_be_finished(folder: Path) -> None:
-    engine = textgen.Engine()
+def test_a_run_without_a_checkpoint_is_neither_loaded_nor_finished(folder: Path) -> None:
+    engine, run = textgen.Engine(), folder / "run"
     with pytest.raises(textgen.RunError, match=r"it has no run\.json"):
         engine.finish(folder)
 
-    class InBetween:
+    class Fails:
         def observe(self, event: Any) -> None:
             if isinstance(event, Evaluation):
                 with pytest.raises(textgen.RunLockedError, match="is in use by process"):
-                    engine.finish(folder / "run")
+                    engine.finish(run)
                 raise OSError("before a checkpoint")
 
     with pytest.raises(OSError, match="before a checkpoint"):
-        textgen.run(
-            tables(folder, "sgd", "shuffled"), output=folder / "run", observers=[InBetween()]
-        )
-    with pytest.raises(textgen.RunError, match="has no checkpoint yet; run its pipeline again"):
-        engine.finish(folder / "run")
-    assert (
-        not json.loads((folder / "run/run.json").read_text())
-        .get("files", {})
-        .get("model.safetensors")
-    )
+        textgen.run(tables(folder, "sgd", "shuffled"), output=run, observers=[Fails()])
+    for use in (engine.load, engine.finish):
+        with pytest.raises(textgen.RunError, match="has no checkpoint yet; run its pipeline again"):
+            use(run)
+    assert not (run / "model.safetensors").exists()
