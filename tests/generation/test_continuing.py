@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import html
 import re
 from collections.abc import Iterable, Mapping
@@ -75,15 +74,6 @@ class Bytes:
 
     def decode(self, ids: Any) -> str:
         return bytes(np.asarray(ids).tolist()).decode("utf-8", "replace")
-
-    def incremental_decoder(self) -> Any:
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-        class Pieces:
-            def decode(self, ids: Any, final: bool = False) -> str:
-                return decoder.decode(bytes(np.asarray(ids).tolist()), final)
-
-        return Pieces()
 
     def to_dict(self) -> dict[str, Any]:
         return {}

@@ -174,89 +174,69 @@ def test_a_model_that_leaves_nothing_is_to_blame_for_it(finished_run: Path) -> N
         generator.generate("the ", max_new_tokens=9)
 
 
-class Broken(Witness):
-    random = False
+@attrs.frozen
+class Stateful:
+    """Changes nothing; its states are those given."""
 
-
-def test_random_numbers_have_to_be_announced(finished_run: Path) -> None:
-    with pytest.raises(ContractError, match="attribute random"):
-        with_sampler(finished_run, Broken()).generate("the ")
-
-
-class NoAccept:
+    start: Any
+    accepted: Any = dict
     history = "none"
-
-    def start(self, prompt: Ids) -> Tensors:
-        return {}
 
     def __call__(self, logits: Array, history: History) -> Array:
         return logits
 
+    def accept(self, tokens: Ids, logits: Array, history: History) -> Any:
+        return self.accepted(history.state)
+
+
+class Unfinished(Stateful):
+    accept = None  # type: ignore[assignment]
+
 
 @pytest.mark.parametrize(
-    ("made", "accepted", "method"),
+    ("sampler", "said"),
     [
-        (lambda n: [n], lambda state: state, "start"),
-        (lambda n: {"n": np.zeros(n)}, lambda state: state, "start"),
-        (lambda n: {"n": 0.0}, lambda state: None, "accept"),
-        (lambda n: {"n": 0.0}, lambda state: {}, "accept"),
-        (lambda n: {"n": 0.0}, lambda state: {"n": np.float32(state["n"])}, "accept"),
-        (lambda n: {"n": 0.0}, lambda state: {"n": np.zeros(2)}, "accept"),
+        (Stateful(lambda prompt: [1]), "gave list from start"),
+        (Stateful(lambda prompt: {"n": np.zeros(len(prompt))}), "from start"),
+        (Stateful(lambda prompt: {"n": 0.0}, lambda state: None), "gave NoneType from accept"),
+        (Stateful(lambda prompt: {"n": 0.0}, lambda state: {}), "gave from accept no arrays"),
+        (
+            Stateful(lambda prompt: {"n": 0.0}, lambda state: {"n": np.float32(state["n"])}),
+            r"gave from accept n float32 \(1,\), and must give n float64 \(1,\)",
+        ),
+        (Stateful(lambda prompt: {"n": 0.0}, lambda state: {"n": np.zeros(2)}), "from accept"),
+        (Unfinished(dict), "has the method 'start' and no 'accept'"),
     ],
-    ids=["list", "shape-of-start", "none", "no-arrays", "dtype", "shape"],
+    ids=["list", "start", "none", "no-arrays", "dtype", "shape", "unfinished"],
 )
-def test_a_state_of_another_form_is_blamed(
-    finished_run: Path, made: Any, accepted: Any, method: str
-) -> None:
-    class Stateful(NoAccept):
-        def start(self, prompt: Ids) -> Tensors:
-            return made(len(prompt))  # type: ignore[no-any-return]
-
-        def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
-            return accepted(history.state)  # type: ignore[no-any-return]
-
-    with pytest.raises(ContractError, match=f"from {method}") as caught:
-        list(with_sampler(finished_run, Stateful()).generate_many(["the ", "t"], max_new_tokens=3))
+def test_a_state_of_another_form_is_blamed(finished_run: Path, sampler: Any, said: str) -> None:
+    with pytest.raises(ContractError, match=said) as caught:
+        list(with_sampler(finished_run, sampler).generate_many(["the ", "t"], max_new_tokens=3))
     assert caught.value.component == "mine"
 
 
-def test_a_state_needs_both_methods(finished_run: Path) -> None:
-    with pytest.raises(ContractError, match="has the method 'start' and no 'accept'"):
-        with_sampler(finished_run, NoAccept())
+def test_random_numbers_have_to_be_announced(finished_run: Path) -> None:
+    generator = with_sampler(finished_run, lambda logits, history: logits * history.random())
+    with pytest.raises(ContractError, match="attribute random"):
+        generator.generate("the ")
 
 
-def test_two_of_one_name_have_states_of_their_own(lively: Generator, finished_run: Path) -> None:
-    tables = [
-        {"type": "mirostat", "tau": 2.0},
-        {"type": "mirostat", "tau": 4.0},
-        {"type": "xtc", "probability": 0.5},
-    ]
-    generator = load(finished_run, sampler=[*tables, {"type": "xtc", "probability": 0.5}])
-    whole = generator.generate("the ", max_new_tokens=60)
+def test_two_of_one_name_have_states_of_their_own(finished_run: Path) -> None:
+    tables = [{"type": "mirostat", "tau": tau} for tau in (2.0, 4.0)]
+    generator = load(finished_run, sampler=tables)
     first = generator.generate("the ", max_new_tokens=25, keep_state=True)
-    assert first.text + generator.generate(max_new_tokens=35, state=first.state).text == whole.text
     assert first.state is not None
     values = [array.item() for name, array in first.state.history.items() if name.endswith(".mu")]
     assert len(set(values)) == 2
-
-
-@attrs.frozen
-class Window(NoAccept):
-    """Its state has the size that it was built with."""
-
-    size: int
-
-    def start(self, prompt: Ids) -> Tensors:
-        return {"last": np.zeros(self.size)}
-
-    def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
-        return dict(history.state)
+    rest = generator.generate(max_new_tokens=35, state=first.state)
+    assert first.text + rest.text == generator.generate("the ", max_new_tokens=60).text
 
 
 def test_a_saved_state_of_another_shape_says_both(finished_run: Path) -> None:
-    first = with_sampler(finished_run, Window(2)).generate(
-        "the ", max_new_tokens=3, keep_state=True
+    two, three = (
+        with_sampler(finished_run, Stateful(lambda prompt, size=size: {"last": np.zeros(size)}))
+        for size in (2, 3)
     )
-    said = r"does not fit .* mine-0.last has the shape \(2,\), not \(3,\)"
-    with pytest.raises(UsageError, match=said):
-        with_sampler(finished_run, Window(3)).generate(max_new_tokens=3, state=first.state)
+    first = two.generate("the ", max_new_tokens=3, keep_state=True)
+    with pytest.raises(UsageError, match=r"mine-0.last has the shape \(2,\), not \(3,\)"):
+        three.generate(max_new_tokens=3, state=first.state)
