@@ -110,10 +110,10 @@ def reloaded(state: GenerationState | None, folder: Path) -> GenerationState:
 WAYS: dict[str, Callable[[Generator, Options, Path], list[str]]] = {
     "streamed": streamed,
     "in-threads": in_threads,
-    **{f"in-batches-of-{size}": partial(in_batches, size) for size in (1, 2, 3, 64)},
+    **{f"in-batches-of-{size}": partial(in_batches, size) for size in (1, 3, 64)},
     "beside-others": beside_others,
     "asynchronous": asynchronous,
-    **{f"resumed-at-{at}": partial(resumed, at) for at in (0, 1, 37, 64, 79)},
+    **{f"resumed-at-{at}": partial(resumed, at) for at in (0, 1, 37, 79)},
 }
 
 
@@ -149,11 +149,8 @@ def test_a_text_is_the_same(
 def test_a_text_resumes_in_another_process(
     python: Callable[..., Any], generator: Generator, tmp_path: Path
 ) -> None:
-    chains = {
-        name: options
-        for name, options in CHAINS.items()
-        if "min_new_tokens" not in options and "regex" not in options
-    }
+    names = ("greedy", "penalties", "no-repetition", "states-and-chance")
+    chains = {name: CHAINS[name] for name in names}
     script = (
         "import json, sys, textgen\n"
         "generator = textgen.load(sys.argv[1])\n"
