@@ -12,31 +12,34 @@ import attrs
 import click
 import good
 import numpy as np
-from checking import Case, broken, command
+from broken_models import MODELS, TRAINERS
+from checking import NOISE, Case, broken, command
 from good import (
     Corpus,
-    Decoder,
     EndTokenizer,
     Model,
     Observer,
-    RowDecoder,
     Sampler,
     StateSampler,
     Stream,
     Tokenizer,
-    Trainer,
     offered,
 )
 
 from textgen import Component, option
 from textgen.events import Evaluation, RunFinished, RunStarted, StepDone
-from textgen.protocols import TrainerState
 
 NUMBERS = itertools.count()
-NOISE = np.random.default_rng()
 
 
 # Records, options, methods, and what holds for all kinds.
+
+
+@attrs.frozen
+class Silent:
+    """Has an option without help."""
+
+    size: int = 3
 
 
 @attrs.define
@@ -71,6 +74,7 @@ def recorded(statement: str, seen: str, config: type, name: str = "odd", check: 
 
 
 GENERAL = [
+    recorded("component-record", "no help for size", Silent),
     recorded("component-record", "can be changed", Changing),
     recorded("component-options", "least is above most", Diverging, check="component-record"),
     Case("sampler", "component-methods", "what is built is of type NoneType", offered(None)),
@@ -131,6 +135,9 @@ class OneReaderCorpus(Corpus):
 
 
 CORPORA = [
+    broken("corpus-pieces", "read() gave None", Corpus, read=lambda self: None),
+    broken("corpus-text", "no character", Corpus, read=lambda self: iter([""])),
+    broken("corpus-sources", "'x.txt', no file", Corpus, sources=lambda self: ["x.txt"]),
     broken("corpus-pieces", "read() gave a str", Corpus, read=lambda self: "characters"),
     broken("corpus-pieces", "of type bytes", Corpus, read=lambda self: iter([b"not text"])),
     broken("corpus-text", "U+D83D", Corpus, read=lambda self: iter(["half: \ud83d"])),
@@ -158,6 +165,10 @@ def shuffled(self: Any, pieces: Any) -> None:
     letters = sorted(set("".join(pieces)))
     random.Random(next(NUMBERS)).shuffle(letters)
     self.characters = "".join(letters)
+
+
+def learn_first(self: Any, pieces: Any) -> None:
+    self.characters = "".join(sorted({piece[0] for piece in pieces if piece}))
 
 
 def write_ids(self: Any, ids: Any) -> Any:
@@ -203,6 +214,9 @@ class ShownEndTokenizer(EndTokenizer):
 
 
 TOKENIZERS = [
+    broken("tokenizer-fit", "in pieces of 7 characters", Tokenizer, fit=learn_first),
+    broken("tokenizer-saved", "what JSON cannot", Tokenizer,
+           to_dict=lambda self: {"characters": {self.characters}}),
     broken("tokenizer-unknown", "nothing for '漢'", Tokenizer, unknown_id=None, encode=encode_known),
     broken("tokenizer-unknown", "None, and '字' is encoded as '漢' is", Tokenizer, unknown_id=None),
     broken("tokenizer-apart", "while other threads encoded too", RacingTokenizer),
@@ -224,240 +238,6 @@ TOKENIZERS = [
     broken("tokenizer-saved", "came back as", Tokenizer, from_dict=load_less),
     broken("tokenizer-saved", "encodes or decodes otherwise", Tokenizer,
            to_dict=lambda self: {"characters": "".join(reversed(str(self.characters)))}),
-]  # fmt: skip
-
-# Models and their decoders.
-
-
-def extend(change: Any) -> dict[str, Any]:
-    """A decoder's `extend` whose logits are changed."""
-    return {"extend": lambda self, tokens: change(Decoder.extend(self, tokens))}
-
-
-def write_tokens(self: Any, tokens: Any) -> Any:
-    tokens[tokens < 1] = 1
-    return Decoder.extend(self, tokens)
-
-
-def noisy(logits: Any) -> Any:
-    return logits + NOISE.normal(size=logits.shape)
-
-
-def draw_global(logits: Any) -> Any:
-    np.random.normal()
-    return logits
-
-
-def look_ahead(self: Any, tokens: Any) -> Any:
-    scored = Decoder.score(self, tokens)
-    return scored + scored.mean(axis=1, keepdims=True)
-
-
-def least_likely(self: Any, tokens: Any, steps: int, forbidden: Any) -> Any:
-    made = []
-    for _ in range(steps):
-        tokens = self.extend(tokens[:, None]).argmin(axis=-1)
-        made.append(tokens)
-    return np.stack(made, axis=1)
-
-
-class BufferDecoder(Decoder):
-    """Remembers its logits where the caller may write into them."""
-
-    logits: Any = None
-
-    def extend(self, tokens: Any) -> Any:
-        if tokens.shape[1] or self.logits is None:
-            self.logits = super().extend(tokens)
-        return self.logits
-
-    def write_state(self, state: Any) -> None:
-        super().write_state(state)
-        self.logits = None
-
-
-class AliasDecoder(Decoder):
-    """Writes into what it gave as its state."""
-
-    def extend(self, tokens: Any) -> Any:
-        for column in tokens.T:
-            self.memory *= 0.5
-            self.memory[np.arange(len(column)), column] += 1
-        return super().extend(tokens[:, :0])
-
-    def read_state(self) -> Any:
-        return {"memory": self.memory}
-
-
-class ShortDecoder(Decoder):
-    """Has places for 1,024 tokens."""
-
-    fed = 0
-
-    def extend(self, tokens: Any) -> Any:
-        self.fed += tokens.shape[1]
-        if self.fed > 1024:
-            raise IndexError("more than 1,024 positions")
-        return super().extend(tokens)
-
-
-class SlidingDecoder(Decoder):
-    """Forgets where it is at token 1,060."""
-
-    fed = 0
-
-    def extend(self, tokens: Any) -> Any:
-        self.fed += tokens.shape[1]
-        return super().extend(tokens) * (2 if self.fed > 1060 and tokens.shape[1] else 1)
-
-    def score(self, tokens: Any) -> Any:
-        steps = [Decoder.extend(self, tokens[:, t : t + 1]) for t in range(tokens.shape[1])]
-        return np.stack(steps, axis=1)
-
-
-class SharedDecoder(Decoder):
-    """One memory for all decoders of a batch size, cleared when one begins."""
-
-    memories: dict[int, Any] = {}  # noqa: RUF012
-    size = 0
-
-    @property
-    def memory(self) -> Any:
-        return self.memories[self.size]
-
-    @memory.setter
-    def memory(self, value: Any) -> None:
-        self.size = len(value)
-        self.memories[self.size] = value
-
-
-class EmptiedDecoder(RowDecoder):
-    """Hands its rows out and keeps none of what they hold."""
-
-    def take(self, rows: Any) -> Any:
-        taken = super().take(rows)
-        self.memory[rows] = 0
-        return taken
-
-
-class StaleModel(Model):
-    """Makes a copy for its decoders, once."""
-
-    kept: Any = None
-
-    def decoder(self, batch_size: int) -> Any:
-        if self.kept is None:
-            self.kept = Model.__new__(Model)
-            self.kept.weights = self.weights.copy()
-        return Decoder(self.kept, batch_size)
-
-
-def trust(self: Any, tensors: Any) -> None:
-    self.weights = tensors.get("weights", self.weights)
-
-
-MODELS = [
-    broken("model-shape", "extend() of tokens (1, 0) gave (1, 1, ", Decoder,
-           **extend(lambda logits: logits[:, None])),
-    broken("model-dtype", "extend() gave float16", Decoder,
-           **extend(lambda logits: logits.astype(np.float16))),
-    broken("model-finite", "NaN after", Decoder, **extend(lambda logits: logits * np.nan)),
-    broken("model-input", "of read-only tokens raised", Decoder, extend=write_tokens),
-    broken("model-deterministic", "a second decoder", Decoder, **extend(noisy)),
-    broken("component-globals", "random state of NumPy", Decoder, "model-shape",
-           **extend(draw_global)),
-    broken("model-causal", "those that follow gave logits", Decoder, score=look_ahead),
-    broken("model-rows", "than it gives alone", Decoder,
-           **extend(lambda logits: logits - logits.mean(axis=0) * 0.1)),
-    broken("model-stepwise", "than score()", Decoder,
-           extend=lambda self, tokens: Decoder.extend(self, tokens[:, -1:])),
-    broken("model-decoders", "other decoders at work", SharedDecoder),
-    broken("model-output", "after the caller wrote", BufferDecoder),
-    broken("model-greedy", "not the likeliest", Decoder, continue_greedily=least_likely),
-    broken("model-state-form", "is empty", Decoder, read_state=lambda self: {}),
-    broken("model-state-form", "memory of a batch of 3 is (", Decoder,
-           read_state=lambda self: {"memory": self.memory.T.copy()}),
-    broken("model-state", "changed memory", AliasDecoder),
-    broken("model-take-join", "after join() and take()", EmptiedDecoder),
-    broken("component-raises", "more than 1,024 positions", ShortDecoder, "model-length"),
-    broken("model-length", "after 1061 tokens score()", SlidingDecoder),
-    broken("model-saved", "and loaded gives logits", StaleModel),
-    broken("model-refuses", "were taken", Model, load_tensors=trust),
-    broken("model-seed", "of the same seed differs", Model, __init__=lambda self, context: setattr(
-        self, "weights", NOISE.normal(size=(context.vocab_size, context.vocab_size)))),
-]  # fmt: skip
-
-# Trainers.
-
-
-def done(**changes: Any) -> dict[str, Any]:
-    """A trainer's events of a step with other attributes."""
-    return {"done": lambda self, data: attrs.evolve(Trainer.done(self, data), **changes)}
-
-
-def noisy_update(self: Any, model: Any, goal: Any) -> None:
-    Trainer.update(self, model, goal + NOISE.normal(size=goal.shape) * 0.01)
-
-
-def seeding_update(self: Any, model: Any, goal: Any) -> None:
-    np.random.seed(0)
-    Trainer.update(self, model, goal)
-
-
-def train_on_all(self: Any, model: Any, data: Any, context: Any) -> Any:
-    both = np.concatenate([data.training, data.validation])
-    yield from Trainer.train(self, model, attrs.evolve(data, training=both), context)
-
-
-def sort_data(self: Any, model: Any, data: Any, context: Any) -> Any:
-    data.training.sort()
-    yield from Trainer.train(self, model, data, context)
-
-
-def ask_model(self: Any, model: Any, *others: Any) -> Any:
-    model.tensors()
-    yield from Trainer.train(self, model, *others)
-
-
-def begin_again(self: Any, state: Any) -> None:
-    Trainer.load_state(self, state)
-    if self.evaluated:
-        self.step, self.evaluated = 0, False
-
-
-class MomentumTrainer(Trainer):
-    """Its momentum is not in its state."""
-
-    momentum: Any = 0.0
-
-    def update(self, model: Any, goal: Any) -> None:
-        bias = model.tensors()["head.bias"]
-        self.momentum = 0.5 * self.momentum + 0.2 * (goal - bias)
-        moved = (bias + self.momentum).astype(np.float32)
-        model.load_tensors({**model.tensors(), "head.bias": moved})
-
-
-def never_evaluate(self: Any, context: Any) -> None:
-    self.step, self.evaluated = 0, True
-
-
-TRAINERS = [
-    broken("trainer-data", "read-only", Trainer, train=sort_data),
-    broken("trainer-events", "it yielded dict", Trainer, done=lambda self, data: {}),
-    broken("trainer-steps", "[7, 7, 7, 7", Trainer, **done(step=7)),
-    broken("trainer-evaluates", "the last event is StepDone", Trainer, __init__=never_evaluate),
-    broken("trainer-learns", "the loss was", Trainer, rate=0.0),
-    broken("trainer-losses", "the last validation loss is", Trainer,
-           loss=lambda self, model, tokens: Trainer.loss(self, model, tokens) * 1.44),
-    broken("trainer-deterministic", "a second training differs", Trainer, update=noisy_update),
-    broken("component-globals", "random state of NumPy", Trainer, "trainer-data",
-           update=seeding_update),
-    broken("trainer-validation", "head.bias depends on the held-out", Trainer, train=train_on_all),
-    broken("trainer-state-form", "more than JSON can hold", Trainer,
-           state=lambda self: TrainerState({}, {"self": {self.step}})),
-    broken("trainer-resumes", "training gave Evaluated", MomentumTrainer),
-    broken("trainer-finished", "yielded StepDone", Trainer, load_state=begin_again),
-    broken("trainer-refuses", "raised AttributeError", Trainer, train=ask_model),
 ]  # fmt: skip
 
 # Samplers.
@@ -493,6 +273,8 @@ def accept_more(self: Any, tokens: Any, logits: Any, history: Any) -> Any:
 
 
 SAMPLERS = [
+    broken("sampler-history", "history is 'all'", Sampler, history="all"),
+    broken("sampler-state-form", "list from start", StateSampler, start=lambda self, prompt: [0]),
     broken("sampler-history", "it read history.counts", Sampler, __call__=lambda s, logits, history:
            logits * (0.5 if history.counts.any() else 1)),
     broken("sampler-shape", "came back as (", Sampler, **call(lambda logits: logits[:, :-1])),
@@ -564,6 +346,9 @@ class SharedCountObserver(Observer):
 
 KNOWN = ("RunStarted", "StepDone", "Evaluation", "Checkpointed", "RunFinished")
 OBSERVERS = [
+    broken("observer-run", "must return None or a Stop", Observer, **observing(lambda s, e: True)),
+    broken("observer-files", "it changed run.json", Observer, **observing(
+           lambda self, event: (self.path.parent / "run.json").write_text("{}") and None)),
     broken("observer-run", "of step 2) raised TypeError", Observer, **observing(lambda self, event:
            f"{event.validation_loss:.3f}" and None if isinstance(event, Evaluation) else None)),
     broken("observer-unknown", "observe(UnknownEvent", Observer,

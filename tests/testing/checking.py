@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import good
+import numpy as np
 from good import GOOD
 
 from textgen import Component, NoOptions, testing
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 CHECKS: dict[str, Callable[..., Any]] = {kind: getattr(testing, f"check_{kind}") for kind in GOOD}
 LIGHT = "textgen.plugin.component"  # what is imported for components that are made in this process
 HOOK_OF = {kind: hook.removeprefix("textgen_") for hook, kind in HOOKS.items()}
+NOISE = np.random.default_rng()
 SENTENCES = {statement.anchor: statement for statement in STATEMENTS}
 
 

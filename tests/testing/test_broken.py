@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broken import BROKEN, NOISE
-from checking import CHECKS, LIGHT, SENTENCES, Case, changed_module, outcomes_of
+from broken import BROKEN
+from checking import CHECKS, LIGHT, NOISE, SENTENCES, Case, changed_module, outcomes_of
 from good import ALSO_GOOD, GOOD, Sampler, offered
 
 from textgen import Component, NoOptions, testing

@@ -1,0 +1,250 @@
+"""Models, decoders and trainers that break one statement of their contract each: a good one with an override."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+from checking import NOISE, broken
+from good import Decoder, Model, RowDecoder, Trainer
+
+from textgen.protocols import TrainerState
+
+
+def extend(change: Any) -> dict[str, Any]:
+    """A decoder's `extend` whose logits are changed."""
+    return {"extend": lambda self, tokens: change(Decoder.extend(self, tokens))}
+
+
+def write_tokens(self: Any, tokens: Any) -> Any:
+    tokens[tokens < 1] = 1
+    return Decoder.extend(self, tokens)
+
+
+def noisy(logits: Any) -> Any:
+    return logits + NOISE.normal(size=logits.shape)
+
+
+def draw_global(logits: Any) -> Any:
+    np.random.normal()
+    return logits
+
+
+def look_ahead(self: Any, tokens: Any) -> Any:
+    scored = Decoder.score(self, tokens)
+    return scored + scored.mean(axis=1, keepdims=True)
+
+
+def least_likely(self: Any, tokens: Any, steps: int, forbidden: Any) -> Any:
+    made = []
+    for _ in range(steps):
+        tokens = self.extend(tokens[:, None]).argmin(axis=-1)
+        made.append(tokens)
+    return np.stack(made, axis=1)
+
+
+class BufferDecoder(Decoder):
+    """Remembers its logits where the caller may write into them."""
+
+    logits: Any = None
+
+    def extend(self, tokens: Any) -> Any:
+        if tokens.shape[1] or self.logits is None:
+            self.logits = super().extend(tokens)
+        return self.logits
+
+    def write_state(self, state: Any) -> None:
+        super().write_state(state)
+        self.logits = None
+
+
+class AliasDecoder(Decoder):
+    """Writes into what it gave as its state."""
+
+    def extend(self, tokens: Any) -> Any:
+        for column in tokens.T:
+            self.memory *= 0.5
+            self.memory[np.arange(len(column)), column] += 1
+        return super().extend(tokens[:, :0])
+
+    def read_state(self) -> Any:
+        return {"memory": self.memory}
+
+
+class ShortDecoder(Decoder):
+    """Has places for 1,024 tokens."""
+
+    fed = 0
+
+    def extend(self, tokens: Any) -> Any:
+        self.fed += tokens.shape[1]
+        if self.fed > 1024:
+            raise IndexError("more than 1,024 positions")
+        return super().extend(tokens)
+
+
+class SlidingDecoder(Decoder):
+    """Forgets where it is at token 1,060."""
+
+    fed = 0
+
+    def extend(self, tokens: Any) -> Any:
+        self.fed += tokens.shape[1]
+        return super().extend(tokens) * (2 if self.fed > 1060 and tokens.shape[1] else 1)
+
+    def score(self, tokens: Any) -> Any:
+        steps = [Decoder.extend(self, tokens[:, t : t + 1]) for t in range(tokens.shape[1])]
+        return np.stack(steps, axis=1)
+
+
+class SharedDecoder(Decoder):
+    """One memory for all decoders of a batch size, cleared when one begins."""
+
+    memories: dict[int, Any] = {}  # noqa: RUF012
+    size = 0
+
+    @property
+    def memory(self) -> Any:
+        return self.memories[self.size]
+
+    @memory.setter
+    def memory(self, value: Any) -> None:
+        self.size = len(value)
+        self.memories[self.size] = value
+
+
+class EmptiedDecoder(RowDecoder):
+    """Hands its rows out and keeps none of what they hold."""
+
+    def take(self, rows: Any) -> Any:
+        taken = super().take(rows)
+        self.memory[rows] = 0
+        return taken
+
+
+class StaleModel(Model):
+    """Makes a copy for its decoders, once."""
+
+    kept: Any = None
+
+    def decoder(self, batch_size: int) -> Any:
+        if self.kept is None:
+            self.kept = Model.__new__(Model)
+            self.kept.weights = self.weights.copy()
+        return Decoder(self.kept, batch_size)
+
+
+def trust(self: Any, tensors: Any) -> None:
+    self.weights = tensors.get("weights", self.weights)
+
+
+MODELS = [
+    broken("model-state", "of a state were written", Decoder, write_state=lambda self, state: None),
+    broken("model-take-join", "offers take() alone", Decoder, take=RowDecoder.take),
+    broken("model-shape", "extend() of tokens (1, 0) gave (1, 1, ", Decoder,
+           **extend(lambda logits: logits[:, None])),
+    broken("model-dtype", "extend() gave float16", Decoder,
+           **extend(lambda logits: logits.astype(np.float16))),
+    broken("model-finite", "NaN after", Decoder, **extend(lambda logits: logits * np.nan)),
+    broken("model-input", "of read-only tokens raised", Decoder, extend=write_tokens),
+    broken("model-deterministic", "a second decoder", Decoder, **extend(noisy)),
+    broken("component-globals", "random state of NumPy", Decoder, "model-shape",
+           **extend(draw_global)),
+    broken("model-causal", "those that follow gave logits", Decoder, score=look_ahead),
+    broken("model-rows", "than it gives alone", Decoder,
+           **extend(lambda logits: logits - logits.mean(axis=0) * 0.1)),
+    broken("model-stepwise", "than score()", Decoder,
+           extend=lambda self, tokens: Decoder.extend(self, tokens[:, -1:])),
+    broken("model-decoders", "other decoders at work", SharedDecoder),
+    broken("model-output", "after the caller wrote", BufferDecoder),
+    broken("model-greedy", "not the likeliest", Decoder, continue_greedily=least_likely),
+    broken("model-state-form", "is empty", Decoder, read_state=lambda self: {}),
+    broken("model-state-form", "memory of a batch of 3 is (", Decoder,
+           read_state=lambda self: {"memory": self.memory.T.copy()}),
+    broken("model-state", "changed memory", AliasDecoder),
+    broken("model-take-join", "after join() and take()", EmptiedDecoder),
+    broken("component-raises", "more than 1,024 positions", ShortDecoder, "model-length"),
+    broken("model-length", "after 1061 tokens score()", SlidingDecoder),
+    broken("model-saved", "and loaded gives logits", StaleModel),
+    broken("model-refuses", "were taken", Model, load_tensors=trust),
+    broken("model-seed", "of the same seed differs", Model, __init__=lambda self, context: setattr(
+        self, "weights", NOISE.normal(size=(context.vocab_size, context.vocab_size)))),
+]  # fmt: skip
+
+# Trainers.
+
+
+def done(**changes: Any) -> dict[str, Any]:
+    """A trainer's events of a step with other attributes."""
+    return {"done": lambda self, data: attrs.evolve(Trainer.done(self, data), **changes)}
+
+
+def noisy_update(self: Any, model: Any, goal: Any) -> None:
+    Trainer.update(self, model, goal + NOISE.normal(size=goal.shape) * 0.01)
+
+
+def seeding_update(self: Any, model: Any, goal: Any) -> None:
+    np.random.seed(0)
+    Trainer.update(self, model, goal)
+
+
+def train_on_all(self: Any, model: Any, data: Any, context: Any) -> Any:
+    both = np.concatenate([data.training, data.validation])
+    yield from Trainer.train(self, model, attrs.evolve(data, training=both), context)
+
+
+def sort_data(self: Any, model: Any, data: Any, context: Any) -> Any:
+    data.training.sort()
+    yield from Trainer.train(self, model, data, context)
+
+
+def ask_model(self: Any, model: Any, *others: Any) -> Any:
+    model.tensors()
+    yield from Trainer.train(self, model, *others)
+
+
+def begin_again(self: Any, state: Any) -> None:
+    Trainer.load_state(self, state)
+    if self.evaluated:
+        self.step, self.evaluated = 0, False
+
+
+class MomentumTrainer(Trainer):
+    """Its momentum is not in its state."""
+
+    momentum: Any = 0.0
+
+    def update(self, model: Any, goal: Any) -> None:
+        bias = model.tensors()["head.bias"]
+        self.momentum = 0.5 * self.momentum + 0.2 * (goal - bias)
+        moved = (bias + self.momentum).astype(np.float32)
+        model.load_tensors({**model.tensors(), "head.bias": moved})
+
+
+def never_evaluate(self: Any, context: Any) -> None:
+    self.step, self.evaluated = 0, True
+
+
+TRAINERS = [
+    broken("trainer-events", "train() gave None; is a `yield` missing?", Trainer,
+           train=lambda self, *arguments: None),
+    broken("trainer-steps", "is nan", Trainer, **done(loss=float("nan"))),
+    broken("trainer-losses", "the loss of step 1 is 0.75", Trainer, **done(loss=0.75)),
+    broken("trainer-data", "read-only", Trainer, train=sort_data),
+    broken("trainer-events", "it yielded dict", Trainer, done=lambda self, data: {}),
+    broken("trainer-steps", "[7, 7, 7, 7", Trainer, **done(step=7)),
+    broken("trainer-evaluates", "the last event is StepDone", Trainer, __init__=never_evaluate),
+    broken("trainer-learns", "the loss was", Trainer, rate=0.0),
+    broken("trainer-losses", "the last validation loss is", Trainer,
+           loss=lambda self, model, tokens: Trainer.loss(self, model, tokens) * 1.44),
+    broken("trainer-deterministic", "a second training differs", Trainer, update=noisy_update),
+    broken("component-globals", "random state of NumPy", Trainer, "trainer-data",
+           update=seeding_update),
+    broken("trainer-validation", "head.bias depends on the held-out", Trainer, train=train_on_all),
+    broken("trainer-state-form", "more than JSON can hold", Trainer,
+           state=lambda self: TrainerState({}, {"self": {self.step}})),
+    broken("trainer-resumes", "training gave Evaluated", MomentumTrainer),
+    broken("trainer-finished", "yielded StepDone", Trainer, load_state=begin_again),
+    broken("trainer-refuses", "raised AttributeError", Trainer, train=ask_model),
+]  # fmt: skip
