@@ -131,13 +131,6 @@ def test_a_prompt_starts_a_document_and_ids_are_as_they_are_given(writer: Genera
     assert one == other
 
 
-def test_the_end_waits_for_the_least_number_of_tokens(writer: Generator) -> None:
-    made = list(writer.generate_many([""], n=20, min_new_tokens=30))
-    assert all(len(text.tokens) > 30 and text.finish_reason in ("end", "length") for text in made)
-    greedy = writer.generate("", min_new_tokens=30, temperature=0)
-    assert len(greedy.text) >= 30
-
-
 def test_a_text_without_limit_ends(writer: Generator) -> None:
     assert writer.generate("", max_new_tokens=None).finish_reason == "end"
     with pytest.raises(textgen.UsageError, match="never ends"):
@@ -203,6 +196,7 @@ def test_a_finished_run_is_skipped_and_other_borders_are_another_corpus(
             [9, 1, 1, 1, 1, 1, 1, 1, 1],
             [1, 1, 9],
         ),  # of one, the last part
+        ([9, *[1] * 4999, 9, *[1] * 90_000], [9, *[1] * 4999, 9], [9, *[1] * 90_000]),  # far away
     ],
 )
 def test_the_held_out_part_begins_with_a_document(
@@ -211,14 +205,6 @@ def test_the_held_out_part_begins_with_a_document(
     tokenizer = types.SimpleNamespace(end_id=9, vocab_size=10, decode=lambda ids: "x" * len(ids))
     data = split_tokens(np.array(tokens), DataOptions(window_length=1, validation=0.25), tokenizer)  # type: ignore[arg-type]
     assert (data.training.tolist(), data.validation.tolist()) == (training, validation)
-
-
-def test_a_border_far_away_is_found() -> None:
-    tokenizer = types.SimpleNamespace(end_id=9, vocab_size=10, decode=lambda ids: "x" * len(ids))
-    tokens = np.ones(100_000, np.uint8)
-    tokens[[0, 5_000, -1]] = 9
-    data = split_tokens(tokens, DataOptions(window_length=1), tokenizer)  # type: ignore[arg-type]
-    assert (len(data.training), len(data.validation)) == (5_001, 95_000)
 
 
 # What a plugin has to bring.

@@ -74,7 +74,11 @@ class Execution:
                 return self._execute()  # it is only read
         is_new = directory.prepare(described=described)
         try:
-            with directory.locked(remedy="output"), self._threads(), self._components:
+            with (
+                directory.locked(remedy="output"),
+                devices.threads(self._thread_count()),
+                self._components,
+            ):
                 return self._execute()
         except BaseException as error:
             explained = self._explained(error)
@@ -92,7 +96,7 @@ class Execution:
         Raises RunMismatchError if pipeline or text are not those of the first process, and what components raise.
         """
         assert self.processes is not None
-        with self._threads(), self._components:
+        with devices.threads(self._thread_count()), self._components:
             place = self.directory.latest()
             record = place.read_run()
             text, context = self._text(self.processes.device(start["device"]), record)
@@ -108,9 +112,6 @@ class Execution:
     def _thread_count(self) -> int | None:
         given = self.pipeline.threads
         return given if self.processes is None else self.processes.threads(given)
-
-    def _threads(self) -> contextlib.AbstractContextManager[None]:
-        return devices.threads(self._thread_count())
 
     def _explained(self, error: BaseException) -> RunError | None:
         """The error for a file of the run that cannot be written, which says what is left; None for any other."""
@@ -144,8 +145,6 @@ class Execution:
             raise
         run_record.compare(directory, decision.record, pipeline, text.digest)
         self._check_generation(context, text.tokenizer)
-        if self.processes is not None:
-            _check_trainer(self._components.build(pipeline.trainer, context), pipeline.trainer.name)
         if not isinstance(decision, run_record.Skip):
             self._train(self._training_loop(text, decision, context))
             return "trained" if decision.checkpoint is None else "resumed"
@@ -194,6 +193,9 @@ class Execution:
         pipeline, components, checkpoint = self.pipeline, self._components, decision.checkpoint
         directory, data = self.directory, text.dataset(pipeline.data)
         trainer = components.build(pipeline.trainer, context)  # first: it may say why it cannot be
+        if self.processes is not None and not getattr(trainer, "distributed", False):
+            cause = f"the trainer {pipeline.trainer.name!r} does not train in several processes"
+            raise UsageError(f"{cause}; run it without torchrun", argument="trainer")
         model = components.build(pipeline.model, context)
         if checkpoint is None:
             if pipeline.start is not None and pipeline.start.run == directory.path:
@@ -317,15 +319,6 @@ class Execution:
         if faults:
             raise PipelineError(faults, self.pipeline.name)
         check_prompt(tokenizer, options.prompt, options.unknown_characters)
-
-
-def _check_trainer(trainer: Any, name: str) -> None:
-    """Raise UsageError for one that trains in one process only."""
-    if not getattr(trainer, "distributed", False):
-        raise UsageError(
-            f"the trainer {name!r} does not train in several processes; run it without torchrun",
-            argument="trainer",
-        )
 
 
 def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:

@@ -13,7 +13,7 @@ from textgen.pipeline.options import DataOptions
 from textgen.protocols import Ids, Tokenizer
 
 _PLACES: Final = 16  # of a held-out part that is too large to be read whole
-SAMPLE: Final = 1 << 20  # tokens decoded to measure how many characters a token stands for
+SAMPLE: Final = 1 << 20  # tokens of which something is measured
 
 
 def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dataset:
@@ -56,23 +56,19 @@ def unknown_share(data: Dataset, tokenizer: Tokenizer) -> float:
 
 
 def _split_share(tokens: Ids, share: float, end: int | None) -> tuple[Ids, Ids]:
-    """All but the last part, and the last part: between two documents, if there are several.
+    """All but the last part, and the last part: between two documents, if one ends within a million tokens.
 
     The id between them belongs to both parts: it ends the one, and the other starts from it.
     """
     place = len(tokens) - int(len(tokens) * share)
     if end is None or place == len(tokens):
         return tokens[:place], tokens[place:]
-    reach = 1 << 10
-    while True:
-        low, high = max(1, place - reach), min(len(tokens) - 1, place + reach)
-        borders = np.flatnonzero(tokens[low:high] == end) + low
-        if len(borders):
-            border = int(borders[np.abs(borders - place).argmin()])
-            return tokens[: border + 1], tokens[border:]
-        if low == 1 and high == len(tokens) - 1:
-            return tokens[:place], tokens[place:]
-        reach *= 4
+    low, high = max(1, place - SAMPLE), min(len(tokens) - 1, place + SAMPLE)
+    borders = np.flatnonzero(tokens[low:high] == end) + low
+    if not len(borders):
+        return tokens[:place], tokens[place:]
+    border = int(borders[np.abs(borders - place).argmin()])
+    return tokens[: border + 1], tokens[border:]
 
 
 def _split_windows(
