@@ -47,9 +47,8 @@ def keeps_shape(begin: Begin) -> bool:
     decoder = begin(1)
     before = decoder.read_state()
     decoder.extend(np.zeros((1, 1), np.int64))
-    return {n: a.shape for n, a in before.items()} == {
-        n: a.shape for n, a in decoder.read_state().items()
-    }
+    after = decoder.read_state()
+    return all(array.shape == after[name].shape for name, array in before.items())
 
 
 def take_rows(begin: Begin, decoder: Any, rows: Sequence[int]) -> Any:
@@ -217,9 +216,8 @@ class Batch:
         """Draw a token for each row of logits (B, V). The rows that end with it."""
         chain = self.rows[0].request.chain
         checks.check_logits(logits, (len(self.rows), chain.vocab_size), chain.model)
-        model_logits = (
-            to_numpy(logits).copy() if self._noting else NO_IDS
-        )  # what follows writes into it
+        # What follows writes into the logits.
+        model_logits = to_numpy(logits).copy() if self._noting else NO_IDS
         if self._early:
             self.flush()
         for i, row in self._early:
@@ -227,12 +225,12 @@ class Batch:
                 logits[i, list(row.ending)] = -np.inf
         tokens = self._pick(logits)
         self._feed[:, 0] = tokens
-        ended = self._note(tokens[:, None])
-        for i, row in self._noting:
+        for i, row in self._noting:  # before a reader can take the tokens
             if tokens[i] != END:
                 assert row.options.logprobs is not None
                 noted = TokenLogprobs.of(model_logits[i], int(tokens[i]), row.options.logprobs)
                 row.logprobs.append(noted)
+        ended = self._note(tokens[:, None])
         for i, row in self._stopping:
             if tokens[i] != END and (reason := row.ends_with(int(tokens[i]))) is not None:
                 ended[i] = reason

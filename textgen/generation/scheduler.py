@@ -99,7 +99,7 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Begin to feed the prompts of waiting rows, as far as there is room."""
-        together: list[Row] = []
+        together, alone = list[Row](), list[list[Row]]()
         room = self.free + len(self._waiting) if self._waiting else 0
         while self._waiting and room > 0:
             row = self._waiting.popleft()
@@ -111,12 +111,9 @@ class Scheduler:
             if self._shares and row.start is None:
                 together.append(row)
             else:
-                self._begin_prefill([row])
-        if together:
-            self._begin_prefill(together)
-
-    def _begin_prefill(self, rows: list[Row]) -> None:
-        self._prefills.append((rows, prefill(self._begin, rows)))
+                alone.append([row])
+        for rows in [*alone, together] if together else alone:
+            self._prefills.append((rows, prefill(self._begin, rows)))
 
     def _feed(self) -> None:
         """Feed a chunk of the prompts that came first."""
