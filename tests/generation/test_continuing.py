@@ -5,14 +5,14 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 import pytest
 
-from textgen import Component, Engine, Generator, NoOptions, PluginSet, hookimpl
+import textgen
+from textgen import Generator
 from textgen.tools.surprise import surprise_page
 
 
@@ -82,41 +82,27 @@ class Bytes:
         return self
 
 
-def trained(tokenizer: Any, text: str, folder: Path, epochs: int = 1) -> Generator:
+def trained(tokenizer: Any, text: str, epochs: int = 1) -> Generator:
     """A generator with that tokenizer, trained a little on a text."""
-
-    class Plugin:
-        @hookimpl
-        def textgen_tokenizers(self) -> list[Component]:
-            return [Component("odd", NoOptions, lambda config, context: tokenizer())]
-
-    plugins = PluginSet.discover()
-    plugins.register(Plugin(), "odd")
-    (folder / "corpus.txt").write_text(text, encoding="utf-8")
-    pipeline = {
-        "device": "cpu",
-        "corpus": {"type": "file", "path": str(folder / "corpus.txt")},
-        "tokenizer": {"type": "odd"},
-        "data": {"window_length": 8},
-        "model": {"type": "rnn", "hidden_size": 24},
-        "trainer": {
+    return textgen.train(
+        corpus=text,
+        tokenizer=tokenizer,
+        model={"type": "rnn", "hidden_size": 24},
+        trainer={
             "type": "adamw",
             "learning_rate": 0.01,
             "length": f"{epochs} epochs",
             "batch_size": 8,
         },
-        "generate": {"max_new_tokens": 10},
-        "observer": [],
-    }
-    return Engine(plugins).run(pipeline, output=folder / "run").generator
+        data={"window_length": 8},
+        device="cpu",
+    ).generator
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["at-once", "held-back"])
-def generator(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Generator:
+def generator(request: pytest.FixtureRequest) -> Generator:
     text = "the clock struck and the traveller smiled at the clock " * 40
-    return trained(lambda: Words(request.param), text, tmp_path_factory.mktemp("words"))
+    return trained(Words(request.param), text)
 
 
 @pytest.mark.parametrize("prompt", ["the clock", "clock", "the clock struck and " * 20, ""])
@@ -143,8 +129,8 @@ def test_a_state_resumes_with_the_space_too(generator: Generator) -> None:
 
 
 @pytest.mark.slow
-def test_a_state_may_lie_within_a_character(tmp_path: Path) -> None:
-    generator = trained(Bytes, "čas ďas řas €uro 😀😀 " * 60, tmp_path, epochs=20)
+def test_a_state_may_lie_within_a_character() -> None:
+    generator = trained(Bytes(), "čas ďas řas €uro 😀😀 " * 60, epochs=20)
     for seed in range(4):
         options: dict[str, Any] = {"temperature": 0.7, "seed": seed}
         whole = generator.generate("ča", max_new_tokens=60, **options)
@@ -157,12 +143,12 @@ def test_a_state_may_lie_within_a_character(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "tokenizer", [Bytes, lambda: Words(False), lambda: Words(True)], ids=["bytes", "words", "held"]
+    "tokenizer", [Bytes(), Words(False), Words(True)], ids=["bytes", "words", "held"]
 )
-def test_a_page_of_surprise_shows_the_text_whole(tokenizer: Any, tmp_path: Path) -> None:
+def test_a_page_of_surprise_shows_the_text_whole(tokenizer: Any) -> None:
     """Its colours change in the middle of characters, and between words that a space parts."""
     text = "čas ďas řas €uro 😀😀 " * 20
-    generator = trained(tokenizer, text, tmp_path)
+    generator = trained(tokenizer, text)
     page = surprise_page([*generator.score_tokens(text)], generator.tokenizer, "a text")
     shown = html.unescape(re.sub(r"<[^>]+>", "", page[page.index("<pre>") : page.index("</pre>")]))
     assert shown == generator.tokenizer.decode(generator.encode_prompt(text))

@@ -11,14 +11,9 @@ import pytest
 from array_api_compat import array_namespace
 
 from textgen import (
-    Component,
     ContractError,
-    Engine,
     Generator,
-    NoOptions,
-    PluginSet,
     UsageError,
-    hookimpl,
     load,
 )
 from textgen.protocols import Array, History, Ids, Tensors
@@ -76,30 +71,12 @@ class Witness:
         return {"prompt": history.state["prompt"], "sum": history.state["sum"] + more}
 
 
-@attrs.frozen
-class Plugin:
-    """Offers one sampler under the name `mine`."""
-
-    sampler: Any
-
-    @hookimpl
-    def textgen_samplers(self) -> list[Component]:
-        return [Component("mine", NoOptions, lambda config, context: self.sampler)]
-
-
-def with_sampler(run: Path, sampler: Any) -> Generator:
-    """The generator of a run whose chain is this sampler."""
-    plugins = PluginSet.discover()
-    plugins.register(Plugin(sampler), "plugin")
-    return Engine(plugins).load(run, sampler=[{"type": "mine"}])
-
-
 def test_a_sampler_sees_its_rows_as_they_are(finished_run: Path) -> None:
     """Its own state, the step, the prompt's length, and random numbers that are those of the row alone."""
     seen = {}
     for batch_size in (1, 4):
         witness = Witness()
-        generator = with_sampler(finished_run, witness)
+        generator = load(finished_run, sampler=witness)
         texts = list(
             generator.generate_many(
                 ["t", "the", "the hall"], max_new_tokens=20, batch_size=batch_size, n=1
@@ -128,7 +105,7 @@ class Counter:
 
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_a_sampler_may_end_a_text(finished_run: Path, temperature: float) -> None:
-    generator, plain = with_sampler(finished_run, Counter(12)), load(finished_run, sampler=[])
+    generator, plain = load(finished_run, sampler=Counter(12)), load(finished_run, sampler=[])
     limited: dict[str, Any] = {"temperature": temperature, "max_new_tokens": 12}
     options: dict[str, Any] = {"temperature": temperature, "max_new_tokens": 40}
     expected = [plain.generate(p, index=i, **limited).text for i, p in enumerate(PROMPTS)]
@@ -158,13 +135,15 @@ def test_rows_that_end_leave_the_others_as_they_are(lively: Generator) -> None:
 
 
 def test_a_sampler_that_does_not_say_that_it_ends_texts_is_to_blame(finished_run: Path) -> None:
-    generator = with_sampler(finished_run, Counter(3, ends=False))
-    with pytest.raises(ContractError, match=r"sampler 'mine' forbade every token; .* ends = True"):
+    generator = load(finished_run, sampler=Counter(3, ends=False))
+    with pytest.raises(
+        ContractError, match=r"sampler 'counter' forbade every token; .* ends = True"
+    ):
         generator.generate("the ", max_new_tokens=9)
 
 
 def test_a_model_that_leaves_nothing_is_to_blame_for_it(finished_run: Path) -> None:
-    generator = with_sampler(finished_run, Counter(3))
+    generator = load(finished_run, sampler=Counter(3))
     tensors = generator.model.tensors()
     bias = next(
         name for name, array in tensors.items() if array.shape == (generator.tokenizer.vocab_size,)
@@ -211,12 +190,12 @@ class Unfinished(Stateful):
 )
 def test_a_state_of_another_form_is_blamed(finished_run: Path, sampler: Any, said: str) -> None:
     with pytest.raises(ContractError, match=said) as caught:
-        list(with_sampler(finished_run, sampler).generate_many(["the ", "t"], max_new_tokens=3))
-    assert caught.value.component == "mine"
+        list(load(finished_run, sampler=sampler).generate_many(["the ", "t"], max_new_tokens=3))
+    assert caught.value.component == type(sampler).__name__.lower()
 
 
 def test_random_numbers_have_to_be_announced(finished_run: Path) -> None:
-    generator = with_sampler(finished_run, lambda logits, history: logits * history.random())
+    generator = load(finished_run, sampler=lambda logits, history: logits * history.random())
     with pytest.raises(ContractError, match="attribute random"):
         generator.generate("the ")
 
@@ -234,9 +213,9 @@ def test_two_of_one_name_have_states_of_their_own(finished_run: Path) -> None:
 
 def test_a_saved_state_of_another_shape_says_both(finished_run: Path) -> None:
     two, three = (
-        with_sampler(finished_run, Stateful(lambda prompt, size=size: {"last": np.zeros(size)}))
+        load(finished_run, sampler=Stateful(lambda prompt, size=size: {"last": np.zeros(size)}))
         for size in (2, 3)
     )
     first = two.generate("the ", max_new_tokens=3, keep_state=True)
-    with pytest.raises(UsageError, match=r"mine-0.last has the shape \(2,\), not \(3,\)"):
+    with pytest.raises(UsageError, match=r"stateful-0.last has the shape \(2,\), not \(3,\)"):
         three.generate(max_new_tokens=3, state=first.state)
