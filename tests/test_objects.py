@@ -44,28 +44,19 @@ class Offering(Net):
 
     distributed = False
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.generator, self.first = torch.Generator(), 0
-
     def parameter_roles(self) -> dict[str, str]:
         return {"head.weight": "head"}
 
     def set_dropout_seed(self, seed: int) -> None:
-        self.generator.manual_seed(seed)
+        self.scale = 1 + seed % 5
 
     def set_rows(self, first: int, total: int) -> None:
-        self.first, self.total = first, total
+        self.total = total
 
     def training_loss(self, tokens: torch.Tensor, targets: torch.Tensor, state: Any = None) -> Any:
         logits, after = self(tokens, state)
-        weights = torch.rand(self.total, generator=self.generator)[
-            self.first : self.first + len(tokens)
-        ]
-        losses = torch.nn.functional.cross_entropy(
-            logits.transpose(1, 2), targets, reduction="none"
-        )
-        return (losses * weights[:, None]).mean(), after
+        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets)
+        return loss * self.scale * len(tokens) / self.total, after
 
 
 class Inheriting(Offering, GradientModel):
@@ -368,13 +359,9 @@ def test_a_tokenizer_without_an_incremental_decoder_streams_whole_characters() -
 
 
 def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    start = {name: tensor.clone() for name, tensor in Net().state_dict().items()}
-
     def module() -> Net:
-        made = Net()
-        made.load_state_dict(start)
-        return made
+        torch.manual_seed(0)
+        return Net()
 
     steps = iter(range(100))
     options = {"trainer": {"type": "adamw", "length": "2 epochs"}, "tokenizer": Bytes()}

@@ -27,7 +27,7 @@ def invoke(*arguments: str, answer: str = "") -> Any:
 
 @pytest.fixture
 def interrupted(tiny_pipeline: Callable[..., Any], tmp_path: Path) -> Path:
-    asked = iter([False] * 3)
+    asked = iter([False])
     tables = tiny_pipeline(
         observers=True,
         trainer={"length": "3 epochs", "evaluate_every": 1},
