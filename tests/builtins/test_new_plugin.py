@@ -126,8 +126,8 @@ def test_a_name_that_cannot_be_is_refused(tmp_path: Path, name: str, said: str) 
 
 
 def test_a_command_may_not_hide_one_of_textgens_own(tmp_path: Path) -> None:
-    done = run_textgen("new-plugin", "textgen-show", "--kind", "command", folder=tmp_path)
-    assert "there is a command called 'show' already; choose another name" in refused(done)
+    done = run_textgen("new-plugin", "textgen-run", "--kind", "command", folder=tmp_path)
+    assert "there is a command called 'run' already; choose another name" in refused(done)
 
 
 def test_a_kind_that_there_is_not_is_refused(tmp_path: Path) -> None:
