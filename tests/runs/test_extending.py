@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from small_run import tables, text_of, tree
 
 import textgen
-from textgen.events import Decided, RunStarted, StepDone
+from textgen.events import RunStarted, StepDone
 
 
 def pipeline(folder: Path, *, steps: int | None = 10, **trainer: Any) -> dict[str, Any]:
@@ -44,12 +43,10 @@ def mixture(folder: Path, *, steps: int) -> dict[str, Any]:
 
 @attrs.define
 class Recorder:
-    seconds: float = 0.0  # that it takes for each event
     events: list[Any] = attrs.field(factory=list)
 
     def observe(self, event: Any) -> None:
         self.events.append(event)
-        time.sleep(self.seconds)
 
     def of(self, cls: type) -> list[Any]:
         return [event for event in self.events if isinstance(event, cls)]
@@ -155,23 +152,6 @@ def test_a_run_that_was_finished_before_its_steps_were_decided_goes_on(folder: P
         )
     (began,) = recorder.of(RunStarted)
     assert (began.step, began.extended) == (2, True)
-
-
-@pytest.mark.slow
-def test_a_longer_time_counts_the_whole_run(folder: Path) -> None:
-    made = pipeline(folder, steps=None, length="1.5s", compute="auto")
-    second = Recorder(seconds=0.02)
-    run = textgen.run(made, output=folder / "run").path
-    before = json.loads((run / "run.json").read_text())
-    with pytest.raises(textgen.RunMismatchError, match=r"trainer\.length: 1\.5s before, 1s now"):
-        textgen.run(made, {"trainer.length": "1s"}, output=run)
-    textgen.run(made, {"trainer.length": "4s"}, output=run, observers=[second])
-    after = json.loads((run / "run.json").read_text())
-    assert second.of(RunStarted)[0].step == before["stable_steps"] > 0
-    (decided,) = second.of(Decided)
-    assert after["decided"] == {**before["decided"], **decided.values}
-    assert after["step"] == decided.values["steps"] > before["stable_steps"]
-    assert textgen.run(made, {"trainer.length": "4s"}, output=run).outcome == "skipped"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from small_run import TEXT, flip, tables, tree
 
 import textgen
 from textgen.events import StepDone
-from textgen.runs.directory import RunDirectory
 
 
 def measured(run: textgen.Run) -> list[dict[str, Any]]:
@@ -126,17 +125,3 @@ def test_a_run_whose_checkpoints_are_all_spoilt_does_not_start_again(folder: Pat
         {n: c for n, c in before.items() if "checkpoints" in n}
     )
     textgen.run(pipeline, output=folder / "run", overwrite=True)
-
-
-def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(
-    tmp_path: Path, tiny_pipeline: Any
-) -> None:
-    textgen.run(tiny_pipeline(), output=tmp_path / "run")
-    directory = RunDirectory(tmp_path / "run")
-    directory.write_run({**directory.read_run(), "status": "unfinished"})
-    directory.checkpoints.keep(set())
-    (tmp_path / "run/checkpoints/step-1").mkdir(parents=True)
-    (tmp_path / "run/checkpoints/step-1/notes.txt").write_text("mine")
-    made = textgen.run(tiny_pipeline(checkpoint={"seconds": 0}), output=tmp_path / "run")
-    assert made.outcome == "trained"
-    assert (tmp_path / "run/checkpoints/step-1/notes.txt").read_text() == "mine"

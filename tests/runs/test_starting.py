@@ -180,13 +180,6 @@ def test_a_run_that_is_not_finished_and_the_run_itself_are_no_start(
         textgen.run(tuned(folder), output=folder / "other")
 
 
-def test_the_same_tokenizer_may_be_given(folder: Path, base: Path) -> None:
-    assert (
-        textgen.run(tuned(folder, tokenizer={"type": "char"}), output=folder / "tuned").outcome
-        == "trained"
-    )
-
-
 def test_show_says_what_a_run_starts_from(folder: Path, base: Path) -> None:
     made = tuned(folder)
     made["model"]["start"] = "runs/base"  # from the folder of the pipeline
@@ -196,5 +189,6 @@ def test_show_says_what_a_run_starts_from(folder: Path, base: Path) -> None:
     assert f'start = "{base}"\n' in shown.stdout
     assert "hidden_size = 8" in shown.stdout
     (folder / "shown.toml").write_text(shown.stdout)
-    first = textgen.run(folder / "tuned.toml", output=folder / "tuned")
+    again = ["tokenizer.type=char"]  # the same may be given
+    first = textgen.run(folder / "tuned.toml", again, output=folder / "tuned")
     assert textgen.run(folder / "shown.toml", output=first.path).outcome == "skipped"
