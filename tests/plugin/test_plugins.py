@@ -100,6 +100,7 @@ UNFIT: list[tuple[Any, str]] = [
 
 
 @pytest.mark.fault(27)
+@pytest.mark.fault(29)
 @pytest.mark.parametrize(("module", "cause"), UNFIT, ids=[cause for _, cause in UNFIT])
 def test_an_unfit_plugin_is_named_with_the_cause_and_leaves_nothing(
     module: Any, cause: str

@@ -35,11 +35,6 @@ def test_the_model_holds_its_own_beside_the_regression(report):
         assert 0.65 < row["inside_band"] < 0.95
 
 
-def test_the_pipeline_draws_no_curve_of_the_one_loss_that_it_has(run):
-    assert len((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 1
-    assert not (run / "loss.svg").exists()
-
-
 def test_the_regression_is_fitted_on_the_training_values_and_fed_back(report):
     text = "".join(library.Engine().read_corpus({"type": "series"}))
     values = np.array([float(line) for line in text.splitlines()])
