@@ -118,9 +118,8 @@ def read_weights(path: Path, sha256: str) -> Tensors:
 
     tensors = read_tensors(path, sha256)
     for name, array in tensors.items():
-        if (
-            array.dtype.kind == "f" and array.size and np.isnan(array.min())
-        ):  # without a copy of the array
+        # The minimum needs no copy of the array.
+        if array.dtype.kind == "f" and array.size and np.isnan(array.min()):
             raise CorruptFileError(path, f"{name} has values that are not numbers (NaN)")
     return tensors
 

@@ -242,10 +242,8 @@ class Computation:
                     to.copy_(part.view_as(to))
             now, stopping, *users = header[1:].tolist()
         for parameter, count in zip(parameters, users, strict=True):
-            if (
-                not count
-            ):  # an optimizer leaves it alone, and would decay it with a gradient of zero
-                parameter.grad = None
+            if not count:
+                parameter.grad = None  # a gradient of zero would let an optimizer decay it
         self._processes.stop_asked = stopping > 0 and not leaves
         return Gradients(header[0], state or None, now, stopping > 0)
 

@@ -1,4 +1,4 @@
-"""The training loop: batches, updates, evaluations, and a state to resume from."""
+"""Trainers by gradient: batches, updates, evaluations, and a state to resume from."""
 
 from __future__ import annotations
 

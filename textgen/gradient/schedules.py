@@ -28,7 +28,7 @@ def cosine(*, warmup: int = 0, final: float = 0.0) -> Schedule:
     return factor
 
 
-def warmup_stable_decay(*, warmup: int = 0, decay: float = 0.4, final: float = 0.0) -> Schedule:
+def warmup_stable_decay(*, warmup: int = 0, decay: float = 0.5, final: float = 0.0) -> Schedule:
     """Rise for `warmup` steps, stay, and fall straight to `final` in the last share `decay` of all steps.
 
     Until the decay begins, the weights do not depend on the number of steps (Hu and others, "MiniCPM", 2024).

@@ -1,4 +1,4 @@
-"""The run record, run.json: origin of the components, fingerprint and progress of a run."""
+"""The run record, run.json, and what it decides: whether a run begins, resumes, is trained on or is skipped."""
 
 from __future__ import annotations
 

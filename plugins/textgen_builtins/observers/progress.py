@@ -81,9 +81,8 @@ class Progress:
                 dynamic_ncols=True,
             )
         self._bar.total = event.steps
-        if (
-            now - self._read_at >= self._bar.mininterval
-        ):  # no oftener than it is drawn: a GPU is waited for
+        # A loss is read no oftener than it is drawn: a GPU is waited for.
+        if now - self._read_at >= self._bar.mininterval:
             self._read_at = now
             self._bar.set_postfix_str(f"loss {event.loss:.3f}{self._losses}", refresh=False)
         self._bar.update(event.step - self._bar.n)

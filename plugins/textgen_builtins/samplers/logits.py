@@ -49,9 +49,7 @@ def top_k(logits: Array, k: int) -> Array:
         return logits
     border = xp.sort(logits, axis=-1)[:, size - k : size - k + 1]
     kept = logits >= border
-    if (
-        int(xp.count_nonzero(kept)) == k * logits.shape[0]
-    ):  # the common case: no row has ties at its border
+    if int(xp.count_nonzero(kept)) == k * logits.shape[0]:  # no row has ties at its border
         return keep(logits, kept)
     above, ties = logits > border, logits == border
     room = k - _count(xp, above)

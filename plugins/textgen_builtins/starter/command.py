@@ -1,4 +1,4 @@
-"""The command itself."""
+"""The command `init`: a pipeline for a text, from `template.toml`."""
 
 from __future__ import annotations
 

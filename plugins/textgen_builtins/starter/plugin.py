@@ -1,4 +1,4 @@
-"""Offers the command."""
+"""Offers the command `init`."""
 
 from __future__ import annotations
 
