@@ -146,9 +146,9 @@ class _Training:
                     done = run(self._advance)
                 if done is None:
                     return
-                yield done
                 if plan.steps is not None and not was_decided:
                     yield Decided(values={"steps": plan.steps})
+                yield done
         except GeneratorExit:  # the engine ends the run, as the others learn in the next step
             if self.context.processes is not None:
                 with contextlib.suppress(ProcessesError):

@@ -143,11 +143,11 @@ class TrainingLoop:
                     self.blame[0],
                     f"yielded {what} from train, and must yield StepDone, Evaluated and Decided",
                 )
-            stopped = self.observers.stopped is not None
-            if isinstance(event, StepDone) and not stopped and self.cancelled():
-                self._interrupt()
-            if clock() >= self._due:
-                self._checkpoint()
+            if isinstance(event, StepDone):
+                if self.observers.stopped is None and self.cancelled():
+                    self._interrupt()
+                if clock() >= self._due:
+                    self._checkpoint()
             if self.observers.stopped is not None:
                 return
             earlier = clock()
