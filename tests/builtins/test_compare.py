@@ -37,7 +37,7 @@ def runs(finished_run: Path, tiny_pipeline: Callable[..., Any], tmp_path: Path) 
     """A finished run, a stopped one of another size and with a hostile prompt and name, and a damaged one."""
     folder = tmp_path / "runs"
     shutil.copytree(finished_run, folder / "first")
-    asked = iter([False] * 3)
+    asked = iter([False] * 2)
     tables = tiny_pipeline(observers=True, model={"hidden_size": 12}, trainer={"evaluate_every": 1})
     tables |= {
         "seed": 7,
