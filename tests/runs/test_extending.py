@@ -87,7 +87,7 @@ def test_gone_on_with_more_steps_is_as_if_trained_in_one_go(
 
 @pytest.mark.slow
 def test_going_on_may_be_interrupted_and_done_twice(folder: Path) -> None:
-    """After every event, with the finished model at hand until the longer run is finished."""
+    """After every step, with the finished model at hand until the longer run is finished."""
     whole = textgen.run(pipeline(folder, steps=20), output=folder / "whole")
     run = textgen.run(pipeline(folder, steps=6), output=folder / "parts").path
     textgen.run(pipeline(folder, steps=10), output=run)
@@ -102,7 +102,7 @@ def test_going_on_may_be_interrupted_and_done_twice(folder: Path) -> None:
                 UserWarning, match="is not finished; this is the one that it replaces"
             ):
                 assert text_of(run) == before
-    assert interruptions > 15
+    assert interruptions >= 10
     assert_same(run, whole.path)
 
 
