@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from textgen import Engine
         {"trainer.length": "5 epochs", "seed": 3},
         {"trainer": {"length": "5 epochs"}, "seed": 3},
         ["trainer.length=5 epochs", "seed=3"],
-        iter(["trainer.length=5 epochs", "seed=3"]),
     ],
 )
 def test_every_form_changes_the_same_keys_and_no_others(tiny_pipeline: Any, overrides: Any) -> None:
@@ -37,16 +35,6 @@ def test_a_number_in_a_key_counts_within_an_array(tiny_pipeline: Any) -> None:
     assert pipeline.samplers[1].options.temperature == 0.5
 
 
-def test_neither_mapping_is_changed(tiny_pipeline: Any) -> None:
-    tables, overrides = (
-        tiny_pipeline(),
-        {"generate": {"stop": ["samplers"]}, "trainer.length": "5 epochs"},
-    )
-    before = (repr(tables), repr(overrides))
-    Engine().pipeline(tables, overrides)
-    assert (repr(tables), repr(overrides)) == before
-
-
 def test_a_value_is_checked_like_the_file_itself(tiny_pipeline: Any) -> None:
     with pytest.raises(textgen.PipelineError) as raised:
         Engine().pipeline(tiny_pipeline(), {"trainer.length": 5, "trainer": {"batch": 2}})
@@ -58,8 +46,3 @@ def test_a_value_is_checked_like_the_file_itself(tiny_pipeline: Any) -> None:
             textgen.UsageError, match="overrides: expected a mapping, or a list of KEY=VALUE"
         ):
             Engine().pipeline(tiny_pipeline(), wrong)  # type: ignore[arg-type]
-
-
-def test_run_takes_a_mapping_too(tiny_pipeline: Any, tmp_path: Path) -> None:
-    run = textgen.run(tiny_pipeline(), {"trainer": {"length": "1 epoch"}}, output=tmp_path / "run")
-    assert run.pipeline.trainer.options.length == "1 epoch"

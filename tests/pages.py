@@ -1,0 +1,39 @@
+"""Reads a page of HTML that a command has written."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Self
+
+
+class Page(HTMLParser):
+    """The text in each kind of element, and the titles of the spans; every element is closed in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: dict[str, str] = {}
+        self.titles: list[str] = []
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        page = cls()
+        page.feed(path.read_text(encoding="utf-8"))
+        page.close()
+        assert page.open == []
+        return page
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.text.setdefault(tag, "")
+        if tag not in ("meta", "wbr"):
+            self.open.append(tag)
+        if tag == "span" and "pre" in self.open:
+            self.titles.append(dict(attrs)["title"] or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        for tag in set(self.open):
+            self.text[tag] += data
