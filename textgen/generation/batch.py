@@ -261,15 +261,18 @@ class Batch:
     def _steps_alone(self, until: float) -> dict[int, FinishReason | None]:
         """Steps of a batch of one, with as little as possible around each of them."""
         (row,), (group,), feed, tokens = self.rows, self._groups, self._feed, list[int]()
-        extend, pick, stopping = self._decoder.extend, group.chain.pick, bool(self._stopping)
-        expected, reason = (1, group.chain.vocab_size), None
-        numbers = group.history.numbers()[0, : self._left]
+        chain, history, extend = group.chain, group.history, self._decoder.extend
+        expected, reason, stopping = (1, chain.vocab_size), None, bool(self._stopping)
+        numbers, is_plain = history.numbers()[0, : self._left], chain.is_plain
         for step in range(len(numbers)):
             try:
                 logits = extend(feed)
                 if not step or logits.shape != expected:
-                    checks.check_logits(logits, expected, group.chain.model)
-                token = int(pick(logits, group.history, numbers[step : step + 1])[0])
+                    checks.check_logits(logits, expected, chain.model)
+                if is_plain:
+                    token = chain.pick_one(logits, history, numbers.item(step))
+                else:
+                    token = int(chain.pick(logits, history, numbers[step : step + 1])[0])
             except FAILURES as error:
                 row.error, token = error, END
             feed[0, 0] = token
@@ -280,6 +283,8 @@ class Batch:
                 break
             if time.perf_counter() >= until:
                 break
+        if is_plain:
+            history.arrays["lengths"] += len(tokens)
         ended = self._note(np.array([tokens]))
         return ended if reason is None else {0: reason}
 

@@ -18,6 +18,7 @@ from textgen.errors import ContractError, TextgenError
 from textgen.generation.sampling import (
     SequenceHistory,
     draw,
+    draw_one,
     likeliest,
     step_numbers,
     to_numpy,
@@ -203,6 +204,27 @@ class Chain:
     def plainly_greedy(self) -> bool:
         """Whether the token is the likeliest by the model, with no other sampler before."""
         return self._greedy and len(self.links) == 1 and len(self.forbidden) < self.vocab_size
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no sampler reads the history, which is then only as long as its rows."""
+        return not any(
+            link.level != "none" or link.has_state or link.ends or link.random
+            for link in self.links
+        )
+
+    def pick_one(self, logits: Array, history: SequenceHistory, uniform: float) -> int:
+        """`pick` for one row of a plain chain, with less work around each step. Nothing is noted."""
+        for token in self.forbidden:
+            logits[0, token] = _NEVER
+        sampled = logits
+        for link in self.links[:-1] if self._greedy else self.links:
+            sampled = link(sampled, history)
+        row = to_numpy(sampled)[0]
+        drawn = int(row.argmax()) if self._greedy else draw_one(row, uniform)
+        if drawn is None or not isfinite(row.item(drawn)):
+            self._explain(logits, history)
+        return drawn
 
     def pick(
         self, logits: Array, history: SequenceHistory, uniforms: npt.NDArray[np.float64]

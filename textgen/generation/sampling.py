@@ -68,7 +68,7 @@ class SequenceHistory:
         lengths = self.arrays["lengths"]
         column = int(lengths[0]) - self._ahead_from
         if self._ahead is None or not 0 <= column < self._ahead.shape[1]:
-            count = max(1, min(64, _AT_ONCE // len(lengths)))
+            count = max(1, min(256, _AT_ONCE // len(lengths)))
             steps = lengths[:, None] + np.arange(count)
             self._ahead = step_numbers(self.arrays["streams"], steps, _DRAW, 1)[..., 0]
             self._ahead_from, column = int(lengths[0]), 0
@@ -163,14 +163,6 @@ def draw(logits: npt.NDArray[Any], uniforms: npt.NDArray[np.float64]) -> Ids | N
     the total, so a token of weight zero never is. The factor keeps the product below the total when
     the number is next to 1.
     """
-    if len(logits) == 1:  # the same with less work
-        row = logits[0]
-        peak = row.max()
-        if not isfinite(peak):
-            return None
-        cdf = np.add.accumulate(np.exp(row - peak), dtype=np.float64)
-        place = cdf.searchsorted(uniforms.item() * (cdf.item(-1) * (1 - 2**-52)), side="right")
-        return np.array([place])
     with np.errstate(invalid="ignore"):
         cdf = np.exp(logits - logits.max(axis=-1, keepdims=True)).cumsum(axis=-1, dtype=np.float64)
     total = cdf[:, -1]
@@ -179,6 +171,15 @@ def draw(logits: npt.NDArray[Any], uniforms: npt.NDArray[np.float64]) -> Ids | N
     threshold = uniforms * (total * (1 - 2**-52))
     drawn: Ids = (cdf <= threshold[:, None]).sum(axis=-1)
     return drawn
+
+
+def draw_one(row: npt.NDArray[Any], uniform: float) -> int | None:
+    """`draw` for one row of logits (V,), with less work."""
+    peak = row.max()
+    if not isfinite(peak):
+        return None
+    cdf = np.add.accumulate(np.exp(row - peak), dtype=np.float64)
+    return int(cdf.searchsorted(uniform * (cdf.item(-1) * (1 - 2**-52)), side="right"))
 
 
 def likeliest(logits: npt.NDArray[Any]) -> Ids | None:
