@@ -176,7 +176,7 @@ def _others(case: Case) -> list[str]:
     others = ["holds a run of another pipeline"] * (case.file == "run/run.json")  # as it says
     if case.sealed or case.mutation == "swapped":
         others += ["model.safetensors", "tokenizer.json", "manifest.json", "trainer.json"]
-        others += ["pipeline.toml", "run.json"]
+        others += ["pipeline.toml", "run.json", "refuses the weights of"]
     gone = case.file == "run/checkpoints" or case.file.count("/") == 2
     return others + ["has no checkpoint"] * gone
 
