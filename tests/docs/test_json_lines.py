@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -31,32 +30,23 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     del sys.modules["json_lines"]
 
 
-def test_the_corpus_keeps_its_contract(plugin: Any, tmp_path: Path) -> None:
-    (tmp_path / "texts.jsonl").write_text('{"text": "salt"}\n{"text": "pepper"}\n')
+def test_the_corpus_keeps_its_contract_and_a_model_ends_its_texts(
+    plugin: Any, tiny_pipeline: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "salt"}\n' * 200)
+    corpus = {"type": "json-lines", "path": str(path)}
     (component,) = plugin.textgen_corpora()
-    outcomes = testing.check_corpus(
-        component, options={"path": str(tmp_path / "texts.jsonl")}, plugin="json_lines"
-    )
+    outcomes = testing.check_corpus(component, options={"path": str(path)}, plugin="json_lines")
     assert {outcome.status for outcome in outcomes} <= {"ok", "skipped"}
-
-
-def test_a_model_trains_on_it_and_ends_its_texts(plugin: Any, tmp_path: Path) -> None:
-    (tmp_path / "texts.jsonl").write_text(
-        "".join(json.dumps({"text": "salt"}) + "\n" for _ in range(200))
-    )
     plugins = textgen.PluginSet.discover()
     plugins.register(plugin, "json-lines")
-    pipeline = {
-        "device": "cpu",
-        "observer": [],
-        "corpus": {"type": "json-lines", "path": str(tmp_path / "texts.jsonl")},
-        "tokenizer": {"type": "char"},
-        "data": {"window_length": 16},
-        "model": {"type": "rnn", "hidden_size": 16},
-        "trainer": {"type": "adamw", "length": "10 epochs", "batch_size": 4, "learning_rate": 0.02},
-        "sampler": [{"type": "greedy"}],
-    }
-    (made,) = textgen.Engine(plugins).run(pipeline, output=tmp_path / "run").generations
+    tables = tiny_pipeline(
+        model={"hidden_size": 16}, sampler=[{"type": "greedy"}], generate={"max_new_tokens": 100}
+    )
+    trainer = {"type": "adamw", "length": "10 epochs", "batch_size": 4, "learning_rate": 0.02}
+    run = textgen.Engine(plugins).run({**tables, "corpus": corpus, "trainer": trainer})
+    (made,) = run.generations
     assert (made.text, made.finish_reason) == ("salt", "end")
 
 

@@ -37,32 +37,3 @@ def test_no_page_shows_a_raw_directive() -> None:
         if DIRECTIVE.search(page.read_text(encoding="utf-8"))
     ]
     assert raw == []
-
-
-def test_every_default_is_a_value() -> None:
-    text = (ROOT / "docs/reference/components.md").read_text(encoding="utf-8")
-    assert "| `bias` | a table | required |" in text
-    assert "| `k` | an integer | `40` |" in text
-    assert "`[x]`" not in text
-
-
-def test_a_type_alias_that_a_signature_names_is_defined() -> None:
-    page = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
-    declared = re.compile(r"^([A-Z]\w+): TypeAlias", re.MULTILINE)
-    aliases = {
-        name
-        for path in (ROOT / "textgen").rglob("*.py")
-        for name in declared.findall(path.read_text("utf-8"))
-    }
-    named = set(re.findall(r"\w+", "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))))
-    assert {"FinishReason", "Overrides"} <= aliases & named
-    assert aliases & named <= set(re.findall(r"^### `(\w+)`$", page, re.MULTILINE))
-
-
-def test_what_a_class_inherits_from_no_public_one_is_among_its_members() -> None:
-    page = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
-    for name in ("TextStream", "AsyncTextStream"):
-        section = page.split(f"\n## `{name}`\n")[1].split("\n## ")[0]
-        assert f"### `{name}.cancel`" in section
-        for member in ("finish_reason", "seed", "index", "ids", "logprobs", "state"):
-            assert f"`{member}`" in section

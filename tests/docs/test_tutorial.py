@@ -40,12 +40,6 @@ def check(project: Path, site: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_the_page_replaces_files_that_are_there(tmp_path: Path) -> None:
-    project = scaffold(tmp_path)
-    assert sorted(replaced()) == ["textgen_steady/__init__.py", "textgen_steady/sampler.py"]
-    assert [path for path in replaced() if not (project / path).is_file()] == []
-
-
 @pytest.mark.slow
 def test_the_sampler_works(tmp_path: Path) -> None:
     """With the option that the page adds, and with the examples of the page on testing."""

@@ -56,7 +56,6 @@ def run_in_parts(
     [
         {},
         {"compute": "bfloat16"},
-        {"batch_size": 7, "max_grad_norm": 0},
         {"order": "shuffled", "warmup_steps": 4},
         {"type": "sgd", "momentum": 0.9},
     ],
@@ -110,17 +109,10 @@ def test_streams_begin_elsewhere_in_every_epoch(tmp_path: Path) -> None:
     from textgen.data import Windows
     from textgen.gradient.batches import training_batches
 
-    tokens = np.arange(1000)
-    batches = training_batches(
-        GradientOptions(order="streams", batch_size=4), Windows(tokens, 10, 10), seed=3
-    )
+    windows = Windows(np.arange(1000), 10, 10)
+    batches = training_batches(GradientOptions(order="streams", batch_size=4), windows, seed=3)
     starts = {int(batches.batch(epoch, 0)[0, 0]) for epoch in range(6)}
     assert len(starts) == 6
-    for epoch in range(2):
-        seen = np.concatenate(
-            [batches.batch(epoch, n)[:, :-1].ravel() for n in range(batches.per_epoch)]
-        )
-        assert len(set(seen.tolist())) == len(seen) >= 950
 
 
 # Optimizers and models of plugins.
@@ -136,18 +128,17 @@ class OddConfig(GradientOptions):
 class Counting(torch.optim.Optimizer):
     """Plain descent whose rate falls with a count of its own, kept as an int and in its group."""
 
-    def __init__(self, parameters: list[torch.Tensor], lr: float) -> None:
-        super().__init__(parameters, {"lr": lr, "calls": 0})
+    def __init__(self, parameters: list[torch.Tensor]) -> None:
+        super().__init__(parameters, {"lr": 0.1, "calls": 0})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             group["calls"] += 1
             for parameter in group["params"]:
-                state = self.state[parameter]
-                state["count"] = state.get("count", 0) + 1
-                state["marks"] = [state["count"], group["calls"]]
-                parameter.sub_(parameter.grad, alpha=group["lr"] / sum(state["marks"]))
+                marks = self.state[parameter].setdefault("marks", [0])
+                marks[0] += 1
+                parameter.sub_(parameter.grad, alpha=group["lr"] / (marks[0] + group["calls"]))
 
 
 class Odd:
@@ -169,7 +160,7 @@ class Odd:
             self.seen.append(parameters.roles)
             rest = parameters.of_role("embedding", "vector", "head")
             matrices = parameters.of_role("matrix")
-            counting = [Counting(matrices, 0.1)] if matrices else []
+            counting = [Counting(matrices)] if matrices else []
             return [*counting, torch.optim.Adam(rest, lr=config.learning_rate)]
 
         return GradientTrainer(config, optimizers)
@@ -271,15 +262,6 @@ def test_a_nan_that_stays_on_the_device_stops_the_run_a_few_steps_later(tmp_path
     with pytest.raises(TrainingError, match="the loss is nan at step 20"):
         Engine(plugins).run(pipeline({}) | {"trainer": {"type": "late"}}, output=tmp_path / "run")
     assert 20 <= trainer.given <= 30
-
-
-def test_a_step_reads_its_loss_when_it_is_asked() -> None:
-    event = StepDone(
-        step=1, steps=2, epoch=1, loss=torch.tensor(1.5), tokens=1, gradient_norm=torch.tensor(2.0)
-    )
-    assert (event.loss, event.gradient_norm) == (1.5, 2.0)
-    assert not event.is_read
-    assert StepDone(step=1, steps=2, epoch=1, loss=1.5, tokens=1).is_read
 
 
 # Schedules.
