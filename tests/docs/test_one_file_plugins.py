@@ -29,51 +29,46 @@ def length(text: str) -> int:
     return sum(bool(line.strip()) for line in text.splitlines())
 
 
-def test_early_stopping(
+@pytest.fixture
+def train(
     tmp_path: Path,
     textgen: Callable[..., Any],
     tiny_pipeline: Callable[..., dict[str, Any]],
     write_pipeline: Callable[..., Path],
-) -> None:
+) -> Callable[..., Any]:
+    """Run a pipeline with a plugin in one file: `train("patience.py", text, model={"type": "rnn"})`."""
+
+    def run(name: str, text: str, **tables: Any) -> Any:
+        (tmp_path / name).write_text(text)
+        pipeline = write_pipeline({**tiny_pipeline(text="abcd" * 300 + "dcba" * 30), **tables})
+        done = textgen("--plugin", name, "run", pipeline, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        return done
+
+    return run
+
+
+def test_early_stopping(tmp_path: Path, train: Callable[..., Any]) -> None:
     text = example("patience.py")
     assert length(text) <= 20
-    (tmp_path / "patience.py").write_text(text)
-    pipeline = write_pipeline(
-        tiny_pipeline(
-            text="abcd" * 300 + "dcba" * 30,
-            data={"validation": 0.09},
-            trainer={"type": "adamw", "length": "40 epochs", "learning_rate": 0.05},
-            observer=[{"type": "patience", "evaluations": 2}],
-        )
+    done = train(
+        "patience.py",
+        text,
+        data={"window_length": 16, "validation": 0.09},
+        trainer={"type": "adamw", "length": "40 epochs", "learning_rate": 0.05},
+        observer=[{"type": "patience", "evaluations": 2}],
     )
-    done = textgen("--plugin", "patience.py", "run", pipeline, cwd=tmp_path)
-    assert done.code == 0, done.stderr
     assert re.search(r"patience ended it at step \d+: no lower loss in 2 evaluations", done.stderr)
-    record = json.loads((tmp_path / "run/run.json").read_text())
-    assert record["evaluations"] < 40
-    assert "skipped:" in textgen("--plugin", "patience.py", "run", pipeline, cwd=tmp_path).stderr
+    assert json.loads((tmp_path / "run/run.json").read_text())["evaluations"] < 40
 
 
-def test_an_optimizer_as_a_trainer(
-    tmp_path: Path,
-    textgen: Callable[..., Any],
-    tiny_pipeline: Callable[..., dict[str, Any]],
-    write_pipeline: Callable[..., Path],
-) -> None:
+def test_an_optimizer_as_a_trainer(tmp_path: Path, train: Callable[..., Any]) -> None:
     text = example("adagrad.py")
     assert length(text) <= 20
-    (tmp_path / "adagrad.py").write_text(text)
     trainer = {"type": "adagrad", "length": "30 steps", "order": "streams", "batch_size": 4}
-    observers = [{"type": "metrics"}]
-    pipeline = write_pipeline(
-        {**tiny_pipeline(text="abcd" * 300), "trainer": trainer, "observer": observers}
-    )
-    done = textgen("--plugin", "adagrad.py", "run", pipeline, cwd=tmp_path)
-    assert done.code == 0, done.stderr
-    losses = [
-        json.loads(row)["training_loss"]
-        for row in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
-    ]
+    train("adagrad.py", text, trainer=trainer, observer=[{"type": "metrics"}])
+    rows = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(row)["training_loss"] for row in rows]
     assert losses[-1] < losses[0] / 2
 
 
@@ -93,22 +88,14 @@ def with_decoder(text: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["module", "decoder"])
 def test_a_module_as_a_model(
-    part: str,
-    tmp_path: Path,
-    textgen: Callable[..., Any],
-    tiny_pipeline: Callable[..., dict[str, Any]],
-    write_pipeline: Callable[..., Path],
+    part: str, tmp_path: Path, textgen: Callable[..., Any], train: Callable[..., Any]
 ) -> None:
     text = example("mingru.py")
     module = text.partition("    class MinGRU")[2].partition("    with torch")[0]
     assert length(text) - length(module) <= 20
-    (tmp_path / "mingru.py").write_text(text if part == "module" else with_decoder(text))
+    text = text if part == "module" else with_decoder(text)
     trainer = {"type": "adamw", "length": "60 steps", "learning_rate": 0.02, "batch_size": 8}
-    pipeline = write_pipeline(
-        {**tiny_pipeline(text="abcd" * 300), "model": {"type": "mingru"}, "trainer": trainer}
-    )
-    done = textgen("--plugin", "mingru.py", "run", pipeline, "--quiet", cwd=tmp_path)
-    assert done.code == 0, done.stderr
+    train("mingru.py", text, model={"type": "mingru"}, trainer=trainer)
     made = textgen(
         "--plugin", "mingru.py", "generate", tmp_path / "run", "-p", "ab", "--greedy", cwd=tmp_path
     )

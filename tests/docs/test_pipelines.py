@@ -34,16 +34,6 @@ def book_cached(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     downloads().add(key, "timemachine.txt", [book.read_bytes()], {"address": BOOK})
 
 
-def test_there_are_no_other_pipelines() -> None:
-    """A new one gets a test here."""
-    assert {path.name for path in PIPELINES.iterdir()} == {
-        "quickstart.toml",
-        "my-text.toml",
-        "seed.toml",
-        "overfit.toml",
-    }
-
-
 @pytest.mark.slow
 def test_quickstart_writes_mostly_real_words(tmp_path: Path) -> None:
     run = textgen.run(
@@ -80,10 +70,7 @@ def test_the_seeds_recipe_follows_its_curve(tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == list(
         range(10, 301, 10)
     )  # 10,000 windows in batches of 1,024
-    record = run.generator.record
-    sizes = {"training_tokens": 10_032, "validation_tokens": 5_032, "vocab_size": 28}
-    assert record["data"] == {**sizes, "unknown_share": 0.0}
-    assert sum(array.size for array in run.generator.model.tensors().values()) == 2_908
+    assert textgen.summarize(run.path).parameters == 2_908
     assert rows[0]["validation_loss"] == pytest.approx(2.82, abs=0.15)
     assert rows[-1]["validation_loss"] == pytest.approx(2.06, abs=0.1)
     assert rows[-1]["training_loss"] < rows[-1]["validation_loss"]
@@ -107,4 +94,3 @@ def test_overfit_overfits(tmp_path: Path) -> None:
     assert held_out[-1] - min(held_out) > 0.3  # past its lowest, and rising
     best = min(rows, key=lambda row: row["validation_loss"])
     assert run.generator.record["best_step"] == best["step"]
-    assert run.generator.record["best_loss"] == best["validation_loss"]
