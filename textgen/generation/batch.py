@@ -264,6 +264,8 @@ class Batch:
         chain, history, extend = group.chain, group.history, self._decoder.extend
         expected, reason, stopping = (1, chain.vocab_size), None, bool(self._stopping)
         numbers, is_plain = history.numbers()[0, : self._left], chain.is_plain
+        lengths = history.arrays["lengths"]
+        length = lengths.item()
         for step in range(len(numbers)):
             try:
                 logits = extend(feed)
@@ -271,6 +273,7 @@ class Batch:
                     checks.check_logits(logits, expected, chain.model)
                 if is_plain:
                     token = chain.pick_one(logits, history, numbers.item(step))
+                    lengths[0] = length + step + 1
                 else:
                     token = int(chain.pick(logits, history, numbers[step : step + 1])[0])
             except FAILURES as error:
@@ -283,8 +286,6 @@ class Batch:
                 break
             if time.perf_counter() >= until:
                 break
-        if is_plain:
-            history.arrays["lengths"] += len(tokens)
         ended = self._note(np.array([tokens]))
         return ended if reason is None else {0: reason}
 

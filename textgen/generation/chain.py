@@ -207,14 +207,14 @@ class Chain:
 
     @property
     def is_plain(self) -> bool:
-        """Whether no sampler reads the history, which is then only as long as its rows."""
+        """Whether no sampler reads more of the history than its lengths."""
         return not any(
             link.level != "none" or link.has_state or link.ends or link.random
             for link in self.links
         )
 
     def pick_one(self, logits: Array, history: SequenceHistory, uniform: float) -> int:
-        """`pick` for one row of a plain chain, with less work around each step. Nothing is noted."""
+        """`pick` for one row of a plain chain, with less work around it. The caller notes the length."""
         for token in self.forbidden:
             logits[0, token] = _NEVER
         sampled = logits
