@@ -229,11 +229,14 @@ def test_a_second_reader_is_refused_and_closing_wakes_the_first(finished_run: Pa
         watcher.gate.set()
 
 
-def test_prompts_are_encoded_beside_the_event_loop(generator: Generator) -> None:
+def test_long_prompts_are_encoded_beside_the_event_loop(generator: Generator) -> None:
     encoded, generator = encoding(generator)
-    run(generator.agenerate("the ", max_new_tokens=1))
-    run(text_of(generator.astream("the ", max_new_tokens=1)))
-    assert threading.main_thread() not in [thread for text, thread in encoded if text == "the "]
+    long = "the " * 2000
+    run(generator.agenerate(long, max_new_tokens=1))
+    run(text_of(generator.astream(long, max_new_tokens=1)))
+    threads = [thread for text, thread in encoded if text == long]
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
 
 
 def test_a_reader_that_is_behind_costs_bounded_memory_and_loses_nothing(

@@ -170,6 +170,7 @@ def test_a_parameter_without_a_gradient_is_as_in_one_process(tmp_path: Path) -> 
     assert not np.isclose(weights["rare"], 1).all()
 
 
+@pytest.mark.slow
 def test_the_network_of_a_mixture_is_shared_out_and_each_process_says_what_it_failed_of(
     tmp_path: Path,
 ) -> None:

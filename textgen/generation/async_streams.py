@@ -19,6 +19,8 @@ _AT_ONCE: Final = 12  # readers woken in a round: each takes some 20 microsecond
 # Seconds of sleep a round. Short calls of NumPy release the interpreter's lock and take it again before a waiting
 # thread wakes, so that an event loop may wait for tens of milliseconds.
 _YIELD: Final = 0.0001
+_PAUSE: Final = 0.001  # seconds that an idle generator waits for more requests, while they come
+_BURST: Final = 20  # times at most
 
 
 class Reader:
@@ -64,6 +66,7 @@ class BackgroundLoop:
                 self._thread.start()
 
     def _run(self) -> None:
+        self._gather()
         while True:
             try:
                 self._scheduler.run()
@@ -77,6 +80,15 @@ class BackgroundLoop:
                     self._wake(len(self.waiting))
                     self._thread = None
                     return
+
+    def _gather(self) -> None:
+        """Let requests that come in a burst begin together: a row that joins a batch costs a copy of it."""
+        before = 0
+        for _ in range(_BURST):
+            if self._scheduler.waiting == before:
+                return
+            before = self._scheduler.waiting
+            time.sleep(_PAUSE)
 
     def _wake(self, count: int) -> None:
         """Wake up to `count` of the readers that have something to take, and all that wait for their first piece."""

@@ -295,8 +295,10 @@ class Generator:
         return Row.begin(self.tokenizer, request, request.options.index or 0)
 
     async def _prepared(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
-        """A row, prepared in a thread: a long prompt or a form takes longer than an event loop should wait."""
+        """A row. A long prompt or a new form takes longer than an event loop should wait: they go to a thread."""
         with self.components.blaming():
+            if self._requests.is_quick(prompt, options):
+                return self._row(prompt, options, must_end=must_end)
             return await asyncio.to_thread(self._row, prompt, options, must_end=must_end)
 
     def _rows(self, requests: Iterable[Request], first: int, n: int) -> Iterator[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict
 
 import attrs
@@ -33,6 +33,7 @@ Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]]
 _OF_MANY: Final = frozenset(("n", "prompts", "batch_size"))
 _MAY_BE_NONE: Final = frozenset(("max_new_tokens", "stop", "stop_tokens", "time_limit"))
 _REMEMBERED: Final = 256  # chains
+_SHORT: Final = 4096  # characters of a prompt, or items of another option
 
 
 class Event(Protocol):
@@ -189,6 +190,14 @@ class Requests:
         )
         return self._with_prompt(request, prompt, began)
 
+    def is_quick(self, prompt: Any, options: Mapping[str, Any]) -> bool:
+        """Whether `check` takes a moment: all that is given is short, and the chain is known."""
+        values = (prompt, *options.values())
+        if any(isinstance(value, Sized) and len(value) > _SHORT for value in values):
+            return False
+        sampling = {name: _plain(value) for name, value in options.items() if name not in _NAMES}
+        return not sampling or _key(sampling) in self._chains
+
     def check_many(self, prompts: Any, options: Mapping[str, Any]) -> tuple[Iterable[Request], int]:
         """The requests for prompts, and the first index.
 
@@ -273,7 +282,7 @@ class Requests:
 
         Raises UsageError, from memory for options that were refused: a form may take long to compile.
         """
-        key = repr(sorted(sampling.items()))
+        key = _key(sampling)
         made = self._chains.get(key)
         if made is None:
             try:
@@ -286,6 +295,10 @@ class Requests:
         if isinstance(made, UsageError):
             raise copy.copy(made)
         return made
+
+
+def _key(sampling: Mapping[str, Any]) -> str:
+    return repr(sorted(sampling.items()))
 
 
 def is_cancelled(given: Callable[[], bool] | Event | None) -> Callable[[], bool] | None:

@@ -46,6 +46,11 @@ class Scheduler:
         self._waiting.append(row)
 
     @property
+    def waiting(self) -> int:
+        """How many rows wait for their turn."""
+        return len(self._waiting)
+
+    @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do."""
         return not (self._waiting or self._prefills or self._batches)
