@@ -19,7 +19,7 @@ from textgen.generation.results import FinishReason
 from textgen.generation.row import Row
 from textgen.protocols import Array, Ids
 
-PREFILL: Final = 1024  # prompt tokens fed at once, before running rows have their turn
+PREFILL: Final = 256  # prompt tokens fed at once, before running rows have their turn
 _ROUND: Final = 0.005  # seconds of steps, after which clocks have theirs
 _ALONE: Final = 16  # rows that cannot share a batch and run side by side
 
