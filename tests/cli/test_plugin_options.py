@@ -103,7 +103,7 @@ def test_an_option_of_a_plugin_changes_the_chain(generate: Callable[..., Any]) -
 def test_plugins_are_imported_only_for_an_option_of_theirs(generate: Callable[..., Any]) -> None:
     assert "IMPORTED" not in generate("-p", "the ", "--max-new-tokens", 1, "--top-k", 3).stderr
     failed = generate("--only-token", 3)
-    assert "'--only-tokens'" in failed.stderr
+    assert "--only-tokens" in failed.stderr
 
 
 def test_a_session_takes_them(
