@@ -161,13 +161,15 @@ class RunDirectory:
             logger.warning("%s; let one process at a time use the run", cause)
         try:
             write_json(owner, {"pid": os.getpid()})
-            self._sweep()
-            yield
+            self._sweep()  # if it is interrupted, the owner stays, and the next run sweeps
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError, RunError):  # the next run tries again
+                    self._settle()
+                    if self.exists() or not self._foreign():
+                        owner.unlink()  # if it stays, it marks the files as a run's
         finally:
-            with contextlib.suppress(OSError, RunError):  # the next run tries again
-                self._settle()
-                if self.exists() or not self._foreign():
-                    owner.unlink()  # if it stays, it marks the files as a run's
             lock.release()
 
     def is_begun(self) -> bool:
