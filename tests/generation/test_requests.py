@@ -98,14 +98,26 @@ def test_each_of_many_may_have_options_of_its_own(generator: Generator) -> None:
     assert made == [generator.generate(**each) for each in [{"prompt": "the ", **shared}, *own]]
 
 
-def test_a_stream_has_the_ids_and_log_probabilities_of_its_pieces(generator: Generator) -> None:
-    whole = generator.generate("the ", max_new_tokens=30, temperature=0.9, logprobs=2)
+@pytest.mark.parametrize("stop", [(), ("o", "t the rive")], ids=["no-stop", "stop"])
+def test_a_stream_has_the_ids_and_log_probabilities_of_its_pieces(
+    generator: Generator, stop: tuple[str, ...]
+) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 60, "logprobs": 2, "stop": stop}
+    whole = generator.generate("the ", **options)
     ids, logprobs = [], []
-    with generator.stream("the ", max_new_tokens=30, temperature=0.9, logprobs=2) as stream:
+    with generator.stream("the ", **options) as stream:
         for _ in stream:
             ids += stream.ids.tolist()
             logprobs += stream.logprobs
+    ids += stream.ids.tolist()
+    logprobs += stream.logprobs
     assert (tuple(ids), tuple(logprobs)) == (whole.tokens, whole.logprobs)
+    assert (whole.finish_reason == "stop") == bool(stop)
+    assert all(
+        entry.rank == 1 + [token for token, _ in entry.top].index(entry.token)
+        for entry in logprobs
+        if entry.token in dict(entry.top)
+    )
 
 
 def test_a_stream_that_is_left_as_a_context_is_closed(generator: Generator) -> None:

@@ -40,18 +40,22 @@ class TokenLogprobs:
     token    the id
     logprob  in nats; None for the first token of an echoed prompt, which nothing predicts
     top      (id, log-probability) of the likeliest tokens, in descending order
+    rank     the token's place among all tokens in this order, from 1 on; None where `logprob` is
     """
 
     token: int
     logprob: float | None
     top: tuple[tuple[int, float], ...]
+    rank: int | None = None
 
     @classmethod
     def of(cls, logits: npt.NDArray[Any], token: int, top: int) -> Self:
         """From logits (V,); of equal log-probabilities the lower id comes first."""
         row = log_softmax(logits)
         best = np.argsort(-row, kind="stable")[:top]
-        return cls(token, float(row[token]), tuple((int(i), float(row[i])) for i in best))
+        rank = 1 + np.count_nonzero(row > row[token]) + np.count_nonzero(row[:token] == row[token])
+        likeliest = tuple((int(i), float(row[i])) for i in best)
+        return cls(token, float(row[token]), likeliest, int(rank))
 
 
 @attrs.frozen(eq=False, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, Self
 
+import numpy as np
+
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
 from textgen.generation.row import Row
@@ -21,7 +23,8 @@ class StreamedText:
                    before its end
     seed, index    with the same of these and the same prompt, the same text comes again
     samplers       the [[sampler]] tables of its chain
-    ids            (T,) the token ids of the last piece; an unfinished character's come before its text
+    ids            (T,) the token ids of the last piece, and of those before it that completed no text; after the last
+                   piece, those that follow it
     logprobs       one entry for each of these, if `logprobs` was given
     state          the state at its end, if `keep_state` was given
     """
@@ -35,6 +38,7 @@ class StreamedText:
         self.logprobs: list[TokenLogprobs] = []
         self._submit, self._row, self._model_id = submit, row, model_id
         self._has_begun = self._is_closed = False
+        self._is_piece_open = False  # whether `ids` are of a piece that has no text yet
 
     def cancel(self) -> None:
         """End the text, from any thread, as `cancelled` does: held back text still comes, as the last piece."""
@@ -55,15 +59,20 @@ class StreamedText:
     def _take(self) -> str | None:
         row = self._row
         if self._is_closed or self.finish_reason is not None:
+            if not self._is_piece_open:
+                self.ids, self.logprobs = NO_IDS, []
             return ""
         if not self._has_begun:  # the clock starts with the first piece
             self._has_begun = True
             row.start_clock()
             self._submit(row)
-        piece, self.ids = row.take()
+        piece, ids = row.take()
         # Another thread may have noted those of more tokens.
-        self.logprobs = row.logprobs[: len(self.ids)]
-        del row.logprobs[: len(self.ids)]
+        logprobs = row.logprobs[: len(ids)]
+        del row.logprobs[: len(ids)]
+        if self._is_piece_open:
+            ids, logprobs = np.concatenate([self.ids, ids]), self.logprobs + logprobs
+        self.ids, self.logprobs, self._is_piece_open = ids, logprobs, not piece
         self.finish_reason, self.state = row.finish_reason, row.state(self._model_id)
         if row.resumes():
             self._submit(row)
