@@ -1,0 +1,100 @@
+"""A run of a small network, and servers of it as users start them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+# Before torch is loaded: on busy cores, small matrices take longest where threads share them.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import textgen
+
+TEXT = "".join(
+    f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60)
+)
+
+
+def train(output: Path, seed: int = 0, **corpus: Any) -> Path:
+    """A run directory."""
+    textgen.train(
+        corpus=corpus.get("corpus", TEXT),
+        model={"type": "rnn", "cell": "gru", "hidden_size": 32},
+        trainer={"type": "adamw", "length": "8 epochs", "learning_rate": 0.02},
+        data={"window_length": 16},
+        sampler=[{"type": "temperature", "temperature": 0.8}],
+        seed=seed,
+        output=output,
+    )
+    return output
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("runs") / "ravens")
+
+
+@pytest.fixture(scope="session")
+def generator(run: Path) -> textgen.Generator:
+    return textgen.load(run)
+
+
+@contextlib.contextmanager
+def serving(*arguments: object, **environment: str) -> Iterator[Serving]:
+    """A `textgen serve` process; it has to end by SIGTERM."""
+    line = [sys.executable, "-m", "textgen", "serve", "--port", "0", *map(str, arguments)]
+    process = subprocess.Popen(
+        line, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    try:
+        yield Serving(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        assert "Traceback" not in errors, errors
+
+
+class Serving:
+    """A server that has started. `url` is its address, `line` what it printed."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        assert process.stderr is not None
+        self.line = process.stderr.readline()
+        found = re.search(r"https?://\S+", self.line)
+        assert found, self.line + process.stderr.read()
+        self.url = found[0].partition("/#")[0]
+
+
+@pytest.fixture(scope="session")
+def server(run: Path) -> Iterator[Serving]:
+    with serving(run) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def http(server: Serving) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=server.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def complete(http: httpx2.Client) -> Callable[..., Any]:
+    """POST /v1/completions, and its JSON; a refusal fails the test."""
+
+    def post(**body: Any) -> Any:
+        answer = http.post("/v1/completions", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    return post

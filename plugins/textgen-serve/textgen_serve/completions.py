@@ -1,0 +1,346 @@
+"""POST /v1/completions: whole answers and streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import attrs
+
+from textgen import AsyncTextStream, Generation, Generator, TextgenError, TokenLogprobs
+from textgen.protocols import Ids
+from textgen_serve.errors import ApiError
+from textgen_serve.logprobs import Spelling, TokenTexts, legacy, of_prompt
+from textgen_serve.models import ServedRun
+from textgen_serve.parameters import Completion, Prompt
+
+_NAMES: Final = {"max_new_tokens": "max_tokens"}
+_FINISH: Final = {"end": "stop", "stop": "stop"}
+_SHORT: Final = 4096  # of a prompt: a longer one is encoded in a thread
+_UNREAD: Final = 16  # pieces that wait to be sent, for each request
+
+
+@attrs.define(eq=False)
+class PreparedPrompt:
+    """A prompt, its ids (T,), its text, and the log-probabilities of its tokens, if they are asked for."""
+
+    given: Prompt
+    ids: Ids
+    text: str
+    scores: Sequence[TokenLogprobs] = ()
+
+
+class Job:
+    """The work for one request, on the run as it was when the request came."""
+
+    def __init__(self, run: ServedRun, completion: Completion, prompt_tokens: int) -> None:
+        self.completion = completion
+        self._generator: Generator = run.generator
+        self._spelling = Spelling(run.generator.tokenizer)
+        self._most = prompt_tokens
+        self._prompts: list[PreparedPrompt] = []
+        self.id, self.created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
+        self._frame = {
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": run.name,
+            "system_fingerprint": run.generator.model_id[:16],
+        }
+        self.completion_tokens = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts."""
+        return sum(len(prompt.ids) for prompt in self._prompts)
+
+    async def prepare(self) -> None:
+        """Check and encode the prompts, and score them if that is asked for. Raises ApiError."""
+        for place, prompt in enumerate(self.completion.prompts):
+            try:
+                self._prompts.append(await self._prepared(prompt))
+            except TextgenError as error:
+                raise _refusal(error) from error
+            except ApiError as error:
+                if len(self.completion.prompts) > 1:
+                    error.message = f"prompt {place}: {error.message}"
+                raise
+
+    async def answer(self) -> dict[str, Any]:
+        """The whole answer. Raises ApiError."""
+        asked = self.completion
+        needs = max(asked.logprobs or 0, 0) if asked.texts > asked.n else asked.logprobs
+        tasks = [
+            asyncio.create_task(self._generate(prompt, index, needs))
+            for prompt in self._prompts
+            for index in range(asked.texts)
+        ]
+        try:
+            made = await asyncio.gather(*tasks)
+        except TextgenError as error:
+            raise _refusal(error) from error
+        finally:
+            for task in tasks:
+                task.cancel()
+        self.completion_tokens = sum(len(each.tokens) for each in made)
+        return await asyncio.to_thread(self._whole, made)
+
+    async def _prepared(self, prompt: Prompt) -> PreparedPrompt:
+        if len(prompt) > self._most:
+            raise ApiError(400, f"a prompt may have {self._most:,} tokens", param="prompt")
+        if len(prompt) <= _SHORT:
+            made = self._encoded(prompt)
+        else:
+            made = await asyncio.to_thread(self._encoded, prompt)
+        asked = self.completion
+        count = asked.prompt_logprobs
+        if asked.echo and asked.logprobs is not None:
+            count = max(asked.logprobs, count or 0)
+        if count is not None and len(made.ids):
+            scored = await self._generator.agenerate(
+                prompt, **self._unknown(), max_new_tokens=0, echo=True, logprobs=count
+            )
+            made.scores = scored.logprobs
+        return made
+
+    def _encoded(self, prompt: Prompt) -> PreparedPrompt:
+        ids = self._generator.encode_prompt(prompt, **self._unknown())
+        text = prompt if isinstance(prompt, str) else self._generator.tokenizer.decode(ids)
+        return PreparedPrompt(prompt, ids, text)
+
+    def _unknown(self) -> dict[str, Any]:
+        name = "unknown_characters"
+        return {name: self.completion.options[name]} if name in self.completion.options else {}
+
+    async def _generate(
+        self, prompt: PreparedPrompt, index: int, logprobs: int | None
+    ) -> Generation:
+        asked = self.completion
+        return await self._generator.agenerate(
+            prompt.given, **asked.options, seed=asked.seed, index=index, logprobs=logprobs
+        )
+
+    def _whole(self, made: Sequence[Generation]) -> dict[str, Any]:
+        """The body of an answer."""
+        asked, choices = self.completion, list[dict[str, Any]]()
+        for place, prompt in enumerate(self._prompts):
+            own = made[place * asked.texts : (place + 1) * asked.texts]
+            for text in sorted(own, key=_mean_logprob) if asked.texts > asked.n else own:
+                if len(choices) < (place + 1) * asked.n:
+                    choices.append(self._choice(len(choices), prompt, text))
+        return {**self._frame, "choices": choices, "usage": self.usage()}
+
+    def _choice(self, index: int, prompt: PreparedPrompt, made: Generation) -> dict[str, Any]:
+        asked = self.completion
+        choice: dict[str, Any] = {
+            "index": index,
+            "text": (prompt.text if asked.echo else "") + made.text,
+            "logprobs": None,
+            "finish_reason": _FINISH.get(made.finish_reason, "length"),
+            "textgen": _facts(made.seed, made.index, made.finish_reason),
+        }
+        if asked.logprobs is not None:
+            texts = self._spelling.pieces(prompt.ids)
+            offset, offsets = len(prompt.text) if asked.echo else 0, []
+            for token in made.tokens:
+                offsets.append(offset)
+                offset += len(texts.add(token))
+            shown = self._prompt_offsets(prompt) if asked.echo else []
+            entries = [*(prompt.scores if asked.echo else ()), *made.logprobs]
+            choice["logprobs"] = legacy(
+                _cut(entries, asked.logprobs), [*shown, *offsets], self._spelling
+            )
+        if asked.prompt_logprobs is not None:
+            choice["prompt_logprobs"] = of_prompt(
+                prompt.scores, asked.prompt_logprobs, self._spelling
+            )
+        if asked.return_token_ids:
+            choice["token_ids"] = list(made.tokens)
+            choice["prompt_token_ids"] = prompt.ids.tolist()
+        return choice
+
+    def _prompt_offsets(self, prompt: PreparedPrompt) -> list[int]:
+        texts, offset, offsets = self._spelling.pieces(prompt.ids[:0]), 0, []
+        for token in prompt.ids.tolist():
+            offsets.append(offset)
+            offset += len(texts.add(token))
+        return offsets
+
+    def usage(self) -> dict[str, int]:
+        """The number of tokens: of prompts, of all texts, and together."""
+        total = self.prompt_tokens + self.completion_tokens
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": total,
+        }
+
+    async def open(self) -> list[AsyncTextStream]:
+        """The streams of all texts, checked. Raises ApiError."""
+        asked, streams = self.completion, []
+        try:
+            for prompt in self._prompts:
+                for index in range(asked.n):
+                    stream = await self._generator.astream(
+                        prompt.given,
+                        **asked.options,
+                        seed=asked.seed,
+                        index=index,
+                        logprobs=asked.logprobs,
+                    )
+                    streams.append(stream)
+        except TextgenError as error:
+            raise _refusal(error) from error
+        return streams
+
+    async def events(self, streams: Sequence[AsyncTextStream]) -> AsyncGenerator[bytes]:
+        """The events of a stream but for the last, `[DONE]`. Raises ApiError."""
+        asked, queue = self.completion, asyncio.Queue[bytes | TextgenError | None](_UNREAD)
+        tasks = [
+            asyncio.create_task(self._read(i, stream, queue)) for i, stream in enumerate(streams)
+        ]
+        left = len(tasks)
+        try:
+            while left:
+                item = await queue.get()
+                if isinstance(item, TextgenError):
+                    raise _refusal(item)
+                if item is None:
+                    left -= 1
+                else:
+                    yield item
+            if asked.include_usage:
+                usage = {**self._frame, "choices": [], "usage": self.usage()}
+                yield b"data: " + _dumps(usage) + b"\n\n"
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(
+        self,
+        index: int,
+        stream: AsyncTextStream,
+        queue: asyncio.Queue[bytes | TextgenError | None],
+    ) -> None:
+        """Put the events of one text into the queue, and None after the last."""
+        prompt = self._prompts[index // self.completion.n]
+        events = ChoiceEvents(self, index, prompt, self._spelling, self._frame)
+        try:
+            async with stream:
+                for event in events.opening():
+                    await queue.put(event)
+                async for piece in stream:
+                    self.completion_tokens += len(stream.ids)
+                    for event in events.of_piece(piece, stream):
+                        await queue.put(event)
+                self.completion_tokens += len(stream.ids)
+                for event in events.closing(stream):
+                    await queue.put(event)
+        except TextgenError as error:
+            await queue.put(error)
+        await queue.put(None)
+
+
+class ChoiceEvents:
+    """The events of one text of a stream: one for each token with log-probabilities, else one for each piece."""
+
+    def __init__(
+        self,
+        job: Job,
+        index: int,
+        prompt: PreparedPrompt,
+        spelling: Spelling,
+        frame: dict[str, Any],
+    ) -> None:
+        self._asked, self._prompt, self._spelling = job.completion, prompt, spelling
+        self._job = job
+        head = _dumps(frame)[:-1] + b',"choices":[{"index":%d,"text":' % index
+        self._head = b"data: " + head
+        self._texts: TokenTexts = spelling.pieces(prompt.ids)
+        self._waiting: deque[tuple[TokenLogprobs, str]] = deque()
+        self._ready = ""  # text that came and is not shown yet
+        self._offset = len(prompt.text) if self._asked.echo else 0
+
+    def opening(self) -> list[bytes]:
+        """The prompt, if it is echoed."""
+        asked, prompt = self._asked, self._prompt
+        if not asked.echo:
+            return []
+        logprobs = None
+        if asked.logprobs is not None:
+            offsets = self._job._prompt_offsets(prompt)
+            logprobs = legacy(_cut(prompt.scores, asked.logprobs), offsets, self._spelling)
+        return [self._event(prompt.text, logprobs, prompt.ids.tolist())]
+
+    def of_piece(self, piece: str, stream: AsyncTextStream) -> list[bytes]:
+        """What a piece of the text adds."""
+        if self._asked.logprobs is None:
+            return [self._event(piece, None, stream.ids.tolist())]
+        self._note(stream)
+        self._ready += piece
+        return list(self._settled())
+
+    def closing(self, stream: AsyncTextStream) -> list[bytes]:
+        """The tokens that came after the last piece, and the reason of the end."""
+        ids = stream.ids.tolist()
+        made: list[bytes] = []
+        if self._asked.logprobs is not None:
+            self._note(stream)
+            made, ids = list(self._settled(is_end=True)), []
+        reason = stream.finish_reason or "cancelled"
+        facts = _facts(stream.seed, stream.index, reason)
+        end = {"finish_reason": _FINISH.get(reason, "length"), "textgen": facts}
+        return [*made, self._event("", None, ids, end)]
+
+    def _note(self, stream: AsyncTextStream) -> None:
+        for entry in stream.logprobs:
+            self._waiting.append((entry, self._texts.add(entry.token)))
+
+    def _settled(self, *, is_end: bool = False) -> Iterator[bytes]:
+        """The events of tokens whose text has come; at the end of all, with the text that is left for them."""
+        while self._waiting and (is_end or len(self._waiting[0][1]) <= len(self._ready)):
+            entry, text = self._waiting.popleft()
+            shown, self._ready = self._ready[: len(text)], self._ready[len(text) :]
+            if is_end and not self._waiting:
+                shown, self._ready = shown + self._ready, ""
+            logprobs = legacy(_cut([entry], self._asked.logprobs), [self._offset], self._spelling)
+            self._offset += len(text)
+            yield self._event(shown, logprobs, [entry.token])
+
+    def _event(
+        self, text: str, logprobs: Any, ids: list[int], end: dict[str, Any] | None = None
+    ) -> bytes:
+        rest: dict[str, Any] = {"logprobs": logprobs, "finish_reason": None, **(end or {})}
+        if self._asked.return_token_ids:
+            rest["token_ids"] = ids
+        return b"%s%s,%s]}\n\n" % (self._head, _dumps(text), _dumps(rest)[1:])
+
+
+def _facts(seed: int, index: int, reason: str) -> dict[str, Any]:
+    """By what the same text comes again, and why it ended in the engine's words."""
+    return {"seed": seed, "index": index, "finish_reason": reason}
+
+
+def _cut(entries: Iterable[TokenLogprobs], count: int | None) -> Iterator[TokenLogprobs]:
+    """The entries with so many alternatives."""
+    return (attrs.evolve(entry, top=entry.top[:count]) for entry in entries)
+
+
+def _mean_logprob(made: Generation) -> float:
+    """For sorting: the best text first."""
+    known = [entry.logprob for entry in made.logprobs if entry.logprob is not None]
+    return -sum(known) / len(known) if known else 0.0
+
+
+def _refusal(error: TextgenError) -> ApiError:
+    return ApiError.of(error, _NAMES)
+
+
+def _dumps(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

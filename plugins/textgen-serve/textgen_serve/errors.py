@@ -1,0 +1,53 @@
+"""Errors as OpenAI's API gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from textgen import TextgenError, UsageError
+
+_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+_RETRIED: Final = (429, 503)
+
+
+class ClientGone(Exception):
+    """The client has closed its connection, and nobody waits for the answer."""
+
+
+class ApiError(Exception):
+    """A request that is refused: a status, a message, the parameter at fault, and a code for programs."""
+
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+
+    @classmethod
+    def of(cls, error: TextgenError, names: Mapping[str, str]) -> ApiError:
+        """The same of an error of the engine. `names` are the client's names of the engine's options."""
+        message = str(error)
+        if not isinstance(error, UsageError):
+            return cls(500, message, code="model_error")
+        param = error.argument.partition(".")[0]
+        if param in names:
+            message = message.replace(param, names[param])
+        return cls(400, message, param=names.get(param, param) or None)
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        facts = {"message": self.message, "type": _TYPES.get(self.status, kind)}
+        return {"error": {**facts, "param": self.param, "code": self.code}}
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What tells a client whether to try again, and when."""
+        if self.status in _RETRIED:
+            return [(b"retry-after", b"1"), (b"x-should-retry", b"true")]
+        return [(b"x-should-retry", b"false")]

@@ -1,0 +1,131 @@
+"""One request and its answer, on ASGI itself: one task writes, another watches the client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+import attrs
+from starlette.types import Receive, Scope, Send
+
+from textgen_serve.errors import ApiError, ClientGone
+from textgen_serve.json_body import parse_object
+
+_SHORT: Final = 1 << 16  # bytes of a body that are parsed in the event loop
+JSON: Final = (b"content-type", b"application/json")
+Headers = list[tuple[bytes, bytes]]
+
+
+@attrs.define(eq=False)
+class Exchange:
+    """A request and what is sent for it.
+
+    params   of the path
+    headers  that go out with the answer, whatever it is
+    """
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    headers: Headers = attrs.field(factory=list)
+    started: bool = False
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters of the path."""
+        params: dict[str, Any] = self.scope.get("path_params", {})
+        return params
+
+    async def body(self, most: int) -> dict[str, Any]:
+        """The JSON object that was sent. Raises ApiError, ClientGone."""
+        refusal = ApiError(413, f"the body is larger than {most:,} bytes")
+        length = header(self.scope, b"content-length")
+        if length.isdigit() and int(length) > most:
+            raise refusal
+        parts, size, more = [], 0, True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            more = message.get("more_body", False)
+            if size > most:
+                raise refusal
+        body = b"".join(parts)
+        return parse_object(body) if size < _SHORT else await asyncio.to_thread(parse_object, body)
+
+    async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do work, which is cancelled if the client goes away. Raises ClientGone then."""
+        tasks = asyncio.create_task(work), asyncio.create_task(self._gone())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not tasks[0].done():
+                raise ClientGone
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        tasks[0].result()
+
+    async def _gone(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of the answer."""
+        self.started = True
+        await self.send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*headers, *self.headers],
+            }
+        )
+
+    async def write(self, data: bytes, *, more: bool = True) -> None:
+        """Send a part of the answer; the last one without `more`."""
+        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def json(self, value: Any, status: int = 200, headers: Headers | None = None) -> None:
+        """Send a JSON value as the whole answer."""
+        data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        await self.whole(data, status, [JSON, *(headers or [])])
+
+    async def whole(self, data: bytes, status: int, headers: Headers) -> None:
+        """Send a whole answer."""
+        await self.start(status, [(b"content-length", b"%d" % len(data)), *headers])
+        await self.write(data, more=False)
+
+    async def fail(self, error: ApiError) -> None:
+        """Send an error: as the answer, or as the last event of a stream that has begun."""
+        if self.started:
+            await self.write(b"data: " + json.dumps(error.body()).encode() + b"\n\n", more=False)
+        else:
+            await self.json(error.body(), error.status, error.headers())
+
+
+@attrs.frozen
+class Endpoint:
+    """An ASGI application of a function of an exchange. What it raises becomes an answer."""
+
+    function: Callable[[Exchange], Awaitable[None]]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange = Exchange(scope, receive, send)
+        with contextlib.suppress(ClientGone):
+            try:
+                await self.function(exchange)
+            except ApiError as error:
+                await exchange.fail(error)
+            except asyncio.CancelledError:  # the server stops, and its grace is over
+                await exchange.fail(ApiError(503, "the server is stopping"))
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """The value of a header of a request; b"" where there is none."""
+    return next((value for key, value in scope["headers"] if key == name), b"")

@@ -1,0 +1,172 @@
+"""The runs that are served: found by name, and loaded again when they are replaced on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import attrs
+
+from textgen import Engine, Generator, PluginSet, TextgenError, UsageError, summarize
+from textgen_serve.errors import ApiError
+
+logger = logging.getLogger("textgen")
+_WATCHED: Final = 1.0  # seconds between two looks at the run directories
+_Stamp = tuple[int, int, int] | None
+
+
+@attrs.define(eq=False)
+class ServedRun:
+    """A run under the name by which clients ask for it.
+
+    generator  replaced as a whole: a request keeps the one that it began with
+    stamp      of run.json as it was loaded
+    """
+
+    name: str
+    generator: Generator
+    created: int
+    stamp: _Stamp
+
+    def card(self) -> dict[str, Any]:
+        """The entry of GET /v1/models."""
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self.created,
+            "owned_by": "textgen",
+            "textgen": self._facts(),
+        }
+
+    def full_card(self, options: Mapping[str, SamplingOption]) -> dict[str, Any]:
+        """The entry of GET /v1/models/{id}: with the run's loss curve, and the options of samplers."""
+        card, path = self.card(), self.generator.path
+        chain = {table["type"]: table for table in self.generator.tables.get("sampler", [])}
+        card["textgen"] |= {
+            "metrics": [] if path is None else summarize(path).metrics(),
+            "sampling_options": {
+                name: {**attrs.asdict(each), "value": chain.get(each.sampler, {}).get(each.key)}
+                for name, each in options.items()
+            },
+        }
+        return card
+
+    def _facts(self) -> dict[str, Any]:
+        generator = self.generator
+        tables = generator.tables
+        return {
+            "checksum": generator.model_id,
+            "model": tables.get("model", {}).get("type"),
+            "tokenizer": tables.get("tokenizer", {}).get("type"),
+            "vocab_size": generator.tokenizer.vocab_size,
+            "end_id": end_id(generator),
+            "seed": generator.seed,
+            "generate": generator.defaults,
+            "sampler": tables.get("sampler", []),
+        }
+
+
+@attrs.frozen
+class SamplingOption:
+    """An option of requests that a sampler takes.
+
+    default  its value if the sampler is in the chain and nothing is given; None where it has to be given
+    """
+
+    sampler: str
+    key: str
+    default: Any
+    help: str
+
+
+def sampling_options(plugins: PluginSet) -> dict[str, SamplingOption]:
+    """The options of all samplers, but those that are paths of files: a client must not choose what is read."""
+    made = {}
+    for offer in plugins.offers("sampler"):
+        fields = attrs.fields_dict(attrs.resolve_types(offer.component.config))
+        for name, key in offer.component.arguments().items():
+            wanted, default = fields[key].type, fields[key].default
+            is_sole = isinstance(plugins.sampling_option(name), tuple)
+            if is_sole and Path not in (wanted, *get_args(wanted)):
+                plain = default if isinstance(default, (int, float, str, tuple)) else None
+                made[name] = SamplingOption(offer.name, key, plain, fields[key].metadata["help"])
+    return made
+
+
+class Runs:
+    """The served runs by name. One directory is loaded once, whatever names it has."""
+
+    def __init__(self, runs: Mapping[str, Path], plugins: PluginSet, device: str = "auto") -> None:
+        self.options = sampling_options(plugins)
+        self._engine, self._device = Engine(plugins), device
+        loaded: dict[Path, Generator] = {}
+        self._runs: dict[str, ServedRun] = {}
+        for name, path in runs.items():
+            stamp = _stamp(path)
+            if path not in loaded:
+                loaded[path] = self._engine.load(path, device=device)
+            created = stamp[0] // 10**9 if stamp else 0
+            self._runs[name] = ServedRun(name, loaded[path], created, stamp)
+
+    def __iter__(self) -> Iterator[ServedRun]:
+        return iter(self._runs.values())
+
+    def find(self, name: Any) -> ServedRun:
+        """The run of a name; the only one where none is given. Raises ApiError."""
+        names = ", ".join(self._runs)
+        if name is None:
+            if len(self._runs) == 1:
+                return next(iter(self._runs.values()))
+            raise ApiError(400, f"several models are served; name one of {names}", param="model")
+        if not isinstance(name, str):
+            raise ApiError(400, "model must be a string", param="model")
+        if name not in self._runs:
+            message = f"no model is called {name!r}; there are {names}"
+            raise ApiError(404, message, param="model", code="model_not_found")
+        return self._runs[name]
+
+    async def watch(self) -> None:
+        """Load runs again that are replaced on disk, until the task is cancelled. One that fails stays as it is."""
+        while True:
+            await asyncio.sleep(_WATCHED)
+            for run in self._runs.values():
+                path = run.generator.path
+                assert path is not None
+                if (stamp := _stamp(path)) in (run.stamp, None):
+                    continue
+                run.stamp = stamp
+                try:
+                    run.generator = await asyncio.to_thread(
+                        self._engine.load, path, device=self._device
+                    )
+                except TextgenError as error:
+                    logger.warning("%s was replaced and is not loaded: %s", path, error)
+
+
+def end_id(generator: Generator) -> int | None:
+    """The id for the end of a document; None if the tokenizer has none."""
+    return getattr(generator.tokenizer, "end_id", None)
+
+
+def named_runs(arguments: Iterable[str]) -> dict[str, Path]:
+    """Runs by name from arguments `RUN` and `NAME=RUN`. Raises UsageError."""
+    runs: dict[str, Path] = {}
+    for argument in arguments:
+        name, _, path = argument.rpartition("=")
+        name = name or Path(path).absolute().name
+        if name in runs:
+            raise UsageError(f"two runs are called {name!r}; give one a name, as in other={path}")
+        runs[name] = Path(path).absolute()
+    return runs
+
+
+def _stamp(path: Path) -> _Stamp:
+    """What changes when a run is published; None where none is."""
+    try:
+        facts = (path / "run.json").stat()
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_ino, facts.st_size

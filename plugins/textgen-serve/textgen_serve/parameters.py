@@ -1,0 +1,323 @@
+"""Reads the parameters of POST /v1/completions: ours, the names of other servers, and unknown ones."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
+
+import attrs
+
+from textgen import RequestOptions
+from textgen_serve.errors import ApiError
+from textgen_serve.limits import Limits
+
+Prompt = str | list[int]
+_SEEDS: Final = 2**64
+_DRAWN: Final = 48  # bits: JavaScript reads them exactly
+_ID_DIGITS: Final = 9
+_SERVER: Final = frozenset(
+    (
+        *("model", "prompt", "n", "best_of", "stream", "stream_options", "echo", "seed"),
+        *("logprobs", "prompt_logprobs", "max_tokens", "return_token_ids"),
+    )
+)
+_NOT_FOR_CLIENTS: Final = frozenset(
+    ("cancelled", "state", "keep_state", "index", "max_new_tokens", "echo", "logprobs")
+)
+_ENGINE: Final = frozenset(RequestOptions.__annotations__) - _NOT_FOR_CLIENTS
+ALIASES: Final[Mapping[str, str]] = {
+    "max_new_tokens": "max_tokens",
+    "max_completion_tokens": "max_tokens",
+    "max_length": "max_tokens",
+    "n_predict": "max_tokens",
+    "min_tokens": "min_new_tokens",
+    "ignore_eos": "ignore_end",
+    "ban_eos_token": "ignore_end",
+    "stop_token_ids": "stop_tokens",
+    "stop_sequence": "stop",
+    "stop_sequences": "stop",
+    "typical": "typical_p",
+    "rep_pen": "repetition_penalty",
+    "repeat_penalty": "repetition_penalty",
+    "no_repeat_ngram_size": "no_repeat_ngram",
+    "guided_regex": "regex",
+    "guided_json": "json_schema",
+}
+"""Names of other servers, and ours."""
+_ANY: Final = object()
+NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
+    "user": (_ANY,),
+    "request_id": (_ANY,),
+    "metadata": (_ANY,),
+    "cache_prompt": (_ANY,),
+    "cache_salt": (_ANY,),
+    "skip_special_tokens": (_ANY,),
+    "spaces_between_special_tokens": (_ANY,),
+    "add_special_tokens": (_ANY,),
+    "stream_interval": (_ANY,),
+    "use_default_badwordsids": (_ANY,),
+    "suffix": ("",),
+    "priority": (0,),
+    "use_beam_search": (False,),
+    "early_stopping": (False,),
+    "length_penalty": (1,),
+    "include_stop_str_in_output": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "do_sample": (True,),
+    "tfs": (1,),
+    "tfs_z": (1,),
+    "top_a": (0,),
+    "epsilon_cutoff": (0,),
+    "eta_cutoff": (0,),
+    "smoothing_factor": (0,),
+    "mirostat": (0, 2),
+    "mirostat_mode": (0, 2),
+    "dynamic_temperature": (False,),
+    "dynatemp_range": (0,),
+    "encoder_repetition_penalty": (1,),
+    "guidance_scale": (1,),
+    "negative_prompt": ("",),
+    "penalty_alpha": (0,),
+    "num_beams": (1,),
+    "repetition_penalty_range": (0, -1),
+    "repeat_last_n": (-1,),
+    "rep_pen_range": (0, -1),
+    "penalize_nl": (True,),
+    "temperature_last": (False,),
+    "banned_tokens": ([], ""),
+    "custom_token_bans": ("",),
+    "bad_words": ([],),
+    "grammar": ("",),
+    "grammar_string": ("",),
+    "response_format": ({"type": "text"},),
+    "n_probs": (0,),
+    "id_slot": (-1,),
+}
+"""Names of other servers without an equal here, and the values at which they change nothing."""
+_IDLE: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]]] = {
+    name: (of, is_off)
+    for of, is_off, names in (
+        (
+            "repetition_penalty",
+            lambda body: body.get("repetition_penalty", body.get("rep_pen", 1)) == 1,
+            ("repetition_penalty_range", "repeat_last_n", "rep_pen_range", "penalize_nl"),
+        ),
+        (
+            "dynamic_temperature",
+            lambda body: not body.get("dynamic_temperature"),
+            ("dynatemp_low", "dynatemp_high", "dynatemp_exponent"),
+        ),
+        ("smoothing_factor", lambda body: not body.get("smoothing_factor"), ("smoothing_curve",)),
+        (
+            "mirostat_mode",
+            lambda body: body.get("mirostat_mode", body.get("mirostat", 2)) == 0,
+            ("mirostat_tau", "mirostat_eta"),
+        ),
+        ("temperature", lambda body: body.get("temperature") == 0, ("do_sample",)),
+    )
+    for name in names
+}
+"""Names that change nothing while another parameter is off."""
+
+
+@attrs.frozen(kw_only=True)
+class Completion:
+    """A checked request.
+
+    texts    that each prompt gets, of which the `n` best are sent
+    options  for the engine
+    ignored  parameters that nobody knows
+    """
+
+    prompts: list[Prompt]
+    n: int = 1
+    texts: int = 1
+    stream: bool = False
+    include_usage: bool = False
+    echo: bool = False
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    return_token_ids: bool = False
+    seed: int = 0
+    options: dict[str, Any] = attrs.field(factory=dict)
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Texts of all prompts."""
+        return len(self.prompts) * self.texts
+
+
+def read_completion(
+    body: Mapping[str, Any],
+    sampling: Collection[str],
+    limits: Limits,
+    defaults: Mapping[str, Any],
+    *,
+    ignore_unknown: bool = False,
+) -> Completion:
+    """The request in a body; what is omitted or null is as the run has it in `defaults`.
+
+    `sampling` are the names that samplers take. Raises ApiError.
+    """
+    given, ignored = _known({k: v for k, v in body.items() if v is not None}, sampling)
+    if ignored and not ignore_unknown:
+        raise next(iter(ignored.values()))
+    number = _Numbers(given)
+    n = number("n", 1, 1, limits.texts_per_request)
+    best_of = number("best_of", n, n, limits.texts_per_request)
+    stream, stream_options = number.flag("stream"), given.get("stream_options")
+    if stream and best_of > n:
+        raise ApiError(400, "best_of above n cannot be streamed", param="best_of")
+    if stream_options is not None and not stream:
+        raise ApiError(400, "stream_options needs stream", param="stream_options")
+    if not isinstance(stream_options or {}, dict):
+        raise ApiError(400, "stream_options must be an object", param="stream_options")
+    prompt_logprobs = number("prompt_logprobs", None, 0, limits.logprobs)
+    if stream and prompt_logprobs is not None:
+        raise ApiError(400, "prompt_logprobs cannot be streamed", param="prompt_logprobs")
+    prompts = read_prompts(given.get("prompt", ""))
+    if len(prompts) * best_of > limits.texts_per_request:
+        message = f"a request may have {limits.texts_per_request} texts, prompts times n"
+        raise ApiError(400, message, param="prompt" if best_of == 1 else "n")
+    seed = number("seed", -1, -1, _SEEDS - 1)
+    options = {name: value for name, value in given.items() if name not in _SERVER}
+    options["max_new_tokens"] = _max_tokens(number, limits, defaults)
+    options.setdefault("time_limit", min(defaults.get("time_limit") or math.inf, limits.seconds))
+    if type(limit := options["time_limit"]) in (int, float) and limit > limits.seconds:
+        message = f"time_limit may be {limits.seconds:g} seconds at most"
+        raise ApiError(400, message, param="time_limit")
+    if "logit_bias" in options:
+        options["logit_bias"] = _bias(options["logit_bias"])
+    return Completion(
+        prompts=prompts,
+        n=n,
+        texts=best_of,
+        stream=stream,
+        include_usage=bool((stream_options or {}).get("include_usage")),
+        echo=number.flag("echo"),
+        logprobs=_logprobs(number, limits),
+        prompt_logprobs=prompt_logprobs,
+        return_token_ids=number.flag("return_token_ids"),
+        seed=secrets.randbits(_DRAWN) if seed == -1 else seed,
+        options=options,
+        ignored=tuple(ignored),
+    )
+
+
+def read_prompts(value: Any) -> list[Prompt]:
+    """The prompts in any of the four shapes: a text, texts, ids, lists of ids. Raises ApiError."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        if _are_ids(value):
+            return [value]
+        if all(isinstance(item, str) for item in value) or all(map(_are_ids, value)):
+            return value
+    expected = "prompt must be a string, a list of strings, a list of token ids, or a list of these"
+    raise ApiError(400, expected, param="prompt")
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
+def _known(
+    body: Mapping[str, Any], options: Collection[str]
+) -> tuple[dict[str, Any], dict[str, ApiError]]:
+    """Our parameters by our names, and the errors of those that have no equal here. Raises ApiError."""
+    given: dict[str, Any] = {}
+    refused: dict[str, ApiError] = {}
+    for name, value in body.items():
+        own = ALIASES.get(name, name)
+        if name in _IDLE and _IDLE[name][1](body):
+            continue
+        if name == "suffix" and value:
+            message = "suffix is not supported: the model writes from left to right"
+            raise ApiError(400, message, param=name)
+        if name in NEUTRAL:
+            if not any(each is _ANY or value == each for each in NEUTRAL[name]):
+                values = " or ".join(json.dumps(each) for each in NEUTRAL[name])
+                message = f"{name} is not supported; it may be {values}"
+                refused[name] = ApiError(400, message, param=name)
+        elif own in _SERVER or own in _ENGINE or own in options:
+            if own in given:
+                raise ApiError(400, f"{name} is {own}, which is given already", param=name)
+            given[own] = _from_text(value) if name == "dry_sequence_breakers" else value
+        else:
+            refused[name] = _unknown(name, options)
+    return given, refused
+
+
+def _unknown(name: str, options: Collection[str]) -> ApiError:
+    names = {*_SERVER, *_ENGINE, *ALIASES, *NEUTRAL, *options}
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ApiError(400, f"unknown parameter {name!r}{hint}", param=name)
+
+
+@attrs.frozen
+class _Numbers:
+    """Reads the server's own parameters."""
+
+    given: Mapping[str, Any]
+
+    def __call__(self, name: str, default: Any, least: int, most: int) -> Any:
+        """An integer within bounds; `default` where it is not given."""
+        value = self.given.get(name, default)
+        if value is default:
+            return value
+        if type(value) is float and value.is_integer():
+            value = int(value)
+        if type(value) is not int or not least <= value <= most:
+            message = f"{name} must be an integer from {least:,} to {most:,}"
+            raise ApiError(400, message, param=name)
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A truth value, false where it is not given."""
+        value = self.given.get(name, False)
+        if not isinstance(value, bool):
+            raise ApiError(400, f"{name} must be true or false", param=name)
+        return value
+
+
+def _logprobs(number: _Numbers, limits: Limits) -> int | None:
+    """`logprobs`; as a truth value, which some clients send, 0 or none."""
+    given = number.given.get("logprobs")
+    if isinstance(given, bool):
+        return 0 if given else None
+    made: int | None = number("logprobs", None, 0, limits.logprobs)
+    return made
+
+
+def _max_tokens(number: _Numbers, limits: Limits, defaults: Mapping[str, Any]) -> int:
+    own = defaults.get("max_new_tokens", limits.new_tokens)
+    default = limits.new_tokens if own is None else min(own, limits.new_tokens)
+    made: int = number("max_tokens", default, 0, limits.new_tokens)
+    return made
+
+
+def _bias(given: Any) -> Any:
+    """`logit_bias` with ids as integers, which JSON writes as strings; other names are texts of tokens."""
+    if not isinstance(given, dict):
+        return given
+    return {_id(key): value for key, value in given.items()}
+
+
+def _id(key: str) -> int | str:
+    return int(key) if key.isascii() and key.isdigit() and len(key) <= _ID_DIGITS else key
+
+
+def _from_text(value: Any) -> Any:
+    """A list that some clients send as JSON in a string."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return [value]
+    return value
