@@ -120,6 +120,22 @@ def test_a_stream_has_the_ids_and_log_probabilities_of_its_pieces(
     )
 
 
+def test_the_next_token_has_log_probabilities_before_and_after_the_samplers(
+    generator: Generator,
+) -> None:
+    before, after = generator.next_logprobs("the clock", temperature=0.5, top_k=3)
+    (entry,) = generator.generate("the clock", max_new_tokens=1, logprobs=5).logprobs
+    assert [before[token] for token, _ in entry.top] == [logprob for _, logprob in entry.top]
+    kept = [token for token, _ in entry.top[:3]]
+    assert np.flatnonzero(np.isfinite(after)).tolist() == sorted(kept)
+    assert np.exp(after).sum() == pytest.approx(1)
+    assert after[kept[0]] - after[kept[1]] == pytest.approx(2 * (before[kept[0]] - before[kept[1]]))
+    _, certain = generator.next_logprobs("the clock", temperature=0)
+    assert (certain[kept[0]], np.isfinite(certain).sum()) == (0, 1)
+    _, ended = generator.next_logprobs("the clock", regex="")
+    assert np.isneginf(ended).all()
+
+
 def test_a_stream_that_is_left_as_a_context_is_closed(generator: Generator) -> None:
     with generator.stream("the ", max_new_tokens=None) as stream:
         next(stream)

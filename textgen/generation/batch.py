@@ -20,7 +20,7 @@ from textgen.generation.results import (
     reading_state,
 )
 from textgen.generation.row import ENDLESS, Row
-from textgen.generation.sampling import SequenceHistory, to_numpy
+from textgen.generation.sampling import SequenceHistory, log_softmax, to_numpy
 from textgen.protocols import Array, Ids
 
 _SHORTEST: Final = 4  # greedy steps in one call of the decoder, more with each call
@@ -228,7 +228,8 @@ class Batch:
         for i, row in self._noting:  # before a reader can take the tokens
             if tokens[i] != END:
                 assert row.options.logprobs is not None
-                noted = TokenLogprobs.of(model_logits[i], int(tokens[i]), row.options.logprobs)
+                given = log_softmax(model_logits[i])
+                noted = TokenLogprobs.of(given, int(tokens[i]), row.options.logprobs)
                 row.logprobs.append(noted)
         ended = self._note(tokens[:, None])
         for i, row in self._stopping:

@@ -253,6 +253,14 @@ class Chain:
             history.arrays |= state
         return tokens
 
+    def sampled(self, logits: Array, history: SequenceHistory) -> Array:
+        """What the samplers make of logits (B, V), into which it writes."""
+        for token in self.forbidden:
+            logits[:, token] = _NEVER
+        for link in self.links:
+            logits = link(logits, history)
+        return logits
+
     def _pick_rest(
         self,
         rows: Ids,

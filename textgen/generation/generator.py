@@ -13,12 +13,12 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.contracts.checks import begin_decoding
+from textgen.contracts.checks import begin_decoding, check_logits
 from textgen.contracts.components import Components, blaming
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop, finished
-from textgen.generation.batch import keeps_shape
+from textgen.generation.batch import begun, keeps_shape
 from textgen.generation.chain import Chain
 from textgen.generation.prompts import NO_IDS, check_prompt, document_start, text_pieces
 from textgen.generation.request import (
@@ -30,7 +30,7 @@ from textgen.generation.request import (
 )
 from textgen.generation.results import Generation
 from textgen.generation.row import Row
-from textgen.generation.sampling import to_numpy
+from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.generation.scheduler import Scheduler
 from textgen.generation.scoring import (
     TextScore,
@@ -220,6 +220,24 @@ class Generator:
         decoder = self._begin(1)
         decoder.extend(start[None])
         return np.array(to_numpy(decoder.score(ids[None]))[0])
+
+    @blaming
+    def next_logprobs(
+        self, prompt: Prompt = "", **options: Unpack[RequestOptions]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """(V,) log-probabilities of the first token that `generate` adds: by the model, and after the samplers.
+
+        What the samplers forbid has -inf; all of it if a sampler ends the text there.
+        """
+        row = self._row(prompt, options, must_end=False)
+        decoder, chain = self._begin(1), row.request.chain
+        if row.start is not None:
+            row.start.restore(decoder)
+        logits = decoder.extend(row.to_feed()[None])
+        check_logits(logits, (1, chain.vocab_size), chain.model)
+        before = log_softmax(to_numpy(logits)[0])
+        after = to_numpy(chain.sampled(logits, begun(chain, [row])))[0].astype(np.float64)
+        return before, log_softmax(after) if after.max() > -np.inf else after
 
     @blaming
     def hidden_states(self, text: Prompt) -> Tensors:

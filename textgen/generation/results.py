@@ -19,7 +19,6 @@ from textgen.errors import CorruptFileError, RunError, TextgenError, UsageError
 from textgen.files.durable import write_atomic
 from textgen.files.opening import UNFORESEEN, contents_of
 from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of, read_bytes
-from textgen.generation.sampling import log_softmax
 from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import each, structured
 from textgen.protocols import Decoder, Tensors
@@ -49,9 +48,8 @@ class TokenLogprobs:
     rank: int | None = None
 
     @classmethod
-    def of(cls, logits: npt.NDArray[Any], token: int, top: int) -> Self:
-        """From logits (V,); of equal log-probabilities the lower id comes first."""
-        row = log_softmax(logits)
+    def of(cls, row: npt.NDArray[np.float64], token: int, top: int) -> Self:
+        """From the log-probabilities (V,) of all tokens; of equal ones the lower id comes first."""
         best = np.argsort(-row, kind="stable")[:top]
         rank = 1 + np.count_nonzero(row > row[token]) + np.count_nonzero(row[:token] == row[token])
         likeliest = tuple((int(i), float(row[i])) for i in best)
