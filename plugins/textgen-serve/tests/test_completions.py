@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -71,3 +72,264 @@ def test_models_are_listed(http: httpx2.Client) -> None:
     card = http.get("/v1/models/ravens").json()
     assert card["textgen"]["sampling_options"]["temperature"]["value"] == 0.8
     assert card["textgen"]["metrics"]
+
+
+def test_log_probabilities_of_an_echoed_prompt_are_those_of_score_tokens(
+    complete: Complete, generator: textgen.Generator
+) -> None:
+    ids = generator.encode_prompt("Once 3 ravens flew over 2 hills").tolist()
+    body = {"temperature": 0, "logprobs": 1, "seed": 1234, "echo": True}  # as lm-evaluation-harness
+    (scored,) = generator.score_tokens("Once 3 ravens flew over 2 hills")
+    for most in (0, 1):
+        (choice,) = complete(prompt=[ids], max_tokens=most, **body)["choices"]
+        given = choice["logprobs"]
+        assert [len(given[name]) for name in given] == [len(ids) + most] * 4
+        assert given["token_logprobs"][0] is None
+        assert given["token_logprobs"][1 : len(ids)] == scored.logprobs[1:].tolist()
+        assert given["text_offset"] == list(range(len(ids) + most))
+        pairs = zip(given["token_logprobs"][1:], given["top_logprobs"][1:], strict=True)
+        greedy = [own == max(top.values()) for own, top in pairs]
+        logits = generator.logits(ids)
+        assert greedy[: len(ids) - 1] == (logits[:-1].argmax(-1) == ids[1:]).tolist()
+
+
+@pytest.mark.parametrize("stop", [None, ["n", "over"]])
+def test_a_stream_with_log_probabilities_has_one_token_an_event(
+    http: httpx2.Client, complete: Complete, stop: list[str] | None
+) -> None:
+    body = {
+        "prompt": "Once ",
+        "max_tokens": 50,
+        "seed": 4,
+        "logprobs": 2,
+        "stop": stop,
+        "echo": True,
+    }
+    whole = complete(**body)["choices"][0]
+    events = streamed(http, **body)
+    choices = [event["choices"][0] for event in events]
+    assert "".join(choice["text"] for choice in choices) == whole["text"]
+    joined: dict[str, list[Any]] = {name: [] for name in whole["logprobs"]}
+    for choice in choices[1:-1]:
+        assert len(choice["logprobs"]["tokens"]) == 1
+        assert choice["text"] in (*choice["logprobs"]["top_logprobs"][0], "")
+    for choice in choices[:-1]:
+        for name, values in choice["logprobs"].items():
+            joined[name] += values
+    assert joined == whole["logprobs"]
+    assert (choices[-1]["text"], choices[-1]["finish_reason"]) == ("", whole["finish_reason"])
+
+
+def streamed(http: httpx2.Client, **body: Any) -> list[dict[str, Any]]:
+    """The events of a stream; its body ends with [DONE]."""
+    with http.stream("POST", "/v1/completions", json={**body, "stream": True}) as answer:
+        lines = [line for line in answer.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+def test_ranks_of_the_prompt_are_in_the_shape_of_vllm(
+    complete: Complete, generator: textgen.Generator
+) -> None:
+    ids = generator.encode_prompt("Once 3").tolist()
+    (choice,) = complete(prompt="Once 3", prompt_logprobs=2, max_tokens=0)["choices"]
+    logits = generator.logits(ids)
+    assert choice["prompt_logprobs"][0] is None
+    for place, entry in enumerate(choice["prompt_logprobs"][1:]):
+        own = entry[str(ids[place + 1])]
+        assert own["rank"] == 1 + int((logits[place] > logits[place][ids[place + 1]]).sum())
+        assert own["decoded_token"] == "Once 3"[place + 1]
+        assert {each["rank"] for each in entry.values()} == {1, 2, own["rank"]}
+
+
+def test_usage_comes_last_in_a_stream_and_equals_the_whole_answer(
+    http: httpx2.Client, complete: Complete
+) -> None:
+    body = {"prompt": ["Once ", "O"], "n": 2, "max_tokens": 9, "seed": 1}
+    events = streamed(http, stream_options={"include_usage": True}, **body)
+    assert events[-1]["choices"] == []
+    assert events[-1]["usage"] == complete(**body)["usage"]
+    assert events[-1]["usage"] == {"prompt_tokens": 6, "completion_tokens": 36, "total_tokens": 42}
+    texts = dict.fromkeys(range(4), "")
+    for event in events[:-1]:
+        texts[event["choices"][0]["index"]] += event["choices"][0]["text"]
+    assert [*texts.values()] == [choice["text"] for choice in complete(**body)["choices"]]
+
+
+def test_a_seed_that_was_drawn_is_reported_and_gives_the_text_again(complete: Complete) -> None:
+    for seed in ({}, {"seed": -1}, {"seed": None}):
+        (made,) = complete(prompt="Once ", max_tokens=30, temperature=3, **seed)["choices"]
+        again = complete(prompt="Once ", max_tokens=30, temperature=3, seed=made["textgen"]["seed"])
+        assert again["choices"][0]["text"] == made["text"]
+
+
+def test_what_is_omitted_is_as_the_run_has_it(
+    complete: Complete, generator: textgen.Generator
+) -> None:
+    made = generator.generate("Once ", seed=2)
+    (choice,) = complete(prompt="Once ", seed=2)["choices"]
+    assert (choice["text"], len(choice["text"])) == (made.text, 400)
+
+
+def test_the_best_of_several_texts_is_the_likeliest(
+    complete: Complete, generator: textgen.Generator
+) -> None:
+    all_made = [
+        generator.generate("Once ", max_new_tokens=12, seed=6, index=i, logprobs=0, temperature=1.5)
+        for i in range(5)
+    ]
+    mean = [sum(entry.logprob or 0 for entry in made.logprobs) for made in all_made]
+    body = {"prompt": "Once ", "max_tokens": 12, "seed": 6, "temperature": 1.5}
+    (choice,) = complete(best_of=5, **body)["choices"]
+    assert choice["text"] == all_made[mean.index(max(mean))].text
+
+
+def test_names_of_other_servers_have_their_effect_or_none(
+    complete: Complete, generator: textgen.Generator
+) -> None:
+    mikupad = {
+        "model": "ravens",
+        "prompt": "Once ",
+        "temperature": 0.7,
+        "repetition_penalty": 1,
+        "repetition_penalty_range": 1024,
+        "penalize_nl": False,
+        "ban_eos_token": False,
+        "presence_penalty": 0.2,
+        "frequency_penalty": 0,
+        "top_k": 20,
+        "top_p": 0.9,
+        "min_p": 0,
+        "mirostat_mode": 0,
+        "mirostat_tau": 5,
+        "mirostat_eta": 0.1,
+        "tfs": 1,
+        "dry_multiplier": 0.5,
+        "dry_sequence_breakers": '["\\n"]',
+        "max_tokens": 30,
+        "seed": 3,
+        "stop": [],
+    }
+    made = generator.generate(
+        "Once ",
+        temperature=0.7,
+        presence_penalty=0.2,
+        top_k=20,
+        top_p=0.9,
+        dry_multiplier=0.5,
+        dry_sequence_breakers=["\n"],
+        max_new_tokens=30,
+        seed=3,
+    )
+    assert complete(**mikupad)["choices"][0]["text"] == made.text
+    silly_tavern = {"seed": -1, "stop": [], "n": 2, "best_of": 2, "logit_bias": {}, "logprobs": 10}
+    assert len(complete(prompt="Once ", max_tokens=3, **silly_tavern)["choices"]) == 2
+    e = generator.encode_prompt("e").tolist()[0]
+    (choice,) = complete(prompt="Onc", max_tokens=3, logit_bias={str(e): 100})["choices"]
+    assert choice["text"] == "eee"
+
+
+REFUSED = [
+    ({"temperatur": 1}, "temperatur", "did you mean 'temperature'"),
+    ({"suffix": "x"}, "suffix", "left to right"),
+    ({"top_a": 0.5}, "top_a", "not supported"),
+    ({"temperature": -1}, "temperature", "must be"),
+    ({"temperature": True}, "temperature", "expected"),
+    ({"max_tokens": -1}, "max_tokens", "integer"),
+    ({"max_tokens": True}, "max_tokens", "integer"),
+    ({"max_tokens": 10**9}, "max_tokens", "integer"),
+    ({"n": 10**6}, "n", "integer"),
+    ({"n": 200, "prompt": ["a", "b"]}, "n", "256"),
+    ({"seed": "random"}, "seed", "integer"),
+    ({"logprobs": "many"}, "logprobs", "integer"),
+    ({"echo": 1}, "echo", "true or false"),
+    ({"prompt": ["a", 1]}, "prompt", "list"),
+    ({"prompt": [[1], [True]]}, "prompt", "list"),
+    ({"prompt": [10**18]}, "prompt", "ids"),
+    ({"prompt": "é"}, "prompt", "U+00E9"),
+    ({"stream_options": {}}, "stream_options", "needs stream"),
+    ({"stream": True, "best_of": 2}, "best_of", "streamed"),
+    ({"stream": True, "prompt_logprobs": 1}, "prompt_logprobs", "streamed"),
+    ({"state": {}}, "state", "unknown"),
+    ({"cancelled": 1}, "cancelled", "unknown"),
+    ({"regex": "("}, "regex", ""),
+    ({"regex": "(a{1,1000}){1,1000}"}, None, "form"),
+    ({"time_limit": 10**6}, "time_limit", "at most"),
+    ({"stop": ["a"] * 2000}, "stop", "items"),
+    ({"model": "gone"}, "model", "no model"),
+    ({"logit_bias": {"99999": 1}}, "logit_bias", "expected"),
+]
+
+
+@pytest.mark.parametrize(("body", "param", "said"), REFUSED, ids=lambda v: str(v)[:40])
+def test_a_wrong_parameter_is_refused_by_name(
+    http: httpx2.Client, body: dict[str, Any], param: str | None, said: str
+) -> None:
+    answer = http.post("/v1/completions", json=body)
+    error = answer.json()["error"]
+    assert answer.status_code == (404 if param == "model" else 400), answer.text
+    assert error["param"] == param, error
+    assert said in error["message"]
+    assert error["type"] in ("invalid_request_error", "not_found_error")
+    assert answer.headers["x-request-id"]
+
+
+BODIES = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'{"temperature": NaN}',
+    b'{"temperature": Infinity}',
+    b'{"temperature": 1e999}',
+    b'{"seed": ' + b"9" * 5000 + b"}",
+    b'{"prompt": "a", "prompt": "b"}',
+    b'{"prompt": "\\ud800"}',
+    b'{"prompt": "\xff"}',
+    b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b'{"json_schema": ' + b'{"a":' * 40 + b"1" + b"}" * 41,
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body[:24]))
+def test_a_body_that_is_not_plain_json_is_refused(http: httpx2.Client, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    answer = http.post("/v1/completions", content=body, headers=headers)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["message"]
+
+
+def test_the_openai_client_raises_its_own_errors(server: Any) -> None:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.completions.create(model="ravens", prompt="é")
+        assert (caught.value.param, bool(caught.value.request_id)) == ("prompt", True)
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve("a/b")
+        with pytest.raises(openai.BadRequestError, match="/v1/completions"):
+            client.chat.completions.create(
+                model="ravens", messages=[{"role": "user", "content": "Hi"}]
+            )
+
+
+def test_tokens_in_the_shapes_of_vllm(http: httpx2.Client, generator: textgen.Generator) -> None:
+    ids = generator.encode_prompt("Once").tolist()
+    made = http.post("/tokenize", json={"prompt": "Once", "return_token_strs": True}).json()
+    assert (made["tokens"], made["count"], made["token_strs"]) == (ids, 4, list("Once"))
+    assert http.post("/detokenize", json={"tokens": ids}).json() == {"prompt": "Once"}
+    outside = http.post("/tokenize", json={"prompt": "é", "add_special_tokens": False})
+    assert (outside.status_code, outside.json()["count"]) == (200, 1)
+    assert http.get("/tokenizer_info").json()["eos_token"] is None
+    assert http.post("/detokenize", json={"tokens": [10**6]}).json()["error"]["param"] == "tokens"
+
+
+def test_next_tokens_before_and_after_the_samplers(
+    http: httpx2.Client, generator: textgen.Generator
+) -> None:
+    body = {"prompt": "Once 3", "logprobs": 4, "top_k": 2, "temperature": 0.5}
+    tokens = http.post("/next_tokens", json=body).json()["tokens"]
+    before, after = generator.next_logprobs("Once 3", top_k=2, temperature=0.5)
+    assert [t["id"] for t in tokens] == (-before).argsort()[:4].tolist()
+    assert [t["logprob"] for t in tokens] == [before[t["id"]] for t in tokens]
+    sampled = [after[t["id"]] for t in tokens[:2]]
+    assert [t["sampled_logprob"] for t in tokens] == [*sampled, None, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,15 +18,20 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from textgen import PluginSet, TextgenError
-from textgen_serve.completions import Job
-from textgen_serve.errors import ApiError
-from textgen_serve.exchange import Endpoint, Exchange
+from textgen_serve.completions import Job, next_tokens
+from textgen_serve.errors import ApiError, ClientGone
+from textgen_serve.exchange import JSON, Endpoint, Exchange
+from textgen_serve.guard import Access, Guard
 from textgen_serve.limits import Limits
-from textgen_serve.models import Runs, end_id
-from textgen_serve.parameters import read_completion
+from textgen_serve.metrics import Metrics
+from textgen_serve.models import Runs, ServedRun, end_id
+from textgen_serve.parameters import Completion, read_completion
 
 _PAGE: Final = Path(__file__).parent / "page"
 _END: Final = "<|endoftext|>"
+_LIKELIEST: Final = 10
+_PING: Final = 15.0  # seconds without an event
+_METRICS: Final = (b"content-type", b"text/plain; version=1.0.0; charset=utf-8")
 _STREAM: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -36,9 +42,13 @@ _STREAM: Final = [
 class Server:
     """The endpoints, on the runs that are served."""
 
-    def __init__(self, runs: Runs, limits: Limits, *, ignore_unknown: bool = False) -> None:
-        self.runs, self._limits, self._ignore_unknown = runs, limits, ignore_unknown
+    def __init__(
+        self, runs: Runs, limits: Limits, metrics: Metrics, *, ignore_unknown: bool
+    ) -> None:
+        self.runs, self._limits, self._metrics = runs, limits, metrics
+        self._ignore_unknown = ignore_unknown
         self._texts = 0  # generated or waiting
+        self._streams: set[Exchange] = set()
 
     def routes(self) -> list[BaseRoute]:
         """The routes of the API."""
@@ -46,10 +56,14 @@ class Server:
             ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{id:path}", self.model),
             ("POST", "/v1/completions", self.completions),
+            ("POST", "/v1/chat/completions", self.chat),
+            ("POST", "/next_tokens", self.next_tokens),
             ("POST", "/tokenize", self.tokenize),
             ("POST", "/detokenize", self.detokenize),
             ("GET", "/tokenizer_info", self.tokenizer_info),
             ("GET", "/health", self.health),
+            ("GET", "/ready", self.ready),
+            ("GET", "/metrics", self.metrics_page),
         ]
         return [
             Route(path, Endpoint(function), methods=[method]) for method, path, function in table
@@ -67,18 +81,37 @@ class Server:
     async def completions(self, exchange: Exchange) -> None:
         """POST /v1/completions."""
         body = await exchange.body(self._limits.body_bytes)
-        run = self.runs.find(body.get("model"))
-        defaults = run.generator.defaults
-        asked = read_completion(
-            body, self.runs.options, self._limits, defaults, ignore_unknown=self._ignore_unknown
-        )
-        if asked.ignored:
-            names = ", ".join(asked.ignored).encode("ascii", "backslashreplace")
-            exchange.headers.append((b"x-ignored-parameters", names))
+        run, asked = self._asked(exchange, body)
         job = Job(run, asked, self._limits.prompt_tokens)
         with self._admitted(asked.rows):
-            await exchange.while_connected(
-                _streamed(exchange, job) if asked.stream else _whole(exchange, job)
+            work = self._streamed(exchange, job) if asked.stream else _whole(exchange, job)
+            try:
+                await exchange.while_connected(work)
+            finally:
+                self._metrics.prompt_tokens.inc(job.prompt_tokens)
+                self._metrics.new_tokens.inc(job.completion_tokens)
+
+    async def chat(self, exchange: Exchange) -> None:
+        """POST /v1/chat/completions: refused, since a base model knows no roles."""
+        message = (
+            "these models continue a text and know no chat; use POST /v1/completions with a prompt"
+        )
+        raise ApiError(400, message, code="no_chat")
+
+    async def next_tokens(self, exchange: Exchange) -> None:
+        """POST /next_tokens, ours: the likeliest next tokens before and after the samplers, `logprobs` of each.
+
+        Takes the parameters of /v1/completions, with one prompt.
+        """
+        body = await exchange.body(self._limits.body_bytes)
+        run, asked = self._asked(exchange, body)
+        prompt, count = asked.prompts[0], asked.logprobs or _LIKELIEST
+        if len(asked.prompts) > 1 or len(prompt) > self._limits.prompt_tokens:
+            message = f"expected one prompt of at most {self._limits.prompt_tokens:,} tokens"
+            raise ApiError(400, message, param="prompt")
+        with self._admitted(1):
+            await exchange.json(
+                await asyncio.to_thread(next_tokens, run.generator, prompt, asked, count)
             )
 
     async def tokenize(self, exchange: Exchange) -> None:
@@ -120,31 +153,76 @@ class Server:
         """GET /health: the server answers."""
         await exchange.json({"status": "ok"})
 
+    async def ready(self, exchange: Exchange) -> None:
+        """GET /ready: another text would be taken."""
+        if self._texts >= self._limits.texts:
+            raise ApiError(503, "too many requests are waiting")
+        await exchange.json({"status": "ready"})
+
+    async def metrics_page(self, exchange: Exchange) -> None:
+        """GET /metrics."""
+        await exchange.whole(self._metrics.page(), 200, [_METRICS])
+
+    async def ping(self) -> None:
+        """Write a comment to streams that wait for long, so that no proxy takes them for dead, until cancelled."""
+        while True:
+            await asyncio.sleep(_PING)
+            for exchange in [*self._streams]:
+                if time.monotonic() - exchange.written > _PING:
+                    await exchange.write(b": ping\n\n")
+
+    def _asked(self, exchange: Exchange, body: dict[str, Any]) -> tuple[ServedRun, Completion]:
+        """The run and the request in a body; a header of the answer names parameters that are ignored."""
+        run = self.runs.find(body.get("model"))
+        asked = read_completion(
+            body,
+            self.runs.options,
+            self._limits,
+            run.generator.defaults,
+            ignore_unknown=self._ignore_unknown,
+        )
+        if asked.ignored:
+            names = ", ".join(asked.ignored).encode("ascii", "backslashreplace")
+            exchange.headers.append((b"x-ignored-parameters", names))
+        return run, asked
+
     @contextlib.contextmanager
     def _admitted(self, texts: int) -> Iterator[None]:
         """Count texts while they are generated or wait. Raises ApiError where too many do."""
         if self._texts + texts > self._limits.texts:
             raise ApiError(429, "too many requests are waiting; try again later")
         self._texts += texts
+        self._metrics.texts.set(self._texts)
         try:
             yield
+        except ClientGone:
+            self._metrics.left.inc()
+            raise
         finally:
             self._texts -= texts
+            self._metrics.texts.set(self._texts)
+
+    async def _streamed(self, exchange: Exchange, job: Job) -> None:
+        begun, is_first = time.perf_counter(), True
+        await job.prepare()
+        streams = await job.open()
+        await exchange.start(200, _STREAM)
+        self._streams.add(exchange)
+        try:
+            async with contextlib.aclosing(job.events(streams)) as events:
+                async for event in events:
+                    if is_first:
+                        is_first = False
+                        self._metrics.first_token.observe(time.perf_counter() - begun)
+                    await exchange.write(event)
+        finally:
+            self._streams.discard(exchange)
+        await exchange.write(b"data: [DONE]\n\n", more=False)
 
 
 async def _whole(exchange: Exchange, job: Job) -> None:
     await job.prepare()
-    await exchange.json(await job.answer())
-
-
-async def _streamed(exchange: Exchange, job: Job) -> None:
-    await job.prepare()
-    streams = await job.open()
-    await exchange.start(200, _STREAM)
-    async with contextlib.aclosing(job.events(streams)) as events:
-        async for event in events:
-            await exchange.write(event)
-    await exchange.write(b"data: [DONE]\n\n", more=False)
+    await exchange.whole(await job.answer(), 200, [JSON])
 
 
 def create_app(
@@ -153,26 +231,29 @@ def create_app(
     plugins: PluginSet | None = None,
     device: str = "auto",
     limits: Limits | None = None,
+    access: Access | None = None,
     ignore_unknown: bool = False,
 ) -> ASGIApp:
     """The application for runs by name. Loads them, and raises what `textgen.load` raises."""
-    loaded = Runs(runs, plugins or PluginSet.discover(), device)
-    server = Server(loaded, limits or Limits(), ignore_unknown=ignore_unknown)
+    loaded, metrics = Runs(runs, plugins or PluginSet.discover(), device), Metrics()
+    server = Server(loaded, limits or Limits(), metrics, ignore_unknown=ignore_unknown)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(loaded.watch())
+        tasks = [asyncio.create_task(loaded.watch()), asyncio.create_task(server.ping())]
         try:
             yield
         finally:
-            task.cancel()
+            for task in tasks:
+                task.cancel()
 
     page = Mount("/", StaticFiles(directory=_PAGE, html=True))
-    return Starlette(
+    app = Starlette(
         routes=[*server.routes(), page],
         lifespan=lifespan,
         exception_handlers={404: _failed, 405: _failed, Exception: _crashed},
     )
+    return Guard(app, access or Access(), metrics)
 
 
 async def _failed(_: Request, error: Any) -> Response:

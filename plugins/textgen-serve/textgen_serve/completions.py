@@ -11,17 +11,18 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import attrs
+import numpy as np
 
 from textgen import AsyncTextStream, Generation, Generator, TextgenError, TokenLogprobs
 from textgen.protocols import Ids
 from textgen_serve.errors import ApiError
-from textgen_serve.logprobs import Spelling, TokenTexts, legacy, of_prompt
+from textgen_serve.logprobs import Spelling, TokenTexts, finite, legacy, of_prompt
 from textgen_serve.models import ServedRun
 from textgen_serve.parameters import Completion, Prompt
 
 _NAMES: Final = {"max_new_tokens": "max_tokens"}
 _FINISH: Final = {"end": "stop", "stop": "stop"}
-_SHORT: Final = 4096  # of a prompt: a longer one is encoded in a thread
+_SHORT: Final = 4096  # of tokens: what takes longer is done in a thread
 _UNREAD: Final = 16  # pieces that wait to be sent, for each request
 
 
@@ -71,10 +72,10 @@ class Job:
                     error.message = f"prompt {place}: {error.message}"
                 raise
 
-    async def answer(self) -> dict[str, Any]:
-        """The whole answer. Raises ApiError."""
+    async def answer(self) -> bytes:
+        """The whole answer, as JSON. Raises ApiError."""
         asked = self.completion
-        needs = max(asked.logprobs or 0, 0) if asked.texts > asked.n else asked.logprobs
+        needs = (asked.logprobs or 0) if asked.texts > asked.n else asked.logprobs
         tasks = [
             asyncio.create_task(self._generate(prompt, index, needs))
             for prompt in self._prompts
@@ -88,6 +89,8 @@ class Job:
             for task in tasks:
                 task.cancel()
         self.completion_tokens = sum(len(each.tokens) for each in made)
+        if self.prompt_tokens + self.completion_tokens <= _SHORT:
+            return self._whole(made)
         return await asyncio.to_thread(self._whole, made)
 
     async def _prepared(self, prompt: Prompt) -> PreparedPrompt:
@@ -125,15 +128,14 @@ class Job:
             prompt.given, **asked.options, seed=asked.seed, index=index, logprobs=logprobs
         )
 
-    def _whole(self, made: Sequence[Generation]) -> dict[str, Any]:
-        """The body of an answer."""
+    def _whole(self, made: Sequence[Generation]) -> bytes:
         asked, choices = self.completion, list[dict[str, Any]]()
         for place, prompt in enumerate(self._prompts):
             own = made[place * asked.texts : (place + 1) * asked.texts]
             for text in sorted(own, key=_mean_logprob) if asked.texts > asked.n else own:
                 if len(choices) < (place + 1) * asked.n:
                     choices.append(self._choice(len(choices), prompt, text))
-        return {**self._frame, "choices": choices, "usage": self.usage()}
+        return _dumps({**self._frame, "choices": choices, "usage": self.usage()})
 
     def _choice(self, index: int, prompt: PreparedPrompt, made: Generation) -> dict[str, Any]:
         asked = self.completion
@@ -263,7 +265,8 @@ class ChoiceEvents:
         head = _dumps(frame)[:-1] + b',"choices":[{"index":%d,"text":' % index
         self._head = b"data: " + head
         self._texts: TokenTexts = spelling.pieces(prompt.ids)
-        self._waiting: deque[tuple[TokenLogprobs, str]] = deque()
+        self._waiting: deque[TokenLogprobs] = deque()  # the text of the first is `_next`
+        self._next: str | None = None
         self._ready = ""  # text that came and is not shown yet
         self._offset = len(prompt.text) if self._asked.echo else 0
 
@@ -276,50 +279,80 @@ class ChoiceEvents:
         if asked.logprobs is not None:
             offsets = self._job._prompt_offsets(prompt)
             logprobs = legacy(_cut(prompt.scores, asked.logprobs), offsets, self._spelling)
-        return [self._event(prompt.text, logprobs, prompt.ids.tolist())]
+        return [self._event(prompt.text, logprobs, prompt.ids)]
 
-    def of_piece(self, piece: str, stream: AsyncTextStream) -> list[bytes]:
+    def of_piece(self, piece: str, stream: AsyncTextStream) -> Iterator[bytes]:
         """What a piece of the text adds."""
         if self._asked.logprobs is None:
-            return [self._event(piece, None, stream.ids.tolist())]
-        self._note(stream)
+            return iter([self._event(piece, None, stream.ids)])
         self._ready += piece
-        return list(self._settled())
+        return self._settled(stream.logprobs)
 
-    def closing(self, stream: AsyncTextStream) -> list[bytes]:
+    def closing(self, stream: AsyncTextStream) -> Iterator[bytes]:
         """The tokens that came after the last piece, and the reason of the end."""
-        ids = stream.ids.tolist()
-        made: list[bytes] = []
+        ids = stream.ids
         if self._asked.logprobs is not None:
-            self._note(stream)
-            made, ids = list(self._settled(is_end=True)), []
+            yield from self._settled(stream.logprobs, is_end=True)
+            ids = ids[:0]
         reason = stream.finish_reason or "cancelled"
         facts = _facts(stream.seed, stream.index, reason)
         end = {"finish_reason": _FINISH.get(reason, "length"), "textgen": facts}
-        return [*made, self._event("", None, ids, end)]
+        yield self._event("", None, ids, end)
 
-    def _note(self, stream: AsyncTextStream) -> None:
-        for entry in stream.logprobs:
-            self._waiting.append((entry, self._texts.add(entry.token)))
+    def _settled(self, more: list[TokenLogprobs], *, is_end: bool = False) -> Iterator[bytes]:
+        """The events of tokens whose text has come; at the end of all, with the text that is left for them.
 
-    def _settled(self, *, is_end: bool = False) -> Iterator[bytes]:
-        """The events of tokens whose text has come; at the end of all, with the text that is left for them."""
-        while self._waiting and (is_end or len(self._waiting[0][1]) <= len(self._ready)):
-            entry, text = self._waiting.popleft()
-            shown, self._ready = self._ready[: len(text)], self._ready[len(text) :]
+        Text that may belong to a stop text comes later than its tokens, or never.
+        """
+        self._waiting.extend(more)
+        while self._waiting:
+            if self._next is None:
+                self._next = self._texts.add(self._waiting[0].token)
+            if not is_end and len(self._next) > len(self._ready):
+                return
+            entry, size = self._waiting.popleft(), len(self._next)
+            offset, self._offset, self._next = self._offset, self._offset + size, None
             if is_end and not self._waiting:
-                shown, self._ready = shown + self._ready, ""
-            logprobs = legacy(_cut([entry], self._asked.logprobs), [self._offset], self._spelling)
-            self._offset += len(text)
-            yield self._event(shown, logprobs, [entry.token])
+                size = max(size, len(self._ready))
+            shown, self._ready = self._ready[:size], self._ready[size:]
+            logprobs = legacy(_cut([entry], self._asked.logprobs), [offset], self._spelling)
+            yield self._event(shown, logprobs, np.array([entry.token]))
 
     def _event(
-        self, text: str, logprobs: Any, ids: list[int], end: dict[str, Any] | None = None
+        self, text: str, logprobs: Any, ids: Ids, end: dict[str, Any] | None = None
     ) -> bytes:
         rest: dict[str, Any] = {"logprobs": logprobs, "finish_reason": None, **(end or {})}
         if self._asked.return_token_ids:
-            rest["token_ids"] = ids
+            rest["token_ids"] = ids.tolist()
         return b"%s%s,%s]}\n\n" % (self._head, _dumps(text), _dumps(rest)[1:])
+
+
+def next_tokens(
+    generator: Generator, prompt: Prompt, asked: Completion, count: int
+) -> dict[str, Any]:
+    """The `count` likeliest next tokens by the model, and those after the samplers, by the model's order.
+
+    Raises ApiError.
+    """
+    try:
+        before, after = generator.next_logprobs(prompt, **asked.options, seed=asked.seed)
+    except TextgenError as error:
+        raise _refusal(error) from error
+    likeliest = [np.argsort(-each, kind="stable")[:count].tolist() for each in (before, after)]
+    chosen = sorted({*likeliest[0], *likeliest[1]}, key=lambda token: (-before[token], token))
+    spelling = Spelling(generator.tokenizer)
+    return {
+        "tokens": [
+            {
+                "id": token,
+                "text": spelling(token),
+                "logprob": finite(before[token]),
+                "sampled_logprob": float(after[token]) if np.isfinite(after[token]) else None,
+            }
+            for token in chosen
+            if token in likeliest[0] or np.isfinite(after[token])
+        ]
+    }
 
 
 def _facts(seed: int, index: int, reason: str) -> dict[str, Any]:

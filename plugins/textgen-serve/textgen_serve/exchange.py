@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
@@ -23,8 +25,8 @@ Headers = list[tuple[bytes, bytes]]
 class Exchange:
     """A request and what is sent for it.
 
-    params   of the path
     headers  that go out with the answer, whatever it is
+    written  when something was sent last, in seconds of time.monotonic; infinity while something is being sent
     """
 
     scope: Scope
@@ -32,6 +34,7 @@ class Exchange:
     send: Send
     headers: Headers = attrs.field(factory=list)
     started: bool = False
+    written: float = math.inf
 
     @property
     def params(self) -> dict[str, Any]:
@@ -77,18 +80,16 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the answer."""
-        self.started = True
-        await self.send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [*headers, *self.headers],
-            }
-        )
+        head = {"status": status, "headers": [*headers, *self.headers]}
+        self.started, self.written = True, time.monotonic()
+        await self.send({"type": "http.response.start", **head})
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
         """Send a part of the answer; the last one without `more`."""
+        self.written = math.inf
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
+        if more:
+            self.written = time.monotonic()
 
     async def json(self, value: Any, status: int = 200, headers: Headers | None = None) -> None:
         """Send a JSON value as the whole answer."""
@@ -113,6 +114,11 @@ class Endpoint:
     """An ASGI application of a function of an exchange. What it raises becomes an answer."""
 
     function: Callable[[Exchange], Awaitable[None]]
+
+    @property
+    def name(self) -> str:
+        """What metrics call it."""
+        return str(getattr(self.function, "__name__", "other"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

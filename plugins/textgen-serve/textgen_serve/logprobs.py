@@ -58,7 +58,7 @@ def legacy(
     """
     tokens, logprobs, tops = [], [], []
     for entry in entries:
-        text, own = spelling(entry.token), _finite(entry.logprob)
+        text, own = spelling(entry.token), finite(entry.logprob)
         tokens.append(text)
         logprobs.append(own)
         top: dict[str, float] | None = None
@@ -90,7 +90,7 @@ def of_prompt(
         made.append(
             {
                 str(token): {
-                    "logprob": _finite(logprob),
+                    "logprob": finite(logprob),
                     "rank": rank,
                     "decoded_token": spelling(token),
                 }
@@ -100,5 +100,6 @@ def of_prompt(
     return made
 
 
-def _finite(logprob: float | None) -> float | None:
-    return None if logprob is None else max(logprob, _LEAST)
+def finite(logprob: float | None) -> float | None:
+    """A log-probability that JSON can hold."""
+    return None if logprob is None else float(max(logprob, _LEAST))

@@ -1,16 +1,27 @@
-"""Runs the application in uvicorn, on sockets of our own."""
+"""Runs the application in uvicorn, on a socket of our own."""
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import os
+import secrets
 import socket
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import click
 import uvicorn
 
 from textgen import PluginSet, UsageError
 from textgen_serve.app import create_app
+from textgen_serve.guard import Access
+from textgen_serve.limits import Limits
 from textgen_serve.models import named_runs
+from textgen_serve.protocol import BoundedProtocol
+
+KEY_VARIABLE = "TEXTGEN_API_KEY"
 
 
 def serve(
@@ -19,32 +30,73 @@ def serve(
     *,
     host: str,
     port: int,
-    device: str,
+    uds: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    api_key_file: Path | None,
+    allow_host: Sequence[str],
+    allow_origin: Sequence[str],
+    texts: int,
+    time_limit: float,
+    grace: int,
     unknown_parameters: str,
+    device: str,
 ) -> None:
-    """Serve until a signal. Raises UsageError where the address cannot be taken."""
-    app = create_app(
-        named_runs(runs),
-        plugins=plugins,
-        device=device,
-        ignore_unknown=unknown_parameters == "ignore",
-    )
-    with _bound(host, port) as listener:
-        url = f"http://{host}:{listener.getsockname()[1]}"
-        click.echo(f"textgen: serving at {url}", err=True)
+    """Serve until a signal. Raises UsageError where the address cannot be taken, and what loading a run raises."""
+    if (tls_cert is None) != (tls_key is None):
+        raise UsageError("--tls-cert and --tls-key belong together")
+    named, keys = named_runs(runs), _keys(api_key_file)
+    with _unix_socket(uds) if uds else _tcp_socket(host, port) as listener:
+        fragment = ""
+        if not keys and not uds and not _is_loopback(listener):
+            keys = [secrets.token_urlsafe(24)]
+            fragment = f"/#key={keys[0]}"
+        app = create_app(
+            named,
+            plugins=plugins,
+            device=device,
+            limits=Limits(texts=texts, seconds=time_limit),
+            access=Access(
+                keys=keys,
+                hosts=[host.lower(), socket.gethostname().lower(), *allow_host],
+                origins=allow_origin,
+            ),
+            ignore_unknown=unknown_parameters == "ignore",
+        )
         config = uvicorn.Config(
             app,
+            http=BoundedProtocol,
+            ws="none",
             log_config=None,
             log_level="error",
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            ws="none",
+            timeout_graceful_shutdown=grace,
+            ssl_certfile=tls_cert,
+            ssl_keyfile=tls_key,
         )
+        config.load()
+        scheme = "https" if tls_cert else "http"
+        address = uds or f"{scheme}://{_shown(host)}:{listener.getsockname()[1]}{fragment}"
+        click.echo(f"textgen: serving {', '.join(named)} at {address}", err=True)
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _keys(file: Path | None) -> list[str]:
+    """The API keys: the lines of a file, and the environment's. Raises UsageError."""
+    keys = [os.environ.get(KEY_VARIABLE, "")]
+    if file is not None:
+        try:
+            keys += file.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--api-key-file: {file} cannot be read: {error}") from error
+        if not any(map(str.strip, keys)):
+            raise UsageError(f"--api-key-file: {file} has no key")
+    return [key.strip() for key in keys if key.strip()]
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
     """A socket that is bound to an address. Raises UsageError."""
     try:
         (family, kind, _, _, address), *_ = socket.getaddrinfo(
@@ -53,6 +105,40 @@ def _bound(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except OSError as error:
-        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"cannot listen on {host}:{port}: {error}") from error
     return listener
+
+
+@contextlib.contextmanager
+def _unix_socket(path: Path) -> Iterator[socket.socket]:
+    """A Unix socket that only this user can open; the file of a server that has gone is replaced. Raises UsageError."""
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
+            path.unlink()
+        listener.bind(str(path))
+    except OSError as error:
+        raise UsageError(f"cannot listen on {path}: {error.strerror or error}") from error
+    finally:
+        os.umask(before)
+    try:
+        with listener:
+            yield listener
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _answers(path: Path) -> bool:
+    """Whether a server listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
