@@ -6,8 +6,10 @@ import contextlib
 import ipaddress
 import os
 import secrets
+import signal
 import socket
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -79,7 +81,10 @@ def serve(
         config.load()
         scheme = "https" if tls_cert else "http"
         address = uds or f"{scheme}://{_shown(host)}:{listener.getsockname()[1]}{fragment}"
+        listener.listen(config.backlog)
         click.echo(f"textgen: serving {', '.join(named)} at {address}", err=True)
+        # uvicorn raises the signal again once it has stopped: the socket's file has to go before the process does.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -1,0 +1,165 @@
+"""Many clients, clients that leave, and servers that stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from conftest import Serving, serving, train
+
+import textgen
+
+ENDLESS = {"prompt": "Once ", "max_tokens": 100_000, "time_limit": 60}
+
+
+def texts_at(url: str) -> float:
+    """How many texts a server generates or holds, by its metrics."""
+    page = httpx2.get(f"{url}/metrics").text
+    return float(
+        next(line.split()[1] for line in page.splitlines() if line.startswith("textgen_texts "))
+    )
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Look again and again: each look is a request that takes time itself."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+
+
+def raw(url: str, body: dict[str, Any]) -> socket.socket:
+    """A connection on which a request is sent."""
+    host, _, port = url.rpartition("/")[2].partition(":")
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    data = json.dumps(body).encode()
+    connection.sendall(
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(data), data)
+    )
+    return connection
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"stream": True},
+        {"stream": True, "n": 8},
+        {"stream": True, "logprobs": 1},
+        {},
+        {"n": 8},
+        {"echo": True, "logprobs": 0, "prompt": "Once " * 20_000},
+    ],
+    ids=["stream", "n", "logprobs", "whole", "whole-n", "prefill"],
+)
+def test_a_client_that_leaves_frees_its_texts(server: Serving, body: dict[str, Any]) -> None:
+    connection = raw(server.url, {**ENDLESS, **body})
+    until(lambda: texts_at(server.url) == body.get("n", 1))
+    if body.get("stream"):
+        connection.recv(1000)
+    connection.close()
+    until(lambda: texts_at(server.url) == 0)
+
+
+def test_clients_that_leave_while_they_wait_harm_no_other(
+    run: Path, generator: textgen.Generator
+) -> None:
+    with serving(run, "--texts", 400) as server:
+        connections = [raw(server.url, {**ENDLESS, "stream": True}) for _ in range(300)]
+        until(lambda: texts_at(server.url) == 300)
+        request = {"prompt": "Once ", "max_tokens": 5, "seed": 1}
+        with httpx2.Client(base_url=server.url) as client:
+            for connection in connections:  # more than run at once, so that some wait
+                connection.close()
+            answer = client.post("/v1/completions", json=request).json()
+        made = generator.generate("Once ", max_new_tokens=5, seed=1)
+        assert answer["choices"][0]["text"] == made.text
+        until(lambda: texts_at(server.url) == 0)
+
+
+def test_too_many_texts_are_refused_and_later_ones_are_not(run: Path) -> None:
+    with serving(run, "--texts", 4) as server, httpx2.Client(base_url=server.url) as client:
+        connection = raw(server.url, {**ENDLESS, "stream": True, "n": 3})
+        until(lambda: texts_at(server.url) == 3)
+        refused = client.post("/v1/completions", json={"n": 2, "max_tokens": 2})
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert refused.json()["error"]["type"] == "rate_limit_error"
+        assert client.post("/v1/completions", json={"max_tokens": 2}).status_code == 200
+        connection.close()
+        until(lambda: texts_at(server.url) == 0)
+        assert client.post("/v1/completions", json={"n": 2, "max_tokens": 2}).status_code == 200
+
+
+def test_streams_end_in_peace_within_the_grace_and_new_connections_are_refused(run: Path) -> None:
+    with serving(run) as server:
+        body = {"prompt": "Once ", "max_tokens": 4000, "stream": True, "logprobs": 0}
+        connection = raw(server.url, body)
+        with connection:
+            received = connection.recv(1 << 16)
+            server.process.send_signal(signal.SIGTERM)
+            while part := connection.recv(1 << 16):
+                received += part
+        assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+        assert server.process.wait(timeout=30) == 128 + signal.SIGTERM
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(server.url)
+
+
+def test_a_stream_beyond_the_grace_ends_with_an_error(run: Path) -> None:
+    with serving(run, "--grace", 0) as server:
+        connection = raw(server.url, {**ENDLESS, "stream": True})
+        with connection:
+            received = connection.recv(1000)
+            server.process.send_signal(signal.SIGTERM)
+            while part := connection.recv(1 << 16):
+                received += part
+        assert b'data: {"error":' in received
+        server.process.wait(timeout=20)
+
+
+def test_a_reader_that_is_slow_is_waited_for_and_costs_no_memory(server: Serving) -> None:
+    connection = raw(server.url, {**ENDLESS, "stream": True})
+    connection.recv(10)
+    rss = Path(f"/proc/{server.process.pid}/statm")
+    before = int(rss.read_text().split()[1])
+    asyncio.run(load(server.url, 20))
+    assert int(rss.read_text().split()[1]) - before < 20_000  # pages of 4 KiB
+    connection.close()
+    until(lambda: texts_at(server.url) == 0)
+
+
+async def load(url: str, count: int) -> None:
+    """So many requests at once."""
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
+        body = {"prompt": "Once ", "max_tokens": 200}
+        answers = await asyncio.gather(
+            *(client.post("/v1/completions", json={**body, "seed": i}) for i in range(count))
+        )
+    assert {answer.status_code for answer in answers} == {200}
+
+
+def test_a_run_that_is_replaced_is_loaded_without_a_lost_request(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    request = {"prompt": "Once ", "max_tokens": 20, "seed": 1}
+    with serving(tmp_path / "run") as server, httpx2.Client(base_url=server.url) as client:
+
+        def fingerprint() -> str:
+            answer = client.post("/v1/completions", json=request)
+            assert answer.status_code == 200
+            return str(answer.json()["system_fingerprint"])
+
+        before = fingerprint()
+        train(tmp_path / "other", seed=1)
+        (tmp_path / "run").rename(tmp_path / "old")
+        (tmp_path / "other").rename(tmp_path / "run")
+        until(lambda: fingerprint() != before)
+        made = textgen.load(tmp_path / "run").generate("Once ", max_new_tokens=20, seed=1)
+        answer = client.post("/v1/completions", json=request).json()
+        assert answer["choices"][0]["text"] == made.text

@@ -1,0 +1,248 @@
+"""What a server refuses by default, and what its connections may not do."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+import uvicorn
+from conftest import Serving, serving
+
+from textgen_serve.errors import ClientGone
+from textgen_serve.exchange import Endpoint, Exchange
+from textgen_serve.protocol import BoundedProtocol
+
+COMPLETION = {"prompt": "Once ", "max_tokens": 3, "seed": 1}
+
+
+def test_pages_of_other_sites_are_refused(http: httpx2.Client, server: Serving) -> None:
+    def status(**headers: str) -> int:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return http.post("/v1/completions", json=COMPLETION, headers=names).status_code
+
+    port = server.url.rpartition(":")[2]
+    assert status() == 200
+    assert status(host=f"localhost:{port}", origin=f"http://localhost:{port}") == 200
+    assert status(host="evil.example") == 403  # a name that was made to point here
+    assert status(origin="https://evil.example") == 403
+    assert status(origin="null") == 403
+    assert status(content_type="text/plain") == 415  # what a form can send
+    answer = http.get("/v1/models", headers={"origin": "https://evil.example"})
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_every_answer_has_the_security_headers(http: httpx2.Client) -> None:
+    for path in ("/", "/v1/models", "/gone", "/health"):
+        headers = http.get(path, headers={"x-request-id": "mine"}).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "require-trusted-types-for 'script'" in headers["content-security-policy"]
+        assert headers["x-request-id"] == "mine"
+        assert "server" not in headers
+    assert http.get("/gone").json()["error"]["type"] == "not_found_error"
+    assert http.put("/v1/completions").status_code == 405
+    assert http.get("/../server.py").status_code == 404
+    assert http.get("/%2e%2e/server.py").status_code == 404
+
+
+def test_an_origin_that_is_allowed_may_ask(run: Path) -> None:
+    with serving(run, "--allow-origin", "null", "--allow-host", "box") as server:
+        own = {"origin": "null", "host": "box"}
+        asked = {
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization, x-stainless-os",
+        }
+        url = f"{server.url}/v1/completions"
+        preflight = httpx2.options(url, headers=own | asked)
+        assert preflight.status_code == 204
+        assert preflight.headers["access-control-allow-origin"] == "null"
+        assert "x-stainless-os" in preflight.headers["access-control-allow-headers"]
+        answer = httpx2.post(url, json=COMPLETION, headers=own)
+        assert answer.headers["access-control-allow-origin"] == "null"
+        other = {"origin": "http://other.example"}
+        assert httpx2.get(f"{server.url}/v1/models", headers=other).status_code == 403
+
+
+def test_a_server_for_the_network_makes_a_key(run: Path) -> None:
+    with serving(run, "--host", "0.0.0.0") as server:
+        key = server.line.partition("#key=")[2].strip()
+        port = server.url.rpartition(":")[2]
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": key}):
+                answer = client.post("/v1/completions", json=COMPLETION, headers=headers)
+                assert answer.status_code == 401
+            for path in ("/v1/models", "/metrics", "/tokenizer_info"):
+                assert client.get(path).status_code == 401
+            for path in ("/", "/health", "/ready"):
+                assert client.get(path).status_code == 200
+            headers = {"authorization": f"Bearer {key}"}
+            assert client.post("/v1/completions", json=COMPLETION, headers=headers).is_success
+
+
+def test_keys_come_from_a_file_and_the_environment(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("one\n\ntwo\n")
+    with serving(run, "--api-key-file", tmp_path / "keys", TEXTGEN_API_KEY="three") as server:
+        statuses = [
+            httpx2.get(
+                f"{server.url}/v1/models", headers={"authorization": f"Bearer {key}"}
+            ).status_code
+            for key in ("one", "two", "three", "four")
+        ]
+    assert statuses == [200, 200, 200, 401]
+
+
+def test_a_unix_socket_is_for_its_user_alone(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(path))  # by a server that is gone
+    left.close()
+    command = [sys.executable, "-m", "textgen", "serve", run, "--uds", path]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert str(path) in process.stderr.readline()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        transport = httpx2.HTTPTransport(uds=str(path))
+        with httpx2.Client(transport=transport, base_url="http://localhost") as client:
+            assert client.post("/v1/completions", json=COMPLETION).is_success
+        process.terminate()
+    assert not path.exists()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_tls(run: Path, tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    line = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    line += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*line, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    with serving(run, "--host", "localhost", "--tls-cert", cert, "--tls-key", key) as server:
+        assert server.url.startswith("https://localhost:")
+        done = subprocess.run(
+            ["curl", "-sS", "--cacert", cert, f"{server.url}/v1/completions", "--json", '{"n": 1}'],
+            capture_output=True,
+            check=True,
+        )
+    assert b'"choices"' in done.stdout
+
+
+class Quick(BoundedProtocol):
+    receive_seconds = 0.3
+    send_seconds = 0.3
+
+
+@contextmanager
+def quick_server(left: threading.Event) -> Iterator[tuple[str, int]]:
+    """An answer without end, on connections with short deadlines; `left` is set once its client is gone."""
+
+    async def answer(exchange: Exchange) -> None:
+        async def write() -> None:
+            await exchange.start(200, [])
+            while True:
+                await exchange.write(b"x" * 65536)
+                await asyncio.sleep(0)  # once the client is gone, nothing else waits
+
+        try:
+            if exchange.scope["method"] == "POST":
+                await exchange.body(1000)
+            await exchange.while_connected(write())
+        except ClientGone:
+            left.set()
+
+    app = Endpoint(answer)
+    config = uvicorn.Config(
+        app, port=0, http=Quick, lifespan="off", log_config=None, log_level="error"
+    )
+    server = uvicorn.Server(config)
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    address = listener.getsockname()
+    thread.start()
+    try:
+        yield address
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [b"", b"GET / HT", b"GET / HTTP/1.1\r\nA: b\r\n", b"\r\n\r\n"],
+    ids=["nothing", "line", "headers", "blank"],
+)
+def test_a_connection_that_sends_no_whole_request_is_closed(begin: bytes) -> None:
+    with (
+        quick_server(threading.Event()) as address,
+        socket.create_connection(address, timeout=10) as client,
+    ):
+        client.sendall(begin)
+        assert client.recv(100) == b""
+
+
+def test_a_body_that_does_not_come_ends_the_connection() -> None:
+    left = threading.Event()
+    with quick_server(left) as address, socket.create_connection(address, timeout=10) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n123")
+        assert client.recv(100) == b""
+        assert left.wait(10)
+
+
+def test_a_head_without_end_is_refused() -> None:
+    with (
+        quick_server(threading.Event()) as address,
+        socket.create_connection(address, timeout=10) as client,
+    ):
+        client.sendall(b"GET / HTTP/1.1\r\nA: " + b"a" * 70_000)
+        assert client.recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_an_answer_that_nobody_reads_ends_the_connection() -> None:
+    left = threading.Event()
+    with quick_server(left) as address, socket.create_connection(address, timeout=10) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert left.wait(10)
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(http: httpx2.Client) -> None:
+    def parts() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * (1 << 20)
+
+    headers = {"content-type": "application/json"}
+    for content in (b" " * (5 << 20), parts()):
+        answer = http.post("/v1/completions", content=content, headers=headers)
+        assert answer.status_code == 413, answer.text
+        assert answer.json()["error"]["message"]
+
+
+def test_two_runs_are_served_by_name(run: Path) -> None:
+    with serving(f"a/b={run}", f"c={run}") as server, httpx2.Client(base_url=server.url) as client:
+        names = [model["id"] for model in client.get("/v1/models").json()["data"]]
+        assert names == ["a/b", "c"]
+        assert client.get("/v1/models/a%2Fb").json()["id"] == "a/b"
+        assert client.get("/v1/models/a/b").json()["id"] == "a/b"
+        answer = client.post("/v1/completions", json={**COMPLETION, "model": "a/b"})
+        assert answer.json()["model"] == "a/b"
+        assert client.post("/v1/completions", json=COMPLETION).json()["error"]["param"] == "model"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tls-cert", "x"], "belong together"),
+        (["--host", "256.0.0.1"], "cannot listen"),
+        (["--api-key-file", "none"], "cannot be read"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why(run: Path, arguments: list[str], said: str) -> None:
+    line = [sys.executable, "-m", "textgen", "serve", str(run), *arguments]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (2, True, False)
