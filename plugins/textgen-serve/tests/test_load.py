@@ -7,7 +7,9 @@ import json
 import signal
 import socket
 import time
+import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,14 @@ ENDLESS = {"prompt": "Once ", "max_tokens": 100_000, "time_limit": 60}
 
 def texts_at(url: str) -> float:
     """How many texts a server generates or holds, by its metrics."""
-    page = httpx2.get(f"{url}/metrics").text
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
+        page = answer.read().decode()
     return float(
         next(line.split()[1] for line in page.splitlines() if line.startswith("textgen_texts "))
     )
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Look again and again: each look is a request that takes time itself."""
     end = time.monotonic() + seconds
     while not condition():
@@ -38,7 +41,7 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 def raw(url: str, body: dict[str, Any]) -> socket.socket:
     """A connection on which a request is sent."""
     host, _, port = url.rpartition("/")[2].partition(":")
-    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection = socket.create_connection((host, int(port)), timeout=60)
     data = json.dumps(body).encode()
     connection.sendall(
         b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -71,21 +74,23 @@ def test_a_client_that_leaves_frees_its_texts(server: Serving, body: dict[str, A
 def test_clients_that_leave_while_they_wait_harm_no_other(
     run: Path, generator: textgen.Generator
 ) -> None:
-    with serving(run, "--texts", 400) as server:
-        connections = [raw(server.url, {**ENDLESS, "stream": True}) for _ in range(300)]
+    request = {"prompt": "Once ", "max_tokens": 5, "seed": 1}
+    with serving(run, "--texts", 400) as server, ExitStack() as stack:
+        for _ in range(300):  # more than run at once, so that some wait
+            stack.enter_context(raw(server.url, {**ENDLESS, "stream": True}))
         until(lambda: texts_at(server.url) == 300)
-        request = {"prompt": "Once ", "max_tokens": 5, "seed": 1}
-        with httpx2.Client(base_url=server.url) as client:
-            for connection in connections:  # more than run at once, so that some wait
-                connection.close()
-            answer = client.post("/v1/completions", json=request).json()
+        stack.close()
+        answer = httpx2.post(f"{server.url}/v1/completions", json=request, timeout=60).json()
         made = generator.generate("Once ", max_new_tokens=5, seed=1)
         assert answer["choices"][0]["text"] == made.text
         until(lambda: texts_at(server.url) == 0)
 
 
 def test_too_many_texts_are_refused_and_later_ones_are_not(run: Path) -> None:
-    with serving(run, "--texts", 4) as server, httpx2.Client(base_url=server.url) as client:
+    with (
+        serving(run, "--texts", 4) as server,
+        httpx2.Client(base_url=server.url, timeout=60) as client,
+    ):
         connection = raw(server.url, {**ENDLESS, "stream": True, "n": 3})
         until(lambda: texts_at(server.url) == 3)
         refused = client.post("/v1/completions", json={"n": 2, "max_tokens": 2})
@@ -148,7 +153,10 @@ async def load(url: str, count: int) -> None:
 def test_a_run_that_is_replaced_is_loaded_without_a_lost_request(tmp_path: Path) -> None:
     train(tmp_path / "run")
     request = {"prompt": "Once ", "max_tokens": 20, "seed": 1}
-    with serving(tmp_path / "run") as server, httpx2.Client(base_url=server.url) as client:
+    with (
+        serving(tmp_path / "run") as server,
+        httpx2.Client(base_url=server.url, timeout=60) as client,
+    ):
 
         def fingerprint() -> str:
             answer = client.post("/v1/completions", json=request)

@@ -28,6 +28,7 @@ from textgen_serve.models import Runs, ServedRun, end_id
 from textgen_serve.parameters import Completion, read_completion
 
 _PAGE: Final = Path(__file__).parent / "page"
+_OPENAPI: Final = Path(__file__).with_name("openapi.json")
 _END: Final = "<|endoftext|>"
 _LIKELIEST: Final = 10
 _PING: Final = 15.0  # seconds without an event
@@ -50,9 +51,9 @@ class Server:
         self._texts = 0  # generated or waiting
         self._streams: set[Exchange] = set()
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self, access: Access) -> list[BaseRoute]:
         """The routes of the API."""
-        table: list[tuple[str, str, Callable[[Exchange], Awaitable[None]]]] = [
+        closed: list[tuple[str, str, Callable[[Exchange], Awaitable[None]]]] = [
             ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{id:path}", self.model),
             ("POST", "/v1/completions", self.completions),
@@ -61,12 +62,13 @@ class Server:
             ("POST", "/tokenize", self.tokenize),
             ("POST", "/detokenize", self.detokenize),
             ("GET", "/tokenizer_info", self.tokenizer_info),
-            ("GET", "/health", self.health),
-            ("GET", "/ready", self.ready),
             ("GET", "/metrics", self.metrics_page),
         ]
         return [
-            Route(path, Endpoint(function), methods=[method]) for method, path, function in table
+            *(Route(p, Endpoint(f, access.check_key), methods=[m]) for m, p, f in closed),
+            Route("/openapi.json", Endpoint(self.openapi), methods=["GET"]),
+            Route("/health", Endpoint(self.health), methods=["GET"]),
+            Route("/ready", Endpoint(self.ready), methods=["GET"]),
         ]
 
     async def models(self, exchange: Exchange) -> None:
@@ -148,6 +150,10 @@ class Server:
         kind = generator.tables.get("tokenizer", {}).get("type")
         end = None if end_id(generator) is None else _END
         await exchange.json({"tokenizer_class": kind, "bos_token": None, "eos_token": end})
+
+    async def openapi(self, exchange: Exchange) -> None:
+        """GET /openapi.json."""
+        await exchange.whole(_OPENAPI.read_bytes(), 200, [JSON])
 
     async def health(self, exchange: Exchange) -> None:
         """GET /health: the server answers."""
@@ -247,13 +253,14 @@ def create_app(
             for task in tasks:
                 task.cancel()
 
+    access = access or Access()
     page = Mount("/", StaticFiles(directory=_PAGE, html=True))
     app = Starlette(
-        routes=[*server.routes(), page],
+        routes=[*server.routes(access), page],
         lifespan=lifespan,
         exception_handlers={404: _failed, 405: _failed, Exception: _crashed},
     )
-    return Guard(app, access or Access(), metrics)
+    return Guard(app, access, metrics)
 
 
 async def _failed(_: Request, error: Any) -> Response:

@@ -111,9 +111,13 @@ class Exchange:
 
 @attrs.frozen
 class Endpoint:
-    """An ASGI application of a function of an exchange. What it raises becomes an answer."""
+    """An ASGI application of a function of an exchange. What it raises becomes an answer.
+
+    check  raises ApiError for a request that is not allowed
+    """
 
     function: Callable[[Exchange], Awaitable[None]]
+    check: Callable[[Scope], None] = lambda _: None
 
     @property
     def name(self) -> str:
@@ -125,6 +129,7 @@ class Endpoint:
         exchange = Exchange(scope, receive, send)
         with contextlib.suppress(ClientGone):
             try:
+                self.check(scope)
                 await self.function(exchange)
             except ApiError as error:
                 await exchange.fail(error)

@@ -18,8 +18,6 @@ from textgen_serve.exchange import Exchange, Headers, header
 from textgen_serve.metrics import Metrics
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_.-]{1,128}")
-_OPEN: Final = frozenset(("/health", "/ready", "/openapi.json"))
-_API: Final = ("/v1/", "/tokenize", "/detokenize", "/next_tokens", "/metrics")
 _POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     b"connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -66,10 +64,14 @@ class Access:
             kind = header(scope, b"content-type").partition(b";")[0].strip().lower()
             if kind != b"application/json":
                 raise ApiError(415, "the content type must be application/json")
-        if self.keys and scope["path"].startswith(_API) and not self._has_key(scope):
-            raise ApiError(
-                401, "an API key is needed: Authorization: Bearer KEY", code="invalid_api_key"
-            )
+
+    def check_key(self, scope: Scope) -> None:
+        """Raise ApiError for a request without a key, where one is needed."""
+        scheme, _, given = header(scope, b"authorization").partition(b" ")
+        matches = [hmac.compare_digest(given.strip(), key.encode()) for key in self.keys]
+        if self.keys and not (scheme.lower() == b"bearer" and any(matches)):
+            message = "an API key is needed: Authorization: Bearer KEY"
+            raise ApiError(401, message, code="invalid_api_key")
 
     def allows(self, origin: str) -> bool:
         """Whether pages of an origin of another server may use this one."""
@@ -82,11 +84,6 @@ class Access:
         except ValueError:
             return name in ("localhost", *self.hosts)
         return True
-
-    def _has_key(self, scope: Scope) -> bool:
-        scheme, _, given = header(scope, b"authorization").partition(b" ")
-        matches = [hmac.compare_digest(given.strip(), key.encode()) for key in self.keys]
-        return scheme.lower() == b"bearer" and any(matches)
 
 
 def _name(host: str) -> str:
