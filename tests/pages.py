@@ -1,4 +1,4 @@
-"""Reads a page of HTML that a command has written."""
+"""Reads HTML that textgen has written."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ class Page(HTMLParser):
 
     @classmethod
     def read(cls, path: Path) -> Self:
+        return cls.of(path.read_text(encoding="utf-8"))
+
+    @classmethod
+    def of(cls, text: str) -> Self:
         page = cls()
-        page.feed(path.read_text(encoding="utf-8"))
+        page.feed(text)
         page.close()
         assert page.open == []
         return page

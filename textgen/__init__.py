@@ -36,7 +36,7 @@ if _TYPE_CHECKING:
     from textgen.generation.generator import Generator
     from textgen.generation.novelty import CopyFinder, CopyReport
     from textgen.generation.request import RequestOptions
-    from textgen.generation.results import Generation, GenerationState, TokenLogprobs
+    from textgen.generation.results import Generation, Generations, GenerationState, TokenLogprobs
     from textgen.generation.scoring import TextScore, TokenScores
     from textgen.generation.streams import TextStream
     from textgen.pipeline.pipeline import Pipeline
@@ -66,6 +66,7 @@ __all__ = [
     "Fault",
     "Generation",
     "GenerationState",
+    "Generations",
     "Generator",
     "Interrupted",
     "NoOptions",
@@ -126,7 +127,7 @@ _WHERE = {
     "generation.generator": ("Generator",),
     "generation.novelty": ("CopyFinder", "CopyReport"),
     "generation.request": ("RequestOptions",),
-    "generation.results": ("Generation", "GenerationState", "TokenLogprobs"),
+    "generation.results": ("Generation", "Generations", "GenerationState", "TokenLogprobs"),
     "generation.scoring": ("TextScore", "TokenScores"),
     "generation.streams": ("TextStream",),
     "pipeline.pipeline": ("Pipeline",),

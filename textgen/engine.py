@@ -6,9 +6,11 @@ pipeline.toml -> Pipeline -> corpus -> tokenizer -> token array -> model <-> tra
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, Final, TextIO, TypeAlias
 
@@ -18,23 +20,27 @@ from textgen import devices
 from textgen.contracts.checks import read_pieces
 from textgen.contracts.components import Components
 from textgen.documents import CorpusPiece
-from textgen.errors import Interrupted, PipelineError, UsageError
+from textgen.errors import Interrupted, PipelineError, RunError, UsageError
+from textgen.files.reading import inside, read_bytes
+from textgen.generation import display
 from textgen.generation.generator import Generator
 from textgen.generation.request import Event, is_cancelled
-from textgen.generation.results import Generation
+from textgen.generation.results import Generations
 from textgen.pipeline.document import Overrides, read_document
 from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline
 from textgen.plugin.component import OBJECT, BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.structure import Reader
 from textgen.processes import Processes
-from textgen.protocols import Corpus, Observer, Tokenizer, Trainer
+from textgen.protocols import Corpus, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run, save_run
 from textgen.runs.loading import load_generator
 from textgen.runs.objects import with_choices
+from textgen.runs.observers import AnyObserver
 from textgen.runs.starting import with_start
+from textgen.runs.summary import finite, read_metrics
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | Pipeline
 """A pipeline, as a file's path, as TOML's tables, or checked already."""
@@ -42,20 +48,27 @@ Source: TypeAlias = str | Path | Mapping[str, Any] | Pipeline
 
 @attrs.frozen(kw_only=True)
 class Run:
-    """A finished run.
+    """A finished run. A notebook shows its curve, its best loss and its texts.
 
     path         its run directory; None for one in memory
     outcome      "trained", "resumed" (trained on from a checkpoint) or "skipped" (it was finished already)
+    best_loss    of its evaluations, in nats per token: of the held-out text, if there is one
+    history      the rows of metrics.jsonl, one an evaluation
     generations  what the pipeline's `[generate]` table asked for
     """
 
     path: Path | None
     pipeline: Pipeline = attrs.field(repr=False)
     outcome: Outcome
-    generator: Generator = attrs.field(repr=False)
-    generations: tuple[Generation, ...] = attrs.field(
-        default=(), repr=lambda texts: f"<{len(texts)} texts>"
+    best_loss: float | None = attrs.field(repr=lambda loss: str(loss and round(loss, 4)))
+    history: Sequence[Mapping[str, Any]] = attrs.field(
+        repr=lambda rows: f"<{len(rows)} evaluations>"
     )
+    generator: Generator = attrs.field(repr=False)
+    generations: Generations = attrs.field(
+        default=Generations(), repr=lambda texts: f"<{len(texts)} texts>"
+    )
+    _curve: bytes = attrs.field(default=b"", repr=False)
 
     def save(self, path: str | Path) -> None:
         """Write a run directory that `textgen.load` reads: what it takes to generate, without metrics and checkpoints.
@@ -63,6 +76,13 @@ class Run:
         Raises RunError where a run or other files are in the way.
         """
         save_run(self.generator, run_directory(path))
+
+    def _repr_html_(self) -> str:
+        # As an image, in which nothing runs: the file may be a stranger's.
+        curve = base64.b64encode(self._curve).decode()
+        image = f'<img alt="losses by step" src="data:image/svg+xml;base64,{curve}"/>'
+        shown = display.styled(f"<p>{escape(repr(self))}</p>{image if curve else ''}")
+        return shown + (self.generations._repr_html_() if self.generations else "")
 
 
 class Engine:
@@ -111,7 +131,7 @@ class Engine:
         output: str | Path | None = None,
         overwrite: bool = False,
         console: TextIO | None = None,
-        observers: Iterable[Observer] = (),
+        observers: Iterable[AnyObserver] = (),
         cancelled: Callable[[], bool] | Event | None = None,
         processes: Processes | None = None,
     ) -> Run:
@@ -122,7 +142,8 @@ class Engine:
         overwrite  train anew. A finished run that is there stays, and is what `load` gives with a warning, until the
                    new one is finished
         console    where progress may be written; without it, silence
-        observers  beside the pipeline's own, told after them. What they raise ends the run
+        observers  objects with a method `observe`, or functions, of an event: told after the pipeline's own. What they
+                   raise ends the run
         cancelled  a function that is asked after every step, or an event such as threading.Event; once true, the run
                    stops after a checkpoint and raises Interrupted. Also asked while a large corpus is read
         processes  several that train together and all call this, in `processes.joined()`. The first alone writes, shows
@@ -174,7 +195,7 @@ class Engine:
         output: str | Path | None = None,
         overwrite: bool = False,
         console: TextIO | None = None,
-        observers: Iterable[Observer] = (),
+        observers: Iterable[AnyObserver] = (),
         cancelled: Callable[[], bool] | Event | None = None,
     ) -> Run:
         """Train a model on a text, in memory unless `output` names a run directory. `Run.save` writes one later.
@@ -205,7 +226,6 @@ class Engine:
                 "model": model,
                 "trainer": trainer,
                 "sampler": sampler,
-                "observer": [] if output is None else None,
                 "data": data,
                 "generate": generate,
                 "seed": seed,
@@ -292,7 +312,7 @@ def _ensure_trained(
     pipeline: Pipeline,
     overwrite: bool,
     console: TextIO | None,
-    observers: Iterable[Observer],
+    observers: Iterable[AnyObserver],
     cancelled: Callable[[], bool] | Event | None,
     processes: Processes | None = None,
 ) -> Run:
@@ -316,13 +336,24 @@ def _loaded(pipeline: Pipeline, outcome: Outcome) -> Run:
     objects = {kind: part for kind, part in parts.items() if part.offer.distribution == OBJECT}
     given = {"sampler": list(pipeline.samplers), **objects}
     generator = load_generator(directory, pipeline.plugins, device=pipeline.device, given=given)
-    return Run(path=directory.path, pipeline=pipeline, outcome=outcome, generator=generator)
+    folder, curve = directory.latest().path, b""
+    with contextlib.suppress(RunError):
+        curve = read_bytes(inside(folder, "loss.svg"))
+    return Run(
+        path=directory.path,
+        pipeline=pipeline,
+        outcome=outcome,
+        best_loss=finite(generator.record.get("best_loss")),
+        history=tuple(read_metrics(folder)),
+        generator=generator,
+        curve=curve,
+    )
 
 
 def _with_texts(run: Run) -> Run:
     """The run with what its `[generate]` table asks for."""
     try:
-        return attrs.evolve(run, generations=tuple(generate(run.pipeline, run.generator)))
+        return attrs.evolve(run, generations=Generations(generate(run.pipeline, run.generator)))
     except BaseException:
         run.generator.close()
         raise

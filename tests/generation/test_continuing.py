@@ -149,7 +149,7 @@ def test_a_page_of_surprise_shows_the_text_whole(tokenizer: Any) -> None:
     """Its colours change in the middle of characters, and between words that a space parts."""
     text = "čas ďas řas €uro 😀😀 " * 20
     generator = trained(tokenizer, text)
-    page = surprise_page([*generator.score_tokens(text)], generator.tokenizer, "a text")
+    page = surprise_page(generator.score(text), "a text")
     shown = html.unescape(re.sub(r"<[^>]+>", "", page[page.index("<pre>") : page.index("</pre>")]))
     assert shown == generator.tokenizer.decode(generator.encode_prompt(text))
     assert "\N{REPLACEMENT CHARACTER}" not in page

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -22,8 +21,6 @@ from textgen.plugin.component import Address
 if TYPE_CHECKING:
     from textgen.documents import CorpusPiece
     from textgen.engine import Engine
-
-_SHOWN: Final = 100  # blocks of tokens that are kept for a page, which shows no more
 
 
 class _TextPath(click.Path):
@@ -89,15 +86,14 @@ def command(
         table |= {key: value for key, value in options.items() if value is not None}
         pieces = _read(engine, {"path": path, **table}, name)
         scored = generator.score_tokens(pieces)
-        blocks = iter(tqdm(scored, unit=" tokens", unit_scale=BLOCK, leave=False, disable=None))
+        blocks = tqdm(scored, unit=" tokens", unit_scale=BLOCK, leave=False, disable=None)
         try:
-            beginning = [*itertools.islice(blocks, _SHOWN)]
-            score = summed(itertools.chain(beginning, blocks), generator.tokenizer)
+            score = summed(blocks, generator.tokenizer)
         except UsageError as error:
             error.source = name
             raise
     if page is not None:
-        html = surprise_page(beginning, generator.tokenizer, Path(name).name)
+        html = surprise_page(score, Path(name).name)
         if page == "-":
             print_text(html)
         else:

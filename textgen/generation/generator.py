@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -238,6 +239,18 @@ class Generator:
         before = log_softmax(to_numpy(logits)[0])
         after = to_numpy(chain.sampled(logits, begun(chain, [row])))[0].astype(np.float64)
         return before, log_softmax(after) if after.max() > -np.inf else after
+
+    @blaming
+    def probabilities(self, text: Prompt) -> dict[str, float]:
+        """The probability of each token that may come after a text, by the token's own text: by the model, likeliest first.
+
+        Tokens with the same text share an entry. Raises PromptError for characters outside the vocabulary.
+        """
+        found: dict[str, float] = {}
+        for token, logprob in enumerate(self.next_logprobs(text)[0]):
+            piece = self.tokenizer.decode(np.array([token]))
+            found[piece] = found.get(piece, 0.0) + math.exp(logprob)
+        return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
     @blaming
     def hidden_states(self, text: Prompt) -> Tensors:

@@ -19,6 +19,7 @@ from textgen.errors import CorruptFileError, RunError, TextgenError, UsageError
 from textgen.files.durable import write_atomic
 from textgen.files.opening import UNFORESEEN, contents_of
 from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of, read_bytes
+from textgen.generation import display
 from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import each, structured
 from textgen.protocols import Decoder, Tensors
@@ -162,5 +163,24 @@ class Generation:
         return self.text if self.echo else self.prompt + self.text
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Notebooks show the text."""
+        """IPython shows the text."""
         printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        """Notebooks also show why it ended."""
+        return display.styled(self._html())
+
+    def _html(self) -> str:
+        note = (
+            f"{self.finish_reason}, {len(self.tokens)} tokens, seed {self.seed}, index {self.index}"
+        )
+        return display.written("" if self.echo else self.prompt, self.text, note)
+
+
+class Generations(tuple[Generation, ...]):
+    """Generated texts, as `Run.generations`. Notebooks show a table: `Generations(generator.generate_many(...))`."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return display.styled(display.numbered(made._html() for made in self))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from textgen.contracts import checks
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
+from textgen.generation import display
 from textgen.generation.chain import Chain
 from textgen.generation.prompts import NO_IDS, encode_documents, end_id
 from textgen.generation.results import TokenLogprobs
@@ -24,9 +25,9 @@ from textgen.protocols import Decoder, Ids, Tokenizer
 BLOCK: Final = 1024  # tokens scored at once
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class TextScore:
-    """How well a model predicts a text.
+    """How well a model predicts a text. A notebook shows it, each token coloured by how much it surprised the model.
 
     tokens               predictions made: every token but the first. With documents every token of each, and its end
     characters           of the text that they make up, after the tokenizer's normalisation
@@ -44,6 +45,12 @@ class TextScore:
     bits_per_character: float
     unknown_tokens: int
 
+    def _repr_html_(self) -> str:
+        beginning, tokenizer = vars(self)["beginning"]
+        tokens = np.concatenate([block.tokens for block in beginning])
+        logprobs = np.concatenate([block.logprobs for block in beginning])
+        return display.styled(display.coloured(tokens, logprobs, tokenizer))
+
 
 @attrs.frozen(eq=False)
 class TokenScores:
@@ -59,8 +66,11 @@ class TokenScores:
 def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer) -> TextScore:
     """The score of a text from the scores of its tokens. Raises UsageError if none was predicted."""
     total, count, characters, unknown = 0.0, 0, 0, 0
+    beginning = []
     decode = tokenizer.incremental_decoder().decode
     for block in blocks:
+        if count <= display.MAX_TOKENS:
+            beginning.append(block)
         predicted = ~np.isnan(block.logprobs)
         total -= float(block.logprobs[predicted].sum())
         count += int(predicted.sum())
@@ -69,7 +79,7 @@ def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer) -> TextScore:
     if not count:
         raise UsageError("there is nothing to score: the text has fewer than two tokens")
     characters += len(decode(NO_IDS, True))
-    return TextScore(
+    score = TextScore(
         tokens=count,
         characters=characters,
         loss=total / count,
@@ -77,6 +87,9 @@ def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer) -> TextScore:
         bits_per_character=total / math.log(2) / max(characters, 1),
         unknown_tokens=unknown,
     )
+    # It is no field, so that `attrs.asdict` and `==` look at the figures alone.
+    vars(score)["beginning"] = beginning, tokenizer
+    return score
 
 
 def score_tokens(

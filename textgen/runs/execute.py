@@ -33,14 +33,14 @@ from textgen.pipeline.options import TextOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
 from textgen.processes import Processes
-from textgen.protocols import Observer, Tokenizer, TrainingContext
+from textgen.protocols import Tokenizer, TrainingContext
 from textgen.runs import record as run_record
 from textgen.runs.corpus import check_sources
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
-from textgen.runs.observers import Observers
+from textgen.runs.observers import AnyObserver, Observers
 from textgen.runs.progress import ReadingProgress
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import TrainingLoop
@@ -57,7 +57,7 @@ class Execution:
     directory: RunDirectory
     overwrite: bool = False
     console: TextIO | None = None
-    observers: tuple[Observer, ...] = ()
+    observers: tuple[AnyObserver, ...] = ()
     cancelled: Callable[[], bool] = lambda: False
     processes: Processes | None = None
     begun: float = attrs.field(factory=time.perf_counter)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 from textgen.contracts.checks import FAILURES
 from textgen.contracts.components import callers_own, described
@@ -13,6 +14,9 @@ from textgen.plugin.component import Offer
 from textgen.protocols import Observer
 from textgen.runs.formats import Stopped
 
+AnyObserver: TypeAlias = Observer | Callable[[Event], Stop | None]
+"""An observer of a program: a function of events is one too."""
+
 
 class Observers:
     """Tells observers of events, in order: each comes with its offer, or None for one of the caller's.
@@ -21,7 +25,7 @@ class Observers:
     caller's raises ends the run. `stopped` is the first that asked for the end of the run.
     """
 
-    def __init__(self, entries: Iterable[tuple[Observer, Offer | None]]) -> None:
+    def __init__(self, entries: Iterable[tuple[AnyObserver, Offer | None]]) -> None:
         self._entries = list(entries)
         self.stopped: Stopped | None = None
 
@@ -29,7 +33,8 @@ class Observers:
         """Tell all of them."""
         for observer, offer in tuple(self._entries):
             try:
-                answer: object = observer.observe(event)
+                observe: Any = getattr(observer, "observe", observer)
+                answer: object = observe(event)
                 if answer is not None and not isinstance(answer, Stop):
                     raise TypeError(
                         f"observe must return None or a textgen.events.Stop, and returned {answer!r}"
@@ -44,5 +49,7 @@ class Observers:
                 warnings.warn(said, PluginWarning, stacklevel=2)
             else:
                 if answer is not None and self.stopped is None:
-                    name = type(observer).__name__ if offer is None else offer.name
-                    self.stopped = Stopped(name, str(answer.reason))
+                    name = getattr(observer, "__name__", type(observer).__name__)
+                    self.stopped = Stopped(
+                        name if offer is None else offer.name, str(answer.reason)
+                    )

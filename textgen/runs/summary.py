@@ -50,7 +50,7 @@ class RunSummary:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of its metrics.jsonl, one an evaluation; lines that cannot be read are left out."""
-        return _rows(RunDirectory(self.path).latest().path)
+        return read_metrics(RunDirectory(self.path).latest().path)
 
     @property
     def characters_per_second(self) -> float | None:
@@ -127,7 +127,7 @@ def summarize(path: str | Path) -> RunSummary:
 
 def _so_far(record: Mapping[str, Any], directory: RunDirectory) -> dict[str, Any]:
     """The figures of a run that is not finished: run.json has them as they were when it began, or ended."""
-    rows = _rows(directory.path)
+    rows = read_metrics(directory.path)
     last, best = rows[-1] if rows else {}, _best(rows)
     steps = record.get("step", 0), last.get("step", 0), *directory.checkpoints.steps()
     return {
@@ -138,8 +138,8 @@ def _so_far(record: Mapping[str, Any], directory: RunDirectory) -> dict[str, Any
     }
 
 
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl. Lines that cannot be read are left out."""
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run directory's metrics.jsonl. Lines that cannot be read are left out."""
     rows = []
     with contextlib.suppress(RunError):
         for line in read_bytes(inside(folder, "metrics.jsonl")).splitlines():

@@ -1,4 +1,4 @@
-"""textgen compare: runs side by side."""
+"""textgen compare: runs side by side, on the command line and in a notebook."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import textwrap
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from html import escape
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import click
@@ -19,6 +20,51 @@ from textgen_builtins.commands.runs import as_row
 
 if TYPE_CHECKING:
     from textgen import Engine, Generator
+
+
+@attrs.frozen(repr=False)
+class Comparison:
+    """Runs side by side. `Comparison.of("runs/a", "runs/b")` in a notebook shows the page of `textgen compare --html`.
+
+    runs    the one with the lowest loss first, or where their tokens differ, with the fewest bits per character
+    prompt  what they continue; None where they write nothing
+    """
+
+    runs: Sequence[ComparedRun]
+    prompt: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *paths: str,
+        prompt: str | None = None,
+        max_new_tokens: int = 200,
+        seed: int = 0,
+        device: str = "auto",
+        engine: Engine | None = None,
+    ) -> Self:
+        """The runs at the paths, or in the folders there. The arguments are the options of the command.
+
+        Raises UsageError where there is no run.
+        """
+        from textgen import Engine  # which loads NumPy
+
+        runs = [run for _, run in ranked(read_runs(paths))]
+        if max_new_tokens:
+            options = {"max_new_tokens": max_new_tokens, "seed": seed}
+            prompt, runs = _with_texts(runs, engine or Engine(), prompt, device, options)
+        return cls(runs, prompt)
+
+    def page(self) -> str:
+        """The page, which needs no other file."""
+        return comparison_page.page(self.runs, self.prompt)
+
+    def __repr__(self) -> str:
+        return _as_text(self.runs, self.prompt)
+
+    def _repr_html_(self) -> str:
+        style = "width: 100%; height: 45rem; border: 0"
+        return f'<iframe sandbox style="{style}" srcdoc="{escape(self.page())}"></iframe>'
 
 
 @click.command("compare")
@@ -71,16 +117,21 @@ def compare(
 
     if page is not None:
         check_output("--html", page, "page of textgen compare", comparison_page.is_page)
-    read = [run for _, run in ranked(read_runs(runs))]
-    if max_new_tokens:
-        options = {"max_new_tokens": max_new_tokens, "seed": seed}
-        prompt, read = _with_texts(read, Engine(context.plugins()), prompt, device, options)
+    compared = Comparison.of(
+        *runs,
+        prompt=prompt,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        device=device,
+        engine=Engine(context.plugins()),
+    )
     if page is not None:
-        write_output(page, comparison_page.page(read, prompt))
+        write_output(page, compared.page())
     if as_json:
-        click.echo(json.dumps(_as_json(read, prompt), indent=2, ensure_ascii=False))
+        values = _as_json(compared.runs, compared.prompt)
+        click.echo(json.dumps(values, indent=2, ensure_ascii=False))
     else:
-        click.echo(_as_text(read, prompt))
+        click.echo(repr(compared))
 
 
 def _as_text(runs: Sequence[ComparedRun], prompt: str | None) -> str:
@@ -161,4 +212,4 @@ def _tell_what_is_left_out(label: str, generator: Generator, prompt: str) -> Non
     except PromptError as error:
         lacking = ", ".join(map(repr, error.characters))
         told = f"{label} continues the prompt without what its vocabulary lacks: {lacking}"
-        click.echo(f"textgen: warning: {text.printable(told)}", err=True)
+        warnings.warn(text.printable(told), stacklevel=2)

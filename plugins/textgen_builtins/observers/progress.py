@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
@@ -71,21 +72,19 @@ class Progress:
 
     def _show_bar(self, event: StepDone, now: float) -> None:
         if self._bar is None:
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(
-                total=event.steps,
-                initial=event.step - 1,
-                file=self.console,
-                bar_format=_BAR,
-                dynamic_ncols=True,
-            )
+            options = {"total": event.steps, "initial": event.step - 1, "bar_format": _BAR}
+            self._bar = _notebook_bar(options) if _in_notebook() else self._terminal_bar(options)
         self._bar.total = event.steps
         # A loss is read no oftener than it is drawn: a GPU is waited for.
         if now - self._read_at >= self._bar.mininterval:
             self._read_at = now
             self._bar.set_postfix_str(f"loss {event.loss:.3f}{self._losses}", refresh=False)
         self._bar.update(event.step - self._bar.n)
+
+    def _terminal_bar(self, options: dict[str, Any]) -> Any:
+        from tqdm import tqdm
+
+        return tqdm(file=self.console, dynamic_ncols=True, **options)
 
     def _evaluation(self, event: Evaluation) -> None:
         loss = event.validation_loss
@@ -136,7 +135,25 @@ class Progress:
 
 
 def _in_notebook() -> bool:
-    """Whether this is a kernel of IPython: its streams are not terminals, and tqdm has a bar for notebooks."""
+    """Whether this is a kernel of IPython, whose streams are not terminals."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in shell.config
+
+
+def _notebook_bar(options: dict[str, Any]) -> Any:
+    """A bar that is an output of its cell, which each step updates: a notebook that is saved has its last state."""
+    from IPython.display import display
+    from tqdm import tqdm
+
+    class NotebookBar(tqdm):  # type: ignore[misc]
+        _output: Any = None
+
+        def display(self, msg: str | None = None, pos: int | None = None) -> None:
+            shown = {"text/plain": str(self)}
+            if self._output is None:
+                self._output = display(shown, raw=True, display_id=True)
+            else:
+                self._output.update(shown, raw=True)
+
+    return NotebookBar(file=io.StringIO(), ncols=100, ascii=False, **options)

@@ -116,7 +116,7 @@ class Samples:
             lambda step: step < event.step, made
         )  # one of this step may be from before a crash
         if self.console is not None:
-            from tqdm.auto import tqdm
+            from tqdm import tqdm
 
             shown = " ".join(text.split())
             tqdm.write(f"step {event.step} writes: {shown}", file=self.console)

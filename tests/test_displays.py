@@ -1,0 +1,145 @@
+"""What a notebook shows of runs, texts, scores and comparisons."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import attrs
+import numpy as np
+import pytest
+from pages import Page
+
+import textgen
+from textgen.events import Evaluation, RunFinished, RunStarted, Stop
+from textgen_builtins.commands.compare import Comparison
+
+HOSTILE = '<script>alert(1)</script> & <b>"Nell"</b>\n'
+SMALL: dict[str, Any] = {
+    "corpus": HOSTILE * 30,
+    "model": {"type": "rnn", "hidden_size": 8},
+    "trainer": {"type": "adamw", "length": "3 epochs", "batch_size": 16, "evaluate_every": 4},
+    "data": {"window_length": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def run() -> textgen.Run:
+    return textgen.train(**SMALL, generate={"prompt": HOSTILE, "n": 2, "max_new_tokens": 20})
+
+
+def test_a_run_shows_its_curve_its_best_loss_and_its_texts(run: textgen.Run) -> None:
+    losses = [row["validation_loss"] for row in run.history]
+    assert len(losses) > 2
+    assert run.best_loss == min(losses)
+    assert f"best_loss={run.best_loss:.4f}" in repr(run)
+    shown = run._repr_html_()
+    page = Page.of(shown)
+    assert page.text["p"].startswith(repr(run))
+    assert page.text["pre"] == "".join(map(str, run.generations))
+    encoded = re.search('src="data:image/svg\\+xml;base64,([^"]+)"', shown)
+    assert encoded is not None
+    curves = ElementTree.fromstring(base64.b64decode(encoded[1]))
+    names = [title.text for title in curves.iterfind(".//{*}clipPath/../{*}g//{*}title")]
+    assert names == ["training", "validation"]
+
+
+def test_a_run_that_is_skipped_shows_the_same(
+    tiny_pipeline: Callable[..., Any], tmp_path: Path
+) -> None:
+    made, again = (
+        textgen.run(tiny_pipeline(observers=True), output=tmp_path / "run") for _ in range(2)
+    )
+    assert again.outcome == "skipped"
+    assert (again.history, again.best_loss) == (made.history, made.best_loss)
+    assert again._repr_html_() == made._repr_html_().replace("trained", "skipped")
+    assert made.history == tuple(textgen.summarize(tmp_path / "run").metrics())
+
+
+def test_texts_are_escaped_alone_and_in_a_table(run: textgen.Run) -> None:
+    made = run.generator.generate(HOSTILE, max_new_tokens=20, seed=3)
+    page = Page.of(made._repr_html_())
+    assert {"script", "table"}.isdisjoint(page.text)
+    assert page.text["pre"] == str(made)
+    assert page.text["p"] == "length, 20 tokens, seed 3, index 0"
+    several = textgen.Generations(run.generator.generate_many([HOSTILE, "<"], n=2, echo=True))
+    page = Page.of(several._repr_html_())
+    assert page.text["pre"] == "".join(made.text for made in several)
+    assert page.text["th"] == "0123"
+    assert page.text["b"] == ""  # the prompt is in the text
+
+
+def test_a_score_shows_the_text_coloured(run: textgen.Run) -> None:
+    score = run.generator.score(HOSTILE)
+    page = Page.of(score._repr_html_())
+    assert (page.text["pre"], "script" in page.text) == (HOSTILE, False)
+    (block,) = run.generator.score_tokens(HOSTILE)
+    bits = [0, *(-block.logprobs[1:] / np.log(2))]
+    assert page.titles == [f"{each:.1f} bits" for each in bits]
+    assert set(attrs.asdict(score)) < set(dir(score))
+    assert pickle.loads(pickle.dumps(score))._repr_html_() == score._repr_html_()
+    assert "Nell" not in repr(score)
+
+
+def test_the_probabilities_of_the_next_token_are_those_of_its_logits(run: textgen.Run) -> None:
+    found = run.generator.probabilities("<scr")
+    logits = run.generator.logits("<scr")[-1].astype(float)
+    weights = np.exp(logits - logits.max())
+    tokenizer = run.generator.tokenizer
+    (wanted,) = tokenizer.encode("i")
+    assert found["i"] == pytest.approx(weights[wanted] / weights.sum(), rel=1e-5)
+    assert sum(found.values()) == pytest.approx(1)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    greedy = run.generator.generate("<scr", temperature=0, max_new_tokens=1)
+    assert next(iter(found)) == greedy.text
+
+
+def test_the_probabilities_at_the_start_are_those_of_a_document() -> None:
+    documents = ["ravens came", "ravens flew", "rooks left"] * 20
+    generator = textgen.train(**SMALL | {"corpus": documents}).generator
+    found = generator.probabilities("")
+    draws = generator.generate_many([""], n=300, max_new_tokens=1, temperature=1)
+    share = sum(made.text == "r" for made in draws) / 300
+    assert found["r"] == pytest.approx(share, abs=0.15)
+    assert generator.probabilities("r") != found
+
+
+def test_a_function_observes_a_run_and_ends_it(tmp_path: Path) -> None:
+    seen: list[type] = []
+
+    def enough(event: Any) -> Stop | None:
+        seen.append(type(event))
+        return Stop("it is late") if isinstance(event, Evaluation) else None
+
+    run = textgen.train(**SMALL, observers=[enough], output=tmp_path / "run")
+    assert len(run.history) == 1  # of several
+    assert (seen[0], seen[-1], seen.count(Evaluation)) == (RunStarted, RunFinished, 1)
+    stopped = json.loads((tmp_path / "run/run.json").read_text())["stopped"]
+    assert stopped == {"by": "enough", "reason": "it is late"}
+
+
+def test_a_run_in_memory_shows_its_progress() -> None:
+    console = io.StringIO()
+    textgen.train(**SMALL, console=console)
+    assert "training on" in console.getvalue()
+    assert "writes:" in console.getvalue()
+
+
+def test_a_comparison_shows_its_page(finished_run: Path) -> None:
+    compared = Comparison.of(str(finished_run), prompt="the ", max_new_tokens=5)
+    assert "the same settings" not in repr(compared)
+    assert "what they write after 'the '" in repr(compared)
+    frame = compared._repr_html_()
+    assert Page.of(frame).text == {"iframe": ""}
+    source = re.search('srcdoc="([^"]*)"', frame)
+    assert source is not None
+    assert html.unescape(source[1]) == compared.page()
+    assert Page.of(compared.page()).text["h2"].startswith("Loss by step")
