@@ -34,6 +34,7 @@ mixtures
 caching
 python-api
 embedding
+serving
 reliability
 writing-plugins
 hooks

@@ -8,6 +8,8 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 import attrs
@@ -23,6 +25,7 @@ from textgen_serve.parameters import Completion, Prompt
 _NAMES: Final = {"max_new_tokens": "max_tokens"}
 _FINISH: Final = {"end": "stop", "stop": "stop"}
 _SHORT: Final = 4096  # of tokens: what takes longer is done in a thread
+_PLAIN: Final = b'"logprobs":null,"finish_reason":null}'
 _UNREAD: Final = 16  # pieces that wait to be sent, for each request
 
 
@@ -201,52 +204,58 @@ class Job:
         return streams
 
     async def events(self, streams: Sequence[AsyncTextStream]) -> AsyncGenerator[bytes]:
-        """The events of a stream but for the last, `[DONE]`. Raises ApiError."""
-        asked, queue = self.completion, asyncio.Queue[bytes | TextgenError | None](_UNREAD)
-        tasks = [
-            asyncio.create_task(self._read(i, stream, queue)) for i, stream in enumerate(streams)
-        ]
-        left = len(tasks)
+        """The events of all texts as they come, but for the last, `[DONE]`. Raises ApiError."""
+        texts = [self._text(index, stream) for index, stream in enumerate(streams)]
         try:
-            while left:
-                item = await queue.get()
-                if isinstance(item, TextgenError):
-                    raise _refusal(item)
-                if item is None:
-                    left -= 1
-                else:
-                    yield item
-            if asked.include_usage:
-                usage = {**self._frame, "choices": [], "usage": self.usage()}
-                yield b"data: " + _dumps(usage) + b"\n\n"
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            async with aclosing(texts[0] if len(texts) == 1 else _merged(texts)) as events:
+                async for event in events:
+                    yield event
+        except TextgenError as error:
+            raise _refusal(error) from error
+        if self.completion.include_usage:
+            yield b"data: %s\n\n" % _dumps({**self._frame, "choices": [], "usage": self.usage()})
 
-    async def _read(
-        self,
-        index: int,
-        stream: AsyncTextStream,
-        queue: asyncio.Queue[bytes | TextgenError | None],
-    ) -> None:
-        """Put the events of one text into the queue, and None after the last."""
+    async def _text(self, index: int, stream: AsyncTextStream) -> AsyncGenerator[bytes]:
+        """The events of one text."""
         prompt = self._prompts[index // self.completion.n]
         events = ChoiceEvents(self, index, prompt, self._spelling, self._frame)
-        try:
-            async with stream:
-                for event in events.opening():
-                    await queue.put(event)
-                async for piece in stream:
-                    self.completion_tokens += len(stream.ids)
-                    for event in events.of_piece(piece, stream):
-                        await queue.put(event)
+        async with stream:
+            for event in events.opening():
+                yield event
+            async for piece in stream:
                 self.completion_tokens += len(stream.ids)
-                for event in events.closing(stream):
+                for event in events.of_piece(piece, stream):
+                    yield event
+            self.completion_tokens += len(stream.ids)
+            for event in events.closing(stream):
+                yield event
+
+
+async def _merged(texts: Sequence[AsyncGenerator[bytes]]) -> AsyncGenerator[bytes]:
+    """The events of several texts, each as it comes."""
+    queue = asyncio.Queue[bytes | Exception | None](_UNREAD)
+
+    async def read(text: AsyncGenerator[bytes]) -> None:
+        try:
+            async with aclosing(text):
+                async for event in text:
                     await queue.put(event)
-        except TextgenError as error:
+        except Exception as error:  # the writer raises it
             await queue.put(error)
-        await queue.put(None)
+        else:
+            await queue.put(None)
+
+    tasks = [asyncio.create_task(read(text)) for text in texts]
+    try:
+        for _ in tasks:
+            while (event := await queue.get()) is not None:
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class ChoiceEvents:
@@ -321,10 +330,13 @@ class ChoiceEvents:
     def _event(
         self, text: str, logprobs: Any, ids: Ids, end: dict[str, Any] | None = None
     ) -> bytes:
-        rest: dict[str, Any] = {"logprobs": logprobs, "finish_reason": None, **(end or {})}
-        if self._asked.return_token_ids:
-            rest["token_ids"] = ids.tolist()
-        return b"%s%s,%s]}\n\n" % (self._head, _dumps(text), _dumps(rest)[1:])
+        rest = _PLAIN
+        if logprobs is not None or end or self._asked.return_token_ids:
+            values = {"logprobs": logprobs, "finish_reason": None, **(end or {})}
+            if self._asked.return_token_ids:
+                values["token_ids"] = ids.tolist()
+            rest = _dumps(values)[1:]
+        return b"%s%s,%s]}\n\n" % (self._head, encode_basestring(text).encode(), rest)
 
 
 def next_tokens(
