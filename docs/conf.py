@@ -26,6 +26,7 @@ SIDEBAR = """
 quickstart
 corpora
 pipelines
+pretrained
 training
 comparing-runs
 untrusted-runs

@@ -111,9 +111,10 @@ def pipeline() -> str:
     for name, cls in TABLES.items():
         parts += [f"## `[{name}]`\n", text(cls.__doc__), options_table(described_fields(cls))]
     parts += [
-        "## `[model]`: `start`\n",
-        "Beside the keys of its component, `[model]` may have `start`, the path of a finished run: see [starting from "
-        "another run](../pipelines.md#starting-from-another-run).\n",
+        "## `[model]` and `[tokenizer]`: `start`\n",
+        "Beside the keys of their components, `[model]` and `[tokenizer]` may have `start`, the path of a finished run or "
+        "the name of one that a plugin offers: see [starting from another run]"
+        "(../pipelines.md#starting-from-another-run).\n",
     ]
     return "\n".join(parts)
 

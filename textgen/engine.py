@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
@@ -39,6 +40,7 @@ from textgen.runs.finishing import finish_run, save_run
 from textgen.runs.loading import load_generator
 from textgen.runs.objects import with_choices
 from textgen.runs.observers import AnyObserver
+from textgen.runs.offered import offered_run
 from textgen.runs.starting import with_start
 from textgen.runs.summary import finite, read_metrics
 
@@ -259,6 +261,7 @@ class Engine:
     ) -> Generator:
         """The generator of a run directory; while it is not finished, of a checkpoint (see `finish`), with a warning.
 
+        path       the run directory; if there is no such folder, it may be the name of a run that a plugin offers
         sampler    as `train` takes it, in place of the run's own chain
         model, tokenizer, corpus   as `train` takes them, in place of the run's own: model and tokenizer get its weights
                    and vocabulary; `copy_finder` reads the corpus, which must be the same text
@@ -271,7 +274,11 @@ class Engine:
             devices.resolve(device)
         given = {"sampler": sampler, "model": model, "tokenizer": tokenizer, "corpus": corpus}
         given = {kind: value for kind, value in given.items() if value is not None}
-        return load_generator(run_directory(path), self.plugins(), device=device, given=given)
+        plugins = self.plugins()
+        if isinstance(path, str) and not os.path.isdir(path):
+            offered = offered_run(path, plugins)
+            path = offered if isinstance(offered, Path) else path
+        return load_generator(run_directory(path), plugins, device=device, given=given)
 
     def finish(self, path: str | Path) -> bool:
         """Finish a run before its time, which run.json says.

@@ -13,7 +13,7 @@ import attrs
 import pytest
 from commands import run_textgen
 
-from textgen.plugin.component import KINDS
+from textgen_builtins.commands.new_plugin import _KINDS as KINDS
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 

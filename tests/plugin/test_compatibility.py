@@ -67,7 +67,7 @@ def test_the_first_plugin_still_offers_all_seven_kinds(site: Path, tmp_path: Pat
         if c["distribution"] == "textgen-first-api"
     }
     names = ("countdown", "letters", "pairs", "tally", "no-echo", "logbook", "first")
-    assert offered == dict(zip(KINDS, names, strict=True))
+    assert offered == dict(zip(KINDS[:7], names, strict=True))
 
 
 def test_the_first_plugin_still_trains_and_generates(

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
 from commands import run_textgen
+from components import plugin_of
 from small_run import TEXT, tables, text_of, tree
 
 import textgen
+from textgen import Component, NoOptions
+from textgen.runs.formats import signed
 
 OTHER = TEXT.replace("ravens", "hens").replace("hills", "lakes")
+CHARACTERS = {"tokenizer": {"type": "char"}}
+near = partial(pytest.approx, abs=1e-3)
 MIXED = {
     "model": {
         "type": "mixture",
@@ -68,7 +75,7 @@ def test_it_starts_with_weights_options_and_tokenizer_of_the_other_run(
     assert files["tokenizer.json"] == before["tokenizer.json"]
     start = json.loads((run.path / "run.json").read_text())["fingerprint"]["model"]["start"]
     assert start["weights"] == record["model.safetensors"]
-    assert (run.path / "pipeline.toml").read_text().count(f'start = "{base}"') == 1
+    assert (run.path / "pipeline.toml").read_text().count(f'start = "{base}"') == 2
     assert run.generator.score(OTHER).loss == pytest.approx(
         textgen.load(base).score(OTHER).loss, abs=1e-4
     )
@@ -119,6 +126,158 @@ def test_a_mixture_is_started_from_too(folder: Path) -> None:
     assert run.generator.score(OTHER).loss < textgen.load(folder / "runs/base").score(OTHER).loss
 
 
+def logits(generator: textgen.Generator, text: str) -> dict[str, float]:
+    """Of each token after a text."""
+    ids = generator.tokenizer.encode(text)[None].astype("int64")
+    made = generator.model.decoder(1).extend(ids)[0].tolist()
+    return dict(zip(generator.tokenizer.to_dict()["tokens"], made, strict=True))
+
+
+def test_a_run_with_a_vocabulary_of_its_own_begins_with_what_the_other_knows(
+    folder: Path, base: Path
+) -> None:
+    before = textgen.load(base)
+    changed = TEXT.replace("v", "\u00e9") + "\u201c"
+    (folder / "other.txt").write_text(changed, encoding="utf-8")
+    run = textgen.run({**slow(folder), **CHARACTERS}, output=folder / "tuned").generator
+    ours, theirs = logits(run, "Once 8 ra"), logits(before, "Once 8 ra")
+    assert ours.keys() - theirs.keys() == {"\u00e9", "\u201c"}
+    assert theirs.keys() - ours.keys() == {"v"}
+    shared = sorted(ours.keys() & theirs.keys())
+    assert [ours[each] for each in shared] == near([theirs[each] for each in shared])
+    assert ours["\u00e9"] == near(theirs["e"])  # the letter without its accent
+    assert ours["\u201c"] == near(sum(theirs.values()) / len(theirs))  # a plain one is not there
+    assert logits(run, "Once 8 ra\u00e9")["n"] == near(logits(before, "Once 8 rae")["n"])
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+def test_a_vocabulary_as_large_as_the_other_and_as_the_layers_is_told_from_them(
+    folder: Path, cell: str
+) -> None:
+    size = len(set(TEXT)) + 1
+    made = tables(folder, "adamw", "shuffled", cell=cell, hidden_size=size, embedding_size=size)
+    base = textgen.run(made, output=folder / "runs/base").generator
+    (folder / "other.txt").write_text(TEXT.replace("v", "A"))
+    run = textgen.run({**slow(folder), **CHARACTERS}, output=folder / "tuned").generator
+    ours, theirs = logits(run, "Once 8 ra"), logits(base, "Once 8 ra")
+    assert len(ours) == len(theirs) == size
+    shared = sorted(ours.keys() & theirs.keys())
+    assert [ours[each] for each in shared] == near([theirs[each] for each in shared])
+
+
+def test_the_network_of_a_mixture_starts_from_a_network(folder: Path, base: Path) -> None:
+    started = {**MIXED["model"], "first": {"start": str(base), "dropout": 0.1}}
+    trainer = {"type": "mixture", "first": {**slow(folder)["trainer"]}}
+    given = tuned(folder, model=started, trainer=trainer, **CHARACTERS)
+    run = textgen.run(given, output=folder / "tuned")
+    first = run.generator.tables["model"]["first"]
+    assert (first["start"], first["cell"], first["dropout"]) == (str(base), "gru", 0.1)
+    weights = textgen.load(base).model.tensors()["rnn.weight_hh_l0"]
+    assert run.generator.model.tensors()["first.rnn.weight_hh_l0"] == pytest.approx(weights)
+    shutil.rmtree(base)
+    assert textgen.run(run.path / "pipeline.toml").outcome == "skipped"
+    assert textgen.run(given, output=run.path).outcome == "skipped"
+
+
+def test_a_mixture_is_started_from_with_a_vocabulary_of_its_own(folder: Path) -> None:
+    textgen.run({**tables(folder, "adamw", "shuffled"), **MIXED}, output=folder / "runs/base")
+    (folder / "other.txt").write_text(OTHER.replace("v", "\u00e9"), encoding="utf-8")
+    given = tuned(folder, trainer=MIXED["trainer"], **CHARACTERS)
+    run = textgen.run(given, output=folder / "tuned")
+    assert (
+        "\u00e9"
+        in run.generator.generate("Once", max_new_tokens=200, unknown_characters="skip").text
+    )
+
+
+# Runs that plugins offer by name.
+
+
+def offering(*runs: Any) -> textgen.Engine:
+    """An engine with a package textgen-N for each run, which offers it as `tiny`."""
+    plugins = textgen.PluginSet.discover()
+    for number, run in enumerate(runs):
+        offered = [Component("tiny", NoOptions, lambda config, context, run=run: run)]
+        plugins.register(plugin_of(run=offered), "tiny", distribution=f"textgen-{number}")
+    return textgen.Engine(plugins)
+
+
+def test_a_run_that_a_plugin_offers_is_started_from_by_its_name(folder: Path, base: Path) -> None:
+    engine = offering(base)
+    given = tuned(folder, model={"start": "tiny"})
+    run = engine.run(given, output=folder / "tuned")
+    tables = run.generator.tables
+    assert (tables["model"]["start"], tables["tokenizer"]["start"]) == ("tiny", "tiny")
+    by_path = textgen.run(tuned(folder), output=folder / "by-path")
+    assert tree(run.path)["model.safetensors"] == tree(by_path.path)["model.safetensors"]
+    for again in (given, run.path / "pipeline.toml"):  # which need the plugin no longer
+        assert textgen.run(again, output=run.path).outcome == "skipped"
+    with pytest.raises(textgen.PipelineError, match=r"model\.start: .*; no run is called 'tiny'"):
+        textgen.run(given, output=folder / "other")
+    qualified = tuned(folder, model={"start": "textgen-0:tiny"})
+    assert engine.run(qualified, output=run.path).outcome == "skipped"
+
+
+def test_a_path_says_that_it_is_one(folder: Path, base: Path) -> None:
+    engine, other = offering(base), folder / "tiny"
+    textgen.run(tables(folder, "sgd", "shuffled", cell="lstm"), output=other)
+    cells = {}
+    for start in ("tiny", "./tiny"):
+        tables_of = tuned(folder, model={"start": start})
+        (folder / "p.toml").write_text(tomli_w.dumps(tables_of))
+        cells[start] = engine.pipeline(folder / "p.toml").model.options.cell
+    assert cells == {"tiny": "gru", "./tiny": "lstm"}
+
+
+def test_a_run_that_a_plugin_offers_is_loaded_by_its_name(
+    folder: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert offering(base).load("tiny").path == base
+    other = textgen.run(tables(folder, "sgd", "shuffled"), output="tiny").path
+    assert offering(base).load("tiny").path == other, "a folder comes first"
+
+
+@pytest.mark.parametrize(
+    ("runs", "error", "said"),
+    [
+        (
+            ("a", "b"),
+            textgen.PipelineError,
+            "2 plugins offer a run called 'tiny'.*'textgen-0:tiny'",
+        ),
+        (("a",), textgen.ContractError, "run 'tiny' gave str from build"),
+        ((Path("nowhere"),), textgen.PipelineError, "nowhere is not a run directory"),
+    ],
+)
+def test_a_run_that_cannot_be_started_from_names_its_plugins(
+    folder: Path, base: Path, runs: Any, error: type, said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        offering(*runs).run(tuned(folder, model={"start": "tiny"}), output=folder / "tuned")
+
+
+def test_weights_of_half_precision_are_read(folder: Path, base: Path) -> None:
+    """As a package has them, to be half as large."""
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    halved = {
+        name: array.astype(np.float16)
+        for name, array in load_file(base / "model.safetensors").items()
+    }
+    save_file(halved, base / "model.safetensors")
+    data = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
+    record = json.loads((base / "run.json").read_text())
+    record["files"]["model.safetensors"] = data
+    (base / "run.json").write_text(
+        json.dumps(signed({k: v for k, v in record.items() if k != "checksum"}))
+    )
+    tensors = textgen.load(base).model.tensors()
+    assert {array.dtype for array in tensors.values()} == {np.dtype(np.float32)}
+    assert textgen.run(tuned(folder), output=folder / "tuned").outcome == "trained"
+
+
 def test_another_start_is_another_pipeline(folder: Path, base: Path) -> None:
     run = textgen.run(tuned(folder), output=folder / "tuned").path
     textgen.run(
@@ -138,8 +297,12 @@ def test_another_start_is_another_pipeline(folder: Path, base: Path) -> None:
             r"model\.start: the weights of .*base do not fit: ",
         ),
         (
-            lambda base: {"tokenizer": {"type": "char", "letters_only": True}},
-            r"tokenizer: the model of .*base has a",
+            lambda base: {"tokenizer": {"start": base, "letters_only": True}},
+            r"tokenizer\.letters_only: the tokenizer of .*base, whose vocabulary it keeps, has another",
+        ),
+        (
+            lambda base: {"model": {"start": base, "first": {"start": base}}},
+            r"model\.first: unknown key",
         ),
         (
             lambda base: {"model": {"start": base + "s"}},
@@ -189,6 +352,5 @@ def test_show_says_what_a_run_starts_from(folder: Path, base: Path) -> None:
     assert f'start = "{base}"\n' in shown.stdout
     assert "hidden_size = 8" in shown.stdout
     (folder / "shown.toml").write_text(shown.stdout)
-    again = ["tokenizer.type=char"]  # the same may be given
-    first = textgen.run(folder / "tuned.toml", again, output=folder / "tuned")
+    first = textgen.run(folder / "tuned.toml", output=folder / "tuned")
     assert textgen.run(folder / "shown.toml", output=first.path).outcome == "skipped"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,10 @@ from good import (
     offered,
 )
 
-from textgen import Component, option
+from textgen import Component, NoOptions, option
 from textgen.events import Evaluation, RunFinished, RunStarted, StepDone
+from textgen.runs.formats import signed
+from textgen.runs.record import described, pipeline_text
 
 NUMBERS = itertools.count()
 
@@ -380,4 +385,49 @@ COMMANDS = [
     command("command-runs", "as asked", good.command, arguments=["--fail"]),
 ]  # fmt: skip
 
-BROKEN = [*GENERAL, *CORPORA, *TOKENIZERS, *MODELS, *TRAINERS, *SAMPLERS, *OBSERVERS, *COMMANDS]
+# Runs.
+
+
+def run(statement: str, seen: str, spoil: Callable[[Path], object]) -> Case:
+    """A copy of the good run, to which `spoil` does something."""
+
+    def build(config: Any, context: Any) -> Any:
+        copy = context.folder / "copy"
+        if not copy.exists():
+            shutil.copytree(good.finished_run(), copy)
+            spoil(copy)
+        return copy
+
+    return Case("run", statement, seen, Component("good", NoOptions, build))
+
+
+def as_unfinished(run: Path) -> None:
+    record = json.loads((run / "run.json").read_bytes())
+    changed = {k: v for k, v in record.items() if k != "checksum"} | {"status": "unfinished"}
+    (run / "run.json").write_text(json.dumps(signed(changed)))
+
+
+def with_carriage_returns(run: Path) -> None:
+    path = run / "tokenizer.json"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+
+def of_another_plugin(run: Path) -> None:
+    record = json.loads((run / "run.json").read_bytes())
+    tables = {**record["pipeline"], "model": {"type": "textgen-gone:odd"}}
+    record = described(tables, {k: v for k, v in record.items() if k != "checksum"})
+    (run / "pipeline.toml").write_bytes(pipeline_text(tables))
+    (run / "run.json").write_text(json.dumps(signed(record)))
+
+
+RUNS = [
+    run("run-whole", "it has no run.json", lambda path: (path / "run.json").unlink()),
+    run("run-whole", "its status is 'unfinished'", as_unfinished),
+    run("run-whole", "tokenizer.json is damaged", with_carriage_returns),
+    run("run-loads", "no model is called 'textgen-gone:odd'", of_another_plugin),
+]
+
+BROKEN = [
+    *(*GENERAL, *CORPORA, *TOKENIZERS, *MODELS, *TRAINERS, *SAMPLERS, *OBSERVERS, *COMMANDS),
+    *RUNS,
+]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import click
 import numpy as np
 from array_api_compat import array_namespace, device
 
+import textgen
 from textgen import DOCUMENT_END, Component, NoOptions, PromptError, UsageError
 from textgen.events import Evaluated, Evaluation, RunStarted, StepDone
 from textgen.protocols import TrainerState
@@ -281,6 +286,17 @@ def command(config: Any, context: Any) -> Any:
     return good
 
 
+@functools.cache
+def finished_run() -> Path:
+    """A run of counts, for as long as the process lasts."""
+    folder = tempfile.mkdtemp(prefix="textgen-good-run-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    text = "the clock struck nine and nobody came. " * 30
+    run = textgen.train(corpus=text, model="ngram", trainer="count", output=Path(folder, "run"))
+    assert run.path is not None
+    return run.path
+
+
 KINDS = {
     "corpus": Corpus,
     "tokenizer": Tokenizer,
@@ -302,6 +318,7 @@ def offered(made: Any) -> Component:
 GOOD = {
     **{kind: offered(made) for kind, made in KINDS.items()},
     "command": Component("good", NoOptions, command),
+    "run": Component("good", NoOptions, lambda config, context: finished_run()),
 }
 ALSO_GOOD = [
     ("tokenizer", RefusingTokenizer),

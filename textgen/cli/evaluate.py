@@ -67,7 +67,7 @@ def command(
     RUN is a run directory, such as runs/my; FILE is a text that the model was not trained on, a folder of texts, which
     are read one after the other, the address of a text, or - for stdin.
     """
-    check_run(run)
+    check_run(run, context.plugins())
     from tqdm import tqdm
 
     from textgen.engine import Engine

@@ -68,7 +68,7 @@ def command(
 ) -> None:
     """Continue a prompt with the model of a run directory.
 
-    RUN is the directory that `textgen run` made, such as runs/my.
+    RUN is the directory that `textgen run` made, such as runs/my, or the name of a run that a plugin offers.
 
     \b
     textgen generate runs/my                                      a session: type prompts, read on
@@ -79,7 +79,7 @@ def command(
     What is not given is as the run's pipeline has it. A sampling option changes that option of the run's own samplers,
     or adds the sampler that takes it; the others stay.
     """
-    check_run(run)
+    check_run(run, context.plugins())
     from textgen.cli.output import OutputOptions, write
     from textgen.engine import Engine
     from textgen.errors import UsageError

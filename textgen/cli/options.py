@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from textgen.errors import UsageError
+from textgen.plugin.component import ComponentSource
 from textgen.windows import quoted
 
 _BEGINNING = 1 << 16  # bytes that tell what a file is
@@ -78,9 +79,12 @@ def check_pipeline(given: str) -> None:
         )
 
 
-def check_run(given: str) -> None:
-    """Raise UsageError for anything but a folder where a run directory is wanted."""
-    if not Path(given).is_dir():
+def check_run(given: str, plugins: ComponentSource | None = None) -> None:
+    """Raise UsageError for anything but a folder where a run directory is wanted, or a run that plugins offer."""
+    from textgen.runs.offered import offered_run
+
+    offered = plugins and not Path(given).is_dir() and offered_run(given, plugins)
+    if not Path(given).is_dir() and not isinstance(offered, Path):
         made = Path("runs", Path(given).stem)
         hint = (
             f"did you mean {made}?" if made.is_dir() else "textgen run makes one, such as runs/my"

@@ -36,7 +36,11 @@ class Components(contextlib.ExitStack[bool | None]):
 
     It is the boundary of plugins' code: an exception that leaves the block, or a block of `blaming`, and was raised in
     code of a plugin that takes part becomes a ContractError, which names the component.
+
+    load_start  called with each model that starts from another run, its choice and the context that it was built in
     """
+
+    load_start: Callable[[Any, Choice, BuildContext], None] | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,16 +48,16 @@ class Components(contextlib.ExitStack[bool | None]):
 
     def build(self, choice: Choice, context: BuildContext) -> Any:
         """Build the object of a component, and check that it has the methods of its kind."""
-        offer = choice.offer
+        offer, context = choice.offer, attrs.evolve(context, builder=self.build)
         with self.blaming(offer):
             # A copy of the options: what `build` does to them changes neither the pipeline nor its record.
-            made = offer.component.build(
-                copy.deepcopy(choice.options), attrs.evolve(context, builder=self.build)
-            )
+            made = offer.component.build(copy.deepcopy(choice.options), context)
         if fault := unfit(made, offer.kind) or misdeclared(made, offer.kind):
             raise blame(offer, f"cannot be used: what `build` made {fault}")
         made = complete(made) if offer.kind == "tokenizer" else made
         self.add(made, offer)
+        if self.load_start is not None and offer.kind == "model" and choice.start is not None:
+            self.load_start(made, choice, context)
         return made
 
     def add(self, made: Any, offer: Offer) -> None:

@@ -113,10 +113,16 @@ def read_tensors(path: Path, sha256: str) -> Tensors:
 
 
 def read_weights(path: Path, sha256: str) -> Tensors:
-    """The weights in a safetensors file. NaN among them is damage: what computes with them could blame no file."""
+    """The weights in a safetensors file; float16 becomes float32.
+
+    NaN among them is damage: what computes with them could blame no file.
+    """
     import numpy as np
 
-    tensors = read_tensors(path, sha256)
+    tensors = {
+        name: array.astype(np.float32) if array.dtype == np.float16 else array
+        for name, array in read_tensors(path, sha256).items()
+    }
     for name, array in tensors.items():
         # The minimum needs no copy of the array.
         if array.dtype.kind == "f" and array.size and np.isnan(array.min()):

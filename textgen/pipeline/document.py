@@ -29,21 +29,11 @@ Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
 
 
 @attrs.frozen
-class Start:
-    """A finished run that another starts from, and the SHA-256 of its weights and of its vocabulary."""
-
-    run: Path
-    weights: str
-    tokenizer: str
-
-
-@attrs.frozen
 class Document:
     """An unchecked pipeline: its tables, where they come from, and the folder that its paths are relative to.
 
     name       of the run directory, unless the tables give one
     sampling   options of samplers by the names that requests have for them: they change the chain, or join it
-    start      the run at `[model] start`, once it is found
     """
 
     tables: Mapping[str, Any]
@@ -51,7 +41,6 @@ class Document:
     folder: Path
     name: str
     sampling: Mapping[str, Any] = attrs.field(factory=dict)
-    start: Start | None = None
 
 
 def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides = ()) -> Document:

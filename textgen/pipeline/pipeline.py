@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from textgen.errors import Fault, PipelineError, UsageError
-from textgen.pipeline.document import CHAINS, Document, Start
+from textgen.pipeline.document import CHAINS, Document
 from textgen.pipeline.options import (
     TABLES,
     CheckpointOptions,
@@ -43,14 +43,10 @@ class Pipeline:
     data: DataOptions
     checkpoint: CheckpointOptions
     generate: GenerateOptions
-    start: Start | None = None
     plugins: ComponentSource = attrs.field(repr=False, eq=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The pipeline as TOML tables with every default filled in. Paths are absolute."""
-        model = self.model.table()
-        if self.start is not None:
-            model["start"] = self.start.run
         tables: dict[str, Any] = plain(
             {
                 "seed": self.seed,
@@ -60,7 +56,7 @@ class Pipeline:
                 "corpus": self.corpus,
                 "tokenizer": self.tokenizer,
                 "data": self.data,
-                "model": model,
+                "model": self.model,
                 "trainer": self.trainer,
                 "sampler": self.samplers,
                 "observer": self.observers,
@@ -80,8 +76,7 @@ class Pipeline:
 def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     """Check a document against the available components. Raises PipelineError with every fault."""
     reader = Reader(document.folder, plugins)
-    tables = dict(document.tables)
-    tables["model"], _ = without_start(tables.get("model"))
+    tables = document.tables
     choices = {kind: reader.choice(kind, tables.get(kind), kind) for kind in CHOICES}
     chains = {kind: read_chain(kind, tables.get(kind, ()), reader) for kind in CHAINS}
     if None not in chains["sampler"]:
@@ -111,7 +106,6 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
         **choices,
         samplers=chains["sampler"],
         observers=chains["observer"],
-        start=document.start,
         **made,
         plugins=plugins,
     )
@@ -126,11 +120,11 @@ def read_own_tables(tables: Mapping[str, Any], reader: Reader) -> tuple[Any, dic
     return reader.table(GeneralOptions, general, ""), own
 
 
-def without_start(model: Any) -> tuple[Any, Any]:
-    """The table of a model without the key `start`, which is not one of the component's, and its value."""
-    if not isinstance(model, Mapping) or "start" not in model:
-        return model, None
-    return {key: value for key, value in model.items() if key != "start"}, model["start"]
+def without_starts(table: Any) -> Any:
+    """The table of a model or tokenizer without the key `start`, its own and those of its parts."""
+    if not isinstance(table, Mapping) or "type" not in table:
+        return table
+    return {key: without_starts(value) for key, value in table.items() if key != "start"}
 
 
 def _check_pair(model: Choice, trainer: Choice, faults: list[Fault], place: str = "") -> None:

@@ -19,7 +19,7 @@ UNPACKAGED: Final = "unpackaged"
 """Stands for the distribution of plugins that a program registered, or that are a single file."""
 OBJECT: Final = "object"
 """Stands for the distribution of components that a program gave as objects."""
-KINDS = ("corpus", "tokenizer", "model", "trainer", "sampler", "observer", "command")
+KINDS = ("corpus", "tokenizer", "model", "trainer", "sampler", "observer", "command", "run")
 HOOKS: Final[Mapping[str, str]] = MappingProxyType(
     {f"textgen_{'corpora' if kind == 'corpus' else kind + 's'}": kind for kind in KINDS}
 )

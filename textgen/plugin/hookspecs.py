@@ -64,3 +64,12 @@ def textgen_observers() -> list[Component]:
 def textgen_commands() -> list[Component]:
     """Offer subcommands of `textgen`: `build` returns a `click.Command`. Its config class has no required fields."""
     raise NotImplementedError
+
+
+@hookspec
+def textgen_runs() -> list[Component]:
+    """Offer finished runs to start from, by name: `build` returns the `Path` of a run directory in the package.
+
+    Its config class has no required fields.
+    """
+    raise NotImplementedError

@@ -34,16 +34,41 @@ _PHRASES: dict[Any, str] = {
 
 
 @attrs.frozen
+class Start:
+    """A finished run that a model or a tokenizer of another run starts from.
+
+    name       as the key `start` has it, with an absolute path
+    place      of the table with that key, dotted
+    path       its run directory
+    weights    the SHA-256 of its weights
+    tokenizer  the SHA-256 of its vocabulary
+    tables     its tables of model and tokenizer
+    """
+
+    name: str
+    place: str
+    path: Path
+    weights: str
+    tokenizer: str
+    tables: Mapping[str, Any] = attrs.field(repr=False)
+
+
+@attrs.frozen
 class Choice:
-    """A component that a pipeline uses, under the name given there, with its checked options."""
+    """A component that a pipeline uses, under the name given there, with its checked options.
+
+    start  the run whose weights a model begins with, or whose vocabulary a tokenizer keeps
+    """
 
     name: str
     offer: Offer
     options: Any
+    start: Start | None = None
 
     def table(self) -> dict[str, Any]:
         """The TOML table of this choice, with defaults filled in."""
-        return {"type": self.name, **plain(self.options)}
+        start = {} if self.start is None else {"start": self.start.name}
+        return {"type": self.name, **start, **plain(self.options)}
 
     def parts(self) -> dict[str, Choice]:
         """The components among its options, by key."""
@@ -136,6 +161,7 @@ class Reader:
             return table
         options = dict(table) if isinstance(table, Mapping) else {}
         given = options.pop("type", None)
+        start = options.pop("start") if isinstance(options.get("start"), Start) else None
         if not isinstance(given, str):
             names = ", ".join(sorted({offer.name for offer in self.plugins.offers(kind)}))
             is_table = isinstance(table, Mapping)
@@ -149,7 +175,7 @@ class Reader:
             self.faults.append(attrs.evolve(offer, path=join(path, "type")))
             return None
         made = self.table(offer.component.config, options, path)
-        return None if made is None else Choice(name, offer, made)
+        return None if made is None else Choice(name, offer, made, start)
 
     def value(self, wanted: Any, value: Any, path: str) -> Any:
         """`value` as the type `wanted`, or None with the reasons in `faults`."""

@@ -68,7 +68,7 @@ def _offers(plugin: Plugin, hook: str, components: Any) -> list[Offer]:
             raise UnfitError(f"{hook} must return Component records, and one is of type {what}")
         try:
             _check(component)
-            if HOOKS[hook] == "command":  # no table sets its options, and --help builds it
+            if HOOKS[hook] in ("command", "run"):  # no table sets its options
                 component.config()
         except Exception as error:
             raise UnfitError(f"{hook}: component {component.name!r}: {error}") from error

@@ -101,12 +101,12 @@ def fit_tokenizer(
 ) -> CorpusDigest:
     """Fit the tokenizer, check it on the beginning of the corpus, and return the digest of the corpus.
 
-    If the pipeline starts from another run, the tokenizer is fitted already. Raises PipelineError for
+    A tokenizer that keeps the vocabulary of another run is fitted already. Raises PipelineError for
     a corpus of documents and a tokenizer without an id for their end.
     """
     hashed = HashedPieces(corpus, pipeline.corpus.offer, progress)
     pieces = _checked(hashed, tokenizer, pipeline)
-    if pipeline.start is None:
+    if pipeline.tokenizer.start is None:
         tokenizer.fit(pieces)
     for _ in pieces:  # a tokenizer may need no fitting, and the digest is of all pieces
         pass

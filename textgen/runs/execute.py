@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeAlias
 
@@ -173,9 +174,9 @@ class Execution:
         )
         corpus = build(pipeline.corpus, attrs.evolve(context, training=known is None))
         tokenizer, vocabulary = build(pipeline.tokenizer, context), None
-        if pipeline.start is not None:
+        if pipeline.tokenizer.start is not None:
             own = self.directory.latest().path
-            tokenizer = start_tokenizer(tokenizer, pipeline.start, record, own)
+            tokenizer = start_tokenizer(tokenizer, pipeline.tokenizer.start, record, own)
             vocabulary = tokenizer.to_dict()
         progress = ReadingProgress(self.console, self.cancelled)
         choices = pipeline.corpus, pipeline.tokenizer
@@ -196,13 +197,14 @@ class Execution:
         if self.processes is not None and not getattr(trainer, "distributed", False):
             cause = f"the trainer {pipeline.trainer.name!r} does not train in several processes"
             raise UsageError(f"{cause}; run it without torchrun", argument="trainer")
-        model = components.build(pipeline.model, context)
         if checkpoint is None:
-            if pipeline.start is not None and pipeline.start.run == directory.path:
-                fault = Fault("model.start", "a run cannot start from itself")
-                raise PipelineError([fault], pipeline.name)
-            load_start(model, pipeline)
-        else:
+            for part in pipeline.model.flattened():
+                if part.start is not None and part.start.path == directory.path:
+                    fault = Fault(f"{part.start.place}.start", "a run cannot start from itself")
+                    raise PipelineError([fault], pipeline.name)
+            components.load_start = partial(load_start, source=pipeline.name)
+        model = components.build(pipeline.model, context)
+        if checkpoint is not None:
             load_weights(model, pipeline.model, checkpoint.tensors, directory.path)
             try:
                 trainer.load_state(checkpoint.trainer)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import attrs
+
 from textgen.files.opening import file_signature
 from textgen.files.reading import json_checksum
 from textgen.plugin.component import OBJECT, UNPACKAGED
@@ -21,13 +23,14 @@ def identity(choice: Choice) -> dict[str, Any]:
 
     A config class may define `fingerprint() -> dict` to choose which of its options count.
     """
+    own: dict[str, Any] = {"type": choice.offer.canonical_name}
+    if choice.start is not None:
+        weights = {"weights": choice.start.weights} if choice.offer.kind == "model" else {}
+        own["start"] = {**weights, "tokenizer": choice.start.tokenizer}
     if hasattr(choice.options, "fingerprint"):
-        return {"type": choice.offer.canonical_name, **choice.options.fingerprint()}
-    return {
-        **choice.table(),
-        "type": choice.offer.canonical_name,
-        **{key: identity(part) for key, part in choice.parts().items()},
-    }
+        return {**own, **choice.options.fingerprint()}
+    parts = {key: identity(part) for key, part in choice.parts().items()}
+    return {**choice.table(), **own, **parts}
 
 
 def text_key(
@@ -53,7 +56,7 @@ def text_key(
     is_registered = plugin.distribution == UNPACKAGED and not plugin.path
     if not files or len(sizes) < len(files) or None in code or is_registered:
         return "", sum(sizes)
-    options = [identity(choice) for choice in choices]
+    options = [identity(attrs.evolve(choice, start=None)) for choice in choices]
     return json_checksum([_FORMAT, files, code, options, vocabulary]), sum(sizes)
 
 

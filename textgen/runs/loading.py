@@ -20,7 +20,7 @@ from textgen.files.reading import VOCABULARY, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.options import DataOptions, TextOptions
-from textgen.pipeline.pipeline import read_chain, without_start
+from textgen.pipeline.pipeline import read_chain, without_starts
 from textgen.pipeline.sampling import changed, named
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.structure import Choice, Reader, listed, plain
@@ -121,7 +121,8 @@ def _given_choices(given: Mapping[str, Any], plugins: ComponentSource) -> dict[s
 
 
 def _choice(kind: str, tables: Mapping[str, Any], reader: Reader) -> Any:
-    return reader.choice(kind, without_start(tables.get(kind))[0], kind)
+    table = tables.get(kind)
+    return reader.choice(kind, table if kind == "corpus" else without_starts(table), kind)
 
 
 def _check_edits(stored: StoredRun, choices: Iterable[Choice]) -> None:
@@ -212,8 +213,8 @@ def _training_tokens(
     with Components() as components:
         corpus = components.build(choices[0], context)
         vocabulary = tokenizer.to_dict()
-        starts = without_start(tables["model"])[1] is not None
-        text = EncodedText(corpus, tokenizer, *choices, vocabulary if starts else None)
+        is_kept = isinstance(tables["tokenizer"], Mapping) and "start" in tables["tokenizer"]
+        text = EncodedText(corpus, tokenizer, *choices, vocabulary if is_kept else None)
         if text.find() and (text.digest, text.tokenizer.to_dict()) != (then, vocabulary):
             text = EncodedText(corpus, tokenizer, *choices, vocabulary)  # without the cache
         text.digest = then

@@ -44,11 +44,6 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
     shape["data"] = {**tables["data"], "window_stride": stride}
     for key in ("tokenizer", "model", "trainer"):
         shape[key] = identity(getattr(pipeline, key))
-    if pipeline.start is not None:
-        shape["model"]["start"] = {
-            "weights": pipeline.start.weights,
-            "tokenizer": pipeline.start.tokenizer,
-        }
     # Of the observers, those that may end a run early: their config classes have a fingerprint.
     ending = [choice for choice in pipeline.observers if hasattr(choice.options, "fingerprint")]
     shape["observer"] = {

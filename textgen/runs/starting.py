@@ -1,4 +1,4 @@
-"""Fine-tuning: a run that starts from the model and the tokenizer of another, `[model] start`."""
+"""Fine-tuning: models and tokenizers that start from those of another run, `start` in their tables."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import attrs
 
 from textgen.errors import Fault, PipelineError, RunError, TextgenError
-from textgen.files.reading import VOCABULARY, inside, read_tensors, read_tokenizer, with_remedy
-from textgen.pipeline.document import Document, Start
-from textgen.pipeline.pipeline import Pipeline, make_choice, without_start
-from textgen.plugin.component import ComponentSource
-from textgen.plugin.structure import Reader, merged
+from textgen.files.reading import VOCABULARY, inside, read_tokenizer, read_weights, with_remedy
+from textgen.pipeline.document import Document
+from textgen.pipeline.pipeline import make_choice, without_starts
+from textgen.plugin.component import BuildContext, ComponentSource, Offer
+from textgen.plugin.structure import Choice, Reader, Start, merged
 from textgen.protocols import Tokenizer
 from textgen.runs.directory import RunDirectory
+from textgen.runs.offered import offered_run
 
 _WEIGHTS = "model.safetensors"
 
@@ -24,27 +25,21 @@ _WEIGHTS = "model.safetensors"
 def with_start(
     document: Document, plugins: ComponentSource, output: Path | None = None
 ) -> Document:
-    """A document with the options and the tokenizer of the run at `[model] start`, if it starts from one.
+    """A document with the options of the runs that its models start from, and a Start in place of each key `start`.
 
-    If that run is gone, the run in the document's run directory, or in `output`, recorded the same.
-    Raises PipelineError.
+    Without a table [tokenizer] it is that of the first of these runs, with its vocabulary. If a run is gone, the run in
+    the document's run directory, or in `output`, recorded the same. Raises PipelineError.
     """
-    model, given = without_start(document.tables.get("model"))
-    if given is None:
-        return document
-    reader = Reader(document.folder)
-    path = reader.value(Path, given, "model.start")
-    if reader.faults:
-        raise PipelineError(reader.faults, document.source)
-    try:
-        other, start = _find(path.absolute(), output or _output(document))
-    except RunError as error:
-        raise PipelineError([Fault("model.start", str(error))], document.source) from error
-    if "tokenizer" in document.tables:
-        _check_tokenizer(document, other, path, plugins)
-    tables = {**document.tables, "tokenizer": other["tokenizer"]}
-    tables["model"] = {**merged(other["model"], model), "start": str(start.run)}
-    return attrs.evolve(document, tables=tables, start=start)
+    finder = _Finder(document, plugins, output or _output(document))
+    tables = dict(document.tables)
+    if "model" in tables:
+        tables["model"] = finder.model(tables["model"], "model")
+    if "tokenizer" not in tables and finder.found:
+        first = finder.found[0]
+        tables["tokenizer"] = {**first.tables["tokenizer"], "start": first}
+    elif "tokenizer" in tables:
+        tables["tokenizer"] = finder.tokenizer(tables["tokenizer"])
+    return attrs.evolve(document, tables=tables)
 
 
 def start_tokenizer(
@@ -54,39 +49,123 @@ def start_tokenizer(
     if record is not None:
         with with_remedy("copy"):
             return read_tokenizer(tokenizer, own, record["files"][VOCABULARY])
-    with with_remedy("copy", "model.start"):
-        return read_tokenizer(tokenizer, start.run, start.tokenizer)
+    with with_remedy("copy", f"{start.place}.start"):
+        return read_tokenizer(tokenizer, start.path, start.tokenizer)
 
 
-def load_start(model: Any, pipeline: Pipeline) -> None:
-    """Load the weights of the run that the pipeline starts from, if any. Raises PipelineError if they do not fit."""
-    start = pipeline.start
-    if start is None:
-        return
-    path = inside(start.run, _WEIGHTS)
-    with with_remedy("copy", "model.start"):
-        tensors = read_tensors(path, start.weights)
+def load_start(model: Any, choice: Choice, context: BuildContext, *, source: str) -> None:
+    """Load the weights of the run that a model starts from, for the vocabulary of the context's tokenizer.
+
+    Raises PipelineError, of the pipeline `source`, if they do not fit.
+    """
+    from textgen.runs.vocabulary import for_vocabulary
+
+    start, now = choice.start, context.tokenizer
+    assert start is not None
+    assert now is not None
+    with with_remedy("copy", f"{start.place}.start"):
+        tensors = read_weights(inside(start.path, _WEIGHTS), start.weights)
+        reader = Reader(start.path, context.plugins)
+        table = make_choice("tokenizer", start.tables["tokenizer"], reader, source=source)
+        unfitted = context.build(table, tokenizer=None)
+        before = read_tokenizer(unfitted, start.path, start.tokenizer)
+
+    def shapes_of(tokenizer: Any) -> dict[str, tuple[int, ...]]:
+        other = context.build(attrs.evolve(choice, start=None), tokenizer=tokenizer)
+        return {name: array.shape for name, array in other.tensors().items()}
+
     try:
-        model.load_tensors(tensors)
+        model.load_tensors(for_vocabulary(tensors, before, now, model.tensors(), shapes_of))
     except ValueError as error:
-        cause = f"the weights of {start.run} do not fit: {error}"
-        hint = "leave out of [model] what is to be as in that run"
-        raise PipelineError([Fault("model.start", cause, "", hint)], pipeline.name) from error
+        cause = f"the weights of {start.name} do not fit: {error}"
+        hint = f"leave out of [{start.place}] what is to be as in that run"
+        raise PipelineError([Fault(f"{start.place}.start", cause, "", hint)], source) from error
 
 
-def _find(path: Path, output: Path) -> tuple[Mapping[str, Any], Start]:
-    """The tables and the checksums of a finished run, or what a run that started from it recorded. Raises RunError."""
+@attrs.define
+class _Finder:
+    """Finds the runs that a document names. Raises PipelineError."""
+
+    document: Document
+    plugins: ComponentSource
+    output: Path
+    found: list[Start] = attrs.field(factory=list, init=False)
+
+    def model(self, table: Any, place: str) -> Any:
+        """The table of a model with the options of the run that it starts from, or that its parts start from."""
+        if not isinstance(table, Mapping):
+            return table
+        if "start" in table:
+            start = self._find(table["start"], place)
+            own = {key: value for key, value in table.items() if key != "start"}
+            return {**merged(start.tables["model"], own), "start": start}
+        given = table.get("type")
+        offer = self.plugins.find("model", given) if isinstance(given, str) else None
+        options = offer.component.options() if isinstance(offer, Offer) else {}
+        parts = [key for key, field in options.items() if field.metadata.get("kind") == "model"]
+        changed = {key: self.model(table[key], f"{place}.{key}") for key in parts if key in table}
+        return {**table, **changed}
+
+    def tokenizer(self, table: Any) -> Any:
+        """The table of a tokenizer, with the options of the run whose vocabulary it keeps, if there is one."""
+        if not isinstance(table, Mapping) or "start" not in table:
+            return table
+        start = self._find(table["start"], "tokenizer")
+        theirs = start.tables["tokenizer"]
+        for key, value in table.items():
+            if key != "start" and theirs.get(key) != value:
+                cause = f"the tokenizer of {start.name}, whose vocabulary it keeps, has another"
+                raise self._refused(f"tokenizer.{key}", cause, "leave it out, or leave out start")
+        return {**theirs, "start": start}
+
+    def _find(self, given: Any, place: str) -> Start:
+        """The run that a key `start` means: one that a plugin offers under this name, or else the one at this path."""
+        reader, offered = Reader(self.document.folder), offered_run(given, self.plugins)
+        path = offered if isinstance(offered, Path) else reader.value(Path, given, f"{place}.start")
+        if reader.faults:
+            raise PipelineError(reader.faults, self.document.source)
+        name, path = given if path is offered else str(path.absolute()), path.absolute()
+        try:
+            start = _start((name, given), place, path, self.output)
+        except RunError as error:
+            also = f"{offered.expected}; {offered.hint}" if isinstance(offered, Fault) else ""
+            raise self._refused(f"{place}.start", str(error), also) from error
+        self.found.append(start)
+        return start
+
+    def _refused(self, place: str, cause: str, hint: str = "") -> PipelineError:
+        return PipelineError([Fault(place, cause, "", hint)], self.document.source)
+
+
+def _start(names: tuple[str, str], place: str, path: Path, output: Path) -> Start:
+    """The start in a finished run, or as a run that started from it recorded it, by one of the names. Raises RunError."""
     directory = RunDirectory(path)
     if not directory.exists():
         with contextlib.suppress(TextgenError, KeyError, TypeError):  # a record may hold anything
             own = RunDirectory(output).latest().read_run()
-            if own["pipeline"]["model"]["start"] == str(path):
-                return own["pipeline"], Start(path, **own["fingerprint"]["model"]["start"])
+            table, kept = own["pipeline"], own["fingerprint"]
+            for key in place.split("."):
+                table, kept = table[key], kept[key]
+            if table["start"] in names:
+                sums = kept["start"]
+                tables = {"tokenizer": own["pipeline"]["tokenizer"], "model": table}
+                return _made(
+                    table["start"], place, path, sums.get("weights", ""), sums["tokenizer"], tables
+                )
     record = directory.read_run()
     if record["status"] != "finished":
         cause = f"the run in {path} is not finished; `textgen run --finish` takes a checkpoint as the model"
         raise RunError(cause, path)
-    return record["pipeline"], Start(path, record["files"][_WEIGHTS], record["files"][VOCABULARY])
+    sums = record["files"]
+    return _made(names[0], place, path, sums[_WEIGHTS], sums[VOCABULARY], record["pipeline"])
+
+
+def _made(
+    name: str, place: str, path: Path, weights: str, tokenizer: str, tables: Mapping[str, Any]
+) -> Start:
+    """A start, whose tables name no other."""
+    own = {kind: without_starts(tables[kind]) for kind in ("tokenizer", "model")}
+    return Start(name, place, path, weights, tokenizer, own)
 
 
 def _output(document: Document) -> Path:
@@ -95,20 +174,3 @@ def _output(document: Document) -> Path:
     if isinstance(output, str | Path):
         return document.folder / output
     return Path.cwd() / "runs" / document.name
-
-
-def _check_tokenizer(
-    document: Document, other: Mapping[str, Any], path: Path, plugins: ComponentSource
-) -> None:
-    """Raise PipelineError if the document has another tokenizer than the run that it starts from."""
-    readers = (Reader(document.folder, plugins), Reader(path, plugins))
-    tables = (document.tables["tokenizer"], other["tokenizer"])
-    ours, theirs = (
-        make_choice("tokenizer", table, reader, source=document.source)
-        for table, reader in zip(tables, readers, strict=True)
-    )
-    if (ours.offer, ours.options) != (theirs.offer, theirs.options):
-        cause = f"the model of {path} has a tokenizer of its own, which is another"
-        raise PipelineError(
-            [Fault("tokenizer", cause, "", "leave the table [tokenizer] out")], document.source
-        )

@@ -23,6 +23,7 @@ if _TYPE_CHECKING:
     from textgen.testing.models import check_model
     from textgen.testing.observers import check_observer
     from textgen.testing.plugin import check_plugin
+    from textgen.testing.runs import check_run
     from textgen.testing.samplers import check_sampler
     from textgen.testing.tokenizers import check_tokenizer
     from textgen.testing.trainers import check_trainer
@@ -38,6 +39,7 @@ __all__ = [
     "check_model",
     "check_observer",
     "check_plugin",
+    "check_run",
     "check_sampler",
     "check_tokenizer",
     "check_trainer",

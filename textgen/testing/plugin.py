@@ -37,6 +37,7 @@ from textgen.testing.outcomes import (
     raise_first,
     run_checks,
 )
+from textgen.testing.runs import run_checks as checks_of_run
 from textgen.testing.samplers import sampler_checks
 from textgen.testing.time_limit import TIME_LIMIT
 from textgen.testing.tokenizers import tokenizer_checks
@@ -52,6 +53,7 @@ _SUITES: Mapping[str, Callable[[Subject], list[Check]]] = {
     "observer": observer_checks,
     "command": command_checks,
     "sampler": sampler_checks,
+    "run": checks_of_run,
 }
 
 

@@ -31,6 +31,7 @@ _PLACES: Final[Mapping[str, str]] = {
     "test.py": "tests/test_{component_}.py",
     "test.yml": ".github/workflows/test.yml",
 }
+_KINDS: Final = [kind for kind in KINDS if kind != "run"]  # which is data
 # What each kind of example imports beside attrs and textgen, at the versions that textgen itself asks for.
 _IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
     "sampler": ("array-api-compat",),
@@ -43,7 +44,7 @@ _IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @click.command("new-plugin")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), required=True, help="What it offers.")
+@click.option("--kind", type=click.Choice(_KINDS), required=True, help="What it offers.")
 @click.pass_obj
 def new_plugin(context: Any, name: str, kind: str) -> None:
     """Write a plugin package to a new folder NAME: it installs, passes its tests and runs at once.

@@ -45,10 +45,6 @@ def commented_toml(pipeline: Pipeline, output: Any) -> str:
     output  the run directory as it was written, or None: the name of the file, and that of an edited copy, decides
     """
     general = GeneralOptions(pipeline.seed, pipeline.device, pipeline.threads, output)
-    start = ""
-    if pipeline.start is not None:
-        start = _comment("the run whose weights it starts with, needed until training has begun")
-        start += tomli_w.dumps({"start": str(pipeline.start.run)})
     chains = {"sampler": pipeline.samplers, "observer": pipeline.observers}
     parts = [
         _keys(general),
@@ -56,7 +52,7 @@ def commented_toml(pipeline: Pipeline, output: Any) -> str:
         _component("[corpus]", pipeline.corpus),
         _component("[tokenizer]", pipeline.tokenizer),
         _table("data", pipeline.data),
-        _component("[model]", pipeline.model, start),
+        _component("[model]", pipeline.model),
         _component("[trainer]", pipeline.trainer),
         *(_component(f"[[{kind}]]", choice) for kind, chain in chains.items() for choice in chain),
         _table("checkpoint", pipeline.checkpoint),
@@ -65,12 +61,15 @@ def commented_toml(pipeline: Pipeline, output: Any) -> str:
     return "\n".join(parts)
 
 
-def _component(header: str, choice: Choice, start: str = "") -> str:
+def _component(header: str, choice: Choice) -> str:
     """A component's table, and below it those of the components that it is made of."""
-    summary = _comment(choice.offer.component.summary)
-    made = (
-        f"{summary}{header}\n{tomli_w.dumps({'type': choice.name})}{start}{_keys(choice.options)}"
-    )
+    made = f"{_comment(choice.offer.component.summary)}{header}\n"
+    made += tomli_w.dumps({"type": choice.name})
+    if choice.start is not None:
+        what = "weights it starts with" if choice.offer.kind == "model" else "vocabulary it keeps"
+        made += _comment(f"the run whose {what}, needed until training has begun")
+        made += tomli_w.dumps({"start": choice.start.name})
+    made += _keys(choice.options)
     name = header.strip("[]")
     return "\n".join(
         [made, *(_component(f"[{name}.{key}]", part) for key, part in choice.parts().items())]

@@ -1,0 +1,45 @@
+"""What every plugin is held to, by textgen's own suites; and that the package uses nothing private."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import textgen_english
+
+from textgen.testing import check_plugin
+
+RUN = Path(textgen_english.__file__).with_name("run")
+
+
+def test_the_run_is_whole_loads_and_generates():
+    assert {outcome.status for outcome in check_plugin(textgen_english)} == {"ok"}
+
+
+def test_the_installed_package_has_the_run_and_is_small():
+    files = {path.name: path.stat().st_size for path in RUN.iterdir()}
+    assert files.keys() == {"run.json", "pipeline.toml", "tokenizer.json", "model.safetensors"}
+    assert sum(files.values()) < 12_000_000
+
+
+def test_the_run_names_no_path_of_the_machine_that_trained_it():
+    for name in ("run.json", "pipeline.toml"):
+        text = (RUN / name).read_text(encoding="utf-8")
+        assert 'path = "books.txt"' in text or '"path": "books.txt"' in text
+        assert "/home" not in text
+        assert os.sep + "work" not in text
+
+
+def test_listing_plugins_loads_neither_numpy_nor_torch():
+    code = (
+        "import sys, textgen; names = [o.name for o in textgen.PluginSet.discover().offers('run')]; "
+        "assert 'english' in names, names; assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_package_imports_of_textgen_what_its_documentation_names():
+    tree = ast.parse(Path(textgen_english.__file__).read_text(encoding="utf-8"))
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name for name in modules if name.startswith("textgen")} == {"textgen"}

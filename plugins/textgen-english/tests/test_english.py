@@ -1,0 +1,80 @@
+"""The model knows English, and texts of one's own are trained from it on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import textgen
+
+PACKAGE = Path(__file__).parents[1]
+SAMPLE = (
+    "She looked at him for a long time without speaking, and then went to the window, where the "
+    "rain was coming down upon the garden as if it would never stop."
+)
+GERMAN = (
+    "Sie sah ihn lange an, ohne zu sprechen, und ging dann ans Fenster, wo der Regen auf den "
+    "Garten niederging, als wollte er nie wieder aufhoeren."
+)
+
+
+@pytest.fixture(scope="module")
+def english():
+    with textgen.load("english") as generator:
+        yield generator
+
+
+def test_it_knows_english_and_no_german(english):
+    assert english.score(SAMPLE).loss < 1.6
+    assert english.score(GERMAN).loss > 2.5
+
+
+def test_the_card_says_the_loss_of_the_run(english):
+    card = (PACKAGE / "README.md").read_text(encoding="utf-8")
+    assert f"{english.record['best_loss']:.3f} nats" in card
+
+
+def test_a_text_of_ones_own_is_trained_on_with_its_own_characters(tmp_path, english):
+    (tmp_path / "my.txt").write_text(
+        (SAMPLE + " \u201cOh\u201d, she said.\n") * 20, encoding="utf-8"
+    )
+    tables = {
+        "device": "cpu",
+        "corpus": {"type": "file", "path": str(tmp_path / "my.txt")},
+        "tokenizer": {"type": "char"},
+        "model": {"start": "english", "dropout": 0.1},
+        "trainer": {"type": "adamw", "length": "2 steps", "learning_rate": 1e-4, "batch_size": 2},
+        "observer": [],
+        "generate": {"prompt": "\u201cOh", "max_new_tokens": 20},
+    }
+    run = textgen.run(tables, output=tmp_path / "run")
+    loss = run.generator.score(SAMPLE).loss
+    assert loss == pytest.approx(english.score(SAMPLE).loss, abs=0.2)
+    written = json.loads((run.path / "run.json").read_text())["pipeline"]
+    assert (written["model"]["start"], written["model"]["hidden_size"]) == (
+        "english",
+        english.tables["model"]["hidden_size"],
+    )
+    command = [sys.executable, "-m", "textgen", "--no-plugin", "english", "generate", str(run.path)]
+    done = subprocess.run([*command, "--prompt", "She"], capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert textgen.run(run.path / "pipeline.toml").outcome == "skipped"
+
+
+def test_init_starts_english_texts_from_it_and_no_others(tmp_path):
+    for name, text in (("mine", SAMPLE), ("other", GERMAN)):
+        (tmp_path / f"{name}.txt").write_text(f"{text}\n" * 40, encoding="utf-8")
+        command = [sys.executable, "-m", "textgen", "init", f"{name}.txt", "--speed", "1000"]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    made = {name: (tmp_path / f"{name}.toml").read_text() for name in ("mine", "other")}
+    assert 'start = "english"' in made["mine"]
+    assert "start" not in made["other"]
+    chosen = textgen.Engine().pipeline(tmp_path / "mine.toml")
+    assert any(part.start is not None for part in chosen.model.flattened())
+
+
+def test_the_pipeline_of_this_package_is_valid():
+    chosen = textgen.Engine().pipeline(PACKAGE / "pipeline.toml")
+    assert chosen.model.start.name == "english"

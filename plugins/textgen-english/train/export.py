@@ -1,0 +1,58 @@
+"""Makes a finished run the one that the package offers: ../textgen_english/run, and its loss in ../README.md.
+
+    python export.py RUN
+
+The weights are written in half precision (float16), and no path of this machine is kept.
+"""
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import textgen
+from textgen.files.reading import dump_tensors, dump_vocabulary
+from textgen.pipeline.pipeline import without_starts
+from textgen.runs.directory import RunDirectory
+from textgen.runs.record import described, pipeline_text
+
+PACKAGE = Path(__file__).parents[1]
+KEPT = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
+
+
+def main() -> None:
+    """Write the run, read it back, and print what its loss is."""
+    with textgen.load(sys.argv[1]) as generator:
+        tables = {kind: without_starts(table) for kind, table in generator.tables.items()}
+        tables["corpus"] = {**tables["corpus"], "path": "books.txt"}
+        tensors, record = generator.model.tensors(), dict(generator.record)
+        halved = {name: array.astype(np.float16) for name, array in tensors.items()}
+        data = {
+            "pipeline.toml": pipeline_text(tables),
+            "tokenizer.json": dump_vocabulary(generator.tokenizer),
+            "model.safetensors": dump_tensors(halved),
+        }
+    record = described(tables, record)
+    target = PACKAGE / "textgen_english/run"
+    with tempfile.TemporaryDirectory(dir=PACKAGE) as folder:
+        run = RunDirectory(Path(folder))
+        sums = {name: run.write_artifact(name, content) for name, content in data.items()}
+        run.write_run({**record, "files": {**record["files"], **sums}})
+        target.mkdir(exist_ok=True)
+        for name in KEPT:
+            (Path(folder) / name).replace(target / name)
+    with textgen.load(target) as generator:
+        text = generator.generate("The door", max_new_tokens=300, seed=1).text
+    loss, size = record["best_loss"], (target / "model.safetensors").stat().st_size
+    card = PACKAGE / "README.md"
+    changed = re.sub(
+        r"\d\.\d{3} nats", f"{loss:.3f} nats", card.read_text(encoding="utf-8"), count=1
+    )
+    card.write_text(changed, encoding="utf-8")
+    print(f"{target}: {size / 1e6:.1f} MB, a loss of {loss:.3f} nats a character\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Fits the weights of a model to another vocabulary: what a token has learnt goes with its text."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
+
+import attrs
+import numpy as np
+
+from textgen.protocols import Ids, Tensors, Tokenizer
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+_NONE: Final = -1
+
+
+@attrs.frozen
+class _Larger:
+    """A tokenizer with one more token than it has."""
+
+    inner: Any
+
+    @property
+    def vocab_size(self) -> int:
+        size: int = self.inner.vocab_size
+        return size + 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def for_vocabulary(
+    tensors: Tensors,
+    before: Tokenizer,
+    now: Tokenizer,
+    own: Tensors,
+    shapes_of: Callable[[Any], Shapes],
+) -> Tensors:
+    """The weights of a model with the vocabulary of `before`, for that of `now`.
+
+    A token that `before` lacks gets the weights of the most similar one: the letter without its accent or in the other
+    case, the plain quotation mark or dash. One without any gets their mean (Hewitt, "Initializing new word embeddings
+    for pretrained language models", 2021). Integers, such as counts of tokens by their ids, stay as they are in `own`.
+
+    own        the weights that this model begins with: their shapes tell which axes have an entry for each token
+    shapes_of  the shapes of the same model for another vocabulary
+    """
+    if before.to_dict() == now.to_dict():
+        return tensors
+    if before.vocab_size == now.vocab_size:  # shapes tell nothing: of a larger vocabulary they do
+        others = shapes_of(_Larger(now))
+    else:
+        others = {name: array.shape for name, array in tensors.items()}
+    ids = _ids_before(before, now)
+    made = {name: array for name, array in own.items() if array.dtype.kind in "iu"}
+    for name, array in tensors.items():
+        if array.dtype.kind in "iu":
+            continue
+        shapes = own[name].shape if name in own else (), others.get(name, ())
+        if len(shapes[0]) == len(shapes[1]) == array.ndim:
+            for axis, sizes in enumerate(zip(*shapes, array.shape, strict=True)):
+                if sizes[0] != sizes[1] and sizes[::2] == (now.vocab_size, before.vocab_size):
+                    mean = array.mean(axis, dtype=np.float64, keepdims=True).astype(array.dtype)
+                    array = np.concatenate([array, mean], axis).take(ids, axis)
+        made[name] = array
+    return made
+
+
+def _ids_before(before: Tokenizer, now: Tokenizer) -> Ids:
+    """(V,) for each token of `now` the id that `before` has for it or a similar one; -1 where there is none."""
+    known = _ids_by_text(before)
+    ids = np.full(now.vocab_size, _NONE)
+    for text, index in _ids_by_text(now).items():
+        ids[index] = next((known[each] for each in _similar(text) if each in known), _NONE)
+    for name in ("unknown_id", "end_id"):
+        special, was = getattr(now, name, None), getattr(before, name, None)
+        if special is not None:
+            ids[special] = _NONE if was is None else was
+    return ids
+
+
+def _ids_by_text(tokenizer: Tokenizer) -> dict[str, int]:
+    """The ids of tokens by their text, but for those that share it."""
+    found: dict[str, int] = {}
+    shared = {""}
+    for index in range(tokenizer.vocab_size):
+        text = tokenizer.decode(np.array([index]))
+        if text in found:
+            shared.add(text)
+        found[text] = index
+    return {text: index for text, index in found.items() if text not in shared}
+
+
+def _similar(text: str) -> Iterator[str]:
+    """The text, and others that are read much the same, the most similar first."""
+    yield text
+    parts = unicodedata.normalize("NFKD", text)
+    plain = "".join(each for each in parts if not unicodedata.combining(each))
+    yield from (plain, text.swapcase(), plain.swapcase(), plain[:1])
+    if len(text) == 1:
+        name = unicodedata.name(text, "")
+        if "QUOTATION MARK" in name:
+            yield "'" if "SINGLE" in name else '"'
+        if unicodedata.category(text) == "Pd":
+            yield "-"
