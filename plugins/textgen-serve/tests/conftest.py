@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,15 @@ class Serving:
         found = re.search(r"https?://\S+", self.line)
         assert found, self.line + process.stderr.read()
         self.url = found[0].partition("/#")[0]
+
+
+def texts_at(url: str) -> float:
+    """How many texts a server generates or holds, by its metrics."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
+        page = answer.read().decode()
+    return float(
+        next(line.split()[1] for line in page.splitlines() if line.startswith("textgen_texts "))
+    )
 
 
 @pytest.fixture(scope="session")

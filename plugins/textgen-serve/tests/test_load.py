@@ -7,7 +7,6 @@ import json
 import signal
 import socket
 import time
-import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,20 +14,11 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import Serving, serving, train
+from conftest import Serving, serving, texts_at, train
 
 import textgen
 
 ENDLESS = {"prompt": "Once ", "max_tokens": 100_000, "time_limit": 60}
-
-
-def texts_at(url: str) -> float:
-    """How many texts a server generates or holds, by its metrics."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
-        page = answer.read().decode()
-    return float(
-        next(line.split()[1] for line in page.splitlines() if line.startswith("textgen_texts "))
-    )
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
