@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from importlib import metadata
@@ -20,16 +21,21 @@ logger = logging.getLogger("textgen")
 def installed() -> dict[Plugin, metadata.EntryPoint]:
     """Each entry point once, in a stable order; if a distribution is on the path twice, the first is used."""
     found: dict[tuple[str, str], tuple[Plugin, metadata.EntryPoint]] = {}
+    facts: dict[metadata.Distribution, tuple[str, str]] = {}  # which are parsed each time
     for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        assert entry_point.dist is not None
-        name = normalized(entry_point.dist.name)
-        plugin = Plugin(entry_point.name, name, entry_point.dist.version)
-        found.setdefault((name, entry_point.name), (plugin, entry_point))
+        dist = entry_point.dist
+        assert dist is not None
+        if dist not in facts:
+            facts[dist] = normalized(dist.name), dist.version
+        plugin = Plugin(entry_point.name, *facts[dist])
+        found.setdefault((plugin.distribution, plugin.name), (plugin, entry_point))
     return dict(found[key] for key in sorted(found))
 
 
 def imported(plugin: Plugin, entry_point: metadata.EntryPoint) -> Any:
     """The module that an entry point names, or what that names in it. Raises what the import raises."""
+    if entry_point.module in sys.modules:
+        return entry_point.load()
     with reported_if_slow(plugin):
         return entry_point.load()
 
