@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import pickle
+import random
 import re
+import signal
 import subprocess
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import torch
 
+import textgen
 from textgen import (
     ContractError,
     CorpusError,
@@ -177,3 +185,38 @@ def test_the_library_logs_and_prints_nothing(
     script = "import sys, textgen; textgen.load(sys.argv[1]).generate('the ', max_new_tokens=5)"
     done = python("-W", "error", "-c", script, finished_run, cwd=tmp_path)
     assert (done.code, done.stdout, done.stderr) == (0, "", "")
+
+
+def outside() -> list[Any]:
+    """What belongs to the whole process."""
+    signals = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    chance = random.getstate(), np.random.get_state()[1].tobytes()  # type: ignore[union-attr,index]
+    logs = logging.root.level, list(logging.root.handlers)
+    places = sys.stdout, sys.stderr, os.getcwd(), dict(os.environ)
+    return [*places, *signals, *chance, *logs, list(warnings.filters), torch.get_num_threads()]
+
+
+def test_threads_of_a_program_leave_its_process_as_it_was(
+    finished_run: Path, tiny_pipeline: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """They read a plugin's file, load, generate and train at once; what is written meanwhile is the program's own."""
+    (tmp_path / "mine.py").write_text(
+        "import threading\nfrom textgen import Component, NoOptions, hookimpl\n"
+        "threading.Event().wait(0.02)\n@hookimpl\ndef textgen_samplers():\n"
+        "    return [Component('mine', NoOptions, lambda config, context: None)]\n"
+    )
+    tables, before = tiny_pipeline(), outside()
+    together = threading.Barrier(8)
+
+    def work(index: int) -> str:
+        together.wait(60)
+        textgen.PluginSet().register_file(tmp_path / "mine.py")
+        if index < 2:
+            textgen.run(tables, output=tmp_path / str(index))
+        texts = [textgen.load(finished_run).generate("the ").text for _ in range(4)]
+        return "".join(dict.fromkeys(texts))
+
+    with ThreadPoolExecutor(8) as pool:
+        texts = set(pool.map(work, range(8)))
+    assert outside() == before
+    assert texts == {textgen.load(finished_run).generate("the ").text}

@@ -7,8 +7,10 @@ import ctypes
 import logging
 import platform
 import re
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from textgen.errors import DeviceError
 
@@ -16,6 +18,8 @@ logger = logging.getLogger("textgen")
 
 
 NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_LOCK: Final = threading.Lock()
+_COUNTS: list[int] = []  # of threads: the program's own, then those of the runs that train now
 
 
 def resolve(requested: str) -> str:
@@ -57,19 +61,27 @@ def check_name(requested: str) -> None:
 def threads(count: int | None) -> Iterator[None]:
     """Let torch use `count` CPU threads for a while; None leaves them as they are, and torch unloaded.
 
-    The number is one for the whole process: of several runs at a time, the latest counts.
+    The number is one for the whole process: of several runs at a time, the latest counts. The last to end puts back the
+    program's own.
     """
     if count is None:
         yield
         return
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    with _LOCK:
+        if not _COUNTS:
+            _COUNTS.append(torch.get_num_threads())
+        _COUNTS.append(count)
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _LOCK:
+            del _COUNTS[_COUNTS.index(count, 1)]
+            torch.set_num_threads(_COUNTS[-1])
+            if len(_COUNTS) == 1:
+                _COUNTS.clear()
 
 
 def has_cuda_driver() -> bool:
@@ -105,15 +117,24 @@ def free_large_block() -> None:
     torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)
 
 
+def thread_count() -> int:
+    """The number of torch's CPU threads."""
+    import torch
+
+    with _LOCK:  # else it may be one that another run sets for a moment
+        return torch.get_num_threads()
+
+
 def worker_threads(count: int, each: int = 1) -> list[ThreadPoolExecutor]:
     """Threads that have begun, each of which computes with `each` threads of torch's own; a pool for each, of one."""
     import torch
 
     threads = [ThreadPoolExecutor(1, f"textgen-worker-{i}") for i in range(count)]
-    own = torch.get_num_threads()
-    for thread in threads:
-        # A thread's first question sets its number to the process's, so it is asked before.
-        thread.submit(torch.get_num_threads).result()
-        thread.submit(torch.set_num_threads, each).result()
-    torch.set_num_threads(own)  # for threads that begin later; these keep their number
+    with _LOCK:
+        own = torch.get_num_threads()
+        for thread in threads:
+            # A thread's first question sets its number to the process's, so it is asked before.
+            thread.submit(torch.get_num_threads).result()
+            thread.submit(torch.set_num_threads, each).result()
+        torch.set_num_threads(own)  # for threads that begin later; these keep their number
     return threads

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import threading
 import tomllib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +73,15 @@ def faults(engine: Engine, source: Any, overrides: Any = ()) -> tuple[Fault, ...
     ],
 )
 def test_a_file_that_is_no_toml_is_one_line_with_its_place(
-    textgen: Callable[..., Any], tmp_path: Path, data: bytes | None, said: str
+    engine: Engine, tmp_path: Path, data: bytes | None, said: str
 ) -> None:
+    path = tmp_path / "bad.toml"
     if data is not None:
-        (tmp_path / "bad.toml").write_bytes(data)
-    failed = textgen("run", "bad.toml", cwd=tmp_path)
-    assert (failed.code, failed.stdout) == (2, "")
-    assert failed.stderr.startswith(f"textgen: error: bad.toml{said}")
-    assert len(failed.stderr.splitlines()) == 1
-    assert not (tmp_path / "runs").exists()
+        path.write_bytes(data)
+    with pytest.raises(PipelineError) as caught:
+        engine.pipeline(path)
+    assert str(caught.value).startswith(f"{path}{said}")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_byte_order_mark_crlf_and_any_name_are_fine(engine: Engine, tmp_path: Path) -> None:
@@ -509,3 +511,35 @@ def test_threads_hold_for_the_run_alone(
     assert set(seen) == {before + 1}
     assert torch.get_num_threads() == before
     assert "threads = " in (made.path / "pipeline.toml").read_text(encoding="utf-8")
+
+
+def test_runs_at_once_put_back_the_threads_that_there_were(
+    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+) -> None:
+    """The second begins within the first, and ends after it."""
+    import torch
+
+    def count() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    tables, before = tiny_pipeline(), count()
+    begun, left, second = threading.Event(), threading.Event(), []
+
+    class Second:
+        def observe(self, event: object) -> None:
+            begun.set()
+            left.wait(60)
+
+    class First:
+        def observe(self, event: object) -> None:
+            if not second:
+                made = {**tables, "threads": before + 1}
+                second.append(pool.submit(run, made, output=tmp_path / "2", observers=[Second()]))
+                begun.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        run({**tables, "threads": before + 2}, output=tmp_path / "1", observers=[First()])
+        left.set()
+        assert second[0].result().outcome == "trained"
+    assert count() == before

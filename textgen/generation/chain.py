@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Final, NoReturn, Self
@@ -295,8 +294,7 @@ class Chain:
         """Find out who made logits that no token can be drawn from, and blame them."""
         if cause := _fault(logits):
             raise blame(self.model, cause)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with np.errstate(all="ignore"):
             for link in self.links:
                 logits = link(logits, history)
                 if cause := _fault(logits):

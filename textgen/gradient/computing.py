@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from textgen.data import Ids
-from textgen.devices import worker_threads
+from textgen.devices import thread_count, worker_threads
 from textgen.errors import UsageError
 from textgen.processes import Processes
 from textgen.protocols import TrainingContext
@@ -87,7 +87,7 @@ class Computation:
         A model that replicas cannot stand in for computes alone, in one thread unless the run was given a number.
         """
         processes, is_cpu = context.processes, context.device == "cpu"
-        count = min(context.threads or torch.get_num_threads(), len(windows)) if is_cpu else 1
+        count = min(context.threads or thread_count(), len(windows)) if is_cpu else 1
         draws = changes = False
         if count > 1 or processes is not None:
             draws, changes = _tried(model, windows, context.device)

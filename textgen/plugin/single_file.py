@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from textgen.errors import PluginError, UsageError
 from textgen.plugin.component import UNPACKAGED, Plugin
 from textgen.plugin.discovery import reported_if_slow
 from textgen.plugin.validation import cause_of
+
+_LOCK: Final = threading.RLock()
 
 
 def import_file(path: str | Path) -> tuple[Plugin, ModuleType]:
@@ -31,14 +34,15 @@ def import_file(path: str | Path) -> tuple[Plugin, ModuleType]:
     # A name of its own: two files of one name may be plugins, and an edited one is another module.
     key = hashlib.sha256(f"{path}\0{plugin.version}".encode("utf-8", "surrogateescape"))
     name = f"textgen_plugin_{path.stem.replace('.', '_')}_{key.hexdigest()[:12]}"
-    if name not in sys.modules:
-        try:
-            with reported_if_slow(plugin):
-                _execute(name, str(path))
-        except (Exception, SystemExit) as error:
-            sys.modules.pop(name, None)
-            raise PluginError(cause_of(error, plugin, {name}), **plugin.facts()) from error
-    return plugin, sys.modules[name]
+    with _LOCK:  # another thread may be importing it
+        if name not in sys.modules:
+            try:
+                with reported_if_slow(plugin):
+                    _execute(name, str(path))
+            except (Exception, SystemExit) as error:
+                sys.modules.pop(name, None)
+                raise PluginError(cause_of(error, plugin, {name}), **plugin.facts()) from error
+        return plugin, sys.modules[name]
 
 
 def _execute(name: str, path: str) -> None:
