@@ -23,12 +23,13 @@ CHECKS: dict[str, Callable[..., Any]] = {kind: getattr(testing, f"check_{kind}")
 LIGHT = "textgen.plugin.component"  # what is imported for components that are made in this process
 HOOK_OF = {kind: hook.removeprefix("textgen_") for hook, kind in HOOKS.items()}
 NOISE = np.random.default_rng()
+PLUGINS = isolated_plugins()  # checks only look in it
 SENTENCES = {statement.anchor: statement for statement in STATEMENTS}
 
 
 def changed_module(**changes: Any) -> Component:
     """A model whose torch module is good but for the methods among `changes`, while it trains."""
-    rnn = isolated_plugins().find("model", "rnn")
+    rnn = PLUGINS.find("model", "rnn")
     assert isinstance(rnn, Offer)
     made = attrs.make_class("Config", [], bases=(), frozen=True)
     made.__doc__ = "A module."
@@ -49,7 +50,7 @@ def outcomes_of(
 ) -> list[Outcome]:
     """The outcomes of a component's checks, or of those of the statement `only` alone."""
     suite = import_module(f"textgen.testing.{HOOK_OF[kind]}")
-    with subject(kind, component, None, LIGHT, None, time_limit=time_limit) as made:
+    with subject(kind, component, None, LIGHT, PLUGINS, time_limit=time_limit) as made:
         checks = getattr(suite, f"{kind}_checks")(made, **arguments)
         return list(run_checks([c for c in checks if only in ("", c.statement.anchor)], made))
 

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 from broken import BROKEN
-from checking import CHECKS, LIGHT, NOISE, SENTENCES, Case, changed_module, outcomes_of
+from checking import (
+    CHECKS,
+    LIGHT,
+    NOISE,
+    PLUGINS,
+    SENTENCES,
+    Case,
+    changed_module,
+    outcomes_of,
+)
 from good import ALSO_GOOD, GOOD, Sampler, offered
 
 from textgen import Component, NoOptions, testing
@@ -21,12 +30,12 @@ BY_THEMSELVES = {"component-import", "component-ends", "command-light", "sampler
 
 @pytest.mark.parametrize("kind", GOOD)
 def test_the_components_that_are_broken_next_pass_while_whole(kind: str) -> None:
-    assert CHECKS[kind](GOOD[kind], plugin=LIGHT)
+    assert CHECKS[kind](GOOD[kind], plugin=LIGHT, plugins=PLUGINS)
 
 
 @pytest.mark.parametrize(("kind", "made"), ALSO_GOOD)
 def test_what_a_contract_allows_passes(kind: str, made: type) -> None:
-    outcomes = CHECKS[kind](offered(made), plugin=LIGHT)
+    outcomes = CHECKS[kind](offered(made), plugin=LIGHT, plugins=PLUGINS)
     if made.__name__.startswith(("State", "End")):
         skipped = {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"}
         assert skipped <= {"sampler-promise"}
@@ -96,7 +105,7 @@ def test_a_check_that_has_no_end_is_interrupted_where_it_is() -> None:
 @pytest.mark.parametrize(
     ("source", "seen"),
     [
-        ("import torch\n", "importing imported loads torch and numpy"),
+        ("import torch, numpy\n", "importing imported loads torch and numpy"),
         ("raise RuntimeError('not today')\n", "RuntimeError: not today"),
         ("print('hello')\n", r"importing imported wrote 'hello\\n' to stdout"),
     ],
@@ -106,6 +115,7 @@ def test_an_import_is_tried_in_a_fresh_interpreter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, seen: str
 ) -> None:
     (tmp_path / "imported.py").write_text(source)
+    (tmp_path / "torch.py").touch()  # which loads in no time
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ContractFailure, match=seen) as caught:
         testing.check_sampler(GOOD["sampler"], plugin="imported")

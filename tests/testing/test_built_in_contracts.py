@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checking import CHECKS, ROOT
+from checking import CHECKS, PLUGINS, ROOT
 
 from textgen import Component
 from textgen.files.cache import downloads
-from textgen.testing import isolated_plugins
 from textgen_builtins.corpora.plugin import BOOK
 
 SMALL_RNN = {"type": "rnn", "hidden_size": 8}
@@ -63,7 +62,7 @@ BUILT_IN = [
         id=f"{offer.kind}-{offer.component.name}-{number}",
         marks=[pytest.mark.slow] if number else [],
     )
-    for offer in isolated_plugins().offers()
+    for offer in PLUGINS.offers()
     for number, options in enumerate(
         OPTIONS.get(offer.component.name, OPTIONS.get(f"{offer.kind} {offer.component.name}", [{}]))
     )
@@ -102,7 +101,7 @@ def test_the_built_in_set_passes(
         more["unreadable"] = {"path": str(tmp_path / "nowhere.txt")}
     if options:
         more["options"] = options
-    outcomes = CHECKS[kind](component, **more)
+    outcomes = CHECKS[kind](component, plugins=PLUGINS, **more)
     assert {outcome.status for outcome in outcomes} <= {"ok", "skipped"}
     skipped = {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"}
     assert skipped <= allowed(kind, component.name, options)

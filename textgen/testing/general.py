@@ -7,7 +7,7 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -32,8 +32,9 @@ module = importlib.import_module(sys.argv[1])
 if sys.argv[2:]:
     from pathlib import Path
     from textgen.plugin.component import BuildContext
-    component, = [each for each in module.textgen_commands() if each.name == sys.argv[2]]
-    component.build(component.config(), BuildContext(folder=Path.cwd()))
+    for component in module.textgen_commands():
+        if component.name in sys.argv[2:]:
+            component.build(component.config(), BuildContext(folder=Path.cwd()))
 print(*[name for name in ("torch", "numpy") if name in sys.modules], file=sys.stderr)
 """
 
@@ -57,13 +58,13 @@ def check_methods(made: Any, kind: str) -> None:
         raise Violation(f"{what} {fault}")
 
 
-def loaded_by(module: str, command: str, time_limit: float) -> list[str]:
-    """Which of torch and NumPy an import in a fresh interpreter loads, and the building of a command.
+def loaded_by(module: str, commands: Iterable[str], time_limit: float) -> list[str]:
+    """Which of torch and NumPy an import in a fresh interpreter loads, and the building of commands.
 
     Raises Violation where that fails or prints.
     """
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    return _loaded_by(tuple(filter(None, (module, command))), path, time_limit)
+    return _loaded_by((module, *commands), path, time_limit)
 
 
 @functools.cache
@@ -131,7 +132,7 @@ def _import(subject: Subject) -> None:
         raise Skip("the module that it comes from is not known; give it as `plugin`")
     if is_file(subject.module):
         raise Skip("a file is imported only by a command that names it")
-    if heavy := loaded_by(subject.module, "", subject.time_limit):
+    if heavy := loaded_by(subject.module, [], subject.time_limit):
         raise Violation(
             f"importing {subject.module} loads {' and '.join(heavy)}; import it inside build"
         )
