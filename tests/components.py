@@ -1,4 +1,4 @@
-"""Builds single components as a program that embeds textgen does, and plugins of components."""
+"""Builds single components as a program that embeds textgen does, plugins of components, and an observer."""
 
 from __future__ import annotations
 
@@ -69,6 +69,19 @@ def _odd(part: Any) -> Component:
 
     build.__module__ = getattr(part, "func", part).__module__  # which errors are traced to
     return Component("odd", NoOptions, build)
+
+
+@attrs.define
+class Recorder:
+    """An observer that keeps the events of a run."""
+
+    events: list[Any] = attrs.field(factory=list)
+
+    def observe(self, event: Any) -> None:
+        self.events.append(event)
+
+    def of(self, cls: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, cls)]
 
 
 def engine_of(**parts: Any) -> Engine:

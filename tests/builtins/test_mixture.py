@@ -120,6 +120,14 @@ def test_predicts_held_out_text_better_than_either(mixture_run: Run) -> None:
     )
 
 
+def test_a_finished_run_takes_less_than_a_hundred_bytes_of_disk_a_character(
+    mixture_run: Run,
+) -> None:
+    """The counts are in the model, and in the one checkpoint to train on from."""
+    files = [path.stat() for path in mixture_run.path.rglob("*") if path.is_file()]
+    assert sum({file.st_ino: file.st_size for file in files}.values()) < 100 * len(TEXT)
+
+
 class Scripted:
     """A trainer that trains nothing and notes what it is given."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -77,3 +78,35 @@ main(["run", "no\\x1b[2Jsuch.toml"])
     assert process.returncode == 2
     assert r"no\x1b[2Jsuch.toml" in shown
     assert "\x1b" not in shown
+
+
+def test_ctrl_break_stops_a_run_after_a_checkpoint(
+    python: Callable[..., Any], tmp_path: Path
+) -> None:
+    """So does the end of a console, which comes as the same signal. Another stands for it here."""
+    (tmp_path / "breaks.py").write_text("""
+import os, signal
+from textgen import Component, NoOptions, hookimpl
+
+class Breaks:
+    def observe(self, event):
+        if type(event).__name__ == "StepDone":
+            os.kill(os.getpid(), signal.SIGBREAK)
+
+@hookimpl
+def textgen_observers():
+    return [Component("breaks", NoOptions, lambda config, context: Breaks())]
+""")
+    (tmp_path / "p.toml").write_text(
+        'corpus.type = "story"\ntokenizer.type = "char"\nmodel.type = "ngram"\n'
+        'trainer.type = "count"\n[[observer]]\ntype = "breaks"\n'
+    )
+    script = """
+import signal
+signal.SIGBREAK = signal.SIGUSR1
+from textgen.cli import main
+main(["--plugin", "breaks.py", "run", "p.toml"])
+"""
+    done = python("-c", script, cwd=tmp_path)
+    assert done.code == 128 + signal.SIGUSR1, done.stderr
+    assert len(list((tmp_path / "runs/p/checkpoints").iterdir())) == 1

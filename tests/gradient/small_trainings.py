@@ -5,10 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import attrs
-
-from textgen.events import Event
-
 
 def pipeline(trainer: dict[str, Any], **model: Any) -> dict[str, Any]:
     """A run of a few seconds at most."""
@@ -28,19 +24,6 @@ def pipeline(trainer: dict[str, Any], **model: Any) -> dict[str, Any]:
         "observer": [],
         "generate": {"max_new_tokens": 5},
     }
-
-
-@attrs.define
-class Recorder:
-    """Keeps the events of a run."""
-
-    events: list[Event] = attrs.field(factory=list)
-
-    def observe(self, event: Event) -> None:
-        self.events.append(event)
-
-    def of(self, cls: type) -> list[Any]:
-        return [event for event in self.events if isinstance(event, cls)]
 
 
 def weights(run: Path) -> bytes:

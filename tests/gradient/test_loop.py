@@ -13,7 +13,8 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from small_trainings import Recorder, pipeline, weights
+from components import Recorder
+from small_trainings import pipeline, weights
 
 import textgen
 from textgen import (
@@ -94,13 +95,13 @@ def test_what_is_decided_is_recorded_and_kept_when_a_run_resumes(tmp_path: Path)
 
 def test_the_validation_loss_is_what_evaluate_gives(tmp_path: Path) -> None:
     """The held-out text is read as one stream, though in parts side by side."""
-    tables = pipeline({"length": "60 steps"})
-    tables["data"]["validation"] = 0.4
+    tables = pipeline({"length": "20 steps", "evaluate_every": 20})
+    tables["data"]["validation"] = 0.1
     recorder = Recorder()
     run = textgen.run(tables, output=tmp_path / "run", observers=[recorder])
     text = "".join(Engine().read_corpus({"type": "story"}))
     tokens = run.generator.tokenizer.encode(text)
-    held_out = run.generator.tokenizer.decode(tokens[-len(tokens) * 4 // 10 :])
+    held_out = run.generator.tokenizer.decode(tokens[-len(tokens) // 10 :])
     best = min(event.validation_loss for event in recorder.of(Evaluation))
     assert best == pytest.approx(run.generator.score(held_out).loss, abs=2e-3)
 
