@@ -34,7 +34,7 @@ def run_textgen(
     extra: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """`textgen ARGUMENTS` in `folder`. A command that needs torch finds it imported."""
-    if is_fresh(arguments, extra or {}):
+    if is_fresh(extra or {}):
         return run_python("-m", "textgen", *arguments, folder=folder, site=site, extra=extra)
     command = ["-m", "textgen", *map(str, arguments)]
     return fork_server.run(command, folder, environment(site, extra), torch=needs_torch(arguments))
@@ -95,16 +95,14 @@ def wait_for(command: Running, phrase: str) -> str:
     raise AssertionError(f"no {phrase!r} in {seen}")
 
 
-def is_fresh(arguments: Sequence[object], extra: Mapping[str, str]) -> bool:
-    """Whether a command is about its process: how Python starts, or what it takes to import."""
-    return "doctor" in arguments or any(
-        name.startswith(("PYTHON", "LC_", "LANG")) for name in extra
-    )
+def is_fresh(extra: Mapping[str, str]) -> bool:
+    """Whether a command is about how Python starts."""
+    return any(name.startswith(("PYTHON", "LC_", "LANG")) for name in extra)
 
 
 def needs_torch(arguments: Sequence[object]) -> bool:
-    """Whether a command trains, or may build a model by gradient."""
-    return any(name in arguments for name in ("run", "init", "check", "sweep"))
+    """Whether a command trains, may build a model by gradient, or asks torch for its devices."""
+    return any(name in arguments for name in ("run", "init", "check", "sweep", "doctor"))
 
 
 def run_python(

@@ -104,7 +104,7 @@ def textgen(python: Callable[..., Finished]) -> Callable[..., Finished]:
     def run(
         *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = ""
     ) -> Finished:
-        if is_fresh(arguments, env or {}):
+        if is_fresh(env or {}):
             return python("-m", "textgen", *arguments, cwd=cwd, env=env, stdin=stdin)
         command, given = ["-m", "textgen", *map(str, arguments)], {**os.environ, **(env or {})}
         done = fork_server.run(command, cwd, given, stdin=stdin, torch=needs_torch(arguments))

@@ -90,13 +90,13 @@ def test_the_command_takes_both(
 
 
 class Words:
-    """A tokenizer of 50,000 tokens, most of them several characters, some of them parts of a character."""
+    """A tokenizer of 20,000 tokens, most of them several characters, some of them parts of a character."""
 
     unknown_id = None
 
     def __init__(self) -> None:
         rng, letters = np.random.default_rng(0), np.array(list(string.ascii_lowercase + " "))
-        words = {"".join(rng.choice(letters, rng.integers(2, 8))) for _ in range(50_000)}
+        words = {"".join(rng.choice(letters, rng.integers(2, 8))) for _ in range(20_000)}
         self.texts = [*string.printable, "\ufffd", "", *sorted(words)]
 
     @property

@@ -93,7 +93,7 @@ def test_logits_and_gradients_are_those_of_torch(
 
 @pytest.mark.skipif(not can_halve, reason="this processor has no products of bfloat16")
 @pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
-@pytest.mark.parametrize("rows", [3, 8, 19])
+@pytest.mark.parametrize("rows", [3, 19])
 def test_in_bfloat16_they_are_no_further_from_float32_than_torchs_are(
     cell: str, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

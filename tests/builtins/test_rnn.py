@@ -57,7 +57,7 @@ def log_softmax(logits: Any) -> Any:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("inputs", INPUTS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_it_agrees_with_the_forward_pass(
@@ -67,7 +67,7 @@ def test_it_agrees_with_the_forward_pass(
 
     options = {**cell, **inputs, "layers": layers, "hidden_size": 24}
     trained = module(**options).to(getattr(torch, dtype)).eval()
-    tokens = ids(1, 2_000)
+    tokens = ids(1, 400)
     with torch.inference_mode():
         logits, state = trained(torch.from_numpy(tokens))
     decoder = model(trained, dtype, **options).decoder(1)

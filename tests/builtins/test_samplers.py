@@ -51,17 +51,17 @@ class Past:
 def cases(draw: st.DrawFn, least: int = 1) -> tuple[Any, Past]:
     """Logits (B, V) with ties and -inf, at least one token possible in each row; and a history."""
     rows, size = draw(st.integers(1, 4)), draw(st.integers(least, 12))
-    dtype = draw(st.sampled_from([np.float32, np.float64]))
-    value = st.one_of(
-        st.sampled_from([-math.inf, -3.0, 0.0, 0.5, 2.0]),  # ties, and what can never come
-        st.floats(-30, 30, width=32),
-    )
-    logits = np.array([[draw(value) for _ in range(size)] for _ in range(rows)], dtype)
+    chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    tied = chance.choice([-math.inf, -3.0, 0.0, 0.5, 2.0], (rows, size))  # and what can never come
+    logits = np.where(chance.random((rows, size)) < 0.5, tied, chance.uniform(-30, 30, tied.shape))
+    logits = np.float32(logits).astype(draw(st.sampled_from([np.float32, np.float64])))
     for row in logits:
         if not np.isfinite(row).any():
-            row[draw(st.integers(0, size - 1))] = 1.0
-    ids = st.lists(st.integers(0, size - 1), max_size=10)
-    prompts, texts = ([draw(ids) for _ in range(rows)] for _ in range(2))
+            row[chance.integers(size)] = 1.0
+    prompts, texts = (
+        [chance.integers(0, size, chance.integers(11)).tolist() for _ in range(rows)]
+        for _ in range(2)
+    )
     return logits, Past(prompts=prompts, texts=texts, size=size)
 
 

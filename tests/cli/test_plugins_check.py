@@ -57,8 +57,8 @@ def test_plugins_check_tells_a_slow_plugin_what_makes_it_slow(check: Callable[..
     assert "importing textgen_slow loads torch and numpy; import it inside build" in done.stdout
 
 
-def test_plugins_check_notes_a_clash(check: Callable[..., Any]) -> None:
-    check("two", sampler("logits / 2", "shared"))
+def test_plugins_check_notes_a_clash(tmp_path: Path, check: Callable[..., Any]) -> None:
+    write_package(tmp_path / "site", "two", sampler("logits / 2", "shared"))
     done = check("one", sampler("logits / 2", "shared"))
     assert done.returncode == 0, done.stdout
     said = "note: sampler 'shared' is also offered by textgen-two; users write textgen-one:shared\n"

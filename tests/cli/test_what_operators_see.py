@@ -11,20 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
+from components import Recorder
 
 import textgen
 from textgen import Engine
 from textgen.events import RunSkipped
-
-
-@attrs.frozen
-class Recorder:
-    events: list[Any] = attrs.field(factory=list)
-
-    def observe(self, event: Any) -> None:
-        self.events.append(event)
 
 
 def test_the_version_is_that_of_the_package() -> None:

@@ -17,7 +17,7 @@ from prompts import PROMPTS
 from textgen import GenerationState, Generator
 
 Options: TypeAlias = dict[str, Any]
-LENGTH = 80
+LENGTH = 48
 CHAINS: dict[str, Options] = {
     "greedy": {"temperature": 0},
     "sampled": {},
@@ -31,7 +31,7 @@ CHAINS: dict[str, Options] = {
         "xtc_threshold": 0.05,
         "dry_multiplier": 0.5,
     },
-    "form": {"regex": "[a-z ]{20,60}"},
+    "form": {"regex": "[a-z ]{20,40}"},
     "stop-texts": {"stop": ["th", "e "], "min_new_tokens": 5, "echo": True},
     "stop-tokens": {"stop_tokens": [3, 4], "min_new_tokens": 5, "temperature": 0},
 }
@@ -113,7 +113,7 @@ WAYS: dict[str, Callable[[Generator, Options, Path], list[str]]] = {
     **{f"in-batches-of-{size}": partial(in_batches, size) for size in (1, 3, 64)},
     "beside-others": beside_others,
     "asynchronous": asynchronous,
-    **{f"resumed-at-{at}": partial(resumed, at) for at in (0, 1, 37, 79)},
+    **{f"resumed-at-{at}": partial(resumed, at) for at in (0, 1, 21, 47)},
 }
 
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
+from components import Recorder
 from small_run import tables, text_of, tree
 
 import textgen
@@ -39,17 +39,6 @@ def constant(folder: Path, *, steps: int) -> dict[str, Any]:
 def mixture(folder: Path, *, steps: int) -> dict[str, Any]:
     made = pipeline(folder, steps=steps)
     return {**made, "model": MIXED, "trainer": {"type": "mixture", "first": made["trainer"]}}
-
-
-@attrs.define
-class Recorder:
-    events: list[Any] = attrs.field(factory=list)
-
-    def observe(self, event: Any) -> None:
-        self.events.append(event)
-
-    def of(self, cls: type) -> list[Any]:
-        return [event for event in self.events if isinstance(event, cls)]
 
 
 def measured(run: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from components import Recorder, engine_of
 
 import textgen
 from textgen.events import (
@@ -22,19 +23,6 @@ from textgen.events import (
     Stop,
 )
 from textgen.runs.directory import RunDirectory
-
-
-@attrs.define
-class Seen:
-    """An observer that keeps every event."""
-
-    events: list[Any] = attrs.field(factory=list)
-
-    def observe(self, event: Any) -> None:
-        self.events.append(event)
-
-    def of(self, kind: type) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
 
 
 @attrs.frozen
@@ -82,7 +70,7 @@ def test_an_observer_ends_a_run_early_as_finished(
     tables = tiny_pipeline(trainer={"length": "6 epochs"}, checkpoint={"seconds": 0})
     stop = StopAt(kind, 0 if kind is RunStarted else 4)
     whole = textgen.run(tables, output=Path(tables["output"]).with_name("whole"))
-    seen = Seen()
+    seen = Recorder()
     run = textgen.run(tables, observers=[stop, seen])
     record = record_of(run.path)
     assert run.outcome == "trained"
@@ -118,22 +106,10 @@ def test_a_trainer_is_told_when_a_run_ends_early(
         def load_state(self, state: Any) -> None:
             pass
 
-    plugins = textgen.PluginSet.discover()
-    plugins.register(plugin_of("trainer", Trainer), "mine")
-    textgen.Engine(plugins).run(
-        {**tiny_pipeline(), "trainer": {"type": "made"}}, observers=[StopAt(StepDone, 3)]
+    engine_of(trainer=lambda context: Trainer()).run(
+        {**tiny_pipeline(), "trainer": {"type": "odd"}}, observers=[StopAt(StepDone, 3)]
     )
     assert closed == ["here"]
-
-
-def plugin_of(kind: str, make: Callable[..., Any], config: type = textgen.NoOptions) -> Any:
-    """A plugin with one component called `made`."""
-
-    def offer() -> list[textgen.Component]:
-        return [textgen.Component("made", config, lambda options, context: make())]
-
-    offer.__name__ = f"textgen_{kind}s"
-    return type("Plugin", (), {offer.__name__: staticmethod(textgen.hookimpl(offer))})
 
 
 def test_another_answer_is_a_fault_of_the_observer(
@@ -147,12 +123,11 @@ def test_another_answer_is_a_fault_of_the_observer(
         TypeError, match=r"observe must return None or a textgen\.events\.Stop, and returned <class"
     ):
         textgen.run(tiny_pipeline(), observers=[Wrong()])
-    plugins = textgen.PluginSet.discover()
-    plugins.register(plugin_of("observer", Wrong), "mine")
+    engine = engine_of(observer=lambda context: Wrong())
     with pytest.warns(
         textgen.PluginWarning, match="is left out: TypeError: observe must return None"
     ):
-        run = textgen.Engine(plugins).run(tiny_pipeline(observer=[{"type": "made"}]))
+        run = engine.run(tiny_pipeline(observer=[{"type": "odd"}]))
     assert "stopped" not in record_of(run.path)
 
 
@@ -177,15 +152,13 @@ def test_the_model_can_be_read_at_an_evaluation(
 def test_a_skipped_run_tells_the_observers_of_the_pipeline_too(
     tiny_pipeline: Callable[..., dict[str, Any]],
 ) -> None:
-    made: list[Seen] = []
+    made: list[Recorder] = []
 
-    def make() -> Seen:
-        made.append(Seen())
+    def make(context: Any) -> Recorder:
+        made.append(Recorder())
         return made[-1]
 
-    plugins = textgen.PluginSet.discover()
-    plugins.register(plugin_of("observer", make), "mine")
-    engine, tables = textgen.Engine(plugins), tiny_pipeline(observer=[{"type": "made"}])
+    engine, tables = engine_of(observer=make), tiny_pipeline(observer=[{"type": "odd"}])
     run = engine.run(tables)
     assert engine.run(tables).outcome == "skipped"
     assert [type(event) for event in made[0].events][-1] is RunFinished
@@ -291,9 +264,8 @@ def test_a_loss_that_is_not_a_number_says_which_checkpoint_there_is(
         def load_state(self, state: Any) -> None:
             pass
 
-    plugins = textgen.PluginSet.discover()
-    plugins.register(plugin_of("trainer", Explodes), "mine")
-    engine, tables = textgen.Engine(plugins), {**tiny_pipeline(), "trainer": {"type": "made"}}
+    engine = engine_of(trainer=lambda context: Explodes())
+    tables = {**tiny_pipeline(), "trainer": {"type": "odd"}}
     with pytest.raises(
         textgen.TrainingError,
         match=r"at step 2 with learning rate 2; .*; there is no checkpoint",

@@ -16,7 +16,7 @@ import pytest
 import tomli_w
 from commands import run_textgen
 from components import plugin_of
-from small_run import TEXT, tables, text_of, tree
+from small_run import TEXT, prepare, tables, text_of, tree
 
 import textgen
 from textgen import Component, NoOptions
@@ -38,13 +38,19 @@ MIXED = {
 }
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    folder = prepare(tmp_path_factory.mktemp("base"))
+    return textgen.run(tables(folder, "adamw", "shuffled", cell="gru"), output=folder / "run").path
+
+
 @pytest.fixture
-def base(folder: Path) -> Path:
-    """A finished run, in a folder that also has another text."""
+def base(finished: Path, folder: Path) -> Path:
+    """A copy of it, in a folder that also has another text."""
     (folder / "other.txt").write_text(OTHER)
-    return textgen.run(
-        tables(folder, "adamw", "shuffled", cell="gru"), output=folder / "runs/base"
-    ).path
+    shutil.copytree(finished, folder / "runs/base")
+    return folder / "runs/base"
 
 
 def tuned(folder: Path, **changes: Any) -> dict[str, Any]:
