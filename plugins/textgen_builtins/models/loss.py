@@ -17,10 +17,15 @@ _ROWS: Final = 32
 _BLOCK: Final = 1 << 22  # logits held at once: 16 MiB
 
 
-def mean_loss(model: Model, tokens: Ids, vocab_size: int) -> float | None:
-    """Mean cross-entropy in nats of `tokens` (N,), read as one stream, from the second on; None if there is none."""
-    total = 0.0
-    for windows, counts in side_by_side(tokens, _ROWS):
+def mean_loss(
+    model: Model, tokens: Ids, vocab_size: int, *, in_order: bool = False
+) -> float | None:
+    """Mean cross-entropy in nats of `tokens` (N,), from the second on; None if there is none.
+
+    Parts of a long text are read side by side, with some 500 tokens of their past, unless it is read `in_order`.
+    """
+    total, whole = 0.0, (tokens[None], np.array([len(tokens) - 1]))
+    for windows, counts in [whole] if in_order else side_by_side(tokens, _ROWS):
         rows, length = len(windows), windows.shape[1] - 1
         decoder, size = model.decoder(rows), max(1, _BLOCK // (vocab_size * rows))
         for start in range(0, length, size):

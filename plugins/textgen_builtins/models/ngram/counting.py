@@ -75,7 +75,7 @@ class CountTrainer:
             epoch=self._step,
             training_loss=loss,
             validation_loss=(
-                mean_loss(model, data.validation, data.vocab_size)
+                mean_loss(model, data.validation, data.vocab_size, in_order=True)
                 if model.is_gated
                 else model.trie.loss(data.validation)
             ),

@@ -8,7 +8,7 @@ import numpy as np
 
 from textgen.protocols import Ids, Tensors
 from textgen_builtins.models.gate import Gate
-from textgen_builtins.models.ngram.recent import RecentTokens
+from textgen_builtins.models.ngram.recent import EXPERTS, RecentContexts
 from textgen_builtins.models.ngram.smoothing import Floats32, Ints
 from textgen_builtins.models.ngram.trie import Trie
 from textgen_builtins.models.ngram.words import (
@@ -33,9 +33,9 @@ class NgramModel:
     The model is made of experts, the first of which are the n-grams. With a `reader`, there are also counts of what
     follows the word so far with up to two words before it, as two experts: the word so far alone, interpolated with the
     n-grams; and the longest of the contexts of words, interpolated with the shorter ones and the n-grams. With
-    `recent`, the last expert is what followed in so many tokens before, interpolated with the n-grams. The `gate`
-    mixes them: at first with `expert_weights` at every token, later as it was fitted. A model that is a part of a
-    mixture has `fits_gate` False: the gate of the mixture weighs its experts.
+    `recent`, there are two more that count the text so far: see RecentContexts. The `gate` mixes them: at first with
+    `expert_weights` at every token, later as it was fitted. A model that is a part of a mixture has `fits_gate` False:
+    the gate of the mixture weighs its experts.
 
     Its weights are `counts`, `keys` and `sizes` of a Trie; with several experts also `gate.bias` and `gate.slopes`;
     with a reader, for each number n of words before the word so far, `words.n.contexts`, `.counts` and `.edges` of
@@ -59,7 +59,7 @@ class NgramModel:
     @property
     def expert_weights(self) -> tuple[float, ...]:
         """(E,) the weights of the experts before a gate is fitted to any text."""
-        return (EXPERT_WEIGHTS if self.reader else (1.0,)) + ((0.0,) if self.recent else ())
+        return (EXPERT_WEIGHTS if self.reader else (1.0,)) + (0.0,) * EXPERTS * bool(self.recent)
 
     @property
     def is_gated(self) -> bool:
@@ -117,7 +117,7 @@ class NgramModel:
 
 
 class NgramDecoder:
-    """textgen.protocols.Decoder. It carries for each row the longest context known, and the last words and tokens.
+    """textgen.protocols.Decoder. It carries for each row the longest context known, the last words, and the text so far.
 
     It is made of E experts, whose own log probabilities it also gives; a mixture weighs each of them.
     """
@@ -128,7 +128,9 @@ class NgramDecoder:
         self._words, self._last = self._no_words(batch_size)
         self._recent = None
         if model.recent:
-            self._recent = RecentTokens.none(batch_size, model.recent, model.trie.order)
+            self._recent = RecentContexts(
+                batch_size, model.trie.order, model.trie.vocab_size, model.recent
+            )
 
     @property
     def batch_size(self) -> int:
@@ -146,13 +148,12 @@ class NgramDecoder:
 
     def extend_experts(self, tokens: Ids) -> Floats32:
         """Log probabilities (B, E, V) of what follows `tokens` (B, T)."""
+        ids = tokens.astype(np.int64)
         if tokens.shape[1]:
-            self._read(tokens.astype(np.int64))
-            if self._recent:
-                self._recent.append(tokens)
+            self._read(ids)
         out = self._probabilities(self._nodes, self._words, self._last)
         if self._recent:
-            self._recent.interpolate(out[:, -1])
+            self._recent.read(ids, out[:, None, -EXPERTS:])
         return np.log(out, out)
 
     def score_experts(self, tokens: Ids) -> Floats32:
@@ -169,21 +170,19 @@ class NgramDecoder:
             out[rows] = self._probabilities(nodes.ravel()[rows], flat[rows], last[rows])
         logs = out.reshape(*nodes.shape, *out.shape[1:])
         if self._recent:
-            self._recent.read(ids, logs[:, :, -1])
+            self._recent.read(ids, logs[:, :, -EXPERTS:])
         return np.log(logs, logs)
 
     def read_state(self) -> Tensors:
         """`context` (B,) int64, the numbers of nodes of this model's trie; `words` (B, 4) int64, if words count.
 
-        `recent` (B, R) int32, if recent tokens do: the last R, negative before the beginning.
+        `past`, `short` and `long` of RecentContexts, if recent tokens count.
         """
         state: Tensors = {"context": self._nodes.copy()}
         if self._model.reader:
             words = self._words.view(np.int64)
             state["words"] = np.concatenate([words, self._last[:, None]], axis=1)
-        if self._recent:
-            state["recent"] = self._recent.tokens.copy()
-        return state
+        return state | (self._recent.read_state() if self._recent else {})
 
     def write_state(self, state: Tensors) -> None:
         """Continue from a state that `read_state` gave, or rows of one. Raises ValueError for other numbers."""
@@ -199,11 +198,7 @@ class NgramDecoder:
                 )
             words, last = np.ascontiguousarray(given[:, :3]).view(np.uint64), given[:, 3]
         if self._recent:
-            tokens = np.asarray(state["recent"])
-            shape = (len(nodes), self._model.recent)
-            if tokens.shape != shape or (tokens >= self._trie.vocab_size).any():
-                raise ValueError(f"recent must be {shape} tokens, and is {tokens.shape}")
-            self._recent = RecentTokens(tokens, self._trie.order)
+            self._recent.write_state(state, len(nodes))
         self._nodes, self._words, self._last = nodes, words, last
 
     def _no_words(self, batch_size: int) -> tuple[Hashes, Ints]:
@@ -225,7 +220,7 @@ class NgramDecoder:
         return nodes, words
 
     def _probabilities(self, nodes: Ints, words: Hashes, last: Ints) -> Floats32:
-        """(M, E, V) by the experts; where recent tokens are one, by the n-grams."""
+        """(M, E, V) by the experts; in the place of those that count the text so far, by the n-grams."""
         out = np.empty(
             (len(nodes), len(self._model.expert_weights), self._trie.vocab_size), np.float32
         )

@@ -1,165 +1,176 @@
-"""What followed where the text of a little earlier had the last tokens too.
+"""Counts of the text so far: what followed each of its contexts the last few times.
 
-Names, terms and phrases come back soon after they came. Cache models (Kuhn and De Mori, "A cache-based natural language
-model for speech recognition", 1990) raise the probability of recent words, the match model of the PAQ compressors that
-of what followed the longest recent match. Here the counts of matches of a few lengths are interpolated.
+A text's own names, phrases and style come back. Cache models (Kuhn and De Mori, "A cache-based natural language model
+for speech recognition", 1990) count them as the text goes on. Here contexts of several lengths are counted apart from
+the training text, in hash tables of a fixed size, as compressors of the PAQ family do (Mahoney, "Adaptive weighing of
+context models for lossless data compression", 2005).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from textgen.protocols import Ids
+from textgen.protocols import Tensors
 from textgen_builtins.models.ngram.smoothing import Floats32, Ints
 
-Tokens: TypeAlias = npt.NDArray[np.int32]
+Entries = npt.NDArray[np.unsignedinteger[Any]]
+Hashes = npt.NDArray[np.uint64]
 
-_DISCOUNT: Final = np.float32(
-    0.7
-)  # taken from each count, and given to what the shorter matches say
-_LENGTHS: Final = (
-    -3,
-    -1,
-    1,
-    4,
-)  # of matches, beside the order of the n-grams; measured on prose and on source code
-_MOST: Final = 16  # matches of the shortest length that count, the last ones: a text may be one character for ever
-_PAIRS: Final = 1 << 22  # places compared at once
-_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
-
-
-class RecentTokens:
-    """The last R tokens of B texts, and what followed matches of their ends."""
-
-    def __init__(self, tokens: Tokens, order: int) -> None:
-        """The last `tokens` (B, R) of each text, all different and negative before its beginning.
-
-        order    of the n-grams that say what no match says
-        """
-        self._reach = tokens.shape[1]
-        self._lengths = sorted({max(1, order + more) for more in _LENGTHS})
-        # Twice as many as are needed: moved to the beginning when it is full.
-        self._kept = np.empty((len(tokens), 2 * self._reach), np.int32)
-        self._kept[:, : self._reach] = tokens
-        self._end = self._reach
-        # (B, R - 1) how many tokens before each place, with it, are as at the end; None if not known
-        self._matched: Tokens | None = None
-
-    @classmethod
-    def none(cls, batch_size: int, reach: int, order: int) -> RecentTokens:
-        """Before the first token of each text."""
-        before = np.arange(-reach, 0, dtype=np.int32)
-        return cls(np.broadcast_to(before, (batch_size, reach)), order)
-
-    @property
-    def tokens(self) -> Tokens:
-        """(B, R), not to be written to, and valid until the next call."""
-        return self._kept[:, self._end - self._reach : self._end]
-
-    def append(self, tokens: Ids) -> None:
-        """Read `tokens` (B, T)."""
-        new = tokens[:, -self._reach :]
-        if self._end + new.shape[1] > self._kept.shape[1]:
-            self._kept[:, : self._reach] = self.tokens.copy()
-            self._end = self._reach
-        self._kept[:, self._end : self._end + new.shape[1]] = new
-        self._end += new.shape[1]
-        if tokens.shape[1] != 1:
-            self._matched = None
-        elif self._matched is not None:
-            self._matched += 1
-            self._matched *= self.tokens[:, :-1] == self.tokens[:, -1:]
-
-    def interpolate(self, probabilities: Floats32) -> None:
-        """Turn the probabilities (B, V) of the n-grams, in place, into those after matches."""
-        if self._matched is None:
-            self._matched = self._match()
-        # Flat, since NumPy's search of two axes takes three times as long.
-        cells = (self._matched >= self._lengths[0]).reshape(-1).nonzero()[0]
-        if not len(cells):
-            return
-        rows, places = np.divmod(cells, self._reach - 1)
-        few = np.searchsorted(rows, rows, side="right") - np.arange(len(rows)) <= _MOST
-        rows, places = rows[few], places[few]
-        matched = np.minimum(
-            self._matched[rows, places], places + 1
-        )  # what lies before the last R does not count
-        self._add(rows, self.tokens[rows, places + 1], matched, probabilities)
-
-    def _match(self) -> Tokens:
-        """`_matched`, up to the longest length."""
-        tokens, reach = self.tokens, self._reach
-        matched = np.zeros((len(tokens), reach - 1), np.int32)
-        for back in range(min(self._lengths[-1], reach - 1)):
-            alike = tokens[:, : reach - 1 - back] == tokens[:, reach - 1 - back, None]
-            matched[:, back:] += alike & (matched[:, back:] == back)
-        return matched
-
-    def read(self, tokens: Ids, probabilities: Floats32) -> None:
-        """Append `tokens` (B, T), and do after each of them what `interpolate` does: `probabilities` is (B, T, V)."""
-        step = max(1, _PAIRS // self._reach)
-        for first in range(0, tokens.shape[1], step):
-            block = tokens[:, first : first + step]
-            texts = np.concatenate([self.tokens, block.astype(np.int32)], axis=1)
-            for text, out in zip(texts, probabilities[:, first : first + step], strict=True):
-                here, places = _pairs(text, self._reach, self._lengths[0])
-                matched, most = np.zeros_like(here), places - here + self._reach
-                for back in range(self._lengths[-1]):
-                    matched += (
-                        (matched == back)
-                        & (back < most)
-                        & (text[np.maximum(places - back, 0)] == text[np.maximum(here - back, 0)])
-                    )
-                self._add(here - self._reach, text[places + 1], matched, out)
-            self.append(block)
-
-    def _add(
-        self, rows: Ints, following: Tokens, matched: npt.NDArray[np.signedinteger], out: Floats32
-    ) -> None:
-        """Interpolate by matches: for each (K,) a row of `out` (M, V), rising, the token after it, and its length."""
-        size = out.shape[1]
-        for length in self._lengths:
-            enough = matched >= length
-            rows, following, matched = rows[enough], following[enough], matched[enough]
-            if not len(rows):
-                return
-            edges, counts = np.unique(rows * size + following, return_counts=True)
-            parents = edges // size
-            found, kinds = np.unique(
-                parents, return_counts=True
-            )  # rows with a match, and tokens that followed there
-            totals = np.add.reduceat(counts, np.cumsum(kinds) - kinds).astype(np.float32)
-            out[found] *= (_DISCOUNT * kinds.astype(np.float32) / totals)[:, None]
-            out[parents, edges - parents * size] += (
-                counts.astype(np.float32) - _DISCOUNT
-            ) / np.repeat(totals, kinds)
+EXPERTS: Final = 2
+_EIGHTHS: Final = (2, 3, 4, 6, 9, 12)  # lengths of contexts, in eighths of the order of the n-grams
+_FOLLOWERS: Final = (32, 4)  # tokens remembered of a short and of a long context
+_EACH: Final = len(_EIGHTHS) // EXPERTS  # lengths of an expert
+_MOST_COUNTED: Final = (3, 1)  # of one token after a context
+_DISCOUNTS: Final = (0.7, 0.8)  # taken from each count, and given to the shorter contexts
+_CHECKS: Final = 256  # values of an entry's check, which tells contexts in one slot apart
+_TOKENS, _VALUES = 1 << 13, 1 << 20  # read at once in all rows, and their probabilities
+_FACTOR: Final = 0x9E3779B97F4A7C15
+_FACTOR64, _SHIFT = np.uint64(_FACTOR), np.uint64(32)
+_HIGH, _LOW = np.uint64(56), np.uint64((1 << 32) - 1)
 
 
-def _pairs(text: Tokens, first: int, length: int) -> tuple[Ints, Ints]:
-    """Places from `first` on, rising, each with earlier ones that are less than `first` away, rising.
+class RecentContexts:
+    """What followed the contexts of B texts, in tables of a fixed size.
 
-    The last `length` tokens at the two are alike, or their hashes are; the nearest _MOST are enough.
+    There are two experts. One knows this text alone: the counts of three short lengths are interpolated with each
+    other and the uniform distribution. The other interpolates those of three longer lengths with the n-grams.
+
+    For each length a text has S slots of M entries, about `recent` in all. A context's hash says its slot; an entry is
+    a token that followed, and 8 more bits of the hash. A new entry drops the oldest of its slot, so a frequent context
+    keeps its last M followers, and a rare one lasts until others have taken its place. Counts above 3, or of longer
+    contexts above 1, tell no more: held-out text is predicted as well without them, and texts that are made loop less.
+
+    past     (B, L) int64, the last tokens, negative before the beginning
+    short    (B, 3, S, M) unsigned: 0, or check · (V + 1) + token + 1, the newest first
+    long     (B, 3, S, M), of the longer contexts
     """
-    keys = np.zeros(len(text), np.uint64)
-    for back in range(length):
-        keys[back:] = keys[back:] * _FACTOR + text[: len(text) - back].astype(np.uint64)
-    order = np.argsort(keys, kind="stable")
-    found = list(_groups(keys[order], order, first))
-    here, places = (np.concatenate(column) for column in zip(*found, strict=True))
-    rising = np.lexsort((places, here))
-    return here[rising], places[rising]
+
+    def __init__(self, batch_size: int, order: int, vocab_size: int, recent: int) -> None:
+        """Before the first token of each text.
+
+        order    of the n-grams, by which the lengths of contexts are chosen
+        recent   tokens of the text so far that each table has room for, above 0
+        """
+        lengths: list[int] = []
+        for eighths in _EIGHTHS:
+            lengths.append(max((order * eighths + 4) // 8, lengths[-1] + 1 if lengths else 1))
+        self._lengths, self._base = np.array(lengths), vocab_size + 1
+        powers = [pow(_FACTOR, power, 1 << 64) for power in range(1, lengths[-1] + 1)]
+        self._powers = np.array(powers, np.uint64)
+        kind = np.min_scalar_type(_CHECKS * self._base - 1)
+        self._past = np.full((batch_size, lengths[-1]), -1)
+        self._tables = []
+        for most in _FOLLOWERS:
+            followers = min(most, recent)
+            shape = (batch_size, _EACH, recent // followers, followers)
+            self._tables.append(np.zeros(shape, kind))
+
+    def read_state(self) -> Tensors:
+        """Copies of `past`, `short` and `long`."""
+        short, long = self._tables
+        return {"past": self._past.copy(), "short": short.copy(), "long": long.copy()}
+
+    def write_state(self, state: Tensors, batch_size: int) -> None:
+        """Continue from such arrays, or rows of them. Raises ValueError if they are not of this model."""
+        given = [np.array(state[name], order="C") for name in ("past", "short", "long")]
+        expected = [self._past, *self._tables]
+        kinds = [(batch_size, *array.shape[1:], array.dtype) for array in expected]
+        if [(*array.shape, array.dtype) for array in given] != kinds or (
+            given[0] >= self._base - 1
+        ).any():
+            raise ValueError(f"past, short and long must be arrays {kinds} of tokens")
+        self._past, *self._tables = given
+
+    def read(self, tokens: Ints, out: Floats32) -> None:
+        """Append `tokens` (B, T), and interpolate `out` (B, N, 2, V), in place, after each of the last N of them.
+
+        `out` has the probabilities by the n-grams. Where T is 0, N is 1: after the tokens read before.
+        """
+        out[:, :, 0] = 1 / out.shape[3]
+        (rows, asked, _, size), count = out.shape, tokens.shape[1]
+        step = max(1, min(_TOKENS, _VALUES // size) // max(1, rows))
+        for start in range(0, max(1, count), step):
+            places = slice(max(0, start - count + asked), max(0, start + step - count + asked))
+            self._read(tokens[:, start : start + step], out[:, places] if count else out)
+
+    def _read(self, tokens: Ints, out: Floats32) -> None:
+        """As `read`, at once."""
+        rows, asked, _, size = out.shape
+        text, first = np.concatenate([self._past, tokens], axis=1), tokens.shape[1] + 1 - asked
+        hashes = self._hashes(text)
+        self._past = text[:, tokens.shape[1] :]
+        for expert, table in enumerate(self._tables):
+            of_expert = hashes[expert * _EACH : (expert + 1) * _EACH]  # (3, B, T + 1)
+            checks, slots = (of_expert >> _HIGH).astype(np.int64), table.shape[2]
+            tables = np.arange(rows)[:, None] * _EACH + np.arange(_EACH)[:, None, None]
+            places = (of_expert & _LOW).astype(np.int64) % slots + tables * slots
+            new = (checks[..., :-1] * self._base + tokens + 1).astype(table.dtype)
+            found = _exchange(table.reshape(-1, table.shape[3]), places, new, first)
+            check, token = np.divmod(found, self._base)
+            known = (check == checks[..., first:].reshape(-1, 1)) & (token > 0)
+            mixed = out[:, :, expert].reshape(-1, size)
+            _interpolate(known, token, mixed, _MOST_COUNTED[expert], _DISCOUNTS[expert])
+            out[:, :, expert] = mixed.reshape(rows, asked, size)
+
+    def _hashes(self, text: Ints) -> Hashes:
+        """(6, B, T + 1) hashes of the contexts of `text` (B, L + T): before its last T tokens, and after each."""
+        length = len(self._powers)
+        places = np.arange(length, text.shape[1] + 1)[:, None] - np.arange(1, length + 1)
+        terms = (text[:, places] + 2).astype(np.uint64) * self._powers  # (B, T + 1, L)
+        sums = np.cumsum(terms, axis=2)[:, :, self._lengths - 1].transpose(2, 0, 1)
+        hashes: Hashes = (sums ^ (sums >> _SHIFT)) * _FACTOR64
+        return hashes
 
 
-def _groups(keys: npt.NDArray[np.uint64], order: Ints, first: int) -> Iterator[tuple[Ints, Ints]]:
-    """Pairs of places with the same key, by how many of the same lie between them; `keys` rise, and so do places."""
-    spots, lag = np.flatnonzero(order >= first), 0
-    while (len(spots) and lag < _MOST) or not lag:
-        lag += 1
-        spots = spots[spots >= lag]
-        alike = (keys[spots - lag] == keys[spots]) & (order[spots] - order[spots - lag] < first)
-        spots = spots[alike]
-        yield order[spots], order[spots - lag]
+def _exchange(table: Entries, places: Ints, new: Entries, first: int) -> Entries:
+    """Put the entries `new` (..., T) into slots of `table` (P, M) in order, and look into slots meanwhile.
+
+    places   (..., T + 1) numbers of slots. Entry t goes into the slot at place t
+
+    Returns (Q, M), the newest first: what is in the slot at each place t from `first` on after the entries before t.
+    """
+    count, asked = places.shape[-1], places[..., first:].reshape(-1)
+    if count <= 2:  # no slot takes two, as the step of a text that is made
+        slots = places[..., :-1].reshape(-1)
+        table[slots] = np.concatenate([new.reshape(-1, 1), table[slots, :-1]], axis=1)
+        return table[asked]
+    moments = places * count + np.arange(count)
+    order = np.argsort(moments[..., :-1], axis=None)
+    made, entries = moments[..., :-1].reshape(-1)[order], new.reshape(-1)[order]
+    slots = made // count
+    last = np.flatnonzero(np.diff(slots, append=-1))  # of the entries of each slot
+    here = np.concatenate([asked, slots[last]])
+    stop = np.concatenate([np.searchsorted(made, moments[..., first:].reshape(-1)), last + 1])
+    older = np.arange(table.shape[1]) - (stop - np.searchsorted(made, here * count))[:, None]
+    found: Entries = table[here[:, None], np.maximum(older, 0)]
+    queries, fresh = (older < 0).nonzero()
+    found[queries, fresh] = entries[stop[queries] - 1 - fresh]
+    table[slots[last]] = found[len(asked) :]
+    return found[: len(asked)]
+
+
+def _interpolate(
+    known: npt.NDArray[np.bool_], tokens: Entries, mixed: Floats32, most: int, discount: float
+) -> None:
+    """Turn probabilities `mixed` (R, V) into those by contexts of three lengths, in place, from short to long.
+
+    tokens   (3 R, M), 1 above those that followed in each row after each context, as far as they are `known` (3 R, M)
+    most     what is counted of a token at most, less the `discount`
+    """
+    rows, size = mixed.shape
+    queries, columns = known.nonzero()
+    edges = queries * size + tokens[queries, columns] - 1
+    counts = np.bincount(edges, minlength=_EACH * rows * size).astype(np.float32)
+    counts = np.minimum(counts, most, out=counts).reshape(_EACH, rows, size)
+    totals = counts.sum(axis=2, keepdims=True)
+    freed = np.count_nonzero(counts, axis=2)[..., None] * np.float32(discount)
+    freed += totals == 0  # a context that was never seen leaves all to the shorter ones
+    np.maximum(totals, 1, out=totals)
+    counts -= np.float32(discount)
+    np.maximum(counts, 0, out=counts)
+    for own, left, total in zip(counts, freed.astype(np.float32), totals, strict=True):
+        mixed *= left / total
+        mixed += own / total
