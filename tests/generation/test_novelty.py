@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import CorpusError, Generator, UsageError, load, run
+from textgen import CorpusError, Generator, Run, UsageError, load, run
 from textgen.generation import novelty
 from textgen.generation.novelty import NGRAMS, CopyFinder, CopyReport
 
@@ -89,6 +89,88 @@ def test_documents_are_told_apart_in_the_excerpt() -> None:
     report = CopyFinder(tokenizer, tokens).report("abcabcabcabc")
     assert (report.place, report.excerpt) == (5, "aaab / dabcabcabcabc / dbbb")
     assert "is 12 of 12 tokens" in report.describe()
+
+
+short = st.text(alphabet="abc", min_size=1, max_size=12)
+
+
+@given(documents=st.lists(short, max_size=8), text=short)
+def test_whole_documents_are_known(documents: list[str], text: str) -> None:
+    tokenizer: Any = Characters(wide=False)
+    tokenizer.end_id = 3  # "d"
+    finder = CopyFinder(
+        tokenizer, tokenizer.encode("d".join(["", *documents, ""])).astype(np.uint8)
+    )
+    for each in (text, text[:1], *documents):
+        assert finder.report(each[1:], prompt=each[:1]).is_document == (each in documents)
+        assert not finder_of("".join(documents)).is_document(each)
+
+
+def test_a_looping_text_in_a_looping_corpus_takes_no_longer() -> None:
+    """Each of its places is in a million of the corpus's."""
+    report = finder_of("ab" * 500_000).report("ab" * 3000)
+    assert (report.longest, report.place, report.ngram_shares[32]) == (1000, 0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def copier(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that has learnt a list of names by heart."""
+    folder = tmp_path_factory.mktemp("copier")
+    names = [
+        a + b for a in ("An", "Bel", "Cor", "Dan", "El") for b in ("a", "na", "in", "ina", "do")
+    ]
+    (folder / "names.txt").write_text("\n".join(names), encoding="utf-8")
+    corpus = {"type": "file", "path": str(folder / "names.txt"), "documents": "line"}
+    tables = {
+        "device": "cpu",
+        "corpus": corpus,
+        "tokenizer": {"type": "char"},
+        "data": {"validation": 0},
+        "model": {"type": "ngram", "order": 3},
+        "trainer": {"type": "count"},
+        "generate": {"n": 20, "distinct": True},
+    }
+    return run(tables, output=folder / "run")
+
+
+def test_distinct_texts_are_new_and_come_again_by_their_index(copier: Run) -> None:
+    generator = copier.generator
+    names = set(Path(generator.tables["corpus"]["path"]).read_text(encoding="utf-8").split())
+    usual = [made.text for made in generator.generate_many([""], n=20)]
+    assert len(set(usual)) < 20
+    assert names & set(usual)
+    for batch_size in (1, 64):
+        made = list(generator.generate_many(["", "D"], n=10, distinct=True, batch_size=batch_size))
+        whole = [str(each) for each in made]
+        assert len(set(whole)) == 20
+        assert not names & set(whole)
+        assert all(text.startswith("D") for text in whole[10:])
+        for each in made:
+            assert generator.generate(each.prompt, index=each.index).text == each.text
+    assert len({str(each) for each in copier.generations} - names) == 20
+
+
+def test_where_there_are_no_more_texts_fewer_come(copier: Run) -> None:
+    options = {"n": 1000, "distinct": True, "max_new_tokens": 1, "stop": "a"}
+    with pytest.warns(UserWarning, match="none of 100 more texts is distinct") as warned:
+        made = [str(each) for each in copier.generator.generate_many(["El", "An"], **options)]
+    assert len(warned) == 2
+    assert 1 < len(set(made)) == len(made) < 100
+    late = copier.generator.generate_many([""], n=3, distinct=True, time_limit=0)
+    assert [each.finish_reason for each in late] == ["time"] * 3
+
+
+def test_the_command_writes_distinct_texts(copier: Run, textgen: Callable[..., Any]) -> None:
+    assert copier.path is not None
+    command = ("generate", copier.path, "--distinct", "-n", 5, "-p", "")
+    done = textgen(*command, "-o", "lines", cwd=copier.path)
+    expected = list(copier.generator.generate_many([""], n=5, distinct=True))
+    assert done.stdout.splitlines() == [each.text for each in expected]
+    assert "distinct: reading the corpus" in done.stderr  # which may be a stranger's
+    assert "names.txt" in done.stderr
+    rows = textgen(*command, "-o", "jsonl", "--novelty", cwd=copier.path).stdout.splitlines()
+    assert [json.loads(row)["novelty"]["is_document"] for row in rows] == [False] * 5
+    assert textgen(*command[:-2], "--save-state", "s", cwd=copier.path).code == 2
 
 
 def test_only_the_training_part_counts(tiny_pipeline: Any) -> None:

@@ -28,6 +28,11 @@ from textgen.cli.request_options import RequestCommand, request_options
     "--n", "-n", default=1, show_default=True, help="How many continuations of each prompt."
 )
 @click.option(
+    "--distinct",
+    is_flag=True,
+    help="Make another text in place of one that came before or is a document of the training corpus.",
+)
+@click.option(
     "--index",
     default=0,
     show_default=True,

@@ -19,6 +19,7 @@ from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.terminal import print_stream, print_text, report_seed
 from textgen.errors import Interrupted, UsageError
 from textgen.generation.generator import Generator
+from textgen.generation.prompts import end_id
 from textgen.generation.results import Generation, GenerationState
 from textgen.plugin.structure import plain
 from textgen.protocols import Tokenizer
@@ -35,6 +36,7 @@ class OutputOptions:
     prompts: tuple[str, ...]
     prompts_file: str | None
     n: int
+    distinct: bool
     index: int
     batch_size: int
     form: str
@@ -46,7 +48,7 @@ class OutputOptions:
     def is_interactive(self) -> bool:
         """Whether nothing is asked for but a text, and a person can type prompts."""
         asked = (*self.prompts, self.prompts_file, self.save_state, self.load_state)
-        is_plain = self.n == 1 and self.form == "text" and not self.novelty
+        is_plain = self.n == 1 and self.form == "text" and not (self.novelty or self.distinct)
         is_typed = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
         return is_typed and is_plain and all(each is None for each in asked)
 
@@ -64,6 +66,7 @@ class OutputOptions:
         for is_wrong, said in (
             (self.prompts and self.prompts_file, "--prompt and --prompts-file exclude each other"),
             (self.is_of_one() and self.is_several(), f"{one}; leave --n and more prompts out"),
+            (self.is_of_one() and self.distinct, f"{one}; leave --distinct out"),
             (self.logprobs and self.form != "jsonl", "--logprobs goes with --output jsonl"),
         ):
             if is_wrong:
@@ -77,7 +80,8 @@ def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) 
     arguments = {"echo": True, **options}
     is_new = output.load_state is None  # else the text has its beginning
     prompts = read_prompts(output.prompts, output.prompts_file, may_be_piped=is_new)
-    is_plain = not (output.is_several() or output.novelty or output.form != "text")
+    is_compared = output.novelty or output.distinct
+    is_plain = not (output.is_several() or is_compared or output.form != "text")
     with _line_named(prompts), _saving(output, arguments) as save:
         if is_plain:
             stream = generator.stream(**_one(output, prompts), **arguments)
@@ -119,6 +123,7 @@ def _generations(
     generations = generator.generate_many(
         [prompt for prompt, _ in prompts],
         n=output.n,
+        distinct=output.distinct,
         index=output.index,
         batch_size=output.batch_size,
         logprobs=output.logprobs,
@@ -139,14 +144,16 @@ def _write_whole(
     save: _Save,
 ) -> None:
     """Write each text when it is whole, with all that can be known of it."""
-    finder = None
-    if output.novelty:  # the run, and so the corpus that is read, may be a stranger's
+    has_documents = end_id(generator.tokenizer) is not None
+    if output.novelty or (output.distinct and has_documents):
+        # The run, and so the corpus that is read, may be a stranger's.
         corpus = inline_toml(plain(generator.tables["corpus"]))
-        click.echo(f"novelty: reading the corpus {corpus}", err=True)
-        finder = generator.copy_finder()
+        option = "novelty" if output.novelty else "distinct"
+        click.echo(f"{option}: reading the corpus {corpus}", err=True)
+    finder = generator.copy_finder() if output.novelty else None
     for number, generation in enumerate(_generations(generator, output, prompts, arguments), 1):
         added = generation.text[len(generation.prompt) if generation.echo else 0 :]
-        report = None if finder is None else finder.report(added)
+        report = None if finder is None else finder.report(added, generation.prompt)
         if output.form == "jsonl":
             fed = generator.encode_prompt(generation.prompt, arguments.get("unknown_characters"))
             row = _as_row(generation, len(fed), generator.tokenizer)

@@ -21,7 +21,14 @@ from textgen.errors import UsageError
 from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop, finished
 from textgen.generation.batch import begun, keeps_shape
 from textgen.generation.chain import Chain
-from textgen.generation.prompts import NO_IDS, check_prompt, document_start, text_pieces
+from textgen.generation.distinct import STRIDE, TRIES, DistinctTexts
+from textgen.generation.prompts import (
+    NO_IDS,
+    check_prompt,
+    document_start,
+    end_id,
+    text_pieces,
+)
 from textgen.generation.request import (
     Prompt,
     Request,
@@ -140,6 +147,7 @@ class Generator:
         *,
         n: int = 1,
         batch_size: int = BATCH_SIZE,
+        distinct: bool = False,
         **options: Unpack[RequestOptions],
     ) -> Iterator[Generation]:
         """`n` continuations of each prompt, up to `batch_size` at once: each, in order, as soon as it is done.
@@ -149,11 +157,18 @@ class Generator:
 
         Without a time limit, prompts in a list or a tuple are checked at once. Others are read and checked as their
         turn comes; once their time is over, texts are not encoded, and their characters not checked.
+
+        distinct  make another text, with `index + 2**32` and so on, in place of each that with its prompt came before
+                  or is a whole document of the training corpus, which is read as by `copy_finder`. After 100 in a row
+                  that are not distinct, a warning says so, and fewer texts come
         """
         check_number("n", n)
         check_number("batch_size", batch_size)
+        if not isinstance(distinct, bool):
+            raise UsageError("expected True or False", argument="distinct", value=distinct)
         requests, first = self._requests.check_many(prompts, options)
-        return self._each(self._rows(requests, first, n), batch_size)
+        texts = self._distinct() if distinct else None
+        return self._each(self._rows(requests, first, n), batch_size, texts)
 
     @blaming
     def stream(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> TextStream:
@@ -340,7 +355,14 @@ class Generator:
                 own = index if request.options.index is None else request.options.index
                 yield Row.begin(self.tokenizer, request, own)
 
-    def _each(self, rows: Iterator[Row], batch_size: int) -> Iterator[Generation]:
+    def _distinct(self) -> DistinctTexts:
+        """What tells new texts. Only documents are compared with the corpus."""
+        has_documents = end_id(self.tokenizer) is not None and self.training_tokens is not None
+        return DistinctTexts(self.copy_finder() if has_documents else None)
+
+    def _each(
+        self, rows: Iterator[Row], batch_size: int, distinct: DistinctTexts | None = None
+    ) -> Iterator[Generation]:
         """Whole texts, in the order of their prompts."""
         scheduler = Scheduler(self._begin, batch_size)
         begun: deque[Row] = deque()
@@ -352,7 +374,13 @@ class Generator:
                 return
             scheduler.run()
             while begun and begun[0].ended:
-                yield self._generation(begun.popleft())
+                row = begun.popleft()
+                generation = self._generation(row)
+                if distinct is None or distinct.is_new(generation):
+                    yield generation
+                elif distinct.failed < TRIES:
+                    begun.appendleft(Row.begin(self.tokenizer, row.request, row.index + STRIDE))
+                    scheduler.submit(begun[0])
 
     def _generation(self, row: Row) -> Generation:
         """The result of a row that has ended. Raises its error."""

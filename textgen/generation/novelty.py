@@ -1,12 +1,13 @@
 """What a generated text shares with the corpus that its model was trained on.
 
-The corpus is searched block by block: from each place of the text, the places of the corpus that have the same next 8
-bytes of tokens are followed for as long as they agree with the text.
+The corpus is searched block by block for the windows of 8 bytes of tokens that the text has. The hashes of two windows
+give the hash of one up to twice as long, so common windows of any size are found without following each one.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from functools import cached_property
+from typing import Final, Self
 
 import attrs
 import numpy as np
@@ -16,11 +17,12 @@ from textgen.generation.prompts import end_id
 from textgen.protocols import Ids, Tokenizer
 
 NGRAMS: Final = (8, 16, 32)
-LONGEST: Final = 1000  # tokens for which a run is followed
+LONGEST: Final = 1000  # tokens of a run that are looked for
 _SEED: Final = 8  # bytes
 _BLOCK: Final = 1 << 20  # tokens of the corpus that are looked at together
 _CONTEXT: Final = 30
-_HASH: Final = np.uint64(0x9E3779B97F4A7C15)
+_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
+_HALF: Final = np.uint64(32)
 
 
 @attrs.frozen
@@ -29,11 +31,12 @@ class CopyReport:
 
     tokens        tokens of the text
     longest       tokens of the longest run that both hold, and `longest_text` itself. Runs shorter
-                  than 8 tokens (4 with a vocabulary above 256, 2 above 65,536) are not looked for, and
-                  none is followed for more than 1,000
+                  than 8 tokens (4 with a vocabulary above 256, 2 above 65,536) are not looked for, nor
+                  those longer than 1,000
     place         the token of the corpus at which it first stands, and `excerpt`, the text around it
     ngram_shares  for each n, the share of the text's n-grams that the corpus holds; None where the
                   text is shorter than n
+    is_document   whether the text, with its prompt, is a whole document of the corpus
     """
 
     tokens: int
@@ -42,6 +45,7 @@ class CopyReport:
     place: int | None
     excerpt: str
     ngram_shares: dict[int, float | None]
+    is_document: bool = False
 
     def describe(self) -> str:
         """The report in a few lines."""
@@ -52,7 +56,10 @@ class CopyReport:
         lines = [f"novelty: {found}: {self.longest_text!r}"]
         if self.place is not None:
             lines.append(f"  at token {self.place:,}: …{self.excerpt}…")
-        return "\n".join([*lines, f"  found in the corpus: {shares or 'nothing to count'}"])
+        lines.append(f"  found in the corpus: {shares or 'nothing to count'}")
+        if self.is_document:
+            lines.append("  the text is a whole document of the corpus")
+        return "\n".join(lines)
 
 
 @attrs.frozen
@@ -62,68 +69,146 @@ class CopyFinder:
     tokenizer: Tokenizer
     tokens: Ids
 
-    def report(self, text: str) -> CopyReport:
-        """What `text` shares with the training corpus, which is read once from end to end."""
-        ids = np.asarray(self.tokenizer.encode(text)).astype(self.tokens.dtype)
-        lengths, places = _longest_runs(ids, self.tokens)
-        longest = int(lengths.max(initial=0))
-        start = int(lengths.argmax()) if longest else 0
-        place = int(places[start]) if longest else None
+    def report(self, text: str, prompt: str = "") -> CopyReport:
+        """What `text`, which continues a prompt, shares with the training corpus, which is read once from end to end."""
+        ids = self._encode(text)
+        found = _search(ids, self.tokens)
+        is_found = found.length > 0
         return CopyReport(
             tokens=len(ids),
-            longest=longest,
-            longest_text=self._decode(ids[start : start + longest]),
-            place=place,
-            excerpt="" if place is None else self._excerpt(place, longest),
+            longest=found.length,
+            longest_text=self._decode(ids[found.start : found.start + found.length]),
+            place=found.place if is_found else None,
+            excerpt=self._excerpt(found.place, found.length) if is_found else "",
             ngram_shares={
-                n: float((lengths[: len(ids) - n + 1] >= n).mean()) if len(ids) >= n else None
-                for n in NGRAMS
+                n: float(held.mean()) if len(held) else None for n, held in found.held.items()
             },
+            is_document=self.is_document(prompt + text),
         )
+
+    def is_document(self, text: str) -> bool:
+        """Whether a text is a whole document of the training corpus. False if the corpus has no documents."""
+        ids = self._encode(text)
+        starts, lengths = self._documents
+        starts = starts[lengths == len(ids)]
+        for place, token in enumerate(ids):
+            if not len(starts):
+                break
+            starts = starts[self.tokens[starts + place] == token]
+        return bool(len(starts))
+
+    @cached_property
+    def _documents(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The first token of each document, and their lengths."""
+        ends = np.flatnonzero(self.tokens == end_id(self.tokenizer))
+        return ends[:-1] + 1, np.diff(ends) - 1
 
     def _excerpt(self, place: int, length: int) -> str:
         ids = self.tokens[max(0, place - _CONTEXT) : place + min(length, 200) + _CONTEXT]
         documents = np.split(ids, np.flatnonzero(ids == end_id(self.tokenizer)))
         return " / ".join(" ".join(self._decode(each).split()) for each in documents)
 
+    def _encode(self, text: str) -> Ids:
+        return np.asarray(self.tokenizer.encode(text)).astype(self.tokens.dtype)
+
     def _decode(self, ids: Ids) -> str:
         return self.tokenizer.decode(ids.astype(np.int64))
 
 
-def _longest_runs(text: Ids, corpus: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """For each place of `text` (T,), the length of the longest run from there in `corpus` (N,), and where.
+@attrs.define
+class _Found:
+    """What a text shares with a corpus.
 
-    Both are of one dtype. Runs shorter than _SEED bytes have the length 0, and runs longer than LONGEST that one.
+    held    for each n, whether the corpus holds the n tokens from each place of the text
+    length, start, place   of the longest common run: its tokens, and where it stands first in text and corpus
     """
-    lengths, places = np.zeros((2, len(text)), np.int64)
-    seed = _SEED // text.itemsize
-    if len(text) < seed:
-        return lengths, places
-    windows = _windows(text, seed)
-    hashed = np.zeros(1 << 16, bool)  # the hashes of the windows: few places of the corpus have one
-    hashed[_hash(windows)] = True
+
+    held: dict[int, npt.NDArray[np.bool_]]
+    length: int = 0
+    start: int = 0
+    place: int = 0
+
+
+@attrs.frozen
+class _Windows:
+    """Windows of one size: their places (N,), rising, and a hash of each."""
+
+    size: int
+    places: npt.NDArray[np.int64]
+    hashes: npt.NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, tokens: Ids) -> Self:
+        """Those of 8 bytes, which are their own hashes."""
+        size = _SEED // tokens.itemsize
+        windows = np.lib.stride_tricks.sliding_window_view(tokens, size).copy()
+        return cls(size, np.arange(len(windows)), windows.view(np.uint64)[:, 0])
+
+    def longer(self, size: int) -> Self:
+        """Those of a size up to twice as large: the first and the last tokens of each are two of these windows."""
+        if size == self.size or not len(self.places):
+            return attrs.evolve(self, size=size)
+        shifted = self.places + (size - self.size)
+        last = np.minimum(np.searchsorted(self.places, shifted), len(self.places) - 1)
+        first = np.flatnonzero(self.places[last] == shifted)
+        hashes = self.hashes[first] * _FACTOR + self.hashes[last[first]]
+        return type(self)(size, self.places[first], (hashes ^ (hashes >> _HALF)) * _FACTOR)
+
+    def shared_with(self, other: _Windows) -> Self:
+        """Those that `other` has too."""
+        shared = np.isin(self.hashes, other.hashes)
+        return attrs.evolve(self, places=self.places[shared], hashes=self.hashes[shared])
+
+
+def _search(text: Ids, corpus: Ids) -> _Found:
+    """What `text` (T,) shares with `corpus` (N,), both of one dtype."""
+    found = _Found({n: np.zeros(max(0, len(text) - n + 1), bool) for n in NGRAMS})
+    seed, longest = _SEED // text.itemsize, min(LONGEST, len(text))
+    if longest < seed:
+        return found
+    levels = [_Windows.of(text)]
+    while 2 * levels[-1].size <= longest:
+        levels.append(levels[-1].longer(2 * levels[-1].size))
+    likely = np.zeros(
+        1 << 16, bool
+    )  # the short hashes of the text: few windows of the corpus have one
+    likely[_short(levels[0].hashes)] = True
     for begin in range(0, len(corpus) - seed + 1, _BLOCK):
-        block = _windows(corpus[begin : begin + _BLOCK + seed - 1], seed)
-        hits = np.flatnonzero(hashed[_hash(block)])
-        hits = hits[np.argsort(block[hits], kind="stable")]
-        first, last = (np.searchsorted(block[hits], windows, side) for side in ("left", "right"))
-        for start in np.flatnonzero(first < last).tolist():
-            found, length = begin + hits[first[start] : last[start]], seed
-            while len(found):
-                if length > lengths[start]:
-                    lengths[start], places[start] = length, found[0]
-                if length == min(LONGEST, len(text) - start):
-                    break
-                found = found[found + length < len(corpus)]
-                found = found[corpus[found + length] == text[start + length]]
-                length += 1
-    return lengths, places
+        block = _Windows.of(corpus[begin : begin + _BLOCK + LONGEST])
+        kept = np.flatnonzero(likely[_short(block.hashes)])
+        here = attrs.evolve(block, places=begin + kept, hashes=block.hashes[kept])
+        level = None
+        for own in levels:
+            shared = here.longer(own.size).shared_with(own)
+            if not len(shared.places):
+                break
+            here, level = shared, own
+            if own.size in found.held:
+                found.held[own.size][own.shared_with(here).places] = True
+        if level is not None:
+            _note_longest(found, level, here, min(2 * level.size - 1, longest))
+    return found
 
 
-def _windows(tokens: Ids, size: int) -> npt.NDArray[np.uint64]:
-    """The `size` tokens from each place of `tokens` (T,) as one number, (T - size + 1,)."""
-    return np.lib.stride_tricks.sliding_window_view(tokens, size).copy().view(np.uint64)[:, 0]
+def _note_longest(found: _Found, own: _Windows, here: _Windows, most: int) -> None:
+    """Note the longest run of `own.size` to `most` tokens that text and block share, if none is longer."""
+
+    def shared(size: int) -> tuple[_Windows, _Windows]:
+        ours, theirs = own.longer(size), here.longer(size)
+        return ours.shared_with(theirs), theirs
+
+    low, high = max(own.size, found.length), most
+    if low > high or not len(shared(low)[0].places):
+        return
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if len(shared(middle)[0].places) else (low, middle - 1)
+    ours, theirs = shared(low)
+    start = int(ours.places[0])
+    if low > found.length or start < found.start:
+        place = theirs.places[theirs.hashes == ours.hashes[0]][0]
+        found.length, found.start, found.place = low, start, int(place)
 
 
-def _hash(windows: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    return (windows * _HASH) >> np.uint64(48)
+def _short(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    return (hashes * _FACTOR) >> np.uint64(48)

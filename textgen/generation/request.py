@@ -30,7 +30,7 @@ from textgen.protocols import Ids, Tokenizer
 
 Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]]
 """What to continue: text, or token ids (T,)."""
-_OF_MANY: Final = frozenset(("n", "prompts", "batch_size"))
+_OF_MANY: Final = frozenset(("n", "prompts", "batch_size", "distinct"))
 _MAY_BE_NONE: Final = frozenset(("max_new_tokens", "stop", "stop_tokens", "time_limit"))
 _REMEMBERED: Final = 256  # chains
 _SHORT: Final = 4096  # characters of a prompt, or items of another option

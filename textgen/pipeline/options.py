@@ -123,6 +123,10 @@ class GenerateOptions(TextOptions):
         "", help="the text to continue; after training on documents, it is the beginning of one"
     )
     n: int = option(1, help="how many continuations", validator=and_(ge(1), le(MAX_N)))
+    distinct: bool = option(
+        False,
+        help="make another text in place of one that came before or is a document of the training corpus",
+    )
 
 
 @attrs.frozen

@@ -29,6 +29,7 @@ REQUEST_OPTIONS: Final = (
     "prompt",
     "prompts",
     "n",
+    "distinct",
     "index",
     "batch_size",
     "state",

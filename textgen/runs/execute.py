@@ -328,5 +328,8 @@ def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
     table = pipeline.generate
     options = {field.name: getattr(table, field.name) for field in attrs.fields(TextOptions)}
     return generator.generate_many(
-        [table.prompt], n=table.n, **{k: v for k, v in options.items() if v is not None}
+        [table.prompt],
+        n=table.n,
+        distinct=table.distinct,
+        **{k: v for k, v in options.items() if v is not None},
     )
