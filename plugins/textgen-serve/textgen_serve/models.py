@@ -45,8 +45,11 @@ class ServedRun:
         """The entry of GET /v1/models/{id}: with the run's loss curve, and the options of samplers."""
         card, path = self.card(), self.generator.path
         chain = {table["type"]: table for table in self.generator.tables.get("sampler", [])}
+        summary = None if path is None else summarize(path)
         card["textgen"] |= {
-            "metrics": [] if path is None else summarize(path).metrics(),
+            "parameters": summary and summary.parameters,
+            "best_loss": summary and summary.best_loss,
+            "metrics": summary.metrics() if summary else [],
             "sampling_options": {
                 name: {**attrs.asdict(each), "value": chain.get(each.sampler, {}).get(each.key)}
                 for name, each in options.items()

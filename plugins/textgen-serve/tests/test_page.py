@@ -1,0 +1,342 @@
+"""The page in Chromium, against a server in a process of its own."""
+
+import json
+import shutil
+import subprocess
+import sys
+from bisect import bisect
+
+import numpy as np
+import pytest
+from conftest import serving, train
+
+import textgen
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+]
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+BITS = (0.5, 1, 2, 3, 4.5, 6, 8)  # at which `textgen evaluate --html` changes the colour
+PROMPT = "The door was"
+
+
+CORPUS = (
+    "The door was shut. It was dark, and nobody came to open it.\n"
+    "No. The window was open, and a cold wind came in from the sea!\n"
+    """It's <b>\n"quoted"\n<script>document.title = 'hacked'</script> xX\n"""
+) * 30
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("runs") / "doors", corpus=CORPUS)
+
+
+@pytest.fixture(scope="module")
+def generator(run):
+    return textgen.load(run)
+
+
+@pytest.fixture(scope="module")
+def url(run):
+    with serving(run) as started:
+        yield started.url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, url):
+    """Opens the page in a fresh profile; at the end, no page may have written an error to its console."""
+    contexts, errors = [], []
+
+    def opened(address=url, **options):
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda said: said.type == "error" and errors.append(said.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("body[data-ready]")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not errors
+
+
+@pytest.fixture
+def page(visit):
+    return visit()
+
+
+def write(page, text, **numbers):
+    for name, value in numbers.items():
+        page.fill(f"#{name}", str(value))
+    page.focus("#text")
+    page.keyboard.type(text)
+
+
+def eventually(page, check, expected=None):
+    for _ in range(200):
+        if check():
+            return
+        page.wait_for_timeout(50)
+    assert check(), (page.text_content("#text"), page.text_content("#status"), expected)
+
+
+def wait_for_end(page):
+    eventually(page, lambda: page.text_content("#continue") == "Continue")
+
+
+def wait_for_text(page, text):
+    eventually(page, lambda: page.text_content("#text") == text, text)
+
+
+def choose(page, text):
+    """Click a token of the popover."""
+    page.locator("#alternatives button", has=page.get_by_text(text, exact=True)).first.click()
+
+
+def colours(page):
+    """The level of each character."""
+    ranges = page.evaluate(
+        """() => [...CSS.highlights].filter(([name]) => /^s\\d$/.test(name)).flatMap(([name, all]) =>
+             [...all].map((range) => [Number(name[1]), range.startOffset, range.endOffset]))"""
+    )
+    levels = [0] * len(page.text_content("#text"))
+    for level, start, end in ranges:
+        levels[start:end] = [level] * (end - start)
+    return levels
+
+
+def expected_colours(generator, text):
+    scores = np.concatenate([block.logprobs for block in generator.score_tokens(text)])
+    return [bisect(BITS, bits) for bits in np.nan_to_num(-scores / np.log(2))]
+
+
+def test_typed_text_is_coloured_by_surprise(page, generator):
+    write(page, PROMPT)
+    eventually(page, lambda: colours(page) == expected_colours(generator, PROMPT))
+    page.keyboard.press("Home")
+    page.keyboard.type("xX ")
+    page.keyboard.press("Enter")
+    text = f"xX \n{PROMPT}"
+    wait_for_text(page, text)
+    eventually(page, lambda: colours(page) == expected_colours(generator, text))
+    assert any(colours(page))
+
+
+def test_continue_writes_the_text_of_the_seed(page, generator):
+    write(page, PROMPT, max_tokens=60, seed=7)
+    page.click("#continue")
+    made = generator.generate(PROMPT, max_new_tokens=60, seed=7).text
+    wait_for_text(page, PROMPT + made)
+    write(page, "!")
+    page.keyboard.press("Control+Enter")
+    more = generator.generate(f"{PROMPT}{made}!", max_new_tokens=60, seed=7).text
+    wait_for_text(page, f"{PROMPT}{made}!{more}")
+    eventually(page, lambda: colours(page) == expected_colours(generator, f"{PROMPT}{made}!{more}"))
+
+
+def test_a_text_is_stopped_edited_and_continued(page, generator):
+    write(page, PROMPT, max_tokens=100_000)
+    page.keyboard.press("Control+Enter")
+    eventually(page, lambda: len(page.text_content("#text")) > 500)
+    page.keyboard.press("Escape")
+    wait_for_end(page)
+    text = page.text_content("#text")
+    assert text.startswith(PROMPT)
+    assert len(text) < 100_000
+    write(page, "", max_tokens=20, seed=3)
+    page.keyboard.press("Control+a")
+    page.keyboard.type("It was")
+    page.keyboard.press("Control+Enter")
+    wait_for_text(page, "It was" + generator.generate("It was", max_new_tokens=20, seed=3).text)
+
+
+def test_typing_stops_a_text_that_comes_in(page):
+    write(page, PROMPT, max_tokens=100_000)
+    page.keyboard.press("Control+Enter")
+    eventually(page, lambda: len(page.text_content("#text")) > 500)
+    page.keyboard.press("Control+Home")
+    page.keyboard.type("No. ")
+    wait_for_end(page)
+    text = page.text_content("#text")
+    assert text.startswith(f"No. {PROMPT}")
+    assert len(text) < 100_000
+
+
+def test_hover_shows_ten_and_a_click_takes_one(page, generator):
+    write(page, PROMPT, max_tokens=30, seed=5)
+    page.keyboard.press("Control+Enter")
+    text = PROMPT + generator.generate(PROMPT, max_new_tokens=30, seed=5).text
+    wait_for_text(page, text)
+    place = len(PROMPT) + 9
+    eventually(page, lambda: any(colours(page)))
+    box = page.evaluate(
+        """(place) => {
+             const range = new Range();
+             const node = document.querySelector('#text').firstChild;
+             range.setStart(node, place);
+             range.setEnd(node, place + 1);
+             const { x, y, width, height } = range.getBoundingClientRect();
+             return [x + width / 2, y + height / 2];
+           }""",
+        place,
+    )
+    page.mouse.move(*box)
+    page.wait_for_selector("#alternatives:popover-open")
+    names = page.locator("#alternatives .name").all_text_contents()
+    logits = generator.logits(text[:place])[-1]
+    likeliest = [generator.tokenizer.decode([token]) for token in np.argsort(-logits)[:10]]
+    shown = [name.replace("␣", " ").replace("⏎", "\n") for name in names]
+    assert shown[:5] == likeliest[:5]
+    assert len(shown) >= 10
+    taken = next(token for token in likeliest if token != text[place] and token.isalpha())
+    choose(page, taken)
+    prompt = text[:place] + taken
+    wait_for_text(page, prompt + generator.generate(prompt, max_new_tokens=30, seed=5).text)
+
+
+def test_alternatives_by_keyboard(page, generator):
+    write(page, PROMPT, max_tokens=10)
+    eventually(page, lambda: any(colours(page)))
+    page.keyboard.press("Control+Space")
+    page.wait_for_selector("#alternatives button:focus")
+    page.keyboard.press("ArrowDown")
+    second = page.text_content("#alternatives button:focus .name").replace("␣", " ")
+    page.keyboard.press("Enter")
+    text = PROMPT + second
+    wait_for_text(page, text + generator.generate(text, max_new_tokens=10).text)
+    page.keyboard.press("Control+Space")
+    page.wait_for_selector("#alternatives button:focus")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "text"
+
+
+def test_undo_redo_and_retry_by_key(page, generator):
+    write(page, PROMPT, max_tokens=25, seed=1)
+    first, second = (
+        PROMPT + generator.generate(PROMPT, max_new_tokens=25, seed=seed).text for seed in (1, 2)
+    )
+    page.keyboard.press("Control+Enter")
+    wait_for_text(page, first)
+    page.keyboard.press("Alt+Enter")
+    wait_for_text(page, second)
+    page.keyboard.press("Control+z")
+    wait_for_text(page, PROMPT)
+    page.keyboard.press("Control+Shift+z")
+    wait_for_text(page, second)
+    page.keyboard.press("Alt+ArrowUp")
+    wait_for_text(page, first)
+
+
+def test_several_continuations_are_a_tree_that_is_kept(page, generator, tmp_path):
+    write(page, PROMPT, max_tokens=25, seed=4, n=3)
+    texts = [
+        PROMPT + generator.generate(PROMPT, max_new_tokens=25, seed=4, index=index).text
+        for index in range(3)
+    ]
+    page.keyboard.press("Control+Enter")
+    wait_for_text(page, texts[0])
+    page.keyboard.press("Alt+ArrowDown")
+    wait_for_text(page, texts[1])
+    assert page.text_content("#sibling") == "2 of 3"
+    page.locator("#tree button").nth(2).click()
+    wait_for_text(page, texts[2])
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    wait_for_text(page, texts[2])
+    with page.expect_download() as download:
+        page.click("#export")
+    download.value.save_as(tmp_path / "tree.json")
+    kept = json.loads((tmp_path / "tree.json").read_text())
+    assert kept["text"] == texts[2]
+    tails = [version["tail"] for version in kept["versions"] if version["made"]]
+    assert [PROMPT + tail for tail in tails] == texts
+
+
+def test_a_slider_makes_the_text_anew_with_its_seed(page, generator):
+    write(page, PROMPT, max_tokens=40, seed=11)
+    page.keyboard.press("Control+Enter")
+    first = PROMPT + generator.generate(PROMPT, max_new_tokens=40, seed=11).text
+    wait_for_text(page, first)
+    slider = page.locator("input[name=temperature]")
+    for temperature in (0.3, 1.4):
+        slider.fill(str(temperature))
+        options = {"max_new_tokens": 40, "seed": 11, "temperature": temperature}
+        wait_for_text(page, PROMPT + generator.generate(PROMPT, **options).text)
+    page.focus("#text")
+    page.keyboard.press("Alt+ArrowUp")
+    wait_for_text(page, first)
+
+
+def test_links_and_commands_make_the_same_text(page, visit, generator):
+    prompt = 'It\'s <b>\n"quoted"'
+    write(page, "", max_tokens=30, seed=9)
+    page.keyboard.insert_text(prompt)
+    page.locator("input[name=temperature]").fill("0.6")
+    page.focus("#text")
+    page.keyboard.press("Control+Enter")
+    made = generator.generate(prompt, max_new_tokens=30, seed=9, temperature=0.6).text
+    wait_for_text(page, prompt + made)
+    page.click("#share")
+    link, curl, program = (page.input_value(f"#{name}") for name in ("link", "curl", "python"))
+    wait_for_text(visit(link), prompt + made)
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert said.stdout == made + "\n", said.stderr
+    if shutil.which("curl"):
+        answer = subprocess.run(["bash", "-c", curl], capture_output=True, text=True)
+        assert json.loads(answer.stdout)["choices"][0]["text"] == made
+
+
+def test_markup_in_a_text_is_text(page):
+    markup = "<script>document.title = 'hacked'</script>"
+    write(page, markup)
+    wait_for_text(page, markup)
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    wait_for_text(page, markup)
+    assert page.locator("#text *").count() == 1  # the line break at its end
+    assert "hacked" not in page.title()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1280, 900), (360, 740)], ids=["desktop", "phone"])
+def test_the_page_is_accessible(visit, scheme, size):
+    sync = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page = visit(color_scheme=scheme, viewport=dict(zip(("width", "height"), size, strict=True)))
+    write(page, PROMPT, max_tokens=30, n=2)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#siblings:not([hidden])")
+    wait_for_end(page)
+    page.keyboard.press("Control+Space")
+    page.wait_for_selector("#alternatives:popover-open")
+    ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    assert (int(ground.split("(")[1].split(",")[0]) < 128) == (scheme == "dark")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator("#continue").bounding_box()["y"] < size[1]
+    for dialog in (None, "#share", "#help"):
+        if dialog:
+            page.keyboard.press("Escape")
+            page.click(dialog)
+        found = sync.Axe().run(page)
+        assert not found.response["violations"], found.generate_report()

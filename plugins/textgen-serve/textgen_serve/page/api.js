@@ -1,0 +1,114 @@
+// The server's API. Every request names the model; an error has the server's own message.
+
+const KEY = "textgen-key";
+
+/** Keep the API key that the server's link has in its fragment, and take it out of the address. */
+export function takeKey() {
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  if (!fragment.has("key")) return;
+  useKey(fragment.get("key"));
+  fragment.delete("key");
+  history.replaceState(null, "", fragment.size ? `#${fragment}` : location.pathname);
+}
+
+export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+export const useKey = (key) => sessionStorage.setItem(KEY, key);
+
+/** What the server says of its models. */
+export async function models() {
+  return (await (await request("v1/models")).json()).data;
+}
+
+/** What it says of one, with its losses and the options of samplers. */
+export async function card(id) {
+  return (await request(`v1/models/${encodeURIComponent(id)}`)).json();
+}
+
+/** The tokens of a text: where each begins and ends in it, its surprise in bits and its rank; null where unknown. */
+export async function score(model, text) {
+  const body = { model, prompt: text, echo: true, max_tokens: 0, logprobs: 0, prompt_logprobs: 0 };
+  const choice = (await (await request("v1/completions", body)).json()).choices[0];
+  const { token_logprobs: logprobs, text_offset: offsets } = choice.logprobs;
+  const places = utf16(text, [...offsets, Infinity]);
+  return logprobs.map((logprob, i) => ({
+    start: places[i],
+    end: places[i + 1],
+    bits: logprob === null ? null : -logprob / Math.LN2,
+    rank: Object.values(choice.prompt_logprobs?.[i] ?? {})[0]?.rank ?? null,
+  })).filter((token) => token.end > token.start);
+}
+
+/** The likeliest next tokens, before and after the samplers. */
+export async function likeliest(model, prompt, options) {
+  return (await (await request("next_tokens", { model, prompt, ...options, logprobs: 10 })).json()).tokens;
+}
+
+/** Whole texts, as the choices of the answer. */
+export async function complete(model, prompt, options) {
+  return (await (await request("v1/completions", { model, prompt, ...options })).json()).choices;
+}
+
+/** Texts as they come: `onPiece(index, text)`. */
+export async function stream(model, prompt, options, signal, onPiece) {
+  const answer = await request("v1/completions", { model, prompt, ...options, stream: true }, signal);
+  for await (const data of events(answer.body)) {
+    if (data === "[DONE]") break;
+    const { choices = [], error } = JSON.parse(data);
+    if (error) throw new Error(error.message);
+    for (const { index, text } of choices) if (text) onPiece(index, text);
+  }
+}
+
+/** A function that runs `work` with its newest arguments: never twice at once, and the last call is never lost. */
+export function latest(work) {
+  let next, running = false;
+  return async (...given) => {
+    next = given;
+    if (running) return;
+    running = true;
+    try {
+      while (next) {
+        const now = next;
+        next = undefined;
+        await work(...now);
+      }
+    } finally {
+      running = false;
+    }
+  };
+}
+
+async function request(path, body, signal) {
+  const headers = { "Content-Type": "application/json" };
+  if (hasKey()) headers.Authorization = `Bearer ${sessionStorage.getItem(KEY)}`;
+  const sent = body ? { method: "POST", body: JSON.stringify(body) } : {};
+  const answer = await fetch(path, { ...sent, headers, signal });
+  if (answer.ok) return answer;
+  const { error } = await answer.json().catch(() => ({}));
+  throw Object.assign(new Error(error?.message ?? `${answer.status} ${answer.statusText}`), { status: answer.status });
+}
+
+async function* events(body) {
+  let rest = "";
+  for await (const piece of pieces(body.pipeThrough(new TextDecoderStream()))) {
+    const whole = (rest + piece).split("\n\n");
+    rest = whole.pop();
+    for (const event of whole) if (event.startsWith("data: ")) yield event.slice(6);
+  }
+}
+
+async function* pieces(readable) {
+  const reader = readable.getReader();
+  try {
+    for (let next; !(next = await reader.read()).done;) yield next.value;
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+/** Places counted in code points, as places in a JavaScript string. */
+function utf16(text, places) {
+  const starts = [];
+  for (let place = 0; place < text.length; place += text.codePointAt(place) > 0xffff ? 2 : 1) starts.push(place);
+  return places.map((place) => starts[place] ?? text.length);
+}

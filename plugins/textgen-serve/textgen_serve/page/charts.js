@@ -1,0 +1,72 @@
+// Two small charts: ranks of the tokens of a text, and the losses of the run.
+
+const SVG = "http://www.w3.org/2000/svg";
+const [WIDTH, HEIGHT] = [288, 90];
+const RANKS = [[1, "1"], [2, "2"], [3, "3"], [5, "4–5"], [10, "6–10"], [100, "11–100"], [Infinity, "more"]];
+
+/** How often which rank occurs, of tokens typed by hand and of those that the model made: shares of each. */
+export function drawRanks(into, tokens, isMade) {
+  const groups = { typed: [], made: [] };
+  for (const token of tokens) {
+    if (token.rank !== null) groups[isMade(token) ? "made" : "typed"].push(token);
+  }
+  const svg = chart(`Ranks of ${groups.typed.length} typed and ${groups.made.length} generated tokens`);
+  const slot = WIDTH / RANKS.length;
+  RANKS.forEach(([most, label], i) => {
+    const least = i ? RANKS[i - 1][0] : 0;
+    Object.entries(groups).forEach(([name, group], side) => {
+      const share = group.filter(({ rank }) => least < rank && rank <= most).length / (group.length || 1);
+      const height = share * (HEIGHT - 2);
+      add(svg, "rect", { class: name, x: i * slot + 4 + side * (slot / 2 - 4), y: HEIGHT - height, width: slot / 2 - 5, height, rx: 1.5 });
+    });
+    add(svg, "text", { x: (i + 0.5) * slot, y: HEIGHT + 14, "text-anchor": "middle" }).textContent = label;
+  });
+  add(svg, "line", { class: "axis", x1: 0, x2: WIDTH, y1: HEIGHT + 0.5, y2: HEIGHT + 0.5 });
+  const key = document.createElement("p");
+  key.className = "key";
+  const made = document.createElement("b");
+  made.textContent = `generated ${bits(groups.made)}`;
+  key.append(`typed ${bits(groups.typed)}, `, made);
+  into.replaceChildren(svg, key);
+}
+
+/** The losses of a run: rows {step, training_loss, validation_loss}. */
+export function drawLosses(into, rows) {
+  const lines = ["training_loss", "validation_loss"].map((name) => rows.filter((row) => Number.isFinite(row[name])).map((row) => [row.step, row[name]]));
+  const [steps, losses] = [0, 1].map((axis) => lines.flat().map((point) => point[axis]));
+  if (steps.length < 2) return false;
+  const [last, low, high] = [Math.max(...steps), Math.min(...losses), Math.max(...losses)];
+  const at = ([step, loss]) => `${(step / last) * WIDTH},${HEIGHT - ((loss - low) / (high - low || 1)) * (HEIGHT - 8)}`;
+  const svg = chart(`Losses from ${high.toFixed(2)} to ${low.toFixed(2)} nats per token over ${last} steps`);
+  add(svg, "line", { class: "axis", x1: 0, x2: WIDTH, y1: HEIGHT + 0.5, y2: HEIGHT + 0.5 });
+  lines.forEach((points, i) => add(svg, "polyline", { class: ["training", "validation"][i], points: points.map(at).join(" ") }));
+  add(svg, "text", { x: 0, y: HEIGHT + 14 }).textContent = "0";
+  add(svg, "text", { x: WIDTH, y: HEIGHT + 14, "text-anchor": "end" }).textContent = `${last.toLocaleString("en")} steps`;
+  const key = document.createElement("p");
+  key.className = "key";
+  const held = document.createElement("b");
+  const [training, validation] = lines.map((points) => points.at(-1)?.[1].toFixed(2));
+  held.textContent = validation ? `held-out ${validation}` : "";
+  key.append(`training ${training}${validation ? ", " : ""}`, held, " nats per token");
+  into.replaceChildren(svg, key);
+  return true;
+}
+
+function bits(tokens) {
+  if (!tokens.length) return "–";
+  return `${(tokens.reduce((sum, token) => sum + token.bits, 0) / tokens.length).toFixed(2)} bits per token`;
+}
+
+function chart(title) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT + 16}`);
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", title);
+  return svg;
+}
+
+function add(svg, tag, attributes) {
+  const element = svg.appendChild(document.createElementNS(SVG, tag));
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+}

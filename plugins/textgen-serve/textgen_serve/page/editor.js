@@ -1,0 +1,199 @@
+// The document: plain text in one text node, coloured without an element around any token.
+
+export const STEPS = [0.5, 1, 2, 3, 4.5, 6, 8]; // bits at which the colour changes
+const NAMES = ["made", "copied", ...STEPS.map((_, level) => `s${level + 1}`)];
+
+/** The place at which two texts begin to differ. */
+export function parting(one, other) {
+  const most = Math.min(one.length, other.length);
+  let place = 0;
+  while (place < most && one[place] === other[place]) place++;
+  return place;
+}
+
+/** How many characters two texts have in common at their ends, after the place at which they part. */
+function alike(one, other, place) {
+  const most = Math.min(one.length, other.length) - place;
+  let count = 0;
+  while (count < most && one.at(-1 - count) === other.at(-1 - count)) count++;
+  return count;
+}
+
+export class Editor {
+  /** `onEdit(text)` is called after each edit by hand, `onCaret()` when the caret moves. */
+  constructor(element, { onEdit, onCaret }) {
+    this.element = element;
+    this.tokens = [];
+    this.marks = { made: [], copied: [] };
+    this.onEdit = onEdit;
+    this.highlights = {};
+    if (CSS.highlights) {
+      for (const name of NAMES) CSS.highlights.set(name, (this.highlights[name] = new Highlight()));
+    }
+    this.set("");
+    element.addEventListener("beforeinput", (event) => this.#before(event));
+    element.addEventListener("input", (event) => event.isComposing || this.#edited());
+    element.addEventListener("compositionend", () => this.#edited());
+    document.addEventListener("selectionchange", () => this.hasFocus && onCaret());
+  }
+
+  get hasFocus() {
+    return document.activeElement === this.element;
+  }
+
+  /** The place of the caret; the end of the text where the caret is elsewhere. */
+  get caret() {
+    const { focusNode, focusOffset } = getSelection();
+    if (!focusNode || !this.element.contains(focusNode)) return this.text.length;
+    return this.#place(focusNode, focusOffset);
+  }
+
+  /** Replace the text. Colours stay as far as the text stays; the caret goes where the change ends. */
+  set(text) {
+    const old = this.text ?? "";
+    const kept = parting(old, text);
+    this.tokens = this.tokens.filter((token) => token.end <= kept);
+    this.text = text;
+    this.#lay();
+    if (this.hasFocus) this.moveTo(text.length - alike(old, text, kept));
+    this.paint();
+  }
+
+  /** Add to the end, and keep the end in view if it was. */
+  append(piece) {
+    const follows = this.hasFocus && this.caret === this.text.length;
+    const atEnd = innerHeight + scrollY > document.documentElement.scrollHeight - 80;
+    this.text += piece;
+    this.node.appendData(piece);
+    if (follows) this.moveTo(this.text.length);
+    if (atEnd) scrollTo(scrollX, document.documentElement.scrollHeight);
+  }
+
+  moveTo(caret) {
+    this.element.focus({ preventScroll: true });
+    getSelection().collapse(this.node, Math.min(caret, this.text.length));
+  }
+
+  /** Colour scored tokens of a text, which may have changed since. */
+  colour(tokens, text) {
+    const kept = parting(this.text, text);
+    this.tokens = kept === this.text.length ? tokens : tokens.filter((token) => token.end <= kept);
+    this.paint();
+  }
+
+  /** Mark ranges [start, end] of the text as "made" or "copied". */
+  mark(name, ranges) {
+    this.marks[name] = ranges;
+    this.paint();
+  }
+
+  paint() {
+    if (!CSS.highlights) return;
+    const ranges = Object.fromEntries(NAMES.map((name) => [name, []]));
+    for (const [name, marked] of Object.entries(this.marks)) ranges[name] = marked;
+    for (const { start, end, bits } of this.tokens) {
+      const level = STEPS.findLastIndex((step) => bits >= step) + 1;
+      if (!level) continue;
+      const coloured = ranges[`s${level}`];
+      if (coloured.at(-1)?.[1] === start) coloured.at(-1)[1] = end;
+      else coloured.push([start, end]);
+    }
+    for (const name of NAMES) {
+      this.highlights[name].clear();
+      for (const [start, end] of ranges[name]) {
+        const last = Math.min(end, this.text.length);
+        if (start < last) this.highlights[name].add(this.#range(start, last));
+      }
+    }
+  }
+
+  /** The token at a place of the text. */
+  tokenAt(place) {
+    return this.tokens.find((token) => token.start <= place && place < token.end);
+  }
+
+  /** The place of the character under a point of the window; null where there is none. */
+  placeAt(x, y) {
+    const found = document.caretPositionFromPoint?.(x, y);
+    const old = found ? null : document.caretRangeFromPoint?.(x, y);
+    const node = found?.offsetNode ?? old?.startContainer;
+    if (node !== this.node) return null;
+    const place = found?.offset ?? old.startOffset;
+    for (const each of [place, place - 1]) {
+      if (each < 0 || each >= this.text.length) continue;
+      for (const box of this.#live(each, each + 1).getClientRects()) {
+        if (box.left <= x && x <= box.right && box.top <= y && y <= box.bottom) return each;
+      }
+    }
+    return null;
+  }
+
+  /** The box of a stretch of the text in the window. */
+  box(start, end) {
+    const boxes = this.#live(Math.max(0, Math.min(start, this.text.length - 1)), Math.max(start, end)).getClientRects();
+    return boxes[0] ?? this.element.lastChild.getBoundingClientRect();
+  }
+
+  /** What browsers would turn into elements is put into the text here. Undo and redo are the tree's. */
+  #before(event) {
+    const { inputType: kind, data, dataTransfer } = event;
+    if (kind.startsWith("history")) return event.preventDefault();
+    let text = dataTransfer?.getData("text/plain") ?? data ?? "";
+    if (kind === "insertParagraph" || kind === "insertLineBreak") text = "\n";
+    else if (!kind.startsWith("insert") || !/[\r\n]/.test(text)) return;
+    event.preventDefault();
+    text = text.replace(/\r\n?/g, "\n");
+    const range = event.getTargetRanges()[0] ?? getSelection().getRangeAt(0);
+    const start = this.#place(range.startContainer, range.startOffset);
+    const end = this.#place(range.endContainer, range.endOffset);
+    this.node.replaceData(start, end - start, text);
+    getSelection().collapse(this.node, start + text.length);
+    this.#edited();
+  }
+
+  #edited() {
+    const text = this.element.textContent;
+    const [old, start] = [this.text, parting(this.text, text)];
+    // Colours before and after the edit stay until the text is scored anew.
+    const [tail, by] = [old.length - alike(old, text, start), text.length - old.length];
+    this.tokens = this.tokens.flatMap((token) => {
+      if (token.end <= start) return [token];
+      return token.start >= tail ? [{ ...token, start: token.start + by, end: token.end + by }] : [];
+    });
+    const caret = this.caret;
+    this.text = text;
+    if (this.element.childNodes.length !== 2 || this.element.firstChild !== this.node || this.node.data !== text) {
+      this.#lay();
+      this.moveTo(caret);
+    }
+    this.element.toggleAttribute("data-empty", !text);
+    this.paint();
+    this.onEdit(text);
+  }
+
+  /** One text node, and a line break after it that lets the caret stand behind a final newline. */
+  #lay() {
+    this.node = new Text(this.text);
+    this.element.replaceChildren(this.node, document.createElement("br"));
+    this.element.toggleAttribute("data-empty", !this.text);
+  }
+
+  #place(node, offset) {
+    const range = new Range();
+    range.setStart(this.element, 0);
+    range.setEnd(node, offset);
+    return range.toString().length;
+  }
+
+  #range(start, end) {
+    const node = this.node;
+    return new StaticRange({ startContainer: node, startOffset: start, endContainer: node, endOffset: end });
+  }
+
+  #live(start, end) {
+    const range = new Range();
+    range.setStart(this.node, Math.min(start, this.text.length));
+    range.setEnd(this.node, Math.min(end, this.text.length));
+    return range;
+  }
+}

@@ -1,0 +1,447 @@
+// The page: what happens when something is typed, clicked, dragged or pressed.
+
+import { card, complete, hasKey, latest, likeliest, models, score, stream, takeKey, useKey } from "./api.js";
+import { drawLosses, drawRanks } from "./charts.js";
+import { Editor, STEPS } from "./editor.js";
+import { Samplers } from "./samplers.js";
+import { curl, fromLink, link, python } from "./share.js";
+import { drawTokens, visible, withArrows } from "./tokens.js";
+import { drawTree, Tree } from "./tree.js";
+
+const $ = (id) => document.getElementById(id);
+const numbers = ["max_tokens", "n", "seed"];
+
+let model; // as the server describes it
+let tree = new Tree();
+let running = null; // the AbortController of the stream that comes in
+let tuned = null; // the version that is made anew while a slider moves
+
+const editor = new Editor($("text"), {
+  onEdit(text) {
+    abort();
+    tree.edit(text);
+    show();
+  },
+  onCaret: () => running || showNext(),
+});
+const samplers = new Samplers($("sliders"), $("more"), tune);
+
+// --- The model ---------------------------------------------------------------------------------
+
+async function start() {
+  takeKey();
+  try {
+    const ids = (await models()).map(({ id }) => id);
+    const linked = fromLink();
+    $("model").replaceChildren(...ids.map((id) => new Option(id)));
+    await open(ids.includes(linked?.model) ? linked.model : ids[0]);
+    document.body.dataset.ready = "";
+    if (linked) await follow(linked);
+  } catch (error) {
+    if (error.status === 401) $("asking").showModal();
+    else say(error.message, true);
+  }
+}
+
+/** Make the text of a link. */
+async function follow(linked) {
+  if (linked.model !== model.id) return say(`The link is for ${linked.model}, which is not served here`, true);
+  history.replaceState(null, "", location.pathname);
+  tree.go(0);
+  tree.edit(linked.prompt);
+  use(linked);
+  await generate(tree.current, number("n") - 1);
+}
+
+async function open(id) {
+  abort();
+  model = await card(id);
+  const { textgen: facts } = model;
+  $("model").value = id;
+  document.title = `${id} – textgen`;
+  $("facts").textContent = describe(facts);
+  samplers.use(facts.sampling_options);
+  $("max_tokens").value = facts.generate.max_new_tokens ?? 200;
+  $("seed").value = facts.seed;
+  $("training").hidden = !drawLosses($("losses"), facts.metrics);
+  tree = new Tree(load());
+  tuned = null;
+  if (tree.now.made) use(tree.now.made);
+  show();
+  editor.moveTo(editor.text.length);
+}
+
+function describe({ model: type, parameters, vocab_size: size, best_loss: loss }) {
+  const parts = [type];
+  if (parameters) parts.push(`${parameters.toLocaleString("en")} parameters`);
+  if (size) parts.push(`${size.toLocaleString("en")} tokens`);
+  if (loss) parts.push(`${(loss / Math.LN2).toFixed(2)} bits per token`);
+  return parts.join(" · ");
+}
+
+// --- What is shown -----------------------------------------------------------------------------
+
+/** Show the current version, and ask the model what it thinks of it. */
+function show() {
+  draw();
+  const { siblings, now } = tree;
+  $("siblings").hidden = siblings.length < 2;
+  $("sibling").textContent = `${siblings.indexOf(now.id) + 1} of ${siblings.length}`;
+  $("undo").disabled = now.parent === null;
+  $("redo").disabled = now.seen === null;
+  $("retry").disabled = !now.made;
+  $("branches").hidden = !tree.versions.some(({ made }) => made);
+  drawTree($("tree"), tree, go);
+  closeAlternatives();
+  save();
+  scoreText();
+  showNext();
+}
+
+/** Show the text alone, which may be growing. */
+function draw() {
+  const text = tree.text();
+  if (text !== editor.text) {
+    if (editor.text && text.startsWith(editor.text)) editor.append(text.slice(editor.text.length));
+    else editor.set(text);
+  }
+  editor.mark("made", tree.made.map(({ start, end }) => [start, end]));
+}
+
+const drawSoon = oncePerFrame(() => {
+  draw();
+  scoreText();
+});
+
+let unscored = false;
+const scoreText = latest(async () => {
+  const text = editor.text;
+  try {
+    const tokens = text ? await score(model.id, text) : [];
+    editor.colour(tokens, text);
+    drawRanks($("ranks"), editor.tokens, ({ start }) => tree.made.some((part) => part.start <= start && start < part.end));
+    if (unscored) say("");
+    unscored = false;
+  } catch (error) {
+    say(error.message, true);
+    unscored = true;
+  }
+});
+
+/** The likeliest tokens at the caret. */
+const showNext = latest(async () => {
+  const place = editor.caret;
+  try {
+    const tokens = await likeliest(model.id, editor.text.slice(0, place), samplers.options);
+    drawTokens($("likeliest"), tokens, textOf(editor.tokenAt(place)), (token) => take(place, token));
+  } catch {
+    $("likeliest").replaceChildren(); // scoreText says why
+  }
+});
+
+/** The options with which the token at a place was drawn; those that are set where it was not. */
+function optionsAt(place) {
+  const part = tree.made.find(({ start, end }) => start <= place && place < end);
+  if (!part) return samplers.options;
+  const { max_tokens, index, ...options } = part.made;
+  return options;
+}
+
+const textOf = (token) => token && editor.text.slice(token.start, token.end);
+
+function say(text, isError = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("error", isError);
+}
+
+// --- Generation --------------------------------------------------------------------------------
+
+/** Continue a version, in as many texts as are asked for. */
+async function generate(parent, shown = 0) {
+  abort();
+  tuned = null;
+  const controller = (running = new AbortController());
+  const options = chosen();
+  const n = number("n");
+  const versions = Array.from({ length: n }, (_, index) => tree.branch(parent, { ...options, index }));
+  const began = performance.now();
+  tree.go(versions[shown].id);
+  show();
+  if (matchMedia("(pointer: fine)").matches) editor.moveTo(editor.text.length); // no keyboard comes up on a phone
+  $("continue").textContent = "Stop";
+  try {
+    const prompt = tree.text(parent);
+    await stream(model.id, prompt, { ...options, n }, controller.signal, (index, piece) => {
+      versions[index].tail += piece;
+      drawSoon();
+    });
+    const made = versions.reduce((sum, { tail }) => sum + tail.length, 0);
+    say(`${made.toLocaleString("en")} characters in ${((performance.now() - began) / 1000).toFixed(2)} s`);
+  } catch (error) {
+    if (error.name === "AbortError") say("Stopped");
+    else say(error.message, true);
+  }
+  if (running === controller) stop();
+}
+
+function abort() {
+  running?.abort();
+  running = null;
+  $("continue").textContent = "Continue";
+}
+
+function stop() {
+  if (!running) return;
+  abort();
+  show();
+}
+
+/** The options as they are set. */
+const chosen = () => ({ max_tokens: number("max_tokens"), seed: number("seed"), ...samplers.options });
+
+function retry() {
+  const { made, parent } = tree.now;
+  if (!made) return;
+  $("seed").value = Math.max(...tree.siblings.map((id) => tree.versions[id].made.seed)) + 1;
+  generate(parent);
+}
+
+/** Put a token in the place of what follows, and continue. */
+function take(place, token) {
+  abort();
+  const part = tree.made.find(({ start, end }) => start <= place && place < end);
+  if (part) use(part.made);
+  tree.edited = 0;
+  tree.edit(editor.text.slice(0, place) + token);
+  editor.set(tree.text());
+  editor.moveTo(editor.text.length);
+  generate(tree.current);
+}
+
+/** A slider moved: make the text anew with its seed. The text as it was stays beside it. */
+function tune() {
+  abort();
+  const { made, parent, tail } = tree.now;
+  if (made && tuned !== tree.current) {
+    const version = tree.branch(parent, made);
+    version.tail = tail;
+    tuned = version.id;
+    tree.go(tuned);
+  }
+  if (made) remake();
+  showNext();
+}
+
+const remake = latest(async () => {
+  const version = tree.versions[tuned];
+  if (!version) return;
+  const { seed, index } = version.made;
+  const options = { ...chosen(), seed };
+  try {
+    const choices = await complete(model.id, tree.text(version.parent), { ...options, n: index + 1 });
+    version.tail = choices[index].text;
+    version.made = { ...options, index };
+  } catch (error) {
+    return say(error.message, true);
+  }
+  if (tree.current === version.id) show();
+});
+
+// --- Versions ----------------------------------------------------------------------------------
+
+function move(how) {
+  abort();
+  tuned = null;
+  how();
+  if (tree.now.made) use(tree.now.made);
+  show();
+}
+
+const go = (id) => move(() => tree.go(id));
+
+/** Show the options with which a text was made. */
+function use(options) {
+  samplers.set(options);
+  for (const name of numbers) if (name in options) $(name).value = options[name];
+}
+
+function number(name) {
+  const { min, max, value } = $(name);
+  return Math.min(Math.max(Math.trunc(Number(value)) || Number(min), Number(min)), Number(max));
+}
+
+const place = () => `textgen ${model.id}`;
+
+function load() {
+  try {
+    return JSON.parse(localStorage.getItem(place()));
+  } catch {
+    return null;
+  }
+}
+
+function save() {
+  try {
+    localStorage.setItem(place(), JSON.stringify(tree.saved));
+  } catch {
+    say("The browser has no room to keep this document: export it", true);
+  }
+}
+
+function exportTree() {
+  const made = JSON.stringify({ model: model.id, text: editor.text, ...tree.saved }, null, 2);
+  const anchor = document.createElement("a");
+  anchor.href = URL.createObjectURL(new Blob([made], { type: "application/json" }));
+  anchor.download = `${model.id.replace(/[^\w.-]+/g, "-")}.json`;
+  anchor.click();
+  URL.revokeObjectURL(anchor.href);
+}
+
+function share() {
+  const { made, parent } = tree.now;
+  const prompt = made ? tree.text(parent) : editor.text;
+  const { index = 0, ...options } = made ?? chosen();
+  const request = { model: model.id, prompt, ...options, n: index + 1 };
+  $("link").value = link(request);
+  $("curl").value = curl(request, hasKey());
+  $("python").value = python(request, hasKey());
+  $("sharing").showModal();
+}
+
+// --- Alternatives to a token -------------------------------------------------------------------
+
+const popover = $("alternatives");
+let hovered = null;
+let timer;
+
+const openAlternatives = latest(async (at, token, byKey) => {
+  let tokens;
+  try {
+    tokens = await likeliest(model.id, editor.text.slice(0, at), optionsAt(at));
+  } catch {
+    return;
+  }
+  if (hovered !== at) return;
+  const list = popover.querySelector("ol");
+  const known = token?.bits != null && ` · ${token.bits.toFixed(1)} bits · rank ${token.rank}`;
+  $("token").textContent = token ? `“${visible(textOf(token))}”${known || ""}` : "Next token";
+  drawTokens(list, tokens, textOf(token), (text) => {
+    closeAlternatives();
+    take(at, text);
+  });
+  popover.showPopover();
+  const box = editor.box(at, token?.end ?? at);
+  const { width, height } = popover.getBoundingClientRect();
+  const top = box.bottom + height + 8 < innerHeight ? box.bottom + 4 : Math.max(box.top - height - 4, 8);
+  popover.style.setProperty("--x", `${Math.max(8, Math.min(box.left - 16, innerWidth - width - 8))}px`);
+  popover.style.setProperty("--y", `${top}px`);
+  if (byKey) list.querySelector("button:enabled")?.focus();
+});
+
+function closeAlternatives() {
+  clearTimeout(timer);
+  hovered = null;
+  if (!popover.matches(":popover-open")) return;
+  const hadFocus = popover.contains(document.activeElement);
+  popover.hidePopover();
+  if (hadFocus) editor.element.focus();
+}
+
+function hover(event) {
+  if (event.pointerType === "touch" || event.buttons || running) return;
+  const at = editor.placeAt(event.clientX, event.clientY);
+  const token = at === null ? undefined : editor.tokenAt(at);
+  if (!token) return leave();
+  if (token.start === hovered) return clearTimeout(timer);
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    hovered = token.start;
+    openAlternatives(token.start, token, false);
+  }, 120);
+}
+
+function leave() {
+  clearTimeout(timer);
+  timer = setTimeout(closeAlternatives, 250);
+}
+
+editor.element.addEventListener("pointermove", hover);
+editor.element.addEventListener("pointerleave", leave);
+popover.addEventListener("pointerenter", () => clearTimeout(timer));
+popover.addEventListener("pointerleave", leave);
+addEventListener("scroll", closeAlternatives, { passive: true });
+withArrows(popover.querySelector("ol"));
+withArrows($("likeliest"));
+
+function alternativesAtCaret() {
+  const at = editor.caret;
+  const token = editor.tokenAt(at);
+  hovered = token?.start ?? at;
+  openAlternatives(hovered, token, true);
+}
+
+// --- Buttons and keys --------------------------------------------------------------------------
+
+const toggle = () => (running ? stop() : generate(tree.current));
+const actions = {
+  continue: toggle,
+  retry,
+  undo: () => move(() => tree.undo()),
+  redo: () => move(() => tree.redo()),
+  previous: () => move(() => tree.turn(-1)),
+  next: () => move(() => tree.turn(1)),
+  share,
+  export: exportTree,
+  help: () => $("keys").showModal(),
+  new() {
+    if (!confirm("Delete this document and all its continuations?")) return;
+    move(() => (tree = new Tree()));
+    editor.moveTo(0);
+  },
+};
+for (const [id, action] of Object.entries(actions)) $(id).addEventListener("click", action);
+
+document.addEventListener("keydown", (event) => {
+  const { key, altKey, shiftKey, target } = event;
+  const command = event.ctrlKey || event.metaKey;
+  const inField = target.matches("input, textarea, select");
+  let action;
+  if (document.querySelector("dialog[open]")) return;
+  if (command && key === "Enter") action = toggle;
+  else if (altKey && key === "Enter") action = retry;
+  else if (altKey && key === "ArrowUp") action = actions.previous;
+  else if (altKey && key === "ArrowDown") action = actions.next;
+  else if (key === "Escape") action = popover.matches(":popover-open") ? closeAlternatives : stop;
+  else if (event.ctrlKey && key === " ") action = alternativesAtCaret;
+  else if (command && !inField && key.toLowerCase() === "z") action = shiftKey ? actions.redo : actions.undo;
+  else if (command && !inField && key.toLowerCase() === "y") action = actions.redo;
+  if (!action) return;
+  event.preventDefault();
+  action();
+});
+$("asking").addEventListener("close", () => {
+  useKey($("key").value);
+  start();
+});
+$("model").addEventListener("change", () => open($("model").value).catch((error) => say(error.message, true)));
+addEventListener("hashchange", () => location.hash && location.reload());
+for (const area of document.querySelectorAll("textarea")) area.addEventListener("focus", () => area.select());
+
+function oncePerFrame(work) {
+  let waits = false;
+  return () => {
+    if (waits) return;
+    waits = true;
+    requestAnimationFrame(() => {
+      waits = false;
+      work();
+    });
+  };
+}
+
+STEPS.forEach((step, i) => {
+  const swatch = $("legend").appendChild(document.createElement("span"));
+  swatch.className = `s${i + 1}`;
+  swatch.textContent = step;
+});
+start();
