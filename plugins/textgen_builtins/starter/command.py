@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -24,10 +25,16 @@ from textgen_builtins.corpora.file_facts import COMPRESSED
 from textgen_builtins.starter import settings
 
 if TYPE_CHECKING:
+    from textgen_builtins.starter.pretrained import Pretrained
     from textgen_builtins.starter.texts import TextFacts
 
 _LONGEST_NAME: Final = 100  # bytes
 _MOST_NEW: Final = 20_000  # characters of a text
+_SHORT: Final = 50_000  # characters
+_LACKS_START: Final = (
+    "{:,} characters teach few words; for a text in English, the package textgen-english has a model to start from "
+    "(docs/pretrained.md)"
+)
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 
 
@@ -58,7 +65,10 @@ _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by
 @click.option("--field", metavar="NAME", help="Key of the text in JSON lines.")
 @click.option("--encoding", default=AUTO, show_default=True, help="How the text is encoded.")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.pass_obj
 def init(
+    context: Any,
+    /,
     text: str | None,
     pipeline: str | None,
     minutes: float,
@@ -70,7 +80,8 @@ def init(
 
     TEXT is a text file, a list of short lines, HTML or JSON lines, compressed or not, a folder of them or of code, or
     an address (https://…); without it the pipeline trains on the story that comes with textgen. It is read to the
-    end, so that a run can read it too. What is guessed of it is said, and an option says it otherwise.
+    end, so that a run can read it too. What is guessed of it is said, and an option says it otherwise. If a package
+    offers a model that knows the language of the text, the pipeline starts from it.
     """
     from textgen_builtins.starter import texts
 
@@ -88,12 +99,21 @@ def init(
     facts = texts.STORY
     if text is not None:
         facts = texts.look_at(text, path.parent, console=sys.stderr, **options)
-    made = starter_pipeline(facts, minutes * 60, speed or settings.measured_speed())
+    start = None
+    if facts.sample:
+        from textgen_builtins.starter import pretrained
+
+        start = pretrained.suited(facts.sample, context.plugins())
+    made = starter_pipeline(facts, minutes * 60, speed or settings.measured_speed(), start)
     try:
         write_atomic(path, made.replace("{file}", quoted(str(path))).encode())
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
-    for remark in facts.remarks:
+    remarks = list(facts.remarks)
+    is_short_prose = facts.sample and facts.size < _SHORT and not facts.longest
+    if is_short_prose and not context.plugins().offers("run"):
+        remarks.append(_LACKS_START.format(facts.size))
+    for remark in remarks:
         click.echo(f"textgen: warning: {remark}", err=True)
     click.echo(f"wrote {path}; now: textgen run {quoted(str(path))}", err=True)
 
@@ -112,21 +132,37 @@ def _stem(text: str | None) -> str:
     return f"{stem}-text" if _RESERVED.fullmatch(stem) else stem
 
 
-def starter_pipeline(facts: TextFacts, seconds: float, speed: float) -> str:
-    """The pipeline, in which {file} stands for its own name."""
-    made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
-    chosen = settings.choose(facts.size, facts.vocabulary, seconds, speed)
+def starter_pipeline(
+    facts: TextFacts, seconds: float, speed: float, start: Pretrained | None = None
+) -> str:
+    """The pipeline, in which {file} stands for its own name, for a model to start from if there is one."""
+    made, tuning = (
+        Path(__file__).with_name(name).read_text(encoding="utf-8")
+        for name in ("template.toml", "tuning.toml")
+    )
+    chosen: Mapping[str, int | float | str]
+    if start is None:
+        chosen = settings.choose(facts.size, facts.vocabulary, seconds, speed)
+    else:
+        made = re.sub(r"(?s)\[model\]\n.*?(?=\[checkpoint\])", lambda _: tuning, made)
+        chosen = settings.tune(facts.size, facts.vocabulary, seconds, speed, start.units)
     expected = f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds; more time gives a better model."
     if facts.sample:
         loss = max(0.01, settings.expected_loss(facts.sample))
         expected += f"\n# Expect a validation loss below {loss:.2f}, by a quick count."
-    values = {
-        name: f"{value:_g}" if isinstance(value, float) else f"{value:_}"
-        for name, value in chosen.items()
-    }
-    values |= {"corpus": facts.corpus, "length": f"{seconds:.10g}s", "expected": expected}
+    values = {name: _written(value) for name, value in chosen.items()}
+    if start is not None:
+        values |= {"start": start.name, "sample_loss": f"{start.loss:.2f}"}
+    values = {"length": f"{seconds:.10g}s", **values, "corpus": facts.corpus, "expected": expected}
     values["generate"] = _generate(facts.longest)
     return re.sub(r"\{(\w+)\}", lambda key: values.get(key[1], key[0]), made)
+
+
+def _written(value: float | str) -> str:
+    """A number as TOML has it, or a text."""
+    if isinstance(value, str):
+        return value
+    return f"{value:_g}" if isinstance(value, float) else f"{value:_}"
 
 
 def _generate(longest: int) -> str:

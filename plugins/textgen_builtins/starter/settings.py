@@ -25,6 +25,8 @@ _COUNTED: Final = 100_000  # characters that may be counted for each second of t
 _MOST_COUNTED: Final = 10_000_000
 _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
 _PROBABILITIES: Final = 10_000_000  # of the held-out characters, one for each of the vocabulary
+_TUNING: Final = 5  # passes over a text by a model that knows its language: more learn it by heart
+_SHORT: Final = 60_000  # characters of a text that such a model learns by heart soonest
 _TRIAL_SECONDS: Final = 0.4
 _SAMPLE: Final = 300_000  # characters that are counted for the expected loss
 _OF_COUNTS: Final = 0.95  # of the loss of n-grams alone, which words and the text so far leave
@@ -68,8 +70,28 @@ def choose(
         "batch_size": streams,
         "learning_rate": 0.012 if width <= 384 else 0.010 if width <= 640 else 0.006,
         "max_tokens": _one_digit(min(seconds * _COUNTED, _MOST_COUNTED)),
-        "held_out": _one_digit(min(_HELD_OUT, _PROBABILITIES / vocabulary)),
+        "held_out": _held_out(vocabulary),
     }
+
+
+def tune(
+    characters: int, vocabulary: int, seconds: float, speed: float, units: int
+) -> dict[str, int | float | str]:
+    """The same for a network of so many units that knows the language, which a few passes over a text are enough for."""
+    training = max(1.0, characters * 0.85)
+    left = seconds * _USED * speed / (units / _TRIED) ** _SLOWER
+    few = {"length": f"{_TUNING} epochs"} if left > _TUNING * training else {}
+    return {
+        "dropout": 0.5 if characters < _SHORT else 0.3 if characters < 8 * _SHORT else 0.1,
+        "batch_size": 8 if characters < _SHORT else 16,
+        "learning_rate": 0.002,
+        "held_out": _held_out(vocabulary),
+        **few,
+    }
+
+
+def _held_out(vocabulary: int) -> int:
+    return _one_digit(min(_HELD_OUT, _PROBABILITIES / vocabulary))
 
 
 def _weights(width: int) -> int:

@@ -1,0 +1,74 @@
+"""What a model to start from is worth: the pipelines of `textgen init` with and without the packages that offer one.
+
+    python benchmarks/start.py TEXT[:CHARACTERS]... [--minutes 1.25] [--seeds 3] [--words FILE] [--samples FOLDER]
+
+For every text (or its beginning), way and seed two whole processes run, `textgen init` and `textgen run`. Prints a
+Markdown table: the loss of the held-out tenth in nats per character, the seconds of both commands by the clock, and the
+share of the words of three texts of 2,000 characters that the text has, or the word list in FILE. FOLDER gets the texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import tempfile
+from pathlib import Path
+
+import textgen
+from quality import call
+from shared import parser, seconds
+
+WORD = re.compile(r"[^\W\d_]+")
+
+
+def main() -> None:
+    """Print a row for each text and way."""
+    options = parser(__doc__)
+    options.add_argument("texts", nargs="+")
+    options.add_argument("--minutes", type=float, default=1.25)
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--words", type=Path)
+    options.add_argument("--samples", type=Path)
+    given = options.parse_args()
+    offers = textgen.PluginSet.discover().offers("run")
+    without = [f"--no-plugin={name}" for name in sorted({offer.distribution for offer in offers})]
+    print("text | characters | model to start from | loss | seconds | known words")
+    print("--- | --- | --- | --- | --- | ---")
+    for name in given.texts:
+        for way in ([], without) if without else ([],):
+            row(name, way, given)
+
+
+def row(name: str, way: list[str], given: argparse.Namespace) -> None:
+    """Train on a text with the options `way` before the command, and print what came."""
+    file, _, size = name.rpartition(":") if re.search(r":\d+$", name) else (name, "", "")
+    text = Path(file).read_text(encoding="utf-8-sig")[: int(size) if size else None]
+    words = given.words.read_text(encoding="utf-8") if given.words else ""
+    known = set(WORD.findall(f"{text}\n{words}".lower()))
+    found, started = [], "none"
+    for seed in range(given.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            source, pipeline = Path(folder, "text.txt"), Path(folder, "text.toml")
+            source.write_text(text, encoding="utf-8")
+            minutes = ["--minutes", str(given.minutes), "--pipeline", pipeline]
+            spent = seconds(lambda to=minutes, source=source: call(*way, "init", source, *to))
+            train = ["run", pipeline, "--output", Path(folder, "run"), f"--set=seed={seed}"]
+            spent += seconds(lambda command=train: call(*command))
+            started = (*re.findall(r'^start = "(.*?)"', pipeline.read_text(), re.M), "none")[0]
+            with textgen.load(Path(folder, "run")) as generator:
+                many = generator.generate_many([""], n=3, max_new_tokens=2000, seed=seed)
+                texts, loss = [made.text for made in many], generator.record["best_loss"]
+        written = [word for each in texts for word in WORD.findall(each.lower())[:-1]]
+        found.append((loss, spent, sum(word in known for word in written) / max(1, len(written))))
+        if given.samples:
+            given.samples.mkdir(exist_ok=True, parents=True)
+            path = given.samples / f"{Path(file).stem}-{size or 'all'}-{started}-{seed}.txt"
+            path.write_text("\n=====\n".join(texts), encoding="utf-8")
+    columns = zip(*found, strict=True)
+    cells = [f"{statistics.mean(v):.3f} ({min(v):.3f}-{max(v):.3f})" for v in columns]
+    print(" | ".join([Path(file).stem, f"{len(text):,}", started, *cells]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
