@@ -26,12 +26,15 @@ def context(
 ) -> BuildContext:
     """A context whose character tokenizer knows `vocabulary`; "<unk>" comes on top as id 0."""
     bare = BuildContext(folder=Path.cwd(), requested_device=device, seed=seed, training=training)
-    if vocabulary is None:
-        return bare
+    return bare if vocabulary is None else attrs.evolve(bare, tokenizer=_fitted(vocabulary))
+
+
+@functools.cache
+def _fitted(vocabulary: str) -> Any:
     char = component("tokenizer", "char")
-    tokenizer = char.build(char.config(), bare)
+    tokenizer = char.build(char.config(), context())
     tokenizer.fit([vocabulary])
-    return attrs.evolve(bare, tokenizer=tokenizer)
+    return tokenizer
 
 
 def make(kind: str, name: str, context: BuildContext, **options: Any) -> Any:

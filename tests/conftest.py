@@ -35,7 +35,9 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # The same examples every time, on a machine of any speed.
-settings.register_profile("textgen", derandomize=True, deadline=None, database=None)
+settings.register_profile(
+    "textgen", derandomize=True, deadline=None, database=None, max_examples=50
+)
 settings.load_profile("textgen")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from textgen import CorpusError, Engine
@@ -44,7 +44,6 @@ def read(path: Path, data: bytes, **options: Any) -> str:
     return "".join(Engine().read_corpus({"type": "file", "path": str(path), **options}))
 
 
-@settings(max_examples=100)
 @given(
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc"])), st.sampled_from([*MARKS, ""])
 )

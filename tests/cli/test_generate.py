@@ -55,19 +55,13 @@ def rows(done: Any) -> list[dict[str, Any]]:
             {"dry_multiplier": 2, "dry_sequence_breakers": [" ", "\n"]},
         ),
         *(
-            ((f"--{name.replace('_', '-')}", value), {name: value})
-            for name, value in {
-                "top_k": 9,
-                "top_p": 0.95,
-                "min_p": 0.01,
-                "typical_p": 0.98,
-                "repetition_penalty": 1.1,
-                "presence_penalty": 0.1,
-                "frequency_penalty": 0.05,
-                "no_repeat_ngram": 5,
-                "mirostat_tau": 2.5,
-                "xtc_probability": 0.5,
-            }.items()
+            (tuple(f"--{name.replace('_', '-')}={value}" for name, value in some.items()), some)
+            for some in (
+                {"top_k": 9, "repetition_penalty": 1.1, "no_repeat_ngram": 5},
+                {"top_p": 0.95, "presence_penalty": 0.1, "mirostat_tau": 2.5},
+                {"min_p": 0.01, "frequency_penalty": 0.05, "xtc_probability": 0.5},
+                {"typical_p": 0.98},
+            )
         ),
     ],
     ids=str,

@@ -58,7 +58,6 @@ def foreign(folder: Path) -> Path:
 
 
 @pytest.mark.fault(12)
-@pytest.mark.parametrize("overwrite", [False, True], ids=["again", "overwrite"])
 @pytest.mark.parametrize(
     ("name", "target"),
     [
@@ -70,7 +69,7 @@ def foreign(folder: Path) -> Path:
     ],
 )
 def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
-    tmp_path: Path, tiny_pipeline: Tables, name: str, target: str, overwrite: bool
+    tmp_path: Path, tiny_pipeline: Tables, name: str, target: str
 ) -> None:
     tables = tiny_pipeline()
     run = interrupt(tables).parent
@@ -80,11 +79,12 @@ def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
     (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(outside / target)
     before, inside = tree(outside), tree(run)
-    with pytest.raises(textgen.RunError, match=f"run/{name} leads out of the run directory"):
-        textgen.run(tables, overwrite=overwrite)
-    assert (tree(outside), tree(run)) == (before, inside)
+    for overwrite in (False, True):
+        with pytest.raises(textgen.RunError, match=f"run/{name} leads out of the run directory"):
+            textgen.run(tables, overwrite=overwrite)
+        assert (tree(outside), tree(run)) == (before, inside)
     (run / name).unlink()
-    assert textgen.run(tables, overwrite=overwrite).outcome in ("trained", "resumed")
+    assert textgen.run(tables).outcome in ("trained", "resumed")
 
 
 @pytest.mark.fault(12)
@@ -113,7 +113,6 @@ def test_links_that_lead_nowhere_else_are_in_nobodys_way(
 # A folder that was never a run.
 
 
-@pytest.mark.parametrize("overwrite", [False, True], ids=["again", "overwrite"])
 @pytest.mark.parametrize(
     "name",
     [
@@ -133,7 +132,7 @@ def test_links_that_lead_nowhere_else_are_in_nobodys_way(
     ],
 )
 def test_a_folder_that_was_never_a_run_is_left_alone(
-    tmp_path: Path, tiny_pipeline: Tables, name: str, overwrite: bool
+    tmp_path: Path, tiny_pipeline: Tables, name: str
 ) -> None:
     (tmp_path / "run" / name).parent.mkdir(parents=True)
     (tmp_path / "run" / name).write_text('the = "only copy"')
@@ -141,9 +140,10 @@ def test_a_folder_that_was_never_a_run_is_left_alone(
     said = re.escape(
         f"run is not a run directory (it has no file run.json) and is not empty ({Path(name).parts[0]}); choose another"
     )
-    with pytest.raises(textgen.RunError, match=said):
-        textgen.run(tiny_pipeline(), overwrite=overwrite)
-    assert tree(tmp_path / "run") == before
+    for overwrite in (False, True):
+        with pytest.raises(textgen.RunError, match=said):
+            textgen.run(tiny_pipeline(), overwrite=overwrite)
+        assert tree(tmp_path / "run") == before
 
 
 def test_a_pipeline_copied_out_of_a_run_runs_where_it_lies(

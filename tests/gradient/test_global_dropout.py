@@ -87,6 +87,7 @@ def test_trainings_in_threads_do_not_take_each_others_draws() -> None:
         assert [weights(run) for run in pool.map(train, modules[1:])] == [alone, alone]
 
 
+@pytest.mark.slow
 def test_the_contract_allows_it() -> None:
     check_model(Component("dropping", textgen.NoOptions, network_plugin.build_dropping))
 

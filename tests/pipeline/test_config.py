@@ -291,7 +291,7 @@ def mappings(draw: st.DrawFn) -> dict[str, Any]:
     return {**tables, **draw(st.dictionaries(keys, values, max_size=2))}
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(tables=mappings())
 def test_any_mapping_is_a_pipeline_or_a_pipeline_error(
     engine: Engine, tables: dict[str, Any]
@@ -311,7 +311,7 @@ def test_any_mapping_is_a_pipeline_or_a_pipeline_error(
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     override=st.text(max_size=20)
     | st.builds("{}={}".format, st.sampled_from(_KEYS), st.text(max_size=20))

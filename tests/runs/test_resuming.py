@@ -22,8 +22,9 @@ def measured(run: textgen.Run) -> list[dict[str, Any]]:
 
 
 @pytest.mark.fault(5)
-@pytest.mark.parametrize("order", ["shuffled", "streams"])
-@pytest.mark.parametrize(("trainer", "cell"), [("sgd", "rnn"), ("adamw", "lstm")])
+@pytest.mark.parametrize(
+    ("trainer", "order", "cell"), [("sgd", "shuffled", "rnn"), ("adamw", "streams", "lstm")]
+)
 def test_resumed_after_every_step_is_as_if_never_interrupted(
     folder: Path, trainer: str, order: str, cell: str
 ) -> None:

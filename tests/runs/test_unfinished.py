@@ -95,7 +95,7 @@ def test_a_run_is_loaded_while_another_process_trains_it(folder: Path) -> None:
         "run", "p.toml", *(each for key in more for each in ("--set", key)), folder=folder
     ) as run:
         wait_for(run, "writes")
-        for _ in range(20):
+        for _ in range(8):
             with pytest.warns(UserWarning, match=TRAINING):
                 assert len(text_of(folder / "runs/p")) == 30
         assert run.process.poll() is None
