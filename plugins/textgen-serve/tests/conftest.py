@@ -6,8 +6,10 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import uvicorn
 
 # Before torch is loaded: on busy cores, small matrices take longest where threads share them.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -75,6 +78,21 @@ class Serving:
         found = re.search(r"https?://\S+", self.line)
         assert found, self.line + process.stderr.read()
         self.url = found[0].partition("/#")[0]
+
+
+@contextlib.contextmanager
+def running(app: Any, **options: Any) -> Iterator[tuple[str, int]]:
+    """An application in uvicorn, in a thread of this process. Gives its address."""
+    config = uvicorn.Config(app, log_config=None, log_level="error", ws="none", **options)
+    server, listener = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield address
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join()
 
 
 def texts_at(url: str) -> float:

@@ -14,9 +14,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import Serving, serving, texts_at, train
+from conftest import Serving, running, serving, texts_at, train
 
 import textgen
+from textgen_serve import app
 
 ENDLESS = {"prompt": "Once ", "max_tokens": 100_000, "time_limit": 60}
 
@@ -128,6 +129,17 @@ def test_a_reader_that_is_slow_is_waited_for_and_costs_no_memory(server: Serving
     assert int(rss.read_text().split()[1]) - before < 20_000  # pages of 4 KiB
     connection.close()
     until(lambda: texts_at(server.url) == 0)
+
+
+def test_a_stream_that_waits_long_gets_comments(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "_PING", 0.01)
+
+    body = {"prompt": "Once " * 30_000, "max_tokens": 1, "stream": True}
+    with running(app.create_app({"ravens": run})) as (host, port):
+        answer = httpx2.post(f"http://{host}:{port}/v1/completions", json=body, timeout=60)
+    received = answer.text.splitlines()
+    assert ": ping" in received
+    assert received[-2] == "data: [DONE]"
 
 
 async def load(url: str, count: int) -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-import uvicorn
-from conftest import Serving, serving
+from conftest import Serving, running, serving
 
 from textgen_serve.errors import ClientGone
 from textgen_serve.exchange import Endpoint, Exchange
@@ -157,20 +156,8 @@ def quick_server(left: threading.Event) -> Iterator[tuple[str, int]]:
         except ClientGone:
             left.set()
 
-    app = Endpoint(answer)
-    config = uvicorn.Config(
-        app, port=0, http=Quick, lifespan="off", log_config=None, log_level="error"
-    )
-    server = uvicorn.Server(config)
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    address = listener.getsockname()
-    thread.start()
-    try:
+    with running(Endpoint(answer), http=Quick, lifespan="off") as address:
         yield address
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join()
 
 
 @pytest.mark.parametrize(
