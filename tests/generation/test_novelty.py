@@ -61,6 +61,9 @@ def check(report: CopyReport, corpus: str, text: str, shortest: int = 8) -> None
     assert report.longest == max(runs, default=0)
     assert len(report.longest_text) == report.longest
     assert report.longest_text in text
+    marked = {i for begin, end in report.passages for i in range(begin, end)}
+    held = [i for i in range(len(text) - 15) if text[i : i + 16] in corpus]
+    assert marked == {place for i in held for place in range(i, i + 16)}
     for n in NGRAMS:
         grams = [text[i : i + n] for i in range(len(text) - n + 1)]
         expected = sum(gram in corpus for gram in grams) / len(grams) if grams else None

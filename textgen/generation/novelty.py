@@ -37,6 +37,7 @@ class CopyReport:
     ngram_shares  for each n, the share of the text's n-grams that the corpus holds; None where the
                   text is shorter than n
     is_document   whether the text, with its prompt, is a whole document of the corpus
+    passages      (start, end) of the parts of the text of which the corpus holds every 16-gram
     """
 
     tokens: int
@@ -46,6 +47,7 @@ class CopyReport:
     excerpt: str
     ngram_shares: dict[int, float | None]
     is_document: bool = False
+    passages: tuple[tuple[int, int], ...] = ()
 
     def describe(self) -> str:
         """The report in a few lines."""
@@ -84,6 +86,7 @@ class CopyFinder:
                 n: float(held.mean()) if len(held) else None for n, held in found.held.items()
             },
             is_document=self.is_document(prompt + text),
+            passages=_passages(found.held[16], 16),
         )
 
     def is_document(self, text: str) -> bool:
@@ -212,3 +215,9 @@ def _note_longest(found: _Found, own: _Windows, here: _Windows, most: int) -> No
 
 def _short(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return (hashes * _FACTOR) >> np.uint64(48)
+
+
+def _passages(held: npt.NDArray[np.bool_], n: int) -> tuple[tuple[int, int], ...]:
+    # Where it changes, a part begins or ends, in turns.
+    changes = np.flatnonzero(np.diff(held, prepend=False, append=False))
+    return tuple((begin, end + n - 1) for begin, end in changes.reshape(-1, 2).tolist())

@@ -40,7 +40,10 @@ CORPUS = (
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("runs") / "doors", corpus=CORPUS)
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "corpus.txt").write_text(CORPUS)
+    corpus = {"type": "file", "path": str(folder / "corpus.txt")}
+    return train(folder / "doors", corpus=corpus)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +128,14 @@ def colours(page):
     for level, start, end in ranges:
         levels[start:end] = [level] * (end - start)
     return levels
+
+
+def marked(page, name):
+    """The ranges of a highlight."""
+    return page.evaluate(
+        "(name) => [...CSS.highlights.get(name)].map((range) => [range.startOffset, range.endOffset])",
+        name,
+    )
 
 
 def expected_colours(generator, text):
@@ -287,6 +298,29 @@ def test_a_slider_makes_the_text_anew_with_its_seed(page, generator):
     page.focus("#text")
     page.keyboard.press("Alt+ArrowUp")
     wait_for_text(page, first)
+
+
+def test_copied_passages_are_marked(page):
+    copied = " a cold wind came in from the sea!"
+    write(page, f"xXxX{copied} xXxX")
+    page.check("#copies")
+    eventually(page, lambda: marked(page, "copied") == [[4, 4 + len(copied)]])
+    page.uncheck("#copies")
+    eventually(page, lambda: not marked(page, "copied"))
+
+
+def test_a_key_is_taken_from_the_link_or_asked_for(run, browser, visit):
+    with serving(run, TEXTGEN_API_KEY="secret") as started:
+        page = visit(f"{started.url}/#key=secret")
+        assert "secret" not in page.url
+        write(page, PROMPT)
+        eventually(page, lambda: any(colours(page)))
+        with browser.new_context() as context:
+            page = context.new_page()
+            page.goto(started.url)
+            page.fill("#key", "secret")
+            page.get_by_role("button", name="Open").click()
+            page.wait_for_selector("body[data-ready]")
 
 
 def test_links_and_commands_make_the_same_text(page, visit, generator):

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from textgen import PluginSet, TextgenError
 from textgen_serve.completions import Job, next_tokens
+from textgen_serve.copies import copied_passages
 from textgen_serve.errors import ApiError, ClientGone
 from textgen_serve.exchange import JSON, Endpoint, Exchange
 from textgen_serve.guard import Access, Guard
@@ -59,6 +60,7 @@ class Server:
             ("POST", "/v1/completions", self.completions),
             ("POST", "/v1/chat/completions", self.chat),
             ("POST", "/next_tokens", self.next_tokens),
+            ("POST", "/copies", self.copies),
             ("POST", "/tokenize", self.tokenize),
             ("POST", "/detokenize", self.detokenize),
             ("GET", "/tokenizer_info", self.tokenizer_info),
@@ -115,6 +117,18 @@ class Server:
             await exchange.json(
                 await asyncio.to_thread(next_tokens, run.generator, prompt, asked, count)
             )
+
+    async def copies(self, exchange: Exchange) -> None:
+        """POST /copies, ours: where a text has passages of 16 tokens and more that the training corpus has, too."""
+        body = await exchange.body(self._limits.body_bytes)
+        generator, text = self.runs.find(body.get("model")).generator, body.get("prompt")
+        if not isinstance(text, str) or len(text) > self._limits.prompt_tokens:
+            most = self._limits.prompt_tokens
+            raise ApiError(
+                400, f"prompt must be a string of at most {most:,} characters", param="prompt"
+            )
+        with self._admitted(1):
+            await exchange.json(await asyncio.to_thread(copied_passages, generator, text))
 
     async def tokenize(self, exchange: Exchange) -> None:
         """POST /tokenize, in vLLM's shape. Characters outside the vocabulary become the unknown token."""

@@ -43,6 +43,13 @@ export async function likeliest(model, prompt, options) {
   return (await (await request("next_tokens", { model, prompt, ...options, logprobs: 10 })).json()).tokens;
 }
 
+/** Where a text has what the training text has, too, as [start, end], and the share of such 8-grams. */
+export async function copies(model, text) {
+  const found = await (await request("copies", { model, prompt: text })).json();
+  const places = utf16(text, found.passages.flatMap(({ start, end }) => [start, end]));
+  return { passages: found.passages.map((_, i) => places.slice(2 * i, 2 * i + 2)), share: found.copied_8_grams };
+}
+
 /** Whole texts, as the choices of the answer. */
 export async function complete(model, prompt, options) {
   return (await (await request("v1/completions", { model, prompt, ...options })).json()).choices;

@@ -1,6 +1,6 @@
 // The page: what happens when something is typed, clicked, dragged or pressed.
 
-import { card, complete, hasKey, latest, likeliest, models, score, stream, takeKey, useKey } from "./api.js";
+import { card, complete, copies, hasKey, latest, likeliest, models, score, stream, takeKey, useKey } from "./api.js";
 import { drawLosses, drawRanks } from "./charts.js";
 import { Editor, STEPS } from "./editor.js";
 import { Samplers } from "./samplers.js";
@@ -96,6 +96,7 @@ function show() {
   save();
   scoreText();
   showNext();
+  if (!running) markCopies();
 }
 
 /** Show the text alone, which may be growing. */
@@ -125,6 +126,20 @@ const scoreText = latest(async () => {
   } catch (error) {
     say(error.message, true);
     unscored = true;
+  }
+});
+
+/** Mark copied passages, if that is asked for: it may take a second for a large corpus. */
+const markCopies = latest(async () => {
+  const text = editor.text;
+  $("copied").hidden = !$("copies").checked;
+  if (!$("copies").checked || !text) return editor.mark("copied", []);
+  try {
+    const { passages, share } = await copies(model.id, text);
+    if (editor.text === text) editor.mark("copied", passages);
+    $("copied").textContent = `${passages.length} of 16 tokens and more; ${Math.round((share ?? 0) * 100)}% of the 8-grams`;
+  } catch (error) {
+    $("copied").textContent = error.message;
   }
 });
 
@@ -423,6 +438,7 @@ $("asking").addEventListener("close", () => {
   useKey($("key").value);
   start();
 });
+$("copies").addEventListener("change", () => markCopies());
 $("model").addEventListener("change", () => open($("model").value).catch((error) => say(error.message, true)));
 addEventListener("hashchange", () => location.hash && location.reload());
 for (const area of document.querySelectorAll("textarea")) area.addEventListener("focus", () => area.select());
