@@ -15,6 +15,7 @@ from commands import run_textgen
 
 from textgen import CorpusError, Engine, UsageError
 from textgen_builtins.starter.command import starter_pipeline
+from textgen_builtins.starter.pretrained import Pretrained
 from textgen_builtins.starter.texts import TextFacts, look_at
 
 STORY = "the clock struck nine — “naïve” — and nobody came to the café.\n\n" * 90
@@ -121,6 +122,22 @@ def test_init_sizes_the_network_by_the_text_and_by_the_time(
     )
     assert made["model"]["first"]["hidden_size"] == width
     assert made["data"]["validation"] == validation
+
+
+def test_init_starts_from_a_model_and_mixes_counts_of_a_large_text() -> None:
+    start = Pretrained("tiny", 768, 1.4)
+    facts = [TextFacts('type = "story"', size, 60) for size in (30_000, 900_000)]
+    short, large = (tomllib.loads(starter_pipeline(each, 60, 75_000, start)) for each in facts)
+    assert short["model"] == {"start": "tiny", "dropout": 0.5}
+    assert (short["trainer"]["type"], short["trainer"]["length"]) == ("adamw", "6 epochs")
+    assert large["model"]["type"] == large["trainer"]["type"] == "mixture"
+    assert large["model"]["first"] == {"start": "tiny", "dropout": 0.1}
+    assert large["model"]["second"]["type"] == "ngram"
+    assert (large["trainer"]["first"]["type"], large["trainer"]["first"]["length"]) == (
+        "adamw",
+        "60s",
+    )
+    assert large["trainer"]["second"]["max_tokens"] == 6_000_000
 
 
 def test_init_does_not_replace_the_text(tmp_path: Path) -> None:

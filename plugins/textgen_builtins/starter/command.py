@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _LONGEST_NAME: Final = 100  # bytes
 _MOST_NEW: Final = 20_000  # characters of a text
 _SHORT: Final = 50_000  # characters
+_LARGE: Final = 300_000  # characters whose counts add to what a network knows
 _LACKS_START: Final = (
     "{:,} characters teach few words; for a text in English, the package textgen-english has a model to start from "
     "(docs/pretrained.md)"
@@ -136,15 +137,12 @@ def starter_pipeline(
     facts: TextFacts, seconds: float, speed: float, start: Pretrained | None = None
 ) -> str:
     """The pipeline, in which {file} stands for its own name, for a model to start from if there is one."""
-    made, tuning = (
-        Path(__file__).with_name(name).read_text(encoding="utf-8")
-        for name in ("template.toml", "tuning.toml")
-    )
+    made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
     chosen: Mapping[str, int | float | str]
     if start is None:
         chosen = settings.choose(facts.size, facts.vocabulary, seconds, speed)
     else:
-        made = re.sub(r"(?s)\[model\]\n.*?(?=\[checkpoint\])", lambda _: tuning, made)
+        made = _tuning(made, is_mixture=facts.size >= _LARGE)
         chosen = settings.tune(facts.size, facts.vocabulary, seconds, speed, start.units)
     expected = f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds; more time gives a better model."
     if facts.sample:
@@ -156,6 +154,18 @@ def starter_pipeline(
     values = {"length": f"{seconds:.10g}s", **values, "corpus": facts.corpus, "expected": expected}
     values["generate"] = _generate(facts.longest)
     return re.sub(r"\{(\w+)\}", lambda key: values.get(key[1], key[0]), made)
+
+
+def _tuning(template: str, *, is_mixture: bool) -> str:
+    """The template for a network that is there, alone or in place of that of the mixture."""
+    made = Path(__file__).with_name("tuning.toml").read_text(encoding="utf-8")
+    if not is_mixture:
+        return re.sub(r"(?s)\[model\]\n.*?(?=\[checkpoint\])", lambda _: made, template)
+    for kind in ("model", "trainer"):
+        own = re.sub(rf"(?s).*^\[{kind}\]\n(.*?\n)\n.*", r"\1", made, flags=re.MULTILINE)
+        table = rf"(?s)(\[{kind}\.first\]\n).*?\n(?=\n)"
+        template = re.sub(table, rf"\g<1>{own}", template, count=1)
+    return template
 
 
 def _written(value: float | str) -> str:

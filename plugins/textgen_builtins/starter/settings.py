@@ -25,7 +25,7 @@ _COUNTED: Final = 100_000  # characters that may be counted for each second of t
 _MOST_COUNTED: Final = 10_000_000
 _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
 _PROBABILITIES: Final = 10_000_000  # of the held-out characters, one for each of the vocabulary
-_TUNING: Final = 5  # passes over a text by a model that knows its language: more learn it by heart
+_TUNING: Final = 6  # passes over a text by a model that knows its language: more learn it by heart
 _SHORT: Final = 60_000  # characters of a text that such a model learns by heart soonest
 _TRIAL_SECONDS: Final = 0.4
 _SAMPLE: Final = 300_000  # characters that are counted for the expected loss
@@ -69,7 +69,7 @@ def choose(
         "embedding_dropout": round(0.15 * rote, 2),
         "batch_size": streams,
         "learning_rate": 0.012 if width <= 384 else 0.010 if width <= 640 else 0.006,
-        "max_tokens": _one_digit(min(seconds * _COUNTED, _MOST_COUNTED)),
+        "max_tokens": _counted(seconds),
         "held_out": _held_out(vocabulary),
     }
 
@@ -83,11 +83,16 @@ def tune(
     few = {"length": f"{_TUNING} epochs"} if left > _TUNING * training else {}
     return {
         "dropout": 0.5 if characters < _SHORT else 0.3 if characters < 8 * _SHORT else 0.1,
-        "batch_size": 8 if characters < _SHORT else 16,
-        "learning_rate": 0.002,
+        "batch_size": 16,
+        "learning_rate": 0.001 if characters < _SHORT else 0.002,
+        "max_tokens": _counted(seconds),
         "held_out": _held_out(vocabulary),
         **few,
     }
+
+
+def _counted(seconds: float) -> int:
+    return _one_digit(min(seconds * _COUNTED, _MOST_COUNTED))
 
 
 def _held_out(vocabulary: int) -> int:
