@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -350,7 +352,10 @@ def plain_dry(
     options: dict[str, Any],
     breakers: Sequence[Sequence[int]] = (),
 ) -> list[float]:
-    """What llama.cpp's dry subtracts from the logit of each token, by comparing the end with every place before."""
+    """What llama.cpp's dry subtracts from the logit of each token, by comparing the end with every place before.
+
+    So does ours where each token is a word, as Chinese characters are, for the first repetition; others count more.
+    """
     last_n = options.get("penalty_last_n", -1)
     window = list(tokens) if last_n < 0 else list(tokens)[max(0, len(tokens) - last_n) :]
     allowed, limit = options.get("allowed_length", 2), len(window)
@@ -359,6 +364,7 @@ def plain_dry(
             if window[end - len(ids) : end] == list(ids):
                 limit = min(limit, len(window) - end)
     longest: dict[int, int] = {}
+    times: Counter[int] = Counter()
     for place in range(len(window) - 1):
         length = 0
         while length <= place and window[place - length] == window[len(window) - 1 - length]:
@@ -366,9 +372,12 @@ def plain_dry(
         length = min(length, limit)
         if length >= allowed and limit >= allowed and len(window) > allowed:
             longest[window[place + 1]] = max(length, longest.get(window[place + 1], 0))
+            times[window[place + 1]] += 1
     singles = {ids[0] for ids in breakers if len(ids) == 1}
     return [
-        options["multiplier"] * options.get("base", 1.75) ** (longest[token] - allowed)
+        options["multiplier"]
+        * options.get("base", 1.75) ** (longest[token] - allowed)
+        * math.log2(1 + times[token])
         if token in longest and token not in singles
         else 0.0
         for token in range(size)
@@ -459,6 +468,56 @@ def test_dry_looks_over_no_sequence_breaker(tokens: list[int], options: dict[str
         else [0.0] * 5
     )
     assert (-out[0]).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@given(
+    text=st.text(alphabet="ab' \n.", max_size=60),
+    options=st.fixed_dictionaries({"allowed_length": st.integers(0, 3)}),
+)
+def test_dry_counts_words_and_breaks_none(text: str, options: dict[str, Any]) -> None:
+    """By the list of the words before: a token is penalised as the first of a word, whatever stands between words."""
+    characters = "\n '.ab"  # ids 1 to 6
+    made = make(
+        "sampler", "dry", context(vocabulary=characters), multiplier=1.0, base=2.0, **options
+    )
+    tokens = [characters.index(each) + 1 for each in text]
+    out = made(np.zeros((1, 7)), Past(texts=[tokens]))
+    words, allowed = re.findall("[ab']+", text), options["allowed_length"]
+    longest, times = [0] * 7, [0] * 7
+    for place in range(1, len(words)):
+        length = 0
+        while length < place and words[place - 1 - length] == words[-1 - length]:
+            length += 1
+        first = characters.index(words[place][0]) + 1
+        if length >= allowed and text[-1] in "\n .":
+            longest[first] = max(longest[first], length)
+            times[first] += 1
+    expected = [
+        2.0 ** (n - allowed) * math.log2(1 + m) for n, m in zip(longest, times, strict=True)
+    ]
+    assert (-out[0]).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+class Pieces:
+    """A tokenizer whose tokens are parts of words, or have more than one."""
+
+    TEXTS = ("<unk>", "the", " the", " door", " do", "or", ",", " of the")
+    vocab_size, unknown_id = len(TEXTS), 0
+
+    def decode(self, ids: Any) -> str:
+        return "".join(self.TEXTS[each] for each in ids).removeprefix(" ")
+
+
+def test_dry_penalises_the_first_token_of_a_word() -> None:
+    made = make("sampler", "dry", attrs.evolve(context(), tokenizer=Pieces()), multiplier=1.0)
+    the, in_text, door, do, other, comma, of_the = range(1, 8)
+    for text, penalised in (
+        ([the, door, in_text], []),  # a repetition of less than two words
+        ([in_text, door, of_the, comma, in_text, door], [of_the]),
+        ([in_text, do, other, comma, in_text, do], []),  # "or" is inside a word
+    ):
+        out = made(np.zeros((1, 8)), Past(texts=[text]))
+        assert np.flatnonzero(out[0]).tolist() == penalised
 
 
 def test_a_long_repetition_stays_within_float32_and_takes_no_time() -> None:

@@ -105,6 +105,21 @@ def test_init_writes_nothing_where_a_run_would_fail(
     assert not (tmp_path / "my.toml").exists()
 
 
+def test_init_lets_a_text_repeat_what_its_like_repeats() -> None:
+    allowed = []
+    refrain = "and the ship sailed on over the sea"
+    for refrains in (0, 1):
+        verses = [
+            f"verse {i * 7919} has {i * 104729} stars\n" + refrains * f"{refrain} {i}\n"
+            for i in range(80)
+        ]
+        facts = TextFacts('type = "story"', 10_000, 40, sample="".join(verses))
+        samplers = tomllib.loads(starter_pipeline(facts, 60, 75_000))["sampler"]
+        assert [each["type"] for each in samplers] == ["dry", "temperature"]
+        allowed.append(samplers[0]["allowed_length"])
+    assert allowed == [1, 8]  # nine words come again, and ten never
+
+
 @pytest.mark.parametrize(
     ("size", "characters", "seconds", "width", "validation"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from math import isfinite
 from typing import Any, Final
@@ -36,7 +37,7 @@ class SequenceHistory:
 
     level: str
     arrays: Tensors
-    _tokens: list[list[int]] = attrs.field(factory=list)
+    _tokens: list[array[int]] = attrs.field(factory=list)
     _ahead: npt.NDArray[np.float64] | None = attrs.field(init=False, default=None)
     _ahead_from: int = attrs.field(init=False, default=0)
 
@@ -61,7 +62,8 @@ class SequenceHistory:
             counted = [np.bincount(ids, minlength=vocab_size) for ids in prompts]
             arrays["prompt_counts"] = np.array(counted, np.int32)
             arrays["counts"] = np.zeros_like(arrays["prompt_counts"])
-        return cls(level, arrays, [ids.tolist() for ids in prompts] if level == "tokens" else [])
+        tokens = [array("q", ids.tolist()) for ids in prompts] if level == "tokens" else []
+        return cls(level, arrays, tokens)
 
     def numbers(self) -> npt.NDArray[np.float64]:
         """(B, n) random numbers of [0, 1) for the draws of the next token and of some after it."""
@@ -82,23 +84,23 @@ class SequenceHistory:
 
     def rows(self, rows: Sequence[int]) -> SequenceHistory:
         """A history of these rows, in this order; a row may be taken twice."""
-        tokens = [self._tokens[row].copy() for row in rows] if self._tokens else []
+        tokens = [self._tokens[row][:] for row in rows] if self._tokens else []
         return SequenceHistory(
-            self.level, {name: array[rows] for name, array in self.arrays.items()}, tokens
+            self.level, {name: values[rows] for name, values in self.arrays.items()}, tokens
         )
 
     def put(self, rows: Sequence[int], other: SequenceHistory) -> None:
         """Replace these rows by those of another history of the same chain."""
-        for name, array in self.arrays.items():
-            array[rows] = other.arrays[name]
+        for name, values in self.arrays.items():
+            values[rows] = other.arrays[name]
         for row, ids in zip(rows, other._tokens, strict=False):
             self._tokens[row] = ids
 
     def join(self, other: SequenceHistory) -> None:
         """Append the rows of another history of the same chain."""
         self._ahead = None
-        for name, array in self.arrays.items():
-            self.arrays[name] = np.concatenate([array, other.arrays[name]])
+        for name, values in self.arrays.items():
+            self.arrays[name] = np.concatenate([values, other.arrays[name]])
         self._tokens += other._tokens
 
     def add(self, tokens: Ids) -> None:
@@ -113,7 +115,7 @@ class SequenceHistory:
 
     def save_row(self, row: int) -> Tensors:
         """A row as arrays for a saved state."""
-        kept = {name: array[[row]] for name, array in self.arrays.items() if name != "streams"}
+        kept = {name: values[[row]] for name, values in self.arrays.items() if name != "streams"}
         return {**kept, "tokens": self.tokens(row)} if self._tokens else kept
 
     def load_row(self, row: int, saved: Tensors) -> None:
@@ -122,16 +124,16 @@ class SequenceHistory:
         What was not saved stays as it is: a sampler that was not there then starts here. Raises
         ValueError for an array of another shape.
         """
-        for name, array in self.arrays.items():
+        for name, values in self.arrays.items():
             before = saved.get(name)
             if before is None or name == "streams":
                 continue
-            if before.shape != (1, *array.shape[1:]):
-                raise ValueError(f"{name} has the shape {before.shape[1:]}, not {array.shape[1:]}")
+            if before.shape != (1, *values.shape[1:]):
+                raise ValueError(f"{name} has the shape {before.shape[1:]}, not {values.shape[1:]}")
             is_sum = name in ("prompt_lengths", "prompt_counts")
-            array[row] = before[0] + array[row] if is_sum else before[0]
+            values[row] = before[0] + values[row] if is_sum else before[0]
         if self._tokens and "tokens" in saved:
-            self._tokens[row][:0] = saved["tokens"].astype(np.int64).tolist()
+            self._tokens[row][:0] = array("q", saved["tokens"].astype(np.int64).tolist())
 
 
 def unannounced(name: str) -> AttributeError:

@@ -156,7 +156,10 @@ class XtcConfig:
 
 @attrs.frozen
 class DryConfig:
-    """Makes tokens less likely that would extend a repetition of earlier text, more the longer it is (DRY)."""
+    """Makes words less likely that would extend a repetition of earlier text, more the longer and the more often (DRY).
+
+    Lengths are counted in words, for any tokenizer, and only the first token of a word gets a penalty.
+    """
 
     multiplier: float = option(
         0.0,
@@ -166,24 +169,24 @@ class DryConfig:
     )
     base: float = option(
         1.75,
-        help="factor of the penalty for each further token",
+        help="factor of the penalty for each further word",
         validator=ge(1),
         argument="dry_base",
     )
     allowed_length: int = option(
         2,
-        help="length in tokens of repetitions without a penalty",
+        help="length in words of repetitions without a penalty",
         validator=ge(0),
         argument="dry_allowed_length",
     )
     penalty_last_n: int = option(
-        -1,
+        10_000,
         help="how many of the last tokens are searched; -1 searches all, 0 is off",
         validator=ge(-1),
         argument="dry_penalty_last_n",
     )
     sequence_breakers: tuple[str, ...] = option(
-        ("\n", ":", '"', "*"),
+        (),
         help="texts over which no repetition extends",
         validator=and_(deep_iterable(and_(min_len(1), max_len(40))), max_len(100)),
         argument="dry_sequence_breakers",

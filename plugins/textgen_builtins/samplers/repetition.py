@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Self
 
 import attrs
 import numpy as np
@@ -44,13 +45,65 @@ class NoRepeatNgram:
         return ops.forbid_unless_all(logits, forbidden)
 
 
+@attrs.frozen(eq=False)
+class Words:
+    """How tokens make up words.
+
+    A word is a run of letters, marks, digits, apostrophes and underscores. A wide letter, as of Chinese, is a word by
+    itself.
+
+    holds   (V,) whether a token has a part of a word
+    starts  (V,) whether it begins with one, which continues the word that the text ends with
+    ends    (V,) whether it ends with one, which the next token may continue
+    """
+
+    holds: npt.NDArray[np.bool_]
+    starts: npt.NDArray[np.bool_]
+    ends: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Self:
+        """The words of a tokenizer. A token's text is what it adds to a text that it stands in."""
+        columns = []
+        for token in range(tokenizer.vocab_size):
+            once, twice = (tokenizer.decode(np.array([token] * n)) for n in (1, 2))
+            text = twice[len(once) :]
+            held = any(_is_of_word(each) for each in text)
+            columns.append((held, _is_inner(text[:1]), _is_inner(text[-1:])))
+        return cls(*np.array(columns, np.bool_).T)
+
+    def begin(self, tokens: Ids, before: Ids) -> npt.NDArray[np.bool_]:
+        """Whether each of `tokens` (N,) begins a word after the one `before` (N,) it."""
+        joined: npt.NDArray[np.bool_] = self.starts[tokens] & self.ends[before]
+        return self.holds[tokens] & ~joined
+
+
+def _is_of_word(character: str) -> bool:
+    """Whether a character is part of a word. Bytes that are not a whole character are one."""
+    return (
+        unicodedata.category(character)[0] in "LMN"
+        or character in "'\N{RIGHT SINGLE QUOTATION MARK}_\ufffd"
+    )
+
+
+def _is_inner(character: str) -> bool:
+    """Whether a character, or none, makes one word with a like one beside it."""
+    return (
+        bool(character)
+        and _is_of_word(character)
+        and unicodedata.east_asian_width(character) not in "WF"
+    )
+
+
 @attrs.frozen
 class Dry:
-    """Penalises tokens that would extend a repetition (P. E. Weidmann, "DRY: a modern repetition penalty", 2024).
+    """Penalises words that would extend a repetition (P. E. Weidmann, "DRY: a modern repetition penalty", 2024).
 
-    A token gets multiplier * base ** (n - allowed_length) off its logit, where n >= allowed_length is the length of the
-    longest sequence at the end of the text that stands somewhere before, with the token after it. Keeps every token of
-    the text, so memory grows with it.
+    A token that begins a word gets multiplier * base ** (n - allowed_length) * log2(1 + times) off its logit, where
+    n >= allowed_length is the number of words in the longest sequence at the end of the text that stands somewhere
+    before, with the token after it, and `times` is how often such a sequence does. So a phrase may come again, and a
+    loop cannot go on. What stands between words does not count. Within a word no token gets a penalty, so that none is
+    broken. Keeps every token of the text, so memory grows with it.
 
     breakers  the tokens that complete a sequence breaker by themselves
     split     the breakers of several tokens
@@ -60,6 +113,7 @@ class Dry:
     base: float
     allowed_length: int
     penalty_last_n: int
+    words: Words
     breakers: Ids
     split: tuple[tuple[int, ...], ...]
     history = "tokens"
@@ -67,18 +121,13 @@ class Dry:
     def __call__(self, logits: Array, history: History) -> Array:
         """(B, V) with penalties subtracted."""
         penalties = np.zeros(tuple(logits.shape), np.float32)
+        every = np.arange(logits.shape[-1])
         for row in range(len(penalties)):
             tokens = history.tokens(row)
-            lengths = self._repeated(
-                tokens if self.penalty_last_n < 0 else tokens[-self.penalty_last_n :],
-                len(penalties[row]),
-            )
-            exponents = np.minimum(
-                lengths - self.allowed_length, self._longest - self.allowed_length
-            )
-            penalties[row] = np.where(
-                lengths >= 0, np.minimum(self.multiplier * self.base**exponents, _MOST), 0
-            )
+            tokens = tokens if self.penalty_last_n < 0 else tokens[-self.penalty_last_n :]
+            if not len(tokens) or not (begins := self.words.begin(every, tokens[-1:])).any():
+                continue
+            penalties[row] = np.where(begins, self._penalties(tokens, len(every)), 0)
         penalties[:, self.breakers] = 0
         return logits - ops.like(penalties, logits) if penalties.any() else logits
 
@@ -89,24 +138,28 @@ class Dry:
             int(_LOG_LARGEST / math.log(self.base)) if self.base > 1.000001 else 0
         )
 
-    def _repeated(self, tokens: Ids, vocab_size: int) -> npt.NDArray[np.float64]:
-        """(V,) lengths of the longest repetition that each token would extend; -1 where there is none of any weight."""
-        longest = np.full(vocab_size, -1.0)
-        most = min(self._since_breaker(tokens), self._longest)
-        if len(tokens) <= self.allowed_length or most < self.allowed_length:
-            return longest
-        lengths = np.zeros(
-            len(tokens) - 1
-        )  # of what ends at each place and at the end of the text alike
-        ends, length = np.arange(len(tokens) - 1), 0
-        while len(ends) and length < most:
-            ends = ends[ends >= length]
-            ends = ends[tokens[ends - length] == tokens[-1 - length]]
+    def _penalties(self, tokens: Ids, vocab_size: int) -> npt.NDArray[np.float64]:
+        """(V,) what is subtracted for the first tokens of words that would extend a repetition."""
+        begins = self.words.holds[tokens]
+        begins[1:] = self.words.begin(tokens[1:], tokens[:-1])
+        inside = self.words.holds[tokens]
+        most = np.count_nonzero(inside[len(tokens) - self._since_breaker(tokens) :])
+        tokens, begins = tokens[inside], begins[inside]
+        marked = 2 * tokens + begins  # the beginning of a word is not its middle
+        words = np.cumsum(begins[::-1])  # in the last tokens
+        starts = np.flatnonzero(begins[1:]) + 1  # of words that follow some text
+        lengths, alike, length = np.zeros(len(starts), np.int64), np.arange(len(starts)), 0
+        while len(alike) and length < most and (not length or words[length - 1] < self._longest):
+            alike = alike[starts[alike] > length]
+            alike = alike[marked[starts[alike] - 1 - length] == marked[-1 - length]]
+            lengths[alike] = words[length]
             length += 1
-            lengths[ends] = length
         counted = lengths >= self.allowed_length
-        np.maximum.at(longest, tokens[1:][counted], lengths[counted])
-        return longest
+        firsts, longest = tokens[starts[counted]], np.zeros(vocab_size)
+        np.maximum.at(longest, firsts, lengths[counted])
+        times = np.bincount(firsts, minlength=vocab_size)
+        exponents = np.minimum(longest, self._longest) - self.allowed_length
+        return np.minimum(self.multiplier * self.base**exponents * np.log2(1 + times), _MOST)
 
     def _since_breaker(self, tokens: Ids) -> int:
         """How many tokens follow the last sequence breaker."""
@@ -135,9 +188,13 @@ def dry(config: configs.DryConfig, context: BuildContext) -> Sampler:
     if not config.multiplier or not config.penalty_last_n:
         return OFF
     assert context.tokenizer is not None
-    single, split = _breakers(context.tokenizer, config.sequence_breakers)
     return Dry(
-        config.multiplier, config.base, config.allowed_length, config.penalty_last_n, single, split
+        config.multiplier,
+        config.base,
+        config.allowed_length,
+        config.penalty_last_n,
+        Words.of(context.tokenizer),
+        *_breakers(context.tokenizer, config.sequence_breakers),
     )
 
 

@@ -152,6 +152,7 @@ def starter_pipeline(
     if start is not None:
         values |= {"start": start.name, "sample_loss": f"{start.loss:.2f}"}
     values = {"length": f"{seconds:.10g}s", **values, "corpus": facts.corpus, "expected": expected}
+    values["allowed_length"] = str(settings.allowed_length(facts.sample))
     values["generate"] = _generate(facts.longest)
     return re.sub(r"\{(\w+)\}", lambda key: values.get(key[1], key[0]), made)
 

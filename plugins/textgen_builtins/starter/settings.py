@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import time
 from typing import Any, Final
 
@@ -29,6 +30,9 @@ _TUNING: Final = 6  # passes over a text by a model that knows its language: mor
 _SHORT: Final = 60_000  # characters of a text that such a model learns by heart soonest
 _TRIAL_SECONDS: Final = 0.4
 _SAMPLE: Final = 300_000  # characters that are counted for the expected loss
+_PAGES: Final = 6000  # characters of a text in which repetitions are noticed
+_SELDOM: Final = 0.04  # share of sequences of words that a text may repeat in them
+_LONGEST: Final = 20  # words that a text may be allowed to repeat
 _OF_COUNTS: Final = 0.95  # of the loss of n-grams alone, which words and the text so far leave
 
 
@@ -130,6 +134,18 @@ def expected_loss(text: str) -> float:
         pass
     most = max(2, min(_SAMPLE // 10, _PROBABILITIES // size))
     return _OF_COUNTS * (mean_loss(model, held_out[:most], size) or 0.0)
+
+
+def allowed_length(text: str) -> int:
+    """Words of a sequence that may come again in a generated text: of two words more, the text seldom repeats one."""
+    parts = [text[i : i + _PAGES] for i in range(0, min(len(text), _SAMPLE), _PAGES)]
+    words = [re.findall(r"\w+", part) for part in parts]
+    for length in range(1, _LONGEST):
+        sequences = [[*zip(*(part[i:] for i in range(length + 2)), strict=False)] for part in words]
+        repeated = sum(len(part) - len(set(part)) for part in sequences)
+        if repeated <= _SELDOM * sum(map(len, sequences)):
+            return length
+    return _LONGEST
 
 
 def measured_speed() -> float:
