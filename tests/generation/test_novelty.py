@@ -117,12 +117,12 @@ def test_a_looping_text_in_a_looping_corpus_takes_no_longer() -> None:
 
 @pytest.fixture(scope="module")
 def copier(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that has learnt a list of names by heart."""
+    """A run that writes names of a list, and others."""
     folder = tmp_path_factory.mktemp("copier")
     names = [
         a + b for a in ("An", "Bel", "Cor", "Dan", "El") for b in ("a", "na", "in", "ina", "do")
     ]
-    (folder / "names.txt").write_text("\n".join(names), encoding="utf-8")
+    (folder / "names.txt").write_text("\n".join(names * 3), encoding="utf-8")
     corpus = {"type": "file", "path": str(folder / "names.txt"), "documents": "line"}
     tables = {
         "device": "cpu",
@@ -131,6 +131,7 @@ def copier(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "data": {"validation": 0},
         "model": {"type": "ngram", "order": 3},
         "trainer": {"type": "count"},
+        "sampler": [{"type": "temperature", "temperature": 2.0}],
         "generate": {"n": 20, "distinct": True},
     }
     return run(tables, output=folder / "run")
@@ -139,8 +140,8 @@ def copier(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_distinct_texts_are_new_and_come_again_by_their_index(copier: Run) -> None:
     generator = copier.generator
     names = set(Path(generator.tables["corpus"]["path"]).read_text(encoding="utf-8").split())
-    usual = [made.text for made in generator.generate_many([""], n=20)]
-    assert len(set(usual)) < 20
+    usual = [made.text for made in generator.generate_many([""], n=100)]
+    assert len(set(usual)) < 100
     assert names & set(usual)
     for batch_size in (1, 64):
         made = list(generator.generate_many(["", "D"], n=10, distinct=True, batch_size=batch_size))
@@ -155,9 +156,8 @@ def test_distinct_texts_are_new_and_come_again_by_their_index(copier: Run) -> No
 
 def test_where_there_are_no_more_texts_fewer_come(copier: Run) -> None:
     options = {"n": 1000, "distinct": True, "max_new_tokens": 1, "stop": "a"}
-    with pytest.warns(UserWarning, match="none of 100 more texts is distinct") as warned:
+    with pytest.warns(UserWarning, match="none of 100 more texts is distinct"):
         made = [str(each) for each in copier.generator.generate_many(["El", "An"], **options)]
-    assert len(warned) == 2
     assert 1 < len(set(made)) == len(made) < 100
     late = copier.generator.generate_many([""], n=3, distinct=True, time_limit=0)
     assert [each.finish_reason for each in late] == ["time"] * 3
