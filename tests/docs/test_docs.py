@@ -90,7 +90,7 @@ def test_every_table_of_a_pipeline_passes(body: str) -> None:
     tables = tomllib.loads(body)
     if {"project", "tool", "build-system"} & tables.keys():
         return
-    if "start" in tables.get("model", {}):
+    if re.search(r"^start = ", body, re.MULTILINE):
         pytest.skip("a finished run is needed")
     Engine().pipeline(REST | tables)
 
