@@ -1,4 +1,4 @@
-"""How well compressors that learn while they read predict the last tenth of a text: rows for docs/training.md.
+"""How well compressors that learn while they read predict the last tenth of a text: rows for docs/benchmarks.md.
 
     pip install zpaq pyppmd
     python benchmarks/compressors.py TEXT... [--letters]

@@ -1,4 +1,4 @@
-"""How much a mixture copies from its text, beside its parts, and what makes it copy less: a table of docs/mixtures.md.
+"""How much a mixture copies from its text, beside its parts, and what makes it copy less: a table of docs/benchmarks.md.
 
 Usage: python benchmarks/copying.py [TEXT] [--minutes 1] [--texts 12] [--characters 500]
 

@@ -1,19 +1,23 @@
 """Tokens a second of one text and of many against a loop of torch, and of asynchronous streams.
 
 Usage: python benchmarks/generation.py [--only one|batch|streams] [--repeats 7] [--tokens 2000] [--many 1024] [--device cpu]
+       python benchmarks/generation.py --run RUN [--repeats 7] [--tokens 2000] [--prompt TEXT]
 
 `one` and `batch` set textgen against an nn.RNN (GRU, LSTM) step per character in a Python loop under
 torch.inference_mode, from the same weights, in turn: seconds of the loop over ours, of a batch per token. `streams`
 sets concurrent streams on one event loop against generate_many of the same texts, and prints the time to each first
-piece; stalls.py has how long the loop waits.
+piece; stalls.py has how long the loop waits. With a run, the characters a second of its model, the time to a first piece
+and the memory of a stream: a table of docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import statistics
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -110,7 +114,8 @@ def batch(folder: Path, given: argparse.Namespace) -> None:
 
 def streams(folder: Path, given: argparse.Namespace) -> None:
     """A fifth of the texts, each of them a fifth as long, for two models."""
-    count, options = given.many // 5, {"max_new_tokens": given.tokens // 5, "temperature": 0.8}
+    count = given.many // 5
+    options = {"prompt": _PROMPT, "max_new_tokens": given.tokens // 5, "temperature": 0.8}
     for cell, units in (("gru", 64), ("lstm", 256)):
         generator = trained(folder, cell, units, given.device)
         shares, firsts = [], []
@@ -128,6 +133,27 @@ def streams(folder: Path, given: argparse.Namespace) -> None:
         show(f"{name}: first piece, ms", firsts, "median at most 50")
 
 
+def absolute(given: argparse.Namespace) -> None:
+    """Asynchronous streams of a run, several at once; the medians."""
+    generator = textgen.load(given.run, device=given.device)
+    print("| streams at once | characters a second | first piece, ms | memory of a stream, kB |")
+    print("| --- | --- | --- | --- |")
+    for count in (1, 32, 256):
+        options = {"prompt": given.prompt, "max_new_tokens": max(20, given.tokens // count)}
+        speeds, firsts = [], []
+        for _ in range(given.repeats):
+            begun = time.perf_counter()
+            texts, first = asyncio.run(read_all(generator, count, options))
+            speeds.append(sum(map(len, texts)) / (time.perf_counter() - begun))
+            firsts += first
+        tracemalloc.start()
+        asyncio.run(read_all(generator, count, options | {"max_new_tokens": 20}))
+        memory = tracemalloc.get_traced_memory()[1] / count / 1000
+        tracemalloc.stop()
+        speed, first_piece = statistics.median(speeds), statistics.median(firsts)
+        print(f"| {count} | {speed:,.0f} | {first_piece:.1f} | {memory:,.0f} |")
+
+
 async def read_all(
     generator: textgen.Generator, count: int, options: Any
 ) -> tuple[list[str], list[float]]:
@@ -137,7 +163,7 @@ async def read_all(
 
     async def read(index: int) -> str:
         pieces = []
-        async for piece in await generator.astream(_PROMPT, index=index, **options):
+        async for piece in await generator.astream(index=index, **options):
             if not pieces:
                 firsts.append(1000 * (time.perf_counter() - begun))
             pieces.append(piece)
@@ -155,8 +181,13 @@ def main() -> None:
     options.add_argument("--tokens", type=int, default=2000)
     options.add_argument("--many", type=int, default=1024)
     options.add_argument("--device", default="cpu")
+    options.add_argument("--run", help="a run directory")
+    options.add_argument("--prompt", default=_PROMPT)
     given = options.parse_args()
     torch.set_num_threads(1)  # a step is too small to share out
+    if given.run:
+        absolute(given)
+        return
     with tempfile.TemporaryDirectory() as folder:
         for number, way in enumerate(given.only or ways):
             ways[way](Path(folder, str(number)), given)

@@ -1,4 +1,4 @@
-"""How low the loss of small models gets on two texts: the table of "What loss is good?" in docs/quickstart.md.
+"""How low the loss of small models gets on two texts: the table of "What loss is good?" in docs/benchmarks.md.
 
 Usage: python benchmarks/losses.py [--quick]
 

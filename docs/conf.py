@@ -9,8 +9,9 @@ author = "The textgen authors"
 copyright = "The textgen authors, MIT licence"
 release = metadata.version("textgen-engine")
 
-extensions = ["myst_parser"]
-exclude_patterns = ["_build", "pipelines"]
+extensions = ["myst_nb"]
+nb_execution_mode = "off"  # chapter.ipynb has its outputs; a test runs it
+exclude_patterns = ["_build", "pipelines", "**/runs", "**/.ipynb_checkpoints"]
 
 html_theme = "furo"
 html_title = f"textgen {release}"
@@ -21,28 +22,57 @@ myst_heading_anchors = 4
 SIDEBAR = """
 ```{toctree}
 :hidden:
-:caption: Guides
+:caption: Your own text
 
 quickstart
+better-texts
+recipes
 corpora
 pipelines
 pretrained
 training
 comparing-runs
-untrusted-runs
-scaling
+```
+
+```{toctree}
+:hidden:
+:caption: The chapter
+
+chapter
+seed
 mixtures
-caching
-python-api
-embedding
-serving
-reliability
+```
+
+```{toctree}
+:hidden:
+:caption: Plugins
+
 writing-plugins
+plugin-recipes
 hooks
 testing-plugins
 publishing-plugins
+```
+
+```{toctree}
+:hidden:
+:caption: In programs
+
+python-api
+embedding
+serving
+untrusted-runs
+```
+
+```{toctree}
+:hidden:
+:caption: More
+
+benchmarks
+reliability
+scaling
+caching
 architecture
-seed
 ```
 
 ```{toctree}
@@ -73,4 +103,5 @@ def setup(app: Any) -> None:
 
 def for_the_site(app: Any, page: str, source: list[str]) -> None:
     """Give the first page the list of all pages; links to files outside docs/ work only in a clone."""
-    source[0] = OUTSIDE.sub(r"\1", source[0]) + (SIDEBAR if page == "index" else "")
+    if str(app.env.doc2path(page)).endswith(".md"):
+        source[0] = OUTSIDE.sub(r"\1", source[0]) + (SIDEBAR if page == "index" else "")

@@ -175,7 +175,7 @@ def gradients() -> str:
     parts = [
         "# Trainers and models by gradient\n",
         text(gradient.__doc__),
-        "Examples are in [writing plugins](../writing-plugins.md#an-optimizer-as-a-trainer).\n",
+        "Examples are in the [recipes](../plugin-recipes.md#an-optimizer-as-a-trainer).\n",
         contents(f"`{name}`" for name in gradient.__all__),
     ]
     parts += [section(name, home(name, gradient)) for name in gradient.__all__]

@@ -46,10 +46,10 @@ def fences(page: Path, language: str = "") -> Iterator[tuple[int, re.Match[str]]
 
 
 def blocks(language: str) -> list[Any]:
-    """The code blocks of a language in docs/*.md, as parameters of a test."""
+    """The code blocks of a language in docs/*.md and the README, as parameters of a test."""
     return [
         pytest.param(match["body"], id=f"{page.name}:{line}")
-        for page in sorted(DOCS.glob("*.md"))
+        for page in sorted([*DOCS.glob("*.md"), ROOT / "README.md"])
         for line, match in fences(page, language)
     ]
 

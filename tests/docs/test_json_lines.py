@@ -1,4 +1,4 @@
-"""The corpus of docs/writing-plugins.md: it is short, keeps its contract, and a model trains on it."""
+"""The corpus of docs/plugin-recipes.md: it is short, keeps its contract, and a model trains on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import textgen
 from textgen import testing
 
-PAGE = Path(__file__).parents[2] / "docs/writing-plugins.md"
+PAGE = Path(__file__).parents[2] / "docs/plugin-recipes.md"
 MOST_LINES = 25
 
 

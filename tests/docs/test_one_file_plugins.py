@@ -1,4 +1,4 @@
-"""The plugins in one file of docs/writing-plugins.md: as short as they are said to be, and they work as they stand."""
+"""The plugins in one file of the docs: as short as they are said to be, and they work as they stand."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import pytest
 from textgen import Engine, Generator, PluginSet
 from textgen.plugin.component import Offer
 
-PAGE = Path(__file__).parents[2] / "docs/writing-plugins.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = "\n".join(
+    (DOCS / name).read_text("utf-8") for name in ("writing-plugins.md", "plugin-recipes.md")
+)
 
 
 def example(name: str) -> str:
-    """The file of this name on the page."""
-    (text,) = re.findall(
-        rf"^```python\n# file: {name}\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    )
+    """The file of this name on the pages."""
+    (text,) = re.findall(rf"^```python\n# file: {name}\n(.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
     return str(text)
 
 
@@ -74,11 +75,10 @@ def test_an_optimizer_as_a_trainer(tmp_path: Path, train: Callable[..., Any]) ->
 
 def with_decoder(text: str) -> str:
     """mingru.py with the decoder that the page adds."""
-    page = PAGE.read_text("utf-8")
-    (method,) = re.findall(r"^```python\n( +def decoder.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (method,) = re.findall(r"^```python\n( +def decoder.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
     (decoder,) = re.findall(
         r"^```python\n(import numpy as np\n+class MinGRUDecoder.*?)^```",
-        page,
+        PAGES,
         re.MULTILINE | re.DOTALL,
     )
     before, forward, after = text.partition("        def forward")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any
 import pytest
 
 import textgen
-from textgen.files.cache import downloads
-from textgen_builtins.corpora.plugin import BOOK
 
 ROOT = Path(__file__).parents[2]
 PIPELINES = ROOT / "docs/pipelines"
@@ -24,14 +21,6 @@ def metrics(run: textgen.Run) -> list[dict[str, Any]]:
         json.loads(line)
         for line in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-
-
-@pytest.fixture
-def book_cached(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Time Machine as the corpus `time-machine` has fetched it."""
-    monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path / "cache"))
-    key = hashlib.sha256(BOOK.encode()).hexdigest()
-    downloads().add(key, "timemachine.txt", [book.read_bytes()], {"address": BOOK})
 
 
 @pytest.mark.slow
@@ -57,7 +46,7 @@ def test_my_text_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("book_cached")
 def test_the_seeds_recipe_follows_its_curve(tmp_path: Path) -> None:
-    """Thirty of its hundred epochs, against the curve that the book printed (docs/seed-loss.csv).
+    """Thirty of its hundred epochs, against the curve that the book printed (docs/pictures/seed-loss.csv).
 
     The book's figures are those of one batch, ours the mean over the 5,000 windows, and the seeds differ.
     """
