@@ -115,7 +115,7 @@ def batch(folder: Path, given: argparse.Namespace) -> None:
 def streams(folder: Path, given: argparse.Namespace) -> None:
     """A fifth of the texts, each of them a fifth as long, for two models."""
     count = given.many // 5
-    options = {"prompt": _PROMPT, "max_new_tokens": given.tokens // 5, "temperature": 0.8}
+    options = {"max_new_tokens": given.tokens // 5, "temperature": 0.8}
     for cell, units in (("gru", 64), ("lstm", 256)):
         generator = trained(folder, cell, units, given.device)
         shares, firsts = [], []
@@ -124,7 +124,7 @@ def streams(folder: Path, given: argparse.Namespace) -> None:
             whole = list(generator.generate_many([_PROMPT], n=count, **options))
             alone = time.perf_counter() - begun
             begun = time.perf_counter()
-            texts, first = asyncio.run(read_all(generator, count, options))
+            texts, first = asyncio.run(read_all(generator, count, {"prompt": _PROMPT, **options}))
             shares.append(alone / (time.perf_counter() - begun))
             assert texts == [each.text for each in whole]
             firsts += first
