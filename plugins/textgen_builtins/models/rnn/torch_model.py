@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+import threading
 import warnings
 from collections.abc import Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,6 +22,10 @@ from textgen_builtins.models.rnn.config import RNNConfig
 from textgen_builtins.models.rnn.numpy_decoder import NumpyDecoder
 from textgen_builtins.models.rnn.torch_decoder import State, TorchDecoder
 from textgen_builtins.models.rnn.weights import Folded, check_shapes, expected_shapes
+
+_IMPORTING: Final = (
+    threading.Lock()
+)  # of two threads, one may else see a module that failed as there
 
 
 class TorchRNN(nn.Module):
@@ -239,9 +244,10 @@ def _kernels() -> Any:
     if not importlib.util.find_spec("llvmlite"):
         return None
     try:
-        from textgen_builtins.models.rnn.kernels import program
+        with _IMPORTING:
+            from textgen_builtins.models.rnn.kernels import program
 
-        program.Program.of("rnn", False, 1, program.tile().columns)
+            program.Program.of("rnn", False, 1, program.tile().columns)
     except Exception as error:  # a library that cannot be loaded raises whatever it likes
         warnings.warn(
             f"llvmlite cannot be used here, and torch computes in its place: {error}", stacklevel=2
