@@ -113,6 +113,16 @@ def wait_for_text(page, text):
     eventually(page, lambda: page.text_content("#text") == text, text)
 
 
+def rest_on(page, x, y):
+    """Rest the mouse on a place until the popover is there, as a person does: a scroll closes it."""
+    for moved in range(30):
+        page.mouse.move(x + moved % 2, y)
+        page.wait_for_timeout(500)  # longer than the popover waits for the mouse to rest
+        if page.query_selector("#alternatives:popover-open"):
+            return
+    raise AssertionError("no alternatives are shown")
+
+
 def choose(page, text):
     """Click a token of the popover."""
     page.locator("#alternatives button", has=page.get_by_text(text, exact=True)).first.click()
@@ -200,6 +210,7 @@ def test_hover_shows_ten_and_a_click_takes_one(page, generator):
     page.keyboard.press("Control+Enter")
     text = PROMPT + generator.generate(PROMPT, max_new_tokens=30, seed=5).text
     wait_for_text(page, text)
+    wait_for_end(page)  # while a text comes in, nothing is shown
     place = len(PROMPT) + 9
     eventually(page, lambda: any(colours(page)))
     box = page.evaluate(
@@ -213,8 +224,7 @@ def test_hover_shows_ten_and_a_click_takes_one(page, generator):
            }""",
         place,
     )
-    page.mouse.move(*box)
-    page.wait_for_selector("#alternatives:popover-open")
+    rest_on(page, *box)
     names = page.locator("#alternatives .name").all_text_contents()
     logits = generator.logits(text[:place])[-1]
     likeliest = [generator.tokenizer.decode([token]) for token in np.argsort(-logits)[:10]]
