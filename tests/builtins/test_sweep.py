@@ -84,6 +84,16 @@ def test_names_are_safe_and_tell_trials_apart() -> None:
     assert {trial.name for trial in parse_trials(reversed(given))} == set(names), "in any order"
 
 
+def test_trials_have_folders_of_their_own_where_the_system_ignores_case_and_a_last_dot(
+    sweep: Callable[..., Any], pipeline: Path, tmp_path: Path
+) -> None:
+    prompts = "generate.prompt=the,The,THE,the."
+    swept = sweep("--set", prompts, "--set=generate.unknown_characters=skip", "-q")
+    assert swept.code == 0, swept.stderr
+    folders = [folder.name for folder in (tmp_path / "runs" / "p-sweep").iterdir()]
+    assert len({name.casefold().rstrip(".") for name in folders}) == 4, folders
+
+
 def test_every_pipeline_is_checked_before_any_starts(
     sweep: Callable[..., Any], pipeline: Path, tmp_path: Path
 ) -> None:

@@ -163,11 +163,14 @@ def _checked(engine: Engine, pipeline: str, trial: Trial) -> Pipeline:
 
 
 def _trial(settings: dict[str, Any]) -> Trial:
-    """The trial, with a name that is a folder's on every system and the same for the same settings."""
+    """The trial, with a name that is a folder's on every system and the same for the same settings.
+
+    Where capitals or a last dot may be all that tells two trials apart, a digest does: Windows and macOS ignore case.
+    """
     short = _short_names(settings)
     whole = ",".join(f"{short[key]}={_shown(value)}" for key, value in sorted(settings.items()))
     name = re.sub(r"[^\w.+,=-]+", "-", whole, flags=re.ASCII)
-    if name != whole or len(name) > _LONGEST_NAME:
+    if name.lower().rstrip(".") != whole or len(name) > _LONGEST_NAME:
         told = json.dumps(sorted(settings.items()), default=str)
         name = f"{name[:_LONGEST_NAME]}~{hashlib.sha256(told.encode()).hexdigest()[:6]}"
     return Trial(name, settings)
