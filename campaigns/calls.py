@@ -22,9 +22,9 @@ import attrs
 class Call:
     """A change, about to be made.
 
-    name    open, write, truncate, fsync, rename, link, unlink, mkdir or rmdir
+    name    open, write, truncate, fsync, rename, unlink, mkdir or rmdir
     path    relative to the watched folder, as it is named now
-    target  the new name, of a rename or link
+    target  the new name, of a rename
     data    what is written, and at which place
     """
 
@@ -48,9 +48,9 @@ def watch(
         name = name_of(path, dir_fd)
         return None if name is None else Call(kind, name, **facts)
 
-    def two(kind: str, source: Any, target: Any, **_: Any) -> Call | None:
+    def renaming(source: Any, target: Any, **_: Any) -> Call | None:
         names = name_of(source), name_of(target)
-        return None if None in names else Call(kind, *names)  # type: ignore[arg-type]
+        return None if None in names else Call("rename", *names)  # type: ignore[arg-type]
 
     def opening(path: Any, flags: int, _: int = 0, *, dir_fd: int | None = None) -> Call | None:
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
@@ -75,8 +75,8 @@ def watch(
         return wrapped
 
     watched = {kind: partial(one, kind) for kind in ("mkdir", "rmdir", "unlink", "fsync")}
-    watched |= {"remove": watched["unlink"], "link": partial(two, "link")}
-    watched |= dict.fromkeys(("rename", "replace"), partial(two, "rename"))
+    watched |= {"remove": watched["unlink"]}
+    watched |= dict.fromkeys(("rename", "replace"), renaming)
     watched |= {"open": opening, "write": writing}
     watched["ftruncate"] = lambda file, size: one("truncate", file, place=size)
     for name, of in watched.items():

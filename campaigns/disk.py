@@ -17,8 +17,8 @@ import attrs
 
 from .calls import Call
 
-State: TypeAlias = "list[tuple[str, File | Folder, bytes | None]]"
-"""Path, identity and content of everything; None for a folder."""
+State: TypeAlias = list[tuple[str, bytes | None]]
+"""Path and content of everything; None for a folder."""
 
 
 @attrs.define(eq=False)
@@ -63,13 +63,12 @@ class Disk:
     @classmethod
     def of(cls, folder: Path) -> Disk:
         """What is in a folder, all of it synced."""
-        seen: dict[int, File] = {}
 
         def read(path: Path) -> File | Folder:
             if path.is_dir():
                 return Folder([{each.name: read(each) for each in sorted(path.iterdir())}])
             data = path.read_bytes()
-            return seen.setdefault(path.stat().st_ino, File(data, data))
+            return File(data, data)
 
         root = read(folder)
         assert isinstance(root, Folder)
@@ -85,10 +84,10 @@ class Disk:
             parent.change(**{name: Folder()})
         elif call.name in ("unlink", "rmdir"):
             parent.change(**{name: None})
-        elif call.name in ("rename", "link"):
+        elif call.name == "rename":
             other, target = self._parent(call.target)
-            assert call.name == "link" or other is parent, f"{call} keeps no order"
-            other.change(**({} if call.name == "link" else {name: None}), **{target: found})
+            assert other is parent, f"{call} keeps no order"
+            parent.change(**{name: None, target: found})
         elif isinstance(found, Folder):
             found.versions = [found.now]
         else:
@@ -146,17 +145,14 @@ class Disk:
 
     def _tree(self, versions: dict[int, int], losses: list[str], draw: random.Random) -> State:
         listed: State = []
-        contents: dict[int, bytes] = {}
 
         def walk(folder: Folder, path: str) -> None:
             for name, found in sorted(folder.versions[versions[id(folder)]].items()):
                 if isinstance(found, Folder):
-                    listed.append((path + name, found, None))
+                    listed.append((path + name, None))
                     walk(found, f"{path}{name}/")
                 else:
-                    if id(found) not in contents:
-                        contents[id(found)] = found.left(draw.choice(losses), draw)
-                    listed.append((path + name, found, contents[id(found)]))
+                    listed.append((path + name, found.left(draw.choice(losses), draw)))
 
         walk(self.root, "")
         return listed
@@ -164,13 +160,9 @@ class Disk:
 
 def write(state: State, folder: Path) -> None:
     """Make a folder be that state."""
-    linked: dict[int, Path] = {}
     folder.mkdir(parents=True)
-    for path, identity, content in state:
+    for path, content in state:
         if content is None:
             (folder / path).mkdir()
-        elif id(identity) in linked:
-            os.link(linked[id(identity)], folder / path)
         else:
             (folder / path).write_bytes(content)
-            linked[id(identity)] = folder / path

@@ -23,7 +23,7 @@ from pathlib import Path
 from .calls import Call, watch
 from .runs import Case, Done, Stage, campaign, steps
 
-SPACE = ("open", "write", "mkdir", "link")
+SPACE = ("open", "write", "mkdir")
 NAMES = ("truncate", "rename", "unlink", "rmdir")
 ERRORS = {
     "ENOSPC": SPACE,

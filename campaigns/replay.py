@@ -29,7 +29,7 @@ def cases(stage: Stage, given: argparse.Namespace) -> Iterator[Case]:
         if place:
             now.apply(calls[place - 1])
         for name, state in now.states(given.seed + place, 3):
-            key = hash((step, *((path, content) for path, _, content in state)))
+            key = hash((step, *state))
             if key not in seen:
                 seen.add(key)
                 name = f"{stage.name}, after call {place} of step {step}: {name}"

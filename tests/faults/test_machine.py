@@ -63,16 +63,13 @@ def sync_of_files(descriptor):
         refuse(errno.EINVAL)()
     sync(descriptor)
 
-def link(source, target):
-    refuse(errno.EEXIST if os.path.exists(target) else errno.EPERM)()
-
-os.link, fcntl.flock, os.fsync = link, refuse(errno.ENOTSUP), sync_of_files
+fcntl.flock, os.fsync = refuse(errno.ENOTSUP), sync_of_files
 from textgen.cli import main
 main(sys.argv[1:])
 """
 
 
-def test_a_file_system_without_links_and_locks_is_enough(
+def test_a_file_system_without_locks_is_enough(
     tmp_path: Path, tiny_pipeline: Tables, write_pipeline: Any
 ) -> None:
     """Its folders cannot be synced either, as those of some network drives."""
@@ -148,6 +145,21 @@ def test_such_a_folder_in_the_way_of_a_checkpoint_is_named(
     with pytest.raises(textgen.RunError, match=said):
         textgen.run(tables, observers=[Put()])
     shutil.rmtree(tmp_path / "run/checkpoints/step-000002")
+    assert textgen.run(tables).outcome == "resumed"
+
+
+def test_a_run_that_is_moved_while_it_trains_says_so(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    """Also where a file to be read is the first that it misses, such as the checkpoint that becomes the model."""
+    tables = tiny_pipeline(checkpoint={"seconds": 0})
+    steps = textgen.summarize(textgen.run(tables, output=tmp_path / "whole").path).steps
+
+    def move(event: object) -> None:
+        if type(event).__name__ == "Checkpointed" and event.step == steps:
+            (tmp_path / "run").rename(tmp_path / "moved")
+
+    with pytest.raises(textgen.RunError, match="the run directory was moved or removed"):
+        textgen.run(tables, observers=[move])
+    (tmp_path / "moved").rename(tmp_path / "run")
     assert textgen.run(tables).outcome == "resumed"
 
 

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -115,27 +116,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file of a folder that has not got its name yet, and sync it."""
+def write_synced(path: Path, data: bytes) -> str:
+    """Write a file of a folder that has not got its name yet, sync it, and return its SHA-256."""
     with _named(path), path.open("wb") as file:
         file.write(data)
         sync_file(file)
-
-
-def link(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, which is synced; a copy where the file system has no hard links."""
-    temporary = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex}.tmp")
-    with _named(target, temporary):
-        try:
-            os.link(source, temporary)
-            rename(temporary, target)
-        except OSError:
-            write_atomic(target, pieces_of(source))
-        finally:
-            temporary.unlink(
-                missing_ok=True
-            )  # renaming to another name of the same file does nothing
-        sync_folder(target.parent)
+    return hashlib.sha256(data).hexdigest()
 
 
 def append(path: Path, data: bytes) -> None:

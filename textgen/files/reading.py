@@ -168,24 +168,12 @@ def folder_size(folder: Path) -> int:
 
 
 def files_under(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """The path and the state of each file under a folder, those with several names once. Links are not followed."""
-    seen = set()
+    """The path and the state of each file under a folder. Links are not followed."""
     for parent, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(parent, name)
-            try:
-                found = os.lstat(path)
-            except OSError:  # removed meanwhile
-                continue
-            if (found.st_dev, found.st_ino) not in seen:
-                seen.add((found.st_dev, found.st_ino))
-                yield path, found
-
-
-def file_checksum(path: Path) -> str:
-    """The SHA-256 of a file, read piece by piece. Raises CorruptFileError."""
-    with _readable(path), opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+            with contextlib.suppress(OSError):  # removed meanwhile
+                yield path, os.lstat(path)
 
 
 def json_checksum(value: Any) -> str:

@@ -17,14 +17,8 @@ from typing import Final
 import attrs
 
 from textgen.errors import CorruptFileError
-from textgen.files.durable import link, new_folder, remove_folder, write_synced
-from textgen.files.reading import (
-    dump_tensors,
-    file_checksum,
-    inside,
-    read_tensors,
-    read_weights,
-)
+from textgen.files.durable import new_folder, remove_folder, write_synced
+from textgen.files.reading import dump_tensors, inside, read_bytes, read_tensors, read_weights
 from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
 from textgen.runs.formats import Manifest, Progress, TrainingState
@@ -139,22 +133,18 @@ class Checkpoints:
         progress = attrs.asdict(checkpoint.progress)
         state = {"trainer": checkpoint.trainer.values, "progress": progress}
         with new_folder(self.folder(checkpoint.step)) as folder:
-            write_synced(folder / _WEIGHTS, dump_tensors(checkpoint.tensors))
-            write_synced(folder / _ARRAYS, dump_tensors(checkpoint.trainer.arrays))
-            write_synced(folder / _STATE, json.dumps(state).encode())
-            sums = {name: file_checksum(folder / name) for name in (_WEIGHTS, _ARRAYS, _STATE)}
+            sums = {
+                _WEIGHTS: write_synced(folder / _WEIGHTS, dump_tensors(checkpoint.tensors)),
+                _ARRAYS: write_synced(folder / _ARRAYS, dump_tensors(checkpoint.trainer.arrays)),
+                _STATE: write_synced(folder / _STATE, json.dumps(state).encode()),
+            }
             write_synced(folder / _MANIFEST, json.dumps({"files": sums}, indent=2).encode())
         return self.folder(checkpoint.step)
 
-    def link_weights(self, step: int, target: Path) -> str:
-        """Make the file `target` the weights of a checkpoint; return their SHA-256.
-
-        Raises CorruptFileError if they are damaged; then `target` is as it was.
-        """
-        source, expected = self._file(step, _WEIGHTS), self._manifest(step).files[_WEIGHTS]
-        read_tensors(source, expected)
-        link(source, target)
-        return expected
+    def weights(self, step: int) -> bytes:
+        """The bytes of the weights of a checkpoint. Raises CorruptFileError if they are damaged."""
+        expected = self._manifest(step).files[_WEIGHTS]
+        return read_bytes(self._file(step, _WEIGHTS), expected, tensors=True)
 
     def keep(self, steps: Collection[int | None]) -> None:
         """Remove the checkpoints of other steps, but for those in which Windows has a file open."""

@@ -8,7 +8,7 @@ Only safetensors, JSON and TOML: nothing that is loaded can carry code.
 
 The finished run stays as it is until the one in `.next-run` is finished. One step puts that in its place: the rename of
 `.next-run/run.json`, which then says "finished". From then on readers take the run in `.next-run` (`current`). Its files
-get second names in the run directory, and `.next-run` is removed. If a process is killed meanwhile, the next one does
+are copied into the run directory, and `.next-run` is removed. If a process is killed meanwhile, the next one does
 that again.
 """
 
@@ -29,12 +29,12 @@ import attrs
 from textgen.errors import CorruptFileError, RunError, RunLockedError
 from textgen.files.durable import (
     LEFTOVERS,
-    link,
     make_folder,
     pieces_of,
     remove,
     remove_folder,
     sync_folder,
+    sync_tree,
     write_atomic,
     write_json,
 )
@@ -167,6 +167,7 @@ class RunDirectory:
             finally:
                 with contextlib.suppress(OSError, RunError):  # the next run tries again
                     self._settle()
+                    sync_tree(self.checkpoints.path)  # what is removed stays so without the owner
                     if self.exists() or not self._foreign():
                         owner.unlink()  # if it stays, it marks the files as a run's
         finally:
@@ -269,7 +270,7 @@ class RunDirectory:
             if path.is_dir():
                 make_folder(target)
             else:
-                link(path, target)
+                write_atomic(target, pieces_of(path))
         remove_folder(self.next.path)
 
     def _clear(self) -> None:

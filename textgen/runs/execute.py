@@ -115,7 +115,10 @@ class Execution:
         return given if self.processes is None else self.processes.threads(given)
 
     def _explained(self, error: BaseException) -> RunError | None:
-        """The error for a file of the run that cannot be written, which says what is left; None for any other."""
+        """The error for a file of the run that cannot be written, which says what is left; None for any other.
+
+        Where the run directory is gone, the same for one that cannot be read.
+        """
         directory = self.directory
         if isinstance(error, OSError):
             name = os.fsdecode(error.filename or "")
@@ -124,7 +127,8 @@ class Execution:
         else:
             is_own = isinstance(error, RunError) and isinstance(error.__cause__, OSError)
             cause = str(error)
-        if not is_own or isinstance(error, CorruptFileError):
+        is_damage = isinstance(error, CorruptFileError) and directory.path.is_dir()
+        if not is_own or is_damage:
             return None
         return RunError(f"{cause}; {directory.latest().kept()}", directory.path)
 

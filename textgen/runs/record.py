@@ -26,6 +26,7 @@ from textgen.runs.formats import CorpusDigest, Progress, Stopped
 from textgen.runs.identity import identity
 from textgen.runs.splitting import unknown_share
 
+_WEIGHTS: Final = "model.safetensors"
 _NO_CHECKPOINT: Final = (
     "the checkpoint to train it on from is gone; `textgen runs --prune` removes it"
 )
@@ -265,8 +266,8 @@ def finish(
     `stopped` says which observer ended it early.
     """
     step = progress.best_step if progress.best_step is not None else progress.step
-    weights = directory.checkpoints.link_weights(step, directory.path / "model.safetensors")
-    files = {**record["files"], "model.safetensors": weights}
+    weights = directory.checkpoints.weights(step)
+    files = {**record["files"], _WEIGHTS: directory.write_artifact(_WEIGHTS, weights)}
     early = {} if stopped is None else {"stopped": attrs.asdict(stopped)}
     directory.write_run(
         {**record, "status": "finished", **attrs.asdict(progress), **early, "files": files}
