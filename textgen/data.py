@@ -61,7 +61,7 @@ class Dataset:
 
 
 def stretches(tokens: Ids, size: int, places: int) -> Ids:
-    """At most `size` of tokens (N,): as they are, or stretches from so many places, the first and the last included."""
+    """At most `size` of the tokens (N,): all, or stretches from `places` places, the first and the last included."""
     if len(tokens) <= size:
         return tokens
     length = -(-size // places)
@@ -70,10 +70,10 @@ def stretches(tokens: Ids, size: int, places: int) -> Ids:
 
 
 def side_by_side(tokens: Ids, rows: int) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
-    """A text (N,) in stretches that a model reads side by side as if they were one stream, for the loss of it.
+    """A text (N,) in stretches that a model reads side by side, to measure its loss as if it were one stream.
 
-    Yields arrays (B, T + 1), B at most `rows`, and for each row how many predictions, at its end, count (B,); in all
-    N - 1. All rows but the first of the text read some 500 tokens of their past before their predictions count.
+    Yields arrays (B, T + 1), B at most `rows`, and for each row the number of predictions at its end that count (B,);
+    N - 1 in all. All rows but the first of the text read about 500 tokens of their past first.
     """
     first = min(len(tokens) - 1, _PAST + _STRETCH)
     if first < 1:

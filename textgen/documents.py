@@ -18,7 +18,7 @@ class DocumentEnd(enum.Enum):
 
 
 DOCUMENT_END: Final = DocumentEnd.DOCUMENT_END
-"""A corpus yields it after the pieces of each document."""
+"""The end of a document: a corpus yields it after the pieces of each."""
 CorpusPiece: TypeAlias = str | DocumentEnd
 """What a corpus yields: text, or DOCUMENT_END."""
 

@@ -45,18 +45,18 @@ from textgen.runs.starting import with_start
 from textgen.runs.summary import finite, read_metrics
 
 Source: TypeAlias = str | Path | Mapping[str, Any] | Pipeline
-"""A pipeline, as a file's path, as TOML's tables, or checked already."""
+"""A pipeline: the path of a TOML file, a mapping of the same shape, or a checked Pipeline."""
 
 
 @attrs.frozen(kw_only=True)
 class Run:
     """A finished run. A notebook shows its curve, its best loss and its texts.
 
-    path         its run directory; None for one in memory
-    outcome      "trained", "resumed" (trained on from a checkpoint) or "skipped" (it was finished already)
-    best_loss    of its evaluations, in nats per token: of the held-out text, if there is one
-    history      the rows of metrics.jsonl, one an evaluation
-    generations  what the pipeline's `[generate]` table asked for
+    path         the run directory; None in memory
+    outcome      "trained", "resumed" (from a checkpoint) or "skipped" (it was already finished)
+    best_loss    the lowest loss of its evaluations, in nats per token, of the held-out text if there is one
+    history      the rows of metrics.jsonl, one per evaluation
+    generations  the texts of the pipeline's `[generate]` table
     """
 
     path: Path | None
@@ -73,9 +73,9 @@ class Run:
     _curve: bytes = attrs.field(default=b"", repr=False)
 
     def save(self, path: str | Path) -> None:
-        """Write a run directory that `textgen.load` reads: what it takes to generate, without metrics and checkpoints.
+        """Write a run directory for `textgen.load`, without metrics and checkpoints.
 
-        Raises RunError where a run or other files are in the way.
+        Raises RunError if the directory holds a run or other files.
         """
         save_run(self.generator, run_directory(path))
 
@@ -101,10 +101,9 @@ class Engine:
     ) -> Pipeline:
         """Check a pipeline: a TOML file's path, or a mapping of the same shape. Raises PipelineError.
 
-        In a mapping, objects that follow textgen.protocols may stand in place of the tables of components; `train` says
-        what else. `overrides` are as `{"trainer.batch_size": 8}`, `{"trainer": {"batch_size": 8}}` or
-        `["trainer.batch_size=8"]`.
-        `output` is the run directory, in place of the pipeline's own.
+        In a mapping, objects may replace the tables of components, as in `train`. `overrides` are
+        `{"trainer.batch_size": 8}`, `{"trainer": {"batch_size": 8}}` or `["trainer.batch_size=8"]`. `output` replaces the
+        pipeline's run directory.
         """
         path = None if output is None else run_directory(output, "output").path
         if isinstance(source, Pipeline):
@@ -122,7 +121,7 @@ class Engine:
         return pipeline if path is None else attrs.evolve(pipeline, output=path)
 
     def plugins(self) -> ComponentSource:
-        """The plugins this engine uses."""
+        """The plugins that this engine uses."""
         return PluginSet.discover() if self._plugins is None else self._plugins
 
     def run(
@@ -137,22 +136,24 @@ class Engine:
         cancelled: Callable[[], bool] | Event | None = None,
         processes: Processes | None = None,
     ) -> Run:
-        """Train, resume or skip, as the run directory stands; then generate.
+        """Train, resume or skip, depending on the run directory; then generate.
 
-        overrides  as `pipeline` takes them
-        output     the run directory, in place of the pipeline's
-        overwrite  train anew. A finished run that is there stays, and is what `load` gives with a warning, until the
-                   new one is finished
-        console    where progress may be written; without it, silence
-        observers  objects with a method `observe`, or functions, of an event: told after the pipeline's own. What they
-                   raise ends the run
-        cancelled  a function that is asked after every step, or an event such as threading.Event; once true, the run
-                   stops after a checkpoint and raises Interrupted. Also asked while a large corpus is read
-        processes  several that train together and all call this, in `processes.joined()`. The first alone writes, shows
-                   progress and generates; to the others only `source`, `overrides` and `output` matter, and they read
-                   its run directory
+        overrides, output   as in `pipeline`
+        overwrite  train again. `load` gives the finished run in the directory, with a warning, until the new one is
+                   finished
+        console    where progress is written; None is silent
+        observers  objects with a method `observe(event)`, or functions of an event. They are called after the pipeline's
+                   own observers, and an exception in one ends the run
+        cancelled  a function that is called after every step and while a large corpus is read, or an event such as
+                   threading.Event. Once true, the run writes a checkpoint and raises Interrupted
+        processes  several processes that train together and all call this in `processes.joined()`. Only the first writes,
+                   shows progress and generates. The others use only `source`, `overrides` and `output`, and read its run
+                   directory
 
         A finished run that is skipped is only read, so any number of threads and processes may do so at once.
+
+        Raises PipelineError, RunMismatchError for a run of another pipeline, RunLockedError, RunError, CorpusError,
+        TrainingError, and PluginError for a fault of a plugin.
         """
         if processes is not None and not processes.leads:
             return self._follow(processes, source, overrides, output)
@@ -203,17 +204,18 @@ class Engine:
         """Train a model on a text, in memory unless `output` names a run directory. `Run.save` writes one later.
 
         corpus     a text, a list of documents, an object or a table
-        tokenizer, trainer   an object that follows textgen.protocols, a table as a pipeline has it, or the name of a
-                   component. Without a tokenizer it is one that has a token for each character. One that is fitted
-                   already, such as a generator's, keeps its vocabulary
-        sampler    the same, or a list of such
+        tokenizer, trainer   an object that follows textgen.protocols, a table as in a pipeline, or the name of a
+                   component. The default tokenizer has one token per character. A fitted tokenizer, such as a
+                   generator's, keeps its vocabulary
+        sampler    the same, or a list of them
         model      the same; a Generator, whose model is trained on with its tokenizer; a torch module with
-                   `forward(tokens, state=None) -> (logits, state)`, which is trained itself, while the generator gets a
+                   `forward(tokens, state=None) -> (logits, state)`, which is trained in place, while the generator gets a
                    copy with the weights of the best evaluation; or a function that makes such a module from a
                    BuildContext, which has the `vocab_size`
-        data, generate   tables of the pipeline. Without `generate`, nothing is generated at once
+        data, generate   tables of the pipeline. Without `generate`, no text is generated
 
-        The other arguments are keys of a pipeline, and as in `run`. Objects are the caller's to close.
+        The other arguments are keys of a pipeline, or as in `run`. Raises the errors of `run`, and UsageError in place of
+        PipelineError. The caller closes the objects.
         """
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
             if isinstance(model, Generator):
@@ -259,15 +261,15 @@ class Engine:
         tokenizer: str | Mapping[str, Any] | Tokenizer | None = None,
         corpus: str | Sequence[str] | Mapping[str, Any] | Corpus | None = None,
     ) -> Generator:
-        """The generator of a run directory; while it is not finished, of a checkpoint (see `finish`), with a warning.
+        """The generator of a run directory. For an unfinished run it uses a checkpoint (see `finish`), with a warning.
 
-        path       the run directory; if there is no such folder, it may be the name of a run that a plugin offers
-        sampler    as `train` takes it, in place of the run's own chain
-        model, tokenizer, corpus   as `train` takes them, in place of the run's own: model and tokenizer get its weights
-                   and vocabulary; `copy_finder` reads the corpus, which must be the same text
+        path       the run directory; if there is no such folder, the name of a run that a plugin offers
+        sampler    as in `train`; replaces the run's own chain
+        model, tokenizer, corpus   as in `train`; replace the run's own. Model and tokenizer get its weights and
+                   vocabulary. `copy_finder` reads the corpus, which must be the same text
 
-        Raises RunError when there is no run, or none with a checkpoint yet, CorruptFileError when a file is not what
-        the run wrote, PipelineError when a component's plugin is missing, UsageError when an object is.
+        Raises RunError without a run or a checkpoint, CorruptFileError for a file that the run did not write,
+        PipelineError if the plugin of a component is missing, UsageError if an object is missing.
         """
         devices.check_name(device)
         if device != "auto":  # also where the model has no use for one
@@ -281,30 +283,30 @@ class Engine:
         return load_generator(run_directory(path), plugins, device=device, given=given)
 
     def finish(self, path: str | Path) -> bool:
-        """Finish a run before its time, which run.json says.
+        """Finish an unfinished run, and record that in run.json.
 
-        Its newest checkpoint becomes the model, or the best one where the last evaluation was worse than that.
+        The newest checkpoint becomes the model, or the best one if the loss has risen since.
 
-        Returns False for a run that is finished already, and leaves it as it is. Raises RunError where there is no run,
-        or none with a checkpoint yet, RunLockedError while it is being trained, CorruptFileError.
+        Returns False for a finished run, and does not change it. Raises RunError without a run or a checkpoint,
+        RunLockedError while it is trained, CorruptFileError.
         """
         return finish_run(run_directory(path))
 
     def build(self, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
-        """A component from its table, as a pipeline holds it; for programs, and components, made of others.
+        """Build a component from a table as in a pipeline.
 
         kind     "corpus", "tokenizer", "model", "trainer", "sampler" or "observer"
         table    `type` and options; paths are relative to `context.folder`
-        context  what the component is told
+        context  the context for the component's `build`
 
-        The caller closes it, where it has a method `close`. Raises PipelineError for a table that is wrong,
-        ContractError where the plugin is.
+        The caller closes the component if it has a method `close`. Raises PipelineError for a wrong table, ContractError
+        for a fault of the plugin.
         """
         choice = make_choice(kind, table, Reader(context.folder, self.plugins()), source=kind)
         return Components().build(choice, context)
 
     def read_corpus(self, table: Mapping[str, Any]) -> Iterator[CorpusPiece]:
-        """The pieces of a corpus given as a `[corpus]` table: text, and DOCUMENT_END where documents are marked.
+        """The pieces of the corpus of a `[corpus]` table: text, and DOCUMENT_END after each marked document.
 
         Raises PipelineError and CorpusError.
         """

@@ -70,10 +70,10 @@ class TextgenError(Exception):
 
 @attrs.frozen
 class Fault:
-    """One thing wrong with a pipeline or with the arguments of a call.
+    """One fault of a pipeline or of the arguments of a call.
 
-    `path` is dotted, as the keys of overrides are (`trainer.batch_size`, `sampler.0.type`), `expected` and `given` are
-    phrases, and `hint` says what may have been meant.
+    `path` is dotted, like the keys of overrides (`trainer.batch_size`, `sampler.0.type`). `expected` and `given` are
+    phrases. `hint` is a suggestion.
     """
 
     path: str
@@ -91,8 +91,8 @@ class Fault:
 class UsageError(TextgenError):
     """The command, the pipeline or an argument is wrong; nothing was done.
 
-    `faults` are all that is wrong; `argument` and `suggestion` are of the first. `value` is None where it says nothing,
-    and `source` is where that was given: a file and line, or a place among several prompts.
+    `faults` has every fault; `argument` and `suggestion` are those of the first. `value` is the given value, or None, and
+    `source` the place of the argument: a file and line, or an index among several prompts.
     """
 
     exit_code = 2
@@ -114,7 +114,7 @@ class UsageError(TextgenError):
         super().__init__(message)
 
     def nested(self, kind: str, place: str) -> UsageError:
-        """The same of a component in another: for "trainer" and "first", trainer.kernel is trainer.first.kernel."""
+        """This error for a nested component: with "trainer" and "first", trainer.kernel becomes trainer.first.kernel."""
         paths = (re.sub(rf"^{kind}\.", f"{kind}.{place}.", fault.path) for fault in self.faults)
         faults = [
             attrs.evolve(fault, path=path) for fault, path in zip(self.faults, paths, strict=True)
@@ -142,7 +142,7 @@ class PipelineError(UsageError):
 class PromptError(UsageError):
     """The prompt has characters that the vocabulary lacks.
 
-    `nearest` has what may stand for them, where there is such a thing: `"` for a curly quote.
+    `nearest` maps some of them to a known replacement: a curly quote to `"`.
     """
 
     def __init__(self, characters: Sequence[str], nearest: Mapping[str, str] | None = None) -> None:
@@ -162,7 +162,7 @@ class PromptError(UsageError):
 
 
 class DeviceError(UsageError):
-    """A device was asked for that this machine does not have, or that ran out of memory."""
+    """The requested device is missing on this machine, or ran out of memory."""
 
     def __init__(self, message: str, device: str, *, remedy: str = "") -> None:
         super().__init__(message)
@@ -186,10 +186,10 @@ class Difference:
 
 
 class RunMismatchError(UsageError):
-    """The run directory was made from something else; `differences` lists what.
+    """The run directory holds a run of another pipeline, vocabulary or text; `differences` lists the keys.
 
-    Where it differs only in how long it was to train, `reason` says why a finished run cannot go on, or what makes an
-    unfinished one do so.
+    If only the length of training differs, `reason` says why a finished run cannot be trained on, or how an unfinished
+    one resumes.
     """
 
     def __init__(self, path: Path, differences: Sequence[Difference], reason: str = "") -> None:
@@ -211,9 +211,9 @@ class RunMismatchError(UsageError):
 
 @attrs.define(slots=False, eq=False)
 class CorpusError(TextgenError):
-    """The corpus cannot be read, or is too small to train on. The text begins with its path.
+    """The corpus cannot be read, or is too small to train on. The message begins with its path.
 
-    `argument` is the option of the corpus that may help. `offset` is the first byte that is not of its `encoding`.
+    `argument` is the option of the corpus that may help. `offset` is the first byte that is invalid in its `encoding`.
     """
 
     path: Path | None = None
@@ -227,9 +227,9 @@ class CorpusError(TextgenError):
 
 
 class PluginError(TextgenError):
-    """A plugin is to blame. `plugin` is its name; `distribution` and `version` say which package brought it.
+    """A fault of a plugin. `plugin` is its name; `distribution` and `version` are those of its package.
 
-    `path` is that of a plugin in a single file.
+    `path` is the file of a plugin in a single file.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ class PluginError(TextgenError):
 
 
 class ContractError(PluginError):
-    """A component did what the contract of its kind (textgen.protocols) forbids."""
+    """A component broke the contract of its kind (textgen.protocols)."""
 
     def __init__(self, cause: str, *, kind: str, component: str, **plugin: str) -> None:
         self.kind, self.component = kind, component
@@ -268,7 +268,7 @@ class RunLockedError(RunError):
 
 
 class CorruptFileError(RunError):
-    """A file of a run is damaged, or missing. `place` is LINE:COLUMN in it."""
+    """A file of a run is damaged or missing. `expected` and `actual` are its checksums, if they are known."""
 
     def __init__(
         self,
@@ -288,7 +288,7 @@ class CorruptFileError(RunError):
 class TrainingError(TextgenError):
     """Training cannot continue: the loss is no longer a number, or nothing is left to train on.
 
-    `refuses_state` is for a trainer that finds, in `train`, that the state it was given is not one of it and the model.
+    `refuses_state`: `train` found that the loaded state does not fit the trainer and the model.
     """
 
     step: int
@@ -298,16 +298,16 @@ class TrainingError(TextgenError):
 
 @attrs.define(slots=False, eq=False)
 class ProcessesError(TextgenError):
-    """Of several processes that train together, one has ended or does not answer.
+    """One of several processes that train together has ended or does not answer.
 
-    `step` is that of the checkpoint from where the run resumes; None if there is none, or another process knows it.
+    `step` is the step of the checkpoint from which the run resumes; None if there is none, or another process knows it.
     """
 
     step: int | None = None
 
 
 class Interrupted(TextgenError):
-    """The run was asked to stop. `step` is that of its checkpoint, from where it resumes; None without training."""
+    """The run was stopped. `step` is the step of the checkpoint from which it resumes; None without training."""
 
     def __init__(
         self, message: str, *, signal_number: int | None = None, step: int | None = None

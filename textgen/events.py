@@ -25,9 +25,9 @@ class StepDone:
     tokens          number of tokens in the batch
     learning_rate   of this update; None if the trainer has none
     gradient_norm   global norm before clipping; None if it was not computed
-    stable_steps    how many steps, from the first, are the same however many there will be: until the learning rate
-                    decays, for example. The state after them is kept, and a finished run goes on from it when it is to
-                    have more steps. None, or 0, if there is no such state
+    stable_steps    number of steps, from the first, that do not depend on the number of all steps: those before the
+                    learning rate decays, for example. The state after them is kept, and a finished run is trained on
+                    from it. None or 0 if there is no such state
 
     A trainer may give `loss` and `gradient_norm` as tensors of one element. They stay on the device until an observer
     reads the attribute, which then waits for the device; the engine reads the loss of a step a few steps later.
@@ -54,7 +54,7 @@ class StepDone:
 
     @property
     def is_read(self) -> bool:
-        """Whether reading the loss waits for nothing."""
+        """Whether the loss can be read without waiting for a device."""
         return isinstance(self._loss, float | int)
 
 
@@ -70,10 +70,10 @@ class Evaluated:
 
 @attrs.frozen(kw_only=True)
 class Decided:
-    """The trainer decided what its options left to it: a number of steps for a time, for example.
+    """A decision that the options left to the trainer, such as the number of steps for a time.
 
-    values  JSON values by name, which the run's run.json has under `decided` from now on. What a resumed run needs of
-            them is in the trainer's state
+    values  JSON values by name, recorded in run.json under `decided`. The trainer's state has those that a resumed run
+            needs
     """
 
     values: Mapping[str, Any]
@@ -84,7 +84,7 @@ class RunStarted:
     """Training begins, or resumes from `step` with `evaluations` made before it.
 
     since_best      number of those evaluations after the best one
-    extended        whether a finished run goes on, to have more steps
+    extended        whether a finished run is trained on
     parameters      number of learnt parameters; None where the model is not trained by gradient, as one of counts
     training_tokens, validation_tokens   sizes of the split
     """

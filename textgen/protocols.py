@@ -4,10 +4,8 @@ Shapes: B sequences of a batch, T positions in time, V tokens of the vocabulary.
 V - 1. Logits are float32 or float64 and may hold -inf ("never"), but no NaN. An *array* is a NumPy array, or a torch
 tensor where the model is on a GPU; both follow the array API standard.
 
-This page without what Python adds to every Protocol is docs/reference/contracts.md.
-
 A component may have a method `close()`. It is called once, without arguments: at the end of the training that it was
-built for, however that ends, or when the generator that it was built for is closed. What it raises is a warning.
+built for, however that ends, or when the generator that it was built for is closed. An exception becomes a warning.
 """
 
 from __future__ import annotations
@@ -45,8 +43,7 @@ class Corpus(Protocol):
         """Yield the text in pieces, of about a megabyte for example, so that a corpus may be larger than memory.
 
         A corpus of documents yields DOCUMENT_END after each of them; the end of the corpus ends the last one. Documents
-        without text are left out. Called more than once, and must start from the beginning and give the same each time.
-        Raises CorpusError.
+        without text are left out. `read` is called more than once, and gives the same text each time. Raises CorpusError.
         """
 
 
@@ -58,9 +55,9 @@ class CorpusOfFiles(Corpus, Protocol):
     """
 
     def sources(self) -> Iterable[Path]:
-        """The files that `read` reads. What it gives must follow from them and the options alone, not from the seed.
+        """The files that `read` reads. They and the options alone determine the text, not the seed.
 
-        Called whenever a run begins, so it reads nothing but folders. Raises CorpusError.
+        Called whenever a run begins, so it reads only folders. Raises CorpusError.
         """
 
 
@@ -240,13 +237,13 @@ class TrainerState:
 
 @attrs.frozen(kw_only=True)
 class TrainingContext:
-    """What a trainer is told.
+    """The context of a training.
 
-    seed      for all its random choices
-    device    as torch names it
-    elapsed   seconds that this run has taken before training: imports, corpus, tokenizer, its earlier parts
-    threads   number of CPU threads to compute with, where the pipeline says one
-    processes where several train together, as torchrun starts them; only a trainer with `distributed` is given it
+    seed       for all random choices
+    device     as torch names it
+    elapsed    seconds that the run took before training: imports, corpus, tokenizer, earlier parts
+    threads    number of CPU threads, if the pipeline sets one
+    processes  the processes that train together, as torchrun starts them; only for a trainer with `distributed`
     """
 
     seed: int
@@ -261,29 +258,29 @@ class Trainer(Protocol):
 
     With `distributed = True` it can train in several processes, which `context.processes` describes: each runs the same
     program with the same pipeline and text. The events, the state and the weights of the first count. When the first
-    closes `train`, or one of them `is_stopping`, `train` has to end in all. What is made of textgen.gradient can.
+    closes `train`, or one of them `is_stopping`, `train` has to end in all. Trainers of textgen.gradient do all this.
     """
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Train, yielding a StepDone after each update and an Evaluated after each evaluation.
 
-        Decided says what it decided where options left it the choice.
+        A Decided has the decisions that the options left to the trainer.
 
-        After each yield, `state()` and the model's tensors are a consistent state to resume from. Continues from the
-        loaded state, if there is one.
+        After each yield, `state()` and the model's tensors are a consistent state to resume from. Training continues from
+        the loaded state, if there is one.
         """
 
     def state(self) -> TrainerState:
         """The state of training."""
 
     def load_state(self, state: TrainerState) -> None:
-        """Make the next `train` continue exactly from `state`. Raises ValueError for what it could not have given."""
+        """Make the next `train` continue exactly from `state`. Raises ValueError for a state of another trainer."""
 
 
 class History(Protocol):
-    """What is known of each of the B sequences so far. Only what the samplers announce is kept.
+    """The B sequences so far. Only what the samplers announce is kept.
 
-    Its arrays are NumPy's, also where logits are on a GPU, and must not be written to.
+    The arrays are NumPy's, also for logits on a GPU, and must not be written to.
     """
 
     @property
@@ -312,7 +309,7 @@ class History(Protocol):
     def random(self, count: int = 1) -> npt.NDArray[np.float64]:
         """(B, count) random numbers from [0, 1), for samplers with `random`. A second call gives the same ones.
 
-        They depend on nothing but the request's seed and index, the step, and the sampler's place in the chain.
+        They depend only on the request's seed and index, the step, and the sampler's place in the chain.
         """
 
 
@@ -343,14 +340,14 @@ class StatefulSampler(Sampler, Protocol):
     def start(self, prompt: Ids) -> Tensors:
         """The state of a row that begins after `prompt` (T,): arrays by name, with one shape and dtype for all rows.
 
-        Where a text is continued from a saved state, the sampler's state is the saved one; a sampler that was not in
-        the chain before starts there.
+        A text that continues from a saved state has the sampler's saved state; a sampler that was not in the chain before
+        starts there.
         """
 
     def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
         """The states after `tokens` (B,) were drawn, each array with the batch as its first axis.
 
-        `logits` (B, V) is what this sampler gave in this step; `history` is as it was then.
+        `logits` (B, V) are the ones that this sampler returned in this step, and `history` is that of the step.
         """
 
 

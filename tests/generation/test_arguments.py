@@ -62,13 +62,17 @@ def test_what_is_no_prompt_is_a_usage_error(generator: Generator, prompt: Any) -
 
 @pytest.mark.parametrize(
     ("arguments", "meant"),
-    [({"max_tokens": 5}, "'max_new_tokens'"), ({"temprature": 1.0}, "'temperature'")],
+    [
+        ({"max_tokens": 5}, "'max_new_tokens'"),
+        ({"temprature": 1.0}, "'temperature'"),
+        ({"prompt": "the "}, "'prompts'"),
+    ],
 )
 def test_a_similar_name_is_suggested(
     generator: Generator, arguments: dict[str, Any], meant: str
 ) -> None:
     with pytest.raises(UsageError, match=meant):
-        generator.generate("the ", **arguments)
+        generator.generate_many(["the "], **arguments)
 
 
 def test_none_is_no_stop_and_no_limit(generator: Generator) -> None:

@@ -102,9 +102,9 @@ class BackgroundLoop:
 
 
 class AsyncTextStream(StreamedText, AsyncIterator[str]):
-    """`TextStream` for asyncio, with the same attributes; an asynchronous context manager.
+    """`TextStream` for asyncio, with the same attributes. An asynchronous context manager.
 
-    The text ends by `aclose`, where a task is cancelled that waits for a piece, and where the stream is dropped.
+    The text ends with `aclose`, when a task that waits for a piece is cancelled, and when the stream is dropped.
     """
 
     def __init__(self, background: BackgroundLoop, row: Row, model_id: str) -> None:
@@ -130,7 +130,7 @@ class AsyncTextStream(StreamedText, AsyncIterator[str]):
         return piece
 
     async def aclose(self) -> None:
-        """End it: nothing more comes."""
+        """End the text. No piece follows."""
         self._leave()
         self._reader.wake()
 

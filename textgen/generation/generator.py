@@ -62,15 +62,15 @@ BATCH_SIZE: Final = 256
 class Generator:
     """Continues prompts. Immutable: any number of threads may use one at once. Made by textgen.load or Run.generator.
 
-    Each text depends on its prompt, seed and index alone: not on the batch, the other texts, streaming or the thread.
+    A text depends only on its prompt, seed, index and options: not on the batch, other texts, streaming or the thread.
 
-    tables     the tables of its pipeline.toml
-    record     its run.json: sizes of the split, where each component came from
-    defaults   the run's `[generate]` table: what the options of a request are where they are not given
-    path       the run directory it came from
-    model_id   the checksum of its weights, which saved states name
-    training_tokens   gives the tokens (N,) that the model was trained on, for the copy report
-    make_module       builds the model as it is trained, with the run's weights, on a device
+    tables     the tables of pipeline.toml
+    record     run.json: sizes of the split, where each component came from
+    defaults   the run's `[generate]` table: the default options of a request
+    path       the run directory; None in memory
+    model_id   the checksum of the weights, which saved states name
+    training_tokens   gives the tokens (N,) of the training corpus, for the copy report
+    make_module       builds the model for training, with the run's weights, on a device
     """
 
     tokenizer: Tokenizer = attrs.field(repr=False)
@@ -113,13 +113,13 @@ class Generator:
 
     @property
     def components(self) -> Components:
-        """What it is built of."""
+        """The components that it is built of."""
         return self.chain.components
 
     def close(self) -> None:
-        """Close the components that have something to close; the built-in ones have not. At the end of a `with` block.
+        """Close the components that have a method `close`, which no built-in one has. A `with` block ends with it.
 
-        It is not to be used afterwards.
+        The generator cannot be used afterwards.
         """
         self.components.close()
 
@@ -150,17 +150,17 @@ class Generator:
         distinct: bool = False,
         **options: Unpack[RequestOptions],
     ) -> Iterator[Generation]:
-        """`n` continuations of each prompt, up to `batch_size` at once: each, in order, as soon as it is done.
+        """`n` continuations of each prompt, in order, up to `batch_size` at once.
 
         Continuation j of prompt i is that of `generate` with `index + i * n + j`. A prompt with options of its own is
         a mapping: `{"prompt": "The door", "temperature": 0.5}`. A time limit holds for all of them together.
 
-        Without a time limit, prompts in a list or a tuple are checked at once. Others are read and checked as their
-        turn comes; once their time is over, texts are not encoded, and their characters not checked.
+        Without a time limit, prompts in a list or a tuple are checked at once, with the errors of `generate`. Others are
+        read and checked one by one; when the time is over, they are neither encoded nor checked.
 
-        distinct  make another text, with `index + 2**32` and so on, in place of each that with its prompt came before
-                  or is a whole document of the training corpus, which is read as by `copy_finder`. After 100 in a row
-                  that are not distinct, a warning says so, and fewer texts come
+        distinct  replace a text that came before with its prompt, or is a whole document of the training corpus, by
+                  another, with `index + 2**32` and so on. The corpus is read as by `copy_finder`. After 100 failures in a
+                  row, a warning says so, and fewer texts come
         """
         check_number("n", n)
         check_number("batch_size", batch_size)
@@ -172,16 +172,16 @@ class Generator:
 
     @blaming
     def stream(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> TextStream:
-        """The text of `generate` in pieces as they come, never split inside a character or a stop text.
+        """The text of `generate` in pieces, never split inside a character or a stop text.
 
-        Options are checked at once. With max_new_tokens=None it goes on until it is stopped, in constant memory
-        unless a sampler reads the whole history; `cancel()` ends it.
+        Options are checked at once, with the errors of `generate`. With max_new_tokens=None the stream ends only when it
+        is stopped, by `cancel()` for example. It takes constant memory unless a sampler reads the whole history.
         """
         row = self._row(prompt, options, must_end=False)
         return TextStream(Scheduler(self._begin, 1), row, self.model_id)
 
     async def agenerate(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> Generation:
-        """`generate` for asyncio. The text ends where its task is cancelled."""
+        """`generate` for asyncio. Cancelling the task ends the text."""
         row = await self._prepared(prompt, options, must_end=True)
         with self.components.blaming():
             await finished(self._background, row)
@@ -192,28 +192,28 @@ class Generator:
     ) -> AsyncTextStream:
         """`stream` for asyncio: `stream = await generator.astream(…)`, then `async for piece in stream`.
 
-        Whatever is asynchronous shares batches, in one background thread of the generator. What would hold up the
-        event loop, as encoding a long prompt does, is done in a thread too.
+        All asynchronous requests share batches in one background thread of the generator. Long preparations, such as
+        encoding a long prompt, run in a thread too.
         """
         row = await self._prepared(prompt, options, must_end=False)
         return AsyncTextStream(self._background, row, self.model_id)
 
     @blaming
     def score(self, text: str | Iterator[CorpusPiece], *, prompt: str = "") -> TextScore:
-        """How well the model predicts a text that follows a prompt, in bounded memory (see `score_tokens`)."""
+        """Measure how well the model predicts a text after a prompt, in bounded memory (see `score_tokens`)."""
         return summed(self.score_tokens(text, prompt=prompt), self.tokenizer)
 
     @blaming
     def score_tokens(
         self, text: str | Iterator[CorpusPiece], *, prompt: str = ""
     ) -> Iterator[TokenScores]:
-        """The log-probability of each token of a text that follows a prompt, in blocks, in bounded memory.
+        """The log-probability of each token of a text after a prompt, in blocks, in bounded memory.
 
         A text is a string, whose characters have to be in the vocabulary, or an iterator of the pieces of a corpus,
-        whose unknown characters are counted. After training on documents, these are scored from their start to their
-        end: DOCUMENT_END among the pieces ends one, and the end of the text ends the last.
+        whose unknown characters are counted. After training on documents, the text is scored as whole documents with
+        their ends: DOCUMENT_END among the pieces ends one, and the end of the text ends the last.
 
-        Raises PromptError, and UsageError for a list: score each of several texts by itself.
+        Raises PromptError for characters outside the vocabulary, UsageError for a list of texts.
         """
         if isinstance(text, (list, tuple)):
             hint = "score each text by itself, or give the pieces of one as iter(pieces)"
@@ -241,9 +241,10 @@ class Generator:
     def next_logprobs(
         self, prompt: Prompt = "", **options: Unpack[RequestOptions]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """(V,) log-probabilities of the first token that `generate` adds: by the model, and after the samplers.
+        """Two arrays (V,): log-probabilities of the first token that `generate` adds, by the model and after the samplers.
 
-        What the samplers forbid has -inf; all of it if a sampler ends the text there.
+        Tokens that the samplers forbid have -inf; all tokens do if a sampler ends the text there. In nats, with the
+        errors of `generate`.
         """
         row = self._row(prompt, options, must_end=False)
         decoder, chain = self._begin(1), row.request.chain
@@ -257,7 +258,7 @@ class Generator:
 
     @blaming
     def probabilities(self, text: Prompt) -> dict[str, float]:
-        """The probability of each token that may come after a text, by the token's own text: by the model, likeliest first.
+        """The model's probability of each token that may follow a text, by the token's own text, likeliest first.
 
         Tokens with the same text share an entry. Raises PromptError for characters outside the vocabulary.
         """
@@ -290,8 +291,7 @@ class Generator:
     def module(self, device: str = "cpu") -> Any:
         """The run's model as a torch.nn.Module of its own on `device`, with its weights, in evaluation mode.
 
-        Where a program gave a module to train, it is one of that class. Raises UsageError where the model is not such a
-        module.
+        If a program gave a module to train, the result has its class. Raises UsageError if the model is not a module.
         """
         made: Any = self.model if self.make_module is None else self.make_module(device)
         if not callable(getattr(made, "eval", None)):
@@ -301,11 +301,10 @@ class Generator:
 
     @blaming
     def copy_finder(self) -> CopyFinder:
-        """Tells how much of a text is copied from the training corpus: `copy_finder().report(text)`.
+        """A finder of passages that were copied from the training corpus: `copy_finder().report(text)`.
 
-        A report takes about a second for a corpus of 30 million characters. The corpus is encoded
-        first if its tokens are not in the cache. Raises CorpusError when the corpus is no longer
-        the one that the model was trained on.
+        A report takes about a second for a corpus of 30 million characters. The corpus is encoded first if its tokens
+        are not in the cache. Raises CorpusError if the corpus has changed since training, UsageError without a run.
         """
         from textgen.generation.novelty import CopyFinder
 
@@ -317,9 +316,10 @@ class Generator:
     def encode_prompt(
         self, prompt: Prompt, unknown_characters: UnknownCharacters | None = None
     ) -> Ids:
-        """(T,) ids of a prompt, with what the vocabulary lacks refused ("error"), dropped ("skip") or fed ("unknown").
+        """(T,) ids of a prompt.
 
-        What is not given is as the run has it. Raises PromptError, naming the characters.
+        Characters outside the vocabulary are refused ("error"), dropped ("skip") or encoded as the unknown token
+        ("unknown"); None takes the run's setting. Raises PromptError, which names the refused characters.
         """
         unknown = unknown_characters or self.defaults.get("unknown_characters", "error")
         return check_prompt(self.tokenizer, prompt, unknown)

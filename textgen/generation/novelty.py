@@ -29,15 +29,13 @@ _HALF: Final = np.uint64(32)
 class CopyReport:
     """What a text shares with the training corpus.
 
-    tokens        tokens of the text
-    longest       tokens of the longest run that both hold, and `longest_text` itself. Runs shorter
-                  than 8 tokens (4 with a vocabulary above 256, 2 above 65,536) are not looked for, nor
-                  those longer than 1,000
-    place         the token of the corpus at which it first stands, and `excerpt`, the text around it
-    ngram_shares  for each n, the share of the text's n-grams that the corpus holds; None where the
-                  text is shorter than n
+    tokens        number of tokens of the text
+    longest       number of tokens of the longest passage that the corpus has too; `longest_text` is its text. Passages
+                  shorter than 8 tokens (4 with a vocabulary above 256, 2 above 65,536) or longer than 1,000 are not found
+    place         index of the corpus token where it first occurs; `excerpt` is the text around it
+    ngram_shares  for each n, the share of the text's n-grams that the corpus has; None if the text is shorter than n
     is_document   whether the text, with its prompt, is a whole document of the corpus
-    passages      (start, end) of the parts of the text of which the corpus holds every 16-gram
+    passages      (start, end), in tokens, of the parts of the text whose 16-grams are all in the corpus
     """
 
     tokens: int
@@ -72,7 +70,7 @@ class CopyFinder:
     tokens: Ids
 
     def report(self, text: str, prompt: str = "") -> CopyReport:
-        """What `text`, which continues a prompt, shares with the training corpus, which is read once from end to end."""
+        """Measure how much of `text`, a continuation of `prompt`, is in the training corpus. Reads the corpus once."""
         ids = self._encode(text)
         found = _search(ids, self.tokens)
         is_found = found.length > 0

@@ -44,24 +44,22 @@ class Event(Protocol):
 
 
 class RequestOptions(TypedDict, total=False):
-    """The options of a request. Each that is not given is as the run's pipeline has it.
+    """The options of a request. The defaults come from the run's pipeline.
 
-    From `max_new_tokens` to `unknown_characters` they are keys of the table `[generate]`, but `echo`,
-    which is off if not given. `seed` may also be "random", which draws one that the result reports, and
-    None stands for no limit and for no stop.
+    The options from `max_new_tokens` to `unknown_characters` are keys of the table `[generate]`, but for `echo`, which is
+    off by default. `seed` may also be "random", which draws one that the result reports. None means no limit or no stop.
 
-    index       tells the texts of one seed apart: the draws depend on seed and index together.
-                If not given: 0; among many prompts, its place
-    cancelled   a function, or an event such as threading.Event: once true, the text ends
-    logprobs    also give log-probabilities, and those of so many likeliest tokens
-    state       a saved state to resume from, as if the text had never stopped; the prompt is then
-                added to it. It keeps seed and index if none are given; the others are to be given again
-    keep_state  keep the state at the end in the result. A character that is not complete there
-                belongs to the text that resumes from it
+    index       distinguishes the texts of one seed: the draws depend on seed and index. 0 by default; among many
+                prompts, the place of the text
+    cancelled   a function, or an event such as threading.Event; once true, the text ends
+    logprobs    number of likeliest tokens to give log-probabilities of, beside those of the text's own tokens
+    state       a saved state to continue, as if the text had never stopped; the prompt is added to it. It keeps seed and
+                index unless they are given; give the other options again
+    keep_state  keep the state at the end in the result. An incomplete character at the end belongs to the text that
+                continues from it
 
-    The others are options of samplers. Each changes the option of the sampler of the run's chain
-    that has it, or adds that sampler at its standard place. Options of plugins' samplers are given
-    in the same way.
+    The other options are those of samplers. Each changes the option of the last sampler of the run's chain that has it,
+    or adds that sampler at its standard place. Options of plugins' samplers are given in the same way.
     """
 
     max_new_tokens: int | None
@@ -166,7 +164,7 @@ class Requests:
     def check(self, prompt: Any, options: Mapping[str, Any], began: float | None = None) -> Request:
         """The request for one text, whose time runs since `began`, or from its start on."""
         if name := next(iter(_OF_MANY & options.keys()), None):
-            raise UsageError("unknown option; generate_many takes it", argument=name)
+            raise UsageError("an option of generate_many, for all its prompts", argument=name)
         given = {
             name: _plain(value)
             for name, value in options.items()

@@ -35,12 +35,12 @@ _ARRAYS: Final = ("decoder", "history")
 
 @attrs.frozen
 class TokenLogprobs:
-    """Log-probabilities at one token, by the model before any sampler: its own, and those of the likeliest tokens.
+    """Log-probabilities at one token, by the model before any sampler: of the token and of the likeliest ones.
 
     token    the id
-    logprob  in nats; None for the first token of an echoed prompt, which nothing predicts
+    logprob  in nats; None for the first token of an echoed prompt, which has none
     top      (id, log-probability) of the likeliest tokens, in descending order
-    rank     the token's place among all tokens in this order, from 1 on; None where `logprob` is
+    rank     the token's rank in this order, from 1; None if `logprob` is None
     """
 
     token: int
@@ -50,7 +50,7 @@ class TokenLogprobs:
 
     @classmethod
     def of(cls, row: npt.NDArray[np.float64], token: int, top: int) -> Self:
-        """From the log-probabilities (V,) of all tokens; of equal ones the lower id comes first."""
+        """From the log-probabilities (V,) of all tokens. The lower id of two equal ones comes first."""
         best = np.argsort(-row, kind="stable")[:top]
         rank = 1 + np.count_nonzero(row > row[token]) + np.count_nonzero(row[:token] == row[token])
         likeliest = tuple((int(i), float(row[i])) for i in best)
@@ -59,15 +59,15 @@ class TokenLogprobs:
 
 @attrs.frozen(eq=False, kw_only=True)
 class GenerationState:
-    """Where a text stands: all that continues it exactly, on any machine that has the run.
+    """The state of a text, from which it continues exactly, on any machine that has the run.
 
     decoder      the state of the model's decoder, arrays by name for one sequence
     history      lengths, counts and states of samplers, arrays by name for one sequence
-    pending      ids that the decoder has not been fed yet
+    pending      ids that were not fed to the decoder yet
     seed, index  of the random numbers
     model        the checksum of the weights
     tail         the last ids of the text
-    open_end     the end of the text that a stop text may begin with
+    open_end     the end of the text, if it may be the beginning of a stop text
     """
 
     decoder: dict[str, Any] = attrs.field(repr=False)
@@ -80,10 +80,7 @@ class GenerationState:
     open_end: str = ""
 
     def save(self, path: str | Path) -> None:
-        """Write it to a file atomically: safetensors, with ids and texts as JSON bytes.
-
-        Raises RunError.
-        """
+        """Write the state to a file atomically: safetensors, with ids and texts as JSON bytes. Raises RunError."""
         file = path_of(path, "path", "expected the path of a file")
         values = attrs.asdict(self, filter=lambda field, _: field.name not in _ARRAYS)
         kept = {"values": np.frombuffer(json.dumps(values).encode(), np.uint8)}
@@ -114,7 +111,7 @@ class GenerationState:
             return state
 
     def restore(self, decoder: Decoder) -> None:
-        """Put a decoder into this state. Raises UsageError if it is not one of its model."""
+        """Put a decoder into this state. Raises UsageError for a decoder of another model."""
         with reading_state():
             decoder.write_state(self.decoder)
 
@@ -144,9 +141,9 @@ class Generation:
     text           the continuation; with `echo`, the prompt before it. A stop text is not part of it
     tokens         the generated ids, the one that ended the text included
     finish_reason  "end" (the model or a sampler ended it), "length", "stop", "time" or "cancelled"
-    seed, index    with the same of these and the same prompt, the same text comes again
-    logprobs       one entry per token if `logprobs` was given (with `echo`, per prompt token before them), else empty
-    state          what `generate(state=...)` continues from, if `keep_state` was given
+    seed, index    reproduce the text with the same prompt and options
+    logprobs       one entry per token if `logprobs` was given, with `echo` also per prompt token; else empty
+    state          the state for `generate(state=...)`, if `keep_state` was given
     """
 
     prompt: str

@@ -27,15 +27,15 @@ BLOCK: Final = 1024  # tokens scored at once
 
 @attrs.frozen(kw_only=True, slots=False)
 class TextScore:
-    """How well a model predicts a text. A notebook shows it, each token coloured by how much it surprised the model.
+    """How well a model predicts a text. A notebook shows the text, each token coloured by its surprise.
 
-    tokens               predictions made: every token but the first. With documents every token of each, and its end
-    characters           of the text that they make up, after the tokenizer's normalisation
-    loss                 mean cross-entropy, nats per token
+    tokens               number of predictions: every token but the first; of documents every token and the ends
+    characters           number of characters of these tokens, after the tokenizer's normalisation
+    loss                 mean cross-entropy, in nats per token
     perplexity           exp(loss)
-    bits_per_character   the text's total cross-entropy in bits over its characters. Only a lower bound where tokens
-                         are unknown: the spelling of what they stand for costs nothing here
-    unknown_tokens       how many of those tokens stood for text outside the vocabulary
+    bits_per_character   total cross-entropy in bits, divided by the characters. A lower bound if there are unknown
+                         tokens, since the spelling of their text costs nothing
+    unknown_tokens       number of tokens for text outside the vocabulary
     """
 
     tokens: int
@@ -54,9 +54,9 @@ class TextScore:
 
 @attrs.frozen(eq=False)
 class TokenScores:
-    """A stretch of a text: its ids (T,) and the log-probability (T,) of each in nats, NaN for the text's first.
+    """A block of a text: its ids (T,) and the log-probability (T,) of each in nats, NaN for the first of the text.
 
-    If the tokenizer has an id for the end of a document, the first is that id, and so is the last of each document.
+    If the tokenizer has an id for the end of a document, the text begins with it, and each document ends with it.
     """
 
     tokens: Ids
@@ -64,7 +64,7 @@ class TokenScores:
 
 
 def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer) -> TextScore:
-    """The score of a text from the scores of its tokens. Raises UsageError if none was predicted."""
+    """The score of a text from the scores of its tokens. Raises UsageError without any prediction."""
     total, count, characters, unknown = 0.0, 0, 0, 0
     beginning = []
     decode = tokenizer.incremental_decoder().decode

@@ -19,14 +19,14 @@ _GATHER: Final = 0.001  # seconds for which a piece grows: each costs more than 
 class StreamedText:
     """A text that is read piece by piece.
 
-    finish_reason  None until it has ended, and after an error; then as in Generation. "cancelled" if it was closed
-                   before its end
-    seed, index    with the same of these and the same prompt, the same text comes again
-    samplers       the [[sampler]] tables of its chain
-    ids            (T,) the token ids of the last piece, and of those before it that completed no text; after the last
-                   piece, those that follow it
+    finish_reason  None until the text has ended, and after an error; then as in Generation. "cancelled" if the stream was
+                   closed before the end
+    seed, index    reproduce the text with the same prompt and options
+    samplers       the [[sampler]] tables of the chain
+    ids            (T,) the token ids of the last piece, those before it that completed no text included; after the end,
+                   the remaining ones
     logprobs       one entry for each of these, if `logprobs` was given
-    state          the state at its end, if `keep_state` was given
+    state          the state at the end, if `keep_state` was given
     """
 
     def __init__(self, submit: Callable[[Row], None], row: Row, model_id: str) -> None:
@@ -41,7 +41,7 @@ class StreamedText:
         self._is_piece_open = False  # whether `ids` are of a piece that has no text yet
 
     def cancel(self) -> None:
-        """End the text, from any thread, as `cancelled` does: held back text still comes, as the last piece."""
+        """End the text, from any thread, as `cancelled` does. The last piece is the text that was held back."""
         self._row.cancel()
 
     def _leave(self, error: BaseException | None = None) -> None:
@@ -82,9 +82,9 @@ class StreamedText:
 
 
 class TextStream(StreamedText, Iterator[str]):
-    """The text of `Generator.stream`, piece by piece; a context manager, which closes it.
+    """The text of `Generator.stream`, piece by piece. A context manager, which closes it.
 
-    A piece holds what was made since the last one. A stream that is closed, or dropped, does no more work.
+    A piece is the text since the last one. A closed or dropped stream does no more work.
     """
 
     def __init__(self, scheduler: Scheduler, row: Row, model_id: str) -> None:
@@ -104,7 +104,7 @@ class TextStream(StreamedText, Iterator[str]):
         return piece
 
     def close(self) -> None:
-        """End it, from any thread: nothing more comes."""
+        """End the text, from any thread. No piece follows."""
         self._leave()
 
     def __enter__(self) -> Self:

@@ -1,11 +1,11 @@
-"""What trainers and models by gradient are made of. torch is imported when they are used, not before.
+"""The parts of trainers and models by gradient. torch is imported when they are used.
 
-GradientTrainer   a trainer: an optimizer, perhaps a schedule, and everything else from this loop
-GradientOptions   the options that all of them share; a trainer's config is a subclass
-Parameters        what the optimizer is made for, by role; MakeOptimizer is the function that makes it
-eager             a class of torch's optimizers without torch's compiler, which is slow to import
-constant, cosine, warmup_stable_decay   schedules of the learning rate; Schedule is the type of one
-GradientModel     the decoding half of a model, for a torch.nn.Module
+GradientTrainer   a trainer with this training loop, an optimizer and a schedule
+GradientOptions   the options of the loop; a trainer's config is a subclass
+Parameters        the parameters for an optimizer, by role; MakeOptimizer is the function that makes it
+eager             an optimizer class of torch without torch's compiler, which is slow to import
+constant, cosine, warmup_stable_decay   schedules of the learning rate; Schedule is their type
+GradientModel     adds decoding, saving and loading to a torch.nn.Module
 ForwardDecoder    generates with any `forward(tokens, state)`
 """
 

@@ -31,16 +31,16 @@ from textgen.protocols import TrainerState, TrainingContext
 class GradientTrainer:
     """textgen.protocols.Trainer for a torch module with `forward(tokens, state=None) -> (logits, state)`.
 
-    options         batches, clipping, length and the like
-    make_optimizer  makes the optimizer for the Parameters, or several that share them out. Each of its param_groups has
-                    "lr", into which the schedule writes the learning rate of each step. Parameters in none of them
-                    stay as they are, and a warning names them
-    schedule        the factor of their learning rates in each step, see textgen.gradient.constant and the others
+    options         length, batches, clipping and the like
+    make_optimizer  makes one optimizer for the Parameters, or several that share them. Each of their param_groups has
+                    "lr", into which the schedule writes the learning rate of each step. Parameters in no group do not
+                    change, and a warning names them
+    schedule        the factor of the learning rates in each step, such as textgen.gradient.constant
 
-    Its state is a position, what was decided, and what the optimizers keep: the order of epoch e is keyed by the seed
-    and e, the dropout of step s by the seed and s, so no generator's state has to be saved.
+    The state is a position, the decisions, and the states of the optimizers. The order of epoch e is keyed by the seed and
+    e, and the dropout of step s by the seed and s, so there is no state of a random generator.
 
-    Several processes each run this same program, and see the same numbers: the sums of gradients, losses and states.
+    Several processes each run this program, and see the same sums of gradients, losses and states.
     """
 
     distributed: ClassVar[bool] = True
@@ -75,13 +75,13 @@ class GradientTrainer:
             computation.close()
 
     def state(self) -> TrainerState:
-        """The position, what was decided, what the optimizers keep, and the carried state; or what was loaded."""
+        """The position, the decisions, the states of the optimizers, and the carried state; or the loaded state."""
         if self._loaded is None and self._training is not None:
             return self._training.state()
         return self._loaded or TrainerState()
 
     def load_state(self, state: TrainerState) -> None:
-        """Continue from `state` in the next `train`. Raises ValueError if it is none of these trainers."""
+        """Continue from `state` in the next `train`. Raises ValueError for a state of another trainer."""
         structure(_Position, state.values)
         self._loaded = state
 

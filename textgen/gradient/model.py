@@ -25,18 +25,18 @@ _OFFERED: Final = frozenset(
 class GradientModel:
     """Makes a textgen.protocols.Model of a `torch.nn.Module` with `forward(tokens, state=None) -> (logits, state)`.
 
-    Inherit from both: `class Network(torch.nn.Module, GradientModel)`. A module of another's is wrapped instead:
-    `GradientModel.of(module)`. Weights are all parameters and persistent buffers, by torch's names.
+    Inherit from both: `class Network(torch.nn.Module, GradientModel)`. `GradientModel.of(module)` wraps a module of
+    another class. Weights are all parameters and persistent buffers, by torch's names.
 
-    tokens is (B, T) int64, logits (B, T, V), and state a flat tuple of tensors with B as their first axis. What the
-    module may also have:
+    tokens is (B, T) int64, logits (B, T, V), and state a flat tuple of tensors with B as their first axis. The module may
+    also have:
 
     training_loss       `(tokens, targets, state) -> (loss, state)`, in place of the cross-entropy of the logits
     parameter_roles     `() -> dict[str, str]`, the roles of parameters by name, see Parameters
-    set_dropout_seed    `(seed)`, seeds a generator of its own for the step that follows. Without it, torch's global
-                        generator is seeded for each step, and put back after it
-    set_rows            `(first, total)`, the rows of a batch that it is about to compute, in several processes
-    distributed         False if it cannot be trained in several processes
+    set_dropout_seed    `(seed)`, seeds the module's own generator for the next step. Without it, torch's global generator
+                        is seeded for each step, and restored afterwards
+    set_rows            `(first, total)`, the rows of the batch to compute next, in several processes
+    distributed         False if the module cannot be trained in several processes
     """
 
     @staticmethod

@@ -56,7 +56,7 @@ class Parameters(list[Tensor]):
         return cls(named.values(), roles)
 
     def of_role(self, *roles: str) -> list[Tensor]:
-        """Those of one or several roles; none where the model has none. Raises ValueError for a role there is not."""
+        """The parameters of one or several roles, maybe none. Raises ValueError for an unknown role."""
         known = dict.fromkeys((*_ROLES, *self.roles))
         if unknown := [role for role in roles if role not in known]:
             raise ValueError(f"there is no role {unknown[0]!r}; the roles are {', '.join(known)}")
@@ -67,10 +67,10 @@ class Parameters(list[Tensor]):
 
 @cache
 def eager(kind: type[_Optimizer]) -> type[_Optimizer]:
-    """The same optimizer, which cannot be compiled: `eager(torch.optim.AdamW)(parameters, lr=0.01)`.
+    """A subclass of an optimizer without torch's compiler: `eager(torch.optim.AdamW)(parameters, lr=0.01)`.
 
-    The first use of any optimizer imports torch's compiler, to tell it to keep out, which takes a second or two and
-    some 80 MB of memory. What is around these methods is left out here, but that a step has no gradients of its own.
+    The first use of a plain optimizer imports the compiler, which takes a second or two and about 80 MB of memory. This
+    class leaves out torch's wrappers of these methods, except that a step records no gradients.
     """
     around = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     plain = {name: inspect.unwrap(getattr(kind, name)) for name in around}

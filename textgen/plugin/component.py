@@ -76,17 +76,16 @@ def option(
 ) -> Any:
     """A field of a config class, which is a key of the component's TOML table.
 
-    `help` is a phrase that says what it does, with its unit; `textgen show`, `textgen plugins` and the reference
+    `help` is a phrase that says what the key does, with its unit; `textgen show`, `textgen plugins` and the reference
     pages print it. Without `default` or `factory` (for a mutable default) the key is required. `validator` is an attrs
-    validator. `argument` is the name of a sampler's option in requests for text: a name that a request does not take
-    itself, of lower-case words joined by underscores, as it is a keyword in Python and an option of the command line.
+    validator. `argument` is the name of a sampler's option in requests for text: lower-case words joined by underscores,
+    and not the name of another option of requests. It is a keyword in Python and an option of the command line.
 
-    With `kind`, such as "model", the option is itself a component: a table with a `type`, as `[model.first]` is in a
+    With `kind`, such as "model", the option is itself a component: a table with a `type`, like `[model.first]` in a
     pipeline. `default` is then a table too. The value is a Choice, for `BuildContext.build`.
 
     With `more`, a larger value of a trainer's option continues a finished run, from the newest checkpoint within the
-    StepDone.stable_steps of its trainer. It is a function that gives what is compared with `>` for a value, such as
-    `float`.
+    StepDone.stable_steps of its trainer. `more` is a function, such as `float`, that maps a value to a key for `>`.
     """
     metadata = {"help": help, "argument": argument, "more": more, "kind": kind}
     if factory is not None:
@@ -108,9 +107,9 @@ class BuildContext:
     tokenizer   the fitted tokenizer; None while corpus and tokenizer are being built
     training    False when the component will only generate: a model then needs no gradients, and no torch on a CPU
     directory   the run directory, for observers; None outside a run
-    console     where progress may be written; None when the caller wants silence
+    console     where progress may be written; None if nowhere
     plugins     the components of this engine
-    builder     what `build` uses
+    builder     the function behind `build`
     """
 
     folder: Path
@@ -126,9 +125,9 @@ class BuildContext:
     )
 
     def build(self, choice: Any, **changes: Any) -> Any:
-        """The object of a component among the options of another, a Choice. `changes` are attributes of this context.
+        """Build a component that is an option of another (a Choice). `changes` replace attributes of this context.
 
-        Raises ContractError, which blames the plugin of that component.
+        Raises ContractError, which names the plugin of that component.
         """
         if self.builder is None:
             raise ValueError("this context builds nothing; it was not made by an engine")
@@ -136,12 +135,12 @@ class BuildContext:
 
     @property
     def device(self) -> str:
-        """The device to use, as torch names it. Resolved when first asked, so what needs no device loads no torch."""
+        """The device to use, as torch names it. Only reading it may import torch. Raises DeviceError."""
         return devices.resolve(self.requested_device)
 
     @property
     def vocab_size(self) -> int:
-        """The number of tokens of the fitted tokenizer."""
+        """The number of tokens of the fitted tokenizer. Raises ValueError while there is none."""
         if self.tokenizer is None:
             raise ValueError("there is no fitted tokenizer yet when this component is built")
         return self.tokenizer.vocab_size
@@ -155,8 +154,8 @@ class Component:
     config           a frozen attrs class; its fields (see `option`) are the keys of the TOML table, its docstring's
                      first line is the summary
     build            `build(config, context)` makes the object; heavy imports belong inside it
-    default          an observer of every run, or the tokenizer that `textgen.train` uses if none is given. If the
-                     built-in set has any, only those are used
+    default          True for an observer of every run, or the tokenizer that `textgen.train` uses if none is given. If
+                     the built-in set has any, only those are used
     place            where a sampler joins a chain that lacks it, for an option of a request: before those with higher
                      places. Built-in: penalties 10, dry 13, biases 20, forms 25, n-grams 30, top-k 40, typical 50,
                      top-p 60, min-p 70, xtc 75, temperature 80, mirostat 85, greedy 90

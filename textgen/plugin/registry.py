@@ -61,7 +61,7 @@ class PluginSet:
         """All installed plugins, each loaded separately when it is needed.
 
         disable   plugins to leave out: names of entry points, of distributions, or `distribution:entry-point`
-        strict    raise PluginError where a plugin would be quarantined, and import all of them now
+        strict    import all plugins now, and raise PluginError instead of a quarantine
         """
         plugins, disable = cls(), tuple(disable)
         plugins._waiting = {
@@ -85,15 +85,15 @@ class PluginSet:
     ) -> None:
         """Add a plugin that is not an installed package: a module or any object with hook implementations.
 
-        With `replace`, it takes the place of the plugin of this name. Raises UsageError where another plugin of the
-        distribution offers a component of the same name, PluginError for any fault of the plugin.
+        With `replace`, it replaces the plugin of this name. Raises UsageError if another plugin of the distribution offers
+        a component of the same name, PluginError for any fault of the plugin.
         """
         self._add(Plugin(name, distribution, version), module, replace)
 
     def register_file(self, path: str | Path, *, replace: bool = False) -> None:
-        """Add a plugin that is a single Python file; it is called as the file is, without `.py`.
+        """Add a plugin in a single Python file. Its name is that of the file without `.py`.
 
-        Raises UsageError as `register` does and where the file cannot be read, PluginError for any fault of the plugin.
+        Raises UsageError as `register` does and for a file that cannot be read, PluginError for any fault of the plugin.
         """
         self._add(*import_file(path), replace)
 
@@ -113,8 +113,8 @@ class PluginSet:
     def find(self, kind: str, name: str) -> Offer | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name.
 
-        A bare name means the built-in component, unless a plugin that is no package has one of the same name. Where
-        several plugins offer it otherwise, it is ambiguous. A plugin that is no package is found by its own name too,
+        A bare name means the built-in component, unless a file or a registered plugin has one of the same name. A name
+        that several other plugins offer is ambiguous. A component of a file or a registered plugin is also found by
         `my_file:name`.
         """
         package, _, bare = name.rpartition(":")
@@ -176,7 +176,7 @@ class PluginSet:
     def sampling_option(self, name: str) -> tuple[Offer, str] | Fault:
         """The sampler that has an option of requests, and its key; or what is wrong with the name.
 
-        If several have it, it is the built-in one's.
+        The built-in sampler is preferred.
         """
         own = self.sampling_options()
         if name in own:
@@ -189,7 +189,8 @@ class PluginSet:
             names = " and ".join(offer.qualified_name for offer in takers)
             return Fault(name, f"several samplers take this option: {names}")
         known = [argument for offer in offers for argument in offer.component.arguments()]
-        hint = nearest(name, [*known, *REQUEST_OPTIONS]) or f"there are {', '.join(known)}"
+        others = (other for other in (*known, *REQUEST_OPTIONS) if other != name)
+        hint = nearest(name, others) or f"there are {', '.join(known)}"
         return Fault(name, "no sampler takes this option", "", hint)
 
     def _loaded(self, kind: str | None) -> list[Offer]:

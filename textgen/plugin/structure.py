@@ -76,7 +76,7 @@ class Choice:
         return {name: value for name, value in values if isinstance(value, Choice)}
 
     def flattened(self) -> Iterator[Choice]:
-        """This choice, and all that it is made of."""
+        """This choice and all components among its options."""
         yield self
         for part in self.parts().values():
             yield from part.flattened()

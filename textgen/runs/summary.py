@@ -22,16 +22,15 @@ Status: TypeAlias = Literal["finished", "running", "stopped", "damaged"]
 
 @attrs.frozen(kw_only=True)
 class RunSummary:
-    """A run, as far as its directory tells.
+    """The summary of a run directory.
 
-    status           "finished"; "running", while a process trains it; "stopped", which its pipeline resumes; "damaged"
-    cause            why it ended before its time, or what is damaged; "" where neither is so
-    step, steps      how far it is, and how many steps there are to be; None where that is not known
-    best_step, best_loss   the evaluation with the lowest loss, in nats per token: that of the held-out text, if there
-                     is one
+    status           "finished"; "running" while a process trains it; "stopped" if its pipeline resumes it; "damaged"
+    cause            why the run ended early, or what is damaged; else ""
+    step, steps      the last step, and the number of all steps; None if unknown
+    best_step, best_loss   the evaluation with the lowest loss, in nats per token, of the held-out text if there is one
     seconds          of training, as of the last evaluation or the end
-    bytes, checkpoint_bytes   size on disk, of all of it and of its checkpoints
-    changed          when it was last written to, in seconds of the epoch
+    bytes, checkpoint_bytes   size on disk of the run and of its checkpoints
+    changed          time of the last change, in seconds since the epoch
     record           run.json, if its checksum is right; else {}
     """
 
@@ -78,7 +77,7 @@ class RunSummary:
 def summarize(path: str | Path) -> RunSummary:
     """The summary of a run directory, also while another process trains it. Loads no model and writes nothing.
 
-    Raises RunError where no run is; what is damaged is said in the summary.
+    Raises RunError without a run. Damage is reported in the summary.
     """
     path = Path(path).absolute()
     directory = RunDirectory(path)

@@ -79,7 +79,8 @@ class PenaltiesConfig:
 
     repetition: float = option(
         1.0,
-        help="factor by which tokens in prompt and text get less likely; 1 is off, below 1 encourages them",
+        help="factor by which tokens in prompt and text get less likely; if tokens are characters, it spoils words; "
+        "1 is off, below 1 encourages them",
         validator=gt(0),
         argument="repetition_penalty",
     )
