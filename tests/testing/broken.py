@@ -280,12 +280,14 @@ def accept_more(self: Any, tokens: Any, logits: Any, history: Any) -> Any:
 SAMPLERS = [
     broken("sampler-history", "history is 'all'", Sampler, history="all"),
     broken("sampler-state-form", "list from start", StateSampler, start=lambda self, prompt: [0]),
-    broken("sampler-history", "it read history.counts", Sampler, __call__=lambda s, logits, history:
+    broken("sampler-history", "that it reads counts", Sampler, __call__=lambda s, logits, history:
            logits * (0.5 if history.counts.any() else 1)),
     broken("sampler-shape", "came back as (", Sampler, **call(lambda logits: logits[:, :-1])),
     broken("sampler-dtype", "float32 came back as float64", Sampler, **call(
            lambda x: x.astype(np.float64) if isinstance(x, np.ndarray) else x.double())),
     broken("sampler-input", "it wrote into the logits", Sampler, **call(write_logits)),
+    broken("sampler-input", "wrote into history.lengths", Sampler, __call__=lambda s, logits, history:
+           (history.lengths.fill(1), logits)[1]),
     broken("sampler-finite", "made NaN", Sampler, **call(square_root)),
     broken("sampler-deterministic", "a second time", Sampler,
            **call(lambda logits: logits * float(NOISE.uniform(0.5, 1)))),
@@ -304,7 +306,8 @@ SAMPLERS = [
     broken("sampler-state", "other logits alone than in a batch", StateSampler, accept=accept_all),
     broken("sampler-state", "other logits", StateSampler,
            start=lambda self, prompt: {"seen": np.array([next(NUMBERS) % 30] * 2)}),
-    broken("sampler-random", "read history.random()", StateSampler, "sampler-shape", random=False),
+    broken("sampler-random", "that it reads random", StateSampler, "sampler-history",
+           random=False),
     broken("sampler-random", "once row 0 has other numbers", StateSampler,
            __call__=lambda self, logits, history: logits * (1 + float(history.random()[0, 0]))),
     broken("component-quiet", "it wrote 'here", Sampler, "sampler-threads",

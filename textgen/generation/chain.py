@@ -16,12 +16,12 @@ from textgen.contracts.components import Components
 from textgen.errors import ContractError, TextgenError
 from textgen.generation.sampling import (
     SequenceHistory,
+    UnannouncedError,
     draw,
     draw_one,
     likeliest,
     step_numbers,
     to_numpy,
-    unannounced,
 )
 from textgen.plugin.component import Offer
 from textgen.plugin.structure import Choice
@@ -135,13 +135,13 @@ class LinkHistory:
     def state(self) -> Tensors:
         """The sampler's own."""
         if not self.link.has_state:
-            raise unannounced("state")
+            raise UnannouncedError("state")
         return self.link.state(self.rows)
 
     def random(self, count: int = 1) -> npt.NDArray[np.float64]:
         """(B, count) numbers from [0, 1)."""
         if not self.link.random:
-            raise unannounced("random")
+            raise UnannouncedError("random")
         return step_numbers(self.rows.streams, self.rows.lengths, self.link.place, count)
 
 

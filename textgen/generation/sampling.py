@@ -45,7 +45,7 @@ class SequenceHistory:
         """An array by its name."""
         if name in self.arrays:
             return self.arrays[name]
-        raise unannounced(name)
+        raise UnannouncedError(name)
 
     @classmethod
     def begin(
@@ -79,7 +79,7 @@ class SequenceHistory:
     def tokens(self, row: int) -> Ids:
         """(N,) ids of a row."""
         if self.level != "tokens":
-            raise unannounced("tokens")
+            raise UnannouncedError("tokens")
         return np.array(self._tokens[row], np.int64)
 
     def rows(self, rows: Sequence[int]) -> SequenceHistory:
@@ -136,10 +136,12 @@ class SequenceHistory:
             self._tokens[row][:0] = array("q", saved["tokens"].astype(np.int64).tolist())
 
 
-def unannounced(name: str) -> AttributeError:
-    """The error of a sampler that reads what it has not announced."""
-    how = _ANNOUNCED.get(name, "there is none")
-    return AttributeError(f"no sampler has announced that it reads {name}: {how}")
+class UnannouncedError(AttributeError):
+    """A sampler reads what it has not announced."""
+
+    def __init__(self, name: str) -> None:
+        how = _ANNOUNCED.get(name, "there is none")
+        super().__init__(f"no sampler has announced that it reads {name}: {how}", name=name)
 
 
 def step_numbers(

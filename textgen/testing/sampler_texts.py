@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from textgen.errors import ContractError
 from textgen.files.reading import dump_tensors, load_tensors
-from textgen.generation.chain import LEVELS, Chain, Link
+from textgen.generation.chain import Chain, Link
 from textgen.generation.sampling import SequenceHistory, to_numpy
 from textgen.plugin.component import Offer, Plugin
 from textgen.protocols import Ids
@@ -26,46 +26,12 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 _PROMPTS: Final = (0, 5, 40)  # their lengths
 _STEPS: Final = 24
 _TOLERANCE: Final = 1e-4
-_NEEDED: Final = {"prompt_counts": "counts", "counts": "counts", "tokens": "tokens"}
-
-
-@attrs.frozen
-class SamplerTexts:
-    """What the rows of a batch hold so far, as a sampler reads it; what it did not announce it may not read.
-
-    level   what of the texts may be read
-    """
-
-    rows: SequenceHistory
-    link: Link
-    level: str
-
-    def __getattr__(self, name: str) -> Any:
-        if LEVELS.index(self.level) < LEVELS.index(_NEEDED.get(name, "none")):
-            read = "history.tokens(row)" if name == "tokens" else f"history.{name}"
-            raise Violation(
-                f"it read {read}, and its attribute history is {self.level!r}", "sampler-history"
-            )
-        return getattr(self.link.view(self.rows), name)
-
-    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
-        """(B, count) numbers, if it has announced that it reads them."""
-        if not self.link.random:
-            raise Violation(
-                "it read history.random(), and its attribute random is not True", "sampler-random"
-            )
-        return self.link.view(self.rows).random(count)
-
-    def only(self, row: int) -> SamplerTexts:
-        """One row by itself."""
-        return attrs.evolve(self, rows=self.rows.rows([row]))
 
 
 def chain_of(sampler: Any, subject: Subject) -> Chain:
-    """A chain of one sampler, with all of the texts kept. Raises ContractError."""
+    """A chain of one sampler. Raises ContractError."""
     offer = Offer("sampler", subject.component, Plugin(subject.module or "", "unpackaged", "0"))
-    link = attrs.evolve(Link.of(sampler, offer, 0, 0), level="tokens")
-    return Chain((link,), offer, subject.tokenizer.vocab_size)
+    return Chain((Link.of(sampler, offer, 0, 0),), offer, subject.tokenizer.vocab_size)
 
 
 def texts_of(chain: Chain, batch: int, seed: int, length: int) -> SequenceHistory:

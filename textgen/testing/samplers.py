@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -11,8 +12,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.generation.chain import LEVELS
-from textgen.generation.sampling import to_numpy
+from textgen.generation.chain import LEVELS, Chain
+from textgen.generation.sampling import SequenceHistory, UnannouncedError, to_numpy
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import Array
@@ -20,7 +21,7 @@ from textgen.testing.environment import Subject, subject
 from textgen.testing.examples import in_threads
 from textgen.testing.general import general_checks
 from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks, shown
-from textgen.testing.sampler_texts import SamplerTexts, StateChecks, chain_of, close, texts_of
+from textgen.testing.sampler_texts import StateChecks, chain_of, close, texts_of
 from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -57,7 +58,7 @@ def sampler_checks(subject: Subject) -> list[Check]:
     """The suite."""
     suite, states = _Suite(subject), StateChecks(subject)
 
-    def each(check: Callable[[Logits, SamplerTexts], None]) -> Callable[[], None]:
+    def each(check: Callable[[Logits, SequenceHistory], object]) -> Callable[[], None]:
         return lambda: suite.each(check)
 
     return [
@@ -92,7 +93,11 @@ class _Suite:
     def sampler(self) -> Any:
         return self.build()
 
-    def each(self, check: Callable[[Logits, SamplerTexts], None]) -> None:
+    @cached_property
+    def chain(self) -> Chain:
+        return chain_of(self.sampler, self.subject)
+
+    def each(self, check: Callable[[Logits, SequenceHistory], object]) -> None:
         """Make a check with many logits (B, V) and histories."""
         size = self.subject.tokenizer.vocab_size
         for seed in range(_EXAMPLES):
@@ -102,75 +107,79 @@ class _Suite:
             with np.errstate(invalid="ignore"):  # sampler-finite reports NaN
                 check(
                     logits.astype(np.float32) if seed % 2 else logits,
-                    self._texts(batch, seed, length),
+                    texts_of(self.chain, batch, seed, length),
                 )
 
-    def _given(self, logits: Logits, texts: SamplerTexts) -> Logits:
-        """What the sampler makes of logits, as an array of its own."""
-        return to_numpy(self.sampler(logits.copy(), texts)).copy()
+    def _call(self, logits: Array, rows: SequenceHistory) -> Array:
+        return self.sampler(logits, self.chain.links[0].view(rows))
 
-    def _texts(self, batch: int, seed: int, length: int) -> SamplerTexts:
-        chain = chain_of(self.sampler, self.subject)
-        return SamplerTexts(texts_of(chain, batch, seed, length), chain.links[0], "tokens")
+    def _given(self, logits: Logits, rows: SequenceHistory) -> Logits:
+        """What the sampler makes of logits, as an array of its own."""
+        return to_numpy(self._call(logits.copy(), rows)).copy()
 
     def level(self) -> None:
         """The attribute `history`, and what is read."""
         level = getattr(self.sampler, "history", "tokens")
         if level not in LEVELS:
             raise Violation(f"history is {level!r}, and must be one of {', '.join(LEVELS)}")
-        self.each(lambda logits, texts: self.sampler(logits, attrs.evolve(texts, level=level)))
+        try:
+            self.each(self._call)
+        except UnannouncedError as error:
+            anchor = "sampler-random" if error.name == "random" else ""
+            raise Violation(str(error), anchor) from error
 
-    def shape(self, logits: Logits, texts: SamplerTexts) -> None:
-        given = self.sampler(logits.copy(), texts)
+    def shape(self, logits: Logits, rows: SequenceHistory) -> None:
+        given = self._call(logits.copy(), rows)
         if getattr(given, "shape", None) != logits.shape:
             raise Violation(f"logits {logits.shape} came back as {shown(given)}")
 
-    def dtype(self, logits: Logits, texts: SamplerTexts) -> None:
-        given = self.sampler(logits.copy(), texts)
+    def dtype(self, logits: Logits, rows: SequenceHistory) -> None:
+        given = self._call(logits.copy(), rows)
         if not isinstance(given, np.ndarray) or given.dtype != logits.dtype:
             kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
             raise Violation(f"a NumPy array of {logits.dtype} came back as {kind}")
 
-    def input(self, logits: Logits, texts: SamplerTexts) -> None:
-        given, before = logits.copy(), texts.rows.counts.copy()
-        self.sampler(given, texts)
-        if not np.array_equal(texts.rows.counts, before):
-            raise Violation("it wrote into history.counts")
+    def input(self, logits: Logits, rows: SequenceHistory) -> None:
+        given, before = logits.copy(), copy.deepcopy(rows.arrays)
+        self._call(given, rows)
+        for name, array in before.items():
+            if not np.array_equal(rows.arrays[name], array):
+                raise Violation(f"it wrote into history.{name}")
         if not np.array_equal(given, logits):
             places = np.argwhere(given != logits)[0].tolist()
             raise Violation(f"it wrote into the logits that came in, at {places}")
 
-    def deterministic(self, logits: Logits, texts: SamplerTexts) -> None:
-        first = self._given(logits, texts)
-        self.sampler(logits[::-1].copy() / 2, texts)
-        again = self._given(logits, texts)
-        anew = to_numpy(self.build()(logits.copy(), texts))
+    def deterministic(self, logits: Logits, rows: SequenceHistory) -> None:
+        first = self._given(logits, rows)
+        self._call(logits[::-1].copy() / 2, rows)
+        again = self._given(logits, rows)
+        anew = to_numpy(self.build()(logits.copy(), self.chain.links[0].view(rows)))
         if not all(np.array_equal(first, other, equal_nan=True) for other in (again, anew)):
             raise Violation("the same logits and history gave other logits a second time")
 
-    def finite(self, logits: Logits, texts: SamplerTexts) -> None:
-        given = self._given(logits, texts)
+    def finite(self, logits: Logits, rows: SequenceHistory) -> None:
+        given = self._given(logits, rows)
         for name, wrong in (("NaN", np.isnan(given)), ("+inf", given == np.inf)):
             if wrong.any():
                 row, token = np.argwhere(wrong)[0].tolist()
                 raise Violation(f"it made {name} of the logit {logits[row, token]:g}")
 
-    def possible(self, logits: Logits, texts: SamplerTexts) -> None:
-        if texts.link.ends:
+    def possible(self, logits: Logits, rows: SequenceHistory) -> None:
+        if self.chain.links[0].ends:
             return
-        given = self._given(logits, texts)
+        given = self._given(logits, rows)
         if (given == -np.inf).all(axis=1).any():
             raise Violation("it forbade every token of a row")
 
-    def forbidden(self, logits: Logits, texts: SamplerTexts) -> None:
-        given = self._given(logits, texts)
+    def forbidden(self, logits: Logits, rows: SequenceHistory) -> None:
+        given = self._given(logits, rows)
         if (given[logits == -np.inf] > -np.inf).any():
             raise Violation("a token of logit -inf came back possible")
 
-    def rows(self, logits: Logits, texts: SamplerTexts) -> None:
-        together = self._given(logits, texts)
+    def rows(self, logits: Logits, rows: SequenceHistory) -> None:
+        together = self._given(logits, rows)
         for row in range(len(logits)):
-            alone = self._given(logits[row : row + 1], texts.only(row))
+            alone = self._given(logits[row : row + 1], rows.rows([row]))
             if not close(alone[0], together[row]):
                 raise Violation(
                     f"row {row} of {len(logits)} gives something else alone than in the batch"
@@ -181,20 +190,20 @@ class _Suite:
             raise Skip("it does not promise to be deterministic")
         self.each(self._one_left)
 
-    def _one_left(self, logits: Logits, texts: SamplerTexts) -> None:
-        given = self._given(logits, texts)
+    def _one_left(self, logits: Logits, rows: SequenceHistory) -> None:
+        given = self._given(logits, rows)
         left = given > -np.inf
         if (left.sum(axis=1) != 1).any() or (left.argmax(axis=1) != logits.argmax(axis=1)).any():
             raise Violation(f"it left the tokens {np.flatnonzero(left[0]).tolist()[:5]} in a row")
 
-    def as_torch(self, logits: Logits, texts: SamplerTexts) -> None:
+    def as_torch(self, logits: Logits, rows: SequenceHistory) -> None:
         import torch
 
-        given: Array = self.sampler(torch.from_numpy(logits.copy()), texts)
+        given: Array = self._call(torch.from_numpy(logits.copy()), rows)
         if not isinstance(given, torch.Tensor) or str(given.dtype) != f"torch.{logits.dtype}":
             kind = getattr(given, "dtype", type(given).__name__)
             raise Violation(f"a tensor of torch.{logits.dtype} came back as {kind}")
-        if not close(to_numpy(given), self._given(logits, texts)):
+        if not close(to_numpy(given), self._given(logits, rows)):
             raise Violation("a tensor gave other logits than an array of the same numbers")
 
     def device(self) -> None:
@@ -203,7 +212,7 @@ class _Suite:
 
         logits = torch.empty((2, self.subject.tokenizer.vocab_size), device="meta")
         try:
-            given = self.sampler(logits, self._texts(2, 0, 6))
+            given = self._call(logits, texts_of(self.chain, 2, 0, 6))
         except Exception as error:
             if _IS_ELSEWHERE.search(str(error)):
                 raise
@@ -215,7 +224,7 @@ class _Suite:
         rng = np.random.default_rng(0)
         size = self.subject.tokenizer.vocab_size
         given = [rng.normal(0, 3, (2, size)) for _ in range(6)]
-        texts = [self._texts(2, seed, 6) for seed in range(6)]
+        texts = [texts_of(self.chain, 2, seed, 6) for seed in range(6)]
         alone = [*map(self._given, given, texts)]
 
         def work(index: int) -> bool:
