@@ -24,7 +24,6 @@ from textgen.files.reading import dump_tensors
 from textgen.plugin.structure import flat
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import signed
-from textgen_builtins.observers.run_files import read_metrics
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -187,13 +186,20 @@ def test_a_checkpoint_that_cannot_be_read_is_not_a_damaged_one(
         assert tree(unfinished) == before
 
 
-def test_damaged_metrics_are_left_out_with_a_warning(unfinished: Path) -> None:
+@pytest.mark.parametrize("bad", [b"\0", b"[1]", b'{"step": "2"}', b'{"step": 2}'])
+def test_a_damaged_row_of_metrics_takes_no_other_with_it(
+    half: Path, unfinished: Path, bad: bytes
+) -> None:
     path = unfinished / "metrics.jsonl"
-    first, *rest = path.read_bytes().splitlines(keepends=True)
-    for bad in (b"\0\n", b"[1]\n", first.replace(b'"step": 2', b'"step": "2"')):
-        path.write_bytes(first + bad + b"".join(rest))
-        with pytest.warns(UserWarning, match=r"metrics\.jsonl: line 2 is damaged, and left out"):
-            assert read_metrics(path) == [json.loads(first)]
+    _, *others = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([bad, *others]))
+    pipeline = tables(half, "sgd", "shuffled")
+    pipeline["observer"].append({"type": "loss-plot"})
+    textgen.run(pipeline, output=unfinished)
+    damaged, *rows = path.read_bytes().splitlines()
+    steps = [json.loads(row)["step"] for row in rows]
+    assert (damaged, steps) == (bad, list(range(4, steps[-1] + 1, 2)))
+    assert "validation" in (unfinished / "loss.svg").read_text(encoding="utf-8")
 
 
 # Well-formed files of another structure, with the checksums put right: an error that names the file and the key.

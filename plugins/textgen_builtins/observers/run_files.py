@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,8 +14,8 @@ import attrs
 from textgen.errors import RunError
 from textgen.events import Evaluation, Event, RunStarted, StepDone
 from textgen.files.durable import append, write_atomic
-from textgen.files.reading import parse_json, read_bytes
-from textgen.pipeline.records import COUNT, is_number, structure
+from textgen.files.reading import read_bytes
+from textgen.runs.summary import finite, read_metrics
 from textgen_builtins.curves import Curve, draw
 from textgen_builtins.observers.config import SamplesConfig
 
@@ -43,9 +41,10 @@ class MetricsFile:
     def observe(self, event: Event) -> None:
         """Append an evaluation; remove those after the checkpoint that a run resumes from."""
         if isinstance(event, RunStarted):
-            kept = [json.dumps(row) for row in read_metrics(self.path)[: event.evaluations]]
+            lines = read_bytes(self.path).splitlines() if self.path.exists() else []
+            kept = b"".join(line + b"\n" for line in lines[: event.evaluations])
             with _needed(self.path):
-                write_atomic(self.path, "".join(line + "\n" for line in kept).encode())
+                write_atomic(self.path, kept)
         elif isinstance(event, Evaluation):
             row = {name: getattr(event, name) for name in _FIELDS}
             with _needed(self.path):
@@ -63,7 +62,7 @@ class LossPlot:
     def observe(self, event: Event) -> None:
         """Draw an evaluation."""
         if isinstance(event, RunStarted):
-            self._rows = read_metrics(self.path.with_name("metrics.jsonl"))[: event.evaluations]
+            self._rows = read_metrics(self.path.parent)[: event.evaluations]
         elif isinstance(event, Evaluation):
             self._rows.append({name: getattr(event, name) for name in _FIELDS})
             self._trained = getattr(event.model, "trained_part", "")
@@ -74,8 +73,8 @@ class LossPlot:
         part = f"training of {self._trained} alone" if self._trained else "training"
         curves = []
         for name, key in ((part, "training_loss"), ("validation", "validation_loss")):
-            found = [(row["step"], row[key]) for row in self._rows if row[key] is not None]
-            curves.append(Curve(name, [point for point in found if math.isfinite(point[1])]))
+            losses = ((row["step"], finite(row.get(key))) for row in self._rows)
+            curves.append(Curve(name, [(step, loss) for step, loss in losses if loss is not None]))
         return draw(curves, "loss (nats per token)")
 
 
@@ -144,37 +143,3 @@ def _needed(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}", path) from error
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl. An incomplete last line, after a crash, is left out.
-
-    So is any other that is damaged, with those after it; a warning names it.
-    """
-    rows: list[dict[str, Any]] = []
-    *lines, last = read_bytes(path).split(b"\n") if path.exists() else [b""]
-    for number, line in enumerate([*lines, last] if last else lines, 1):
-        try:
-            rows.append(parse_json(line))
-            structure(_Row, rows[-1])
-        except ValueError as error:
-            rows = rows[: number - 1]
-            if number <= len(lines):
-                cause = f"line {number} is damaged, and left out with those after it: {error}"
-                warnings.warn(f"{path}: {cause}", stacklevel=2)
-            break
-    return rows
-
-
-@attrs.frozen
-class _Row:
-    """A line of metrics.jsonl. A loss may be infinite, or NaN."""
-
-    step: int = attrs.field(validator=COUNT)
-    epoch: int = attrs.field(validator=COUNT)
-    training_loss: Any = attrs.field(validator=is_number)
-    validation_loss: Any = attrs.field(validator=is_number)
-    perplexity: Any = attrs.field(validator=is_number)
-    bits_per_character: Any = attrs.field(validator=is_number)
-    characters_per_second: float
-    seconds: float
