@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from textgen import BuildContext, Component, NoOptions, hookimpl
@@ -31,56 +32,23 @@ class NewPluginOptions(NoOptions):
     """Write a plugin package to a new folder NAME: it installs, passes its tests and runs at once."""
 
 
-def build_sweep(config: NoOptions, context: BuildContext) -> Any:
-    """The command."""
-    from textgen_builtins.commands.sweep import sweep
+def _builder(name: str) -> Any:
+    """A `build` that imports a command from the module of its name only then."""
 
-    return sweep
+    def build(config: NoOptions, context: BuildContext) -> Any:
+        return getattr(import_module(f"textgen_builtins.commands.{name}"), name)
 
-
-def build_runs(config: NoOptions, context: BuildContext) -> Any:
-    """The command."""
-    from textgen_builtins.commands.runs import runs
-
-    return runs
-
-
-def build_compare(config: NoOptions, context: BuildContext) -> Any:
-    """The command."""
-    from textgen_builtins.commands.compare import compare
-
-    return compare
-
-
-def build_show(config: NoOptions, context: BuildContext) -> Any:
-    """The command."""
-    from textgen_builtins.commands.show import show
-
-    return show
-
-
-def build_doctor(config: NoOptions, context: BuildContext) -> Any:
-    """The command."""
-    from textgen_builtins.commands.doctor import doctor
-
-    return doctor
-
-
-def build_new_plugin(config: NoOptions, context: BuildContext) -> Any:
-    """The command."""
-    from textgen_builtins.commands.new_plugin import new_plugin
-
-    return new_plugin
+    return build
 
 
 @hookimpl
 def textgen_commands() -> list[Component]:
     """Offer the commands."""
     return [
-        Component("sweep", SweepOptions, build_sweep),
-        Component("runs", RunsOptions, build_runs),
-        Component("compare", CompareOptions, build_compare),
-        Component("show", ShowOptions, build_show),
-        Component("doctor", DoctorOptions, build_doctor),
-        Component("new-plugin", NewPluginOptions, build_new_plugin),
+        Component("sweep", SweepOptions, _builder("sweep")),
+        Component("runs", RunsOptions, _builder("runs")),
+        Component("compare", CompareOptions, _builder("compare")),
+        Component("show", ShowOptions, _builder("show")),
+        Component("doctor", DoctorOptions, _builder("doctor")),
+        Component("new-plugin", NewPluginOptions, _builder("new_plugin")),
     ]
