@@ -78,21 +78,22 @@ class Disk:
         """Do what a call did."""
         parent, name = self._parent(call.path)
         found = self._find(call.path)
-        if call.name == "open" and found is None:
-            parent.change(**{name: File()})
-        elif call.name == "mkdir":
-            parent.change(**{name: Folder()})
-        elif call.name in ("unlink", "rmdir"):
-            parent.change(**{name: None})
-        elif call.name == "rename":
-            other, target = self._parent(call.target)
-            assert other is parent, f"{call} keeps no order"
-            parent.change(**{name: None, target: found})
-        elif isinstance(found, Folder):
-            found.versions = [found.now]
-        else:
-            assert isinstance(found, File), call
-            self._change(found, call)
+        match call.name:
+            case "open" if found is None:
+                parent.change(**{name: File()})
+            case "mkdir":
+                parent.change(**{name: Folder()})
+            case "unlink" | "rmdir":
+                parent.change(**{name: None})
+            case "rename":
+                other, target = self._parent(call.target)
+                assert other is parent, f"{call} keeps no order"
+                parent.change(**{name: None, target: found})
+            case "fsync" if isinstance(found, Folder):
+                found.versions = [found.now]
+            case _:
+                assert isinstance(found, File), call
+                self._change(found, call)
 
     def _change(self, file: File, call: Call) -> None:
         if call.name == "fsync":

@@ -237,16 +237,9 @@ class Engine:
                 "threads": threads,
             }
             tables = {key: value for key, value in tables.items() if value is not None}
-            try:
+            with _errors_of_arguments(is_kept=output is not None):
                 pipeline = self.pipeline(tables, output=output or Path(folder, "run"))
                 run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)
-            except PipelineError as error:  # its keys are arguments
-                raise UsageError(faults=error.faults) from error
-            except Interrupted as stopped:
-                if output is None and stopped.step is not None:
-                    cause = f"stopped after step {stopped.step}; a run without output keeps no checkpoint"
-                    raise Interrupted(cause) from None
-                raise
         if output is None:
             run = attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
         return run if generate is None else _with_texts(run)
@@ -315,6 +308,23 @@ class Engine:
         choice = make_choice("corpus", table, reader, source="corpus")
         with Components() as components:
             yield from read_pieces(components.build(choice, context), choice.offer)
+
+
+@contextlib.contextmanager
+def _errors_of_arguments(*, is_kept: bool) -> Iterator[None]:
+    """Raise the errors of a pipeline, whose keys are arguments, as errors of these.
+
+    is_kept  whether there is a checkpoint once training was interrupted
+    """
+    try:
+        yield
+    except PipelineError as error:
+        raise UsageError(faults=error.faults) from error
+    except Interrupted as stopped:
+        if is_kept or stopped.step is None:
+            raise
+        cause = f"stopped after step {stopped.step}; a run without output keeps no checkpoint"
+        raise Interrupted(cause) from None
 
 
 def _ensure_trained(

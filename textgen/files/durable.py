@@ -81,8 +81,6 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
     An OSError names `path`.
     """
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
     with _named(path, temporary):
         try:

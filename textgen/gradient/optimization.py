@@ -147,22 +147,13 @@ class Optimization:
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """What the optimizers keep: arrays, and JSON values, by names that `restore` understands."""
-        arrays: Tensors = {}
-        values: dict[str, Any] = {}
-        for place, optimizer in enumerate(self.optimizers):
-            kept = optimizer.state_dict()
-            for index, state in kept["state"].items():
-                for name, value in state.items():
-                    key = f"{place}.{index}.{name}"
-                    if isinstance(value, Tensor):
-                        arrays[key] = to_numpy(value)
-                    elif value is not None:
-                        values[key] = value
-            for index, group in enumerate(kept["param_groups"]):
-                for name, value in group.items():
-                    if type(value) in (int, float) and name != "lr":
-                        values[f"{place}.group.{index}.{name}"] = value
-        return arrays, values
+        kept = {
+            f"{place}.{key}": value
+            for place, optimizer in enumerate(self.optimizers)
+            for key, value in _kept(optimizer)
+        }
+        arrays = {key: to_numpy(value) for key, value in kept.items() if isinstance(value, Tensor)}
+        return arrays, {key: value for key, value in kept.items() if key not in arrays}
 
     def restore(self, arrays: Tensors, values: Mapping[str, Any]) -> None:
         """Continue from what `state` gave."""
@@ -179,3 +170,16 @@ class Optimization:
                 kept[int(place)]["state"].setdefault(int(index), {})[name] = value
         for optimizer, own in zip(self.optimizers, kept, strict=True):
             optimizer.load_state_dict(own)
+
+
+def _kept(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
+    """What an optimizer keeps for each parameter, and the numbers of its groups, by their names."""
+    kept = optimizer.state_dict()
+    for index, state in kept["state"].items():
+        for name, value in state.items():
+            if value is not None:
+                yield f"{index}.{name}", value
+    for index, group in enumerate(kept["param_groups"]):
+        for name, value in group.items():
+            if type(value) in (int, float) and name != "lr":
+                yield f"group.{index}.{name}", value

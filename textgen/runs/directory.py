@@ -254,13 +254,14 @@ class RunDirectory:
             logger.warning(said, self.path, len(left))
 
     def _settle(self) -> None:
-        """Publish the run in `.next-run` if it is finished; remove what no run resumes from or goes on from."""
-        if self.next.status() == "finished":
+        """Remove what no run resumes from or goes on from; publish the run in `.next-run` if it is finished."""
+        place = self.current()
+        if place.status() == "finished":
+            place.checkpoints.trim(place.read_run().get("stable_steps"))
+        if place != self:
             self._publish()
         elif os.path.lexists(self.next.path) and not self.next.checkpoints.steps():
             remove_folder(self.next.path)
-        if self.status() == "finished":
-            self.checkpoints.trim(self.read_run().get("stable_steps"))
 
     def _publish(self) -> None:
         """Put the finished run in `.next-run` in the place of the one here."""

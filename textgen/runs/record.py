@@ -261,10 +261,7 @@ def finish(
     progress: Progress,
     stopped: Stopped | None = None,
 ) -> None:
-    """Write the best weights, mark the run finished, and remove the checkpoints that it needs no longer.
-
-    `stopped` says which observer ended it early.
-    """
+    """Write the best weights and mark the run finished. `stopped` says which observer ended it early."""
     step = progress.best_step if progress.best_step is not None else progress.step
     weights = directory.checkpoints.weights(step)
     files = {**record["files"], _WEIGHTS: directory.write_artifact(_WEIGHTS, weights)}
@@ -272,7 +269,6 @@ def finish(
     directory.write_run(
         {**record, "status": "finished", **attrs.asdict(progress), **early, "files": files}
     )
-    directory.checkpoints.trim(progress.stable_steps)
 
 
 def changed_plugin_files(record: Mapping[str, Any], choices: Iterable[Choice]) -> list[str]:
