@@ -40,6 +40,13 @@ def test_a_checkpoint_that_got_no_name_is_a_leftover(tmp_path: Path, tiny_pipeli
     ).read_bytes()
 
 
+def test_a_lock_file_that_cannot_be_made_is_an_error(tmp_path: Path, tiny_pipeline: Tables) -> None:
+    """It does not mean that the file system has no locks."""
+    (tmp_path / "run/.lock").mkdir(parents=True)
+    with pytest.raises(textgen.RunError, match=r"\.lock cannot be written: Is a directory"):
+        textgen.run(tiny_pipeline())
+
+
 # Links.
 
 

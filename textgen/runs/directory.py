@@ -156,7 +156,9 @@ class RunDirectory:
             except RunError:
                 pid = None
             raise RunLockedError(self.path, pid, remedy=remedy) from None
-        except OSError as error:  # of a file system without locks
+        except OSError as error:
+            if error.filename and not isinstance(error, PermissionError):
+                raise  # the disk is full, say; a file system without locks names no file
             cause = f"{self.path / _LOCK} cannot be locked: {error.strerror or error}"
             logger.warning("%s; let one process at a time use the run", cause)
         try:
