@@ -285,8 +285,6 @@ class Chain:
                 raise
             return  # it may say that it has to be trained first
         checks.check_logits(logits, (1, self.vocab_size), self.model)
-        for token in self.forbidden:
-            logits[0, token] = _NEVER
         if isfinite(to_numpy(logits).max()):  # else an untrained model says nothing of the samplers
             self.pick(logits, self.begin([np.empty(0, np.int64)], [(0, 0)]), np.zeros(1))
 

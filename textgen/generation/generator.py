@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.contracts.checks import begin_decoding, check_logits
+from textgen.contracts.checks import begin_decoding
 from textgen.contracts.components import Components, blaming
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
@@ -39,7 +39,7 @@ from textgen.generation.request import (
 from textgen.generation.results import Generation
 from textgen.generation.row import Row
 from textgen.generation.sampling import log_softmax, to_numpy
-from textgen.generation.scheduler import Scheduler
+from textgen.generation.scheduler import Scheduler, prefill
 from textgen.generation.scoring import (
     TextScore,
     TokenScores,
@@ -232,9 +232,7 @@ class Generator:
 
         Raises UsageError for an empty text, PromptError for characters outside the vocabulary.
         """
-        start, ids = self._nonempty(text)
-        decoder = self._begin(1)
-        decoder.extend(start[None])
+        decoder, ids = self._reading(text)
         return np.array(to_numpy(decoder.score(ids[None]))[0])
 
     @blaming
@@ -247,11 +245,9 @@ class Generator:
         errors of `generate`.
         """
         row = self._row(prompt, options, must_end=False)
-        decoder, chain = self._begin(1), row.request.chain
-        if row.start is not None:
-            row.start.restore(decoder)
-        logits = decoder.extend(row.to_feed()[None])
-        check_logits(logits, (1, chain.vocab_size), chain.model)
+        *_, fed = prefill(self._begin, [row])
+        assert fed is not None
+        logits, chain = fed[1], row.request.chain
         before = log_softmax(to_numpy(logits)[0])
         after = to_numpy(chain.sampled(logits, begun(chain, [row])))[0].astype(np.float64)
         return before, log_softmax(after) if after.max() > -np.inf else after
@@ -275,13 +271,12 @@ class Generator:
         For the built-in recurrent networks "hidden" and, for LSTMs, "cell": (T, layers, hidden_size). Raises UsageError
         for a model whose state grows with the text.
         """
-        start, ids = self._nonempty(text)
+        decoder, ids = self._reading(text)
         if not keeps_shape(self._begin):
             raise UsageError(
                 "the state of this model grows with the text, so there is none of one shape per token"
             )
-        decoder, states = self._begin(1), []
-        decoder.extend(start[None])
+        states = []
         for place in range(len(ids)):
             decoder.extend(ids[None, place : place + 1])
             states.append(decoder.read_state())
@@ -324,12 +319,14 @@ class Generator:
         unknown = unknown_characters or self.defaults.get("unknown_characters", "error")
         return check_prompt(self.tokenizer, prompt, unknown)
 
-    def _nonempty(self, text: Prompt) -> tuple[Ids, Ids]:
-        """What is fed before a text (see document_start), and its ids."""
+    def _reading(self, text: Prompt) -> tuple[Decoder, Ids]:
+        """A decoder at the beginning of a text (see document_start), and the text's ids."""
         ids = self.encode_prompt(text)
         if not len(ids):
             raise UsageError("the text is empty, and has no token to compute anything for")
-        return document_start(self.tokenizer, text), ids
+        decoder = self._begin(1)
+        decoder.extend(document_start(self.tokenizer, text)[None])
+        return decoder, ids
 
     def _begin(self, rows: int) -> Decoder:
         return begin_decoding(self.model, rows, self.chain.model)

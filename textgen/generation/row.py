@@ -13,7 +13,7 @@ from textgen.generation.detokenise import TAIL, Detokeniser, drain
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.request import ReadOptions, Request
 from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
-from textgen.protocols import Ids, Tokenizer
+from textgen.protocols import Decoder, Ids, Tokenizer
 
 ENDLESS: Final = 1 << 60
 
@@ -92,11 +92,20 @@ class Row:
         """None until the text has ended and all of it is taken."""
         return ("stop" if self.text.stopped else self.reason) if self._finished else None
 
+    @property
+    def before(self) -> Ids:
+        """(N,) ids to feed before `ids`."""
+        return self.request.before if self.start is None else np.array(self.start.pending, np.int64)
+
     def to_feed(self) -> Ids:
         """(T,) ids that the decoder needs before the first token can be drawn."""
-        start = self.start
-        before = self.request.before if start is None else np.array(start.pending, np.int64)
-        return np.concatenate([before, self.ids]) if len(before) else self.ids
+        return np.concatenate([self.before, self.ids])
+
+    def restore(self, decoder: Decoder) -> Decoder:
+        """A decoder of one row at the start state, put into the state that the text resumes from if there is one."""
+        if self.start is not None:
+            self.start.restore(decoder)
+        return decoder
 
     def start_clock(self) -> None:
         """Let its time limit run from now on."""

@@ -149,9 +149,7 @@ class Scheduler:
         """End a row whose prompt is not fed: its state is the one it started from."""
         with _failing([row]):
             if row.options.keep_state and row.error is None:
-                decoder = self._begin(1)
-                if row.start is not None:
-                    row.start.restore(decoder)
+                decoder = row.restore(self._begin(1))
                 row.end = state_of(row, begun(row.request.chain, [row]), decoder, row.to_feed())
             row.reason = reason
 
@@ -178,9 +176,7 @@ def prefill(begin: Begin, rows: list[Row]) -> Iterator[tuple[Batch, Array] | Non
         ids = row.to_feed()
         unique.setdefault(ids.tobytes(), (ids, []))[1].append(row)
     prompts = sorted(unique.values(), key=lambda prompt: len(prompt[0]))
-    decoder = begin(len(prompts))
-    if rows[0].start is not None:
-        rows[0].start.restore(decoder)
+    decoder = rows[0].restore(begin(len(prompts)))  # one that resumes is fed by itself
     chain, fed = rows[0].request.chain, 0
     while rows:
         width = min(len(prompts[0][0]) - fed, PREFILL)

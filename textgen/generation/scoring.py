@@ -105,12 +105,9 @@ def score_tokens(
 
 def prompt_logprobs(decoder: Decoder, row: Row) -> Iterator[TokenLogprobs]:
     """Of each token of a row's prompt, given the tokens before it."""
-    request, start = row.request, row.start
     assert row.options.logprobs is not None
-    if start is not None:
-        start.restore(decoder)
-    before = request.before if start is None else np.array(start.pending, np.int64)
-    for ids, logprobs in _predictions(decoder, request.chain, before, [row.ids]):
+    decoder = row.restore(decoder)
+    for ids, logprobs in _predictions(decoder, row.request.chain, row.before, [row.ids]):
         for token, given in zip(ids.tolist(), logprobs, strict=True):
             is_first = np.isnan(given[token])
             known = TokenLogprobs.of(given, token, row.options.logprobs)
