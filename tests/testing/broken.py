@@ -140,11 +140,11 @@ class OneReaderCorpus(Corpus):
 
 
 CORPORA = [
-    broken("corpus-pieces", "read() gave None", Corpus, read=lambda self: None),
+    broken("corpus-pieces", "gave NoneType from read", Corpus, read=lambda self: None),
     broken("corpus-text", "no character", Corpus, read=lambda self: iter([""])),
     broken("corpus-sources", "'x.txt', no file", Corpus, sources=lambda self: ["x.txt"]),
-    broken("corpus-pieces", "read() gave a str", Corpus, read=lambda self: "characters"),
-    broken("corpus-pieces", "of type bytes", Corpus, read=lambda self: iter([b"not text"])),
+    broken("corpus-pieces", "gave str from read", Corpus, read=lambda self: "characters"),
+    broken("corpus-pieces", "yielded bytes", Corpus, read=lambda self: iter([b"not text"])),
     broken("corpus-text", "U+D83D", Corpus, read=lambda self: iter(["half: \ud83d"])),
     broken("corpus-again", "a second time", Corpus, read=lambda self: iter([f"{next(NUMBERS)}"])),
     broken("corpus-again", "no text a second time", OnceCorpus),
@@ -229,7 +229,7 @@ TOKENIZERS = [
     broken("tokenizer-fit", "left pieces unread", Tokenizer,
            fit=lambda self, pieces: setattr(self, "characters", "abc")),
     broken("tokenizer-vocabulary", "after fit()", Tokenizer, vocab_size=3.0),
-    broken("tokenizer-ids", "gave ids from", Tokenizer,
+    broken("tokenizer-ids", "it encodes to ids from", Tokenizer,
            encode=lambda self, text: Tokenizer.encode(self, text) + self.vocab_size),
     broken("tokenizer-deterministic", "a second time", Tokenizer, fit=shuffled),
     broken("tokenizer-any-text", "raised KeyError", Tokenizer, encode=stumble),

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.contracts.checks import FAILURES
+from textgen.contracts.checks import FAILURES, read_pieces
 from textgen.documents import DOCUMENT_END
-from textgen.errors import CorpusError
+from textgen.errors import ContractError, CorpusError
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.testing.environment import Subject, subject
@@ -75,8 +75,6 @@ class _Suite:
 
     def pieces(self) -> None:
         for piece in self._read(self.build()):
-            if not isinstance(piece, str) and piece is not DOCUMENT_END:
-                raise Violation(f"a piece is of type {type(piece).__name__}")
             if _size(piece) > _LARGEST_PIECE:
                 raise Violation(f"a piece has {_size(piece):,} characters")
 
@@ -154,16 +152,13 @@ class _Suite:
         """The pieces, until there are enough."""
         read = 0
         try:
-            if (pieces := corpus.read()) is None:
-                raise Violation("read() gave None; is a `yield` missing?", "corpus-pieces")
-            if isinstance(pieces, str | bytes):
-                what = f"read() gave a {type(pieces).__name__}, whose pieces are single characters"
-                raise Violation(f"{what}; `yield` it", "corpus-pieces")
-            for piece in pieces:
+            for piece in read_pieces(corpus, self.subject.offer):
                 yield piece
                 read += _size(piece)
                 if read >= _LARGEST_TEXT:
                     return
+        except ContractError as error:
+            raise Violation(error.cause, "corpus-pieces") from error
         except CorpusError as error:
             raise Skip(f"{_UNREAD}{error}") from error
 

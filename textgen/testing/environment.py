@@ -18,7 +18,14 @@ from textgen.contracts.tokenizers import complete
 from textgen.errors import PipelineError
 from textgen.pipeline.pipeline import make_choice
 from textgen.plugin import discovery
-from textgen.plugin.component import OWN_DISTRIBUTION, BuildContext, Component
+from textgen.plugin.component import (
+    OWN_DISTRIBUTION,
+    UNPACKAGED,
+    BuildContext,
+    Component,
+    Offer,
+    Plugin,
+)
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.structure import Reader
 from textgen.plugin.tracebacks import packages_of
@@ -74,6 +81,11 @@ class Subject:
     folder: Path
     time_limit: float = TIME_LIMIT
     announce: Callable[[str], object] = str
+
+    @property
+    def offer(self) -> Offer:
+        """The component as the engine has it."""
+        return Offer(self.kind, self.component, Plugin(self.module or "", UNPACKAGED, ""))
 
     @property
     def packages(self) -> set[str]:

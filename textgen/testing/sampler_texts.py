@@ -16,8 +16,6 @@ from textgen.errors import ContractError
 from textgen.files.reading import dump_tensors, load_tensors
 from textgen.generation.chain import Chain, Link
 from textgen.generation.sampling import SequenceHistory, to_numpy
-from textgen.plugin.component import Offer, Plugin
-from textgen.protocols import Ids
 from textgen.testing.environment import Subject
 from textgen.testing.outcomes import Skip, Violation
 
@@ -30,22 +28,25 @@ _TOLERANCE: Final = 1e-4
 
 def chain_of(sampler: Any, subject: Subject) -> Chain:
     """A chain of one sampler. Raises ContractError."""
-    offer = Offer("sampler", subject.component, Plugin(subject.module or "", "unpackaged", "0"))
-    return Chain((Link.of(sampler, offer, 0, 0),), offer, subject.tokenizer.vocab_size)
+    link = Link.of(sampler, subject.offer, 0, 0)
+    return Chain((link,), subject.offer, subject.tokenizer.vocab_size)
 
 
 def texts_of(chain: Chain, batch: int, seed: int, length: int) -> SequenceHistory:
     """Rows with prompts of `length` tokens and as many after them, in which tokens repeat.
 
-    A sampler with a state, or one that ends texts, is asked what may come; rows that it ends have fewer.
+    A sampler with a state, or one that ends texts, is asked what may come; once it ends a row, nothing is added.
     """
-    rng, size = np.random.default_rng(seed), chain.vocab_size
+    rng, size, link = np.random.default_rng(seed), chain.vocab_size, chain.links[0]
     few = rng.integers(0, size, 3)
     rows = chain.begin(
         [rng.choice(few, length) for _ in range(batch)], [(seed, row) for row in range(batch)]
     )
     for _ in range(length):
-        if not advance(chain, rows, rng.normal(0, 3, (batch, size)), few, rng):
+        logits = rng.normal(0, 3, (batch, size))
+        if not (link.has_state or link.ends):
+            rows.add(rng.choice(few, batch))
+        elif (chain.pick(logits, rows, rng.random(batch)) < 0).any():
             break
     return rows
 
@@ -53,21 +54,6 @@ def texts_of(chain: Chain, batch: int, seed: int, length: int) -> SequenceHistor
 def close(given: npt.NDArray[Any], expected: npt.NDArray[Any]) -> bool:
     """Whether logits are the same but for rounding."""
     return np.allclose(given, expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
-
-
-def advance(
-    chain: Chain,
-    rows: SequenceHistory,
-    logits: npt.NDArray[Any],
-    among: Ids,
-    rng: np.random.Generator,
-) -> bool:
-    """Add a token to each row: any `among` some, or one that a sampler with a state lets through. Whether none ends."""
-    link, batch = chain.links[0], len(logits)
-    if link.has_state or link.ends:
-        return bool((chain.pick(logits, rows, rng.random(batch)) >= 0).all())
-    rows.add(rng.choice(among, batch))
-    return True
 
 
 @attrs.frozen

@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 from hypothesis import strategies as strategy
 
-from textgen.contracts.checks import FAILURES, unfit
+from textgen.contracts.checks import FAILURES, BrokenContract, check_ids, unfit
 from textgen.contracts.tokenizers import Completed
 from textgen.documents import DOCUMENT_END
 from textgen.errors import TextgenError
@@ -313,15 +313,13 @@ class _Suite:
         return self.text[start:end]
 
     def check_ids(self, text: str) -> None:
-        size = self.tokenizer.vocab_size
-        ids: Ids = self.tokenizer.encode(text)
-        if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in "iu":
-            kind = f"{ids.dtype} {ids.shape}" if isinstance(ids, np.ndarray) else type(ids).__name__
-            raise Violation(f"encode({text[:30]!r}) gave {kind}")
-        if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
-            raise Violation(
-                f"encode({text[:30]!r}) gave ids from {ids.min()} to {ids.max()}; vocab_size is {size}"
-            )
+        ids, size = self.tokenizer.encode(text), self.tokenizer.vocab_size
+        if not isinstance(ids, np.ndarray):
+            raise Violation(f"encode({text[:30]!r}) gave a {type(ids).__name__}")
+        try:
+            check_ids(ids, self.tokenizer, size)
+        except BrokenContract as error:
+            raise Violation(f"it {error}, for {text[:30]!r}") from error
 
 
 def _shown(ids: Ids) -> str:
