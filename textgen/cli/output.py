@@ -116,12 +116,10 @@ def _generations(
     prompts: list[tuple[str, str]],
     arguments: dict[str, Any],
 ) -> Iterator[Generation]:
-    """One text with all that can be known of it, or many in batches."""
-    if output.is_of_one():
-        one = _one(output, prompts)
-        return iter([generator.generate(**one, logprobs=output.logprobs, **arguments)])
+    """The texts, in batches."""
+    asked = [_one(output, prompts)] if output.is_of_one() else [prompt for prompt, _ in prompts]
     generations = generator.generate_many(
-        [prompt for prompt, _ in prompts],
+        asked,
         n=output.n,
         distinct=output.distinct,
         index=output.index,
