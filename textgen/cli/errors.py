@@ -18,27 +18,29 @@ class ReaderGone(Exception):
 
 def report(error: BaseException, *, debug: bool) -> int:
     """Say what went wrong and return the exit code. A bug keeps its traceback; with `debug` all errors do."""
-    code = 1
-    if isinstance(error, BrokenPipeError | ReaderGone):
-        _leave_stdout()  # whoever read our output has enough of it
-        return 0
-    if isinstance(error, click.Abort | KeyboardInterrupt):
-        said, code = "interrupted", 128 + signal.SIGINT
-    elif isinstance(error, click.ClickException):
-        said, code = f"error: {_usage(error)}", error.exit_code
-    elif isinstance(error, TextgenError):  # who interrupts a run gets what was asked for
-        said, code = (
-            f"{'' if isinstance(error, Interrupted) else 'error: '}{error}",
-            error.exit_code,
-        )
-    elif isinstance(error, OSError):
-        _leave_stdout()  # which may be on the disk that is full
-        said = "error: " + ": ".join(str(e) for e in (error.filename, error.strerror or error) if e)
-    elif isinstance(error, MemoryError):
-        said = "error: out of memory"
-    else:
-        debug, said = True, "this is a bug in textgen or a plugin; the traceback above says where"
-    if debug and not isinstance(error, click.ClickException | click.Abort | KeyboardInterrupt):
+    code, is_traced = 1, debug
+    match error:
+        case BrokenPipeError() | ReaderGone():
+            _leave_stdout()  # whoever read our output has enough of it
+            return 0
+        case click.Abort() | KeyboardInterrupt():
+            said, code, is_traced = "interrupted", 128 + signal.SIGINT, False
+        case click.ClickException():
+            said, code, is_traced = f"error: {_usage(error)}", error.exit_code, False
+        case Interrupted():  # who interrupts a run gets what was asked for
+            said, code = str(error), error.exit_code
+        case TextgenError():
+            said, code = f"error: {error}", error.exit_code
+        case OSError():
+            _leave_stdout()  # which may be on the disk that is full
+            facts = (error.filename, error.strerror or error)
+            said = "error: " + ": ".join(str(fact) for fact in facts if fact)
+        case MemoryError():
+            said = "error: out of memory"
+        case _:
+            said = "this is a bug in textgen or a plugin; the traceback above says where"
+            is_traced = True
+    if is_traced:
         traceback.print_exception(error)
     click.echo(f"textgen: {said}", err=True)
     return code

@@ -47,20 +47,17 @@ class FileCorpus:
         files = self._files_said()
         for path in files:
             pieces = self._read_file(path)
-            if self.config.documents == "none":
-                last = ""
-                for last in pieces:
-                    yield last
-                if last and not last.endswith("\n") and len(files) > 1:
-                    yield "\n"
-            elif self.config.documents == "file":
-                yield from pieces
-                yield DOCUMENT_END
-            elif self.config.documents == "line":
-                yield from _lines_marked(pieces)
-            else:
-                for text in _texts_of_json(pieces, path, self.config.field):
-                    yield from (text, DOCUMENT_END)
+            match self.config.documents:
+                case "none":
+                    yield from pieces if len(files) == 1 else _ended(pieces)
+                case "file":
+                    yield from pieces
+                    yield DOCUMENT_END
+                case "line":
+                    yield from _lines_marked(pieces)
+                case "jsonl":
+                    for text in _texts_of_json(pieces, path, self.config.field):
+                        yield from (text, DOCUMENT_END)
 
     def sources(self) -> list[Path]:
         """The files that `read` reads, in order. Raises CorpusError."""
@@ -86,6 +83,15 @@ class FileCorpus:
         if self.config.gutenberg:
             pieces = book_alone(pieces, path)
         return filter(None, pieces)
+
+
+def _ended(pieces: Iterator[str]) -> Iterator[str]:
+    """The pieces, and a line break if the last does not end with one."""
+    last = ""
+    for last in pieces:
+        yield last
+    if last and not last.endswith("\n"):
+        yield "\n"
 
 
 def _lines_marked(pieces: Iterator[str]) -> Iterator[CorpusPiece]:
