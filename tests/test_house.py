@@ -151,3 +151,20 @@ def test_a_built_in_uses_nothing_that_others_may_not() -> None:
         if any(alias.name.startswith("_") for alias in node.names)
     ]
     assert private == []
+
+
+@pytest.mark.parametrize(
+    "package", sorted((ROOT / "plugins").glob("textgen-*/textgen_*")), ids=lambda path: path.name
+)
+def test_a_package_imports_only_what_is_documented_for_plugins(package: Path) -> None:
+    public = {"textgen", "textgen.documents", "textgen.events", "textgen.protocols"}
+    imported = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                module, names = node.module or "", [alias.name for alias in node.names]
+                imported |= {module, *(f"{module}.{name}" for name in names if name[:1] == "_")}
+    own = {"textgen", "textgen_builtins"}
+    assert {name for name in imported if name.partition(".")[0] in own} <= public

@@ -1,8 +1,7 @@
-"""What every plugin is held to, by textgen's own suites; and that the package uses nothing private."""
+"""What every plugin is held to, by textgen's own suites."""
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ from textgen.testing import (
 )
 from textgen_huggingface import plugin
 
-PACKAGE = Path(__file__).parents[1]
-PUBLIC = {"textgen", "textgen.documents", "textgen.events", "textgen.protocols"}
 SET = PluginSet.discover()
 SKIPPED = {"needs the model 'huggingface'", "no arguments"}
 
@@ -78,22 +75,3 @@ def test_the_command_keeps_its_contract(run: Any, tmp_path: Path) -> None:
     all_ok(
         check_command(component, arguments=[str(run.path), str(tmp_path / "exported")], plugins=SET)
     )
-
-
-def test_the_package_imports_of_textgen_what_its_documentation_names() -> None:
-    for file in sorted((PACKAGE / "textgen_huggingface").glob("*.py")):
-        assert imported(file) <= PUBLIC, file
-
-
-def imported(file: Path) -> set[str]:
-    """The modules of textgen that a file imports, and each name with an underscore that it takes from one."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found |= {
-                f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_")
-            }
-    return {name for name in found if name.partition(".")[0] in ("textgen", "textgen_builtins")}
