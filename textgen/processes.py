@@ -97,7 +97,8 @@ class Processes:
 
     @property
     def _not_all(self) -> str:
-        return f"{self.size} processes were to meet, and not all came within {_MEETING:g} seconds"
+        lost = f"one has ended, or has not come within {_MEETING:g} seconds"
+        return f"{self.size} processes were to meet: {lost}"
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
