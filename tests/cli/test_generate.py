@@ -186,7 +186,7 @@ def test_no_torch_is_loaded_on_a_cpu(
 
 def test_help_says_what_options_change(generate: Callable[..., Any]) -> None:
     shown = " ".join(generate("--help").stdout.split())
-    assert "--temperature FLOAT Changes the run's samplers: " in shown
+    assert "--temperature FLOAT Sampling: " in shown
     assert "'random' draws one" in shown
     assert r"\n is a line break" in shown
 

@@ -78,10 +78,7 @@ def generate(
 
 def test_help_shows_the_options_of_plugins(generate: Callable[..., Any]) -> None:
     shown = " ".join(generate("--help").stdout.split())
-    assert (
-        "--only-tokens INTEGER Changes the run's samplers: ids of the tokens that are kept."
-        in shown
-    )
+    assert "--only-tokens INTEGER Sampling: ids of the tokens that are kept." in shown
     assert "--only-strictly / --no-only-strictly" in shown
 
 

@@ -89,7 +89,7 @@ def _context_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     *("--no-plugin", "disable"),
     multiple=True,
     metavar="NAME",
-    help="Do without a plugin: the name of its entry point, its package, or package:entry-point.",
+    help="Leave out a plugin, by the name of its entry point, its package, or package:entry-point.",
 )
 @_context_option(
     *("--plugin", "plugin_files"),
@@ -103,12 +103,12 @@ def _context_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
 )
 @click.version_option(metadata.version(OWN_DISTRIBUTION), prog_name="textgen")
 def group() -> None:
-    """Train language models on text, and let them write.
+    """Train language models on text, and generate text.
 
     \b
-    textgen init my.txt          write a pipeline for a text of yours
-    textgen run my.toml          train, then print what the model writes
-    textgen generate runs/my     let it write more
+    textgen init my.txt          write a pipeline for your text
+    textgen run my.toml          train, then print a text
+    textgen generate runs/my     generate more
     """
 
 

@@ -25,21 +25,21 @@ from textgen.cli.request_options import RequestCommand, request_options
     help="Continue each line of a file; '-' is stdin. Empty lines are skipped.",
 )
 @click.option(
-    "--n", "-n", default=1, show_default=True, help="How many continuations of each prompt."
+    "--n", "-n", default=1, show_default=True, help="Number of continuations of each prompt."
 )
 @click.option(
     "--distinct",
     is_flag=True,
-    help="Make another text in place of one that came before or is a document of the training corpus.",
+    help="Replace a text that came before, or is a document of the training corpus, by another.",
 )
 @click.option(
     "--index",
     default=0,
     show_default=True,
-    help="Index of the first text, as JSON lines have it: of the texts of one seed, which.",
+    help="Index of the first text, which distinguishes the texts of one seed.",
 )
 @click.option(
-    "--batch-size", default=256, show_default=True, help="How many texts to work on at once."
+    "--batch-size", default=256, show_default=True, help="Number of texts to generate at once."
 )
 @click.option("--greedy", is_flag=True, help="Always the most likely token: --temperature 0.")
 @click.option(
@@ -63,7 +63,7 @@ from textgen.cli.request_options import RequestCommand, request_options
     "--save-state",
     type=click.Path(),
     metavar="FILE",
-    help="Save where the text ends, to resume there.",
+    help="Save the state at the end of the text, to resume from it.",
 )
 @click.option("--load-state", type=readable_file, metavar="FILE", help="Resume from a saved state.")
 @device_option
@@ -76,13 +76,13 @@ def command(
     RUN is the directory that `textgen run` made, such as runs/my, or the name of a run that a plugin offers.
 
     \b
-    textgen generate runs/my                                      a session: type prompts, read on
+    textgen generate runs/my                                      a session: type prompts
     textgen generate runs/my -p "The door" --temperature 0.7
     textgen generate runs/my -p "The door" -n 3 > three.txt
     echo "The door" | textgen generate runs/my
 
-    What is not given is as the run's pipeline has it. A sampling option changes that option of the run's own samplers,
-    or adds the sampler that takes it; the others stay.
+    The defaults come from the run's pipeline. A sampling option changes that option of the run's own samplers, or adds
+    the sampler that takes it; the others stay.
     """
     check_run(run, context.plugins())
     from textgen.cli.output import OutputOptions, write

@@ -71,7 +71,7 @@ def _origin(row: Mapping[str, Any]) -> str:
 )
 @click.pass_context
 def check(ctx: click.Context, name: str, values: tuple[str, ...], time_limit: float) -> None:
-    """Hold the components of a plugin to their contracts; exit code 1 if one breaks its own.
+    """Check the components of a plugin against their contracts; exit code 1 if one fails.
 
     NAME is an entry point, a distribution, or one component as package:component.
     """

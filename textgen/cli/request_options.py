@@ -102,7 +102,7 @@ def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
     flag, wanted, phrase = "--" + name.replace("_", "-"), field.type, field.metadata["help"]
     text = f"{phrase[:1].upper()}{phrase[1:]}."
     if name not in _DECODING:
-        text = f"Changes the run's samplers: {phrase}."
+        text = f"Sampling: {phrase}."
     text += _MORE_HELP.get(name, "")
     if wanted is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text)

@@ -33,13 +33,12 @@ _STOPPING: Final = (
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Train anew, and replace the run that is there once that is done.",
+    help="Train again, and replace the run in the directory when the new one is finished.",
 )
 @click.option(
     "--finish",
     is_flag=True,
-    help="Train an interrupted run no further: its newest checkpoint becomes the model, or its best "
-    "if the loss has risen since.",
+    help="End an interrupted run: its newest checkpoint becomes the model, or the best one if the loss has risen since.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_obj
@@ -54,14 +53,14 @@ def command(
     finish: bool,
     quiet: bool,
 ) -> None:
-    """Train the model of a pipeline, then print what it writes.
+    """Train the model of a pipeline, then print a text.
 
-    PIPELINE is a TOML file; `textgen init my.txt` writes one for a text of yours. Without --output the model and all
-    about it go to the run directory runs/NAME, NAME being that of the file.
+    PIPELINE is a TOML file; `textgen init my.txt` writes one for your text. The default run directory is runs/NAME, with
+    the name of the file.
 
-    A finished run is not trained again, an interrupted one resumes where it stopped, and a run directory of another
-    pipeline is left alone unless --overwrite is given. With a greater length, a finished run is trained on. The text
-    goes to stdout, all else to stderr.
+    A finished run is not trained again, an interrupted one resumes where it stopped, and a run of another pipeline is
+    not replaced without --overwrite. With a greater length, a finished run is trained on. The text goes to stdout,
+    everything else to stderr.
 
     \b
     Several processes train a run together with torchrun:

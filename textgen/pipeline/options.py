@@ -47,15 +47,17 @@ def _check_windows(_instance: Any, _attribute: Any, value: tuple[int, ...]) -> N
 class DataOptions:
     """How the tokens are split and cut into windows."""
 
-    window_length: int = option(64, help="tokens that a window feeds to the model", validator=ge(1))
+    window_length: int = option(
+        64, help="number of tokens that a window feeds to the model", validator=ge(1)
+    )
     window_stride: int | None = option(
         None,
-        help="tokens from one window's start to the next; the window length if not set",
+        help="number of tokens from one window's start to the next; the window length if not set",
         validator=optional(ge(1)),
     )
     validation: int | float = option(
         0.1,
-        help="what is held out for validation: a share of the corpus, at its end; or a number of tokens, in stretches "
+        help="text held out for validation: a share of the corpus, at its end; or a number of tokens, in stretches "
         "from 16 places of its last tenth",
         validator=_check_held_out,
     )
@@ -72,25 +74,27 @@ class TextOptions:
 
     max_new_tokens: int | None = option(
         400,
-        help="how many tokens to add at most",
+        help="largest number of tokens to add",
         validator=optional(and_(ge(0), le(MAX_NEW_TOKENS))),
     )
     min_new_tokens: int = option(
         0,
-        help="how many tokens to add before a stop counts",
+        help="number of tokens to add before a stop counts",
         validator=and_(ge(0), le(MAX_NEW_TOKENS)),
     )
     stop: str | tuple[str, ...] = option(
-        (), help="texts that end it; they are not part of it", validator=_check_stop
+        (), help="texts that end the continuation, and are not part of it", validator=_check_stop
     )
     stop_tokens: tuple[int, ...] = option(
-        (), help="ids of tokens that end it; they are part of it", validator=_check_length
+        (),
+        help="ids of tokens that end the continuation, and are part of it",
+        validator=_check_length,
     )
     ignore_end: bool = option(
-        False, help="go on where the model ends the text, as it does after training on documents"
+        False, help="continue where the model ends the text, after training on documents"
     )
     time_limit: float | None = option(
-        None, help="seconds after which it ends", validator=optional(ge(0))
+        None, help="seconds after which the text ends", validator=optional(ge(0))
     )
     seed: int | None = option(
         None,
@@ -120,12 +124,12 @@ class GenerateOptions(TextOptions):
     """What is generated after training."""
 
     prompt: str = option(
-        "", help="the text to continue; after training on documents, it is the beginning of one"
+        "", help="the text to continue; after training on documents, the beginning of a document"
     )
-    n: int = option(1, help="how many continuations", validator=and_(ge(1), le(MAX_N)))
+    n: int = option(1, help="number of continuations", validator=and_(ge(1), le(MAX_N)))
     distinct: bool = option(
         False,
-        help="make another text in place of one that came before or is a document of the training corpus",
+        help="replace a text that came before, or is a document of the training corpus, by another",
     )
 
 
@@ -135,8 +139,8 @@ class CheckpointOptions:
 
     seconds: float = option(
         30.0,
-        help="the most work that a crash can lose, or twenty times what writing a checkpoint takes if that is more; "
-        "0 writes one after every step",
+        help="most work, in seconds, that a crash can lose, or twenty times the duration of writing a checkpoint if "
+        "that is more; 0 writes one after every step",
         validator=ge(0),
     )
 
@@ -150,9 +154,7 @@ def _device(instance: Any, attribute: Any, value: str) -> None:
 class GeneralOptions:
     """The keys outside any table."""
 
-    seed: int = option(
-        0, help="all randomness derives from it", validator=and_(ge(0), lt(MAX_SEED))
-    )
+    seed: int = option(0, help="seed of all randomness", validator=and_(ge(0), lt(MAX_SEED)))
     device: str = option(
         "auto", help='where to compute: "auto", "cpu", "cuda", "cuda:N" or "mps"', validator=_device
     )

@@ -80,7 +80,7 @@ class Comparison:
     "--prompt",
     "-p",
     metavar="TEXT",
-    help="What every model continues; that of the first run if not given.",
+    help="Prompt of the samples; that of the first run if not given.",
 )
 @click.option(
     "--max-new-tokens",
@@ -90,7 +90,7 @@ class Comparison:
     help="0 writes no samples.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the samples."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the samples."
 )
 @device_option
 @json_option
@@ -108,8 +108,8 @@ def compare(
 ) -> None:
     """Compare runs: settings that differ, losses, speed, size, curves and samples.
 
-    RUNS are run directories, or folders of them, such as that of a sweep. The one with the lowest loss comes first, or
-    where their tokens differ, that with the fewest bits per character. Losses are the lowest ones, in nats per token,
+    RUNS are run directories, or folders of them, such as that of a sweep. The run with the lowest loss comes first, or if
+    the tokens differ, the run with the fewest bits per character. Losses are the lowest ones, in nats per token,
     of the held-out text. Every model continues the same prompt with the same seed; that of a run which is not finished
     is a checkpoint's.
     """

@@ -23,7 +23,7 @@ from textgen.plugin.component import OWN_DISTRIBUTION
 @json_option
 @click.pass_obj
 def doctor(context: Any, run: str | None, as_json: bool) -> None:
-    """Say which versions, devices and cache textgen uses, and which plugins are left out; or examine a run.
+    """Show versions, devices, cache and the plugins that are left out; or check the files of a run.
 
     With RUN, a run directory such as runs/my, every file of it is compared with its checksum. Nothing is changed.
     Exits with 1 if something is missing or left out, or a file is damaged.

@@ -25,7 +25,7 @@ class ShowOptions(NoOptions):
 
 
 class DoctorOptions(NoOptions):
-    """Say which versions, devices and cache textgen uses, and which plugins are left out; or examine a run."""
+    """Show versions, devices, cache and the plugins that are left out; or check the files of a run."""
 
 
 class NewPluginOptions(NoOptions):

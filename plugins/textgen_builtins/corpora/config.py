@@ -45,13 +45,13 @@ def _sha256(instance: Any, attribute: Any, value: str) -> None:
 class FileConfig:
     """Texts of your own: files, folders, and addresses of files.
 
-    Several are read in the given order, those of a folder sorted by path. Without documents, a line break is
-    added to each that does not end with one. Empty lines are no documents. Files that begin as gzip or Zstandard files
-    do are decompressed.
+    Files are read in the given order, those of a folder sorted by path. Without documents, a line break is added to each
+    file that does not end with one. Empty lines are not documents. gzip and Zstandard files are recognised by their
+    first bytes, and decompressed.
     """
 
     path: Address | Path | tuple[Address | Path, ...] = option(
-        help="a file, a folder, an address (https://…), or a list of these; what an address gives is kept in the cache"
+        help="a file, a folder, an address (https://…), or a list of these; downloads are kept in the cache"
     )
     glob: str | None = option(
         None,
@@ -61,12 +61,12 @@ class FileConfig:
     )
     documents: Literal["none", "file", "line", "jsonl"] = option(
         "none",
-        help='what a document is, if they are to be told apart: a "file", a "line", or a line of JSON ("jsonl")',
+        help='what a document is: a "file", a "line", or a line of JSON ("jsonl"); "none" reads one text',
     )
     field: str = option("text", help="key of the text in each object of JSON lines")
     encoding: str = option(
         "auto",
-        help='encoding of the files; "auto" is that of a file\'s byte order mark, or UTF-8',
+        help='encoding of the files; "auto" follows a byte order mark, or else is UTF-8',
         validator=_encoding,
     )
     gutenberg: bool = option(

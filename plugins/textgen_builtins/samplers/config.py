@@ -139,7 +139,7 @@ class MirostatConfig:
 
 @attrs.frozen
 class XtcConfig:
-    """Now and then excludes the most likely tokens, all but the last of those above a threshold (XTC)."""
+    """Excludes at random the most likely tokens, all above a threshold but the least likely of them (XTC)."""
 
     probability: float = option(
         0.0,
@@ -196,12 +196,11 @@ class DryConfig:
 
 @attrs.frozen
 class FormatConfig:
-    """Only text of a form, and the end of the text where it is complete. Needs `textgen-engine[format]`.
+    """Restricts the text to a regular expression or a JSON schema, and ends it there. Needs `textgen-engine[format]`.
 
-    Where a text may end or go on, it ends with the end of the document, if the tokenizer has one.
-    A regular expression has no anchors, look-around, word boundaries or references. Of a JSON
-    schema every keyword is followed or refused; objects get only the keys of `properties`, unless
-    `additionalProperties` allows others.
+    A text that may end or continue ends with the end of the document, if the tokenizer has one. A regular expression
+    has no anchors, look-around, word boundaries or references. Every keyword of a JSON schema is followed or refused.
+    Objects get only the keys of `properties`, unless `additionalProperties` allows others.
     """
 
     regex: str | None = option(

@@ -61,7 +61,7 @@ _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by
 @click.option(
     "--documents",
     type=click.Choice(["none", "file", "line", "jsonl"]),
-    help="What a text of its own is, which ends where it ends; guessed if not given.",
+    help="What a document is, a text of its own with an end; guessed if not given.",
 )
 @click.option("--field", metavar="NAME", help="Key of the text in JSON lines.")
 @click.option("--encoding", default=AUTO, show_default=True, help="How the text is encoded.")
@@ -80,9 +80,9 @@ def init(
     """Write a commented pipeline for your own text, to edit and run.
 
     TEXT is a text file, a list of short lines, HTML or JSON lines, compressed or not, a folder of them or of code, or
-    an address (https://…); without it the pipeline trains on the story that comes with textgen. It is read to the
-    end, so that a run can read it too. What is guessed of it is said, and an option says it otherwise. If a package
-    offers a model that knows the language of the text, the pipeline starts from it.
+    an address (https://…). Without TEXT the pipeline trains on the story that comes with textgen. The whole text is
+    read. Messages say what was guessed, and options change it. If a package offers a model that knows the language of
+    the text, the pipeline starts from it.
     """
     from textgen_builtins.starter import texts
 

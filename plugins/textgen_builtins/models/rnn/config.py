@@ -14,10 +14,10 @@ from textgen import option
 class RNNConfig:
     """A recurrent network, plain, GRU or LSTM: one-hot or embedded tokens, layers of cells, a head.
 
-    The formulas are those of torch.nn.RNN, GRU and LSTM, with two biases. Dropout is locked: a window has one mask
-    for all of its positions. It, embedding dropout and weight drop are those of Merity, Keskar and Socher, "Regularizing
-    and optimizing LSTM language models" (2018). On a CPU, layers whose size is a
-    multiple of 32 are trained in machine code made for the processor, where llvmlite is installed: see docs/training.md.
+    The formulas are those of torch.nn.RNN, GRU and LSTM, with two biases. Dropout is locked: a window has one mask for
+    all of its positions. Dropout, embedding dropout and weight drop are those of Merity, Keskar and Socher, "Regularizing
+    and optimizing LSTM language models" (2018). With llvmlite, layers whose size is a multiple of 32 are compiled for the
+    processor to train on a CPU: see docs/training.md.
     """
 
     cell: Literal["rnn", "relu", "gru", "lstm"] = option(
