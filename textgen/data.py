@@ -15,7 +15,7 @@ Ids: TypeAlias = npt.NDArray[np.integer[Any]]
 _ROUNDS: Final = 6
 _ORDERED_AT_ONCE: Final = 1 << 16
 _PAST: Final = 512  # tokens of its past that a stretch of a text reads
-_STRETCH: Final = 2048  # tokens that make a stretch worth it
+_STRETCH: Final = 512  # tokens that make a stretch worth it
 
 
 @attrs.frozen(eq=False)
@@ -72,25 +72,19 @@ def stretches(tokens: Ids, size: int, places: int) -> Ids:
 def side_by_side(tokens: Ids, rows: int) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
     """A text (N,) in stretches that a model reads side by side, to measure its loss as if it were one stream.
 
-    Yields arrays (B, T + 1), B at most `rows`, and for each row the number of predictions at its end that count (B,);
-    N - 1 in all. All rows but the first of the text read about 500 tokens of their past first.
+    Yields one array (B, T + 1), B at most `rows`, and for each row the number of predictions at its end that count (B,);
+    N - 1 in all. All rows but the first read about 500 tokens of their past first. A text of one token yields nothing.
     """
-    first = min(len(tokens) - 1, _PAST + _STRETCH)
-    if first < 1:
+    total = len(tokens) - 1
+    if total < 1:
         return
-    yield tokens[None, : first + 1].astype(np.int64), np.array([first])
-    if rest := len(tokens) - 1 - first:
-        rows = max(1, min(rows, rest // _STRETCH))
-        span = -(-rest // rows)
-        counts = np.full(rows, span)
-        counts[-1] = rest - (rows - 1) * span
-        stops = len(tokens) - rest + np.cumsum(counts)
-        yield (
-            tokens[stops[:, None] - (span + _PAST + 1) + np.arange(span + _PAST + 1)].astype(
-                np.int64
-            ),
-            counts,
-        )
+    rows = max(1, min(rows, (total - _PAST) // _STRETCH))
+    span = -(-(total - _PAST) // rows)
+    length = min(total, _PAST + span)
+    starts = np.minimum(np.arange(rows) * span, total - length)
+    ends = starts + length
+    counts = np.diff(ends, prepend=0)
+    yield tokens[starts[:, None] + np.arange(length + 1)].astype(np.int64), counts
 
 
 def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]]:

@@ -9,7 +9,7 @@ import attrs
 from textgen import Engine, TextgenError
 from textgen.plugin.component import ComponentSource
 
-_PIECES, _LENGTH = 4, 2000  # characters of the sample, from so many places
+_PIECES, _LENGTH = 4, 500  # characters of the sample, from so many places
 _KNOWN: Final = 0.9  # share of them that is in the vocabulary at least
 # Nats per character, above which a text is of another language or kind. Of textgen-english, novels, verse, chat and
 # forums have 1.3 to 1.7, pages of documentation 2.4, lists of names 3.2, German 3.9, and code 5.

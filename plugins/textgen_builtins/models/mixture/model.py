@@ -14,10 +14,8 @@ from textgen_builtins.models.loss import Floats32, log_softmax
 
 _PARTS: Final = ("first", "second")
 _BLOCK: Final = 1 << 22  # log probabilities worked on at once: 16 MiB
-_ROWS, _LEAD = (
-    16,
-    256,
-)  # parts of a text that are read side by side, and tokens that each begins early
+_ROWS: Final = 64  # parts of a text that are read side by side, at most
+_LEAD: Final = 256  # tokens that each begins early
 
 
 @attrs.define(eq=False)
@@ -171,15 +169,15 @@ def expert_logs(model: Model, tokens: Ids, context: int) -> Floats32:
 def _forward_in_rows(module: Any, tokens: Ids, context: int) -> Array:
     """Logits (N, V) of a torch module after each of `tokens` (N,), several times as fast as in one stream.
 
-    The text is cut into _ROWS parts that are read side by side. Each begins _LEAD tokens early, so what a network
-    remembers from further back is missing; a short text is read in one go. On a CPU threads share the rows, each with
+    The text is cut into parts that are read side by side. Each begins _LEAD tokens early, so what a network remembers
+    from further back is missing; a short text is read in one go. On a CPU threads share the rows, each with
     one of torch's own: on a busy machine those of one product would wait for each other.
     """
     import torch
 
     from textgen import devices
 
-    rows = _ROWS if len(tokens) > 4 * _LEAD else 1
+    rows = max(1, min(_ROWS, len(tokens) // (2 * _LEAD)))
     length = -(-max(0, len(tokens) - _LEAD) // rows)
     places = np.minimum(
         np.arange(rows)[:, None] * length + np.arange(_LEAD + length), len(tokens) - 1
