@@ -1,6 +1,7 @@
 """Tokens a second of one text and of many against a loop of torch, and of asynchronous streams.
 
-Usage: python benchmarks/generation.py [--only one|batch|streams] [--repeats 7] [--tokens 2000] [--many 1024] [--device cpu]
+Usage: python benchmarks/generation.py [--only one|batch|streams] [--repeats 7] [--tokens 2000]
+       [--many 1024] [--device cpu]
        python benchmarks/generation.py --run RUN [--repeats 7] [--tokens 2000] [--prompt TEXT]
 
 `one` and `batch` set textgen against an nn.RNN (GRU, LSTM) step per character in a Python loop under

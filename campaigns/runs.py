@@ -36,8 +36,13 @@ corpus = {{ type = "file", path = "{text}" }}
 tokenizer = {{ type = "char" }}
 data = {{ window_length = 16 }}
 model = {{ type = "rnn", hidden_size = 4 }}
-trainer = {{ type = "sgd", length = "{steps} steps", batch_size = 8, evaluate_every = 1, momentum = 0.5 }}
-observer = [{{ type = "metrics" }}, {{ type = "loss-plot" }}, {{ type = "samples", max_new_tokens = 5 }}]
+trainer.type = "sgd"
+trainer.length = "{steps} steps"
+trainer.batch_size = 8
+trainer.evaluate_every = 1
+trainer.momentum = 0.5
+observer = [{{ type = "metrics" }}, {{ type = "loss-plot" }},
+            {{ type = "samples", max_new_tokens = 5 }}]
 generate = {{ max_new_tokens = 10 }}
 """
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported

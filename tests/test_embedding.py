@@ -143,7 +143,8 @@ def write(index):
 
 if __name__ == "__main__":
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=spawn, initializer=start, initargs=(sys.argv[1],)) as pool:
+    given = {"initializer": start, "initargs": (sys.argv[1],)}
+    with ProcessPoolExecutor(2, mp_context=spawn, **given) as pool:
         print(*map(repr, pool.map(write, range(6))), sep="\\n")
 """,
         encoding="utf-8",

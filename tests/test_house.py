@@ -59,7 +59,8 @@ def test_what_is_not_there_is_an_attribute_error() -> None:
 
 def loaded(code: str, folder: Path) -> set[str]:
     """The top-level modules that a fresh interpreter has loaded after `code`; it must have printed nothing."""
-    code += "\nimport sys; print('\\n'.join(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)"
+    code += "\nimport sys; found = {name.partition('.')[0] for name in sys.modules}"
+    code += "\nprint('\\n'.join(sorted(found)), file=sys.stderr)"
     done = run_python("-c", code, folder=folder)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     return set(done.stderr.split())
@@ -106,8 +107,9 @@ def test_importing_textgen_leaves_the_process_as_it_was(tmp_path: Path) -> None:
     code = """
 import logging, os, random, signal, threading, warnings
 def outside():
-    return (random.getstate(), list(logging.root.handlers), logging.root.level, dict(os.environ), os.getcwd(),
-            list(warnings.filters), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM),
+    return (random.getstate(), list(logging.root.handlers), logging.root.level,
+            dict(os.environ), os.getcwd(), list(warnings.filters),
+            signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM),
             threading.active_count())
 before = outside()
 import textgen

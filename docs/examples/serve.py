@@ -1,7 +1,8 @@
 """Serves a trained model over HTTP, streaming each text while it is generated.
 
     $ TEXTGEN_RUN=runs/my-novel uvicorn serve:app
-    $ curl --no-buffer localhost:8000/generate --json '{"prompt": "The door", "max_new_tokens": 200, "seed": 7}'
+    $ curl --no-buffer localhost:8000/generate \\
+        --json '{"prompt": "The door", "max_new_tokens": 200, "seed": 7}'
 
 The same prompt, seed and options give the same text, whatever else the server generates at the same time. Requests that
 run at the same time share a batch.

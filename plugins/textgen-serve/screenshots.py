@@ -23,7 +23,8 @@ COLOURED = """() => new Promise((done) => {
   const began = performance.now();
   document.execCommand("insertText", false, "T");
   const end = document.querySelector("#text").textContent.length;
-  const levels = [...CSS.highlights].filter(([name]) => /^s\\d/.test(name)).map(([, level]) => level);
+  const surprise = [...CSS.highlights].filter(([name]) => /^s\\d/.test(name));
+  const levels = surprise.map(([, level]) => level);
   const look = () => {
     const time = performance.now() - began;
     const isDone = levels.some((level) => [...level].some((range) => range.endOffset === end));
@@ -32,7 +33,8 @@ COLOURED = """() => new Promise((done) => {
   look();
 })"""
 REMADE = """(value) => new Promise((done) => {
-  const [slider, text] = [document.querySelector("input[name=temperature]"), document.querySelector("#text")];
+  const slider = document.querySelector("input[name=temperature]");
+  const text = document.querySelector("#text");
   const [began, before] = [performance.now(), text.textContent];
   slider.value = value;
   slider.dispatchEvent(new Event("input"));

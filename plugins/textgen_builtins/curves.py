@@ -24,7 +24,8 @@ _BEGINNING: Final = 0.15  # share of a curve that may leave the picture at the t
 _FAR: Final = 1.5  # times as far above the best as is usual, a curve may leave it too
 _STYLE: Final = """
   svg.curves { color-scheme: light dark; font: 13px system-ui, sans-serif; background: #ffffff; }
-  .curves text { fill: #333333; } .curves .grid { stroke: #e3e3e3; } .curves .axis { stroke: #777777; }
+  .curves text { fill: #333333; }
+  .curves .grid { stroke: #e3e3e3; } .curves .axis { stroke: #777777; }
   .curves path { fill: none; stroke-width: 2; stroke-linejoin: round; }
   .curves .leader { stroke-width: 1; opacity: 0.55; }
 """

@@ -23,7 +23,10 @@ FORMS = ["none", "NFC", "NFD", "NFKC", "NFKD"]
 # What tends to go wrong: controls, line ends, emoji, combining marks of several classes, a vowel sign that merges into
 # a merged one, Hangul letters, letters whose small form is two characters or depends on its neighbours, ligatures,
 # half-width marks, lone surrogates, the last code point.
-HARD = "\0\r\n a'Z@[`{é\u0301\u0323\u0345\u0c46\u0cc6\u0cc2\u0cd5각가ㅏİΣςʰǅﬁｶﾞ😀👩\u200d\ud800\udc00\ufeff\ufffd\U0010ffff"
+HARD = (
+    "\0\r\n a'Z@[`{é\u0301\u0323\u0345\u0c46\u0cc6\u0cc2\u0cd5각가ㅏİΣςʰǅﬁｶﾞ😀👩"
+    "\u200d\ud800\udc00\ufeff\ufffd\U0010ffff"
+)
 characters = st.sampled_from(HARD) | st.characters()
 texts = st.text(characters, max_size=40)
 configs = st.builds(

@@ -213,7 +213,7 @@ def test_half_a_surrogate_pair_is_read_as_a_replacement_character(tmp_path: Path
     assert documents_in(tmp_path / "a.jsonl", documents="jsonl") == ["\U0001f600 \ufffd"]
 
 
-# Folders --------------------------------------------------------------------------------------------------------------
+# Folders ------------------------------------------------------------------------------------------
 
 
 def test_a_folder_is_read_to_its_depth_without_what_is_hidden_or_no_text(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path) -> Non
             read(path)
 
 
-# Compressed files -----------------------------------------------------------------------------------------------------
+# Compressed files ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd.compress], ids=["gzip", "zstd"])
@@ -344,7 +344,7 @@ def test_without_a_library_for_zstandard_the_error_says_what_to_install(
         read(tmp_path / "a.txt.zst")
 
 
-# Pages ----------------------------------------------------------------------------------------------------------------
+# Pages --------------------------------------------------------------------------------------------
 
 PAGE = """<!DOCTYPE html><html><head><title>T</title><style>p {a: b}</style></head><body>
 <h1>A  &lt;b&gt; &eacute;&#8364;</h1><p>One<br>two <b>bo</b>ld&nbsp;x
@@ -395,7 +395,7 @@ def test_a_page_that_is_too_long_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "a.html")
 
 
-# Books of Project Gutenberg -------------------------------------------------------------------------------------------
+# Books of Project Gutenberg -----------------------------------------------------------------------
 
 BOOK = """The Project Gutenberg eBook of A Book\r
 \r
@@ -432,7 +432,7 @@ def test_a_book_without_its_marks_is_an_error(tmp_path: Path, missing: str) -> N
         read(tmp_path / "a.txt", gutenberg=True)
 
 
-# One file that must be the one ----------------------------------------------------------------------------------------
+# One file that must be the one --------------------------------------------------------------------
 
 
 def test_the_checksum_of_a_file(tmp_path: Path) -> None:

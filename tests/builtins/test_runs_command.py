@@ -66,7 +66,7 @@ def folder(
     for name, content in {
         "empty": b"",
         "nested": b"[" * 100_000,
-        "null": b'{"format_version": 1, "status": null, "step": "x", "best_loss": [], "environment": 3}',
+        "null": b'{"format_version": 1, "status": null, "step": "x", "best_loss": []}',
         "bytes": b"\xff\xfe",
     }.items():
         (runs / name).mkdir()

@@ -33,7 +33,8 @@ class Config:
 @click.argument("name")
 def raising(name):
     """Raises."""
-    raise {"memory": MemoryError(), "expected": TextgenError("no prompt"), "bug": IndexError(3)}[name]
+    faults = {"memory": MemoryError(), "expected": TextgenError("no prompt"), "bug": IndexError(3)}
+    raise faults[name]
 
 @hookimpl
 def textgen_commands():

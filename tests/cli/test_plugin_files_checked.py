@@ -15,7 +15,8 @@ from textgen import Component, NoOptions, hookimpl
 
 @hookimpl
 def textgen_samplers():
-    return [Component("half", NoOptions, lambda config, context: lambda logits, history: logits / 2)]
+    half = lambda logits, history: logits / 2
+    return [Component("half", NoOptions, lambda config, context: half)]
 """
 CORPUS = """
 from textgen import Component, CorpusError, NoOptions, hookimpl
@@ -41,7 +42,8 @@ class Needy:
 
 @hookimpl
 def textgen_samplers():
-    return [Component("nodefault", Needy, lambda config, context: lambda logits, history: logits / config.by)]
+    build = lambda config, context: lambda logits, history: logits / config.by
+    return [Component("nodefault", Needy, build)]
 '''
 
 

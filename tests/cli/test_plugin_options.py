@@ -27,7 +27,7 @@ print("IMPORTED", file=sys.stderr)
 class OnlyConfig:
     """Keeps some tokens only."""
 
-    ids: tuple[int, ...] = option((), help="ids of the tokens that are kept", argument="only_tokens")
+    ids: tuple[int, ...] = option((), help="ids of kept tokens", argument="only_tokens")
     text: str = option("", help="a text; most are refused", argument="only_text")
     strict: bool = option(True, help="whether it works at all", argument="only_strictly")
 
@@ -78,7 +78,7 @@ def generate(
 
 def test_help_shows_the_options_of_plugins(generate: Callable[..., Any]) -> None:
     shown = " ".join(generate("--help").stdout.split())
-    assert "--only-tokens INTEGER Sampling: ids of the tokens that are kept." in shown
+    assert "--only-tokens INTEGER Sampling: ids of kept tokens." in shown
     assert "--only-strictly / --no-only-strictly" in shown
 
 

@@ -55,7 +55,8 @@ def test_the_sampler_works(tmp_path: Path) -> None:
     site = install(project, tmp_path)
     plain = check(project, site)
     harsh = run_textgen(
-        "run", "pipeline.toml", "--set", 'sampler=[{type="steady", window=20, penalty=50.0, fading=0.0}]',
+        "run", "pipeline.toml",
+        "--set", 'sampler=[{type="steady", window=20, penalty=50.0, fading=0.0}]',
         folder=project, site=[site],
     )  # fmt: skip
     assert harsh.returncode == 0, harsh.stderr

@@ -24,7 +24,7 @@ Tables = Callable[..., dict[str, Any]]
 JUMPING = """
 import sys, time
 real, jumps = time.time, iter(range(1, 1_000_000))
-time.time = lambda: real() + (-1) ** (n := next(jumps)) * n * 1e6  # forward and back, further each time
+time.time = lambda: real() + (-1) ** (n := next(jumps)) * n * 1e6  # to and fro, ever further
 from textgen.cli import main
 main(sys.argv[1:])
 """

@@ -52,7 +52,8 @@ sys.addaudithook(lambda name, given: symbols.append(given[1]) if name == "ctypes
 def cancelled():
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 trainer = {"type": "sgd", "length": "20 steps", "batch_size": 1024, "evaluate_every": 100}
-textgen.run({"threads": 2, "device": "cpu", "corpus": {"type": "story"}, "tokenizer": {"type": "char"}, "observer": [],
+textgen.run({"threads": 2, "device": "cpu", "observer": [],
+             "corpus": {"type": "story"}, "tokenizer": {"type": "char"},
              "trainer": trainer,
              "data": {"window_length": 32, "window_stride": 1, "windows": [4096, 0]},
              "model": {"type": "rnn", "hidden_size": 32}}, output=sys.argv[1], cancelled=cancelled)

@@ -13,9 +13,16 @@ from textgen.gradient import eager
 
 RUN = """
 import sys, textgen
-pipeline = {"device": "cpu", "corpus": {"type": "story"}, "tokenizer": {"type": "char"}, "observer": [],
-            "data": {"window_length": 8, "windows": [64, 8]}, "model": {"type": "rnn", "hidden_size": 4},
-            "trainer": {"type": sys.argv[1], "length": "4 steps", "batch_size": 16}, "output": "run"}
+pipeline = {
+    "device": "cpu",
+    "corpus": {"type": "story"},
+    "tokenizer": {"type": "char"},
+    "observer": [],
+    "data": {"window_length": 8, "windows": [64, 8]},
+    "model": {"type": "rnn", "hidden_size": 4},
+    "trainer": {"type": sys.argv[1], "length": "4 steps", "batch_size": 16},
+    "output": "run",
+}
 steps = iter(range(9))
 try:
     textgen.run(pipeline, cancelled=lambda: next(steps) == 2)

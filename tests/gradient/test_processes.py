@@ -57,7 +57,8 @@ class Network(nn.Module, GradientModel):
         self.head = nn.Parameter(torch.zeros(size, size))
         self.rare, self.never = nn.Parameter(torch.ones(size)), nn.Parameter(torch.ones(size))
         self.large = nn.Parameter(torch.ones(1 << 20))
-        self.fine = nn.Parameter(torch.ones(1 << 20, dtype=torch.float64))  # none that is small has its type
+        # no small parameter has its type
+        self.fine = nn.Parameter(torch.ones(1 << 20, dtype=torch.float64))
     def forward(self, tokens, state=None):
         logits = self.head[tokens] * self.large[:1] * self.fine[:1].float()
         has = (tokens == len(self.head) - 1).any(1)

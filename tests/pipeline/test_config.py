@@ -53,7 +53,7 @@ def faults(engine: Engine, source: Any, overrides: Any = ()) -> tuple[Fault, ...
     return caught.value.faults
 
 
-# Files ------------------------------------------------------------------------------------------------------
+# Files --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault(20)
@@ -97,7 +97,7 @@ def test_a_byte_order_mark_crlf_and_any_name_are_fine(engine: Engine, tmp_path: 
         assert (engine.pipeline(path).seed, engine.pipeline(path).output.name) == (3, name)
 
 
-# Keys and values ------------------------------------------------------------------------------------------------------
+# Keys and values ----------------------------------------------------------------------------------
 
 FAULTS: list[tuple[dict[str, Any], str, str]] = [
     # Unknown names
@@ -246,7 +246,7 @@ def test_all_faults_are_reported_at_once(
     assert not (tmp_path / "run").exists()
 
 
-# Anything at all ------------------------------------------------------------------------------------------------------
+# Anything at all ----------------------------------------------------------------------------------
 
 _OFFERS = isolated_plugins().offers()
 _NAMES = sorted({offer.name for offer in _OFFERS})
@@ -331,7 +331,7 @@ def test_the_callers_mapping_is_left_alone(engine: Engine) -> None:
     assert "data.corpus" in {fault.path for fault in faults(engine, endless)}
 
 
-# Overrides ------------------------------------------------------------------------------------------------------------
+# Overrides ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def test_observers_come_beside_the_usual_ones(
     assert engine.pipeline(pipeline.to_dict()).observers == pipeline.observers
 
 
-# Pipelines that are written -------------------------------------------------------------------------------------------
+# Pipelines that are written -----------------------------------------------------------------------
 
 
 def test_show_prints_a_pipeline_with_every_default_that_shows_as_itself(

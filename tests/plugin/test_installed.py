@@ -22,7 +22,8 @@ class LoudConfig:
 
 @hookimpl
 def textgen_samplers():
-    return [Component(name, LoudConfig, lambda config, context: lambda logits, _: logits * config.factor)
+    build = lambda config, context: lambda logits, _: logits * config.factor
+    return [Component(name, LoudConfig, build)
             for name in ("loud", "greedy")]
 '''
 PIPELINE = """

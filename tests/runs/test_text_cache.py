@@ -66,9 +66,11 @@ tables = {"device": "cpu", "observer": [], "corpus": {"type": "file", "path": "t
     "tokenizer": {"type": "char"}, "data": {"window_length": 16}, "model": {"type": "ngram"},
     "trainer": {"type": "count"}}
 for output in ("a", "b", "b"):
-    print(textgen.run(tables, output=output).outcome, sum(str(name).endswith("text.txt") for name in opened))
+    outcome = textgen.run(tables, output=output).outcome
+    print(outcome, sum(str(name).endswith("text.txt") for name in opened))
 finder = textgen.load("b").copy_finder()
-print(finder.report("Once 1 ravens").longest, sum(str(name).endswith("text.txt") for name in opened))
+longest = finder.report("Once 1 ravens").longest
+print(longest, sum(str(name).endswith("text.txt") for name in opened))
 """
     (shelf.folder / "script.py").write_text(script)
     extra = {"TEXTGEN_CACHE_DIR": str(shelf.folder / "cache")}

@@ -222,7 +222,9 @@ TOKENIZERS = [
     broken("tokenizer-fit", "in pieces of 7 characters", Tokenizer, fit=learn_first),
     broken("tokenizer-saved", "what JSON cannot", Tokenizer,
            to_dict=lambda self: {"characters": {self.characters}}),
-    broken("tokenizer-unknown", "nothing for '漢'", Tokenizer, unknown_id=None, encode=encode_known),
+    broken(
+        "tokenizer-unknown", "nothing for '漢'", Tokenizer, unknown_id=None, encode=encode_known
+    ),
     broken("tokenizer-unknown", "None, and '字' is encoded as '漢' is", Tokenizer, unknown_id=None),
     broken("tokenizer-apart", "while other threads encoded too", RacingTokenizer),
     broken("tokenizer-end", "decode() gave '<end>'", ShownEndTokenizer),
@@ -286,8 +288,8 @@ SAMPLERS = [
     broken("sampler-dtype", "float32 came back as float64", Sampler, **call(
            lambda x: x.astype(np.float64) if isinstance(x, np.ndarray) else x.double())),
     broken("sampler-input", "it wrote into the logits", Sampler, **call(write_logits)),
-    broken("sampler-input", "wrote into history.lengths", Sampler, __call__=lambda s, logits, history:
-           (history.lengths.fill(1), logits)[1]),
+    broken("sampler-input", "wrote into history.lengths", Sampler,
+           __call__=lambda s, logits, history: (history.lengths.fill(1), logits)[1]),
     broken("sampler-finite", "made NaN", Sampler, **call(square_root)),
     broken("sampler-deterministic", "a second time", Sampler,
            **call(lambda logits: logits * float(NOISE.uniform(0.5, 1)))),

@@ -1,34 +1,37 @@
 """Writes that survive a kill and a power loss. Every file of a run, a cache or a saved state is written by these steps.
 
-What is assumed of a file system is less than the common ones promise. After a power loss a file holds what it held when
-it was last synced, and any part of what was written since, or zeros in its place. A folder lists what it listed when it
-was last synced, and the first few of the changes since, in their order. Two folders, or a folder and the files in it,
-keep no order between them. A rename happens or does not. A kill without a power loss loses nothing that was written.
+What is assumed of a file system is less than the common ones promise. After a power loss a file
+holds what it held when it was last synced, and any part of what was written since, or zeros in its
+place. A folder lists what it listed when it was last synced, and the first few of the changes
+since, in their order. Two folders, or a folder and the files in it, keep no order between them. A
+rename happens or does not. A kill without a power loss loses nothing that was written.
 
 A file that appears whole (`new_file`, `write_atomic`, `write_json`)
     1. write `.NAME.*.tmp` beside it    2. sync it    3. rename it to NAME    4. sync the folder
-    Before 3, NAME is what it was. The disk may get 3 before it is asked to by 4, but 2 is done by then, so that what
-    NAME now means is whole. After 4 it lasts.
+    Before 3, NAME is what it was. The disk may get 3 before it is asked to by 4, but 2 is done by
+    then, so that what NAME now means is whole. After 4 it lasts.
 
 A folder that appears whole (`new_folder`)
-    1. make `.partial-*` beside it    2. fill it, syncing each file    3. sync the folders in it, the deepest first
+    1. make `.partial-*` beside it    2. fill it, syncing each file
+    3. sync the folders in it, the deepest first
     4. rename it to its name    5. sync the folder that it is in
-    Before 4, there is no such name. 2 and 3 are done by then, so that a folder with the name lists all of its files, and
-    each is whole. What says that a folder is whole is a last file in it, written when the others are synced: in the
-    manifest of a checkpoint are their checksums. By it a checkpoint is judged too where the file system renames a folder
-    file by file.
+    Before 4, there is no such name. 2 and 3 are done by then, so that a folder with the name lists
+    all of its files, and each is whole. What says that a folder is whole is a last file in it,
+    written when the others are synced: in the manifest of a checkpoint are their checksums. By it a
+    checkpoint is judged too where the file system renames a folder file by file.
 
 What grows (`append`)
-    Rows are written at the end and synced before `append` returns, so before a checkpoint that counts them is begun.
-    Rows after the last one that was counted are cut off when the run resumes.
+    Rows are written at the end and synced before `append` returns, so before a checkpoint that
+    counts them is begun. Rows after the last one that was counted are cut off when the run resumes.
 
 What is removed (`remove_folder`)
     1. rename it to `.removed-*`    2. sync the folder that it is in    3. remove it
-    Nobody finds half of it under its name.
-    Before removing a file, sync its replacement. Remove `run.json` first, and sync, before the files it describes.
+    Nobody finds half of it under its name. Before removing a file, sync its replacement. Remove
+    `run.json` first, and sync, before the files it describes.
 
-What a killed process leaves has one of the names in LEFTOVERS. On macOS a sync is F_FULLFSYNC: fsync leaves data in the
-cache of the drive. Where folders cannot be synced, as on Windows, the order of renames is the file system's.
+What a killed process leaves has one of the names in LEFTOVERS. On macOS a sync is F_FULLFSYNC:
+fsync leaves data in the cache of the drive. Where folders cannot be synced, as on Windows, the
+order of renames is the file system's.
 """
 
 from __future__ import annotations

@@ -30,8 +30,14 @@ _WEIGHTS: Final = "model.safetensors"
 _NO_CHECKPOINT: Final = (
     "the checkpoint to train it on from is gone; `textgen runs --prune` removes it"
 )
-_UNFINISHED: Final = "with what it had before it resumes; when `textgen run --finish` has ended it, it goes on with more"
-_NO_STATE: Final = "its learning rate depends on the number of all steps from the first on, so it has to be trained anew"
+_UNFINISHED: Final = (
+    "with what it had before it resumes; "
+    "when `textgen run --finish` has ended it, it goes on with more"
+)
+_NO_STATE: Final = (
+    "its learning rate depends on the number of all steps from the first on, "
+    "so it has to be trained anew"
+)
 
 
 def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from textgen.generation.scoring import TextScore
 _MARK: Final = b'<meta name="generator" content="textgen">'
 _PAGE: Final = Template(
     """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="textgen"><title>$title</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="textgen">
+<title>$title</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root { color-scheme: light dark; }

@@ -13,13 +13,15 @@ WIDTH, PANEL, GAP = 760, 150, 40
 LEFT, RIGHT, TOP, BOTTOM = 58, 26, 62, 46
 _STYLE: Final = """
   svg { color-scheme: light dark; font: 13px system-ui, sans-serif; background: #ffffff; }
-  text { fill: #333333; } .title { font-weight: 600; } .grid { stroke: #e3e3e3; } .axis { stroke: #777777; }
+  text { fill: #333333; } .title { font-weight: 600; }
+  .grid { stroke: #e3e3e3; } .axis { stroke: #777777; }
   .line { fill: none; stroke-width: 2; stroke-linejoin: round; } .actual { fill: #8a8a8a; }
   .model { stroke: #1f6fb5; } .band { fill: #1f6fb5; fill-opacity: 0.18; }
   .linear { stroke: #c4510d; stroke-dasharray: 6 4; }
   @media (prefers-color-scheme: dark) {
-    svg { background: #1b1d21; } text { fill: #d6d6d6; } .grid { stroke: #34373d; } .axis { stroke: #8a8a8a; }
-    .actual { fill: #9a9a9a; } .model { stroke: #6cb2ee; } .band { fill: #6cb2ee; fill-opacity: 0.25; }
+    svg { background: #1b1d21; } text { fill: #d6d6d6; }
+    .grid { stroke: #34373d; } .axis { stroke: #8a8a8a; } .actual { fill: #9a9a9a; }
+    .model { stroke: #6cb2ee; } .band { fill: #6cb2ee; fill-opacity: 0.25; }
     .linear { stroke: #f2955c; }
   }
 """

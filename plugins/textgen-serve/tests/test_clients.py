@@ -27,7 +27,9 @@ pairs = json.loads(sys.argv[2])
 made = lm.loglikelihood([ask("loglikelihood", *pair) for pair in pairs])
 until = {"until": ["h"], "max_gen_toks": 30, "do_sample": False}
 text = lm.generate_until([ask("generate_until", "Once 3 ", until)])
-rolling = lm.loglikelihood_rolling([ask("loglikelihood_rolling", pairs[0][1])]) if sys.argv[3:] else None
+rolling = None
+if sys.argv[3:]:
+    rolling = lm.loglikelihood_rolling([ask("loglikelihood_rolling", pairs[0][1])])
 print(json.dumps([made, text, rolling]))
 """
 

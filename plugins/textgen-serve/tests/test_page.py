@@ -131,8 +131,8 @@ def choose(page, text):
 def colours(page):
     """The level of each character."""
     ranges = page.evaluate(
-        """() => [...CSS.highlights].filter(([name]) => /^s\\d$/.test(name)).flatMap(([name, all]) =>
-             [...all].map((range) => [Number(name[1]), range.startOffset, range.endOffset]))"""
+        """() => [...CSS.highlights].filter(([name]) => /^s\\d$/.test(name))
+             .flatMap(([name, all]) => [...all].map((range) => [Number(name[1]), range.startOffset, range.endOffset]))"""
     )
     levels = [0] * len(page.text_content("#text"))
     for level, start, end in ranges:
@@ -143,7 +143,8 @@ def colours(page):
 def marked(page, name):
     """The ranges of a highlight."""
     return page.evaluate(
-        "(name) => [...CSS.highlights.get(name)].map((range) => [range.startOffset, range.endOffset])",
+        "(name) => [...CSS.highlights.get(name)]"
+        ".map((range) => [range.startOffset, range.endOffset])",
         name,
     )
 

@@ -185,4 +185,5 @@ def _generate(longest: int) -> str:
 prompt = ""            # the beginning of a text; an empty one begins a new one
 n = {max(1, min(10, 2000 // longest)):<17}  # texts
 distinct = true        # none twice, and none that is in the text already
-max_new_tokens = {limit:<4}  # each ends by itself; the longest that was read has {longest:,} characters"""
+# each ends by itself; the longest that was read has {longest:,} characters
+max_new_tokens = {limit}"""
