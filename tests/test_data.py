@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from textgen import BuildContext, CorpusError, Engine
-from textgen.data import Dataset, Windows, shuffled, stretches
+from textgen.data import Dataset, Windows, shuffled, splitmix, stretches
 from textgen.pipeline.options import DataOptions
 from textgen.runs.corpus import token_bytes
 from textgen.runs.splitting import split_tokens
@@ -112,6 +112,13 @@ def test_another_key_is_another_order(seed: int, epoch: int) -> None:
     assert not np.array_equal(order, shuffled(1000, seed, epoch + 1)(0, 1000))
     assert not np.array_equal(order, shuffled(1000, (seed + 1) % 2**64, epoch)(0, 1000))
     assert not np.array_equal(order, np.arange(1000))
+
+
+def test_mixed_bits_are_those_of_splitmix64() -> None:
+    """The first numbers of its authors' program (https://prng.di.unimi.it/splitmix64.c), begun with 0."""
+    states = np.uint64(0x9E3779B97F4A7C15) * np.arange(1, 4, dtype=np.uint64)
+    published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert splitmix(states).tolist() == published
 
 
 def test_a_shuffle_of_very_many_costs_no_memory() -> None:

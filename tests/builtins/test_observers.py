@@ -78,15 +78,22 @@ def test_the_time_left_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> 
     assert ", 100 tokens/s, 9 s left\n" in console.getvalue()
 
 
-def test_a_run_has_some_ten_samples_at_equal_distances(
-    tiny_pipeline: Callable[..., Any], tmp_path: Path
+@pytest.mark.parametrize(
+    ("options", "expected"), [({}, [1, *range(6, 61, 6)]), ({"every": 25}, [1, 25, 50])]
+)
+def test_a_run_has_some_ten_samples_at_equal_distances_or_as_many_as_asked_for(
+    options: dict[str, Any],
+    expected: list[int],
+    tiny_pipeline: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
     trainer = {"length": "60 steps", "evaluate_every": 1}
-    tables = tiny_pipeline(trainer=trainer, observer=[{"type": "samples", "max_new_tokens": 5}])
+    samples = {"type": "samples", "max_new_tokens": 5, **options}
+    tables = tiny_pipeline(trainer=trainer, observer=[samples])
     textgen.run(tables, output=tmp_path / "run")
     text = (tmp_path / "run/samples.txt").read_text(encoding="utf-8")
     steps = [int(step) for step in re.findall(r"^=== step (\d+) ===$", text, re.MULTILINE)]
-    assert steps == [1, *range(6, 61, 6)]
+    assert steps == expected
 
 
 def test_the_plot_says_whose_the_training_loss_is_and_which_loss_was_the_best(
