@@ -6,7 +6,7 @@ import io
 import platform
 import re
 import threading
-import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from small_trainings import pipeline
 import textgen
 from textgen import Engine
 from textgen.events import Event, StepDone
-from textgen.gradient import eager
+from textgen.gradient import computing, eager
 from textgen.gradient.computing import Computation, cross_entropy
 from textgen.protocols import TrainingContext
 
@@ -130,15 +130,14 @@ def test_the_loss_and_its_gradient_are_torchs(dtype: torch.dtype, time_first: bo
 
 
 class Timed(torch.nn.Module):
-    """Takes so many seconds for each step, by precision."""
+    """Takes so many seconds of its own clock for each step, by precision."""
 
     def __init__(self, seconds: dict[bool, float]) -> None:
         super().__init__()
-        self.weights, self.seconds, self.calls = torch.nn.Embedding(3, 3), seconds, 0
+        self.weights, self.seconds, self.now = torch.nn.Embedding(3, 3), seconds, 0.0
 
     def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
-        self.calls += 1
-        time.sleep(self.seconds[torch.is_autocast_enabled("cpu")])
+        self.now += self.seconds[torch.is_autocast_enabled("cpu")]
         return self.weights(tokens), ()
 
 
@@ -146,10 +145,12 @@ class Timed(torch.nn.Module):
     ("float32", "bfloat16", "faster"), [(0.02, 0.01, "bfloat16"), (0.01, 0.0097, "float32")]
 )
 def test_the_faster_precision_is_found_by_trial(
-    float32: float, bfloat16: float, faster: str
+    float32: float, bfloat16: float, faster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     windows = np.zeros((1, 3), np.int64)
     model = Timed({False: float32, True: bfloat16})
+    clock = types.SimpleNamespace(perf_counter=lambda: model.now)
+    monkeypatch.setattr(computing, "time", clock)
     computation = Computation.of(model, windows, TrainingContext(seed=0, device="cpu"))
     assert computation.faster_precision(windows) == faster
     assert computation.precision == "float32", "whoever asks takes it"
