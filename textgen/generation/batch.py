@@ -26,7 +26,8 @@ from textgen.protocols import Array, Ids
 _SHORTEST: Final = 4  # greedy steps in one call of the decoder, more with each call
 _LONGEST: Final = 256
 _SECONDS: Final = 0.005  # a call that takes longer is not followed by a longer one
-_UNREAD: Final = 1 << 14  # tokens by which a reader may be behind before its text pauses
+# Tokens, and log-probabilities of likeliest ones, by which a reader may be behind before its text pauses.
+_UNREAD: Final = 1 << 14
 
 Begin: TypeAlias = Callable[[int], Any]
 """Makes a decoder of the model for a number of rows, at the start state."""
@@ -189,7 +190,8 @@ class Batch:
         paused = {
             i: None
             for i, row in enumerate(self.rows)
-            if row.made - row.taken > _UNREAD and not row.whole
+            if (row.made - row.taken) * (1 + (row.options.logprobs or 0)) > _UNREAD
+            and not row.whole
         }
         rows = [self.rows[i] for i in paused]
         self._leave(paused)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from functools import cached_property
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict
 
 import attrs
@@ -108,7 +110,7 @@ class ReadOptions(DecodingOptions):
     keep_state: bool = False
 
 
-_NAMES: Final = frozenset(attrs.fields_dict(ReadOptions))
+_FIELDS: Final = attrs.fields_dict(attrs.resolve_types(ReadOptions))
 
 
 @attrs.frozen(eq=False)
@@ -159,7 +161,7 @@ class Requests:
     table: Mapping[str, Any]
     chain: Chain
     make_chain: Callable[[Mapping[str, Any]], Chain]
-    _chains: dict[str, Chain | UsageError] = attrs.field(factory=dict, init=False)
+    _chains: dict[bytes, Chain | UsageError] = attrs.field(factory=dict, init=False)
 
     def check(self, prompt: Any, options: Mapping[str, Any], began: float | None = None) -> Request:
         """The request for one text, whose time runs since `began`, or from its start on."""
@@ -176,8 +178,9 @@ class Requests:
             given["seed"] = secrets.randbits(63)
         if state is not None:
             given = {"seed": state.seed, "index": state.index, **given}
-        made = self._read({**self.table, **given})
-        sampling = {name: value for name, value in given.items() if name not in _NAMES}
+        made = attrs.evolve(self._own, **_checked(given))
+        check_decoding(made, self.tokenizer.vocab_size)
+        sampling = {name: value for name, value in given.items() if name not in _FIELDS}
         request = Request(
             options=made,
             chain=self._chain(sampling) if sampling else self.chain,
@@ -190,10 +193,10 @@ class Requests:
 
     def is_quick(self, prompt: Any, options: Mapping[str, Any]) -> bool:
         """Whether `check` takes a moment: all that is given is short, and the chain is known."""
-        values = (prompt, *options.values())
-        if any(isinstance(value, Sized) and len(value) > _SHORT for value in values):
-            return False
-        sampling = {name: _plain(value) for name, value in options.items() if name not in _NAMES}
+        for value in (prompt, *options.values()):
+            if isinstance(value, Mapping) or (isinstance(value, Sized) and len(value) > _SHORT):
+                return False
+        sampling = {name: _plain(value) for name, value in options.items() if name not in _FIELDS}
         return not sampling or _key(sampling) in self._chains
 
     def check_many(self, prompts: Any, options: Mapping[str, Any]) -> tuple[Iterable[Request], int]:
@@ -259,21 +262,10 @@ class Requests:
             raise UsageError("the saved state has ids outside the vocabulary", argument="state")
         return state
 
-    def _read(self, table: Mapping[str, Any]) -> ReadOptions:
-        """The options of a request that are not for samplers."""
-        given = {name: value for name, value in table.items() if name in _NAMES}
-        for name in ("stop", "stop_tokens"):
-            value = given.get(name)
-            given[name] = () if value is None else value
-            if isinstance(value, list):  # a longer one is refused without a look at each
-                given[name] = value[: MAX_STOPS + 1]
-        reader = Reader()
-        options: ReadOptions = reader.table(ReadOptions, given, "")
-        if reader.faults:
-            faults = (attrs.evolve(f, path=f.path.partition(".")[0]) for f in reader.faults)
-            raise UsageError(faults=tuple(faults))
-        check_decoding(options, self.tokenizer.vocab_size)
-        return options
+    @cached_property
+    def _own(self) -> ReadOptions:
+        """The options that are not given, checked once."""
+        return ReadOptions(**_checked(self.table))
 
     def _chain(self, sampling: Mapping[str, Any]) -> Chain:
         """The run's chain changed by options; one object for equal options, so that rows share it.
@@ -295,8 +287,24 @@ class Requests:
         return made
 
 
-def _key(sampling: Mapping[str, Any]) -> str:
-    return repr(sorted(sampling.items()))
+def _checked(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a table that are not for samplers. Raises UsageError."""
+    reader, made = Reader(), dict[str, Any]()
+    for name in _FIELDS.keys() & table.keys():
+        value = table[name]
+        if value is None and name in ("stop", "stop_tokens"):
+            value = ()
+        elif isinstance(value, list):  # a longer one is refused without a look at each
+            value = value[: MAX_STOPS + 1]
+        made[name] = reader.field(_FIELDS[name], value, name)
+    if reader.faults:
+        faults = (attrs.evolve(f, path=f.path.partition(".")[0]) for f in reader.faults)
+        raise UsageError(faults=tuple(sorted(faults, key=lambda fault: fault.path)))
+    return made
+
+
+def _key(sampling: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(repr(sorted(sampling.items())).encode()).digest()
 
 
 def is_cancelled(given: Callable[[], bool] | Event | None) -> Callable[[], bool] | None:

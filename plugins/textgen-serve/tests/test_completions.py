@@ -74,6 +74,13 @@ def test_models_are_listed(http: httpx2.Client) -> None:
     assert card["textgen"]["metrics"]
 
 
+def test_the_document_has_the_parameters_of_requests(http: httpx2.Client) -> None:
+    document = http.get("/openapi.json").json()
+    given = document["components"]["schemas"]["Request"]["properties"]
+    assert {"prompt", "index", "temperature", "dry_multiplier", "json_schema"} <= given.keys()
+    assert "exclu" in given["xtc_probability"]["description"]
+
+
 def test_log_probabilities_of_an_echoed_prompt_are_those_of_score_tokens(
     complete: Complete, generator: textgen.Generator
 ) -> None:
@@ -321,6 +328,27 @@ def test_tokens_in_the_shapes_of_vllm(http: httpx2.Client, generator: textgen.Ge
     assert (outside.status_code, outside.json()["count"]) == (200, 1)
     assert http.get("/tokenizer_info").json()["eos_token"] is None
     assert http.post("/detokenize", json={"tokens": [10**6]}).json()["error"]["param"] == "tokens"
+
+
+@pytest.mark.parametrize("given", [{"presence_penalty": 5}, {"regex": "(over|flew)[a-z ]{20}"}])
+def test_next_tokens_follow_the_beginning_of_a_text(
+    http: httpx2.Client, generator: textgen.Generator, given: dict[str, Any]
+) -> None:
+    options = {**given, "temperature": 0, "seed": 3}
+    made = generator.generate("Once ", max_new_tokens=12, index=2, **options)
+    for place, drawn in enumerate(made.tokens):
+        body = {"prompt": "Once ", "max_tokens": place, "index": 2, **options}
+        found = http.post("/next_tokens", json=body).json()
+        sampled = [t["id"] for t in found["tokens"] if t["sampled_logprob"] is not None]
+        assert (found["text"], sampled) == (made.text[:place], [drawn])
+    refused = http.post("/next_tokens", json={"prompt": "Once ", "max_tokens": 20, "stop": "e"})
+    assert refused.json()["error"]["param"] == "max_tokens"
+
+
+def test_choices_begin_at_an_index(complete: Complete) -> None:
+    body = {"prompt": "Once ", "max_tokens": 9, "seed": 5}
+    all_three = [choice["text"] for choice in complete(n=3, **body)["choices"]]
+    assert [choice["text"] for choice in complete(n=2, index=1, **body)["choices"]] == all_three[1:]
 
 
 def test_next_tokens_before_and_after_the_samplers(

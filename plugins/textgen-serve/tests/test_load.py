@@ -62,6 +62,14 @@ def test_a_client_that_leaves_frees_its_texts(server: Serving, body: dict[str, A
     until(lambda: texts_at(server.url) == 0)
 
 
+@pytest.mark.parametrize("body", [{"stream": True}, {}], ids=["stream", "whole"])
+def test_a_client_that_closes_its_half_has_left(server: Serving, body: dict[str, Any]) -> None:
+    with raw(server.url, {**ENDLESS, **body}) as connection:
+        until(lambda: texts_at(server.url) == 1)
+        connection.shutdown(socket.SHUT_WR)
+        until(lambda: texts_at(server.url) == 0)
+
+
 def test_clients_that_leave_while_they_wait_harm_no_other(
     run: Path, generator: textgen.Generator
 ) -> None:

@@ -8,6 +8,8 @@ import random
 from collections import Counter
 from typing import Any
 
+import httpx2
+import pytest
 from conftest import Serving, texts_at
 
 from textgen_serve.parameters import ALIASES, NEUTRAL
@@ -81,3 +83,44 @@ def test_malformed_requests_are_refused_and_leave_nothing_behind(server: Serving
     client.close()
     assert (statuses[200] > 100, statuses[400] > 1000) == (True, True)
     assert texts_at(server.url) == 0
+
+
+LARGE: dict[str, tuple[int, dict[str, Any]]] = {
+    "parameters": (400, {f"k{i}": i for i in range(50_000)}),
+    "name": (400, {"k" * 1_000_000: 1}),
+    "biases": (400, {"logit_bias": {str(i): 1 for i in range(5000)}}),
+    "wrong biases": (400, {"logit_bias": {str(1000 + i): 1 for i in range(1000)}}),
+    "names of an object": (400, {"logit_bias": {str(i): 1 for i in range(20_000)}}),
+    "values": (413, {"prompt": [1] * 300_000}),
+    "objects": (413, {"logit_bias": [{}] * 300_000}),
+    "breakers": (400, {"dry_sequence_breakers": "[" * 9000}),
+    "breakers in a text": (400, {"dry_sequence_breakers": "[" + "0," * 100_000}),
+    "stop text": (400, {"stop": "x" * 1_000_000}),
+    "echo": (400, {"prompt": "Once " * 20_000, "n": 256, "echo": True, "max_tokens": 0}),
+    "scores": (400, {"prompt": [1] * 100_000, "echo": True, "logprobs": 5, "max_tokens": 0}),
+    "ranks": (400, {"prompt": [1] * 100_000, "prompt_logprobs": 5, "max_tokens": 0}),
+    "likeliest": (400, {"n": 256, "max_tokens": 200, "logprobs": 20}),
+    "likeliest in a stream": (400, {"n": 256, "logprobs": 100, "stream": True}),
+    "texts to choose from": (400, {"best_of": 256, "max_tokens": 100_000}),
+}
+
+
+@pytest.mark.parametrize(("status", "body"), LARGE.values(), ids=LARGE)
+def test_a_request_that_would_hold_up_all_others_is_refused_in_short(
+    http: httpx2.Client, status: int, body: dict[str, Any]
+) -> None:
+    answer = http.post("/v1/completions", json=body)
+    assert (answer.status_code, len(answer.content) < 5000) == (status, True), answer.text[:5000]
+    assert answer.json()["error"]["message"]
+
+
+def test_other_endpoints_have_the_limit_of_a_prompt(http: httpx2.Client) -> None:
+    for path, body in (
+        ("/tokenize", {"prompt": "a" * 200_001}),
+        ("/detokenize", {"tokens": [1] * 200_001}),
+        ("/copies", {"prompt": "a" * 200_001}),
+        ("/next_tokens", {"prompt": "a" * 200_001}),
+    ):
+        answer = http.post(path, json=body)
+        assert (answer.status_code, "200,000" in answer.text) == (400, True), answer.text[:5000]
+    assert len(http.get(f"/v1/models/{'a' * 50_000}").content) < 5000

@@ -208,8 +208,12 @@ def test_typing_stops_a_text_that_comes_in(page):
 
 def test_hover_shows_ten_and_a_click_takes_one(page, generator):
     write(page, PROMPT, max_tokens=30, seed=5)
+    page.click("summary")
+    page.locator("input[name=presence_penalty]").fill("2")
+    page.focus("#text")
     page.keyboard.press("Control+Enter")
-    text = PROMPT + generator.generate(PROMPT, max_new_tokens=30, seed=5).text
+    options = {"seed": 5, "presence_penalty": 2}
+    text = PROMPT + generator.generate(PROMPT, max_new_tokens=30, **options).text
     wait_for_text(page, text)
     wait_for_end(page)  # while a text comes in, nothing is shown
     place = len(PROMPT) + 9
@@ -232,10 +236,15 @@ def test_hover_shows_ten_and_a_click_takes_one(page, generator):
     shown = [name.replace("␣", " ").replace("⏎", "\n") for name in names]
     assert shown[:5] == likeliest[:5]
     assert len(shown) >= 10
+    state = generator.generate(PROMPT, max_new_tokens=9, keep_state=True, **options).state
+    drawn = generator.next_logprobs("", state=state, **options)[1]
+    own = drawn[generator.encode_prompt(text[place])[0]]
+    share = page.locator("#alternatives [aria-current=true] .share").text_content()
+    assert abs(float(share.strip("%<")) / 100 - np.exp(own)) < 0.001
     taken = next(token for token in likeliest if token != text[place] and token.isalpha())
     choose(page, taken)
     prompt = text[:place] + taken
-    wait_for_text(page, prompt + generator.generate(prompt, max_new_tokens=30, seed=5).text)
+    wait_for_text(page, prompt + generator.generate(prompt, max_new_tokens=30, **options).text)
 
 
 def test_alternatives_by_keyboard(page, generator):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -19,6 +19,7 @@ from conftest import Serving, running, serving
 
 from textgen_serve.errors import ClientGone
 from textgen_serve.exchange import Endpoint, Exchange
+from textgen_serve.limits import Limits
 from textgen_serve.protocol import BoundedProtocol
 
 COMPLETION = {"prompt": "Once ", "max_tokens": 3, "seed": 1}
@@ -151,7 +152,7 @@ def quick_server(left: threading.Event) -> Iterator[tuple[str, int]]:
 
         try:
             if exchange.scope["method"] == "POST":
-                await exchange.body(1000)
+                await exchange.body(Limits())
             await exchange.while_connected(write())
         except ClientGone:
             left.set()
@@ -189,6 +190,34 @@ def test_a_head_without_end_is_refused() -> None:
     ):
         client.sendall(b"GET / HTTP/1.1\r\nA: " + b"a" * 70_000)
         assert client.recv(100).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("count", [10, 1000])
+def test_few_requests_may_be_sent_before_an_answer(server: Serving, count: int) -> None:
+    last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    answers = received(server, last.replace(b"Connection: close\r\n", b"") * (count - 1) + last)
+    assert answers.count(b'{"status":"ok"}') == (10 if count == 10 else 0)
+    assert answers.startswith(b"HTTP/1.1 200" if count == 10 else b"HTTP/1.1 400")
+
+
+def test_a_body_of_too_many_chunks_is_refused(server: Serving) -> None:
+    head = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    end = b'10\r\n{"prompt": "On"}\r\n0\r\n\r\n'
+    assert received(server, head + b"1\r\n \r\n" * 100 + end).startswith(b"HTTP/1.1 200")
+    assert received(server, head + b"1\r\n \r\n" * 20_000 + end).startswith(b"HTTP/1.1 400")
+
+
+def received(server: Serving, data: bytes) -> bytes:
+    """What comes for some bytes until the connection is closed."""
+    host, _, port = server.url.rpartition("/")[2].partition(":")
+    parts = []
+    with socket.create_connection((host, int(port)), timeout=60) as client:
+        client.sendall(data)
+        with suppress(ConnectionResetError):  # where more was sent than the server read
+            while part := client.recv(1 << 16):
+                parts.append(part)
+    return b"".join(parts)
 
 
 def test_an_answer_that_nobody_reads_ends_the_connection() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,9 +17,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from textgen import PluginSet, TextgenError
-from textgen_serve.completions import Job, next_tokens
-from textgen_serve.copies import copied_passages
+from textgen import Generator, PluginSet
+from textgen_serve.completions import Job, begun, next_tokens
 from textgen_serve.errors import ApiError, ClientGone
 from textgen_serve.exchange import JSON, Endpoint, Exchange
 from textgen_serve.guard import Access, Guard
@@ -27,11 +26,12 @@ from textgen_serve.limits import Limits
 from textgen_serve.metrics import Metrics
 from textgen_serve.models import Runs, ServedRun, end_id
 from textgen_serve.parameters import Completion, read_completion
+from textgen_serve.texts import END, copied_passages, detokenized, tokenized
 
 _PAGE: Final = Path(__file__).parent / "page"
 _OPENAPI: Final = Path(__file__).with_name("openapi.json")
-_END: Final = "<|endoftext|>"
 _LIKELIEST: Final = 10
+_HEADER: Final = 4096  # bytes of a header at most
 _PING: Final = 15.0  # seconds without an event
 _METRICS: Final = (b"content-type", b"text/plain; version=1.0.0; charset=utf-8")
 _STREAM: Final = [
@@ -80,13 +80,12 @@ class Server:
     async def model(self, exchange: Exchange) -> None:
         """GET /v1/models/{id}."""
         run = self.runs.find(exchange.params["id"])
-        await exchange.json(await asyncio.to_thread(run.full_card, self.runs.options))
+        await exchange.made(run.full_card, self.runs.options)
 
     async def completions(self, exchange: Exchange) -> None:
         """POST /v1/completions."""
-        body = await exchange.body(self._limits.body_bytes)
-        run, asked = self._asked(exchange, body)
-        job = Job(run, asked, self._limits.prompt_tokens)
+        run, asked = await self._asked(exchange)
+        job = Job(run, asked, self._limits)
         with self._admitted(asked.rows):
             work = self._streamed(exchange, job) if asked.stream else _whole(exchange, job)
             try:
@@ -105,69 +104,49 @@ class Server:
     async def next_tokens(self, exchange: Exchange) -> None:
         """POST /next_tokens, ours: the likeliest next tokens before and after the samplers, `logprobs` of each.
 
-        Takes the parameters of /v1/completions, with one prompt.
+        Takes the parameters of /v1/completions, with one prompt. They follow the prompt, or the first `max_tokens`
+        tokens of the text that it gets with `seed` and `index`: what the samplers do depends on them.
         """
-        body = await exchange.body(self._limits.body_bytes)
-        run, asked = self._asked(exchange, body)
+        run, asked = await self._asked(exchange, max_new_tokens=0)
         prompt, count = asked.prompts[0], asked.logprobs or _LIKELIEST
         if len(asked.prompts) > 1 or len(prompt) > self._limits.prompt_tokens:
             message = f"expected one prompt of at most {self._limits.prompt_tokens:,} tokens"
             raise ApiError(400, message, param="prompt")
         with self._admitted(1):
-            await exchange.json(
-                await asyncio.to_thread(next_tokens, run.generator, prompt, asked, count)
-            )
+            before = await begun(run.generator, prompt, asked)
+            await exchange.made(next_tokens, run.generator, prompt, asked, before, count)
 
     async def copies(self, exchange: Exchange) -> None:
         """POST /copies, ours: where a text has passages of 16 tokens and more that the training corpus has, too."""
-        body = await exchange.body(self._limits.body_bytes)
-        generator, text = self.runs.find(body.get("model")).generator, body.get("prompt")
-        if not isinstance(text, str) or len(text) > self._limits.prompt_tokens:
-            most = self._limits.prompt_tokens
-            raise ApiError(
-                400, f"prompt must be a string of at most {most:,} characters", param="prompt"
-            )
+        generator, text, _ = await self._given(exchange, "prompt", str)
         with self._admitted(1):
-            await exchange.json(await asyncio.to_thread(copied_passages, generator, text))
+            await exchange.made(copied_passages, generator, text)
 
     async def tokenize(self, exchange: Exchange) -> None:
         """POST /tokenize, in vLLM's shape. Characters outside the vocabulary become the unknown token."""
-        body = await exchange.body(self._limits.body_bytes)
-        generator, text = self.runs.find(body.get("model")).generator, body.get("prompt")
-        if not isinstance(text, str):
-            raise ApiError(400, "prompt must be a string", param="prompt")
-        end, tokenizer = end_id(generator), generator.tokenizer
-        is_end = text == _END and end is not None
-        ids = [end] if is_end else (await asyncio.to_thread(tokenizer.encode, text)).tolist()
-        made = {"count": len(ids), "max_model_len": self._limits.prompt_tokens, "tokens": ids}
-        if body.get("return_token_strs"):
-            made["token_strs"] = [tokenizer.decode(np.array([token])) for token in ids]
-        await exchange.json(made)
+        generator, text, body = await self._given(exchange, "prompt", str)
+        with_texts = bool(body.get("return_token_strs"))
+        await exchange.made(tokenized, generator, text, self._limits, with_texts)
 
     async def detokenize(self, exchange: Exchange) -> None:
         """POST /detokenize, in vLLM's shape."""
-        body = await exchange.body(self._limits.body_bytes)
-        generator, ids = self.runs.find(body.get("model")).generator, body.get("tokens")
-        if not isinstance(ids, list) or not all(type(token) is int for token in ids):
-            raise ApiError(400, "tokens must be a list of token ids", param="tokens")
-        try:
-            checked = generator.encode_prompt(ids)
-        except TextgenError as error:
-            raise ApiError.of(error, {"prompt": "tokens"}) from error
-        await exchange.json(
-            {"prompt": await asyncio.to_thread(generator.tokenizer.decode, checked)}
-        )
+        generator, ids, _ = await self._given(exchange, "tokens", list)
+        await exchange.made(detokenized, generator, ids)
 
     async def tokenizer_info(self, exchange: Exchange) -> None:
         """GET /tokenizer_info: the end of a document has a name by which /tokenize knows it, or is null."""
         generator = self.runs.find(None).generator
         kind = generator.tables.get("tokenizer", {}).get("type")
-        end = None if end_id(generator) is None else _END
+        end = None if end_id(generator) is None else END
         await exchange.json({"tokenizer_class": kind, "bos_token": None, "eos_token": end})
 
     async def openapi(self, exchange: Exchange) -> None:
-        """GET /openapi.json."""
-        await exchange.whole(_OPENAPI.read_bytes(), 200, [JSON])
+        """GET /openapi.json: the options of samplers are parameters of a request."""
+        document = json.loads(_OPENAPI.read_bytes())
+        document["components"]["schemas"]["Request"]["properties"] |= {
+            name: {"description": each.help} for name, each in self.runs.options.items()
+        }
+        await exchange.json(document)
 
     async def health(self, exchange: Exchange) -> None:
         """GET /health: the server answers."""
@@ -191,19 +170,34 @@ class Server:
                 if time.monotonic() - exchange.written > _PING:
                     await exchange.write(b": ping\n\n")
 
-    def _asked(self, exchange: Exchange, body: dict[str, Any]) -> tuple[ServedRun, Completion]:
-        """The run and the request in a body; a header of the answer names parameters that are ignored."""
+    async def _given(
+        self, exchange: Exchange, name: str, kind: type[Sized]
+    ) -> tuple[Generator, Any, dict[str, Any]]:
+        """The generator, a text or ids, and the body that has them. Raises ApiError, ClientGone."""
+        body = await exchange.body(self._limits)
+        value, most = body.get(name), self._limits.prompt_tokens
+        if not isinstance(value, kind) or len(value) > most:
+            expected = "a string of {:,} characters" if kind is str else "a list of {:,} token ids"
+            raise ApiError(400, f"{name} must be {expected.format(most)} at most", param=name)
+        return self.runs.find(body.get("model")).generator, value, body
+
+    async def _asked(self, exchange: Exchange, **defaults: Any) -> tuple[ServedRun, Completion]:
+        """The run and the request in a body; a header of the answer names parameters that are ignored.
+
+        `defaults` are in place of the run's.
+        """
+        body = await exchange.body(self._limits)
         run = self.runs.find(body.get("model"))
         asked = read_completion(
             body,
             self.runs.options,
             self._limits,
-            run.generator.defaults,
+            {**run.generator.defaults, **defaults},
             ignore_unknown=self._ignore_unknown,
         )
         if asked.ignored:
             names = ", ".join(asked.ignored).encode("ascii", "backslashreplace")
-            exchange.headers.append((b"x-ignored-parameters", names))
+            exchange.headers.append((b"x-ignored-parameters", names[:_HEADER]))
         return run, asked
 
     @contextlib.contextmanager

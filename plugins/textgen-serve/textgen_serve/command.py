@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,17 +13,16 @@ from textgen import BuildContext, PluginSet
 
 def make_command(context: BuildContext) -> click.Command:
     """The subcommand, with the plugins of the command line."""
-    path = click.Path(path_type=Path)
+    path, option = click.Path(path_type=Path), partial(click.option, show_default=True)
 
     @click.command("serve")
     @click.argument("runs", metavar="[NAME=]RUN...", nargs=-1, required=True)
-    @click.option(
+    @option(
         "--host",
         default="127.0.0.1",
-        show_default=True,
         help="Address to listen on. Any but loopback needs an API key; one is made and printed if none is given.",
     )
-    @click.option("--port", default=8000, show_default=True, help="Port; 0 takes a free one.")
+    @option("--port", default=8000, help="Port; 0 takes a free one.")
     @click.option("--uds", type=path, help="Listen on a Unix socket that only this user can open.")
     @click.option("--tls-cert", type=path, help="Certificate chain, as PEM.")
     @click.option("--tls-key", type=path, help="Its private key, as PEM.")
@@ -37,35 +37,31 @@ def make_command(context: BuildContext) -> click.Command:
         multiple=True,
         help="Origin of web pages that may use this server, as in https://example.org; * is any.",
     )
-    @click.option(
+    @option(
         "--texts",
         default=2048,
-        show_default=True,
         type=click.IntRange(1),
         help="Texts that are generated or wait at one time; further requests get status 429.",
     )
-    @click.option(
+    @option(
         "--time-limit",
         default=600.0,
-        show_default=True,
         type=click.FloatRange(0, min_open=True),
         help="Seconds after which a text ends.",
     )
-    @click.option(
+    @option(
         "--grace",
         default=30,
-        show_default=True,
         type=click.IntRange(0),
         help="Seconds that running requests have to end after a signal.",
     )
-    @click.option(
+    @option(
         "--unknown-parameters",
         type=click.Choice(["refuse", "ignore"]),
         default="refuse",
-        show_default=True,
         help="Refuse parameters that have no equal here, or report them in a header.",
     )
-    @click.option("--device", default="auto", show_default=True, help="Where to compute.")
+    @option("--device", default="auto", help="Where to compute.")
     def command(runs: tuple[str, ...], **options: Any) -> None:
         """Serve each RUN over HTTP, by its NAME or else its folder's: OpenAI's completions API, and a page at /."""
         from textgen_serve.server import serve

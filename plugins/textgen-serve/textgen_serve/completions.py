@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from json.encoder import encode_basestring
 from typing import Any, Final
@@ -18,13 +17,16 @@ import numpy as np
 from textgen import AsyncTextStream, Generation, Generator, TextgenError, TokenLogprobs
 from textgen.protocols import Ids
 from textgen_serve.errors import ApiError
+from textgen_serve.json_body import dump, dump_long
+from textgen_serve.limits import Limits
 from textgen_serve.logprobs import Spelling, TokenTexts, finite, legacy, of_prompt
 from textgen_serve.models import ServedRun
 from textgen_serve.parameters import Completion, Prompt
 
 _NAMES: Final = {"max_new_tokens": "max_tokens"}
 _FINISH: Final = {"end": "stop", "stop": "stop"}
-_SHORT: Final = 4096  # of tokens: what takes longer is done in a thread
+_SHORT: Final = 4096  # tokens and log-probabilities: for more, a thread is used
+_AHEAD: Final = 1 << 14  # of them, which a stream may have before they are sent
 _PLAIN: Final = b'"logprobs":null,"finish_reason":null}'
 _UNREAD: Final = 16  # pieces that wait to be sent, for each request
 
@@ -42,11 +44,11 @@ class PreparedPrompt:
 class Job:
     """The work for one request, on the run as it was when the request came."""
 
-    def __init__(self, run: ServedRun, completion: Completion, prompt_tokens: int) -> None:
+    def __init__(self, run: ServedRun, completion: Completion, limits: Limits) -> None:
         self.completion = completion
         self._generator: Generator = run.generator
         self._spelling = Spelling(run.generator.tokenizer)
-        self._most = prompt_tokens
+        self._limits = limits
         self._prompts: list[PreparedPrompt] = []
         self.id, self.created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
         self._frame = {
@@ -66,8 +68,9 @@ class Job:
     async def prepare(self) -> None:
         """Check and encode the prompts, and score them if that is asked for. Raises ApiError."""
         for place, prompt in enumerate(self.completion.prompts):
+            await asyncio.sleep(0)  # each of many takes a part of a millisecond
             try:
-                self._prompts.append(await self._prepared(prompt))
+                await self._prepare(prompt)
             except TextgenError as error:
                 raise _refusal(error) from error
             except ApiError as error:
@@ -78,13 +81,12 @@ class Job:
     async def answer(self) -> bytes:
         """The whole answer, as JSON. Raises ApiError."""
         asked = self.completion
-        needs = (asked.logprobs or 0) if asked.texts > asked.n else asked.logprobs
-        tasks = [
-            asyncio.create_task(self._generate(prompt, index, needs))
-            for prompt in self._prompts
-            for index in range(asked.texts)
-        ]
+        tasks = []
         try:
+            for prompt in self._prompts:
+                for index in range(asked.index, asked.index + asked.texts):
+                    tasks.append(asyncio.create_task(self._generate(prompt, index)))
+                    await asyncio.sleep(0)
             made = await asyncio.gather(*tasks)
         except TextgenError as error:
             raise _refusal(error) from error
@@ -92,18 +94,26 @@ class Job:
             for task in tasks:
                 task.cancel()
         self.completion_tokens = sum(len(each.tokens) for each in made)
-        if self.prompt_tokens + self.completion_tokens <= _SHORT:
-            return self._whole(made)
-        return await asyncio.to_thread(self._whole, made)
+        size = self.prompt_tokens + self.completion_tokens + self._size(self.completion_tokens)
+        if size <= _SHORT:
+            return dump(self._whole(made))
+        return await asyncio.to_thread(lambda: dump_long(self._whole(made)))
 
-    async def _prepared(self, prompt: Prompt) -> PreparedPrompt:
-        if len(prompt) > self._most:
-            raise ApiError(400, f"a prompt may have {self._most:,} tokens", param="prompt")
+    async def _prepare(self, prompt: Prompt) -> None:
+        if len(prompt) > (most := self._limits.prompt_tokens):
+            raise ApiError(400, f"a prompt may have {most:,} tokens", param="prompt")
         if len(prompt) <= _SHORT:
             made = self._encoded(prompt)
         else:
             made = await asyncio.to_thread(self._encoded, prompt)
+        self._prompts.append(made)
         asked = self.completion
+        new = asked.options["max_new_tokens"]
+        if asked.stream:
+            new = min(new, _AHEAD // (1 + (asked.logprobs or 0)))
+        if self._size(asked.rows * new) > (most := self._limits.answer):
+            message = f"an answer may have {most:,} echoed tokens and log-probabilities"
+            raise ApiError(400, message, param="logprobs" if asked.logprobs else "n")
         count = asked.prompt_logprobs
         if asked.echo and asked.logprobs is not None:
             count = max(asked.logprobs, count or 0)
@@ -112,7 +122,14 @@ class Job:
                 prompt, **self._unknown(), max_new_tokens=0, echo=True, logprobs=count
             )
             made.scores = scored.logprobs
-        return made
+
+    def _size(self, new: int) -> int:
+        """How many echoed tokens and log-probabilities the answer has, with so many new tokens."""
+        asked = self.completion
+        own = 0 if asked.noted is None else asked.noted + 1
+        others = 0 if asked.prompt_logprobs is None else asked.prompt_logprobs + 1
+        echoed = (1 + own) * asked.echo + others
+        return new * own + self.prompt_tokens * asked.n * echoed
 
     def _encoded(self, prompt: Prompt) -> PreparedPrompt:
         ids = self._generator.encode_prompt(prompt, **self._unknown())
@@ -123,22 +140,20 @@ class Job:
         name = "unknown_characters"
         return {name: self.completion.options[name]} if name in self.completion.options else {}
 
-    async def _generate(
-        self, prompt: PreparedPrompt, index: int, logprobs: int | None
-    ) -> Generation:
+    async def _generate(self, prompt: PreparedPrompt, index: int) -> Generation:
         asked = self.completion
         return await self._generator.agenerate(
-            prompt.given, **asked.options, seed=asked.seed, index=index, logprobs=logprobs
+            prompt.given, **asked.options, seed=asked.seed, index=index, logprobs=asked.noted
         )
 
-    def _whole(self, made: Sequence[Generation]) -> bytes:
+    def _whole(self, made: Sequence[Generation]) -> dict[str, Any]:
         asked, choices = self.completion, list[dict[str, Any]]()
         for place, prompt in enumerate(self._prompts):
             own = made[place * asked.texts : (place + 1) * asked.texts]
             for text in sorted(own, key=_mean_logprob) if asked.texts > asked.n else own:
                 if len(choices) < (place + 1) * asked.n:
                     choices.append(self._choice(len(choices), prompt, text))
-        return _dumps({**self._frame, "choices": choices, "usage": self.usage()})
+        return {**self._frame, "choices": choices, "usage": self.usage()}
 
     def _choice(self, index: int, prompt: PreparedPrompt, made: Generation) -> dict[str, Any]:
         asked = self.completion
@@ -190,7 +205,7 @@ class Job:
         asked, streams = self.completion, []
         try:
             for prompt in self._prompts:
-                for index in range(asked.n):
+                for index in range(asked.index, asked.index + asked.n):
                     stream = await self._generator.astream(
                         prompt.given,
                         **asked.options,
@@ -199,6 +214,7 @@ class Job:
                         logprobs=asked.logprobs,
                     )
                     streams.append(stream)
+                    await asyncio.sleep(0)
         except TextgenError as error:
             raise _refusal(error) from error
         return streams
@@ -213,15 +229,15 @@ class Job:
         except TextgenError as error:
             raise _refusal(error) from error
         if self.completion.include_usage:
-            yield b"data: %s\n\n" % _dumps({**self._frame, "choices": [], "usage": self.usage()})
+            yield b"data: %s\n\n" % dump({**self._frame, "choices": [], "usage": self.usage()})
 
     async def _text(self, index: int, stream: AsyncTextStream) -> AsyncGenerator[bytes]:
         """The events of one text."""
         prompt = self._prompts[index // self.completion.n]
         events = ChoiceEvents(self, index, prompt, self._spelling, self._frame)
         async with stream:
-            for event in events.opening():
-                yield event
+            if self.completion.echo:
+                yield await asyncio.to_thread(events.opening)
             async for piece in stream:
                 self.completion_tokens += len(stream.ids)
                 for event in events.of_piece(piece, stream):
@@ -271,7 +287,7 @@ class ChoiceEvents:
     ) -> None:
         self._asked, self._prompt, self._spelling = job.completion, prompt, spelling
         self._job = job
-        head = _dumps(frame)[:-1] + b',"choices":[{"index":%d,"text":' % index
+        head = dump(frame)[:-1] + b',"choices":[{"index":%d,"text":' % index
         self._head = b"data: " + head
         self._texts: TokenTexts = spelling.pieces(prompt.ids)
         self._waiting: deque[TokenLogprobs] = deque()  # the text of the first is `_next`
@@ -279,16 +295,13 @@ class ChoiceEvents:
         self._ready = ""  # text that came and is not shown yet
         self._offset = len(prompt.text) if self._asked.echo else 0
 
-    def opening(self) -> list[bytes]:
-        """The prompt, if it is echoed."""
-        asked, prompt = self._asked, self._prompt
-        if not asked.echo:
-            return []
-        logprobs = None
+    def opening(self) -> bytes:
+        """The prompt, which may be long."""
+        asked, prompt, logprobs = self._asked, self._prompt, None
         if asked.logprobs is not None:
             offsets = self._job._prompt_offsets(prompt)
             logprobs = legacy(_cut(prompt.scores, asked.logprobs), offsets, self._spelling)
-        return [self._event(prompt.text, logprobs, prompt.ids)]
+        return self._event(prompt.text, logprobs, prompt.ids, encode=dump_long)
 
     def of_piece(self, piece: str, stream: AsyncTextStream) -> Iterator[bytes]:
         """What a piece of the text adds."""
@@ -328,42 +341,71 @@ class ChoiceEvents:
             yield self._event(shown, logprobs, np.array([entry.token]))
 
     def _event(
-        self, text: str, logprobs: Any, ids: Ids, end: dict[str, Any] | None = None
+        self,
+        text: str,
+        logprobs: Any,
+        ids: Ids,
+        end: dict[str, Any] | None = None,
+        encode: Callable[[Any], bytes] = dump,
     ) -> bytes:
         rest = _PLAIN
         if logprobs is not None or end or self._asked.return_token_ids:
             values = {"logprobs": logprobs, "finish_reason": None, **(end or {})}
             if self._asked.return_token_ids:
                 values["token_ids"] = ids.tolist()
-            rest = _dumps(values)[1:]
+            rest = encode(values)[1:]
         return b"%s%s,%s]}\n\n" % (self._head, encode_basestring(text).encode(), rest)
 
 
+async def begun(generator: Generator, prompt: Prompt, asked: Completion) -> Generation | None:
+    """The first `max_tokens` tokens of a text, with the state after them; None for no tokens. Raises ApiError."""
+    if not (count := asked.options["max_new_tokens"]):
+        return None
+    try:
+        made = await generator.agenerate(
+            prompt, **asked.options, seed=asked.seed, index=asked.index, keep_state=True
+        )
+    except TextgenError as error:
+        raise _refusal(error) from error
+    if len(made.tokens) < count:
+        message = f"the text ends after {len(made.tokens):,} tokens"
+        raise ApiError(400, message, param="max_tokens")
+    return made
+
+
 def next_tokens(
-    generator: Generator, prompt: Prompt, asked: Completion, count: int
+    generator: Generator,
+    prompt: Prompt,
+    asked: Completion,
+    before: Generation | None,
+    count: int,
 ) -> dict[str, Any]:
     """The `count` likeliest next tokens by the model, and those after the samplers, by the model's order.
 
-    Raises ApiError.
+    They follow the tokens `before` if there are any, else a prompt. Raises ApiError.
     """
+    options = {**asked.options, "seed": asked.seed, "index": asked.index}
+    if before:
+        prompt, options["state"] = "", before.state
     try:
-        before, after = generator.next_logprobs(prompt, **asked.options, seed=asked.seed)
+        given, sampled = generator.next_logprobs(prompt, **options)
     except TextgenError as error:
         raise _refusal(error) from error
-    likeliest = [np.argsort(-each, kind="stable")[:count].tolist() for each in (before, after)]
-    chosen = sorted({*likeliest[0], *likeliest[1]}, key=lambda token: (-before[token], token))
+    likeliest = [np.argsort(-each, kind="stable")[:count].tolist() for each in (given, sampled)]
+    chosen = sorted({*likeliest[0], *likeliest[1]}, key=lambda token: (-given[token], token))
     spelling = Spelling(generator.tokenizer)
     return {
+        "text": before.text if before else "",
         "tokens": [
             {
                 "id": token,
                 "text": spelling(token),
-                "logprob": finite(before[token]),
-                "sampled_logprob": float(after[token]) if np.isfinite(after[token]) else None,
+                "logprob": finite(given[token]),
+                "sampled_logprob": float(sampled[token]) if np.isfinite(sampled[token]) else None,
             }
             for token in chosen
-            if token in likeliest[0] or np.isfinite(after[token])
-        ]
+            if token in likeliest[0] or np.isfinite(sampled[token])
+        ],
     }
 
 
@@ -385,7 +427,3 @@ def _mean_logprob(made: Generation) -> float:
 
 def _refusal(error: TextgenError) -> ApiError:
     return ApiError.of(error, _NAMES)
-
-
-def _dumps(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

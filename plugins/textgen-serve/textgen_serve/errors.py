@@ -14,6 +14,7 @@ _TYPES: Final = {
     429: "rate_limit_error",
 }
 _RETRIED: Final = (429, 503)
+_LONGEST: Final = 1000  # characters of a message
 
 
 class ClientGone(Exception):
@@ -21,11 +22,15 @@ class ClientGone(Exception):
 
 
 class ApiError(Exception):
-    """A request that is refused: a status, a message, the parameter at fault, and a code for programs."""
+    """A request that is refused: a status, a message, the parameter at fault, and a code for programs.
+
+    A message that quotes much of the request is cut off.
+    """
 
     def __init__(
         self, status: int, message: str, *, param: str | None = None, code: str | None = None
     ) -> None:
+        message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
 

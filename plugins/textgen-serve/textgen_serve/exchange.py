@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -14,9 +13,11 @@ import attrs
 from starlette.types import Receive, Scope, Send
 
 from textgen_serve.errors import ApiError, ClientGone
-from textgen_serve.json_body import parse_object
+from textgen_serve.json_body import dump, dump_long, parse_object
+from textgen_serve.limits import Limits
 
 _SHORT: Final = 1 << 16  # bytes of a body that are parsed in the event loop
+_PIECE: Final = 1 << 18  # bytes of an answer that are handed to the connection at once
 JSON: Final = (b"content-type", b"application/json")
 Headers = list[tuple[bytes, bytes]]
 
@@ -42,24 +43,25 @@ class Exchange:
         params: dict[str, Any] = self.scope.get("path_params", {})
         return params
 
-    async def body(self, most: int) -> dict[str, Any]:
+    async def body(self, limits: Limits) -> dict[str, Any]:
         """The JSON object that was sent. Raises ApiError, ClientGone."""
+        most = limits.body_bytes
         refusal = ApiError(413, f"the body is larger than {most:,} bytes")
         length = header(self.scope, b"content-length")
         if length.isdigit() and int(length) > most:
             raise refusal
-        parts, size, more = [], 0, True
+        body, more = bytearray(), True
         while more:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
+            body += message.get("body", b"")
             more = message.get("more_body", False)
-            if size > most:
+            if len(body) > most:
                 raise refusal
-        body = b"".join(parts)
-        return parse_object(body) if size < _SHORT else await asyncio.to_thread(parse_object, body)
+        if len(body) < _SHORT:
+            return parse_object(body, limits.body_values)
+        return await asyncio.to_thread(parse_object, body, limits.body_values)
 
     async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
         """Do work, which is cancelled if the client goes away. Raises ClientGone then."""
@@ -90,21 +92,29 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
         if more:
             self.written = time.monotonic()
+            await asyncio.sleep(0)  # `send` itself waits only for a client that does not keep up
 
     async def json(self, value: Any, status: int = 200, headers: Headers | None = None) -> None:
         """Send a JSON value as the whole answer."""
-        data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-        await self.whole(data, status, [JSON, *(headers or [])])
+        await self.whole(dump(value), status, [JSON, *(headers or [])])
+
+    async def made(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Send what a function returns, as JSON. Both are done in a thread, since they may take long."""
+        data = await asyncio.to_thread(lambda: dump_long(function(*arguments)))
+        await self.whole(data, 200, [JSON])
 
     async def whole(self, data: bytes, status: int, headers: Headers) -> None:
         """Send a whole answer."""
         await self.start(status, [(b"content-length", b"%d" % len(data)), *headers])
-        await self.write(data, more=False)
+        last = max(0, len(data) - 1) // _PIECE * _PIECE
+        for start in range(0, last, _PIECE):
+            await self.write(data[start : start + _PIECE])
+        await self.write(data[last:], more=False)
 
     async def fail(self, error: ApiError) -> None:
         """Send an error: as the answer, or as the last event of a stream that has begun."""
         if self.started:
-            await self.write(b"data: " + json.dumps(error.body()).encode() + b"\n\n", more=False)
+            await self.write(b"data: %s\n\n" % dump(error.body()), more=False)
         else:
             await self.json(error.body(), error.status, error.headers())
 

@@ -17,11 +17,16 @@ from textgen_serve.limits import Limits
 
 Prompt = str | list[int]
 _SEEDS: Final = 2**64
+_INDICES: Final = 2**53
 _DRAWN: Final = 48  # bits: JavaScript reads them exactly
 _ID_DIGITS: Final = 9
+_MOST: Final = 256  # parameters of a request
+_LONGEST: Final = 64  # characters of the name of one
+_ITEMS: Final = 1000  # of a list or an object, but for `prompt`
+_TEXT: Final = 10_000  # characters of a list that is given as a text
 _SERVER: Final = frozenset(
     (
-        *("model", "prompt", "n", "best_of", "stream", "stream_options", "echo", "seed"),
+        *("model", "prompt", "n", "best_of", "stream", "stream_options", "echo", "seed", "index"),
         *("logprobs", "prompt_logprobs", "max_tokens", "return_token_ids"),
     )
 )
@@ -129,6 +134,7 @@ class Completion:
     """A checked request.
 
     texts    that each prompt gets, of which the `n` best are sent
+    index    of the first: choice j depends on `seed` and `index + j`
     options  for the engine
     ignored  parameters that nobody knows
     """
@@ -143,8 +149,14 @@ class Completion:
     prompt_logprobs: int | None = None
     return_token_ids: bool = False
     seed: int = 0
+    index: int = 0
     options: dict[str, Any] = attrs.field(factory=dict)
     ignored: tuple[str, ...] = ()
+
+    @property
+    def noted(self) -> int | None:
+        """`logprobs` for the engine: the best of several texts is chosen by those of its tokens."""
+        return self.logprobs or 0 if self.texts > self.n else self.logprobs
 
     @property
     def rows(self) -> int:
@@ -164,9 +176,7 @@ def read_completion(
 
     `sampling` are the names that samplers take. Raises ApiError.
     """
-    given, ignored = _known({k: v for k, v in body.items() if v is not None}, sampling)
-    if ignored and not ignore_unknown:
-        raise next(iter(ignored.values()))
+    given, ignored = _known(body, sampling, ignore_unknown=ignore_unknown)
     number = _Numbers(given)
     n = number("n", 1, 1, limits.texts_per_request)
     best_of = number("best_of", n, n, limits.texts_per_request)
@@ -204,6 +214,7 @@ def read_completion(
         prompt_logprobs=prompt_logprobs,
         return_token_ids=number.flag("return_token_ids"),
         seed=secrets.randbits(_DRAWN) if seed == -1 else seed,
+        index=number("index", 0, 0, _INDICES),
         options=options,
         ignored=tuple(ignored),
     )
@@ -227,33 +238,42 @@ def _are_ids(value: Any) -> bool:
 
 
 def _known(
-    body: Mapping[str, Any], options: Collection[str]
-) -> tuple[dict[str, Any], dict[str, ApiError]]:
-    """Our parameters by our names, and the errors of those that have no equal here. Raises ApiError."""
+    body: Mapping[str, Any], options: Collection[str], *, ignore_unknown: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Our parameters by our names, and the names of those that have no equal here. Raises ApiError."""
+    if len(body) > _MOST:
+        raise ApiError(400, f"a request may have {_MOST} parameters")
+    body = {name: value for name, value in body.items() if value is not None}
     given: dict[str, Any] = {}
-    refused: dict[str, ApiError] = {}
+    ignored: list[str] = []
     for name, value in body.items():
         own = ALIASES.get(name, name)
         if name in _IDLE and _IDLE[name][1](body):
             continue
+        if len(name) > _LONGEST:
+            raise ApiError(400, f"the name of a parameter is longer than {_LONGEST} characters")
+        if name == "dry_sequence_breakers":
+            value = _from_text(value)
+        if isinstance(value, (list, dict)) and len(value) > _ITEMS and name != "prompt":
+            raise ApiError(400, f"{name} may have {_ITEMS:,} items", param=name)
         if name == "suffix" and value:
             message = "suffix is not supported: the model writes from left to right"
             raise ApiError(400, message, param=name)
-        if name in NEUTRAL:
-            if not any(each is _ANY or value == each for each in NEUTRAL[name]):
-                values = " or ".join(json.dumps(each) for each in NEUTRAL[name])
-                message = f"{name} is not supported; it may be {values}"
-                refused[name] = ApiError(400, message, param=name)
-        elif own in _SERVER or own in _ENGINE or own in options:
+        if own in _SERVER or own in _ENGINE or own in options:
             if own in given:
                 raise ApiError(400, f"{name} is {own}, which is given already", param=name)
-            given[own] = _from_text(value) if name == "dry_sequence_breakers" else value
-        else:
-            refused[name] = _unknown(name, options)
-    return given, refused
+            given[own] = value
+        elif not any(each is _ANY or value == each for each in NEUTRAL.get(name, ())):
+            if not ignore_unknown:
+                raise _unknown(name, options)
+            ignored.append(name)
+    return given, ignored
 
 
 def _unknown(name: str, options: Collection[str]) -> ApiError:
+    if name in NEUTRAL:
+        values = " or ".join(json.dumps(each) for each in NEUTRAL[name])
+        return ApiError(400, f"{name} is not supported; it may be {values}", param=name)
     names = {*_SERVER, *_ENGINE, *ALIASES, *NEUTRAL, *options}
     near = difflib.get_close_matches(name, names, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -315,9 +335,9 @@ def _id(key: str) -> int | str:
 
 def _from_text(value: Any) -> Any:
     """A list that some clients send as JSON in a string."""
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return [value]
-    return value
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value if len(value) <= _TEXT else "")
+    except (ValueError, RecursionError):
+        return [value]

@@ -8,6 +8,12 @@ from typing import Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _HEAD: Final = 1 << 16  # bytes of a request line and its headers
+_PARTS: Final = 10_000  # chunks of a body: each takes time, however short it is
+_PIPELINED: Final = 16  # requests that are sent before the answer to another
+
+
+class _TooMany(Exception):
+    pass
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -22,6 +28,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _receiving: asyncio.TimerHandle | None = None
     _sending: asyncio.TimerHandle | None = None
     _head: int | None = 0  # bytes so far; None within a body
+    _parts = 0  # of a body so far
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
@@ -48,13 +55,22 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin to wait for the rest of a request."""
+        if len(self.pipeline) >= _PIPELINED:
+            raise _TooMany  # the parser stops, and uvicorn answers with status 400
         super().on_message_begin()
         self._expect()
 
     def on_headers_complete(self) -> None:
         """The body follows."""
-        self._head = None
+        self._head, self._parts = None, 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._parts += 1
+        if self._parts > _PARTS:
+            raise _TooMany
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request is whole."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import ipaddress
 import os
 import secrets
@@ -82,6 +83,7 @@ def serve(
         scheme = "https" if tls_cert else "http"
         address = uds or f"{scheme}://{_shown(host)}:{listener.getsockname()[1]}{fragment}"
         listener.listen(config.backlog)
+        gc.freeze()  # a collection would hold up all requests for longer the more it has to look through
         click.echo(f"textgen: serving {', '.join(named)} at {address}", err=True)
         # uvicorn raises the signal again once it has stopped: the socket's file has to go before the process does.
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

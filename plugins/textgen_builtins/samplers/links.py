@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -162,22 +163,13 @@ def logit_bias(config: configs.LogitBiasConfig, context: BuildContext) -> Sample
         return OFF
     assert context.tokenizer is not None
     bias = np.zeros((1, context.vocab_size), np.float32)
-    faults = []
     for token, value in cast("dict[Any, float]", config.bias).items():
-        if (place := _token(token, context.tokenizer)) is not None:
-            bias[0, place] = _bounded(value)
-        elif isinstance(token, int):
-            faults.append(
-                Fault(
-                    "bias", f"expected a token id from 0 to {context.vocab_size - 1}", repr(token)
-                )
-            )
-        else:
-            faults.append(
-                Fault("bias", "expected the text of one token of the vocabulary", repr(token))
-            )
-    if faults:
-        raise PipelineError(faults, "sampler")
+        if (place := _token(token, context.tokenizer)) is None:
+            expected = "expected the text of one token of the vocabulary"
+            if isinstance(token, int):
+                expected = f"expected a token id from 0 to {context.vocab_size - 1}"
+            raise PipelineError([Fault("bias", expected, reprlib.repr(token))], "sampler")
+        bias[0, place] = _bounded(value)
     return Plain(lambda logits: logits + ops.like(bias, logits))
 
 

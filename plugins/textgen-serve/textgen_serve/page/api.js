@@ -35,12 +35,12 @@ export async function score(model, text) {
     end: places[i + 1],
     bits: logprob === null ? null : -logprob / Math.LN2,
     rank: Object.values(choice.prompt_logprobs?.[i] ?? {})[0]?.rank ?? null,
-  })).filter((token) => token.end > token.start);
+  }));
 }
 
-/** The likeliest next tokens, before and after the samplers. */
+/** The likeliest next tokens, before and after the samplers, and the text that options with `max_tokens` made before. */
 export async function likeliest(model, prompt, options) {
-  return (await (await request("next_tokens", { model, prompt, ...options, logprobs: 10 })).json()).tokens;
+  return (await request("next_tokens", { model, prompt, ...options, logprobs: 10 })).json();
 }
 
 /** Where a text has what the training text has, too, as [start, end], and the share of such 8-grams. */
@@ -50,9 +50,9 @@ export async function copies(model, text) {
   return { passages: found.passages.map((_, i) => places.slice(2 * i, 2 * i + 2)), share: found.copied_8_grams };
 }
 
-/** Whole texts, as the choices of the answer. */
+/** A whole text. */
 export async function complete(model, prompt, options) {
-  return (await (await request("v1/completions", { model, prompt, ...options })).json()).choices;
+  return (await (await request("v1/completions", { model, prompt, ...options })).json()).choices[0].text;
 }
 
 /** Texts as they come: `onPiece(index, text)`. */

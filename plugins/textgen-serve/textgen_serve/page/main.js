@@ -50,7 +50,7 @@ async function follow(linked) {
   tree.go(0);
   tree.edit(linked.prompt);
   use(linked);
-  await generate(tree.current, number("n") - 1);
+  await generate(tree.current, linked.index);
 }
 
 async function open(id) {
@@ -147,19 +147,23 @@ const markCopies = latest(async () => {
 const showNext = latest(async () => {
   const place = editor.caret;
   try {
-    const tokens = await likeliest(model.id, editor.text.slice(0, place), samplers.options);
+    const { tokens } = await likeliest(model.id, editor.text.slice(0, place), samplers.options);
     drawTokens($("likeliest"), tokens, textOf(editor.tokenAt(place)), (token) => take(place, token));
   } catch {
     $("likeliest").replaceChildren(); // scoreText says why
   }
 });
 
-/** The options with which the token at a place was drawn; those that are set where it was not. */
-function optionsAt(place) {
+/** The likeliest tokens at a place. Where the model wrote, they follow its text, on which its samplers depend. */
+async function likeliestAt(place) {
   const part = tree.made.find(({ start, end }) => start <= place && place < end);
-  if (!part) return samplers.options;
-  const { max_tokens, index, ...options } = part.made;
-  return options;
+  if (part) {
+    const { start, made } = part;
+    const max_tokens = editor.tokens.filter((token) => start <= token.start && token.start < place).length;
+    const found = await likeliest(model.id, editor.text.slice(0, start), { ...made, max_tokens });
+    if (found.text === editor.text.slice(start, place)) return found.tokens;
+  }
+  return (await likeliest(model.id, editor.text.slice(0, place), samplers.options)).tokens;
 }
 
 const textOf = (token) => token && editor.text.slice(token.start, token.end);
@@ -172,21 +176,21 @@ function say(text, isError = false) {
 // --- Generation --------------------------------------------------------------------------------
 
 /** Continue a version, in as many texts as are asked for. */
-async function generate(parent, shown = 0) {
+async function generate(parent, first = 0) {
   abort();
   tuned = null;
   const controller = (running = new AbortController());
   const options = chosen();
   const n = number("n");
-  const versions = Array.from({ length: n }, (_, index) => tree.branch(parent, { ...options, index }));
+  const versions = Array.from({ length: n }, (_, i) => tree.branch(parent, { ...options, index: first + i }));
   const began = performance.now();
-  tree.go(versions[shown].id);
+  tree.go(versions[0].id);
   show();
   if (matchMedia("(pointer: fine)").matches) editor.moveTo(editor.text.length); // no keyboard comes up on a phone
   $("continue").textContent = "Stop";
   try {
     const prompt = tree.text(parent);
-    await stream(model.id, prompt, { ...options, n }, controller.signal, (index, piece) => {
+    await stream(model.id, prompt, { ...options, n, index: first }, controller.signal, (index, piece) => {
       versions[index].tail += piece;
       drawSoon();
     });
@@ -251,11 +255,10 @@ const remake = latest(async () => {
   const version = tree.versions[tuned];
   if (!version) return;
   const { seed, index } = version.made;
-  const options = { ...chosen(), seed };
+  const options = { ...chosen(), seed, index };
   try {
-    const choices = await complete(model.id, tree.text(version.parent), { ...options, n: index + 1 });
-    version.tail = choices[index].text;
-    version.made = { ...options, index };
+    version.tail = await complete(model.id, tree.text(version.parent), options);
+    version.made = options;
   } catch (error) {
     return say(error.message, true);
   }
@@ -315,8 +318,7 @@ function exportTree() {
 function share() {
   const { made, parent } = tree.now;
   const prompt = made ? tree.text(parent) : editor.text;
-  const { index = 0, ...options } = made ?? chosen();
-  const request = { model: model.id, prompt, ...options, n: index + 1 };
+  const request = { model: model.id, prompt, ...(made ?? chosen()) };
   $("link").value = link(request);
   $("curl").value = curl(request, hasKey());
   $("python").value = python(request, hasKey());
@@ -332,7 +334,7 @@ let timer;
 const openAlternatives = latest(async (at, token, byKey) => {
   let tokens;
   try {
-    tokens = await likeliest(model.id, editor.text.slice(0, at), optionsAt(at));
+    tokens = await likeliestAt(at);
   } catch {
     return;
   }

@@ -1,0 +1,53 @@
+"""The tokens of a text, and what it shares with the corpus that a run was trained on."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Final
+
+from textgen import Generator, TextgenError
+from textgen_serve.errors import ApiError
+from textgen_serve.limits import Limits
+from textgen_serve.logprobs import Spelling, TokenTexts
+from textgen_serve.models import end_id
+
+END: Final = "<|endoftext|>"
+"""The text that stands for the end of a document, where the tokenizer has one."""
+
+
+def tokenized(generator: Generator, text: str, limits: Limits, with_texts: bool) -> dict[str, Any]:
+    """The ids of a text, with the text of each if that is asked for. Unknown characters become the unknown token."""
+    end, tokenizer = end_id(generator), generator.tokenizer
+    ids = [end] if text == END and end is not None else tokenizer.encode(text).tolist()
+    made = {"count": len(ids), "max_model_len": limits.prompt_tokens, "tokens": ids}
+    return {**made, "token_strs": [*map(Spelling(tokenizer), ids)]} if with_texts else made
+
+
+def detokenized(generator: Generator, ids: list[Any]) -> dict[str, str]:
+    """The text of ids. Raises ApiError."""
+    try:
+        if not all(type(token) is int for token in ids):
+            raise ApiError(400, "tokens must be a list of token ids", param="tokens")
+        return {"prompt": generator.tokenizer.decode(generator.encode_prompt(ids))}
+    except TextgenError as error:
+        raise ApiError.of(error, {"prompt": "tokens"}) from error
+
+
+def copied_passages(generator: Generator, text: str) -> dict[str, Any]:
+    """The passages with their places in characters, and the share of 8-grams that the corpus has (textgen.CopyReport).
+
+    Raises ApiError, also where the corpus is not what it was.
+    """
+    try:
+        ids = generator.encode_prompt(text)
+        report = generator.copy_finder().report(text)
+    except TextgenError as error:
+        raise ApiError.of(error, {}) from error
+    texts = TokenTexts(generator.tokenizer, ids[:0])
+    places = [0, *itertools.accumulate(len(texts.add(token)) for token in ids.tolist())]
+    return {
+        "passages": [
+            {"start": places[start], "end": places[end]} for start, end in report.passages
+        ],
+        "copied_8_grams": report.ngram_shares[8],
+    }
