@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -152,7 +153,7 @@ class Component:
 
     name             lower case, words joined by hyphens
     config           a frozen attrs class; its fields (see `option`) are the keys of the TOML table, its docstring's
-                     first line is the summary
+                     first paragraph is the summary
     build            `build(config, context)` makes the object; heavy imports belong inside it
     default          True for an observer of every run, or the tokenizer that `textgen.train` uses if none is given. If
                      the built-in set has any, only those are used
@@ -173,8 +174,8 @@ class Component:
 
     @property
     def summary(self) -> str:
-        """The first line of the config class's docstring."""
-        return (self.config.__doc__ or "").strip().partition("\n")[0].strip()
+        """The first paragraph of the config class's docstring, as one line."""
+        return " ".join(inspect.cleandoc(self.config.__doc__ or "").partition("\n\n")[0].split())
 
     def options(self) -> Mapping[str, attrs.Attribute[Any]]:
         """The keys of the TOML table, in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import textwrap
 from typing import Any
 
@@ -77,7 +78,8 @@ def _component(header: str, choice: Choice) -> str:
 
 
 def _table(name: str, options: Any) -> str:
-    summary = _comment((type(options).__doc__ or "").strip().partition("\n")[0])
+    doc = inspect.cleandoc(type(options).__doc__ or "")
+    summary = _comment(" ".join(doc.partition("\n\n")[0].split()))
     return f"{summary}[{name}]\n{_keys(options)}"
 
 
