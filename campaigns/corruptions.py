@@ -32,7 +32,7 @@ from .runs import Done, apart, load_everything
 
 SECONDS = 180  # so long a command may take on a busy machine,
 CPU_SECONDS = 20  # and so much of a processor
-MEMORY = 1 << 30  # of address space beyond that of the parent
+MEMORY = 1 << 30  # bytes beyond those of the parent; a mapped file counts for nothing
 TEXT = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
 
 GENERATE = ("generate", "run", "--prompt", "the ", "--max-new-tokens", "20")
@@ -124,8 +124,8 @@ def execute(case: Case | None, command: str, place: Path) -> None:
 
     if case is not None and not _spoil(case, place):
         os._exit(77)
-    space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (space + MEMORY, space + MEMORY))
+    data = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_DATA, (data + MEMORY, data + MEMORY))
     signal.alarm(SECONDS)  # which end it, as nobody handles them
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     main(list(COMMANDS[command]))
