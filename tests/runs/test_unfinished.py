@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from small_run import tables, text_of, tree
 
 import textgen
 from textgen.events import Checkpointed, Evaluation
+from textgen.runs import progress
 
 TRAINING = "training is not finished: the model is that of step"
 
@@ -139,3 +142,30 @@ def test_a_run_without_a_checkpoint_is_neither_loaded_nor_finished(folder: Path)
         with pytest.raises(textgen.RunError, match="has no checkpoint yet; run its pipeline again"):
             use(run)
     assert not (run / "model.safetensors").exists()
+
+
+def test_reading_a_long_corpus_shows_a_bar_and_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    seconds = itertools.count(1)  # one for each piece of text
+    monkeypatch.setattr(
+        progress, "time", types.SimpleNamespace(monotonic=lambda: float(next(seconds)))
+    )
+    console = Terminal()
+    with pytest.raises(textgen.Interrupted) as stopped:
+        textgen.train(
+            corpus=[f"document {number}" for number in range(100)],
+            model={"type": "rnn"},
+            trainer="sgd",
+            output=tmp_path / "run",
+            console=console,
+            cancelled=lambda: "encoding the corpus" in console.getvalue(),
+        )
+    assert "while the corpus was read" in str(stopped.value)
+    assert next(seconds) < 10
+    assert console.getvalue().endswith(" \r"), "the bar is taken away"
+    assert not (tmp_path / "run").exists()
