@@ -93,6 +93,23 @@ def test_agrees_with_the_reference(order: int, length: int, ends: bool) -> None:
         np.testing.assert_allclose(row, expected, rtol=2e-6)
 
 
+def test_contexts_of_a_large_model_agree_with_the_reference() -> None:
+    """The probabilities of all contexts together would take twice the memory that is used for them."""
+    size, order = 3000, 4
+    tokens = np.random.default_rng(2).integers(size - 1, size=5000).tolist()
+    training = tokens[:4500]
+    model, probability = count(tokens, size, order), reference(training, order, size)
+    decoder = model.decoder(4)
+    places = [3, 1000, 3000, 4400]
+    contexts = [training[place - 3 : place] for place in places]
+    rows = np.exp(decoder.extend(np.array(contexts, np.int64)))
+    for place, context, row in zip(places, contexts, rows, strict=True):
+        some = [training[place], training[place - 1], 0, size - 1]
+        expected = [probability(tuple(context), token) for token in some]
+        np.testing.assert_allclose(row[some], expected, rtol=2e-6)
+        assert row.sum() == pytest.approx(1, rel=1e-5)
+
+
 texts = st.integers(1, 9).flatmap(
     lambda size: st.tuples(st.just(size), st.lists(st.integers(0, size - 1), min_size=2))
 )
