@@ -143,6 +143,9 @@ def test_prune_takes_the_checkpoints_of_finished_runs_alone(folder: Path) -> Non
     asked = invoke(str(folder), "--prune", answer="n\n")
     assert "cannot be\ntrained on to a greater length" in asked.output
     assert "nothing was removed" in asked.output
+    with RunDirectory(folder / "sweep/a=1").locked():
+        used = invoke(str(folder), "--prune", "--yes")
+    assert (used.exit_code, used.output.count("textgen: error: ")) == (1, 1)
     assert {name: checkpoints(name) for name in before} == before
     size = textgen.summarize(folder / "sweep/a=1").bytes
     done = invoke(str(folder), "--prune", "--yes", "--json")

@@ -155,16 +155,22 @@ def test_init_starts_from_a_model_and_mixes_counts_of_a_large_text() -> None:
     assert large["trainer"]["second"]["max_tokens"] == 6_000_000
 
 
-def test_init_does_not_replace_the_text(tmp_path: Path) -> None:
-    text = "".join(Engine().read_corpus({"type": "story"}))
-    (tmp_path / "my.txt").write_text(text, encoding="utf-8")
-    done = run_textgen("init", "my.txt", "--pipeline", "./my.txt", "--force", folder=tmp_path)
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        ("my.txt --pipeline ./my.txt --force", "my.txt is the text itself"),
+        ("my.txt", "my.toml exists"),
+    ],
+)
+def test_init_replaces_neither_the_text_nor_a_pipeline_unasked(
+    arguments: str, cause: str, tmp_path: Path
+) -> None:
+    for name in ("my.txt", "my.toml"):
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+    done = run_textgen("init", *arguments.split(), folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        done.stderr
-        == "textgen: error: my.txt is the text itself; choose another name with --pipeline\n"
-    )
-    assert (tmp_path / "my.txt").read_text(encoding="utf-8") == text
+    assert done.stderr.startswith(f"textgen: error: {cause}; choose another name with --pipeline")
+    assert {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {"mine"}
 
 
 @pytest.mark.parametrize("minutes", ["nan", "0", "5min"])

@@ -76,7 +76,8 @@ def test_one_that_is_broken_is_named_and_harms_nothing(site: Path, tmp_path: Pat
             "help": "what logits are multiplied by",
         }
     ]
-    plain = run_textgen("plugins", folder=tmp_path, site=[site]).stdout
+    plain = run_textgen("plugins", "--options", folder=tmp_path, site=[site]).stdout
+    assert " factor: a finite number, default 1000.0. what logits are multiplied by\n" in plain
     assert "left out: broken [textgen-broken 0.3]: RuntimeError" in plain
     assert "clash: sampler 'greedy' is offered by textgen-engine:greedy, textgen-loud" in plain
     helped = run_textgen("--help", folder=tmp_path, site=[site])
