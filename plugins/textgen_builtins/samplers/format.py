@@ -21,6 +21,7 @@ from textgen.protocols import Array, History, Ids, Sampler, Tensors, Tokenizer
 from textgen_builtins.samplers import logits as ops
 from textgen_builtins.samplers.config import FormatConfig
 from textgen_builtins.samplers.links import OFF
+from textgen_builtins.token_texts import token_texts
 
 _LIMITS: Final[Mapping[str, Any]] = {
     "initial_lexer_fuel": 300_000,
@@ -227,18 +228,12 @@ _vocabularies: WeakKeyDictionary[Tokenizer, _Vocabulary] = WeakKeyDictionary()
 
 
 def _vocabulary(tokenizer: Tokenizer, llguidance: Any) -> _Vocabulary:
-    """The texts that tokens add. Tokens that are a part of a character only are never allowed.
-
-    A token's text may depend on what is before it (a space between words): it is what the token
-    adds after itself.
-    """
+    """The texts that tokens add. Tokens that are a part of a character only are never allowed."""
     with contextlib.suppress(TypeError, KeyError):  # a plugin's may be unhashable
         return _vocabularies[tokenizer]
     size, characters = tokenizer.vocab_size, set[str]()
     texts: list[bytes] = []
-    for token in range(size):
-        ids = np.array([token, token])
-        text = tokenizer.decode(ids)[len(tokenizer.decode(ids[:1])) :]
+    for token, text in enumerate(token_texts(tokenizer)):
         if not text or _REPLACED in text or token == tokenizer.unknown_id:
             texts.append(b"\xff<%d>" % token)  # a special token, which no form contains
         else:

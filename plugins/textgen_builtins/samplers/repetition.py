@@ -16,6 +16,7 @@ from textgen.protocols import Array, History, Ids, Sampler, Tokenizer
 from textgen_builtins.samplers import config as configs
 from textgen_builtins.samplers import logits as ops
 from textgen_builtins.samplers.links import OFF
+from textgen_builtins.token_texts import token_texts
 
 _LOG_LARGEST: Final = (
     88.7228391  # of a power of the base, as in llama.cpp: float32 can represent it
@@ -63,11 +64,9 @@ class Words:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Self:
-        """The words of a tokenizer. A token's text is what it adds to a text that it stands in."""
+        """The words of a tokenizer."""
         columns = []
-        for token in range(tokenizer.vocab_size):
-            once, twice = (tokenizer.decode(np.array([token] * n)) for n in (1, 2))
-            text = twice[len(once) :]
+        for text in token_texts(tokenizer):
             held = any(_is_of_word(each) for each in text)
             columns.append((held, _is_inner(text[:1]), _is_inner(text[-1:])))
         return cls(*np.array(columns, np.bool_).T)

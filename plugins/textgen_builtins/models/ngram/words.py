@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from textgen.protocols import Ids, Tensors, Tokenizer
 from textgen_builtins.models.ngram.smoothing import Floats32, Ints, interpolation
+from textgen_builtins.token_texts import token_texts
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -47,10 +48,9 @@ class WordReader:
     def of(cls, tokenizer: Tokenizer) -> WordReader | None:
         """A reader of a tokenizer's tokens, None where none has letters.
 
-        A token's text is what it adds to a text that it stands in. The end of a document counts as two words of its
-        own, so that nothing is known of those before it.
+        The end of a document counts as two words of its own, so that nothing is known of those before it.
         """
-        effects = [_effect(_added_text(tokenizer, token)) for token in range(tokenizer.vocab_size)]
+        effects = [_effect(text) for text in token_texts(tokenizer)]
         if not any(add or tail or any(inner) for _, add, _, inner, tail in effects):
             return None
         end = getattr(tokenizer, "end_id", None)
@@ -152,12 +152,6 @@ class WordCounts:
         edges = np.arange(sizes.sum()) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
         probabilities[rows] *= self._lower[numbers, None]
         probabilities[np.repeat(rows, sizes), self._tokens[edges]] += self._own[edges]
-
-
-def _added_text(tokenizer: Tokenizer, token: int) -> str:
-    """What a token adds to the text before it, for which the token itself stands."""
-    once = tokenizer.decode(np.array([token]))
-    return tokenizer.decode(np.array([token, token]))[len(once) :]
 
 
 def _effect(text: str) -> tuple[int, int, bool, list[int], int]:
