@@ -120,6 +120,11 @@ def test_predicts_held_out_text_better_than_either(mixture_run: Run) -> None:
     )
 
 
+def test_hidden_states_are_those_of_the_network_alone(mixture_run: Run) -> None:
+    states = mixture_run.generator.hidden_states(HELD_OUT[:50])
+    assert {name: len(array) for name, array in states.items()} == {"first.hidden": 50}
+
+
 def test_a_finished_run_takes_less_than_a_hundred_bytes_of_disk_a_character(
     mixture_run: Run,
 ) -> None:

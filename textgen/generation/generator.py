@@ -268,8 +268,9 @@ class Generator:
     def hidden_states(self, text: Prompt) -> Tensors:
         """The model's carried state after each of the T tokens of a text, by name, each array with T as first axis.
 
-        For the built-in recurrent networks "hidden" and, for LSTMs, "cell": (T, layers, hidden_size). Raises UsageError
-        for a model whose state grows with the text.
+        Its arrays of floating-point numbers, so that tables of counts, as of n-grams, are left out. For the built-in
+        recurrent networks "hidden" and, for LSTMs, "cell": (T, layers, hidden_size). Raises UsageError for a model
+        whose state grows with the text.
         """
         decoder, ids = self._reading(text)
         if not keeps_shape(self._begin):
@@ -279,8 +280,9 @@ class Generator:
         states = []
         for place in range(len(ids)):
             decoder.extend(ids[None, place : place + 1])
-            states.append(decoder.read_state())
-        return {name: np.stack([state[name][0] for state in states]) for name in states[0]}
+            state = decoder.read_state().items()
+            states.append({name: array[0] for name, array in state if array.dtype.kind == "f"})
+        return {name: np.stack([state[name] for state in states]) for name in states[0]}
 
     @blaming
     def module(self, device: str = "cpu") -> Any:
