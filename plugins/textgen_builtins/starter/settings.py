@@ -27,7 +27,8 @@ _MOST_COUNTED: Final = 10_000_000
 _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
 _PROBABILITIES: Final = 10_000_000  # of the held-out characters, one for each of the vocabulary
 _TUNING: Final = 6  # passes over a text by a model that knows its language: more learn it by heart
-_SHORT: Final = 60_000  # characters of a text that such a model learns by heart soonest
+_TUNING_DROPOUT: Final = 0.2  # in so many passes; fewer need less
+_LONG: Final = 300_000  # characters of a text that such a model may learn from twice as fast
 _TRIAL_SECONDS: Final = 0.4
 _SAMPLE: Final = 300_000  # characters that are counted for the expected loss
 _PAGES: Final = 6000  # characters of a text in which repetitions are noticed
@@ -83,12 +84,12 @@ def tune(
 ) -> dict[str, int | float | str]:
     """The same for a network of so many units that knows the language, which a few passes over a text are enough for."""
     training = max(1.0, characters * 0.85)
-    left = seconds * _USED * speed / (units / _TRIED) ** _SLOWER
-    few = {"length": f"{_TUNING} epochs"} if left > _TUNING * training else {}
+    passes = seconds * _USED * speed / (units / _TRIED) ** _SLOWER / training
+    few = {"length": f"{_TUNING} epochs"} if passes > _TUNING else {}
     return {
-        "dropout": 0.5 if characters < _SHORT else 0.3 if characters < 8 * _SHORT else 0.1,
-        "batch_size": 16,
-        "learning_rate": 0.001 if characters < _SHORT else 0.002,
+        "dropout": round(_TUNING_DROPOUT * min(1.0, passes / _TUNING), 2),
+        "batch_size": 16 if characters < _LONG else 32,
+        "learning_rate": 0.001 if characters < _LONG else 0.002,
         "max_tokens": _counted(seconds),
         "held_out": _held_out(vocabulary),
         **few,
