@@ -2,9 +2,10 @@
 
     python benchmarks/stalls.py RUN [NAME...]
 
-For each request, or each whose name has one of the words, prints the longest time for which the loop did nothing else,
-in milliseconds; that below which 99 % of its turns were; the seconds of the request; and the beginning of the answer.
-Exits with status 1 if the loop stood still for more than 50 ms. The server runs in this process, the client in another.
+For each request, or each whose name has one of the words, prints for how many milliseconds the loop stood still at most,
+by the clock and by the CPU time of the process meanwhile, which other programs lengthen less; the seconds of the request;
+and the beginning of the answer. Exits with status 1 if it was more than 50 ms by the clock. The server runs in this
+process, the client in another.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ IDS = [1] * 190_000
 PROPERTIES = {f"key{i:04d}": {"type": "string", "maxLength": 40} for i in range(40_000)}
 # So many of a thing, in a request to /v1/completions.
 COMPLETIONS: dict[str, Any] = {
-    "unknown parameters": {f"k{i}": i for i in range(250_000)},
+    "unknown parameters": {f"k{i}": i for i in range(200_000)},
     "200 unknown parameters": {f"temperatur{i}": i for i in range(200)},
     "unknown parameter of 4 MB": {"k" * 3_900_000: 1},
     "wrong ids in logit_bias": {"logit_bias": {str(i): 1 for i in range(200_000)}},
@@ -48,7 +49,7 @@ COMPLETIONS: dict[str, Any] = {
     "249,000 ids in lists": {"prompt": [IDS[:1000]] * 249, "max_tokens": 1},
     "prompt of 2 MB": {"prompt": "the " * 500_000},
     "prompt of 188,000 characters": {"prompt": TEXT, "max_tokens": 20},
-    "the same 256 times": {"prompt": TEXT, "max_tokens": 2, "n": 256},
+    "the same 32 times": {"prompt": TEXT, "max_tokens": 2, "n": 32},
     "the same echoed 256 times": {"prompt": TEXT, "max_tokens": 0, "n": 256, "echo": True},
     "escapes": b'{"prompt": "%s"}' % (rb"\u0074" * 33_000),
     "log-probabilities": {"prompt": IDS, "max_tokens": 0, "echo": True, "logprobs": 5},
@@ -145,17 +146,16 @@ async def measured(run: Path, names: list[str]) -> int:
             assert client.stdout is not None
             await client.stdout.readline()  # it has started
             asked = asyncio.create_task(client.communicate(request))
-            begun, turns = time.perf_counter(), []
+            begun, longest, most_cpu = time.perf_counter(), 0.0, 0.0
             while not asked.done():
-                before = time.perf_counter()
+                before, cpu = time.perf_counter(), time.process_time()
                 await asyncio.sleep(0.001)
-                turns.append(1000 * (time.perf_counter() - before) - 1)
+                longest = max(longest, 1000 * (time.perf_counter() - before) - 1)
+                most_cpu = max(most_cpu, 1000 * (time.process_time() - cpu))
             taken, answer = time.perf_counter() - begun, (await asked)[0].decode(errors="replace")
-            turns.sort()
-            worst = max(worst, turns[-1])
+            worst = max(worst, longest)
             print(
-                f"{name:36} {turns[-1]:7.1f} ms {turns[int(0.99 * len(turns))]:6.1f} ms "
-                f"{taken:5.1f} s  {answer}",
+                f"{name:36} {longest:7.1f} {most_cpu:7.1f} ms {taken:6.1f} s  {answer.strip()}",
                 flush=True,
             )
     return int(worst > MOST)
