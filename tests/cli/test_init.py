@@ -148,6 +148,7 @@ def test_init_starts_from_a_model_and_mixes_counts_of_a_large_text() -> None:
     assert large["model"]["type"] == large["trainer"]["type"] == "mixture"
     assert large["model"]["first"] == {"start": "tiny", "dropout": 0.02}  # read less than once
     assert large["model"]["second"]["type"] == "ngram"
+    assert (short["trainer"]["batch_size"], large["trainer"]["first"]["batch_size"]) == (16, 64)
     assert (large["trainer"]["first"]["type"], large["trainer"]["first"]["length"]) == (
         "adamw",
         "60s",

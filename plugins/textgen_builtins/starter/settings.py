@@ -88,7 +88,7 @@ def tune(
     few = {"length": f"{_TUNING} epochs"} if passes > _TUNING else {}
     return {
         "dropout": round(_TUNING_DROPOUT * min(1.0, passes / _TUNING), 2),
-        "batch_size": 16 if characters < _LONG else 32,
+        "batch_size": 16 if characters < _LONG else 64,
         "learning_rate": 0.001 if characters < _LONG else 0.002,
         "max_tokens": _counted(seconds),
         "held_out": _held_out(vocabulary),
