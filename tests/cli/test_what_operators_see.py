@@ -103,7 +103,8 @@ def test_a_notebook_gets_a_bar_though_it_is_not_a_terminal(
     shell = types.SimpleNamespace(config={application: {}})
     shown = list[str]()
 
-    def display(data: dict[str, str], **_: Any) -> Any:
+    def display(data: dict[str, str], *, raw: bool, **_: Any) -> Any:
+        assert raw  # or the dict would be shown
         shown.append(data["text/plain"])
         return types.SimpleNamespace(update=display)
 
