@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.contracts.checks import begin_decoding
+from textgen.contracts.checks import begin_decoding, check_logits
 from textgen.contracts.components import Components, blaming
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
@@ -39,7 +39,7 @@ from textgen.generation.request import (
 from textgen.generation.results import Generation
 from textgen.generation.row import Row
 from textgen.generation.sampling import log_softmax, to_numpy
-from textgen.generation.scheduler import Scheduler, prefill
+from textgen.generation.scheduler import Scheduler
 from textgen.generation.scoring import (
     TextScore,
     TokenScores,
@@ -245,9 +245,9 @@ class Generator:
         errors of `generate`.
         """
         row = self._row(prompt, options, must_end=False)
-        *_, fed = prefill(self._begin, [row])
-        assert fed is not None
-        logits, chain = fed[1], row.request.chain
+        decoder, chain = row.restore(self._begin(1)), row.request.chain
+        logits = decoder.extend(row.to_feed()[None])
+        check_logits(logits, (1, chain.vocab_size), chain.model)
         before = log_softmax(to_numpy(logits)[0])
         after = to_numpy(chain.sampled(logits, begun(chain, [row])))[0].astype(np.float64)
         return before, log_softmax(after) if after.max() > -np.inf else after
