@@ -80,6 +80,7 @@ def test_one_that_is_broken_is_named_and_harms_nothing(site: Path, tmp_path: Pat
     assert " factor: a finite number, default 1000.0. what logits are multiplied by\n" in plain
     assert "left out: broken [textgen-broken 0.3]: RuntimeError" in plain
     assert "clash: sampler 'greedy' is offered by textgen-engine:greedy, textgen-loud" in plain
+    assert plain.count("clash: ") == 1
     helped = run_textgen("--help", folder=tmp_path, site=[site])
     assert (helped.returncode, helped.stderr.count("is left out")) == (0, 1)
 
