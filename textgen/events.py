@@ -28,6 +28,8 @@ class StepDone:
     stable_steps    number of steps, from the first, that do not depend on the number of all steps: those before the
                     learning rate decays, for example. The state after them is kept, and a finished run is trained on
                     from it. None or 0 if there is no such state
+    evaluates       whether an Evaluated of this step comes next. Checkpoints of the step wait for it, since it may
+                    change the model, as it fits the gate of a mixture
 
     A trainer may give `loss` and `gradient_norm` as tensors of one element. They stay on the device until an observer
     reads the attribute, which then waits for the device; the engine reads the loss of a step a few steps later.
@@ -41,6 +43,7 @@ class StepDone:
     learning_rate: float | None = None
     _gradient_norm: SupportsFloat | None = None
     stable_steps: int | None = attrs.field(default=None, validator=optional(instance_of(int)))
+    evaluates: bool = False
 
     @property
     def loss(self) -> float:

@@ -191,6 +191,7 @@ class _Training:
             learning_rate=rate,
             gradient_norm=norm,
             stable_steps=self.plan.stable_after(step),
+            evaluates=self.plan.is_due(step, self.evaluated_step),
         )
 
     def state(self) -> TrainerState:

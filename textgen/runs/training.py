@@ -143,7 +143,9 @@ class TrainingLoop:
                     self.blame[0],
                     f"yielded {what} from train, and must yield StepDone, Evaluated and Decided",
                 )
-            if isinstance(event, StepDone):
+            if isinstance(event, Evaluated) or (
+                isinstance(event, StepDone) and not event.evaluates
+            ):
                 if self.observers.stopped is None and self.cancelled():
                     self._interrupt()
                 if clock() >= self._due:
@@ -168,7 +170,7 @@ class TrainingLoop:
         progress.stable_steps = event.stable_steps
         self.observers.tell(event)
         if event.step == event.stable_steps and event.step < event.steps:
-            self._checkpoint()  # the state that a run of more steps would reach as well
+            self._due = -math.inf  # the state that a run of more steps would reach as well
 
     def _check_losses(self, unread: int = 0) -> None:
         """Check the losses of steps. The last `unread` may wait, so that the device is not awaited."""
