@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/checkpoints.py [--parameters 300_000 100_000_000] [--times 3] [--folder .]
 
-The state is that of a training with AdamW: weights, and two moments of each. `torch.save` writes it to a file and does
-not wait for the disk; for comparison it is timed with an fsync too.
+The state is that of a training with AdamW: weights, and two moments of each. `torch.save` writes it
+to a file and does not wait for the disk; for comparison it is timed with an fsync too.
 """
 
 from __future__ import annotations

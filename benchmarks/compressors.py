@@ -1,12 +1,14 @@
-"""How well compressors that learn while they read predict the last tenth of a text: rows for docs/benchmarks.md.
+"""How well compressors that learn while they read predict the last tenth of a text: rows for
+docs/benchmarks.md.
 
     pip install zpaq pyppmd
     python benchmarks/compressors.py TEXT... [--letters]
 
-Prints for each text, in nats per character, what its last tenth adds to the compressed size of the rest: by zpaq at its
-strongest level, in one block, and by PPMd (variant H with 64 MiB of memory, by the best of three orders). zpaq chooses
-its memory by the size of what it is given, so zeros bring both parts to one size. With --letters a text is first
-reduced to the letters a to z and the space, as benchmarks/quality.py does it.
+Prints for each text, in nats per character, what its last tenth adds to the compressed size of the
+rest: by zpaq at its strongest level, in one block, and by PPMd (variant H with 64 MiB of memory, by
+the best of three orders). zpaq chooses its memory by the size of what it is given, so zeros bring
+both parts to one size. With --letters a text is first reduced to the letters a to z and the space,
+as benchmarks/quality.py does it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""How much a mixture copies from its text, beside its parts, and what makes it copy less: a table of docs/benchmarks.md.
+"""How much a mixture copies from its text, beside its parts, and what makes it copy less: a table
+of docs/benchmarks.md.
 
 Usage: python benchmarks/copying.py [TEXT] [--minutes 1] [--texts 12] [--characters 500]
 
-Trains the pipeline of `textgen init TEXT --minutes M` (The Time Machine, all characters, if no TEXT is given), and the
-same with other n-grams. Prints for each way to generate what share of the runs of 16 and 32 characters stands in the
-training text as well, the longest such run, what share of the runs of 16 stands earlier in the same text, and where the
-model is another the loss of the last tenth, in nats per character. The held-out text is in the table as a text that
-nobody copied.
+Trains the pipeline of `textgen init TEXT --minutes M` (The Time Machine, all characters, if no TEXT
+is given), and the same with other n-grams. Prints for each way to generate what share of the runs
+of 16 and 32 characters stands in the training text as well, the longest such run, what share of the
+runs of 16 stands earlier in the same text, and where the model is another the loss of the last
+tenth, in nats per character. The held-out text is in the table as a text that nobody copied.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def rows(
     name: str,
     temperatures: tuple[float, ...],
 ) -> Iterator[list[str]]:
-    """Those of the mixture at temperatures; without a name, those of the author, of the parts and of the mixture."""
+    """Those of the mixture at temperatures; without a name, those of the author, of the parts and
+    of the mixture.
+    """
     held_out, finder = last_tenth(generator, source), generator.copy_finder()
     size = given.characters
 

@@ -2,9 +2,10 @@
 
 Usage: python benchmarks/encoding.py [--megabytes 10 100 1000]
 
-The text is the story that comes with textgen, repeated with changes. Each line is a process of its own. The run is one
-of the public door, from its start to the event RunStarted: it reads the text twice, hashes it, fits the vocabulary and
-writes the tokens to an empty cache, which the second run has.
+The text is the story that comes with textgen, repeated with changes. Each line is a process of its
+own. The run is one of the public door, from its start to the event RunStarted: it reads the text
+twice, hashes it, fits the vocabulary and writes the tokens to an empty cache, which the second run
+has.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from shared import parser
 
 
 def write_text(path: Path, size: int) -> int:
-    """A text of so many bytes; each repetition has other digits at places. Returns its characters."""
+    """A text of so many bytes; each repetition has other digits at places.
+
+    Returns its characters.
+    """
     story = "".join(textgen.Engine().read_corpus({"type": "story"}))
     parts = [story.replace("\n\n", f"\n\n{n} ") for n in range(1 + size // len(story.encode()))]
     path.write_text("".join(parts), encoding="utf-8")

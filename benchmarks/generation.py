@@ -4,11 +4,12 @@ Usage: python benchmarks/generation.py [--only one|batch|streams] [--repeats 7] 
        [--many 1024] [--device cpu]
        python benchmarks/generation.py --run RUN [--repeats 7] [--tokens 2000] [--prompt TEXT]
 
-`one` and `batch` set textgen against an nn.RNN (GRU, LSTM) step per character in a Python loop under
-torch.inference_mode, from the same weights, in turn: seconds of the loop over ours, of a batch per token. `streams`
-sets concurrent streams on one event loop against generate_many of the same texts, and prints the time to each first
-piece; stalls.py has how long the loop waits. With a run, the characters a second of its model, the time to a first piece
-and the memory of a stream: a table of docs/benchmarks.md.
+`one` and `batch` set textgen against an nn.RNN (GRU, LSTM) step per character in a Python loop
+under torch.inference_mode, from the same weights, in turn: seconds of the loop over ours, of a
+batch per token. `streams` sets concurrent streams on one event loop against generate_many of the
+same texts, and prints the time to each first piece; stalls.py has how long the loop waits. With a
+run, the characters a second of its model, the time to a first piece and the memory of a stream: a
+table of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def trained(folder: Path, cell: str, units: int, device: str) -> textgen.Generat
 def torch_loop(
     generator: textgen.Generator, cell: str, units: int, device: str
 ) -> Callable[..., list[int]]:
-    """Generates from the same weights: one-hot input, the framework's layer called once a character."""
+    """Generates from the same weights: one-hot input, the framework's layer called once a
+    character.
+    """
     size = generator.tokenizer.vocab_size
     layer = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell](size, units)
     network = nn.ModuleDict({"rnn": layer, "head": nn.Linear(units, size)}).to(device)

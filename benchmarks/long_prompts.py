@@ -1,9 +1,11 @@
-"""How much a model learns from a prompt by another author: the table of "The text so far" in docs/mixtures.md.
+"""How much a model learns from a prompt by another author: the table of "The text so far" in
+docs/mixtures.md.
 
     python benchmarks/long_prompts.py RUN TEXT... [--places 12] [--characters 1000]
 
-Prints for each text and length of a prompt the loss of `run`'s model on what follows, in nats per character: the mean
-of so many places of the text, evenly spread. Characters that the model does not know are left out.
+Prints for each text and length of a prompt the loss of `run`'s model on what follows, in nats per
+character: the mean of so many places of the text, evenly spread. Characters that the model does not
+know are left out.
 """
 
 from __future__ import annotations

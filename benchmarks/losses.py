@@ -1,11 +1,13 @@
-"""How low the loss of small models gets on two texts: the table of "What loss is good?" in docs/benchmarks.md.
+"""How low the loss of small models gets on two texts: the table of "What loss is good?" in
+docs/benchmarks.md.
 
 Usage: python benchmarks/losses.py [--quick]
 
-Trains each model on the first nine tenths of a text and prints a Markdown table of the loss of the last tenth, in nats
-and in bits per character, and of the seconds of the whole run. The texts are the story that comes with textgen, as it
-is, and The Time Machine in small letters and spaces; that one is left out where it is neither in the cache nor can be
-downloaded. A few minutes on two cores; --quick trains the networks for two epochs only.
+Trains each model on the first nine tenths of a text and prints a Markdown table of the loss of the
+last tenth, in nats and in bits per character, and of the seconds of the whole run. The texts are
+the story that comes with textgen, as it is, and The Time Machine in small letters and spaces; that
+one is left out where it is neither in the cache nor can be downloaded. A few minutes on two cores;
+--quick trains the networks for two epochs only.
 """
 
 from __future__ import annotations

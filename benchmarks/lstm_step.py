@@ -1,11 +1,13 @@
 """A step of training an LSTM on a CPU, by textgen and by a plain loop of torch.
 
-Usage: python benchmarks/lstm_step.py TEXT [--hidden 256] [--batch 64,16] [--precision bfloat16] [--repeats 7] [--busy]
+Usage: python benchmarks/lstm_step.py TEXT [--hidden 256] [--batch 64,16] [--precision bfloat16]
+[--repeats 7] [--busy]
 
-The plain loop is tried with one thread of torch's and with one for each core, and ours, each in a process of its own
-that lives through the whole measurement; they take turns, and the better plain loop counts. Prints its seconds over
-ours, above 1 if ours is the faster, and the losses after the same number of steps from the same weights. `--busy`
-measures ours alone, beside a busy loop for each core, against itself without.
+The plain loop is tried with one thread of torch's and with one for each core, and ours, each in a
+process of its own that lives through the whole measurement; they take turns, and the better plain
+loop counts. Prints its seconds over ours, above 1 if ours is the faster, and the losses after the
+same number of steps from the same weights. `--busy` measures ours alone, beside a busy loop for
+each core, against itself without.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
 Usage: python benchmarks/processes.py [--hidden 256,512] [--steps 12] [--repeats 5]
 
-Batches are 64 windows of 64 tokens, in bfloat16. The processes live through the whole measurement and take turns.
-Prints the seconds of others over those of our two processes, above 1 if ours are the faster. The others are a plain
-loop of torch in one process of two threads; the plain loop under DistributedDataParallel in two processes; and
-textgen in one process of two threads, which shows what a second process is worth on this machine.
+Batches are 64 windows of 64 tokens, in bfloat16. The processes live through the whole measurement
+and take turns. Prints the seconds of others over those of our two processes, above 1 if ours are
+the faster. The others are a plain loop of torch in one process of two threads; the plain loop under
+DistributedDataParallel in two processes; and textgen in one process of two threads, which shows
+what a second process is worth on this machine.
 """
 
 from __future__ import annotations

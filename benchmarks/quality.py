@@ -1,11 +1,14 @@
-"""How good a model the pipeline of `textgen init` makes of a text in a given time, by the clock, as a table.
+"""How good a model the pipeline of `textgen init` makes of a text in a given time, by the clock, as
+a table.
 
-    python benchmarks/quality.py TEXT... [--minutes 1] [--seeds 3] [--letters] [--speed N] [--set KEY=VALUE]
+    python benchmarks/quality.py TEXT... [--minutes 1] [--seeds 3] [--letters] [--speed N] [--set
+    KEY=VALUE]
 
-For every text and seed two whole processes run: `textgen init TEXT --minutes M` and `textgen run` on what it wrote. The
-loss is that of the last tenth of the text, which `init` holds out, in nats per character; of the mixture, and of each
-of its parts alone. --speed N and --set "trainer.first.length=N steps" give the same models however busy the machine is.
-With --letters a text is first reduced to the letters a to z and the space, as the book does it.
+For every text and seed two whole processes run: `textgen init TEXT --minutes M` and `textgen run`
+on what it wrote. The loss is that of the last tenth of the text, which `init` holds out, in nats
+per character; of the mixture, and of each of its parts alone. --speed N and --set
+"trainer.first.length=N steps" give the same models however busy the machine is. With --letters a
+text is first reduced to the letters a to z and the space, as the book does it.
 """
 
 from __future__ import annotations
@@ -57,7 +60,9 @@ def write_source(text: Path, folder: Path, *, letters: bool) -> Path:
 
 
 def one_run(source: Path, seed: int, given: argparse.Namespace) -> tuple[float, ...]:
-    """Seconds by the clock for both commands, and the losses of the mixture, the network and the counts."""
+    """Seconds by the clock for both commands, and the losses of the mixture, the network and the
+    counts.
+    """
     pipeline, output = source.with_name(f"{seed}.toml"), source.with_name(f"run-{seed}")
     changes = [f"--set={each}" for each in (f"seed={seed}", *given.set)]
 

@@ -1,10 +1,11 @@
-"""What each part of the recipe of `textgen init` is worth: the network of its pipeline, trained without the part.
+"""What each part of the recipe of `textgen init` is worth: the network of its pipeline, trained
+without the part.
 
     python benchmarks/recipe.py TEXT [--characters 1e6] [--seeds 3] [--letters] [--only NAME]
 
-Prints a Markdown table: the best loss of the held-out tenth in nats per character, mean and spread over the seeds, and
-the difference to the recipe. Every run reads the same number of characters, so the table does not depend on how busy
-the machine is.
+Prints a Markdown table: the best loss of the held-out tenth in nats per character, mean and spread
+over the seeds, and the difference to the recipe. Every run reads the same number of characters, so
+the table does not depend on how busy the machine is.
 """
 
 from __future__ import annotations

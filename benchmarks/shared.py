@@ -1,4 +1,6 @@
-"""What the benchmarks share: arguments, times of two ways in turn, and a training of an LSTM in a process of its own."""
+"""What the benchmarks share: arguments, times of two ways in turn, and a training of an LSTM in a
+process of its own.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def ratios(baseline: Callable[[], object], ours: Callable[[], object], repeats: int) -> list[float]:
-    """Seconds of the baseline over ours, in turn (A B A B ...), after a warm-up of each: machines are noisy."""
+    """Seconds of the baseline over ours, in turn (A B A B ...), after a warm-up of each: machines
+    are noisy.
+    """
     return [seconds(baseline) / seconds(ours) for _ in range(repeats + 1)][1:]
 
 

@@ -1,9 +1,10 @@
-"""Longest time for which an event loop waits while a request is answered, beside an idle loop and a busy Python thread.
+"""Longest time for which an event loop waits while a request is answered, beside an idle loop and a
+busy Python thread.
 
 Usage: python benchmarks/stalls.py RUN [--seconds 3] [--repeats 3]
 
-The run's vocabulary has to be able to write JSON. Times are milliseconds: the longest and the 99th percentile of how
-much later than asked a sleep of 1 ms ends.
+The run's vocabulary has to be able to write JSON. Times are milliseconds: the longest and the 99th
+percentile of how much later than asked a sleep of 1 ms ends.
 """
 
 from __future__ import annotations

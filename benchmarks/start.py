@@ -1,10 +1,13 @@
-"""What a model to start from is worth: the pipelines of `textgen init` with and without the packages that offer one.
+"""What a model to start from is worth: the pipelines of `textgen init` with and without the
+packages that offer one.
 
-    python benchmarks/start.py TEXT[:CHARACTERS]... [--minutes 1.25] [--seeds 3] [--words FILE] [--samples FOLDER]
+    python benchmarks/start.py TEXT[:CHARACTERS]... [--minutes 1.25] [--seeds 3] [--words FILE]
+    [--samples FOLDER]
 
-For every text (or its beginning), way and seed two whole processes run, `textgen init` and `textgen run`. Prints a
-Markdown table: the loss of the held-out tenth in nats per character, the seconds of both commands by the clock, and the
-share of the words of three texts of 2,000 characters that the text has, or the word list in FILE. FOLDER gets the texts.
+For every text (or its beginning), way and seed two whole processes run, `textgen init` and
+`textgen run`. Prints a Markdown table: the loss of the held-out tenth in nats per character, the
+seconds of both commands by the clock, and the share of the words of three texts of 2,000 characters
+that the text has, or the word list in FILE. FOLDER gets the texts.
 """
 
 from __future__ import annotations

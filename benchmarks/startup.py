@@ -2,8 +2,9 @@
 
 Usage: python benchmarks/startup.py [--repeats 15]
 
-Whole processes, in turn: `textgen --help` and `textgen plugins` against the imports of a command line, with 2.5 times
-as target, and `textgen generate` on a CPU against `import torch`, which it does without.
+Whole processes, in turn: `textgen --help` and `textgen plugins` against the imports of a command
+line, with 2.5 times as target, and `textgen generate` on a CPU against `import torch`, which it
+does without.
 """
 
 from __future__ import annotations

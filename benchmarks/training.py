@@ -2,10 +2,11 @@
 
 Usage: python benchmarks/training.py CORPUS [--epochs 20] [--set trainer.compute=bfloat16]
 
-CORPUS is The Time Machine. The recipe is that of docs/seed.md: windows of 32 characters at stride 1, 10,000 to train on
-and the next 5,000 to validate on, batches of 1,024, a tanh RNN of 32 units over one-hot input, SGD at rate 1 with the
-gradient clipped. The loop cuts its batches from tensors, which is faster than a DataLoader. Prints its seconds over ours
-for an epoch, without validation and with: above 1 we are the faster.
+CORPUS is The Time Machine. The recipe is that of docs/seed.md: windows of 32 characters at stride
+1, 10,000 to train on and the next 5,000 to validate on, batches of 1,024, a tanh RNN of 32 units
+over one-hot input, SGD at rate 1 with the gradient clipped. The loop cuts its batches from tensors,
+which is faster than a DataLoader. Prints its seconds over ours for an epoch, without validation and
+with: above 1 we are the faster.
 """
 
 from __future__ import annotations

@@ -1,1 +1,3 @@
-"""Faults injected for real. Campaigns are modules to run, `python -m campaigns.NAME`; the suite has samples."""
+"""Faults injected for real. Campaigns are modules to run, `python -m campaigns.NAME`; the suite has
+samples.
+"""

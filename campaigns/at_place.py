@@ -2,11 +2,11 @@
 
 Usage: python campaigns/at_place.py WHO SIGNAL MODULE:NAME COUNT ARGUMENTS
 
-When the process of rank WHO calls the function for the COUNT-th time, it sends itself SIGNAL, such as KILL or STOP; or,
-if that is MEMORY, runs out of memory. WHO may be "launcher": then rank 0 does, and sends it to the process that started
-it. Nothing happens to processes that torchrun has started again. With the variable PIDS, each process writes its id
-into that folder, and the file "struck" is there from when it happens. TIMEOUT is in seconds: how long processes of a run
-wait for each other.
+When the process of rank WHO calls the function for the COUNT-th time, it sends itself SIGNAL, such
+as KILL or STOP; or, if that is MEMORY, runs out of memory. WHO may be "launcher": then rank 0 does,
+and sends it to the process that started it. Nothing happens to processes that torchrun has started
+again. With the variable PIDS, each process writes its id into that folder, and the file "struck" is
+there from when it happens. TIMEOUT is in seconds: how long processes of a run wait for each other.
 """
 
 from __future__ import annotations

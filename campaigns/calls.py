@@ -1,7 +1,9 @@
-"""Watches every change that this process makes to files under a folder: the point where faults are injected.
+"""Watches every change that this process makes to files under a folder: the point where faults are
+injected.
 
-It replaces the functions of `os` and `open` by ones that say what they are about to do. All of a run's files are
-written from Python, so nothing escapes; `replay` compares what it saw with what is on the disk in the end.
+It replaces the functions of `os` and `open` by ones that say what they are about to do. All of a
+run's files are written from Python, so nothing escapes; `replay` compares what it saw with what is
+on the disk in the end.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Call:
 def watch(
     root: Path, before: Callable[[Call], None], after: Callable[[Call], None] = lambda call: None
 ) -> None:
-    """Tell of every change under `root` in this process, from now on; `before` may raise in its place."""
+    """Tell of every change under `root` in this process, from now on; `before` may raise in its
+    place.
+    """
     name_of = partial(_name, os.path.realpath(root))
 
     def one(kind: str, path: Any, *_: Any, dir_fd: int | None = None, **facts: Any) -> Call | None:

@@ -1,11 +1,12 @@
-"""A campaign of corruptions: every file of a run directory and a saved state, spoilt in every way, met by commands.
+"""A campaign of corruptions: every file of a run directory and a saved state, spoilt in every way,
+met by commands.
 
     python -m campaigns.corruptions [--cases 2500] [--seed 1] [--only WORDS]
 
-Each case is a command in a process of its own, forked from one that has imported everything. It must end as if nothing
-had happened, with the same text and weights, or with an error that names the file. A traceback, another text, a process
-that takes minutes or a gigabyte, and anything read or changed outside the run directory is a failure, which is printed
-with the seed that repeats it.
+Each case is a command in a process of its own, forked from one that has imported everything. It
+must end as if nothing had happened, with the same text and weights, or with an error that names the
+file. A traceback, another text, a process that takes minutes or a gigabyte, and anything read or
+changed outside the run directory is a failure, which is printed with the seed that repeats it.
 """
 
 from __future__ import annotations
@@ -64,11 +65,16 @@ class Case:
 
     def __str__(self) -> str:
         sealed = ", its checksum put right" * self.sealed
-        return f"{self.command} of a run that is {self.subject}: {self.file}, {self.mutation}{sealed} ({self.seed})"
+        return (
+            f"{self.command} of a run that is {self.subject}: {self.file}, "
+            f"{self.mutation}{sealed} ({self.seed})"
+        )
 
 
 def make_subjects(folder: Path) -> None:
-    """A finished run with a saved state, and one that was interrupted, each with its pipeline and text."""
+    """A finished run with a saved state, and one that was interrupted, each with its pipeline and
+    text.
+    """
     import textgen
 
     trainer = {"type": "sgd", "momentum": 0.9, "length": "2 epochs", "order": "streams"}
@@ -100,7 +106,9 @@ def make_subjects(folder: Path) -> None:
 
 
 def cases(folder: Path, seed: int) -> Iterator[Case]:
-    """Every file and folder in every way, met by a command by chance; again and again, with other numbers."""
+    """Every file and folder in every way, met by a command by chance; again and again, with other
+    numbers.
+    """
     draw = random.Random(seed)
     while True:
         made = []
@@ -172,7 +180,9 @@ def verdict(case: Case, done: Done, normal: tuple[Done, bytes | None], place: Pa
 
 
 def _others(case: Case) -> list[str]:
-    """What an error may name in place of the file: one that no longer fits to it; the run, where it is none any more."""
+    """What an error may name in place of the file: one that no longer fits to it; the run, where it
+    is none any more.
+    """
     others = ["holds a run of another pipeline"] * (case.file == "run/run.json")  # as it says
     if case.sealed or case.mutation == "swapped":
         others += ["model.safetensors", "tokenizer.json", "manifest.json", "trainer.json"]

@@ -1,8 +1,9 @@
-"""A file system that loses what was not synced: replays the calls of a run, and gives the states after a power loss.
+"""A file system that loses what was not synced: replays the calls of a run, and gives the states
+after a power loss.
 
-The model is that of textgen.files.durable, and stricter than common file systems. A file holds what it held at its last
-sync, and of later writes all, none, a part, or zeros. A folder lists what it did at its last sync and the first few of
-later changes. Nothing else is in order.
+The model is that of textgen.files.durable, and stricter than common file systems. A file holds what
+it held at its last sync, and of later writes all, none, a part, or zeros. A folder lists what it
+did at its last sync and the first few of later changes. Nothing else is in order.
 """
 
 from __future__ import annotations
@@ -126,7 +127,9 @@ class Disk:
         return list(found.values())
 
     def states(self, seed: int, more: int) -> Iterator[tuple[str, State]]:
-        """What a power loss or a kill now may leave, each with its name; `more` of them by chance."""
+        """What a power loss or a kill now may leave, each with its name; `more` of them by
+        chance.
+        """
         folders, draw = self._folders(), random.Random(seed)
         newest = {id(folder): len(folder.versions) - 1 for folder in folders}
         synced = dict.fromkeys(newest, 0)

@@ -1,11 +1,12 @@
-"""Kills, signals and errors of the disk at any change that a run makes to its files, and the run again after each.
+"""Kills, signals and errors of the disk at any change that a run makes to its files, and the run
+again after each.
 
     python -m campaigns.inject [--kind kill] [--cases N] [--minutes M] [--seed S] [--setting new]
 
-A kind is "kill", a signal, an error ("ENOSPC": the disk is full from then on), "removed" or "moved". Each is tried at
-every change, in an order by chance, of which --cases and --minutes take the beginning. `textgen run` must end by the
-signal or with one line and exit code 1, and the same command again must end like a run that was not disturbed
-(campaigns/runs.py).
+A kind is "kill", a signal, an error ("ENOSPC": the disk is full from then on), "removed" or
+"moved". Each is tried at every change, in an order by chance, of which --cases and --minutes take
+the beginning. `textgen run` must end by the signal or with one line and exit code 1, and the same
+command again must end like a run that was not disturbed (campaigns/runs.py).
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ GONE = "moved or removed|it has no run.json|it does not exist"
 
 def fault(kind: str, place: int, run: Path) -> Callable[[], None]:
     """What to call in a process so that the fault comes with its change number `place`."""
-    done = 0  # changes that were made: others fail without any fault, such as to remove what is not there
+    # changes that were made: others fail without any fault, such as to remove what is not there
+    done = 0
 
     def before(call: Call) -> None:
         nonlocal done
@@ -85,7 +87,10 @@ def signal_of(kind: str) -> int:
 
 
 def wrong_end(kind: str, done: Done, step: int | None) -> str:
-    """What is wrong about how the disturbed run ended; "" if nothing. `step` is that of the last checkpoint."""
+    """What is wrong about how the disturbed run ended; "" if nothing.
+
+    `step` is that of the last checkpoint.
+    """
     if kind == "kill" or kind in SIGNALS:
         number = signal_of(kind)
         codes = (-number,) if kind == "kill" else (0, 128 + number, -number)
@@ -104,7 +109,8 @@ def wrong_end(kind: str, done: Done, step: int | None) -> str:
     if kind in ("moved", "removed"):
         return "" if re.search(GONE, lines[0]) else f"does not say that it was {kind}: {lines[0]}"
     kept = re.search(r"the checkpoint of step (\d+) is kept", lines[0])
-    # Where a file could not be opened only after what was done without one, the next checkpoint is complete by then.
+    # Where a file could not be opened only after what was done without one, the next checkpoint is
+    # complete by then.
     is_said = kept is not None and step is not None and int(kept[1]) >= step
     return "" if is_said else f"does not say that step {step} is kept: {lines[0]}"
 

@@ -1,7 +1,8 @@
-"""Ways to spoil a file of a run directory: as disks and networks do it, and as somebody does it who means harm.
+"""Ways to spoil a file of a run directory: as disks and networks do it, and as somebody does it who
+means harm.
 
-Each takes the file's path, a random generator and a folder outside the run that must not be touched. It returns False
-where it does not apply to such a file.
+Each takes the file's path, a random generator and a folder outside the run that must not be
+touched. It returns False where it does not apply to such a file.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from safetensors.numpy import load, save
 Mutation: TypeAlias = Callable[[Path, random.Random, Path], bool | None]
 
 SECRET = "the owner's secret"
-ESCAPE = "\x1b]52;c;cm0gLXJmIC8=\x07\x1b[31m\u202e"  # as hostile names hold: clipboard, colour, direction
+# as hostile names hold: clipboard, colour, direction
+ESCAPE = "\x1b]52;c;cm0gLXJmIC8=\x07\x1b[31m\u202e"
 # What stands in for a value, written in one go; as Python, since JSON has no word for some.
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 1.5, 2**53, -(2**64), 10**400, math.nan, math.inf, 1e308),
@@ -139,7 +141,9 @@ ARRAYS: tuple[Callable[[Any], Any], ...] = (
 
 
 def _values(path: Path, draw: random.Random, outside: Path) -> bool | None:
-    """Arrays of another shape, type or name, numbers out of range; the checksum of a state is right."""
+    """Arrays of another shape, type or name, numbers out of range; the checksum of a state is
+    right.
+    """
     if path.suffix != ".safetensors":
         return False
     arrays = load(path.read_bytes())
@@ -229,7 +233,9 @@ MUTATIONS: dict[str, Mutation] = {
 
 
 def seal(path: Path, run: Path) -> None:
-    """Put the checksum of a spoilt file where the run has that of the file, as somebody does it who means harm."""
+    """Put the checksum of a spoilt file where the run has that of the file, as somebody does it who
+    means harm.
+    """
     in_checkpoint = path.parent.parent.name == "checkpoints"
     holder = path.parent / "manifest.json" if in_checkpoint else run / "run.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -1,13 +1,15 @@
-"""Power losses: replays the writes of a run to every prefix, loses what was not synced, and runs it again.
+"""Power losses: replays the writes of a run to every prefix, loses what was not synced, and runs it
+again.
 
     python -m campaigns.replay [--cases N] [--minutes M] [--seed S] [--setting new]
 
-Every change to the disk of `textgen run` is recorded: three checkpoints and a finish, of a new run, of one that
-replaces a finished run, and of one that trains a finished run on. After each change the machine may stop. What is left
-then is worked out by campaigns/disk.py: unsynced data dropped, torn or zeroed, changes to folders lost in any order
-between folders. In each state `textgen run` again must end with the weights and text of the run that was not
-disturbed, go on from the last complete checkpoint at least, and leave nothing behind. The states come in an order by
-chance, of which --cases and --minutes take the beginning.
+Every change to the disk of `textgen run` is recorded: three checkpoints and a finish, of a new run,
+of one that replaces a finished run, and of one that trains a finished run on. After each change the
+machine may stop. What is left then is worked out by campaigns/disk.py: unsynced data dropped, torn
+or zeroed, changes to folders lost in any order between folders. In each state `textgen run` again
+must end with the weights and text of the run that was not disturbed, go on from the last complete
+checkpoint at least, and leave nothing behind. The states come in an order by chance, of which
+--cases and --minutes take the beginning.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Small runs to which faults are done, each in a process of its own, and the check that nothing came of it."""
+"""Small runs to which faults are done, each in a process of its own, and the check that nothing
+came of it.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,8 @@ generate = {{ max_new_tokens = 10 }}
 """
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where syncing takes no time
-# What differs from run to run: times, the entry in a manifest of the file that holds them, and checksums over them.
+# What differs from run to run: times, the entry in a manifest of the file that holds them, and
+# checksums over them.
 CHANCE = ("started", "seconds", "characters_per_second", "trainer.json", "checksum")
 Case: TypeAlias = tuple[str, Callable[[], str]]
 """What is done, and a function that does it and returns what is wrong then, or ""."""
@@ -82,7 +85,9 @@ SETTINGS = {
 
 
 def load_everything() -> None:
-    """Import what a run imports, once and before any fork: a process that has trained can have no children."""
+    """Import what a run imports, once and before any fork: a process that has trained can have no
+    children.
+    """
     import torch._dynamo  # noqa: F401
     import tqdm.auto  # noqa: F401
 
@@ -128,7 +133,9 @@ def apart(act: Callable[[], Any], folder: Path) -> Done:
 
 @attrs.define
 class Stage:
-    """A folder in which runs of one setting are made, with the tree and text that each must end with."""
+    """A folder in which runs of one setting are made, with the tree and text that each must end
+    with.
+    """
 
     folder: Path
     name: str
@@ -224,7 +231,8 @@ class Stage:
     def faults(self, step: int | None) -> str:
         """What is wrong after the same command was run again on what a fault left; "" if nothing.
 
-        step  of the last checkpoint that was complete before the fault; -1: the run was finished; None: there was none
+        step  of the last checkpoint that was complete before the fault; -1: the run was finished;
+              None: there was none
         """
         run = self.case / "run"
         again = self.run(self.case, "p.toml", (), lambda: load(run, self.setting.begin is not None))
@@ -243,7 +251,9 @@ class Stage:
 
 
 def load(run: Path, was_finished: bool) -> None:
-    """Load what a fault left: where there was a finished run, there is one to be loaded at any time."""
+    """Load what a fault left: where there was a finished run, there is one to be loaded at any
+    time.
+    """
     import textgen
 
     with warnings.catch_warnings(action="ignore"):
@@ -255,7 +265,9 @@ def load(run: Path, was_finished: bool) -> None:
 
 
 def steps(calls: list[Call]) -> list[int | None]:
-    """After each number of changes from 0 on, the step of the last complete checkpoint; -1 once the run is finished."""
+    """After each number of changes from 0 on, the step of the last complete checkpoint; -1 once the
+    run is finished.
+    """
     renamed = max(i for i, call in enumerate(calls) if call.target == "run/run.json")
     found: list[int | None] = [None]
     step = named = None
@@ -307,7 +319,9 @@ def campaign(
     cases_of: Callable[[Stage, argparse.Namespace], Iterable[Case]],
     *options: tuple[str, dict[str, Any]],
 ) -> None:
-    """The command line of a campaign: does its cases in an order by chance, and exits with 1 if any is wrong."""
+    """The command line of a campaign: does its cases in an order by chance, and exits with 1 if any
+    is wrong.
+    """
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
     parser.add_argument("--cases", type=int, help="how many of them; all if it is not given")

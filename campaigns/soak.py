@@ -2,9 +2,10 @@
 
     python -m campaigns.soak --cases N [--minutes M] [--seed S] [--only CASE]
 
-Each case is one run, of a setting by chance, that suffers up to six faults before it is left alone: kills and signals
-at any change to its files, errors of the disk, power losses. Then it must end like one that was not disturbed. A case
-follows from the seed and its number, which are printed when it goes wrong: `--seed S --only CASE` does it again.
+Each case is one run, of a setting by chance, that suffers up to six faults before it is left alone:
+kills and signals at any change to its files, errors of the disk, power losses. Then it must end
+like one that was not disturbed. A case follows from the seed and its number, which are printed when
+it goes wrong: `--seed S --only CASE` does it again.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
-"""torchrun on this machine: the losses of several processes against one's, and processes killed at many places.
+"""torchrun on this machine: the losses of several processes against one's, and processes killed at
+many places.
 
 Usage: python campaigns/torchrun.py alike [--models lstm,gpt2] [--steps 200] [--sizes 2,3]
        python campaigns/torchrun.py killed [--timeout 15] [--only 0,3] [--sizes 1,2,3]
 
-`alike` trains each model in one process and in each of the sizes, and prints how far the losses of any evaluation, and
-of the training at it, are apart. `killed` stops, kills or starves a process or torchrun itself at each of the places
-below, in two processes; the run must end within the timeout and torchrun's own patience, and copies of it must resume
-in each of the sizes, to the losses of a run that nobody disturbed. At the last two places, `torchrun --max-restarts 1`
-starts all again, and must finish the run by itself.
+`alike` trains each model in one process and in each of the sizes, and prints how far the losses of
+any evaluation, and of the training at it, are apart. `killed` stops, kills or starves a process or
+torchrun itself at each of the places below, in two processes; the run must end within the timeout
+and torchrun's own patience, and copies of it must resume in each of the sizes, to the losses of a
+run that nobody disturbed. At the last two places, `torchrun --max-restarts 1` starts all again, and
+must finish the run by itself.
 """
 
 from __future__ import annotations
@@ -167,7 +169,9 @@ def killed(timeout: float, only: list[int], sizes: list[int]) -> Iterator[bool]:
 
 
 def strike(folder: Path, output: str, timeout: float, *at_place: object) -> str:
-    """Start two processes, one of which something happens to; what is wrong with how they end, or ""."""
+    """Start two processes, one of which something happens to; what is wrong with how they end, or
+    "".
+    """
     struck = folder / "struck"
     struck.unlink(missing_ok=True)
     process = start(2, folder, output, *at_place, timeout=timeout)

@@ -1,4 +1,7 @@
-"""Python objects as Markdown: headings, signatures as in the source, and docstrings. Used by docs/reference.py."""
+"""Python objects as Markdown: headings, signatures as in the source, and docstrings.
+
+Used by docs/reference.py.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ _GENERAL = {"None", "Path", "TextIO", *dir(typing), *dir(collections.abc)}
 
 
 def section(name: str, module: ModuleType, level: int = 2) -> str:
-    """What a module has under a name: a class with its public members, a function, a constant or a type alias."""
+    """What a module has under a name: a class with its public members, a function, a constant or a
+    type alias.
+    """
     body = ast.parse(source := inspect.getsource(module)).body
     for node, after in itertools.pairwise([*body, None]):
         if name in _assigned(node):
@@ -60,7 +65,9 @@ def _documented(name: str, value: Any, level: int = 2) -> str:
 
 
 def defined(module: ModuleType) -> list[str]:
-    """The public classes, functions, constants and type aliases of a module, in the order of its source."""
+    """The public classes, functions, constants and type aliases of a module, in the order of its
+    source.
+    """
     names: list[str] = []
     for node in ast.parse(inspect.getsource(module)).body:
         names += (
@@ -94,7 +101,10 @@ def text(doc: str | None) -> str:
 
 
 def escape(plain: str, *, cell: bool = False) -> str:
-    """Text that Markdown shows as it is, code between backticks left alone. `cell` is for a cell of a table."""
+    """Text that Markdown shows as it is, code between backticks left alone.
+
+    `cell` is for a cell of a table.
+    """
     parts = _CODE.split(plain)
     parts[::2] = [re.sub(r"(<|\[(?=[^]]*\]\())", r"\\\1", part) for part in parts[::2]]
     escaped = "".join(parts)
@@ -107,7 +117,9 @@ def anchor(heading: str) -> str:
 
 
 def aliases(page: str) -> Iterator[tuple[str, ModuleType]]:
-    """The public type aliases of textgen that the signatures on a page name, and their modules, by name."""
+    """The public type aliases of textgen that the signatures on a page name, and their modules, by
+    name.
+    """
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     found: dict[str, ModuleType] = {}
     for module_name, module in sorted(sys.modules.items()):
@@ -203,7 +215,9 @@ def _fields_table(cls: Any) -> Iterator[str]:
 
 
 def _inner_bases(cls: Any) -> list[Any]:
-    """The classes of textgen that it inherits from and that are not public: what they have is told as its own."""
+    """The classes of textgen that it inherits from and that are not public: what they have is told
+    as its own.
+    """
     modules = (protocols, documents, data, events)
     public = {*textgen.__all__, *(name for module in modules for name in defined(module))}
     return [
@@ -214,7 +228,9 @@ def _inner_bases(cls: Any) -> list[Any]:
 
 
 def _members(cls: Any) -> dict[str, Any]:
-    """The public methods and properties of a class, and those that it has from classes that no page is about."""
+    """The public methods and properties of a class, and those that it has from classes that no page
+    is about.
+    """
     found: dict[str, Any] = {}
     for base in (*reversed(_inner_bases(cls)), cls):
         for name, value in vars(base).items():

@@ -18,7 +18,8 @@ html_title = f"textgen {release}"
 
 myst_heading_anchors = 4
 
-# The sidebar. It is added here, since a reader of index.md in a clone would see the directive as it stands.
+# The sidebar. It is added here, since a reader of index.md in a clone would see the directive as it
+# stands.
 SIDEBAR = """
 ```{toctree}
 :hidden:
@@ -102,6 +103,8 @@ def setup(app: Any) -> None:
 
 
 def for_the_site(app: Any, page: str, source: list[str]) -> None:
-    """Give the first page the list of all pages; links to files outside docs/ work only in a clone."""
+    """Give the first page the list of all pages; links to files outside docs/ work only in a
+    clone.
+    """
     if str(app.env.doc2path(page)).endswith(".md"):
         source[0] = OUTSIDE.sub(r"\1", source[0]) + (SIDEBAR if page == "index" else "")

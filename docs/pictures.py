@@ -1,8 +1,10 @@
 """Draws the pictures of the docs, docs/pictures/*.svg, from the figures beside them.
 
 python docs/pictures.py                          draw them again
-python docs/pictures.py --seed METRICS.jsonl     put the losses of a run of pipelines/seed.toml into seed-loss.csv first
-python docs/pictures.py --scores RUN TEXT        put the beginning of a text, as a run scores it, into coloured.json first
+python docs/pictures.py --seed METRICS.jsonl     put the losses of a run of pipelines/seed.toml into
+                                                 seed-loss.csv first
+python docs/pictures.py --scores RUN TEXT        put the beginning of a text, as a run scores it,
+                                                 into coloured.json first
 
 Each serves pages of light and of dark background.
 """
@@ -105,7 +107,8 @@ def coloured() -> str:
     shown = display.styled(display.coloured(tokenizer.encode(scores["text"]), logprobs, tokenizer))
     height = 120 + 27 * scores["text"].count("\n")
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" viewBox="0 0 760 {height}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" viewBox="0 '
+        f'0 760 {height}">'
         '<foreignObject width="100%" height="100%"><div xmlns="http://www.w3.org/1999/xhtml">\n'
         f"{shown}\n</div></foreignObject></svg>\n"
     )

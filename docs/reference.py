@@ -1,10 +1,13 @@
-"""Writes the reference pages, docs/reference/*.md, from the code. They are committed, so a clone has them to read.
+"""Writes the reference pages, docs/reference/*.md, from the code.
+
+They are committed, so a clone has them to read.
 
 python docs/reference.py             write them again
-python docs/reference.py --check     write nothing; exit with 1, and say so, where a page is not what it should be
+python docs/reference.py --check     write nothing; exit with 1, and say so, where a page is not
+                                     what it should be
 
-The pages depend on this repository alone, not on other installed plugins, the width of the terminal or the version of
-torch.
+The pages depend on this repository alone, not on other installed plugins, the width of the terminal
+or the version of torch.
 """
 
 from __future__ import annotations
@@ -101,9 +104,12 @@ def pipeline() -> str:
     """Every key of every table that is not a component's."""
     parts = [
         "# Pipeline tables\n",
-        "Every key of the tables of a pipeline, with its type, its default and what it does. The other tables "
-        "(`[corpus]`, `[tokenizer]`, `[model]`, `[trainer]`, `[[sampler]]`, `[[observer]]`) have the keys of the "
-        "component that `type` names: see [built-in components](components.md). How the tables work together is in "
+        "Every key of the tables of a pipeline, with its type, its default and what it "
+        "does. The other tables "
+        "(`[corpus]`, `[tokenizer]`, `[model]`, `[trainer]`, `[[sampler]]`, "
+        "`[[observer]]`) have the keys of the "
+        "component that `type` names: see [built-in components](components.md). How the "
+        "tables work together is in "
         "[pipelines](../pipelines.md).\n",
         "## Keys outside any table\n",
         options_table(described_fields(GeneralOptions)),
@@ -112,7 +118,8 @@ def pipeline() -> str:
         parts += [f"## `[{name}]`\n", text(cls.__doc__), options_table(described_fields(cls))]
     parts += [
         "## `[model]` and `[tokenizer]`: `start`\n",
-        "Beside the keys of their components, `[model]` and `[tokenizer]` may have `start`, the path of a finished run or "
+        "Beside the keys of their components, `[model]` and `[tokenizer]` may have "
+        "`start`, the path of a finished run or "
         "the name of one that a plugin offers: see [starting from another run]"
         "(../pipelines.md#starting-from-another-run).\n",
     ]
@@ -128,8 +135,10 @@ def components() -> str:
     }
     parts = [
         "# Built-in components\n",
-        "What `type` may name in a pipeline when no other package is installed. `textgen plugins --options` prints the "
-        "same for everything that is installed; [more packages](plugins.md) are in `plugins/` of the repository.\n",
+        "What `type` may name in a pipeline when no other package is installed. `textgen "
+        "plugins --options` prints the "
+        "same for everything that is installed; [more packages](plugins.md) are in "
+        "`plugins/` of the repository.\n",
         contents(f"{row['kind']} `{row['name']}`" for row in described),
     ]
     for row in described:
@@ -147,8 +156,10 @@ def hooks() -> str:
     names = [name for name in defined(hookspecs) if name.startswith("textgen_")]
     parts = [
         "# Hooks\n",
-        "A plugin is a module that implements any of these hooks, each marked with `textgen.hookimpl`. A hook returns "
-        "records of [`Component`](api.md#component), whose options are declared with [`option`](api.md#option). Their "
+        "A plugin is a module that implements any of these hooks, each marked with "
+        "`textgen.hookimpl`. A hook returns "
+        "records of [`Component`](api.md#component), whose options are declared with "
+        "[`option`](api.md#option). Their "
         "`build` gets a [`BuildContext`](api.md#buildcontext) and returns an object that meets a "
         "[contract](contracts.md). [Hooks and contracts](../hooks.md) has an example.\n",
         *(section(name, hookspecs) for name in names),
@@ -233,8 +244,10 @@ def plugins() -> str:
     """The packages in plugins/, and what each offers."""
     parts = [
         "# Plugin packages\n",
-        "The packages in `plugins/` of the repository. Each is installed by itself, from the root of a clone, in the "
-        "environment that holds textgen; `textgen plugins --options` then lists the options of its components.\n",
+        "The packages in `plugins/` of the repository. Each is installed by itself, from "
+        "the root of a clone, in the "
+        "environment that holds textgen; `textgen plugins --options` then lists the "
+        "options of its components.\n",
     ]
     for path in sorted((ROOT / "plugins").glob("*/pyproject.toml")):
         project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
@@ -264,8 +277,10 @@ def checks() -> str:
     """What textgen.testing checks."""
     parts = [
         "# What is checked\n",
-        "What `textgen plugins check` and `textgen.testing` check of each kind of component: the sentence that a "
-        "failure prints, and what helps. How to run them: [testing plugins](../testing-plugins.md).\n",
+        "What `textgen plugins check` and `textgen.testing` check of each kind of "
+        "component: the sentence that a "
+        "failure prints, and what helps. How to run them: [testing "
+        "plugins](../testing-plugins.md).\n",
     ]
     kind = ""
     for statement in testing.STATEMENTS:
@@ -281,14 +296,17 @@ def checks() -> str:
 
 
 def files() -> str:
-    """The files of the engine and of the built-in set, by room, with the first line of their docstrings."""
+    """The files of the engine and of the built-in set, by room, with the first line of their
+    docstrings.
+    """
     engine, builtins = ROOT / "textgen", ROOT / "plugins/textgen_builtins"
     found = {path.name for path in engine.iterdir() if (path / "__init__.py").exists()}
     rooms = [engine, *(engine / name for name in ROOMS if name in found)]
     rooms += [engine / name for name in sorted(found - {*ROOMS})]
     parts = [
         "# The files\n",
-        "Every file of the engine and of the built-in set, with the first sentence of its docstring.\n",
+        "Every file of the engine and of the built-in set, with the first sentence of its "
+        "docstring.\n",
     ]
     for room in [*rooms, builtins]:
         modules = sorted(room.glob("*.py") if room == engine else room.rglob("*.py"))

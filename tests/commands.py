@@ -17,7 +17,9 @@ import fork_server
 def environment(
     site: Iterable[Path] = (), extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """This process's environment without variables of textgen and Python, but with `site` before its own PYTHONPATH."""
+    """This process's environment without variables of textgen and Python, but with `site` before
+    its own PYTHONPATH.
+    """
     inherited = {
         key: value
         for key, value in os.environ.items()
@@ -50,7 +52,9 @@ class Running:
     stderr: TextIO
 
     def end(self) -> tuple[int, str, str]:
-        """Wait until it has ended; its exit code, and the rest of what it wrote to stdout and stderr."""
+        """Wait until it has ended; its exit code, and the rest of what it wrote to stdout and
+        stderr.
+        """
         errors = self.stderr.read()  # first: on stdout there is less than a pipe holds
         return self.process.wait(), self.stdout.read(), errors
 
@@ -129,7 +133,9 @@ def run_with_torch(
     site: Iterable[Path] = (),
     extra: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """`python ARGUMENTS` in `folder`, in a process that has imported torch: much quicker for what needs it."""
+    """`python ARGUMENTS` in `folder`, in a process that has imported torch: much quicker for what
+    needs it.
+    """
     return fork_server.run(
         [str(argument) for argument in arguments], folder, environment(site, extra)
     )

@@ -1,4 +1,6 @@
-"""Builds single components as a program that embeds textgen does, plugins of components, and an observer."""
+"""Builds single components as a program that embeds textgen does, plugins of components, and an
+observer.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,11 @@ def letters(count: int) -> str:
 
 
 def plugin_of(**parts: Any) -> Any:
-    """A plugin. It offers a list of components of a kind, or the one component `odd` that `build(context)` makes."""
+    """A plugin.
+
+    It offers a list of components of a kind, or the one component `odd` that `build(context)`
+    makes.
+    """
     hooks = {
         hook: _hook(part if isinstance(part, list) else [_odd(part)])
         for hook, kind in HOOKS.items()

@@ -1,4 +1,6 @@
-"""What the tests share: the command as a process, a pipeline that trains at once, and one run made of it."""
+"""What the tests share: the command as a process, a pipeline that trains at once, and one run made
+of it.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ MEMORY = Path("/dev/shm")
 if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * 10**9:
     os.environ["TMPDIR"], tempfile.tempdir = str(MEMORY), None
 
-# Models this small are slower with several threads, and far slower on a busy machine. Read when torch is imported.
+# Models this small are slower with several threads, and far slower on a busy machine. Read when
+# torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # The same examples every time, on a machine of any speed.
@@ -42,7 +45,9 @@ settings.load_profile("textgen")
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: the collections that checks ask for need not go through it each time."""
+    """What is imported by now stays: the collections that checks ask for need not go through it
+    each time.
+    """
     gc.collect()
     gc.freeze()
 
@@ -58,7 +63,8 @@ class Finished:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Take the variables that would change what textgen does out of this process, and so out of its children.
+    """Take the variables that would change what textgen does out of this process, and so out of its
+    children.
 
     The cache is one of the session, and that of mypy is shared by all its processes.
     """
@@ -101,7 +107,9 @@ def python() -> Callable[..., Finished]:
 
 @pytest.fixture(scope="session")
 def textgen(python: Callable[..., Finished]) -> Callable[..., Finished]:
-    """Run the command: `textgen("show", "pipeline.toml", cwd=folder)`; gives its stdout, stderr and exit code."""
+    """Run the command: `textgen("show", "pipeline.toml", cwd=folder)`; gives its stdout, stderr and
+    exit code.
+    """
 
     def run(
         *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = ""
@@ -118,7 +126,10 @@ def textgen(python: Callable[..., Finished]) -> Callable[..., Finished]:
 def make_tiny_pipeline(
     folder: Path, *, text: str = TEXT, observers: bool = False, **changes: Any
 ) -> dict[str, Any]:
-    """A pipeline as a mapping. A table among `changes` changes single keys, any other value replaces what is there."""
+    """A pipeline as a mapping.
+
+    A table among `changes` changes single keys, any other value replaces what is there.
+    """
     corpus = folder / "corpus.txt"
     corpus.write_bytes(text.encode())
     tables: dict[str, Any] = {
@@ -140,10 +151,11 @@ def make_tiny_pipeline(
 
 @pytest.fixture
 def tiny_pipeline(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """A pipeline that trains in well under a second: `tiny_pipeline(text=..., trainer={"length": "1 epoch"})`.
+    """A pipeline that trains in well under a second: `tiny_pipeline(text=..., trainer={"length": "1
+    epoch"})`.
 
-    Its corpus is written to tmp_path, its run directory is tmp_path / "run", and it has no observers unless
-    `observers=True` asks for the default ones.
+    Its corpus is written to tmp_path, its run directory is tmp_path / "run", and it has no
+    observers unless `observers=True` asks for the default ones.
     """
 
     def make(**changes: Any) -> dict[str, Any]:
@@ -207,14 +219,18 @@ def book() -> Path:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Neighbours stay in one process, for the fixtures that they share, until another process has nothing to do."""
+    """Neighbours stay in one process, for the fixtures that they share, until another process has
+    nothing to do.
+    """
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none; torch is loaded only when there is something to decide."""
+    """Skip what needs a GPU where there is none; torch is loaded only when there is something to
+    decide.
+    """
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu or importlib.util.find_spec("torch") is None:
         return

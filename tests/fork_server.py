@@ -1,8 +1,10 @@
-"""Runs Python commands in processes that have imported torch already, which takes seconds each time, or all but torch.
+"""Runs Python commands in processes that have imported torch already, which takes seconds each
+time, or all but torch.
 
-Up to two servers run for this process: this file as a script, which imports these and forks once for each command.
-`-m textgen` and scripts find the modules of textgen imported too; other modules, such as pytest, do not. Where imports,
-what is loaded, or the start of Python are the point, use a fresh process.
+Up to two servers run for this process: this file as a script, which imports these and forks once
+for each command. `-m textgen` and scripts find the modules of textgen imported too; other modules,
+such as pytest, do not. Where imports, what is loaded, or the start of Python are the point, use a
+fresh process.
 """
 
 from __future__ import annotations
@@ -71,8 +73,8 @@ def start(
 ) -> Process:
     """`python ARGUMENTS` in `folder`, with three file descriptors as its stdin, stdout and stderr.
 
-    Of Python's own options, it takes `-c`, `-m` and `-W error`. Ctrl-C interrupts it, even where this process was
-    started in the background, and ignores it.
+    Of Python's own options, it takes `-c`, `-m` and `-W error`. Ctrl-C interrupts it, even where
+    this process was started in the background, and ignores it.
     """
     request = json.dumps(
         {"arguments": arguments, "folder": str(folder), "environment": dict(environment)}
@@ -144,7 +146,9 @@ def _text(file: BinaryIO) -> str:
 
 
 def serve(control: socket.socket) -> dict[str, Any]:
-    """Fork once for each request; return it in the process that is to run it, whose standard streams are set."""
+    """Fork once for each request; return it in the process that is to run it, whose standard
+    streams are set.
+    """
     while True:
         request, streams, *_ = socket.recv_fds(control, 1 << 20, 4)
         with contextlib.suppress(ChildProcessError):
@@ -231,7 +235,9 @@ def load_all(torch: bool) -> None:
 
 
 class QuickEnd:
-    """Ends the process after everything else that is to be done at its end, without taking all modules apart."""
+    """Ends the process after everything else that is to be done at its end, without taking all
+    modules apart.
+    """
 
     def __init__(self) -> None:
         self.code: int | None = None

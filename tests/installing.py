@@ -9,7 +9,9 @@ from pathlib import Path
 
 
 def install(project: Path, folder: Path) -> Path:
-    """Build the wheel of `project` below `folder`, unpack it there, and return the folder to put on the path."""
+    """Build the wheel of `project` below `folder`, unpack it there, and return the folder to put on
+    the path.
+    """
     wheels, site = folder / "wheels" / project.name, folder / "site" / project.name
     command = [
         sys.executable,
@@ -28,7 +30,9 @@ def install(project: Path, folder: Path) -> Path:
 
 
 def write_package(site: Path, name: str, source: str, *, version: str = "1.0") -> None:
-    """Write what pip leaves in `site` of the package textgen-NAME: its module, and metadata with one entry point."""
+    """Write what pip leaves in `site` of the package textgen-NAME: its module, and metadata with
+    one entry point.
+    """
     information = site / f"textgen_{name}-{version}.dist-info"
     information.mkdir(parents=True)
     metadata = f"Metadata-Version: 2.1\nName: textgen-{name}\nVersion: {version}\n"

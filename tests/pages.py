@@ -8,7 +8,9 @@ from typing import Self
 
 
 class Page(HTMLParser):
-    """The text in each kind of element, and the titles of the spans; every element is closed in turn."""
+    """The text in each kind of element, and the titles of the spans; every element is closed in
+    turn.
+    """
 
     def __init__(self) -> None:
         super().__init__()

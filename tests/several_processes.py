@@ -16,7 +16,9 @@ AT_PLACE = Path(__file__).parent / "../campaigns/at_place.py"
 def run_together(
     size: int, *arguments: str | Path, folder: Path
 ) -> list[subprocess.CompletedProcess[str]]:
-    """`python ARGUMENTS` in `folder` in so many processes at a time; what became of each, by rank."""
+    """`python ARGUMENTS` in `folder` in so many processes at a time; what became of each, by
+    rank.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -115,7 +115,9 @@ def test_another_key_is_another_order(seed: int, epoch: int) -> None:
 
 
 def test_mixed_bits_are_those_of_splitmix64() -> None:
-    """The first numbers of its authors' program (https://prng.di.unimi.it/splitmix64.c), begun with 0."""
+    """The first numbers of its authors' program (https://prng.di.unimi.it/splitmix64.c), begun with
+    0.
+    """
     states = np.uint64(0x9E3779B97F4A7C15) * np.arange(1, 4, dtype=np.uint64)
     published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     assert splitmix(states).tolist() == published

@@ -200,7 +200,9 @@ def outside() -> list[Any]:
 def test_threads_of_a_program_leave_its_process_as_it_was(
     finished_run: Path, tiny_pipeline: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    """They read a plugin's file, load, generate and train at once; what is written meanwhile is the program's own."""
+    """They read a plugin's file, load, generate and train at once; what is written meanwhile is the
+    program's own.
+    """
     (tmp_path / "mine.py").write_text(
         "import threading\nfrom textgen import Component, NoOptions, hookimpl\n"
         "threading.Event().wait(0.02)\n@hookimpl\ndef textgen_samplers():\n"

@@ -27,7 +27,9 @@ def test_all_is_sorted_constants_first_then_classes_then_functions() -> None:
 
 
 def test_all_is_exactly_the_public_names() -> None:
-    """A name is public where it is defined or imported without an underscore, and is no submodule."""
+    """A name is public where it is defined or imported without an underscore, and is no
+    submodule.
+    """
     tree = ast.parse((ROOT / "textgen/__init__.py").read_text(encoding="utf-8"))
     imported = {
         alias.asname or alias.name
@@ -58,7 +60,9 @@ def test_what_is_not_there_is_an_attribute_error() -> None:
 
 
 def loaded(code: str, folder: Path) -> set[str]:
-    """The top-level modules that a fresh interpreter has loaded after `code`; it must have printed nothing."""
+    """The top-level modules that a fresh interpreter has loaded after `code`; it must have printed
+    nothing.
+    """
     code += "\nimport sys; found = {name.partition('.')[0] for name in sys.modules}"
     code += "\nprint('\\n'.join(sorted(found)), file=sys.stderr)"
     done = run_python("-c", code, folder=folder)
@@ -96,7 +100,8 @@ def test_generating_on_a_cpu_needs_no_torch(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("a word or two, " * 40)
     (tmp_path / "p.toml").write_text(
         'device = "cpu"\ncorpus = {type="file", path="text.txt"}\ntokenizer = {type="char"}\n'
-        'model = {type="rnn", hidden_size=4}\ntrainer = {type="sgd", length = "1 epoch"}\ndata = {window_length=8}\n'
+        'model = {type="rnn", hidden_size=4}\ntrainer = '
+        '{type="sgd", length = "1 epoch"}\ndata = {window_length=8}\n'
     )
     assert run_textgen("run", "p.toml", folder=tmp_path).returncode == 0
     code = "import textgen; assert len(textgen.load('runs/p').generate(max_new_tokens=3).text) == 3"

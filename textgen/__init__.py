@@ -100,8 +100,8 @@ __all__ = [
     "verify",
 ]
 
-# Each is imported when it is first asked for: a plugin's import and `textgen --help` wait for no NumPy, and a Ctrl-C
-# in the first moments of the command finds something there to answer it.
+# Each is imported when it is first asked for: a plugin's import and `textgen --help` wait for no
+# NumPy, and a Ctrl-C in the first moments of the command finds something there to answer it.
 _WHERE = {
     "documents": ("DOCUMENT_END",),
     "engine": ("Engine", "Run", "load", "run", "train"),

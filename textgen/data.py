@@ -1,4 +1,6 @@
-"""What a trainer is given: a corpus as token ids, in windows; and a random order that needs no memory."""
+"""What a trainer is given: a corpus as token ids, in windows; and a random order that needs no
+memory.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _STRETCH: Final = 512  # tokens that make a stretch worth it
 
 @attrs.frozen(eq=False)
 class Windows:
-    """Windows of `length` tokens at every `stride`, each with the token that follows every position."""
+    """Windows of `length` tokens at every `stride`, each with the token that follows every
+    position.
+    """
 
     tokens: Ids
     length: int
@@ -30,7 +34,9 @@ class Windows:
         return max(0, (len(self.tokens) - self.length - 1) // self.stride + 1)
 
     def take(self, indices: Ids) -> npt.NDArray[np.int64]:
-        """(len(indices), length + 1) int64: columns 0 to length - 1 are the inputs, 1 to length the targets."""
+        """(len(indices), length + 1) int64: columns 0 to length - 1 are the inputs, 1 to length the
+        targets.
+        """
         view = np.lib.stride_tricks.sliding_window_view(self.tokens, self.length + 1)
         return view[np.asarray(indices) * self.stride].astype(np.int64)
 
@@ -61,7 +67,9 @@ class Dataset:
 
 
 def stretches(tokens: Ids, size: int, places: int) -> Ids:
-    """At most `size` of the tokens (N,): all, or stretches from `places` places, the first and the last included."""
+    """At most `size` of the tokens (N,): all, or stretches from `places` places, the first and the
+    last included.
+    """
     if len(tokens) <= size:
         return tokens
     length = -(-size // places)
@@ -70,10 +78,12 @@ def stretches(tokens: Ids, size: int, places: int) -> Ids:
 
 
 def side_by_side(tokens: Ids, rows: int) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
-    """A text (N,) in stretches that a model reads side by side, to measure its loss as if it were one stream.
+    """A text (N,) in stretches that a model reads side by side, to measure its loss as if it were
+    one stream.
 
-    Yields one array (B, T + 1), B at most `rows`, and for each row the number of predictions at its end that count (B,);
-    N - 1 in all. All rows but the first read about 500 tokens of their past first. A text of one token yields nothing.
+    Yields one array (B, T + 1), B at most `rows`, and for each row the number of predictions at its
+    end that count (B,); N - 1 in all. All rows but the first read about 500 tokens of their past
+    first. A text of one token yields nothing.
     """
     total = len(tokens) - 1
     if total < 1:
@@ -88,11 +98,13 @@ def side_by_side(tokens: Ids, rows: int) -> Iterator[tuple[npt.NDArray[np.int64]
 
 
 def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]]:
-    """A random order of 0 to size - 1 that needs no memory: `order(start, stop)` gives a slice of it.
+    """A random order of 0 to size - 1 that needs no memory: `order(start, stop)` gives a slice of
+    it.
 
-    A Feistel network over the next power of four, keyed by `key`, with cycle walking: values that fall outside are
-    mapped again until they fall inside (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). The same key
-    gives the same order, so a resumed run needs only its position.
+    A Feistel network over the next power of four, keyed by `key`, with cycle walking: values that
+    fall outside are mapped again until they fall inside (Black and Rogaway, "Ciphers with arbitrary
+    finite domains", 2002). The same key gives the same order, so a resumed run needs only its
+    position.
     """
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
     mask, shift = np.uint64((1 << half_bits) - 1), np.uint64(half_bits)
@@ -122,7 +134,9 @@ def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]
 
 
 def splitmix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every input bit reaches every output bit."""
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every input bit reaches every
+    output bit.
+    """
     words = words ^ (words >> np.uint64(30))
     words *= np.uint64(0xBF58476D1CE4E5B9)
     words ^= words >> np.uint64(27)

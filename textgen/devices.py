@@ -25,8 +25,8 @@ _COUNTS: list[int] = []  # of threads: the program's own, then those of the runs
 def resolve(requested: str) -> str:
     """The device to use for `requested`: "auto", "cpu", "mps", "cuda" or "cuda:N".
 
-    "auto" is CUDA where there is one, then MPS, then the CPU. A device that was asked for and is missing raises
-    DeviceError: never a silent switch.
+    "auto" is CUDA where there is one, then MPS, then the CPU. A device that was asked for and is
+    missing raises DeviceError: never a silent switch.
     """
     check_name(requested)
     chosen, missing = requested, ""
@@ -59,10 +59,11 @@ def check_name(requested: str) -> None:
 
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` CPU threads for a while; None leaves them as they are, and torch unloaded.
+    """Let torch use `count` CPU threads for a while; None leaves them as they are, and torch
+    unloaded.
 
-    The number is one for the whole process: of several runs at a time, the latest counts. The last to end puts back the
-    program's own.
+    The number is one for the whole process: of several runs at a time, the latest counts. The last
+    to end puts back the program's own.
     """
     if count is None:
         yield
@@ -108,9 +109,11 @@ def _has_mps() -> bool:
 
 
 def free_large_block() -> None:
-    """Free a block of almost 32 MiB, from whose size glibc learns to keep freed blocks for the next step.
+    """Free a block of almost 32 MiB, from whose size glibc learns to keep freed blocks for the next
+    step.
 
-    Until then glibc maps each block from 128 KiB on anew, page by page. No setting of the process is changed.
+    Until then glibc maps each block from 128 KiB on anew, page by page. No setting of the process
+    is changed.
     """
     import torch
 
@@ -126,7 +129,9 @@ def thread_count() -> int:
 
 
 def worker_threads(count: int, each: int = 1) -> list[ThreadPoolExecutor]:
-    """Threads that have begun, each of which computes with `each` threads of torch's own; a pool for each, of one."""
+    """Threads that have begun, each of which computes with `each` threads of torch's own; a pool
+    for each, of one.
+    """
     import torch
 
     threads = [ThreadPoolExecutor(1, f"textgen-worker-{i}") for i in range(count)]

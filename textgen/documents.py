@@ -24,9 +24,12 @@ CorpusPiece: TypeAlias = str | DocumentEnd
 
 
 def split_documents(pieces: Iterable[CorpusPiece]) -> Iterator[Iterator[str]]:
-    """The documents of a corpus, each as its pieces; one if none are marked. Those without text are left out.
+    """The documents of a corpus, each as its pieces; one if none are marked.
 
-    Holds no text: as with itertools.groupby, taking the next document skips what is left of the one before.
+    Those without text are left out.
+
+    Holds no text: as with itertools.groupby, taking the next document skips what is left of the one
+    before.
     """
     for is_end, group in itertools.groupby(
         filter(None, pieces), lambda piece: piece is DOCUMENT_END

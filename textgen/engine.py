@@ -54,7 +54,8 @@ class Run:
 
     path         the run directory; None in memory
     outcome      "trained", "resumed" (from a checkpoint) or "skipped" (it was already finished)
-    best_loss    the lowest loss of its evaluations, in nats per token, of the held-out text if there is one
+    best_loss    the lowest loss of its evaluations, in nats per token, of the held-out text if
+                 there is one
     history      the rows of metrics.jsonl, one per evaluation
     generations  the texts of the pipeline's `[generate]` table
     """
@@ -99,11 +100,13 @@ class Engine:
     def pipeline(
         self, source: Source, overrides: Overrides = (), *, output: str | Path | None = None
     ) -> Pipeline:
-        """Check a pipeline: a TOML file's path, or a mapping of the same shape. Raises PipelineError.
+        """Check a pipeline: a TOML file's path, or a mapping of the same shape.
+
+        Raises PipelineError.
 
         In a mapping, objects may replace the tables of components, as in `train`. `overrides` are
-        `{"trainer.batch_size": 8}`, `{"trainer": {"batch_size": 8}}` or `["trainer.batch_size=8"]`. `output` replaces the
-        pipeline's run directory.
+        `{"trainer.batch_size": 8}`, `{"trainer": {"batch_size": 8}}` or `["trainer.batch_size=8"]`.
+        `output` replaces the pipeline's run directory.
         """
         path = None if output is None else run_directory(output, "output").path
         if isinstance(source, Pipeline):
@@ -139,21 +142,23 @@ class Engine:
         """Train, resume or skip, depending on the run directory; then generate.
 
         overrides, output   as in `pipeline`
-        overwrite  train again. `load` gives the finished run in the directory, with a warning, until the new one is
-                   finished
+        overwrite  train again. `load` gives the finished run in the directory, with a warning,
+                   until the new one is finished
         console    where progress is written; None is silent
-        observers  objects with a method `observe(event)`, or functions of an event. They are called after the pipeline's
-                   own observers, and an exception in one ends the run
-        cancelled  a function that is called after every step and while a large corpus is read, or an event such as
-                   threading.Event. Once true, the run writes a checkpoint and raises Interrupted
-        processes  several processes that train together and all call this in `processes.joined()`. Only the first writes,
-                   shows progress and generates. The others use only `source`, `overrides` and `output`, and read its run
-                   directory
+        observers  objects with a method `observe(event)`, or functions of an event. They are called
+                   after the pipeline's own observers, and an exception in one ends the run
+        cancelled  a function that is called after every step and while a large corpus is read, or
+                   an event such as threading.Event. Once true, the run writes a checkpoint and
+                   raises Interrupted
+        processes  several processes that train together and all call this in `processes.joined()`.
+                   Only the first writes, shows progress and generates. The others use only
+                   `source`, `overrides` and `output`, and read its run directory
 
-        A finished run that is skipped is only read, so any number of threads and processes may do so at once.
+        A finished run that is skipped is only read, so any number of threads and processes may do
+        so at once.
 
-        Raises PipelineError, RunMismatchError for a run of another pipeline, RunLockedError, RunError, CorpusError,
-        TrainingError, and PluginError for a fault of a plugin.
+        Raises PipelineError, RunMismatchError for a run of another pipeline, RunLockedError,
+        RunError, CorpusError, TrainingError, and PluginError for a fault of a plugin.
         """
         if processes is not None and not processes.leads:
             return self._follow(processes, source, overrides, output)
@@ -201,21 +206,24 @@ class Engine:
         observers: Iterable[AnyObserver] = (),
         cancelled: Callable[[], bool] | Event | None = None,
     ) -> Run:
-        """Train a model on a text, in memory unless `output` names a run directory. `Run.save` writes one later.
+        """Train a model on a text, in memory unless `output` names a run directory.
+
+        `Run.save` writes one later.
 
         corpus     a text, a list of documents, an object or a table
-        tokenizer, trainer   an object that follows textgen.protocols, a table as in a pipeline, or the name of a
-                   component. The default tokenizer has one token per character. A fitted tokenizer, such as a
-                   generator's, keeps its vocabulary
+        tokenizer, trainer   an object that follows textgen.protocols, a table as in a pipeline, or
+                   the name of a component. The default tokenizer has one token per character. A
+                   fitted tokenizer, such as a generator's, keeps its vocabulary
         sampler    the same, or a list of them
-        model      the same; a Generator, whose model is trained on with its tokenizer; a torch module with
-                   `forward(tokens, state=None) -> (logits, state)`, which is trained in place, while the generator gets a
-                   copy with the weights of the best evaluation; or a function that makes such a module from a
-                   BuildContext, which has the `vocab_size`
+        model      the same; a Generator, whose model is trained on with its tokenizer; a torch
+                   module with `forward(tokens, state=None) -> (logits, state)`, which is trained in
+                   place, while the generator gets a copy with the weights of the best evaluation;
+                   or a function that makes such a module from a BuildContext, which has the
+                   `vocab_size`
         data, generate   tables of the pipeline. Without `generate`, no text is generated
 
-        The other arguments are keys of a pipeline, or as in `run`. Raises the errors of `run`, and UsageError in place of
-        PipelineError. The caller closes the objects.
+        The other arguments are keys of a pipeline, or as in `run`. Raises the errors of `run`, and
+        UsageError in place of PipelineError. The caller closes the objects.
         """
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
             if isinstance(model, Generator):
@@ -254,15 +262,20 @@ class Engine:
         tokenizer: str | Mapping[str, Any] | Tokenizer | None = None,
         corpus: str | Sequence[str] | Mapping[str, Any] | Corpus | None = None,
     ) -> Generator:
-        """The generator of a run directory. For an unfinished run it uses a checkpoint (see `finish`), with a warning.
+        """The generator of a run directory.
 
-        path       the run directory; if there is no such folder, the name of a run that a plugin offers
+        For an unfinished run it uses a checkpoint (see `finish`), with a warning.
+
+        path       the run directory; if there is no such folder, the name of a run that a plugin
+                   offers
         sampler    as in `train`; replaces the run's own chain
-        model, tokenizer, corpus   as in `train`; replace the run's own. Model and tokenizer get its weights and
-                   vocabulary. `copy_finder` reads the corpus, which must be the same text
+        model, tokenizer, corpus   as in `train`; replace the run's own. Model and tokenizer get its
+                   weights and vocabulary. `copy_finder` reads the corpus, which must be the same
+                   text
 
-        Raises RunError without a run or a checkpoint, CorruptFileError for a file that the run did not write,
-        PipelineError if the plugin of a component is missing, UsageError if an object is missing.
+        Raises RunError without a run or a checkpoint, CorruptFileError for a file that the run did
+        not write, PipelineError if the plugin of a component is missing, UsageError if an object is
+        missing.
         """
         devices.check_name(device)
         if device != "auto":  # also where the model has no use for one
@@ -280,8 +293,8 @@ class Engine:
 
         The newest checkpoint becomes the model, or the best one if the loss has risen since.
 
-        Returns False for a finished run, and does not change it. Raises RunError without a run or a checkpoint,
-        RunLockedError while it is trained, CorruptFileError.
+        Returns False for a finished run, and does not change it. Raises RunError without a run or a
+        checkpoint, RunLockedError while it is trained, CorruptFileError.
         """
         return finish_run(run_directory(path))
 
@@ -292,14 +305,15 @@ class Engine:
         table    `type` and options; paths are relative to `context.folder`
         context  the context for the component's `build`
 
-        The caller closes the component if it has a method `close`. Raises PipelineError for a wrong table, ContractError
-        for a fault of the plugin.
+        The caller closes the component if it has a method `close`. Raises PipelineError for a wrong
+        table, ContractError for a fault of the plugin.
         """
         choice = make_choice(kind, table, Reader(context.folder, self.plugins()), source=kind)
         return Components().build(choice, context)
 
     def read_corpus(self, table: Mapping[str, Any]) -> Iterator[CorpusPiece]:
-        """The pieces of the corpus of a `[corpus]` table: text, and DOCUMENT_END after each marked document.
+        """The pieces of the corpus of a `[corpus]` table: text, and DOCUMENT_END after each marked
+        document.
 
         Raises PipelineError and CorpusError.
         """

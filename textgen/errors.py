@@ -3,7 +3,8 @@
     TextgenError                 exit code 1
     ├── UsageError               exit code 2: .argument, .value, .suggestion, .faults, .source
     │   ├── PipelineError        .faults      every fault found, each with its dotted path
-    │   ├── PromptError          .characters  of the prompt, outside the vocabulary; .nearest known ones
+    │   ├── PromptError          .characters  of the prompt, outside the vocabulary; .nearest known
+        ones
     │   ├── DeviceError          .device      missing, or out of memory
     │   └── RunMismatchError     .path, .differences: key, before and now of each
     ├── CorpusError              .path, .encoding, .offset, .argument
@@ -16,8 +17,9 @@
     ├── ProcessesError           .step: of several processes of a run, one is lost
     └── Interrupted              .step, .signal_number, exit code 128 + signal
 
-The text of each says what is wrong, where, and what to do; the attributes hold the same facts. Options have their name
-in Python: `overwrite` is --overwrite of the command line. `.remedy` is the option that would help, or "".
+The text of each says what is wrong, where, and what to do; the attributes hold the same facts.
+Options have their name in Python: `overwrite` is --overwrite of the command line. `.remedy` is the
+option that would help, or "".
 """
 
 from __future__ import annotations
@@ -61,7 +63,9 @@ class TextgenError(Exception):
         return visible(text)  # names, paths and values in it may be a stranger's
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Text and facts as they are: Exception would make it anew from its text, and break a pool of processes."""
+        """Text and facts as they are: Exception would make it anew from its text, and break a pool
+        of processes.
+        """
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # see pickle
 
     def _text(self) -> str:
@@ -72,8 +76,8 @@ class TextgenError(Exception):
 class Fault:
     """One fault of a pipeline or of the arguments of a call.
 
-    `path` is dotted, like the keys of overrides (`trainer.batch_size`, `sampler.0.type`). `expected` and `given` are
-    phrases. `hint` is a suggestion.
+    `path` is dotted, like the keys of overrides (`trainer.batch_size`, `sampler.0.type`).
+    `expected` and `given` are phrases. `hint` is a suggestion.
     """
 
     path: str
@@ -91,8 +95,9 @@ class Fault:
 class UsageError(TextgenError):
     """The command, the pipeline or an argument is wrong; nothing was done.
 
-    `faults` has every fault; `argument` and `suggestion` are those of the first. `value` is the given value, or None, and
-    `source` the place of the argument: a file and line, or an index among several prompts.
+    `faults` has every fault; `argument` and `suggestion` are those of the first. `value` is the
+    given value, or None, and `source` the place of the argument: a file and line, or an index among
+    several prompts.
     """
 
     exit_code = 2
@@ -114,7 +119,9 @@ class UsageError(TextgenError):
         super().__init__(message)
 
     def nested(self, kind: str, place: str) -> UsageError:
-        """This error for a nested component: with "trainer" and "first", trainer.kernel becomes trainer.first.kernel."""
+        """This error for a nested component: with "trainer" and "first", trainer.kernel becomes
+        trainer.first.kernel.
+        """
         paths = (re.sub(rf"^{kind}\.", f"{kind}.{place}.", fault.path) for fault in self.faults)
         faults = [
             attrs.evolve(fault, path=path) for fault, path in zip(self.faults, paths, strict=True)
@@ -126,7 +133,9 @@ class UsageError(TextgenError):
 
 
 class PipelineError(UsageError):
-    """A pipeline that cannot be used. All its faults are in `faults`; `argument` is the key of the first.
+    """A pipeline that cannot be used.
+
+    All its faults are in `faults`; `argument` is the key of the first.
 
     `source` is "overrides" where those are wrong.
     """
@@ -151,8 +160,10 @@ class PromptError(UsageError):
 
     def _text(self) -> str:
         return (
-            f"the prompt has characters outside the vocabulary: {', '.join(map(self._shown, self.characters))}; "
-            f"leave them out, or set unknown_characters to 'skip' (drop them) or 'unknown' (feed them as <unk>)"
+            f"the prompt has characters outside the vocabulary: "
+            f"{', '.join(map(self._shown, self.characters))}; "
+            f"leave them out, or set unknown_characters to 'skip' (drop them) or 'unknown' "
+            f"(feed them as <unk>)"
         )
 
     def _shown(self, character: str) -> str:
@@ -186,10 +197,11 @@ class Difference:
 
 
 class RunMismatchError(UsageError):
-    """The run directory holds a run of another pipeline, vocabulary or text; `differences` lists the keys.
+    """The run directory holds a run of another pipeline, vocabulary or text; `differences` lists
+    the keys.
 
-    If only the length of training differs, `reason` says why a finished run cannot be trained on, or how an unfinished
-    one resumes.
+    If only the length of training differs, `reason` says why a finished run cannot be trained on,
+    or how an unfinished one resumes.
     """
 
     def __init__(self, path: Path, differences: Sequence[Difference], reason: str = "") -> None:
@@ -213,7 +225,8 @@ class RunMismatchError(UsageError):
 class CorpusError(TextgenError):
     """The corpus cannot be read, or is too small to train on. The message begins with its path.
 
-    `argument` is the option of the corpus that may help. `offset` is the first byte that is invalid in its `encoding`.
+    `argument` is the option of the corpus that may help. `offset` is the first byte that is invalid
+    in its `encoding`.
     """
 
     path: Path | None = None
@@ -227,7 +240,9 @@ class CorpusError(TextgenError):
 
 
 class PluginError(TextgenError):
-    """A fault of a plugin. `plugin` is its name; `distribution` and `version` are those of its package.
+    """A fault of a plugin.
+
+    `plugin` is its name; `distribution` and `version` are those of its package.
 
     `path` is the file of a plugin in a single file.
     """
@@ -268,7 +283,10 @@ class RunLockedError(RunError):
 
 
 class CorruptFileError(RunError):
-    """A file of a run is damaged or missing. `expected` and `actual` are its checksums, if they are known."""
+    """A file of a run is damaged or missing.
+
+    `expected` and `actual` are its checksums, if they are known.
+    """
 
     def __init__(
         self,
@@ -300,14 +318,18 @@ class TrainingError(TextgenError):
 class ProcessesError(TextgenError):
     """One of several processes that train together has ended or does not answer.
 
-    `step` is the step of the checkpoint from which the run resumes; None if there is none, or another process knows it.
+    `step` is the step of the checkpoint from which the run resumes; None if there is none, or
+    another process knows it.
     """
 
     step: int | None = None
 
 
 class Interrupted(TextgenError):
-    """The run was stopped. `step` is the step of the checkpoint from which it resumes; None without training."""
+    """The run was stopped.
+
+    `step` is the step of the checkpoint from which it resumes; None without training.
+    """
 
     def __init__(
         self, message: str, *, signal_number: int | None = None, step: int | None = None

@@ -1,7 +1,8 @@
 """The events of a run: what trainers yield, and what observers see.
 
 trainers yield    StepDone, Evaluated, Decided
-observers see     RunStarted, Decided, StepDone, Evaluation, Checkpointed, RunFinished; or RunSkipped alone
+observers see     RunStarted, Decided, StepDone, Evaluation, Checkpointed, RunFinished; or
+                  RunSkipped alone
 observers answer  nothing, or Stop
 """
 
@@ -25,14 +26,16 @@ class StepDone:
     tokens          number of tokens in the batch
     learning_rate   of this update; None if the trainer has none
     gradient_norm   global norm before clipping; None if it was not computed
-    stable_steps    number of steps, from the first, that do not depend on the number of all steps: those before the
-                    learning rate decays, for example. The state after them is kept, and a finished run is trained on
-                    from it. None or 0 if there is no such state
-    evaluates       whether an Evaluated of this step comes next. Checkpoints of the step wait for it, since it may
-                    change the model, as it fits the gate of a mixture
+    stable_steps    number of steps, from the first, that do not depend on the number of all steps:
+                    those before the learning rate decays, for example. The state after them is
+                    kept, and a finished run is trained on from it. None or 0 if there is no such
+                    state
+    evaluates       whether an Evaluated of this step comes next. Checkpoints of the step wait for
+                    it, since it may change the model, as it fits the gate of a mixture
 
-    A trainer may give `loss` and `gradient_norm` as tensors of one element. They stay on the device until an observer
-    reads the attribute, which then waits for the device; the engine reads the loss of a step a few steps later.
+    A trainer may give `loss` and `gradient_norm` as tensors of one element. They stay on the device
+    until an observer reads the attribute, which then waits for the device; the engine reads the
+    loss of a step a few steps later.
     """
 
     step: int = attrs.field(validator=instance_of(int))
@@ -63,7 +66,10 @@ class StepDone:
 
 @attrs.frozen(kw_only=True)
 class Evaluated:
-    """The trainer measured the model. Losses are in nats per token; `validation_loss` is None without held-out data."""
+    """The trainer measured the model.
+
+    Losses are in nats per token; `validation_loss` is None without held-out data.
+    """
 
     step: int
     epoch: int
@@ -75,8 +81,8 @@ class Evaluated:
 class Decided:
     """A decision that the options left to the trainer, such as the number of steps for a time.
 
-    values  JSON values by name, recorded in run.json under `decided`. The trainer's state has those that a resumed run
-            needs
+    values  JSON values by name, recorded in run.json under `decided`. The trainer's state has those
+            that a resumed run needs
     """
 
     values: Mapping[str, Any]
@@ -88,7 +94,8 @@ class RunStarted:
 
     since_best      number of those evaluations after the best one
     extended        whether a finished run is trained on
-    parameters      number of learnt parameters; None where the model is not trained by gradient, as one of counts
+    parameters      number of learnt parameters; None where the model is not trained by gradient, as
+                    one of counts
     training_tokens, validation_tokens   sizes of the split
     """
 
@@ -108,14 +115,20 @@ class Evaluation:
     """An evaluation, with figures computed from it.
 
     training_loss, validation_loss   nats per token; validation_loss is None if nothing is held out
-    perplexity, bits_per_character   from the validation loss, or from the training loss if nothing is held out
-    characters_per_second            of training since the previous evaluation, validation not included
-    seconds                          of training so far, including the earlier parts of a resumed run
-    best                             whether the loss is the lowest so far; of training losses, the latest is the best
+    perplexity, bits_per_character   from the validation loss, or from the training loss if nothing
+                                     is held out
+    characters_per_second            of training since the previous evaluation, validation not
+                                     included
+    seconds                          of training so far, including the earlier parts of a resumed
+                                     run
+    best                             whether the loss is the lowest so far; of training losses, the
+                                     latest is the best
     since_best                       number of evaluations since the best one; 0 where this one is
-    sample                           `sample(prompt, max_new_tokens)` continues a prompt with the model as it is now
-    model                            the model itself, such as a torch module, to read until `observe` returns. What is
-                                     kept for longer is copied: `model.tensors()` may be views of the weights
+    sample                           `sample(prompt, max_new_tokens)` continues a prompt with the
+                                     model as it is now
+    model                            the model itself, such as a torch module, to read until
+                                     `observe` returns. What is kept for longer is copied:
+                                     `model.tensors()` may be views of the weights
     """
 
     step: int
@@ -144,8 +157,8 @@ class Checkpointed:
 class RunFinished:
     """Training ended: all of it ("finished"), by request ("interrupted") or by an error ("failed").
 
-    A finished run is in place when observers are told, and can be loaded. An observer that ended it early is in
-    `stopped_by`, which is "" otherwise.
+    A finished run is in place when observers are told, and can be loaded. An observer that ended it
+    early is in `stopped_by`, which is "" otherwise.
     """
 
     step: int
@@ -155,7 +168,10 @@ class RunFinished:
 
 @attrs.frozen(kw_only=True)
 class RunSkipped:
-    """The run in the folder `path` was finished already, at `step`, and is not trained again. Nothing is written."""
+    """The run in the folder `path` was finished already, at `step`, and is not trained again.
+
+    Nothing is written.
+    """
 
     step: int
     path: Path
@@ -163,7 +179,9 @@ class RunSkipped:
 
 @attrs.frozen
 class Stop:
-    """What `observe` returns to end a run early, as finished: its best weights are the model, and run.json says why."""
+    """What `observe` returns to end a run early, as finished: its best weights are the model, and
+    run.json says why.
+    """
 
     reason: str = ""
 

@@ -1,7 +1,10 @@
-"""The processes of one run, as torchrun starts them. All run the same program; that of rank 0 leads.
+"""The processes of one run, as torchrun starts them.
 
-The leader alone writes and prints. Before training it tells the others where to begin, as JSON in torch's store; in
-training they meet in one sum for each step. Nothing is pickled. torch is imported when the processes join.
+All run the same program; that of rank 0 leads.
+
+The leader alone writes and prints. Before training it tells the others where to begin, as JSON in
+torch's store; in training they meet in one sum for each step. Nothing is pickled. torch is imported
+when the processes join.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ class Processes:
     local_rank, local_size  among those of this machine
     timeout                 seconds without an answer after which a process is taken for lost
     launcher                the id of the process that started this one, where that is torchrun
-    wants_stop              asked in each step: whether this process is to end the run, as on a signal
+    wants_stop              asked in each step: whether this process is to end the run, as on a
+                            signal
     stop_asked              whether another asked for the end of this run
     """
 
@@ -54,7 +58,9 @@ class Processes:
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Processes | None:
-        """What torchrun says in RANK, WORLD_SIZE and the like; None where there is no WORLD_SIZE."""
+        """What torchrun says in RANK, WORLD_SIZE and the like; None where there is no
+        WORLD_SIZE.
+        """
         if "WORLD_SIZE" not in environment or "RANK" not in environment:
             return None
         defaults = {"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
@@ -74,7 +80,9 @@ class Processes:
         return self.rank == 0
 
     def rows(self, total: int, rank: int | None = None) -> slice:
-        """The rows of a batch that are this process's, or another's: parts in order that differ by one row at most."""
+        """The rows of a batch that are this process's, or another's: parts in order that differ by
+        one row at most.
+        """
         rank = self.rank if rank is None else rank
         return slice(total * rank // self.size, total * (rank + 1) // self.size)
 
@@ -83,7 +91,9 @@ class Processes:
         return f"cuda:{self.local_rank}" if kind == "cuda" else kind
 
     def threads(self, given: int | None) -> int | None:
-        """The threads for this process where the run has `given`; None leaves torch its own number."""
+        """The threads for this process where the run has `given`; None leaves torch its own
+        number.
+        """
         if given is not None:
             return max(1, given // self.local_size)
         if self.local_size == 1 or "OMP_NUM_THREADS" in os.environ:
@@ -91,7 +101,9 @@ class Processes:
         return max(1, (os.cpu_count() or 1) // self.local_size)
 
     def is_stopping(self) -> bool:
-        """Whether this process asks for the end of the run: on a signal, or since torchrun is gone."""
+        """Whether this process asks for the end of the run: on a signal, or since torchrun is
+        gone.
+        """
         orphaned = self.launcher is not None and os.getppid() != self.launcher
         return orphaned or self.wants_stop()
 
@@ -102,7 +114,10 @@ class Processes:
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
-        """Meet the others, for as long as the program takes. Raises ProcessesError if they do not come."""
+        """Meet the others, for as long as the program takes.
+
+        Raises ProcessesError if they do not come.
+        """
         import torch.distributed
 
         dist: Any = torch.distributed  # which is typed in part
@@ -133,7 +148,10 @@ class Processes:
                 dist.destroy_process_group()
 
     def meet(self) -> None:
-        """Wait for the others, each of which may have to read the text first. Raises ProcessesError."""
+        """Wait for the others, each of which may have to read the text first.
+
+        Raises ProcessesError.
+        """
         import torch.distributed as dist
 
         with self.explained(self._not_all):
@@ -151,7 +169,10 @@ class Processes:
                 self.tell({"ended": ended})
 
     def tell(self, value: Any) -> None:
-        """Tell the others a JSON value. The leader calls it as often as each of them calls `hear`."""
+        """Tell the others a JSON value.
+
+        The leader calls it as often as each of them calls `hear`.
+        """
         if self._store is None:  # nobody has joined
             return
         self._told += 1
@@ -159,7 +180,10 @@ class Processes:
             self._store.set(f"told/{self._told}", json.dumps(value))
 
     def hear(self) -> Any:
-        """Wait for what the leader tells next, however long it takes. Raises Interrupted, ProcessesError."""
+        """Wait for what the leader tells next, however long it takes.
+
+        Raises Interrupted, ProcessesError.
+        """
         self._told += 1
         key = f"told/{self._told}"
         with self.explained():

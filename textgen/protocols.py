@@ -1,11 +1,13 @@
 """The contracts between the engine and its components. Structural: nothing has to be subclassed.
 
-Shapes: B sequences of a batch, T positions in time, V tokens of the vocabulary. Token ids are integers from 0 to
-V - 1. Logits are float32 or float64 and may hold -inf ("never"), but no NaN. An *array* is a NumPy array, or a torch
-tensor where the model is on a GPU; both follow the array API standard.
+Shapes: B sequences of a batch, T positions in time, V tokens of the vocabulary. Token ids are
+integers from 0 to V - 1. Logits are float32 or float64 and may hold -inf ("never"), but no NaN. An
+*array* is a NumPy array, or a torch tensor where the model is on a GPU; both follow the array API
+standard.
 
-A component may have a method `close()`. It is called once, without arguments: at the end of the training that it was
-built for, however that ends, or when the generator that it was built for is closed. An exception becomes a warning.
+A component may have a method `close()`. It is called once, without arguments: at the end of the
+training that it was built for, however that ends, or when the generator that it was built for is
+closed. An exception becomes a warning.
 """
 
 from __future__ import annotations
@@ -40,18 +42,23 @@ class Corpus(Protocol):
     """A source of text."""
 
     def read(self) -> Iterator[CorpusPiece]:
-        """Yield the text in pieces, of about a megabyte for example, so that a corpus may be larger than memory.
+        """Yield the text in pieces, of about a megabyte for example, so that a corpus may be larger
+        than memory.
 
-        A corpus of documents yields DOCUMENT_END after each of them; the end of the corpus ends the last one. Documents
-        without text are left out. `read` is called more than once, and gives the same text each time. Raises CorpusError.
+        A corpus of documents yields DOCUMENT_END after each of them; the end of the corpus ends the
+        last one. Documents without text are left out. `read` is called more than once, and gives
+        the same text each time. Raises CorpusError.
         """
 
 
 class CorpusOfFiles(Corpus, Protocol):
-    """A corpus that is read from files. The method is optional; with it, a text is read once for all runs.
+    """A corpus that is read from files.
 
-    The engine keeps the tokens of such a text in the user's cache. A run of the same component, version, options and
-    files takes them from there, and does not call `read`. A file is the same while its path, size, times and inode are.
+    The method is optional; with it, a text is read once for all runs.
+
+    The engine keeps the tokens of such a text in the user's cache. A run of the same component,
+    version, options and files takes them from there, and does not call `read`. A file is the same
+    while its path, size, times and inode are.
     """
 
     def sources(self) -> Iterable[Path]:
@@ -64,16 +71,21 @@ class CorpusOfFiles(Corpus, Protocol):
 class IncrementalDecoder(Protocol):
     """Turns ids into text as they are generated. Holds back text that a later id may still change.
 
-    Before a continuation the engine feeds it the end of the prompt and ignores that text, since the text of a token
-    may depend on the tokens before it (a space between words, for example).
+    Before a continuation the engine feeds it the end of the prompt and ignores that text, since the
+    text of a token may depend on the tokens before it (a space between words, for example).
     """
 
     def decode(self, ids: Ids, final: bool = False) -> str:
-        """The text that `ids` (T,) complete. With `final`, also the text that is still held back."""
+        """The text that `ids` (T,) complete.
+
+        With `final`, also the text that is still held back.
+        """
 
 
 class BasicTokenizer(Protocol):
-    """Text to token ids and back. `decode(encode(text))` is the text, up to the tokenizer's own normalisation.
+    """Text to token ids and back.
+
+    `decode(encode(text))` is the text, up to the tokenizer's own normalisation.
 
     A plugin's tokenizer needs no more than this; the engine adds the rest of Tokenizer.
     """
@@ -83,7 +95,10 @@ class BasicTokenizer(Protocol):
         """V. Raises ValueError before `fit`."""
 
     def fit(self, pieces: Iterable[str]) -> None:
-        """Learn the vocabulary from a corpus. Deterministic; reads `pieces` once, in bounded memory."""
+        """Learn the vocabulary from a corpus.
+
+        Deterministic; reads `pieces` once, in bounded memory.
+        """
 
     def encode(self, text: str) -> Ids:
         """(T,) ids of `text`. Text outside the vocabulary becomes `unknown_id`."""
@@ -95,7 +110,10 @@ class BasicTokenizer(Protocol):
         """Everything that `from_dict` needs, as JSON values."""
 
     def from_dict(self, state: Mapping[str, Any]) -> Self:
-        """A fitted tokenizer, configured as this one, with the vocabulary in `state`. Raises ValueError for others."""
+        """A fitted tokenizer, configured as this one, with the vocabulary in `state`.
+
+        Raises ValueError for others.
+        """
 
 
 @runtime_checkable
@@ -104,10 +122,14 @@ class Tokenizer(BasicTokenizer, Protocol):
 
     @property
     def unknown_id(self) -> int | None:
-        """The id for text outside the vocabulary. None, the default, if every text can be encoded."""
+        """The id for text outside the vocabulary.
+
+        None, the default, if every text can be encoded.
+        """
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
-        """Encode a corpus in bounded memory: together the ids that `encode` gives for the joined text.
+        """Encode a corpus in bounded memory: together the ids that `encode` gives for the joined
+        text.
 
         By default `encode` is called for stretches of the text that end in white space.
         """
@@ -115,23 +137,32 @@ class Tokenizer(BasicTokenizer, Protocol):
     def incremental_decoder(self) -> IncrementalDecoder:
         """A decoder for one stream. Its pieces, joined, are the text that `decode` gives.
 
-        By default each token is decoded with the 16 before it, and U+FFFD at the end of a text is held back.
+        By default each token is decoded with the 16 before it, and U+FFFD at the end of a text is
+        held back.
         """
 
 
 class DocumentTokenizer(Tokenizer, Protocol):
-    """A tokenizer with an id for the end of a document. Optional; corpora that mark documents need one.
+    """A tokenizer with an id for the end of a document.
 
-    The engine puts this id after each document of a corpus, and before the first. Generation stops at it, and starts
-    from it. It decodes to nothing, in `decode` as in incremental decoders, and `encode` never gives it.
+    Optional; corpora that mark documents need one.
+
+    The engine puts this id after each document of a corpus, and before the first. Generation stops
+    at it, and starts from it. It decodes to nothing, in `decode` as in incremental decoders, and
+    `encode` never gives it.
     """
 
     @property
     def end_id(self) -> int | None:
-        """The id, counted in `vocab_size`. None if there is none, and before `fit` if `fit` decides."""
+        """The id, counted in `vocab_size`.
+
+        None if there is none, and before `fit` if `fit` decides.
+        """
 
     def fit(self, pieces: Iterable[CorpusPiece]) -> None:
-        """Learn the vocabulary. DOCUMENT_END comes as in the corpus; without it, `end_id` may stay None.
+        """Learn the vocabulary.
+
+        DOCUMENT_END comes as in the corpus; without it, `end_id` may stay None.
 
         textgen.documents.split_documents gives the pieces document by document.
         """
@@ -150,8 +181,8 @@ class Decoder(Protocol):
     def extend(self, tokens: Ids) -> Array:
         """Feed `tokens` (B, T) and return the logits (B, V) of the token that follows.
 
-        T may be 0: the logits of the token after those fed so far, at the start those of the first token. The caller
-        may write into the array; the next call may reuse it.
+        T may be 0: the logits of the token after those fed so far, at the start those of the first
+        token. The caller may write into the array; the next call may reuse it.
         """
 
     def score(self, tokens: Ids) -> Array:
@@ -161,41 +192,50 @@ class Decoder(Protocol):
         """A copy of the carried state by name, each array with the batch as its first axis."""
 
     def write_state(self, state: Tensors) -> None:
-        """Replace the carried state. Its first axis sets the batch size, so selecting rows forks or drops sequences.
+        """Replace the carried state.
 
-        If arrays keep their shape from step to step, the engine joins rows of different decoders of the model and
-        generates in batches; if they grow, it does so only with a RowDecoder.
+        Its first axis sets the batch size, so selecting rows forks or drops sequences.
+
+        If arrays keep their shape from step to step, the engine joins rows of different decoders of
+        the model and generates in batches; if they grow, it does so only with a RowDecoder.
         """
 
 
 class GreedyDecoder(Decoder, Protocol):
-    """A decoder that can take several greedy steps by itself: several times as fast, without the engine's work between.
+    """A decoder that can take several greedy steps by itself: several times as fast, without the
+    engine's work between.
 
-    The method is optional. The engine uses it if only the most likely token is needed and no token ends the text.
+    The method is optional. The engine uses it if only the most likely token is needed and no token
+    ends the text.
     """
 
     def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
-        """Feed `tokens` (B,), then `steps` times the most likely next token, and return these tokens, (B, steps).
+        """Feed `tokens` (B,), then `steps` times the most likely next token, and return these
+        tokens, (B, steps).
 
-        The most likely is the first among equals that is not in `forbidden`. The last one returned is not fed, so that
-        steps of `extend` give the same tokens and leave the same state. May return fewer tokens, even (B, 0), if a
-        logit may be NaN or infinite; the engine then takes the next step itself and names the component at fault.
+        The most likely is the first among equals that is not in `forbidden`. The last one returned
+        is not fed, so that steps of `extend` give the same tokens and leave the same state. May
+        return fewer tokens, even (B, 0), if a logit may be NaN or infinite; the engine then takes
+        the next step itself and names the component at fault.
         """
 
 
 class RowDecoder(Decoder, Protocol):
     """A decoder whose rows join and leave while it runs, without `read_state` and `write_state`.
 
-    The methods are optional. Models whose state grows (attention caches) generate in batches only with them: rows of
-    such a decoder may differ in length. Others gain speed where reading a state is slow, as on a GPU. `read_state` and
-    `write_state` need to support only rows of equal length.
+    The methods are optional. Models whose state grows (attention caches) generate in batches only
+    with them: rows of such a decoder may differ in length. Others gain speed where reading a state
+    is slow, as on a GPU. `read_state` and `write_state` need to support only rows of equal length.
 
-    exact_rows  False if a row may differ in the last bit from the same row alone, which its checks then allow.
-                True if not set
+    exact_rows  False if a row may differ in the last bit from the same row alone, which its checks
+                then allow. True if not set
     """
 
     def take(self, rows: Sequence[int]) -> Self:
-        """Another decoder with these rows, in this order; a row may occur twice. This one does not change."""
+        """Another decoder with these rows, in this order; a row may occur twice.
+
+        This one does not change.
+        """
 
     def join(self, other: Self) -> None:
         """Append the rows of another decoder of the model, which is not used afterwards."""
@@ -205,16 +245,19 @@ class RowDecoder(Decoder, Protocol):
 class Model(Protocol):
     """A language model: how likely each token is to come next.
 
-    One that trains by gradient is also a `torch.nn.Module` with `forward(tokens, state=None) -> (logits, state)`:
-    tokens (B, T) int64, logits (B, T, V), state a flat tuple of tensors with the batch as first axis, None at the
-    start; and, if it draws random numbers, `set_dropout_seed(seed)`, called before each training step. It may have a
-    loss of its own, `training_loss(tokens, targets, state=None) -> (loss, state)`, both (B, T), the loss a mean in nats
-    per token to which auxiliary terms may be added; evaluations still measure the cross-entropy of `forward`. And it
-    may name the roles of its parameters, `parameter_roles() -> dict`, see textgen.gradient.Parameters.
+    One that trains by gradient is also a `torch.nn.Module` with `forward(tokens, state=None) ->
+    (logits, state)`: tokens (B, T) int64, logits (B, T, V), state a flat tuple of tensors with the
+    batch as first axis, None at the start; and, if it draws random numbers,
+    `set_dropout_seed(seed)`, called before each training step. It may have a loss of its own,
+    `training_loss(tokens, targets, state=None) -> (loss, state)`, both (B, T), the loss a mean in
+    nats per token to which auxiliary terms may be added; evaluations still measure the
+    cross-entropy of `forward`. And it may name the roles of its parameters,
+    `parameter_roles() -> dict`, see textgen.gradient.Parameters.
 
-    `set_rows(first, total)` says before each step which rows of how many the next are, where several processes or
-    workers share out a batch, so that a model that draws random numbers for rows draws them for the whole batch, and
-    takes its own. With `distributed = False` a model cannot be shared out, as when its loss looks at all rows at once.
+    `set_rows(first, total)` says before each step which rows of how many the next are, where
+    several processes or workers share out a batch, so that a model that draws random numbers for
+    rows draws them for the whole batch, and takes its own. With `distributed = False` a model
+    cannot be shared out, as when its loss looks at all rows at once.
     """
 
     def decoder(self, batch_size: int) -> Decoder:
@@ -224,12 +267,17 @@ class Model(Protocol):
         """All weights by their stable names, as NumPy arrays."""
 
     def load_tensors(self, tensors: Tensors) -> None:
-        """Load weights of the same names, shapes and dtypes. Raises ValueError saying which differ."""
+        """Load weights of the same names, shapes and dtypes.
+
+        Raises ValueError saying which differ.
+        """
 
 
 @attrs.frozen
 class TrainerState:
-    """The state of training: arrays by name (optimizer moments, carried state), and JSON values (the position)."""
+    """The state of training: arrays by name (optimizer moments, carried state), and JSON values
+    (the position).
+    """
 
     arrays: Tensors = attrs.field(factory=dict)
     values: dict[str, Any] = attrs.field(factory=dict)
@@ -243,7 +291,8 @@ class TrainingContext:
     device     as torch names it
     elapsed    seconds that the run took before training: imports, corpus, tokenizer, earlier parts
     threads    number of CPU threads, if the pipeline sets one
-    processes  the processes that train together, as torchrun starts them; only for a trainer with `distributed`
+    processes  the processes that train together, as torchrun starts them; only for a trainer with
+               `distributed`
     """
 
     seed: int
@@ -256,9 +305,10 @@ class TrainingContext:
 class Trainer(Protocol):
     """Fits a model to data. It yields events; files, progress and signals are the engine's work.
 
-    With `distributed = True` it can train in several processes, which `context.processes` describes: each runs the same
-    program with the same pipeline and text. The events, the state and the weights of the first count. When the first
-    closes `train`, or one of them `is_stopping`, `train` has to end in all. Trainers of textgen.gradient do all this.
+    With `distributed = True` it can train in several processes, which `context.processes`
+    describes: each runs the same program with the same pipeline and text. The events, the state and
+    the weights of the first count. When the first closes `train`, or one of them `is_stopping`,
+    `train` has to end in all. Trainers of textgen.gradient do all this.
     """
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
@@ -266,15 +316,18 @@ class Trainer(Protocol):
 
         A Decided has the decisions that the options left to the trainer.
 
-        After each yield, `state()` and the model's tensors are a consistent state to resume from. Training continues from
-        the loaded state, if there is one.
+        After each yield, `state()` and the model's tensors are a consistent state to resume from.
+        Training continues from the loaded state, if there is one.
         """
 
     def state(self) -> TrainerState:
         """The state of training."""
 
     def load_state(self, state: TrainerState) -> None:
-        """Make the next `train` continue exactly from `state`. Raises ValueError for a state of another trainer."""
+        """Make the next `train` continue exactly from `state`.
+
+        Raises ValueError for a state of another trainer.
+        """
 
 
 class History(Protocol):
@@ -293,61 +346,84 @@ class History(Protocol):
 
     @property
     def counts(self) -> npt.NDArray[np.int32]:
-        """(B, V) how often each token was generated. For samplers with `history` "counts" or "tokens"."""
+        """(B, V) how often each token was generated.
+
+        For samplers with `history` "counts" or "tokens".
+        """
 
     @property
     def prompt_counts(self) -> npt.NDArray[np.int32]:
-        """(B, V) how often each token occurs in the prompt. For samplers with `history` "counts" or "tokens"."""
+        """(B, V) how often each token occurs in the prompt.
+
+        For samplers with `history` "counts" or "tokens".
+        """
 
     def tokens(self, row: int) -> Ids:
-        """(N,) the ids of one sequence, prompt and generated. For samplers with `history` "tokens"."""
+        """(N,) the ids of one sequence, prompt and generated.
+
+        For samplers with `history` "tokens".
+        """
 
     @property
     def state(self) -> Tensors:
-        """The sampler's own state by name, each array with the batch as its first axis. For a StatefulSampler."""
+        """The sampler's own state by name, each array with the batch as its first axis.
+
+        For a StatefulSampler.
+        """
 
     def random(self, count: int = 1) -> npt.NDArray[np.float64]:
-        """(B, count) random numbers from [0, 1), for samplers with `random`. A second call gives the same ones.
+        """(B, count) random numbers from [0, 1), for samplers with `random`.
 
-        They depend only on the request's seed and index, the step, and the sampler's place in the chain.
+        A second call gives the same ones.
+
+        They depend only on the request's seed and index, the step, and the sampler's place in the
+        chain.
         """
 
 
 class Sampler(Protocol):
     """A link of the sampler chain. Its attributes are optional:
 
-    history         "none", "counts" or "tokens": what it reads of the History beside lengths; "tokens" if not set
+    history         "none", "counts" or "tokens": what it reads of the History beside lengths;
+                    "tokens" if not set
     random          True if it reads `history.random`
-    ends            True if it may forbid every token of a row, which ends the text, with the finish reason "end". For
-                    any other sampler that is an error
-    deterministic   True promises that only the most likely token of the input remains possible, which saves work
+    ends            True if it may forbid every token of a row, which ends the text, with the finish
+                    reason "end". For any other sampler that is an error
+    deterministic   True promises that only the most likely token of the input remains possible,
+                    which saves work
     """
 
     def __call__(self, logits: Array, history: History) -> Array:
-        """Changed logits (B, V), of the same dtype; -inf forbids a token. Must not write into `logits`.
+        """Changed logits (B, V), of the same dtype; -inf forbids a token.
 
-        Rows are independent: the result of a row does not depend on the others. It follows from the arguments alone.
+        Must not write into `logits`.
+
+        Rows are independent: the result of a row does not depend on the others. It follows from the
+        arguments alone.
         """
 
 
 class StatefulSampler(Sampler, Protocol):
     """A sampler with a state for each row. The methods are optional, both or neither.
 
-    The engine holds the states, not the sampler: a state is made when its row begins, goes wherever the row goes in
-    batches, and is saved and resumed with the text. The sampler reads them as `history.state`.
+    The engine holds the states, not the sampler: a state is made when its row begins, goes wherever
+    the row goes in batches, and is saved and resumed with the text. The sampler reads them as
+    `history.state`.
     """
 
     def start(self, prompt: Ids) -> Tensors:
-        """The state of a row that begins after `prompt` (T,): arrays by name, with one shape and dtype for all rows.
+        """The state of a row that begins after `prompt` (T,): arrays by name, with one shape and
+        dtype for all rows.
 
-        A text that continues from a saved state has the sampler's saved state; a sampler that was not in the chain before
-        starts there.
+        A text that continues from a saved state has the sampler's saved state; a sampler that was
+        not in the chain before starts there.
         """
 
     def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
         """The states after `tokens` (B,) were drawn, each array with the batch as its first axis.
 
-        `logits` (B, V) are the ones that this sampler returned in this step, and `history` is that of the step.
+        `logits` (B, V) are the ones that this sampler returned in this step, and `history` is that
+        of the step.
         """
 
 
@@ -355,7 +431,9 @@ class Observer(Protocol):
     """Sees the events of a run, in order, on the thread that trains."""
 
     def observe(self, event: Event) -> Stop | None:
-        """Called with RunStarted first and RunFinished last. Must ignore event classes that it does not know.
+        """Called with RunStarted first and RunFinished last.
+
+        Must ignore event classes that it does not know.
 
         Returns None; or `textgen.events.Stop`, which ends the run early, as finished.
         """

@@ -11,7 +11,8 @@ from typing import Final
 def nearest(name: str, known: Iterable[str]) -> str:
     """ "did you mean X?" with the known name most like `name`, or nothing where none is like it.
 
-    The beginning of a name stands for it, as "temp" for "temperature": letter by letter the two are not much alike.
+    The beginning of a name stands for it, as "temp" for "temperature": letter by letter the two are
+    not much alike.
     """
     known = list(known)
     begun = [other for other in known if len(name) > 2 and other.startswith(name)]
@@ -28,7 +29,9 @@ _TYPED: Final = {  # of the block of general punctuation
 
 
 def nearest_text(text: str, is_known: Callable[[str], bool]) -> str:
-    """The known text that a keyboard has in place of a text: without curls or accents, or in the other case; or ""."""
+    """The known text that a keyboard has in place of a text: without curls or accents, or in the
+    other case; or "".
+    """
     typed = unicodedata.normalize("NFKD", text.translate(_TYPED))
     plain = "".join(c for c in typed if not unicodedata.combining(c))
     return next((near for near in (plain, plain.swapcase()) if near and is_known(near)), "")

@@ -4,8 +4,8 @@
     $ curl --no-buffer localhost:8000/generate \\
         --json '{"prompt": "The door", "max_new_tokens": 200, "seed": 7}'
 
-The same prompt, seed and options give the same text, whatever else the server generates at the same time. Requests that
-run at the same time share a batch.
+The same prompt, seed and options give the same text, whatever else the server generates at the same
+time. Requests that run at the same time share a batch.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 async def generate(request: Request) -> Response:
-    """POST {"prompt": "...", "max_new_tokens": 200, ...} for the continuation, as plain text in pieces."""
+    """POST {"prompt": "...", "max_new_tokens": 200, ...} for the continuation, as plain text in
+    pieces.
+    """
     generator: textgen.Generator = request.app.state.generator
     try:
         options = await request.json()
@@ -69,7 +71,8 @@ async def generate(request: Request) -> Response:
         pieces = await generator.astream(prompt, time_limit=SECONDS, **options)
     except textgen.UsageError as error:
         return JSONResponse({"error": str(error)}, status_code=400)
-    # Starlette cancels the task that reads the pieces when the client disconnects, and that ends the text.
+    # Starlette cancels the task that reads the pieces when the client disconnects, and that ends
+    # the text.
     return StreamingResponse(pieces, media_type="text/plain")
 
 

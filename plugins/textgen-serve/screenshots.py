@@ -1,4 +1,5 @@
-"""Takes the pictures of the page in docs/, with playwright and Chromium, and measures how soon it answers.
+"""Takes the pictures of the page in docs/, with playwright and Chromium, and measures how soon it
+answers.
 
 textgen run docs/pipelines/quickstart.toml
 python plugins/textgen-serve/screenshots.py runs/quickstart
@@ -18,7 +19,8 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 SIZES = {"desktop": (1240, 860), "phone": (390, 844)}
 PROMPT = "The ferry"
 TIMES = 20
-# The milliseconds until an edit's last character has a colour, and from a slider until there is another text.
+# The milliseconds until an edit's last character has a colour, and from a slider until there is
+# another text.
 COLOURED = """() => new Promise((done) => {
   const began = performance.now();
   document.execCommand("insertText", false, "T");

@@ -1,4 +1,6 @@
-"""Curves of losses by step as one SVG, for light and dark pages and for every kind of colour vision."""
+"""Curves of losses by step as one SVG, for light and dark pages and for every kind of colour
+vision.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ from typing import Final
 import attrs
 
 MARK: Final = "<!-- curves of textgen -->"
-# Each has a contrast of at least 4.5 on its page, so that names can have it too, and differs from the others in
-# lightness where some eyes see no difference of hue. After as many curves, the next ones are dashed.
+# Each has a contrast of at least 4.5 on its page, so that names can have it too, and differs from
+# the others in lightness where some eyes see no difference of hue. After as many curves, the next
+# ones are dashed.
 LIGHT: Final = ("#1976b8", "#cc3d10", "#006b57", "#7a1fa2", "#5a3200", "#000000")
 DARK: Final = ("#5aa9ee", "#ff7033", "#0fa37f", "#f3b6ff", "#f7e05a", "#ffffff")
 _DASHES: Final = ("none", "7 4", "2 3")
@@ -44,7 +47,11 @@ class Curve:
 
 
 def draw(curves: Sequence[Curve], unit: str) -> str:
-    """The SVG. Beside the end of each curve stands its last loss, the best one if that is another, and its name."""
+    """The SVG.
+
+    Beside the end of each curve stands its last loss, the best one if that is another, and its
+    name.
+    """
     drawn = [curve for curve in curves if curve.points]
     labels = [_label(curve) for curve in drawn]
     width = int(_RIGHT + 80 + 7.2 * max(map(len, labels), default=0))
@@ -52,7 +59,10 @@ def draw(curves: Sequence[Curve], unit: str) -> str:
     parts = ['<text x="64" y="60">no evaluation yet</text>']
     if drawn:
         axes = _Axes(height - _BOTTOM, max(curve.points[-1][0] for curve in drawn), *_range(drawn))
-        clip = f'<rect x="{_LEFT}" y="{_TOP}" width="{_RIGHT - _LEFT + 6}" height="{axes.bottom - _TOP + 6}"/>'
+        clip = (
+            f'<rect x="{_LEFT}" y="{_TOP}" width="{_RIGHT - _LEFT + 6}" '
+            f'height="{axes.bottom - _TOP + 6}"/>'
+        )
         parts = [
             *axes.parts(unit),
             f'<clipPath id="plot">{clip}</clipPath>',
@@ -63,14 +73,18 @@ def draw(curves: Sequence[Curve], unit: str) -> str:
     style = f"{_STYLE}{light}\n  @media (prefers-color-scheme: dark) {{{_DARK_STYLE}{dark}\n  }}\n"
     body = "\n  ".join(parts)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="curves" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img" aria-label="losses by step">{MARK}\n  <style>{style}</style>\n  {body}\n</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="curves" viewBox="0 0 {width} '
+        f'{height}" width="{width}" '
+        f'height="{height}" role="img" aria-label="losses by step">{MARK}\n  '
+        f"<style>{style}</style>\n  {body}\n</svg>\n"
     )
 
 
 @attrs.frozen
 class _Axes:
-    """Axes for steps up to `last` and losses from `low` to `high`; that of the steps is at the height `bottom`."""
+    """Axes for steps up to `last` and losses from `low` to `high`; that of the steps is at the
+    height `bottom`.
+    """
 
     bottom: int
     last: float
@@ -78,7 +92,9 @@ class _Axes:
     high: float
 
     def place(self, step: float, loss: float) -> tuple[float, float]:
-        """Where a point is; far outside the plot, only so far that a renderer can draw the line to it."""
+        """Where a point is; far outside the plot, only so far that a renderer can draw the line to
+        it.
+        """
         heights = _ticks(self.low, self.high, outward=True)
         low, high = heights[0], heights[-1]
         x = _LEFT + (_RIGHT - _LEFT) * step / max(self.last, _ticks(0, self.last)[-1])
@@ -92,17 +108,27 @@ class _Axes:
             yield f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
         for tick in _ticks(0, self.last):
             x = self.place(tick, self.low)[0]
-            yield f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{self.bottom}" y2="{self.bottom + 5}"/>'
+            yield (
+                f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{self.bottom}" '
+                f'y2="{self.bottom + 5}"/>'
+            )
             yield f'<text x="{x:.1f}" y="{self.bottom + 19}" text-anchor="middle">{tick:,g}</text>'
         x, y = (_LEFT + _RIGHT) / 2, (_TOP + self.bottom) / 2
-        yield f'<line class="axis" x1="{_LEFT}" x2="{_RIGHT}" y1="{self.bottom}" y2="{self.bottom}"/>'
+        yield (
+            f'<line class="axis" x1="{_LEFT}" x2="{_RIGHT}" y1="{self.bottom}" y2="{self.bottom}"/>'
+        )
         yield f'<line class="axis" x1="{_LEFT}" x2="{_LEFT}" y1="{_TOP}" y2="{self.bottom}"/>'
         yield f'<text x="{x}" y="{self.bottom + 40}" text-anchor="middle">step</text>'
-        yield f'<text x="18" y="{y}" text-anchor="middle" transform="rotate(-90 18 {y})">{unit}</text>'
+        yield (
+            f'<text x="18" y="{y}" text-anchor="middle" transform="rotate(-90 18 '
+            f'{y})">{unit}</text>'
+        )
 
 
 def _ticks(low: float, high: float, *, outward: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`; with `outward`, also the next round number at both ends."""
+    """Round numbers from `low` to `high`; with `outward`, also the next round number at both
+    ends.
+    """
     raw = ((high - low) or max(abs(high), 1.0)) / _TICKS
     magnitude = 10.0 ** math.floor(math.log10(raw))
     size = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw)
@@ -145,7 +171,9 @@ def _line(curve: Curve, number: int, axes: _Axes) -> str:
 
 
 def _named(curves: Sequence[Curve], labels: Sequence[str], axes: _Axes) -> Iterator[str]:
-    """A label right of each curve, at the height of its end or as near to it as labels have room."""
+    """A label right of each curve, at the height of its end or as near to it as labels have
+    room.
+    """
     ends = [axes.place(*curve.points[-1]) for curve in curves]
     order = sorted(range(len(curves)), key=lambda number: (ends[number][1], number))
     places: list[float] = []
@@ -161,7 +189,9 @@ def _named(curves: Sequence[Curve], labels: Sequence[str], axes: _Axes) -> Itera
         end_x, end_y = ends[number]
         end_y = min(max(end_y, _TOP), axes.bottom)
         title = f"<title>{html.escape(_printable(curves[number].name))}</title>"
-        yield f'<path class="leader c{number}" d="M{end_x + 5:.1f},{end_y:.1f} L{left - 5},{y:.1f}"/>'
+        yield (
+            f'<path class="leader c{number}" d="M{end_x + 5:.1f},{end_y:.1f} L{left - 5},{y:.1f}"/>'
+        )
         yield f'<path class="c{number}" d="M{left},{y:.1f} h22"/>'
         yield (
             f'<text class="f{number}" x="{left + 28}" y="{y + 4:.1f}">{title}'

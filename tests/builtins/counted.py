@@ -29,7 +29,9 @@ def count(
 
 
 def assert_rows_agree(made: Model) -> None:
-    """A row is the same alone, token by token, scored in one go, and in any batch: by a model of TEXT's characters."""
+    """A row is the same alone, token by token, scored in one go, and in any batch: by a model of
+    TEXT's characters.
+    """
     fed = np.array([[sorted(set(TEXT)).index(c) for c in TEXT[i : i + 70]] for i in (0, 300, 777)])
     scored, together = made.decoder(3).score(fed), made.decoder(3)
     np.testing.assert_array_equal(

@@ -1,6 +1,8 @@
-"""A plugin in one file, for tests of commands that start processes: a model of counts, which needs no torch.
+"""A plugin in one file, for tests of commands that start processes: a model of counts, which needs
+no torch.
 
-Its trainer counts a part of the text in each step, writes down each step that it does, and may fail or take its time.
+Its trainer counts a part of the text in each step, writes down each step that it does, and may fail
+or take its time.
 """
 
 import time

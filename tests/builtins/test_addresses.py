@@ -1,4 +1,7 @@
-"""A web address as a corpus: fetched once, whole, checked, and offline afterwards. The server is a real one, here."""
+"""A web address as a corpus: fetched once, whole, checked, and offline afterwards.
+
+The server is a real one, here.
+"""
 
 from __future__ import annotations
 

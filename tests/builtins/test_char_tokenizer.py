@@ -1,4 +1,6 @@
-"""The character tokenizer: exact round trips, and a corpus in pieces encodes like the joined text."""
+"""The character tokenizer: exact round trips, and a corpus in pieces encodes like the joined
+text.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,9 @@ from textgen_builtins.tokenizers.config import CharConfig
 from textgen_builtins.tokenizers.plugin import build
 
 FORMS = ["none", "NFC", "NFD", "NFKC", "NFKD"]
-# What tends to go wrong: controls, line ends, emoji, combining marks of several classes, a vowel sign that merges into
-# a merged one, Hangul letters, letters whose small form is two characters or depends on its neighbours, ligatures,
-# half-width marks, lone surrogates, the last code point.
+# What tends to go wrong: controls, line ends, emoji, combining marks of several classes, a vowel
+# sign that merges into a merged one, Hangul letters, letters whose small form is two characters or
+# depends on its neighbours, ligatures, half-width marks, lone surrogates, the last code point.
 HARD = (
     "\0\r\n a'Z@[`{é\u0301\u0323\u0345\u0c46\u0cc6\u0cc2\u0cd5각가ㅏİΣςʰǅﬁｶﾞ😀👩"
     "\u200d\ud800\udc00\ufeff\ufffd\U0010ffff"

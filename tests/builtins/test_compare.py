@@ -34,7 +34,9 @@ def invoke(*arguments: object) -> Any:
 
 @pytest.fixture
 def runs(finished_run: Path, tiny_pipeline: Callable[..., Any], tmp_path: Path) -> Path:
-    """A finished run, a stopped one of another size and with a hostile prompt and name, and a damaged one."""
+    """A finished run, a stopped one of another size and with a hostile prompt and name, and a
+    damaged one.
+    """
     folder = tmp_path / "runs"
     shutil.copytree(finished_run, folder / "first")
     asked = iter([False] * 2)

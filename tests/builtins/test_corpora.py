@@ -1,4 +1,6 @@
-"""What the corpora `file` and `story` read: files, folders, compressed files, documents, pages and books."""
+"""What the corpora `file` and `story` read: files, folders, compressed files, documents, pages and
+books.
+"""
 
 from __future__ import annotations
 

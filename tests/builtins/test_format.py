@@ -27,7 +27,9 @@ def llguidance() -> Any:
 
 @pytest.fixture(scope="module")
 def writer(tmp_path_factory: pytest.TempPathFactory) -> Generator:
-    """A model that has hardly learnt anything, of a vocabulary that JSON can be written with, and ends of documents."""
+    """A model that has hardly learnt anything, of a vocabulary that JSON can be written with, and
+    ends of documents.
+    """
     folder = tmp_path_factory.mktemp("writer")
     (folder / "corpus.txt").write_text(f"{LETTERS}\n" * 40)
     tables = {
@@ -90,7 +92,9 @@ def test_the_command_takes_both(
 
 
 class Words:
-    """A tokenizer of 20,000 tokens, most of them several characters, some of them parts of a character."""
+    """A tokenizer of 20,000 tokens, most of them several characters, some of them parts of a
+    character.
+    """
 
     unknown_id = None
 

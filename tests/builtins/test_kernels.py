@@ -1,4 +1,6 @@
-"""Recurrent layers in machine code of our own: the numbers of torch's, whatever the shape, and runs made with them."""
+"""Recurrent layers in machine code of our own: the numbers of torch's, whatever the shape, and runs
+made with them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The mixture of two models: a distribution, better than either, the same in steps, batches and after a resume."""
+"""The mixture of two models: a distribution, better than either, the same in steps, batches and
+after a resume.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ def loss(gate: Gate, logs: Any, targets: Any) -> float:
 
 @pytest.fixture(scope="module")
 def sure_by_turns() -> tuple[Any, Any]:
-    """(2000, 2, 6) log probabilities and what came: at each token one expert knows it and the other says nothing."""
+    """(2000, 2, 6) log probabilities and what came: at each token one expert knows it and the other
+    says nothing.
+    """
     rng = np.random.default_rng(0)
     targets, knows = rng.integers(0, 6, 2000), rng.integers(0, 2, 2000)
     probabilities = np.full((2000, 2, 6), 1 / 6)

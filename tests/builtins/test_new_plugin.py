@@ -1,6 +1,7 @@
 """What `textgen new-plugin` writes, and the names that it refuses.
 
-.ci/run installs a package of each kind, lints it, checks its types, runs its own tests and its pipeline.
+.ci/run installs a package of each kind, lints it, checks its types, runs its own tests and its
+pipeline.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The n-gram model: its probabilities against a slow implementation of the paper, and what its trainer counts."""
+"""The n-gram model: its probabilities against a slow implementation of the paper, and what its
+trainer counts.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ def test_agrees_with_the_reference(order: int, length: int, ends: bool) -> None:
 
 
 def test_contexts_of_a_large_model_agree_with_the_reference() -> None:
-    """The probabilities of all contexts together would take twice the memory that is used for them."""
+    """The probabilities of all contexts together would take twice the memory that is used for
+    them.
+    """
     size, order = 3000, 4
     tokens = np.random.default_rng(2).integers(size - 1, size=5000).tolist()
     training = tokens[:4500]

@@ -1,4 +1,6 @@
-"""The experts beside the n-grams, counts over words and of the text so far: what they count, and that they pay."""
+"""The experts beside the n-grams, counts over words and of the text so far: what they count, and
+that they pay.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Pieces:
 
 
 def words_of(text: str) -> list[str]:
-    """The word so far, the one before it and the one before that, as regular expressions see them."""
+    """The word so far, the one before it and the one before that, as regular expressions see
+    them.
+    """
     words = [word.casefold() for word in re.findall(r"[^\W\d_]+", text)]
     so_far = words.pop() if re.search(r"[^\W\d_]$", text) else ""
     return [so_far, *reversed([*["", ""], *words][-2:])]

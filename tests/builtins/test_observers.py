@@ -54,7 +54,9 @@ def test_the_first_line_counts_parameters_where_there_are_any_and_the_same_when_
 
 
 def test_the_time_left_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A short run has evaluated once, for a second of its few, when it first says how long it takes."""
+    """A short run has evaluated once, for a second of its few, when it first says how long it
+    takes.
+    """
     now = 0.0
     monkeypatch.setattr(progress, "time", types.SimpleNamespace(monotonic=lambda: now))
     shown = progress.Progress(console := io.StringIO())

@@ -1,4 +1,6 @@
-"""The decoders of the recurrent network, beside what `check_model` asks of them: the same bits however they are fed."""
+"""The decoders of the recurrent network, beside what `check_model` asks of them: the same bits
+however they are fed.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +125,9 @@ print(hashlib.sha256(alone.tobytes()).hexdigest())
 
 @pytest.mark.slow
 def test_a_large_network_gives_the_same_however_many_threads_multiply() -> None:
-    """BLAS shares its products among threads, which is tried every now and then, and may be slow or fast."""
+    """BLAS shares its products among threads, which is tried every now and then, and may be slow or
+    fast.
+    """
     here = Path(__file__).parent
     given = set()
     for threads in ("1", "3"):

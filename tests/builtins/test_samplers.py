@@ -86,7 +86,9 @@ def masked(row: Any, kept: set[int]) -> list[float]:
 
 
 def check_nucleus(row: Any, out: Any, keys: list[float], p: float) -> None:
-    """What is kept comes first in the order of `keys`, and is the shortest such beginning that reaches `p`."""
+    """What is kept comes first in the order of `keys`, and is the shortest such beginning that
+    reaches `p`.
+    """
     weights = softmax(row)
     kept = {token for token in range(len(row)) if np.isfinite(out[token])}
     possible = [token for token in range(len(row)) if weights[token] > 0]
@@ -322,7 +324,9 @@ def test_options_out_of_range_are_refused(generator: Generator, name: str, value
 
 
 def plain_mirostat(row: Sequence[float], mu: float) -> list[float]:
-    """llama.cpp's mirostat_v2: sorted, cut before the first token of more surprise than mu, but for the first."""
+    """llama.cpp's mirostat_v2: sorted, cut before the first token of more surprise than mu, but for
+    the first.
+    """
     weights = softmax(row)
     order = sorted(range(len(row)), key=lambda token: -weights[token])
     end = next(
@@ -338,7 +342,9 @@ def plain_mirostat(row: Sequence[float], mu: float) -> list[float]:
 
 
 def plain_xtc(row: Sequence[float], threshold: float) -> list[float]:
-    """llama.cpp's xtc, once chance has it that it acts: of the tokens above the threshold only the last stays."""
+    """llama.cpp's xtc, once chance has it that it acts: of the tokens above the threshold only the
+    last stays.
+    """
     weights = softmax(row)
     order = sorted(range(len(row)), key=lambda token: (-weights[token], -token))
     above = sum(weights[token] >= threshold for token in order)
@@ -352,9 +358,11 @@ def plain_dry(
     options: dict[str, Any],
     breakers: Sequence[Sequence[int]] = (),
 ) -> list[float]:
-    """What llama.cpp's dry subtracts from the logit of each token, by comparing the end with every place before.
+    """What llama.cpp's dry subtracts from the logit of each token, by comparing the end with every
+    place before.
 
-    So does ours where each token is a word, as Chinese characters are, for the first repetition; others count more.
+    So does ours where each token is a word, as Chinese characters are, for the first repetition;
+    others count more.
     """
     last_n = options.get("penalty_last_n", -1)
     window = list(tokens) if last_n < 0 else list(tokens)[max(0, len(tokens) - last_n) :]
@@ -475,7 +483,9 @@ def test_dry_looks_over_no_sequence_breaker(tokens: list[int], options: dict[str
     options=st.fixed_dictionaries({"allowed_length": st.integers(0, 3)}),
 )
 def test_dry_counts_words_and_breaks_none(text: str, options: dict[str, Any]) -> None:
-    """By the list of the words before: a token is penalised as the first of a word, whatever stands between words."""
+    """By the list of the words before: a token is penalised as the first of a word, whatever stands
+    between words.
+    """
     characters = "\n '.ab"  # ids 1 to 6
     made = make(
         "sampler", "dry", context(vocabulary=characters), multiplier=1.0, base=2.0, **options

@@ -23,7 +23,9 @@ def generate(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def workplace(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a text, a pipeline of the same name and its run, as somebody has it who has just begun."""
+    """A folder with a text, a pipeline of the same name and its run, as somebody has it who has
+    just begun.
+    """
     folder = tmp_path_factory.mktemp("workplace")
     (folder / "my.txt").write_text(
         "the clock struck nine and nobody came.\n" * 90, encoding="utf-8"

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Ctrl-C is for the processes whose controlling terminal it is typed on; a new session has none until it takes one. A
-# test run that was started in the background ignores SIGINT, and would pass that on.
+# Ctrl-C is for the processes whose controlling terminal it is typed on; a new session has none
+# until it takes one. A test run that was started in the background ignores SIGINT, and would pass
+# that on.
 ON_ITS_TERMINAL = """
 import fcntl, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -52,7 +52,8 @@ main(["generate", {str(finished_run)!r}, "-p", "the ", "--max-new-tokens", "5"])
 
 
 def test_nothing_reaches_a_terminal_past_what_makes_it_safe(tmp_path: Path) -> None:
-    # click writes to a console of Windows through a stream that it makes of the `buffer` of stdout or stderr
+    # click writes to a console of Windows through a stream that it makes of the `buffer` of stdout
+    # or stderr
     script = f"""{STDOUT}
 import click._compat
 

@@ -1,4 +1,6 @@
-"""Commands that plugins offer: listed by their summary, built when they are used, and blamed on their plugin."""
+"""Commands that plugins offer: listed by their summary, built when they are used, and blamed on
+their plugin.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def textgen_commands():
 
 
 def test_the_help_builds_no_command(tmp_path: Path) -> None:
-    """Those that need large libraries do not slow it, and one that cannot be built is blamed when it is used."""
+    """Those that need large libraries do not slow it, and one that cannot be built is blamed when
+    it is used.
+    """
     site = tmp_path / "site"
     write_package(site, "tally", BROKEN_COMMAND)
     shown = run_textgen("--help", folder=tmp_path, site=[site])

@@ -102,7 +102,8 @@ def test_what_would_help_is_a_fact(
         api.run(tiny_pipeline(), output=tmp_path / "full")
     assert raised.value.remedy == "output"
     assert str(raised.value).endswith(
-        "is not a run directory (it has no file run.json) and is not empty (thesis.txt); choose another output"
+        "is not a run directory (it has no file run.json) and is not empty (thesis.txt); "
+        "choose another output"
     )
     with pytest.raises(api.DeviceError) as missing:
         api.run(tiny_pipeline(device="cuda:99"), output=tmp_path / "run")
@@ -140,5 +141,6 @@ def test_a_fault_of_an_override_says_so(
     failed = textgen("show", write_pipeline(tiny_pipeline()), "--set", "epochs", cwd=tmp_path)
     assert (
         failed.stderr
-        == 'textgen: error: overrides: expected KEY=VALUE, as in trainer.batch_size=8, given "epochs"\n'
+        == "textgen: error: overrides: expected KEY=VALUE, as in trainer.batch_size=8, "
+        'given "epochs"\n'
     )

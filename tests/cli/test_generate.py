@@ -1,4 +1,6 @@
-"""The command generate: what it writes, where prompts come from, and that its options are those of the Python function."""
+"""The command generate: what it writes, where prompts come from, and that its options are those of
+the Python function.
+"""
 
 from __future__ import annotations
 

@@ -250,7 +250,8 @@ VERSE = "".join(f"O {word}, my {word}, and nothing else,\nIs what I sing\n" for 
             {f"my/{n:02}.txt": f"{n} {STORY[:900]}" for n in range(12)},
             (),
             {"documents": "file"},
-            "each of the 12 files is read as a text of its own; if it is one text, give --documents none",
+            "each of the 12 files is read as a text of its own; if it is one text, give "
+            "--documents none",
         ),
         ({f"my/{n:02}.txt": STORY for n in range(3)}, (), {}, ""),
         (

@@ -1,4 +1,6 @@
-"""Mistakes on the command line: one line on stderr that says what was meant, exit code 2, and no file lost."""
+"""Mistakes on the command line: one line on stderr that says what was meant, exit code 2, and no
+file lost.
+"""
 
 from __future__ import annotations
 

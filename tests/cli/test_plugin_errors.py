@@ -1,4 +1,6 @@
-"""What is wrong with a plugin, or with how it is given, is one line in the words of the command line."""
+"""What is wrong with a plugin, or with how it is given, is one line in the words of the command
+line.
+"""
 
 from __future__ import annotations
 

@@ -73,6 +73,7 @@ def test_a_corpus_that_is_not_available_is_not_read(tmp_path: Path) -> None:
 def test_options_without_a_default_are_asked_for(tmp_path: Path) -> None:
     (line,) = lines_of(tmp_path, NEEDY)
     assert line.endswith(
-        "it has no default for nodefault.by and nodefault.add; check it with --set nodefault.by=VALUE "
+        "it has no default for nodefault.by and nodefault.add; check it with --set "
+        "nodefault.by=VALUE "
         "--set nodefault.add=VALUE"
     )

@@ -1,4 +1,6 @@
-"""The command and its session take the options of plugins' samplers, and import plugins only if they are needed."""
+"""The command and its session take the options of plugins' samplers, and import plugins only if
+they are needed.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ def test_plugins_check_prints_a_line_for_each_check(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     one = run_textgen("plugins", "check", "Textgen_Engine:logit-bias", folder=tmp_path)
     assert one.stdout == (
-        "skipped  sampler 'logit-bias' of textgen-engine: it has no default for logit-bias.bias; check it with "
+        "skipped  sampler 'logit-bias' of textgen-engine: it has no default for "
+        "logit-bias.bias; check it with "
         "--set logit-bias.bias=VALUE\n"
     )
 
@@ -34,13 +35,16 @@ def sampler(call: str, name: str = "bad", top: str = "") -> str:
     return (
         f"{top}\nfrom textgen import Component, NoOptions, hookimpl\n"
         "@hookimpl\ndef textgen_samplers():\n"
-        f"    return [Component('{name}', NoOptions, lambda config, context: lambda logits, history: {call})]\n"
+        f"    return [Component('{name}', NoOptions, lambda config, context: lambda "
+        f"logits, history: {call})]\n"
     )
 
 
 @pytest.fixture
 def check(tmp_path: Path) -> Callable[..., Any]:
-    """`plugins check NAME` where the package textgen-NAME is this module: `check("bad", source)`."""
+    """`plugins check NAME` where the package textgen-NAME is this module:
+    `check("bad", source)`.
+    """
 
     def run(name: str, source: str) -> Any:
         write_package(tmp_path / "site", name, source)
@@ -51,7 +55,8 @@ def check(tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.mark.slow
 def test_plugins_check_tells_a_slow_plugin_what_makes_it_slow(check: Callable[..., Any]) -> None:
-    top = "import torch\nimport threading\nthreading.Event().wait(0.6)"  # longer than a list of plugins waits
+    # longer than a list of plugins waits
+    top = "import torch\nimport threading\nthreading.Event().wait(0.6)"
     done = check("slow", sampler("logits", top=top))
     assert done.returncode == 1
     assert "importing textgen_slow loads torch and numpy; import it inside build" in done.stdout
@@ -111,8 +116,8 @@ def test_plugins_check_notes_a_name_of_textgens_own(check: Callable[..., Any]) -
         "@hookimpl\ndef textgen_commands():\n    return [Component('run', NoOptions, build)]\n",
     )
     assert (
-        "note: command 'run' has the name of one of textgen's own; users write textgen textgen-old:run"
-        in done.stdout
+        "note: command 'run' has the name of one of textgen's own; users write textgen "
+        "textgen-old:run" in done.stdout
     )
 
 

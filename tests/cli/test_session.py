@@ -95,7 +95,8 @@ def test_ctrl_c_stops_a_text_and_not_the_session(session: Terminal, generator: G
     session.read_to("\n> ")
     session.send("half a prompt")
     session.read_to("half a prompt")
-    session.until_it_waits()  # input() sleeps through a signal that comes just before it waits for a key
+    # input() sleeps through a signal that comes just before it waits for a key
+    session.until_it_waits()
     session.send("\x03")
     assert "/quit" in session.read_to("\n> ")
     session.ask("/set max_new_tokens=5")

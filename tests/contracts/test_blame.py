@@ -1,4 +1,6 @@
-"""What fails in a component is blamed on its plugin, as an error of the tree; what is broken harms nothing else."""
+"""What fails in a component is blamed on its plugin, as an error of the tree; what is broken harms
+nothing else.
+"""
 
 from __future__ import annotations
 

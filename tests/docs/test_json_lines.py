@@ -1,4 +1,6 @@
-"""The corpus of docs/plugin-recipes.md: it is short, keeps its contract, and a model trains on it."""
+"""The corpus of docs/plugin-recipes.md: it is short, keeps its contract, and a model trains on
+it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The plugins in one file of the docs: as short as they are said to be, and they work as they stand."""
+"""The plugins in one file of the docs: as short as they are said to be, and they work as they
+stand.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def train(
     tiny_pipeline: Callable[..., dict[str, Any]],
     write_pipeline: Callable[..., Path],
 ) -> Callable[..., Any]:
-    """Run a pipeline with a plugin in one file: `train("patience.py", text, model={"type": "rnn"})`."""
+    """Run a pipeline with a plugin in one file: `train("patience.py", text, model={"type":
+    "rnn"})`.
+    """
 
     def run(name: str, text: str, **tables: Any) -> Any:
         (tmp_path / name).write_text(text)

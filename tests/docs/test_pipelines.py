@@ -46,9 +46,11 @@ def test_my_text_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("book_cached")
 def test_the_seeds_recipe_follows_its_curve(tmp_path: Path) -> None:
-    """Thirty of its hundred epochs, against the curve that the book printed (docs/pictures/seed-loss.csv).
+    """Thirty of its hundred epochs, against the curve that the book printed
+    (docs/pictures/seed-loss.csv).
 
-    The book's figures are those of one batch, ours the mean over the 5,000 windows, and the seeds differ.
+    The book's figures are those of one batch, ours the mean over the 5,000 windows, and the seeds
+    differ.
     """
     run = textgen.run(
         PIPELINES / "seed.toml",
@@ -68,7 +70,9 @@ def test_the_seeds_recipe_follows_its_curve(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("book_cached")
 def test_overfit_overfits(tmp_path: Path) -> None:
-    """Ten epochs at twice the rate are enough to see the two losses part; the whole of it goes on to below 0.3."""
+    """Ten epochs at twice the rate are enough to see the two losses part; the whole of it goes on
+    to below 0.3.
+    """
     overrides = [
         "device=cpu",
         "trainer.length=10 epochs",

@@ -1,4 +1,6 @@
-"""The tutorial of docs/writing-plugins.md, followed to the letter: what it scaffolds and edits passes and runs."""
+"""The tutorial of docs/writing-plugins.md, followed to the letter: what it scaffolds and edits
+passes and runs.
+"""
 
 from __future__ import annotations
 

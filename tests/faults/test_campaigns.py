@@ -1,4 +1,6 @@
-"""A sample of the campaigns, always the same one: docs/reliability.md and docs/untrusted-runs.md have the commands."""
+"""A sample of the campaigns, always the same one: docs/reliability.md and docs/untrusted-runs.md
+have the commands.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Pipelines that hypothesis makes up: a correct result, or an error of textgen.errors.
 
-The examples are others each time; a failure prints what repeats it. `python -m campaigns.corruptions` spoils files.
+The examples are others each time; a failure prints what repeats it.
+`python -m campaigns.corruptions` spoils files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What stands in a run's way, left there by a kill or by somebody: nothing is lost, and no run is stuck."""
+"""What stands in a run's way, left there by a kill or by somebody: nothing is lost, and no run is
+stuck.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,9 @@ def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
 def test_links_that_lead_nowhere_else_are_in_nobodys_way(
     tmp_path: Path, tiny_pipeline: Tables
 ) -> None:
-    """A run directory that is reached through a link, and links where a killed process may have left a folder."""
+    """A run directory that is reached through a link, and links where a killed process may have
+    left a folder.
+    """
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
     tables = tiny_pipeline()
@@ -145,7 +149,8 @@ def test_a_folder_that_was_never_a_run_is_left_alone(
     (tmp_path / "run" / name).write_text('the = "only copy"')
     before = tree(tmp_path / "run")
     said = re.escape(
-        f"run is not a run directory (it has no file run.json) and is not empty ({Path(name).parts[0]}); choose another"
+        f"run is not a run directory (it has no file run.json) and is not empty "
+        f"({Path(name).parts[0]}); choose another"
     )
     for overwrite in (False, True):
         with pytest.raises(textgen.RunError, match=said):

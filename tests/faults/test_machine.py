@@ -1,4 +1,6 @@
-"""The machine: clocks that jump, file systems that lack something, files that change under a process, signals."""
+"""The machine: clocks that jump, file systems that lack something, files that change under a
+process, signals.
+"""
 
 from __future__ import annotations
 
@@ -149,7 +151,9 @@ def test_such_a_folder_in_the_way_of_a_checkpoint_is_named(
 
 
 def test_a_run_that_is_moved_while_it_trains_says_so(tmp_path: Path, tiny_pipeline: Tables) -> None:
-    """Also where a file to be read is the first that it misses, such as the checkpoint that becomes the model."""
+    """Also where a file to be read is the first that it misses, such as the checkpoint that becomes
+    the model.
+    """
     tables = tiny_pipeline(checkpoint={"seconds": 0})
     steps = textgen.summarize(textgen.run(tables, output=tmp_path / "whole").path).steps
 

@@ -152,7 +152,9 @@ def test_a_key_of_very_many_parts_is_refused_before_it_is_parsed(tmp_path: Path)
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
 def test_a_corpus_that_is_a_device_is_read_by_nothing(stranger: Path) -> None:
-    """Not by what loads a run, which needs no corpus, nor by a report on what is copied, or by its pipeline."""
+    """Not by what loads a run, which needs no corpus, nor by a report on what is copied, or by its
+    pipeline.
+    """
     pipeline = stranger / "run/pipeline.toml"
     assert stat.S_ISCHR(Path("/dev/zero").stat().st_mode)
     lines = pipeline.read_text().splitlines()

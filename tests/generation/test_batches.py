@@ -96,7 +96,9 @@ def test_rows_of_dropped_streams_leave_the_batch_and_change_no_other_text(
 
 
 def test_one_request_that_fails_harms_no_other(finished_run: Path) -> None:
-    """A sampler that forbids everything in the rows whose text has a certain token, as a grammar may."""
+    """A sampler that forbids everything in the rows whose text has a certain token, as a grammar
+    may.
+    """
 
     def forbid(logits: Any, history: Any) -> Any:
         made = logits.copy()

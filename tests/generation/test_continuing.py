@@ -1,4 +1,6 @@
-"""Text that depends on the tokens before it: a tokenizer of words, which puts a space between two."""
+"""Text that depends on the tokens before it: a tokenizer of words, which puts a space between
+two.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ from textgen.tools.surprise import surprise_page
 
 @attrs.define(eq=False)
 class Words:
-    """Words between spaces. Its incremental decoder may hold back the last word until the next one comes."""
+    """Words between spaces.
+
+    Its incremental decoder may hold back the last word until the next one comes.
+    """
 
     hold_back: bool
     words: list[str] = attrs.field(factory=list)

@@ -1,4 +1,6 @@
-"""Models whose state grows with the text: their rows share batches where decoders take rows out and in."""
+"""Models whose state grows with the text: their rows share batches where decoders take rows out and
+in.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ PROMPTS = ["the time", "a", "", "the clock of the hall struck", "he smiled, and"
 
 
 class Growing:
-    """A decoder that carries all of its tokens: the logits follow from the last three and their number."""
+    """A decoder that carries all of its tokens: the logits follow from the last three and their
+    number.
+    """
 
     def __init__(self, rows: list[list[int]], vocab_size: int, watcher: Watcher) -> None:
         self.rows, self.vocab_size, self.watcher = rows, vocab_size, watcher

@@ -1,4 +1,6 @@
-"""Prompts of a finished run: what the vocabulary lacks, what is empty or long, and what is echoed."""
+"""Prompts of a finished run: what the vocabulary lacks, what is empty or long, and what is
+echoed.
+"""
 
 from __future__ import annotations
 

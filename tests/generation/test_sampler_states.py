@@ -1,4 +1,6 @@
-"""What samplers are given and give: states of rows, random numbers, the end of a text; and who is blamed."""
+"""What samplers are given and give: states of rows, random numbers, the end of a text; and who is
+blamed.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ class Witness:
 
 
 def test_a_sampler_sees_its_rows_as_they_are(finished_run: Path) -> None:
-    """Its own state, the step, the prompt's length, and random numbers that are those of the row alone."""
+    """Its own state, the step, the prompt's length, and random numbers that are those of the row
+    alone.
+    """
     seen = {}
     for batch_size in (1, 4):
         witness = Witness()

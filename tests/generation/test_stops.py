@@ -16,8 +16,10 @@ from textgen import Generator
 
 
 def cut(text: str, stops: tuple[str, ...], after: int = 0) -> tuple[str, bool]:
-    """What is left of a text, and whether a stop ended it: at the first moment when a stop stands whole in what came
-    after the first `after` characters, up to the earliest that does. One token is one character."""
+    """What is left of a text, and whether a stop ended it: at the first moment when a stop stands
+    whole in what came after the first `after` characters, up to the earliest that does. One token
+    is one character.
+    """
     for end in range(after, len(text) + 1):
         places = [place for stop in stops if (place := text[:end].find(stop, after)) >= 0]
         if places:

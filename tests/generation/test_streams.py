@@ -1,4 +1,6 @@
-"""Streams, read by a loop or on an event loop: left early, closed, cancelled, failing, and in bounded memory."""
+"""Streams, read by a loop or on an event loop: left early, closed, cancelled, failing, and in
+bounded memory.
+"""
 
 from __future__ import annotations
 
@@ -242,7 +244,10 @@ def test_long_prompts_are_encoded_beside_the_event_loop(generator: Generator) ->
 def test_a_reader_that_is_behind_costs_bounded_memory_and_loses_nothing(
     generator: Generator,
 ) -> None:
-    """Its text pauses after some thousand tokens, and goes on when it reads again. A whole text has no pause."""
+    """Its text pauses after some thousand tokens, and goes on when it reads again.
+
+    A whole text has no pause.
+    """
 
     async def read() -> str:
         stream = await generator.astream("the ", max_new_tokens=40_000)

@@ -42,7 +42,9 @@ def failing_at(run: Path, call: int) -> Generator:
 
 @attrs.define(eq=False)
 class Watcher:
-    """Counts the calls of a sampler that changes nothing, or of a decoder; `gate` holds the first one up."""
+    """Counts the calls of a sampler that changes nothing, or of a decoder; `gate` holds the first
+    one up.
+    """
 
     gate: threading.Event = attrs.field(factory=threading.Event)
     begun: threading.Event = attrs.field(factory=threading.Event)

@@ -1,4 +1,6 @@
-"""How steps of training are computed: shared out among workers, in memory that is used again, with torch's loss."""
+"""How steps of training are computed: shared out among workers, in memory that is used again, with
+torch's loss.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from textgen.protocols import TrainingContext
 
 @pytest.mark.slow
 def test_workers_compute_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
-    """Rows shared out unevenly still count alike, and have their rows of the batch's dropout; only rounding differs."""
+    """Rows shared out unevenly still count alike, and have their rows of the batch's dropout; only
+    rounding differs.
+    """
     losses = {}
     for workers in (1, 3):
         recorder = Recorder()
@@ -44,7 +48,10 @@ def test_workers_compute_the_gradient_of_the_whole_batch(tmp_path: Path) -> None
     platform.libc_ver()[0] != "glibc", reason="another C library has other thresholds"
 )
 def test_a_step_uses_the_memory_that_the_last_one_freed(tmp_path: Path) -> None:
-    """Otherwise there is a page fault for each 4 kB of it. No setting of malloc, the process's, is changed for it."""
+    """Otherwise there is a page fault for each 4 kB of it.
+
+    No setting of malloc, the process's, is changed for it.
+    """
     code = """
 import itertools, resource, statistics, sys, textgen
 faults, symbols = [], []
@@ -69,7 +76,9 @@ print(statistics.median(of_steps[5:]))  # in one step or another the memory grow
 def test_steps_and_evaluations_are_made_in_the_workers_own_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Torch's pool of threads waits for the slowest, and must have no part in them; each worker keeps its thread."""
+    """Torch's pool of threads waits for the slowest, and must have no part in them; each worker
+    keeps its thread.
+    """
     computed: dict[str, set[str]] = {"forward": set(), "update": set()}
 
     class Watched(torch.nn.Module):

@@ -1,4 +1,6 @@
-"""Modules that draw from torch's global generator, as nn.Dropout does: repeatable, resumable, and nothing leaks."""
+"""Modules that draw from torch's global generator, as nn.Dropout does: repeatable, resumable, and
+nothing leaks.
+"""
 
 from __future__ import annotations
 

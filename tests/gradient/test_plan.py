@@ -1,4 +1,6 @@
-"""How many steps a training makes and when it evaluates, by a clock that only steps and evaluations move."""
+"""How many steps a training makes and when it evaluates, by a clock that only steps and evaluations
+move.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One run in several processes: the same losses as in one, and an end for all when one of them is lost."""
+"""One run in several processes: the same losses as in one, and an end for all when one of them is
+lost.
+"""
 
 from __future__ import annotations
 

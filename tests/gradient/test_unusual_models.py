@@ -1,4 +1,6 @@
-"""Models and batches that are unlike most: odd rows, parameters that few use, buffers, other types of numbers."""
+"""Models and batches that are unlike most: odd rows, parameters that few use, buffers, other types
+of numbers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What authors of trainers and models by gradient get wrong is said, in their words, before the first step."""
+"""What authors of trainers and models by gradient get wrong is said, in their words, before the
+first step.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What plugins that were written once may rely on: plugin API 1. The one package that is installed as a wheel."""
+"""What plugins that were written once may rely on: plugin API 1.
+
+The one package that is installed as a wheel.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Installed plugins through the command: listed, used, left out, and harmless where they are broken."""
+"""Installed plugins through the command: listed, used, left out, and harmless where they are
+broken.
+"""
 
 from __future__ import annotations
 

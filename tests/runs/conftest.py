@@ -1,4 +1,6 @@
-"""What the tests of run directories share: a small text and pipeline, and one finished run made of them."""
+"""What the tests of run directories share: a small text and pipeline, and one finished run made of
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Damage to the files of a run: what is damaged is named by whoever reads it, and nothing else is said to be."""
+"""Damage to the files of a run: what is damaged is named by whoever reads it, and nothing else is
+said to be.
+"""
 
 from __future__ import annotations
 
@@ -202,11 +204,14 @@ def test_a_damaged_row_of_metrics_takes_no_other_with_it(
     assert "validation" in (unfinished / "loss.svg").read_text(encoding="utf-8")
 
 
-# Well-formed files of another structure, with the checksums put right: an error that names the file and the key.
+# Well-formed files of another structure, with the checksums put right: an error that names the file
+# and the key.
 
 
 def changed(value: Mapping[str, Any], key: str, new: Any) -> dict[str, Any]:
-    """A copy with another value at a dotted key, whose parts have no dots; without the key if that is `...`."""
+    """A copy with another value at a dotted key, whose parts have no dots; without the key if that
+    is `...`.
+    """
     made = copy.deepcopy(dict(value))
     *parents, last = key.split(".")
     place: Any = made

@@ -1,4 +1,6 @@
-"""Runs on documents: what is learnt of their ends, and where texts end that the model ends itself."""
+"""Runs on documents: what is learnt of their ends, and where texts end that the model ends
+itself.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,8 @@ def distance(lengths: Sequence[int]) -> float:
 def test_texts_end_by_themselves_and_are_as_long_as_those_of_the_corpus(writer: Generator) -> None:
     made = list(writer.generate_many([""], n=300))
     assert {text.finish_reason for text in made} == {"end"}
-    # Two samples of 300 and 500 of one distribution are farther apart than this once in two hundred times.
+    # Two samples of 300 and 500 of one distribution are farther apart than this once in two hundred
+    # times.
     assert distance([len(text.text) for text in made]) < 0.127
     endless = list(writer.generate_many([""], n=30, ignore_end=True))
     assert {text.finish_reason for text in endless} == {"length"}

@@ -19,7 +19,9 @@ import textgen
 
 @pytest.fixture
 def edited(finished_run: Path, tmp_path: Path) -> Callable[..., Path]:
-    """A copy of the run with dotted keys of its pipeline.toml changed; without those that are None."""
+    """A copy of the run with dotted keys of its pipeline.toml changed; without those that are
+    None.
+    """
     shutil.copytree(finished_run, tmp_path / "run")
     path = tmp_path / "run/pipeline.toml"
 
@@ -107,7 +109,9 @@ def test_a_chain_that_is_no_list_is_an_error(edited: Callable[..., Path], sample
 
 
 def test_no_byte_of_the_record_or_the_pipeline_changes_unseen(edited: Callable[..., Path]) -> None:
-    """Every 67th byte with a bit flipped: the file is not whole, or says the same, as in a comment."""
+    """Every 67th byte with a bit flipped: the file is not whole, or says the same, as in a
+    comment.
+    """
     run = edited({})
     for name, parse in (("run.json", json.loads), ("pipeline.toml", tomllib.loads)):
         path = run / name

@@ -1,4 +1,6 @@
-"""Observers: what they may read, how they end a run early, and when they are told that it is finished."""
+"""Observers: what they may read, how they end a run early, and when they are told that it is
+finished.
+"""
 
 from __future__ import annotations
 

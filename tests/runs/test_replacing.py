@@ -89,7 +89,9 @@ def test_an_overwriting_run_that_fails_at_once_leaves_everything_as_it_was(
 def test_a_new_run_that_is_not_in_place_yet_is_the_one_that_is_used(
     trained: tuple[Path, Any], folder: Path
 ) -> None:
-    """A process was killed once the new run was finished, and while its files were given their names."""
+    """A process was killed once the new run was finished, and while its files were given their
+    names.
+    """
     run = copied(trained, folder)
     textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "new")
     new = text_of(folder / "new")
@@ -114,7 +116,10 @@ def test_every_load_gets_the_old_run_or_a_new_one(folder: Path) -> None:
         text_of(textgen.run(each, output=folder / str(n)).path) for n, each in enumerate(pipelines)
     }
     run = textgen.run(pipelines[0], output=folder / "run").path
-    script = "import itertools, json, sys, textgen\nfor each in itertools.cycle(json.loads(sys.argv[1])):"
+    script = (
+        "import itertools, json, sys, textgen\nfor each in "
+        "itertools.cycle(json.loads(sys.argv[1])):"
+    )
     script += "\n    textgen.run(each, output='run', overwrite=True)"
     command = [sys.executable, "-c", script, json.dumps(pipelines)]
     seen = set()

@@ -70,7 +70,10 @@ def test_checkpoints_change_nothing_whenever_they_are_written(folder: Path) -> N
 def test_a_checkpoint_is_written_every_so_many_seconds_and_at_the_best_evaluation(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the clock of this test, a step takes a second. Older checkpoints are removed, but the best one."""
+    """By the clock of this test, a step takes a second.
+
+    Older checkpoints are removed, but the best one.
+    """
     now = [0.0]
     clock = types.SimpleNamespace(perf_counter=lambda: now[0])
     monkeypatch.setattr("textgen.runs.training.time", clock)

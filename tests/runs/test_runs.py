@@ -1,4 +1,6 @@
-"""Running from a program: what `run` and `load` take and refuse, what they leave, and who may call them at once."""
+"""Running from a program: what `run` and `load` take and refuse, what they leave, and who may call
+them at once.
+"""
 
 from __future__ import annotations
 

@@ -54,7 +54,10 @@ def test_a_missing_device_is_an_error(folder: Path, trained: tuple[Path, Any]) -
 @pytest.mark.fault(14)
 def test_output_into_head_gives_no_traceback(trained: tuple[Path, Any]) -> None:
     folder = trained[0]
-    command = f"{sys.executable} -m textgen generate runs/p --max-new-tokens 70000 | head -c 5; echo ${{PIPESTATUS[0]}}"
+    command = (
+        f"{sys.executable} -m textgen generate runs/p --max-new-tokens 70000 | head "
+        f"-c 5; echo ${{PIPESTATUS[0]}}"
+    )
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
@@ -85,7 +88,8 @@ def test_a_full_disk_under_stdout_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to("/dev/full")
     done = run_python(
         "-c",
-        "import os, sys; os.dup2(os.open('out', os.O_WRONLY), 1); from textgen.cli import main; main(['plugins'])",
+        "import os, sys; os.dup2(os.open('out', os.O_WRONLY), 1); from textgen.cli import "
+        "main; main(['plugins'])",
         folder=tmp_path,
     )
     assert done.returncode == 1

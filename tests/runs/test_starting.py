@@ -54,7 +54,9 @@ def base(finished: Path, folder: Path) -> Path:
 
 
 def tuned(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A pipeline that trains on the other text from there on, and says nothing of model and tokenizer."""
+    """A pipeline that trains on the other text from there on, and says nothing of model and
+    tokenizer.
+    """
     made = tables(folder, "adamw", "shuffled")
     del made["tokenizer"]
     made |= {"model": {"start": str(folder / "runs/base")}, "observer": []}

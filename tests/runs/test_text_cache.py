@@ -1,4 +1,6 @@
-"""A text is read and encoded once: runs after that take its tokens from the cache, whatever happens to that."""
+"""A text is read and encoded once: runs after that take its tokens from the cache, whatever happens
+to that.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def test_a_text_is_read_twice_and_never_again(shelf: Shelf) -> None:
 
 
 def test_no_file_of_the_corpus_is_opened_again(shelf: Shelf) -> None:
-    """The built-in corpus, in a process that says what it opens: a second run, a skipped one, a report on novelty."""
+    """The built-in corpus, in a process that says what it opens: a second run, a skipped one, a
+    report on novelty.
+    """
     shelf.write()
     script = """
 import sys, textgen

@@ -40,7 +40,9 @@ def interrupted(folder: Path, steps: int, **trainer: Any) -> Path:
 
 
 class Worse:
-    """Spoils the weights after the checkpoint of the first evaluation, whose loss then stays the lowest."""
+    """Spoils the weights after the checkpoint of the first evaluation, whose loss then stays the
+    lowest.
+    """
 
     def observe(self, event: Any) -> None:
         if isinstance(event, Evaluation):

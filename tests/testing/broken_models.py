@@ -1,4 +1,6 @@
-"""Models, decoders and trainers that break one statement of their contract each: a good one with an override."""
+"""Models, decoders and trainers that break one statement of their contract each: a good one with an
+override.
+"""
 
 from __future__ import annotations
 

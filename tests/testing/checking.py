@@ -57,7 +57,8 @@ def outcomes_of(
 
 @attrs.frozen
 class Case:
-    """A component that breaks the statement of this anchor, and words of what must be said to have been seen.
+    """A component that breaks the statement of this anchor, and words of what must be said to have
+    been seen.
 
     check  the anchor of the check that finds it, if that is of another statement
     """

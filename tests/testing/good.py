@@ -308,7 +308,10 @@ KINDS = {
 
 
 def offered(made: Any) -> Component:
-    """A component without options. A Decoder is that of a model; other classes are called with the context."""
+    """A component without options.
+
+    A Decoder is that of a model; other classes are called with the context.
+    """
     if isinstance(made, type) and issubclass(made, Decoder):
         made = type("OfDecoder", (Model,), {"decoder_class": made})
     build = made if isinstance(made, type) else lambda context: made

@@ -44,7 +44,10 @@ def test_runs(tiny_pipeline, run_pipeline, textgen_plugins, tiny_corpus, tmp_pat
     assert set(run.generations[0].tokens) <= {0, 1} and len(run.generations[0].tokens) == 7
     assert capfd.readouterr() == ("", "")
 """
-LOADED = "import sys\ndef test_light():\n    assert not {'torch', 'numpy', 'hypothesis'} & set(sys.modules)\n"
+LOADED = (
+    "import sys\ndef test_light():\n    assert not {'torch', 'numpy', 'hypothesis'} "
+    "& set(sys.modules)\n"
+)
 
 
 @pytest.mark.slow
@@ -84,7 +87,10 @@ def test_pytest_finds_the_fixtures_by_itself() -> None:
 @pytest.mark.slow
 def test_pytest_shows_the_test_and_the_component_and_not_the_suite(tmp_path: Path) -> None:
     (tmp_path / "plugin_of_one.py").write_text(PLUGIN.replace("logits * 0.5", "logits[:, 1:]"))
-    test = "from textgen.testing import check_plugin\ndef test_contracts():\n    check_plugin('plugin_of_one')\n"
+    test = (
+        "from textgen.testing import check_plugin\ndef test_contracts():\n    "
+        "check_plugin('plugin_of_one')\n"
+    )
     (tmp_path / "test_one.py").write_text(test)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_one.py"]
     done = subprocess.run(

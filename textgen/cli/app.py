@@ -55,7 +55,10 @@ class _Group(click.Group):
             )
 
     def _offered(self, context: CommandContext) -> dict[str, Offer]:
-        """What plugins offer, by the name to write. None of it is built: a command may need large libraries."""
+        """What plugins offer, by the name to write.
+
+        None of it is built: a command may need large libraries.
+        """
         offers = context.plugins().offers("command")
         names = [*COMMANDS, *(offer.name for offer in offers)]
         return {o.name if names.count(o.name) == 1 else o.qualified_name: o for o in offers}
@@ -74,7 +77,10 @@ class _Group(click.Group):
 
 
 def _context_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
-    """An option whose value is an attribute of the CommandContext. It is eager, so that it counts for --help too."""
+    """An option whose value is an attribute of the CommandContext.
+
+    It is eager, so that it counts for --help too.
+    """
 
     def keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
         setattr(ctx.obj, str(parameter.name), value)
@@ -115,7 +121,8 @@ def group() -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit.
 
-    0 done, 1 the run failed, 2 the command or pipeline is wrong, 129, 130 and 143 a signal (128 + its number).
+    0 done, 1 the run failed, 2 the command or pipeline is wrong, 129, 130 and 143 a signal (128 +
+    its number).
     """
     arguments = sys.argv[1:] if args is None else args
     try:
@@ -135,7 +142,9 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _show_warnings() -> None:
-    """Show each warning, and what the library logs like one, once: a command may look for plugins more than once."""
+    """Show each warning, and what the library logs like one, once: a command may look for plugins
+    more than once.
+    """
     shown = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:

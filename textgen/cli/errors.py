@@ -17,7 +17,10 @@ class ReaderGone(Exception):
 
 
 def report(error: BaseException, *, debug: bool) -> int:
-    """Say what went wrong and return the exit code. A bug keeps its traceback; with `debug` all errors do."""
+    """Say what went wrong and return the exit code.
+
+    A bug keeps its traceback; with `debug` all errors do.
+    """
     code, is_traced = 1, debug
     match error:
         case BrokenPipeError() | ReaderGone():

@@ -47,7 +47,8 @@ class _TextPath(click.Path):
     "page",
     type=click.Path(),
     metavar="PAGE",
-    help="Also write the text, coloured by surprise; - writes it to stdout, and the numbers to stderr.",
+    help="Also write the text, coloured by surprise; - writes it to stdout, and the "
+    "numbers to stderr.",
 )
 @json_option
 @device_option
@@ -64,8 +65,8 @@ def command(
 ) -> None:
     """Measure how well the model of a run predicts a text file.
 
-    RUN is a run directory, such as runs/my; FILE is a text that the model was not trained on, a folder of texts, which
-    are read one after the other, the address of a text, or - for stdin.
+    RUN is a run directory, such as runs/my; FILE is a text that the model was not trained on, a
+    folder of texts, which are read one after the other, the address of a text, or - for stdin.
     """
     check_run(run, context.plugins())
     from tqdm import tqdm
@@ -110,7 +111,9 @@ def command(
 
 @contextlib.contextmanager
 def _readable(file: str) -> Iterator[str]:
-    """A file, folder or address itself; of stdin or a pipe, a copy, since its encoding is found out first."""
+    """A file, folder or address itself; of stdin or a pipe, a copy, since its encoding is found out
+    first.
+    """
     if file != "-" and not Path(file).is_fifo():
         yield file
         return
@@ -122,7 +125,9 @@ def _readable(file: str) -> Iterator[str]:
 
 
 def _read(engine: Engine, table: Mapping[str, str], name: str) -> Iterator[CorpusPiece]:
-    """The text of a corpus table in pieces, with errors that name what was given and the options of this command."""
+    """The text of a corpus table in pieces, with errors that name what was given and the options of
+    this command.
+    """
     try:
         yield from engine.read_corpus({"type": "file", **table})
     except PipelineError as error:

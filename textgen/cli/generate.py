@@ -15,7 +15,8 @@ from textgen.cli.request_options import RequestCommand, request_options
 @click.option(
     *("--prompt", "-p", "prompts"),
     multiple=True,
-    help="The text to continue. May be given several times. Without one, stdin is read to its end; on a terminal, "
+    help="The text to continue. May be given several times. Without one, stdin is read to "
+    "its end; on a terminal, "
     "a session opens.",
 )
 @click.option(
@@ -46,7 +47,8 @@ from textgen.cli.request_options import RequestCommand, request_options
     *("--output", "-o", "form"),
     type=click.Choice(["text", "lines", "jsonl"]),
     default="text",
-    help="Text; a line for each text, with spaces for its line breaks; or JSON lines. For a file: > FILE",
+    help="Text; a line for each text, with spaces for its line breaks; or JSON lines. For "
+    "a file: > FILE",
 )
 @click.option(
     "--logprobs",
@@ -73,7 +75,8 @@ def command(
 ) -> None:
     """Continue a prompt with the model of a run directory.
 
-    RUN is the directory that `textgen run` made, such as runs/my, or the name of a run that a plugin offers.
+    RUN is the directory that `textgen run` made, such as runs/my, or the name of a run that a
+    plugin offers.
 
     \b
     textgen generate runs/my                                      a session: type prompts
@@ -81,8 +84,8 @@ def command(
     textgen generate runs/my -p "The door" -n 3 > three.txt
     echo "The door" | textgen generate runs/my
 
-    The defaults come from the run's pipeline. A sampling option changes that option of the run's own samplers, or adds
-    the sampler that takes it; the others stay.
+    The defaults come from the run's pipeline. A sampling option changes that option of the run's
+    own samplers, or adds the sampler that takes it; the others stay.
     """
     check_run(run, context.plugins())
     from textgen.cli.output import OutputOptions, write

@@ -80,7 +80,9 @@ def check_pipeline(given: str) -> None:
 
 
 def check_run(given: str, plugins: ComponentSource | None = None) -> None:
-    """Raise UsageError for anything but a folder where a run directory is wanted, or a run that plugins offer."""
+    """Raise UsageError for anything but a folder where a run directory is wanted, or a run that
+    plugins offer.
+    """
     from textgen.runs.offered import offered_run
 
     offered = plugins and not Path(given).is_dir() and offered_run(given, plugins)

@@ -1,4 +1,6 @@
-"""Writes the texts of `textgen generate` and `textgen run` to stdout: as they come, whole, or as JSON lines."""
+"""Writes the texts of `textgen generate` and `textgen run` to stdout: as they come, whole, or as
+JSON lines.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,9 @@ def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) 
 
 
 def write_text(text: str, number: int = 0) -> None:
-    """Write a text to stdout; one of several below a line with its number, from 1, and an empty line."""
+    """Write a text to stdout; one of several below a line with its number, from 1, and an empty
+    line.
+    """
     heading = "\n" * (number > 1) + f"=== text {number} ===\n" if number else ""
     print_text(f"{heading}{text}\n")
 
@@ -182,7 +186,10 @@ def _line_named(prompts: list[tuple[str, str]]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _saving(output: OutputOptions, arguments: dict[str, Any]) -> Iterator[_Save]:
-    """Something to save the state with, where that is asked for. A signal then ends the text, and loses nothing."""
+    """Something to save the state with, where that is asked for.
+
+    A signal then ends the text, and loses nothing.
+    """
     path = output.save_state
     if path is None:
         yield lambda state: None

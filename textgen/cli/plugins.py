@@ -22,7 +22,9 @@ from textgen.plugin.component import KINDS
 @json_option
 @click.pass_context
 def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: bool) -> None:
-    """List components: kind, name, summary, package and version; then the plugins that are left out, and why."""
+    """List components: kind, name, summary, package and version; then the plugins that are left
+    out, and why.
+    """
     if ctx.invoked_subcommand is not None:
         return
     from textgen.tools.describe import describe
@@ -45,7 +47,8 @@ def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: b
             )
     for clash in described["clashes"]:
         click.echo(
-            f"clash: {clash['kind']} {clash['name']!r} is offered by {', '.join(clash['qualified_names'])}"
+            f"clash: {clash['kind']} {clash['name']!r} is offered by "
+            f"{', '.join(clash['qualified_names'])}"
         )
     for row in described["quarantined"]:
         click.echo(f"left out: {row['plugin']} [{_origin(row)}]: {row['cause']}")

@@ -1,4 +1,6 @@
-"""Reads the prompts of `textgen generate`: from its options, from a file of lines, or from stdin."""
+"""Reads the prompts of `textgen generate`: from its options, from a file of lines, or from
+stdin.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The options of a request, made of the tables of the engine and the samplers: for `textgen generate` and sessions."""
+"""The options of a request, made of the tables of the engine and the samplers: for
+`textgen generate` and sessions.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ def request_options(plugins: PluginSet, *, of_plugins: bool) -> dict[str, attrs.
 
 
 def parse_value(name: str, wanted: Any, text: str) -> Any:
-    """An option's value as it was typed. A value of another type than `wanted` is for the engine to refuse."""
+    """An option's value as it was typed.
+
+    A value of another type than `wanted` is for the engine to refuse.
+    """
     kinds = get_args(wanted) or (wanted,)
     if text == "none" and NoneType in kinds:
         return None
@@ -61,7 +66,8 @@ def parse_value(name: str, wanted: Any, text: str) -> Any:
 class RequestCommand(click.Command):
     """A command that also takes the options of a request, and gets those given as `options`.
 
-    Plugins are imported for the options of their samplers only for --help and for an option not known otherwise.
+    Plugins are imported for the options of their samplers only for --help and for an option not
+    known otherwise.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -130,7 +136,9 @@ class _Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
         self.flag, self.wanted = flag, wanted
 
     def convert(self, value: Any, param: Any, ctx: click.Context | None) -> Any:
-        """The value of one option; in a text that may be given several times, \\n is a line break."""
+        """The value of one option; in a text that may be given several times, \\n is a line
+        break.
+        """
         if _is_text(self.wanted):
             return _unescaped(value) if param.multiple else value
         if get_args(self.wanted) != (str, float):
@@ -148,5 +156,7 @@ def _unescaped(text: str) -> str:
 
 
 def _is_text(wanted: Any) -> bool:
-    """Whether the characters that are typed are the value: a text, or a table written in it as JSON."""
+    """Whether the characters that are typed are the value: a text, or a table written in it as
+    JSON.
+    """
     return set(get_args(wanted) or [wanted]) <= {str, dict[str, Any], NoneType}

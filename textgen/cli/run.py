@@ -38,7 +38,8 @@ _STOPPING: Final = (
 @click.option(
     "--finish",
     is_flag=True,
-    help="End an interrupted run: its newest checkpoint becomes the model, or the best one if the loss has risen since.",
+    help="End an interrupted run: its newest checkpoint becomes the model, or the best one "
+    "if the loss has risen since.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @click.pass_obj
@@ -55,12 +56,12 @@ def command(
 ) -> None:
     """Train the model of a pipeline, then print a text.
 
-    PIPELINE is a TOML file; `textgen init my.txt` writes one for your text. The default run directory is runs/NAME, with
-    the name of the file.
+    PIPELINE is a TOML file; `textgen init my.txt` writes one for your text. The default run
+    directory is runs/NAME, with the name of the file.
 
-    A finished run is not trained again, an interrupted one resumes where it stopped, and a run of another pipeline is
-    not replaced without --overwrite. With a greater length, a finished run is trained on. The text goes to stdout,
-    everything else to stderr.
+    A finished run is not trained again, an interrupted one resumes where it stopped, and a run of
+    another pipeline is not replaced without --overwrite. With a greater length, a finished run is
+    trained on. The text goes to stdout, everything else to stderr.
 
     \b
     Several processes train a run together with torchrun:
@@ -103,7 +104,9 @@ def train(
     console: TextIO | None,
     **options: Any,
 ) -> Run:
-    """Engine.run that the first signal stops with a checkpoint; an Interrupted then has its exit code."""
+    """Engine.run that the first signal stops with a checkpoint; an Interrupted then has its exit
+    code.
+    """
     from textgen.errors import Interrupted
 
     watch = _Watch(console)
@@ -137,7 +140,9 @@ def _print(run: Run, *, quiet: bool) -> None:
 
 
 def _ended(record: Mapping[str, Any]) -> str:
-    """The step that the weights are of, which need not be the last that the progress showed, and who ended it early."""
+    """The step that the weights are of, which need not be the last that the progress showed, and
+    who ended it early.
+    """
     text, loss, stopped = "", record.get("best_loss"), record.get("stopped")
     if loss is not None and record["data"]["validation_tokens"]:
         step = f"step {record['best_step']} of {record['step']}"

@@ -182,7 +182,10 @@ class Session(cmd.Cmd):
         self._state = stream.state
 
     def _name(self, key: str) -> str:
-        """The name of an option as the API has it, given as that or as the command has it. Raises UsageError."""
+        """The name of an option as the API has it, given as that or as the command has it.
+
+        Raises UsageError.
+        """
         name = key.lstrip("-").replace("-", "_")
         if name in self._table:
             return name
@@ -203,7 +206,9 @@ class Session(cmd.Cmd):
 
 @contextlib.contextmanager
 def _line_editing() -> Iterator[None]:
-    """Within it `input` has line editing where the platform has it, and the lines of earlier sessions."""
+    """Within it `input` has line editing where the platform has it, and the lines of earlier
+    sessions.
+    """
     try:
         import readline
     except ImportError:

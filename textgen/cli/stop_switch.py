@@ -16,7 +16,9 @@ _SIGNALS: Final = tuple(getattr(signal, name) for name in _NAMES if hasattr(sign
 
 @attrs.define
 class StopSwitch:
-    """Turned on by the first of `signals`; a second ends the process at once. Within `with`, or as told.
+    """Turned on by the first of `signals`; a second ends the process at once.
+
+    Within `with`, or as told.
 
     `message` is written to stderr at the first one.
     """

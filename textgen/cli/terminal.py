@@ -1,4 +1,6 @@
-"""The standard streams of the command: UTF-8, safe on a terminal, and a stderr whose loss is nobody's error."""
+"""The standard streams of the command: UTF-8, safe on a terminal, and a stderr whose loss is
+nobody's error.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,13 @@ from textgen.visible import visible
 
 
 def prepare() -> None:
-    """Replace stdout and stderr by streams that write UTF-8 and keep control characters from a terminal.
+    """Replace stdout and stderr by streams that write UTF-8 and keep control characters from a
+    terminal.
 
     Into a file or another program stdout is exact, for a text is data.
 
-    Raises TextgenError where stdout was closed before the process began: a file might come to stand in its place.
+    Raises TextgenError where stdout was closed before the process began: a file might come to stand
+    in its place.
     """
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
@@ -63,8 +67,10 @@ def _prepared(stream: TextIO, *, is_exact: bool, may_be_lost: bool = False) -> T
 class _Stream(io.TextIOBase):
     """A standard stream. It has no `buffer`, through which click writes to a console of Windows.
 
-    is_exact      a text is written as it is; else its control characters are written as escapes, such as \\x1b
-    may_be_lost   a text that cannot be written is dropped: no training ends because the disk of its log is full
+    is_exact      a text is written as it is; else its control characters are written as escapes,
+                  such as \\x1b
+    may_be_lost   a text that cannot be written is dropped: no training ends because the disk of its
+                  log is full
     """
 
     encoding = "utf-8"
@@ -104,6 +110,8 @@ class _Stream(io.TextIOBase):
 
 
 def _visible(text: str) -> str:
-    """The text with control characters as escapes, but for a bar's returns to the beginning of its line."""
+    """The text with control characters as escapes, but for a bar's returns to the beginning of its
+    line.
+    """
     begins, ends = text.startswith("\r"), len(text) > 1 and text.endswith("\r")
     return "\r" * begins + visible(text[begins : len(text) - ends]) + "\r" * ends

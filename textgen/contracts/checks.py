@@ -25,7 +25,8 @@ from textgen.protocols import (
     Trainer,
 )
 
-# Exceptions that are attributed to a component: sys.exit() in one would end a run without a message.
+# Exceptions that are attributed to a component: sys.exit() in one would end a run without a
+# message.
 FAILURES: Final = (Exception, SystemExit)
 
 _SAMPLE_CHARACTERS: Final = 2000
@@ -45,13 +46,18 @@ _CONTRACTS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = MappingProxyType
 
 
 def kind_of(method: str) -> str:
-    """The kind of component that has a method, by which a traceback tells what is at fault; "" for any other."""
+    """The kind of component that has a method, by which a traceback tells what is at fault; "" for
+    any other.
+    """
     kind = next((kind for kind, (_, methods) in _CONTRACTS.items() if method in methods), "")
     return "model" if kind == "decoder" else kind
 
 
 class BrokenContract(Exception):
-    """The object `made` of a component broke its contract. Components knows whose it is, and says so."""
+    """The object `made` of a component broke its contract.
+
+    Components knows whose it is, and says so.
+    """
 
     def __init__(self, made: object, cause: str) -> None:
         self.made = made
@@ -64,7 +70,9 @@ def blame(offer: Offer, cause: str) -> ContractError:
 
 
 def unfit(made: Any, kind: str) -> str:
-    """What is wrong with an object built for a kind of component, or a "decoder"; "" if it has every method."""
+    """What is wrong with an object built for a kind of component, or a "decoder"; "" if it has
+    every method.
+    """
     _, methods = _CONTRACTS.get(kind, (object, ()))
     for name in methods:
         if isinstance(made, type):
@@ -75,7 +83,9 @@ def unfit(made: Any, kind: str) -> str:
 
 
 def misdeclared(made: Any, kind: str) -> str:
-    """What is wrong with how the methods of an object that has them all are declared; "" if it can be called."""
+    """What is wrong with how the methods of an object that has them all are declared; "" if it can
+    be called.
+    """
     contract, methods = _CONTRACTS.get(kind, (object, ()))
     for name in methods:
         _, *arguments = inspect.signature(getattr(contract, name)).parameters  # without self
@@ -121,7 +131,8 @@ def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[CorpusPiece]:
 def changed_text(offer: Offer) -> str:
     """The message for a corpus that gave another text when it was read again."""
     return (
-        f"{offer} gave another text when it was read again: run again once the text is complete; each call of `read` "
+        f"{offer} gave another text when it was read again: run again once the text is "
+        f"complete; each call of `read` "
         "must start from the beginning, and what it draws must follow from context.seed"
     )
 
@@ -135,7 +146,8 @@ def begin_decoding(model: Model, batch_size: int, offer: Offer) -> Decoder:
 
 
 def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
-    """Check ids and the round trip on the beginning of the corpus: decoding and encoding must give the same ids.
+    """Check ids and the round trip on the beginning of the corpus: decoding and encoding must give
+    the same ids.
 
     Returns the tokenizer saved and loaded, which may be another object.
     """

@@ -1,4 +1,6 @@
-"""The components that a run or a generator is made of: built, blamed for what fails in them, and closed."""
+"""The components that a run or a generator is made of: built, blamed for what fails in them, and
+closed.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,16 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class Components(contextlib.ExitStack[bool | None]):
-    """Builds components. At its end those that have a method `close` are closed, the last one first.
+    """Builds components.
 
-    It is the boundary of plugins' code: an exception that leaves the block, or a block of `blaming`, and was raised in
-    code of a plugin that takes part becomes a ContractError, which names the component.
+    At its end those that have a method `close` are closed, the last one first.
 
-    load_start  called with each model that starts from another run, its choice and the context that it was built in
+    It is the boundary of plugins' code: an exception that leaves the block, or a block of
+    `blaming`, and was raised in code of a plugin that takes part becomes a ContractError, which
+    names the component.
+
+    load_start  called with each model that starts from another run, its choice and the context that
+                it was built in
     """
 
     load_start: Callable[[Any, Choice, BuildContext], None] | None = None
@@ -50,7 +56,8 @@ class Components(contextlib.ExitStack[bool | None]):
         """Build the object of a component, and check that it has the methods of its kind."""
         offer, context = choice.offer, attrs.evolve(context, builder=self.build)
         with self.blaming(offer):
-            # A copy of the options: what `build` does to them changes neither the pipeline nor its record.
+            # A copy of the options: what `build` does to them changes neither the pipeline nor its
+            # record.
             made = offer.component.build(copy.deepcopy(choice.options), context)
         if fault := unfit(made, offer.kind) or misdeclared(made, offer.kind):
             raise blame(offer, f"cannot be used: what `build` made {fault}")
@@ -70,7 +77,10 @@ class Components(contextlib.ExitStack[bool | None]):
 
     @contextlib.contextmanager
     def blaming(self, built: Offer | None = None) -> Iterator[None]:
-        """Raise what the block raises, or the ContractError for it. `built` is being built in it."""
+        """Raise what the block raises, or the ContractError for it.
+
+        `built` is being built in it.
+        """
         try:
             yield
         except FAILURES as error:
@@ -115,7 +125,9 @@ def callers_own(error: BaseException) -> None:
 
 
 def blaming(method: _Method) -> _Method:
-    """Makes a method of an object with `components` a boundary of them; what it yields is within it too."""
+    """Makes a method of an object with `components` a boundary of them; what it yields is within it
+    too.
+    """
 
     def each(components: Components, items: Iterator[Any]) -> Iterator[Any]:
         with components.blaming():
@@ -131,7 +143,8 @@ def blaming(method: _Method) -> _Method:
 
 
 def _blamed(error: BaseException, parts: Sequence[tuple[object, Offer]]) -> Offer | None:
-    """The component whose code is innermost in the traceback; None if there is none, as for a bug of our own.
+    """The component whose code is innermost in the traceback; None if there is none, as for a bug
+    of our own.
 
     Of several components in one package, the object and the name of the method tell which.
     """

@@ -1,4 +1,6 @@
-"""What the engine adds to a tokenizer that has only the methods of textgen.protocols.BasicTokenizer."""
+"""What the engine adds to a tokenizer that has only the methods of
+textgen.protocols.BasicTokenizer.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def complete(tokenizer: Any) -> Any:
 
 @attrs.frozen(eq=False)
 class Completed:
-    """textgen.protocols.Tokenizer: what a tokenizer has, and the rest made of its `encode` and `decode`."""
+    """textgen.protocols.Tokenizer: what a tokenizer has, and the rest made of its `encode` and
+    `decode`.
+    """
 
     inner: Any
 
@@ -67,7 +71,10 @@ class _Decoder:
         self._shown = 0  # characters of their text
 
     def decode(self, ids: Ids, final: bool = False) -> str:
-        """The text that `ids` (T,) complete. With `final`, also the text that is still held back."""
+        """The text that `ids` (T,) complete.
+
+        With `final`, also the text that is still held back.
+        """
         import numpy as np
 
         self._ids += ids.tolist()

@@ -1,1 +1,3 @@
-"""How files are written to last, opened with care, read back against their checksums, and cached."""
+"""How files are written to last, opened with care, read back against their checksums, and
+cached.
+"""

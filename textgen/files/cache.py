@@ -73,7 +73,10 @@ class Cache:
     limit: float = float("inf")
 
     def find(self, key: str) -> CacheEntry | None:
-        """The entry of a key, which is now the one used last. Any fault of it means that there is none."""
+        """The entry of a key, which is now the one used last.
+
+        Any fault of it means that there is none.
+        """
         entry = self._read(key)
         if entry is not None:
             with contextlib.suppress(OSError):

@@ -1,4 +1,6 @@
-"""Writes that survive a kill and a power loss. Every file of a run, a cache or a saved state is written by these steps.
+"""Writes that survive a kill and a power loss.
+
+Every file of a run, a cache or a saved state is written by these steps.
 
 What is assumed of a file system is less than the common ones promise. After a power loss a file
 holds what it held when it was last synced, and any part of what was written since, or zeros in its
@@ -68,7 +70,9 @@ _UNSYNCABLE: Final = (
 
 
 def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
-    """Write `data` so that `path` holds all of it or what it held before, even if the machine stops."""
+    """Write `data` so that `path` holds all of it or what it held before, even if the machine
+    stops.
+    """
     with new_file(path) as file:
         file.writelines([data] if isinstance(data, bytes) else data)
 
@@ -80,7 +84,9 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write in pieces. It replaces `path` when the block ends, or is removed when that raises.
+    """A file to write in pieces.
+
+    It replaces `path` when the block ends, or is removed when that raises.
 
     An OSError names `path`.
     """
@@ -100,7 +106,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill. It gets the name `path`, which is free, when the block ends, or is removed when that raises.
+    """A folder to fill.
+
+    It gets the name `path`, which is free, when the block ends, or is removed when that raises.
 
     Write files in it with `write_synced`. An OSError about the folder names `path`.
     """
@@ -136,7 +144,10 @@ def append(path: Path, data: bytes) -> None:
 
 
 def pieces_of(path: Path) -> Iterator[bytes]:
-    """The bytes of a regular file, some megabytes at a time. Raises CorruptFileError for anything else, and OSError."""
+    """The bytes of a regular file, some megabytes at a time.
+
+    Raises CorruptFileError for anything else, and OSError.
+    """
     with opened(path) as file:
         while piece := file.read(_PIECE):
             yield piece
@@ -154,7 +165,8 @@ def make_folder(path: Path) -> None:
 def rename(source: Path, target: Path) -> None:
     """Rename a file or a folder; a file replaces another.
 
-    Windows refuses while somebody, such as a virus scanner, has the file open, so there it is tried again for seconds.
+    Windows refuses while somebody, such as a virus scanner, has the file open, so there it is tried
+    again for seconds.
     """
     for pause in _PAUSES:
         try:
@@ -197,7 +209,10 @@ def sync_folder(path: Path) -> None:
 
 
 def sync_tree(path: Path) -> None:
-    """Sync a folder and those in it, the deepest first. Their files are synced by who writes them."""
+    """Sync a folder and those in it, the deepest first.
+
+    Their files are synced by who writes them.
+    """
     for folder, _, _ in os.walk(path, topdown=False):
         sync_folder(Path(folder))
 
@@ -220,7 +235,9 @@ def _sync(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def _named(path: Path, *temporary: Path) -> Iterator[None]:
-    """Name the file in an OSError about it, which has no name, or half of one, or is in a temporary place."""
+    """Name the file in an OSError about it, which has no name, or half of one, or is in a temporary
+    place.
+    """
     try:
         yield
     except OSError as error:

@@ -1,4 +1,6 @@
-"""How the bytes of a text become characters: by their byte order mark, or as UTF-8, or as an option says."""
+"""How the bytes of a text become characters: by their byte order mark, or as UTF-8, or as an option
+says.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ _MOST_CONTROLS: Final = 0.05  # share of them in a text
 def decode(pieces: Iterable[bytes], path: Path, encoding: str = AUTO) -> Iterator[str]:
     """The text of a file in pieces, as its bytes come in pieces of a megabyte, say.
 
-    Raises CorpusError that names `path`, the offset of a byte that is not of the encoding, and the likeliest encoding.
+    Raises CorpusError that names `path`, the offset of a byte that is not of the encoding, and the
+    likeliest encoding.
     """
     pieces = iter(pieces)
     first = next(pieces, b"")

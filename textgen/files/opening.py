@@ -1,4 +1,7 @@
-"""Opens files that a stranger may have made: regular ones alone. Nothing here waits for a pipe, or reads a device."""
+"""Opens files that a stranger may have made: regular ones alone.
+
+Nothing here waits for a pipe, or reads a device.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,16 @@ UNFORESEEN: Final = (
 
 
 def is_special(path: Path) -> bool:
-    """Whether a path leads to something else than a regular file or a folder, such as a named pipe or a device."""
+    """Whether a path leads to something else than a regular file or a folder, such as a named pipe
+    or a device.
+    """
     return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def file_signature(path: str | Path) -> tuple[int, ...] | None:
-    """Size, times and number of a regular file, which tell whether it is still the same; None if there is none."""
+    """Size, times and number of a regular file, which tell whether it is still the same; None if
+    there is none.
+    """
     try:
         found = os.stat(path)
     except (OSError, ValueError):
@@ -43,7 +50,10 @@ def file_signature(path: str | Path) -> tuple[int, ...] | None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BufferedReader]:
-    """A regular file to read. Raises CorruptFileError for anything else, without opening it, and OSError."""
+    """A regular file to read.
+
+    Raises CorruptFileError for anything else, without opening it, and OSError.
+    """
     real = os.path.realpath(path)  # Path.resolve raises RuntimeError where links lead in a circle
     _check_regular(path, os.lstat(real))
     with open(os.open(real, os.O_RDONLY | _FLAGS), "rb") as file:
@@ -53,7 +63,9 @@ def opened(path: Path) -> Iterator[BufferedReader]:
 
 @contextlib.contextmanager
 def contents_of(path: Path, what: str = "it does not hold what it should") -> Iterator[None]:
-    """Take in the content of a file: what is unforeseen about it becomes a CorruptFileError that names the file."""
+    """Take in the content of a file: what is unforeseen about it becomes a CorruptFileError that
+    names the file.
+    """
     try:
         yield
     except TextgenError:

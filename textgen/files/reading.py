@@ -22,7 +22,10 @@ LARGEST: Final = 64_000_000
 
 
 def read_json(path: Path, sha256: str = "") -> dict[str, Any]:
-    """A JSON object from a file, whose checksum is `sha256` if that is given. Raises CorruptFileError, RunError."""
+    """A JSON object from a file, whose checksum is `sha256` if that is given.
+
+    Raises CorruptFileError, RunError.
+    """
     data = read_bytes(path, sha256)
     try:
         return parse_json(data)
@@ -85,8 +88,8 @@ def inside(folder: Path, name: str) -> Path:
 def read_bytes(path: Path, sha256: str = "", *, tensors: bool = False) -> bytes:
     """The bytes of a regular file, whose checksum is `sha256` if that is given.
 
-    Raises CorruptFileError, also for more than LARGEST bytes; of tensors, if the size is not what the header says.
-    Raises RunError if the system refuses to read it.
+    Raises CorruptFileError, also for more than LARGEST bytes; of tensors, if the size is not what
+    the header says. Raises RunError if the system refuses to read it.
     """
     with _readable(path), opened(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -132,7 +135,9 @@ def read_weights(path: Path, sha256: str) -> Tensors:
 
 @contextlib.contextmanager
 def with_remedy(remedy: str, place: str = "") -> Iterator[None]:
-    """Give a CorruptFileError in the block a remedy, if it has none, and put `place` first, which named the file."""
+    """Give a CorruptFileError in the block a remedy, if it has none, and put `place` first, which
+    named the file.
+    """
     try:
         yield
     except CorruptFileError as error:
@@ -151,13 +156,19 @@ def dump_vocabulary(tokenizer: Tokenizer) -> bytes:
 
 
 def read_tokenizer(tokenizer: Tokenizer, folder: Path, sha256: str) -> Tokenizer:
-    """The tokenizer that is saved in a run directory, made by one of its kind. Raises RunError, CorruptFileError."""
+    """The tokenizer that is saved in a run directory, made by one of its kind.
+
+    Raises RunError, CorruptFileError.
+    """
     path = inside(folder, VOCABULARY)
     return load_vocabulary(tokenizer, read_json(path, sha256), path)
 
 
 def load_vocabulary(tokenizer: Tokenizer, state: Mapping[str, Any], path: Path) -> Tokenizer:
-    """A tokenizer with the vocabulary in the file `path`. Raises CorruptFileError if it refuses that."""
+    """A tokenizer with the vocabulary in the file `path`.
+
+    Raises CorruptFileError if it refuses that.
+    """
     with contents_of(path, "its tokenizer refuses it"):
         return tokenizer.from_dict(state)
 
@@ -177,7 +188,9 @@ def files_under(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def json_checksum(value: Any) -> str:
-    """The SHA-256 of a value as JSON, with sorted keys and nothing between them; what JSON lacks counts as its str."""
+    """The SHA-256 of a value as JSON, with sorted keys and nothing between them; what JSON lacks
+    counts as its str.
+    """
     return hashlib.sha256(
         json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
     ).hexdigest()

@@ -1,4 +1,7 @@
-"""Streams for asyncio. One background thread runs the requests of all of them, and their event loops stay free."""
+"""Streams for asyncio.
+
+One background thread runs the requests of all of them, and their event loops stay free.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from textgen.generation.scheduler import Scheduler
 from textgen.generation.streams import StreamedText
 
 _AT_ONCE: Final = 12  # readers woken in a round: each takes some 20 microseconds of its event loop
-# Seconds of sleep a round. Short calls of NumPy release the interpreter's lock and take it again before a waiting
-# thread wakes, so that an event loop may wait for tens of milliseconds.
+# Seconds of sleep a round. Short calls of NumPy release the interpreter's lock and take it again
+# before a waiting thread wakes, so that an event loop may wait for tens of milliseconds.
 _YIELD: Final = 0.0001
 _PAUSE: Final = 0.001  # seconds that an idle generator waits for more requests, while they come
 _BURST: Final = 20  # times at most
@@ -47,7 +50,9 @@ class Reader:
 
 
 class BackgroundLoop:
-    """Runs the rows of a generator's asynchronous streams in one thread, which ends when there is nothing to do."""
+    """Runs the rows of a generator's asynchronous streams in one thread, which ends when there is
+    nothing to do.
+    """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.waiting: deque[Reader] = deque()  # the longest first
@@ -82,7 +87,9 @@ class BackgroundLoop:
                     return
 
     def _gather(self) -> None:
-        """Let requests that come in a burst begin together: a row that joins a batch costs a copy of it."""
+        """Let requests that come in a burst begin together: a row that joins a batch costs a copy
+        of it.
+        """
         before = 0
         for _ in range(_BURST):
             if self._scheduler.waiting == before:
@@ -91,7 +98,9 @@ class BackgroundLoop:
             time.sleep(_PAUSE)
 
     def _wake(self, count: int) -> None:
-        """Wake up to `count` of the readers that have something to take, and all that wait for their first piece."""
+        """Wake up to `count` of the readers that have something to take, and all that wait for
+        their first piece.
+        """
         for _ in range(len(self.waiting)):
             reader = self.waiting.popleft()
             if reader.row.has_news and (count > 0 or not reader.row.taken):
@@ -104,7 +113,8 @@ class BackgroundLoop:
 class AsyncTextStream(StreamedText, AsyncIterator[str]):
     """`TextStream` for asyncio, with the same attributes. An asynchronous context manager.
 
-    The text ends with `aclose`, when a task that waits for a piece is cancelled, and when the stream is dropped.
+    The text ends with `aclose`, when a task that waits for a piece is cancelled, and when the
+    stream is dropped.
     """
 
     def __init__(self, background: BackgroundLoop, row: Row, model_id: str) -> None:

@@ -26,7 +26,8 @@ from textgen.protocols import Array, Ids
 _SHORTEST: Final = 4  # greedy steps in one call of the decoder, more with each call
 _LONGEST: Final = 256
 _SECONDS: Final = 0.005  # a call that takes longer is not followed by a longer one
-# Tokens, and log-probabilities of likeliest ones, by which a reader may be behind before its text pauses.
+# Tokens, and log-probabilities of likeliest ones, by which a reader may be behind before its text
+# pauses.
 _UNREAD: Final = 1 << 14
 
 Begin: TypeAlias = Callable[[int], Any]
@@ -75,14 +76,19 @@ def join_rows(decoder: Any, other: Any) -> None:
 
 @attrs.define(eq=False)
 class Group:
-    """The rows of a batch that share a chain: their places in it, ascending, and their history in that order."""
+    """The rows of a batch that share a chain: their places in it, ascending, and their history in
+    that order.
+    """
 
     chain: Chain
     history: SequenceHistory
     rows: Ids
 
     def pick(self, logits: Array, rows: Sequence[Row]) -> Ids:
-        """A token (B,) for each row of logits (B, V). An error at one row is its `error` alone; it gets END."""
+        """A token (B,) for each row of logits (B, V).
+
+        An error at one row is its `error` alone; it gets END.
+        """
         numbers = self.history.numbers()[:, 0]
         try:
             return self.chain.pick(logits, self.history, numbers)
@@ -186,7 +192,10 @@ class Batch:
         self._plan()
 
     def pause_unread(self) -> None:
-        """Take out the rows whose readers are far behind. Submitted again, they go on from their `start`."""
+        """Take out the rows whose readers are far behind.
+
+        Submitted again, they go on from their `start`.
+        """
         paused = {
             i: None
             for i, row in enumerate(self.rows)
@@ -249,7 +258,10 @@ class Batch:
         return tokens
 
     def _note(self, tokens: Ids) -> dict[int, FinishReason | None]:
-        """Keep tokens (B, n): to hand them to many rows takes longer. The rows that end with them."""
+        """Keep tokens (B, n): to hand them to many rows takes longer.
+
+        The rows that end with them.
+        """
         self._made.append(tokens)
         self._left -= tokens.shape[1]
         ended: dict[int, FinishReason | None] = {}
@@ -293,7 +305,8 @@ class Batch:
         return ended if reason is None else {0: reason}
 
     def _greedy_steps(self) -> Ids:
-        """The tokens (B, n) of steps that the decoder takes by itself (textgen.protocols.GreedyDecoder).
+        """The tokens (B, n) of steps that the decoder takes by itself
+        (textgen.protocols.GreedyDecoder).
 
         More with each call, while one does not take long.
         """

@@ -213,7 +213,10 @@ class Chain:
         )
 
     def pick_one(self, logits: Array, history: SequenceHistory, uniform: float) -> int:
-        """`pick` for one row of a plain chain, with less work around it. The caller notes the length."""
+        """`pick` for one row of a plain chain, with less work around it.
+
+        The caller notes the length.
+        """
         for token in self.forbidden:
             logits[0, token] = _NEVER
         sampled = logits

@@ -15,11 +15,11 @@ _T = TypeVar("_T")
 class Detokeniser:
     """Decodes tokens, and holds back text that may be the beginning of a stop text.
 
-    A stop text counts once `min_tokens` tokens have come, and is searched in the text after them. One
-    thread may call `feed`, `stop_at` and `finish` while another calls `take`.
+    A stop text counts once `min_tokens` tokens have come, and is searched in the text after them.
+    One thread may call `feed`, `stop_at` and `finish` while another calls `take`.
 
-    tail           ids (T,) before the tokens, which may change their text: a tokenizer of words puts
-                   a space between two
+    tail           ids (T,) before the tokens, which may change their text: a tokenizer of words
+                   puts a space between two
     mid_character  whether a character that the tail begins belongs to the text of the tokens
     open_end       the end of the text before, already shown, that may begin a stop text
     """
@@ -66,7 +66,9 @@ class Detokeniser:
         return "".join(drain(self._ready))
 
     def finish(self, ids: Ids, *, hold_back: bool = False) -> None:
-        """Decode the last tokens, and release all text, but no unfinished character if `hold_back`."""
+        """Decode the last tokens, and release all text, but no unfinished character if
+        `hold_back`.
+        """
         if not self.stopped:
             text = self._search(self._decode(ids, final=not hold_back))
             self._ready.append(text if self.stopped else text + self.open_end[self._shown :])

@@ -39,9 +39,12 @@ def numbered(parts: Iterable[str]) -> str:
 
 
 def coloured(tokens: Ids, logprobs: npt.NDArray[np.float64], tokenizer: Tokenizer) -> str:
-    """A text of tokens (T,), each coloured by how much it surprised a model. Hovering over one shows its bits.
+    """A text of tokens (T,), each coloured by how much it surprised a model.
 
-    Documents begin on lines of their own. What is outside the vocabulary is underlined. Shows at most MAX_TOKENS.
+    Hovering over one shows its bits.
+
+    Documents begin on lines of their own. What is outside the vocabulary is underlined. Shows at
+    most MAX_TOKENS.
     """
     is_cut = len(tokens) > MAX_TOKENS
     tokens, bits = tokens[:MAX_TOKENS], -logprobs[:MAX_TOKENS] / math.log(2)

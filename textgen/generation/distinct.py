@@ -16,7 +16,8 @@ STRIDE: Final = 2**32  # from the index of one try to that of the next
 
 @attrs.define
 class DistinctTexts:
-    """Tells new texts from those that came before and from the documents of a corpus, if there is one.
+    """Tells new texts from those that came before and from the documents of a corpus, if there is
+    one.
 
     White space around a text makes no difference.
     """
@@ -27,7 +28,10 @@ class DistinctTexts:
     _seen: set[str] = attrs.field(factory=set, init=False)
 
     def is_new(self, generation: Generation) -> bool:
-        """Whether a text is new. One that was ended by time or by the caller is: another would end so too."""
+        """Whether a text is new.
+
+        One that was ended by time or by the caller is: another would end so too.
+        """
         if generation.finish_reason in ("time", "cancelled"):
             return True
         text = str(generation)

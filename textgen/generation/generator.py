@@ -1,4 +1,6 @@
-"""Generator: a trained model, its tokenizer and a chain of samplers, made to be shared between threads."""
+"""Generator: a trained model, its tokenizer and a chain of samplers, made to be shared between
+threads.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +62,12 @@ BATCH_SIZE: Final = 256
 
 @attrs.frozen(eq=False, kw_only=True)
 class Generator:
-    """Continues prompts. Immutable: any number of threads may use one at once. Made by textgen.load or Run.generator.
+    """Continues prompts.
 
-    A text depends only on its prompt, seed, index and options: not on the batch, other texts, streaming or the thread.
+    Immutable: any number of threads may use one at once. Made by textgen.load or Run.generator.
+
+    A text depends only on its prompt, seed, index and options: not on the batch, other texts,
+    streaming or the thread.
 
     tables     the tables of pipeline.toml
     record     run.json: sizes of the split, where each component came from
@@ -101,7 +106,8 @@ class Generator:
     def __reduce__(self) -> NoReturn:
         """Not to be pickled: it holds memory maps, locks and functions."""
         raise TypeError(
-            "a Generator is not pickled; give the other process its path, and let it call textgen.load"
+            "a Generator is not pickled; give the other process its path, and let it call "
+            "textgen.load"
         )
 
     def __copy__(self) -> Self:
@@ -117,7 +123,9 @@ class Generator:
         return self.chain.components
 
     def close(self) -> None:
-        """Close the components that have a method `close`, which no built-in one has. A `with` block ends with it.
+        """Close the components that have a method `close`, which no built-in one has.
+
+        A `with` block ends with it.
 
         The generator cannot be used afterwards.
         """
@@ -133,8 +141,8 @@ class Generator:
     def generate(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> Generation:
         """Continue a prompt, given as text or as token ids (T,).
 
-        Raises PromptError for characters outside the vocabulary, UsageError for options out of range, ContractError
-        if a plugin is to blame.
+        Raises PromptError for characters outside the vocabulary, UsageError for options out of
+        range, ContractError if a plugin is to blame.
         """
         row = self._row(prompt, options, must_end=True)
         row.start_clock()
@@ -152,15 +160,18 @@ class Generator:
     ) -> Iterator[Generation]:
         """`n` continuations of each prompt, in order, up to `batch_size` at once.
 
-        Continuation j of prompt i is that of `generate` with `index + i * n + j`. A prompt with options of its own is
-        a mapping: `{"prompt": "The door", "temperature": 0.5}`. A time limit holds for all of them together.
+        Continuation j of prompt i is that of `generate` with `index + i * n + j`. A prompt with
+        options of its own is a mapping: `{"prompt": "The door", "temperature": 0.5}`. A time limit
+        holds for all of them together.
 
-        Without a time limit, prompts in a list or a tuple are checked at once, with the errors of `generate`. Others are
-        read and checked one by one; when the time is over, they are neither encoded nor checked.
+        Without a time limit, prompts in a list or a tuple are checked at once, with the errors of
+        `generate`. Others are read and checked one by one; when the time is over, they are neither
+        encoded nor checked.
 
-        distinct  replace a text that came before with its prompt, or is a whole document of the training corpus, by
-                  another, with `index + 2**32` and so on. The corpus is read as by `copy_finder`. After 100 failures in a
-                  row, a warning says so, and fewer texts come
+        distinct  replace a text that came before with its prompt, or is a whole document of the
+                  training corpus, by another, with `index + 2**32` and so on. The corpus is read as
+                  by `copy_finder`. After 100 failures in a row, a warning says so, and fewer texts
+                  come
         """
         check_number("n", n)
         check_number("batch_size", batch_size)
@@ -174,8 +185,9 @@ class Generator:
     def stream(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> TextStream:
         """The text of `generate` in pieces, never split inside a character or a stop text.
 
-        Options are checked at once, with the errors of `generate`. With max_new_tokens=None the stream ends only when it
-        is stopped, by `cancel()` for example. It takes constant memory unless a sampler reads the whole history.
+        Options are checked at once, with the errors of `generate`. With max_new_tokens=None the
+        stream ends only when it is stopped, by `cancel()` for example. It takes constant memory
+        unless a sampler reads the whole history.
         """
         row = self._row(prompt, options, must_end=False)
         return TextStream(Scheduler(self._begin, 1), row, self.model_id)
@@ -190,17 +202,20 @@ class Generator:
     async def astream(
         self, prompt: Prompt = "", **options: Unpack[RequestOptions]
     ) -> AsyncTextStream:
-        """`stream` for asyncio: `stream = await generator.astream(…)`, then `async for piece in stream`.
+        """`stream` for asyncio: `stream = await generator.astream(…)`, then
+        `async for piece in stream`.
 
-        All asynchronous requests share batches in one background thread of the generator. Long preparations, such as
-        encoding a long prompt, run in a thread too.
+        All asynchronous requests share batches in one background thread of the generator. Long
+        preparations, such as encoding a long prompt, run in a thread too.
         """
         row = await self._prepared(prompt, options, must_end=False)
         return AsyncTextStream(self._background, row, self.model_id)
 
     @blaming
     def score(self, text: str | Iterator[CorpusPiece], *, prompt: str = "") -> TextScore:
-        """Measure how well the model predicts a text after a prompt, in bounded memory (see `score_tokens`)."""
+        """Measure how well the model predicts a text after a prompt, in bounded memory (see
+        `score_tokens`).
+        """
         return summed(self.score_tokens(text, prompt=prompt), self.tokenizer)
 
     @blaming
@@ -209,9 +224,10 @@ class Generator:
     ) -> Iterator[TokenScores]:
         """The log-probability of each token of a text after a prompt, in blocks, in bounded memory.
 
-        A text is a string, whose characters have to be in the vocabulary, or an iterator of the pieces of a corpus,
-        whose unknown characters are counted. After training on documents, the text is scored as whole documents with
-        their ends: DOCUMENT_END among the pieces ends one, and the end of the text ends the last.
+        A text is a string, whose characters have to be in the vocabulary, or an iterator of the
+        pieces of a corpus, whose unknown characters are counted. After training on documents, the
+        text is scored as whole documents with their ends: DOCUMENT_END among the pieces ends one,
+        and the end of the text ends the last.
 
         Raises PromptError for characters outside the vocabulary, UsageError for a list of texts.
         """
@@ -228,7 +244,8 @@ class Generator:
 
     @blaming
     def logits(self, text: Prompt) -> npt.NDArray[np.floating[Any]]:
-        """(T, V) logits after each of the T tokens of a text, given as text or ids: before any sampler, in nats.
+        """(T, V) logits after each of the T tokens of a text, given as text or ids: before any
+        sampler, in nats.
 
         Raises UsageError for an empty text, PromptError for characters outside the vocabulary.
         """
@@ -239,10 +256,11 @@ class Generator:
     def next_logprobs(
         self, prompt: Prompt = "", **options: Unpack[RequestOptions]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Two arrays (V,): log-probabilities of the first token that `generate` adds, by the model and after the samplers.
+        """Two arrays (V,): log-probabilities of the first token that `generate` adds, by the model
+        and after the samplers.
 
-        Tokens that the samplers forbid have -inf; all tokens do if a sampler ends the text there. In nats, with the
-        errors of `generate`.
+        Tokens that the samplers forbid have -inf; all tokens do if a sampler ends the text there.
+        In nats, with the errors of `generate`.
         """
         row = self._row(prompt, options, must_end=False)
         decoder, chain = row.restore(self._begin(1)), row.request.chain
@@ -254,9 +272,11 @@ class Generator:
 
     @blaming
     def probabilities(self, text: Prompt) -> dict[str, float]:
-        """The model's probability of each token that may follow a text, by the token's own text, likeliest first.
+        """The model's probability of each token that may follow a text, by the token's own text,
+        likeliest first.
 
-        Tokens with the same text share an entry. Raises PromptError for characters outside the vocabulary.
+        Tokens with the same text share an entry. Raises PromptError for characters outside the
+        vocabulary.
         """
         found: dict[str, float] = {}
         for token, logprob in enumerate(self.next_logprobs(text)[0]):
@@ -266,16 +286,18 @@ class Generator:
 
     @blaming
     def hidden_states(self, text: Prompt) -> Tensors:
-        """The model's carried state after each of the T tokens of a text, by name, each array with T as first axis.
+        """The model's carried state after each of the T tokens of a text, by name, each array with
+        T as first axis.
 
-        Its arrays of floating-point numbers, so that tables of counts, as of n-grams, are left out. For the built-in
-        recurrent networks "hidden" and, for LSTMs, "cell": (T, layers, hidden_size). Raises UsageError for a model
-        whose state grows with the text.
+        Its arrays of floating-point numbers, so that tables of counts, as of n-grams, are left out.
+        For the built-in recurrent networks "hidden" and, for LSTMs, "cell": (T, layers,
+        hidden_size). Raises UsageError for a model whose state grows with the text.
         """
         decoder, ids = self._reading(text)
         if not keeps_shape(self._begin):
             raise UsageError(
-                "the state of this model grows with the text, so there is none of one shape per token"
+                "the state of this model grows with the text, so there is none of one "
+                "shape per token"
             )
         states = []
         for place in range(len(ids)):
@@ -286,9 +308,11 @@ class Generator:
 
     @blaming
     def module(self, device: str = "cpu") -> Any:
-        """The run's model as a torch.nn.Module of its own on `device`, with its weights, in evaluation mode.
+        """The run's model as a torch.nn.Module of its own on `device`, with its weights, in
+        evaluation mode.
 
-        If a program gave a module to train, the result has its class. Raises UsageError if the model is not a module.
+        If a program gave a module to train, the result has its class. Raises UsageError if the
+        model is not a module.
         """
         made: Any = self.model if self.make_module is None else self.make_module(device)
         if not callable(getattr(made, "eval", None)):
@@ -298,10 +322,12 @@ class Generator:
 
     @blaming
     def copy_finder(self) -> CopyFinder:
-        """A finder of passages that were copied from the training corpus: `copy_finder().report(text)`.
+        """A finder of passages that were copied from the training corpus:
+        `copy_finder().report(text)`.
 
-        A report takes about a second for a corpus of 30 million characters. The corpus is encoded first if its tokens
-        are not in the cache. Raises CorpusError if the corpus has changed since training, UsageError without a run.
+        A report takes about a second for a corpus of 30 million characters. The corpus is encoded
+        first if its tokens are not in the cache. Raises CorpusError if the corpus has changed since
+        training, UsageError without a run.
         """
         from textgen.generation.novelty import CopyFinder
 
@@ -315,8 +341,9 @@ class Generator:
     ) -> Ids:
         """(T,) ids of a prompt.
 
-        Characters outside the vocabulary are refused ("error"), dropped ("skip") or encoded as the unknown token
-        ("unknown"); None takes the run's setting. Raises PromptError, which names the refused characters.
+        Characters outside the vocabulary are refused ("error"), dropped ("skip") or encoded as the
+        unknown token ("unknown"); None takes the run's setting. Raises PromptError, which names the
+        refused characters.
         """
         unknown = unknown_characters or self.defaults.get("unknown_characters", "error")
         return check_prompt(self.tokenizer, prompt, unknown)
@@ -340,7 +367,11 @@ class Generator:
         return Row.begin(self.tokenizer, request, request.options.index or 0)
 
     async def _prepared(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
-        """A row. A long prompt or a new form takes longer than an event loop should wait: they go to a thread."""
+        """A row.
+
+        A long prompt or a new form takes longer than an event loop should wait: they go to a
+        thread.
+        """
         with self.components.blaming():
             if self._requests.is_quick(prompt, options):
                 return self._row(prompt, options, must_end=must_end)

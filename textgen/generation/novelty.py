@@ -1,7 +1,8 @@
 """What a generated text shares with the corpus that its model was trained on.
 
-The corpus is searched block by block for the windows of 8 bytes of tokens that the text has. The hashes of two windows
-give the hash of one up to twice as long, so common windows of any size are found without following each one.
+The corpus is searched block by block for the windows of 8 bytes of tokens that the text has. The
+hashes of two windows give the hash of one up to twice as long, so common windows of any size are
+found without following each one.
 """
 
 from __future__ import annotations
@@ -30,12 +31,15 @@ class CopyReport:
     """What a text shares with the training corpus.
 
     tokens        number of tokens of the text
-    longest       number of tokens of the longest passage that the corpus has too; `longest_text` is its text. Passages
-                  shorter than 8 tokens (4 with a vocabulary above 256, 2 above 65,536) or longer than 1,000 are not found
+    longest       number of tokens of the longest passage that the corpus has too; `longest_text` is
+                  its text. Passages shorter than 8 tokens (4 with a vocabulary above 256, 2 above
+                  65,536) or longer than 1,000 are not found
     place         index of the corpus token where it first occurs; `excerpt` is the text around it
-    ngram_shares  for each n, the share of the text's n-grams that the corpus has; None if the text is shorter than n
+    ngram_shares  for each n, the share of the text's n-grams that the corpus has; None if the text
+                  is shorter than n
     is_document   whether the text, with its prompt, is a whole document of the corpus
-    passages      (start, end), in tokens, of the parts of the text whose 16-grams are all in the corpus
+    passages      (start, end), in tokens, of the parts of the text whose 16-grams are all in the
+                  corpus
     """
 
     tokens: int
@@ -52,7 +56,10 @@ class CopyReport:
         shares = ", ".join(
             f"{n}-grams {share:.0%}" for n, share in self.ngram_shares.items() if share is not None
         )
-        found = f"the longest run found in the training corpus is {self.longest} of {self.tokens} tokens"
+        found = (
+            f"the longest run found in the training corpus is {self.longest} of "
+            f"{self.tokens} tokens"
+        )
         lines = [f"novelty: {found}: {self.longest_text!r}"]
         if self.place is not None:
             lines.append(f"  at token {self.place:,}: …{self.excerpt}…")
@@ -70,7 +77,10 @@ class CopyFinder:
     tokens: Ids
 
     def report(self, text: str, prompt: str = "") -> CopyReport:
-        """Measure how much of `text`, a continuation of `prompt`, is in the training corpus. Reads the corpus once."""
+        """Measure how much of `text`, a continuation of `prompt`, is in the training corpus.
+
+        Reads the corpus once.
+        """
         ids = self._encode(text)
         found = _search(ids, self.tokens)
         is_found = found.length > 0
@@ -88,7 +98,10 @@ class CopyFinder:
         )
 
     def is_document(self, text: str) -> bool:
-        """Whether a text is a whole document of the training corpus. False if the corpus has no documents."""
+        """Whether a text is a whole document of the training corpus.
+
+        False if the corpus has no documents.
+        """
         ids = self._encode(text)
         starts, lengths = self._documents
         starts = starts[lengths == len(ids)]
@@ -121,7 +134,8 @@ class _Found:
     """What a text shares with a corpus.
 
     held    for each n, whether the corpus holds the n tokens from each place of the text
-    length, start, place   of the longest common run: its tokens, and where it stands first in text and corpus
+    length, start, place   of the longest common run: its tokens, and where it stands first in text
+                           and corpus
     """
 
     held: dict[int, npt.NDArray[np.bool_]]
@@ -146,7 +160,9 @@ class _Windows:
         return cls(size, np.arange(len(windows)), windows.view(np.uint64)[:, 0])
 
     def longer(self, size: int) -> Self:
-        """Those of a size up to twice as large: the first and the last tokens of each are two of these windows."""
+        """Those of a size up to twice as large: the first and the last tokens of each are two of
+        these windows.
+        """
         if size == self.size or not len(self.places):
             return attrs.evolve(self, size=size)
         shifted = self.places + (size - self.size)
@@ -192,7 +208,9 @@ def _search(text: Ids, corpus: Ids) -> _Found:
 
 
 def _note_longest(found: _Found, own: _Windows, here: _Windows, most: int) -> None:
-    """Note the longest run of `own.size` to `most` tokens that text and block share, if none is longer."""
+    """Note the longest run of `own.size` to `most` tokens that text and block share, if none is
+    longer.
+    """
 
     def shared(size: int) -> tuple[_Windows, _Windows]:
         ours, theirs = own.longer(size), here.longer(size)

@@ -46,12 +46,15 @@ def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownC
 
 
 def end_id(tokenizer: Tokenizer) -> int | None:
-    """A tokenizer's id for the end of a document; None if it has none (textgen.protocols.DocumentTokenizer)."""
+    """A tokenizer's id for the end of a document; None if it has none
+    (textgen.protocols.DocumentTokenizer).
+    """
     return getattr(tokenizer, "end_id", None)
 
 
 def document_start(tokenizer: Tokenizer, prompt: Any) -> Ids:
-    """The ids (0,) or (1,) to feed before a prompt, so that it starts a document: as in training, an end id.
+    """The ids (0,) or (1,) to feed before a prompt, so that it starts a document: as in training,
+    an end id.
 
     Ids are fed as they are given, unless there are none.
     """
@@ -61,7 +64,10 @@ def document_start(tokenizer: Tokenizer, prompt: Any) -> Ids:
 
 
 def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Iterator[Ids]:
-    """The ids of a corpus, (T,) at a time. With an end id: one before the first document, and one after each."""
+    """The ids of a corpus, (T,) at a time.
+
+    With an end id: one before the first document, and one after each.
+    """
     end, size = end_id(tokenizer), tokenizer.vocab_size
     marks = [] if end is None else [np.array([end])]
     parts, count = [*marks], 0
@@ -103,7 +109,8 @@ def _check_ids(prompt: Any, vocab_size: int) -> Ids:
 def _lacking(tokenizer: Tokenizer, prompt: str) -> list[str]:
     """The parts of a prompt that become unknown tokens: characters, else words, else all of it.
 
-    Of a long prompt, the parts of its beginning if there are any, so that a message does not take long.
+    Of a long prompt, the parts of its beginning if there are any, so that a message does not take
+    long.
     """
     unknown, beginning = tokenizer.unknown_id, prompt[:_EXAMINED]
     if unknown in tokenizer.encode(beginning):

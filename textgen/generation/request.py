@@ -48,20 +48,23 @@ class Event(Protocol):
 class RequestOptions(TypedDict, total=False):
     """The options of a request. The defaults come from the run's pipeline.
 
-    The options from `max_new_tokens` to `unknown_characters` are keys of the table `[generate]`, but for `echo`, which is
-    off by default. `seed` may also be "random", which draws one that the result reports. None means no limit or no stop.
+    The options from `max_new_tokens` to `unknown_characters` are keys of the table `[generate]`,
+    but for `echo`, which is off by default. `seed` may also be "random", which draws one that the
+    result reports. None means no limit or no stop.
 
-    index       distinguishes the texts of one seed: the draws depend on seed and index. 0 by default; among many
-                prompts, the place of the text
+    index       distinguishes the texts of one seed: the draws depend on seed and index. 0 by
+                default; among many prompts, the place of the text
     cancelled   a function, or an event such as threading.Event; once true, the text ends
-    logprobs    number of likeliest tokens to give log-probabilities of, beside those of the text's own tokens
-    state       a saved state to continue, as if the text had never stopped; the prompt is added to it. It keeps seed and
-                index unless they are given; give the other options again
-    keep_state  keep the state at the end in the result. An incomplete character at the end belongs to the text that
-                continues from it
+    logprobs    number of likeliest tokens to give log-probabilities of, beside those of the text's
+                own tokens
+    state       a saved state to continue, as if the text had never stopped; the prompt is added to
+                it. It keeps seed and index unless they are given; give the other options again
+    keep_state  keep the state at the end in the result. An incomplete character at the end belongs
+                to the text that continues from it
 
-    The other options are those of samplers. Each changes the option of the last sampler of the run's chain that has it,
-    or adds that sampler at its standard place. Options of plugins' samplers are given in the same way.
+    The other options are those of samplers. Each changes the option of the last sampler of the
+    run's chain that has it, or adds that sampler at its standard place. Options of plugins'
+    samplers are given in the same way.
     """
 
     max_new_tokens: int | None
@@ -270,7 +273,8 @@ class Requests:
     def _chain(self, sampling: Mapping[str, Any]) -> Chain:
         """The run's chain changed by options; one object for equal options, so that rows share it.
 
-        Raises UsageError, from memory for options that were refused: a form may take long to compile.
+        Raises UsageError, from memory for options that were refused: a form may take long to
+        compile.
         """
         key = _key(sampling)
         made = self._chains.get(key)
@@ -308,7 +312,10 @@ def _key(sampling: Mapping[str, Any]) -> bytes:
 
 
 def is_cancelled(given: Callable[[], bool] | Event | None) -> Callable[[], bool] | None:
-    """A function that says whether work is cancelled: the one given, or an event's. Raises UsageError."""
+    """A function that says whether work is cancelled: the one given, or an event's.
+
+    Raises UsageError.
+    """
     cancelled = getattr(given, "is_set", given)
     if cancelled is not None and not callable(cancelled):
         raise UsageError("expected a function or an event", argument="cancelled", value=given)

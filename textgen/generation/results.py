@@ -35,7 +35,8 @@ _ARRAYS: Final = ("decoder", "history")
 
 @attrs.frozen
 class TokenLogprobs:
-    """Log-probabilities at one token, by the model before any sampler: of the token and of the likeliest ones.
+    """Log-probabilities at one token, by the model before any sampler: of the token and of the
+    likeliest ones.
 
     token    the id
     logprob  in nats; None for the first token of an echoed prompt, which has none
@@ -50,7 +51,10 @@ class TokenLogprobs:
 
     @classmethod
     def of(cls, row: npt.NDArray[np.float64], token: int, top: int) -> Self:
-        """From the log-probabilities (V,) of all tokens. The lower id of two equal ones comes first."""
+        """From the log-probabilities (V,) of all tokens.
+
+        The lower id of two equal ones comes first.
+        """
         best = np.argsort(-row, kind="stable")[:top]
         rank = 1 + np.count_nonzero(row > row[token]) + np.count_nonzero(row[:token] == row[token])
         likeliest = tuple((int(i), float(row[i])) for i in best)
@@ -80,7 +84,10 @@ class GenerationState:
     open_end: str = ""
 
     def save(self, path: str | Path) -> None:
-        """Write the state to a file atomically: safetensors, with ids and texts as JSON bytes. Raises RunError."""
+        """Write the state to a file atomically: safetensors, with ids and texts as JSON bytes.
+
+        Raises RunError.
+        """
         file = path_of(path, "path", "expected the path of a file")
         values = attrs.asdict(self, filter=lambda field, _: field.name not in _ARRAYS)
         kept = {"values": np.frombuffer(json.dumps(values).encode(), np.uint8)}
@@ -138,11 +145,13 @@ class Generation:
     """A generated text. `str()` of it is prompt and continuation together.
 
     prompt         the prompt's text
-    text           the continuation; with `echo`, the prompt before it. A stop text is not part of it
+    text           the continuation; with `echo`, the prompt before it. A stop text is not part of
+                   it
     tokens         the generated ids, the one that ended the text included
     finish_reason  "end" (the model or a sampler ended it), "length", "stop", "time" or "cancelled"
     seed, index    reproduce the text with the same prompt and options
-    logprobs       one entry per token if `logprobs` was given, with `echo` also per prompt token; else empty
+    logprobs       one entry per token if `logprobs` was given, with `echo` also per prompt token;
+                   else empty
     state          the state for `generate(state=...)`, if `keep_state` was given
     """
 
@@ -175,7 +184,10 @@ class Generation:
 
 
 class Generations(tuple[Generation, ...]):
-    """Generated texts, as `Run.generations`. Notebooks show a table: `Generations(generator.generate_many(...))`."""
+    """Generated texts, as `Run.generations`.
+
+    Notebooks show a table: `Generations(generator.generate_many(...))`.
+    """
 
     __slots__ = ()
 

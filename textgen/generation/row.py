@@ -102,7 +102,9 @@ class Row:
         return np.concatenate([self.before, self.ids])
 
     def restore(self, decoder: Decoder) -> Decoder:
-        """A decoder of one row at the start state, put into the state that the text resumes from if there is one."""
+        """A decoder of one row at the start state, put into the state that the text resumes from if
+        there is one.
+        """
         if self.start is not None:
             self.start.restore(decoder)
         return decoder
@@ -117,7 +119,10 @@ class Row:
         self._is_cancelled = True
 
     def out_of_time(self) -> FinishReason | None:
-        """Why to end now, if the clock or the caller says so. What `cancelled` raises is its error."""
+        """Why to end now, if the clock or the caller says so.
+
+        What `cancelled` raises is its error.
+        """
         try:
             asked = self.request.cancelled
             if self._is_cancelled or (asked is not None and asked()):

@@ -1,4 +1,6 @@
-"""The draw of a token: what samplers see of a text, its random numbers, and the choice by inverse CDF."""
+"""The draw of a token: what samplers see of a text, its random numbers, and the choice by inverse
+CDF.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,11 @@ _DRAW: Final = 2**32  # in place of a sampler's place: no chain is as long
 
 @attrs.define(eq=False, repr=False)
 class SequenceHistory:
-    """textgen.protocols.History of B rows, as far as `level` says; LinkHistory adds a sampler's own.
+    """textgen.protocols.History of B rows, as far as `level` says; LinkHistory adds a sampler's
+    own.
 
-    arrays  "streams" (B, 2), seed and index of each row; lengths and counts; the states of samplers.
-            Each has the rows as its first axis
+    arrays  "streams" (B, 2), seed and index of each row; lengths and counts; the states of
+            samplers. Each has the rows as its first axis
     """
 
     level: str
@@ -147,10 +150,12 @@ class UnannouncedError(AttributeError):
 def step_numbers(
     streams: npt.NDArray[np.uint64], steps: npt.NDArray[np.int64], place: int, count: int
 ) -> npt.NDArray[np.float64]:
-    """(B, ..., count) numbers of [0, 1) for the sampler at a place of the chain, at steps (B, ...) of B streams.
+    """(B, ..., count) numbers of [0, 1) for the sampler at a place of the chain, at steps (B, ...)
+    of B streams.
 
-    The words are hashed one after the other with the mix of SplitMix64 (Steele, Lea and Flood, "Fast splittable
-    pseudorandom number generators", 2014), whose stream from there on gives the numbers.
+    The words are hashed one after the other with the mix of SplitMix64 (Steele, Lea and Flood,
+    "Fast splittable pseudorandom number generators", 2014), whose stream from there on gives the
+    numbers.
     """
     rows = splitmix((splitmix(streams[:, 0] + _GAMMA) ^ streams[:, 1]) + _GAMMA)
     state = rows.reshape(-1, *[1] * (steps.ndim - 1)) ^ steps.astype(np.uint64)
@@ -163,9 +168,9 @@ def step_numbers(
 def draw(logits: npt.NDArray[Any], uniforms: npt.NDArray[np.float64]) -> Ids | None:
     """Draw a token by inverse CDF for each row of logits (B, V); None if a row has none to draw.
 
-    Token i is drawn when the cumulative weight of 0 to i is the first above the uniform number times
-    the total, so a token of weight zero never is. The factor keeps the product below the total when
-    the number is next to 1.
+    Token i is drawn when the cumulative weight of 0 to i is the first above the uniform number
+    times the total, so a token of weight zero never is. The factor keeps the product below the
+    total when the number is next to 1.
     """
     with np.errstate(invalid="ignore"):
         cdf = np.exp(logits - logits.max(axis=-1, keepdims=True)).cumsum(axis=-1, dtype=np.float64)

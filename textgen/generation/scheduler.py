@@ -64,7 +64,8 @@ class Scheduler:
     def run(self, seconds: float = _ROUND) -> None:
         """Advance every row by a step, and more until one ends or some seconds are over.
 
-        Prompts are fed last: the first tokens of newcomers are not kept back, nor the newcomers still to be fed.
+        Prompts are fed last: the first tokens of newcomers are not kept back, nor the newcomers
+        still to be fed.
         """
         self._admit()
         is_shared = self._prefills or len(self._batches) > 1
@@ -168,8 +169,8 @@ def _failing(rows: Sequence[Row]) -> Iterator[None]:
 def prefill(begin: Begin, rows: list[Row]) -> Iterator[tuple[Batch, Array] | None]:
     """Feed the prompts of rows side by side, a chunk with each step. Equal prompts are fed once.
 
-    Each step gives the rows whose prompts are fed with it, if any, and the logits (B, V) of what follows. `rows` keeps
-    the others. Rows that have ended are left out.
+    Each step gives the rows whose prompts are fed with it, if any, and the logits (B, V) of what
+    follows. `rows` keeps the others. Rows that have ended are left out.
     """
     unique: dict[bytes, tuple[Ids, list[Row]]] = {}
     for row in rows:

@@ -27,14 +27,17 @@ BLOCK: Final = 1024  # tokens scored at once
 
 @attrs.frozen(kw_only=True, slots=False)
 class TextScore:
-    """How well a model predicts a text. A notebook shows the text, each token coloured by its surprise.
+    """How well a model predicts a text.
 
-    tokens               number of predictions: every token but the first; of documents every token and the ends
+    A notebook shows the text, each token coloured by its surprise.
+
+    tokens               number of predictions: every token but the first; of documents every token
+                         and the ends
     characters           number of characters of these tokens, after the tokenizer's normalisation
     loss                 mean cross-entropy, in nats per token
     perplexity           exp(loss)
-    bits_per_character   total cross-entropy in bits, divided by the characters. A lower bound if there are unknown
-                         tokens, since the spelling of their text costs nothing
+    bits_per_character   total cross-entropy in bits, divided by the characters. A lower bound if
+                         there are unknown tokens, since the spelling of their text costs nothing
     unknown_tokens       number of tokens for text outside the vocabulary
     """
 
@@ -54,9 +57,11 @@ class TextScore:
 
 @attrs.frozen(eq=False)
 class TokenScores:
-    """A block of a text: its ids (T,) and the log-probability (T,) of each in nats, NaN for the first of the text.
+    """A block of a text: its ids (T,) and the log-probability (T,) of each in nats, NaN for the
+    first of the text.
 
-    If the tokenizer has an id for the end of a document, the text begins with it, and each document ends with it.
+    If the tokenizer has an id for the end of a document, the text begins with it, and each document
+    ends with it.
     """
 
     tokens: Ids
@@ -64,7 +69,10 @@ class TokenScores:
 
 
 def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer) -> TextScore:
-    """The score of a text from the scores of its tokens. Raises UsageError without any prediction."""
+    """The score of a text from the scores of its tokens.
+
+    Raises UsageError without any prediction.
+    """
     total, count, characters, unknown = 0.0, 0, 0, 0
     beginning = []
     decode = tokenizer.incremental_decoder().decode
@@ -95,7 +103,9 @@ def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer) -> TextScore:
 def score_tokens(
     decoder: Decoder, chain: Chain, tokenizer: Tokenizer, before: Ids, pieces: Iterable[CorpusPiece]
 ) -> Iterator[TokenScores]:
-    """Score a text as one stream, a block of it at a time, after the ids `before`, which are not scored."""
+    """Score a text as one stream, a block of it at a time, after the ids `before`, which are not
+    scored.
+    """
     documents = encode_documents(tokenizer, pieces)
     if len(before) and end_id(tokenizer) is not None:  # the text begins no document
         documents = itertools.chain([next(documents)[1:]], documents)
@@ -117,7 +127,9 @@ def prompt_logprobs(decoder: Decoder, row: Row) -> Iterator[TokenLogprobs]:
 def _predictions(
     decoder: Decoder, chain: Chain, before: Ids, parts: Iterable[Ids]
 ) -> Iterator[tuple[Ids, npt.NDArray[np.float64]]]:
-    """Ids (T,) in blocks, and the log-probabilities (T, V) at each; NaN where nothing comes before."""
+    """Ids (T,) in blocks, and the log-probabilities (T, V) at each; NaN where nothing comes
+    before.
+    """
     decoder.extend(before[None, :-1])
     last = before[-1:]
     for ids in parts:

@@ -19,12 +19,12 @@ _GATHER: Final = 0.001  # seconds for which a piece grows: each costs more than 
 class StreamedText:
     """A text that is read piece by piece.
 
-    finish_reason  None until the text has ended, and after an error; then as in Generation. "cancelled" if the stream was
-                   closed before the end
+    finish_reason  None until the text has ended, and after an error; then as in Generation.
+                   "cancelled" if the stream was closed before the end
     seed, index    reproduce the text with the same prompt and options
     samplers       the [[sampler]] tables of the chain
-    ids            (T,) the token ids of the last piece, those before it that completed no text included; after the end,
-                   the remaining ones
+    ids            (T,) the token ids of the last piece, those before it that completed no text
+                   included; after the end, the remaining ones
     logprobs       one entry for each of these, if `logprobs` was given
     state          the state at the end, if `keep_state` was given
     """
@@ -41,7 +41,10 @@ class StreamedText:
         self._is_piece_open = False  # whether `ids` are of a piece that has no text yet
 
     def cancel(self) -> None:
-        """End the text, from any thread, as `cancelled` does. The last piece is the text that was held back."""
+        """End the text, from any thread, as `cancelled` does.
+
+        The last piece is the text that was held back.
+        """
         self._row.cancel()
 
     def _leave(self, error: BaseException | None = None) -> None:

@@ -2,7 +2,8 @@
 
 GradientTrainer   a trainer with this training loop, an optimizer and a schedule
 GradientOptions   the options of the loop; a trainer's config is a subclass
-Parameters        the parameters for an optimizer, by role; MakeOptimizer is the function that makes it
+Parameters        the parameters for an optimizer, by role; MakeOptimizer is the function that makes
+                  it
 eager             an optimizer class of torch without torch's compiler, which is slow to import
 constant, cosine, warmup_stable_decay   schedules of the learning rate; Schedule is their type
 GradientModel     adds decoding, saving and loading to a torch.nn.Module

@@ -40,13 +40,15 @@ def training_batches(options: GradientOptions, windows: Windows, seed: int) -> B
 def _streams(windows: Windows, size: int, seed: int) -> Batches:
     """Batch k of an epoch contains the k-th window of each of `size` equal parts of the text.
 
-    The text is a circle, cut at another place in every epoch, so that windows and parts begin elsewhere each time.
+    The text is a circle, cut at another place in every epoch, so that windows and parts begin
+    elsewhere each time.
     """
     tokens, length = windows.tokens, windows.length
     stretch = (len(tokens) - 1) // size
     if stretch < length:
         raise CorpusError(
-            f"the corpus is too short for {size} streams: {len(tokens):,} training tokens leave {stretch} to each, and "
+            f"the corpus is too short for {size} streams: {len(tokens):,} training tokens "
+            f"leave {stretch} to each, and "
             f"data.window_length is {length}; lower the trainer's batch_size or data.window_length"
         )
     span, starts = np.arange(length + 1), np.arange(size) * stretch
@@ -62,10 +64,11 @@ def _streams(windows: Windows, size: int, seed: int) -> Batches:
 def validation_batches(
     options: GradientOptions, windows: Windows
 ) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
-    """The held-out text in order: arrays (B, T + 1), and for each row how many predictions, at its end, count (B,).
+    """The held-out text in order: arrays (B, T + 1), and for each row how many predictions, at its
+    end, count (B,).
 
-    Windows from the start state; or for "streams" long stretches of the text, read as one stream would be: all but the
-    first read some 500 tokens of their past before their predictions count.
+    Windows from the start state; or for "streams" long stretches of the text, read as one stream
+    would be: all but the first read some 500 tokens of their past before their predictions count.
     """
     size, tokens = options.batch_size, windows.tokens
     if options.order == "shuffled":

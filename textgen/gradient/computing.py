@@ -1,4 +1,6 @@
-"""Losses and gradients of a batch, whose rows are shared out among the threads of a CPU and among processes."""
+"""Losses and gradients of a batch, whose rows are shared out among the threads of a CPU and among
+processes.
+"""
 
 from __future__ import annotations
 
@@ -55,15 +57,19 @@ class Gradients:
 
 @attrs.define(eq=False)
 class Computation:
-    """A module, its replicas that share the parameters, and the thread of each. Gradients add up in a fixed order.
+    """A module, its replicas that share the parameters, and the thread of each.
 
-    On a CPU each replica computes its rows with a single thread of torch's, and `run` makes whole steps in the first
-    of these threads. Torch's own pool, whose threads all wait for the slowest several times in a step, takes no part:
-    beside a program that keeps a core busy it is many times slower. On other devices there is one replica, and no thread.
+    Gradients add up in a fixed order.
 
-    Among processes each computes its rows of every batch, and a sum over all of them carries gradients, loss, states,
-    the first one's clock and the wish to stop. Rows need not divide by the processes: each loss counts as its share of
-    the batch. A process without any computes the first row for nothing.
+    On a CPU each replica computes its rows with a single thread of torch's, and `run` makes whole
+    steps in the first of these threads. Torch's own pool, whose threads all wait for the slowest
+    several times in a step, takes no part: beside a program that keeps a core busy it is many times
+    slower. On other devices there is one replica, and no thread.
+
+    Among processes each computes its rows of every batch, and a sum over all of them carries
+    gradients, loss, states, the first one's clock and the wish to stop. Rows need not divide by the
+    processes: each loss counts as its share of the batch. A process without any computes the first
+    row for nothing.
 
     precision  "float32", or "bfloat16" for torch.autocast with weights in float32
     """
@@ -82,9 +88,11 @@ class Computation:
 
     @classmethod
     def of(cls, model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> Self:
-        """A replica for each thread that torch would use and each row of `windows` (B, T + 1), the batch.
+        """A replica for each thread that torch would use and each row of `windows` (B, T + 1), the
+        batch.
 
-        A model that replicas cannot stand in for computes alone, in one thread unless the run was given a number.
+        A model that replicas cannot stand in for computes alone, in one thread unless the run was
+        given a number.
         """
         processes, is_cpu = context.processes, context.device == "cpu"
         count = min(context.threads or thread_count(), len(windows)) if is_cpu else 1
@@ -97,7 +105,8 @@ class Computation:
                 replicas += [_replica_of(model) for _ in range(count - 1)]
         if len(replicas) < count:
             logger.info(
-                "the model computes the rows of a batch together: it cannot be copied, changes its buffers in each "
+                "the model computes the rows of a batch together: it cannot be copied, "
+                "changes its buffers in each "
                 "step, or draws from torch's global generator without a set_dropout_seed"
             )
         each = 1 if len(replicas) == count else context.threads or 1
@@ -108,7 +117,10 @@ class Computation:
         return made
 
     def _meet(self, processes: Processes, rows: int, *, changes_buffers: bool) -> None:
-        """Begin with the weights of the first process. Raises UsageError for what several cannot train as one would."""
+        """Begin with the weights of the first process.
+
+        Raises UsageError for what several cannot train as one would.
+        """
         import torch.distributed as dist
 
         model, cause = self.replicas[0], ""
@@ -119,7 +131,10 @@ class Computation:
         elif not getattr(model, "distributed", True):
             cause = "the model says that it cannot be trained in several processes"
         elif processes.size > 1 and changes_buffers:
-            cause = "the model changes its buffers in each step, as batch normalisation does, and needs all rows at once"
+            cause = (
+                "the model changes its buffers in each step, as batch normalisation "
+                "does, and needs all rows at once"
+            )
         if cause:
             raise UsageError(f"{cause}; start fewer processes")
         processes.meet()
@@ -131,11 +146,15 @@ class Computation:
                 dist.broadcast(tensor, 0, group=self._group)
 
     def run(self, call: Callable[[], _Result]) -> _Result:
-        """What `call()` returns, made where steps are computed: in the first replica's thread, if it has one."""
+        """What `call()` returns, made where steps are computed: in the first replica's thread, if
+        it has one.
+        """
         return self._threads[0].submit(call).result() if self._threads else call()
 
     def side_by_side(self, calls: Sequence[Callable[[], _Result]]) -> list[_Result]:
-        """The results of a call for each replica, at most: the first made here, the others in their own threads."""
+        """The results of a call for each replica, at most: the first made here, the others in their
+        own threads.
+        """
         others = [
             thread.submit(call) for thread, call in zip(self._threads[1:], calls[1:], strict=False)
         ]
@@ -151,7 +170,8 @@ class Computation:
             thread.shutdown()
 
     def faster_precision(self, windows: npt.NDArray[np.int64]) -> str:
-        """The faster of float32 and bfloat16 for a batch (B, T + 1): on a CPU by a few steps of each without an update.
+        """The faster of float32 and bfloat16 for a batch (B, T + 1): on a CPU by a few steps of
+        each without an update.
 
         On CUDA, bfloat16 where the GPU has it built in. All processes go by the first one's clock.
         """
@@ -184,10 +204,11 @@ class Computation:
         now: float = 0.0,
         leaves: bool = False,
     ) -> Gradients:
-        """Set the gradients of the mean loss of windows (B, T + 1), read on from the states `carried` of all rows.
+        """Set the gradients of the mean loss of windows (B, T + 1), read on from the states
+        `carried` of all rows.
 
-        `leaves` says that this process asks for the end. To be called within `run`. A single process does not wait for
-        the device. Raises ProcessesError.
+        `leaves` says that this process asks for the end. To be called within `run`. A single
+        process does not wait for the device. Raises ProcessesError.
         """
         for parameter in itertools.chain.from_iterable(self._parameters):
             parameter.grad = None
@@ -218,7 +239,8 @@ class Computation:
     def _sum(self, loss: Tensor, state: State, now: float, leaves: bool) -> Gradients:
         """Set the gradients of all processes to their sums, and sum up what else they have.
 
-        All numbers of a type travel together, since on a CPU a message costs more than what it carries.
+        All numbers of a type travel together, since on a CPU a message costs more than what it
+        carries.
         """
         import torch.distributed as dist
 
@@ -250,10 +272,11 @@ class Computation:
     def validation_loss(
         self, batches: Iterable[tuple[npt.NDArray[np.int64], Ids]], context: int
     ) -> float | None:
-        """Mean loss per token, in float32, of windows and their counts as `validation_batches` has them.
+        """Mean loss per token, in float32, of windows and their counts as `validation_batches` has
+        them.
 
-        None if there are none. A model's context may hold no more than `context` tokens at once. To be called within
-        `run`. Raises ProcessesError.
+        None if there are none. A model's context may hold no more than `context` tokens at once. To
+        be called within `run`. Raises ProcessesError.
         """
         total, count, processes = 0.0, 0, self._processes
         if processes is not None:
@@ -283,7 +306,9 @@ class Computation:
     def _losses(
         self, model: Any, windows: npt.NDArray[np.int64], counts: Ids, context: int
     ) -> float:
-        """The sum of the losses of windows (B, T + 1), of which `counts` (B,) at the end of each row count."""
+        """The sum of the losses of windows (B, T + 1), of which `counts` (B,) at the end of each
+        row count.
+        """
         model.eval()
         total, carried = 0.0, None
         tokens, length = _to_device(windows, self.device), windows.shape[1] - 1
@@ -339,7 +364,9 @@ class Computation:
 
 
 def _tried(model: Any, windows: npt.NDArray[np.int64], device: str) -> tuple[bool, bool]:
-    """Whether a step draws from torch's global generator of the CPU, and whether it changes a buffer of the model."""
+    """Whether a step draws from torch's global generator of the CPU, and whether it changes a
+    buffer of the model.
+    """
     draws_its_own = hasattr(model, "set_dropout_seed")
     if draws_its_own and not any(True for _ in model.buffers()):
         return False, False
@@ -353,7 +380,9 @@ def _tried(model: Any, windows: npt.NDArray[np.int64], device: str) -> tuple[boo
 
 @contextlib.contextmanager
 def _buffers_kept(model: Any) -> Iterator[Callable[[], bool]]:
-    """Put back what trial steps change of a model's buffers; gives whether they have changed any."""
+    """Put back what trial steps change of a model's buffers; gives whether they have changed
+    any.
+    """
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         yield lambda: any(
@@ -367,7 +396,8 @@ def _buffers_kept(model: Any) -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def _seeded_globally(device: str, seed: int) -> Iterator[None]:
-    """Seed torch's global generators, of the CPU and of the device; put back what those of CPU and CUDA were.
+    """Seed torch's global generators, of the CPU and of the device; put back what those of CPU and
+    CUDA were.
 
     This is what makes `nn.Dropout` repeatable. Trainings in several threads take turns.
     """
@@ -385,9 +415,11 @@ def _seeded_globally(device: str, seed: int) -> Iterator[None]:
 def _take_rows(
     model: Any, first: int, total: int, place: int, seed: tuple[int, int]
 ) -> tuple[int, ...]:
-    """The seed of a step's dropout, for the rows from `first` of a batch of `total`, computed in this place of several.
+    """The seed of a step's dropout, for the rows from `first` of a batch of `total`, computed in
+    this place of several.
 
-    A model with `set_rows` takes its part of the whole batch's dropout, so that the places make no difference.
+    A model with `set_rows` takes its part of the whole batch's dropout, so that the places make no
+    difference.
     """
     if hasattr(model, "set_rows"):
         model.set_rows(first, total)
@@ -396,7 +428,9 @@ def _take_rows(
 
 
 def training_loss(model: Any, windows: Tensor, carried: State | None) -> tuple[Tensor, State]:
-    """The mean loss of windows (B, T + 1), by the model's own `training_loss` if it has one, and the state after."""
+    """The mean loss of windows (B, T + 1), by the model's own `training_loss` if it has one, and
+    the state after.
+    """
     if hasattr(model, "training_loss"):
         own: tuple[Tensor, State] = model.training_loss(windows[:, :-1], windows[:, 1:], carried)
         return own
@@ -414,7 +448,9 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """torch's, whose gradient takes the place of the log probabilities: a pass over memory less, and an allocation."""
+    """torch's, whose gradient takes the place of the log probabilities: a pass over memory less,
+    and an allocation.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
@@ -453,5 +489,7 @@ def _replica_of(model: Any) -> Any:
 
 
 def _mixed(seed: Iterable[int]) -> int:
-    """A seed for one step that differs from every other step's, and from the seed of the weights."""
+    """A seed for one step that differs from every other step's, and from the seed of the
+    weights.
+    """
     return int.from_bytes(hashlib.blake2b(repr([*seed, 1]).encode(), digest_size=8).digest()) >> 1

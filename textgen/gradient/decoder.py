@@ -17,19 +17,24 @@ _PROBED: Final = 5  # rows that ask for V: neither 1 nor a usual number of layer
 
 
 class ForwardDecoder:
-    """textgen.protocols.RowDecoder for a module with `forward(tokens, state=None) -> (logits, state)`.
+    """textgen.protocols.RowDecoder for a module with `forward(tokens, state=None) -> (logits,
+    state)`.
 
-    tokens (B, T) int64, logits (B, T, V), state a flat tuple of tensors with the batch as first axis. The state may
-    grow with each token, as an attention cache does: rows that joined with a state of another shape are then computed
-    group by group, all rows of one shape together.
+    tokens (B, T) int64, logits (B, T, V), state a flat tuple of tensors with the batch as first
+    axis. The state may grow with each token, as an attention cache does: rows that joined with a
+    state of another shape are then computed group by group, all rows of one shape together.
 
-    Before the first token there are no logits, so `extend` with T = 0 gives zeros there: any token may be first.
+    Before the first token there are no logits, so `extend` with T = 0 gives zeros there: any token
+    may be first.
     """
 
     exact_rows: Final = False  # the kernels of another batch size may round differently
 
     def __init__(self, module: Any, batch_size: int) -> None:
-        """A decoder of `batch_size` rows at the start state. The module is switched to `eval` in each call."""
+        """A decoder of `batch_size` rows at the start state.
+
+        The module is switched to `eval` in each call.
+        """
         self._module = module
         first = next(iter(module.parameters()), None)
         self._device = torch.device("cpu") if first is None else first.device
@@ -89,7 +94,10 @@ class ForwardDecoder:
         return taken
 
     def join(self, other: Self) -> None:
-        """Append the rows of another decoder of the module. Groups whose states are alike in shape become one."""
+        """Append the rows of another decoder of the module.
+
+        Groups whose states are alike in shape become one.
+        """
         before = self.batch_size
         for group in other._groups:
             moved = _Group(group.rows + before, group.tensors)
@@ -102,7 +110,9 @@ class ForwardDecoder:
 
     @torch.no_grad()
     def _run(self, tokens: Ids, *, last: bool) -> Tensor:
-        """Logits after each of `tokens` (B, T), or with `last` after the last of them only, as (B, 1, V)."""
+        """Logits after each of `tokens` (B, T), or with `last` after the last of them only, as
+        (B, 1, V).
+        """
         parts = []
         for group in self._groups:
             ids = torch.from_numpy(np.ascontiguousarray(tokens[group.rows], np.int64))
@@ -130,7 +140,8 @@ class ForwardDecoder:
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What the module gives in evaluation, where nothing is dropped out, and nothing drawn.
 
-        It stays in that mode, as other threads may be in the midst of a forward pass. A training step sets its own.
+        It stays in that mode, as other threads may be in the midst of a forward pass. A training
+        step sets its own.
         """
         if self._module.training:
             self._module.eval()
@@ -143,7 +154,10 @@ class ForwardDecoder:
 
 
 def check_forward(given: Any, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Logits and state as `forward` gave them for so many rows. Raises TypeError or ValueError for anything else."""
+    """Logits and state as `forward` gave them for so many rows.
+
+    Raises TypeError or ValueError for anything else.
+    """
     if not isinstance(given, tuple) or len(given) != 2:
         raise TypeError(
             f"forward gave {type(given).__name__}, and must give logits and the state after them"
@@ -151,14 +165,17 @@ def check_forward(given: Any, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     logits, state = given
     if not isinstance(state, tuple | list) or not all(isinstance(part, Tensor) for part in state):
         raise TypeError(
-            f"forward gave a state of type {type(state).__name__}, and must give a tuple of tensors, such as "
+            f"forward gave a state of type {type(state).__name__}, and must give a tuple "
+            f"of tensors, such as "
             "(hidden,), or () for none"
         )
     for place, part in enumerate(state):
         if not part.ndim or len(part) != rows:
             raise ValueError(
-                f"forward gave state[{place}] of shape {tuple(part.shape)} for a batch of {rows}, and must give a "
-                "tensor with the batch as first axis: transpose(0, 1) turns the state of torch's own GRU, LSTM and RNN"
+                f"forward gave state[{place}] of shape {tuple(part.shape)} for a batch of "
+                f"{rows}, and must give a "
+                "tensor with the batch as first axis: transpose(0, 1) turns the state of "
+                "torch's own GRU, LSTM and RNN"
             )
     return logits, tuple(state)
 
@@ -169,7 +186,8 @@ def _given(logits: Tensor) -> Array:
 
 @attrs.define(eq=False)
 class _Group:
-    """Rows whose states have one shape: their places in the batch (N,), last logits (N, V) and state.
+    """Rows whose states have one shape: their places in the batch (N,), last logits (N, V) and
+    state.
 
     There are no tensors before the first token.
     """

@@ -29,16 +29,18 @@ from textgen.protocols import TrainerState, TrainingContext
 
 @attrs.define(eq=False)
 class GradientTrainer:
-    """textgen.protocols.Trainer for a torch module with `forward(tokens, state=None) -> (logits, state)`.
+    """textgen.protocols.Trainer for a torch module with `forward(tokens, state=None) -> (logits,
+    state)`.
 
     options         length, batches, clipping and the like
-    make_optimizer  makes one optimizer for the Parameters, or several that share them. Each of their param_groups has
-                    "lr", into which the schedule writes the learning rate of each step. Parameters in no group do not
-                    change, and a warning names them
+    make_optimizer  makes one optimizer for the Parameters, or several that share them. Each of
+                    their param_groups has "lr", into which the schedule writes the learning rate of
+                    each step. Parameters in no group do not change, and a warning names them
     schedule        the factor of the learning rates in each step, such as textgen.gradient.constant
 
-    The state is a position, the decisions, and the states of the optimizers. The order of epoch e is keyed by the seed and
-    e, and the dropout of step s by the seed and s, so there is no state of a random generator.
+    The state is a position, the decisions, and the states of the optimizers. The order of epoch e
+    is keyed by the seed and e, and the dropout of step s by the seed and s, so there is no state of
+    a random generator.
 
     Several processes each run this program, and see the same sums of gradients, losses and states.
     """
@@ -57,7 +59,8 @@ class GradientTrainer:
         devices.free_large_block()
         if not hasattr(model, "parameters"):
             raise UsageError(
-                "this trainer trains by gradient, and the model has none; choose a trainer made for it"
+                "this trainer trains by gradient, and the model has none; choose a trainer "
+                "made for it"
             )
         batches = training_batches(self.options, data.training_windows(), context.seed)
         plan = Plan(self.options, batches.per_epoch, self.schedule, context.elapsed)
@@ -75,13 +78,18 @@ class GradientTrainer:
             computation.close()
 
     def state(self) -> TrainerState:
-        """The position, the decisions, the states of the optimizers, and the carried state; or the loaded state."""
+        """The position, the decisions, the states of the optimizers, and the carried state; or the
+        loaded state.
+        """
         if self._loaded is None and self._training is not None:
             return self._training.state()
         return self._loaded or TrainerState()
 
     def load_state(self, state: TrainerState) -> None:
-        """Continue from `state` in the next `train`. Raises ValueError for a state of another trainer."""
+        """Continue from `state` in the next `train`.
+
+        Raises ValueError for a state of another trainer.
+        """
         structure(_Position, state.values)
         self._loaded = state
 
@@ -163,7 +171,10 @@ class _Training:
         return self.computation.validation_loss(batches, self.data.window_length)
 
     def _advance(self, *, leaves: bool = False) -> StepDone | None:
-        """Update the weights by the next batch. None, and no update, if a process asks for the end."""
+        """Update the weights by the next batch.
+
+        None, and no update, if a process asks for the end.
+        """
         step, now = self.step + 1, time.perf_counter() - self.begun
         epoch, number = divmod(self.step, self.batches.per_epoch)
         windows = self.batches.batch(epoch, number)
@@ -212,7 +223,10 @@ class _Training:
         return TrainerState(arrays, attrs.asdict(position, recurse=False))
 
     def restore(self, state: TrainerState) -> None:
-        """Continue from a state. What does not fit raises a TrainingError, here or in the first step."""
+        """Continue from a state.
+
+        What does not fit raises a TrainingError, here or in the first step.
+        """
         position = structure(_Position, state.values)
         self.step, self.training_loss = position.step, position.training_loss
         self.evaluated_step = position.evaluated_step

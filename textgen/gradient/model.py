@@ -23,25 +23,32 @@ _OFFERED: Final = frozenset(
 
 
 class GradientModel:
-    """Makes a textgen.protocols.Model of a `torch.nn.Module` with `forward(tokens, state=None) -> (logits, state)`.
+    """Makes a textgen.protocols.Model of a `torch.nn.Module` with `forward(tokens, state=None) ->
+    (logits, state)`.
 
-    Inherit from both: `class Network(torch.nn.Module, GradientModel)`. `GradientModel.of(module)` wraps a module of
-    another class. Weights are all parameters and persistent buffers, by torch's names.
+    Inherit from both: `class Network(torch.nn.Module, GradientModel)`. `GradientModel.of(module)`
+    wraps a module of another class. Weights are all parameters and persistent buffers, by torch's
+    names.
 
-    tokens is (B, T) int64, logits (B, T, V), and state a flat tuple of tensors with B as their first axis. The module may
-    also have:
+    tokens is (B, T) int64, logits (B, T, V), and state a flat tuple of tensors with B as their
+    first axis. The module may also have:
 
-    training_loss       `(tokens, targets, state) -> (loss, state)`, in place of the cross-entropy of the logits
+    training_loss       `(tokens, targets, state) -> (loss, state)`, in place of the cross-entropy
+                        of the logits
     parameter_roles     `() -> dict[str, str]`, the roles of parameters by name, see Parameters
-    set_dropout_seed    `(seed)`, seeds the module's own generator for the next step. Without it, torch's global generator
-                        is seeded for each step, and restored afterwards
-    set_rows            `(first, total)`, the rows of the batch to compute next, in several processes
+    set_dropout_seed    `(seed)`, seeds the module's own generator for the next step. Without it,
+                        torch's global generator is seeded for each step, and restored afterwards
+    set_rows            `(first, total)`, the rows of the batch to compute next, in several
+                        processes
     distributed         False if the module cannot be trained in several processes
     """
 
     @staticmethod
     def of(module: Any) -> Any:
-        """A model that shares the module's parameters and offers what it has. A GradientModel stays as it is."""
+        """A model that shares the module's parameters and offers what it has.
+
+        A GradientModel stays as it is.
+        """
         import torch
 
         if isinstance(module, GradientModel):
@@ -77,7 +84,10 @@ class GradientModel:
         return ForwardDecoder(self, batch_size)
 
     def tensors(self) -> Tensors:
-        """The weights as NumPy arrays; bfloat16 ones become float32. Tied weights occur once, under one name."""
+        """The weights as NumPy arrays; bfloat16 ones become float32.
+
+        Tied weights occur once, under one name.
+        """
         from textgen.gradient.arrays import to_numpy
 
         kept: dict[str, Any] = {}
@@ -101,7 +111,8 @@ class GradientModel:
         if wrong:
             first = wrong[0]
             raise ValueError(
-                f"{len(wrong)} weights differ, such as {first}: it is {given.get(first)}, and should be "
+                f"{len(wrong)} weights differ, such as {first}: it is {given.get(first)}, "
+                f"and should be "
                 f"{wanted.get(first)}"
             )
         own = self.unwrapped().state_dict()

@@ -1,4 +1,6 @@
-"""Optimizers as the loop drives them: made for parameters by role, clipped, scheduled, saved and restored."""
+"""Optimizers as the loop drives them: made for parameters by role, clipped, scheduled, saved and
+restored.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,9 @@ _ROLES: Final = ("embedding", "head", "matrix", "vector")
 class Parameters(list[Tensor]):
     """The parameters to train, a list for any torch optimizer, and the role of each.
 
-    Roles are "embedding", "head", "matrix" (other weights of two or more dimensions) and "vector" (biases, gains). A
-    model may name its own: `parameter_roles() -> dict[str, str]`, by the names of `named_parameters`.
+    Roles are "embedding", "head", "matrix" (other weights of two or more dimensions) and "vector"
+    (biases, gains). A model may name its own: `parameter_roles() -> dict[str, str]`, by the names
+    of `named_parameters`.
     """
 
     def __init__(self, parameters: Iterable[Tensor], roles: Sequence[str]) -> None:
@@ -56,7 +59,10 @@ class Parameters(list[Tensor]):
         return cls(named.values(), roles)
 
     def of_role(self, *roles: str) -> list[Tensor]:
-        """The parameters of one or several roles, maybe none. Raises ValueError for an unknown role."""
+        """The parameters of one or several roles, maybe none.
+
+        Raises ValueError for an unknown role.
+        """
         known = dict.fromkeys((*_ROLES, *self.roles))
         if unknown := [role for role in roles if role not in known]:
             raise ValueError(f"there is no role {unknown[0]!r}; the roles are {', '.join(known)}")
@@ -67,10 +73,12 @@ class Parameters(list[Tensor]):
 
 @cache
 def eager(kind: type[_Optimizer]) -> type[_Optimizer]:
-    """A subclass of an optimizer without torch's compiler: `eager(torch.optim.AdamW)(parameters, lr=0.01)`.
+    """A subclass of an optimizer without torch's compiler: `eager(torch.optim.AdamW)(parameters,
+    lr=0.01)`.
 
-    The first use of a plain optimizer imports the compiler, which takes a second or two and about 80 MB of memory. This
-    class leaves out torch's wrappers of these methods, except that a step records no gradients.
+    The first use of a plain optimizer imports the compiler, which takes a second or two and about
+    80 MB of memory. This class leaves out torch's wrappers of these methods, except that a step
+    records no gradients.
     """
     around = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     plain = {name: inspect.unwrap(getattr(kind, name)) for name in around}
@@ -80,7 +88,9 @@ def eager(kind: type[_Optimizer]) -> type[_Optimizer]:
 
 @attrs.define(eq=False)
 class Optimization:
-    """The update rule of a training: optimizers, the schedule of their rates, and gradient clipping."""
+    """The update rule of a training: optimizers, the schedule of their rates, and gradient
+    clipping.
+    """
 
     options: GradientOptions
     parameters: Parameters
@@ -96,7 +106,10 @@ class Optimization:
     def of(
         cls, model: Any, options: GradientOptions, make: MakeOptimizer, schedule: Schedule
     ) -> Optimization:
-        """The optimizers for a model's parameters. Warns of parameters that none of them updates."""
+        """The optimizers for a model's parameters.
+
+        Warns of parameters that none of them updates.
+        """
         parameters = Parameters.of(model)
         made = make(parameters)
         optimizers = tuple(made) if isinstance(made, Sequence) else (made,)
@@ -122,7 +135,8 @@ class Optimization:
             yield from optimizer.param_groups
 
     def step(self, step: int, steps: int) -> tuple[float, Tensor | None]:
-        """Update the parameters from their gradients; return the first learning rate, and the norm before clipping.
+        """Update the parameters from their gradients; return the first learning rate, and the norm
+        before clipping.
 
         The norm stays on the device.
         """
@@ -146,7 +160,9 @@ class Optimization:
         return norm
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
-        """What the optimizers keep: arrays, and JSON values, by names that `restore` understands."""
+        """What the optimizers keep: arrays, and JSON values, by names that `restore`
+        understands.
+        """
         kept = {
             f"{place}.{key}": value
             for place, optimizer in enumerate(self.optimizers)

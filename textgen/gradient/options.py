@@ -23,12 +23,16 @@ class Length:
 
     @classmethod
     def of(cls, text: str) -> Length:
-        """The length that a text such as "60s", "5 min", "2000 steps" or "10 epochs" says. Raises ValueError."""
+        """The length that a text such as "60s", "5 min", "2000 steps" or "10 epochs" says.
+
+        Raises ValueError.
+        """
         found = _LENGTH.fullmatch(text)
         number, unit = found.groups() if found else ("0", "s")
         if not float(number) or not (unit in _SECONDS or number.isdecimal()):
             raise ValueError(
-                'must be a time such as "60s", "5 min" or "1.5h", or a number such as "2000 steps" or "10 epochs"'
+                'must be a time such as "60s", "5 min" or "1.5h", or a number such as '
+                '"2000 steps" or "10 epochs"'
             )
         if unit in _SECONDS:
             return cls(float(number) * _SECONDS[unit], "seconds")
@@ -44,11 +48,15 @@ def _check_length(instance: Any, attribute: Any, value: str) -> None:
 
 @attrs.frozen(kw_only=True)
 class GradientOptions:
-    """The options of the training loop. A trainer's config class is a subclass, `@attrs.frozen(kw_only=True)`."""
+    """The options of the training loop.
+
+    A trainer's config class is a subclass, `@attrs.frozen(kw_only=True)`.
+    """
 
     length: str = option(
         "10 epochs",
-        help='how long to train: "60s", "5 min" or "1.5h" for the whole run, "2000 steps" (updates), or "10 epochs" '
+        help='how long to train: "60s", "5 min" or "1.5h" for the whole run, "2000 steps" '
+        '(updates), or "10 epochs" '
         "(passes over the training data)",
         validator=_check_length,
         more=Length.of,
@@ -56,7 +64,8 @@ class GradientOptions:
     batch_size: int = option(64, help="number of windows, or streams, per step", validator=ge(1))
     order: Literal["shuffled", "streams"] = option(
         "shuffled",
-        help='"shuffled": windows in random order, each from the start state; "streams": the text is read '
+        help='"shuffled": windows in random order, each from the start state; "streams": '
+        "the text is read "
         "from batch_size positions in parallel, with the state carried from window to window",
     )
     max_grad_norm: float = option(
@@ -66,12 +75,14 @@ class GradientOptions:
     )
     evaluate_every: int | None = option(
         None,
-        help="steps between evaluations; if not set, an epoch or an eighth of all steps, whichever is less; for a "
+        help="steps between evaluations; if not set, an epoch or an eighth of all steps, "
+        "whichever is less; for a "
         "time, ten in a run, or fewer if they take long",
         validator=optional(ge(1)),
     )
     compute: Literal["auto", "float32", "bfloat16"] = option(
         "float32",
-        help='"bfloat16" computes in it and keeps float32 weights (torch.autocast); "auto" takes the faster of both, '
+        help='"bfloat16" computes in it and keeps float32 weights (torch.autocast); "auto" '
+        "takes the faster of both, "
         "tried on the first batch",
     )

@@ -21,9 +21,10 @@ _FAR: Final = 10**9  # steps of a schedule whose number is not decided: nothing 
 class Plan:
     """The number of steps, and the evaluations.
 
-    A time is turned into a number of steps once, from the pace of all steps so far: before the first step whose learning
-    rate depends on that number, so at the beginning of the decay; or at the end, where none does. All processes of a
-    run are told the same times, and so decide the same.
+    A time is turned into a number of steps once, from the pace of all steps so far: before the
+    first step whose learning rate depends on that number, so at the beginning of the decay; or at
+    the end, where none does. All processes of a run are told the same times, and so decide the
+    same.
 
     elapsed       seconds of the run before this training
     steps         None until the steps of a time are decided
@@ -54,7 +55,9 @@ class Plan:
         self.steps, self.stable_steps = steps, stable
 
     def step_done(self, step: int, now: float) -> None:
-        """Count a step, which began `now` seconds after this training did, and decide on those to come."""
+        """Count a step, which began `now` seconds after this training did, and decide on those to
+        come.
+        """
         seconds, self._now = now - self._now, now
         if self._has_evaluated:
             self._evaluation_seconds, self._has_evaluated = max(0.0, seconds - self._pace), False
@@ -85,13 +88,17 @@ class Plan:
         return step + 1 if self.steps is None else self.stable_steps
 
     def expected_steps(self, step: int) -> int:
-        """The number of steps, or while it is not decided what the time left is enough for after `step`."""
+        """The number of steps, or while it is not decided what the time left is enough for after
+        `step`.
+        """
         if self.steps is not None:
             return self.steps
         return step + max(1, int(self._left() / self._pace))
 
     def is_due(self, step: int, evaluated: int) -> bool:
-        """Whether to evaluate after a step, the last evaluation having been after step `evaluated`."""
+        """Whether to evaluate after a step, the last evaluation having been after step
+        `evaluated`.
+        """
         if step <= max(0, evaluated):
             return False
         if step == self.steps:

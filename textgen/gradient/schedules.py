@@ -1,4 +1,6 @@
-"""Schedules of the learning rate: a factor of the optimizer's own rate, for each step of a known number."""
+"""Schedules of the learning rate: a factor of the optimizer's own rate, for each step of a known
+number.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ def constant(step: int, steps: int) -> float:
 
 
 def cosine(*, warmup: int = 0, final: float = 0.0) -> Schedule:
-    """Rise for `warmup` steps, then fall to `final` along half a cosine (Loshchilov and Hutter, "SGDR", 2017)."""
+    """Rise for `warmup` steps, then fall to `final` along half a cosine (Loshchilov and Hutter,
+    "SGDR", 2017).
+    """
 
     def factor(step: int, steps: int) -> float:
         if step <= warmup:
@@ -29,9 +33,11 @@ def cosine(*, warmup: int = 0, final: float = 0.0) -> Schedule:
 
 
 def warmup_stable_decay(*, warmup: int = 0, decay: float = 0.5, final: float = 0.0) -> Schedule:
-    """Rise for `warmup` steps, stay, and fall straight to `final` in the last share `decay` of all steps.
+    """Rise for `warmup` steps, stay, and fall straight to `final` in the last share `decay` of all
+    steps.
 
-    Until the decay begins, the weights do not depend on the number of steps (Hu and others, "MiniCPM", 2024).
+    Until the decay begins, the weights do not depend on the number of steps (Hu and others,
+    "MiniCPM", 2024).
     """
 
     def factor(step: int, steps: int) -> float:
@@ -45,8 +51,9 @@ def warmup_stable_decay(*, warmup: int = 0, decay: float = 0.5, final: float = 0
 def stable_steps(schedule: Schedule, steps: int) -> int:
     """The number of first steps whose factor stays the same when there are more steps in all.
 
-    All steps of a constant schedule; the steps before the decay of `warmup_stable_decay`; the warm-up of a cosine. Once
-    the factor of a step depends on their number, so must the factors of all later steps.
+    All steps of a constant schedule; the steps before the decay of `warmup_stable_decay`; the
+    warm-up of a cosine. Once the factor of a step depends on their number, so must the factors of
+    all later steps.
     """
     return bisect.bisect_left(
         range(1, steps + 1),

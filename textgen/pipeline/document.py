@@ -25,15 +25,19 @@ _DOTTED: Final = re.compile(
 )
 
 Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
-"""Keys of a pipeline and their new values: `trainer.batch_size=8` in TOML, or a mapping of dotted keys or tables."""
+"""Keys of a pipeline and their new values: `trainer.batch_size=8` in TOML, or a mapping of dotted
+keys or tables.
+"""
 
 
 @attrs.frozen
 class Document:
-    """An unchecked pipeline: its tables, where they come from, and the folder that its paths are relative to.
+    """An unchecked pipeline: its tables, where they come from, and the folder that its paths are
+    relative to.
 
     name       of the run directory, unless the tables give one
-    sampling   options of samplers by the names that requests have for them: they change the chain, or join it
+    sampling   options of samplers by the names that requests have for them: they change the chain,
+               or join it
     """
 
     tables: Mapping[str, Any]
@@ -135,14 +139,19 @@ def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str
 
 
 def _of_chain(tables: Mapping[str, Any], parts: Sequence[str]) -> str:
-    """The name in requests of an option of the chain as a whole, "temperature" of sampler.temperature; else ""."""
+    """The name in requests of an option of the chain as a whole, "temperature" of
+    sampler.temperature; else "".
+    """
     kind, name = parts[0], parts[-1]
     is_option = kind == "sampler" and len(parts) == 2 and not name.isdecimal()
     return name.replace("-", "_") if is_option and not isinstance(tables.get(kind), Mapping) else ""
 
 
 def _changed(place: Any, parts: Sequence[str], value: Any) -> Any:
-    """A table or list with one dotted key set. Numbers index arrays of tables. Raises LookupError with a hint."""
+    """A table or list with one dotted key set.
+
+    Numbers index arrays of tables. Raises LookupError with a hint.
+    """
     part, *rest = parts
     if isinstance(place, Mapping):
         if part in CHAINS and rest and not place.get(part):
@@ -160,7 +169,9 @@ def _changed(place: Any, parts: Sequence[str], value: Any) -> Any:
 
 
 def toml_value(text: str) -> Any:
-    """`text` as a TOML value, or else as a string, unless it looks like an invalid list, table or string."""
+    """`text` as a TOML value, or else as a string, unless it looks like an invalid list, table or
+    string.
+    """
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError) as error:

@@ -57,20 +57,24 @@ class DataOptions:
     )
     validation: int | float = option(
         0.1,
-        help="text held out for validation: a share of the corpus, at its end; or a number of tokens, in stretches "
+        help="text held out for validation: a share of the corpus, at its end; or a number "
+        "of tokens, in stretches "
         "from 16 places of its last tenth",
         validator=_check_held_out,
     )
     windows: tuple[int, ...] | None = option(
         None,
-        help="numbers of windows to train on and to validate on, from the start of the corpus, instead",
+        help="numbers of windows to train on and to validate on, from the start of the "
+        "corpus, instead",
         validator=optional(_check_windows),
     )
 
 
 @attrs.frozen(kw_only=True)
 class TextOptions:
-    """How long a text gets, where it ends, and what it depends on: for `[generate]`, and for requests."""
+    """How long a text gets, where it ends, and what it depends on: for `[generate]`, and for
+    requests.
+    """
 
     max_new_tokens: int | None = option(
         400,
@@ -103,7 +107,8 @@ class TextOptions:
     )
     unknown_characters: UnknownCharacters = option(
         "error",
-        help="what to do about prompt characters outside the vocabulary: refuse, drop, or feed as <unk>",
+        help="what to do about prompt characters outside the vocabulary: refuse, drop, or "
+        "feed as <unk>",
     )
 
     @property
@@ -139,7 +144,8 @@ class CheckpointOptions:
 
     seconds: float = option(
         30.0,
-        help="most work, in seconds, that a crash can lose, or twenty times the duration of writing a checkpoint if "
+        help="most work, in seconds, that a crash can lose, or twenty times the duration "
+        "of writing a checkpoint if "
         "that is more; 0 writes one after every step",
         validator=ge(0),
     )
@@ -165,7 +171,8 @@ class GeneralOptions:
     )
     output: Path | None = option(
         None,
-        help="the run directory; if not set, runs/NAME in the current folder, with the name of the pipeline file",
+        help="the run directory; if not set, runs/NAME in the current folder, with the "
+        "name of the pipeline file",
     )
 
 

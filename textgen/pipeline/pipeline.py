@@ -1,4 +1,6 @@
-"""Checks a document and makes a frozen Pipeline of it; all faults are reported at once, by dotted path."""
+"""Checks a document and makes a frozen Pipeline of it; all faults are reported at once, by dotted
+path.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +114,9 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
 
 
 def read_own_tables(tables: Mapping[str, Any], reader: Reader) -> tuple[Any, dict[str, Any]]:
-    """The general keys, and the engine's own tables by name; what is wrong with them, and unknown keys, in `faults`."""
+    """The general keys, and the engine's own tables by name; what is wrong with them, and unknown
+    keys, in `faults`.
+    """
     own = {key: reader.table(cls, tables.get(key, {}), key) for key, cls in TABLES.items()}
     keys = attrs.fields_dict(GeneralOptions)
     reader.check_keys(tables, [*keys, *CHOICES, *CHAINS, *TABLES], "")
@@ -128,7 +132,9 @@ def without_starts(table: Any) -> Any:
 
 
 def _check_pair(model: Choice, trainer: Choice, faults: list[Fault], place: str = "") -> None:
-    """Check that the trainer fits the model, and its parts those of the model that have their names."""
+    """Check that the trainer fits the model, and its parts those of the model that have their
+    names.
+    """
     for one, other in ((model, trainer), (trainer, model)):
         names = one.offer.component.compatible_with
         if names and other.offer.name not in names:
@@ -152,7 +158,9 @@ def make_choice(kind: str, table: Any, reader: Reader, *, source: str) -> Choice
 
 
 def read_chain(kind: str, tables: Any, reader: Reader) -> tuple[Any, ...]:
-    """The components of an array of tables; None for one that is refused, with the reasons in the reader's faults."""
+    """The components of an array of tables; None for one that is refused, with the reasons in the
+    reader's faults.
+    """
     if not isinstance(tables, list | tuple):
         expected = f"expected an array of tables, [[{kind}]]"
         reader.faults.append(Fault(kind, expected, show(tables)))

@@ -1,4 +1,6 @@
-"""Structures the JSON files that textgen writes as strictly as a pipeline: exact types, ranges, no unknown keys."""
+"""Structures the JSON files that textgen writes as strictly as a pipeline: exact types, ranges, no
+unknown keys.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,18 @@ is_line: Final = matches_re(r"[^\0-\x1f\x7f-\x9f]{0,1000}")
 
 
 def read_structured(cls: type[_T], path: Path, sha256: str = "") -> _T:
-    """An instance of the attrs class `cls` from a JSON file. Raises CorruptFileError, which names file and key."""
+    """An instance of the attrs class `cls` from a JSON file.
+
+    Raises CorruptFileError, which names file and key.
+    """
     return structured(cls, read_json(path, sha256), path)
 
 
 def structured(cls: type[_T], value: Any, path: Path) -> _T:
-    """An instance of the attrs class `cls` from JSON values of the file `path`. Raises CorruptFileError."""
+    """An instance of the attrs class `cls` from JSON values of the file `path`.
+
+    Raises CorruptFileError.
+    """
     try:
         return structure(cls, value)
     except ValueError as error:
@@ -38,7 +46,10 @@ def structured(cls: type[_T], value: Any, path: Path) -> _T:
 
 
 def structure(cls: type[_T], value: Any) -> _T:
-    """An instance of the attrs class `cls` from JSON values. Raises ValueError, which names the keys."""
+    """An instance of the attrs class `cls` from JSON values.
+
+    Raises ValueError, which names the keys.
+    """
     reader = Reader()
     made: _T = reader.table(cls, value, "")
     if reader.faults:

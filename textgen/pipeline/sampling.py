@@ -20,9 +20,9 @@ def changed(
 ) -> list[Choice]:
     """The chain with options by name, such as temperature=0.5.
 
-    Each changes the key of the chain's last sampler that has it (`option(argument=...)`). If none has
-    it, the sampler that does joins before the first with a higher `Component.place`. Raises UsageError
-    with every fault.
+    Each changes the key of the chain's last sampler that has it (`option(argument=...)`). If none
+    has it, the sampler that does joins before the first with a higher `Component.place`. Raises
+    UsageError with every fault.
     """
     faults: list[Fault] = []
     given: dict[str, tuple[Offer, dict[str, Any]]] = {}  # an option may need another of its sampler

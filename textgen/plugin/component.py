@@ -1,4 +1,6 @@
-"""What a plugin gives to the engine: Component records, the options of their tables, and the plugin's identity."""
+"""What a plugin gives to the engine: Component records, the options of their tables, and the
+plugin's identity.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ REQUEST_OPTIONS: Final = (
 
 
 class Address(str):
-    """The type of an option that is a web address, http:// or https://, or one of several types: `Address | Path`."""
+    """The type of an option that is a web address, http:// or https://, or one of several types:
+    `Address | Path`.
+    """
 
     __slots__ = ()
 
@@ -77,16 +81,19 @@ def option(
 ) -> Any:
     """A field of a config class, which is a key of the component's TOML table.
 
-    `help` is a phrase that says what the key does, with its unit; `textgen show`, `textgen plugins` and the reference
-    pages print it. Without `default` or `factory` (for a mutable default) the key is required. `validator` is an attrs
-    validator. `argument` is the name of a sampler's option in requests for text: lower-case words joined by underscores,
-    and not the name of another option of requests. It is a keyword in Python and an option of the command line.
+    `help` is a phrase that says what the key does, with its unit; `textgen show`, `textgen plugins`
+    and the reference pages print it. Without `default` or `factory` (for a mutable default) the key
+    is required. `validator` is an attrs validator. `argument` is the name of a sampler's option in
+    requests for text: lower-case words joined by underscores, and not the name of another option of
+    requests. It is a keyword in Python and an option of the command line.
 
-    With `kind`, such as "model", the option is itself a component: a table with a `type`, like `[model.first]` in a
-    pipeline. `default` is then a table too. The value is a Choice, for `BuildContext.build`.
+    With `kind`, such as "model", the option is itself a component: a table with a `type`, like
+    `[model.first]` in a pipeline. `default` is then a table too. The value is a Choice, for
+    `BuildContext.build`.
 
-    With `more`, a larger value of a trainer's option continues a finished run, from the newest checkpoint within the
-    StepDone.stable_steps of its trainer. `more` is a function, such as `float`, that maps a value to a key for `>`.
+    With `more`, a larger value of a trainer's option continues a finished run, from the newest
+    checkpoint within the StepDone.stable_steps of its trainer. `more` is a function, such as
+    `float`, that maps a value to a key for `>`.
     """
     metadata = {"help": help, "argument": argument, "more": more, "kind": kind}
     if factory is not None:
@@ -106,7 +113,8 @@ class BuildContext:
     folder      relative paths in the pipeline are relative to it (`Path` options arrive resolved)
     seed        the pipeline's seed
     tokenizer   the fitted tokenizer; None while corpus and tokenizer are being built
-    training    False when the component will only generate: a model then needs no gradients, and no torch on a CPU
+    training    False when the component will only generate: a model then needs no gradients, and no
+                torch on a CPU
     directory   the run directory, for observers; None outside a run
     console     where progress may be written; None if nowhere
     plugins     the components of this engine
@@ -126,7 +134,9 @@ class BuildContext:
     )
 
     def build(self, choice: Any, **changes: Any) -> Any:
-        """Build a component that is an option of another (a Choice). `changes` replace attributes of this context.
+        """Build a component that is an option of another (a Choice).
+
+        `changes` replace attributes of this context.
 
         Raises ContractError, which names the plugin of that component.
         """
@@ -136,7 +146,10 @@ class BuildContext:
 
     @property
     def device(self) -> str:
-        """The device to use, as torch names it. Only reading it may import torch. Raises DeviceError."""
+        """The device to use, as torch names it.
+
+        Only reading it may import torch. Raises DeviceError.
+        """
         return devices.resolve(self.requested_device)
 
     @property
@@ -152,14 +165,15 @@ class Component:
     """A component that a plugin offers, under the name that a pipeline selects as `type`.
 
     name             lower case, words joined by hyphens
-    config           a frozen attrs class; its fields (see `option`) are the keys of the TOML table, its docstring's
-                     first paragraph is the summary
+    config           a frozen attrs class; its fields (see `option`) are the keys of the TOML table,
+                     its docstring's first paragraph is the summary
     build            `build(config, context)` makes the object; heavy imports belong inside it
-    default          True for an observer of every run, or the tokenizer that `textgen.train` uses if none is given. If
-                     the built-in set has any, only those are used
-    place            where a sampler joins a chain that lacks it, for an option of a request: before those with higher
-                     places. Built-in: penalties 10, dry 13, biases 20, forms 25, n-grams 30, top-k 40, typical 50,
-                     top-p 60, min-p 70, xtc 75, temperature 80, mirostat 85, greedy 90
+    default          True for an observer of every run, or the tokenizer that `textgen.train` uses
+                     if none is given. If the built-in set has any, only those are used
+    place            where a sampler joins a chain that lacks it, for an option of a request: before
+                     those with higher places. Built-in: penalties 10, dry 13, biases 20, forms 25,
+                     n-grams 30, top-k 40, typical 50, top-p 60, min-p 70, xtc 75, temperature 80,
+                     mirostat 85, greedy 90
     replaced_by      options of requests: if one is given, the sampler leaves the chain
     compatible_with  the trainers that fit a model, or the models that a trainer fits, if not all do
     """
@@ -189,7 +203,9 @@ class Component:
 
 @attrs.frozen
 class Plugin:
-    """A plugin: the name of its entry point, and the distribution that it is part of; or the file that it is."""
+    """A plugin: the name of its entry point, and the distribution that it is part of; or the file
+    that it is.
+    """
 
     name: str
     distribution: str
@@ -207,7 +223,9 @@ class Plugin:
         return {**facts, "path": self.path} if self.path else facts
 
     def is_among(self, names: Iterable[str]) -> bool:
-        """Whether one of the names is that of its entry point, its distribution, or `distribution:entry-point`."""
+        """Whether one of the names is that of its entry point, its distribution, or
+        `distribution:entry-point`.
+        """
         own = {self.name, self.distribution, f"{self.distribution}:{self.name}"}
         return any(name in own or normalized(name) in own for name in names)
 
@@ -240,7 +258,9 @@ class Offer:
 
     @property
     def canonical_name(self) -> str:
-        """The same whichever way a pipeline names it: `name` of the built-in set, `package:name` of others."""
+        """The same whichever way a pipeline names it: `name` of the built-in set, `package:name` of
+        others.
+        """
         return self.name if self.distribution == OWN_DISTRIBUTION else self.qualified_name
 
 
@@ -262,4 +282,6 @@ class ComponentSource(Protocol):
         """The component that `name` (or `package:name`) means, or what is wrong with the name."""
 
     def sampling_option(self, name: str) -> tuple[Offer, str] | Fault:
-        """The sampler that takes an option of a request, and its key; or what is wrong with the name."""
+        """The sampler that takes an option of a request, and its key; or what is wrong with the
+        name.
+        """

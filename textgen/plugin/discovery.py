@@ -19,7 +19,9 @@ logger = logging.getLogger("textgen")
 
 
 def installed() -> dict[Plugin, metadata.EntryPoint]:
-    """Each entry point once, in a stable order; if a distribution is on the path twice, the first is used."""
+    """Each entry point once, in a stable order; if a distribution is on the path twice, the first
+    is used.
+    """
     found: dict[tuple[str, str], tuple[Plugin, metadata.EntryPoint]] = {}
     facts: dict[metadata.Distribution, tuple[str, str]] = {}  # which are parsed each time
     for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
@@ -33,7 +35,10 @@ def installed() -> dict[Plugin, metadata.EntryPoint]:
 
 
 def imported(plugin: Plugin, entry_point: metadata.EntryPoint) -> Any:
-    """The module that an entry point names, or what that names in it. Raises what the import raises."""
+    """The module that an entry point names, or what that names in it.
+
+    Raises what the import raises.
+    """
     if entry_point.module in sys.modules:
         return entry_point.load()
     with reported_if_slow(plugin):
@@ -42,7 +47,9 @@ def imported(plugin: Plugin, entry_point: metadata.EntryPoint) -> Any:
 
 @contextlib.contextmanager
 def reported_if_slow(plugin: Plugin) -> Iterator[None]:
-    """Log which plugin is being imported if the block takes more than a few seconds: it may never end."""
+    """Log which plugin is being imported if the block takes more than a few seconds: it may never
+    end.
+    """
     timer = threading.Timer(SLOW_SECONDS, logger.warning, ("still importing %s", plugin))
     timer.daemon = True
     timer.start()
@@ -61,7 +68,9 @@ def version(distribution: str) -> str | None:
 
 
 def requirements(distribution: str, extra: str = "") -> dict[str, str]:
-    """The requirements of an installed distribution for this Python, by package; with an extra, what that adds."""
+    """The requirements of an installed distribution for this Python, by package; with an extra,
+    what that adds.
+    """
     from packaging.requirements import Requirement  # slow to import
 
     if version(distribution) is None:

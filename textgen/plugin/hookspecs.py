@@ -6,8 +6,9 @@ A plugin is a module named by an entry point of the group `textgen`:
     def textgen_samplers():
         return [Component("shout", ShoutConfig, build)]
 
-No hook is called while a model trains or a token is drawn, and the order across plugins is undefined. A plugin that
-needs a newer textgen says so with a module attribute, `TEXTGEN_PLUGIN_API = 2`.
+No hook is called while a model trains or a token is drawn, and the order across plugins is
+undefined. A plugin that needs a newer textgen says so with a module attribute,
+`TEXTGEN_PLUGIN_API = 2`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ import pluggy
 from textgen.plugin.component import Component
 
 PLUGIN_API_VERSION = 1
-"""The version of these hooks and of textgen.protocols. Raised only when a working plugin would have to change."""
+"""The version of these hooks and of textgen.protocols.
+
+Raised only when a working plugin would have to change.
+"""
 
 hookspec = pluggy.HookspecMarker("textgen")
 hookimpl = pluggy.HookimplMarker("textgen")
@@ -32,13 +36,17 @@ def textgen_corpora() -> list[Component]:
 
 @hookspec
 def textgen_tokenizers() -> list[Component]:
-    """Offer ways to turn text into token ids and back: `build` returns an unfitted `textgen.protocols.Tokenizer`."""
+    """Offer ways to turn text into token ids and back: `build` returns an unfitted
+    `textgen.protocols.Tokenizer`.
+    """
     raise NotImplementedError
 
 
 @hookspec
 def textgen_models() -> list[Component]:
-    """Offer language models: `build` returns a `textgen.protocols.Model`. Torch is imported inside `build`."""
+    """Offer language models: `build` returns a `textgen.protocols.Model`. Torch is imported inside
+    `build`.
+    """
     raise NotImplementedError
 
 
@@ -62,13 +70,16 @@ def textgen_observers() -> list[Component]:
 
 @hookspec
 def textgen_commands() -> list[Component]:
-    """Offer subcommands of `textgen`: `build` returns a `click.Command`. Its config class has no required fields."""
+    """Offer subcommands of `textgen`: `build` returns a `click.Command`. Its config class has no
+    required fields.
+    """
     raise NotImplementedError
 
 
 @hookspec
 def textgen_runs() -> list[Component]:
-    """Offer finished runs to start from, by name: `build` returns the `Path` of a run directory in the package.
+    """Offer finished runs to start from, by name: `build` returns the `Path` of a run directory in
+    the package.
 
     Its config class has no required fields.
     """

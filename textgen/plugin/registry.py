@@ -1,4 +1,6 @@
-"""PluginSet: finds plugins, quarantines broken ones, and knows which plugin offers each component."""
+"""PluginSet: finds plugins, quarantines broken ones, and knows which plugin offers each
+component.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,8 @@ class Quarantined:
 class PluginSet:
     """The plugins of one engine. It shares nothing with other sets, and any thread may use it.
 
-    Which plugins are installed is read from metadata. A plugin is imported when something needs it: a component of its
-    package, a name that no built-in component has, or a list of all components.
+    Which plugins are installed is read from metadata. A plugin is imported when something needs it:
+    a component of its package, a name that no built-in component has, or a list of all components.
     """
 
     def __init__(self) -> None:
@@ -60,7 +62,8 @@ class PluginSet:
     def discover(cls, *, disable: Iterable[str] = (), strict: bool = False) -> PluginSet:
         """All installed plugins, each loaded separately when it is needed.
 
-        disable   plugins to leave out: names of entry points, of distributions, or `distribution:entry-point`
+        disable   plugins to leave out: names of entry points, of distributions, or
+                  `distribution:entry-point`
         strict    import all plugins now, and raise PluginError instead of a quarantine
         """
         plugins, disable = cls(), tuple(disable)
@@ -83,17 +86,20 @@ class PluginSet:
         version: str = "",
         replace: bool = False,
     ) -> None:
-        """Add a plugin that is not an installed package: a module or any object with hook implementations.
+        """Add a plugin that is not an installed package: a module or any object with hook
+        implementations.
 
-        With `replace`, it replaces the plugin of this name. Raises UsageError if another plugin of the distribution offers
-        a component of the same name, PluginError for any fault of the plugin.
+        With `replace`, it replaces the plugin of this name. Raises UsageError if another plugin of
+        the distribution offers a component of the same name, PluginError for any fault of the
+        plugin.
         """
         self._add(Plugin(name, distribution, version), module, replace)
 
     def register_file(self, path: str | Path, *, replace: bool = False) -> None:
         """Add a plugin in a single Python file. Its name is that of the file without `.py`.
 
-        Raises UsageError as `register` does and for a file that cannot be read, PluginError for any fault of the plugin.
+        Raises UsageError as `register` does and for a file that cannot be read, PluginError for any
+        fault of the plugin.
         """
         self._add(*import_file(path), replace)
 
@@ -104,7 +110,9 @@ class PluginSet:
             return self._loaded(kind)
 
     def defaults(self, kind: str) -> list[Offer]:
-        """The components of a kind that are used if none is named: the built-in ones, if there are any."""
+        """The components of a kind that are used if none is named: the built-in ones, if there are
+        any.
+        """
         with self._lock:
             self._load(_is_own)
             own = [offer for offer in self._loaded(kind) if offer.component.default]
@@ -113,9 +121,9 @@ class PluginSet:
     def find(self, kind: str, name: str) -> Offer | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name.
 
-        A bare name means the built-in component, unless a file or a registered plugin has one of the same name. A name
-        that several other plugins offer is ambiguous. A component of a file or a registered plugin is also found by
-        `my_file:name`.
+        A bare name means the built-in component, unless a file or a registered plugin has one of
+        the same name. A name that several other plugins offer is ambiguous. A component of a file
+        or a registered plugin is also found by `my_file:name`.
         """
         package, _, bare = name.rpartition(":")
         distribution = normalized(package) if package else OWN_DISTRIBUTION
@@ -143,7 +151,9 @@ class PluginSet:
             return Fault("", f"no {kind} is called {name!r}", "", hint)
 
     def _hint(self, bare: str, distribution: str, offers: list[Offer]) -> str:
-        """What somebody may have meant with a name that no component has, or why it is not there."""
+        """What somebody may have meant with a name that no component has, or why it is not
+        there.
+        """
         meant = {distribution, bare, f"textgen-{bare}"}
         left_out = [
             str(each)
@@ -231,14 +241,17 @@ class PluginSet:
                 raise PluginError(cause, **plugin.facts()) from error
 
     def _collect(self, plugin: Plugin, module: object) -> None:
-        """Add what one plugin offers; raises if anything about it is wrong, leaving nothing behind."""
+        """Add what one plugin offers; raises if anything about it is wrong, leaving nothing
+        behind.
+        """
         known = {(offer.kind, offer.qualified_name): offer.plugin.name for offer in self._offers}
         offers = offers_of(plugin, module)
         for offer in offers:
             key = offer.kind, offer.qualified_name
             if key in known:  # `package:name` would mean neither
                 raise UsageError(
-                    f"{offer.distribution} offers the {offer.kind} {offer.name!r} already, by its plugin "
+                    f"{offer.distribution} offers the {offer.kind} {offer.name!r} already, "
+                    f"by its plugin "
                     f"{known[key]!r}; one of the two needs another name"
                 )
             known[key] = plugin.name

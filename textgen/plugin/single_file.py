@@ -56,12 +56,16 @@ def _execute(name: str, path: str) -> None:
 
 
 def is_file(module: str) -> bool:
-    """Whether what is to be imported is a plugin file, and no module's name: `py` is none that is in a package."""
+    """Whether what is to be imported is a plugin file, and no module's name: `py` is none that is
+    in a package.
+    """
     return module.endswith(".py")
 
 
 class _Loader(SourceFileLoader):
-    """Compiles the file anew: compiled code of an older file never takes its place, and none is written."""
+    """Compiles the file anew: compiled code of an older file never takes its place, and none is
+    written.
+    """
 
     def path_stats(self, path: object) -> NoReturn:
         raise OSError

@@ -1,8 +1,10 @@
-"""Checks TOML values against the typed fields of config classes, and collects every fault with its dotted path.
+"""Checks TOML values against the typed fields of config classes, and collects every fault with its
+dotted path.
 
-TOML has types, so a value is accepted as it is or refused: `"12"`, `12.7` and `true` are not integers. Two
-conversions lose nothing and are made: an integer where a number is expected, and a string where a path is. An option
-may itself be a component, whose table is then checked against the config of the component that its `type` names.
+TOML has types, so a value is accepted as it is or refused: `"12"`, `12.7` and `true` are not
+integers. Two conversions lose nothing and are made: an integer where a number is expected, and a
+string where a path is. An option may itself be a component, whose table is then checked against the
+config of the component that its `type` names.
 """
 
 from __future__ import annotations
@@ -98,7 +100,9 @@ class Reader:
     known: list[str] = attrs.field(factory=list, init=False)
 
     def table(self, cls: type, table: Any, path: str) -> Any:
-        """An instance of the attrs class `cls` from a TOML table, or None with the reasons added to `faults`."""
+        """An instance of the attrs class `cls` from a TOML table, or None with the reasons added to
+        `faults`.
+        """
         if not isinstance(table, Mapping):
             return self._refuse(path, "expected a table", table)
         before = len(self.faults)
@@ -123,7 +127,9 @@ class Reader:
         return None
 
     def check_keys(self, table: Mapping[str, Any], known: Collection[str], path: str) -> None:
-        """Report the keys that are not known, with the nearest that is, or where a table below has that key."""
+        """Report the keys that are not known, with the nearest that is, or where a table below has
+        that key.
+        """
         for key in (str(key) for key in table if key not in known):
             place = join(path, key)
             below = [
@@ -149,7 +155,8 @@ class Reader:
             except AttributeError:  # it compares fields, which only the constructor can do
                 pass
             except (ValueError, TypeError) as error:
-                # A validator of attrs puts the name of the field before its reason, and the value after it.
+                # A validator of attrs puts the name of the field before its reason, and the value
+                # after it.
                 reason = _reason(error).removeprefix(f"'{field.name}' ").removesuffix(f": {made}")
                 self.faults.append(Fault(path, reason, show(made, kind=False)))
         return made
@@ -278,7 +285,10 @@ def listed(items: Sequence[object], most: int) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A config instance or value as TOML and JSON values. Keys without a value (None) are left out."""
+    """A config instance or value as TOML and JSON values.
+
+    Keys without a value (None) are left out.
+    """
     if isinstance(value, Choice):
         return value.table()
     if attrs.has(type(value)):
@@ -291,7 +301,9 @@ def plain(value: Any) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What a validator said: its first argument, which attrs follows with the field, its type and the value."""
+    """What a validator said: its first argument, which attrs follows with the field, its type and
+    the value.
+    """
     return str(error.args[0]) if error.args else type(error).__name__
 
 
@@ -305,7 +317,9 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a component, and of those that it is made of, with those that are given in their place."""
+    """Options of a component, and of those that it is made of, with those that are given in their
+    place.
+    """
     if given.get("type", own.get("type")) != own.get("type"):
         return dict(given)
     made = dict(own)

@@ -22,7 +22,10 @@ def package_of(frame: FrameType) -> str:
 
 
 def packages_of(component: Component, module: str | None = None) -> set[str]:
-    """The top-level modules of a component's own code. `module` is the one that its entry point names, if known."""
+    """The top-level modules of a component's own code.
+
+    `module` is the one that its entry point names, if known.
+    """
     parts = (component.build, component.config)
     names = {module, *(getattr(part, "__module__", None) for part in parts)}
     packages = {name.partition(".")[0] for name in names if isinstance(name, str)}
@@ -30,7 +33,9 @@ def packages_of(component: Component, module: str | None = None) -> set[str]:
 
 
 def shown_line(error: BaseException, packages: Collection[str]) -> str:
-    """The last line of these packages in a traceback, as " (FILE:LINE, in FUNCTION)"; "" if there is none."""
+    """The last line of these packages in a traceback, as " (FILE:LINE, in FUNCTION)"; "" if there
+    is none.
+    """
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         if package_of(frame) in packages:
             name = frame.f_code.co_name

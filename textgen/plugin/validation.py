@@ -32,7 +32,9 @@ class UnfitError(Exception):
 
 
 def offers_of(plugin: Plugin, module: object) -> list[Offer]:
-    """The components of one plugin. Raises if anything is wrong with it; `cause_of` gives the reason as text.
+    """The components of one plugin.
+
+    Raises if anything is wrong with it; `cause_of` gives the reason as text.
 
     Each plugin has its own pluggy manager, so that a hook call reaches only this plugin.
     """
@@ -91,14 +93,17 @@ def _check(component: Component) -> None:
         if argument := field.metadata.get("argument"):
             if argument in taken or not _ARGUMENT.fullmatch(argument):
                 raise UnfitError(
-                    f"the argument {argument!r} of its option {name!r} is taken, or is not lower-case words joined "
+                    f"the argument {argument!r} of its option {name!r} is taken, or is not "
+                    f"lower-case words joined "
                     "by underscores"
                 )
             taken.append(argument)
 
 
 def miscalled(function: Any, arguments: Sequence[str]) -> str:
-    """How a function is declared that cannot be called with arguments of these names; "" where it can be."""
+    """How a function is declared that cannot be called with arguments of these names; "" where it
+    can be.
+    """
     try:
         signature = inspect.signature(function, follow_wrapped=False)
     except ValueError:  # of a function in C
@@ -112,7 +117,9 @@ def miscalled(function: Any, arguments: Sequence[str]) -> str:
 
 
 def cause_of(error: BaseException, plugin: Plugin, packages: Collection[str]) -> str:
-    """What went wrong in a plugin, as a phrase, with the last line of these packages that raised it."""
+    """What went wrong in a plugin, as a phrase, with the last line of these packages that raised
+    it.
+    """
     if isinstance(error, UnfitError):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name:

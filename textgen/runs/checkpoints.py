@@ -52,13 +52,19 @@ class Checkpoints:
     path: Path
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, in order. Folders with other names are ignored. Raises RunError."""
+        """The steps that have a checkpoint, in order.
+
+        Folders with other names are ignored. Raises RunError.
+        """
         inside(self.path.parent, self.path.name)
         numbered = [path for path in self.path.glob("step-*") if path.name[5:].isdecimal()]
         return sorted(step for path in numbered if path == self.folder(step := int(path.name[5:])))
 
     def read(self, step: int) -> Checkpoint:
-        """Read a checkpoint back and verify every byte of it. Raises CorruptFileError naming the file."""
+        """Read a checkpoint back and verify every byte of it.
+
+        Raises CorruptFileError naming the file.
+        """
         manifest = self._manifest(step)
         tensors = read_weights(self._file(step, _WEIGHTS), manifest.files[_WEIGHTS])
         arrays = read_tensors(self._file(step, _ARRAYS), manifest.files[_ARRAYS])
@@ -91,7 +97,10 @@ class Checkpoints:
         return None
 
     def to_resume(self, up_to: float = math.inf) -> Checkpoint | None:
-        """The newest intact checkpoint, as `last`. If its best is not there, later evaluations choose anew."""
+        """The newest intact checkpoint, as `last`.
+
+        If its best is not there, later evaluations choose anew.
+        """
         newest = self.last(up_to)
         if newest is None or newest.progress.best_step in (None, newest.step):
             return newest
@@ -109,9 +118,11 @@ class Checkpoints:
         return attrs.evolve(newest, progress=progress)
 
     def best(self) -> Checkpoint:
-        """The checkpoint that the model of an unfinished run is read from, see `Progress.model_step`.
+        """The checkpoint that the model of an unfinished run is read from, see
+        `Progress.model_step`.
 
-        Another process may write and remove checkpoints meanwhile. Raises CorruptFileError if none is intact.
+        Another process may write and remove checkpoints meanwhile. Raises CorruptFileError if none
+        is intact.
         """
         for _ in range(_TRIES):
             with contextlib.suppress(CorruptFileError, IndexError):
@@ -129,7 +140,10 @@ class Checkpoints:
         return CorruptFileError(self.folder(step) / _STATE, cause, remedy="overwrite")
 
     def write(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint, which is there whole or not at all (textgen.files.durable). Raises OSError."""
+        """Write a checkpoint, which is there whole or not at all (textgen.files.durable).
+
+        Raises OSError.
+        """
         progress = attrs.asdict(checkpoint.progress)
         state = {"trainer": checkpoint.trainer.values, "progress": progress}
         with new_folder(self.folder(checkpoint.step)) as folder:

@@ -99,7 +99,8 @@ def fit_tokenizer(
     components: Components,
     progress: Callable[[int], None],
 ) -> CorpusDigest:
-    """Fit the tokenizer, check it on the beginning of the corpus, and return the digest of the corpus.
+    """Fit the tokenizer, check it on the beginning of the corpus, and return the digest of the
+    corpus.
 
     A tokenizer that keeps the vocabulary of another run is fitted already. Raises PipelineError for
     a corpus of documents and a tokenizer without an id for their end.

@@ -6,10 +6,10 @@
 
 Only safetensors, JSON and TOML: nothing that is loaded can carry code.
 
-The finished run stays as it is until the one in `.next-run` is finished. One step puts that in its place: the rename of
-`.next-run/run.json`, which then says "finished". From then on readers take the run in `.next-run` (`current`). Its files
-are copied into the run directory, and `.next-run` is removed. If a process is killed meanwhile, the next one does
-that again.
+The finished run stays as it is until the one in `.next-run` is finished. One step puts that in its
+place: the rename of `.next-run/run.json`, which then says "finished". From then on readers take the
+run in `.next-run` (`current`). Its files are copied into the run directory, and `.next-run` is
+removed. If a process is killed meanwhile, the next one does that again.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class RunDirectory:
         return self.next if self.next.status() == "finished" else self
 
     def latest(self) -> RunDirectory:
-        """The run that was begun last: the one in `.next-run` if there is one, else the one here."""
+        """The run that was begun last: the one in `.next-run` if there is one, else the one
+        here.
+        """
         return self.next if self.next.exists() else self
 
     def exists(self) -> bool:
@@ -100,7 +102,9 @@ class RunDirectory:
             return None
 
     def is_settled(self) -> bool:
-        """Whether the directory holds a finished run alone, which no process uses or was killed in."""
+        """Whether the directory holds a finished run alone, which no process uses or was killed
+        in.
+        """
         others = (self.path / name for name in (_NEXT, _OWNER))
         return self.status() == "finished" and not any(map(os.path.lexists, others))
 
@@ -194,7 +198,10 @@ class RunDirectory:
             return False
 
     def read_run(self) -> dict[str, Any]:
-        """The record in run.json. Raises RunError if there is none, CorruptFileError if it cannot be used."""
+        """The record in run.json.
+
+        Raises RunError if there is none, CorruptFileError if it cannot be used.
+        """
         path = self.inside("run.json")
         if not path.is_file():
             raise no_run(self.path)
@@ -210,9 +217,11 @@ class RunDirectory:
         return hashlib.sha256(data).hexdigest()
 
     def begin(self, *, extends: bool = False) -> RunDirectory:
-        """An empty place for a new run: in `.next-run` if there is a finished run here, which stays, else here.
+        """An empty place for a new run: in `.next-run` if there is a finished run here, which
+        stays, else here.
 
-        extends  whether the new run goes on from the finished one, whose metrics and samples it then begins with
+        extends  whether the new run goes on from the finished one, whose metrics and samples it
+                 then begins with
         """
         place = self.next if self.status() == "finished" else self
         if os.path.lexists(self.next.path):
@@ -256,7 +265,9 @@ class RunDirectory:
             logger.warning(said, self.path, len(left))
 
     def _settle(self) -> None:
-        """Remove what no run resumes from or goes on from; publish the run in `.next-run` if it is finished."""
+        """Remove what no run resumes from or goes on from; publish the run in `.next-run` if it is
+        finished.
+        """
         place = self.current()
         if place.status() == "finished":
             place.checkpoints.trim(place.read_run().get("stable_steps"))
@@ -277,7 +288,9 @@ class RunDirectory:
         remove_folder(self.next.path)
 
     def _clear(self) -> None:
-        """Remove the files of a run, run.json first: without it the rest is not a run. Links are not followed.
+        """Remove the files of a run, run.json first: without it the rest is not a run.
+
+        Links are not followed.
 
         pipeline.toml, which the next run replaces, may be the user's.
         """
@@ -288,7 +301,9 @@ class RunDirectory:
         self.checkpoints.keep(())
 
     def _foreign(self) -> set[str]:
-        """Names of files other than a process leaves that was killed before it recorded itself as the lock's owner."""
+        """Names of files other than a process leaves that was killed before it recorded itself as
+        the lock's owner.
+        """
         return {
             path.name
             for path in self.path.iterdir()
@@ -299,13 +314,17 @@ class RunDirectory:
 def prune(path: str | Path) -> int:
     """Remove the checkpoints of a finished run, and return how many bytes they took.
 
-    The run generates and is evaluated as before, but can no longer be trained on. Raises RunError where there is no
-    run, or one that is not finished, RunLockedError while another process uses it, CorruptFileError.
+    The run generates and is evaluated as before, but can no longer be trained on. Raises RunError
+    where there is no run, or one that is not finished, RunLockedError while another process uses
+    it, CorruptFileError.
     """
     directory = run_directory(path)
     status = directory.read_run()["status"]
     if status != "finished":
-        cause = f"the run in {directory.path} is not finished ({status}), and resumes from its checkpoints"
+        cause = (
+            f"the run in {directory.path} is not finished ({status}), and resumes "
+            f"from its checkpoints"
+        )
         raise RunError(f"{cause}; they are not removed", directory.path)
     with directory.locked():
         freed = folder_size(directory.inside("checkpoints"))

@@ -75,7 +75,8 @@ class EncodedText:
     ) -> None:
         """Fit the tokenizer to the text, unless both are in the cache.
 
-        recorded   the record of the run in `folder`, if that is enough where the text cannot be read
+        recorded   the record of the run in `folder`, if that is enough where the text cannot be
+                   read
         """
         try:
             if not self.find():

@@ -1,4 +1,6 @@
-"""Executes a run: trains from the start, resumes from a checkpoint or skips training; then generates."""
+"""Executes a run: trains from the start, resumes from a checkpoint or skips training; then
+generates.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ class Execution:
     _components: Components = attrs.field(factory=Components, init=False)
 
     def ensure_trained(self) -> Outcome:
-        """Train from the start, resume or skip training, depending on the state of the run directory."""
+        """Train from the start, resume or skip training, depending on the state of the run
+        directory.
+        """
         directory = self.directory
         if self.pipeline.device != "auto":
             devices.resolve(self.pipeline.device)  # a missing device is an error before any work
@@ -92,9 +96,11 @@ class Execution:
     def follow(self, start: Mapping[str, Any]) -> None:
         """Train as the first process does, whose run directory this one can read.
 
-        start  what that process told: the kind of `device`, and the `step` of the checkpoint to resume from, or 0
+        start  what that process told: the kind of `device`, and the `step` of the checkpoint to
+               resume from, or 0
 
-        Raises RunMismatchError if pipeline or text are not those of the first process, and what components raise.
+        Raises RunMismatchError if pipeline or text are not those of the first process, and what
+        components raise.
         """
         assert self.processes is not None
         with devices.threads(self._thread_count()), self._components:
@@ -115,7 +121,8 @@ class Execution:
         return given if self.processes is None else self.processes.threads(given)
 
     def _explained(self, error: BaseException) -> RunError | None:
-        """The error for a file of the run that cannot be written, which says what is left; None for any other.
+        """The error for a file of the run that cannot be written, which says what is left; None for
+        any other.
 
         Where the run directory is gone, the same for one that cannot be read.
         """
@@ -136,7 +143,8 @@ class Execution:
         pipeline, directory = self.pipeline, self.directory
         decision = run_record.Fresh() if self.overwrite else run_record.decide(directory, pipeline)
         check_sources(pipeline.corpus, pipeline.folder, self.console)
-        # A finished run needs its text only to compare it: nothing is fetched, and the text may be gone.
+        # A finished run needs its text only to compare it: nothing is fetched, and the text may be
+        # gone.
         known = None
         if isinstance(decision, run_record.Skip) and run_record.has_text_of(
             decision.record, pipeline
@@ -163,7 +171,8 @@ class Execution:
     def _text(
         self, device: str, record: Mapping[str, Any] | None, known: Mapping[str, Any] | None = None
     ) -> tuple[EncodedText, BuildContext]:
-        """The text with its fitted tokenizer, and the context in which the other components are built.
+        """The text with its fitted tokenizer, and the context in which the other components are
+        built.
 
         record  that of this run, if it was begun before
         known   the same, if that is enough where the text cannot be read
@@ -194,7 +203,9 @@ class Execution:
         decision: run_record.Fresh | run_record.Resume | run_record.Extend,
         context: BuildContext,
     ) -> TrainingLoop:
-        """Build model, trainer and observers, restored from the checkpoint if there is one; begin the run."""
+        """Build model, trainer and observers, restored from the checkpoint if there is one; begin
+        the run.
+        """
         pipeline, components, checkpoint = self.pipeline, self._components, decision.checkpoint
         directory, data = self.directory, text.dataset(pipeline.data)
         trainer = components.build(pipeline.trainer, context)  # first: it may say why it cannot be
@@ -307,7 +318,9 @@ class Execution:
         return Observers([*built, *((other, None) for other in self.observers)])
 
     def _check_generation(self, context: BuildContext, tokenizer: Tokenizer) -> None:
-        """Check that the trained model can generate what is asked for, before anything is written or trained."""
+        """Check that the trained model can generate what is asked for, before anything is written
+        or trained.
+        """
         options = self.pipeline.generate
         faults: list[Fault] = []
         for place, choice in enumerate(self.pipeline.samplers):

@@ -17,7 +17,10 @@ _STOPPED: Final = Stopped("textgen run --finish", "by request")
 
 
 def save_run(generator: Generator, directory: RunDirectory) -> None:
-    """Write all that it takes to load the generator. Raises RunError where a run or other files are in the way."""
+    """Write all that it takes to load the generator.
+
+    Raises RunError where a run or other files are in the way.
+    """
     is_new = directory.prepare()
     try:
         with directory.locked():
@@ -40,7 +43,8 @@ def save_run(generator: Generator, directory: RunDirectory) -> None:
 
 
 def finish_run(directory: RunDirectory) -> bool:
-    """Take a run's checkpoint of `Progress.model_step` as its model; False if it was finished already.
+    """Take a run's checkpoint of `Progress.model_step` as its model; False if it was finished
+    already.
 
     Raises RunError where there is no run, no checkpoint, RunLockedError while another process
     trains there.
@@ -54,7 +58,10 @@ def finish_run(directory: RunDirectory) -> bool:
             return False
         newest = place.checkpoints.last()
         if newest is None:
-            cause = f"the run in {directory.path} has no checkpoint yet; run its pipeline again to train it"
+            cause = (
+                f"the run in {directory.path} has no checkpoint yet; run its pipeline "
+                f"again to train it"
+            )
             raise RunError(cause, directory.path)
         progress = newest.progress
         if progress.model_step != progress.best_step:  # not evaluated

@@ -1,4 +1,7 @@
-"""What the JSON files of a run hold. Keys that are not listed are errors, except in run.json, where they are ignored."""
+"""What the JSON files of a run hold.
+
+Keys that are not listed are errors, except in run.json, where they are ignored.
+"""
 
 from __future__ import annotations
 
@@ -61,14 +64,18 @@ class Progress:
     def model_step(self) -> int:
         """The step whose weights are the model if training ends here.
 
-        This step, unless an evaluation after the best one was worse: since the last evaluation the model has learnt.
+        This step, unless an evaluation after the best one was worse: since the last evaluation the
+        model has learnt.
         """
         return self.step if self.best_step is None or not self.since_best else self.best_step
 
 
 @attrs.frozen
 class TrainingState:
-    """trainer.json of a checkpoint. What is under `trainer` is the trainer's own, which checks it."""
+    """trainer.json of a checkpoint.
+
+    What is under `trainer` is the trainer's own, which checks it.
+    """
 
     trainer: Mapping[str, Any]
     progress: Progress
@@ -76,7 +83,9 @@ class TrainingState:
 
 @attrs.frozen
 class DataSizes:
-    """How the corpus was split, and the share of tokens that stand for text outside the vocabulary."""
+    """How the corpus was split, and the share of tokens that stand for text outside the
+    vocabulary.
+    """
 
     training_tokens: int
     validation_tokens: int
@@ -98,7 +107,9 @@ class Origin:
 
 @attrs.frozen
 class CorpusDigest:
-    """What identifies a text: the SHA-256 of its UTF-8 form and its documents' ends, and how many characters it has."""
+    """What identifies a text: the SHA-256 of its UTF-8 form and its documents' ends, and how many
+    characters it has.
+    """
 
     sha256: str = attrs.field(validator=is_sha256)
     characters: int = attrs.field(validator=COUNT)

@@ -41,8 +41,9 @@ def text_key(
 ) -> tuple[str, int]:
     """The cache key of an encoded text, found without reading it, and the bytes of its files.
 
-    The key is "" if the text cannot be cached, and the bytes are 0 if they are not known. Cached are corpora with
-    `sources` (textgen.protocols.CorpusOfFiles), unless a program gave them or the tokenizer.
+    The key is "" if the text cannot be cached, and the bytes are 0 if they are not known. Cached
+    are corpora with `sources` (textgen.protocols.CorpusOfFiles), unless a program gave them or the
+    tokenizer.
 
     choices      of corpus and tokenizer
     vocabulary   the tokenizer's, unless it is to be fitted to this text

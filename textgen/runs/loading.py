@@ -107,7 +107,9 @@ def _load(
 
 
 def _given_choices(given: Mapping[str, Any], plugins: ComponentSource) -> dict[str, Any]:
-    """The components that a program gives in place of the run's own; paths are relative to the current folder."""
+    """The components that a program gives in place of the run's own; paths are relative to the
+    current folder.
+    """
     reader = Reader(Path.cwd(), plugins)
     made = {
         kind: read_chain(kind, value, reader)
@@ -184,7 +186,10 @@ def make_generator(
 def load_weights(
     model: Any, choice: Choice, tensors: Mapping[str, np.ndarray], run: Path | None = None
 ) -> None:
-    """Load weights into a model; `run` is where they are from. Raises ContractError if it refuses them."""
+    """Load weights into a model; `run` is where they are from.
+
+    Raises ContractError if it refuses them.
+    """
     try:
         model.load_tensors(dict(tensors))
     except (ValueError, RuntimeError) as error:  # torch raises the latter for other shapes

@@ -50,11 +50,13 @@ class Fitted:
 
 
 def with_choices(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables of a pipeline, with a table in place of each name, and a Choice in place of each object.
+    """The tables of a pipeline, with a table in place of each name, and a Choice in place of each
+    object.
 
-    Where a corpus is expected, a text is an object too, and so is a list of documents; where a model is, a torch module
-    with `forward(tokens, state)`, and a function that makes one from a BuildContext. One sampler needs no list. Raises
-    UsageError for an object that does not have the methods of its kind.
+    Where a corpus is expected, a text is an object too, and so is a list of documents; where a
+    model is, a torch module with `forward(tokens, state)`, and a function that makes one from a
+    BuildContext. One sampler needs no list. Raises UsageError for an object that does not have the
+    methods of its kind.
     """
     made = dict(tables)
     for kind in [kind for kind in (*CHOICES, *CHAINS) if kind in tables]:
@@ -105,7 +107,9 @@ def _corpus(value: Any) -> Any:
 
 
 def _model_builder(value: Any) -> Callable[[Any, BuildContext], Any] | None:
-    """Builds a model that is a torch module, or from a function that makes one; None for any other object."""
+    """Builds a model that is a torch module, or from a function that makes one; None for any other
+    object.
+    """
     if isinstance(value, type):
         return None
     if callable(value) and not hasattr(value, "forward") and unfit(value, "model"):

@@ -19,10 +19,12 @@ AnyObserver: TypeAlias = Observer | Callable[[Event], Stop | None]
 
 
 class Observers:
-    """Tells observers of events, in order: each comes with its offer, or None for one of the caller's.
+    """Tells observers of events, in order: each comes with its offer, or None for one of the
+    caller's.
 
-    One of the pipeline's that fails is left out with a warning, for it must not cost hours of training. What one of the
-    caller's raises ends the run. `stopped` is the first that asked for the end of the run.
+    One of the pipeline's that fails is left out with a warning, for it must not cost hours of
+    training. What one of the caller's raises ends the run. `stopped` is the first that asked for
+    the end of the run.
     """
 
     def __init__(self, entries: Iterable[tuple[AnyObserver, Offer | None]]) -> None:
@@ -37,7 +39,8 @@ class Observers:
                 answer: object = observe(event)
                 if answer is not None and not isinstance(answer, Stop):
                     raise TypeError(
-                        f"observe must return None or a textgen.events.Stop, and returned {answer!r}"
+                        f"observe must return None or a textgen.events.Stop, and returned "
+                        f"{answer!r}"
                     )
             except FAILURES as error:
                 if offer is None:

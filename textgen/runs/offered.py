@@ -16,7 +16,8 @@ _NAME: Final = re.compile(r"([\w.-]{2,}:)?[a-z0-9]+(-[a-z0-9]+)*")  # a drive ha
 
 
 def offered_run(name: Any, plugins: ComponentSource) -> Path | Fault | None:
-    """The directory of the run that a plugin offers under a name, as `english` or `package:english`.
+    """The directory of the run that a plugin offers under a name, as `english` or
+    `package:english`.
 
     None for what is not such a name, but a path; a Fault if no plugin offers it, or several do.
     """

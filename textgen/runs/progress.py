@@ -16,7 +16,8 @@ _PASSES: Final = 2  # to fit the tokenizer, and to encode
 
 @attrs.define
 class ReadingProgress:
-    """Shows on `console` how far a corpus is read, and raises Interrupted once `cancelled()` is true.
+    """Shows on `console` how far a corpus is read, and raises Interrupted once `cancelled()` is
+    true.
 
     total   bytes of the corpus, roughly; 0 if that is not known
     """

@@ -1,4 +1,6 @@
-"""The run record, run.json, and what it decides: whether a run begins, resumes, is trained on or is skipped."""
+"""The run record, run.json, and what it decides: whether a run begins, resumes, is trained on or is
+skipped.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ _NO_STATE: Final = (
 
 
 def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[str, Any]:
-    """Everything that determines the model. The corpus is identified by its text, not its path; None leaves it out.
+    """Everything that determines the model.
+
+    The corpus is identified by its text, not its path; None leaves it out.
 
     A config class may define `fingerprint() -> dict` to choose which of its options count.
     """
@@ -93,7 +97,8 @@ class Extend:
 def decide(directory: RunDirectory, pipeline: Pipeline) -> Fresh | Skip | Resume | Extend:
     """What a pipeline does in a run directory, as it stands.
 
-    Raises RunMismatchError if the run there was made by another pipeline, CorruptFileError if no checkpoint is intact.
+    Raises RunMismatchError if the run there was made by another pipeline, CorruptFileError if no
+    checkpoint is intact.
     """
     place = directory.latest()
     if not place.exists():
@@ -117,7 +122,8 @@ def compare(
     pipeline: Pipeline,
     digest: CorpusDigest | None = None,
 ) -> bool:
-    """Whether a pipeline is to train the finished run of the directory on; False where it is the run's own.
+    """Whether a pipeline is to train the finished run of the directory on; False where it is the
+    run's own.
 
     Raises RunMismatchError if the run was made by another pipeline.
     """
@@ -137,7 +143,10 @@ def has_text_of(record: Mapping[str, Any], pipeline: Pipeline) -> bool:
 def extension_start(
     directory: RunDirectory, record: Mapping[str, Any], pipeline: Pipeline
 ) -> Checkpoint:
-    """The checkpoint from which a finished run goes on. Raises RunMismatchError if there is none."""
+    """The checkpoint from which a finished run goes on.
+
+    Raises RunMismatchError if there is none.
+    """
     reason = _NO_STATE
     if stable := record.get("stable_steps"):
         if (found := directory.checkpoints.to_resume(stable)) is not None:
@@ -147,7 +156,9 @@ def extension_start(
 
 
 def _is_more(trainer: Choice, change: Difference) -> bool:
-    """Whether an option of the trainer, or of a part of it, that makes a finished run go on has a larger value."""
+    """Whether an option of the trainer, or of a part of it, that makes a finished run go on has a
+    larger value.
+    """
     *parents, key = change.key.split(".")
     choice: Choice | None = trainer if parents[:1] == ["trainer"] else None
     for part in parents[1:]:
@@ -182,7 +193,9 @@ def write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> None:
 
 
 def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
-    """Whether pipeline.toml in the directory is this pipeline, key for key, as run.json says too if there is one."""
+    """Whether pipeline.toml in the directory is this pipeline, key for key, as run.json says too if
+    there is one.
+    """
     sha256 = hashlib.sha256(pipeline_text(pipeline.to_dict())).hexdigest()
     try:
         read_bytes(directory.inside("pipeline.toml"), sha256)
@@ -267,7 +280,10 @@ def finish(
     progress: Progress,
     stopped: Stopped | None = None,
 ) -> None:
-    """Write the best weights and mark the run finished. `stopped` says which observer ended it early."""
+    """Write the best weights and mark the run finished.
+
+    `stopped` says which observer ended it early.
+    """
     step = progress.best_step if progress.best_step is not None else progress.step
     weights = directory.checkpoints.weights(step)
     files = {**record["files"], _WEIGHTS: directory.write_artifact(_WEIGHTS, weights)}
@@ -278,7 +294,9 @@ def finish(
 
 
 def changed_plugin_files(record: Mapping[str, Any], choices: Iterable[Choice]) -> list[str]:
-    """A remark for each plugin that is a file, of which the run was trained with another version."""
+    """A remark for each plugin that is a file, of which the run was trained with another
+    version.
+    """
     then = {each["plugin"]: each["version"] for each in record["components"] if "path" in each}
     plugins = dict.fromkeys(part.offer.plugin for choice in choices for part in choice.flattened())
     return [

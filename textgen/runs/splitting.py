@@ -17,7 +17,10 @@ SAMPLE: Final = 1 << 20  # tokens of which something is measured
 
 
 def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dataset:
-    """Split as the `[data]` table says. Raises CorpusError when there is not a window to train on."""
+    """Split as the `[data]` table says.
+
+    Raises CorpusError when there is not a window to train on.
+    """
     length = options.window_length
     stride = options.window_stride or length
     held_out = options.validation
@@ -48,7 +51,9 @@ def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dat
 
 
 def unknown_share(data: Dataset, tokenizer: Tokenizer) -> float:
-    """The share of tokens that stand for text outside the vocabulary, of those that the loss is measured on."""
+    """The share of tokens that stand for text outside the vocabulary, of those that the loss is
+    measured on.
+    """
     if tokenizer.unknown_id is None:
         return 0.0
     sample = (data.validation if len(data.validation) else data.training)[:SAMPLE]
@@ -56,7 +61,8 @@ def unknown_share(data: Dataset, tokenizer: Tokenizer) -> float:
 
 
 def _split_share(tokens: Ids, share: float, end: int | None) -> tuple[Ids, Ids]:
-    """All but the last part, and the last part: between two documents, if one ends within a million tokens.
+    """All but the last part, and the last part: between two documents, if one ends within a million
+    tokens.
 
     The id between them belongs to both parts: it ends the one, and the other starts from it.
     """
@@ -79,8 +85,10 @@ def _split_windows(
     available = len(Windows(tokens, length, stride))
     if count + held_out > available:
         raise CorpusError(
-            f"the corpus has {available:,} windows of {length} tokens at stride {stride}, and the pipeline wants "
-            f"{count:,} to train on and {held_out:,} to validate on; lower data.windows or data.window_stride, or use "
+            f"the corpus has {available:,} windows of {length} tokens at stride {stride}, "
+            f"and the pipeline wants "
+            f"{count:,} to train on and {held_out:,} to validate on; lower data.windows or "
+            f"data.window_stride, or use "
             "a longer text"
         )
 

@@ -1,4 +1,6 @@
-"""Fine-tuning: models and tokenizers that start from those of another run, `start` in their tables."""
+"""Fine-tuning: models and tokenizers that start from those of another run, `start` in their
+tables.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,12 @@ _WEIGHTS = "model.safetensors"
 def with_start(
     document: Document, plugins: ComponentSource, output: Path | None = None
 ) -> Document:
-    """A document with the options of the runs that its models start from, and a Start in place of each key `start`.
+    """A document with the options of the runs that its models start from, and a Start in place of
+    each key `start`.
 
-    Without a table [tokenizer] it is that of the first of these runs, with its vocabulary. If a run is gone, the run in
-    the document's run directory, or in `output`, recorded the same. Raises PipelineError.
+    Without a table [tokenizer] it is that of the first of these runs, with its vocabulary. If a run
+    is gone, the run in the document's run directory, or in `output`, recorded the same. Raises
+    PipelineError.
     """
     finder = _Finder(document, plugins, output or _output(document))
     tables = dict(document.tables)
@@ -45,7 +49,9 @@ def with_start(
 def start_tokenizer(
     tokenizer: Tokenizer, start: Start, record: Mapping[str, Any] | None, own: Path
 ) -> Tokenizer:
-    """The tokenizer of the run that this one starts from; once this one has a record, from its own directory."""
+    """The tokenizer of the run that this one starts from; once this one has a record, from its own
+    directory.
+    """
     if record is not None:
         with with_remedy("copy"):
             return read_tokenizer(tokenizer, own, record["files"][VOCABULARY])
@@ -54,7 +60,8 @@ def start_tokenizer(
 
 
 def load_start(model: Any, choice: Choice, context: BuildContext, *, source: str) -> None:
-    """Load the weights of the run that a model starts from, for the vocabulary of the context's tokenizer.
+    """Load the weights of the run that a model starts from, for the vocabulary of the context's
+    tokenizer.
 
     Raises PipelineError, of the pipeline `source`, if they do not fit.
     """
@@ -92,7 +99,9 @@ class _Finder:
     found: list[Start] = attrs.field(factory=list, init=False)
 
     def model(self, table: Any, place: str) -> Any:
-        """The table of a model with the options of the run that it starts from, or that its parts start from."""
+        """The table of a model with the options of the run that it starts from, or that its parts
+        start from.
+        """
         if not isinstance(table, Mapping):
             return table
         if "start" in table:
@@ -107,7 +116,9 @@ class _Finder:
         return {**table, **changed}
 
     def tokenizer(self, table: Any) -> Any:
-        """The table of a tokenizer, with the options of the run whose vocabulary it keeps, if there is one."""
+        """The table of a tokenizer, with the options of the run whose vocabulary it keeps, if there
+        is one.
+        """
         if not isinstance(table, Mapping) or "start" not in table:
             return table
         start = self._find(table["start"], "tokenizer")
@@ -119,7 +130,9 @@ class _Finder:
         return {**theirs, "start": start}
 
     def _find(self, given: Any, place: str) -> Start:
-        """The run that a key `start` means: one that a plugin offers under this name, or else the one at this path."""
+        """The run that a key `start` means: one that a plugin offers under this name, or else the
+        one at this path.
+        """
         reader, offered = Reader(self.document.folder), offered_run(given, self.plugins)
         path = offered if isinstance(offered, Path) else reader.value(Path, given, f"{place}.start")
         if reader.faults:
@@ -138,7 +151,9 @@ class _Finder:
 
 
 def _start(names: tuple[str, str], place: str, path: Path, output: Path) -> Start:
-    """The start in a finished run, or as a run that started from it recorded it, by one of the names. Raises RunError."""
+    """The start in a finished run, or as a run that started from it recorded it, by one of the
+    names. Raises RunError.
+    """
     directory = RunDirectory(path)
     if not directory.exists():
         with contextlib.suppress(TextgenError, KeyError, TypeError):  # a record may hold anything
@@ -154,7 +169,10 @@ def _start(names: tuple[str, str], place: str, path: Path, output: Path) -> Star
                 )
     record = directory.read_run()
     if record["status"] != "finished":
-        cause = f"the run in {path} is not finished; `textgen run --finish` takes a checkpoint as the model"
+        cause = (
+            f"the run in {path} is not finished; `textgen run --finish` takes a "
+            f"checkpoint as the model"
+        )
         raise RunError(cause, path)
     sums = record["files"]
     return _made(names[0], place, path, sums[_WEIGHTS], sums[VOCABULARY], record["pipeline"])

@@ -1,4 +1,6 @@
-"""Reads the files of a run against what the run recorded: to load it, or to say which are damaged."""
+"""Reads the files of a run against what the run recorded: to load it, or to say which are
+damaged.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from textgen.protocols import Tensors
 from textgen.runs.directory import RunDirectory, run_directory
 
 FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "unreadable"]
-"""The state of a file of a run; a file is unreadable if the system refuses to read it, which need not last."""
+"""The state of a file of a run; a file is unreadable if the system refuses to read it, which need
+not last.
+"""
 _PIPELINE: Final = "pipeline.toml"
 _WEIGHTS: Final = "model.safetensors"
 
@@ -91,9 +95,11 @@ class RunReport:
 
 
 def read_stored(directory: RunDirectory) -> StoredRun:
-    """Read a run, or while it has no model yet, the finished run that it replaces, or else its best checkpoint.
+    """Read a run, or while it has no model yet, the finished run that it replaces, or else its best
+    checkpoint.
 
-    It is read again if another run took its place meanwhile. Raises RunError, CorruptFileError, PipelineError.
+    It is read again if another run took its place meanwhile. Raises RunError, CorruptFileError,
+    PipelineError.
     """
     while True:
         before = _signature(directory)
@@ -108,7 +114,8 @@ def read_stored(directory: RunDirectory) -> StoredRun:
 def verify(path: str | Path) -> RunReport:
     """Read every file of a run directory that has a checksum, and change nothing.
 
-    While another run is to replace a finished one, the finished one is checked. Raises RunError where there is no run.
+    While another run is to replace a finished one, the finished one is checked. Raises RunError
+    where there is no run.
     """
     directory = run_directory(path).current()
     record: dict[str, Any] = {}
@@ -145,7 +152,8 @@ def _read(directory: RunDirectory) -> StoredRun:
     record, remarks = directory.read_run(), []
     if directory.next.exists():
         remarks.append(
-            f"the new run in {directory.path} is not finished; this is the one that it replaces once it is"
+            f"the new run in {directory.path} is not finished; this is the one that it "
+            f"replaces once it is"
         )
     document, is_edited = _pipeline(directory, record)
     if is_edited:
@@ -160,7 +168,10 @@ def _read(directory: RunDirectory) -> StoredRun:
         cause = f"training is not finished: the model is that of step {checkpoint.step}"
         remarks.append(f"{directory.path}: {cause}")
     else:
-        cause = f"the run in {directory.path} is not finished ({record['status']}) and has no checkpoint yet"
+        cause = (
+            f"the run in {directory.path} is not finished ({record['status']}) and "
+            f"has no checkpoint yet"
+        )
         raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
     return StoredRun(
         directory, record, document, vocabulary, is_edited, model_id, tensors, tuple(remarks)
@@ -176,7 +187,10 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> Tensors:
 
 
 def _pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[Document, bool]:
-    """A run's pipeline.toml, and whether it was changed since the run wrote it. Raises PipelineError, RunError."""
+    """A run's pipeline.toml, and whether it was changed since the run wrote it.
+
+    Raises PipelineError, RunError.
+    """
     path = directory.inside(_PIPELINE)
     document = document_of(read_bytes(path), path)
     reader = Reader(document.folder)

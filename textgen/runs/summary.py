@@ -24,10 +24,12 @@ Status: TypeAlias = Literal["finished", "running", "stopped", "damaged"]
 class RunSummary:
     """The summary of a run directory.
 
-    status           "finished"; "running" while a process trains it; "stopped" if its pipeline resumes it; "damaged"
+    status           "finished"; "running" while a process trains it; "stopped" if its pipeline
+                     resumes it; "damaged"
     cause            why the run ended early, or what is damaged; else ""
     step, steps      the last step, and the number of all steps; None if unknown
-    best_step, best_loss   the evaluation with the lowest loss, in nats per token, of the held-out text if there is one
+    best_step, best_loss   the evaluation with the lowest loss, in nats per token, of the held-out
+                           text if there is one
     seconds          of training, as of the last evaluation or the end
     bytes, checkpoint_bytes   size on disk of the run and of its checkpoints
     changed          time of the last change, in seconds since the epoch
@@ -48,7 +50,9 @@ class RunSummary:
     record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of its metrics.jsonl, one an evaluation; lines that cannot be read are left out."""
+        """The rows of its metrics.jsonl, one an evaluation; lines that cannot be read are left
+        out.
+        """
         return read_metrics(RunDirectory(self.path).latest().path)
 
     @property
@@ -59,7 +63,9 @@ class RunSummary:
 
     @property
     def parameters(self) -> int | None:
-        """The number of learnt parameters, from the header of the weights, or of the newest checkpoint's."""
+        """The number of learnt parameters, from the header of the weights, or of the newest
+        checkpoint's.
+        """
         from safetensors import SafetensorError, safe_open
 
         place = RunDirectory(self.path).latest()
@@ -75,7 +81,9 @@ class RunSummary:
 
 
 def summarize(path: str | Path) -> RunSummary:
-    """The summary of a run directory, also while another process trains it. Loads no model and writes nothing.
+    """The summary of a run directory, also while another process trains it.
+
+    Loads no model and writes nothing.
 
     Raises RunError without a run. Damage is reported in the summary.
     """
@@ -99,7 +107,8 @@ def summarize(path: str | Path) -> RunSummary:
     record: dict[str, Any] = {}
     try:
         status: Status = "running" if directory.is_locked() else "stopped"
-        # A full check of the record takes five times as long, which counts in a folder of thousands of runs.
+        # A full check of the record takes five times as long, which counts in a folder of thousands
+        # of runs.
         if has_record:
             record = read_record(place.inside("run.json"), RunFigures)
         is_finished = record.get("status") == "finished"
@@ -125,7 +134,9 @@ def summarize(path: str | Path) -> RunSummary:
 
 
 def _so_far(record: Mapping[str, Any], directory: RunDirectory) -> dict[str, Any]:
-    """The figures of a run that is not finished: run.json has them as they were when it began, or ended."""
+    """The figures of a run that is not finished: run.json has them as they were when it began, or
+    ended.
+    """
     rows = read_metrics(directory.path)
     last, best = rows[-1] if rows else {}, _best(rows)
     steps = record.get("step", 0), last.get("step", 0), *directory.checkpoints.steps()

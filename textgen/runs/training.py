@@ -1,4 +1,6 @@
-"""The training loop: iterates a trainer, measures, notifies observers, writes checkpoints, stops on request."""
+"""The training loop: iterates a trainer, measures, notifies observers, writes checkpoints, stops on
+request.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ class TrainingLoop:
 
     record               run.json, to which decisions and the number of steps are added
     blame                the offers of trainer and model
-    checkpoint_seconds   seconds between checkpoints, or twenty times what writing one takes if that is more
+    checkpoint_seconds   seconds between checkpoints, or twenty times what writing one takes if that
+                         is more
     observers            may end the run early; then `observers.stopped` says which did
     cancelled            asked after every step; true stops the run after a checkpoint
     sample               continues a prompt with the model as it is
@@ -109,7 +112,10 @@ class TrainingLoop:
         raise error
 
     def _events(self) -> Generator[Any]:
-        """The events of the trainer. Only what fails here is blamed on it: observers may raise on purpose."""
+        """The events of the trainer.
+
+        Only what fails here is blamed on it: observers may raise on purpose.
+        """
         try:
             events = self.trainer.train(self.model, self.data, self.context)
             if events is None:
@@ -173,7 +179,10 @@ class TrainingLoop:
             self._due = -math.inf  # the state that a run of more steps would reach as well
 
     def _check_losses(self, unread: int = 0) -> None:
-        """Check the losses of steps. The last `unread` may wait, so that the device is not awaited."""
+        """Check the losses of steps.
+
+        The last `unread` may wait, so that the device is not awaited.
+        """
         try:
             while self._unread and (len(self._unread) > unread or self._unread[0].is_read):
                 self._check_loss(self._unread.popleft())
@@ -200,7 +209,8 @@ class TrainingLoop:
         self._check_losses()
         progress, before = self.progress, self.progress.best_loss
         loss = event.training_loss if event.validation_loss is None else event.validation_loss
-        # One batch's training loss is too noisy to choose by: with nothing held out, the latest is the best.
+        # One batch's training loss is too noisy to choose by: with nothing held out, the latest is
+        # the best.
         best = (
             event.validation_loss is None or before is None or loss < before or math.isnan(before)
         )
@@ -228,7 +238,8 @@ class TrainingLoop:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        """Write a checkpoint of the current state, unless there is one, and remove those that no run needs.
+        """Write a checkpoint of the current state, unless there is one, and remove those that no
+        run needs.
 
         An evaluation after it is made again by a run that resumes from it.
         """
@@ -249,7 +260,10 @@ class TrainingLoop:
             self.directory.write_run(self.record)
 
     def _snapshot(self) -> Checkpoint:
-        """The current state. Its arrays change with the next step, where they are in the memory of the CPU."""
+        """The current state.
+
+        Its arrays change with the next step, where they are in the memory of the CPU.
+        """
         try:
             state = self.trainer.state()
             if not isinstance(state, TrainerState):

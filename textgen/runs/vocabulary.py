@@ -39,11 +39,13 @@ def for_vocabulary(
 ) -> Tensors:
     """The weights of a model with the vocabulary of `before`, for that of `now`.
 
-    A token that `before` lacks gets the weights of the most similar one: the letter without its accent or in the other
-    case, the plain quotation mark or dash. One without any gets their mean (Hewitt, "Initializing new word embeddings
-    for pretrained language models", 2021). Integers, such as counts of tokens by their ids, stay as they are in `own`.
+    A token that `before` lacks gets the weights of the most similar one: the letter without its
+    accent or in the other case, the plain quotation mark or dash. One without any gets their mean
+    (Hewitt, "Initializing new word embeddings for pretrained language models", 2021). Integers,
+    such as counts of tokens by their ids, stay as they are in `own`.
 
-    own        the weights that this model begins with: their shapes tell which axes have an entry for each token
+    own        the weights that this model begins with: their shapes tell which axes have an entry
+               for each token
     shapes_of  the shapes of the same model for another vocabulary
     """
     if before.to_dict() == now.to_dict():
@@ -68,7 +70,9 @@ def for_vocabulary(
 
 
 def _ids_before(before: Tokenizer, now: Tokenizer) -> Ids:
-    """(V,) for each token of `now` the id that `before` has for it or a similar one; -1 where there is none."""
+    """(V,) for each token of `now` the id that `before` has for it or a similar one; -1 where there
+    is none.
+    """
     known = _ids_by_text(before)
     ids = np.full(now.vocab_size, _NONE)
     for text, index in _ids_by_text(now).items():

@@ -3,9 +3,9 @@
 check_sampler(Component("loud", LoudConfig, build), options={"factor": 2.0})
 check_plugin("textgen_loud")
 
-Every failure is a ContractFailure that says what the contract asks, what was seen, and what helps; contracts.md has it
-all. The suites need hypothesis; importing this package loads neither that nor NumPy or torch. The fixtures are in
-textgen.testing.pytest_plugin, which pytest finds by itself.
+Every failure is a ContractFailure that says what the contract asks, what was seen, and what helps;
+contracts.md has it all. The suites need hypothesis; importing this package loads neither that nor
+NumPy or torch. The fixtures are in textgen.testing.pytest_plugin, which pytest finds by itself.
 """
 
 import importlib as _importlib

@@ -29,7 +29,8 @@ def check_named(
     time_limit: float = TIME_LIMIT,
     announce: Callable[[str], object] = str,
 ) -> Iterator[Line]:
-    """Lines on the checks of the components that a name means, each with its status; a "note" is not a check.
+    """Lines on the checks of the components that a name means, each with its status; a "note" is
+    not a check.
 
     values      options as NAME.KEY=VALUE
     time_limit  seconds for each check
@@ -49,7 +50,8 @@ def check_named(
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", DeprecationWarning)  # pytest shows them too
         warnings.simplefilter("ignore", PluginWarning)  # what is logged is not a fault
-        # This process is the command's own, and hypothesis would keep its notes in the current folder.
+        # This process is the command's own, and hypothesis would keep its notes in the current
+        # folder.
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
         noted = set()
         for outcome in check_offers(
@@ -81,10 +83,15 @@ def _warning(component: str, warning: warnings.WarningMessage) -> str:
 
 
 def _clash(offer: Offer, plugins: PluginSet) -> str:
-    """A note where others offer its kind and name too; none for a built-in component, which keeps its bare name."""
+    """A note where others offer its kind and name too; none for a built-in component, which keeps
+    its bare name.
+    """
     if offer.kind == "command" and offer.name in COMMANDS:
         what = f"command {offer.name!r}"
-        return f"note: {what} has the name of one of textgen's own; users write textgen {offer.qualified_name}"
+        return (
+            f"note: {what} has the name of one of textgen's own; users write textgen "
+            f"{offer.qualified_name}"
+        )
     others = [
         other.distribution
         for other in plugins.offers(offer.kind)
@@ -113,7 +120,9 @@ def _line(outcome: Outcome) -> str:
 
 
 def _needed(reason: str) -> str:
-    """What gives values to options that have no default, where that is why a component was skipped."""
+    """What gives values to options that have no default, where that is why a component was
+    skipped.
+    """
     if not reason.startswith(NO_DEFAULT):
         return ""
     names = reason.removeprefix(NO_DEFAULT).split(" and ")

@@ -1,4 +1,7 @@
-"""What a component is checked in: an isolated set of plugins, contexts, small texts. Loads no NumPy."""
+"""What a component is checked in: an isolated set of plugins, contexts, small texts.
+
+Loads no NumPy.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +37,20 @@ from textgen.testing.time_limit import TIME_LIMIT
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 TEXT: Final = (
-    "The ferry left at nine. On the far bank somebody had lit a lamp, and the river carried its light away in pieces.\n"
-    "“Wait,” said the boy – but there was nobody to wait for, only 3 crates of apples and the café’s old piano.\n"  # noqa: RUF001
+    "The ferry left at nine. On the far bank somebody had lit a lamp, and the river "
+    "carried its light away in pieces.\n"
+    "“Wait,” said the boy – but there was nobody to wait for, only 3 crates of apples and "  # noqa: RUF001
+    "the café’s old piano.\n"  # noqa: RUF001
 ) * 8
-"""What tokenizers are fitted on unless told otherwise: about 1,800 characters, some of them not ASCII."""
+"""What tokenizers are fitted on unless told otherwise: about 1,800 characters, some of them not
+ASCII.
+"""
 
 
 def isolated_plugins(*modules: object) -> PluginSet:
-    """The built-in set and the given plugins (modules, or anything with hooks); what else is installed is left out."""
+    """The built-in set and the given plugins (modules, or anything with hooks); what else is
+    installed is left out.
+    """
     plugins = PluginSet()
     for name, (module, version) in built_in_modules().items():
         plugins.register(module, name, distribution=OWN_DISTRIBUTION, version=version)
@@ -93,7 +102,10 @@ class Subject:
         return packages_of(self.component, self.module)
 
     def config(self) -> Any:
-        """The options as the component's config. Raises PipelineError where the caller gave the wrong ones."""
+        """The options as the component's config.
+
+        Raises PipelineError where the caller gave the wrong ones.
+        """
         reader = Reader(Path.cwd(), self.plugins)
         made = reader.table(self.component.config, self.options, "")
         if reader.faults:
@@ -189,7 +201,9 @@ def close(made: Any) -> None:
 
 
 def _module_name(component: Component, plugin: object | str | None) -> str | None:
-    """What to import in a fresh interpreter to get the component; None where that cannot be known."""
+    """What to import in a fresh interpreter to get the component; None where that cannot be
+    known.
+    """
     if isinstance(plugin, str):
         return plugin
     if isinstance(plugin, ModuleType):

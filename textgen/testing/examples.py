@@ -16,7 +16,8 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 _Result = TypeVar("_Result")
 _TURN: Final = 1e-6  # seconds until another thread goes on
 
-# Sampled from, since a range of characters would make hypothesis keep a table of Unicode in the current folder
+# Sampled from, since a range of characters would make hypothesis keep a table of Unicode in the
+# current folder
 ALPHABET: Final = "aeInotz 019.,;\n\t\r\0-_'\"<>/\\éßΣŁ–“”…ﬁ漢字é́‍👩🏽\u200b\ufeff\u2028한️"  # noqa: RUF001
 
 
@@ -47,7 +48,10 @@ def cuts(size: int) -> SearchStrategy[list[int]]:
 
 
 def in_threads(call: Callable[[int], _Result], count: int = 6) -> list[_Result]:
-    """`call(i)` from so many threads, which take turns as often as they can. Raises what one of them raises."""
+    """`call(i)` from so many threads, which take turns as often as they can.
+
+    Raises what one of them raises.
+    """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_TURN)
     try:

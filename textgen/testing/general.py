@@ -59,7 +59,8 @@ def check_methods(made: Any, kind: str) -> None:
 
 
 def loaded_by(module: str, commands: Iterable[str], time_limit: float) -> list[str]:
-    """Which of torch and NumPy an import in a fresh interpreter loads, and the building of commands.
+    """Which of torch and NumPy an import in a fresh interpreter loads, and the building of
+    commands.
 
     Raises Violation where that fails or prints.
     """

@@ -40,8 +40,10 @@ def check_model(
     """Hold a model to its contract, and its decoders to theirs. Raises ContractFailure.
 
     options     its TOML table; what has no default must be in it. Small sizes make it quick
-    trainer     the table of a trainer that fits it; without one, a torch module is trained by `sgd`, others not
-    tolerance   how far logits may differ that are computed in another order, relative to the largest
+    trainer     the table of a trainer that fits it; without one, a torch module is trained by
+                `sgd`, others not
+    tolerance   how far logits may differ that are computed in another order, relative to the
+                largest
     plugin      the module it comes from, or its name; found from the component if not given
     plugins     where `trainer` is found, and what the context offers; the built-in set if not given
     time_limit  seconds for each check
@@ -53,7 +55,10 @@ def check_model(
 def model_checks(
     subject: Subject, trainer: Mapping[str, Any] | None = None, tolerance: float = 1e-4
 ) -> list[Check]:
-    """The suite. Decoders are checked of a trained model, and of one that took over its weights to generate."""
+    """The suite.
+
+    Decoders are checked of a trained model, and of one that took over its weights to generate.
+    """
     suite = _Suite(subject, trainer, tolerance)
     return [
         *general_checks(subject, suite.build),

@@ -51,7 +51,9 @@ def check_observer(
     plugins: PluginSet | None = None,
     time_limit: float = TIME_LIMIT,
 ) -> tuple[Outcome, ...]:
-    """Hold an observer to its contract: show it runs, whole, resumed and failed. Raises ContractFailure.
+    """Hold an observer to its contract: show it runs, whole, resumed and failed.
+
+    Raises ContractFailure.
 
     options     its TOML table; what has no default must be in it
     pipeline    the pipeline that the run directory holds, for an observer that needs a certain one
@@ -93,7 +95,9 @@ def run_events(
     held_out: bool = True,
     status: Any = "finished",
 ) -> Iterator[Any]:
-    """The events of a run from the step after `first` to the step `last`, an evaluation after every second step."""
+    """The events of a run from the step after `first` to the step `last`, an evaluation after every
+    second step.
+    """
     yield RunStarted(
         step=first,
         evaluations=first // 2,

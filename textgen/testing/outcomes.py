@@ -56,7 +56,9 @@ class Skip(Exception):
 
 @attrs.frozen
 class Check:
-    """One check of a suite: the anchor of its statement, and a function that raises Violation or Skip."""
+    """One check of a suite: the anchor of its statement, and a function that raises Violation or
+    Skip.
+    """
 
     statement: Statement = attrs.field(converter=statement_of)
     run: Callable[[], object]
@@ -83,7 +85,8 @@ class Outcome:
 def run_checks(checks: Iterable[Check], subject: Subject) -> Iterator[Outcome]:
     """Make the checks one after the other, up to the first that fails.
 
-    Any check fails where the component raises something unexpected, prints, or changes a global state.
+    Any check fails where the component raises something unexpected, prints, or changes a global
+    state.
     """
     for check in checks:
         subject.announce(f"{subject.label}: {check.statement.anchor}")

@@ -64,17 +64,21 @@ def check_plugin(
     leave_out: Collection[str] = (),
     time_limit: float = TIME_LIMIT,
 ) -> tuple[Outcome, ...]:
-    """Run the fitting suite for every component that a plugin offers. Raises the first ContractFailure.
+    """Run the fitting suite for every component that a plugin offers.
+
+    Raises the first ContractFailure.
 
     plugin      its module, the module's name, or its entry point
     options     tables by the component's name, or `kind:name`
     leave_out   components that are not checked, or by other means, by their names
     time_limit  seconds for each check
 
-    A model that does not train by gradient, a trainer that does not train such a model, and a tokenizer that cannot be
-    fitted on plain text are checked with the trainers, models and corpora of the same plugin.
+    A model that does not train by gradient, a trainer that does not train such a model, and a
+    tokenizer that cannot be fitted on plain text are checked with the trainers, models and corpora
+    of the same plugin.
 
-    Raises PluginError where it is no plugin, and UsageError where a component could not be checked and is not left out.
+    Raises PluginError where it is no plugin, and UsageError where a component could not be checked
+    and is not left out.
     """
     if isinstance(plugin, metadata.EntryPoint):
         plugin = plugin.value
@@ -97,11 +101,15 @@ def check_plugin(
 
 
 def _none_unchecked(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
-    """The outcomes. Raises UsageError for a component that was not checked, which a test must not pass over."""
+    """The outcomes.
+
+    Raises UsageError for a component that was not checked, which a test must not pass over.
+    """
     for outcome in outcomes:
         if outcome.statement is None:
             raise UsageError(
-                f"{outcome.component} was not checked: {outcome.reason}. Give check_plugin options={{…}} for it, "
+                f"{outcome.component} was not checked: {outcome.reason}. Give check_plugin "
+                f"options={{…}} for it, "
                 "or its name in leave_out=[…]"
             )
         yield outcome
@@ -118,7 +126,8 @@ def check_offers(
 ) -> Generator[Outcome, None, None]:
     """The outcomes of every check of every offer, each up to its first failure.
 
-    `module` is where they come from, their entry points' if not given. `announce` is told which check comes next.
+    `module` is where they come from, their entry points' if not given. `announce` is told which
+    check comes next.
 
     Raises UsageError where `options` has a name that none of their packages' components has.
     """
@@ -148,7 +157,9 @@ def check_offers(
 
 
 def matching(name: str, plugins: PluginSet) -> list[Offer]:
-    """The offers that a name means: those of an entry point or a distribution, or one as `NAME:component`."""
+    """The offers that a name means: those of an entry point or a distribution, or one as
+    `NAME:component`.
+    """
     package, _, component = name.rpartition(":")
     if not package:
         return [offer for offer in plugins.offers() if is_called(offer.plugin, name)]
@@ -177,7 +188,10 @@ def _owner(offer: Offer, module: object | str | None) -> str:
 
 
 def _checks(subject: Subject, offer: Offer, options: Options) -> list[Check]:
-    """The suite of its kind, with something fitting beside it. Raises Skip where there is nothing."""
+    """The suite of its kind, with something fitting beside it.
+
+    Raises Skip where there is nothing.
+    """
     if offer.kind == "tokenizer":
         return tokenizer_checks(subject, _fitting_text(subject, offer, options))
     if offer.kind == "model":
@@ -188,7 +202,9 @@ def _checks(subject: Subject, offer: Offer, options: Options) -> list[Check]:
 
 
 def _fitting_text(subject: Subject, offer: Offer, options: Options) -> str:
-    """Plain text, or the beginning of a corpus of the same package where the tokenizer refuses that."""
+    """Plain text, or the beginning of a corpus of the same package where the tokenizer refuses
+    that.
+    """
     corpora = (
         build_from_table(
             subject.plugins, "corpus", _table(other, options), subject.fitted_context()
@@ -204,12 +220,15 @@ def _fitting_text(subject: Subject, offer: Offer, options: Options) -> str:
             return TEXT
         return text
     raise Skip(
-        "it refuses plain text, and its package has no corpus that it takes; use check_tokenizer(text=...)"
+        "it refuses plain text, and its package has no corpus that it takes; use "
+        "check_tokenizer(text=...)"
     )
 
 
 def _fitting_trainer(subject: Subject, offer: Offer, options: Options) -> Mapping[str, Any] | None:
-    """The table of a trainer of the same package that takes the model; None where none is needed or known."""
+    """The table of a trainer of the same package that takes the model; None where none is needed or
+    known.
+    """
     context = subject.fitted_context()
     try:
         model = subject.build(context)
@@ -227,7 +246,9 @@ def _fitting_trainer(subject: Subject, offer: Offer, options: Options) -> Mappin
 
 
 def _fitting_model(subject: Subject, offer: Offer, options: Options) -> Mapping[str, Any]:
-    """The table of a model that the trainer takes: a small recurrent network, or one of the same package."""
+    """The table of a model that the trainer takes: a small recurrent network, or one of the same
+    package.
+    """
     context = subject.fitted_context()
     for table in (
         SMALL_RNN,

@@ -1,4 +1,6 @@
-"""Fixtures for tests of plugins. pytest loads this in every run where textgen is installed, so it imports little."""
+"""Fixtures for tests of plugins. pytest loads this in every run where textgen is installed, so it
+imports little.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def textgen_plugins() -> PluginSet:
-    """The built-in set and nothing else that is installed; add to it with `textgen_plugins.register(module, name)`.
+    """The built-in set and nothing else that is installed; add to it with
+    `textgen_plugins.register(module, name)`.
 
     What is wrong with a plugin that is registered raises PluginError.
     """
@@ -54,8 +57,8 @@ def tiny_pipeline(tiny_corpus: Path) -> dict[str, Any]:
 def run_pipeline(tmp_path: Path, textgen_plugins: PluginSet) -> Callable[..., Run]:
     """Run a pipeline silently, with `textgen_plugins`: `run_pipeline(tiny_pipeline, ["seed=3"])`.
 
-    Its run directory is tmp_path / "run" unless `output` is given; `plugins` takes another set, and further keyword
-    arguments go to textgen.Engine.run.
+    Its run directory is tmp_path / "run" unless `output` is given; `plugins` takes another set, and
+    further keyword arguments go to textgen.Engine.run.
     """
 
     def run(

@@ -1,4 +1,6 @@
-"""Texts to try a sampler with, as the engine keeps them, and the checks of states and random numbers."""
+"""Texts to try a sampler with, as the engine keeps them, and the checks of states and random
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ def chain_of(sampler: Any, subject: Subject) -> Chain:
 def texts_of(chain: Chain, batch: int, seed: int, length: int) -> SequenceHistory:
     """Rows with prompts of `length` tokens and as many after them, in which tokens repeat.
 
-    A sampler with a state, or one that ends texts, is asked what may come; once it ends a row, nothing is added.
+    A sampler with a state, or one that ends texts, is asked what may come; once it ends a row,
+    nothing is added.
     """
     rng, size, link = np.random.default_rng(seed), chain.vocab_size, chain.links[0]
     few = rng.integers(0, size, 3)
@@ -162,7 +165,9 @@ class StateChecks:
     def _outputs(
         self, chain: Chain, rows: SequenceHistory, steps: Sequence[Any], order: Sequence[int]
     ) -> list[npt.NDArray[Any]]:
-        """What the sampler gives (B, V) at each step, as far as it ends no text; `order` says which rows these are."""
+        """What the sampler gives (B, V) at each step, as far as it ends no text; `order` says which
+        rows these are.
+        """
         outputs = []
         for logits, uniforms in steps:
             mine = logits[list(order)]
@@ -188,7 +193,8 @@ class StateChecks:
             for place, row in enumerate(order):
                 if not close(after[place], before[row]):
                     raise Violation(
-                        f"row {row} of {len(_PROMPTS)} gives other logits {what}, {step + 1} steps on"
+                        f"row {row} of {len(_PROMPTS)} gives other logits {what}, "
+                        f"{step + 1} steps on"
                     )
 
     def _accept(self, link: Link, logits: npt.NDArray[Any], rows: SequenceHistory) -> None:

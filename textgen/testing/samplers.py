@@ -207,7 +207,9 @@ class _Suite:
             raise Violation("a tensor gave other logits than an array of the same numbers")
 
     def device(self) -> None:
-        """Tensors of torch's device "meta", which have shapes and no numbers: all of a GPU that no machine lacks."""
+        """Tensors of torch's device "meta", which have shapes and no numbers: all of a GPU that no
+        machine lacks.
+        """
         import torch
 
         logits = torch.empty((2, self.subject.tokenizer.vocab_size), device="meta")
@@ -236,7 +238,9 @@ class _Suite:
 
 
 def _logits(rng: np.random.Generator, batch: int, size: int) -> npt.NDArray[np.float64]:
-    """Logits (B, V), small and large ones, with ties and impossible tokens; at least one of a row is possible."""
+    """Logits (B, V), small and large ones, with ties and impossible tokens; at least one of a row
+    is possible.
+    """
     rows = (batch, 1)
     made = rng.uniform(-1, 1, (batch, size)) * rng.choice([0, 1, 30, _LARGEST], rows)
     logits: npt.NDArray[np.float64] = np.where(rng.random(rows) < 0.5, np.round(made), made)

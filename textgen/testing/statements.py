@@ -1,4 +1,6 @@
-"""What the contracts ask, a sentence each with what helps, read from contracts.md, which is a part of the docs too."""
+"""What the contracts ask, a sentence each with what helps, read from contracts.md, which is a part
+of the docs too.
+"""
 
 from __future__ import annotations
 

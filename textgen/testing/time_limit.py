@@ -15,14 +15,17 @@ TIME_LIMIT: Final = 60.0
 
 
 class TimeUpError(BaseException):
-    """Raised in a call that takes too long. It is not an Exception, which the component may catch."""
+    """Raised in a call that takes too long.
+
+    It is not an Exception, which the component may catch.
+    """
 
 
 def within(seconds: float, call: Callable[[], object]) -> None:
     """Call something, and raise TimeUpError in it after so many seconds.
 
-    SIGALRM interrupts the main thread. In other threads, on Windows, and in code that does not return to Python, nothing
-    is interrupted.
+    SIGALRM interrupts the main thread. In other threads, on Windows, and in code that does not
+    return to Python, nothing is interrupted.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
         call()

@@ -212,7 +212,10 @@ class _Suite:
                 decoder.decode(part, final=i == last) for i, part in enumerate(parts)
             )
             if streamed != self.tokenizer.decode(ids):
-                seen = f"{_shown(ids)} in {len(parts)} pieces gave {streamed!r}, at once {self.tokenizer.decode(ids)!r}"
+                seen = (
+                    f"{_shown(ids)} in {len(parts)} pieces gave {streamed!r}, at once "
+                    f"{self.tokenizer.decode(ids)!r}"
+                )
                 raise Violation(seen)
 
         flags = strategy.booleans()
@@ -240,7 +243,9 @@ class _Suite:
             raise Violation("what came back encodes or decodes otherwise")
 
     def apart(self) -> None:
-        """Check a tokenizer after another was fitted on the first line alone, and while threads use it."""
+        """Check a tokenizer after another was fitted on the first line alone, and while threads use
+        it.
+        """
         alone = self._there_and_back(0)
         with contextlib.suppress(Exception):  # a line may be too little
             self.subject.build().fit(iter([self.text[: self.text.find("\n") + 1]]))
@@ -303,7 +308,9 @@ class _Suite:
         for_all(_EXAMPLES, check, text=text, **more)
 
     def _stretch(self, start: int, length: int) -> str:
-        """A stretch of the sample; its whole lines if the tokenizer refuses what does not end with one."""
+        """A stretch of the sample; its whole lines if the tokenizer refuses what does not end with
+        one.
+        """
         end = start + length
         try:
             self.tokenizer.encode(self.text[start:end])

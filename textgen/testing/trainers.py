@@ -37,7 +37,8 @@ from textgen.testing.training_data import (
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
-_CLOSE: Final = 1.25  # by which factor a loss may differ that is measured on windows, without what is before them
+# by which factor a loss may differ that is measured on windows, without what is before them
+_CLOSE: Final = 1.25
 _NEAR: Final = 1.5  # and one of a single batch
 SMALL_RNN: Final[Mapping[str, Any]] = {"type": "rnn", "hidden_size": 8, "dropout": 0.1}
 
@@ -161,7 +162,10 @@ class _Suite:
 
     def _compare(self, what: str, given: float, expected: float, factor: float) -> None:
         if not expected / factor < given < expected * factor:
-            seen = f"{what} is {given:.4f}, and by the model's own score() it is {expected:.4f} nats per token"
+            seen = (
+                f"{what} is {given:.4f}, and by the model's own score() it is "
+                f"{expected:.4f} nats per token"
+            )
             raise Violation(seen)
 
     def validation(self) -> None:

@@ -66,7 +66,9 @@ def is_torch_module(model: Any) -> bool:
 def train(
     subject: Subject, model: Any, context: BuildContext, trainer: Mapping[str, Any] | None
 ) -> None:
-    """Train with the trainer of a table; without one, a torch module by gradient, and others not at all."""
+    """Train with the trainer of a table; without one, a torch module by gradient, and others not at
+    all.
+    """
     table = trainer or (BY_GRADIENT if is_torch_module(model) else None)
     if table is None:
         return

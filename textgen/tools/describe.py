@@ -12,7 +12,9 @@ from textgen.plugin.structure import phrase, plain
 
 
 def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
-    """Components with their options, the names that several components of a kind share, and quarantined plugins."""
+    """Components with their options, the names that several components of a kind share, and
+    quarantined plugins.
+    """
     offers = plugins.offers(kind)
     counts = Counter((offer.kind, offer.name) for offer in offers)
     shared = {pair: list[str]() for pair, count in counts.items() if count > 1}

@@ -32,7 +32,8 @@ def test_the_run_names_no_path_of_the_machine_that_trained_it():
 
 def test_listing_plugins_loads_neither_numpy_nor_torch():
     code = (
-        "import sys, textgen; names = [o.name for o in textgen.PluginSet.discover().offers('run')]; "
+        "import sys, textgen; names = [o.name for o in "
+        "textgen.PluginSet.discover().offers('run')]; "
         "assert 'english' in names, names; assert not {'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,5 @@
-"""Makes a finished run the one that the package offers: ../textgen_english/run, and its loss in ../README.md.
+"""Makes a finished run the one that the package offers: ../textgen_english/run, and its loss in
+../README.md.
 
     python export.py RUN
 

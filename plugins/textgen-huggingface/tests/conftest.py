@@ -1,4 +1,7 @@
-"""A GPT-2 and a Llama of a few thousand weights, each trained once for all tests. Nothing may reach a network."""
+"""A GPT-2 and a Llama of a few thousand weights, each trained once for all tests.
+
+Nothing may reach a network.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # threads cost these small models more than they bring
 
-TEXT = "The café served naïve travellers tea 🍵, and they said: «how fine»! It's 1895.\nThe time machine stood still; "
+TEXT = (
+    "The café served naïve travellers tea 🍵, and they said: «how fine»! It's "
+    "1895.\nThe time machine stood still; "
+)
 CONTEXT = 24
 CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {"n_positions": CONTEXT, "n_embd": 32, "n_layer": 2, "n_head": 2},

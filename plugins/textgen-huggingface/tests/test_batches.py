@@ -14,7 +14,10 @@ from test_model import built, decoder, tokens
 
 import textgen
 
-WORDS = "The time machine stood still; The café served naïve travellers tea and they said: how fine! It's 1895."
+WORDS = (
+    "The time machine stood still; The café served naïve travellers tea and they "
+    "said: how fine! It's 1895."
+)
 PROMPTS = [WORDS[i : i + length] for i, length in enumerate((1, 30, 7, 90, 3, 12, 50, 0, 21, 2))]
 CLOSE = 1e-4  # logits this close may be drawn either way
 

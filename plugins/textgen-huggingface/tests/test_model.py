@@ -249,7 +249,9 @@ def test_a_model_without_a_plain_cache_is_fed_its_whole_context(run: Any) -> Non
 
 @pytest.fixture(scope="module")
 def folder(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model as transformers saves it, with a vocabulary padded beyond the tokenizer's, and its tokenizer."""
+    """A model as transformers saves it, with a vocabulary padded beyond the tokenizer's, and its
+    tokenizer.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     options = run.pipeline.model.options

@@ -7,7 +7,9 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 State: TypeAlias = tuple[Tensor, ...]
-"""Per layer keys and values, each (B, heads, T, size of a head); or the tokens (B, T) of an architecture without."""
+"""Per layer keys and values, each (B, heads, T, size of a head); or the tokens (B, T) of an
+architecture without.
+"""
 
 
 def make_cache(state: State) -> Any:

@@ -16,7 +16,9 @@ def make_command(context: BuildContext) -> click.Command:
     @click.argument("run", type=click.Path(path_type=Path))
     @click.argument("folder", type=click.Path(path_type=Path))
     def command(run: Path, folder: Path) -> None:
-        """Write the best weights, config and tokenizer of a finished RUN to a new FOLDER for transformers."""
+        """Write the best weights, config and tokenizer of a finished RUN to a new FOLDER for
+        transformers.
+        """
         from textgen_huggingface.export import export
 
         export(context, run, folder)

@@ -51,7 +51,9 @@ def context_length(config: Any) -> int | None:
 
 
 def scales_with_length(config: Any) -> bool:
-    """Whether the rotation of positions depends on the longest row of a batch, so that rows are not independent."""
+    """Whether the rotation of positions depends on the longest row of a batch, so that rows are not
+    independent.
+    """
     return any(
         f"'rope_type': '{kind}'" in str(config.to_dict()) for kind in ("dynamic", "longrope")
     )
@@ -70,7 +72,8 @@ def _new(options: HuggingFaceConfig, vocab_size: int) -> Any:
             [Fault("model.config.vocab_size", "comes from the tokenizer, and cannot be set here")]
         )
     standard = AutoConfig.for_model(options.architecture)
-    # transformers takes any keyword in silence, so that a misspelt one would train another model than was meant.
+    # transformers takes any keyword in silence, so that a misspelt one would train another model
+    # than was meant.
     known = {*standard.to_dict(), *standard.attribute_map} - {
         "vocab_size",
         "transformers_version",
@@ -128,9 +131,11 @@ def _loaded(path: Path, context: BuildContext) -> Any:
             [
                 Fault(
                     "model.path",
-                    f"the model knows {known:,} tokens, and the tokenizer has {context.vocab_size:,}",
+                    f"the model knows {known:,} tokens, and the tokenizer has "
+                    f"{context.vocab_size:,}",
                     "",
-                    f'use the model\'s own: [tokenizer] type = "huggingface-tokenizer", path = "{path}"',
+                    f'use the model\'s own: [tokenizer] type = "huggingface-tokenizer", '
+                    f'path = "{path}"',
                 )
             ]
         )

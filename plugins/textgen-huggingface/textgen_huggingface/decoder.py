@@ -21,7 +21,9 @@ _TOLERANCE: Final = (
 
 
 class Network(Protocol):
-    """What a decoder asks of textgen_huggingface.model.HuggingFaceModel, which describes the attributes."""
+    """What a decoder asks of textgen_huggingface.model.HuggingFaceModel, which describes the
+    attributes.
+    """
 
     vocab_size: int
     start_tokens: tuple[int, ...]
@@ -53,12 +55,14 @@ class Network(Protocol):
 class HuggingFaceDecoder:
     """textgen.protocols.Decoder.
 
-    When the context of a row is full, its last half is kept and fed again, so that it has room to grow; where that
-    happens depends on the row's number of tokens alone, not on how they were cut into calls or on other rows. An
-    architecture that fills no plain cache is fed the whole context at each step.
+    When the context of a row is full, its last half is kept and fed again, so that it has room to
+    grow; where that happens depends on the row's number of tokens alone, not on how they were cut
+    into calls or on other rows. An architecture that fills no plain cache is fed the whole context
+    at each step.
 
-    Rows are padded on the left: the last column holds the last token of each, and a row of N tokens fills the last N
-    columns of tokens, keys and values. The rows of this class all have one length, so that there is no padding.
+    Rows are padded on the left: the last column holds the last token of each, and a row of N tokens
+    fills the last N columns of tokens, keys and values. The rows of this class all have one length,
+    so that there is no padding.
     """
 
     def __init__(self, module: Network, batch_size: int) -> None:
@@ -76,7 +80,9 @@ class HuggingFaceDecoder:
         return len(self._tokens)
 
     def extend(self, tokens: Ids) -> Array:
-        """Logits (B, V) after `tokens` (B, T). At the start, T = 0 gives those after the model's start tokens.
+        """Logits (B, V) after `tokens` (B, T).
+
+        At the start, T = 0 gives those after the model's start tokens.
 
         The start tokens are not kept: the context is what has been fed.
         """
@@ -91,13 +97,15 @@ class HuggingFaceDecoder:
             return self._array(self._feed(tokens, last_only=False))
 
     def read_state(self) -> Tensors:
-        """The tokens of the context (B, T), and per layer `key.I` and `value.I` (B, heads, T, size of a head).
+        """The tokens of the context (B, T), and per layer `key.I` and `value.I` (B, heads, T, size
+        of a head).
 
         Raises ValueError where rows have different lengths.
         """
         if len(set(self._lengths.tolist())) > 1:
             raise ValueError(
-                f"rows of different lengths {self._lengths.tolist()} have no common state; take() one each"
+                f"rows of different lengths {self._lengths.tolist()} have no common state; "
+                f"take() one each"
             )
         state: Tensors = {"tokens": self._tokens.copy()}
         for index, part in enumerate(self._parts()):
@@ -116,7 +124,9 @@ class HuggingFaceDecoder:
         self._last = None
 
     def _feed(self, tokens: Ids, *, last_only: bool) -> Tensor:
-        """Feed `tokens` (B, T) in parts that every row has room for; logits of all, or of each part's last."""
+        """Feed `tokens` (B, T) in parts that every row has room for; logits of all, or of each
+        part's last.
+        """
         limit = self._module.context_length
         logits = []
         rest = np.asarray(tokens, np.int64)
@@ -143,7 +153,10 @@ class HuggingFaceDecoder:
         return module.run(self._ids(tokens), self._cache, padding=lacking, last_only=last_only)
 
     def _forget(self, rows: npt.NDArray[np.intp], keep: int) -> None:
-        """Drop all but the last `keep` tokens of `rows`. Positions are counted anew, so the rest is fed again."""
+        """Drop all but the last `keep` tokens of `rows`.
+
+        Positions are counted anew, so the rest is fed again.
+        """
         if not rows.size:
             return
         begin = self._tokens.shape[1] - keep
@@ -211,7 +224,9 @@ class HuggingFaceDecoder:
 
 
 class HuggingFaceRowDecoder(HuggingFaceDecoder):
-    """textgen.protocols.RowDecoder, for architectures that take an attention mask and positions for padded rows."""
+    """textgen.protocols.RowDecoder, for architectures that take an attention mask and positions for
+    padded rows.
+    """
 
     exact_rows: Final = False  # sums over padded rows round differently
 
@@ -243,7 +258,9 @@ class HuggingFaceRowDecoder(HuggingFaceDecoder):
             self._set_parts([torch.cat(both) for both in zip(*parts, strict=True)])
 
     def _padded_parts(self, width: int, like: State) -> list[Tensor]:
-        """Keys and values with `width` columns; those of a decoder that was fed nothing are all padding."""
+        """Keys and values with `width` columns; those of a decoder that was fed nothing are all
+        padding.
+        """
         if not (parts := self._parts()):
             return [
                 part.new_zeros(self.batch_size, part.shape[1], width, part.shape[3])
@@ -253,7 +270,9 @@ class HuggingFaceRowDecoder(HuggingFaceDecoder):
 
 
 def can_pad(module: Network) -> bool:
-    """Whether rows of different lengths give together what each gives alone: tried, since it depends on the code."""
+    """Whether rows of different lengths give together what each gives alone: tried, since it
+    depends on the code.
+    """
     rows = [np.array([[0, 1, 2, 0, 1]]) % module.vocab_size, np.array([[1, 0]]) % module.vocab_size]
     feed = np.array([[1], [0]]) % module.vocab_size
     alone, together = (

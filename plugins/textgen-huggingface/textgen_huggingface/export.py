@@ -23,8 +23,8 @@ from textgen_huggingface.tokenizers import ByteLevelTokenizer
 class RunFiles:
     """Makes the run directory a folder of transformers.
 
-    The engine writes the best weights to model.safetensors under the names of transformers, and the tokenizer to
-    tokenizer.json in its format, so only the two files that describe them are missing.
+    The engine writes the best weights to model.safetensors under the names of transformers, and the
+    tokenizer to tokenizer.json in its format, so only the two files that describe them are missing.
     """
 
     directory: Path
@@ -39,7 +39,8 @@ class RunFiles:
         model = Engine(context.plugins).pipeline(context.directory / "pipeline.toml").model
         if not isinstance(model.options, HuggingFaceConfig):
             raise UsageError(
-                f"the observer 'huggingface-files' needs the model 'huggingface', and this is {model.name!r}"
+                f"the observer 'huggingface-files' needs the model 'huggingface', and this "
+                f"is {model.name!r}"
             )
         return cls(context.directory, make_config(model.options, context), context.tokenizer)
 
@@ -60,7 +61,8 @@ def export(context: BuildContext, run: Path, folder: Path) -> None:
     generator = Engine(context.plugins).load(run, device="cpu")
     if not isinstance(generator.model, HuggingFaceModel):
         raise UsageError(
-            f"{run} holds no model of type 'huggingface'; its weights are in {run / 'model.safetensors'}"
+            f"{run} holds no model of type 'huggingface'; its weights are in "
+            f"{run / 'model.safetensors'}"
         )
     partial = folder.absolute().with_name(f".{folder.absolute().name}.partial-{os.getpid()}")
     try:

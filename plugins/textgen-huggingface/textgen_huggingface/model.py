@@ -41,8 +41,10 @@ class HuggingFaceModel(nn.Module):
     """textgen.protocols.Model around a model of transformers.
 
     model           the model, as transformers made it
-    vocab_size      V of the tokenizer; logits of what the model knows beyond (padding of its vocabulary) are cut off
-    start_tokens    what is fed in place of nothing, for the logits of a first token; none gives equal logits
+    vocab_size      V of the tokenizer; logits of what the model knows beyond (padding of its
+                    vocabulary) are cut off
+    start_tokens    what is fed in place of nothing, for the logits of a first token; none gives
+                    equal logits
     context_length  the tokens it can attend to at once, None without a limit
     caches          whether it fills a plain cache of keys and values
     pads            whether rows of different lengths can share a batch
@@ -80,12 +82,13 @@ class HuggingFaceModel(nn.Module):
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (B, T) int64 to logits (B, T, V) float32 and the state after them.
 
-        A state that would not leave room for the tokens in the context is let go: they are read from the start.
-        Raises UsageError when the tokens alone are more than the context holds.
+        A state that would not leave room for the tokens in the context is let go: they are read
+        from the start. Raises UsageError when the tokens alone are more than the context holds.
         """
         if self.context_length is not None and tokens.shape[1] > self.context_length:
             raise UsageError(
-                f"{tokens.shape[1]} tokens at once are more than the model's context of {self.context_length} holds; "
+                f"{tokens.shape[1]} tokens at once are more than the model's context of "
+                f"{self.context_length} holds; "
                 "lower data.window_length, or raise the positions in [model.config] (n_positions, "
                 "max_position_embeddings)"
             )
@@ -107,7 +110,8 @@ class HuggingFaceModel(nn.Module):
         padding: Tensor | None = None,
         last_only: bool = False,
     ) -> Tensor:
-        """Logits (B, T, V), or (B, 1, V) of the last token alone; `cache` takes in the keys and values.
+        """Logits (B, T, V), or (B, 1, V) of the last token alone; `cache` takes in the keys and
+        values.
 
         padding  (B,) int64: how many of the first columns of the cache are no tokens of the row
         """
@@ -139,7 +143,9 @@ class HuggingFaceModel(nn.Module):
             self._generator.manual_seed(seed)
 
     def set_rows(self, first: int, total: int) -> None:
-        """Make the dropout of the next step that of these rows of a batch of `total`, whoever computes the others."""
+        """Make the dropout of the next step that of these rows of a batch of `total`, whoever
+        computes the others.
+        """
         self._rows = (first, total)
 
     def decoder(self, batch_size: int) -> Decoder:
@@ -147,7 +153,9 @@ class HuggingFaceModel(nn.Module):
         return (HuggingFaceRowDecoder if self.pads else HuggingFaceDecoder)(self, batch_size)
 
     def tensors(self) -> Tensors:
-        """The weights by the names of transformers, tied ones once; on a CPU they share memory with the module."""
+        """The weights by the names of transformers, tied ones once; on a CPU they share memory with
+        the module.
+        """
         return {
             name: tensor.detach().cpu().numpy() for name, tensor in self._named_tensors().items()
         }
@@ -161,7 +169,8 @@ class HuggingFaceModel(nn.Module):
             expected, given = own[name].detach().cpu().numpy(), tensors[name]
             if expected.shape != given.shape or expected.dtype != given.dtype:
                 differences.append(
-                    f"{name} is {given.dtype} {given.shape}, and should be {expected.dtype} {expected.shape}"
+                    f"{name} is {given.dtype} {given.shape}, and should be "
+                    f"{expected.dtype} {expected.shape}"
                 )
         if differences:
             shown = "; ".join(differences[:5])
@@ -184,7 +193,9 @@ class HuggingFaceModel(nn.Module):
 
     @torch.inference_mode()
     def _examine(self) -> None:
-        """Find out whether the model fills a plain cache, and refuse one that looks at later tokens."""
+        """Find out whether the model fills a plain cache, and refuse one that looks at later
+        tokens.
+        """
         self.eval()
         length = min(2, self.context_length or 2)
         tokens = torch.zeros((2, length), dtype=torch.int64, device=self.device)
@@ -203,7 +214,9 @@ class HuggingFaceModel(nn.Module):
 
 
 def _make(config: Any, generator: torch.Generator) -> Any:
-    """A model with the initial weights of its architecture, drawn on the CPU so that every device starts alike."""
+    """A model with the initial weights of its architecture, drawn on the CPU so that every device
+    starts alike.
+    """
     from transformers import AutoModelForCausalLM
 
     try:
@@ -224,7 +237,8 @@ def _load(options: HuggingFaceConfig, config: Any, generator: torch.Generator) -
             [
                 Fault(
                     "model.path",
-                    f"{options.path} has no model.safetensors; weights in pickled files are not read",
+                    f"{options.path} has no model.safetensors; weights in pickled files "
+                    f"are not read",
                 )
             ]
         )
@@ -262,7 +276,9 @@ def _attention(config: Any) -> str | None:
 
 
 def _start(options: HuggingFaceConfig, config: Any, context: BuildContext) -> tuple[int, ...]:
-    """The ids that stand for an empty prompt: the model's beginning of text if it was loaded with one."""
+    """The ids that stand for an empty prompt: the model's beginning of text if it was loaded with
+    one.
+    """
     begin = getattr(config, "bos_token_id", None)
     if options.path is not None and isinstance(begin, int) and 0 <= begin < context.vocab_size:
         return (begin,)

@@ -12,12 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 class OwnGenerator(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered, every random operation of this thread draws from `generator`.
 
-    transformers initialises weights and drops units out by operations that take the global generator, which belongs
-    to the user: seeding it, even for a moment, would reach into other threads. A dispatch mode sees each operation
-    of its own thread alone and hands the generator in. What can't be handed one is an error, never a silent draw.
+    transformers initialises weights and drops units out by operations that take the global
+    generator, which belongs to the user: seeding it, even for a moment, would reach into other
+    threads. A dispatch mode sees each operation of its own thread alone and hands the generator in.
+    What can't be handed one is an error, never a silent draw.
 
-    rows    which rows of a whole batch the tensors hold: the first, their number, and that of the batch. What is drawn
-            for a tensor with as many rows is then drawn for the batch, so that it does not depend on who computes what
+    rows    which rows of a whole batch the tensors hold: the first, their number, and that of the
+            batch. What is drawn for a tensor with as many rows is then drawn for the batch, so that
+            it does not depend on who computes what
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class OwnGenerator(TorchDispatchMode):  # type: ignore[no-untyped-call]
         raise NotImplementedError(f"{func} draws from torch's global generator, and takes no other")
 
     def _dropout(self, x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
-        """What torch.native_dropout gives on a GPU: the result, and the mask that its gradient needs."""
+        """What torch.native_dropout gives on a GPU: the result, and the mask that its gradient
+        needs.
+        """
         if train is False or p == 0:
             return x.clone(), torch.ones_like(x, dtype=torch.bool)
         mask = self._drop(torch.empty_like(x), 1 - p)

@@ -1,4 +1,7 @@
-"""What this package offers. Nothing here imports torch, transformers or tokenizers before something is built."""
+"""What this package offers.
+
+Nothing here imports torch, transformers or tokenizers before something is built.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,9 @@ if TYPE_CHECKING:
 class HuggingFaceConfig:
     """Any causal language model of transformers, made from a config or loaded from a local folder.
 
-    Give `architecture` and `config`, or `path`. The vocabulary's size comes from the tokenizer. Nothing is ever
-    fetched from a network, only safetensors are read, and no code of a folder is run. Weights are float32.
+    Give `architecture` and `config`, or `path`. The vocabulary's size comes from the tokenizer.
+    Nothing is ever fetched from a network, only safetensors are read, and no code of a folder is
+    run. Weights are float32.
     """
 
     architecture: str | None = option(
@@ -42,7 +46,8 @@ class HuggingFaceConfig:
     )
     start_text: str = option(
         "\n",
-        help="what an empty prompt stands for, in models that were not loaded with a beginning-of-text token",
+        help="what an empty prompt stands for, in models that were not loaded with a "
+        "beginning-of-text token",
     )
 
     def __attrs_post_init__(self) -> None:
@@ -76,9 +81,10 @@ class HuggingFaceConfig:
 class BPEConfig:
     """Byte-level byte-pair encoding, learnt from the corpus with the tokenizers library.
 
-    Every text can be encoded: the 256 bytes are the first tokens. Words are split as GPT-2 does (Radford et al.,
-    "Language models are unsupervised multitask learners", 2019). There is one special token, `<|endoftext|>`, if the
-    corpus consists of documents; it comes on top of `vocab_size`.
+    Every text can be encoded: the 256 bytes are the first tokens. Words are split as GPT-2 does
+    (Radford et al., "Language models are unsupervised multitask learners", 2019). There is one
+    special token, `<|endoftext|>`, if the corpus consists of documents; it comes on top of
+    `vocab_size`.
     """
 
     vocab_size: int = option(
@@ -97,8 +103,9 @@ class BPEConfig:
 class FolderTokenizerConfig:
     """A byte-level tokenizer loaded from a local folder, such as that of GPT-2, Llama 3 or Qwen.
 
-    No special token is added to a text; those that stand in it are encoded as such. If a corpus has documents, they
-    end with the tokenizer's own token for that, such as `<|endoftext|>`, and the text holds none.
+    No special token is added to a text; those that stand in it are encoded as such. If a corpus has
+    documents, they end with the tokenizer's own token for that, such as `<|endoftext|>`, and the
+    text holds none.
     """
 
     path: Path = option(help="a folder with a tokenizer.json, or the file itself")
@@ -109,7 +116,10 @@ class FolderTokenizerConfig:
         return self.path / "tokenizer.json" if self.path.is_dir() else self.path
 
     def fingerprint(self) -> dict[str, Any]:
-        """What shapes the tokenizer: the content of its file. Raises PipelineError where there is none."""
+        """What shapes the tokenizer: the content of its file.
+
+        Raises PipelineError where there is none.
+        """
         if not self.file.is_file():
             raise PipelineError([_absent("tokenizer.path", str(self.file))])
         return {"file": _checksum(self.file)}
@@ -117,7 +127,9 @@ class FolderTokenizerConfig:
 
 @attrs.frozen
 class FilesConfig:
-    """Writes config.json and tokenizer_config.json, with which transformers opens the run directory itself."""
+    """Writes config.json and tokenizer_config.json, with which transformers opens the run directory
+    itself.
+    """
 
 
 @attrs.frozen
@@ -140,7 +152,10 @@ def build_bpe(config: BPEConfig, context: BuildContext) -> Tokenizer:
 
 
 def build_folder_tokenizer(config: FolderTokenizerConfig, context: BuildContext) -> Tokenizer:
-    """A tokenizer that reads its file when it is fitted. Raises PipelineError when there is none."""
+    """A tokenizer that reads its file when it is fitted.
+
+    Raises PipelineError when there is none.
+    """
     from textgen_huggingface.tokenizers import from_folder
 
     # A run directory holds its tokenizer, so the file is only needed to train.
@@ -150,7 +165,10 @@ def build_folder_tokenizer(config: FolderTokenizerConfig, context: BuildContext)
 
 
 def build_files(config: FilesConfig, context: BuildContext) -> Observer:
-    """Writes into the run directory when training begins. Raises UsageError for another model than `huggingface`."""
+    """Writes into the run directory when training begins.
+
+    Raises UsageError for another model than `huggingface`.
+    """
     from textgen_huggingface.export import RunFiles
 
     return RunFiles.create(context)
@@ -168,7 +186,10 @@ def _absent(key: str, what: str) -> Fault:
 
 
 def _checksum(file: Path) -> str:
-    """SHA-256. Weights can be gigabytes, so a file that is unchanged by its size and time is read once."""
+    """SHA-256.
+
+    Weights can be gigabytes, so a file that is unchanged by its size and time is read once.
+    """
     status = file.stat()
     return _checksum_of(file, status.st_size, status.st_mtime_ns)
 

@@ -1,4 +1,6 @@
-"""transformers without its progress bars and reports: the console belongs to the engine and its observers."""
+"""transformers without its progress bars and reports: the console belongs to the engine and its
+observers.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _LOCK: Final = (
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """No progress bar and no report while the block runs; what matters of a report is the block's to raise."""
+    """No progress bar and no report while the block runs; what matters of a report is the block's
+    to raise.
+    """
     from transformers.utils import logging as settings
 
     with _LOCK:

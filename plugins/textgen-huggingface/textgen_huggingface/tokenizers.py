@@ -1,4 +1,6 @@
-"""Byte-level tokenizers of the tokenizers library, with corpora of any size and streams that split no character."""
+"""Byte-level tokenizers of the tokenizers library, with corpora of any size and streams that split
+no character.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,9 @@ _SEGMENT: Final = (
 class ByteLevelTokenizer:
     """textgen.protocols.Tokenizer around a tokenizers.Tokenizer whose tokens are bytes.
 
-    A corpus is cut before spaces, where the cut changes nothing. A stretch of more than 65,536 characters without a
-    space is cut there too, in `encode` as in `encode_pieces`: both always agree, however the text comes in pieces.
+    A corpus is cut before spaces, where the cut changes nothing. A stretch of more than 65,536
+    characters without a space is cut there too, in `encode` as in `encode_pieces`: both always
+    agree, however the text comes in pieces.
 
     learn       makes the tokenizer from a corpus
     find_end    gives its token for the end of a document, which it may add; "" if it has none
@@ -57,7 +60,9 @@ class ByteLevelTokenizer:
 
     @property
     def end_id(self) -> int | None:
-        """The id of the token for the end of a document, if the corpus marks documents and there is such a token."""
+        """The id of the token for the end of a document, if the corpus marks documents and there is
+        such a token.
+        """
         end: int | None = self.tokenizer.token_to_id(self.end) if self.end else None
         return end
 
@@ -90,7 +95,10 @@ class ByteLevelTokenizer:
             yield np.array(tokenizer.encode(segment, add_special_tokens=False).ids, np.int32)
 
     def decode(self, ids: Ids) -> str:
-        """The text; bytes that are no UTF-8 are shown as U+FFFD. Raises ValueError for ids outside the vocabulary."""
+        """The text; bytes that are no UTF-8 are shown as U+FFFD.
+
+        Raises ValueError for ids outside the vocabulary.
+        """
         return self._joined(ids).decode("utf-8", "replace")
 
     def incremental_decoder(self) -> IncrementalDecoder:
@@ -165,7 +173,9 @@ def from_folder(file: Path) -> ByteLevelTokenizer:
 
 
 def _own_end(tokenizer: Any, file: Path) -> str:
-    """The special token that ends a text: what tokenizer_config.json says, else one of the usual names; "" if none."""
+    """The special token that ends a text: what tokenizer_config.json says, else one of the usual
+    names; "" if none.
+    """
     special = {
         token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special
     }
@@ -178,7 +188,9 @@ def _own_end(tokenizer: Any, file: Path) -> str:
 
 
 def _note_end(tokenizer: Any, end: str) -> None:
-    """Note which token ends documents, where it changes nothing: in a template that adds no token to a text."""
+    """Note which token ends documents, where it changes nothing: in a template that adds no token
+    to a text.
+    """
     from tokenizers import processors
 
     note = processors.TemplateProcessing(
@@ -219,7 +231,9 @@ def _train(config: BPEConfig, pieces: Iterable[str]) -> Any:
 
 
 def _read(file: Path) -> Any:
-    """The tokenizer in `file`, which must be byte-level: others need the text before to decode a token."""
+    """The tokenizer in `file`, which must be byte-level: others need the text before to decode a
+    token.
+    """
     import tokenizers
     from tokenizers import pre_tokenizers
 
@@ -247,10 +261,11 @@ def _read(file: Path) -> Any:
 
 
 def _segments(pieces: Iterable[str]) -> Iterator[str]:
-    """The text in segments of at most _SEGMENT characters, cut at places that depend on the text alone.
+    """The text in segments of at most _SEGMENT characters, cut at places that depend on the text
+    alone.
 
-    Cuts before a space change nothing, so any of them may be taken or left. Others are only made every _SEGMENT
-    characters after a space or such a cut.
+    Cuts before a space change nothing, so any of them may be taken or left. Others are only made
+    every _SEGMENT characters after a space or such a cut.
     """
     held, start = "", 0
     for piece in pieces:
@@ -266,8 +281,9 @@ def _segments(pieces: Iterable[str]) -> Iterator[str]:
 def _cut(text: str, start: int) -> int:
     """Where to end the segment that begins at `start`.
 
-    A text can be cut before a space that follows something else: in the patterns of GPT-2, Llama 3, Qwen and GPT-4o
-    no match extends over that place, and no normalisation form joins what stands on its two sides.
+    A text can be cut before a space that follows something else: in the patterns of GPT-2, Llama 3,
+    Qwen and GPT-4o no match extends over that place, and no normalisation form joins what stands on
+    its two sides.
     """
     end = start + _SEGMENT
     while (place := text.rfind(" ", start + 1, end + 1)) > 0:
@@ -286,7 +302,9 @@ def _without_surrogates(text: str) -> str:
 
 
 def _byte_values() -> dict[str, int]:
-    """The byte that each character of a byte-level token stands for: printable ones for themselves (GPT-2)."""
+    """The byte that each character of a byte-level token stands for: printable ones for themselves
+    (GPT-2).
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {

@@ -14,7 +14,8 @@ def test_it_keeps_the_contract_of_commands():
 
 def test_listing_plugins_loads_neither_optuna_nor_numpy():
     code = (
-        "import sys, textgen; names = [o.name for o in textgen.PluginSet.discover().offers('command')]; "
+        "import sys, textgen; names = [o.name for o in "
+        "textgen.PluginSet.discover().offers('command')]; "
         "assert 'optuna' in names, names; "
         "assert not {'optuna', 'torch', 'numpy'} & set(sys.modules)"
     )

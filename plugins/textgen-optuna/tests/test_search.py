@@ -72,7 +72,8 @@ def search(folder, *arguments):
 def test_a_space_is_read_and_faults_are_said_at_once(tmp_path):
     path = tmp_path / "space.toml"
     path.write_text(
-        'trainer.learning_rate = {low = 1e-4, high = 1e-2, log = true}\nmodel.cell = ["gru", "lstm"]\n'
+        "trainer.learning_rate = {low = 1e-4, high = 1e-2, log = true}\nmodel.cell = "
+        '["gru", "lstm"]\n'
         '"sampler.0.k" = {low = 1, high = 9, step = 2}\nstops = [["a", "b"], ["c"]]\n'
     )
     assert read_space(str(path)) == [
@@ -82,7 +83,8 @@ def test_a_space_is_read_and_faults_are_said_at_once(tmp_path):
         Choices("stops", (["a", "b"], ["c"])),
     ]
     path.write_text(
-        "a = 3\nb = {low = 2, high = 1}\nc = []\nd = {low = 1}\ne = {low = 0, high = 1, log = true}\n"
+        "a = 3\nb = {low = 2, high = 1}\nc = []\nd = {low = 1}\ne = "
+        "{low = 0, high = 1, log = true}\n"
         "f = {low = 1, high = 5, step = 0.5}\ng = {low = 1, high = 2, steps = 1}\nh = [1, 1]\n"
         "i = {low = nan, high = 1}\n"
     )

@@ -1,4 +1,6 @@
-"""A plugin in one file, for tests: a tokenizer with four tokens a character, of which three are always the same."""
+"""A plugin in one file, for tests: a tokenizer with four tokens a character, of which three are
+always the same.
+"""
 
 import attrs
 import numpy as np

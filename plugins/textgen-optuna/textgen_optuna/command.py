@@ -78,7 +78,8 @@ def _search(
 ) -> None:
     """Search for the settings of a pipeline that give the lowest loss, with Optuna.
 
-    SPACE is a TOML file with tables as those of PIPELINE, and a range or a list in place of each value to search:
+    SPACE is a TOML file with tables as those of PIPELINE, and a range or a list in place of each
+    value to search:
 
     \b
     [trainer]
@@ -87,10 +88,11 @@ def _search(
     hidden_size = { low = 64, high = 256, step = 64 }
     cell = ["gru", "lstm"]
 
-    Where the space has a key of the tokenizer, the fewest bits per character count in place of the lowest loss. Every
-    trial is an ordinary run. Trials whose held-out loss is above the median of the others at the same evaluation end
-    early. The same command again resumes where Ctrl-C or a crash ended it, and further commands in the same folder,
-    also on other machines that share it, work on the same study.
+    Where the space has a key of the tokenizer, the fewest bits per character count in place of the
+    lowest loss. Every trial is an ordinary run. Trials whose held-out loss is above the median of
+    the others at the same evaluation end early. The same command again resumes where Ctrl-C or a
+    crash ended it, and further commands in the same folder, also on other machines that share it,
+    work on the same study.
     """
     switch = _Switch()
     search = _prepared(built, pipeline, space, switch, **options)
@@ -183,7 +185,10 @@ def _report(search: Search, results: Sequence[TrialResult], *, as_json: bool) ->
         partial := [result for result in results if result.unknown_share > _MANY_UNKNOWN]
     ):
         shares = ", ".join(f"{result.unknown_share:.0%} in {result.name}" for result in partial)
-        cause = f"some tokens stand for text outside the vocabulary ({shares}), whose spelling costs no bits"
+        cause = (
+            f"some tokens stand for text outside the vocabulary ({shares}), whose "
+            f"spelling costs no bits"
+        )
         click.echo(
             f"textgen: note: {cause}: these trials cannot be compared with the others", err=True
         )

@@ -52,9 +52,11 @@ class TrialResult:
     """A trial as the study knows it.
 
     status               "finished", "pruned", "failed" or "unfinished"
-    loss                 the lowest, in nats per token; None of a trial that has not finished, in a search by bits
+    loss                 the lowest, in nats per token; None of a trial that has not finished, in a
+                         search by bits
     bits_per_character   the fewest, in a search by them; else None
-    unknown_share        of a finished trial: the share of its tokens that stand for text outside the vocabulary
+    unknown_share        of a finished trial: the share of its tokens that stand for text outside
+                         the vocabulary
     """
 
     name: str
@@ -74,7 +76,8 @@ class TrialResult:
 
 @attrs.frozen
 class Pruning:
-    """Reports the loss of each evaluation, by its number, and ends a run that will hardly be the best.
+    """Reports the loss of each evaluation, by its number, and ends a run that will hardly be the
+    best.
 
     earlier   what an interrupted part of the run has reported
     in_bits   whether bits per character are reported in place of the loss
@@ -107,7 +110,9 @@ class Pruning:
 
 @attrs.frozen(kw_only=True)
 class Search:
-    """A search of a space for a pipeline, in a folder that holds the runs and the journal of the study."""
+    """A search of a space for a pipeline, in a folder that holds the runs and the journal of the
+    study.
+    """
 
     engine: Engine
     pipeline: str
@@ -120,7 +125,9 @@ class Search:
 
     @property
     def in_bits(self) -> bool:
-        """Whether it goes by bits per character, since trials have other tokens, whose losses cannot be compared."""
+        """Whether it goes by bits per character, since trials have other tokens, whose losses
+        cannot be compared.
+        """
         return any(
             dimension.key.partition(".")[0].strip() == "tokenizer" for dimension in self.space
         )
@@ -203,14 +210,17 @@ class Search:
     def _next(
         self, study: optuna.Study, number: int
     ) -> tuple[optuna.Trial, str, filelock.BaseFileLock] | None:
-        """A trial to run, its name, and a lock that says that it is being run; None if there are enough of them."""
+        """A trial to run, its name, and a lock that says that it is being run; None if there are
+        enough of them.
+        """
         with self._locked(_STUDY):
             self._recover(study)
             trials = study.get_trials(deepcopy=False)
             started = len({_name_of(trial) for trial in trials})
             if started >= number and not any(trial.state == TrialState.WAITING for trial in trials):
                 return None
-            # Seeded by the trial, so that an interrupted search suggests what an uninterrupted one does.
+            # Seeded by the trial, so that an interrupted search suggests what an uninterrupted one
+            # does.
             study.sampler = self._sampler(started)
             trial = study.ask()
             name = trial.user_attrs.get(_DIRECTORY) or f"trial-{started:04d}"
@@ -319,7 +329,9 @@ class Search:
 
 
 class _JournalLock(JournalFileOpenLock):
-    """Optuna's own locks are files that a killed process leaves behind, and that others then wait for."""
+    """Optuna's own locks are files that a killed process leaves behind, and that others then wait
+    for.
+    """
 
     def __init__(self, lock: filelock.BaseFileLock) -> None:
         self._lock = lock

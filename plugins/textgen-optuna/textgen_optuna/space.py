@@ -1,4 +1,5 @@
-"""A search space in TOML: tables as those of a pipeline, with a range or a list in place of a value.
+"""A search space in TOML: tables as those of a pipeline, with a range or a list in place of a
+value.
 
 [trainer]
 learning_rate = { low = 1e-4, high = 1e-2, log = true }
@@ -91,7 +92,8 @@ def read_space(path: str) -> list[Dimension]:
         faults.append(
             Fault(
                 "",
-                "the search space is empty; it names keys of the pipeline, each with a range or a list",
+                "the search space is empty; it names keys of the pipeline, each with a "
+                "range or a list",
             )
         )
     if faults:

@@ -12,7 +12,8 @@ from hypothesis import settings
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
-# Before torch is loaded, here and in the commands: on busy cores, small matrices take longest where threads share them.
+# Before torch is loaded, here and in the commands: on busy cores, small matrices take longest where
+# threads share them.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 PIPELINE = Path(__file__).parents[1] / "pipeline.toml"

@@ -187,9 +187,11 @@ def test_a_csv_column_trains_generates_and_forecasts(textgen, tmp_path):
 def test_listing_plugins_and_help_load_no_numerical_library(textgen):
     assert "linear autoregression" in textgen("forecast", "--help").stdout
     code = (
-        "import sys, textgen; from textgen import BuildContext, NoOptions; plugins = textgen.PluginSet.discover(); "
+        "import sys, textgen; from textgen import BuildContext, NoOptions; plugins = "
+        "textgen.PluginSet.discover(); "
         "offer = plugins.find('command', 'forecast'); "
-        "offer.component.build(offer.component.config(), BuildContext(folder='.', plugins=plugins)); "
+        "offer.component.build(offer.component.config(), BuildContext(folder='.', "
+        "plugins=plugins)); "
         "assert not {'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

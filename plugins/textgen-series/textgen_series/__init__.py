@@ -1,4 +1,6 @@
-"""Real-valued series for textgen: the corpus `series`, the tokenizer `bins`, and the command `forecast`."""
+"""Real-valued series for textgen: the corpus `series`, the tokenizer `bins`, and the command
+`forecast`.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 class SeriesConfig:
     """A noisy sine, or a column of a CSV file, as one number a line.
 
-    The sine is that of Dive into Deep Learning, "Working with Sequences": x(t) = sin(frequency t) + noise e(t) for
-    t = 1 to length, where e(t) is standard normal.
+    The sine is that of Dive into Deep Learning, "Working with Sequences": x(t) = sin(frequency t) +
+    noise e(t) for t = 1 to length, where e(t) is standard normal.
     """
 
     path: Path | None = option(None, help="a CSV file; the noisy sine if not set")
@@ -44,8 +46,8 @@ class SeriesConfig:
 class BinsConfig:
     """One token per number: the bin it falls into.
 
-    The text is one number a line. Numbers below or above what the tokenizer was fitted on fall into the first or the
-    last bin. A token is written as its bin's centre.
+    The text is one number a line. Numbers below or above what the tokenizer was fitted on fall into
+    the first or the last bin. A token is written as its bin's centre.
     """
 
     bins: int = option(
@@ -73,7 +75,9 @@ class BinsConfig:
 
 @attrs.frozen
 class ForecastConfig:
-    """Forecasts the held-out part of a series with a trained run, beside a linear autoregression."""
+    """Forecasts the held-out part of a series with a trained run, beside a linear
+    autoregression.
+    """
 
 
 def build_series(config: SeriesConfig, context: BuildContext) -> Corpus:

@@ -45,7 +45,10 @@ class BinsTokenizer:
         return None
 
     def fit(self, pieces: Iterable[str]) -> None:
-        """Lay out the bins. Raises CorpusError for a line that is not a finite number, and when there is no number."""
+        """Lay out the bins.
+
+        Raises CorpusError for a line that is not a finite number, and when there is no number.
+        """
         sample, low, high = _survey(read_blocks(pieces))
         if self.config.spacing == "quantile":
             self.edges, self.centres = _quantile_bins(np.sort(sample), self.config.bins)
@@ -59,7 +62,10 @@ class BinsTokenizer:
         return np.searchsorted(self._fitted(), values, side="right").astype(np.int32)
 
     def encode(self, text: str) -> Ids:
-        """(T,) int32, one id per line. Raises CorpusError for a line that is not a finite number."""
+        """(T,) int32, one id per line.
+
+        Raises CorpusError for a line that is not a finite number.
+        """
         return np.concatenate(list(self.encode_pieces([text])))
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
@@ -104,10 +110,12 @@ class _Stateless:
 
 
 def _survey(blocks: Iterable[Values]) -> tuple[Values, float, float]:
-    """All numbers, or a uniform random sample of so many that memory stays bounded; the smallest; the largest.
+    """All numbers, or a uniform random sample of so many that memory stays bounded; the smallest;
+    the largest.
 
-    Vitter, "Random sampling with a reservoir", 1985, algorithm R: number i takes the place of a random earlier one
-    with probability _SAMPLE / i. The generator's seed is fixed, so the same text gives the same bins.
+    Vitter, "Random sampling with a reservoir", 1985, algorithm R: number i takes the place of a
+    random earlier one with probability _SAMPLE / i. The generator's seed is fixed, so the same text
+    gives the same bins.
     """
     generator = np.random.default_rng(0)
     reservoir, filled, seen, low, high = np.empty(0), 0, 0, np.inf, -np.inf
@@ -143,7 +151,9 @@ def _uniform_bins(low: float, high: float, bins: int) -> tuple[Values, Values]:
 
 
 def _quantile_bins(values: Values, bins: int) -> tuple[Values, Values]:
-    """Inner edges and medians of bins that hold equally many of the sorted `values`; equal edges are merged."""
+    """Inner edges and medians of bins that hold equally many of the sorted `values`; equal edges
+    are merged.
+    """
     count = len(values)
     edges = np.unique(values[np.arange(1, bins) * count // bins])
     edges = edges[edges > values[0]]  # nothing lies below the smallest

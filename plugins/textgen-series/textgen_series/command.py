@@ -88,10 +88,11 @@ def _forecast(
 ) -> None:
     """Forecast the held-out part of a series, beside a linear autoregression.
 
-    RUN is the directory of a finished run whose tokenizer is `bins`. What comes after its training values is
-    forecast from every value before, by feeding predictions back: the mean of the model's distribution over the
-    bins' centres, and sampled continuations, whose quantiles make the band. The regression is fitted by least
-    squares on the training values, and its predictions are fed back too.
+    RUN is the directory of a finished run whose tokenizer is `bins`. What comes after its training
+    values is forecast from every value before, by feeding predictions back: the mean of the model's
+    distribution over the bins' centres, and sampled continuations, whose quantiles make the band.
+    The regression is fitted by least squares on the training values, and its predictions are fed
+    back too.
     """
     # Numerical libraries are loaded when there is work for them, so that --help need not wait.
     from textgen import Engine
@@ -116,6 +117,7 @@ def _steps(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) for part in parts):
         raise UsageError(
-            f"--steps must be whole numbers from 1 with commas between, as in 1,4,16,64, and is {text!r}"
+            f"--steps must be whole numbers from 1 with commas between, as in 1,4,16,64, "
+            f"and is {text!r}"
         )
     return tuple(sorted({int(part) for part in parts}))

@@ -15,8 +15,8 @@ from textgen import CorpusError
 from textgen_series import SeriesConfig
 from textgen_series.numbers import parse, to_text
 
-# The engine tries a tokenizer on the first 2,000 characters of the first piece. Pieces shorter than that are never cut
-# inside a number.
+# The engine tries a tokenizer on the first 2,000 characters of the first piece. Pieces shorter than
+# that are never cut inside a number.
 _PIECE: Final = 64
 
 

@@ -24,7 +24,8 @@ _ROWS: Final = (
 class Forecast:
     """Predictions from each of O origins, 1 to K steps ahead, each (O, K).
 
-    fed_back    the mean of the next value's distribution, with each mean fed back as if it had been observed
+    fed_back    the mean of the next value's distribution, with each mean fed back as if it had been
+                observed
     sampled     the mean over sampled continuations
     low, high   quantiles of the sampled continuations
     """
@@ -50,7 +51,8 @@ def forecast(
     """Forecast from `values` (N,) up to and with each origin.
 
     context   how many values before a forecast the model is warmed up on
-    samples   continuations drawn from each origin, from the model's own distribution: no sampler takes part
+    samples   continuations drawn from each origin, from the model's own distribution: no sampler
+              takes part
     band      probability between `low` and `high`
     seed      of the draws; those of an origin depend on it and the origin alone
     """
@@ -96,7 +98,9 @@ def _feed_back(
 def _sample(
     decoder: Decoder, tokenizer: BinsTokenizer, probabilities: Values, uniforms: Values, band: float
 ) -> tuple[Values, Values, Values]:
-    """(B, K) mean, lower and upper quantile of S continuations; `uniforms` (B, K, S), the decoder's batch B * S."""
+    """(B, K) mean, lower and upper quantile of S continuations; `uniforms` (B, K, S), the decoder's
+    batch B * S.
+    """
     batch, steps, _ = uniforms.shape
     mean, low, high = np.empty((3, batch, steps))
     tokens: Indices = np.empty(0, np.int64)

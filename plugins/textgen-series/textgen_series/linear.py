@@ -9,7 +9,9 @@ Values = npt.NDArray[np.float64]
 
 
 def fit(values: Values, lags: int) -> Values:
-    """Least squares of x(t) on x(t - lags) to x(t - 1) and a constant: (lags + 1,) coefficients, the constant last."""
+    """Least squares of x(t) on x(t - lags) to x(t - 1) and a constant: (lags + 1,) coefficients,
+    the constant last.
+    """
     design = np.lib.stride_tricks.sliding_window_view(values[:-1], lags)
     design = np.column_stack([design, np.ones(len(design))])
     return np.linalg.lstsq(design, values[lags:], rcond=None)[0].astype(np.float64)
@@ -18,7 +20,9 @@ def fit(values: Values, lags: int) -> Values:
 def forecast(
     values: Values, origins: npt.NDArray[np.int64], coefficients: Values, steps: int
 ) -> Values:
-    """(len(origins), steps): from `values` up to each origin, 1 to `steps` steps ahead, predictions fed back."""
+    """(len(origins), steps): from `values` up to each origin, 1 to `steps` steps ahead, predictions
+    fed back.
+    """
     lags = len(coefficients) - 1
     predicted = np.empty((len(origins), steps))
     window = values[origins[:, None] + np.arange(1 - lags, 1)]

@@ -39,12 +39,14 @@ def draw(report: Report) -> str:
     height = TOP + len(report.horizons) * (PANEL + GAP) - GAP + BOTTOM
     parts = [
         _legend(report),
-        f'<clipPath id="panel"><rect x="{LEFT}" y="0" width="{WIDTH - LEFT - RIGHT}" height="{PANEL}"/></clipPath>',
+        f'<clipPath id="panel"><rect x="{LEFT}" y="0" width="{WIDTH - LEFT - RIGHT}" '
+        f'height="{PANEL}"/></clipPath>',
     ]
     for number, horizon in enumerate(report.horizons):
 
         def place(values: Values, horizon: Horizon = horizon) -> list[tuple[str, str]]:
-            # A diverging forecast leaves the panel; far outside, its exact place is of no use to a renderer.
+            # A diverging forecast leaves the panel; far outside, its exact place is of no use to a
+            # renderer.
             y = np.clip(PANEL * (high - values) / (high - low), -PANEL, 2 * PANEL)
             x = LEFT + (horizon.targets + 1 - first) * scale_x
             return [(f"{a:.1f}", f"{b:.1f}") for a, b in zip(x, y, strict=True)]
@@ -63,8 +65,10 @@ def draw(report: Report) -> str:
         ]
     body = "\n  ".join(parts)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'role="img" aria-label="forecasts of the held-out values">\n  <style>{_STYLE}</style>\n  {body}\n</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'width="{WIDTH}" height="{height}" '
+        f'role="img" aria-label="forecasts of the held-out values">\n  '
+        f"<style>{_STYLE}</style>\n  {body}\n</svg>\n"
     )
 
 
@@ -77,7 +81,8 @@ def _title(horizon: Horizon) -> str:
     plural = "step" if horizon.k == 1 else "steps"
     return (
         f'<text x="{LEFT}" y="-9"><tspan class="title">{horizon.k} {plural} ahead</tspan>'
-        f'<tspan dx="12">RMSE: model {summary["fed_back"]["rmse"]:.3f}, linear {summary["linear"]["rmse"]:.3f}'
+        f'<tspan dx="12">RMSE: model {summary["fed_back"]["rmse"]:.3f}, linear '
+        f"{summary['linear']['rmse']:.3f}"
         "</tspan></text>"
     )
 
@@ -123,11 +128,13 @@ def _axes(
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{LEFT}" y1="0" y2="{PANEL}"/>')
     middle = PANEL / 2
     parts.append(
-        f'<text x="16" y="{middle}" text-anchor="middle" transform="rotate(-90 16 {middle})">x(t)</text>'
+        f'<text x="16" y="{middle}" text-anchor="middle" transform="rotate(-90 16 '
+        f'{middle})">x(t)</text>'
     )
     if labels:
         parts.append(
-            f'<text x="{(LEFT + right) / 2}" y="{PANEL + 38}" text-anchor="middle">time step t</text>'
+            f'<text x="{(LEFT + right) / 2}" y="{PANEL + 38}" text-anchor="middle">time '
+            f"step t</text>"
         )
     return parts
 

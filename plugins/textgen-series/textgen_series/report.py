@@ -1,4 +1,6 @@
-"""What a run's forecasts are worth: errors of the model and of the linear autoregression, on the same values."""
+"""What a run's forecasts are worth: errors of the model and of the linear autoregression, on the
+same values.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ class Horizon:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Report:
-    """All of `textgen forecast`: the values (N,), how many of them were trained on, and a Horizon for each k."""
+    """All of `textgen forecast`: the values (N,), how many of them were trained on, and a Horizon
+    for each k.
+    """
 
     values: Values
     training: int
@@ -80,10 +84,12 @@ class Report:
         """The report as a table for a terminal."""
         samples, band = self.settings.samples, f"{self.settings.band:.0%} band"
         rows = [
-            f"trained on values 1 to {self.training:,}, forecast {self.training + 1:,} to {len(self.values):,}; the "
+            f"trained on values 1 to {self.training:,}, forecast {self.training + 1:,} to "
+            f"{len(self.values):,}; the "
             f"model looks back {self.context}, the linear autoregression {self.settings.lags}",
             f"{'':>4} {'':>8}  {'model,':>17}  {'model, mean of':>17}  {'linear auto-':>17}",
-            f"{'':>4} {'':>8}  {'mean fed back':>17}  {f'{samples} samples':>17}  {'regression':>17}  {'inside':>9}",
+            f"{'':>4} {'':>8}  {'mean fed back':>17}  {f'{samples} samples':>17}  "
+            f"{'regression':>17}  {'inside':>9}",
             f"{'k':>4} {'targets':>8}" + f"  {'RMSE':>8} {'MAE':>8}" * 3 + f"  {band:>9}",
         ]
         for row in (horizon.summary() for horizon in self.horizons):
@@ -96,7 +102,10 @@ class Report:
 
 
 def make_report(engine: Engine, run: Path, settings: Settings, device: str = "auto") -> Report:
-    """Forecast the values that a finished run did not train on. Raises UsageError where that cannot be."""
+    """Forecast the values that a finished run did not train on.
+
+    Raises UsageError where that cannot be.
+    """
     generator = engine.load(run, device=device)
     tokenizer = generator.tokenizer
     if not isinstance(tokenizer, BinsTokenizer):
@@ -152,7 +161,8 @@ def _check(count: int, training: int, context: int, settings: Settings) -> None:
     held_out, ahead = count - training, max(settings.steps)
     if held_out < ahead:
         raise UsageError(
-            f"the series has {held_out} values after the {training} that the run trained on, and --steps {ahead} needs "
+            f"the series has {held_out} values after the {training} that the run trained "
+            f"on, and --steps {ahead} needs "
             f"{ahead}; lower it, or train on less (data.windows)"
         )
     if context > training:
@@ -161,7 +171,8 @@ def _check(count: int, training: int, context: int, settings: Settings) -> None:
         )
     if training < 2 * settings.lags + 1:
         raise UsageError(
-            f"--lags {settings.lags} needs {2 * settings.lags + 1} training values; there are {training}"
+            f"--lags {settings.lags} needs {2 * settings.lags + 1} training values; there "
+            f"are {training}"
         )
 
 

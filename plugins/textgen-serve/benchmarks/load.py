@@ -1,9 +1,11 @@
-"""Measures `textgen serve` under concurrent streams, and compares every text with the one made alone.
+"""Measures `textgen serve` under concurrent streams, and compares every text with the one made
+alone.
 
     python benchmarks/load.py RUN --streams 1000 --tokens 200
 
-Prints one JSON object: tokens a second of one stream, of all together and of generate_many; the time to the first text;
-the time of GET /health meanwhile; and how many texts differ, which must be 0. The server runs in a process of its own.
+Prints one JSON object: tokens a second of one stream, of all together and of generate_many; the
+time to the first text; the time of GET /health meanwhile; and how many texts differ, which must be
+0. The server runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -86,7 +88,10 @@ async def measured(address: tuple[str, int], options: argparse.Namespace) -> dic
 
 
 async def stream(address: tuple[str, int], body: dict) -> tuple[str, float]:
-    """A text, and the seconds until its first piece. On a bare socket: a client library costs more than the server."""
+    """A text, and the seconds until its first piece.
+
+    On a bare socket: a client library costs more than the server.
+    """
     data = json.dumps(body).encode()
     begun, first, parts = time.perf_counter(), 0.0, []
     reader, writer = await asyncio.open_connection(*address)

@@ -1,11 +1,12 @@
-"""Measures how long requests hold up the event loop of `textgen serve`: such as make much work, or are made to.
+"""Measures how long requests hold up the event loop of `textgen serve`: such as make much work, or
+are made to.
 
     python benchmarks/stalls.py RUN [NAME...]
 
-For each request, or each whose name has one of the words, prints for how many milliseconds the loop stood still at most,
-by the clock and by the CPU time of the process meanwhile, which other programs lengthen less; the seconds of the request;
-and the beginning of the answer. Exits with status 1 if it was more than 50 ms by the clock. The server runs in this
-process, the client in another.
+For each request, or each whose name has one of the words, prints for how many milliseconds the loop
+stood still at most, by the clock and by the CPU time of the process meanwhile, which other programs
+lengthen less; the seconds of the request; and the beginning of the answer. Exits with status 1 if
+it was more than 50 ms by the clock. The server runs in this process, the client in another.
 """
 
 from __future__ import annotations
@@ -121,8 +122,10 @@ def requests() -> dict[str, bytes]:
         "headers": post("/v1/completions", {}, b"a:\r\n" * 16_000),
         "more headers than fit": post("/v1/completions", {}, b"a:\r\n" * 60_000),
         "requests sent at once": short.replace(b"Connection: close\r\n", b"") * 5000 + short,
-        "model with a long name": b"GET /v1/models/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        % (b"%61" * 20_000),
+        "model with a long name": (
+            b"GET /v1/models/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            % (b"%61" * 20_000)
+        ),
     }
 
 

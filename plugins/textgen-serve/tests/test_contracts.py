@@ -13,7 +13,8 @@ def test_it_keeps_the_contract_of_commands():
 
 def test_listing_plugins_loads_no_web_server_and_no_numpy():
     code = (
-        "import sys, textgen; names = [o.name for o in textgen.PluginSet.discover().offers('command')]; "
+        "import sys, textgen; names = [o.name for o in "
+        "textgen.PluginSet.discover().offers('command')]; "
         "assert 'serve' in names, names; "
         "assert not {'starlette', 'uvicorn', 'torch', 'numpy'} & set(sys.modules)"
     )

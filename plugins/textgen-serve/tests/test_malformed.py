@@ -1,4 +1,6 @@
-"""Thousands of requests that are wrong in one way or another: each is answered or refused, and none is a fault."""
+"""Thousands of requests that are wrong in one way or another: each is answered or refused, and none
+is a fault.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ VALUES: list[Any] = [
 
 
 def bodies(count: int) -> list[bytes]:
-    """Bodies with one to three parameters that are mostly wrong; every eighth is damaged as bytes."""
+    """Bodies with one to three parameters that are mostly wrong; every eighth is damaged as
+    bytes.
+    """
     draw = random.Random(1)
     made = []
     for i in range(count):

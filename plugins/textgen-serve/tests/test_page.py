@@ -67,7 +67,9 @@ def browser():
 
 @pytest.fixture
 def visit(browser, url):
-    """Opens the page in a fresh profile; at the end, no page may have written an error to its console."""
+    """Opens the page in a fresh profile; at the end, no page may have written an error to its
+    console.
+    """
     contexts, errors = [], []
 
     def opened(address=url, **options):
@@ -114,7 +116,9 @@ def wait_for_text(page, text):
 
 
 def rest_on(page, x, y):
-    """Rest the mouse on a place until the popover is there, as a person does: a scroll closes it."""
+    """Rest the mouse on a place until the popover is there, as a person does: a scroll closes
+    it.
+    """
     for moved in range(30):
         page.mouse.move(x + moved % 2, y)
         page.wait_for_timeout(500)  # longer than the popover waits for the mouse to rest
@@ -132,7 +136,8 @@ def colours(page):
     """The level of each character."""
     ranges = page.evaluate(
         """() => [...CSS.highlights].filter(([name]) => /^s\\d$/.test(name))
-             .flatMap(([name, all]) => [...all].map((range) => [Number(name[1]), range.startOffset, range.endOffset]))"""
+             .flatMap(([name, all]) => [...all].map(
+                 (range) => [Number(name[1]), range.startOffset, range.endOffset]))"""
     )
     levels = [0] * len(page.text_content("#text"))
     for level, start, end in ranges:

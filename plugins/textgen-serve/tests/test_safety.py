@@ -141,7 +141,9 @@ class Quick(BoundedProtocol):
 
 @contextmanager
 def quick_server(left: threading.Event) -> Iterator[tuple[str, int]]:
-    """An answer without end, on connections with short deadlines; `left` is set once its client is gone."""
+    """An answer without end, on connections with short deadlines; `left` is set once its client is
+    gone.
+    """
 
     async def answer(exchange: Exchange) -> None:
         async def write() -> None:

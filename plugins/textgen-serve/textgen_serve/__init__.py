@@ -1,7 +1,7 @@
 """Serves runs over HTTP with OpenAI's completions API, as a command of textgen.
 
-`textgen_serve.app.create_app` makes the ASGI application for other servers. Starlette and uvicorn are imported when
-the command runs, never by listing the plugins.
+`textgen_serve.app.create_app` makes the ASGI application for other servers. Starlette and uvicorn
+are imported when the command runs, never by listing the plugins.
 """
 
 from __future__ import annotations

@@ -102,10 +102,12 @@ class Server:
         raise ApiError(400, message, code="no_chat")
 
     async def next_tokens(self, exchange: Exchange) -> None:
-        """POST /next_tokens, ours: the likeliest next tokens before and after the samplers, `logprobs` of each.
+        """POST /next_tokens, ours: the likeliest next tokens before and after the samplers,
+        `logprobs` of each.
 
-        Takes the parameters of /v1/completions, with one prompt. They follow the prompt, or the first `max_tokens`
-        tokens of the text that it gets with `seed` and `index`: what the samplers do depends on them.
+        Takes the parameters of /v1/completions, with one prompt. They follow the prompt, or the
+        first `max_tokens` tokens of the text that it gets with `seed` and `index`: what the
+        samplers do depends on them.
         """
         run, asked = await self._asked(exchange, max_new_tokens=0)
         prompt, count = asked.prompts[0], asked.logprobs or _LIKELIEST
@@ -117,13 +119,18 @@ class Server:
             await exchange.made(next_tokens, run.generator, prompt, asked, before, count)
 
     async def copies(self, exchange: Exchange) -> None:
-        """POST /copies, ours: where a text has passages of 16 tokens and more that the training corpus has, too."""
+        """POST /copies, ours: where a text has passages of 16 tokens and more that the training
+        corpus has, too.
+        """
         generator, text, _ = await self._given(exchange, "prompt", str)
         with self._admitted(1):
             await exchange.made(copied_passages, generator, text)
 
     async def tokenize(self, exchange: Exchange) -> None:
-        """POST /tokenize, in vLLM's shape. Characters outside the vocabulary become the unknown token."""
+        """POST /tokenize, in vLLM's shape.
+
+        Characters outside the vocabulary become the unknown token.
+        """
         generator, text, body = await self._given(exchange, "prompt", str)
         with_texts = bool(body.get("return_token_strs"))
         await exchange.made(tokenized, generator, text, self._limits, with_texts)
@@ -134,7 +141,9 @@ class Server:
         await exchange.made(detokenized, generator, ids)
 
     async def tokenizer_info(self, exchange: Exchange) -> None:
-        """GET /tokenizer_info: the end of a document has a name by which /tokenize knows it, or is null."""
+        """GET /tokenizer_info: the end of a document has a name by which /tokenize knows it, or is
+        null.
+        """
         generator = self.runs.find(None).generator
         kind = generator.tables.get("tokenizer", {}).get("type")
         end = None if end_id(generator) is None else END
@@ -163,7 +172,9 @@ class Server:
         await exchange.whole(self._metrics.page(), 200, [_METRICS])
 
     async def ping(self) -> None:
-        """Write a comment to streams that wait for long, so that no proxy takes them for dead, until cancelled."""
+        """Write a comment to streams that wait for long, so that no proxy takes them for dead,
+        until cancelled.
+        """
         while True:
             await asyncio.sleep(_PING)
             for exchange in [*self._streams]:
@@ -182,7 +193,8 @@ class Server:
         return self.runs.find(body.get("model")).generator, value, body
 
     async def _asked(self, exchange: Exchange, **defaults: Any) -> tuple[ServedRun, Completion]:
-        """The run and the request in a body; a header of the answer names parameters that are ignored.
+        """The run and the request in a body; a header of the answer names parameters that are
+        ignored.
 
         `defaults` are in place of the run's.
         """

@@ -20,7 +20,8 @@ def make_command(context: BuildContext) -> click.Command:
     @option(
         "--host",
         default="127.0.0.1",
-        help="Address to listen on. Any but loopback needs an API key; one is made and printed if none is given.",
+        help="Address to listen on. Any but loopback needs an API key; one is made and "
+        "printed if none is given.",
     )
     @option("--port", default=8000, help="Port; 0 takes a free one.")
     @click.option("--uds", type=path, help="Listen on a Unix socket that only this user can open.")
@@ -29,7 +30,8 @@ def make_command(context: BuildContext) -> click.Command:
     @click.option(
         "--api-key-file",
         type=path,
-        help="Keys, one a line, of which clients need one. The variable TEXTGEN_API_KEY holds one, too.",
+        help="Keys, one a line, of which clients need one. The variable TEXTGEN_API_KEY "
+        "holds one, too.",
     )
     @click.option("--allow-host", multiple=True, help="Name that clients may use for this machine.")
     @click.option(
@@ -63,7 +65,9 @@ def make_command(context: BuildContext) -> click.Command:
     )
     @option("--device", default="auto", help="Where to compute.")
     def command(runs: tuple[str, ...], **options: Any) -> None:
-        """Serve each RUN over HTTP, by its NAME or else its folder's: OpenAI's completions API, and a page at /."""
+        """Serve each RUN over HTTP, by its NAME or else its folder's: OpenAI's completions API, and
+        a page at /.
+        """
         from textgen_serve.server import serve
 
         serve(runs, cast("PluginSet", context.plugins), **options)

@@ -33,7 +33,9 @@ _UNREAD: Final = 16  # pieces that wait to be sent, for each request
 
 @attrs.define(eq=False)
 class PreparedPrompt:
-    """A prompt, its ids (T,), its text, and the log-probabilities of its tokens, if they are asked for."""
+    """A prompt, its ids (T,), its text, and the log-probabilities of its tokens, if they are asked
+    for.
+    """
 
     given: Prompt
     ids: Ids
@@ -275,7 +277,9 @@ async def _merged(texts: Sequence[AsyncGenerator[bytes]]) -> AsyncGenerator[byte
 
 
 class ChoiceEvents:
-    """The events of one text of a stream: one for each token with log-probabilities, else one for each piece."""
+    """The events of one text of a stream: one for each token with log-probabilities, else one for
+    each piece.
+    """
 
     def __init__(
         self,
@@ -322,7 +326,8 @@ class ChoiceEvents:
         yield self._event("", None, ids, end)
 
     def _settled(self, more: list[TokenLogprobs], *, is_end: bool = False) -> Iterator[bytes]:
-        """The events of tokens whose text has come; at the end of all, with the text that is left for them.
+        """The events of tokens whose text has come; at the end of all, with the text that is left
+        for them.
 
         Text that may belong to a stop text comes later than its tokens, or never.
         """
@@ -358,7 +363,10 @@ class ChoiceEvents:
 
 
 async def begun(generator: Generator, prompt: Prompt, asked: Completion) -> Generation | None:
-    """The first `max_tokens` tokens of a text, with the state after them; None for no tokens. Raises ApiError."""
+    """The first `max_tokens` tokens of a text, with the state after them; None for no tokens.
+
+    Raises ApiError.
+    """
     if not (count := asked.options["max_new_tokens"]):
         return None
     try:
@@ -380,7 +388,8 @@ def next_tokens(
     before: Generation | None,
     count: int,
 ) -> dict[str, Any]:
-    """The `count` likeliest next tokens by the model, and those after the samplers, by the model's order.
+    """The `count` likeliest next tokens by the model, and those after the samplers, by the model's
+    order.
 
     They follow the tokens `before` if there are any, else a prompt. Raises ApiError.
     """

@@ -22,7 +22,8 @@ class ClientGone(Exception):
 
 
 class ApiError(Exception):
-    """A request that is refused: a status, a message, the parameter at fault, and a code for programs.
+    """A request that is refused: a status, a message, the parameter at fault, and a code for
+    programs.
 
     A message that quotes much of the request is cut off.
     """
@@ -36,7 +37,10 @@ class ApiError(Exception):
 
     @classmethod
     def of(cls, error: TextgenError, names: Mapping[str, str]) -> ApiError:
-        """The same of an error of the engine. `names` are the client's names of the engine's options."""
+        """The same of an error of the engine.
+
+        `names` are the client's names of the engine's options.
+        """
         message = str(error)
         if not isinstance(error, UsageError):
             return cls(500, message, code="model_error")

@@ -27,7 +27,8 @@ class Exchange:
     """A request and what is sent for it.
 
     headers  that go out with the answer, whatever it is
-    written  when something was sent last, in seconds of time.monotonic; infinity while something is being sent
+    written  when something was sent last, in seconds of time.monotonic; infinity while something is
+             being sent
     """
 
     scope: Scope
@@ -99,7 +100,10 @@ class Exchange:
         await self.whole(dump(value), status, [JSON, *(headers or [])])
 
     async def made(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Send what a function returns, as JSON. Both are done in a thread, since they may take long."""
+        """Send what a function returns, as JSON.
+
+        Both are done in a thread, since they may take long.
+        """
         data = await asyncio.to_thread(lambda: dump_long(function(*arguments)))
         await self.whole(data, 200, [JSON])
 

@@ -36,7 +36,8 @@ _HEADERS: Final[Headers] = [
 class Access:
     """Who may use a server.
 
-    keys     of which a client has to send one as `Authorization: Bearer KEY`; if there are none, none is needed
+    keys     of which a client has to send one as `Authorization: Bearer KEY`; if there are none,
+             none is needed
     hosts    names that the header Host may have, beside addresses and localhost
     origins  of web pages of other servers that may use this one; "*" for any
     """
@@ -48,8 +49,8 @@ class Access:
     def check(self, scope: Scope) -> None:
         """Raise ApiError for a request that is not allowed.
 
-        A page of another site cannot send one: its Origin differs from Host, and a name that it lets point here is not
-        among the hosts.
+        A page of another site cannot send one: its Origin differs from Host, and a name that it
+        lets point here is not among the hosts.
         """
         host = header(scope, b"host").decode("latin-1")
         if host and not self._is_known(host):

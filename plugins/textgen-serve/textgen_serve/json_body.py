@@ -1,4 +1,6 @@
-"""JSON of requests, as RFC 8259 has it and nothing that two programs read differently, and of answers."""
+"""JSON of requests, as RFC 8259 has it and nothing that two programs read differently, and of
+answers.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,12 @@ def dump_long(value: Any) -> bytes:
 
 
 def parse_object(body: bytearray, most: int) -> dict[str, Any]:
-    """The object in a body. Refuses what Python's parser accepts beyond JSON: NaN, duplicate names, lone surrogates.
+    """The object in a body.
 
-    So are more than about `most` values, which are counted by the commas and brackets before anything is made of them.
+    Refuses what Python's parser accepts beyond JSON: NaN, duplicate names, lone surrogates.
+
+    So are more than about `most` values, which are counted by the commas and brackets before
+    anything is made of them.
     """
     if sum(map(body.count, (b",", b"[", b"{"))) > most:
         raise ApiError(413, f"the body has more than {most:,} values")

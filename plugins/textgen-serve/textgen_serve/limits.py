@@ -9,14 +9,16 @@ import attrs
 class Limits:
     """Each is checked before anything is allocated for a request.
 
-    texts             that are generated or wait at one time, of all requests; beyond it the answer is 429
+    texts             that are generated or wait at one time, of all requests; beyond it the answer
+                      is 429
     texts_per_request prompts times n or best_of
     body_bytes        of a request
     body_values       numbers, strings, lists and objects of a request
     prompt_tokens     of one prompt
     new_tokens        `max_tokens` of a request
     logprobs          likeliest tokens for each token
-    answer            echoed tokens and log-probabilities of an answer, as far as they are held at one time
+    answer            echoed tokens and log-probabilities of an answer, as far as they are held at
+                      one time
     seconds           that a request may take
     """
 

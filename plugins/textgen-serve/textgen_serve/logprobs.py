@@ -52,9 +52,11 @@ class TokenTexts:
 def legacy(
     entries: Iterable[TokenLogprobs], offsets: Sequence[int], spelling: Spelling
 ) -> dict[str, Any]:
-    """The `logprobs` of a choice: of each token its text, log-probability, alternatives and place in the text.
+    """The `logprobs` of a choice: of each token its text, log-probability, alternatives and place
+    in the text.
 
-    The token itself is always among the alternatives. Of tokens with one text, the likeliest counts.
+    The token itself is always among the alternatives. Of tokens with one text, the likeliest
+    counts.
     """
     tokens, logprobs, tops = [], [], []
     for entry in entries:
@@ -79,7 +81,9 @@ def legacy(
 def of_prompt(
     entries: Iterable[TokenLogprobs], count: int, spelling: Spelling
 ) -> list[dict[str, Any] | None]:
-    """vLLM's `prompt_logprobs`: of each token itself and the `count` likeliest, by id, with their ranks."""
+    """vLLM's `prompt_logprobs`: of each token itself and the `count` likeliest, by id, with their
+    ranks.
+    """
     made: list[dict[str, Any] | None] = []
     for entry in entries:
         if entry.logprob is None:

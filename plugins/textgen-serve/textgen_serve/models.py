@@ -42,7 +42,9 @@ class ServedRun:
         }
 
     def full_card(self, options: Mapping[str, SamplingOption]) -> dict[str, Any]:
-        """The entry of GET /v1/models/{id}: with the run's loss curve, and the options of samplers."""
+        """The entry of GET /v1/models/{id}: with the run's loss curve, and the options of
+        samplers.
+        """
         card, path = self.card(), self.generator.path
         chain = {table["type"]: table for table in self.generator.tables.get("sampler", [])}
         summary = None if path is None else summarize(path)
@@ -76,7 +78,8 @@ class ServedRun:
 class SamplingOption:
     """An option of requests that a sampler takes.
 
-    default  its value if the sampler is in the chain and nothing is given; None where it has to be given
+    default  its value if the sampler is in the chain and nothing is given; None where it has to be
+             given
     """
 
     sampler: str
@@ -86,7 +89,9 @@ class SamplingOption:
 
 
 def sampling_options(plugins: PluginSet) -> dict[str, SamplingOption]:
-    """The options of all samplers, but those that are paths of files: a client must not choose what is read."""
+    """The options of all samplers, but those that are paths of files: a client must not choose what
+    is read.
+    """
     made = {}
     for offer in plugins.offers("sampler"):
         fields = attrs.fields_dict(attrs.resolve_types(offer.component.config))
@@ -132,7 +137,10 @@ class Runs:
         return self._runs[name]
 
     async def watch(self) -> None:
-        """Load runs again that are replaced on disk, until the task is cancelled. One that fails stays as it is."""
+        """Load runs again that are replaced on disk, until the task is cancelled.
+
+        One that fails stays as it is.
+        """
         while True:
             await asyncio.sleep(_WATCHED)
             for run in self._runs.values():

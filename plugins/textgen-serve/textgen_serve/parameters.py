@@ -1,4 +1,6 @@
-"""Reads the parameters of POST /v1/completions: ours, the names of other servers, and unknown ones."""
+"""Reads the parameters of POST /v1/completions: ours, the names of other servers, and unknown
+ones.
+"""
 
 from __future__ import annotations
 
@@ -240,7 +242,10 @@ def _are_ids(value: Any) -> bool:
 def _known(
     body: Mapping[str, Any], options: Collection[str], *, ignore_unknown: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Our parameters by our names, and the names of those that have no equal here. Raises ApiError."""
+    """Our parameters by our names, and the names of those that have no equal here.
+
+    Raises ApiError.
+    """
     if len(body) > _MOST:
         raise ApiError(400, f"a request may have {_MOST} parameters")
     body = {name: value for name, value in body.items() if value is not None}
@@ -323,7 +328,9 @@ def _max_tokens(number: _Numbers, limits: Limits, defaults: Mapping[str, Any]) -
 
 
 def _bias(given: Any) -> Any:
-    """`logit_bias` with ids as integers, which JSON writes as strings; other names are texts of tokens."""
+    """`logit_bias` with ids as integers, which JSON writes as strings; other names are texts of
+    tokens.
+    """
     if not isinstance(given, dict):
         return given
     return {_id(key): value for key, value in given.items()}

@@ -19,8 +19,8 @@ class _TooMany(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     """Closes a connection that takes too long to send a request, or to take in an answer.
 
-    uvicorn itself has a deadline between requests only. `receive_seconds` hold for a whole request, `send_seconds` for
-    the time in which a full buffer is not read.
+    uvicorn itself has a deadline between requests only. `receive_seconds` hold for a whole request,
+    `send_seconds` for the time in which a full buffer is not read.
     """
 
     receive_seconds = 30.0

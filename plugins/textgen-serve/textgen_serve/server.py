@@ -45,7 +45,9 @@ def serve(
     unknown_parameters: str,
     device: str,
 ) -> None:
-    """Serve until a signal. Raises UsageError where the address cannot be taken, and what loading a run raises."""
+    """Serve until a signal. Raises UsageError where the address cannot be taken, and what loading a
+    run raises.
+    """
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key belong together")
     named, keys = named_runs(runs), _keys(api_key_file)
@@ -83,9 +85,11 @@ def serve(
         scheme = "https" if tls_cert else "http"
         address = uds or f"{scheme}://{_shown(host)}:{listener.getsockname()[1]}{fragment}"
         listener.listen(config.backlog)
-        gc.freeze()  # a collection would hold up all requests for longer the more it has to look through
+        # a collection would hold up all requests for longer the more it has to look through
+        gc.freeze()
         click.echo(f"textgen: serving {', '.join(named)} at {address}", err=True)
-        # uvicorn raises the signal again once it has stopped: the socket's file has to go before the process does.
+        # uvicorn raises the signal again once it has stopped: the socket's file has to go before
+        # the process does.
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -119,7 +123,10 @@ def _tcp_socket(host: str, port: int) -> socket.socket:
 
 @contextlib.contextmanager
 def _unix_socket(path: Path) -> Iterator[socket.socket]:
-    """A Unix socket that only this user can open; the file of a server that has gone is replaced. Raises UsageError."""
+    """A Unix socket that only this user can open; the file of a server that has gone is replaced.
+
+    Raises UsageError.
+    """
     listener = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:

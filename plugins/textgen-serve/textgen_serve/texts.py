@@ -16,7 +16,10 @@ END: Final = "<|endoftext|>"
 
 
 def tokenized(generator: Generator, text: str, limits: Limits, with_texts: bool) -> dict[str, Any]:
-    """The ids of a text, with the text of each if that is asked for. Unknown characters become the unknown token."""
+    """The ids of a text, with the text of each if that is asked for.
+
+    Unknown characters become the unknown token.
+    """
     end, tokenizer = end_id(generator), generator.tokenizer
     ids = [end] if text == END and end is not None else tokenizer.encode(text).tolist()
     made = {"count": len(ids), "max_model_len": limits.prompt_tokens, "tokens": ids}
@@ -34,7 +37,8 @@ def detokenized(generator: Generator, ids: list[Any]) -> dict[str, str]:
 
 
 def copied_passages(generator: Generator, text: str) -> dict[str, Any]:
-    """The passages with their places in characters, and the share of 8-grams that the corpus has (textgen.CopyReport).
+    """The passages with their places in characters, and the share of 8-grams that the corpus has
+    (textgen.CopyReport).
 
     Raises ApiError, also where the corpus is not what it was.
     """

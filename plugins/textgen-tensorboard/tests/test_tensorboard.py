@@ -139,7 +139,8 @@ def test_directory_option_takes_the_event_file_elsewhere(pipeline, tmp_path):
 
 def test_listing_plugins_loads_neither_tensorboard_nor_torch():
     code = (
-        "import sys, textgen; names = [o.name for o in textgen.PluginSet.discover().offers('observer')]; "
+        "import sys, textgen; names = [o.name for o in "
+        "textgen.PluginSet.discover().offers('observer')]; "
         "assert 'tensorboard' in names, names; "
         "assert not {'tensorboard', 'torch', 'numpy'} & set(sys.modules)"
     )

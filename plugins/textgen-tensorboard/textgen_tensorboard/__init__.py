@@ -18,8 +18,8 @@ from textgen.protocols import Observer
 class TensorBoardConfig:
     """Writes losses, speed and sample texts to a TensorBoard event file.
 
-    Scalars of steps: loss/training, learning_rate, gradient_norm. Scalars of evaluations: loss/validation, perplexity,
-    bits_per_character, characters_per_second. Texts: sample.
+    Scalars of steps: loss/training, learning_rate, gradient_norm. Scalars of evaluations:
+    loss/validation, perplexity, bits_per_character, characters_per_second. Texts: sample.
     """
 
     directory: Path | None = option(

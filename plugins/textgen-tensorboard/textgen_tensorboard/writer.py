@@ -1,4 +1,6 @@
-"""Events of a run to records of an event file, with TensorBoard's own writer: no torch, no TensorFlow."""
+"""Events of a run to records of an event file, with TensorBoard's own writer: no torch, no
+TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,14 @@ class TensorBoard:
     _evaluations: int = 0
 
     def observe(self, event: Event) -> None:
-        """Write what the event says; what an earlier part wrote after the step that this one starts from is dropped."""
+        """Write what the event says; what an earlier part wrote after the step that this one starts
+        from is dropped.
+        """
         if isinstance(event, RunStarted):
             self._evaluations = event.evaluations
             self._writer = EventFileWriter(str(self.directory))
-            # Readers forget every record of this step and later ones: they are about to be made again.
+            # Readers forget every record of this step and later ones: they are about to be made
+            # again.
             self._add(event.step + 1, session_log=SessionLog(status=SessionLog.START))
             self._writer.flush()
         elif isinstance(event, StepDone):

@@ -24,8 +24,8 @@ def command(clears: bool, of_downloads: bool) -> None:
     """List or clear what is cached for later runs: encoded texts and downloads.
 
     A run takes the tokens of its text from here if another one has encoded it. Above 10 GB the
-    texts that were used longest ago are removed. TEXTGEN_CACHE_DIR is the folder. Nothing that textgen did not write
-    is removed.
+    texts that were used longest ago are removed. TEXTGEN_CACHE_DIR is the folder. Nothing that
+    textgen did not write is removed.
     """
     texts, fetched = (encoded_texts(), "encoded text"), (downloads(), "download")
     if clears:

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
 @attrs.frozen(repr=False)
 class Comparison:
-    """Runs side by side. `Comparison.of("runs/a", "runs/b")` in a notebook shows the page of `textgen compare --html`.
+    """Runs side by side.
 
-    runs    the one with the lowest loss first, or where their tokens differ, with the fewest bits per character
+    `Comparison.of("runs/a", "runs/b")` in a notebook shows the page of `textgen compare --html`.
+
+    runs    the one with the lowest loss first, or where their tokens differ, with the fewest bits
+            per character
     prompt  what they continue; None where they write nothing
     """
 
@@ -43,7 +46,9 @@ class Comparison:
         device: str = "auto",
         engine: Engine | None = None,
     ) -> Self:
-        """The runs at the paths, or in the folders there. The arguments are the options of the command.
+        """The runs at the paths, or in the folders there.
+
+        The arguments are the options of the command.
 
         Raises UsageError where there is no run.
         """
@@ -108,10 +113,10 @@ def compare(
 ) -> None:
     """Compare runs: settings that differ, losses, speed, size, curves and samples.
 
-    RUNS are run directories, or folders of them, such as that of a sweep. The run with the lowest loss comes first, or if
-    the tokens differ, the run with the fewest bits per character. Losses are the lowest ones, in nats per token,
-    of the held-out text. Every model continues the same prompt with the same seed; that of a run which is not finished
-    is a checkpoint's.
+    RUNS are run directories, or folders of them, such as that of a sweep. The run with the lowest
+    loss comes first, or if the tokens differ, the run with the fewest bits per character. Losses
+    are the lowest ones, in nats per token, of the held-out text. Every model continues the same
+    prompt with the same seed; that of a run which is not finished is a checkpoint's.
     """
     from textgen import Engine  # which loads NumPy
 

@@ -27,9 +27,10 @@ class ComparedRun:
     """A run.
 
     label      what tells it from the others: its folder's name, with those above it where need be
-    settings   every key of its pipeline that somebody chose, dotted, with the checksum of its text and what it was
-               trained with
-    curve      step and loss of each evaluation, in nats per token; of the held-out text where there is one
+    settings   every key of its pipeline that somebody chose, dotted, with the checksum of its text
+               and what it was trained with
+    curve      step and loss of each evaluation, in nats per token; of the held-out text where there
+               is one
     bits       the same in bits per character
     bits_per_character, characters_per_second   at the best evaluation; the median over all of them
     text, why_no_text   what it writes, and why it writes nothing
@@ -89,14 +90,19 @@ def have_other_tokens(runs: Sequence[ComparedRun]) -> bool:
 
 
 def ranked(runs: Sequence[ComparedRun]) -> list[tuple[float | None, ComparedRun]]:
-    """The best first, each with what it is ranked by: its loss, or bits per character where their tokens differ."""
+    """The best first, each with what it is ranked by: its loss, or bits per character where their
+    tokens differ.
+    """
     in_bits = have_other_tokens(runs)
     figures = [(run.bits_per_character if in_bits else run.summary.best_loss, run) for run in runs]
     return sorted(figures, key=lambda pair: (pair[0] is None, pair[0]))
 
 
 def differences(runs: Sequence[ComparedRun]) -> list[Difference]:
-    """The settings that not all runs have in common. A run without any, which is damaged, has no part in it."""
+    """The settings that not all runs have in common.
+
+    A run without any, which is damaged, has no part in it.
+    """
     runs = [run for run in runs if run.settings]
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     made = []
@@ -126,7 +132,10 @@ def warning(runs: Sequence[ComparedRun]) -> str:
             f"{share:.0%} in {label}" for label, share in shares.items() if share > _MANY_UNKNOWN
         ]:
             cause = "the runs have different tokens, and some stand for text outside the vocabulary"
-            return f"{cause} ({', '.join(partial)}), whose spelling costs no bits: they cannot be compared"
+            return (
+                f"{cause} ({', '.join(partial)}), whose spelling costs no bits: they "
+                f"cannot be compared"
+            )
         return "the runs have different tokens: compare their bits per character, not their losses"
     return ""
 

@@ -25,8 +25,8 @@ from textgen.plugin.component import OWN_DISTRIBUTION
 def doctor(context: Any, run: str | None, as_json: bool) -> None:
     """Show versions, devices, cache and the plugins that are left out; or check the files of a run.
 
-    With RUN, a run directory such as runs/my, every file of it is compared with its checksum. Nothing is changed.
-    Exits with 1 if something is missing or left out, or a file is damaged.
+    With RUN, a run directory such as runs/my, every file of it is compared with its checksum.
+    Nothing is changed. Exits with 1 if something is missing or left out, or a file is damaged.
     """
     report = _of_installation(context) if run is None else _of_run(run)
     lines = _installation_lines(report) if run is None else _run_lines(report)
@@ -79,7 +79,10 @@ def _installation_lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"cache: {report['cache']}"
     yield from report["missing"]
     for each in report["left_out"]:
-        yield f"left out: {each['plugin']} [{each['distribution']} {each['version']}]: {each['cause']}"
+        yield (
+            f"left out: {each['plugin']} [{each['distribution']} {each['version']}]: "
+            f"{each['cause']}"
+        )
 
 
 def _of_run(run: str) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from textgen.plugin.discovery import requirements
 
 _DISTRIBUTION: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _SUFFIX: Final = ".template"
-# Where the files of the folder scaffolds go; those named after what is in them go into the package, and tests/.
+# Where the files of the folder scaffolds go; those named after what is in them go into the package,
+# and tests/.
 _PLACES: Final[Mapping[str, str]] = {
     "LICENSE": "LICENSE",
     "README.md": "README.md",
@@ -32,7 +33,8 @@ _PLACES: Final[Mapping[str, str]] = {
     "test.yml": ".github/workflows/test.yml",
 }
 _KINDS: Final = [kind for kind in KINDS if kind != "run"]  # which is data
-# What each kind of example imports beside attrs and textgen, at the versions that textgen itself asks for.
+# What each kind of example imports beside attrs and textgen, at the versions that textgen itself
+# asks for.
 _IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
     "sampler": ("array-api-compat",),
     "tokenizer": ("numpy",),
@@ -49,13 +51,15 @@ _IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
 def new_plugin(context: Any, name: str, kind: str) -> None:
     """Write a plugin package to a new folder NAME: it installs, passes its tests and runs at once.
 
-    NAME is the name of the distribution, such as textgen-whisper. The component is called what comes after textgen-.
+    NAME is the name of the distribution, such as textgen-whisper. The component is called what
+    comes after textgen-.
     """
     # `textgen-top-a` has the module `textgen_top_a` and the component `top-a`
     module, component = name.replace("-", "_"), name.removeprefix("textgen-")
     if not _DISTRIBUTION.fullmatch(name) or not _DISTRIBUTION.fullmatch(component):
         raise UsageError(
-            f"{name!r} is not a name for a package: use lower-case words of letters and digits, joined by "
+            f"{name!r} is not a name for a package: use lower-case words of letters and "
+            f"digits, joined by "
             "hyphens, that begin with a letter, also after textgen-"
         )
     if keyword.iskeyword(module) or util.find_spec(module) is not None:
@@ -74,7 +78,8 @@ def new_plugin(context: Any, name: str, kind: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8", newline="\n")
     click.echo(
-        f"wrote {folder}; now:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest\n  textgen run pipeline.toml",
+        f"wrote {folder}; now:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest\n  "
+        f"textgen run pipeline.toml",
         err=True,
     )
 
@@ -89,7 +94,8 @@ def _files(name: str, module: str, component: str, kind: str) -> Iterator[tuple[
         if file.name.endswith(_SUFFIX)
     }
     templates["__init__.py"] += templates["hook.py"]
-    # Tables of its own, the component's first, take the place of those in the pipeline that all kinds have.
+    # Tables of its own, the component's first, take the place of those in the pipeline that all
+    # kinds have.
     own = _tables(templates.get("tables.toml", ""))
     templates["pipeline.toml"] = (
         "\n\n".join({**_tables(templates["pipeline.toml"]), **own}.values()) + "\n"

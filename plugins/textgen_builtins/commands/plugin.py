@@ -25,11 +25,15 @@ class ShowOptions(NoOptions):
 
 
 class DoctorOptions(NoOptions):
-    """Show versions, devices, cache and the plugins that are left out; or check the files of a run."""
+    """Show versions, devices, cache and the plugins that are left out; or check the files of a
+    run.
+    """
 
 
 class NewPluginOptions(NoOptions):
-    """Write a plugin package to a new folder NAME: it installs, passes its tests and runs at once."""
+    """Write a plugin package to a new folder NAME: it installs, passes its tests and runs at
+    once.
+    """
 
 
 def _builder(name: str) -> Any:

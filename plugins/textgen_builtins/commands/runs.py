@@ -46,11 +46,13 @@ _ORDERS: Final[dict[str, Callable[[RunSummary], Any]]] = {
 def runs(folder: Path, order: str, pruning: bool, yes: bool, as_json: bool) -> None:
     """List the runs of a folder: status, progress, loss, size and age.
 
-    FOLDER is runs/ if not given; its runs may be in folders of their own, as those of a sweep are. The loss is the
-    lowest one of the held-out text, in nats per token. A run that is stopped resumes with `textgen run`.
+    FOLDER is runs/ if not given; its runs may be in folders of their own, as those of a sweep are.
+    The loss is the lowest one of the held-out text, in nats per token. A run that is stopped
+    resumes with `textgen run`.
 
-    A finished run keeps checkpoints to be trained on from, to a greater length. --prune removes them, and only
-    them: what is left generates, and is evaluated, as before. It leaves runs alone that are not finished.
+    A finished run keeps checkpoints to be trained on from, to a greater length. --prune removes
+    them, and only them: what is left generates, and is evaluated, as before. It leaves runs alone
+    that are not finished.
     """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
@@ -91,7 +93,9 @@ def _cells(run: RunSummary, folder: Path) -> tuple[str, ...]:
 
 
 def _prune(found: list[RunSummary], folder: Path, *, yes: bool, as_json: bool) -> None:
-    """Remove checkpoints of finished runs, except of those that a link leads to out of the folder."""
+    """Remove checkpoints of finished runs, except of those that a link leads to out of the
+    folder.
+    """
     chosen = [
         run
         for run in found
@@ -129,7 +133,8 @@ def _is_wanted(chosen: list[RunSummary], folder: Path) -> bool:
     runs = text.counted(len(chosen), "finished run")
     click.echo(text.table(("run", "checkpoints"), rows, right=(1,)), err=True)
     click.echo(
-        f"The checkpoints of {runs} take {total}. Without them these generate as before, but cannot be",
+        f"The checkpoints of {runs} take {total}. Without them these generate as before, "
+        f"but cannot be",
         err=True,
     )
     click.echo("trained on to a greater length: that would start from the beginning.", err=True)

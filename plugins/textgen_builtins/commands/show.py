@@ -26,8 +26,8 @@ _WIDTH = 100
 def show(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     """Print a pipeline with every default, and what each key does.
 
-    The output is a pipeline again. If `output` is not given, its own file's name decides the run directory, as it does
-    for PIPELINE.
+    The output is a pipeline again. If `output` is not given, its own file's name decides the run
+    directory, as it does for PIPELINE.
     """
     check_pipeline(pipeline)
     from textgen.pipeline.document import read_document
@@ -43,7 +43,8 @@ def show(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
 def commented_toml(pipeline: Pipeline, output: Any) -> str:
     """TOML with every default filled in. Reading it again gives the same pipeline.
 
-    output  the run directory as it was written, or None: the name of the file, and that of an edited copy, decides
+    output  the run directory as it was written, or None: the name of the file, and that of an
+            edited copy, decides
     """
     general = GeneralOptions(pipeline.seed, pipeline.device, pipeline.threads, output)
     chains = {"sampler": pipeline.samplers, "observer": pipeline.observers}

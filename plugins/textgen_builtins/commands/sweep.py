@@ -54,7 +54,8 @@ class Trial:
     multiple=True,
     required=True,
     metavar="KEY=VALUE,VALUE",
-    help="A key of the pipeline and its values, in TOML. May be given several times: every combination is a trial.",
+    help="A key of the pipeline and its values, in TOML. May be given several times: every "
+    "combination is a trial.",
 )
 @click.option(
     "--output", "-o", metavar="DIR", help="The folder of the runs; runs/NAME-sweep if not given."
@@ -71,14 +72,16 @@ def sweep(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Run a pipeline with every combination of some values, one run after the other, and compare them.
+    """Run a pipeline with every combination of some values, one run after the other, and compare
+    them.
 
     \b
     textgen sweep my.toml --set trainer.learning_rate=1e-3,3e-3 --set model.hidden_size=128,256
 
-    trains four models. Every trial is an ordinary run, called by its settings. The same command again trains none that
-    is finished, and resumes one that was stopped. A trial that fails does not stop the others; the exit code is then 1.
-    The trials are ranked by the loss of the held-out text, or by bits per character where their tokens differ.
+    trains four models. Every trial is an ordinary run, called by its settings. The same command
+    again trains none that is finished, and resumes one that was stopped. A trial that fails does
+    not stop the others; the exit code is then 1. The trials are ranked by the loss of the held-out
+    text, or by bits per character where their tokens differ.
     """
     from textgen import Engine  # which loads NumPy
 
@@ -165,7 +168,8 @@ def _checked(engine: Engine, pipeline: str, trial: Trial) -> Pipeline:
 def _trial(settings: dict[str, Any]) -> Trial:
     """The trial, with a name that is a folder's on every system and the same for the same settings.
 
-    Where capitals or a last dot may be all that tells two trials apart, a digest does: Windows and macOS ignore case.
+    Where capitals or a last dot may be all that tells two trials apart, a digest does: Windows and
+    macOS ignore case.
     """
     short = _short_names(settings)
     whole = ",".join(f"{short[key]}={_shown(value)}" for key, value in sorted(settings.items()))

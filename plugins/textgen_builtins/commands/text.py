@@ -32,7 +32,9 @@ def table(
 
 
 def printable(text: str) -> str:
-    """The text in one line, without what would command a terminal: run directories may come from anywhere."""
+    """The text in one line, without what would command a terminal: run directories may come from
+    anywhere.
+    """
     return visible(" ".join(text.splitlines()).replace("\t", " "))
 
 
@@ -65,7 +67,9 @@ def progress(step: int | None, steps: int | None) -> str:
 
 
 def status(run: RunSummary) -> str:
-    """Of a run; one that `textgen run --finish` or an observer ended has fewer steps than it was to have."""
+    """Of a run; one that `textgen run --finish` or an observer ended has fewer steps than it was to
+    have.
+    """
     is_early = (
         run.status == "finished"
         and run.step is not None

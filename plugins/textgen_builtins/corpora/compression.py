@@ -18,7 +18,10 @@ _ZSTANDARD: Final = b"\x28\xb5\x2f\xfd"
 
 
 def read_bytes(path: Path) -> Iterator[bytes]:
-    """Yield the content in pieces of a megabyte, in bounded memory however far it expands. Raises CorpusError."""
+    """Yield the content in pieces of a megabyte, in bounded memory however far it expands.
+
+    Raises CorpusError.
+    """
     damaged: tuple[type[Exception], ...] = ()
     try:
         if is_special(path):  # a pipe can be read once, and a device for ever

@@ -45,23 +45,26 @@ def _sha256(instance: Any, attribute: Any, value: str) -> None:
 class FileConfig:
     """Texts of your own: files, folders, and addresses of files.
 
-    Files are read in the given order, those of a folder sorted by path. Without documents, a line break is added to each
-    file that does not end with one. Empty lines are not documents. gzip and Zstandard files are recognised by their
-    first bytes, and decompressed.
+    Files are read in the given order, those of a folder sorted by path. Without documents, a line
+    break is added to each file that does not end with one. Empty lines are not documents. gzip and
+    Zstandard files are recognised by their first bytes, and decompressed.
     """
 
     path: Address | Path | tuple[Address | Path, ...] = option(
-        help="a file, a folder, an address (https://…), or a list of these; downloads are kept in the cache"
+        help="a file, a folder, an address (https://…), or a list of these; downloads are "
+        "kept in the cache"
     )
     glob: str | None = option(
         None,
-        help="pattern for the files of a folder; if not set, those in it and below whose suffix is one of texts, or of "
+        help="pattern for the files of a folder; if not set, those in it and below whose "
+        "suffix is one of texts, or of "
         "JSON lines if that is what the documents are",
         validator=optional(_glob),
     )
     documents: Literal["none", "file", "line", "jsonl"] = option(
         "none",
-        help='what a document is: a "file", a "line", or a line of JSON ("jsonl"); "none" reads one text',
+        help='what a document is: a "file", a "line", or a line of JSON ("jsonl"); "none" '
+        "reads one text",
     )
     field: str = option("text", help="key of the text in each object of JSON lines")
     encoding: str = option(
@@ -90,4 +93,7 @@ class StoryConfig:
 
 @attrs.frozen
 class TimeMachineConfig:
-    """H. G. Wells, The Time Machine (1895), in the public domain; 178,979 bytes, downloaded once."""
+    """H.
+
+    G. Wells, The Time Machine (1895), in the public domain; 178,979 bytes, downloaded once.
+    """

@@ -62,7 +62,10 @@ def fetched(address: str, sha256: str | None, *, console: TextIO | None, offline
 
 
 def _open(address: str) -> Any:
-    """The response to a request, through the proxies of the environment. Only http and https are opened."""
+    """The response to a request, through the proxies of the environment.
+
+    Only http and https are opened.
+    """
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -146,7 +149,9 @@ def _cause(error: Exception) -> str:
 
 
 def _file_name(address: str, kind: str) -> str:
-    """A safe name with the suffix by which the file is read: that of the address, or one for its kind."""
+    """A safe name with the suffix by which the file is read: that of the address, or one for its
+    kind.
+    """
     last = urllib.parse.unquote(urllib.parse.urlsplit(address).path).rpartition("/")[2]
     name = re.sub("[^A-Za-z0-9._-]+", "-", last)[-80:] or "text"
     known = inner_suffix(name) in (*TEXTS, *JSON_LINES)

@@ -14,7 +14,9 @@ COMPRESSED: Final = (".gz", ".zst")
 
 
 def inner_suffix(name: str | Path) -> str:
-    """The suffix of a file in small letters, without that of its compression: ".jsonl" of A.JSONL.GZ."""
+    """The suffix of a file in small letters, without that of its compression: ".jsonl" of
+    A.JSONL.GZ.
+    """
     path = Path(name)
     return (Path(path.stem) if path.suffix.lower() in COMPRESSED else path).suffix.lower()
 

@@ -1,7 +1,9 @@
-"""The text of an HTML page: what stands between its tags, a line for each block, without scripts and styles.
+"""The text of an HTML page: what stands between its tags, a line for each block, without scripts
+and styles.
 
-The page is scanned once, as the tokenizer of the HTML standard does it: what never ends takes the rest of the page. So
-the time is linear in its length, whatever a page holds, which html.parser of the supported Pythons does not promise.
+The page is scanned once, as the tokenizer of the HTML standard does it: what never ends takes the
+rest of the page. So the time is linear in its length, whatever a page holds, which html.parser of
+the supported Pythons does not promise.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _PARAGRAPHS: Final = re.compile(
     "|ol|p|pre|section|table|ul"
 )
 _SPACE: Final = re.compile(r"[ \t\n\r\f]+")
-# A comment, a declaration, or a tag with its attributes. Possessive, so that no match is tried twice.
+# A comment, a declaration, or a tag with its attributes. Possessive, so that no match is tried
+# twice.
 _MARKUP: Final = re.compile(
     r"""<!--(?:-?>|.*?(?:--!?>|\Z))
     |   <(?:[!?]|/(?![a-z]))[^>]*+>?+
@@ -41,7 +44,9 @@ _DECLARED: Final = re.compile(
 
 
 def encoding_of_page(beginning: bytes) -> str:
-    """The encoding that a page declares; "auto" if its beginning is UTF-8 or has a mark, or Python knows none."""
+    """The encoding that a page declares; "auto" if its beginning is UTF-8 or has a mark, or Python
+    knows none.
+    """
     try:
         codecs.getincrementaldecoder("utf-8")().decode(beginning)
     except UnicodeDecodeError:

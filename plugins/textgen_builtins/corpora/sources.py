@@ -1,4 +1,6 @@
-"""Which files a corpus has: those named, those of folders, and what was downloaded from addresses."""
+"""Which files a corpus has: those named, those of folders, and what was downloaded from
+addresses.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,10 @@ class Folder:
 def find(
     config: FileConfig, *, console: TextIO | None, offline: bool
 ) -> tuple[list[Path], list[Folder]]:
-    """The files of a corpus in reading order, and the folders among what is named. Raises CorpusError."""
+    """The files of a corpus in reading order, and the folders among what is named.
+
+    Raises CorpusError.
+    """
     paths = config.path if isinstance(config.path, tuple) else (config.path,)
     files: list[Path] = []
     folders: list[Folder] = []
@@ -87,7 +92,10 @@ def _folder(path: Path, config: FileConfig) -> Folder:
         files = [file for file in there if inner_suffix(file) in suffixes and file.is_file()]
         taken = {*files}
         folder = Folder(path, files, [file for file in there if file not in taken])
-        cause = f"no file in it is a text by its suffix, {', '.join(suffixes)}, with {' or '.join(COMPRESSED)} or without"
+        cause = (
+            f"no file in it is a text by its suffix, {', '.join(suffixes)}, with "
+            f"{' or '.join(COMPRESSED)} or without"
+        )
     if not folder.files:
         others = folder.skipped or in_reading_order(visible_files(path), path)
         is_json = (
@@ -101,12 +109,17 @@ def _folder(path: Path, config: FileConfig) -> Folder:
 
 
 def in_reading_order(files: Iterable[_P], folder: _P) -> list[_P]:
-    """Files sorted by their paths within the folder, in which case counts on every system: Windows ignores it."""
+    """Files sorted by their paths within the folder, in which case counts on every system: Windows
+    ignores it.
+    """
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
 
 
 def visible_files(folder: Path) -> Iterable[Path]:
-    """The files in a folder and below, but for hidden ones: also pipes and links to nothing. Raises OSError."""
+    """The files in a folder and below, but for hidden ones: also pipes and links to nothing.
+
+    Raises OSError.
+    """
 
     def fail(error: OSError) -> None:
         raise error
@@ -129,7 +142,9 @@ def named(files: Iterable[Path]) -> str:
 
 
 def any_case(glob: str) -> str:
-    """A pattern with each letter as a set of both its cases: `case_sensitive=False` comes with Python 3.12."""
+    """A pattern with each letter as a set of both its cases: `case_sensitive=False` comes with
+    Python 3.12.
+    """
     return (
         re.sub("[a-zA-Z]", lambda c: f"[{c[0].lower()}{c[0].upper()}]", glob)
         if "[" not in glob

@@ -16,7 +16,8 @@ Floats = npt.NDArray[np.floating[Any]]
 
 _LEAST: Final = -40.0  # nats: a token that an expert calls impossible does not become so by itself
 _FAR: Final = -8.0  # nats: beyond it, the gate does not tell one disagreement from another
-_PULL: Final = 100.0  # of the squared distance from equal parts, in nats; some hundred tokens move no weight far
+# of the squared distance from equal parts, in nats; some hundred tokens move no weight far
+_PULL: Final = 100.0
 _ITERATIONS: Final = 50
 _FEW: Final = 2_000  # tokens from all over the text that the search begins with
 _MOST: Final = 20_000  # tokens to fit a gate to
@@ -27,8 +28,8 @@ _VALUES: Final = 1 << 25  # log probabilities held for it: 128 MiB
 class Gate:
     """Mixes E experts: logits = sum of w_i log p_i, where the weights w = bias + slopes · c.
 
-    c_ij = sum over the tokens x of p_i(x) log p_j(x): minus the entropies of the experts and the cross-entropies
-    between them, so how sure each is and how far they agree.
+    c_ij = sum over the tokens x of p_i(x) log p_j(x): minus the entropies of the experts and the
+    cross-entropies between them, so how sure each is and how far they agree.
 
     bias     (E,) float32
     slopes   (E · E, E) float32
@@ -65,7 +66,10 @@ class Gate:
         return {"gate.bias": self.bias, "gate.slopes": self.slopes}
 
     def mix(self, logs: Floats32) -> Floats32:
-        """Logits (M, V) from log probabilities (M, E, V), which are written into. Each row is as if alone."""
+        """Logits (M, V) from log probabilities (M, E, V), which are written into.
+
+        Each row is as if alone.
+        """
         weights = np.matmul(_features(logs)[:, None], self.slopes)  # (M, 1, E)
         weights += self.bias
         mixed: Floats32 = np.matmul(weights, logs)[:, 0]
@@ -73,15 +77,18 @@ class Gate:
 
 
 def gate_size(tokens: int, experts: int, vocab_size: int) -> int:
-    """How many of so many training tokens to set aside, at their end, for a gate, which has few weights."""
+    """How many of so many training tokens to set aside, at their end, for a gate, which has few
+    weights.
+    """
     return min(tokens // 20, _MOST, _VALUES // (experts * vocab_size))
 
 
 def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:
-    """The gate with the lowest cross-entropy of `targets` (N,), for log probabilities `logs` (N, E, V).
+    """The gate with the lowest cross-entropy of `targets` (N,), for log probabilities `logs`
+    (N, E, V).
 
-    The loss is convex in the weights, so Newton's method with a backtracking search finds the least of it. The more
-    tokens there are, the further the weights move from `prior` (E,).
+    The loss is convex in the weights, so Newton's method with a backtracking search finds the least
+    of it. The more tokens there are, the further the weights move from `prior` (E,).
     """
     met = _features(logs).astype(np.float64)  # (N, E · E)
     middle, spread = met.mean(axis=0), met.std(axis=0)
@@ -100,7 +107,9 @@ def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:
 
 
 def _features(logs: Floats) -> Floats:
-    """(M, E · E) the entropies and cross-entropies of `logs` (M, E, V), negative; raises what is below _LEAST in it."""
+    """(M, E · E) the entropies and cross-entropies of `logs` (M, E, V), negative; raises what is
+    below _LEAST in it.
+    """
     np.maximum(logs, _LEAST, out=logs)
     met = np.matmul(np.exp(logs), logs.swapaxes(1, 2))
     np.maximum(met, _FAR, out=met)
@@ -110,7 +119,9 @@ def _features(logs: Floats) -> Floats:
 
 @attrs.frozen(eq=False)
 class _Problem:
-    """The loss of a gate's parameters theta (E, J), where the weights of the experts are `inputs` (N, J) · theta."""
+    """The loss of a gate's parameters theta (E, J), where the weights of the experts are `inputs`
+    (N, J) · theta.
+    """
 
     logs: Floats  # (N, E, V)
     targets: Ids

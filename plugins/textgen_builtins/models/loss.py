@@ -22,7 +22,8 @@ def mean_loss(
 ) -> float | None:
     """Mean cross-entropy in nats of `tokens` (N,), from the second on; None if there is none.
 
-    Parts of a long text are read side by side, with some 500 tokens of their past, unless it is read `in_order`.
+    Parts of a long text are read side by side, with some 500 tokens of their past, unless it is
+    read `in_order`.
     """
     total, whole = 0.0, (tokens[None], np.array([len(tokens) - 1]))
     for windows, counts in [whole] if in_order else side_by_side(tokens, _ROWS):
@@ -38,7 +39,10 @@ def mean_loss(
 
 
 def log_softmax(logits: Array) -> Floats32:
-    """Log probabilities (..., V) in NumPy of logits, which may be on a GPU. Each row is as if alone."""
+    """Log probabilities (..., V) in NumPy of logits, which may be on a GPU.
+
+    Each row is as if alone.
+    """
     values = np.array(
         logits.float().cpu().numpy() if hasattr(logits, "cpu") else logits, np.float32
     )
@@ -48,7 +52,10 @@ def log_softmax(logits: Array) -> Floats32:
 
 
 def _total(values: Floats32) -> Floats32:
-    """(...) the sums of the rows of `values` (..., V). A dot product: NumPy's sum takes four times as long."""
+    """(...) the sums of the rows of `values` (..., V).
+
+    A dot product: NumPy's sum takes four times as long.
+    """
     total: Floats32 = np.vecdot(values, _ones(values.shape[-1]))
     return total
 

@@ -27,7 +27,9 @@ class LossPlotConfig:
 
 @attrs.frozen
 class EarlyStoppingConfig:
-    """Ends a run when the loss of the held-out text no longer falls; the weights with the lowest loss are kept."""
+    """Ends a run when the loss of the held-out text no longer falls; the weights with the lowest
+    loss are kept.
+    """
 
     patience: int = option(
         5, help="number of evaluations without a lower loss that end it", validator=ge(1)
@@ -44,7 +46,8 @@ class SamplesConfig:
 
     every: int | None = option(
         None,
-        help="number of evaluations between samples; some ten at equal distances in a run if not set",
+        help="number of evaluations between samples; some ten at equal distances in a run "
+        "if not set",
         validator=optional(ge(1)),
     )
     prompt: str = option("", help="prompt of the samples")

@@ -11,7 +11,9 @@ from textgen.events import Evaluation, Event, RunStarted, Stop
 
 @attrs.frozen
 class EarlyStopping:
-    """Ends a run after `patience` evaluations in a row without a lower loss of the held-out text."""
+    """Ends a run after `patience` evaluations in a row without a lower loss of the held-out
+    text.
+    """
 
     patience: int
 

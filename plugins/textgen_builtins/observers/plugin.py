@@ -1,4 +1,6 @@
-"""The built-in observers: progress on the terminal, files that record training, and early stopping."""
+"""The built-in observers: progress on the terminal, files that record training, and early
+stopping.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def build_early_stopping(config: EarlyStoppingConfig, context: BuildContext) -> 
 
 @hookimpl
 def textgen_observers() -> list[Component]:
-    """Offer the default observers `progress`, `metrics`, `loss-plot` and `samples`; and `early-stopping`."""
+    """Offer the default observers `progress`, `metrics`, `loss-plot` and `samples`; and
+    `early-stopping`.
+    """
     return [
         Component("progress", ProgressConfig, build_progress, default=True),
         Component("metrics", MetricsConfig, build_metrics, default=True),

@@ -45,7 +45,8 @@ class Progress:
         if isinstance(event, RunStarted):
             parameters = "" if event.parameters is None else f"{event.parameters:,} parameters, "
             self._say(
-                f"training on {event.device}: {parameters}{event.vocab_size} tokens in the vocabulary, "
+                f"training on {event.device}: {parameters}{event.vocab_size} tokens in the "
+                f"vocabulary, "
                 f"{event.training_tokens:,} to train on, {event.validation_tokens:,} held out"
             )
         elif isinstance(event, StepDone):
@@ -118,7 +119,8 @@ class Progress:
         total = os.cpu_count() or 1
         if cores > 0.3 * total:
             self._say(
-                f"other programs use {cores:.1f} of this machine's {total} cores, so training is slower: end them, or "
+                f"other programs use {cores:.1f} of this machine's {total} cores, so "
+                f"training is slower: end them, or "
                 "give the run more time"
             )
 
@@ -142,7 +144,9 @@ def _in_notebook() -> bool:
 
 
 def _notebook_bar(options: dict[str, Any]) -> Any:
-    """A bar that is an output of its cell, which each step updates: a notebook that is saved has its last state."""
+    """A bar that is an output of its cell, which each step updates: a notebook that is saved has
+    its last state.
+    """
     from IPython.display import display
     from tqdm import tqdm
 

@@ -1,4 +1,7 @@
-"""Observers that write files to the run directory. A resumed run keeps what was written up to its checkpoint."""
+"""Observers that write files to the run directory.
+
+A resumed run keeps what was written up to its checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,10 @@ class MetricsFile:
 
 @attrs.define
 class LossPlot:
-    """The curves of both losses, drawn at every evaluation. Earlier parts come from metrics.jsonl."""
+    """The curves of both losses, drawn at every evaluation.
+
+    Earlier parts come from metrics.jsonl.
+    """
 
     path: Path
     _rows: list[dict[str, Any]] = attrs.field(factory=list)
@@ -121,7 +127,8 @@ class Samples:
             tqdm.write(f"step {event.step} writes: {shown}", file=self.console)
 
     def _keep_samples(self, keep: Callable[[int], bool], more: str = "") -> int:
-        """Cut the file at the first sample of a step that is not to be kept, and add to it; return the last step kept.
+        """Cut the file at the first sample of a step that is not to be kept, and add to it; return
+        the last step kept.
 
         It is replaced as a whole: of a part, nobody could say where the last sample ends.
         """
@@ -138,7 +145,9 @@ class Samples:
 
 @contextlib.contextmanager
 def _needed(path: Path) -> Iterator[None]:
-    """End the run when a file of it cannot be written: it can be run again, and lacks nothing then."""
+    """End the run when a file of it cannot be written: it can be run again, and lacks nothing
+    then.
+    """
     try:
         yield
     except OSError as error:

@@ -1,4 +1,7 @@
-"""The options of the built-in samplers. A sampler whose value changes nothing is left out of the chain."""
+"""The options of the built-in samplers.
+
+A sampler whose value changes nothing is left out of the chain.
+"""
 
 from __future__ import annotations
 
@@ -75,23 +78,28 @@ class TypicalConfig:
 
 @attrs.frozen
 class PenaltiesConfig:
-    """Makes tokens that occurred already less likely: repetition in prompt and text, the others in the text."""
+    """Makes tokens that occurred already less likely: repetition in prompt and text, the others in
+    the text.
+    """
 
     repetition: float = option(
         1.0,
-        help="factor by which tokens in prompt and text get less likely; if tokens are characters, it spoils words; "
+        help="factor by which tokens in prompt and text get less likely; if tokens are "
+        "characters, it spoils words; "
         "1 is off, below 1 encourages them",
         validator=gt(0),
         argument="repetition_penalty",
     )
     presence: float = option(
         0.0,
-        help="subtracted once from the logits of generated tokens; 0 is off, below 0 encourages them",
+        help="subtracted once from the logits of generated tokens; 0 is off, below 0 "
+        "encourages them",
         argument="presence_penalty",
     )
     frequency: float = option(
         0.0,
-        help="subtracted from a logit for each time its token was generated; 0 is off, below 0 encourages",
+        help="subtracted from a logit for each time its token was generated; 0 is off, "
+        "below 0 encourages",
         argument="frequency_penalty",
     )
 
@@ -122,8 +130,8 @@ class NoRepeatNgramConfig:
 class MirostatConfig:
     """Keeps the surprise of a text near a target by cutting off unlikely tokens (Mirostat 2.0).
 
-    Basu et al., "Mirostat: a neural text decoding algorithm that directly controls perplexity" (2021). It works best
-    without top-k, top-p and the like before it, and after the temperature.
+    Basu et al., "Mirostat: a neural text decoding algorithm that directly controls perplexity"
+    (2021). It works best without top-k, top-p and the like before it, and after the temperature.
     """
 
     tau: float = option(
@@ -139,7 +147,9 @@ class MirostatConfig:
 
 @attrs.frozen
 class XtcConfig:
-    """Excludes at random the most likely tokens, all above a threshold but the least likely of them (XTC)."""
+    """Excludes at random the most likely tokens, all above a threshold but the least likely of them
+    (XTC).
+    """
 
     probability: float = option(
         0.0,
@@ -149,7 +159,8 @@ class XtcConfig:
     )
     threshold: float = option(
         0.1,
-        help="tokens from this probability on are excluded, but for the least likely of them; above 0.5 is off",
+        help="tokens from this probability on are excluded, but for the least likely of "
+        "them; above 0.5 is off",
         validator=and_(ge(0), le(1)),
         argument="xtc_threshold",
     )
@@ -157,9 +168,11 @@ class XtcConfig:
 
 @attrs.frozen
 class DryConfig:
-    """Makes words less likely that would extend a repetition of earlier text, more the longer and the more often (DRY).
+    """Makes words less likely that would extend a repetition of earlier text, more the longer and
+    the more often (DRY).
 
-    Lengths are counted in words, for any tokenizer, and only the first token of a word gets a penalty.
+    Lengths are counted in words, for any tokenizer, and only the first token of a word gets a
+    penalty.
     """
 
     multiplier: float = option(
@@ -196,11 +209,14 @@ class DryConfig:
 
 @attrs.frozen
 class FormatConfig:
-    """Restricts the text to a regular expression or a JSON schema, and ends it there. Needs `textgen-engine[format]`.
+    """Restricts the text to a regular expression or a JSON schema, and ends it there.
 
-    A text that may end or continue ends with the end of the document, if the tokenizer has one. A regular expression
-    has no anchors, look-around, word boundaries or references. Every keyword of a JSON schema is followed or refused.
-    Objects get only the keys of `properties`, unless `additionalProperties` allows others.
+    Needs `textgen-engine[format]`.
+
+    A text that may end or continue ends with the end of the document, if the tokenizer has one. A
+    regular expression has no anchors, look-around, word boundaries or references. Every keyword of
+    a JSON schema is followed or refused. Objects get only the keys of `properties`, unless
+    `additionalProperties` allows others.
     """
 
     regex: str | None = option(

@@ -55,9 +55,11 @@ class Penalties:
 
 @attrs.frozen
 class Mirostat:
-    """Cuts off the tokens of more surprise than mu, and moves mu by how far a drawn token was from the target.
+    """Cuts off the tokens of more surprise than mu, and moves mu by how far a drawn token was from
+    the target.
 
-    Algorithm 2 of Basu et al. (2021), with the surprise of a token among those that were left, as in llama.cpp.
+    Algorithm 2 of Basu et al. (2021), with the surprise of a token among those that were left, as
+    in llama.cpp.
     """
 
     tau: float
@@ -80,7 +82,10 @@ class Mirostat:
 
 @attrs.frozen
 class Xtc:
-    """Excludes the most likely tokens with a probability (P. E. Weidmann, "Exclude Top Choices", 2024)."""
+    """Excludes the most likely tokens with a probability (P.
+
+    E. Weidmann, "Exclude Top Choices", 2024).
+    """
 
     probability: float
     threshold: float
@@ -158,7 +163,10 @@ def xtc(config: configs.XtcConfig, context: BuildContext) -> Sampler:
 
 
 def logit_bias(config: configs.LogitBiasConfig, context: BuildContext) -> Sampler:
-    """Tokens are given as text, or in Python also as ids. Raises PipelineError for what is not one token."""
+    """Tokens are given as text, or in Python also as ids.
+
+    Raises PipelineError for what is not one token.
+    """
     if not config.bias:
         return OFF
     assert context.tokenizer is not None

@@ -1,6 +1,8 @@
-"""The functions of the samplers on logits (B, V), in the array API: the same for NumPy and for torch on a GPU.
+"""The functions of the samplers on logits (B, V), in the array API: the same for NumPy and for
+torch on a GPU.
 
-Every truncation keeps at least one token. Of tokens that tie at its border, those with lower ids are kept.
+Every truncation keeps at least one token. Of tokens that tie at its border, those with lower ids
+are kept.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ _HOTTEST = 1e30  # flat already, and float32 can represent it
 
 
 def array_namespace(array: Array) -> Any:
-    """The array API of an array's library. NumPy follows it itself; asking array_api_compat would slow a step down."""
+    """The array API of an array's library.
+
+    NumPy follows it itself; asking array_api_compat would slow a step down.
+    """
     return np if type(array) is np.ndarray else array_api_compat.array_namespace(array)
 
 
@@ -36,7 +41,8 @@ def temperature(logits: Array, value: float) -> Array:
     """Divide by the temperature, above 0."""
     if value >= _COLD:
         return logits / min(value, _HOTTEST)
-    # The quotients could leave float32's range: divide the distance from the best, limited to float32's range.
+    # The quotients could leave float32's range: divide the distance from the best, limited to
+    # float32's range.
     xp = array_namespace(logits)
     return (logits - xp.max(logits, axis=-1, keepdims=True)) / max(value, _COLDEST)
 
@@ -63,7 +69,9 @@ def top_p(logits: Array, p: float) -> Array:
 
 
 def typical(logits: Array, p: float) -> Array:
-    """Keep the tokens whose surprise is closest to the expected, up to probability p (Meister et al., 2023)."""
+    """Keep the tokens whose surprise is closest to the expected, up to probability p (Meister et
+    al., 2023).
+    """
     xp = array_namespace(logits)
     weights = probabilities(logits)
     possible = weights > 0
@@ -84,7 +92,9 @@ def min_p(logits: Array, p: float) -> Array:
 
 
 def repetition(logits: Array, seen: Array, penalty: float) -> Array:
-    """Divide positive logits of `seen` (B, V) tokens by the penalty, multiply negative ones (Keskar et al., 2019)."""
+    """Divide positive logits of `seen` (B, V) tokens by the penalty, multiply negative ones (Keskar
+    et al., 2019).
+    """
     xp = array_namespace(logits)
     punished = xp.where(logits > 0, logits / penalty, logits * penalty)
     return xp.where(like(seen, logits), punished, logits)
@@ -103,7 +113,9 @@ def frequency(logits: Array, counts: Array, penalty: float) -> Array:
 
 
 def forbid_unless_all(logits: Array, tokens: Any) -> Array:
-    """Forbid the tokens that are true in the NumPy mask (B, V), except in rows where none would be left."""
+    """Forbid the tokens that are true in the NumPy mask (B, V), except in rows where none would be
+    left.
+    """
     xp = array_namespace(logits)
     kept = like(~tokens, logits)
     left = xp.any(kept & (logits > _NEVER), axis=-1, keepdims=True)
@@ -132,7 +144,9 @@ def surprise(logits: Array) -> Array:
 
 
 def mirostat(logits: Array, most: Any) -> Array:
-    """Keep the tokens of at most so much surprise, (B,) bits, and the most likely one in any case (see Mirostat)."""
+    """Keep the tokens of at most so much surprise, (B,) bits, and the most likely one in any case
+    (see Mirostat).
+    """
     xp = array_namespace(logits)
     kept = surprise(logits) <= like(most.astype(np.float32), logits)[:, None]
     best = xp.arange(logits.shape[-1], device=device(logits))[None, :] == xp.argmax(
@@ -142,7 +156,8 @@ def mirostat(logits: Array, most: Any) -> Array:
 
 
 def xtc(logits: Array, threshold: float, rows: Any) -> Array:
-    """In the rows that are true in the NumPy mask (B,), forbid the tokens of probability `threshold` or more but one.
+    """In the rows that are true in the NumPy mask (B,), forbid the tokens of probability
+    `threshold` or more but one.
 
     The one that stays is the least likely of them; of equals, the one with the lowest id.
     """
@@ -162,7 +177,9 @@ def like(values: Any, logits: Array) -> Array:
 
 
 def _keep_until(xp: Any, logits: Array, order_by: Array, weights: Array, p: float) -> Array:
-    """Keep tokens in ascending order of `order_by` until their weights reach p; the one that reaches it is kept."""
+    """Keep tokens in ascending order of `order_by` until their weights reach p; the one that
+    reaches it is kept.
+    """
     order = xp.argsort(order_by, axis=-1, stable=True)
     ordered = xp.take_along_axis(weights, order, axis=-1)
     before = xp.cumulative_sum(ordered, axis=-1) - ordered

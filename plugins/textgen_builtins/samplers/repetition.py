@@ -50,8 +50,8 @@ class NoRepeatNgram:
 class Words:
     """How tokens make up words.
 
-    A word is a run of letters, marks, digits, apostrophes and underscores. A wide letter, as of Chinese, is a word by
-    itself.
+    A word is a run of letters, marks, digits, apostrophes and underscores. A wide letter, as of
+    Chinese, is a word by itself.
 
     holds   (V,) whether a token has a part of a word
     starts  (V,) whether it begins with one, which continues the word that the text ends with
@@ -96,13 +96,16 @@ def _is_inner(character: str) -> bool:
 
 @attrs.frozen
 class Dry:
-    """Penalises words that would extend a repetition (P. E. Weidmann, "DRY: a modern repetition penalty", 2024).
+    """Penalises words that would extend a repetition (P.
 
-    A token that begins a word gets multiplier * base ** (n - allowed_length) * log2(1 + times) off its logit, where
-    n >= allowed_length is the number of words in the longest sequence at the end of the text that stands somewhere
-    before, with the token after it, and `times` is how often such a sequence does. So a phrase may come again, and a
-    loop cannot go on. What stands between words does not count. Within a word no token gets a penalty, so that none is
-    broken. Keeps every token of the text, so memory grows with it.
+    E. Weidmann, "DRY: a modern repetition penalty", 2024).
+
+    A token that begins a word gets multiplier * base ** (n - allowed_length) * log2(1 + times) off
+    its logit, where n >= allowed_length is the number of words in the longest sequence at the end
+    of the text that stands somewhere before, with the token after it, and `times` is how often such
+    a sequence does. So a phrase may come again, and a loop cannot go on. What stands between words
+    does not count. Within a word no token gets a penalty, so that none is broken. Keeps every token
+    of the text, so memory grows with it.
 
     breakers  the tokens that complete a sequence breaker by themselves
     split     the breakers of several tokens
@@ -200,10 +203,11 @@ def dry(config: configs.DryConfig, context: BuildContext) -> Sampler:
 def _breakers(
     tokenizer: Tokenizer, texts: Iterable[str]
 ) -> tuple[Ids, tuple[tuple[int, ...], ...]]:
-    """The tokens that contain a breaker, and the breakers that begin in one token and end in another, as ids.
+    """The tokens that contain a breaker, and the breakers that begin in one token and end in
+    another, as ids.
 
-    A breaker may begin within a token: as in llama.cpp, its ids are any token that ends with a beginning of it, and the
-    ids of the rest. What the tokenizer has no tokens for can not occur.
+    A breaker may begin within a token: as in llama.cpp, its ids are any token that ends with a
+    beginning of it, and the ids of the rest. What the tokenizer has no tokens for can not occur.
     """
     ids = np.arange(tokenizer.vocab_size)
     tokens = [tokenizer.decode(ids[i : i + 1]) for i in ids.tolist()]

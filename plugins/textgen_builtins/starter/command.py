@@ -33,7 +33,8 @@ _MOST_NEW: Final = 20_000  # characters of a text
 _SHORT: Final = 50_000  # characters
 _LARGE: Final = 300_000  # characters whose counts add to what a network knows
 _LACKS_START: Final = (
-    "{:,} characters teach few words; for a text in English, the package textgen-english has a model to start from "
+    "{:,} characters teach few words; for a text in English, the package textgen-english "
+    "has a model to start from "
     "(docs/pretrained.md)"
 )
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
@@ -55,7 +56,8 @@ _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by
     "--speed",
     type=click.FloatRange(min=1),
     metavar="N",
-    help="Characters a second that training with 256 units reads on the machine of the run; tried if not given.",
+    help="Characters a second that training with 256 units reads on the machine of the "
+    "run; tried if not given.",
 )
 @click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '**/*.py'.")
 @click.option(
@@ -79,10 +81,11 @@ def init(
 ) -> None:
     """Write a commented pipeline for your own text, to edit and run.
 
-    TEXT is a text file, a list of short lines, HTML or JSON lines, compressed or not, a folder of them or of code, or
-    an address (https://…). Without TEXT the pipeline trains on the story that comes with textgen. The whole text is
-    read. Messages say what was guessed, and options change it. If a package offers a model that knows the language of
-    the text, the pipeline starts from it.
+    TEXT is a text file, a list of short lines, HTML or JSON lines, compressed or not, a folder of
+    them or of code, or an address (https://…). Without TEXT the pipeline trains on the story that
+    comes with textgen. The whole text is read. Messages say what was guessed, and options change
+    it. If a package offers a model that knows the language of the text, the pipeline starts from
+    it.
     """
     from textgen_builtins.starter import texts
 
@@ -120,7 +123,9 @@ def init(
 
 
 def _stem(text: str | None) -> str:
-    """A name for the pipeline of a text that suits a file, a run and a shell: the text's own, where it does."""
+    """A name for the pipeline of a text that suits a file, a run and a shell: the text's own, where
+    it does.
+    """
     if text is None:
         return "pipeline"
     named = urlsplit(text).path if Address.matches(text) else str(Path(text).resolve())
@@ -136,7 +141,9 @@ def _stem(text: str | None) -> str:
 def starter_pipeline(
     facts: TextFacts, seconds: float, speed: float, start: Pretrained | None = None
 ) -> str:
-    """The pipeline, in which {file} stands for its own name, for a model to start from if there is one."""
+    """The pipeline, in which {file} stands for its own name, for a model to start from if there is
+    one.
+    """
     made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
     chosen: Mapping[str, int | float | str]
     if start is None:
@@ -144,7 +151,10 @@ def starter_pipeline(
     else:
         made = _tuning(made, is_mixture=facts.size >= _LARGE)
         chosen = settings.tune(facts.size, facts.vocabulary, seconds, speed, start.units)
-    expected = f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds; more time gives a better model."
+    expected = (
+        f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds; more "
+        f"time gives a better model."
+    )
     if facts.sample:
         loss = max(0.01, settings.expected_loss(facts.sample))
         expected += f"\n# Expect a validation loss below {loss:.2f}, by a quick count."
@@ -177,7 +187,9 @@ def _written(value: float | str) -> str:
 
 
 def _generate(longest: int) -> str:
-    """The keys of `[generate]`: where texts end by themselves, so many and so long that few are cut."""
+    """The keys of `[generate]`: where texts end by themselves, so many and so long that few are
+    cut.
+    """
     if not longest:
         return 'prompt = ""            # text to continue\nmax_new_tokens = 500'
     limit = min(max(2 * longest, 20), _MOST_NEW)

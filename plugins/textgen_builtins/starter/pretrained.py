@@ -11,14 +11,17 @@ from textgen.plugin.component import ComponentSource
 
 _PIECES, _LENGTH = 4, 500  # characters of the sample, from so many places
 _KNOWN: Final = 0.9  # share of them that is in the vocabulary at least
-# Nats per character, above which a text is of another language or kind. Of textgen-english, novels, verse, chat and
-# forums have 1.3 to 1.7, pages of documentation 2.4, lists of names 3.2, German 3.9, and code 5.
+# Nats per character, above which a text is of another language or kind. Of textgen-english, novels,
+# verse, chat and forums have 1.3 to 1.7, pages of documentation 2.4, lists of names 3.2, German
+# 3.9, and code 5.
 _MOST: Final = 1.9
 
 
 @attrs.frozen
 class Pretrained:
-    """A run to start from: its name, the units of its network, and its loss of the sample in nats per character."""
+    """A run to start from: its name, the units of its network, and its loss of the sample in nats
+    per character.
+    """
 
     name: str
     units: int
@@ -26,7 +29,9 @@ class Pretrained:
 
 
 def suited(text: str, plugins: ComponentSource) -> Pretrained | None:
-    """The run of a recurrent network under which the text has the lowest loss, if it is in the language of one."""
+    """The run of a recurrent network under which the text has the lowest loss, if it is in the
+    language of one.
+    """
     found = []
     for offer in plugins.offers("run"):
         try:
@@ -42,7 +47,9 @@ def suited(text: str, plugins: ComponentSource) -> Pretrained | None:
 
 
 def _loss(generator: Any, text: str) -> float | None:
-    """Nats per character; None where the run is of another kind of model, or knows too few of the characters."""
+    """Nats per character; None where the run is of another kind of model, or knows too few of the
+    characters.
+    """
     if generator.tables["model"]["type"] != "rnn":
         return None
     step = max(1, len(text) // _PIECES)

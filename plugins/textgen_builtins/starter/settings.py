@@ -1,4 +1,6 @@
-"""Which network for which text, time and machine: the widest that has time for the text, and is not too wide for it."""
+"""Which network for which text, time and machine: the widest that has time for the text, and is not
+too wide for it.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ _OF_COUNTS: Final = 0.95  # of the loss of n-grams alone, which words and the te
 def choose(
     characters: int, vocabulary: int, seconds: float, speed: float
 ) -> dict[str, int | float]:
-    """The numbers of the template, by name, for a text of so many characters, of which so many are different.
+    """The numbers of the template, by name, for a text of so many characters, of which so many are
+    different.
 
     speed   characters a second that training with 256 units reads on this machine, of a usual text
     """
@@ -61,7 +64,8 @@ def choose(
     )
     width = max(allowed, default=_WIDTHS[0])
     read = passes(width)
-    # How far it could learn the text by heart: by how often it reads it, and its weights for each character.
+    # How far it could learn the text by heart: by how often it reads it, and its weights for each
+    # character.
     learned = _weights(width) / characters
     rote = min(1.0, read * math.sqrt(learned) / 36, read * learned / 60)
     streams = 16 if training < 60_000 else 32
@@ -82,7 +86,9 @@ def choose(
 def tune(
     characters: int, vocabulary: int, seconds: float, speed: float, units: int
 ) -> dict[str, int | float | str]:
-    """The same for a network of so many units that knows the language, which a few passes over a text are enough for."""
+    """The same for a network of so many units that knows the language, which a few passes over a
+    text are enough for.
+    """
     training = max(1.0, characters * 0.85)
     passes = seconds * _USED * speed / (units / _TRIED) ** _SLOWER / training
     few = {"length": f"{_TUNING} epochs"} if passes > _TUNING else {}
@@ -114,7 +120,9 @@ def _one_digit(number: float) -> int:
 
 
 def expected_loss(text: str) -> float:
-    """Nats per character of the last tenth of a text that a run falls below, by n-grams counted before it."""
+    """Nats per character of the last tenth of a text that a run falls below, by n-grams counted
+    before it.
+    """
     import numpy as np
 
     from textgen.data import Dataset
@@ -138,7 +146,9 @@ def expected_loss(text: str) -> float:
 
 
 def allowed_length(text: str) -> int:
-    """Words of a sequence that may come again in a generated text: of two words more, the text seldom repeats one."""
+    """Words of a sequence that may come again in a generated text: of two words more, the text
+    seldom repeats one.
+    """
     parts = [text[i : i + _PAGES] for i in range(0, min(len(text), _SAMPLE), _PAGES)]
     words = [re.findall(r"\w+", part) for part in parts]
     for length in range(1, _LONGEST):
@@ -150,7 +160,9 @@ def allowed_length(text: str) -> int:
 
 
 def measured_speed() -> float:
-    """Characters a second that training with an LSTM of 256 units reads here, tried for a second."""
+    """Characters a second that training with an LSTM of 256 units reads here, tried for a
+    second.
+    """
     import numpy as np
     import torch
 

@@ -1,4 +1,6 @@
-"""What init finds out about a text: it reads all of it, as a run with the pipeline it writes will."""
+"""What init finds out about a text: it reads all of it, as a run with the pipeline it writes
+will.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ type = "story"         # the story that comes with textgen; for your own text:
 
 @attrs.frozen
 class TextFacts:
-    """A text: the keys of `[corpus]` for it, its size in characters, what was guessed of it, and its beginning.
+    """A text: the keys of `[corpus]` for it, its size in characters, what was guessed of it, and
+    its beginning.
 
     vocabulary  different characters in its first millions
     longest     characters of the longest document; 0 if the text is not read as documents
@@ -71,7 +74,8 @@ def look_at(
 ) -> TextFacts:
     """The file, folder or address `text`, for a pipeline in `folder`.
 
-    glob, documents, field, encoding   as options of the corpus; all but the last are guessed if not given
+    glob, documents, field, encoding   as options of the corpus; all but the last are guessed if not
+                                       given
     console                            where it is said what a folder holds
 
     Raises UsageError if there is no text, or too little, and CorpusError if it cannot be read.
@@ -93,7 +97,8 @@ def look_at(
             config = attrs.evolve(config, gutenberg=True)
             facts = _measured(attrs.evolve(corpus, config=config))
             remarks.append(
-                "it is a book of Project Gutenberg, and is read without what stands before and after it"
+                "it is a book of Project Gutenberg, and is read without what stands before "
+                "and after it"
             )
     except CorpusError as error:
         error.exit_code = 2  # nothing was written
@@ -168,13 +173,16 @@ def _guessed(
         field = _field_of(beginning)
         if field != "text":
             remarks.append(
-                f"{files[0]}: the text of a line is taken to be its field {field!r}; if not, give --field"
+                f"{files[0]}: the text of a line is taken to be its field {field!r}; if "
+                f"not, give --field"
             )
     return attrs.evolve(config, documents=documents, field=field or "text")
 
 
 def _suffix_of(folder: Path) -> str:
-    """The suffix that has most of the text of a folder; "" if it is one that is read unasked, or there is none."""
+    """The suffix that has most of the text of a folder; "" if it is one that is read unasked, or
+    there is none.
+    """
     sizes, examples = Counter[str](), dict[str, Path]()
     for file in visible_files(folder):
         if file.is_file() and file.suffix.lower() != ".json":
@@ -216,7 +224,8 @@ def _documents(files: list[Path], beginning: str, remarks: list[str]) -> Documen
             return "jsonl"
         if beginning.lstrip().startswith(("[", "{")):
             raise UsageError(
-                f"{file} is JSON, and not lines of JSON; write a .jsonl file with an object on each line, such as "
+                f"{file} is JSON, and not lines of JSON; write a .jsonl file with an "
+                f"object on each line, such as "
                 '{"text": "…"}, or rename it to .txt to take it as it is'
             )
     if suffix in (".csv", ".tsv") or _is_list(lines):
@@ -226,7 +235,9 @@ def _documents(files: list[Path], beginning: str, remarks: list[str]) -> Documen
 
 
 def _is_list(lines: list[str]) -> bool:
-    """Whether lines are the items of a list: short, and none goes on in the next one, as those of prose and verse do."""
+    """Whether lines are the items of a list: short, and none goes on in the next one, as those of
+    prose and verse do.
+    """
     if len(lines) < _FEWEST_LINES or max(map(len, lines)) > _LONGEST_LINE:
         return False
     others = sum(not line.strip() or line[0].isspace() or line[-1] in _GOES_ON for line in lines)

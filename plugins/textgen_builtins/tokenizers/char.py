@@ -28,7 +28,8 @@ Codes: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
 class CharTokenizer:
     """textgen.protocols.DocumentTokenizer with one id per character.
 
-    0 is `<unk>`, then come the characters in code-point order, then `<end>` if the corpus consists of documents.
+    0 is `<unk>`, then come the characters in code-point order, then `<end>` if the corpus consists
+    of documents.
     """
 
     config: CharConfig
@@ -78,13 +79,18 @@ class CharTokenizer:
         return np.concatenate([np.empty(0, np.int32), *self.encode_pieces([text])], dtype=np.int32)
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
-        """(T,) for each block of about a million characters, of the smallest unsigned dtype for the vocabulary."""
+        """(T,) for each block of about a million characters, of the smallest unsigned dtype for the
+        vocabulary.
+        """
         self._fitted()
         for codes in self._normalized(pieces):
             yield self._table.take(codes)
 
     def decode(self, ids: Ids) -> str:
-        """The characters; `<unk>` is U+FFFD, `<end>` is nothing. Raises ValueError for ids outside the vocabulary."""
+        """The characters; `<unk>` is U+FFFD, `<end>` is nothing.
+
+        Raises ValueError for ids outside the vocabulary.
+        """
         ids = np.asarray(ids)
         # Read as unsigned, negative ids are large ones: one pass finds both.
         if ids.size and ids.view(f"u{ids.itemsize}").max() >= self.vocab_size:
@@ -98,7 +104,10 @@ class CharTokenizer:
         return _Stateless(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """The vocabulary, with the reserved tokens by name. JSON keeps lone surrogates as escapes."""
+        """The vocabulary, with the reserved tokens by name.
+
+        JSON keeps lone surrogates as escapes.
+        """
         return {
             "type": "char",
             "tokens": [_UNKNOWN_NAME, *self._fitted(), *[_END_NAME] * self.ends],
@@ -153,7 +162,9 @@ class CharTokenizer:
 
 
 def _code_points(text: str) -> Codes:
-    """The code points (T,) of a text, in one byte each if it is ASCII, in two or four otherwise: less to read."""
+    """The code points (T,) of a text, in one byte each if it is ASCII, in two or four otherwise:
+    less to read.
+    """
     if text.isascii():
         return np.frombuffer(text.encode(), np.uint8)
     units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")
@@ -184,7 +195,9 @@ class _Stateless:
 
 
 def _letters_only(codes: Codes, after_space: bool) -> tuple[Codes, bool]:
-    """Every run of characters other than A-Z and a-z as one space, also across the borders of blocks."""
+    """Every run of characters other than A-Z and a-z as one space, also across the borders of
+    blocks.
+    """
     letters = ((codes | 32) - ord("a") < 26) & (codes < 128)
     keep = letters.copy()
     keep[1:] |= letters[:-1]  # the first other character after a letter represents its run
@@ -195,7 +208,8 @@ def _letters_only(codes: Codes, after_space: bool) -> tuple[Codes, bool]:
 
 
 def _cut_at_spaces(pieces: Iterable[str]) -> Iterator[str]:
-    """The text in pieces that begin with a space or a line break, before which nothing combines or tells a final sigma.
+    """The text in pieces that begin with a space or a line break, before which nothing combines or
+    tells a final sigma.
 
     A text of many thousand characters without either is cut where it happens to be.
     """

@@ -14,8 +14,8 @@ from textgen import option
 class CharConfig:
     """One token per character.
 
-    Text is normalised in the order of the options. The vocabulary is `<unk>`, the sorted characters of the corpus, and
-    `<end>` if the corpus consists of documents.
+    Text is normalised in the order of the options. The vocabulary is `<unk>`, the sorted characters
+    of the corpus, and `<end>` if the corpus consists of documents.
     """
 
     unicode_form: Literal["none", "NFC", "NFD", "NFKC", "NFKD"] = option(

@@ -24,9 +24,11 @@ class SGDConfig(GradientOptions):
 
 @attrs.frozen(kw_only=True)
 class AdamWConfig(GradientOptions):
-    """Adam with decoupled weight decay, and a learning rate that warms up, stays, and decays to zero.
+    """Adam with decoupled weight decay, and a learning rate that warms up, stays, and decays to
+    zero.
 
-    Loshchilov and Hutter, "Decoupled weight decay regularization" (2019); Hu and others, "MiniCPM" (2024).
+    Loshchilov and Hutter, "Decoupled weight decay regularization" (2019); Hu and others, "MiniCPM"
+    (2024).
     """
 
     learning_rate: float = option(2e-3, help="highest learning rate", validator=gt(0))
@@ -43,7 +45,8 @@ class AdamWConfig(GradientOptions):
     )
     decay_share: float = option(
         0.5,
-        help="share of all steps, at the end, in which the learning rate falls to zero in a straight line; "
+        help="share of all steps, at the end, in which the learning rate falls to zero in "
+        "a straight line; "
         "0 keeps it constant",
         validator=and_(ge(0), le(1)),
     )

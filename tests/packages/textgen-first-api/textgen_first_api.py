@@ -1,7 +1,8 @@
 """One component of each kind, written against the first plugin API. NEVER EDIT THIS FILE.
 
-It stands for the plugins out there: what it does was asked for, and promised to work, by textgen 0.1 with plugin API 1.
-If a change of textgen breaks it, the change is wrong, or the plugin API's number has to rise.
+It stands for the plugins out there: what it does was asked for, and promised to work, by textgen
+0.1 with plugin API 1. If a change of textgen breaks it, the change is wrong, or the plugin API's
+number has to rise.
 """
 
 import attrs

@@ -22,16 +22,19 @@ _LEAD: Final = 256  # tokens that each begins early
 class Mixture:
     """textgen.protocols.Model that mixes two others by a gate.
 
-    A part may be made of experts: it then has `expert_weights`, and its decoders `extend_experts` and `score_experts`,
-    as those of NgramModel.
+    A part may be made of experts: it then has `expert_weights`, and its decoders `extend_experts`
+    and `score_experts`, as those of NgramModel.
 
-    Its weights are those of the parts, as `first.*` and `second.*`, and `gate.bias` and `gate.slopes` of a Gate.
+    Its weights are those of the parts, as `first.*` and `second.*`, and `gate.bias` and
+    `gate.slopes` of a Gate.
 
     make_second   makes another second model as it was before training
     """
 
     trained_part: ClassVar = "the first model"
-    """Whose training loss its trainer reports; see textgen_builtins.observers.run_files.LossPlot."""
+    """Whose training loss its trainer reports; see
+    textgen_builtins.observers.run_files.LossPlot.
+    """
     first: Model
     second: Model
     make_second: Callable[[], Model]
@@ -58,7 +61,10 @@ class Mixture:
         return tensors
 
     def load_tensors(self, tensors: Tensors) -> None:
-        """Load the weights of both parts and the gate. Raises ValueError where they are not those of this mixture."""
+        """Load the weights of both parts and the gate.
+
+        Raises ValueError where they are not those of this mixture.
+        """
         groups: dict[str, Tensors] = {name: {} for name in (*_PARTS, "gate")}
         for name, array in tensors.items():
             group, _, key = name.partition(".")
@@ -126,7 +132,9 @@ class MixtureDecoder:
 
 
 class _Part:
-    """A decoder, of which it gives the log probabilities of each expert; a model without experts is its only one."""
+    """A decoder, of which it gives the log probabilities of each expert; a model without experts is
+    its only one.
+    """
 
     def __init__(self, model: Model, batch_size: int) -> None:
         self.decoder: Any = model.decoder(batch_size)
@@ -155,7 +163,8 @@ def expert_weights(model: Any) -> tuple[float, ...]:
 
 
 def expert_logs(model: Model, tokens: Ids, context: int) -> Floats32:
-    """(N, E, V) the log probabilities of each expert after each of `tokens` (N,), N > 0, from the start state.
+    """(N, E, V) the log probabilities of each expert after each of `tokens` (N,), N > 0, from the
+    start state.
 
     A network reads no more than `context` tokens at once: some cannot.
     """
@@ -167,11 +176,13 @@ def expert_logs(model: Model, tokens: Ids, context: int) -> Floats32:
 
 
 def _forward_in_rows(module: Any, tokens: Ids, context: int) -> Array:
-    """Logits (N, V) of a torch module after each of `tokens` (N,), several times as fast as in one stream.
+    """Logits (N, V) of a torch module after each of `tokens` (N,), several times as fast as in one
+    stream.
 
-    The text is cut into parts that are read side by side. Each begins _LEAD tokens early, so what a network remembers
-    from further back is missing; a short text is read in one go. On a CPU threads share the rows, each with
-    one of torch's own: on a busy machine those of one product would wait for each other.
+    The text is cut into parts that are read side by side. Each begins _LEAD tokens early, so what a
+    network remembers from further back is missing; a short text is read in one go. On a CPU threads
+    share the rows, each with one of torch's own: on a busy machine those of one product would wait
+    for each other.
     """
     import torch
 

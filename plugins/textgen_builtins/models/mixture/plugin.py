@@ -15,10 +15,10 @@ from textgen.protocols import Model, Trainer
 class MixtureConfig:
     """Two models in one, weighed anew at every token by how sure each of them is.
 
-    The logits are a sum of the models' log probabilities, whose weights a gate computes from their entropies and
-    cross-entropies at that token: the mixing of the PAQ compressors (Mahoney, "Adaptive weighing of context models for
-    lossless data compression", 2005) for whole tokens. A model made of experts, such as `ngram`, is weighed by each of
-    them.
+    The logits are a sum of the models' log probabilities, whose weights a gate computes from their
+    entropies and cross-entropies at that token: the mixing of the PAQ compressors (Mahoney,
+    "Adaptive weighing of context models for lossless data compression", 2005) for whole tokens. A
+    model made of experts, such as `ngram`, is weighed by each of them.
     """
 
     first: Choice = option(
@@ -35,9 +35,9 @@ class MixtureConfig:
 class MixtureTrainerConfig:
     """Fits the two models of a mixture, and its gate to text that neither of them was fitted to.
 
-    The gate's own text is the last twentieth of the training text, 20,000 tokens at most. The second model is trained to
-    its end before the first begins, and twice: on the text of the first, for the gate, and on all of it. The gate is
-    fitted anew at every evaluation.
+    The gate's own text is the last twentieth of the training text, 20,000 tokens at most. The
+    second model is trained to its end before the first begins, and twice: on the text of the first,
+    for the gate, and on all of it. The gate is fitted anew at every evaluation.
     """
 
     first: Choice = option({"type": "adamw"}, kind="trainer", help="the trainer of the first model")

@@ -32,17 +32,18 @@ _VALUES: Final = 1 << 26  # log probabilities of a held-out text that are held a
 class MixtureTrainer:
     """textgen.protocols.Trainer for a Mixture.
 
-    The text of the gate is the end of the training text. The first part never sees it. The second is trained without
-    it for the gate, and with it for the mixture, unless it is less than a fiftieth of the text; both before the first
-    begins. Then the events are those of the first's trainer, for which the end of the text of the gate is the held-out
-    text. At each Evaluated the gate is fitted anew, and its
-    validation loss becomes that of the mixture on the held-out text of the data, read as one stream. The training loss
-    stays the first's.
+    The text of the gate is the end of the training text. The first part never sees it. The second
+    is trained without it for the gate, and with it for the mixture, unless it is less than a
+    fiftieth of the text; both before the first begins. Then the events are those of the first's
+    trainer, for which the end of the text of the gate is the held-out text. At each Evaluated the
+    gate is fitted anew, and its validation loss becomes that of the mixture on the held-out text of
+    the data, read as one stream. The training loss stays the first's.
 
-    Where several processes train together, they share out the training of the first; each does all else for itself.
+    Where several processes train together, they share out the training of the first; each does all
+    else for itself.
 
-    The state is that of the first's trainer, and whether the second is trained; its counterpart for the gate is made
-    again, which gives the same.
+    The state is that of the first's trainer, and whether the second is trained; its counterpart for
+    the gate is made again, which gives the same.
     """
 
     first: Trainer
@@ -59,7 +60,8 @@ class MixtureTrainer:
         """See textgen.protocols.Trainer."""
         if not isinstance(model, Mixture):
             raise UsageError(
-                f"the trainer 'mixture' fits the model 'mixture', and the pipeline's is a {type(model).__name__}; "
+                f"the trainer 'mixture' fits the model 'mixture', and the pipeline's is a "
+                f"{type(model).__name__}; "
                 "choose another trainer.type or model.type"
             )
         begun = time.perf_counter()
@@ -102,7 +104,10 @@ class MixtureTrainer:
         )
 
     def load_state(self, state: TrainerState) -> None:
-        """Go on from `state` in the next `train`. Raises ValueError if it is none of this trainer."""
+        """Go on from `state` in the next `train`.
+
+        Raises ValueError if it is none of this trainer.
+        """
         position = structure(_Position, state.values)
         self._second_trained, self._goes_on = position.second_trained, True
         arrays = {name.removeprefix("first."): array for name, array in state.arrays.items()}
@@ -129,7 +134,10 @@ class _Position:
 
 
 class _HeldOut:
-    """The loss of a mixture on the held-out text, as one stream. What the second model says of it is kept."""
+    """The loss of a mixture on the held-out text, as one stream.
+
+    What the second model says of it is kept.
+    """
 
     def __init__(self, model: Mixture, data: Dataset) -> None:
         self._model, self._tokens, self._vocab_size = model, data.validation, data.vocab_size

@@ -33,13 +33,16 @@ _SAMPLE: Final = 4096  # tokens whose loss stands for the training text's, where
 
 @attrs.define(eq=False)
 class CountTrainer:
-    """textgen.protocols.Trainer for an NgramModel: a step for each order, and one for words and the gate.
+    """textgen.protocols.Trainer for an NgramModel: a step for each order, and one for words and the
+    gate.
 
-    max_tokens   tokens of the training text that are counted at most, in stretches from 64 places of it; if None, the
-                 10 million that take about a gigabyte of memory, with a warning where the text has more
+    max_tokens   tokens of the training text that are counted at most, in stretches from 64 places
+                 of it; if None, the 10 million that take about a gigabyte of memory, with a warning
+                 where the text has more
 
-    The model has its n-grams after the last order, and its words and gate after the last step. The trainer's state
-    holds only how far it came: one that resumes counts again, in silence up to there.
+    The model has its n-grams after the last order, and its words and gate after the last step. The
+    trainer's state holds only how far it came: one that resumes counts again, in silence up to
+    there.
     """
 
     max_tokens: int | None = None
@@ -48,13 +51,16 @@ class CountTrainer:
     _resumes: bool = attrs.field(default=False, init=False)  # from a state that was loaded
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
-        """Count, yielding after each order the exact loss of the training text under a model of that order.
+        """Count, yielding after each order the exact loss of the training text under a model of
+        that order.
 
-        After the last step of several experts it is the loss of the text's last 4,096 tokens. Then evaluate.
+        After the last step of several experts it is the loss of the text's last 4,096 tokens. Then
+        evaluate.
         """
         if not isinstance(model, NgramModel):
             raise UsageError(
-                f"the trainer 'count' fits the model 'ngram', and the pipeline's is a {type(model).__name__}; "
+                f"the trainer 'count' fits the model 'ngram', and the pipeline's is a "
+                f"{type(model).__name__}; "
                 "choose another trainer.type or model.type"
             )
         if not self._resumes:
@@ -86,7 +92,10 @@ class CountTrainer:
         return TrainerState({}, {"step": self._step, "evaluated": self._evaluated})
 
     def load_state(self, state: TrainerState) -> None:
-        """Resume from `state` in the next `train`. Raises ValueError if it is not a state of this trainer."""
+        """Resume from `state` in the next `train`.
+
+        Raises ValueError if it is not a state of this trainer.
+        """
         position = structure(_Position, state.values)
         self._step, self._evaluated, self._resumes = position.step, position.evaluated, True
 
@@ -94,7 +103,8 @@ class CountTrainer:
         most = _MOST_TOKENS if self.max_tokens is None else self.max_tokens
         if self.max_tokens is None and len(tokens) > most:
             warnings.warn(
-                f"{most:,} of the {len(tokens):,} tokens of the text are counted, from {_PARTS} places of it; "
+                f"{most:,} of the {len(tokens):,} tokens of the text are counted, from "
+                f"{_PARTS} places of it; "
                 "max_tokens of the trainer counts more, for 100 bytes of memory each",
                 stacklevel=2,
             )
@@ -119,7 +129,9 @@ def _losses(model: NgramModel, tokens: Ids, order: int) -> Iterator[float]:
 
 
 def _count_words(model: NgramModel, tokens: Ids) -> tuple[WordCounts, ...]:
-    """The counts of what follows words, by the number of words before the word so far; none without a reader."""
+    """The counts of what follows words, by the number of words before the word so far; none without
+    a reader.
+    """
     if model.reader is None:
         return ()
     ids = np.asarray(stretches(tokens, _MOST_WORDS, _PARTS), np.int64)
@@ -129,7 +141,9 @@ def _count_words(model: NgramModel, tokens: Ids) -> tuple[WordCounts, ...]:
 
 
 def _gate(model: NgramModel, tokens: Ids, size: int) -> Gate:
-    """The gate fitted to the last `size` of `tokens` (N,), by a `model` that has not counted them."""
+    """The gate fitted to the last `size` of `tokens` (N,), by a `model` that has not counted
+    them.
+    """
     decoder, end = model.decoder(1), np.asarray(tokens[-size - _LEAD :], np.int64)
     decoder.extend(end[None, : -size - 1])
     return fit(
@@ -144,9 +158,11 @@ class _Position:
 
 
 def usual_order(tokens: Ids) -> int:
-    """The order that suits `tokens` (N,): about log N over the entropy of a token, so many as tell the places apart.
+    """The order that suits `tokens` (N,): about log N over the entropy of a token, so many as tell
+    the places apart.
 
-    The factor is measured: 7 for The Time Machine in small letters, 8 for Pride and Prejudice with all its characters.
+    The factor is measured: 7 for The Time Machine in small letters, 8 for Pride and Prejudice with
+    all its characters.
     """
     joined = stretches(tokens, _PART * _PARTS, _PARTS)
     shares = np.bincount(joined) / max(1, len(joined))
@@ -191,7 +207,10 @@ class _Order:
 
 
 class Counter:
-    """Counts the n-grams of a text, an order at a time. Takes about 100 bytes per token of the text meanwhile."""
+    """Counts the n-grams of a text, an order at a time.
+
+    Takes about 100 bytes per token of the text meanwhile.
+    """
 
     def __init__(self, tokens: Ids, vocab_size: int, end: int | None = None) -> None:
         self._tokens, self._end = np.asarray(tokens, np.int64), end
@@ -203,7 +222,9 @@ class Counter:
         )  # probabilities by the orders below the top
 
     def add_order(self) -> float:
-        """Count the n-grams of the next order; return the mean loss of the text, in nats per token."""
+        """Count the n-grams of the next order; return the mean loss of the text, in nats per
+        token.
+        """
         below, n = self._top, len(self._orders) + 1
         contexts = np.zeros(len(self._tokens), np.int64) if below is None else below.ngrams[:-1]
         keys, places, ngrams, counts = np.unique(
@@ -232,12 +253,14 @@ class Counter:
         return Trie(self._vocab_size, np.concatenate(keys), counts, sizes.tolist())
 
     def _settle(self, below: _Order, places: Ints) -> None:
-        """Count what comes before the n-grams of the order below, now that another order is on top of it.
+        """Count what comes before the n-grams of the order below, now that another order is on top
+        of it.
 
         places   (E,) where the longer n-grams occur first, in positions from n - 1 of theirs
 
-        The beginning of the text counts as something that comes before, so that no count is 0. N-grams that begin with
-        the end of a document keep their counts, as those that begin with <s> in KenLM.
+        The beginning of the text counts as something that comes before, so that no count is 0.
+        N-grams that begin with the end of a document keep their counts, as those that begin with
+        <s> in KenLM.
         """
         begin = (
             self._tokens[: len(below.ngrams)] == self._end

@@ -21,25 +21,31 @@ from textgen_builtins.models.ngram.words import (
 
 _BLOCK: Final = 1 << 23  # probabilities that `score` works on at once: 32 MiB
 EXPERT_WEIGHTS: Final = (0.2, 0.35, 0.5)
-"""The exponents of the experts where words count; measured on English texts, prose with and without punctuation."""
+"""The exponents of the experts where words count; measured on English texts, prose with and without
+punctuation.
+"""
 
 
 class NgramModel:
-    """textgen.protocols.Model of n-gram counts: up to `order` tokens, over a vocabulary of `vocab_size`.
+    """textgen.protocols.Model of n-gram counts: up to `order` tokens, over a vocabulary of
+    `vocab_size`.
 
-    Without an `order` its trainer chooses one. Where `end` is the token between documents, what begins with it is
-    counted as often as it occurs, also below the highest order: a document begins whatever came before.
+    Without an `order` its trainer chooses one. Where `end` is the token between documents, what
+    begins with it is counted as often as it occurs, also below the highest order: a document begins
+    whatever came before.
 
-    The model is made of experts, the first of which are the n-grams. With a `reader`, there are also counts of what
-    follows the word so far with up to two words before it, as two experts: the word so far alone, interpolated with the
-    n-grams; and the longest of the contexts of words, interpolated with the shorter ones and the n-grams. With
-    `recent`, there are two more that count the text so far: see RecentContexts. The `gate` mixes them: at first with
-    `expert_weights` at every token, later as it was fitted. A model that is a part of a mixture has `fits_gate` False:
+    The model is made of experts, the first of which are the n-grams. With a `reader`, there are
+    also counts of what follows the word so far with up to two words before it, as two experts: the
+    word so far alone, interpolated with the n-grams; and the longest of the contexts of words,
+    interpolated with the shorter ones and the n-grams. With `recent`, there are two more that count
+    the text so far: see RecentContexts. The `gate` mixes them: at first with `expert_weights` at
+    every token, later as it was fitted. A model that is a part of a mixture has `fits_gate` False:
     the gate of the mixture weighs its experts.
 
-    Its weights are `counts`, `keys` and `sizes` of a Trie; with several experts also `gate.bias` and `gate.slopes`;
-    with a reader, for each number n of words before the word so far, `words.n.contexts`, `.counts` and `.edges` of
-    WordCounts. How many there are depends on the text, so load_tensors takes any number that fits together.
+    Its weights are `counts`, `keys` and `sizes` of a Trie; with several experts also `gate.bias`
+    and `gate.slopes`; with a reader, for each number n of words before the word so far,
+    `words.n.contexts`, `.counts` and `.edges` of WordCounts. How many there are depends on the
+    text, so load_tensors takes any number that fits together.
     """
 
     def __init__(
@@ -117,9 +123,12 @@ class NgramModel:
 
 
 class NgramDecoder:
-    """textgen.protocols.Decoder. It carries for each row the longest context known, the last words, and the text so far.
+    """textgen.protocols.Decoder.
 
-    It is made of E experts, whose own log probabilities it also gives; a mixture weighs each of them.
+    It carries for each row the longest context known, the last words, and the text so far.
+
+    It is made of E experts, whose own log probabilities it also gives; a mixture weighs each of
+    them.
     """
 
     def __init__(self, model: NgramModel, batch_size: int) -> None:
@@ -174,7 +183,8 @@ class NgramDecoder:
         return np.log(logs, logs)
 
     def read_state(self) -> Tensors:
-        """`context` (B,) int64, the numbers of nodes of this model's trie; `words` (B, 4) int64, if words count.
+        """`context` (B,) int64, the numbers of nodes of this model's trie; `words` (B, 4) int64, if
+        words count.
 
         `past`, `short` and `long` of RecentContexts, if recent tokens count.
         """
@@ -185,7 +195,10 @@ class NgramDecoder:
         return state | (self._recent.read_state() if self._recent else {})
 
     def write_state(self, state: Tensors) -> None:
-        """Continue from a state that `read_state` gave, or rows of one. Raises ValueError for other numbers."""
+        """Continue from a state that `read_state` gave, or rows of one.
+
+        Raises ValueError for other numbers.
+        """
         nodes = np.array(state["context"], np.int64)
         if nodes.ndim != 1 or (len(nodes) and (nodes.min() < 0 or nodes.max() >= self._trie.nodes)):
             raise ValueError(f"context must be (B,) numbers from 0 to {self._trie.nodes - 1}")
@@ -220,7 +233,9 @@ class NgramDecoder:
         return nodes, words
 
     def _probabilities(self, nodes: Ints, words: Hashes, last: Ints) -> Floats32:
-        """(M, E, V) by the experts; in the place of those that count the text so far, by the n-grams."""
+        """(M, E, V) by the experts; in the place of those that count the text so far, by the
+        n-grams.
+        """
         out = np.empty(
             (len(nodes), len(self._model.expert_weights), self._trie.vocab_size), np.float32
         )

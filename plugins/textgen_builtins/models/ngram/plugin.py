@@ -18,22 +18,25 @@ _RECENT_OF_DOCUMENT: Final = 2_048
 class NgramConfig:
     """An n-gram model with interpolated modified Kneser-Ney smoothing, and counts over words.
 
-    Chen and Goodman, "An empirical study of smoothing techniques for language modeling", Computer Speech and
-    Language 13 (1999): three discounts per order, continuation counts below the highest order, uniform at the root.
-    Counts over words are of what follows the word so far, alone and together with words before it. The text so far is
-    counted as well, as it is read.
+    Chen and Goodman, "An empirical study of smoothing techniques for language modeling", Computer
+    Speech and Language 13 (1999): three discounts per order, continuation counts below the highest
+    order, uniform at the root. Counts over words are of what follows the word so far, alone and
+    together with words before it. The text so far is counted as well, as it is read.
     """
 
     order: int | None = option(
         None,
-        help="tokens of the longest n-grams: each is predicted from order - 1 before it. Chosen by the length of the "
+        help="tokens of the longest n-grams: each is predicted from order - 1 before it. "
+        "Chosen by the length of the "
         "text and the entropy of its tokens if not set",
         validator=optional(and_(ge(1), le(64))),
     )
     recent: int | None = option(
         None,
-        help="tokens of the text so far, the prompt among it, that the model learns from while it reads and writes: "
-        "names, phrases and style come back. Each takes 12 to 24 bytes of memory for every text of a batch. 16,384 if "
+        help="tokens of the text so far, the prompt among it, that the model learns from "
+        "while it reads and writes: "
+        "names, phrases and style come back. Each takes 12 to 24 bytes of memory for every "
+        "text of a batch. 16,384 if "
         "not set, or 2,048 after training on documents; 0 learns from none",
         validator=optional(and_(ge(0), le(1_000_000))),
     )
@@ -45,7 +48,8 @@ class CountConfig:
 
     max_tokens: int | None = option(
         None,
-        help="tokens of the training text that are counted at most, in stretches from 64 places of it; if not set, the "
+        help="tokens of the training text that are counted at most, in stretches from 64 "
+        "places of it; if not set, the "
         "10 million that take about a gigabyte of memory",
         validator=optional(ge(1)),
     )

@@ -1,9 +1,10 @@
 """Counts of the text so far: what followed each of its contexts the last few times.
 
-A text's own names, phrases and style come back. Cache models (Kuhn and De Mori, "A cache-based natural language model
-for speech recognition", 1990) count them as the text goes on. Here contexts of several lengths are counted apart from
-the training text, in hash tables of a fixed size, as compressors of the PAQ family do (Mahoney, "Adaptive weighing of
-context models for lossless data compression", 2005).
+A text's own names, phrases and style come back. Cache models (Kuhn and De Mori, "A cache-based
+natural language model for speech recognition", 1990) count them as the text goes on. Here contexts
+of several lengths are counted apart from the training text, in hash tables of a fixed size, as
+compressors of the PAQ family do (Mahoney, "Adaptive weighing of context models for lossless data
+compression", 2005).
 """
 
 from __future__ import annotations
@@ -35,13 +36,15 @@ _HIGH, _LOW = np.uint64(56), np.uint64((1 << 32) - 1)
 class RecentContexts:
     """What followed the contexts of B texts, in tables of a fixed size.
 
-    There are two experts. One knows this text alone: the counts of three short lengths are interpolated with each
-    other and the uniform distribution. The other interpolates those of three longer lengths with the n-grams.
+    There are two experts. One knows this text alone: the counts of three short lengths are
+    interpolated with each other and the uniform distribution. The other interpolates those of three
+    longer lengths with the n-grams.
 
-    For each length a text has S slots of M entries, about `recent` in all. A context's hash says its slot; an entry is
-    a token that followed, and 8 more bits of the hash. A new entry drops the oldest of its slot, so a frequent context
-    keeps its last M followers, and a rare one lasts until others have taken its place. Counts above 3, or of longer
-    contexts above 1, tell no more: held-out text is predicted as well without them, and texts that are made loop less.
+    For each length a text has S slots of M entries, about `recent` in all. A context's hash says
+    its slot; an entry is a token that followed, and 8 more bits of the hash. A new entry drops the
+    oldest of its slot, so a frequent context keeps its last M followers, and a rare one lasts until
+    others have taken its place. Counts above 3, or of longer contexts above 1, tell no more:
+    held-out text is predicted as well without them, and texts that are made loop less.
 
     past     (B, L) int64, the last tokens, negative before the beginning
     short    (B, 3, S, M) unsigned: 0, or check · (V + 1) + token + 1, the newest first
@@ -74,7 +77,10 @@ class RecentContexts:
         return {"past": self._past.copy(), "short": short.copy(), "long": long.copy()}
 
     def write_state(self, state: Tensors, batch_size: int) -> None:
-        """Continue from such arrays, or rows of them. Raises ValueError if they are not of this model."""
+        """Continue from such arrays, or rows of them.
+
+        Raises ValueError if they are not of this model.
+        """
         given = [np.array(state[name], order="C") for name in ("past", "short", "long")]
         expected = [self._past, *self._tables]
         kinds = [(batch_size, *array.shape[1:], array.dtype) for array in expected]
@@ -85,9 +91,11 @@ class RecentContexts:
         self._past, *self._tables = given
 
     def read(self, tokens: Ints, out: Floats32) -> None:
-        """Append `tokens` (B, T), and interpolate `out` (B, N, 2, V), in place, after each of the last N of them.
+        """Append `tokens` (B, T), and interpolate `out` (B, N, 2, V), in place, after each of the
+        last N of them.
 
-        `out` has the probabilities by the n-grams. Where T is 0, N is 1: after the tokens read before.
+        `out` has the probabilities by the n-grams. Where T is 0, N is 1: after the tokens read
+        before.
         """
         out[:, :, 0] = 1 / out.shape[3]
         (rows, asked, _, size), count = out.shape, tokens.shape[1]
@@ -116,7 +124,9 @@ class RecentContexts:
             out[:, :, expert] = mixed.reshape(rows, asked, size)
 
     def _hashes(self, text: Ints) -> Hashes:
-        """(6, B, T + 1) hashes of the contexts of `text` (B, L + T): before its last T tokens, and after each."""
+        """(6, B, T + 1) hashes of the contexts of `text` (B, L + T): before its last T tokens, and
+        after each.
+        """
         length = len(self._powers)
         places = np.arange(length, text.shape[1] + 1)[:, None] - np.arange(1, length + 1)
         terms = (text[:, places] + 2).astype(np.uint64) * self._powers  # (B, T + 1, L)
@@ -126,11 +136,13 @@ class RecentContexts:
 
 
 def _exchange(table: Entries, places: Ints, new: Entries, first: int) -> Entries:
-    """Put the entries `new` (..., T) into slots of `table` (P, M) in order, and look into slots meanwhile.
+    """Put the entries `new` (..., T) into slots of `table` (P, M) in order, and look into slots
+    meanwhile.
 
     places   (..., T + 1) numbers of slots. Entry t goes into the slot at place t
 
-    Returns (Q, M), the newest first: what is in the slot at each place t from `first` on after the entries before t.
+    Returns (Q, M), the newest first: what is in the slot at each place t from `first` on after the
+    entries before t.
     """
     count, asked = places.shape[-1], places[..., first:].reshape(-1)
     if count <= 2:  # no slot takes two, as the step of a text that is made
@@ -155,9 +167,11 @@ def _exchange(table: Entries, places: Ints, new: Entries, first: int) -> Entries
 def _interpolate(
     known: npt.NDArray[np.bool_], tokens: Entries, mixed: Floats32, most: int, discount: float
 ) -> None:
-    """Turn probabilities `mixed` (R, V) into those by contexts of three lengths, in place, from short to long.
+    """Turn probabilities `mixed` (R, V) into those by contexts of three lengths, in place, from
+    short to long.
 
-    tokens   (3 R, M), 1 above those that followed in each row after each context, as far as they are `known` (3 R, M)
+    tokens   (3 R, M), 1 above those that followed in each row after each context, as far as they
+             are `known` (3 R, M)
     most     what is counted of a token at most, less the `discount`
     """
     rows, size = mixed.shape

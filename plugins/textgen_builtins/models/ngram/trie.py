@@ -1,11 +1,12 @@
 """The n-grams of a text as a trie, and the probabilities that follow from their counts.
 
-Each n-gram of order 1 and up is an edge, from the node of its first n - 1 tokens; edge e leads to node e + 1, and node
-0 is the empty context. Edges are sorted by order, node and token. That is the order of the keys node · V + token, so
-one sorted array of 64-bit keys answers every look-up, whatever the size of the vocabulary and the order.
+Each n-gram of order 1 and up is an edge, from the node of its first n - 1 tokens; edge e leads to
+node e + 1, and node 0 is the empty context. Edges are sorted by order, node and token. That is the
+order of the keys node · V + token, so one sorted array of 64-bit keys answers every look-up,
+whatever the size of the vocabulary and the order.
 
-A node's suffix is the node of its tokens without the first: where a context was never seen, the search goes on there
-(Aho and Corasick, "Efficient string matching", 1975).
+A node's suffix is the node of its tokens without the first: where a context was never seen, the
+search goes on there (Aho and Corasick, "Efficient string matching", 1975).
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ class Trie:
     """N-gram counts of a vocabulary of V tokens. Immutable, so threads may share it.
 
     keys       (E,) int64, node · V + token of each n-gram, rising
-    counts     (E,) integers: of the highest order how often it occurs, of the others after how many different tokens
+    counts     (E,) integers: of the highest order how often it occurs, of the others after how many
+               different tokens
     sizes      how many n-grams there are of order 1, 2, ...
 
-    It takes up to 37 bytes of memory for an n-gram: 8 for the key, 8 for the count, 4 for its share, 1 to 4 for the
-    token, and 13 more where it is a context. Raises ValueError when these do not fit together.
+    It takes up to 37 bytes of memory for an n-gram: 8 for the key, 8 for the count, 4 for its
+    share, 1 to 4 for the token, and 13 more where it is a context. Raises ValueError when these do
+    not fit together.
     """
 
     def __init__(self, vocab_size: int, keys: Ints, counts: Ints, sizes: Sequence[int]) -> None:
@@ -83,7 +86,9 @@ class Trie:
         return {"counts": self.counts, "keys": self.keys, "sizes": sizes}
 
     def advance(self, nodes: Ints, tokens: Ints) -> Ints:
-        """(M,) the node of the longest context known after `tokens` (M,) were added to contexts `nodes` (M,)."""
+        """(M,) the node of the longest context known after `tokens` (M,) were added to contexts
+        `nodes` (M,).
+        """
         result = np.zeros(len(nodes), np.int64)
         if self.order < 2:
             return result
@@ -100,7 +105,9 @@ class Trie:
         return result
 
     def walk(self, start: Ints, tokens: Ints) -> Ints:
-        """(B, T) the node of the longest known context after each of `tokens` (B, T), read on from `start` (B,)."""
+        """(B, T) the node of the longest known context after each of `tokens` (B, T), read on from
+        `start` (B,).
+        """
         nodes = np.zeros(tokens.shape, np.int64)
         for n, (_, edges) in enumerate(self._matches(start, tokens), 1):
             if n < self.order:
@@ -108,7 +115,9 @@ class Trie:
         return nodes
 
     def loss(self, tokens: npt.NDArray[np.integer]) -> float | None:
-        """Mean cross-entropy in nats of `tokens` (N,) from the second on; None where there is no second."""
+        """Mean cross-entropy in nats of `tokens` (N,) from the second on; None where there is no
+        second.
+        """
         if len(tokens) < 2:
             return None
         total, start = 0.0, self.advance(np.zeros(1, np.int64), tokens[:1].astype(np.int64))
@@ -116,7 +125,8 @@ class Trie:
             block = tokens[None, first : first + _BLOCK].astype(np.int64)
             probabilities = np.full(block.shape, 1 / self.vocab_size)
             for contexts, edges in self._matches(start, block):
-                # Node -1, a context that was never seen, takes the last entries; `where` drops what comes of them.
+                # Node -1, a context that was never seen, takes the last entries; `where` drops what
+                # comes of them.
                 own = np.where(edges >= 0, self._own32[edges], 0.0)
                 mixed = own + self._lower32[contexts] * probabilities
                 probabilities = np.where(contexts >= 0, mixed, probabilities)
@@ -170,7 +180,8 @@ class Trie:
         return table
 
     def _matches(self, start: Ints, tokens: Ints) -> Iterator[tuple[Ints, Ints]]:
-        """For each order n: the nodes (B, T) of the n - 1 tokens before each of `tokens`, and the edges from there.
+        """For each order n: the nodes (B, T) of the n - 1 tokens before each of `tokens`, and the
+        edges from there.
 
         `start` (B,) is the context before the first token. -1 stands for what was never seen.
         """
@@ -183,7 +194,9 @@ class Trie:
             contexts[:, 0] = self._cut(start, n)
 
     def _cut(self, nodes: Ints, depth: int) -> Ints:
-        """The contexts `nodes` (B,) without all but their last `depth` tokens; -1 for those that have less."""
+        """The contexts `nodes` (B,) without all but their last `depth` tokens; -1 for those that
+        have less.
+        """
         while (deeper := self._depths[nodes] > depth).any():
             nodes = np.where(deeper, self._suffixes[nodes], nodes)
         return np.where(self._depths[nodes] == depth, nodes, -1)

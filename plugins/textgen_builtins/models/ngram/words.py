@@ -1,7 +1,7 @@
 """Counts of what follows a word so far and the words before it, whatever stands between them.
 
-Contexts that end at the borders of words are the first that compressors of the PAQ family mix with their n-grams
-(Mahoney, "Adaptive weighing of context models for lossless data compression", 2005).
+Contexts that end at the borders of words are the first that compressors of the PAQ family mix with
+their n-grams (Mahoney, "Adaptive weighing of context models for lossless data compression", 2005).
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ CONTEXTS: Final = 2
 
 @attrs.frozen(eq=False)
 class WordReader:
-    """Follows the words of a text by their hashes: of the word so far, the word before it, and the one before that.
+    """Follows the words of a text by their hashes: of the word so far, the word before it, and the
+    one before that.
 
-    A word is a run of letters, in any case. What a token does to the hash h of the word so far is one of
-    h · factor + add, and where it ends the word, `tail`, which begins the next. All arrays are (V,) but
+    A word is a run of letters, in any case. What a token does to the hash h of the word so far is
+    one of h · factor + add, and where it ends the word, `tail`, which begins the next. All arrays
+    are (V,) but
 
-    inner   (V, 2) the hashes of the last two whole words inside the token, 0 for each that there is not
+    inner   (V, 2) the hashes of the last two whole words inside the token, 0 for each that there is
+            not
     """
 
     factors: Hashes
@@ -48,7 +51,8 @@ class WordReader:
     def of(cls, tokenizer: Tokenizer) -> WordReader | None:
         """A reader of a tokenizer's tokens, None where none has letters.
 
-        The end of a document counts as two words of its own, so that nothing is known of those before it.
+        The end of a document counts as two words of its own, so that nothing is known of those
+        before it.
         """
         effects = [_effect(text) for text in token_texts(tokenizer)]
         if not any(add or tail or any(inner) for _, add, _, inner, tail in effects):
@@ -61,7 +65,9 @@ class WordReader:
         return cls(hashes[0], hashes[1], np.array(ends, np.bool_), hashes[2], hashes[3])
 
     def read(self, words: Hashes, tokens: Ints) -> Hashes:
-        """(B, T, 3) hashes of the last three words after each of `tokens` (B, T), read on from `words` (B, 3)."""
+        """(B, T, 3) hashes of the last three words after each of `tokens` (B, T), read on from
+        `words` (B, 3).
+        """
         factors, adds, ends = self.factors[tokens], self.adds[tokens], self.ends[tokens]
         whole = _scan(
             np.where(ends, 0, factors), np.where(ends, self.tails[tokens], adds), words[:, 0]
@@ -82,7 +88,8 @@ class WordReader:
 
 
 def context_keys(words: Hashes, tokens: Ints) -> list[Ints]:
-    """For 0 to CONTEXTS words before the word so far: a key (...) of the context after `tokens` (...).
+    """For 0 to CONTEXTS words before the word so far: a key (...) of the context after `tokens`
+    (...).
 
     words   (..., 3) the hashes of the words there
 
@@ -97,7 +104,9 @@ def context_keys(words: Hashes, tokens: Ints) -> list[Ints]:
 
 
 class WordCounts:
-    """How often each of V tokens follows each context of one kind. Immutable, so threads may share it.
+    """How often each of V tokens follows each context of one kind.
+
+    Immutable, so threads may share it.
 
     contexts   (C,) int64, the keys of the contexts, rising
     edges      (E,) int64, number of the context · V + token, rising
@@ -131,7 +140,9 @@ class WordCounts:
 
     @classmethod
     def count(cls, vocab_size: int, keys: Ints, following: Ids) -> WordCounts:
-        """The counts of a text: `following` (N,) is the token after each context, whose keys are `keys` (N,)."""
+        """The counts of a text: `following` (N,) is the token after each context, whose keys are
+        `keys` (N,).
+        """
         contexts, numbers = np.unique(keys, return_inverse=True)
         edges, counts = np.unique(numbers * vocab_size + following, return_counts=True)
         return cls(vocab_size, contexts, edges, counts)
@@ -141,7 +152,9 @@ class WordCounts:
         return {"contexts": self.contexts, "counts": self.counts, "edges": self.edges}
 
     def interpolate(self, keys: Ints, probabilities: Floats32) -> None:
-        """Turn the probabilities (M, V) by a lower order, in place, into those after the contexts `keys` (M,)."""
+        """Turn the probabilities (M, V) by a lower order, in place, into those after the contexts
+        `keys` (M,).
+        """
         if not len(self.contexts):
             return
         numbers = np.minimum(np.searchsorted(self.contexts, keys), len(self.contexts) - 1)
@@ -155,7 +168,9 @@ class WordCounts:
 
 
 def _effect(text: str) -> tuple[int, int, bool, list[int], int]:
-    """A token's factor, addend, whether it ends a word, the last words inside it, and the beginning of the next."""
+    """A token's factor, addend, whether it ends a word, the last words inside it, and the beginning
+    of the next.
+    """
     found = list(_LETTERS.finditer(text))
     head = found.pop(0).group() if found and not found[0].start() else ""
     factor = pow(_FACTOR, len(head.casefold()), 1 << 64)
@@ -174,13 +189,15 @@ def _hash(letters: str) -> int:
 
 
 def _scan(factors: Hashes, adds: Hashes, first: Hashes) -> Hashes:
-    """(B, T) h_t = h_(t-1) · factors_t + adds_t for `factors` and `adds` (B, T), h_(-1) being `first` (B,).
+    """(B, T) h_t = h_(t-1) · factors_t + adds_t for `factors` and `adds` (B, T), h_(-1) being
+    `first` (B,).
 
-    A parallel prefix scan. Each token is a map h -> f · h + a, and two maps in a row are one: f2 · (f1 · h + a1) + a2 =
-    (f1 · f2) · h + (f2 · a1 + a2). In round k each map takes in the one 2^k places before it, so it stands for the last
-    2^(k+1) tokens. A token that ends a word has factor 0: the map over it no longer depends on h, and the rounds end
-    when all factors are 0, after as many as the longest word has binary digits. For "ab c" with f = 10 and letters
-    a = 1, b = 2, c = 3, the maps are 10h+1, 10h+2, 0, 10h+3; after round 0 they are 1, 12, 0, 3, since the first has
+    A parallel prefix scan. Each token is a map h -> f · h + a, and two maps in a row are one: f2 ·
+    (f1 · h + a1) + a2 = (f1 · f2) · h + (f2 · a1 + a2). In round k each map takes in the one 2^k
+    places before it, so it stands for the last 2^(k+1) tokens. A token that ends a word has factor
+    0: the map over it no longer depends on h, and the rounds end when all factors are 0, after as
+    many as the longest word has binary digits. For "ab c" with f = 10 and letters a = 1, b = 2, c =
+    3, the maps are 10h+1, 10h+2, 0, 10h+3; after round 0 they are 1, 12, 0, 3, since the first has
     taken in `first` = 0.
     """
     factors, adds = factors.copy(), adds.copy()

@@ -1,9 +1,10 @@
-"""Products of vectors and a large matrix, with BLAS's own threads or without, whichever is currently faster.
+"""Products of vectors and a large matrix, with BLAS's own threads or without, whichever is
+currently faster.
 
-BLAS divides a large product among threads and waits for all of them. On idle cores that is faster. If another
-program uses one of the cores it is a hundred times slower, since the system takes milliseconds to give the core back.
-A product in parts, each below the size from which BLAS uses threads, takes the time of one thread, whatever else the
-machine does.
+BLAS divides a large product among threads and waits for all of them. On idle cores that is faster.
+If another program uses one of the cores it is a hundred times slower, since the system takes
+milliseconds to give the core back. A product in parts, each below the size from which BLAS uses
+threads, takes the time of one thread, whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ _LATE: Final = 16_384  # and at most, if it is always slow
 class LargeProducts:
     """Multiplies one vector, and times it. The decoders of a model may share one.
 
-    Both ways must give the same numbers bit by bit, or timing would change the text. With column-major matrices they
-    do; this is checked for each shape of matrix before threads are used.
+    Both ways must give the same numbers bit by bit, or timing would change the text. With
+    column-major matrices they do; this is checked for each shape of matrix before threads are used.
     """
 
     _alone: float = float("inf")  # seconds per number of the matrix, on one thread
@@ -79,7 +80,9 @@ class LargeProducts:
 
 
 def multiply_in_parts(vectors: Any, matrix: Any, out: Any) -> None:
-    """`vectors` (..., K) times the column-major `matrix` (K, N) into `out` (..., N), each part on one thread."""
+    """`vectors` (..., K) times the column-major `matrix` (K, N) into `out` (..., N), each part on
+    one thread.
+    """
     for part in _parts(*matrix.shape):
         np.matmul(vectors, matrix[:, part], out[..., part])
 

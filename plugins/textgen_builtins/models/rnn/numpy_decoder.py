@@ -1,7 +1,8 @@
-"""Decodes a recurrent network with NumPy: without torch, without allocation in a step, and each row as if alone.
+"""Decodes a recurrent network with NumPy: without torch, without allocation in a step, and each row
+as if alone.
 
-A batch is a stack of vector-matrix products, not one matrix-matrix product: BLAS rounds the two differently, and a
-sequence must give the same text alone and in any batch.
+A batch is a stack of vector-matrix products, not one matrix-matrix product: BLAS rounds the two
+differently, and a sequence must give the same text alone and in any batch.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ class NumpyDecoder:
         return logits
 
     def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
-        """The (B, steps) most likely tokens after `tokens` (B,); none if a logit might not be finite."""
+        """The (B, steps) most likely tokens after `tokens` (B,); none if a logit might not be
+        finite.
+        """
         if not self._bounded:
             return np.empty((len(tokens), 0), np.int64)
         if self._one:
@@ -154,10 +157,14 @@ class NumpyDecoder:
         self._read_out()
 
     def _arrange(self, outputs: list[Floats], cells: list[Floats], products: list[Floats]) -> None:
-        """Work with these arrays, one a layer. A batch of one drops that axis, which makes its steps faster."""
+        """Work with these arrays, one a layer.
+
+        A batch of one drops that axis, which makes its steps faster.
+        """
         folded, size, layers = self._folded, self._folded.config.hidden_size, len(products)
         batch_size, dtype, gates = len(outputs[0]), folded.table.dtype, folded.table.shape[1]
-        # A plain cell's function maps all its sums to its output, where the last column becomes the 1.
+        # A plain cell's function maps all its sums to its output, where the last column becomes the
+        # 1.
         width = gates + (folded.config.cell in ("rnn", "relu"))
         sums = [np.full((batch_size, width), self._gives_one, dtype) for _ in range(layers)]
         self._carried = outputs, cells, products
@@ -187,7 +194,9 @@ class NumpyDecoder:
         self._one = batch_size == 1
 
     def _product(self, batch_size: int) -> Callable[[Any, Any, Any], object]:
-        """The function that multiplies: a stack of products, not one matrix product, so that rows are as if alone."""
+        """The function that multiplies: a stack of products, not one matrix product, so that rows
+        are as if alone.
+        """
         if any(product.size >= SHARED_FROM for product in self._folded.products):
             return self._large.dot if batch_size == 1 else multiply_in_parts
         return np.dot if batch_size == 1 else np.matmul
@@ -211,7 +220,9 @@ class NumpyDecoder:
             given = place.up
 
     def _follow_one(self, token: int, steps: int, forbidden: Sequence[int]) -> Ids:
-        """`continue_greedily` for a batch of one: the inner loop of `_through_layers`, without the calls."""
+        """`continue_greedily` for a batch of one: the inner loop of `_through_layers`, without the
+        calls.
+        """
         rows, places, step, multiply = self._rows, self._places, self._step, self._multiply
         made = []
         for _ in range(steps):
@@ -240,8 +251,9 @@ class NumpyDecoder:
 class _Place:
     """One layer's arrays in a decoder.
 
-    `factor` times `weights` is `product`; `recurrent` and `up` are views of it. `output` is `hidden` and the column of
-    ones, `factor` the same in another shape. `sums` is `gates`, and for the plain cell the column that gives the ones.
+    `factor` times `weights` is `product`; `recurrent` and `up` are views of it. `output` is
+    `hidden` and the column of ones, `factor` the same in another shape. `sums` is `gates`, and for
+    the plain cell the column that gives the ones.
     """
 
     weights: Floats

@@ -23,7 +23,8 @@ State: TypeAlias = tuple[Tensor, ...]
 class TorchDecoder:
     """textgen.protocols.RowDecoder and GreedyDecoder on the module's device, without dropout.
 
-    On CUDA a step of one token is launched as one graph: the launch of its small kernels costs more than they do.
+    On CUDA a step of one token is launched as one graph: the launch of its small kernels costs more
+    than they do.
     """
 
     exact_rows: Final = False  # the kernels of another batch size may round differently
@@ -64,7 +65,8 @@ class TorchDecoder:
 
     @torch.no_grad()
     def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
-        """The (B, steps) most likely tokens after `tokens` (B,); the CPU waits for the device once, at the end.
+        """The (B, steps) most likely tokens after `tokens` (B,); the CPU waits for the device once,
+        at the end.
 
         (B, 0) if a logit might not be finite.
         """
@@ -144,7 +146,9 @@ class TorchDecoder:
 
 
 class StepGraph:
-    """A step of one token for each sequence, captured as a CUDA graph that reads and writes fixed tensors."""
+    """A step of one token for each sequence, captured as a CUDA graph that reads and writes fixed
+    tensors.
+    """
 
     def __init__(self, module: Any, state: State) -> None:
         self._tokens = torch.zeros(len(state[0]), 1, dtype=torch.int64, device=state[0].device)
@@ -158,7 +162,8 @@ class StepGraph:
                 module.run(self._tokens, state, dropout=False)
         torch.cuda.current_stream(state[0].device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        # torch's own stream for this is one for all threads, and of the current device, which may be another.
+        # torch's own stream for this is one for all threads, and of the current device, which may
+        # be another.
         with (
             _CAPTURING,
             torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"),

@@ -31,11 +31,11 @@ _IMPORTING: Final = (
 class TorchRNN(nn.Module):
     """textgen.protocols.Model that trains by gradient.
 
-    Each layer is a separate module, so that dropout between them can use its own generator: torch's stacked RNNs use
-    the global one, which belongs to the user.
+    Each layer is a separate module, so that dropout between them can use its own generator: torch's
+    stacked RNNs use the global one, which belongs to the user.
 
-    use_kernels  whether steps of training may be computed by `textgen_builtins.models.rnn.kernels`, which gives torch's
-                 numbers but for rounding
+    use_kernels  whether steps of training may be computed by `textgen_builtins.models.rnn.kernels`,
+                 which gives torch's numbers but for rounding
     """
 
     def __init__(self, config: RNNConfig, vocab_size: int) -> None:
@@ -68,8 +68,8 @@ class TorchRNN(nn.Module):
     def create(cls, config: RNNConfig, vocab_size: int, *, seed: int, device: str) -> TorchRNN:
         """A network with initial weights drawn from a generator of `seed` alone.
 
-        As torch draws them, uniform within 1/sqrt(hidden_size) for cells and head, standard normal for the embedding,
-        times 1/sqrt(hidden_size) if it is also the head.
+        As torch draws them, uniform within 1/sqrt(hidden_size) for cells and head, standard normal
+        for the embedding, times 1/sqrt(hidden_size) if it is also the head.
         """
         with torch.device(
             "meta"
@@ -125,7 +125,9 @@ class TorchRNN(nn.Module):
         return self.head(x).transpose(0, 1), tuple(after)
 
     def _has_kernels(self) -> bool:
-        """Whether steps of training are computed in machine code of our own, which is at hand and is faster here."""
+        """Whether steps of training are computed in machine code of our own, which is at hand and
+        is faster here.
+        """
         given = self.head.bias
         if not self.use_kernels or given.device.type != "cpu" or given.dtype != torch.float32:
             return False
@@ -141,11 +143,16 @@ class TorchRNN(nn.Module):
             self._dropout_generator = torch.Generator(device).manual_seed(seed)
 
     def set_rows(self, first: int, total: int) -> None:
-        """Make the dropout of the next step that of these rows of a batch of `total`, whoever computes the others."""
+        """Make the dropout of the next step that of these rows of a batch of `total`, whoever
+        computes the others.
+        """
         self._rows = (first, total)
 
     def decoder(self, batch_size: int) -> Decoder:
-        """NumPy on a CPU, torch elsewhere. On a CPU, later changes of the weights do not affect it."""
+        """NumPy on a CPU, torch elsewhere.
+
+        On a CPU, later changes of the weights do not affect it.
+        """
         if self.head.bias.device.type == "cpu":
             return NumpyDecoder(Folded.of(self.config, self.tensors()), batch_size)
         return TorchDecoder(self, batch_size)
@@ -162,7 +169,9 @@ class TorchRNN(nn.Module):
                 parameter.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
 
     def _named_tensors(self) -> dict[str, nn.Parameter]:
-        """The parameters by the names that torch's stacked cells use, in the order of `expected_shapes`."""
+        """The parameters by the names that torch's stacked cells use, in the order of
+        `expected_shapes`.
+        """
         named = {}
         for name in expected_shapes(self.config, self.vocab_size):
             if name.startswith("rnn."):
@@ -205,8 +214,8 @@ class TorchRNN(nn.Module):
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """One layer's outputs (T, B, H) with this recurrent matrix, and its state after them.
 
-        On a GPU in float32: cuDNN has no recurrent layers in bfloat16, and torch's autocast would take float16, in
-        which gradients that are not scaled vanish.
+        On a GPU in float32: cuDNN has no recurrent layers in bfloat16, and torch's autocast would
+        take float16, in which gradients that are not scaled vanish.
         """
         module = self.layers[layer]
         is_own = weight is module.get_parameter("weight_hh_l0")
@@ -222,7 +231,9 @@ class TorchRNN(nn.Module):
     def _fused(
         self, layer: int, x: Tensor, rows: Tensor | None, weight: Tensor, state: State | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        """The same by machine code of our own; x may be a table (V, E), of which `rows` (T, B) are read."""
+        """The same by machine code of our own; x may be a table (V, E), of which `rows` (T, B) are
+        read.
+        """
         from textgen_builtins.models.rnn.kernels.layer import run_layer
 
         cell = self.config.cell
@@ -240,7 +251,9 @@ class TorchRNN(nn.Module):
 
 @cache
 def _kernels() -> Any:
-    """The module of programs for layers; None where llvmlite is missing, or is installed and does not work."""
+    """The module of programs for layers; None where llvmlite is missing, or is installed and does
+    not work.
+    """
     if not importlib.util.find_spec("llvmlite"):
         return None
     try:

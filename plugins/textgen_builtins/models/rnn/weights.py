@@ -1,10 +1,11 @@
 """The recurrent network's weights: their shapes by name, and their form for decoding.
 
-Three things make a step cheap. The one-hot or embedded token times the input matrix, biases added, is one row of a
-table computed at load. A layer's recurrent matrix and the matrix applied to its output (the next layer's input
-matrix, or the head) stand side by side, with the biases below, so a layer is one product. And the factor of a
-sigmoid's argument is folded into the weights: the half of (1 + tanh(x / 2)) / 2 in an LSTM, whose gates are then one
-tanh, and the minus of 1 / (1 + exp(-x)) in a GRU, whose update gate has to be exact near 0.
+Three things make a step cheap. The one-hot or embedded token times the input matrix, biases added,
+is one row of a table computed at load. A layer's recurrent matrix and the matrix applied to its
+output (the next layer's input matrix, or the head) stand side by side, with the biases below, so a
+layer is one product. And the factor of a sigmoid's argument is folded into the weights: the half of
+(1 + tanh(x / 2)) / 2 in an LSTM, whose gates are then one tanh, and the minus of 1 / (1 + exp(-x))
+in a GRU, whose update gate has to be exact near 0.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Folded:
     """The weights of a network, prepared for decoding.
 
     table     (V, G·H) the first layer's input for each token, biases added
-    products  per layer (H + 1, G·H + out, padded): from its output, and a 1 for the biases, to the gates' recurrent
-              part and to the next layer's input or the logits
+    products  per layer (H + 1, G·H + out, padded): from its output, and a 1 for the biases, to the
+              gates' recurrent part and to the next layer's input or the logits
     bounded   whether logits are finite for any tokens
     rows      those of the table, each (G·H,)
     """
@@ -131,8 +132,9 @@ def check_shapes(tensors: Tensors, expected: dict[str, tuple[int, ...]]) -> None
 def _multiplied(rows: Floats, matrix: Floats) -> Floats:
     """`rows` (V, K) times `matrix` (K, N), row by row unless that takes long.
 
-    BLAS shares a larger product among threads, which then wait for the next one at full speed for a tenth of a second:
-    a training step that follows a sample would have to share its cores with them.
+    BLAS shares a larger product among threads, which then wait for the next one at full speed for a
+    tenth of a second: a training step that follows a sample would have to share its cores with
+    them.
     """
     if len(rows) * matrix.size > _ROW_BY_ROW:
         return rows @ matrix
@@ -148,7 +150,9 @@ def _gate_factors(config: RNNConfig, dtype: Any) -> Floats:
 
 
 def _input_bias(config: RNNConfig, tensors: Tensors, layer: int) -> Floats:
-    """(G·H,) both biases, except for the GRU's candidate, whose recurrent bias stays inside the reset gate."""
+    """(G·H,) both biases, except for the GRU's candidate, whose recurrent bias stays inside the
+    reset gate.
+    """
     bias = np.array(tensors[f"rnn.bias_ih_l{layer}"])
     recurrent = tensors[f"rnn.bias_hh_l{layer}"]
     added = 2 * config.hidden_size if config.cell == "gru" else len(bias)

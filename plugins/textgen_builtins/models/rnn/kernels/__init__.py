@@ -1,1 +1,3 @@
-"""Layers of cells in machine code of our own, made for this processor when they are first needed."""
+"""Layers of cells in machine code of our own, made for this processor when they are first
+needed.
+"""

@@ -1,7 +1,8 @@
 """The formulas of the cells, forward and backward, for LANES units at a time.
 
-They are those of torch.nn.RNN, GRU and LSTM. `given` are the input's parts of the gates, and `recurrent` the hidden
-state's, biases added, in torch's order; `before` is the float32 state before a step: c of an LSTM and h of a GRU.
+They are those of torch.nn.RNN, GRU and LSTM. `given` are the input's parts of the gates, and
+`recurrent` the hidden state's, biases added, in torch's order; `before` is the float32 state before
+a step: c of an LSTM and h of a GRU.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from textgen_builtins.models.rnn.kernels.vectors import Vector, sigmoid, tanh
 
 @attrs.frozen
 class Forward:
-    """The hidden state after a step, the float32 state, if the cell has one, and what `backward` needs."""
+    """The hidden state after a step, the float32 state, if the cell has one, and what `backward`
+    needs.
+    """
 
     hidden: Vector
     state: Vector | None
@@ -25,10 +28,11 @@ class Forward:
 
 @attrs.frozen
 class Backward:
-    """Gradients of the arguments of the gates, those of the recurrent parts last, and of the state before.
+    """Gradients of the arguments of the gates, those of the recurrent parts last, and of the state
+    before.
 
-    carried  what reaches the step before without a product: the gradient of c, or, of a cell that `adds_carried`, a
-             part of that of h
+    carried  what reaches the step before without a product: the gradient of c, or, of a cell that
+             `adds_carried`, a part of that of h
     """
 
     gates: Sequence[Vector]
@@ -51,7 +55,9 @@ class Cell(Protocol):
     def backward(
         self, saved: Sequence[Vector], dh: Vector, carried: Vector, before: Vector, after: Vector
     ) -> Backward:
-        """Its gradients, where dh is that of its hidden state, and `carried` that of the step after."""
+        """Its gradients, where dh is that of its hidden state, and `carried` that of the step
+        after.
+        """
 
 
 @attrs.frozen
@@ -85,7 +91,10 @@ class LSTM:
 
 @attrs.frozen
 class GRU:
-    """r, z, n. The gradients are those of n's input part, then those of the recurrent parts of r, z and n."""
+    """r, z, n.
+
+    The gradients are those of n's input part, then those of the recurrent parts of r, z and n.
+    """
 
     gates: ClassVar[int] = 3
     saved: ClassVar[int] = 4

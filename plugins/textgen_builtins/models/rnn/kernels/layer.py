@@ -21,11 +21,12 @@ def run_layer(
 ) -> tuple[Tensor, ...]:
     """The hidden states (T, B, H), and the layer's state after them: (B, H) each.
 
-    Within torch's autocast to bfloat16, products are of bfloat16 and their sums of float32, as is all else.
+    Within torch's autocast to bfloat16, products are of bfloat16 and their sums of float32, as is
+    all else.
 
     cell     of CELLS
-    x        (T, B, E); or (N, E), of which `rows` (T, B) int64 says what each step reads: the product with the input's
-             weights is then that of N rows, which are fewer
+    x        (T, B, E); or (N, E), of which `rows` (T, B) int64 says what each step reads: the
+             product with the input's weights is then that of N rows, which are fewer
     weights  weight_ih (G H, E), weight_hh (G H, H), bias_ih and bias_hh (G H,), as torch has them
     carried  the state before: h, and c of an LSTM; none to begin with zeros
     """
@@ -60,7 +61,9 @@ class _Layer(torch.autograd.Function):
         h: Tensor,
         *c: Tensor,
     ) -> tuple[Tensor, ...]:
-        """given (T, B, G H) or (N, G H), rows (T, B), weight (G H, H), bias (G H,), h and c (B, H)."""
+        """given (T, B, G H) or (N, G H), rows (T, B), weight (G H, H), bias (G H,), h and c
+        (B, H).
+        """
         cell, (steps, batch), units = CELLS[name], rows.shape, weight.shape[1]
         program = Program.of(name, given.dtype == torch.bfloat16, batch, units)
         hidden, state = (
@@ -123,7 +126,9 @@ class _Layer(torch.autograd.Function):
 
 
 def _given(gradients: Tensor, cell: Cell, units: int) -> Tensor:
-    """Of gradients (..., D H) those of the input's parts (..., G H): a GRU's r and z, then its n, which comes first."""
+    """Of gradients (..., D H) those of the input's parts (..., G H): a GRU's r and z, then its n,
+    which comes first.
+    """
     if cell.gradients == cell.gates:
         return gradients
     return torch.cat((gradients[..., units:-units], gradients[..., :units]), -1)

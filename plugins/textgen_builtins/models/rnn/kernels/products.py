@@ -19,7 +19,9 @@ from textgen_builtins.models.rnn.kernels.vectors import (
 
 @attrs.frozen
 class Tile:
-    """What is computed at a time, as many sums as there are registers for: rows, and vectors of columns."""
+    """What is computed at a time, as many sums as there are registers for: rows, and vectors of
+    columns.
+    """
 
     rows: int
     vectors: int
@@ -34,8 +36,9 @@ class Tile:
 class Product:
     """(rows, depth) times (depth, columns), a tile at a time.
 
-    The weights lie in panels (columns / tile.columns, depth, tile.columns), so that they are read in their order; in
-    bfloat16 (columns / tile.columns, depth / 2, tile.columns, 2), since two numbers are multiplied at a time.
+    The weights lie in panels (columns / tile.columns, depth, tile.columns), so that they are read
+    in their order; in bfloat16 (columns / tile.columns, depth / 2, tile.columns, 2), since two
+    numbers are multiplied at a time.
     """
 
     tile: Tile
@@ -65,7 +68,10 @@ class Product:
     def write(
         self, a: Array, a_width: int, weights: Array, start: Array, start_width: int, made: Array
     ) -> None:
-        """made (rows, columns) = start + a @ weights. Rows of a and start lie `a_width` and `start_width` apart."""
+        """made (rows, columns) = start + a @ weights.
+
+        Rows of a and start lie `a_width` and `start_width` apart.
+        """
         builder, whole = made.builder, self.rows // self.tile.rows * self.tile.rows
 
         def write_rows(row: Index, count: int) -> None:

@@ -1,4 +1,6 @@
-"""A layer's steps through time, forward and backward, as functions of machine code for one shape."""
+"""A layer's steps through time, forward and backward, as functions of machine code for one
+shape.
+"""
 
 from __future__ import annotations
 
@@ -54,21 +56,25 @@ _OPERANDS: Final = {
 
 @attrs.frozen(eq=False)
 class Program:
-    """Functions for one kind of cell, B rows and H units, of T and pointers to contiguous arrays in the orders above.
+    """Functions for one kind of cell, B rows and H units, of T and pointers to contiguous arrays in
+    the orders above.
 
-    The cell has G gates, S saved vectors and D gradients; N is any number. `given`, `packed`, `hidden`, `dy` and
-    `gradients` are of bfloat16 for a program in `half`; `rows` are of int64, and all others of float32.
+    The cell has G gates, S saved vectors and D gradients; N is any number. `given`, `packed`,
+    `hidden`, `dy` and `gradients` are of bfloat16 for a program in `half`; `rows` are of int64, and
+    all others of float32.
 
-    given      (N, G H), the input's parts of the gates, and `rows` (T, B) which of them each step has
+    given      (N, G H), the input's parts of the gates, and `rows` (T, B) which of them each step
+               has
     weight     (G H, H), and `packed` as many numbers to put it in another order
     bias       (G H,), and `zeros` (H,)
     hidden     (T + 1, B, H), as `state`; the first step is what was before
     saved      (T, B, S H), from forward to backward
     recurrent  (B, G H), to write in
     dy         (T, B, H), the gradient of `hidden` from the second on
-    gradients  (T, B, D H), and `sums` (N, D H) of them, each added to one of its rows, which `rows` (T, B) says
-    carried    (B, H), as `dh`: to begin with what reaches the last step from behind, in the end the gradients of the
-               state and of h before the first
+    gradients  (T, B, D H), and `sums` (N, D H) of them, each added to one of its rows, which `rows`
+               (T, B) says
+    carried    (B, H), as `dh`: to begin with what reaches the last step from behind, in the end the
+               gradients of the state and of h before the first
     """
 
     tile: Tile
@@ -85,7 +91,9 @@ class Program:
 
 @cache
 def processor() -> tuple[str, Any]:
-    """The name and the features of the processor that this runs on; LLVM cannot tell those of each."""
+    """The name and the features of the processor that this runs on; LLVM cannot tell those of
+    each.
+    """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     try:
@@ -100,12 +108,16 @@ def has_bfloat16() -> bool:
 
 
 def is_fast_in_bfloat16(cell: str) -> bool:
-    """Whether a layer in bfloat16 is faster here than torch's, which has an LSTM for the matrix unit AMX."""
+    """Whether a layer in bfloat16 is faster here than torch's, which has an LSTM for the matrix
+    unit AMX.
+    """
     return has_bfloat16() and not (cell == "lstm" and processor()[1].get(_MATRIX_FEATURE, False))
 
 
 def tile() -> Tile:
-    """As many sums as there are registers for, of 16 numbers each, or of eight or four in two or four registers."""
+    """As many sums as there are registers for, of 16 numbers each, or of eight or four in two or
+    four registers.
+    """
     return Tile(8, 2) if processor()[1].get("avx512f", False) else Tile(4, 1)
 
 

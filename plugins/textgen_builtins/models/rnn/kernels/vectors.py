@@ -1,6 +1,7 @@
 """Vectors of float32 in code that LLVM compiles: arithmetic, arrays and loops.
 
-What is written with these classes in Python is not computed but noted down, as LLVM's intermediate representation.
+What is written with these classes in Python is not computed but noted down, as LLVM's intermediate
+representation.
 """
 
 from __future__ import annotations
@@ -101,7 +102,9 @@ class Vector:
     __radd__, __rmul__ = __add__, __mul__
 
     def where(self, comparison: str, limit: float, then: Vector | float) -> Vector:
-        """`then` where the comparison with `limit` holds, which it never does for NaN, and this elsewhere."""
+        """`then` where the comparison with `limit` holds, which it never does for NaN, and this
+        elsewhere.
+        """
         holds = self.builder.fcmp_ordered(comparison, self.value, _floats(limit))
         return Vector(self.builder, self.builder.select(holds, _floats(then), self.value))
 
@@ -131,8 +134,8 @@ def tanh(x: Vector) -> Vector:
 
 @attrs.frozen(eq=False)
 class Array:
-    """Numbers in memory, of so many bytes: 2 for bfloat16, 4 for float32, both read and written as vectors of float32;
-    8 for integers.
+    """Numbers in memory, of so many bytes: 2 for bfloat16, 4 for float32, both read and written as
+    vectors of float32; 8 for integers.
     """
 
     builder: Any
@@ -210,8 +213,8 @@ def loop(
 ) -> Iterator[Number]:
     """The numbers 0, `step`, ... below `count`, for each of which the code within runs.
 
-    carried  values that the code within changes; each turn begins with what the one before it made. With any, the code
-             runs at least once
+    carried  values that the code within changes; each turn begins with what the one before it made.
+             With any, the code runs at least once
     """
     carried = {} if carried is None else carried
     before, body, after = builder.block, *(builder.function.append_basic_block() for _ in range(2))
@@ -253,7 +256,9 @@ def multiply_add(builder: Any, total: Any, weights: Any, repeated: Any, *, half:
 
 
 def _rounded(vector: Vector) -> Any:
-    """Bits whose upper half is the nearest bfloat16, the even one if there are two; a NaN is one afterwards."""
+    """Bits whose upper half is the nearest bfloat16, the even one if there are two; a NaN is one
+    afterwards.
+    """
     builder = vector.builder
     bits = builder.bitcast(vector.value, _INTS)
     last = builder.and_(builder.lshr(bits, _ints(16)), _ints(1))
