@@ -83,7 +83,7 @@ def test_runs_are_compared(runs: Path, tmp_path: Path) -> None:
     assert rows["first"]["text"] == expected.text
     assert len(rows[HOSTILE]["text"]) == 9, "of its best checkpoint"
     assert "is not valid JSON" in rows["damaged"]["why_no_text"]
-    assert len(rows[HOSTILE]["curve"]) == 2
+    assert len(rows[HOSTILE]["curve"]) == 3
     shown = invoke(runs, "--max-new-tokens", "9").stdout
     assert "\x1b" not in shown
     assert "settings that differ:" in shown

@@ -32,10 +32,6 @@ from textgen import Generator, PromptError
         (("--no-ech",), "--no-echo"),
         (("--logit-bias", "e=-inf"), "logit_bias.e: expected a finite number"),
         (("--logit-bias", "zz=1"), "error: logit_bias: expected the text of one token"),
-        (
-            ("--logit-bias", "zz=1", "--logit-bias", "yy=1"),
-            "; logit_bias: expected the text of one token",
-        ),
         (("--seed", "-1"), "seed"),
         (("--time-limit", "nan"), "time_limit"),
         (("--top-p", "50", "--temperature", "-1"), "given 50.0; temperature: must be"),

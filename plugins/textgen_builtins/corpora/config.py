@@ -93,7 +93,4 @@ class StoryConfig:
 
 @attrs.frozen
 class TimeMachineConfig:
-    """H.
-
-    G. Wells, The Time Machine (1895), in the public domain; 178,979 bytes, downloaded once.
-    """
+    """The Time Machine by H. G. Wells (1895), public domain; 178,979 bytes, downloaded once."""

@@ -209,9 +209,8 @@ class DryConfig:
 
 @attrs.frozen
 class FormatConfig:
-    """Restricts the text to a regular expression or a JSON schema, and ends it there.
-
-    Needs `textgen-engine[format]`.
+    """Restricts the text to a regular expression or a JSON schema, and ends it there. Needs
+    `textgen-engine[format]`.
 
     A text that may end or continue ends with the end of the document, if the tokenizer has one. A
     regular expression has no anchors, look-around, word boundaries or references. Every keyword of

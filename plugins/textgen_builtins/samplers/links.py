@@ -82,9 +82,9 @@ class Mirostat:
 
 @attrs.frozen
 class Xtc:
-    """Excludes the most likely tokens with a probability (P.
+    """Excludes the most likely tokens with a probability.
 
-    E. Weidmann, "Exclude Top Choices", 2024).
+    Source: P. E. Weidmann, "Exclude Top Choices", 2024.
     """
 
     probability: float

@@ -96,9 +96,9 @@ def _is_inner(character: str) -> bool:
 
 @attrs.frozen
 class Dry:
-    """Penalises words that would extend a repetition (P.
+    """Penalises words that would extend a repetition.
 
-    E. Weidmann, "DRY: a modern repetition penalty", 2024).
+    Source: P. E. Weidmann, "DRY: a modern repetition penalty", 2024.
 
     A token that begins a word gets multiplier * base ** (n - allowed_length) * log2(1 + times) off
     its logit, where n >= allowed_length is the number of words in the longest sequence at the end
