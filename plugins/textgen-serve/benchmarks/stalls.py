@@ -55,20 +55,20 @@ COMPLETIONS: dict[str, Any] = {
     "escapes": b'{"prompt": "%s"}' % (rb"\u0074" * 33_000),
     "log-probabilities": {"prompt": IDS, "max_tokens": 0, "echo": True, "logprobs": 5},
     "fewer log-probabilities": {
-        "prompt": IDS[:40_000],
+        "prompt": IDS[:16_000],
         "max_tokens": 0,
         "echo": True,
         "logprobs": 4,
     },
-    "the same streamed": {"prompt": IDS[:40_000], "echo": True, "logprobs": 4, "stream": True},
-    "many likeliest": {"prompt": IDS[:2400], "max_tokens": 0, "echo": True, "logprobs": 100},
+    "the same streamed": {"prompt": IDS[:16_000], "echo": True, "logprobs": 4, "stream": True},
+    "many likeliest": {"prompt": IDS[:950], "max_tokens": 0, "echo": True, "logprobs": 100},
     "few and many likeliest": {"prompt": IDS[:40], "max_tokens": 0, "echo": True, "logprobs": 100},
-    "ranks": {"prompt": IDS[:120_000], "max_tokens": 1, "prompt_logprobs": 0},
+    "ranks": {"prompt": IDS[:49_000], "max_tokens": 1, "prompt_logprobs": 0},
     "ranks of likeliest": {"prompt": IDS, "max_tokens": 1, "prompt_logprobs": 5},
     "n": {"n": 256, "max_tokens": 200},
     "n, streamed": {"n": 256, "max_tokens": 200, "stream": True},
     "n with log-probabilities": {"n": 256, "max_tokens": 200, "logprobs": 20},
-    "n with fewer": {"n": 256, "max_tokens": 200, "logprobs": 3},
+    "n with fewer": {"n": 256, "max_tokens": 90, "logprobs": 3},
     "n with log-probabilities, streamed": {
         "n": 256,
         "max_tokens": 50,
@@ -94,7 +94,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "tokenize 3 MB": ("/tokenize", {"prompt": "the " * 900_000}),
     "detokenize": ("/detokenize", {"tokens": IDS}),
     "detokenize 249,000 ids": ("/detokenize", {"tokens": [1] * 249_000}),
-    "next_tokens": ("/next_tokens", {"prompt": TEXT, "logprobs": 100}),
+    "next_tokens": ("/next_tokens", {"prompt": TEXT[:10_000], "logprobs": 100}),
     "next_tokens after a text": ("/next_tokens", {"max_tokens": 20_000, "presence_penalty": 1}),
     "copies": ("/copies", {"prompt": TEXT}),
 }
@@ -174,6 +174,7 @@ async def serving(run: Path) -> AsyncIterator[int]:
     while not server.started:
         await asyncio.sleep(0.01)
     gc.freeze()  # as `serve` does
+    gc.set_threshold(10_000, 50, 1_000)
     yield listener.getsockname()[1]
     server.should_exit = True
     await serving

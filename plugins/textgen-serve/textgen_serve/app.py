@@ -111,8 +111,8 @@ class Server:
         """
         run, asked = await self._asked(exchange, max_new_tokens=0)
         prompt, count = asked.prompts[0], asked.logprobs or _LIKELIEST
-        if len(asked.prompts) > 1 or len(prompt) > self._limits.prompt_tokens:
-            message = f"expected one prompt of at most {self._limits.prompt_tokens:,} tokens"
+        if len(asked.prompts) > 1 or len(prompt) > self._limits.read_at_once:
+            message = f"expected one prompt of at most {self._limits.read_at_once:,} tokens"
             raise ApiError(400, message, param="prompt")
         with self._admitted(1):
             before = await begun(run.generator, prompt, asked)

@@ -85,8 +85,9 @@ def serve(
         scheme = "https" if tls_cert else "http"
         address = uds or f"{scheme}://{_shown(host)}:{listener.getsockname()[1]}{fragment}"
         listener.listen(config.backlog)
-        # a collection would hold up all requests for longer the more it has to look through
+        # a collection holds up all requests, the longer the more it looks through
         gc.freeze()
+        gc.set_threshold(10_000, 50, 1_000)
         click.echo(f"textgen: serving {', '.join(named)} at {address}", err=True)
         # uvicorn raises the signal again once it has stopped: the socket's file has to go before
         # the process does.
