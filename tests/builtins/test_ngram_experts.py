@@ -74,12 +74,14 @@ def model(*, has_words: bool = True, recent: int = 0) -> NgramModel:
     return count(tokens, len(characters), 4, reader=reader, recent=recent)
 
 
-@pytest.mark.parametrize("has_words", [False, True])
-def test_each_expert_is_a_distribution_after_every_context(has_words: bool) -> None:
-    made = model(has_words=has_words)
-    rows = made.decoder(2).score_experts(np.random.default_rng(0).integers(0, 40, (2, 60)))
-    assert rows.shape[2] == (3 if has_words else 1)
+def test_each_expert_is_a_distribution_after_every_context() -> None:
+    tokens = np.random.default_rng(0).integers(0, 40, (2, 60))
+    alone, rows = (
+        model(has_words=has_words).decoder(2).score_experts(tokens) for has_words in (False, True)
+    )
     np.testing.assert_allclose(np.exp(rows).sum(axis=-1), 1, rtol=2e-6)
+    np.testing.assert_array_equal(rows[:, :, :1], alone)  # the n-grams come first
+    assert all((rows[:, :, expert] != rows[:, :, 0]).any() for expert in (1, 2))
 
 
 @pytest.mark.parametrize("options", [{}, {"has_words": False, "recent": 30}], ids=str)

@@ -47,17 +47,8 @@ def test_a_bar_on_the_terminal_counts_the_texts_that_go_to_a_file(
 def test_closed_streams_are_no_bug(
     finished_run: Path, tmp_path: Path, closed: str, code: int, said: str
 ) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "textgen",
-        "generate",
-        str(finished_run),
-        "-p",
-        "the ",
-        "--max-new-tokens",
-        "3",
-    ]
+    options = ["--prompt", "the ", "-n", "2", "--max-new-tokens", "3"]
+    command = [sys.executable, "-m", "textgen", "generate", str(finished_run), *options]
     done = subprocess.run(
         ["sh", "-c", f'exec "$@" {closed}', "sh", *command],
         cwd=tmp_path,
