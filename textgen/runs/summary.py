@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -176,4 +177,5 @@ def chosen_loss(row: Mapping[str, Any]) -> float | None:
 
 def finite(value: Any) -> float | None:
     """The number as a float; None for anything else, infinity and NaN."""
-    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+    is_finite = type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return float(value) if is_finite else None
