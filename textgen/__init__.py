@@ -35,6 +35,7 @@ if _TYPE_CHECKING:
     from textgen.generation.async_streams import AsyncTextStream
     from textgen.generation.generator import Generator
     from textgen.generation.novelty import CopyFinder, CopyReport
+    from textgen.generation.prompts import EncodedPrompt
     from textgen.generation.request import RequestOptions
     from textgen.generation.results import Generation, Generations, GenerationState, TokenLogprobs
     from textgen.generation.scoring import TextScore, TokenScores
@@ -62,6 +63,7 @@ __all__ = [
     "CorpusError",
     "CorruptFileError",
     "DeviceError",
+    "EncodedPrompt",
     "Engine",
     "Fault",
     "Generation",
@@ -126,6 +128,7 @@ _WHERE = {
     "generation.async_streams": ("AsyncTextStream",),
     "generation.generator": ("Generator",),
     "generation.novelty": ("CopyFinder", "CopyReport"),
+    "generation.prompts": ("EncodedPrompt",),
     "generation.request": ("RequestOptions",),
     "generation.results": ("Generation", "Generations", "GenerationState", "TokenLogprobs"),
     "generation.scoring": ("TextScore", "TokenScores"),

@@ -4,6 +4,7 @@ after a resume.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +128,12 @@ def test_predicts_held_out_text_better_than_either(mixture_run: Run) -> None:
 def test_hidden_states_are_those_of_the_network_alone(mixture_run: Run) -> None:
     states = mixture_run.generator.hidden_states(HELD_OUT[:50])
     assert {name: len(array) for name, array in states.items()} == {"first.hidden": 50}
+
+
+def test_a_prompt_that_comes_again_gets_the_same_text(mixture_run: Run) -> None:
+    generator, prompt = mixture_run.generator, HELD_OUT[:600]
+    made = [asyncio.run(generator.agenerate(prompt, max_new_tokens=50)) for _ in range(2)]
+    assert made == [generator.generate(prompt, max_new_tokens=50)] * 2
 
 
 def test_a_finished_run_takes_less_than_a_hundred_bytes_of_disk_a_character(

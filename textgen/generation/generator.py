@@ -16,18 +16,20 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.contracts.checks import begin_decoding, check_logits
+from textgen.contracts.checks import begin_decoding
 from textgen.contracts.components import Components, blaming
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop, finished
-from textgen.generation.batch import begun, keeps_shape
+from textgen.generation.batch import keeps_shape
 from textgen.generation.chain import Chain
 from textgen.generation.distinct import STRIDE, TRIES, DistinctTexts
+from textgen.generation.prompt_cache import PromptCache
 from textgen.generation.prompts import (
     NO_IDS,
-    check_prompt,
+    EncodedPrompt,
     document_start,
+    encoded_prompt,
     end_id,
     text_pieces,
 )
@@ -40,7 +42,7 @@ from textgen.generation.request import (
 )
 from textgen.generation.results import Generation
 from textgen.generation.row import Row
-from textgen.generation.sampling import log_softmax, to_numpy
+from textgen.generation.sampling import to_numpy
 from textgen.generation.scheduler import Scheduler
 from textgen.generation.scoring import (
     TextScore,
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from textgen.generation.novelty import CopyFinder
 
 BATCH_SIZE: Final = 256
+_CACHED: Final = 1 << 26  # bytes of states inside prompts, of asynchronous requests
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -101,7 +104,7 @@ class Generator:
 
     @_background.default
     def _make_background(self) -> BackgroundLoop:
-        return BackgroundLoop(Scheduler(self._begin, BATCH_SIZE))
+        return BackgroundLoop(Scheduler(self._begin, BATCH_SIZE, PromptCache(_CACHED)))
 
     def __reduce__(self) -> NoReturn:
         """Not to be pickled: it holds memory maps, locks and functions."""
@@ -260,15 +263,27 @@ class Generator:
         and after the samplers.
 
         Tokens that the samplers forbid have -inf; all tokens do if a sampler ends the text there.
-        In nats, with the errors of `generate`.
+        In nats, with the errors of `generate`. Raises UsageError where the time limit or
+        `cancelled` comes first.
         """
         row = self._row(prompt, options, must_end=False)
-        decoder, chain = row.restore(self._begin(1)), row.request.chain
-        logits = decoder.extend(row.to_feed()[None])
-        check_logits(logits, (1, chain.vocab_size), chain.model)
-        before = log_softmax(to_numpy(logits)[0])
-        after = to_numpy(chain.sampled(logits, begun(chain, [row])))[0].astype(np.float64)
-        return before, log_softmax(after) if after.max() > -np.inf else after
+        row.looks = True
+        row.start_clock()
+        scheduler = Scheduler(self._begin, 1)
+        scheduler.submit(row)
+        while not row.ended:
+            scheduler.run()
+        return _following(row)
+
+    async def anext_logprobs(
+        self, prompt: Prompt = "", **options: Unpack[RequestOptions]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """`next_logprobs` for asyncio. Cancelling the task ends the work."""
+        row = await self._prepared(prompt, options, must_end=False)
+        row.looks = True
+        with self.components.blaming():
+            await finished(self._background, row)
+            return _following(row)
 
     @blaming
     def probabilities(self, text: Prompt) -> dict[str, float]:
@@ -345,17 +360,24 @@ class Generator:
         unknown token ("unknown"); None takes the run's setting. Raises PromptError, which names the
         refused characters.
         """
+        return self.prepare(prompt, unknown_characters).ids
+
+    @blaming
+    def prepare(
+        self, prompt: Prompt, unknown_characters: UnknownCharacters | None = None
+    ) -> EncodedPrompt:
+        """A prompt for many requests, encoded once, with the errors of `encode_prompt`."""
         unknown = unknown_characters or self.defaults.get("unknown_characters", "error")
-        return check_prompt(self.tokenizer, prompt, unknown)
+        return encoded_prompt(self.tokenizer, prompt, unknown)
 
     def _reading(self, text: Prompt) -> tuple[Decoder, Ids]:
         """A decoder at the beginning of a text (see document_start), and the text's ids."""
-        ids = self.encode_prompt(text)
-        if not len(ids):
+        prompt = self.prepare(text)
+        if not len(prompt.ids):
             raise UsageError("the text is empty, and has no token to compute anything for")
         decoder = self._begin(1)
-        decoder.extend(document_start(self.tokenizer, text)[None])
-        return decoder, ids
+        decoder.extend(prompt.before[None])
+        return decoder, prompt.ids
 
     def _begin(self, rows: int) -> Decoder:
         return begin_decoding(self.model, rows, self.chain.model)
@@ -433,3 +455,15 @@ class Generator:
             logprobs=tuple(logprobs),
             state=row.state(self.model_id),
         )
+
+
+def _following(
+    row: Row,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """What was to be found out of the token after a prompt. Raises the row's error."""
+    if row.error is not None:
+        raise row.error
+    if row.following is None:
+        argument = "time_limit" if row.reason == "time" else "cancelled"
+        raise UsageError("the prompt was not read to its end", argument=argument)
+    return row.following

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, get_args
 
+import attrs
 import numpy as np
 
 from textgen.contracts.checks import check_ids
@@ -19,6 +20,32 @@ from textgen.suggest import nearest_text
 NO_IDS: Final = np.empty(0, np.int64)
 _EXAMINED: Final = 1000  # characters in which unknown ones are looked for first
 _GATHERED: Final = 1 << 16  # ids of short documents that are handed on together
+
+
+@attrs.frozen(eq=False)
+class EncodedPrompt:
+    """A prompt that is encoded once for many requests, by Generator.prepare.
+
+    text    of the prompt
+    ids     (T,) of the prompt
+    before  ids to feed before them (see document_start)
+    """
+
+    text: str = attrs.field(repr=False)
+    ids: Ids
+    before: Ids
+
+
+def encoded_prompt(
+    tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownCharacters
+) -> EncodedPrompt:
+    """A prompt given as text, as ids or encoded. Raises as check_prompt does."""
+    if isinstance(prompt, EncodedPrompt):
+        _check_ids(prompt.ids, tokenizer.vocab_size)
+        return prompt
+    ids = check_prompt(tokenizer, prompt, unknown_characters)
+    text = prompt if isinstance(prompt, str) else tokenizer.decode(ids)
+    return EncodedPrompt(text, ids, document_start(tokenizer, prompt))
 
 
 def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownCharacters) -> Ids:

@@ -17,7 +17,7 @@ from attrs.validators import and_, ge, lt, optional
 
 from textgen.errors import UsageError
 from textgen.generation.chain import Chain
-from textgen.generation.prompts import NO_IDS, check_prompt, document_start, end_id
+from textgen.generation.prompts import NO_IDS, EncodedPrompt, encoded_prompt, end_id
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import (
     MAX_N,
@@ -30,8 +30,8 @@ from textgen.pipeline.options import (
 from textgen.plugin.structure import Reader
 from textgen.protocols import Ids, Tokenizer
 
-Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]]
-"""What to continue: text, or token ids (T,)."""
+Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]] | EncodedPrompt
+"""What to continue: text, token ids (T,), or a prompt that Generator.prepare made of either."""
 _OF_MANY: Final = frozenset(("n", "prompts", "batch_size", "distinct"))
 _MAY_BE_NONE: Final = frozenset(("max_new_tokens", "stop", "stop_tokens", "time_limit"))
 _REMEMBERED: Final = 256  # chains
@@ -61,6 +61,9 @@ class RequestOptions(TypedDict, total=False):
                 it. It keeps seed and index unless they are given; give the other options again
     keep_state  keep the state at the end in the result. An incomplete character at the end belongs
                 to the text that continues from it
+    cache_salt  asynchronous requests reuse states inside prompts with the same beginning and the
+                same salt, a text. Users who must not find out each other's prompts by the time
+                that an answer takes need different ones
 
     The other options are those of samplers. Each changes the option of the last sampler of the
     run's chain that has it, or adds that sampler at its standard place. Options of plugins'
@@ -81,6 +84,7 @@ class RequestOptions(TypedDict, total=False):
     logprobs: int | None
     state: GenerationState | None
     keep_state: bool
+    cache_salt: str
     temperature: float | None
     top_k: int | None
     top_p: float | None
@@ -111,6 +115,7 @@ class ReadOptions(DecodingOptions):
     index: int | None = attrs.field(default=None, validator=optional(and_(ge(0), lt(MAX_SEED))))
     logprobs: int | None = attrs.field(default=None, validator=optional(ge(0)))
     keep_state: bool = False
+    cache_salt: str = ""
 
 
 _FIELDS: Final = attrs.fields_dict(attrs.resolve_types(ReadOptions))
@@ -243,13 +248,9 @@ class Requests:
             end = began + options.time_limit
             if is_text and not options.keep_state and time.monotonic() >= end:
                 return attrs.evolve(request, prompt=prompt, deadline=end)
-        ids = check_prompt(self.tokenizer, prompt, options.unknown_characters)
+        made = encoded_prompt(self.tokenizer, prompt, options.unknown_characters)
         return attrs.evolve(
-            request,
-            prompt=prompt if is_text else self.tokenizer.decode(ids),
-            ids=ids,
-            before=document_start(self.tokenizer, prompt),
-            deadline=end,
+            request, prompt=made.text, ids=made.ids, before=made.before, deadline=end
         )
 
     def _checked_state(self, state: Any) -> GenerationState | None:

@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from textgen.contracts.checks import FAILURES
 from textgen.generation.detokenise import TAIL, Detokeniser, drain
@@ -28,6 +29,8 @@ class Row:
     deadline  a time of time.monotonic
     shown     text that comes before all else: the prompt, with `echo`
     whole     whether nothing is taken before its end
+    looks     whether it ends after its prompt, with the log-probabilities (V,) of what may follow,
+              by the model and after the samplers, as `following`
     """
 
     request: Request
@@ -37,12 +40,14 @@ class Row:
     text: Detokeniser
     shown: str = ""
     whole: bool = False
+    looks: bool = False
     deadline: float | None = None
     made: int = 0
     reason: FinishReason | None = None
     error: BaseException | None = None
     end: GenerationState | None = None
     logprobs: list[TokenLogprobs] = attrs.field(factory=list)
+    following: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
     paused: bool = False
     taken: int = 0
     _is_cancelled: bool = False

@@ -5,21 +5,31 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
+import attrs
 import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.checks import FAILURES
-from textgen.generation.batch import Batch, Begin, begun, can_share, state_of, take_rows
+from textgen.generation.batch import (
+    Batch,
+    Begin,
+    begun,
+    can_share,
+    keeps_shape,
+    state_of,
+    take_rows,
+)
 from textgen.generation.chain import rows_of
+from textgen.generation.prompt_cache import BLOCK, PromptCache, block_keys
 from textgen.generation.results import FinishReason
 from textgen.generation.row import Row
-from textgen.protocols import Array, Ids
+from textgen.generation.sampling import log_softmax, to_numpy
+from textgen.protocols import Array, Ids, Tensors
 
-PREFILL: Final = 256  # prompt tokens fed at once, before running rows have their turn
 _ROUND: Final = 0.005  # seconds of steps, after which clocks have theirs
 _ALONE: Final = 16  # rows that cannot share a batch and run side by side
 
@@ -27,11 +37,12 @@ _ALONE: Final = 16  # rows that cannot share a batch and run side by side
 class Scheduler:
     """Runs rows of one model, up to `capacity` at once, in the order in which they were submitted.
 
-    `submit` may be called from any thread; all else by one thread at a time.
+    `submit` may be called from any thread; all else by one thread at a time. States inside prompts
+    are kept in `cache`, unless they grow with the text.
     """
 
-    def __init__(self, begin: Begin, capacity: int) -> None:
-        self._begin, self._most = begin, capacity
+    def __init__(self, begin: Begin, capacity: int, cache: PromptCache | None = None) -> None:
+        self._begin, self._most, self._given_cache = begin, capacity, cache
         self._waiting: deque[Row] = deque()
         self._prefills: deque[tuple[list[Row], Iterator[tuple[Batch, Array] | None]]] = deque()
         self._batches: list[Batch] = []  # one, if rows can share it; else one for each row
@@ -40,6 +51,10 @@ class Scheduler:
     def _shares(self) -> bool:
         """Whether rows share a batch."""
         return self._most > 1 and can_share(self._begin)
+
+    @cached_property
+    def _cache(self) -> PromptCache | None:
+        return self._given_cache if self._given_cache and keeps_shape(self._begin) else None
 
     def submit(self, row: Row) -> None:
         """Let a row wait for its turn."""
@@ -107,7 +122,8 @@ class Scheduler:
         room = self.free + len(self._waiting) if self._waiting else 0
         while self._waiting and room > 0:
             row = self._waiting.popleft()
-            reason = "length" if row.left <= 0 else row.out_of_time()
+            is_made = row.left <= 0 and not row.looks
+            reason = "length" if is_made else row.out_of_time()
             if reason is not None or row.error is not None:
                 self._end_unfed(row, reason)
                 continue
@@ -117,7 +133,7 @@ class Scheduler:
             else:
                 alone.append([row])
         for rows in [*alone, together] if together else alone:
-            self._prefills.append((rows, prefill(self._begin, rows)))
+            self._prefills.append((rows, prefill(self._begin, rows, self._cache)))
 
     def _feed(self) -> None:
         """Feed a chunk of the prompts that came first."""
@@ -166,44 +182,111 @@ def _failing(rows: Sequence[Row]) -> Iterator[None]:
                 row.error = error
 
 
-def prefill(begin: Begin, rows: list[Row]) -> Iterator[tuple[Batch, Array] | None]:
+@attrs.define(eq=False)
+class _Prompt:
+    """Equal prompts, which are fed once.
+
+    ids    (T,) that are to be fed, after those of `state`
+    keys   of the blocks in `ids`, in the cache
+    state  of the decoder before them; None at the start
+    """
+
+    ids: Ids
+    rows: list[Row]
+    keys: list[bytes]
+    state: Tensors | None
+
+
+def prefill(
+    begin: Begin, rows: list[Row], cache: PromptCache | None
+) -> Iterator[tuple[Batch, Array] | None]:
     """Feed the prompts of rows side by side, a chunk with each step. Equal prompts are fed once.
 
     Each step gives the rows whose prompts are fed with it, if any, and the logits (B, V) of what
     follows. `rows` keeps the others. Rows that have ended are left out.
     """
-    unique: dict[bytes, tuple[Ids, list[Row]]] = {}
-    for row in rows:
-        ids = row.to_feed()
-        unique.setdefault(ids.tobytes(), (ids, []))[1].append(row)
-    prompts = sorted(unique.values(), key=lambda prompt: len(prompt[0]))
-    decoder = rows[0].restore(begin(len(prompts)))  # one that resumes is fed by itself
+    prompts = sorted(_prompts(rows, cache), key=lambda prompt: len(prompt.ids))
+    decoder = rows[0].restore(_decoder(begin, prompts))  # one that resumes is fed by itself
     chain, fed = rows[0].request.chain, 0
     while rows:
-        width = min(len(prompts[0][0]) - fed, PREFILL)
-        logits = decoder.extend(np.stack([ids[fed : fed + width] for ids, _ in prompts]))
+        width = min(len(prompts[0].ids) - fed, BLOCK - fed % BLOCK)
+        logits = decoder.extend(np.stack([prompt.ids[fed : fed + width] for prompt in prompts]))
         checks.check_logits(logits, (len(prompts), chain.vocab_size), chain.model)
         fed += width
+        if cache is not None:
+            _keep_states(cache, decoder, prompts, fed)
         done = [
             (place, row)
-            for place, (ids, sharing) in enumerate(prompts)
-            for row in sharing
-            if len(ids) == fed and not row.ended
+            for place, prompt in enumerate(prompts)
+            for row in prompt.rows
+            if len(prompt.ids) == fed and not row.ended
         ]
         rest = [
             place
-            for place, (ids, sharing) in enumerate(prompts)
-            if len(ids) > fed and not all(row.ended for row in sharing)
+            for place, prompt in enumerate(prompts)
+            if len(prompt.ids) > fed and not all(row.ended for row in prompt.rows)
         ]
-        rows[:] = [row for place in rest for row in prompts[place][1]]
-        ready = None
-        if done:
-            places = [place for place, _ in done]
-            logits = rows_of(logits, np.array(places))
+        rows[:] = [row for place in rest for row in prompts[place].rows]
+        for place, row in done:
+            if row.looks:
+                _look(row, rows_of(logits, np.array([place])))
+        ready, places = None, [place for place, row in done if not row.looks]
+        if places:
             is_all = places == [*range(len(prompts))]
             own = decoder if is_all else take_rows(begin, decoder, places)
-            ready = Batch(begin, own, [row for _, row in done]), logits
+            batch = Batch(begin, own, [row for _, row in done if not row.looks])
+            ready = batch, rows_of(logits, np.array(places))
         if 0 < len(rest) < len(prompts):
             decoder = take_rows(begin, decoder, rest)
         prompts = [prompts[place] for place in rest]
         yield ready
+
+
+def _prompts(rows: Iterable[Row], cache: PromptCache | None) -> Iterable[_Prompt]:
+    """The different prompts of rows, each from the longest known state on."""
+    made: dict[tuple[str, bytes], _Prompt] = {}
+    for row in rows:
+        ids, salt = row.to_feed(), row.options.cache_salt
+        identity = salt, ids.tobytes()
+        prompt = made.get(identity)
+        if prompt is None:
+            prompt = made[identity] = _Prompt(ids, [], [], None)
+            if cache is not None and row.start is None:
+                keys = block_keys(ids, salt)
+                known, prompt.state = cache.longest(keys)
+                prompt.ids, prompt.keys = ids[known * BLOCK :], keys[known:]
+        prompt.rows.append(row)
+    return made.values()
+
+
+def _decoder(begin: Begin, prompts: Sequence[_Prompt]) -> Any:
+    """A decoder with the state of each prompt."""
+    decoder = begin(len(prompts))
+    if any(prompt.state is not None for prompt in prompts):
+        start = begin(1).read_state()
+        states = [start if prompt.state is None else prompt.state for prompt in prompts]
+        decoder.write_state(
+            {name: np.concatenate([state[name] for state in states]) for name in start}
+        )
+    return decoder
+
+
+def _keep_states(cache: PromptCache, decoder: Any, prompts: Sequence[_Prompt], fed: int) -> None:
+    """Keep the states of prompts at the end of a block."""
+    block, rest = divmod(fed, BLOCK)
+    places = [place for place, prompt in enumerate(prompts) if len(prompt.keys) >= block]
+    if block and not rest and places:
+        state = decoder.read_state()
+        for place in places:
+            own = {name: array[place : place + 1].copy() for name, array in state.items()}
+            cache.keep(prompts[place].keys[block - 1], own)
+
+
+def _look(row: Row, logits: Array) -> None:
+    """End a row with what may follow its prompt, by logits (1, V)."""
+    chain = row.request.chain
+    with _failing([row]):
+        before = log_softmax(to_numpy(logits)[0])
+        after = to_numpy(chain.sampled(logits, begun(chain, [row])))[0].astype(np.float64)
+        row.following = before, log_softmax(after) if after.max() > -np.inf else after
+        row.reason = "length"

@@ -48,6 +48,7 @@ REQUEST_OPTIONS: Final = (
     "time_limit",
     "cancelled",
     "unknown_characters",
+    "cache_salt",
 )
 """What a request for text takes itself; the other options of requests are those of samplers."""
 

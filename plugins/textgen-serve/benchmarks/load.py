@@ -3,9 +3,10 @@ alone.
 
     python benchmarks/load.py RUN --streams 1000 --tokens 200
 
-Prints one JSON object: tokens a second of one stream, of all together and of generate_many; the
-time to the first text; the time of GET /health meanwhile; and how many texts differ, which must be
-0. The server runs in a process of its own.
+Prints one JSON object: the time to the first text after `--prompt` when it comes for the first
+time, and when it comes again; tokens a second of one stream, of all together and of generate_many;
+the time to the first text among all; the time of GET /health meanwhile; and how many texts differ,
+which must be 0. The server runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def main() -> int:
 
 async def measured(address: tuple[str, int], options: argparse.Namespace) -> dict:
     body = {"prompt": options.prompt, "max_tokens": options.tokens, "stream": True}
-    await stream(address, {**body, "seed": 0})  # warm
+    await stream(address, {**body, "prompt": "", "seed": 0})  # warm
+    prompted = [(await stream(address, {**body, "seed": 0}))[1] for _ in range(2)]
     begun = time.perf_counter()
     await stream(address, {**body, "seed": 0})
     one = options.tokens / (time.perf_counter() - begun)
@@ -75,6 +77,8 @@ async def measured(address: tuple[str, int], options: argparse.Namespace) -> dic
     firsts = sorted(first for _, first in texts)
     health = sorted(await watching)
     return {
+        "prompt_first_ms": round(1000 * prompted[0], 1),
+        "prompt_again_ms": round(1000 * prompted[1], 1),
         "streams": options.streams,
         "tokens_each": options.tokens,
         "one_stream_tokens_per_second": round(one),

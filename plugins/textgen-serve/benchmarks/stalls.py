@@ -94,7 +94,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "tokenize 3 MB": ("/tokenize", {"prompt": "the " * 900_000}),
     "detokenize": ("/detokenize", {"tokens": IDS}),
     "detokenize 249,000 ids": ("/detokenize", {"tokens": [1] * 249_000}),
-    "next_tokens": ("/next_tokens", {"prompt": TEXT[:10_000], "logprobs": 100}),
+    "next_tokens": ("/next_tokens", {"prompt": TEXT, "logprobs": 100}),
     "next_tokens after a text": ("/next_tokens", {"max_tokens": 20_000, "presence_penalty": 1}),
     "copies": ("/copies", {"prompt": TEXT}),
 }

@@ -59,7 +59,7 @@ def test_the_prompts_of_a_list_get_what_each_gets_alone(
 ) -> None:
     ids = generator.encode_prompt("Once 3 ").tolist()
     options = {"seed": 5, "max_tokens": 20, "n": 2}
-    for prompts in (["Once 3 ", "Once ", ""], [ids, ids[:2]]):
+    for prompts in (["Once 3 ", "Once ", "", "Once 3 ravens flew. " * 250], [ids, ids[:2]]):
         together = complete(prompt=prompts, **options)["choices"]
         assert [choice["index"] for choice in together] == list(range(2 * len(prompts)))
         alone = [c["text"] for p in prompts for c in complete(prompt=p, **options)["choices"]]

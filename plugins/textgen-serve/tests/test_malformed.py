@@ -123,7 +123,7 @@ def test_other_endpoints_have_the_limit_of_a_prompt(http: httpx2.Client) -> None
         ("/tokenize", {"prompt": "a" * 200_001}, "200,000"),
         ("/detokenize", {"tokens": [1] * 200_001}, "200,000"),
         ("/copies", {"prompt": "a" * 200_001}, "200,000"),
-        ("/next_tokens", {"prompt": "a" * 10_001}, "10,000"),
+        ("/next_tokens", {"prompt": "a" * 200_001}, "200,000"),
     ):
         answer = http.post(path, json=body)
         assert (answer.status_code, most in answer.text) == (400, True), answer.text[:5000]

@@ -17,8 +17,11 @@ import httpx2
 import pytest
 from conftest import Serving, running, serving
 
+from textgen.generation.prompt_cache import PromptCache
+from textgen_serve.app import create_app
 from textgen_serve.errors import ClientGone
 from textgen_serve.exchange import Endpoint, Exchange
+from textgen_serve.guard import Access
 from textgen_serve.limits import Limits
 from textgen_serve.protocol import BoundedProtocol
 
@@ -71,6 +74,31 @@ def test_an_origin_that_is_allowed_may_ask(run: Path) -> None:
         assert answer.headers["access-control-allow-origin"] == "null"
         other = {"origin": "http://other.example"}
         assert httpx2.get(f"{server.url}/v1/models", headers=other).status_code == 403
+
+
+def test_keys_share_no_states_of_prompts(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time of an answer, nobody finds out what another has sent."""
+    found, longest = list[int](), PromptCache.longest
+
+    def noting(cache: PromptCache, keys: list[bytes]) -> tuple[int, object]:
+        made = longest(cache, keys)
+        found.append(made[0])
+        return made
+
+    monkeypatch.setattr(PromptCache, "longest", noting)
+    body = {"prompt": "Once " * 200, "max_tokens": 2, "seed": 1}
+    asked = [("a", ""), ("a", ""), ("b", ""), ("a", "mine"), ("b", "")]
+    with running(create_app({"ravens": run}, access=Access(keys=("a", "b")))) as (host, port):
+        for key, salt in asked:
+            headers = {"authorization": f"Bearer {key}"}
+            answer = httpx2.post(
+                f"http://{host}:{port}/v1/completions",
+                json={**body, "cache_salt": salt},
+                headers=headers,
+                timeout=60,
+            )
+            assert answer.status_code == 200
+    assert found == [0, 3, 0, 0, 3]
 
 
 def test_a_server_for_the_network_makes_a_key(run: Path) -> None:

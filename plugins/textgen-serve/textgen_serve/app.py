@@ -18,9 +18,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from textgen import Generator, PluginSet
-from textgen_serve.completions import Job, begun, next_tokens
+from textgen_serve.completions import Job, next_tokens
 from textgen_serve.errors import ApiError, ClientGone
-from textgen_serve.exchange import JSON, Endpoint, Exchange
+from textgen_serve.exchange import JSON, Endpoint, Exchange, header
 from textgen_serve.guard import Access, Guard
 from textgen_serve.limits import Limits
 from textgen_serve.metrics import Metrics
@@ -110,13 +110,17 @@ class Server:
         samplers do depends on them.
         """
         run, asked = await self._asked(exchange, max_new_tokens=0)
-        prompt, count = asked.prompts[0], asked.logprobs or _LIKELIEST
-        if len(asked.prompts) > 1 or len(prompt) > self._limits.read_at_once:
-            message = f"expected one prompt of at most {self._limits.read_at_once:,} tokens"
+        most = self._limits.prompt_tokens
+        if len(asked.prompts) > 1 or len(asked.prompts[0]) > most:
+            message = f"expected one prompt of at most {most:,} tokens"
             raise ApiError(400, message, param="prompt")
+
+        async def answer() -> None:
+            count = asked.logprobs or _LIKELIEST
+            await exchange.json(await next_tokens(run.generator, asked, count))
+
         with self._admitted(1):
-            before = await begun(run.generator, prompt, asked)
-            await exchange.made(next_tokens, run.generator, prompt, asked, before, count)
+            await exchange.while_connected(answer())
 
     async def copies(self, exchange: Exchange) -> None:
         """POST /copies, ours: where a text has passages of 16 tokens and more that the training
@@ -207,6 +211,10 @@ class Server:
             {**run.generator.defaults, **defaults},
             ignore_unknown=self._ignore_unknown,
         )
+        salt = asked.options.get("cache_salt", "")
+        if isinstance(salt, str):  # users of different keys share no states of prompts
+            key = header(exchange.scope, b"authorization").decode("latin-1")
+            asked.options["cache_salt"] = f"{key}\n{salt}"
         if asked.ignored:
             names = ", ".join(asked.ignored).encode("ascii", "backslashreplace")
             exchange.headers.append((b"x-ignored-parameters", names[:_HEADER]))

@@ -13,8 +13,16 @@ from typing import Any, Final
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
-from textgen import AsyncTextStream, Generation, Generator, TextgenError, TokenLogprobs
+from textgen import (
+    AsyncTextStream,
+    EncodedPrompt,
+    Generation,
+    Generator,
+    TextgenError,
+    TokenLogprobs,
+)
 from textgen.protocols import Ids
 from textgen_serve.errors import ApiError
 from textgen_serve.json_body import dump, dump_long
@@ -33,14 +41,22 @@ _UNREAD: Final = 16  # pieces that wait to be sent, for each request
 
 @attrs.define(eq=False)
 class PreparedPrompt:
-    """A prompt, its ids (T,), its text, and the log-probabilities of its tokens, if they are asked
-    for.
+    """A prompt, encoded once for all of its texts, and the log-probabilities of its tokens, if they
+    are asked for.
     """
 
-    given: Prompt
-    ids: Ids
-    text: str
+    given: EncodedPrompt
     scores: Sequence[TokenLogprobs] = ()
+
+    @property
+    def ids(self) -> Ids:
+        """(T,) its ids."""
+        return self.given.ids
+
+    @property
+    def text(self) -> str:
+        """Its text."""
+        return self.given.text
 
 
 class Job:
@@ -104,12 +120,9 @@ class Job:
     async def _prepare(self, prompt: Prompt) -> None:
         if len(prompt) > (most := self._limits.prompt_tokens):
             raise ApiError(400, f"a prompt may have {most:,} tokens", param="prompt")
-        if len(prompt) <= _SHORT:
-            made = self._encoded(prompt)
-        else:
-            made = await asyncio.to_thread(self._encoded, prompt)
-        self._prompts.append(made)
         asked = self.completion
+        made = PreparedPrompt(await prepared(self._generator, prompt, asked))
+        self._prompts.append(made)
         new = asked.options["max_new_tokens"]
         if asked.stream:
             new = min(new, _AHEAD // (1 + (asked.logprobs or 0)))
@@ -121,7 +134,7 @@ class Job:
             count = max(asked.logprobs, count or 0)
         if count is not None and len(made.ids):
             scored = await self._generator.agenerate(
-                prompt, **self._unknown(), max_new_tokens=0, echo=True, logprobs=count
+                made.given, max_new_tokens=0, echo=True, logprobs=count
             )
             made.scores = scored.logprobs
 
@@ -132,15 +145,6 @@ class Job:
         others = 0 if asked.prompt_logprobs is None else asked.prompt_logprobs + 1
         echoed = (1 + own) * asked.echo + others
         return new * own + self.prompt_tokens * asked.n * echoed
-
-    def _encoded(self, prompt: Prompt) -> PreparedPrompt:
-        ids = self._generator.encode_prompt(prompt, **self._unknown())
-        text = prompt if isinstance(prompt, str) else self._generator.tokenizer.decode(ids)
-        return PreparedPrompt(prompt, ids, text)
-
-    def _unknown(self) -> dict[str, Any]:
-        name = "unknown_characters"
-        return {name: self.completion.options[name]} if name in self.completion.options else {}
 
     async def _generate(self, prompt: PreparedPrompt, index: int) -> Generation:
         asked = self.completion
@@ -362,49 +366,50 @@ class ChoiceEvents:
         return b"%s%s,%s]}\n\n" % (self._head, encode_basestring(text).encode(), rest)
 
 
-async def begun(generator: Generator, prompt: Prompt, asked: Completion) -> Generation | None:
-    """The first `max_tokens` tokens of a text, with the state after them; None for no tokens.
-
-    Raises ApiError.
-    """
-    if not (count := asked.options["max_new_tokens"]):
-        return None
-    try:
-        made = await generator.agenerate(
-            prompt, **asked.options, seed=asked.seed, index=asked.index, keep_state=True
-        )
-    except TextgenError as error:
-        raise _refusal(error) from error
-    if len(made.tokens) < count:
-        message = f"the text ends after {len(made.tokens):,} tokens"
-        raise ApiError(400, message, param="max_tokens")
-    return made
+async def prepared(generator: Generator, prompt: Prompt, asked: Completion) -> EncodedPrompt:
+    """A prompt, encoded: a long one in a thread."""
+    unknown = asked.options.get("unknown_characters")
+    if len(prompt) <= _SHORT:
+        return generator.prepare(prompt, unknown)
+    return await asyncio.to_thread(generator.prepare, prompt, unknown)
 
 
-def next_tokens(
-    generator: Generator,
-    prompt: Prompt,
-    asked: Completion,
-    before: Generation | None,
-    count: int,
-) -> dict[str, Any]:
+async def next_tokens(generator: Generator, asked: Completion, count: int) -> dict[str, Any]:
     """The `count` likeliest next tokens by the model, and those after the samplers, by the model's
     order.
 
-    They follow the tokens `before` if there are any, else a prompt. Raises ApiError.
+    They follow the first `max_tokens` tokens of a text, if there are any, else its prompt. Raises
+    ApiError.
     """
     options = {**asked.options, "seed": asked.seed, "index": asked.index}
-    if before:
-        prompt, options["state"] = "", before.state
+    wanted, text = options["max_new_tokens"], ""
     try:
-        given, sampled = generator.next_logprobs(prompt, **options)
+        prompt: Any = await prepared(generator, asked.prompts[0], asked)
+        if wanted:
+            made = await generator.agenerate(prompt, **options, keep_state=True)
+            if len(made.tokens) < wanted:
+                message = f"the text ends after {len(made.tokens):,} tokens"
+                raise ApiError(400, message, param="max_tokens")
+            prompt, options["state"], text = "", made.state, made.text
+        given, sampled = await generator.anext_logprobs(prompt, **options)
     except TextgenError as error:
         raise _refusal(error) from error
+    return await asyncio.to_thread(_following, generator, text, given, sampled, count)
+
+
+def _following(
+    generator: Generator,
+    text: str,
+    given: npt.NDArray[np.float64],
+    sampled: npt.NDArray[np.float64],
+    count: int,
+) -> dict[str, Any]:
+    """The answer of /next_tokens, from log-probabilities (V,)."""
     likeliest = [np.argsort(-each, kind="stable")[:count].tolist() for each in (given, sampled)]
     chosen = sorted({*likeliest[0], *likeliest[1]}, key=lambda token: (-given[token], token))
     spelling = Spelling(generator.tokenizer)
     return {
-        "text": before.text if before else "",
+        "text": text,
         "tokens": [
             {
                 "id": token,

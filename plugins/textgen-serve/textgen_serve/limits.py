@@ -15,7 +15,6 @@ class Limits:
     body_bytes        of a request
     body_values       numbers, strings, lists and objects of a request
     prompt_tokens     of one prompt
-    read_at_once      of the prompt of /next_tokens, which is read in one step
     new_tokens        `max_tokens` of a request
     logprobs          likeliest tokens for each token
     answer            echoed tokens and log-probabilities of an answer, as far as they are held at
@@ -28,7 +27,6 @@ class Limits:
     body_bytes: int = 4 << 20
     body_values: int = 250_000
     prompt_tokens: int = 200_000
-    read_at_once: int = 10_000
     new_tokens: int = 100_000
     logprobs: int = 100
     answer: int = 100_000

@@ -61,7 +61,6 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "request_id": (_ANY,),
     "metadata": (_ANY,),
     "cache_prompt": (_ANY,),
-    "cache_salt": (_ANY,),
     "skip_special_tokens": (_ANY,),
     "spaces_between_special_tokens": (_ANY,),
     "add_special_tokens": (_ANY,),

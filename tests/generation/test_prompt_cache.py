@@ -1,0 +1,117 @@
+"""Prompts that grow or come again: what is known of them is not fed again, and no text differs."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from watching import Watcher, counting, encoding
+
+from textgen import Generator, UsageError
+from textgen.generation import generator as generators
+
+BLOCK = 256
+WORDS = ("the", "time", "traveller", "smiled", "and", "struck", "hour", "of", "clock")
+
+
+def long_text(length: int, seed: int = 0) -> str:
+    draw = random.Random(seed)
+    return " ".join(draw.choice(WORDS) for _ in range(length))[:length]
+
+
+@pytest.fixture
+def counted(finished_run: Path) -> tuple[Watcher, Generator]:
+    """A generator that knows already how its decoder behaves."""
+    watcher, generator = counting(finished_run)
+    watcher.gate.set()
+    asyncio.run(generator.agenerate("t", max_new_tokens=1))
+    return watcher, generator
+
+
+def fed(counted: tuple[Watcher, Generator], prompt: str, **options: Any) -> int:
+    """How many tokens of a prompt the model is fed; the text is as it is without a cache."""
+    watcher, generator = counted
+    options |= {"max_new_tokens": 9, "seed": len(prompt)}
+    before = watcher.fed
+    made = asyncio.run(generator.agenerate(prompt, **options))
+    count = watcher.fed - before - 8
+    assert made == generator.generate(prompt, **options)
+    return count
+
+
+def test_a_prompt_that_comes_again_or_grows_is_fed_from_its_last_known_block_on(
+    counted: tuple[Watcher, Generator],
+) -> None:
+    text = long_text(2000)
+    assert fed(counted, text[:1000]) == 1000
+    assert fed(counted, text[:1000]) == 1000 - 3 * BLOCK
+    assert fed(counted, text[:1600]) == 1600 - 3 * BLOCK
+    assert fed(counted, text[: 2 * BLOCK]) == BLOCK  # a token is left to feed
+    assert fed(counted, text[: 2 * BLOCK + 1]) == 1
+    assert fed(counted, text[:300] + "hour") == 304 - BLOCK  # edited in the middle
+    assert fed(counted, "t" + text) == 2001
+
+
+def test_prompts_with_other_salts_share_nothing(counted: tuple[Watcher, Generator]) -> None:
+    text = long_text(600)
+    assert [fed(counted, text, cache_salt=salt) for salt in ("a", "b", "a")] == [600, 600, 88]
+
+
+def test_the_least_recently_used_states_are_dropped(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(generators, "_CACHED", 1300)  # bytes: two states
+    counted = request.getfixturevalue("counted")
+    prompts = [long_text(600, seed) for seed in (0, 0, 1, 0)]
+    assert [fed(counted, prompt) for prompt in prompts] == [600, 88, 600, 600]
+
+
+def test_texts_of_a_prompt_that_is_being_fed_do_not_feed_it_again(
+    counted: tuple[Watcher, Generator],
+) -> None:
+    watcher, generator = counted
+    text, before = long_text(600), watcher.fed
+    watcher.gate.clear()
+    watcher.begun.clear()
+
+    async def texts() -> list[str]:
+        def begin(index: int) -> asyncio.Task[Any]:
+            made = generator.agenerate(text, index=index, max_new_tokens=1)
+            return asyncio.create_task(made)
+
+        tasks = [begin(0)]
+        await asyncio.to_thread(watcher.begun.wait)
+        tasks += [begin(index) for index in range(1, 5)]
+        await asyncio.sleep(0)  # each waits for its turn now
+        watcher.gate.set()
+        return [made.text for made in await asyncio.gather(*tasks)]
+
+    made = asyncio.run(texts())
+    assert watcher.fed - before == 600 + 88
+    assert made == [generator.generate(text, index=i, max_new_tokens=1).text for i in range(5)]
+
+
+def test_a_prepared_prompt_is_encoded_once(generator: Generator) -> None:
+    encoded, generator = encoding(generator)
+    text = long_text(600)
+    prepared = generator.prepare(text)
+    made = list(generator.generate_many([prepared], n=3, max_new_tokens=5))
+    made.append(asyncio.run(generator.agenerate(prepared, index=3, max_new_tokens=5)))
+    assert [given for given, _ in encoded].count(text) == 1
+    assert made == list(generator.generate_many([text], n=4, max_new_tokens=5))
+
+
+def test_the_next_token_after_a_long_prompt(counted: tuple[Watcher, Generator]) -> None:
+    watcher, generator = counted
+    text, options = long_text(600), {"repetition_penalty": 1.5, "temperature": 0.5}
+    for count in (600, 88):
+        before = watcher.fed
+        made = asyncio.run(generator.anext_logprobs(text, **options))
+        assert watcher.fed - before == count
+        for ours, theirs in zip(made, generator.next_logprobs(text, **options), strict=True):
+            assert ours.tolist() == theirs.tolist()
+    with pytest.raises(UsageError, match="time_limit"):
+        generator.next_logprobs(text, time_limit=0)
