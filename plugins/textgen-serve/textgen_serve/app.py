@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from textgen import Generator, PluginSet
+from textgen_serve.chat import as_completion
 from textgen_serve.completions import Job, next_tokens
 from textgen_serve.errors import ApiError, ClientGone
 from textgen_serve.exchange import JSON, Endpoint, Exchange, header
@@ -45,10 +46,10 @@ class Server:
     """The endpoints, on the runs that are served."""
 
     def __init__(
-        self, runs: Runs, limits: Limits, metrics: Metrics, *, ignore_unknown: bool
+        self, runs: Runs, limits: Limits, metrics: Metrics, *, ignore_unknown: bool, chat: bool
     ) -> None:
         self.runs, self._limits, self._metrics = runs, limits, metrics
-        self._ignore_unknown = ignore_unknown
+        self._ignore_unknown, self._chat = ignore_unknown, chat
         self._texts = 0  # generated or waiting
         self._streams: set[Exchange] = set()
 
@@ -84,8 +85,23 @@ class Server:
 
     async def completions(self, exchange: Exchange) -> None:
         """POST /v1/completions."""
-        run, asked = await self._asked(exchange)
-        job = Job(run, asked, self._limits)
+        await self._complete(exchange, is_chat=False)
+
+    async def chat(self, exchange: Exchange) -> None:
+        """POST /v1/chat/completions: refused unless it is asked for, since a base model knows no
+        roles.
+        """
+        if not self._chat:
+            message = (
+                "these models continue a text and know no chat; use POST /v1/completions with a "
+                "prompt, or start the server with --chat"
+            )
+            raise ApiError(400, message, code="no_chat")
+        await self._complete(exchange, is_chat=True)
+
+    async def _complete(self, exchange: Exchange, *, is_chat: bool) -> None:
+        run, asked = await self._asked(exchange, is_chat=is_chat)
+        job = Job(run, asked, self._limits, is_chat=is_chat)
         with self._admitted(asked.rows):
             work = self._streamed(exchange, job) if asked.stream else _whole(exchange, job)
             try:
@@ -93,13 +109,6 @@ class Server:
             finally:
                 self._metrics.prompt_tokens.inc(job.prompt_tokens)
                 self._metrics.new_tokens.inc(job.completion_tokens)
-
-    async def chat(self, exchange: Exchange) -> None:
-        """POST /v1/chat/completions: refused, since a base model knows no roles."""
-        message = (
-            "these models continue a text and know no chat; use POST /v1/completions with a prompt"
-        )
-        raise ApiError(400, message, code="no_chat")
 
     async def next_tokens(self, exchange: Exchange) -> None:
         """POST /next_tokens, ours: the likeliest next tokens before and after the samplers,
@@ -196,13 +205,17 @@ class Server:
             raise ApiError(400, f"{name} must be {expected.format(most)} at most", param=name)
         return self.runs.find(body.get("model")).generator, value, body
 
-    async def _asked(self, exchange: Exchange, **defaults: Any) -> tuple[ServedRun, Completion]:
+    async def _asked(
+        self, exchange: Exchange, *, is_chat: bool = False, **defaults: Any
+    ) -> tuple[ServedRun, Completion]:
         """The run and the request in a body; a header of the answer names parameters that are
         ignored.
 
         `defaults` are in place of the run's.
         """
         body = await exchange.body(self._limits)
+        if is_chat:
+            body = as_completion(body)
         run = self.runs.find(body.get("model"))
         asked = read_completion(
             body,
@@ -267,10 +280,11 @@ def create_app(
     limits: Limits | None = None,
     access: Access | None = None,
     ignore_unknown: bool = False,
+    chat: bool = False,
 ) -> ASGIApp:
     """The application for runs by name. Loads them, and raises what `textgen.load` raises."""
     loaded, metrics = Runs(runs, plugins or PluginSet.discover(), device), Metrics()
-    server = Server(loaded, limits or Limits(), metrics, ignore_unknown=ignore_unknown)
+    server = Server(loaded, limits or Limits(), metrics, ignore_unknown=ignore_unknown, chat=chat)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -63,6 +63,12 @@ def make_command(context: BuildContext) -> click.Command:
         default="refuse",
         help="Refuse parameters that have no equal here, or report them in a header.",
     )
+    @click.option(
+        "--chat",
+        is_flag=True,
+        help="Answer /v1/chat/completions, too: the contents of the messages, one after the other, "
+        "are the prompt.",
+    )
     @option("--device", default="auto", help="Where to compute.")
     def command(runs: tuple[str, ...], **options: Any) -> None:
         """Serve each RUN over HTTP, by its NAME or else its folder's: OpenAI's completions API, and

@@ -60,19 +60,23 @@ class PreparedPrompt:
 
 
 class Job:
-    """The work for one request, on the run as it was when the request came."""
+    """The work for one request, on the run as it was when the request came. Answers are in the
+    shape of chats if `is_chat`.
+    """
 
-    def __init__(self, run: ServedRun, completion: Completion, limits: Limits) -> None:
-        self.completion = completion
+    def __init__(
+        self, run: ServedRun, completion: Completion, limits: Limits, *, is_chat: bool = False
+    ) -> None:
+        self.completion, self.is_chat = completion, is_chat
         self._generator: Generator = run.generator
         self._spelling = Spelling(run.generator.tokenizer)
         self._limits = limits
         self._prompts: list[PreparedPrompt] = []
-        self.id, self.created = f"cmpl-{secrets.token_hex(12)}", int(time.time())
+        kind = "chat.completion" if is_chat else "text_completion"
         self._frame = {
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
+            "id": f"{'chat' * is_chat}cmpl-{secrets.token_hex(12)}",
+            "object": kind + ".chunk" * (is_chat and completion.stream),
+            "created": int(time.time()),
             "model": run.name,
             "system_fingerprint": run.generator.model_id[:16],
         }
@@ -163,9 +167,11 @@ class Job:
 
     def _choice(self, index: int, prompt: PreparedPrompt, made: Generation) -> dict[str, Any]:
         asked = self.completion
+        text = (prompt.text if asked.echo else "") + made.text
+        message = {"message": {"role": "assistant", "content": text}}
         choice: dict[str, Any] = {
             "index": index,
-            "text": (prompt.text if asked.echo else "") + made.text,
+            **(message if self.is_chat else {"text": text}),
             "logprobs": None,
             "finish_reason": _FINISH.get(made.finish_reason, "length"),
             "textgen": _facts(made.seed, made.index, made.finish_reason),
@@ -242,6 +248,8 @@ class Job:
         prompt = self._prompts[index // self.completion.n]
         events = ChoiceEvents(self, index, prompt, self._spelling, self._frame)
         async with stream:
+            if self.is_chat:
+                yield events.role()
             if self.completion.echo:
                 yield await asyncio.to_thread(events.opening)
             async for piece in stream:
@@ -295,13 +303,18 @@ class ChoiceEvents:
     ) -> None:
         self._asked, self._prompt, self._spelling = job.completion, prompt, spelling
         self._job = job
-        head = dump(frame)[:-1] + b',"choices":[{"index":%d,"text":' % index
-        self._head = b"data: " + head
+        self._begin = b'data: %s,"choices":[{"index":%d,' % (dump(frame)[:-1], index)
+        self._text = (b'"delta":{"content":', b"}") if job.is_chat else (b'"text":', b"")
         self._texts: TokenTexts = spelling.pieces(prompt.ids)
         self._waiting: deque[TokenLogprobs] = deque()  # the text of the first is `_next`
         self._next: str | None = None
         self._ready = ""  # text that came and is not shown yet
         self._offset = len(prompt.text) if self._asked.echo else 0
+
+    def role(self) -> bytes:
+        """What a chat begins with."""
+        delta = b'"delta":{"role":"assistant","content":""},'
+        return b"%s%s%s]}\n\n" % (self._begin, delta, _PLAIN)
 
     def opening(self) -> bytes:
         """The prompt, which may be long."""
@@ -363,7 +376,9 @@ class ChoiceEvents:
             if self._asked.return_token_ids:
                 values["token_ids"] = ids.tolist()
             rest = encode(values)[1:]
-        return b"%s%s,%s]}\n\n" % (self._head, encode_basestring(text).encode(), rest)
+        before, after = self._text
+        shown = before + encode_basestring(text).encode() + after
+        return b"%s%s,%s]}\n\n" % (self._begin, shown, rest)
 
 
 async def prepared(generator: Generator, prompt: Prompt, asked: Completion) -> EncodedPrompt:

@@ -43,6 +43,7 @@ def serve(
     time_limit: float,
     grace: int,
     unknown_parameters: str,
+    chat: bool,
     device: str,
 ) -> None:
     """Serve until a signal. Raises UsageError where the address cannot be taken, and what loading a
@@ -67,6 +68,7 @@ def serve(
                 origins=allow_origin,
             ),
             ignore_unknown=unknown_parameters == "ignore",
+            chat=chat,
         )
         config = uvicorn.Config(
             app,

@@ -1,0 +1,76 @@
+"""Chats, where they are asked for: their contents, one after the other, are the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from conftest import serving
+
+import textgen
+
+MESSAGES: list[Any] = [
+    {"role": "system", "content": "Once "},
+    {"role": "user", "content": [{"type": "text", "text": "3 rav"}, {"type": "text", "text": "e"}]},
+    {"role": "assistant", "content": None},
+    {"role": "user", "content": "ns"},
+]
+
+
+@pytest.fixture(scope="module")
+def client(run: Path) -> Iterator[openai.OpenAI]:
+    with (
+        serving(run, "--chat") as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made,
+    ):
+        yield made
+
+
+def test_a_chat_is_answered_with_the_continuation_of_its_contents(
+    client: openai.OpenAI, generator: textgen.Generator
+) -> None:
+    options = {"seed": 7, "max_tokens": 30, "temperature": 0.5}
+    asked: dict[str, Any] = {"model": "ravens", "messages": MESSAGES, "n": 2, **options}
+    texts = [
+        generator.generate("Once 3 ravens", seed=7, index=i, max_new_tokens=30, temperature=0.5)
+        for i in range(2)
+    ]
+    answer = client.chat.completions.create(**asked, logprobs=False)
+    assert [choice.message.content for choice in answer.choices] == [made.text for made in texts]
+    assert {choice.message.role for choice in answer.choices} == {"assistant"}
+    assert (answer.object, answer.usage and answer.usage.prompt_tokens) == ("chat.completion", 13)
+    shown, roles, ends = ["", ""], [], []
+    for chunk in client.chat.completions.create(**asked, stream=True):
+        assert chunk.object == "chat.completion.chunk"
+        (choice,) = chunk.choices
+        shown[choice.index] += choice.delta.content or ""
+        roles += [choice.delta.role] if choice.delta.role else []
+        ends += [choice.finish_reason] if choice.finish_reason else []
+    assert shown == [made.text for made in texts]
+    assert (roles, ends) == (["assistant"] * 2, ["length"] * 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": None}, "messages"),
+        ({"messages": "Once "}, "messages"),
+        ({"messages": ["Once "]}, "messages"),
+        ({"messages": [{"content": 5}]}, "messages"),
+        ({"messages": [{"content": [{"type": "image_url"}]}]}, "messages"),
+        ({"messages": [{"content": ["Once "]}]}, "messages"),
+        ({"messages": [{"content": "é"}]}, "prompt"),
+        ({"messages": MESSAGES, "logprobs": True}, "logprobs"),
+        ({"messages": MESSAGES, "prompt": "Once "}, "prompt"),
+        ({"messages": MESSAGES, "tools": [{}]}, "tools"),
+    ],
+)
+def test_a_chat_that_is_not_text_alone_is_refused(
+    client: openai.OpenAI, body: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.post("/chat/completions", body=body, cast_to=object)
+    assert caught.value.param == param
