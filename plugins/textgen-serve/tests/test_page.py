@@ -1,6 +1,7 @@
 """The page in Chromium, against a server in a process of its own."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,15 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def bare(run):
+    """A run without a sampler, with one loss."""
+    table = {"corpus": CORPUS, "model": {"type": "rnn", "hidden_size": 8}, "sampler": []}
+    folder = run.parent / "bare"
+    textgen.train(**table, trainer={"type": "adamw", "length": "1 step"}, output=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def generator(run):
     return textgen.load(run)
 
@@ -90,6 +100,19 @@ def visit(browser, url):
 @pytest.fixture
 def page(visit):
     return visit()
+
+
+@pytest.fixture
+def noisy(browser):
+    """Opens the page where requests may fail, of which browsers write to the console."""
+    with browser.new_context() as context:
+
+        def opened(address):
+            page = context.new_page()
+            page.goto(address)
+            return page
+
+        yield opened
 
 
 def write(page, text, **numbers):
@@ -155,7 +178,7 @@ def marked(page, name):
 
 
 def expected_colours(generator, text):
-    scores = np.concatenate([block.logprobs for block in generator.score_tokens(text)])
+    scores = np.concatenate([block.logprobs for block in generator.score_tokens(iter([text]))])
     return [bisect(BITS, bits) for bits in np.nan_to_num(-scores / np.log(2))]
 
 
@@ -169,6 +192,39 @@ def test_typed_text_is_coloured_by_surprise(page, generator):
     wait_for_text(page, text)
     eventually(page, lambda: colours(page) == expected_colours(generator, text))
     assert any(colours(page))
+    label = page.get_attribute("#ranks svg", "aria-label")
+    assert re.search(r"Ranks of 15 typed and 0 generated tokens; rank 1: \d+% and 0%", label)
+
+
+def test_characters_outside_the_vocabulary_are_marked_and_read_as_unknown(page, generator):
+    text = f"No~ {PROMPT}"
+    write(page, text, max_tokens=20, seed=2)
+    expected = expected_colours(generator, text)
+    expected[2] = 0
+    eventually(page, lambda: colours(page) == expected)
+    assert marked(page, "unknown") == [[2, 3]]
+    assert page.text_content("#status").endswith(": ~")
+    assert page.locator("#likeliest button").count() == 10
+    page.keyboard.press("Control+Enter")
+    options = {"max_new_tokens": 20, "seed": 2, "unknown_characters": "unknown"}
+    wait_for_text(page, text + generator.generate(text, **options).text)
+    wait_for_end(page)
+    page.click("#share")
+    assert '"unknown_characters":"unknown"' in page.input_value("#curl")
+
+
+def test_a_long_text_is_continued_in_view(page):
+    text = (CORPUS * 3)[:12_000]
+    write(page, "", max_tokens=40)
+    page.keyboard.insert_text(text)
+    page.keyboard.press("Control+Home")
+    page.keyboard.press("Control+Enter")
+    eventually(page, lambda: len(page.text_content("#text")) == len(text) + 40)
+    wait_for_end(page)
+    end = page.evaluate("document.querySelector('#text').getBoundingClientRect().bottom")
+    assert end <= page.locator("#tools").bounding_box()["y"] + 1
+    eventually(page, lambda: page.locator("#likeliest button").count() == 10)
+    assert page.locator("#likeliest").bounding_box()["y"] >= 0
 
 
 def test_continue_writes_the_text_of_the_seed(page, generator):
@@ -309,6 +365,17 @@ def test_several_continuations_are_a_tree_that_is_kept(page, generator, tmp_path
     tails = [version["tail"] for version in kept["versions"] if version["made"]]
     assert [PROMPT + tail for tail in tails] == texts
 
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.click("#new")
+    wait_for_text(page, "")
+    del kept["versions"][1]
+    (tmp_path / "broken.json").write_text(json.dumps(kept))
+    page.set_input_files("#file", tmp_path / "broken.json")
+    page.wait_for_selector("#status.error")
+    page.set_input_files("#file", tmp_path / "tree.json")
+    wait_for_text(page, texts[2])
+    assert page.text_content("#sibling") == "3 of 3"
+
 
 def test_a_slider_makes_the_text_anew_with_its_seed(page, generator):
     write(page, PROMPT, max_tokens=40, seed=11)
@@ -320,9 +387,11 @@ def test_a_slider_makes_the_text_anew_with_its_seed(page, generator):
         slider.fill(str(temperature))
         options = {"max_new_tokens": 40, "seed": 11, "temperature": temperature}
         wait_for_text(page, PROMPT + generator.generate(PROMPT, **options).text)
-    page.focus("#text")
     page.keyboard.press("Alt+ArrowUp")
     wait_for_text(page, first)
+    slider.focus()
+    page.keyboard.press("Control+z")
+    wait_for_text(page, PROMPT)
 
 
 def test_copied_passages_are_marked(page):
@@ -334,18 +403,65 @@ def test_copied_passages_are_marked(page):
     eventually(page, lambda: not marked(page, "copied"))
 
 
-def test_a_key_is_taken_from_the_link_or_asked_for(run, browser, visit):
+def test_runs_have_a_document_each(run, bare, visit):
+    with serving(run, bare) as started:
+        page = visit(started.url)
+        write(page, PROMPT, max_tokens=5)
+        page.keyboard.press("Control+Enter")
+        eventually(page, lambda: "characters in" in page.text_content("#status"))
+        assert page.is_visible("#training")
+        page.select_option("#model", "bare")
+        wait_for_text(page, "")
+        assert page.text_content("#status") == ""
+        assert page.is_visible("input[name=temperature]")
+        assert not page.is_visible("#training")
+        page.select_option("#model", run.name)
+        eventually(page, lambda: page.text_content("#text").startswith(PROMPT))
+
+
+def test_facts_follow_a_run_that_is_replaced(run, bare, visit, tmp_path):
+    shutil.copytree(bare, tmp_path / "run")
+    with serving(tmp_path / "run") as started:
+        page = visit(started.url)
+        before = page.text_content("#facts")
+        (tmp_path / "run").rename(tmp_path / "old")
+        shutil.copytree(run, tmp_path / "run")
+
+        def changed():
+            write(page, "a")
+            return page.text_content("#facts") != before
+
+        eventually(page, changed)
+
+
+def test_a_request_that_fails_leaves_the_text_and_says_why(run, noisy):
+    with serving(run, "--texts", 1) as started:
+        page = noisy(started.url)
+        page.wait_for_selector("body[data-ready]")
+        write(page, PROMPT, n=3)
+        eventually(page, lambda: any(colours(page)))
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector("#status.error")
+        assert page.text_content("#text") == PROMPT
+        assert not page.is_visible("#branches")
+    write(page, "!")
+    eventually(page, lambda: "does not answer" in page.text_content("#status"))
+    assert page.text_content("#text") == f"{PROMPT}!"
+
+
+def test_a_key_is_taken_from_the_link_or_asked_for(run, noisy, visit):
     with serving(run, TEXTGEN_API_KEY="secret") as started:
         page = visit(f"{started.url}/#key=secret")
         assert "secret" not in page.url
         write(page, PROMPT)
         eventually(page, lambda: any(colours(page)))
-        with browser.new_context() as context:
-            page = context.new_page()
-            page.goto(started.url)
-            page.fill("#key", "secret")
-            page.get_by_role("button", name="Open").click()
-            page.wait_for_selector("body[data-ready]")
+        page = noisy(started.url)
+        page.fill("#key", "wrong")
+        page.keyboard.press("Enter")
+        eventually(page, lambda: page.text_content("#refused"))
+        page.fill("#key", "secret")
+        page.get_by_role("button", name="Open").click()
+        page.wait_for_selector("body[data-ready]")
 
 
 def test_links_and_commands_make_the_same_text(page, visit, generator):

@@ -24,23 +24,33 @@ export async function card(id) {
   return (await request(`v1/models/${encodeURIComponent(id)}`)).json();
 }
 
-/** The tokens of a text: where each begins and ends in it, its surprise in bits and its rank; null where unknown. */
+/** Characters that the vocabulary lacks are read as its unknown token, where they would be refused. */
+export const UNKNOWN = { unknown_characters: "unknown" };
+const REPLACED = "\ufffd"; // the text of that token, and of a part of a character
+
+/** The tokens of a text: where each begins and ends in it, its surprise in bits and its rank, null where there is none,
+ * and whether it is unknown; and the fingerprint of the model. */
 export async function score(model, text) {
-  const body = { model, prompt: text, echo: true, max_tokens: 0, logprobs: 0, prompt_logprobs: 0 };
-  const choice = (await (await request("v1/completions", body)).json()).choices[0];
-  const { token_logprobs: logprobs, text_offset: offsets } = choice.logprobs;
+  const body = { model, prompt: text, echo: true, max_tokens: 0, logprobs: 0, prompt_logprobs: 0, ...UNKNOWN };
+  const { choices, system_fingerprint: fingerprint } = await (await request("v1/completions", body)).json();
+  const { tokens, token_logprobs: logprobs, text_offset: offsets } = choices[0].logprobs;
   const places = utf16(text, [...offsets, Infinity]);
-  return logprobs.map((logprob, i) => ({
-    start: places[i],
-    end: places[i + 1],
-    bits: logprob === null ? null : -logprob / Math.LN2,
-    rank: Object.values(choice.prompt_logprobs?.[i] ?? {})[0]?.rank ?? null,
-  }));
+  const scored = logprobs.map((logprob, i) => {
+    const [start, end] = [places[i], places[i + 1]];
+    const isUnknown = tokens[i] === REPLACED && start < end && text[start] !== REPLACED && places[i - 1] !== start;
+    const isScored = logprob !== null && !isUnknown;
+    const rank = isScored ? Object.values(choices[0].prompt_logprobs?.[i] ?? {})[0]?.rank ?? null : null;
+    return { start, end, bits: isScored ? -logprob / Math.LN2 : null, rank, isUnknown };
+  });
+  return { tokens: scored, fingerprint };
 }
+
+const READ = 8000; // characters at the end of a text on which its likeliest tokens are based; the server reads 10,000 tokens
 
 /** The likeliest next tokens, before and after the samplers, and the text that options with `max_tokens` made before. */
 export async function likeliest(model, prompt, options) {
-  return (await request("next_tokens", { model, prompt, ...options, logprobs: 10 })).json();
+  const end = prompt.slice(-READ).replace(/^[\udc00-\udfff]/, "");
+  return (await request("next_tokens", { model, prompt: end, ...options, ...UNKNOWN, logprobs: 10 })).json();
 }
 
 /** Where a text has what the training text has, too, as [start, end], and the share of such 8-grams. */
@@ -52,12 +62,12 @@ export async function copies(model, text) {
 
 /** A whole text. */
 export async function complete(model, prompt, options) {
-  return (await (await request("v1/completions", { model, prompt, ...options })).json()).choices[0].text;
+  return (await (await request("v1/completions", { model, prompt, ...options, ...UNKNOWN })).json()).choices[0].text;
 }
 
 /** Texts as they come: `onPiece(index, text)`. */
 export async function stream(model, prompt, options, signal, onPiece) {
-  const answer = await request("v1/completions", { model, prompt, ...options, stream: true }, signal);
+  const answer = await request("v1/completions", { model, prompt, ...options, ...UNKNOWN, stream: true }, signal);
   for await (const data of events(answer.body)) {
     if (data === "[DONE]") break;
     const { choices = [], error } = JSON.parse(data);
@@ -89,7 +99,7 @@ async function request(path, body, signal) {
   const headers = { "Content-Type": "application/json" };
   if (hasKey()) headers.Authorization = `Bearer ${sessionStorage.getItem(KEY)}`;
   const sent = body ? { method: "POST", body: JSON.stringify(body) } : {};
-  const answer = await fetch(path, { ...sent, headers, signal });
+  const answer = await fetch(path, { ...sent, headers, signal }).catch(unreachable);
   if (answer.ok) return answer;
   const { error } = await answer.json().catch(() => ({}));
   throw Object.assign(new Error(error?.message ?? `${answer.status} ${answer.statusText}`), { status: answer.status });
@@ -107,10 +117,15 @@ async function* events(body) {
 async function* pieces(readable) {
   const reader = readable.getReader();
   try {
-    for (let next; !(next = await reader.read()).done;) yield next.value;
+    for (let next; !(next = await reader.read().catch(unreachable)).done;) yield next.value;
   } finally {
     reader.cancel().catch(() => {});
   }
+}
+
+/** Browsers say that a connection failed with a TypeError, each in words of its own. */
+function unreachable(error) {
+  throw error instanceof TypeError ? new Error("The server does not answer. Is it running?") : error;
 }
 
 /** Places counted in code points, as places in a JavaScript string. */

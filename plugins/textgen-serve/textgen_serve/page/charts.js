@@ -10,13 +10,16 @@ export function drawRanks(into, tokens, isMade) {
   for (const token of tokens) {
     if (token.rank !== null) groups[isMade(token) ? "made" : "typed"].push(token);
   }
-  const svg = chart(`Ranks of ${groups.typed.length} typed and ${groups.made.length} generated tokens`);
+  const shares = Object.values(groups).map((group) =>
+    RANKS.map(([most], i) => group.filter(({ rank }) => (RANKS[i - 1]?.[0] ?? 0) < rank && rank <= most).length / (group.length || 1)),
+  );
+  const largest = Math.max(...shares.flat()) || 1;
+  const words = RANKS.map(([, label], i) => `rank ${label}: ${shares.map((each) => `${Math.round(each[i] * 100)}%`).join(" and ")}`);
+  const svg = chart(`Ranks of ${groups.typed.length} typed and ${groups.made.length} generated tokens; ${words.join(", ")}`);
   const slot = WIDTH / RANKS.length;
-  RANKS.forEach(([most, label], i) => {
-    const least = i ? RANKS[i - 1][0] : 0;
-    Object.entries(groups).forEach(([name, group], side) => {
-      const share = group.filter(({ rank }) => least < rank && rank <= most).length / (group.length || 1);
-      const height = share * (HEIGHT - 2);
+  RANKS.forEach(([, label], i) => {
+    Object.keys(groups).forEach((name, side) => {
+      const height = (shares[side][i] / largest) * (HEIGHT - 2);
       add(svg, "rect", { class: name, x: i * slot + 4 + side * (slot / 2 - 4), y: HEIGHT - height, width: slot / 2 - 5, height, rx: 1.5 });
     });
     add(svg, "text", { x: (i + 0.5) * slot, y: HEIGHT + 14, "text-anchor": "middle" }).textContent = label;
@@ -26,7 +29,7 @@ export function drawRanks(into, tokens, isMade) {
   key.className = "key";
   const made = document.createElement("b");
   made.textContent = `generated ${bits(groups.made)}`;
-  key.append(`typed ${bits(groups.typed)}, `, made);
+  key.append(`typed ${bits(groups.typed)}, `, made, " bits per token");
   into.replaceChildren(svg, key);
 }
 
@@ -34,7 +37,7 @@ export function drawRanks(into, tokens, isMade) {
 export function drawLosses(into, rows) {
   const lines = ["training_loss", "validation_loss"].map((name) => rows.filter((row) => Number.isFinite(row[name])).map((row) => [row.step, row[name]]));
   const [steps, losses] = [0, 1].map((axis) => lines.flat().map((point) => point[axis]));
-  if (steps.length < 2) return false;
+  if (lines.every((points) => points.length < 2)) return false;
   const [last, low, high] = [Math.max(...steps), Math.min(...losses), Math.max(...losses)];
   const at = ([step, loss]) => `${(step / last) * WIDTH},${HEIGHT - ((loss - low) / (high - low || 1)) * (HEIGHT - 8)}`;
   const svg = chart(`Losses from ${high.toFixed(2)} to ${low.toFixed(2)} nats per token over ${last} steps`);
@@ -53,8 +56,7 @@ export function drawLosses(into, rows) {
 }
 
 function bits(tokens) {
-  if (!tokens.length) return "–";
-  return `${(tokens.reduce((sum, token) => sum + token.bits, 0) / tokens.length).toFixed(2)} bits per token`;
+  return tokens.length ? (tokens.reduce((sum, token) => sum + token.bits, 0) / tokens.length).toFixed(2) : "–";
 }
 
 function chart(title) {

@@ -1,7 +1,7 @@
 // The document: plain text in one text node, coloured without an element around any token.
 
 export const STEPS = [0.5, 1, 2, 3, 4.5, 6, 8]; // bits at which the colour changes
-const NAMES = ["made", "copied", ...STEPS.map((_, level) => `s${level + 1}`)];
+const NAMES = ["made", "copied", "unknown", ...STEPS.map((_, level) => `s${level + 1}`)];
 
 /** The place at which two texts begin to differ. */
 export function parting(one, other) {
@@ -24,11 +24,14 @@ export class Editor {
   constructor(element, { onEdit, onCaret }) {
     this.element = element;
     this.tokens = [];
-    this.marks = { made: [], copied: [] };
+    this.marks = { made: [], copied: [], unknown: [] };
     this.onEdit = onEdit;
-    this.highlights = {};
+    this.highlights = {}; // by name: the highlight, and what is in it as [start, end, range] in order
     if (CSS.highlights) {
-      for (const name of NAMES) CSS.highlights.set(name, (this.highlights[name] = new Highlight()));
+      for (const name of NAMES) {
+        this.highlights[name] = { highlight: new Highlight(), drawn: [] };
+        CSS.highlights.set(name, this.highlights[name].highlight);
+      }
     }
     this.set("");
     element.addEventListener("beforeinput", (event) => this.#before(event));
@@ -62,11 +65,22 @@ export class Editor {
   /** Add to the end, and keep the end in view if it was. */
   append(piece) {
     const follows = this.hasFocus && this.caret === this.text.length;
-    const atEnd = innerHeight + scrollY > document.documentElement.scrollHeight - 80;
+    const atEnd = this.#hidden < 80;
     this.text += piece;
     this.node.appendData(piece);
     if (follows) this.moveTo(this.text.length);
-    if (atEnd) scrollTo(scrollX, document.documentElement.scrollHeight);
+    if (atEnd) this.showEnd();
+  }
+
+  /** Scroll down to the end of the text, if it is out of sight. */
+  showEnd() {
+    scrollBy(0, Math.max(this.#hidden, 0));
+  }
+
+  /** How many pixels of the text are below the toolbar, which sticks to the bottom of the window. */
+  get #hidden() {
+    const { nextElementSibling: toolbar } = this.element;
+    return this.element.getBoundingClientRect().bottom - toolbar.getBoundingClientRect().top;
   }
 
   moveTo(caret) {
@@ -81,14 +95,13 @@ export class Editor {
     this.paint();
   }
 
-  /** Mark ranges [start, end] of the text as "made" or "copied". */
+  /** Mark ranges [start, end] of the text as "made", "copied" or "unknown". */
   mark(name, ranges) {
     this.marks[name] = ranges;
     this.paint();
   }
 
   paint() {
-    if (!CSS.highlights) return;
     const ranges = Object.fromEntries(NAMES.map((name) => [name, []]));
     for (const [name, marked] of Object.entries(this.marks)) ranges[name] = marked;
     for (const { start, end, bits } of this.tokens) {
@@ -98,11 +111,16 @@ export class Editor {
       if (coloured.at(-1)?.[1] === start) coloured.at(-1)[1] = end;
       else coloured.push([start, end]);
     }
-    for (const name of NAMES) {
-      this.highlights[name].clear();
-      for (const [start, end] of ranges[name]) {
-        const last = Math.min(end, this.text.length);
-        if (start < last) this.highlights[name].add(this.#range(start, last));
+    for (const [name, { highlight, drawn }] of Object.entries(this.highlights)) {
+      const wanted = ranges[name].map(([start, end]) => [start, Math.min(end, this.text.length)]).filter(([start, end]) => start < end);
+      // Ranges up to the first that differs stay: painting thousands anew takes long.
+      const same = wanted.findIndex(([start, end], i) => drawn[i]?.[0] !== start || drawn[i][1] !== end);
+      const kept = same < 0 ? wanted.length : same;
+      for (const [, , range] of drawn.splice(kept)) highlight.delete(range);
+      for (const [start, end] of wanted.slice(kept)) {
+        const range = this.#range(start, end);
+        drawn.push([start, end, range]);
+        highlight.add(range);
       }
     }
   }
@@ -173,6 +191,10 @@ export class Editor {
 
   /** One text node, and a line break after it that lets the caret stand behind a final newline. */
   #lay() {
+    for (const each of Object.values(this.highlights)) {
+      each.highlight.clear();
+      each.drawn = [];
+    }
     this.node = new Text(this.text);
     this.element.replaceChildren(this.node, document.createElement("br"));
     this.element.toggleAttribute("data-empty", !this.text);

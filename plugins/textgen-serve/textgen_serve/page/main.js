@@ -1,6 +1,6 @@
 // The page: what happens when something is typed, clicked, dragged or pressed.
 
-import { card, complete, copies, hasKey, latest, likeliest, models, score, stream, takeKey, useKey } from "./api.js";
+import { card, complete, copies, hasKey, latest, likeliest, models, score, stream, takeKey, UNKNOWN, useKey } from "./api.js";
 import { drawLosses, drawRanks } from "./charts.js";
 import { Editor, STEPS } from "./editor.js";
 import { Samplers } from "./samplers.js";
@@ -38,8 +38,9 @@ async function start() {
     document.body.dataset.ready = "";
     if (linked) await follow(linked);
   } catch (error) {
-    if (error.status === 401) $("asking").showModal();
-    else say(error.message, true);
+    if (error.status !== 401) return say(error.message, true);
+    $("refused").textContent = hasKey() ? error.message : "";
+    $("asking").showModal();
   }
 }
 
@@ -55,20 +56,29 @@ async function follow(linked) {
 
 async function open(id) {
   abort();
-  model = await card(id);
+  if (saving) save();
+  await meet(id);
   const { textgen: facts } = model;
   $("model").value = id;
   document.title = `${id} – textgen`;
-  $("facts").textContent = describe(facts);
   samplers.use(facts.sampling_options);
   $("max_tokens").value = facts.generate.max_new_tokens ?? 200;
   $("seed").value = facts.seed;
-  $("training").hidden = !drawLosses($("losses"), facts.metrics);
-  tree = new Tree(load());
-  tuned = null;
-  if (tree.now.made) use(tree.now.made);
-  show();
+  say("");
+  plant(load());
   editor.moveTo(editor.text.length);
+}
+
+/** Show the facts of a model. */
+async function meet(id) {
+  model = await card(id);
+  $("facts").textContent = describe(model.textgen);
+  $("training").hidden = !drawLosses($("losses"), model.textgen.metrics);
+}
+
+/** Show a tree that was saved, or a new one. */
+function plant(saved) {
+  move(() => (tree = new Tree(saved)));
 }
 
 function describe({ model: type, parameters, vocab_size: size, best_loss: loss }) {
@@ -93,7 +103,7 @@ function show() {
   $("branches").hidden = !tree.versions.some(({ made }) => made);
   drawTree($("tree"), tree, go);
   closeAlternatives();
-  save();
+  saveSoon();
   scoreText();
   showNext();
   if (!running) markCopies();
@@ -109,24 +119,33 @@ function draw() {
   editor.mark("made", tree.made.map(({ start, end }) => [start, end]));
 }
 
+/** Show a text that comes in. It is scored for a quarter of the time at most, since that slows it down. */
 const drawSoon = oncePerFrame(() => {
   draw();
-  scoreText();
+  if (performance.now() > due) scoreText();
 });
 
-let unscored = false;
+let due = 0;
+let noted = false; // whether the status is about the scores
 const scoreText = latest(async () => {
   const text = editor.text;
+  const began = performance.now();
   try {
-    const tokens = text ? await score(model.id, text) : [];
+    const { tokens, fingerprint } = text ? await score(model.id, text) : { tokens: [], fingerprint: "" };
     editor.colour(tokens, text);
-    drawRanks($("ranks"), editor.tokens, ({ start }) => tree.made.some((part) => part.start <= start && start < part.end));
-    if (unscored) say("");
-    unscored = false;
+    const { made } = tree;
+    drawRanks($("ranks"), editor.tokens, ({ start }) => made.some((part) => part.start <= start && start < part.end));
+    const unknown = editor.tokens.filter(({ isUnknown }) => isUnknown);
+    editor.mark("unknown", unknown.map(({ start, end }) => [start, end]));
+    if (unknown.length) say(`Not in the model's vocabulary: ${[...new Set(unknown.map(textOf))].join(" ")}`);
+    else if (noted) say("");
+    noted = unknown.length > 0;
+    if (!model.textgen.checksum.startsWith(fingerprint)) await meet(model.id); // it was trained again
   } catch (error) {
     say(error.message, true);
-    unscored = true;
+    noted = true;
   }
+  due = performance.now() + 3 * (performance.now() - began);
 });
 
 /** Mark copied passages, if that is asked for: it may take a second for a large corpus. */
@@ -150,7 +169,7 @@ const showNext = latest(async () => {
     const { tokens } = await likeliest(model.id, editor.text.slice(0, place), samplers.options);
     drawTokens($("likeliest"), tokens, textOf(editor.tokenAt(place)), (token) => take(place, token));
   } catch {
-    $("likeliest").replaceChildren(); // scoreText says why
+    $("likeliest").replaceChildren(); // scoreText says why, where the server does not answer
   }
 });
 
@@ -187,6 +206,7 @@ async function generate(parent, first = 0) {
   tree.go(versions[0].id);
   show();
   if (matchMedia("(pointer: fine)").matches) editor.moveTo(editor.text.length); // no keyboard comes up on a phone
+  editor.showEnd();
   $("continue").textContent = "Stop";
   try {
     const prompt = tree.text(parent);
@@ -199,6 +219,7 @@ async function generate(parent, first = 0) {
   } catch (error) {
     if (error.name === "AbortError") say("Stopped");
     else say(error.message, true);
+    if (tree.drop(versions)) show();
   }
   if (running === controller) stop();
 }
@@ -292,13 +313,23 @@ const place = () => `textgen ${model.id}`;
 
 function load() {
   try {
-    return JSON.parse(localStorage.getItem(place()));
+    return Tree.checked(JSON.parse(localStorage.getItem(place())));
   } catch {
     return null;
   }
 }
 
+let saving;
+
+/** Save the tree after a while without changes: a long one takes milliseconds. */
+function saveSoon() {
+  clearTimeout(saving);
+  saving = setTimeout(save, 300);
+}
+
 function save() {
+  clearTimeout(saving);
+  saving = null;
   try {
     localStorage.setItem(place(), JSON.stringify(tree.saved));
   } catch {
@@ -315,10 +346,22 @@ function exportTree() {
   URL.revokeObjectURL(anchor.href);
 }
 
+async function importTree() {
+  const [file] = $("file").files;
+  $("file").value = "";
+  try {
+    const saved = Tree.checked(JSON.parse(await file.text()));
+    if (confirm("Replace this document and all its continuations?")) plant(saved);
+  } catch {
+    say(`${file.name} is not an exported document`, true);
+  }
+}
+
 function share() {
   const { made, parent } = tree.now;
   const prompt = made ? tree.text(parent) : editor.text;
-  const request = { model: model.id, prompt, ...(made ?? chosen()) };
+  const unknown = editor.tokens.some(({ isUnknown, start }) => isUnknown && start < prompt.length);
+  const request = { model: model.id, prompt, ...(made ?? chosen()), ...(unknown ? UNKNOWN : {}) };
   $("link").value = link(request);
   $("curl").value = curl(request, hasKey());
   $("python").value = python(request, hasKey());
@@ -340,8 +383,8 @@ const openAlternatives = latest(async (at, token, byKey) => {
   }
   if (hovered !== at) return;
   const list = popover.querySelector("ol");
-  const known = token?.bits != null && ` · ${token.bits.toFixed(1)} bits · rank ${token.rank}`;
-  $("token").textContent = token ? `“${visible(textOf(token))}”${known || ""}` : "Next token";
+  const known = token?.bits != null ? ` · ${token.bits.toFixed(1)} bits · rank ${token.rank}` : "";
+  $("token").textContent = token ? `“${visible(textOf(token))}”${token.isUnknown ? " · not in the vocabulary" : known}` : "Next token";
   drawTokens(list, tokens, textOf(token), (text) => {
     closeAlternatives();
     take(at, text);
@@ -409,10 +452,11 @@ const actions = {
   next: () => move(() => tree.turn(1)),
   share,
   export: exportTree,
+  import: () => $("file").click(),
   help: () => $("keys").showModal(),
   new() {
     if (!confirm("Delete this document and all its continuations?")) return;
-    move(() => (tree = new Tree()));
+    plant(null);
     editor.moveTo(0);
   },
 };
@@ -421,7 +465,7 @@ for (const [id, action] of Object.entries(actions)) $(id).addEventListener("clic
 document.addEventListener("keydown", (event) => {
   const { key, altKey, shiftKey, target } = event;
   const command = event.ctrlKey || event.metaKey;
-  const inField = target.matches("input, textarea, select");
+  const inField = target.matches("input:not([type=range], [type=checkbox]), textarea"); // which has an undo of its own
   let action;
   if (document.querySelector("dialog[open]")) return;
   if (command && key === "Enter") action = toggle;
@@ -440,8 +484,10 @@ $("asking").addEventListener("close", () => {
   useKey($("key").value);
   start();
 });
+$("file").addEventListener("change", importTree);
 $("copies").addEventListener("change", () => markCopies());
 $("model").addEventListener("change", () => open($("model").value).catch((error) => say(error.message, true)));
+addEventListener("pagehide", () => saving && save());
 addEventListener("hashchange", () => location.hash && location.reload());
 for (const area of document.querySelectorAll("textarea")) area.addEventListener("focus", () => area.select());
 

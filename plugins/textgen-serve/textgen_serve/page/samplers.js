@@ -21,7 +21,7 @@ export class Samplers {
     Object.assign(this, { own, more, onInput, options: {}, run: {} });
   }
 
-  /** Sliders for a run, whose `sampling_options` are given: first those whose samplers it has itself, with its values. */
+  /** Sliders for a run, whose `sampling_options` are given: first temperature and those whose samplers it has itself, with its values. */
   use(given) {
     const known = Object.keys(OPTIONS).filter((name) => name in given);
     const run = Object.fromEntries(known.map((name) => [name, given[name].value]).filter(([, value]) => value !== null));
@@ -29,7 +29,7 @@ export class Samplers {
     this.own.replaceChildren();
     this.more.replaceChildren();
     for (const name of known) {
-      (name in run ? this.own : this.more).append(this.#slider(name, given[name].help));
+      (name in run || name === "temperature" ? this.own : this.more).append(this.#slider(name, given[name].help));
       this.#show(name);
     }
   }

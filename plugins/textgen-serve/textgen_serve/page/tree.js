@@ -85,6 +85,31 @@ export class Tree {
     return ranges;
   }
 
+  /** Take versions back into which nothing was written, if they are the newest. Returns whether they were. */
+  drop(versions) {
+    const isNewest = versions.every((version, i) => this.versions.at(i - versions.length) === version);
+    if (!isNewest || versions.some(({ tail, children }) => tail || children.length)) return false;
+    const parent = this.versions[versions[0].parent];
+    this.versions.length -= versions.length;
+    parent.children = parent.children.filter((id) => id < this.versions.length);
+    parent.seen = parent.children.at(-1) ?? null;
+    if (this.current >= this.versions.length) this.current = parent.id;
+    return true;
+  }
+
+  /** What was saved, if it is a tree; else an error. */
+  static checked(saved) {
+    if (saved === null) return null;
+    const { versions, current } = saved;
+    versions.forEach(({ id, parent, keep, tail, made, children, seen }, i) => {
+      const isRight = id === i && (i ? versions[parent].id < i : parent === null) && keep >= 0 && typeof tail === "string";
+      const follow = [...children, ...(seen === null ? [] : [seen])].every((child) => versions[child].parent === i);
+      if (!isRight || !follow || typeof made !== "object") throw new TypeError("not a tree");
+    });
+    if (!versions[current]) throw new TypeError("not a tree");
+    return { versions, current };
+  }
+
   /** What `new Tree` takes, as JSON has it. */
   get saved() {
     return { versions: this.versions, current: this.current };
