@@ -5,6 +5,7 @@ finished.
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from components import Recorder, engine_of
 import textgen
 from textgen.events import (
     Checkpointed,
+    Decided,
+    Evaluated,
     Evaluation,
     RunFinished,
     RunSkipped,
@@ -112,6 +115,34 @@ def test_a_trainer_is_told_when_a_run_ends_early(
         {**tiny_pipeline(), "trainer": {"type": "odd"}}, observers=[StopAt(StepDone, 3)]
     )
     assert closed == ["here"]
+
+
+def test_the_speed_is_that_of_training_alone(
+    tiny_pipeline: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    clock = types.SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr("textgen.runs.training.time", clock)
+
+    class Trainer:
+        def train(self, model: Any, data: Any, context: Any) -> Any:
+            now[0] += 2
+            yield Decided(values={"steps": 1})
+            now[0] += 3
+            yield StepDone(step=1, steps=1, epoch=1, loss=1.0, tokens=100)
+            now[0] += 15
+            yield Evaluated(step=1, epoch=1, training_loss=1.0)
+
+        def state(self) -> Any:
+            return textgen.protocols.TrainerState()
+
+        def load_state(self, state: Any) -> None:
+            pass
+
+    run = engine_of(trainer=lambda context: Trainer()).run(
+        {**tiny_pipeline(observers=True), "trainer": {"type": "odd"}}
+    )
+    assert [row["characters_per_second"] for row in run.history] == [20]
 
 
 def test_another_answer_is_a_fault_of_the_observer(

@@ -132,8 +132,10 @@ class TrainingLoop:
         for event in events:
             now = clock()
             self.progress.seconds = before + now - begun
+            if not isinstance(event, Evaluated):
+                seconds += now - earlier
             if isinstance(event, StepDone):
-                seconds, tokens = seconds + now - earlier, tokens + event.tokens
+                tokens += event.tokens
                 self._stepped(event)
             elif isinstance(event, Evaluated):
                 characters = tokens * self.data.characters_per_token
