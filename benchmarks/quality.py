@@ -27,6 +27,7 @@ import attrs
 
 import textgen
 from shared import parser, seconds
+from textgen_builtins.corpora.wrapped_lines import joined, width_of
 
 
 def main() -> None:
@@ -52,9 +53,12 @@ def main() -> None:
 
 
 def write_source(text: Path, folder: Path, *, letters: bool) -> Path:
-    """The text as it is trained on."""
+    """The text as it is trained on: with joined lines, as `textgen init` has it."""
     content, source = text.read_text(encoding="utf-8-sig"), folder / "text.txt"
-    content = re.sub("[^a-z]+", " ", content.lower()) if letters else content
+    if letters:
+        content = re.sub("[^a-z]+", " ", content.lower())
+    elif width := width_of(content):
+        content = "".join(joined(iter(content.split("\n")), width))
     source.write_text(content, encoding="utf-8")
     return source
 

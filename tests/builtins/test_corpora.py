@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -432,6 +433,26 @@ def test_a_book_without_its_marks_is_an_error(tmp_path: Path, missing: str) -> N
         CorpusError, match=rf"no line \*\*\* {missing} OF THE PROJECT GUTENBERG EBOOK"
     ):
         read(tmp_path / "a.txt", gutenberg=True)
+
+
+# Lines that are broken at a width -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [40, 76])
+def test_lines_of_paragraphs_are_joined(tmp_path: Path, width: int) -> None:
+    story = "".join(Engine().read_corpus({"type": "story"})) * 15
+    verse = "\n\nRoses are red,\nViolets are blue.\n\n    Indented\n\n"
+    paragraphs = [*(" ".join(each.split()) for each in story.split("\n\n")), verse]
+    broken = [textwrap.fill(each, width) for each in paragraphs[:-1]]
+    (tmp_path / "a.txt").write_text("\n\n".join([*broken, verse]))
+    assert (tmp_path / "a.txt").stat().st_size > PIECE
+    assert read(tmp_path / "a.txt", wrapped_at=width) == "\n\n".join(paragraphs)
+
+
+def test_lines_that_are_documents_are_not_joined(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a\nb\n")
+    with pytest.raises(PipelineError, match=r"corpus: wrapped_at joins lines"):
+        read(tmp_path / "a.txt", wrapped_at=60, documents="line")
 
 
 # One file that must be the one --------------------------------------------------------------------

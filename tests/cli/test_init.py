@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import textwrap
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,32 @@ def test_init_finds_out_how_a_text_is_encoded(tmp_path: Path, encoding: str) -> 
     assert ("encoding" in table, facts.remarks) == (False, ())
     assert "".join(Engine().read_corpus({**table, "path": str(tmp_path / "my.txt")})) == STORY
     assert facts.size == len(STORY)
+
+
+def test_init_joins_lines_that_are_broken_at_a_width(tmp_path: Path) -> None:
+    story = "".join(Engine().read_corpus({"type": "story"}))
+    paragraphs = [" ".join(each.split()) for each in story.split("\n\n")]
+    (tmp_path / "my.txt").write_text("\n\n".join(textwrap.fill(each, 66) for each in paragraphs))
+    facts = look_at(str(tmp_path / "my.txt"), tmp_path)
+    table = tomllib.loads(facts.corpus)
+    assert (table["wrapped_at"], len(facts.remarks)) == (66, 1)
+    assert facts.sample == "\n\n".join(paragraphs)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n\n".join(["The rain fell on the town.", "And nobody came to the old mill."] * 50),
+        "Roses are red,\nViolets are blue,\nSugar is sweet\nAnd so are you.\n\n" * 40,
+        "".join(f"{'ACGT'[i % 4] * 60}\n" for i in range(60)),
+        Path(textwrap.__file__).read_text(encoding="utf-8"),
+    ],
+    ids=["paragraphs", "verse", "letters", "code"],
+)
+def test_init_joins_no_other_lines(tmp_path: Path, text: str) -> None:
+    (tmp_path / "my.txt").write_text(text, encoding="utf-8")
+    table = tomllib.loads(look_at(str(tmp_path / "my.txt"), tmp_path, documents="none").corpus)
+    assert "wrapped_at" not in table
 
 
 def test_init_asks_for_an_encoding_that_it_cannot_know(

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import attrs
-from attrs.validators import optional
+from attrs.validators import ge, optional
 
 from textgen import option
 from textgen.files.encodings import AUTO
@@ -75,6 +75,11 @@ class FileConfig:
     gutenberg: bool = option(
         False, help="leave out what Project Gutenberg puts before and after a book"
     )
+    wrapped_at: int | None = option(
+        None,
+        help="width in characters at which the lines of paragraphs are broken: they are joined",
+        validator=optional(ge(1)),
+    )
     sha256: str | None = option(
         None,
         help="SHA-256 that the file must have, if path is a single file or address",
@@ -84,6 +89,8 @@ class FileConfig:
     def __attrs_post_init__(self) -> None:
         if self.sha256 is not None and isinstance(self.path, tuple):
             raise ValueError("sha256 is of one file, and path is a list")
+        if self.wrapped_at is not None and self.documents in ("line", "jsonl"):
+            raise ValueError(f'wrapped_at joins lines, which documents = "{self.documents}" needs')
 
 
 @attrs.frozen

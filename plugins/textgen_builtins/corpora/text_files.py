@@ -15,7 +15,7 @@ import attrs
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError
 from textgen.files.encodings import AUTO, decode
-from textgen_builtins.corpora import sources
+from textgen_builtins.corpora import sources, wrapped_lines
 from textgen_builtins.corpora.compression import read_bytes
 from textgen_builtins.corpora.config import FileConfig
 from textgen_builtins.corpora.file_facts import HTML, inner_suffix
@@ -82,6 +82,8 @@ class FileCorpus:
             pieces = text_of_html(pieces, path)
         if self.config.gutenberg:
             pieces = book_alone(pieces, path)
+        if self.config.wrapped_at is not None:
+            pieces = wrapped_lines.joined(_lines(pieces, path), self.config.wrapped_at)
         return filter(None, pieces)
 
 

@@ -23,6 +23,7 @@ from textgen_builtins.corpora.file_facts import JSON_LINES, TEXTS, inner_suffix
 from textgen_builtins.corpora.gutenberg import is_book
 from textgen_builtins.corpora.sources import visible_files
 from textgen_builtins.corpora.text_files import FileCorpus
+from textgen_builtins.corpora.wrapped_lines import width_of
 
 Documents: TypeAlias = Literal["none", "file", "line", "jsonl"]
 _SMALLEST: Final = 2000  # characters
@@ -100,6 +101,10 @@ def look_at(
                 "it is a book of Project Gutenberg, and is read without what stands before "
                 "and after it"
             )
+        if config.documents in ("none", "file") and (width := width_of(facts.sample)):
+            config = attrs.evolve(config, wrapped_at=width)
+            facts = _measured(attrs.evolve(corpus, config=config))
+            remarks.append(f"its lines are broken at {width} characters, and are joined")
     except CorpusError as error:
         error.exit_code = 2  # nothing was written
         raise
@@ -289,6 +294,9 @@ def _table(config: FileConfig, path: str, *, is_guess: bool) -> str:
     if config.gutenberg:
         comment = "without what Project Gutenberg puts before and after a book"
         lines += [line("gutenberg", True, comment)]
+    if config.wrapped_at is not None:
+        comment = "joins the lines of a paragraph; without it, texts have lines of this width too"
+        lines += [line("wrapped_at", config.wrapped_at, comment)]
     return "\n".join(lines)
 
 

@@ -1,0 +1,53 @@
+"""Texts whose paragraphs are broken into lines of a width: their width, and the paragraphs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Final
+
+_WIDTHS: Final = range(30, 201)
+_FEWEST: Final = 20  # lines that follow another
+_MOST: Final = 0.9  # share of them that go on with it
+_PIECE: Final = 1 << 20  # characters
+
+
+def width_of(text: str) -> int | None:
+    """Width in characters at which the lines of a text are broken; None if they are not.
+
+    Lines were broken there if nearly each would be longer with the first word of the next.
+    """
+    lines = [line.rstrip() for line in text.split("\n")]
+    lengths = sorted(len(line) for line in lines if line)
+    width = lengths[len(lengths) * 199 // 200] if lengths else 0
+    pairs = [pair for pair in itertools.pairwise(lines) if all(pair) and not pair[1][0].isspace()]
+    if width not in _WIDTHS or len(pairs) < _FEWEST:
+        return None
+    return width if sum(_goes_on(*pair, width) for pair in pairs) > _MOST * len(pairs) else None
+
+
+def joined(lines: Iterator[str], width: int) -> Iterator[str]:
+    """Yield the text of lines in pieces of about a megabyte, with the lines that were broken at
+    `width`, or before a small letter, joined by spaces, or by nothing after a hyphen.
+    """
+    made, size = list[str](), 0
+    last = next(lines, "").rstrip()
+    for line in map(str.rstrip, lines):
+        between = "\n"
+        if _goes_on(last, line, width) or (last and line[:1].islower()):
+            between = "" if last.endswith("-") else " "
+        made += [last, between]
+        size += len(last) + 1
+        if size > _PIECE:
+            yield "".join(made)
+            made, size = [], 0
+        last = line
+    yield "".join([*made, last])
+
+
+def _goes_on(line: str, following: str, width: int) -> bool:
+    """Whether a line was broken since it had no room for the first word of the following."""
+    if not line or not following or following[0].isspace():
+        return False
+    word = len(following.split(maxsplit=1)[0])
+    return len(line) + 1 + word > width > 2 * word
