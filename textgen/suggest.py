@@ -26,12 +26,14 @@ _TYPED: Final = {  # of the block of general punctuation
     **dict.fromkeys(range(0x2018, 0x201C), "'"),
     **dict.fromkeys(range(0x201C, 0x2020), '"'),
 }
+_PRINTED: Final = {"'": "\N{RIGHT SINGLE QUOTATION MARK}", '"': "\N{LEFT DOUBLE QUOTATION MARK}"}
 
 
 def nearest_text(text: str, is_known: Callable[[str], bool]) -> str:
     """The known text that a keyboard has in place of a text: without curls or accents, or in the
-    other case; or "".
+    other case; what books have in place of a straight mark; or "".
     """
     typed = unicodedata.normalize("NFKD", text.translate(_TYPED))
     plain = "".join(c for c in typed if not unicodedata.combining(c))
-    return next((near for near in (plain, plain.swapcase()) if near and is_known(near)), "")
+    near = (plain, plain.swapcase(), _PRINTED.get(text, ""))
+    return next((each for each in near if each and is_known(each)), "")

@@ -15,6 +15,7 @@ from textgen import (
     Generator,
     PromptError,
     load,
+    train,
 )
 
 
@@ -24,6 +25,17 @@ def test_a_prompt_outside_the_vocabulary_is_an_error_that_lists_it(generator: Ge
         generator.generate("thé 😀 é\0")
     assert caught.value.characters == ("é", "😀", "\0")
     assert "'é' (U+00E9, write 'e')" in str(caught.value)
+
+
+def test_an_error_names_the_mark_that_the_text_has_for_a_straight_one() -> None:
+    corpus = "\N{LEFT DOUBLE QUOTATION MARK}It\N{RIGHT SINGLE QUOTATION MARK}s nine o clock. " * 99
+    run = train(corpus=corpus, model={"type": "ngram", "order": 3}, trainer={"type": "count"})
+    with pytest.raises(PromptError) as caught:
+        run.generator.generate("\"It's")
+    assert caught.value.nearest == {
+        "'": "\N{RIGHT SINGLE QUOTATION MARK}",
+        '"': "\N{LEFT DOUBLE QUOTATION MARK}",
+    }
 
 
 @pytest.mark.fault(18)

@@ -32,10 +32,10 @@ _LONGEST_NAME: Final = 100  # bytes
 _MOST_NEW: Final = 20_000  # characters of a text
 _SHORT: Final = 50_000  # characters
 _LARGE: Final = 300_000  # characters whose counts add to what a network knows
+_THE: Final = 0.02  # share of the words of an English text that are "the", at least
 _LACKS_START: Final = (
-    "{:,} characters teach few words; for a text in English, the package textgen-english "
-    "has a model to start from "
-    "(docs/pretrained.md)"
+    "for a text in English, the package textgen-english has a model to start from, which gives "
+    "better texts (docs/pretrained.md)"
 )
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 
@@ -114,9 +114,10 @@ def init(
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
     remarks = list(facts.remarks)
-    is_short_prose = facts.sample and facts.size < _SHORT and not facts.longest
-    if is_short_prose and not context.plugins().offers("run"):
-        remarks.append(_LACKS_START.format(facts.size))
+    words = facts.sample.lower().split()
+    may_be_english = facts.size < _SHORT or words.count("the") > _THE * len(words)
+    if words and may_be_english and not facts.longest and not context.plugins().offers("run"):
+        remarks.append(_LACKS_START)
     for remark in remarks:
         click.echo(f"textgen: warning: {remark}", err=True)
     click.echo(f"wrote {path}; now: textgen run {quoted(str(path))}", err=True)
@@ -155,7 +156,7 @@ def starter_pipeline(
         f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds; more "
         f"time gives a better model."
     )
-    if facts.sample:
+    if facts.sample and start is None:
         loss = max(0.01, settings.expected_loss(facts.sample))
         expected += f"\n# Expect a validation loss below {loss:.2f}, by a quick count."
     values = {name: _written(value) for name, value in chosen.items()}
