@@ -76,10 +76,12 @@ def test_one_that_is_broken_is_named_and_harms_nothing(site: Path, tmp_path: Pat
             "required": False,
             "default": 1000.0,
             "help": "what logits are multiplied by",
+            "argument": "stream",
         }
     ]
     plain = run_textgen("plugins", "--options", folder=tmp_path, site=[site]).stdout
-    assert " factor: a finite number, default 1000.0. what logits are multiplied by\n" in plain
+    factor = " factor (stream): a finite number, default 1000.0. what logits are multiplied by\n"
+    assert factor in plain
     assert "left out: broken [textgen-broken 0.3]: RuntimeError" in plain
     assert "clash: sampler 'greedy' is offered by textgen-engine:greedy, textgen-loud" in plain
     assert plain.count("clash: ") == 1

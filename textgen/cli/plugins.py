@@ -42,8 +42,10 @@ def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: b
         for option in row["options"] if with_options else ():
             default = f"default {json.dumps(option['default'], ensure_ascii=False)}"
             needed = "required" if option["required"] else default
+            argument = f" ({option['argument']})" if option["argument"] else ""
             click.echo(
-                f"{'':{kinds}}    {option['name']}: {option['type']}, {needed}. {option['help']}"
+                f"{'':{kinds}}    {option['name']}{argument}: {option['type']}, {needed}. "
+                f"{option['help']}"
             )
     for clash in described["clashes"]:
         click.echo(

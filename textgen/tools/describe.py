@@ -44,7 +44,9 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
 
 
 def describe_option(field: attrs.Attribute[Any]) -> dict[str, Any]:
-    """One key of a component's table. `default` is null where there is none or no value."""
+    """One key of a component's table. `default` is null where there is none or no value,
+    `argument` where no option of requests sets it.
+    """
     default = field.default
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs types Factory as a function
         default = default.factory()  # type: ignore[union-attr]
@@ -57,4 +59,5 @@ def describe_option(field: attrs.Attribute[Any]) -> dict[str, Any]:
         "required": required,
         "default": None if required else plain(default),
         "help": field.metadata.get("help", ""),
+        "argument": field.metadata.get("argument"),
     }
