@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -93,6 +94,13 @@ def running(app: Any, **options: Any) -> Iterator[tuple[str, int]]:
     finally:
         server.should_exit = server.force_exit = True
         thread.join()
+
+
+def events_of(stream: str) -> list[dict[str, Any]]:
+    """The events of a stream, which has to end with [DONE]."""
+    lines = [line for line in stream.split("\n") if line]
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
 
 
 def texts_at(url: str) -> float:

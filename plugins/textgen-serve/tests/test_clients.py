@@ -1,4 +1,6 @@
-"""Clients that are programs of their own. Each is skipped where it is not installed."""
+"""Clients that are programs of their own, each skipped where it is not installed; and requests as
+others send them, with what they read of the answer.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
-from conftest import Serving, serving, train
+from conftest import Serving, events_of, serving, train
 
 import textgen
 
@@ -85,3 +89,143 @@ def test_llm_prints_the_text(server: Serving, generator: textgen.Generator, tmp_
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.removesuffix("\n") == generator.generate("Once 3 ", seed=5).text
+
+
+BODY = {"model": "ravens", "prompt": "Once ", "max_tokens": 4, "temperature": 0.7, "top_p": 0.9}
+PENALTIES = {"frequency_penalty": 0, "presence_penalty": 0.1}
+TOKENS = ("choices.0.logprobs.tokens.0", "choices.0.logprobs.top_logprobs.0")
+LEGACY = (*TOKENS, "choices.0.logprobs.token_logprobs.0")
+REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "mikupad": (
+        {
+            **BODY,
+            **PENALTIES,
+            "seed": 5,
+            "repetition_penalty": 1.1,
+            "repetition_penalty_range": 0,
+            "top_k": 40,
+            "penalize_nl": True,
+            "ban_eos_token": False,
+            "min_p": 0.05,
+            "typical_p": 1,
+            "tfs": 1,
+            "xtc_probability": 0,
+            "xtc_threshold": 0.1,
+            "dry_multiplier": 0,
+            "dry_base": 1.75,
+            "dry_allowed_length": 2,
+            "dry_sequence_breakers": '["\\n"]',
+            "mirostat_mode": 0,
+            "banned_tokens": [],
+            "dynamic_temperature": False,
+            "dynatemp_low": 0.5,
+            "dynatemp_high": 1.5,
+            "dynatemp_exponent": 1,
+            "grammar_string": "",
+            "logprobs": 10,
+            "stream": True,
+            "stop": [],
+        },
+        TOKENS,
+    ),
+    "SillyTavern": (
+        {
+            **BODY,
+            **PENALTIES,
+            "seed": -1,
+            "stop": [],
+            "logit_bias": {},
+            "logprobs": 10,
+            "n": 1,
+            "best_of": 1,
+            "stream": True,
+        },
+        TOKENS,
+    ),
+    "SillyTavern for vLLM": (
+        {
+            **BODY,
+            **PENALTIES,
+            "n": 1,
+            "best_of": 1,
+            "stop": ["\n"],
+            "stop_token_ids": [],
+            "stream": True,
+            "top_k": -1,
+            "min_p": 0,
+            "repetition_penalty": 1,
+            "min_tokens": 0,
+            "ignore_eos": False,
+            "use_beam_search": False,
+            "length_penalty": 1,
+            "early_stopping": False,
+            "include_stop_str_in_output": False,
+            "skip_special_tokens": True,
+            "spaces_between_special_tokens": True,
+            "guided_grammar": "",
+            "truncate_prompt_tokens": None,
+            "user": "me",
+            "suffix": "",
+            "logprobs": 10,
+        },
+        TOKENS,
+    ),
+    "Kobold Lite": (
+        {**BODY, "presence_penalty": 0.1, "logprobs": 5, "stop": ["\n"], "logit_bias": {}},
+        LEGACY,
+    ),
+    "Continue": ({**BODY, **PENALTIES, "stream": True, "stop": ["\n\n"]}, ()),
+    "logitloom": ({**BODY, "top_p": 1, "temperature": 0, "logprobs": 7}, TOKENS),
+    "Obsidian loom": ({**BODY, **PENALTIES, "n": 3}, ("choices.2.text",)),
+    "LangChain": (
+        {
+            **BODY,
+            **PENALTIES,
+            "prompt": ["Once ", "O"],
+            "n": 1,
+            "logit_bias": {},
+            "seed": None,
+            "logprobs": None,
+        },
+        ("choices.1.text", "choices.1.finish_reason", "usage.total_tokens", "system_fingerprint"),
+    ),
+    "llama.cpp model of lm-evaluation-harness": (
+        {"prompt": "Once ", "logprobs": 10, "temperature": 0, "max_tokens": 1, "echo": True},
+        ("choices.0.logprobs.tokens.5", "choices.0.logprobs.text_offset.5"),
+    ),
+    "guidellm": (
+        {
+            **BODY,
+            "max_completion_tokens": 4,
+            "ignore_eos": True,
+            "stop": None,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        },
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "read"), REQUESTS.values(), ids=REQUESTS)
+def test_a_request_of_another_client_has_what_the_client_reads(
+    http: httpx2.Client, body: dict[str, Any], read: tuple[str, ...]
+) -> None:
+    headers = {"authorization": "Bearer none", "api-key": "none", "x-api-key": "none"}
+    answer = http.post("/v1/completions", json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    events = events_of(answer.text) if body.get("stream") else [answer.json()]
+    for event in events[:1]:
+        for path in ("choices.0.text", "choices.0.index", "id", "object", "created", *read):
+            found: Any = event
+            for name in path.split("."):
+                found = found[int(name) if name.isdigit() else name]
+            assert found is not None, path
+    if body.get("stream") and "logprobs" in body:  # they look for the text of the event
+        for event in events[:-1]:
+            (choice,) = event["choices"]
+            assert choice["text"] in choice["logprobs"]["top_logprobs"][0]
+
+
+def test_what_fills_in_the_middle_is_refused_as_clients_expect(http: httpx2.Client) -> None:
+    assert http.post("/v1/fim/completions", json=BODY).json()["error"]["message"]

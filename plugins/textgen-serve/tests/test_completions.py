@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+from conftest import events_of
 
 import textgen
 
@@ -128,11 +128,9 @@ def test_a_stream_with_log_probabilities_has_one_token_an_event(
 
 
 def streamed(http: httpx2.Client, **body: Any) -> list[dict[str, Any]]:
-    """The events of a stream; its body ends with [DONE]."""
-    with http.stream("POST", "/v1/completions", json={**body, "stream": True}) as answer:
-        lines = [line for line in answer.iter_lines() if line]
-    assert lines[-1] == "data: [DONE]"
-    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    """The events of a stream."""
+    answer = http.post("/v1/completions", json={**body, "stream": True})
+    return events_of(answer.text)
 
 
 def test_ranks_of_the_prompt_are_in_the_shape_of_vllm(
@@ -341,7 +339,8 @@ def test_next_tokens_follow_the_beginning_of_a_text(
         found = http.post("/next_tokens", json=body).json()
         sampled = [t["id"] for t in found["tokens"] if t["sampled_logprob"] is not None]
         assert (found["text"], sampled) == (made.text[:place], [drawn])
-    refused = http.post("/next_tokens", json={"prompt": "Once ", "max_tokens": 20, "stop": "e"})
+    ending = {"prompt": "Once ", "max_tokens": 20, "stop": "e", "seed": 3}
+    refused = http.post("/next_tokens", json=ending)
     assert refused.json()["error"]["param"] == "max_tokens"
 
 

@@ -30,6 +30,7 @@ def _text(content: Any) -> str:
         return content or ""
     parts = content if isinstance(content, list) else [None]
     texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
-    if not all(isinstance(text, str) for text in texts):
+    shown = [text for text in texts if isinstance(text, str)]
+    if len(shown) < len(parts):
         raise ApiError(400, "the content of a message must be text", param="messages")
-    return "".join(texts)
+    return "".join(shown)

@@ -99,6 +99,7 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "bad_words": ([],),
     "grammar": ("",),
     "grammar_string": ("",),
+    "guided_grammar": ("",),
     "response_format": ({"type": "text"},),
     "n_probs": (0,),
     "id_slot": (-1,),
@@ -181,13 +182,9 @@ def read_completion(
     number = _Numbers(given)
     n = number("n", 1, 1, limits.texts_per_request)
     best_of = number("best_of", n, n, limits.texts_per_request)
-    stream, stream_options = number.flag("stream"), given.get("stream_options")
+    stream, include_usage = number.flag("stream"), _includes_usage(given)
     if stream and best_of > n:
         raise ApiError(400, "best_of above n cannot be streamed", param="best_of")
-    if stream_options is not None and not stream:
-        raise ApiError(400, "stream_options needs stream", param="stream_options")
-    if not isinstance(stream_options or {}, dict):
-        raise ApiError(400, "stream_options must be an object", param="stream_options")
     prompt_logprobs = number("prompt_logprobs", None, 0, limits.logprobs)
     if stream and prompt_logprobs is not None:
         raise ApiError(400, "prompt_logprobs cannot be streamed", param="prompt_logprobs")
@@ -209,7 +206,7 @@ def read_completion(
         n=n,
         texts=best_of,
         stream=stream,
-        include_usage=bool((stream_options or {}).get("include_usage")),
+        include_usage=include_usage,
         echo=number.flag("echo"),
         logprobs=_logprobs(number, limits),
         prompt_logprobs=prompt_logprobs,
@@ -258,14 +255,17 @@ def _known(
             raise ApiError(400, f"the name of a parameter is longer than {_LONGEST} characters")
         if name == "dry_sequence_breakers":
             value = _from_text(value)
+        if name == "top_k" and value == -1:  # off, in vLLM and clients of it
+            value = 0
         if isinstance(value, (list, dict)) and len(value) > _ITEMS and name != "prompt":
             raise ApiError(400, f"{name} may have {_ITEMS:,} items", param=name)
         if name == "suffix" and value:
             message = "suffix is not supported: the model writes from left to right"
             raise ApiError(400, message, param=name)
         if own in _SERVER or own in _ENGINE or own in options:
-            if own in given:
-                raise ApiError(400, f"{name} is {own}, which is given already", param=name)
+            if given.get(own, value) != value:
+                message = f"{name} is {own}, which is given already with another value"
+                raise ApiError(400, message, param=name)
             given[own] = value
         elif not any(each is _ANY or value == each for each in NEUTRAL.get(name, ())):
             if not ignore_unknown:
@@ -308,6 +308,21 @@ class _Numbers:
         if not isinstance(value, bool):
             raise ApiError(400, f"{name} must be true or false", param=name)
         return value
+
+
+def _includes_usage(given: Mapping[str, Any]) -> bool:
+    """Whether a stream ends with the usage, by `stream_options`. Raises ApiError."""
+    name, options = "stream_options", given.get("stream_options")
+    if options is None:
+        return False
+    if given.get("stream") is not True:
+        raise ApiError(400, f"{name} needs stream", param=name)
+    if not isinstance(options, dict):
+        raise ApiError(400, f"{name} must be an object", param=name)
+    for key in sorted(options.keys() - {"include_usage", "include_obfuscation"}):
+        if options[key]:
+            raise ApiError(400, f"{name} has no option {key[:_LONGEST]!r}", param=name)
+    return bool(options.get("include_usage"))
 
 
 def _logprobs(number: _Numbers, limits: Limits) -> int | None:
