@@ -154,7 +154,8 @@ def _class_lines(cls: Any) -> list[str]:
     bases = ", ".join(
         base.__name__ for base in cls.__bases__ if base not in (object, *_inner_bases(cls))
     )
-    bases = "TypedDict" if hasattr(cls, "__total__") else bases
+    if hasattr(cls, "__total__"):
+        bases = "TypedDict" if cls.__total__ else "TypedDict, total=False"
     head = f"class {cls.__name__}({bases})" if bases else f"class {cls.__name__}"
     fields = [f"    {name}: {kind}{_default(default)}" for name, kind, default, _ in _fields(cls)]
     if fields:

@@ -1,6 +1,6 @@
 """Serves a trained model over HTTP, streaming each text while it is generated.
 
-    $ TEXTGEN_RUN=runs/my-novel uvicorn serve:app
+    $ TEXTGEN_RUN=runs/my-novel uvicorn serve:app --limit-concurrency 256
     $ curl --no-buffer localhost:8000/generate \\
         --json '{"prompt": "The door", "max_new_tokens": 200, "seed": 7}'
 
@@ -69,6 +69,8 @@ async def generate(request: Request) -> Response:
         )
     try:
         pieces = await generator.astream(prompt, time_limit=SECONDS, **options)
+    except textgen.DeviceError:  # the fault of the server, which answers 500
+        raise
     except textgen.UsageError as error:
         return JSONResponse({"error": str(error)}, status_code=400)
     # Starlette cancels the task that reads the pieces when the client disconnects, and that ends

@@ -143,7 +143,7 @@ def test_a_stream_that_waits_long_gets_comments(run: Path, monkeypatch: pytest.M
     monkeypatch.setattr(app, "_PING", 0.01)
 
     body = {"prompt": "Once " * 30_000, "max_tokens": 1, "stream": True}
-    with running(app.create_app({"ravens": run})) as (host, port):
+    with running(app.create_app({"ravens": str(run)})) as (host, port):
         answer = httpx2.post(f"http://{host}:{port}/v1/completions", json=body, timeout=60)
     received = answer.text.splitlines()
     assert ": ping" in received

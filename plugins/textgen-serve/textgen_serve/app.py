@@ -273,7 +273,7 @@ async def _whole(exchange: Exchange, job: Job) -> None:
 
 
 def create_app(
-    runs: Mapping[str, Path],
+    runs: Mapping[str, str | Path],
     *,
     plugins: PluginSet | None = None,
     device: str = "auto",
@@ -283,7 +283,8 @@ def create_app(
     chat: bool = False,
 ) -> ASGIApp:
     """The application for runs by name. Loads them, and raises what `textgen.load` raises."""
-    loaded, metrics = Runs(runs, plugins or PluginSet.discover(), device), Metrics()
+    paths = {name: Path(run) for name, run in runs.items()}
+    loaded, metrics = Runs(paths, plugins or PluginSet.discover(), device), Metrics()
     server = Server(loaded, limits or Limits(), metrics, ignore_unknown=ignore_unknown, chat=chat)
 
     @contextlib.asynccontextmanager
