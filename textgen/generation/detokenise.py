@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import Final, TypeVar
 
 import numpy as np
@@ -39,8 +40,9 @@ class Detokeniser:
         if len(tail):
             shown = self._decode_more(tail)
             self._skip = 0 if mid_character else len(tokenizer.decode(tail)) - len(shown)
-        self._stops, self._min_tokens, self._tokens = stops, min_tokens, 0
+        self._stops, self._min_tokens, self._tokens = _StopTexts(stops), min_tokens, 0
         self.open_end = open_end
+        self._searched = 0  # characters of it in which no stop text ends
         self._shown = len(open_end)  # characters of it that were shown
         self._ready: list[str] = []
         self.stopped = False
@@ -48,7 +50,7 @@ class Detokeniser:
     @property
     def searches(self) -> bool:
         """Whether there are stop texts, so that every token has to be decoded as it comes."""
-        return bool(self._stops)
+        return bool(self._stops.texts)
 
     def feed(self, ids: Ids) -> None:
         """Decode tokens of a text that is not searched for stops; `take` gives their text."""
@@ -84,11 +86,11 @@ class Detokeniser:
             self.open_end, self._shown = "", 0
             return piece
         text = self.open_end + piece
-        stops = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
-        held = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self.stopped, end = bool(stops), min(stops, default=len(text) - held)
+        self.stopped = self._stops.ends_in(text, self._searched)
+        end = self._stops.find(text) if self.stopped else self._stops.begins_at_end(text)
         shown = text[self._shown : end]
         self.open_end = "" if self.stopped else text[end:]
+        self._searched = len(self.open_end)
         self._shown = max(0, self._shown - end)
         return shown
 
@@ -100,8 +102,42 @@ def drain(items: list[_T]) -> list[_T]:
     return taken
 
 
-def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that `stop` begins with."""
-    return next(
-        (k for k in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:k])), 0
-    )
+class _StopTexts:
+    """Stop texts, found by bisection: there may be a thousand, and each token is searched."""
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        self.texts = texts
+        self._longest = max(map(len, texts), default=0)
+        self._sorted = sorted(texts)
+        self._by_end: list[str] = []  # but those that end with another
+        for text in sorted(texts, key=_reversed):
+            if not (self._by_end and text.endswith(self._by_end[-1])):
+                self._by_end.append(text)
+
+    def ends_in(self, text: str, start: int) -> bool:
+        """Whether one ends in the characters of a text from `start` on."""
+        for end in range(start + 1, len(text) + 1):
+            last = text[max(0, end - self._longest) : end]
+            place = bisect_right(self._by_end, _reversed(last), key=_reversed)
+            if place and last.endswith(self._by_end[place - 1]):
+                return True
+        return False
+
+    def find(self, text: str) -> int:
+        """The first place of one in a text that has one."""
+        return min(place for place in map(text.find, self.texts) if place >= 0)
+
+    def begins_at_end(self, text: str) -> int:
+        """The first place from which on a text is the beginning of one; its length if there is
+        none.
+        """
+        for start in range(max(0, len(text) - self._longest + 1), len(text)):
+            last = text[start:]
+            place = bisect_left(self._sorted, last)
+            if place < len(self._sorted) and self._sorted[place].startswith(last):
+                return start
+        return len(text)
+
+
+def _reversed(text: str) -> str:
+    return text[::-1]

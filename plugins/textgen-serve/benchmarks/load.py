@@ -5,14 +5,16 @@ alone.
 
 Prints one JSON object: the time to the first text after `--prompt` when it comes for the first
 time, and when it comes again; tokens a second of one stream, of all together and of generate_many;
-the time to the first text among all; the time of GET /health meanwhile; and how many texts differ,
-which must be 0. The server runs in a process of its own.
+the time to the first text among all; the time of GET /health meanwhile; the time of an answer right
+after 200 clients of 10,000 tokens each have left, who waited for half a second; and how many texts
+differ, which must be 0. The server runs in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import re
 import statistics
@@ -76,6 +78,11 @@ async def measured(address: tuple[str, int], options: argparse.Namespace) -> dic
     watching.cancel()
     firsts = sorted(first for _, first in texts)
     health = sorted(await watching)
+    endless = {**body, "max_tokens": 10_000}
+    await asyncio.gather(*(leave(address, {**endless, "seed": i}, 0.5) for i in range(200)))
+    begun = time.perf_counter()
+    await stream(address, {**body, "max_tokens": 10, "seed": 0})
+    answered = time.perf_counter() - begun
     return {
         "prompt_first_ms": round(1000 * prompted[0], 1),
         "prompt_again_ms": round(1000 * prompted[1], 1),
@@ -87,6 +94,7 @@ async def measured(address: tuple[str, int], options: argparse.Namespace) -> dic
         "first_text_ms_p99": round(1000 * firsts[int(0.99 * (len(firsts) - 1))]),
         "health_ms_median": round(1000 * statistics.median(health), 1),
         "health_ms_max": round(1000 * health[-1], 1),
+        "answer_after_200_left_ms": round(1000 * answered, 1),
         "texts": [text for text, _ in texts],
     }
 
@@ -97,18 +105,27 @@ async def stream(address: tuple[str, int], body: dict) -> tuple[str, float]:
     On a bare socket: a client library costs more than the server.
     """
     data = json.dumps(body).encode()
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(data)
+    )
     begun, first, parts = time.perf_counter(), 0.0, []
     reader, writer = await asyncio.open_connection(*address)
-    writer.write(
-        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(data), data)
-    )
-    async for line in reader:
-        if line.startswith(b"data: {"):
-            first = first or time.perf_counter() - begun
-            parts.append(json.loads(line[6:])["choices"][0]["text"])
-    writer.close()
+    try:
+        writer.write(head + data)
+        async for line in reader:
+            if line.startswith(b"data: {"):
+                first = first or time.perf_counter() - begun
+                parts.append(json.loads(line[6:])["choices"][0]["text"])
+    finally:
+        writer.close()
     return "".join(parts), first
+
+
+async def leave(address: tuple[str, int], body: dict, seconds: float) -> None:
+    """Ask for a text, and close the connection after some seconds."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stream(address, body), seconds)
 
 
 async def watch(address: tuple[str, int]) -> list[float]:
