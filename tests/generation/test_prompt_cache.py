@@ -53,6 +53,7 @@ def test_a_prompt_that_comes_again_or_grows_is_fed_from_its_last_known_block_on(
     assert fed(counted, text[: 2 * BLOCK + 1]) == 1
     assert fed(counted, text[:300] + "hour") == 304 - BLOCK  # edited in the middle
     assert fed(counted, "t" + text) == 2001
+    assert fed(counted, long_text(BLOCK, seed=1) + text[BLOCK:1000]) == 1000
 
 
 def test_prompts_with_other_salts_share_nothing(counted: tuple[Watcher, Generator]) -> None:
