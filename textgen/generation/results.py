@@ -55,7 +55,7 @@ class TokenLogprobs:
 
         The lower id of two equal ones comes first.
         """
-        best = np.argsort(-row, kind="stable")[:top]
+        best = np.argsort(-row, kind="stable")[:top] if top else ()
         rank = 1 + np.count_nonzero(row > row[token]) + np.count_nonzero(row[:token] == row[token])
         likeliest = tuple((int(i), float(row[i])) for i in best)
         return cls(token, float(row[token]), likeliest, int(rank))

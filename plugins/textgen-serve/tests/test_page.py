@@ -213,6 +213,22 @@ def test_characters_outside_the_vocabulary_are_marked_and_read_as_unknown(page, 
     assert '"unknown_characters":"unknown"' in page.input_value("#curl")
 
 
+def test_a_long_text_is_scored_around_an_edit_first(page, generator):
+    text = (CORPUS * 3)[:6000]
+    page.focus("#text")
+    page.keyboard.insert_text(text)
+    eventually(page, lambda: colours(page) == expected_colours(generator, text))
+    scored = []
+    page.on("request", lambda sent: "echo" in (sent.post_data or "") and scored.append(sent))
+    page.evaluate("getSelection().collapse(document.querySelector('#text').firstChild, 3000)")
+    page.keyboard.type("xX")
+    text = f"{text[:3000]}xX{text[3000:]}"
+    eventually(page, lambda: colours(page) == expected_colours(generator, text))
+    sizes = [len(sent.post_data_json["prompt"]) for sent in scored]
+    assert sizes[0] < 1000
+    eventually(page, lambda: len(scored[-1].post_data_json["prompt"]) == len(text))
+
+
 def test_a_long_text_is_continued_in_view(page):
     text = (CORPUS * 3)[:12_000]
     write(page, "", max_tokens=40)
@@ -417,6 +433,7 @@ def test_runs_have_a_document_each(run, bare, visit):
         assert not page.is_visible("#training")
         page.select_option("#model", run.name)
         eventually(page, lambda: page.text_content("#text").startswith(PROMPT))
+        page.close()  # before the server, which it might still ask
 
 
 def test_facts_follow_a_run_that_is_replaced(run, bare, visit, tmp_path):
@@ -432,10 +449,11 @@ def test_facts_follow_a_run_that_is_replaced(run, bare, visit, tmp_path):
             return page.text_content("#facts") != before
 
         eventually(page, changed)
+        page.close()
 
 
 def test_a_request_that_fails_leaves_the_text_and_says_why(run, noisy):
-    with serving(run, "--texts", 1) as started:
+    with serving(run, "--texts", 2) as started:
         page = noisy(started.url)
         page.wait_for_selector("body[data-ready]")
         write(page, PROMPT, n=3)

@@ -30,9 +30,9 @@ const REPLACED = "\ufffd"; // the text of that token, and of a part of a charact
 
 /** The tokens of a text: where each begins and ends in it, its surprise in bits and its rank, null where there is none,
  * and whether it is unknown; and the fingerprint of the model. */
-export async function score(model, text) {
+export async function score(model, text, signal) {
   const body = { model, prompt: text, echo: true, max_tokens: 0, logprobs: 0, prompt_logprobs: 0, ...UNKNOWN };
-  const { choices, system_fingerprint: fingerprint } = await (await request("v1/completions", body)).json();
+  const { choices, system_fingerprint: fingerprint } = await (await request("v1/completions", body, signal)).json();
   const { tokens, token_logprobs: logprobs, text_offset: offsets } = choices[0].logprobs;
   const places = utf16(text, [...offsets, Infinity]);
   const scored = logprobs.map((logprob, i) => {
@@ -45,7 +45,7 @@ export async function score(model, text) {
   return { tokens: scored, fingerprint };
 }
 
-const READ = 8000; // characters at the end of a text on which its likeliest tokens are based; the server reads 10,000 tokens
+const READ = 2000; // characters at the end of a text on which its likeliest tokens are based
 
 /** The likeliest next tokens, before and after the samplers, and the text that options with `max_tokens` made before. */
 export async function likeliest(model, prompt, options) {

@@ -19,6 +19,16 @@ function alike(one, other, place) {
   return count;
 }
 
+/** Tokens of a text in the text that it became by an edit, but for those that the edit touched. */
+function carried(tokens, old, text) {
+  const start = parting(old, text);
+  const [tail, by] = [old.length - alike(old, text, start), text.length - old.length];
+  return tokens.flatMap((token) => {
+    if (token.end <= start) return [token];
+    return token.start >= tail ? [{ ...token, start: token.start + by, end: token.end + by }] : [];
+  });
+}
+
 export class Editor {
   /** `onEdit(text)` is called after each edit by hand, `onCaret()` when the caret moves. */
   constructor(element, { onEdit, onCaret }) {
@@ -90,8 +100,7 @@ export class Editor {
 
   /** Colour scored tokens of a text, which may have changed since. */
   colour(tokens, text) {
-    const kept = parting(this.text, text);
-    this.tokens = kept === this.text.length ? tokens : tokens.filter((token) => token.end <= kept);
+    this.tokens = text === this.text ? tokens : carried(tokens, text, this.text);
     this.paint();
   }
 
@@ -123,6 +132,13 @@ export class Editor {
         highlight.add(range);
       }
     }
+  }
+
+  /** The first stretch of the text without tokens, as [start, end]. */
+  get unscored() {
+    const next = this.tokens.findIndex(({ start }, i) => start !== (this.tokens[i - 1]?.end ?? 0));
+    const last = next < 0 ? this.tokens.at(-1) : this.tokens[next - 1];
+    return [last?.end ?? 0, this.tokens[next]?.start ?? this.text.length];
   }
 
   /** The token at a place of the text. */
@@ -171,13 +187,7 @@ export class Editor {
 
   #edited() {
     const text = this.element.textContent;
-    const [old, start] = [this.text, parting(this.text, text)];
-    // Colours before and after the edit stay until the text is scored anew.
-    const [tail, by] = [old.length - alike(old, text, start), text.length - old.length];
-    this.tokens = this.tokens.flatMap((token) => {
-      if (token.end <= start) return [token];
-      return token.start >= tail ? [{ ...token, start: token.start + by, end: token.end + by }] : [];
-    });
+    this.tokens = carried(this.tokens, this.text, text); // until the text is scored anew
     const caret = this.caret;
     this.text = text;
     if (this.element.childNodes.length !== 2 || this.element.firstChild !== this.node || this.node.data !== text) {

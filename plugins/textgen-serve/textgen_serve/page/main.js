@@ -8,6 +8,8 @@ import { curl, fromLink, link, python } from "./share.js";
 import { drawTokens, visible, withArrows } from "./tokens.js";
 import { drawTree, Tree } from "./tree.js";
 
+const [BEFORE, AFTER, LONG, PAUSE] = [500, 100, 1000, 400]; // characters and milliseconds: see scoreText
+
 const $ = (id) => document.getElementById(id);
 const numbers = ["max_tokens", "n", "seed"];
 
@@ -22,7 +24,7 @@ const editor = new Editor($("text"), {
     tree.edit(text);
     show();
   },
-  onCaret: () => running || showNext(),
+  onCaret: () => running || (scoring && !whole) || showNext(),
 });
 const samplers = new Samplers($("sliders"), $("more"), tune);
 
@@ -104,8 +106,7 @@ function show() {
   drawTree($("tree"), tree, go);
   closeAlternatives();
   saveSoon();
-  scoreText();
-  showNext();
+  rescore();
   if (!running) markCopies();
 }
 
@@ -122,17 +123,41 @@ function draw() {
 /** Show a text that comes in. It is scored for a quarter of the time at most, since that slows it down. */
 const drawSoon = oncePerFrame(() => {
   draw();
-  if (performance.now() > due) scoreText();
+  if (performance.now() > due) rescore();
 });
 
 let due = 0;
+let scoring = false;
+let pause; // the timer until a long text is scored as a whole
+let whole; // the AbortController while it is
 let noted = false; // whether the status is about the scores
-const scoreText = latest(async () => {
-  const text = editor.text;
+
+function rescore() {
+  clearTimeout(pause);
+  whole?.abort();
+  scoreText(false);
+}
+
+/** Score the text: of a long one what surrounds the last edit, after characters that the model reads before it. After a
+ * pause all of it is scored. */
+const scoreText = latest(async (isPaused) => {
+  const { text, tokens: before, unscored: [start, end] } = editor;
+  const from = editor.tokenAt(Math.max(0, start - BEFORE))?.start ?? 0;
+  const to = editor.tokenAt(end + AFTER)?.start ?? text.length;
+  const isPart = !isPaused && to - from + LONG < text.length;
   const began = performance.now();
+  scoring = true;
   try {
-    const { tokens, fingerprint } = text ? await score(model.id, text) : { tokens: [], fingerprint: "" };
-    editor.colour(tokens, text);
+    if (isPaused) whole = new AbortController();
+    const asked = isPart ? text.slice(from, to) : text;
+    const { tokens, fingerprint } = asked ? await score(model.id, asked, whole?.signal) : { tokens: [], fingerprint: "" };
+    if (isPart) {
+      const part = tokens.map((token) => ({ ...token, start: token.start + from, end: token.end + from }));
+      const [kept, rest] = [before.filter((token) => token.end <= start), before.filter((token) => token.start >= to)];
+      editor.colour([...kept, ...part.filter((token) => token.start >= start), ...rest], text);
+      clearTimeout(pause);
+      pause = setTimeout(scoreText, PAUSE, true);
+    } else editor.colour(tokens, text);
     const { made } = tree;
     drawRanks($("ranks"), editor.tokens, ({ start }) => made.some((part) => part.start <= start && start < part.end));
     const unknown = editor.tokens.filter(({ isUnknown }) => isUnknown);
@@ -142,10 +167,15 @@ const scoreText = latest(async () => {
     noted = unknown.length > 0;
     if (!model.textgen.checksum.startsWith(fingerprint)) await meet(model.id); // it was trained again
   } catch (error) {
+    if (error.name === "AbortError") return;
     say(error.message, true);
     noted = true;
+  } finally {
+    whole = null;
+    scoring = false;
   }
   due = performance.now() + 3 * (performance.now() - began);
+  if (!running && !isPaused) showNext();
 });
 
 /** Mark copied passages, if that is asked for: it may take a second for a large corpus. */
