@@ -255,7 +255,7 @@ def plugins() -> str:
         parts += [
             f"## {project['name']}\n",
             f"{project['description']}\n",
-            f"```console\n$ pip install ./{folder}\n```\n",
+            f"```console\n$ pip install . ./{folder}\n```\n",
             components_table(offered(path.parent, project)),
             f"More: [{folder}/README.md](../../{folder}/README.md)\n",
         ]

@@ -95,6 +95,8 @@ def test_too_many_texts_are_refused_and_later_ones_are_not(run: Path) -> None:
         refused = client.post("/v1/completions", json={"n": 2, "max_tokens": 2})
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         assert refused.json()["error"]["type"] == "rate_limit_error"
+        never = client.post("/v1/completions", json={"n": 5, "max_tokens": 2})
+        assert (never.status_code, never.headers["x-should-retry"]) == (400, "false")
         assert client.post("/v1/completions", json={"max_tokens": 2}).status_code == 200
         connection.close()
         until(lambda: texts_at(server.url) == 0)

@@ -236,6 +236,8 @@ class Server:
     @contextlib.contextmanager
     def _admitted(self, texts: int) -> Iterator[None]:
         """Count texts while they are generated or wait. Raises ApiError where too many do."""
+        if texts > self._limits.texts:
+            raise ApiError(400, f"the server makes at most {self._limits.texts} texts at one time")
         if self._texts + texts > self._limits.texts:
             raise ApiError(429, "too many requests are waiting; try again later")
         self._texts += texts

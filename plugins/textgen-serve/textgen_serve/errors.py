@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-from textgen import TextgenError, UsageError
+from textgen import DeviceError, TextgenError, UsageError
 
+logger = logging.getLogger("textgen")
 _TYPES: Final = {
     401: "authentication_error",
     403: "permission_error",
@@ -37,12 +39,15 @@ class ApiError(Exception):
 
     @classmethod
     def of(cls, error: TextgenError, names: Mapping[str, str]) -> ApiError:
-        """The same of an error of the engine.
+        """The same of an error of the engine; one that is not the client's fault goes to the log,
+        since it may name files.
 
         `names` are the client's names of the engine's options.
         """
         message = str(error)
-        if not isinstance(error, UsageError):
+        if not isinstance(error, UsageError) or isinstance(error, DeviceError):
+            logger.error("%s", message)
+            message = "the model failed; the server's log has the cause"
             return cls(500, message, code="model_error")
         param = error.argument.partition(".")[0]
         if param in names:

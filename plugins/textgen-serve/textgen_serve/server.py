@@ -158,4 +158,7 @@ def _is_loopback(listener: socket.socket) -> bool:
 
 
 def _shown(host: str) -> str:
+    """The host of an address that a browser can open."""
+    every = ("0.0.0.0", "::")  # noqa: S104  # which is compared, and not bound
+    host = socket.gethostname() if host in every else host
     return f"[{host}]" if ":" in host else host

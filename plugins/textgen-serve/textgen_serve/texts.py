@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any, Final
 
-from textgen import Generator, TextgenError
-from textgen_serve.errors import ApiError
+from textgen import CorpusError, Generator, TextgenError
+from textgen_serve.errors import ApiError, logger
 from textgen_serve.limits import Limits
 from textgen_serve.logprobs import Spelling, TokenTexts
 from textgen_serve.models import end_id
@@ -45,6 +45,10 @@ def copied_passages(generator: Generator, text: str) -> dict[str, Any]:
     try:
         ids = generator.encode_prompt(text)
         report = generator.copy_finder().report(text)
+    except CorpusError as error:
+        logger.warning("%s", error)
+        message = "the training corpus of this model is not here, or has changed"
+        raise ApiError(404, message, code="no_corpus") from error
     except TextgenError as error:
         raise ApiError.of(error, {}) from error
     texts = TokenTexts(generator.tokenizer, ids[:0])
