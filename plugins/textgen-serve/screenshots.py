@@ -1,24 +1,38 @@
-"""Takes the pictures of the page in docs/, with playwright and Chromium, and measures how soon it
+"""Takes the pictures of the page in docs/ with playwright and Chromium, or measures how soon it
 answers.
 
-textgen run docs/pipelines/quickstart.toml
-python plugins/textgen-serve/screenshots.py runs/quickstart
+Pride and Prejudice with each paragraph on a line, without "_", and textgen-english installed:
+
+textgen init pride-and-prejudice.txt --minutes 1.5
+textgen run pride-and-prejudice.toml --set "trainer.first.length=220 steps"
+python plugins/textgen-serve/screenshots.py runs/pride-and-prejudice
+python plugins/textgen-serve/screenshots.py --times RUN
 """
 
+from __future__ import annotations
+
+import contextlib
+import hashlib
 import re
 import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from playwright.sync_api import Page, sync_playwright
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
-DOCS = Path(__file__).parents[2] / "docs"
+HERE = Path(__file__).resolve().parent
+DOCS = HERE.parents[1] / "docs"
+RECORD = DOCS / "page-pictures.sha256"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
-SIZES = {"desktop": (1240, 860), "phone": (390, 844)}
-PROMPT = "The ferry"
+SIZES = {"desktop": (1240, 930), "phone": (390, 844)}
+PROMPT = "“My dear Lizzy"
 TIMES = 20
+SETTLED = 2000  # milliseconds until a text has all its colours
 # The milliseconds until an edit's last character has a colour, and from a slider until there is
 # another text.
 COLOURED = """() => new Promise((done) => {
@@ -49,75 +63,95 @@ REMADE = """(value) => new Promise((done) => {
 
 
 def main() -> None:
-    """Serve the run, take the pictures, and print the times."""
-    line = [sys.executable, "-m", "textgen", "serve", "--port", "0", sys.argv[1]]
-    server = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
-    try:
-        assert server.stderr is not None
-        url = re.findall(r"https?://\S+", server.stderr.readline())[0]
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=FLAGS
+    """Serve the run, and take the pictures or print the times."""
+    from playwright.sync_api import sync_playwright
+
+    with serving(sys.argv[-1]) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        shots = () if "--times" in sys.argv else (("light", 0), ("dark", 0), ("phone", 1))
+        for name, is_phone in shots:
+            width, height = SIZES["phone" if is_phone else "desktop"]
+            page = browser.new_page(
+                viewport={"width": width, "height": height},
+                color_scheme="dark" if name == "dark" else "light",
+                device_scale_factor=2,
             )
-            for name, size, scheme in (
-                ("light", "desktop", "light"),
-                ("dark", "desktop", "dark"),
-                ("phone", "phone", "light"),
-            ):
-                width, height = SIZES[size]
-                page = browser.new_page(
-                    viewport={"width": width, "height": height},
-                    color_scheme=scheme,
-                    device_scale_factor=2,
-                )
-                page.goto(url)
-                page.wait_for_selector("body[data-ready]")
-                show(page, hovers=size == "desktop")
-                page.screenshot(path=DOCS / f"page-{name}.png")
-                page.close()
+            page.goto(url)
+            page.wait_for_selector("body[data-ready]")
+            show(page, hovers=not is_phone)
+            page.screenshot(path=DOCS / f"page-{name}.png")
+            page.close()
+        if shots:
+            RECORD.write_text(digest() + "\n")
+        else:
             page = browser.new_page()
             page.goto(url)
             page.wait_for_selector("body[data-ready]")
             measure(page)
-            browser.close()
+        browser.close()
+
+
+def digest() -> str:
+    """SHA-256 of what makes the pictures: this program and the page. Line ends do not count."""
+    made = hashlib.sha256()
+    for path in (Path(__file__), *sorted((HERE / "textgen_serve/page").iterdir())):
+        made.update(path.name.encode() + b"\0" + path.read_text(encoding="utf-8").encode() + b"\0")
+    return made.hexdigest()
+
+
+@contextlib.contextmanager
+def serving(run: str) -> Iterator[str]:
+    """A server of the run. Gives its address."""
+    line = [sys.executable, "-m", "textgen", "serve", "--port", "0", run]
+    server = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stderr is not None
+        yield next(
+            found[0] for line in server.stderr if (found := re.findall(r"https?://\S+", line))
+        )
     finally:
         server.terminate()
         server.wait()
 
 
 def show(page: Page, *, hovers: bool) -> None:
-    """A text with three continuations, and the alternatives to one of its tokens."""
-    page.fill("#n", "3")
-    page.fill("#max_tokens", "240")
-    page.focus("#text")
-    page.keyboard.type(PROMPT)
-    generate(page)
-    page.keyboard.press("Alt+ArrowDown")
-    page.fill("#n", "2")
-    page.fill("#max_tokens", "160")
-    page.focus("#text")
-    generate(page)
+    """A text with five continuations, of which one goes on, and the alternatives to a token."""
+    for name, value in (("temperature", "0.6"), ("dry_multiplier", "0")):
+        page.locator(f"input[name={name}]").fill(value)
+    for prompt, texts, tokens in ((PROMPT, 5, 419), ("", 2, 168)):
+        page.fill("#n", str(texts))
+        page.fill("#max_tokens", str(tokens))
+        page.focus("#text")
+        page.keyboard.type(prompt)
+        generate(page)
+        page.keyboard.press("Alt+ArrowUp")
+        page.wait_for_timeout(SETTLED)
+    page.evaluate("scrollTo(0, 0)")
     if hovers:
         box = page.evaluate(
             """() => {
               const range = new Range();
-              range.setStart(document.querySelector("#text").firstChild, 26);
-              range.setEnd(range.startContainer, 27);
+              const node = document.querySelector("#text").firstChild;
+              range.setStart(node, node.length - 39);
+              range.setEnd(node, node.length - 38);
               const { x, y, width, height } = range.getBoundingClientRect();
               return [x + width / 2, y + height / 2];
             }"""
         )
-        page.mouse.move(*box)
-        page.wait_for_selector("#alternatives:popover-open")
-    page.wait_for_timeout(300)
+        for moved in range(60):  # on a busy machine, the colours may come later
+            page.mouse.move(box[0] + moved % 2, box[1])
+            page.wait_for_timeout(500)
+            if page.query_selector("#alternatives:popover-open"):
+                break
+    page.wait_for_timeout(SETTLED)
 
 
 def generate(page: Page) -> None:
     """Continue, and wait for the end and the colours."""
     page.keyboard.press("Control+Enter")
     page.wait_for_timeout(100)
-    page.get_by_role("button", name="Continue", exact=True).wait_for()
-    page.wait_for_timeout(300)
+    page.get_by_role("button", name="Continue", exact=True).wait_for(timeout=120_000)
+    page.wait_for_timeout(SETTLED)
 
 
 def measure(page: Page) -> None:
@@ -126,7 +160,7 @@ def measure(page: Page) -> None:
     page.fill("#max_tokens", "200")
     page.focus("#text")
     page.keyboard.press("Control+a")
-    page.keyboard.type(PROMPT)
+    page.keyboard.type("The door")
     generate(page)
     remade = [page.evaluate(REMADE, 1.3 if i % 2 else 0.3) for i in range(TIMES)]
     page.focus("#text")

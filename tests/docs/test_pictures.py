@@ -1,4 +1,6 @@
-"""The pictures of the docs are those that docs/pictures.py draws, and every one is shown."""
+"""Every picture of the docs is shown, and is drawn by docs/pictures.py or taken by the program of
+textgen-serve from what there is now.
+"""
 
 from __future__ import annotations
 
@@ -34,3 +36,9 @@ def test_every_picture_is_shown_on_a_page() -> None:
     )
     kept = {path.name for path in FOLDER.iterdir() if path.suffix not in (".csv", ".json")}
     assert set(shown) == kept
+
+
+def test_the_pictures_of_the_page_are_of_the_page_as_it_is() -> None:
+    taken = runpy.run_path(str(ROOT / "plugins/textgen-serve/screenshots.py"))
+    recorded = taken["RECORD"].read_text(encoding="utf-8").strip()
+    assert taken["digest"]() == recorded, "run plugins/textgen-serve/screenshots.py"

@@ -393,6 +393,34 @@ def test_several_continuations_are_a_tree_that_is_kept(page, generator, tmp_path
     assert page.text_content("#sibling") == "3 of 3"
 
 
+def test_typing_goes_on_at_the_end_of_another_continuation(page):
+    versions = [
+        {
+            "id": 0,
+            "parent": None,
+            "keep": 0,
+            "tail": "",
+            "made": None,
+            "children": [1, 2],
+            "seen": 1,
+        },
+        {"id": 1, "parent": 0, "keep": 0, "tail": "No.", "children": [], "seen": None},
+        {"id": 2, "parent": 0, "keep": 0, "tail": "It was.", "children": [], "seen": None},
+    ]
+    for version in versions[1:]:
+        version["made"] = {"max_tokens": 9, "seed": version["id"]}
+    content = json.dumps({"versions": versions, "current": 1}).encode()
+    file = {"name": "tree.json", "mimeType": "application/json", "buffer": content}
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.set_input_files("#file", file)
+    wait_for_text(page, "No.")
+    page.focus("#text")
+    page.keyboard.press("Alt+ArrowDown")
+    wait_for_text(page, "It was.")
+    page.keyboard.type("!")
+    wait_for_text(page, "It was.!")
+
+
 def test_a_slider_makes_the_text_anew_with_its_seed(page, generator):
     write(page, PROMPT, max_tokens=40, seed=11)
     page.keyboard.press("Control+Enter")

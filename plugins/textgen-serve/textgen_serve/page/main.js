@@ -115,7 +115,10 @@ function draw() {
   const text = tree.text();
   if (text !== editor.text) {
     if (editor.text && text.startsWith(editor.text)) editor.append(text.slice(editor.text.length));
-    else editor.set(text);
+    else {
+      editor.set(text);
+      if (tree.now.made && editor.hasFocus) editor.moveTo(text.length);
+    }
   }
   editor.mark("made", tree.made.map(({ start, end }) => [start, end]));
 }
@@ -186,7 +189,7 @@ const markCopies = latest(async () => {
   try {
     const { passages, share } = await copies(model.id, text);
     if (editor.text === text) editor.mark("copied", passages);
-    $("copied").textContent = `${passages.length} of 16 tokens and more; ${Math.round((share ?? 0) * 100)}% of the 8-grams`;
+    $("copied").textContent = `${passages.length} passages of at least 16 tokens; it has ${Math.round((share ?? 0) * 100)}% of all 8-grams`;
   } catch (error) {
     $("copied").textContent = error.message;
   }
