@@ -8,7 +8,7 @@ import { curl, fromLink, link, python } from "./share.js";
 import { drawTokens, visible, withArrows } from "./tokens.js";
 import { drawTree, Tree } from "./tree.js";
 
-const [BEFORE, AFTER, LONG, PAUSE] = [500, 100, 1000, 400]; // characters and milliseconds: see scoreText
+const [BEFORE, AFTER, LONG, PAUSE] = [300, 100, 1000, 400]; // characters and milliseconds: see scoreText
 
 const $ = (id) => document.getElementById(id);
 const numbers = ["max_tokens", "n", "seed"];
@@ -178,7 +178,7 @@ const scoreText = latest(async (isPaused) => {
     scoring = false;
   }
   due = performance.now() + 3 * (performance.now() - began);
-  if (!running && !isPaused) showNext();
+  if (!running && !isPaused && text === editor.text) showNext(); // else the next score comes first
 });
 
 /** Mark copied passages, if that is asked for: it may take a second for a large corpus. */
