@@ -100,6 +100,8 @@ def test_a_run_is_loaded_while_another_process_trains_it(folder: Path) -> None:
         "run", "p.toml", *(each for key in more for each in ("--set", key)), folder=folder
     ) as run:
         wait_for(run, "writes")
+        while not any((folder / "runs/p/checkpoints").glob("step-*")):
+            assert run.process.poll() is None
         for _ in range(8):
             with pytest.warns(UserWarning, match=TRAINING):
                 assert len(text_of(folder / "runs/p")) == 30
