@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -11,34 +12,50 @@ import click
 from textgen import BuildContext, PluginSet
 
 
+def _address(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of where to listen, and to whom to answer."""
+    path, option = click.Path(path_type=Path), partial(click.option, show_default=True)
+    options = (
+        option(
+            "--host",
+            default="127.0.0.1",
+            help="Address to listen on. Any but loopback needs an API key; one is made and "
+            "printed if none is given.",
+        ),
+        option("--port", default=8000, help="Port; 0 takes a free one."),
+        click.option(
+            "--uds", type=path, help="Listen on a Unix socket that only this user can open."
+        ),
+        click.option("--tls-cert", type=path, help="Certificate chain, as PEM."),
+        click.option("--tls-key", type=path, help="Its private key, as PEM."),
+        click.option(
+            "--api-key-file",
+            type=path,
+            help="Keys, one a line, of which clients need one. The variable TEXTGEN_API_KEY "
+            "holds one, too.",
+        ),
+        click.option(
+            "--allow-host", multiple=True, help="Name that clients may use for this machine."
+        ),
+        click.option(
+            "--allow-origin",
+            multiple=True,
+            help="Origin of web pages that may use this server, as in https://example.org; * is "
+            "any.",
+        ),
+    )
+    for add in reversed(options):
+        command = add(command)
+    return command
+
+
 def make_command(context: BuildContext) -> click.Command:
     """The subcommand, with the plugins of the command line."""
-    path, option = click.Path(path_type=Path), partial(click.option, show_default=True)
+    option = partial(click.option, show_default=True)
 
     @click.command("serve")
     @click.argument("runs", metavar="[NAME=]RUN...", nargs=-1, required=True)
-    @option(
-        "--host",
-        default="127.0.0.1",
-        help="Address to listen on. Any but loopback needs an API key; one is made and "
-        "printed if none is given.",
-    )
-    @option("--port", default=8000, help="Port; 0 takes a free one.")
-    @click.option("--uds", type=path, help="Listen on a Unix socket that only this user can open.")
-    @click.option("--tls-cert", type=path, help="Certificate chain, as PEM.")
-    @click.option("--tls-key", type=path, help="Its private key, as PEM.")
-    @click.option(
-        "--api-key-file",
-        type=path,
-        help="Keys, one a line, of which clients need one. The variable TEXTGEN_API_KEY "
-        "holds one, too.",
-    )
-    @click.option("--allow-host", multiple=True, help="Name that clients may use for this machine.")
-    @click.option(
-        "--allow-origin",
-        multiple=True,
-        help="Origin of web pages that may use this server, as in https://example.org; * is any.",
-    )
+    @_address
     @option(
         "--texts",
         default=2048,

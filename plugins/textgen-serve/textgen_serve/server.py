@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 import uvicorn
+from starlette.types import ASGIApp
 
 from textgen import PluginSet, UsageError
 from textgen_serve.app import create_app
@@ -70,19 +71,7 @@ def serve(
             ignore_unknown=unknown_parameters == "ignore",
             chat=chat,
         )
-        config = uvicorn.Config(
-            app,
-            http=BoundedProtocol,
-            ws="none",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=grace,
-            ssl_certfile=tls_cert,
-            ssl_keyfile=tls_key,
-        )
+        config = _configured(app, grace, tls_cert, tls_key)
         config.load()
         scheme = "https" if tls_cert else "http"
         address = uds or f"{scheme}://{_shown(host)}:{listener.getsockname()[1]}{fragment}"
@@ -95,6 +84,24 @@ def serve(
         # the process does.
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _configured(
+    app: ASGIApp, grace: int, certificate: Path | None, key: Path | None
+) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        ws="none",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=grace,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
 
 
 def _keys(file: Path | None) -> list[str]:
