@@ -100,6 +100,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {
             **BODY,
             **PENALTIES,
+            "model": "",  # until one chooses
             "seed": 5,
             "repetition_penalty": 1.1,
             "repetition_penalty_range": 0,

@@ -123,9 +123,9 @@ class Runs:
         return iter(self._runs.values())
 
     def find(self, name: Any) -> ServedRun:
-        """The run of a name; the only one where none is given. Raises ApiError."""
+        """The run of a name; the only one where it is omitted or empty. Raises ApiError."""
         names = ", ".join(self._runs)
-        if name is None:
+        if name is None or name == "":
             if len(self._runs) == 1:
                 return next(iter(self._runs.values()))
             raise ApiError(400, f"several models are served; name one of {names}", param="model")
