@@ -76,14 +76,16 @@ def test_an_origin_that_is_allowed_may_ask(run: Path) -> None:
         assert httpx2.get(f"{server.url}/v1/models", headers=other).status_code == 403
 
 
-def test_no_answer_names_a_file(tmp_path: Path) -> None:
+def test_no_answer_names_a_file(run: Path, tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text(TEXT)
-    run = train(tmp_path / "run", corpus={"type": "file", "path": str(tmp_path / "book.txt")})
+    moved = train(tmp_path / "run", corpus={"type": "file", "path": str(tmp_path / "book.txt")})
     (tmp_path / "book.txt").unlink()
-    with running(create_app({"ravens": run})) as (host, port):
-        answer = httpx2.post(f"http://{host}:{port}/copies", json={"prompt": TEXT[:50]})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_corpus")
-    assert str(tmp_path) not in answer.text
+    with running(create_app({"moved": moved, "text": run})) as (host, port):
+        for name, folder in (("moved", tmp_path), ("text", run)):
+            body = {"model": name, "prompt": TEXT[:50]}
+            answer = httpx2.post(f"http://{host}:{port}/copies", json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_corpus")
+            assert str(folder) not in answer.text
 
 
 def test_keys_share_no_states_of_prompts(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, Final
 
-from textgen import CorpusError, Generator, TextgenError
+from textgen import Generator, TextgenError
 from textgen_serve.errors import ApiError, logger
 from textgen_serve.limits import Limits
 from textgen_serve.logprobs import Spelling, TokenTexts
@@ -44,13 +44,14 @@ def copied_passages(generator: Generator, text: str) -> dict[str, Any]:
     """
     try:
         ids = generator.encode_prompt(text)
+    except TextgenError as error:
+        raise ApiError.of(error, {}) from error
+    try:
         report = generator.copy_finder().report(text)
-    except CorpusError as error:
+    except TextgenError as error:  # its message may name paths, which are not for clients
         logger.warning("%s", error)
         message = "the training corpus of this model is not here, or has changed"
         raise ApiError(404, message, code="no_corpus") from error
-    except TextgenError as error:
-        raise ApiError.of(error, {}) from error
     texts = TokenTexts(generator.tokenizer, ids[:0])
     places = [0, *itertools.accumulate(len(texts.add(token)) for token in ids.tolist())]
     return {
