@@ -26,10 +26,11 @@ from good import (
     StateSampler,
     Stream,
     Tokenizer,
+    Trainer,
     offered,
 )
 
-from textgen import Component, NoOptions, option
+from textgen import Component, CorpusError, NoOptions, UsageError, option
 from textgen.events import Evaluation, RunFinished, RunStarted, StepDone
 from textgen.runs.formats import signed
 from textgen.runs.record import described, pipeline_text
@@ -73,6 +74,18 @@ class Required:
     size: int = option(help="how many")
 
 
+@attrs.frozen
+class Mistyped:
+    """Has a default of another type."""
+
+    size: int = option("three", help="how many")
+
+
+@attrs.frozen(eq=False)
+class Unequal:
+    """Is like no other."""
+
+
 def recorded(statement: str, seen: str, config: type, name: str = "odd", check: str = "") -> Case:
     component = Component(name, config, lambda c, x: Sampler(x))
     return Case("sampler", statement, seen, component, check=check)
@@ -82,6 +95,9 @@ GENERAL = [
     recorded("component-record", "no help for size", Silent),
     recorded("component-record", "can be changed", Changing),
     recorded("component-options", "least is above most", Diverging, check="component-record"),
+    recorded("component-options", "size: expected an integer", Mistyped),
+    recorded("component-options", "came back as", Unequal),
+    recorded("component-record", "'Odd'", NoOptions, "Odd"),
     Case("sampler", "component-methods", "what is built is of type NoneType", offered(None)),
     broken(
         "component-methods",
@@ -90,6 +106,7 @@ GENERAL = [
         decoder=lambda self, size: None,
     ),
     broken("component-raises", "ZeroDivisionError", Sampler, __init__=lambda s, c: 1 / 0),
+    broken("component-raises", "ZeroDivisionError", Sampler, close=lambda self: 1 / 0),
     broken(
         "component-globals",
         "the random state of NumPy",
@@ -139,7 +156,34 @@ class OneReaderCorpus(Corpus):
             yield f"line {self.place}"
 
 
+class CountingCorpus(Corpus):
+    """Its text is the number of its readers."""
+
+    readers = 0
+
+    def read(self) -> Any:
+        self.readers += 1
+        yield f"{self.readers}"
+        self.readers -= 1
+
+
+def unreadable(seen: str, error: type[Exception]) -> Case:
+    """A corpus that cannot be read, and raises an error that says nothing."""
+
+    def read(self: Any) -> Any:
+        raise error("")
+
+    component = offered(type("Unreadable", (Corpus,), {"read": read}))
+    return Case("corpus", "corpus-errors", seen, component, {"unreadable": {}})
+
+
 CORPORA = [
+    unreadable("the CorpusError says nothing", CorpusError),
+    unreadable("it raised ZeroDivisionError", ZeroDivisionError),
+    broken("corpus-pieces", "16,000,001", Corpus, read=lambda self: iter(["x" * 16_000_001])),
+    broken("corpus-sources", "other files a second time", Corpus,
+           sources=lambda self: [__file__] * (next(NUMBERS) % 2 + 1)),
+    broken("corpus-readers", "while a first reader was not done", CountingCorpus),
     broken("corpus-pieces", "gave NoneType from read", Corpus, read=lambda self: None),
     broken("corpus-text", "no character", Corpus, read=lambda self: iter([""])),
     broken("corpus-sources", "'x.txt', no file", Corpus, sources=lambda self: ["x.txt"]),
@@ -151,7 +195,7 @@ CORPORA = [
     broken("corpus-readers", "a reader got another text", OneReaderCorpus),
     broken("corpus-sources", "another text for another seed", SeededCorpus),
     Case("corpus", "corpus-errors", "raised nothing", good.GOOD["corpus"], {"unreadable": {}}),
-]
+]  # fmt: skip
 
 # Tokenizers.
 
@@ -213,12 +257,45 @@ class RacingTokenizer(Tokenizer):
         return np.array(self.ids, np.int64)
 
 
+class SharedTokenizer(Tokenizer):
+    """What one has learnt is that of all."""
+
+    def __init__(self, context: Any = None) -> None:
+        pass
+
+    characters = None
+
+    def fit(self, pieces: Any) -> None:
+        type(self).characters = "".join(sorted(set("".join(pieces))))
+
+
+def end_with_first(self: Any, pieces: Any) -> None:
+    EndTokenizer.fit(self, pieces)
+    self.end_id = self.end_id and 1
+
+
 class ShownEndTokenizer(EndTokenizer):
     def decode(self, ids: Any) -> Any:
         return "".join("<end>" if i == self.end_id else Tokenizer.decode(self, [i]) for i in ids)
 
 
 TOKENIZERS = [
+    broken("tokenizer-vocabulary", "unknown_id is 99", Tokenizer, unknown_id=99),
+    broken("tokenizer-vocabulary", "vocab_size is 4 before fit()", Tokenizer,
+           vocab_size=property(lambda self: len(self.characters or "abc") + 1)),
+    broken("tokenizer-ids", "gave a list", Tokenizer,
+           encode=lambda self, text: Tokenizer.encode(self, text).tolist()),
+    broken("tokenizer-deterministic", "of a second tokenizer", Tokenizer,
+           to_dict=lambda self: {"number": next(NUMBERS)}),
+    broken("tokenizer-decode", "other text as uint8", Tokenizer,
+           decode=lambda self, ids: Tokenizer.decode(self, ids[ids.dtype != np.int64 :])),
+    broken("tokenizer-decode", "no ids decode to some text", Tokenizer,
+           decode=lambda self, ids: Tokenizer.decode(self, ids) or "?"),
+    broken("tokenizer-saved", "what from_dict() gave", Tokenizer, from_dict=lambda self, state: 0),
+    broken("tokenizer-apart", "when a second tokenizer was fitted", SharedTokenizer),
+    broken("tokenizer-end", "came back as None", EndTokenizer, from_dict=Tokenizer.from_dict),
+    broken("tokenizer-end", "vocab_size", EndTokenizer, vocab_size=Tokenizer.vocab_size),
+    broken("tokenizer-end", "was encoded to its end_id, 1", EndTokenizer, fit=end_with_first),
     broken("tokenizer-fit", "in pieces of 7 characters", Tokenizer, fit=learn_first),
     broken("tokenizer-saved", "what JSON cannot", Tokenizer,
            to_dict=lambda self: {"characters": {self.characters}}),
@@ -279,7 +356,20 @@ def accept_more(self: Any, tokens: Any, logits: Any, history: Any) -> Any:
     return {"seen": np.concatenate([history.state["seen"], tokens[:, None]], axis=1)}
 
 
+def accept_into(self: Any, tokens: Any, logits: Any, history: Any) -> Any:
+    history.state["seen"][:] += 1
+    return history.state
+
+
 SAMPLERS = [
+    broken("sampler-torch", "other logits than an array", Sampler,
+           **call(lambda x: x * (0.5 if isinstance(x, np.ndarray) else 0.25))),
+    broken("component-raises", "the check sampler-device raised", Sampler, "sampler-device",
+           **call(lambda x: x + np.ones(x.shape, "float32"))),
+    broken("component-raises", "ZeroDivisionError", StateSampler, "sampler-state-form",
+           start=lambda self, prompt: 1 / 0),
+    broken("sampler-input", "accept wrote into", StateSampler, "sampler-state-form",
+           accept=accept_into),
     broken("sampler-history", "history is 'all'", Sampler, history="all"),
     broken("sampler-state-form", "list from start", StateSampler, start=lambda self, prompt: [0]),
     broken("sampler-history", "that it reads counts", Sampler, __call__=lambda s, logits, history:
@@ -330,6 +420,16 @@ def keep_all(self: Any, event: Any) -> None:
         Observer.observe(self, event)
 
 
+def write_early(self: Any, context: Any) -> None:
+    Observer.__init__(self, context)
+    self.path.touch()
+
+
+def number_file(self: Any, context: Any) -> None:
+    Observer.__init__(self, context)
+    self.path = self.path.with_name(f"{next(NUMBERS)}.txt")
+
+
 class DividingObserver(Observer):
     steps = 0
 
@@ -356,6 +456,8 @@ class SharedCountObserver(Observer):
 
 KNOWN = ("RunStarted", "StepDone", "Evaluation", "Checkpointed", "RunFinished")
 OBSERVERS = [
+    broken("observer-files", "build made seen.txt", Observer, __init__=write_early),
+    broken("observer-apart", "beside another run [", Observer, __init__=number_file),
     broken("observer-run", "must return None or a Stop", Observer, **observing(lambda s, e: True)),
     broken("observer-files", "it changed run.json", Observer, **observing(
            lambda self, event: (self.path.parent / "run.json").write_text("{}") and None)),
@@ -383,7 +485,15 @@ def lenient(config: Any, context: Any) -> Any:
     return made
 
 
+def without_help(config: Any, context: Any) -> Any:
+    made = good.command(config, context)
+    made.add_help_option = False
+    return made
+
+
 COMMANDS = [
+    command("command-build", "build() gave NoneType", lambda c, x: None),
+    command("command-help", "--help exits with 2", without_help),
     command("command-build", "fill in its option size", good.command, Required),
     command("command-help", "its help text is empty", lambda c, x: click.Command("good")),
     command("command-usage", "exits with 0", lenient),
@@ -426,11 +536,48 @@ def of_another_plugin(run: Path) -> None:
 
 
 RUNS = [
+    Case("run", "run-whole", "build() gave str", Component("good", NoOptions, lambda c, x: "run")),
     run("run-whole", "it has no run.json", lambda path: (path / "run.json").unlink()),
     run("run-whole", "its status is 'unfinished'", as_unfinished),
     run("run-whole", "tokenizer.json is damaged", with_carriage_returns),
     run("run-loads", "no model is called 'textgen-gone:odd'", of_another_plugin),
 ]
+
+# What its check passes over, for the reason that is given, or passes if none is.
+
+
+class LineTokenizer(Tokenizer):
+    """Takes whole lines alone."""
+
+    def encode(self, text: str) -> Any:
+        if not text.endswith("\n"):
+            raise UsageError("this is no line")
+        return super().encode(text)
+
+
+def refuse(self: Any, *_: Any) -> None:
+    raise UsageError("not here")
+
+
+def need_held_out(self: Any, model: Any, data: Any, context: Any) -> Any:
+    if not len(data.validation):
+        raise UsageError("it needs text that is held out")
+    yield from Trainer.train(self, model, data, context)
+
+
+PASSED = [
+    broken("corpus-pieces", "", Corpus, read=lambda self: itertools.repeat("x" * 10_000_000)),
+    broken("tokenizer-ids", "", LineTokenizer),
+    broken("tokenizer-end", "no end_id after documents", EndTokenizer, end_id=None,
+           fit=lambda self, pieces: Tokenizer.fit(self, (p for p in pieces if type(p) is str))),
+    broken("tokenizer-unknown", "it leaves out 'é'", Tokenizer,
+           encode=lambda self, text: Tokenizer.encode(self, text.replace("é", ""))),
+    broken("model-refuses", "it has no weights", Model, tensors=lambda self: {}),
+    broken("trainer-validation", "with nothing held out", Trainer, train=need_held_out),
+    broken("sampler-state", "end at once", StateSampler, **call(lambda logits: logits - np.inf)),
+    broken("observer-run", "it refuses this run", Observer, __init__=refuse),
+    command("command-runs", "", good.command, arguments=[]),
+]  # fmt: skip
 
 BROKEN = [
     *(*GENERAL, *CORPORA, *TOKENIZERS, *MODELS, *TRAINERS, *SAMPLERS, *OBSERVERS, *COMMANDS),

@@ -11,6 +11,7 @@ import numpy as np
 from checking import NOISE, broken
 from good import Decoder, Model, RowDecoder, Trainer
 
+from textgen import UsageError
 from textgen.protocols import TrainerState
 
 
@@ -125,6 +126,24 @@ class EmptiedDecoder(RowDecoder):
         return taken
 
 
+def take_without_state(self: Any, rows: Any) -> Any:
+    taken = RowDecoder.take(self, rows)
+    taken.read_state = dict
+    return taken
+
+
+def take_roughly(self: Any, rows: Any) -> Any:
+    taken = RowDecoder.take(self, rows)
+    taken.extend = lambda tokens: RowDecoder.extend(taken, tokens) + 1e-9
+    return taken
+
+
+def score_few(self: Any, tokens: Any) -> Any:
+    scored = Decoder.score(self, tokens)
+    scored[..., 1:] = -np.inf
+    return scored
+
+
 class StaleModel(Model):
     """Makes a copy for its decoders, once."""
 
@@ -137,11 +156,37 @@ class StaleModel(Model):
         return Decoder(self.kept, batch_size)
 
 
+def round_off(self: Any, tensors: Any) -> None:
+    self.weights = tensors["weights"] + 1e-9
+
+
+def refuse_all(self: Any, tensors: Any) -> None:
+    raise ValueError
+
+
 def trust(self: Any, tensors: Any) -> None:
     self.weights = tensors.get("weights", self.weights)
 
 
 MODELS = [
+    broken("model-shape", "gave None; is a `return` missing?", Decoder, **extend(lambda x: None)),
+    broken("model-shape", "score() of tokens (1, 1) gave (1, ", Decoder,
+           score=lambda self, tokens: Decoder.score(self, tokens)[:, -1]),
+    broken("model-shape", "batch_size is 1, not 2", Decoder, batch_size=1),
+    broken("model-dtype", "extend() gave a list", Decoder, **extend(lambda x: x.tolist())),
+    broken("model-finite", "+inf after", Decoder, **extend(lambda logits: logits + np.inf)),
+    broken("model-finite", "every token is impossible", Decoder, **extend(lambda x: x - np.inf)),
+    broken("model-input", "changed the tokens", Decoder, extend=lambda self, tokens: (
+           tokens.setflags(write=True), tokens.fill(0), Decoder.extend(self, tokens))[2]),
+    broken("model-output", "logits of shape (2, ", Decoder,
+           score=lambda self, tokens: Decoder.score(self, tokens)[..., 1:]),
+    broken("model-output", "other tokens that are impossible", Decoder, score=score_few),
+    broken("model-take-join", "memory of a row is None", RowDecoder, take=take_without_state),
+    broken("model-take-join", "differs in the last bits", RowDecoder, take=take_roughly),
+    broken("model-saved", "'weights' of type list", Model,
+           tensors=lambda self: {"weights": self.weights.tolist()}),
+    broken("model-saved", "came back changed", Model, load_tensors=round_off),
+    broken("model-refuses", "is empty", Model, load_tensors=refuse_all),
     broken("model-state", "of a state were written", Decoder, write_state=lambda self, state: None),
     broken("model-take-join", "offers take() alone", Decoder, take=RowDecoder.take),
     broken("model-shape", "extend() of tokens (1, 0) gave (1, 1, ", Decoder,
@@ -212,6 +257,18 @@ def begin_again(self: Any, state: Any) -> None:
         self.step, self.evaluated = 0, False
 
 
+def refuse_silently(self: Any, *_: Any) -> None:
+    raise UsageError
+
+
+def fail(self: Any, *_: Any) -> None:
+    raise ValueError("not today")
+
+
+def only_evaluate(self: Any, context: Any) -> None:
+    self.step, self.evaluated = 4, False
+
+
 class MomentumTrainer(Trainer):
     """Its momentum is not in its state."""
 
@@ -229,6 +286,22 @@ def never_evaluate(self: Any, context: Any) -> None:
 
 
 TRAINERS = [
+    broken("component-raises", "raised ValueError: not today", Trainer, "trainer-data", train=fail),
+    broken("trainer-events", "no StepDone", Trainer, __init__=only_evaluate),
+    broken("trainer-steps", "announced [5] steps and did 4", Trainer, **done(steps=5)),
+    broken("trainer-steps", "step 1 has epoch 0", Trainer, **done(epoch=0)),
+    broken("trainer-evaluates", "with data held out", Trainer, loss=lambda *_: "low"),
+    broken("trainer-deterministic", "gave another head.bias", Trainer, update=noisy_update,
+           loss=lambda *_: 2.0),
+    broken("trainer-state-form", "state() gave dict", Trainer, state=lambda self: {}),
+    broken("trainer-state-form", "step is of type int", Trainer,
+           state=lambda self: TrainerState({"step": self.step})),
+    broken("trainer-resumes", "yielded 5 events, and had 4 left", Trainer,
+           load_state=lambda self, state: None),
+    broken("trainer-resumes", "training gave another head.bias", MomentumTrainer,
+           loss=lambda *_: 2.0),
+    broken("trainer-refuses", "the error says nothing", Trainer, train=refuse_silently),
+    broken("trainer-refuses", "was trained", Trainer, train=lambda *_: iter(())),
     broken("trainer-events", "train() gave None; is a `yield` missing?", Trainer,
            train=lambda self, *arguments: None),
     broken("trainer-steps", "is nan", Trainer, **done(loss=float("nan"))),

@@ -15,7 +15,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 import textgen
-from textgen import DOCUMENT_END, Component, NoOptions, PromptError, UsageError
+from textgen import DOCUMENT_END, Component, CorpusError, NoOptions, PromptError, UsageError
 from textgen.events import Evaluated, Evaluation, RunStarted, StepDone
 from textgen.protocols import TrainerState
 
@@ -26,6 +26,16 @@ class Corpus:
 
     def read(self) -> Any:
         yield from ("The first piece.\n", "", "And the second.\n")
+
+
+class UnavailableCorpus(Corpus):
+    def __init__(self, context: Any) -> None:
+        raise CorpusError("it is elsewhere")
+
+
+class MissingCorpus(Corpus):
+    def sources(self) -> Any:
+        raise CorpusError("they are elsewhere")
 
 
 class Tokenizer:
@@ -77,9 +87,12 @@ class Stream:
 
 
 class RefusingTokenizer(Tokenizer):
-    """Says what it cannot encode."""
+    """Says what it cannot encode, and has more ids than a byte."""
 
     unknown_id = None
+
+    def fit(self, pieces: Any) -> None:
+        super().fit([*pieces, *map(chr, range(0x1200, 0x1300))])
 
     def encode(self, text: str) -> Any:
         if lacking := [c for c in text if c not in str(self.characters)]:
@@ -88,7 +101,7 @@ class RefusingTokenizer(Tokenizer):
 
 
 class EndTokenizer(Tokenizer):
-    """Its last id stands for the end of a document."""
+    """Its last id stands for the end of a document. It knows no T, and decodes nothing for it."""
 
     end_id: Any = None
 
@@ -98,12 +111,12 @@ class EndTokenizer(Tokenizer):
 
     def fit(self, pieces: Any) -> None:
         read = list(pieces)
-        super().fit(piece for piece in read if piece is not DOCUMENT_END)
+        super().fit(piece.replace("T", "") for piece in read if piece is not DOCUMENT_END)
         if DOCUMENT_END in read:
             self.end_id = super().vocab_size
 
     def decode(self, ids: Any) -> Any:
-        return super().decode([i for i in ids if i != self.end_id])
+        return super().decode([i for i in ids if i not in (0, self.end_id)])
 
     def to_dict(self) -> Any:
         return {**super().to_dict(), "end_id": self.end_id}
@@ -324,6 +337,8 @@ GOOD = {
     "run": Component("good", NoOptions, lambda config, context: finished_run()),
 }
 ALSO_GOOD = [
+    ("corpus", UnavailableCorpus),
+    ("corpus", MissingCorpus),
     ("tokenizer", RefusingTokenizer),
     ("tokenizer", EndTokenizer),
     ("model", RowDecoder),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broken import BROKEN
+from broken import BROKEN, PASSED
 from checking import (
     CHECKS,
     LIGHT,
@@ -47,6 +47,13 @@ def test_what_is_broken_is_caught_by_its_own_check(case: Case) -> None:
     *_, failure = outcomes_of(case.kind, case.component, only=only, **case.arguments)
     assert failure.statement == SENTENCES[case.statement]
     assert case.seen in failure.reason
+
+
+@pytest.mark.parametrize("case", PASSED, ids=lambda case: case.statement)
+def test_a_check_that_does_not_concern_a_component_is_passed_over(case: Case) -> None:
+    (outcome,) = outcomes_of(case.kind, case.component, only=case.statement, **case.arguments)
+    assert outcome.status == ("skipped" if case.seen else "ok")
+    assert case.seen in outcome.reason
 
 
 def test_a_failure_says_what_is_asked_what_was_seen_and_what_helps() -> None:
@@ -152,32 +159,52 @@ def test_a_sampler_that_threads_share_badly_is_caught() -> None:
 # Torch modules.
 
 
-def test_a_forward_that_is_not_the_decoder_is_caught() -> None:
+def unequal(logits: Any, state: Any) -> Any:
+    return logits + float(NOISE.normal()), state
+
+
+@pytest.mark.parametrize(
+    ("anchor", "seen", "change", "only"),
+    [
+        ("model-forward", "forward gave Tensor", lambda logits, state: logits, "model-causal"),
+        (
+            "model-forward",
+            "forward() of tokens (3, 12) gave logits (3, 12, 35)",
+            lambda logits, state: (logits[..., 1:], state),
+            "model-causal",
+        ),
+        (
+            "model-causal",
+            "forward() of 5 tokens and those",
+            lambda logits, state: (logits + logits.mean(dim=1, keepdim=True), state),
+            "",
+        ),
+        (
+            "model-forward",
+            "going on from a state gave",
+            lambda logits, state: (logits, tuple(part * 0 for part in state)),
+            "model-forward",
+        ),
+        (
+            "model-forward",
+            "score() of its own decoder gave",
+            lambda logits, state: (logits * 2, state),
+            "model-forward",
+        ),
+        (
+            "model-dropout",
+            "torch's global generator",
+            lambda logits, state: (logits + logits.new_empty(()).uniform_(), state),
+            "model-dropout",
+        ),
+        ("model-dropout", "a second training step gave other", unequal, "model-dropout"),
+    ],
+    ids=["no-state", "few-logits", "ahead", "forgetful", "other-decoder", "global", "unequal"],
+)
+def test_a_broken_forward_is_caught(anchor: str, seen: str, change: Any, only: str) -> None:
     def forward(self: Any, tokens: Any, state: Any = None) -> Any:
-        logits, after = super(type(self), self).forward(tokens, state)
-        return logits * 2, after
+        return change(*super(type(self), self).forward(tokens, state))
 
-    with pytest.raises(ContractFailure, match=r"score\(\) of its own decoder gave") as caught:
-        testing.check_model(changed_module(forward=forward), plugin=LIGHT)
-    assert caught.value.statement.anchor == "model-forward"
-
-
-def test_a_forward_that_looks_ahead_is_called_that() -> None:
-    def forward(self: Any, tokens: Any, state: Any = None) -> Any:
-        logits, after = super(type(self), self).forward(tokens, state)
-        return logits + logits.mean(dim=1, keepdim=True), after
-
-    with pytest.raises(ContractFailure, match=r"forward\(\) of 5 tokens and those") as caught:
-        testing.check_model(changed_module(forward=forward), plugin=LIGHT)
-    assert caught.value.statement.anchor == "model-causal"
-
-
-def test_dropout_from_the_global_generator_is_caught() -> None:
-    def forward(self: Any, tokens: Any, state: Any = None) -> Any:
-        import torch
-
-        logits, after = super(type(self), self).forward(tokens, state)
-        return torch.nn.functional.dropout(logits, 0.1, self.training), after
-
-    (failed,) = outcomes_of("model", changed_module(forward=forward), only="model-dropout")
-    assert "torch's global generator" in failed.reason
+    *_, failed = outcomes_of("model", changed_module(forward=forward), only=only)
+    assert failed.statement == SENTENCES[anchor]
+    assert seen in failed.reason

@@ -330,9 +330,7 @@ def difference(given: npt.NDArray[Any], expected: npt.NDArray[Any], tolerance: f
     if not np.array_equal(np.isfinite(given), np.isfinite(expected)):
         return "other tokens that are impossible"
     known = np.isfinite(expected)
-    if not known.any():
-        return ""
-    apart = float(np.abs(given[known].astype(np.float64) - expected[known]).max())
-    if apart <= tolerance * max(1.0, float(np.abs(expected[known]).max())):
+    apart = float(np.abs(given[known].astype(np.float64) - expected[known]).max(initial=0.0))
+    if apart <= tolerance * float(np.abs(expected[known]).max(initial=1.0)):
         return ""
     return f"logits that differ by up to {apart:.3g}"
