@@ -74,6 +74,17 @@ def test_the_end_of_a_document_comes_only_where_a_text_may_end(writer: Generator
     assert len({len(text.text) for text in texts}) > 5
 
 
+def test_a_text_in_a_form_ends_though_the_end_of_a_document_is_ignored(writer: Generator) -> None:
+    text = writer.generate("", regex="[a-e]{5,}", ignore_end=True, logit_bias={1: 9.0})
+    assert text.finish_reason == "end"
+    assert re.fullmatch("[a-e]{5,}", text.text)
+
+
+def test_without_a_form_nothing_is_forbidden() -> None:
+    made, logits = make("sampler", "format", Context(Words())), np.zeros((1, 3))
+    assert made(logits, Past(texts=[[]])) is logits
+
+
 def test_without_an_end_of_documents_an_open_text_goes_on(generator: Generator) -> None:
     text = generator.generate("the ", regex="[a-e]{5,}", max_new_tokens=70)
     assert (len(text.text), text.finish_reason) == (70, "length")
@@ -153,6 +164,7 @@ class Context:
         ({"json_schema": "{"}, "json_schema: not valid JSON"),
         ({"json_schema": '{"type": "nothing"}'}, "it cannot be followed: Invalid type: nothing"),
         ({"json_schema": "3"}, "json_schema: not a JSON schema: expected an object, given '3'$"),
+        ({"json_schema": "false"}, "json_schema: it cannot be followed"),
         ({"json_schema": {"items": {"uniqeItems": True}}}, "unknown keyword 'uniqeItems'"),
         ({"json_schema": {"enum": list(range(50_000))}}, "must be at most 100,000 characters"),
         ({"regex": "a", "json_schema": "true"}, "not both"),
@@ -174,6 +186,7 @@ def test_what_cannot_be_followed_is_refused(
             {"properties": {"a": {"type": "number", "maximum": 9}}, "required": ["a"]},
             lambda v: isinstance(v, dict) and v.keys() == {"a"} and v["a"] <= 9,
         ),
+        ({"$defs": {"few": {"enum": [1, 2]}}, "$ref": "#/$defs/few"}, lambda v: v in (1, 2)),
         (
             {"additionalProperties": {"type": "integer"}, "type": "object"},
             lambda v: all(type(each) is int for each in v.values()),

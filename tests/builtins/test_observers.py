@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from components import context, make
 
 import textgen
 from textgen import Engine
 from textgen.events import Evaluation, StepDone
 from textgen_builtins.curves import Curve, draw
 from textgen_builtins.observers import progress
+from textgen_builtins.observers.cpu_watch import CpuWatch
 
 RNN = ({"type": "rnn", "hidden_size": 8}, {"type": "sgd", "length": "3 steps"})
 COUNTS = ({"type": "ngram", "order": 3}, {"type": "count"})
@@ -78,6 +82,21 @@ def test_the_time_left_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> 
     }
     shown.observe(Evaluation(step=11, epoch=1, **losses, **rest))
     assert ", 100 tokens/s, 9 s left\n" in console.getvalue()
+    now += 31.0
+    shown.observe(StepDone(step=12, steps=100, epoch=1, loss=1.5, tokens=10))
+    assert "step 12/100: loss 1.500, " in console.getvalue()
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the counters are those of Linux")
+def test_what_other_programs_use_of_the_cores_is_measured() -> None:
+    watch = CpuWatch()
+    subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
+    assert watch.cores_of_others() > 0.1
+
+
+def test_an_observer_that_writes_files_asks_for_a_run_directory() -> None:
+    with pytest.raises(ValueError, match="no run directory"):
+        make("observer", "metrics", context())
 
 
 @pytest.mark.parametrize(

@@ -508,6 +508,17 @@ def test_dry_counts_words_and_breaks_none(text: str, options: dict[str, Any]) ->
     assert (-out[0]).tolist() == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_sequence_breaker_that_has_no_tokens_breaks_nothing() -> None:
+    a, _ = known = letters(2)  # ids 1 and 2; 0 stands for any other
+    past = Past(texts=[[1, 0, 2, 1, 0, 2, 1, 0]])
+    given = [
+        make("sampler", "dry", context(vocabulary=known), multiplier=1.0, sequence_breakers=each)
+        for each in ((f"{a}ß",), ("ß",))
+    ]
+    with_breaker, without = (made(np.zeros((1, 3)), past)[0].tolist() for made in given)
+    assert with_breaker == without != [0, 0, 0]
+
+
 class Pieces:
     """A tokenizer whose tokens are parts of words, or have more than one."""
 

@@ -158,6 +158,8 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"trainer.learning_rate": 0}, "trainer.learning_rate", "must be > 0, given 0"),
     ({"trainer.momentum": 1.0}, "trainer.momentum", "must be < 1, given 1.0"),
     ({"data.window_stride": 0}, "data.window_stride", "must be >= 1, given 0"),
+    ({"data.validation": 1.5}, "data.validation", "must be a share below 1, or a whole number"),
+    ({"data.windows": [1, -1]}, "data.windows", "must be two numbers, of at least 1 and 0"),
     ({"seed": -1}, "seed", "must be >= 0, given -1"),
     ({"seed": 2**64}, "seed", "expected an integer of at most 64 bits, given 18446744073709551616"),
     ({"generate.seed": -5}, "generate.seed", "must be >= 0, given -5"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,7 @@ def test_a_check_that_does_not_concern_a_component_is_passed_over(case: Case) ->
 def test_a_failure_says_what_is_asked_what_was_seen_and_what_helps() -> None:
     case = BROKEN[0]
     with pytest.raises(ContractFailure) as caught:
-        CHECKS[case.kind](case.component, plugin=LIGHT)
+        CHECKS[case.kind](case.component, plugin=import_module(LIGHT))
     failure = caught.value
     said, seen, advice = re.split(r"\n  (?:seen|help): ", str(failure))
     assert said == f"{case.kind} {case.component.name!r} of {LIGHT}: {failure.statement.sentence}"
@@ -129,18 +131,36 @@ def test_an_import_is_tried_in_a_fresh_interpreter(
     assert caught.value.statement.anchor == "component-import"
 
 
+def test_an_import_without_end_is_ended_in_any_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "endless.py").write_text("while True:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with ThreadPoolExecutor(1) as threads:
+        checked = threads.submit(
+            testing.check_sampler, GOOD["sampler"], plugin="endless", time_limit=0.3
+        )
+    with pytest.raises(ContractFailure, match=r"importing endless had not ended after 0\.3 s"):
+        checked.result()
+
+
 def test_a_command_that_loads_numpy_when_it_is_built_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "heavy_command.py").write_text(
         "import click\nfrom textgen import Component, NoOptions, hookimpl\n"
+        "def light(config, context):\n"
+        "    return click.Command('light', help='Does nothing.')\n"
         "def build(config, context):\n"
         "    import numpy\n"
         "    return click.Command('heavy', help='Does nothing.')\n"
-        "@hookimpl\ndef textgen_commands():\n    return [Component('heavy', NoOptions, build)]\n"
+        "@hookimpl\ndef textgen_commands():\n    return [Component('heavy', NoOptions, build),"
+        " Component('a-light', NoOptions, light)]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ContractFailure, match="building it loads numpy") as caught:
+    with pytest.raises(
+        ContractFailure, match=r"(?s)'heavy' of .*building it loads numpy"
+    ) as caught:
         testing.check_plugin("heavy_command")
     assert caught.value.statement.anchor == "command-light"
 

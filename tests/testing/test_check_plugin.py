@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
-from broken import Required
+from broken import Required, refuse
 from checking import LIGHT, PLUGIN, ROOT
-from good import GOOD, Sampler
+from components import plugin_of
+from good import GOOD, Corpus, Model, Sampler, Tokenizer, Trainer, offered
 
-from textgen import Component, hookimpl, testing
+from textgen import Component, NoOptions, hookimpl, testing
 from textgen.errors import PipelineError, PluginError, UsageError
+from textgen.testing import ContractFailure
 
 
 def test_the_sampler_of_the_page_of_hooks_keeps_its_contract() -> None:
@@ -21,7 +26,9 @@ def test_the_sampler_of_the_page_of_hooks_keeps_its_contract() -> None:
     names: dict[str, Any] = {"__name__": "page_of_hooks"}
     exec(block, names)
     (component,) = names["Plugin"].textgen_samplers()
-    testing.check_sampler(component, plugin=LIGHT)
+    outcomes = testing.check_sampler(component)
+    skipped = {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"}
+    assert "component-import" in skipped, "it comes from no module that could be imported"
 
 
 @pytest.mark.slow
@@ -69,7 +76,8 @@ def test_options_that_do_not_fit_are_the_callers_fault() -> None:
 
 @pytest.mark.slow
 def test_check_plugin_takes_names_and_refuses_what_is_none() -> None:
-    assert {o.component for o in testing.check_plugin("textgen_builtins.observers.plugin")} == {
+    observers = metadata.EntryPoint("observers", "textgen_builtins.observers.plugin", "textgen")
+    assert {o.component for o in testing.check_plugin(observers)} == {
         f"observer {name!r} of textgen-engine"
         for name in ("early-stopping", "loss-plot", "metrics", "progress", "samples")
     }
@@ -86,3 +94,90 @@ class Empty:
     @hookimpl
     def textgen_samplers() -> list[Component]:
         return []
+
+
+def module_of(**parts: Any) -> ModuleType:
+    """A plugin that is imported in no time."""
+    made = ModuleType(LIGHT)
+    vars(made).update(vars(plugin_of(**parts)))
+    return made
+
+
+def but(base: type, **changes: Any) -> list[Component]:
+    return [offered(type("But", (base,), changes))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("tokenizer", "it refuses plain text, and its package has no corpus that it takes"),
+        ("model", "it cannot be built here: not here"),
+        ("trainer", "it trains neither a small rnn nor a model of its package"),
+    ],
+)
+def test_check_plugin_says_what_has_no_counterpart(kind: str, said: str) -> None:
+    plugin = module_of(
+        corpus=[GOOD["corpus"]],
+        tokenizer=but(Tokenizer, fit=refuse),
+        model=but(Model, __init__=refuse),
+        trainer=but(Trainer, train=refuse),
+    )
+    others = {f"{each}:good" for each in ("corpus", "tokenizer", "model", "trainer")}
+    with pytest.raises(UsageError, match=f"was not checked: {said}"):
+        testing.check_plugin(plugin, leave_out=others - {f"{kind}:good"})
+
+
+class DigitTokenizer(Tokenizer):
+    unknown_id = 99
+
+    def fit(self, pieces: Any) -> None:
+        super().fit(pieces)
+        if "e" in str(self.characters):
+            raise UsageError("digits alone")
+
+
+def spoil(self: Any, model: Any, data: Any, context: Any) -> Any:
+    if hasattr(model, "forward"):
+        raise UsageError("no network")
+    model.weights[:] = np.nan
+    return iter(())
+
+
+@pytest.mark.parametrize(
+    ("kind", "anchor"),
+    [
+        ("tokenizer", "tokenizer-vocabulary"),
+        ("model", "model-finite"),
+        ("trainer", "trainer-events"),
+    ],
+)
+def test_check_plugin_finds_the_counterpart_in_the_same_package(kind: str, anchor: str) -> None:
+    """The statement can only be broken with the counterpart that fits."""
+    (idle,) = but(Trainer, train=refuse)
+    plugin = module_of(
+        corpus=but(Corpus, read=lambda self: iter(["1 2 3\n" * 400])),
+        tokenizer=but(DigitTokenizer),
+        model=[GOOD["model"]],
+        trainer=[Component("also", NoOptions, idle.build), *but(Trainer, train=spoil)],
+    )
+    others = {f"{each}:good" for each in ("corpus", "tokenizer", "model", "trainer")}
+    with pytest.raises(ContractFailure) as caught:
+        testing.check_plugin(plugin, leave_out={*others, "also"} - {f"{kind}:good"})
+    assert caught.value.statement.anchor == anchor
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "method"),
+    [
+        ("tokenizer", Tokenizer, "fit"),
+        ("model", Model, "__init__"),
+        ("trainer", Trainer, "__init__"),
+        ("trainer", Trainer, "train"),
+    ],
+)
+def test_what_raises_while_its_counterpart_is_sought_fails(
+    kind: str, base: type, method: str
+) -> None:
+    plugin = module_of(**{kind: but(base, **{method: lambda self, *_: 1 / 0})})
+    with pytest.raises(ContractFailure, match="ZeroDivisionError"):
+        testing.check_plugin(plugin)
