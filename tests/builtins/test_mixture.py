@@ -22,6 +22,7 @@ from textgen import (
     Engine,
     PipelineError,
     Run,
+    devices,
 )
 from textgen.data import Dataset
 from textgen.events import Decided, Evaluated, StepDone
@@ -224,7 +225,10 @@ def test_parts_that_do_not_fit_are_named_before_anything_is_read(
         Engine().pipeline(pipeline(tmp_path, {**MODEL, **model}, {**TRAINER, **trainer}))
 
 
-def test_a_network_read_in_rows_says_what_it_says_in_one_stream(mixture_run: Run) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_network_read_in_rows_says_what_it_says_in_one_stream(
+    mixture_run: Run, threads: int
+) -> None:
     network = fresh(mixture_run).first
     tables = mixture_run.generator.tables["model"]["first"]
     context = BuildContext(
@@ -235,10 +239,9 @@ def test_a_network_read_in_rows_says_what_it_says_in_one_stream(mixture_run: Run
     tokens = mixture_run.generator.tokenizer.encode(TEXT[:4_000])
     lengths: set[int] = set()
     module.register_forward_pre_hook(lambda _, given: lengths.add(given[0].shape[1]))
-    in_rows, stream = (
-        expert_logs(module, tokens, 50)[:, 0],
-        log_softmax(network.decoder(1).score(tokens[None]))[0],
-    )
+    with devices.threads(threads):
+        in_rows = expert_logs(module, tokens, 50)[:, 0]
+    stream = log_softmax(network.decoder(1).score(tokens[None]))[0]
     np.testing.assert_allclose(in_rows, stream, atol=1e-3)
     assert module.training
     assert max(lengths) == 50  # as in training: a network may have positions for no more

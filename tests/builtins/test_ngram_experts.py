@@ -165,16 +165,36 @@ def test_a_long_text_may_be_read_in_parts_of_any_size(recent: int) -> None:
 @pytest.mark.parametrize(
     ("name", "change"),
     [
+        ("context", lambda array: array - 9),
+        ("words", lambda array: array[:, :3]),
         ("past", lambda array: array + 99),
         ("short", lambda array: array[:, :, :, 1:]),
         ("long", lambda array: array.astype(np.float32)),
     ],
 )
-def test_a_state_that_is_not_one_of_the_text_so_far_is_refused(name: str, change: Any) -> None:
-    decoder = model(has_words=False, recent=30).decoder(1)
+def test_a_state_of_another_model_is_refused(name: str, change: Any) -> None:
+    decoder = model(recent=30).decoder(1)
     state = decoder.read_state()
-    with pytest.raises(ValueError, match="past, short and long must be"):
+    with pytest.raises(ValueError, match=f"{name}.* must be"):
         decoder.write_state(state | {name: change(state[name])})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "cause"),
+    [
+        ("counts", lambda array: array[1:], "do not fit together"),
+        ("sizes", lambda array: np.array([0, array.sum()]), "no n-gram of order 1"),
+        ("sizes", lambda array: np.append(array, 0), "the model's order is 4"),
+        ("words.0.contexts", lambda array: array[::-1], "do not rise"),
+        ("words.0.counts", lambda array: 0 * array, "no count"),
+        ("gate.bias", lambda array: array[1:], "the weights are"),
+    ],
+)
+def test_weights_of_another_model_are_refused(name: str, change: Any, cause: str) -> None:
+    made = model()
+    tensors = made.tensors()
+    with pytest.raises(ValueError, match=cause):
+        made.load_tensors(tensors | {name: change(tensors[name])})
 
 
 def test_a_name_that_was_never_trained_on_is_expected_once_it_came(tmp_path: Any) -> None:

@@ -185,6 +185,8 @@ def test_it_goes_on_greedily_only_where_every_logit_is_finite() -> None:
     tensors["head.bias"][2] = np.inf
     made.load_tensors(tensors)
     assert made.decoder(2).continue_greedily(np.array([1, 2]), 5, ()).shape == (2, 0)
+    by_torch = torch_decoder(module(cell="relu"), 1)  # whose logits may grow without bound
+    assert by_torch.continue_greedily(np.array([1]), 5, ()).shape == (1, 0)
 
 
 @pytest.mark.gpu
@@ -241,9 +243,12 @@ def test_rows_taken_and_joined_go_on_as_they_were(cell: str, device: str) -> Non
     assert_close(first.extend(feed[:, :0])[3:4], alone)
     assert_close(first.extend(feed)[:3], expected)
     again = first.take([4, 1]).continue_greedily(feed[[4, 1], 0], 9, [0])
-    whole = first.continue_greedily(feed[:, 0], 9, [0])
-    assert np.array_equal(again, whole[[4, 1]])
-    here = model(network, **options).decoder(3)
+    here, there = model(network, **options).decoder(3), torch_decoder(network, 3)
     for tokens in (ids(3, 6), ids(3, 6, seed=2)):
         here.extend(tokens)
-    assert np.array_equal(here.continue_greedily(feed[:3, 0], 9, [0]), whole[:3])
+    there.write_state(here.read_state())
+    here.write_state(there.read_state())
+    whole = first.continue_greedily(feed[:, 0], 9, [0])
+    assert np.array_equal(again, whole[[4, 1]])
+    for decoder in (here, there):
+        assert np.array_equal(decoder.continue_greedily(feed[:3, 0], 9, [0]), whole[:3])

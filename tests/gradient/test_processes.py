@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
+from networks import Recurrent
 from safetensors.numpy import load_file
 from several_processes import AT_PLACE, run_together
 
 import textgen
 from textgen import Engine, PluginSet, UsageError
+from textgen.data import Dataset
+from textgen.events import StepDone
+from textgen.gradient import GradientOptions, GradientTrainer
 from textgen.processes import Processes
+from textgen.protocols import TrainingContext
 
 CLOSING = """
 import os
@@ -201,6 +207,52 @@ def test_a_trainer_that_counts_is_refused_before_anything_is_written(tmp_path: P
     with pytest.raises(UsageError, match="the trainer 'count' does not train in several processes"):
         Engine().run(tables, output=tmp_path / "run", processes=Processes(0, 2))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def single(monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
+    """A group of this process alone."""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    processes = Processes(0, 1)
+    with processes.joined():
+        yield processes
+
+
+def three_steps(model: Any, processes: Processes) -> Any:
+    """The events of a training that evaluates after its second step and its last."""
+    tokens = np.arange(402) * 7 % 5
+    data = Dataset(
+        training=tokens, validation=tokens[:99], vocab_size=5, window_length=4, window_stride=4
+    )
+    options = GradientOptions(length="3 steps", batch_size=8, evaluate_every=2)
+    trainer = GradientTrainer(options, lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+    return trainer.train(model, data, TrainingContext(seed=0, device="cpu", processes=processes))
+
+
+@pytest.mark.parametrize(("stop", "modes"), [(1, {True}), (2, {False, True}), (3, {False})])
+def test_a_process_that_leaves_computes_what_the_others_wait_for(
+    single: Processes, stop: int, modes: set[bool]
+) -> None:
+    """The evaluation that is due, and a step without an update, in which they learn of the end."""
+    model, made = Recurrent(5), set[bool]()
+    model.register_forward_pre_hook(lambda network, _: made.add(network.training))
+    events = three_steps(model, single)
+    next(event for event in events if isinstance(event, StepDone) and event.step == stop)
+    before = [parameter.clone() for parameter in model.parameters()]
+    made.clear()
+    events.close()
+    assert made == modes
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_a_step_in_which_a_process_asks_for_the_end_is_not_made(single: Processes) -> None:
+    steps = list[int]()
+    single.wants_stop = lambda: len(steps) == 2
+    for event in three_steps(Recurrent(5), single):
+        if isinstance(event, StepDone):
+            steps.append(event.step)
+    assert steps == [1, 2]
 
 
 @pytest.mark.gpu

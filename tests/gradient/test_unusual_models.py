@@ -15,10 +15,12 @@ import pytest
 import torch
 from torch import nn
 
+from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import StepDone
 from textgen.gradient import GradientModel, GradientOptions, GradientTrainer
 from textgen.gradient.computing import Computation
+from textgen.processes import Processes
 from textgen.protocols import TrainingContext
 
 TOKENS = np.arange(402) * 7 % 5
@@ -100,6 +102,26 @@ class Normalised(Table):
 
     def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
         return self.norm(self.logits[tokens].transpose(1, 2)).transpose(1, 2), ()
+
+
+class Alone(Table):
+    """Needs all rows of a batch."""
+
+    distributed = False
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "cause"),
+    [
+        (Table, 1, "2 processes cannot share out 1 rows"),
+        (Alone, 8, "it cannot be trained in several processes"),
+        (Normalised, 8, "changes its buffers"),
+    ],
+)
+def test_what_several_processes_cannot_train_is_refused(model: Any, rows: int, cause: str) -> None:
+    context = attrs.evolve(CONTEXT, processes=Processes(0, 2))
+    with pytest.raises(UsageError, match=f"{cause}.*; start fewer processes"):
+        next(trainer(batch_size=rows).train(model(), DATA, context))
 
 
 def test_trials_leave_buffers_as_they_were_and_workers_do_not_share_them() -> None:

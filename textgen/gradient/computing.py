@@ -231,9 +231,8 @@ class Computation:
         if processes is None:
             return Gradients(loss, state or None, now)
         whole = tuple(part.new_zeros((total, *part.shape[1:])) for part in state)
-        for to, rows_state in zip(whole, state, strict=True):
-            if own:
-                to[own.start : own.stop] = rows_state
+        for to, rows_state in zip(whole, state, strict=True):  # streams have rows for each process
+            to[own.start : own.stop] = rows_state
         return self._sum(loss, whole, now, leaves)
 
     def _sum(self, loss: Tensor, state: State, now: float, leaves: bool) -> Gradients:
