@@ -186,7 +186,10 @@ def test_what_cannot_be_followed_is_refused(
             {"properties": {"a": {"type": "number", "maximum": 9}}, "required": ["a"]},
             lambda v: isinstance(v, dict) and v.keys() == {"a"} and v["a"] <= 9,
         ),
-        ({"$defs": {"few": {"enum": [1, 2]}}, "$ref": "#/$defs/few"}, lambda v: v in (1, 2)),
+        (
+            {"$defs": {"few": {"enum": [1, 2]}, "ß": {}}, "$ref": "#/$defs/few"},
+            lambda v: v in (1, 2),
+        ),
         (
             {"additionalProperties": {"type": "integer"}, "type": "object"},
             lambda v: all(type(each) is int for each in v.values()),

@@ -75,8 +75,6 @@ class StateChecks:
             for logits, _ in itertools.islice(self._steps(len(_PROMPTS)), 3):
                 self._accept(chain.links[0], logits, rows)
         except ContractError as error:
-            if error.__cause__ is not None:
-                raise error.__cause__ from None
             raise Violation(error.cause) from error
 
     def state(self) -> None:
