@@ -10,6 +10,7 @@ from textgen.plugin.component import Address
 from textgen.protocols import Corpus
 from textgen_builtins.corpora.config import FileConfig, StoryConfig, TimeMachineConfig
 
+STORY: Final = Path(__file__).with_name("story.txt")
 BOOK: Final = "http://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt"
 _SHA256: Final = "8424dbd9532ac81f7e5f0b6add90e6952baea29158309d7d1bf3884f4e12c516"
 
@@ -25,7 +26,7 @@ def build_story(config: StoryConfig, context: BuildContext) -> Corpus:
     """The included story."""
     from textgen_builtins.corpora.text_files import FileCorpus
 
-    return FileCorpus(FileConfig(path=Path(__file__).with_name("story.txt"), encoding="utf-8"))
+    return FileCorpus(FileConfig(STORY))
 
 
 def build_time_machine(config: TimeMachineConfig, context: BuildContext) -> Corpus:

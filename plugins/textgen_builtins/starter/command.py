@@ -87,7 +87,7 @@ def init(
     it. If a package offers a model that knows the language of the text, the pipeline starts from
     it.
     """
-    from textgen_builtins.starter import texts
+    from textgen_builtins.starter import pretrained, texts
 
     if math.isnan(minutes):
         raise UsageError("nan is not a number of minutes", argument="minutes", value=minutes)
@@ -100,14 +100,11 @@ def init(
         raise UsageError(f"{path} is the text itself; {another}")
     if path.exists() and not force:
         raise UsageError(f"{path} exists; {another}, or replace it with --force")
-    facts = texts.STORY
-    if text is not None:
+    if text is None:
+        facts = texts.story()
+    else:
         facts = texts.look_at(text, path.parent, console=sys.stderr, **options)
-    start = None
-    if facts.sample:
-        from textgen_builtins.starter import pretrained
-
-        start = pretrained.suited(facts.sample, context.plugins())
+    start = pretrained.suited(facts.sample, context.plugins())
     made = starter_pipeline(facts, minutes * 60, speed or settings.measured_speed(), start)
     try:
         write_atomic(path, made.replace("{file}", quoted(str(path))).encode())

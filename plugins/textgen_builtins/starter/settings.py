@@ -80,6 +80,7 @@ def choose(
         "learning_rate": 0.012 if width <= 384 else 0.010 if width <= 640 else 0.006,
         "max_tokens": _counted(seconds),
         "held_out": _held_out(vocabulary),
+        "temperature": 0.8,
     }
 
 
@@ -98,6 +99,7 @@ def tune(
         "learning_rate": 0.001 if characters < _LONG else 0.002,
         "max_tokens": _counted(seconds),
         "held_out": _held_out(vocabulary),
+        "temperature": 0.6,
         **few,
     }
 

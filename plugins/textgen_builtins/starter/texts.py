@@ -21,6 +21,7 @@ from textgen.plugin.component import Address
 from textgen_builtins.corpora.config import FileConfig
 from textgen_builtins.corpora.file_facts import JSON_LINES, TEXTS, inner_suffix
 from textgen_builtins.corpora.gutenberg import is_book
+from textgen_builtins.corpora.plugin import STORY
 from textgen_builtins.corpora.sources import visible_files
 from textgen_builtins.corpora.text_files import FileCorpus
 from textgen_builtins.corpora.wrapped_lines import width_of
@@ -59,8 +60,9 @@ class TextFacts:
     longest: int = 0
 
 
-STORY: Final = TextFacts(_STORY, 87_000, 60)
-"""The embedded story."""
+def story() -> TextFacts:
+    """The embedded story."""
+    return attrs.evolve(_measured(FileCorpus(FileConfig(STORY))), corpus=_STORY)
 
 
 def look_at(
