@@ -41,10 +41,7 @@ from textgen.plugin import discovery, hookspecs
 from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.tools.describe import describe, describe_option
 from textgen.tools.toml import inline_toml
-from textgen_builtins.starter.command import starter_pipeline
-from textgen_builtins.starter.texts import STORY, TextFacts
 
-SPEED = 75_000  # characters a second, as `textgen init --speed` takes it
 MARK = "<!-- Written by `python docs/reference.py` from the code; changes made here are lost. -->\n"
 ROOMS = (
     "files",
@@ -79,25 +76,7 @@ def main() -> int:
 
 def pages() -> dict[Path, str]:
     """What each page should be."""
-    made = {PAGES / f"{name}.md": f"{MARK}\n{make().rstrip()}\n" for name, make in WRITERS.items()}
-    return {**made, **starter_pipelines()}
-
-
-def starter_pipelines() -> dict[Path, str]:
-    """Two of the example pipelines: what `textgen init` writes, for a machine of two cores."""
-    story = starter_pipeline(STORY, 45, SPEED).replace('prompt = ""   ', 'prompt = "Nell "')
-    story = story.replace("temperature = 0.8", "temperature = 0.5")
-    mine = TextFacts(
-        'type = "file"\npath = "my.txt"        # a file, folder, address, or a list of them',
-        200_000,
-        60,
-    )
-    texts = {"quickstart": story, "my-text": starter_pipeline(mine, 60, SPEED)}
-    paths = {name: ROOT / f"docs/pipelines/{name}.toml" for name in texts}
-    return {
-        paths[name]: text.replace("{file}", f"docs/pipelines/{name}.toml")
-        for name, text in texts.items()
-    }
+    return {PAGES / f"{name}.md": f"{MARK}\n{make().rstrip()}\n" for name, make in WRITERS.items()}
 
 
 def pipeline() -> str:

@@ -77,6 +77,34 @@ def test_texts_are_escaped_alone_and_in_a_table(run: textgen.Run) -> None:
     assert page.text["b"] == ""  # the prompt is in the text
 
 
+class Utf8:
+    """A tokenizer of bytes, whose text textgen has to hold back while a character is not whole."""
+
+    vocab_size = 256
+
+    def fit(self, pieces: Any) -> None:
+        for _ in pieces:
+            pass
+
+    def encode(self, text: str) -> Any:
+        return np.frombuffer(text.encode(), np.uint8)
+
+    def decode(self, ids: Any) -> str:
+        return bytes(np.asarray(ids).tolist()).decode(errors="replace")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {}
+
+    def from_dict(self, state: Any) -> Utf8:
+        return Utf8()
+
+
+def test_what_a_tokenizer_holds_back_is_shown_at_the_end_of_the_coloured_text() -> None:
+    generator = textgen.train(**SMALL, tokenizer=Utf8()).generator
+    text = "caf\u00e9 \ufffd"
+    assert Page.of(generator.score(text)._repr_html_()).text["pre"] == text
+
+
 def test_a_score_shows_the_text_coloured(run: textgen.Run) -> None:
     score = run.generator.score(HOSTILE)
     page = Page.of(score._repr_html_())

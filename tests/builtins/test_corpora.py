@@ -206,6 +206,15 @@ def test_wrong_json_lines_are_named(tmp_path: Path, line: str, said: str) -> Non
 
 
 def test_a_line_that_is_too_long_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    limit = 16_777_216
+    longest = json.dumps({"text": "a" * (limit - len('{"text": ""}'))})
+    (tmp_path / "a.jsonl").write_text(f"{longest}\n{longest}")
+    assert [len(text) for text in documents_in(tmp_path / "a.jsonl", documents="jsonl")] == [
+        limit - 12
+    ] * 2
+    (tmp_path / "a.jsonl").write_text(f"{longest} ")
+    with pytest.raises(CorpusError, match="longer than 16,777,216 characters"):
+        documents_in(tmp_path / "a.jsonl", documents="jsonl")
     (tmp_path / "a.jsonl").write_text("[" + "[]," * (6 * PIECE))
     with pytest.raises(CorpusError, match="a line of it is longer than 16,777,216 characters"):
         documents_in(tmp_path / "a.jsonl", documents="jsonl")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from commands import run_textgen
 
-from textgen import CorpusError, Engine, PluginSet, UsageError
+from textgen import CorpusError, Engine, PluginSet, UsageError, run
 from textgen_builtins.starter.command import starter_pipeline
 from textgen_builtins.starter.pretrained import Pretrained
 from textgen_builtins.starter.texts import TextFacts, look_at
@@ -25,6 +25,12 @@ VARIED = [
     for a in ("bel", "cor", "dan", "el", "fin", "gar", "hal")
     for b in ("a", "etta", "ian", "o", "y")
 ] * 4
+
+
+def without_a_start() -> list[str]:
+    """Options that leave out installed packages with a model to start from."""
+    offers = PluginSet.discover().offers("run")
+    return [f"--no-plugin={name}" for name in {offer.distribution for offer in offers}]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -87,9 +93,7 @@ def test_init_says_what_it_found_and_a_folder_holds(
         ("d.jpg", "utf-8"),
     ):
         (tmp_path / "texts" / name).write_text(STORY, encoding=encoding)
-    offers = PluginSet.discover().offers("run")
-    without = [f"--no-plugin={name}" for name in {offer.distribution for offer in offers}]
-    done = textgen(*without, "init", "texts", "--speed", 1000, cwd=tmp_path)
+    done = textgen(*without_a_start(), "init", "texts", "--speed", 1000, cwd=tmp_path)
     assert done.code == 0, done.stderr
     folder, short, wrote = done.stderr.splitlines()
     assert "textgen-english has a model to start from" in short
@@ -231,6 +235,23 @@ def test_any_name_of_a_text_gives_a_pipeline_that_reads_it(
     assert re.fullmatch(r"[\w-]+", made.stem)
     corpus = {**Engine().pipeline(made).corpus.table(), "path": str(tmp_path / name)}
     assert "".join(Engine().read_corpus(corpus)) == STORY
+
+
+@pytest.mark.parametrize(
+    ("steps", "units", "known"), [(20, 32, 0), pytest.param(200, 192, 0.7, marks=pytest.mark.slow)]
+)
+def test_init_without_a_text_takes_the_story_of_which_a_run_learns_the_words(
+    textgen: Callable[..., Any], tmp_path: Path, steps: int, units: int, known: float
+) -> None:
+    done = textgen(*without_a_start(), "init", "--speed", 10_000, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    size = [f"trainer.first.length={steps} steps", f"model.first.hidden_size={units}"]
+    made = run(tmp_path / "pipeline.toml", ["device=cpu", *size], output=tmp_path / "run")
+    (text,) = (made.text for made in made.generations)
+    story = "".join(Engine().read_corpus({"type": "story"}))
+    words, its_words = (re.findall("[a-z']+", each.lower()) for each in (text, story))
+    assert (len(text), len(words) > 80) == (500, True)
+    assert len([word for word in words if word in set(its_words)]) >= known * len(words)
 
 
 @pytest.mark.parametrize("name", ["lines/part.JSONL", "my.json"])

@@ -99,7 +99,7 @@ def tune(
         "learning_rate": 0.001 if characters < _LONG else 0.002,
         "max_tokens": _counted(seconds),
         "held_out": _held_out(vocabulary),
-        "temperature": 0.6,
+        "temperature": 0.5,
         **few,
     }
 
