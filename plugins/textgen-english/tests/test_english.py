@@ -63,6 +63,16 @@ def test_a_text_of_ones_own_is_trained_on_with_its_own_characters(tmp_path, engl
     assert textgen.run(run.path / "pipeline.toml").outcome == "skipped"
 
 
+def test_the_pipeline_of_the_story_knows_its_language_after_a_few_steps(tmp_path):
+    run = textgen.run(
+        PACKAGE / "pipeline.toml",
+        ["device=cpu", "trainer.length=20 steps"],
+        output=tmp_path / "run",
+    )
+    assert run.best_loss < 1.2
+    assert [len(made.text) for made in run.generations] == [500]
+
+
 def test_init_starts_english_texts_from_it_and_no_others(tmp_path):
     for name, text in (("mine", SAMPLE), ("other", GERMAN)):
         (tmp_path / f"{name}.txt").write_text(f"{text}\n" * 40, encoding="utf-8")
