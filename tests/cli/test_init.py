@@ -176,11 +176,11 @@ def test_init_starts_from_a_model_and_mixes_counts_of_a_large_text() -> None:
     facts = [TextFacts('type = "story"', size, 60) for size in (30_000, 900_000)]
     short, large = (tomllib.loads(starter_pipeline(each, 60, 75_000, start)) for each in facts)
     assert short["model"] == {"start": "tiny", "dropout": 0.2}
-    assert (short["trainer"]["type"], short["trainer"]["length"]) == ("adamw", "6 epochs")
+    assert (short["trainer"]["type"], short["trainer"]["length"]) == ("adamw", "4 epochs")
     assert large["model"]["type"] == large["trainer"]["type"] == "mixture"
-    assert large["model"]["first"] == {"start": "tiny", "dropout": 0.02}  # read less than once
+    assert large["model"]["first"] == {"start": "tiny", "dropout": 0.03}  # read less than once
     assert large["model"]["second"]["type"] == "ngram"
-    assert (short["trainer"]["batch_size"], large["trainer"]["first"]["batch_size"]) == (16, 64)
+    assert (short["trainer"]["batch_size"], large["trainer"]["first"]["batch_size"]) == (32, 64)
     assert (large["trainer"]["first"]["type"], large["trainer"]["first"]["length"]) == (
         "adamw",
         "60s",

@@ -28,7 +28,7 @@ _COUNTED: Final = 100_000  # characters that may be counted for each second of t
 _MOST_COUNTED: Final = 10_000_000
 _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
 _PROBABILITIES: Final = 10_000_000  # of the held-out characters, one for each of the vocabulary
-_TUNING: Final = 6  # passes over a text by a model that knows its language: more learn it by heart
+_TUNING: Final = 4  # passes over a text by a model that knows its language: more learn it by heart
 _TUNING_DROPOUT: Final = 0.2  # in so many passes; fewer need less
 _LONG: Final = 300_000  # characters of a text that such a model may learn from twice as fast
 _TRIAL_SECONDS: Final = 0.4
@@ -95,8 +95,8 @@ def tune(
     few = {"length": f"{_TUNING} epochs"} if passes > _TUNING else {}
     return {
         "dropout": round(_TUNING_DROPOUT * min(1.0, passes / _TUNING), 2),
-        "batch_size": 16 if characters < _LONG else 64,
-        "learning_rate": 0.001 if characters < _LONG else 0.002,
+        "batch_size": 32 if characters < _LONG else 64,
+        "learning_rate": 0.0012 if characters < _LONG else 0.002,
         "max_tokens": _counted(seconds),
         "held_out": _held_out(vocabulary),
         "temperature": 0.5,
