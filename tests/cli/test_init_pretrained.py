@@ -45,4 +45,4 @@ def test_init_starts_from_the_network_that_knows_the_text_best(
     made = tomllib.loads(written)
     assert made["model"]["start"] == "trained"
     assert f"a loss of {load(tmp_path / 'trained').score(TEXT).loss:.2f} under it" in written
-    assert made["trainer"]["length"] == "6 epochs", "there is time for them at the speed tried"
+    assert made["trainer"]["length"] == "4 epochs", "there is time for them at the speed tried"
