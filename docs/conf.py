@@ -11,7 +11,7 @@ release = metadata.version("textgen-engine")
 
 extensions = ["myst_nb"]
 nb_execution_mode = "off"  # chapter.ipynb has its outputs; a test runs it
-exclude_patterns = ["_build", "pipelines", "**/runs", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "jupyter_execute", "pipelines", "**/runs", "**/.ipynb_checkpoints"]
 
 html_theme = "furo"
 html_title = f"textgen {release}"
