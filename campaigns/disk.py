@@ -48,9 +48,11 @@ class Folder:
 
     @property
     def now(self) -> dict[str, File | Folder]:
+        """Its entries by name."""
         return self.versions[-1]
 
     def change(self, **entries: File | Folder | None) -> None:
+        """Set entries, and remove those that are None."""
         changed = {**self.now, **entries}
         self.versions.append({name: each for name, each in changed.items() if each is not None})
 

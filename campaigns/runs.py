@@ -166,6 +166,7 @@ class Stage:
 
     @property
     def setting(self) -> Setting:
+        """What is run in it."""
         return SETTINGS[self.name]
 
     @property

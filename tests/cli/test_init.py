@@ -186,6 +186,7 @@ def test_init_starts_from_a_model_and_mixes_counts_of_a_large_text() -> None:
         "60s",
     )
     assert large["trainer"]["second"]["max_tokens"] == 6_000_000
+    assert [each["sampler"][-1]["temperature"] for each in (short, large)] == [0.5, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -74,12 +74,15 @@ def test_the_pipeline_of_the_story_knows_its_language_after_a_few_steps(tmp_path
 
 
 def test_init_starts_english_texts_from_it_and_no_others(tmp_path):
-    for name, text in (("mine", SAMPLE), ("other", GERMAN)):
+    made = {}
+    for name, text in (("mine", SAMPLE), ("other", GERMAN), ("pipeline", "")):
         (tmp_path / f"{name}.txt").write_text(f"{text}\n" * 40, encoding="utf-8")
-        command = [sys.executable, "-m", "textgen", "init", f"{name}.txt", "--speed", "1000"]
+        named = [f"{name}.txt"] if text else []  # without a text, the story
+        command = [sys.executable, "-m", "textgen", "init", *named, "--speed", "1000"]
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    made = {name: (tmp_path / f"{name}.toml").read_text() for name in ("mine", "other")}
+        made[name] = (tmp_path / f"{name}.toml").read_text()
     assert 'start = "english"' in made["mine"]
+    assert 'start = "english"' in made["pipeline"]
     assert "start" not in made["other"]
     chosen = textgen.Engine().pipeline(tmp_path / "mine.toml")
     assert any(part.start is not None for part in chosen.model.flattened())

@@ -27,6 +27,7 @@ import textgen
 
 
 def main() -> int:
+    """Serve the run, load it, and print the figures; 1 where a text differs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--streams", type=int, default=256)
@@ -63,6 +64,7 @@ def main() -> int:
 
 
 async def measured(address: tuple[str, int], options: argparse.Namespace) -> dict:
+    """The figures of the server, and the texts of all streams."""
     body = {"prompt": options.prompt, "max_tokens": options.tokens, "stream": True}
     await stream(address, {**body, "prompt": "", "seed": 0})  # warm
     prompted = [(await stream(address, {**body, "seed": 0}))[1] for _ in range(2)]

@@ -64,6 +64,7 @@ Address = tuple[str, int]
 
 
 def main() -> int:
+    """Start both servers, and print how they compare."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--streams", type=int, default=256)
@@ -121,6 +122,7 @@ def write_llama(path: Path, vocabulary: int, layers: int = 2, width: int = 32) -
 
 
 async def measured(servers: dict[str, Address], options: argparse.Namespace) -> dict[str, Any]:
+    """The medians of each server, and the ratios of tokens a second."""
     count, tokens = options.streams, options.tokens
     loads = {"one_stream": (1, STREAM), "streams": (count, STREAM), "whole": (count, {})}
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in servers}

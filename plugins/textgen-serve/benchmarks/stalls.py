@@ -101,6 +101,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
 
 
 def post(path: str, body: Any, headers: bytes = b"") -> bytes:
+    """A request with a body, JSON unless it is bytes."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return (
         b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -110,6 +111,7 @@ def post(path: str, body: Any, headers: bytes = b"") -> bytes:
 
 
 def requests() -> dict[str, bytes]:
+    """Each request by its name."""
     made = {name: post("/v1/completions", body) for name, body in COMPLETIONS.items()}
     made |= {name: post(path, body) for name, (path, body) in OTHERS.items()}
     chunked = post("/v1/completions", b"").replace(
@@ -130,6 +132,7 @@ def requests() -> dict[str, bytes]:
 
 
 def main() -> int:
+    """Send each request in turn; 1 where the event loop stood still for too long."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("names", nargs="*")
@@ -138,6 +141,7 @@ def main() -> int:
 
 
 async def measured(run: Path, names: list[str]) -> int:
+    """Print the longest stall for each request."""
     worst = 0.0
     async with serving(run) as port:
         for name, request in requests().items():
@@ -166,6 +170,7 @@ async def measured(run: Path, names: list[str]) -> int:
 
 @asynccontextmanager
 async def serving(run: Path) -> AsyncIterator[int]:
+    """The port of a server in this event loop."""
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app({"run": run})
     config = uvicorn.Config(app, log_config=None, access_log=False, http=BoundedProtocol, ws="none")
