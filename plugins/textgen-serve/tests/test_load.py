@@ -70,6 +70,19 @@ def test_a_client_that_closes_its_half_has_left(server: Serving, body: dict[str,
         until(lambda: texts_at(server.url) == 0)
 
 
+def test_an_answer_does_not_wait_until_the_client_confirms_its_head(server: Serving) -> None:
+    host, _, port = server.url.rpartition("/")[2].partition(":")
+    taken = []
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        for _ in range(20):
+            begun, answer = time.perf_counter(), b""
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while not answer.endswith(b'"ok"}'):
+                answer += connection.recv(1000)
+            taken.append(time.perf_counter() - begun)
+    assert sorted(taken)[10] < 0.03  # a client confirms after 40 milliseconds
+
+
 def test_clients_that_leave_while_they_wait_harm_no_other(
     run: Path, generator: textgen.Generator
 ) -> None:

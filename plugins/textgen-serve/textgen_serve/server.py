@@ -120,10 +120,11 @@ def _keys(file: Path | None) -> list[str]:
 def _tcp_socket(host: str, port: int) -> socket.socket:
     """A socket that is bound to an address. Raises UsageError."""
     try:
-        (family, kind, _, _, address), *_ = socket.getaddrinfo(
+        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        listener = socket.socket(family, kind)
+        # with the protocol, or asyncio does not switch off its delay of small packets
+        listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except (OSError, OverflowError) as error:
