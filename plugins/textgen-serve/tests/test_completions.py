@@ -322,6 +322,8 @@ def test_tokens_in_the_shapes_of_vllm(http: httpx2.Client, generator: textgen.Ge
     made = http.post("/tokenize", json={"prompt": "Once", "return_token_strs": True}).json()
     assert (made["tokens"], made["count"], made["token_strs"]) == (ids, 4, list("Once"))
     assert http.post("/detokenize", json={"tokens": ids}).json() == {"prompt": "Once"}
+    wrong = http.post("/tokenize", json={"prompt": "Once", "return_token_strs": 1}).json()
+    assert wrong["error"]["param"] == "return_token_strs"
     outside = http.post("/tokenize", json={"prompt": "é", "add_special_tokens": False})
     assert (outside.status_code, outside.json()["count"]) == (200, 1)
     assert http.get("/tokenizer_info").json()["eos_token"] is None

@@ -53,9 +53,21 @@ def test_every_answer_has_the_security_headers(http: httpx2.Client) -> None:
         assert headers["x-request-id"] == "mine"
         assert "server" not in headers
     assert http.get("/gone").json()["error"]["type"] == "not_found_error"
-    assert http.put("/v1/completions").status_code == 405
+    assert http.post("/gone", json={}).status_code == 404
     assert http.get("/../server.py").status_code == 404
     assert http.get("/%2e%2e/server.py").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/v1/completions", {"POST"}), ("/v1/models", {"GET", "HEAD"}), ("/", {"GET", "HEAD"})],
+)
+@pytest.mark.parametrize("method", ["PUT", "OPTIONS"])
+def test_other_methods_are_refused_with_the_ones_that_are_allowed(
+    http: httpx2.Client, path: str, allowed: set[str], method: str
+) -> None:
+    answer = http.request(method, path)
+    assert (answer.status_code, {*answer.headers["allow"].split(", ")}) == (405, allowed)
 
 
 def test_an_origin_that_is_allowed_may_ask(run: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sized
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Final
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -145,8 +146,10 @@ class Server:
         Characters outside the vocabulary become the unknown token.
         """
         generator, text, body = await self._given(exchange, "prompt", str)
-        with_texts = bool(body.get("return_token_strs"))
-        await exchange.made(tokenized, generator, text, self._limits, with_texts)
+        with_texts = body.get(name := "return_token_strs")
+        if not isinstance(with_texts, bool | None):
+            raise ApiError(400, f"{name} must be true or false", param=name)
+        await exchange.made(tokenized, generator, text, self._limits, bool(with_texts))
 
     async def detokenize(self, exchange: Exchange) -> None:
         """POST /detokenize, in vLLM's shape."""
@@ -299,9 +302,12 @@ def create_app(
                 task.cancel()
 
     access = access or Access()
-    page = Mount("/", StaticFiles(directory=_PAGE, html=True))
+    page, names = StaticFiles(directory=_PAGE, html=True), ["", *sorted(os.listdir(_PAGE))]
     app = Starlette(
-        routes=[*server.routes(access), page],
+        routes=[
+            *server.routes(access),
+            *(Route(f"/{name}", page, methods=["GET"]) for name in names),
+        ],
         lifespan=lifespan,
         exception_handlers={404: _failed, 405: _failed, Exception: _crashed},
     )
