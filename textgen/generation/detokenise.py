@@ -82,7 +82,7 @@ class Detokeniser:
 
     def _search(self, piece: str) -> str:
         """The text that can be shown, now that `piece` has come."""
-        if 0 < self._tokens <= self._min_tokens:
+        if not self._stops.texts or 0 < self._tokens <= self._min_tokens:
             self.open_end, self._shown = "", 0
             return piece
         text = self.open_end + piece
