@@ -6,6 +6,7 @@ One background thread runs the requests of all of them, and their event loops st
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 import weakref
@@ -18,12 +19,13 @@ from textgen.generation.row import Row
 from textgen.generation.scheduler import Scheduler
 from textgen.generation.streams import StreamedText
 
-_AT_ONCE: Final = 12  # readers woken in a round: each takes some 20 microseconds of its event loop
+_EACH: Final = 0.0004  # seconds of CPU time of a round, for each of which it wakes a reader
+_AT_ONCE: Final = 12  # readers woken in a pass of their event loop
 # Seconds of sleep a round. Short calls of NumPy release the interpreter's lock and take it again
 # before a waiting thread wakes, so that an event loop may wait for tens of milliseconds.
 _YIELD: Final = 0.0001
-_PAUSE: Final = 0.001  # seconds that an idle generator waits for more requests, while they come
-_BURST: Final = 20  # times at most
+_PASSES: Final = 6  # of an event loop, in which no request comes after which none is expected
+_BURST: Final = 0.1  # seconds for which more requests are waited for, while they come
 
 
 class Reader:
@@ -31,22 +33,35 @@ class Reader:
 
     def __init__(self, row: Row) -> None:
         self.row = row
-        self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
+        self.loop, self.woken = asyncio.get_running_loop(), asyncio.Event()
 
     async def wait(self, waiting: deque[Reader]) -> None:
-        """Wait until there is something to take, or until it is woken for another reason."""
-        self._woken.clear()
-        if not self.row.has_news:
+        """Wait for its turn to take what has come, or until it is woken for another reason."""
+        self.woken.clear()
+        if self._is_in_works():
             waiting.append(self)
-            if not self.row.has_news:  # what came since then may have woken nobody
-                await self._woken.wait()
+            if self._is_in_works():  # what ended it since then may have woken nobody
+                await self.woken.wait()
 
-    def wake(self) -> None:
-        """Wake it, from any thread."""
-        try:
-            self._loop.call_soon_threadsafe(self._woken.set)
-        except RuntimeError:  # the loop is closed, and nobody waits any more
-            self.row.cancel()
+    def _is_in_works(self) -> bool:
+        """Whether the row is in the works, by which it is woken."""
+        return not (self.row.ended or self.row.paused)
+
+
+def wake(readers: deque[Reader]) -> None:
+    """Wake readers of one event loop, which calls this: few in a pass, for which all else waits."""
+    for _ in range(min(len(readers), _AT_ONCE)):
+        readers.popleft().woken.set()
+    if readers:
+        readers[0].loop.call_soon(wake, readers)
+
+
+def count_passes(loop: asyncio.AbstractEventLoop, count: int, passed: threading.Event) -> None:
+    """Set an event after so many passes of an event loop, which calls this."""
+    if count:
+        loop.call_soon(count_passes, loop, count - 1, passed)
+    else:
+        passed.set()
 
 
 class BackgroundLoop:
@@ -65,20 +80,22 @@ class BackgroundLoop:
         with self._lock:
             self._scheduler.submit(row)
             if self._thread is None:
+                loop = asyncio.get_running_loop()
                 self._thread = threading.Thread(
-                    target=self._run, name="textgen-generation", daemon=True
+                    target=self._run, args=(loop,), name="textgen-generation", daemon=True
                 )
                 self._thread.start()
 
-    def _run(self) -> None:
-        self._gather()
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._gather(loop)
         while True:
+            begun = time.thread_time()
             try:
                 self._scheduler.run()
                 self._scheduler.flush()
             except Exception as error:  # a fault of the scheduler itself: nobody may wait for ever
                 self._scheduler.abort(error)
-            self._wake(_AT_ONCE)
+            self._wake(1 + int((time.thread_time() - begun) / _EACH))
             time.sleep(_YIELD)
             with self._lock:
                 if self._scheduler.is_idle:
@@ -86,28 +103,36 @@ class BackgroundLoop:
                     self._thread = None
                     return
 
-    def _gather(self) -> None:
+    def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let requests that come in a burst begin together: a row that joins a batch costs a copy
         of it.
         """
-        before = 0
-        for _ in range(_BURST):
-            if self._scheduler.waiting == before:
-                return
+        before, end = 0, time.monotonic() + _BURST
+        while self._scheduler.waiting > before and time.monotonic() < end:
             before = self._scheduler.waiting
-            time.sleep(_PAUSE)
+            passed = threading.Event()
+            with contextlib.suppress(RuntimeError):  # it is closed
+                loop.call_soon_threadsafe(count_passes, loop, _PASSES, passed)
+            passed.wait(_BURST)
 
     def _wake(self, count: int) -> None:
         """Wake up to `count` of the readers that have something to take, and all that wait for
         their first piece.
         """
+        woken: dict[asyncio.AbstractEventLoop, deque[Reader]] = {}
         for _ in range(len(self.waiting)):
             reader = self.waiting.popleft()
             if reader.row.has_news and (count > 0 or not reader.row.taken):
                 count -= 1
-                reader.wake()
+                woken.setdefault(reader.loop, deque()).append(reader)
             else:
                 self.waiting.append(reader)
+        for loop, readers in woken.items():
+            try:
+                loop.call_soon_threadsafe(wake, readers)
+            except RuntimeError:  # the loop is closed, and nobody waits any more
+                for reader in readers:
+                    reader.row.cancel()
 
 
 class AsyncTextStream(StreamedText, AsyncIterator[str]):
@@ -128,6 +153,8 @@ class AsyncTextStream(StreamedText, AsyncIterator[str]):
             raise UsageError("another task waits for the next piece of this stream already")
         self._is_read = True
         try:
+            if self._has_begun:
+                await self._reader.wait(self._waiting)
             while (piece := self._next()) is None:
                 await self._reader.wait(self._waiting)
         except BaseException as error:  # it failed, or nobody waits for the text any more
@@ -142,7 +169,8 @@ class AsyncTextStream(StreamedText, AsyncIterator[str]):
     async def aclose(self) -> None:
         """End the text. No piece follows."""
         self._leave()
-        self._reader.wake()
+        if self._is_read:
+            self._reader.loop.call_soon_threadsafe(self._reader.woken.set)
 
     async def __aenter__(self) -> Self:
         return self
