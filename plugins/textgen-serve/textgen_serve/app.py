@@ -255,7 +255,7 @@ class Server:
             self._metrics.texts.set(self._texts)
 
     async def _streamed(self, exchange: Exchange, job: Job) -> None:
-        begun, is_first = time.perf_counter(), True
+        begun, is_first, last = time.perf_counter(), True, b""
         await job.prepare()
         streams = await job.open()
         await exchange.start(200, _STREAM)
@@ -266,10 +266,13 @@ class Server:
                     if is_first:
                         is_first = False
                         self._metrics.first_token.observe(time.perf_counter() - begun)
-                    await exchange.write(event)
+                    if job.is_made:  # what is left comes at once
+                        last += event
+                    else:
+                        await exchange.write(event)
         finally:
             self._streams.discard(exchange)
-        await exchange.write(b"data: [DONE]\n\n", more=False)
+        await exchange.write(last + b"data: [DONE]\n\n", more=False)
 
 
 async def _whole(exchange: Exchange, job: Job) -> None:

@@ -81,6 +81,12 @@ class Job:
             "system_fingerprint": run.generator.model_id[:16],
         }
         self.completion_tokens = 0
+        self._ended = 0  # streams
+
+    @property
+    def is_made(self) -> bool:
+        """Whether only a few events are left of the streams, which wait for nothing."""
+        return self._ended == self.completion.rows and self.completion.logprobs is None
 
     @property
     def prompt_tokens(self) -> int:
@@ -254,6 +260,7 @@ class Job:
                 yield await asyncio.to_thread(events.opening)
             async for piece in stream:
                 self.completion_tokens += len(stream.ids)
+                self._ended += stream.finish_reason is not None
                 for event in events.of_piece(piece, stream):
                     yield event
             self.completion_tokens += len(stream.ids)
