@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prompts import PROMPTS
-from watching import encoding, join_background, watched, with_sampler
+from watching import encoding, join_background, text_of, watched
 
-from textgen import ContractError, Generator, PromptError, UsageError
+from textgen import ContractError, Generator, PromptError, UsageError, load
 
-OPTIONS: list[dict[str, Any]] = [
+OPTIONS = [
     {"max_new_tokens": 20},
     {"max_new_tokens": 33, "temperature": 0.7, "logprobs": 2},
     {"max_new_tokens": 25, "temperature": 0.7, "top_k": 3, "seed": 5},
@@ -30,41 +29,40 @@ OPTIONS: list[dict[str, Any]] = [
 
 def request(number: int) -> dict[str, Any]:
     prompt = PROMPTS[number % len(PROMPTS)]
-    return {"prompt": prompt, **OPTIONS[number % len(OPTIONS)], "index": number}
-
-
-async def text_of(generator: Generator, **options: Any) -> str:
-    return "".join([piece async for piece in await generator.astream(**options)])
+    return {"prompt": prompt, **OPTIONS[number % len(OPTIONS)]}
 
 
 def test_rows_join_and_leave_a_running_batch_and_each_text_is_as_if_alone(
     generator: Generator,
 ) -> None:
-    requests = [request(number) for number in range(72)]
-    made = list(generator.generate_many(requests, batch_size=3))
-    assert made == [generator.generate(**each) for each in requests]
+    """Each with options of its own, and an index by its place, before those of all."""
+    shared = {"max_new_tokens": 25, "temperature": 0.9, "seed": 3}
+    own = [
+        *map(request, range(72)),
+        {"prompt": "a", "index": 4, "stop": " ", "max_new_tokens": None},
+    ]
+    made = list(generator.generate_many(["the ", *own], batch_size=3, **shared))
+    every = enumerate([{"prompt": "the "}, *own])
+    assert made == [generator.generate(**{"index": i, **shared, **each}) for i, each in every]
 
 
-def test_a_hundred_concurrent_streams_each_give_the_text_of_one_alone(
-    generator: Generator,
-) -> None:
+def test_a_hundred_concurrent_streams_each_give_the_text_of_one_alone(generator: Generator) -> None:
     async def read() -> list[str]:
         texts = []
-        for number in range(100):
-            texts.append(asyncio.create_task(text_of(generator, **request(number))))
+        for each in requests:
+            texts.append(asyncio.create_task(text_of(generator.astream(**each))))
             await asyncio.sleep(0)
         return await asyncio.gather(*texts)
 
-    assert asyncio.run(read()) == [
-        generator.generate(**request(number)).text for number in range(100)
-    ]
+    requests = [{"index": number, **request(number)} for number in range(100)]
+    assert asyncio.run(read()) == [generator.generate(**each).text for each in requests]
     join_background()
 
 
 @pytest.mark.parametrize("length", [1, 4, 5, 13, 150])
 def test_greedy_in_chunks_is_greedy_step_by_step(lively: Generator, length: int) -> None:
     """A bias far below rounding changes no choice, but goes through the samplers token by token."""
-    options: dict[str, Any] = {"max_new_tokens": length, "temperature": 0}
+    options = {"max_new_tokens": length, "temperature": 0}
     steps = [lively.generate(prompt, logit_bias={"t": 1e-30}, **options) for prompt in PROMPTS]
     assert [lively.generate(prompt, **options) for prompt in PROMPTS] == steps
     many = [{"prompt": prompt, "index": 0, **options} for prompt in PROMPTS]
@@ -107,34 +105,28 @@ def test_one_request_that_fails_harms_no_other(finished_run: Path) -> None:
                 made[row] = -float("inf")
         return made
 
-    generator = with_sampler(finished_run, forbid)
+    generator = load(finished_run, sampler=forbid)
 
     async def read(index: int) -> str | None:
         try:
-            return await text_of(generator, prompt="the ", index=index, max_new_tokens=40)
+            return await text_of(generator.astream("the ", index=index, max_new_tokens=40))
         except ContractError:
             return None
 
-    async def all_of_them(count: int, first: int = 0) -> list[str | None]:
-        return await asyncio.gather(*(read(first + number) for number in range(count)))
+    async def together() -> list[str | None]:
+        return await asyncio.gather(*map(read, range(30)))
 
-    alone = [asyncio.run(all_of_them(1, index))[0] for index in range(30)]
+    alone = [asyncio.run(read(index)) for index in range(30)]
     assert None in alone
     assert any(alone)
-    assert asyncio.run(all_of_them(30)) == alone
+    assert asyncio.run(together()) == alone
 
 
 def test_many_prompts_are_read_as_their_turn_comes(generator: Generator) -> None:
-    taken = itertools.count()
-
-    def prompts() -> Iterator[str]:
-        while True:
-            next(taken)
-            yield "the "
-
-    many = generator.generate_many(prompts(), batch_size=4, max_new_tokens=3)
+    prompts = itertools.repeat("the ", 40)
+    many = generator.generate_many(prompts, batch_size=4, max_new_tokens=3)
     assert [next(many).index for _ in range(10)] == list(range(10))
-    assert next(taken) < 40
+    assert next(prompts) == "the "
 
 
 def test_a_batch_that_is_left_does_no_more_work_and_leaves_no_memory(finished_run: Path) -> None:
@@ -155,7 +147,7 @@ def test_what_is_left_of_many_prompts_when_time_is_over_is_not_read(
     """Else a time limit of seconds would take minutes."""
     watcher, generator = watched(finished_run)
     encoded, generator = encoding(generator)
-    made = list(generator.generate_many([prompt] * 2000, time_limit=0, max_new_tokens=5))
+    made = list(generator.generate_many([prompt] * 1000, n=2, time_limit=0))
     assert [(m.prompt, m.text, m.finish_reason) for m in made] == [("the ", "", "time")] * 2000
     assert watcher.calls == 0
     assert "the " not in [text for text, _ in encoded]

@@ -58,7 +58,7 @@ class Stream:
     shown: int = 0
 
     def decode(self, ids: Any, final: bool = False) -> str:
-        self.ids += [int(token) for token in ids]
+        self.ids += [*ids]
         ready = self.ids[:-1] if self.tokenizer.hold_back and not final else self.ids
         text = self.tokenizer.decode(ready)
         piece, self.shown = text[self.shown :], len(text)
@@ -71,14 +71,13 @@ class Bytes:
     vocab_size = 256
 
     def fit(self, pieces: Iterable[str]) -> None:
-        for _ in pieces:
-            pass
+        "".join(pieces)
 
     def encode(self, text: str) -> Any:
-        return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64)
+        return np.array([*text.encode()], np.int64)
 
     def decode(self, ids: Any) -> str:
-        return bytes(np.asarray(ids).tolist()).decode("utf-8", "replace")
+        return bytes([*ids]).decode(errors="replace")
 
     def to_dict(self) -> dict[str, Any]:
         return {}
@@ -115,7 +114,7 @@ def test_a_continuation_begins_with_the_space_that_parts_it_from_the_prompt(
     generator: Generator, prompt: str
 ) -> None:
     prompt = prompt.strip()
-    options: dict[str, Any] = {"max_new_tokens": 6, "seed": 3}
+    options = {"max_new_tokens": 6, "seed": 3}
     made = generator.generate(prompt, **options)
     whole = generator.tokenizer.decode(np.array([*generator.encode_prompt(prompt), *made.tokens]))
     assert str(made) == prompt + "".join(generator.stream(prompt, **options)) == whole
@@ -137,7 +136,7 @@ def test_a_state_resumes_with_the_space_too(generator: Generator) -> None:
 def test_a_state_may_lie_within_a_character() -> None:
     generator = trained(Bytes(), "čas ďas řas €uro 😀😀 " * 60, epochs=20)
     for seed in range(4):
-        options: dict[str, Any] = {"temperature": 0.7, "seed": seed}
+        options = {"temperature": 0.7, "seed": seed}
         whole = generator.generate("ča", max_new_tokens=60, **options)
         assert any(character in whole.text for character in "čďř€😀")
         for at in range(60):

@@ -11,11 +11,10 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from watching import Watcher
+from prompts import PROMPTS
+from watching import Watcher, text_of
 
-from textgen import AsyncTextStream, GenerationState, Generator, UsageError, load
-
-PROMPTS = ["the time", "a", "", "the clock of the hall struck", "he smiled, and", "hour"]
+from textgen import GenerationState, Generator, UsageError, load
 
 
 class Growing:
@@ -74,7 +73,7 @@ def growing(run: Path, kind: type[Growing]) -> tuple[Watcher, Generator]:
 
     class Model:
         def decoder(self, batch_size: int) -> Growing:
-            rows: list[list[int]] = [[] for _ in range(batch_size)]
+            rows = [[] for _ in range(batch_size)]
             return kind(rows, inner.tokenizer.vocab_size, watcher)
 
     return watcher, attrs.evolve(inner, model=Model())
@@ -87,7 +86,7 @@ def test_texts_of_different_lengths_and_their_states_are_those_of_single_calls(
 ) -> None:
     watcher, generator = growing(finished_run, kind)
     watcher.gate.set()
-    requests: list[dict[str, Any]] = [
+    requests = [
         {
             "prompt": prompt,
             "max_new_tokens": 4 + 11 * (place % 3),
@@ -102,11 +101,10 @@ def test_texts_of_different_lengths_and_their_states_are_those_of_single_calls(
     assert max(watcher.sizes) == (1 if kind is Growing else 4)
     assert halves == [generator.generate(**each) for each in requests]
 
-    further: dict[str, Any] = {"max_new_tokens": 30, "temperature": temperature}
+    further = {"max_new_tokens": 30, "temperature": temperature}
     resumed = [{"state": half.state, **further} for half in halves]
     rest = list(generator.generate_many(resumed, batch_size=4))
     for half, many, each in zip(halves, rest, requests, strict=True):
-        assert half.state is not None
         half.state.save(tmp_path / "state")
         alone = generator.generate(state=GenerationState.load(tmp_path / "state"), **further)
         count = len(half.tokens) + 30
@@ -120,11 +118,8 @@ def test_asynchronous_texts_share_batches_and_all_say_so_where_rows_cannot_be_jo
 ) -> None:
     watcher, generator = growing(finished_run, kind)
 
-    async def text_of(stream: AsyncTextStream) -> str:
-        return "".join([piece async for piece in stream])
-
     async def texts() -> list[Any]:
-        streams = [await generator.astream(prompt, max_new_tokens=50) for prompt in PROMPTS]
+        streams = (generator.astream(prompt, max_new_tokens=50) for prompt in PROMPTS)
         made = [asyncio.create_task(text_of(stream)) for stream in streams]
         await asyncio.sleep(0)  # each has asked for its first piece now
         watcher.gate.set()
@@ -138,9 +133,8 @@ def test_asynchronous_texts_share_batches_and_all_say_so_where_rows_cannot_be_jo
         assert given == [generator.generate(each, max_new_tokens=50).text for each in PROMPTS]
 
 
-@pytest.mark.parametrize("kind", [Growing, GrowingRows])
-def test_states_that_grow_have_no_hidden_states(finished_run: Path, kind: Any) -> None:
-    watcher, generator = growing(finished_run, kind)
+def test_states_that_grow_have_no_hidden_states(finished_run: Path) -> None:
+    watcher, generator = growing(finished_run, Growing)
     watcher.gate.set()
     with pytest.raises(UsageError, match="grows with the text"):
         generator.hidden_states("the time")

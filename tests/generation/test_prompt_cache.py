@@ -14,6 +14,7 @@ from textgen import Generator, UsageError
 from textgen.generation import generator as generators
 
 BLOCK = 256
+Counted = tuple[Watcher, Generator]
 WORDS = ("the", "time", "traveller", "smiled", "and", "struck", "hour", "of", "clock")
 
 
@@ -23,7 +24,7 @@ def long_text(length: int, seed: int = 0) -> str:
 
 
 @pytest.fixture
-def counted(finished_run: Path) -> tuple[Watcher, Generator]:
+def counted(finished_run: Path) -> Counted:
     """A generator that knows already how its decoder behaves."""
     watcher, generator = counting(finished_run)
     watcher.gate.set()
@@ -31,7 +32,7 @@ def counted(finished_run: Path) -> tuple[Watcher, Generator]:
     return watcher, generator
 
 
-def fed(counted: tuple[Watcher, Generator], prompt: str, **options: Any) -> int:
+def fed(counted: Counted, prompt: str, **options: Any) -> int:
     """How many tokens of a prompt the model is fed; the text is as it is without a cache."""
     watcher, generator = counted
     options |= {"max_new_tokens": 9, "seed": len(prompt)}
@@ -43,7 +44,7 @@ def fed(counted: tuple[Watcher, Generator], prompt: str, **options: Any) -> int:
 
 
 def test_a_prompt_that_comes_again_or_grows_is_fed_from_its_last_known_block_on(
-    counted: tuple[Watcher, Generator],
+    counted: Counted,
 ) -> None:
     text = long_text(2000)
     assert fed(counted, text[:1000]) == 1000
@@ -56,7 +57,7 @@ def test_a_prompt_that_comes_again_or_grows_is_fed_from_its_last_known_block_on(
     assert fed(counted, long_text(BLOCK, seed=1) + text[BLOCK:1000]) == 1000
 
 
-def test_prompts_with_other_salts_share_nothing(counted: tuple[Watcher, Generator]) -> None:
+def test_prompts_with_other_salts_share_nothing(counted: Counted) -> None:
     text = long_text(600)
     assert [fed(counted, text, cache_salt=salt) for salt in ("a", "b", "a")] == [600, 600, 88]
 
@@ -70,9 +71,7 @@ def test_the_least_recently_used_states_are_dropped(
     assert [fed(counted, prompt) for prompt in prompts] == [600, 88, 600, 600]
 
 
-def test_texts_of_a_prompt_that_is_being_fed_do_not_feed_it_again(
-    counted: tuple[Watcher, Generator],
-) -> None:
+def test_texts_of_a_prompt_that_is_being_fed_do_not_feed_it_again(counted: Counted) -> None:
     watcher, generator = counted
     text, before = long_text(600), watcher.fed
     watcher.gate.clear()
@@ -105,7 +104,7 @@ def test_a_prepared_prompt_is_encoded_once(generator: Generator) -> None:
     assert made == list(generator.generate_many([text], n=4, max_new_tokens=5))
 
 
-def test_the_next_token_after_a_long_prompt(counted: tuple[Watcher, Generator]) -> None:
+def test_the_next_token_after_a_long_prompt(counted: Counted) -> None:
     watcher, generator = counted
     text, options = long_text(600), {"repetition_penalty": 1.5, "temperature": 0.5}
     for count in (600, 88):

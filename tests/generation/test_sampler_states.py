@@ -10,31 +10,17 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from array_api_compat import array_namespace
+from prompts import PROMPTS, STATES_AND_CHANCE
 
-from textgen import (
-    ContractError,
-    Generator,
-    UsageError,
-    load,
-)
+from textgen import ContractError, Generator, UsageError, load
 from textgen.protocols import Array, History, Ids, Tensors
-
-OPTIONS: dict[str, Any] = {
-    "temperature": 0.9,
-    "mirostat_tau": 2.5,
-    "xtc_probability": 0.5,
-    "xtc_threshold": 0.05,
-    "dry_multiplier": 0.5,
-}
-PROMPTS = ["the ", "clock", "t", "the hall struck", "smiled, ", ""]
 
 
 def test_rows_of_one_state_go_their_own_ways(lively: Generator) -> None:
-    first = lively.generate("the ", max_new_tokens=30, keep_state=True, **OPTIONS)
-    same: dict[str, Any] = {"state": first.state, "max_new_tokens": 30}
+    first = lively.generate("the ", max_new_tokens=30, keep_state=True, **STATES_AND_CHANCE)
+    same = {"state": first.state, "max_new_tokens": 30}
     requests = [same, same, {**same, "seed": 9}, same]
-    one, *rest = [text.text for text in lively.generate_many(requests, **OPTIONS)]
+    one, *rest = [text.text for text in lively.generate_many(requests, **STATES_AND_CHANCE)]
     assert [one == other for other in rest] == [True, False, True]
 
 
@@ -49,7 +35,7 @@ def test_options_of_one_sampler_need_each_other(lively: Generator) -> None:
 class Witness:
     """Forbids nothing; records what it is told of each row, by the row's prompt length."""
 
-    seen: list[tuple[int, int, int, tuple[float, ...]]] = attrs.field(factory=list)
+    seen: list[Any] = attrs.field(factory=list)
     history = "none"
     random = True
 
@@ -81,14 +67,11 @@ def test_a_sampler_sees_its_rows_as_they_are(finished_run: Path) -> None:
     for batch_size in (1, 4):
         witness = Witness()
         generator = load(finished_run, sampler=witness)
-        texts = list(
-            generator.generate_many(
-                ["t", "the", "the hall"], max_new_tokens=20, batch_size=batch_size, n=1
-            )
-        )
-        seen[batch_size] = sorted(witness.seen)
+        prompts = ["t", "the", "the hall"]
+        texts = generator.generate_many(prompts, max_new_tokens=20, batch_size=batch_size)
         sums = {len(text.prompt): sum(text.tokens[:19]) for text in texts}
         assert {prompt: total for prompt, step, total, _ in witness.seen if step == 19} == sums
+        seen[batch_size] = sorted(witness.seen)
     assert seen[1] == seen[4]
     assert len({numbers for *_, numbers in seen[1]}) == 60
 
@@ -102,17 +85,15 @@ class Counter:
     history = "none"
 
     def __call__(self, logits: Array, history: History) -> Array:
-        over = history.lengths >= self.most
-        xp = array_namespace(logits)
-        return xp.where(xp.asarray(over)[:, None], -np.inf, logits)
+        return np.where(history.lengths[:, None] >= self.most, -np.inf, logits)
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_a_sampler_may_end_a_text(finished_run: Path, temperature: float) -> None:
     generator, plain = load(finished_run, sampler=Counter(12)), load(finished_run, sampler=[])
-    limited: dict[str, Any] = {"temperature": temperature, "max_new_tokens": 12}
-    options: dict[str, Any] = {"temperature": temperature, "max_new_tokens": 40}
-    expected = [plain.generate(p, index=i, **limited).text for i, p in enumerate(PROMPTS)]
+    options = {"temperature": temperature, "max_new_tokens": 40}
+    limited = {**options, "max_new_tokens": 12}
+    expected = [made.text for made in plain.generate_many(PROMPTS, **limited)]
     many = list(generator.generate_many(PROMPTS, logprobs=1, **options))
     assert [made.text for made in many] == expected
     assert {(made.finish_reason, len(made.logprobs)) for made in many} == {("end", 12)}
@@ -127,15 +108,12 @@ def test_a_sampler_may_end_a_text(finished_run: Path, temperature: float) -> Non
 
 def test_rows_that_end_leave_the_others_as_they_are(lively: Generator) -> None:
     pytest.importorskip("llguidance")
-    options: dict[str, Any] = {"max_new_tokens": 80, **OPTIONS}
-    alone = [lively.generate(p, index=i, **options).text for i, p in enumerate(PROMPTS)]
-    ending = [{"prompt": "the ", "index": 90 + n, "regex": f"[a-e]{{{n}}}"} for n in range(1, 9)]
-    mine = [{"prompt": p, "index": i} for i, p in enumerate(PROMPTS)]
-    texts = list(lively.generate_many([*ending, *mine], **options))
-    assert [made.text for made in texts[8:]] == alone
-    assert [(len(made.text), made.finish_reason) for made in texts[:8]] == [
-        (n, "end") for n in range(1, 9)
-    ]
+    options = {"max_new_tokens": 80, **STATES_AND_CHANCE}
+    alone = [lively.generate(p, index=i, **options).text for i, p in enumerate(PROMPTS, 8)]
+    ending = [{"prompt": "the ", "regex": f"[a-e]{{{n}}}"} for n in range(8)]
+    texts = [made.text for made in lively.generate_many([*ending, *PROMPTS], **options)]
+    assert [len(text) for text in texts[:8]] == list(range(8))
+    assert texts[8:] == alone
 
 
 def test_a_sampler_that_does_not_say_that_it_ends_texts_is_to_blame(finished_run: Path) -> None:
@@ -161,8 +139,8 @@ def test_a_model_that_leaves_nothing_is_to_blame_for_it(finished_run: Path) -> N
 class Stateful:
     """Changes nothing; its states are those given."""
 
-    start: Any
     accepted: Any = dict
+    start: Any = lambda prompt: {"n": 0.0}
     history = "none"
 
     def __call__(self, logits: Array, history: History) -> Array:
@@ -179,16 +157,16 @@ class Unfinished(Stateful):
 @pytest.mark.parametrize(
     ("sampler", "said"),
     [
-        (Stateful(lambda prompt: [1]), "gave list from start"),
-        (Stateful(lambda prompt: {"n": np.zeros(len(prompt))}), "from start"),
-        (Stateful(lambda prompt: {"n": 0.0}, lambda state: None), "gave NoneType from accept"),
-        (Stateful(lambda prompt: {"n": 0.0}, lambda state: {}), "gave from accept no arrays"),
+        (Stateful(start=lambda prompt: [1]), "gave list from start"),
+        (Stateful(start=lambda prompt: {"n": np.zeros(len(prompt))}), "from start"),
+        (Stateful(lambda state: None), "gave NoneType from accept"),
+        (Stateful(lambda state: {}), "gave from accept no arrays"),
         (
-            Stateful(lambda prompt: {"n": 0.0}, lambda state: {"n": np.float32(state["n"])}),
+            Stateful(lambda state: {"n": np.float32(state["n"])}),
             r"gave from accept n float32 \(1,\), and must give n float64 \(1,\)",
         ),
-        (Stateful(lambda prompt: {"n": 0.0}, lambda state: {"n": np.zeros(2)}), "from accept"),
-        (Unfinished(dict), "has the method 'start' and no 'accept'"),
+        (Stateful(lambda state: {"n": np.zeros(2)}), "from accept"),
+        (Unfinished(), "has the method 'start' and no 'accept'"),
     ],
     ids=["list", "start", "none", "no-arrays", "dtype", "shape", "unfinished"],
 )
@@ -208,7 +186,6 @@ def test_two_of_one_name_have_states_of_their_own(finished_run: Path) -> None:
     tables = [{"type": "mirostat", "tau": tau} for tau in (2.0, 4.0)]
     generator = load(finished_run, sampler=tables)
     first = generator.generate("the ", max_new_tokens=25, keep_state=True)
-    assert first.state is not None
     values = [array.item() for name, array in first.state.history.items() if name.endswith(".mu")]
     assert len(set(values)) == 2
     rest = generator.generate(max_new_tokens=35, state=first.state)
@@ -217,7 +194,9 @@ def test_two_of_one_name_have_states_of_their_own(finished_run: Path) -> None:
 
 def test_a_saved_state_of_another_shape_says_both(finished_run: Path) -> None:
     two, three = (
-        load(finished_run, sampler=Stateful(lambda prompt, size=size: {"last": np.zeros(size)}))
+        load(
+            finished_run, sampler=Stateful(start=lambda prompt, size=size: {"last": np.zeros(size)})
+        )
         for size in (2, 3)
     )
     first = two.generate("the ", max_new_tokens=3, keep_state=True)

@@ -117,18 +117,3 @@ def test_with_echo_prompt_and_logprobs_of_the_prompt_come_first(generator: Gener
     given = [entry.logprob for entry in echoed.logprobs[1 : len(prompt)]]
     assert given == pytest.approx(list(logprobs(generator, prompt)[1:]), abs=1e-6)
     assert next(generator.stream(prompt, max_new_tokens=2, echo=True)) == prompt
-
-
-def test_those_of_a_prompt_follow_its_state(generator: Generator) -> None:
-    first = generator.generate("the ", max_new_tokens=5, keep_state=True)
-    options: dict[str, Any] = {"max_new_tokens": 1, "logprobs": 1, "echo": True}
-    whole = generator.generate(f"{first}clock", **options)
-    made = generator.generate("clock", state=first.state, **options)
-    expected = [entry.logprob for entry in whole.logprobs[-6:-1]]
-    assert [entry.logprob for entry in made.logprobs[:5]] == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("value", [-1, 1.0, True])
-def test_logprobs_are_a_number(generator: Generator, value: Any) -> None:
-    with pytest.raises(UsageError, match="logprobs"):
-        generator.generate("the ", logprobs=value)

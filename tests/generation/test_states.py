@@ -37,7 +37,7 @@ def test_a_stop_text_is_found_across_a_saved_state(generator: Generator) -> None
 
 
 def test_an_endless_stream_is_cancelled_and_resumed(generator: Generator) -> None:
-    options: dict[str, Any] = {"repetition_penalty": 1.3, "stop": ["the time machine"]}
+    options = {"repetition_penalty": 1.3, "stop": ["the time machine"]}
     stream = generator.stream("the ", max_new_tokens=None, keep_state=True, **options)
     assert stream.state is None
     text = ""
@@ -56,7 +56,7 @@ def test_a_state_at_a_stop_is_that_of_the_text_before(
     lively: Generator, tmp_path: Path, at: int
 ) -> None:
     """A greedy decoder runs ahead of the text; what it made beyond the stop must leave no trace."""
-    options: dict[str, Any] = {"temperature": 0, "keep_state": True}
+    options = {"temperature": 0, "keep_state": True}
     whole = lively.generate("the ", max_new_tokens=120, temperature=0)
     stop = whole.tokens[at]
     end = whole.tokens.index(stop) + 1
@@ -68,13 +68,14 @@ def test_a_state_at_a_stop_is_that_of_the_text_before(
 
 
 def test_a_prompt_is_added_to_a_state(generator: Generator) -> None:
-    options: dict[str, Any] = {"temperature": 0, "repetition_penalty": 1.2}
-    first = generator.generate("the ", max_new_tokens=0, keep_state=True, **options)
+    options = {"temperature": 0, "repetition_penalty": 1.2}
     asked = {"max_new_tokens": 30, "echo": True, "logprobs": 1, **options}
-    added = generator.generate("clock", state=first.state, **asked)
-    whole = generator.generate("the clock", **asked)
-    assert added.tokens == whole.tokens
-    assert added.logprobs == whole.logprobs[4:]
+    for before in (0, 5):
+        first = generator.generate("the ", max_new_tokens=before, keep_state=True, **options)
+        added = generator.generate("clock", state=first.state, **asked)
+        whole = generator.generate(f"{first}clock", **asked)
+        assert added.tokens == whole.tokens
+        assert added.logprobs == whole.logprobs[4 + before :]
 
 
 def test_a_sampler_that_reads_the_history_sees_it_from_where_it_joins(generator: Generator) -> None:
@@ -112,7 +113,6 @@ def test_a_damaged_state_is_an_error_that_names_the_file(
     good, path = saved(made.state, tmp_path), tmp_path / "state"
     flips = [good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :] for at in range(0, len(good), 19)]
     cuts = [good[:size] for size in (0, 1, 8, 100, len(good) - 1)]
-    assert generator.path is not None
     weights = (generator.path / "model.safetensors").read_bytes()
     for bad in [*flips, *cuts, good + b"\0", weights]:
         path.write_bytes(bad)
@@ -122,6 +122,5 @@ def test_a_damaged_state_is_an_error_that_names_the_file(
     with pytest.raises(RunError) as missing:
         GenerationState.load(tmp_path / "missing")
     assert not isinstance(missing.value, CorruptFileError)
-    assert made.state is not None
     with pytest.raises(RunError, match="missing/state"):
         made.state.save(tmp_path / "missing/state")

@@ -11,26 +11,15 @@ import tracemalloc
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from watching import counting, encoding, failing_at, join_background, watched
+from watching import counting, encoding, failing_at, join_background, text_of, watched
 
-from textgen import (
-    AsyncTextStream,
-    ContractError,
-    Generator,
-    UsageError,
-)
-
-_T = TypeVar("_T")
+from textgen import AsyncTextStream, ContractError, Generator, UsageError
 
 
-async def text_of(stream: Awaitable[AsyncTextStream]) -> str:
-    return "".join([piece async for piece in await stream])
-
-
-def run(awaitable: Awaitable[_T]) -> _T:
+def run(awaitable: Awaitable[Any]) -> Any:
     return asyncio.run(asyncio.wait_for(awaitable, 60))
 
 
@@ -150,7 +139,7 @@ def test_a_task_that_is_cancelled_ends_its_text_while_the_prompt_is_read(
     """Or a server would go on reading for a client that has gone."""
     counter, generator = counting(finished_run)
     prompt = "the " * 10_000
-    left: list[AsyncTextStream] = []
+    left = []
 
     async def read() -> None:
         if whole:
@@ -176,9 +165,9 @@ def test_a_task_that_is_cancelled_ends_its_text_while_the_prompt_is_read(
 def test_a_stream_that_failed_gave_what_came_before_and_was_not_cancelled(
     finished_run: Path, call: int
 ) -> None:
-    pieces: list[str] = []
+    pieces = []
     stream = failing_at(finished_run, call).stream("the ", logprobs=0)
-    with pytest.raises(ContractError, match="'own' failed: KeyError: 'lost'") as caught:
+    with pytest.raises(ContractError, match="'sample' failed: KeyError: 'lost'") as caught:
         pieces.extend(stream)
     assert isinstance(caught.value.__cause__, KeyError)
     assert (len("".join(pieces)), stream.finish_reason) == (call, None)
@@ -266,9 +255,8 @@ def test_streams_of_several_event_loops_share_a_batch(generator: Generator) -> N
 
     with ThreadPoolExecutor(8) as pool:
         texts = list(pool.map(text, range(8)))
-    assert texts == [
-        generator.generate("the ", index=index, max_new_tokens=200).text for index in range(8)
-    ]
+    many = generator.generate_many(["the "], n=8, max_new_tokens=200)
+    assert texts == [made.text for made in many]
 
 
 @pytest.mark.slow
@@ -277,14 +265,14 @@ def test_an_endless_stream_takes_no_more_memory(
     generator: Generator, options: dict[str, Any]
 ) -> None:
     """Whatever were kept of each token would take more than a byte."""
-    stream, found, count = generator.stream("the ", max_new_tokens=None, **options), [], 20_000
+    stream, found = generator.stream("the ", max_new_tokens=None, **options), []
     tracemalloc.start()
     try:
         for _ in range(2):
-            left = count
+            left = 20_000
             while left > 0:
                 left -= len(next(stream))
             found.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert found[1] - found[0] < count
+    assert found[1] - found[0] < 20_000

@@ -5,27 +5,14 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import attrs
 
-from textgen import Component, Engine, Generator, NoOptions, PluginSet, hookimpl, load
-
-
-def with_sampler(run: Path, sample: Callable[[Any, Any], Any]) -> Generator:
-    """The generator of a run with one sampler."""
-
-    class Own:
-        @hookimpl
-        def textgen_samplers(self) -> list[Component]:
-            return [Component("own", NoOptions, lambda config, context: sample)]
-
-    plugins = PluginSet.discover()
-    plugins.register(Own(), "own")
-    return Engine(plugins).load(run, sampler=[{"type": "own"}])
+from textgen import AsyncTextStream, Generator, load
 
 
 def failing_at(run: Path, call: int) -> Generator:
@@ -37,7 +24,7 @@ def failing_at(run: Path, call: int) -> Generator:
             raise KeyError("lost")
         return logits
 
-    return with_sampler(run, sample)
+    return load(run, sampler=sample)
 
 
 @attrs.define(eq=False)
@@ -70,7 +57,7 @@ def watched(run: Path, *, closed: bool = False) -> tuple[Watcher, Generator]:
     watcher = Watcher()
     if not closed:
         watcher.gate.set()
-    return watcher, with_sampler(run, watcher.sample)
+    return watcher, load(run, sampler=watcher.sample)
 
 
 def counting(run: Path) -> tuple[Watcher, Generator]:
@@ -97,9 +84,13 @@ def counting(run: Path) -> tuple[Watcher, Generator]:
     return watcher, attrs.evolve(inner, model=Model())
 
 
+async def text_of(stream: Awaitable[AsyncTextStream]) -> str:
+    return "".join([piece async for piece in await stream])
+
+
 def encoding(generator: Generator) -> tuple[list[tuple[str, threading.Thread]], Generator]:
     """The generator, and what its tokenizer encodes, in which thread."""
-    encoded: list[tuple[str, threading.Thread]] = []
+    encoded = []
 
     class Noting:
         def __getattr__(self, name: str) -> Any:
