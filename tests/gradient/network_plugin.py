@@ -1,28 +1,16 @@
-"""A plugin with the modules of networks.py as models."""
+"""A plugin with modules of networks.py as models."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import textgen
-from textgen import BuildContext, Component, hookimpl
+from textgen import BuildContext, Component, NoOptions, hookimpl
 
 
 def build_attention(config: Any, context: BuildContext) -> Any:
     from networks import Attention
 
     return Attention(context.vocab_size)
-
-
-def build_wrapped(config: Any, context: BuildContext) -> Any:
-    import torch
-    from networks import Recurrent
-
-    from textgen.gradient import GradientModel
-
-    with torch.random.fork_rng():
-        torch.random.default_generator.manual_seed(context.seed)
-        return GradientModel.of(Recurrent(context.vocab_size).to(context.device))
 
 
 def build_dropping(config: Any, context: BuildContext) -> Any:
@@ -37,6 +25,6 @@ def build_dropping(config: Any, context: BuildContext) -> Any:
 def textgen_models() -> list[Component]:
     """Offer both."""
     return [
-        Component("attention", textgen.NoOptions, build_attention),
-        Component("wrapped", textgen.NoOptions, build_wrapped),
+        Component("attention", NoOptions, build_attention),
+        Component("dropping", NoOptions, build_dropping),
     ]

@@ -37,10 +37,10 @@ class Attention(nn.Module, GradientModel):
 class Recurrent(nn.Module):
     """A module that knows nothing of textgen."""
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, **options: Any) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, 6)
-        self.cell = nn.GRU(6, 7, batch_first=True)
+        self.cell = nn.GRU(6, 7, batch_first=True, **options)
         self.head = nn.Linear(7, vocab_size)
 
     def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
@@ -49,21 +49,16 @@ class Recurrent(nn.Module):
         return self.head(seen), (after.transpose(0, 1),)
 
 
-class Dropping(nn.Module):
+class Dropping(Recurrent):
     """Drops out by a module, by a function and within a stacked GRU."""
 
     def __init__(self, vocab_size: int, seed: int, p: float = 0.3) -> None:
-        super().__init__()
-        self.p = p
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.embedding = nn.Embedding(vocab_size, 8)
-            self.cell = nn.GRU(8, 8, num_layers=2, dropout=p, batch_first=True)
-            self.drop = nn.Dropout(p)
-            self.head = nn.Linear(8, vocab_size)
+            super().__init__(vocab_size, num_layers=2, dropout=p)
+        self.embedding = nn.Sequential(self.embedding, nn.Dropout(p))
+        self.p = p
 
     def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
-        carried = None if state is None else state[0].transpose(0, 1).contiguous()
-        x = nn.functional.dropout(self.embedding(tokens), self.p, self.training)
-        seen, after = self.cell(x, carried)
-        return self.head(self.drop(seen)), (after.transpose(0, 1).contiguous(),)
+        logits, after = super().forward(tokens, state)
+        return nn.functional.dropout(logits, self.p, self.training), after

@@ -1,9 +1,18 @@
-"""What the tests of training by gradient share: small runs, and what came of them."""
+"""What the tests of training by gradient share: small runs, whole or in parts."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+import textgen
+
+TEXT = "the clock struck nine and no one came. " * 30
+VOCAB_SIZE = len(set(TEXT)) + 1
 
 
 def pipeline(trainer: dict[str, Any], **model: Any) -> dict[str, Any]:
@@ -26,5 +35,24 @@ def pipeline(trainer: dict[str, Any], **model: Any) -> dict[str, Any]:
     }
 
 
-def weights(run: Path) -> bytes:
-    return (run / "model.safetensors").read_bytes()
+def train(model: Any, **more: Any) -> textgen.Run:
+    """A run with TEXT."""
+    given = {
+        "corpus": TEXT,
+        "tokenizer": "char",
+        "trainer": {"type": "adamw", "length": "8 steps", "batch_size": 6, "order": "streams"},
+        "data": {"window_length": 12},
+        "device": "cpu",
+    }
+    return textgen.train(model=model, **given | more)
+
+
+def run_in_parts(
+    run: Callable[..., textgen.Run], output: Path, stops: Iterable[int]
+) -> textgen.Run:
+    """Interrupt after each of so many steps, then finish."""
+    for stop in stops:
+        steps = itertools.count(1)
+        with pytest.raises(textgen.Interrupted):
+            run(output=output, cancelled=lambda steps=steps, stop=stop: next(steps) > stop)
+    return run(output=output)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from commands import run_with_torch
 from components import Recorder
-from small_trainings import pipeline
+from small_trainings import VOCAB_SIZE, pipeline, train
 
 import textgen
 from textgen import Engine
@@ -32,15 +32,14 @@ def test_workers_compute_the_gradient_of_the_whole_batch(tmp_path: Path) -> None
     """Rows shared out unevenly still count alike, and have their rows of the batch's dropout; only
     rounding differs.
     """
-    losses = {}
+    losses = []
     for workers in (1, 3):
         recorder = Recorder()
         tables = pipeline({"batch_size": 7, "length": "12 steps"}, embedding_dropout=0.3)
-        textgen.run(
-            {**tables, "threads": workers}, output=tmp_path / str(workers), observers=[recorder]
-        )
-        losses[workers] = [event.loss for event in recorder.of(StepDone)]
-    assert losses[3] == pytest.approx(losses[1], rel=1e-4)
+        tables |= {"threads": workers, "output": str(tmp_path / str(workers))}
+        textgen.run(tables, observers=[recorder])
+        losses.append([event.loss for event in recorder.of(StepDone)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @pytest.mark.slow
@@ -79,19 +78,17 @@ def test_steps_and_evaluations_are_made_in_the_workers_own_threads(
     """Torch's pool of threads waits for the slowest, and must have no part in them; each worker
     keeps its thread.
     """
-    computed: dict[str, set[str]] = {"forward": set(), "update": set()}
+    computed, updating = set(), set()
 
     class Watched(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.weights = torch.nn.Embedding(10, 10)
+            self.weights = torch.nn.Embedding(VOCAB_SIZE, VOCAB_SIZE)
 
         def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
             if self.training:
                 assert torch.get_num_threads() == 1
-                computed["forward"].add(
-                    f"{tokens.shape[0]} rows in {threading.current_thread().name}"
-                )
+                computed.add((len(tokens), threading.current_thread().name))
             return self.weights(tokens), ()
 
         def set_dropout_seed(self, seed: int) -> None:
@@ -102,21 +99,15 @@ def test_steps_and_evaluations_are_made_in_the_workers_own_threads(
     monkeypatch.setattr(
         optimizer,
         "step",
-        lambda *given: (computed["update"].add(threading.current_thread().name), step(*given))[1],
+        lambda *given: (updating.add(threading.current_thread().name), step(*given))[1],
     )
     before = torch.get_num_threads()
-    trainer = {"type": "adamw", "length": "3 steps", "batch_size": 5}
-    corpus = "some letters, " * 400
-    textgen.train(
-        corpus=corpus, tokenizer="char", model=Watched(), trainer=trainer, device="cpu", threads=2
-    )
+    train(Watched(), trainer={"type": "adamw", "length": "3 steps", "batch_size": 5}, threads=2)
     assert torch.get_num_threads() == before
-    (updater,) = computed["update"]
+    (updater,) = updating
     assert updater.startswith("textgen-worker")
-    by_worker = {rows.partition(" in ")[::2] for rows in computed["forward"]}
-    assert {thread for rows, thread in by_worker if rows == "3 rows"} == {updater}
-    assert len({thread for _, thread in by_worker}) == 2
-    assert len({thread for rows, thread in by_worker if rows == "2 rows"}) == 1
+    (other,) = {thread for _, thread in computed} - {updater}
+    assert computed == {(3, updater), (2, other)}
 
 
 @pytest.mark.parametrize("time_first", [True, False])
@@ -176,22 +167,20 @@ def test_a_run_on_a_busy_machine_says_what_helps(
     console = io.StringIO()
     tables = {**pipeline({"length": "3 steps"}), "observer": [{"type": "progress"}]}
     Engine().run(tables, output=tmp_path / "run", console=console)
-    line = re.search("^other programs use 999.0 of.*", console.getvalue(), re.MULTILINE)
-    assert line is not None
-    assert line[0].endswith(", so training is slower: end them, or give the run more time")
+    said = r"^other programs use 999\.0 of .* training is slower: end them, or give the run more"
+    assert re.search(said, console.getvalue(), re.MULTILINE)
 
 
 @pytest.mark.gpu
 def test_a_step_on_cuda_does_not_wait_for_the_device(tmp_path: Path) -> None:
     """Between evaluations nothing synchronises: torch raises where something does."""
 
-    class Strict:
-        def observe(self, event: Event) -> None:
-            if isinstance(event, StepDone):
-                torch.cuda.set_sync_debug_mode("error" if 3 < event.step < 20 else "default")
+    def observe(event: Event) -> None:
+        if isinstance(event, StepDone):
+            torch.cuda.set_sync_debug_mode("error" if 3 < event.step < 20 else "default")
 
     try:
         tables = pipeline({"evaluate_every": 25, "length": "25 steps"}) | {"device": "cuda"}
-        textgen.run(tables, output=tmp_path / "run", observers=[Strict()])
+        textgen.run(tables, output=tmp_path / "run", observers=[observe])
     finally:
         torch.cuda.set_sync_debug_mode("default")

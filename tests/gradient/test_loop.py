@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 import json
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,12 @@ import numpy as np
 import pytest
 import torch
 from components import Recorder
-from small_trainings import pipeline, weights
+from networks import Recurrent
+from small_trainings import VOCAB_SIZE, pipeline, run_in_parts, train
 
 import textgen
-from textgen import (
-    BuildContext,
-    Component,
-    Engine,
-    PluginSet,
-    TrainingError,
-    hookimpl,
-    option,
-)
+from textgen import Engine, TrainingError
+from textgen.data import Windows
 from textgen.events import Decided, Evaluation, StepDone
 from textgen.gradient import (
     GradientOptions,
@@ -35,20 +28,9 @@ from textgen.gradient import (
     cosine,
     warmup_stable_decay,
 )
+from textgen.gradient.batches import training_batches
+from textgen.gradient.computing import cross_entropy
 from textgen.protocols import TrainerState
-
-
-def run_in_parts(
-    engine: Engine, tables: dict[str, Any], output: Path, stops: Sequence[int]
-) -> textgen.Run:
-    """Interrupt after each of so many steps, then finish."""
-    for stop in stops:
-        count = itertools.count(1)
-        with pytest.raises(textgen.Interrupted):
-            engine.run(
-                tables, output=output, cancelled=lambda count=count, stop=stop: next(count) > stop
-            )
-    return engine.run(tables, output=output)
 
 
 @pytest.mark.slow
@@ -63,34 +45,31 @@ def run_in_parts(
     ids=str,
 )
 def test_a_run_in_parts_is_the_run_in_one(trainer: dict[str, Any], tmp_path: Path) -> None:
-    tables = pipeline(trainer)
-    whole = Engine().run(tables, output=tmp_path / "whole")
-    parts = run_in_parts(Engine(), tables, tmp_path / "parts", [4, 11])
+    run = functools.partial(textgen.run, pipeline(trainer))
+    parts = run_in_parts(run, tmp_path / "parts", [4, 11])
     assert parts.outcome == "resumed"
-    assert weights(parts.path) == weights(whole.path)
+    assert parts.generator.model_id == run(output=tmp_path / "whole").generator.model_id
 
 
 def test_what_is_decided_is_recorded_and_kept_when_a_run_resumes(tmp_path: Path) -> None:
     tables = pipeline({"length": "1s", "compute": "auto"})
-    recorder = Recorder()
+    path, recorder, again = tmp_path / "run", Recorder(), Recorder()
 
     def has_decided() -> bool:
         return any("steps" in event.values for event in recorder.of(Decided))
 
     with pytest.raises(textgen.Interrupted):
-        textgen.run(tables, output=tmp_path / "run", observers=[recorder], cancelled=has_decided)
-    decided = json.loads((tmp_path / "run/run.json").read_text())["decided"]
+        textgen.run(tables, output=path, observers=[recorder], cancelled=has_decided)
+    decided = json.loads((path / "run.json").read_text())["decided"]
     assert decided.keys() == {"precision", "steps"}
-    again = Recorder()
-    run = textgen.run(tables, output=tmp_path / "run", observers=[again])
+    record = textgen.run(tables, output=path, observers=[again]).generator.record
     assert not again.of(Decided)
-    record = json.loads((run.path / "run.json").read_text())
     assert record["decided"] == decided
     assert record["step"] == decided["steps"] >= record["stable_steps"] > 0
-    saved = tomllib.loads((run.path / "pipeline.toml").read_text())
+    saved = tomllib.loads((path / "pipeline.toml").read_text())
     assert (saved["trainer"]["length"], saved["trainer"]["compute"]) == ("1s", "auto")
     for same in (tables, saved):
-        assert textgen.run(same, output=run.path).outcome == "skipped"
+        assert textgen.run(same, output=path).outcome == "skipped"
 
 
 def test_the_validation_loss_is_what_evaluate_gives(tmp_path: Path) -> None:
@@ -100,30 +79,17 @@ def test_the_validation_loss_is_what_evaluate_gives(tmp_path: Path) -> None:
     recorder = Recorder()
     run = textgen.run(tables, output=tmp_path / "run", observers=[recorder])
     text = "".join(Engine().read_corpus({"type": "story"}))
-    tokens = run.generator.tokenizer.encode(text)
-    held_out = run.generator.tokenizer.decode(tokens[-len(tokens) // 10 :])
     best = min(event.validation_loss for event in recorder.of(Evaluation))
-    assert best == pytest.approx(run.generator.score(held_out).loss, abs=2e-3)
+    assert best == pytest.approx(run.generator.score(text[-len(text) // 10 :]).loss, abs=2e-3)
 
 
-def test_streams_begin_elsewhere_in_every_epoch(tmp_path: Path) -> None:
-    from textgen.data import Windows
-    from textgen.gradient.batches import training_batches
-
+def test_streams_begin_elsewhere_in_every_epoch() -> None:
     windows = Windows(np.arange(1000), 10, 10)
     batches = training_batches(GradientOptions(order="streams", batch_size=4), windows, seed=3)
-    starts = {int(batches.batch(epoch, 0)[0, 0]) for epoch in range(6)}
-    assert len(starts) == 6
+    assert len({int(batches.batch(epoch, 0)[0, 0]) for epoch in range(6)}) == 6
 
 
-# Optimizers and models of plugins.
-
-
-@attrs.frozen(kw_only=True)
-class OddConfig(GradientOptions):
-    """Two optimizers, one of which counts in Python."""
-
-    learning_rate: float = option(0.01, help="learning rate")
+# Optimizers, models and trainers of authors.
 
 
 class Counting(torch.optim.Optimizer):
@@ -142,92 +108,37 @@ class Counting(torch.optim.Optimizer):
                 parameter.sub_(parameter.grad, alpha=group["lr"] / (marks[0] + group["calls"]))
 
 
-class Odd:
-    """A plugin with a trainer, and a model with a loss and roles of its own."""
+def odd_trainer() -> GradientTrainer:
+    """Two optimizers, one of which counts in Python."""
 
-    def __init__(self) -> None:
-        self.seen: list[Any] = []
+    def optimizers(parameters: Parameters) -> list[torch.optim.Optimizer]:
+        rest = parameters.of_role("embedding", "vector", "head")
+        return [Counting(parameters.of_role("matrix")), torch.optim.Adam(rest, lr=0.01)]
 
-    @hookimpl
-    def textgen_trainers(self) -> list[Component]:
-        return [Component("odd", OddConfig, self.build_trainer)]
-
-    @hookimpl
-    def textgen_models(self) -> list[Component]:
-        return [Component("own-loss", textgen.NoOptions, self.build_model)]
-
-    def build_trainer(self, config: OddConfig, context: BuildContext) -> GradientTrainer:
-        def optimizers(parameters: Parameters) -> list[torch.optim.Optimizer]:
-            self.seen.append(parameters.roles)
-            rest = parameters.of_role("embedding", "vector", "head")
-            matrices = parameters.of_role("matrix")
-            counting = [Counting(matrices)] if matrices else []
-            return [*counting, torch.optim.Adam(rest, lr=config.learning_rate)]
-
-        return GradientTrainer(config, optimizers)
-
-    def build_model(self, config: Any, context: BuildContext) -> Any:
-        from textgen.gradient import GradientModel
-
-        outer = self
-
-        class Network(torch.nn.Module, GradientModel):
-            def __init__(self) -> None:
-                super().__init__()
-                self.table = torch.nn.Parameter(torch.zeros(context.vocab_size, context.vocab_size))
-                self.gain = torch.nn.Parameter(torch.ones(1))
-
-            def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
-                return self.table[tokens] * self.gain, ()
-
-            def parameter_roles(self) -> dict[str, str]:
-                return {"table": "head"}
-
-            def training_loss(
-                self, tokens: torch.Tensor, targets: torch.Tensor, state: Any = None
-            ) -> Any:
-                outer.seen.append("own loss")
-                logits, state = self(tokens, state)
-                return torch.nn.functional.cross_entropy(
-                    logits.flatten(0, 1), targets.flatten()
-                ) + 100.0, state
-
-        return Network()
+    return GradientTrainer(GradientOptions(length="12 steps", batch_size=8), optimizers)
 
 
-@pytest.fixture
-def odd() -> Odd:
-    return Odd()
+def test_what_optimizers_keep_is_resumed(tmp_path: Path) -> None:
+    def run(**more: Any) -> textgen.Run:
+        return train({"type": "rnn", "embedding_size": 6}, trainer=odd_trainer(), **more)
+
+    parts = run_in_parts(run, tmp_path / "run", [3, 5])
+    assert parts.generator.model_id == run().generator.model_id
 
 
-@pytest.fixture
-def engine(odd: Odd) -> Engine:
-    plugins = PluginSet.discover()
-    plugins.register(odd, "odd")
-    return Engine(plugins)
+class Dear(Recurrent):
+    """Its steps have a loss of its own."""
+
+    def training_loss(self, tokens: torch.Tensor, targets: torch.Tensor, state: Any = None) -> Any:
+        logits, state = self(tokens, state)
+        return cross_entropy(logits, targets) + 100, state
 
 
-def test_what_optimizers_keep_is_resumed(engine: Engine, odd: Odd, tmp_path: Path) -> None:
-    tables = pipeline({"type": "odd", "order": "shuffled", "length": "12 steps"}, embedding_size=6)
-    whole = engine.run(tables, output=tmp_path / "whole")
-    parts = run_in_parts(engine, tables, tmp_path / "parts", [3, 5])
-    assert weights(parts.path) == weights(whole.path)
-    assert {"embedding", "matrix", "vector"} <= set(odd.seen[0])
-
-
-def test_a_model_may_have_a_loss_and_roles_of_its_own(
-    engine: Engine, odd: Odd, tmp_path: Path
-) -> None:
+def test_a_loss_of_its_own_is_not_that_of_evaluations() -> None:
     recorder = Recorder()
-    tables = pipeline({"order": "shuffled", "type": "odd"}) | {"model": {"type": "own-loss"}}
-    engine.run(tables, output=tmp_path / "run", observers=[recorder])
-    assert ("head", "vector") in odd.seen
-    assert "own loss" in odd.seen
+    train(Dear(VOCAB_SIZE), observers=[recorder])
     assert all(event.loss > 100 for event in recorder.of(StepDone))
     assert all(event.validation_loss < 10 for event in recorder.of(Evaluation))
-
-
-# Losses that stay on the device.
 
 
 @attrs.define
@@ -250,19 +161,21 @@ class LateTrainer:
     def load_state(self, state: TrainerState) -> None: ...
 
 
-def test_a_nan_that_stays_on_the_device_stops_the_run_a_few_steps_later(tmp_path: Path) -> None:
+def test_a_nan_that_stays_on_the_device_stops_the_run_a_few_steps_later() -> None:
     trainer = LateTrainer()
-
-    class Late:
-        @hookimpl
-        def textgen_trainers(self) -> list[Component]:
-            return [Component("late", textgen.NoOptions, lambda config, context: trainer)]
-
-    plugins = PluginSet.discover()
-    plugins.register(Late(), "late")
     with pytest.raises(TrainingError, match="the loss is nan at step 20"):
-        Engine(plugins).run(pipeline({}) | {"trainer": {"type": "late"}}, output=tmp_path / "run")
+        train("rnn", trainer=trainer)
     assert 20 <= trainer.given <= 30
+
+
+def test_a_loss_that_is_no_number_before_the_first_update_is_the_models_fault() -> None:
+    model = Recurrent(VOCAB_SIZE)
+    torch.nn.init.constant_(model.head.bias, torch.nan)
+    with pytest.raises(
+        TrainingError,
+        match="the loss is nan at step 1, before the first update, so the model is at",
+    ):
+        train(model)
 
 
 # Schedules.
@@ -277,23 +190,3 @@ def test_schedules() -> None:
     assert [stable(step, 100) for step in (5, 10, 51)] == [0.5, 1.0, 1.0]
     assert stable(100, 100) == pytest.approx(0.02)
     assert stable(40, 100) == stable(40, 10_000)
-
-
-class Spoilt(torch.nn.Module):
-    """A model that is no number from the beginning."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.table = torch.nn.Parameter(torch.full((size, size), torch.nan))
-
-    def forward(self, tokens: Any, state: Any = None) -> Any:
-        return self.table[tokens], ()
-
-
-def test_a_loss_that_is_no_number_before_the_first_update_is_the_models_fault() -> None:
-    text = "the clock struck nine. " * 60
-    with pytest.raises(
-        TrainingError,
-        match="the loss is nan at step 1, before the first update, so the model is at",
-    ):
-        textgen.train(corpus=text, model=Spoilt(len(set(text)) + 1), trainer="adamw")

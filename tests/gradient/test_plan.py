@@ -51,7 +51,6 @@ def train(
 
 def test_a_time_is_decided_once_when_the_decay_begins() -> None:
     made = train("100s", warmup_stable_decay(warmup=20, decay=0.5))
-    assert made.plan.steps is not None
     assert made.decided_at == made.plan.stable_steps
     assert made.plan.stable_steps == pytest.approx(made.plan.steps / 2, abs=4)
     assert 90 < made.seconds < 100

@@ -17,6 +17,7 @@ import torch
 from networks import Recurrent
 from safetensors.numpy import load_file
 from several_processes import AT_PLACE, run_together
+from small_trainings import pipeline
 
 import textgen
 from textgen import Engine, PluginSet, UsageError
@@ -42,8 +43,8 @@ class Noting:
     def close(self):
         self.note("closed")
     def note(self, what):
-        with open(f"closed-{os.environ.get('RANK', '')}.txt", "a") as file:
-            print(what, id(self), file=file)
+        with open(f"{what}-{os.environ.get('RANK', '')}.txt", "a") as file:
+            print(id(self), file=file)
 
 def build(config, context):
     return Noting(textgen.Engine(context.plugins).build("tokenizer", {"type": "char"}, context))
@@ -69,7 +70,7 @@ class Network(nn.Module, GradientModel):
         self.fine = nn.Parameter(torch.ones(1 << 20, dtype=torch.float64))
     def forward(self, tokens, state=None):
         logits = self.head[tokens] * self.large[:1] * self.fine[:1].float()
-        has = (tokens == len(self.head) - 1).any(1)
+        has = (tokens == len(self.head) - 2).any(1)
         if has.any():  # in some steps, and then in some rows
             logits = logits + self.rare * has[:, None, None]
         return logits, (torch.zeros(len(tokens), 1),)
@@ -80,34 +81,26 @@ def textgen_models():
 """
 
 
-MODEL = {"type": "rnn", "cell": "lstm", "dropout": 0.3, "weight_drop": 0.2}
-TRAINER = {
-    "type": "adamw",
-    "batch_size": 5,
-    "order": "streams",
-    "length": "24 steps",
-    "evaluate_every": 8,
-}
+TRAINER = {"batch_size": 5, "length": "24 steps", "evaluate_every": 8}
 
 
-def write(folder: Path, **tables: Any) -> dict[str, Any]:
+def write(folder: Path, options: dict[str, Any] = TRAINER, **tables: Any) -> dict[str, Any]:
     """Write a pipeline whose batches do not divide by two or three, and return it."""
-    story = "".join(map(str, Engine().read_corpus({"type": "story"})))
-    (folder / "text.txt").write_text(story[:9000], encoding="utf-8")
     made = {
-        "device": "cpu",
-        "corpus": {"type": "file", "path": str(folder / "text.txt")},
-        "tokenizer": {"type": "char"},
-        "data": {"window_length": 12, "validation": 0.1},
-        "model": {**MODEL, "hidden_size": 8},
-        "trainer": TRAINER,
+        **pipeline(options, cell="lstm", hidden_size=32, weight_drop=0.2),
         "checkpoint": {"seconds": 0},
         "observer": [{"type": "metrics"}],
-        "generate": {"max_new_tokens": 3},
         **tables,
     }
     (folder / "p.toml").write_text(tomli_w.dumps(made))
     return made
+
+
+def engine_with(path: Path, plugin: str) -> Engine:
+    path.write_text(plugin)
+    plugins = PluginSet.discover()
+    plugins.register_file(path)
+    return Engine(plugins)
 
 
 def losses(run: Path) -> list[float]:
@@ -126,23 +119,18 @@ def assert_alike(run: Path, other: Path) -> None:
 def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = write(tmp_path, tokenizer={"type": "noting"}, model={**MODEL, "hidden_size": 32})
-    (tmp_path / "noting.py").write_text(CLOSING)
-    plugins = PluginSet.discover()
-    plugins.register_file(tmp_path / "noting.py")
+    tables = write(tmp_path, tokenizer={"type": "noting"})
     monkeypatch.chdir(tmp_path)
-    alone = Engine(plugins).run(tables, output=tmp_path / "alone")
+    alone = engine_with(tmp_path / "noting.py", CLOSING).run(tables, output=tmp_path / "alone")
     at_step = (AT_PLACE, "1", "KILL", "textgen.gradient.optimization:Optimization.step", "15")
     run = ("--plugin", "noting.py", "run", "p.toml", "-o", "run")
     first, killed, third = run_together(3, *at_step, *run, "-q", folder=tmp_path)
-    assert killed.returncode == -9
-    assert (first.returncode, first.stdout, third.returncode) == (1, "", 1)
-    lost = "textgen: error: another process of the run has ended"
+    assert (first.returncode, killed.returncode, third.returncode) == (1, -9, 1)
     for each in (first, third):
-        assert each.stderr.startswith(lost)
-        assert len(each.stderr.splitlines()) == 1
-    assert first.stderr.endswith("; the checkpoint of step 15 is kept\n")
-    for notes in tmp_path.glob("closed-*.txt"):
+        (line,) = each.stderr.splitlines()
+        assert line.startswith("textgen: error: another process of the run has ended")
+    assert (first.stdout, first.stderr[-36:]) == ("", "; the checkpoint of step 15 is kept\n")
+    for notes in tmp_path.glob("*-*.txt"):
         notes.unlink()
     first, other = run_together(2, "-m", "textgen", *run, folder=tmp_path)
     assert first.returncode == 0, first.stderr
@@ -151,25 +139,20 @@ def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
     assert (other.returncode, other.stdout, other.stderr) == (0, "", "")
     assert_alike(tmp_path / "run", alone.path)
     for rank in range(2):
-        notes = [
-            line.split() for line in (tmp_path / f"closed-{rank}.txt").read_text().splitlines()
-        ]
         built, closed = (
-            [name for what, name in notes if what == each] for each in ("built", "closed")
+            sorted((tmp_path / f"{what}-{rank}.txt").read_text().split())
+            for what in ("built", "closed")
         )
         assert len(built) >= 2
-        assert sorted(closed) == sorted(built), "each process closes what it built, once"
+        assert closed == built, "each process closes what it built, once"
 
 
 @pytest.mark.slow
 def test_a_parameter_without_a_gradient_is_as_in_one_process(tmp_path: Path) -> None:
     """An optimizer leaves it alone; with a gradient of zero its weight would decay."""
-    trainer = {**TRAINER, "length": "12 steps", "weight_decay": 0.5, "learning_rate": 0.01}
-    tables = write(tmp_path, model={"type": "unused"}, trainer=trainer)
-    (tmp_path / "unused.py").write_text(UNUSED)
-    plugins = PluginSet.discover()
-    plugins.register_file(tmp_path / "unused.py")
-    alone = Engine(plugins).run(tables, output=tmp_path / "alone")
+    options = {**TRAINER, "length": "12 steps", "weight_decay": 0.5, "learning_rate": 0.01}
+    tables = write(tmp_path, options, model={"type": "unused"})
+    alone = engine_with(tmp_path / "unused.py", UNUSED).run(tables, output=tmp_path / "alone")
     command = ("-m", "textgen", "--plugin", "unused.py", "run", "p.toml", "-q", "-o", "run")
     done = run_together(2, *command, folder=tmp_path)
     assert [each.returncode for each in done] == [0, 0], done[0].stderr
@@ -183,20 +166,22 @@ def test_a_parameter_without_a_gradient_is_as_in_one_process(tmp_path: Path) -> 
 def test_the_network_of_a_mixture_is_shared_out_and_each_process_says_what_it_failed_of(
     tmp_path: Path,
 ) -> None:
-    parts = {
+    model = {
+        "type": "mixture",
         "first": {"type": "rnn", "hidden_size": 8, "dropout": 0.2},
         "second": {"type": "ngram", "order": 3},
     }
-    trainer = {"type": "mixture", "first": {**TRAINER, "length": "16 steps"}}
-    tables = write(tmp_path, model={"type": "mixture", **parts}, trainer=trainer)
+    first = {"type": "adamw", **TRAINER, "length": "16 steps"}
+    tables = write(tmp_path, model=model, trainer={"type": "mixture", "first": first})
     alone = textgen.run(tables, output=tmp_path / "alone")
     in_step = (AT_PLACE, "1", "MEMORY", "textgen.gradient.optimization:Optimization.step", "10")
     done = run_together(2, *in_step, "run", "p.toml", "-q", "-o", "run", folder=tmp_path)
     assert [each.returncode for each in done] == [1, 1]
-    first, other = (each.stderr.splitlines() for each in done)
-    assert first[0].startswith("textgen: error: another process of the run has ended")
-    assert other[0].startswith("textgen: error: out of memory")
-    assert (len(first), len(other)) == (1, 1)
+    for each, cause in zip(
+        done, ("another process of the run has ended", "out of memory"), strict=True
+    ):
+        (line,) = each.stderr.splitlines()
+        assert line.startswith(f"textgen: error: {cause}")
     run = textgen.run(tables, output=tmp_path / "run")
     assert run.outcome == "resumed"
     assert_alike(run.path, alone.path)
@@ -235,7 +220,7 @@ def test_a_process_that_leaves_computes_what_the_others_wait_for(
     single: Processes, stop: int, modes: set[bool]
 ) -> None:
     """The evaluation that is due, and a step without an update, in which they learn of the end."""
-    model, made = Recurrent(5), set[bool]()
+    model, made = Recurrent(5), set()
     model.register_forward_pre_hook(lambda network, _: made.add(network.training))
     events = three_steps(model, single)
     next(event for event in events if isinstance(event, StepDone) and event.step == stop)
@@ -247,7 +232,7 @@ def test_a_process_that_leaves_computes_what_the_others_wait_for(
 
 
 def test_a_step_in_which_a_process_asks_for_the_end_is_not_made(single: Processes) -> None:
-    steps = list[int]()
+    steps = []
     single.wants_stop = lambda: len(steps) == 2
     for event in three_steps(Recurrent(5), single):
         if isinstance(event, StepDone):
@@ -258,7 +243,7 @@ def test_a_step_in_which_a_process_asks_for_the_end_is_not_made(single: Processe
 @pytest.mark.gpu
 def test_processes_on_gpus_train_what_one_does(tmp_path: Path) -> None:
     """As many as there are GPUs; with one, NCCL and all else but the sums are tried."""
-    tables = write(tmp_path, device="cuda", model={"type": "rnn", "hidden_size": 8, "dropout": 0.3})
+    tables = write(tmp_path, device="cuda")
     alone = textgen.run(tables, output=tmp_path / "alone")
     size = min(torch.cuda.device_count(), 5)
     done = run_together(size, "-m", "textgen", "run", "p.toml", "-q", "-o", "run", folder=tmp_path)
@@ -276,7 +261,6 @@ def test_the_place_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert Processes.of_environment({"RANK": "1"}) is None
     given = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     here = Processes.of_environment(given)
-    assert here is not None
     assert (here.rank, here.size, here.leads) == (3, 4, False)
     assert (here.device("cuda"), here.device("cpu")) == ("cuda:1", "cpu")
     assert here.timeout == 120  # as docs/scaling.md says

@@ -5,86 +5,65 @@ first step.
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
+import small_trainings
 import torch
 from networks import Recurrent
+from small_trainings import VOCAB_SIZE
 
 import textgen
-from textgen import BuildContext
-from textgen.events import StepDone
-from textgen.gradient import GradientOptions, GradientTrainer, Parameters, constant
+from textgen.gradient import GradientOptions, GradientTrainer, Parameters
 
 OPTIONS = GradientOptions(length="2 steps", batch_size=3)
 
 
-def network(context: BuildContext) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        return Recurrent(context.vocab_size)
-
-
 def train(
-    make: Any = lambda weights: torch.optim.SGD(weights, lr=0.1),
-    model: Any = network,
-    schedule: Any = constant,
-    output: Path | None = None,
-) -> list[StepDone]:
-    """Train two steps; return what there is of them."""
-    seen: list[StepDone] = []
-
-    class Watching:
-        def observe(self, event: Any) -> None:
-            if isinstance(event, StepDone):
-                seen.append(event)
-
-    textgen.train(
-        corpus="the clock struck nine and no one came. " * 9,
-        tokenizer="char",
-        model=model,
-        trainer=GradientTrainer(OPTIONS, make, schedule),
-        data={"window_length": 12},
-        device="cpu",
-        observers=[Watching()],
-        output=output,
-    )
-    return seen
+    make: Any = lambda weights: torch.optim.SGD(weights, lr=0.1), kind: type[Recurrent] = Recurrent
+) -> textgen.Run:
+    """Train two steps."""
+    return small_trainings.train(kind(VOCAB_SIZE), trainer=GradientTrainer(OPTIONS, make))
 
 
 def test_weights_that_no_optimizer_has_are_named_once() -> None:
     with pytest.warns(UserWarning, match="no optimizer has these parameters") as caught:
-        assert len(train(lambda weights: torch.optim.SGD(weights.of_role("matrix"), lr=0.1))) == 2
+        run = train(lambda weights: torch.optim.SGD(weights.of_role("matrix"), lr=0.1))
+    assert run.generator.record["step"] == 2
     (warning,) = caught
     assert str(warning.message).endswith(
         "stay as they are: embedding.weight, cell.bias_ih_l0, cell.bias_hh_l0, head.bias"
     )
 
-    def frozen(context: BuildContext) -> Any:
-        made = network(context)
-        made.embedding.requires_grad_(False)
-        return made
+    class Frozen(Recurrent):
+        def __init__(self, vocab_size: int) -> None:
+            super().__init__(vocab_size)
+            self.embedding.requires_grad_(False)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train()
-        train(model=frozen)
+        train(kind=Frozen)
 
 
-def test_a_role_there_is_not_is_an_error() -> None:
-    with pytest.raises(
-        textgen.ContractError,
-        match="role 'matrices'; the roles are embedding, head, matrix, vector",
-    ):
-        train(lambda weights: torch.optim.SGD(weights.of_role("matrices"), lr=0.1))
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (
+            lambda weights: torch.optim.SGD(weights.of_role("matrices"), lr=0.1),
+            "role 'matrices'; the roles are embedding, head, matrix, vector",
+        ),
+        (lambda weights: None, "make_optimizer gave None, and must give torch"),
+    ],
+    ids=["role", "none"],
+)
+def test_what_makes_no_optimizer_is_an_error(make: Any, said: str) -> None:
+    with pytest.raises(textgen.ContractError, match=said):
+        train(make)
+
+
+def test_a_role_that_no_parameter_has_is_none() -> None:
     assert Parameters([], []).of_role("head") == []
-
-
-def test_what_is_no_optimizer_is_an_error() -> None:
-    with pytest.raises(
-        textgen.ContractError, match="make_optimizer gave None, and must give torch"
-    ):
-        train(lambda weights: None)
 
 
 @pytest.mark.parametrize(
@@ -110,17 +89,13 @@ def test_what_is_no_optimizer_is_an_error() -> None:
     ids=["axis", "tensor", "none", "logits"],
 )
 def test_a_state_that_generation_cannot_use_is_blamed_before_a_step(change: Any, said: str) -> None:
-    steps: list[int] = []
+    steps = []
 
     class Odd(Recurrent):
         def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
             steps.append(self.training)
             return change(*super().forward(tokens, state))
 
-    def build(context: BuildContext) -> Any:
-        with torch.random.fork_rng(devices=[]):
-            return Odd(context.vocab_size)
-
     with pytest.raises(textgen.ContractError, match=said):
-        train(model=build)
+        train(kind=Odd)
     assert steps == [False]
