@@ -1,21 +1,18 @@
 """A step of training an LSTM on a CPU, by textgen and by a plain loop of torch.
 
 Usage: python benchmarks/lstm_step.py TEXT [--hidden 256] [--batch 64,16] [--precision bfloat16]
-[--repeats 7] [--busy]
+[--repeats 7]
 
 The plain loop is tried with one thread of torch's and with one for each core, and ours, each in a
 process of its own that lives through the whole measurement; they take turns, and the better plain
 loop counts. Prints its seconds over ours, above 1 if ours is the faster, and the losses after the
-same number of steps from the same weights. `--busy` measures ours alone, beside a busy loop for
-each core, against itself without.
+same number of steps from the same weights.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -38,25 +35,6 @@ def compare(training: Training, name: str, steps: int, repeats: int) -> None:
     print("  losses of the last turn: {:.4f}, and {:.4f} of the plain loop".format(*losses))
 
 
-def beside_busy_loops(training: Training, name: str, steps: int, repeats: int) -> None:
-    """Ours beside one busy loop for each core."""
-    cores, found = os.cpu_count() or 1, []
-    group = Group(training, "ours", threads=cores)
-    group.turn(steps)
-    for _ in range(repeats):
-        idle, _ = group.turn(steps)
-        busy = [sys.executable, "-c", "while True: pass"]
-        loops = [subprocess.Popen(busy) for _ in range(cores)]
-        try:
-            found.append(idle / group.turn(steps)[0])
-        finally:
-            for loop in loops:
-                loop.kill()
-                loop.wait()
-    group.turn(0)
-    show(f"{name}, beside busy loops", found, 0.4)
-
-
 def main() -> None:
     """Print the ratios."""
     options = parser(__doc__)
@@ -66,7 +44,6 @@ def main() -> None:
     options.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     options.add_argument("--characters", type=int, default=150_000, help="read in each turn")
     options.add_argument("--repeats", type=int, default=7)
-    options.add_argument("--busy", action="store_true")
     given = options.parse_args()
     found, tokens = np.unique(np.frombuffer(given.text.read_bytes(), np.uint8), return_inverse=True)
     for batch in map(int, given.batch.split(",")):
@@ -77,9 +54,8 @@ def main() -> None:
             batch=batch,
             precision=given.precision,
         )
-        measure = beside_busy_loops if given.busy else compare
         steps = max(1, given.characters // (batch * 64))
-        measure(training, f"LSTM {given.hidden}, batch {batch}", steps, given.repeats)
+        compare(training, f"LSTM {given.hidden}, batch {batch}", steps, given.repeats)
 
 
 if __name__ == "__main__":

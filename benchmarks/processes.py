@@ -1,12 +1,11 @@
-"""Two processes of one thread against one process of two threads, ours and plain loops of torch.
+"""Two processes of one thread against one process of two threads, ours and a plain loop of torch.
 
 Usage: python benchmarks/processes.py [--hidden 256,512] [--steps 12] [--repeats 5]
 
 Batches are 64 windows of 64 tokens, in bfloat16. The processes live through the whole measurement
 and take turns. Prints the seconds of others over those of our two processes, above 1 if ours are
-the faster. The others are a plain loop of torch in one process of two threads; the plain loop under
-DistributedDataParallel in two processes; and textgen in one process of two threads, which shows
-what a second process is worth on this machine.
+the faster. The others are a plain loop of torch in one process of two threads, and textgen in one
+process of two threads, which shows what a second process is worth on this machine.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ def compare(hidden: int, steps: int, repeats: int) -> None:
     training = Training(tokens=tokens, vocab_size=_VOCABULARY, hidden=hidden, embedding=64)
     others = {
         "a plain loop of two threads": Group(training, "plain", threads=2),
-        "a plain loop in two": Group(training, "plain", size=2),
         "textgen with two threads": Group(training, "ours", threads=2),
     }
     rows = turns([Group(training, "ours", size=2), *others.values()], steps, repeats)

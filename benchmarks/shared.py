@@ -1,6 +1,4 @@
-"""What the benchmarks share: arguments, times of two ways in turn, and a training of an LSTM in a
-process of its own.
-"""
+"""What the benchmarks share: arguments, times, and a training of an LSTM in a process of its own."""
 
 from __future__ import annotations
 
@@ -42,13 +40,6 @@ def seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-
-
-def ratios(baseline: Callable[[], object], ours: Callable[[], object], repeats: int) -> list[float]:
-    """Seconds of the baseline over ours, in turn (A B A B ...), after a warm-up of each: machines
-    are noisy.
-    """
-    return [seconds(baseline) / seconds(ours) for _ in range(repeats + 1)][1:]
 
 
 def show(name: str, found: Sequence[float], target: object) -> None:
@@ -93,41 +84,36 @@ class Training:
             if isinstance(event, StepDone):
                 yield event.loss
 
-    def plain(self, rank: int, size: int) -> Iterator[Any]:
-        """By torch, as its tutorials write it; several processes with DistributedDataParallel."""
+    def plain(self) -> Iterator[Any]:
+        """By torch, as its tutorials write it."""
         import torch
         from torch import nn
 
-        class Network(nn.Module):
-            def __init__(self, training: Training) -> None:
-                super().__init__()
-                self.embedding = nn.Embedding(training.vocab_size, training.embedding)
-                self.rnn = nn.LSTM(training.embedding, training.hidden, batch_first=True)
-                self.head = nn.Linear(training.hidden, training.vocab_size)
-
-            def forward(self, tokens: Any, state: Any) -> Any:
-                read, state = self.rnn(self.embedding(tokens), state)
-                return self.head(read), state
-
-        network: Any = Network(self)
+        network = nn.ModuleDict(
+            {
+                "embedding": nn.Embedding(self.vocab_size, self.embedding),
+                "rnn": nn.LSTM(self.embedding, self.hidden, batch_first=True),
+                "head": nn.Linear(self.hidden, self.vocab_size),
+            }
+        )
         weights = self._model(self._context).tensors()
         network.load_state_dict({name: torch.from_numpy(each) for name, each in weights.items()})
-        if size > 1:
-            network = nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True)
-        vectors = [p for p in network.parameters() if p.ndim < 2]
-        matrices = [p for p in network.parameters() if p.ndim > 1]
-        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [
+            {"params": [p for p in network.parameters() if p.ndim > 1]},
+            {"params": [p for p in network.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ]
         adam = {"lr": _RATE, "betas": (0.9, 0.99), "weight_decay": 0.01}
         optimizer = torch.optim.AdamW(groups, **adam, fused=True)
         options = GradientOptions(order="streams", batch_size=self.batch)
         batches = training_batches(options, Windows(self.tokens, _LENGTH, _LENGTH), seed=0)
-        rows = slice(self.batch * rank // size, self.batch * (rank + 1) // size)
         state: Any = None
         for step in itertools.count():
             epoch, number = divmod(step, batches.per_epoch)
-            windows = torch.from_numpy(batches.batch(epoch, number)[rows])
+            windows = torch.from_numpy(batches.batch(epoch, number))
             with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
-                logits, state = network(windows[:, :-1], state if number else None)
+                read = network["embedding"](windows[:, :-1])
+                read, state = network["rnn"](read, state if number else None)
+                logits = network["head"](read)
             state = tuple(part.detach() for part in state)
             targets = windows[:, 1:].reshape(-1)
             loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets)
@@ -180,15 +166,10 @@ def _serve(
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(threads)
     with contextlib.ExitStack() as stack:
-        if way == "plain":
-            if size > 1:
-                torch.distributed.init_process_group("gloo", rank=rank, world_size=size)
-            losses = training.plain(rank, size)
-        else:
-            processes = Processes(rank, size, rank, size) if size > 1 else None
-            if processes is not None:
-                stack.enter_context(processes.joined())
-            losses = training.ours(processes)
+        processes = Processes(rank, size, rank, size) if size > 1 else None
+        if processes is not None:
+            stack.enter_context(processes.joined())
+        losses = training.plain() if way == "plain" else training.ours(processes)
         while steps := pipe.recv():
             begun = time.perf_counter()
             total = float(sum(next(losses) for _ in range(steps)))
