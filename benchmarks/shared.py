@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, times, and a training of an LSTM in a process of its own."""
+"""What the benchmarks share: arguments, times, and trainings of an LSTM in their processes."""
 
 from __future__ import annotations
 

@@ -17,29 +17,24 @@ import fork_server
 def environment(
     site: Iterable[Path] = (), extra: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """This process's environment without variables of textgen and Python, but with `site` before
-    its own PYTHONPATH.
-    """
-    inherited = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("TEXTGEN_", "PYTHON"))
-    }
-    path = [*map(str, site), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return inherited | {"PYTHONPATH": os.pathsep.join(path)} | dict(extra or {})
+    """This process's environment, with `site` before its own PYTHONPATH."""
+    path = filter(None, [*map(str, site), os.environ.get("PYTHONPATH")])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), **(extra or {})}
 
 
 def run_textgen(
-    *arguments: str | Path,
+    *arguments: object,
     folder: Path,
     site: Iterable[Path] = (),
     extra: Mapping[str, str] | None = None,
+    stdin: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """`textgen ARGUMENTS` in `folder`. A command that needs torch finds it imported."""
-    if is_fresh(extra or {}):
-        return run_python("-m", "textgen", *arguments, folder=folder, site=site, extra=extra)
-    command = ["-m", "textgen", *map(str, arguments)]
-    return fork_server.run(command, folder, environment(site, extra), torch=needs_torch(arguments))
+    command, given = ["-m", "textgen", *map(str, arguments)], environment(site, extra)
+    # these are about how Python starts
+    if any(name.startswith(("PYTHON", "LC_", "LANG")) for name in extra or ()):
+        return run_python(*command, folder=folder, site=site, extra=extra, stdin=stdin)
+    return fork_server.run(command, folder, given, stdin=stdin, torch=needs_torch(arguments))
 
 
 @attrs.frozen
@@ -61,7 +56,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(
-    *arguments: str | Path, folder: Path, site: Iterable[Path] = (), piped: bool = False
+    *arguments: object, folder: Path, site: Iterable[Path] = (), piped: bool = False
 ) -> Iterator[Running]:
     """`textgen ARGUMENTS`; ended at the end, whatever has happened.
 
@@ -99,27 +94,24 @@ def wait_for(command: Running, phrase: str) -> str:
     raise AssertionError(f"no {phrase!r} in {seen}")
 
 
-def is_fresh(extra: Mapping[str, str]) -> bool:
-    """Whether a command is about how Python starts."""
-    return any(name.startswith(("PYTHON", "LC_", "LANG")) for name in extra)
-
-
 def needs_torch(arguments: Sequence[object]) -> bool:
     """Whether a command trains, may build a model by gradient, or asks torch for its devices."""
     return any(name in arguments for name in ("run", "init", "check", "sweep", "doctor"))
 
 
 def run_python(
-    *arguments: str | Path,
+    *arguments: object,
     folder: Path,
     site: Iterable[Path] = (),
     extra: Mapping[str, str] | None = None,
+    stdin: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """`python ARGUMENTS` in `folder`."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=folder,
         env=environment(site, extra),
+        input=stdin,
         capture_output=True,
         encoding="utf-8",
         timeout=300,
@@ -128,7 +120,7 @@ def run_python(
 
 
 def run_with_torch(
-    *arguments: str | Path,
+    *arguments: object,
     folder: Path,
     site: Iterable[Path] = (),
     extra: Mapping[str, str] | None = None,
@@ -136,6 +128,4 @@ def run_with_torch(
     """`python ARGUMENTS` in `folder`, in a process that has imported torch: much quicker for what
     needs it.
     """
-    return fork_server.run(
-        [str(argument) for argument in arguments], folder, environment(site, extra)
-    )
+    return fork_server.run([*map(str, arguments)], folder, environment(site, extra))

@@ -1,5 +1,5 @@
-"""Builds single components as a program that embeds textgen does, plugins of components, and an
-observer.
+"""Builds single components as a program that embeds textgen does, plugins of components, a
+tokenizer and an observer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 
 from textgen import BuildContext, Component, Engine, NoOptions, PluginSet, hookimpl
 from textgen.plugin.component import HOOKS
@@ -91,6 +92,29 @@ class Recorder:
 
     def of(self, cls: type) -> list[Any]:
         return [event for event in self.events if isinstance(event, cls)]
+
+
+class Utf8:
+    """A tokenizer of bytes without a decoder of its own, so that textgen holds back what is not yet
+    a whole character.
+    """
+
+    vocab_size = 256
+
+    def fit(self, pieces: Any) -> None:
+        pass
+
+    def encode(self, text: str) -> Any:
+        return np.frombuffer(text.encode(), np.uint8)
+
+    def decode(self, ids: Any) -> str:
+        return np.asarray(ids, np.uint8).tobytes().decode(errors="replace")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {}
+
+    def from_dict(self, state: Any) -> Utf8:
+        return self
 
 
 def engine_of(**parts: Any) -> Engine:

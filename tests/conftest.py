@@ -7,19 +7,17 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import fork_server
 import pytest
 import tomli_w
-from commands import is_fresh, needs_torch
+from commands import run_python, run_textgen
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -74,53 +72,33 @@ def _no_settings_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("MYPY_CACHE_DIR", str(shared / "mypy"))
         for name in os.environ:
-            if name.startswith("TEXTGEN_") or name.lower() in (
-                "http_proxy",
-                "all_proxy",
-                "no_proxy",
-            ):
+            if re.match("TEXTGEN_|(http|all|no)_proxy$", name, re.IGNORECASE):
                 patch.delenv(name)
         yield
+
+
+def _finished(run: Callable[..., Any]) -> Callable[..., Finished]:
+    def command(
+        *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = ""
+    ) -> Finished:
+        done = run(*arguments, folder=cwd, extra=env, stdin=stdin)
+        return Finished(done.stdout, done.stderr, done.returncode)
+
+    return command
 
 
 @pytest.fixture(scope="session")
 def python() -> Callable[..., Finished]:
     """Run this Python with arguments: `python("-c", "...", cwd=folder, env={"NAME": "value"})`."""
-
-    def run(
-        *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = ""
-    ) -> Finished:
-        process = subprocess.run(
-            [sys.executable, *map(str, arguments)],
-            cwd=cwd,
-            env={**os.environ, **(env or {})},
-            input=stdin,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=300,
-            check=False,
-        )
-        return Finished(process.stdout, process.stderr, process.returncode)
-
-    return run
+    return _finished(run_python)
 
 
 @pytest.fixture(scope="session")
-def textgen(python: Callable[..., Finished]) -> Callable[..., Finished]:
+def textgen() -> Callable[..., Finished]:
     """Run the command: `textgen("show", "pipeline.toml", cwd=folder)`; gives its stdout, stderr and
     exit code.
     """
-
-    def run(
-        *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = ""
-    ) -> Finished:
-        if is_fresh(env or {}):
-            return python("-m", "textgen", *arguments, cwd=cwd, env=env, stdin=stdin)
-        command, given = ["-m", "textgen", *map(str, arguments)], {**os.environ, **(env or {})}
-        done = fork_server.run(command, cwd, given, stdin=stdin, torch=needs_torch(arguments))
-        return Finished(done.stdout, done.stderr, done.returncode)
-
-    return run
+    return _finished(run_textgen)
 
 
 def make_tiny_pipeline(

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
 import numpy as np
 import pytest
 import torch
+from components import Recorder, Utf8
 
 import textgen
 from textgen.events import RunFinished
@@ -19,15 +19,19 @@ from textgen.gradient import GradientModel, GradientOptions, GradientTrainer
 TEXT = "".join(
     f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60)
 )
-DATA = {"window_length": 16}
-RNN = {"type": "rnn", "hidden_size": 8}
 SGD = {"type": "sgd", "length": "2 epochs", "batch_size": 16}
+TABLES: dict[str, Any] = {
+    "model": {"type": "rnn", "hidden_size": 8},
+    "trainer": SGD,
+    "data": {"window_length": 16},
+    "device": "cpu",
+}
 
 
 class Net(torch.nn.Module):
     """A GRU that knows nothing of textgen."""
 
-    def __init__(self, size: int = 12, vocab_size: int = 64) -> None:
+    def __init__(self, size: int = 12, vocab_size: int = 256) -> None:
         super().__init__()
         self.embedding = torch.nn.Embedding(vocab_size, size)
         self.gru = torch.nn.GRU(size, size, batch_first=True)
@@ -63,43 +67,24 @@ class Inheriting(Offering, GradientModel):
     """The same, made for textgen."""
 
 
-class Bytes:
-    """A tokenizer: the low six bits of ASCII."""
-
-    vocab_size = 64
-
-    def fit(self, pieces: Any) -> None:
-        for _ in pieces:
-            pass
-
-    def encode(self, text: str) -> Any:
-        return np.frombuffer(text.upper().encode("ascii"), np.uint8) % 64
-
-    def decode(self, ids: Any) -> str:
-        return "".join(chr(i + 64 if i < 32 and i != 10 else i) for i in np.asarray(ids).tolist())
-
-    def to_dict(self) -> dict[str, Any]:
-        return {}
-
-    def from_dict(self, state: Any) -> Bytes:
-        return Bytes()
-
-
-@attrs.frozen
 class Lines:
     """A corpus."""
 
-    count: int
-
     def read(self) -> Iterator[str]:
-        for n in range(self.count):
-            yield f"line {n} of many\n"
+        return (f"line {n} of many\n" for n in range(60))
 
 
-def only_e(logits: Any, history: Any) -> Any:
-    changed = np.full_like(logits, -np.inf)
-    changed[:, 5] = 0
-    return changed
+def spelling(text: str) -> Any:
+    """A sampler that leaves the bytes of a text alone, one after the other, again and again."""
+    data = text.encode()
+
+    def spell(logits: Any, history: Any) -> Any:
+        changed = np.full_like(logits, -np.inf)
+        for row, step in enumerate(history.lengths):
+            changed[row, data[step % len(data)]] = 0
+        return changed
+
+    return spell
 
 
 @pytest.fixture(autouse=True)
@@ -115,15 +100,7 @@ def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 def train(**changes: Any) -> textgen.Run:
     """A run with a text, and what else is given."""
-    given = {
-        "corpus": TEXT,
-        "tokenizer": "char",
-        "model": RNN,
-        "trainer": SGD,
-        "data": DATA,
-        "device": "cpu",
-    }
-    return textgen.train(**{**given, **changes})
+    return textgen.train(**{"corpus": TEXT, **TABLES, **changes})
 
 
 def test_a_text_trains_a_model_in_memory() -> None:
@@ -142,28 +119,18 @@ def test_texts_are_documents() -> None:
 
 
 def test_a_run_in_memory_that_is_stopped_promises_no_checkpoint() -> None:
-    with pytest.raises(
-        textgen.Interrupted,
-        match=r"^stopped after step 1; a run without output keeps no checkpoint$",
-    ):
+    said = "^stopped after step 1; a run without output keeps no checkpoint$"
+    with pytest.raises(textgen.Interrupted, match=said):
         train(cancelled=lambda: True)
 
 
 def test_it_is_what_a_run_of_the_same_pipeline_makes(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
     corpus = {"type": "file", "path": str(tmp_path / "text.txt")}
-    tables = {
-        "tokenizer": {"type": "char"},
-        "model": RNN,
-        "trainer": SGD,
-        "data": DATA,
-        "device": "cpu",
-        "seed": 5,
-    }
-    run = textgen.run(
-        {**tables, "corpus": corpus, "generate": {"max_new_tokens": 30}}, output=tmp_path / "run"
-    )
-    same = train(seed=5, generate={"max_new_tokens": 30})
+    tables = {**TABLES, "tokenizer": {"type": "char"}, "corpus": corpus}
+    asked: dict[str, Any] = {"seed": 5, "generate": {"max_new_tokens": 30}}
+    run = textgen.run({**tables, **asked}, output=tmp_path / "run")
+    same = train(**asked)
     assert same.generations == run.generations
     assert same.generator.model_id == run.generator.model_id
 
@@ -171,14 +138,14 @@ def test_it_is_what_a_run_of_the_same_pipeline_makes(tmp_path: Path) -> None:
 def test_a_torch_module_is_trained_as_it_is() -> None:
     module = Net()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    generator = train(model=module, tokenizer=Bytes()).generator
+    generator = train(model=module, tokenizer=Utf8()).generator
     after = module.state_dict()
     assert not any(torch.equal(after[name], tensor) for name, tensor in before.items())
-    text = generator.generate("ONCE", max_new_tokens=30).text
+    text = generator.generate("Once", max_new_tokens=30).text
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()  # what becomes of the module is not the generator's concern
-    assert generator.generate("ONCE", max_new_tokens=30).text == text
+    assert generator.generate("Once", max_new_tokens=30).text == text
     assert generator.module() is not generator.module()
 
 
@@ -192,7 +159,7 @@ def test_what_a_module_offers_is_used_as_if_it_were_a_gradient_model() -> None:
 
         trainer = GradientTrainer(GradientOptions(length="6 steps", batch_size=8), make)
         torch.manual_seed(0)
-        runs[cls] = train(model=cls(), tokenizer=Bytes(), trainer=trainer)
+        runs[cls] = train(model=cls(), tokenizer=Utf8(), trainer=trainer)
         assert type(runs[cls].generator.module()) is cls
     assert "head" not in roles[Net]
     assert (
@@ -217,29 +184,17 @@ def test_a_function_makes_a_module_for_the_vocabulary(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_component_may_be_an_object(tmp_path: Path) -> None:
-    events: list[Any] = []
-
-    class Watch:
-        def observe(self, event: Any) -> None:
-            events.append(event)
+    recorder = Recorder()
 
     def run() -> textgen.Run:
-        tables = {
-            "corpus": Lines(60),
-            "tokenizer": Bytes(),
-            "model": Net(),
-            "trainer": SGD,
-            "sampler": [only_e, {"type": "temperature"}],
-            "observer": [Watch()],
-            "data": DATA,
-            "device": "cpu",
-            "generate": {"max_new_tokens": 5},
-        }
+        objects = {"corpus": Lines(), "tokenizer": Utf8(), "model": Net(), "observer": [recorder]}
+        sampler = [spelling("e"), {"type": "temperature"}]
+        tables = {**TABLES, **objects, "sampler": sampler, "generate": {"max_new_tokens": 5}}
         return textgen.run(tables, output=tmp_path / "run")
 
     first = run()
-    assert first.generations[0].tokens == (5,) * 5
-    assert isinstance(events[-1], RunFinished)
+    assert first.generations[0].text == "eeeee"
+    assert isinstance(recorder.events[-1], RunFinished)
     origins = {(c["kind"], c["distribution"]) for c in first.generator.record["components"]}
     objects = {(kind, "object") for kind in ("corpus", "tokenizer", "model", "sampler", "observer")}
     own = {(kind, "textgen-engine") for kind in ("trainer", "sampler", "observer")}
@@ -249,24 +204,24 @@ def test_every_kind_of_component_may_be_an_object(tmp_path: Path) -> None:
 
 
 def test_a_run_is_saved_on_request_and_takes_its_objects_again(tmp_path: Path) -> None:
-    run = train(model=Net(), tokenizer=Bytes(), sampler=[only_e])
+    run = train(model=Net(), tokenizer=Utf8(), sampler=[spelling("e")])
     run.save(tmp_path / "saved")
     with pytest.raises(textgen.RunError, match="holds a run already; choose another folder"):
         run.save(tmp_path / "saved")
-    for given, again in (
+    for given, missing in (
         ({}, ["tokenizer.type", "model.type", "sampler.0.type"]),
-        ({"tokenizer": Bytes(), "sampler": only_e}, ["model.type"]),
-        ({"model": Net(), "tokenizer": Bytes()}, ["sampler.0.type"]),
+        ({"tokenizer": Utf8(), "sampler": spelling("e")}, ["model.type"]),
+        ({"model": Net(), "tokenizer": Utf8()}, ["sampler.0.type"]),
     ):
         with pytest.raises(textgen.UsageError) as caught:
             textgen.load(tmp_path / "saved", **given)
-        assert [fault.path for fault in caught.value.faults] == again
+        assert [fault.path for fault in caught.value.faults] == missing
         assert "it was an object" in caught.value.suggestion
-    objects = {"tokenizer": Bytes(), "model": Net()}
+    objects: dict[str, Any] = {"tokenizer": Utf8(), "model": Net()}
     loaded = textgen.load(tmp_path / "saved", **objects, sampler=[])
-    assert np.array_equal(loaded.logits("ONCE"), run.generator.logits("ONCE"))
-    only = textgen.load(tmp_path / "saved", **objects, sampler=only_e)
-    assert set(only.generate("ONCE", max_new_tokens=4).tokens) == {5}
+    assert np.array_equal(loaded.logits("Once"), run.generator.logits("Once"))
+    only = textgen.load(tmp_path / "saved", **objects, sampler=spelling("e"))
+    assert only.generate("Once", max_new_tokens=4).text == "eeee"
 
     class OwnLoading(GradientModel, Net):
         def load_tensors(self, tensors: Any) -> None:
@@ -276,12 +231,12 @@ def test_a_run_is_saved_on_request_and_takes_its_objects_again(tmp_path: Path) -
     for kind in (Net, OwnLoading):  # with an error of GradientModel, and one of torch
         with pytest.raises(textgen.ContractError, match=said):
             textgen.load(
-                tmp_path / "saved", tokenizer=Bytes(), model=kind(vocab_size=63), sampler=[]
+                tmp_path / "saved", **objects | {"model": kind(vocab_size=255)}, sampler=[]
             )
 
 
 def test_a_text_is_given_again_for_the_report_on_copies(tmp_path: Path) -> None:
-    train(tokenizer=Bytes(), output=tmp_path / "run")
+    train(tokenizer=Utf8(), output=tmp_path / "run")
     Path("text.txt").write_text(TEXT)  # in the current folder
     for given, said in (
         ({}, r"corpus\.type: no corpus is called 'object:text'; it was an object"),
@@ -289,12 +244,12 @@ def test_a_text_is_given_again_for_the_report_on_copies(tmp_path: Path) -> None:
         ({"corpus": TEXT}, ""),
         ({"corpus": {"type": "file", "path": "text.txt"}}, ""),
     ):
-        generator = textgen.load(tmp_path / "run", tokenizer=Bytes(), **given)
+        generator = textgen.load(tmp_path / "run", tokenizer=Utf8(), **given)
         if said:
             with pytest.raises(textgen.TextgenError, match=said):
                 generator.copy_finder()
         else:
-            assert generator.copy_finder().report("ONCE 3 RAVENS").longest == 13
+            assert generator.copy_finder().report("Once 3 ravens").longest == 13
     Path("text.txt").unlink()
 
 
@@ -302,7 +257,7 @@ def test_a_trained_model_is_trained_on_another_text(tmp_path: Path) -> None:
     first = train().generator
     before = first.generate("Once", max_new_tokens=20).text
     train().save(tmp_path / "first")
-    other = {"corpus": "no hills\n" * 60, "tokenizer": None}
+    other = {"corpus": "no hills\n" * 60}
     ways = (
         {"model": first.module(), "tokenizer": first.tokenizer},
         {"model": {"start": str(tmp_path / "first")}},
@@ -316,7 +271,7 @@ def test_a_trained_model_is_trained_on_another_text(tmp_path: Path) -> None:
 
 
 def test_a_generator_is_trained_on_and_loads_by_itself(tmp_path: Path) -> None:
-    parts = {"corpus": "no hills\n" * 60, "model": train().generator, "tokenizer": None}
+    parts = {"corpus": "no hills\n" * 60, "model": train().generator}
     second = train(**parts, output=tmp_path / "run")
     assert train(**parts, output=tmp_path / "run").outcome == "skipped"
     loaded = textgen.load(tmp_path / "run")
@@ -329,33 +284,14 @@ def test_a_generator_is_trained_on_and_loads_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_without_an_incremental_decoder_streams_whole_characters() -> None:
-    class Utf8(Bytes):
-        vocab_size = 256
-
-        def encode(self, text: str) -> Any:
-            return np.frombuffer(text.encode(), np.uint8)
-
-        def decode(self, ids: Any) -> str:
-            return np.asarray(ids, np.uint8).tobytes().decode(errors="replace")
-
-        def from_dict(self, state: Any) -> Utf8:
-            return Utf8()
-
     text = "é € 漢字 " * 9
-    data = text.encode()
-
-    def spell(logits: Any, history: Any) -> Any:
-        changed = np.full_like(logits, -np.inf)
-        for row, step in enumerate(history.lengths):
-            changed[row, data[step]] = 0
-        return changed
-
-    generator = train(tokenizer=Utf8(), sampler=spell).generator
-    pieces = list(generator.stream("Once", max_new_tokens=len(data)))
+    size = len(text.encode())
+    generator = train(tokenizer=Utf8(), sampler=spelling(text)).generator
+    pieces = list(generator.stream("Once", max_new_tokens=size))
     assert len(pieces) > 1
     assert "".join(pieces) == text
-    unfinished = generator.generate(max_new_tokens=len(data) - 3)
-    assert unfinished.text == data[:-3].decode(errors="replace")
+    unfinished = generator.generate(max_new_tokens=size - 3)
+    assert unfinished.text == text.encode()[:-3].decode(errors="replace")
 
 
 def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> None:
@@ -364,7 +300,7 @@ def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> 
         return Net()
 
     steps = iter(range(100))
-    options = {"trainer": {"type": "adamw", "length": "2 epochs"}, "tokenizer": Bytes()}
+    options = {"trainer": {"type": "adamw", "length": "2 epochs"}, "tokenizer": Utf8()}
     whole = train(model=module(), **options)
     options["output"] = tmp_path / "run"
     with pytest.raises(textgen.Interrupted):
@@ -403,7 +339,6 @@ def test_what_fails_in_an_object_is_shown_with_its_line() -> None:
     def failing(logits: Any, history: Any) -> Any:
         raise ZeroDivisionError
 
-    with pytest.raises(
-        textgen.ContractError, match=r"sampler 'failing' failed: .*test_objects\.py:\d+"
-    ):
+    said = r"sampler 'failing' failed: .*test_objects\.py:\d+"
+    with pytest.raises(textgen.ContractError, match=said):
         train(sampler=[failing])

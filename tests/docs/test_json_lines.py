@@ -55,13 +55,11 @@ def test_the_corpus_keeps_its_contract_and_a_model_ends_its_texts(
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (None, "the texts cannot be read: "),
-        ("{}\n", ":1: KeyError('text'); each line is an object with a text"),
-        ('{"text": "salt"}\nsalt\n', ":2: JSONDecodeError("),
-        ('{"text": "salt"}\n\n[]\n', ":2: JSONDecodeError("),
+        (None, "the texts cannot be read: [Errno 2] No such file or directory: '{}'"),
+        ("{}\n", "{}:1: KeyError('text'); each line is an object with a text"),
+        ('{"text": "salt"}\nsalt\n', "{}:2: JSONDecodeError("),
     ],
-    ids=["missing", "no-text", "no-json", "blank"],
-)  # fmt: skip
+)
 def test_what_a_user_can_mend_is_said_with_file_and_line(
     plugin: Any, tmp_path: Path, lines: str | None, said: str
 ) -> None:
@@ -70,5 +68,4 @@ def test_what_a_user_can_mend_is_said_with_file_and_line(
         path.write_text(lines)
     with pytest.raises(textgen.CorpusError) as caught:
         list(plugin.JsonLines(path).read())
-    assert (f"{path}{said}" if said.startswith(":") else said) in str(caught.value)
-    assert str(path) in str(caught.value)
+    assert said.format(path) in str(caught.value)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from textgen import Engine, Generator, PluginSet
+from textgen import Engine, Generator, PluginSet, summarize
 from textgen.plugin.component import Offer
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -33,22 +33,29 @@ def length(text: str) -> int:
 
 
 @pytest.fixture
+def command(tmp_path: Path, textgen: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a command with a plugin in one file: `command("patience.py", text, "run", "p.toml")`."""
+
+    def run(name: str, text: str, *arguments: object) -> Any:
+        (tmp_path / name).write_text(text)
+        done = textgen("--plugin", name, *arguments, cwd=tmp_path)
+        assert done.code == 0, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
 def train(
-    tmp_path: Path,
-    textgen: Callable[..., Any],
+    command: Callable[..., Any],
     tiny_pipeline: Callable[..., dict[str, Any]],
     write_pipeline: Callable[..., Path],
 ) -> Callable[..., Any]:
-    """Run a pipeline with a plugin in one file: `train("patience.py", text, model={"type":
-    "rnn"})`.
-    """
+    """Run a pipeline with one: `train("patience.py", text, model={"type": "rnn"})`."""
 
     def run(name: str, text: str, **tables: Any) -> Any:
-        (tmp_path / name).write_text(text)
         pipeline = write_pipeline({**tiny_pipeline(text="abcd" * 300 + "dcba" * 30), **tables})
-        done = textgen("--plugin", name, "run", pipeline, cwd=tmp_path)
-        assert done.code == 0, done.stderr
-        return done
+        return command(name, text, "run", pipeline)
 
     return run
 
@@ -72,8 +79,7 @@ def test_an_optimizer_as_a_trainer(tmp_path: Path, train: Callable[..., Any]) ->
     assert length(text) <= 20
     trainer = {"type": "adagrad", "length": "30 steps", "order": "streams", "batch_size": 4}
     train("adagrad.py", text, trainer=trainer, observer=[{"type": "metrics"}])
-    rows = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
-    losses = [json.loads(row)["training_loss"] for row in rows]
+    losses = [row["training_loss"] for row in summarize(tmp_path / "run").metrics()]
     assert losses[-1] < losses[0] / 2
 
 
@@ -92,7 +98,7 @@ def with_decoder(text: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["module", "decoder"])
 def test_a_module_as_a_model(
-    part: str, tmp_path: Path, textgen: Callable[..., Any], train: Callable[..., Any]
+    part: str, tmp_path: Path, command: Callable[..., Any], train: Callable[..., Any]
 ) -> None:
     text = example("mingru.py")
     module = text.partition("    class MinGRU")[2].partition("    with torch")[0]
@@ -100,19 +106,15 @@ def test_a_module_as_a_model(
     text = text if part == "module" else with_decoder(text)
     trainer = {"type": "adamw", "length": "60 steps", "learning_rate": 0.02, "batch_size": 8}
     train("mingru.py", text, model={"type": "mingru"}, trainer=trainer)
-    made = textgen(
-        "--plugin", "mingru.py", "generate", tmp_path / "run", "-p", "ab", "--greedy", cwd=tmp_path
-    )
-    assert made.code == 0, made.stderr
-    assert "cdabcdabcd" in made.stdout
-    checked = textgen("--plugin", "mingru.py", "plugins", "check", "mingru", cwd=tmp_path)
-    assert checked.code == 0, checked.stdout + checked.stderr
+    generate = ("generate", tmp_path / "run", "-p", "ab", "--greedy")
+    assert "cdabcdabcd" in command("mingru.py", text, *generate).stdout
+    command("mingru.py", text, "plugins", "check", "mingru")
 
 
 @pytest.mark.parametrize(("name", "limit"), [("steadfast", 32), ("surprising", 25)])
 def test_samplers_with_state_and_with_chance(
     tmp_path: Path,
-    textgen: Callable[..., Any],
+    command: Callable[..., Any],
     generator: Generator,
     finished_run: Path,
     name: str,
@@ -121,9 +123,7 @@ def test_samplers_with_state_and_with_chance(
     """They keep the contract, and change a text by the option that each has."""
     text = example(f"{name}.py")
     assert length(text) <= limit
-    (tmp_path / f"{name}.py").write_text(text)
-    checked = textgen("--plugin", f"{name}.py", "plugins", "check", name, cwd=tmp_path)
-    assert checked.code == 0, checked.stdout + checked.stderr
+    command(f"{name}.py", text, "plugins", "check", name)
     plugins = PluginSet.discover()
     plugins.register_file(tmp_path / f"{name}.py")
     offer = plugins.find("sampler", name)
@@ -134,7 +134,5 @@ def test_samplers_with_state_and_with_chance(
     assert changed.text != generator.generate("the ", max_new_tokens=60).text
 
 
-def test_a_tokenizer(tmp_path: Path, textgen: Callable[..., Any]) -> None:
-    (tmp_path / "utf8.py").write_text(example("utf8.py"))
-    checked = textgen("--plugin", "utf8.py", "plugins", "check", "utf8", cwd=tmp_path)
-    assert checked.code == 0, checked.stdout + checked.stderr
+def test_a_tokenizer(command: Callable[..., Any]) -> None:
+    command("utf8.py", example("utf8.py"), "plugins", "check", "utf8")

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import textgen
 
-ROOT = Path(__file__).parents[2]
-PIPELINES = ROOT / "docs/pipelines"
-
-
-def metrics(run: textgen.Run) -> list[dict[str, Any]]:
-    return [
-        json.loads(line)
-        for line in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+PIPELINES = Path(__file__).parents[2] / "docs/pipelines"
 
 
 @pytest.mark.slow
@@ -35,10 +25,9 @@ def test_the_seeds_recipe_follows_its_curve(tmp_path: Path) -> None:
         ["device=cpu", "trainer.length=30 epochs"],
         output=tmp_path / "run",
     )
-    rows = metrics(run)
-    assert [row["step"] for row in rows] == list(
-        range(10, 301, 10)
-    )  # 10,000 windows in batches of 1,024
+    rows = run.history
+    # 10,000 windows in batches of 1,024
+    assert [row["step"] for row in rows] == [*range(10, 301, 10)]
     assert textgen.summarize(run.path).parameters == 2_908
     assert rows[0]["validation_loss"] == pytest.approx(2.82, abs=0.15)
     assert rows[-1]["validation_loss"] == pytest.approx(2.06, abs=0.1)
@@ -58,7 +47,7 @@ def test_overfit_overfits(tmp_path: Path) -> None:
         "trainer.decay_share=0",
     ]
     run = textgen.run(PIPELINES / "overfit.toml", overrides, output=tmp_path / "run")
-    rows = metrics(run)
+    rows = run.history
     held_out = [row["validation_loss"] for row in rows]
     assert rows[-1]["training_loss"] < 0.8
     assert held_out[-1] > 2
