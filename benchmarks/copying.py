@@ -1,7 +1,7 @@
 """How much a mixture copies from its text, beside its parts, and what makes it copy less: a table
 of docs/benchmarks.md.
 
-Usage: python benchmarks/copying.py [TEXT] [--minutes 1] [--texts 12] [--characters 500]
+Usage: python benchmarks/copying.py [TEXT] [--minutes 1]
 
 Trains the pipeline of `textgen init TEXT --minutes M` (The Time Machine, all characters, if no TEXT
 is given), and the same with other n-grams. Prints for each way to generate what share of the runs
@@ -12,7 +12,6 @@ tenth, in nats per character. The held-out text is in the table as a text that n
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ _OTHERS = {
     "mixture, `model.second.recent = 0`": ("model.second.recent=0", (0.8, 0.5)),
     "mixture, `model.second.order = 5`": ("model.second.order=5", (0.8,)),
 }
+_TEXTS, _SIZE = 12, 500  # of so many characters
 _HEADER = (
     "| what writes | temperature | 16 characters | 32 characters | longest | of itself | loss |"
 )
@@ -39,8 +39,6 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("text", nargs="?", type=Path)
     options.add_argument("--minutes", type=float, default=1.0)
-    options.add_argument("--texts", type=int, default=12)
-    options.add_argument("--characters", type=int, default=500)
     given = options.parse_args()
     print(f"{_HEADER}\n| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
@@ -52,15 +50,13 @@ def main() -> None:
             run = Path(folder, change)
             call("run", pipeline, "--output", run, f"--set={change}")
             with textgen.load(run) as generator:
-                found = rows(generator, source, given, name, temperatures)
-                for row in found:
+                for row in rows(generator, source, name, temperatures):
                     print("| " + " | ".join(row) + " |", flush=True)
 
 
 def rows(
     generator: textgen.Generator,
     source: Path,
-    given: argparse.Namespace,
     name: str,
     temperatures: tuple[float, ...],
 ) -> Iterator[list[str]]:
@@ -68,7 +64,6 @@ def rows(
     of the mixture.
     """
     held_out, finder = last_tenth(generator, source), generator.copy_finder()
-    size = given.characters
 
     def row(name: str, texts: list[str], temperature: str = "", lost: str = "") -> list[str]:
         reports = [finder.report(each) for each in texts if each]
@@ -82,7 +77,7 @@ def rows(
         writer = attrs.evolve(generator, model=model)
         lost = f"{loss(generator, model, held_out):.3f}"
         for temperature in temperatures:
-            options = {"n": given.texts, "max_new_tokens": size, "temperature": temperature}
+            options = {"n": _TEXTS, "max_new_tokens": _SIZE, "temperature": temperature}
             options["dry_multiplier"] = 0.0  # what the model does by itself
             made = writer.generate_many(["\n"], unknown_characters="skip", **options)
             texts = [each.text for each in made]
@@ -92,7 +87,7 @@ def rows(
     if name:
         yield from of(mixture, name, temperatures)
         return
-    parts = [held_out[i * size : (i + 1) * size] for i in range(given.texts)]
+    parts = [held_out[i * _SIZE : (i + 1) * _SIZE] for i in range(_TEXTS)]
     yield row("the author, held out", parts)
     yield from of(mixture.first, "the network alone", (0.8,))
     yield from of(mixture.second, "the n-grams and words alone", (0.8,))

@@ -36,9 +36,6 @@ class Call:
     data: bytes = b""
     place: int = 0
 
-    def __str__(self) -> str:
-        return f"{self.name} {self.path}" + (f" -> {self.target}" if self.target else "")
-
 
 def watch(
     root: Path, before: Callable[[Call], None], after: Callable[[Call], None] = lambda call: None

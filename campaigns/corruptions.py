@@ -1,7 +1,7 @@
 """A campaign of corruptions: every file of a run directory and a saved state, spoilt in every way,
 met by commands.
 
-    python -m campaigns.corruptions [--cases 2500] [--seed 1] [--only WORDS]
+    python -m campaigns.corruptions [--cases 2500] [--minutes M] [--seed 1] [--only WORDS]
 
 Each case is a command in a process of its own, forked from one that has imported everything. It
 must end as if nothing had happened, with the same text and weights, or with an error that names the
@@ -11,25 +11,23 @@ changed outside the run directory is a failure, which is printed with the seed t
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import functools
 import os
 import random
 import resource
 import shutil
 import signal
-import sys
 import tempfile
-import time
-from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import attrs
 import tomli_w
 
 from .mutations import MUTATIONS, REPLACED, SECRET, seal
-from .runs import Done, apart, load_everything
+from .runs import Done, apart, arguments, do, load_everything
 
 SECONDS = 180  # so long a command may take on a busy machine,
 CPU_SECONDS = 20  # and so much of a processor
@@ -195,51 +193,47 @@ def _weights(place: Path) -> bytes | None:
     return _content(place / "run/model.safetensors")
 
 
-def campaign(count: int, seed: int, folder: Path, only: str) -> tuple[list[str], Counter[str]]:
-    """Run cases; what failed, and how many ended how."""
-    load_everything()
-    made = apart(lambda: make_subjects(folder), folder)
-    assert made.code == 0, made.stderr
-    failed, counts, normal = list[str](), Counter[str](), {}
-    chosen = (case for case in cases(folder, seed) if only in str(case))
+@contextlib.contextmanager
+def met(
+    folder: Path, subject: str, command: str, case: Case | None = None
+) -> Iterator[tuple[Done, Path]]:
+    """How a command ended in a copy of a subject, and the copy."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        place = Path(name, "in")
+        shutil.copytree(folder / subject, place)
+        (place / "outside").mkdir()
+        yield apart(lambda: execute(case, command, place), place), place
 
-    def done_of(case: Case | None, subject: str, command: str) -> tuple[Done, bytes | None, str]:
-        with tempfile.TemporaryDirectory(dir=folder) as name:
-            place = Path(name, "in")
-            shutil.copytree(folder / subject, place)
-            (place / "outside").mkdir()
-            done = apart(lambda: execute(case, command, place), place)
-            is_judged = case is not None and done.code != 77
-            wrong = verdict(case, done, normal[subject, command], place) if is_judged else ""
-            return done, _weights(place), wrong
 
-    for _ in range(count):
-        case = next(chosen)
-        key = case.subject, case.command
-        if key not in normal:
-            normal[key] = done_of(None, *key)[:2]
-            assert normal[key][0].code == 0, (key, normal[key])
-        done, _, wrong = done_of(case, *key)
-        ends = {0: "harmless", 77: "not applicable"}
-        counts["failed" if wrong else ends.get(done.code, "detected")] += 1
-        if wrong:
-            failed.append(f"{case}: {wrong}\n    code {done.code}: {done.stderr[-600:].strip()}")
-    return failed, counts
+@functools.cache
+def normal(folder: Path, subject: str, command: str) -> tuple[Done, bytes | None]:
+    """How a command ends with the files as they were, and the weights then."""
+    with met(folder, subject, command) as (done, place):
+        assert done.code == 0, (subject, command, done)
+        return done, _weights(place)
+
+
+def tried(folder: Path, case: Case) -> str:
+    """Do a case; what is wrong, or ""."""
+    undisturbed = normal(folder, case.subject, case.command)
+    with met(folder, case.subject, case.command, case) as (done, place):
+        said = "" if done.code == 77 else verdict(case, done, undisturbed, place)
+        return said and f"{said}\n    code {done.code}: {done.stderr[-600:].strip()}"
 
 
 def main() -> None:
     """The campaign on the command line."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--cases", type=int, default=2500)
-    parser.add_argument("--seed", type=int, default=1)
+    parser = arguments(__doc__)
+    parser.set_defaults(cases=2500)
     parser.add_argument("--only", default="", help="cases whose description has this")
     given = parser.parse_args()
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="textgen-") as folder:
-        failed, counts = campaign(given.cases, given.seed, Path(folder), given.only)
-    print(*failed, f"{dict(counts)} in {time.monotonic() - begun:.0f} s", sep="\n")
-    sys.exit(bool(failed))
+    load_everything()
+    with tempfile.TemporaryDirectory(prefix="textgen-") as name:
+        folder = Path(name)
+        made = apart(lambda: make_subjects(folder), folder)
+        assert made.code == 0, made.stderr
+        chosen = (case for case in cases(folder, given.seed) if given.only in str(case))
+        do(((str(case), partial(tried, folder, case)) for case in chosen), given)
 
 
 if __name__ == "__main__":

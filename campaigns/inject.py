@@ -111,7 +111,7 @@ def wrong_end(kind: str, done: Done, step: int | None) -> str:
     kept = re.search(r"the checkpoint of step (\d+) is kept", lines[0])
     # Where a file could not be opened only after what was done without one, the next checkpoint is
     # complete by then.
-    is_said = kept is not None and step is not None and int(kept[1]) >= step
+    is_said = kept is not None and int(kept[1]) >= step
     return "" if is_said else f"does not say that step {step} is kept: {lines[0]}"
 
 

@@ -8,6 +8,7 @@ import argparse
 import ast
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import pkgutil
@@ -315,36 +316,45 @@ def difference(left: dict[str, Any], wanted: dict[str, Any]) -> str:
     )
 
 
-def campaign(
-    description: str | None,
-    cases_of: Callable[[Stage, argparse.Namespace], Iterable[Case]],
-    *options: tuple[str, dict[str, Any]],
-) -> None:
-    """The command line of a campaign: does its cases in an order by chance, and exits with 1 if any
-    is wrong.
-    """
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a campaign."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
     parser.add_argument("--cases", type=int, help="how many of them; all if it is not given")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=1)
+    return parser
+
+
+def campaign(
+    description: str | None,
+    cases_of: Callable[[Stage, argparse.Namespace], Iterable[Case]],
+    *options: tuple[str, dict[str, Any]],
+) -> None:
+    """The program of a campaign on stages: does its cases in an order by chance."""
+    parser = arguments(description)
     parser.add_argument("--setting", action="append", choices=SETTINGS)
     for name, more in options:
         parser.add_argument(name, **more)
     given = parser.parse_args()
     load_everything()
-    begun, done, wrong = time.monotonic(), 0, 0
     with tempfile.TemporaryDirectory(dir=FAST) as folder:
         stages = [Stage.make(Path(folder), name) for name in given.setting or SETTINGS]
         cases = [case for stage in stages for case in cases_of(stage, given)]
         random.Random(given.seed).shuffle(cases)
-        for name, act in cases[: given.cases]:
-            if time.monotonic() - begun > given.minutes * 60:
-                break
-            done += 1
-            if said := act():
-                wrong += 1
-                print(f"{name}: {said}", flush=True)
+        do(cases, given)
+
+
+def do(cases: Iterable[Case], given: argparse.Namespace) -> None:
+    """Do as many as are asked for, and exit with 1 if any is wrong."""
+    begun, done, wrong = time.monotonic(), 0, 0
+    for name, act in itertools.islice(cases, given.cases):
+        if time.monotonic() - begun > given.minutes * 60:
+            break
+        done += 1
+        if said := act():
+            wrong += 1
+            print(f"{name}: {said}", flush=True)
     spent = time.monotonic() - begun
-    print(f"{done} of {len(cases)} cases, {wrong} wrong, in {spent:.0f} s (seed {given.seed})")
+    print(f"{done} cases, {wrong} wrong, in {spent:.0f} s (seed {given.seed})")
     sys.exit(bool(wrong))

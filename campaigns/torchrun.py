@@ -1,8 +1,8 @@
 """torchrun on this machine: the losses of several processes against one's, and processes killed at
 many places.
 
-Usage: python campaigns/torchrun.py alike [--models lstm,gpt2] [--steps 200] [--sizes 2,3]
-       python campaigns/torchrun.py killed [--timeout 15] [--only 0,3] [--sizes 1,2,3]
+Usage: python campaigns/torchrun.py alike [--only lstm,gpt2] [--sizes 2,3]
+       python campaigns/torchrun.py killed [--only 0,3] [--sizes 1,2,3]
 
 `alike` trains each model in one process and in each of the sizes, and prints how far the losses of
 any evaluation, and of the training at it, are apart. `killed` stops, kills or starves a process or
@@ -32,14 +32,14 @@ ROOT: Final = Path(__file__).parents[1]
 AT_PLACE: Final = ROOT / "campaigns/at_place.py"
 STARTING: Final = 600  # seconds in which processes import torch, on a machine that others use
 ENDING: Final = 60  # seconds in which they end, on such a machine, beyond what they wait for
+TIMEOUT: Final = 15  # seconds that they wait for each other
 SHUTDOWN: Final = 5  # seconds that torchrun gives its processes to end
 APART: Final = 1e-4  # losses of other numbers of processes
 
-_RNN: Final = {"type": "rnn", "hidden_size": 16, "dropout": 0.2}
+_RNN: Final = {"type": "rnn", "cell": "lstm", "hidden_size": 16, "dropout": 0.2}
 _GPT2: Final = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64}
 MODELS: Final[dict[str, dict[str, Any]]] = {
-    **{cell: {"model": {**_RNN, "cell": cell}} for cell in ("rnn", "gru", "lstm")},
-    "weight-drop": {"model": {**_RNN, "cell": "lstm", "weight_drop": 0.2}},
+    "lstm": {"model": {**_RNN, "weight_drop": 0.2}},
     "shuffled": {"model": {**_RNN, "cell": "gru"}, "trainer": {"order": "shuffled"}},
     "mixture": {
         "model": {"type": "mixture", "first": _RNN, "second": {"type": "ngram", "order": 3}}
@@ -70,7 +70,7 @@ PLACES: Final = (
 RESTARTED: Final = range(len(PLACES) - 2, len(PLACES))
 
 
-def write(folder: Path, name: str, steps: int) -> None:
+def write(folder: Path, name: str, steps: int = 200) -> None:
     """Write p.toml for a model: batches that divide neither by two nor by three."""
     tables = MODELS[name]
     trainer = {"type": "adamw", "batch_size": 7, "order": "streams", "evaluate_every": 8}
@@ -128,20 +128,20 @@ def apart(losses: list[float], others: list[float]) -> float:
     return max(abs(a - b) for a, b in zip(losses, others, strict=True))
 
 
-def alike(models: list[str], steps: int, sizes: list[int]) -> Iterator[bool]:
+def alike(models: list[str], sizes: list[int]) -> Iterator[bool]:
     """Print the differences; whether each is small enough."""
     for name in models:
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
-            write(folder, name, steps)
+            write(folder, name)
             alone = train(1, folder, "1")
             for size in sizes:
                 far = apart(alone, train(size, folder, str(size)))
-                print(f"{name:10} {size} processes, {steps} steps: within {far:.1e}", flush=True)
+                print(f"{name:10} {size} processes: within {far:.1e}", flush=True)
                 yield far < APART
 
 
-def killed(timeout: float, only: list[int], sizes: list[int]) -> Iterator[bool]:
+def killed(only: list[int], sizes: list[int]) -> Iterator[bool]:
     """Print what became of each; whether all ended in time and went on."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -155,7 +155,7 @@ def killed(timeout: float, only: list[int], sizes: list[int]) -> Iterator[bool]:
                 print(f"; restarted, losses within {far:.1e}", flush=True)
                 yield far < APART
                 continue
-            cause = strike(folder, f"run-{number}", timeout, *at_place)
+            cause = strike(folder, f"run-{number}", *at_place)
             print(f"; {cause or 'ended'}", end="", flush=True)
             yield not cause
             for size in sizes:
@@ -168,26 +168,26 @@ def killed(timeout: float, only: list[int], sizes: list[int]) -> Iterator[bool]:
             print(flush=True)
 
 
-def strike(folder: Path, output: str, timeout: float, *at_place: object) -> str:
+def strike(folder: Path, output: str, *at_place: object) -> str:
     """Start two processes, one of which something happens to; what is wrong with how they end, or
     "".
     """
     struck = folder / "struck"
     struck.unlink(missing_ok=True)
-    process = start(2, folder, output, *at_place, timeout=timeout)
+    process = start(2, folder, output, *at_place, timeout=TIMEOUT)
     deadline = time.monotonic() + STARTING
     while not struck.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     begun = time.monotonic()
     try:
-        _, errors = process.communicate(timeout=2 * timeout + SHUTDOWN + ENDING)
+        _, errors = process.communicate(timeout=2 * TIMEOUT + SHUTDOWN + ENDING)
     except subprocess.TimeoutExpired:
         process.kill()
         return "it HANGS"
     ours = [line for line in errors.splitlines() if line.startswith("textgen: ")]
     spent = time.monotonic() - begun
     print("", f"exit {process.returncode} {spent:.0f} s later", *ours, sep="; ", end="", flush=True)
-    deadline = time.monotonic() + timeout + ENDING  # for those that torchrun, killed, has left
+    deadline = time.monotonic() + TIMEOUT + ENDING  # for those that torchrun, killed, has left
     while any(is_alive(folder / rank) for rank in "01") and time.monotonic() < deadline:
         time.sleep(0.2)
     if any(is_alive(folder / rank) for rank in "01"):
@@ -209,17 +209,15 @@ def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("what", choices=["alike", "killed"])
-    parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--only", help="models, or numbers of places; all if it is not given")
     parser.add_argument("--sizes", default="1,2,3")
-    parser.add_argument("--timeout", type=float, default=15)
-    parser.add_argument("--only", default=",".join(map(str, range(len(PLACES)))))
     given = parser.parse_args()
+    only = given.only.split(",") if given.only else None
     sizes = [int(size) for size in given.sizes.split(",")]
     if given.what == "alike":
-        found = alike(given.models.split(","), given.steps, sizes)
+        found = alike(only or list(MODELS), sizes)
     else:
-        found = killed(given.timeout, [int(number) for number in given.only.split(",")], sizes)
+        found = killed([int(number) for number in only or range(len(PLACES))], sizes)
     sys.exit(not all(list(found)))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
+
+from commands import run_python
 
 
 def install(project: Path, folder: Path) -> Path:
@@ -13,17 +13,9 @@ def install(project: Path, folder: Path) -> Path:
     the path.
     """
     wheels, site = folder / "wheels" / project.name, folder / "site" / project.name
-    command = [
-        sys.executable,
-        "-m",
-        "hatchling",
-        "build",
-        "--target",
-        "wheel",
-        "--directory",
-        str(wheels),
-    ]
-    subprocess.run(command, cwd=project, check=True, capture_output=True, timeout=300)
+    build = ("-m", "hatchling", "build", "--target", "wheel", "--directory", wheels)
+    done = run_python(*build, folder=project)
+    assert done.returncode == 0, done.stderr
     (wheel,) = wheels.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(site)
     return site

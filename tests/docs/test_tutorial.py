@@ -5,7 +5,6 @@ passes and runs.
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -31,31 +30,26 @@ def scaffold(folder: Path) -> Path:
     return folder / name
 
 
-def check(project: Path, site: Path) -> subprocess.CompletedProcess[str]:
-    """Its tests pass and its pipeline runs; return the run."""
-    tested = run_with_torch(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", folder=project, site=[site]
-    )
-    assert tested.returncode == 0, tested.stdout
-    done = run_textgen("run", "pipeline.toml", folder=project, site=[site])
-    assert done.returncode == 0, done.stderr
-    return done
-
-
 @pytest.mark.slow
-def test_the_sampler_works(tmp_path: Path) -> None:
+def test_the_sampler_works_and_every_step_to_it_runs_and_is_typed(tmp_path: Path) -> None:
     """With the option that the page adds, and with the examples of the page on testing."""
     project = scaffold(tmp_path)
-    for path, text in replaced().items():
+    for number, (path, text) in enumerate(replaced().items()):
         (project / path).write_text(text, encoding="utf-8")
+        site = install(project, tmp_path / str(number))
+        plain = run_textgen("run", "pipeline.toml", folder=project, site=[site])
+        assert plain.returncode == 0, plain.stderr
+        checked = run_python("-m", "mypy", "--strict", "textgen_steady", "tests", folder=project)
+        assert checked.returncode == 0, checked.stdout
     examples = re.findall(
         r"^```python\n(.*?)^```", TESTING.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
+    assert len(examples) == 4
     for number, example in enumerate(examples):
         (project / f"tests/test_page_{number}.py").write_text(example, encoding="utf-8")
-    assert len(examples) == 4
-    site = install(project, tmp_path)
-    plain = check(project, site)
+    pytests = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+    tested = run_with_torch(*pytests, folder=project, site=[site])
+    assert tested.returncode == 0, tested.stdout
     harsh = run_textgen(
         "run", "pipeline.toml",
         "--set", 'sampler=[{type="steady", window=20, penalty=50.0, fading=0.0}]',
@@ -65,15 +59,3 @@ def test_the_sampler_works(tmp_path: Path) -> None:
     text = harsh.stdout.removesuffix("\n")
     assert text != plain.stdout
     assert all(text[i] not in text[i - 10 : i] for i in range(10, len(text)))
-
-
-@pytest.mark.slow
-def test_every_step_of_the_sampler_runs_and_is_typed(tmp_path: Path) -> None:
-    project = scaffold(tmp_path)
-    for number, (path, text) in enumerate(replaced().items()):
-        (project / path).write_text(text, encoding="utf-8")
-        site = install(project, tmp_path / str(number))
-        done = run_textgen("run", "pipeline.toml", folder=project, site=[site])
-        assert done.returncode == 0, done.stderr
-        checked = run_python("-m", "mypy", "--strict", "textgen_steady", "tests", folder=project)
-        assert checked.returncode == 0, checked.stdout
