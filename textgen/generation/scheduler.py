@@ -31,6 +31,7 @@ from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.protocols import Array, Ids, Tensors
 
 _ROUND: Final = 0.005  # seconds of steps, after which clocks have theirs
+_APART: Final = 0.01  # seconds between rows that join the others: each time costs a copy of them
 _ALONE: Final = 16  # rows that cannot share a batch and run side by side
 
 
@@ -45,6 +46,7 @@ class Scheduler:
         self._begin, self._most, self._given_cache = begin, capacity, cache
         self._waiting: deque[Row] = deque()
         self._prefills: deque[tuple[list[Row], Iterator[tuple[Batch, Array] | None]]] = deque()
+        self._admitted = 0.0  # when the last ones were
         self._batches: list[Batch] = []  # one, if rows can share it; else one for each row
 
     @cached_property
@@ -118,8 +120,11 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Begin to feed the prompts of waiting rows, as far as there is room."""
+        now = time.perf_counter()
+        if not self._waiting or (self._batches and now < self._admitted + _APART):
+            return
+        self._admitted, room = now, self.free + len(self._waiting)
         together, alone = list[Row](), list[list[Row]]()
-        room = self.free + len(self._waiting) if self._waiting else 0
         while self._waiting and room > 0:
             row = self._waiting.popleft()
             is_made = row.left <= 0 and not row.looks
