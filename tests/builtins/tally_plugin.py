@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import attrs
+import numpy as np
 
 from textgen import Component, hookimpl, option
 from textgen.events import Evaluated, StepDone
@@ -24,14 +25,10 @@ class PairsConfig:
 
 class Pairs:
     def __init__(self, added, vocab_size):
-        import numpy as np
-
         self.added = added
         self.counts = np.zeros((vocab_size, vocab_size), np.int64)
 
     def log_probabilities(self):
-        import numpy as np
-
         counts = self.counts + self.added
         return np.log(counts / counts.sum(axis=1, keepdims=True))
 
@@ -42,21 +39,13 @@ class Pairs:
         return {"counts": self.counts}
 
     def load_tensors(self, tensors):
-        if tensors["counts"].shape != self.counts.shape:
-            raise ValueError("counts of another vocabulary")
         self.counts = tensors["counts"].copy()
 
 
 class PairsDecoder:
     def __init__(self, model, batch_size):
-        import numpy as np
-
         self.logits = model.log_probabilities()
-        self.last = np.zeros(batch_size, np.int64)
-
-    @property
-    def batch_size(self):
-        return len(self.last)
+        self.write_state({"last": np.zeros(batch_size, np.int64)})
 
     def extend(self, tokens):
         if tokens.shape[1]:
@@ -64,7 +53,7 @@ class PairsDecoder:
         return self.logits[self.last]
 
     def score(self, tokens):
-        self.last = tokens[:, -1].copy()
+        self.extend(tokens)
         return self.logits[tokens]
 
     def read_state(self):
@@ -72,6 +61,7 @@ class PairsDecoder:
 
     def write_state(self, state):
         self.last = state["last"].copy()
+        self.batch_size = len(self.last)
 
 
 @attrs.frozen
@@ -91,12 +81,9 @@ class Tally:
         self.step, self.is_to_evaluate = 0, False
 
     def train(self, model, data, context):
-        import numpy as np
-
-        config = self.config
-        parts = np.array_split(np.arange(1, len(data.training)), config.steps)
-        held_out = np.asarray(data.validation)
-        while self.step < config.steps or self.is_to_evaluate:
+        steps, held_out = self.config.steps, np.asarray(data.validation)
+        parts = np.array_split(np.arange(1, len(data.training)), steps)
+        while self.step < steps or self.is_to_evaluate:
             if not self.is_to_evaluate:
                 yield self._count(model, data.training, parts[self.step])
             loss = -float(model.log_probabilities()[held_out[:-1], held_out[1:]].mean())
@@ -104,8 +91,6 @@ class Tally:
             yield Evaluated(step=self.step, epoch=1, training_loss=loss + 0.1, validation_loss=loss)
 
     def _count(self, model, tokens, places):
-        import numpy as np
-
         config = self.config
         np.add.at(model.counts, (tokens[places - 1], tokens[places]), config.times)
         time.sleep(config.pause)

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
-from components import component, make
+from components import component, context, make
 from test_samplers import Past
 
 from textgen import Generator, UsageError, load, run
@@ -63,26 +64,25 @@ def test_a_text_matches_and_ends(writer: Generator, expression: str) -> None:
     assert len({text.text for text in texts}) > 1
 
 
-def test_the_end_of_a_document_comes_only_where_a_text_may_end(writer: Generator) -> None:
+def test_the_end_of_a_document_comes_only_where_a_text_may_end_and_there_though_ignored(
+    writer: Generator,
+) -> None:
+    form = "[a-e]{5,}"
     texts = list(
-        writer.generate_many([""] * 30, regex="[a-e]{5,}", max_new_tokens=400, logit_bias={1: 2.0})
+        writer.generate_many([""] * 30, regex=form, max_new_tokens=400, logit_bias={1: 2.0})
     )
-    end_id = getattr(writer.tokenizer, "end_id", None)
-    assert end_id is not None
-    assert {text.finish_reason for text in texts} == {"end"}
-    assert all(re.fullmatch("[a-e]{5,}", text.text) and text.tokens[-1] == end_id for text in texts)
+    ends = {(text.finish_reason, text.tokens[-1]) for text in texts}
+    assert ends == {("end", writer.tokenizer.end_id)}
+    assert all(re.fullmatch(form, text.text) for text in texts)
     assert len({len(text.text) for text in texts}) > 5
-
-
-def test_a_text_in_a_form_ends_though_the_end_of_a_document_is_ignored(writer: Generator) -> None:
-    text = writer.generate("", regex="[a-e]{5,}", ignore_end=True, logit_bias={1: 9.0})
+    text = writer.generate("", regex=form, ignore_end=True, logit_bias={1: 9.0})
     assert text.finish_reason == "end"
-    assert re.fullmatch("[a-e]{5,}", text.text)
+    assert re.fullmatch(form, text.text)
 
 
 def test_without_a_form_nothing_is_forbidden() -> None:
-    made, logits = make("sampler", "format", Context(Words())), np.zeros((1, 3))
-    assert made(logits, Past(texts=[[]])) is logits
+    logits = np.zeros((1, 3))
+    assert make("sampler", "format", context())(logits, Past(texts=[[]])) is logits
 
 
 def test_without_an_end_of_documents_an_open_text_goes_on(generator: Generator) -> None:
@@ -94,12 +94,12 @@ def test_without_an_end_of_documents_an_open_text_goes_on(generator: Generator) 
 def test_the_command_takes_both(
     textgen: Callable[..., Any], writer: Generator, tmp_path: Path
 ) -> None:
-    made = textgen("generate", writer.path, "--regex", '"[a-z]{3}"', cwd=tmp_path)
-    assert re.fullmatch('"[a-z]{3}"\n?', made.stdout), made
-    made = textgen(
-        "generate", writer.path, "--json-schema", '{"enum": ["on", "off"]}', cwd=tmp_path
-    )
-    assert made.stdout.strip() in ('"on"', '"off"'), made
+    for option, form, fits in (
+        ("--regex", '"[a-z]{3}"', '"[a-z]{3}"'),
+        ("--json-schema", '{"enum": ["on", "off"]}', '"on"|"off"'),
+    ):
+        made = textgen("generate", writer.path, option, form, cwd=tmp_path)
+        assert re.fullmatch(fits, made.stdout.strip()), made
 
 
 class Words:
@@ -110,13 +110,10 @@ class Words:
     unknown_id = None
 
     def __init__(self) -> None:
-        rng, letters = np.random.default_rng(0), np.array(list(string.ascii_lowercase + " "))
+        rng, letters = np.random.default_rng(0), list(string.ascii_lowercase + " ")
         words = {"".join(rng.choice(letters, rng.integers(2, 8))) for _ in range(20_000)}
         self.texts = [*string.printable, "\ufffd", "", *sorted(words)]
-
-    @property
-    def vocab_size(self) -> int:
-        return len(self.texts)
+        self.vocab_size = len(self.texts)
 
     def decode(self, ids: Any) -> str:
         return "".join(self.texts[i] for i in ids.tolist())
@@ -124,7 +121,8 @@ class Words:
 
 def test_a_large_vocabulary_is_cut_by_characters() -> None:
     tokenizer = Words()
-    made = make("sampler", "format", Context(tokenizer), regex="(the )?[a-f]{2,6}!")
+    knowing = attrs.evolve(context(), tokenizer=tokenizer)
+    made = make("sampler", "format", knowing, regex="(the )?[a-f]{2,6}!")
     state = {name: value[None] for name, value in made.start(np.array([1])).items()}
     past = Past(texts=[[1]], state=state)
     rng, text = np.random.default_rng(1), ""
@@ -144,13 +142,8 @@ def test_a_large_vocabulary_is_cut_by_characters() -> None:
 
 def begins(text: str) -> bool:
     """Whether a text can be continued to one that matches."""
-    rest = text.removeprefix("the ") if text.startswith("the ") else text
-    return "the ".startswith(text) or bool(re.fullmatch("[a-f]{0,6}|[a-f]{2,6}!", rest))
-
-
-class Context:
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    rest = "[a-f]{0,6}|[a-f]{2,6}!"
+    return "the ".startswith(text) or bool(re.fullmatch(rest, text.removeprefix("the ")))
 
 
 @pytest.mark.parametrize(
@@ -183,8 +176,12 @@ def test_what_cannot_be_followed_is_refused(
         ({"type": "integer", "minimum": -3, "exclusiveMaximum": 17}, lambda v: -3 <= v < 17),
         ({"type": "string", "pattern": "^[a-c]{3}$"}, lambda v: re.fullmatch("[a-c]{3}", v)),
         (
-            {"properties": {"a": {"type": "number", "maximum": 9}}, "required": ["a"]},
-            lambda v: isinstance(v, dict) and v.keys() == {"a"} and v["a"] <= 9,
+            {
+                "type": "object",
+                "properties": {"a": {"type": "number", "maximum": 9}},
+                "required": ["a"],
+            },
+            lambda v: v.keys() == {"a"} and v["a"] <= 9,
         ),
         (
             {"$defs": {"few": {"enum": [1, 2]}, "ß": {}}, "$ref": "#/$defs/few"},
@@ -199,12 +196,10 @@ def test_what_cannot_be_followed_is_refused(
 def test_every_keyword_is_followed(
     writer: Generator, schema: dict[str, Any], fits: Callable[[Any], bool]
 ) -> None:
-    if "properties" in schema:
-        schema["type"] = "object"
-    made = list(writer.generate_many([""] * 20, json_schema=schema, max_new_tokens=200))
-    whole = [text for text in made if text.finish_reason == "end"]
+    made = writer.generate_many([""] * 20, json_schema=schema, max_new_tokens=200)
+    whole = [json.loads(text.text) for text in made if text.finish_reason == "end"]
     assert whole
-    assert all(fits(json.loads(text.text)) for text in whole)
+    assert all(map(fits, whole))
 
 
 def test_an_added_prompt_has_to_follow_the_form(writer: Generator) -> None:
@@ -220,8 +215,7 @@ def test_without_the_library_it_says_what_to_install(
     writer: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    with pytest.raises(
-        UsageError, match=r"json_schema: needs llguidance; pip install 'textgen-engine\[format\]'"
-    ):
+    said = r"json_schema: needs llguidance; pip install 'textgen-engine\[format\]'"
+    with pytest.raises(UsageError, match=said):
         writer.generate("a", json_schema='{"type": "null"}')
     assert component("sampler", "format").summary.endswith("Needs `textgen-engine[format]`.")

@@ -5,9 +5,10 @@ made with them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -41,17 +42,10 @@ def numbers(
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         first, state = module(tokens, None)
         second, state = module(tokens.flip(1), state)
-    loss = (
-        first.float().square().mean()
-        + second.float().square().mean()
-        + sum(part.float().sum() for part in state)
-    )
-    loss.backward()
-    made = {
-        "first": first,
-        "second": second,
-        **{f"state {i}": part for i, part in enumerate(state)},
-    }
+    outputs = sum(logits.float().square().mean() for logits in (first, second))
+    (outputs + sum(part.float().sum() for part in state)).backward()
+    made = {"first": first, "second": second}
+    made |= {f"state {i}": part for i, part in enumerate(state)}
     made |= {name: parameter.grad for name, parameter in module.named_parameters()}
     return {name: tensor.detach().float() for name, tensor in made.items()}
 
@@ -106,9 +100,8 @@ def test_in_bfloat16_they_are_no_further_from_float32_than_torchs_are(
     torchs = numbers(module, "torch", tokens, half=True)
     found = numbers(module, "llvm", tokens, half=True)
     for name, tensor in expected.items():
-        assert difference(found[name], tensor) < max(
-            1.3 * difference(torchs[name], tensor), 0.004
-        ), name
+        most = max(1.3 * difference(torchs[name], tensor), 0.004)
+        assert difference(found[name], tensor) < most, name
 
 
 @pytest.mark.parametrize(
@@ -120,11 +113,8 @@ def test_what_is_no_number_stays_none(cell: str, half: bool) -> None:
     module = network(cell=cell, hidden_size=32)
     with torch.no_grad():
         module.layers[0].weight_hh_l0[5] = float("nan")  # type: ignore[index,union-attr]
-    assert (
-        numbers(module, "llvm", torch.zeros((2, 4), dtype=torch.int64), half=half)["first"]
-        .isnan()
-        .any()
-    )
+    tokens = torch.zeros((2, 4), dtype=torch.int64)
+    assert numbers(module, "llvm", tokens, half=half)["first"].isnan().any()
 
 
 def test_a_token_that_there_is_not_is_an_error_as_of_torch() -> None:
@@ -134,29 +124,7 @@ def test_a_token_that_there_is_not_is_an_error_as_of_torch() -> None:
             numbers(module, kernel, torch.full((2, 8), VOCABULARY), half=False)
 
 
-def tables(**trainer: Any) -> dict[str, Any]:
-    return {
-        "device": "cpu",
-        "corpus": {"type": "story"},
-        "tokenizer": {"type": "char"},
-        "data": {"window_length": 16},
-        "model": {
-            "type": "rnn",
-            "cell": "lstm",
-            "hidden_size": 32,
-            "dropout": 0.2,
-            "embedding_size": 16,
-        },
-        "trainer": {
-            "type": "adamw",
-            "length": "40 steps",
-            "batch_size": 8,
-            "order": "streams",
-            **trainer,
-        },
-        "observer": [],
-        "generate": {"max_new_tokens": 5},
-    }
+MODEL = {"cell": "lstm", "hidden_size": 32, "dropout": 0.2, "embedding_size": 16}
 
 
 @pytest.fixture
@@ -169,7 +137,7 @@ def found_anew() -> Iterator[None]:
 
 @pytest.mark.usefixtures("found_anew")
 def test_where_llvmlite_cannot_be_loaded_torch_computes_and_it_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_pipeline: Callable[..., Any]
 ) -> None:
     broken = tmp_path / "broken/llvmlite"
     broken.mkdir(parents=True)
@@ -178,22 +146,18 @@ def test_where_llvmlite_cannot_be_loaded_torch_computes_and_it_is_said(
     for name in [*sys.modules]:
         if name.startswith(("llvmlite", "textgen_builtins.models.rnn.kernels")):
             monkeypatch.delitem(sys.modules, name)
-    with pytest.warns(
-        UserWarning,
-        match="llvmlite cannot be used here, and torch computes in its place: its library is of",
-    ):
-        textgen.run(tables(length="2 steps"), output=tmp_path / "run")
+    said = "llvmlite cannot be used here, and torch computes in its place: its library is of"
+    with pytest.warns(UserWarning, match=said):
+        textgen.run(tiny_pipeline(model=MODEL))
 
 
 def test_steps_are_computed_in_machine_code_and_evaluations_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, tiny_pipeline: Callable[..., Any]
 ) -> None:
     from textgen_builtins.models.rnn.kernels import layer
 
-    used = []
-    run_layer = layer.run_layer
-    monkeypatch.setattr(
-        layer, "run_layer", lambda *given: (used.append(given[0]), run_layer(*given))[1]
-    )
-    textgen.run({**tables(evaluate_every=20), "threads": 1}, output=tmp_path / "run")
-    assert used == ["lstm"] * 40
+    counted = mock.Mock(wraps=layer.run_layer)
+    monkeypatch.setattr(layer, "run_layer", counted)
+    trainer = {"length": "40 steps", "batch_size": 8, "evaluate_every": 20}
+    textgen.run(tiny_pipeline(model=MODEL, trainer=trainer, threads=1))
+    assert [call.args[0] for call in counted.mock_calls] == ["lstm"] * 40

@@ -7,8 +7,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,13 @@ import attrs
 import numpy as np
 import pytest
 from commands import run_textgen
-from components import component, engine_of, plugin_of
+from components import engine_of, make, plugin_of
 
 import textgen
 from textgen import Component
 from textgen.events import Evaluated, Evaluation, StepDone
 from textgen.protocols import TrainerState
+from textgen_builtins.models.ngram.model import NgramDecoder, NgramModel
 from textgen_builtins.tokenizers.char import CharTokenizer
 from textgen_builtins.tokenizers.config import CharConfig
 
@@ -67,41 +67,17 @@ def trainer(**changed: Any) -> Any:
     return type("Changed", (Training,), changed)()
 
 
-class Decoder:
-    """One for which all tokens are alike."""
-
-    def __init__(self, size: int, batch_size: int) -> None:
-        self.size, self.batch_size = size, batch_size
-
-    def extend(self, tokens: Any) -> Any:
-        return np.zeros((self.batch_size, self.size), np.float32)
-
-    def score(self, tokens: Any) -> Any:
-        return np.zeros((*tokens.shape, self.size), np.float32)
-
-    def read_state(self) -> Any:
-        return {"nothing": np.zeros((self.batch_size, 0), np.float32)}
-
-    def write_state(self, state: Any) -> None:
-        self.batch_size = len(state["nothing"])
-
-
 def model(context: Any, **changed: Any) -> Any:
-    """A model whose decoder has other methods."""
-    made = type("Changed", (Decoder,), changed)
-    return types.SimpleNamespace(
-        decoder=lambda batch_size: made(context.vocab_size, batch_size),
-        tensors=dict,
-        load_tensors=lambda tensors: None,
-    )
+    """A model that has counted nothing, and whose decoder has other methods."""
+    made, decoder = NgramModel(1, context.vocab_size), type("Changed", (NgramDecoder,), changed)
+    made.decoder = lambda batch_size: decoder(made, batch_size)
+    return made
 
 
-def gives(value: Callable[[Decoder], Any]) -> Any:
-    return functools.partial(model, extend=lambda decoder, tokens: value(decoder))
-
-
-def zeros(dtype: Any) -> Any:
-    return gives(lambda decoder: np.zeros((decoder.batch_size, decoder.size), dtype))
+def gives(value: Callable[[Any], Any]) -> Any:
+    """A model of other logits."""
+    extend = NgramDecoder.extend
+    return functools.partial(model, extend=lambda *given: value(extend(*given)))
 
 
 @attrs.frozen
@@ -158,10 +134,10 @@ BLAMED: list[tuple[str, Callable[[Any], Any], str]] = [
     ("sampler", broken(Announcing("none", lambda h: h.prompt_counts)), "history to 'counts'"),
     ("sampler", broken(Announcing("counts", lambda h: h.tokens(0)[0])), "history to 'tokens'"),
     # Models
-    ("model", gives(lambda decoder: None), "gave NoneType, and must give logits of shape (1, "),
-    ("model", gives(lambda decoder: np.zeros((1, 2))), "gave logits of shape (1, 2), and must"),
-    ("model", zeros(np.float16), "gave logits of dtype float16"),
-    ("model", zeros(np.int64), "gave logits of dtype int64"),
+    ("model", gives(lambda logits: None), "gave NoneType, and must give logits of shape (1, "),
+    ("model", gives(lambda logits: logits[:, :2]), "gave logits of shape (1, 2), and must"),
+    ("model", gives(np.float16), "gave logits of dtype float16"),
+    ("model", gives(np.int64), "gave logits of dtype int64"),
     ("model", gives(leaving), "failed: SystemExit"),
     ("model", broken(types.SimpleNamespace(decoder=len)), "has no method 'tensors'"),
     *(
@@ -183,10 +159,15 @@ BLAMED: list[tuple[str, Callable[[Any], Any], str]] = [
 ]
 
 
-def tables_with(kind: str, tables: dict[str, Any]) -> dict[str, Any]:
-    """The pipeline with `odd` as its component of a kind."""
+def with_odd(tables: dict[str, Any], *kinds: str) -> dict[str, Any]:
+    """The pipeline with `odd` as its component of these kinds."""
     odd = {"type": "odd"}
-    return {**tables, kind: [odd] if kind in ("sampler", "observer") else odd}
+    return tables | {kind: [odd] if kind in ("sampler", "observer") else odd for kind in kinds}
+
+
+def run_odd(tables: dict[str, Any], observers: Any = (), **parts: Any) -> textgen.Run:
+    """A run with these parts."""
+    return engine_of(**parts).run(with_odd(tables, *parts), observers=observers)
 
 
 @pytest.mark.fault(30)
@@ -194,61 +175,50 @@ def tables_with(kind: str, tables: dict[str, Any]) -> dict[str, Any]:
     ("kind", "build", "said"), BLAMED, ids=[f"{kind}-{said}" for kind, _, said in BLAMED]
 )
 def test_what_breaks_a_contract_is_blamed(
-    kind: str, build: Any, said: str, tmp_path: Path, tiny_pipeline: Make
+    kind: str, build: Any, said: str, tiny_pipeline: Make
 ) -> None:
     events: list[Any] = []
     watching = types.SimpleNamespace(observe=events.append)
     with pytest.raises(textgen.ContractError) as caught:
-        engine_of(**{kind: build}).run(
-            tables_with(kind, tiny_pipeline()), output=tmp_path / "run", observers=[watching]
-        )
+        run_odd(tiny_pipeline(), [watching], **{kind: build})
     error = caught.value
-    assert (error.kind, error.component) == (kind, "odd")
-    assert (error.plugin, error.distribution, error.version) == ("odd", "textgen-odd", "2.1")
+    facts = error.kind, error.component, error.plugin, error.distribution, error.version
+    assert facts == (kind, "odd", "odd", "textgen-odd", "2.1")
     assert said in error.cause
     assert kind == "trainer" or events == []  # before a step is trained
 
 
-def test_ids_beyond_the_vocabulary_are_found_wherever_they_are(
-    tmp_path: Path, tiny_pipeline: Make
-) -> None:
+def test_ids_beyond_the_vocabulary_are_found_wherever_they_are(tiny_pipeline: Make) -> None:
     size = property(lambda self: CharTokenizer.vocab_size.fget(self) - 1)  # type: ignore[attr-defined]
-    tables = tables_with("tokenizer", tiny_pipeline(text="a quick model\n" * 300 + "zzz\n"))
+    tables = tiny_pipeline(text="a quick model\n" * 300 + "zzz\n")
     with pytest.raises(textgen.ContractError, match="ids from 1 to 14, outside 0 to 13"):
-        engine_of(tokenizer=broken(tokenizer(vocab_size=size))).run(tables)
+        run_odd(tables, tokenizer=broken(tokenizer(vocab_size=size)))
 
 
-def test_a_corpus_that_draws_another_text_each_time_is_named(
-    tmp_path: Path, tiny_pipeline: Make
-) -> None:
+def test_a_corpus_that_draws_another_text_each_time_is_named(tiny_pipeline: Make) -> None:
     numbers = iter(range(100))
     corpus = Reading(lambda: iter([PIECE, f"{next(numbers)}"]))
     with pytest.raises(textgen.CorpusError, match=r"corpus 'odd' of plugin 'odd' \(textgen-odd"):
-        engine_of(corpus=broken(corpus)).run(tables_with("corpus", tiny_pipeline()))
+        run_odd(tiny_pipeline(), corpus=broken(corpus))
 
 
 def test_a_forward_that_gives_no_state_is_named(tiny_pipeline: Make) -> None:
-    rnn = component("model", "rnn")
-
     def build(context: Any) -> Any:
-        made = rnn.build(rnn.config(hidden_size=4), context)
-
-        def forward(self: Any, tokens: Any, state: Any = None) -> Any:
-            return super(type(self), self).forward(tokens, state)[0]
-
-        made.__class__ = type("Stateless", (type(made),), {"forward": forward})
+        made = make("model", "rnn", context, hidden_size=4)
+        good = type(made)
+        changed = {"forward": lambda *given: good.forward(*given)[0]}
+        made.__class__ = type("Stateless", (good,), changed)
         return made
 
     with pytest.raises(textgen.ContractError, match="failed: ") as caught:
-        engine_of(model=build).run(tables_with("model", tiny_pipeline()))
+        run_odd(tiny_pipeline(), model=build)
     assert (caught.value.kind, caught.value.component) == ("model", "odd")
 
 
 def test_an_observer_that_fails_is_left_out(tiny_pipeline: Make) -> None:
     watching = types.SimpleNamespace(observe=leaving)
     with pytest.warns(textgen.PluginWarning, match=r"\(textgen-odd 2\.1\) failed") as warned:
-        run = engine_of(observer=broken(watching)).run(tables_with("observer", tiny_pipeline()))
-    assert run.outcome == "trained"
+        assert run_odd(tiny_pipeline(), observer=broken(watching)).outcome == "trained"
     assert "test_blame.py:" in str(warned[0].message)
 
 
@@ -265,8 +235,7 @@ def test_what_can_be_called_is_called(tiny_pipeline: Make) -> None:
         def observe(self, happened: Any, _when: str = "now") -> None:
             seen.append(happened)
 
-    tables = {**tables_with("sampler", tiny_pipeline()), "observer": [{"type": "odd"}]}
-    engine_of(sampler=broken(decorated), observer=broken(Named())).run(tables)
+    run_odd(tiny_pipeline(), sampler=broken(decorated), observer=broken(Named()))
     assert any(isinstance(event, Evaluation) for event in seen)
 
 
@@ -276,22 +245,18 @@ def test_a_model_may_want_to_be_trained_before_it_generates(tiny_pipeline: Make)
     def extend(decoder: Any, tokens: Any) -> Any:
         if not trained:
             raise textgen.UsageError("train it first")
-        return Decoder.extend(decoder, tokens)
+        return NgramDecoder.extend(decoder, tokens)
 
-    def train(self: Training, model: Any, data: Any, context: Any) -> Iterator[Any]:
+    def train(self: Training, model: Any, data: Any, context: Any) -> Any:
         trained.append(True)
-        yield from Training.train(self, model, data, context)
+        return Training.train(self, model, data, context)
 
-    engine = engine_of(
-        model=functools.partial(model, extend=extend), trainer=broken(trainer(train=train))
-    )
-    tables = tables_with("model", tables_with("trainer", tiny_pipeline()))
-    assert engine.run(tables).outcome == "trained"
+    parts = {"model": functools.partial(model, extend=extend)}
+    run = run_odd(tiny_pipeline(), **parts, trainer=broken(trainer(train=train)))
+    assert run.outcome == "trained"
 
 
-def test_a_build_that_changes_its_options_changes_no_run(
-    tmp_path: Path, tiny_pipeline: Make
-) -> None:
+def test_a_build_that_changes_its_options_changes_no_run(tiny_pipeline: Make) -> None:
     @attrs.frozen
     class Config:
         """Has options that can be changed in place."""
@@ -302,26 +267,24 @@ def test_a_build_that_changes_its_options_changes_no_run(
         config.names.append("b")
         return lambda logits, history: logits
 
-    odd = engine_of(sampler=[Component("odd", Config, build)])
-    tables = tables_with("sampler", tiny_pipeline())
-    assert odd.run(tables, output=tmp_path / "run").outcome == "trained"
-    before = (tmp_path / "run/pipeline.toml").read_bytes()
-    with warnings.catch_warnings(action="error"):
-        assert odd.run(tables, output=tmp_path / "run").outcome == "skipped"
-    assert (tmp_path / "run/pipeline.toml").read_bytes() == before
+    odd = [Component("odd", Config, build)]
+    written = run_odd(tiny_pipeline(), sampler=odd).path / "pipeline.toml"
+    before = written.read_bytes()
+    assert run_odd(tiny_pipeline(), sampler=odd).outcome == "skipped"
+    assert written.read_bytes() == before
 
 
 def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(
     tmp_path: Path, tiny_pipeline: Make
 ) -> None:
     engine = engine_of(tokenizer=broken(tokenizer()))
-    run = engine.run(tables_with("tokenizer", tiny_pipeline()), output=tmp_path / "run")
-    plugins = engine.plugins()
-    assert isinstance(plugins, textgen.PluginSet)
+    run = engine.run(with_odd(tiny_pipeline(), "tokenizer"))
     other = plugin_of(tokenizer=leaving)
-    plugins.register(other, "other", distribution="textgen-other", version="1.0")
-    text = engine.load(run.path).generate("", max_new_tokens=5).text
-    assert text == run.generator.generate("", max_new_tokens=5).text
+    engine.plugins().register(other, "other", distribution="textgen-other", version="1.0")
+    again, first = (
+        made.generate("", max_new_tokens=5) for made in (engine.load(run.path), run.generator)
+    )
+    assert again.text == first.text
     missing = run_textgen("generate", run.path, "--temperature", "0.5", folder=tmp_path)
     assert (missing.returncode, missing.stdout) == (2, "")
     assert "no plugin of textgen-odd is loaded: is it installed?" in missing.stderr

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -14,7 +14,7 @@ from components import engine_of, plugin_of
 import textgen
 from textgen import Component, NoOptions, PluginSet, hookimpl, option
 from textgen.pipeline.options import DecodingOptions
-from textgen.plugin.component import REQUEST_OPTIONS, Offer
+from textgen.plugin.component import REQUEST_OPTIONS
 
 Make = Callable[..., dict[str, Any]]
 ODD = {"distribution": "textgen-odd", "version": "2.1"}
@@ -71,19 +71,19 @@ def hook(value: Any = None, **options: Any) -> Any:
 
 UNFIT: list[tuple[Any, str]] = [
     (5, "there is no hook in it, marked with @textgen.hookimpl"),
-    (types.SimpleNamespace(textgen_samplers=list), "there is no hook in it, marked with"),
-    (types.SimpleNamespace(TEXTGEN_PLUGIN_API=2), "it needs plugin API 2, and this textgen has 1;"),
-    (types.SimpleNamespace(TEXTGEN_PLUGIN_API="1"), "TypeError"),
+    (SimpleNamespace(textgen_samplers=list), "there is no hook in it, marked with"),
+    (SimpleNamespace(TEXTGEN_PLUGIN_API=2), "it needs plugin API 2, and this textgen has 1;"),
+    (SimpleNamespace(TEXTGEN_PLUGIN_API="1"), "TypeError"),
     (
-        types.SimpleNamespace(textgen_sampler=hook([])),
+        SimpleNamespace(textgen_sampler=hook([])),
         "there is no hook 'textgen_sampler'; did you mean 'textgen_samplers'?",
     ),
-    (types.SimpleNamespace(textgen_samplers=hookimpl(wanting)), "hookimpl definition: wanting(con"),
-    (types.SimpleNamespace(textgen_samplers=hook(wrapper=True)), "not a generator"),
-    (types.SimpleNamespace(textgen_models=hook("one")), "returned str"),
-    (types.SimpleNamespace(textgen_models=hook()), "returned NoneType"),
-    (types.SimpleNamespace(textgen_models=hook([5])), "and one is of type int"),
-    (types.SimpleNamespace(textgen_models=hook(lambda: 1 / 0)), "ZeroDivisionError"),
+    (SimpleNamespace(textgen_samplers=hookimpl(wanting)), "hookimpl definition: wanting(con"),
+    (SimpleNamespace(textgen_samplers=hook(wrapper=True)), "not a generator"),
+    (SimpleNamespace(textgen_models=hook("one")), "returned str"),
+    (SimpleNamespace(textgen_models=hook()), "returned NoneType"),
+    (SimpleNamespace(textgen_models=hook([5])), "and one is of type int"),
+    (SimpleNamespace(textgen_models=hook(lambda: 1 / 0)), "ZeroDivisionError"),
     (sampler(name="No Name"), "a name is lower-case words joined by hyphens"),
     (sampler(config={}), "config must be an attrs class, and is {}"),
     (sampler(config=config(size=option(1, help="x"), annotation="Sise")), "'Sise' is not defined"),
@@ -151,17 +151,14 @@ def test_neither_of_two_packages_wins_a_name_and_a_built_in_keeps_its_own() -> N
     for package in ("textgen-one", "textgen-two"):
         both = [Component(name, NoOptions, build) for name in ("loud", "greedy")]
         plugins.register(plugin_of(sampler=both), "it", distribution=package)
-    found = plugins.find("sampler", "loud")
-    assert isinstance(found, textgen.Fault)
-    assert found.hint == "write 'textgen-one:loud' or 'textgen-two:loud'"
-    for name, distribution in {
-        "textgen-two:loud": "textgen-two",
-        "Textgen_One:greedy": "textgen-one",
-        "greedy": "textgen-engine",
-    }.items():
-        offer = plugins.find("sampler", name)
-        assert isinstance(offer, Offer)
-        assert offer.distribution == distribution
+    clash = plugins.find("sampler", "loud")
+    assert clash.hint == "write 'textgen-one:loud' or 'textgen-two:loud'"
+    for name, distribution in (
+        ("textgen-two:loud", "textgen-two"),
+        ("Textgen_One:greedy", "textgen-one"),
+        ("greedy", "textgen-engine"),
+    ):
+        assert plugins.find("sampler", name).distribution == distribution
 
 
 def test_engines_with_different_plugins_do_not_meet(tiny_pipeline: Make) -> None:
@@ -189,11 +186,9 @@ def test_a_name_with_its_package_is_the_same_run(tiny_pipeline: Make) -> None:
     tables = tiny_pipeline()
     run = textgen.run(tables)
     assert run.generator.record["fingerprint"]["model"]["type"] == "rnn"
-    named = {
-        kind: {**tables[kind], "type": f"textgen-engine:{tables[kind]['type']}"}
-        for kind in ("tokenizer", "model", "trainer", "corpus")
-    }
-    assert textgen.run({**tables, **named}).outcome == "skipped"
+    for kind in ("tokenizer", "model", "trainer", "corpus"):
+        tables[kind]["type"] = f"textgen-engine:{tables[kind]['type']}"
+    assert textgen.run(tables).outcome == "skipped"
 
 
 @pytest.mark.parametrize("chain", [[], ["odd"], ["top-k", "odd"]])
@@ -221,8 +216,7 @@ def test_of_two_plugins_neither_gets_an_option_that_the_chain_lacks(tiny_pipelin
     plugins = PluginSet.discover()
     for name in ("one", "two"):
         options = config(token=option(1.0, help="x", argument="that_token"))
-        module = plugin_of(sampler=[Component(name, options, build)])
-        plugins.register(module, name, distribution=f"textgen-{name}")
+        plugins.register(sampler(name=name, config=options), name, distribution=f"textgen-{name}")
     with pytest.raises(textgen.UsageError) as caught:
         textgen.Engine(plugins).run(tiny_pipeline()).generator.generate("the ", that_token=5)
     assert caught.value.argument == "that_token"

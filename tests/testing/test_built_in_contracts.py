@@ -26,7 +26,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"cell": "gru", "hidden_size": 6, "embedding_size": 6, "tied_weights": True},
         {"cell": "lstm", "hidden_size": 32, "embedding_size": 8, "dropout": 0.2},
     ],
-    "ngram": [{"order": 1, "recent": 0}, {"order": 4}],
+    "ngram": [{"order": 4, "recent": 30}, {"order": 1, "recent": 0}],
     "model mixture": [
         {"first": SMALL_RNN},
         {"first": {"type": "ngram", "order": 2}, "second": SMALL_RNN},
@@ -69,7 +69,7 @@ BUILT_IN = [
 ]
 SGD = {"type": "sgd", "length": "1 epoch", "batch_size": 16}
 COUNTERPARTS: dict[str, Any] = {  # what fits a model, or is fitted by a trainer
-    "model ngram": {"trainer": {"type": "count"}},
+    "model ngram": {"trainer": {"type": "count"}, "tolerance": 0},
     "trainer count": {"model": {"type": "ngram"}},
     "trainer mixture": {"model": {"type": "mixture", "first": SMALL_RNN}},
 }
