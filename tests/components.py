@@ -117,6 +117,12 @@ class Utf8:
         return self
 
 
+def with_odd(tables: dict[str, Any], *kinds: str) -> dict[str, Any]:
+    """A pipeline with `odd` as its component of these kinds."""
+    odd = {"type": "odd"}
+    return tables | {kind: [odd] if kind in ("sampler", "observer") else odd for kind in kinds}
+
+
 def engine_of(**parts: Any) -> Engine:
     """The built-in set, and the plugin `odd` of textgen-odd 2.1 with these parts."""
     plugins = PluginSet.discover()

@@ -7,9 +7,8 @@ from __future__ import annotations
 import re
 import tracemalloc
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -40,14 +39,9 @@ configs = st.builds(
 )
 
 
-def tokenizer(text: str | None = None, **options: Any) -> Tokenizer:
-    return fitted(CharConfig(**options), text)
-
-
-def fitted(config: CharConfig, text: str | None) -> Tokenizer:
+def fitted(config: CharConfig, pieces: Iterable[str]) -> Tokenizer:
     made = build(config, BuildContext(folder=Path()))
-    if text is not None:
-        made.fit([text])
+    made.fit(pieces)
     return made
 
 
@@ -68,10 +62,6 @@ def pieces(draw: st.DrawFn) -> list[str]:
     return [text[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
-def joined(arrays: Iterator[Any]) -> list[int]:
-    return [int(i) for ids in arrays for i in ids]
-
-
 @given(pieces(), configs)
 @example(["ΛΣ", "'", "Λ"], CharConfig(lower_case=True))
 @example(["Λ", "Σ", ""], CharConfig(lower_case=True))
@@ -82,17 +72,16 @@ def joined(arrays: Iterator[Any]) -> list[int]:
 @example(["e", "\u0323", "\u0301"], CharConfig(unicode_form="NFC"))
 def test_any_pieces_encode_like_the_joined_text(parts: list[str], config: CharConfig) -> None:
     text = "".join(parts)
-    whole = fitted(config, text)
-    assert joined(whole.encode_pieces(parts)) == whole.encode(text).tolist()
-    in_parts = fitted(config, None)
-    in_parts.fit(parts)
-    assert in_parts.to_dict() == whole.to_dict()
+    whole = fitted(config, [text])
+    encoded = [token for ids in whole.encode_pieces(parts) for token in ids]
+    assert encoded == whole.encode(text).tolist()
+    assert fitted(config, parts).to_dict() == whole.to_dict()
 
 
 @given(texts, configs)
 def test_text_is_normalised_as_the_options_say(text: str, config: CharConfig) -> None:
     expected = normalized(config, text)
-    char = fitted(config, text)
+    char = fitted(config, [text])
     frequent = {c for c in expected if expected.count(c) >= config.min_frequency}
     assert char.to_dict()["tokens"] == ["<unk>", *sorted(frequent)]
     assert char.decode(char.encode(text)) == "".join(
@@ -105,14 +94,14 @@ def test_text_is_normalised_as_the_options_say(text: str, config: CharConfig) ->
 )
 def test_long_texts_are_normalised_like_short_ones(config: CharConfig) -> None:
     text = "X, Σ-" * 700_001  # several blocks, cut at every place of the pattern
-    char = fitted(config, text)
+    char = fitted(config, [text])
     assert char.decode(char.encode(text)) == normalized(config, text)
 
 
 @pytest.mark.parametrize("ids", [[2], [-1]])
 def test_ids_outside_the_vocabulary_are_refused(ids: list[int]) -> None:
     with pytest.raises(ValueError, match="from 0 to 1"):
-        tokenizer("a").decode(np.array(ids))
+        fitted(CharConfig(), "a").decode(np.array(ids))
 
 
 @pytest.mark.slow
@@ -120,15 +109,10 @@ def test_a_large_corpus_is_encoded_in_bounded_memory() -> None:
     line = "The Time Traveller (for so it will be convenient to speak of him) … é 😀\n"
     piece = line * 14_000  # a million characters
 
-    def text() -> Iterator[str]:
-        for _ in range(100):
-            yield piece
-
-    char = tokenizer(unicode_form="NFC", lower_case=True)
     tracemalloc.start()
     try:
-        char.fit(text())
-        assert sum(len(ids) for ids in char.encode_pieces(text())) == 100 * len(piece)
+        char = fitted(CharConfig(unicode_form="NFC", lower_case=True), [piece] * 100)
+        assert sum(map(len, char.encode_pieces([piece] * 100))) == 100 * len(piece)
         assert tracemalloc.get_traced_memory()[1] < 64e6
     finally:
         tracemalloc.stop()

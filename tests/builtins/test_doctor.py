@@ -18,8 +18,7 @@ def examined(folder: Path, *arguments: str, code: int = 0, **options: Any) -> di
     extra = {"TEXTGEN_CACHE_DIR": str(folder / "cache")}
     done = run_textgen(*arguments, "doctor", "--json", folder=folder, extra=extra, **options)
     assert (done.returncode, done.stderr) == (code, "")
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+    return json.loads(done.stdout)
 
 
 def test_it_says_what_is_there(tmp_path: Path) -> None:
@@ -58,12 +57,9 @@ def test_what_textgen_needs_and_lacks_is_said(tmp_path: Path) -> None:
     own = metadata.distribution("textgen-engine")
     folder = tmp_path / "site/textgen_engine-0.1.0.dist-info"
     folder.mkdir(parents=True)
-    text = own.read_text("METADATA") or ""
-    (folder / "METADATA").write_text(
-        text.replace(
-            "Requires-Dist: attrs", "Requires-Dist: nobody-has-this\nRequires-Dist: attrs", 1
-        )
-    )
-    (folder / "entry_points.txt").write_text(own.read_text("entry_points.txt") or "")
+    needs = "Requires-Dist: nobody-has-this\nRequires-Dist: attrs"
+    text = own.read_text("METADATA").replace("Requires-Dist: attrs", needs, 1)
+    (folder / "METADATA").write_text(text)
+    (folder / "entry_points.txt").write_text(own.read_text("entry_points.txt"))
     report = examined(tmp_path, code=1, site=[tmp_path / "site"])
     assert report["missing"] == ["nobody-has-this is not installed"]

@@ -18,6 +18,15 @@ from test_samplers import Past
 
 from textgen import Generator, UsageError, load, run
 
+PIPELINE = """
+device = "cpu"
+corpus = {type = "file", path = "corpus.txt", documents = "line"}
+tokenizer = {type = "char"}
+data = {window_length = 16}
+model = {type = "rnn", hidden_size = 8}
+trainer = {type = "sgd", length = "1 epoch", batch_size = 16}
+observer = []
+"""
 LETTERS = string.ascii_letters + string.digits + ' .,:;-{}[]"\\/'
 
 
@@ -33,17 +42,8 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Generator:
     """
     folder = tmp_path_factory.mktemp("writer")
     (folder / "corpus.txt").write_text(f"{LETTERS}\n" * 40)
-    tables = {
-        "output": str(folder / "run"),
-        "device": "cpu",
-        "corpus": {"type": "file", "path": str(folder / "corpus.txt"), "documents": "line"},
-        "tokenizer": {"type": "char"},
-        "data": {"window_length": 16},
-        "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "length": "1 epoch", "batch_size": 16},
-        "observer": [],
-    }
-    return load(run(tables).path)
+    (folder / "p.toml").write_text(PIPELINE)
+    return load(run(folder / "p.toml", output=folder / "run").path)
 
 
 @pytest.mark.parametrize(

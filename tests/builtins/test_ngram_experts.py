@@ -179,12 +179,17 @@ def test_a_state_of_another_model_is_refused(name: str, change: Any) -> None:
         ("counts", lambda array: array[1:], "do not fit together"),
         ("sizes", lambda array: np.array([0, array.sum()]), "no n-gram of order 1"),
         ("sizes", lambda array: np.append(array, 0), "the model's order is 4"),
+        ("keys", lambda array: array[::-1], "the keys do not rise"),
+        ("keys", lambda array: np.append(array[:-1], 10**9), "does not go on from one"),
+        ("counts", lambda array: 0 * array, "a count is below 1"),
         ("words.0.contexts", lambda array: array[::-1], "do not rise"),
         ("words.0.counts", lambda array: 0 * array, "no count"),
         ("gate.bias", lambda array: array[1:], "the weights are"),
     ],
 )
-def test_weights_of_another_model_are_refused(name: str, change: Any, cause: str) -> None:
+def test_weights_of_another_model_and_counts_that_contradict_each_other_are_refused(
+    name: str, change: Any, cause: str
+) -> None:
     made = model()
     tensors = made.tensors()
     with pytest.raises(ValueError, match=cause):

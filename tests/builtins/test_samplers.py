@@ -128,15 +128,18 @@ def test_temperature_divides(case: Case, temperature: float) -> None:
     assert out == pytest.approx(np.float64(case[0]) / temperature, rel=1e-6)
 
 
-EXTREMES = [
-    *(("temperature", {"temperature": value}) for value in (1e-10, 5e-324, 1e39, 1.7e308)),
-    *(("penalties", {"repetition": value}) for value in (1.7e308, 5e-324)),
-    *(("penalties", {kind: -1.7e308}) for kind in ("presence", "frequency")),
-    *(("logit-bias", {"bias": {letters(1): value}}) for value in (1e39, -1.7e308)),
-]
-
-
-@pytest.mark.parametrize(("name", "options"), EXTREMES)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("temperature", {"temperature": value}) for value in (1e-10, 5e-324, 1e39, 1.7e308)),
+        ("penalties", {"repetition": 1.7e308}),
+        ("penalties", {"repetition": 5e-324}),
+        ("penalties", {"presence": -1.7e308}),
+        ("penalties", {"frequency": -1.7e308}),
+        ("logit-bias", {"bias": {letters(1): 1e39}}),
+        ("logit-bias", {"bias": {letters(1): -1.7e308}}),
+    ],
+)
 @given(case=cases(least=2))
 def test_a_value_beyond_float32_still_gives_a_distribution(
     case: Case, name: str, options: dict[str, Any]
@@ -225,21 +228,22 @@ def test_a_bias_on_what_is_not_one_token_is_refused(text: str) -> None:
         make("sampler", "logit-bias", context(vocabulary="abc"), bias={text: 1.0})
 
 
-OFF: list[tuple[str, dict[str, Any]]] = [
-    ("temperature", {"temperature": 1.0}),
-    ("top-k", {"k": 0}),
-    *((name, {"p": 1.0}) for name in ("top-p", "typical")),
-    ("min-p", {"p": 0.0}),
-    ("penalties", {}),
-    ("logit-bias", {"bias": {}}),
-    ("no-repeat-ngram", {"n": 0}),
-    ("xtc", {"probability": 0.0}),
-    ("dry", {"multiplier": 0.0}),
-    ("dry", {"multiplier": 1.0, "penalty_last_n": 0}),
-]
-
-
-@pytest.mark.parametrize(("name", "options"), OFF)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("temperature", {"temperature": 1.0}),
+        ("top-k", {"k": 0}),
+        ("top-p", {"p": 1.0}),
+        ("typical", {"p": 1.0}),
+        ("min-p", {"p": 0.0}),
+        ("penalties", {}),
+        ("logit-bias", {"bias": {}}),
+        ("no-repeat-ngram", {"n": 0}),
+        ("xtc", {"probability": 0.0}),
+        ("dry", {"multiplier": 0.0}),
+        ("dry", {"multiplier": 1.0, "penalty_last_n": 0}),
+    ],
+)
 def test_a_sampler_that_is_off_adds_no_link(name: str, options: dict[str, Any]) -> None:
     assert sampler(name, 3, **options).links == ()
 
@@ -275,9 +279,8 @@ NOT_NEGATIVE = (
     ],
 )
 def test_options_out_of_range_are_refused(generator: Generator, name: str, value: Any) -> None:
-    for generate in (generator.generate, generator.stream):
-        with pytest.raises(UsageError, match=name):
-            generate("the", **{name: value})
+    with pytest.raises(UsageError, match=name):
+        generator.generate("the", **{name: value})
 
 
 def plain_dry(
@@ -400,9 +403,7 @@ def test_dry_counts_words_and_breaks_none(text: str, allowed: int) -> None:
         if length >= allowed and text[-1] in "\n .":
             longest[first] = max(longest[first], length)
             times[first] += 1
-    expected = [
-        2.0 ** (n - allowed) * math.log2(1 + m) for n, m in zip(longest, times, strict=True)
-    ]
+    expected = np.exp2(np.array(longest) - allowed) * np.log2(1 + np.array(times))
     assert -out[0] == pytest.approx(expected, rel=1e-5)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli_w
 from commands import running
 
 import textgen
@@ -22,27 +21,30 @@ PLUGIN = Path(__file__).with_name("tally_plugin.py")
 TEXT = "the clock of the hall struck the hour, and the time traveller smiled.\n" * 8
 
 
+PIPELINE = """
+device = "cpu"
+corpus = {type = "file", path = "text.txt"}
+tokenizer = {type = "char"}
+data = {window_length = 8}
+model = {type = "pairs"}
+trainer = {type = "tally", steps = 6, log = "steps.log"}
+checkpoint = {seconds = 0.0}
+generate = {max_new_tokens = 5}
+"""
+
+
 @pytest.fixture
-def pipeline(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
+    """With a pipeline."""
     (tmp_path / "text.txt").write_text(TEXT)
-    tables = {
-        "device": "cpu",
-        "corpus": {"type": "file", "path": "text.txt"},
-        "tokenizer": {"type": "char"},
-        "data": {"window_length": 8},
-        "model": {"type": "pairs"},
-        "trainer": {"type": "tally", "steps": 6, "log": "steps.log"},
-        "checkpoint": {"seconds": 0.0},
-        "generate": {"max_new_tokens": 5},
-    }
-    (tmp_path / "p.toml").write_bytes(tomli_w.dumps(tables).encode())
-    return tmp_path / "p.toml"
+    (tmp_path / "p.toml").write_text(PIPELINE)
+    return tmp_path
 
 
 @pytest.fixture
-def sweep(textgen: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+def sweep(textgen: Callable[..., Any], folder: Path) -> Callable[..., Any]:
     def run(*arguments: str) -> Any:
-        return textgen("--plugin", PLUGIN, "sweep", "p.toml", *arguments, cwd=tmp_path)
+        return textgen("--plugin", PLUGIN, "sweep", "p.toml", *arguments, cwd=folder)
 
     return run
 
@@ -85,54 +87,53 @@ def test_names_are_safe_and_tell_trials_apart() -> None:
 
 
 def test_trials_have_folders_of_their_own_where_the_system_ignores_case_and_a_last_dot(
-    sweep: Callable[..., Any], pipeline: Path, tmp_path: Path
+    sweep: Callable[..., Any], folder: Path
 ) -> None:
     prompts = "generate.prompt=the,The,THE,the."
     swept = sweep("--set", prompts, "--set=generate.unknown_characters=skip", "-q")
     assert swept.code == 0, swept.stderr
-    folders = [folder.name for folder in (tmp_path / "runs" / "p-sweep").iterdir()]
-    assert len({name.casefold().rstrip(".") for name in folders}) == 4, folders
+    names = {path.name.casefold().rstrip(".") for path in (folder / "runs/p-sweep").iterdir()}
+    assert len(names) == 4
 
 
 def test_every_pipeline_is_checked_before_any_starts(
-    sweep: Callable[..., Any], pipeline: Path, tmp_path: Path
+    sweep: Callable[..., Any], folder: Path
 ) -> None:
-    refused = sweep("--set", "trainer.steps=3,x", "--set", "trainer.tims=1")
+    refused = sweep("--set=trainer.steps=3,x", "--set=trainer.tims=1")
     assert refused.code == 2
     assert "trainer.tims: unknown key" in refused.stderr
     assert "in the trial steps=3,tims=1" in refused.stderr
-    assert not (tmp_path / "runs").exists()
+    assert not (folder / "runs").exists()
 
 
 def test_a_failed_trial_does_not_end_the_others_and_the_best_comes_first(
-    sweep: Callable[..., Any], pipeline: Path, tmp_path: Path
+    sweep: Callable[..., Any], folder: Path
 ) -> None:
-    arguments = ("--set", "trainer.fails_at=3,99", "--set", "model.added=5.0,0.1", "--output", "s")
+    arguments = ("--set=trainer.fails_at=3,99", "--set=model.added=5.0,0.1", "--output", "s")
     done = sweep(*arguments, "--json")
     assert done.code == 1
-    found = json.loads(done.stdout)
-    trials = {row["name"]: row for row in found["trials"]}
-    assert [bool(row["error"]) for row in trials.values()].count(True) == 2
+    trials = {row["name"]: row for row in json.loads(done.stdout)["trials"]}
+    assert sum(bool(row["error"]) for row in trials.values()) == 2
     assert "the tally sheet is full" in trials["added=5.0,fails_at=3"]["error"]
     assert "textgen: error: added=5.0,fails_at=3: " in done.stderr
     for name, row in trials.items():
-        alone = textgen.summarize(tmp_path / "s" / name)
+        alone = textgen.summarize(folder / "s" / name)
         assert (row["best_loss"], row["step"]) == (alone.best_loss, alone.step)
 
-    log = (tmp_path / "steps.log").read_text()
-    table = sweep("--set", "trainer.fails_at=99", "--set", "model.added=5.0,0.1", "--output", "s")
+    log = (folder / "steps.log").read_text()
+    table = sweep("--set=trainer.fails_at=99", "--set=model.added=5.0,0.1", "--output", "s")
     assert table.code == 0
-    assert (tmp_path / "steps.log").read_text() == log, "nothing is trained twice"
+    assert (folder / "steps.log").read_text() == log, "nothing is trained twice"
     assert re.match(
         r"added +loss +best step +seconds +status\n0\.1 .*finished\n5\.0 ", table.stdout
     )
     assert "the best: textgen generate s/added=0.1,fails_at=99" in table.stdout
 
 
-def test_ctrl_c_stops_with_a_checkpoint(pipeline: Path, tmp_path: Path) -> None:
-    arguments = ("--set", "trainer.steps=99", "--set", "trainer.pause=0.1", "--set", "seed=1,2")
-    log = tmp_path / "steps.log"
-    with running("--plugin", PLUGIN, "sweep", "p.toml", *arguments, folder=tmp_path) as sweep:
+def test_ctrl_c_stops_with_a_checkpoint(folder: Path) -> None:
+    arguments = ("--set=trainer.steps=99", "--set=trainer.pause=0.1", "--set=seed=1,2")
+    log = folder / "steps.log"
+    with running("--plugin", PLUGIN, "sweep", "p.toml", *arguments, folder=folder) as sweep:
         while not log.exists() or len(log.read_text().splitlines()) < 2:
             assert sweep.process.poll() is None
             time.sleep(0.01)
@@ -140,19 +141,19 @@ def test_ctrl_c_stops_with_a_checkpoint(pipeline: Path, tmp_path: Path) -> None:
         code, _, said = sweep.end()
     assert code == 130
     assert "stopped in trial 1 of 2; the same command resumes" in said
-    (run,) = (tmp_path / "runs/p-sweep").iterdir()
+    (run,) = (folder / "runs/p-sweep").iterdir()
     summary = textgen.summarize(run)
     assert (summary.status, summary.cause, summary.steps) == ("stopped", "interrupted", 99)
 
 
 def test_trials_of_different_tokens_are_ranked_by_bits_per_character(
-    sweep: Callable[..., Any], pipeline: Path, tmp_path: Path
+    sweep: Callable[..., Any], folder: Path
 ) -> None:
-    arguments = ("--set", "tokenizer.letters_only=true,false", "--output", "s")
+    arguments = ("--set=tokenizer.letters_only=true,false", "--output", "s")
     sweep(*arguments)
     for name, bits in (("letters_only=true", 2.0), ("letters_only=false", 1.0)):
         row = {"step": 6, "validation_loss": 1.0, "bits_per_character": bits}
-        (tmp_path / "s" / name / "metrics.jsonl").write_text(json.dumps(row))
+        (folder / "s" / name / "metrics.jsonl").write_text(json.dumps(row))
     table = sweep(*arguments).stdout
     assert re.match(r"letters_only +bits/char .*\nfalse +1\.0000 .*\ntrue +2\.0000 ", table)
     assert "note: the runs have different tokens: compare their bits per character" in table

@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 import pytest
 from commands import run_textgen
-from components import engine_of, make, plugin_of
+from components import engine_of, make, plugin_of, with_odd
 
 import textgen
 from textgen import Component
@@ -157,12 +157,6 @@ BLAMED: list[tuple[str, Callable[[Any], Any], str]] = [
         "has a method 'observe' that takes (), and is called with (event)",
     ),
 ]
-
-
-def with_odd(tables: dict[str, Any], *kinds: str) -> dict[str, Any]:
-    """The pipeline with `odd` as its component of these kinds."""
-    odd = {"type": "odd"}
-    return tables | {kind: [odd] if kind in ("sampler", "observer") else odd for kind in kinds}
 
 
 def run_odd(tables: dict[str, Any], observers: Any = (), **parts: Any) -> textgen.Run:

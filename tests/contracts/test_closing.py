@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from components import engine_of
+from components import engine_of, with_odd
 
 import textgen
 from textgen import Engine
@@ -71,16 +71,13 @@ class Closings:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> dict[str, Any]:
-    odd = {"type": "odd"}
-    return {
-        **dict.fromkeys(("corpus", "tokenizer", "model", "trainer"), odd),
-        "sampler": [odd],
-        "observer": [odd],
+    tables = {
         "data": {"window_length": 16, "windows": [40, 4]},
         "device": "cpu",
         "output": str(tmp_path / "run"),
         "generate": {"max_new_tokens": 5},
     }
+    return with_odd(tables, *INNER)
 
 
 def test_all_are_closed_once_when_a_run_or_its_generator_ends(
@@ -91,8 +88,8 @@ def test_all_are_closed_once_when_a_run_or_its_generator_ends(
     assert {each.kind for each in closings.built if each.closed} == set(INNER)
     closings.check(*OF_A_GENERATOR)
     assert len(run.generator.generate("The", max_new_tokens=3, temperature=0.5).text) == 3
-    run.generator.close()
-    run.generator.close()
+    for _ in range(2):
+        run.generator.close()
     closings.check()
     closings.engine.run(tables).generator.close()  # which is skipped
     closings.check()

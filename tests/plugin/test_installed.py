@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import run_textgen
@@ -51,16 +50,10 @@ def show(folder: Path, site: Path, sampler: str, *options: str) -> subprocess.Co
     return run_textgen(*options, "show", "p.toml", folder=folder, site=[site])
 
 
-def described(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr
-    listed: dict[str, Any] = json.loads(done.stdout)
-    return listed
-
-
 @pytest.mark.fault(26)
 def test_one_that_is_broken_is_named_and_harms_nothing(site: Path, tmp_path: Path) -> None:
     done = run_textgen("plugins", "--json", folder=tmp_path, site=[site])
-    listed = described(done)
+    listed = json.loads(done.stdout)
     (broken,) = listed["quarantined"]
     facts = {"plugin": "broken", "distribution": "textgen-broken", "version": "0.3"}
     place = f"{site / 'textgen_broken.py'}:2"
@@ -124,9 +117,9 @@ def test_one_can_be_switched_off(site: Path, tmp_path: Path, name: str) -> None:
 
 
 def test_what_is_switched_off_has_to_be_there(tmp_path: Path) -> None:
-    listed = described(run_textgen("--no-plugin", "adamw", "plugins", "--json", folder=tmp_path))
-    trainers = {row["name"] for row in listed["components"] if row["kind"] == "trainer"}
-    assert trainers & {"adamw", "sgd"} == {"sgd"}
+    listed = run_textgen("--no-plugin", "adamw", "plugins", folder=tmp_path).stdout
+    assert "trainer    sgd " in listed
+    assert "trainer    adamw " not in listed
     done = run_textgen("--no-plugin", "adamv", "plugins", folder=tmp_path)
     assert done.returncode == 2
     assert "called 'adamv'; did you mean 'adamw'?" in done.stderr
