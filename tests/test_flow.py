@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components import engine_of
+from components import engine_of, with_odd
 
 from textgen import BuildContext, Engine
 
@@ -116,14 +116,13 @@ def test_the_flow_of_a_run(tmp_path: Path) -> None:
 
         return build
 
-    odd = {"type": "odd"}
     tables = {
-        **{kind: [odd] if kind in ("sampler", "observer") else odd for kind in INNER},
         "data": {"window_length": 8},
         "device": "cpu",
         "checkpoint": {"seconds": 1e6},
         "generate": {"max_new_tokens": 1},
     }
-    run = engine_of(**{kind: builder(kind) for kind in INNER}).run(tables, output=tmp_path / "run")
+    engine = engine_of(**{kind: builder(kind) for kind in INNER})
+    run = engine.run(with_odd(tables, *INNER), output=tmp_path / "run")
     run.generator.close()
     assert flow == FLOW

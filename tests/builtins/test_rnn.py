@@ -178,9 +178,6 @@ def test_a_gpu_gives_the_same_text(cell: str, layers: int) -> None:
         assert there.read_state()[name] == pytest.approx(array, abs=1e-4)
 
 
-DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-
-
 def torch_decoder(module: Any, size: int) -> Any:
     from textgen_builtins.models.rnn.torch_model import TorchDecoder
 
@@ -191,7 +188,7 @@ def assert_close(given: Any, expected: Any) -> None:
     np.testing.assert_allclose(given.cpu().numpy(), expected.cpu().numpy(), atol=1e-5)
 
 
-@DEVICES
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_rows_taken_and_joined_go_on_as_they_were(cell: str, device: str) -> None:
     network = module(device, cell=cell, layers=2, hidden_size=16)

@@ -22,8 +22,8 @@ from textgen_builtins.commands.runs import runs
 OFTEN = {"seconds": 0.0}
 
 
-def invoke(*arguments: object, answer: str = "", **options: Any) -> Any:
-    return CliRunner().invoke(runs, [*map(str, arguments)], input=answer, **options)
+def invoke(*arguments: object, **options: Any) -> Any:
+    return CliRunner().invoke(runs, [*map(str, arguments)], **options)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_prune_takes_the_checkpoints_of_finished_runs_alone(folder: Path) -> Non
     assert names == {"stopped", "failed", "killed", "sweep"}
     with pytest.raises(textgen.UsageError, match="give --yes"):
         invoke(folder, "--prune", catch_exceptions=False)
-    asked = invoke(folder, "--prune", answer="n\n")
+    asked = invoke(folder, "--prune", input="n\n")
     assert "cannot be\ntrained on to a greater length" in asked.output
     assert "nothing was removed" in asked.output
     with RunDirectory(finished).locked():
