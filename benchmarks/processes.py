@@ -28,7 +28,7 @@ def compare(hidden: int, steps: int, repeats: int) -> None:
     rows = turns([Group(training, "ours", size=2), *others.values()], steps, repeats)
     for place, name in enumerate(others, 1):
         found = [row[place][0] / row[0][0] for row in rows]
-        show(f"LSTM of {hidden}: two processes against {name}", found, "1.3 for 256, 0.9 for 512")
+        show(f"LSTM of {hidden}: two processes against {name}", found)
 
 
 def main() -> None:

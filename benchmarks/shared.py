@@ -42,10 +42,10 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def show(name: str, found: Sequence[float], target: object) -> None:
-    """Print the median of figures and their spread beside the target."""
+def show(name: str, found: Sequence[float]) -> None:
+    """Print the median of figures and their spread."""
     low, median, high = min(found), statistics.median(found), max(found)
-    print(f"{name:70} {median:8.2f} ({low:.2f} to {high:.2f}), target {target}", flush=True)
+    print(f"{name:70} {median:8.2f} ({low:.2f} to {high:.2f})", flush=True)
 
 
 @attrs.frozen(kw_only=True)

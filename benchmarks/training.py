@@ -93,7 +93,7 @@ def main() -> None:
     for name, share in (("without validation", 0), ("with validation", 1)):
         found = [(a[0] + share * a[1]) / (b[0] + share * b[1]) for a, b in pairs]
         threads = torch.get_num_threads()
-        show(f"the seed's recipe, an epoch {name}, {threads} threads", found, 1)
+        show(f"the seed's recipe, an epoch {name}, {threads} threads", found)
 
 
 if __name__ == "__main__":

@@ -56,13 +56,18 @@ class Running:
 
 @contextlib.contextmanager
 def running(
-    *arguments: object, folder: Path, site: Iterable[Path] = (), piped: bool = False
+    *arguments: object,
+    folder: Path,
+    site: Iterable[Path] = (),
+    extra: Mapping[str, str] | None = None,
+    piped: bool = False,
+    module: str = "textgen",
 ) -> Iterator[Running]:
-    """`textgen ARGUMENTS`; ended at the end, whatever has happened.
+    """`textgen ARGUMENTS`, or another module; ended at the end, whatever has happened.
 
     piped  whether its stdin is a pipe too, and not empty
     """
-    command, given = ["-m", "textgen", *map(str, arguments)], environment(site)
+    command, given = ["-m", module, *map(str, arguments)], environment(site, extra)
     flags = (os.O_RDONLY, os.O_WRONLY)
     pipes = [
         os.pipe() if piped else [os.open(os.devnull, flag) for flag in flags],

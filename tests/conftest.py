@@ -5,7 +5,6 @@ of it.
 from __future__ import annotations
 
 import gc
-import importlib.util
 import os
 import re
 import shutil
@@ -205,15 +204,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return WorkStealingScheduling(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none; torch is loaded only when there is something to
-    decide.
-    """
-    gpu = [item for item in items if item.get_closest_marker("gpu")]
-    if not gpu or importlib.util.find_spec("torch") is None:
-        return
-    import torch
-
-    if not torch.cuda.is_available():
-        for item in gpu:
-            item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu") and not pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("there is no CUDA device")

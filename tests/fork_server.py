@@ -234,36 +234,24 @@ def load_all(torch: bool) -> None:
     gc.freeze()  # what is never looked at again stays shared
 
 
-class QuickEnd:
-    """Ends the process after everything else that is to be done at its end, without taking all
-    modules apart.
-    """
-
-    def __init__(self) -> None:
-        self.code: int | None = None
-        atexit.register(self.end)  # the first is the last
-
-    def end(self) -> None:
-        if self.code is not None:
-            with contextlib.suppress(
-                OSError, ValueError
-            ):  # Python says what is wrong with the streams
-                for stream in filter(None, (sys.stdout, sys.stderr)):
-                    stream.flush()
-                os._exit(self.code)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        given = error.code or 0 if isinstance(error, SystemExit) else 0 if error is None else None
-        self.code = given & 0xFF if isinstance(given, int) else None
+def end_quickly(code: int) -> None:
+    """End the process without taking all modules apart."""
+    with contextlib.suppress(OSError, ValueError):  # Python says what is wrong with the streams
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":
-    quick_end = QuickEnd()
+    codes: list[int] = []
+    atexit.register(lambda: codes and end_quickly(codes[0]))  # the first is the last
     del sys.path[0]  # this folder
     load_all(sys.argv[2] == "torch")
     control = socket.socket(fileno=int(sys.argv[1]))
-    with quick_end:
+    try:
         execute(**serve(control))
+        codes.append(0)
+    except SystemExit as stop:
+        if isinstance(stop.code or 0, int):
+            codes.append((stop.code or 0) & 0xFF)
+        raise

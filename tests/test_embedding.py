@@ -9,7 +9,6 @@ import pickle
 import random
 import re
 import signal
-import subprocess
 import sys
 import threading
 import warnings
@@ -22,6 +21,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from commands import running, wait_for
 
 import textgen
 from textgen import (
@@ -52,30 +52,15 @@ REQUESTS: tuple[dict[str, Any], ...] = tuple(
 @pytest.fixture(scope="module")
 def server(finished_run: Path) -> Iterator[httpx.Client]:
     """The example of the documentation under uvicorn, on a port that the system chooses."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "serve:app", "--port", "0", "--app-dir", str(EXAMPLES)],
-        env={**os.environ, "TEXTGEN_RUN": str(finished_run), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if place := re.search(r"running on (http://\S+)", line):
-            break
-    else:
-        pytest.fail("the server did not start: " + "".join(seen))
-    try:
-        with httpx.Client(base_url=place[1], timeout=60, trust_env=False) as client:
+    arguments = ("serve:app", "--port", "0", "--app-dir", EXAMPLES)
+    extra = {"TEXTGEN_RUN": str(finished_run)}
+    with running(*arguments, folder=EXAMPLES, extra=extra, module="uvicorn") as command:
+        address = re.search(r"http://\S+", wait_for(command, "running on"))
+        assert address is not None
+        with httpx.Client(base_url=address[0], timeout=60, trust_env=False) as client:
             yield client
-    finally:
-        process.terminate()
-        rest = process.stderr.read()
-        process.stderr.close()
-        process.wait(60)
-    assert "Traceback" not in rest
+        command.process.send_signal(signal.SIGTERM)
+        assert "Traceback" not in command.stderr.read()
 
 
 def test_requests_at_once_get_what_each_would_have_got_alone(

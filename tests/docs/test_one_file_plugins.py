@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from textgen import Engine, Generator, PluginSet, summarize
+from textgen import CorpusError, Engine, Generator, PluginSet, summarize
 from textgen.plugin.component import Offer
+from textgen.testing import check_corpus
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = "\n".join(
@@ -30,6 +31,14 @@ def example(name: str) -> str:
 def length(text: str) -> int:
     """Lines that are not blank."""
     return sum(bool(line.strip()) for line in text.splitlines())
+
+
+def engine_with(path: Path, text: str) -> Engine:
+    """One with a plugin in one file."""
+    path.write_text(text)
+    plugins = PluginSet.discover()
+    plugins.register_file(path)
+    return Engine(plugins)
 
 
 @pytest.fixture
@@ -124,14 +133,42 @@ def test_samplers_with_state_and_with_chance(
     text = example(f"{name}.py")
     assert length(text) <= limit
     command(f"{name}.py", text, "plugins", "check", name)
-    plugins = PluginSet.discover()
-    plugins.register_file(tmp_path / f"{name}.py")
-    offer = plugins.find("sampler", name)
+    engine = engine_with(tmp_path / f"{name}.py", text)
+    offer = engine.plugins().find("sampler", name)
     assert isinstance(offer, Offer)
     (option,) = offer.component.arguments()
-    with Engine(plugins).load(finished_run) as mine:
+    with engine.load(finished_run) as mine:
         changed = mine.generate("the ", max_new_tokens=60, **{option: 0.6})
     assert changed.text != generator.generate("the ", max_new_tokens=60).text
+
+
+def test_a_corpus_of_documents(tmp_path: Path, tiny_pipeline: Callable[..., Any]) -> None:
+    """A model ends its texts, and what a user can mend is said with file and line."""
+    code, texts = example("json_lines.py"), tmp_path / "texts.jsonl"
+    assert length(code) <= 26
+    engine = engine_with(tmp_path / "json_lines.py", code)
+    corpus = {"type": "json-lines", "path": str(texts)}
+    for lines, said in (
+        ("", "the texts cannot be read: [Errno 2] No such file or directory: '{}'"),
+        ("{}\n", "{}:1: KeyError('text'); each line is an object with a text"),
+        ('{"text": "salt"}\nsalt\n', "{}:2: JSONDecodeError("),
+    ):
+        if lines:
+            texts.write_text(lines)
+        with pytest.raises(CorpusError) as caught:
+            list(engine.read_corpus(corpus))
+        assert said.format(texts) in str(caught.value)
+    texts.write_text('{"text": "salt"}\n' * 200)
+    offer = engine.plugins().find("corpus", "json-lines")
+    assert isinstance(offer, Offer)
+    outcomes = check_corpus(offer.component, options={"path": str(texts)}, plugin="json_lines")
+    assert {outcome.status for outcome in outcomes} <= {"ok", "skipped"}
+    tables = tiny_pipeline(
+        model={"hidden_size": 16}, sampler=[{"type": "greedy"}], generate={"max_new_tokens": 100}
+    )
+    trainer = {"type": "adamw", "length": "10 epochs", "batch_size": 4, "learning_rate": 0.02}
+    (made,) = engine.run({**tables, "corpus": corpus, "trainer": trainer}).generations
+    assert (made.text, made.finish_reason) == ("salt", "end")
 
 
 def test_a_tokenizer(command: Callable[..., Any]) -> None:
