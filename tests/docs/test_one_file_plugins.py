@@ -14,7 +14,6 @@ import pytest
 
 from textgen import CorpusError, Engine, Generator, PluginSet, summarize
 from textgen.plugin.component import Offer
-from textgen.testing import check_corpus
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = "\n".join(
@@ -142,7 +141,9 @@ def test_samplers_with_state_and_with_chance(
     assert changed.text != generator.generate("the ", max_new_tokens=60).text
 
 
-def test_a_corpus_of_documents(tmp_path: Path, tiny_pipeline: Callable[..., Any]) -> None:
+def test_a_corpus_of_documents(
+    tmp_path: Path, command: Callable[..., Any], tiny_pipeline: Callable[..., Any]
+) -> None:
     """A model ends its texts, and what a user can mend is said with file and line."""
     code, texts = example("json_lines.py"), tmp_path / "texts.jsonl"
     assert length(code) <= 26
@@ -159,10 +160,8 @@ def test_a_corpus_of_documents(tmp_path: Path, tiny_pipeline: Callable[..., Any]
             list(engine.read_corpus(corpus))
         assert said.format(texts) in str(caught.value)
     texts.write_text('{"text": "salt"}\n' * 200)
-    offer = engine.plugins().find("corpus", "json-lines")
-    assert isinstance(offer, Offer)
-    outcomes = check_corpus(offer.component, options={"path": str(texts)}, plugin="json_lines")
-    assert {outcome.status for outcome in outcomes} <= {"ok", "skipped"}
+    option = f"json-lines.path={texts}"
+    command("json_lines.py", code, "plugins", "check", "json_lines", "--set", option)
     tables = tiny_pipeline(
         model={"hidden_size": 16}, sampler=[{"type": "greedy"}], generate={"max_new_tokens": 100}
     )
