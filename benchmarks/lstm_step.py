@@ -11,21 +11,136 @@ same number of steps from the same weights.
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import os
 import statistics
+import time
+from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, Final
 
+import attrs
 import numpy as np
+import torch
+from torch import nn
 
-from shared import Group, Training, parser, show, turns
+from shared import parser, show
+from textgen import BuildContext, Engine
+from textgen.data import Dataset, Windows
+from textgen.events import StepDone
+from textgen.gradient import GradientOptions
+from textgen.gradient.batches import training_batches
+from textgen.protocols import TrainingContext
+
+_LENGTH: Final = 64  # characters of a window
+_EMBEDDING: Final = 128
+_RATE: Final = 2e-3
+_SPAWN: Final = get_context("spawn")
+
+
+@attrs.frozen(kw_only=True)
+class Training:
+    """An LSTM that reads batches of windows in order, with AdamW and clipped gradients, on a CPU.
+
+    Both ways begin with the same weights, read the same batches, and give the loss of each step.
+    """
+
+    tokens: Any
+    vocab_size: int
+    hidden: int
+    batch: int
+    precision: str
+
+    def _model(self, context: BuildContext) -> Any:
+        table = {"type": "rnn", "cell": "lstm", "hidden_size": self.hidden}
+        return Engine().build("model", {**table, "embedding_size": _EMBEDDING}, context)
+
+    @property
+    def _context(self) -> BuildContext:
+        tokenizer: Any = argparse.Namespace(vocab_size=self.vocab_size)
+        return BuildContext(folder=None, requested_device="cpu", tokenizer=tokenizer)
+
+    def ours(self) -> Iterator[Any]:
+        """By textgen."""
+        table = {"order": "streams", "batch_size": self.batch, "compute": self.precision}
+        table |= {"length": "1000000 steps", "evaluate_every": 10**6, "learning_rate": _RATE}
+        context = self._context
+        trainer = Engine().build("trainer", {"type": "adamw", "decay_share": 0.0, **table}, context)
+        sizes = {"vocab_size": self.vocab_size, "window_length": _LENGTH, "window_stride": _LENGTH}
+        data = Dataset(training=self.tokens, validation=self.tokens[:0], **sizes)
+        told = TrainingContext(seed=0, device="cpu")
+        for event in trainer.train(self._model(context), data, told):
+            if isinstance(event, StepDone):
+                yield event.loss
+
+    def plain(self) -> Iterator[Any]:
+        """By torch, as its tutorials write it."""
+        network = nn.ModuleDict(
+            {
+                "embedding": nn.Embedding(self.vocab_size, _EMBEDDING),
+                "rnn": nn.LSTM(_EMBEDDING, self.hidden, batch_first=True),
+                "head": nn.Linear(self.hidden, self.vocab_size),
+            }
+        )
+        weights = self._model(self._context).tensors()
+        network.load_state_dict({name: torch.from_numpy(each) for name, each in weights.items()})
+        groups = [
+            {"params": [p for p in network.parameters() if p.ndim > 1]},
+            {"params": [p for p in network.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        adam = {"lr": _RATE, "betas": (0.9, 0.99), "weight_decay": 0.01}
+        optimizer = torch.optim.AdamW(groups, **adam, fused=True)
+        options = GradientOptions(order="streams", batch_size=self.batch)
+        batches = training_batches(options, Windows(self.tokens, _LENGTH, _LENGTH), seed=0)
+        state: Any = None
+        for step in itertools.count():
+            epoch, number = divmod(step, batches.per_epoch)
+            windows = torch.from_numpy(batches.batch(epoch, number))
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
+                read = network["embedding"](windows[:, :-1])
+                read, state = network["rnn"](read, state if number else None)
+                logits = network["head"](read)
+            state = tuple(part.detach() for part in state)
+            targets = windows[:, 1:].reshape(-1)
+            loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            yield loss.detach()
+
+
+class Apart:
+    """A process that makes the steps of a training when it is asked to."""
+
+    def __init__(self, training: Training, way: str, threads: int) -> None:
+        self._pipe, theirs = _SPAWN.Pipe()
+        _SPAWN.Process(target=_serve, args=(training, way, threads, theirs)).start()
+
+    def turn(self, steps: int) -> Any:
+        """Seconds and mean loss of the next steps; without any, it ends."""
+        self._pipe.send(steps)
+        return steps and self._pipe.recv()
+
+
+def _serve(training: Training, way: str, threads: int, pipe: Any) -> None:
+    torch.set_num_threads(threads)
+    losses = getattr(training, way)()
+    while steps := pipe.recv():
+        begun = time.perf_counter()
+        total = float(sum(next(losses) for _ in range(steps)))
+        pipe.send((time.perf_counter() - begun, total / steps))
 
 
 def compare(training: Training, name: str, steps: int, repeats: int) -> None:
-    """Ours against the better plain loop."""
+    """Ours against the better plain loop, in turn after a warm-up."""
     cores = os.cpu_count() or 1
-    groups = [Group(training, "ours", threads=cores), Group(training, "plain")]
-    groups.append(Group(training, "plain", threads=cores))
-    rows = turns(groups, steps, repeats)
+    ways = [Apart(training, *way) for way in (("ours", cores), ("plain", 1), ("plain", cores))]
+    _, *rows = [[way.turn(steps) for way in ways] for _ in range(repeats + 1)]
+    for way in ways:
+        way.turn(0)
     best = min((1, 2), key=lambda place: statistics.median(row[place][0] for row in rows))
     show(name, [row[best][0] / row[0][0] for row in rows])
     losses = rows[-1][0][1], rows[-1][best][1]
