@@ -98,6 +98,7 @@ def read_all(end: int) -> str:
         seen += data
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("newline", ["\n", "\0"], ids=["after-a-line", "after-some-bytes"])
 def test_an_endless_text_ends_when_nobody_reads_on(
     finished_run: Path, tmp_path: Path, newline: str

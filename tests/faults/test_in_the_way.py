@@ -6,28 +6,24 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_run import assert_same, interrupt, tree
 
 import textgen
 
-Tables = Callable[..., dict[str, Any]]
 
-
-def interrupt(tables: dict[str, Any], steps: int = 3) -> Path:
-    """A run that was stopped after some steps and a checkpoint; the folder of its checkpoints."""
-    asked = iter(range(steps))
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(tables, cancelled=lambda: next(asked) == steps - 1)
+def checkpoints_of(tables: dict[str, Any]) -> Path:
+    """Those of a run that was stopped after some steps."""
+    interrupt(3, tables)
     return Path(tables["output"]) / "checkpoints"
 
 
-def test_a_checkpoint_that_got_no_name_is_a_leftover(tmp_path: Path, tiny_pipeline: Tables) -> None:
-    tables = tiny_pipeline(trainer={"type": "sgd", "length": "2 epochs", "batch_size": 4})
-    checkpoints = interrupt(tables)
+def test_a_checkpoint_that_got_no_name_is_a_leftover(tmp_path: Path, tiny_pipeline: Any) -> None:
+    tables = tiny_pipeline(trainer={"batch_size": 4})
+    checkpoints = checkpoints_of(tables)
     (last,) = checkpoints.iterdir()
     shutil.copytree(last, checkpoints / ".partial-whole")
     (checkpoints / ".partial-half").mkdir()
@@ -36,13 +32,10 @@ def test_a_checkpoint_that_got_no_name_is_a_leftover(tmp_path: Path, tiny_pipeli
     assert run.outcome == "resumed"
     assert [path.name for path in checkpoints.glob(".*")] == []
     assert len(list(checkpoints.iterdir())) <= 2
-    whole = textgen.run(tables, output=tmp_path / "whole")
-    assert (run.path / "model.safetensors").read_bytes() == (
-        whole.path / "model.safetensors"
-    ).read_bytes()
+    assert_same(run.path, textgen.run(tables, output=tmp_path / "whole").path)
 
 
-def test_a_lock_file_that_cannot_be_made_is_an_error(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_a_lock_file_that_cannot_be_made_is_an_error(tmp_path: Path, tiny_pipeline: Any) -> None:
     """It does not mean that the file system has no locks."""
     (tmp_path / "run/.lock").mkdir(parents=True)
     with pytest.raises(textgen.RunError, match=r"\.lock cannot be written: Is a directory"):
@@ -50,12 +43,6 @@ def test_a_lock_file_that_cannot_be_made_is_an_error(tmp_path: Path, tiny_pipeli
 
 
 # Links.
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
-    }
 
 
 def foreign(folder: Path) -> Path:
@@ -70,18 +57,18 @@ def foreign(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        *((name, ".") for name in ("checkpoints", ".next-run")),
-        *(
-            (name, "mine/model.safetensors")
-            for name in ("metrics.jsonl", ".lock", ".lock-owner.json")
-        ),
+        ("checkpoints", "."),
+        (".next-run", "."),
+        ("metrics.jsonl", "mine/model.safetensors"),
+        (".lock", "mine/model.safetensors"),
+        (".lock-owner.json", "mine/model.safetensors"),
     ],
 )
 def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
-    tmp_path: Path, tiny_pipeline: Tables, name: str, target: str
+    tmp_path: Path, tiny_pipeline: Any, name: str, target: str
 ) -> None:
     tables = tiny_pipeline()
-    run = interrupt(tables).parent
+    run = checkpoints_of(tables).parent
     outside = foreign(tmp_path / "outside")
     if (run / name).is_dir():
         shutil.move(run / name, tmp_path / "moved")
@@ -98,7 +85,7 @@ def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
 
 @pytest.mark.fault(12)
 def test_links_that_lead_nowhere_else_are_in_nobodys_way(
-    tmp_path: Path, tiny_pipeline: Tables
+    tmp_path: Path, tiny_pipeline: Any
 ) -> None:
     """A run directory that is reached through a link, and links where a killed process may have
     left a folder.
@@ -106,7 +93,7 @@ def test_links_that_lead_nowhere_else_are_in_nobodys_way(
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
     tables = tiny_pipeline()
-    checkpoints = interrupt(tables)
+    checkpoints = checkpoints_of(tables)
     outside = foreign(tmp_path / "outside")
     shutil.copy(next(checkpoints.glob("step-*/manifest.json")), outside / "mine")
     before = tree(outside)
@@ -127,23 +114,20 @@ def test_links_that_lead_nowhere_else_are_in_nobodys_way(
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            "model.safetensors",
-            "samples.txt",
-            "pipeline.toml",
-            "checkpoints/step-000100/weights",
-        ),
-        *(
-            "checkpoints/mine",
-            ".partial-mine/mine",
-            ".probe-mine",
-            ".letter.tmp",
-        ),
-        *(".next-run/run.json", ".bashrc"),
+        "model.safetensors",
+        "samples.txt",
+        "pipeline.toml",
+        "checkpoints/step-000100/weights",
+        "checkpoints/mine",
+        ".partial-mine/mine",
+        ".probe-mine",
+        ".letter.tmp",
+        ".next-run/run.json",
+        ".bashrc",
     ],
 )
 def test_a_folder_that_was_never_a_run_is_left_alone(
-    tmp_path: Path, tiny_pipeline: Tables, name: str
+    tmp_path: Path, tiny_pipeline: Any, name: str
 ) -> None:
     (tmp_path / "run" / name).parent.mkdir(parents=True)
     (tmp_path / "run" / name).write_text('the = "only copy"')
@@ -159,13 +143,12 @@ def test_a_folder_that_was_never_a_run_is_left_alone(
 
 
 def test_a_pipeline_copied_out_of_a_run_runs_where_it_lies(
-    tmp_path: Path, tiny_pipeline: Tables
+    tmp_path: Path, tiny_pipeline: Any
 ) -> None:
     first = textgen.run(tiny_pipeline())
     (tmp_path / "again").mkdir()
     (tmp_path / "again/.gitkeep").touch()
     shutil.copy(first.path / "pipeline.toml", tmp_path / "again")
-    assert textgen.run(tmp_path / "again/pipeline.toml").outcome == "trained"
-    assert (tmp_path / "again/model.safetensors").read_bytes() == (
-        first.path / "model.safetensors"
-    ).read_bytes()
+    again = textgen.run(tmp_path / "again/pipeline.toml")
+    assert (again.outcome, again.path) == ("trained", tmp_path / "again")
+    assert_same(again.path, first.path)

@@ -5,23 +5,21 @@ process, signals.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import run_with_torch
+from small_run import assert_same
 
 import textgen
 from textgen.cli.stop_switch import StopSwitch
+from textgen.events import Checkpointed
 from textgen.files import durable
-
-Tables = Callable[..., dict[str, Any]]
 
 JUMPING = """
 import sys, time
@@ -34,21 +32,17 @@ main(sys.argv[1:])
 
 @pytest.mark.fault(13)
 def test_a_clock_that_jumps_changes_nothing(
-    tmp_path: Path, tiny_pipeline: Tables, write_pipeline: Any
+    tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any
 ) -> None:
     write_pipeline(tiny_pipeline(observers=True, checkpoint={"seconds": 0.01}))
     (tmp_path / "jumping.py").write_text(JUMPING)
     for command, output in ((("-m", "textgen"), "still"), (("jumping.py",), "jumped")):
         done = run_with_torch(*command, "run", "pipeline.toml", "--output", output, folder=tmp_path)
         assert done.returncode == 0, done.stderr
-    for name in ("model.safetensors", "samples.txt"):
-        assert (tmp_path / "still" / name).read_bytes() == (tmp_path / "jumped" / name).read_bytes()
-    rows = [
-        json.loads(line)["seconds"]
-        for line in (tmp_path / "jumped/metrics.jsonl").read_text().splitlines()
-    ]
-    assert rows == sorted(rows)
-    assert 0 < rows[-1] < 1000
+    assert_same(tmp_path / "still", tmp_path / "jumped")
+    seconds = [row["seconds"] for row in textgen.summarize(tmp_path / "jumped").metrics()]
+    assert seconds == sorted(seconds)
+    assert 0 < seconds[-1] < 1000
 
 
 LACKING = """
@@ -72,7 +66,7 @@ main(sys.argv[1:])
 
 
 def test_a_file_system_without_locks_is_enough(
-    tmp_path: Path, tiny_pipeline: Tables, write_pipeline: Any
+    tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any
 ) -> None:
     """Its folders cannot be synced either, as those of some network drives."""
     write_pipeline(tiny_pipeline())
@@ -118,39 +112,34 @@ def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_folder_that_no_run_wrote_is_not_removed(tmp_path: Path, tiny_pipeline: Tables) -> None:
-    tables = tiny_pipeline()
-    foreign = textgen.run(tables).path / "checkpoints/step-000001"
+def test_a_folder_that_no_run_wrote_is_not_removed(tiny_pipeline: Any) -> None:
+    foreign = textgen.run(tiny_pipeline()).path / "checkpoints/step-000001"
     foreign.mkdir()
     (foreign / "mine.txt").write_text("the only copy")
     (foreign.parent / "step-1").mkdir()
     for overwrite in (True, False):
-        textgen.run(tables, overwrite=overwrite)
+        textgen.run(tiny_pipeline(), overwrite=overwrite)
         assert (foreign / "mine.txt").read_text() == "the only copy"
         assert (foreign.parent / "step-1").is_dir()
 
 
 def test_such_a_folder_in_the_way_of_a_checkpoint_is_named(
-    tmp_path: Path, tiny_pipeline: Tables
+    tmp_path: Path, tiny_pipeline: Any
 ) -> None:
-    tables = tiny_pipeline(checkpoint={"seconds": 0})
+    tables, foreign = tiny_pipeline(checkpoint={"seconds": 0}), "run/checkpoints/step-000002"
 
-    class Put:
-        def observe(self, event: object) -> None:
-            if (
-                type(event).__name__ == "Checkpointed"
-                and not (tmp_path / "run/checkpoints/step-000002").exists()
-            ):
-                (tmp_path / "run/checkpoints/step-000002/mine").mkdir(parents=True)
+    def put(event: object) -> None:
+        if isinstance(event, Checkpointed):
+            (tmp_path / foreign / "mine").mkdir(parents=True, exist_ok=True)
 
     said = r"step-000002 cannot be written: Directory not empty; the checkpoint of step \d is kept"
     with pytest.raises(textgen.RunError, match=said):
-        textgen.run(tables, observers=[Put()])
-    shutil.rmtree(tmp_path / "run/checkpoints/step-000002")
+        textgen.run(tables, observers=[put])
+    shutil.rmtree(tmp_path / foreign)
     assert textgen.run(tables).outcome == "resumed"
 
 
-def test_a_run_that_is_moved_while_it_trains_says_so(tmp_path: Path, tiny_pipeline: Tables) -> None:
+def test_a_run_that_is_moved_while_it_trains_says_so(tmp_path: Path, tiny_pipeline: Any) -> None:
     """Also where a file to be read is the first that it misses, such as the checkpoint that becomes
     the model.
     """
@@ -158,7 +147,7 @@ def test_a_run_that_is_moved_while_it_trains_says_so(tmp_path: Path, tiny_pipeli
     steps = textgen.summarize(textgen.run(tables, output=tmp_path / "whole").path).steps
 
     def move(event: object) -> None:
-        if type(event).__name__ == "Checkpointed" and event.step == steps:
+        if isinstance(event, Checkpointed) and event.step == steps:
             (tmp_path / "run").rename(tmp_path / "moved")
 
     with pytest.raises(textgen.RunError, match="the run directory was moved or removed"):
@@ -169,10 +158,7 @@ def test_a_run_that_is_moved_while_it_trains_says_so(tmp_path: Path, tiny_pipeli
 
 @pytest.mark.parametrize("refusals", [3, 12])
 def test_a_rename_that_windows_refuses_for_a_while_is_tried_again(
-    tmp_path: Path,
-    tiny_pipeline: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-    refusals: int,
+    tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch, refusals: int
 ) -> None:
     """Simulated: somebody has each file open when it is to be renamed, for a while or for ever."""
     replace, seen = os.replace, Counter[str]()
@@ -187,14 +173,14 @@ def test_a_rename_that_windows_refuses_for_a_while_is_tried_again(
     monkeypatch.setattr("textgen.files.durable._PAUSES", (0.0,) * 9)
     if refusals > 9:
         with pytest.raises(textgen.RunError, match="Access is denied"):
-            textgen.run(tiny_pipeline(), output=tmp_path / "run")
+            textgen.run(tiny_pipeline())
     else:
-        assert textgen.run(tiny_pipeline(), output=tmp_path / "run").outcome == "trained"
+        assert textgen.run(tiny_pipeline()).outcome == "trained"
         assert len(seen) > 3
 
 
 def test_a_drive_that_is_not_there_is_one_line(
-    tmp_path: Path, tiny_pipeline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Simulated: the folder above all others is none, as Z:\\ on Windows."""
     is_dir, mkdir, top = Path.is_dir, Path.mkdir, Path(tmp_path.anchor)

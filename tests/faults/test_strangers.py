@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
-import stat
 import struct
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 import safetensors.numpy
 
@@ -28,17 +31,15 @@ def indexed(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("indexed")
     shutil.copytree(finished_run, folder / "run")
     with textgen.load(folder / "run") as generator:
-        state = generator.generate("the ", max_new_tokens=3, keep_state=True).state
-        assert state is not None
-        state.save(folder / "state")
+        made = generator.generate("the ", max_new_tokens=3, keep_state=True)
+        made.state.save(folder / "state")
     return folder
 
 
 @pytest.fixture
 def stranger(indexed: Path, tmp_path: Path) -> Path:
     """A copy of it, to spoil."""
-    shutil.copytree(indexed, tmp_path / "stranger")
-    return tmp_path / "stranger"
+    return shutil.copytree(indexed, tmp_path / "stranger")
 
 
 def load_all(folder: Path) -> None:
@@ -47,18 +48,14 @@ def load_all(folder: Path) -> None:
         generator.generate(state=textgen.GenerationState.load(folder / "state"), max_new_tokens=2)
 
 
-EVERY = (
-    *(f"run/{name}" for name in FILES),
-    "state",
-)
 INSTEAD: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
     "pipe": (lambda path, secret: os.mkfifo(path), "not a regular file"),
     "device": (lambda path, secret: path.symlink_to("/dev/zero"), "leads out|not a regular file"),
     "link": (lambda path, secret: path.symlink_to(secret), "leads out|not a safetensors file"),
-    "folder": (lambda path, secret: path.mkdir(), "not a regular file|run is not a run directory"),
+    "folder": (lambda path, secret: path.mkdir(), "not a regular file|run is not a run"),
     "loop": (
         lambda path, secret: path.symlink_to(path.name),
-        "not a regular file|run is not a run directory",
+        "not a regular file|run is not a run",
     ),
 }
 
@@ -68,7 +65,7 @@ def test_what_is_no_file_is_refused(stranger: Path, how: str) -> None:
     make, said = INSTEAD[how]
     (stranger.parent / "secret").write_text(SECRET)
     load_all(stranger)
-    for name in EVERY:
+    for name in (*(f"run/{name}" for name in FILES), "state"):
         path = stranger / name
         path.rename(stranger / "aside")
         make(path, stranger.parent / "secret")
@@ -128,26 +125,10 @@ def test_a_file_that_is_a_hole_is_not_read(stranger: Path, name: str) -> None:
         textgen.load(stranger / "run")
 
 
-JSON = {
-    "nested deeply": b"[" * 1_000_000,
-    "of many values": b'{"a": [' + b"{}," * 3_000_000 + b"{}]}",
-    "with a huge number": b'{"format_version": 1' + b"0" * 100_000 + b"}",
-    "no object": b"[1]",
-    "not UTF-8": b'{"a": "\xff"}',
-}
-
-
-@pytest.mark.parametrize("which", JSON)
-def test_json_that_would_take_memory_or_time(stranger: Path, which: str) -> None:
-    (stranger / "run/run.json").write_bytes(JSON[which])
+def test_json_of_many_values_is_not_parsed(stranger: Path) -> None:
+    (stranger / "run/run.json").write_bytes(b'{"a": [' + b"{}," * 3_000_000 + b"{}]}")
     with pytest.raises(textgen.RunError, match=r"run/run\.json: "):
         textgen.load(stranger / "run")
-
-
-def test_a_key_of_very_many_parts_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
-    (tmp_path / "p.toml").write_text("a." * 40_000 + "a = 1")  # tomllib alone takes half a minute
-    with pytest.raises(textgen.PipelineError, match=r"p\.toml: a key has more than 64 parts"):
-        textgen.Engine().pipeline(tmp_path / "p.toml")
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
@@ -156,10 +137,7 @@ def test_a_corpus_that_is_a_device_is_read_by_nothing(stranger: Path) -> None:
     pipeline.
     """
     pipeline = stranger / "run/pipeline.toml"
-    assert stat.S_ISCHR(Path("/dev/zero").stat().st_mode)
-    lines = pipeline.read_text().splitlines()
-    at = next(n for n, line in enumerate(lines) if line.startswith("path = "))
-    pipeline.write_text("\n".join([*lines[:at], 'path = "/dev/zero"', *lines[at + 1 :]]))
+    pipeline.write_text(re.sub('path = ".*"', 'path = "/dev/zero"', pipeline.read_text(), count=1))
     with pytest.warns(UserWarning, match="was changed since the run was made"):
         generator = textgen.load(stranger / "run")
     with generator:
@@ -173,84 +151,28 @@ def test_a_corpus_that_is_a_device_is_read_by_nothing(stranger: Path) -> None:
 def test_what_a_run_reads_elsewhere_is_said(
     tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any
 ) -> None:
-    import io
-
-    for folder, said in (
-        (tmp_path, ""),
-        (tmp_path / "theirs", f"reading {tmp_path / 'corpus.txt'}\n"),
-    ):
-        folder.mkdir(exist_ok=True)
-        console = io.StringIO()
-        path = write_pipeline(tiny_pipeline(), f"{folder.relative_to(tmp_path)}/p.toml")
-        textgen.Engine().run(path, output=folder / "run", console=console)
+    (tmp_path / "theirs").mkdir()
+    for name, said in (("p.toml", ""), ("theirs/p.toml", f"reading {tmp_path / 'corpus.txt'}\n")):
+        path, console = write_pipeline(tiny_pipeline(), name), io.StringIO()
+        textgen.Engine().run(path, output=path.with_name("run"), console=console)
         assert console.getvalue() == said
 
 
 def test_a_saved_state_of_other_shapes_is_blamed(indexed: Path) -> None:
     state = textgen.GenerationState.load(indexed / "state")
-    hidden = state.decoder["hidden"].ravel()
+    decoder = {**state.decoder, "hidden": state.decoder["hidden"].ravel()}
+    other = attrs.evolve(state, decoder=decoder)
     with textgen.load(indexed / "run") as generator:
-        other = attrs.evolve(state, decoder={**state.decoder, "hidden": hidden})
-        with pytest.raises(textgen.UsageError, match="the saved state does not fit the model"):
-            generator.generate(state=other, max_new_tokens=2)
-        with pytest.raises(textgen.UsageError, match="the saved state does not fit the model"):
-            generator.generate("the", state=other, max_new_tokens=2, echo=True, logprobs=1)
-
-
-SPOILT_TRAINING: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "moments of another shape": lambda arrays: arrays.update({MOMENT: arrays[MOMENT].ravel()[:3]}),
-    "a carried state of another shape": lambda arrays: arrays.update(
-        {"carried.0": arrays["carried.0"][..., :3]}
-    ),
-}
-MOMENT = "optimizer.0.0.momentum_buffer"
-
-
-@pytest.fixture(scope="module")
-def unfinished(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """A pipeline, and a run of it that was stopped after four steps."""
-    tables: dict[str, Any] = {
-        "device": "cpu",
-        "corpus": {"type": "story"},
-        "tokenizer": {"type": "char"},
-        "data": {"window_length": 16},
-        "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {
-            "type": "sgd",
-            "momentum": 0.5,
-            "length": "6 steps",
-            "batch_size": 16,
-            "order": "streams",
-        },
-        "observer": [],
-    }
-    asked, run = iter(range(100)), tmp_path_factory.mktemp("unfinished") / "run"
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(tables, output=run, cancelled=lambda: next(asked) == 3)
-    return tables, run
-
-
-@pytest.mark.parametrize("how", SPOILT_TRAINING)
-def test_a_state_of_training_that_does_not_fit_is_named(
-    unfinished: tuple[dict[str, Any], Path], tmp_path: Path, how: str
-) -> None:
-    tables, run = unfinished
-    shutil.copytree(run, tmp_path / "run")
-    file = max((tmp_path / "run").glob("checkpoints/*/trainer.safetensors"))
-    arrays = safetensors.numpy.load(file.read_bytes())
-    SPOILT_TRAINING[how](arrays)
-    file.write_bytes(safetensors.numpy.save({name: array.copy() for name, array in arrays.items()}))
-    seal(file, tmp_path / "run")
-    with pytest.raises(textgen.CorruptFileError, match="its trainer refuses it"):
-        textgen.run(tables, output=tmp_path / "run")
+        for options in ({}, {"prompt": "the", "echo": True, "logprobs": 1}):
+            with pytest.raises(textgen.UsageError, match="the saved state does not fit the model"):
+                generator.generate(**options, state=other, max_new_tokens=2)
 
 
 def test_weights_that_are_no_numbers_are_named(stranger: Path) -> None:
     file = stranger / "run/model.safetensors"
-    arrays = {
-        name: array.copy() for name, array in safetensors.numpy.load(file.read_bytes()).items()
-    }
-    next(iter(arrays.values())).flat[0] = float("nan")
+    arrays = safetensors.numpy.load(file.read_bytes())
+    name, array = arrays.popitem()
+    arrays[name] = np.full_like(array, np.nan)
     file.write_bytes(safetensors.numpy.save(arrays))
     seal(file, stranger / "run")
     with pytest.raises(textgen.CorruptFileError, match=r"model\.safetensors: .* not numbers"):
@@ -265,12 +187,7 @@ def test_a_vocabulary_that_is_too_large_is_not_parsed(stranger: Path) -> None:
         textgen.load(stranger / "run")
 
 
-def test_a_vocabulary_that_could_not_be_read_back_is_refused_before_training(
-    tmp_path: Path,
-) -> None:
-    class Large:
-        def to_dict(self) -> dict[str, Any]:
-            return {"text": "a" * (64 << 20)}
-
+def test_a_vocabulary_that_could_not_be_read_back_is_refused_before_training() -> None:
+    large = types.SimpleNamespace(to_dict=lambda: {"text": "a" * (64 << 20)})
     with pytest.raises(textgen.UsageError, match="the vocabulary has 67,108,877 bytes"):
-        dump_vocabulary(Large())  # type: ignore[arg-type]
+        dump_vocabulary(large)

@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import threading
 import tomllib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from textgen.pipeline.pipeline import CHAINS, CHOICES
 from textgen.testing import isolated_plugins
 from textgen_builtins.commands.show import commented_toml
 
-Make = Callable[..., dict[str, Any]]
 BASE: dict[str, Any] = {
     "corpus": {"type": "story"},
     "tokenizer": {"type": "char"},
@@ -37,13 +35,10 @@ def engine() -> Engine:
     return Engine(isolated_plugins())
 
 
-def changed(changes: dict[str, Any]) -> dict[str, Any]:
-    """BASE with keys given by dotted path."""
-    tables: dict[str, Any] = {key: dict(table) for key, table in BASE.items()}
-    for path, value in changes.items():
-        table, _, key = path.rpartition(".")
-        (tables.setdefault(table, {}) if table else tables)[key] = value
-    return tables
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """BASE with another value at a dotted path."""
+    table, _, key = path.rpartition(".")
+    return BASE | ({table: {**BASE.get(table, {}), key: value}} if table else {key: value})
 
 
 def faults(engine: Engine, source: Any, overrides: Any = ()) -> tuple[Fault, ...]:
@@ -66,7 +61,9 @@ def faults(engine: Engine, source: Any, overrides: Any = ()) -> tuple[Fault, ...
         pytest.param(
             b"a = " + b"[" * 100_000, ": tables or arrays are nested too deeply", id="deep"
         ),
-        (b"a.a" + b".a" * 100, ": a key has more than 64 parts"),
+        pytest.param(  # tomllib alone takes half a minute
+            b"a." * 40_000 + b"a = 1", ": a key has more than 64 parts", id="dotted"
+        ),
         pytest.param(b" " * 1_000_001, ": it has more than 1,000,000 bytes", id="large"),
         (b"seed = " + b"9" * 5000, ": not valid TOML: "),
         (None, ": cannot be read: "),
@@ -99,27 +96,22 @@ def test_a_byte_order_mark_crlf_and_any_name_are_fine(engine: Engine, tmp_path: 
 
 # Keys and values ----------------------------------------------------------------------------------
 
-FAULTS: list[tuple[dict[str, Any], str, str]] = [
+FAULTS: list[tuple[str, Any, str]] = [
     # Unknown names
-    ({"trainer.lenght": 3}, "trainer.lenght", "unknown key; did you mean 'length'?"),
-    ({"model.zzz": 3}, "model.zzz", "unknown key; there are cell, "),
-    ({"corpus.x": 1}, "corpus.x", "unknown key; there are none"),
-    ({"data.window_lenght": 3}, "data.window_lenght", "did you mean 'window_length'?"),
-    ({"modle.type": "rnn"}, "modle", "did you mean 'model'?"),
-    ({"max_new_tokens": 3}, "max_new_tokens", "did you mean 'generate.max_new_tokens'?"),
-    ({"temperature": 3}, "temperature", "did you mean 'sampler.temperature'?"),
-    ({"generate.top_k": 3}, "generate.top_k", "did you mean 'sampler.top_k'?"),
-    ({"model.type": "rrn"}, "model.type", "no model is called 'rrn'; did you mean 'rnn'?"),
-    ({"model.type": "lstm"}, "model.type", "did you mean 'rnn'? A recurrent network"),
-    ({"corpus.type": "zzz"}, "corpus.type", "there are file, story, time-machine"),
-    ({"model.type": "nobody:rnn"}, "model.type", "no model is called 'nobody:rnn'"),
-    ({"sampler": [{"type": "greedy"}, {"type": "gredy"}]}, "sampler.1.type", "'greedy'?"),
-    ({"observer": [{"type": "progress", "x": 1}]}, "observer.0.x", "unknown key"),
-    ({"model.type": "ngram"}, "trainer.type", 'goes with trainer "count", given "sgd"'),
-    ({"trainer.type": "count"}, "model.type", 'goes with model "ngram", given "rnn"'),
+    ("trainer.lenght", 3, "unknown key; did you mean 'length'?"),
+    ("model.zzz", 3, "unknown key; there are cell, "),
+    ("corpus.x", 1, "unknown key; there are none"),
+    ("data.window_lenght", 3, "did you mean 'window_length'?"),
+    ("max_new_tokens", 3, "did you mean 'generate.max_new_tokens'?"),
+    ("temperature", 3, "did you mean 'sampler.temperature'?"),
+    ("generate.top_k", 3, "did you mean 'sampler.top_k'?"),
+    ("model.type", "rrn", "no model is called 'rrn'; did you mean 'rnn'?"),
+    ("model.type", "lstm", "did you mean 'rnn'? A recurrent network"),
+    ("corpus.type", "zzz", "there are file, story, time-machine"),
+    ("model.type", "nobody:rnn", "no model is called 'nobody:rnn'"),
     # Types
     *(
-        ({"trainer.batch_size": value}, "trainer.batch_size", f"expected an integer, given {shown}")
+        ("trainer.batch_size", value, f"expected an integer, given {shown}")
         for value, shown in [
             ("12", '"12" (a string)'),
             (12.0, "12.0"),
@@ -129,57 +121,65 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
             (datetime.date(2020, 1, 2), "2020-01-02"),
         ]
     ),
-    ({"tokenizer.lower_case": "false"}, "tokenizer.lower_case", "expected true or false, given"),
-    ({"tokenizer.lower_case": 0}, "tokenizer.lower_case", "expected true or false, given 0"),
-    ({"trainer.learning_rate": "x"}, "trainer.learning_rate", "expected a finite number"),
-    ({"trainer.learning_rate": False}, "trainer.learning_rate", "given false (a boolean)"),
-    ({"generate.prompt": 5}, "generate.prompt", "expected a string, given 5"),
-    ({"generate.prompt": "\ud800"}, "generate.prompt", "expected text without lone surrogates"),
-    ({"generate.stop": 5}, "generate.stop", "expected a string or a list, each a string, given 5"),
-    ({"generate.stop": ["a", 5]}, "generate.stop", "expected a string or a list"),
-    ({"model.cell": "lstn"}, "model.cell", "did you mean 'lstm'?"),
-    ({"data.window_stride": "1"}, "data.window_stride", "expected an integer"),
-    ({"model": 3}, "model", "expected a table with type = one of mixture, ngram, rnn, given 3"),
-    ({"model.type": 3}, "model.type", "expected a table with type = one of mixture, ngram, rnn"),
-    ({"data": 3}, "data", "expected a table, given 3"),
-    ({"sampler": [3]}, "sampler.0", "expected a table with type = one of "),
-    ({"output": 5}, "output", "expected a path, given 5"),
-    ({"output": "a\0b"}, "output", 'expected a path, given "a\\u0000b"'),
-    ({"output": "~nobody-of-that-name/x"}, "output", "expected a path"),
+    ("tokenizer.lower_case", "false", "expected true or false, given"),
+    ("tokenizer.lower_case", 0, "expected true or false, given 0"),
+    ("trainer.learning_rate", "x", "expected a finite number"),
+    ("trainer.learning_rate", False, "given false (a boolean)"),
+    ("generate.prompt", 5, "expected a string, given 5"),
+    ("generate.prompt", "\ud800", "expected text without lone surrogates"),
+    ("generate.stop", 5, "expected a string or a list, each a string, given 5"),
+    ("generate.stop", ["a", 5], "expected a string or a list"),
+    ("model.cell", "lstn", "did you mean 'lstm'?"),
+    ("data.window_stride", "1", "expected an integer"),
+    ("model", 3, "expected a table with type = one of mixture, ngram, rnn, given 3"),
+    ("model.type", 3, "expected a table with type = one of mixture, ngram, rnn"),
+    ("data", 3, "expected a table, given 3"),
+    ("output", 5, "expected a path, given 5"),
+    ("output", "a\0b", 'expected a path, given "a\\u0000b"'),
+    ("output", "~nobody-of-that-name/x", "expected a path"),
     # Ranges
-    ({"device": "gpu"}, "device", 'must be "auto", "cpu", "cuda", "cuda:N" or "mps", given "gpu"'),
-    ({"trainer.batch_size": 0}, "trainer.batch_size", "must be >= 1, given 0"),
-    ({"trainer.batch_size": -(10**30)}, "trainer.batch_size", "an integer of at most 64 bits"),
-    ({"trainer.batch_size": 1 << 100_000}, "trainer.batch_size", "given an integer of 100001 bits"),
+    ("device", "gpu", 'must be "auto", "cpu", "cuda", "cuda:N" or "mps", given "gpu"'),
+    ("trainer.batch_size", 0, "must be >= 1, given 0"),
+    ("trainer.batch_size", -(10**30), "an integer of at most 64 bits"),
+    ("trainer.batch_size", 1 << 100_000, "given an integer of 100001 bits"),
     *(
-        ({"trainer.learning_rate": value}, "trainer.learning_rate", "expected a finite number")
+        ("trainer.learning_rate", value, "expected a finite number")
         for value in (float("nan"), float("inf"), 10**400)
     ),
-    ({"trainer.learning_rate": 0}, "trainer.learning_rate", "must be > 0, given 0"),
-    ({"trainer.momentum": 1.0}, "trainer.momentum", "must be < 1, given 1.0"),
-    ({"data.window_stride": 0}, "data.window_stride", "must be >= 1, given 0"),
-    ({"data.validation": 1.5}, "data.validation", "must be a share below 1, or a whole number"),
-    ({"data.windows": [1, -1]}, "data.windows", "must be two numbers, of at least 1 and 0"),
-    ({"seed": -1}, "seed", "must be >= 0, given -1"),
-    ({"seed": 2**64}, "seed", "expected an integer of at most 64 bits, given 18446744073709551616"),
-    ({"generate.seed": -5}, "generate.seed", "must be >= 0, given -5"),
-    ({"generate.max_new_tokens": 10**12}, "generate.max_new_tokens", "must be <= 1000000000"),
-    ({"generate.n": 0}, "generate.n", "must be >= 1, given 0"),
-    ({"model.dropout": 1}, "model.dropout", "must be < 1, given 1"),
-    ({"model.tied_weights": True}, "model", "tied_weights needs embedding_size = hidden_size"),
+    ("trainer.learning_rate", 0, "must be > 0, given 0"),
+    ("trainer.momentum", 1.0, "must be < 1, given 1.0"),
+    ("data.window_stride", 0, "must be >= 1, given 0"),
+    ("data.validation", 1.5, "must be a share below 1, or a whole number"),
+    ("data.windows", [1, -1], "must be two numbers, of at least 1 and 0"),
+    ("seed", -1, "must be >= 0, given -1"),
+    ("seed", 2**64, "expected an integer of at most 64 bits, given 18446744073709551616"),
+    ("generate.seed", -5, "must be >= 0, given -5"),
+    ("generate.max_new_tokens", 10**12, "must be <= 1000000000"),
+    ("generate.n", 0, "must be >= 1, given 0"),
+    ("model.dropout", 1, "must be < 1, given 1"),
 ]
+ELSEWHERE: list[tuple[str, Any, str, str]] = [
+    ("modle.type", "rnn", "modle", "did you mean 'model'?"),
+    ("sampler", [{"type": "greedy"}, {"type": "gredy"}], "sampler.1.type", "'greedy'?"),
+    ("sampler", [3], "sampler.0", "expected a table with type = one of "),
+    ("observer", [{"type": "progress", "x": 1}], "observer.0.x", "unknown key"),
+    ("model.type", "ngram", "trainer.type", 'goes with trainer "count", given "sgd"'),
+    ("trainer.type", "count", "model.type", 'goes with model "ngram", given "rnn"'),
+    ("model.tied_weights", True, "model", "tied_weights needs embedding_size = hidden_size"),
+]
+ROWS = [(key, value, key, said) for key, value, said in FAULTS] + ELSEWHERE
 
 
 @pytest.mark.fault(21)
 @pytest.mark.fault(22)
 @pytest.mark.fault(23)
 @pytest.mark.parametrize(
-    ("changes", "path", "said"), FAULTS, ids=[f"{path}-{said}" for _, path, said in FAULTS]
+    ("key", "value", "path", "said"), ROWS, ids=[f"{path}-{said}" for *_, path, said in ROWS]
 )
 def test_a_fault_names_the_key_and_what_is_expected(
-    engine: Engine, changes: dict[str, Any], path: str, said: str
+    engine: Engine, key: str, value: Any, path: str, said: str
 ) -> None:
-    (found,) = faults(engine, changed(changes))
+    (found,) = faults(engine, changed(key, value))
     assert found.path == path
     assert said in str(found)
     assert len(str(found)) < 300
@@ -205,11 +205,6 @@ def test_a_fault_in_a_mixture_names_the_part(engine: Engine, override: str, said
     assert said in str(found)
 
 
-@pytest.mark.fault(23)
-def test_the_largest_seed_is_a_seed(engine: Engine) -> None:
-    assert engine.pipeline(changed({"seed": 2**64 - 1})).seed == 2**64 - 1
-
-
 def test_what_is_required_is_missing(engine: Engine) -> None:
     (found,) = faults(engine, {**BASE, "corpus": {"type": "file"}})
     assert (found.path, found.given) == ("corpus.path", "nothing")
@@ -219,9 +214,9 @@ def test_what_is_required_is_missing(engine: Engine) -> None:
 
 @pytest.mark.fault(24)
 def test_all_faults_are_reported_at_once(
-    textgen: Callable[..., Any],
-    tiny_pipeline: Make,
-    write_pipeline: Callable[..., Path],
+    textgen: Any,
+    tiny_pipeline: Any,
+    write_pipeline: Any,
     tmp_path: Path,
 ) -> None:
     tables = tiny_pipeline(
@@ -285,7 +280,7 @@ tables_of = {
 @st.composite
 def mappings(draw: st.DrawFn) -> dict[str, Any]:
     """A good pipeline with a few of its tables, or of their keys, replaced by anything."""
-    tables: dict[str, Any] = {key: dict(table) for key, table in BASE.items()}
+    tables = {**BASE}
     for name in draw(
         st.lists(st.sampled_from([*tables_of, *attrs.fields_dict(GeneralOptions)]), max_size=4)
     ):
@@ -324,11 +319,11 @@ def test_any_override_is_taken_or_refused(engine: Engine, override: str) -> None
 
 
 def test_the_callers_mapping_is_left_alone(engine: Engine) -> None:
-    tables = changed({"sampler": [{"type": "greedy"}]})
+    tables = {**BASE, "sampler": [{"type": "greedy"}]}
     before = repr(tables)
     engine.pipeline(tables, ["seed=4", "sampler.0.type=temperature", "model.layers=2"])
     assert repr(tables) == before
-    endless: dict[str, Any] = {**BASE}
+    endless = {**BASE}
     endless["data"] = endless
     assert "data.corpus" in {fault.path for fault in faults(engine, endless)}
 
@@ -339,7 +334,7 @@ def test_the_callers_mapping_is_left_alone(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("override", "path", "value"),
     [
-        ("seed=5", "seed", 5),
+        ("seed=18446744073709551615", "seed", 2**64 - 1),
         ("trainer.learning_rate = 3", "trainer.learning_rate", 3.0),
         ("tokenizer.lower_case=true", "tokenizer.lower_case", True),
         ("model.cell=lstm", "model.cell", "lstm"),
@@ -359,8 +354,8 @@ def test_the_callers_mapping_is_left_alone(engine: Engine) -> None:
 def test_an_override_is_a_toml_value_or_a_bare_string(
     engine: Engine, override: str, path: str, value: Any
 ) -> None:
-    tables = changed({"sampler": [{"type": "greedy"}, {"type": "temperature"}]})
-    place: Any = engine.pipeline(tables, [override, override]).to_dict()
+    tables = {**BASE, "sampler": [{"type": "greedy"}, {"type": "temperature"}]}
+    place = engine.pipeline(tables, [override, override]).to_dict()
     for part in path.split("."):
         place = place[int(part)] if isinstance(place, list) else place[part]
     assert (place, type(place)) == (value, type(value))
@@ -385,7 +380,7 @@ def test_an_override_is_a_toml_value_or_a_bare_string(
     ],
 )
 def test_a_broken_override_is_a_fault(engine: Engine, override: str, path: str, said: str) -> None:
-    (found,) = faults(engine, changed({"sampler": [{"type": "greedy"}]}), [override])
+    (found,) = faults(engine, {**BASE, "sampler": [{"type": "greedy"}]}, [override])
     assert found.path == path
     assert said in str(found)
     assert len(str(found)) < 400
@@ -399,7 +394,7 @@ def test_broken_overrides_are_reported_at_once(engine: Engine) -> None:
 
 @pytest.mark.parametrize("turned", [1, -1], ids=["type-first", "type-last"])
 def test_another_type_drops_the_keys_of_the_one_before(engine: Engine, turned: int) -> None:
-    tables = changed({"model.hidden_size": 12})
+    tables = changed("model.hidden_size", 12)
     overrides = ["model.type=ngram", "model.order=3", "trainer.type=count"]
     assert engine.pipeline(tables, overrides[::turned]).model.options.order == 3
     assert engine.pipeline(tables, ["model.type=rnn"]).model.options.hidden_size == 12
@@ -424,7 +419,7 @@ def test_another_type_drops_the_keys_of_the_one_before(engine: Engine, turned: i
 def test_an_option_of_requests_changes_its_sampler_or_joins_the_chain(
     engine: Engine, chain: Any, overrides: Any, expected: list[tuple[str, float]]
 ) -> None:
-    tables = changed({} if chain is None else {"sampler": chain})
+    tables = BASE if chain is None else {**BASE, "sampler": chain}
     found = engine.pipeline(tables, overrides).to_dict()["sampler"]
     assert [(t["type"], t.get("k", t.get("temperature"))) for t in found] == expected
 
@@ -443,7 +438,7 @@ USUAL = ["loss-plot", "metrics", "progress", "samples"]
 def test_observers_come_beside_the_usual_ones(
     engine: Engine, changes: dict[str, Any], expected: list[str]
 ) -> None:
-    pipeline = engine.pipeline(changed(changes))
+    pipeline = engine.pipeline({**BASE, **changes})
     assert [choice.name for choice in pipeline.observers] == expected
     for table in changes.get("observer", []):
         assert table["every"] in [getattr(c.options, "every", None) for c in pipeline.observers]
@@ -454,9 +449,9 @@ def test_observers_come_beside_the_usual_ones(
 
 
 def test_show_prints_a_pipeline_with_every_default_that_shows_as_itself(
-    textgen: Callable[..., Any],
-    tiny_pipeline: Make,
-    write_pipeline: Callable[..., Path],
+    textgen: Any,
+    tiny_pipeline: Any,
+    write_pipeline: Any,
     tmp_path: Path,
     engine: Engine,
 ) -> None:
@@ -476,9 +471,9 @@ def test_show_prints_a_pipeline_with_every_default_that_shows_as_itself(
 
 
 def test_the_saved_pipeline_is_the_same_run(
-    textgen: Callable[..., Any],
-    tiny_pipeline: Make,
-    write_pipeline: Callable[..., Path],
+    textgen: Any,
+    tiny_pipeline: Any,
+    write_pipeline: Any,
     tmp_path: Path,
 ) -> None:
     pipeline = write_pipeline(tiny_pipeline(seed=3, generate={"prompt": "the "}))
@@ -495,28 +490,20 @@ def test_the_saved_pipeline_is_the_same_run(
     assert elsewhere.generations == first.generations
 
 
-def test_threads_hold_for_the_run_alone(
-    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
-) -> None:
+def test_threads_hold_for_the_run_alone(tiny_pipeline: Any) -> None:
     """The pipeline's `threads` is what torch uses while it trains, and is put back."""
     import torch
 
-    before = torch.get_num_threads()
-    seen: list[int] = []
-
-    class Spy:
-        def observe(self, event: object) -> None:
-            seen.append(torch.get_num_threads())
-
-    tables = {**tiny_pipeline(), "threads": before + 1}
-    made = run(tables, output=tmp_path / "run", observers=[Spy()])
-    assert set(seen) == {before + 1}
+    before, seen = torch.get_num_threads(), set()
+    tables = tiny_pipeline(threads=before + 1)
+    made = run(tables, observers=[lambda event: seen.add(torch.get_num_threads())])
+    assert seen == {before + 1}
     assert torch.get_num_threads() == before
     assert "threads = " in (made.path / "pipeline.toml").read_text(encoding="utf-8")
 
 
 def test_runs_at_once_put_back_the_threads_that_there_were(
-    tmp_path: Path, tiny_pipeline: Callable[..., dict[str, Any]]
+    tmp_path: Path, tiny_pipeline: Any
 ) -> None:
     """The second begins within the first, and ends after it."""
     import torch
@@ -528,20 +515,18 @@ def test_runs_at_once_put_back_the_threads_that_there_were(
     tables, before = tiny_pipeline(), count()
     begun, left, second = threading.Event(), threading.Event(), []
 
-    class Second:
-        def observe(self, event: object) -> None:
-            begun.set()
-            left.wait(60)
+    def within_second(event: object) -> None:
+        begun.set()
+        left.wait(60)
 
-    class First:
-        def observe(self, event: object) -> None:
-            if not second:
-                made = {**tables, "threads": before + 1}
-                second.append(pool.submit(run, made, output=tmp_path / "2", observers=[Second()]))
-                begun.wait(60)
+    def within_first(event: object) -> None:
+        if not second:
+            made = {**tables, "threads": before + 1, "output": str(tmp_path / "2")}
+            second.append(pool.submit(run, made, observers=[within_second]))
+            begun.wait(60)
 
     with ThreadPoolExecutor(1) as pool:
-        run({**tables, "threads": before + 2}, output=tmp_path / "1", observers=[First()])
+        run({**tables, "threads": before + 2}, observers=[within_first])
         left.set()
         assert second[0].result().outcome == "trained"
     assert count() == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ from components import engine_of
 
 import textgen
 from textgen import BuildContext, Component, Engine, option
-
-Make = Callable[..., dict[str, Any]]
 
 
 @attrs.frozen
@@ -33,15 +30,6 @@ def engine() -> Engine:
     return engine_of(model=[Component("wrapped", WrappedConfig, build)])
 
 
-@pytest.fixture
-def tables(tiny_pipeline: Make) -> Callable[..., dict[str, Any]]:
-    def make(inner: Any = None) -> dict[str, Any]:
-        model = {"type": "wrapped"} if inner is None else {"type": "wrapped", "inner": inner}
-        return {**tiny_pipeline(), "model": model}
-
-    return make
-
-
 @pytest.mark.parametrize(
     ("inner", "paths"),
     [
@@ -54,21 +42,17 @@ def tables(tiny_pipeline: Make) -> Callable[..., dict[str, Any]]:
     ],
 )
 def test_the_inner_table_is_checked_at_its_place(
-    engine: Engine, tables: Make, inner: Any, paths: set[str]
+    engine: Engine, tiny_pipeline: Any, inner: Any, paths: set[str]
 ) -> None:
+    tables = {**tiny_pipeline(), "model": {"type": "wrapped", "inner": inner}}
     with pytest.raises(textgen.PipelineError) as raised:
-        engine.pipeline(tables(inner))
+        engine.pipeline(tables)
     assert {fault.path for fault in raised.value.faults} == paths
 
 
-def test_it_is_overridden_recorded_skipped_and_loaded(
-    engine: Engine, tables: Make, tmp_path: Path
-) -> None:
-    made = engine.run(
-        tables({"type": "rnn", "hidden_size": 8}),
-        {"model.inner.cell": "gru"},
-        output=tmp_path / "run",
-    )
+def test_it_is_overridden_recorded_skipped_and_loaded(engine: Engine, tiny_pipeline: Any) -> None:
+    model = {"type": "wrapped", "inner": {"type": "rnn", "hidden_size": 8}}
+    made = engine.run({**tiny_pipeline(), "model": model}, {"model.inner.cell": "gru"})
     models = {
         entry["name"]: entry["distribution"]
         for entry in made.generator.record["components"]
@@ -76,17 +60,17 @@ def test_it_is_overridden_recorded_skipped_and_loaded(
     }
     assert models == {"wrapped": "textgen-odd", "rnn": "textgen-engine"}
     saved = made.path / "pipeline.toml"
-    assert engine.run(saved, output=tmp_path / "run").outcome == "skipped"
+    assert engine.run(saved).outcome == "skipped"
     inner = engine.pipeline(saved).model.options.inner.options
     assert (inner.cell, inner.hidden_size) == ("gru", 8)
     with pytest.raises(textgen.RunMismatchError) as raised:
-        engine.run(saved, {"model.inner.hidden_size": 9}, output=tmp_path / "run")
+        engine.run(saved, {"model.inner.hidden_size": 9})
     assert [d.key for d in raised.value.differences] == ["model.inner.hidden_size"]
-    text = engine.load(tmp_path / "run").generate("the", max_new_tokens=20).text
+    text = engine.load(made.path).generate("the", max_new_tokens=20).text
     assert text == made.generator.generate("the", max_new_tokens=20).text
 
 
-def test_a_context_that_no_engine_made_says_so(tmp_path: Path, tiny_pipeline: Make) -> None:
+def test_a_context_that_no_engine_made_says_so(tmp_path: Path, tiny_pipeline: Any) -> None:
     choice = Engine().pipeline(tiny_pipeline()).model
     with pytest.raises(ValueError, match="not made by an engine"):
         BuildContext(folder=tmp_path).build(choice)

@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,3 +25,10 @@ def trained(
     """A folder with a finished run in it, and what its command printed. Not to be changed."""
     folder = prepare(tmp_path_factory.mktemp("trained"))
     return folder, run_textgen("run", "p.toml", folder=folder)
+
+
+@pytest.fixture
+def finished(trained: tuple[Path, object], folder: Path) -> Path:
+    """A copy of that run in `folder`, to spoil."""
+    shutil.copytree(trained[0] / "runs", folder / "runs")
+    return folder / "runs/p"

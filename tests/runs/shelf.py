@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from components import engine_of
+from small_run import TEXT, tables
 
 import textgen
 from textgen.documents import DOCUMENT_END
 
-TEXT = "".join(
-    f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60)
-)
 LONG_AGO = 1_000_000_000
 
 
@@ -65,46 +64,28 @@ class Shelf:
         output: str = "",
         observers: tuple[Any, ...] = (),
         cancelled: Callable[[], bool] = lambda: False,
+        documents: bool = False,
         **changes: Any,
     ) -> textgen.Run:
         """Train an n-gram model: its weights follow from the tokens alone."""
         self._runs += 1
-        tables = {
-            "device": "cpu",
+        pipeline = {
+            **tables(self.folder),
             "observer": [],
-            "corpus": {
-                "type": "watched",
-                "path": str(path),
-                "documents": changes.pop("documents", False),
-            },
-            "tokenizer": {"type": "char"},
-            "data": {"window_length": 16},
+            "corpus": {"type": "watched", "path": str(path), "documents": documents},
             "model": {"type": "ngram", "order": 2},
             "trainer": {"type": "count"},
-            "generate": {"max_new_tokens": 5},
+            **changes,
         }
-        tables |= changes
-        output = output or f"run-{self._runs}"
-        engine = textgen.Engine(self.plugins())
-        return engine.run(
-            tables, output=self.folder / output, observers=observers, cancelled=cancelled
+        watched = textgen.Component(
+            "watched", WatchedConfig, lambda config, _: WatchedText(config, self.count)
         )
-
-    def plugins(self) -> textgen.PluginSet:
-        shelf = self
-
-        class Plugin:
-            @textgen.hookimpl
-            def textgen_corpora(self) -> list[textgen.Component]:
-                return [
-                    textgen.Component(
-                        "watched", WatchedConfig, lambda config, _: WatchedText(config, shelf.count)
-                    )
-                ]
-
-        plugins = textgen.PluginSet.discover()
-        plugins.register(Plugin(), "watching")
-        return plugins
+        return engine_of(corpus=[watched]).run(
+            pipeline,
+            output=self.folder / (output or f"run-{self._runs}"),
+            observers=observers,
+            cancelled=cancelled,
+        )
 
     def count(self) -> None:
         self.reads += 1

@@ -6,19 +6,21 @@ from __future__ import annotations
 
 import copy
 import errno
+import functools
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from commands import run_textgen
-from small_run import copied, flip, tables, tree
+from safetensors.numpy import load, save
+from small_run import flip, interrupt, prepare, record_of, tables, tree
 
 import textgen
 from campaigns.mutations import seal
@@ -44,27 +46,17 @@ PARTS = ("manifest.json", "trainer.json", "trainer.safetensors", "model.safetens
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run that was stopped with checkpoints of two steps."""
-    folder = tmp_path_factory.mktemp("half")
-    (folder / "text.txt").write_text(
-        "Once a raven flew over seven hills, and none came back.\n" * 50
-    )
-    steps = iter(range(100))
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(
-            tables(folder, "sgd", "shuffled"),
-            output=folder / "run",
-            cancelled=lambda: next(steps) == 6,
-        )
+    """A run that was stopped with checkpoints of two steps."""
+    folder = prepare(tmp_path_factory.mktemp("half"))
+    interrupt(5, tables(folder, order="streams"), output=folder / "run")
     assert len(list((folder / "run/checkpoints").iterdir())) == 2
-    return folder
+    return folder / "run"
 
 
 @pytest.fixture
 def unfinished(half: Path, tmp_path: Path) -> Path:
-    """A copy of its run, to spoil."""
-    shutil.copytree(half / "run", tmp_path / "run")
-    return tmp_path / "run"
+    """A copy of it, to spoil."""
+    return shutil.copytree(half, tmp_path / "run")
 
 
 @pytest.fixture
@@ -73,22 +65,16 @@ def newest(unfinished: Path) -> Path:
     return max(unfinished.glob("checkpoints/*"))
 
 
-@pytest.fixture
-def finished(trained: tuple[Path, Any], tmp_path: Path) -> Path:
-    """A copy of a finished run, to spoil."""
-    return copied(trained, tmp_path)
-
-
-def states(report: textgen.RunReport) -> dict[str, str]:
+def states(run: Path) -> dict[str, str]:
     """What is not whole."""
-    return {file.name: file.state for file in report.files if file.state != "whole"}
+    return {file.name: file.state for file in textgen.verify(run).files if file.state != "whole"}
 
 
 def cause(run: Path, name: str) -> str:
     """What `verify` says of the only file that is not whole."""
-    report = textgen.verify(run)
-    assert states(report) == {name: "damaged"}
-    return next(file.cause for file in report.files if file.name == name)
+    (damaged,) = (file for file in textgen.verify(run).files if file.state != "whole")
+    assert (damaged.name, damaged.state) == (name, "damaged")
+    return damaged.cause
 
 
 @pytest.mark.fault(3)
@@ -106,10 +92,9 @@ def test_a_damaged_file_is_named_by_all_that_read_it(finished: Path, name: str, 
         textgen.load(finished)
     if name in ("tokenizer.json", "model.safetensors"):
         error = caught.value
+        checksums = [hashlib.sha256(data).hexdigest() for data in (good, path.read_bytes())]
         assert isinstance(error, textgen.CorruptFileError)
-        assert error.path == path
-        assert error.expected == hashlib.sha256(good).hexdigest()
-        assert error.actual == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert [error.path, error.expected, error.actual] == [path, *checksums]
         assert ("git lfs pull" in str(error)) == (how == "git lfs pointer")
         assert "restore it from a copy, or train anew with overwrite" in str(error)
 
@@ -132,7 +117,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
 @pytest.mark.parametrize("name", RUN_FILES[1:])
 def test_a_file_that_is_missing_is_named(finished: Path, name: str) -> None:
     (finished / name).unlink()
-    assert states(textgen.verify(finished)) == {name: "missing"}
+    assert states(finished) == {name: "missing"}
     with pytest.raises(textgen.CorruptFileError, match=re.escape(name)):
         textgen.load(finished)
 
@@ -145,21 +130,24 @@ def test_a_whole_run_is_whole(finished: Path, unfinished: Path, newest: Path) ->
     assert report.checkpoints[-1] == int(newest.name[5:])
 
 
-def test_all_checkpoints_damaged_is_an_error(half: Path, unfinished: Path) -> None:
+@pytest.mark.fault(4)
+def test_all_checkpoints_damaged_is_an_error(unfinished: Path) -> None:
     for path in unfinished.glob("checkpoints/*/model.safetensors"):
         path.write_bytes(flip(path.read_bytes()))
     before = tree(unfinished)
-    with pytest.raises(textgen.CorruptFileError, match="no checkpoint of this run is intact"):
-        textgen.run(tables(half, "sgd", "shuffled"), output=unfinished)
-    assert {**before, **tree(unfinished)} == tree(unfinished)
+    said = "no checkpoint of this run is intact.*overwrite starts again"
+    with pytest.raises(textgen.CorruptFileError, match=said):
+        textgen.run(unfinished / "pipeline.toml")
+    assert before.items() <= tree(unfinished).items()
+    assert textgen.run(unfinished / "pipeline.toml", overwrite=True).outcome == "trained"
 
 
 def test_a_run_whose_best_checkpoint_is_damaged_resumes(
-    half: Path, unfinished: Path, caplog: pytest.LogCaptureFixture
+    unfinished: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = min(unfinished.glob("checkpoints/*"))
     (first / "model.safetensors").write_bytes(LFS)
-    run = textgen.run(tables(half, "sgd", "shuffled"), output=unfinished)
+    run = textgen.run(unfinished / "pipeline.toml")
     assert run.outcome == "resumed"
     assert f"checkpoint of step {int(first.name[5:])}, the best so far, is damaged" in caplog.text
     assert textgen.verify(unfinished).whole
@@ -167,7 +155,7 @@ def test_a_run_whose_best_checkpoint_is_damaged_resumes(
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.EMFILE])
 def test_a_checkpoint_that_cannot_be_read_is_not_a_damaged_one(
-    half: Path, unfinished: Path, monkeypatch: pytest.MonkeyPatch, error: int
+    unfinished: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     """The best or the newest checkpoint: nothing is removed, replaced or trained without it."""
     before, opening = tree(unfinished), os.open
@@ -177,27 +165,22 @@ def test_a_checkpoint_that_cannot_be_read_is_not_a_damaged_one(
         def refuse(name: Any, *rest: Any, path: Path = path, **more: Any) -> int:
             if os.fspath(name) == os.path.realpath(path):
                 raise OSError(error, os.strerror(error), os.fspath(name))
-            return int(opening(name, *rest, **more))
+            return opening(name, *rest, **more)
 
         with monkeypatch.context() as patched:
             patched.setattr(os, "open", refuse)
             with pytest.raises(textgen.RunError, match=re.escape(f"{path}: it cannot be read")):
-                textgen.run(tables(half, "sgd", "shuffled"), output=unfinished)
-            report = textgen.verify(unfinished)
-        assert states(report) == {f"checkpoints/{folder.name}": "unreadable"}
+                textgen.run(unfinished / "pipeline.toml")
+            assert states(unfinished) == {f"checkpoints/{folder.name}": "unreadable"}
         assert tree(unfinished) == before
 
 
 @pytest.mark.parametrize("bad", [b"\0", b"[1]", b'{"step": "2"}', b'{"step": 2}'])
-def test_a_damaged_row_of_metrics_takes_no_other_with_it(
-    half: Path, unfinished: Path, bad: bytes
-) -> None:
+def test_a_damaged_row_of_metrics_takes_no_other_with_it(unfinished: Path, bad: bytes) -> None:
     path = unfinished / "metrics.jsonl"
     _, *others = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([bad, *others]))
-    pipeline = tables(half, "sgd", "shuffled")
-    pipeline["observer"].append({"type": "loss-plot"})
-    textgen.run(pipeline, output=unfinished)
+    textgen.run(unfinished / "pipeline.toml")
     damaged, *rows = path.read_bytes().splitlines()
     steps = [json.loads(row)["step"] for row in rows]
     assert (damaged, steps) == (bad, list(range(4, steps[-1] + 1, 2)))
@@ -208,15 +191,13 @@ def test_a_damaged_row_of_metrics_takes_no_other_with_it(
 # and the key.
 
 
-def changed(value: Mapping[str, Any], key: str, new: Any) -> dict[str, Any]:
+def changed(value: dict[str, Any], key: str, new: Any) -> dict[str, Any]:
     """A copy with another value at a dotted key, whose parts have no dots; without the key if that
     is `...`.
     """
-    made = copy.deepcopy(dict(value))
+    made = copy.deepcopy(value)
     *parents, last = key.split(".")
-    place: Any = made
-    for parent in parents:
-        place = place[parent]
+    place = functools.reduce(dict.__getitem__, parents, made)
     place[last] = new
     if new is ...:
         del place[last]
@@ -234,8 +215,7 @@ TABLES = ("fingerprint", "fingerprint.seed", "fingerprint.corpus.sha256", "envir
 
 
 def test_a_record_of_another_structure_is_named_with_the_key(unfinished: Path) -> None:
-    path = unfinished / "run.json"
-    record = json.loads(path.read_bytes())
+    path, record = unfinished / "run.json", record_of(unfinished)
     checked = [key for key in flat(record) if not key.startswith(FREE)]
     for key in [*checked, *TABLES]:
         wrong = "a" if key == "components" else ["a"]
@@ -285,6 +265,18 @@ def test_a_state_that_is_not_of_the_trainer_is_an_error_of_its_file(
         assert caught.value.path == path
 
 
+@pytest.mark.parametrize("name", ["optimizer.0.0.momentum_buffer", "carried.0"])
+def test_arrays_of_training_of_another_shape_are_an_error_of_the_trainer(
+    unfinished: Path, newest: Path, name: str
+) -> None:
+    path = newest / "trainer.safetensors"
+    arrays = load(path.read_bytes())
+    path.write_bytes(save({**arrays, name: arrays[name][..., :3].copy()}))
+    seal(path, unfinished)
+    with pytest.raises(textgen.CorruptFileError, match="its trainer refuses it"):
+        textgen.run(unfinished / "pipeline.toml")
+
+
 def test_a_vocabulary_of_another_structure_is_named(finished: Path) -> None:
     path = finished / "tokenizer.json"
     good = json.loads(path.read_bytes())
@@ -302,10 +294,9 @@ def test_a_vocabulary_of_another_structure_is_named(finished: Path) -> None:
 def test_a_saved_state_of_another_structure_is_named(
     generator: textgen.Generator, tmp_path: Path
 ) -> None:
-    state = generator.generate("the ", max_new_tokens=5, keep_state=True).state
-    assert state is not None
-    state.save(tmp_path / "state")
-    arrays = np_load(tmp_path / "state")
+    generator.generate("the ", max_new_tokens=5, keep_state=True).state.save(tmp_path / "state")
+    arrays = load((tmp_path / "state").read_bytes())
+    del arrays["checksum"]
     values = json.loads(arrays["values"].tobytes())
 
     def save(encoded: bytes) -> None:
@@ -323,15 +314,6 @@ def test_a_saved_state_of_another_structure_is_named(
             textgen.GenerationState.load(tmp_path / "state")
 
 
-def np_load(path: Path) -> dict[str, Any]:
-    """The arrays of a saved state, without its checksum."""
-    from safetensors.numpy import load
-
-    arrays = dict(load(path.read_bytes()))
-    del arrays["checksum"]
-    return arrays
-
-
 def test_a_lock_owner_of_another_structure_names_nobody(unfinished: Path) -> None:
     with RunDirectory(unfinished).locked():
         for text in ('{"pid": "5"}', '{"pid": -1}', '{"pid": true}', "[" * 100_000, ""):
@@ -343,8 +325,8 @@ def test_a_lock_owner_of_another_structure_names_nobody(unfinished: Path) -> Non
 
 @pytest.mark.parametrize("version", [0, 99, "1", None])
 def test_another_format_is_named(unfinished: Path, version: Any) -> None:
-    record = json.loads((unfinished / "run.json").read_bytes())
-    write(unfinished / "run.json", unfinished, {**record, "format_version": version})
+    record = {**record_of(unfinished), "format_version": version}
+    write(unfinished / "run.json", unfinished, record)
     with pytest.raises(textgen.RunError, match=r"run\.json: its format version is .* reads 1"):
         textgen.load(unfinished)
 
@@ -366,8 +348,7 @@ def test_the_command_names_each_file_once_and_where_it_is_damaged(
     assert (found["whole"], found["loads"]) == (False, False)
     done = run_textgen("doctor", "runs/p", folder=tmp_path)
     assert done.returncode == 1
-    *lines, _ = done.stdout.splitlines()
-    shown = dict(line.split(maxsplit=1) for line in lines)
+    shown = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[:-1])
     assert shown.keys() == {*RUN_FILES, f"checkpoints/{step.name}"}
     assert shown.pop("run.json") == "whole"
     assert shown["pipeline.toml"].startswith("damaged: 2:8: not valid TOML")
@@ -377,8 +358,8 @@ def test_the_command_names_each_file_once_and_where_it_is_damaged(
 
 
 @pytest.mark.fault(3)
-def test_damage_is_one_line_of_each_command(trained: tuple[Path, Any], folder: Path) -> None:
-    path = copied(trained, folder) / "model.safetensors"
+def test_damage_is_one_line_of_each_command(finished: Path, folder: Path) -> None:
+    path = finished / "model.safetensors"
     path.write_bytes(flip(path.read_bytes()))
     for command in (["generate", "runs/p"], ["run", "p.toml"]):
         done = run_textgen(*command, folder=folder)

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import numpy as np
 import pytest
 
 import textgen
-from textgen import DOCUMENT_END, Component, Generator, NoOptions, hookimpl
+from textgen import DOCUMENT_END, Generator
 from textgen.pipeline.options import DataOptions
 from textgen.runs.splitting import split_tokens
 
@@ -32,14 +31,14 @@ def words(count: int) -> list[str]:
 DOCUMENTS = words(500)
 
 
-def pipeline(folder: Path, **corpus: Any) -> dict[str, Any]:
+def pipeline(folder: Path) -> dict[str, Any]:
     path = folder / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in DOCUMENTS))
     return {
         "device": "cpu",
         "threads": 1,
         "observer": [],
-        "corpus": {"type": "file", "path": str(path), "documents": "jsonl", **corpus},
+        "corpus": {"type": "file", "path": str(path), "documents": "jsonl"},
         "tokenizer": {"type": "char"},
         "data": {"window_length": 32},
         "model": {"type": "rnn", "cell": "gru", "hidden_size": 24},
@@ -52,6 +51,13 @@ def pipeline(folder: Path, **corpus: Any) -> dict[str, Any]:
         },
         "generate": {"max_new_tokens": MOST},
     }
+
+
+def train(corpus: Any, **changes: Any) -> textgen.Run:
+    """A short run in memory."""
+    trainer = {"type": "adamw", "length": "1 epoch"}
+    given = {"tokenizer": "char", "model": {"type": "rnn"}, "trainer": trainer, "device": "cpu"}
+    return textgen.train(corpus=corpus, **{**given, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -88,38 +94,34 @@ def test_texts_end_by_themselves_and_are_as_long_as_those_of_the_corpus(writer: 
     assert distance([len(text.text) for text in endless]) > 0.9
 
 
-def test_a_model_without_documents_ends_no_text(tmp_path: Path) -> None:
-    tables = pipeline(tmp_path, documents="none")
-    made = textgen.run(
-        {**tables, "trainer": {"type": "adamw", "length": "1 epoch"}}, output=tmp_path / "run"
-    )
-    assert made.generator.tokenizer.end_id is None  # type: ignore[attr-defined]
-    assert "<end>" not in json.loads((made.path / "tokenizer.json").read_text())["tokens"]
-    assert distance([len(text.text) for text in made.generator.generate_many([""], n=30)]) > 0.9
+def test_a_model_without_documents_ends_no_text() -> None:
+    generator = train("".join(DOCUMENTS)).generator
+    assert generator.tokenizer.end_id is None
+    assert "<end>" not in generator.tokenizer.to_dict()["tokens"]
+    made = generator.generate_many([""], n=30, max_new_tokens=MOST)
+    assert {text.finish_reason for text in made} == {"length"}
 
 
 def test_the_end_is_no_text(writer: Generator) -> None:
     text = writer.generate("abc", seed=3, echo=True, logprobs=1)
-    end = writer.tokenizer.end_id  # type: ignore[attr-defined]
-    assert text.tokens[-1] == end == writer.tokenizer.vocab_size - 1
+    assert text.tokens[-1] == writer.tokenizer.end_id == writer.tokenizer.vocab_size - 1
     assert text.text == "abc" + writer.tokenizer.decode(np.array(text.tokens[:-1], int))
     assert set(text.text) <= set("abc")
     assert len(text.logprobs) == 3 + len(text.tokens)
     stream = writer.stream("abc", seed=3)
     assert "abc" + "".join(stream) == text.text
     assert stream.finish_reason == "end"
-    (again,) = list(writer.generate_many(["abc"], seed=3, echo=True))
+    (again,) = writer.generate_many(["abc"], seed=3, echo=True)
     assert again.text == text.text
     greedy = writer.generate("", temperature=0, ignore_end=True, max_new_tokens=40)
     assert set(greedy.text) <= set("abc")
 
 
 def test_a_prompt_starts_a_document_and_ids_are_as_they_are_given(writer: Generator) -> None:
-    end = writer.tokenizer.end_id  # type: ignore[attr-defined]
+    end = writer.tokenizer.end_id
     ids = writer.tokenizer.encode("abc").tolist()
-    given: list[Any] = ["", [], [end]]
-    empty, none, only_end = list(
-        writer.generate_many(given, temperature=0, max_new_tokens=1, logprobs=3)
+    empty, none, only_end = writer.generate_many(
+        ["", [], [end]], temperature=0, max_new_tokens=1, logprobs=3
     )
     assert empty.logprobs == none.logprobs
     np.testing.assert_allclose(empty.logprobs[0].logprob, only_end.logprobs[0].logprob, rtol=1e-6)
@@ -142,10 +144,8 @@ def test_a_text_without_limit_ends(writer: Generator) -> None:
 
 def test_a_kept_state_goes_on_with_the_next_document(writer: Generator, tmp_path: Path) -> None:
     first = writer.generate("", seed=2, keep_state=True)
-    assert first.state is not None
     first.state.save(tmp_path / "state")
-    state = textgen.GenerationState.load(tmp_path / "state")
-    second = writer.generate("", state=state)
+    second = writer.generate("", state=textgen.GenerationState.load(tmp_path / "state"))
     assert (second.finish_reason, second.text[0]) == ("end", "a")
     both = writer.generate(
         "", seed=2, ignore_end=True, max_new_tokens=len(first.tokens) + len(second.tokens)
@@ -206,137 +206,32 @@ def test_the_held_out_part_begins_with_a_document(
     tokens: list[int], training: Any, validation: Any
 ) -> None:
     tokenizer = types.SimpleNamespace(end_id=9, vocab_size=10, decode=lambda ids: "x" * len(ids))
-    data = split_tokens(np.array(tokens), DataOptions(window_length=1, validation=0.25), tokenizer)  # type: ignore[arg-type]
+    data = split_tokens(np.array(tokens), DataOptions(window_length=1, validation=0.25), tokenizer)
     assert (data.training.tolist(), data.validation.tolist()) == (training, validation)
 
 
 # What a plugin has to bring.
 
 
-@attrs.frozen
-class Documents:
-    """A corpus of documents."""
-
-    pieces: Any = (
-        *[piece for text in DOCUMENTS[:50] for piece in (text, "", DOCUMENT_END)],
-        DOCUMENT_END,
-    )
-
-    def read(self) -> Any:
-        return iter(self.pieces)
+@pytest.mark.parametrize("given", [{"fit": "".join}, {"fit": list, "end_id": None}])
+def test_a_corpus_of_documents_needs_a_tokenizer_with_an_end(given: dict[str, Any]) -> None:
+    """One without `end_id` is not even shown the ends."""
+    methods = dict.fromkeys(("encode", "decode", "to_dict", "from_dict"), list)
+    tokenizer = types.SimpleNamespace(vocab_size=256, **methods, **given)
+    said = r"tokenizer.type: .* no id for their end \(end_id\), given 'object:simplenamespace'"
+    with pytest.raises(textgen.UsageError, match=said):
+        train(DOCUMENTS, tokenizer=tokenizer)
 
 
-class Letters:
-    """A tokenizer without an end."""
-
-    vocab_size, unknown_id = 256, None
-
-    def fit(self, pieces: Any) -> None:
-        assert all(isinstance(piece, str) for piece in pieces)
-
-    def encode(self, text: str) -> Any:
-        return np.frombuffer(text.encode("latin-1"), np.uint8)
-
-    def encode_pieces(self, pieces: Any) -> Any:
-        return map(self.encode, pieces)
-
-    def decode(self, ids: Any, final: bool = False) -> str:
-        return bytes(np.asarray(ids).tolist()).decode("latin-1")
-
-    def incremental_decoder(self) -> Any:
-        return self
-
-    def to_dict(self) -> Any:
-        return {}
-
-    def from_dict(self, state: Any) -> Any:
-        return type(self)()
+def test_empty_documents_are_left_out() -> None:
+    pieces = [piece for text in DOCUMENTS[:50] for piece in (text, "", DOCUMENT_END)]
+    corpus = types.SimpleNamespace(read=lambda: iter([*pieces, DOCUMENT_END]))
+    data = train(corpus).generator.record["data"]
+    tokens = data["training_tokens"] + data["validation_tokens"]
+    assert tokens == sum(map(len, DOCUMENTS[:50])) + 51 + 1
 
 
-class WithEnd(Letters):
-    """Has an id for the end, and shows it."""
-
-    vocab_size, end_id = 257, 256
-
-    def fit(self, pieces: Any) -> None:
-        list(pieces)
-
-    def decode(self, ids: Any, final: bool = False) -> str:
-        return "".join(
-            "<end>" if token == 256 else chr(token) for token in np.asarray(ids).tolist()
-        )
-
-
-class NoEnd(WithEnd):
-    """Knows the mark, and has no id for it."""
-
-    end_id = None  # type: ignore[assignment]
-
-
-def run_with(tmp_path: Path, corpus: Any, tokenizer: Any = None) -> textgen.Run:
-    """A short run with components that are given."""
-    plugins = textgen.PluginSet.discover()
-    made = {"corpora": corpus, "tokenizers": tokenizer or Letters()}
-    hooks = {
-        f"textgen_{kind}": hookimpl(
-            lambda thing=thing: [Component("own", NoOptions, lambda config, context: thing)]
-        )
-        for kind, thing in made.items()
-    }
-    for name, hook in hooks.items():
-        hook.__name__ = name
-
-        plugins.register(
-            types.SimpleNamespace(**{name: hook}), name, distribution="textgen-own", version="1"
-        )
-    chosen = {"type": "char" if tokenizer is None else "own"}
-    tables = {**pipeline(tmp_path), "corpus": {"type": "own"}, "tokenizer": chosen}
-    tables["trainer"] = {"type": "adamw", "length": "1 epoch"}
-    return textgen.Engine(plugins).run(tables, output=tmp_path / "run")
-
-
-def test_a_corpus_of_documents_needs_a_tokenizer_with_an_end(tmp_path: Path) -> None:
-    for tokenizer in (Letters(), NoEnd()):
-        with pytest.raises(
-            textgen.PipelineError,
-            match=r"tokenizer.type: .* no id for their end \(end_id\), given 'own'",
-        ):
-            run_with(tmp_path, Documents(), tokenizer)
-    assert not (tmp_path / "run").exists()
-
-
-def test_empty_documents_are_left_out(tmp_path: Path) -> None:
-    record = json.loads((run_with(tmp_path, Documents()).path / "run.json").read_text())["data"]
-    assert (
-        record["training_tokens"] + record["validation_tokens"]
-        == sum(map(len, DOCUMENTS[:50])) + 51 + 1
-    )
-
-
-@attrs.frozen
-class Once:
-    """Gives one iterator again and again."""
-
-    pieces: Any
-
-    def read(self) -> Any:
-        return self.pieces
-
-
-def test_a_corpus_that_can_be_read_only_once_is_named(tmp_path: Path) -> None:
-    said = (
-        r"corpus 'own' of plugin '.*' \(textgen-own 1\) gave another text when it was read again: "
-    )
-    with pytest.raises(textgen.CorpusError, match=said):
-        run_with(tmp_path, Once(iter(["abc" * 100])))
-
-
-def test_many_unknown_tokens_are_a_warning(tmp_path: Path) -> None:
-    tables = pipeline(tmp_path, documents="none")
-    (tmp_path / "texts.jsonl").write_text("".join(chr(0x4E00 + n) + "abcabc" for n in range(300)))
-    tables |= {
-        "tokenizer": {"type": "char", "min_frequency": 2},
-        "trainer": {"type": "adamw", "length": "1 epoch"},
-    }
+def test_many_unknown_tokens_are_a_warning() -> None:
+    text = "".join(chr(0x4E00 + n) + "abcabc" for n in range(300))
     with pytest.warns(UserWarning, match="14% of the tokens stand for text outside the vocabulary"):
-        textgen.run(tables, output=tmp_path / "run")
+        train(text, tokenizer={"type": "char", "min_frequency": 2})

@@ -2,61 +2,39 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from components import Recorder
-from small_run import tables, text_of, tree
+from small_run import TEXT, assert_same, interrupt, tables, text_of, tree
 
 import textgen
-from textgen.events import RunStarted, StepDone
+from textgen.events import RunStarted
 
 
-def pipeline(folder: Path, *, steps: int | None = 10, **trainer: Any) -> dict[str, Any]:
+def pipeline(folder: Path, *, steps: int = 10, warmup_steps: int = 3) -> dict[str, Any]:
     """A run whose learning rate stays the same for half of its steps, and is then lowered."""
     made = tables(folder, "adamw", "streams")
-    made["trainer"] |= {"decay_share": 0.5, **trainer}
-    if steps is not None:
-        made["trainer"]["length"] = f"{steps} steps"
+    made["trainer"] |= {
+        "decay_share": 0.5,
+        "length": f"{steps} steps",
+        "warmup_steps": warmup_steps,
+    }
     return made
 
 
-SGD = {"type": "sgd", "momentum": 0.9, "batch_size": 48, "evaluate_every": 2}
-MIXED = {
-    "type": "mixture",
-    "first": {"type": "rnn", "hidden_size": 8, "dropout": 0.3},
-    "second": {"type": "ngram"},
-}
-
-
 def constant(folder: Path, *, steps: int) -> dict[str, Any]:
-    return {**tables(folder, "sgd", "streams"), "trainer": {**SGD, "length": f"{steps} steps"}}
+    made = tables(folder, order="streams")
+    made["trainer"]["length"] = f"{steps} steps"
+    return made
 
 
 def mixture(folder: Path, *, steps: int) -> dict[str, Any]:
     made = pipeline(folder, steps=steps)
-    return {**made, "model": MIXED, "trainer": {"type": "mixture", "first": made["trainer"]}}
-
-
-def measured(run: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {k: v for k, v in row.items() if k not in ("seconds", "characters_per_second")}
-        for row in rows
-    ]
-
-
-def assert_same(run: Path, other: Path) -> None:
-    names = ("model.safetensors", "tokenizer.json", "samples.txt", "trainer.safetensors")
-    ours, theirs = (
-        {name: found for name, found in tree(path).items() if name.endswith(names)}
-        for path in (run, other)
-    )
-    assert ours == theirs
-    assert measured(run) == measured(other)
+    for table in ("model", "trainer"):
+        made[table] = {"type": "mixture", "first": made[table]}
+    return made
 
 
 @pytest.mark.parametrize(("make", "start"), [(pipeline, 6), (constant, 10), (mixture, 6)])
@@ -97,9 +75,7 @@ def test_going_on_may_be_interrupted_and_done_twice(folder: Path) -> None:
 
 def test_a_run_that_was_finished_early_goes_on_from_its_last_step(folder: Path) -> None:
     whole = textgen.run(pipeline(folder, steps=20), output=folder / "whole")
-    count = itertools.count(1)
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(pipeline(folder), output=folder / "run", cancelled=lambda: next(count) == 4)
+    interrupt(4, pipeline(folder), output=folder / "run")
     assert textgen.Engine().finish(folder / "run")
     recorder = Recorder()
     run = textgen.run(pipeline(folder, steps=20), output=folder / "run", observers=[recorder])
@@ -108,8 +84,7 @@ def test_a_run_that_was_finished_early_goes_on_from_its_last_step(folder: Path) 
 
 
 def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(folder: Path) -> None:
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(pipeline(folder, steps=20), output=folder / "run", cancelled=lambda: True)
+    interrupt(1, pipeline(folder, steps=20), output=folder / "run")
     said = r"(?s)another pipeline:.*20 steps before.*textgen run --finish"
     with pytest.raises(textgen.RunMismatchError, match=said) as caught:
         textgen.run(pipeline(folder, steps=40), output=folder / "run")
@@ -120,50 +95,34 @@ def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(fo
 
 
 def test_a_run_that_was_finished_before_its_steps_were_decided_goes_on(folder: Path) -> None:
-    made = pipeline(folder)
-    count = itertools.count(1)
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(
-            made,
-            {"trainer.length": "30s"},
-            output=folder / "run",
-            cancelled=lambda: next(count) == 2,
-        )
+    made, recorder = pipeline(folder), Recorder()
+    interrupt(2, made, {"trainer.length": "30s"}, output=folder / "run")
     assert textgen.Engine().finish(folder / "run")
-    recorder = Recorder()
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(
-            made,
-            {"trainer.length": "40s"},
-            output=folder / "run",
-            observers=[recorder],
-            cancelled=lambda: len(recorder.of(StepDone)) == 2,
-        )
+    longer = {"trainer.length": "40s"}
+    interrupt(2, made, longer, output=folder / "run", observers=[recorder])
     (began,) = recorder.of(RunStarted)
     assert (began.step, began.extended) == (2, True)
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize(
-    "trainer", [{"length": "8 steps"}, {"length": "20 steps", "momentum": 0.5}]
+    ("steps", "changes", "text", "said"),
+    [
+        (8, {}, TEXT, "8 steps now"),
+        (20, {"trainer.momentum": 0.5}, TEXT, "20 steps now"),
+        (20, {}, TEXT + "One more raven.\n", r"20 steps now\n  corpus\."),
+    ],
 )
-def test_other_changes_are_another_pipeline(folder: Path, trainer: dict[str, Any]) -> None:
+def test_other_changes_are_another_pipeline(
+    folder: Path, steps: int, changes: dict[str, float], text: str, said: str
+) -> None:
     run = textgen.run(constant(folder, steps=10), output=folder / "run").path
     before = tree(run)
-    changed = {**SGD, **trainer}
-    with pytest.raises(textgen.RunMismatchError, match=r"trainer\.length: 10 steps before"):
-        textgen.run({**constant(folder, steps=10), "trainer": changed}, output=run)
+    (folder / "text.txt").write_text(text)
+    said = rf"trainer\.length: 10 steps before, {said}"
+    with pytest.raises(textgen.RunMismatchError, match=said):
+        textgen.run(constant(folder, steps=steps), changes, output=run)
     assert tree(run) == before
-
-
-@pytest.mark.fault(6)
-def test_another_text_is_not_gone_on_with(folder: Path) -> None:
-    run = textgen.run(constant(folder, steps=10), output=folder / "run").path
-    (folder / "text.txt").write_text((folder / "text.txt").read_text() + "One more raven.\n")
-    with pytest.raises(
-        textgen.RunMismatchError,
-        match=r"trainer\.length: 10 steps before, 20 steps now\n  corpus\.",
-    ):
-        textgen.run(constant(folder, steps=20), output=run)
 
 
 FALLING = """
@@ -196,7 +155,8 @@ def test_a_rate_that_falls_from_the_first_step_on_has_to_be_trained_anew(folder:
 
 
 def test_a_run_that_ended_within_its_warm_up_goes_on(folder: Path) -> None:
-    whole = textgen.run(pipeline(folder, steps=20, warmup_steps=12), output=folder / "whole")
+    longer = pipeline(folder, steps=20, warmup_steps=12)
+    whole = textgen.run(longer, output=folder / "whole")
     run = textgen.run(pipeline(folder, steps=4, warmup_steps=12), output=folder / "run")
-    textgen.run(pipeline(folder, steps=20, warmup_steps=12), output=run.path)
+    textgen.run(longer, output=run.path)
     assert_same(run.path, whole.path)

@@ -9,29 +9,19 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import run_textgen, running, wait_for
-from small_run import PIPELINE, copied, tables, text_of, tree
+from small_run import ENDLESS, PIPELINE, interrupt, tables, text_of, tree
 
 import textgen
 
 
 def test_the_old_run_stays_loadable_until_the_new_one_is_finished(
-    trained: tuple[Path, Any], folder: Path
+    finished: Path, folder: Path
 ) -> None:
-    run = copied(trained, folder)
-    before, old = tree(run), text_of(run)
-    command = [
-        "run",
-        "p.toml",
-        "--set",
-        "trainer.length=100000 epochs",
-        "--set",
-        "trainer.evaluate_every=1",
-    ]
-    with running(*command, "--overwrite", folder=folder) as new:
+    before, old = tree(finished), text_of(finished)
+    with running(*ENDLESS, "--overwrite", folder=folder) as new:
         wait_for(new, ", step ")
         while_it_trains = run_textgen(
             "generate", "runs/p", "-p", "Once", "--no-echo", "--max-new-tokens", "30", folder=folder
@@ -44,83 +34,74 @@ def test_the_old_run_stays_loadable_until_the_new_one_is_finished(
     assert "is not finished" in warning
     assert code == 130
     assert "run it again, without overwrite, to resume" in stderr
-    assert before.items() <= tree(run).items()
+    assert before.items() <= tree(finished).items()
     with pytest.warns(UserWarning, match="is not finished"):
-        assert text_of(run) == old
-    with running(
-        *command, folder=folder
-    ) as new:  # and the new one goes on, and says so before it trains
+        assert text_of(finished) == old
+    with running(*ENDLESS, folder=folder) as new:  # it goes on, and says so before it trains
         assert "resuming after step " in wait_for(new, "resuming")
         wait_for(new, ", step ")
         new.process.kill()
     with pytest.warns(UserWarning, match="is not finished"):
-        assert text_of(run) == old
+        assert text_of(finished) == old
 
 
 def test_an_interrupted_overwriting_run_ends_as_if_never_interrupted(
-    trained: tuple[Path, Any], folder: Path
+    finished: Path, folder: Path
 ) -> None:
-    run = copied(trained, folder)
-    (run / "mine.txt").write_text("not a run's")
-    pipeline = tables(folder, "adamw", "shuffled")
-    steps = iter(range(100))
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(pipeline, output=run, overwrite=True, cancelled=lambda: next(steps) == 5)
-    assert textgen.run(pipeline, output=run).outcome == "resumed"
+    (finished / "mine.txt").write_text("not a run's")
+    pipeline = tables(folder, "adamw")
+    interrupt(6, pipeline, output=finished, overwrite=True)
+    assert textgen.run(pipeline, output=finished).outcome == "resumed"
     whole = textgen.run(pipeline, output=folder / "whole")
-    assert text_of(run) == text_of(whole.path)
-    assert not (run / ".next-run").exists()
-    assert (run / "mine.txt").exists()
+    assert text_of(finished) == text_of(whole.path)
+    assert not (finished / ".next-run").exists()
+    assert (finished / "mine.txt").exists()
 
 
 def test_an_overwriting_run_that_fails_at_once_leaves_everything_as_it_was(
-    trained: tuple[Path, Any], folder: Path
+    finished: Path, folder: Path
 ) -> None:
-    run = copied(trained, folder)
-    before = tree(run)
+    before = tree(finished)
     spoilt = PIPELINE.replace('"gru"', '"relu"')
     spoilt = spoilt.replace('"adamw"', '"sgd"\nlearning_rate = 1e30\nmax_grad_norm = 0')
     (folder / "spoilt.toml").write_text(spoilt)
     done = run_textgen("run", "spoilt.toml", "--output", "runs/p", "--overwrite", folder=folder)
     assert (done.returncode, "the loss is nan" in done.stderr) == (1, True), done.stderr
-    assert tree(run) == before
+    assert tree(finished) == before
 
 
 def test_a_new_run_that_is_not_in_place_yet_is_the_one_that_is_used(
-    trained: tuple[Path, Any], folder: Path
+    finished: Path, folder: Path
 ) -> None:
     """A process was killed once the new run was finished, and while its files were given their
     names.
     """
-    run = copied(trained, folder)
-    textgen.run(tables(folder, "sgd", "shuffled"), output=folder / "new")
-    new = text_of(folder / "new")
-    shutil.copytree(folder / "new", run / ".next-run")
+    new = textgen.run(tables(folder), output=folder / "new").path
+    shutil.copytree(new, finished / ".next-run")
     for name in ("none", "run.json", "model.safetensors"):
-        (run / name).unlink(missing_ok=True)
-        assert text_of(run) == new
-        assert textgen.verify(run).whole
-        assert textgen.summarize(run).status == "finished"
+        (finished / name).unlink(missing_ok=True)
+        assert text_of(finished) == text_of(new)
+        assert textgen.verify(finished).whole
+        assert textgen.summarize(finished).status == "finished"
         done = run_textgen("evaluate", "runs/p", "text.txt", folder=folder)
         assert done.stdout.startswith("loss "), done.stderr
-    left = tree(folder / "new")
-    assert textgen.run(tables(folder, "sgd", "shuffled"), output=run).outcome == "skipped"
-    assert tree(run) == left
+    assert textgen.run(tables(folder), output=finished).outcome == "skipped"
+    assert tree(finished) == tree(new)
 
 
 @pytest.mark.slow
 def test_every_load_gets_the_old_run_or_a_new_one(folder: Path) -> None:
     """While another process replaces it again and again."""
-    pipelines = [tables(folder, "adamw", "shuffled"), tables(folder, "sgd", "shuffled")]
+    pipelines = [tables(folder, "adamw"), tables(folder)]
     texts = {
         text_of(textgen.run(each, output=folder / str(n)).path) for n, each in enumerate(pipelines)
     }
     run = textgen.run(pipelines[0], output=folder / "run").path
-    script = (
-        "import itertools, json, sys, textgen\nfor each in "
-        "itertools.cycle(json.loads(sys.argv[1])):"
-    )
-    script += "\n    textgen.run(each, output='run', overwrite=True)"
+    script = """
+import itertools, json, sys, textgen
+for each in itertools.cycle(json.loads(sys.argv[1])):
+    textgen.run(each, output="run", overwrite=True)
+"""
     command = [sys.executable, "-c", script, json.dumps(pipelines)]
     seen = set()
     with subprocess.Popen(command, cwd=folder) as replacing, warnings.catch_warnings():

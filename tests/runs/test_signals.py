@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 
 import pytest
 from commands import run_textgen, running, wait_for
+from installing import write_package
+from small_run import ENDLESS
+
+import textgen
 
 
 @pytest.mark.fault(5)
 @pytest.mark.fault(8)
 @pytest.mark.fault(9)
 def test_signals_stop_after_a_checkpoint_and_the_same_command_goes_on(folder: Path) -> None:
-    command = [
-        "run",
-        "p.toml",
-        "--set",
-        "trainer.length=100000 epochs",
-        "--set",
-        "trainer.evaluate_every=1",
-    ]
     steps = [0]
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        with running(*command, folder=folder) as run:
+        with running(*ENDLESS, folder=folder) as run:
             first = int(wait_for(run, ", step ").partition("step ")[2].partition("/")[0])
-            locked = run_textgen(*command, folder=folder) if len(steps) == 1 else None
+            locked = run_textgen(*ENDLESS, folder=folder) if len(steps) == 1 else None
             run.process.send_signal(number)
             ended, stdout, stderr = run.end()
         if locked is not None:
@@ -37,10 +32,7 @@ def test_signals_stop_after_a_checkpoint_and_the_same_command_goes_on(folder: Pa
         steps.append(int(stderr.rpartition("stopped after step ")[2].partition(" ")[0]))
         assert steps[-2] < first <= steps[-1]
         assert (folder / f"runs/p/checkpoints/step-{steps[-1]:06d}/manifest.json").is_file()
-    rows = [
-        json.loads(line)["step"]
-        for line in (folder / "runs/p/metrics.jsonl").read_text().splitlines()
-    ]
+    rows = [row["step"] for row in textgen.summarize(folder / "runs/p").metrics()]
     assert rows == list(range(1, len(rows) + 1))
 
 
@@ -81,22 +73,15 @@ def textgen_trainers():
 @pytest.fixture
 def site(folder: Path) -> Path:
     """A folder in which a trainer is installed that waits."""
-    site = folder / "site"
-    (site / "patient-1.dist-info").mkdir(parents=True)
-    (site / "patient.py").write_text(PATIENT)
-    (site / "patient-1.dist-info/METADATA").write_text(
-        "Metadata-Version: 2.1\nName: patient\nVersion: 1\n"
-    )
-    (site / "patient-1.dist-info/entry_points.txt").write_text("[textgen]\npatient = patient\n")
-    return site
+    write_package(folder / "site", "patient", PATIENT)
+    return folder / "site"
 
 
 @pytest.mark.fault(8)
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_stops_at_once(folder: Path, site: Path, second: signal.Signals) -> None:
-    with running(
-        "run", "p.toml", "--set", 'trainer={type="patient"}', folder=folder, site=[site], piped=True
-    ) as run:
+    command = ("run", "p.toml", "--set", 'trainer={type="patient"}')
+    with running(*command, folder=folder, site=[site], piped=True) as run:
         wait_for(run, "training on")
         for number in (None, signal.SIGINT):
             if number is not None:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
 import re
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tomli_w
 from commands import run_textgen
 from components import plugin_of
-from small_run import TEXT, prepare, tables, text_of, tree
+from safetensors.numpy import load_file, save_file
+from small_run import TEXT, flip, interrupt, prepare, record_of, tables, text_of, tree
 
 import textgen
+from campaigns.mutations import seal
 from textgen import Component, NoOptions
-from textgen.runs.formats import signed
 
 OTHER = TEXT.replace("ravens", "hens").replace("hills", "lakes")
 CHARACTERS = {"tokenizer": {"type": "char"}}
@@ -39,37 +37,33 @@ MIXED = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
     folder = prepare(tmp_path_factory.mktemp("base"))
-    return textgen.run(tables(folder, "adamw", "shuffled", cell="gru"), output=folder / "run").path
+    return textgen.run(tables(folder, "adamw", cell="gru"), output=folder / "run").path
 
 
 @pytest.fixture
-def base(finished: Path, folder: Path) -> Path:
+def base(started: Path, folder: Path) -> Path:
     """A copy of it, in a folder that also has another text."""
     (folder / "other.txt").write_text(OTHER)
-    shutil.copytree(finished, folder / "runs/base")
-    return folder / "runs/base"
+    return shutil.copytree(started, folder / "runs/base")
 
 
 def tuned(folder: Path, **changes: Any) -> dict[str, Any]:
     """A pipeline that trains on the other text from there on, and says nothing of model and
     tokenizer.
     """
-    made = tables(folder, "adamw", "shuffled")
+    made = tables(folder, "adamw")
     del made["tokenizer"]
-    made |= {"model": {"start": str(folder / "runs/base")}, "observer": []}
-    made["corpus"] = {"type": "file", "path": str(folder / "other.txt")}
-    return {**made, **changes}
+    made["corpus"]["path"] = str(folder / "other.txt")
+    return {**made, "model": {"start": str(folder / "runs/base")}, "observer": [], **changes}
 
 
-def slow(folder: Path) -> dict[str, Any]:
+def slow(folder: Path, **changes: Any) -> dict[str, Any]:
     """The same with so low a rate that the weights stay as they are."""
-    return tuned(
-        folder,
-        trainer={"type": "adamw", "length": "1 step", "learning_rate": 1e-12, "batch_size": 48},
-    )
+    trainer = {"type": "adamw", "length": "1 step", "learning_rate": 1e-12, "batch_size": 48}
+    return tuned(folder, trainer=trainer, **changes)
 
 
 def test_it_starts_with_weights_options_and_tokenizer_of_the_other_run(
@@ -79,10 +73,9 @@ def test_it_starts_with_weights_options_and_tokenizer_of_the_other_run(
     run = textgen.run(slow(folder), output=folder / "tuned")
     made = run.generator.tables["model"]
     assert (made["type"], made["cell"], made["dropout"]) == ("rnn", "gru", 0.3)
-    files, record = tree(run.path), json.loads((base / "run.json").read_text())["files"]
-    assert files["tokenizer.json"] == before["tokenizer.json"]
-    start = json.loads((run.path / "run.json").read_text())["fingerprint"]["model"]["start"]
-    assert start["weights"] == record["model.safetensors"]
+    assert tree(run.path)["tokenizer.json"] == before["tokenizer.json"]
+    start = record_of(run.path)["fingerprint"]["model"]["start"]
+    assert start["weights"] == record_of(base)["files"]["model.safetensors"]
     assert (run.path / "pipeline.toml").read_text().count(f'start = "{base}"') == 2
     assert run.generator.score(OTHER).loss == pytest.approx(
         textgen.load(base).score(OTHER).loss, abs=1e-4
@@ -92,9 +85,7 @@ def test_it_starts_with_weights_options_and_tokenizer_of_the_other_run(
 
 def test_the_other_run_is_not_needed_once_training_has_begun(folder: Path, base: Path) -> None:
     whole = textgen.run(tuned(folder), output=folder / "whole")
-    count = itertools.count(1)
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(tuned(folder), output=folder / "tuned", cancelled=lambda: next(count) == 4)
+    interrupt(4, tuned(folder), output=folder / "tuned")
     shutil.rmtree(base)
     run = textgen.run(tuned(folder), output=folder / "tuned")
     assert run.outcome == "resumed"
@@ -111,27 +102,26 @@ def test_the_other_run_is_not_needed_once_training_has_begun(folder: Path, base:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 def test_a_damaged_start_is_named(folder: Path, base: Path, name: str) -> None:
-    data = bytearray((base / name).read_bytes())
-    data[-9] ^= 1
-    (base / name).write_bytes(data)
+    (base / name).write_bytes(flip((base / name).read_bytes()))
     said = rf"model\.start: .*{re.escape(name)}: .*restore it from a copy"
     with pytest.raises(textgen.CorruptFileError, match=said):
         textgen.run(tuned(folder), output=folder / "tuned")
 
 
-def test_a_mixture_is_started_from_too(folder: Path) -> None:
+def test_a_mixture_is_started_from_too_with_a_vocabulary_of_its_own(folder: Path) -> None:
+    base = textgen.run({**tables(folder, "adamw"), **MIXED}, output=folder / "runs/base").generator
     (folder / "other.txt").write_text(OTHER)
-    textgen.run({**tables(folder, "adamw", "shuffled"), **MIXED}, output=folder / "runs/base")
-    start = {"start": str(folder / "runs/base"), "first": {"dropout": 0.1}}
-    run = textgen.run(tuned(folder, model=start, trainer=MIXED["trainer"]), output=folder / "tuned")
-    made = run.generator.tables["model"]
-    assert (made["type"], made["first"]["hidden_size"], made["first"]["dropout"]) == (
-        "mixture",
-        8,
-        0.1,
-    )
-    assert made["second"]["order"] == 3
-    assert run.generator.score(OTHER).loss < textgen.load(folder / "runs/base").score(OTHER).loss
+    start = {"start": str(base.path), "first": {"dropout": 0.1}}
+    made = tuned(folder, model=start, trainer=MIXED["trainer"])
+    run = textgen.run(made, output=folder / "tuned").generator
+    model = run.tables["model"]
+    parts = (model["first"]["hidden_size"], model["first"]["dropout"], model["second"]["order"])
+    assert (model["type"], *parts) == ("mixture", 8, 0.1, 3)
+    assert run.score(OTHER).loss < base.score(OTHER).loss
+    (folder / "other.txt").write_text(OTHER.replace("v", "\u00e9"), encoding="utf-8")
+    run = textgen.run({**made, **CHARACTERS}, output=folder / "own").generator
+    text = run.generate("Once", max_new_tokens=200, unknown_characters="skip").text
+    assert "\u00e9" in text
 
 
 def logits(generator: textgen.Generator, text: str) -> dict[str, float]:
@@ -147,7 +137,7 @@ def test_a_run_with_a_vocabulary_of_its_own_begins_with_what_the_other_knows(
     before = textgen.load(base)
     changed = TEXT.replace("v", "\u00e9") + "\u201c"
     (folder / "other.txt").write_text(changed, encoding="utf-8")
-    run = textgen.run({**slow(folder), **CHARACTERS}, output=folder / "tuned").generator
+    run = textgen.run(slow(folder, **CHARACTERS), output=folder / "tuned").generator
     ours, theirs = logits(run, "Once 8 ra"), logits(before, "Once 8 ra")
     assert ours.keys() - theirs.keys() == {"\u00e9", "\u201c"}
     assert theirs.keys() - ours.keys() == {"v"}
@@ -163,10 +153,10 @@ def test_a_vocabulary_as_large_as_the_other_and_as_the_layers_is_told_from_them(
     folder: Path, cell: str
 ) -> None:
     size = len(set(TEXT)) + 1
-    made = tables(folder, "adamw", "shuffled", cell=cell, hidden_size=size, embedding_size=size)
+    made = tables(folder, "adamw", cell=cell, hidden_size=size, embedding_size=size)
     base = textgen.run(made, output=folder / "runs/base").generator
     (folder / "other.txt").write_text(TEXT.replace("v", "A"))
-    run = textgen.run({**slow(folder), **CHARACTERS}, output=folder / "tuned").generator
+    run = textgen.run(slow(folder, **CHARACTERS), output=folder / "tuned").generator
     ours, theirs = logits(run, "Once 8 ra"), logits(base, "Once 8 ra")
     assert len(ours) == len(theirs) == size
     shared = sorted(ours.keys() & theirs.keys())
@@ -174,9 +164,9 @@ def test_a_vocabulary_as_large_as_the_other_and_as_the_layers_is_told_from_them(
 
 
 def test_the_network_of_a_mixture_starts_from_a_network(folder: Path, base: Path) -> None:
-    started = {**MIXED["model"], "first": {"start": str(base), "dropout": 0.1}}
-    trainer = {"type": "mixture", "first": {**slow(folder)["trainer"]}}
-    given = tuned(folder, model=started, trainer=trainer, **CHARACTERS)
+    model = {**MIXED["model"], "first": {"start": str(base), "dropout": 0.1}}
+    trainer = {"type": "mixture", "first": slow(folder)["trainer"]}
+    given = tuned(folder, model=model, trainer=trainer, **CHARACTERS)
     run = textgen.run(given, output=folder / "tuned")
     first = run.generator.tables["model"]["first"]
     assert (first["start"], first["cell"], first["dropout"]) == (str(base), "gru", 0.1)
@@ -185,17 +175,6 @@ def test_the_network_of_a_mixture_starts_from_a_network(folder: Path, base: Path
     shutil.rmtree(base)
     assert textgen.run(run.path / "pipeline.toml").outcome == "skipped"
     assert textgen.run(given, output=run.path).outcome == "skipped"
-
-
-def test_a_mixture_is_started_from_with_a_vocabulary_of_its_own(folder: Path) -> None:
-    textgen.run({**tables(folder, "adamw", "shuffled"), **MIXED}, output=folder / "runs/base")
-    (folder / "other.txt").write_text(OTHER.replace("v", "\u00e9"), encoding="utf-8")
-    given = tuned(folder, trainer=MIXED["trainer"], **CHARACTERS)
-    run = textgen.run(given, output=folder / "tuned")
-    assert (
-        "\u00e9"
-        in run.generator.generate("Once", max_new_tokens=200, unknown_characters="skip").text
-    )
 
 
 # Runs that plugins offer by name.
@@ -214,8 +193,8 @@ def test_a_run_that_a_plugin_offers_is_started_from_by_its_name(folder: Path, ba
     engine = offering(base)
     given = tuned(folder, model={"start": "tiny"})
     run = engine.run(given, output=folder / "tuned")
-    tables = run.generator.tables
-    assert (tables["model"]["start"], tables["tokenizer"]["start"]) == ("tiny", "tiny")
+    made = run.generator.tables
+    assert (made["model"]["start"], made["tokenizer"]["start"]) == ("tiny", "tiny")
     by_path = textgen.run(tuned(folder), output=folder / "by-path")
     assert tree(run.path)["model.safetensors"] == tree(by_path.path)["model.safetensors"]
     for again in (given, run.path / "pipeline.toml"):  # which need the plugin no longer
@@ -228,11 +207,10 @@ def test_a_run_that_a_plugin_offers_is_started_from_by_its_name(folder: Path, ba
 
 def test_a_path_says_that_it_is_one(folder: Path, base: Path) -> None:
     engine, other = offering(base), folder / "tiny"
-    textgen.run(tables(folder, "sgd", "shuffled", cell="lstm"), output=other)
+    textgen.run(tables(folder, "sgd", cell="lstm"), output=other)
     cells = {}
     for start in ("tiny", "./tiny"):
-        tables_of = tuned(folder, model={"start": start})
-        (folder / "p.toml").write_text(tomli_w.dumps(tables_of))
+        (folder / "p.toml").write_text(tomli_w.dumps(tuned(folder, model={"start": start})))
         cells[start] = engine.pipeline(folder / "p.toml").model.options.cell
     assert cells == {"tiny": "gru", "./tiny": "lstm"}
 
@@ -242,7 +220,7 @@ def test_a_run_that_a_plugin_offers_is_loaded_by_its_name(
 ) -> None:
     monkeypatch.chdir(folder)
     assert offering(base).load("tiny").path == base
-    other = textgen.run(tables(folder, "sgd", "shuffled"), output="tiny").path
+    other = textgen.run(tables(folder), output="tiny").path
     assert offering(base).load("tiny").path == other, "a folder comes first"
 
 
@@ -267,20 +245,10 @@ def test_a_run_that_cannot_be_started_from_names_its_plugins(
 
 def test_weights_of_half_precision_are_read(folder: Path, base: Path) -> None:
     """As a package has them, to be half as large."""
-    import numpy as np
-    from safetensors.numpy import load_file, save_file
-
-    halved = {
-        name: array.astype(np.float16)
-        for name, array in load_file(base / "model.safetensors").items()
-    }
-    save_file(halved, base / "model.safetensors")
-    data = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
-    record = json.loads((base / "run.json").read_text())
-    record["files"]["model.safetensors"] = data
-    (base / "run.json").write_text(
-        json.dumps(signed({k: v for k, v in record.items() if k != "checksum"}))
-    )
+    path = base / "model.safetensors"
+    halved = {name: array.astype(np.float16) for name, array in load_file(path).items()}
+    save_file(halved, path)
+    seal(path, base)
     tensors = textgen.load(base).model.tensors()
     assert {array.dtype for array in tensors.values()} == {np.dtype(np.float32)}
     assert textgen.run(tuned(folder), output=folder / "tuned").outcome == "trained"
@@ -288,9 +256,7 @@ def test_weights_of_half_precision_are_read(folder: Path, base: Path) -> None:
 
 def test_another_start_is_another_pipeline(folder: Path, base: Path) -> None:
     run = textgen.run(tuned(folder), output=folder / "tuned").path
-    textgen.run(
-        {**tables(folder, "adamw", "shuffled", cell="gru"), "seed": 1}, output=base, overwrite=True
-    )
+    textgen.run({**tables(folder, "adamw", cell="gru"), "seed": 1}, output=base, overwrite=True)
     with pytest.raises(
         textgen.RunMismatchError, match=r"model\.start\.weights: \w{12}… before, \w{12}… now\n"
     ):
@@ -298,36 +264,26 @@ def test_another_start_is_another_pipeline(folder: Path, base: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("key", "value", "said"),
     [
+        ("model.hidden_size", 9, r"model\.start: the weights of .*base do not fit: "),
         (
-            lambda base: {"model": {"start": base, "hidden_size": 9}},
-            r"model\.start: the weights of .*base do not fit: ",
-        ),
-        (
-            lambda base: {"tokenizer": {"start": base, "letters_only": True}},
+            "tokenizer.letters_only",
+            True,
             r"tokenizer\.letters_only: .*base, whose vocabulary it keeps, has another",
         ),
-        (
-            lambda base: {"model": {"start": base, "first": {"start": base}}},
-            r"model\.first: unknown key",
-        ),
-        (
-            lambda base: {"model": {"start": base + "s"}},
-            r"model\.start: .*bases is not a run directory",
-        ),
-        (lambda base: {"model": {"start": 5}}, r"model\.start: expected a path, given 5"),
-        (
-            lambda base: {"model": {"start": base, "hiden_size": 8}},
-            r"model\.hiden_size: unknown key; did you mean",
-        ),
+        ("model.first", {"start": "nowhere"}, r"model\.first: unknown key"),
+        ("model.start", "nowhere", r"model\.start: .*nowhere is not a run directory"),
+        ("model.start", 5, r"model\.start: expected a path, given 5"),
+        ("model.hiden_size", 8, r"model\.hiden_size: unknown key; did you mean"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_written(
-    folder: Path, base: Path, changes: Callable[[str], dict[str, Any]], said: str
+    folder: Path, base: Path, key: str, value: Any, said: str
 ) -> None:
+    made = tuned(folder, tokenizer={"start": str(base)})
     with pytest.raises(textgen.PipelineError, match=said):
-        textgen.run(tuned(folder, **changes(str(base))), output=folder / "tuned")
+        textgen.run(made, {key: value}, output=folder / "tuned")
     assert not (folder / "tuned").exists()
 
 
@@ -337,10 +293,7 @@ def test_a_run_that_is_not_finished_and_the_run_itself_are_no_start(
     with pytest.raises(textgen.PipelineError, match="a run cannot start from itself"):
         textgen.run(tuned(folder), output=base, overwrite=True)
     assert textgen.load(base)
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(
-            tables(folder, "sgd", "shuffled"), output=base, overwrite=True, cancelled=lambda: True
-        )
+    interrupt(1, tables(folder), output=base, overwrite=True)
     assert textgen.run(tuned(folder), output=folder / "tuned").outcome == "trained"  # from the old
     (base / ".next-run").rename(folder / "unfinished")
     shutil.rmtree(base)

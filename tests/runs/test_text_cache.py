@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fork_server
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from commands import environment
-from shelf import LONG_AGO, TEXT, Shelf
+from commands import run_with_torch
+from shelf import LONG_AGO, Shelf
+from small_run import TEXT
 
 import textgen
 from textgen.files.cache import encoded_texts as cache
@@ -26,14 +26,23 @@ from textgen_builtins.commands.cache import command
 
 
 def weights(run: textgen.Run) -> bytes:
-    assert run.path is not None
     return (run.path / "model.safetensors").read_bytes()
 
 
 def textgen_cache(*arguments: str) -> str:
-    done = CliRunner().invoke(command, arguments, catch_exceptions=False)
-    assert done.exit_code == 0
-    return done.output
+    return CliRunner().invoke(command, arguments, catch_exceptions=False).output
+
+
+def run_script(shelf: Shelf, script: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, with the same cache."""
+    (shelf.folder / "script.py").write_text(script)
+    tests = Path(__file__).parents[1]
+    return run_with_torch(
+        "script.py",
+        folder=shelf.folder,
+        site=[tests, tests / "runs"],
+        extra={"TEXTGEN_CACHE_DIR": os.environ["TEXTGEN_CACHE_DIR"]},
+    )
 
 
 @pytest.fixture
@@ -76,9 +85,7 @@ finder = textgen.load("b").copy_finder()
 longest = finder.report("Once 1 ravens").longest
 print(longest, sum(str(name).endswith("text.txt") for name in opened))
 """
-    (shelf.folder / "script.py").write_text(script)
-    extra = {"TEXTGEN_CACHE_DIR": str(shelf.folder / "cache")}
-    done = fork_server.run(["script.py"], shelf.folder, environment(extra=extra))
+    done = run_script(shelf, script)
     assert done.stdout.splitlines() == ["trained 2", "trained 2", "skipped 2", "13 2"], done.stderr
 
 
@@ -119,10 +126,9 @@ def test_documents_keep_their_ends(shelf: Shelf) -> None:
     assert shelf.reads == 2
     assert weights(first) == weights(second)
     [entry] = cache().entries()
-    tokens = np.fromfile(entry.path, np.uint8)
-    end = second.generator.tokenizer.end_id
-    assert int((tokens == end).sum()) == 61
-    assert second.generator.tokenizer.decode(tokens) == TEXT
+    tokens, tokenizer = np.fromfile(entry.path, np.uint8), second.generator.tokenizer
+    assert np.count_nonzero(tokens == tokenizer.end_id) == 61
+    assert tokenizer.decode(tokens) == TEXT
 
 
 def test_tokens_take_as_few_bytes_as_the_vocabulary_allows(shelf: Shelf) -> None:
@@ -135,10 +141,8 @@ def test_tokens_take_as_few_bytes_as_the_vocabulary_allows(shelf: Shelf) -> None
 def test_fine_tuning_finds_the_tokens_of_its_own_vocabulary(shelf: Shelf) -> None:
     base = shelf.run(shelf.write(), "base")
     other = shelf.write(TEXT.lower(), "other.txt")
-    changes = {"model": {"start": str(base.path)}}
-    reads = shelf.reads
-    first, second = (shelf.run(other, tokenizer={"type": "char"}, **changes) for _ in range(2))
-    assert shelf.reads == reads + 2
+    first, second = (shelf.run(other, model={"start": str(base.path)}) for _ in range(2))
+    assert shelf.reads == 4
     assert weights(first) == weights(second)
 
 
@@ -198,17 +202,15 @@ def test_a_folder_to_which_another_user_may_write_is_not_used(
 
 def test_what_killed_processes_left_goes_with_the_next_text(shelf: Shelf) -> None:
     path = shelf.write()
-    (shelf.folder / "script.py").write_text(f"""
-import os, signal, sys
+    script = """
+import os, signal
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
 from shelf import Shelf
 shelf = Shelf(Path.cwd())
 shelf.reading = lambda: os.kill(os.getpid(), signal.SIGKILL) if shelf.reads == 2 else None
 shelf.run(shelf.folder / "text.txt", "killed")
-""")
-    extra = {"TEXTGEN_CACHE_DIR": str(shelf.folder / "cache")}
-    done = fork_server.run(["script.py"], shelf.folder, environment(extra=extra))
+"""
+    done = run_script(shelf, script)
     assert done.returncode == -signal.SIGKILL, done.stderr
     [left] = cache().folder.iterdir()
     os.utime(left, (LONG_AGO, LONG_AGO))
@@ -221,13 +223,12 @@ def test_a_text_may_be_removed_while_a_run_uses_it(shelf: Shelf) -> None:
     path = shelf.write()
     first = shelf.run(path)
 
-    class Meanwhile:
-        def observe(self, event: Any) -> None:
-            if isinstance(event, textgen.events.RunStarted):
-                [entry] = cache().entries()
-                assert entry.remove() == (os.name != "nt")
+    def remove(event: Any) -> None:
+        if isinstance(event, textgen.events.RunStarted):
+            [entry] = cache().entries()
+            assert entry.remove() == (os.name != "nt")
 
-    assert weights(shelf.run(path, observers=(Meanwhile(),))) == weights(first)
+    assert weights(shelf.run(path, observers=(remove,))) == weights(first)
 
 
 def test_what_was_used_longest_ago_goes_first(
@@ -249,8 +250,7 @@ def test_without_a_cache_runs_go_on_with_a_file_of_their_own(
     path = shelf.write()
     (shelf.folder / "file").touch()
     monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(shelf.folder / "file"))
-    runs = [shelf.run(path) for _ in range(2)]
-    assert weights(runs[0]) == weights(runs[1])
+    assert weights(shelf.run(path)) == weights(shelf.run(path))
     assert "TEXTGEN_CACHE_DIR names another folder" in caplog.text
 
 
@@ -305,14 +305,17 @@ def test_clearing_removes_nothing_that_textgen_did_not_write(shelf: Shelf) -> No
         (tokens / name).write_text("mine")
     (tokens / f"{key}-link").symlink_to(mine / "diary.txt")
     (tokens / f".{key[:40]}.{key[:32]}.tmp").symlink_to(mine)
-    for path in (shelf.folder / "cache").rglob("*"):
+
+    def modes() -> dict[Path, int]:
+        return {path: os.lstat(path).st_mode for path in (shelf.folder / "cache").rglob("*")}
+
+    for path in modes():
         os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
-    before = {path: os.lstat(path).st_mode for path in (shelf.folder / "cache").rglob("*")}
+    before = modes()
     shelf.run(shelf.write())
     assert textgen_cache("--clear").startswith("removed 1 encoded text,")
     assert textgen_cache("--clear", "--downloads") == "removed 0 downloads, 0 B\n"
-    after = {path: os.lstat(path).st_mode for path in (shelf.folder / "cache").rglob("*")}
-    assert after == before
+    assert modes() == before
     assert (mine / "diary.txt").read_text() == "secret"
 
 

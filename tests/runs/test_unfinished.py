@@ -6,13 +6,12 @@ import io
 import itertools
 import json
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import run_textgen, running, wait_for
-from small_run import tables, text_of, tree
+from small_run import ENDLESS, TEXT, interrupt, record_of, tables, text_of, tree
 
 import textgen
 from textgen.events import Checkpointed, Evaluation
@@ -21,21 +20,9 @@ from textgen.runs import progress
 TRAINING = "training is not finished: the model is that of step"
 
 
-def stop_after(steps: int) -> Callable[[], bool]:
-    """Interrupts a run after that many steps."""
-    count = itertools.count(1)
-    return lambda: next(count) >= steps
-
-
-def interrupted(folder: Path, steps: int, **trainer: Any) -> Path:
+def stopped(folder: Path, steps: int, **trainer: Any) -> Path:
     """The directory of a run that was stopped after so many steps."""
-    pipeline = tables(folder, "sgd", "shuffled")
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(
-            {**pipeline, "trainer": {**pipeline["trainer"], **trainer}},
-            output=folder / "run",
-            cancelled=stop_after(steps),
-        )
+    interrupt(steps, tables(folder), {"trainer": trainer}, output=folder / "run")
     return folder / "run"
 
 
@@ -56,32 +43,21 @@ class Worse:
 
 
 def test_an_unfinished_run_is_its_best_checkpoint(folder: Path) -> None:
-    pipeline = tables(folder, "sgd", "shuffled")
-    with pytest.raises(textgen.Interrupted):
-        textgen.run(pipeline, output=folder / "run", observers=[Worse()], cancelled=stop_after(5))
+    interrupt(5, tables(folder), output=folder / "run", observers=[Worse()])
     before = tree(folder / "run")
-    newest = folder / "run/checkpoints/step-000005/trainer.json"
-    progress = json.loads(newest.read_text())["progress"]
+    progress = json.loads(before["checkpoints/step-000005/trainer.json"])["progress"]
     assert progress["best_step"] == 2, "the second evaluation is worse"
     with pytest.warns(UserWarning, match=f"{TRAINING} 2$"):
         generator = textgen.load(folder / "run")
     text = generator.generate("Once", max_new_tokens=30).text
-    assert len(text) == 30
-    assert generator.score(pipeline_text(folder)).loss > 0
+    assert generator.score(TEXT).loss > 0
     assert tree(folder / "run") == before
-    same = textgen.run(
-        {**pipeline, "trainer": {**pipeline["trainer"], "length": "2 steps"}},
-        output=folder / "two",
-    )
+    same = textgen.run(tables(folder), {"trainer.length": "2 steps"}, output=folder / "two")
     assert text_of(same.path) == text
 
 
-def pipeline_text(folder: Path) -> str:
-    return (folder / "text.txt").read_text()
-
-
 def test_the_commands_say_in_one_line_that_training_is_not_finished(folder: Path) -> None:
-    interrupted(folder, 2)
+    stopped(folder, 2)
     for command in (
         ["generate", "run", "-p", "Once", "--max-new-tokens", "5"],
         ["evaluate", "run", "text.txt"],
@@ -95,10 +71,7 @@ def test_the_commands_say_in_one_line_that_training_is_not_finished(folder: Path
 
 def test_a_run_is_loaded_while_another_process_trains_it(folder: Path) -> None:
     """Its checkpoints come and go: at every step here."""
-    more = ["trainer.length=100000 epochs", "trainer.evaluate_every=1", "checkpoint.seconds=0.001"]
-    with running(
-        "run", "p.toml", *(each for key in more for each in ("--set", key)), folder=folder
-    ) as run:
+    with running(*ENDLESS, "--set", "checkpoint.seconds=0.001", folder=folder) as run:
         wait_for(run, "writes")
         while not any((folder / "runs/p/checkpoints").glob("step-*")):
             assert run.process.poll() is None
@@ -110,18 +83,18 @@ def test_a_run_is_loaded_while_another_process_trains_it(folder: Path) -> None:
 
 def test_a_run_whose_loss_falls_is_finished_with_its_newest_checkpoint(folder: Path) -> None:
     """The last evaluation is as old as a tenth of the training, or all of it."""
-    run = interrupted(folder, 5, evaluate_every=2)
+    run = stopped(folder, 5, evaluate_every=2)
     with pytest.warns(UserWarning, match=f"{TRAINING} 5$"):
         text = text_of(run)
     finish = ("run", "run/pipeline.toml", "--output", "run", "--finish")
     done = run_textgen(*finish, folder=folder)
-    record = json.loads((run / "run.json").read_text())
+    record = record_of(run)
     assert done.returncode == 0, done.stderr
     assert done.stderr.endswith("run; textgen run --finish ended it at step 5: by request\n")
     assert (record["step"], record["best_step"], record["best_loss"]) == (5, 5, None)
     assert (record["status"], record["stopped"]["by"]) == ("finished", "textgen run --finish")
     assert text_of(run) == text
-    assert textgen.run(tables(folder, "sgd", "shuffled"), output=run).outcome == "skipped"
+    assert textgen.run(tables(folder), output=run).outcome == "skipped"
 
     before = tree(run)
     assert run_textgen(*finish, folder=folder).returncode == 0
@@ -133,15 +106,14 @@ def test_a_run_without_a_checkpoint_is_neither_loaded_nor_finished(folder: Path)
     with pytest.raises(textgen.RunError, match=r"it has no run\.json"):
         engine.finish(folder)
 
-    class Fails:
-        def observe(self, event: Any) -> None:
-            if isinstance(event, Evaluation):
-                with pytest.raises(textgen.RunLockedError, match="is in use by process"):
-                    engine.finish(run)
-                raise OSError("before a checkpoint")
+    def fail(event: Any) -> None:
+        if isinstance(event, Evaluation):
+            with pytest.raises(textgen.RunLockedError, match="is in use by process"):
+                engine.finish(run)
+            raise OSError("before a checkpoint")
 
     with pytest.raises(OSError, match="before a checkpoint"):
-        textgen.run(tables(folder, "sgd", "shuffled"), output=run, observers=[Fails()])
+        textgen.run(tables(folder), output=run, observers=[fail])
     for use in (engine.load, engine.finish):
         with pytest.raises(textgen.RunError, match="has no checkpoint yet; run its pipeline again"):
             use(run)
