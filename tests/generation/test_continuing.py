@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from components import Utf8
 
 import textgen
 from textgen import Generator
@@ -65,27 +66,6 @@ class Stream:
         return piece
 
 
-class Bytes:
-    """Bytes of UTF-8: several make one character."""
-
-    vocab_size = 256
-
-    def fit(self, pieces: Iterable[str]) -> None:
-        "".join(pieces)
-
-    def encode(self, text: str) -> Any:
-        return np.array([*text.encode()], np.int64)
-
-    def decode(self, ids: Any) -> str:
-        return bytes([*ids]).decode(errors="replace")
-
-    def to_dict(self) -> dict[str, Any]:
-        return {}
-
-    def from_dict(self, state: Mapping[str, Any]) -> Bytes:
-        return self
-
-
 def trained(tokenizer: Any, text: str, epochs: int = 1) -> Generator:
     """A generator with that tokenizer, trained a little on a text."""
     return textgen.train(
@@ -134,7 +114,7 @@ def test_a_state_resumes_with_the_space_too(generator: Generator) -> None:
 
 @pytest.mark.slow
 def test_a_state_may_lie_within_a_character() -> None:
-    generator = trained(Bytes(), "čas ďas řas €uro 😀😀 " * 60, epochs=20)
+    generator = trained(Utf8(), "čas ďas řas €uro 😀😀 " * 60, epochs=20)
     for seed in range(4):
         options = {"temperature": 0.7, "seed": seed}
         whole = generator.generate("ča", max_new_tokens=60, **options)
@@ -147,7 +127,7 @@ def test_a_state_may_lie_within_a_character() -> None:
 
 
 @pytest.mark.parametrize(
-    "tokenizer", [Bytes(), Words(False), Words(True)], ids=["bytes", "words", "held"]
+    "tokenizer", [Utf8(), Words(False), Words(True)], ids=["bytes", "words", "held"]
 )
 def test_a_page_of_surprise_shows_the_text_whole(tokenizer: Any) -> None:
     """Its colours change in the middle of characters, and between words that a space parts."""
