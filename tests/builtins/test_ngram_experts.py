@@ -142,16 +142,17 @@ def test_contexts_are_counted_in_the_text_so_far() -> None:
             np.testing.assert_allclose(found[t, 1 + expert], expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("recent", [40, 5_000])
+@pytest.mark.parametrize("recent", [0, 40, 5_000])
 def test_a_long_text_may_be_read_in_parts_of_any_size(recent: int) -> None:
     made = model(has_words=False, recent=recent)
     text = np.random.default_rng(0).zipf(1.7, (1, 9_000)) % made.trie.vocab_size
-    whole, parts, unscored = (made.decoder(1) for _ in range(3))
+    whole, parts, unscored, moved = (made.decoder(1) for _ in range(4))
     scored = whole.score(text)
     for part in np.split(text, [1, 5, 3_000, 3_001], axis=1):
         np.testing.assert_array_equal(parts.score(part)[:, -1], unscored.extend(part))
     np.testing.assert_array_equal(unscored.extend(text[:, :0]), scored[:, -1])
-    for decoder in (parts, unscored):
+    moved.write_state(whole.read_state())
+    for decoder in (parts, unscored, moved):
         for name, array in whole.read_state().items():
             np.testing.assert_array_equal(decoder.read_state()[name], array)
 

@@ -53,25 +53,23 @@ def log_softmax(logits: Any) -> Any:
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("inputs", INPUTS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_it_agrees_with_the_forward_pass(
+def test_it_agrees_with_the_decoder_of_torch_and_either_goes_on_from_the_others_state(
     cell: str, inputs: dict[str, Any], layers: int, dtype: str
 ) -> None:
     import torch
 
     options = {"cell": cell, **inputs, "layers": layers, "hidden_size": 24}
-    trained = module(**options).to(getattr(torch, dtype)).eval()
-    tokens = ids(1, 400)
-    with torch.inference_mode():
-        logits, state = trained(torch.from_numpy(tokens))
-    decoder = model(trained, **options).decoder(1)
-    ours = decoder.score(tokens)
-    assert ours.dtype == dtype
+    trained = module(**options).to(getattr(torch, dtype))
+    here, there = model(trained, **options).decoder(1), trained.decoder(1)
+    given, expected = (decoder.score(ids(1, 400)) for decoder in (here, there))
+    assert given.dtype == dtype
     tolerance = 1e-5 if dtype == "float32" else 1e-12
-    assert log_softmax(ours) == pytest.approx(log_softmax(logits), rel=0, abs=tolerance)
-    carried = decoder.read_state()
-    for place, name in enumerate(carried):  # an LSTM has hidden and cell of each layer
-        layers_of = np.stack(state[place :: len(carried)], axis=1)
-        assert layers_of == pytest.approx(carried[name], abs=tolerance * 10)
+    assert log_softmax(given) == pytest.approx(log_softmax(expected), rel=0, abs=tolerance)
+    state = here.read_state()
+    for name, array in there.read_state().items():
+        assert state[name] == pytest.approx(array, abs=tolerance * 10)
+    there.write_state(state)
+    np.testing.assert_equal(there.read_state(), state)
 
 
 @pytest.mark.parametrize("hidden_size", [1, 33, 400])

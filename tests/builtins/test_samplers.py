@@ -84,19 +84,17 @@ def check_nucleus(row: Any, out: Any, keys: list[float], p: float) -> None:
     """What is kept comes first in the order of `keys`, and is the shortest such beginning that
     reaches `p`.
     """
-    weights = softmax(row)
-    kept = {token for token in range(len(row)) if np.isfinite(out[token])}
-    possible = [token for token in range(len(row)) if weights[token] > 0]
+    weights, tokens = softmax(row), range(len(row))
+    kept = {token for token in tokens if np.isfinite(out[token])}
     assert kept
-    for token in kept:
-        assert out[token] == row[token]
-    dropped = [token for token in possible if token not in kept]
+    assert out.tolist() == masked(row, kept)
+    dropped = {token for token in tokens if weights[token] > 0} - kept
     if dropped:
         assert max(keys[token] for token in kept) <= min(keys[token] for token in dropped) + EPSILON
         assert math.fsum(weights[token] for token in kept) >= p - EPSILON
     last = max(kept, key=lambda token: (keys[token], token))
     assert len(kept) == 1 or math.fsum(weights[token] for token in kept - {last}) < p + EPSILON
-    for a in range(len(row)):  # of equals the lower ids stay
+    for a in tokens:  # of equals the lower ids stay
         for b in range(a):
             assert not (row[a] == row[b] and a in kept and b not in kept)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,7 +218,9 @@ def test_an_observer_that_fails_is_left_out(tiny_pipeline: Make) -> None:
 
 
 def test_what_can_be_called_is_called(tiny_pipeline: Make) -> None:
-    """Names and defaults are the author's, and a decorator may bring arguments of its own."""
+    """Names and defaults are the author's, a decorator may bring arguments of its own, and a
+    function in C may not tell them.
+    """
 
     @functools.wraps(lambda more, these, _: these)
     def decorated(*arguments: Any) -> Any:
@@ -231,6 +234,7 @@ def test_what_can_be_called_is_called(tiny_pipeline: Make) -> None:
 
     run_odd(tiny_pipeline(), sampler=broken(decorated), observer=broken(Named()))
     assert any(isinstance(event, Evaluation) for event in seen)
+    run_odd(tiny_pipeline(), observer=broken(types.SimpleNamespace(observe=deque().append)))
 
 
 def test_a_model_may_want_to_be_trained_before_it_generates(tiny_pipeline: Make) -> None:
