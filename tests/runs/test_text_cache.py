@@ -37,12 +37,7 @@ def run_script(shelf: Shelf, script: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own, with the same cache."""
     (shelf.folder / "script.py").write_text(script)
     tests = Path(__file__).parents[1]
-    return run_with_torch(
-        "script.py",
-        folder=shelf.folder,
-        site=[tests, tests / "runs"],
-        extra={"TEXTGEN_CACHE_DIR": os.environ["TEXTGEN_CACHE_DIR"]},
-    )
+    return run_with_torch("script.py", folder=shelf.folder, site=[tests, tests / "runs"])
 
 
 @pytest.fixture
