@@ -80,8 +80,9 @@ class _Stream(io.TextIOBase):
         self._stream, self._is_exact, self._may_be_lost = stream, is_exact, may_be_lost
 
     def write(self, text: str) -> int:
+        shown = _visible if self._may_be_lost else visible  # a bar is on stderr
         with self._failing():
-            self._stream.write(text if self._is_exact else _visible(text))
+            self._stream.write(text if self._is_exact else shown(text))
         return len(text)
 
     def flush(self) -> None:
