@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from cli.terminal import Terminal
 
 
 @pytest.fixture
-def generate(textgen: Callable[..., Any], finished_run: Path, tmp_path: Path) -> Callable[..., Any]:
+def generate(textgen: Any, finished_run: Path, tmp_path: Path) -> Any:
     """`textgen generate RUN ARGUMENTS` in tmp_path."""
+    return partial(textgen, "generate", finished_run, cwd=tmp_path)
 
-    def run(*arguments: object, stdin: str = "") -> Any:
-        return textgen("generate", finished_run, *arguments, cwd=tmp_path, stdin=stdin)
 
-    return run
+@pytest.fixture
+def evaluate(textgen: Any, finished_run: Path, tmp_path: Path) -> Any:
+    """`textgen evaluate RUN ARGUMENTS` in tmp_path."""
+    return partial(textgen, "evaluate", finished_run, cwd=tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +30,8 @@ def workplace(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     just begun.
     """
     folder = tmp_path_factory.mktemp("workplace")
-    (folder / "my.txt").write_text(
-        "the clock struck nine and nobody came.\n" * 90, encoding="utf-8"
-    )
-    (folder / "my.toml").write_bytes((finished_run / "pipeline.toml").read_bytes())
-    (folder / "other.toml").write_text("")
+    (folder / "my.txt").write_text("the clock struck nine and nobody came.\n" * 90)
+    shutil.copy(finished_run / "pipeline.toml", folder / "my.toml")
     shutil.copytree(finished_run, folder / "runs/my")
     return folder
 
@@ -41,8 +41,8 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
     """Open a session in tmp_path, at its first prompt: `begin(run, "--greedy")`."""
     terminals = []
 
-    def make(*arguments: str | Path, **variables: str) -> Terminal:
-        terminals.append(Terminal("generate", *map(str, arguments), cwd=tmp_path, **variables))
+    def make(*arguments: object, **variables: str) -> Terminal:
+        terminals.append(Terminal("generate", *arguments, cwd=tmp_path, **variables))
         assert "/set KEY=VALUE" in terminals[-1].read_to("\n> ")
         return terminals[-1]
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
 import subprocess
 import sys
+import termios
 from pathlib import Path
+from typing import BinaryIO
+
+import fork_server
+from commands import needs_torch
 
 # Ctrl-C is for the processes whose controlling terminal it is typed on; a new session has none
 # until it takes one. A test run that was started in the background ignores SIGINT, and would pass
@@ -21,15 +27,33 @@ main(sys.argv[1:])
 """
 
 
+def shown(*arguments: object, cwd: Path, stdout: BinaryIO | None = None) -> tuple[int, str]:
+    """The exit code of `python ARGUMENTS`, and what it wrote to a terminal of 80 columns that its
+    streams are on; all but stdout, if that is given.
+    """
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    command = [*map(str, arguments)]
+    with open(theirs, "r+b", buffering=0) as terminal:
+        streams = [theirs, (stdout or terminal).fileno(), theirs]
+        process = fork_server.start(command, cwd, os.environ, streams, torch=needs_torch(arguments))
+    seen = b""
+    with contextlib.suppress(OSError):  # as Linux says that the other end is closed
+        while data := os.read(ours, 65_536):
+            seen += data
+    os.close(ours)
+    return process.wait(), seen.decode().replace("\r\n", "\n")
+
+
 class Terminal:
     """A session of the command on a terminal of its own."""
 
-    def __init__(self, *arguments: str, cwd: Path, **variables: str) -> None:
+    def __init__(self, *arguments: object, cwd: Path, **variables: str) -> None:
         self._end, other = pty.openpty()
         environment = {**os.environ, "TERM": "dumb", "HOME": str(cwd), "INPUTRC": os.devnull}
         environment |= {"XDG_STATE_HOME": str(cwd / "state"), **variables}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", ON_ITS_TERMINAL, *arguments],
+            [sys.executable, "-c", ON_ITS_TERMINAL, *map(str, arguments)],
             cwd=cwd,
             stdin=other,
             stdout=other,

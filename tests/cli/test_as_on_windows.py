@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from cli.terminal import shown
 
 STDOUT = """
 import io, os, sys
@@ -21,7 +18,7 @@ textgen.windows.WINDOWS = True
 
 
 def test_a_reader_that_is_gone_is_no_error_though_it_is_told_as_an_invalid_argument(
-    python: Callable[..., Any], finished_run: Path, tmp_path: Path
+    python: Any, finished_run: Path, tmp_path: Path
 ) -> None:
     script = f"""{STDOUT}
 class Pipe(io.RawIOBase):
@@ -39,7 +36,7 @@ main(["generate", {str(finished_run)!r}, "-p", "the ", "--max-new-tokens", "5"])
 
 
 def test_line_breaks_are_written_as_they_are(
-    python: Callable[..., Any], finished_run: Path, tmp_path: Path
+    python: Any, finished_run: Path, tmp_path: Path
 ) -> None:
     script = f"""{STDOUT}
 sys.stdout = io.TextIOWrapper(open("text", "wb"), newline="\\r\\n")
@@ -64,26 +61,13 @@ def console_stream(stream, encoding, errors):
 click._compat._get_windows_console_stream = console_stream
 main(["run", "no\\x1b[2Jsuch.toml"])
 """
-    end, terminal = pty.openpty()
-    process = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        check=False,
-    )
-    os.close(terminal)
-    shown = os.read(end, 100_000).decode()
-    os.close(end)
-    assert process.returncode == 2
-    assert r"no\x1b[2Jsuch.toml" in shown
-    assert "\x1b" not in shown
+    code, seen = shown("-c", script, cwd=tmp_path)
+    assert code == 2
+    assert r"no\x1b[2Jsuch.toml" in seen
+    assert "\x1b" not in seen
 
 
-def test_ctrl_break_stops_a_run_after_a_checkpoint(
-    python: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_ctrl_break_stops_a_run_after_a_checkpoint(python: Any, tmp_path: Path) -> None:
     """So does the end of a console, which comes as the same signal. Another stands for it here."""
     (tmp_path / "breaks.py").write_text("""
 import os, signal

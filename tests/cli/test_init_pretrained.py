@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ TEXT = ("abba cab " * 223)[:2000]
 
 @pytest.mark.slow
 def test_init_starts_from_the_network_that_knows_the_text_best(
-    textgen: Callable[..., Any], tmp_path: Path
+    textgen: Any, tmp_path: Path
 ) -> None:
     network, adamw = {"type": "rnn", "hidden_size": 8}, {"type": "adamw", "learning_rate": 0.01}
     for name, corpus, model, trainer in (

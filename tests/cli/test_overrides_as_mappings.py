@@ -39,10 +39,5 @@ def test_a_value_is_checked_like_the_file_itself(tiny_pipeline: Any) -> None:
     with pytest.raises(textgen.PipelineError) as raised:
         Engine().pipeline(tiny_pipeline(), {"trainer.length": 5, "trainer": {"batch": 2}})
     assert {fault.path for fault in raised.value.faults} == {"trainer.length", "trainer.batch"}
-    with pytest.raises(textgen.PipelineError, match="there is no such place in the pipeline"):
-        Engine().pipeline(tiny_pipeline(), {"corpus.type.x": 5})
-    for wrong in (5, "seed=1", None):
-        with pytest.raises(
-            textgen.UsageError, match="overrides: expected a mapping, or a list of KEY=VALUE"
-        ):
-            Engine().pipeline(tiny_pipeline(), wrong)  # type: ignore[arg-type]
+    with pytest.raises(textgen.UsageError, match="overrides: expected a mapping, or a list of"):
+        Engine().pipeline(tiny_pipeline(), 5)  # type: ignore[arg-type]

@@ -4,7 +4,6 @@ line.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +98,7 @@ def test_a_file_is_named_where_it_is_given(tmp_path: Path) -> None:
 
 @pytest.mark.fault(28)
 def test_a_name_that_a_file_and_a_built_in_have_is_ambiguous(
-    tmp_path: Path,
-    tiny_pipeline: Callable[..., dict[str, Any]],
-    write_pipeline: Callable[..., Path],
+    tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any
 ) -> None:
     (tmp_path / "marker.py").write_text(TOP_K)
     pipeline = write_pipeline(tiny_pipeline(sampler=[{"type": "top-k"}]))

@@ -5,12 +5,11 @@ they are needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.terminal import Terminal
 from installing import write_package
 
 MODULE = '''
@@ -60,56 +59,46 @@ def textgen_samplers():
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a plugin is installed."""
-    folder = tmp_path_factory.mktemp("site")
-    write_package(folder, "only", MODULE)
-    return folder
+def path(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variable by which a plugin is found as if it was installed."""
+    site = tmp_path_factory.mktemp("site")
+    write_package(site, "only", MODULE)
+    return {"PYTHONPATH": f"{site}:{os.environ.get('PYTHONPATH', '')}"}
 
 
 @pytest.fixture
-def generate(
-    textgen: Callable[..., Any], finished_run: Path, tmp_path: Path, site: Path
-) -> Callable[..., Any]:
-    def run(*arguments: object) -> Any:
-        path = {"PYTHONPATH": f"{site}:{os.environ.get('PYTHONPATH', '')}"}
-        return textgen("generate", finished_run, *arguments, cwd=tmp_path, env=path)
-
-    return run
+def generate(generate: Any, path: dict[str, str]) -> Any:
+    return partial(generate, env=path)
 
 
-def test_help_shows_the_options_of_plugins(generate: Callable[..., Any]) -> None:
+def test_help_shows_the_options_of_plugins(generate: Any) -> None:
     shown = " ".join(generate("--help").stdout.split())
     assert "--only-tokens INTEGER Sampling: ids of kept tokens." in shown
     assert "--only-strictly / --no-only-strictly" in shown
 
 
-def test_an_option_of_a_plugin_changes_the_chain(generate: Callable[..., Any]) -> None:
+def test_an_option_of_a_plugin_changes_the_chain(generate: Any) -> None:
     options = ("-p", "the ", "--max-new-tokens", 8, "--only-tokens", 3, "--no-echo")
     done = generate(*options)
     assert (done.code, len(set(done.stdout[:-1]))) == (0, 1), done.stderr
     assert len(set(generate(*options, "--no-only-strictly").stdout)) > 2
     as_it_is = generate("-p", "the ", "--max-new-tokens", 2, "--only-text", "[1")
     assert as_it_is.code == 0, as_it_is.stderr
-    failed = generate(*options, "--only-tokens", "e")
-    assert failed.code == 2
-    assert "only_tokens.1: expected an integer" in failed.stderr
-    failed = generate(*options, "--only-text", "5")
-    assert failed.code == 2
-    assert failed.stderr.endswith("error: only: they are not for the same text\n")
+    for wrong, said in (
+        (("--only-tokens", "e"), "only_tokens.1: expected an integer"),
+        (("--only-text", 5), "error: only: they are not for the same text\n"),
+    ):
+        failed = generate(*options, *wrong)
+        assert (failed.code, said in failed.stderr) == (2, True)
 
 
-def test_plugins_are_imported_only_for_an_option_of_theirs(generate: Callable[..., Any]) -> None:
+def test_plugins_are_imported_only_for_an_option_of_theirs(generate: Any) -> None:
     assert "IMPORTED" not in generate("-p", "the ", "--max-new-tokens", 1, "--top-k", 3).stderr
-    failed = generate("--only-token", 3)
-    assert "--only-tokens" in failed.stderr
+    assert "--only-tokens" in generate("--only-token", 3).stderr
 
 
-def test_a_session_takes_them(
-    begin: Callable[..., Terminal], finished_run: Path, site: Path
-) -> None:
-    path = f"{site}:{os.environ.get('PYTHONPATH', '')}"
-    session = begin(finished_run, "--max-new-tokens", "8", "--no-echo", PYTHONPATH=path)
+def test_a_session_takes_them(begin: Any, finished_run: Path, path: dict[str, str]) -> None:
+    session = begin(finished_run, "--max-new-tokens", "8", "--no-echo", **path)
     assert "only_tokens" in session.ask("/options").partition("not set: ")[2]
     assert session.ask("/set only-tokens=[3]") == ""
     assert len(set(session.ask("the ")[:-1])) == 1

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.terminal import Terminal
+from cli.terminal import Terminal, shown
 
-from textgen import GenerationState, Generator, load, run
+from textgen import Generator, load, run
 
 
 @pytest.fixture
-def session(begin: Callable[..., Terminal], finished_run: Path) -> Terminal:
+def session(begin: Any, finished_run: Path) -> Terminal:
     """A session with 20 tokens for each text, at its first prompt."""
     return begin(finished_run, "--max-new-tokens", "20")
 
@@ -48,7 +47,7 @@ def test_options_are_set_shown_and_taken_back(session: Terminal, generator: Gene
 
 
 def test_each_prompt_gets_the_next_index_of_the_seed(
-    begin: Callable[..., Terminal], finished_run: Path, generator: Generator
+    begin: Any, finished_run: Path, generator: Generator
 ) -> None:
     session = begin(finished_run, "--max-new-tokens", "20", "--index", "4")
     assert [session.ask("the "), session.ask("the ")] == [
@@ -104,11 +103,7 @@ def test_ctrl_c_stops_a_text_and_not_the_session(session: Terminal, generator: G
 
 
 def test_a_text_is_continued_and_saved(
-    session: Terminal,
-    generator: Generator,
-    textgen: Callable[..., Any],
-    finished_run: Path,
-    tmp_path: Path,
+    session: Terminal, generator: Generator, generate: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     session.ask("a clock")
@@ -123,27 +118,21 @@ def test_a_text_is_continued_and_saved(
     session.ask("the ")
     assert "is not a saved state; /save does not replace it" in session.ask("/save notes.txt")
     assert session.ask("/save kept") == "saved; --load-state kept continues from there\n"
-    assert GenerationState.load(tmp_path / "kept") is not None
-    done = textgen(
-        "generate", finished_run, "--load-state", "kept", "--max-new-tokens", 20, cwd=tmp_path
-    )
+    done = generate("--load-state", "kept", "--max-new-tokens", 20)
     assert done.stdout == written(generator, max_new_tokens=40)[24:]
 
 
 def test_options_of_the_command_line_are_checked_before_a_session_opens(
     finished_run: Path, tmp_path: Path
 ) -> None:
-    terminal = Terminal("generate", str(finished_run), "--temperature", "nan", cwd=tmp_path)
-    try:
-        said = terminal.read_to("\n")
-        assert terminal.process.wait(300) == 2
-    finally:
-        terminal.close()
+    command = ("-m", "textgen", "generate", finished_run, "--temperature", "nan")
+    code, said = shown(*command, cwd=tmp_path)
+    assert code == 2
     assert said.startswith("textgen: error: temperature: expected a finite number")
 
 
 def test_enter_alone_begins_a_new_text_where_texts_are_documents(
-    begin: Callable[..., Terminal], tiny_pipeline: Any, tmp_path: Path
+    begin: Any, tiny_pipeline: Any, tmp_path: Path
 ) -> None:
     names = "\n".join(["Ada", "Anna", "Nan", "Dan", "Nada"] * 40)
     corpus = {"type": "file", "path": str(tmp_path / "names.txt"), "documents": "line"}
@@ -156,7 +145,7 @@ def test_enter_alone_begins_a_new_text_where_texts_are_documents(
 
 
 def test_lines_are_edited_completed_and_kept_for_the_next_session(
-    begin: Callable[..., Terminal], finished_run: Path, tmp_path: Path
+    begin: Any, finished_run: Path, tmp_path: Path
 ) -> None:
     first = begin(finished_run, "--max-new-tokens", "5")
     assert first.ask("/set max\t=7") == ""
@@ -176,7 +165,7 @@ def test_lines_are_edited_completed_and_kept_for_the_next_session(
 
 
 def test_a_history_that_cannot_be_kept_harms_nothing(
-    begin: Callable[..., Terminal], finished_run: Path, tmp_path: Path
+    begin: Any, finished_run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "state").write_text("no folder")
     session = begin(finished_run, "--max-new-tokens", "5")

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import numpy as np
-from checking import NOISE, broken
+from checking import NOISE, broken, module, raising, then
 from good import Decoder, Model, RowDecoder, Trainer
 
 from textgen import UsageError
@@ -17,7 +17,7 @@ from textgen.protocols import TrainerState
 
 def extend(change: Any) -> dict[str, Any]:
     """A decoder's `extend` whose logits are changed."""
-    return {"extend": lambda self, tokens: change(Decoder.extend(self, tokens))}
+    return {"extend": then(Decoder.extend, change)}
 
 
 def write_tokens(self: Any, tokens: Any) -> Any:
@@ -27,16 +27,6 @@ def write_tokens(self: Any, tokens: Any) -> Any:
 
 def noisy(logits: Any) -> Any:
     return logits + NOISE.normal(size=logits.shape)
-
-
-def draw_global(logits: Any) -> Any:
-    np.random.normal()
-    return logits
-
-
-def look_ahead(self: Any, tokens: Any) -> Any:
-    scored = Decoder.score(self, tokens)
-    return scored + scored.mean(axis=1, keepdims=True)
 
 
 def least_likely(self: Any, tokens: Any, steps: int, forbidden: Any) -> Any:
@@ -56,65 +46,6 @@ class BufferDecoder(Decoder):
         if tokens.shape[1] or self.logits is None:
             self.logits = super().extend(tokens)
         return self.logits
-
-    def write_state(self, state: Any) -> None:
-        super().write_state(state)
-        self.logits = None
-
-
-class AliasDecoder(Decoder):
-    """Writes into what it gave as its state."""
-
-    def extend(self, tokens: Any) -> Any:
-        for column in tokens.T:
-            self.memory *= 0.5
-            self.memory[np.arange(len(column)), column] += 1
-        return super().extend(tokens[:, :0])
-
-    def read_state(self) -> Any:
-        return {"memory": self.memory}
-
-
-class ShortDecoder(Decoder):
-    """Has places for 1,024 tokens."""
-
-    fed = 0
-
-    def extend(self, tokens: Any) -> Any:
-        self.fed += tokens.shape[1]
-        if self.fed > 1024:
-            raise IndexError("more than 1,024 positions")
-        return super().extend(tokens)
-
-
-class SlidingDecoder(Decoder):
-    """Forgets where it is at token 1,060."""
-
-    fed = 0
-
-    def extend(self, tokens: Any) -> Any:
-        self.fed += tokens.shape[1]
-        return super().extend(tokens) * (2 if self.fed > 1060 and tokens.shape[1] else 1)
-
-    def score(self, tokens: Any) -> Any:
-        steps = [Decoder.extend(self, tokens[:, t : t + 1]) for t in range(tokens.shape[1])]
-        return np.stack(steps, axis=1)
-
-
-class SharedDecoder(Decoder):
-    """One memory for all decoders of a batch size, cleared when one begins."""
-
-    memories: dict[int, Any] = {}  # noqa: RUF012
-    size = 0
-
-    @property
-    def memory(self) -> Any:
-        return self.memories[self.size]
-
-    @memory.setter
-    def memory(self, value: Any) -> None:
-        self.size = len(value)
-        self.memories[self.size] = value
 
 
 class EmptiedDecoder(RowDecoder):
@@ -138,8 +69,7 @@ def take_roughly(self: Any, rows: Any) -> Any:
     return taken
 
 
-def score_few(self: Any, tokens: Any) -> Any:
-    scored = Decoder.score(self, tokens)
+def first_only(scored: Any) -> Any:
     scored[..., 1:] = -np.inf
     return scored
 
@@ -160,10 +90,6 @@ def round_off(self: Any, tensors: Any) -> None:
     self.weights = tensors["weights"] + 1e-9
 
 
-def refuse_all(self: Any, tensors: Any) -> None:
-    raise ValueError
-
-
 def trust(self: Any, tensors: Any) -> None:
     self.weights = tensors.get("weights", self.weights)
 
@@ -171,7 +97,7 @@ def trust(self: Any, tensors: Any) -> None:
 MODELS = [
     broken("model-shape", "gave None; is a `return` missing?", Decoder, **extend(lambda x: None)),
     broken("model-shape", "score() of tokens (1, 1) gave (1, ", Decoder,
-           score=lambda self, tokens: Decoder.score(self, tokens)[:, -1]),
+           score=then(Decoder.score, lambda scored: scored[:, -1])),
     broken("model-shape", "batch_size is 1, not 2", Decoder, batch_size=1),
     broken("model-dtype", "extend() gave a list", Decoder, **extend(lambda x: x.tolist())),
     broken("model-finite", "+inf after", Decoder, **extend(lambda logits: logits + np.inf)),
@@ -179,44 +105,62 @@ MODELS = [
     broken("model-input", "changed the tokens", Decoder, extend=lambda self, tokens: (
            tokens.setflags(write=True), tokens.fill(0), Decoder.extend(self, tokens))[2]),
     broken("model-output", "logits of shape (2, ", Decoder,
-           score=lambda self, tokens: Decoder.score(self, tokens)[..., 1:]),
-    broken("model-output", "other tokens that are impossible", Decoder, score=score_few),
+           score=then(Decoder.score, lambda scored: scored[..., 1:])),
+    broken("model-output", "other tokens that are impossible", Decoder,
+           score=then(Decoder.score, first_only)),
     broken("model-take-join", "memory of a row is None", RowDecoder, take=take_without_state),
     broken("model-take-join", "differs in the last bits", RowDecoder, take=take_roughly),
     broken("model-saved", "'weights' of type list", Model,
            tensors=lambda self: {"weights": self.weights.tolist()}),
     broken("model-saved", "came back changed", Model, load_tensors=round_off),
-    broken("model-refuses", "is empty", Model, load_tensors=refuse_all),
+    broken("model-refuses", "is empty", Model, load_tensors=raising(ValueError())),
     broken("model-state", "of a state were written", Decoder, write_state=lambda self, state: None),
     broken("model-take-join", "offers take() alone", Decoder, take=RowDecoder.take),
-    broken("model-shape", "extend() of tokens (1, 0) gave (1, 1, ", Decoder,
-           **extend(lambda logits: logits[:, None])),
     broken("model-dtype", "extend() gave float16", Decoder,
            **extend(lambda logits: logits.astype(np.float16))),
     broken("model-finite", "NaN after", Decoder, **extend(lambda logits: logits * np.nan)),
     broken("model-input", "of read-only tokens raised", Decoder, extend=write_tokens),
     broken("model-deterministic", "a second decoder", Decoder, **extend(noisy)),
-    broken("component-globals", "random state of NumPy", Decoder, "model-shape",
-           **extend(draw_global)),
-    broken("model-causal", "those that follow gave logits", Decoder, score=look_ahead),
+    broken("model-causal", "those that follow gave logits", Decoder, score=then(
+           Decoder.score, lambda scored: scored + scored.mean(axis=1, keepdims=True))),
     broken("model-rows", "than it gives alone", Decoder,
            **extend(lambda logits: logits - logits.mean(axis=0) * 0.1)),
     broken("model-stepwise", "than score()", Decoder,
            extend=lambda self, tokens: Decoder.extend(self, tokens[:, -1:])),
-    broken("model-decoders", "other decoders at work", SharedDecoder),
+    broken("model-decoders", "other decoders at work", Decoder,  # all have the attributes of one
+           __setattr__=lambda self, name, value: setattr(type(self), name, value)),
     broken("model-output", "after the caller wrote", BufferDecoder),
     broken("model-greedy", "not the likeliest", Decoder, continue_greedily=least_likely),
     broken("model-state-form", "is empty", Decoder, read_state=lambda self: {}),
     broken("model-state-form", "memory of a batch of 3 is (", Decoder,
            read_state=lambda self: {"memory": self.memory.T.copy()}),
-    broken("model-state", "changed memory", AliasDecoder),
+    broken("model-state", "changed memory", Decoder,
+           read_state=lambda self: {"memory": self.memory}),
     broken("model-take-join", "after join() and take()", EmptiedDecoder),
-    broken("component-raises", "more than 1,024 positions", ShortDecoder, "model-length"),
-    broken("model-length", "after 1061 tokens score()", SlidingDecoder),
+    broken("model-length", "after 1061 tokens score()", Decoder, score=then(Decoder.score,
+           lambda scored: np.concatenate([scored[:, :1060], 2 * scored[:, 1060:]], axis=1))),
     broken("model-saved", "and loaded gives logits", StaleModel),
     broken("model-refuses", "were taken", Model, load_tensors=trust),
     broken("model-seed", "of the same seed differs", Model, __init__=lambda self, context: setattr(
         self, "weights", NOISE.normal(size=(context.vocab_size, context.vocab_size)))),
+]  # fmt: skip
+
+# Torch modules.
+
+MODULES = [
+    module("model-forward", "forward gave Tensor", lambda logits, state: logits, "model-causal"),
+    module("model-forward", "forward() of tokens (3, 12) gave logits (3, 12, 35)",
+           lambda logits, state: (logits[..., 1:], state), "model-causal"),
+    module("model-causal", "forward() of 5 tokens and those",
+           lambda logits, state: (logits + logits.mean(dim=1, keepdim=True), state)),
+    module("model-forward", "going on from a state gave",
+           lambda logits, state: (logits, tuple(part * 0 for part in state))),
+    module("model-forward", "score() of its own decoder gave",
+           lambda logits, state: (logits * 2, state)),
+    module("model-dropout", "torch's global generator",
+           lambda logits, state: (logits + logits.new_empty(()).uniform_(), state)),
+    module("model-dropout", "a second training step gave other",
+           lambda logits, state: (logits + float(NOISE.normal()), state)),
 ]  # fmt: skip
 
 # Trainers.
@@ -224,16 +168,11 @@ MODELS = [
 
 def done(**changes: Any) -> dict[str, Any]:
     """A trainer's events of a step with other attributes."""
-    return {"done": lambda self, data: attrs.evolve(Trainer.done(self, data), **changes)}
+    return {"done": then(Trainer.done, lambda event: attrs.evolve(event, **changes))}
 
 
 def noisy_update(self: Any, model: Any, goal: Any) -> None:
     Trainer.update(self, model, goal + NOISE.normal(size=goal.shape) * 0.01)
-
-
-def seeding_update(self: Any, model: Any, goal: Any) -> None:
-    np.random.seed(0)
-    Trainer.update(self, model, goal)
 
 
 def train_on_all(self: Any, model: Any, data: Any, context: Any) -> Any:
@@ -257,18 +196,6 @@ def begin_again(self: Any, state: Any) -> None:
         self.step, self.evaluated = 0, False
 
 
-def refuse_silently(self: Any, *_: Any) -> None:
-    raise UsageError
-
-
-def fail(self: Any, *_: Any) -> None:
-    raise ValueError("not today")
-
-
-def only_evaluate(self: Any, context: Any) -> None:
-    self.step, self.evaluated = 4, False
-
-
 class MomentumTrainer(Trainer):
     """Its momentum is not in its state."""
 
@@ -281,13 +208,10 @@ class MomentumTrainer(Trainer):
         model.load_tensors({**model.tensors(), "head.bias": moved})
 
 
-def never_evaluate(self: Any, context: Any) -> None:
-    self.step, self.evaluated = 0, True
-
-
 TRAINERS = [
-    broken("component-raises", "raised ValueError: not today", Trainer, "trainer-data", train=fail),
-    broken("trainer-events", "no StepDone", Trainer, __init__=only_evaluate),
+    broken("component-raises", "raised ValueError: not today", Trainer, "trainer-data",
+           train=raising(ValueError("not today"))),
+    broken("trainer-events", "no StepDone", Trainer, step=4),
     broken("trainer-steps", "announced [5] steps and did 4", Trainer, **done(steps=5)),
     broken("trainer-steps", "step 1 has epoch 0", Trainer, **done(epoch=0)),
     broken("trainer-evaluates", "with data held out", Trainer, loss=lambda *_: "low"),
@@ -300,7 +224,7 @@ TRAINERS = [
            load_state=lambda self, state: None),
     broken("trainer-resumes", "training gave another head.bias", MomentumTrainer,
            loss=lambda *_: 2.0),
-    broken("trainer-refuses", "the error says nothing", Trainer, train=refuse_silently),
+    broken("trainer-refuses", "the error says nothing", Trainer, train=raising(UsageError(""))),
     broken("trainer-refuses", "was trained", Trainer, train=lambda *_: iter(())),
     broken("trainer-events", "train() gave None; is a `yield` missing?", Trainer,
            train=lambda self, *arguments: None),
@@ -309,13 +233,11 @@ TRAINERS = [
     broken("trainer-data", "read-only", Trainer, train=sort_data),
     broken("trainer-events", "it yielded dict", Trainer, done=lambda self, data: {}),
     broken("trainer-steps", "[7, 7, 7, 7", Trainer, **done(step=7)),
-    broken("trainer-evaluates", "the last event is StepDone", Trainer, __init__=never_evaluate),
+    broken("trainer-evaluates", "the last event is StepDone", Trainer, evaluated=True),
     broken("trainer-learns", "the loss was", Trainer, rate=0.0),
     broken("trainer-losses", "the last validation loss is", Trainer,
-           loss=lambda self, model, tokens: Trainer.loss(self, model, tokens) * 1.44),
+           loss=then(Trainer.loss, lambda loss: loss * 1.44)),
     broken("trainer-deterministic", "a second training differs", Trainer, update=noisy_update),
-    broken("component-globals", "random state of NumPy", Trainer, "trainer-data",
-           update=seeding_update),
     broken("trainer-validation", "head.bias depends on the held-out", Trainer, train=train_on_all),
     broken("trainer-state-form", "more than JSON can hold", Trainer,
            state=lambda self: TrainerState({}, {"self": {self.step}})),

@@ -10,10 +10,11 @@ from typing import Any
 import attrs
 import good
 import numpy as np
+from components import make
 from good import GOOD
 
 from textgen import Component, NoOptions, testing
-from textgen.plugin.component import HOOKS, Offer
+from textgen.plugin.component import HOOKS
 from textgen.testing import STATEMENTS, Outcome, isolated_plugins
 from textgen.testing.environment import subject
 from textgen.testing.outcomes import run_checks
@@ -25,24 +26,6 @@ HOOK_OF = {kind: hook.removeprefix("textgen_") for hook, kind in HOOKS.items()}
 NOISE = np.random.default_rng()
 PLUGINS = isolated_plugins()  # checks only look in it
 SENTENCES = {statement.anchor: statement for statement in STATEMENTS}
-
-
-def changed_module(**changes: Any) -> Component:
-    """A model whose torch module is good but for the methods among `changes`, while it trains."""
-    rnn = PLUGINS.find("model", "rnn")
-    assert isinstance(rnn, Offer)
-    made = attrs.make_class("Config", [], bases=(), frozen=True)
-    made.__doc__ = "A module."
-
-    def build(config: Any, context: Any) -> Any:
-        model = rnn.component.build(
-            rnn.component.config(hidden_size=4, layers=2, dropout=0.3), context
-        )
-        if context.training:
-            model.__class__ = type("Changed", (type(model),), changes)
-        return model
-
-    return Component("changed", made, build)
 
 
 def outcomes_of(
@@ -79,15 +62,39 @@ def broken(statement: str, seen: str, base: type, check: str = "", **changes: An
     return Case(kind, statement, seen, component, check=check)
 
 
+def module(statement: str, seen: str, change: Any, check: str = "") -> Case:
+    """A torch module with another result of `forward`, while it trains."""
+
+    def forward(self: Any, tokens: Any, state: Any = None) -> Any:
+        return change(*super(type(self), self).forward(tokens, state))
+
+    def build(config: Any, context: Any) -> Any:
+        model = make("model", "rnn", context, hidden_size=4, layers=2, dropout=0.3)
+        if context.training:
+            model.__class__ = type("Changed", (type(model),), {"forward": forward})
+        return model
+
+    return Case("model", statement, seen, Component("changed", NoOptions, build), check=check)
+
+
+def then(method: Any, change: Any) -> Any:
+    """A method that gives something else."""
+    return lambda *arguments: change(method(*arguments))
+
+
+def raising(error: Exception) -> Any:
+    """A method that raises an error."""
+
+    def method(*arguments: Any) -> Any:
+        raise error
+
+    return method
+
+
 def command(
-    statement: str,
-    seen: str,
-    build: Any,
-    config: type = NoOptions,
-    check: str = "",
-    **arguments: Any,
+    statement: str, seen: str, build: Any, config: type = NoOptions, check: str = "", **more: Any
 ) -> Case:
-    return Case("command", statement, seen, Component("good", config, build), arguments, check)
+    return Case("command", statement, seen, Component("good", config, build), more, check)
 
 
 PLUGIN = """

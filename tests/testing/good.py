@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
-import shutil
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import attrs
 import click
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -20,10 +16,14 @@ from textgen.events import Evaluated, Evaluation, RunStarted, StepDone
 from textgen.protocols import TrainerState
 
 
-class Corpus:
-    def __init__(self, context: Any) -> None:
+class Part:
+    """Needs nothing of its context."""
+
+    def __init__(self, context: Any = None) -> None:
         pass
 
+
+class Corpus(Part):
     def read(self) -> Any:
         yield from ("The first piece.\n", "", "And the second.\n")
 
@@ -38,14 +38,11 @@ class MissingCorpus(Corpus):
         raise CorpusError("they are elsewhere")
 
 
-class Tokenizer:
+class Tokenizer(Part):
     """One token per character seen, 0 for others."""
 
     unknown_id: Any = 0
-    stream: Any = None
-
-    def __init__(self, context: Any = None) -> None:
-        self.characters: str | None = None
+    characters: str | None = None
 
     @property
     def vocab_size(self) -> Any:
@@ -60,14 +57,8 @@ class Tokenizer:
         assert self.characters is not None
         return np.array([self.characters.find(c) + 1 for c in text], np.int64)
 
-    def encode_pieces(self, pieces: Any) -> Any:
-        return map(self.encode, pieces)
-
     def decode(self, ids: Any) -> Any:
         return "".join(("?" + str(self.characters))[i] for i in ids)
-
-    def incremental_decoder(self) -> Any:
-        return (self.stream or Stream)(self)
 
     def to_dict(self) -> Any:
         return {"characters": self.characters}
@@ -76,14 +67,6 @@ class Tokenizer:
         made = type(self)()
         made.characters = state["characters"]
         return made
-
-
-@attrs.define
-class Stream:
-    tokenizer: Any
-
-    def decode(self, ids: Any, final: bool = False) -> str:
-        return str(self.tokenizer.decode(ids))
 
 
 class RefusingTokenizer(Tokenizer):
@@ -159,7 +142,7 @@ class Decoder:
 
     def extend(self, tokens: Any) -> Any:
         for column in tokens.T:
-            self.memory = 0.5 * self.memory
+            self.memory *= 0.5
             self.memory[np.arange(len(column)), column] += 1
         return np.stack([row @ self.model.weights for row in self.memory])
 
@@ -185,14 +168,12 @@ class RowDecoder(Decoder):
         self.memory = np.concatenate([self.memory, other.memory])
 
 
-class Trainer:
+class Trainer(Part):
     """Moves the head's bias towards the logarithm of the tokens' frequency, in four steps."""
 
     rate = 0.5
-
-    def __init__(self, context: Any) -> None:
-        self.step = 0
-        self.evaluated = False
+    step = 0
+    evaluated = False
 
     def train(self, model: Any, data: Any, context: Any) -> Any:
         if not hasattr(model, "tensors"):
@@ -229,11 +210,8 @@ class Trainer:
         self.step, self.evaluated = state.values["step"], state.values["evaluated"]
 
 
-class Sampler:
+class Sampler(Part):
     history = "none"
-
-    def __init__(self, context: Any) -> None:
-        pass
 
     def __call__(self, logits: Any, history: Any) -> Any:
         return logits * 0.5
@@ -299,15 +277,14 @@ def command(config: Any, context: Any) -> Any:
     return good
 
 
-@functools.cache
-def finished_run() -> Path:
-    """A run of counts, for as long as the process lasts."""
-    folder = tempfile.mkdtemp(prefix="textgen-good-run-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    text = "the clock struck nine and nobody came. " * 30
-    run = textgen.train(corpus=text, model="ngram", trainer="count", output=Path(folder, "run"))
-    assert run.path is not None
-    return run.path
+def finished_run(config: Any, context: Any, spoil: Callable[[Path], object] = str) -> Path:
+    """A run of counts, to which `spoil` does something."""
+    path: Path = context.folder / "run"
+    if not path.exists():
+        text = "the clock struck nine and nobody came. " * 30
+        textgen.train(corpus=text, model="ngram", trainer="count", output=path)
+        spoil(path)
+    return path
 
 
 KINDS = {
@@ -334,14 +311,12 @@ def offered(made: Any) -> Component:
 GOOD = {
     **{kind: offered(made) for kind, made in KINDS.items()},
     "command": Component("good", NoOptions, command),
-    "run": Component("good", NoOptions, lambda config, context: finished_run()),
+    "run": Component("good", NoOptions, finished_run),
 }
 ALSO_GOOD = [
     ("corpus", UnavailableCorpus),
     ("corpus", MissingCorpus),
     ("tokenizer", RefusingTokenizer),
-    ("tokenizer", EndTokenizer),
     ("model", RowDecoder),
     ("sampler", DeviceSampler),
-    ("sampler", StateSampler),
 ]

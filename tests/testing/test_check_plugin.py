@@ -15,7 +15,7 @@ from checking import LIGHT, PLUGIN, ROOT
 from components import plugin_of
 from good import GOOD, Corpus, Model, Sampler, Tokenizer, Trainer, offered
 
-from textgen import Component, NoOptions, hookimpl, testing
+from textgen import Component, NoOptions, testing
 from textgen.errors import PipelineError, PluginError, UsageError
 from textgen.testing import ContractFailure
 
@@ -26,8 +26,9 @@ def test_the_sampler_of_the_page_of_hooks_keeps_its_contract() -> None:
     names: dict[str, Any] = {"__name__": "page_of_hooks"}
     exec(block, names)
     (component,) = names["Plugin"].textgen_samplers()
-    outcomes = testing.check_sampler(component)
-    skipped = {o.statement.anchor for o in outcomes if o.statement and o.status == "skipped"}
+    skipped = [
+        o.statement.anchor for o in testing.check_sampler(component) if o.status == "skipped"
+    ]
     assert "component-import" in skipped, "it comes from no module that could be imported"
 
 
@@ -37,28 +38,27 @@ def test_check_plugin_checks_all_that_is_not_left_out(
 ) -> None:
     (tmp_path / "plugin_of_three.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
+
+    def checked(**arguments: Any) -> set[str]:
+        outcomes = testing.check_plugin("plugin_of_three", **arguments)
+        return {o.component.split()[1] for o in outcomes if o.status == "ok"}
+
+    assert checked(leave_out=["needy"]) == {"'halve'", "'watch'"}
+    assert checked(options={"needy": {"size": 3}}) == {"'halve'", "'watch'", "'needy'"}
+    no_such = "'neady', and no component is called so; did you mean 'needy'"
     unchecked = r"'needy' of plugin_of_three was not checked: .* needy\.size\. .*leave_out=\["
-    with pytest.raises(UsageError, match=unchecked):
-        testing.check_plugin("plugin_of_three")
-    outcomes = testing.check_plugin("plugin_of_three", leave_out=["needy"])
-    checked = {o.component.split()[1] for o in outcomes if o.status == "ok"}
-    assert checked == {"'halve'", "'watch'"}
-    given = testing.check_plugin("plugin_of_three", options={"needy": {"size": 3}})
-    assert {o.component.split()[1] for o in given if o.status == "ok"} == checked | {"'needy'"}
-    with pytest.raises(
-        UsageError, match=r"'neady', and no component is called so; did you mean 'needy'\?"
+    for error, arguments, said in (
+        (UsageError, {}, unchecked),
+        (UsageError, {"options": {"neady": {"size": 3}}}, no_such),
+        (UsageError, {"leave_out": ["neady"]}, f"leave_out has {no_such}"),
+        (
+            PipelineError,
+            {"options": {"needy": {"sise": 3}}},
+            r"(?s)'needy' of plugin_of_three: 2 faults\n.*sise: unknown key; did you mean",
+        ),
     ):
-        testing.check_plugin("plugin_of_three", options={"neady": {"size": 3}})
-    with pytest.raises(
-        UsageError,
-        match=r"leave_out has 'neady', and no component is called so; did you mean 'needy'",
-    ):
-        testing.check_plugin("plugin_of_three", leave_out=["neady"])
-    with pytest.raises(
-        PipelineError,
-        match=r"(?s)'needy' of plugin_of_three: 2 faults\n.*sise: unknown key; did you mean",
-    ):
-        testing.check_plugin("plugin_of_three", options={"needy": {"sise": 3}})
+        with pytest.raises(error, match=said):
+            checked(**arguments)
 
 
 def test_a_list_is_no_component() -> None:
@@ -84,16 +84,7 @@ def test_check_plugin_takes_names_and_refuses_what_is_none() -> None:
     with pytest.raises(PluginError, match=r"no hook in it, marked with @textgen.hookimpl"):
         testing.check_plugin(type("Unmarked", (), {"textgen_samplers": staticmethod(list)}))
     with pytest.raises(UsageError, match=r"offers no component, so there is nothing to check"):
-        testing.check_plugin(Empty())
-
-
-class Empty:
-    """A plugin that offers nothing."""
-
-    @staticmethod
-    @hookimpl
-    def textgen_samplers() -> list[Component]:
-        return []
+        testing.check_plugin(plugin_of(sampler=[]))
 
 
 def module_of(**parts: Any) -> ModuleType:
@@ -105,6 +96,12 @@ def module_of(**parts: Any) -> ModuleType:
 
 def but(base: type, **changes: Any) -> list[Component]:
     return [offered(type("But", (base,), changes))]
+
+
+def check_alone(kind: str, plugin: ModuleType, *leave_out: str) -> None:
+    """Check the component `good` of one kind."""
+    others = {"corpus", "tokenizer", "model", "trainer"} - {kind}
+    testing.check_plugin(plugin, leave_out=[*(f"{other}:good" for other in others), *leave_out])
 
 
 @pytest.mark.parametrize(
@@ -122,9 +119,8 @@ def test_check_plugin_says_what_has_no_counterpart(kind: str, said: str) -> None
         model=but(Model, __init__=refuse),
         trainer=but(Trainer, train=refuse),
     )
-    others = {f"{each}:good" for each in ("corpus", "tokenizer", "model", "trainer")}
     with pytest.raises(UsageError, match=f"was not checked: {said}"):
-        testing.check_plugin(plugin, leave_out=others - {f"{kind}:good"})
+        check_alone(kind, plugin)
 
 
 class DigitTokenizer(Tokenizer):
@@ -160,9 +156,8 @@ def test_check_plugin_finds_the_counterpart_in_the_same_package(kind: str, ancho
         model=[GOOD["model"]],
         trainer=[Component("also", NoOptions, idle.build), *but(Trainer, train=spoil)],
     )
-    others = {f"{each}:good" for each in ("corpus", "tokenizer", "model", "trainer")}
     with pytest.raises(ContractFailure) as caught:
-        testing.check_plugin(plugin, leave_out={*others, "also"} - {f"{kind}:good"})
+        check_alone(kind, plugin, "also")
     assert caught.value.statement.anchor == anchor
 
 

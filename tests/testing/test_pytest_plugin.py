@@ -50,33 +50,29 @@ LOADED = (
 )
 
 
-@pytest.mark.slow
-def test_the_fixtures_run_a_pipeline_and_cost_nothing_unused(tmp_path: Path) -> None:
-    (tmp_path / "test_a_light.py").write_text(LOADED)
-    (tmp_path / "test_fixtures.py").write_text(FIXTURES)
+def run_pytest(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
+    """The exit code and the output of pytest in a folder."""
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-W",
-            "error",
-            "-p",
-            "textgen.testing.pytest_plugin",
-            "-p",
-            "no:randomly",
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "pytest", "-q", *arguments],
+        cwd=folder,
+        env={**os.environ, **variables},
         capture_output=True,
         encoding="utf-8",
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
-    assert "warning" not in done.stdout.lower()
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_fixtures_run_a_pipeline_and_cost_nothing_unused(tmp_path: Path) -> None:
+    (tmp_path / "test_a_light.py").write_text(LOADED)
+    (tmp_path / "test_fixtures.py").write_text(FIXTURES)
+    options = ["-Werror", "-ptextgen.testing.pytest_plugin", "-pno:randomly"]
+    code, said = run_pytest(tmp_path, *options, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    assert code == 0, said
+    assert "2 passed" in said
+    assert "warning" not in said.lower()
 
 
 def test_pytest_finds_the_fixtures_by_itself() -> None:
@@ -92,9 +88,6 @@ def test_pytest_shows_the_test_and_the_component_and_not_the_suite(tmp_path: Pat
         "check_plugin('plugin_of_one')\n"
     )
     (tmp_path / "test_one.py").write_text(test)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_one.py"]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=300, check=False
-    )
-    assert re.search(r"seen: logits \(\d+, 36\) came back as \(\d+, 35\)", done.stdout)
-    assert len(done.stdout.splitlines()) < 20
+    _, said = run_pytest(tmp_path, "-pno:cacheprovider", "test_one.py")
+    assert re.search(r"seen: logits \(\d+, 36\) came back as \(\d+, 35\)", said)
+    assert len(said.splitlines()) < 20
