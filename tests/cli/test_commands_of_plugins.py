@@ -5,6 +5,7 @@ their plugin.
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 from commands import run_textgen
@@ -33,13 +34,14 @@ def test_the_help_builds_no_command(tmp_path: Path) -> None:
     """
     site = tmp_path / "site"
     write_package(site, "tally", BROKEN_COMMAND)
-    shown = run_textgen("--help", folder=tmp_path, site=[site])
+    run = partial(run_textgen, folder=tmp_path, site=[site])
+    shown = run("--help")
     assert shown.returncode == 0
     assert re.search("\n  tally +Counts something.\n", shown.stdout)
-    without = run_textgen("--no-plugin", "tally", "--help", folder=tmp_path, site=[site])
+    without = run("--no-plugin", "tally", "--help")
     assert (without.returncode, without.stderr) == (0, "")
     assert "tally" not in without.stdout
-    asked = run_textgen("tally", folder=tmp_path, site=[site])
+    asked = run("tally")
     assert asked.returncode == 1
     assert "textgen-tally 1.0" in asked.stderr
     assert "a_module_that_nobody_has" in asked.stderr.splitlines()[-1]

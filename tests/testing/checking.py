@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from textgen.testing.environment import subject
 from textgen.testing.outcomes import run_checks
 
 ROOT = Path(__file__).parents[2]
-CHECKS: dict[str, Callable[..., Any]] = {kind: getattr(testing, f"check_{kind}") for kind in GOOD}
+CHECKS = {kind: getattr(testing, f"check_{kind}") for kind in GOOD}
 LIGHT = "textgen.plugin.component"  # what is imported for components that are made in this process
 HOOK_OF = {kind: hook.removeprefix("textgen_") for hook, kind in HOOKS.items()}
 NOISE = np.random.default_rng()

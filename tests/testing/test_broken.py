@@ -81,7 +81,6 @@ def test_an_exception_is_said_with_the_line_that_raised_it() -> None:
         ("print('hello')\n", 60, r"importing imported wrote 'hello\\n' to stdout"),
         ("while True:\n    pass\n", 0.3, r"importing imported had not ended after 0\.3 s"),
     ],
-    ids=["torch", "raises", "prints", "endless"],
 )
 def test_an_import_is_tried_in_a_fresh_interpreter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, time_limit: float, seen: str
