@@ -108,17 +108,17 @@ class RecentContexts:
         """As `read`, at once."""
         rows, asked, _, size = out.shape
         text, first = np.concatenate([self._past, tokens], axis=1), tokens.shape[1] + 1 - asked
-        hashes = self._hashes(text)
+        hashes = self._hashes(text).reshape(EXPERTS, _EACH, rows, -1)
+        checks, places = (hashes >> _HIGH).astype(np.int64), (hashes & _LOW).astype(np.int64)
+        entries = checks[..., :-1] * self._base + (tokens + 1)
+        starts = np.arange(rows)[:, None] * _EACH + np.arange(_EACH)[:, None, None]
         self._past = text[:, tokens.shape[1] :]
         for expert, table in enumerate(self._tables):
-            of_expert = hashes[expert * _EACH : (expert + 1) * _EACH]  # (3, B, T + 1)
-            checks, slots = (of_expert >> _HIGH).astype(np.int64), table.shape[2]
-            tables = np.arange(rows)[:, None] * _EACH + np.arange(_EACH)[:, None, None]
-            places = (of_expert & _LOW).astype(np.int64) % slots + tables * slots
-            new = (checks[..., :-1] * self._base + tokens + 1).astype(table.dtype)
-            found = _exchange(table.reshape(-1, table.shape[3]), places, new, first)
+            slots, new = table.shape[2], entries[expert].astype(table.dtype)
+            slot = places[expert] % slots + starts * slots
+            found = _exchange(table.reshape(-1, table.shape[3]), slot, new, first)
             check, token = np.divmod(found, self._base)
-            known = (check == checks[..., first:].reshape(-1, 1)) & (token > 0)
+            known = (check == checks[expert, ..., first:].reshape(-1, 1)) & (token > 0)
             mixed = out[:, :, expert].reshape(-1, size)
             _interpolate(known, token, mixed, _MOST_COUNTED[expert], _DISCOUNTS[expert])
             out[:, :, expert] = mixed.reshape(rows, asked, size)
@@ -185,6 +185,7 @@ def _interpolate(
     np.maximum(totals, 1, out=totals)
     counts -= np.float32(discount)
     np.maximum(counts, 0, out=counts)
-    for own, left, total in zip(counts, freed.astype(np.float32), totals, strict=True):
-        mixed *= left / total
-        mixed += own / total
+    counts /= totals
+    for own, left in zip(counts, freed.astype(np.float32) / totals, strict=True):
+        mixed *= left
+        mixed += own
