@@ -41,9 +41,7 @@ def dataset(tokens: Any, vocab_size: int) -> Dataset:
     )
 
 
-def pipeline(
-    folder: Path, model: dict[str, Any], trainer: dict[str, Any], **tables: Any
-) -> dict[str, Any]:
+def pipeline(folder: Path, model: dict[str, Any], trainer: dict[str, Any]) -> dict[str, Any]:
     """A pipeline on TEXT, its last tenth held out."""
     path = folder / "text.txt"
     path.write_text(TEXT, encoding="utf-8")
@@ -56,5 +54,4 @@ def pipeline(
         "trainer": trainer,
         "generate": {"prompt": "", "max_new_tokens": 20},
         "observer": [],
-        **tables,
     }

@@ -14,9 +14,11 @@ from commands import run_textgen
 
 from textgen_builtins.commands.new_plugin import _KINDS as KINDS
 
+Packages = dict[str, tuple[Path, str]]
+
 
 @pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     """A package of each kind, and what new-plugin said."""
     folder = tmp_path_factory.mktemp("scaffold")
     written = {}
@@ -29,7 +31,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_file_is_filled_in(packages: dict[str, tuple[Path, str]], kind: str) -> None:
+def test_every_file_is_filled_in(packages: Packages, kind: str) -> None:
     project, _ = packages[kind]
     files = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
     assert files >= {
@@ -47,7 +49,7 @@ def test_every_file_is_filled_in(packages: dict[str, tuple[Path, str]], kind: st
         assert tomllib.loads((project / name).read_text(encoding="utf-8"))
 
 
-def test_the_commands_that_it_names_are_said(packages: dict[str, tuple[Path, str]]) -> None:
+def test_the_commands_that_it_names_are_said(packages: Packages) -> None:
     project, said = packages["sampler"]
     assert said.splitlines() == [
         "wrote textgen-first-sampler; now:",
@@ -62,7 +64,7 @@ def test_the_commands_that_it_names_are_said(packages: dict[str, tuple[Path, str
 
 
 def test_its_readme_says_what_it_is_and_names_no_built_in_observer(
-    packages: dict[str, tuple[Path, str]],
+    packages: Packages,
 ) -> None:
     for kind, begins in (("observer", "An observer for textgen"), ("model", "A model for textgen")):
         project, _ = packages[kind]

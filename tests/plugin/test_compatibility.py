@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -49,17 +48,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(package, tmp_path_factory.mktemp("first-api"))
 
 
-@pytest.fixture(scope="module")
-def trained(
-    site: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A folder with a run made of nothing but its components, and what the run said."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "p.toml").write_text(PIPELINE)
-    command = ("-W", "error", "-m", "textgen", "run", "p.toml")
-    return folder, run_python(*command, folder=folder, site=[site])
-
-
 def test_the_first_plugin_still_offers_all_seven_kinds(site: Path, tmp_path: Path) -> None:
     assert textgen.PLUGIN_API_VERSION == 1
     described = json.loads(run_textgen("plugins", "--json", folder=tmp_path, site=[site]).stdout)
@@ -73,29 +61,26 @@ def test_the_first_plugin_still_offers_all_seven_kinds(site: Path, tmp_path: Pat
     assert offered == dict(zip(KINDS[:7], names, strict=True))
 
 
-def test_the_first_plugin_still_trains_and_generates(
-    trained: tuple[Path, subprocess.CompletedProcess[str]],
+def test_the_first_plugin_still_trains_and_what_it_made_still_loads(
+    site: Path, tmp_path: Path
 ) -> None:
-    folder, done = trained
+    (tmp_path / "p.toml").write_text(PIPELINE)
+    command = ("-W", "error", "-m", "textgen", "run", "p.toml")
+    done = run_python(*command, folder=tmp_path, site=[site])
     assert done.returncode == 0, done.stderr
     text = done.stdout.removesuffix("\n")
     assert (len(text), text[:2]) == (32, "9 ")
     assert set(text) <= set("987654321 go\n")
     assert all(before != after for before, after in itertools.pairwise(text[1:]))
-    logbook = (folder / "runs/p/logbook.txt").read_text().splitlines()
+    logbook = (tmp_path / "runs/p/logbook.txt").read_text().splitlines()
     assert (logbook[0], logbook[1], logbook[-1]) == ("RunStarted 0", "StepDone 1", "RunFinished 4")
     assert {"StepDone 4", "Evaluation 4", "Checkpointed 4"} <= set(logbook)
 
-
-def test_what_the_first_plugin_made_still_loads(
-    trained: tuple[Path, subprocess.CompletedProcess[str]], site: Path
-) -> None:
-    folder, done = trained
-    command = ("generate", "runs/p", "--prompt", "9 ", "--max-new-tokens", "30")
-    again = run_textgen(*command, folder=folder, site=[site])
+    generate = ("generate", "runs/p", "--prompt", "9 ", "--max-new-tokens", "30")
+    again = run_textgen(*generate, folder=tmp_path, site=[site])
     assert again.stdout == done.stdout, again.stderr
-    first = run_textgen("first", "runs/p", folder=folder, site=[site])
+    first = run_textgen("first", "runs/p", folder=tmp_path, site=[site])
     assert (first.returncode, len(first.stdout)) == (0, 4), first.stderr
-    gone = run_textgen(*command, folder=folder)
+    gone = run_textgen(*generate, folder=tmp_path)
     assert gone.returncode == 2
     assert "no plugin of textgen-first-api is loaded" in gone.stderr
