@@ -237,14 +237,16 @@ def test_init_without_a_text_takes_the_story_of_which_a_run_learns_the_words(
     assert len([word for word in words if word in set(its_words)]) >= known * len(words)
 
 
-@pytest.mark.parametrize("name", ["lines/part.JSONL", "my.json"])
-def test_init_of_json_lines(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"), [("lines/part.JSONL", {}), ("my.json", {}), ("my.txt", {"field": "body"})]
+)
+def test_init_of_json_lines(tmp_path: Path, name: str, options: dict[str, str]) -> None:
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     line = '{"id": "a long name", "body": "the clock struck nine and nobody came"}\n'
     path.write_text("\n" + line * 90)
-    facts = look_at(str(path), tmp_path)
-    assert "its field 'body'" in "".join(facts.remarks)
+    facts = look_at(str(path), tmp_path, **options)
+    assert ("its field 'body'" in "".join(facts.remarks)) != bool(options)  # which say it
     made = tomllib.loads(facts.corpus)
     assert (made["documents"], made["field"]) == ("jsonl", "body")
     assert "the clock struck nine and nobody came" in list(
