@@ -95,8 +95,14 @@ def loss(generator: textgen.Generator, model: Any, text: str) -> float:
 
 
 def init(source: Path, pipeline: Path, minutes: float, *options: str) -> None:
-    """`textgen init`."""
-    call("init", source, "--minutes", str(minutes), "--pipeline", pipeline, *options)
+    """`textgen init`, which starts from no model."""
+    call(*without(), "init", source, "--minutes", str(minutes), "--pipeline", pipeline, *options)
+
+
+def without() -> list[str]:
+    """Options that leave out the packages with a model to start from."""
+    offers = textgen.PluginSet.discover().offers("run")
+    return [f"--no-plugin={name}" for name in sorted({offer.distribution for offer in offers})]
 
 
 def call(*arguments: str | Path) -> None:

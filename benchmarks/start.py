@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 import textgen
-from quality import call
+from quality import call, without
 from shared import parser, seconds
 
 WORD = re.compile(r"[^\W\d_]+")
@@ -35,13 +35,11 @@ def main() -> None:
     options.add_argument("--words", type=Path)
     options.add_argument("--samples", type=Path)
     given = options.parse_args()
-    offers = textgen.PluginSet.discover().offers("run")
-    without = [f"--no-plugin={name}" for name in sorted({offer.distribution for offer in offers})]
     print("text | characters | model to start from | loss | seconds | known words")
     print("--- | --- | --- | --- | --- | ---")
     for name in given.texts:
         if row(name, [], given) != "none":
-            row(name, without, given)
+            row(name, without(), given)
 
 
 def row(name: str, way: list[str], given: argparse.Namespace) -> str:
