@@ -22,6 +22,9 @@ _ITERATIONS: Final = 50
 _FEW: Final = 2_000  # tokens from all over the text that the search begins with
 _MOST: Final = 20_000  # tokens to fit a gate to
 _VALUES: Final = 1 << 25  # log probabilities held for it: 128 MiB
+# Multiplications of a product for which BLAS uses one thread. Where another program keeps a core
+# busy, its threads wait for each other for a hundred times as long as a product takes.
+_ALONE: Final = 1 << 18
 
 
 @attrs.frozen(eq=False)
@@ -142,18 +145,18 @@ class _Problem:
             np.matmul(weighed, self.logs.swapaxes(1, 2)) - means[:, :, None] * means[:, None]
         )  # (N, E, E)
         given = self.logs[np.arange(len(means)), :, self.targets]  # (N, E)
-        gradient = (means - given).T.astype(np.float64) @ self.inputs + _PULL * (theta - self.prior)
+        gradient = _product(means - given, self.inputs) + _PULL * (theta - self.prior)
         hessian, inputs = np.empty((experts, size, experts, size)), self.inputs.astype(np.float32)
         for i in range(experts):
             for j in range(i + 1):
-                hessian[i, :, j] = inputs.T @ (spreads[:, i, j, None] * inputs)
+                hessian[i, :, j] = _product(inputs, spreads[:, i, j, None] * inputs)
                 hessian[j, :, i] = hessian[i, :, j].T
         flat = hessian.reshape(experts * size, -1)
         return loss, gradient, flat + _PULL * np.eye(len(flat))
 
     def _mixed(self, theta: Floats) -> tuple[float, Floats]:
         """The loss, and the mixture's probabilities (N, V)."""
-        weights = (self.inputs @ theta.T).astype(self.logs.dtype)
+        weights = np.matmul(self.inputs[:, None], theta.T)[:, 0].astype(self.logs.dtype)
         logits = np.matmul(weights[:, None], self.logs)[:, 0]
         logits -= logits.max(axis=-1, keepdims=True)
         given = logits[np.arange(len(logits)), self.targets].sum(dtype=np.float64)
@@ -162,6 +165,15 @@ class _Problem:
         mixed /= totals
         loss = np.log(totals).sum(dtype=np.float64) - given
         return float(loss + _PULL / 2 * ((theta - self.prior) ** 2).sum()), mixed
+
+
+def _product(left: Floats, right: Floats) -> Floats:
+    """left.T @ right of (N, A) and (N, C), in small parts."""
+    rows = max(1, _ALONE // (left.shape[1] * right.shape[1]))
+    whole = len(left) // rows * rows
+    parts = [each[:whole].reshape(-1, rows, each.shape[1]) for each in (left, right)]
+    products: Floats = np.matmul(parts[0].swapaxes(1, 2), parts[1]).sum(axis=0)
+    return products + left[whole:].T @ right[whole:]
 
 
 def _minimum(problem: _Problem, theta: Floats) -> Floats:
