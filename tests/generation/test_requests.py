@@ -114,6 +114,8 @@ def test_the_next_token_has_log_probabilities_before_and_after_the_samplers(
     assert after[kept[0]] - after[kept[1]] == pytest.approx(2 * (before[kept[0]] - before[kept[1]]))
     _, certain = generator.next_logprobs("the clock", temperature=0)
     assert (certain[kept[0]], np.isfinite(certain).sum()) == (0, 1)
+    _, goes_on = generator.next_logprobs("the clock", stop_tokens=[5], min_new_tokens=1)
+    assert goes_on[5] == -np.inf < before[5]
     _, ended = generator.next_logprobs("the clock", regex="")
     assert np.isneginf(ended).all()
 
