@@ -161,6 +161,23 @@ def test_a_task_that_is_cancelled_ends_its_text_while_the_prompt_is_read(
     assert [stream.finish_reason for stream in left] == ([] if whole else ["cancelled"])
 
 
+def test_a_short_prompt_is_read_before_the_rest_of_a_long_one(finished_run: Path) -> None:
+    counter, generator = counting(finished_run)
+    prompt = "the " * 50_000
+
+    async def fed_before_it() -> int:
+        long = asyncio.create_task(generator.agenerate(prompt, max_new_tokens=1))
+        counter.gate.set()
+        while counter.fed < 5_000:
+            await asyncio.sleep(0)
+        await generator.agenerate("the ", max_new_tokens=20)
+        fed = counter.fed
+        await long
+        return fed
+
+    assert run(fed_before_it()) < len(prompt) / 2
+
+
 @pytest.mark.parametrize("call", [0, 3])
 def test_a_stream_that_failed_gave_what_came_before_and_was_not_cancelled(
     finished_run: Path, call: int

@@ -31,6 +31,7 @@ from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.protocols import Array, Ids, Tensors
 
 _ROUND: Final = 0.005  # seconds of steps, after which clocks have theirs
+_TURN: Final = 0.05  # and at most, between two chunks of long prompts
 _APART: Final = 0.01  # seconds between rows that join the others: each time costs a copy of them
 _ALONE: Final = 16  # rows that cannot share a batch and run side by side
 
@@ -47,6 +48,7 @@ class Scheduler:
         self._waiting: deque[Row] = deque()
         self._prefills: deque[tuple[list[Row], Iterator[tuple[Batch, Array] | None]]] = deque()
         self._admitted = 0.0  # when the last ones were
+        self._fed = 0.0  # seconds that the last chunk of a prompt took
         self._batches: list[Batch] = []  # one, if rows can share it; else one for each row
 
     @cached_property
@@ -82,17 +84,21 @@ class Scheduler:
         """Advance every row by a step, and more until one ends or some seconds are over.
 
         Prompts are fed last: the first tokens of newcomers are not kept back, nor the newcomers
-        still to be fed.
+        still to be fed. After a chunk of a long prompt, the rows have as long as it took before the
+        next.
         """
         self._admit()
-        is_shared = self._prefills or len(self._batches) > 1
-        until = 0.0 if is_shared else time.perf_counter() + seconds
+        if self._prefills:
+            seconds = min(self._fed, _TURN) if self._fed > _ROUND else 0.0
+        until = 0.0 if len(self._batches) > 1 else time.perf_counter() + seconds
         for batch in self._batches:
             with _failing(batch.rows):
                 batch.advance(until)
         self._tidy()
         if self._prefills:
+            begun = time.perf_counter()
             self._feed()
+            self._fed = time.perf_counter() - begun
 
     def flush(self) -> None:
         """Hand all tokens made so far to their rows. Rows whose readers are far behind pause."""
@@ -141,7 +147,7 @@ class Scheduler:
             self._prefills.append((rows, prefill(self._begin, rows, self._cache)))
 
     def _feed(self) -> None:
-        """Feed a chunk of the prompts that came first."""
+        """Feed a chunk of some prompts. The next is of others, so that a short one soon is fed."""
         rows, steps = self._prefills[0]
         for row in rows:
             if (reason := row.out_of_time()) is not None or row.error is not None:
@@ -153,8 +159,9 @@ class Scheduler:
                 with _failing(batch.rows):
                     batch.draw(logits)
                 self._take_in(batch)
-        if all(row.ended for row in rows):
-            self._prefills.popleft()
+        self._prefills.popleft()
+        if not all(row.ended for row in rows):
+            self._prefills.append((rows, steps))
 
     def _take_in(self, batch: Batch) -> None:
         """Put rows with fed prompts among the others."""
