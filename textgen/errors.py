@@ -48,7 +48,7 @@ _REMEDIES: Final = {
 _LONG: Final = 60  # characters of a value that is shown whole: no checksum
 
 
-@attrs.define(slots=False, eq=False)
+@attrs.define(slots=False, eq=False, repr=False)
 class TextgenError(Exception):
     """Base class of every expected error. A bug is never one of these."""
 
@@ -61,6 +61,9 @@ class TextgenError(Exception):
         text = (f"{self.source}: " if self.source else "") + self._text()
         text += f"; {_REMEDIES[self.remedy]}" if self.remedy else ""
         return visible(text)  # names, paths and values in it may be a stranger's
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Text and facts as they are: Exception would make it anew from its text, and break a pool
