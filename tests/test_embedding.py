@@ -38,6 +38,7 @@ from textgen import (
     RunMismatchError,
     TextgenError,
     TrainingError,
+    UsageError,
 )
 from textgen.errors import Difference
 
@@ -158,6 +159,7 @@ def test_an_error_comes_from_another_process_as_it_was_raised(error: TextgenErro
     error.__dict__["source"] = "prompts[3]"  # as it is when its place is added
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert (type(again), again.args, vars(again)) == (type(error), error.args, vars(error))
+        assert not isinstance(error, UsageError) or repr(str(error)) in repr(again)
 
 
 def outside() -> list[Any]:
