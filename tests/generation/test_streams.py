@@ -175,7 +175,7 @@ def test_a_short_prompt_is_read_before_the_rest_of_a_long_one(finished_run: Path
         await long
         return fed
 
-    assert run(fed_before_it()) < len(prompt) / 2
+    assert run(fed_before_it()) < len(prompt)
 
 
 @pytest.mark.parametrize("call", [0, 3])
