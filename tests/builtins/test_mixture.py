@@ -86,6 +86,11 @@ def sure_by_turns() -> tuple[Any, Any]:
     return np.log(probabilities).astype(np.float32), targets
 
 
+def test_an_expert_that_is_sure_of_the_wrong_token_does_not_decide_alone() -> None:
+    logs = np.array([[[0, -100], [-6, np.log1p(-np.exp(-6))]]], np.float32)
+    assert loss(Gate.fixed([0.5, 0.5]), logs, np.array([1])) < 6
+
+
 def test_a_fitted_gate_is_where_the_loss_is_least(sure_by_turns: tuple[Any, Any]) -> None:
     logs, targets = sure_by_turns
     gate = fit(logs.copy(), targets, [0.5, 0.5])

@@ -48,7 +48,8 @@ class Scheduler:
         self._waiting: deque[Row] = deque()
         self._prefills: deque[tuple[list[Row], Iterator[tuple[Batch, Array] | None]]] = deque()
         self._admitted = 0.0  # when the last ones were
-        self._fed = 0.0  # seconds that the last chunk of a prompt took
+        self._fed = 0.0  # seconds that the last chunk took of a prompt, while there are more
+        self._is_newest = False  # whose chunk is next: that of the newest prompt, or the oldest
         self._batches: list[Batch] = []  # one, if rows can share it; else one for each row
 
     @cached_property
@@ -98,7 +99,7 @@ class Scheduler:
         if self._prefills:
             begun = time.perf_counter()
             self._feed()
-            self._fed = time.perf_counter() - begun
+            self._fed = time.perf_counter() - begun if self._prefills else 0.0
 
     def flush(self) -> None:
         """Hand all tokens made so far to their rows. Rows whose readers are far behind pause."""
@@ -147,8 +148,11 @@ class Scheduler:
             self._prefills.append((rows, prefill(self._begin, rows, self._cache)))
 
     def _feed(self) -> None:
-        """Feed a chunk of some prompts. The next is of others, so that a short one soon is fed."""
-        rows, steps = self._prefills[0]
+        """Feed a chunk of the prompts that came first, and in turn of those that came last, so that
+        a short one does not wait for long ones.
+        """
+        place, self._is_newest = -self._is_newest, not self._is_newest
+        rows, steps = self._prefills[place]
         for row in rows:
             if (reason := row.out_of_time()) is not None or row.error is not None:
                 self._end_unfed(row, reason)
@@ -159,9 +163,8 @@ class Scheduler:
                 with _failing(batch.rows):
                     batch.draw(logits)
                 self._take_in(batch)
-        self._prefills.popleft()
-        if not all(row.ended for row in rows):
-            self._prefills.append((rows, steps))
+        if all(row.ended for row in rows):
+            del self._prefills[place]
 
     def _take_in(self, batch: Batch) -> None:
         """Put rows with fed prompts among the others."""
