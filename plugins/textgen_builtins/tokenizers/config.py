@@ -1,4 +1,4 @@
-"""The options of the character tokenizer."""
+"""The options of the tokenizers."""
 
 from __future__ import annotations
 
@@ -28,4 +28,18 @@ class CharConfig:
     lower_case: bool = option(False, help="turn the text into lower case")
     min_frequency: int = option(
         1, help="characters that occur less often in the corpus become <unk>", validator=ge(1)
+    )
+
+
+@attrs.frozen
+class BPEConfig:
+    """Byte-level byte-pair encoding, learnt from the corpus: frequent words are one token, others a
+    few.
+
+    Every text can be encoded: the 256 bytes are the first tokens. Words are split as GPT-2 does,
+    and tokenizer.json is in the format of the library tokenizers.
+    """
+
+    vocab_size: int = option(
+        1024, help="tokens to learn at most, the 256 bytes included", validator=ge(256)
     )

@@ -1,0 +1,275 @@
+"""Byte-level byte-pair encoding: words to tokens by merges that were learnt from a corpus."""
+
+from __future__ import annotations
+
+import codecs
+import heapq
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from textgen.documents import DOCUMENT_END, CorpusPiece, segments, split_documents
+from textgen.protocols import Ids
+from textgen_builtins.tokenizers.config import BPEConfig
+
+_END: Final = "<|endoftext|>"
+_LEAST: Final = 2  # times that a pair occurs which is merged
+_LONG: Final = 256  # bytes of a word that are merged together: the time grows with their square
+_REMEMBERED: Final = 1 << 18  # words whose tokens are kept
+_NEVER: Final = 1 << 62
+# A text into words nearly as GPT-2 does (Radford et al., "Language models are unsupervised multitask
+# learners", 2019): endings such as 's, and letters, digits or signs with a space before them.
+_WORDS: Final = re.compile(
+    r"'(?:[stmd]|re|ve|ll)| ?[^\W\d_]+| ?\d+| ?(?:[^\w\s]|_)+|\s+(?!\S)|\s+"
+)
+_SAME_WORDS: Final = (  # in the language of the library tokenizers
+    r"'(?:[stmd]|re|ve|ll)| ?[\p{L}\p{Nl}\p{No}]+| ?\p{Nd}+| ?[^\s\x1c-\x1f\p{L}\p{N}]+"
+    r"|[\s\x1c-\x1f]+(?![^\s\x1c-\x1f])|[\s\x1c-\x1f]+"
+)
+Pair = tuple[int, int]
+
+
+@attrs.define(eq=False)
+class BPETokenizer:
+    """textgen.protocols.DocumentTokenizer: the 256 bytes, then a token for each merge, then `<end>`
+    if the corpus consists of documents.
+
+    merges  pairs of ids that become one token, the first learnt first
+    """
+
+    config: BPEConfig
+    merges: list[Pair] | None = None
+    ends: bool = False
+    _bytes: list[bytes] = attrs.field(init=False, factory=list, repr=False)
+    _ids: _Words = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.merges is not None:
+            self._index(self.merges)
+
+    @property
+    def vocab_size(self) -> int:
+        """The bytes, the merges, and `<end>` if there is one."""
+        self._fitted()
+        return len(self._bytes)
+
+    @property
+    def unknown_id(self) -> None:
+        """None: every byte is a token."""
+        return
+
+    @property
+    def end_id(self) -> int | None:
+        """The last id if the corpus marked where documents end."""
+        return self.vocab_size - 1 if self.ends else None
+
+    def fit(self, pieces: Iterable[CorpusPiece]) -> None:
+        """Learn from a corpus, in memory that grows with its different words, not its length."""
+        self.ends = False
+
+        def noted() -> Iterator[CorpusPiece]:
+            for piece in pieces:
+                self.ends |= piece is DOCUMENT_END
+                yield piece
+
+        counts = Counter[str]()
+        for document in split_documents(noted()):
+            for segment in segments(document):
+                counts.update(_WORDS.findall(segment))
+        words = {_first_ids(word): count for word, count in counts.items()}
+        self._index(_learnt(words, self.config.vocab_size - 256))
+
+    def encode(self, text: str) -> Ids:
+        """(T,) int32. Lone surrogates, which no bytes of UTF-8 stand for, become U+FFFD."""
+        return np.concatenate([np.empty(0, np.int32), *self.encode_pieces([text])])
+
+    def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
+        """(T,) int32 for each segment of at most 65,536 characters."""
+        ids = self._fitted()
+        for segment in segments(pieces):
+            words = _WORDS.findall(segment)
+            yield np.fromiter(itertools.chain.from_iterable(map(ids.__getitem__, words)), np.int32)
+
+    def decode(self, ids: Ids) -> str:
+        """The text; bytes that are no UTF-8 are shown as U+FFFD, `<end>` is nothing.
+
+        Raises ValueError for ids outside the vocabulary.
+        """
+        return self._joined(ids).decode("utf-8", "replace")
+
+    def incremental_decoder(self) -> _Stream:
+        """Holds back the first bytes of a character until its last one comes."""
+        return _Stream(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tokenizer.json that the libraries tokenizers and transformers read."""
+        self._fitted()
+        names = [_name(each) for each in self._bytes[: 256 + len(self.merges or ())]]
+        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+        split = {"type": "Split", "pattern": {"Regex": _SAME_WORDS}, "behavior": "Isolated"}
+        end = {"id": len(names), "content": _END, "special": True, "normalized": False}
+        sides = {"single_word": False, "lstrip": False, "rstrip": False}
+        return {
+            "version": "1.0",
+            "added_tokens": [{**end, **sides}] if self.ends else [],
+            "pre_tokenizer": {
+                "type": "Sequence",
+                "pretokenizers": [
+                    {**split, "invert": False},
+                    {**byte_level, "use_regex": False},
+                ],
+            },
+            "decoder": {**byte_level, "use_regex": True},
+            "model": {
+                "type": "BPE",
+                "vocab": {name: index for index, name in enumerate(names)},
+                "merges": [[names[a], names[b]] for a, b in self.merges or ()],
+            },
+        }
+
+    def from_dict(self, state: Mapping[str, Any]) -> BPETokenizer:
+        """A tokenizer of what `to_dict` gave. Raises ValueError for anything else."""
+        try:
+            vocabulary = state["model"]["vocab"]
+            merges = [(vocabulary[a], vocabulary[b]) for a, b in state["model"]["merges"]]
+            made = BPETokenizer(self.config, merges, bool(state["added_tokens"]))
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            raise ValueError("expected byte-level merges, as to_dict gives them") from error
+        if made.to_dict() != state:
+            raise ValueError("the vocabulary is not that of the merges")
+        return made
+
+    def _index(self, merges: list[Pair]) -> None:
+        tokens = [bytes([byte]) for byte in _IN_ORDER]
+        for a, b in merges:
+            tokens.append(tokens[a] + tokens[b])
+        self._bytes = [*tokens, b""] if self.ends else tokens
+        self._ids = _Words({pair: 256 + rank for rank, pair in enumerate(merges)})
+        self.merges = merges
+
+    def _joined(self, ids: Ids) -> bytes:
+        ids = np.asarray(ids)
+        if ids.size and (ids.min() < 0 or ids.max() >= self.vocab_size):
+            raise ValueError(f"ids must be from 0 to {self.vocab_size - 1}")
+        return b"".join([self._bytes[token] for token in ids.tolist()])
+
+    def _fitted(self) -> _Words:
+        if self.merges is None:
+            raise ValueError("the tokenizer is not fitted yet")
+        return self._ids
+
+
+class _Words(dict[str, tuple[int, ...]]):
+    """The ids of each word that came, by merging the pair that was learnt first until none is
+    left.
+    """
+
+    def __init__(self, ranks: Mapping[Pair, int]) -> None:
+        self._ranks = ranks
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        first = _first_ids(word)
+        parts = [list(first[i : i + _LONG]) for i in range(0, len(first), _LONG)]
+        made = tuple(itertools.chain.from_iterable(map(self._merged, parts)))
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        if len(first) <= _LONG:
+            self[word] = made
+        return made
+
+    def _merged(self, ids: list[int]) -> list[int]:
+        while len(ids) > 1:
+            pairs = itertools.pairwise(ids)
+            rank, place = min((self._ranks.get(pair, _NEVER), i) for i, pair in enumerate(pairs))
+            if rank == _NEVER:
+                break
+            ids[place : place + 2] = [rank]
+        return ids
+
+
+class _Stream:
+    def __init__(self, tokenizer: BPETokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def decode(self, ids: Ids, final: bool = False) -> str:
+        """The characters that `ids` complete."""
+        return self._decoder.decode(self._tokenizer._joined(ids), final)
+
+
+def _learnt(counts: Mapping[tuple[int, ...], int], most: int) -> list[Pair]:
+    """The merges: again and again the most frequent pair of tokens, of equals the one with the
+    lower ids (Sennrich, Haddow and Birch, "Neural machine translation of rare words with subword
+    units", 2016).
+    """
+    words = [list(word) for word in counts]
+    times, where = Counter[Pair](), dict[Pair, set[int]]()
+
+    def count(index: int, sign: int) -> None:
+        for pair in itertools.pairwise(words[index]):
+            times[pair] += sign * each[index]
+            where.setdefault(pair, set()).add(index)
+
+    each = list(counts.values())
+    for index in range(len(words)):
+        count(index, 1)
+    queue = [(-number, pair) for pair, number in times.items()]
+    heapq.heapify(queue)
+    merges = list[Pair]()
+    while queue and len(merges) < most:
+        number, pair = heapq.heappop(queue)
+        if times[pair] < _LEAST:
+            continue
+        if times[pair] != -number:  # some of its places have gone since it was queued
+            heapq.heappush(queue, (-times[pair], pair))
+            continue
+        merges.append(pair)
+        changed = set[Pair]()
+        for index in where.pop(pair):
+            count(index, -1)
+            words[index] = _with_merge(words[index], pair, 255 + len(merges))
+            count(index, 1)
+            changed.update(itertools.pairwise(words[index]))
+        for other in changed:
+            heapq.heappush(queue, (-times[other], other))
+    return merges
+
+
+def _with_merge(ids: list[int], pair: Pair, made: int) -> list[int]:
+    """A word after a merge."""
+    merged, place = list[int](), 0
+    while place < len(ids):
+        is_pair = tuple(ids[place : place + 2]) == pair
+        merged.append(made if is_pair else ids[place])
+        place += 2 if is_pair else 1
+    return merged
+
+
+def _names() -> dict[int, str]:
+    """The character that stands for each byte in a tokenizer.json: printable ones for
+    themselves.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {
+        byte: chr(256 + i) for i, byte in enumerate(others)
+    }
+
+
+_NAMES: Final = _names()
+_IN_ORDER: Final = sorted(_NAMES, key=_NAMES.__getitem__)  # the bytes by their ids
+_IDS: Final = {byte: index for index, byte in enumerate(_IN_ORDER)}
+
+
+def _name(token: bytes) -> str:
+    return "".join(_NAMES[byte] for byte in token)
+
+
+def _first_ids(word: str) -> tuple[int, ...]:
+    """The ids of a word's bytes."""
+    return tuple(_IDS[byte] for byte in word.encode())
