@@ -16,7 +16,7 @@ from textgen.data import Windows, shuffled, splitmix, stretches
 from textgen.pipeline.options import DataOptions
 from textgen.runs.splitting import split_tokens
 from textgen_builtins.tokenizers.config import CharConfig
-from textgen_builtins.tokenizers.plugin import build
+from textgen_builtins.tokenizers.plugin import build_char
 
 
 @given(st.integers(0, 3000), st.integers(1, 500), st.integers(2, 64))
@@ -46,7 +46,7 @@ def test_stretches_are_of_the_whole_text_and_as_many_as_asked_for(
 )
 def test_the_end_is_held_out(options: dict[str, Any], training: int, validation: int) -> None:
     tokens = np.arange(1000) % 8
-    char = build(CharConfig(), BuildContext(folder=Path()))
+    char = build_char(CharConfig(), BuildContext(folder=Path()))
     char.fit(["abcdefg"])
     data = split_tokens(tokens, DataOptions(window_length=10, **options), char)
     assert (len(data.training), len(data.validation)) == (training, validation)

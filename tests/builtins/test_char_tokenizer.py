@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from textgen import BuildContext
 from textgen.protocols import Tokenizer
 from textgen_builtins.tokenizers.config import CharConfig
-from textgen_builtins.tokenizers.plugin import build
+from textgen_builtins.tokenizers.plugin import build_char
 
 FORMS = ["none", "NFC", "NFD", "NFKC", "NFKD"]
 # What tends to go wrong: controls, line ends, emoji, combining marks of several classes, a vowel
@@ -40,7 +40,7 @@ configs = st.builds(
 
 
 def fitted(config: CharConfig, pieces: Iterable[str]) -> Tokenizer:
-    made = build(config, BuildContext(folder=Path()))
+    made = build_char(config, BuildContext(folder=Path()))
     made.fit(pieces)
     return made
 

@@ -6,7 +6,7 @@ import codecs
 import heapq
 import itertools
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -22,11 +22,10 @@ _LEAST: Final = 2  # times that a pair occurs which is merged
 _LONG: Final = 256  # bytes of a word that are merged together: the time grows with their square
 _REMEMBERED: Final = 1 << 18  # words whose tokens are kept
 _NEVER: Final = 1 << 62
-# A text into words nearly as GPT-2 does (Radford et al., "Language models are unsupervised multitask
-# learners", 2019): endings such as 's, and letters, digits or signs with a space before them.
-_WORDS: Final = re.compile(
-    r"'(?:[stmd]|re|ve|ll)| ?[^\W\d_]+| ?\d+| ?(?:[^\w\s]|_)+|\s+(?!\S)|\s+"
-)
+# A text into words nearly as GPT-2 does (Radford et al., "Language models are unsupervised
+# multitask learners", 2019): endings such as 's, and letters, digits or signs with a space before
+# them.
+_WORDS: Final = re.compile(r"'(?:[stmd]|re|ve|ll)| ?[^\W\d_]+| ?\d+| ?(?:[^\w\s]|_)+|\s+(?!\S)|\s+")
 _SAME_WORDS: Final = (  # in the language of the library tokenizers
     r"'(?:[stmd]|re|ve|ll)| ?[\p{L}\p{Nl}\p{No}]+| ?\p{Nd}+| ?[^\s\x1c-\x1f\p{L}\p{N}]+"
     r"|[\s\x1c-\x1f]+(?![^\s\x1c-\x1f])|[\s\x1c-\x1f]+"
@@ -81,7 +80,10 @@ class BPETokenizer:
         for document in split_documents(noted()):
             for segment in segments(document):
                 counts.update(_WORDS.findall(segment))
-        words = {_first_ids(word): count for word, count in counts.items()}
+        words = Counter[tuple[int, ...]]()
+        for word, count in counts.items():
+            for part in _parts(word):
+                words[part] += count
         self._index(_learnt(words, self.config.vocab_size - 256))
 
     def encode(self, text: str) -> Ids:
@@ -135,13 +137,11 @@ class BPETokenizer:
     def from_dict(self, state: Mapping[str, Any]) -> BPETokenizer:
         """A tokenizer of what `to_dict` gave. Raises ValueError for anything else."""
         try:
-            vocabulary = state["model"]["vocab"]
-            merges = [(vocabulary[a], vocabulary[b]) for a, b in state["model"]["merges"]]
-            made = BPETokenizer(self.config, merges, bool(state["added_tokens"]))
+            made = BPETokenizer(self.config, _merges(state["model"]), bool(state["added_tokens"]))
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise ValueError("expected byte-level merges, as to_dict gives them") from error
         if made.to_dict() != state:
-            raise ValueError("the vocabulary is not that of the merges")
+            raise ValueError("expected byte-level merges alone, as to_dict gives them")
         return made
 
     def _index(self, merges: list[Pair]) -> None:
@@ -173,23 +173,25 @@ class _Words(dict[str, tuple[int, ...]]):
         self._ranks = ranks
 
     def __missing__(self, word: str) -> tuple[int, ...]:
-        first = _first_ids(word)
-        parts = [list(first[i : i + _LONG]) for i in range(0, len(first), _LONG)]
+        parts = _parts(word)
         made = tuple(itertools.chain.from_iterable(map(self._merged, parts)))
         if len(self) >= _REMEMBERED:
             self.clear()
-        if len(first) <= _LONG:
+        if len(parts) == 1:
             self[word] = made
         return made
 
-    def _merged(self, ids: list[int]) -> list[int]:
+    def _merged(self, part: tuple[int, ...]) -> list[int]:
+        ids = list(part)
         while len(ids) > 1:
-            pairs = itertools.pairwise(ids)
-            rank, place = min((self._ranks.get(pair, _NEVER), i) for i, pair in enumerate(pairs))
-            if rank == _NEVER:
+            pair = min(itertools.pairwise(ids), key=self._rank)
+            if pair not in self._ranks:
                 break
-            ids[place : place + 2] = [rank]
+            ids = _with_merge(ids, pair, self._ranks[pair])
         return ids
+
+    def _rank(self, pair: Pair) -> int:
+        return self._ranks.get(pair, _NEVER)
 
 
 class _Stream:
@@ -208,16 +210,17 @@ def _learnt(counts: Mapping[tuple[int, ...], int], most: int) -> list[Pair]:
     units", 2016).
     """
     words = [list(word) for word in counts]
-    times, where = Counter[Pair](), dict[Pair, set[int]]()
+    times, where = Counter[Pair](), defaultdict[Pair, set[int]](set)
 
-    def count(index: int, sign: int) -> None:
+    def count(index: int, number: int) -> None:
         for pair in itertools.pairwise(words[index]):
-            times[pair] += sign * each[index]
-            where.setdefault(pair, set()).add(index)
+            times[pair] += number
+            if number > 0:
+                where[pair].add(index)
 
     each = list(counts.values())
-    for index in range(len(words)):
-        count(index, 1)
+    for index, number in enumerate(each):
+        count(index, number)
     queue = [(-number, pair) for pair, number in times.items()]
     heapq.heapify(queue)
     merges = list[Pair]()
@@ -228,23 +231,24 @@ def _learnt(counts: Mapping[tuple[int, ...], int], most: int) -> list[Pair]:
         if times[pair] != -number:  # some of its places have gone since it was queued
             heapq.heappush(queue, (-times[pair], pair))
             continue
+        made, changed = 256 + len(merges), set[Pair]()
         merges.append(pair)
-        changed = set[Pair]()
         for index in where.pop(pair):
-            count(index, -1)
-            words[index] = _with_merge(words[index], pair, 255 + len(merges))
-            count(index, 1)
-            changed.update(itertools.pairwise(words[index]))
-        for other in changed:
-            heapq.heappush(queue, (-times[other], other))
+            count(index, -each[index])
+            words[index] = _with_merge(words[index], pair, made)
+            count(index, each[index])
+            changed.update(new for new in itertools.pairwise(words[index]) if made in new)
+        for new in changed:
+            heapq.heappush(queue, (-times[new], new))
     return merges
 
 
 def _with_merge(ids: list[int], pair: Pair, made: int) -> list[int]:
     """A word after a merge."""
+    first, second = pair
     merged, place = list[int](), 0
     while place < len(ids):
-        is_pair = tuple(ids[place : place + 2]) == pair
+        is_pair = ids[place] == first and ids[place + 1 : place + 2] == [second]
         merged.append(made if is_pair else ids[place])
         place += 2 if is_pair else 1
     return merged
@@ -270,6 +274,19 @@ def _name(token: bytes) -> str:
     return "".join(_NAMES[byte] for byte in token)
 
 
-def _first_ids(word: str) -> tuple[int, ...]:
-    """The ids of a word's bytes."""
-    return tuple(_IDS[byte] for byte in word.encode())
+def _parts(word: str) -> list[tuple[int, ...]]:
+    """The ids of a word's bytes, in the parts within which tokens are merged."""
+    ids = tuple(_IDS[byte] for byte in word.encode())
+    return [ids[i : i + _LONG] for i in range(0, len(ids), _LONG)]
+
+
+def _merges(model: Mapping[str, Any]) -> list[Pair]:
+    """The merges that a tokenizer.json names. Raises ValueError if its vocabulary is another: then
+    a few of them can be more bytes than the memory holds.
+    """
+    vocabulary, pairs = model["vocab"], model["merges"]
+    names = [*sorted(_NAMES.values()), *(a + b for a, b in pairs)]
+    expected = {name: index for index, name in enumerate(names)}
+    if vocabulary != expected or len(expected) != len(names):
+        raise ValueError("the vocabulary is not that of the merges")
+    return [(vocabulary[a], vocabulary[b]) for a, b in pairs]

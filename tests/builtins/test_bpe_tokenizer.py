@@ -1,0 +1,188 @@
+"""The tokenizer bpe: merges worked out by hand, exact round trips, documents, what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from components import context, make
+from hypothesis import given
+from hypothesis import strategies as st
+from small_run import PIPELINE, prepare
+from test_char_tokenizer import pieces
+
+import textgen
+from textgen import DOCUMENT_END
+from textgen.documents import CorpusPiece
+
+TEXT = "The café served naïve travellers tea 🍵, and they said: «how fine»! It's 1895.\n"
+
+
+def fitted(parts: Iterable[CorpusPiece], **options: Any) -> Any:
+    tokenizer = make("tokenizer", "bpe", context(), **options)
+    tokenizer.fit(parts)
+    return tokenizer
+
+
+BPE = fitted([TEXT, "\n".join([TEXT] * 5)], vocab_size=320)
+
+
+def test_merges_worked_out_by_hand() -> None:
+    tokenizer = fitted(["aab aab aab abc abc"])
+    # Words: aab, " aab" and " abc" twice each. Pairs: a b 5 times, then a ab 3 times, then twice
+    # each those of the space, which is the byte 220, with 256 and 257, and then " ab" with c.
+    state = tokenizer.to_dict()
+    assert state["model"]["merges"] == [
+        ["a", "b"],
+        ["a", "ab"],
+        ["Ġ", "ab"],
+        ["Ġ", "aab"],
+        ["Ġab", "c"],
+    ]
+    assert tokenizer.vocab_size == 261
+    assert tokenizer.encode("aab abc aab").tolist() == [257, 260, 259]
+    assert tokenizer.encode("abc baab").tolist() == [256, 66, 220, 65, 257]
+    assert fitted(["aab aab aab abc abc"], vocab_size=258).to_dict()["model"]["merges"] == [
+        ["a", "b"],
+        ["a", "ab"],
+    ]
+
+
+@given(pieces())
+def test_any_text_round_trips_whatever_its_pieces(parts: list[str]) -> None:
+    text = "".join(parts)
+    ids = BPE.encode(text)
+    assert [token for some in BPE.encode_pieces(parts) for token in some] == ids.tolist()
+    assert BPE.decode(ids) == re.sub("[\ud800-\udfff]", "\ufffd", text)  # which no UTF-8 stands for
+
+
+@given(st.lists(st.integers(0, BPE.vocab_size - 1), max_size=40), st.data())
+def test_streams_give_whole_characters_that_join_to_the_text(ids: list[int], data: Any) -> None:
+    stream, texts, rest = BPE.incremental_decoder(), [], np.array(ids, int)
+    while rest.size:
+        count = data.draw(st.integers(1, rest.size))
+        texts.append(stream.decode(rest[:count]))
+        rest = rest[count:]
+    assert "".join(texts) + stream.decode(rest, final=True) == BPE.decode(np.array(ids, int))
+
+
+def test_bytes_alone() -> None:
+    tokenizer = fitted([TEXT] * 9, vocab_size=256)
+    assert tokenizer.vocab_size == 256
+    ids = tokenizer.encode("a🍵é")
+    assert sorted(tokenizer.encode(bytes(range(128)).decode())) == sorted(
+        tokenizer.to_dict()["model"]["vocab"][name]
+        for name in (*map(chr, range(0x21, 0x7F)), *map(chr, range(0x100, 0x122)))
+    )
+    stream = tokenizer.incremental_decoder()
+    assert [stream.decode(ids[i : i + 1]) for i in range(7)] == ["a", "", "", "", "🍵", "", "é"]
+    assert stream.decode(ids[1:3]) == ""
+    assert stream.decode(ids[:0], final=True) == "\N{REPLACEMENT CHARACTER}"
+    for bad in (-1, 256):
+        with pytest.raises(ValueError, match="from 0 to 255"):
+            tokenizer.decode(np.array([bad]))
+
+
+@pytest.mark.parametrize("length", [1, 37, 1000])
+def test_learning_does_not_depend_on_the_pieces(length: int) -> None:
+    text = TEXT * 20
+    parts = [text[i : i + length] for i in range(0, len(text), length)]
+    assert fitted(parts).to_dict() == fitted([text]).to_dict()
+
+
+def test_texts_without_spaces_are_cut_at_places_of_their_own() -> None:
+    letters = np.random.default_rng(0).choice(list("acgt"), 150_000)
+    for text in ("".join(letters), "x" * 150_000, " " * 150_000, "漢字" * 75_000):
+        parts = [text[:100_000], text[100_000:]]
+        tokenizer = fitted(parts, vocab_size=262)
+        assert tokenizer.to_dict() == fitted([text], vocab_size=262).to_dict()
+        assert tokenizer.vocab_size > 256
+        ids = tokenizer.encode(text)
+        assert len(ids) < len(text.encode())
+        assert np.array_equal(np.concatenate([*tokenizer.encode_pieces(parts)]), ids)
+        assert tokenizer.decode(ids) == text
+
+
+def test_documents_have_an_end_that_is_no_text() -> None:
+    tokenizer = fitted([TEXT, DOCUMENT_END] * 9, vocab_size=300)
+    end = tokenizer.end_id
+    assert end == tokenizer.vocab_size - 1 == 300
+    named = f"{TEXT}<|endoftext|>!"
+    for made in (tokenizer, tokenizer.from_dict(json.loads(json.dumps(tokenizer.to_dict())))):
+        assert made.end_id == end
+        assert end not in made.encode(named)
+        assert made.decode(made.encode(named)) == named
+        assert made.decode(np.array([end])) == ""
+        assert made.incremental_decoder().decode(np.array([end])) == ""
+    assert BPE.end_id is None
+    # No pair extends over the end of a document.
+    assert fitted(["ab", DOCUMENT_END] * 9).vocab_size == 256 + 1 + 1
+    tokenizer.fit([TEXT])
+    assert tokenizer.end_id is None
+
+
+def test_what_needs_a_vocabulary_says_so_before_fit() -> None:
+    tokenizer = make("tokenizer", "bpe", context())
+    for use in (lambda: tokenizer.vocab_size, lambda: tokenizer.encode("a"), tokenizer.to_dict):
+        with pytest.raises(ValueError, match="not fitted"):
+            use()
+
+
+def endless(state: dict[str, Any]) -> None:
+    """Merges that double the length of a token sixty times, under names of three letters."""
+    names = ["!", *(f"n{i:02}" for i in range(60))]
+    model = state["model"]
+    bytes_alone = {name: i for name, i in model["vocab"].items() if i < 256}
+    model["vocab"] = bytes_alone | {name: 256 + i for i, name in enumerate(names[1:])}
+    model["merges"] = [[name, name] for name in names[:-1]]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        dict.clear,
+        endless,
+        lambda state: state.update(extra=1),
+        lambda state: state.update(model=[]),
+        lambda state: state.update(added_tokens=[{"id": 320, "content": "</s>"}]),
+        lambda state: state.update(pre_tokenizer=None),
+        lambda state: state["model"].update(merges=None),
+        lambda state: state["model"].update(vocab=[*state["model"]["vocab"]]),
+        lambda state: state["model"]["vocab"].update(a=65, b=64),
+        lambda state: state["model"]["vocab"].update(abcdef=320),
+        lambda state: state["model"]["merges"].reverse(),
+        lambda state: state["model"]["merges"].pop(),
+        lambda state: state["model"]["merges"].append(["Q", "Q"]),
+        lambda state: state["model"]["merges"].append(state["model"]["merges"][0]),
+        lambda state: state["model"]["merges"].insert(0, [1, 2]),
+        lambda state: state["model"]["merges"].insert(0, "abc"),
+    ],
+)
+def test_another_vocabulary_is_refused(spoil: Callable[[Any], object]) -> None:
+    state = json.loads(json.dumps(BPE.to_dict()))
+    assert BPE.from_dict(state).to_dict() == BPE.to_dict()
+    spoil(state)
+    with pytest.raises(ValueError, match="expected byte-level merges"):
+        BPE.from_dict(state)
+
+
+def test_a_run_of_a_pipeline_writes_and_scores(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    pipeline = tmp_path / "p.toml"
+    tables = PIPELINE.replace('"char"', '"bpe"\nvocab_size = 300').replace("2 epochs", "30 epochs")
+    pipeline.write_text(tables, encoding="utf-8")
+    run = textgen.run(pipeline, output=tmp_path / "run")
+    generator = textgen.load(run.path)
+    assert generator.tokenizer.to_dict() == json.loads((run.path / "tokenizer.json").read_bytes())
+    assert 280 < generator.tokenizer.vocab_size <= 300
+    text = generator.generate("Once 🍵", max_new_tokens=20)
+    assert len(text.tokens) == 20
+    assert text.text == generator.tokenizer.decode(np.array(text.tokens))
+    assert text.tokens == run.generator.generate("Once 🍵", max_new_tokens=20).tokens
+    sentence = "Once 3 ravens flew over 2 hills, and none came back.\n"
+    assert generator.score(sentence).loss < np.log(280) < generator.score("qzx" * 9).loss
