@@ -65,7 +65,7 @@ def make_pipeline(corpus: Path) -> Callable[..., dict[str, Any]]:
             "seed": 1,
             "device": "cpu",
             "corpus": {"type": "file", "path": str(corpus)},
-            "tokenizer": {"type": "huggingface-bpe", "vocab_size": 300},
+            "tokenizer": {"type": "bpe", "vocab_size": 300},
             "data": {"window_length": 16},
             "model": {"type": "huggingface", **{k: v for k, v in table.items() if v is not None}},
             "trainer": {

@@ -42,9 +42,6 @@ def test_what_needs_no_options_keeps_its_contracts() -> None:
     outcomes = check_plugin(plugin, leave_out=["huggingface", "huggingface-tokenizer"])
     reasons = {outcome.reason for outcome in outcomes if outcome.status == "skipped"}
     assert not [reason for reason in reasons if not any(known in reason for known in SKIPPED)]
-    assert {outcome.status for outcome in outcomes if "'huggingface-bpe'" in outcome.component} == {
-        "ok"
-    }
 
 
 @pytest.mark.parametrize("architecture", [*CONFIGS])

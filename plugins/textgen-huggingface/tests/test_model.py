@@ -94,6 +94,30 @@ def test_greedy_text_is_what_transformers_generates_from_the_run_directory(run: 
     assert ours.text == tokenizer.decode(made)
 
 
+def test_transformers_ends_the_texts_of_a_run_on_documents_where_the_run_does(
+    make_pipeline: Any, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    lines = "".join(json.dumps({"text": f"The time: {n % 9} 🍵."}) + "\n" for n in range(200))
+    (tmp_path / "texts.jsonl").write_text(lines)
+    corpus = {"type": "file", "path": str(tmp_path / "texts.jsonl"), "documents": "jsonl"}
+    pipeline = make_pipeline() | {"corpus": corpus}
+    pipeline["trainer"]["length"] = "12 epochs"
+    made = textgen.run(pipeline, output=tmp_path / "run")
+    ours = made.generator.generate(PROMPT, max_new_tokens=20)
+    assert ours.finish_reason == "end"
+    tokenizer = AutoTokenizer.from_pretrained(made.path, local_files_only=True)
+    ids = tokenizer("<|endoftext|>" + PROMPT, return_tensors="pt")
+    end = made.generator.tokenizer.end_id
+    theirs = reopened(made.path).generate(
+        **ids, max_new_tokens=20, do_sample=False, eos_token_id=end
+    )[0]
+    prompt = made.generator.encode_prompt(PROMPT)
+    assert theirs.tolist() == [end, *prompt, *ours.tokens]
+    assert tokenizer.decode(theirs, skip_special_tokens=True) == PROMPT + ours.text
+
+
 def test_a_run_directory_holds_the_best_weights_under_the_names_of_transformers(run: Any) -> None:
     theirs = reopened(run.path).state_dict()
     for name, array in run.generator.model.tensors().items():
@@ -260,7 +284,7 @@ def folder(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         options.architecture, vocab_size=320, **options.config, bos_token_id=7, eos_token_id=None
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(path)
-    run.generator.tokenizer.tokenizer.save(str(path / "tokenizer.json"))
+    shutil.copy(run.path / "tokenizer.json", path)
     return path
 
 
@@ -383,7 +407,7 @@ def test_a_folder_counts_by_what_is_in_it_and_not_by_its_place(
 
 
 def test_a_tokenizer_of_another_model_is_refused(quoting: Any, tmp_path: Path) -> None:
-    quoting["tokenizer"] = {"type": "huggingface-bpe", "vocab_size": 400, "min_frequency": 1}
+    quoting["tokenizer"] = {"type": "bpe", "vocab_size": 400}
     with pytest.raises(PipelineError, match=r"knows 320 tokens, and the tokenizer has 3.."):
         textgen.run(quoting, output=tmp_path / "run")
 

@@ -1,169 +1,132 @@
-"""Both tokenizers: round trips, corpora in pieces, streams, and what is refused."""
+"""The tokenizer of a folder: the library's ids, corpora in pieces, streams, and what is refused.
+And the built-in bpe, whose tokenizer.json the library reads.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from conftest import TEXT
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from textgen import DOCUMENT_END, BuildContext, PipelineError
+from textgen import DOCUMENT_END, BuildContext, Engine, PipelineError, PluginSet, load, run
 from textgen_huggingface import plugin
 
 CONTEXT = BuildContext(folder=Path.cwd())
-
-
-def fitted(**options: Any) -> Any:
-    tokenizer = plugin.build_bpe(plugin.BPEConfig(vocab_size=400, **options), CONTEXT)
-    tokenizer.fit([TEXT] * 20)
-    return tokenizer
-
-
-BPE = fitted()
 TEXTS = st.text(st.characters(codec="utf-8")) | st.text("ab 's\n\t\x1c\u3000é🍵'", max_size=60)
+
+
+def trained(parts: list[str], vocab_size: int, pre_tokenizer: Any = None) -> Any:
+    """A byte-level BPE as the library learns it."""
+    made: Any = tokenizers.Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizer or pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    made.train_from_iterator(parts, trainer)
+    return made
+
+
+LIBRARY = trained([TEXT * 20], 400)
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
-    (folder / "tokenizer.json").write_text(json.dumps(BPE.to_dict()), encoding="utf-8")
+    LIBRARY.save(str(folder / "tokenizer.json"))
     return folder
 
 
-def loaded(path: Path) -> Any:
+def loaded(path: Path, *corpus: Any) -> Any:
     tokenizer = plugin.build_folder_tokenizer(plugin.FolderTokenizerConfig(path=path), CONTEXT)
-    tokenizer.fit(iter(["ignored"]))
+    tokenizer.fit(iter(corpus or ["ignored"]))
     return tokenizer
 
 
+@pytest.fixture(scope="module")
+def folder(saved: Path) -> Any:
+    return loaded(saved)
+
+
 @given(TEXTS)
-def test_round_trip(text: str) -> None:
-    ids = BPE.encode(text)
-    assert BPE.decode(ids) == text
-    assert ids.ndim == 1
-    assert ids.dtype.kind == "i"
-    assert (
-        list(ids) == BPE.tokenizer.encode(text).ids
-    )  # what the library itself gives for the whole text
+def test_round_trip(folder: Any, text: str) -> None:
+    ids = folder.encode(text)
+    assert folder.decode(ids) == text
+    assert ids.dtype == np.int32
+    assert ids.tolist() == LIBRARY.encode(text).ids
+
+
+def test_lone_surrogates_are_replaced(folder: Any) -> None:
+    assert folder.decode(folder.encode("a\ud800b")) == "a\N{REPLACEMENT CHARACTER}b"
 
 
 @given(st.lists(TEXTS, max_size=5))
-def test_a_corpus_in_pieces_is_encoded_like_the_joined_text(pieces: list[str]) -> None:
-    joined = np.concatenate([np.empty(0, int), *BPE.encode_pieces(pieces)])
-    assert np.array_equal(joined, BPE.encode("".join(pieces)))
+def test_a_corpus_in_pieces_is_encoded_like_the_joined_text(folder: Any, pieces: list[str]) -> None:
+    joined = np.concatenate([np.empty(0, int), *folder.encode_pieces(pieces)])
+    assert np.array_equal(joined, folder.encode("".join(pieces)))
 
 
-@settings(max_examples=30)
-@given(st.integers(1, 7000), st.lists(TEXTS, min_size=1, max_size=4))
-def test_segments_change_nothing_where_there_are_spaces(repeat: int, texts: list[str]) -> None:
-    from textgen_huggingface.tokenizers import _segments
-
-    text = (" ".join(texts) + " the end ") * repeat
-    text = text[:200_000]
-    parts = list(_segments([text[:70_001], text[70_001:]]))
-    assert "".join(parts) == text
-    assert parts == list(_segments(text[i : i + 999] for i in range(0, len(text), 999)))
-    assert max(map(len, parts)) <= 65536
+def test_long_texts_are_encoded_as_the_library_does(folder: Any) -> None:
+    for text in (TEXT * 2000, "a    b " * 30_000):
+        assert len(text) > 3 * 65536
+        assert folder.encode(text).tolist() == LIBRARY.encode(text).ids
 
 
-def test_long_texts_are_encoded_as_the_library_does() -> None:
-    text = TEXT * 2000
-    assert len(text) > 3 * 65536
-    assert BPE.encode(text).tolist() == BPE.tokenizer.encode(text).ids
-    spaced = fitted()
-    spaced.fit([text := "a    b " * 12_000])
-    assert spaced.encode(text).tolist() == spaced.tokenizer.encode(text).ids
-    endless = "x" * 150_000  # cut every 65,536 characters, whatever the pieces
-    joined = np.concatenate(list(BPE.encode_pieces([endless[:100_000], endless[100_000:]])))
-    assert np.array_equal(joined, BPE.encode(endless))
-    assert BPE.decode(joined) == endless
-
-
-@given(st.lists(st.integers(0, BPE.vocab_size - 1), max_size=40), st.data())
-def test_streams_give_whole_characters_that_join_to_the_text(ids: list[int], data: Any) -> None:
-    whole = BPE.decode(np.array(ids, int))
-    assert whole == BPE.tokenizer.decode(ids, skip_special_tokens=False)
-    stream, pieces = BPE.incremental_decoder(), []
+@given(st.lists(st.integers(0, 399), max_size=40), st.data())
+def test_streams_give_whole_characters_that_join_to_the_text(
+    folder: Any, ids: list[int], data: Any
+) -> None:
+    ids = [token for token in ids if token < folder.vocab_size]
+    whole = folder.decode(np.array(ids, int))
+    assert whole == LIBRARY.decode(ids, skip_special_tokens=False)
+    stream, pieces = folder.incremental_decoder(), []
     while ids:
-        count = data.draw(st.integers(0, len(ids)))
-        pieces.append(stream.decode(np.array(ids[: count or 1], int)))
-        ids = ids[count or 1 :]
+        count = data.draw(st.integers(1, len(ids)))
+        pieces.append(stream.decode(np.array(ids[:count], int)))
+        ids = ids[count:]
     assert "".join(pieces) + stream.decode(np.array([], int), final=True) == whole
 
 
-def test_a_stream_holds_back_part_of_a_character() -> None:
-    tokenizer = fitted(min_frequency=10_000)  # bytes alone
-    stream = tokenizer.incremental_decoder()
-    assert [stream.decode(np.array([i])) for i in tokenizer.encode("a🍵é")] == [
-        "a",
-        "",
-        "",
-        "",
-        "🍵",
-        "",
-        "é",
-    ]
-    assert stream.decode(tokenizer.encode("🍵")[:2]) == ""
-    assert stream.decode(np.array([], int), final=True) == "\N{REPLACEMENT CHARACTER}"
-
-
-def test_learning_is_deterministic_whatever_the_pieces() -> None:
-    other = plugin.build_bpe(plugin.BPEConfig(vocab_size=400), CONTEXT)
-    text = TEXT * 20
-    other.fit(text[i : i + 37] for i in range(0, len(text), 37))
-    assert other.to_dict() == BPE.to_dict()
-    assert BPE.vocab_size <= 400
-
-
-@pytest.mark.parametrize(
-    ("options", "text", "expected"),
-    [
-        ({"lower_case": True}, "ÀB c", "àb c"),
-        ({"unicode_form": "NFC"}, "e\N{COMBINING ACUTE ACCENT}", "é"),
-        ({"unicode_form": "NFD"}, "é", "e\N{COMBINING ACUTE ACCENT}"),
-        ({}, "a\ud800b", "a\N{REPLACEMENT CHARACTER}b"),
-    ],
-)
-def test_normalisation(options: dict[str, Any], text: str, expected: str) -> None:
-    tokenizer = fitted(**options)
-    assert tokenizer.decode(tokenizer.encode(text)) == expected
-
-
-@given(TEXTS)
-def test_to_dict_and_back(text: str) -> None:
-    state = json.loads(json.dumps(BPE.to_dict()))
-    again = plugin.build_bpe(plugin.BPEConfig(), CONTEXT).from_dict(state)
-    assert np.array_equal(again.encode(text), BPE.encode(text))
-    assert again.to_dict() == BPE.to_dict()
+def test_to_dict_and_back(folder: Any) -> None:
+    again = folder.from_dict(json.loads(json.dumps(folder.to_dict())))
+    assert np.array_equal(again.encode(TEXT), folder.encode(TEXT))
+    assert again.to_dict() == folder.to_dict()
 
 
 def test_a_saved_tokenizer_is_loaded_from_its_folder_or_file(saved: Path) -> None:
     for path in (saved, saved / "tokenizer.json"):
         tokenizer = loaded(path)
-        assert np.array_equal(tokenizer.encode(TEXT), BPE.encode(TEXT))
-        assert tokenizer.vocab_size == BPE.vocab_size
+        assert tokenizer.encode(TEXT).tolist() == LIBRARY.encode(TEXT).ids
+        assert tokenizer.vocab_size == LIBRARY.get_vocab_size()
 
 
 def test_special_tokens_are_kept_and_none_is_added(saved: Path, tmp_path: Path) -> None:
-    import tokenizers
-
+    count = LIBRARY.get_vocab_size()
     special: Any = tokenizers.Tokenizer.from_file(str(saved / "tokenizer.json"))
     special.add_special_tokens(["<|endoftext|>"])
-    special.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", BPE.vocab_size)]
+    special.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", count)]
     )
     special.enable_truncation(3)
     special.save(str(tmp_path / "tokenizer.json"))
     tokenizer = loaded(tmp_path)
     ids = tokenizer.encode("the time<|endoftext|>machine stood still")
-    assert ids.tolist().count(BPE.vocab_size) == 1
+    assert ids.tolist().count(count) == 1
     assert tokenizer.decode(ids) == "the time<|endoftext|>machine stood still"
-    assert tokenizer.vocab_size == BPE.vocab_size + 1
+    assert tokenizer.vocab_size == count + 1
 
 
 def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
@@ -175,46 +138,26 @@ def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_tokenizers_that_need_the_text_before_are_refused(saved: Path, tmp_path: Path) -> None:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    words: Any = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    words: Any = tokenizers.Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
     words.decoder = decoders.WordPiece()
     words.save(str(tmp_path / "words.json"))
     with pytest.raises(PipelineError, match="not byte-level"):
         loaded(tmp_path / "words.json")
-    prefixed: Any = Tokenizer.from_file(str(saved / "tokenizer.json"))
+    prefixed: Any = tokenizers.Tokenizer.from_file(str(saved / "tokenizer.json"))
     prefixed.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     prefixed.save(str(tmp_path / "prefixed.json"))
     with pytest.raises(PipelineError, match="puts a space before"):
         loaded(tmp_path / "prefixed.json")
 
 
-def test_what_needs_a_vocabulary_says_so_before_fit() -> None:
-    tokenizer = plugin.build_bpe(plugin.BPEConfig(), CONTEXT)
+def test_what_needs_a_vocabulary_says_so_before_fit(saved: Path, folder: Any) -> None:
+    tokenizer = plugin.build_folder_tokenizer(plugin.FolderTokenizerConfig(path=saved), CONTEXT)
     for use in (lambda: tokenizer.vocab_size, lambda: tokenizer.encode("a"), tokenizer.to_dict):
         with pytest.raises(ValueError, match="not fitted"):
             use()
-    for bad in (-1, BPE.vocab_size):
+    for bad in (-1, folder.vocab_size):
         with pytest.raises(ValueError, match="ids must be"):
-            BPE.decode(np.array([bad]))
-
-
-def test_documents_have_an_end_that_is_no_text() -> None:
-    tokenizer = plugin.build_bpe(plugin.BPEConfig(vocab_size=400), CONTEXT)
-    assert tokenizer.end_id is None
-    tokenizer.fit(piece for _ in range(20) for piece in (TEXT, DOCUMENT_END))
-    end = tokenizer.end_id
-    assert end == tokenizer.vocab_size - 1
-    again = tokenizer.from_dict(json.loads(json.dumps(tokenizer.to_dict())))
-    named = f"{TEXT}<|endoftext|>!"
-    for made in (tokenizer, again):
-        assert made.end_id == end
-        assert end not in made.encode(named)
-        assert made.decode(made.encode(named)) == named
-        assert (
-            made.decode(np.array([end])) == made.incremental_decoder().decode(np.array([end])) == ""
-        )
-    assert BPE.end_id is None
+            folder.decode(np.array([bad]))
 
 
 @pytest.mark.parametrize(
@@ -233,11 +176,9 @@ def test_documents_have_an_end_that_is_no_text() -> None:
 def test_a_saved_tokenizer_ends_documents_with_its_own_token(
     saved: Path, tmp_path: Path, special: list[str], config: dict[str, Any] | None, end: str | None
 ) -> None:
-    import tokenizers
-
     own: Any = tokenizers.Tokenizer.from_file(str(saved / "tokenizer.json"))
     own.add_special_tokens(special)
-    own.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
+    own.post_processor = processors.ByteLevel(trim_offsets=False)
     own.save(str(tmp_path / "tokenizer.json"))
     if config is not None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
@@ -263,10 +204,6 @@ def test_a_saved_tokenizer_ends_documents_with_its_own_token(
 def test_a_run_on_documents_with_a_saved_tokenizer_ends_its_texts(
     saved: Path, tmp_path: Path
 ) -> None:
-    import tokenizers
-
-    from textgen import load, run
-
     own: Any = tokenizers.Tokenizer.from_file(str(saved / "tokenizer.json"))
     own.add_special_tokens(["<|endoftext|>"])
     own.save(str(tmp_path / "tokenizer.json"))
@@ -283,3 +220,65 @@ def test_a_run_on_documents_with_a_saved_tokenizer_ends_its_texts(
     }
     generator = load(run(tables).path)
     assert generator.tokenizer.end_id == own.token_to_id("<|endoftext|>")
+
+
+def built_in(vocab_size: int = 256) -> Any:
+    """An unfitted built-in tokenizer bpe."""
+    offers = PluginSet.discover().offers()
+    named = [o.component for o in offers if (o.kind, o.component.name) == ("tokenizer", "bpe")]
+    return named[0].build(named[0].config(vocab_size=vocab_size), CONTEXT)
+
+
+def read_by_the_library(tokenizer: Any) -> Any:
+    return tokenizers.Tokenizer.from_str(json.dumps(tokenizer.to_dict()))
+
+
+@pytest.mark.parametrize("documents", [False, True])
+def test_the_built_in_bpe_learns_and_encodes_as_the_library_does(documents: bool) -> None:
+    story = "".join(Engine().read_corpus({"type": "story"}))
+    parts = story.split("\n\n") if documents else [story]
+    ours = built_in(1500)
+    ours.fit(piece for part in parts for piece in (part, DOCUMENT_END)[: 1 + documents])
+    library = read_by_the_library(ours)
+    theirs = trained(parts, 1500, library.pre_tokenizer)
+    assert (
+        json.loads(theirs.to_str())["model"] | ours.to_dict()["model"]
+        == json.loads(theirs.to_str())["model"]
+    )
+    assert ours.vocab_size == library.get_vocab_size() == 1500 + documents
+    assert ours.end_id == library.token_to_id("<|endoftext|>") == (1500 if documents else None)
+    ids = ours.encode(story)
+    assert ids.tolist() == library.encode(story).ids == theirs.encode(story).ids
+    assert library.decode(ids.tolist()) == story
+
+
+def test_the_library_splits_words_where_the_built_in_bpe_does() -> None:
+    """Of each character that Python's Unicode has: tokens join it to what stands before it, if both
+    are in a word. Large alphabets of one kind, and what has no kind, are left out.
+    """
+    unfitted = built_in()
+    unfitted.fit([])
+    state = unfitted.to_dict()
+    vocabulary, alphabet = state["model"]["vocab"], [*state["model"]["vocab"]]
+    for pair in itertools.product("a1.ĠĊ", alphabet):  # the last two are a space and a line break
+        vocabulary["".join(pair)] = len(vocabulary)
+        state["model"]["merges"].append([*pair])
+    ours = built_in().from_dict(state)
+    known = [
+        character
+        for character in map(chr, range(0x20000))
+        if unicodedata.category(character) not in ("Cn", "Cs", "Co")
+        and not unicodedata.name(character, "").startswith(("CJK UNI", "HANGUL SYLL", "TANGUT"))
+    ]
+    text = "".join(f"a{c}1{c}.{c} {c}\n{c}\n" for c in known)
+    assert ours.encode(text).tolist() == read_by_the_library(ours).encode(text).ids
+
+
+@given(TEXTS)
+def test_the_library_reads_any_text_as_the_built_in_bpe_does(text: str) -> None:
+    assert BPE.encode(text).tolist() == READ.encode(text).ids
+
+
+BPE = built_in(400)
+BPE.fit([TEXT * 20])
+READ = read_by_the_library(BPE)

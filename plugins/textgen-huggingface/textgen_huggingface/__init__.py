@@ -1,4 +1,4 @@
-"""Models of transformers and tokenizers of tokenizers, for textgen.
+"""Causal language models of transformers, and their tokenizers, for textgen.
 
 The plugin itself is textgen_huggingface.plugin.
 """

@@ -16,7 +16,7 @@ from textgen.protocols import Tokenizer
 from textgen_huggingface.configuration import context_length, make_config
 from textgen_huggingface.plugin import HuggingFaceConfig
 from textgen_huggingface.quiet import quietly
-from textgen_huggingface.tokenizers import ByteLevelTokenizer
+from textgen_huggingface.tokenizers import as_library
 
 
 @attrs.frozen
@@ -48,8 +48,8 @@ class RunFiles:
         """Write the files when training begins."""
         if isinstance(event, RunStarted):
             self.config.save_pretrained(self.directory)
-            if isinstance(self.tokenizer, ByteLevelTokenizer):
-                write_tokenizer_config(self.directory, self.tokenizer, self.config)
+            if (tokenizer := as_library(self.tokenizer)) is not None:
+                write_tokenizer_config(self.directory, tokenizer, self.config)
 
 
 def export(context: BuildContext, run: Path, folder: Path) -> None:
@@ -69,9 +69,9 @@ def export(context: BuildContext, run: Path, folder: Path) -> None:
         partial.mkdir(parents=True)
         with quietly():
             generator.model.model.save_pretrained(partial)
-        if isinstance(generator.tokenizer, ByteLevelTokenizer):
-            generator.tokenizer.tokenizer.save(str(partial / "tokenizer.json"))
-            write_tokenizer_config(partial, generator.tokenizer, generator.model.model.config)
+        if (tokenizer := as_library(generator.tokenizer)) is not None:
+            tokenizer.save(str(partial / "tokenizer.json"))
+            write_tokenizer_config(partial, tokenizer, generator.model.model.config)
         for weights in partial.glob("*.safetensors"):  # which are written for this user alone
             weights.chmod((partial / "config.json").stat().st_mode)
         partial.replace(folder)
@@ -81,7 +81,7 @@ def export(context: BuildContext, run: Path, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_tokenizer_config(folder: Path, tokenizer: ByteLevelTokenizer, config: Any) -> None:
+def write_tokenizer_config(folder: Path, tokenizer: Any, config: Any) -> None:
     """tokenizer_config.json, by which AutoTokenizer finds that tokenizer.json is all there is."""
     values: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -91,7 +91,7 @@ def write_tokenizer_config(folder: Path, tokenizer: ByteLevelTokenizer, config: 
         values["model_max_length"] = limit
     for name in ("bos_token", "eos_token", "pad_token"):
         index = getattr(config, f"{name}_id", None)
-        if isinstance(index, int) and (token := tokenizer.tokenizer.id_to_token(index)) is not None:
+        if isinstance(index, int) and (token := tokenizer.id_to_token(index)) is not None:
             values[name] = token
     (folder / "tokenizer_config.json").write_text(
         json.dumps(values, indent=2) + "\n", encoding="utf-8"

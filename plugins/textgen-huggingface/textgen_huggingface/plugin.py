@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from attrs.validators import and_, ge, lt
@@ -78,28 +78,6 @@ class HuggingFaceConfig:
 
 
 @attrs.frozen
-class BPEConfig:
-    """Byte-level byte-pair encoding, learnt from the corpus with the tokenizers library.
-
-    Every text can be encoded: the 256 bytes are the first tokens. Words are split as GPT-2 does
-    (Radford et al., "Language models are unsupervised multitask learners", 2019). There is one
-    special token, `<|endoftext|>`, if the corpus consists of documents; it comes on top of
-    `vocab_size`.
-    """
-
-    vocab_size: int = option(
-        2048, help="tokens to learn at most, the 256 bytes included", validator=ge(256)
-    )
-    min_frequency: int = option(
-        2, help="pairs seen less often in the corpus are not merged", validator=ge(1)
-    )
-    lower_case: bool = option(False, help="turn capitals into small letters")
-    unicode_form: Literal["none", "NFC", "NFD", "NFKC", "NFKD"] = option(
-        "none", help="Unicode normalisation form, so that what looks alike is spelt alike"
-    )
-
-
-@attrs.frozen
 class FolderTokenizerConfig:
     """A byte-level tokenizer loaded from a local folder, such as that of GPT-2, Llama 3 or Qwen.
 
@@ -144,24 +122,17 @@ def build_model(config: HuggingFaceConfig, context: BuildContext) -> Any:
     return build(config, context)
 
 
-def build_bpe(config: BPEConfig, context: BuildContext) -> Tokenizer:
-    """An unfitted tokenizer."""
-    from textgen_huggingface.tokenizers import bpe
-
-    return bpe(config)
-
-
 def build_folder_tokenizer(config: FolderTokenizerConfig, context: BuildContext) -> Tokenizer:
     """A tokenizer that reads its file when it is fitted.
 
     Raises PipelineError when there is none.
     """
-    from textgen_huggingface.tokenizers import from_folder
+    from textgen_huggingface.tokenizers import FolderTokenizer
 
     # A run directory holds its tokenizer, so the file is only needed to train.
     if context.training and not config.file.is_file():
         raise PipelineError([_absent("tokenizer.path", str(config.file))])
-    return from_folder(config.file)
+    return FolderTokenizer(config.file)
 
 
 def build_files(config: FilesConfig, context: BuildContext) -> Observer:
@@ -208,11 +179,8 @@ def textgen_models() -> list[Component]:
 
 @hookimpl
 def textgen_tokenizers() -> list[Component]:
-    """Offer `huggingface-bpe` and `huggingface-tokenizer`."""
-    return [
-        Component("huggingface-bpe", BPEConfig, build_bpe),
-        Component("huggingface-tokenizer", FolderTokenizerConfig, build_folder_tokenizer),
-    ]
+    """Offer `huggingface-tokenizer`."""
+    return [Component("huggingface-tokenizer", FolderTokenizerConfig, build_folder_tokenizer)]
 
 
 @hookimpl

@@ -1,14 +1,11 @@
-"""Byte-level tokenizers of the tokenizers library, with corpora of any size and streams that split
-no character.
-"""
+"""Byte-level tokenizers of the tokenizers library, whose streams split no character."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,33 +13,22 @@ import attrs
 import numpy as np
 
 from textgen import DOCUMENT_END, Fault, PipelineError
-from textgen.documents import CorpusPiece, split_documents
-from textgen.protocols import Ids, IncrementalDecoder
-from textgen_huggingface.plugin import BPEConfig
+from textgen.documents import CorpusPiece, segments
+from textgen.protocols import Ids, IncrementalDecoder, Tokenizer
 
-_END: Final = "<|endoftext|>"
-_ENDS: Final = (_END, "<|end_of_text|>", "</s>", "<eos>")
+_ENDS: Final = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 _AS_IT_IS: Final = [{"Sequence": {"id": "A", "type_id": 0}}]
-_SEGMENT: Final = (
-    1 << 16
-)  # characters encoded at once, and the longest stretch without a space that stays whole
 
 
 @attrs.define(eq=False)
-class ByteLevelTokenizer:
+class FolderTokenizer:
     """textgen.protocols.Tokenizer around a tokenizers.Tokenizer whose tokens are bytes.
 
-    A corpus is cut before spaces, where the cut changes nothing. A stretch of more than 65,536
-    characters without a space is cut there too, in `encode` as in `encode_pieces`: both always
-    agree, however the text comes in pieces.
-
-    learn       makes the tokenizer from a corpus
-    find_end    gives its token for the end of a document, which it may add; "" if it has none
-    end         that token, if the corpus marks documents
+    file        the tokenizer.json that is read when it is fitted
+    end         its token for the end of a document, if the corpus marks documents and there is one
     """
 
-    learn: Callable[[Iterable[str]], Any]
-    find_end: Callable[[Any], str]
+    file: Path
     tokenizer: Any = None
     end: str = ""
     _bytes: list[bytes] = attrs.field(factory=list, repr=False)
@@ -67,19 +53,14 @@ class ByteLevelTokenizer:
         return end
 
     def fit(self, pieces: Iterable[CorpusPiece]) -> None:
-        """Learn from a corpus, in memory that grows with its different words, not its length."""
-        ends = False
+        """Read the file, and all of the corpus, to find out whether it marks documents.
 
-        def noted() -> Iterator[CorpusPiece]:
-            nonlocal ends
-            for piece in pieces:
-                ends = ends or piece is DOCUMENT_END
-                yield piece
-
-        tokenizer = self.learn(
-            segment for document in split_documents(noted()) for segment in _segments(document)
-        )
-        end = self.find_end(tokenizer) if ends else ""
+        Raises PipelineError if the file cannot be used.
+        """
+        tokenizer, ends = _read(self.file), False
+        for piece in pieces:
+            ends = ends or piece is DOCUMENT_END
+        end = _own_end(tokenizer, self.file) if ends else ""
         if end:
             _note_end(tokenizer, end)
         self._take(tokenizer, end)
@@ -91,7 +72,7 @@ class ByteLevelTokenizer:
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
         """(T,) int32 for each segment of at most 65,536 characters."""
         tokenizer = self._fitted()
-        for segment in _segments(pieces):
+        for segment in segments(pieces):
             yield np.array(tokenizer.encode(segment, add_special_tokens=False).ids, np.int32)
 
     def decode(self, ids: Ids) -> str:
@@ -110,11 +91,11 @@ class ByteLevelTokenizer:
         state: dict[str, Any] = json.loads(self._fitted().to_str())
         return state
 
-    def from_dict(self, state: Mapping[str, Any]) -> ByteLevelTokenizer:
+    def from_dict(self, state: Mapping[str, Any]) -> FolderTokenizer:
         """A tokenizer of what `to_dict` gave."""
         import tokenizers
 
-        made = ByteLevelTokenizer(self.learn, self.find_end)
+        made = FolderTokenizer(self.file)
         made._take(tokenizers.Tokenizer.from_str(json.dumps(state)), _noted_end(state))
         return made
 
@@ -141,7 +122,7 @@ class ByteLevelTokenizer:
 
 
 class _Stream:
-    def __init__(self, tokenizer: ByteLevelTokenizer) -> None:
+    def __init__(self, tokenizer: FolderTokenizer) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -150,26 +131,15 @@ class _Stream:
         return self._decoder.decode(self._tokenizer._joined(ids), final)
 
 
-def bpe(config: BPEConfig) -> ByteLevelTokenizer:
-    """An unfitted tokenizer that learns merges from the corpus."""
+def as_library(tokenizer: Tokenizer) -> Any:
+    """The tokenizers.Tokenizer of what `to_dict` gives; None if that is no tokenizer.json."""
+    import tokenizers
 
-    def add_end(tokenizer: Any) -> str:
-        tokenizer.add_special_tokens([_END])
-        return _END
-
-    return ByteLevelTokenizer(lambda pieces: _train(config, pieces), add_end)
-
-
-def from_folder(file: Path) -> ByteLevelTokenizer:
-    """A tokenizer that is read from `file` when it is fitted."""
-
-    def learn(pieces: Iterable[str]) -> Any:
-        tokenizer = _read(file)
-        for _ in pieces:  # the engine surveys the corpus as it is read here
-            pass
-        return tokenizer
-
-    return ByteLevelTokenizer(learn, lambda tokenizer: _own_end(tokenizer, file))
+    state = json.dumps(tokenizer.to_dict())
+    try:
+        return tokenizers.Tokenizer.from_str(state)
+    except Exception:  # the library raises Exception itself
+        return None
 
 
 def _own_end(tokenizer: Any, file: Path) -> str:
@@ -207,29 +177,6 @@ def _noted_end(state: Mapping[str, Any]) -> str:
     return ends[0] if steps[-1].get("single") == _AS_IT_IS and len(ends) == 1 else ""
 
 
-def _train(config: BPEConfig, pieces: Iterable[str]) -> Any:
-    import tokenizers
-    from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
-
-    tokenizer: Any = tokenizers.Tokenizer(models.BPE())
-    steps: list[Any] = (
-        [] if config.unicode_form == "none" else [getattr(normalizers, config.unicode_form)()]
-    )
-    steps += [normalizers.Lowercase()] if config.lower_case else []
-    if steps:
-        tokenizer.normalizer = normalizers.Sequence(steps)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=config.vocab_size,
-        min_frequency=config.min_frequency,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(pieces, trainer)
-    return tokenizer
-
-
 def _read(file: Path) -> Any:
     """The tokenizer in `file`, which must be byte-level: others need the text before to decode a
     token.
@@ -258,47 +205,6 @@ def _read(file: Path) -> Any:
     else:
         return tokenizer
     raise PipelineError([Fault("tokenizer.path", f"{file} cannot be used: {cause}")])
-
-
-def _segments(pieces: Iterable[str]) -> Iterator[str]:
-    """The text in segments of at most _SEGMENT characters, cut at places that depend on the text
-    alone.
-
-    Cuts before a space change nothing, so any of them may be taken or left. Others are only made
-    every _SEGMENT characters after a space or such a cut.
-    """
-    held, start = "", 0
-    for piece in pieces:
-        held, start = held[start:] + _without_surrogates(piece), 0
-        while len(held) - start > _SEGMENT:
-            cut = _cut(held, start)
-            yield held[start:cut]
-            start = cut
-    if start < len(held):
-        yield held[start:]
-
-
-def _cut(text: str, start: int) -> int:
-    """Where to end the segment that begins at `start`.
-
-    A text can be cut before a space that follows something else: in the patterns of GPT-2, Llama 3,
-    Qwen and GPT-4o no match extends over that place, and no normalisation form joins what stands on
-    its two sides.
-    """
-    end = start + _SEGMENT
-    while (place := text.rfind(" ", start + 1, end + 1)) > 0:
-        if not text[place - 1].isspace():
-            return place
-        end = place - 1
-    return start + _SEGMENT
-
-
-def _without_surrogates(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
-    return text
 
 
 def _byte_values() -> dict[str, int]:
