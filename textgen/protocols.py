@@ -167,6 +167,12 @@ class DocumentTokenizer(Tokenizer, Protocol):
         textgen.documents.split_documents gives the pieces document by document.
         """
 
+    def add_end(self) -> None:
+        """Add the id to a fitted vocabulary that has none.
+
+        Optional: with it, a run on documents may keep the vocabulary of one that was on none.
+        """
+
 
 class Decoder(Protocol):
     """Incremental inference for a batch of B sequences, each with its own carried state.

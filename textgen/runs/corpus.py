@@ -102,7 +102,7 @@ def fit_tokenizer(
     """Fit the tokenizer, check it on the beginning of the corpus, and return the digest of the
     corpus.
 
-    A tokenizer that keeps the vocabulary of another run is fitted already. Raises PipelineError for
+    A tokenizer that keeps the vocabulary of another run is fitted already, and may lack that id. Raises PipelineError for
     a corpus of documents and a tokenizer without an id for their end.
     """
     hashed = HashedPieces(corpus, pipeline.corpus.offer, progress)
@@ -117,7 +117,9 @@ def fit_tokenizer(
             "the corpus is empty: it has 0 characters, and training needs at least a window of text"
         )
     if hashed.has_documents and end_id(tokenizer) is None:
-        raise _no_end(pipeline)
+        if pipeline.tokenizer.start is None or not hasattr(tokenizer, "add_end"):
+            raise _no_end(pipeline)
+        tokenizer.add_end()
     components.add(
         checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, hashed.beginning),
         pipeline.tokenizer.offer,

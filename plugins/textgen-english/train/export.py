@@ -6,6 +6,8 @@
 The weights are written in half precision (float16), and no path of this machine is kept.
 """
 
+import json
+import math
 import re
 import sys
 import tempfile
@@ -25,9 +27,12 @@ KEPT = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
 
 def main() -> None:
     """Write the run, read it back, and print what its loss is."""
-    with textgen.load(sys.argv[1]) as generator:
+    path = Path(sys.argv[1])
+    with textgen.load(path, tokenizer="bpe") as generator:
         tables = {kind: without_starts(table) for kind, table in generator.tables.items()}
         tables["corpus"] = {**tables["corpus"], "path": "books.txt"}
+        plain = {"type": "bpe", "vocab_size": generator.tokenizer.vocab_size}
+        tables["tokenizer"] = plain
         tensors, record = generator.model.tensors(), dict(generator.record)
         halved = {name: array.astype(np.float16) for name, array in tensors.items()}
         data = {
@@ -35,6 +40,13 @@ def main() -> None:
             "tokenizer.json": dump_vocabulary(generator.tokenizer),
             "model.safetensors": dump_tensors(halved),
         }
+    record["fingerprint"] = {**record["fingerprint"], "tokenizer": plain}
+    record["components"] = [
+        {**each, "name": "bpe", "plugin": "tokenizers", "distribution": "textgen-engine"}
+        if each["kind"] == "tokenizer"
+        else each
+        for each in record["components"]
+    ]
     record = described(tables, record)
     target = PACKAGE / "textgen_english/run"
     with tempfile.TemporaryDirectory(dir=PACKAGE) as folder:
@@ -44,15 +56,18 @@ def main() -> None:
         target.mkdir(exist_ok=True)
         for name in KEPT:
             (Path(folder) / name).replace(target / name)
+    evaluations = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    loss = math.log(2) * min(json.loads(each)["bits_per_character"] for each in evaluations)
     with textgen.load(target) as generator:
-        text = generator.generate("The door", max_new_tokens=300, seed=1).text
-    loss, size = record["best_loss"], (target / "model.safetensors").stat().st_size
+        text = generator.generate("The door", max_new_tokens=150, seed=1).text
+    size = (target / "model.safetensors").stat().st_size
     card = PACKAGE / "README.md"
+    said = f"{record['best_loss']:.3f} nats a token, {loss:.3f} nats a character"
     changed = re.sub(
-        r"\d\.\d{3} nats", f"{loss:.3f} nats", card.read_text(encoding="utf-8"), count=1
+        r"\d\.\d{3} nats.*? nats a character", said, card.read_text(encoding="utf-8"), count=1
     )
     card.write_text(changed, encoding="utf-8")
-    print(f"{target}: {size / 1e6:.1f} MB, a loss of {loss:.3f} nats a character\n\n{text}")
+    print(f"{target}: {size / 1e6:.1f} MB, a loss of {said}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes books.txt, wrapped.txt and turned.txt, the texts for the training, from a folder of books.
+"""Writes books.txt and wrapped.txt, the texts for the training, from a folder of books.
 
     python prepare.py FOLDER
 
@@ -8,8 +8,7 @@ with an accent, or left out.
 
 In wrapped.txt every second stretch has its lines broken as plain-text editions of books have them,
 at some 60 to 76 columns, with empty lines between paragraphs, and half of these have single
-quotation marks. Its held-out part is the same. turned.txt is like it, with other stretches, and
-begins half of a stream later: the runs before end before they have read the ends of their streams.
+quotation marks. Its held-out part is the same.
 """
 
 import collections
@@ -23,7 +22,6 @@ from pathlib import Path
 HELD_OUT = 0.01
 RARE = 100  # occurrences in 31.6 million characters
 STRETCH = 20_000  # characters
-STREAMS = 64  # batch_size of pipeline.toml
 
 
 def main() -> None:
@@ -34,13 +32,7 @@ def main() -> None:
     rare = {each for each, count in counts.items() if count < RARE}
     table = {ord(each): plain(each, rare) for each in rare}
     training, held_out = training.translate(table), held_out.translate(table)
-    middle = training.find("\n", int(len(training) // STREAMS * 0.52)) + 1
-    texts = {
-        "books.txt": training,
-        "wrapped.txt": wrapped(training, seed=0),
-        "turned.txt": wrapped(training[middle:] + training[:middle], seed=6),
-    }
-    for name, text in texts.items():
+    for name, text in (("books.txt", training), ("wrapped.txt", wrapped(training))):
         Path(name).write_text(text + held_out, encoding="utf-8")
         size = len(text) + len(held_out)
         print(f"{name}: {len(parts)} books, {size:,} characters, {len(held_out):,} held out:")
@@ -54,9 +46,9 @@ def split(path: Path) -> tuple[str, str]:
     return text[:cut], text[cut:]
 
 
-def wrapped(text: str, seed: int) -> str:
+def wrapped(text: str) -> str:
     """The text with every second stretch wrapped, each at a width of its own."""
-    chance, made, lines, size = random.Random(seed), [], [], 0
+    chance, made, lines, size = random.Random(0), [], [], 0
     for line in text.splitlines(keepends=True):
         lines.append(line)
         size += len(line)

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _LONGEST_NAME: Final = 100  # bytes
 _MOST_NEW: Final = 20_000  # characters of a text
 _SHORT: Final = 50_000  # characters
-_LARGE: Final = 300_000  # characters whose counts add to what a network knows
 _THE: Final = 0.02  # share of the words of an English text that are "the", at least
 _LACKS_START: Final = (
     "for a text in English, the package textgen-english has a model to start from, which gives "
@@ -147,8 +146,8 @@ def starter_pipeline(
     if start is None:
         chosen = settings.choose(facts.size, facts.vocabulary, seconds, speed)
     else:
-        made = _tuning(made, is_mixture=facts.size >= _LARGE)
-        chosen = settings.tune(facts.size, facts.vocabulary, seconds, speed, start.units)
+        made = _tuning(made, start)
+        chosen = settings.tune(facts.size, seconds, speed, start)
     expected = (
         f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds; more "
         f"time gives a better model."
@@ -165,16 +164,14 @@ def starter_pipeline(
     return re.sub(r"\{(\w+)\}", lambda key: values.get(key[1], key[0]), made)
 
 
-def _tuning(template: str, *, is_mixture: bool) -> str:
-    """The template for a network that is there, alone or in place of that of the mixture."""
+def _tuning(template: str, start: Pretrained) -> str:
+    """The template for a network that is there, in place of the mixture, and for its tokens if they
+    make up every text.
+    """
     made = Path(__file__).with_name("tuning.toml").read_text(encoding="utf-8")
-    if not is_mixture:
-        return re.sub(r"(?s)\[model\]\n.*?(?=\[checkpoint\])", lambda _: made, template)
-    for kind in ("model", "trainer"):
-        own = re.sub(rf"(?s).*^\[{kind}\]\n(.*?\n)\n.*", r"\1", made, flags=re.MULTILINE)
-        table = rf"(?s)(\[{kind}\.first\]\n).*?\n(?=\n)"
-        template = re.sub(table, rf"\g<1>{own}", template, count=1)
-    return template
+    if start.reads_all:
+        template = re.sub(r"(?s)\[tokenizer\]\n.*?(?=\[data\])", "", template)
+    return re.sub(r"(?s)\[model\]\n.*?(?=\[checkpoint\])", lambda _: made, template)
 
 
 def _written(value: float | str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import attrs
@@ -19,13 +20,21 @@ _MOST: Final = 1.9
 
 @attrs.frozen
 class Pretrained:
-    """A run to start from: its name, the units of its network, and its loss of the sample in nats
-    per character.
+    """A run to start from.
+
+    units       of its network
+    vocabulary  number of its tokens
+    loss        of the sample, in nats per character
+    length      characters of a token of the sample, on average
+    reads_all   whether its tokens make up every text
     """
 
     name: str
     units: int
+    vocabulary: int
     loss: float
+    length: float
+    reads_all: bool
 
 
 def suited(text: str, plugins: ComponentSource) -> Pretrained | None:
@@ -34,31 +43,34 @@ def suited(text: str, plugins: ComponentSource) -> Pretrained | None:
     """
     found = []
     for offer in plugins.offers("run"):
+        is_plain = plugins.find("run", offer.name) == offer
+        name = offer.name if is_plain else offer.qualified_name
         try:
             with Engine(plugins).load(offer.qualified_name) as generator:
-                loss, model = _loss(generator, text), generator.tables["model"]
+                made = _tried(name, generator, text)
         except TextgenError:  # `textgen plugins check` says what is wrong with it
             continue
-        if loss is not None and loss < _MOST:
-            is_plain = plugins.find("run", offer.name) == offer
-            name = offer.name if is_plain else offer.qualified_name
-            found.append(Pretrained(name, model["hidden_size"], loss))
+        if made is not None and made.loss < _MOST:
+            found.append(made)
     return min(found, key=lambda each: each.loss, default=None)
 
 
-def _loss(generator: Any, text: str) -> float | None:
-    """Nats per character; None where the run is of another kind of model, or knows too few of the
-    characters.
+def _tried(name: str, generator: Any, text: str) -> Pretrained | None:
+    """The run with its loss of a sample; None where it is of another kind of model, or knows too
+    few of the characters.
     """
-    if generator.tables["model"]["type"] != "rnn":
+    model, tokenizer = generator.tables["model"], generator.tokenizer
+    if model["type"] != "rnn":
         return None
     step = max(1, len(text) // _PIECES)
     places = range(0, len(text), step)
     sample = "".join(text[place : place + min(step, _LENGTH)] for place in places)
-    tokenizer = generator.tokenizer
-    ids = tokenizer.encode(sample)
-    known = ids[ids != tokenizer.unknown_id]
+    ids, unknown = tokenizer.encode(sample), tokenizer.unknown_id
+    known = ids if unknown is None else ids[ids != unknown]
     if len(known) < max(2, _KNOWN * len(ids)):
         return None
-    loss: float = generator.score(tokenizer.decode(known)).loss
-    return loss
+    score = generator.score(tokenizer.decode(known))
+    loss = score.bits_per_character * math.log(2)
+    length = score.characters / score.tokens
+    size, units = tokenizer.vocab_size, model["hidden_size"]
+    return Pretrained(name, units, size, loss, length, reads_all=unknown is None)

@@ -8,7 +8,10 @@ import contextlib
 import math
 import re
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from textgen_builtins.starter.pretrained import Pretrained
 
 _TRIED: Final = 256  # units of the network whose speed is measured
 _WIDTHS: Final = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1536)
@@ -30,6 +33,8 @@ _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell littl
 _PROBABILITIES: Final = 10_000_000  # of the held-out characters, one for each of the vocabulary
 _TUNING: Final = 4  # passes over a text by a model that knows its language: more learn it by heart
 _TUNING_DROPOUT: Final = 0.2  # in so many passes; fewer need less
+_TUNING_STEPS: Final = 20  # of training in a pass, at least
+_TUNING_HELD_OUT: Final = 40_000  # tokens
 _LONG: Final = 300_000  # characters of a text that such a model may learn from twice as fast
 _TRIAL_SECONDS: Final = 0.4
 _SAMPLE: Final = 300_000  # characters that are counted for the expected loss
@@ -52,9 +57,7 @@ def choose(
     enough = _PASSES * max(1.0, _SMALL / training) ** (2 / 3)
 
     def passes(width: int) -> float:
-        time: float = (width / _TRIED) ** _SLOWER
-        time += max(0, vocabulary - _OF_USUAL_TEXT) * (_FOR_ALL + _FOR_A_UNIT * width)
-        return speed * left / time / training
+        return speed * left / _time(width, vocabulary) / training
 
     allowed = (
         width
@@ -85,23 +88,32 @@ def choose(
 
 
 def tune(
-    characters: int, vocabulary: int, seconds: float, speed: float, units: int
+    characters: int, seconds: float, speed: float, start: Pretrained
 ) -> dict[str, int | float | str]:
-    """The same for a network of so many units that knows the language, which a few passes over a
-    text are enough for.
+    """The same for a network that knows the language, which a few passes over a text are enough
+    for.
     """
-    training = max(1.0, characters * 0.85)
-    passes = seconds * _USED * speed / (units / _TRIED) ** _SLOWER / training
+    training = max(1.0, characters * 0.85 / start.length)  # tokens
+    time = _time(start.units, start.vocabulary)
+    passes = seconds * _USED * speed / time / training
     few = {"length": f"{_TUNING} epochs"} if passes > _TUNING else {}
+    streams = 64
+    while streams > 8 and training / streams < 64 * _TUNING_STEPS:
+        streams //= 2
     return {
         "dropout": round(_TUNING_DROPOUT * min(1.0, passes / _TUNING), 2),
-        "batch_size": 32 if characters < _LONG else 64,
+        "batch_size": streams,
         "learning_rate": 0.0012 if characters < _LONG else 0.002,
-        "max_tokens": _counted(seconds),
-        "held_out": _held_out(vocabulary),
+        "held_out": _TUNING_HELD_OUT,
         "temperature": 0.5,
         **few,
     }
+
+
+def _time(width: int, vocabulary: int) -> float:
+    """The time that a token takes, in that of a network of 256 units."""
+    time: float = (width / _TRIED) ** _SLOWER
+    return time + max(0, vocabulary - _OF_USUAL_TEXT) * (_FOR_ALL + _FOR_A_UNIT * width)
 
 
 def _counted(seconds: float) -> int:

@@ -86,6 +86,11 @@ class BPETokenizer:
                 words[part] += count
         self._index(_learnt(words, self.config.vocab_size - 256))
 
+    def add_end(self) -> None:
+        """Add `<end>` to the vocabulary."""
+        self.ends = True
+        self._index(self.merges or [])
+
     def encode(self, text: str) -> Ids:
         """(T,) int32. Lone surrogates, which no bytes of UTF-8 stand for, become U+FFFD."""
         return np.concatenate([np.empty(0, np.int32), *self.encode_pieces([text])])

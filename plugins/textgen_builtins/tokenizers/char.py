@@ -74,6 +74,11 @@ class CharTokenizer:
             counts[: len(found)] += found
         self._index("".join(map(chr, np.flatnonzero(counts >= self.config.min_frequency))))
 
+    def add_end(self) -> None:
+        """Add `<end>` to the vocabulary."""
+        self.ends = True
+        self._index(self._fitted())
+
     def encode(self, text: str) -> Ids:
         """(T,) int32."""
         return np.concatenate([np.empty(0, np.int32), *self.encode_pieces([text])], dtype=np.int32)
