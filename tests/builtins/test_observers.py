@@ -40,6 +40,18 @@ def test_the_first_line_counts_parameters_where_there_are_any_and_the_same_when_
     assert " tokens in the vocabulary, " in begun
 
 
+@pytest.mark.parametrize(("length", "share"), [("1 epoch", None), ("2 steps", "12%")])
+def test_a_run_that_read_little_of_its_text_says_so(
+    length: str, share: str | None, tiny_pipeline: Callable[..., Any]
+) -> None:
+    tables = tiny_pipeline(text="the clock struck nine. " * 200, observer=[{"type": "progress"}])
+    tables["trainer"] |= {"length": length}
+    console = io.StringIO()
+    Engine().run(tables, console=console)
+    (read,) = re.findall("training read (.*) of the text", console.getvalue()) or [None]
+    assert read == share
+
+
 def test_the_time_left_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A short run has evaluated once, for a second of its few, when it first says how long it
     takes.

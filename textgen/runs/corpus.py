@@ -102,8 +102,9 @@ def fit_tokenizer(
     """Fit the tokenizer, check it on the beginning of the corpus, and return the digest of the
     corpus.
 
-    A tokenizer that keeps the vocabulary of another run is fitted already, and may lack that id. Raises PipelineError for
-    a corpus of documents and a tokenizer without an id for their end.
+    A tokenizer that keeps the vocabulary of another run is fitted already; an id for the end of a
+    document is added to it. Raises PipelineError for a corpus of documents and a tokenizer without
+    such an id.
     """
     hashed = HashedPieces(corpus, pipeline.corpus.offer, progress)
     pieces = _checked(hashed, tokenizer, pipeline)
