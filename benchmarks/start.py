@@ -14,6 +14,8 @@ FOLDER gets the texts.
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import re
 import statistics
 import tempfile
@@ -62,7 +64,9 @@ def row(name: str, way: list[str], given: argparse.Namespace) -> str:
             started = (*re.findall(r'^start = "(.*?)"', pipeline.read_text(), re.M), "none")[0]
             with textgen.load(Path(folder, "run")) as generator:
                 many = generator.generate_many([""], n=3, max_new_tokens=2000, seed=seed)
-                texts, loss = [made.text for made in many], generator.record["best_loss"]
+                texts = [made.text[:2000] for made in many]
+            lines = Path(folder, "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            loss = math.log(2) * min(json.loads(each)["bits_per_character"] for each in lines)
         written = [word for each in texts for word in WORD.findall(each.lower())[:-1]]
         found.append((loss, spent, sum(word in known for word in written) / max(1, len(written))))
         if given.samples:
