@@ -164,6 +164,8 @@ class Batch:
 
     def draw(self, logits: Array) -> None:
         """Draw the tokens that follow the prompts."""
+        for i, row in enumerate(self.rows):
+            row.open(logits[i])
         self._leave(self._draw(logits))
 
     def flush(self) -> None:

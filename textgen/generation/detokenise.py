@@ -23,6 +23,7 @@ class Detokeniser:
                    puts a space between two
     mid_character  whether a character that the tail begins belongs to the text of the tokens
     open_end       the end of the text before, already shown, that may begin a stop text
+    shown          characters of the first token that are in the text before
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class Detokeniser:
         stops: tuple[str, ...] = (),
         min_tokens: int = 0,
         open_end: str = "",
+        shown: int = 0,
     ) -> None:
         self._decode_more = tokenizer.incremental_decoder().decode
         self._skip = 0  # characters of the tail that the decoder still holds back
         if len(tail):
-            shown = self._decode_more(tail)
-            self._skip = 0 if mid_character else len(tokenizer.decode(tail)) - len(shown)
+            decoded = self._decode_more(tail)
+            self._skip = 0 if mid_character else len(tokenizer.decode(tail)) - len(decoded)
+        self._skip += shown
         self._stops, self._min_tokens, self._tokens = _StopTexts(stops), min_tokens, 0
         self.open_end = open_end
         self._searched = 0  # characters of it in which no stop text ends

@@ -266,14 +266,7 @@ class Generator:
         In nats, with the errors of `generate`. Raises UsageError where the time limit or
         `cancelled` comes first.
         """
-        row = self._row(prompt, options, must_end=False)
-        row.looks = True
-        row.start_clock()
-        scheduler = Scheduler(self._begin, 1)
-        scheduler.submit(row)
-        while not row.ended:
-            scheduler.run()
-        return _following(row)
+        return _following(self._looked(prompt, options))
 
     async def anext_logprobs(
         self, prompt: Prompt = "", **options: Unpack[RequestOptions]
@@ -294,8 +287,10 @@ class Generator:
         vocabulary.
         """
         found: dict[str, float] = {}
-        for token, logprob in enumerate(self.next_logprobs(text)[0]):
+        row = self._looked(text, {})
+        for token, logprob in enumerate(_following(row)[0]):
             piece = self.tokenizer.decode(np.array([token]))
+            piece = piece if row.request.first is None else piece.removeprefix(" ")
             found[piece] = found.get(piece, 0.0) + math.exp(logprob)
         return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
@@ -368,7 +363,7 @@ class Generator:
     ) -> EncodedPrompt:
         """A prompt for many requests, encoded once, with the errors of `encode_prompt`."""
         unknown = unknown_characters or self.defaults.get("unknown_characters", "error")
-        return encoded_prompt(self.tokenizer, prompt, unknown)
+        return encoded_prompt(self.tokenizer, prompt, unknown, self._requests.spaced)
 
     def _reading(self, text: Prompt) -> tuple[Decoder, Ids]:
         """A decoder at the beginning of a text (see document_start), and the text's ids."""
@@ -387,6 +382,17 @@ class Generator:
         if must_end:
             request.check_end()
         return Row.begin(self.tokenizer, request, request.options.index or 0)
+
+    def _looked(self, prompt: Prompt, options: RequestOptions) -> Row:
+        """A row that has ended with what may follow its prompt."""
+        row = self._row(prompt, options, must_end=False)
+        row.looks = True
+        row.start_clock()
+        scheduler = Scheduler(self._begin, 1)
+        scheduler.submit(row)
+        while not row.ended:
+            scheduler.run()
+        return row
 
     async def _prepared(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
         """A row.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, get_args
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from textgen.contracts.checks import check_ids
 from textgen.documents import DOCUMENT_END, CorpusPiece, split_documents
@@ -29,23 +30,34 @@ class EncodedPrompt:
     text    of the prompt
     ids     (T,) of the prompt
     before  ids to feed before them (see document_start)
+    first   (V,) which tokens begin with a space, if the last id is one: a text begins with one of
+            these, in place of it
     """
 
     text: str = attrs.field(repr=False)
     ids: Ids
     before: Ids
+    first: npt.NDArray[np.bool_] | None = attrs.field(default=None, repr=False)
 
 
 def encoded_prompt(
-    tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownCharacters
+    tokenizer: Tokenizer,
+    prompt: Any,
+    unknown_characters: UnknownCharacters,
+    spaced: Callable[[], npt.NDArray[np.bool_] | None],
 ) -> EncodedPrompt:
-    """A prompt given as text, as ids or encoded. Raises as check_prompt does."""
+    """A prompt given as text, as ids or encoded, with what `spaced_tokens` gives. Raises as
+    check_prompt does.
+    """
     if isinstance(prompt, EncodedPrompt):
         _check_ids(prompt.ids, tokenizer.vocab_size)
         return prompt
     ids = check_prompt(tokenizer, prompt, unknown_characters)
-    text = prompt if isinstance(prompt, str) else tokenizer.decode(ids)
-    return EncodedPrompt(text, ids, document_start(tokenizer, prompt))
+    before = document_start(tokenizer, prompt)
+    if not isinstance(prompt, str):
+        return EncodedPrompt(tokenizer.decode(ids), ids, before)
+    ends_in_space = prompt.endswith(" ") and len(ids) and tokenizer.decode(ids[-1:]) == " "
+    return EncodedPrompt(prompt, ids, before, spaced() if ends_in_space else None)
 
 
 def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownCharacters) -> Ids:
@@ -70,6 +82,17 @@ def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownC
         raise PromptError(lacking, {c: text for c, text in near.items() if text})
     known: Ids = ids[ids != unknown]
     return known
+
+
+def spaced_tokens(tokenizer: Tokenizer) -> npt.NDArray[np.bool_] | None:
+    """(V,) which tokens begin with a space; None if none but the space itself does.
+
+    Where tokens are words with the space before them, models hardly ever saw a word after a token
+    that is a space ("token healing").
+    """
+    texts = (tokenizer.decode(np.array([token])) for token in range(tokenizer.vocab_size))
+    begins = np.array([text.startswith(" ") for text in texts])
+    return begins if begins.sum() > 1 else None
 
 
 def end_id(tokenizer: Tokenizer) -> int | None:

@@ -17,7 +17,13 @@ from attrs.validators import and_, ge, lt, optional
 
 from textgen.errors import UsageError
 from textgen.generation.chain import Chain
-from textgen.generation.prompts import NO_IDS, EncodedPrompt, encoded_prompt, end_id
+from textgen.generation.prompts import (
+    NO_IDS,
+    EncodedPrompt,
+    encoded_prompt,
+    end_id,
+    spaced_tokens,
+)
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import (
     MAX_N,
@@ -56,7 +62,8 @@ class RequestOptions(TypedDict, total=False):
                 default; among many prompts, the place of the text
     cancelled   a function, or an event such as threading.Event; once true, the text ends
     logprobs    number of likeliest tokens to give log-probabilities of, beside those of the text's
-                own tokens
+                own tokens. Without it, a space at the end of the prompt is left to the first token
+                if tokens are words with the space before them
     state       a saved state to continue, as if the text had never stopped; the prompt is added to
                 it. It keeps seed and index unless they are given; give the other options again
     keep_state  keep the state at the end in the result. An incomplete character at the end belongs
@@ -130,6 +137,8 @@ class Request:
     prompt    its text
     ids       (T,) of the prompt; none if its time was over before it was encoded
     before    ids to feed before them if there is no `state` (see document_start)
+    first     (V,) which tokens may come first, with the space that ends the prompt and is not in
+              `ids`; None for all
     deadline  a time of time.monotonic; None if the clock starts with the text
     """
 
@@ -142,6 +151,7 @@ class Request:
     prompt: str = ""
     ids: Ids = NO_IDS
     before: Ids = NO_IDS
+    first: npt.NDArray[np.bool_] | None = None
     deadline: float | None = None
 
     def check_end(self) -> None:
@@ -248,10 +258,23 @@ class Requests:
             end = began + options.time_limit
             if is_text and not options.keep_state and time.monotonic() >= end:
                 return attrs.evolve(request, prompt=prompt, deadline=end)
-        made = encoded_prompt(self.tokenizer, prompt, options.unknown_characters)
+        made = encoded_prompt(self.tokenizer, prompt, options.unknown_characters, self.spaced)
+        # The probability of a token that is partly in the prompt would be no one's, and a sampler
+        # that ends texts knows what they may begin with.
+        is_plain = options.logprobs is None and not any(li.ends for li in request.chain.links)
+        first = made.first if is_plain else None
         return attrs.evolve(
-            request, prompt=made.text, ids=made.ids, before=made.before, deadline=end
+            request,
+            prompt=made.text,
+            ids=made.ids if first is None else made.ids[:-1],
+            before=made.before,
+            first=first,
+            deadline=end,
         )
+
+    def spaced(self) -> npt.NDArray[np.bool_] | None:
+        """(V,) which tokens begin with a space (see spaced_tokens)."""
+        return self._spaced
 
     def _checked_state(self, state: Any) -> GenerationState | None:
         """A saved state, once it is known to be of this run."""
@@ -265,6 +288,10 @@ class Requests:
         if max((*state.pending, *state.tail), default=0) >= self.tokenizer.vocab_size:
             raise UsageError("the saved state has ids outside the vocabulary", argument="state")
         return state
+
+    @cached_property
+    def _spaced(self) -> npt.NDArray[np.bool_] | None:
+        return spaced_tokens(self.tokenizer)
 
     @cached_property
     def _own(self) -> ReadOptions:

@@ -14,7 +14,7 @@ from textgen.generation.detokenise import TAIL, Detokeniser, drain
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.request import ReadOptions, Request
 from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
-from textgen.protocols import Decoder, Ids, Tokenizer
+from textgen.protocols import Array, Decoder, Ids, Tokenizer
 
 ENDLESS: Final = 1 << 60
 
@@ -68,6 +68,7 @@ class Row:
             stops=options.stops,
             min_tokens=options.min_new_tokens,
             open_end=state.open_end if state is not None and is_open else "",
+            shown=0 if request.first is None else 1,
         )
         shown = request.prompt if options.echo else ""
         return cls(request, index, ids, state, text, shown, deadline=request.deadline, last=before)
@@ -142,6 +143,11 @@ class Row:
         """The tokens that end the text, and cannot come before `min_new_tokens`."""
         stops, end = self.options.stop_tokens, self.request.end_id
         return stops if end is None else (*stops, end)
+
+    def open(self, logits: Array) -> None:
+        """Leave in logits (V,) of the first token what can come first."""
+        if self.request.first is not None and not self.made:
+            logits[~self.request.first] = -np.inf
 
     @property
     def may_stop(self) -> bool:

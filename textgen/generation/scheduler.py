@@ -301,6 +301,7 @@ def _look(row: Row, logits: Array) -> None:
     """End a row with what may follow its prompt, by logits (1, V)."""
     chain = row.request.chain
     with _failing([row]):
+        row.open(logits[0])
         before = log_softmax(to_numpy(logits)[0])
         if row.ending and row.options.min_new_tokens > 0:
             logits[:, list(row.ending)] = -np.inf

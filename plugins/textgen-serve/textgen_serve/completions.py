@@ -407,16 +407,19 @@ async def next_tokens(generator: Generator, asked: Completion, count: int) -> di
     wanted, text = options["max_new_tokens"], ""
     try:
         prompt: Any = await prepared(generator, asked.prompts[0], asked)
+        first = prompt.first
         if wanted:
             made = await generator.agenerate(prompt, **options, keep_state=True)
             if len(made.tokens) < wanted:
                 message = f"the text ends after {len(made.tokens):,} tokens"
                 raise ApiError(400, message, param="max_tokens")
-            prompt, options["state"], text = "", made.state, made.text
+            prompt, options["state"], text, first = "", made.state, made.text, None
         given, sampled = await generator.anext_logprobs(prompt, **options)
     except TextgenError as error:
         raise _refusal(error) from error
-    return await asyncio.to_thread(_following, generator, text, given, sampled, count)
+    # With a space at the end of the prompt, tokens begin with it, unless a form says what may come.
+    is_begun = first is not None and not np.isfinite(given[~first]).any()
+    return await asyncio.to_thread(_following, generator, text, given, sampled, count, is_begun)
 
 
 def _following(
@@ -425,8 +428,12 @@ def _following(
     given: npt.NDArray[np.float64],
     sampled: npt.NDArray[np.float64],
     count: int,
+    is_begun: bool,
 ) -> dict[str, Any]:
-    """The answer of /next_tokens, from log-probabilities (V,)."""
+    """The answer of /next_tokens, from log-probabilities (V,).
+
+    If it `is_begun`, the first character of each token is in the prompt.
+    """
     likeliest = [np.argsort(-each, kind="stable")[:count].tolist() for each in (given, sampled)]
     chosen = sorted({*likeliest[0], *likeliest[1]}, key=lambda token: (-given[token], token))
     spelling = Spelling(generator.tokenizer)
@@ -435,7 +442,7 @@ def _following(
         "tokens": [
             {
                 "id": token,
-                "text": spelling(token),
+                "text": spelling(token)[is_begun:],
                 "logprob": finite(given[token]),
                 "sampled_logprob": float(sampled[token]) if np.isfinite(sampled[token]) else None,
             }

@@ -35,7 +35,6 @@ _TUNING: Final = 4  # passes over a text by a model that knows its language: mor
 _TUNING_DROPOUT: Final = 0.2  # in so many passes; fewer need less
 _TUNING_STEPS: Final = 20  # of training in a pass, at least
 _TUNING_HELD_OUT: Final = 40_000  # tokens
-_LONG: Final = 300_000  # characters of a text that such a model may learn from twice as fast
 _TRIAL_SECONDS: Final = 0.4
 _SAMPLE: Final = 300_000  # characters that are counted for the expected loss
 _PAGES: Final = 6000  # characters of a text in which repetitions are noticed
@@ -103,7 +102,7 @@ def tune(
     return {
         "dropout": round(_TUNING_DROPOUT * min(1.0, passes / _TUNING), 2),
         "batch_size": streams,
-        "learning_rate": 0.0012 if characters < _LONG else 0.002,
+        "learning_rate": 0.002,
         "held_out": _TUNING_HELD_OUT,
         "temperature": 0.5,
         **few,
