@@ -34,6 +34,7 @@ def train(output: Path, seed: int = 0, **corpus: Any) -> Path:
     """A run directory."""
     textgen.train(
         corpus=corpus.get("corpus", TEXT),
+        tokenizer=corpus.get("tokenizer"),
         model={"type": "rnn", "cell": "gru", "hidden_size": 32},
         trainer={"type": "adamw", "length": "8 epochs", "learning_rate": 0.02},
         data={"window_length": 16},

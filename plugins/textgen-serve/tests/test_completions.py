@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
-from conftest import events_of
+from conftest import events_of, serving, train
 
 import textgen
 
@@ -362,3 +364,14 @@ def test_next_tokens_before_and_after_the_samplers(
     assert [t["logprob"] for t in tokens] == [before[t["id"]] for t in tokens]
     sampled = [after[t["id"]] for t in tokens[:2]]
     assert [t["sampled_logprob"] for t in tokens] == [*sampled, None, None]
+
+
+def test_tokens_after_a_space_begin_after_it(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", tokenizer={"type": "bpe", "vocab_size": 300})
+    with serving(run) as server, httpx2.Client(base_url=server.url, timeout=60) as http:
+        body = {"prompt": "Once 3 ", "logprobs": 1}
+        (token, *_) = http.post("/next_tokens", json=body).json()["tokens"]
+        assert re.fullmatch(r"\w+", token["text"])
+        body = {"prompt": "Once 3 ", "max_tokens": 6, "temperature": 0}
+        (choice,) = http.post("/v1/completions", json=body).json()["choices"]
+    assert choice["text"].startswith(token["text"])
