@@ -5,6 +5,7 @@ echoed.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,16 @@ def test_an_error_names_the_mark_that_the_text_has_for_a_straight_one() -> None:
         "'": "\N{RIGHT SINGLE QUOTATION MARK}",
         '"': "\N{LEFT DOUBLE QUOTATION MARK}",
     }
+
+
+@pytest.mark.parametrize("tokenizer", ["char", {"type": "bpe", "vocab_size": 262}])
+def test_an_empty_prompt_starts_a_line(tokenizer: Any) -> None:
+    corpus = "Once more.\nOnly then, and on and on and on.\n" * 40
+    parts = {"model": {"type": "ngram", "order": 3}, "trainer": {"type": "count"}}
+    run = train(corpus=corpus, tokenizer=tokenizer, sampler="greedy", **parts)
+    text = run.generator.generate(max_new_tokens=4).text
+    assert text.startswith("On")
+    assert text == run.generator.generate("\n", max_new_tokens=4).text
 
 
 @pytest.mark.fault(18)

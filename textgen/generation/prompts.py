@@ -104,13 +104,17 @@ def end_id(tokenizer: Tokenizer) -> int | None:
 
 def document_start(tokenizer: Tokenizer, prompt: Any) -> Ids:
     """The ids (0,) or (1,) to feed before a prompt, so that it starts a document: as in training,
-    an end id.
+    an end id. Ids are fed as they are given, unless there are none.
 
-    Ids are fed as they are given, unless there are none.
+    Where no documents were marked, a text without a prompt starts a line, if there is a token for
+    that.
     """
     end = end_id(tokenizer)
-    is_text = isinstance(prompt, str) or not len(prompt)
-    return NO_IDS if end is None or not is_text else np.array([end])
+    if end is not None:
+        is_text = isinstance(prompt, str) or not len(prompt)
+        return np.array([end]) if is_text else NO_IDS
+    line = NO_IDS if len(prompt) else tokenizer.encode("\n")
+    return line if len(line) == 1 and line[0] != tokenizer.unknown_id else NO_IDS
 
 
 def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Iterator[Ids]:
