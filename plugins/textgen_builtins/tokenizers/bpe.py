@@ -88,6 +88,7 @@ class BPETokenizer:
 
     def add_end(self) -> None:
         """Add `<end>` to the vocabulary."""
+        self._fitted()
         self.ends = True
         self._index(self.merges or [])
 
