@@ -19,6 +19,7 @@ from textgen.protocols import Ids, Tokenizer
 from textgen.suggest import nearest_text
 
 NO_IDS: Final = np.empty(0, np.int64)
+_BEFORE: Final = ".\n"  # a text without a prompt
 _EXAMINED: Final = 1000  # characters in which unknown ones are looked for first
 _GATHERED: Final = 1 << 16  # ids of short documents that are handed on together
 
@@ -103,18 +104,18 @@ def end_id(tokenizer: Tokenizer) -> int | None:
 
 
 def document_start(tokenizer: Tokenizer, prompt: Any) -> Ids:
-    """The ids (0,) or (1,) to feed before a prompt, so that it starts a document: as in training,
-    an end id. Ids are fed as they are given, unless there are none.
+    """The ids (T,) to feed before a prompt, so that it starts a document: as in training, an end
+    id. Ids are fed as they are given, unless there are none.
 
-    Where no documents were marked, a text without a prompt starts a line, if there is a token for
-    that.
+    Where no documents were marked, a text without a prompt begins as after a sentence that ends a
+    line. After the line break alone, which is no text's beginning, models went on with line breaks.
     """
-    end = end_id(tokenizer)
+    end, unknown = end_id(tokenizer), tokenizer.unknown_id
     if end is not None:
         is_text = isinstance(prompt, str) or not len(prompt)
         return np.array([end]) if is_text else NO_IDS
-    line = NO_IDS if len(prompt) else tokenizer.encode("\n")
-    return line if len(line) == 1 and line[0] != tokenizer.unknown_id else NO_IDS
+    ids = NO_IDS if len(prompt) else tokenizer.encode(_BEFORE)
+    return ids if unknown is None else ids[ids != unknown]
 
 
 def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Iterator[Ids]:

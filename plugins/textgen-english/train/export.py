@@ -41,8 +41,9 @@ def main() -> None:
             "model.safetensors": dump_tensors(halved),
         }
     record["fingerprint"] = {**record["fingerprint"], "tokenizer": plain}
+    (model,) = (each for each in record["components"] if each["kind"] == "model")
     record["components"] = [
-        {**each, "name": "bpe", "plugin": "tokenizers", "distribution": "textgen-engine"}
+        {**model, "kind": "tokenizer", "name": "bpe", "plugin": "tokenizers"}
         if each["kind"] == "tokenizer"
         else each
         for each in record["components"]
