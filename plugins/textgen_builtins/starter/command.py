@@ -103,7 +103,7 @@ def init(
         facts = texts.story()
     else:
         facts = texts.look_at(text, path.parent, console=sys.stderr, **options)
-    start = pretrained.suited(facts.sample, context.plugins())
+    start = pretrained.suited(facts.sample, facts.size, context.plugins())
     made = starter_pipeline(facts, minutes * 60, speed or settings.measured_speed(), start)
     try:
         write_atomic(path, made.replace("{file}", quoted(str(path))).encode())

@@ -12,10 +12,11 @@ from textgen.plugin.component import ComponentSource
 
 _PIECES, _LENGTH = 4, 500  # characters of the sample, from so many places
 _KNOWN: Final = 0.9  # share of them that is in the vocabulary at least
-# Nats per character, above which a text is of another language or kind. Of textgen-english, novels,
-# verse, chat and forums have 1.3 to 1.7, pages of documentation 2.4, lists of names 3.2, German
-# 3.9, and code 5.
-_MOST: Final = 1.9
+# Nats per character, above which a text is of another language or kind. Of textgen-english, novels
+# have 1.1 to 1.5, verse and plays 1.8 to 2.0, a chat 2.5, lists of names 3.0, documents and code
+# 3.6, and German 4.7.
+_MOST: Final = 2.2
+_LONG, _MOST_OF_LONG = 300_000, 1.7  # of so many characters, plays are learnt better without
 
 
 @attrs.frozen
@@ -37,9 +38,9 @@ class Pretrained:
     reads_all: bool
 
 
-def suited(text: str, plugins: ComponentSource) -> Pretrained | None:
-    """The run of a recurrent network under which the text has the lowest loss, if it is in the
-    language of one.
+def suited(text: str, size: int, plugins: ComponentSource) -> Pretrained | None:
+    """The run of a recurrent network under which a sample of a text of so many characters has the
+    lowest loss, if the text is in the language of one.
     """
     found = []
     for offer in plugins.offers("run"):
@@ -50,7 +51,7 @@ def suited(text: str, plugins: ComponentSource) -> Pretrained | None:
                 made = _tried(name, generator, text)
         except TextgenError:  # `textgen plugins check` says what is wrong with it
             continue
-        if made is not None and made.loss < _MOST:
+        if made is not None and made.loss < (_MOST if size < _LONG else _MOST_OF_LONG):
             found.append(made)
     return min(found, key=lambda each: each.loss, default=None)
 
