@@ -403,7 +403,16 @@ def test_dry_counts_words_and_breaks_none(text: str, allowed: int) -> None:
             longest[first] = max(longest[first], length)
             times[first] += 1
     expected = np.exp2(np.array(longest) - allowed) * np.log2(1 + np.array(times))
+    if run := re.search(r"([ \n.])\1{3,}\Z", text):
+        expected[characters.index(run[1]) + 1] = 2.0 ** (len(run[0]) - 4)
     assert -out[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_dry_ends_a_run_of_line_breaks() -> None:
+    made = make("sampler", "dry", context(vocabulary="\na"), multiplier=1.0, base=2.0)
+    for breaks, penalty in ((3, 0), (4, 1), (7, 8), (70, 2.0**60)):
+        out = made(np.zeros((1, 3)), Past(texts=[[2, *[1] * breaks]]))
+        assert out[0].tolist() == [0, -penalty, 0]
 
 
 def test_a_sequence_breaker_that_has_no_tokens_breaks_nothing() -> None:

@@ -21,6 +21,7 @@ from textgen_builtins.token_texts import token_texts
 _LOG_LARGEST: Final = (
     88.7228391  # of a power of the base, as in llama.cpp: float32 can represent it
 )
+_RUN, _LONGEST_RUN = 4, 64  # times that a token between words may come in a row; that are counted
 _MOST: Final = 1e30  # has the effect of any larger penalty
 
 
@@ -127,9 +128,12 @@ class Dry:
         for row in range(len(penalties)):
             tokens = history.tokens(row)
             tokens = tokens if self.penalty_last_n < 0 else tokens[-self.penalty_last_n :]
-            if not len(tokens) or not (begins := self.words.begin(every, tokens[-1:])).any():
+            if not len(tokens):
                 continue
-            penalties[row] = np.where(begins, self._penalties(tokens, len(every)), 0)
+            if (begins := self.words.begin(every, tokens[-1:])).any():
+                penalties[row] = np.where(begins, self._penalties(tokens, len(every)), 0)
+            if not self.words.holds[tokens[-1]]:
+                penalties[row, tokens[-1]] = self._of_run(tokens[-_LONGEST_RUN:])
         penalties[:, self.breakers] = 0
         return logits - ops.like(penalties, logits) if penalties.any() else logits
 
@@ -162,6 +166,12 @@ class Dry:
         times = np.bincount(firsts, minlength=vocab_size)
         exponents = np.minimum(longest, self._longest) - self.allowed_length
         return np.minimum(self.multiplier * self.base**exponents * np.log2(1 + times), _MOST)
+
+    def _of_run(self, tokens: Ids) -> float:
+        """What is subtracted for the last token again, once it has come several times in a row."""
+        others = np.flatnonzero(tokens[::-1] != tokens[-1])
+        run = int(others[0]) if len(others) else len(tokens)
+        return 0.0 if run < _RUN else min(self.multiplier * self.base ** (run - _RUN), _MOST)
 
     def _since_breaker(self, tokens: Ids) -> int:
         """How many tokens follow the last sequence breaker."""
