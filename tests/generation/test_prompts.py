@@ -41,6 +41,15 @@ def test_an_empty_prompt_starts_a_line(tokenizer: Any) -> None:
     assert text == run.generator.generate(".\n", max_new_tokens=4).text
 
 
+def test_an_empty_prompt_starts_a_document_as_after_another() -> None:
+    corpus = ["Once more.", "Only then, and on.", "On and on."] * 20
+    parts = {"model": {"type": "ngram", "order": 4}, "trainer": {"type": "count"}}
+    generator = train(corpus=corpus, sampler="greedy", **parts).generator
+    ids = [*generator.encode_prompt("."), generator.tokenizer.end_id]
+    assert generator.generate().text == generator.generate(ids).text
+    assert generator.generate().text.startswith("On")
+
+
 @pytest.mark.fault(18)
 def test_the_policy_skip_continues_what_is_left(generator: Generator) -> None:
     skipped = generator.generate("thé 😀clock", unknown_characters="skip")

@@ -315,3 +315,18 @@ def test_show_says_what_a_run_starts_from(folder: Path, base: Path) -> None:
     (folder / "shown.toml").write_text(shown.stdout)
     first = textgen.run(folder / "tuned.toml", output=folder / "tuned")
     assert textgen.run(folder / "shown.toml", output=first.path).outcome == "skipped"
+
+
+def test_the_end_of_a_document_begins_as_a_line_break(base: Path, folder: Path) -> None:
+    made = tuned(folder)
+    made["corpus"]["documents"] = "line"
+    made["trainer"] |= {"length": "1 steps", "learning_rate": 1e-9}
+    generator = textgen.run(made, output=folder / "run").generator
+    with textgen.load(base) as before:
+        assert (before.tokenizer.end_id, before.tokenizer.vocab_size) == (
+            None,
+            generator.tokenizer.end_id,
+        )
+    logits = generator.logits("Once 3 ravens")
+    (line,) = generator.encode_prompt("\n")
+    assert logits[:, generator.tokenizer.end_id] == near(logits[:, line])

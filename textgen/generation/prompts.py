@@ -107,15 +107,14 @@ def document_start(tokenizer: Tokenizer, prompt: Any) -> Ids:
     """The ids (T,) to feed before a prompt, so that it starts a document: as in training, an end
     id. Ids are fed as they are given, unless there are none.
 
-    Where no documents were marked, a text without a prompt begins as after a sentence that ends a
-    line. After the line break alone, which is no text's beginning, models went on with line breaks.
+    A text without a prompt begins as after a sentence that ends a line: to a recurrent network, the
+    start state is in the middle of a text. After the line break alone, models went on with others.
     """
     end, unknown = end_id(tokenizer), tokenizer.unknown_id
-    if end is not None:
-        is_text = isinstance(prompt, str) or not len(prompt)
-        return np.array([end]) if is_text else NO_IDS
-    ids = NO_IDS if len(prompt) else tokenizer.encode(_BEFORE)
-    return ids if unknown is None else ids[ids != unknown]
+    before = NO_IDS if len(prompt) else tokenizer.encode(_BEFORE)
+    before = before if unknown is None else before[before != unknown]
+    is_text = isinstance(prompt, str) or not len(prompt)
+    return before if end is None or not is_text else np.append(before, end)
 
 
 def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Iterator[Ids]:

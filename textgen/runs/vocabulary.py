@@ -40,9 +40,10 @@ def for_vocabulary(
     """The weights of a model with the vocabulary of `before`, for that of `now`.
 
     A token that `before` lacks gets the weights of the most similar one: the letter without its
-    accent or in the other case, the plain quotation mark or dash. One without any gets their mean
-    (Hewitt, "Initializing new word embeddings for pretrained language models", 2021). Integers,
-    such as counts of tokens by their ids, stay as they are in `own`.
+    accent or in the other case, the plain quotation mark or dash, the line break for the end of a
+    document. One without any gets their mean (Hewitt, "Initializing new word embeddings for
+    pretrained language models", 2021). Integers, such as counts of tokens by their ids, stay as
+    they are in `own`.
 
     own        the weights that this model begins with: their shapes tell which axes have an entry
                for each token
@@ -77,10 +78,10 @@ def _ids_before(before: Tokenizer, now: Tokenizer) -> Ids:
     ids = np.full(now.vocab_size, _NONE)
     for text, index in _ids_by_text(now).items():
         ids[index] = next((known[each] for each in _similar(text) if each in known), _NONE)
-    for name in ("unknown_id", "end_id"):
+    for name, similar in (("unknown_id", _NONE), ("end_id", known.get("\n", _NONE))):
         special, was = getattr(now, name, None), getattr(before, name, None)
         if special is not None:
-            ids[special] = _NONE if was is None else was
+            ids[special] = similar if was is None else was
     return ids
 
 
