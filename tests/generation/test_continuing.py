@@ -37,8 +37,7 @@ class Words:
         self.words = sorted(set("".join(pieces).split()))
 
     def encode(self, text: str) -> Any:
-        known = [word for word in text.split() if word in self.words]
-        return np.array([self.words.index(word) for word in known], np.int64)
+        return np.array([self.words.index(word) for word in text.split()], np.int64)
 
     def decode(self, ids: Any) -> str:
         return " ".join(self.words[int(token)] for token in ids)

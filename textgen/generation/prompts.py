@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +12,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.contracts.checks import check_ids
+from textgen.contracts.checks import FAILURES, check_ids
 from textgen.documents import DOCUMENT_END, CorpusPiece, split_documents
 from textgen.errors import PromptError, UsageError
 from textgen.pipeline.options import UnknownCharacters
@@ -110,9 +111,12 @@ def document_start(tokenizer: Tokenizer, prompt: Any) -> Ids:
     A text without a prompt begins as after a sentence that ends a line: to a recurrent network, the
     start state is in the middle of a text. After the line break alone, models went on with others.
     """
-    end, unknown = end_id(tokenizer), tokenizer.unknown_id
-    before = NO_IDS if len(prompt) else tokenizer.encode(_BEFORE)
-    before = before if unknown is None else before[before != unknown]
+    end = end_id(tokenizer)
+    before: Ids = NO_IDS
+    if not len(prompt):
+        with contextlib.suppress(*FAILURES):  # a tokenizer of something else may refuse it
+            before = tokenizer.encode(_BEFORE)
+            before = before[before != tokenizer.unknown_id]
     is_text = isinstance(prompt, str) or not len(prompt)
     return before if end is None or not is_text else np.append(before, end)
 
