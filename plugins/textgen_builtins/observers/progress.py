@@ -57,10 +57,7 @@ class Progress:
         elif isinstance(event, Evaluation):
             self._evaluation(event)
         elif isinstance(event, RunFinished):
-            if self._bar is not None:
-                self._bar.close()
-            if event.status == "finished" and self._latest is not None:
-                self._warn_if_little(self._latest)
+            self._finish(event)
 
     def _step(self, event: StepDone) -> None:
         now = time.monotonic()
@@ -130,7 +127,11 @@ class Progress:
                 "give the run more time"
             )
 
-    def _warn_if_little(self, last: StepDone) -> None:
+    def _finish(self, event: RunFinished) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if event.status != "finished" or (last := self._latest) is None:
+            return
         steps = last.step - self._first
         share = last.step * (self._tokens / steps if steps else last.tokens) / self._size
         if share < _LITTLE:
