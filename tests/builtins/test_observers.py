@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import subprocess
 import sys
@@ -50,6 +51,17 @@ def test_a_run_that_read_little_of_its_text_says_so(
     Engine().run(tables, console=console)
     (read,) = re.findall("training read (.*) of the text", console.getvalue()) or [None]
     assert read == share
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_losses_of_longer_tokens_are_told_by_the_character_too(
+    kind: str, tiny_pipeline: Callable[..., Any]
+) -> None:
+    tables, console = tiny_pipeline(observer=[{"type": "progress"}]), io.StringIO()
+    run = Engine().run(tables | {"tokenizer": {"type": kind}}, console=console)
+    told = re.findall(r"\(best .*\), ([\d.]+) a character,", console.getvalue())
+    bits = run.history[-1]["bits_per_character"]
+    assert told == ([f"{bits * math.log(2):.3f}"] if kind == "bpe" else [])
 
 
 def test_the_time_left_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,8 +134,8 @@ def test_init_lets_a_text_repeat_what_its_like_repeats() -> None:
             for i in range(80)
         ]
         facts = TextFacts('type = "story"', 10_000, 40, sample="".join(verses))
-        dry, temperature = starter(facts, 60, 75_000)["sampler"]
-        assert (dry["type"], temperature["type"]) == ("dry", "temperature")
+        dry, *others = starter(facts, 60, 75_000)["sampler"]
+        assert [table["type"] for table in (dry, *others)] == ["dry", "min-p", "temperature"]
         assert dry["allowed_length"] == allowed
 
 

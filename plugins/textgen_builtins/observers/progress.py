@@ -106,6 +106,9 @@ class Progress:
             held_out = (
                 "" if loss is None else f", validation loss {loss:.3f} (best {self._best:.3f})"
             )
+            of_character = event.bits_per_character * math.log(2)
+            if loss is not None and not math.isclose(loss, of_character, rel_tol=0.01):
+                held_out += f", {of_character:.3f} a character"
             self._line(last, f"loss {event.training_loss:.3f}{held_out}")
 
     def _line(self, event: StepDone, losses: str) -> None:
