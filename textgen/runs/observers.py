@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from textgen.contracts.checks import FAILURES
 from textgen.contracts.components import callers_own, described
-from textgen.errors import PluginWarning, TextgenError
+from textgen.errors import DeviceError, PluginError, PluginWarning, TextgenError
 from textgen.events import Event, Stop
 from textgen.plugin.component import Offer
 from textgen.protocols import Observer
@@ -22,8 +22,8 @@ class Observers:
     """Tells observers of events, in order: each comes with its offer, or None for one of the
     caller's.
 
-    One of the pipeline's that fails is left out with a warning, for it must not cost hours of
-    training. What one of the caller's raises ends the run. `stopped` is the first that asked for
+    One of the pipeline's that fails, or whose sample does, is left out with a warning, for it must
+    not cost hours of training. What one of the caller's raises ends the run. `stopped` is the first that asked for
     the end of the run.
     """
 
@@ -45,10 +45,13 @@ class Observers:
             except FAILURES as error:
                 if offer is None:
                     callers_own(error)
-                if offer is None or isinstance(error, TextgenError):
+                is_of_sample = isinstance(error, PluginError | DeviceError)
+                if offer is None or (isinstance(error, TextgenError) and not is_of_sample):
                     raise
                 self._entries.remove((observer, offer))
                 said = f"{offer} failed and is left out: {described(error, offer)}"
+                if is_of_sample:
+                    said = f"{offer} is left out, since no sample can be made: {error}"
                 warnings.warn(said, PluginWarning, stacklevel=2)
             else:
                 if answer is not None and self.stopped is None:
