@@ -47,6 +47,20 @@ def test_the_help_builds_no_command(tmp_path: Path) -> None:
     assert "a_module_that_nobody_has" in asked.stderr.splitlines()[-1]
 
 
+def test_what_a_command_raises_is_blamed_on_its_plugin(tmp_path: Path) -> None:
+    """What is for the user stays as it is."""
+    site = tmp_path / "site"
+    raising = "click.command()(lambda: click.get_current_context().exit(3) or 1 / 0)"
+    body = f"return click.Group(commands={{'a': {raising}, 'b': click.command()(lambda: 1 / 0)}})"
+    source = BROKEN_COMMAND.replace("import a_module_that_nobody_has", f"import click; {body}")
+    write_package(site, "tally", source)
+    asked, failed = (run_textgen("tally", name, folder=tmp_path, site=[site]) for name in "ab")
+    assert (asked.returncode, asked.stderr) == (3, "")
+    assert failed.returncode == 1
+    assert "plugin 'tally' (textgen-tally 1.0): command 'tally' failed: Zero" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+
+
 def test_a_command_that_its_defaults_cannot_make_spoils_no_help(tmp_path: Path) -> None:
     site = tmp_path / "site"
     options = '"Counts something."\n    k: int'

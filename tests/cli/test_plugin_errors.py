@@ -23,8 +23,10 @@ def test_with_debug_a_broken_plugin_is_an_error(tmp_path: Path, arguments: list[
 
 
 RAISING = '''
-import attrs, click
+import attrs, click, textgen.cli.plugins
 from textgen import Component, TextgenError, hookimpl
+
+textgen.cli.plugins.json = None  # a bug in textgen
 
 @attrs.frozen
 class Config:
@@ -34,8 +36,8 @@ class Config:
 @click.argument("name")
 def raising(name):
     """Raises."""
-    faults = {"memory": MemoryError(), "expected": TextgenError("no prompt"), "bug": IndexError(3)}
-    raise faults[name]
+    memory, expected = MemoryError(), TextgenError("no prompt")
+    raise {"memory": memory, "expected": expected, "fault": IndexError(3)}[name]
 
 @hookimpl
 def textgen_commands():
@@ -44,25 +46,27 @@ def textgen_commands():
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("arguments", "said"),
     [
-        ("memory", "error: out of memory"),
-        ("expected", "error: no prompt"),
-        ("bug", "this is a bug in textgen or a"),
+        (["raising", "memory"], "error: out of memory"),
+        (["raising", "expected"], "error: no prompt"),
+        (["raising", "fault"], "error: plugin 'mine' ("),
+        (["plugins", "--json"], "this is a bug in textgen or a"),
     ],
 )
 def test_debug_adds_the_traceback_and_takes_nothing_away(
-    tmp_path: Path, name: str, said: str
+    tmp_path: Path, arguments: list[str], said: str
 ) -> None:
     (tmp_path / "mine.py").write_text(RAISING)
     plain, more = (
-        run_textgen("--plugin", "mine.py", *debug, "raising", name, folder=tmp_path)
+        run_textgen("--plugin", "mine.py", *debug, *arguments, folder=tmp_path)
         for debug in ([], ["--debug"])
     )
     last = plain.stderr.splitlines()[-1]
     assert last.startswith(f"textgen: {said}")
     assert (more.stderr.splitlines()[-1], more.returncode) == (last, plain.returncode)
-    assert [each.stderr.count("Traceback") for each in (plain, more)] == [name == "bug", 1]
+    is_traced = ["Traceback" in each.stderr for each in (plain, more)]
+    assert is_traced == ["this is a bug" in said, True]
 
 
 TOP_K = '''

@@ -81,6 +81,15 @@ def gives(value: Callable[[Any], Any]) -> Any:
     return functools.partial(model, extend=lambda *given: value(extend(*given)))
 
 
+def without_forward(context: Any) -> Any:
+    """A torch module whose `forward` is misspelt: torch raises, and no code of the plugin."""
+    import torch
+
+    from textgen.gradient import GradientModel
+
+    return type("Changed", (torch.nn.Module, GradientModel), {})()
+
+
 @attrs.frozen
 class Announcing:
     """A sampler that says what of the history it reads."""
@@ -121,6 +130,11 @@ BLAMED: list[tuple[str, Callable[[Any], Any], str]] = [
     ("tokenizer", broken(tokenizer(fit=lambda self, pieces: {}["lost"])), "KeyError: 'lost' ("),
     ("tokenizer", broken(tokenizer(encode=leaving)), "failed: SystemExit ("),
     ("tokenizer", broken(ROUND_TRIP), "fails its round trip"),
+    (
+        "tokenizer",
+        broken(tokenizer(encode=lambda self, text: [1] * len(text))),
+        "to list, and must",
+    ),
     # Samplers
     ("sampler", broken(None), "what `build` made is of type NoneType"),
     ("sampler", lambda context: 1 / 0, "cannot be built: ZeroDivisionError"),
@@ -141,6 +155,7 @@ BLAMED: list[tuple[str, Callable[[Any], Any], str]] = [
     ("model", gives(np.int64), "gave logits of dtype int64"),
     ("model", gives(leaving), "failed: SystemExit"),
     ("model", broken(types.SimpleNamespace(decoder=len)), "has no method 'tensors'"),
+    ("model", without_forward, 'the required "forward" function'),
     *(
         ("model", functools.partial(model, **{name: None}), f"no method '{name}'")
         for name in ("extend", "score", "read_state", "write_state")
@@ -208,6 +223,18 @@ def test_a_forward_that_gives_no_state_is_named(tiny_pipeline: Make) -> None:
     with pytest.raises(textgen.ContractError, match="failed: ") as caught:
         run_odd(tiny_pipeline(), model=build)
     assert (caught.value.kind, caught.value.component) == ("model", "odd")
+
+
+def test_a_loss_that_is_not_a_number_names_all_who_may_be_at_fault(tiny_pipeline: Make) -> None:
+    step = StepDone(step=1, steps=1, epoch=1, loss=float("nan"), tokens=10)
+    odd = broken(trainer(train=lambda *_: iter([step])))
+    with pytest.raises(textgen.TrainingError) as caught:
+        run_odd(tiny_pipeline(), trainer=odd)
+    for plugin in (
+        "trainer 'odd' of plugin 'odd' (textgen-odd 2.1)",
+        "model 'rnn' of plugin 'rnn'",
+    ):
+        assert plugin in str(caught.value)
 
 
 def test_an_observer_that_fails_is_left_out(tiny_pipeline: Make) -> None:

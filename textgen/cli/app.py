@@ -45,6 +45,11 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:  # click would exit with 1
             raise ReaderGone from error
+        except (click.ClickException, click.Abort, click.exceptions.Exit, OSError, MemoryError):
+            raise
+        except Exception:
+            with ctx.obj.components or contextlib.nullcontext():
+                raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, self.get_command(ctx, name).get_short_help_str(200)) for name in COMMANDS]
@@ -70,7 +75,8 @@ class _Group(click.Group):
         from textgen.plugin.structure import Choice
 
         built = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=context.plugins())
-        made = Components().build(Choice(offer.name, offer, offer.component.config()), built)
+        context.components = Components()
+        made = context.components.build(Choice(offer.name, offer, offer.component.config()), built)
         if not isinstance(made, click.Command):
             raise blame(offer, f"built {type(made).__name__}, and must build a click.Command")
         return made

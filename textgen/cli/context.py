@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textgen.errors import UsageError
 from textgen.plugin import discovery
 from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
+
+if TYPE_CHECKING:
+    from textgen.contracts.components import Components
 
 
 class CommandContext:
     """What the options before the subcommand say.
 
     with_plugin_options  whether it takes the options of plugins' samplers
+    components           with the subcommand, if a plugin offers it
     """
 
     def __init__(self) -> None:
@@ -19,6 +25,7 @@ class CommandContext:
         self.plugin_files: tuple[str, ...] = ()
         self.debug = False
         self.with_plugin_options = False
+        self.components: Components | None = None
         self._plugins: PluginSet | None = None
 
     def plugins(self) -> PluginSet:

@@ -96,16 +96,15 @@ def misdeclared(made: Any, kind: str) -> str:
 
 def check_ids(ids: Ids, tokenizer: object, size: int) -> Ids:
     """The ids of a tokenizer with `size` tokens: integers (T,), each within the vocabulary."""
-    import numpy as np
-
-    ids = np.asarray(ids)
     if fault := _ids_fault(ids, 1, size):
         raise BrokenContract(tokenizer, f"encodes to {fault}")
     return ids
 
 
-def _ids_fault(ids: Ids, axes: int, size: int) -> str:
+def _ids_fault(ids: Any, axes: int, size: int) -> str:
     """What is wrong with ids, or ""."""
+    if not hasattr(ids, "dtype"):
+        return f"{type(ids).__name__}, and must give an array"
     if ids.ndim != axes or (ids.size and ids.dtype.kind not in "iu"):
         return f"{ids.dtype} of shape {ids.shape}, and must give integers with {axes} axes"
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):

@@ -143,14 +143,17 @@ def blaming(method: _Method) -> _Method:
 
 
 def _blamed(error: BaseException, parts: Sequence[tuple[object, Offer]]) -> Offer | None:
-    """The component whose code is innermost in the traceback; None if there is none, as for a bug
-    of our own.
+    """The component whose code, or object, is innermost in the traceback; None if there is none, as
+    for a bug of our own.
 
     Of several components in one package, the object and the name of the method tell which.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    for package in map(package_of, reversed(frames)):
-        own = [part for part in parts if package in packages_of(part[1].component)]
+    for frame in reversed(frames):
+        package, owner = package_of(frame), frame.f_locals.get("self", frames)
+        own = [
+            part for part in parts if part[0] is owner or package in packages_of(part[1].component)
+        ]
         if not own:
             continue
         frames = [frame for frame in frames if package_of(frame) == package]

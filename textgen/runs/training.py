@@ -196,7 +196,8 @@ class TrainingLoop:
             return
         rate = event.learning_rate
         if event.step == 1:  # nothing was updated yet
-            advice = ", before the first update, so the model is at fault, or its text"
+            trainer, model = self.blame
+            advice = f", before the first update: by {model} or {trainer}, or by the text"
         elif rate is not None:
             advice = f" with learning rate {rate:g}; lower it, or clip the gradient"
         else:
