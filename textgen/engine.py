@@ -41,6 +41,7 @@ from textgen.runs.loading import load_generator
 from textgen.runs.objects import with_choices
 from textgen.runs.observers import AnyObserver
 from textgen.runs.offered import offered_run
+from textgen.runs.record import keep_changes
 from textgen.runs.starting import with_start
 from textgen.runs.summary import finite, read_metrics
 
@@ -165,7 +166,7 @@ class Engine:
         with contextlib.nullcontext() if processes is None else processes.leading():
             pipeline = self.pipeline(source, overrides, output=output)
             run = _ensure_trained(pipeline, overwrite, console, observers, cancelled, processes)
-        return _with_texts(run)
+        return _completed(run)
 
     def _follow(
         self,
@@ -250,7 +251,7 @@ class Engine:
                 run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)
         if output is None:
             run = attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
-        return run if generate is None else _with_texts(run)
+        return _completed(run, is_to_write=generate is not None)
 
     def load(
         self,
@@ -368,7 +369,10 @@ def _loaded(pipeline: Pipeline, outcome: Outcome) -> Run:
     parts = {"corpus": pipeline.corpus, "tokenizer": pipeline.tokenizer, "model": pipeline.model}
     objects = {kind: part for kind, part in parts.items() if part.offer.distribution == OBJECT}
     given = {"sampler": list(pipeline.samplers), **objects}
-    generator = load_generator(directory, pipeline.plugins, device=pipeline.device, given=given)
+    tables = pipeline.to_dict()
+    generator = load_generator(
+        directory, pipeline.plugins, device=pipeline.device, given=given, tables=tables
+    )
     folder, curve = directory.latest().path, b""
     with contextlib.suppress(RunError):
         curve = read_bytes(inside(folder, "loss.svg"))
@@ -383,13 +387,18 @@ def _loaded(pipeline: Pipeline, outcome: Outcome) -> Run:
     )
 
 
-def _with_texts(run: Run) -> Run:
-    """The run with what its `[generate]` table asks for."""
+def _completed(run: Run, *, is_to_write: bool = True) -> Run:
+    """The run with what its `[generate]` table asks for. Only then its new pipeline is recorded."""
     try:
-        return attrs.evolve(run, generations=Generations(generate(run.pipeline, run.generator)))
+        if is_to_write:
+            texts = Generations(generate(run.pipeline, run.generator))
+            run = attrs.evolve(run, generations=texts)
+        if run.outcome == "skipped":
+            keep_changes(run.pipeline, RunDirectory(run.pipeline.output))
     except BaseException:
         run.generator.close()
         raise
+    return run
 
 
 _ENGINE: Final = Engine()  # of the installed plugins, which it looks for in each call

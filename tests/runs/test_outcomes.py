@@ -53,6 +53,18 @@ def test_a_skipped_run_writes_as_the_pipeline_says_now(finished: Path, folder: P
     assert done.stdout == f"{greedy}\n"
 
 
+def test_a_chain_that_fails_leaves_a_finished_run_as_it_was(tiny_pipeline: Any) -> None:
+    tables = tiny_pipeline()
+    run = textgen.run(tables).path
+    before, engine = tree(run), engine_of(sampler=lambda context: lambda logits, history: None)
+    with pytest.raises(textgen.ContractError, match="sampler 'odd' gave NoneType"):
+        engine.run({**tables, "sampler": [{"type": "odd"}]})
+    assert tree(run) == before
+    again = textgen.run({**tables, "generate": {"max_new_tokens": 5}}).generator
+    assert again.defaults["max_new_tokens"] == 5
+    assert again.defaults == textgen.load(run).defaults
+
+
 def test_a_finished_run_whose_text_is_gone_is_skipped(folder: Path) -> None:
     first = run_textgen("run", "p.toml", folder=folder)
     (folder / "text.txt").unlink()

@@ -161,9 +161,6 @@ class Execution:
         if not isinstance(decision, run_record.Skip):
             self._train(self._training_loop(text, decision, context))
             return "trained" if decision.checkpoint is None else "resumed"
-        if not run_record.is_written(pipeline, directory):  # samplers and the like have changed
-            run_record.write_pipeline(pipeline, directory)
-            directory.write_run(run_record.described(pipeline.to_dict(), decision.record))
         skipped = RunSkipped(path=directory.path, step=decision.record["step"])
         self._observers(context, directory).tell(skipped)
         return "skipped"

@@ -47,14 +47,16 @@ def load_generator(
     *,
     device: str,
     given: Mapping[str, Any],
+    tables: Mapping[str, Any] | None = None,
 ) -> Generator:
     """The generator of a run: its model, or while it has none, the weights of its best checkpoint.
 
-    Tables and objects in `given`, by kind, take the place of the run's own.
+    Tables and objects in `given`, by kind, take the place of the run's own; `tables` that of its
+    whole pipeline.toml.
     """
     with contextlib.ExitStack() as stack:
         components = stack.enter_context(Components())
-        generator = _load(read_stored(directory), plugins, device, given, components)
+        generator = _load(read_stored(directory, tables), plugins, device, given, components)
         stack.pop_all()  # from here on, Generator.close closes them
     logger.info("loaded the run in %s", generator.path)
     return generator

@@ -23,8 +23,8 @@ class Observers:
     caller's.
 
     One of the pipeline's that fails, or whose sample does, is left out with a warning, for it must
-    not cost hours of training. What one of the caller's raises ends the run. `stopped` is the first that asked for
-    the end of the run.
+    not cost hours of training. What one of the caller's raises ends the run. `stopped` is the first
+    that asked for the end of the run.
     """
 
     def __init__(self, entries: Iterable[tuple[AnyObserver, Offer | None]]) -> None:

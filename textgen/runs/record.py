@@ -205,6 +205,19 @@ def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
     return is_own
 
 
+def keep_changes(pipeline: Pipeline, directory: RunDirectory) -> None:
+    """Record what has changed in the pipeline of a finished run, such as its samplers, now that it
+    has generated with them.
+    """
+    if is_written(pipeline, directory):
+        return
+    with directory.locked(remedy="output"):
+        decision = decide(directory, pipeline)
+        if isinstance(decision, Skip):  # else another process has made another run of it
+            write_pipeline(pipeline, directory)
+            directory.write_run(described(pipeline.to_dict(), decision.record))
+
+
 def described(tables: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with the tables of pipeline.toml, and its checksum."""
     files = {

@@ -26,6 +26,7 @@ from textgen.pipeline.document import Document, document_of
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
 from textgen.plugin.structure import Reader
 from textgen.protocols import Tensors
+from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory, run_directory
 
 FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "unreadable"]
@@ -94,9 +95,9 @@ class RunReport:
         return all(file.state in ("whole", "changed") for file in self.files)
 
 
-def read_stored(directory: RunDirectory) -> StoredRun:
+def read_stored(directory: RunDirectory, tables: Mapping[str, Any] | None = None) -> StoredRun:
     """Read a run, or while it has no model yet, the finished run that it replaces, or else its best
-    checkpoint.
+    checkpoint; with `tables` in the place of those in its pipeline.toml.
 
     It is read again if another run took its place meanwhile. Raises RunError, CorruptFileError,
     PipelineError.
@@ -105,7 +106,7 @@ def read_stored(directory: RunDirectory) -> StoredRun:
         before = _signature(directory)
         try:
             with with_remedy("copy"):
-                return _read(directory.current())
+                return _read(directory.current(), tables)
         except RunError:
             if _signature(directory) == before:
                 raise
@@ -148,14 +149,16 @@ def verify(path: str | Path) -> RunReport:
     )
 
 
-def _read(directory: RunDirectory) -> StoredRun:
+def _read(directory: RunDirectory, tables: Mapping[str, Any] | None) -> StoredRun:
     record, remarks = directory.read_run(), []
+    if tables is not None:
+        record = run_record.described(tables, record)
     if directory.next.exists():
         remarks.append(
             f"the new run in {directory.path} is not finished; this is the one that it "
             f"replaces once it is"
         )
-    document, is_edited = _pipeline(directory, record)
+    document, is_edited = _pipeline(directory, record, tables)
     if is_edited:
         remarks.append(f"{document.source} was changed since the run was made")
     vocabulary = _vocabulary(directory, record)
@@ -186,13 +189,17 @@ def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> Tensors:
     return read_weights(directory.inside(_WEIGHTS), record["files"][_WEIGHTS])
 
 
-def _pipeline(directory: RunDirectory, record: Mapping[str, Any]) -> tuple[Document, bool]:
+def _pipeline(
+    directory: RunDirectory, record: Mapping[str, Any], tables: Mapping[str, Any] | None = None
+) -> tuple[Document, bool]:
     """A run's pipeline.toml, and whether it was changed since the run wrote it.
 
     Raises PipelineError, RunError.
     """
     path = directory.inside(_PIPELINE)
-    document = document_of(read_bytes(path), path)
+    document = document_of(
+        read_bytes(path) if tables is None else run_record.pipeline_text(tables), path
+    )
     reader = Reader(document.folder)
     read_own_tables(document.tables, reader)
     gone = [kind for kind in CHOICES if kind not in document.tables]
