@@ -5,12 +5,16 @@ however they are fed.
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 from commands import run_python
 from components import context, letters, make
+
+import textgen
 
 CELLS = ["rnn", "relu", "gru", "lstm"]
 INPUTS = [
@@ -221,3 +225,12 @@ def test_rows_taken_and_joined_go_on_as_they_were(cell: str, device: str) -> Non
     assert np.array_equal(again, whole[[4, 1]])
     for decoder in (here, there):
         assert np.array_equal(decoder.continue_greedily(feed[:3, 0], 9, [0]), whole[:3])
+
+
+def test_a_large_vocabulary_needs_an_embedding() -> None:
+    """Its square would be 30 GB."""
+    many = attrs.evolve(context(training=True), tokenizer=SimpleNamespace(vocab_size=87_700))
+    with pytest.raises(textgen.UsageError, match="87,700 tokens") as caught:
+        make("model", "rnn", many, hidden_size=2)
+    assert caught.value.argument == "model.embedding_size"
+    assert make("model", "rnn", many, hidden_size=2, embedding_size=1).vocab_size == 87_700

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
+from attrs.validators import gt
 from components import engine_of, plugin_of
 
 import textgen
@@ -88,6 +89,8 @@ UNFIT: list[tuple[Any, str]] = [
     (sampler(config={}), "config must be an attrs class, and is {}"),
     (sampler(config=config(size=option(1, help="x"), annotation="Sise")), "'Sise' is not defined"),
     (sampler(config=config(size=option(1, help="x"), annotation=None)), "size has no type"),
+    (sampler(config=config(size=option("1", help="x"))), "size: expected a finite number, given "),
+    (sampler(config=config(size=option(0.0, help="x", validator=gt(0)))), "size: must be > 0"),
     (sampler(build=lambda config: None), "takes (config), and is called with (config, context)"),
     (sampler(build=5), "5"),
     (argument("steady penalty"), "'steady penalty' of its option 'option_0' is taken, or is not"),

@@ -21,6 +21,7 @@ from textgen.plugin.component import (
     Plugin,
     normalized,
 )
+from textgen.plugin.structure import Reader, plain
 from textgen.plugin.tracebacks import shown_line
 from textgen.suggest import nearest
 
@@ -86,10 +87,12 @@ def _check(component: Component) -> None:
     if fault := miscalled(component.build, ("config", "context")):
         raise UnfitError(f"build {fault}")
     attrs.resolve_types(component.config)
-    taken = list(REQUEST_OPTIONS)
+    taken, reader = list(REQUEST_OPTIONS), Reader()
     for name, field in component.options().items():
         if field.type is None:
             raise UnfitError(f"{name} has no type; annotate it, as in `{name}: int`")
+        if _is_value(field.default) and not field.metadata.get("kind"):
+            reader.field(field, plain(field.default), name)
         if argument := field.metadata.get("argument"):
             if argument in taken or not _ARGUMENT.fullmatch(argument):
                 raise UnfitError(
@@ -98,6 +101,14 @@ def _check(component: Component) -> None:
                     "by underscores"
                 )
             taken.append(argument)
+    if reader.faults:
+        raise UnfitError(f"its defaults are refused: {'; '.join(map(str, reader.faults))}")
+
+
+def _is_value(default: Any) -> bool:
+    """Whether the default of an option is what a table could have, and no function makes it."""
+    is_made = default is attrs.NOTHING or isinstance(default, attrs.Factory)  # type: ignore[arg-type]
+    return not is_made and default is not None and not attrs.has(type(default))
 
 
 def miscalled(function: Any, arguments: Sequence[str]) -> str:
