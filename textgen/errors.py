@@ -19,7 +19,8 @@
 
 The text of each says what is wrong, where, and what to do; the attributes hold the same facts.
 Options have their name in Python: `overwrite` is --overwrite of the command line. `.remedy` is the
-option that would help, or "".
+option that would help, or "". `.versions` says which packages of a run are now installed in another
+version, where one of them may have refused a file of the run.
 """
 
 from __future__ import annotations
@@ -56,9 +57,11 @@ class TextgenError(Exception):
     exit_code = 1
     remedy = ""
     source = ""
+    versions = ""
 
     def __str__(self) -> str:
         text = (f"{self.source}: " if self.source else "") + self._text()
+        text += f"; {self.versions}" if self.versions else ""
         text += f"; {_REMEDIES[self.remedy]}" if self.remedy else ""
         return visible(text)  # names, paths and values in it may be a stranger's
 

@@ -291,6 +291,28 @@ def test_a_vocabulary_of_another_structure_is_named(finished: Path) -> None:
             textgen.load(finished)
 
 
+@pytest.mark.parametrize(
+    ("name", "new"),
+    [
+        ("tokenizer.json", lambda data: b"{}"),
+        ("model.safetensors", lambda data: save({})),
+        ("pipeline.toml", lambda data: data.replace(b"hidden_size", b"hidden_sizes")),
+    ],
+)
+def test_what_another_version_refuses_names_both(finished: Path, name: str, new: Any) -> None:
+    path, record = finished / name, record_of(finished)
+    path.write_bytes(new(path.read_bytes()))
+    for version in ("", "0.0.1"):
+        for each in record["components"]:
+            each["version"] = version or each["version"]
+        write(finished / "run.json", finished, record)
+        seal(path, finished)
+        with pytest.raises(textgen.TextgenError) as caught:
+            textgen.load(finished)
+        said = f"made with textgen-engine {version}, and {textgen.__version__} is installed"
+        assert (said in str(caught.value)) is bool(version)
+
+
 def test_a_saved_state_of_another_structure_is_named(
     generator: textgen.Generator, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.components import Components
-from textgen.errors import CorruptFileError, PipelineError, UsageError
+from textgen.errors import ContractError, CorruptFileError, PipelineError, UsageError
 from textgen.files.reading import VOCABULARY, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
@@ -54,10 +54,15 @@ def load_generator(
     Tables and objects in `given`, by kind, take the place of the run's own; `tables` that of its
     whole pipeline.toml.
     """
-    with contextlib.ExitStack() as stack:
-        components = stack.enter_context(Components())
-        generator = _load(read_stored(directory, tables), plugins, device, given, components)
-        stack.pop_all()  # from here on, Generator.close closes them
+    stored = read_stored(directory, tables)
+    try:
+        with contextlib.ExitStack() as stack:
+            components = stack.enter_context(Components())
+            generator = _load(stored, plugins, device, given, components)
+            stack.pop_all()  # from here on, Generator.close closes them
+    except (ContractError, CorruptFileError, PipelineError) as error:
+        error.versions = run_record.other_versions(stored.record)
+        raise
     logger.info("loaded the run in %s", generator.path)
     return generator
 

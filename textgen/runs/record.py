@@ -319,6 +319,21 @@ def changed_plugin_files(record: Mapping[str, Any], choices: Iterable[Choice]) -
     ]
 
 
+def other_versions(record: Mapping[str, Any]) -> str:
+    """What to say of the packages that a run writes with, where another version is installed."""
+    installed = {plugin.distribution: plugin.version for plugin in discovery.installed()}
+    then = {
+        each["distribution"]: each["version"]
+        for each in record["components"]
+        if each["kind"] in ("tokenizer", "model", "sampler")
+    }
+    return "; ".join(
+        f"the run was made with {name} {version}, and {installed[name]} is installed"
+        for name, version in then.items()
+        if installed.get(name, version) != version
+    )
+
+
 def origins(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     """The distributions of a run's components by kind and name."""
     return {
