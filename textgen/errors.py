@@ -165,8 +165,9 @@ class PromptError(UsageError):
         self.characters, self.nearest = tuple(characters), dict(nearest or {})
 
     def _text(self) -> str:
+        what = "text" if any(len(each) > 1 for each in self.characters) else "characters"
         return (
-            f"the prompt has characters outside the vocabulary: "
+            f"the prompt has {what} outside the vocabulary: "
             f"{', '.join(map(self._shown, self.characters))}; "
             f"leave them out, or set unknown_characters to 'skip' (drop them) or 'unknown' "
             f"(feed them as <unk>)"

@@ -97,8 +97,8 @@ def test_a_file_is_named_where_it_is_given(tmp_path: Path) -> None:
     done = run_textgen("--plugin", "boom.py", "--plugin", "other.py", "plugins", folder=tmp_path)
     assert (done.returncode, done.stderr) == (
         2,
-        "textgen: error: --plugin other.py: unpackaged offers the sampler 'top-k' already, by its "
-        "plugin 'boom'; one of the two needs another name\n",
+        f"textgen: error: --plugin other.py: plugin 'boom' ({tmp_path / 'boom.py'}) offers the "
+        "sampler 'top-k' already; one of the two needs another name\n",
     )
 
 
@@ -110,7 +110,7 @@ def test_a_name_that_a_file_and_a_built_in_have_is_ambiguous(
     marked = partial(run_textgen, "--plugin", "marker.py", folder=tmp_path)
     failed = marked("run", write_pipeline(tiny_pipeline(sampler=[{"type": "top-k"}])))
     assert failed.returncode == 2
-    assert "write 'textgen-engine:top-k' or 'unpackaged:top-k'" in failed.stderr
+    assert "write 'textgen-engine:top-k' or 'marker:top-k'" in failed.stderr
     for name, is_marked in {"textgen-engine:top-k": False, "marker:top-k": True}.items():
         pipeline = write_pipeline(tiny_pipeline(sampler=[{"type": name}]))
         for command in (("run", pipeline, "--overwrite"), ("generate", "run", "--no-echo")):

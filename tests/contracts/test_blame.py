@@ -329,4 +329,4 @@ def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(
     assert again.text == first.text
     missing = run_textgen("generate", run.path, "--temperature", "0.5", folder=tmp_path)
     assert (missing.returncode, missing.stdout) == (2, "")
-    assert "no plugin of textgen-odd is loaded: is it installed?" in missing.stderr
+    assert "no plugin of textgen-odd is loaded: is it installed, or" in missing.stderr

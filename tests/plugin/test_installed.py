@@ -113,7 +113,7 @@ def test_one_can_be_switched_off(site: Path, tmp_path: Path, name: str) -> None:
     done = show(tmp_path, site, "loud", "--no-plugin", name, "--no-plugin", "broken")
     assert done.returncode == 2
     assert "no sampler is called 'loud'" in done.stderr
-    assert "left out" not in done.stderr
+    assert "plugin 'loud' (textgen-loud 1.2) is left out: it is disabled" in done.stderr
 
 
 def test_what_is_switched_off_has_to_be_there(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ UNFIT: list[tuple[Any, str]] = [
     (5, "there is no hook in it, marked with @textgen.hookimpl"),
     (SimpleNamespace(textgen_samplers=list), "there is no hook in it, marked with"),
     (SimpleNamespace(TEXTGEN_PLUGIN_API=2), "it needs plugin API 2, and this textgen has 1;"),
-    (SimpleNamespace(TEXTGEN_PLUGIN_API="1"), "TypeError"),
+    (SimpleNamespace(TEXTGEN_PLUGIN_API="1"), "it needs plugin API '1', and"),
     (
         SimpleNamespace(textgen_sampler=hook([])),
         "there is no hook 'textgen_sampler'; did you mean 'textgen_samplers'?",
@@ -140,7 +140,7 @@ def test_one_plugin_takes_the_place_of_another_only_on_request() -> None:
     plugins = PluginSet()
     plugins.register(corpus("first"), "notebook")
     for name in ("notebook", "another"):
-        with pytest.raises(textgen.UsageError, match=r"offers the corpus 'fixed' already, by its"):
+        with pytest.raises(textgen.UsageError, match=r"'notebook' .* offers the corpus 'fixed' al"):
             plugins.register(corpus("second"), name)
     assert text_of(plugins) == "first"
     plugins.register(corpus("second"), "notebook", replace=True)
@@ -170,7 +170,9 @@ def test_engines_with_different_plugins_do_not_meet(tiny_pipeline: Make) -> None
     without = textgen.Engine(PluginSet.discover(disable=["sgd"]))
     with pytest.raises(textgen.PipelineError) as caught:
         without.pipeline(tables)
-    assert {fault.path for fault in caught.value.faults} == {"sampler.0.type", "trainer.type"}
+    faults = {fault.path: fault.hint for fault in caught.value.faults}
+    assert faults.keys() == {"sampler.0.type", "trainer.type"}
+    assert "plugin 'sgd' (textgen-engine" in faults["trainer.type"]
 
 
 def test_a_run_says_that_a_program_registered_its_plugin(tiny_pipeline: Make) -> None:
@@ -180,7 +182,7 @@ def test_a_run_says_that_a_program_registered_its_plugin(tiny_pipeline: Make) ->
     run = textgen.Engine(plugins).run(tiny_pipeline(sampler=[{"type": "odd"}]))
     (recorded,) = [c for c in run.generator.record["components"] if c["kind"] == "sampler"]
     assert (recorded["plugin"], recorded["distribution"]) == ("notebook", "unpackaged")
-    with pytest.raises(textgen.PipelineError, match="of a program, which has to give it") as caught:
+    with pytest.raises(textgen.PipelineError, match="plugin of a program, or a") as caught:
         textgen.load(run.path)
     assert "install" not in str(caught.value)
 

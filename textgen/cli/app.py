@@ -66,7 +66,7 @@ class _Group(click.Group):
         """
         offers = context.plugins().offers("command")
         names = [*COMMANDS, *(offer.name for offer in offers)]
-        return {o.name if names.count(o.name) == 1 else o.qualified_name: o for o in offers}
+        return {o.name if names.count(o.name) == 1 else o.written_name: o for o in offers}
 
     def _build(self, offer: Offer, context: CommandContext) -> click.Command:
         from textgen.contracts.checks import blame

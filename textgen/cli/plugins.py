@@ -85,9 +85,7 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...], time_limit: fl
     try:
         import hypothesis  # noqa: F401
     except ImportError:
-        raise UsageError(
-            "checking plugins needs hypothesis; pip install 'textgen-engine[test]'"
-        ) from None
+        raise UsageError("checking plugins needs hypothesis; pip install hypothesis") from None
     from textgen.testing.command_line import check_named
 
     # What is left out is the first line of what is printed, or not what was asked.

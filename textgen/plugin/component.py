@@ -258,6 +258,12 @@ class Offer:
         return f"{self.distribution}:{self.name}"
 
     @property
+    def written_name(self) -> str:
+        """What users write to mean this one alone: `package:name`, or `file:name`."""
+        owner = self.plugin.name if self.distribution == UNPACKAGED else self.distribution
+        return f"{owner}:{self.name}"
+
+    @property
     def canonical_name(self) -> str:
         """The same whichever way a pipeline names it: `name` of the built-in set, `package:name` of
         others.

@@ -53,6 +53,7 @@ class PluginSet:
 
     def __init__(self) -> None:
         self.quarantined: list[Quarantined] = []
+        self._disabled: list[Quarantined] = []
         self._offers: list[Offer] = []
         self._waiting: dict[Plugin, EntryPoint] = {}
         self._lock = threading.RLock()
@@ -67,11 +68,11 @@ class PluginSet:
         strict    import all plugins now, and raise PluginError instead of a quarantine
         """
         plugins, disable = cls(), tuple(disable)
-        plugins._waiting = {
-            plugin: entry_point
-            for plugin, entry_point in discovery.installed().items()
-            if not plugin.is_among(disable)
-        }
+        for plugin, entry_point in discovery.installed().items():
+            if plugin.is_among(disable):
+                plugins._disabled.append(Quarantined(plugin, "it is disabled"))
+            else:
+                plugins._waiting[plugin] = entry_point
         plugins._strict = strict
         if strict:
             plugins._load()
@@ -144,7 +145,7 @@ class PluginSet:
             if len(found) == 1:
                 return found[0]
             if found:
-                names = " or ".join(repr(offer.qualified_name) for offer in found)
+                names = " or ".join(repr(offer.written_name) for offer in found)
                 cause = f"{len(found)} plugins offer a {kind} called {bare!r}"
                 return Fault("", cause, "", f"write {names}")
             hint = self._hint(bare, distribution if package else "", self._loaded(kind))
@@ -157,15 +158,15 @@ class PluginSet:
         meant = {distribution, bare, f"textgen-{bare}"}
         left_out = [
             str(each)
-            for each in self.quarantined
+            for each in (*self.quarantined, *self._disabled)
             if meant & {each.plugin.distribution, each.plugin.name}
         ]
         if left_out:  # a similar name would only mislead
             return "; ".join(left_out)
         if distribution in (OBJECT, UNPACKAGED):
-            return "it was an object, a file or a plugin of a program, which has to give it again"
+            return "it was an object or plugin of a program, or a file of run.json: give it again"
         if distribution and distribution not in {offer.distribution for offer in self._offers}:
-            return f"no plugin of {distribution} is loaded: is it installed?"
+            return f"no plugin of {distribution} is loaded: is it installed, or its file given?"
         names = sorted({offer.name for offer in offers})
         return (
             nearest(bare, names)
@@ -196,7 +197,7 @@ class PluginSet:
         if len(takers) == 1:
             return takers[0], takers[0].component.arguments()[name]
         if takers:
-            names = " and ".join(offer.qualified_name for offer in takers)
+            names = " and ".join(offer.written_name for offer in takers)
             return Fault(name, f"several samplers take this option: {names}")
         known = [argument for offer in offers for argument in offer.component.arguments()]
         others = (other for other in (*known, *REQUEST_OPTIONS) if other != name)
@@ -244,17 +245,16 @@ class PluginSet:
         """Add what one plugin offers; raises if anything about it is wrong, leaving nothing
         behind.
         """
-        known = {(offer.kind, offer.qualified_name): offer.plugin.name for offer in self._offers}
+        known = {(offer.kind, offer.qualified_name): offer.plugin for offer in self._offers}
         offers = offers_of(plugin, module)
         for offer in offers:
             key = offer.kind, offer.qualified_name
             if key in known:  # `package:name` would mean neither
                 raise UsageError(
-                    f"{offer.distribution} offers the {offer.kind} {offer.name!r} already, "
-                    f"by its plugin "
-                    f"{known[key]!r}; one of the two needs another name"
+                    f"{known[key]} offers the {offer.kind} {offer.name!r} already; one of the two "
+                    "needs another name"
                 )
-            known[key] = plugin.name
+            known[key] = plugin
         self._offers += offers
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import attrs
 import pluggy
 
+from textgen.errors import TextgenError
 from textgen.plugin import discovery, hookspecs
 from textgen.plugin.component import (
     HOOKS,
@@ -22,7 +23,7 @@ from textgen.plugin.component import (
     normalized,
 )
 from textgen.plugin.structure import Reader, plain
-from textgen.plugin.tracebacks import shown_line
+from textgen.plugin.tracebacks import shown_line, shown_path
 from textgen.suggest import nearest
 
 _ARGUMENT: Final = re.compile(r"[a-z][a-z0-9_]*")
@@ -40,9 +41,9 @@ def offers_of(plugin: Plugin, module: object) -> list[Offer]:
     Each plugin has its own pluggy manager, so that a hook call reaches only this plugin.
     """
     wanted = getattr(module, "TEXTGEN_PLUGIN_API", 1)
-    if wanted > hookspecs.PLUGIN_API_VERSION:
+    if not isinstance(wanted, int) or wanted > hookspecs.PLUGIN_API_VERSION:
         raise UnfitError(
-            f"it needs plugin API {wanted}, and this textgen has {hookspecs.PLUGIN_API_VERSION}; "
+            f"it needs plugin API {wanted!r}, and this textgen has {hookspecs.PLUGIN_API_VERSION}; "
             f"upgrade {OWN_DISTRIBUTION}"
         )
     manager = pluggy.PluginManager("textgen")
@@ -131,8 +132,10 @@ def cause_of(error: BaseException, plugin: Plugin, packages: Collection[str]) ->
     """What went wrong in a plugin, as a phrase, with the last line of these packages that raised
     it.
     """
-    if isinstance(error, UnfitError):
+    if isinstance(error, UnfitError | TextgenError):
         return str(error)
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"SyntaxError: {error.msg} ({shown_path(error.filename)}:{error.lineno})"
     if isinstance(error, ModuleNotFoundError) and error.name:
         cause = f"it needs the module {error.name!r}, which is not installed"
         name = normalized(error.name.partition(".")[0])

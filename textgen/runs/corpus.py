@@ -114,8 +114,10 @@ def fit_tokenizer(
         pass
     digest = hashed.digest()
     if not digest.characters:
+        paths = [*corpus.sources()] if hasattr(corpus, "sources") else []
         raise CorpusError(
-            "the corpus is empty: it has 0 characters, and training needs at least a window of text"
+            "the corpus is empty: it has 0 characters, and training needs a window of text",
+            paths[0] if len(paths) == 1 else None,
         )
     if hashed.has_documents and end_id(tokenizer) is None:
         if pipeline.tokenizer.start is None or not hasattr(tokenizer, "add_end"):

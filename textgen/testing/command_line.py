@@ -90,19 +90,17 @@ def _clash(offer: Offer, plugins: PluginSet) -> str:
         what = f"command {offer.name!r}"
         return (
             f"note: {what} has the name of one of textgen's own; users write textgen "
-            f"{offer.qualified_name}"
+            f"{offer.written_name}"
         )
     others = [
-        other.distribution
+        other.plugin.path or other.distribution
         for other in plugins.offers(offer.kind)
         if other.name == offer.name and other.plugin != offer.plugin
     ]
     if not others or offer.distribution == OWN_DISTRIBUTION:
         return ""
     what = f"{offer.kind} {offer.name!r}"
-    return (
-        f"note: {what} is also offered by {', '.join(others)}; users write {offer.qualified_name}"
-    )
+    return f"note: {what} is also offered by {', '.join(others)}; users write {offer.written_name}"
 
 
 def _line(outcome: Outcome) -> str:

@@ -73,7 +73,7 @@ def _loaded_by(names: tuple[str, ...], path: str, time_limit: float) -> list[str
     importing = f"importing {names[0]}"
     try:
         done = subprocess.run(  # noqa: S603  # this interpreter, and a program of our own
-            [sys.executable, "-c", _FRESH, *names],
+            [sys.executable, "-Pc", _FRESH, *names],
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             capture_output=True,

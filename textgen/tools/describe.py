@@ -20,7 +20,7 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
     shared = {pair: list[str]() for pair, count in counts.items() if count > 1}
     for offer in offers:
         if (offer.kind, offer.name) in shared:
-            shared[offer.kind, offer.name].append(offer.qualified_name)
+            shared[offer.kind, offer.name].append(offer.written_name)
     return {
         "components": [
             {
