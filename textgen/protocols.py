@@ -167,8 +167,9 @@ class DocumentTokenizer(Tokenizer, Protocol):
         textgen.documents.split_documents gives the pieces document by document.
         """
 
-    def add_end(self) -> None:
-        """Add the id to a fitted vocabulary that has none.
+    def extend(self, pieces: Iterable[CorpusPiece]) -> None:
+        """Add to a fitted vocabulary what a corpus needs and it lacks: the id, if there are
+        documents. The other ids stay as they are.
 
         Optional: with it, a run on documents may keep the vocabulary of one that was on none.
         """

@@ -102,14 +102,15 @@ def fit_tokenizer(
     """Fit the tokenizer, check it on the beginning of the corpus, and return the digest of the
     corpus.
 
-    A tokenizer that keeps the vocabulary of another run is fitted already; an id for the end of a
-    document is added to it. Raises PipelineError for a corpus of documents and a tokenizer without
-    such an id.
+    A tokenizer that keeps the vocabulary of another run is fitted already, and extended if it can
+    be. Raises PipelineError for a corpus of documents and a tokenizer without an id for their end.
     """
     hashed = HashedPieces(corpus, pipeline.corpus.offer, progress)
     pieces = _checked(hashed, tokenizer, pipeline)
     if pipeline.tokenizer.start is None:
         tokenizer.fit(pieces)
+    elif (extend := getattr(tokenizer, "extend", None)) is not None:
+        extend(pieces)
     for _ in pieces:  # a tokenizer may need no fitting, and the digest is of all pieces
         pass
     digest = hashed.digest()
@@ -120,9 +121,7 @@ def fit_tokenizer(
             paths[0] if len(paths) == 1 else None,
         )
     if hashed.has_documents and end_id(tokenizer) is None:
-        if pipeline.tokenizer.start is None or not hasattr(tokenizer, "add_end"):
-            raise _no_end(pipeline)
-        tokenizer.add_end()
+        raise _no_end(pipeline)
     components.add(
         checks.check_tokenizer(tokenizer, pipeline.tokenizer.offer, hashed.beginning),
         pipeline.tokenizer.offer,

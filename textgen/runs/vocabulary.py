@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from itertools import zip_longest
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -74,10 +75,12 @@ def _ids_before(before: Tokenizer, now: Tokenizer) -> Ids:
     """(V,) for each token of `now` the id that `before` has for it or a similar one; -1 where there
     is none.
     """
-    known = _ids_by_text(before)
-    ids = np.full(now.vocab_size, _NONE)
-    for text, index in _ids_by_text(now).items():
-        ids[index] = next((known[each] for each in _similar(text) if each in known), _NONE)
+    texts, olds = _texts(now), _texts(before)
+    known = {text: index for index, text in reversed([*enumerate(olds)]) if text}
+    ids = np.full(len(texts), _NONE)
+    for index, (text, old) in enumerate(zip_longest(texts, olds[: len(texts)])):
+        found = (known[each] for each in _similar(text) if each in known)
+        ids[index] = index if text == old else next(found, _NONE)
     for name, similar in (("unknown_id", _NONE), ("end_id", known.get("\n", _NONE))):
         special, was = getattr(now, name, None), getattr(before, name, None)
         if special is not None:
@@ -85,16 +88,9 @@ def _ids_before(before: Tokenizer, now: Tokenizer) -> Ids:
     return ids
 
 
-def _ids_by_text(tokenizer: Tokenizer) -> dict[str, int]:
-    """The ids of tokens by their text, but for those that share it."""
-    found: dict[str, int] = {}
-    shared = {""}
-    for index in range(tokenizer.vocab_size):
-        text = tokenizer.decode(np.array([index]))
-        if text in found:
-            shared.add(text)
-        found[text] = index
-    return {text: index for text, index in found.items() if text not in shared}
+def _texts(tokenizer: Tokenizer) -> list[str]:
+    """(V,) the text of each token."""
+    return [tokenizer.decode(np.array([index])) for index in range(tokenizer.vocab_size)]
 
 
 def _similar(text: str) -> Iterator[str]:
@@ -108,4 +104,4 @@ def _similar(text: str) -> Iterator[str]:
         if "QUOTATION MARK" in name:
             yield "'" if "SINGLE" in name else '"'
         if unicodedata.category(text) == "Pd":
-            yield "-"
+            yield from ("--", "-")

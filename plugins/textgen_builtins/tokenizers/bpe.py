@@ -30,6 +30,8 @@ _SAME_WORDS: Final = (  # in the language of the library tokenizers
     r"'(?:[stmd]|re|ve|ll)| ?[\p{L}\p{Nl}\p{No}]+| ?\p{Nd}+| ?[^\s\x1c-\x1f\p{L}\p{N}]+"
     r"|[\s\x1c-\x1f]+(?![^\s\x1c-\x1f])|[\s\x1c-\x1f]+"
 )
+_OF_BYTES: Final = re.compile(r"[^\x00-\x7f]")  # a character of several
+_CHARACTERS: Final = 512  # the most frequent ones, which are added to a vocabulary
 Pair = tuple[int, int]
 
 
@@ -70,27 +72,29 @@ class BPETokenizer:
     def fit(self, pieces: Iterable[CorpusPiece]) -> None:
         """Learn from a corpus, in memory that grows with its different words, not its length."""
         self.ends = False
-
-        def noted() -> Iterator[CorpusPiece]:
-            for piece in pieces:
-                self.ends |= piece is DOCUMENT_END
-                yield piece
-
         counts = Counter[str]()
-        for document in split_documents(noted()):
-            for segment in segments(document):
-                counts.update(_WORDS.findall(segment))
+        for segment in self._segments(pieces):
+            counts.update(_WORDS.findall(segment))
         words = Counter[tuple[int, ...]]()
         for word, count in counts.items():
             for part in _parts(word):
                 words[part] += count
         self._index(_learnt(words, self.config.vocab_size - 256))
 
-    def add_end(self) -> None:
-        """Add `<end>` to the vocabulary."""
+    def extend(self, pieces: Iterable[CorpusPiece]) -> None:
+        """Add `<end>` if there are documents, and a token for each character of several bytes that
+        has none: a model that never saw its bytes would write some of them alone.
+        """
         self._fitted()
-        self.ends = True
-        self._index(self.merges or [])
+        counts = Counter[str]()
+        for segment in self._segments(pieces):
+            counts.update(_OF_BYTES.findall(segment))
+        made = {pair: 256 + rank for rank, pair in enumerate(self.merges or [])}
+        for character, _ in counts.most_common(_CHARACTERS):
+            token, *rest = (_IDS[byte] for byte in character.encode())
+            for byte in rest:
+                token = made.setdefault((token, byte), 256 + len(made))
+        self._index([*made])
 
     def encode(self, text: str) -> Ids:
         """(T,) int32. Lone surrogates, which no bytes of UTF-8 stand for, become U+FFFD."""
@@ -149,6 +153,17 @@ class BPETokenizer:
         if made.to_dict() != state:
             raise ValueError("expected byte-level merges alone, as to_dict gives them")
         return made
+
+    def _segments(self, pieces: Iterable[CorpusPiece]) -> Iterator[str]:
+        """The text, document by document; notes whether there are any."""
+
+        def noted() -> Iterator[CorpusPiece]:
+            for piece in pieces:
+                self.ends |= piece is DOCUMENT_END
+                yield piece
+
+        for document in split_documents(noted()):
+            yield from segments(document)
 
     def _index(self, merges: list[Pair]) -> None:
         tokens = [bytes([byte]) for byte in _IN_ORDER]

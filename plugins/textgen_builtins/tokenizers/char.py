@@ -74,9 +74,9 @@ class CharTokenizer:
             counts[: len(found)] += found
         self._index("".join(map(chr, np.flatnonzero(counts >= self.config.min_frequency))))
 
-    def add_end(self) -> None:
-        """Add `<end>` to the vocabulary."""
-        self.ends = True
+    def extend(self, pieces: Iterable[CorpusPiece]) -> None:
+        """Add `<end>` to the vocabulary if there are documents."""
+        self.ends |= any(piece is DOCUMENT_END for piece in pieces)
         self._index(self._fitted())
 
     def encode(self, text: str) -> Ids:
