@@ -126,6 +126,20 @@ def test_documents_have_an_end_that_is_no_text() -> None:
     assert tokenizer.end_id is None
 
 
+def test_a_vocabulary_is_extended_by_characters_of_several_bytes() -> None:
+    tokenizer = fitted(["so they said " * 9], vocab_size=260)
+    before = [tokenizer.decode(np.array([token])) for token in range(260)]
+    tokenizer.extend([TEXT, DOCUMENT_END])
+    assert [tokenizer.decode(np.array([token])) for token in range(260)] == before
+    assert tokenizer.end_id == tokenizer.vocab_size - 1
+    for made in (tokenizer, tokenizer.from_dict(json.loads(json.dumps(tokenizer.to_dict())))):
+        assert made.decode(made.encode(TEXT)) == TEXT
+        assert {len(made.encode(each)) for each in TEXT} == {1}
+    size = tokenizer.vocab_size
+    tokenizer.extend([TEXT])
+    assert tokenizer.vocab_size == size
+
+
 def test_what_needs_a_vocabulary_says_so_before_fit() -> None:
     tokenizer = make("tokenizer", "bpe", context())
     for use in (lambda: tokenizer.vocab_size, lambda: tokenizer.encode("a"), tokenizer.to_dict):

@@ -400,7 +400,10 @@ def test_lines_of_paragraphs_are_joined(file: Path, width: int) -> None:
     verse = "\n\nRoses are red,\nViolets are blue.\n\n    Indented\n\n"
     paragraphs = [*(" ".join(each.split()) for each in story.split("\n\n")), verse]
     broken = [textwrap.fill(each, width) for each in paragraphs[:-1]]
-    file.write_text("\n\n".join([*broken, verse]))
+    letter = "    " + "quite in earnest " * 20 + "yours"
+    paragraphs += [letter, "    Ever,"]
+    broken += [verse, textwrap.fill(letter, width, subsequent_indent="    "), paragraphs[-1]]
+    file.write_text("\n\n".join(broken))
     assert file.stat().st_size > PIECE
     assert read(file, wrapped_at=width) == "\n\n".join(paragraphs)
 

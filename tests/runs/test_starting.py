@@ -148,6 +148,18 @@ def test_a_run_with_a_vocabulary_of_its_own_begins_with_what_the_other_knows(
     assert logits(run, "Once 8 ra\u00e9")["n"] == near(logits(before, "Once 8 rae")["n"])
 
 
+def test_a_vocabulary_of_bytes_gets_the_characters_of_the_text(folder: Path) -> None:
+    made = {**tables(folder, "adamw"), "tokenizer": {"type": "bpe", "vocab_size": 260}}
+    base = textgen.run(made, output=folder / "runs/base").generator
+    (folder / "other.txt").write_text(TEXT.replace("v", "\u00e9"), encoding="utf-8")
+    run = textgen.run(slow(folder), output=folder / "tuned").generator
+    theirs, ours = (each.logits("Once 8 ra")[-1] for each in (base, run))
+    assert ours[: len(theirs)] == near(theirs)  # those of single bytes, too
+    (accented,), (plain,) = run.encode_prompt("\u00e9"), run.encode_prompt("e")
+    assert accented >= len(theirs)
+    assert ours[accented] == near(theirs[plain])
+
+
 @pytest.mark.parametrize("cell", ["rnn", "gru"])
 def test_a_vocabulary_as_large_as_the_other_and_as_the_layers_is_told_from_them(
     folder: Path, cell: str

@@ -10,6 +10,7 @@ _WIDTHS: Final = range(30, 201)
 _FEWEST: Final = 20  # lines that follow another
 _MOST: Final = 0.9  # share of them that go on with it
 _PIECE: Final = 1 << 20  # characters
+_ENDS: Final = ".!?:\"'\u2019\u201d"  # of sentences
 
 
 def width_of(text: str) -> int | None:
@@ -31,23 +32,34 @@ def joined(lines: Iterator[str], width: int) -> Iterator[str]:
     `width`, or before a small letter, joined by spaces, or by nothing after a hyphen.
     """
     made, size = list[str](), 0
-    last = next(lines, "").rstrip()
+    last, goes_on = next(lines, "").rstrip(), False
     for line in map(str.rstrip, lines):
         between = "\n"
         if _goes_on(last, line, width) or (last and line[:1].islower()):
             between = "" if last.endswith("-") else " "
-        made += [last, between]
+        made += [last.lstrip() if goes_on else last, between]
         size += len(last) + 1
         if size > _PIECE:
             yield "".join(made)
             made, size = [], 0
-        last = line
-    yield "".join([*made, last])
+        last, goes_on = line, between != "\n"
+    yield "".join([*made, last.lstrip() if goes_on else last])
 
 
 def _goes_on(line: str, following: str, width: int) -> bool:
-    """Whether a line was broken since it had no room for the first word of the following."""
-    if not line or not following or following[0].isspace():
+    """Whether a line was broken since it had no room for the first word of the following.
+
+    An indented line may be a paragraph, or one of a letter: that goes on in the same column, in the
+    middle of a sentence.
+    """
+    if not line or not following:
+        return False
+    indent = _indent(following)
+    if indent and (indent != _indent(line) or line[-1] in _ENDS):
         return False
     word = len(following.split(maxsplit=1)[0])
     return len(line) + 1 + word > width > 2 * word
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())

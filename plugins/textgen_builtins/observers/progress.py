@@ -138,7 +138,9 @@ class Progress:
         steps = last.step - self._first
         share = last.step * (self._tokens / steps if steps else last.tokens) / self._size
         if share < _LITTLE:
-            self._say(f"training read {share:.0%} of the text: give the run more time")
+            self._say(
+                f"training read {share:.0%} of the text: a greater length of the trainer reads more"
+            )
 
     def _has_bar(self) -> bool:
         return self.console is not None and (self.console.isatty() or _in_notebook())

@@ -34,7 +34,7 @@ _PROBABILITIES: Final = 10_000_000  # of the held-out characters, one for each o
 _TUNING: Final = 4  # passes over a text by a model that knows its language: more learn it by heart
 _TUNING_USED: Final = 0.65  # share of the time that is left for them
 _TUNING_DROPOUT: Final = 0.2  # in so many passes; fewer need less
-_TUNING_STEPS: Final = 20  # of training in a pass, at least
+_TUNING_STEPS: Final = 16  # of training in a pass, at least
 _TUNING_HELD_OUT: Final = 40_000  # tokens
 _TRIAL_SECONDS: Final = 0.4
 _SAMPLE: Final = 300_000  # characters that are counted for the expected loss
@@ -98,7 +98,7 @@ def tune(
     passes = seconds * _TUNING_USED * speed / time / training
     few = {"length": f"{_TUNING} epochs"} if passes > _TUNING else {}
     streams = 64
-    while streams > 8 and training / streams < 64 * _TUNING_STEPS:
+    while streams > 1 and training / streams < 64 * _TUNING_STEPS:
         streams //= 2
     return {
         "dropout": round(_TUNING_DROPOUT * min(1.0, passes / _TUNING), 2),
