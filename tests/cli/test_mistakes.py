@@ -38,6 +38,7 @@ from textgen import Generator, PromptError
         ("generate my.toml", "did you mean runs/my?"),
         ("generate nowhere", "there is no run directory nowhere; textgen run makes one"),
         ("evaluate my.toml my.txt", "did you mean runs/my?"),
+        ("generate runs/myy", "there is no run directory runs/myy; did you mean 'my'?"),
         ("run my.txt", "textgen init my.txt writes one"),
         ("show my.txt", "textgen init my.txt writes one"),
         ("run runs/my", "runs/my/pipeline.toml"),

@@ -83,12 +83,12 @@ def check_run(given: str, plugins: ComponentSource | None = None) -> None:
     """Raise UsageError for anything but a folder where a run directory is wanted, or a run that
     plugins offer.
     """
+    from textgen.runs.directory import near_run
     from textgen.runs.offered import offered_run
 
     offered = plugins and not Path(given).is_dir() and offered_run(given, plugins)
     if not Path(given).is_dir() and not isinstance(offered, Path):
         made = Path("runs", Path(given).stem)
-        hint = (
-            f"did you mean {made}?" if made.is_dir() else "textgen run makes one, such as runs/my"
-        )
+        hint = f"did you mean {made}?" if made.is_dir() else near_run(Path(given))
+        hint = hint or "textgen run makes one, such as runs/my"
         raise UsageError(f"there is no run directory {given}; {hint}")

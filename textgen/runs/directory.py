@@ -42,6 +42,7 @@ from textgen.files.reading import folder_size, inside, path_of
 from textgen.pipeline.records import read_structured
 from textgen.runs.checkpoints import Checkpoints
 from textgen.runs.formats import LockOwner, read_record, signed
+from textgen.suggest import nearest
 
 logger = logging.getLogger("textgen")
 _OWN: Final = (
@@ -341,7 +342,13 @@ def no_run(path: Path) -> RunError:
         if path.exists()
         else "it does not exist"
     )
-    return RunError(f"{path} is not a run directory: {why}", path)
+    near = "" if path.exists() else near_run(path)
+    return RunError(f"{path} is not a run directory: {why}{near and f'; {near}'}", path)
+
+
+def near_run(path: Path) -> str:
+    """ "did you mean X?" with the run beside a path that is most like it, or nothing."""
+    return nearest(path.name, (each.parent.name for each in path.parent.glob("*/run.json")))
 
 
 def run_directory(path: Any, argument: str = "path") -> RunDirectory:

@@ -133,6 +133,9 @@ def test_a_server_for_the_network_makes_a_key(run: Path) -> None:
             for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": key}):
                 answer = client.post("/v1/completions", json=COMPLETION, headers=headers)
                 assert answer.status_code == 401
+                assert answer.headers["www-authenticate"] == "Bearer"
+                is_given = "Bearer" in headers.get("authorization", "")
+                assert ("not valid" in answer.json()["error"]["message"]) is is_given
             for path in ("/v1/models", "/metrics", "/tokenizer_info"):
                 assert client.get(path).status_code == 401
             for path in ("/", "/health", "/ready"):
@@ -310,6 +313,7 @@ def test_two_runs_are_served_by_name(run: Path) -> None:
         (["--tls-cert", "x"], "belong together"),
         (["--host", "256.0.0.1"], "cannot listen"),
         (["--api-key-file", "none"], "cannot be read"),
+        (["--port", "65536"], "0<=x<=65535"),
     ],
 )
 def test_a_server_that_cannot_start_says_why(run: Path, arguments: list[str], said: str) -> None:

@@ -22,7 +22,9 @@ def _address(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Address to listen on. Any but loopback needs an API key; one is made and "
             "printed if none is given.",
         ),
-        option("--port", default=8000, help="Port; 0 takes a free one."),
+        option(
+            "--port", default=8000, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
+        ),
         click.option(
             "--uds", type=path, help="Listen on a Unix socket that only this user can open."
         ),

@@ -64,4 +64,5 @@ class ApiError(Exception):
         """What tells a client whether to try again, and when."""
         if self.status in _RETRIED:
             return [(b"retry-after", b"1"), (b"x-should-retry", b"true")]
-        return [(b"x-should-retry", b"false")]
+        asked = [(b"www-authenticate", b"Bearer")] if self.status == 401 else []
+        return [*asked, (b"x-should-retry", b"false")]

@@ -73,7 +73,11 @@ class Access:
         scheme, _, given = header(scope, b"authorization").partition(b" ")
         matches = [hmac.compare_digest(given.strip(), key.encode()) for key in self.keys]
         if self.keys and not (scheme.lower() == b"bearer" and any(matches)):
-            message = "an API key is needed: Authorization: Bearer KEY"
+            message = (
+                "this API key is not valid"
+                if given
+                else "an API key is needed: Authorization: Bearer KEY"
+            )
             raise ApiError(401, message, code="invalid_api_key")
 
     def allows(self, origin: str) -> bool:

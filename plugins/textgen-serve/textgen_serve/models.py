@@ -170,7 +170,8 @@ def named_runs(arguments: Iterable[str]) -> dict[str, Path]:
         name = name or Path(path).absolute().name
         if name in runs:
             raise UsageError(f"two runs are called {name!r}; give one a name, as in other={path}")
-        runs[name] = Path(path).absolute()
+        folder = Path(path).absolute()
+        runs[name] = folder if folder.exists() else Path(path)  # which a plugin may offer
     return runs
 
 

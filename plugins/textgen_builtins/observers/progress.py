@@ -109,7 +109,9 @@ class Progress:
             of_character = event.bits_per_character * math.log(2)
             if loss is not None and not math.isclose(loss, of_character, rel_tol=0.01):
                 held_out += f", {of_character:.3f} a character"
-            self._line(last, f"loss {event.training_loss:.3f}{held_out}")
+            part = getattr(event.model, "trained_part", "")
+            whose = f" of {part} alone" if part else ""
+            self._line(last, f"loss {event.training_loss:.3f}{whose}{held_out}")
 
     def _line(self, event: StepDone, losses: str) -> None:
         """A line on where training stands, and how long it will take."""
