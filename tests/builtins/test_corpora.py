@@ -97,6 +97,13 @@ def test_a_missing_file(file: Path, name: str) -> None:
         read(file.parent / name)
 
 
+def test_an_empty_file_is_named(file: Path, tiny_pipeline: Callable[..., Any]) -> None:
+    file.touch()
+    with pytest.raises(CorpusError) as caught:
+        run(tiny_pipeline(corpus={"type": "file", "path": str(file)}))
+    assert caught.value.path == file
+
+
 def test_a_folder_without_a_matching_file(tmp_path: Path) -> None:
     said = "no file in it matches.*it holds no file; see the option glob"
     with pytest.raises(CorpusError, match=said):

@@ -140,7 +140,7 @@ def test_a_training_that_resumes_with_an_edited_file_says_so(
         ("import nobody_has_this", "it needs the module 'nobody_has_this', which is not", 0),
         ("\n{}['x']", "KeyError: 'x' (", 2),
         ("raise SystemExit(3)", "SystemExit: 3 (", 1),
-        ("x = ", "SyntaxError", 0),
+        ("x = ", "SyntaxError", 1),
         ("x = 1", "it offers nothing", 0),
         (PLUGIN.replace("    return [C", "    1 / 0\n    return [C"), "ZeroDivisionError", 26),
     ],

@@ -85,7 +85,10 @@ def test_an_exception_is_said_with_the_line_that_raised_it() -> None:
 def test_an_import_is_tried_in_a_fresh_interpreter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, time_limit: float, seen: str
 ) -> None:
-    """Which is ended in any thread."""
+    """Which is ended in any thread, and knows nothing of the current folder."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/imported.py").touch()
+    monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "imported.py").write_text(source)
     (tmp_path / "torch.py").touch()  # which loads in no time
     monkeypatch.syspath_prepend(tmp_path)
