@@ -115,7 +115,7 @@ class Runs:
         for name, path in runs.items():
             stamp = _stamp(path)
             if path not in loaded:
-                loaded[path] = self._engine.load(path, device=device)
+                loaded[path] = self._engine.load(str(path), device=device)
             created = stamp[0] // 10**9 if stamp else 0
             self._runs[name] = ServedRun(name, loaded[path], created, stamp)
 
