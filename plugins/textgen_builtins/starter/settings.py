@@ -91,12 +91,13 @@ def tune(
     characters: int, seconds: float, speed: float, start: Pretrained
 ) -> dict[str, int | float | str]:
     """The same for a network that knows the language, which a few passes over a text are enough
-    for.
+    for. Their number, unlike a time, gives the same model on a machine that is busy.
     """
     training = max(1.0, characters * 0.85 / start.length)  # tokens
     time = _time(start.units, start.vocabulary)
     passes = seconds * _TUNING_USED * speed / time / training
-    few = {"length": f"{_TUNING} epochs"} if passes > _TUNING else {}
+    epochs = min(_TUNING, round(passes))
+    whole = {"length": f"{epochs} epoch{'s' * (epochs > 1)}"} if epochs else {}
     streams = 64
     while streams > 1 and training / streams < 64 * _TUNING_STEPS:
         streams //= 2
@@ -106,7 +107,7 @@ def tune(
         "learning_rate": 0.002,
         "held_out": _TUNING_HELD_OUT,
         "temperature": 0.5,
-        **few,
+        **whole,
     }
 
 
