@@ -78,7 +78,7 @@ def rows(
         lost = f"{loss(generator, model, held_out):.3f}"
         for temperature in temperatures:
             options = {"n": _TEXTS, "max_new_tokens": _SIZE, "temperature": temperature}
-            options["dry_multiplier"] = 0.0  # what the model does by itself
+            options |= {"dry_multiplier": 0.0, "min_p": 0.0}  # what the model does by itself
             made = writer.generate_many(["\n"], unknown_characters="skip", **options)
             texts = [each.text for each in made]
             yield row(name, texts, str(temperature), lost)
