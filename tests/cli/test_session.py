@@ -117,6 +117,7 @@ def test_a_text_is_continued_and_saved(
     session.ask("/unset temperature")
     session.ask("the ")
     assert "is not a saved state; /save does not replace it" in session.ask("/save notes.txt")
+    assert "expected /save FILE" in session.ask("/save")
     assert session.ask("/save kept") == "saved; --load-state kept continues from there\n"
     done = generate("--load-state", "kept", "--max-new-tokens", 20)
     assert done.stdout == written(generator, max_new_tokens=40)[24:]

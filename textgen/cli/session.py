@@ -143,6 +143,8 @@ class Session(cmd.Cmd):
     def do_save(self, rest: str) -> None:
         """Save where the last text ends."""
         state = self._last_state()
+        if not rest:
+            raise UsageError("expected /save FILE")
         check_state_output("/save", rest)
         state.save(rest)
         click.echo(f"saved; --load-state {quoted(rest)} continues from there", err=True)

@@ -52,7 +52,8 @@ class Event(Protocol):
 
 
 class RequestOptions(TypedDict, total=False):
-    """The options of a request. The defaults come from the run's pipeline.
+    """The options of a request. The defaults come from the run's pipeline. `textgen generate
+    --help` has a sentence on each.
 
     The options from `max_new_tokens` to `unknown_characters` are keys of the table `[generate]`,
     but for `echo`, which is off by default. `seed` may also be "random", which draws one that the
