@@ -168,8 +168,7 @@ class DocumentTokenizer(Tokenizer, Protocol):
         """
 
     def extend(self, pieces: Iterable[CorpusPiece]) -> None:
-        """Add to a fitted vocabulary what a corpus needs and it lacks: the id, if there are
-        documents. The other ids stay as they are.
+        """Add to a fitted vocabulary what a corpus has and it lacks, as this id for documents.
 
         Optional: with it, a run on documents may keep the vocabulary of one that was on none.
         """
