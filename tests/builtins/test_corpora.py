@@ -12,6 +12,7 @@ import os
 import sys
 import textwrap
 import time
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -218,16 +219,14 @@ def test_a_run_says_once_what_a_folder_holds_and_what_it_skips(
     tmp_path: Path, tiny_pipeline: Callable[..., Any]
 ) -> None:
     text = b"the clock of the hall struck the hour.\n" * 40
-    files = {"a.txt": text, "b.txt": text, "notes.docx": b"PK", "cover.jpg": b"", ".x": b""}
+    files = {"a.txt": text, "b.txt": text, "notes.pdf": b"PK", "cover.jpg": b"", ".x": b""}
     folder = fill(tmp_path / "texts", files)
     (folder / "lost.txt").symlink_to("nowhere.txt")
     console = io.StringIO()
     Engine().run(tiny_pipeline(corpus={"path": str(folder)}), console=console)
     said = console.getvalue()
     assert said.count("corpus") == 1
-    assert (
-        f"corpus {folder}: 2 files, 3.1 kB; skipped 3 (cover.jpg, lost.txt, notes.docx)\n" in said
-    )
+    assert f"corpus {folder}: 2 files, 3.1 kB; skipped 3 (cover.jpg, lost.txt, notes.pdf)\n" in said
 
 
 @pytest.mark.parametrize(
@@ -396,6 +395,40 @@ def test_a_book_without_its_marks_is_an_error(file: Path, missing: str) -> None:
     said = rf"no line \*\*\* {missing} OF THE PROJECT GUTENBERG EBOOK"
     with pytest.raises(CorpusError, match=said):
         read(file, gutenberg=True)
+
+
+# Word documents -----------------------------------------------------------------------------------
+
+WORD = """<?xml version="1.0" encoding="UTF-8"?><w:document><w:body>
+<w:p w:id="1"><w:pPr><w:tabs><w:tab w:val="left"/></w:tabs></w:pPr>
+<w:r><w:t xml:space="preserve">“Tea &amp; </w:t></w:r><w:r><w:t>toast,”</w:t><w:tab/><w:t>he</w:t>
+<w:br w:type="page"/><w:delText>never</w:delText><w:t>said.</w:t></w:r>
+<mc:Choice><w:txbxContent><w:p><w:t>box</w:t></w:p></w:txbxContent></mc:Choice>
+<mc:Fallback><w:p><w:t>box</w:t></w:p></mc:Fallback></w:p><w:p w:id="2"/>
+<w:tbl><w:tc><w:p><w:r><w:t>A cell</w:t></w:r></w:p></w:tc></w:tbl></w:body></w:document>"""
+
+
+def word_document(path: Path, text: str, name: str = "word/document.xml") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, text)
+    return path
+
+
+def test_the_paragraphs_of_a_word_document(tmp_path: Path) -> None:
+    path = word_document(tmp_path / "Chapter.DOCX", WORD)
+    assert read(path) == "“Tea & toast,”\the\nsaid.\n\nA cell\n"
+
+
+@pytest.mark.parametrize("kind", ["text", "other", "cut", "none"])
+def test_what_is_no_word_document_is_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.docx"
+    if kind != "none":
+        word_document(path, WORD, "content.xml" if kind == "other" else "word/document.xml")
+    if kind in ("text", "cut"):
+        path.write_bytes(b"Tea." if kind == "text" else path.read_bytes()[:200])
+    with pytest.raises(CorpusError, match="cannot be read" if kind == "none" else "Word") as caught:
+        read(path)
+    assert caught.value.path == path
 
 
 # Lines that are broken at a width -----------------------------------------------------------------

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 HTML: Final = (".html", ".htm", ".xhtml")
-TEXTS: Final = (".txt", ".text", ".md", ".markdown", ".rst", *HTML)
+WORD: Final = ".docx"
+TEXTS: Final = (".txt", ".text", ".md", ".markdown", ".rst", *HTML, WORD)
 JSON_LINES: Final = (".jsonl", ".ndjson")
 COMPRESSED: Final = (".gz", ".zst")
 

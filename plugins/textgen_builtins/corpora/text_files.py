@@ -18,9 +18,10 @@ from textgen.files.encodings import AUTO, decode
 from textgen_builtins.corpora import sources, wrapped_lines
 from textgen_builtins.corpora.compression import read_bytes
 from textgen_builtins.corpora.config import FileConfig
-from textgen_builtins.corpora.file_facts import HTML, inner_suffix
+from textgen_builtins.corpora.file_facts import HTML, WORD, inner_suffix
 from textgen_builtins.corpora.gutenberg import book_alone
 from textgen_builtins.corpora.html_text import encoding_of_page, text_of_html
+from textgen_builtins.corpora.word_text import text_of_docx
 
 _LONGEST_LINE: Final = 1 << 24  # characters of JSON, which is parsed as a whole
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
@@ -72,19 +73,21 @@ class FileCorpus:
         return files
 
     def _read_file(self, path: Path) -> Iterator[str]:
+        pieces = text_of_docx(path) if inner_suffix(path) == WORD else self._decoded(path)
+        if self.config.gutenberg:
+            pieces = book_alone(pieces, path)
+        if self.config.wrapped_at is not None:
+            pieces = wrapped_lines.joined(_lines(pieces, path), self.config.wrapped_at)
+        return filter(None, pieces)
+
+    def _decoded(self, path: Path) -> Iterator[str]:
         data, encoding = read_bytes(path), self.config.encoding
         is_page = inner_suffix(path) in HTML
         if is_page and encoding == AUTO:
             first = next(data, b"")
             data, encoding = itertools.chain([first], data), encoding_of_page(first)
         pieces = _with_line_feeds(_without_mark(decode(data, path, encoding)))
-        if is_page:
-            pieces = text_of_html(pieces, path)
-        if self.config.gutenberg:
-            pieces = book_alone(pieces, path)
-        if self.config.wrapped_at is not None:
-            pieces = wrapped_lines.joined(_lines(pieces, path), self.config.wrapped_at)
-        return filter(None, pieces)
+        return text_of_html(pieces, path) if is_page else pieces
 
 
 def _ended(pieces: Iterator[str]) -> Iterator[str]:
