@@ -148,10 +148,9 @@ def starter_pipeline(
     else:
         made = _tuning(made, start)
         chosen = settings.tune(facts.size, seconds, speed, start)
-    expected = (
-        f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds; more "
-        f"time gives a better model."
-    )
+    expected = f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds"
+    is_all = chosen.get("length") == settings.ALL_PASSES
+    expected += "." if is_all else "; more time gives a better model."
     if facts.sample and start is None:
         loss = max(0.01, settings.expected_loss(facts.sample))
         expected += f"\n# Expect a validation loss below {loss:.2f}, by a quick count."

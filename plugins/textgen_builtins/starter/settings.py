@@ -32,6 +32,7 @@ _MOST_COUNTED: Final = 10_000_000
 _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
 _PROBABILITIES: Final = 10_000_000  # of the held-out characters, one for each of the vocabulary
 _TUNING: Final = 4  # passes over a text by a model that knows its language: more learn it by heart
+ALL_PASSES: Final = f"{_TUNING} epochs"
 _TUNING_USED: Final = 0.65  # share of the time that is left for them
 _TUNING_DROPOUT: Final = 0.2  # in so many passes; fewer need less
 _TUNING_STEPS: Final = 16  # of training in a pass, at least
