@@ -159,9 +159,10 @@ def test_init_sizes_the_network_by_the_text_and_by_the_time(
 def test_init_starts_from_a_model_with_its_tokens_if_they_make_up_every_text() -> None:
     letters = Pretrained("tiny", 768, 84, loss=1.4, length=1.0, reads_all=False)
     parts = Pretrained("tiny", 768, 1024, loss=1.4, length=2.4, reads_all=True)
-    short, other, long, large = (
+    poem, short, other, long, large = (
         starter(TextFacts('type = "story"', size, 60), 60, 75_000, start)
         for size, start in (
+            (3_000, parts),
             (30_000, letters),
             (30_000, parts),
             (500_000, parts),
@@ -173,11 +174,17 @@ def test_init_starts_from_a_model_with_its_tokens_if_they_make_up_every_text() -
     assert short["model"] == other["model"] == {"start": "tiny", "dropout": 0.2}
     assert [
         (trainer["type"], trainer["length"], trainer["batch_size"], made["sampler"][-1])
-        for made in (short, other, long, large)
+        for made in (poem, short, other, long, large)
         if (trainer := made["trainer"])
     ] == [
         ("adamw", length, size, {"type": "temperature", "temperature": 0.5})
-        for length, size in (("4 epochs", 16), ("4 epochs", 8), ("2 epochs", 64), ("60s", 64))
+        for length, size in (
+            ("4 epochs", 1),
+            ("4 epochs", 16),
+            ("4 epochs", 8),
+            ("2 epochs", 64),
+            ("60s", 64),
+        )
     ]
     assert large["model"]["dropout"] < 0.2  # read less often
 

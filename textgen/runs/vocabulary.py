@@ -76,7 +76,7 @@ def _ids_before(before: Tokenizer, now: Tokenizer) -> Ids:
     is none.
     """
     texts, olds = _texts(now), _texts(before)
-    known = {text: index for index, text in reversed([*enumerate(olds)]) if text}
+    known = {text: index for index, text in enumerate(olds) if text}
     ids = np.full(len(texts), _NONE)
     for index, (text, old) in enumerate(zip_longest(texts, olds[: len(texts)])):
         found = (known[each] for each in _similar(text) if each in known)
