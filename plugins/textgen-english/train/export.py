@@ -3,7 +3,9 @@
 
     python export.py RUN
 
-The weights are written in half precision (float16), and no path of this machine is kept.
+The weights are written in half precision (float16), and no path of this machine is kept. Signs
+that the books lack get the mean weights of the others: what training made next to impossible, a few
+passes over a text would not teach.
 """
 
 import json
@@ -18,6 +20,7 @@ import numpy as np
 import textgen
 from textgen.files.reading import dump_tensors, dump_vocabulary
 from textgen.pipeline.pipeline import without_starts
+from textgen.protocols import Ids, Tensors, Tokenizer
 from textgen.runs.directory import RunDirectory
 from textgen.runs.record import described, pipeline_text
 
@@ -33,7 +36,9 @@ def main() -> None:
         tables["corpus"] = {**tables["corpus"], "path": "books.txt"}
         plain = {"type": "bpe", "vocab_size": generator.tokenizer.vocab_size}
         tables["tokenizer"] = plain
-        tensors, record = generator.model.tensors(), dict(generator.record)
+        counts = np.bincount(generator.training_tokens(), minlength=plain["vocab_size"])
+        tensors = with_means(generator.model.tensors(), lacking(generator.tokenizer, counts))
+        record = dict(generator.record)
         halved = {name: array.astype(np.float16) for name, array in tensors.items()}
         data = {
             "pipeline.toml": pipeline_text(tables),
@@ -69,6 +74,25 @@ def main() -> None:
     )
     card.write_text(changed, encoding="utf-8")
     print(f"{target}: {size / 1e6:.1f} MB, a loss of {said}\n\n{text}")
+
+
+def lacking(tokenizer: Tokenizer, counts: Ids) -> list[int]:
+    """The tokens that are a printable character of ASCII or a tab, and never occurred."""
+    texts = {int(each): tokenizer.decode(np.array([each])) for each in np.flatnonzero(counts == 0)}
+    return [
+        token
+        for token, text in texts.items()
+        if text == "\t" or (len(text) == 1 and text.isascii() and text.isprintable())
+    ]
+
+
+def with_means(tensors: Tensors, tokens: list[int]) -> Tensors:
+    """The weights with the mean of the other tokens for these."""
+    made = dict(tensors)
+    for name in ("embedding.weight", "head.weight", "head.bias"):
+        made[name] = tensors[name].copy()
+        made[name][tokens] = np.delete(tensors[name], tokens, axis=0).mean(axis=0)
+    return made
 
 
 if __name__ == "__main__":
