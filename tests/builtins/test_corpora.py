@@ -405,6 +405,7 @@ WORD = """<?xml version="1.0" encoding="UTF-8"?><w:document><w:body>
 <w:br w:type="page"/><w:delText>never</w:delText><w:t>said.</w:t></w:r>
 <mc:Choice><w:txbxContent><w:p><w:t>box</w:t></w:p></w:txbxContent></mc:Choice>
 <mc:Fallback><w:p><w:t>box</w:t></w:p></mc:Fallback></w:p><w:p w:id="2"/>
+<w:rPr><w:moveFrom w:id="3"/></w:rPr><w:moveFrom w:id="4"><w:t>gone</w:t></w:moveFrom>
 <w:tbl><w:tc><w:p><w:r><w:t>A cell</w:t></w:r></w:p></w:tc></w:tbl></w:body></w:document>"""
 
 
@@ -419,16 +420,31 @@ def test_the_paragraphs_of_a_word_document(tmp_path: Path) -> None:
     assert read(path) == "“Tea & toast,”\the\nsaid.\n\nA cell\n"
 
 
-@pytest.mark.parametrize("kind", ["text", "other", "cut", "none"])
-def test_what_is_no_word_document_is_named(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "length", "said"),
+    [
+        ("word/document.xml", 200, "damaged"),
+        ("content.xml", None, "not a Word document"),
+        ("", None, "ZIP"),
+    ],
+)
+def test_what_is_no_whole_word_document_is_refused(
+    tmp_path: Path, name: str, length: int | None, said: str
+) -> None:
     path = tmp_path / "a.docx"
-    if kind != "none":
-        word_document(path, WORD, "content.xml" if kind == "other" else "word/document.xml")
-    if kind in ("text", "cut"):
-        path.write_bytes(b"Tea." if kind == "text" else path.read_bytes()[:200])
-    with pytest.raises(CorpusError, match="cannot be read" if kind == "none" else "Word") as caught:
+    path.write_bytes(b"PK\3\4")
+    if name:
+        word_document(path, WORD[:length], name)
+    with pytest.raises(CorpusError, match=said) as caught:
         read(path)
     assert caught.value.path == path
+
+
+def test_a_text_may_be_called_a_word_document(tmp_path: Path) -> None:
+    (tmp_path / "a.docx").write_text("Tea.")
+    (tmp_path / "~$a.docx").write_bytes(b"PK\3\4")  # Word's own, while it has the document open
+    assert read(tmp_path / "a.docx") == "Tea."
+    assert "".join(Engine().read_corpus({"type": "file", "path": str(tmp_path)})) == "Tea."
 
 
 # Lines that are broken at a width -----------------------------------------------------------------

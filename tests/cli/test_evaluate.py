@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pages import Page
 
-from textgen import load, run
+from textgen import Engine, load, run
 
 
 def test_evaluate_measures_a_file_and_stdin(
@@ -76,6 +76,19 @@ def test_evaluate_reads_another_encoding(evaluate: Any, tmp_path: Path) -> None:
     failed = evaluate("text.txt", "--encoding", "cp9999")
     assert (failed.code, failed.stdout) == (2, "")
     assert 'encoding: must be "auto", or an encoding that Python knows' in failed.stderr
+
+
+def test_evaluate_joins_lines_as_the_run_does(
+    textgen: Any, tmp_path: Path, tiny_pipeline: Any
+) -> None:
+    tables = tiny_pipeline(text="the clock\nstruck nine\n\n" * 40)
+    tables["corpus"] |= {"wrapped_at": 12}
+    joined = "".join(Engine().read_corpus(tables["corpus"]))
+    assert "clock struck" in joined
+    done = textgen("evaluate", run(tables).path, "corpus.txt", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["characters"] == len(joined) - 1
+    raw = textgen("evaluate", "run", "corpus.txt", "--documents", "none", "--json", cwd=tmp_path)
+    assert json.loads(raw.stdout)["loss"] > json.loads(done.stdout)["loss"]
 
 
 def test_evaluate_paints_a_page(textgen: Any, tmp_path: Path, tiny_pipeline: Any) -> None:

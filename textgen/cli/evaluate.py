@@ -83,7 +83,8 @@ def command(
     with engine.load(run, device=device, sampler=[]) as generator, _readable(file) as path:
         corpus = generator.tables["corpus"]
         own = corpus if corpus["type"] == "file" else {}
-        table = {key: own[key] for key in ("documents", "field") if key in own}
+        kept = ("documents", "field", *(["wrapped_at"] if options["documents"] is None else []))
+        table = {key: own[key] for key in kept if key in own}
         table |= {key: value for key, value in options.items() if value is not None}
         pieces = _read(engine, {"path": path, **table}, name)
         scored = generator.score_tokens(pieces)

@@ -25,6 +25,7 @@ from textgen_builtins.corpora.file_facts import (
 )
 
 _SHOWN: Final = 5  # names in a message
+_HIDDEN: Final = (".", "~$")  # with the second begins what Word keeps beside an open document
 _P = TypeVar("_P", bound=PurePath)
 
 
@@ -125,12 +126,12 @@ def visible_files(folder: Path) -> Iterable[Path]:
         raise error
 
     for place, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in files if not name.startswith("."))
+        folders[:] = [name for name in folders if not name.startswith(_HIDDEN)]
+        yield from (Path(place, name) for name in files if not name.startswith(_HIDDEN))
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    return any(part.startswith(_HIDDEN) for part in path.parts)
 
 
 def named(files: Iterable[Path]) -> str:

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -73,7 +74,8 @@ class FileCorpus:
         return files
 
     def _read_file(self, path: Path) -> Iterator[str]:
-        pieces = text_of_docx(path) if inner_suffix(path) == WORD else self._decoded(path)
+        is_word = path.suffix.lower() == WORD and path.is_file() and zipfile.is_zipfile(path)
+        pieces = text_of_docx(path) if is_word else self._decoded(path)
         if self.config.gutenberg:
             pieces = book_alone(pieces, path)
         if self.config.wrapped_at is not None:

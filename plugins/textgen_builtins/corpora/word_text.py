@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from textgen.errors import CorpusError
-from textgen_builtins.corpora.compression import read_bytes
 
 _PART: Final = "word/document.xml"
 _LONGEST: Final = 1 << 26  # bytes of that part, which is held in memory
 # What is left out is taken to its end, or that of the part, so that the time is linear.
 _MARKUP: Final = re.compile(
-    r"""<(?P<hidden>mc:Fallback|w:pPr|w:txbxContent)>.*?(?:</(?P=hidden)>|\Z)
+    r"""<(?P<hidden>mc:Fallback|w:moveFrom|w:pPr|w:txbxContent)(?:\s[^>]*[^/>])?>
+        .*?(?:</(?P=hidden)>|\Z)
     |   <w:t(?:\s[^>]*)?>(?P<text>[^<]*)
     |   <w:(?P<mark>tab|br|cr|noBreakHyphen)(?:\s[^>]*)?/>
     |   (?P<end></w:p>|<w:p(?:\s[^>]*)?/>)""",
@@ -28,16 +28,17 @@ _FAULTS: Final = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, RuntimeErr
 
 
 def text_of_docx(path: Path) -> Iterator[str]:
-    """Yield the text of a .docx file; notes, headers and comments are left out.
+    """Yield the text of a .docx file; notes, headers, comments and deletions are left out.
 
     Raises CorpusError for a file that is none, is damaged, or is too long to be held in memory.
     """
-    next(read_bytes(path), None)  # which refuses what is no regular file, or cannot be read
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo(_PART).file_size > _LONGEST:
                 raise CorpusError(f"its text takes more than {_LONGEST:,} bytes of XML", path)
-            document = archive.read(_PART).decode()
+            document = archive.read(_PART).decode().rstrip()
+        if not document.endswith("document>"):
+            raise ValueError("it is cut off")
     except _FAULTS as error:
         raise CorpusError("it is not a Word document (.docx), or is damaged", path) from error
     for found in _MARKUP.finditer(document):

@@ -80,11 +80,11 @@ def init(
 ) -> None:
     """Write a commented pipeline for your own text, to edit and run.
 
-    TEXT is a text file, a list of short lines, HTML or JSON lines, compressed or not, a folder of
-    them or of code, or an address (https://…). Without TEXT the pipeline trains on the story that
-    comes with textgen. The whole text is read. Messages say what was guessed, and options change
-    it. If a package offers a model that knows the language of the text, the pipeline starts from
-    it.
+    TEXT is a text file, a Word document, a list of short lines, HTML or JSON lines, compressed or
+    not, a folder of them or of code, or an address (https://…). Without TEXT the pipeline trains on
+    the story that comes with textgen. The whole text is read. Messages say what was guessed, and
+    options change it. If a package offers a model that knows the language of the text, the pipeline
+    starts from it.
     """
     from textgen_builtins.starter import pretrained, texts
 
