@@ -135,9 +135,6 @@ def test_a_vocabulary_is_extended_by_characters_of_several_bytes() -> None:
     for made in (tokenizer, tokenizer.from_dict(json.loads(json.dumps(tokenizer.to_dict())))):
         assert made.decode(made.encode(TEXT)) == TEXT
         assert {len(made.encode(each)) for each in TEXT} == {1}
-    size = tokenizer.vocab_size
-    tokenizer.extend([TEXT])
-    assert tokenizer.vocab_size == size
 
 
 def test_what_needs_a_vocabulary_says_so_before_fit() -> None:

@@ -159,33 +159,18 @@ def test_init_sizes_the_network_by_the_text_and_by_the_time(
 def test_init_starts_from_a_model_with_its_tokens_if_they_make_up_every_text() -> None:
     letters = Pretrained("tiny", 768, 84, loss=1.4, length=1.0, reads_all=False)
     parts = Pretrained("tiny", 768, 1024, loss=1.4, length=2.4, reads_all=True)
-    poem, short, other, long, large = (
-        starter(TextFacts('type = "story"', size, 60), 60, 75_000, start)
-        for size, start in (
-            (3_000, parts),
-            (30_000, letters),
-            (30_000, parts),
-            (500_000, parts),
-            (2_000_000, parts),
-        )
+    kept, own, poem, long, large = (
+        starter(TextFacts('type = "story"', 1000 * size, 60), 60, 75_000, start)
+        for size, start in zip((30, 30, 3, 500, 2000), (letters, *[parts] * 4), strict=True)
     )
-    assert short["tokenizer"] == {"type": "char"}
-    assert "tokenizer" not in other
-    assert short["model"] == other["model"] == {"start": "tiny", "dropout": 0.2}
-    assert [
-        (trainer["type"], trainer["length"], trainer["batch_size"], made["sampler"][-1])
-        for made in (poem, short, other, long, large)
-        if (trainer := made["trainer"])
-    ] == [
-        ("adamw", length, size, {"type": "temperature", "temperature": 0.5})
-        for length, size in (
-            ("4 epochs", 1),
-            ("4 epochs", 16),
-            ("4 epochs", 8),
-            ("2 epochs", 64),
-            ("60s", 64),
-        )
-    ]
+    assert kept["tokenizer"] == {"type": "char"}
+    assert "tokenizer" not in own
+    assert kept["model"] == own["model"] == {"start": "tiny", "dropout": 0.2}
+    assert own["sampler"][-1] == {"type": "temperature", "temperature": 0.5}
+    trainers = [made["trainer"] for made in (kept, own, poem, long, large)]
+    lengths = ["4 epochs", "4 epochs", "4 epochs", "2 epochs", "60s"]
+    assert [each["length"] for each in trainers] == lengths
+    assert [each["batch_size"] for each in trainers] == [16, 8, 1, 64, 64]
     assert large["model"]["dropout"] < 0.2  # read less often
 
 
