@@ -420,22 +420,12 @@ def test_the_paragraphs_of_a_word_document(tmp_path: Path) -> None:
     assert read(path) == "“Tea & toast,”\the\nsaid.\n\nA cell\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "length", "said"),
-    [
-        ("word/document.xml", 200, "damaged"),
-        ("content.xml", None, "not a Word document"),
-        ("", None, "ZIP"),
-    ],
-)
+@pytest.mark.parametrize(("name", "length"), [("word/document.xml", 200), ("content.xml", None)])
 def test_what_is_no_whole_word_document_is_refused(
-    tmp_path: Path, name: str, length: int | None, said: str
+    tmp_path: Path, name: str, length: int | None
 ) -> None:
-    path = tmp_path / "a.docx"
-    path.write_bytes(b"PK\3\4")
-    if name:
-        word_document(path, WORD[:length], name)
-    with pytest.raises(CorpusError, match=said) as caught:
+    path = word_document(tmp_path / "a.docx", WORD[:length], name)
+    with pytest.raises(CorpusError, match="not a Word document") as caught:
         read(path)
     assert caught.value.path == path
 
