@@ -37,7 +37,6 @@ from textgen import Generator, PromptError
         ("generate runs/my --save-state missing/state --max-new-tokens 2", "missing"),
         ("generate my.toml", "did you mean runs/my?"),
         ("generate nowhere", "there is no run directory nowhere; textgen run makes one"),
-        ("evaluate my.toml my.txt", "did you mean runs/my?"),
         ("generate runs/myy", "there is no run directory runs/myy; did you mean 'my'?"),
         ("run my.txt", "textgen init my.txt writes one"),
         ("show my.txt", "textgen init my.txt writes one"),
