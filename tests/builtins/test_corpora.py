@@ -432,7 +432,7 @@ def test_what_is_no_whole_word_document_is_refused(
 
 def test_a_text_may_be_called_a_word_document(tmp_path: Path) -> None:
     (tmp_path / "a.docx").write_text("Tea.")
-    (tmp_path / "~$a.docx").write_bytes(b"PK\3\4")  # Word's own, while it has the document open
+    (tmp_path / "~$a.docx").write_bytes(b"PK\3\4")
     assert read(tmp_path / "a.docx") == "Tea."
     assert "".join(Engine().read_corpus({"type": "file", "path": str(tmp_path)})) == "Tea."
 
