@@ -53,7 +53,6 @@ from textgen import Generator, PromptError
         ("generate runs/my the door", "unexpected extra argument"),
         ("generate runs/my --top-k many", 'top_k: expected an integer, given "many"'),
         ("generate runs/my --logit-bias a", "--logit-bias expects TOKEN=VALUE"),
-        ("plugins --knd", "see textgen plugins --help"),
         ("--nothing", "see textgen --help"),
     ],
 )
