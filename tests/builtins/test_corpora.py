@@ -425,9 +425,8 @@ def test_what_is_no_whole_word_document_is_refused(
     tmp_path: Path, name: str, length: int | None
 ) -> None:
     path = word_document(tmp_path / "a.docx", WORD[:length], name)
-    with pytest.raises(CorpusError, match="not a Word document") as caught:
+    with pytest.raises(CorpusError, match="not a Word document"):
         read(path)
-    assert caught.value.path == path
 
 
 def test_a_text_may_be_called_a_word_document(tmp_path: Path) -> None:
