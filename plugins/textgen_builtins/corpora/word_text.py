@@ -16,11 +16,11 @@ _PART: Final = "word/document.xml"
 _LONGEST: Final = 1 << 26  # bytes of that part, which is held in memory
 # What is left out is taken to its end, or that of the part, so that the time is linear.
 _MARKUP: Final = re.compile(
-    r"""<(?P<hidden>mc:Fallback|w:moveFrom|w:pPr|w:txbxContent)(?:\s[^>]*[^/>])?>
+    r"""<(?P<hidden>mc:Fallback|w:moveFrom|w:pPr|w:txbxContent)(?:\s[^<>]*[^/<>])?>
         .*?(?:</(?P=hidden)>|\Z)
-    |   <w:t(?:\s[^>]*)?>(?P<text>[^<]*)
-    |   <w:(?P<mark>tab|br|cr|noBreakHyphen)(?:\s[^>]*)?/>
-    |   (?P<end></w:p>|<w:p(?:\s[^>]*)?/>)""",
+    |   <w:t(?:\s[^<>]*)?>(?P<text>[^<]*)
+    |   <w:(?P<mark>tab|br|cr|noBreakHyphen)(?:\s[^<>]*)?/>
+    |   (?P<end></w:p>|<w:p(?:\s[^<>]*)?/>)""",
     re.DOTALL | re.VERBOSE,
 )
 _MARKS: Final = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
@@ -39,12 +39,13 @@ def text_of_docx(path: Path) -> Iterator[str]:
             document = archive.read(_PART).decode().rstrip()
         if not document.endswith("document>"):
             raise ValueError("it is cut off")
+        text = "".join(map(_text, _MARKUP.finditer(document)))
     except _FAULTS as error:
         raise CorpusError("it is not a Word document (.docx), or is damaged", path) from error
-    for found in _MARKUP.finditer(document):
-        if found["text"]:
-            yield html.unescape(found["text"])
-        elif found["mark"]:
-            yield _MARKS[found["mark"]]
-        elif found["end"]:
-            yield "\n"
+    yield text
+
+
+def _text(found: re.Match[str]) -> str:
+    if found["mark"]:
+        return _MARKS[found["mark"]]
+    return html.unescape(found["text"] or "\n" * bool(found["end"]))
