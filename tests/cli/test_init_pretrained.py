@@ -43,5 +43,7 @@ def test_init_starts_from_the_network_that_knows_the_text_best(
     written = (tmp_path / "my.toml").read_text(encoding="utf-8")
     made = tomllib.loads(written)
     assert made["model"]["start"] == "trained"
-    assert f"a loss of {load(tmp_path / 'trained').score(TEXT).loss:.2f} under it" in written
+    assert (
+        f"a loss of {load(tmp_path / 'trained').score(TEXT).loss:.2f} nats a character" in written
+    )
     assert made["trainer"]["length"] == "4 epochs", "there is time for them at the speed tried"
