@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ class RunFiles:
     """
 
     directory: Path
-    config: Any
+    make_config: Callable[[], Any]
     tokenizer: Tokenizer
 
     @classmethod
@@ -42,14 +44,17 @@ class RunFiles:
                 f"the observer 'huggingface-files' needs the model 'huggingface', and this "
                 f"is {model.name!r}"
             )
-        return cls(context.directory, make_config(model.options, context), context.tokenizer)
+        # A finished run may have been made with another place of the folder.
+        made = partial(make_config, model.options, context)
+        return cls(context.directory, made, context.tokenizer)
 
     def observe(self, event: Event) -> None:
         """Write the files when training begins."""
         if isinstance(event, RunStarted):
-            self.config.save_pretrained(self.directory)
+            config = self.make_config()
+            config.save_pretrained(self.directory)
             if (tokenizer := as_library(self.tokenizer)) is not None:
-                write_tokenizer_config(self.directory, tokenizer, self.config)
+                write_tokenizer_config(self.directory, tokenizer, config)
 
 
 def export(context: BuildContext, run: Path, folder: Path) -> None:

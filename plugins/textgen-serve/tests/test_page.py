@@ -272,6 +272,9 @@ def test_a_text_is_stopped_edited_and_continued(page, generator):
 
 
 def test_typing_stops_a_text_that_comes_in(page):
+    """Which a slow network brings more slowly than the model writes."""
+    slow = {"offline": False, "latency": 0, "downloadThroughput": 50_000, "uploadThroughput": -1}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
     write(page, PROMPT, max_tokens=100_000)
     page.keyboard.press("Control+Enter")
     eventually(page, lambda: len(page.text_content("#text")) > 500)
