@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 
@@ -20,20 +20,29 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {matches[0]!r}?" if matches else ""
 
 
-_TYPED: Final = {  # of the block of general punctuation
-    **dict.fromkeys(range(0x2010, 0x2016), "-"),
-    0x2212: "-",
-    **dict.fromkeys(range(0x2018, 0x201C), "'"),
-    **dict.fromkeys(range(0x201C, 0x2020), '"'),
+_QUOTES: Final = {
+    **dict.fromkeys([*range(0x2018, 0x201C), 0x2039, 0x203A], "'"),
+    **dict.fromkeys([*range(0x201C, 0x2020), 0xAB, 0xBB], '"'),
 }
+_HYPHENS: Final = dict.fromkeys([0x2010, 0x2011, 0x2212], "-")
+_DASHES: Final = [0x2012, 0x2013, 0x2014, 0x2015, 0x2E3A, 0x2E3B]
+MARKS: Final = "".join(map(chr, [*_QUOTES, *_HYPHENS, *_DASHES]))
+"""Quotation marks and dashes as books have them."""
 _PRINTED: Final = {"'": "\N{RIGHT SINGLE QUOTATION MARK}", '"': "\N{LEFT DOUBLE QUOTATION MARK}"}
 
 
+def plain_forms(text: str) -> Iterator[str]:
+    """What a keyboard has in place of a text: without curls and accents, a dash as "--" or "-"."""
+    for dash in ("--", "-"):
+        table = {**_QUOTES, **_HYPHENS, **dict.fromkeys(_DASHES, dash)}
+        typed = unicodedata.normalize("NFKD", text.translate(table))
+        yield "".join(c for c in typed if not unicodedata.combining(c))
+
+
 def nearest_text(text: str, is_known: Callable[[str], bool]) -> str:
-    """The known text that a keyboard has in place of a text: without curls or accents, or in the
-    other case; what books have in place of a straight mark; or "".
+    """The known text that a keyboard has in place of a text, or that in the other case; what books
+    have in place of a straight mark; or "".
     """
-    typed = unicodedata.normalize("NFKD", text.translate(_TYPED))
-    plain = "".join(c for c in typed if not unicodedata.combining(c))
-    near = (plain, plain.swapcase(), _PRINTED.get(text, ""))
+    plain = [*plain_forms(text)][::-1]
+    near = (*plain, *map(str.swapcase, plain), _PRINTED.get(text, ""))
     return next((each for each in near if each and is_known(each)), "")

@@ -160,6 +160,26 @@ def test_a_vocabulary_of_bytes_gets_the_characters_of_the_text(folder: Path) -> 
     assert ours[accented] == near(theirs[plain])
 
 
+def test_marks_of_print_are_read_and_written_as_their_plain_forms(folder: Path) -> None:
+    made = {**tables(folder, "adamw"), "tokenizer": {"type": "bpe", "vocab_size": 320}}
+    text = """"I don't know--I can't," she said. "You won't?" he said.\n""" * 30
+    printed = (
+        "\u201cI don\u2019t know\u2014I can\u2019t,\u201d she said. "
+        "\u201cYou won\u2019t?\u201d he said.\n"
+    )
+    (folder / "other.txt").write_text(printed * 30, encoding="utf-8")
+    made["corpus"] = {"type": "file", "path": str(folder / "plain.txt")}
+    (folder / "plain.txt").write_text(text)
+    base = textgen.run(made, output=folder / "runs/base").generator
+    run = textgen.run(slow(folder), output=folder / "tuned").generator
+    theirs, ours = (each.encode_prompt(t) for each, t in ((base, text), (run, printed * 30)))
+    assert len(ours) == len(theirs)
+    assert run.tokenizer.decode(ours) == printed * 30
+    pairs = (base, text), (run, printed)
+    after = [each.logits(t[: t.index(" she")])[-1] for each, t in pairs]
+    assert [after[1][token] for token in ours] == near([after[0][token] for token in theirs])
+
+
 @pytest.mark.parametrize("cell", ["rnn", "gru"])
 def test_a_vocabulary_as_large_as_the_other_and_as_the_layers_is_told_from_them(
     folder: Path, cell: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
 from typing import Any, Final, TypeAlias
@@ -11,6 +10,7 @@ import attrs
 import numpy as np
 
 from textgen.protocols import Ids, Tensors, Tokenizer
+from textgen.suggest import plain_forms
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 _NONE: Final = -1
@@ -95,13 +95,5 @@ def _texts(tokenizer: Tokenizer) -> list[str]:
 
 def _similar(text: str) -> Iterator[str]:
     """The text, and others that are read much the same, the most similar first."""
-    yield text
-    parts = unicodedata.normalize("NFKD", text)
-    plain = "".join(each for each in parts if not unicodedata.combining(each))
-    yield from (plain, text.swapcase(), plain.swapcase(), plain[:1])
-    if len(text) == 1:
-        name = unicodedata.name(text, "")
-        if "QUOTATION MARK" in name:
-            yield "'" if "SINGLE" in name else '"'
-        if unicodedata.category(text) == "Pd":
-            yield from ("--", "-")
+    plain = [*plain_forms(text)]
+    yield from (text, *plain, text.swapcase(), *map(str.swapcase, plain), plain[-1][:1])

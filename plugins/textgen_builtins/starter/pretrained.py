@@ -16,7 +16,7 @@ _KNOWN: Final = 0.9  # share of them that is in the vocabulary at least
 # have 1.1 to 1.6, verse and plays 1.8 to 2.3, a chat 2.5, lists of names 3.0, documents and code
 # 3.6, and German 4.7.
 _MOST: Final = 2.4
-_LONG, _MOST_OF_LONG = 300_000, 1.7  # of so many characters, plays are learnt better without
+_LONG, _MOST_OF_LONG = 300_000, 2.4
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ import heapq
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, Final
 
 import attrs
@@ -15,6 +15,7 @@ import numpy as np
 
 from textgen.documents import DOCUMENT_END, CorpusPiece, segments, split_documents
 from textgen.protocols import Ids
+from textgen.suggest import MARKS, plain_forms
 from textgen_builtins.tokenizers.config import BPEConfig
 
 _END: Final = "<|endoftext|>"
@@ -25,11 +26,13 @@ _NEVER: Final = 1 << 62
 # A text into words nearly as GPT-2 does (Radford et al., "Language models are unsupervised
 # multitask learners", 2019): endings such as 's, and letters, digits or signs with a space before
 # them.
-_WORDS: Final = re.compile(r"'(?:[stmd]|re|ve|ll)| ?[^\W\d_]+| ?\d+| ?(?:[^\w\s]|_)+|\s+(?!\S)|\s+")
+_ENDINGS: Final = "['\u2019](?:[stmd]|re|ve|ll)"
+_WORDS: Final = re.compile(_ENDINGS + r"| ?[^\W\d_]+| ?\d+| ?(?:[^\w\s]|_)+|\s+(?!\S)|\s+")
 _SAME_WORDS: Final = (  # in the language of the library tokenizers
-    r"'(?:[stmd]|re|ve|ll)| ?[\p{L}\p{Nl}\p{No}]+| ?\p{Nd}+| ?[^\s\x1c-\x1f\p{L}\p{N}]+"
+    _ENDINGS + r"| ?[\p{L}\p{Nl}\p{No}]+| ?\p{Nd}+| ?[^\s\x1c-\x1f\p{L}\p{N}]+"
     r"|[\s\x1c-\x1f]+(?![^\s\x1c-\x1f])|[\s\x1c-\x1f]+"
 )
+_MARK: Final = re.compile(f"[{MARKS}]")
 _OF_BYTES: Final = re.compile(r"[^\x00-\x7f]")  # a character of several
 _CHARACTERS: Final = 512  # the most frequent ones, which are added to a vocabulary
 Pair = tuple[int, int]
@@ -83,18 +86,42 @@ class BPETokenizer:
 
     def extend(self, pieces: Iterable[CorpusPiece]) -> None:
         """Add `<end>` if there are documents, and a token for each character of several bytes that
-        has none: a model that never saw its bytes would write some of them alone.
+        has none: a model that never saw its bytes would write some of them alone. A mark of print
+        also joins what its plain form does, as an apostrophe joins the t of "don't".
         """
         self._fitted()
-        counts = Counter[str]()
+        counts, marked = Counter[str](), set[str]()
         for segment in self._segments(pieces):
             counts.update(_OF_BYTES.findall(segment))
+            marked.update(filter(_MARK.search, set(_WORDS.findall(segment))))
         made = {pair: 256 + rank for rank, pair in enumerate(self.merges or [])}
         for character, _ in counts.most_common(_CHARACTERS):
             token, *rest = (_IDS[byte] for byte in character.encode())
             for byte in rest:
                 token = made.setdefault((token, byte), 256 + len(made))
         self._index([*made])
+        self._index(self._with_marks({word.encode() for word in marked}))
+
+    def _with_marks(self, words: Set[bytes]) -> list[Pair]:
+        """The merges, and those of marks of print beside those of their plain forms, where words
+        have them.
+        """
+        texts = self._bytes[: 256 + len(self.merges or ())]
+        known = {text: token for token, text in enumerate(texts)}
+        printed = defaultdict[int, list[int]](list)  # by the token of the plain form
+        for mark in MARKS:
+            plain = next((known[p] for f in plain_forms(mark) if (p := f.encode()) in known), None)
+            if plain is not None and mark.encode() in known:
+                printed[plain].append(known[mark.encode()])
+        made = {pair: 256 + rank for rank, pair in enumerate(self.merges or [])}
+        for (a, b), token in [*made.items()]:
+            for pair in itertools.product([a, *printed[a]], [b, *printed[b]]):
+                text = b"".join(texts[each] for each in pair)
+                if pair not in made and any(text in word for word in words):
+                    made[pair] = 256 + len(made)
+                    texts.append(text)
+                    printed[token].append(made[pair])
+        return [*made]
 
     def encode(self, text: str) -> Ids:
         """(T,) int32. Lone surrogates, which no bytes of UTF-8 stand for, become U+FFFD."""
