@@ -67,14 +67,16 @@ class Dataset:
 
 
 def stretches(tokens: Ids, size: int, places: int) -> Ids:
-    """At most `size` of the tokens (N,): all, or stretches from `places` places, the first and the
-    last included.
+    """At most `size` of the tokens (N,): all, or as many in stretches from at most `places` places,
+    of which the first begins the text and the last ends it.
     """
     if len(tokens) <= size:
         return tokens
-    length = -(-size // places)
-    starts = np.linspace(0, len(tokens) - length, places).astype(int)
-    return np.concatenate([tokens[start : start + length] for start in starts])[:size]
+    places = min(places, size)
+    borders = np.linspace(0, size, places + 1).astype(int)
+    gaps = np.linspace(0, len(tokens) - size, places).astype(int)
+    starts, ends = borders[:-1] + gaps, borders[1:] + gaps
+    return np.concatenate([tokens[a:b] for a, b in zip(starts, ends, strict=True)])
 
 
 def side_by_side(tokens: Ids, rows: int) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:

@@ -131,7 +131,7 @@ class Tokenizer(BasicTokenizer, Protocol):
         """Encode a corpus in bounded memory: together the ids that `encode` gives for the joined
         text.
 
-        By default `encode` is called for stretches of the text that end in white space.
+        By default `encode` is called for its `textgen.documents.segments`.
         """
 
     def incremental_decoder(self) -> IncrementalDecoder:

@@ -317,9 +317,10 @@ def test_without_a_library_for_zstandard_the_error_says_what_to_install(
 
 PAGE = """<!DOCTYPE html><html><head><title>T</title><style>p {a: b}</style></head><body>
 <h1>A  &lt;b&gt; &eacute;&#8364;</h1><p>One<br>two <b>bo</b>ld&nbsp;x
-y</p><script>if (1 < 2) {"</p>"}</script><ul><li>first<li>second</ul><pre>  as
+y</p><script>if (1 < 2) {"</p>"}</script><ul><li>first<li>second</ul><i>Oui</i>&nbsp;!<pre>
+  as
  it is</pre><!-- no --><table><tr><td>1<td>2<tr><td>3</table>a < b <![weird[x]]> &amp c</body>"""
-SHOWN = "A <b> é€\n\nOne\ntwo bold\xa0x y\n\nfirst\nsecond\n\n  as\n it is\n\n1 2\n3\n\na < b & c\n"
+SHOWN = "A <b> é€\n\nOne\ntwo bold\xa0x y\n\nfirst\nsecond\n\nOui\xa0!\n\n  as\n it is\n\n1 2\n3\n\na < b & c\n"
 
 
 def test_the_text_of_a_page(tmp_path: Path) -> None:

@@ -116,6 +116,12 @@ def test_a_page_that_declares_its_encoding_is_believed_unless_it_is_utf8(tmp_pat
         assert read(tmp_path / "a.html", text.encode(encoding)) == f"{shown}\n"
 
 
+@pytest.mark.parametrize("codec", ["rot13", "hex", "base64", "zlib", "bz2", "idna", "undefined"])
+def test_a_page_cannot_choose_another_codec(tmp_path: Path, codec: str) -> None:
+    with pytest.raises(CorpusError, match=r"not utf-8: byte 0xef .* probably cp1252"):
+        read(tmp_path / "a.html", f"<meta charset='{codec}'><p>na\xefve caf\xe9".encode("cp1252"))
+
+
 def test_each_file_of_a_folder_has_an_encoding_of_its_own(tmp_path: Path) -> None:
     text = f"{SAMPLES['cp1252']}\n"
     for name, encoding in (("a", "utf-8"), ("b", "utf-16"), ("c", "utf-8-sig")):

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import attrs
 
+from textgen.documents import segments
 from textgen.protocols import Ids, IncrementalDecoder
 
 _ADDED: Final = ("unknown_id", "encode_pieces", "incremental_decoder")
@@ -42,18 +43,11 @@ class Completed:
         return complete(self.inner.from_dict(state))
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
-        """The ids of stretches of the text that end in white space."""
+        """The ids of the segments of the text."""
         if hasattr(self.inner, "encode_pieces"):
             yield from self.inner.encode_pieces(pieces)
-            return
-        rest = ""
-        for piece in pieces:
-            rest += piece
-            end = max(rest.rfind(" "), rest.rfind("\n")) + 1 or len(rest)
-            yield self.inner.encode(rest[:end])
-            rest = rest[end:]
-        if rest:
-            yield self.inner.encode(rest)
+        else:
+            yield from map(self.inner.encode, segments(pieces))
 
     def incremental_decoder(self) -> IncrementalDecoder:
         """A decoder for one stream."""

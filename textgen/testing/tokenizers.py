@@ -14,7 +14,6 @@ import numpy as np
 from hypothesis import strategies as strategy
 
 from textgen.contracts.checks import FAILURES, BrokenContract, check_ids, unfit
-from textgen.contracts.tokenizers import Completed
 from textgen.documents import DOCUMENT_END
 from textgen.errors import TextgenError
 from textgen.plugin.component import Component
@@ -188,10 +187,6 @@ class _Suite:
             raise Violation(seen)
 
     def pieces(self, text: str, places: list[int]) -> None:
-        if isinstance(self.tokenizer, Completed) and not hasattr(
-            self.tokenizer.inner, "encode_pieces"
-        ):
-            raise Skip("the engine encodes pieces by encode")
         pieces = [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
         parts = [np.asarray(part) for part in self.tokenizer.encode_pieces(iter(pieces))]
         joined = np.concatenate([np.empty(0, np.int64), *parts])

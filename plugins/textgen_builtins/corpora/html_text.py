@@ -35,6 +35,13 @@ _MARKUP: Final = re.compile(
     |   <(?P<end>/?)(?P<tag>[a-z][^\s/>]*+)(?:[^>=]++|=\s*+(?:"[^"]*+"|'[^']*+')?+)*+>?+""",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
+# Those of the Encoding Standard (WHATWG) but for UTF-8 and UTF-16, as Python names them.
+_CHARSETS: Final = frozenset(
+    "ascii big5 big5hkscs cp866 cp874 cp932 cp949 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256"
+    " cp1257 cp1258 euc_jp euc_kr gb18030 gb2312 gbk hz iso2022_jp iso8859-1 iso8859-2 iso8859-3 iso8859-4"
+    " iso8859-5 iso8859-6 iso8859-7 iso8859-8 iso8859-9 iso8859-10 iso8859-11 iso8859-13 iso8859-14"
+    " iso8859-15 iso8859-16 koi8-r koi8-u mac-cyrillic mac-roman shift_jis".split()
+)
 _LONG_NUMBER: Final = re.compile(
     r"&#[0-9]{9,}+;?"
 )  # of no character; int() refuses thousands of digits
@@ -44,8 +51,8 @@ _DECLARED: Final = re.compile(
 
 
 def encoding_of_page(beginning: bytes) -> str:
-    """The encoding that a page declares; "auto" if its beginning is UTF-8 or has a mark, or Python
-    knows none.
+    """The encoding that a page declares; "auto" if its beginning is UTF-8 or has a mark, or it is
+    none of those of pages.
     """
     try:
         codecs.getincrementaldecoder("utf-8")().decode(beginning)
@@ -53,7 +60,8 @@ def encoding_of_page(beginning: bytes) -> str:
         found = None if encoding_of_mark(beginning) else _DECLARED.search(beginning[:4096])
         with contextlib.suppress(LookupError, ValueError):
             name = codecs.lookup(found[1].decode()).name if found else AUTO
-            return "cp1252" if name == "iso8859-1" else name  # as browsers do (WHATWG)
+            if name in _CHARSETS:
+                return "cp1252" if name in ("ascii", "iso8859-1") else name  # as browsers do
     return AUTO
 
 
@@ -89,15 +97,18 @@ class _Text:
 
     def __init__(self) -> None:
         self.parts: list[str] = []
-        self._breaks, self._space, self._pre = 0, False, 0
+        self._breaks, self._space, self._pre, self._begins_pre = 0, False, 0, False
 
     def add(self, data: str) -> None:
         data = html.unescape(_LONG_NUMBER.sub("\ufffd", data))
         ends = False
         if not self._pre:
-            self._space = self._space or data[:1].isspace()
-            ends = data[-1:].isspace()
-            data = _SPACE.sub(" ", data).strip(" ")
+            data = _SPACE.sub(" ", data)
+            self._space, ends = self._space or data.startswith(" "), data.endswith(" ")
+            data = data.strip(" ")
+        elif self._begins_pre:
+            data = data.removeprefix("\n")
+        self._begins_pre = False
         if data:
             if self.parts:
                 self.parts.append("\n" * self._breaks or " " * self._space)
@@ -107,6 +118,7 @@ class _Text:
     def separate(self, tag: str, *, ends: bool) -> None:
         if tag == "pre":
             self._pre = max(0, self._pre + (-1 if ends else 1))
+            self._begins_pre = not ends
         if _PARAGRAPHS.fullmatch(tag):
             self._breaks = 2
         elif _LINES.fullmatch(tag):
