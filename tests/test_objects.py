@@ -20,6 +20,8 @@ TEXT = "".join(
     f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60)
 )
 SGD = {"type": "sgd", "length": "2 epochs", "batch_size": 16}
+COUNTED: dict[str, Any] = {"model": {"type": "ngram", "order": 4}, "trainer": "count"}
+LETTERS = "".join(filter(str.isalnum, TEXT))
 TABLES: dict[str, Any] = {
     "model": {"type": "rnn", "hidden_size": 8},
     "trainer": SGD,
@@ -112,8 +114,7 @@ def test_a_text_trains_a_model_in_memory() -> None:
 
 
 def test_texts_are_documents() -> None:
-    counted = {"model": {"type": "ngram", "order": 4}, "trainer": "count"}
-    generator = train(corpus=TEXT.splitlines(), **counted).generator
+    generator = train(corpus=TEXT.splitlines(), **COUNTED).generator
     made = generator.generate_many([""], n=20, max_new_tokens=300)
     assert sum(generation.finish_reason == "end" for generation in made) > 10
 
@@ -281,6 +282,46 @@ def test_a_generator_is_trained_on_and_loads_by_itself(tmp_path: Path) -> None:
     assert textgen.load(tmp_path / "saved").model_id == third.generator.model_id
     fitted = train(**{**parts, "tokenizer": {"type": "char"}}).generator.tokenizer
     assert fitted.vocab_size < loaded.tokenizer.vocab_size
+
+
+def test_a_generator_of_objects_or_of_an_unfinished_run_is_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(textgen.Interrupted):
+        train(output=tmp_path / "run", cancelled=lambda: True)
+    with pytest.warns(UserWarning, match="training is not finished"):
+        unfinished = textgen.load(tmp_path / "run")
+    made = lambda context: Net(vocab_size=context.vocab_size)  # noqa: E731
+    ways = ({"model": made}, {"model": Net(), "tokenizer": Utf8()}, {"tokenizer": Utf8()})
+    still = {"type": "sgd", "length": "1 steps", "learning_rate": 1e-9}
+    for first in (unfinished, *(train(**way).generator for way in ways)):
+        before = first.logits("Once")
+        more = train(corpus="no hills\n" * 60, model=first, trainer=still).generator
+        assert np.allclose(more.logits("Once"), before, atol=1e-4)
+        assert more.tokenizer.to_dict() == first.tokenizer.to_dict()
+        assert np.array_equal(first.logits("Once"), before)
+
+
+def test_tokens_do_not_depend_on_how_a_text_comes_in_pieces() -> None:
+    class Pairs(Utf8):
+        """Two letters a token, as no white space ends them."""
+
+        vocab_size = 1 << 14
+
+        def encode(self, text: str) -> Any:
+            pairs = (text[i : i + 2].ljust(2, "\0") for i in range(0, len(text), 2))
+            return np.array([ord(one) << 7 | ord(other) for one, other in pairs])
+
+        def decode(self, ids: Any) -> str:
+            return "".join(chr(i >> 7) + chr(i & 127) for i in ids.tolist()).rstrip("\0")
+
+    class Pieces(Lines):
+        def __init__(self, size: int) -> None:
+            self.size = size
+
+        def read(self) -> Iterator[str]:
+            yield from (LETTERS[i : i + self.size] for i in range(0, len(LETTERS), self.size))
+
+    made = [train(corpus=Pieces(size), tokenizer=Pairs(), **COUNTED) for size in (7, 1000)]
+    assert made[0].generator.model_id == made[1].generator.model_id
 
 
 def test_a_tokenizer_without_an_incremental_decoder_streams_whole_characters() -> None:

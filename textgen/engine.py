@@ -38,7 +38,7 @@ from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run, save_run
 from textgen.runs.loading import load_generator
-from textgen.runs.objects import with_choices
+from textgen.runs.objects import has_objects, with_choices
 from textgen.runs.observers import AnyObserver
 from textgen.runs.offered import offered_run
 from textgen.runs.record import keep_changes
@@ -227,7 +227,11 @@ class Engine:
         UsageError in place of PipelineError. The caller closes the objects.
         """
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
-            if isinstance(model, Generator):
+            if isinstance(model, Generator) and has_objects(model.tables):  # which no table names
+                tokenizer = model.tokenizer if tokenizer is None else tokenizer
+                model = model.model if model.make_module is None else model.make_module("cpu")
+                model = model.unwrapped() if hasattr(model, "unwrapped") else model
+            elif isinstance(model, Generator):
                 save_run(model, run_directory(Path(folder, "start")))
                 model = {"start": str(Path(folder, "start"))}
             if tokenizer is None and not (isinstance(model, Mapping) and "start" in model):

@@ -320,7 +320,10 @@ PAGE = """<!DOCTYPE html><html><head><title>T</title><style>p {a: b}</style></he
 y</p><script>if (1 < 2) {"</p>"}</script><ul><li>first<li>second</ul><i>Oui</i>&nbsp;!<pre>
   as
  it is</pre><!-- no --><table><tr><td>1<td>2<tr><td>3</table>a < b <![weird[x]]> &amp c</body>"""
-SHOWN = "A <b> é€\n\nOne\ntwo bold\xa0x y\n\nfirst\nsecond\n\nOui\xa0!\n\n  as\n it is\n\n1 2\n3\n\na < b & c\n"
+SHOWN = (
+    "A <b> é€\n\nOne\ntwo bold\xa0x y\n\nfirst\nsecond\n\nOui\xa0!\n\n  as\n it is\n\n1 2\n3\n\n"
+    "a < b & c\n"
+)
 
 
 def test_the_text_of_a_page(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ import attrs
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
+import torch
 
 import textgen
 from campaigns.mutations import SECRET, seal
@@ -101,7 +103,6 @@ HEADERS: dict[str, bytes] = {
     "of a terabyte": with_tensors(a=entry([2**38], [0, 2**40])),
     "of a negative length": with_tensors(a=entry([-1, -1], [0, 4])),
     "of bytes that belong to two": with_tensors(a=entry([1], [0, 4]), b=entry([1], [0, 4])),
-    "of a type that NumPy lacks": with_tensors(a=entry([2], [0, 4], "BF16")),
     "nested deeply": with_header(b"[" * 100_000),
     "a list": with_header(b"[]"),
 }
@@ -177,6 +178,20 @@ def test_weights_that_are_no_numbers_are_named(stranger: Path) -> None:
     seal(file, stranger / "run")
     with pytest.raises(textgen.CorruptFileError, match=r"model\.safetensors: .* not numbers"):
         textgen.load(stranger / "run")
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "bool", "bfloat16", "float8_e5m2"])
+def test_weights_of_another_type_are_refused(stranger: Path, textgen: Any, dtype: str) -> None:
+    file, wanted = stranger / "run/model.safetensors", getattr(torch, dtype)
+    weights = safetensors.torch.load(file.read_bytes())
+    made = {name: tensor.to(wanted) for name, tensor in weights.items()}
+    file.write_bytes(safetensors.torch.save(made))
+    seal(file, stranger / "run")
+    said = "convert them to F32" if wanted.is_floating_point else f"head.bias is {dtype}"
+    done = textgen("generate", "run", cwd=stranger)
+    assert (done.code, said in done.stderr, len(done.stderr.splitlines())) == (1, True, 1)
+    report = textgen("doctor", "run", cwd=stranger)
+    assert (report.code, "the run cannot be used" in report.stdout) == (1, True)
 
 
 def test_a_vocabulary_that_is_too_large_is_not_parsed(stranger: Path) -> None:

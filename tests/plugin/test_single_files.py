@@ -90,7 +90,7 @@ def test_every_command_takes_it(
     assert textgen(*with_it, "evaluate", "run", "corpus.txt", cwd=tmp_path).code == 0
     without = textgen("generate", "run", "-p", "the ", cwd=tmp_path)
     assert (without.code, without.stdout) == (2, "")
-    assert "'unpackaged:only'; it was an object or plugin of" in without.stderr
+    assert f"'unpackaged:only'; it was in {file}: give that again" in without.stderr
     assert not (tmp_path / "__pycache__").exists()
 
 

@@ -83,7 +83,19 @@ def test_it_starts_with_weights_options_and_tokenizer_of_the_other_run(
     assert tree(base) == before
 
 
-def test_the_other_run_is_not_needed_once_training_has_begun(folder: Path, base: Path) -> None:
+def test_a_run_is_started_from_while_it_is_put_in_place(folder: Path, base: Path) -> None:
+    whole = textgen.run(tuned(folder), output=folder / "whole")
+    held = base.rename(folder / "held")
+    base.mkdir()
+    held.rename(base / ".next-run")
+    assert textgen.run(tuned(folder), output=folder / "more").generator.model_id == (
+        whole.generator.model_id
+    )
+
+
+def test_the_other_run_is_not_needed_once_training_has_begun(
+    folder: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = textgen.run(tuned(folder), output=folder / "whole")
     interrupt(4, tuned(folder), output=folder / "tuned")
     shutil.rmtree(base)
@@ -93,6 +105,8 @@ def test_the_other_run_is_not_needed_once_training_has_begun(folder: Path, base:
     assert text_of(run.path) == text_of(whole.path)
     assert textgen.run(tuned(folder), output=run.path).outcome == "skipped"
     assert textgen.run(run.path / "pipeline.toml").outcome == "skipped"
+    monkeypatch.setenv("HOME", str(folder))
+    assert textgen.run(tuned(folder, output="~/tuned")).outcome == "skipped"
     with pytest.raises(
         textgen.PipelineError,
         match=r"model\.start: .*base is not a run directory: it does not exist",

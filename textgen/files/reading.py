@@ -66,7 +66,10 @@ def _safetensors(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (SafetensorError, KeyError, ValueError) as error:
+    except KeyError as error:  # a type that NumPy has not
+        cause = f"it holds numbers of type {error.args[0]}; convert them to F32"
+        raise CorruptFileError(path, cause) from error
+    except (SafetensorError, ValueError) as error:
         raise CorruptFileError(path, f"it is not a safetensors file ({error})") from error
 
 

@@ -164,7 +164,7 @@ class PluginSet:
         if left_out:  # a similar name would only mislead
             return "; ".join(left_out)
         if distribution in (OBJECT, UNPACKAGED):
-            return "it was an object or plugin of a program, or a file of run.json: give it again"
+            return "it was an object or plugin of a program: give it again"
         if distribution and distribution not in {offer.distribution for offer in self._offers}:
             return f"no plugin of {distribution} is loaded: is it installed, or its file given?"
         names = sorted({offer.name for offer in offers})

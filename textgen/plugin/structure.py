@@ -90,12 +90,12 @@ class Reader:
 
     folder   what relative paths are resolved against
     plugins  where components are looked up; only tables that contain none can be read without
-    origins  the distributions of components by kind and name, for names that are to mean these
+    origins  where components came from by kind and name, for names that are to mean these
     """
 
     folder: Path = Path()
     plugins: ComponentSource | None = None
-    origins: Mapping[tuple[str, str], str] = attrs.field(factory=dict)
+    origins: Mapping[tuple[str, str], Mapping[str, str]] = attrs.field(factory=dict)
     faults: list[Fault] = attrs.field(factory=list)
     known: list[str] = attrs.field(factory=list, init=False)
 
@@ -175,11 +175,15 @@ class Reader:
             place, value = (join(path, "type"), given) if is_table else (path, table)
             return self._refuse(place, f"expected a table with type = one of {names}", value)
         package, _, name = given.rpartition(":")
-        origin = package or self.origins.get((kind, name))
-        name = f"{origin}:{name}" if origin else given
+        origin = self.origins.get((kind, name), {})
+        package = package or origin.get("distribution", "")
+        name = f"{package}:{name}" if package else given
         offer = self.plugins.find(kind, name)
         if isinstance(offer, Fault):
-            self.faults.append(attrs.evolve(offer, path=join(path, "type")))
+            file = origin.get("path")
+            hint = f"it was in {file}: give that again, as a plugin (--plugin)" if file else ""
+            fault = attrs.evolve(offer, path=join(path, "type"), hint=hint or offer.hint)
+            self.faults.append(fault)
             return None
         made = self.table(offer.component.config, options, path)
         return None if made is None else Choice(name, offer, made, start)

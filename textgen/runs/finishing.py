@@ -28,7 +28,8 @@ def save_run(generator: Generator, directory: RunDirectory) -> None:
                 raise RunError(
                     f"{directory.path} holds a run already; choose another folder", directory.path
                 )
-            record = run_record.described(generator.tables, generator.record)
+            described = run_record.described(generator.tables, generator.record)
+            record = {**described, "status": "finished"}  # though training is not
             contents = {
                 "pipeline.toml": run_record.pipeline_text(generator.tables),
                 "model.safetensors": dump_tensors(generator.model.tensors()),

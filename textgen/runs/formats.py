@@ -47,6 +47,7 @@ class Manifest:
 class Progress:
     """The engine's own state, kept when a run is resumed.
 
+    first_loss    the training loss of the first step, and `last_loss` of the last one
     steps         how many there are to be, as the trainer's last StepDone said
     stable_steps  the same
     """
@@ -57,6 +58,8 @@ class Progress:
     seconds: float = 0.0
     best_step: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     best_loss: Any = attrs.field(default=None, validator=is_number)
+    first_loss: Any = attrs.field(default=None, validator=is_number)
+    last_loss: Any = attrs.field(default=None, validator=is_number)
     steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     stable_steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
 

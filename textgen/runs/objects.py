@@ -69,6 +69,12 @@ def with_choices(tables: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
+def has_objects(tables: Mapping[str, Any]) -> bool:
+    """Whether the model or the tokenizer of a run was an object."""
+    types = (str(tables[kind]["type"]) for kind in ("model", "tokenizer"))
+    return any(each.startswith(f"{OBJECT}:") for each in types)
+
+
 def _part(kind: str, given: Any) -> Any:
     """The table of a name, the Choice of an object, or any other value as it is."""
     value = _corpus(given) if kind == "corpus" else given

@@ -334,9 +334,6 @@ def other_versions(record: Mapping[str, Any]) -> str:
     )
 
 
-def origins(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-    """The distributions of a run's components by kind and name."""
-    return {
-        (entry["kind"], entry["name"]): entry["distribution"]
-        for entry in record.get("components", ())
-    }
+def origins(record: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, str]]:
+    """Where a run's components came from, by kind and name."""
+    return {(entry["kind"], entry["name"]): entry for entry in record.get("components", ())}

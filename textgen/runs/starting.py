@@ -154,7 +154,7 @@ def _start(names: tuple[str, str], place: str, path: Path, output: Path) -> Star
     """The start in a finished run, or as a run that started from it recorded it, by one of the
     names. Raises RunError.
     """
-    directory = RunDirectory(path)
+    directory = RunDirectory(path).current()
     if not directory.exists():
         with contextlib.suppress(TextgenError, KeyError, TypeError):  # a record may hold anything
             own = RunDirectory(output).latest().read_run()
@@ -175,7 +175,8 @@ def _start(names: tuple[str, str], place: str, path: Path, output: Path) -> Star
         )
         raise RunError(cause, path)
     sums = record["files"]
-    return _made(names[0], place, path, sums[_WEIGHTS], sums[VOCABULARY], record["pipeline"])
+    tables = record["pipeline"]
+    return _made(names[0], place, directory.path, sums[_WEIGHTS], sums[VOCABULARY], tables)
 
 
 def _made(
@@ -188,7 +189,5 @@ def _made(
 
 def _output(document: Document) -> Path:
     """The run directory of a document that is not checked yet."""
-    output = document.tables.get("output")
-    if isinstance(output, str | Path):
-        return document.folder / output
-    return Path.cwd() / "runs" / document.name
+    output: Path | None = Reader(document.folder).value(Path, document.tables.get("output"), "")
+    return output or Path.cwd() / "runs" / document.name

@@ -29,6 +29,7 @@ from textgen.runs.observers import Observers
 
 logger = logging.getLogger("textgen")
 _WRITING: Final = 1 / 20  # share of the time that checkpoints may take
+_DIVERGED: Final = 1.0  # nats that a loss rises where the model is worse than before training
 _UNREAD: Final = 8  # steps whose losses may stay on the device
 
 
@@ -91,6 +92,7 @@ class TrainingLoop:
             with contextlib.closing(self._events()) as events:
                 self._iterate(events)
         self._checkpoint()
+        self._check_model()
 
     def _parameters(self) -> int | None:
         """The number of weights that are trained; None for a model of counts."""
@@ -191,8 +193,26 @@ class TrainingLoop:
         except FAILURES as error:  # a device reports some of its errors only when something is read
             self._explain(error)
 
+    def _check_model(self) -> None:
+        """Check that the model to be has learnt: that losses did not rise, however finite."""
+        now = self.progress
+        if now.first_loss is None or now.best_loss is None:
+            return
+        # Where the text held out is all that is predicted worse, it is overfitted.
+        rises = now.last_loss - now.first_loss, now.best_loss - now.first_loss
+        if not min(rises) <= _DIVERGED:
+            raise TrainingError(
+                f"training diverged: the loss was {now.first_loss:.4g} at step 1 and is "
+                f"{now.last_loss:.4g} at step {now.step}; lower the learning rate, or clip the "
+                f"gradient; {self.directory.kept()}",
+                step=now.step,
+            )
+
     def _check_loss(self, event: StepDone) -> None:
-        if math.isfinite(event.loss):
+        progress, loss = self.progress, float(event.loss)
+        if math.isfinite(loss):
+            progress.first_loss = loss if progress.first_loss is None else progress.first_loss
+            progress.last_loss = loss
             return
         rate = event.learning_rate
         if event.step == 1:  # nothing was updated yet
@@ -212,11 +232,12 @@ class TrainingLoop:
         self._check_losses()
         progress, before = self.progress, self.progress.best_loss
         loss = event.training_loss if event.validation_loss is None else event.validation_loss
+        if event.validation_loss is not None and math.isnan(loss):
+            cause = f"the loss of the text held out is nan at step {event.step}"
+            raise TrainingError(f"{cause}; {self.directory.kept()}", step=event.step)
         # One batch's training loss is too noisy to choose by: with nothing held out, the latest is
         # the best.
-        best = (
-            event.validation_loss is None or before is None or loss < before or math.isnan(before)
-        )
+        best = event.validation_loss is None or before is None or loss < before
         progress.evaluations += 1
         progress.since_best = 0 if best else progress.since_best + 1
         if best:

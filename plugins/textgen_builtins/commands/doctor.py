@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import click
 
-from textgen import PluginWarning
+from textgen import Engine, PluginWarning, TextgenError
 from textgen.cli.options import check_run, json_option
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
@@ -25,14 +25,16 @@ from textgen.plugin.component import OWN_DISTRIBUTION
 def doctor(context: Any, run: str | None, as_json: bool) -> None:
     """Show versions, devices, cache and the plugins that are left out; or check the files of a run.
 
-    With RUN, a run directory such as runs/my, every file of it is compared with its checksum.
-    Nothing is changed. Exits with 1 if something is missing or left out, or a file is damaged.
+    With RUN, a run directory such as runs/my, every file of it is compared with its checksum, and
+    the run is loaded. Nothing is changed. Exits with 1 if something is missing or left out, a file
+    is damaged, or whole files cannot be loaded.
     """
-    report = _of_installation(context) if run is None else _of_run(run)
+    report = _of_installation(context) if run is None else _of_run(context, run)
     lines = _installation_lines(report) if run is None else _run_lines(report)
     text = json.dumps(report, indent=2, ensure_ascii=False) if as_json else "\n".join(lines)
     click.echo(text)
-    is_well = report["whole"] if run is not None else not (report["left_out"] or report["missing"])
+    faults = report["left_out"] or report["missing"] if run is None else report["cause"]
+    is_well = not faults and report.get("whole", True)
     if not is_well:
         raise SystemExit(1)  # click's own exit keeps its code to itself
 
@@ -85,12 +87,20 @@ def _installation_lines(report: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _of_run(run: str) -> dict[str, Any]:
+def _of_run(context: Any, run: str) -> dict[str, Any]:
     from textgen.runs.stored import verify
 
     check_run(run)
-    report = verify(run)
-    return {**attrs.asdict(report), "path": str(report.path), "whole": report.whole}
+    report, cause = verify(run), ""
+    if report.loads:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                Engine(context.plugins()).load(run).close()
+        except TextgenError as error:
+            cause = str(error)
+    facts = {"path": str(report.path), "whole": report.whole}
+    return {**attrs.asdict(report), **facts, "loads": report.loads and not cause, "cause": cause}
 
 
 def _run_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -102,4 +112,5 @@ def _run_lines(report: dict[str, Any]) -> Iterator[str]:
         yield f"{file['name']:{width}}  {file['state']}{cause and f': {cause}'}"
     bad = sum(file["state"] not in ("whole", "changed") for file in files)
     damage = f"{bad} of {len(files)} files are damaged" if bad else "no file is damaged"
-    yield f"{damage}; the run can{'' if report['loads'] else 'not'} be used"
+    cause = report["cause"] and f": {report['cause']}"
+    yield f"{damage}; the run can{'' if report['loads'] else 'not'} be used{cause}"

@@ -36,11 +36,9 @@ _MARKUP: Final = re.compile(
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 # Those of the Encoding Standard (WHATWG) but for UTF-8 and UTF-16, as Python names them.
-_CHARSETS: Final = frozenset(
-    "ascii big5 big5hkscs cp866 cp874 cp932 cp949 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256"
-    " cp1257 cp1258 euc_jp euc_kr gb18030 gb2312 gbk hz iso2022_jp iso8859-1 iso8859-2 iso8859-3 iso8859-4"
-    " iso8859-5 iso8859-6 iso8859-7 iso8859-8 iso8859-9 iso8859-10 iso8859-11 iso8859-13 iso8859-14"
-    " iso8859-15 iso8859-16 koi8-r koi8-u mac-cyrillic mac-roman shift_jis".split()
+_CHARSETS: Final = re.compile(
+    r"ascii|big5(hkscs)?|cp(866|874|932|949|125[0-8])|euc_(jp|kr)|gb(18030|2312|k)|iso2022_jp"
+    r"|iso8859-\d+|koi8-[ru]|mac-(cyrillic|roman)|shift_jis"
 )
 _LONG_NUMBER: Final = re.compile(
     r"&#[0-9]{9,}+;?"
@@ -60,7 +58,7 @@ def encoding_of_page(beginning: bytes) -> str:
         found = None if encoding_of_mark(beginning) else _DECLARED.search(beginning[:4096])
         with contextlib.suppress(LookupError, ValueError):
             name = codecs.lookup(found[1].decode()).name if found else AUTO
-            if name in _CHARSETS:
+            if _CHARSETS.fullmatch(name):
                 return "cp1252" if name in ("ascii", "iso8859-1") else name  # as browsers do
     return AUTO
 

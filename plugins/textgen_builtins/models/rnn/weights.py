@@ -118,8 +118,11 @@ def expected_shapes(config: RNNConfig, vocab_size: int) -> dict[str, tuple[int, 
 
 
 def check_shapes(tensors: Tensors, expected: dict[str, tuple[int, ...]]) -> None:
-    """Raise ValueError that says which names or shapes are not as expected."""
-    given = {name: tuple(array.shape) for name, array in tensors.items()}
+    """Raise ValueError that says which names or shapes are not as expected, or are no floats."""
+    given = {
+        name: tuple(array.shape) if array.dtype.kind == "f" else str(array.dtype)
+        for name, array in tensors.items()
+    }
     wrong = [
         f"{name} is {given.get(name, 'missing')}, and should be {expected.get(name, 'absent')}"
         for name in sorted({*expected, *given})
