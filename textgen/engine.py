@@ -41,6 +41,7 @@ from textgen.runs.loading import load_generator
 from textgen.runs.objects import has_objects, with_choices
 from textgen.runs.observers import AnyObserver
 from textgen.runs.offered import offered_run
+from textgen.runs.outside import announce_output
 from textgen.runs.record import keep_changes
 from textgen.runs.starting import with_start
 from textgen.runs.summary import finite, read_metrics
@@ -165,6 +166,8 @@ class Engine:
             return self._follow(processes, source, overrides, output)
         with contextlib.nullcontext() if processes is None else processes.leading():
             pipeline = self.pipeline(source, overrides, output=output)
+            if output is None:
+                announce_output(pipeline, console)
             run = _ensure_trained(pipeline, overwrite, console, observers, cancelled, processes)
         return _completed(run)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ import attrs
 import pytest
 from click.testing import CliRunner
 
-from textgen import CorpusError, Engine, PipelineError, load, run
+from textgen import BuildContext, CorpusError, Engine, PipelineError, load, run
 from textgen.files.cache import downloads
 from textgen_builtins.commands import cache
 from textgen_builtins.corpora.plugin import BOOK
@@ -85,6 +86,16 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def test_where_a_redirect_leads_is_said_before(web: Web) -> None:
+    web.serve("/there.txt")
+    console = io.StringIO()
+    context = BuildContext(folder=Path(), console=console)
+    moved = web.serve("/a.txt", status=302, location=f"{web.root}/there.txt")
+    corpus = Engine().build("corpus", {"type": "file", "path": moved}, context)
+    assert "".join(corpus.read()) == TEXT
+    assert console.getvalue() == f"reading {web.root}/there.txt\n"
 
 
 def test_the_book_is_fetched_and_nothing_else_is_taken_for_it(

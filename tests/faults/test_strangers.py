@@ -149,14 +149,24 @@ def test_a_corpus_that_is_a_device_is_read_by_nothing(stranger: Path) -> None:
         textgen.run(pipeline, output=stranger / "mine")
 
 
-def test_what_a_run_reads_elsewhere_is_said(
-    tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any
+def test_what_a_run_reads_and_writes_elsewhere_is_said_before(
+    tmp_path: Path, finished_run: Path, tiny_pipeline: Any, write_pipeline: Any
 ) -> None:
-    (tmp_path / "theirs").mkdir()
-    for name, said in (("p.toml", ""), ("theirs/p.toml", f"reading {tmp_path / 'corpus.txt'}\n")):
-        path, console = write_pipeline(tiny_pipeline(), name), io.StringIO()
-        textgen.Engine().run(path, output=path.with_name("run"), console=console)
-        assert console.getvalue() == said
+    (tmp_path / "theirs/texts").mkdir(parents=True)
+    diary, link = tmp_path / "corpus.txt", {"type": "file", "path": "texts"}
+    (tmp_path / "theirs/texts/mine.txt").symlink_to(diary)
+    made, start = {**tiny_pipeline(), "output": "run"}, {"start": str(finished_run)}
+    reading, found = f"reading {diary}", f"corpus {tmp_path / 'theirs/texts'}: 1 file, 840 B"
+    for name, changes, said in (
+        ("p.toml", {}, []),
+        ("theirs/a.toml", {"output": "a"}, [reading]),
+        ("theirs/b.toml", {"output": "../b"}, [f"writing {tmp_path / 'b'}", reading]),
+        ("theirs/c.toml", {"output": "c", "corpus": link}, [reading, found]),
+        ("theirs/d.toml", {"output": "d", "model": start}, [reading, f"reading {finished_run}"]),
+    ):
+        console = io.StringIO()
+        textgen.Engine().run(write_pipeline({**made, **changes}, name), console=console)
+        assert console.getvalue().splitlines() == said
 
 
 def test_a_saved_state_of_other_shapes_is_blamed(indexed: Path) -> None:

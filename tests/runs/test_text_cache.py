@@ -4,6 +4,7 @@ to that.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from commands import run_with_torch
-from shelf import LONG_AGO, Shelf
+from shelf import LONG_AGO, Shelf, WatchedText
 from small_run import TEXT
 
 import textgen
@@ -97,6 +98,26 @@ def test_a_text_that_was_changed_is_read_again_whatever_its_size_and_time(shelf:
     assert weights(shelf.run(path)) == weights(first)
     with pytest.raises(textgen.RunMismatchError, match="corpus"):
         shelf.run(path, str(second.path))
+
+
+def test_the_code_around_another_component_counts(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = shelf.folder / "around_text.py"
+    code.write_text("import attrs\n\n@attrs.define\nclass Around:\n    inner: object\n")
+    monkeypatch.syspath_prepend(shelf.folder)
+    around = importlib.import_module("around_text").Around
+    for name in ("read", "sources"):
+        monkeypatch.setattr(
+            around, name, lambda self, name=name: getattr(self.inner, name)(), False
+        )
+    monkeypatch.setattr("shelf.WatchedText", lambda *given: around(WatchedText(*given)))
+    path = shelf.write()
+    for reads in (2, 2, 4):
+        if reads == 4:
+            code.write_text("# edited\n")
+        shelf.run(path)
+        assert shelf.reads == reads
 
 
 def test_a_text_that_changes_while_it_is_read_is_not_cached(shelf: Shelf) -> None:

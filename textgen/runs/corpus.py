@@ -1,12 +1,10 @@
-"""Reads a corpus: announces its files, hashes it, fits a tokenizer to it and encodes it."""
+"""Reads a corpus: hashes it, fits a tokenizer to it and encodes it."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,44 +13,13 @@ from textgen.contracts.checks import read_pieces
 from textgen.contracts.components import Components
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError, Fault, PipelineError
-from textgen.files.opening import is_special
 from textgen.generation.prompts import encode_documents, end_id
 from textgen.pipeline.pipeline import Pipeline
-from textgen.plugin.component import Address, Offer
-from textgen.plugin.structure import Choice
+from textgen.plugin.component import Offer
 from textgen.protocols import Corpus, Tokenizer
 from textgen.runs.formats import CorpusDigest
-from textgen.visible import visible
 
 _END_BYTE: Final = b"\xff"  # stands for DOCUMENT_END in the digest, and in no UTF-8
-
-
-def check_sources(corpus: Choice, folder: Path, console: TextIO | None = None) -> None:
-    """Announce the addresses that a corpus reads, and its files outside the pipeline's `folder`.
-
-    A pipeline may be a stranger's. Raises CorpusError for a pipe or a device.
-    """
-    for source in _sources(corpus):
-        if isinstance(source, Path):
-            if is_special(source):
-                raise CorpusError(
-                    "it is not a regular file, and a corpus is read from files", source
-                )
-            if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(folder)):
-                continue
-        if console is not None:
-            console.write(visible(f"reading {source}\n"))
-
-
-def _sources(corpus: Choice) -> Iterator[Path | Address]:
-    """The paths and addresses among the options of a corpus."""
-    for name in corpus.offer.component.options():
-        value = getattr(corpus.options, name)
-        yield from (
-            each
-            for each in (value if isinstance(value, tuple) else (value,))
-            if isinstance(each, Path | Address)
-        )
 
 
 class HashedPieces(Iterable[CorpusPiece]):

@@ -26,6 +26,7 @@ from textgen.protocols import Corpus, Ids, Tokenizer
 from textgen.runs.corpus import HashedPieces, fit_tokenizer, token_bytes, token_dtype
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.identity import text_key
+from textgen.runs.outside import announce_files
 from textgen.runs.progress import ReadingProgress
 from textgen.runs.splitting import split_tokens, unknown_share
 
@@ -79,6 +80,7 @@ class EncodedText:
                    read
         """
         try:
+            announce_files(self.corpus, self.corpus_choice, pipeline.folder, self.progress.console)
             if not self.find():
                 self.digest = fit_tokenizer(
                     self.tokenizer, self.corpus, pipeline, components, self.progress.read

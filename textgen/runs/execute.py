@@ -38,12 +38,12 @@ from textgen.plugin.component import BuildContext
 from textgen.processes import Processes
 from textgen.protocols import Tokenizer, TrainingContext
 from textgen.runs import record as run_record
-from textgen.runs.corpus import check_sources
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import AnyObserver, Observers
+from textgen.runs.outside import announce
 from textgen.runs.progress import ReadingProgress
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import TrainingLoop
@@ -142,7 +142,7 @@ class Execution:
     def _execute(self) -> Outcome:
         pipeline, directory = self.pipeline, self.directory
         decision = run_record.Fresh() if self.overwrite else run_record.decide(directory, pipeline)
-        check_sources(pipeline.corpus, pipeline.folder, self.console)
+        announce(pipeline, self.console)
         # A finished run needs its text only to compare it: nothing is fetched, and the text may be
         # gone.
         known = None

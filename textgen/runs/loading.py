@@ -26,12 +26,12 @@ from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.structure import Choice, Reader, listed, plain
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
-from textgen.runs.corpus import check_sources
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.identity import identity
 from textgen.runs.objects import with_choices
+from textgen.runs.outside import check_regular
 from textgen.runs.splitting import split_tokens
 from textgen.runs.stored import StoredRun, read_stored
 
@@ -217,7 +217,7 @@ def _training_tokens(
     data = reader.table(DataOptions, tables.get("data", {}), "data")
     if reader.faults:
         raise PipelineError(reader.faults, str(directory.path / "pipeline.toml"))
-    check_sources(choices[0], reader.folder)
+    check_regular(choices[0])
     then = CorpusDigest(**record["fingerprint"]["corpus"])
     context = BuildContext(
         folder=reader.folder, seed=record["seed"], training=False, plugins=reader.plugins

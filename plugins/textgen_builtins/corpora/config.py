@@ -31,7 +31,7 @@ def _glob(instance: Any, attribute: Any, value: str) -> None:
         not parts
         or PurePath(value).anchor
         or "\0" in value
-        or any("**" in part and part != "**" for part in parts)
+        or any(part == ".." or ("**" in part and part != "**") for part in parts)
     ):
         raise ValueError("must be a pattern for paths below the folder, such as *.md or **/*.txt")
 

@@ -51,7 +51,7 @@ def fetched(address: str, sha256: str | None, *, console: TextIO | None, offline
         if offline:
             cause = f"{address} is not in the cache of this machine, and only a run fetches it"
             raise CorpusError(f"{cause}; textgen run with this pipeline does")
-        with _open(address) as response:
+        with _open(address, console) as response:
             name = _file_name(address, response.headers.get_content_type())
             pieces = _received(response, address, name, sha256, console)
             return cache.add(key, name, pieces, {"address": address}).path
@@ -61,22 +61,34 @@ def fetched(address: str, sha256: str | None, *, console: TextIO | None, offline
         raise CorpusError(f"{cause}; {advice}", cache.folder) from error
 
 
-def _open(address: str) -> Any:
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, and names each before."""
+
+    def __init__(self, console: TextIO | None) -> None:
+        self._console = console
+
+    def redirect_request(self, *given: Any) -> Any:
+        if self._console is not None:
+            self._console.write(visible(f"reading {given[-1]}\n"))
+        return super().redirect_request(*given)
+
+
+def _open(address: str, console: TextIO | None) -> Any:
     """The response to a request, through the proxies of the environment.
 
     Only http and https are opened.
     """
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPErrorProcessor,
-        urllib.request.UnknownHandler,
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        _Redirects(console),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
     ):
-        opener.add_handler(handler())
+        opener.add_handler(handler)
     version = metadata.version(OWN_DISTRIBUTION)
     headers = {"User-Agent": f"textgen/{version}", "Accept-Encoding": "identity"}
     with _network(address):
