@@ -121,6 +121,9 @@ def requests() -> dict[str, bytes]:
     return {
         **made,
         "chunks of one byte": chunked + b"1\r\n \r\n" * 600_000 + b"2\r\n{}\r\n0\r\n\r\n",
+        "chunks of 16 bytes": chunked + (b"10\r\n" + b" " * 16 + b"\r\n") * 100_000,
+        "trailers": chunked + b"2\r\n{}\r\n0\r\n" + b"a:\r\n" * 1_000_000 + b"\r\n",
+        "trailer of 4 MB": chunked + b"2\r\n{}\r\n0\r\n" + b"a" * 4_000_000 + b":\r\n\r\n",
         "headers": post("/v1/completions", {}, b"a:\r\n" * 16_000),
         "more headers than fit": post("/v1/completions", {}, b"a:\r\n" * 60_000),
         "requests sent at once": short.replace(b"Connection: close\r\n", b"") * 5000 + short,

@@ -30,17 +30,17 @@ TEXT = "".join(
 )
 
 
-def train(output: Path, seed: int = 0, **corpus: Any) -> Path:
+def train(output: Path, seed: int = 0, **tables: Any) -> Path:
     """A run directory."""
     textgen.train(
-        corpus=corpus.get("corpus", TEXT),
-        tokenizer=corpus.get("tokenizer"),
+        corpus=tables.pop("corpus", TEXT),
         model={"type": "rnn", "cell": "gru", "hidden_size": 32},
         trainer={"type": "adamw", "length": "8 epochs", "learning_rate": 0.02},
         data={"window_length": 16},
         sampler=[{"type": "temperature", "temperature": 0.8}],
         seed=seed,
         output=output,
+        **tables,
     )
     return output
 
@@ -62,16 +62,22 @@ def serving(*arguments: object, **environment: str) -> Iterator[Serving]:
     process = subprocess.Popen(
         line, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
     )
+    server = Serving(process)
     try:
-        yield Serving(process)
+        yield server
     finally:
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
-        assert "Traceback" not in errors, errors
+        _, server.errors = process.communicate(timeout=60)
+        assert "Traceback" not in server.errors, server.errors
+        assert process.returncode == 0
 
 
 class Serving:
-    """A server that has started. `url` is its address, `line` what it printed."""
+    """A server that has started. `url` is its address, `line` what it printed first, `errors` what
+    it printed afterwards, once it has ended.
+    """
+
+    errors = ""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -104,12 +110,13 @@ def events_of(stream: str) -> list[dict[str, Any]]:
     return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
 
 
-def texts_at(url: str) -> float:
+def texts_at(url: str, key: str = "none") -> float:
     """How many texts a server generates or holds, by its metrics."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
+    asked = urllib.request.Request(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(asked, timeout=60) as answer:
         page = answer.read().decode()
-    return float(
-        next(line.split()[1] for line in page.splitlines() if line.startswith("textgen_texts "))
+    return sum(
+        float(line.split()[1]) for line in page.splitlines() if line.startswith("textgen_texts{")
     )
 
 

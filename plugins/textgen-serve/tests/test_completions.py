@@ -343,9 +343,22 @@ def test_next_tokens_follow_the_beginning_of_a_text(
         found = http.post("/next_tokens", json=body).json()
         sampled = [t["id"] for t in found["tokens"] if t["sampled_logprob"] is not None]
         assert (found["text"], sampled) == (made.text[:place], [drawn])
+    ids = {token["id"] for token in found["tokens"]}
+    ends = {"max_tokens": 1, "min_new_tokens": 1, "stop_tokens": [*ids], "temperature": 1}
+    (token, *_) = http.post("/next_tokens", json={"prompt": "Once ", **ends}).json()["tokens"]
+    assert token["sampled_logprob"] is not None  # a token may end the text now
     ending = {"prompt": "Once ", "max_tokens": 20, "stop": "e", "seed": 3}
     refused = http.post("/next_tokens", json=ending)
     assert refused.json()["error"]["param"] == "max_tokens"
+
+
+def test_names_of_ignored_parameters_are_one_header(run: Path) -> None:
+    with (
+        serving(run, "--unknown-parameters", "ignore") as server,
+        httpx2.Client(base_url=server.url, timeout=60) as http,
+    ):
+        answer = http.post("/v1/completions", json={"a\nb\r: é": 1, "c": 2, "max_tokens": 1})
+    assert answer.headers["x-ignored-parameters"] == r"a\nb\r: \xe9, c"
 
 
 def test_choices_begin_at_an_index(complete: Complete) -> None:
@@ -366,9 +379,13 @@ def test_next_tokens_before_and_after_the_samplers(
     assert [t["sampled_logprob"] for t in tokens] == [*sampled, None, None]
 
 
-def test_tokens_after_a_space_begin_after_it(tmp_path: Path) -> None:
+def test_tokens_of_several_characters(tmp_path: Path) -> None:
     run = train(tmp_path / "run", tokenizer={"type": "bpe", "vocab_size": 300})
     with serving(run) as server, httpx2.Client(base_url=server.url, timeout=60) as http:
+        many = "Once 3 ravens flew over 2 hills. " * 7000  # more characters than tokens may be
+        for path, most in (("/v1/completions", 1), ("/next_tokens", 0)):
+            answer = http.post(path, json={"prompt": many, "max_tokens": most})
+            assert answer.status_code == 200, answer.text
         body = {"prompt": "Once 3 ", "logprobs": 1}
         (token, *_) = http.post("/next_tokens", json=body).json()["tokens"]
         assert re.fullmatch(r"\w+", token["text"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import socket
 import time
@@ -126,7 +127,7 @@ def test_streams_end_in_peace_within_the_grace_and_new_connections_are_refused(r
             while part := connection.recv(1 << 16):
                 received += part
         assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
-        assert server.process.wait(timeout=30) == 128 + signal.SIGTERM
+        assert server.process.wait(timeout=30) == 0
         with pytest.raises(httpx2.ConnectError):
             httpx2.get(server.url)
 
@@ -196,3 +197,34 @@ def test_a_run_that_is_replaced_is_loaded_without_a_lost_request(tmp_path: Path)
         made = textgen.load(tmp_path / "run").generate("Once ", max_new_tokens=20, seed=1)
         answer = client.post("/v1/completions", json=request).json()
         assert answer["choices"][0]["text"] == made.text
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        changed = 'textgen_run_changes_total{model="run",outcome="%s"} 1.0'
+        until(lambda: changed % "removed" in client.get("/metrics").text)
+        assert changed % "loaded" in client.get("/metrics").text
+        assert client.get("/v1/models/run").is_success
+    assert "was replaced" in server.errors
+    assert "is gone" in server.errors
+
+
+def test_a_run_is_loaded_once_under_all_its_names_and_again_after_its_publication(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published, folder = train(tmp_path / "new"), train(tmp_path / "run", seed=1)
+    shutil.copytree(published, folder / ".next-run")  # it is finished, and not yet in its place
+    loads, load = list[object](), textgen.Engine.load
+    monkeypatch.setattr(textgen.Engine, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
+    with (
+        running(app.create_app({"a": folder, "b": folder})) as (host, port),
+        httpx2.Client(base_url=f"http://{host}:{port}", timeout=60) as client,
+    ):
+
+        def card(name: str) -> Any:
+            return client.get(f"/v1/models/{name}").json()["textgen"]
+
+        assert card("a")["best_loss"]
+        shutil.rmtree(folder / ".next-run")
+        (published / "run.json").replace(folder / "run.json")
+        (published / "model.safetensors").replace(folder / "model.safetensors")
+        until(lambda: len(loads) > 1)
+        assert card("b")["checksum"] == card("a")["checksum"]
+    assert len(loads) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -12,10 +13,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
-from conftest import TEXT, Serving, running, serving, train
+from conftest import TEXT, Serving, running, serving, texts_at, train
 
 from textgen.generation.prompt_cache import PromptCache
 from textgen_serve.app import create_app
@@ -37,6 +39,11 @@ def test_pages_of_other_sites_are_refused(http: httpx2.Client, server: Serving) 
     assert status() == 200
     assert status(host=f"localhost:{port}", origin=f"http://localhost:{port}") == 200
     assert status(host="evil.example") == 403  # a name that was made to point here
+    assert status(host="") == 400
+    for hosts in (b"", b"Host: localhost\r\nHost: localhost\r\n"):
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=60) as client:
+            client.sendall(b"GET /health HTTP/1.1\r\n%s\r\n" % hosts)
+            assert client.recv(100).startswith(b"HTTP/1.1 400 ")
     assert status(origin="https://evil.example") == 403
     assert status(origin="null") == 403
     assert status(content_type="text/plain") == 415  # what a form can send
@@ -88,11 +95,15 @@ def test_an_origin_that_is_allowed_may_ask(run: Path) -> None:
         assert httpx2.get(f"{server.url}/v1/models", headers=other).status_code == 403
 
 
-def test_no_answer_names_a_file(run: Path, tmp_path: Path) -> None:
+def test_copies_are_found_and_no_answer_names_a_file(run: Path, tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text(TEXT)
-    moved = train(tmp_path / "run", corpus={"type": "file", "path": str(tmp_path / "book.txt")})
-    (tmp_path / "book.txt").unlink()
+    corpus = {"type": "file", "path": str(tmp_path / "book.txt")}
+    moved = train(tmp_path / "run", corpus=corpus, generate={"unknown_characters": "skip"})
     with running(create_app({"moved": moved, "text": run})) as (host, port):
+        body = {"model": "moved", "prompt": f"~~{TEXT[:50]}"}
+        answer = httpx2.post(f"http://{host}:{port}/copies", json=body)
+        assert answer.json()["passages"] == [{"start": 2, "end": 52}]
+        (tmp_path / "book.txt").unlink()
         for name, folder in (("moved", tmp_path), ("text", run)):
             body = {"model": name, "prompt": TEXT[:50]}
             answer = httpx2.post(f"http://{host}:{port}/copies", json=body)
@@ -145,15 +156,58 @@ def test_a_server_for_the_network_makes_a_key(run: Path) -> None:
 
 
 def test_keys_come_from_a_file_and_the_environment(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("one\n\ntwo\n")
+    (tmp_path / "keys").write_text("\ufeffone\n\ntwo\n")  # as Windows' Notepad writes it
     with serving(run, "--api-key-file", tmp_path / "keys", TEXTGEN_API_KEY="three") as server:
-        statuses = [
-            httpx2.get(
-                f"{server.url}/v1/models", headers={"authorization": f"Bearer {key}"}
-            ).status_code
-            for key in ("one", "two", "three", "four")
-        ]
-    assert statuses == [200, 200, 200, 401]
+
+        def valid() -> list[str]:
+            return [
+                key
+                for key in ("one", "two", "three", "four")
+                if httpx2.get(
+                    f"{server.url}/v1/models", headers={"authorization": f"Bearer {key}"}
+                ).is_success
+            ]
+
+        assert valid() == ["one", "two", "three"]
+        (tmp_path / "keys").write_text("four\n")
+        server.process.send_signal(signal.SIGHUP)
+        while "four" not in valid():
+            pass
+        assert valid() == ["three", "four"]
+        (tmp_path / "keys").unlink()
+        server.process.send_signal(signal.SIGHUP)
+        assert valid() == ["three", "four"]
+    assert "cannot be read" in server.errors
+
+
+def test_a_terminal_that_closes_ends_the_server(run: Path) -> None:
+    with serving(run) as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert server.process.wait(60) == 0
+
+
+def test_one_key_leaves_half_of_the_places_to_the_others(run: Path) -> None:
+    app = create_app({"r": run}, access=Access(keys=("a", "b")), limits=Limits(texts=8))
+    long = {"prompt": "Once ", "max_tokens": 100_000, "time_limit": 60}
+
+    async def statuses() -> list[int]:
+        async with httpx2.AsyncClient(base_url=f"http://{host}:{port}", timeout=60) as client:
+
+            async def status(key: str, **body: Any) -> int:
+                headers = {"authorization": f"Bearer {key}"}
+                body = {**COMPLETION, **body}
+                answer = await client.post("/v1/completions", json=body, headers=headers)
+                return answer.status_code
+
+            running = asyncio.create_task(status("a", **long, n=4))
+            while await asyncio.to_thread(texts_at, f"http://{host}:{port}", "a") < 4:
+                pass
+            found = [await status("a"), await status("a", n=5), await status("b", n=2)]
+            running.cancel()
+            return found
+
+    with running(app) as (host, port):
+        assert asyncio.run(statuses()) == [429, 400, 200]
 
 
 def test_a_unix_socket_is_for_its_user_alone(run: Path, tmp_path: Path) -> None:
@@ -257,12 +311,16 @@ def test_few_requests_may_be_sent_before_an_answer(server: Serving, count: int) 
     assert answers.startswith(b"HTTP/1.1 200" if count == 10 else b"HTTP/1.1 400")
 
 
-def test_a_body_of_too_many_chunks_is_refused(server: Serving) -> None:
+def test_a_body_of_too_many_chunks_or_trailers_is_refused(server: Serving) -> None:
     head = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     end = b'10\r\n{"prompt": "On"}\r\n0\r\n\r\n'
     assert received(server, head + b"1\r\n \r\n" * 100 + end).startswith(b"HTTP/1.1 200")
-    assert received(server, head + b"1\r\n \r\n" * 20_000 + end).startswith(b"HTTP/1.1 400")
+    assert received(server, head + b"1\r\n \r\n" * 200_000 + end).startswith(b"HTTP/1.1 400")
+    assert received(server, head + end[:-2] + b"a: b\r\n\r\n").startswith(b"HTTP/1.1 200")
+    for trailer in (b"a:\r\n", b"a"):
+        sent = head + end[:-2] + trailer * 400_000 + b":\r\n\r\n"
+        assert received(server, sent).startswith(b"HTTP/1.1 400")
 
 
 def received(server: Serving, data: bytes) -> bytes:
@@ -296,10 +354,15 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(http: httpx2.Clie
         assert answer.json()["error"]["message"]
 
 
-def test_two_runs_are_served_by_name(run: Path) -> None:
-    with serving(f"a/b={run}", f"c={run}") as server, httpx2.Client(base_url=server.url) as client:
+def test_runs_are_served_by_name(run: Path, tmp_path: Path) -> None:
+    swept = tmp_path / "order=4"  # as `sweep` calls its runs
+    shutil.copytree(run, swept)
+    with (
+        serving(f"a/b={run}", f"c={swept}", swept) as server,
+        httpx2.Client(base_url=server.url) as client,
+    ):
         names = [model["id"] for model in client.get("/v1/models").json()["data"]]
-        assert names == ["a/b", "c"]
+        assert names == ["a/b", "c", "order=4"]
         assert client.get("/v1/models/a%2Fb").json()["id"] == "a/b"
         assert client.get("/v1/models/a/b").json()["id"] == "a/b"
         answer = client.post("/v1/completions", json={**COMPLETION, "model": "a/b"})
@@ -313,6 +376,8 @@ def test_two_runs_are_served_by_name(run: Path) -> None:
         (["--tls-cert", "x"], "belong together"),
         (["--host", "256.0.0.1"], "cannot listen"),
         (["--api-key-file", "none"], "cannot be read"),
+        (["--uds", __file__], "no socket"),
+        (["--tls-cert", __file__, "--tls-key", __file__], f"--tls-cert {__file__}"),
         (["--port", "65536"], "0<=x<=65535"),
     ],
 )

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, Final
@@ -18,14 +19,14 @@ from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from textgen import Generator, PluginSet
+from textgen import PluginSet
 from textgen_serve.chat import as_completion
 from textgen_serve.completions import Job, next_tokens
 from textgen_serve.errors import ApiError, ClientGone
-from textgen_serve.exchange import JSON, Endpoint, Exchange, header
+from textgen_serve.exchange import JSON, Endpoint, Exchange
 from textgen_serve.guard import Access, Guard
 from textgen_serve.limits import Limits
-from textgen_serve.metrics import Metrics
+from textgen_serve.metrics import MODEL, Metrics
 from textgen_serve.models import Runs, ServedRun, end_id
 from textgen_serve.parameters import Completion, read_completion
 from textgen_serve.texts import END, copied_passages, detokenized, tokenized
@@ -47,14 +48,21 @@ class Server:
     """The endpoints, on the runs that are served."""
 
     def __init__(
-        self, runs: Runs, limits: Limits, metrics: Metrics, *, ignore_unknown: bool, chat: bool
+        self,
+        runs: Runs,
+        limits: Limits,
+        metrics: Metrics,
+        access: Access,
+        *,
+        ignore_unknown: bool,
+        chat: bool,
     ) -> None:
-        self.runs, self._limits, self._metrics = runs, limits, metrics
+        self.runs, self._limits, self._metrics, self._access = runs, limits, metrics, access
         self._ignore_unknown, self._chat = ignore_unknown, chat
-        self._texts = 0  # generated or waiting
+        self._texts = Counter[str]()  # generated or waiting, of each client
         self._streams: set[Exchange] = set()
 
-    def routes(self, access: Access) -> list[BaseRoute]:
+    def routes(self) -> list[BaseRoute]:
         """The routes of the API."""
         closed: list[tuple[str, str, Callable[[Exchange], Awaitable[None]]]] = [
             ("GET", "/v1/models", self.models),
@@ -69,7 +77,7 @@ class Server:
             ("GET", "/metrics", self.metrics_page),
         ]
         return [
-            *(Route(p, Endpoint(f, access.check_key), methods=[m]) for m, p, f in closed),
+            *(Route(p, Endpoint(f, self._access.client), methods=[m]) for m, p, f in closed),
             Route("/openapi.json", Endpoint(self.openapi), methods=["GET"]),
             Route("/health", Endpoint(self.health), methods=["GET"]),
             Route("/ready", Endpoint(self.ready), methods=["GET"]),
@@ -103,13 +111,13 @@ class Server:
     async def _complete(self, exchange: Exchange, *, is_chat: bool) -> None:
         run, asked = await self._asked(exchange, is_chat=is_chat)
         job = Job(run, asked, self._limits, is_chat=is_chat)
-        with self._admitted(asked.rows):
+        with self._admitted(exchange, run, asked.rows):
             work = self._streamed(exchange, job) if asked.stream else _whole(exchange, job)
             try:
                 await exchange.while_connected(work)
             finally:
-                self._metrics.prompt_tokens.inc(job.prompt_tokens)
-                self._metrics.new_tokens.inc(job.completion_tokens)
+                self._metrics.prompt_tokens.labels(run.name).inc(job.prompt_tokens)
+                self._metrics.new_tokens.labels(run.name).inc(job.completion_tokens)
 
     async def next_tokens(self, exchange: Exchange) -> None:
         """POST /next_tokens, ours: the likeliest next tokens before and after the samplers,
@@ -120,41 +128,39 @@ class Server:
         samplers do depends on them.
         """
         run, asked = await self._asked(exchange, max_new_tokens=0)
-        most = self._limits.prompt_tokens
-        if len(asked.prompts) > 1 or len(asked.prompts[0]) > most:
-            message = f"expected one prompt of at most {most:,} tokens"
-            raise ApiError(400, message, param="prompt")
+        if len(asked.prompts) > 1:
+            raise ApiError(400, "expected one prompt", param="prompt")
 
         async def answer() -> None:
-            count = asked.logprobs or _LIKELIEST
-            await exchange.json(await next_tokens(run.generator, asked, count))
+            count, most = asked.logprobs or _LIKELIEST, self._limits.prompt_tokens
+            await exchange.json(await next_tokens(run.generator, asked, count, most))
 
-        with self._admitted(1):
+        with self._admitted(exchange, run, 1):
             await exchange.while_connected(answer())
 
     async def copies(self, exchange: Exchange) -> None:
         """POST /copies, ours: where a text has passages of 16 tokens and more that the training
         corpus has, too.
         """
-        generator, text, _ = await self._given(exchange, "prompt", str)
-        with self._admitted(1):
-            await exchange.made(copied_passages, generator, text)
+        run, text, _ = await self._given(exchange, "prompt", str)
+        with self._admitted(exchange, run, 1):
+            await exchange.made(copied_passages, run.generator, text)
 
     async def tokenize(self, exchange: Exchange) -> None:
         """POST /tokenize, in vLLM's shape.
 
         Characters outside the vocabulary become the unknown token.
         """
-        generator, text, body = await self._given(exchange, "prompt", str)
+        run, text, body = await self._given(exchange, "prompt", str)
         with_texts = body.get(name := "return_token_strs")
         if not isinstance(with_texts, bool | None):
             raise ApiError(400, f"{name} must be true or false", param=name)
-        await exchange.made(tokenized, generator, text, self._limits, bool(with_texts))
+        await exchange.made(tokenized, run.generator, text, self._limits, bool(with_texts))
 
     async def detokenize(self, exchange: Exchange) -> None:
         """POST /detokenize, in vLLM's shape."""
-        generator, ids, _ = await self._given(exchange, "tokens", list)
-        await exchange.made(detokenized, generator, ids)
+        run, ids, _ = await self._given(exchange, "tokens", list)
+        await exchange.made(detokenized, run.generator, ids)
 
     async def tokenizer_info(self, exchange: Exchange) -> None:
         """GET /tokenizer_info: the end of a document has a name by which /tokenize knows it, or is
@@ -179,7 +185,7 @@ class Server:
 
     async def ready(self, exchange: Exchange) -> None:
         """GET /ready: another text would be taken."""
-        if self._texts >= self._limits.texts:
+        if self._texts.total() >= self._limits.texts:
             raise ApiError(503, "too many requests are waiting")
         await exchange.json({"status": "ready"})
 
@@ -199,14 +205,20 @@ class Server:
 
     async def _given(
         self, exchange: Exchange, name: str, kind: type[Sized]
-    ) -> tuple[Generator, Any, dict[str, Any]]:
-        """The generator, a text or ids, and the body that has them. Raises ApiError, ClientGone."""
+    ) -> tuple[ServedRun, Any, dict[str, Any]]:
+        """The run, a text or ids, and the body that has them. Raises ApiError, ClientGone."""
         body = await exchange.body(self._limits)
         value, most = body.get(name), self._limits.prompt_tokens
         if not isinstance(value, kind) or len(value) > most:
             expected = "a string of {:,} characters" if kind is str else "a list of {:,} token ids"
             raise ApiError(400, f"{name} must be {expected.format(most)} at most", param=name)
-        return self.runs.find(body.get("model")).generator, value, body
+        return self._run(exchange, body), value, body
+
+    def _run(self, exchange: Exchange, body: Mapping[str, Any]) -> ServedRun:
+        """The run that a body asks for, which metrics name. Raises ApiError."""
+        run = self.runs.find(body.get("model"))
+        exchange.scope[MODEL] = run.name
+        return run
 
     async def _asked(
         self, exchange: Exchange, *, is_chat: bool = False, **defaults: Any
@@ -219,7 +231,7 @@ class Server:
         body = await exchange.body(self._limits)
         if is_chat:
             body = as_completion(body)
-        run = self.runs.find(body.get("model"))
+        run = self._run(exchange, body)
         asked = read_completion(
             body,
             self.runs.options,
@@ -229,30 +241,34 @@ class Server:
         )
         salt = asked.options.get("cache_salt", "")
         if isinstance(salt, str):  # users of different keys share no states of prompts
-            key = header(exchange.scope, b"authorization").decode("latin-1")
-            asked.options["cache_salt"] = f"{key}\n{salt}"
+            asked.options["cache_salt"] = f"{exchange.client}\n{salt}"
         if asked.ignored:
-            names = ", ".join(asked.ignored).encode("ascii", "backslashreplace")
+            names = ", ".join(asked.ignored).encode("unicode_escape")
             exchange.headers.append((b"x-ignored-parameters", names[:_HEADER]))
         return run, asked
 
     @contextlib.contextmanager
-    def _admitted(self, texts: int) -> Iterator[None]:
-        """Count texts while they are generated or wait. Raises ApiError where too many do."""
-        if texts > self._limits.texts:
-            raise ApiError(400, f"the server makes at most {self._limits.texts} texts at one time")
-        if self._texts + texts > self._limits.texts:
+    def _admitted(self, exchange: Exchange, run: ServedRun, texts: int) -> Iterator[None]:
+        """Count texts while they are generated or wait. Raises ApiError where too many do.
+
+        One key of several has half of the places that the others leave.
+        """
+        share = 2 if len(self._access.keys) > 1 else 1
+        client, own = exchange.client, self._texts[exchange.client]
+        if texts > (most := -(-self._limits.texts // share)):
+            raise ApiError(400, f"a client has at most {most} texts at one time")
+        if own + texts > -(-(self._limits.texts - self._texts.total() + own) // share):
             raise ApiError(429, "too many requests are waiting; try again later")
-        self._texts += texts
-        self._metrics.texts.set(self._texts)
+        self._texts[client] += texts
+        self._metrics.texts.labels(run.name).inc(texts)
         try:
             yield
         except ClientGone:
-            self._metrics.left.inc()
+            self._metrics.left.labels(run.name).inc()
             raise
         finally:
-            self._texts -= texts
-            self._metrics.texts.set(self._texts)
+            self._texts[client] -= texts
+            self._metrics.texts.labels(run.name).dec(texts)
 
     async def _streamed(self, exchange: Exchange, job: Job) -> None:
         begun, is_first, last = time.perf_counter(), True, b""
@@ -265,7 +281,8 @@ class Server:
                 async for event in events:
                     if is_first:
                         is_first = False
-                        self._metrics.first_token.observe(time.perf_counter() - begun)
+                        taken = time.perf_counter() - begun
+                        self._metrics.first_token.labels(job.model).observe(taken)
                     if job.is_made:  # what is left comes at once
                         last += event
                     else:
@@ -291,9 +308,17 @@ def create_app(
     chat: bool = False,
 ) -> ASGIApp:
     """The application for runs by name. Loads them, and raises what `textgen.load` raises."""
-    paths = {name: Path(run) for name, run in runs.items()}
-    loaded, metrics = Runs(paths, plugins or PluginSet.discover(), device), Metrics()
-    server = Server(loaded, limits or Limits(), metrics, ignore_unknown=ignore_unknown, chat=chat)
+    paths, access = {name: Path(run) for name, run in runs.items()}, access or Access()
+    metrics = Metrics()
+    loaded = Runs(paths, plugins or PluginSet.discover(), metrics, device)
+    server = Server(
+        loaded,
+        limits or Limits(),
+        metrics,
+        access,
+        ignore_unknown=ignore_unknown,
+        chat=chat,
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -304,11 +329,10 @@ def create_app(
             for task in tasks:
                 task.cancel()
 
-    access = access or Access()
     page, names = StaticFiles(directory=_PAGE, html=True), ["", *sorted(os.listdir(_PAGE))]
     app = Starlette(
         routes=[
-            *server.routes(access),
+            *server.routes(),
             *(Route(f"/{name}", page, methods=["GET"]) for name in names),
         ],
         lifespan=lifespan,

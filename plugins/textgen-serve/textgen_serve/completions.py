@@ -72,12 +72,13 @@ class Job:
         self._spelling = Spelling(run.generator.tokenizer)
         self._limits = limits
         self._prompts: list[PreparedPrompt] = []
+        self.model = run.name
         kind = "chat.completion" if is_chat else "text_completion"
         self._frame = {
             "id": f"{'chat' * is_chat}cmpl-{secrets.token_hex(12)}",
             "object": kind + ".chunk" * (is_chat and completion.stream),
             "created": int(time.time()),
-            "model": run.name,
+            "model": self.model,
             "system_fingerprint": run.generator.model_id[:16],
         }
         self.completion_tokens = 0
@@ -128,10 +129,8 @@ class Job:
         return await asyncio.to_thread(lambda: dump_long(self._whole(made)))
 
     async def _prepare(self, prompt: Prompt) -> None:
-        if len(prompt) > (most := self._limits.prompt_tokens):
-            raise ApiError(400, f"a prompt may have {most:,} tokens", param="prompt")
-        asked = self.completion
-        made = PreparedPrompt(await prepared(self._generator, prompt, asked))
+        asked, most = self.completion, self._limits.prompt_tokens
+        made = PreparedPrompt(await prepared(self._generator, prompt, asked, most))
         self._prompts.append(made)
         new = asked.options["max_new_tokens"]
         if asked.stream:
@@ -388,15 +387,23 @@ class ChoiceEvents:
         return b"%s%s,%s]}\n\n" % (self._begin, shown, rest)
 
 
-async def prepared(generator: Generator, prompt: Prompt, asked: Completion) -> EncodedPrompt:
-    """A prompt, encoded: a long one in a thread."""
-    unknown = asked.options.get("unknown_characters")
+async def prepared(
+    generator: Generator, prompt: Prompt, asked: Completion, most: int
+) -> EncodedPrompt:
+    """A prompt, encoded: a long one in a thread. Raises ApiError for more than `most` tokens."""
+    unknown, made = asked.options.get("unknown_characters"), None
     if len(prompt) <= _SHORT:
-        return generator.prepare(prompt, unknown)
-    return await asyncio.to_thread(generator.prepare, prompt, unknown)
+        made = generator.prepare(prompt, unknown)
+    elif isinstance(prompt, str) or len(prompt) <= most:
+        made = await asyncio.to_thread(generator.prepare, prompt, unknown)
+    if made is None or len(made.ids) > most:
+        raise ApiError(400, f"a prompt may have {most:,} tokens", param="prompt")
+    return made
 
 
-async def next_tokens(generator: Generator, asked: Completion, count: int) -> dict[str, Any]:
+async def next_tokens(
+    generator: Generator, asked: Completion, count: int, most: int
+) -> dict[str, Any]:
     """The `count` likeliest next tokens by the model, and those after the samplers, by the model's
     order.
 
@@ -406,7 +413,7 @@ async def next_tokens(generator: Generator, asked: Completion, count: int) -> di
     options = {**asked.options, "seed": asked.seed, "index": asked.index}
     wanted, text = options["max_new_tokens"], ""
     try:
-        prompt: Any = await prepared(generator, asked.prompts[0], asked)
+        prompt: Any = await prepared(generator, asked.prompts[0], asked, most)
         first = prompt.first
         if wanted:
             made = await generator.agenerate(prompt, **options, keep_state=True)
@@ -414,6 +421,8 @@ async def next_tokens(generator: Generator, asked: Completion, count: int) -> di
                 message = f"the text ends after {len(made.tokens):,} tokens"
                 raise ApiError(400, message, param="max_tokens")
             prompt, options["state"], text, first = "", made.state, made.text, None
+            least = options.get("min_new_tokens", generator.defaults.get("min_new_tokens", 0))
+            options["min_new_tokens"] = max(0, least - wanted)
         given, sampled = await generator.anext_logprobs(prompt, **options)
     except TextgenError as error:
         raise _refusal(error) from error

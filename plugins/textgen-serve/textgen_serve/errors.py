@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from textgen import DeviceError, TextgenError, UsageError
 
-logger = logging.getLogger("textgen")
+logger = logging.getLogger("textgen_serve")
 _TYPES: Final = {
     401: "authentication_error",
     403: "permission_error",

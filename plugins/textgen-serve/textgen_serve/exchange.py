@@ -26,6 +26,7 @@ Headers = list[tuple[bytes, bytes]]
 class Exchange:
     """A request and what is sent for it.
 
+    client   the API key of the client; "" for all where none is needed
     headers  that go out with the answer, whatever it is
     written  when something was sent last, in seconds of time.monotonic; infinity while something is
              being sent
@@ -34,6 +35,7 @@ class Exchange:
     scope: Scope
     receive: Receive
     send: Send
+    client: str = ""
     headers: Headers = attrs.field(factory=list)
     started: bool = False
     written: float = math.inf
@@ -127,11 +129,11 @@ class Exchange:
 class Endpoint:
     """An ASGI application of a function of an exchange. What it raises becomes an answer.
 
-    check  raises ApiError for a request that is not allowed
+    client  finds the client of a request; raises ApiError for one that is not allowed
     """
 
     function: Callable[[Exchange], Awaitable[None]]
-    check: Callable[[Scope], None] = lambda _: None
+    client: Callable[[Scope], str] = lambda _: ""
 
     @property
     def name(self) -> str:
@@ -143,7 +145,7 @@ class Endpoint:
         exchange = Exchange(scope, receive, send)
         with contextlib.suppress(ClientGone):
             try:
-                self.check(scope)
+                exchange.client = self.client(scope)
                 await self.function(exchange)
             except ApiError as error:
                 await exchange.fail(error)

@@ -54,8 +54,11 @@ class Access:
         A page of another site cannot send one: its Origin differs from Host, and a name that it
         lets point here is not among the hosts.
         """
-        host = header(scope, b"host").decode("latin-1")
-        if host and not self._is_known(host):
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) != 1 or not hosts[0]:
+            raise ApiError(400, "a request needs one header Host")
+        host = hosts[0].decode("latin-1")
+        if not self._is_known(host):
             name = _name(host)
             message = f"the host {name!r} is not served; --allow-host {name} allows it"
             raise ApiError(403, message, code="host_not_allowed")
@@ -68,17 +71,21 @@ class Access:
             if kind != b"application/json":
                 raise ApiError(415, "the content type must be application/json")
 
-    def check_key(self, scope: Scope) -> None:
-        """Raise ApiError for a request without a key, where one is needed."""
+    def client(self, scope: Scope) -> str:
+        """The key that a request has; none where none is needed. Raises ApiError."""
         scheme, _, given = header(scope, b"authorization").partition(b" ")
-        matches = [hmac.compare_digest(given.strip(), key.encode()) for key in self.keys]
-        if self.keys and not (scheme.lower() == b"bearer" and any(matches)):
+        found = ""
+        for key in self.keys:
+            if hmac.compare_digest(given.strip(), key.encode()) and scheme.lower() == b"bearer":
+                found = key
+        if self.keys and not found:
             message = (
                 "this API key is not valid"
                 if given
                 else "an API key is needed: Authorization: Bearer KEY"
             )
             raise ApiError(401, message, code="invalid_api_key")
+        return found
 
     def allows(self, origin: str) -> bool:
         """Whether pages of an origin of another server may use this one."""

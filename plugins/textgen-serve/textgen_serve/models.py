@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import attrs
 
-from textgen import Engine, Generator, PluginSet, TextgenError, UsageError, summarize
-from textgen_serve.errors import ApiError
+from textgen import (
+    Engine,
+    Generator,
+    PluginSet,
+    RunError,
+    TextgenError,
+    UsageError,
+    summarize,
+)
+from textgen_serve.errors import ApiError, logger
+from textgen_serve.metrics import Metrics
 
-logger = logging.getLogger("textgen")
 _WATCHED: Final = 1.0  # seconds between two looks at the run directories
 _Stamp = tuple[int, int, int] | None
 
 
 @attrs.define(eq=False)
-class ServedRun:
-    """A run under the name by which clients ask for it.
+class _Loaded:
+    """A run directory that is loaded.
 
     generator  replaced as a whole: a request keeps the one that it began with
-    stamp      of run.json as it was loaded
+    stamp      of run.json when it was last looked at
     """
 
-    name: str
+    path: Path
     generator: Generator
-    created: int
     stamp: _Stamp
+
+
+@attrs.frozen(eq=False)
+class ServedRun:
+    """A run under the name by which clients ask for it."""
+
+    name: str
+    created: int
+    _run: _Loaded
+
+    @property
+    def generator(self) -> Generator:
+        """That of the run as it is now."""
+        return self._run.generator
 
     def card(self) -> dict[str, Any]:
         """The entry of GET /v1/models."""
@@ -45,9 +66,10 @@ class ServedRun:
         """The entry of GET /v1/models/{id}: with the run's loss curve, and the options of
         samplers.
         """
-        card, path = self.card(), self.generator.path
+        card, summary = self.card(), None
+        with contextlib.suppress(RunError):  # its folder may have moved
+            summary = summarize(self._run.path)
         chain = {table["type"]: table for table in self.generator.tables.get("sampler", [])}
-        summary = None if path is None else summarize(path)
         card["textgen"] |= {
             "parameters": summary and summary.parameters,
             "best_loss": summary and summary.best_loss,
@@ -107,17 +129,19 @@ def sampling_options(plugins: PluginSet) -> dict[str, SamplingOption]:
 class Runs:
     """The served runs by name. One directory is loaded once, whatever names it has."""
 
-    def __init__(self, runs: Mapping[str, Path], plugins: PluginSet, device: str = "auto") -> None:
+    def __init__(
+        self, runs: Mapping[str, Path], plugins: PluginSet, metrics: Metrics, device: str = "auto"
+    ) -> None:
         self.options = sampling_options(plugins)
-        self._engine, self._device = Engine(plugins), device
-        loaded: dict[Path, Generator] = {}
+        self._engine, self._device, self._metrics = Engine(plugins), device, metrics
+        self._loaded: dict[Path, _Loaded] = {}
         self._runs: dict[str, ServedRun] = {}
         for name, path in runs.items():
-            stamp = _stamp(path)
-            if path not in loaded:
-                loaded[path] = self._engine.load(str(path), device=device)
-            created = stamp[0] // 10**9 if stamp else 0
-            self._runs[name] = ServedRun(name, loaded[path], created, stamp)
+            if (run := self._loaded.get(path)) is None:
+                stamp, generator = _stamp(path), self._engine.load(str(path), device=device)
+                folder = generator.path if stamp is None and generator.path else path
+                run = self._loaded[path] = _Loaded(folder, generator, stamp or _stamp(folder))
+            self._runs[name] = ServedRun(name, run.stamp[0] // 10**9 if run.stamp else 0, run)
 
     def __iter__(self) -> Iterator[ServedRun]:
         return iter(self._runs.values())
@@ -139,22 +163,31 @@ class Runs:
     async def watch(self) -> None:
         """Load runs again that are replaced on disk, until the task is cancelled.
 
-        One that fails stays as it is.
+        One that fails, or whose folder goes away, stays as it is.
         """
         while True:
             await asyncio.sleep(_WATCHED)
-            for run in self._runs.values():
-                path = run.generator.path
-                assert path is not None
-                if (stamp := _stamp(path)) in (run.stamp, None):
-                    continue
-                run.stamp = stamp
-                try:
-                    run.generator = await asyncio.to_thread(
-                        self._engine.load, path, device=self._device
-                    )
-                except TextgenError as error:
-                    logger.warning("%s was replaced and is not loaded: %s", path, error)
+            for run in self._loaded.values():
+                if (stamp := _stamp(run.path)) != run.stamp:
+                    run.stamp = stamp
+                    outcome = "removed" if stamp is None else await self._load_again(run)
+                    for served in self._runs.values():
+                        if served.generator is run.generator:
+                            self._metrics.changes.labels(served.name, outcome).inc()
+                    if stamp is None:
+                        logger.warning("%s is gone; its model is still served", run.path)
+
+    async def _load_again(self, run: _Loaded) -> str:
+        """Load a run that was replaced; what came of it."""
+        try:
+            run.generator = await asyncio.to_thread(
+                self._engine.load, run.path, device=self._device
+            )
+        except TextgenError as error:
+            logger.warning("%s was replaced and is not loaded: %s", run.path, error)
+            return "failed"
+        logger.info("%s was replaced, and is loaded: %s", run.path, run.generator.model_id[:16])
+        return "loaded"
 
 
 def end_id(generator: Generator) -> int | None:
@@ -163,10 +196,14 @@ def end_id(generator: Generator) -> int | None:
 
 
 def named_runs(arguments: Iterable[str]) -> dict[str, Path]:
-    """Runs by name from arguments `RUN` and `NAME=RUN`. Raises UsageError."""
+    """Runs by name from arguments `RUN` and `NAME=RUN`; the folder of a RUN may have "=" in its
+    name. Raises UsageError.
+    """
     runs: dict[str, Path] = {}
     for argument in arguments:
-        name, _, path = argument.rpartition("=")
+        name, equals, path = argument.partition("=")
+        if not equals or Path(argument).exists():
+            name, path = "", argument
         name = name or Path(path).absolute().name
         if name in runs:
             raise UsageError(f"two runs are called {name!r}; give one a name, as in other={path}")

@@ -7,8 +7,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-_HEAD: Final = 1 << 16  # bytes of a request line and its headers
-_PARTS: Final = 10_000  # chunks of a body: each takes time, however short it is
+_HEAD: Final = 1 << 16  # bytes of a request beside its body: head, frames of chunks, trailers
 _PIPELINED: Final = 16  # requests that are sent before the answer to another
 
 
@@ -27,8 +26,8 @@ class BoundedProtocol(HttpToolsProtocol):
     send_seconds = 30.0
     _receiving: asyncio.TimerHandle | None = None
     _sending: asyncio.TimerHandle | None = None
-    _head: int | None = 0  # bytes so far; None within a body
-    _parts = 0  # of a body so far
+    _head = 0  # bytes so far, less those of the body
+    _is_in_body = False
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
@@ -42,14 +41,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read bytes of a request; close the connection if its head is too long."""
-        if self._head is not None:
-            self._head += len(data)
+        """Read bytes of a request; close the connection if too many are not its body."""
+        self._head += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._head is not None and self._head > _HEAD:
-            self.send_400_response("The head of the request is too long.")
+        if self._head > _HEAD:
+            self.send_400_response("The request is too long beside its body.")
         elif self.cycle is None or self.cycle.response_complete:
             self._expect()  # bytes that begin no request stop the timer between requests
 
@@ -60,21 +58,24 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._expect()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a field of a trailer, which has no use here."""
+        if not self._is_in_body:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """The body follows."""
-        self._head, self._parts = None, 0
+        self._is_in_body = True
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
-        self._parts += 1
-        if self._parts > _PARTS:
-            raise _TooMany
+        self._head -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request is whole."""
-        self._head = 0
+        self._head, self._is_in_body = 0, False
         self._received()
         super().on_message_complete()
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import ipaddress
+import logging
 import os
 import secrets
 import signal
 import socket
-import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp
 
 from textgen import PluginSet, UsageError
 from textgen_serve.app import create_app
+from textgen_serve.errors import logger
 from textgen_serve.guard import Access
 from textgen_serve.limits import Limits
 from textgen_serve.models import named_runs
@@ -72,24 +74,45 @@ def serve(
             chat=chat,
         )
         config = _configured(app, grace, tls_cert, tls_key)
-        config.load()
         scheme = "https" if tls_cert else "http"
         address = uds or f"{scheme}://{_shown(host)}:{listener.getsockname()[1]}{fragment}"
         listener.listen(config.backlog)
         # a collection holds up all requests, the longer the more it looks through
         gc.freeze()
         gc.set_threshold(10_000, 50, 1_000)
+        _on_signals(partial(_read_again, keys, api_key_file) if api_key_file else None)
         click.echo(f"textgen: serving {', '.join(named)} at {address}", err=True)
-        # uvicorn raises the signal again once it has stopped: the socket's file has to go before
-        # the process does.
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _on_signals(reload: Callable[[], None] | None) -> None:
+    """Set what signals do: SIGHUP is as SIGTERM if there is nothing to read again."""
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    (handler := logging.StreamHandler()).setFormatter(logging.Formatter("textgen: %(message)s"))
+    logger.addHandler(handler)
+    # uvicorn raises the signal again once it has stopped: the socket's file has to go before the
+    # process does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if hasattr(signal, "SIGHUP"):
+        again = reload or partial(signal.raise_signal, signal.SIGTERM)
+        signal.signal(signal.SIGHUP, lambda *_: again())
+
+
+def _read_again(keys: list[str], file: Path) -> None:
+    """Replace the keys by those that the file has now."""
+    try:
+        keys[:] = _keys(file)
+        logger.info("%s is read: %d keys", file, len(keys))
+    except UsageError as error:
+        logger.warning("%s; the keys stay as they are", error)
 
 
 def _configured(
     app: ASGIApp, grace: int, certificate: Path | None, key: Path | None
 ) -> uvicorn.Config:
-    return uvicorn.Config(
+    """What uvicorn needs to know. Raises UsageError for a certificate that cannot be used."""
+    config = uvicorn.Config(
         app,
         http=BoundedProtocol,
         ws="none",
@@ -102,6 +125,12 @@ def _configured(
         ssl_certfile=certificate,
         ssl_keyfile=key,
     )
+    try:
+        config.load()
+    except OSError as error:
+        cause = f"--tls-cert {certificate} with --tls-key {key} cannot be used: {error}"
+        raise UsageError(cause) from error
+    return config
 
 
 def _keys(file: Path | None) -> list[str]:
@@ -109,7 +138,7 @@ def _keys(file: Path | None) -> list[str]:
     keys = [os.environ.get(KEY_VARIABLE, "")]
     if file is not None:
         try:
-            keys += file.read_text(encoding="utf-8").splitlines()
+            keys += file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
             raise UsageError(f"--api-key-file: {file} cannot be read: {error}") from error
         if not any(map(str.strip, keys)):
@@ -125,7 +154,8 @@ def _tcp_socket(host: str, port: int) -> socket.socket:
         )
         # with the protocol, or asyncio does not switch off its delay of small packets
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name != "nt":  # where it would let two servers listen on one port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except (OSError, OverflowError) as error:
         raise UsageError(f"cannot listen on {host}:{port}: {error}") from error
@@ -138,10 +168,14 @@ def _unix_socket(path: Path) -> Iterator[socket.socket]:
 
     Raises UsageError.
     """
+    if not hasattr(socket, "AF_UNIX"):
+        raise UsageError("--uds: this system has no Unix sockets")
+    if path.exists() and not path.is_socket():
+        raise UsageError(f"cannot listen on {path}: it is a file, and no socket")
     listener = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
+        if path.exists() and not _answers(path):
             path.unlink()
         listener.bind(str(path))
     except OSError as error:

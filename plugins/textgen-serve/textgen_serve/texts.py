@@ -43,7 +43,7 @@ def copied_passages(generator: Generator, text: str) -> dict[str, Any]:
     Raises ApiError, also where the corpus is not what it was.
     """
     try:
-        ids = generator.encode_prompt(text)
+        ids = generator.encode_prompt(text, "unknown")
     except TextgenError as error:
         raise ApiError.of(error, {}) from error
     try:
