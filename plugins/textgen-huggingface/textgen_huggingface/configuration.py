@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from textgen import BuildContext, Fault, PipelineError
 from textgen_huggingface.plugin import HuggingFaceConfig
+from textgen_huggingface.pretrained import arguments, is_gguf
+from textgen_huggingface.quiet import quietly
 
 _SPECIAL: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -100,26 +102,27 @@ def _loaded(path: Path, context: BuildContext) -> Any:
     folder = path
     if not context.training and (context.folder / "config.json").is_file():
         folder = context.folder  # the run directory has a copy, wherever the original is now
-    if not folder.is_dir():
+    if not folder.is_dir() and not is_gguf(folder):
         raise PipelineError(
             [
                 Fault(
                     "model.path",
-                    f"there is no folder {folder}",
+                    f"there is no folder or GGUF file {folder}",
                     "",
                     "nothing is fetched from a network",
                 )
             ]
         )
-    if not (folder / "config.json").is_file():
+    if folder.is_dir() and not (folder / "config.json").is_file():
         raise PipelineError(
             [Fault("model.path", f"{folder} has no config.json, so it is no model of transformers")]
         )
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with quietly():
+            config = AutoConfig.from_pretrained(**arguments(folder))
     except Exception as error:
         raise PipelineError(
-            [Fault("model.path", f"{folder / 'config.json'} cannot be used: {error}")]
+            [Fault("model.path", f"the config of {folder} cannot be used: {error}")]
         ) from error
     if config.model_type not in _causal_models():
         raise PipelineError(

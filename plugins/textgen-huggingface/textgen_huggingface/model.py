@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from textgen_huggingface.configuration import (
 from textgen_huggingface.decoder import HuggingFaceDecoder, HuggingFaceRowDecoder, can_pad
 from textgen_huggingface.own_generator import OwnGenerator
 from textgen_huggingface.plugin import HuggingFaceConfig
+from textgen_huggingface.pretrained import arguments
 from textgen_huggingface.quiet import quietly
 
 
@@ -34,6 +36,7 @@ def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel
         model.to(context.device), context.vocab_size, _start(options, config, context)
     )
     made.set_dropout_seed(context.seed)
+    made.silence(getattr(context.tokenizer, "silent_ids", ()))
     return made
 
 
@@ -65,6 +68,7 @@ class HuggingFaceModel(nn.Module):
         self._draws = draws_while_training(model.config)
         self._generator = torch.Generator(self.device).manual_seed(0)
         self._rows: tuple[int, int] | None = None
+        self.silence(())
         self.caches = self._cache_argument is not None and not getattr(model, "_is_stateful", False)
         self._examine()
         self.pads = (
@@ -135,7 +139,15 @@ class HuggingFaceModel(nn.Module):
         chosen: Tensor = (
             logits[:, -1:, : self.vocab_size] if last_only else logits[..., : self.vocab_size]
         )
-        return chosen.float()
+        return (
+            chosen.float().index_fill(-1, self._silent, -torch.inf)
+            if self._silent.numel()
+            else chosen.float()
+        )
+
+    def silence(self, ids: Sequence[int]) -> None:
+        """Give the tokens `ids`, which stand for no text, the logit -inf from now on."""
+        self._silent = torch.tensor(ids, dtype=torch.int64, device=self.device)
 
     def set_dropout_seed(self, seed: int) -> None:
         """Make the dropout of the next step depend on `seed` alone."""
@@ -232,7 +244,7 @@ def _load(options: HuggingFaceConfig, config: Any, generator: torch.Generator) -
     from transformers import AutoModelForCausalLM
 
     assert options.path is not None
-    if not any(options.path.glob("model*.safetensors*")):
+    if options.path.is_dir() and not any(options.path.glob("model*.safetensors*")):
         raise PipelineError(
             [
                 Fault(
@@ -246,13 +258,11 @@ def _load(options: HuggingFaceConfig, config: Any, generator: torch.Generator) -
     try:
         with quietly(), OwnGenerator(generator):
             loaded = AutoModelForCausalLM.from_pretrained(
-                options.path,
+                **arguments(options.path),
                 config=config,
                 dtype=torch.float32,
                 attn_implementation=_attention(config),
-                local_files_only=True,
                 use_safetensors=True,
-                trust_remote_code=False,
                 output_loading_info=True,
             )
     except Exception as error:

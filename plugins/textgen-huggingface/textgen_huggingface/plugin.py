@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class HuggingFaceConfig:
-    """Any causal language model of transformers, made from a config or loaded from a local folder.
+    """Any causal language model of transformers, made from a config or loaded from a folder or a
+    GGUF file.
 
     Give `architecture` and `config`, or `path`. The vocabulary's size comes from the tokenizer.
-    Nothing is ever fetched from a network, only safetensors are read, and no code of a folder is
-    run. Weights are float32.
+    Nothing is ever fetched from a network, only safetensors and GGUF are read, and no code of a
+    folder is run. Weights are float32.
     """
 
     architecture: str | None = option(
@@ -37,7 +38,9 @@ class HuggingFaceConfig:
         help="values of the architecture's config, such as n_layer; its own defaults for the rest",
     )
     path: Path | None = option(
-        None, help="a folder with config.json and model.safetensors, in place of architecture"
+        None,
+        help="a folder with config.json and model.safetensors, or a GGUF file, in place of "
+        "architecture",
     )
     dropout: float = option(
         0.0,
@@ -68,6 +71,8 @@ class HuggingFaceConfig:
         }
         if self.path is None:
             return options
+        if self.path.is_file():
+            return {**options, "files": {self.path.name: _checksum(self.path)}}
         if not self.path.is_dir():
             raise PipelineError([_absent("model.path", f"folder {self.path}")])
         files = [self.path / "config.json", *sorted(self.path.glob("model*.safetensors*"))]
@@ -79,18 +84,18 @@ class HuggingFaceConfig:
 
 @attrs.frozen
 class FolderTokenizerConfig:
-    """A byte-level tokenizer loaded from a local folder, such as that of GPT-2, Llama 3 or Qwen.
+    """A byte-level tokenizer loaded from a folder or a GGUF file, such as that of GPT-2 or Llama 3.
 
     No special token is added to a text; those that stand in it are encoded as such. If a corpus has
     documents, they end with the tokenizer's own token for that, such as `<|endoftext|>`, and the
     text holds none.
     """
 
-    path: Path = option(help="a folder with a tokenizer.json, or the file itself")
+    path: Path = option(help="a folder with a tokenizer.json, the file itself, or a GGUF file")
 
     @property
     def file(self) -> Path:
-        """The tokenizer.json."""
+        """The tokenizer.json or GGUF file."""
         return self.path / "tokenizer.json" if self.path.is_dir() else self.path
 
     def fingerprint(self) -> dict[str, Any]:

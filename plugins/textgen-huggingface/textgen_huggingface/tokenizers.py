@@ -1,48 +1,54 @@
-"""Byte-level tokenizers of the tokenizers library, whose streams split no character."""
+"""Tokenizers of the tokenizers library that give every text back, and streams that split no
+character.
+"""
 
 from __future__ import annotations
 
 import codecs
-import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import numpy as np
 
-from textgen import DOCUMENT_END, Fault, PipelineError
+from textgen import DOCUMENT_END, Fault, PipelineError, UsageError
 from textgen.documents import CorpusPiece, segments
 from textgen.protocols import Ids, IncrementalDecoder, Tokenizer
+from textgen_huggingface import tokenizer_files
 
-_ENDS: Final = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 _AS_IT_IS: Final = [{"Sequence": {"id": "A", "type_id": 0}}]
+_SPACE: Final = "\N{LOWER ONE EIGHTH BLOCK}"  # what stands for a space in tokens of SentencePiece
+_UNKNOWN: Final = "\N{REPLACEMENT CHARACTER}".encode()
+_PROBES: Final = ("a b", " a", "a  b", "A\n")
+# The bytes of UTF-8; those that it never uses need no token.
+_UTF_8: Final = [bytes([byte]) for byte in (*range(0xC0), *range(0xC2, 0xF5))]
 
 
 @attrs.define(eq=False)
 class FolderTokenizer:
     """textgen.protocols.Tokenizer around a tokenizers.Tokenizer whose tokens are bytes.
 
-    file        the tokenizer.json that is read when it is fitted
+    file        the tokenizer.json or GGUF file that is read when it is fitted
     end         its token for the end of a document, if the corpus marks documents and there is one
+    unknown_id  the id of what no tokens spell; None if every text can be spelt, or if the tokenizer
+                has no such token
     """
 
     file: Path
     tokenizer: Any = None
     end: str = ""
+    unknown_id: int | None = None
     _bytes: list[bytes] = attrs.field(factory=list, repr=False)
+    _singles: dict[bytes, int] = attrs.field(factory=dict, repr=False)
 
     @property
     def vocab_size(self) -> int:
         """The tokens, added ones included."""
         self._fitted()
         return len(self._bytes)
-
-    @property
-    def unknown_id(self) -> None:
-        """None: every byte is a token."""
-        return
 
     @property
     def end_id(self) -> int | None:
@@ -52,28 +58,46 @@ class FolderTokenizer:
         end: int | None = self.tokenizer.token_to_id(self.end) if self.end else None
         return end
 
+    @property
+    def silent_ids(self) -> list[int]:
+        """The ids that stand for no text, which a model must not draw."""
+        return [i for i, text in enumerate(self._bytes) if not text and i != self.end_id]
+
     def fit(self, pieces: Iterable[CorpusPiece]) -> None:
         """Read the file, and all of the corpus, to find out whether it marks documents.
 
         Raises PipelineError if the file cannot be used.
         """
-        tokenizer, ends = _read(self.file), False
+        import tokenizers
+
+        read, ends = tokenizer_files.read(self.file), False
         for piece in pieces:
             ends = ends or piece is DOCUMENT_END
-        end = _own_end(tokenizer, self.file) if ends else ""
+        end = read.end if ends else ""
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(read.exact(end)))
         if end:
             _note_end(tokenizer, end)
         self._take(tokenizer, end)
+        for probe in _PROBES:
+            given = self.decode(
+                np.array(tokenizer.encode(probe, add_special_tokens=False).ids, int)
+            )
+            if given != probe:
+                cause = f"cannot be used: it gives {given!r} back for {probe!r}"
+                raise PipelineError([Fault("tokenizer.path", f"{self.file} {cause}")])
 
     def encode(self, text: str) -> Ids:
-        """(T,) int32. Lone surrogates, which no bytes of UTF-8 stand for, become U+FFFD."""
+        """(T,) int32. Lone surrogates, which no bytes of UTF-8 stand for, become U+FFFD.
+
+        Raises UsageError for characters that no tokens spell, if there is no unknown_id.
+        """
         return np.concatenate([np.empty(0, np.int32), *self.encode_pieces([text])])
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
         """(T,) int32 for each segment of at most 65,536 characters."""
-        tokenizer = self._fitted()
+        self._fitted()
         for segment in segments(pieces):
-            yield np.array(tokenizer.encode(segment, add_special_tokens=False).ids, np.int32)
+            yield np.array(self._encode(segment), np.int32)
 
     def decode(self, ids: Ids) -> str:
         """The text; bytes that are no UTF-8 are shown as U+FFFD.
@@ -105,15 +129,60 @@ class FolderTokenizer:
             raise ValueError(f"ids must be from 0 to {self.vocab_size - 1}")
         return b"".join([self._bytes[token] for token in ids.tolist()])
 
+    def _encode(self, text: str) -> list[int]:
+        """The ids of the library, wherever their bytes are those of the text."""
+        ids = self._library_ids(text)
+        if self._spell(ids, text):
+            return ids
+        if len(text) == 1:
+            return self._spelt(text)
+        odd = [each for each in set(text) if not self._spell(self._library_ids(each), each)]
+        half = len(text) // 2
+        parts = (
+            re.split(f"([{re.escape(''.join(odd))}])", text) if odd else [text[:half], text[half:]]
+        )
+        return [token for part in parts if part for token in self._encode(part)]
+
+    def _library_ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _spell(self, ids: Sequence[int], text: str) -> bool:
+        joined = b"".join([self._bytes[token] for token in ids])
+        return joined == text.encode() and self.unknown_id not in ids
+
+    def _spelt(self, character: str) -> list[int]:
+        """A token for each byte of a character, or the unknown one."""
+        singles = [self._singles.get(bytes([byte])) for byte in character.encode()]
+        ids = [token for token in singles if token is not None]
+        if len(ids) == len(singles):
+            return ids
+        if self.unknown_id is None:
+            raise UsageError(
+                f"the tokenizer of {self.file} has no tokens for {character!r} "
+                f"(U+{ord(character):04X}); leave it out of the text"
+            )
+        return [self.unknown_id]
+
     def _take(self, tokenizer: Any, end: str) -> None:
+        """Take a tokenizer of the library, and find out which bytes each token stands for."""
+        state = json.loads(tokenizer.to_str())
+        special = {token["content"] for token in state["added_tokens"] if token["special"]}
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        spell = _token_bytes if '"ByteLevel"' in json.dumps(state["decoder"]) else _piece_bytes
         self._bytes = [b""] * (max(vocabulary.values(), default=-1) + 1)
         for token, index in vocabulary.items():
-            self._bytes[index] = _token_bytes(token)
+            self._bytes[index] = b"" if token in special else spell(token)
+        self._singles = {}
+        for index, value in enumerate(self._bytes):
+            if len(value) == 1:
+                self._singles.setdefault(value, index)
+        model = state["model"]
+        unknown = vocabulary.get(model.get("unk_token"), model.get("unk_id"))
+        if unknown is not None and not self._singles.keys() >= {*_UTF_8}:
+            self.unknown_id, self._bytes[unknown] = unknown, _UNKNOWN
         self.tokenizer, self.end = tokenizer, end
-        if end:
-            self._bytes[vocabulary[end]] = b""
-            tokenizer.encode_special_tokens = True  # where its name stands in a text, it is text
+        tokenizer.encode_special_tokens = True  # where the name of one stands in a text, it is text
 
     def _fitted(self) -> Any:
         if self.tokenizer is None:
@@ -142,21 +211,6 @@ def as_library(tokenizer: Tokenizer) -> Any:
         return None
 
 
-def _own_end(tokenizer: Any, file: Path) -> str:
-    """The special token that ends a text: what tokenizer_config.json says, else one of the usual
-    names; "" if none.
-    """
-    special = {
-        token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special
-    }
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        named = json.loads(file.with_name("tokenizer_config.json").read_bytes()).get("eos_token")
-        named = named.get("content") if isinstance(named, dict) else named
-        if isinstance(named, str) and named in special:
-            return named
-    return next((name for name in _ENDS if name in special), "")
-
-
 def _note_end(tokenizer: Any, end: str) -> None:
     """Note which token ends documents, where it changes nothing: in a template that adds no token
     to a text.
@@ -175,36 +229,6 @@ def _noted_end(state: Mapping[str, Any]) -> str:
     steps = (state.get("post_processor") or {}).get("processors") or [{}]
     ends = list(steps[-1].get("special_tokens") or ())
     return ends[0] if steps[-1].get("single") == _AS_IT_IS and len(ends) == 1 else ""
-
-
-def _read(file: Path) -> Any:
-    """The tokenizer in `file`, which must be byte-level: others need the text before to decode a
-    token.
-    """
-    import tokenizers
-    from tokenizers import pre_tokenizers
-
-    try:
-        tokenizer: Any = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises Exception itself
-        raise PipelineError([Fault("tokenizer.path", f"{file} cannot be read: {error}")]) from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-
-    def encode(text: str) -> list[int]:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
-    vocabulary = tokenizer.get_vocab()
-    if '"ByteLevel"' not in json.dumps(json.loads(tokenizer.to_str())["decoder"]) or any(
-        byte not in vocabulary for byte in pre_tokenizers.ByteLevel.alphabet()
-    ):
-        cause = "it is not byte-level (as those of GPT-2, Llama 3 and Qwen are)"
-    elif encode("a b") != encode("a") + encode(" b") or encode(" a") == encode("a"):
-        cause = "it puts a space before a text, so that a text cannot be encoded in pieces"
-    else:
-        return tokenizer
-    raise PipelineError([Fault("tokenizer.path", f"{file} cannot be used: {cause}")])
 
 
 def _byte_values() -> dict[str, int]:
@@ -227,3 +251,10 @@ def _token_bytes(token: str) -> bytes:
     return (
         token.encode() if None in values else bytes(value for value in values if value is not None)
     )
+
+
+def _piece_bytes(token: str) -> bytes:
+    """The bytes of a token of SentencePiece, in which `<0x0A>` is one byte."""
+    if byte := re.fullmatch("<0x([0-9A-F]{2})>", token):
+        return bytes.fromhex(byte[1])
+    return token.replace(_SPACE, " ").encode()

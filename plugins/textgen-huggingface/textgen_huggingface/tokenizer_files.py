@@ -1,0 +1,109 @@
+"""Tokenizers of folders and GGUF files, as a tokenizer.json that gives every text back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from textgen import Fault, PipelineError
+from textgen_huggingface.pretrained import arguments, is_gguf
+from textgen_huggingface.quiet import quietly
+
+_ENDS: Final = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+# What puts a space before a text or takes one away, and what normalises characters.
+_CHANGES: Final = {"Prepend", "Strip", "NFC", "NFD", "NFKC", "NFKD", "Precompiled"}
+
+
+@attrs.frozen
+class TokenizerFile:
+    """A tokenizer as it is read.
+
+    state    the tokenizer.json
+    named    tokens by their names in transformers, such as eos_token
+    special  the tokens that are no text
+    """
+
+    state: dict[str, Any]
+    named: Mapping[str, Any]
+    special: frozenset[str]
+
+    @property
+    def end(self) -> str:
+        """The token that ends a text: the eos_token, else one of the usual names; "" if none."""
+        return self._special("eos_token") or next(
+            (name for name in _ENDS if name in self.special), ""
+        )
+
+    def exact(self, end: str) -> dict[str, Any]:
+        """The state without what changes a text on its way to the tokens and back, and with the
+        unk_token, unless that is the `end` of documents.
+
+        Texts are encoded in pieces and written token by token, so that a space that belongs to the
+        beginning of a text alone has no place.
+        """
+        state = {**self.state, "truncation": None, "padding": None}
+        for name in ("normalizer", "pre_tokenizer", "decoder"):
+            state[name] = _exact(state[name])
+        unknown, model = self._special("unk_token"), state["model"]
+        if unknown != end and model.get("unk_token", "") is None and unknown in model["vocab"]:
+            state["model"] = {**model, "unk_token": unknown}
+        return state
+
+    def _special(self, name: str) -> str:
+        token = self.named.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        return token if isinstance(token, str) and token in self.special else ""
+
+
+def read(file: Path) -> TokenizerFile:
+    """The tokenizer of a tokenizer.json or GGUF file. Raises PipelineError."""
+    import tokenizers
+
+    named: Mapping[str, Any] = {}
+    try:
+        if is_gguf(file):
+            tokenizer, named = _read_gguf(file)
+        else:
+            tokenizer = tokenizers.Tokenizer.from_file(str(file))
+            with contextlib.suppress(OSError, ValueError):
+                named = json.loads(file.with_name("tokenizer_config.json").read_bytes())
+    except Exception as error:  # the library raises Exception itself
+        raise PipelineError([Fault("tokenizer.path", f"{file} cannot be read: {error}")]) from error
+    added = tokenizer.get_added_tokens_decoder().values()
+    special = frozenset(token.content for token in added if token.special)
+    return TokenizerFile(
+        json.loads(tokenizer.to_str()), named if isinstance(named, dict) else {}, special
+    )
+
+
+def _read_gguf(file: Path) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoTokenizer
+
+    with quietly():
+        made: Any = AutoTokenizer.from_pretrained(**arguments(file))
+    return made.backend_tokenizer, {
+        name: getattr(made, name) for name in ("eos_token", "unk_token")
+    }
+
+
+def _exact(part: Any) -> Any:
+    """A part of a tokenizer.json without what changes a text; None if nothing is left."""
+    if not isinstance(part, dict):
+        return part
+    if part["type"] in _CHANGES:
+        return None
+    made = dict(part)
+    for name, value in (("add_prefix_space", False), ("prepend_scheme", "never")):
+        if name in made:
+            made[name] = value
+    for name in ("normalizers", "pretokenizers", "decoders"):
+        if name in made:
+            made[name] = [each for each in map(_exact, made[name]) if each is not None]
+            if not made[name]:
+                return None
+    return made
