@@ -85,9 +85,10 @@ def test_a_score_shows_the_text_coloured(run: textgen.Run) -> None:
     page = Page.of(score._repr_html_())
     assert (page.text["pre"], "script" in page.text) == (HOSTILE, False)
     (block,) = run.generator.score_tokens(HOSTILE)
-    bits = [0, *(-block.logprobs[1:] / np.log(2))]
+    bits = -block.logprobs / np.log(2)
     assert page.titles == [f"{each:.1f} bits" for each in bits]
     assert set(attrs.asdict(score)) < set(dir(score))
+    assert attrs.evolve(score, loss=0.0)._repr_html_() is None
     assert pickle.loads(pickle.dumps(score))._repr_html_() == score._repr_html_()
     assert "Nell" not in repr(score)
 

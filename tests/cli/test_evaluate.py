@@ -25,7 +25,7 @@ def test_evaluate_measures_a_file_and_stdin(
     assert done.code == 0, done.stderr
     score = json.loads(done.stdout)
     assert score == pytest.approx(attrs.asdict(load(finished_run).score(iter([text]))))
-    assert (score["tokens"], score["unknown_tokens"]) == (len(text) - 1, 20)
+    assert (score["tokens"], score["unknown_tokens"]) == (len(text), 20)
     plain = evaluate("text.txt").stdout
     assert f"{score['perplexity']:.4f}" in plain
     assert f"{score['loss'] / math.log(2):.4f}" in plain
@@ -40,8 +40,7 @@ def test_evaluate_measures_a_file_and_stdin(
     [
         ("aé".encode() + b"\xff", 1, "so the file is damaged there: mend it"),
         (b"%PDF", 1, "it is a PDF, not plain text"),
-        (b"", 2, "two tokens"),
-        (b"t", 2, "two tokens"),
+        (b"", 2, "nothing to score"),
     ],
 )
 def test_evaluate_says_what_is_wrong_with_a_file(
@@ -85,7 +84,7 @@ def test_evaluate_joins_lines_as_the_run_does(
     tables["corpus"] |= {"wrapped_at": 12}
     joined = "".join(Engine().read_corpus(tables["corpus"]))
     done = textgen("evaluate", run(tables).path, "corpus.txt", "--json", cwd=tmp_path)
-    assert json.loads(done.stdout)["characters"] == len(joined) - 1
+    assert json.loads(done.stdout)["characters"] == len(joined)
     raw = textgen("evaluate", "run", "corpus.txt", "--documents", "none", "--json", cwd=tmp_path)
     assert json.loads(raw.stdout)["loss"] > json.loads(done.stdout)["loss"]
 
@@ -101,8 +100,8 @@ def test_evaluate_paints_a_page(textgen: Any, tmp_path: Path, tiny_pipeline: Any
     assert page.text["pre"] == text
     assert "script" not in page.text
     scores = np.concatenate([block.logprobs for block in made.generator.score_tokens(text)])
-    assert page.titles == [f"{bits:.1f} bits" for bits in [0, *(scores[1:] / -math.log(2))]]
-    assert f"over {len(text) - 1:,} tokens" in page.text["p"]
+    assert page.titles == [f"{bits:.1f} bits" for bits in scores / -math.log(2)]
+    assert f"over {len(text):,} tokens" in page.text["p"]
 
 
 def test_a_page_shows_the_beginning_and_marks_what_the_vocabulary_lacks(

@@ -61,10 +61,11 @@ def test_the_policy_skip_continues_what_is_left(generator: Generator) -> None:
 
 @pytest.mark.fault(18)
 def test_the_policy_unknown_feeds_the_unknown_token(generator: Generator) -> None:
-    ids = generator.encode_prompt("thé", "unknown")
+    ids = generator.encode_prompt("thé", unknown_characters="unknown")
     assert ids[-1] == generator.tokenizer.unknown_id
     made = generator.generate("thé", unknown_characters="unknown")
-    assert made.tokens == generator.generate(ids).tokens
+    assert made.prompt_ids.tolist() == ids.tolist()
+    assert made.tokens == generator.generate([*generator.record["priming"], *ids]).tokens
 
 
 @pytest.mark.fault(19)

@@ -123,7 +123,8 @@ def test_the_next_token_has_log_probabilities_before_and_after_the_samplers(
 def test_logits_are_those_that_log_probabilities_come_from(generator: Generator) -> None:
     logits = generator.logits("the clock")
     assert logits.shape == (9, generator.tokenizer.vocab_size)
-    assert np.array_equal(logits, generator.logits(generator.tokenizer.encode("the clock")))
+    ids = [*generator.record["priming"], *generator.tokenizer.encode("the clock")]
+    assert np.array_equal(logits, generator.logits(ids)[-9:])
     first = generator.generate("the clock", max_new_tokens=1, temperature=0)
     assert first.tokens[0] == logits[-1].argmax()
     with pytest.raises(UsageError, match="empty"):
@@ -137,10 +138,11 @@ def test_hidden_states_and_the_torch_module_of_a_run(generator: Generator) -> No
     assert states["hidden"].shape == (9, 1, 8)
     module = generator.module()
     assert not module.training
-    ids = torch.from_numpy(generator.tokenizer.encode("the clock").astype(np.int64))[None]
+    text = generator.encode_prompt("the clock")
+    ids = torch.tensor([[*generator.record["priming"], *text]])
     with torch.no_grad():
         logits, state = module(ids)
-        np.testing.assert_allclose(logits[0].numpy(), generator.logits("the clock"), atol=1e-4)
+        np.testing.assert_allclose(logits[0, -9:].numpy(), generator.logits("the clock"), atol=1e-4)
         np.testing.assert_allclose(state[0].numpy(), states["hidden"][-1], atol=1e-5)
         next(module.parameters()).zero_()
     assert not np.array_equal(generator.logits("a"), module(ids[:, :1])[0].detach().numpy()[0])

@@ -14,9 +14,10 @@ from textgen import Generator, PromptError, UsageError
 
 
 def rows_of(generator: Generator, text: str) -> Any:
-    """(T, V) log-probabilities after each token of a text, by the decoder itself."""
+    """(T, V) log-probabilities at each token of a text, by the decoder itself."""
     decoder = generator.model.decoder(1)
-    ids = generator.encode_prompt(text)
+    decoder.extend(np.array(generator.record["priming"])[None, :-1])
+    ids = np.array([generator.record["priming"][-1], *generator.encode_prompt(text)[:-1]])
     rows = [np.array(decoder.extend(ids[None, i : i + 1]), np.float64)[0] for i in range(len(ids))]
     return np.stack([row - np.log(np.exp(row).sum()) for row in rows])
 
@@ -29,12 +30,10 @@ def logprobs(generator: Generator, text: Any, **options: Any) -> Any:
 def test_a_score_is_the_mean_loss_of_each_token_given_those_before(generator: Generator) -> None:
     text = "the clock struck"
     ids = generator.encode_prompt(text)
-    expected = rows_of(generator, text)[np.arange(15), ids[1:]]
-    given = logprobs(generator, text)
-    assert np.isnan(given[0])
-    assert given[1:] == pytest.approx(expected, abs=1e-5)
+    expected = rows_of(generator, text)[np.arange(16), ids]
+    assert logprobs(generator, text) == pytest.approx(expected, abs=1e-5)
     score = generator.score(text)
-    assert (score.tokens, score.characters, score.unknown_tokens) == (15, 15, 0)
+    assert (score.tokens, score.characters, score.unknown_tokens) == (16, 16, 0)
     assert score.loss == pytest.approx(-expected.mean(), abs=1e-5)
     assert score.perplexity == pytest.approx(math.exp(score.loss))
     assert score.bits_per_character == pytest.approx(score.loss / math.log(2))
@@ -48,9 +47,9 @@ def test_a_score_does_not_depend_on_blocks_and_pieces(generator: Generator) -> N
     tokens = np.concatenate([block.tokens for block in blocks])
     assert np.array_equal(tokens, generator.encode_prompt(text))
     whole, cut = generator.score(text), generator.score(iter(pieces))
-    assert whole.tokens == cut.tokens == len(text) - 1
+    assert whole.tokens == cut.tokens == len(text)
     assert cut.loss == pytest.approx(whole.loss, rel=1e-6)
-    assert whole.loss == pytest.approx(-logprobs(generator, text)[1:].mean())
+    assert whole.loss == pytest.approx(-logprobs(generator, text).mean())
 
 
 def test_a_score_counts_what_the_vocabulary_lacks(generator: Generator) -> None:
@@ -71,8 +70,7 @@ def test_a_text_is_scored_after_a_prompt(generator: Generator) -> None:
     ("text", "said"),
     [
         (["the clock", "the hour"], "text: expected a string, or an iterator"),
-        ("", "fewer than two tokens"),
-        ("t", "fewer than two tokens"),
+        ("", "nothing to score"),
     ],
 )
 def test_there_must_be_one_text_to_score(generator: Generator, text: Any, said: str) -> None:
@@ -98,7 +96,7 @@ def test_logprobs_are_those_of_the_model_before_any_sampler(generator: Generator
     made = generator.generate("the ", max_new_tokens=20, logprobs=3, top_k=2, temperature=0.5)
     plain = generator.generate("the ", max_new_tokens=20, top_k=2, temperature=0.5)
     assert made.tokens == plain.tokens
-    rows = rows_of(generator, str(made))[3:]
+    rows = rows_of(generator, str(made))[4:]
     for token, entry, row in zip(made.tokens, made.logprobs, rows, strict=False):
         assert (entry.token, entry.logprob) == (token, pytest.approx(row[token], abs=1e-6))
         assert [t for t, _ in entry.top] == np.argsort(-row, kind="stable")[:3].tolist()
@@ -113,7 +111,10 @@ def test_with_echo_prompt_and_logprobs_of_the_prompt_come_first(generator: Gener
     tokens = [entry.token for entry in echoed.logprobs]
     assert tokens == [*generator.encode_prompt(prompt), *plain.tokens]
     assert echoed.logprobs[len(prompt) :] == plain.logprobs
-    assert echoed.logprobs[0].logprob is None  # nothing predicts it
-    given = [entry.logprob for entry in echoed.logprobs[1 : len(prompt)]]
-    assert given == pytest.approx(list(logprobs(generator, prompt)[1:]), abs=1e-6)
+    given = [entry.logprob for entry in echoed.logprobs[: len(prompt)]]
+    assert given == pytest.approx(list(logprobs(generator, prompt)), abs=1e-6)
+    ids = generator.generate(
+        generator.encode_prompt(prompt), max_new_tokens=0, logprobs=0, echo=True
+    )
+    assert ids.logprobs[0].logprob is None  # nothing stands before it
     assert next(generator.stream(prompt, max_new_tokens=2, echo=True)) == prompt

@@ -81,7 +81,7 @@ def counting(run: Path) -> tuple[Watcher, Generator]:
                 write_state=decoder.write_state,
             )
 
-    return watcher, attrs.evolve(inner, model=Model())
+    return watcher, attrs.evolve(inner, model=Model(), record={})  # nothing before a prompt
 
 
 async def text_of(stream: Awaitable[AsyncTextStream]) -> str:

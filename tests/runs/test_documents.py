@@ -120,12 +120,13 @@ def test_the_end_is_no_text(writer: Generator) -> None:
 def test_a_prompt_starts_a_document_and_ids_are_as_they_are_given(writer: Generator) -> None:
     end = writer.tokenizer.end_id
     ids = writer.tokenizer.encode("abc").tolist()
-    empty, none, only_end = writer.generate_many(
-        ["", [], [end]], temperature=0, max_new_tokens=1, logprobs=3
+    start = writer.record["priming"]
+    assert start[-1] == end != start[-2]
+    empty, none, same = writer.generate_many(
+        ["", [], start], temperature=0, max_new_tokens=1, logprobs=3
     )
-    assert empty.logprobs == none.logprobs
-    np.testing.assert_allclose(empty.logprobs[0].logprob, only_end.logprobs[0].logprob, rtol=1e-6)
-    np.testing.assert_array_equal(writer.logits("abc"), writer.logits([end, *ids])[1:])
+    assert empty.logprobs == none.logprobs == same.logprobs
+    np.testing.assert_array_equal(writer.logits("abc"), writer.logits([*start, *ids])[-3:])
     assert not np.array_equal(writer.logits("abc"), writer.logits(ids))
     assert writer.generate("", seed=1).text[0] == "a"
     # Penalties count what was written, and the start of a document was not.
@@ -154,13 +155,15 @@ def test_a_kept_state_goes_on_with_the_next_document(writer: Generator, tmp_path
 
 
 def test_scores_count_the_ends(writer: Generator) -> None:
+    end = writer.tokenizer.end_id
     whole = writer.score("abcabc")
     assert (whole.tokens, whole.characters) == (7, 6)
     several = writer.score(iter(["abc", DOCUMENT_END, "ab", "cabc", DOCUMENT_END]))
     assert (several.tokens, several.characters) == (11, 9)
     assert writer.score("abcab").loss > whole.loss  # no document ends there
     (block,) = writer.score_tokens("abc")
-    assert np.isnan(block.logprobs).tolist() == [True, False, False, False, False]
+    echoed = writer.generate("abc", max_new_tokens=1, echo=True, logprobs=0, logit_bias={end: 99})
+    assert block.logprobs == pytest.approx([entry.logprob for entry in echoed.logprobs])
 
 
 def test_evaluate_reads_documents_as_the_run_does(

@@ -69,7 +69,10 @@ class OutputOptions:
             (self.prompts and self.prompts_file, "--prompt and --prompts-file exclude each other"),
             (self.is_of_one() and self.is_several(), f"{one}; leave --n and more prompts out"),
             (self.is_of_one() and self.distinct, f"{one}; leave --distinct out"),
-            (self.logprobs and self.form != "jsonl", "--logprobs goes with --output jsonl"),
+            (
+                self.logprobs is not None and self.form != "jsonl",
+                "--logprobs goes with --output jsonl",
+            ),
         ):
             if is_wrong:
                 raise UsageError(said)
@@ -157,8 +160,7 @@ def _write_whole(
         added = generation.text[len(generation.prompt) if generation.echo else 0 :]
         report = None if finder is None else finder.report(added, generation.prompt)
         if output.form == "jsonl":
-            fed = generator.encode_prompt(generation.prompt, arguments.get("unknown_characters"))
-            row = _as_row(generation, len(fed), generator.tokenizer)
+            row = _as_row(generation, generator.tokenizer)
             row |= {} if report is None else {"novelty": attrs.asdict(report)}
             print_text(json.dumps(row, ensure_ascii=False) + "\n")
         else:
@@ -204,13 +206,13 @@ def _saving(output: OutputOptions, arguments: dict[str, Any]) -> Iterator[_Save]
         )
 
 
-def _as_row(generation: Generation, prompt_tokens: int, tokenizer: Tokenizer) -> dict[str, Any]:
+def _as_row(generation: Generation, tokenizer: Tokenizer) -> dict[str, Any]:
     def named(token: int, logprob: float | None) -> dict[str, Any]:
         return {"token": token, "text": tokenizer.decode(np.array([token])), "logprob": logprob}
 
     kept = ("prompt", "text", "finish_reason", "seed", "index")
     row = {name: getattr(generation, name) for name in kept}
-    row |= {"prompt_tokens": prompt_tokens, "tokens": len(generation.tokens)}
+    row |= {"prompt_tokens": len(generation.prompt_ids), "tokens": len(generation.tokens)}
     row["token_ids"] = generation.tokens
     if generation.logprobs:
         row["logprobs"] = [

@@ -7,7 +7,7 @@ import contextlib
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,23 +73,23 @@ class Session(cmd.Cmd):
     def run(self) -> None:
         """Until the end of input. Raises UsageError at once for options that are wrong."""
         self._check(self._options)
-        with _line_editing():
-            while True:
+        with _line_editing(self.complete):
+            click.echo(self.intro, err=True)
+            has_ended = False
+            while not has_ended:
                 try:
-                    self.cmdloop()
+                    has_ended = self.onecmd(input(self.prompt))
+                except EOFError:  # Ctrl-D
+                    click.echo(err=True)
                     return
                 except KeyboardInterrupt:  # often the second of two that were meant for the text
                     click.echo("\n/quit or Ctrl-D ends the session", err=True)
                 except UnicodeDecodeError:
                     click.echo("error: what was typed is not valid UTF-8", err=True)
-                self.intro = None
 
     def onecmd(self, line: str) -> bool:
         """Do what a line asks for; True ends the session."""
         try:
-            if line == "EOF":  # which is what Ctrl-D is here
-                click.echo(err=True)
-                return True
             if line.startswith("/"):
                 return bool(super().onecmd(line[1:]))
             if line or self._has_documents:
@@ -207,9 +207,9 @@ class Session(cmd.Cmd):
 
 
 @contextlib.contextmanager
-def _line_editing() -> Iterator[None]:
-    """Within it `input` has line editing where the platform has it, and the lines of earlier
-    sessions.
+def _line_editing(complete: Callable[[str, int], Any]) -> Iterator[None]:
+    """Within it `input` has line editing where the platform has it, with completion and the lines
+    of earlier sessions.
     """
     try:
         import readline
@@ -218,7 +218,9 @@ def _line_editing() -> Iterator[None]:
         return
     import platformdirs
 
+    readline.set_completer(complete)
     readline.set_completer_delims(" \t=")
+    readline.parse_and_bind("tab: complete")
     # libedit, which some platforms have in place of readline, binds keys in its own words.
     if "libedit" in (readline.__doc__ or ""):
         readline.parse_and_bind("bind ^I rl_complete")

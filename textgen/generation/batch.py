@@ -214,9 +214,7 @@ class Batch:
         rows = [*enumerate(self.rows)]
         self._left = min((row.left for row in self.rows), default=ENDLESS)
         self._stopping = [(i, row) for i, row in rows if row.may_stop]
-        self._early = [
-            (i, row) for i, row in self._stopping if row.made < row.options.min_new_tokens
-        ]
+        self._early = [(i, row) for i, row in self._stopping if row.is_early]
         self._noting = [(i, row) for i, row in rows if row.options.logprobs is not None]
         self._is_alone = len(rows) == 1 and not (self._early or self._noting)
         self._is_greedy = (
@@ -234,7 +232,7 @@ class Batch:
         if self._early:
             self.flush()
         for i, row in self._early:
-            if row.ending and row.made < row.options.min_new_tokens:
+            if row.ending and row.is_early:
                 logits[i, list(row.ending)] = -np.inf
         tokens = self._pick(logits)
         self._feed[:, 0] = tokens

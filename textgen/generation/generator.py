@@ -26,10 +26,8 @@ from textgen.generation.chain import Chain
 from textgen.generation.distinct import STRIDE, TRIES, DistinctTexts
 from textgen.generation.prompt_cache import PromptCache
 from textgen.generation.prompts import (
-    NO_IDS,
     EncodedPrompt,
-    document_start,
-    encoded_prompt,
+    check_prompt,
     end_id,
     text_pieces,
 )
@@ -53,7 +51,6 @@ from textgen.generation.scoring import (
 )
 from textgen.generation.streams import TextStream
 from textgen.gradient.model import GradientModel
-from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Decoder, Ids, Model, Tensors, Tokenizer
 
 if TYPE_CHECKING:
@@ -98,8 +95,15 @@ class Generator:
 
     @_requests.default
     def _make_requests(self) -> Requests:
+        ends = () if (end := end_id(self.tokenizer)) is None else (end,)
         return Requests(
-            self.tokenizer, self.model_id, self.seed, self.defaults, self.chain, self.make_chain
+            self.tokenizer,
+            self.model_id,
+            self.seed,
+            self.defaults,
+            self.chain,
+            self.make_chain,
+            np.array(self.record.get("priming") or list(ends), np.int64),
         )
 
     @_background.default
@@ -219,7 +223,8 @@ class Generator:
         """Measure how well the model predicts a text after a prompt, in bounded memory (see
         `score_tokens`).
         """
-        return summed(self.score_tokens(text, prompt=prompt), self.tokenizer)
+        given = self.prepare(prompt, unknown_characters="error")
+        return summed(self._scored(text, given), self.tokenizer, given.held)
 
     @blaming
     def score_tokens(
@@ -232,18 +237,24 @@ class Generator:
         text is scored as whole documents with their ends: DOCUMENT_END among the pieces ends one,
         and the end of the text ends the last.
 
+        The text follows the prompt as a generated one does: what it begins after is the same, and
+        so is the first token if it has the space that ends the prompt.
+
         Raises PromptError for characters outside the vocabulary, UsageError for a list of texts.
         """
+        return self._scored(text, self.prepare(prompt, unknown_characters="error"))
+
+    def _scored(
+        self, text: str | Iterator[CorpusPiece], given: EncodedPrompt
+    ) -> Iterator[TokenScores]:
         if isinstance(text, (list, tuple)):
             hint = "score each text by itself, or give the pieces of one as iter(pieces)"
             expected = "expected a string, or an iterator of the pieces of a text"
             raise UsageError(expected, argument="text", value=text, suggestion=hint)
-        start = document_start(self.tokenizer, prompt) if prompt else NO_IDS
-        before = np.concatenate([start, self.encode_prompt(prompt, "error")])
         if isinstance(text, str):
-            self.encode_prompt(text, "error")
+            check_prompt(self.tokenizer, text, "error")
         decoder, pieces = self._begin(1), text_pieces(text)
-        return score_tokens(decoder, self.chain, self.tokenizer, before, pieces)
+        return score_tokens(decoder, self.chain, self.tokenizer, given, pieces)
 
     @blaming
     def logits(self, text: Prompt) -> npt.NDArray[np.floating[Any]]:
@@ -290,7 +301,7 @@ class Generator:
         row = self._looked(text, {})
         for token, logprob in enumerate(_following(row)[0]):
             piece = self.tokenizer.decode(np.array([token]))
-            piece = piece if row.request.first is None else piece.removeprefix(" ")
+            piece = piece[row.request.prompt.held :]
             found[piece] = found.get(piece, 0.0) + math.exp(logprob)
         return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
@@ -346,24 +357,26 @@ class Generator:
         return CopyFinder(self.tokenizer, self.training_tokens())
 
     @blaming
-    def encode_prompt(
-        self, prompt: Prompt, unknown_characters: UnknownCharacters | None = None
-    ) -> Ids:
-        """(T,) ids of a prompt.
+    def encode_prompt(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> Ids:
+        """(T,) ids of a prompt, as `generate` feeds them: without the space at its end, if that is
+        left to the first token.
 
-        Characters outside the vocabulary are refused ("error"), dropped ("skip") or encoded as the
-        unknown token ("unknown"); None takes the run's setting. Raises PromptError, which names the
+        Characters outside the vocabulary are refused (`unknown_characters="error"`), dropped
+        ("skip") or encoded as the unknown token ("unknown"). Raises PromptError, which names the
         refused characters.
         """
-        return self.prepare(prompt, unknown_characters).ids
+        return self.prepare(prompt, **options).ids
 
     @blaming
-    def prepare(
-        self, prompt: Prompt, unknown_characters: UnknownCharacters | None = None
-    ) -> EncodedPrompt:
-        """A prompt for many requests, encoded once, with the errors of `encode_prompt`."""
-        unknown = unknown_characters or self.defaults.get("unknown_characters", "error")
-        return encoded_prompt(self.tokenizer, prompt, unknown, self._requests.spaced)
+    def prepare(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> EncodedPrompt:
+        """A prompt for many requests with these options, encoded once, with the errors of
+        `generate`.
+        """
+        return self._requests.check(prompt, options).prompt
+
+    async def aprepare(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> EncodedPrompt:
+        """`prepare` for asyncio."""
+        return (await self._prepared(prompt, options, must_end=False)).request.prompt
 
     def _reading(self, text: Prompt) -> tuple[Decoder, Ids]:
         """A decoder at the beginning of a text (see document_start), and the text's ids."""
@@ -407,10 +420,10 @@ class Generator:
 
     def _rows(self, requests: Iterable[Request], first: int, n: int) -> Iterator[Row]:
         """The rows of requests, `n` each."""
-        indices = itertools.count(first)
-        for request in requests:
-            for index in itertools.islice(indices, n):
-                own = index if request.options.index is None else request.options.index
+        for place, request in enumerate(requests):
+            index = request.options.index
+            begin = first + place * n if index is None else index
+            for own in range(begin, begin + n):
                 yield Row.begin(self.tokenizer, request, own)
 
     def _distinct(self) -> DistinctTexts:
@@ -451,7 +464,8 @@ class Generator:
             logprobs = [*prompt_logprobs(self._begin(1), row), *logprobs]
         assert row.finish_reason is not None
         return Generation(
-            prompt=request.prompt,
+            prompt=request.prompt.text,
+            prompt_ids=request.prompt.ids,
             text=text,
             tokens=tuple(ids.tolist()),
             finish_reason=row.finish_reason,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, get_args
@@ -12,15 +12,18 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.contracts.checks import FAILURES, check_ids
+from textgen.contracts.checks import check_ids
 from textgen.documents import DOCUMENT_END, CorpusPiece, split_documents
 from textgen.errors import PromptError, UsageError
 from textgen.pipeline.options import UnknownCharacters
-from textgen.protocols import Ids, Tokenizer
+from textgen.protocols import Array, Ids, Tokenizer
 from textgen.suggest import nearest_text
 
 NO_IDS: Final = np.empty(0, np.int64)
-_BEFORE: Final = ".\n"  # a text without a prompt
+_PRIMING: Final = 32  # tokens; more did not change what follows
+_AROUND: Final = 4096  # tokens on each side of the middle, among which a paragraph's end is sought
+_PARAGRAPHS: Final = (r"\n\n(?=\S)", r"\n(?=\S)", r"\n\s+(?=\S)")  # what stands before one
+_LINES: Final = 40  # of a paragraph; where empty lines are rarer, each line is one
 _EXAMINED: Final = 1000  # characters in which unknown ones are looked for first
 _GATHERED: Final = 1 << 16  # ids of short documents that are handed on together
 
@@ -30,16 +33,26 @@ class EncodedPrompt:
     """A prompt that is encoded once for many requests, by Generator.prepare.
 
     text    of the prompt
-    ids     (T,) of the prompt
-    before  ids to feed before them (see document_start)
-    first   (V,) which tokens begin with a space, if the last id is one: a text begins with one of
-            these, in place of it
+    ids     (T,) of the prompt. With the ids of a text that continues it they spell both
+    before  ids to feed before them (see priming_ids)
+    first   (V,) which tokens begin with a space, if the space that ends the prompt is not in `ids`
+            but left to the first token; None for all
     """
 
-    text: str = attrs.field(repr=False)
-    ids: Ids
-    before: Ids
+    text: str = attrs.field(default="", repr=False)
+    ids: Ids = NO_IDS
+    before: Ids = NO_IDS
     first: npt.NDArray[np.bool_] | None = attrs.field(default=None, repr=False)
+
+    @property
+    def held(self) -> int:
+        """The number of characters of the first token that are in the prompt: 0 or 1."""
+        return int(self.first is not None)
+
+    def open(self, logits: Array) -> None:
+        """Leave in logits (V,) of the first token what can come first."""
+        if self.first is not None:
+            logits[~self.first] = -np.inf
 
 
 def encoded_prompt(
@@ -47,19 +60,30 @@ def encoded_prompt(
     prompt: Any,
     unknown_characters: UnknownCharacters,
     spaced: Callable[[], npt.NDArray[np.bool_] | None],
+    before: Ids,
+    *,
+    after_space: bool = False,
 ) -> EncodedPrompt:
-    """A prompt given as text, as ids or encoded, with what `spaced_tokens` gives. Raises as
-    check_prompt does.
+    """A prompt given as text, as ids or encoded. Raises as check_prompt does.
+
+    spaced       gives what `spaced_tokens` does, or None to leave no space to the first token
+    before       what a text begins after. Ids are fed as they are given, unless there are none
+    after_space  whether a space before the prompt is left to its first token
     """
     if isinstance(prompt, EncodedPrompt):
-        _check_ids(prompt.ids, tokenizer.vocab_size)
-        return prompt
-    ids = check_prompt(tokenizer, prompt, unknown_characters)
-    before = document_start(tokenizer, prompt)
+        if not after_space and (prompt.first is None or spaced() is not None):
+            _check_ids(prompt.ids, tokenizer.vocab_size)
+            return prompt
+        prompt = prompt.text
     if not isinstance(prompt, str):
-        return EncodedPrompt(tokenizer.decode(ids), ids, before)
-    ends_in_space = prompt.endswith(" ") and len(ids) and tokenizer.decode(ids[-1:]) == " "
-    return EncodedPrompt(prompt, ids, before, spaced() if ends_in_space else None)
+        if len(ids := check_prompt(tokenizer, prompt, unknown_characters)):
+            space = tokenizer.encode(" ") if after_space else NO_IDS
+            return EncodedPrompt(tokenizer.decode(ids), np.concatenate([space, ids]))
+        prompt = ""
+    text, first = " " * after_space + prompt, None
+    if text.endswith(" ") and (first := spaced()) is not None:
+        text = text[:-1]
+    return EncodedPrompt(prompt, check_prompt(tokenizer, text, unknown_characters), before, first)
 
 
 def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownCharacters) -> Ids:
@@ -104,21 +128,32 @@ def end_id(tokenizer: Tokenizer) -> int | None:
     return getattr(tokenizer, "end_id", None)
 
 
-def document_start(tokenizer: Tokenizer, prompt: Any) -> Ids:
-    """The ids (T,) to feed before a prompt, so that it starts a document: as in training, an end
-    id. Ids are fed as they are given, unless there are none.
+def priming_ids(tokenizer: Tokenizer, tokens: Ids) -> list[int]:
+    """The ids that texts begin after: in training tokens (N,), the last ones before a text starts,
+    somewhere in the middle.
 
-    A text without a prompt begins as after a sentence that ends a line: to a recurrent network, the
-    start state is in the middle of a text. After the line break alone, models went on with others.
+    To a recurrent network the start state is in the middle of a text. A text starts after the end
+    of a document; where there is one text, after a paragraph. No ids if it has no line break.
     """
-    end = end_id(tokenizer)
-    before: Ids = NO_IDS
-    if not len(prompt):
-        with contextlib.suppress(*FAILURES):  # a tokenizer of something else may refuse it
-            before = tokenizer.encode(_BEFORE)
-            before = before[before != tokenizer.unknown_id]
-    is_text = isinstance(prompt, str) or not len(prompt)
-    return before if end is None or not is_text else np.append(before, end)
+    starts: Ids = np.flatnonzero(tokens[1:] == end_id(tokenizer)) + 2
+    if not len(starts):
+        starts = _paragraphs(tokenizer, tokens)
+    middle = starts[len(starts) // 2] if len(starts) else 0
+    ids: list[int] = tokens[max(0, middle - _PRIMING) : middle].tolist()
+    return ids
+
+
+def _paragraphs(tokenizer: Tokenizer, tokens: Ids) -> Ids:
+    """Places in tokens (N,) at which a paragraph starts, around the middle."""
+    first = max(0, len(tokens) // 2 - _AROUND)
+    near = tokens[first : first + 2 * _AROUND]
+    pieces = [tokenizer.decode(near[place : place + 1]) for place in range(len(near))]
+    text, ends = "".join(pieces), np.cumsum([len(piece) for piece in pieces])
+    for pattern in _PARAGRAPHS:
+        found = np.array([match.end() for match in re.finditer(pattern, text)], np.int64)
+        if len(found) * _LINES > text.count("\n"):
+            return first + 1 + np.flatnonzero(np.isin(ends, found))
+    return NO_IDS
 
 
 def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Iterator[Ids]:

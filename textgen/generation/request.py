@@ -17,13 +17,7 @@ from attrs.validators import and_, ge, lt, optional
 
 from textgen.errors import UsageError
 from textgen.generation.chain import Chain
-from textgen.generation.prompts import (
-    NO_IDS,
-    EncodedPrompt,
-    encoded_prompt,
-    end_id,
-    spaced_tokens,
-)
+from textgen.generation.prompts import EncodedPrompt, encoded_prompt, end_id, spaced_tokens
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import (
     MAX_N,
@@ -63,8 +57,7 @@ class RequestOptions(TypedDict, total=False):
                 default; among many prompts, the place of the text
     cancelled   a function, or an event such as threading.Event; once true, the text ends
     logprobs    number of likeliest tokens to give log-probabilities of, beside those of the text's
-                own tokens. Without it, a space at the end of the prompt is left to the first token
-                if tokens are words with the space before them
+                own tokens
     state       a saved state to continue, as if the text had never stopped; the prompt is added to
                 it. It keeps seed and index unless they are given; give the other options again
     keep_state  keep the state at the end in the result. An incomplete character at the end belongs
@@ -135,11 +128,7 @@ class Request:
 
     chain     the samplers; rows of one chain are sampled together
     end_id    the token by which the model ends the text
-    prompt    its text
-    ids       (T,) of the prompt; none if its time was over before it was encoded
-    before    ids to feed before them if there is no `state` (see document_start)
-    first     (V,) which tokens may come first, with the space that ends the prompt and is not in
-              `ids`; None for all
+    prompt    without ids if its time was over before it was encoded
     deadline  a time of time.monotonic; None if the clock starts with the text
     """
 
@@ -149,10 +138,7 @@ class Request:
     seed: int
     cancelled: Callable[[], bool] | None
     state: GenerationState | None
-    prompt: str = ""
-    ids: Ids = NO_IDS
-    before: Ids = NO_IDS
-    first: npt.NDArray[np.bool_] | None = None
+    prompt: EncodedPrompt = attrs.field(factory=EncodedPrompt)
     deadline: float | None = None
 
     def check_end(self) -> None:
@@ -172,6 +158,7 @@ class Requests:
     table       its `[generate]` table: the options that are not given
     chain       its chain of samplers
     make_chain  that chain, changed by sampling options
+    priming     ids (T,) that texts begin after
     """
 
     tokenizer: Tokenizer
@@ -180,12 +167,15 @@ class Requests:
     table: Mapping[str, Any]
     chain: Chain
     make_chain: Callable[[Mapping[str, Any]], Chain]
+    priming: Ids
     _chains: dict[bytes, Chain | UsageError] = attrs.field(factory=dict, init=False)
 
     def check(self, prompt: Any, options: Mapping[str, Any], began: float | None = None) -> Request:
         """The request for one text, whose time runs since `began`, or from its start on."""
         if name := next(iter(_OF_MANY & options.keys()), None):
             raise UsageError("an option of generate_many, for all its prompts", argument=name)
+        if unnamed := [name for name in options if not isinstance(name, str)]:
+            raise UsageError(f"expected names of options, and one is {unnamed[0]!r}")
         given = {
             name: _plain(value)
             for name, value in options.items()
@@ -228,6 +218,8 @@ class Requests:
             cause = "expected a list of prompts; for one prompt, write [prompt], or use generate"
             raise UsageError(cause, argument="prompts")
         shared = self.check("", options)
+        if options.get("seed") == "random":
+            options = {**options, "seed": shared.seed}  # one for all
         each = self._each(prompts, shared, {k: v for k, v in options.items() if k != "index"})
         at_once = isinstance(prompts, (list, tuple)) and shared.options.time_limit is None
         return (list(each) if at_once else each), shared.options.index or 0
@@ -258,24 +250,18 @@ class Requests:
         if began is not None and options.time_limit is not None:
             end = began + options.time_limit
             if is_text and not options.keep_state and time.monotonic() >= end:
-                return attrs.evolve(request, prompt=prompt, deadline=end)
-        made = encoded_prompt(self.tokenizer, prompt, options.unknown_characters, self.spaced)
-        # The probability of a token that is partly in the prompt would be no one's, and a sampler
-        # that ends texts knows what they may begin with.
-        is_plain = options.logprobs is None and not any(li.ends for li in request.chain.links)
-        first = made.first if is_plain else None
-        return attrs.evolve(
-            request,
-            prompt=made.text,
-            ids=made.ids if first is None else made.ids[:-1],
-            before=made.before,
-            first=first,
-            deadline=end,
+                return attrs.evolve(request, prompt=EncodedPrompt(prompt), deadline=end)
+        # A sampler that ends texts knows what they may begin with.
+        is_free = not any(link.ends for link in request.chain.links)
+        made = encoded_prompt(
+            self.tokenizer,
+            prompt,
+            options.unknown_characters,
+            lambda: self._spaced if is_free else None,
+            self.priming,
+            after_space=request.state is not None and request.state.held,
         )
-
-    def spaced(self) -> npt.NDArray[np.bool_] | None:
-        """(V,) which tokens begin with a space (see spaced_tokens)."""
-        return self._spaced
+        return attrs.evolve(request, prompt=made, deadline=end)
 
     def _checked_state(self, state: Any) -> GenerationState | None:
         """A saved state, once it is known to be of this run."""
@@ -367,6 +353,8 @@ def check_decoding(options: TextOptions, vocab_size: int) -> None:
 
 def _plain(value: Any) -> Any:
     """NumPy's numbers and arrays as Python's: ids and seeds often come as such."""
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value

@@ -22,7 +22,7 @@ from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_o
 from textgen.generation import display
 from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import each, structured
-from textgen.protocols import Decoder, Tensors
+from textgen.protocols import Decoder, Ids, Tensors
 
 FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
 """Why a text ended: the model or a sampler ended it, `max_new_tokens`, a stop text or token,
@@ -72,6 +72,8 @@ class GenerationState:
     model        the checksum of the weights
     tail         the last ids of the text
     open_end     the end of the text, if it may be the beginning of a stop text
+    made         number of tokens that were generated since the last prompt
+    held         whether the space that ends the prompt is left to the first token
     """
 
     decoder: dict[str, Any] = attrs.field(repr=False)
@@ -82,6 +84,8 @@ class GenerationState:
     model: str = ""
     tail: tuple[int, ...] = attrs.field(default=(), validator=each(_ID))
     open_end: str = ""
+    made: int = attrs.field(default=0, validator=ge(0))
+    held: bool = False
 
     def save(self, path: str | Path) -> None:
         """Write the state to a file atomically: safetensors, with ids and texts as JSON bytes.
@@ -145,6 +149,7 @@ class Generation:
     """A generated text. `str()` of it is prompt and continuation together.
 
     prompt         the prompt's text
+    prompt_ids     (T,) of the prompt. With `tokens` they spell prompt and text
     text           the continuation; with `echo`, the prompt before it. A stop text is not part of
                    it
     tokens         the generated ids, the one that ended the text included
@@ -164,6 +169,7 @@ class Generation:
     echo: bool = False
     logprobs: tuple[TokenLogprobs, ...] = attrs.field(default=(), repr=False)
     state: GenerationState | None = attrs.field(default=None, repr=False, eq=False)
+    prompt_ids: Ids = attrs.field(factory=lambda: np.empty(0, np.int64), repr=False, eq=False)
 
     def __str__(self) -> str:
         return self.text if self.echo else self.prompt + self.text

@@ -14,6 +14,7 @@ from textgen.generation.detokenise import TAIL, Detokeniser, drain
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.request import ReadOptions, Request
 from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
+from textgen.pipeline.options import MAX_SEED
 from textgen.protocols import Array, Decoder, Ids, Tokenizer
 
 ENDLESS: Final = 1 << 60
@@ -27,6 +28,7 @@ class Row:
     start     the state that it resumes from
     ids       (T,) ids to feed, after the pending ones of `start`
     deadline  a time of time.monotonic
+    earlier   number of tokens of the text that are in `start`
     shown     text that comes before all else: the prompt, with `echo`
     whole     whether nothing is taken before its end
     looks     whether it ends after its prompt, with the log-probabilities (V,) of what may follow,
@@ -42,6 +44,7 @@ class Row:
     whole: bool = False
     looks: bool = False
     deadline: float | None = None
+    earlier: int = 0
     made: int = 0
     reason: FinishReason | None = None
     error: BaseException | None = None
@@ -58,20 +61,33 @@ class Row:
     @classmethod
     def begin(cls, tokenizer: Tokenizer, request: Request, index: int) -> Row:
         """A text of which nothing is made yet."""
-        state, ids, options = request.state, request.ids, request.options
-        is_open = state is not None and not len(ids)
-        before = ids if state is None else np.concatenate([np.array(state.tail, np.int64), ids])
+        state, prompt, options = request.state, request.prompt, request.options
+        ids = before = prompt.ids
+        earlier, open_end = 0, ""
+        if state is not None:
+            before = np.concatenate([np.array(state.tail, np.int64), ids])
+            if not prompt.text and not len(ids):
+                earlier, open_end = state.made, state.open_end
         text = Detokeniser(
             tokenizer,
             before[-TAIL:],
-            mid_character=is_open,
+            mid_character=earlier > 0,
             stops=options.stops,
-            min_tokens=options.min_new_tokens,
-            open_end=state.open_end if state is not None and is_open else "",
-            shown=0 if request.first is None else 1,
+            min_tokens=options.min_new_tokens - earlier,
+            open_end=open_end,
+            shown=prompt.held,
         )
-        shown = request.prompt if options.echo else ""
-        return cls(request, index, ids, state, text, shown, deadline=request.deadline, last=before)
+        return cls(
+            request,
+            index % MAX_SEED,
+            ids,
+            state,
+            text,
+            prompt.text if options.echo else "",
+            deadline=request.deadline,
+            earlier=earlier,
+            last=before,
+        )
 
     @property
     def options(self) -> ReadOptions:
@@ -101,7 +117,9 @@ class Row:
     @property
     def before(self) -> Ids:
         """(N,) ids to feed before `ids`."""
-        return self.request.before if self.start is None else np.array(self.start.pending, np.int64)
+        if self.start is None:
+            return self.request.prompt.before
+        return np.array(self.start.pending, np.int64)
 
     def to_feed(self) -> Ids:
         """(T,) ids that the decoder needs before the first token can be drawn."""
@@ -140,14 +158,19 @@ class Row:
 
     @property
     def ending(self) -> tuple[int, ...]:
-        """The tokens that end the text, and cannot come before `min_new_tokens`."""
+        """The tokens that end the text, and cannot come while it `is_early`."""
         stops, end = self.options.stop_tokens, self.request.end_id
         return stops if end is None else (*stops, end)
 
     def open(self, logits: Array) -> None:
         """Leave in logits (V,) of the first token what can come first."""
-        if self.request.first is not None and not self.made:
-            logits[~self.request.first] = -np.inf
+        if not self.made:
+            self.request.prompt.open(logits)
+
+    @property
+    def is_early(self) -> bool:
+        """Whether no token may end the text yet."""
+        return self.earlier + self.made < self.options.min_new_tokens
 
     @property
     def may_stop(self) -> bool:
@@ -156,11 +179,10 @@ class Row:
 
     def ends_with(self, token: int) -> FinishReason | None:
         """Why the text ends with this token, if it does. Each token is to be told once."""
+        stops = self.text.searches and self.text.stop_at(token)
         if token == self.request.end_id:
             return "end"
-        if token in self.options.stop_tokens:
-            return "stop"
-        return "stop" if self.text.searches and self.text.stop_at(token) else None
+        return "stop" if stops or token in self.options.stop_tokens else None
 
     def add(self, ids: Ids) -> None:
         """Note generated tokens."""
@@ -196,4 +218,6 @@ class Row:
             model=model_id,
             tail=tuple(self._last.tolist()),
             open_end=self.text.open_end,
+            made=self.earlier + self.made,
+            held=not self.made and self.request.prompt.held == 1,
         )

@@ -303,7 +303,7 @@ def _look(row: Row, logits: Array) -> None:
     with _failing([row]):
         row.open(logits[0])
         before = log_softmax(to_numpy(logits)[0])
-        if row.ending and row.options.min_new_tokens > 0:
+        if row.ending and row.is_early:
             logits[:, list(row.ending)] = -np.inf
         after = to_numpy(chain.sampled(logits, begun(chain, [row])))[0].astype(np.float64)
         row.following = before, log_softmax(after) if after.max() > -np.inf else after

@@ -16,13 +16,14 @@ from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation import display
 from textgen.generation.chain import Chain
-from textgen.generation.prompts import NO_IDS, encode_documents, end_id
+from textgen.generation.prompts import NO_IDS, EncodedPrompt, encode_documents, end_id
 from textgen.generation.results import TokenLogprobs
 from textgen.generation.row import Row
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.protocols import Decoder, Ids, Tokenizer
 
 BLOCK: Final = 1024  # tokens scored at once
+_NO_PROMPT: Final = EncodedPrompt()
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -31,8 +32,8 @@ class TextScore:
 
     A notebook shows the text, each token coloured by its surprise.
 
-    tokens               number of predictions: every token but the first; of documents every token
-                         and the ends
+    tokens               number of predictions: every token, and the ends of documents; but the
+                         first if nothing stands before it
     characters           number of characters of these tokens, after the tokenizer's normalisation
     loss                 mean cross-entropy, in nats per token
     perplexity           exp(loss)
@@ -48,8 +49,11 @@ class TextScore:
     bits_per_character: float
     unknown_tokens: int
 
-    def _repr_html_(self) -> str:
-        beginning, tokenizer = vars(self)["beginning"]
+    def _repr_html_(self) -> str | None:
+        """None, so that the figures are shown, of a copy with other ones."""
+        beginning, tokenizer = vars(self).get("beginning", ((), None))
+        if tokenizer is None:
+            return None
         tokens = np.concatenate([block.tokens for block in beginning])
         logprobs = np.concatenate([block.logprobs for block in beginning])
         return display.styled(display.coloured(tokens, logprobs, tokenizer))
@@ -58,22 +62,23 @@ class TextScore:
 @attrs.frozen(eq=False)
 class TokenScores:
     """A block of a text: its ids (T,) and the log-probability (T,) of each in nats, NaN for the
-    first of the text.
+    first of the text if nothing stands before it.
 
-    If the tokenizer has an id for the end of a document, the text begins with it, and each document
-    ends with it.
+    If the tokenizer has an id for the end of a document, each document ends with it.
     """
 
     tokens: Ids
     logprobs: npt.NDArray[np.float64]
 
 
-def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer) -> TextScore:
+def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer, held: int = 0) -> TextScore:
     """The score of a text from the scores of its tokens.
+
+    held  the number of characters of the first token that are before the text
 
     Raises UsageError without any prediction.
     """
-    total, count, characters, unknown = 0.0, 0, 0, 0
+    total, count, characters, unknown = 0.0, 0, -held, 0
     beginning = []
     decode = tokenizer.incremental_decoder().decode
     for block in blocks:
@@ -85,7 +90,8 @@ def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer) -> TextScore:
         unknown += int((block.tokens[predicted] == tokenizer.unknown_id).sum())
         characters += len(decode(block.tokens)) - len(tokenizer.decode(block.tokens[~predicted]))
     if not count:
-        raise UsageError("there is nothing to score: the text has fewer than two tokens")
+        cause = "the text is empty, or one token with nothing before it"
+        raise UsageError(f"there is nothing to score: {cause}")
     characters += len(decode(NO_IDS, True))
     score = TextScore(
         tokens=count,
@@ -101,15 +107,18 @@ def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer) -> TextScore:
 
 
 def score_tokens(
-    decoder: Decoder, chain: Chain, tokenizer: Tokenizer, before: Ids, pieces: Iterable[CorpusPiece]
+    decoder: Decoder,
+    chain: Chain,
+    tokenizer: Tokenizer,
+    prompt: EncodedPrompt,
+    pieces: Iterable[CorpusPiece],
 ) -> Iterator[TokenScores]:
-    """Score a text as one stream, a block of it at a time, after the ids `before`, which are not
-    scored.
-    """
-    documents = encode_documents(tokenizer, pieces)
-    if len(before) and end_id(tokenizer) is not None:  # the text begins no document
+    """Score a text as one stream, a block of it at a time, after a prompt, which is not scored."""
+    before = np.concatenate([prompt.before, prompt.ids])
+    documents = encode_documents(tokenizer, itertools.chain([" "] * prompt.held, pieces))
+    if end_id(tokenizer) is not None:  # `before` has the one that comes first
         documents = itertools.chain([next(documents)[1:]], documents)
-    for ids, logprobs in _predictions(decoder, chain, before, documents):
+    for ids, logprobs in _predictions(decoder, chain, before, documents, prompt):
         yield TokenScores(ids, logprobs[np.arange(len(ids)), ids])
 
 
@@ -125,10 +134,14 @@ def prompt_logprobs(decoder: Decoder, row: Row) -> Iterator[TokenLogprobs]:
 
 
 def _predictions(
-    decoder: Decoder, chain: Chain, before: Ids, parts: Iterable[Ids]
+    decoder: Decoder,
+    chain: Chain,
+    before: Ids,
+    parts: Iterable[Ids],
+    prompt: EncodedPrompt = _NO_PROMPT,
 ) -> Iterator[tuple[Ids, npt.NDArray[np.float64]]]:
-    """Ids (T,) in blocks, and the log-probabilities (T, V) at each; NaN where nothing comes
-    before.
+    """Ids (T,) in blocks, and the log-probabilities (T, V) at each, the first as after the prompt;
+    NaN where nothing comes before.
     """
     decoder.extend(before[None, :-1])
     last = before[-1:]
@@ -141,6 +154,9 @@ def _predictions(
                 logits = decoder.score(fed[None])
                 checks.check_logits(logits, (1, len(fed), chain.vocab_size), chain.model)
                 logprobs[len(block) - len(fed) :] = log_softmax(to_numpy(logits)[0])
+                if prompt.held:
+                    prompt.open(logprobs[0])
+                    logprobs[0], prompt = log_softmax(logprobs[0]), _NO_PROMPT
             last = block[-1:]
             yield block, logprobs
 

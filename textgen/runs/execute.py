@@ -29,7 +29,7 @@ from textgen.errors import (
 )
 from textgen.events import RunFinished, RunSkipped
 from textgen.generation.generator import Generator
-from textgen.generation.prompts import check_prompt
+from textgen.generation.prompts import check_prompt, priming_ids
 from textgen.generation.request import check_decoding
 from textgen.generation.results import Generation
 from textgen.pipeline.options import TextOptions
@@ -223,7 +223,11 @@ class Execution:
             except ValueError as error:
                 raise directory.latest().checkpoints.refused(checkpoint.step, error) from error
         context = attrs.evolve(context, training=False)
-        generator = make_generator(pipeline.samplers, pipeline.model, model, context, components)
+        priming = priming_ids(text.tokenizer, data.training)
+        generator = attrs.evolve(
+            make_generator(pipeline.samplers, pipeline.model, model, context, components),
+            record={"priming": priming},
+        )
         generator.chain.try_on(model)  # finds what cannot generate before training
 
         def sample(prompt: str, max_new_tokens: int) -> str:
@@ -238,7 +242,9 @@ class Execution:
         return TrainingLoop(
             directory=place,
             record=run_record.begin(
-                pipeline, place, text.digest, text.tokenizer, data, device, decision.record or {}
+                *(pipeline, place, text.digest, text.tokenizer, data, device),
+                decision.record or {},
+                priming,
             ),
             model=model,
             trainer=trainer,

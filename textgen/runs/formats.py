@@ -157,6 +157,7 @@ class RunRecord(RunFigures):
     """run.json.
 
     decided      what the trainer decided where options left it the choice
+    priming      ids that stood before the start of a text in training, and that prompts follow
     pipeline     the tables of pipeline.toml
     environment  any keys
     files        the SHA-256 of each file that loading reads
@@ -174,6 +175,7 @@ class RunRecord(RunFigures):
     files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
     checksum: str = attrs.field(validator=is_sha256)
     decided: Mapping[str, Any] | None = None
+    priming: tuple[int, ...] = attrs.field(default=(), validator=each(COUNT))
 
     def __attrs_post_init__(self) -> None:
         wanted = {"tokenizer.json", "pipeline.toml"}

@@ -97,6 +97,8 @@ def _load(
     )
     tokenizer = components.build(tokenizer_choice, context)
     tokenizer = load_vocabulary(tokenizer, stored.vocabulary, directory.path / VOCABULARY)
+    if max(record.get("priming", ()), default=0) >= tokenizer.vocab_size:
+        raise CorruptFileError(directory.path / "run.json", "priming: ids outside the vocabulary")
     components.add(tokenizer, tokenizer_choice.offer)
     context = attrs.evolve(context, tokenizer=tokenizer)
     model = components.build(model_choice, context)

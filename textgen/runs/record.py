@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -240,6 +240,7 @@ def begin(
     data: Dataset,
     device: str,
     earlier: Mapping[str, Any],
+    priming: Sequence[int],
 ) -> dict[str, Any]:
     """Write pipeline.toml, tokenizer.json and run.json before training, and return the record.
 
@@ -256,6 +257,7 @@ def begin(
             "vocab_size": tokenizer.vocab_size,
             "unknown_share": unknown_share(data, tokenizer),
         },
+        "priming": priming,
         "components": [
             {"kind": choice.offer.kind, "name": choice.offer.name, **choice.offer.plugin.facts()}
             for choice in pipeline.choices()
