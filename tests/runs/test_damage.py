@@ -209,7 +209,16 @@ def write(path: Path, run: Path, value: Any) -> None:
     seal(path, run)
 
 
-OPTIONAL = ("steps", "stable_steps", "best_step", "best_loss", "cause", "decided", "stopped")
+OPTIONAL = (
+    "steps",
+    "stable_steps",
+    "best_step",
+    "best_loss",
+    "cause",
+    "decided",
+    "priming",
+    "stopped",
+)
 FREE = ("fingerprint.", "environment.", "pipeline.", "decided.", "files.", "checksum", "format_v")
 TABLES = ("fingerprint", "fingerprint.seed", "fingerprint.corpus.sha256", "environment", "data")
 

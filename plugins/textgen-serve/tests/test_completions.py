@@ -88,13 +88,15 @@ def test_log_probabilities_of_an_echoed_prompt_are_those_of_score_tokens(
 ) -> None:
     ids = generator.encode_prompt("Once 3 ravens flew over 2 hills").tolist()
     body = {"temperature": 0, "logprobs": 1, "seed": 1234, "echo": True}  # as lm-evaluation-harness
-    (scored,) = generator.score_tokens("Once 3 ravens flew over 2 hills")
-    for most in (0, 1):
+    text = "Once 3 ravens flew over 2 hills"
+    (scored,) = generator.score_tokens(text)
+    (choice,) = complete(prompt=text, max_tokens=0, **body)["choices"]
+    assert choice["logprobs"]["token_logprobs"] == scored.logprobs.tolist()
+    for most in (0, 1):  # nothing stands before ids
         (choice,) = complete(prompt=[ids], max_tokens=most, **body)["choices"]
         given = choice["logprobs"]
         assert [len(given[name]) for name in given] == [len(ids) + most] * 4
         assert given["token_logprobs"][0] is None
-        assert given["token_logprobs"][1 : len(ids)] == scored.logprobs[1:].tolist()
         assert given["text_offset"] == list(range(len(ids) + most))
         pairs = zip(given["token_logprobs"][1:], given["top_logprobs"][1:], strict=True)
         greedy = [own == max(top.values()) for own, top in pairs]
@@ -139,7 +141,7 @@ def test_ranks_of_the_prompt_are_in_the_shape_of_vllm(
     complete: Complete, generator: textgen.Generator
 ) -> None:
     ids = generator.encode_prompt("Once 3").tolist()
-    (choice,) = complete(prompt="Once 3", prompt_logprobs=2, max_tokens=0)["choices"]
+    (choice,) = complete(prompt=ids, prompt_logprobs=2, max_tokens=0)["choices"]
     logits = generator.logits(ids)
     assert choice["prompt_logprobs"][0] is None
     for place, entry in enumerate(choice["prompt_logprobs"][1:]):

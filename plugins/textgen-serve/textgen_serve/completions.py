@@ -182,15 +182,15 @@ class Job:
             "textgen": _facts(made.seed, made.index, made.finish_reason),
         }
         if asked.logprobs is not None:
-            texts = self._spelling.pieces(prompt.ids)
-            offset, offsets = len(prompt.text) if asked.echo else 0, []
+            skip = 0 if asked.echo else prompt.given.held
+            texts = self._spelling.pieces(prompt.ids, skip)
+            *offsets, offset = self._prompt_places(prompt) if asked.echo else [0]
             for token in made.tokens:
                 offsets.append(offset)
                 offset += len(texts.add(token))
-            shown = self._prompt_offsets(prompt) if asked.echo else []
             entries = [*(prompt.scores if asked.echo else ()), *made.logprobs]
             choice["logprobs"] = legacy(
-                _cut(entries, asked.logprobs), [*shown, *offsets], self._spelling
+                _cut(entries, asked.logprobs), offsets, self._spelling, skip
             )
         if asked.prompt_logprobs is not None:
             choice["prompt_logprobs"] = of_prompt(
@@ -201,12 +201,10 @@ class Job:
             choice["prompt_token_ids"] = prompt.ids.tolist()
         return choice
 
-    def _prompt_offsets(self, prompt: PreparedPrompt) -> list[int]:
-        texts, offset, offsets = self._spelling.pieces(prompt.ids[:0]), 0, []
-        for token in prompt.ids.tolist():
-            offsets.append(offset)
-            offset += len(texts.add(token))
-        return offsets
+    def _prompt_places(self, prompt: PreparedPrompt) -> list[int]:
+        """Where its tokens begin, and the text's first."""
+        end = len(prompt.text) - prompt.given.held
+        return [*self._spelling.places(prompt.text[:end], prompt.ids)[:-1], end]
 
     def usage(self) -> dict[str, int]:
         """The number of tokens: of prompts, of all texts, and together."""
@@ -311,11 +309,12 @@ class ChoiceEvents:
         self._job = job
         self._begin = b'data: %s,"choices":[{"index":%d,' % (dump(frame)[:-1], index)
         self._text = (b'"delta":{"content":', b"}") if job.is_chat else (b'"text":', b"")
-        self._texts: TokenTexts = spelling.pieces(prompt.ids)
+        self._skip = 0 if self._asked.echo else prompt.given.held
+        self._texts: TokenTexts = spelling.pieces(prompt.ids, self._skip)
         self._waiting: deque[TokenLogprobs] = deque()  # the text of the first is `_next`
         self._next: str | None = None
         self._ready = ""  # text that came and is not shown yet
-        self._offset = len(prompt.text) if self._asked.echo else 0
+        self._offset = 0
 
     def role(self) -> bytes:
         """What a chat begins with."""
@@ -326,9 +325,11 @@ class ChoiceEvents:
         """The prompt, which may be long."""
         asked, prompt, logprobs = self._asked, self._prompt, None
         if asked.logprobs is not None:
-            offsets = self._job._prompt_offsets(prompt)
+            *offsets, self._offset = self._job._prompt_places(prompt)
+            self._ready = prompt.text[self._offset :]  # comes with the first token
             logprobs = legacy(_cut(prompt.scores, asked.logprobs), offsets, self._spelling)
-        return self._event(prompt.text, logprobs, prompt.ids, encode=dump_long)
+        text = prompt.text.removesuffix(self._ready)
+        return self._event(text, logprobs, prompt.ids, encode=dump_long)
 
     def of_piece(self, piece: str, stream: AsyncTextStream) -> Iterator[bytes]:
         """What a piece of the text adds."""
@@ -346,7 +347,7 @@ class ChoiceEvents:
         reason = stream.finish_reason or "cancelled"
         facts = _facts(stream.seed, stream.index, reason)
         end = {"finish_reason": _FINISH.get(reason, "length"), "textgen": facts}
-        yield self._event("", None, ids, end)
+        yield self._event(self._ready, None, ids, end)
 
     def _settled(self, more: list[TokenLogprobs], *, is_end: bool = False) -> Iterator[bytes]:
         """The events of tokens whose text has come; at the end of all, with the text that is left
@@ -365,7 +366,8 @@ class ChoiceEvents:
             if is_end and not self._waiting:
                 size = max(size, len(self._ready))
             shown, self._ready = self._ready[:size], self._ready[size:]
-            logprobs = legacy(_cut([entry], self._asked.logprobs), [offset], self._spelling)
+            entries = _cut([entry], self._asked.logprobs)
+            logprobs, self._skip = legacy(entries, [offset], self._spelling, self._skip), 0
             yield self._event(shown, logprobs, np.array([entry.token]))
 
     def _event(
@@ -390,15 +392,12 @@ class ChoiceEvents:
 async def prepared(
     generator: Generator, prompt: Prompt, asked: Completion, most: int
 ) -> EncodedPrompt:
-    """A prompt, encoded: a long one in a thread. Raises ApiError for more than `most` tokens."""
-    unknown, made = asked.options.get("unknown_characters"), None
-    if len(prompt) <= _SHORT:
-        made = generator.prepare(prompt, unknown)
-    elif isinstance(prompt, str) or len(prompt) <= most:
-        made = await asyncio.to_thread(generator.prepare, prompt, unknown)
-    if made is None or len(made.ids) > most:
-        raise ApiError(400, f"a prompt may have {most:,} tokens", param="prompt")
-    return made
+    """A prompt, encoded. Raises ApiError for more than `most` tokens."""
+    if isinstance(prompt, str) or len(prompt) <= most:
+        made = await generator.aprepare(prompt, **asked.options)
+        if len(made.ids) <= most:
+            return made
+    raise ApiError(400, f"a prompt may have {most:,} tokens", param="prompt")
 
 
 async def next_tokens(
@@ -414,21 +413,17 @@ async def next_tokens(
     wanted, text = options["max_new_tokens"], ""
     try:
         prompt: Any = await prepared(generator, asked.prompts[0], asked, most)
-        first = prompt.first
+        held = prompt.held
         if wanted:
             made = await generator.agenerate(prompt, **options, keep_state=True)
             if len(made.tokens) < wanted:
                 message = f"the text ends after {len(made.tokens):,} tokens"
                 raise ApiError(400, message, param="max_tokens")
-            prompt, options["state"], text, first = "", made.state, made.text, None
-            least = options.get("min_new_tokens", generator.defaults.get("min_new_tokens", 0))
-            options["min_new_tokens"] = max(0, least - wanted)
+            prompt, options["state"], text, held = "", made.state, made.text, 0
         given, sampled = await generator.anext_logprobs(prompt, **options)
     except TextgenError as error:
         raise _refusal(error) from error
-    # With a space at the end of the prompt, tokens begin with it, unless a form says what may come.
-    is_begun = first is not None and not np.isfinite(given[~first]).any()
-    return await asyncio.to_thread(_following, generator, text, given, sampled, count, is_begun)
+    return await asyncio.to_thread(_following, generator, text, given, sampled, count, held)
 
 
 def _following(
@@ -437,11 +432,10 @@ def _following(
     given: npt.NDArray[np.float64],
     sampled: npt.NDArray[np.float64],
     count: int,
-    is_begun: bool,
+    held: int,
 ) -> dict[str, Any]:
-    """The answer of /next_tokens, from log-probabilities (V,).
-
-    If it `is_begun`, the first character of each token is in the prompt.
+    """The answer of /next_tokens, from log-probabilities (V,). The first `held` characters of each
+    token are in the prompt.
     """
     likeliest = [np.argsort(-each, kind="stable")[:count].tolist() for each in (given, sampled)]
     chosen = sorted({*likeliest[0], *likeliest[1]}, key=lambda token: (-given[token], token))
@@ -451,7 +445,7 @@ def _following(
         "tokens": [
             {
                 "id": token,
-                "text": spelling(token)[is_begun:],
+                "text": spelling(token)[held:],
                 "logprob": finite(given[token]),
                 "sampled_logprob": float(sampled[token]) if np.isfinite(sampled[token]) else None,
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from textgen import TokenLogprobs
 from textgen.protocols import Ids, Tokenizer
 
 _TAIL: Final = 32  # tokens before a text on which the text of its first token may depend
+# Parts of a text that are normalised each by itself: characters with their marks, or words.
+_PARTS: Final = (r"(?s)\r\n|.[\u0300-\u036f\u1160-\u11ff\u3099\u309a]*", r"[A-Za-z]+|[^A-Za-z]+")
 _LEAST: Final = -9999.0  # in place of minus infinity, which JSON lacks
 
 
@@ -28,19 +31,47 @@ class Spelling:
             text = self._known[token] = self._tokenizer.decode(np.array([token]))
         return text
 
-    def pieces(self, before: Ids) -> TokenTexts:
-        """Reads the tokens that follow others."""
-        return TokenTexts(self._tokenizer, before)
+    def pieces(self, before: Ids, skip: int = 0) -> TokenTexts:
+        """Reads the tokens that follow others, without so many characters of the first."""
+        return TokenTexts(self._tokenizer, before, skip)
+
+    def places(self, text: str, ids: Ids) -> list[int]:
+        """Where each of the ids (T,) of a text begins in it, and where it ends, in characters: of
+        the text as it was given, which the tokenizer may have normalised.
+        """
+        texts, tokenizer, unknown = (
+            self.pieces(ids[:0]),
+            self._tokenizer,
+            self._tokenizer.unknown_id,
+        )
+        places = np.cumsum([0, *(len(texts.add(token)) for token in ids.tolist())])
+        if (spelled := tokenizer.decode(ids)) == text:
+            return places.tolist()
+
+        def normalised(part: str) -> str:
+            own = tokenizer.encode(part)
+            return tokenizer.decode(own if unknown in ids else own[own != unknown])
+
+        for pattern in _PARTS:
+            parts = re.findall(pattern, text)
+            known = {part: normalised(part) for part in {*parts}}
+            if "".join(map(known.__getitem__, parts)) == spelled:
+                ours = np.cumsum([0, *map(len, parts)])
+                theirs = np.cumsum([0, *(len(known[part]) for part in parts)])
+                at = np.searchsorted(theirs, places, "right") - 1
+                inside = np.minimum(places - theirs[at], np.diff(ours, append=ours[-1])[at])
+                return (ours[at] + inside).tolist()
+        return np.minimum(places, len(text)).tolist()
 
 
 class TokenTexts:
     """The text that each token of a text completes; joined, that is the text."""
 
-    def __init__(self, tokenizer: Tokenizer, before: Ids) -> None:
+    def __init__(self, tokenizer: Tokenizer, before: Ids, skip: int) -> None:
         self._decode = tokenizer.incremental_decoder().decode
-        self._skip = 0
+        self._skip = skip
         if len(tail := before[-_TAIL:]):
-            self._skip = len(tokenizer.decode(tail)) - len(self._decode(tail))
+            self._skip += len(tokenizer.decode(tail)) - len(self._decode(tail))
 
     def add(self, token: int) -> str:
         """The text that a token completes."""
@@ -50,26 +81,27 @@ class TokenTexts:
 
 
 def legacy(
-    entries: Iterable[TokenLogprobs], offsets: Sequence[int], spelling: Spelling
+    entries: Iterable[TokenLogprobs], offsets: Sequence[int], spelling: Spelling, skip: int = 0
 ) -> dict[str, Any]:
     """The `logprobs` of a choice: of each token its text, log-probability, alternatives and place
-    in the text.
+    in the text. The first is without `skip` characters, which are in the prompt.
 
     The token itself is always among the alternatives. Of tokens with one text, the likeliest
     counts.
     """
     tokens, logprobs, tops = [], [], []
     for entry in entries:
-        text, own = spelling(entry.token), finite(entry.logprob)
+        text, own = spelling(entry.token)[skip:], finite(entry.logprob)
         tokens.append(text)
         logprobs.append(own)
         top: dict[str, float] | None = None
         if own is not None:
             top = {}
             for token, logprob in (*entry.top, (entry.token, own)):
-                other = spelling(token)
+                other = spelling(token)[skip:]
                 top[other] = max(top.get(other, _LEAST), logprob)
         tops.append(top)
+        skip = 0
     return {
         "tokens": tokens,
         "token_logprobs": logprobs,

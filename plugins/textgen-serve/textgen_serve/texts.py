@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, Final
 
 from textgen import Generator, TextgenError
 from textgen_serve.errors import ApiError, logger
 from textgen_serve.limits import Limits
-from textgen_serve.logprobs import Spelling, TokenTexts
+from textgen_serve.logprobs import Spelling
 from textgen_serve.models import end_id
 
 END: Final = "<|endoftext|>"
@@ -43,17 +42,13 @@ def copied_passages(generator: Generator, text: str) -> dict[str, Any]:
     Raises ApiError, also where the corpus is not what it was.
     """
     try:
-        ids = generator.encode_prompt(text, "unknown")
-    except TextgenError as error:
-        raise ApiError.of(error, {}) from error
-    try:
         report = generator.copy_finder().report(text)
     except TextgenError as error:  # its message may name paths, which are not for clients
         logger.warning("%s", error)
         message = "the training corpus of this model is not here, or has changed"
         raise ApiError(404, message, code="no_corpus") from error
-    texts = TokenTexts(generator.tokenizer, ids[:0])
-    places = [0, *itertools.accumulate(len(texts.add(token)) for token in ids.tolist())]
+    tokenizer = generator.tokenizer
+    places = Spelling(tokenizer).places(text, tokenizer.encode(text))
     return {
         "passages": [
             {"start": places[start], "end": places[end]} for start, end in report.passages
