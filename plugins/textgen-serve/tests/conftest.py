@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,6 +119,13 @@ def texts_at(url: str, key: str = "none") -> float:
     return sum(
         float(line.split()[1]) for line in page.splitlines() if line.startswith("textgen_texts{")
     )
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Look again and again: each look is a request that takes time itself."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
 
 
 @pytest.fixture(scope="session")

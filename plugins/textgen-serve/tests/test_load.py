@@ -8,26 +8,18 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from conftest import Serving, running, serving, texts_at, train
+from conftest import Serving, running, serving, texts_at, train, until
 
 import textgen
 from textgen_serve import app
 
 ENDLESS = {"prompt": "Once ", "max_tokens": 100_000, "time_limit": 60}
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Look again and again: each look is a request that takes time itself."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
 
 
 def raw(url: str, body: dict[str, Any]) -> socket.socket:

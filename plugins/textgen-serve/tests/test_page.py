@@ -388,9 +388,14 @@ def test_several_continuations_are_a_tree_that_is_kept(page, generator, tmp_path
     page.click("#new")
     wait_for_text(page, "")
     del kept["versions"][1]
-    (tmp_path / "broken.json").write_text(json.dumps(kept))
-    page.set_input_files("#file", tmp_path / "broken.json")
-    page.wait_for_selector("#status.error")
+    for name, content in (
+        ("lacking.json", kept),
+        ("null.json", None),
+        ("length.json", {**kept, "versions": kept["versions"][:1], "current": "length"}),
+    ):
+        (tmp_path / name).write_text(json.dumps(content))
+        page.set_input_files("#file", tmp_path / name)
+        eventually(page, lambda name=name: page.text_content("#status").startswith(name))
     page.set_input_files("#file", tmp_path / "tree.json")
     wait_for_text(page, texts[2])
     assert page.text_content("#sibling") == "3 of 3"
@@ -439,6 +444,66 @@ def test_a_slider_makes_the_text_anew_with_its_seed(page, generator):
     slider.focus()
     page.keyboard.press("Control+z")
     wait_for_text(page, PROMPT)
+
+
+def test_an_answer_to_a_slider_that_comes_late_changes_nothing(page, generator):
+    held = []
+
+    def hold(route):
+        body = route.request.post_data_json
+        if "stream" in body or "echo" in body:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/v1/completions", hold)
+    write(page, PROMPT, max_tokens=40, seed=11)
+    page.keyboard.press("Control+Enter")
+    text = PROMPT + generator.generate(PROMPT, max_new_tokens=40, seed=11).text
+    wait_for_text(page, text)
+    page.locator("input[name=temperature]").fill("0.3")
+    eventually(page, lambda: held)
+    page.focus("#text")
+    page.keyboard.press("Control+End")
+    page.keyboard.type("Indeed!")
+    with page.expect_response(lambda answer: answer.request == held[0].request):
+        held[0].continue_()
+    page.keyboard.type("!")  # which the page sees after the answer
+    page.wait_for_timeout(200)
+    assert page.text_content("#text") == f"{text}Indeed!!"
+
+
+def test_tabs_of_a_run_have_one_document(page, url):
+    write(page, "One")
+    other = page.context.new_page()
+    other.goto(url)
+    other.wait_for_selector("body[data-ready]")
+    wait_for_text(other, "One")
+    page.bring_to_front()
+    page.keyboard.type(".")
+    other.bring_to_front()
+    other.focus("#text")
+    other.keyboard.press("Control+z")
+    other.keyboard.type("Two", delay=20)
+    page.keyboard.type("!")
+    for tab in (page, other):
+        listed = tab.locator("#tree button").all_text_contents
+        eventually(tab, lambda listed=listed: listed() == ["One.!", "Two"])
+    other.reload()
+    wait_for_text(other, other.locator("#tree button[aria-current]").text_content())
+    assert other.locator("#tree button").count() == 2
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.click("#new")
+    wait_for_text(other, "")
+
+
+def test_a_document_for_which_there_is_no_room_says_so(page):
+    page.evaluate("localStorage.setItem('other', 'x'.repeat(5 * 1024 * 1024 - 300))")
+    write(page, PROMPT * 30)
+    page.wait_for_selector("#unkept:visible")
+    page.evaluate("localStorage.removeItem('other')")
+    write(page, "!")
+    page.wait_for_selector("#unkept", state="hidden")
 
 
 def test_copied_passages_are_marked(page):
@@ -524,7 +589,27 @@ def test_links_and_commands_make_the_same_text(page, visit, generator):
     wait_for_text(page, prompt + made)
     page.click("#share")
     link, curl, program = (page.input_value(f"#{name}") for name in ("link", "curl", "python"))
-    wait_for_text(visit(link), prompt + made)
+    page.keyboard.press("Escape")
+    page.focus("#text")
+    page.keyboard.press("Control+End")
+    page.keyboard.type("!")
+    asked = []
+    page.on("request", lambda sent: "stream" in (sent.post_data or "") and asked.append(sent))
+    for button in ("Cancel", "Write"):  # any page can open a link
+        page.goto(link)
+        page.wait_for_selector("#linked-facts:visible")
+        assert prompt[-8:] in page.text_content("#linked-facts")
+        assert (page.text_content("#text"), asked) == (f"{prompt}{made}!", [])
+        page.click(f"#linked button:text('{button}')")
+    wait_for_text(page, prompt + made)
+    wait_for_end(page)
+    beginnings = page.locator("#tree > li > button")
+    assert beginnings.count() == 2
+    beginnings.first.click()
+    wait_for_text(page, prompt)
+    wait_for_text(opened := visit(link), "")
+    opened.click("#linked button:text('Write')")
+    wait_for_text(opened, prompt + made)
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert said.stdout == made + "\n", said.stderr
     if shutil.which("curl"):

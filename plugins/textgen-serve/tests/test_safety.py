@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import TEXT, Serving, running, serving, texts_at, train
+from conftest import TEXT, Serving, running, serving, texts_at, train, until
 
 from textgen.generation.prompt_cache import PromptCache
 from textgen_serve.app import create_app
@@ -171,8 +171,7 @@ def test_keys_come_from_a_file_and_the_environment(run: Path, tmp_path: Path) ->
         assert valid() == ["one", "two", "three"]
         (tmp_path / "keys").write_text("four\n")
         server.process.send_signal(signal.SIGHUP)
-        while "four" not in valid():
-            pass
+        until(lambda: "four" in valid())
         assert valid() == ["three", "four"]
         (tmp_path / "keys").unlink()
         server.process.send_signal(signal.SIGHUP)
@@ -200,8 +199,8 @@ def test_one_key_leaves_half_of_the_places_to_the_others(run: Path) -> None:
                 return answer.status_code
 
             running = asyncio.create_task(status("a", **long, n=4))
-            while await asyncio.to_thread(texts_at, f"http://{host}:{port}", "a") < 4:
-                pass
+            url = f"http://{host}:{port}"
+            await asyncio.to_thread(until, lambda: texts_at(url, "a") == 4)
             found = [await status("a"), await status("a", n=5), await status("b", n=2)]
             running.cancel()
             return found

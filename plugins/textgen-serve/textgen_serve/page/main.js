@@ -8,6 +8,7 @@ import { curl, fromLink, link, python } from "./share.js";
 import { drawTokens, visible, withArrows } from "./tokens.js";
 import { drawTree, Tree } from "./tree.js";
 
+const SHOWN = 300; // characters of a link's prompt
 const [BEFORE, AFTER, LONG, PAUSE] = [300, 100, 1000, 400]; // characters and milliseconds: see scoreText
 
 const $ = (id) => document.getElementById(id);
@@ -38,7 +39,7 @@ async function start() {
     $("model").replaceChildren(...ids.map((id) => new Option(id)));
     await open(ids.includes(linked?.model) ? linked.model : ids[0]);
     document.body.dataset.ready = "";
-    if (linked) await follow(linked);
+    if (linked) ask(linked);
   } catch (error) {
     if (error.status !== 401) return say(error.message, true);
     $("refused").textContent = hasKey() ? error.message : "";
@@ -46,14 +47,25 @@ async function start() {
   }
 }
 
-/** Make the text of a link. */
-async function follow(linked) {
-  if (linked.model !== model.id) return say(`The link is for ${linked.model}, which is not served here`, true);
+/** Ask whether to make the text of a link, which any page can open here. */
+function ask(linked) {
   history.replaceState(null, "", location.pathname);
-  tree.go(0);
-  tree.edit(linked.prompt);
+  if (linked.model !== model.id) return say(`The link is for ${linked.model}, which is not served here`, true);
+  const { prompt, n = 1, max_tokens = 0 } = linked;
+  $("linked-facts").textContent = `${n} × ${max_tokens} tokens by ${model.id}, after ${prompt ? `“${prompt.slice(-SHOWN)}”` : "nothing"}`;
+  $("linked").returnValue = "";
+  $("linked").onclose = () => $("linked").returnValue && follow(linked);
+  $("linked").showModal();
+}
+
+/** Make the text of a link, beside what the document has. */
+function follow(linked) {
+  move(() => {
+    tree.go(0);
+    if (linked.prompt) tree.edit(linked.prompt);
+  });
   use(linked);
-  await generate(tree.current, linked.index);
+  generate(tree.current, linked.index);
 }
 
 async function open(id) {
@@ -102,7 +114,7 @@ function show() {
   $("undo").disabled = now.parent === null;
   $("redo").disabled = now.seen === null;
   $("retry").disabled = !now.made;
-  $("branches").hidden = !tree.versions.some(({ made }) => made);
+  $("branches").hidden = !tree.versions.some(({ made }) => made) && tree.versions[0].children.length < 2;
   drawTree($("tree"), tree, go);
   closeAlternatives();
   saveSoon();
@@ -311,12 +323,13 @@ const remake = latest(async () => {
   const { seed, index } = version.made;
   const options = { ...chosen(), seed, index };
   try {
-    version.tail = await complete(model.id, tree.text(version.parent), options);
-    version.made = options;
+    const tail = await complete(model.id, tree.text(version.parent), options);
+    if (tree.now !== version) return; // something was typed meanwhile, or another text chosen
+    Object.assign(version, { tail, made: options });
+    show();
   } catch (error) {
-    return say(error.message, true);
+    say(error.message, true);
   }
-  if (tree.current === version.id) show();
 });
 
 // --- Versions ----------------------------------------------------------------------------------
@@ -363,11 +376,21 @@ function saveSoon() {
 function save() {
   clearTimeout(saving);
   saving = null;
+  $("unkept").hidden = true;
   try {
     localStorage.setItem(place(), JSON.stringify(tree.saved));
   } catch {
-    say("The browser has no room to keep this document: export it", true);
+    $("unkept").hidden = false;
   }
+}
+
+/** Another tab has saved a document of this model: the same one, or one that replaces it. */
+function receive({ key, newValue }) {
+  if (key !== place() || !newValue) return;
+  const saved = Tree.checked(JSON.parse(newValue));
+  if (saved.id !== tree.id) plant(saved);
+  else if (tree.merge(saved)) show();
+  else if (saved.versions.length < tree.versions.length) saveSoon();
 }
 
 function exportTree() {
@@ -383,8 +406,8 @@ async function importTree() {
   const [file] = $("file").files;
   $("file").value = "";
   try {
-    const saved = Tree.checked(JSON.parse(await file.text()));
-    if (confirm("Replace this document and all its continuations?")) plant(saved);
+    const { versions, current } = Tree.checked(JSON.parse(await file.text()));
+    if (confirm("Replace this document and all its continuations?")) plant({ versions, current });
   } catch {
     say(`${file.name} is not an exported document`, true);
   }
@@ -521,6 +544,8 @@ $("file").addEventListener("change", importTree);
 $("copies").addEventListener("change", () => markCopies());
 $("model").addEventListener("change", () => open($("model").value).catch((error) => say(error.message, true)));
 addEventListener("pagehide", () => saving && save());
+addEventListener("beforeunload", (event) => $("unkept").hidden || event.preventDefault());
+addEventListener("storage", receive);
 addEventListener("hashchange", () => location.hash && location.reload());
 for (const area of document.querySelectorAll("textarea")) area.addEventListener("focus", () => area.select());
 

@@ -7,8 +7,9 @@ const PAUSE = 1000; // milliseconds after which typing begins a new version
 
 export class Tree {
   /** A version is {id, parent, keep, tail, made, children, seen}: so many characters of its parent's text, and its own.
-   * `made` has the options of a text that the model made, with `reason`, and is null for edits by hand. */
+   * `made` has the options of a text that the model made, and is null for edits by hand. */
   constructor(saved) {
+    this.id = saved?.id ?? String(Math.random()); // of one document, in whatever tab it is open
     this.versions = saved?.versions ?? [{ id: 0, parent: null, keep: 0, tail: "", made: null, children: [], seen: null }];
     this.current = saved?.current ?? 0;
     this.edited = 0;
@@ -61,6 +62,13 @@ export class Tree {
     if (this.now.seen !== null) this.go(this.now.seen);
   }
 
+  /** Where the edits by hand have come to that begin with a version; itself, if the model made it. */
+  edits(id) {
+    let at = this.versions[id];
+    while (!at.made && at.seen !== null && !this.versions[at.seen].made) at = this.versions[at.seen];
+    return at.id;
+  }
+
   /** The continuations from the same place as the current one. */
   get siblings() {
     const { parent, made } = this.now;
@@ -97,22 +105,40 @@ export class Tree {
     return true;
   }
 
+  /** Take in what another tab has saved of this document: versions that are not here, and text that has come to others.
+   * Returns whether there was any. */
+  merge(saved) {
+    const ids = [0]; // here, of each version there
+    let isChanged = false;
+    for (const { parent, keep, tail, made } of saved.versions.slice(1)) {
+      const isSame = (one) =>
+        one.keep === keep && JSON.stringify(one.made) === JSON.stringify(made) && (one.tail.startsWith(tail) || tail.startsWith(one.tail));
+      const { children, seen } = this.versions[ids[parent]];
+      let version = children.map((id) => this.versions[id]).find(isSame);
+      isChanged ||= !version || version.tail.length < tail.length;
+      version ??= Object.assign(this.#add(ids[parent], made), { keep });
+      if (seen !== null) this.versions[ids[parent]].seen = seen; // redo goes where it went in this tab
+      if (version.tail.length < tail.length) version.tail = tail;
+      ids.push(version.id);
+    }
+    return isChanged;
+  }
+
   /** What was saved, if it is a tree; else an error. */
   static checked(saved) {
-    if (saved === null) return null;
-    const { versions, current } = saved;
+    const { id: own, versions, current } = saved;
     versions.forEach(({ id, parent, keep, tail, made, children, seen }, i) => {
       const isRight = id === i && (i ? versions[parent].id < i : parent === null) && keep >= 0 && typeof tail === "string";
       const follow = [...children, ...(seen === null ? [] : [seen])].every((child) => versions[child].parent === i);
-      if (!isRight || !follow || typeof made !== "object") throw new TypeError("not a tree");
+      if (!isRight || !follow || !Array.isArray(children) || typeof made !== "object") throw new TypeError("not a tree");
     });
-    if (!versions[current]) throw new TypeError("not a tree");
-    return { versions, current };
+    if (!Number.isInteger(current) || !versions[current]) throw new TypeError("not a tree");
+    return { id: own, versions, current };
   }
 
   /** What `new Tree` takes, as JSON has it. */
   get saved() {
-    return { versions: this.versions, current: this.current };
+    return { id: this.id, versions: this.versions, current: this.current };
   }
 
   #add(parent, made) {
@@ -124,22 +150,26 @@ export class Tree {
   }
 }
 
-/** The continuations as nested lists of buttons; a list is nested where there is more than one. */
+/** The continuations, and the beginnings if there are several, as nested lists of buttons; a list is nested where there is
+ * more than one. */
 export function drawTree(list, tree, onGo) {
   const path = new Set();
   for (let at = tree.now; at; at = tree.versions[at.parent]) path.add(at.id);
   const fill = (into, id) => {
-    // Edits by hand are not shown: what was made after them stands in their place.
-    const shown = (each) => (tree.versions[each].made ? [each] : tree.versions[each].children.flatMap(shown));
+    // Other edits by hand are not shown: what was made after them stands in their place.
+    const isShown = ({ made, parent }) => made || (parent === 0 && tree.versions[0].children.length > 1);
+    const shown = (each) => (isShown(tree.versions[each]) ? [each] : tree.versions[each].children.flatMap(shown));
     const children = tree.versions[id].children.flatMap(shown);
     for (const child of children) {
       const item = into.appendChild(document.createElement("li"));
       const button = item.appendChild(document.createElement("button"));
       button.type = "button";
-      button.textContent = tree.versions[child].tail.replace(/\s+/g, " ").trim().slice(0, 80) || "(nothing)";
+      const last = tree.edits(child);
+      const text = tree.versions[child].made ? tree.versions[child].tail : tree.text(last);
+      button.textContent = text.replace(/\s+/g, " ").trim().slice(0, 80) || "(nothing)";
       button.classList.toggle("path", path.has(child));
-      if (child === tree.current) button.setAttribute("aria-current", "true");
-      button.addEventListener("click", () => onGo(child));
+      if (last === tree.current) button.setAttribute("aria-current", "true");
+      button.addEventListener("click", () => onGo(last));
       const inner = children.length > 1 ? document.createElement("ol") : into;
       fill(inner, child);
       if (inner !== into && inner.childNodes.length) item.append(inner);
