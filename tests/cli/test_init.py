@@ -14,8 +14,8 @@ import pytest
 from commands import run_textgen
 
 from textgen import CorpusError, Engine, PluginSet, UsageError, run
-from textgen_builtins.starter.command import starter_pipeline
-from textgen_builtins.starter.pretrained import Pretrained
+from textgen_builtins.starter.recipe import starter_pipeline
+from textgen_builtins.starter.starts import Candidate, Pretrained
 from textgen_builtins.starter.texts import TextFacts, look_at
 
 STORY = "the clock struck nine — “naïve” — and nobody came to the café.\n\n" * 90
@@ -160,7 +160,12 @@ def test_init_starts_from_a_model_with_its_tokens_if_they_make_up_every_text() -
     letters = Pretrained("tiny", 768, 84, loss=1.4, length=1.0, reads_all=False)
     parts = Pretrained("tiny", 768, 1024, loss=1.4, length=2.4, reads_all=True)
     kept, own, poem, long, large = (
-        starter(TextFacts('type = "story"', 1000 * size, 60), 60, 75_000, start)
+        starter(
+            TextFacts('type = "story"', 1000 * size, 60),
+            60,
+            75_000,
+            Candidate("tiny", 1.3, pretrained=start),
+        )
         for size, start in zip((30, 30, 3, 500, 2000), (letters, *[parts] * 4), strict=True)
     )
     assert kept["tokenizer"] == {"type": "char"}

@@ -113,7 +113,7 @@ def look_at(
     if facts.size < _SMALLEST:
         cause = f"{text} has {facts.size:,} characters, which is too little to learn from"
         raise UsageError(f"{cause}; give some thousands at least")
-    where = path if isinstance(path, str) else _relative(path, folder)
+    where = path if isinstance(path, str) else relative(path, folder)
     table = _table(config, where, is_guess=documents is None)
     return attrs.evolve(facts, corpus=table, remarks=tuple(remarks))
 
@@ -302,9 +302,10 @@ def _table(config: FileConfig, path: str, *, is_guess: bool) -> str:
     return "\n".join(lines)
 
 
-def _relative(path: Path, folder: Path) -> str:
+def relative(path: Path, folder: Path) -> str:
+    """A path as a pipeline in a folder names it."""
     try:
-        relative = Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
+        made = Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
     except ValueError:  # another drive
         return path.absolute().as_posix()
-    return f"./{relative}" if relative.startswith("~") else relative
+    return f"./{made}" if made.startswith("~") else made

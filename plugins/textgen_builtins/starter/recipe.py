@@ -1,0 +1,150 @@
+"""The pipeline for a text, a machine and some minutes, from `template.toml`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from textgen import PluginSet
+from textgen.plugin.component import ComponentSource
+from textgen.visible import byte_count
+from textgen_builtins.starter import settings, starts, texts
+from textgen_builtins.starter.starts import Candidate, Pretrained
+from textgen_builtins.starter.texts import TextFacts
+
+_MOST_NEW: Final = 20_000  # characters of a text
+_SHORT: Final = 50_000  # characters
+_THE: Final = 0.02  # share of the words of an English text that are "the", at least
+_LACKS_START: Final = (
+    "for a text in English, the package textgen-english has a model to start from, which gives "
+    "better texts (docs/pretrained.md)"
+)
+
+
+def recipe(
+    text: str | Path | None = None,
+    *,
+    minutes: float = 1.0,
+    start: str | None = None,
+    speed: float | None = None,
+    plugins: ComponentSource | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The pipeline that `textgen init` writes for a text, as a mapping for `textgen.run`.
+
+    text, minutes, start, speed, options   as those of the command: a file, a folder or an address;
+                                           the story that comes with textgen if None
+    plugins                                in place of the installed ones
+
+    Raises UsageError and CorpusError.
+    """
+    plugins, folder = plugins or PluginSet.discover(), Path.cwd()
+    facts = texts.look_at(str(text), folder, **options) if text is not None else texts.story()
+    chosen = chosen_start(facts, minutes * 60, start, folder, plugins)
+    speed = speed or settings.measured_speed()
+    return tomllib.loads(starter_pipeline(facts, minutes * 60, speed, chosen))
+
+
+def remarks(facts: TextFacts, plugins: ComponentSource) -> list[str]:
+    """What was guessed of a text, and what may help."""
+    words = facts.sample.lower().split()
+    may_be_english = facts.size < _SHORT or words.count("the") > _THE * len(words)
+    lacks = words and may_be_english and not facts.longest and not plugins.offers("run")
+    return [*facts.remarks, *([_LACKS_START] if lacks else [])]
+
+
+def chosen_start(
+    facts: TextFacts,
+    seconds: float,
+    start: str | None,
+    folder: Path,
+    plugins: ComponentSource,
+    say: Callable[[str], None] = lambda line: None,
+) -> Candidate:
+    """The model to start from, by the lowest expected loss if `start` names none.
+
+    say   told which it is, and what to expect of the others
+
+    Raises UsageError for a start that cannot be used.
+    """
+    found = starts.candidates(facts.sample, facts.size, start, plugins, say)
+    best = starts.best(found, seconds)
+    if len(found) > 1:
+        others = ", ".join(str(each) for each in found if each is not best)
+        said = f"start: {best.name}, with an expected loss of {best.loss:.2f}; {others}"
+        say(f"{said} (--start chooses another)")
+    if best.pretrained is None or start is None or not Path(start).is_dir():
+        return best
+    name = texts.relative(Path(start), folder)
+    run = attrs.evolve(best.pretrained, name=name if "/" in name else f"./{name}")
+    return attrs.evolve(best, pretrained=run)
+
+
+def starter_pipeline(
+    facts: TextFacts,
+    seconds: float,
+    speed: float,
+    start: Candidate | None = None,
+    file: str = "my.toml",
+) -> str:
+    """The pipeline as TOML, with its own name in comments.
+
+    start  what it starts from; without, nothing is expected of it
+    """
+    made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
+    chosen: Mapping[str, int | float | str]
+    run = None if start is None else start.pretrained
+    if run is None:
+        chosen = settings.choose(facts.size, facts.vocabulary, seconds, speed)
+    else:
+        made = _tuning(made, run)
+        chosen = settings.tune(facts.size, seconds, speed, run)
+    expected = f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds"
+    is_all = chosen.get("length") == settings.ALL_PASSES
+    expected += "." if is_all else "; more time gives a better model."
+    if start is not None:
+        expected += f"\n# Expect a validation loss below {start.loss:.2f} a character."
+    values = {name: _written(value) for name, value in chosen.items()}
+    if run is not None:
+        values |= {"start": run.name, "sample_loss": f"{run.loss:.2f}"}
+    values = {"length": f"{seconds:.10g}s", **values, "corpus": facts.corpus, "expected": expected}
+    values["allowed_length"] = str(settings.allowed_length(facts.sample))
+    values |= {"generate": _generate(facts.longest), "file": file}
+    return re.sub(r"\{(\w+)\}", lambda key: values.get(key[1], key[0]), made)
+
+
+def _tuning(template: str, start: Pretrained) -> str:
+    """The template for a network that is there, in place of the mixture, and for its tokens if they
+    make up every text.
+    """
+    made = Path(__file__).with_name("tuning.toml").read_text(encoding="utf-8")
+    if start.reads_all:
+        template = re.sub(r"(?s)\[tokenizer\]\n.*?(?=\[data\])", "", template)
+    return re.sub(r"(?s)\[model\]\n.*?(?=\[checkpoint\])", lambda _: made, template)
+
+
+def _written(value: float | str) -> str:
+    """A number as TOML has it, or a text."""
+    if isinstance(value, str):
+        return value
+    return f"{value:_g}" if isinstance(value, float) else f"{value:_}"
+
+
+def _generate(longest: int) -> str:
+    """The keys of `[generate]`: where texts end by themselves, so many and so long that few are
+    cut.
+    """
+    if not longest:
+        return 'prompt = ""            # text to continue\nmax_new_tokens = 500'
+    limit = min(max(2 * longest, 20), _MOST_NEW)
+    return f"""\
+prompt = ""            # the beginning of a text; an empty one begins a new one
+n = {max(1, min(10, 2000 // longest)):<17}  # texts
+distinct = true        # none twice, and none that is in the text already
+# each ends by itself; the longest that was read has {longest:,} characters
+max_new_tokens = {limit}"""
