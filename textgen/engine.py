@@ -136,6 +136,7 @@ class Engine:
         *,
         output: str | Path | None = None,
         overwrite: bool = False,
+        update: bool = False,
         console: TextIO | None = None,
         observers: Iterable[AnyObserver] = (),
         cancelled: Callable[[], bool] | Event | None = None,
@@ -146,6 +147,8 @@ class Engine:
         overrides, output   as in `pipeline`
         overwrite  train again. `load` gives the finished run in the directory, with a warning,
                    until the new one is finished
+        update     where the text of the finished run has changed, train its model on with the new
+                   text, and replace it like `overwrite`
         console    where progress is written; None is silent
         observers  objects with a method `observe(event)`, or functions of an event. They are called
                    after the pipeline's own observers, and an exception in one ends the run
@@ -168,7 +171,9 @@ class Engine:
             pipeline = self.pipeline(source, overrides, output=output)
             if output is None:
                 announce_output(pipeline, console)
-            run = _ensure_trained(pipeline, overwrite, console, observers, cancelled, processes)
+            run = _ensure_trained(
+                pipeline, overwrite, console, observers, cancelled, processes, update
+            )
         return _completed(run)
 
     def _follow(
@@ -356,6 +361,7 @@ def _ensure_trained(
     observers: Iterable[AnyObserver],
     cancelled: Callable[[], bool] | Event | None,
     processes: Processes | None = None,
+    update: bool = False,
 ) -> Run:
     """The run of a pipeline, trained if it has to be; without texts."""
     outcome = Execution(
@@ -366,6 +372,7 @@ def _ensure_trained(
         tuple(observers),
         is_cancelled(cancelled) or (lambda: False),
         processes,
+        update,
     ).ensure_trained()
     return _loaded(pipeline, outcome)
 

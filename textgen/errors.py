@@ -18,7 +18,7 @@
     └── Interrupted              .step, .signal_number, exit code 128 + signal
 
 The text of each says what is wrong, where, and what to do; the attributes hold the same facts.
-Options have their name in Python: `overwrite` is --overwrite of the command line. `.remedy` is the
+Options have their name in Python, in backticks: the command line says --overwrite. `.remedy` is the
 option that would help, or "". `.versions` says which packages of a run are now installed in another
 version, where one of them may have refused a file of the run.
 """
@@ -38,11 +38,11 @@ import attrs
 from textgen.visible import visible
 
 _REMEDIES: Final = {
-    "output": "choose another output",
-    "overwrite": "overwrite starts again",
-    "device": "set device to cpu or auto",
+    "output": "choose another `output`",
+    "overwrite": "`overwrite` starts again",
+    "device": "set `device` to cpu or auto",
     "generate": "the run is finished, and `textgen generate RUN` writes without the text",
-    "copy": "restore it from a copy, or train anew with overwrite",
+    "copy": "restore it from a copy, or train anew with `overwrite`",
 }
 
 
@@ -224,7 +224,11 @@ class RunMismatchError(UsageError):
         )
         rows = "".join(f"\n  {difference}" for difference in told)
         reason = f"{self.reason}; " if self.reason else ""
-        advice = "keep it and choose another output, or replace it with overwrite"
+        advice = "keep it and choose another `output`, or replace it with `overwrite`"
+        if all(each.key.startswith("corpus.") for each in self.differences):
+            size = next((f" ({d})" for d in self.differences if d.key == "corpus.characters"), "")
+            cause = f"the text of the run in {self.path} has changed{size}"
+            return f"{cause}; `update` trains its model on with the new text; {advice}"
         return f"{self.path} holds a run of another pipeline:{rows}\n{reason}{advice}"
 
 
@@ -347,7 +351,9 @@ class Interrupted(TextgenError):
 
     def _text(self) -> str:
         text = self.message
-        return text if self.step is None else f"{text}; run it again, without overwrite, to resume"
+        return (
+            text if self.step is None else f"{text}; run it again, without `overwrite`, to resume"
+        )
 
 
 class PluginWarning(UserWarning):

@@ -180,8 +180,11 @@ def test_a_generator_without_a_run_knows_no_corpus(generator: Generator) -> None
         attrs.evolve(generator, training_tokens=None).copy_finder()
 
 
-def test_the_command_reports_on_each_text_unless_the_corpus_has_changed(
-    textgen: Callable[..., Any], tmp_path: Path, tiny_pipeline: Any
+def test_the_command_reports_on_each_text_while_the_tokens_of_the_run_are_known(
+    textgen: Callable[..., Any],
+    tmp_path: Path,
+    tiny_pipeline: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = run(tiny_pipeline())
     command = ("generate", made.path, "-p", "the clock", "--novelty", "--n", 3, "-o", "jsonl")
@@ -195,6 +198,9 @@ def test_the_command_reports_on_each_text_unless_the_corpus_has_changed(
 
     corpus = Path(made.generator.tables["corpus"]["path"])
     corpus.write_text("the clock")
+    again = textgen(*command, "--max-new-tokens", 40, cwd=tmp_path)
+    assert again.stdout == done.stdout  # the tokens of before are in the cache
+    monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path / "cache"))
     with pytest.raises(CorpusError, match="no longer the one"):
         load(made.path).copy_finder()
     failed = textgen(*command, cwd=tmp_path)

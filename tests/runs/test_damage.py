@@ -96,7 +96,7 @@ def test_a_damaged_file_is_named_by_all_that_read_it(finished: Path, name: str, 
         assert isinstance(error, textgen.CorruptFileError)
         assert [error.path, error.expected, error.actual] == [path, *checksums]
         assert ("git lfs pull" in str(error)) == (how == "git lfs pointer")
-        assert "restore it from a copy, or train anew with overwrite" in str(error)
+        assert "restore it from a copy, or train anew with `overwrite`" in str(error)
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -135,7 +135,7 @@ def test_all_checkpoints_damaged_is_an_error(unfinished: Path) -> None:
     for path in unfinished.glob("checkpoints/*/model.safetensors"):
         path.write_bytes(flip(path.read_bytes()))
     before = tree(unfinished)
-    said = "no checkpoint of this run is intact.*overwrite starts again"
+    said = "no checkpoint of this run is intact.*`overwrite` starts again"
     with pytest.raises(textgen.CorruptFileError, match=said):
         textgen.run(unfinished / "pipeline.toml")
     assert before.items() <= tree(unfinished).items()

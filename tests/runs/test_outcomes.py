@@ -127,8 +127,13 @@ def test_overwrite_and_another_output(finished: Path, folder: Path) -> None:
         ),
         ("--set model.layers=2", TEXT, 2, "model.layers: 1 before, 2 now"),
         ("--overwrite --set data.window_length=100000", TEXT, 1, "too short"),
-        ("", TEXT.replace("ravens", "eagles", 1), 2, "corpus.sha256: "),
-        ("", TEXT + "!", 2, f"corpus.characters: {len(TEXT)} before, {len(TEXT) + 1} now"),
+        ("", TEXT.replace("ravens", "eagles", 1), 2, "has changed; --update trains"),
+        (
+            "",
+            TEXT + "!",
+            2,
+            f"(corpus.characters: {len(TEXT)} before, {len(TEXT) + 1} now",
+        ),
     ],
 )
 def test_what_is_refused_leaves_the_run_as_it_was(

@@ -33,7 +33,7 @@ def test_the_old_run_stays_loadable_until_the_new_one_is_finished(
     assert "the new run" in warning
     assert "is not finished" in warning
     assert code == 130
-    assert "run it again, without overwrite, to resume" in stderr
+    assert "run it again, without --overwrite, to resume" in stderr
     assert before.items() <= tree(finished).items()
     with pytest.warns(UserWarning, match="is not finished"):
         assert text_of(finished) == old

@@ -173,7 +173,7 @@ def test_a_run_in_use_is_told_apart_and_only_training_is_advised_to_go_elsewhere
 ) -> None:
     path = textgen.run(tiny_pipeline()).path
     with RunDirectory(path).locked():
-        with pytest.raises(RunLockedError, match=r"stop it; choose another output$") as caught:
+        with pytest.raises(RunLockedError, match=r"stop it; choose another `output`$") as caught:
             textgen.run(tiny_pipeline(), overwrite=True)
         assert caught.value.pid == os.getpid()
         with pytest.raises(RunLockedError, match=r"wait for it, or stop it$"):

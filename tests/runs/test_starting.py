@@ -376,3 +376,20 @@ def test_the_end_of_a_document_begins_as_a_line_break(base: Path, folder: Path) 
     logits = generator.logits("Once 3 ravens")
     (line,) = generator.encode_prompt("\n")
     assert logits[:, generator.tokenizer.end_id] == near(logits[:, line])
+
+
+def test_a_run_goes_on_with_its_changed_text(folder: Path) -> None:
+    made = tables(folder, "adamw")
+    run, text = partial(textgen.run, made, output=folder / "run"), TEXT + "Xanadu had none.\n" * 9
+    first = run().generator
+    (folder / "text.txt").write_text(text)
+    said = f"has changed .*{len(TEXT)} before, {len(text)} now.*`update`"
+    with pytest.raises(textgen.RunMismatchError, match=said):
+        run()
+    with pytest.raises(textgen.RunMismatchError, match="seed"):
+        textgen.run({**made, "seed": 8}, output=folder / "run", update=True)
+    updated, fresh = run(update=True), textgen.run(made, output=folder / "fresh")
+    assert updated.outcome == "trained"
+    assert logits(updated.generator, "").keys() - logits(first, "").keys() == {"X", "u"}
+    assert updated.generator.score(TEXT).loss < fresh.generator.score(TEXT).loss - 0.1
+    assert run().outcome == run(update=True).outcome == "skipped"

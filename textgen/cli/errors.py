@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -31,9 +32,9 @@ def report(error: BaseException, *, debug: bool) -> int:
         case click.ClickException():
             said, code, is_traced = f"error: {_usage(error)}", error.exit_code, False
         case Interrupted():  # who interrupts a run gets what was asked for
-            said, code = str(error), error.exit_code
+            said, code = _with_options(error), error.exit_code
         case TextgenError():
-            said, code = f"error: {error}", error.exit_code
+            said, code = f"error: {_with_options(error)}", error.exit_code
         case OSError():
             _leave_stdout()  # which may be on the disk that is full
             facts = (error.filename, error.strerror or error)
@@ -47,6 +48,11 @@ def report(error: BaseException, *, debug: bool) -> int:
         traceback.print_exception(error)
     click.echo(f"textgen: {said}", err=True)
     return code
+
+
+def _with_options(error: TextgenError) -> str:
+    """The error with options as they are written here: `overwrite` is --overwrite."""
+    return re.sub(r"`(device|output|overwrite|update)`", r"--\1", str(error))
 
 
 def _leave_stdout() -> None:

@@ -36,6 +36,11 @@ _STOPPING: Final = (
     help="Train again, and replace the run in the directory when the new one is finished.",
 )
 @click.option(
+    "--update",
+    is_flag=True,
+    help="If the text has changed, train the finished run's model on with it, and replace the run.",
+)
+@click.option(
     "--finish",
     is_flag=True,
     help="End an interrupted run: its newest checkpoint becomes the model, or the best one "
@@ -51,6 +56,7 @@ def command(
     device: str | None,
     output: str | None,
     overwrite: bool,
+    update: bool,
     finish: bool,
     quiet: bool,
 ) -> None:
@@ -61,7 +67,8 @@ def command(
 
     A finished run is not trained again, an interrupted one resumes where it stopped, and a run of
     another pipeline is not replaced without --overwrite. With a greater length, a finished run is
-    trained on. The text goes to stdout, everything else to stderr.
+    trained on; where the text has changed, with --update. The text goes to stdout, everything else
+    to stderr.
 
     \b
     Several processes train a run together with torchrun:
@@ -91,6 +98,7 @@ def command(
             console=None if quiet else sys.stderr,
             output=output,
             overwrite=overwrite,
+            update=update,
             processes=processes,
         )
     _print(run, quiet=quiet)

@@ -151,3 +151,12 @@ class EncodedText:
             raise CorpusError(changed)
         if not size:
             raise CorpusError("the corpus is empty: no token to train on; give it some text")
+
+
+def kept_tokens(digest: CorpusDigest, tokenizer: Tokenizer) -> Ids | None:
+    """The tokens (N,) of a text whose files may have changed, if the cache still has them."""
+    told = {"corpus": attrs.asdict(digest), "vocabulary": tokenizer.to_dict()}
+    for entry in encoded_texts().entries():
+        if told.items() <= entry.facts.items():
+            return np.memmap(entry.path, token_dtype(tokenizer), "r")
+    return None

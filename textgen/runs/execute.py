@@ -35,6 +35,7 @@ from textgen.generation.results import Generation
 from textgen.pipeline.options import TextOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
+from textgen.plugin.structure import Start
 from textgen.processes import Processes
 from textgen.protocols import Tokenizer, TrainingContext
 from textgen.runs import record as run_record
@@ -45,7 +46,7 @@ from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import AnyObserver, Observers
 from textgen.runs.outside import announce
 from textgen.runs.progress import ReadingProgress
-from textgen.runs.starting import load_start, start_tokenizer
+from textgen.runs.starting import load_start, start_in, start_tokenizer
 from textgen.runs.training import TrainingLoop
 
 Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
@@ -63,6 +64,7 @@ class Execution:
     observers: tuple[AnyObserver, ...] = ()
     cancelled: Callable[[], bool] = lambda: False
     processes: Processes | None = None
+    update: bool = False
     begun: float = attrs.field(factory=time.perf_counter)
     _components: Components = attrs.field(factory=Components, init=False)
 
@@ -74,7 +76,7 @@ class Execution:
         if self.pipeline.device != "auto":
             devices.resolve(self.pipeline.device)  # a missing device is an error before any work
         described = run_record.is_written(self.pipeline, directory)
-        if described and not self.overwrite and directory.is_settled():
+        if described and not (self.overwrite or self.update) and directory.is_settled():
             with self._components:
                 return self._execute()  # it is only read
         is_new = directory.prepare(described=described)
@@ -156,10 +158,17 @@ class Execution:
             if decision.record is not None and decision.record["status"] == "finished":
                 error.remedy = "generate"
             raise
+        start = None
+        if (
+            self.update
+            and isinstance(decision, run_record.Skip)
+            and decision.record["fingerprint"]["corpus"] != attrs.asdict(text.digest)
+        ):
+            decision, start = run_record.Fresh(), start_in(directory.current(), "model")
         run_record.compare(directory, decision.record, pipeline, text.digest)
         self._check_generation(context, text.tokenizer)
         if not isinstance(decision, run_record.Skip):
-            self._train(self._training_loop(text, decision, context))
+            self._train(self._training_loop(text, decision, context, start))
             return "trained" if decision.checkpoint is None else "resumed"
         skipped = RunSkipped(path=directory.path, step=decision.record["step"])
         self._observers(context, directory).tell(skipped)
@@ -199,9 +208,10 @@ class Execution:
         text: EncodedText,
         decision: run_record.Fresh | run_record.Resume | run_record.Extend,
         context: BuildContext,
+        start: Start | None,
     ) -> TrainingLoop:
         """Build model, trainer and observers, restored from the checkpoint if there is one; begin
-        the run.
+        the run. Its model has the weights of `start`, if that is one.
         """
         pipeline, components, checkpoint = self.pipeline, self._components, decision.checkpoint
         directory, data = self.directory, text.dataset(pipeline.data)
@@ -216,6 +226,12 @@ class Execution:
                     raise PipelineError([fault], pipeline.name)
             components.load_start = partial(load_start, source=pipeline.name)
         model = components.build(pipeline.model, context)
+        if start is not None:
+            choice, within = (
+                attrs.evolve(pipeline.model, start=start),
+                attrs.evolve(context, builder=components.build),
+            )
+            load_start(model, choice, within, source=pipeline.name)
         if checkpoint is not None:
             load_weights(model, pipeline.model, checkpoint.tensors, directory.path)
             try:

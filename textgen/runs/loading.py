@@ -15,7 +15,7 @@ import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.components import Components
-from textgen.errors import ContractError, CorruptFileError, PipelineError, UsageError
+from textgen.errors import ContractError, CorpusError, CorruptFileError, PipelineError, UsageError
 from textgen.files.reading import VOCABULARY, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
@@ -27,7 +27,7 @@ from textgen.plugin.structure import Choice, Reader, listed, plain
 from textgen.protocols import Ids, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
-from textgen.runs.encoded_text import EncodedText
+from textgen.runs.encoded_text import EncodedText, kept_tokens
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.identity import identity
 from textgen.runs.objects import with_choices
@@ -213,7 +213,9 @@ def _training_tokens(
     tokenizer: Tokenizer,
     reader: Reader,
 ) -> Ids:
-    """The tokens (N,) that the model was trained on. Raises CorpusError when the text changed."""
+    """The tokens (N,) that the model was trained on. Raises CorpusError where the text has changed,
+    and the cache has those of before no more.
+    """
     reader = attrs.evolve(reader, faults=[])
     choices = _choice("corpus", tables, reader), _choice("tokenizer", tables, reader)
     data = reader.table(DataOptions, tables.get("data", {}), "data")
@@ -232,5 +234,10 @@ def _training_tokens(
         if text.find() and (text.digest, text.tokenizer.to_dict()) != (then, vocabulary):
             text = EncodedText(corpus, tokenizer, *choices, vocabulary)  # without the cache
         text.digest = then
-        tokens = text.tokens("the corpus is no longer the one that the model was trained on")
+        try:
+            tokens = text.tokens("the corpus is no longer the one that the model was trained on")
+        except CorpusError:
+            if (kept := kept_tokens(then, tokenizer)) is None:
+                raise
+            tokens = kept
     return split_tokens(tokens, data, tokenizer).training

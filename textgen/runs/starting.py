@@ -174,9 +174,14 @@ def _start(names: tuple[str, str], place: str, path: Path, output: Path) -> Star
             f"checkpoint as the model"
         )
         raise RunError(cause, path)
+    return attrs.evolve(start_in(directory, place), name=names[0])
+
+
+def start_in(directory: RunDirectory, place: str) -> Start:
+    """The finished run in a directory, for the table `place`."""
+    record, path = directory.read_run(), directory.path
     sums = record["files"]
-    tables = record["pipeline"]
-    return _made(names[0], place, directory.path, sums[_WEIGHTS], sums[VOCABULARY], tables)
+    return _made(str(path), place, path, sums[_WEIGHTS], sums[VOCABULARY], record["pipeline"])
 
 
 def _made(
