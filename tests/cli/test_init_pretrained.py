@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,12 @@ def offer(name):
 def textgen_runs():
     return [offer(name) for name in ("missing", "counts", "spaces", "begun", "trained")]
 """
-TEXT = ("abba cab " * 223)[:2000]
+TEXT = "".join(random.Random(0).choices("ab ", (6, 3, 1), k=4000))
 
 
-@pytest.mark.slow
-def test_init_starts_from_the_network_that_knows_the_text_best(
-    textgen: Any, tmp_path: Path
-) -> None:
+@pytest.fixture
+def offering(tmp_path: Path) -> Path:
+    """A folder with a plugin that offers runs, and a text."""
     network, adamw = {"type": "rnn", "hidden_size": 8}, {"type": "adamw", "learning_rate": 0.01}
     for name, corpus, model, trainer in (
         ("counts", TEXT, {"type": "ngram", "order": 2}, {"type": "count"}),
@@ -38,12 +39,33 @@ def test_init_starts_from_the_network_that_knows_the_text_best(
         train(corpus=corpus, tokenizer="char", model=model, trainer=trainer, output=tmp_path / name)
     (tmp_path / "offers.py").write_text(OFFERS)
     (tmp_path / "my.txt").write_text(TEXT)
-    done = textgen("--plugin", "offers.py", "init", "my.txt", cwd=tmp_path)
-    assert done.code == 0, done.stderr
-    written = (tmp_path / "my.toml").read_text(encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_init_starts_from_the_run_of_which_the_lowest_loss_is_expected(
+    textgen: Any, offering: Path
+) -> None:
+    def init(*options: str) -> tuple[Any, str, str]:
+        done = textgen("--plugin", "offers.py", "init", "my.txt", "--force", *options, cwd=offering)
+        return done.code, done.stderr, (offering / "my.toml").read_text(encoding="utf-8")
+
+    code, said, written = init()
+    assert code == 0, said
     made = tomllib.loads(written)
     assert made["model"]["start"] == "trained"
     assert (
-        f"a loss of {load(tmp_path / 'trained').score(TEXT).loss:.2f} nats a character" in written
+        f"a loss of {load(offering / 'trained').score(TEXT).loss:.2f} nats a character" in written
     )
     assert made["trainer"]["length"] == "4 epochs", "there is time for them at the speed tried"
+    assert re.search(r"(?m)^start: trained, .* without, .* from begun, .* from spaces", said)
+    for name in ("counts", "missing"):  # what was tried and left
+        assert f"warning: {name} cannot be started from: " in said
+    for start, expected in (("begun", "./begun"), ("none", None)):
+        code, said, written = init("--start", start, "--speed", "1000")
+        assert code == 0, said
+        made = tomllib.loads(written)
+        assert made["model"].get("start") == expected
+        assert "start:" not in said
+    code, said, _ = init("--start", "begin")
+    assert (code, "begin" in said) == (2, True)

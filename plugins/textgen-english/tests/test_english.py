@@ -105,8 +105,10 @@ def test_the_pipeline_of_the_story_knows_its_language_after_a_few_steps(tmp_path
 
 def test_init_starts_english_texts_from_it_and_no_others(tmp_path):
     made = {}
-    for name, text in (("mine", SAMPLE), ("other", GERMAN), ("pipeline", "")):
-        (tmp_path / f"{name}.txt").write_text(f"{text}\n" * 40, encoding="utf-8")
+    story = "".join(textgen.Engine().read_corpus({"type": "story"}))[:30_000]
+    printed = story.replace("'", "\u2019").replace(' "', " \u201c").replace('"', "\u201d")
+    for name, text in (("mine", printed), ("other", f"{GERMAN}\n" * 40), ("pipeline", "")):
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
         named = [f"{name}.txt"] if text else []  # without a text, the story
         command = [sys.executable, "-m", "textgen", "init", *named, "--speed", "1000"]
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)

@@ -72,7 +72,7 @@ def chosen_start(
 
     Raises UsageError for a start that cannot be used.
     """
-    found = starts.candidates(facts.sample, facts.size, start, plugins, say)
+    found = starts.candidates(facts.sample, start, plugins, say)
     best = starts.best(found, seconds)
     if len(found) > 1:
         others = ", ".join(str(each) for each in found if each is not best)

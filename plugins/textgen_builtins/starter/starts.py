@@ -58,14 +58,13 @@ class Candidate:
 
 def candidates(
     text: str,
-    size: int,
     start: str | None,
     plugins: ComponentSource,
     say: Callable[[str], None],
 ) -> list[Candidate]:
     """A new model, and the runs that plugins offer; or `start` alone.
 
-    text   the beginning of a text of `size` characters
+    text   the text, or its beginning
     start  the name of an offered run, the path of a run directory, or "none"
     say    told which runs are tried, and which cannot be started from
 
@@ -73,7 +72,8 @@ def candidates(
     """
     offers = plugins.offers("run") if start is None else []
     names = [o.name if plugins.find("run", o.name) == o else o.qualified_name for o in offers]
-    found = [Candidate(NONE, settings.expected_loss(text))] if start in (None, NONE) else []
+    without = settings.expected_loss(text)
+    found = [Candidate(NONE, without)] if start in (None, NONE) else []
     for name in [start] if start not in (None, NONE) else names:
         say(f"trying {name} on a sample of the text")
         try:
@@ -83,13 +83,14 @@ def candidates(
                 raise UsageError(str(error), argument="start") from error
             say(f"textgen: warning: {name} cannot be started from: {error}")
         else:
-            found.append(Candidate(name, settings.tuned_loss(run.loss, size), pretrained=run))
+            found.append(Candidate(name, settings.tuned_loss(run.loss, without), pretrained=run))
     return found
 
 
 def best(found: list[Candidate], seconds: float) -> Candidate:
-    """The one with the lowest loss of those that there is time for, and the first of equals."""
-    return min((each for each in found if each.seconds <= seconds), key=lambda each: each.loss)
+    """The one with the lowest loss of those that there is time for, or of all."""
+    timely = [each for each in found if each.seconds <= seconds]
+    return min(timely or found, key=lambda each: each.loss)
 
 
 def _tried(name: str, text: str, plugins: ComponentSource) -> Pretrained:
