@@ -15,7 +15,8 @@ from commands import run_textgen
 
 from textgen import CorpusError, Engine, PluginSet, UsageError, run
 from textgen_builtins.starter.recipe import starter_pipeline
-from textgen_builtins.starter.starts import Candidate, Pretrained
+from textgen_builtins.starter.settings import Pretrained
+from textgen_builtins.starter.starts import Candidate
 from textgen_builtins.starter.texts import TextFacts, look_at
 
 STORY = "the clock struck nine — “naïve” — and nobody came to the café.\n\n" * 90

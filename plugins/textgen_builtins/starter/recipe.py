@@ -14,7 +14,8 @@ from textgen import PluginSet
 from textgen.plugin.component import ComponentSource
 from textgen.visible import byte_count
 from textgen_builtins.starter import settings, starts, texts
-from textgen_builtins.starter.starts import Candidate, Pretrained
+from textgen_builtins.starter.settings import Pretrained
+from textgen_builtins.starter.starts import Candidate
 from textgen_builtins.starter.texts import TextFacts
 
 _MOST_NEW: Final = 20_000  # characters of a text

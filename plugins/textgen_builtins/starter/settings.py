@@ -8,10 +8,9 @@ import contextlib
 import math
 import re
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from textgen_builtins.starter.starts import Pretrained
+import attrs
 
 _TRIED: Final = 256  # units of the network whose speed is measured
 _WIDTHS: Final = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1536)
@@ -44,6 +43,26 @@ _SELDOM: Final = 0.04  # share of sequences of words that a text may repeat in t
 _LONGEST: Final = 20  # words that a text may be allowed to repeat
 _OF_KNOWN, _OF_UNKNOWN = 0.82, 0.36  # of that loss, which a model of the language leaves
 _OF_COUNTS: Final = 0.95  # of the loss of n-grams alone, which words and the text so far leave
+
+
+@attrs.frozen
+class Pretrained:
+    """A run to start from.
+
+    name        for the key `start`
+    units       of its network
+    vocabulary  number of its tokens
+    loss        of a sample of the text before training, in nats per character
+    length      characters of a token of the sample, on average
+    reads_all   whether its tokens make up every text
+    """
+
+    name: str
+    units: int
+    vocabulary: int
+    loss: float
+    length: float
+    reads_all: bool
 
 
 def choose(

@@ -13,30 +13,11 @@ import attrs
 from textgen import Engine, TextgenError, UsageError
 from textgen.plugin.component import ComponentSource
 from textgen_builtins.starter import settings
+from textgen_builtins.starter.settings import Pretrained
 
 NONE: Final = "none"
 _PIECES, _LENGTH = 12, 500  # characters of the sample, from so many places
 _UNTRAINED: Final = {"type": "adamw", "length": "1 step", "batch_size": 1, "learning_rate": 1e-12}
-
-
-@attrs.frozen
-class Pretrained:
-    """A run to start from.
-
-    name        for the key `start`
-    units       of its network
-    vocabulary  number of its tokens
-    loss        of a sample of the text before training, in nats per character
-    length      characters of a token of the sample, on average
-    reads_all   whether its tokens make up every text
-    """
-
-    name: str
-    units: int
-    vocabulary: int
-    loss: float
-    length: float
-    reads_all: bool
 
 
 @attrs.frozen
