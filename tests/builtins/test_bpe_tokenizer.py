@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -197,3 +198,15 @@ def test_a_run_of_a_pipeline_writes_and_scores(tmp_path: Path) -> None:
     assert text.tokens == run.generator.generate("Once 🍵", max_new_tokens=20).tokens
     sentence = "Once 3 ravens flew over 2 hills, and none came back.\n"
     assert generator.score(sentence).loss < np.log(280) < generator.score("qzx" * 9).loss
+
+
+def test_learning_is_stopped_and_says_how_far_it_is(
+    tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textgen_builtins.tokenizers.bpe._MOMENT", 0.0)
+    monkeypatch.setattr("textgen_builtins.tokenizers.bpe._LINES", 0.0)
+    console, asked = io.StringIO(), iter(range(9))
+    tables = tiny_pipeline(tokenizer={"type": "bpe", "vocab_size": 300})
+    with pytest.raises(textgen.Interrupted, match="while the tokenizer was learnt"):
+        textgen.run(tables, console=console, cancelled=lambda: next(asked) == 8)
+    assert console.getvalue().splitlines()[-1] == "learning tokens: 8 of 44"

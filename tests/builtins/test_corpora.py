@@ -303,6 +303,13 @@ def test_a_compressed_file_that_is_damaged_or_cut_off_is_an_error(
             read(file, encoding="latin-1")
 
 
+@pytest.mark.parametrize("compress", [gzip.compress, zstd.compress])
+def test_a_small_file_that_holds_too_much_is_refused(file: Path, compress: Any) -> None:
+    file.write_bytes(compress(b"bomb\n" * (1 << 24)))
+    with pytest.raises(CorpusError, match="expands to more than 100 times its size"):
+        read(file)
+
+
 def test_without_a_library_for_zstandard_the_error_says_what_to_install(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ class BuildContext:
                 torch on a CPU
     directory   the run directory, for observers; None outside a run
     console     where progress may be written; None if nowhere
+    cancelled   asked during work that takes seconds: once it is true, raise Interrupted
     plugins     the components of this engine
     builder     the function behind `build`
     """
@@ -129,6 +130,7 @@ class BuildContext:
     training: bool = True
     directory: Path | None = None
     console: TextIO | None = None
+    cancelled: Callable[[], bool] = attrs.field(default=lambda: False, repr=False, eq=False)
     plugins: ComponentSource | None = None
     builder: Callable[[Any, BuildContext], Any] | None = attrs.field(
         default=None, repr=False, eq=False

@@ -189,6 +189,7 @@ class Execution:
             requested_device=device,
             seed=pipeline.seed,
             console=self.console,
+            cancelled=self._is_cancelled,
             plugins=pipeline.plugins,
         )
         corpus = build(pipeline.corpus, attrs.evolve(context, training=known is None))

@@ -13,6 +13,8 @@ from textgen.errors import CorpusError
 from textgen.files.opening import is_special
 
 _PIECE: Final = 1 << 20
+_EXPANDS: Final = 100  # times that a text expands at most, where it is longer than _ALWAYS bytes
+_ALWAYS: Final = 1 << 26
 _GZIP: Final = b"\x1f\x8b"
 _ZSTANDARD: Final = b"\x28\xb5\x2f\xfd"
 
@@ -30,7 +32,11 @@ def read_bytes(path: Path) -> Iterator[bytes]:
             beginning = file.read(len(_ZSTANDARD))
             file.seek(0)
             stream, damaged = _decompressed(file, beginning, path)
+            size, most = 0, max(_ALWAYS, _EXPANDS * path.stat().st_size)
             while piece := stream.read(_PIECE):
+                size += len(piece)
+                if size > most:
+                    raise CorpusError("it expands to more than 100 times its size", path)
                 yield piece
     except damaged as error:
         raise CorpusError(f"its compressed data is damaged or cut off: {error}", path) from error

@@ -6,6 +6,7 @@ import codecs
 import heapq
 import itertools
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, Final
@@ -13,6 +14,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
+from textgen import BuildContext, Interrupted
 from textgen.documents import DOCUMENT_END, CorpusPiece, segments, split_documents
 from textgen.protocols import Ids
 from textgen.suggest import MARKS, plain_forms
@@ -21,6 +23,9 @@ from textgen_builtins.tokenizers.config import BPEConfig
 _END: Final = "<|endoftext|>"
 _LEAST: Final = 2  # times that a pair occurs which is merged
 _LONG: Final = 256  # bytes of a word that are merged together: the time grows with their square
+_LEARNT: Final = 32  # the same where merges are learnt
+_MOMENT: Final = 1.0  # seconds of learning in which nothing is asked
+_LINES: Final = 10.0  # seconds between two lines of progress
 _REMEMBERED: Final = 1 << 18  # words whose tokens are kept
 _NEVER: Final = 1 << 62
 # A text into words nearly as GPT-2 does (Radford et al., "Language models are unsupervised
@@ -49,6 +54,7 @@ class BPETokenizer:
     config: BPEConfig
     merges: list[Pair] | None = None
     ends: bool = False
+    context: BuildContext | None = None
     _bytes: list[bytes] = attrs.field(init=False, factory=list, repr=False)
     _ids: _Words = attrs.field(init=False, repr=False)
 
@@ -80,9 +86,21 @@ class BPETokenizer:
             counts.update(_WORDS.findall(segment))
         words = Counter[tuple[int, ...]]()
         for word, count in counts.items():
-            for part in _parts(word):
+            for part in _parts(word, _LEARNT):
                 words[part] += count
-        self._index(_learnt(words, self.config.vocab_size - 256))
+        most, begun, said = self.config.vocab_size - 256, time.monotonic(), 0.0
+        merges = list[Pair]()
+        for pair in itertools.islice(_learnt(words), most):
+            merges.append(pair)
+            taken = time.monotonic() - begun
+            if self.context is None or taken < _MOMENT:
+                continue
+            if self.context.cancelled():
+                raise Interrupted("stopped before training, while the tokenizer was learnt")
+            if self.context.console is not None and taken > said + _LINES:
+                said, line = taken, f"learning tokens: {len(merges):,} of {most:,}"
+                print(line, file=self.context.console)
+        self._index(merges)
 
     def extend(self, pieces: Iterable[CorpusPiece]) -> None:
         """Add `<end>` if there are documents, and a token for each character of several bytes that
@@ -252,8 +270,8 @@ class _Stream:
         return self._decoder.decode(self._tokenizer._joined(ids), final)
 
 
-def _learnt(counts: Mapping[tuple[int, ...], int], most: int) -> list[Pair]:
-    """The merges: again and again the most frequent pair of tokens, of equals the one with the
+def _learnt(counts: Mapping[tuple[int, ...], int]) -> Iterator[Pair]:
+    """Yield merges: again and again the most frequent pair of tokens, of equals the one with the
     lower ids (Sennrich, Haddow and Birch, "Neural machine translation of rare words with subword
     units", 2016).
     """
@@ -271,16 +289,16 @@ def _learnt(counts: Mapping[tuple[int, ...], int], most: int) -> list[Pair]:
         count(index, number)
     queue = [(-number, pair) for pair, number in times.items()]
     heapq.heapify(queue)
-    merges = list[Pair]()
-    while queue and len(merges) < most:
+    made = 256
+    while queue:
         number, pair = heapq.heappop(queue)
         if times[pair] < _LEAST:
             continue
         if times[pair] != -number:  # some of its places have gone since it was queued
             heapq.heappush(queue, (-times[pair], pair))
             continue
-        made, changed = 256 + len(merges), set[Pair]()
-        merges.append(pair)
+        changed = set[Pair]()
+        yield pair
         for index in where.pop(pair):
             count(index, -each[index])
             words[index] = _with_merge(words[index], pair, made)
@@ -288,7 +306,7 @@ def _learnt(counts: Mapping[tuple[int, ...], int], most: int) -> list[Pair]:
             changed.update(new for new in itertools.pairwise(words[index]) if made in new)
         for new in changed:
             heapq.heappush(queue, (-times[new], new))
-    return merges
+        made += 1
 
 
 def _with_merge(ids: list[int], pair: Pair, made: int) -> list[int]:
@@ -322,10 +340,10 @@ def _name(token: bytes) -> str:
     return "".join(_NAMES[byte] for byte in token)
 
 
-def _parts(word: str) -> list[tuple[int, ...]]:
+def _parts(word: str, most: int = _LONG) -> list[tuple[int, ...]]:
     """The ids of a word's bytes, in the parts within which tokens are merged."""
     ids = tuple(_IDS[byte] for byte in word.encode())
-    return [ids[i : i + _LONG] for i in range(0, len(ids), _LONG)]
+    return [ids[i : i + most] for i in range(0, len(ids), most)]
 
 
 def _merges(model: Mapping[str, Any]) -> list[Pair]:

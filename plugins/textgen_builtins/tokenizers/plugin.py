@@ -18,7 +18,7 @@ def build_bpe(config: BPEConfig, context: BuildContext) -> Tokenizer:
     """An unfitted tokenizer."""
     from textgen_builtins.tokenizers.bpe import BPETokenizer
 
-    return BPETokenizer(config)
+    return BPETokenizer(config, context=context)
 
 
 @hookimpl
