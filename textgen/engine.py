@@ -37,7 +37,7 @@ from textgen.protocols import Corpus, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run, save_run
-from textgen.runs.loading import load_generator
+from textgen.runs.loading import build_generator, load_generator
 from textgen.runs.objects import has_objects, with_choices
 from textgen.runs.observers import AnyObserver
 from textgen.runs.offered import offered_run
@@ -298,6 +298,8 @@ class Engine:
         plugins = self.plugins()
         if isinstance(path, str) and not os.path.isdir(path):
             offered = offered_run(path, plugins)
+            if isinstance(offered, Mapping):
+                return build_generator(offered, plugins, device=device, given=given, source=path)
             path = offered if isinstance(offered, Path) else path
         return load_generator(run_directory(path), plugins, device=device, given=given)
 

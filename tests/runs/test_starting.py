@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tomli_w
 from commands import run_textgen
-from components import plugin_of
+from components import Utf8, plugin_of
 from safetensors.numpy import load_file, save_file
 from small_run import TEXT, flip, interrupt, prepare, record_of, tables, text_of, tree
 
@@ -249,6 +249,30 @@ def test_a_run_that_a_plugin_offers_is_started_from_by_its_name(folder: Path, ba
         textgen.run(given, output=folder / "other")
     qualified = tuned(folder, model={"start": "textgen-0:tiny"})
     assert engine.run(qualified, output=run.path).outcome == "skipped"
+
+
+def test_tables_that_a_plugin_offers_load_themselves_and_are_started_from(folder: Path) -> None:
+    offered = {
+        "tokenizer": {"type": "odd"},
+        "model": {"type": "rnn", "hidden_size": 8},
+        "generate": {"max_new_tokens": 5},
+    }
+    plugins = textgen.PluginSet.discover()
+    named = [Component("tiny", NoOptions, lambda config, context: offered)]
+    plugins.register(plugin_of(run=named, tokenizer=lambda context: Utf8()), "tiny")
+    engine = textgen.Engine(plugins)
+    with engine.load("tiny") as generator:
+        assert len(generator.generate("A ").tokens) == 5
+        assert generator.score(TEXT).loss == near(engine.load("tiny").score(TEXT).loss)
+    given = tuned(folder, model={"start": "tiny", "cell": "gru"})
+    (folder / "other.txt").write_text(OTHER)
+    made = engine.run(given, output=folder / "tuned").generator.tables
+    assert (made["model"]["hidden_size"], made["model"]["cell"]) == (8, "gru")
+    assert made["tokenizer"] == {"type": "odd"}
+    assert "start" not in made["model"]
+    del offered["tokenizer"]
+    with pytest.raises(textgen.ContractError, match="tokenizer and model"):
+        engine.load("tiny")
 
 
 def test_a_path_says_that_it_is_one(folder: Path, base: Path) -> None:

@@ -81,8 +81,8 @@ def command(
     name = "stdin" if file == "-" else file
     # Without samplers: a score is the model's own.
     with engine.load(run, device=device, sampler=[]) as generator, _readable(file) as path:
-        corpus = generator.tables["corpus"]
-        own = corpus if corpus["type"] == "file" else {}
+        corpus = generator.tables.get("corpus", {})
+        own = corpus if corpus.get("type") == "file" else {}
         kept = ("documents", "field", *(["wrapped_at"] if options["documents"] is None else []))
         table = {key: own[key] for key in kept if key in own}
         table |= {key: value for key, value in options.items() if value is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
@@ -87,7 +87,7 @@ def check_run(given: str, plugins: ComponentSource | None = None) -> None:
     from textgen.runs.offered import offered_run
 
     offered = plugins and not Path(given).is_dir() and offered_run(given, plugins)
-    if not Path(given).is_dir() and not isinstance(offered, Path):
+    if not Path(given).is_dir() and not isinstance(offered, Path | Mapping):
         made = Path("runs", Path(given).stem)
         hint = f"did you mean {made}?" if made.is_dir() else near_run(Path(given))
         hint = hint or "textgen run makes one, such as runs/my"

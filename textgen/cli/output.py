@@ -150,7 +150,7 @@ def _write_whole(
 ) -> None:
     """Write each text when it is whole, with all that can be known of it."""
     has_documents = end_id(generator.tokenizer) is not None
-    if output.novelty or (output.distinct and has_documents):
+    if "corpus" in generator.tables and (output.novelty or (output.distinct and has_documents)):
         # The run, and so the corpus that is read, may be a stranger's.
         corpus = inline_toml(plain(generator.tables["corpus"]))
         option = "novelty" if output.novelty else "distinct"

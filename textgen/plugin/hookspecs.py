@@ -78,8 +78,8 @@ def textgen_commands() -> list[Component]:
 
 @hookspec
 def textgen_runs() -> list[Component]:
-    """Offer finished runs to start from, by name: `build` returns the `Path` of a run directory in
-    the package.
+    """Offer runs to start from, by name: `build` returns the `Path` of a run directory, or tables
+    `tokenizer` and `model`, as of a pipeline, of components that load themselves.
 
     Its config class has no required fields.
     """

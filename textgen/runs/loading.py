@@ -16,7 +16,7 @@ import numpy as np
 from textgen.contracts import checks
 from textgen.contracts.components import Components
 from textgen.errors import ContractError, CorpusError, CorruptFileError, PipelineError, UsageError
-from textgen.files.reading import VOCABULARY, load_vocabulary
+from textgen.files.reading import VOCABULARY, json_checksum, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.options import DataOptions, TextOptions
@@ -67,6 +67,38 @@ def load_generator(
     return generator
 
 
+def build_generator(
+    tables: Mapping[str, Any],
+    plugins: ComponentSource,
+    *,
+    device: str,
+    given: Mapping[str, Any],
+    source: str,
+) -> Generator:
+    """The generator of tables that a plugin offers in place of a run, whose tokenizer and model
+    load themselves.
+    """
+    reader = Reader(Path.cwd(), plugins)
+    tables = {**tables, **_given_choices(given, plugins)}
+    tokenizer_choice, model_choice, samplers = _choices(tables, reader, source)
+    context = BuildContext(folder=reader.folder, requested_device=device, plugins=plugins)
+    with contextlib.ExitStack() as stack:
+        components = stack.enter_context(Components())
+        tokenizer = components.build(tokenizer_choice, context)
+        with components.blaming(tokenizer_choice.offer):
+            tokenizer.fit([])
+        context = attrs.evolve(context, tokenizer=tokenizer)
+        model = components.build(model_choice, context)
+        generator = make_generator(samplers, model_choice, model, context, components)
+        stack.pop_all()
+    return attrs.evolve(
+        generator,
+        model_id=json_checksum([identity(tokenizer_choice), identity(model_choice)]),
+        defaults=_defaults(tables),
+        tables=plain(tables),
+    )
+
+
 def _load(
     stored: StoredRun,
     plugins: ComponentSource,
@@ -77,11 +109,8 @@ def _load(
     directory, record, document = stored.directory, stored.record, stored.document
     reader = Reader(document.folder, plugins, run_record.origins(record))
     tables = {**document.tables, **_given_choices(given, plugins)}
-    own = [_choice(kind, tables, reader) for kind in ("tokenizer", "model")]
-    tokenizer_choice, model_choice = own
-    samplers = read_chain("sampler", tables.get("sampler", ()), reader)
-    if reader.faults:
-        raise PipelineError(reader.faults, document.source)
+    tokenizer_choice, model_choice, samplers = _choices(tables, reader, document.source)
+    own = (tokenizer_choice, model_choice)
     if stored.is_edited:
         _check_edits(stored, [each for each in own if each.offer.kind not in given])
     edited = run_record.changed_plugin_files(record, [*own, *samplers])
@@ -103,12 +132,11 @@ def _load(
     context = attrs.evolve(context, tokenizer=tokenizer)
     model = components.build(model_choice, context)
     load_weights(model, model_choice, stored.tensors, directory.path)
-    defaults = tables.get("generate", {}).items()
     return attrs.evolve(
         make_generator(samplers, model_choice, model, context, components),
         path=directory.path,
         model_id=stored.model_id,
-        defaults={key: value for key, value in defaults if key in _DEFAULTS},
+        defaults=_defaults(tables),
         tables=plain(tables),
         record=record,
         training_tokens=partial(_training_tokens, directory, tables, record, tokenizer, reader),
@@ -129,6 +157,23 @@ def _given_choices(given: Mapping[str, Any], plugins: ComponentSource) -> dict[s
     if reader.faults:
         raise PipelineError(reader.faults, "")
     return made
+
+
+def _choices(
+    tables: Mapping[str, Any], reader: Reader, source: str
+) -> tuple[Choice, Choice, Sequence[Choice]]:
+    """The tokenizer, model and samplers of tables. Raises PipelineError, of the pipeline
+    `source`.
+    """
+    tokenizer, model = (_choice(kind, tables, reader) for kind in ("tokenizer", "model"))
+    samplers = read_chain("sampler", tables.get("sampler", ()), reader)
+    if reader.faults:
+        raise PipelineError(reader.faults, source)
+    return tokenizer, model, samplers
+
+
+def _defaults(tables: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS}
 
 
 def _choice(kind: str, tables: Mapping[str, Any], reader: Reader) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from textgen.contracts.checks import blame
 from textgen.contracts.components import Components
@@ -12,12 +13,15 @@ from textgen.errors import Fault
 from textgen.plugin.component import BuildContext, ComponentSource, Offer
 from textgen.plugin.structure import Choice
 
+Offered: TypeAlias = Path | Mapping[str, Any]
+"""A run directory; or the tables of a pipeline, whose tokenizer and model load what they need
+themselves.
+"""
 _NAME: Final = re.compile(r"([\w.-]{2,}:)?[a-z0-9]+(-[a-z0-9]+)*")  # a drive has one letter
 
 
-def offered_run(name: Any, plugins: ComponentSource) -> Path | Fault | None:
-    """The directory of the run that a plugin offers under a name, as `english` or
-    `package:english`.
+def offered_run(name: Any, plugins: ComponentSource) -> Offered | Fault | None:
+    """The run that a plugin offers under a name, as `english` or `package:english`.
 
     None for what is not such a name, but a path; a Fault if no plugin offers it, or several do.
     """
@@ -27,13 +31,15 @@ def offered_run(name: Any, plugins: ComponentSource) -> Path | Fault | None:
     return offer if isinstance(offer, Fault) else run_of(offer, plugins)
 
 
-def run_of(offer: Offer, plugins: ComponentSource) -> Path:
-    """The directory of a run that a plugin offers. Raises ContractError where it gives none."""
+def run_of(offer: Offer, plugins: ComponentSource) -> Offered:
+    """The run that a plugin offers. Raises ContractError where it gives none."""
     with Components() as components:
         choice = Choice(offer.name, offer, offer.component.config())
         context = BuildContext(folder=Path.cwd(), training=False, plugins=plugins)
         made = components.build(choice, context)
-    if not isinstance(made, Path):
-        cause = f"gave {type(made).__name__} from build, and must give the Path of a run directory"
-        raise blame(offer, cause)
-    return made.absolute()
+    if isinstance(made, Path):
+        return made.absolute()
+    if isinstance(made, Mapping) and {"tokenizer", "model"} <= made.keys():
+        return made
+    cause = f"gave {type(made).__name__} from build, and must give the Path of a run directory"
+    raise blame(offer, f"{cause}, or tables with tokenizer and model")

@@ -40,7 +40,7 @@ def with_start(
         tables["model"] = finder.model(tables["model"], "model")
     if "tokenizer" not in tables and finder.found:
         first = finder.found[0]
-        tables["tokenizer"] = {**first.tables["tokenizer"], "start": first}
+        tables["tokenizer"] = _with(first, first.tables["tokenizer"])
     elif "tokenizer" in tables:
         tables["tokenizer"] = finder.tokenizer(tables["tokenizer"])
     return attrs.evolve(document, tables=tables)
@@ -107,7 +107,7 @@ class _Finder:
         if "start" in table:
             start = self._find(table["start"], place)
             own = {key: value for key, value in table.items() if key != "start"}
-            return {**merged(start.tables["model"], own), "start": start}
+            return _with(start, merged(start.tables["model"], own))
         given = table.get("type")
         offer = self.plugins.find("model", given) if isinstance(given, str) else None
         options = offer.component.options() if isinstance(offer, Offer) else {}
@@ -127,13 +127,16 @@ class _Finder:
             if key != "start" and theirs.get(key) != value:
                 cause = f"the tokenizer of {start.name}, whose vocabulary it keeps, has another"
                 raise self._refused(f"tokenizer.{key}", cause, "leave it out, or leave out start")
-        return {**theirs, "start": start}
+        return _with(start, theirs)
 
     def _find(self, given: Any, place: str) -> Start:
         """The run that a key `start` means: one that a plugin offers under this name, or else the
         one at this path.
         """
         reader, offered = Reader(self.document.folder), offered_run(given, self.plugins)
+        if isinstance(offered, Mapping):  # it names no weights of a run
+            self.found.append(Start(given, place, Path(), "", "", offered))
+            return self.found[-1]
         path = offered if isinstance(offered, Path) else reader.value(Path, given, f"{place}.start")
         if reader.faults:
             raise PipelineError(reader.faults, self.document.source)
@@ -148,6 +151,11 @@ class _Finder:
 
     def _refused(self, place: str, cause: str, hint: str = "") -> PipelineError:
         return PipelineError([Fault(place, cause, "", hint)], self.document.source)
+
+
+def _with(start: Start, table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A table with the run that it starts from, unless plugins offer tables in place of a run."""
+    return {**table, "start": start} if start.tokenizer else table
 
 
 def _start(names: tuple[str, str], place: str, path: Path, output: Path) -> Start:

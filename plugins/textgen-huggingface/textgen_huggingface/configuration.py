@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from textgen import BuildContext, Fault, PipelineError
 from textgen_huggingface.plugin import HuggingFaceConfig
-from textgen_huggingface.pretrained import arguments, is_gguf
-from textgen_huggingface.quiet import quietly
+from textgen_huggingface.pretrained import arguments, is_gguf, reading
 
 _SPECIAL: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -118,7 +117,7 @@ def _loaded(path: Path, context: BuildContext) -> Any:
             [Fault("model.path", f"{folder} has no config.json, so it is no model of transformers")]
         )
     try:
-        with quietly():
+        with reading():
             config = AutoConfig.from_pretrained(**arguments(folder))
     except Exception as error:
         raise PipelineError(

@@ -22,8 +22,7 @@ from textgen_huggingface.configuration import (
 from textgen_huggingface.decoder import HuggingFaceDecoder, HuggingFaceRowDecoder, can_pad
 from textgen_huggingface.own_generator import OwnGenerator
 from textgen_huggingface.plugin import HuggingFaceConfig
-from textgen_huggingface.pretrained import arguments
-from textgen_huggingface.quiet import quietly
+from textgen_huggingface.pretrained import forget, reading, weight_arguments
 
 
 def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel:
@@ -256,19 +255,20 @@ def _load(options: HuggingFaceConfig, config: Any, generator: torch.Generator) -
         )
     loaded: Any  # typed as the model alone
     try:
-        with quietly(), OwnGenerator(generator):
+        with reading(), OwnGenerator(generator):
             loaded = AutoModelForCausalLM.from_pretrained(
-                **arguments(options.path),
+                **weight_arguments(options.path),
                 config=config,
                 dtype=torch.float32,
                 attn_implementation=_attention(config),
-                use_safetensors=True,
                 output_loading_info=True,
             )
     except Exception as error:
         raise PipelineError(
             [Fault("model.path", f"{options.path} cannot be loaded: {error}")]
         ) from error
+    finally:
+        forget()
     model, report = loaded
     if missing := sorted(report["missing_keys"]):  # which transformers has made up
         shown = ", ".join(missing[:3]) + (

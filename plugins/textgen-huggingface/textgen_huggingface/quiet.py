@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
-from unittest.mock import patch
 
 _LOCK: Final = (
     threading.Lock()
@@ -21,10 +20,9 @@ def quietly() -> Iterator[None]:
     """No progress bar and no report while the block runs; what matters of a report is the block's
     to raise.
     """
-    from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging as settings
 
-    with _LOCK, patch.object(gguf, "tqdm", lambda items, **_: items):  # no setting disables its bar
+    with _LOCK:
         bars, verbosity = settings.is_progress_bar_enabled(), settings.get_verbosity()
         settings.disable_progress_bar()  # type: ignore[no-untyped-call]
         settings.set_verbosity(logging.CRITICAL)

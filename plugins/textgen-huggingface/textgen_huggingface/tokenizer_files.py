@@ -11,8 +11,7 @@ from typing import Any, Final
 import attrs
 
 from textgen import Fault, PipelineError
-from textgen_huggingface.pretrained import arguments, is_gguf
-from textgen_huggingface.quiet import quietly
+from textgen_huggingface.pretrained import arguments, is_gguf, reading
 
 _ENDS: Final = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 # What puts a space before a text or takes one away, and what normalises characters.
@@ -84,7 +83,7 @@ def read(file: Path) -> TokenizerFile:
 def _read_gguf(file: Path) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoTokenizer
 
-    with quietly():
+    with reading():
         made: Any = AutoTokenizer.from_pretrained(**arguments(file))
     return made.backend_tokenizer, {
         name: getattr(made, name) for name in ("eos_token", "unk_token")

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import attrs
 
 from textgen import Engine, TextgenError, UsageError
 from textgen.plugin.component import ComponentSource
+from textgen.runs.offered import offered_run
 from textgen_builtins.starter import settings
 from textgen_builtins.starter.settings import Pretrained
 
@@ -56,8 +58,10 @@ def candidates(
     without = settings.expected_loss(text)
     found = [Candidate(NONE, without)] if start in (None, NONE) else []
     for name in [start] if start not in (None, NONE) else names:
-        say(f"trying {name} on a sample of the text")
         try:
+            if start is None and not isinstance(offered_run(name, plugins), Path):
+                continue  # tables of a model that init has no recipe for
+            say(f"trying {name} on a sample of the text")
             run = _tried(name, text, plugins)
         except TextgenError as error:
             if start is not None:

