@@ -22,8 +22,8 @@ from textgen.suggest import nearest_text
 NO_IDS: Final = np.empty(0, np.int64)
 _PRIMING: Final = 32  # tokens; more did not change what follows
 _AROUND: Final = 4096  # tokens on each side of the middle, among which a paragraph's end is sought
-_PARAGRAPHS: Final = (r"\n\n(?=\S)", r"\n(?=\S)", r"\n\s+(?=\S)")  # what stands before one
-_LINES: Final = 40  # of a paragraph; where empty lines are rarer, each line is one
+_PARAGRAPHS: Final = (r"\n\n(?=\S)", r"(?<=\S)\n(?=\S)", r"\n\s+(?=\S)")  # what stands before one
+_LINES: Final = 20  # of a paragraph; where empty lines are rarer, each line is one
 _EXAMINED: Final = 1000  # characters in which unknown ones are looked for first
 _GATHERED: Final = 1 << 16  # ids of short documents that are handed on together
 

@@ -1,0 +1,202 @@
+"""The ids of a prompt and of its text spell both, whichever way the text is asked for, and each
+token has the log-probability by which it is scored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+import textgen
+
+TEXT = """the clock struck nine and the mouse ran down;  the cat saw the clock and sat still.
+    the mouse saw the cat:
+        and ran.
+
+"""
+PROMPTS = (
+    "",
+    " ",
+    "the mouse ",
+    "the mouse  ",
+    "the cat:\n",
+    "the cat:\n   ",
+    "\n\n ",
+    "saw the",
+    "a \n ",
+)
+
+
+@pytest.fixture(scope="module", params=["char", "bpe"])
+def generator(request: Any, tmp_path_factory: Any) -> Iterator[textgen.Generator]:
+    folder = tmp_path_factory.mktemp("spelling")
+    (folder / "text.txt").write_text(TEXT * 40, encoding="utf-8")
+    size = {"vocab_size": 300} if request.param == "bpe" else {}
+    tables = {
+        "corpus": {"type": "file", "path": str(folder / "text.txt")},
+        "tokenizer": {"type": request.param, **size},
+        "data": {"window_length": 8},
+        "model": {"type": "ngram", "order": 3},
+        "trainer": {"type": "count"},
+        "sampler": [],
+        "observer": [],
+    }
+    with textgen.load(textgen.run(tables, output=Path(folder, "run")).path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def words(generator: textgen.Generator) -> textgen.Generator:
+    """Its tokens are words with the space before them."""
+    if generator.encode_prompt("saw ").size > 2:
+        pytest.skip("tokens are characters")
+    return generator
+
+
+def spelled(generator: textgen.Generator, *ids: Any) -> str:
+    return generator.tokenizer.decode(np.concatenate([np.array(each, np.int64) for each in ids]))
+
+
+def tokens_of(generator: textgen.Generator) -> list[int]:
+    """Those of the corpus, once each."""
+    return sorted({*generator.tokenizer.encode(TEXT).tolist()})
+
+
+def drawn(draw: Random, whole: str, ids: list[int]) -> dict[str, Any]:
+    """Options, some of which have to do with each other."""
+    start = draw.randrange(len(whole))
+    every = {
+        "stop": [whole[start : start + 3], "zz"],
+        "stop_tokens": [draw.choice(ids)],
+        "min_new_tokens": draw.randrange(9),
+        "logprobs": draw.randrange(3),
+        "echo": True,
+        "logit_bias": {" ": 2},
+        "regex": "[ a-z]{5,9}",
+    }
+    return {name: every[name] for name in draw.sample([*every], draw.randrange(5))}
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_ids_spell_prompt_and_text_whatever_is_asked_for(
+    generator: textgen.Generator, prompt: str
+) -> None:
+    draw = Random(prompt)
+    for seed in range(6):
+        options: dict[str, Any] = {"max_new_tokens": 14, "seed": seed}
+        options |= drawn(draw, generator.generate(prompt, **options).text, tokens_of(generator))
+        made = generator.generate(prompt, **options)
+        whole = spelled(generator, made.prompt_ids, made.tokens)
+        is_cut = "stop" in options and made.finish_reason == "stop"
+        assert whole.startswith(str(made)) if is_cut else whole == str(made)
+        assert str(made).startswith(prompt)
+        given = generator.prepare(prompt, **options)
+        assert given.ids.tolist() == made.prompt_ids.tolist()
+        if "logprobs" in options:
+            fed = made.prompt_ids if "echo" in options else []
+            assert [each.token for each in made.logprobs] == [*fed, *made.tokens]
+        assert "".join(generator.stream(prompt, **options)) == made.text
+        assert asyncio.run(generator.agenerate(prompt, **options)) == made
+        requests = ["the ", {"prompt": prompt, "index": 3}, {"prompt": given, "index": 4}]
+        _, _, *many = generator.generate_many(requests, n=2, **options)
+        alone = [generator.generate(prompt, index=3 + j, **options) for j in (0, 1, 1, 2)]
+        assert many == alone
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_state_anywhere_in_it_changes_no_text(generator: textgen.Generator, prompt: str) -> None:
+    draw = Random(prompt)
+    for seed, at in itertools.product(range(3), (0, 1, 4)):
+        options: dict[str, Any] = {"seed": seed, "min_new_tokens": 7, "stop": "the", "logprobs": 1}
+        options |= {"stop_tokens": [draw.choice(tokens_of(generator))]}
+        whole = generator.generate(prompt, max_new_tokens=14, **options)
+        parts = [generator.generate(prompt, max_new_tokens=at, keep_state=True, **options)]
+        for _ in range(2):  # kept again before anything has come
+            state = parts[0].state
+            parts[0:1] = [
+                parts[0],
+                generator.generate(state=state, max_new_tokens=0, keep_state=True),
+            ]
+            parts.append(generator.generate(state=state, max_new_tokens=14 - at, **options))
+            assert parts[0].text + parts.pop().text == whole.text
+        rest = generator.generate(state=parts[1].state, max_new_tokens=14 - at, **options)
+        assert parts[0].tokens + rest.tokens == whole.tokens
+        assert parts[0].logprobs + rest.logprobs == whole.logprobs
+        assert parts[0].text + rest.text == whole.text
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_text_is_scored_as_it_was_generated(generator: textgen.Generator, prompt: str) -> None:
+    compared = 0
+    for seed in range(6):
+        made = generator.generate(prompt, seed=seed, max_new_tokens=9, logprobs=0)
+        blocks = [*generator.score_tokens(made.text, prompt=prompt)]
+        tokens = np.concatenate([block.tokens for block in blocks])
+        assert spelled(generator, made.prompt_ids, tokens) == prompt + made.text
+        if tokens.tolist() == [*made.tokens]:  # a text has several spellings
+            logprobs = np.concatenate([block.logprobs for block in blocks])
+            assert logprobs == pytest.approx([each.logprob for each in made.logprobs])
+            score = generator.score(made.text, prompt=prompt)
+            assert (score.tokens, score.characters) == (len(tokens), len(made.text))
+            compared += 1
+    assert compared
+
+
+def test_a_space_at_the_end_belongs_to_the_next_word(words: textgen.Generator) -> None:
+    without = words.generate("the mouse", max_new_tokens=12, temperature=0)
+    assert without.text.startswith(" ran down;  the c")
+    made = words.generate("the mouse ", max_new_tokens=12, temperature=0)
+    assert (" " + made.text, made.tokens) == (without.text, without.tokens)
+    for prompt in ("ran down; ", "ran down;  ", "sat still.\n   ", "sat still.\n    "):
+        assert next(iter(words.probabilities(prompt))).strip() in ("", "the")
+    assert words.score("clock", prompt="the ").loss < 2
+    state = words.generate("the ", max_new_tokens=0, keep_state=True).state
+    made = words.generate("cat", state=state, max_new_tokens=1, temperature=0)
+    assert spelled(words, made.prompt_ids) == " cat"
+    assert words.generate("the mouse ", regex="(ran|sat)").text in ("ran", "sat")
+
+
+def test_the_least_number_of_tokens_counts_those_of_the_state(generator: textgen.Generator) -> None:
+    stops = tokens_of(generator)[::2]
+    options: dict[str, Any] = {"stop_tokens": stops, "min_new_tokens": 5}
+    state = generator.generate("the", max_new_tokens=5, keep_state=True, **options).state
+    _, sampled = generator.next_logprobs(state=state, **options)
+    assert np.isfinite(sampled[stops]).any()
+    _, anew = generator.next_logprobs("the", state=state, **options)
+    assert not np.isfinite(anew[stops]).any()
+
+
+def test_the_last_index_is_followed_by_the_first(generator: textgen.Generator) -> None:
+    made = generator.generate_many(["the"], n=2, index=2**64 - 1, max_new_tokens=5)
+    assert [each.index for each in made] == [2**64 - 1, 0]
+
+
+BEFORE = {
+    "He was\ntired of it.\n\nThey went\non and on.\n\n": ".\n\n",
+    "A line of it.\n" * 50 + "\nChapter.\n\n": ".\n",
+    "  One of them.\n  Two of them.\n": ".\n  ",
+    "no line break ": "",
+}
+
+
+@pytest.mark.parametrize("text", BEFORE)
+def test_texts_begin_after_a_paragraph_of_the_corpus(text: str) -> None:
+    parts = {"model": {"type": "ngram", "order": 3}, "trainer": {"type": "count"}}
+    run = textgen.train(corpus=text * 60, data={"window_length": 8}, sampler="greedy", **parts)
+    before, generator = run.generator.record["priming"], run.generator
+    start = spelled(generator, before)
+    assert start in text * 60
+    assert start.endswith(BEFORE[text])
+    assert bool(start) == bool(BEFORE[text])
+    ids = [*before, *generator.encode_prompt("o")]
+    assert (
+        generator.generate("o", max_new_tokens=9).tokens
+        == generator.generate(ids, max_new_tokens=9).tokens
+    )
