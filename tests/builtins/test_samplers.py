@@ -332,6 +332,11 @@ def test_mirostat_cuts_off_what_surprises_more_than_mu(row: list[float], mu: flo
     assert out[0].tolist() == masked(row, kept or {row.index(max(row))})
 
 
+def test_mirostat_takes_any_number(generator: Any) -> None:
+    for options in ({"mirostat_eta": 1e308}, {"mirostat_tau": 1e308}):
+        assert generator.generate("the ", max_new_tokens=20, **options).text
+
+
 def test_mirostat_moves_mu_by_what_a_token_surprised() -> None:
     made = sampler("mirostat", 4, tau=4.0, eta=0.25)
     assert made.start(np.array([1, 2])) == {"mu": 8.0}

@@ -19,6 +19,7 @@ from textgen import Generator, PromptError
         ("generate runs/my -p the --prompts-file -", "--prompts-file"),
         ("generate runs/my --save-state state --n 2", "--save-state"),
         ("generate runs/my --logprobs 1 --n 2", "--output jsonl"),
+        ("generate runs/my --logprobs 0", "--output jsonl"),
         ("generate runs/my --max-new-tokens -1", "max_new_tokens"),
         ("generate runs/my --max-new-tokens x", 'max_new_tokens: expected an integer, given "x"'),
         ("generate runs/my --n 0", "n: expected an integer from 1"),

@@ -43,6 +43,7 @@ def test_options_are_set_shown_and_taken_back(session: Terminal, generator: Gene
     assert session.ask("/set max_new_tokens=20") == ""
     assert session.ask("the ") == written(generator), "a seed begins at its first text"
     assert max(map(len, session.ask("/help").splitlines())) <= 80
+    assert "'E'" in session.ask("EOF"), "a prompt, of characters that the text lacks"
     session.leave()
 
 

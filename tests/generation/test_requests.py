@@ -58,13 +58,18 @@ def test_a_bias_is_given_by_text_or_id(generator: Generator) -> None:
     token = int(generator.tokenizer.encode("e")[0])
     by_text = generator.generate("the ", max_new_tokens=20, logit_bias={"e": 100})
     assert by_text.text == "e" * 20
-    assert generator.generate("the ", max_new_tokens=20, logit_bias={token: 100.0}) == by_text
+    for key in (token, np.int64(token)):
+        assert generator.generate("the ", max_new_tokens=20, logit_bias={key: 100.0}) == by_text
 
 
 def test_a_random_seed_is_reported_and_gives_the_text_again(generator: Generator) -> None:
     made = [generator.generate("the ", max_new_tokens=30, seed="random") for _ in range(3)]
     assert len({generation.text for generation in made}) > 1
     assert generator.generate("the ", max_new_tokens=30, seed=made[0].seed) == made[0]
+    prompts = ["the ", {"prompt": "the "}, {"prompt": "the ", "index": 0}]
+    first, *others = generator.generate_many(prompts, max_new_tokens=30, seed="random")
+    assert {each.seed for each in others} == {first.seed}
+    assert others[1].text == first.text
 
 
 def test_numbers_may_be_those_of_numpy(generator: Generator) -> None:

@@ -65,6 +65,8 @@ def test_a_stop_token_ends_it_and_is_kept_but_not_before_its_time(generator: Gen
     made = generator.generate("the ", max_new_tokens=200, seed=2, stop_tokens=[whole.tokens[9]])
     first = whole.tokens.index(whole.tokens[9])
     assert (made.tokens, made.finish_reason) == (whole.tokens[: first + 1], "stop")
+    both = {"stop_tokens": [whole.tokens[9]], "stop": ["no such text"]}
+    assert generator.generate("the ", max_new_tokens=200, seed=2, **both).text == made.text
     stops = set(generator.encode_prompt("the ").tolist())
     for seed in range(5):
         made = generator.generate(

@@ -77,7 +77,8 @@ class Mirostat:
     def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
         """`mu` (B,)."""
         surprise = ops.surprise(logits)[np.arange(len(tokens)), tokens]
-        return {"mu": history.state["mu"] - self.eta * (ops.to_numpy(surprise) - self.tau)}
+        mu = history.state["mu"] - self.eta * (ops.to_numpy(surprise) - self.tau)
+        return {"mu": np.clip(mu, -_MOST, _MOST)}
 
 
 @attrs.frozen
@@ -154,7 +155,7 @@ def penalties(config: configs.PenaltiesConfig, context: BuildContext) -> Sampler
 
 def mirostat(config: configs.MirostatConfig, context: BuildContext) -> Sampler:
     """Holds the surprise."""
-    return Mirostat(config.tau, config.eta)
+    return Mirostat(_bounded(config.tau), _bounded(config.eta))
 
 
 def xtc(config: configs.XtcConfig, context: BuildContext) -> Sampler:
