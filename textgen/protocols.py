@@ -433,6 +433,101 @@ class StatefulSampler(Sampler, Protocol):
         """
 
 
+NEW_LANE = -1
+"""In `Moves.lanes`: a lane that begins anew, with nothing but what comes before a prompt."""
+
+
+@attrs.frozen
+class Moves:
+    """What a strategy does in a step.
+
+    lanes   the lane that each next lane continues, by its place: twice forks it, never drops it.
+            NEW_LANE begins one without the prompt
+    tokens  the ids that each next lane is fed, in order; none lets it wait. -1, as Lanes.draw gives
+            it, ends its text
+    state   the strategy's arrays for the next lanes, with these as first axis
+    final   how many tokens of the first lane are sure to be in the text: a stream shows them
+    """
+
+    lanes: Sequence[int]
+    tokens: Sequence[Sequence[int] | Ids]
+    state: Tensors = attrs.field(factory=dict)
+    final: int = 0
+
+
+@attrs.frozen
+class Ranking:
+    """What a strategy ends a text with: lanes by their places, the best one, whose tokens are the
+    text, first; and the score of each, if they have scores.
+    """
+
+    lanes: Sequence[int]
+    scores: Sequence[float] = ()
+
+
+class Lanes(Protocol):
+    """The L lanes of a text: rows of the model's decoder, each a way in which the text continues.
+
+    It begins with one. Stops, limits, and the options of the request hold for each of them.
+    """
+
+    logits: npt.NDArray[Any]
+    """(L, V) of the next token by the model, before the samplers; -inf for a forbidden one."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def tokens(self) -> Sequence[Ids]:
+        """(N,) ids that each lane was fed after the prompt."""
+
+    @property
+    def ended(self) -> npt.NDArray[np.bool_]:
+        """(L,) which lanes hold a text that is complete. They usually wait."""
+
+    @property
+    def state(self) -> Tensors:
+        """The strategy's arrays, with the lanes as first axis."""
+
+    def logprobs(self) -> npt.NDArray[np.float64]:
+        """(L, V) log-probabilities of the next token by the model; -inf for a forbidden one."""
+
+    def sampled(self) -> npt.NDArray[np.float64]:
+        """(L, V) log-probabilities of the next token after the sampler chain."""
+
+    def draw(self, logits: npt.NDArray[Any] | None = None) -> Ids:
+        """(L,) a token for each lane, drawn as sampling draws it; -1 where a sampler ends the text.
+
+        Logits (L, V) replace those of the model. The draws follow from the request's seed and
+        index, the step and the lane; those of the first lane are those of sampling.
+        """
+
+    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
+        """(L, count) random numbers from [0, 1), by seed, index, step and lane."""
+
+    def fed(self, lane: int) -> npt.NDArray[np.float64]:
+        """(T, V) log-probabilities by the model after each token that a lane was fed last."""
+
+
+class Strategy(Protocol):
+    """Decides how a text is made of steps. The lanes of all texts are fed in one batch.
+
+    lanes  the most lanes of a text, which count as so many texts where there is a limit
+
+    `start()` is optional: the arrays of the first lane by name, without an axis for lanes. With
+    `draws_only = True` a strategy promises to do no more than sampling does: to feed its one lane
+    the token that is drawn. The engine then does it, faster.
+    """
+
+    lanes: int
+
+    def step(self, lanes: Lanes) -> Moves | Ranking:
+        """The next moves; or, once the text is made, the ranking of the lanes.
+
+        It follows from `lanes` alone: what is to be remembered is in `Moves.state`. Without a
+        ranking, the text ends where a final token ends it.
+        """
+
+
 class Observer(Protocol):
     """Sees the events of a run, in order, on the thread that trains."""
 

@@ -15,10 +15,11 @@ from click.core import ParameterSource
 
 from textgen.errors import Fault, UsageError
 from textgen.pipeline.document import toml_value
-from textgen.pipeline.options import DecodingOptions
+from textgen.pipeline.options import DecodingOptions, GenerateOptions
 from textgen.plugin.registry import PluginSet
 
 _DECODING: Final = attrs.fields_dict(attrs.resolve_types(DecodingOptions))
+_STRATEGY: Final = attrs.fields_dict(attrs.resolve_types(GenerateOptions))["strategy"]
 _ESCAPES: Final = r" \n is a line break, \t a tab, \\ a backslash."
 _MORE_HELP: Final = {
     "max_new_tokens": " 'none' continues until it is stopped.",
@@ -34,9 +35,10 @@ def request_options(plugins: PluginSet, *, of_plugins: bool) -> dict[str, attrs.
 
     of_plugins  those of plugins' samplers too, which imports all plugins
     """
-    fields = dict(_DECODING)
+    fields = {**_DECODING, "strategy": _STRATEGY}
     takers = [(name, offer, key) for name, (offer, key) in plugins.sampling_options().items()]
-    for offer in plugins.offers("sampler") if of_plugins else ():
+    kinds = ("sampler", "strategy") if of_plugins else ()
+    for offer in [offer for kind in kinds for offer in plugins.offers(kind)]:
         takers += [(name, offer, key) for name, key in offer.component.arguments().items()]
     for name, offer, key in takers:
         fields.setdefault(name, attrs.fields_dict(attrs.resolve_types(offer.component.config))[key])
@@ -107,7 +109,7 @@ def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
     """An option of the command. A list or table is given by repeating it."""
     flag, wanted, phrase = "--" + name.replace("_", "-"), field.type, field.metadata["help"]
     text = f"{phrase[:1].upper()}{phrase[1:]}."
-    if name not in _DECODING:
+    if name not in _DECODING and field is not _STRATEGY:
         text = f"Sampling: {phrase}."
     text += _MORE_HELP.get(name, "")
     if wanted is bool:

@@ -21,6 +21,7 @@ from textgen.protocols import (
     Model,
     Observer,
     Sampler,
+    Strategy,
     Tokenizer,
     Trainer,
 )
@@ -40,6 +41,7 @@ _CONTRACTS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = MappingProxyType
         "decoder": (Decoder, ("extend", "score", "read_state", "write_state")),
         "trainer": (Trainer, ("train", "state", "load_state")),
         "sampler": (Sampler, ("__call__",)),
+        "strategy": (Strategy, ("step",)),
         "observer": (Observer, ("observe",)),
     }
 )

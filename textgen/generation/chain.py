@@ -25,7 +25,7 @@ from textgen.generation.sampling import (
 )
 from textgen.plugin.component import Offer
 from textgen.plugin.structure import Choice
-from textgen.protocols import Array, History, Ids, Model, Tensors
+from textgen.protocols import Array, History, Ids, Model, Strategy, Tensors
 
 LEVELS: Final = ("none", "counts", "tokens")
 END: Final = -1
@@ -153,6 +153,7 @@ class Chain:
     vocab_size  V
     forbidden   ids that are never drawn, such as the one for unknown characters
     tables      the [[sampler]] tables that make it
+    strategy    what decides how a text is made of steps, and whose it is; None to sample
     components  samplers, model and tokenizer are among them
     """
 
@@ -161,6 +162,7 @@ class Chain:
     vocab_size: int
     forbidden: tuple[int, ...] = ()
     tables: tuple[dict[str, Any], ...] = ()
+    strategy: tuple[Strategy, Offer] | None = None
     components: Components = attrs.field(factory=Components, repr=False)
     _greedy: bool = attrs.field(init=False)
 
@@ -180,15 +182,27 @@ class Chain:
         unknown: int | None,
         components: Components,
     ) -> Chain:
-        """A chain of built samplers; one that is itself made of `links` counts as those."""
+        """A chain of built samplers, and at most one strategy; a sampler that is itself made of
+        `links` counts as those.
+        """
         links: list[Link] = []
+        strategy = None
         for choice, sampler in samplers:
+            if choice.offer.kind == "strategy":
+                is_sampling = getattr(sampler, "draws_only", False)
+                strategy = None if is_sampling else (sampler, choice.offer)
+                continue
             for part in getattr(sampler, "links", (sampler,)):
                 before = sum(link.offer.name == choice.offer.name for link in links)
                 links.append(Link.of(part, choice.offer, len(links), before))
         forbidden = () if unknown is None else (unknown,)
         tables = tuple({**choice.table(), "type": choice.offer.name} for choice, _ in samplers)
-        return cls(tuple(links), model, vocab_size, forbidden, tables, components)
+        return cls(tuple(links), model, vocab_size, forbidden, tables, strategy, components)
+
+    @property
+    def lanes(self) -> int:
+        """The most rows of a decoder that a text takes."""
+        return 1 if self.strategy is None else self.strategy[0].lanes
 
     def begin(self, prompts: Sequence[Ids], streams: Sequence[tuple[int, int]]) -> SequenceHistory:
         """The history of rows that begin after their prompts, with the seed and index of each."""
@@ -254,6 +268,18 @@ class Chain:
         for state in states:
             history.arrays |= state
         return tokens
+
+    def note(self, tokens: Ids, logits: Array, history: SequenceHistory) -> None:
+        """Note tokens (B,) that were not drawn by `pick` after logits (B, V) in the history."""
+        given = []
+        if any(link.has_state for link in self.links):
+            for link in self.links:
+                logits = link(logits, history)
+                given.append((link, logits))
+        states = [link.accept(tokens, made, history) for link, made in given if link.has_state]
+        history.add(tokens)
+        for state in states:
+            history.arrays |= state
 
     def sampled(self, logits: Array, history: SequenceHistory) -> Array:
         """What the samplers make of logits (B, V), into which it writes."""

@@ -474,6 +474,7 @@ class Generator:
             echo=echo,
             logprobs=tuple(logprobs),
             state=row.state(self.model_id),
+            ranked=tuple(row.ranked),
         )
 
 

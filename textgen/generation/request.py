@@ -66,9 +66,11 @@ class RequestOptions(TypedDict, total=False):
                 same salt, a text. Users who must not find out each other's prompts by the time
                 that an answer takes need different ones
 
-    The other options are those of samplers. Each changes the option of the last sampler of the
-    run's chain that has it, or adds that sampler at its standard place. Options of plugins'
-    samplers are given in the same way.
+    strategy    how the text is made of steps: a name, or a table with a `type`
+
+    The other options are those of samplers and strategies. Each changes the option of the last
+    sampler of the run's chain that has it, or adds that sampler at its standard place; those of a
+    strategy choose it. Options of plugins' samplers and strategies are given in the same way.
     """
 
     max_new_tokens: int | None
@@ -107,6 +109,17 @@ class RequestOptions(TypedDict, total=False):
     xtc_threshold: float | None
     mirostat_tau: float | None
     mirostat_eta: float | None
+    strategy: str | Mapping[str, Any] | None
+    beams: int | None
+    length_penalty: float | None
+    beam_groups: int | None
+    diversity_penalty: float | None
+    best_of: int | None
+    negative_prompt: str | None
+    guidance_scale: float | None
+    banned_phrases: Sequence[str] | None
+    suffix: str | None
+    candidates: int | None
 
 
 @attrs.frozen(kw_only=True)

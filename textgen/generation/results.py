@@ -144,6 +144,15 @@ def _checksum(arrays: Tensors) -> npt.NDArray[np.uint8]:
     return np.frombuffer(hashlib.sha256(dump_tensors(arrays)).digest(), np.uint8)
 
 
+@attrs.frozen
+class RankedText:
+    """A text among which a strategy chose, and its score: the higher, the better it was found."""
+
+    text: str
+    tokens: tuple[int, ...] = attrs.field(repr=lambda ids: f"<{len(ids)} ids>")
+    score: float
+
+
 @attrs.frozen(kw_only=True)
 class Generation:
     """A generated text. `str()` of it is prompt and continuation together.
@@ -158,6 +167,7 @@ class Generation:
     logprobs       one entry per token if `logprobs` was given, with `echo` also per prompt token;
                    else empty
     state          the state for `generate(state=...)`, if `keep_state` was given
+    ranked         the texts among which a strategy chose, best first; none of a sampled text
     """
 
     prompt: str
@@ -170,6 +180,7 @@ class Generation:
     logprobs: tuple[TokenLogprobs, ...] = attrs.field(default=(), repr=False)
     state: GenerationState | None = attrs.field(default=None, repr=False, eq=False)
     prompt_ids: Ids = attrs.field(factory=lambda: np.empty(0, np.int64), repr=False, eq=False)
+    ranked: tuple[RankedText, ...] = attrs.field(default=(), repr=False)
 
     def __str__(self) -> str:
         return self.text if self.echo else self.prompt + self.text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -13,7 +15,12 @@ from textgen.contracts.checks import FAILURES
 from textgen.generation.detokenise import TAIL, Detokeniser, drain
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.request import ReadOptions, Request
-from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
+from textgen.generation.results import (
+    FinishReason,
+    GenerationState,
+    RankedText,
+    TokenLogprobs,
+)
 from textgen.pipeline.options import MAX_SEED
 from textgen.protocols import Array, Decoder, Ids, Tokenizer
 
@@ -27,6 +34,7 @@ class Row:
     index     of its random numbers
     start     the state that it resumes from
     ids       (T,) ids to feed, after the pending ones of `start`
+    ranked    the texts among which a strategy chose, best first
     deadline  a time of time.monotonic
     earlier   number of tokens of the text that are in `start`
     shown     text that comes before all else: the prompt, with `echo`
@@ -40,6 +48,7 @@ class Row:
     ids: Ids
     start: GenerationState | None
     text: Detokeniser
+    tokenizer: Tokenizer
     shown: str = ""
     whole: bool = False
     looks: bool = False
@@ -50,6 +59,7 @@ class Row:
     error: BaseException | None = None
     end: GenerationState | None = None
     logprobs: list[TokenLogprobs] = attrs.field(factory=list)
+    ranked: list[RankedText] = attrs.field(factory=list)
     following: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
     paused: bool = False
     taken: int = 0
@@ -83,6 +93,7 @@ class Row:
             ids,
             state,
             text,
+            tokenizer,
             prompt.text if options.echo else "",
             deadline=request.deadline,
             earlier=earlier,
@@ -221,3 +232,14 @@ class Row:
             made=self.earlier + self.made,
             held=not self.made and self.request.prompt.held == 1,
         )
+
+
+@contextlib.contextmanager
+def failing(rows: Sequence[Row]) -> Iterator[None]:
+    """Make what goes wrong in the block the error of the rows."""
+    try:
+        yield
+    except FAILURES as error:
+        for row in rows:
+            if not row.ended:
+                row.error = error

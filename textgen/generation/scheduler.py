@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 import numpy as np
 
 from textgen.contracts import checks
-from textgen.contracts.checks import FAILURES
 from textgen.generation.batch import (
     Batch,
     Begin,
@@ -24,9 +22,10 @@ from textgen.generation.batch import (
     take_rows,
 )
 from textgen.generation.chain import rows_of
+from textgen.generation.lanes import LaneBatch
 from textgen.generation.prompt_cache import BLOCK, PromptCache, block_keys
 from textgen.generation.results import FinishReason
-from textgen.generation.row import Row
+from textgen.generation.row import Row, failing
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.protocols import Array, Ids, Tensors
 
@@ -34,6 +33,14 @@ _ROUND: Final = 0.005  # seconds of steps, after which clocks have theirs
 _TURN: Final = 0.05  # and at most, between two chunks of long prompts
 _APART: Final = 0.01  # seconds between rows that join the others: each time costs a copy of them
 _ALONE: Final = 16  # rows that cannot share a batch and run side by side
+
+
+AnyBatch: TypeAlias = Batch | LaneBatch
+
+
+def batch_class(row: Row) -> type[AnyBatch]:
+    """The batches that a row can be in: those of strategies, or those of sampling alone."""
+    return Batch if row.request.chain.strategy is None else LaneBatch
 
 
 class Scheduler:
@@ -46,11 +53,11 @@ class Scheduler:
     def __init__(self, begin: Begin, capacity: int, cache: PromptCache | None = None) -> None:
         self._begin, self._most, self._given_cache = begin, capacity, cache
         self._waiting: deque[Row] = deque()
-        self._prefills: deque[tuple[list[Row], Iterator[tuple[Batch, Array] | None]]] = deque()
+        self._prefills: deque[tuple[list[Row], Iterator[tuple[AnyBatch, Array] | None]]] = deque()
         self._admitted = 0.0  # when the last ones were
         self._fed = 0.0  # seconds that the last chunk took of a prompt, while there are more
         self._is_newest = False  # whose chunk is next: that of the newest prompt, or the oldest
-        self._batches: list[Batch] = []  # one, if rows can share it; else one for each row
+        self._batches: list[AnyBatch] = []  # one of a class, if rows can share it; else one each
 
     @cached_property
     def _shares(self) -> bool:
@@ -79,7 +86,8 @@ class Scheduler:
     def free(self) -> int:
         """How many more rows it would take in at once."""
         most = self._most if self._shares else min(self._most, _ALONE)
-        return most - len(self._running()) - len(self._waiting)
+        rows = [*self._running(), *self._waiting]
+        return max(0, most - sum(row.request.chain.lanes for row in rows))
 
     def run(self, seconds: float = _ROUND) -> None:
         """Advance every row by a step, and more until one ends or some seconds are over.
@@ -93,7 +101,7 @@ class Scheduler:
             seconds = min(self._fed, _TURN) if self._fed > _ROUND else 0.0
         until = 0.0 if len(self._batches) > 1 else time.perf_counter() + seconds
         for batch in self._batches:
-            with _failing(batch.rows):
+            with failing(batch.rows):
                 batch.advance(until)
         self._tidy()
         if self._prefills:
@@ -130,8 +138,9 @@ class Scheduler:
         now = time.perf_counter()
         if not self._waiting or (self._batches and now < self._admitted + _APART):
             return
-        self._admitted, room = now, self.free + len(self._waiting)
-        together, alone = list[Row](), list[list[Row]]()
+        self._admitted = now
+        room = self.free + sum(row.request.chain.lanes for row in self._waiting)
+        together, alone = defaultdict[type, list[Row]](list), list[list[Row]]()
         while self._waiting and room > 0:
             row = self._waiting.popleft()
             is_made = row.left <= 0 and not row.looks
@@ -139,12 +148,12 @@ class Scheduler:
             if reason is not None or row.error is not None:
                 self._end_unfed(row, reason)
                 continue
-            room -= 1
+            room -= row.request.chain.lanes
             if self._shares and row.start is None:
-                together.append(row)
+                together[batch_class(row)].append(row)
             else:
                 alone.append([row])
-        for rows in [*alone, together] if together else alone:
+        for rows in [*alone, *together.values()]:
             self._prefills.append((rows, prefill(self._begin, rows, self._cache)))
 
     def _feed(self) -> None:
@@ -156,45 +165,35 @@ class Scheduler:
         for row in rows:
             if (reason := row.out_of_time()) is not None or row.error is not None:
                 self._end_unfed(row, reason)
-        with _failing([*rows]):
+        with failing([*rows]):
             ready = None if all(row.ended for row in rows) else next(steps)
             if ready is not None:
                 batch, logits = ready
-                with _failing(batch.rows):
+                with failing(batch.rows):
                     batch.draw(logits)
                 self._take_in(batch)
         if all(row.ended for row in rows):
             del self._prefills[place]
 
-    def _take_in(self, batch: Batch) -> None:
+    def _take_in(self, batch: AnyBatch) -> None:
         """Put rows with fed prompts among the others."""
         if all(row.ended for row in batch.rows):
             return
-        if not (self._shares and self._batches):
+        others = [other for other in self._batches if type(other) is type(batch)]
+        if not (self._shares and others):
             self._batches.append(batch)
             return
-        (shared,) = self._batches
-        with _failing([*shared.rows, *batch.rows]):  # neither decoder is known to be whole then
+        shared: Any = others[0]
+        with failing([*shared.rows, *batch.rows]):  # neither decoder is known to be whole then
             shared.join(batch)
 
     def _end_unfed(self, row: Row, reason: FinishReason | None) -> None:
         """End a row whose prompt is not fed: its state is the one it started from."""
-        with _failing([row]):
+        with failing([row]):
             if row.options.keep_state and row.error is None:
                 decoder = row.restore(self._begin(1))
                 row.end = state_of(row, begun(row.request.chain, [row]), decoder, row.to_feed())
             row.reason = reason
-
-
-@contextlib.contextmanager
-def _failing(rows: Sequence[Row]) -> Iterator[None]:
-    """Make what goes wrong in the block the error of the rows."""
-    try:
-        yield
-    except FAILURES as error:
-        for row in rows:
-            if not row.ended:
-                row.error = error
 
 
 @attrs.define(eq=False)
@@ -214,7 +213,7 @@ class _Prompt:
 
 def prefill(
     begin: Begin, rows: list[Row], cache: PromptCache | None
-) -> Iterator[tuple[Batch, Array] | None]:
+) -> Iterator[tuple[AnyBatch, Array] | None]:
     """Feed the prompts of rows side by side, a chunk with each step. Equal prompts are fed once.
 
     Each step gives the rows whose prompts are fed with it, if any, and the logits (B, V) of what
@@ -249,7 +248,8 @@ def prefill(
         if places:
             is_all = places == [*range(len(prompts))]
             own = decoder if is_all else take_rows(begin, decoder, places)
-            batch = Batch(begin, own, [row for _, row in done if not row.looks])
+            members = [row for _, row in done if not row.looks]
+            batch = batch_class(members[0])(begin, own, members)
             ready = batch, rows_of(logits, np.array(places))
         if 0 < len(rest) < len(prompts):
             decoder = take_rows(begin, decoder, rest)
@@ -300,7 +300,7 @@ def _keep_states(cache: PromptCache, decoder: Any, prompts: Sequence[_Prompt], f
 def _look(row: Row, logits: Array) -> None:
     """End a row with what may follow its prompt, by logits (1, V)."""
     chain = row.request.chain
-    with _failing([row]):
+    with failing([row]):
         row.open(logits[0])
         before = log_softmax(to_numpy(logits)[0])
         if row.ending and row.is_early:

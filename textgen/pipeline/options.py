@@ -128,6 +128,12 @@ class DecodingOptions(TextOptions):
 class GenerateOptions(TextOptions):
     """What is generated after training."""
 
+    strategy: str | dict[str, Any] | None = option(
+        None,
+        help="how a text is made of steps: the name of a strategy, such as beam; a token drawn at "
+        "each step if not set",
+        kind="strategy",
+    )
     prompt: str = option(
         "", help="the text to continue; after training on documents, the beginning of a document"
     )

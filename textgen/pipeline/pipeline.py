@@ -68,10 +68,16 @@ class Pipeline:
         )
         return tables
 
+    @property
+    def decoding(self) -> tuple[Choice, ...]:
+        """The sampler chain, then the strategy if there is one."""
+        strategy: Any = self.generate.strategy
+        return self.samplers if strategy is None else (*self.samplers, strategy)
+
     def choices(self) -> tuple[Choice, ...]:
         """Every component it uses, those that others are made of included."""
         top = (self.corpus, self.tokenizer, self.model, self.trainer)
-        all_choices = (*top, *self.samplers, *self.observers)
+        all_choices = (*top, *self.decoding, *self.observers)
         return tuple(part for choice in all_choices for part in choice.flattened())
 
 

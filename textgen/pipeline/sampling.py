@@ -18,13 +18,15 @@ from textgen.plugin.structure import Choice, Reader, plain
 def changed(
     chain: Sequence[Choice], options: Mapping[str, Any], plugins: ComponentSource
 ) -> list[Choice]:
-    """The chain with options by name, such as temperature=0.5.
+    """The chain, with its strategy if it has one, with options by name, such as temperature=0.5.
 
     Each changes the key of the chain's last sampler that has it (`option(argument=...)`). If none
     has it, the sampler that does joins before the first with a higher `Component.place`. Raises
     UsageError with every fault.
     """
     faults: list[Fault] = []
+    chain, options = _with_strategy(chain, dict(options), plugins, faults), dict(options)
+    options.pop("strategy", None)
     given: dict[str, tuple[Offer, dict[str, Any]]] = {}  # an option may need another of its sampler
     for name, value in options.items():
         takers = [choice.offer for choice in chain if name in choice.offer.component.arguments()]
@@ -45,12 +47,32 @@ def changed(
         found_at = (attrs.evolve(f, path=f.path or offer.name) for f in reader.faults)
         faults += named(found_at, [offer])
         if index is None:
+            if offer.kind == "strategy":
+                made = [choice for choice in made if choice.offer.kind != "strategy"]
             index = _place(made, offer)
             made.insert(index, Choice(offer.name, offer, settings))
         made[index] = attrs.evolve(made[index], options=settings)
+    if len(named_by := [o.name for o, _ in given.values() if o.kind == "strategy"]) > 1:
+        faults.append(Fault("strategy", f"options of {' and '.join(named_by)}: one makes a text"))
     if faults:
         raise UsageError(faults=faults)
     return made
+
+
+def _with_strategy(
+    chain: Sequence[Choice],
+    options: Mapping[str, Any],
+    plugins: ComponentSource,
+    faults: list[Fault],
+) -> Sequence[Choice]:
+    """The chain with the option `strategy`, a name or a table, in place of its own strategy."""
+    given = options.get("strategy")
+    if given is None:
+        return chain
+    reader = Reader(Path.cwd(), plugins, faults=faults)
+    table = {"type": given} if isinstance(given, str) else given
+    choice = reader.choice("strategy", table, "strategy")
+    return [*(each for each in chain if each.offer.kind != "strategy"), *filter(None, [choice])]
 
 
 def named(faults: Iterable[Fault], offers: Iterable[Offer]) -> list[Fault]:

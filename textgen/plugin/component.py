@@ -22,9 +22,20 @@ UNPACKAGED: Final = "unpackaged"
 """Stands for the distribution of plugins that a program registered, or that are a single file."""
 OBJECT: Final = "object"
 """Stands for the distribution of components that a program gave as objects."""
-KINDS = ("corpus", "tokenizer", "model", "trainer", "sampler", "observer", "command", "run")
+KINDS = (
+    "corpus",
+    "tokenizer",
+    "model",
+    "trainer",
+    "sampler",
+    "strategy",
+    "observer",
+    "command",
+    "run",
+)
+_PLURALS: Final = {"corpus": "corpora", "strategy": "strategies"}
 HOOKS: Final[Mapping[str, str]] = MappingProxyType(
-    {f"textgen_{'corpora' if kind == 'corpus' else kind + 's'}": kind for kind in KINDS}
+    {f"textgen_{_PLURALS.get(kind, f'{kind}s')}": kind for kind in KINDS}
 )
 COMMANDS: Final = ("run", "generate", "evaluate", "plugins")
 NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -49,6 +60,7 @@ REQUEST_OPTIONS: Final = (
     "cancelled",
     "unknown_characters",
     "cache_salt",
+    "strategy",
 )
 """What a request for text takes itself; the other options of requests are those of samplers."""
 
@@ -89,8 +101,8 @@ def option(
     requests. It is a keyword in Python and an option of the command line.
 
     With `kind`, such as "model", the option is itself a component: a table with a `type`, like
-    `[model.first]` in a pipeline. `default` is then a table too. The value is a Choice, for
-    `BuildContext.build`.
+    `[model.first]` in a pipeline. `default` is then a table too, or None. The value is a Choice,
+    for `BuildContext.build`.
 
     With `more`, a larger value of a trainer's option continues a finished run, from the newest
     checkpoint within the StepDone.stable_steps of its trainer. `more` is a function, such as

@@ -63,6 +63,12 @@ def textgen_samplers() -> list[Component]:
 
 
 @hookspec
+def textgen_strategies() -> list[Component]:
+    """Offer ways to make a text of steps: `build` returns a `textgen.protocols.Strategy`."""
+    raise NotImplementedError
+
+
+@hookspec
 def textgen_observers() -> list[Component]:
     """Offer observers of a run: `build` returns a `textgen.protocols.Observer`."""
     raise NotImplementedError

@@ -175,10 +175,13 @@ class PluginSet:
         )
 
     def sampling_options(self) -> dict[str, tuple[Offer, str]]:
-        """The built-in sampling options of requests: the sampler that has each, and its key."""
+        """The built-in sampling options of requests: the sampler or strategy that has each, and its
+        key.
+        """
         with self._lock:
             self._load(_is_own)
-            own = [offer for offer in self._loaded("sampler") if _is_own(offer.plugin)]
+            offers = [*self._loaded("sampler"), *self._loaded("strategy")]
+            own = [offer for offer in offers if _is_own(offer.plugin)]
         own.sort(key=lambda offer: offer.component.place or 0)
         return {
             name: (offer, key) for offer in own for name, key in offer.component.arguments().items()
@@ -192,13 +195,13 @@ class PluginSet:
         own = self.sampling_options()
         if name in own:
             return own[name]
-        offers = self.offers("sampler")
+        offers = [*self.offers("sampler"), *self.offers("strategy")]
         takers = [offer for offer in offers if name in offer.component.arguments()]
         if len(takers) == 1:
             return takers[0], takers[0].component.arguments()[name]
         if takers:
             names = " and ".join(offer.written_name for offer in takers)
-            return Fault(name, f"several samplers take this option: {names}")
+            return Fault(name, f"several plugins take this option: {names}")
         known = [argument for offer in offers for argument in offer.component.arguments()]
         others = (other for other in (*known, *REQUEST_OPTIONS) if other != name)
         hint = nearest(name, others) or f"there are {', '.join(known)}"

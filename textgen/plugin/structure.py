@@ -111,7 +111,8 @@ class Reader:
         values = {}
         for name, field in fields.items():
             place = join(path, name)
-            if kind := field.metadata.get("kind"):
+            kind = field.metadata.get("kind")
+            if kind and table.get(name, field.default) is not None:
                 values[name] = self.choice(kind, table.get(name, field.default), place)
             elif name in table:
                 values[name] = self.field(field, table[name], place)

@@ -242,7 +242,7 @@ class Execution:
         context = attrs.evolve(context, training=False)
         priming = priming_ids(text.tokenizer, data.training)
         generator = attrs.evolve(
-            make_generator(pipeline.samplers, pipeline.model, model, context, components),
+            make_generator(pipeline.decoding, pipeline.model, model, context, components),
             record={"priming": priming},
         )
         generator.chain.try_on(model)  # finds what cannot generate before training
@@ -343,13 +343,14 @@ class Execution:
         """
         options = self.pipeline.generate
         faults: list[Fault] = []
-        for place, choice in enumerate(self.pipeline.samplers):
+        for number, choice in enumerate(self.pipeline.decoding):
+            is_sampler = choice.offer.kind == "sampler"
+            place = f"sampler.{number}" if is_sampler else "generate.strategy"
             try:
                 self._components.build(choice, attrs.evolve(context, training=False))
             except PipelineError as error:
                 faults += [
-                    attrs.evolve(fault, path=f"sampler.{place}.{fault.path}")
-                    for fault in error.faults
+                    attrs.evolve(fault, path=f"{place}.{fault.path}") for fault in error.faults
                 ]
         try:
             check_decoding(options, tokenizer.vocab_size)

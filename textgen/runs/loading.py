@@ -167,6 +167,8 @@ def _choices(
     """
     tokenizer, model = (_choice(kind, tables, reader) for kind in ("tokenizer", "model"))
     samplers = read_chain("sampler", tables.get("sampler", ()), reader)
+    if (strategy := tables.get("generate", {}).get("strategy")) is not None:
+        samplers += (reader.choice("strategy", strategy, "generate.strategy"),)
     if reader.faults:
         raise PipelineError(reader.faults, source)
     return tokenizer, model, samplers

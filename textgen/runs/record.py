@@ -327,7 +327,7 @@ def other_versions(record: Mapping[str, Any]) -> str:
     then = {
         each["distribution"]: each["version"]
         for each in record["components"]
-        if each["kind"] in ("tokenizer", "model", "sampler")
+        if each["kind"] in ("tokenizer", "model", "sampler", "strategy")
     }
     return "; ".join(
         f"the run was made with {name} {version}, and {installed[name]} is installed"

@@ -1,0 +1,1 @@
+"""Strategies: how a text is made of steps."""
