@@ -117,7 +117,7 @@ class RequestOptions(TypedDict, total=False):
     best_of: int | None
     negative_prompt: str | None
     guidance_scale: float | None
-    banned_phrases: Sequence[str] | None
+    ban_phrase: Sequence[str] | None
     suffix: str | None
     candidates: int | None
 

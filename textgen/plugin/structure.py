@@ -89,7 +89,7 @@ class Reader:
     """Reads TOML values as typed ones, and collects what is wrong with them.
 
     folder   what relative paths are resolved against
-    plugins  where components are looked up; only tables that contain none can be read without
+    plugins  where components are looked up; without, those of a table are left out
     origins  where components came from by kind and name, for names that are to mean these
     """
 
@@ -112,6 +112,8 @@ class Reader:
         for name, field in fields.items():
             place = join(path, name)
             kind = field.metadata.get("kind")
+            if kind and self.plugins is None:
+                continue
             if kind and table.get(name, field.default) is not None:
                 values[name] = self.choice(kind, table.get(name, field.default), place)
             elif name in table:

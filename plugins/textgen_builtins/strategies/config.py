@@ -84,7 +84,7 @@ class BannedPhrasesConfig:
         validator=and_(
             min_len(1), max_len(_MOST_PHRASES), deep_iterable(and_(min_len(1), max_len(_LONGEST)))
         ),
-        argument="banned_phrases",
+        argument="ban_phrase",
     )
 
 

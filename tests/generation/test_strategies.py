@@ -1,0 +1,235 @@
+"""Strategies: how a text is made of steps."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from components import engine_of
+
+import textgen
+from textgen import ContractError, Generator, UsageError
+from textgen.protocols import Moves, Ranking
+
+TEXT = "the ferry left at nine and the river carried its light away in pieces to the sea. " * 20
+SMALL = {"temperature": 0.8, "max_new_tokens": 24}
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "sample": {"strategy": "sample"},
+    "beam": {"beams": 3},
+    "beam-groups": {"beams": 4, "beam_groups": 2, "stop": "e "},
+    "best-of": {"best_of": 4, "stop_tokens": [3], "min_new_tokens": 6},
+    "guidance": {"negative_prompt": "and ", "guidance_scale": 2.0},
+    "banned-phrases": {"ban_phrase": ["the", "light a", "ri"], "repetition_penalty": 1.2},
+    "fill": {"suffix": "sea", "candidates": 3, "mirostat_tau": 2.0},
+}
+PROMPTS = ["the ", "a", "", "river "]
+
+
+@pytest.fixture(scope="module", params=["rnn", "ngram", "growing"])
+def generator(request: pytest.FixtureRequest) -> Generator:
+    return trained(request.param)
+
+
+def trained(kind: str, text: str = TEXT) -> Generator:
+    model: Any = {
+        "rnn": {"type": "rnn", "cell": "gru", "hidden_size": 12},
+        "ngram": {"type": "ngram", "order": 4},
+        "growing": lambda context: growing(context.vocab_size),
+    }[kind]
+    trainer = {"type": "count"} if kind == "ngram" else {"type": "sgd", "length": "2 epochs"}
+    return textgen.train(corpus=text, model=model, trainer=trainer, device="cpu").generator
+
+
+def growing(size: int) -> Any:
+    """A module whose state holds all tokens so far."""
+    import torch
+
+    class Growing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = torch.nn.Embedding(size, 8)
+            self.head = torch.nn.Linear(8, size)
+
+        def forward(self, tokens: Any, state: Any = None) -> Any:
+            seen = self.embedding(tokens)
+            if state:
+                seen = torch.cat([state[0], seen], 1)
+            steps = torch.arange(1, seen.shape[1] + 1)[None, :, None]
+            mixed = seen + seen.cumsum(1) / steps
+            return self.head(mixed)[:, -tokens.shape[1] :], (seen,)
+
+    return Growing()
+
+
+def in_one_loop(generator: Generator, options: dict[str, Any]) -> list[str]:
+    async def all_at_once() -> list[str]:
+        asked = [generator.agenerate(p, index=i, **options) for i, p in enumerate(PROMPTS)]
+        return [made.text for made in await asyncio.gather(*asked, generator.agenerate("the "))][:4]
+
+    return asyncio.run(all_at_once())
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_text_is_the_same_whichever_way_it_is_asked_for(generator: Generator, name: str) -> None:
+    options = {**SMALL, **STRATEGIES[name]}
+    alone = [generator.generate(p, index=i, **options).text for i, p in enumerate(PROMPTS)]
+    assert [
+        "".join(generator.stream(p, index=i, **options)) for i, p in enumerate(PROMPTS)
+    ] == alone
+    assert [made.text for made in generator.generate_many(PROMPTS, **options)] == alone
+    assert in_one_loop(generator, options) == alone
+    others = [{"prompt": "a", "index": 9, **other} for other in STRATEGIES.values()]
+    mine = [{"prompt": p, "index": i, **options} for i, p in enumerate(PROMPTS)]
+    beside = [
+        made.text for made in generator.generate_many([*others, *mine, {"prompt": ""}], **SMALL)
+    ]
+    assert beside[len(others) : -1] == alone
+
+
+def test_sampling_is_a_strategy(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    from textgen_builtins.strategies.sample import Sample
+
+    monkeypatch.setattr(Sample, "draws_only", False)
+    for options in (
+        {"logprobs": 2},
+        {"top_k": 3, "repetition_penalty": 1.3, "mirostat_tau": 3.0, "dry_multiplier": 0.8},
+        {"stop": ["he", "and"], "min_new_tokens": 3},
+        {"stop_tokens": [2], "temperature": 0},
+        {"regex": "[a-z]{3,5}"},
+        {"max_new_tokens": 0},
+    ):
+        plain = generator.generate("the ", **{**SMALL, **options})
+        made = generator.generate("the ", strategy="sample", **{**SMALL, **options})
+        assert (made.tokens, made.text, made.finish_reason) == (
+            plain.tokens,
+            plain.text,
+            plain.finish_reason,
+        )
+        assert [each.token for each in made.logprobs] == [each.token for each in plain.logprobs]
+
+
+def test_enough_beams_find_the_likeliest_text() -> None:
+    generator = trained("ngram", "abcabdacb" * 200)
+    best = generator.generate("a", beams=200, max_new_tokens=4, temperature=1)
+    texts = {"".join(each) for each in product("abcd", repeat=4)}
+    scores = {text: generator.score(text, prompt="a").loss for text in texts}
+    assert best.text == min(scores, key=scores.__getitem__)
+    assert [each.score for each in best.ranked] == sorted(
+        (e.score for e in best.ranked), reverse=True
+    )
+    assert -best.ranked[0].score == pytest.approx(scores[best.text], abs=1e-5)
+
+
+def test_groups_of_beams_begin_with_different_tokens(generator: Generator) -> None:
+    made = generator.generate("a", beams=4, beam_groups=4, diversity_penalty=1e6, max_new_tokens=1)
+    assert len({each.tokens for each in made.ranked[:4]}) == 4
+
+
+def test_the_best_of_several_texts_has_the_highest_mean(generator: Generator) -> None:
+    options = {"max_new_tokens": 24, "temperature": 3.0}
+    made = generator.generate("the ", best_of=6, **options)
+    assert made.text == made.ranked[0].text
+    assert len({each.tokens for each in made.ranked}) == 6
+    assert generator.generate("the ", **options).tokens in {each.tokens for each in made.ranked}
+    for each in made.ranked:
+        assert -each.score == pytest.approx(
+            generator.score(each.text, prompt="the ").loss, abs=1e-4
+        )
+
+
+def test_guidance_draws_from_the_difference_of_two_prompts(generator: Generator) -> None:
+    text = ""
+    for _ in range(6):
+        here, there = (generator.next_logprobs(p + text)[0] for p in ("the ", "and "))
+        guided = there + 3 * (here - there)
+        text += generator.tokenizer.decode(np.array([guided.argmax()]))
+    options = {"negative_prompt": "and ", "temperature": 0, "max_new_tokens": 6}
+    assert generator.generate("the ", guidance_scale=3.0, **options).text == text
+    assert (
+        generator.generate("the ", guidance_scale=1.0, **options).text
+        == generator.generate("the ", temperature=0, max_new_tokens=6).text
+    )
+
+
+def test_banned_phrases_never_come_and_other_texts_stay(generator: Generator) -> None:
+    many = [{"prompt": "", "index": i} for i in range(60)]
+    plain = [made.text for made in generator.generate_many(many, max_new_tokens=40)]
+    phrases = ["the ", "RIVER", "ea", "t"]
+    for banned in (phrases[:3], phrases[3:]):
+        made = [m.text for m in generator.generate_many(many, max_new_tokens=40, ban_phrase=banned)]
+        for before, after in zip(plain, made, strict=True):
+            assert not any(phrase.lower() in after.lower() for phrase in banned)
+            begins = [i for p in banned if (i := before.lower().find(p.lower())) >= 0]
+            assert after[: min(begins, default=None)] == before[: min(begins, default=None)]
+            assert len(after) == 40
+    assert any(before == after for before, after in zip(plain, made, strict=True)) or "t" in phrases
+
+
+def test_what_fills_a_gap_is_ranked_by_what_follows(generator: Generator) -> None:
+    made = generator.generate("the ", suffix="sea.", candidates=5, **SMALL)
+    for each in made.ranked:
+        loss = generator.score("sea.", prompt="the " + each.text).loss
+        assert -each.score == pytest.approx(4 * loss, abs=1e-3)
+    assert made.text == made.ranked[0].text
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_text_goes_on_from_the_state_of_the_one_that_was_chosen(name: str) -> None:
+    generator = trained("rnn")
+    options = {**SMALL, **STRATEGIES[name]}
+    made = generator.generate("the ", keep_state=True, **options)
+    assert made.state is not None
+    rest = generator.generate(state=made.state, temperature=0, max_new_tokens=9)
+    ids = [*generator.encode_prompt("the "), *made.tokens]
+    assert rest.tokens == generator.generate(ids, temperature=0, max_new_tokens=9).tokens
+
+
+def test_a_pipeline_has_a_strategy_and_requests_replace_it(tmp_path: Any) -> None:
+    run = textgen.train(
+        corpus=TEXT,
+        model={"type": "ngram"},
+        trainer={"type": "count"},
+        generate={"strategy": {"type": "beam", "beams": 2}, "max_new_tokens": 8},
+    )
+    run.save(tmp_path / "run")
+    loaded = textgen.load(tmp_path / "run")
+    assert len(loaded.generate("a").ranked) >= 2
+    assert not loaded.generate("a", strategy="sample").ranked
+    assert len(loaded.generate("a", best_of=5).ranked) == 5
+    with pytest.raises(UsageError, match=r"beam.*best-of|best-of.*beam"):
+        loaded.generate("a", beams=2, best_of=2)
+    with pytest.raises(UsageError) as caught:
+        loaded.generate("a", strategy="beem")
+    assert "beam" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        Moves([0, 0, 0], [(), (), ()]),
+        Moves([3], [(1,)]),
+        Moves([0], [(10_000,)]),
+        Moves([0], []),
+        Moves([0], [(1,)], {"x": np.zeros(2)}),
+        Ranking([]),
+        Ranking([7]),
+        Ranking([0], [1.0, 2.0]),
+    ],
+)
+def test_an_answer_that_is_none_is_blamed(answer: Any) -> None:
+    class Odd:
+        lanes = 2
+
+        def step(self, view: Any) -> Any:
+            return answer
+
+    run = engine_of(strategy=lambda context: Odd()).train(
+        corpus=TEXT, model={"type": "ngram"}, trainer={"type": "count"}
+    )
+    with pytest.raises(ContractError) as caught:
+        run.generator.generate("a", strategy="textgen-odd:odd")
+    assert (caught.value.kind, caught.value.component) == ("strategy", "odd")
