@@ -23,7 +23,9 @@ from good import (
     Model,
     Observer,
     Sampler,
+    Sampling,
     StateSampler,
+    Strategy,
     Tokenizer,
     Trainer,
     offered,
@@ -32,6 +34,7 @@ from good import (
 from campaigns.mutations import seal
 from textgen import Component, CorpusError, NoOptions, UsageError, option
 from textgen.events import Evaluation, RunFinished, RunStarted, StepDone
+from textgen.protocols import Moves, Ranking
 
 NUMBERS = itertools.count()
 
@@ -392,6 +395,35 @@ SAMPLERS = [
     broken("sampler-threads", "while other threads called too", Sampler, __call__=race),
 ]  # fmt: skip
 
+# Strategies.
+
+
+class Sampled(Sampling, Strategy):
+    """Promises nothing."""
+
+    draws_only = False
+
+
+def remembering(self: Any, lanes: Any) -> Any:
+    """The same token once more for each text that came before."""
+    self.count = getattr(self, "count", 0) + (not len(lanes.tokens[0]))
+    return [(lanes.draw()[0] + self.count) % 30]
+
+
+STRATEGIES = [
+    broken("strategy-lanes", "is True", Strategy, lanes=True),
+    broken("strategy-moves", "3 lanes, and announces 1 to 2", Strategy,
+           step=lambda self, lanes: Moves([0] * 3, [()] * 3)),
+    broken("strategy-moves", "40 tokens", Sampled, step=lambda self, lanes: Ranking([0])
+           if len(lanes.tokens[0]) > 39 else Moves([0], [lanes.draw()])),
+    broken("strategy-deterministic", "a second time", Sampled,
+           pick=lambda self, lanes: [int(NOISE.integers(30))]),
+    broken("strategy-rows", "in a batch", Sampled, "strategy-rows", pick=remembering),
+    broken("strategy-streams", "as a stream", Sampled, pick=remembering),
+    broken("strategy-sampling", "by sampling", Sampled, draws_only=True,
+           pick=lambda self, lanes: [int(lanes.logits[0].argmin())]),
+]  # fmt: skip
+
 # Observers.
 
 
@@ -558,6 +590,6 @@ PASSED = [
 ]  # fmt: skip
 
 BROKEN = [
-    *(*GENERAL, *CORPORA, *TOKENIZERS, *MODELS, *MODULES, *TRAINERS, *SAMPLERS, *OBSERVERS),
-    *(*COMMANDS, *RUNS),
+    *(*GENERAL, *CORPORA, *TOKENIZERS, *MODELS, *MODULES, *TRAINERS, *SAMPLERS),
+    *(*STRATEGIES, *OBSERVERS, *COMMANDS, *RUNS),
 ]

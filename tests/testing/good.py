@@ -13,7 +13,7 @@ from array_api_compat import array_namespace, device
 import textgen
 from textgen import DOCUMENT_END, Component, CorpusError, NoOptions, PromptError, UsageError
 from textgen.events import Evaluated, Evaluation, RunStarted, StepDone
-from textgen.protocols import TrainerState
+from textgen.protocols import Moves, Ranking, TrainerState
 
 
 class Part:
@@ -287,12 +287,43 @@ def finished_run(config: Any, context: Any, spoil: Callable[[Path], object] = st
     return path
 
 
+class Strategy(Part):
+    """Lets two texts grow, and takes the second. It counts the steps in its state."""
+
+    lanes: Any = 2
+
+    def start(self) -> Any:
+        return {"steps": np.zeros((), np.int64)}
+
+    def step(self, lanes: Any) -> Any:
+        steps = lanes.state["steps"]
+        if len(lanes) == 1:
+            return Moves([0, 0], [(), ()], {"steps": steps[[0, 0]]})
+        if lanes.ended.all():
+            return Ranking([1, 0], [float(steps[1]), 0.0])
+        drawn = zip(lanes.ended, lanes.draw(), strict=True)
+        return Moves([0, 1], [() if e else (t,) for e, t in drawn], {"steps": steps + 1})
+
+
+class Sampling(Part):
+    """Is a strategy that only draws."""
+
+    lanes, draws_only = 1, True
+
+    def step(self, lanes: Any) -> Any:
+        return Moves([0], [self.pick(lanes)], final=len(lanes.tokens[0]) + 1)
+
+    def pick(self, lanes: Any) -> Any:
+        return lanes.draw()
+
+
 KINDS = {
     "corpus": Corpus,
     "tokenizer": Tokenizer,
     "model": Model,
     "trainer": Trainer,
     "sampler": Sampler,
+    "strategy": Strategy,
     "observer": Observer,
 }
 
@@ -319,4 +350,5 @@ ALSO_GOOD = [
     ("tokenizer", RefusingTokenizer),
     ("model", RowDecoder),
     ("sampler", DeviceSampler),
+    ("strategy", Sampling),
 ]

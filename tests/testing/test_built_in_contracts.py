@@ -53,6 +53,11 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"path": str(ROOT / "README.md"), "documents": "line"},
     ],
     "samples": [{"every": 2}],
+    "beam": [{"beams": 2}, {"groups": 2}],
+    "best-of": [{"n": 3}],
+    "guidance": [{"negative_prompt": "and "}],
+    "banned-phrases": [{"phrases": ["the", "e w"]}],
+    "fill": [{"suffix": "the", "candidates": 2}],
 }
 BUILT_IN = [
     pytest.param(
@@ -107,7 +112,7 @@ def test_the_built_in_set_passes(
 
 def allowed(kind: str, name: str, options: dict[str, Any]) -> set[str]:
     """The statements that do not concern a component."""
-    made = {"corpus-errors", "sampler-promise", "command-runs"}
+    made = {"corpus-errors", "sampler-promise", "strategy-sampling", "command-runs"}
     if name not in ("mirostat", "format"):
         made |= {"sampler-state-form", "sampler-state"}
     if name != "xtc":

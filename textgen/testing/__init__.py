@@ -25,6 +25,7 @@ if _TYPE_CHECKING:
     from textgen.testing.plugin import check_plugin
     from textgen.testing.runs import check_run
     from textgen.testing.samplers import check_sampler
+    from textgen.testing.strategies import check_strategy
     from textgen.testing.tokenizers import check_tokenizer
     from textgen.testing.trainers import check_trainer
 
@@ -41,6 +42,7 @@ __all__ = [
     "check_plugin",
     "check_run",
     "check_sampler",
+    "check_strategy",
     "check_tokenizer",
     "check_trainer",
     "isolated_plugins",

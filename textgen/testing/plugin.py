@@ -39,6 +39,7 @@ from textgen.testing.outcomes import (
 )
 from textgen.testing.runs import run_checks as checks_of_run
 from textgen.testing.samplers import sampler_checks
+from textgen.testing.strategies import strategy_checks
 from textgen.testing.time_limit import TIME_LIMIT
 from textgen.testing.tokenizers import tokenizer_checks
 from textgen.testing.trainers import SMALL_RNN, trainer_checks
@@ -53,6 +54,7 @@ _SUITES: Mapping[str, Callable[[Subject], list[Check]]] = {
     "observer": observer_checks,
     "command": command_checks,
     "sampler": sampler_checks,
+    "strategy": strategy_checks,
     "run": checks_of_run,
 }
 

@@ -40,6 +40,7 @@ _IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
     "tokenizer": ("numpy",),
     "model": ("torch",),
     "trainer": ("torch",),
+    "strategy": ("numpy",),
     "command": ("click",),
 }
 
