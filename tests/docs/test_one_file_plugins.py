@@ -172,3 +172,8 @@ def test_a_corpus_of_documents(
 
 def test_a_tokenizer(command: Callable[..., Any]) -> None:
     command("utf8.py", example("utf8.py"), "plugins", "check", "utf8")
+
+
+def test_a_strategy(command: Callable[..., Any]) -> None:
+    done = command("sure.py", example("sure.py"), "plugins", "check", "sure")
+    assert re.search("ok .*: strategy-rows", done.stdout)

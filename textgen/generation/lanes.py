@@ -119,7 +119,7 @@ class StrategyText:
         logits = np.stack([lane.logits[-1] for lane in self.lanes])
         logits[:, list(self.chain.forbidden)] = -np.inf
         for row, lane in zip(logits, self.lanes, strict=True):
-            if len(lane.ids) < self.row.options.min_new_tokens:
+            if self.row.earlier + len(lane.ids) < self.row.options.min_new_tokens:
                 row[list(self.row.ending)] = -np.inf
             if not lane.ids:
                 self.row.open(row)
@@ -154,7 +154,7 @@ class StrategyText:
 
     def to_feed(self, moves: Moves) -> list[Ids]:
         """(T,) ids that each lane of the moves is fed; a new one begins as prompts do."""
-        before = self.row.request.before.tolist()
+        before = self.row.request.prompt.before.tolist()
         each = zip(moves.lanes, moves.tokens, strict=True)
         fed = [[*(before if lane == NEW_LANE else ()), *ids] for lane, ids in each]
         return [np.array([i for i in ids if i != END], np.int64) for ids in fed]
@@ -205,7 +205,9 @@ class StrategyText:
         if token in options.stop_tokens:
             return "stop"
         if options.stops:
-            counted = ids[options.min_new_tokens :][-max(map(len, options.stops)) - 8 :]
+            counted = ids[max(0, options.min_new_tokens - self.row.earlier) :][
+                -max(map(len, options.stops)) - 8 :
+            ]
             text = self.row.tokenizer.decode(np.array(counted, np.int64))
             if any(stop in text for stop in options.stops):
                 return "stop"

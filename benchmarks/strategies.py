@@ -1,0 +1,119 @@
+"""What strategies give, beside plain decoding, of a run and a text that it has not read.
+
+    python benchmarks/strategies.py RUN TEXT [--prompts 100] [--texts 1000] [--gaps 200]
+
+Prints mean log-probabilities in nats, by the model, and for how many prompts a strategy is ahead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import textgen
+from textgen import Generator
+
+
+def main() -> None:
+    """Measure each strategy."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run")
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--prompts", type=int, default=100)
+    parser.add_argument("--texts", type=int, default=1000)
+    parser.add_argument("--gaps", type=int, default=200)
+    parser.add_argument("--tokens", type=int, default=40)
+    asked = parser.parse_args()
+    with textgen.load(asked.run, sampler=[]) as generator:
+        text = asked.text.read_text(encoding="utf-8")
+        prompts = [*excerpts(text, asked.prompts, 200)]
+        beams(generator, prompts, asked.tokens)
+        best_of(generator, prompts, asked.tokens)
+        banned(generator, asked.texts, asked.tokens)
+        gaps(generator, [*excerpts(text, asked.gaps, 240)])
+
+
+def excerpts(text: str, count: int, length: int) -> Iterator[str]:
+    """Parts of a text, at places evenly apart."""
+    for place in range(count):
+        begin = text.index(" ", place * (len(text) - 2 * length) // count) + 1
+        yield text[begin : begin + length]
+
+
+def beams(generator: Generator, prompts: list[str], tokens: int) -> None:
+    """Compare the total log-probability of beams with that of the likeliest token at each step."""
+    options: dict[str, Any] = {"max_new_tokens": tokens, "logprobs": 0}
+    greedy, seconds = timed(generator.generate_many(prompts, temperature=0, **options))
+    found, more = timed(generator.generate_many(prompts, beams=4, length_penalty=0.0, **options))
+    compare("greedy", totals(greedy), "4 beams", totals(found), more / seconds)
+
+
+def best_of(generator: Generator, prompts: list[str], tokens: int) -> None:
+    """Compare the mean of the best of 8 texts with the mean of all 8."""
+    made, _ = timed(generator.generate_many(prompts, best_of=8, max_new_tokens=tokens))
+    means = [statistics.fmean(each.score for each in text.ranked) for text in made]
+    compare("mean of 8", means, "best of 8", [text.ranked[0].score for text in made])
+
+
+def banned(generator: Generator, count: int, tokens: int) -> None:
+    """Count phrases that are banned, and texts that are other than without."""
+    phrases = (" said", " he ", "the door", "in the", " was")
+    asked = [{"prompt": "", "index": index} for index in range(count)]
+    plain, seconds = timed(generator.generate_many(asked, max_new_tokens=tokens))
+    made, more = timed(generator.generate_many(asked, max_new_tokens=tokens, ban_phrase=phrases))
+    clean = [not any(phrase in text.text.lower() for phrase in phrases) for text in plain]
+    held = sum(any(phrase in text.text.lower() for phrase in phrases) for text in made)
+    changed = sum(
+        one.tokens != other.tokens
+        for one, other, is_clean in zip(plain, made, clean, strict=True)
+        if is_clean
+    )
+    print(
+        f"banned phrases: in {count - sum(clean)} of {count} texts without, in {held} with; "
+        f"{changed} of {sum(clean)} texts without any changed; {more / seconds:.1f} times the time"
+    )
+
+
+def gaps(generator: Generator, parts: list[str]) -> None:
+    """Compare how likely the text after a gap of 40 characters is."""
+    plain, filled = list[float](), list[float]()
+    for part in parts:
+        before, after = part[:160], part[200:]
+        options: dict[str, Any] = {"max_new_tokens": 16}
+        for losses, more in ((plain, {}), (filled, {"suffix": after, "candidates": 8})):
+            made = generator.generate(before, **options, **more)
+            score = generator.score(after, prompt=before + made.text)
+            losses.append(-score.loss * score.tokens)
+    compare("a gap, one text", plain, "fill, of 8", filled)
+
+
+def totals(texts: Iterable[Any]) -> list[float]:
+    """The log-probability of each text."""
+    return [sum(each.logprob for each in text.logprobs) for text in texts]
+
+
+def timed(texts: Iterable[Any]) -> tuple[list[Any], float]:
+    """The texts, and the seconds that they took."""
+    begun = time.perf_counter()
+    return [*texts], time.perf_counter() - begun
+
+
+def compare(
+    name: str, base: list[float], other: str, values: list[float], times: float | None = None
+) -> None:
+    """Print both means, and the share in which the second is ahead or equal."""
+    ahead = sum(b > a + 1e-6 for a, b in zip(base, values, strict=True))
+    equal = sum(abs(b - a) <= 1e-6 for a, b in zip(base, values, strict=True))
+    print(
+        f"{name} {statistics.fmean(base):.3f}, {other} {statistics.fmean(values):.3f}: ahead in "
+        f"{ahead}, equal in {equal} of {len(base)}"
+        + (f"; {times:.1f} times the time" if times else "")
+    )
+
+
+if __name__ == "__main__":
+    main()
