@@ -39,6 +39,7 @@ from textgen.plugin.structure import Start
 from textgen.processes import Processes
 from textgen.protocols import Tokenizer, TrainingContext
 from textgen.runs import record as run_record
+from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import Progress
@@ -215,30 +216,12 @@ class Execution:
         the run. Its model has the weights of `start`, if that is one.
         """
         pipeline, components, checkpoint = self.pipeline, self._components, decision.checkpoint
-        directory, data = self.directory, text.dataset(pipeline.data)
+        data = text.dataset(pipeline.data)
         trainer = components.build(pipeline.trainer, context)  # first: it may say why it cannot be
         if self.processes is not None and not getattr(trainer, "distributed", False):
             cause = f"the trainer {pipeline.trainer.name!r} does not train in several processes"
             raise UsageError(f"{cause}; run it without torchrun", argument="trainer")
-        if checkpoint is None:
-            for part in pipeline.model.flattened():
-                if part.start is not None and part.start.path == directory.path:
-                    fault = Fault(f"{part.start.place}.start", "a run cannot start from itself")
-                    raise PipelineError([fault], pipeline.name)
-            components.load_start = partial(load_start, source=pipeline.name)
-        model = components.build(pipeline.model, context)
-        if start is not None:
-            choice, within = (
-                attrs.evolve(pipeline.model, start=start),
-                attrs.evolve(context, builder=components.build),
-            )
-            load_start(model, choice, within, source=pipeline.name)
-        if checkpoint is not None:
-            load_weights(model, pipeline.model, checkpoint.tensors, directory.path)
-            try:
-                trainer.load_state(checkpoint.trainer)
-            except ValueError as error:
-                raise directory.latest().checkpoints.refused(checkpoint.step, error) from error
+        model = self._model(trainer, checkpoint, context, start)
         context = attrs.evolve(context, training=False)
         priming = priming_ids(text.tokenizer, data.training)
         generator = attrs.evolve(
@@ -324,6 +307,36 @@ class Execution:
                 with contextlib.suppress(OSError):  # the disk may be why
                     loop.directory.write_run({**record, **ended})
             loop.observers.tell(RunFinished(step=step, status=status, stopped_by=by))
+
+    def _model(
+        self,
+        trainer: Any,
+        checkpoint: Checkpoint | None,
+        context: BuildContext,
+        start: Start | None,
+    ) -> Any:
+        """The model, and the trainer, as the checkpoint has them or the run to start from."""
+        pipeline, components, directory = self.pipeline, self._components, self.directory
+        if checkpoint is None:
+            for part in pipeline.model.flattened():
+                if part.start is not None and part.start.path == directory.path:
+                    fault = Fault(f"{part.start.place}.start", "a run cannot start from itself")
+                    raise PipelineError([fault], pipeline.name)
+            components.load_start = partial(load_start, source=pipeline.name)
+        model = components.build(pipeline.model, context)
+        if start is not None:
+            choice, within = (
+                attrs.evolve(pipeline.model, start=start),
+                attrs.evolve(context, builder=components.build),
+            )
+            load_start(model, choice, within, source=pipeline.name)
+        if checkpoint is not None:
+            load_weights(model, pipeline.model, checkpoint.tensors, directory.path)
+            try:
+                trainer.load_state(checkpoint.trainer)
+            except ValueError as error:
+                raise directory.latest().checkpoints.refused(checkpoint.step, error) from error
+        return model
 
     def _is_cancelled(self) -> bool:
         return self.cancelled() or (self.processes is not None and self.processes.stop_asked)
