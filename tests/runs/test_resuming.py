@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from small_run import TEXT, assert_same, interrupt, record_of, tables
+import torch
+from small_run import TEXT, assert_same, interrupt, prepare, record_of, tables, tree
 
 import textgen
-from textgen.events import StepDone
+from textgen.events import Evaluation, StepDone, Stop
 
 
 @pytest.mark.fault(5)
@@ -32,6 +38,90 @@ def test_resumed_after_every_step_is_as_if_never_interrupted(
     assert (whole.outcome, resumed.outcome) == ("trained", "resumed")
     assert resumed.generations == whole.generations
     assert_same(resumed.path, whole.path)
+
+
+class Stopping:
+    """Ends a run at a step, in a way of its own."""
+
+    def __init__(self, how: str, step: int, path: Path) -> None:
+        self.how, self.step, self.path, self.now = how, step, path, 0
+
+    def cancelled(self) -> bool:
+        return self.now >= self.step and self.how in ("cancelled", "finish")
+
+    def observe(self, event: Any) -> Stop | None:
+        if isinstance(event, Evaluation):
+            self.model = event.model
+        self.now = event.step
+        if not isinstance(event, StepDone) or event.step != self.step:
+            return None
+        match self.how:
+            case "stop":
+                return Stop("enough")
+            case "interrupt":
+                raise KeyboardInterrupt
+            case "failing":
+                raise ZeroDivisionError
+            case "finish":
+                with pytest.raises(textgen.RunLockedError):
+                    textgen.Engine().finish(self.path)
+            case "diverged":
+                with torch.no_grad():
+                    next(iter(self.model.parameters())).fill_(torch.nan)
+        return None
+
+
+STOPS = ("stop", "cancelled", "interrupt", "failing", "finish", "diverged")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
+    """A run that ends in one way alone, or is as long as it can be."""
+    folder = prepare(tmp_path_factory.mktemp("alone"))
+
+    @functools.cache
+    def run(how: str, step: int) -> Path:
+        path = folder / f"{how}{step}"
+        way = Stopping(how, step, path)
+        with contextlib.suppress(textgen.Interrupted):
+            textgen.run(tables(folder), output=path, observers=[way], cancelled=way.cancelled)
+        textgen.Engine().finish(path)
+        return path
+
+    return run
+
+
+@pytest.mark.parametrize("steps", [(3, 3), (3, 5)])
+@pytest.mark.parametrize(("one", "other"), [*itertools.product(STOPS, STOPS)])
+def test_any_stop_with_any_other_loses_nothing(
+    folder: Path, alone: Callable[[str, int], Path], one: str, other: str, steps: tuple[int, int]
+) -> None:
+    path, pipeline, same = folder / "run", tables(folder), alone("", 0)
+    ways = [Stopping(how, step, path) for how, step in zip((one, other), steps, strict=True)]
+    for together in (ways,) if steps[0] == steps[1] else (ways[:1], ways[1:]):
+        hows, before = {way.how for way in together}, tree(path)
+        asked = [way.cancelled for way in together]
+        ended = contextlib.suppress(textgen.TextgenError, KeyboardInterrupt, ZeroDivisionError)
+        with ended if hows != {"stop"} else contextlib.nullcontext():
+            textgen.run(
+                pipeline,
+                output=path,
+                observers=together,
+                cancelled=lambda asked=asked: any(ask() for ask in asked),
+            )
+        if same != alone("", 0):
+            assert tree(path) == before
+            break
+        stops = "stop" in hows and not hows & {"interrupt", "failing", "diverged"}
+        assert record_of(path)["status"] == ("finished" if stops else "unfinished")
+        if stops:
+            same = alone("stop", together[0].step)
+        elif "finish" in hows:
+            assert textgen.Engine().finish(path)
+            same = alone("finish", record_of(path)["step"])
+    resumed = textgen.run(pipeline, output=path)
+    assert resumed.outcome == ("resumed" if same == alone("", 0) else "skipped")
+    assert_same(path, same)
 
 
 def test_checkpoints_change_nothing_whenever_they_are_written(folder: Path) -> None:

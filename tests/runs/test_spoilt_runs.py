@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from commands import run_python, run_textgen
-from small_run import PIPELINE, TEXT, record_of
+from small_run import PIPELINE, TEXT, record_of, tables
 
+import textgen
 from textgen import devices
 
 
@@ -45,6 +46,16 @@ def test_a_loss_that_is_no_number_stops_the_run(folder: Path) -> None:
     assert "Traceback" not in done.stderr
     assert record_of(folder / "runs/p")["status"] == "unfinished"
     assert os.listdir(folder / "runs/p/checkpoints") == []
+
+
+def test_a_run_that_diverges_is_not_finished(folder: Path) -> None:
+    pipeline, path = tables(folder), folder / "run"
+    pipeline["trainer"]["learning_rate"] = 1000
+    for _ in range(2):
+        with pytest.raises(textgen.TrainingError, match="diverged: the loss was .* at step 1 and"):
+            textgen.run(pipeline, output=path)
+        assert record_of(path)["status"] == "unfinished"
+    assert textgen.Engine().finish(path)
 
 
 def test_a_full_disk_under_stdout_is_one_line(tmp_path: Path) -> None:

@@ -129,11 +129,20 @@ def read_weights(path: Path, sha256: str) -> Tensors:
         name: array.astype(np.float32) if array.dtype == np.float16 else array
         for name, array in read_tensors(path, sha256).items()
     }
-    for name, array in tensors.items():
-        # The minimum needs no copy of the array.
-        if array.dtype.kind == "f" and array.size and np.isnan(array.min()):
-            raise CorruptFileError(path, f"{name} has values that are not numbers (NaN)")
+    if name := with_nan(tensors):
+        raise CorruptFileError(path, f"{name} has values that are not numbers (NaN)")
     return tensors
+
+
+def with_nan(tensors: Tensors) -> str:
+    """The name of an array with values that are not numbers, or ""."""
+    import numpy as np
+
+    def has_nan(array: Any) -> bool:
+        # The minimum needs no copy of the array.
+        return array.dtype.kind == "f" and array.size > 0 and bool(np.isnan(array.min()))
+
+    return next((name for name, array in tensors.items() if has_nan(array)), "")
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from textgen.contracts.components import suspect
 from textgen.data import Dataset
 from textgen.errors import Interrupted, ProcessesError, TextgenError, TrainingError
 from textgen.events import Checkpointed, Decided, Evaluated, Evaluation, RunStarted, StepDone
+from textgen.files.reading import with_nan
 from textgen.generation.scoring import perplexity
 from textgen.plugin.component import OWN_DISTRIBUTION, Offer
 from textgen.protocols import Trainer, TrainerState, TrainingContext
@@ -295,7 +296,10 @@ class TrainingLoop:
                     self.blame[0],
                     f"gave {type(state).__name__} from state, and must give a TrainerState",
                 )
-            progress = attrs.evolve(self.progress)
-            return Checkpoint(self.model.tensors(), state, progress)
+            progress, tensors = attrs.evolve(self.progress), self.model.tensors()
+            if name := with_nan(tensors):
+                cause = f"{name} has values that are not numbers (NaN) after step {progress.step}"
+                raise TrainingError(f"{cause}; {self.directory.kept()}", step=progress.step)
+            return Checkpoint(tensors, state, progress)
         except FAILURES as error:
             self._explain(error)
