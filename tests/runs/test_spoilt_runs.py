@@ -52,7 +52,7 @@ def test_a_run_that_diverges_is_not_finished(folder: Path) -> None:
     pipeline, path = tables(folder), folder / "run"
     pipeline["trainer"]["learning_rate"] = 1000
     for _ in range(2):
-        with pytest.raises(textgen.TrainingError, match="diverged: the loss was .* at step 1 and"):
+        with pytest.raises(textgen.TrainingError, match=r"diverged: the loss was .* at step 1 and"):
             textgen.run(pipeline, output=path)
         assert record_of(path)["status"] == "unfinished"
     assert textgen.Engine().finish(path)
