@@ -35,6 +35,30 @@ def test_the_openai_client_gets_the_text_that_the_generator_makes(
     assert [chunk.choices[0].finish_reason for chunk in chunks][-2:] == [None, "length"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [
+        ({"num_beams": 3, "length_penalty": 0.5}, {"beams": 3, "length_penalty": 0.5}),
+        ({"banned_strings": ["hill", "none"]}, {"ban_phrase": ["hill", "none"]}),
+        ({"suffix": " hills"}, {"suffix": " hills"}),
+        (
+            {"negative_prompt": "Twice ", "guidance_scale": 2},
+            {"negative_prompt": "Twice ", "guidance_scale": 2.0},
+        ),
+        ({"suffix": "", "num_beams": 1, "guidance_scale": 1, "banned_strings": []}, {}),
+    ],
+)
+def test_strategies_have_the_names_of_other_servers_too(
+    complete: Complete,
+    generator: textgen.Generator,
+    asked: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    made = generator.generate("Once ", max_new_tokens=20, seed=3, **options)
+    answer = complete(prompt="Once ", max_tokens=20, seed=3, **asked)
+    assert answer["choices"][0]["text"] == made.text
+
+
 def test_many_streams_at_once_give_the_texts_that_each_gives_alone(
     server: Any, generator: textgen.Generator
 ) -> None:
@@ -240,7 +264,9 @@ def test_names_of_other_servers_have_their_effect_or_none(
 
 REFUSED = [
     ({"temperatur": 1}, "temperatur", "did you mean 'temperature'"),
-    ({"suffix": "x"}, "suffix", "left to right"),
+    ({"strategy": {"type": "beam"}}, "strategy", "unknown"),
+    ({"num_beams": 200, "n": 2}, "beams", "integer"),
+    ({"suffix": "x", "beams": 2}, "strategy", "one"),
     ({"top_a": 0.5}, "top_a", "not supported"),
     ({"temperature": -1}, "temperature", "must be"),
     ({"temperature": True}, "temperature", "expected"),

@@ -19,6 +19,7 @@ from textgen_serve.limits import Limits
 
 Prompt = str | list[int]
 _SEEDS: Final = 2**64
+_CANDIDATES: Final = frozenset(("beams", "candidates"))  # texts that are made for one
 _INDICES: Final = 2**53
 _DRAWN: Final = 48  # bits: JavaScript reads them exactly
 _ID_DIGITS: Final = 9
@@ -33,7 +34,7 @@ _SERVER: Final = frozenset(
     )
 )
 _NOT_FOR_CLIENTS: Final = frozenset(
-    ("cancelled", "state", "keep_state", "index", "max_new_tokens", "echo", "logprobs")
+    ("cancelled", "state", "keep_state", "index", "max_new_tokens", "echo", "logprobs", "strategy")
 )
 _ENGINE: Final = frozenset(RequestOptions.__annotations__) - _NOT_FOR_CLIENTS
 ALIASES: Final[Mapping[str, str]] = {
@@ -53,6 +54,9 @@ ALIASES: Final[Mapping[str, str]] = {
     "no_repeat_ngram_size": "no_repeat_ngram",
     "guided_regex": "regex",
     "guided_json": "json_schema",
+    "num_beams": "beams",
+    "banned_strings": "ban_phrase",
+    "bad_words": "ban_phrase",
 }
 """Names of other servers, and ours."""
 _ANY: Final = object()
@@ -97,6 +101,7 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "banned_tokens": ([], ""),
     "custom_token_bans": ("",),
     "bad_words": ([],),
+    "banned_strings": ([], ""),
     "grammar": ("",),
     "grammar_string": ("",),
     "guided_grammar": ("",),
@@ -104,7 +109,7 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "n_probs": (0,),
     "id_slot": (-1,),
 }
-"""Names of other servers without an equal here, and the values at which they change nothing."""
+"""Names of other servers, and the values at which they change nothing."""
 _IDLE: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]]] = {
     name: (of, is_off)
     for of, is_off, names in (
@@ -192,6 +197,8 @@ def read_completion(
     if len(prompts) * best_of > limits.texts_per_request:
         message = f"a request may have {limits.texts_per_request} texts, prompts times n"
         raise ApiError(400, message, param="prompt" if best_of == 1 else "n")
+    for name in _CANDIDATES & given.keys():
+        number(name, 1, 1, limits.texts_per_request // (len(prompts) * best_of))
     seed = number("seed", -1, -1, _SEEDS - 1)
     options = {name: value for name, value in given.items() if name not in _SERVER}
     options["max_new_tokens"] = _max_tokens(number, limits, defaults)
@@ -259,18 +266,17 @@ def _known(
             value = 0
         if isinstance(value, (list, dict)) and len(value) > _ITEMS and name != "prompt":
             raise ApiError(400, f"{name} may have {_ITEMS:,} items", param=name)
-        if name == "suffix" and value:
-            message = "suffix is not supported: the model writes from left to right"
-            raise ApiError(400, message, param=name)
+        if any(each is _ANY or value == each for each in NEUTRAL.get(name, ())):
+            continue
         if own in _SERVER or own in _ENGINE or own in options:
             if given.get(own, value) != value:
                 message = f"{name} is {own}, which is given already with another value"
                 raise ApiError(400, message, param=name)
             given[own] = value
-        elif not any(each is _ANY or value == each for each in NEUTRAL.get(name, ())):
-            if not ignore_unknown:
-                raise _unknown(name, options)
+        elif ignore_unknown:
             ignored.append(name)
+        else:
+            raise _unknown(name, options)
     return given, ignored
 
 
