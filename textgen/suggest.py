@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Final
 
 
@@ -18,6 +19,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     begun = [other for other in known if len(name) > 2 and other.startswith(name)]
     matches = sorted(begun, key=len) or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {matches[0]!r}?" if matches else ""
+
+
+def nearest_file(path: Path, pattern: str = "*") -> str:
+    """ "; did you mean X?" with the file beside a path that is most like it, or nothing."""
+    near = nearest(path.name, (each.name for each in path.parent.glob(pattern)))
+    return near and f"; {near}"
 
 
 _QUOTES: Final = {

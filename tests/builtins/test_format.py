@@ -215,7 +215,7 @@ def test_without_the_library_it_says_what_to_install(
     writer: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    said = r"json_schema: needs llguidance; pip install 'textgen-engine\[format\]'"
+    said = r"json_schema: needs llguidance; pip install llguidance"
     with pytest.raises(UsageError, match=said):
         writer.generate("a", json_schema='{"type": "null"}')
-    assert component("sampler", "format").summary.endswith("Needs `textgen-engine[format]`.")
+    assert component("sampler", "format").summary.endswith("Needs llguidance.")

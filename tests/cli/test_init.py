@@ -172,7 +172,7 @@ def test_init_starts_from_a_model_with_its_tokens_if_they_make_up_every_text() -
     assert kept["tokenizer"] == {"type": "char"}
     assert "tokenizer" not in own
     assert kept["model"] == own["model"] == {"start": "tiny", "dropout": 0.2}
-    assert own["sampler"][-1] == {"type": "temperature", "temperature": 0.5}
+    assert own["sampler"][-1] == {"type": "temperature", "temperature": 0.8}
     trainers = [made["trainer"] for made in (kept, own, poem, long, large)]
     lengths = ["4 epochs", "4 epochs", "4 epochs", "2 epochs", "60s"]
     assert [each["length"] for each in trainers] == lengths
@@ -273,6 +273,7 @@ def test_init_of_json_that_is_not_lines_says_what_to_do(tmp_path: Path, data: An
 
 
 NAMES = "".join(f"{first}{last}\n" for first in ("Ann", "Bel", "Cor", "Dor") for last in VARIED)
+TALK = "".join(f"[9:{n:02}] Ann: {word}?\nBob: {word}!\n" for n, word in enumerate(VARIED))
 VERSE = "".join(f"O {word}, my {word}, and nothing else,\nIs what I sing\n" for word in VARIED)
 
 
@@ -282,6 +283,9 @@ VERSE = "".join(f"O {word}, my {word}, and nothing else,\nIs what I sing\n" for 
         ({"my.txt": NAMES}, "", {"documents": "line"}, "each of its short lines is read as a text"),
         ({"my.csv": "id,name,\n" + NAMES * 3}, "", {"documents": "line"}, "short lines"),
         ({"my.txt": NAMES}, "--documents none", {}, ""),
+        ({"my.txt": TALK}, "", {}, "a conversation by its lines"),
+        ({"my.txt": VERSE.replace("sing\n", "sing\n***\n")}, "", {}, "between its lines of signs"),
+        ({"my.txt": VERSE.replace("sing\n", "sing\n\n")}, "", {}, "between its empty lines"),
         ({"my.txt": VERSE}, "", {}, ""),
         ({"my.txt": VERSE}, "--documents line", {"documents": "line"}, ""),
         ({"my.txt": VERSE}, "--encoding cp1252", {"encoding": "cp1252"}, ""),

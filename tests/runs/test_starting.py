@@ -343,6 +343,7 @@ def test_another_start_is_another_pipeline(folder: Path, base: Path) -> None:
             r"tokenizer\.letters_only: .*base, whose vocabulary it keeps, has another",
         ),
         ("model.first", {"start": "nowhere"}, r"model\.first: unknown key"),
+        ("model.type", "ngram", r"model\.type: the model of .*base is of type 'rnn'; leave out"),
         ("model.start", "nowhere", r"model\.start: .*nowhere is not a run directory"),
         ("model.start", 5, r"model\.start: expected a path, given 5"),
         ("model.hiden_size", 8, r"model\.hiden_size: unknown key; did you mean"),

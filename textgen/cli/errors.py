@@ -64,5 +64,7 @@ def _usage(error: click.ClickException) -> str:
     """What click found wrong with the command line, in one line, and where to read on."""
     ctx = getattr(error, "ctx", None)
     message = " ".join(error.format_message().split()).rstrip(".")
+    if ctx is not None and ctx.info_name == "generate" and "unexpected extra argument" in message:
+        message += '; a text of several words is quoted, as in --prompt "The door"'
     where = "textgen" if ctx is None else ctx.command_path
     return f"{message[:1].lower()}{message[1:]}; see {where} --help"

@@ -9,6 +9,7 @@ import click
 
 from textgen.errors import UsageError
 from textgen.plugin.component import ComponentSource
+from textgen.suggest import nearest_file
 from textgen.windows import quoted
 
 _BEGINNING = 1 << 16  # bytes that tell what a file is
@@ -69,8 +70,10 @@ def _is_state(beginning: bytes) -> bool:
 
 
 def check_pipeline(given: str) -> None:
-    """Raise UsageError for a text or a run directory where a pipeline file is wanted."""
+    """Raise UsageError for anything but a file where a pipeline is wanted, and for a text."""
     path = Path(given)
+    if not path.exists():
+        raise UsageError(f"there is no file {given}{nearest_file(path, '*.toml')}")
     if (path / "pipeline.toml").is_file():
         raise UsageError(f"{given} is a run directory; its pipeline is {path / 'pipeline.toml'}")
     if path.is_dir() or path.suffix.lower() in (".txt", ".md", ".jsonl"):

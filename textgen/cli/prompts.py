@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 import click
 
 from textgen.errors import UsageError
+
+_MOST: Final = 20_000  # characters of a prompt on stdin: a whole novel takes a minute, for nothing
 
 
 def read_prompts(
@@ -24,7 +27,11 @@ def read_prompts(
         lines = enumerate(_read(file).split("\n"), 1)
         return [(line, f"{file}:{number}") for number, line in lines if line]
     if not prompts and may_be_piped and sys.stdin is not None and not sys.stdin.isatty():
-        return [(_read("-").removesuffix("\n"), "")]
+        text = _read("-").removesuffix("\n")
+        if len(text) > _MOST:
+            said = f"stdin has {len(text):,} characters; its last {_MOST:,} are the prompt"
+            click.echo(f"textgen: warning: {said}", err=True)
+        return [(text[-_MOST:], "")]
     return [(prompt, "") for prompt in prompts or [""]]
 
 

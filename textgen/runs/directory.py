@@ -342,7 +342,9 @@ def no_run(path: Path) -> RunError:
         if path.exists()
         else "it does not exist"
     )
-    near = "" if path.exists() else near_run(path)
+    runs = sorted(each.parent.name for each in path.glob("*/run.json"))
+    held = f"it holds the runs {', '.join(runs[:9])}" if runs else ""
+    near = held if path.exists() else near_run(path)
     return RunError(f"{path} is not a run directory: {why}{near and f'; {near}'}", path)
 
 

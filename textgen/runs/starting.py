@@ -107,6 +107,11 @@ class _Finder:
         if "start" in table:
             start = self._find(table["start"], place)
             own = {key: value for key, value in table.items() if key != "start"}
+            theirs = start.tables["model"]["type"]
+            if own.get("type", theirs) != theirs:
+                cause = f"the model of {start.name} is of type {theirs!r}"
+                hint = "leave out the type and what else is of the other, in [trainer] too"
+                raise self._refused(f"{place}.type", cause, hint)
             return _with(start, merged(start.tables["model"], own))
         given = table.get("type")
         offer = self.plugins.find("model", given) if isinstance(given, str) else None

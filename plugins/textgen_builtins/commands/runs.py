@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,14 @@ import click
 
 from textgen import RunError, RunSummary, UsageError, prune
 from textgen.cli.options import json_option
+from textgen.runs.summary import finite
 from textgen_builtins.commands import text
 from textgen_builtins.commands.folders import summaries
 
 _HEADER: Final = ("run", "status", "steps", "loss", "size", "age", "")
 _ORDERS: Final[dict[str, Callable[[RunSummary], Any]]] = {
     "age": lambda run: -run.changed,
-    "loss": lambda run: float("inf") if run.best_loss is None else run.best_loss,
+    "loss": lambda run: math.inf if (loss := _loss(run)) is None else loss,
     "name": lambda run: str(run.path),
     "size": lambda run: -run.bytes,
 }
@@ -47,7 +49,7 @@ def runs(folder: Path, order: str, pruning: bool, yes: bool, as_json: bool) -> N
     """List the runs of a folder: status, progress, loss, size and age.
 
     FOLDER is runs/ if not given; its runs may be in folders of their own, as those of a sweep are.
-    The loss is the lowest one of the held-out text, in nats per token. A run that is stopped
+    The loss is the lowest one of the held-out text, in nats per character. A run that is stopped
     resumes with `textgen run`.
 
     A finished run keeps checkpoints to be trained on from, to a greater length. --prune removes
@@ -75,6 +77,13 @@ def as_row(run: RunSummary) -> dict[str, Any]:
     return {"name": run.path.name, **row, "path": str(run.path)}
 
 
+def _loss(run: RunSummary) -> float | None:
+    """The best loss in nats per character; per token where no metrics tell the difference."""
+    bits = [row.get("bits_per_character") for row in run.metrics() if row["step"] == run.best_step]
+    found = finite(bits[-1]) if bits else None
+    return run.best_loss if found is None else found * math.log(2)
+
+
 def _cells(run: RunSummary, folder: Path) -> tuple[str, ...]:
     name = (
         run.path.relative_to(folder.absolute()).as_posix()
@@ -85,7 +94,7 @@ def _cells(run: RunSummary, folder: Path) -> tuple[str, ...]:
         name,
         text.status(run),
         text.progress(run.step, run.steps),
-        text.loss(run.best_loss),
+        text.loss(_loss(run)),
         text.byte_count(run.bytes),
         text.duration(time.time() - run.changed) if run.changed else "-",
         run.cause.replace(f"{run.path}/", "").partition("\n")[0],

@@ -59,5 +59,5 @@ def _decompressed(
             from backports import zstd
     except ImportError as error:
         cause = "it is compressed by Zstandard, which this Python cannot read"
-        raise CorpusError(f'{cause}; pip install "textgen-engine[zst]"', path) from error
+        raise CorpusError(f"{cause}; pip install backports.zstd", path) from error
     return zstd.ZstdFile(file), (EOFError, zstd.ZstdError)

@@ -210,7 +210,7 @@ class DryConfig:
 @attrs.frozen
 class FormatConfig:
     """Restricts the text to a regular expression or a JSON schema, and ends it there. Needs
-    `textgen-engine[format]`.
+    llguidance.
 
     A text that may end or continue ends with the end of the document, if the tokenizer has one. A
     regular expression has no anchors, look-around, word boundaries or references. Every keyword of

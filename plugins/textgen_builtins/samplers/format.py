@@ -144,7 +144,7 @@ def build(config: FormatConfig, context: BuildContext) -> Sampler:
     try:
         import llguidance
     except ImportError as error:
-        message = "needs llguidance; pip install 'textgen-engine[format]'"
+        message = "needs llguidance; pip install llguidance"
         raise PipelineError([Fault(key, message)], "sampler") from error
     vocabulary = _vocabulary(context.tokenizer, llguidance)
     if key == "regex":

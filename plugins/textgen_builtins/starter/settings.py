@@ -104,7 +104,6 @@ def choose(
         "learning_rate": 0.012 if width <= 384 else 0.010 if width <= 640 else 0.006,
         "max_tokens": _counted(seconds),
         "held_out": _held_out(vocabulary),
-        "temperature": 0.8,
     }
 
 
@@ -127,7 +126,6 @@ def tune(
         "batch_size": streams,
         "learning_rate": 0.002,
         "held_out": _TUNING_HELD_OUT,
-        "temperature": 0.5,
         **whole,
     }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -18,6 +19,7 @@ from textgen import UsageError
 from textgen.errors import CorpusError
 from textgen.files.encodings import AUTO
 from textgen.plugin.component import Address
+from textgen.suggest import nearest_file
 from textgen_builtins.corpora.config import FileConfig
 from textgen_builtins.corpora.file_facts import JSON_LINES, TEXTS, inner_suffix
 from textgen_builtins.corpora.gutenberg import is_book
@@ -37,6 +39,11 @@ _GOES_ON: Final = (
     ",;:-\N{EN DASH}\N{EM DASH}"  # the end of a line of verse, or of a part of a sentence
 )
 _FEW: Final = 0.02  # share of lines that a list may have of those that lists do not have
+_SPEAKER: Final = re.compile(r"([\[(]?\d[\d:./, APM-]*[\])]? ?)?[<\w][\w .'-]{0,24}>?: \S")
+_MOST_SPEAK: Final = 0.7  # share of the lines of a conversation that name a speaker
+_SEPARATOR: Final = re.compile(r"\s*([*#~=_-])(\s*\1){2,}\s*")
+_LONGEST_PART: Final = 3000  # characters of a poem or note, on average
+_SHORT_LINE: Final = 50  # characters of a line of verse
 _STORY: Final = """\
 type = "story"         # the story that comes with textgen; for your own text:
 # type = "file"
@@ -129,9 +136,8 @@ def path_of(text: str) -> Address | Path:
         return Address(text)
     path = Path(text)
     if not path.exists():
-        raise UsageError(
-            f"{text} does not exist; give a text file, a folder of them, or an address (https://…)"
-        )
+        advice = "give a text file, a folder of them, or an address (https://…)"
+        raise UsageError(f"{text} does not exist{nearest_file(path)}; {advice}")
     if path.suffix.lower() == ".toml":
         raise UsageError(
             f"{text} is a pipeline by its name, and init writes one for a text; textgen run {text}"
@@ -235,10 +241,30 @@ def _documents(files: list[Path], beginning: str, remarks: list[str]) -> Documen
                 f"object on each line, such as "
                 '{"text": "…"}, or rename it to .txt to take it as it is'
             )
-    if suffix in (".csv", ".tsv") or _is_list(lines):
+    if sum(_SPEAKER.match(line) is not None for line in lines) > _MOST_SPEAK * len(lines):
+        remarks.append(
+            f"{file}: a conversation by its lines, read as one text, so that a line answers the "
+            "one before; if each is a text of its own, give --documents line"
+        )
+    elif suffix in (".csv", ".tsv") or _is_list(lines):
         remarks.append(f"{file}: each of its short lines is read as a text of its own; {remedy}")
         return "line"
+    elif between := _between_parts(lines):
+        remarks.append(
+            f"{file}: if what stands between {between} are texts of their own, such as poems, put "
+            "each into a file in one folder, and a model learns to end them"
+        )
     return "none"
+
+
+def _between_parts(lines: list[str]) -> str:
+    """What separates the many short parts of a text, if it has such."""
+    signs = sum(_SEPARATOR.fullmatch(line) is not None for line in lines)
+    if signs >= _FEWEST_FILES and len("".join(lines)) < _LONGEST_PART * signs:
+        return "its lines of signs"
+    empty, length = lines.count(""), statistics.median(map(len, filter(None, lines or [""])))
+    is_verse = length < _SHORT_LINE and empty < len(lines) / 2
+    return "its empty lines" if is_verse and empty >= 2 * _FEWEST_FILES else ""
 
 
 def _is_list(lines: list[str]) -> bool:
