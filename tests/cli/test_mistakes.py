@@ -46,7 +46,6 @@ from textgen import Generator, PromptError
         ("run my", "there is no file my; did you mean 'my.toml'?"),
         ("run my.tolm", "did you mean 'my.toml'?"),
         ("init my.tx", "did you mean 'my.txt'?"),
-        ("generate runs -p a", "it holds the runs my"),
         ("init my.toml", "textgen run my.toml"),
         ("my.toml", "no command is called 'my.toml'"),
         ("genrate runs/my", "did you mean 'generate'?"),

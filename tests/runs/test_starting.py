@@ -189,6 +189,7 @@ def test_marks_of_print_are_read_and_written_as_their_plain_forms(folder: Path) 
     theirs, ours = (each.encode_prompt(t) for each, t in ((base, text), (run, printed * 30)))
     assert len(ours) == len(theirs)
     assert run.tokenizer.decode(ours) == printed * 30
+    assert len(run.encode_prompt("\u2019t")) == 1 < len(run.encode_prompt("'t"))  # in its place
     pairs = (base, text), (run, printed)
     after = [each.logits(t[: t.index(" she")])[-1] for each, t in pairs]
     assert [after[1][token] for token in ours] == near([after[0][token] for token in theirs])

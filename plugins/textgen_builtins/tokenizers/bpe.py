@@ -37,6 +37,7 @@ _SAME_WORDS: Final = (  # in the language of the library tokenizers
     _ENDINGS + r"| ?[\p{L}\p{Nl}\p{No}]+| ?\p{Nd}+| ?[^\s\x1c-\x1f\p{L}\p{N}]+"
     r"|[\s\x1c-\x1f]+(?![^\s\x1c-\x1f])|[\s\x1c-\x1f]+"
 )
+_PLAIN: Final = {mark: next(plain_forms(mark)) for mark in MARKS}
 _MARK: Final = re.compile(f"[{MARKS}]")
 _OF_BYTES: Final = re.compile(r"[^\x00-\x7f]")  # a character of several
 _CHARACTERS: Final = 512  # the most frequent ones, which are added to a vocabulary
@@ -105,20 +106,28 @@ class BPETokenizer:
     def extend(self, pieces: Iterable[CorpusPiece]) -> None:
         """Add `<end>` if there are documents, and a token for each character of several bytes that
         has none: a model that never saw its bytes would write some of them alone. A mark of print
-        also joins what its plain form does, as an apostrophe joins the t of "don't".
+        joins what its plain form does, as an apostrophe joins the t of "don't"; in place of that,
+        where the text has none.
         """
         self._fitted()
-        counts, marked = Counter[str](), set[str]()
+        counts, marked, lacking = Counter[str](), set[str](), {*_PLAIN.values()}
         for segment in self._segments(pieces):
             counts.update(_OF_BYTES.findall(segment))
             marked.update(filter(_MARK.search, set(_WORDS.findall(segment))))
+            lacking -= {mark for mark in lacking if mark in segment}
         made = {pair: 256 + rank for rank, pair in enumerate(self.merges or [])}
         for character, _ in counts.most_common(_CHARACTERS):
             token, *rest = (_IDS[byte] for byte in character.encode())
             for byte in rest:
                 token = made.setdefault((token, byte), 256 + len(made))
         self._index([*made])
-        self._index(self._with_marks({word.encode() for word in marked}))
+        replaced = lacking & {_PLAIN[mark] for mark in _MARK.findall("".join(marked))}
+        self._index(
+            _without(
+                self._with_marks({word.encode() for word in marked}),
+                {mark.encode() for mark in replaced},
+            )
+        )
 
     def _with_marks(self, words: Set[bytes]) -> list[Pair]:
         """The merges, and those of marks of print beside those of their plain forms, where words
@@ -127,10 +136,9 @@ class BPETokenizer:
         texts = self._bytes[: 256 + len(self.merges or ())]
         known = {text: token for token, text in enumerate(texts)}
         printed = defaultdict[int, list[int]](list)  # by the token of the plain form
-        for mark in MARKS:
-            plain = next((known[p] for f in plain_forms(mark) if (p := f.encode()) in known), None)
-            if plain is not None and mark.encode() in known:
-                printed[plain].append(known[mark.encode()])
+        for mark, plain in _PLAIN.items():
+            if (token := known.get(mark.encode())) is not None and plain.encode() in known:
+                printed[known[plain.encode()]].append(token)
         made = {pair: 256 + rank for rank, pair in enumerate(self.merges or [])}
         for (a, b), token in [*made.items()]:
             for pair in itertools.product([a, *printed[a]], [b, *printed[b]]):
@@ -318,6 +326,18 @@ def _with_merge(ids: list[int], pair: Pair, made: int) -> list[int]:
         merged.append(made if is_pair else ids[place])
         place += 2 if is_pair else 1
     return merged
+
+
+def _without(merges: Iterable[Pair], marks: Iterable[bytes]) -> list[Pair]:
+    """The merges whose tokens have none of the marks."""
+    texts, ids = [bytes([byte]) for byte in _IN_ORDER], {i: i for i in range(256)}
+    kept = list[Pair]()
+    for rank, (a, b) in enumerate(merges):
+        texts.append(texts[a] + texts[b])
+        if not any(mark in texts[-1] for mark in marks):
+            ids[256 + rank] = 256 + len(kept)
+            kept.append((ids[a], ids[b]))
+    return kept
 
 
 def _names() -> dict[int, str]:
