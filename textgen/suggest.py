@@ -24,8 +24,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def nearest_file(path: Path, pattern: str = "*") -> str:
     """ "; did you mean X?" with the file beside a path that is most like it, or nothing."""
     names = sorted(each.name for each in path.parent.glob(pattern))
-    same = [name for name in names if Path(name).stem == path.stem]
-    near = f"did you mean {same[0]!r}?" if same else nearest(path.name, names)
+    own = [f"{path.name}.toml"] if f"{path.name}.toml" in names else []
+    near = f"did you mean {own[0]!r}?" if own else nearest(path.name, names)
     return near and f"; {near}"
 
 
