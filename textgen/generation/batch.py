@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -28,7 +28,7 @@ _LONGEST: Final = 256
 _SECONDS: Final = 0.005  # a call that takes longer is not followed by a longer one
 # Tokens, and log-probabilities of likeliest ones, by which a reader may be behind before its text
 # pauses.
-_UNREAD: Final = 1 << 14
+_UNREAD: Final = 1 << 12
 
 Begin: TypeAlias = Callable[[int], Any]
 """Makes a decoder of the model for a number of rows, at the start state."""
@@ -194,20 +194,26 @@ class Batch:
         self._plan()
 
     def pause_unread(self) -> None:
-        """Take out the rows whose readers are far behind.
-
-        Submitted again, they go on from their `start`.
-        """
-        paused = {
-            i: None
-            for i, row in enumerate(self.rows)
+        """Take out the rows whose readers are far behind."""
+        unread = [
+            row
+            for row in self.rows
             if (row.made - row.taken) * (1 + (row.options.logprobs or 0)) > _UNREAD
             and not row.whole
-        }
-        rows = [self.rows[i] for i in paused]
-        self._leave(paused)
-        for row in rows:
-            row.start, row.ids, row.end, row.paused = row.end, NO_IDS, None, True
+        ]
+        for row in self.take_out(unread):
+            row.paused = True
+
+    def take_out(self, rows: Collection[Row]) -> list[Row]:
+        """Take out those of the rows that are here. Submitted again, they go on from their
+        `start`.
+        """
+        places = [i for i, row in enumerate(self.rows) if row in rows and row.error is None]
+        taken = [self.rows[i] for i in places]
+        self._leave(dict.fromkeys(places))
+        for row in taken:
+            row.start, row.ids, row.end = row.end, NO_IDS, None
+        return taken
 
     def _plan(self) -> None:
         """Find what the next steps have to look at, once for as long as no row comes or goes."""

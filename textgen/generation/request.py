@@ -64,7 +64,8 @@ class RequestOptions(TypedDict, total=False):
                 to the text that continues from it
     cache_salt  asynchronous requests reuse states inside prompts with the same beginning and the
                 same salt, a text. Users who must not find out each other's prompts by the time
-                that an answer takes need different ones
+                that an answer takes need different ones. Those of which the first line differs
+                take turns where more texts wait than run at once
 
     strategy    how the text is made of steps: a name, or a table with a `type`
 

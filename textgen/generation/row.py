@@ -25,6 +25,7 @@ from textgen.pipeline.options import MAX_SEED
 from textgen.protocols import Array, Decoder, Ids, Tokenizer
 
 ENDLESS: Final = 1 << 60
+_PARTS: Final = 64  # arrays of tokens that become one: each takes more memory than its tokens
 
 
 @attrs.define(eq=False)
@@ -198,6 +199,8 @@ class Row:
     def add(self, ids: Ids) -> None:
         """Note generated tokens."""
         self._parts.append(ids)
+        if len(self._parts) >= _PARTS:
+            self._parts.append(np.concatenate(drain(self._parts)).astype(np.int32))
         self.made += len(ids)
 
     def resumes(self) -> bool:

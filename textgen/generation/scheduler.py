@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final, TypeAlias
@@ -30,7 +30,7 @@ from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.protocols import Array, Ids, Tensors
 
 _ROUND: Final = 0.005  # seconds of steps, after which clocks have theirs
-_TURN: Final = 0.05  # and at most, between two chunks of long prompts
+_TURN: Final = 0.05  # and at most, between two chunks of long prompts, or two turns of clients
 _APART: Final = 0.01  # seconds between rows that join the others: each time costs a copy of them
 _ALONE: Final = 16  # rows that cannot share a batch and run side by side
 
@@ -44,7 +44,8 @@ def batch_class(row: Row) -> type[AnyBatch]:
 
 
 class Scheduler:
-    """Runs rows of one model, up to `capacity` at once, in the order in which they were submitted.
+    """Runs rows of one model, up to `capacity` at once, in the order in which they were submitted,
+    as far as clients have the same number of rows.
 
     `submit` may be called from any thread; all else by one thread at a time. States inside prompts
     are kept in `cache`, unless they grow with the text.
@@ -63,6 +64,10 @@ class Scheduler:
     def _shares(self) -> bool:
         """Whether rows share a batch."""
         return self._most > 1 and can_share(self._begin)
+
+    @property
+    def _room(self) -> int:
+        return self._most if self._shares else min(self._most, _ALONE)
 
     @cached_property
     def _cache(self) -> PromptCache | None:
@@ -85,9 +90,7 @@ class Scheduler:
     @property
     def free(self) -> int:
         """How many more rows it would take in at once."""
-        most = self._most if self._shares else min(self._most, _ALONE)
-        rows = [*self._running(), *self._waiting]
-        return max(0, most - sum(row.request.chain.lanes for row in rows))
+        return max(0, self._room - _lanes([*self._running(), *self._waiting]))
 
     def run(self, seconds: float = _ROUND) -> None:
         """Advance every row by a step, and more until one ends or some seconds are over.
@@ -134,27 +137,49 @@ class Scheduler:
         ]
 
     def _admit(self) -> None:
-        """Begin to feed the prompts of waiting rows, as far as there is room."""
+        """Begin to feed the prompts of the waiting rows whose turn it is."""
         now = time.perf_counter()
-        if not self._waiting or (self._batches and now < self._admitted + _APART):
+        apart = _APART if _lanes(self._running()) < self._room else _TURN
+        if not self._waiting or (self._batches and now < self._admitted + apart):
             return
         self._admitted = now
-        room = self.free + sum(row.request.chain.lanes for row in self._waiting)
         together, alone = defaultdict[type, list[Row]](list), list[list[Row]]()
-        while self._waiting and room > 0:
-            row = self._waiting.popleft()
+        for row in self._next():
             is_made = row.left <= 0 and not row.looks
             reason = "length" if is_made else row.out_of_time()
             if reason is not None or row.error is not None:
                 self._end_unfed(row, reason)
                 continue
-            room -= row.request.chain.lanes
             if self._shares and row.start is None:
                 together[batch_class(row)].append(row)
             else:
                 alone.append([row])
         for rows in [*alone, *together.values()]:
             self._prefills.append((rows, prefill(self._begin, rows, self._cache)))
+
+    def _next(self) -> list[Row]:
+        """Take the rows out of those that wait for which there is room, or will be.
+
+        Clients take turns: rows of one that has more than another are taken back for it.
+        """
+        waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        running, turns = self._running(), Counter[str]()
+        ranks = dict[Row, int]()
+        for row in (*running, *waiting):
+            client = row.options.cache_salt.partition("\n")[0]
+            ranks[row] = turns[client]
+            turns[client] += 1
+        chosen, room = set[Row](), self._room
+        for row in sorted(ranks, key=ranks.__getitem__):
+            if room > 0:
+                chosen.add(row)
+                room -= row.request.chain.lanes
+        later = {*running} - chosen
+        for batch in self._batches:
+            if later and isinstance(batch, Batch):  # strategies keep their lanes to the end
+                self._waiting.extend(batch.take_out(later))
+        self._waiting.extend(row for row in waiting if row not in chosen)
+        return [row for row in waiting if row in chosen]
 
     def _feed(self) -> None:
         """Feed a chunk of the prompts that came first, and in turn of those that came last, so that
@@ -209,6 +234,11 @@ class _Prompt:
     rows: list[Row]
     keys: list[bytes]
     state: Tensors | None
+
+
+def _lanes(rows: Iterable[Row]) -> int:
+    """How many rows of a decoder they need."""
+    return sum(row.request.chain.lanes for row in rows)
 
 
 def prefill(

@@ -185,11 +185,12 @@ def test_a_terminal_that_closes_ends_the_server(run: Path) -> None:
         assert server.process.wait(60) == 0
 
 
-def test_one_key_leaves_half_of_the_places_to_the_others(run: Path) -> None:
-    app = create_app({"r": run}, access=Access(keys=("a", "b")), limits=Limits(texts=8))
-    long = {"prompt": "Once ", "max_tokens": 100_000, "time_limit": 60}
+@pytest.mark.parametrize("most", [8, 1000])  # the engine makes 256 at one time
+def test_keys_take_turns_and_leave_half_of_the_places_to_the_others(run: Path, most: int) -> None:
+    app = create_app({"r": run}, access=Access(keys=("a", "b")), limits=Limits(texts=most))
+    long = {"max_tokens": 100_000, "time_limit": 30, "n": most // 4}
 
-    async def statuses() -> list[int]:
+    async def statuses() -> list[float]:
         async with httpx2.AsyncClient(base_url=f"http://{host}:{port}", timeout=60) as client:
 
             async def status(key: str, **body: Any) -> int:
@@ -198,15 +199,18 @@ def test_one_key_leaves_half_of_the_places_to_the_others(run: Path) -> None:
                 answer = await client.post("/v1/completions", json=body, headers=headers)
                 return answer.status_code
 
-            running = asyncio.create_task(status("a", **long, n=4))
-            url = f"http://{host}:{port}"
-            await asyncio.to_thread(until, lambda: texts_at(url, "a") == 4)
-            found = [await status("a"), await status("a", n=5), await status("b", n=2)]
-            running.cancel()
-            return found
+            running = [asyncio.create_task(status("a", **long)) for _ in range(2)]
+            url, half = f"http://{host}:{port}", most // 2
+            await asyncio.to_thread(until, lambda: texts_at(url, "a") == half)
+            found = [await status("a"), await status("a", n=half + 1)]
+            found += {await status("b", n=2) for _ in range(10)}
+            held = await asyncio.to_thread(texts_at, url, "a")
+            for task in running:
+                task.cancel()
+            return [*found, held]
 
     with running(app) as (host, port):
-        assert asyncio.run(statuses()) == [429, 400, 200]
+        assert asyncio.run(statuses()) == [429, 400, 200, most // 2]
 
 
 def test_a_unix_socket_is_for_its_user_alone(run: Path, tmp_path: Path) -> None:

@@ -122,7 +122,6 @@ class Job:
         finally:
             for task in tasks:
                 task.cancel()
-        self.completion_tokens = sum(len(each.tokens) for each in made)
         size = self.prompt_tokens + self.completion_tokens + self._size(self.completion_tokens)
         if size <= _SHORT:
             return dump(self._whole(made))
@@ -157,9 +156,12 @@ class Job:
 
     async def _generate(self, prompt: PreparedPrompt, index: int) -> Generation:
         asked = self.completion
-        return await self._generator.agenerate(
+        made = await self._generator.agenerate(
             prompt.given, **asked.options, seed=asked.seed, index=index, logprobs=asked.noted
         )
+        self.completion_tokens += len(made.tokens)
+        has_tokens = asked.logprobs is not None or asked.return_token_ids
+        return made if has_tokens else attrs.evolve(made, tokens=())  # which take the most memory
 
     def _whole(self, made: Sequence[Generation]) -> dict[str, Any]:
         asked, choices = self.completion, list[dict[str, Any]]()
