@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
+from components import Utf8, engine_of
 from small_run import TEXT, assert_same, interrupt, prepare, record_of, tables, tree
 
 import textgen
@@ -170,3 +172,27 @@ def test_samples_that_look_like_headings_are_kept(folder: Path) -> None:
     interrupt(6, pipeline, output=folder / "parts")
     resumed = textgen.run(pipeline, output=folder / "parts")
     assert (resumed.path / "samples.txt").read_bytes() == (whole.path / "samples.txt").read_bytes()
+
+
+def test_an_option_that_a_plugin_has_since_then_was_its_default(tiny_pipeline: Any) -> None:
+    @attrs.frozen
+    class Before:
+        """Bytes."""
+
+    @attrs.frozen
+    class After:
+        """Bytes."""
+
+        depth: int = textgen.option(1, help="a depth")
+
+    tables = tiny_pipeline(tokenizer={"type": "odd"})
+    old, new = (
+        engine_of(tokenizer=[textgen.Component("odd", config, lambda *_: Utf8())])
+        for config in (Before, After)
+    )
+    with pytest.raises(textgen.Interrupted):
+        old.run(tables, cancelled=lambda: True)
+    with pytest.raises(textgen.RunMismatchError, match=r"tokenizer\.depth: 1 before, 2 now"):
+        new.run(tables, {"tokenizer.depth": 2})
+    assert new.run(tables).outcome == "resumed"
+    assert new.run(tables, {"tokenizer.depth": 1}).outcome == "skipped"

@@ -20,7 +20,7 @@ from textgen.files.reading import dump_vocabulary, read_bytes
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
-from textgen.plugin.structure import Choice, flat
+from textgen.plugin.structure import Choice, flat, plain
 from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
@@ -127,7 +127,7 @@ def compare(
 
     Raises RunMismatchError if the run was made by another pipeline.
     """
-    if record is None or not (changes := _changes(record, fingerprint(pipeline, digest))):
+    if record is None or not (changes := _changes(record, pipeline, digest)):
         return False
     is_longer = all(_is_more(pipeline.trainer, each) for each in changes)
     if not is_longer or record["status"] != "finished":
@@ -152,7 +152,7 @@ def extension_start(
         if (found := directory.checkpoints.to_resume(stable)) is not None:
             return found
         reason = _NO_CHECKPOINT
-    raise RunMismatchError(directory.path, _changes(record, fingerprint(pipeline)), reason)
+    raise RunMismatchError(directory.path, _changes(record, pipeline), reason)
 
 
 def _is_more(trainer: Choice, change: Difference) -> bool:
@@ -171,13 +171,34 @@ def _is_more(trainer: Choice, change: Difference) -> bool:
         return False
 
 
-def _changes(record: Mapping[str, Any], shape: Mapping[str, Any]) -> list[Difference]:
+def _changes(
+    record: Mapping[str, Any], pipeline: Pipeline, digest: CorpusDigest | None = None
+) -> list[Difference]:
+    shape = fingerprint(pipeline, digest)
     kept = {
         key: value
         for key, value in record["fingerprint"].items()
         if key != "corpus" or key in shape
     }
+    for kind in ("tokenizer", "model", "trainer"):
+        kept[kind] = _with_new_options(kept[kind], shape[kind], getattr(pipeline, kind))
     return differences(kept, shape)
+
+
+def _with_new_options(
+    before: Mapping[str, Any], now: Mapping[str, Any], choice: Choice
+) -> dict[str, Any]:
+    """The recorded options of a component, with the defaults of those that it has since then."""
+    made, parts = dict(before), choice.parts()
+    for key, field in choice.offer.component.options().items():
+        default: Any = field.default
+        if key not in now or default is attrs.NOTHING:
+            continue
+        if key not in made:
+            made[key] = plain(default.factory() if hasattr(default, "factory") else default)
+        elif key in parts and isinstance(made[key], Mapping):
+            made[key] = _with_new_options(made[key], now[key], parts[key])
+    return made
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
