@@ -22,9 +22,10 @@ def test_plugins_check_prints_a_line_for_each_check(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     one = run_textgen("plugins", "check", "Textgen_Engine:logit-bias", folder=tmp_path)
     assert one.stdout == (
-        "skipped  sampler 'logit-bias' of textgen-engine: it has no default for logit-bias.bias; "
-        "check it with --set logit-bias.bias=VALUE\n"
+        "FAILED   sampler 'logit-bias' of textgen-engine: nothing checked it: it has no default "
+        "for logit-bias.bias; check it with --set logit-bias.bias=VALUE\n"
     )
+    assert one.returncode == 1
 
 
 def sampler(call: str, name: str = "bad", top: str = "") -> str:
@@ -57,6 +58,11 @@ def test_plugins_check_tells_a_slow_plugin_what_makes_it_slow(check: Any) -> Non
     done = check("slow", sampler("logits", top=top))
     said = "importing textgen_slow loads torch and numpy; import it inside build"
     assert (done.returncode, said in done.stdout) == (1, True)
+
+
+def test_what_is_written_to_stderr_at_import_is_no_module(check: Any) -> None:
+    done = check("warns", sampler("logits", top="import warnings\nwarnings.warn('numpy is old')"))
+    assert ("component-import" in done.stdout, "FAILED" in done.stdout) == (True, False)
 
 
 def test_plugins_check_notes_a_clash(tmp_path: Path, check: Any) -> None:

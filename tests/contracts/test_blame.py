@@ -117,6 +117,7 @@ BLAMED: list[tuple[str, Callable[[Any], Any], str]] = [
     # Corpora
     ("corpus", broken(Reading), "what `build` made is the class Reading itself"),
     ("corpus", broken(Reading(lambda: iter([b"a"]))), "yielded bytes from read"),
+    ("corpus", broken(Reading(lambda: iter(["a\ud800"]))), r"half of a surrogate pair"),
     ("corpus", broken(Reading(lambda: None)), "gave NoneType from read"),
     ("corpus", broken(Reading(lambda: PIECE)), "gave str from read"),
     ("corpus", broken(Reading(lambda: 1 / 0)), "failed: ZeroDivisionError: division by zero ("),

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from textgen.contracts import checks
-from textgen.contracts.checks import read_pieces
+from textgen.contracts.checks import blame, read_pieces
 from textgen.contracts.components import Components
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError, Fault, PipelineError
@@ -31,7 +31,7 @@ class HashedPieces(Iterable[CorpusPiece]):
     def __init__(
         self, corpus: Corpus, offer: Offer, progress: Callable[[int], None] | None = None
     ) -> None:
-        self._pieces = read_pieces(corpus, offer)
+        self._pieces, self._offer = read_pieces(corpus, offer), offer
         self._progress = progress
         self._hash = hashlib.sha256()
         self._characters = 0
@@ -47,8 +47,11 @@ class HashedPieces(Iterable[CorpusPiece]):
             else:
                 self.beginning = self.beginning or piece
                 self._characters += len(piece)
-                # surrogatepass: the tokenizer judges whether a lone surrogate is text
-                data = piece.encode("utf-8", "surrogatepass")
+                try:
+                    data = piece.encode()
+                except UnicodeEncodeError as error:
+                    what = f"yielded {error.object[error.start]!r}, half of a surrogate pair"
+                    raise blame(self._offer, f"{what}, which is no character") from error
                 self._hash.update(data)
                 if self._progress is not None:
                     self._progress(len(data))

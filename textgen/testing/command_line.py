@@ -62,7 +62,7 @@ def check_named(
                     noted.add(line)
                     yield "note", line
             warned.clear()
-            yield outcome.status, _line(outcome)
+            yield outcome.status if outcome.statement else "failed", _line(outcome)
 
 
 def _unknown(name: str, plugins: PluginSet) -> str:
@@ -106,7 +106,8 @@ def _clash(offer: Offer, plugins: PluginSet) -> str:
 def _line(outcome: Outcome) -> str:
     statement = outcome.statement
     if statement is None:
-        return f"skipped  {outcome.component}: {outcome.reason}{_needed(outcome.reason)}"
+        needed = _needed(outcome.reason)
+        return f"FAILED   {outcome.component}: nothing checked it: {outcome.reason}{needed}"
     place = f"{outcome.component}: {statement.anchor}"
     if outcome.status == "failed":
         seen = " ".join(outcome.reason.split())

@@ -35,7 +35,8 @@ if sys.argv[2:]:
     for component in module.textgen_commands():
         if component.name in sys.argv[2:]:
             component.build(component.config(), BuildContext(folder=Path.cwd()))
-print(*[name for name in ("torch", "numpy") if name in sys.modules], file=sys.stderr)
+loaded = [name for name in ("torch", "numpy") if name in sys.modules]
+print("\\nloaded:", *loaded, file=sys.stderr)
 """
 
 
@@ -88,7 +89,7 @@ def _loaded_by(names: tuple[str, ...], path: str, time_limit: float) -> list[str
         raise Violation(f"{importing} failed: {last or f'exit code {done.returncode}'}")
     if done.stdout:
         raise Violation(f"{importing} wrote {done.stdout[:80]!r} to stdout")
-    return last.split()
+    return done.stderr.rpartition("\nloaded:")[2].partition("\n")[0].split()
 
 
 def _record(subject: Subject) -> None:
