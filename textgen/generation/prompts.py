@@ -149,6 +149,8 @@ def _paragraphs(tokenizer: Tokenizer, tokens: Ids) -> Ids:
     near = tokens[first : first + 2 * _AROUND]
     pieces = [tokenizer.decode(near[place : place + 1]) for place in range(len(near))]
     text, ends = "".join(pieces), np.cumsum([len(piece) for piece in pieces])
+    if 2 * text.count("\n") > len(near):  # lines are tokens, such as the numbers of a series
+        return NO_IDS
     for pattern in _PARAGRAPHS:
         found = np.array([match.end() for match in re.finditer(pattern, text)], np.int64)
         if len(found) * _LINES > text.count("\n"):

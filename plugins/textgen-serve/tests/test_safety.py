@@ -109,6 +109,29 @@ def test_copies_are_found_and_no_answer_names_a_file(run: Path, tmp_path: Path) 
         assert str(run) not in answer.text
 
 
+def test_places_are_those_of_the_text_that_was_sent(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text(TEXT)
+    corpus = {"type": "file", "path": str(tmp_path / "book.txt")}
+    tokenizer = {"type": "char", "unicode_form": "NFC", "lower_case": True}
+    moved = train(tmp_path / "run", corpus=corpus, tokenizer=tokenizer)
+    prompt = (
+        "Once \u0130e\u0301 3 ravens flew over 2 hills, and none came back.\n"  # two unknown marks
+    )
+    body = {"prompt": prompt, "unknown_characters": "skip", "echo": True, "logprobs": 0}
+    with running(create_app({"ravens": moved})) as (host, port):
+        url = f"http://{host}:{port}"
+        answer = httpx2.post(f"{url}/v1/completions", json={**body, "max_tokens": 2}).json()
+        (choice,) = answer["choices"]
+        given = choice["logprobs"]
+        places = [0, 1, 2, 3, 4, 5, *range(8, len(prompt) + 2)]
+        assert given["text_offset"] == places
+        pairs = zip(places, given["tokens"], strict=True)
+        assert all(choice["text"][place].lower()[0] == token for place, token in pairs)
+        copied = httpx2.post(f"{url}/copies", json={"prompt": prompt}).json()
+        (passage,) = copied["passages"]
+        assert prompt[passage["start"] : passage["end"]] == prompt[8:]
+
+
 def test_keys_share_no_states_of_prompts(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the time of an answer, nobody finds out what another has sent."""
     found, longest = list[int](), PromptCache.longest
