@@ -20,7 +20,7 @@ from textgen.protocols import Array, Ids, Tokenizer
 from textgen.suggest import nearest_text
 
 NO_IDS: Final = np.empty(0, np.int64)
-_PRIMING: Final = 32  # tokens; more did not change what follows
+_PRIMING: Final = 8  # tokens; more did not change what follows
 _AROUND: Final = 4096  # tokens on each side of the middle, among which a paragraph's end is sought
 _PARAGRAPHS: Final = (r"\n\n(?=\S)", r"(?<=\S)\n(?=\S)", r"\n\s+(?=\S)")  # what stands before one
 _LINES: Final = 20  # of a paragraph; where empty lines are rarer, each line is one
