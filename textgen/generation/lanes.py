@@ -108,6 +108,7 @@ class StrategyText:
         self.row, self.chain = row, row.request.chain
         assert self.chain.strategy is not None
         self.strategy, self.offer = self.chain.strategy
+        row.open(logits)
         self.lanes = [Lane(logits[None])]
         self.history: SequenceHistory = begun(self.chain, [row])
         self.state: Tensors = {}
@@ -121,8 +122,6 @@ class StrategyText:
         for row, lane in zip(logits, self.lanes, strict=True):
             if self.row.earlier + len(lane.ids) < self.row.options.min_new_tokens:
                 row[list(self.row.ending)] = -np.inf
-            if not lane.ids:
-                self.row.open(row)
         view = LaneView(self, logits)
         made = self.strategy.step(view)
         if fault := self._fault(made):
