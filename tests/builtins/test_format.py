@@ -6,6 +6,7 @@ import json
 import re
 import string
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,7 @@ def begins(text: str) -> bool:
         ({"regex": "((a{1000}){1000}){1000}"}, "regex: it cannot be followed: fuel exhausted"),
         ({"regex": "a" * 100_001}, "regex: "),
         ({"json_schema": '{"const": "ß"}'}, "cannot write it: it lacks 'ß', given"),
+        ({"json_schema": '{"$ref": "#"}'}, "json_schema: no text has this form, given"),
         ({"json_schema": "{"}, "json_schema: not valid JSON"),
         ({"json_schema": '{"type": "nothing"}'}, "it cannot be followed: Invalid type: nothing"),
         ({"json_schema": "3"}, "json_schema: not a JSON schema: expected an object, given '3'$"),
@@ -200,6 +202,31 @@ def test_every_keyword_is_followed(
     whole = [json.loads(text.text) for text in made if text.finish_reason == "end"]
     assert whole
     assert all(map(fits, whole))
+
+
+def test_what_the_vocabulary_lacks_is_named_wherever_it_is_missed(generator: Generator) -> None:
+    with pytest.raises(UsageError, match="it lacks '-0123456789', given"):
+        generator.generate("the ", json_schema='{"type": "integer"}')
+    with pytest.raises(UsageError, match="it lacks '\"', given"):
+        generator.generate("the ", json_schema='{"type": "string", "format": "date-time"}')
+
+
+def test_texts_of_a_form_leave_each_other_its_tables(writer: Generator) -> None:
+    form = {"regex": "(.*a){200}", "logit_bias": {"a": 3.0}, "max_new_tokens": 500}
+    alone = load(writer.path).generate("", **form | {"max_new_tokens": 2})
+    with pytest.raises(UsageError, match="cannot be followed any further: lexer error"):
+        writer.generate("", seed=2, **form)
+    assert writer.generate("", **form | {"max_new_tokens": 2}) == alone
+
+
+def test_a_long_text_takes_memory_in_proportion_to_its_length(writer: Generator) -> None:
+    writer.generate("", regex=r"[\s\S]{2000,}", max_new_tokens=1)
+    tracemalloc.start()
+    try:
+        writer.generate("", regex=r"[\s\S]{2000,}", max_new_tokens=2000)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_added_prompt_has_to_follow_the_form(writer: Generator) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import importlib.util
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from watching import join_background
 
-from textgen import Generator, UsageError, load
+from textgen import Generator, UsageError, load, run
+from textgen.generation import generator as generators
 
 SHARP = [{"type": "top-k", "k": 3}, {"type": "temperature", "temperature": 0.5}]
 ASKED = {"max_new_tokens": 40, "seed": 2}
@@ -151,3 +158,54 @@ def test_hidden_states_and_the_torch_module_of_a_run(generator: Generator) -> No
         np.testing.assert_allclose(state[0].numpy(), states["hidden"][-1], atol=1e-5)
         next(module.parameters()).zero_()
     assert not np.array_equal(generator.logits("a"), module(ids[:, :1])[0].detach().numpy()[0])
+
+
+@pytest.mark.parametrize(
+    ("few", "many"), [(30, 90), pytest.param(200, 2000, marks=pytest.mark.slow)]
+)
+def test_what_belongs_to_a_request_goes_with_it(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, few: int, many: int
+) -> None:
+    """After many different requests, as many objects are alive as after few."""
+    monkeypatch.setattr(generators, "_CACHED", 10_000)  # bytes of states inside prompts
+    generator, alive = load(finished_run), list[int]()
+    has_forms = importlib.util.find_spec("llguidance") is not None
+
+    async def ask(number: int) -> None:
+        options: dict[str, Any] = {"temperature": 0.5 + number, "max_new_tokens": 2}
+        await generator.agenerate(f"{number * 'the '}clock"[-300:], seed=number, **options)
+        form = {"regex": f"t{{1,{number + 2}}}|h"} if has_forms else {}
+        generator.generate("t", dry_multiplier=1 + number, **form, **options)
+        with pytest.raises(UsageError):
+            generator.generate("t", top_p=number + 2)
+
+    for number in range(many):
+        asyncio.run(ask(number))
+        if number + 1 in (few, many):
+            gc.collect()
+            alive.append(len(gc.get_objects()))
+    assert alive[1] - alive[0] < few
+
+
+@pytest.mark.parametrize("model", ["rnn", "mixture"])
+def test_a_generator_that_is_dropped_is_gone_at_once(
+    tiny_pipeline: Callable[..., Any], model: str
+) -> None:
+    tables = tiny_pipeline()
+    if model == "mixture":
+        second = {"type": "ngram", "order": 3}
+        tables["model"] = {"type": "mixture", "first": tables["model"], "second": second}
+        tables["trainer"] = {"type": "mixture", "first": tables["trainer"]}
+    path = run(tables).path
+    gc.collect()
+    gc.disable()
+    try:
+        generator = load(path)
+        generator.generate("t", max_new_tokens=3, temperature=0.5)
+        asyncio.run(generator.agenerate("t", max_new_tokens=3))
+        join_background()
+        refs = [weakref.ref(part) for part in (generator, generator.model, generator.tokenizer)]
+        del generator
+        assert [ref() for ref in refs] == [None] * 3
+    finally:
+        gc.enable()

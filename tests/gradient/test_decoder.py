@@ -10,7 +10,7 @@ from networks import Attention, Recurrent
 from small_trainings import train
 from torch import nn
 
-from textgen import Component
+from textgen import Component, UsageError
 from textgen.gradient import ForwardDecoder, GradientModel
 from textgen.testing import check_model
 
@@ -49,6 +49,15 @@ def test_wrapping_shares_the_parameters_and_refuses_other_weights() -> None:
     assert module.scale.item() == 3.0
     with pytest.raises(ValueError, match=r"1 weights differ, such as head\.bias"):
         model.load_tensors({**tensors, "head.bias": np.zeros(4, np.float32)})
+
+
+def test_hidden_states_are_the_state_and_not_the_logits_that_are_kept_with_it() -> None:
+    generator = train(lambda context: Recurrent(context.vocab_size)).generator
+    states = generator.hidden_states("the clock")
+    assert {name: array.shape for name, array in states.items()} == {"0": (9, 1, 7)}
+    growing = train(lambda context: Attention(context.vocab_size)).generator
+    with pytest.raises(UsageError, match="grows with the text"):
+        growing.hidden_states("the clock")
 
 
 @pytest.mark.gpu

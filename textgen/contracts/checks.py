@@ -138,7 +138,7 @@ def changed_text(offer: Offer) -> str:
     )
 
 
-def begin_decoding(model: Model, batch_size: int, offer: Offer) -> Decoder:
+def begin_decoding(model: Model, offer: Offer, batch_size: int) -> Decoder:
     """A decoder of the model, with every method: one is reported before the first text needs it."""
     made = model.decoder(batch_size)
     if fault := unfit(made, "decoder"):

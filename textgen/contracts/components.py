@@ -10,8 +10,9 @@ import functools
 import traceback
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
@@ -48,9 +49,18 @@ class Components(contextlib.ExitStack[bool | None]):
 
     load_start: Callable[[Any, Choice, BuildContext], None] | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, base: Components | None = None) -> None:
+        """Those of a run, or a part of `base`: those of a request, which are closed with it at the
+        latest.
+
+        Only what has to be closed is kept, and a base does not keep its parts.
+        """
         super().__init__()
-        self._built: list[tuple[object, Offer]] = []
+        self._built: list[tuple[Callable[[], object], Offer]] = []
+        self._base = base
+        self._parts = weakref.WeakValueDictionary[int, Components]()
+        if base is not None:
+            base._parts[id(self)] = self
 
     def build(self, choice: Choice, context: BuildContext) -> Any:
         """Build the object of a component, and check that it has the methods of its kind."""
@@ -69,9 +79,12 @@ class Components(contextlib.ExitStack[bool | None]):
 
     def add(self, made: Any, offer: Offer) -> None:
         """Let an object of a component take part. One that the program gave is not closed."""
-        if any(made is other for other, _ in self._built):
+        if any(made is built() for built, _ in self._built):
             return
-        self._built.append((made, offer))
+        try:
+            self._built.append((weakref.ref(made), offer))
+        except TypeError:  # a class with __slots__
+            self._built.append((lambda: made, offer))
         if offer.distribution != OBJECT and callable(getattr(made, "close", None)):
             self.callback(_close, made, offer)
 
@@ -88,21 +101,33 @@ class Components(contextlib.ExitStack[bool | None]):
                 raise
             raise explained from error
 
-    def __enter__(self) -> Self:
-        """Begin a block that blames what it raises, once all that was built in it is closed."""
-        self.enter_context(self.blaming())
-        return super().__enter__()
+    def __exit__(self, *raised: Any) -> bool | None:
+        """Close all that was built, that of the parts first, and blame what the block raised."""
+        for part in [*self._parts.values()]:
+            part.close()
+        super().__exit__(*raised)
+        if isinstance(error := raised[1], FAILURES) and (explained := self._explained(error)):
+            raise explained from error
+        return None
 
     def _explained(self, error: BaseException, built: Offer | None = None) -> TextgenError | None:
         if isinstance(error, TextgenError) or getattr(error, "unblamed", False):
             return None
+        root = self._base or self
+        each = [root, *(part for ref in root._parts.valuerefs() if (part := ref()) is not None)]
+        known = [
+            (made, offer)
+            for one in each
+            for ref, offer in one._built
+            if (made := ref()) is not None
+        ]
         if (broken := getattr(error, "made", None)) is not None:  # a check says whose value it is
-            offers = [offer for made, offer in self._built if type(made) is type(broken)]
+            offers = [offer for made, offer in known if type(made) is type(broken)]
             what = "" if isinstance(error, BrokenContract) else "failed: "
             return blame(offers[-1], f"{what}{error}") if offers else None
         if _is_memory(error):
             return _out_of_memory()
-        parts = [*self._built, *([] if built is None else [(None, built)])]
+        parts = [*known, *([] if built is None else [(None, built)])]
         foreign = [part for part in parts if part[1].distribution != OWN_DISTRIBUTION]
         offer = _blamed(error, foreign) or getattr(error, "suspect", None)
         what = "failed" if built is None else "cannot be built"

@@ -40,17 +40,21 @@ def offers_rows(decoder: Any) -> bool:
 
 
 def can_share(begin: Begin) -> bool:
-    """Whether rows of the model can share a batch."""
-    return offers_rows(begin(1)) or keeps_shape(begin)
+    """Whether rows of the model can share a batch, one that was fed nothing among them."""
+    return offers_rows(begin(1)) or keeps_shape(begin, first=0)
 
 
-def keeps_shape(begin: Begin) -> bool:
-    """Whether the state of a row has the same shapes after each step."""
-    decoder = begin(1)
-    before = decoder.read_state()
-    decoder.extend(np.zeros((1, 1), np.int64))
-    after = decoder.read_state()
-    return all(array.shape == after[name].shape for name, array in before.items())
+def keeps_shape(begin: Begin, *, first: int = 1) -> bool:
+    """Whether the state of a row has the same arrays after `first` tokens and after each more.
+
+    Before the first token a decoder may have no state yet.
+    """
+    decoder, forms = begin(1), []
+    for count in (first, *[1] * (2 - first)):
+        decoder.extend(np.zeros((1, count), np.int64))
+        state = decoder.read_state().items()
+        forms.append({name: (array.shape, array.dtype) for name, array in state})
+    return all(form == forms[0] for form in forms)
 
 
 def take_rows(begin: Begin, decoder: Any, rows: Sequence[int]) -> Any:

@@ -307,7 +307,7 @@ class Chain:
     def try_on(self, model: Model) -> None:
         """Dry-run one step of a model that may not be trained yet. Raises ContractError."""
         try:
-            decoder = begin_decoding(model, 1, self.model)
+            decoder = begin_decoding(model, self.model, 1)
             logits = decoder.extend(np.empty((1, 0), np.int64))
         except TextgenError as error:
             if isinstance(error, ContractError):

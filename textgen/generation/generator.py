@@ -9,6 +9,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, Unpack
 
@@ -21,7 +22,7 @@ from textgen.contracts.components import Components, blaming
 from textgen.documents import CorpusPiece
 from textgen.errors import UsageError
 from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop, finished
-from textgen.generation.batch import keeps_shape
+from textgen.generation.batch import Begin, keeps_shape
 from textgen.generation.chain import Chain
 from textgen.generation.distinct import STRIDE, TRIES, DistinctTexts
 from textgen.generation.prompt_cache import PromptCache
@@ -90,6 +91,7 @@ class Generator:
     record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     training_tokens: Callable[[], Ids] | None = attrs.field(default=None, repr=False)
     make_module: Callable[[str], Any] | None = attrs.field(default=None, repr=False)
+    _begin: Begin = attrs.field(repr=False, init=False)
     _background: BackgroundLoop = attrs.field(repr=False, init=False)
     _requests: Requests = attrs.field(repr=False, init=False)
 
@@ -105,6 +107,10 @@ class Generator:
             self.make_chain,
             np.array(self.record.get("priming") or list(ends), np.int64),
         )
+
+    @_begin.default
+    def _make_begin(self) -> Begin:  # a method of this object would keep it, in a circle
+        return partial(begin_decoding, self.model, self.chain.model)
 
     @_background.default
     def _make_background(self) -> BackgroundLoop:
@@ -310,7 +316,8 @@ class Generator:
         """The model's carried state after each of the T tokens of a text, by name, each array with
         T as first axis.
 
-        Its arrays of floating-point numbers, so that tables of counts, as of n-grams, are left out.
+        Its arrays of floating-point numbers but for `logits`, so that tables of counts, as of
+        n-grams, are left out.
         For the built-in recurrent networks "hidden" and, for LSTMs, "cell": (T, layers,
         hidden_size). Raises UsageError for a model whose state grows with the text.
         """
@@ -324,7 +331,13 @@ class Generator:
         for place in range(len(ids)):
             decoder.extend(ids[None, place : place + 1])
             state = decoder.read_state().items()
-            states.append({name: array[0] for name, array in state if array.dtype.kind == "f"})
+            states.append(
+                {
+                    name: array[0]
+                    for name, array in state
+                    if array.dtype.kind == "f" and name.rpartition(".")[2] != "logits"
+                }
+            )
         return {name: np.stack([state[name] for state in states]) for name in states[0]}
 
     @blaming
@@ -386,9 +399,6 @@ class Generator:
         decoder = self._begin(1)
         decoder.extend(prompt.before[None])
         return decoder, prompt.ids
-
-    def _begin(self, rows: int) -> Decoder:
-        return begin_decoding(self.model, rows, self.chain.model)
 
     def _row(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
         request = self._requests.check(prompt, options)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import cached_property
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict
+from weakref import WeakValueDictionary
 
 import attrs
 import numpy as np
@@ -34,7 +35,7 @@ Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]] | Encoded
 """What to continue: text, token ids (T,), or a prompt that Generator.prepare made of either."""
 _OF_MANY: Final = frozenset(("n", "prompts", "batch_size", "distinct"))
 _MAY_BE_NONE: Final = frozenset(("max_new_tokens", "stop", "stop_tokens", "time_limit"))
-_REMEMBERED: Final = 256  # chains
+_REMEMBERED: Final = 8  # chains that no request uses: a form may take 30 MB
 _SHORT: Final = 4096  # characters of a prompt, or items of another option
 
 
@@ -182,7 +183,8 @@ class Requests:
     chain: Chain
     make_chain: Callable[[Mapping[str, Any]], Chain]
     priming: Ids
-    _chains: dict[bytes, Chain | UsageError] = attrs.field(factory=dict, init=False)
+    _used: WeakValueDictionary[bytes, Chain] = attrs.field(factory=WeakValueDictionary, init=False)
+    _latest: dict[bytes, Chain | UsageError] = attrs.field(factory=dict, init=False)
 
     def check(self, prompt: Any, options: Mapping[str, Any], began: float | None = None) -> Request:
         """The request for one text, whose time runs since `began`, or from its start on."""
@@ -220,7 +222,7 @@ class Requests:
             if isinstance(value, Mapping) or (isinstance(value, Sized) and len(value) > _SHORT):
                 return False
         sampling = {name: _plain(value) for name, value in options.items() if name not in _FIELDS}
-        return not sampling or _key(sampling) in self._chains
+        return not sampling or (key := _key(sampling)) in self._latest or key in self._used
 
     def check_many(self, prompts: Any, options: Mapping[str, Any]) -> tuple[Iterable[Request], int]:
         """The requests for prompts, and the first index.
@@ -300,21 +302,22 @@ class Requests:
         return ReadOptions(**_checked(self.table))
 
     def _chain(self, sampling: Mapping[str, Any]) -> Chain:
-        """The run's chain changed by options; one object for equal options, so that rows share it.
+        """The run's chain changed by options; one object for equal options, so that rows share it,
+        for as long as one uses it.
 
         Raises UsageError, from memory for options that were refused: a form may take long to
         compile.
         """
         key = _key(sampling)
-        made = self._chains.get(key)
+        made = self._latest.pop(key, None) or self._used.get(key)
         if made is None:
             try:
-                made = self.make_chain(sampling)
+                made = self._used[key] = self.make_chain(sampling)
             except UsageError as error:
                 made = copy.copy(error)  # without its traceback
-            if len(self._chains) >= _REMEMBERED:
-                self._chains.clear()
-            self._chains[key] = made
+        self._latest[key] = made
+        for old in [*self._latest][:-_REMEMBERED]:
+            self._latest.pop(old, None)
         if isinstance(made, UsageError):
             raise copy.copy(made)
         return made

@@ -17,7 +17,9 @@ from textgen.generation.batch import (
     Begin,
     begun,
     can_share,
+    join_rows,
     keeps_shape,
+    offers_rows,
     state_of,
     take_rows,
 )
@@ -306,14 +308,17 @@ def _prompts(rows: Iterable[Row], cache: PromptCache | None) -> Iterable[_Prompt
 
 def _decoder(begin: Begin, prompts: Sequence[_Prompt]) -> Any:
     """A decoder with the state of each prompt."""
-    decoder = begin(len(prompts))
-    if any(prompt.state is not None for prompt in prompts):
-        start = begin(1).read_state()
-        states = [start if prompt.state is None else prompt.state for prompt in prompts]
-        decoder.write_state(
-            {name: np.concatenate([state[name] for state in states]) for name in start}
-        )
-    return decoder
+    known = [place for place, prompt in enumerate(prompts) if prompt.state is not None]
+    if not known:
+        return begin(len(prompts))
+    states = [state for prompt in prompts if (state := prompt.state) is not None]
+    decoder, others = begin(len(known)), len(prompts) - len(known)
+    decoder.write_state({name: np.concatenate([s[name] for s in states]) for name in states[0]})
+    if not others:
+        return decoder
+    join_rows(decoder, begin(others))
+    new = [place for place, prompt in enumerate(prompts) if prompt.state is None]
+    return take_rows(begin, decoder, np.argsort(known + new).tolist())
 
 
 def _keep_states(cache: PromptCache, decoder: Any, prompts: Sequence[_Prompt], fed: int) -> None:
@@ -321,9 +326,10 @@ def _keep_states(cache: PromptCache, decoder: Any, prompts: Sequence[_Prompt], f
     block, rest = divmod(fed, BLOCK)
     places = [place for place, prompt in enumerate(prompts) if len(prompt.keys) >= block]
     if block and not rest and places:
-        state = decoder.read_state()
+        whole = {} if offers_rows(decoder) else decoder.read_state()
         for place in places:
-            own = {name: array[place : place + 1].copy() for name, array in state.items()}
+            own = {name: array[place : place + 1].copy() for name, array in whole.items()}
+            own = own or decoder.take([place]).read_state()
             cache.keep(prompts[place].keys[block - 1], own)
 
 

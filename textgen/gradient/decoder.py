@@ -100,13 +100,15 @@ class ForwardDecoder:
         """
         before = self.batch_size
         for group in other._groups:
-            moved = _Group(group.rows + before, group.tensors)
-            like = next((own for own in self._groups if own.shapes() == moved.shapes()), None)
-            if like is None:
-                self._groups.append(moved)
-            else:
-                like.append(moved)
+            self._add(_Group(group.rows + before, group.tensors))
         self._groups = [group for group in self._groups if len(group.rows)] or self._groups[:1]
+
+    def _add(self, group: _Group) -> None:
+        like = next((own for own in self._groups if own.shapes() == group.shapes()), None)
+        if like is None:
+            self._groups.append(group)
+        else:
+            like.append(group)
 
     @torch.no_grad()
     def _run(self, tokens: Ids, *, last: bool) -> Tensor:
@@ -123,6 +125,9 @@ class ForwardDecoder:
             group.tensors = (logits[:, -1].clone(), *state)
             parts.append(logits[:, -1:] if last else logits)
         places = np.argsort(np.concatenate([group.rows for group in self._groups]))
+        groups, self._groups = self._groups, []
+        for group in groups:  # those that began with nothing are now like others
+            self._add(group)
         made = torch.cat(parts)[torch.from_numpy(places)]
         self._vocab_size = made.shape[-1]
         return made

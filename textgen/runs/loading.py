@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -207,7 +208,7 @@ def make_generator(
     tokenizer = context.tokenizer
     assert tokenizer is not None
 
-    def chain_of(choices: Iterable[Choice]) -> Chain:
+    def chain_of(choices: Iterable[Choice], components: Components) -> Chain:
         built = [(choice, components.build(choice, context)) for choice in choices]
         return Chain.of(
             built, model_choice.offer, tokenizer.vocab_size, tokenizer.unknown_id, components
@@ -215,15 +216,20 @@ def make_generator(
 
     def make_chain(options: Mapping[str, Any]) -> Chain:
         assert context.plugins is not None
-        choices = changed(samplers, options, context.plugins)
+        choices, own = changed(samplers, options, context.plugins), Components(components)
         try:
-            return chain_of(choices)
-        except PipelineError as error:
+            made = chain_of(choices, own)
+        except BaseException as error:
+            own.close()
+            if not isinstance(error, PipelineError):
+                raise
             faults = named(error.faults, [choice.offer for choice in choices])
             raise UsageError(faults=faults) from error
+        weakref.finalize(made, own.close).atexit = False
+        return made
 
     def make_module(device: str) -> Any:
-        made = components.build(
+        made = Components(components).build(
             model_choice, attrs.evolve(context, training=True, requested_device=device)
         )
         load_weights(made, model_choice, model.tensors())
@@ -232,7 +238,7 @@ def make_generator(
     return Generator(
         tokenizer=tokenizer,
         model=model,
-        chain=chain_of(samplers),
+        chain=chain_of(samplers, components),
         make_chain=make_chain,
         make_module=make_module,
         seed=context.seed,

@@ -6,8 +6,8 @@ import contextlib
 import json
 import re
 import threading
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final, NoReturn
 from weakref import WeakKeyDictionary
 
@@ -33,8 +33,10 @@ _LIMITS: Final[Mapping[str, Any]] = {
     "precompute_large_lexemes": False,
     "verbose_errors": False,
 }
-"""What a form may cost: about 0.1 s and 100 MB to compile, and 10 ms for a token."""
-_POSITIONS: Final = 1024  # places within texts whose allowed tokens are kept
+"""What a form may cost: about 0.1 s and 20 MB to compile, and 10 ms for a token."""
+_ENDED: Final = 1024  # questions for other texts after which a text is taken to have ended
+_DEAD_END: Final = "NoExtensionBias"  # what llguidance says where no token can follow
+_SPECIAL: Final = r"\[](){}.*+?^$|-&"  # characters of regular expressions
 _SHOWN: Final = 40  # characters that a message lists
 _REPLACED: Final = "\ufffd"  # what bytes that are not a whole character decode to
 _SCHEMAS: Final = ("properties", "patternProperties", "$defs", "definitions")
@@ -58,12 +60,16 @@ class _Vocabulary:
     """A vocabulary as llguidance reads it: an id after the last stands for the end of a text.
 
     characters  all that its tokens are made of
+    texts       of its tokens
+    bytes       the vocabulary of all bytes
     """
 
     size: int
     end_id: int | None
     characters: frozenset[str]
+    texts: list[bytes]
     tokens: Any
+    bytes: Any
 
 
 class Format:
@@ -71,14 +77,18 @@ class Format:
 
     The state is `begin`, the place of the text's first token in the history, or -1 before it.
     A prompt that is added later to a saved text belongs to the text, and has to follow the form.
+
+    make   makes llguidance's matcher for the beginning of a text, whose copies share tables of a
+           limited size; for texts of a vocabulary, or of bytes
     """
 
     history = "tokens"
     ends = True
 
-    def __init__(self, matcher: Any, vocabulary: _Vocabulary) -> None:
-        self._first, self._vocabulary = matcher, vocabulary
-        self._positions: OrderedDict[bytes, tuple[Any, bytes]] = OrderedDict()
+    def __init__(self, make: Callable[[Any], Any], vocabulary: _Vocabulary) -> None:
+        self._make, self._first, self._vocabulary = make, make(vocabulary.tokens), vocabulary
+        self._texts: dict[int, tuple[Any, bytes, int]] = {}  # the least recently asked for first
+        self._asked = 0
         self._lock = threading.Lock()
 
     def start(self, prompt: Ids) -> Tensors:
@@ -106,31 +116,56 @@ class Format:
         if end_id is not None and end_id in ids:
             return np.zeros(size, bool)
         with self._lock:
-            _, packed = self._position(ids)
+            packed = self._packed(ids)
         bits = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little").astype(bool)
         is_complete, mask = bool(bits[size]), bits[:size]
         if is_complete and end_id is not None:
             mask[end_id] = True
         elif not is_complete and not mask.any():
-            raise UsageError("the vocabulary has no token that continues the text in its form")
+            raise UsageError(self._lacking(ids))
         return mask
 
-    def _position(self, ids: Ids) -> tuple[Any, bytes]:
-        """llguidance's matcher after `ids`, and the tokens that it allows, a bit each."""
-        key = ids.tobytes()
-        if (found := self._positions.get(key)) is not None:
-            self._positions.move_to_end(key)
-            return found
-        before = self._positions.get(ids[:-1].tobytes()) if len(ids) else None
-        matcher = (before[0] if before else self._first).deep_copy()
-        matcher.consume_tokens(ids[-1:].tolist() if before else ids.tolist())
-        packed = matcher.compute_bitmask()
-        if matcher.is_error():
-            raise UsageError(f"the form cannot be followed any further: {_cause(matcher)}")
-        self._positions[key] = matcher, packed
-        if len(self._positions) > _POSITIONS:
-            self._positions.popitem(last=False)
-        return matcher, packed
+    def _packed(self, ids: Ids) -> bytes:
+        """What may follow `ids`, a bit for each token.
+
+        The matcher of a text goes on with it. It is made anew, in about a microsecond for a token,
+        where another text has gone on with it, or where the shared tables are full.
+        """
+        key, self._asked = hash(ids.tobytes()), self._asked + 1
+        known = self._texts.pop(key, None)
+        matcher, packed = known[:2] if known else self._read(ids)
+        self._texts[key] = matcher, packed, self._asked
+        while self._texts[oldest := next(iter(self._texts))][2] <= self._asked - _ENDED:
+            del self._texts[oldest]
+        return packed
+
+    def _read(self, ids: Ids) -> tuple[Any, bytes]:
+        for matcher, rest in self._matchers(ids):
+            matcher.consume_tokens(rest.tolist())
+            packed = matcher.compute_bitmask()
+            if not matcher.is_error():
+                return matcher, packed
+        if (cause := _cause(matcher)) == _DEAD_END:
+            raise UsageError(self._lacking(ids))
+        raise UsageError(f"the form cannot be followed any further: {cause}")
+
+    def _lacking(self, ids: Ids) -> str:
+        """What would have to follow `ids`, and the vocabulary lacks."""
+        matcher = self._make(self._vocabulary.bytes)
+        matcher.consume_tokens([*b"".join(self._vocabulary.texts[i] for i in ids.tolist())])
+        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+        after = {chr(each) for each in np.flatnonzero(bits[:128]).tolist()}
+        return (
+            _unwritable(after - self._vocabulary.characters) if after else "no text has this form"
+        )
+
+    def _matchers(self, ids: Ids) -> Iterator[tuple[Any, Ids]]:
+        """Matchers with what each has to read until `ids` are read."""
+        if len(ids) and (before := self._texts.pop(hash(ids[:-1].tobytes()), None)):
+            yield before[0], ids[-1:]
+        yield self._first.deep_copy(), ids
+        self._first = self._make(self._vocabulary.tokens)
+        yield self._first.deep_copy(), ids
 
 
 def build(config: FormatConfig, context: BuildContext) -> Sampler:
@@ -154,15 +189,18 @@ def build(config: FormatConfig, context: BuildContext) -> Sampler:
     if lacking := needed - vocabulary.characters:
         _refuse(key, _unwritable(lacking), given)
     limits = llguidance.LLParserLimits(**_LIMITS)
-    matcher = llguidance.LLMatcher(vocabulary.tokens, grammar, log_level=0, limits=limits)
-    if matcher.is_error():
+    make = partial(llguidance.LLMatcher, grammar=grammar, log_level=0, limits=limits)
+    if (matcher := make(vocabulary.tokens)).is_error():
         _refuse(key, f"it cannot be followed: {_cause(matcher)}", given)
-    made = Format(matcher, vocabulary)
+    made = Format(make, vocabulary)
     try:
         made.allowed(np.empty(0, np.int64))
-    except UsageError:
-        literal = {each for each in given if each.isprintable() and each not in r"\[](){}.*+?^$|-&"}
-        _refuse(key, _unwritable(literal - vocabulary.characters), given)
+    except UsageError as error:
+        message = str(error)
+        if key == "regex":  # the grammar has what can be written alone
+            literal = {each for each in given if each.isprintable() and each not in _SPECIAL}
+            message = _unwritable(literal - vocabulary.characters)
+        _refuse(key, message, given)
     return made
 
 
@@ -239,13 +277,14 @@ def _vocabulary(tokenizer: Tokenizer, llguidance: Any) -> _Vocabulary:
         else:
             texts.append(text.encode())
             characters.update(text)
-    wrapper = llguidance.TokenizerWrapper(_Tokens([*texts, b"\xff<end>"]))
-    made = _Vocabulary(
-        size,
-        getattr(tokenizer, "end_id", None),
-        frozenset(characters),
-        llguidance.LLTokenizer(wrapper, slices=[]),
+    of_tokens, of_bytes = (
+        llguidance.LLTokenizer(
+            llguidance.TokenizerWrapper(_Tokens([*each, b"\xff<end>"])), slices=[]
+        )
+        for each in (texts, [bytes([i]) for i in range(256)])
     )
+    end = getattr(tokenizer, "end_id", None)
+    made = _Vocabulary(size, end, frozenset(characters), texts, of_tokens, of_bytes)
     with contextlib.suppress(TypeError):
         _vocabularies[tokenizer] = made
     return made
