@@ -216,8 +216,8 @@ class Reader:
             return float(value)  # neither infinite nor NaN
         if wanted is Path and isinstance(value, str | Path) and (made := self._path(value)):
             return made
-        if wanted is Address and Address.matches(value):
-            return Address(value)
+        if hasattr(wanted, "of_option") and (made := wanted.of_option(value, self.folder)):
+            return made
         if origin is Literal and isinstance(value, str):
             if value in arguments:
                 return value

@@ -16,10 +16,11 @@ _SPECIAL: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 def make_config(options: HuggingFaceConfig, context: BuildContext) -> Any:
     """A transformers.PreTrainedConfig for the tokenizer of `context`. Raises PipelineError."""
+    options = options.on_disk(fetch=context.training)
     config = (
-        _new(options, context.vocab_size)
-        if options.path is None
-        else _loaded(options.path, context)
+        _loaded(options.path, context)
+        if isinstance(options.path, Path)
+        else _new(options, context.vocab_size)
     )
     for key, value in config.to_dict().items():
         if (

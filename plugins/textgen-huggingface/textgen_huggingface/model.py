@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -242,7 +243,7 @@ def _make(config: Any, generator: torch.Generator) -> Any:
 def _load(options: HuggingFaceConfig, config: Any, generator: torch.Generator) -> Any:
     from transformers import AutoModelForCausalLM
 
-    assert options.path is not None
+    assert isinstance(options.path, Path)  # a name of the Hub is located by now
     if options.path.is_dir() and not any(options.path.glob("model*.safetensors*")):
         raise PipelineError(
             [

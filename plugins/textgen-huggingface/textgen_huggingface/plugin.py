@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 from attrs.validators import and_, ge, lt
@@ -19,14 +20,30 @@ from textgen.protocols import Observer, Tokenizer
 if TYPE_CHECKING:
     import click
 
+_HUB_NAME: Final = r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?"
+
+
+class HubName(str):
+    """The type of an option that names a model of the Hugging Face Hub, as `owner/name` or
+    `owner/name@revision`; a relative path of two parts that does not exist is such a name.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of_option(cls, value: Any, folder: Path) -> Self | None:
+        """A value of a table in `folder`; None for one that is a path."""
+        is_name = isinstance(value, str) and re.fullmatch(_HUB_NAME, value)
+        return cls(value) if is_name and not (folder / value).exists() else None
+
 
 @attrs.frozen(kw_only=True)
 class HuggingFaceConfig:
     """Any causal language model of transformers, made from a config or loaded from a folder or a
-    GGUF file.
+    GGUF file, or fetched from the Hugging Face Hub by its name.
 
     Give `architecture` and `config`, or `path`. The vocabulary's size comes from the tokenizer.
-    Nothing is ever fetched from a network, only safetensors and GGUF are read, and no code of a
+    Nothing else is fetched from a network, only safetensors and GGUF are read, and no code of a
     folder is run. Weights are float32.
     """
 
@@ -37,10 +54,10 @@ class HuggingFaceConfig:
         attrs.Factory(dict),
         help="values of the architecture's config, such as n_layer; its own defaults for the rest",
     )
-    path: Path | None = option(
+    path: HubName | Path | None = option(
         None,
-        help="a folder with config.json and model.safetensors, or a GGUF file, in place of "
-        "architecture",
+        help="a folder with config.json and model.safetensors, a GGUF file, or owner/name of the "
+        "Hugging Face Hub, in place of architecture",
     )
     dropout: float = option(
         0.0,
@@ -59,6 +76,12 @@ class HuggingFaceConfig:
         if self.path is not None and self.config:
             raise ValueError("config goes with architecture; a folder brings its own config.json")
 
+    def on_disk(self, *, fetch: bool) -> Self:
+        """These options with a folder in place of a name of the Hub, as `located` gives it."""
+        if self.path is None:
+            return self
+        return attrs.evolve(self, path=located(self.path, "model.path", fetch=fetch))
+
     def fingerprint(self) -> dict[str, Any]:
         """What shapes the model: the options, with what is in the folder in place of where it lies.
 
@@ -71,11 +94,14 @@ class HuggingFaceConfig:
         }
         if self.path is None:
             return options
-        if self.path.is_file():
-            return {**options, "files": {self.path.name: _checksum(self.path)}}
-        if not self.path.is_dir():
-            raise PipelineError([_absent("model.path", f"folder {self.path}")])
-        files = [self.path / "config.json", *sorted(self.path.glob("model*.safetensors*"))]
+        path = located(self.path, "model.path")
+        if isinstance(self.path, HubName):
+            options["revision"] = path.name
+        if path.is_file():
+            return {**options, "files": {path.name: _checksum(path)}}
+        if not path.is_dir():
+            raise PipelineError([_absent("model.path", f"folder {path}")])
+        files = [path / "config.json", *sorted(path.glob("model*.safetensors*"))]
         return {
             **options,
             "files": {file.name: _checksum(file) for file in files if file.is_file()},
@@ -91,21 +117,25 @@ class FolderTokenizerConfig:
     text holds none.
     """
 
-    path: Path = option(help="a folder with a tokenizer.json, the file itself, or a GGUF file")
+    path: HubName | Path = option(
+        help="a folder with a tokenizer.json, the file itself, a GGUF file, or owner/name of the "
+        "Hugging Face Hub"
+    )
 
-    @property
-    def file(self) -> Path:
-        """The tokenizer.json or GGUF file."""
-        return self.path / "tokenizer.json" if self.path.is_dir() else self.path
+    def file(self, *, fetch: bool = True) -> Path:
+        """The tokenizer.json or GGUF file. Raises PipelineError where it cannot be fetched."""
+        path = located(self.path, "tokenizer.path", fetch=fetch)
+        return path / "tokenizer.json" if path.is_dir() else path
 
     def fingerprint(self) -> dict[str, Any]:
         """What shapes the tokenizer: the content of its file.
 
         Raises PipelineError where there is none.
         """
-        if not self.file.is_file():
-            raise PipelineError([_absent("tokenizer.path", str(self.file))])
-        return {"file": _checksum(self.file)}
+        file = self.file()
+        if not file.is_file():
+            raise PipelineError([_absent("tokenizer.path", str(file))])
+        return {"file": _checksum(file)}
 
 
 @attrs.frozen
@@ -124,7 +154,7 @@ def build_model(config: HuggingFaceConfig, context: BuildContext) -> Any:
     """A torch.nn.Module that trains and decodes."""
     from textgen_huggingface.model import build
 
-    return build(config, context)
+    return build(config.on_disk(fetch=context.training), context)
 
 
 def build_folder_tokenizer(config: FolderTokenizerConfig, context: BuildContext) -> Tokenizer:
@@ -135,9 +165,10 @@ def build_folder_tokenizer(config: FolderTokenizerConfig, context: BuildContext)
     from textgen_huggingface.tokenizers import FolderTokenizer
 
     # A run directory holds its tokenizer, so the file is only needed to train.
-    if context.training and not config.file.is_file():
-        raise PipelineError([_absent("tokenizer.path", str(config.file))])
-    return FolderTokenizer(config.file)
+    file = config.file(fetch=context.training)
+    if context.training and not file.is_file():
+        raise PipelineError([_absent("tokenizer.path", str(file))])
+    return FolderTokenizer(file)
 
 
 def build_files(config: FilesConfig, context: BuildContext) -> Observer:
@@ -155,6 +186,19 @@ def build_export(config: ExportConfig, context: BuildContext) -> click.Command:
     from textgen_huggingface.command import make_command
 
     return make_command(context)
+
+
+def located(path: HubName | Path, key: str, *, fetch: bool = True) -> Path:
+    """The folder or file of an option; of a name of the Hub, the folder in its cache.
+
+    Raises PipelineError for what cannot be fetched; without `fetch`, a name that is not in the
+    cache is given as a path.
+    """
+    if isinstance(path, Path):
+        return path
+    from textgen_huggingface.hub import snapshot
+
+    return snapshot(path, key, fetch=fetch)
 
 
 def _absent(key: str, what: str) -> Fault:
