@@ -86,10 +86,10 @@ def test_greedy_text_is_what_transformers_generates_from_the_run_directory(run: 
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(run.path, local_files_only=True)
-    ids = torch.tensor([[*run.generator.record["priming"], *tokenizer(PROMPT)["input_ids"]]])
-    count = CONTEXT - ids.shape[1]
-    made = reopened(run.path).generate(ids, max_new_tokens=count, do_sample=False)[0, -count:]
-    ours = run.generator.generate(PROMPT, max_new_tokens=count)
+    ids = tokenizer(PROMPT, return_tensors="pt")
+    count = CONTEXT - ids["input_ids"].shape[1]
+    made = reopened(run.path).generate(**ids, max_new_tokens=count, do_sample=False)[0, -count:]
+    ours = run.generator.generate(ids["input_ids"][0].tolist(), max_new_tokens=count)
     assert list(ours.tokens) == made.tolist()
     assert ours.text == tokenizer.decode(made)
 
