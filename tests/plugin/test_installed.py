@@ -129,3 +129,15 @@ def test_the_command_keeps_its_own_options(site: Path, tmp_path: Path) -> None:
     """A plugin's option of the same name is for programs."""
     done = run_textgen("generate", "--help", folder=tmp_path, site=[site])
     assert (done.returncode, done.stdout.count("--stream ")) == (0, 1)
+
+
+@pytest.mark.parametrize("needed", ["textgen-engine>=99", "textgen-engine<0.1"])
+def test_one_that_needs_another_textgen_is_not_imported(tmp_path: Path, needed: str) -> None:
+    site = tmp_path / "site"
+    write_package(site, "later", "from textgen import Sparkle", version="0.3")
+    with (site / "textgen_later-0.3.dist-info/METADATA").open("a") as metadata:
+        metadata.write(f"Requires-Dist: {needed}\n")
+    listed = json.loads(run_textgen("plugins", "--json", folder=tmp_path, site=[site]).stdout)
+    assert [row["cause"] for row in listed["quarantined"]] == [
+        f"it needs {needed}; upgrade one of the two"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from attrs.validators import gt
 from components import engine_of, plugin_of
 
 import textgen
-from textgen import Component, NoOptions, PluginSet, hookimpl, option
+from textgen import Component, NoOptions, PluginSet, PluginWarning, hookimpl, option
 from textgen.pipeline.options import DecodingOptions
 from textgen.plugin.component import REQUEST_OPTIONS
 
@@ -182,7 +183,7 @@ def test_a_run_says_that_a_program_registered_its_plugin(tiny_pipeline: Make) ->
     run = textgen.Engine(plugins).run(tiny_pipeline(sampler=[{"type": "odd"}]))
     (recorded,) = [c for c in run.generator.record["components"] if c["kind"] == "sampler"]
     assert (recorded["plugin"], recorded["distribution"]) == ("notebook", "unpackaged")
-    with pytest.raises(textgen.PipelineError, match="plugin of a program, or a") as caught:
+    with pytest.raises(textgen.PipelineError, match="plugin of a program: give it") as caught:
         textgen.load(run.path)
     assert "install" not in str(caught.value)
 
@@ -226,3 +227,16 @@ def test_of_two_plugins_neither_gets_an_option_that_the_chain_lacks(tiny_pipelin
         textgen.Engine(plugins).run(tiny_pipeline()).generator.generate("the ", that_token=5)
     assert caught.value.argument == "that_token"
     assert "textgen-one:one and textgen-two:two" in str(caught.value)
+
+
+def test_hooks_of_a_newer_textgen_are_left_out_alone() -> None:
+    offered = sampler()
+    for options, said in (
+        ({}, "is used without one: there is no hook 'textgen_exporters'"),
+        ({"optionalhook": True}, ""),
+    ):
+        offered.textgen_exporters = hook([], **options)
+        plugins = PluginSet()
+        with pytest.warns(PluginWarning, match=said) if said else contextlib.nullcontext():
+            plugins.register(offered, "newer")
+        assert [offer.name for offer in plugins.offers("sampler")] == ["odd"]

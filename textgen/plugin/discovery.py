@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any, Final
 
-from textgen.plugin.component import Plugin, normalized
+from textgen.plugin.component import OWN_DISTRIBUTION, Plugin, normalized
 
 ENTRY_POINT_GROUP: Final = "textgen"
 SLOW_SECONDS: Final = 3.0  # an import that takes longer is reported while it lasts
@@ -65,6 +65,16 @@ def version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def unmet(distribution: str) -> str:
+    """The version of textgen that an installed distribution requires, if that is not this one."""
+    from packaging.requirements import Requirement
+
+    needed, own = requirements(distribution).get(OWN_DISTRIBUTION), version(OWN_DISTRIBUTION)
+    if needed is None or own is None:
+        return ""
+    return "" if Requirement(needed).specifier.contains(own, prereleases=True) else needed
 
 
 def requirements(distribution: str, extra: str = "") -> dict[str, str]:

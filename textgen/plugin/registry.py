@@ -27,7 +27,7 @@ from textgen.plugin.component import (
     normalized,
 )
 from textgen.plugin.single_file import import_file
-from textgen.plugin.validation import cause_of, offers_of
+from textgen.plugin.validation import UnfitError, cause_of, offers_of
 from textgen.suggest import nearest
 
 logger = logging.getLogger("textgen")
@@ -216,6 +216,8 @@ class PluginSet:
         for plugin in [plugin for plugin in self._waiting if wanted(plugin)]:
             entry_point = self._waiting.pop(plugin)
             try:
+                if not _is_own(plugin) and (needed := discovery.unmet(plugin.distribution)):
+                    raise UnfitError(f"it needs {needed}; upgrade one of the two")
                 self._collect(plugin, discovery.imported(plugin, entry_point))
             except (Exception, SystemExit) as error:
                 cause = cause_of(error, plugin, {entry_point.module.partition(".")[0]})

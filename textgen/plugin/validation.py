@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import attrs
 import pluggy
 
-from textgen.errors import TextgenError
+from textgen.errors import PluginWarning, TextgenError
 from textgen.plugin import discovery, hookspecs
 from textgen.plugin.component import (
     HOOKS,
@@ -56,7 +57,13 @@ def offers_of(plugin: Plugin, module: object) -> list[Offer]:
     for caller in callers:
         if not caller.has_spec():
             hint = nearest(caller.name, HOOKS) or "see docs/hooks.md"
-            raise UnfitError(f"there is no hook {caller.name!r}; {hint}")
+            cause = f"there is no hook {caller.name!r}; {hint}"
+            if all(each.optionalhook for each in caller.get_hookimpls()):
+                continue
+            if not any(each.has_spec() for each in callers):
+                raise UnfitError(cause)
+            warnings.warn(f"{plugin} is used without one: {cause}", PluginWarning, stacklevel=2)
+            continue
         for result in caller() or [None]:  # pluggy omits the result of a hook that returns None
             offers += _offers(plugin, caller.name, result)
     return offers
