@@ -21,7 +21,10 @@ from textgen.suggest import nearest_text
 
 NO_IDS: Final = np.empty(0, np.int64)
 _PRIMING: Final = 8  # tokens; more did not change what follows
-_AROUND: Final = 4096  # tokens on each side of the middle, among which a paragraph's end is sought
+_SOUGHT: Final = (
+    1 << 20
+)  # tokens on each side of the middle, among which a document's end is sought
+_AROUND: Final = 4096  # and among which a paragraph does
 _PARAGRAPHS: Final = (r"\n\n(?=\S)", r"(?<=\S)\n(?=\S)", r"\n\s+(?=\S)")  # what stands before one
 _LINES: Final = 20  # of a paragraph; where empty lines are rarer, each line is one
 _EXAMINED: Final = 1000  # characters in which unknown ones are looked for first
@@ -135,11 +138,13 @@ def priming_ids(tokenizer: Tokenizer, tokens: Ids) -> list[int]:
     To a recurrent network the start state is in the middle of a text. A text starts after the end
     of a document; where there is one text, after a paragraph. No ids if it has no line break.
     """
-    starts: Ids = np.flatnonzero(tokens[1:] == end_id(tokenizer)) + 2
+    middle = len(tokens) // 2
+    first = max(1, middle - _SOUGHT)
+    starts: Ids = np.flatnonzero(tokens[first : middle + _SOUGHT] == end_id(tokenizer)) + first + 1
     if not len(starts):
         starts = _paragraphs(tokenizer, tokens)
-    middle = starts[len(starts) // 2] if len(starts) else 0
-    ids: list[int] = tokens[max(0, middle - _PRIMING) : middle].tolist()
+    start = starts[len(starts) // 2] if len(starts) else 0
+    ids: list[int] = tokens[max(0, start - _PRIMING) : start].tolist()
     return ids
 
 
