@@ -21,6 +21,7 @@ from textgen.files.opening import UNFORESEEN
 from textgen.files.reading import VOCABULARY, read_tokenizer
 from textgen.pipeline.options import DataOptions
 from textgen.pipeline.pipeline import Pipeline
+from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.plugin.structure import Choice
 from textgen.protocols import Corpus, Ids, Tokenizer
 from textgen.runs.corpus import HashedPieces, fit_tokenizer, token_bytes, token_dtype
@@ -28,10 +29,11 @@ from textgen.runs.formats import CorpusDigest
 from textgen.runs.identity import text_key
 from textgen.runs.outside import announce_files
 from textgen.runs.progress import ReadingProgress
-from textgen.runs.splitting import split_tokens, unknown_share
+from textgen.runs.splitting import lost_share, split_tokens, unknown_share
 
 logger = logging.getLogger("textgen")
 _MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead
+_MUCH_LOST: Final = 0.05  # share of characters that are not decoded again
 
 
 @attrs.define
@@ -40,6 +42,7 @@ class EncodedText:
 
     vocabulary   that of the tokenizer, unless it is fitted to this text
     folder       where tokens are written that the cache cannot take; None for temporary files
+    lost_share   the share of characters that its tokens do not give again, by `dataset`
     """
 
     corpus: Corpus
@@ -50,6 +53,7 @@ class EncodedText:
     progress: ReadingProgress = attrs.field(factory=ReadingProgress)
     folder: Path | None = None
     digest: CorpusDigest = attrs.field(init=False)
+    lost_share: float = attrs.field(init=False, default=0.0)
     _key: str = attrs.field(init=False, default="")
     _tokens: Ids | None = attrs.field(init=False, default=None)
 
@@ -98,6 +102,15 @@ class EncodedText:
         """The tokens, split as the `[data]` table says."""
         tokens = self.tokens(changed_text(self.corpus_choice.offer))
         data = split_tokens(tokens, options, self.tokenizer)
+        self.lost_share = lost_share(tokens, self.tokenizer, self.digest.characters)
+        # What a built-in tokenizer leaves out is what its options say.
+        offer = self.tokenizer_choice.offer
+        if self.lost_share > _MUCH_LOST and offer.distribution != OWN_DISTRIBUTION:
+            warnings.warn(
+                f"{offer} loses {self.lost_share:.0%} of the text: its tokens decode to fewer "
+                "characters than there are",
+                stacklevel=2,
+            )
         if (share := unknown_share(data, self.tokenizer)) > _MANY_UNKNOWN:
             warnings.warn(
                 f"{share:.0%} of the tokens stand for text outside the vocabulary, whose spelling "

@@ -242,7 +242,7 @@ class Execution:
         return TrainingLoop(
             directory=place,
             record=run_record.begin(
-                *(pipeline, place, text.digest, text.tokenizer, data, device),
+                *(pipeline, place, text, data, device),
                 decision.record or {},
                 priming,
             ),

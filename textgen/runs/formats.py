@@ -86,14 +86,15 @@ class TrainingState:
 
 @attrs.frozen
 class DataSizes:
-    """How the corpus was split, and the share of tokens that stand for text outside the
-    vocabulary.
+    """How the corpus was split, the share of tokens that stand for text outside the vocabulary, and
+    that of characters that are not decoded again.
     """
 
     training_tokens: int
     validation_tokens: int
     vocab_size: int
     unknown_share: float
+    lost_share: float = 0.0
 
 
 @attrs.frozen

@@ -16,14 +16,14 @@ import tomli_w
 from textgen.data import Dataset
 from textgen.errors import Difference, RunError, RunMismatchError
 from textgen.files.opening import UNFORESEEN
-from textgen.files.reading import dump_vocabulary, read_bytes
+from textgen.files.reading import VOCABULARY, dump_vocabulary, read_bytes
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.plugin.structure import Choice, flat, plain
-from textgen.protocols import Tokenizer
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
+from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import CorpusDigest, Progress, Stopped
 from textgen.runs.identity import identity
 from textgen.runs.splitting import unknown_share
@@ -256,8 +256,7 @@ def pipeline_text(tables: Mapping[str, Any]) -> bytes:
 def begin(
     pipeline: Pipeline,
     directory: RunDirectory,
-    digest: CorpusDigest,
-    tokenizer: Tokenizer,
+    text: EncodedText,
     data: Dataset,
     device: str,
     earlier: Mapping[str, Any],
@@ -271,12 +270,13 @@ def begin(
         "status": "training",
         "step": 0,
         "seed": pipeline.seed,
-        "fingerprint": fingerprint(pipeline, digest),
+        "fingerprint": fingerprint(pipeline, text.digest),
         "data": {
             "training_tokens": len(data.training),
             "validation_tokens": len(data.validation),
-            "vocab_size": tokenizer.vocab_size,
-            "unknown_share": unknown_share(data, tokenizer),
+            "vocab_size": text.tokenizer.vocab_size,
+            "unknown_share": unknown_share(data, text.tokenizer),
+            "lost_share": text.lost_share,
         },
         "priming": priming,
         "components": [
@@ -286,7 +286,7 @@ def begin(
         "environment": _environment(device),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "files": {
-            "tokenizer.json": directory.write_artifact("tokenizer.json", dump_vocabulary(tokenizer))
+            VOCABULARY: directory.write_artifact(VOCABULARY, dump_vocabulary(text.tokenizer))
         },
         **({"decided": earlier["decided"]} if "decided" in earlier else {}),
     }

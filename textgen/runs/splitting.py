@@ -60,6 +60,15 @@ def unknown_share(data: Dataset, tokenizer: Tokenizer) -> float:
     return float(np.mean(sample == tokenizer.unknown_id))
 
 
+def lost_share(tokens: Ids, tokenizer: Tokenizer, characters: int) -> float:
+    """The share of the characters of a text that its tokens (N,) do not give again; of a long text
+    an estimate.
+    """
+    sample = stretches(tokens, SAMPLE, _PLACES)
+    kept = len(tokenizer.decode(sample)) * len(tokens) / len(sample)
+    return max(0.0, 1 - kept / characters)
+
+
 def _split_share(tokens: Ids, share: float, end: int | None) -> tuple[Ids, Ids]:
     """All but the last part, and the last part: between two documents, if one ends within a million
     tokens.
