@@ -313,9 +313,8 @@ class Computation:
         tokens, length = _to_device(windows, self.device), windows.shape[1] - 1
         for start in range(0, length, context):
             stop = min(start + context, length)
-            logits, carried = model(tokens[:, start:stop], carried)
             targets = tokens[:, start + 1 : stop + 1]
-            losses = F.cross_entropy(logits.transpose(1, 2).float(), targets, reduction="none")
+            losses, carried = token_losses(model, tokens[:, start:stop], targets, carried)
             counted = np.arange(start, stop) >= length - counts[:, None]
             total += losses.cpu().double()[torch.from_numpy(counted)].sum().item()
         return total
@@ -433,8 +432,24 @@ def training_loss(model: Any, windows: Tensor, carried: State | None) -> tuple[T
     if hasattr(model, "training_loss"):
         own: tuple[Tensor, State] = model.training_loss(windows[:, :-1], windows[:, 1:], carried)
         return own
+    if hasattr(model, "token_losses"):
+        losses, after = model.token_losses(windows[:, :-1], windows[:, 1:], carried)
+        return losses.mean(), after
     logits, after = model(windows[:, :-1], carried)
     return cross_entropy(logits, windows[:, 1:]), after
+
+
+def token_losses(
+    model: Any, tokens: Tensor, targets: Tensor, carried: State | None
+) -> tuple[Tensor, State]:
+    """The cross-entropy (B, T) of each of the targets (B, T), by the model's own `token_losses` if
+    it has one, and the state after.
+    """
+    if hasattr(model, "token_losses"):
+        own: tuple[Tensor, State] = model.token_losses(tokens, targets, carried)
+        return own
+    logits, after = model(tokens, carried)
+    return F.cross_entropy(logits.transpose(1, 2).float(), targets, reduction="none"), after
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -480,7 +495,7 @@ def _to_device(windows: npt.NDArray[np.int64], device: str) -> Tensor:
 
 def _replica_of(model: Any) -> Any:
     """A copy of a module that uses the very same parameters, with gradients of its own."""
-    made = copy.deepcopy(model)
+    made = copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
     with torch.no_grad():
         for own, shared in zip(made.parameters(), model.parameters(), strict=True):
             own.data = shared.data

@@ -11,9 +11,11 @@ from textgen.protocols import Decoder, Tensors
 if TYPE_CHECKING:
     import torch
 
+_BASE: Final = "base_sha256"  # the name, among the weights, of what identifies the frozen ones
 _OFFERED: Final = frozenset(
     {
         "training_loss",
+        "token_losses",
         "parameter_roles",
         "set_dropout_seed",
         "set_rows",
@@ -35,11 +37,16 @@ class GradientModel:
 
     training_loss       `(tokens, targets, state) -> (loss, state)`, in place of the cross-entropy
                         of the logits
+    token_losses        the same for the cross-entropies (B, T) themselves, for training and
+                        evaluations, where the logits of all are not to be in memory
     parameter_roles     `() -> dict[str, str]`, the roles of parameters by name, see Parameters
     set_dropout_seed    `(seed)`, seeds the module's own generator for the next step. Without it,
                         torch's global generator is seeded for each step, and restored afterwards
     set_rows            `(first, total)`, the rows of the batch to compute next, in several
                         processes
+    base                the SHA-256, in hexadecimal, of what the frozen parameters were read from,
+                        those without requires_grad: they are then not saved, and weights that were
+                        saved with another base are refused
     distributed         False if the module cannot be trained in several processes
     """
 
@@ -91,10 +98,12 @@ class GradientModel:
         from textgen.gradient.arrays import to_numpy
 
         kept: dict[str, Any] = {}
-        seen: set[tuple[Any, ...]] = set()
-        for name, tensor in self.unwrapped().state_dict().items():
-            where = (tensor.data_ptr(), tensor.shape, tensor.stride())
-            if where not in seen or not tensor.numel():
+        module, seen = self.unwrapped(), set[tuple[Any, ...]]()
+        if base := getattr(module, "base", ""):
+            kept[_BASE] = np.frombuffer(bytes.fromhex(base), np.uint8).copy()
+            seen = {_place(p) for p in module.parameters() if not p.requires_grad}
+        for name, tensor in module.state_dict().items():
+            if (where := _place(tensor)) not in seen or not tensor.numel():
                 seen.add(where)
                 kept[name] = to_numpy(tensor)
         return kept
@@ -103,9 +112,12 @@ class GradientModel:
         """Copy weights in. Raises ValueError if names, shapes or dtypes differ."""
         import torch
 
+        kept = self.tensors()
+        if not np.array_equal(tensors.get(_BASE, ()), kept.get(_BASE, ())):
+            raise ValueError("they were trained with another base")
         given, wanted = (
             {name: (array.shape, str(array.dtype)) for name, array in each.items()}
-            for each in (tensors, self.tensors())
+            for each in (tensors, kept)
         )
         wrong = sorted(name for name in {*given, *wanted} if given.get(name) != wanted.get(name))
         if wrong:
@@ -117,5 +129,10 @@ class GradientModel:
             )
         own = self.unwrapped().state_dict()
         with torch.no_grad():
-            for name, array in tensors.items():
-                own[name].copy_(torch.from_numpy(np.asarray(array, order="C")))
+            for name in tensors.keys() - {_BASE}:
+                own[name].copy_(torch.from_numpy(np.asarray(tensors[name], order="C")))
+
+
+def _place(tensor: Any) -> tuple[Any, ...]:
+    """Where its numbers are in memory, the same for tied weights."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride()

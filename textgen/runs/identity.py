@@ -13,7 +13,7 @@ from textgen.contracts.tokenizers import Completed
 from textgen.files.opening import file_signature
 from textgen.files.reading import json_checksum
 from textgen.plugin.component import OBJECT, UNPACKAGED
-from textgen.plugin.structure import Choice
+from textgen.plugin.structure import Choice, plain
 from textgen.protocols import Corpus, Tokenizer
 
 _FORMAT: Final = 2  # of what the engine makes of a text; counted up when that changes
@@ -29,7 +29,7 @@ def identity(choice: Choice) -> dict[str, Any]:
         weights = {"weights": choice.start.weights} if choice.offer.kind == "model" else {}
         own["start"] = {**weights, "tokenizer": choice.start.tokenizer}
     if hasattr(choice.options, "fingerprint"):
-        return {**own, **choice.options.fingerprint()}
+        return {**own, **plain(choice.options.fingerprint())}
     parts = {key: identity(part) for key, part in choice.parts().items()}
     return {**choice.table(), **own, **parts}
 

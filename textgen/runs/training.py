@@ -99,7 +99,7 @@ class TrainingLoop:
         """The number of weights that are trained; None for a model of counts."""
         if not hasattr(self.model, "parameters"):
             return None
-        return sum(int(array.size) for array in self.model.tensors().values())
+        return sum(int(each.numel()) for each in self.model.parameters() if each.requires_grad)
 
     def _explain(self, error: BaseException) -> NoReturn:
         """Raise an error of trainer or model as the error to report."""

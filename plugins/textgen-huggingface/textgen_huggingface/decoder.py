@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from textgen.gradient.arrays import to_numpy
 from textgen.protocols import Array, Ids, Tensors
 from textgen_huggingface.cache import State, cache_parts, make_cache
 
-_TOLERANCE: Final = (
-    1e-4  # of logits, relative to the largest; padding that is not masked changes them far more
-)
+# Of logits, relative to the largest; padding that is not masked changes them far more.
+_TOLERANCE: Final = {torch.float32: 1e-4}
+_COARSE: Final = 0.03  # in 16 bits
 
 
 class Network(Protocol):
@@ -34,6 +35,11 @@ class Network(Protocol):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the weights."""
         ...
 
     def run(
@@ -109,7 +115,7 @@ class HuggingFaceDecoder:
             )
         state: Tensors = {"tokens": self._tokens.copy()}
         for index, part in enumerate(self._parts()):
-            state[f"{'value' if index % 2 else 'key'}.{index // 2}"] = part.cpu().numpy().copy()
+            state[f"{'value' if index % 2 else 'key'}.{index // 2}"] = to_numpy(part).copy()
         return state
 
     def write_state(self, state: Tensors) -> None:
@@ -119,7 +125,8 @@ class HuggingFaceDecoder:
         parts: list[Tensor] = []
         for layer in range(sum(name.startswith("key.") for name in state)):
             for name in (f"key.{layer}", f"value.{layer}"):
-                parts.append(torch.from_numpy(np.array(state[name])).to(self._module.device))
+                given = torch.from_numpy(np.array(state[name]))
+                parts.append(given.to(self._module.device, self._module.dtype))
         self._set_parts(parts)
         self._last = None
 
@@ -280,6 +287,7 @@ def can_pad(module: Network) -> bool:
         HuggingFaceRowDecoder(module, 1),
     )
     short = HuggingFaceRowDecoder(module, 1)
+    tolerance = _TOLERANCE.get(module.dtype, _COARSE)
     try:
         together.extend(rows[0])
         short.extend(rows[1])
@@ -295,7 +303,7 @@ def can_pad(module: Network) -> bool:
                 ]
             )
             if not torch.allclose(
-                given, expected, rtol=0, atol=_TOLERANCE * max(1.0, float(expected.abs().max()))
+                given, expected, rtol=0, atol=tolerance * max(1.0, float(expected.abs().max()))
             ):
                 return False
     except Exception:  # code of other people, that may refuse masks in any way

@@ -32,6 +32,7 @@ class RunFiles:
     directory: Path
     make_config: Callable[[], Any]
     tokenizer: Tokenizer
+    adapts: bool
 
     @classmethod
     def create(cls, context: BuildContext) -> RunFiles:
@@ -46,19 +47,22 @@ class RunFiles:
             )
         # A finished run may have been made with another place of the folder.
         made = partial(make_config, model.options, context)
-        return cls(context.directory, made, context.tokenizer)
+        return cls(context.directory, made, context.tokenizer, model.options.lora is not None)
 
     def observe(self, event: Event) -> None:
         """Write the files when training begins."""
         if isinstance(event, RunStarted):
             config = self.make_config()
-            config.save_pretrained(self.directory)
+            if not self.adapts:  # else the weights are not those of a whole model
+                config.save_pretrained(self.directory)
             if (tokenizer := as_library(self.tokenizer)) is not None:
                 write_tokenizer_config(self.directory, tokenizer, config)
 
 
-def export(context: BuildContext, run: Path, folder: Path) -> None:
-    """Write the model of the finished run `run` to the new folder `folder`, whole or not at all."""
+def export(context: BuildContext, run: Path, folder: Path, *, adapter: bool = False) -> None:
+    """Write the model of the finished run `run`, or only its adapter, to the new folder `folder`,
+    whole or not at all.
+    """
     from textgen_huggingface.model import HuggingFaceModel
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -69,16 +73,19 @@ def export(context: BuildContext, run: Path, folder: Path) -> None:
             f"{run} holds no model of type 'huggingface'; its weights are in "
             f"{run / 'model.safetensors'}"
         )
+    if adapter and not hasattr(generator.model, "save_adapter"):
+        raise UsageError(f"{run} has no adapter: its pipeline has no [model.lora]")
     partial = folder.absolute().with_name(f".{folder.absolute().name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
         with quietly():
-            generator.model.model.save_pretrained(partial)
+            made: Any = generator.model
+            made.save_adapter(partial) if adapter else made.model.save_pretrained(partial)
         if (tokenizer := as_library(generator.tokenizer)) is not None:
             tokenizer.save(str(partial / "tokenizer.json"))
             write_tokenizer_config(partial, tokenizer, generator.model.model.config)
         for weights in partial.glob("*.safetensors"):  # which are written for this user alone
-            weights.chmod((partial / "config.json").stat().st_mode)
+            weights.chmod((partial / f"{'adapter_' * adapter}config.json").stat().st_mode)
         partial.replace(folder)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror or error}") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
-from attrs.validators import and_, ge, lt
+from attrs.validators import and_, ge, lt, optional
 
 from textgen import BuildContext, Component, Fault, PipelineError, hookimpl, option
 from textgen.protocols import Observer, Tokenizer
@@ -35,6 +35,24 @@ class HubName(str):
         """A value of a table in `folder`; None for one that is a path."""
         is_name = isinstance(value, str) and re.fullmatch(_HUB_NAME, value)
         return cls(value) if is_name and not (folder / value).exists() else None
+
+
+@attrs.frozen(kw_only=True)
+class LoRAConfig:
+    """Trains adapters of low rank in place of a model's weights (LoRA), by peft."""
+
+    rank: int = option(16, help="rank of the adapters' matrices", validator=ge(1))
+    alpha: int | None = option(
+        None,
+        help="alpha / rank is the factor of what the adapters add; the rank if not set",
+        validator=optional(ge(1)),
+    )
+    dropout: float = option(
+        0.0, help="dropout of what the adapters read", validator=and_(ge(0), lt(1))
+    )
+    targets: tuple[str, ...] = option(
+        (), help='names of the layers to adapt, such as "q_proj"; all but the head if empty'
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -70,11 +88,19 @@ class HuggingFaceConfig:
         "beginning-of-text token",
     )
 
+    lora: LoRAConfig | None = option(
+        None,
+        help="a table [model.lora]: trains adapters alone, of `rank`, `alpha`, `dropout` and "
+        "`targets`; the model of `path` is frozen, and the run needs it",
+    )
+
     def __attrs_post_init__(self) -> None:
         if (self.architecture is None) == (self.path is None):
             raise ValueError("give either architecture (to make a new model) or path (to load one)")
         if self.path is not None and self.config:
             raise ValueError("config goes with architecture; a folder brings its own config.json")
+        if self.path is None and self.lora is not None:
+            raise ValueError("lora goes with path: a new model has nothing to adapt")
 
     def on_disk(self, *, fetch: bool) -> Self:
         """These options with a folder in place of a name of the Hub, as `located` gives it."""
@@ -154,7 +180,8 @@ def build_model(config: HuggingFaceConfig, context: BuildContext) -> Any:
     """A torch.nn.Module that trains and decodes."""
     from textgen_huggingface.model import build
 
-    return build(config.on_disk(fetch=context.training), context)
+    needed = context.training or config.lora is not None  # which a run does not hold
+    return build(config.on_disk(fetch=needed), context)
 
 
 def build_folder_tokenizer(config: FolderTokenizerConfig, context: BuildContext) -> Tokenizer:

@@ -1,0 +1,167 @@
+"""Adapters of low rank: peft and transformers are the reference."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TEXT
+from safetensors.numpy import load_file
+from torch.nn import functional
+
+import textgen
+from textgen.testing import check_model
+from textgen_huggingface import plugin
+
+
+@pytest.fixture(scope="module")
+def base(run: Any, command: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("base") / "model"
+    assert command("huggingface-export", run.path, folder).returncode == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapting(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A pipeline that adapts the model to a text with other words."""
+    text = tmp_path_factory.mktemp("text") / "text.txt"
+    text.write_text(TEXT.replace("tea", "soup").replace("time", "washing") * 40, encoding="utf-8")
+    return {
+        "seed": 1,
+        "device": "cpu",
+        "corpus": {"type": "file", "path": str(text)},
+        "tokenizer": {"type": "huggingface-tokenizer", "path": str(base)},
+        "data": {"window_length": 16},
+        "model": {"type": "huggingface", "path": str(base), "lora": {"rank": 4, "dropout": 0.1}},
+        "trainer": {"type": "adamw", "length": "30 steps", "batch_size": 8, "learning_rate": 1e-2},
+        "sampler": [{"type": "greedy"}],
+        "observer": [{"type": "metrics"}],
+        "generate": {"max_new_tokens": 8},
+    }
+
+
+@pytest.fixture(scope="module")
+def adapted(adapting: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return textgen.run(adapting, output=tmp_path_factory.mktemp("adapted") / "run")
+
+
+def test_a_run_trains_and_holds_the_adapter_alone(adapted: Any, base: Path) -> None:
+    rows = [json.loads(line) for line in (adapted.path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["validation_loss"] < 0.9 * rows[0]["validation_loss"]
+    (checkpoint,) = (adapted.path / "checkpoints").iterdir()
+    names = {name.removeprefix("model.") for name in load_file(base / "model.safetensors")}
+    for folder in (adapted.path, checkpoint):
+        held = load_file(folder / "model.safetensors")
+        assert held.pop("base_sha256").shape == (32,)
+        assert all(".lora_A." in name or ".lora_B." in name for name in held)
+        assert not names & held.keys()
+    moments = load_file(checkpoint / "trainer.safetensors")
+    assert sum(array.size for array in moments.values()) < 2.1 * sum(a.size for a in held.values())
+    files = json.loads((adapted.path / "run.json").read_text())["fingerprint"]["model"]["files"]
+    assert set(files) == {"config.json", "model.safetensors"}
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft asks for it
+def test_exports_open_with_peft_and_transformers(
+    adapted: Any, base: Path, command: Any, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    for arguments in (("merged",), ("adapter", "--adapter")):
+        done = command("huggingface-export", adapted.path, tmp_path / arguments[0], *arguments[1:])
+        assert done.returncode == 0, done.stderr
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    model = AutoModelForCausalLM.from_pretrained(base)
+    theirs = PeftModel.from_pretrained(model, str(tmp_path / "adapter")).eval()
+    ids = np.random.default_rng(0).integers(0, 256, (2, 12))
+    ours = adapted.generator.model.decoder(2).score(ids)
+    loaded = textgen.load(adapted.path, device="cpu").model.decoder(2).score(ids)
+    with torch.inference_mode():
+        for other in (merged, theirs):
+            logits = other(torch.from_numpy(ids)).logits[..., :300].numpy()
+            np.testing.assert_allclose(loaded, logits, atol=1e-4)
+    np.testing.assert_allclose(loaded, ours, atol=0.1)  # while training in 16 bits
+
+
+def test_losses_and_gradients_are_those_of_peft(
+    adapting: dict[str, Any], adapted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import textgen_huggingface.lora as lora
+
+    monkeypatch.setattr(lora, "training_dtype", lambda device: torch.float32)
+    options = textgen.Engine().pipeline(adapting).model.options
+    context = textgen.BuildContext(
+        folder=Path(), requested_device="cpu", tokenizer=adapted.generator.tokenizer
+    )
+    model = plugin.build_model(options, context)
+    model.load_tensors(adapted.generator.model.tensors())
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 17)))
+    found = []
+    for is_ours in (True, False):
+        model.zero_grad()
+        if is_ours:
+            losses, _ = model.token_losses(ids[:, :-1], ids[:, 1:])
+        else:
+            for layer in model._layers.values():
+                layer.__class__ = lora.Linear
+            logits = model.model(ids[:, :-1]).logits[..., :300]
+            losses = functional.cross_entropy(logits.mT, ids[:, 1:], reduction="none")
+        losses.mean().backward()
+        found.append([losses, *(p.grad for p in model.parameters() if p.requires_grad)])
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-3)
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+
+
+def test_an_interrupted_run_resumes_exactly(
+    adapting: dict[str, Any], adapted: Any, tmp_path: Path
+) -> None:
+    steps: list[int] = []
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(
+            adapting,
+            output=tmp_path / "run",
+            cancelled=lambda: bool(steps.append(1)) or len(steps) == 7,
+        )
+    resumed = textgen.run(adapting, output=tmp_path / "run")
+    assert resumed.outcome == "resumed"
+    found, expected = ((r.path / "model.safetensors").read_bytes() for r in (resumed, adapted))
+    assert found == expected
+
+
+def test_a_missing_base_is_named_and_another_is_refused(
+    adapting: dict[str, Any], base: Path, tmp_path: Path
+) -> None:
+    place = Path(shutil.copytree(base, tmp_path / "own"))
+    model = {**adapting["model"], "path": str(place)}
+    trainer = {**adapting["trainer"], "length": "1 step"}
+    made = textgen.run(adapting | {"model": model, "trainer": trainer}, output=tmp_path / "run")
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps(config | {"bos_token_id": 3}))
+    with pytest.raises(textgen.TextgenError, match="they adapt another model than is in"):
+        textgen.load(made.path, device="cpu")
+    shutil.rmtree(place)
+    with pytest.raises(textgen.PipelineError, match=f"there is no {place}"):
+        textgen.load(made.path, device="cpu")
+
+
+def test_wrong_options_are_named(adapting: dict[str, Any]) -> None:
+    for lora, said in (
+        ({"targets": ["nothing"]}, "model.lora.targets"),
+        ({"rank": 0}, "model.lora.rank"),
+    ):
+        model = {**adapting["model"], "lora": lora}
+        with pytest.raises(textgen.PipelineError, match=said):
+            textgen.run(adapting | {"model": model}, output=Path("never"))
+
+
+def test_an_adapted_model_keeps_its_contract(adapting: dict[str, Any]) -> None:
+    (component,) = plugin.textgen_models()
+    options = {key: value for key, value in adapting["model"].items() if key != "type"}
+    outcomes = check_model(component, options=options, tolerance=0.05)  # 16 bits
+    assert not [outcome for outcome in outcomes if outcome.status == "failed"]
