@@ -85,7 +85,7 @@ class LoRAModel(HuggingFaceModel):
             layer.lora_A.float().requires_grad_(context.training)
             layer.lora_B.float().requires_grad_(context.training)
         if context.training:
-            make_lean(model)
+            make_lean(model.eval())
         super().__init__(model, context.vocab_size, start_tokens)
         files = options.fingerprint()["files"]
         digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode())
