@@ -75,7 +75,7 @@ UNFIT: list[tuple[Any, str]] = [
     (5, "there is no hook in it, marked with @textgen.hookimpl"),
     (SimpleNamespace(textgen_samplers=list), "there is no hook in it, marked with"),
     (SimpleNamespace(TEXTGEN_PLUGIN_API=2), "it needs plugin API 2, and this textgen has 1;"),
-    (SimpleNamespace(TEXTGEN_PLUGIN_API="1"), "it needs plugin API '1', and"),
+    (SimpleNamespace(TEXTGEN_PLUGIN_API="1"), "must be an integer, and is '1'"),
     (
         SimpleNamespace(textgen_sampler=hook([])),
         "there is no hook 'textgen_sampler'; did you mean 'textgen_samplers'?",

@@ -42,7 +42,9 @@ def offers_of(plugin: Plugin, module: object) -> list[Offer]:
     Each plugin has its own pluggy manager, so that a hook call reaches only this plugin.
     """
     wanted = getattr(module, "TEXTGEN_PLUGIN_API", 1)
-    if not isinstance(wanted, int) or wanted > hookspecs.PLUGIN_API_VERSION:
+    if not isinstance(wanted, int):
+        raise UnfitError(f"TEXTGEN_PLUGIN_API must be an integer, and is {wanted!r}")
+    if wanted > hookspecs.PLUGIN_API_VERSION:
         raise UnfitError(
             f"it needs plugin API {wanted!r}, and this textgen has {hookspecs.PLUGIN_API_VERSION}; "
             f"upgrade {OWN_DISTRIBUTION}"
