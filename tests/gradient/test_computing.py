@@ -8,6 +8,7 @@ import io
 import platform
 import re
 import threading
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def test_steps_and_evaluations_are_made_in_the_workers_own_threads(
         lambda *given: (updating.add(threading.current_thread().name), step(*given))[1],
     )
     before = torch.get_num_threads()
-    train(Watched(), trainer={"type": "adamw", "length": "3 steps", "batch_size": 5}, threads=2)
+    train(Watched(), trainer={"type": "adamw", "length": "2 steps", "batch_size": 5}, threads=2)
     assert torch.get_num_threads() == before
     (updater,) = updating
     assert updater.startswith("textgen-worker")
@@ -184,3 +185,30 @@ def test_a_step_on_cuda_does_not_wait_for_the_device(tmp_path: Path) -> None:
         textgen.run(tables, output=tmp_path / "run", observers=[observe])
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_step_is_made_in_one_thread_where_others_wait_for_a_turn() -> None:
+    """As threads do beside another program. The numbers are the same in any thread."""
+    table, steps = torch.randn(VOCAB_SIZE, VOCAB_SIZE), {"type": "adamw", "length": "24 steps"}
+
+    class Waiting(torch.nn.Module):
+        def __init__(self, seconds: float) -> None:
+            super().__init__()
+            self.weights, self.seconds = torch.nn.Embedding.from_pretrained(table.clone()), seconds
+            self.weights.weight.requires_grad_()
+
+        def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+            name = threading.current_thread().name
+            if self.training and name.startswith("textgen-worker"):
+                made.append(name)
+                time.sleep(self.seconds * name.startswith("textgen-worker-1"))
+            return self.weights(tokens), ()
+
+    losses, workers = [], []
+    for seconds in (0.0, 0.02):
+        made: list[str] = []
+        run = train(Waiting(seconds), trainer={**steps, "batch_size": 4}, threads=2)
+        losses.append(run.best_loss)
+        workers.append({*made[-20:]})
+    assert losses[0] == losses[1]
+    assert len(workers[1]) == 1

@@ -31,12 +31,16 @@ from textgen.processes import Processes
 from textgen.protocols import TrainingContext
 
 logger = logging.getLogger("textgen")
+_TRIAL_OF_ALONE: Final = (False, False, True)  # steps; the first of all begins threads
+_TRIED_AGAIN: Final = 50  # steps
 State: TypeAlias = tuple[Tensor, ...]
 _Result = TypeVar("_Result")
 
 _GLOBAL: Final = threading.Lock()  # held while torch's global generators are those of one training
-_TRIALS: Final = 3  # steps of each precision, of which the fastest counts
-_GAIN: Final = 0.9  # of a float32 step's time, which one in bfloat16 must stay below to be taken
+_TRIALS: Final = (
+    3  # steps of each precision, of which the fastest counts, and of each way to share out
+)
+_GAIN: Final = 0.9  # of the usual step's time, which one in bfloat16 or in one thread stays below
 
 
 @attrs.frozen
@@ -55,11 +59,35 @@ class Gradients:
     stops: bool = False
 
 
+@attrs.define
+class _Pace:
+    """Whether steps are faster in one thread than side by side, as small ones are beside other
+    programs, whose turns they wait for. Both are tried again and again.
+    """
+
+    _step: int = 0
+    _seconds: list[float] = attrs.field(factory=lambda: [0.0, 0.0])  # side by side, and alone
+
+    def is_alone(self, step: bool) -> bool:
+        """Whether one thread is to compute the next step, or what is not one."""
+        phase = self._step % _TRIED_AGAIN
+        if step and phase < len(_TRIAL_OF_ALONE):
+            return _TRIAL_OF_ALONE[phase]
+        return self._seconds[1] < _GAIN * self._seconds[0]
+
+    def took(self, seconds: float) -> None:
+        """Note the time of a step."""
+        phase = self._step % _TRIED_AGAIN
+        if 0 < phase < len(_TRIAL_OF_ALONE):
+            self._seconds[_TRIAL_OF_ALONE[phase]] = seconds
+        self._step += 1
+
+
 @attrs.define(eq=False)
 class Computation:
     """A module, its replicas that share the parameters, and the thread of each.
 
-    Gradients add up in a fixed order.
+    Gradients add up in a fixed order, so it does not matter to them in which threads they came.
 
     On a CPU each replica computes its rows with a single thread of torch's, and `run` makes whole
     steps in the first of these threads. Torch's own pool, whose threads all wait for the slowest
@@ -80,6 +108,7 @@ class Computation:
     _threads: Sequence[ThreadPoolExecutor] = ()
     _processes: Processes | None = None
     _group: Any = None  # of the processes, for tensors on the device
+    _pace: _Pace = attrs.field(factory=lambda: _Pace(), init=False)
     _parameters: list[list[Any]] = attrs.field(init=False)  # of each replica
 
     @_parameters.default
@@ -151,10 +180,19 @@ class Computation:
         """
         return self._threads[0].submit(call).result() if self._threads else call()
 
-    def side_by_side(self, calls: Sequence[Callable[[], _Result]]) -> list[_Result]:
+    def shared_out(self, calls: Sequence[Callable[[], _Result]], *, step: bool) -> list[_Result]:
         """The results of a call for each replica, at most: the first made here, the others in their
-        own threads.
+        own threads, or here too where that is faster.
+
+        step   whether they are those of a step, whose time is taken
         """
+        begun, is_alone = time.perf_counter(), len(calls) == 1 or self._pace.is_alone(step)
+        made = [call() for call in calls] if is_alone else self._side_by_side(calls)
+        if step:
+            self._pace.took(time.perf_counter() - begun)
+        return made
+
+    def _side_by_side(self, calls: Sequence[Callable[[], _Result]]) -> list[_Result]:
         others = [
             thread.submit(call) for thread, call in zip(self._threads[1:], calls[1:], strict=False)
         ]
@@ -223,7 +261,7 @@ class Computation:
             state = None if carried is None else tuple(each[part] for each in carried)
             share = len(rows) / total if own else 0.0
             calls.append(partial(self._part, self.replicas[i], windows[part], state, drawn, share))
-        results = self.side_by_side(calls)
+        results = self.shared_out(calls, step=True)
         self._add_gradients(len(calls))
         loss = torch.stack([loss for loss, _ in results]).sum()
         parts = zip(*(after for _, after in results), strict=True) if keeps_state else ()
@@ -284,11 +322,12 @@ class Computation:
             parts = min(len(windows), len(self.replicas))
             shared = zip(np.array_split(windows, parts), np.array_split(counts, parts), strict=True)
             total += sum(
-                self.side_by_side(
+                self.shared_out(
                     [
                         partial(self._losses, model, *part, context)
                         for model, part in zip(self.replicas, shared, strict=False)
-                    ]
+                    ],
+                    step=False,
                 )
             )
             count += int(counts.sum())
