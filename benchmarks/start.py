@@ -6,9 +6,10 @@ packages that offer one.
 
 For every text (or its beginning), way and seed two whole processes run, `textgen init` and
 `textgen run`; without the packages only where `init` starts from one. Prints a Markdown table: the
-loss of the held-out tenth in nats per character, the seconds of both commands by the clock, and the
-share of the words of three texts of 2,000 characters that the text has, or the word list in FILE.
-FOLDER gets the texts.
+loss of the held-out tenth in nats per character, the seconds of both commands by the clock, and of
+three texts of 2,000 characters the share of the words that the text has, or the word list in FILE,
+and how much is speech and how often phrases come in 10,000 characters, after those of the held-out
+tenth. FOLDER gets the texts.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from quality import call, without
 from shared import parser, seconds
 
 WORD = re.compile(r"[^\W\d_]+")
+SPEECH = re.compile('["\u201c][^"\u201c\u201d\n]*["\u201d]')
+PHRASES = ("going to", "I'll", "you know", "said")
 
 
 def main() -> None:
@@ -37,8 +40,9 @@ def main() -> None:
     options.add_argument("--words", type=Path)
     options.add_argument("--samples", type=Path)
     given = options.parse_args()
-    print("text | characters | model to start from | loss | seconds | known words")
-    print("--- | --- | --- | --- | --- | ---")
+    rates = ("speech", *PHRASES)
+    print(f"text | characters | start | loss | seconds | known words | {' | '.join(rates)}")
+    print(" | ".join(["---"] * (6 + len(rates))))
     for name in given.texts:
         if row(name, [], given) != "none":
             row(name, without(), given)
@@ -68,7 +72,8 @@ def row(name: str, way: list[str], given: argparse.Namespace) -> str:
             lines = Path(folder, "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
             loss = math.log(2) * min(json.loads(each)["bits_per_character"] for each in lines)
         written = [word for each in texts for word in WORD.findall(each.lower())[:-1]]
-        found.append((loss, spent, sum(word in known for word in written) / max(1, len(written))))
+        share = sum(word in known for word in written) / max(1, len(written))
+        found.append((loss, spent, share, *rates("\n".join(texts))))
         if given.samples:
             given.samples.mkdir(exist_ok=True, parents=True)
             path = given.samples / f"{Path(file).stem}-{size or 'all'}-{started}-{seed}.txt"
@@ -76,7 +81,18 @@ def row(name: str, way: list[str], given: argparse.Namespace) -> str:
     columns = zip(*found, strict=True)
     cells = [f"{statistics.mean(v):.3f} ({min(v):.3f}-{max(v):.3f})" for v in columns]
     print(" | ".join([Path(file).stem, f"{len(text):,}", started, *cells]), flush=True)
+    own = [f"{rate:.3f}" for rate in rates(text[len(text) * 9 // 10 :])]
+    print(" | ".join([Path(file).stem, "", "the author", "", "", "", *own]), flush=True)
     return started
+
+
+def rates(text: str) -> list[float]:
+    """The share of a text that is speech in double quotation marks, and how often each phrase comes
+    in 10,000 characters.
+    """
+    speech = sum(map(len, SPEECH.findall(text))) / max(1, len(text))
+    plain = text.replace("\u2019", "'").lower()
+    return [speech, *(10_000 * plain.count(each.lower()) / max(1, len(text)) for each in PHRASES)]
 
 
 if __name__ == "__main__":
