@@ -127,8 +127,8 @@ def test_plugins_check_notes_a_name_of_textgens_own(check: Any) -> None:
     [
         (["observer"], "is called 'observer'; did you mean 'observers'?"),
         (
-            ["observers", "--set", "sample.every=3"],
-            "given for 'sample', and no component is called so; did you mean",
+            ["observers", "--set", "samplse.every=3"],
+            "given for 'samplse', and no component is called so; did you mean",
         ),
         (["corpora", "--set", "file.pth=x"], "pth: unknown key; did you mean 'path'?"),
         (["observers", "--set", "every=3"], "--set takes NAME.KEY=VALUE"),

@@ -188,7 +188,7 @@ def test_a_finished_run_is_skipped_and_other_borders_are_another_corpus(
     tables = pipeline(tmp_path)
     assert textgen.run(tables, output=run.path).outcome == "skipped"
     (tmp_path / "texts.jsonl").write_text(json.dumps({"text": "".join(DOCUMENTS)}))
-    with pytest.raises(textgen.RunMismatchError, match="corpus"):
+    with pytest.raises(textgen.RunMismatchError, match="text of the run"):
         textgen.run(tables, output=run.path)
 
 

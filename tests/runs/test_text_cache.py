@@ -96,7 +96,7 @@ def test_a_text_that_was_changed_is_read_again_whatever_its_size_and_time(shelf:
     assert weights(second) != weights(first)
     shelf.write()  # as it was
     assert weights(shelf.run(path)) == weights(first)
-    with pytest.raises(textgen.RunMismatchError, match="corpus"):
+    with pytest.raises(textgen.RunMismatchError, match="text of the run"):
         shelf.run(path, str(second.path))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import click
 
-from textgen import Engine, PluginWarning, TextgenError
+from textgen import PluginWarning, TextgenError
 from textgen.cli.options import check_run, json_option
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
@@ -88,6 +88,7 @@ def _installation_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_run(context: Any, run: str) -> dict[str, Any]:
+    from textgen import Engine
     from textgen.runs.stored import verify
 
     check_run(run)
