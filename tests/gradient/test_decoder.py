@@ -51,6 +51,20 @@ def test_wrapping_shares_the_parameters_and_refuses_other_weights() -> None:
         model.load_tensors({**tensors, "head.bias": np.zeros(4, np.float32)})
 
 
+def test_frozen_weights_are_not_saved_where_a_model_names_its_base() -> None:
+    module = Recurrent(5)
+    module.head.requires_grad_(False)
+    model = GradientModel.of(module)
+    assert "head.bias" in model.tensors()
+    module.base = "ab" * 32
+    tensors = model.tensors()
+    assert not [name for name in tensors if name.startswith("head.")]
+    model.load_tensors(tensors)
+    module.base = "cd" * 32
+    with pytest.raises(ValueError, match="another base"):
+        model.load_tensors(tensors)
+
+
 def test_hidden_states_are_the_state_and_not_the_logits_that_are_kept_with_it() -> None:
     generator = train(lambda context: Recurrent(context.vocab_size)).generator
     states = generator.hidden_states("the clock")

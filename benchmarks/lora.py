@@ -1,0 +1,127 @@
+"""Training speed and memory of adapters: textgen beside transformers' Trainer with peft.
+
+Usage: python benchmarks/lora.py FOLDER_OR_GGUF [--steps 8] [--rounds 2]
+
+Both adapt the same model with rank 16 to the story, in batches of 4 windows of 256 tokens, each in
+a process of its own, in turns. Printed are tokens a second (the median step of each round, the
+first two left out) and the most memory that the process had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+BATCH, LENGTH, SKIPPED = 4, 256, 2
+
+
+def main() -> None:
+    """Run each in turns, or one of them for the process that asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--one", choices=("textgen", "trainer"))
+    o = parser.parse_args()
+    if o.one:
+        times = {"textgen": with_textgen, "trainer": with_trainer}[o.one](o.model, o.steps)
+        seconds = statistics.median(b - a for a, b in pairwise(times[SKIPPED:]))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps([BATCH * LENGTH / seconds, memory]))
+        return
+    for _ in range(o.rounds):
+        for one in ("trainer", "textgen"):
+            command = [sys.executable, __file__, str(o.model), "--steps", str(o.steps)]
+            made = subprocess.run([*command, "--one", one], stdout=subprocess.PIPE, check=True)
+            speed, memory = json.loads(made.stdout.splitlines()[-1])
+            print(f"{one}: {speed:.0f} tokens a second, {memory:,.0f} MB", flush=True)
+
+
+def with_textgen(model: Path, steps: int) -> list[float]:
+    """When each step was done."""
+    import textgen
+    from textgen.events import Event, StepDone
+
+    times: list[float] = []
+
+    class Clock:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepDone):
+                times.append(time.perf_counter())
+
+    pipeline = {
+        "corpus": {"type": "story"},
+        "tokenizer": {"type": "huggingface-tokenizer", "path": str(model)},
+        "data": {"window_length": LENGTH, "validation": 0},
+        "model": {"type": "huggingface", "path": str(model), "lora": {"rank": 16}},
+        "trainer": {
+            "type": "adamw",
+            "length": f"{steps} steps",
+            "batch_size": BATCH,
+            "learning_rate": 1e-3,
+        },
+        "observer": [],
+        "generate": {"max_new_tokens": 0},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        textgen.run(pipeline, output=Path(folder) / "run", observers=[Clock()])
+    return times
+
+
+def with_trainer(model: Path, steps: int) -> list[float]:
+    """When each step was done."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from textgen_huggingface.pretrained import arguments, weight_arguments
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    from textgen_builtins.corpora.plugin import STORY
+
+    times: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: object, **__: object) -> None:
+            times.append(time.perf_counter())
+
+    loaded = AutoModelForCausalLM.from_pretrained(**weight_arguments(model), dtype=torch.bfloat16)
+    config = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    text = STORY.read_text(encoding="utf-8")
+    ids = AutoTokenizer.from_pretrained(**arguments(model))(text)["input_ids"]
+    rows = [ids[i : i + LENGTH] for i in range(0, len(ids) - LENGTH, LENGTH)]
+    with tempfile.TemporaryDirectory() as folder:
+        options = TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=BATCH,
+            max_steps=steps,
+            learning_rate=1e-3,
+            use_cpu=True,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        )
+        Trainer(
+            model=get_peft_model(loaded, config),
+            args=options,
+            train_dataset=[{"input_ids": row, "labels": row} for row in rows],
+            callbacks=[Clock()],
+        ).train()
+    return times
+
+
+if __name__ == "__main__":
+    main()
