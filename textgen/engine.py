@@ -235,7 +235,8 @@ class Engine:
         UsageError in place of PipelineError. The caller closes the objects.
         """
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
-            if isinstance(model, Generator) and has_objects(model.tables):  # which no table names
+            # No table names an object, and offered tables are no run to start from.
+            if isinstance(model, Generator) and (not model.record or has_objects(model.tables)):
                 tokenizer = model.tokenizer if tokenizer is None else tokenizer
                 model = model.model if model.make_module is None else model.make_module("cpu")
                 model = model.unwrapped() if hasattr(model, "unwrapped") else model

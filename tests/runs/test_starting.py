@@ -256,6 +256,7 @@ def test_tables_that_a_plugin_offers_load_themselves_and_are_started_from(folder
     offered = {
         "tokenizer": {"type": "odd"},
         "model": {"type": "rnn", "hidden_size": 8},
+        "start": {"model": {"dropout": 0.1}},
         "generate": {"max_new_tokens": 5},
     }
     plugins = textgen.PluginSet.discover()
@@ -265,10 +266,16 @@ def test_tables_that_a_plugin_offers_load_themselves_and_are_started_from(folder
     with engine.load("tiny") as generator:
         assert len(generator.generate("A ").tokens) == 5
         assert generator.score(TEXT).loss == near(engine.load("tiny").score(TEXT).loss)
+        assert "dropout" not in generator.tables["model"]
+        again = engine.train(
+            corpus=TEXT, model=generator, trainer=tables(folder, "adamw")["trainer"]
+        )
+        assert again.outcome == "trained"
     given = tuned(folder, model={"start": "tiny", "cell": "gru"})
     (folder / "other.txt").write_text(OTHER)
     made = engine.run(given, output=folder / "tuned").generator.tables
     assert (made["model"]["hidden_size"], made["model"]["cell"]) == (8, "gru")
+    assert made["model"]["dropout"] == 0.1
     assert made["tokenizer"] == {"type": "odd"}
     assert "start" not in made["model"]
     del offered["tokenizer"]

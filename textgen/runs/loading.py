@@ -81,6 +81,7 @@ def build_generator(
     """
     reader = Reader(Path.cwd(), plugins)
     tables = {**tables, **_given_choices(given, plugins)}
+    tables.pop("start", None)
     tokenizer_choice, model_choice, samplers = _choices(tables, reader, source)
     context = BuildContext(folder=reader.folder, requested_device=device, plugins=plugins)
     with contextlib.ExitStack() as stack:

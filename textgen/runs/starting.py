@@ -140,6 +140,7 @@ class _Finder:
         """
         reader, offered = Reader(self.document.folder), offered_run(given, self.plugins)
         if isinstance(offered, Mapping):  # it names no weights of a run
+            offered = merged(offered, offered.get("start", {}))
             self.found.append(Start(given, place, Path(), "", "", offered))
             return self.found[-1]
         path = offered if isinstance(offered, Path) else reader.value(Path, given, f"{place}.start")

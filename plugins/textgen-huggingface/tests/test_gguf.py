@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS
+from conftest import CONFIGS, CONTEXT
 from test_tokenizers import TEXT, check_scripts, gemma, llama_2, loaded
 
 import textgen
@@ -34,9 +34,11 @@ def same_logits(path: Path, theirs: Any, tokenizer: Any, text: str = TEXT[:20]) 
     ids = tokenizer.encode(text)[None].astype(np.int64)
     model = model_of(path, tokenizer)
     ours = model.decoder(1).score(ids)
+    begin = [] if tokenizer.begin_id is None else [tokenizer.begin_id]
     with torch.inference_mode():
-        expected = theirs.eval()(input_ids=torch.from_numpy(ids)).logits.float().numpy()
-    expected = expected[..., : tokenizer.vocab_size]
+        given = torch.tensor([[*begin, *ids[0]]])
+        expected = theirs.eval()(input_ids=given).logits.float().numpy()
+    expected = expected[:, len(begin) :, : tokenizer.vocab_size]
     silent = tokenizer.silent_ids
     assert np.isneginf(ours[..., silent]).all()
     ours[..., silent] = expected[..., silent]
@@ -123,6 +125,30 @@ def test_a_gguf_file_is_trained_on_and_documents_end_with_its_own_end(
     texts = generator.generate_many(["The"], n=8, max_new_tokens=20)
     assert not {token for text in texts for token in text.tokens} & {0, 1}
     assert textgen.run(pipeline, output=tmp_path / "run").outcome == "skipped"
+
+
+def test_the_token_that_stands_before_each_text_begins_every_context(tmp_path: Path) -> None:
+    llama_2().save(str(tmp_path / "tokenizer.json"))
+    tokenizer = loaded(tmp_path)
+    assert tokenizer.begin_id == llama_2().token_to_id("<s>")
+    theirs = llama(tokenizer.vocab_size)
+    theirs.save_pretrained(tmp_path)
+    model = same_logits(tmp_path, theirs, tokenizer)
+    ids = np.random.default_rng(0).integers(3, tokenizer.vocab_size, (2, 60))
+    model.eval()
+    whole = model.decoder(2).score(ids)
+    fit = CONTEXT - 1
+    with torch.inference_mode():
+        first, state = model(torch.from_numpy(ids[:, :9]))
+        second, _ = model(torch.from_numpy(ids[:, 9:fit]), state)
+    np.testing.assert_allclose(torch.cat([first, second], 1).numpy(), whole[:, :fit], atol=1e-5)
+    steps = model.decoder(2)
+    for place in range(60):
+        given = steps.extend(ids[:, place : place + 1])
+        np.testing.assert_allclose(given, whole[:, place], atol=1e-5)
+    half = CONTEXT // 2 - 1  # what a full context keeps beside the token
+    again = model.decoder(2).score(ids[:, fit - half : fit + 1])[:, -1]
+    np.testing.assert_allclose(again, whole[:, fit], atol=1e-5)
 
 
 @pytest.mark.parametrize(("architecture", "tokenizer"), [("gemma2", gemma), ("mistral", llama_2)])

@@ -28,6 +28,7 @@ class Network(Protocol):
 
     vocab_size: int
     start_tokens: tuple[int, ...]
+    begin: int | None
     context_length: int | None
     caches: bool
     training: bool
@@ -65,6 +66,8 @@ class HuggingFaceDecoder:
     grow; where that happens depends on the row's number of tokens alone, not on how they were cut
     into calls or on other rows. An architecture that fills no plain cache is fed the whole context
     at each step.
+
+    A model that was trained with a token before each text gets it as the first of every context.
 
     Rows are padded on the left: the last column holds the last token of each, and a row of N tokens
     fills the last N columns of tokens, keys and values. The rows of this class all have one length,
@@ -141,13 +144,21 @@ class HuggingFaceDecoder:
             room = rest.shape[1]
             if limit is not None:
                 self._forget(np.flatnonzero(self._lengths >= limit), limit // 2)
-                room = limit - int(self._lengths.max())
+                room = limit - max(int(self._lengths.max()), self._module.begin is not None)
             logits.append(self._run(rest[:, :room], last_only=last_only))
             rest = rest[:, room:]
         self._last = logits[-1][:, -1].clone()  # the caller may write into what is returned
         return torch.cat(logits, dim=1) if len(logits) > 1 else logits[0]
 
     def _run(self, tokens: npt.NDArray[np.int64], *, last_only: bool) -> Tensor:
+        """Logits after `tokens` (B, T), or the last of them."""
+        if self._module.begin is not None and not self._tokens.shape[1]:
+            begun = np.pad(tokens, ((0, 0), (1, 0)), constant_values=self._module.begin)
+            logits = self._append(begun, last_only=last_only)
+            return logits if last_only else logits[:, 1:]
+        return self._append(tokens, last_only=last_only)
+
+    def _append(self, tokens: npt.NDArray[np.int64], *, last_only: bool) -> Tensor:
         module, padding = self._module, self._tokens.shape[1] - self._lengths
         self._tokens = np.concatenate([self._tokens, tokens], axis=1)
         self._lengths = self._lengths + tokens.shape[1]
@@ -167,9 +178,11 @@ class HuggingFaceDecoder:
         if not rows.size:
             return
         begin = self._tokens.shape[1] - keep
+        if keep and self._module.begin is not None:
+            self._tokens[rows, begin] = self._module.begin
         if keep and self._module.caches:
             fresh = HuggingFaceDecoder(self._module, len(rows))
-            fresh._run(self._tokens[rows, begin:], last_only=True)
+            fresh._append(self._tokens[rows, begin:], last_only=True)
             index = torch.from_numpy(rows).to(self._module.device)
             for part, new in zip(self._parts(), fresh._parts(), strict=True):
                 part[index, :, begin:] = new
@@ -201,7 +214,7 @@ class HuggingFaceDecoder:
         last, self._tokens = self._tokens[:, -1:], self._tokens[:, :-1]
         self._lengths = self._lengths - 1
         self._set_parts([part[:, :, :-1] for part in self._parts()])
-        return self._run(last, last_only=True)[:, -1]
+        return self._append(last, last_only=True)[:, -1]
 
     def _parts(self) -> State:
         """Keys and values of each layer, (B, heads, T, size of a head)."""

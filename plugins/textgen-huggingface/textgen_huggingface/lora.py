@@ -103,10 +103,11 @@ class LoRAModel(HuggingFaceModel):
         if not self._in_blocks:
             logits, after = self(tokens, state)
             return functional.cross_entropy(logits.mT, targets, reduction="none"), after
-        cache = make_cache(self._with_room(tokens, state))
+        tokens, state = self._with_room(tokens, state)
+        cache = make_cache(state)
         arguments = {"input_ids": tokens, "use_cache": True, str(self._cache_argument): cache}
         with self._drawing(tokens):
-            hidden = self.model.base_model(**arguments)[0]
+            hidden = self.model.base_model(**arguments)[0][:, -targets.shape[1] :]
         weight = self.model.get_output_embeddings().weight[: self.vocab_size]
         losses: Tensor = HeadLosses.apply(  # type: ignore[no-untyped-call]
             hidden.flatten(0, 1), weight, targets.flatten(), self._silent

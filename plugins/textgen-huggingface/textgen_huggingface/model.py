@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from textgen import BuildContext, Fault, PipelineError, UsageError
 from textgen.protocols import Decoder, Tensors
@@ -36,7 +37,8 @@ def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel
     config = make_config(options, context)
     generator = torch.Generator().manual_seed(context.seed)
     loads = options.path is not None and context.training
-    start = _start(options, config, context)
+    begin = getattr(context.tokenizer, "begin_id", None) if options.path is not None else None
+    start = _start(options, config, context) if begin is None else (begin,)
     if options.lora is not None:
         from textgen_huggingface.lora import LoRAModel, training_dtype
 
@@ -48,6 +50,7 @@ def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel
         made = HuggingFaceModel(model.to(context.device), context.vocab_size, start)
     made.set_dropout_seed(context.seed)
     made.silence(getattr(context.tokenizer, "silent_ids", ()))
+    made.begin = begin
     return made
 
 
@@ -62,7 +65,11 @@ class HuggingFaceModel(nn.Module):
     context_length  the tokens it can attend to at once, None without a limit
     caches          whether it fills a plain cache of keys and values
     pads            whether rows of different lengths can share a batch
+    begin           the token that stood before every text when a model that was loaded was made,
+                    and so is the first of every context; None if none did
     """
+
+    begin: int | None = None
 
     def __init__(self, model: Any, vocab_size: int, start_tokens: tuple[int, ...] = ()) -> None:
         super().__init__()
@@ -105,18 +112,21 @@ class HuggingFaceModel(nn.Module):
         A state that would not leave room for the tokens in the context is let go: they are read
         from the start. Raises UsageError when the tokens alone are more than the context holds.
         """
-        state = self._with_room(tokens, state)
+        length = tokens.shape[1]
+        tokens, state = self._with_room(tokens, state)
         if not self.caches:
-            past = state[0].shape[1] if state else 0
             tokens = torch.cat([*state, tokens], dim=1)
-            return self.run(tokens)[:, past:], (tokens,)
+            return self.run(tokens)[:, -length:], (tokens,)
         cache = make_cache(state)
         logits = self.run(tokens, cache)
-        return logits, cache_parts(cache)
+        return logits[:, -length:], cache_parts(cache)
 
-    def _with_room(self, tokens: Tensor, state: State | None) -> State:
-        """The state, or an empty one if the context has no room for the tokens after it."""
-        if self.context_length is not None and tokens.shape[1] > self.context_length:
+    def _with_room(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The tokens and the state; or if the context has no room for the tokens after it, or there
+        is none, an empty one, and the tokens after that which begins every context.
+        """
+        begins = int(self.begin is not None)
+        if self.context_length is not None and begins + tokens.shape[1] > self.context_length:
             raise UsageError(
                 f"{tokens.shape[1]} tokens at once are more than the model's context of "
                 f"{self.context_length} holds; "
@@ -125,7 +135,11 @@ class HuggingFaceModel(nn.Module):
             )
         past = state[0].shape[2 if self.caches else 1] if state else 0
         fits = self.context_length is None or past + tokens.shape[1] <= self.context_length
-        return state or () if fits else ()
+        if state and fits:
+            return tokens, state
+        if self.begin is not None:
+            tokens = functional.pad(tokens, (1, 0), value=self.begin)
+        return tokens, ()
 
     def run(
         self,

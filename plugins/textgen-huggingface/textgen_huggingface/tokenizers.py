@@ -59,6 +59,12 @@ class FolderTokenizer:
         return end
 
     @property
+    def begin_id(self) -> int | None:
+        """The id that the library puts before each text; None if it puts none there."""
+        ids = self.tokenizer.encode("", add_special_tokens=True).ids
+        return ids[0] if ids and not self._bytes[ids[0]] else None
+
+    @property
     def silent_ids(self) -> list[int]:
         """The ids that stand for no text, which a model must not draw."""
         return [i for i, text in enumerate(self._bytes) if not text and i != self.end_id]

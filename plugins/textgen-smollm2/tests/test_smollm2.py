@@ -8,7 +8,7 @@ import pytest
 import textgen_smollm2
 
 import textgen
-from textgen.testing import check_plugin
+from textgen.testing import check_run
 
 needs_file = pytest.mark.skipif(
     textgen_smollm2.model_file() is None, reason=f"no file of the model: {textgen_smollm2.COMMAND}"
@@ -36,18 +36,19 @@ def test_a_pipeline_starts_from_it(tmp_path: Path) -> None:
     made = textgen.Engine().pipeline(
         {
             "corpus": {"type": "file", "path": str(tmp_path / "text.txt")},
-            "model": {"start": "smollm2", "start_text": "\n\n"},
+            "model": {"start": "smollm2", "lora": {"alpha": 32.0}},
             "trainer": {"type": "adamw", "length": "1 step"},
         }
     )
     assert made.model.options.path == made.tokenizer.options.path == textgen_smollm2.model_file()
-    assert made.model.options.start_text == "\n\n"
+    assert (made.model.options.lora.rank, made.model.options.lora.alpha) == (16, 32.0)
 
 
 @needs_file
-def test_the_plugin_keeps_its_contract() -> None:
-    outcomes = check_plugin(textgen_smollm2)
-    assert {outcome.status for outcome in outcomes} == {"ok", "skipped"}
+def test_the_run_keeps_its_contract() -> None:
+    (component,), plugins = textgen_smollm2.textgen_runs(), textgen.PluginSet.discover()
+    outcomes = check_run(component, plugin=textgen_smollm2, plugins=plugins, time_limit=600)
+    assert "ok" in {outcome.status for outcome in outcomes}
 
 
 def test_where_the_file_is_missing_the_list_of_plugins_and_the_errors_name_the_command() -> None:

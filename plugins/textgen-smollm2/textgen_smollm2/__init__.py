@@ -35,6 +35,7 @@ def build(config: NoOptions, context: BuildContext) -> dict[str, Any]:
     return {
         "tokenizer": {"type": "huggingface-tokenizer", "path": str(file)},
         "model": {"type": "huggingface", "path": str(file)},
+        "start": {"model": {"lora": {}}},  # all weights would take gigabytes to train
         "sampler": [
             {"type": "penalties", "repetition": 1.1},
             {"type": "temperature", "temperature": 0.9},
