@@ -26,8 +26,7 @@ def test_it_reads_english_and_writes_text_alone(smollm2: textgen.Generator) -> N
     score = smollm2.score(PROSE)
     assert score.bits_per_character < 1.3  # `english` has some 1.6
     made = smollm2.generate("The old man", max_new_tokens=20, seed=1)
-    assert made.text.isprintable()
-    assert not {*made.tokens} & {*smollm2.tokenizer.inner.silent_ids}
+    assert not {*made.tokens} & {*smollm2.tokenizer.silent_ids}
 
 
 @needs_file
@@ -36,12 +35,12 @@ def test_a_pipeline_starts_from_it(tmp_path: Path) -> None:
     made = textgen.Engine().pipeline(
         {
             "corpus": {"type": "file", "path": str(tmp_path / "text.txt")},
-            "model": {"start": "smollm2", "lora": {"alpha": 32.0}},
+            "model": {"start": "smollm2", "lora": {"alpha": 32}},
             "trainer": {"type": "adamw", "length": "1 step"},
         }
     )
     assert made.model.options.path == made.tokenizer.options.path == textgen_smollm2.model_file()
-    assert (made.model.options.lora.rank, made.model.options.lora.alpha) == (16, 32.0)
+    assert (made.model.options.lora.rank, made.model.options.lora.alpha) == (16, 32)
 
 
 @needs_file
