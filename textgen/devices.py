@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
 import platform
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from textgen.errors import DeviceError
+from textgen.errors import DeviceError, UsageError
 
 logger = logging.getLogger("textgen")
 
 
 NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _LOCK: Final = threading.Lock()
+_PROCESSES: set[int] = set()  # in which runs have trained, with those that they were forked from
 _COUNTS: list[int] = []  # of threads: the program's own, then those of the runs that train now
 
 
@@ -64,7 +67,16 @@ def threads(count: int | None) -> Iterator[None]:
 
     The number is one for the whole process: of several runs at a time, the latest counts. The last
     to end puts back the program's own.
+
+    Raises UsageError in a process that was forked from one that has trained by torch: it would wait
+    for torch's threads, which are not in it.
     """
+    if "torch" in sys.modules and _PROCESSES and os.getpid() not in _PROCESSES:
+        raise UsageError(
+            "this process was forked from one that has trained, and has none of its threads; start "
+            'it by multiprocessing.get_context("spawn")'
+        )
+    _PROCESSES.add(os.getpid())
     if count is None:
         yield
         return

@@ -125,6 +125,48 @@ def test_a_token_that_there_is_not_is_an_error_as_of_torch() -> None:
 MODEL = {"cell": "lstm", "hidden_size": 32, "dropout": 0.2, "embedding_size": 16}
 
 
+def test_integers_of_any_size_are_tokens_and_no_other_numbers_are() -> None:
+    model, tokens = network(cell="gru", hidden_size=32), torch.tensor([[1, 2, 0, 3]])
+    expected = model(tokens)[0]
+    for kind in (torch.int32, torch.uint8, torch.int16):
+        assert torch.equal(model(tokens.to(kind))[0], expected)
+    with pytest.raises(TypeError, match="tokens must be integers, and are"):
+        model(tokens.float())
+
+
+@pytest.mark.parametrize("cell", ["rnn", "relu", "gru", "lstm"])
+@pytest.mark.parametrize("use_kernels", [True, False])
+def test_weights_can_be_replaced(cell: Any, use_kernels: bool) -> None:
+    """As adapters, meta-learning and averages of weights do."""
+    model, tokens = network(cell=cell, hidden_size=32), torch.tensor([[1, 2, 0, 3]])
+    model.use_kernels = use_kernels
+    doubled = network(cell=cell, hidden_size=32)
+    doubled.load_tensors({name: 2 * array for name, array in model.tensors().items()})
+    twice = {name: (2 * part).requires_grad_() for name, part in model.named_parameters()}
+    torch.testing.assert_close(
+        torch.func.functional_call(model, twice, (tokens,))[0], doubled(tokens)[0]
+    )
+
+    class Double(torch.nn.Module):
+        def forward(self, weight: torch.Tensor) -> torch.Tensor:
+            return 2 * weight
+
+    for layer in [*model.layers, model.head]:
+        for name in [name for name, _ in layer.named_parameters()]:
+            torch.nn.utils.parametrize.register_parametrization(layer, name, Double())
+    logits = model(tokens)[0]
+    torch.testing.assert_close(logits, doubled(tokens)[0])
+    (logits**2).sum().backward()
+    expected = doubled.decoder(1).extend(tokens.numpy())
+    np.testing.assert_allclose(model.decoder(1).extend(tokens.numpy()), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="is computed from others"):
+        model.load_tensors(doubled.tensors())
+    assert all(part.grad is not None for part in model.parameters())
+    wrong = {name: part[:5] for name, part in twice.items() if "hh" in name}
+    with pytest.raises((ValueError, RuntimeError)):
+        torch.func.functional_call(network(cell=cell, hidden_size=32), wrong, (tokens,))
+
+
 @pytest.fixture
 def found_anew() -> Iterator[None]:
     """Whether there is a llvmlite that works is asked once in a process."""

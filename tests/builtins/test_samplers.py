@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -455,3 +456,8 @@ def test_a_long_repetition_stays_within_float32_and_takes_no_time() -> None:
     made = sampler("dry", 3, multiplier=1e9, base=4.0)
     out = made(np.zeros((1, 3), np.float32), Past(texts=[[1] * 20_000]))
     assert out[0].tolist() == [0, -np.float32(1e30), 0]
+    slow = sampler("dry", 3, multiplier=1.0, base=1.0000011, penalty_last_n=-1)
+    begun = time.thread_time()
+    slow(np.zeros((1, 3), np.float32), Past(texts=[[1] * 20_000]))
+    sampler("no-repeat-ngram", 3, n=10_000)(np.zeros((1, 3)), Past(texts=[[1, 2] * 10_000]))
+    assert time.thread_time() - begun < 0.2

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 import weakref
@@ -74,17 +75,32 @@ class BackgroundLoop:
         self._scheduler = scheduler
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._pid = 0  # of the process that has the thread
 
     def submit(self, row: Row) -> None:
-        """Let a row wait for its turn, in order of arrival."""
+        """Let a row wait for its turn, in order of arrival.
+
+        Raises UsageError in a process that was forked meanwhile, RuntimeError where no thread can
+        be started.
+        """
+        if self._thread is not None and self._pid != os.getpid():
+            raise UsageError(
+                "this process was forked while a thread made texts, which is not in it; load the "
+                "run in the new process"
+            )
         with self._lock:
             self._scheduler.submit(row)
             if self._thread is None:
                 loop = asyncio.get_running_loop()
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._run, args=(loop,), name="textgen-generation", daemon=True
                 )
-                self._thread.start()
+                try:
+                    thread.start()
+                except BaseException:
+                    row.cancel()
+                    raise
+                self._thread, self._pid = thread, os.getpid()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         self._gather(loop)

@@ -138,11 +138,11 @@ class Computation:
                 "changes its buffers in each "
                 "step, or draws from torch's global generator without a set_dropout_seed"
             )
-        each = 1 if len(replicas) == count else context.threads or 1
-        threads = worker_threads(len(replicas), each) if is_cpu else ()
-        made = cls(replicas, context.device, threads=threads, processes=processes)
+        made = cls(replicas, context.device, processes=processes)
         if processes is not None:
             made._meet(processes, len(windows), changes_buffers=changes)
+        each = 1 if len(replicas) == count else context.threads or 1
+        made._threads = worker_threads(len(replicas), each) if is_cpu else ()
         return made
 
     def _meet(self, processes: Processes, rows: int, *, changes_buffers: bool) -> None:

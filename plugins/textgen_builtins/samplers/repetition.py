@@ -22,6 +22,7 @@ _LOG_LARGEST: Final = (
     88.7228391  # of a power of the base, as in llama.cpp: float32 can represent it
 )
 _RUN, _LONGEST_RUN = 4, 64  # times that a token between words may come in a row; that are counted
+_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 _MOST: Final = 1e30  # has the effect of any larger penalty
 
 
@@ -40,10 +41,9 @@ class NoRepeatNgram:
         forbidden = np.zeros(tuple(logits.shape), bool)
         for row in range(len(forbidden)):
             tokens = history.tokens(row)
-            if len(tokens) >= self.n:
-                grams = np.lib.stride_tricks.sliding_window_view(tokens, self.n)
-                tail = tokens[len(tokens) - self.n + 1 :]
-                forbidden[row, grams[(grams[:, :-1] == tail).all(axis=1), -1]] = True
+            ends = np.arange(self.n - 1, len(tokens))
+            alike = _alike(tokens, ends, self.n - 1)
+            forbidden[row, tokens[ends[alike == self.n - 1]]] = True
         return ops.forbid_unless_all(logits, forbidden)
 
 
@@ -149,17 +149,12 @@ class Dry:
         begins = self.words.holds[tokens]
         begins[1:] = self.words.begin(tokens[1:], tokens[:-1])
         inside = self.words.holds[tokens]
-        most = np.count_nonzero(inside[len(tokens) - self._since_breaker(tokens) :])
+        most = int(np.count_nonzero(inside[len(tokens) - self._since_breaker(tokens) :]))
         tokens, begins = tokens[inside], begins[inside]
-        marked = 2 * tokens + begins  # the beginning of a word is not its middle
         words = np.cumsum(begins[::-1])  # in the last tokens
         starts = np.flatnonzero(begins[1:]) + 1  # of words that follow some text
-        lengths, alike, length = np.zeros(len(starts), np.int64), np.arange(len(starts)), 0
-        while len(alike) and length < most and (not length or words[length - 1] < self._longest):
-            alike = alike[starts[alike] > length]
-            alike = alike[marked[starts[alike] - 1 - length] == marked[-1 - length]]
-            lengths[alike] = words[length]
-            length += 1
+        alike = _alike(2 * tokens + begins, starts, most)  # a word's beginning is not its middle
+        lengths = np.where(alike > 0, words[alike - 1], 0)
         counted = lengths >= self.allowed_length
         firsts, longest = tokens[starts[counted]], np.zeros(vocab_size)
         np.maximum.at(longest, firsts, lengths[counted])
@@ -188,6 +183,28 @@ class Dry:
             )
             last = max(last, next(found, 0))
         return len(tokens) - last
+
+
+def _alike(marked: Ids, ends: Ids, most: int) -> Ids:
+    """How many of the last numbers of `marked` (N,), up to `most`, also stand before each of
+    `ends`.
+
+    By sums of N numbers, which are alike where sequences are, and log2(N) questions of them.
+    """
+    powers = np.full(len(marked) + 1, _FACTOR)
+    powers[0] = 1
+    powers = np.cumprod(powers)
+    sums = np.zeros(len(marked) + 1, np.uint64)
+    np.cumsum((marked + 1).astype(np.uint64) * powers[:-1], out=sums[1:])
+    shifts, last = powers[len(marked) - ends], sums[-1]
+    lengths = np.zeros(len(ends), np.int64)
+    for bit in reversed(range(most.bit_length())):
+        longer = lengths + (1 << bit)
+        fits = np.flatnonzero((longer <= ends) & (longer <= most))
+        n, end = longer[fits], ends[fits]
+        same = (sums[end] - sums[end - n]) * shifts[fits] == last - sums[len(marked) - n]
+        lengths[fits[same]] = n[same]
+    return lengths
 
 
 def no_repeat_ngram(config: configs.NoRepeatNgramConfig, context: BuildContext) -> Sampler:

@@ -9,13 +9,13 @@ import threading
 import warnings
 from collections.abc import Sequence
 from functools import cache, partial
+from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from textgen.protocols import Decoder, Tensors
 from textgen_builtins.models.rnn.config import RNNConfig
@@ -23,6 +23,7 @@ from textgen_builtins.models.rnn.numpy_decoder import NumpyDecoder
 from textgen_builtins.models.rnn.torch_decoder import State, TorchDecoder
 from textgen_builtins.models.rnn.weights import Folded, check_shapes, expected_shapes
 
+_FUNCTIONS: Final = {"rnn": "rnn_tanh", "relu": "rnn_relu"}  # of torch, where names differ
 _IMPORTING: Final = (
     threading.Lock()
 )  # of two threads, one may else see a module that failed as there
@@ -108,13 +109,16 @@ class TorchRNN(nn.Module):
         """`forward` with or without dropout, whatever the module's mode."""
         table = self.embedding.weight if self.config.embedding_size else self.one_hot
         table = self._masked(table, self.config.embedding_dropout) if dropout else table
+        if tokens.is_floating_point():
+            raise TypeError(f"tokens must be integers, and are {tokens.dtype}; use tokens.long()")
+        tokens = tokens.long()
         fused = torch.is_grad_enabled() and tokens.numel() > 0 and self._has_kernels()
         # Time first, as the cells expect; the transposed result is a view and costs nothing.
         rows = tokens.T if fused and len(table) <= tokens.numel() else None
         x = F.embedding(tokens.T, table) if rows is None else table  # (T, B, E)
         after: list[Tensor] = []
         for i, layer in enumerate(self.layers):
-            weight: Tensor = layer.get_parameter("weight_hh_l0")
+            weight: Any = layer.weight_hh_l0
             weight = self._masked(weight, self.config.weight_drop) if dropout else weight
             if fused:
                 x, carried = self._fused(i, x, None if i else rows, weight, state)
@@ -166,9 +170,11 @@ class TorchRNN(nn.Module):
         check_shapes(tensors, expected_shapes(self.config, self.vocab_size))
         with torch.no_grad():
             for name, parameter in self._named_tensors().items():
+                if not isinstance(parameter, nn.Parameter):
+                    raise ValueError(f"{name} is computed from others; load it before that begins")
                 parameter.copy_(torch.from_numpy(np.ascontiguousarray(tensors[name])))
 
-    def _named_tensors(self) -> dict[str, nn.Parameter]:
+    def _named_tensors(self) -> dict[str, Any]:
         """The parameters by the names that torch's stacked cells use, in the order of
         `expected_shapes`.
         """
@@ -178,7 +184,7 @@ class TorchRNN(nn.Module):
                 kind, _, index = name.removeprefix("rnn.").rpartition("_l")
                 named[name] = getattr(self.layers[int(index)], f"{kind}_l0")
             else:
-                named[name] = self.get_parameter(name)
+                named[name] = attrgetter(name)(self)
         return named
 
     def _carried(self, state: State | None, layer: int) -> Any:
@@ -217,16 +223,17 @@ class TorchRNN(nn.Module):
         On a GPU in float32: cuDNN has no recurrent layers in bfloat16, and torch's autocast would
         take float16, in which gradients that are not scaled vanish.
         """
-        module = self.layers[layer]
-        is_own = weight is module.get_parameter("weight_hh_l0")
+        module: Any = self.layers[layer]
+        weights = [module.weight_ih_l0, weight, module.bias_ih_l0, module.bias_hh_l0]
+        carried = self._carried(state, layer)
         with torch.autocast("cuda", enabled=False) if x.is_cuda else contextlib.nullcontext():
-            arguments = x.float() if x.is_cuda else x, self._carried(state, layer)
-            x, last = (
-                module(*arguments)
-                if is_own
-                else functional_call(module, {"weight_hh_l0": weight}, arguments)
-            )
-        return x, [part[0] for part in (last if isinstance(last, tuple) else (last,))]
+            x = x.float() if x.is_cuda else x
+            if carried is None:
+                zeros = x.new_zeros(1, x.shape[1], weight.shape[1])
+                carried = (zeros, zeros) if self.config.cell == "lstm" else zeros
+            run: Any = getattr(torch, _FUNCTIONS.get(self.config.cell, self.config.cell))
+            x, *last = run(x, carried, weights, True, 1, 0.0, self.training, False, False)
+        return x, [part[0] for part in last]
 
     def _fused(
         self, layer: int, x: Tensor, rows: Tensor | None, weight: Tensor, state: State | None

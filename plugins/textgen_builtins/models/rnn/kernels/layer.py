@@ -31,14 +31,18 @@ def run_layer(
     carried  the state before: h, and c of an LSTM; none to begin with zeros
     """
     weight_ih, weight_hh, bias_ih, bias_hh = weights
+    units = CELLS[cell].gates * weight_hh.shape[1]  # machine code checks nothing
+    if {len(each) for each in weights} != {units} or {w.dtype for w in weights} != {torch.float32}:
+        raise ValueError("the weights of a layer must be float32, and belong together")
     given = F.linear(x, weight_ih, bias_ih)
     steps, batch = x.shape[:2] if rows is None else rows.shape
     if not carried:
         zeros = bias_hh.new_zeros(batch, weight_hh.shape[1])
         carried = (zeros, zeros) if cell == "lstm" else (zeros,)
-    places = torch.arange(steps * batch).view(steps, batch) if rows is None else rows.contiguous()
+    places = torch.arange(steps * batch).view(steps, batch)
     if rows is not None:
-        least, most = map(int, rows.aminmax())
+        places = rows.long().contiguous()
+        least, most = map(int, places.aminmax())
         if least < 0 or most >= len(x):
             raise IndexError(f"rows of {len(x)} are from {least} to {most}")
     made: tuple[Tensor, ...] = _Layer.apply(  # type: ignore[no-untyped-call]
