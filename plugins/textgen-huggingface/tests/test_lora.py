@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from conftest import TEXT
 from safetensors.numpy import load_file
@@ -132,6 +137,30 @@ def test_an_interrupted_run_resumes_exactly(
     assert resumed.outcome == "resumed"
     found, expected = ((r.path / "model.safetensors").read_bytes() for r in (resumed, adapted))
     assert found == expected
+
+
+def test_two_processes_train_what_one_does(
+    adapting: dict[str, Any], adapted: Any, tmp_path: Path
+) -> None:
+    """Apart from rounding to 16 bits."""
+    (tmp_path / "p.toml").write_text(tomli_w.dumps(adapting))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    command = (sys.executable, "-m", "textgen", "run", "p.toml", "-q", "-o", "run")
+    started = [
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, **place, "LOCAL_WORLD_SIZE": "2", "RANK": r, "LOCAL_RANK": r},
+        )
+        for r in "01"
+    ]
+    assert [each.wait() for each in started] == [0, 0]
+    ours, theirs = (load_file(p / "model.safetensors") for p in (tmp_path / "run", adapted.path))
+    for name, array in theirs.items():
+        np.testing.assert_allclose(ours[name], array, atol=0.02, err_msg=name)
 
 
 def test_a_missing_base_is_named_and_another_is_refused(
