@@ -61,6 +61,7 @@ def test_losses_of_longer_tokens_are_told_by_the_character_too(
     run = Engine().run(tables | {"tokenizer": {"type": kind}}, console=console)
     told = re.findall(r"\(best .*\), ([\d.]+) a character,", console.getvalue())
     bits = run.history[-1]["bits_per_character"]
+    assert run.history[-1]["gradient_norm"] > 0
     assert told == ([f"{bits * math.log(2):.3f}"] if kind == "bpe" else [])
 
 

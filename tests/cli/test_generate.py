@@ -189,6 +189,16 @@ def test_what_is_piped_in_is_the_prompt_without_its_last_line_break(
     assert (done.code, done.stdout, done.stderr) == (0, f"{expected}\n", "")
 
 
+def test_of_a_novel_that_is_piped_in_the_end_is_the_prompt(
+    generate: Any, generator: Generator
+) -> None:
+    text = "the hour, the clock. " * 1000
+    done = generate(*TOKENS, stdin=text)
+    expected = generator.generate(text[-20_000:], max_new_tokens=12)
+    assert (done.code, done.stdout) == (0, f"{expected}\n")
+    assert "stdin has 21,000 characters; its last 20,000 are the prompt" in done.stderr
+
+
 @pytest.mark.parametrize("source", ["prompts.txt", "-"])
 def test_each_line_of_a_file_is_a_prompt(
     generate: Any, generator: Generator, tmp_path: Path, source: str

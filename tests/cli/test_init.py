@@ -14,7 +14,7 @@ import pytest
 from commands import run_textgen
 
 from textgen import CorpusError, Engine, PluginSet, UsageError, run
-from textgen_builtins.starter.recipe import starter_pipeline
+from textgen_builtins.starter.recipe import recipe, starter_pipeline
 from textgen_builtins.starter.settings import Pretrained
 from textgen_builtins.starter.starts import Candidate
 from textgen_builtins.starter.texts import TextFacts, look_at
@@ -214,7 +214,14 @@ def test_init_takes_a_part_of_a_large_text_where_there_is_no_time_for_all() -> N
 
 @pytest.mark.parametrize(
     "name",
-    ["con.txt", "new\nline.txt", "red\x1b[31m.txt", "\u9577" * 80 + ".txt", 'it\'s "so".txt'],
+    [
+        "con.txt",
+        "{file}.txt",
+        "new\nline.txt",
+        "red\x1b[31m.txt",
+        "\u9577" * 80 + ".txt",
+        'it\'s "so".txt',
+    ],
 )
 def test_any_name_of_a_text_gives_a_pipeline_that_reads_it(
     init: Any, tmp_path: Path, name: str
@@ -222,6 +229,16 @@ def test_any_name_of_a_text_gives_a_pipeline_that_reads_it(
     (tmp_path / name).write_text(STORY, encoding="utf-8")
     made, _ = init(name)
     assert text_of({**made["corpus"], "path": str(tmp_path / made["corpus"]["path"])}) == STORY
+
+
+def test_a_program_has_the_pipeline_of_init_in_one_call(
+    init: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my.txt").write_text(STORY, encoding="utf-8")
+    made, _ = init("my.txt", "--minutes", 2)
+    monkeypatch.chdir(tmp_path)
+    assert recipe("my.txt", minutes=2, start="none", speed=1000) == made
+    assert recipe("my.txt", minutes=3, start="none", speed=1000) != made
 
 
 @pytest.mark.parametrize(

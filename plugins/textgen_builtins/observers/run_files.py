@@ -40,6 +40,7 @@ class MetricsFile:
     """One JSON object per evaluation, on the disk before a checkpoint counts it."""
 
     path: Path
+    _latest: StepDone | None = None
 
     def observe(self, event: Event) -> None:
         """Append an evaluation; remove those after the checkpoint that a run resumes from."""
@@ -48,8 +49,12 @@ class MetricsFile:
             kept = b"".join(line + b"\n" for line in lines[: event.evaluations])
             with _needed(self.path):
                 write_atomic(self.path, kept)
+        elif isinstance(event, StepDone):
+            self._latest = event
         elif isinstance(event, Evaluation):
             row = {name: getattr(event, name) for name in _FIELDS}
+            if self._latest is not None and self._latest.step == event.step:
+                row["gradient_norm"] = self._latest.gradient_norm
             with _needed(self.path):
                 append(self.path, (json.dumps(row) + "\n").encode())
 
