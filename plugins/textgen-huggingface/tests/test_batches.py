@@ -266,3 +266,12 @@ def test_architectures_share_batches_where_rows_stay_independent(
 def test_hidden_states_of_a_model_whose_state_grows_are_refused(run: Any) -> None:
     with pytest.raises(textgen.UsageError, match="grows with the text"):
         run.generator.hidden_states(WORDS)
+
+
+def test_a_prompt_that_comes_again_gives_the_same_text(run: Any) -> None:
+    prompt, options = "the clock struck " * 40, {"max_new_tokens": 12, "seed": 3}
+
+    async def texts() -> list[str]:
+        return [(await run.generator.agenerate(prompt, **options)).text for _ in range(3)]
+
+    assert asyncio.run(texts()) == [run.generator.generate(prompt, **options).text] * 3
