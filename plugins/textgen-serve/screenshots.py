@@ -4,7 +4,7 @@ answers.
 Pride and Prejudice with each paragraph on a line, without "_", and textgen-english installed:
 
 textgen init pride-and-prejudice.txt --minutes 1.5
-textgen run pride-and-prejudice.toml --set "trainer.first.length=220 steps"
+textgen run pride-and-prejudice.toml --set "trainer.length=150 steps"
 python plugins/textgen-serve/screenshots.py runs/pride-and-prejudice
 python plugins/textgen-serve/screenshots.py --times RUN
 """
@@ -118,7 +118,7 @@ def show(page: Page, *, hovers: bool) -> None:
     """A text with five continuations, of which one goes on, and the alternatives to a token."""
     for name, value in (("temperature", "0.6"), ("dry_multiplier", "0")):
         page.locator(f"input[name={name}]").fill(value)
-    for prompt, texts, tokens in ((PROMPT, 5, 419), ("", 2, 168)):
+    for prompt, texts, tokens in ((PROMPT, 5, 260), ("", 2, 110)):
         page.fill("#n", str(texts))
         page.fill("#max_tokens", str(tokens))
         page.focus("#text")
