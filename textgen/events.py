@@ -69,12 +69,18 @@ class Evaluated:
     """The trainer measured the model.
 
     Losses are in nats per token; `validation_loss` is None without held-out data.
+
+    figures    other numbers by name, which metrics.jsonl and observers get
+    objective  by which the best weights are chosen, the lower the better; the validation loss if
+               not given
     """
 
     step: int
     epoch: int
     training_loss: float
     validation_loss: float | None = None
+    figures: Mapping[str, float] = attrs.field(factory=dict)
+    objective: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -121,8 +127,9 @@ class Evaluation:
                                      included
     seconds                          of training so far, including the earlier parts of a resumed
                                      run
-    best                             whether the loss is the lowest so far; of training losses, the
-                                     latest is the best
+    best                             whether the loss, or the trainer's objective, is the lowest so
+                                     far; of training losses, the latest is the best
+    figures                          other numbers of the trainer by name
     since_best                       number of evaluations since the best one; 0 where this one is
     sample                           `sample(prompt, max_new_tokens)` continues a prompt with the
                                      model as it is now
@@ -142,6 +149,7 @@ class Evaluation:
     best: bool
     sample: Callable[[str, int], str] = attrs.field(repr=False, eq=False)
     since_best: int = 0
+    figures: Mapping[str, float] = attrs.field(factory=dict)
     model: Any = attrs.field(default=None, repr=False, eq=False)
 
 
@@ -158,12 +166,13 @@ class RunFinished:
     """Training ended: all of it ("finished"), by request ("interrupted") or by an error ("failed").
 
     A finished run is in place when observers are told, and can be loaded. An observer that ended it
-    early is in `stopped_by`, which is "" otherwise.
+    early is in `stopped_by`, and the exception of a failed one in `cause`, which are "" otherwise.
     """
 
     step: int
     status: Literal["finished", "interrupted", "failed"]
     stopped_by: str = ""
+    cause: str = ""
 
 
 @attrs.frozen(kw_only=True)

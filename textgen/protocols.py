@@ -538,3 +538,14 @@ class Observer(Protocol):
 
         Returns None; or `textgen.events.Stop`, which ends the run early, as finished.
         """
+
+
+@runtime_checkable
+class StatefulObserver(Observer, Protocol):
+    """An observer whose state is in checkpoints. The methods are optional, both or neither."""
+
+    def state(self) -> Any:
+        """What a resumed run needs, as JSON values."""
+
+    def load_state(self, state: Any) -> None:
+        """Continue from what `state` gave, before the first event of a resumed run."""

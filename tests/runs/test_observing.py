@@ -4,6 +4,7 @@ finished.
 
 from __future__ import annotations
 
+import itertools
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_a_trainer_is_told_when_a_run_ends_early(tiny_pipeline: Any) -> None:
         finally:
             closed.append("here")
 
-    tables = {**tiny_pipeline(), "trainer": {"type": "odd"}}
+    tables = tiny_pipeline(observer=[{"type": "metrics"}]) | {"trainer": {"type": "odd"}}
     engine_with(train).run(tables, observers=[StopAt(StepDone, 3)])
     assert closed == ["here"]
 
@@ -163,6 +164,71 @@ def test_a_skipped_run_tells_the_observers_of_the_pipeline_too(tiny_pipeline: An
     *_, finished, skipped = recorder.events
     assert isinstance(finished, RunFinished)
     assert skipped == RunSkipped(path=run.path, step=record_of(run.path)["step"])
+
+
+class Counting:
+    """Counts the steps of a run, over its interruptions."""
+
+    def __init__(self, context: Any = None) -> None:
+        self.steps = 0
+
+    def observe(self, event: Any) -> None:
+        self.steps += isinstance(event, StepDone)
+        if isinstance(event, RunFinished):
+            counted.append((event.status, event.cause, self.steps))
+
+    def state(self) -> Any:
+        return {"steps": self.steps}
+
+    def load_state(self, state: Any) -> None:
+        self.steps = state["steps"]
+
+
+counted: list[tuple[str, str, int]] = []
+
+
+def test_the_state_of_an_observer_is_in_the_checkpoints_and_it_hears_why_a_run_failed(
+    tiny_pipeline: Any,
+) -> None:
+    counted.clear()
+    engine, asked = engine_of(observer=Counting), itertools.count(1)
+    tables = tiny_pipeline(observer=[{"type": "odd"}, {"type": "odd"}])
+
+    def fail(event: Any) -> None:
+        if isinstance(event, StepDone) and event.step == 3:
+            raise ZeroDivisionError("by zero")
+
+    with pytest.raises(textgen.Interrupted):
+        engine.run(tables, cancelled=lambda: next(asked) == 2)
+    with pytest.raises(ZeroDivisionError):
+        engine.run(tables, observers=[fail])
+    steps = record_of(engine.run(tables).path)["step"]
+    (stopped, _, two), _, (failed, cause, three), _, *ends = counted
+    assert (stopped, two, failed, three) == ("interrupted", 2, "failed", 3)
+    assert "by zero" in cause
+    assert ends == [("finished", "", steps)] * 2
+
+
+def test_an_objective_chooses_the_weights_and_figures_are_in_the_metrics(
+    tiny_pipeline: Any,
+) -> None:
+    def train() -> Iterator[Any]:
+        for step, objective in enumerate((3.0, 1.0, 2.0), 1):
+            yield StepDone(step=step, steps=3, epoch=step, loss=2.0, tokens=9, evaluates=True)
+            yield Evaluated(
+                step=step,
+                epoch=step,
+                training_loss=2.0,
+                validation_loss=2.0 - step / 10,
+                figures={"margin": objective},
+                objective=objective,
+            )
+
+    tables = tiny_pipeline(observer=[{"type": "metrics"}]) | {"trainer": {"type": "odd"}}
+    run = engine_with(train).run(tables)
+    assert [row["margin"] for row in run.history] == [3.0, 1.0, 2.0]
+    record = record_of(run.path)
+    assert (record["best_step"], record["best_loss"]) == (2, 1.8)
 
 
 # Early stopping.

@@ -10,9 +10,9 @@ import json
 import logging
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -38,6 +38,7 @@ class Checkpoint:
     tensors: Tensors
     trainer: TrainerState
     progress: Progress
+    observers: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
     def step(self) -> int:
@@ -73,7 +74,8 @@ class Checkpoints:
         if state.progress.step != step:
             cause = f"it is of step {state.progress.step}, and its folder of step {step}"
             raise CorruptFileError(path, cause)
-        return Checkpoint(tensors, TrainerState(arrays, dict(state.trainer)), state.progress)
+        trainer = TrainerState(arrays, dict(state.trainer))
+        return Checkpoint(tensors, trainer, state.progress, state.observers)
 
     def last(self, up_to: float = math.inf) -> Checkpoint | None:
         """The newest intact checkpoint, up to a step; None if there is none.
@@ -114,7 +116,9 @@ class Checkpoints:
             logger.warning(
                 "checkpoint of step %d, the best so far, is damaged (%s); %s", step, damaged, cause
             )
-        progress = attrs.evolve(newest.progress, best_step=None, best_loss=None, since_best=0)
+        progress = attrs.evolve(
+            newest.progress, best_step=None, best_loss=None, best_objective=None, since_best=0
+        )
         return attrs.evolve(newest, progress=progress)
 
     def best(self) -> Checkpoint:
@@ -145,7 +149,11 @@ class Checkpoints:
         Raises OSError.
         """
         progress = attrs.asdict(checkpoint.progress)
-        state = {"trainer": checkpoint.trainer.values, "progress": progress}
+        state = {
+            "trainer": checkpoint.trainer.values,
+            "progress": progress,
+            "observers": checkpoint.observers,
+        }
         with new_folder(self.folder(checkpoint.step)) as folder:
             sums = {
                 _WEIGHTS: write_synced(folder / _WEIGHTS, dump_tensors(checkpoint.tensors)),

@@ -239,6 +239,9 @@ class Execution:
         device = context.device if "torch" in sys.modules or pipeline.device != "auto" else "cpu"
         place = self._begin(decision)
         progress = Progress() if checkpoint is None else checkpoint.progress
+        observers = self._observers(attrs.evolve(context, training=True), place)
+        if checkpoint is not None:
+            observers.load_state(checkpoint.observers)
         return TrainingLoop(
             directory=place,
             record=run_record.begin(
@@ -251,7 +254,7 @@ class Execution:
             blame=(pipeline.trainer.offer, pipeline.model.offer),
             data=data,
             context=self._training_context(device, progress.seconds),
-            observers=self._observers(attrs.evolve(context, training=True), place),
+            observers=observers,
             progress=progress,
             checkpoint_seconds=pipeline.checkpoint.seconds,
             cancelled=self._is_cancelled,
@@ -306,7 +309,8 @@ class Execution:
                 ended = {"status": "unfinished", "step": step, "cause": cause}
                 with contextlib.suppress(OSError):  # the disk may be why
                     loop.directory.write_run({**record, **ended})
-            loop.observers.tell(RunFinished(step=step, status=status, stopped_by=by))
+            failed = cause if status == "failed" else ""
+            loop.observers.tell(RunFinished(step=step, status=status, stopped_by=by, cause=failed))
 
     def _model(
         self,

@@ -66,6 +66,8 @@ def finish_run(directory: RunDirectory) -> bool:
             raise RunError(cause, directory.path)
         progress = newest.progress
         if progress.model_step != progress.best_step:  # not evaluated
-            progress = attrs.evolve(progress, best_step=progress.model_step, best_loss=None)
+            progress = attrs.evolve(
+                progress, best_step=progress.model_step, best_loss=None, best_objective=None
+            )
         run_record.finish(place, record, progress, _STOPPED)
         return True

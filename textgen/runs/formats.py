@@ -58,6 +58,7 @@ class Progress:
     seconds: float = 0.0
     best_step: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     best_loss: Any = attrs.field(default=None, validator=is_number)
+    best_objective: Any = attrs.field(default=None, validator=is_number)
     first_loss: Any = attrs.field(default=None, validator=is_number)
     last_loss: Any = attrs.field(default=None, validator=is_number)
     steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
@@ -77,11 +78,12 @@ class Progress:
 class TrainingState:
     """trainer.json of a checkpoint.
 
-    What is under `trainer` is the trainer's own, which checks it.
+    What is under `trainer` is the trainer's own, which checks it, and so under `observers`.
     """
 
     trainer: Mapping[str, Any]
     progress: Progress
+    observers: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen

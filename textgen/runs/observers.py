@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from textgen.contracts.checks import FAILURES
@@ -11,7 +12,7 @@ from textgen.contracts.components import callers_own, described
 from textgen.errors import DeviceError, PluginError, PluginWarning, TextgenError
 from textgen.events import Event, Stop
 from textgen.plugin.component import Offer
-from textgen.protocols import Observer
+from textgen.protocols import Observer, StatefulObserver
 from textgen.runs.formats import Stopped
 
 AnyObserver: TypeAlias = Observer | Callable[[Event], Stop | None]
@@ -30,6 +31,23 @@ class Observers:
     def __init__(self, entries: Iterable[tuple[AnyObserver, Offer | None]]) -> None:
         self._entries = list(entries)
         self.stopped: Stopped | None = None
+
+    def state(self) -> dict[str, Any]:
+        """The states of those of the pipeline that have one, JSON values by their names."""
+        return {name: observer.state() for name, observer in self._stateful()}
+
+    def load_state(self, states: Mapping[str, Any]) -> None:
+        """Give them the states of a checkpoint."""
+        for name, observer in self._stateful():
+            if name in states:
+                observer.load_state(states[name])
+
+    def _stateful(self) -> Iterator[tuple[str, StatefulObserver]]:
+        names = Counter[str]()
+        for observer, offer in self._entries:
+            if offer is not None and isinstance(observer, StatefulObserver):
+                yield f"{offer.name}-{names[offer.name]}", observer
+                names[offer.name] += 1
 
     def tell(self, event: Event) -> None:
         """Tell all of them."""

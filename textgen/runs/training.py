@@ -231,18 +231,21 @@ class TrainingLoop:
 
     def _evaluated(self, event: Evaluated, characters_per_second: float) -> None:
         self._check_losses()
-        progress, before = self.progress, self.progress.best_loss
+        progress, before = self.progress, self.progress.best_objective
         loss = event.training_loss if event.validation_loss is None else event.validation_loss
         if event.validation_loss is not None and math.isnan(loss):
             cause = f"the loss of the text held out is nan at step {event.step}"
             raise TrainingError(f"{cause}; {self.directory.kept()}", step=event.step)
         # One batch's training loss is too noisy to choose by: with nothing held out, the latest is
         # the best.
-        best = event.validation_loss is None or before is None or loss < before
+        objective = loss if event.objective is None else event.objective
+        is_measured = event.objective is not None or event.validation_loss is not None
+        best = not is_measured or before is None or objective < before
         progress.evaluations += 1
         progress.since_best = 0 if best else progress.since_best + 1
         if best:
             progress.best_loss, progress.best_step = loss, event.step
+            progress.best_objective = objective
         self.observers.tell(
             Evaluation(
                 step=event.step,
@@ -255,6 +258,7 @@ class TrainingLoop:
                 seconds=progress.seconds,
                 best=best,
                 since_best=progress.since_best,
+                figures=event.figures,
                 sample=self.sample,
                 model=self.model,
             )
@@ -300,6 +304,6 @@ class TrainingLoop:
             if name := with_nan(tensors):
                 cause = f"{name} has values that are not numbers (NaN) after step {progress.step}"
                 raise TrainingError(f"{cause}; {self.directory.kept()}", step=progress.step)
-            return Checkpoint(tensors, state, progress)
+            return Checkpoint(tensors, state, progress, self.observers.state())
         except FAILURES as error:
             self._explain(error)

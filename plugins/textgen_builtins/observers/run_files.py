@@ -55,6 +55,7 @@ class MetricsFile:
             row = {name: getattr(event, name) for name in _FIELDS}
             if self._latest is not None and self._latest.step == event.step:
                 row["gradient_norm"] = self._latest.gradient_norm
+            row |= event.figures
             with _needed(self.path):
                 append(self.path, (json.dumps(row) + "\n").encode())
 
