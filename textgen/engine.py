@@ -41,7 +41,7 @@ from textgen.runs.loading import build_generator, load_generator
 from textgen.runs.objects import has_objects, with_choices
 from textgen.runs.observers import AnyObserver
 from textgen.runs.offered import offered_run
-from textgen.runs.outside import announce_output
+from textgen.runs.outside import announce
 from textgen.runs.record import keep_changes
 from textgen.runs.starting import with_start
 from textgen.runs.summary import finite, read_metrics
@@ -110,20 +110,21 @@ class Engine:
         `{"trainer.batch_size": 8}`, `{"trainer": {"batch_size": 8}}` or `["trainer.batch_size=8"]`.
         `output` replaces the pipeline's run directory.
         """
-        path = None if output is None else run_directory(output, "output").path
+        own: dict[str, Any] = (
+            {} if output is None else {"output": run_directory(output, "output").path}
+        )
         if isinstance(source, Pipeline):
             if list(overrides):
                 raise UsageError(
                     "a checked Pipeline takes none; give what it was made from",
                     argument="overrides",
                 )
-            return source if path is None else attrs.evolve(source, output=path)
-        document = read_document(source, overrides)
-        plugins = self.plugins()
+            return attrs.evolve(source, **own)
+        document, plugins = read_document(source, overrides), self.plugins()
+        tables = {**document.tables, **own}
         if isinstance(source, Mapping):  # a file is data, and has no objects
-            document = attrs.evolve(document, tables=with_choices(document.tables))
-        pipeline = make_pipeline(with_start(document, plugins, path), plugins)
-        return pipeline if path is None else attrs.evolve(pipeline, output=path)
+            tables = with_choices(tables)
+        return make_pipeline(with_start(attrs.evolve(document, tables=tables), plugins), plugins)
 
     def plugins(self) -> ComponentSource:
         """The plugins that this engine uses."""
@@ -170,9 +171,16 @@ class Engine:
         with contextlib.nullcontext() if processes is None else processes.leading():
             pipeline = self.pipeline(source, overrides, output=output)
             if output is None:
-                announce_output(pipeline, console)
-            run = _ensure_trained(
-                pipeline, overwrite, console, observers, cancelled, processes, update
+                known = [pipeline.folder, Path.cwd() / "runs"]
+                announce("writing", [pipeline.output], known, console)
+            run = _trained(
+                pipeline,
+                cancelled,
+                overwrite=overwrite,
+                update=update,
+                console=console,
+                observers=tuple(observers),
+                processes=processes,
             )
         return _completed(run)
 
@@ -188,9 +196,8 @@ class Engine:
         told = processes.hear()
         if "ended" not in told:
             pipeline = self.pipeline(source, overrides, output=output)
-            directory = RunDirectory(pipeline.output)
             cancelled = processes.is_stopping
-            Execution(pipeline, directory, cancelled=cancelled, processes=processes).follow(told)
+            Execution(pipeline, cancelled=cancelled, processes=processes).follow(told)
             outcome, told = "resumed" if told["step"] else "trained", processes.hear()
         if not told["ended"]:
             raise Interrupted("the first process has ended the run")
@@ -261,7 +268,13 @@ class Engine:
             tables = {key: value for key, value in tables.items() if value is not None}
             with _errors_of_arguments(is_kept=output is not None):
                 pipeline = self.pipeline(tables, output=output or Path(folder, "run"))
-                run = _ensure_trained(pipeline, overwrite, console, observers, cancelled)
+                run = _trained(
+                    pipeline,
+                    cancelled,
+                    overwrite=overwrite,
+                    console=console,
+                    observers=tuple(observers),
+                )
         if output is None:
             run = attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
         return _completed(run, is_to_write=generate is not None)
@@ -357,27 +370,14 @@ def _errors_of_arguments(*, is_kept: bool) -> Iterator[None]:
         raise Interrupted(cause) from None
 
 
-def _ensure_trained(
-    pipeline: Pipeline,
-    overwrite: bool,
-    console: TextIO | None,
-    observers: Iterable[AnyObserver],
-    cancelled: Callable[[], bool] | Event | None,
-    processes: Processes | None = None,
-    update: bool = False,
+def _trained(
+    pipeline: Pipeline, cancelled: Callable[[], bool] | Event | None, **options: Any
 ) -> Run:
-    """The run of a pipeline, trained if it has to be; without texts."""
-    outcome = Execution(
-        pipeline,
-        RunDirectory(pipeline.output),
-        overwrite,
-        console,
-        tuple(observers),
-        is_cancelled(cancelled) or (lambda: False),
-        processes,
-        update,
-    ).ensure_trained()
-    return _loaded(pipeline, outcome)
+    """The run of a pipeline, trained if it has to be; without texts. The options are those of an
+    Execution.
+    """
+    cancelled = is_cancelled(cancelled) or (lambda: False)
+    return _loaded(pipeline, Execution(pipeline, cancelled=cancelled, **options).ensure_trained())
 
 
 def _loaded(pipeline: Pipeline, outcome: Outcome) -> Run:

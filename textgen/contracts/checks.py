@@ -6,7 +6,6 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache
-from types import MappingProxyType
 from typing import Any, Final
 
 from textgen.documents import DOCUMENT_END, CorpusPiece
@@ -15,6 +14,7 @@ from textgen.plugin.component import Offer
 from textgen.plugin.validation import miscalled
 from textgen.protocols import (
     Array,
+    BasicTokenizer,
     Corpus,
     Decoder,
     Ids,
@@ -32,26 +32,33 @@ FAILURES: Final = (Exception, SystemExit)
 
 _SAMPLE_CHARACTERS: Final = 2000
 
-# Of each kind of object its contract, and the methods that it must have.
-_CONTRACTS: Final[Mapping[str, tuple[type, tuple[str, ...]]]] = MappingProxyType(
-    {
-        "corpus": (Corpus, ("read",)),
-        "tokenizer": (Tokenizer, ("fit", "encode", "decode", "to_dict", "from_dict")),
-        "model": (Model, ("decoder", "tensors", "load_tensors")),
-        "decoder": (Decoder, ("extend", "score", "read_state", "write_state")),
-        "trainer": (Trainer, ("train", "state", "load_state")),
-        "sampler": (Sampler, ("__call__",)),
-        "strategy": (Strategy, ("step",)),
-        "observer": (Observer, ("observe",)),
+_CONTRACTS: Final[Mapping[str, type]] = {
+    "corpus": Corpus,
+    "tokenizer": BasicTokenizer,
+    "model": Model,
+    "decoder": Decoder,
+    "trainer": Trainer,
+    "sampler": Sampler,
+    "strategy": Strategy,
+    "observer": Observer,
+}
+
+
+@cache
+def _methods(kind: str) -> dict[str, list[str]]:
+    """The methods that an object of a kind must have, each with its arguments."""
+    return {
+        name: [*inspect.signature(method).parameters][1:]  # without self
+        for name, method in vars(_CONTRACTS.get(kind, object)).items()
+        if inspect.isfunction(method) and (name[0] != "_" or name == "__call__")
     }
-)
 
 
 def kind_of(method: str) -> str:
     """The kind of component that has a method, by which a traceback tells what is at fault; "" for
     any other.
     """
-    kind = next((kind for kind, (_, methods) in _CONTRACTS.items() if method in methods), "")
+    kind = next((kind for kind in _CONTRACTS if method in _methods(kind)), "")
     return "model" if kind == "decoder" else kind
 
 
@@ -75,8 +82,7 @@ def unfit(made: Any, kind: str) -> str:
     """What is wrong with an object built for a kind of component, or a "decoder"; "" if it has
     every method.
     """
-    _, methods = _CONTRACTS.get(kind, (object, ()))
-    for name in methods:
+    for name in _methods(kind):
         if isinstance(made, type):
             return f"is the class {made.__name__} itself, and must be an instance"
         if not callable(getattr(made, name, None)):
@@ -88,9 +94,7 @@ def misdeclared(made: Any, kind: str) -> str:
     """What is wrong with how the methods of an object that has them all are declared; "" if it can
     be called.
     """
-    contract, methods = _CONTRACTS.get(kind, (object, ()))
-    for name in methods:
-        _, *arguments = inspect.signature(getattr(contract, name)).parameters  # without self
+    for name, arguments in _methods(kind).items():
         if fault := miscalled(made if name == "__call__" else getattr(made, name), arguments):
             return f"has a method {name!r} that {fault}"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -44,65 +45,12 @@ class Lane:
         return Lane(self.logits[-1:], self.ids[:], self.reason, self.logprobs[:])
 
 
-@attrs.define(eq=False)
-class LaneView:
-    """textgen.protocols.Lanes, of one text."""
-
-    _text: StrategyText
-    logits: npt.NDArray[Any]
-
-    def __len__(self) -> int:
-        return len(self._text.lanes)
-
-    @property
-    def tokens(self) -> list[Ids]:
-        """(N,) ids that each lane has generated."""
-        return [np.array(lane.ids, np.int64) for lane in self._text.lanes]
-
-    @property
-    def ended(self) -> npt.NDArray[np.bool_]:
-        """(L,) which lanes hold a text that is complete."""
-        return np.array([lane.reason is not None for lane in self._text.lanes])
-
-    @property
-    def state(self) -> Tensors:
-        """The strategy's arrays, with the lanes as first axis."""
-        return self._text.state
-
-    def fed(self, lane: int) -> npt.NDArray[np.float64]:
-        """(T, V) log-probabilities after each token that a lane was fed last, by the model."""
-        return log_softmax(self._text.lanes[lane].logits)
-
-    def logprobs(self) -> npt.NDArray[np.float64]:
-        """(L, V) log-probabilities of the next token by the model; -inf for a forbidden one."""
-        made = log_softmax(np.stack([lane.logits[-1] for lane in self._text.lanes]))
-        made[np.isneginf(self.logits)] = -np.inf
-        return made
-
-    def sampled(self) -> npt.NDArray[np.float64]:
-        """(L, V) log-probabilities of the next token after the sampler chain."""
-        made = to_numpy(self._text.chain.sampled(self.logits.copy(), self._text.history))
-        with np.errstate(invalid="ignore"):
-            return np.nan_to_num(log_softmax(made), nan=-np.inf, neginf=-np.inf)
-
-    def draw(self, logits: npt.NDArray[Any] | None = None) -> Ids:
-        """(L,) a token for each lane, drawn as sampling draws it; -1 where a sampler ends it.
-
-        Logits (L, V) replace those of the model, and go through the sampler chain too.
-        """
-        if logits is not None:
-            self.logits = logits.astype(self.logits.dtype)
-        history = self._text.history.rows(range(len(self)))
-        return self._text.chain.pick(self.logits.copy(), history, history.numbers()[:, 0])
-
-    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
-        """(L, count) random numbers from [0, 1), by seed, index, step and lane."""
-        rows = self._text.history
-        return step_numbers(rows.streams, rows.lengths, _STRATEGY, count)
-
-
 class StrategyText:
-    """A text of a strategy: its lanes, and what samplers and strategy know of each."""
+    """textgen.protocols.Lanes: a text of a strategy, its lanes, and what samplers and strategy know
+    of each.
+    """
+
+    logits: npt.NDArray[Any]
 
     def __init__(self, row: Row, logits: npt.NDArray[Any]) -> None:
         self.row, self.chain = row, row.request.chain
@@ -115,22 +63,64 @@ class StrategyText:
         if callable(start := getattr(self.strategy, "start", None)):
             self.state = {name: np.asarray(array)[None] for name, array in start().items()}
 
+    def __len__(self) -> int:
+        return len(self.lanes)
+
+    @property
+    def tokens(self) -> list[Ids]:
+        """(N,) ids that each lane has generated."""
+        return [np.array(lane.ids, np.int64) for lane in self.lanes]
+
+    @property
+    def ended(self) -> npt.NDArray[np.bool_]:
+        """(L,) which lanes hold a text that is complete."""
+        return np.array([lane.reason is not None for lane in self.lanes])
+
+    def fed(self, lane: int) -> npt.NDArray[np.float64]:
+        """(T, V) log-probabilities after each token that a lane was fed last, by the model."""
+        return log_softmax(self.lanes[lane].logits)
+
+    def logprobs(self) -> npt.NDArray[np.float64]:
+        """(L, V) log-probabilities of the next token by the model; -inf for a forbidden one."""
+        made = log_softmax(np.stack([lane.logits[-1] for lane in self.lanes]))
+        made[np.isneginf(self.logits)] = -np.inf
+        return made
+
+    def sampled(self) -> npt.NDArray[np.float64]:
+        """(L, V) log-probabilities of the next token after the sampler chain."""
+        made = to_numpy(self.chain.sampled(self.logits.copy(), self.history))
+        with np.errstate(invalid="ignore"):
+            return np.nan_to_num(log_softmax(made), nan=-np.inf, neginf=-np.inf)
+
+    def draw(self, logits: npt.NDArray[Any] | None = None) -> Ids:
+        """(L,) a token for each lane, drawn as sampling draws it; -1 where a sampler ends it.
+
+        Logits (L, V) replace those of the model, and go through the sampler chain too.
+        """
+        if logits is not None:
+            self.logits = logits.astype(self.logits.dtype)
+        history = self.history.rows(range(len(self)))
+        return self.chain.pick(self.logits.copy(), history, history.numbers()[:, 0])
+
+    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
+        """(L, count) random numbers from [0, 1), by seed, index, step and lane."""
+        return step_numbers(self.history.streams, self.history.lengths, _STRATEGY, count)
+
     def step(self) -> Moves | Ranking:
         """The strategy's next moves, checked; lanes and histories are then as they say."""
-        logits = np.stack([lane.logits[-1] for lane in self.lanes])
-        logits[:, list(self.chain.forbidden)] = -np.inf
-        for row, lane in zip(logits, self.lanes, strict=True):
+        self.logits = np.stack([lane.logits[-1] for lane in self.lanes])
+        self.logits[:, list(self.chain.forbidden)] = -np.inf
+        for logits, lane in zip(self.logits, self.lanes, strict=True):
             if self.row.earlier + len(lane.ids) < self.row.options.min_new_tokens:
-                row[list(self.row.ending)] = -np.inf
-        view = LaneView(self, logits)
-        made = self.strategy.step(view)
+                logits[list(self.row.ending)] = -np.inf
+        made = self.strategy.step(self)
         if fault := self._fault(made):
             raise blame(self.offer, f"gave from step {fault}")
         if isinstance(made, Moves):
-            self._continue(made, view.logits)
+            self._continue(made)
         return made
 
-    def _continue(self, moves: Moves, logits: npt.NDArray[Any]) -> None:
+    def _continue(self, moves: Moves) -> None:
         sources = [max(lane, 0) for lane in moves.lanes]
         new = [place for place, lane in enumerate(moves.lanes) if lane == NEW_LANE]
         history = self.history.rows(sources)
@@ -140,7 +130,7 @@ class StrategyText:
             fed = [i for i, ids in enumerate(moves.tokens) if len(ids) > step and ids[step] != END]
             part = history.rows(fed)
             tokens = np.array([moves.tokens[i][step] for i in fed], np.int64)
-            self.chain.note(tokens, logits[[sources[i] for i in fed]], part)
+            self.chain.note(tokens, self.logits[[sources[i] for i in fed]], part)
             history.put(fed, part)
         keys = np.arange(len(sources), dtype=np.uint64) * np.uint64(_LANE)
         history.arrays["streams"][:, 0] = np.uint64(self.row.request.seed) ^ splitmix(keys)
@@ -325,16 +315,12 @@ class LaneBatch:
 
         The logits (T, V) after each of these; (0, V) for one that waits.
         """
+        groups = defaultdict[tuple[bool, int], list[int]](list)
+        for i, (source, ids) in enumerate(zip(sources, fed, strict=True)):
+            groups[source == NEW_LANE, len(ids)].append(i)
         logits: dict[int, npt.NDArray[Any]] = {}
         joined: Any = None
-        for is_new, length in sorted(
-            {(s == NEW_LANE, len(ids)) for s, ids in zip(sources, fed, strict=True)}
-        ):
-            mine = [
-                i
-                for i, ids in enumerate(fed)
-                if (sources[i] == NEW_LANE, len(ids)) == (is_new, length)
-            ]
+        for (is_new, length), mine in sorted(groups.items()):
             if is_new:
                 decoder = self._begin(len(mine))
             else:
@@ -342,10 +328,8 @@ class LaneBatch:
             ids = np.stack([fed[i] for i in mine])
             if length > 1:
                 made = to_numpy(decoder.score(ids))
-            elif length or is_new:
-                made = to_numpy(decoder.extend(ids))[
-                    :, None
-                ].copy()  # which the next call may reuse
+            elif length or is_new:  # a copy, since the next call may reuse the array
+                made = to_numpy(decoder.extend(ids))[:, None].copy()
             else:
                 made = np.empty((len(mine), 0, 0))
             logits.update(zip(mine, made, strict=True))

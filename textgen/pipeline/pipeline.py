@@ -24,6 +24,7 @@ from textgen.plugin.component import ComponentSource
 from textgen.plugin.structure import Choice, Reader, plain, show
 
 CHOICES = ("corpus", "tokenizer", "model", "trainer")
+_GENERAL = attrs.fields_dict(GeneralOptions)
 
 
 @attrs.frozen(kw_only=True)
@@ -49,24 +50,8 @@ class Pipeline:
 
     def to_dict(self) -> dict[str, Any]:
         """The pipeline as TOML tables with every default filled in. Paths are absolute."""
-        tables: dict[str, Any] = plain(
-            {
-                "seed": self.seed,
-                "device": self.device,
-                "threads": self.threads,
-                "output": self.output,
-                "corpus": self.corpus,
-                "tokenizer": self.tokenizer,
-                "data": self.data,
-                "model": self.model,
-                "trainer": self.trainer,
-                "sampler": self.samplers,
-                "observer": self.observers,
-                "checkpoint": self.checkpoint,
-                "generate": self.generate,
-            }
-        )
-        return tables
+        own = {key: getattr(self, key) for key in (*_GENERAL, *CHOICES, *TABLES)}
+        return dict(plain({**own, "sampler": self.samplers, "observer": self.observers}))
 
     @property
     def decoding(self) -> tuple[Choice, ...]:
@@ -105,11 +90,8 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
         defaults = (Choice(offer.name, offer, offer.component.config()) for offer in usual)
         chains["observer"] = (*defaults, *chains["observer"])
     return Pipeline(
+        **{**attrs.asdict(general), "output": output_of(document)},
         name=document.name,
-        seed=general.seed,
-        device=general.device,
-        threads=general.threads,
-        output=(general.output or Path.cwd() / "runs" / document.name).absolute(),
         folder=document.folder,
         **choices,
         samplers=chains["sampler"],
@@ -119,14 +101,19 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     )
 
 
+def output_of(document: Document) -> Path:
+    """The run directory of a document, which need not be checked yet."""
+    output: Path | None = Reader(document.folder).value(Path, document.tables.get("output"), "")
+    return (output or Path.cwd() / "runs" / document.name).absolute()
+
+
 def read_own_tables(tables: Mapping[str, Any], reader: Reader) -> tuple[Any, dict[str, Any]]:
     """The general keys, and the engine's own tables by name; what is wrong with them, and unknown
     keys, in `faults`.
     """
     own = {key: reader.table(cls, tables.get(key, {}), key) for key, cls in TABLES.items()}
-    keys = attrs.fields_dict(GeneralOptions)
-    reader.check_keys(tables, [*keys, *CHOICES, *CHAINS, *TABLES], "")
-    general = {key: tables[key] for key in keys.keys() & tables.keys()}
+    reader.check_keys(tables, [*_GENERAL, *CHOICES, *CHAINS, *TABLES], "")
+    general = {key: tables[key] for key in _GENERAL.keys() & tables.keys()}
     return reader.table(GeneralOptions, general, ""), own
 
 

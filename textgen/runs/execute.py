@@ -45,8 +45,9 @@ from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import Progress
 from textgen.runs.loading import load_weights, make_generator
 from textgen.runs.observers import AnyObserver, Observers
-from textgen.runs.outside import announce
+from textgen.runs.outside import announce_sources
 from textgen.runs.progress import ReadingProgress
+from textgen.runs.record import Decision, decide
 from textgen.runs.starting import load_start, start_in, start_tokenizer
 from textgen.runs.training import TrainingLoop
 
@@ -56,10 +57,9 @@ Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
 
 @attrs.frozen
 class Execution:
-    """A pipeline and the run directory that it runs in. For the other attributes see Engine.run."""
+    """A pipeline that runs. For the other attributes see Engine.run."""
 
     pipeline: Pipeline
-    directory: RunDirectory
     overwrite: bool = False
     console: TextIO | None = None
     observers: tuple[AnyObserver, ...] = ()
@@ -68,6 +68,11 @@ class Execution:
     update: bool = False
     begun: float = attrs.field(factory=time.perf_counter)
     _components: Components = attrs.field(factory=Components, init=False)
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run directory of the pipeline."""
+        return RunDirectory(self.pipeline.output)
 
     def ensure_trained(self) -> Outcome:
         """Train from the start, resume or skip training, depending on the state of the run
@@ -144,31 +149,27 @@ class Execution:
 
     def _execute(self) -> Outcome:
         pipeline, directory = self.pipeline, self.directory
-        decision = run_record.Fresh() if self.overwrite else run_record.decide(directory, pipeline)
-        announce(pipeline, self.console)
+        decision = Decision() if self.overwrite else decide(directory, pipeline)
+        record = decision.record
+        announce_sources(pipeline, self.console)
         # A finished run needs its text only to compare it: nothing is fetched, and the text may be
         # gone.
-        known = None
-        if isinstance(decision, run_record.Skip) and run_record.has_text_of(
-            decision.record, pipeline
-        ):
-            known = decision.record
+        is_skipped = decision.action == "skip"
+        is_known = is_skipped and record["pipeline"].get("corpus") == pipeline.corpus.table()
         try:
-            text, context = self._text(pipeline.device, decision.record, known)
+            text, context = self._text(pipeline.device, record, is_known=is_known)
         except CorpusError as error:
-            if decision.record is not None and decision.record["status"] == "finished":
+            if record.get("status") == "finished":
                 error.remedy = "generate"
             raise
         start = None
-        if (
-            self.update
-            and isinstance(decision, run_record.Skip)
-            and decision.record["fingerprint"]["corpus"] != attrs.asdict(text.digest)
-        ):
-            decision, start = run_record.Fresh(), start_in(directory.current(), "model")
+        if self.update and is_skipped:
+            is_skipped = record["fingerprint"]["corpus"] == attrs.asdict(text.digest)
+            if not is_skipped:
+                decision, start = Decision(), start_in(directory.current(), "model")
         run_record.compare(directory, decision.record, pipeline, text.digest)
         self._check_generation(context, text.tokenizer)
-        if not isinstance(decision, run_record.Skip):
+        if not is_skipped:
             self._train(self._training_loop(text, decision, context, start))
             return "trained" if decision.checkpoint is None else "resumed"
         skipped = RunSkipped(path=directory.path, step=decision.record["step"])
@@ -176,13 +177,13 @@ class Execution:
         return "skipped"
 
     def _text(
-        self, device: str, record: Mapping[str, Any] | None, known: Mapping[str, Any] | None = None
+        self, device: str, record: Mapping[str, Any], *, is_known: bool = False
     ) -> tuple[EncodedText, BuildContext]:
         """The text with its fitted tokenizer, and the context in which the other components are
         built.
 
-        record  that of this run, if it was begun before
-        known   the same, if that is enough where the text cannot be read
+        record    that of this run, if it was begun before
+        is_known  whether that is enough where the text cannot be read
         """
         pipeline, build = self.pipeline, self._components.build
         context = BuildContext(
@@ -193,7 +194,7 @@ class Execution:
             cancelled=self._is_cancelled,
             plugins=pipeline.plugins,
         )
-        corpus = build(pipeline.corpus, attrs.evolve(context, training=known is None))
+        corpus = build(pipeline.corpus, attrs.evolve(context, training=not is_known))
         tokenizer, vocabulary = build(pipeline.tokenizer, context), None
         if pipeline.tokenizer.start is not None:
             own = self.directory.latest().path
@@ -202,13 +203,13 @@ class Execution:
         progress = ReadingProgress(self.console, self.cancelled)
         choices = pipeline.corpus, pipeline.tokenizer
         text = EncodedText(corpus, tokenizer, *choices, vocabulary, progress, self.directory.path)
-        text.prepare(pipeline, self._components, known)
+        text.prepare(pipeline, self._components, record if is_known else None)
         return text, attrs.evolve(context, tokenizer=text.tokenizer)
 
     def _training_loop(
         self,
         text: EncodedText,
-        decision: run_record.Fresh | run_record.Resume | run_record.Extend,
+        decision: Decision,
         context: BuildContext,
         start: Start | None,
     ) -> TrainingLoop:
@@ -246,7 +247,7 @@ class Execution:
             directory=place,
             record=run_record.begin(
                 *(pipeline, place, text, data, device),
-                decision.record or {},
+                decision.record,
                 priming,
             ),
             model=model,
@@ -260,22 +261,21 @@ class Execution:
             cancelled=self._is_cancelled,
             sample=sample,
             saved=None if checkpoint is None else checkpoint.step,
-            extended=isinstance(decision, run_record.Extend),
+            extended=decision.action == "extend",
         )
 
-    def _begin(
-        self, decision: run_record.Fresh | run_record.Resume | run_record.Extend
-    ) -> RunDirectory:
+    def _begin(self, decision: Decision) -> RunDirectory:
         """Make the place for a run ready, after every check that could refuse it."""
-        if decision.record is not None:
+        if decision.record:
             for remark in run_record.changed_plugin_files(decision.record, self.pipeline.choices()):
                 warnings.warn(remark, stacklevel=2)
-        if isinstance(decision, run_record.Resume):
+        if decision.action == "resume":
+            assert decision.checkpoint is not None
             place = self.directory.latest()
             steps, last = place.checkpoints.steps(), decision.checkpoint.step
             place.checkpoints.keep([step for step in steps if step <= last])  # not what is damaged
             return place
-        place = self.directory.begin(extends=isinstance(decision, run_record.Extend))
+        place = self.directory.begin(extends=decision.action == "extend")
         if decision.checkpoint is not None:
             place.checkpoints.write(decision.checkpoint)
         return place

@@ -38,6 +38,7 @@ from textgen.runs.stored import StoredRun, read_stored
 
 logger = logging.getLogger("textgen")
 _SHOWN: Final = 5  # edits that a message lists
+_CHANGED: Final = "the corpus is no longer the one that the model was trained on"
 # Whether the text includes the prompt is for the caller to choose.
 _DEFAULTS: Final = {field.name for field in attrs.fields(TextOptions)}
 
@@ -275,23 +276,18 @@ def _training_tokens(
     data = reader.table(DataOptions, tables.get("data", {}), "data")
     if reader.faults:
         raise PipelineError(reader.faults, str(directory.path / "pipeline.toml"))
-    check_regular(choices[0])
     then = CorpusDigest(**record["fingerprint"]["corpus"])
-    context = BuildContext(
-        folder=reader.folder, seed=record["seed"], training=False, plugins=reader.plugins
-    )
-    with Components() as components:
-        corpus = components.build(choices[0], context)
-        vocabulary = tokenizer.to_dict()
-        is_kept = isinstance(tables["tokenizer"], Mapping) and "start" in tables["tokenizer"]
-        text = EncodedText(corpus, tokenizer, *choices, vocabulary if is_kept else None)
-        if text.find() and (text.digest, text.tokenizer.to_dict()) != (then, vocabulary):
-            text = EncodedText(corpus, tokenizer, *choices, vocabulary)  # without the cache
-        text.digest = then
-        try:
-            tokens = text.tokens("the corpus is no longer the one that the model was trained on")
-        except CorpusError:
-            if (kept := kept_tokens(then, tokenizer)) is None:
-                raise
-            tokens = kept
+    tokens = kept_tokens(then, tokenizer)
+    if tokens is None:
+        check_regular(choices[0])
+        context = BuildContext(
+            folder=reader.folder, seed=record["seed"], training=False, plugins=reader.plugins
+        )
+        with Components() as components:
+            corpus = components.build(choices[0], context)
+            text = EncodedText(corpus, tokenizer, *choices, tokenizer.to_dict())
+            if text.find():  # the files hold another text, else the cache had this one
+                raise CorpusError(_CHANGED)
+            text.digest = then
+            tokens = text.tokens(_CHANGED)
     return split_tokens(tokens, data, tokenizer).training

@@ -19,45 +19,10 @@ from textgen.protocols import Corpus
 from textgen.visible import visible
 
 
-def announce(pipeline: Pipeline, console: TextIO | None) -> None:
-    """Name the addresses and files of a pipeline, and the runs that it starts from.
-
-    Raises CorpusError for a pipe or a device.
-    """
-    check_regular(pipeline.corpus)
-    starts = [part.start for part in pipeline.choices() if part.start is not None]
-    runs = [start.path for start in starts if Path(start.name).is_absolute()]  # offered by none
-    found = [source for part in pipeline.choices() for source in _sources(part)]
-    _name("reading", [*found, *runs], [pipeline.folder], console)
-
-
-def announce_output(pipeline: Pipeline, console: TextIO | None) -> None:
-    """Name the run directory that a pipeline chooses."""
-    _name("writing", [pipeline.output], [pipeline.folder, Path.cwd() / "runs"], console)
-
-
-def announce_files(corpus: Corpus, choice: Choice, folder: Path, console: TextIO | None) -> None:
-    """Name the files that a corpus finds elsewhere than its options say, by links. Raises
-    CorpusError.
-    """
-    if console is not None and hasattr(corpus, "sources") and choice.offer.component.options():
-        paths = [source for source in _sources(choice) if isinstance(source, Path)]
-        _name("reading", corpus.sources(), [folder, cache_directory(), *paths], console)
-
-
-def check_regular(corpus: Choice) -> None:
-    """Raise CorpusError for a pipe or a device among the options of a corpus."""
-    for source in _sources(corpus):
-        if isinstance(source, Path) and is_special(source):
-            raise CorpusError("it is not a regular file, and a corpus is read from files", source)
-
-
-def _name(
-    what: str,
-    places: Iterable[Path | Address],
-    known: Iterable[Path],
-    console: TextIO | None,
+def announce(
+    what: str, places: Iterable[Path | Address], known: Iterable[Path], console: TextIO | None
 ) -> None:
+    """Name the places that are in none of the known folders."""
     if console is None:
         return
     roots = [os.path.realpath(each) for each in known]
@@ -67,6 +32,34 @@ def _name(
             if any(map(place.is_relative_to, roots)):
                 continue
         console.write(visible(f"{what} {place}\n"))
+
+
+def announce_sources(pipeline: Pipeline, console: TextIO | None) -> None:
+    """Name the addresses and files of a pipeline, and the runs that it starts from.
+
+    Raises CorpusError for a pipe or a device.
+    """
+    check_regular(pipeline.corpus)
+    starts = [part.start for part in pipeline.choices() if part.start is not None]
+    runs = [start.path for start in starts if Path(start.name).is_absolute()]  # offered by none
+    found = [source for part in pipeline.choices() for source in _sources(part)]
+    announce("reading", [*found, *runs], [pipeline.folder], console)
+
+
+def announce_files(corpus: Corpus, choice: Choice, folder: Path, console: TextIO | None) -> None:
+    """Name the files that a corpus finds elsewhere than its options say, by links. Raises
+    CorpusError.
+    """
+    if console is not None and hasattr(corpus, "sources") and choice.offer.component.options():
+        paths = [source for source in _sources(choice) if isinstance(source, Path)]
+        announce("reading", corpus.sources(), [folder, cache_directory(), *paths], console)
+
+
+def check_regular(corpus: Choice) -> None:
+    """Raise CorpusError for a pipe or a device among the options of a corpus."""
+    for source in _sources(corpus):
+        if isinstance(source, Path) and is_special(source):
+            raise CorpusError("it is not a regular file, and a corpus is read from files", source)
 
 
 def _sources(choice: Choice) -> Iterator[Path | Address]:

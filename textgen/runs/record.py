@@ -8,7 +8,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 import tomli_w
@@ -64,95 +64,60 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[
 
 
 @attrs.frozen
-class Fresh:
-    """Train from the start."""
+class Decision:
+    """What a pipeline does in a run directory.
 
-    record: None = None
-    checkpoint: None = None
+    action      "begin" a run; "skip" a finished one, or "extend" it, training it on from one of its
+                checkpoints; "resume" an unfinished one from its last checkpoint
+    record      that of the run that is there, unless one begins
+    """
 
-
-@attrs.frozen
-class Skip:
-    """Train nothing, since the run is finished."""
-
-    record: dict[str, Any]
-
-
-@attrs.frozen
-class Resume:
-    """Resume an unfinished run from its last checkpoint."""
-
-    record: dict[str, Any]
-    checkpoint: Checkpoint
+    action: Literal["begin", "skip", "resume", "extend"] = "begin"
+    record: dict[str, Any] = attrs.field(factory=dict)
+    checkpoint: Checkpoint | None = None
 
 
-@attrs.frozen
-class Extend:
-    """Train a finished run on, from one of its checkpoints."""
-
-    record: dict[str, Any]
-    checkpoint: Checkpoint
-
-
-def decide(directory: RunDirectory, pipeline: Pipeline) -> Fresh | Skip | Resume | Extend:
+def decide(directory: RunDirectory, pipeline: Pipeline) -> Decision:
     """What a pipeline does in a run directory, as it stands.
 
-    Raises RunMismatchError if the run there was made by another pipeline, CorruptFileError if no
-    checkpoint is intact.
+    Raises RunMismatchError if the run there was made by another pipeline or cannot be trained on,
+    CorruptFileError if no checkpoint is intact.
     """
     place = directory.latest()
     if not place.exists():
-        return Fresh()
+        return Decision()
     record = place.read_run()
     finished = record["status"] == "finished"
     if not finished and not place.checkpoints.steps():  # it failed before its first checkpoint
-        return Fresh()
+        return Decision()
     if compare(directory, record, pipeline):
-        return Extend(record, extension_start(directory, record, pipeline))
+        stable = record.get("stable_steps")
+        if stable and (found := directory.checkpoints.to_resume(stable)) is not None:
+            return Decision("extend", record, found)
+        reason = _NO_CHECKPOINT if stable else _NO_STATE
+        raise RunMismatchError(directory.path, _changes(record, pipeline), reason)
     if finished:
-        return Skip(record)
-    checkpoint = place.checkpoints.to_resume()
-    assert checkpoint is not None
-    return Resume(record, checkpoint)
+        return Decision("skip", record)
+    return Decision("resume", record, place.checkpoints.to_resume())
 
 
 def compare(
     directory: RunDirectory,
-    record: Mapping[str, Any] | None,
+    record: Mapping[str, Any],
     pipeline: Pipeline,
     digest: CorpusDigest | None = None,
 ) -> bool:
     """Whether a pipeline is to train the finished run of the directory on; False where it is the
-    run's own.
+    run's own, or there is none.
 
     Raises RunMismatchError if the run was made by another pipeline.
     """
-    if record is None or not (changes := _changes(record, pipeline, digest)):
+    if not record or not (changes := _changes(record, pipeline, digest)):
         return False
     is_longer = all(_is_more(pipeline.trainer, each) for each in changes)
     if not is_longer or record["status"] != "finished":
         raise RunMismatchError(directory.path, changes, _UNFINISHED if is_longer else "")
     return True
-
-
-def has_text_of(record: Mapping[str, Any], pipeline: Pipeline) -> bool:
-    """Whether a run has the same table [corpus] as the pipeline."""
-    return bool(record["pipeline"].get("corpus") == pipeline.to_dict()["corpus"])
-
-
-def extension_start(
-    directory: RunDirectory, record: Mapping[str, Any], pipeline: Pipeline
-) -> Checkpoint:
-    """The checkpoint from which a finished run goes on.
-
-    Raises RunMismatchError if there is none.
-    """
-    reason = _NO_STATE
-    if stable := record.get("stable_steps"):
-        if (found := directory.checkpoints.to_resume(stable)) is not None:
-            return found
-        reason = _NO_CHECKPOINT
-    raise RunMismatchError(directory.path, _changes(record, pipeline), reason)
 
 
 def _is_more(trainer: Choice, change: Difference) -> bool:
@@ -234,7 +199,7 @@ def keep_changes(pipeline: Pipeline, directory: RunDirectory) -> None:
         return
     with directory.locked(remedy="output"):
         decision = decide(directory, pipeline)
-        if isinstance(decision, Skip):  # else another process has made another run of it
+        if decision.action == "skip":  # else another process has made another run of it
             write_pipeline(pipeline, directory)
             directory.write_run(described(pipeline.to_dict(), decision.record))
 

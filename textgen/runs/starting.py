@@ -14,7 +14,7 @@ import attrs
 from textgen.errors import Fault, PipelineError, RunError, TextgenError
 from textgen.files.reading import VOCABULARY, inside, read_tokenizer, read_weights, with_remedy
 from textgen.pipeline.document import Document
-from textgen.pipeline.pipeline import make_choice, without_starts
+from textgen.pipeline.pipeline import make_choice, output_of, without_starts
 from textgen.plugin.component import BuildContext, ComponentSource, Offer
 from textgen.plugin.structure import Choice, Reader, Start, merged
 from textgen.protocols import Tokenizer
@@ -24,17 +24,14 @@ from textgen.runs.offered import offered_run
 _WEIGHTS = "model.safetensors"
 
 
-def with_start(
-    document: Document, plugins: ComponentSource, output: Path | None = None
-) -> Document:
+def with_start(document: Document, plugins: ComponentSource) -> Document:
     """A document with the options of the runs that its models start from, and a Start in place of
     each key `start`.
 
     Without a table [tokenizer] it is that of the first of these runs, with its vocabulary. If a run
-    is gone, the run in the document's run directory, or in `output`, recorded the same. Raises
-    PipelineError.
+    is gone, the run in the document's run directory recorded the same. Raises PipelineError.
     """
-    finder = _Finder(document, plugins, output or _output(document))
+    finder = _Finder(document, plugins)
     tables = dict(document.tables)
     if "model" in tables:
         tables["model"] = finder.model(tables["model"], "model")
@@ -47,12 +44,12 @@ def with_start(
 
 
 def start_tokenizer(
-    tokenizer: Tokenizer, start: Start, record: Mapping[str, Any] | None, own: Path
+    tokenizer: Tokenizer, start: Start, record: Mapping[str, Any], own: Path
 ) -> Tokenizer:
     """The tokenizer of the run that this one starts from; once this one has a record, from its own
     directory.
     """
-    if record is not None:
+    if record:
         with with_remedy("copy"):
             return read_tokenizer(tokenizer, own, record["files"][VOCABULARY])
     with with_remedy("copy", f"{start.place}.start"):
@@ -95,7 +92,6 @@ class _Finder:
 
     document: Document
     plugins: ComponentSource
-    output: Path
     found: list[Start] = attrs.field(factory=list, init=False)
 
     def model(self, table: Any, place: str) -> Any:
@@ -148,7 +144,7 @@ class _Finder:
             raise PipelineError(reader.faults, self.document.source)
         name, path = given if path is offered else str(path.absolute()), path.absolute()
         try:
-            start = _start((name, given), place, path, self.output)
+            start = _start((name, given), place, path, output_of(self.document))
         except RunError as error:
             also = f"{offered.expected}; {offered.hint}" if isinstance(offered, Fault) else ""
             raise self._refused(f"{place}.start", str(error), also) from error
@@ -204,9 +200,3 @@ def _made(
     """A start, whose tables name no other."""
     own = {kind: without_starts(tables[kind]) for kind in ("tokenizer", "model")}
     return Start(name, place, path, weights, tokenizer, own)
-
-
-def _output(document: Document) -> Path:
-    """The run directory of a document that is not checked yet."""
-    output: Path | None = Reader(document.folder).value(Path, document.tables.get("output"), "")
-    return output or Path.cwd() / "runs" / document.name
