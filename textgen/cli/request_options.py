@@ -18,7 +18,11 @@ from textgen.pipeline.document import toml_value
 from textgen.pipeline.options import DecodingOptions, GenerateOptions
 from textgen.plugin.registry import PluginSet
 
-_DECODING: Final = attrs.fields_dict(attrs.resolve_types(DecodingOptions))
+_DECODING: Final = {
+    field.name: field
+    for field in attrs.fields(attrs.resolve_types(DecodingOptions))
+    if field.metadata  # the others are each command's own
+}
 _STRATEGY: Final = attrs.fields_dict(attrs.resolve_types(GenerateOptions))["strategy"]
 _ESCAPES: Final = r" \n is a line break, \t a tab, \\ a backslash."
 _MORE_HELP: Final = {

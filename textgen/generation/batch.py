@@ -202,7 +202,7 @@ class Batch:
         unread = [
             row
             for row in self.rows
-            if (row.made - row.taken) * (1 + (row.options.logprobs or 0)) > _UNREAD
+            if (row.made - row.taken) * (1 + (row.request.logprobs or 0)) > _UNREAD
             and not row.whole
         ]
         for row in self.take_out(unread):
@@ -225,7 +225,7 @@ class Batch:
         self._left = min((row.left for row in self.rows), default=ENDLESS)
         self._stopping = [(i, row) for i, row in rows if row.may_stop]
         self._early = [(i, row) for i, row in self._stopping if row.is_early]
-        self._noting = [(i, row) for i, row in rows if row.options.logprobs is not None]
+        self._noting = [(i, row) for i, row in rows if row.request.logprobs is not None]
         self._is_alone = len(rows) == 1 and not (self._early or self._noting)
         self._is_greedy = (
             not (self._stopping or self._noting)
@@ -248,9 +248,9 @@ class Batch:
         self._feed[:, 0] = tokens
         for i, row in self._noting:  # before a reader can take the tokens
             if tokens[i] != END:
-                assert row.options.logprobs is not None
+                assert row.request.logprobs is not None
                 given = log_softmax(model_logits[i])
-                noted = TokenLogprobs.of(given, int(tokens[i]), row.options.logprobs)
+                noted = TokenLogprobs.of(given, int(tokens[i]), row.request.logprobs)
                 row.logprobs.append(noted)
         ended = self._note(tokens[:, None])
         for i, row in self._stopping:
@@ -342,7 +342,7 @@ class Batch:
         for i, reason in ended.items():
             row = self.rows[i]
             if row.error is None:
-                if row.options.keep_state or reason is None:
+                if row.request.keep_state or reason is None:
                     row.end = self._state(i)
                 row.reason = reason
         kept = [i for i in range(len(self.rows)) if i not in ended]

@@ -16,11 +16,9 @@ from textgen.contracts.components import Components
 from textgen.errors import ContractError, TextgenError
 from textgen.generation.sampling import (
     SequenceHistory,
-    UnannouncedError,
     draw,
     draw_one,
     likeliest,
-    step_numbers,
     to_numpy,
 )
 from textgen.plugin.component import Offer
@@ -85,7 +83,7 @@ class Link:
 
     def view(self, rows: SequenceHistory) -> History:
         """The rows as the sampler sees them."""
-        return LinkHistory(rows, self) if self.has_state or self.random else rows
+        return rows.seen_by(self) if self.has_state or self.random else rows
 
     def start(self, prompts: Sequence[Ids]) -> Tensors:
         """The states of rows that begin, under the names that they have in their history."""
@@ -119,30 +117,6 @@ class Link:
             cause = f"gave from {method} {given or 'no arrays'}, and must give {wanted}"
             raise blame(self.offer, f"{cause}: every row needs the same names, shapes and dtypes")
         return {f"{self.key}.{name}": array for name, array in arrays.items()}
-
-
-@attrs.frozen(eq=False)
-class LinkHistory:
-    """textgen.protocols.History for a sampler with a state, or one that reads random numbers."""
-
-    rows: SequenceHistory
-    link: Link
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.rows, name)
-
-    @property
-    def state(self) -> Tensors:
-        """The sampler's own."""
-        if not self.link.has_state:
-            raise UnannouncedError("state")
-        return self.link.state(self.rows)
-
-    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
-        """(B, count) numbers from [0, 1)."""
-        if not self.link.random:
-            raise UnannouncedError("random")
-        return step_numbers(self.rows.streams, self.rows.lengths, self.link.place, count)
 
 
 @attrs.frozen(eq=False)

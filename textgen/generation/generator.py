@@ -404,7 +404,7 @@ class Generator:
         request = self._requests.check(prompt, options)
         if must_end:
             request.check_end()
-        return Row.begin(self.tokenizer, request, request.options.index or 0)
+        return Row.begin(self.tokenizer, request, request.index or 0)
 
     def _looked(self, prompt: Prompt, options: RequestOptions) -> Row:
         """A row that has ended with what may follow its prompt."""
@@ -431,7 +431,7 @@ class Generator:
     def _rows(self, requests: Iterable[Request], first: int, n: int) -> Iterator[Row]:
         """The rows of requests, `n` each."""
         for place, request in enumerate(requests):
-            index = request.options.index
+            index = request.index
             begin = first + place * n if index is None else index
             for own in range(begin, begin + n):
                 yield Row.begin(self.tokenizer, request, own)
@@ -467,10 +467,10 @@ class Generator:
         """The result of a row that has ended. Raises its error."""
         if row.error is not None:
             raise row.error
-        request, echo = row.request, row.options.echo
+        request = row.request
         text, ids = row.take()
         logprobs = row.logprobs
-        if echo and row.options.logprobs is not None:
+        if request.echo and request.logprobs is not None:
             logprobs = [*prompt_logprobs(self._begin(1), row), *logprobs]
         assert row.finish_reason is not None
         return Generation(
@@ -481,7 +481,7 @@ class Generator:
             finish_reason=row.finish_reason,
             seed=request.seed,
             index=row.index,
-            echo=echo,
+            echo=request.echo,
             logprobs=tuple(logprobs),
             state=row.state(self.model_id),
             ranked=tuple(row.ranked),

@@ -111,7 +111,7 @@ class StrategyText:
         self.logits = np.stack([lane.logits[-1] for lane in self.lanes])
         self.logits[:, list(self.chain.forbidden)] = -np.inf
         for logits, lane in zip(self.logits, self.lanes, strict=True):
-            if self.row.earlier + len(lane.ids) < self.row.options.min_new_tokens:
+            if self.row.earlier + len(lane.ids) < self.row.request.min_new_tokens:
                 logits[list(self.row.ending)] = -np.inf
         made = self.strategy.step(self)
         if fault := self._fault(made):
@@ -156,7 +156,7 @@ class StrategyText:
                 if token == END:
                     lane.reason = "end"
                     break
-                if (most := self.row.options.logprobs) is not None:
+                if (most := self.row.request.logprobs) is not None:
                     lane.logprobs.append(TokenLogprobs.of(log_softmax(before), token, most))
                 lane.ids.append(token)
                 lane.reason = lane.reason or self._reason(lane.ids)
@@ -188,7 +188,7 @@ class StrategyText:
 
     def _reason(self, ids: list[int]) -> FinishReason | None:
         """Why the text would end with these ids, if it would."""
-        options, token = self.row.options, ids[-1]
+        options, token = self.row.request, ids[-1]
         if token == self.row.request.end_id:
             return "end"
         if token in options.stop_tokens:
@@ -305,7 +305,7 @@ class LaneBatch:
         """End a text with all tokens of a lane."""
         row = text.row
         ended = text.emit(best, len(text.lanes[best].ids))
-        if row.options.keep_state:
+        if row.request.keep_state:
             decoder = take_rows(self._begin, self._decoder, [first + best])
             row.end = state_of(row, text.history.rows([best]), decoder, NO_IDS)
         row.reason = ended or reason

@@ -14,7 +14,6 @@ from weakref import WeakValueDictionary
 import attrs
 import numpy as np
 import numpy.typing as npt
-from attrs.validators import and_, ge, lt, optional
 
 from textgen.errors import UsageError
 from textgen.generation.chain import Chain
@@ -22,7 +21,6 @@ from textgen.generation.prompts import EncodedPrompt, encoded_prompt, end_id, sp
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import (
     MAX_N,
-    MAX_SEED,
     MAX_STOPS,
     DecodingOptions,
     TextOptions,
@@ -124,21 +122,11 @@ class RequestOptions(TypedDict, total=False):
     candidates: int | None
 
 
-@attrs.frozen(kw_only=True)
-class ReadOptions(DecodingOptions):
-    """The options of a request that are not for samplers, as RequestOptions describes them."""
-
-    index: int | None = attrs.field(default=None, validator=optional(and_(ge(0), lt(MAX_SEED))))
-    logprobs: int | None = attrs.field(default=None, validator=optional(ge(0)))
-    keep_state: bool = False
-    cache_salt: str = ""
+_FIELDS: Final = attrs.fields_dict(attrs.resolve_types(DecodingOptions))
 
 
-_FIELDS: Final = attrs.fields_dict(attrs.resolve_types(ReadOptions))
-
-
-@attrs.frozen(eq=False)
-class Request:
+@attrs.frozen(kw_only=True, eq=False)
+class Request(DecodingOptions):
     """A checked request.
 
     chain     the samplers; rows of one chain are sampled together
@@ -147,20 +135,18 @@ class Request:
     deadline  a time of time.monotonic; None if the clock starts with the text
     """
 
-    options: ReadOptions
-    chain: Chain
-    end_id: int | None
     seed: int
-    cancelled: Callable[[], bool] | None
-    state: GenerationState | None
+    chain: Chain
+    end_id: int | None = None
+    cancelled: Callable[[], bool] | None = None
+    state: GenerationState | None = None
     prompt: EncodedPrompt = attrs.field(factory=EncodedPrompt)
     deadline: float | None = None
 
     def check_end(self) -> None:
         """Raise UsageError if nothing would ever end the text."""
-        options = self.options
-        ends = options.stops or options.stop_tokens or self.cancelled or self.end_id is not None
-        if options.max_new_tokens is None and options.time_limit is None and not ends:
+        ends = self.stops or self.stop_tokens or self.cancelled or self.end_id is not None
+        if self.max_new_tokens is None and self.time_limit is None and not ends:
             hint = "use stream, or give stop, time_limit or cancelled"
             raise UsageError("None never ends", argument="max_new_tokens", suggestion=hint)
 
@@ -203,18 +189,13 @@ class Requests:
             given["seed"] = secrets.randbits(63)
         if state is not None:
             given = {"seed": state.seed, "index": state.index, **given}
-        made = attrs.evolve(self._own, **_checked(given))
+        made = attrs.evolve(self._own, **_checked(given), cancelled=cancelled, state=state)
         check_decoding(made, self.tokenizer.vocab_size)
-        sampling = {name: value for name, value in given.items() if name not in _FIELDS}
-        request = Request(
-            options=made,
-            chain=self._chain(sampling) if sampling else self.chain,
-            end_id=None if made.ignore_end else end_id(self.tokenizer),
-            seed=self.seed if made.seed is None else made.seed,
-            cancelled=cancelled,
-            state=state,
-        )
-        return self._with_prompt(request, prompt, began)
+        if sampling := {name: value for name, value in given.items() if name not in _FIELDS}:
+            made = attrs.evolve(made, chain=self._chain(sampling))
+        if made.ignore_end:
+            made = attrs.evolve(made, end_id=None)
+        return self._with_prompt(made, prompt, began)
 
     def is_quick(self, prompt: Any, options: Mapping[str, Any]) -> bool:
         """Whether `check` takes a moment: all that is given is short, and the chain is known."""
@@ -237,15 +218,15 @@ class Requests:
         if options.get("seed") == "random":
             options = {**options, "seed": shared.seed}  # one for all
         each = self._each(prompts, shared, {k: v for k, v in options.items() if k != "index"})
-        at_once = isinstance(prompts, (list, tuple)) and shared.options.time_limit is None
-        return (list(each) if at_once else each), shared.options.index or 0
+        at_once = isinstance(prompts, (list, tuple)) and shared.time_limit is None
+        return (list(each) if at_once else each), shared.index or 0
 
     def _each(
         self, prompts: Iterable[Any], shared: Request, options: Mapping[str, Any]
     ) -> Iterator[Request]:
         """The request for each of many prompts. An error says which it is."""
         began = time.monotonic()
-        shared = attrs.evolve(shared, options=attrs.evolve(shared.options, index=None))
+        shared = attrs.evolve(shared, index=None)
         for place, item in enumerate(prompts):
             try:
                 if isinstance(item, Mapping):
@@ -261,18 +242,18 @@ class Requests:
 
     def _with_prompt(self, request: Request, prompt: Any, began: float | None) -> Request:
         """A request with its prompt, which is not encoded if its time is over."""
-        options, is_text = request.options, isinstance(prompt, str)
         end = None
-        if began is not None and options.time_limit is not None:
-            end = began + options.time_limit
-            if is_text and not options.keep_state and time.monotonic() >= end:
+        if began is not None and request.time_limit is not None:
+            end = began + request.time_limit
+            is_text = isinstance(prompt, str)
+            if is_text and not request.keep_state and time.monotonic() >= end:
                 return attrs.evolve(request, prompt=EncodedPrompt(prompt), deadline=end)
         # A sampler that ends texts knows what they may begin with.
         is_free = not any(link.ends for link in request.chain.links)
         made = encoded_prompt(
             self.tokenizer,
             prompt,
-            options.unknown_characters,
+            request.unknown_characters,
             lambda: self._spaced if is_free else None,
             self.priming,
             after_space=request.state is not None and request.state.held,
@@ -297,9 +278,10 @@ class Requests:
         return spaced_tokens(self.tokenizer)
 
     @cached_property
-    def _own(self) -> ReadOptions:
+    def _own(self) -> Request:
         """The options that are not given, checked once."""
-        return ReadOptions(**_checked(self.table))
+        options = {"seed": self.seed, **_checked(self.table)}
+        return Request(**options, chain=self.chain, end_id=end_id(self.tokenizer))
 
     def _chain(self, sampling: Mapping[str, Any]) -> Chain:
         """The run's chain changed by options; one object for equal options, so that rows share it,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from textgen.contracts.checks import FAILURES
 from textgen.generation.detokenise import TAIL, Detokeniser, drain
 from textgen.generation.prompts import NO_IDS
-from textgen.generation.request import ReadOptions, Request
+from textgen.generation.request import Request
 from textgen.generation.results import (
     FinishReason,
     GenerationState,
@@ -72,7 +72,7 @@ class Row:
     @classmethod
     def begin(cls, tokenizer: Tokenizer, request: Request, index: int) -> Row:
         """A text of which nothing is made yet."""
-        state, prompt, options = request.state, request.prompt, request.options
+        state, prompt = request.state, request.prompt
         ids = before = prompt.ids
         earlier, open_end = 0, ""
         if state is not None:
@@ -83,8 +83,8 @@ class Row:
             tokenizer,
             before[-TAIL:],
             mid_character=earlier > 0,
-            stops=options.stops,
-            min_tokens=options.min_new_tokens - earlier,
+            stops=request.stops,
+            min_tokens=request.min_new_tokens - earlier,
             open_end=open_end,
             shown=prompt.held,
         )
@@ -95,21 +95,16 @@ class Row:
             state,
             text,
             tokenizer,
-            prompt.text if options.echo else "",
+            prompt.text if request.echo else "",
             deadline=request.deadline,
             earlier=earlier,
             last=before,
         )
 
     @property
-    def options(self) -> ReadOptions:
-        """The options of the request that have no part in sampling."""
-        return self.request.options
-
-    @property
     def left(self) -> int:
         """How many tokens may still be added."""
-        return ENDLESS if (most := self.options.max_new_tokens) is None else most - self.made
+        return ENDLESS if (most := self.request.max_new_tokens) is None else most - self.made
 
     @property
     def ended(self) -> bool:
@@ -147,7 +142,7 @@ class Row:
 
     def start_clock(self) -> None:
         """Let its time limit run from now on."""
-        limit = self.options.time_limit
+        limit = self.request.time_limit
         self.deadline = None if limit is None else time.monotonic() + limit
 
     def cancel(self) -> None:
@@ -171,7 +166,7 @@ class Row:
     @property
     def ending(self) -> tuple[int, ...]:
         """The tokens that end the text, and cannot come while it `is_early`."""
-        stops, end = self.options.stop_tokens, self.request.end_id
+        stops, end = self.request.stop_tokens, self.request.end_id
         return stops if end is None else (*stops, end)
 
     def open(self, logits: Array) -> None:
@@ -182,19 +177,19 @@ class Row:
     @property
     def is_early(self) -> bool:
         """Whether no token may end the text yet."""
-        return self.earlier + self.made < self.options.min_new_tokens
+        return self.earlier + self.made < self.request.min_new_tokens
 
     @property
     def may_stop(self) -> bool:
         """Whether a token can end the text."""
-        return bool(self.ending or self.options.stops)
+        return bool(self.ending or self.request.stops)
 
     def ends_with(self, token: int) -> FinishReason | None:
         """Why the text ends with this token, if it does. Each token is to be told once."""
         stops = self.text.searches and self.text.stop_at(token)
         if token == self.request.end_id:
             return "end"
-        return "stop" if stops or token in self.options.stop_tokens else None
+        return "stop" if stops or token in self.request.stop_tokens else None
 
     def add(self, ids: Ids) -> None:
         """Note generated tokens."""
@@ -218,7 +213,7 @@ class Row:
         unseen = NO_IDS if self.text.searches else ids  # else it has seen each as it was drawn
         if ended and not self._finished:
             self._finished = True
-            self.text.finish(unseen, hold_back=self.options.keep_state)
+            self.text.finish(unseen, hold_back=self.request.keep_state)
         else:
             self.text.feed(unseen)
         return shown + self.text.take(), ids

@@ -31,8 +31,7 @@ _DRAW: Final = 2**32  # in place of a sampler's place: no chain is as long
 
 @attrs.define(eq=False, repr=False)
 class SequenceHistory:
-    """textgen.protocols.History of B rows, as far as `level` says; LinkHistory adds a sampler's
-    own.
+    """textgen.protocols.History of B rows, as far as `level` says.
 
     arrays  "streams" (B, 2), seed and index of each row; lengths and counts; the states of
             samplers. Each has the rows as its first axis
@@ -41,6 +40,7 @@ class SequenceHistory:
     level: str
     arrays: Tensors
     _tokens: list[array[int]] = attrs.field(factory=list)
+    _link: Any = None  # the sampler that sees it
     _ahead: npt.NDArray[np.float64] | None = attrs.field(init=False, default=None)
     _ahead_from: int = attrs.field(init=False, default=0)
 
@@ -78,6 +78,24 @@ class SequenceHistory:
             self._ahead = step_numbers(self.arrays["streams"], steps, _DRAW, 1)[..., 0]
             self._ahead_from, column = int(lengths[0]), 0
         return self._ahead[:, column:]
+
+    def seen_by(self, link: Any) -> SequenceHistory:
+        """The same rows, as the sampler of a Link sees them."""
+        return SequenceHistory(self.level, self.arrays, self._tokens, link)
+
+    @property
+    def state(self) -> Tensors:
+        """The sampler's own."""
+        if self._link is None or not self._link.has_state:
+            raise UnannouncedError("state")
+        made: Tensors = self._link.state(self)
+        return made
+
+    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
+        """(B, count) numbers from [0, 1)."""
+        if self._link is None or not self._link.random:
+            raise UnannouncedError("random")
+        return step_numbers(self.streams, self.lengths, self._link.place, count)
 
     def tokens(self, row: int) -> Ids:
         """(N,) ids of a row."""

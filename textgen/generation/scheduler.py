@@ -168,7 +168,7 @@ class Scheduler:
         running, turns = self._running(), Counter[str]()
         ranks = dict[Row, int]()
         for row in (*running, *waiting):
-            client = row.options.cache_salt.partition("\n")[0]
+            client = row.request.cache_salt.partition("\n")[0]
             ranks[row] = turns[client]
             turns[client] += 1
         chosen, room = set[Row](), self._room
@@ -217,7 +217,7 @@ class Scheduler:
     def _end_unfed(self, row: Row, reason: FinishReason | None) -> None:
         """End a row whose prompt is not fed: its state is the one it started from."""
         with failing([row]):
-            if row.options.keep_state and row.error is None:
+            if row.request.keep_state and row.error is None:
                 decoder = row.restore(self._begin(1))
                 row.end = state_of(row, begun(row.request.chain, [row]), decoder, row.to_feed())
             row.reason = reason
@@ -293,7 +293,7 @@ def _prompts(rows: Iterable[Row], cache: PromptCache | None) -> Iterable[_Prompt
     """The different prompts of rows, each from the longest known state on."""
     made: dict[tuple[str, bytes], _Prompt] = {}
     for row in rows:
-        ids, salt = row.to_feed(), row.options.cache_salt
+        ids, salt = row.to_feed(), row.request.cache_salt
         identity = salt, ids.tobytes()
         prompt = made.get(identity)
         if prompt is None:

@@ -124,12 +124,12 @@ def score_tokens(
 
 def prompt_logprobs(decoder: Decoder, row: Row) -> Iterator[TokenLogprobs]:
     """Of each token of a row's prompt, given the tokens before it."""
-    assert row.options.logprobs is not None
+    assert row.request.logprobs is not None
     decoder = row.restore(decoder)
     for ids, logprobs in _predictions(decoder, row.request.chain, row.before, [row.ids]):
         for token, given in zip(ids.tolist(), logprobs, strict=True):
             is_first = np.isnan(given[token])
-            known = TokenLogprobs.of(given, token, row.options.logprobs)
+            known = TokenLogprobs.of(given, token, row.request.logprobs)
             yield TokenLogprobs(token, None, ()) if is_first else known
 
 

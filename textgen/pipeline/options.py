@@ -119,9 +119,13 @@ class TextOptions:
 
 @attrs.frozen(kw_only=True)
 class DecodingOptions(TextOptions):
-    """The options of a request, but those of samplers."""
+    """The options of a request that are not for samplers, as RequestOptions describes them."""
 
     echo: bool = option(False, help="put the prompt before its continuation")
+    index: int | None = attrs.field(default=None, validator=optional(and_(ge(0), lt(MAX_SEED))))
+    logprobs: int | None = attrs.field(default=None, validator=optional(ge(0)))
+    keep_state: bool = False
+    cache_salt: str = ""
 
 
 @attrs.frozen(kw_only=True)
