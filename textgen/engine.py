@@ -119,7 +119,7 @@ class Engine:
                     "a checked Pipeline takes none; give what it was made from",
                     argument="overrides",
                 )
-            return attrs.evolve(source, **own)
+            return attrs.evolve(source, **own) if own else source
         document, plugins = read_document(source, overrides), self.plugins()
         tables = {**document.tables, **own}
         if isinstance(source, Mapping):  # a file is data, and has no objects

@@ -210,6 +210,7 @@ def write(path: Path, run: Path, value: Any) -> None:
 
 
 OPTIONAL = (
+    "data.lost_share",
     "steps",
     "stable_steps",
     "best_step",
