@@ -36,11 +36,11 @@ from code_as_markdown import aliases, anchor, defined, escape, section, text
 
 import textgen
 from textgen import cli, data, documents, errors, events, gradient, protocols, testing
+from textgen.cli.plugins import describe, describe_option
+from textgen.pipeline.document import inline_toml
 from textgen.pipeline.options import TABLES, GeneralOptions
 from textgen.plugin import discovery, hookspecs
 from textgen.plugin.component import OWN_DISTRIBUTION
-from textgen.tools.describe import describe, describe_option
-from textgen.tools.toml import inline_toml
 
 MARK = "<!-- Written by `python docs/reference.py` from the code; changes made here are lost. -->\n"
 ROOMS = (
@@ -51,7 +51,6 @@ ROOMS = (
     "gradient",
     "generation",
     "runs",
-    "tools",
     "cli",
     "testing",
 )

@@ -19,8 +19,8 @@ from commands import run_with_torch
 from textgen import Engine, PluginSet
 from textgen.cli.app import group
 from textgen.cli.context import CommandContext
+from textgen.cli.plugins import describe
 from textgen.plugin import hookspecs
-from textgen.tools.describe import describe
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -16,7 +16,7 @@ from components import Utf8
 
 import textgen
 from textgen import Generator
-from textgen.tools.surprise import surprise_page
+from textgen.cli.evaluate import surprise_page
 
 
 @attrs.define(eq=False)

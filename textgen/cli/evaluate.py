@@ -7,8 +7,10 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from string import Template
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import click
@@ -21,6 +23,26 @@ from textgen.plugin.component import Address
 if TYPE_CHECKING:
     from textgen.documents import CorpusPiece
     from textgen.engine import Engine
+    from textgen.generation.scoring import TextScore
+
+
+_MARK: Final = b'<meta name="generator" content="textgen">'
+_PAGE: Final = Template(
+    """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="textgen">
+<title>$title</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root { color-scheme: light dark; }
+body { font: 16px/1.7 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto; padding: 0 1rem;
+  background: light-dark(#ffffff, #17191c); color: light-dark(#1c1c1c, #e4e4e4); }
+.textgen { padding: 0; }
+</style></head><body>
+<h1>$title</h1>
+$body
+</body></html>
+"""
+)
 
 
 class _TextPath(click.Path):
@@ -73,7 +95,6 @@ def command(
 
     from textgen.engine import Engine
     from textgen.generation.scoring import BLOCK, summed
-    from textgen.tools.surprise import is_page, surprise_page
 
     if page not in (None, "-"):
         check_output("--html", page, "page of textgen evaluate", is_page)
@@ -140,3 +161,13 @@ def _read(engine: Engine, table: Mapping[str, str], name: str) -> Iterator[Corpu
         if error.path == Path(table["path"]):  # of stdin, that is the copy
             error.path = Path(name)
         raise
+
+
+def surprise_page(score: TextScore, title: str) -> str:
+    """The page, which needs nothing else."""
+    return _PAGE.substitute(title=escape(title), body=score._repr_html_())
+
+
+def is_page(beginning: bytes) -> bool:
+    """Whether a file that begins so is such a page."""
+    return _MARK in beginning[:200]

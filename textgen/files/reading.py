@@ -16,6 +16,8 @@ from textgen.protocols import Tensors, Tokenizer
 
 VOCABULARY: Final = "tokenizer.json"
 """The file of a run that holds its tokenizer."""
+WEIGHTS: Final = "model.safetensors"
+"""The file of a run, or of a checkpoint, that holds its weights."""
 
 LARGEST: Final = 64_000_000
 """Bytes of a file that are read at most. Of tensors that are more, the header is checked first."""

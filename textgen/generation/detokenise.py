@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from typing import Final, TypeVar
 
 import numpy as np
@@ -112,19 +112,10 @@ class _StopTexts:
         self.texts = texts
         self._longest = max(map(len, texts), default=0)
         self._sorted = sorted(texts)
-        self._by_end: list[str] = []  # but those that end with another
-        for text in sorted(texts, key=_reversed):
-            if not (self._by_end and text.endswith(self._by_end[-1])):
-                self._by_end.append(text)
 
     def ends_in(self, text: str, start: int) -> bool:
         """Whether one ends in the characters of a text from `start` on."""
-        for end in range(start + 1, len(text) + 1):
-            last = text[max(0, end - self._longest) : end]
-            place = bisect_right(self._by_end, _reversed(last), key=_reversed)
-            if place and last.endswith(self._by_end[place - 1]):
-                return True
-        return False
+        return any(text.endswith(self.texts, 0, end) for end in range(start + 1, len(text) + 1))
 
     def find(self, text: str) -> int:
         """The first place of one in a text that has one."""
@@ -140,7 +131,3 @@ class _StopTexts:
             if place < len(self._sorted) and self._sorted[place].startswith(last):
                 return start
         return len(text)
-
-
-def _reversed(text: str) -> str:
-    return text[::-1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import attrs
+import tomli_w
 
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.files.reading import path_of
@@ -179,3 +180,20 @@ def toml_value(text: str) -> Any:
             return Fault("", f"not a TOML value: {error}", shorten(text))
         return text
     return parsed["value"] if len(parsed) == 1 else text
+
+
+def inline_toml(value: Any) -> str:
+    """A value as TOML on the right of `=`, in one line.
+
+    Tables too: the header of one would take over the keys that follow.
+    """
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{_key(key)} = {inline_toml(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}" if value else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(inline_toml, value))}]"
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip("\n")
+
+
+def _key(name: str) -> str:
+    return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")

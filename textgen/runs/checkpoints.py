@@ -18,13 +18,19 @@ import attrs
 
 from textgen.errors import CorruptFileError
 from textgen.files.durable import new_folder, remove_folder, write_synced
-from textgen.files.reading import dump_tensors, inside, read_bytes, read_tensors, read_weights
+from textgen.files.reading import (
+    WEIGHTS,
+    dump_tensors,
+    inside,
+    read_bytes,
+    read_tensors,
+    read_weights,
+)
 from textgen.pipeline.records import read_structured
 from textgen.protocols import Tensors, TrainerState
 from textgen.runs.formats import Manifest, Progress, TrainingState
 
 logger = logging.getLogger("textgen")
-_WEIGHTS: Final = "model.safetensors"
 _ARRAYS: Final = "trainer.safetensors"
 _STATE: Final = "trainer.json"
 _MANIFEST: Final = "manifest.json"
@@ -67,7 +73,7 @@ class Checkpoints:
         Raises CorruptFileError naming the file.
         """
         manifest = self._manifest(step)
-        tensors = read_weights(self._file(step, _WEIGHTS), manifest.files[_WEIGHTS])
+        tensors = read_weights(self._file(step, WEIGHTS), manifest.files[WEIGHTS])
         arrays = read_tensors(self._file(step, _ARRAYS), manifest.files[_ARRAYS])
         path = self._file(step, _STATE)
         state = read_structured(TrainingState, path, manifest.files[_STATE])
@@ -156,7 +162,7 @@ class Checkpoints:
         }
         with new_folder(self.folder(checkpoint.step)) as folder:
             sums = {
-                _WEIGHTS: write_synced(folder / _WEIGHTS, dump_tensors(checkpoint.tensors)),
+                WEIGHTS: write_synced(folder / WEIGHTS, dump_tensors(checkpoint.tensors)),
                 _ARRAYS: write_synced(folder / _ARRAYS, dump_tensors(checkpoint.trainer.arrays)),
                 _STATE: write_synced(folder / _STATE, json.dumps(state).encode()),
             }
@@ -165,8 +171,8 @@ class Checkpoints:
 
     def weights(self, step: int) -> bytes:
         """The bytes of the weights of a checkpoint. Raises CorruptFileError if they are damaged."""
-        expected = self._manifest(step).files[_WEIGHTS]
-        return read_bytes(self._file(step, _WEIGHTS), expected, tensors=True)
+        expected = self._manifest(step).files[WEIGHTS]
+        return read_bytes(self._file(step, WEIGHTS), expected, tensors=True)
 
     def keep(self, steps: Collection[int | None]) -> None:
         """Remove the checkpoints of other steps, but for those in which Windows has a file open."""
@@ -187,7 +193,7 @@ class Checkpoints:
     def _manifest(self, step: int) -> Manifest:
         path = self._file(step, _MANIFEST)
         manifest = read_structured(Manifest, path)
-        for name in (_WEIGHTS, _ARRAYS, _STATE):
+        for name in (WEIGHTS, _ARRAYS, _STATE):
             if name not in manifest.files:
                 raise CorruptFileError(path, f"files: it does not list {name}")
         return manifest

@@ -7,7 +7,7 @@ from typing import Final
 import attrs
 
 from textgen.errors import RunError
-from textgen.files.reading import dump_tensors, dump_vocabulary
+from textgen.files.reading import VOCABULARY, WEIGHTS, dump_tensors, dump_vocabulary
 from textgen.generation.generator import Generator
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
@@ -32,8 +32,8 @@ def save_run(generator: Generator, directory: RunDirectory) -> None:
             record = {**described, "status": "finished"}  # though training is not
             contents = {
                 "pipeline.toml": run_record.pipeline_text(generator.tables),
-                "model.safetensors": dump_tensors(generator.model.tensors()),
-                "tokenizer.json": dump_vocabulary(generator.tokenizer),
+                WEIGHTS: dump_tensors(generator.model.tensors()),
+                VOCABULARY: dump_vocabulary(generator.tokenizer),
             }
             sums = {name: directory.write_artifact(name, data) for name, data in contents.items()}
             directory.write_run({**record, "files": {**record["files"], **sums}})

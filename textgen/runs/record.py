@@ -16,7 +16,7 @@ import tomli_w
 from textgen.data import Dataset
 from textgen.errors import Difference, RunError, RunMismatchError
 from textgen.files.opening import UNFORESEEN
-from textgen.files.reading import VOCABULARY, dump_vocabulary, read_bytes
+from textgen.files.reading import VOCABULARY, WEIGHTS, dump_vocabulary, read_bytes
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
@@ -28,7 +28,6 @@ from textgen.runs.formats import CorpusDigest, Progress, Stopped
 from textgen.runs.identity import identity
 from textgen.runs.splitting import unknown_share
 
-_WEIGHTS: Final = "model.safetensors"
 _NO_CHECKPOINT: Final = (
     "the checkpoint to train it on from is gone; `textgen runs --prune` removes it"
 )
@@ -287,7 +286,7 @@ def finish(
     """
     step = progress.best_step if progress.best_step is not None else progress.step
     weights = directory.checkpoints.weights(step)
-    files = {**record["files"], _WEIGHTS: directory.write_artifact(_WEIGHTS, weights)}
+    files = {**record["files"], WEIGHTS: directory.write_artifact(WEIGHTS, weights)}
     early = {} if stopped is None else {"stopped": attrs.asdict(stopped)}
     directory.write_run(
         {**record, "status": "finished", **attrs.asdict(progress), **early, "files": files}

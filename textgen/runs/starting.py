@@ -12,7 +12,14 @@ from typing import Any
 import attrs
 
 from textgen.errors import Fault, PipelineError, RunError, TextgenError
-from textgen.files.reading import VOCABULARY, inside, read_tokenizer, read_weights, with_remedy
+from textgen.files.reading import (
+    VOCABULARY,
+    WEIGHTS,
+    inside,
+    read_tokenizer,
+    read_weights,
+    with_remedy,
+)
 from textgen.pipeline.document import Document
 from textgen.pipeline.pipeline import make_choice, output_of, without_starts
 from textgen.plugin.component import BuildContext, ComponentSource, Offer
@@ -20,8 +27,6 @@ from textgen.plugin.structure import Choice, Reader, Start, merged
 from textgen.protocols import Tokenizer
 from textgen.runs.directory import RunDirectory
 from textgen.runs.offered import offered_run
-
-_WEIGHTS = "model.safetensors"
 
 
 def with_start(document: Document, plugins: ComponentSource) -> Document:
@@ -68,7 +73,7 @@ def load_start(model: Any, choice: Choice, context: BuildContext, *, source: str
     assert start is not None
     assert now is not None
     with with_remedy("copy", f"{start.place}.start"):
-        tensors = read_weights(inside(start.path, _WEIGHTS), start.weights)
+        tensors = read_weights(inside(start.path, WEIGHTS), start.weights)
         reader = Reader(start.path, context.plugins)
         table = make_choice("tokenizer", start.tables["tokenizer"], reader, source=source)
         unfitted = context.build(table, tokenizer=None)
@@ -191,7 +196,7 @@ def start_in(directory: RunDirectory, place: str) -> Start:
     """The finished run in a directory, for the table `place`."""
     record, path = directory.read_run(), directory.path
     sums = record["files"]
-    return _made(str(path), place, path, sums[_WEIGHTS], sums[VOCABULARY], record["pipeline"])
+    return _made(str(path), place, path, sums[WEIGHTS], sums[VOCABULARY], record["pipeline"])
 
 
 def _made(

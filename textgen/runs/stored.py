@@ -16,6 +16,7 @@ from textgen.errors import CorruptFileError, Fault, PipelineError, RunError
 from textgen.files.opening import file_signature
 from textgen.files.reading import (
     VOCABULARY,
+    WEIGHTS,
     dump_tensors,
     read_bytes,
     read_json,
@@ -34,7 +35,6 @@ FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "unread
 not last.
 """
 _PIPELINE: Final = "pipeline.toml"
-_WEIGHTS: Final = "model.safetensors"
 
 
 @attrs.frozen
@@ -127,7 +127,7 @@ def verify(path: str | Path) -> RunReport:
     except CorruptFileError as error:
         files = [CheckedFile("run.json", "damaged", str(error))]
     else:
-        for name, read in ((VOCABULARY, _vocabulary), (_PIPELINE, _pipeline), (_WEIGHTS, _weights)):
+        for name, read in ((VOCABULARY, _vocabulary), (_PIPELINE, _pipeline), (WEIGHTS, _weights)):
             if name in record["files"]:
                 readers[name] = partial(read, directory, record)
     steps = {}
@@ -139,7 +139,7 @@ def verify(path: str | Path) -> RunReport:
     files = [file for file in files if file.state != "missing" or file.name not in steps]
     whole = {file.name for file in files if file.state in ("whole", "changed")}
     intact = tuple(step for name, step in steps.items() if name in whole)
-    has_weights = _WEIGHTS in whole if record.get("status") == "finished" else bool(intact)
+    has_weights = WEIGHTS in whole if record.get("status") == "finished" else bool(intact)
     return RunReport(
         path=directory.path,
         status=record.get("status", ""),
@@ -163,7 +163,7 @@ def _read(directory: RunDirectory, tables: Mapping[str, Any] | None) -> StoredRu
         remarks.append(f"{document.source} was changed since the run was made")
     vocabulary = _vocabulary(directory, record)
     if record["status"] == "finished":
-        model_id, tensors = record["files"][_WEIGHTS], _weights(directory, record)
+        model_id, tensors = record["files"][WEIGHTS], _weights(directory, record)
     elif directory.checkpoints.steps():
         checkpoint = directory.checkpoints.best()
         tensors = checkpoint.tensors
@@ -186,7 +186,7 @@ def _vocabulary(directory: RunDirectory, record: Mapping[str, Any]) -> dict[str,
 
 
 def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> Tensors:
-    return read_weights(directory.inside(_WEIGHTS), record["files"][_WEIGHTS])
+    return read_weights(directory.inside(WEIGHTS), record["files"][WEIGHTS])
 
 
 def _pipeline(

@@ -11,10 +11,10 @@ import click
 import tomli_w
 
 from textgen.cli.options import check_pipeline, set_option
+from textgen.pipeline.document import inline_toml
 from textgen.pipeline.options import GeneralOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.structure import Choice, phrase, plain
-from textgen.tools.toml import inline_toml
 
 _WIDTH = 100
 
