@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 
 Ids: TypeAlias = "npt.NDArray[np.integer[Any]]"
 """Token ids."""
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+"""Numbers in float64."""
 Tensors: TypeAlias = "dict[str, npt.NDArray[Any]]"
 """Arrays by name."""
+Table: TypeAlias = Mapping[str, Any]
+"""Values by name: a TOML table, a JSON object."""
 Array: TypeAlias = Any
 """An array of the array API standard: NumPy on a CPU, torch on a GPU."""
 
@@ -377,7 +381,7 @@ class History(Protocol):
         For a StatefulSampler.
         """
 
-    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
+    def random(self, count: int = 1) -> Floats:
         """(B, count) random numbers from [0, 1), for samplers with `random`.
 
         A second call gives the same ones.
@@ -488,10 +492,10 @@ class Lanes(Protocol):
     def state(self) -> Tensors:
         """The strategy's arrays, with the lanes as first axis."""
 
-    def logprobs(self) -> npt.NDArray[np.float64]:
+    def logprobs(self) -> Floats:
         """(L, V) log-probabilities of the next token by the model; -inf for a forbidden one."""
 
-    def sampled(self) -> npt.NDArray[np.float64]:
+    def sampled(self) -> Floats:
         """(L, V) log-probabilities of the next token after the sampler chain."""
 
     def draw(self, logits: npt.NDArray[Any] | None = None) -> Ids:
@@ -501,10 +505,10 @@ class Lanes(Protocol):
         index, the step and the lane; those of the first lane are those of sampling.
         """
 
-    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
+    def random(self, count: int = 1) -> Floats:
         """(L, count) random numbers from [0, 1), by seed, index, step and lane."""
 
-    def fed(self, lane: int) -> npt.NDArray[np.float64]:
+    def fed(self, lane: int) -> Floats:
         """(T, V) log-probabilities by the model after each token that a lane was fed last."""
 
 

@@ -23,7 +23,7 @@ from textgen.generation.sampling import (
 )
 from textgen.plugin.component import Offer
 from textgen.plugin.structure import Choice
-from textgen.protocols import Array, History, Ids, Model, Strategy, Tensors
+from textgen.protocols import Array, Floats, History, Ids, Model, Strategy, Tensors
 
 LEVELS: Final = ("none", "counts", "tokens")
 END: Final = -1
@@ -216,9 +216,7 @@ class Chain:
             self._explain(logits, history)
         return drawn
 
-    def pick(
-        self, logits: Array, history: SequenceHistory, uniforms: npt.NDArray[np.float64]
-    ) -> Ids:
+    def pick(self, logits: Array, history: SequenceHistory, uniforms: Floats) -> Ids:
         """The tokens (B,) for logits (B, V), noted in the history; END if a sampler ended a text.
 
         Writes into `logits`. Nothing is noted if a sampler fails.
@@ -268,7 +266,7 @@ class Chain:
         rows: Ids,
         logits: Array,
         history: SequenceHistory,
-        uniforms: npt.NDArray[np.float64],
+        uniforms: Floats,
     ) -> Ids:
         """`pick` for the rows that a sampler did not end; the others keep their history."""
         tokens = np.full(len(uniforms), END)

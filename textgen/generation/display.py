@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from textgen.generation.prompts import end_id
-from textgen.protocols import Ids, Tokenizer
+from textgen.protocols import Floats, Ids, Tokenizer
 
 MAX_TOKENS: Final = 50_000  # that are coloured
 # Bits at which the colour changes; the style has a colour for each.
@@ -38,7 +37,7 @@ def numbered(parts: Iterable[str]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def coloured(tokens: Ids, logprobs: npt.NDArray[np.float64], tokenizer: Tokenizer) -> str:
+def coloured(tokens: Ids, logprobs: Floats, tokenizer: Tokenizer) -> str:
     """A text of tokens (T,), each coloured by how much it surprised a model.
 
     Hovering over one shows its bits.

@@ -52,7 +52,7 @@ from textgen.generation.scoring import (
 )
 from textgen.generation.streams import TextStream
 from textgen.gradient.model import GradientModel
-from textgen.protocols import Decoder, Ids, Model, Tensors, Tokenizer
+from textgen.protocols import Decoder, Floats, Ids, Model, Tensors, Tokenizer
 
 if TYPE_CHECKING:
     from textgen.generation.novelty import CopyFinder
@@ -275,7 +275,7 @@ class Generator:
     @blaming
     def next_logprobs(
         self, prompt: Prompt = "", **options: Unpack[RequestOptions]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    ) -> tuple[Floats, Floats]:
         """Two arrays (V,): log-probabilities of the first token that `generate` adds, by the model
         and after the samplers.
 
@@ -287,7 +287,7 @@ class Generator:
 
     async def anext_logprobs(
         self, prompt: Prompt = "", **options: Unpack[RequestOptions]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    ) -> tuple[Floats, Floats]:
         """`next_logprobs` for asyncio. Cancelling the task ends the work."""
         row = await self._prepared(prompt, options, must_end=False)
         row.looks = True
@@ -490,7 +490,7 @@ class Generator:
 
 def _following(
     row: Row,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[Floats, Floats]:
     """What was to be found out of the token after a prompt. Raises the row's error."""
     if row.error is not None:
         raise row.error

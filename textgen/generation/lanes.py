@@ -19,7 +19,7 @@ from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, RankedText, TokenLogprobs
 from textgen.generation.row import Row, failing
 from textgen.generation.sampling import SequenceHistory, log_softmax, step_numbers, to_numpy
-from textgen.protocols import NEW_LANE, Array, Ids, Moves, Ranking, Tensors
+from textgen.protocols import NEW_LANE, Array, Floats, Ids, Moves, Ranking, Tensors
 
 _LANE: Final = 0xD1B54A32D192ED03  # times its place, it keys the random numbers of a lane
 _STRATEGY: Final = 2**32 + 1  # in place of a sampler's place, as that of the draw
@@ -76,17 +76,17 @@ class StrategyText:
         """(L,) which lanes hold a text that is complete."""
         return np.array([lane.reason is not None for lane in self.lanes])
 
-    def fed(self, lane: int) -> npt.NDArray[np.float64]:
+    def fed(self, lane: int) -> Floats:
         """(T, V) log-probabilities after each token that a lane was fed last, by the model."""
         return log_softmax(self.lanes[lane].logits)
 
-    def logprobs(self) -> npt.NDArray[np.float64]:
+    def logprobs(self) -> Floats:
         """(L, V) log-probabilities of the next token by the model; -inf for a forbidden one."""
         made = log_softmax(np.stack([lane.logits[-1] for lane in self.lanes]))
         made[np.isneginf(self.logits)] = -np.inf
         return made
 
-    def sampled(self) -> npt.NDArray[np.float64]:
+    def sampled(self) -> Floats:
         """(L, V) log-probabilities of the next token after the sampler chain."""
         made = to_numpy(self.chain.sampled(self.logits.copy(), self.history))
         with np.errstate(invalid="ignore"):
@@ -102,7 +102,7 @@ class StrategyText:
         history = self.history.rows(range(len(self)))
         return self.chain.pick(self.logits.copy(), history, history.numbers()[:, 0])
 
-    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
+    def random(self, count: int = 1) -> Floats:
         """(L, count) random numbers from [0, 1), by seed, index, step and lane."""
         return step_numbers(self.history.streams, self.history.lengths, _STRATEGY, count)
 

@@ -27,7 +27,7 @@ from textgen.pipeline.options import (
     UnknownCharacters,
 )
 from textgen.plugin.structure import Reader
-from textgen.protocols import Ids, Tokenizer
+from textgen.protocols import Ids, Table, Tokenizer
 
 Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]] | EncodedPrompt
 """What to continue: text, token ids (T,), or a prompt that Generator.prepare made of either."""
@@ -104,12 +104,12 @@ class RequestOptions(TypedDict, total=False):
     dry_penalty_last_n: int | None
     dry_sequence_breakers: Sequence[str] | None
     regex: str | None
-    json_schema: str | Mapping[str, Any] | None
+    json_schema: str | Table | None
     xtc_probability: float | None
     xtc_threshold: float | None
     mirostat_tau: float | None
     mirostat_eta: float | None
-    strategy: str | Mapping[str, Any] | None
+    strategy: str | Table | None
     beams: int | None
     length_penalty: float | None
     beam_groups: int | None
@@ -165,14 +165,14 @@ class Requests:
     tokenizer: Tokenizer
     model_id: str
     seed: int
-    table: Mapping[str, Any]
+    table: Table
     chain: Chain
-    make_chain: Callable[[Mapping[str, Any]], Chain]
+    make_chain: Callable[[Table], Chain]
     priming: Ids
     _used: WeakValueDictionary[bytes, Chain] = attrs.field(factory=WeakValueDictionary, init=False)
     _latest: dict[bytes, Chain | UsageError] = attrs.field(factory=dict, init=False)
 
-    def check(self, prompt: Any, options: Mapping[str, Any], began: float | None = None) -> Request:
+    def check(self, prompt: Any, options: Table, began: float | None = None) -> Request:
         """The request for one text, whose time runs since `began`, or from its start on."""
         if name := next(iter(_OF_MANY & options.keys()), None):
             raise UsageError("an option of generate_many, for all its prompts", argument=name)
@@ -197,7 +197,7 @@ class Requests:
             made = attrs.evolve(made, end_id=None)
         return self._with_prompt(made, prompt, began)
 
-    def is_quick(self, prompt: Any, options: Mapping[str, Any]) -> bool:
+    def is_quick(self, prompt: Any, options: Table) -> bool:
         """Whether `check` takes a moment: all that is given is short, and the chain is known."""
         for value in (prompt, *options.values()):
             if isinstance(value, Mapping) or (isinstance(value, Sized) and len(value) > _SHORT):
@@ -205,7 +205,7 @@ class Requests:
         sampling = {name: _plain(value) for name, value in options.items() if name not in _FIELDS}
         return not sampling or (key := _key(sampling)) in self._latest or key in self._used
 
-    def check_many(self, prompts: Any, options: Mapping[str, Any]) -> tuple[Iterable[Request], int]:
+    def check_many(self, prompts: Any, options: Table) -> tuple[Iterable[Request], int]:
         """The requests for prompts, and the first index.
 
         The requests of a list or tuple are checked at once, unless all have a time limit: this may
@@ -221,9 +221,7 @@ class Requests:
         at_once = isinstance(prompts, (list, tuple)) and shared.time_limit is None
         return (list(each) if at_once else each), shared.index or 0
 
-    def _each(
-        self, prompts: Iterable[Any], shared: Request, options: Mapping[str, Any]
-    ) -> Iterator[Request]:
+    def _each(self, prompts: Iterable[Any], shared: Request, options: Table) -> Iterator[Request]:
         """The request for each of many prompts. An error says which it is."""
         began = time.monotonic()
         shared = attrs.evolve(shared, index=None)
@@ -283,7 +281,7 @@ class Requests:
         options = {"seed": self.seed, **_checked(self.table)}
         return Request(**options, chain=self.chain, end_id=end_id(self.tokenizer))
 
-    def _chain(self, sampling: Mapping[str, Any]) -> Chain:
+    def _chain(self, sampling: Table) -> Chain:
         """The run's chain changed by options; one object for equal options, so that rows share it,
         for as long as one uses it.
 
@@ -305,7 +303,7 @@ class Requests:
         return made
 
 
-def _checked(table: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(table: Table) -> dict[str, Any]:
     """The options of a table that are not for samplers. Raises UsageError."""
     reader, made = Reader(), dict[str, Any]()
     for name in _FIELDS.keys() & table.keys():
@@ -321,7 +319,7 @@ def _checked(table: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _key(sampling: Mapping[str, Any]) -> bytes:
+def _key(sampling: Table) -> bytes:
     return hashlib.sha256(repr(sorted(sampling.items())).encode()).digest()
 
 

@@ -22,7 +22,7 @@ from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_o
 from textgen.generation import display
 from textgen.pipeline.options import MAX_SEED
 from textgen.pipeline.records import each, structured
-from textgen.protocols import Decoder, Ids, Tensors
+from textgen.protocols import Decoder, Floats, Ids, Tensors
 
 FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
 """Why a text ended: the model or a sampler ended it, `max_new_tokens`, a stop text or token,
@@ -50,7 +50,7 @@ class TokenLogprobs:
     rank: int | None = None
 
     @classmethod
-    def of(cls, row: npt.NDArray[np.float64], token: int, top: int) -> Self:
+    def of(cls, row: Floats, token: int, top: int) -> Self:
         """From the log-probabilities (V,) of all tokens.
 
         The lower id of two equal ones comes first.

@@ -9,7 +9,6 @@ from typing import Final
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
 from textgen.contracts.checks import FAILURES
 from textgen.generation.detokenise import TAIL, Detokeniser, drain
@@ -22,7 +21,7 @@ from textgen.generation.results import (
     TokenLogprobs,
 )
 from textgen.pipeline.options import MAX_SEED
-from textgen.protocols import Array, Decoder, Ids, Tokenizer
+from textgen.protocols import Array, Decoder, Floats, Ids, Tokenizer
 
 ENDLESS: Final = 1 << 60
 _PARTS: Final = 64  # arrays of tokens that become one: each takes more memory than its tokens
@@ -61,7 +60,7 @@ class Row:
     end: GenerationState | None = None
     logprobs: list[TokenLogprobs] = attrs.field(factory=list)
     ranked: list[RankedText] = attrs.field(factory=list)
-    following: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
+    following: tuple[Floats, Floats] | None = None
     paused: bool = False
     taken: int = 0
     _is_cancelled: bool = False

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.data import splitmix
-from textgen.protocols import Array, Ids, Tensors
+from textgen.protocols import Array, Floats, Ids, Tensors
 
 _GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
 _ANNOUNCED: Final = {
@@ -41,7 +41,7 @@ class SequenceHistory:
     arrays: Tensors
     _tokens: list[array[int]] = attrs.field(factory=list)
     _link: Any = None  # the sampler that sees it
-    _ahead: npt.NDArray[np.float64] | None = attrs.field(init=False, default=None)
+    _ahead: Floats | None = attrs.field(init=False, default=None)
     _ahead_from: int = attrs.field(init=False, default=0)
 
     def __getattr__(self, name: str) -> Any:
@@ -68,7 +68,7 @@ class SequenceHistory:
         tokens = [array("q", ids.tolist()) for ids in prompts] if level == "tokens" else []
         return cls(level, arrays, tokens)
 
-    def numbers(self) -> npt.NDArray[np.float64]:
+    def numbers(self) -> Floats:
         """(B, n) random numbers of [0, 1) for the draws of the next token and of some after it."""
         lengths = self.arrays["lengths"]
         column = int(lengths[0]) - self._ahead_from
@@ -91,7 +91,7 @@ class SequenceHistory:
         made: Tensors = self._link.state(self)
         return made
 
-    def random(self, count: int = 1) -> npt.NDArray[np.float64]:
+    def random(self, count: int = 1) -> Floats:
         """(B, count) numbers from [0, 1)."""
         if self._link is None or not self._link.random:
             raise UnannouncedError("random")
@@ -167,7 +167,7 @@ class UnannouncedError(AttributeError):
 
 def step_numbers(
     streams: npt.NDArray[np.uint64], steps: npt.NDArray[np.int64], place: int, count: int
-) -> npt.NDArray[np.float64]:
+) -> Floats:
     """(B, ..., count) numbers of [0, 1) for the sampler at a place of the chain, at steps (B, ...)
     of B streams.
 
@@ -183,7 +183,7 @@ def step_numbers(
     return (numbers >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def draw(logits: npt.NDArray[Any], uniforms: npt.NDArray[np.float64]) -> Ids | None:
+def draw(logits: npt.NDArray[Any], uniforms: Floats) -> Ids | None:
     """Draw a token by inverse CDF for each row of logits (B, V); None if a row has none to draw.
 
     Token i is drawn when the cumulative weight of 0 to i is the first above the uniform number
@@ -220,7 +220,7 @@ def to_numpy(values: Array) -> npt.NDArray[Any]:
     return values if isinstance(values, np.ndarray) else np.asarray(values.cpu())
 
 
-def log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def log_softmax(logits: npt.NDArray[Any]) -> Floats:
     """Log-probabilities (…, V), in float64."""
     rows = logits.astype(np.float64)
     rows -= rows.max(axis=-1, keepdims=True)

@@ -9,7 +9,6 @@ from typing import Final
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
 from textgen.contracts import checks
 from textgen.documents import CorpusPiece
@@ -20,7 +19,7 @@ from textgen.generation.prompts import NO_IDS, EncodedPrompt, encode_documents, 
 from textgen.generation.results import TokenLogprobs
 from textgen.generation.row import Row
 from textgen.generation.sampling import log_softmax, to_numpy
-from textgen.protocols import Decoder, Ids, Tokenizer
+from textgen.protocols import Decoder, Floats, Ids, Tokenizer
 
 BLOCK: Final = 1024  # tokens scored at once
 _NO_PROMPT: Final = EncodedPrompt()
@@ -68,7 +67,7 @@ class TokenScores:
     """
 
     tokens: Ids
-    logprobs: npt.NDArray[np.float64]
+    logprobs: Floats
 
 
 def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer, held: int = 0) -> TextScore:
@@ -139,7 +138,7 @@ def _predictions(
     before: Ids,
     parts: Iterable[Ids],
     prompt: EncodedPrompt = _NO_PROMPT,
-) -> Iterator[tuple[Ids, npt.NDArray[np.float64]]]:
+) -> Iterator[tuple[Ids, Floats]]:
     """Ids (T,) in blocks, and the log-probabilities (T, V) at each, the first as after the prompt;
     NaN where nothing comes before.
     """

@@ -14,6 +14,7 @@ import tomli_w
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.files.reading import path_of
 from textgen.plugin.structure import flat, shorten, show
+from textgen.protocols import Table
 
 NAME: Final = re.compile(r"[^\W_][\w. +-]*")
 """A plain folder name."""
@@ -25,7 +26,7 @@ _DOTTED: Final = re.compile(
     r"""(?<![\w"'-])(?:(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+\.[ \t]*+){64}"""
 )
 
-Overrides: TypeAlias = Iterable[str] | Mapping[str, Any]
+Overrides: TypeAlias = Iterable[str] | Table
 """Keys of a pipeline and their new values: `trainer.batch_size=8` in TOML, or a mapping of dotted
 keys or tables.
 """
@@ -41,14 +42,14 @@ class Document:
                or join it
     """
 
-    tables: Mapping[str, Any]
+    tables: Table
     source: str
     folder: Path
     name: str
-    sampling: Mapping[str, Any] = attrs.field(factory=dict)
+    sampling: Table = attrs.field(factory=dict)
 
 
-def read_document(source: str | Path | Mapping[str, Any], overrides: Overrides = ()) -> Document:
+def read_document(source: str | Path | Table, overrides: Overrides = ()) -> Document:
     """Read a pipeline from a TOML file or a mapping of the same shape, and apply overrides."""
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         raise UsageError(
@@ -139,7 +140,7 @@ def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str
             yield key, value
 
 
-def _of_chain(tables: Mapping[str, Any], parts: Sequence[str]) -> str:
+def _of_chain(tables: Table, parts: Sequence[str]) -> str:
     """The name in requests of an option of the chain as a whole, "temperature" of
     sampler.temperature; else "".
     """

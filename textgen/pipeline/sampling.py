@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,10 @@ import attrs
 from textgen.errors import Fault, UsageError
 from textgen.plugin.component import ComponentSource, Offer
 from textgen.plugin.structure import Choice, Reader, plain
+from textgen.protocols import Table
 
 
-def changed(
-    chain: Sequence[Choice], options: Mapping[str, Any], plugins: ComponentSource
-) -> list[Choice]:
+def changed(chain: Sequence[Choice], options: Table, plugins: ComponentSource) -> list[Choice]:
     """The chain, with its strategy if it has one, with options by name, such as temperature=0.5.
 
     Each changes the key of the chain's last sampler that has it (`option(argument=...)`). If none
@@ -61,7 +60,7 @@ def changed(
 
 def _with_strategy(
     chain: Sequence[Choice],
-    options: Mapping[str, Any],
+    options: Table,
     plugins: ComponentSource,
     faults: list[Fault],
 ) -> Sequence[Choice]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import numpy as np
@@ -23,7 +23,7 @@ from textgen.pipeline.options import DataOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.plugin.structure import Choice
-from textgen.protocols import Corpus, Ids, Tokenizer
+from textgen.protocols import Corpus, Ids, Table, Tokenizer
 from textgen.runs.corpus import HashedPieces, fit_tokenizer, token_bytes, token_dtype
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.identity import text_key
@@ -49,7 +49,7 @@ class EncodedText:
     tokenizer: Tokenizer
     corpus_choice: Choice
     tokenizer_choice: Choice
-    vocabulary: Mapping[str, Any] | None
+    vocabulary: Table | None
     progress: ReadingProgress = attrs.field(factory=ReadingProgress)
     folder: Path | None = None
     digest: CorpusDigest = attrs.field(init=False)
@@ -75,9 +75,7 @@ class EncodedText:
             self._tokens = None
         return self._tokens is not None
 
-    def prepare(
-        self, pipeline: Pipeline, components: Components, recorded: Mapping[str, Any] | None
-    ) -> None:
+    def prepare(self, pipeline: Pipeline, components: Components, recorded: Table | None) -> None:
         """Fit the tokenizer to the text, unless both are in the cache.
 
         recorded   the record of the run in `folder`, if that is enough where the text cannot be

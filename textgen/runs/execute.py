@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeAlias
@@ -37,7 +37,7 @@ from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
 from textgen.plugin.structure import Start
 from textgen.processes import Processes
-from textgen.protocols import Tokenizer, TrainingContext
+from textgen.protocols import Table, Tokenizer, TrainingContext
 from textgen.runs import record as run_record
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
@@ -101,7 +101,7 @@ class Execution:
                 raise
             raise explained from error
 
-    def follow(self, start: Mapping[str, Any]) -> None:
+    def follow(self, start: Table) -> None:
         """Train as the first process does, whose run directory this one can read.
 
         start  what that process told: the kind of `device`, and the `step` of the checkpoint to
@@ -177,7 +177,7 @@ class Execution:
         return "skipped"
 
     def _text(
-        self, device: str, record: Mapping[str, Any], *, is_known: bool = False
+        self, device: str, record: Table, *, is_known: bool = False
     ) -> tuple[EncodedText, BuildContext]:
         """The text with its fitted tokenizer, and the context in which the other components are
         built.

@@ -25,6 +25,7 @@ from textgen.pipeline.records import (
     is_sha256,
     structured,
 )
+from textgen.protocols import Table
 
 FORMAT_VERSION: Final = 1
 
@@ -81,9 +82,9 @@ class TrainingState:
     What is under `trainer` is the trainer's own, which checks it, and so under `observers`.
     """
 
-    trainer: Mapping[str, Any]
+    trainer: Table
     progress: Progress
-    observers: Mapping[str, Any] = attrs.field(factory=dict)
+    observers: Table = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -126,11 +127,11 @@ class Fingerprint:
     """What determined the model; the tables have the keys that the components' options had."""
 
     seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
-    tokenizer: Mapping[str, Any]
-    data: Mapping[str, Any]
-    model: Mapping[str, Any]
-    trainer: Mapping[str, Any]
-    observer: Mapping[str, Any]
+    tokenizer: Table
+    data: Table
+    model: Table
+    trainer: Table
+    observer: Table
     corpus: CorpusDigest
 
 
@@ -174,10 +175,10 @@ class RunRecord(RunFigures):
     components: tuple[Origin, ...]
     environment: Mapping[str, str] = attrs.field(validator=each(is_line))
     started: str = attrs.field(validator=is_line)
-    pipeline: Mapping[str, Any]
+    pipeline: Table
     files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
     checksum: str = attrs.field(validator=is_sha256)
-    decided: Mapping[str, Any] | None = None
+    decided: Table | None = None
     priming: tuple[int, ...] = attrs.field(default=(), validator=each(COUNT))
 
     def __attrs_post_init__(self) -> None:
@@ -188,13 +189,13 @@ class RunRecord(RunFigures):
             raise ValueError(f"files: {min(missing)} is missing")
 
 
-def signed(record: Mapping[str, Any]) -> dict[str, Any]:
+def signed(record: Table) -> dict[str, Any]:
     """A record as run.json has it: with format version and checksum."""
     made: dict[str, Any] = json.loads(json.dumps({"format_version": FORMAT_VERSION, **record}))
     return {**made, "checksum": checksum_of(made)}
 
 
-def checksum_of(record: Mapping[str, Any]) -> str:
+def checksum_of(record: Table) -> str:
     """The SHA-256 of a record without its own `checksum`."""
     return json_checksum({key: value for key, value in record.items() if key != "checksum"})
 

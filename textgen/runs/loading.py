@@ -25,7 +25,7 @@ from textgen.pipeline.pipeline import read_chain, without_starts
 from textgen.pipeline.sampling import changed, named
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.structure import Choice, Reader, listed, plain
-from textgen.protocols import Ids, Tokenizer
+from textgen.protocols import Ids, Table, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText, kept_tokens
@@ -48,8 +48,8 @@ def load_generator(
     plugins: ComponentSource,
     *,
     device: str,
-    given: Mapping[str, Any],
-    tables: Mapping[str, Any] | None = None,
+    given: Table,
+    tables: Table | None = None,
 ) -> Generator:
     """The generator of a run: its model, or while it has none, the weights of its best checkpoint.
 
@@ -70,11 +70,11 @@ def load_generator(
 
 
 def build_generator(
-    tables: Mapping[str, Any],
+    tables: Table,
     plugins: ComponentSource,
     *,
     device: str,
-    given: Mapping[str, Any],
+    given: Table,
     source: str,
 ) -> Generator:
     """The generator of tables that a plugin offers in place of a run, whose tokenizer and model
@@ -106,7 +106,7 @@ def _load(
     stored: StoredRun,
     plugins: ComponentSource,
     device: str,
-    given: Mapping[str, Any],
+    given: Table,
     components: Components,
 ) -> Generator:
     directory, record, document = stored.directory, stored.record, stored.document
@@ -146,7 +146,7 @@ def _load(
     )
 
 
-def _given_choices(given: Mapping[str, Any], plugins: ComponentSource) -> dict[str, Any]:
+def _given_choices(given: Table, plugins: ComponentSource) -> dict[str, Any]:
     """The components that a program gives in place of the run's own; paths are relative to the
     current folder.
     """
@@ -162,9 +162,7 @@ def _given_choices(given: Mapping[str, Any], plugins: ComponentSource) -> dict[s
     return made
 
 
-def _choices(
-    tables: Mapping[str, Any], reader: Reader, source: str
-) -> tuple[Choice, Choice, Sequence[Choice]]:
+def _choices(tables: Table, reader: Reader, source: str) -> tuple[Choice, Choice, Sequence[Choice]]:
     """The tokenizer, model and samplers of tables. Raises PipelineError, of the pipeline
     `source`.
     """
@@ -177,11 +175,11 @@ def _choices(
     return tokenizer, model, samplers
 
 
-def _defaults(tables: Mapping[str, Any]) -> dict[str, Any]:
+def _defaults(tables: Table) -> dict[str, Any]:
     return {key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS}
 
 
-def _choice(kind: str, tables: Mapping[str, Any], reader: Reader) -> Any:
+def _choice(kind: str, tables: Table, reader: Reader) -> Any:
     table = tables.get(kind)
     return reader.choice(kind, table if kind == "corpus" else without_starts(table), kind)
 
@@ -216,7 +214,7 @@ def make_generator(
             built, model_choice.offer, tokenizer.vocab_size, tokenizer.unknown_id, components
         )
 
-    def make_chain(options: Mapping[str, Any]) -> Chain:
+    def make_chain(options: Table) -> Chain:
         assert context.plugins is not None
         choices, own = changed(samplers, options, context.plugins), Components(components)
         try:
@@ -263,8 +261,8 @@ def load_weights(
 
 def _training_tokens(
     directory: RunDirectory,
-    tables: Mapping[str, Any],
-    record: Mapping[str, Any],
+    tables: Table,
+    record: Table,
     tokenizer: Tokenizer,
     reader: Reader,
 ) -> Ids:

@@ -17,7 +17,7 @@ from textgen.pipeline.document import CHAINS
 from textgen.pipeline.pipeline import CHOICES
 from textgen.plugin.component import OBJECT, BuildContext, Component, NoOptions, Offer, Plugin
 from textgen.plugin.structure import Choice
-from textgen.protocols import Tokenizer
+from textgen.protocols import Table, Tokenizer
 
 # Types of values that are never an object of a component.
 _PLAIN: Final = (Mapping, str, bytes, int, float, list, tuple, type(None), Choice)
@@ -49,7 +49,7 @@ class Fitted:
         return getattr(self.inner, name)
 
 
-def with_choices(tables: Mapping[str, Any]) -> dict[str, Any]:
+def with_choices(tables: Table) -> dict[str, Any]:
     """The tables of a pipeline, with a table in place of each name, and a Choice in place of each
     object.
 
@@ -69,7 +69,7 @@ def with_choices(tables: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def has_objects(tables: Mapping[str, Any]) -> bool:
+def has_objects(tables: Table) -> bool:
     """Whether the model or the tokenizer of a run was an object."""
     types = (str(tables[kind]["type"]) for kind in ("model", "tokenizer"))
     return any(each.startswith(f"{OBJECT}:") for each in types)

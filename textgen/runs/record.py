@@ -21,6 +21,7 @@ from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.plugin.structure import Choice, flat, plain
+from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
@@ -102,7 +103,7 @@ def decide(directory: RunDirectory, pipeline: Pipeline) -> Decision:
 
 def compare(
     directory: RunDirectory,
-    record: Mapping[str, Any],
+    record: Table,
     pipeline: Pipeline,
     digest: CorpusDigest | None = None,
 ) -> bool:
@@ -136,7 +137,7 @@ def _is_more(trainer: Choice, change: Difference) -> bool:
 
 
 def _changes(
-    record: Mapping[str, Any], pipeline: Pipeline, digest: CorpusDigest | None = None
+    record: Table, pipeline: Pipeline, digest: CorpusDigest | None = None
 ) -> list[Difference]:
     shape = fingerprint(pipeline, digest)
     kept = {
@@ -149,9 +150,7 @@ def _changes(
     return differences(kept, shape)
 
 
-def _with_new_options(
-    before: Mapping[str, Any], now: Mapping[str, Any], choice: Choice
-) -> dict[str, Any]:
+def _with_new_options(before: Table, now: Table, choice: Choice) -> dict[str, Any]:
     """The recorded options of a component, with the defaults of those that it has since then."""
     made, parts = dict(before), choice.parts()
     for key, field in choice.offer.component.options().items():
@@ -165,7 +164,7 @@ def _with_new_options(
     return made
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+def differences(before: Table, now: Table) -> list[Difference]:
     """The keys of nested tables whose values are others, dotted."""
     before, now = flat(before), flat(now)
     keys = [key for key in before | now if before.get(key) != now.get(key)]
@@ -203,7 +202,7 @@ def keep_changes(pipeline: Pipeline, directory: RunDirectory) -> None:
             directory.write_run(described(pipeline.to_dict(), decision.record))
 
 
-def described(tables: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+def described(tables: Table, record: Table) -> dict[str, Any]:
     """The record with the tables of pipeline.toml, and its checksum."""
     files = {
         **record.get("files", {}),
@@ -212,7 +211,7 @@ def described(tables: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str,
     return {**record, "pipeline": {**tables, "output": "."}, "files": files}
 
 
-def pipeline_text(tables: Mapping[str, Any]) -> bytes:
+def pipeline_text(tables: Table) -> bytes:
     """A run's pipeline.toml: the tables, with its own directory as output."""
     return tomli_w.dumps({**tables, "output": "."}).encode()
 
@@ -223,7 +222,7 @@ def begin(
     text: EncodedText,
     data: Dataset,
     device: str,
-    earlier: Mapping[str, Any],
+    earlier: Table,
     priming: Sequence[int],
 ) -> dict[str, Any]:
     """Write pipeline.toml, tokenizer.json and run.json before training, and return the record.
@@ -276,7 +275,7 @@ def _environment(device: str) -> dict[str, str]:
 
 def finish(
     directory: RunDirectory,
-    record: Mapping[str, Any],
+    record: Table,
     progress: Progress,
     stopped: Stopped | None = None,
 ) -> None:
@@ -293,7 +292,7 @@ def finish(
     )
 
 
-def changed_plugin_files(record: Mapping[str, Any], choices: Iterable[Choice]) -> list[str]:
+def changed_plugin_files(record: Table, choices: Iterable[Choice]) -> list[str]:
     """A remark for each plugin that is a file, of which the run was trained with another
     version.
     """
@@ -306,7 +305,7 @@ def changed_plugin_files(record: Mapping[str, Any], choices: Iterable[Choice]) -
     ]
 
 
-def other_versions(record: Mapping[str, Any]) -> str:
+def other_versions(record: Table) -> str:
     """What to say of the packages that a run writes with, where another version is installed."""
     installed = {plugin.distribution: plugin.version for plugin in discovery.installed()}
     then = {
@@ -321,6 +320,6 @@ def other_versions(record: Mapping[str, Any]) -> str:
     )
 
 
-def origins(record: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, str]]:
+def origins(record: Table) -> dict[tuple[str, str], Mapping[str, str]]:
     """Where a run's components came from, by kind and name."""
     return {(entry["kind"], entry["name"]): entry for entry in record.get("components", ())}

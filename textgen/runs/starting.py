@@ -24,7 +24,7 @@ from textgen.pipeline.document import Document
 from textgen.pipeline.pipeline import make_choice, output_of, without_starts
 from textgen.plugin.component import BuildContext, ComponentSource, Offer
 from textgen.plugin.structure import Choice, Reader, Start, merged
-from textgen.protocols import Tokenizer
+from textgen.protocols import Table, Tokenizer
 from textgen.runs.directory import RunDirectory
 from textgen.runs.offered import offered_run
 
@@ -48,9 +48,7 @@ def with_start(document: Document, plugins: ComponentSource) -> Document:
     return attrs.evolve(document, tables=tables)
 
 
-def start_tokenizer(
-    tokenizer: Tokenizer, start: Start, record: Mapping[str, Any], own: Path
-) -> Tokenizer:
+def start_tokenizer(tokenizer: Tokenizer, start: Start, record: Table, own: Path) -> Tokenizer:
     """The tokenizer of the run that this one starts from; once this one has a record, from its own
     directory.
     """
@@ -160,7 +158,7 @@ class _Finder:
         return PipelineError([Fault(place, cause, "", hint)], self.document.source)
 
 
-def _with(start: Start, table: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with(start: Start, table: Table) -> Table:
     """A table with the run that it starts from, unless plugins offer tables in place of a run."""
     return {**table, "start": start} if start.tokenizer else table
 
@@ -199,9 +197,7 @@ def start_in(directory: RunDirectory, place: str) -> Start:
     return _made(str(path), place, path, sums[WEIGHTS], sums[VOCABULARY], record["pipeline"])
 
 
-def _made(
-    name: str, place: str, path: Path, weights: str, tokenizer: str, tables: Mapping[str, Any]
-) -> Start:
+def _made(name: str, place: str, path: Path, weights: str, tokenizer: str, tables: Table) -> Start:
     """A start, whose tables name no other."""
     own = {kind: without_starts(tables[kind]) for kind in ("tokenizer", "model")}
     return Start(name, place, path, weights, tokenizer, own)

@@ -5,7 +5,7 @@ damaged.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -26,7 +26,7 @@ from textgen.files.reading import (
 from textgen.pipeline.document import Document, document_of
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
 from textgen.plugin.structure import Reader
-from textgen.protocols import Tensors
+from textgen.protocols import Table, Tensors
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory, run_directory
 
@@ -95,7 +95,7 @@ class RunReport:
         return all(file.state in ("whole", "changed") for file in self.files)
 
 
-def read_stored(directory: RunDirectory, tables: Mapping[str, Any] | None = None) -> StoredRun:
+def read_stored(directory: RunDirectory, tables: Table | None = None) -> StoredRun:
     """Read a run, or while it has no model yet, the finished run that it replaces, or else its best
     checkpoint; with `tables` in the place of those in its pipeline.toml.
 
@@ -149,7 +149,7 @@ def verify(path: str | Path) -> RunReport:
     )
 
 
-def _read(directory: RunDirectory, tables: Mapping[str, Any] | None) -> StoredRun:
+def _read(directory: RunDirectory, tables: Table | None) -> StoredRun:
     record, remarks = directory.read_run(), []
     if tables is not None:
         record = run_record.described(tables, record)
@@ -181,16 +181,16 @@ def _read(directory: RunDirectory, tables: Mapping[str, Any] | None) -> StoredRu
     )
 
 
-def _vocabulary(directory: RunDirectory, record: Mapping[str, Any]) -> dict[str, Any]:
+def _vocabulary(directory: RunDirectory, record: Table) -> dict[str, Any]:
     return read_json(directory.inside(VOCABULARY), record["files"][VOCABULARY])
 
 
-def _weights(directory: RunDirectory, record: Mapping[str, Any]) -> Tensors:
+def _weights(directory: RunDirectory, record: Table) -> Tensors:
     return read_weights(directory.inside(WEIGHTS), record["files"][WEIGHTS])
 
 
 def _pipeline(
-    directory: RunDirectory, record: Mapping[str, Any], tables: Mapping[str, Any] | None = None
+    directory: RunDirectory, record: Table, tables: Table | None = None
 ) -> tuple[Document, bool]:
     """A run's pipeline.toml, and whether it was changed since the run wrote it.
 

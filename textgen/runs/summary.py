@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,6 +13,7 @@ import attrs
 
 from textgen.errors import RunError
 from textgen.files.reading import files_under, inside, parse_json, read_bytes
+from textgen.protocols import Table
 from textgen.runs.directory import RunDirectory, no_run
 from textgen.runs.formats import RunFigures, read_record
 
@@ -48,7 +48,7 @@ class RunSummary:
     bytes: int = 0
     checkpoint_bytes: int = 0
     changed: float = 0.0
-    record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    record: Table = attrs.field(factory=dict, repr=False)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of its metrics.jsonl, one an evaluation; lines that cannot be read are left
@@ -134,7 +134,7 @@ def summarize(path: str | Path) -> RunSummary:
     )
 
 
-def _so_far(record: Mapping[str, Any], directory: RunDirectory) -> dict[str, Any]:
+def _so_far(record: Table, directory: RunDirectory) -> dict[str, Any]:
     """The figures of a run that is not finished: run.json has them as they were when it began, or
     ended.
     """
@@ -169,7 +169,7 @@ def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return rows[-1] if rows else {}
 
 
-def chosen_loss(row: Mapping[str, Any]) -> float | None:
+def chosen_loss(row: Table) -> float | None:
     """The loss that a run chooses by."""
     held_out = finite(row.get("validation_loss"))
     return finite(row.get("training_loss")) if held_out is None else held_out
