@@ -84,7 +84,7 @@ class Generator:
     chain: Chain = attrs.field(repr=False)
     make_chain: Callable[[Mapping[str, Any]], Chain] = attrs.field(repr=False)
     seed: int = 0
-    defaults: dict[str, Any] = attrs.field(factory=dict, repr=False)
+    defaults: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     path: Path | None = None
     model_id: str = attrs.field(default="", repr=False)
     tables: Mapping[str, Any] = attrs.field(factory=dict, repr=False)

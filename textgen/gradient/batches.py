@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
 from textgen.data import Ids, Windows, shuffled, side_by_side
 from textgen.errors import CorpusError
@@ -18,7 +17,7 @@ class Batches:
     """`batch(epoch, number)` gives windows (B, T + 1) int64; epochs and numbers count from 0."""
 
     per_epoch: int
-    batch: Callable[[int, int], npt.NDArray[np.int64]]
+    batch: Callable[[int, int], Ids]
 
 
 def training_batches(options: GradientOptions, windows: Windows, seed: int) -> Batches:
@@ -26,9 +25,9 @@ def training_batches(options: GradientOptions, windows: Windows, seed: int) -> B
     if options.order == "streams":
         return _streams(windows, options.batch_size, seed)
     size = options.batch_size
-    orders: dict[int, Callable[[int, int], npt.NDArray[np.int64]]] = {}
+    orders: dict[int, Callable[[int, int], Ids]] = {}
 
-    def batch(epoch: int, number: int) -> npt.NDArray[np.int64]:
+    def batch(epoch: int, number: int) -> Ids:
         if epoch not in orders:
             orders.clear()
             orders[epoch] = shuffled(len(windows), seed, epoch)
@@ -53,7 +52,7 @@ def _streams(windows: Windows, size: int, seed: int) -> Batches:
         )
     span, starts = np.arange(length + 1), np.arange(size) * stretch
 
-    def batch(epoch: int, number: int) -> npt.NDArray[np.int64]:
+    def batch(epoch: int, number: int) -> Ids:
         cut = int(np.random.default_rng([seed, epoch, 2]).integers(len(tokens))) if epoch else 0
         places = (cut + starts + number * length)[:, None] + span
         return np.asarray(tokens[places % len(tokens)], np.int64)
@@ -61,9 +60,7 @@ def _streams(windows: Windows, size: int, seed: int) -> Batches:
     return Batches(stretch // length, batch)
 
 
-def validation_batches(
-    options: GradientOptions, windows: Windows
-) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
+def validation_batches(options: GradientOptions, windows: Windows) -> Iterator[tuple[Ids, Ids]]:
     """The held-out text in order: arrays (B, T + 1), and for each row how many predictions, at its
     end, count (B,).
 

@@ -19,7 +19,6 @@ from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -116,7 +115,7 @@ class Computation:
         return [list(replica.parameters()) for replica in self.replicas]
 
     @classmethod
-    def of(cls, model: Any, windows: npt.NDArray[np.int64], context: TrainingContext) -> Self:
+    def of(cls, model: Any, windows: Ids, context: TrainingContext) -> Self:
         """A replica for each thread that torch would use and each row of `windows` (B, T + 1), the
         batch.
 
@@ -207,7 +206,7 @@ class Computation:
         for thread in self._threads:
             thread.shutdown()
 
-    def faster_precision(self, windows: npt.NDArray[np.int64]) -> str:
+    def faster_precision(self, windows: Ids) -> str:
         """The faster of float32 and bfloat16 for a batch (B, T + 1): on a CPU by a few steps of
         each without an update.
 
@@ -234,7 +233,7 @@ class Computation:
 
     def gradients(
         self,
-        windows: npt.NDArray[np.int64],
+        windows: Ids,
         carried: State | None,
         seed: tuple[int, int],
         *,
@@ -306,9 +305,7 @@ class Computation:
         self._processes.stop_asked = stopping > 0 and not leaves
         return Gradients(header[0], state or None, now, stopping > 0)
 
-    def validation_loss(
-        self, batches: Iterable[tuple[npt.NDArray[np.int64], Ids]], context: int
-    ) -> float | None:
+    def validation_loss(self, batches: Iterable[tuple[Ids, Ids]], context: int) -> float | None:
         """Mean loss per token, in float32, of windows and their counts as `validation_batches` has
         them.
 
@@ -341,9 +338,7 @@ class Computation:
         return total / count if count else None
 
     @torch.no_grad()
-    def _losses(
-        self, model: Any, windows: npt.NDArray[np.int64], counts: Ids, context: int
-    ) -> float:
+    def _losses(self, model: Any, windows: Ids, counts: Ids, context: int) -> float:
         """The sum of the losses of windows (B, T + 1), of which `counts` (B,) at the end of each
         row count.
         """
@@ -361,7 +356,7 @@ class Computation:
     def _part(
         self,
         model: Any,
-        windows: npt.NDArray[np.int64],
+        windows: Ids,
         carried: State | None,
         seed: Iterable[int],
         share: float,
@@ -400,7 +395,7 @@ class Computation:
             torch._foreach_add_([to.grad for to, _ in given], [gradient for _, gradient in given])
 
 
-def _tried(model: Any, windows: npt.NDArray[np.int64], device: str) -> tuple[bool, bool]:
+def _tried(model: Any, windows: Ids, device: str) -> tuple[bool, bool]:
     """Whether a step draws from torch's global generator of the CPU, and whether it changes a
     buffer of the model.
     """
@@ -522,7 +517,7 @@ class _CrossEntropy(torch.autograd.Function):
         return made.scatter_add_(1, targets, -share.expand_as(targets)).to(ctx.dtype), None
 
 
-def _to_device(windows: npt.NDArray[np.int64], device: str) -> Tensor:
+def _to_device(windows: Ids, device: str) -> Tensor:
     """Token ids on the device; the CPU does not wait for the copy."""
     tokens = torch.from_numpy(windows)
     return (

@@ -40,6 +40,7 @@ from textgen.files.durable import (
 )
 from textgen.files.reading import folder_size, inside, path_of
 from textgen.pipeline.records import read_structured
+from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoints
 from textgen.runs.formats import LockOwner, read_record, signed
 from textgen.suggest import nearest
@@ -198,7 +199,7 @@ class RunDirectory:
         except OSError:  # on a file system that may only be read, nobody trains
             return False
 
-    def read_run(self) -> dict[str, Any]:
+    def read_run(self) -> Table:
         """The record in run.json.
 
         Raises RunError if there is none, CorruptFileError if it cannot be used.

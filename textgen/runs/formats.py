@@ -189,9 +189,9 @@ class RunRecord(RunFigures):
             raise ValueError(f"files: {min(missing)} is missing")
 
 
-def signed(record: Table) -> dict[str, Any]:
+def signed(record: Table) -> Table:
     """A record as run.json has it: with format version and checksum."""
-    made: dict[str, Any] = json.loads(json.dumps({"format_version": FORMAT_VERSION, **record}))
+    made = json.loads(json.dumps({"format_version": FORMAT_VERSION, **record}))
     return {**made, "checksum": checksum_of(made)}
 
 
@@ -200,7 +200,7 @@ def checksum_of(record: Table) -> str:
     return json_checksum({key: value for key, value in record.items() if key != "checksum"})
 
 
-def read_record(path: Path, cls: type[Any] = RunRecord) -> dict[str, Any]:
+def read_record(path: Path, cls: type[Any] = RunRecord) -> Table:
     """The values of a run.json. Those that the class `cls` has are checked.
 
     Raises CorruptFileError, and RunError for a record of another format.

@@ -14,12 +14,12 @@ from textgen.files.opening import file_signature
 from textgen.files.reading import json_checksum
 from textgen.plugin.component import OBJECT, UNPACKAGED
 from textgen.plugin.structure import Choice, plain
-from textgen.protocols import Corpus, Tokenizer
+from textgen.protocols import Corpus, Table, Tokenizer
 
 _FORMAT: Final = 2  # of what the engine makes of a text; counted up when that changes
 
 
-def identity(choice: Choice) -> dict[str, Any]:
+def identity(choice: Choice) -> Table:
     """The options of a component that determine what it makes.
 
     A config class may define `fingerprint() -> dict` to choose which of its options count.

@@ -146,7 +146,7 @@ def _load(
     )
 
 
-def _given_choices(given: Table, plugins: ComponentSource) -> dict[str, Any]:
+def _given_choices(given: Table, plugins: ComponentSource) -> Table:
     """The components that a program gives in place of the run's own; paths are relative to the
     current folder.
     """
@@ -175,7 +175,7 @@ def _choices(tables: Table, reader: Reader, source: str) -> tuple[Choice, Choice
     return tokenizer, model, samplers
 
 
-def _defaults(tables: Table) -> dict[str, Any]:
+def _defaults(tables: Table) -> Table:
     return {key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS}
 
 

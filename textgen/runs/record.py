@@ -42,7 +42,7 @@ _NO_STATE: Final = (
 )
 
 
-def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> dict[str, Any]:
+def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> Table:
     """Everything that determines the model.
 
     The corpus is identified by its text, not its path; None leaves it out.
@@ -73,7 +73,7 @@ class Decision:
     """
 
     action: Literal["begin", "skip", "resume", "extend"] = "begin"
-    record: dict[str, Any] = attrs.field(factory=dict)
+    record: Table = attrs.field(factory=dict)
     checkpoint: Checkpoint | None = None
 
 
@@ -150,7 +150,7 @@ def _changes(
     return differences(kept, shape)
 
 
-def _with_new_options(before: Table, now: Table, choice: Choice) -> dict[str, Any]:
+def _with_new_options(before: Table, now: Table, choice: Choice) -> Table:
     """The recorded options of a component, with the defaults of those that it has since then."""
     made, parts = dict(before), choice.parts()
     for key, field in choice.offer.component.options().items():

@@ -51,9 +51,9 @@ class StoredRun:
     """
 
     directory: RunDirectory
-    record: dict[str, Any]
+    record: Table
     document: Document
-    vocabulary: dict[str, Any]
+    vocabulary: Table
     is_edited: bool
     model_id: str
     tensors: Tensors
@@ -119,7 +119,7 @@ def verify(path: str | Path) -> RunReport:
     where there is no run.
     """
     directory = run_directory(path).current()
-    record: dict[str, Any] = {}
+    record: Table = {}
     files = [CheckedFile("run.json")]
     readers: dict[str, Callable[[], Any]] = {}
     try:
@@ -181,7 +181,7 @@ def _read(directory: RunDirectory, tables: Table | None) -> StoredRun:
     )
 
 
-def _vocabulary(directory: RunDirectory, record: Table) -> dict[str, Any]:
+def _vocabulary(directory: RunDirectory, record: Table) -> Table:
     return read_json(directory.inside(VOCABULARY), record["files"][VOCABULARY])
 
 

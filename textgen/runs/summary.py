@@ -105,7 +105,7 @@ def summarize(path: str | Path) -> RunSummary:
         ),
         changed=max((found.st_mtime for _, found in files), default=0.0),
     )
-    record: dict[str, Any] = {}
+    record: Table = {}
     try:
         status: Status = "running" if directory.is_locked() else "stopped"
         # A full check of the record takes five times as long, which counts in a folder of thousands
@@ -134,7 +134,7 @@ def summarize(path: str | Path) -> RunSummary:
     )
 
 
-def _so_far(record: Table, directory: RunDirectory) -> dict[str, Any]:
+def _so_far(record: Table, directory: RunDirectory) -> Table:
     """The figures of a run that is not finished: run.json has them as they were when it began, or
     ended.
     """
@@ -161,7 +161,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _best(rows: list[dict[str, Any]]) -> Table:
     """The row that a run chooses: with nothing held out, the latest."""
     held_out = [row for row in rows if finite(row.get("validation_loss")) is not None]
     if held_out:
