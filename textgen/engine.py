@@ -33,7 +33,7 @@ from textgen.plugin.component import OBJECT, BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.structure import Reader
 from textgen.processes import Processes
-from textgen.protocols import Corpus, Tokenizer, Trainer
+from textgen.protocols import Corpus, Table, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run, save_run
@@ -46,7 +46,7 @@ from textgen.runs.record import keep_changes
 from textgen.runs.starting import with_start
 from textgen.runs.summary import finite, read_metrics
 
-Source: TypeAlias = str | Path | Mapping[str, Any] | Pipeline
+Source: TypeAlias = str | Path | Table | Pipeline
 """A pipeline: the path of a TOML file, a mapping of the same shape, or a checked Pipeline."""
 
 
@@ -66,9 +66,7 @@ class Run:
     pipeline: Pipeline = attrs.field(repr=False)
     outcome: Outcome
     best_loss: float | None = attrs.field(repr=lambda loss: str(loss and round(loss, 4)))
-    history: Sequence[Mapping[str, Any]] = attrs.field(
-        repr=lambda rows: f"<{len(rows)} evaluations>"
-    )
+    history: Sequence[Table] = attrs.field(repr=lambda rows: f"<{len(rows)} evaluations>")
     generator: Generator = attrs.field(repr=False)
     generations: Generations = attrs.field(
         default=Generations(), repr=lambda texts: f"<{len(texts)} texts>"
@@ -206,13 +204,13 @@ class Engine:
     def train(
         self,
         *,
-        corpus: str | Sequence[str] | Mapping[str, Any] | Corpus,
-        tokenizer: str | Mapping[str, Any] | Tokenizer | None = None,
+        corpus: str | Sequence[str] | Table | Corpus,
+        tokenizer: str | Table | Tokenizer | None = None,
         model: Any,
-        trainer: str | Mapping[str, Any] | Trainer,
-        sampler: str | Mapping[str, Any] | Callable[..., Any] | Sequence[Any] = (),
-        data: Mapping[str, Any] | None = None,
-        generate: Mapping[str, Any] | None = None,
+        trainer: str | Table | Trainer,
+        sampler: str | Table | Callable[..., Any] | Sequence[Any] = (),
+        data: Table | None = None,
+        generate: Table | None = None,
         seed: int = 0,
         device: str = "auto",
         threads: int | None = None,
@@ -286,8 +284,8 @@ class Engine:
         device: str = "auto",
         sampler: Any = None,
         model: Any = None,
-        tokenizer: str | Mapping[str, Any] | Tokenizer | None = None,
-        corpus: str | Sequence[str] | Mapping[str, Any] | Corpus | None = None,
+        tokenizer: str | Table | Tokenizer | None = None,
+        corpus: str | Sequence[str] | Table | Corpus | None = None,
     ) -> Generator:
         """The generator of a run directory.
 
@@ -327,7 +325,7 @@ class Engine:
         """
         return finish_run(run_directory(path))
 
-    def build(self, kind: str, table: Mapping[str, Any], context: BuildContext) -> Any:
+    def build(self, kind: str, table: Table, context: BuildContext) -> Any:
         """Build a component from a table as in a pipeline.
 
         kind     "corpus", "tokenizer", "model", "trainer", "sampler" or "observer"
@@ -340,7 +338,7 @@ class Engine:
         choice = make_choice(kind, table, Reader(context.folder, self.plugins()), source=kind)
         return Components().build(choice, context)
 
-    def read_corpus(self, table: Mapping[str, Any]) -> Iterator[CorpusPiece]:
+    def read_corpus(self, table: Table) -> Iterator[CorpusPiece]:
         """The pieces of the corpus of a `[corpus]` table: text, and DOCUMENT_END after each marked
         document.
 

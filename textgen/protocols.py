@@ -113,7 +113,7 @@ class BasicTokenizer(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """Everything that `from_dict` needs, as JSON values."""
 
-    def from_dict(self, state: Mapping[str, Any]) -> Self:
+    def from_dict(self, state: Table) -> Self:
         """A fitted tokenizer, configured as this one, with the vocabulary in `state`.
 
         Raises ValueError for others.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,11 +108,9 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
     quarantined plugins.
     """
     offers = plugins.offers(kind)
-    counts = Counter((offer.kind, offer.name) for offer in offers)
-    shared = {pair: list[str]() for pair, count in counts.items() if count > 1}
+    named = defaultdict[tuple[str, str], list[str]](list)
     for offer in offers:
-        if (offer.kind, offer.name) in shared:
-            shared[offer.kind, offer.name].append(offer.written_name)
+        named[offer.kind, offer.name].append(offer.written_name)
     return {
         "components": [
             {
@@ -127,7 +125,8 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
         ],
         "clashes": [
             {"kind": of, "name": name, "qualified_names": names}
-            for (of, name), names in shared.items()
+            for (of, name), names in named.items()
+            if len(names) > 1
         ],
         "quarantined": [
             {**each.plugin.facts(), "cause": each.cause} for each in plugins.quarantined

@@ -4,13 +4,13 @@ textgen.protocols.BasicTokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import attrs
 
 from textgen.documents import segments
-from textgen.protocols import Ids, IncrementalDecoder
+from textgen.protocols import Ids, IncrementalDecoder, Table
 
 _ADDED: Final = ("unknown_id", "encode_pieces", "incremental_decoder")
 _CONTEXT: Final = 16  # tokens that are decoded again with those that come
@@ -38,7 +38,7 @@ class Completed:
             getattr(self.inner, name, None) if name == "unknown_id" else getattr(self.inner, name)
         )
 
-    def from_dict(self, state: Mapping[str, Any]) -> Any:
+    def from_dict(self, state: Table) -> Any:
         """A fitted tokenizer, completed too."""
         return complete(self.inner.from_dict(state))
 

@@ -19,9 +19,9 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -29,6 +29,7 @@ from textgen.errors import RunError
 from textgen.files.durable import write_atomic
 from textgen.files.opening import UNFORESEEN, file_signature
 from textgen.files.reading import read_json
+from textgen.protocols import Table
 
 _LIMIT: Final = 10e9  # bytes of encoded texts
 _ABANDONED: Final = 3600.0  # seconds after which nobody still writes to a file
@@ -48,7 +49,7 @@ class CacheEntry:
 
     path: Path
     record: Path
-    facts: Mapping[str, Any]
+    facts: Table
     size: int
     used: float
 
@@ -83,9 +84,7 @@ class Cache:
                 os.utime(entry.record)
         return entry
 
-    def add(
-        self, key: str, name: str, pieces: Iterable[bytes], facts: Mapping[str, Any]
-    ) -> CacheEntry:
+    def add(self, key: str, name: str, pieces: Iterable[bytes], facts: Table) -> CacheEntry:
         """Make an entry of `pieces`, and remove the others used longest ago that exceed the limit.
 
         Raises OSError if that cannot be done, and what `pieces` raises.

@@ -6,13 +6,13 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import CorruptFileError, RunError, UsageError
 from textgen.files.opening import contents_of, is_special, opened
-from textgen.protocols import Tensors, Tokenizer
+from textgen.protocols import Table, Tensors, Tokenizer
 
 VOCABULARY: Final = "tokenizer.json"
 """The file of a run that holds its tokenizer."""
@@ -178,18 +178,13 @@ def read_tokenizer(tokenizer: Tokenizer, folder: Path, sha256: str) -> Tokenizer
     return load_vocabulary(tokenizer, read_json(path, sha256), path)
 
 
-def load_vocabulary(tokenizer: Tokenizer, state: Mapping[str, Any], path: Path) -> Tokenizer:
+def load_vocabulary(tokenizer: Tokenizer, state: Table, path: Path) -> Tokenizer:
     """A tokenizer with the vocabulary in the file `path`.
 
     Raises CorruptFileError if it refuses that.
     """
     with contents_of(path, "its tokenizer refuses it"):
         return tokenizer.from_dict(state)
-
-
-def folder_size(folder: Path) -> int:
-    """Bytes of the files under a folder. Links are not followed."""
-    return sum(status.st_size for _, status in files_under(folder))
 
 
 def files_under(folder: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, Unpack
@@ -52,7 +52,7 @@ from textgen.generation.scoring import (
 )
 from textgen.generation.streams import TextStream
 from textgen.gradient.model import GradientModel
-from textgen.protocols import Decoder, Floats, Ids, Model, Tensors, Tokenizer
+from textgen.protocols import Decoder, Floats, Ids, Model, Table, Tensors, Tokenizer
 
 if TYPE_CHECKING:
     from textgen.generation.novelty import CopyFinder
@@ -82,13 +82,13 @@ class Generator:
     tokenizer: Tokenizer = attrs.field(repr=False)
     model: Model = attrs.field(repr=False)  # all weights are in it
     chain: Chain = attrs.field(repr=False)
-    make_chain: Callable[[Mapping[str, Any]], Chain] = attrs.field(repr=False)
+    make_chain: Callable[[Table], Chain] = attrs.field(repr=False)
     seed: int = 0
-    defaults: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    defaults: Table = attrs.field(factory=dict, repr=False)
     path: Path | None = None
     model_id: str = attrs.field(default="", repr=False)
-    tables: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
-    record: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    tables: Table = attrs.field(factory=dict, repr=False)
+    record: Table = attrs.field(factory=dict, repr=False)
     training_tokens: Callable[[], Ids] | None = attrs.field(default=None, repr=False)
     make_module: Callable[[str], Any] | None = attrs.field(default=None, repr=False)
     _begin: Begin = attrs.field(repr=False, init=False)
@@ -164,7 +164,7 @@ class Generator:
     @blaming
     def generate_many(
         self,
-        prompts: Iterable[Prompt | Mapping[str, Any]],
+        prompts: Iterable[Prompt | Table],
         *,
         n: int = 1,
         batch_size: int = BATCH_SIZE,

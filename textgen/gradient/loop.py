@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -24,7 +24,7 @@ from textgen.gradient.options import GradientOptions
 from textgen.gradient.plan import Plan
 from textgen.gradient.schedules import Schedule, constant
 from textgen.pipeline.records import COUNT, OPTIONAL_COUNT, is_number, structure
-from textgen.protocols import TrainerState, TrainingContext
+from textgen.protocols import Table, TrainerState, TrainingContext
 
 
 @attrs.define(eq=False)
@@ -105,7 +105,7 @@ class _Position:
     length: str = ""
     steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     stable_steps: int = attrs.field(default=0, validator=COUNT)
-    optimizer: Mapping[str, Any] = attrs.field(factory=dict)
+    optimizer: Table = attrs.field(factory=dict)
 
 
 @attrs.define(eq=False)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from textgen.gradient.arrays import to_numpy
 from textgen.gradient.options import GradientOptions
 from textgen.gradient.schedules import Schedule
-from textgen.protocols import Tensors
+from textgen.protocols import Table, Tensors
 
 MakeOptimizer: TypeAlias = (
     "Callable[[Parameters], torch.optim.Optimizer | Sequence[torch.optim.Optimizer]]"
@@ -171,7 +171,7 @@ class Optimization:
         arrays = {key: to_numpy(value) for key, value in kept.items() if isinstance(value, Tensor)}
         return arrays, {key: value for key, value in kept.items() if key not in arrays}
 
-    def restore(self, arrays: Tensors, values: Mapping[str, Any]) -> None:
+    def restore(self, arrays: Tensors, values: Table) -> None:
         """Continue from what `state` gave."""
         kept = [optimizer.state_dict() for optimizer in self.optimizers]
         for each in kept:

@@ -22,6 +22,7 @@ from textgen.pipeline.options import (
 from textgen.pipeline.sampling import changed
 from textgen.plugin.component import ComponentSource
 from textgen.plugin.structure import Choice, Reader, plain, show
+from textgen.protocols import Table
 
 CHOICES = ("corpus", "tokenizer", "model", "trainer")
 _GENERAL = attrs.fields_dict(GeneralOptions)
@@ -107,7 +108,7 @@ def output_of(document: Document) -> Path:
     return (output or Path.cwd() / "runs" / document.name).absolute()
 
 
-def read_own_tables(tables: Mapping[str, Any], reader: Reader) -> tuple[Any, dict[str, Any]]:
+def read_own_tables(tables: Table, reader: Reader) -> tuple[Any, dict[str, Any]]:
     """The general keys, and the engine's own tables by name; what is wrong with them, and unknown
     keys, in `faults`.
     """

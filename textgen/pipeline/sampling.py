@@ -23,9 +23,12 @@ def changed(chain: Sequence[Choice], options: Table, plugins: ComponentSource) -
     has it, the sampler that does joins before the first with a higher `Component.place`. Raises
     UsageError with every fault.
     """
-    faults: list[Fault] = []
-    chain, options = _with_strategy(chain, dict(options), plugins, faults), dict(options)
-    options.pop("strategy", None)
+    reader, options = Reader(Path.cwd(), plugins), dict(options)
+    faults = reader.faults
+    if (strategy := options.pop("strategy", None)) is not None:
+        table = {"type": strategy} if isinstance(strategy, str) else strategy
+        chosen = reader.choice("strategy", table, "strategy")
+        chain = [*_samplers(chain), *filter(None, [chosen])]
     given: dict[str, tuple[Offer, dict[str, Any]]] = {}  # an option may need another of its sampler
     for name, value in options.items():
         takers = [choice.offer for choice in chain if name in choice.offer.component.arguments()]
@@ -41,13 +44,13 @@ def changed(chain: Sequence[Choice], options: Table, plugins: ComponentSource) -
     for offer, values in given.values():
         index = max((i for i, choice in enumerate(made) if choice.offer == offer), default=None)
         before = {} if index is None else plain(made[index].options)
-        reader = Reader(Path.cwd(), plugins)
-        settings = reader.table(offer.component.config, {**before, **values}, "")
-        found_at = (attrs.evolve(f, path=f.path or offer.name) for f in reader.faults)
+        own = attrs.evolve(reader, faults=[])
+        settings = own.table(offer.component.config, {**before, **values}, "")
+        found_at = (attrs.evolve(f, path=f.path or offer.name) for f in own.faults)
         faults += named(found_at, [offer])
         if index is None:
             if offer.kind == "strategy":
-                made = [choice for choice in made if choice.offer.kind != "strategy"]
+                made = _samplers(made)
             index = _place(made, offer)
             made.insert(index, Choice(offer.name, offer, settings))
         made[index] = attrs.evolve(made[index], options=settings)
@@ -58,20 +61,9 @@ def changed(chain: Sequence[Choice], options: Table, plugins: ComponentSource) -
     return made
 
 
-def _with_strategy(
-    chain: Sequence[Choice],
-    options: Table,
-    plugins: ComponentSource,
-    faults: list[Fault],
-) -> Sequence[Choice]:
-    """The chain with the option `strategy`, a name or a table, in place of its own strategy."""
-    given = options.get("strategy")
-    if given is None:
-        return chain
-    reader = Reader(Path.cwd(), plugins, faults=faults)
-    table = {"type": given} if isinstance(given, str) else given
-    choice = reader.choice("strategy", table, "strategy")
-    return [*(each for each in chain if each.offer.kind != "strategy"), *filter(None, [choice])]
+def _samplers(chain: Iterable[Choice]) -> list[Choice]:
+    """The chain without its strategy."""
+    return [choice for choice in chain if choice.offer.kind != "strategy"]
 
 
 def named(faults: Iterable[Fault], offers: Iterable[Offer]) -> list[Fault]:

@@ -20,6 +20,7 @@ import attrs
 
 from textgen.errors import Fault
 from textgen.plugin.component import Address, ComponentSource, Offer
+from textgen.protocols import Table
 from textgen.suggest import nearest
 
 _INTEGER_LIMIT = 2**64  # beyond any option's range, and short enough to print
@@ -52,7 +53,7 @@ class Start:
     path: Path
     weights: str
     tokenizer: str
-    tables: Mapping[str, Any] = attrs.field(repr=False)
+    tables: Table = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -129,7 +130,7 @@ class Reader:
                 self.faults.append(Fault(path, _reason(error)))
         return None
 
-    def check_keys(self, table: Mapping[str, Any], known: Collection[str], path: str) -> None:
+    def check_keys(self, table: Table, known: Collection[str], path: str) -> None:
         """Report the keys that are not known, with the nearest that is, or where a table below has
         that key.
         """
@@ -314,7 +315,7 @@ def _reason(error: Exception) -> str:
     return str(error.args[0]) if error.args else type(error).__name__
 
 
-def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(table: Table, prefix: str = "") -> dict[str, Any]:
     """The values of nested tables by their dotted keys."""
     values: dict[str, Any] = {}
     for key, value in table.items():
@@ -323,7 +324,7 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def merged(own: Table, given: Table) -> dict[str, Any]:
     """Options of a component, and of those that it is made of, with those that are given in their
     place.
     """

@@ -10,9 +10,9 @@ import json
 import logging
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -27,7 +27,7 @@ from textgen.files.reading import (
     read_weights,
 )
 from textgen.pipeline.records import read_structured
-from textgen.protocols import Tensors, TrainerState
+from textgen.protocols import Table, Tensors, TrainerState
 from textgen.runs.formats import Manifest, Progress, TrainingState
 
 logger = logging.getLogger("textgen")
@@ -44,7 +44,7 @@ class Checkpoint:
     tensors: Tensors
     trainer: TrainerState
     progress: Progress
-    observers: Mapping[str, Any] = attrs.field(factory=dict)
+    observers: Table = attrs.field(factory=dict)
 
     @property
     def step(self) -> int:
@@ -181,10 +181,6 @@ class Checkpoints:
             if step not in steps and os.path.lexists(folder / _MANIFEST):  # else no run wrote it
                 with contextlib.suppress(PermissionError):
                     remove_folder(folder)
-
-    def trim(self, stable_steps: int | None) -> None:
-        """Remove the checkpoints from which a finished run cannot be trained on."""
-        self.keep([step for step in self.steps() if step <= (stable_steps or -1)])
 
     def folder(self, step: int) -> Path:
         """Where the checkpoint of a step is, or would be."""

@@ -19,7 +19,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +38,7 @@ from textgen.files.durable import (
     write_atomic,
     write_json,
 )
-from textgen.files.reading import folder_size, inside, path_of
+from textgen.files.reading import files_under, inside, path_of
 from textgen.pipeline.records import read_structured
 from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoints
@@ -209,7 +209,7 @@ class RunDirectory:
             raise no_run(self.path)
         return read_record(path)
 
-    def write_run(self, record: Mapping[str, Any]) -> None:
+    def write_run(self, record: Table) -> None:
         """Replace run.json atomically."""
         write_json(self.path / "run.json", signed(record))
 
@@ -272,7 +272,10 @@ class RunDirectory:
         """
         place = self.current()
         if place.status() == "finished":
-            place.checkpoints.trim(place.read_run().get("stable_steps"))
+            stable = (
+                place.read_run().get("stable_steps") or -1
+            )  # it cannot be trained on from later
+            place.checkpoints.keep([s for s in place.checkpoints.steps() if s <= stable])
         if place != self:
             self._publish()
         elif os.path.lexists(self.next.path) and not self.next.checkpoints.steps():
@@ -329,7 +332,8 @@ def prune(path: str | Path) -> int:
         )
         raise RunError(f"{cause}; they are not removed", directory.path)
     with directory.locked():
-        freed = folder_size(directory.inside("checkpoints"))
+        files = files_under(directory.inside("checkpoints"))
+        freed = sum(status.st_size for _, status in files)
         directory.checkpoints.keep(())
         return freed
 

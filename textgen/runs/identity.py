@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
@@ -38,7 +38,7 @@ def text_key(
     corpus: Corpus,
     tokenizer: Tokenizer,
     choices: Sequence[Choice],
-    vocabulary: Mapping[str, Any] | None,
+    vocabulary: Table | None,
 ) -> tuple[str, int]:
     """The cache key of an encoded text, found without reading it, and the bytes of its files.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from textgen.contracts.checks import FAILURES
@@ -12,7 +12,7 @@ from textgen.contracts.components import callers_own, described
 from textgen.errors import DeviceError, PluginError, PluginWarning, TextgenError
 from textgen.events import Event, Stop
 from textgen.plugin.component import Offer
-from textgen.protocols import Observer, StatefulObserver
+from textgen.protocols import Observer, StatefulObserver, Table
 from textgen.runs.formats import Stopped
 
 AnyObserver: TypeAlias = Observer | Callable[[Event], Stop | None]
@@ -36,7 +36,7 @@ class Observers:
         """The states of those of the pipeline that have one, JSON values by their names."""
         return {name: observer.state() for name, observer in self._stateful()}
 
-    def load_state(self, states: Mapping[str, Any]) -> None:
+    def load_state(self, states: Table) -> None:
         """Give them the states of a checkpoint."""
         for name, observer in self._stateful():
             if name in states:

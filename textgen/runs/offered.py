@@ -12,8 +12,9 @@ from textgen.contracts.components import Components
 from textgen.errors import Fault
 from textgen.plugin.component import BuildContext, ComponentSource, Offer
 from textgen.plugin.structure import Choice
+from textgen.protocols import Table
 
-Offered: TypeAlias = Path | Mapping[str, Any]
+Offered: TypeAlias = Path | Table
 """A run directory; or the tables of a pipeline, whose tokenizer and model load what they need
 themselves.
 """
