@@ -63,13 +63,13 @@ def kind_of(method: str) -> str:
 
 
 class BrokenContract(Exception):
-    """The object `made` of a component broke its contract.
+    """The object `culprit` of a component broke its contract.
 
     Components knows whose it is, and says so.
     """
 
-    def __init__(self, made: object, cause: str) -> None:
-        self.made = made
+    def __init__(self, culprit: object, cause: str) -> None:
+        self.culprit = culprit
         super().__init__(cause)
 
 

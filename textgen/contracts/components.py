@@ -111,7 +111,8 @@ class Components(contextlib.ExitStack[bool | None]):
         return None
 
     def _explained(self, error: BaseException, built: Offer | None = None) -> TextgenError | None:
-        if isinstance(error, TextgenError) or getattr(error, "unblamed", False):
+        culprit = getattr(error, "culprit", self)  # else the traceback tells
+        if isinstance(error, TextgenError) or culprit is None:
             return None
         root = self._base or self
         each = [root, *(part for ref in root._parts.valuerefs() if (part := ref()) is not None)]
@@ -121,15 +122,15 @@ class Components(contextlib.ExitStack[bool | None]):
             for ref, offer in one._built
             if (made := ref()) is not None
         ]
-        if (broken := getattr(error, "made", None)) is not None:  # a check says whose value it is
-            offers = [offer for made, offer in known if type(made) is type(broken)]
+        if not isinstance(culprit, Offer | Components):  # a check says whose value it is
+            offers = [offer for made, offer in known if type(made) is type(culprit)]
             what = "" if isinstance(error, BrokenContract) else "failed: "
             return blame(offers[-1], f"{what}{error}") if offers else None
         if _is_memory(error):
             return _out_of_memory()
         parts = [*known, *([] if built is None else [(None, built)])]
         foreign = [part for part in parts if part[1].distribution != OWN_DISTRIBUTION]
-        offer = _blamed(error, foreign) or getattr(error, "suspect", None)
+        offer = _blamed(error, foreign) or (culprit if isinstance(culprit, Offer) else None)
         what = "failed" if built is None else "cannot be built"
         return None if offer is None else blame(offer, f"{what}: {described(error, offer)}")
 
@@ -139,14 +140,11 @@ def described(error: BaseException, offer: Offer) -> str:
     return cause_of(error, offer.plugin, packages_of(offer.component))
 
 
-def suspect(error: BaseException, offer: Offer) -> None:
-    """Name the component to blame for an exception that was raised in none of its code."""
-    error.suspect = offer  # type: ignore[attr-defined]
-
-
-def callers_own(error: BaseException) -> None:
-    """Mark an exception of what the caller gave, such as an observer: it stays what it is."""
-    error.unblamed = True  # type: ignore[attr-defined]
+def accuse(error: BaseException, culprit: object) -> None:
+    """Say whose an exception is: the object that broke its contract; a component, unless the
+    exception was raised in the code of another; or None, the caller, whose stays what it is.
+    """
+    error.culprit = culprit  # type: ignore[attr-defined]
 
 
 def blaming(method: _Method) -> _Method:

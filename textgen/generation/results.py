@@ -20,7 +20,7 @@ from textgen.files.durable import write_atomic
 from textgen.files.opening import UNFORESEEN, contents_of
 from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of, read_bytes
 from textgen.generation import display
-from textgen.pipeline.options import MAX_SEED
+from textgen.pipeline.options import is_seed
 from textgen.pipeline.records import each, structured
 from textgen.protocols import Decoder, Floats, Ids, Tensors
 
@@ -79,8 +79,8 @@ class GenerationState:
     decoder: dict[str, Any] = attrs.field(repr=False)
     history: dict[str, Any] = attrs.field(repr=False)
     pending: tuple[int, ...] = attrs.field(validator=each(_ID))
-    seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
-    index: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
+    seed: int = attrs.field(validator=is_seed)
+    index: int = attrs.field(validator=is_seed)
     model: str = ""
     tail: tuple[int, ...] = attrs.field(default=(), validator=each(_ID))
     open_end: str = ""

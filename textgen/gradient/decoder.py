@@ -154,7 +154,7 @@ class ForwardDecoder:
         try:
             return check_forward(given, len(ids))
         except (TypeError, ValueError) as error:
-            error.made = self._module  # type: ignore[union-attr]  # whose plugin is to blame
+            error.culprit = self._module  # type: ignore[union-attr]  # whose plugin is to blame
             raise
 
 

@@ -15,6 +15,7 @@ from textgen.plugin.component import option
 UnknownCharacters: TypeAlias = Literal["error", "skip", "unknown"]
 """What to do about a character that the vocabulary lacks."""
 MAX_SEED = 2**64
+is_seed = and_(ge(0), lt(MAX_SEED))
 MAX_NEW_TOKENS = 10**9
 MAX_N = 10**6
 MAX_STOPS = 1000
@@ -103,7 +104,7 @@ class TextOptions:
     seed: int | None = option(
         None,
         help="seed of the random draws; the run's seed if not set",
-        validator=optional(and_(ge(0), lt(MAX_SEED))),
+        validator=optional(is_seed),
     )
     unknown_characters: UnknownCharacters = option(
         "error",
@@ -122,7 +123,7 @@ class DecodingOptions(TextOptions):
     """The options of a request that are not for samplers, as RequestOptions describes them."""
 
     echo: bool = option(False, help="put the prompt before its continuation")
-    index: int | None = attrs.field(default=None, validator=optional(and_(ge(0), lt(MAX_SEED))))
+    index: int | None = attrs.field(default=None, validator=optional(is_seed))
     logprobs: int | None = attrs.field(default=None, validator=optional(ge(0)))
     keep_state: bool = False
     cache_salt: str = ""
@@ -170,7 +171,7 @@ def _device(instance: Any, attribute: Any, value: str) -> None:
 class GeneralOptions:
     """The keys outside any table."""
 
-    seed: int = option(0, help="seed of all randomness", validator=and_(ge(0), lt(MAX_SEED)))
+    seed: int = option(0, help="seed of all randomness", validator=is_seed)
     device: str = option(
         "auto", help='where to compute: "auto", "cpu", "cuda", "cuda:N" or "mps"', validator=_device
     )

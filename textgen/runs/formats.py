@@ -15,7 +15,7 @@ from attrs.validators import and_, ge, lt
 
 from textgen.errors import CorruptFileError, RunError
 from textgen.files.reading import json_checksum, read_json, with_remedy
-from textgen.pipeline.options import MAX_SEED
+from textgen.pipeline.options import is_seed
 from textgen.pipeline.records import (
     COUNT,
     OPTIONAL_COUNT,
@@ -126,7 +126,7 @@ class CorpusDigest:
 class Fingerprint:
     """What determined the model; the tables have the keys that the components' options had."""
 
-    seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
+    seed: int = attrs.field(validator=is_seed)
     tokenizer: Table
     data: Table
     model: Table
@@ -169,7 +169,7 @@ class RunRecord(RunFigures):
     """
 
     format_version: int
-    seed: int = attrs.field(validator=and_(ge(0), lt(MAX_SEED)))
+    seed: int = attrs.field(validator=is_seed)
     fingerprint: Fingerprint
     data: DataSizes
     components: tuple[Origin, ...]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from textgen.contracts.checks import FAILURES
-from textgen.contracts.components import callers_own, described
+from textgen.contracts.components import accuse, described
 from textgen.errors import DeviceError, PluginError, PluginWarning, TextgenError
 from textgen.events import Event, Stop
 from textgen.plugin.component import Offer
@@ -62,7 +62,7 @@ class Observers:
                     )
             except FAILURES as error:
                 if offer is None:
-                    callers_own(error)
+                    accuse(error, None)
                 is_of_sample = isinstance(error, PluginError | DeviceError)
                 if offer is None or (isinstance(error, TextgenError) and not is_of_sample):
                     raise

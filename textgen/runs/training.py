@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 import attrs
 
 from textgen.contracts.checks import FAILURES, blame
-from textgen.contracts.components import suspect
+from textgen.contracts.components import accuse
 from textgen.data import Dataset
 from textgen.errors import Interrupted, ProcessesError, TextgenError, TrainingError
 from textgen.events import Checkpointed, Decided, Evaluated, Evaluation, RunStarted, StepDone
@@ -110,7 +110,7 @@ class TrainingLoop:
         if not isinstance(error, TextgenError | MemoryError):
             for offer in self.blame:
                 if offer.distribution != OWN_DISTRIBUTION:
-                    suspect(error, offer)
+                    accuse(error, offer)
                     break
         raise error
 
