@@ -31,7 +31,10 @@ def resolve(requested: str) -> str:
     "auto" is CUDA where there is one, then MPS, then the CPU. A device that was asked for and is
     missing raises DeviceError: never a silent switch.
     """
-    check_name(requested)
+    if not isinstance(requested, str) or not NAMES.fullmatch(requested):
+        raise DeviceError(
+            f"no device is called {requested!r}; use auto, cpu, cuda, cuda:N or mps", str(requested)
+        )
     chosen, missing = requested, ""
     if requested == "auto":
         has_cuda = has_cuda_driver() and _cuda_count()
@@ -50,14 +53,6 @@ def resolve(requested: str) -> str:
         )
     logger.debug("device %s chosen for %s", chosen, requested)
     return chosen
-
-
-def check_name(requested: str) -> None:
-    """Raise DeviceError for a name that no device can have, whether or not one is available."""
-    if not isinstance(requested, str) or not NAMES.fullmatch(requested):
-        raise DeviceError(
-            f"no device is called {requested!r}; use auto, cpu, cuda, cuda:N or mps", str(requested)
-        )
 
 
 @contextlib.contextmanager

@@ -302,7 +302,6 @@ class Engine:
         not write, PipelineError if the plugin of a component is missing, UsageError if an object is
         missing.
         """
-        devices.check_name(device)
         if device != "auto":  # also where the model has no use for one
             devices.resolve(device)
         given = {"sampler": sampler, "model": model, "tokenizer": tokenizer, "corpus": corpus}
