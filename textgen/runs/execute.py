@@ -240,16 +240,15 @@ class Execution:
         device = context.device if "torch" in sys.modules or pipeline.device != "auto" else "cpu"
         place = self._begin(decision)
         progress = Progress() if checkpoint is None else checkpoint.progress
+        record = run_record.begin(
+            *(pipeline, place, text, data, device), decision.record, priming
+        )  # before the observers, which may read what it writes
         observers = self._observers(attrs.evolve(context, training=True), place)
         if checkpoint is not None:
             observers.load_state(checkpoint.observers)
         return TrainingLoop(
             directory=place,
-            record=run_record.begin(
-                *(pipeline, place, text, data, device),
-                decision.record,
-                priming,
-            ),
+            record=record,
             model=model,
             trainer=trainer,
             blame=(pipeline.trainer.offer, pipeline.model.offer),
