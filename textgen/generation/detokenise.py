@@ -43,8 +43,7 @@ class Detokeniser:
             decoded = self._decode_more(tail)
             self._skip = 0 if mid_character else len(tokenizer.decode(tail)) - len(decoded)
         self._skip += shown
-        self._stops, self._min_tokens, self._tokens = stops, min_tokens, 0
-        self._sorted, self._longest = sorted(stops), max(map(len, stops), default=0)
+        self._stops, self._min_tokens, self._tokens = _StopTexts(stops), min_tokens, 0
         self.open_end = open_end
         self._searched = 0  # characters of it in which no stop text ends
         self._shown = len(open_end)  # characters of it that were shown
@@ -54,7 +53,7 @@ class Detokeniser:
     @property
     def searches(self) -> bool:
         """Whether there are stop texts, so that every token has to be decoded as it comes."""
-        return bool(self._stops)
+        return bool(self._stops.texts)
 
     def feed(self, ids: Ids) -> None:
         """Decode tokens of a text that is not searched for stops; `take` gives their text."""
@@ -86,31 +85,17 @@ class Detokeniser:
 
     def _search(self, piece: str) -> str:
         """The text that can be shown, now that `piece` has come."""
-        if not self._stops or 0 < self._tokens <= self._min_tokens:
+        if not self._stops.texts or 0 < self._tokens <= self._min_tokens:
             self.open_end, self._shown = "", 0
             return piece
         text = self.open_end + piece
-        ends = range(self._searched + 1, len(text) + 1)
-        self.stopped = any(text.endswith(self._stops, 0, end) for end in ends)
-        end = self._open_from(text)
-        if self.stopped:
-            end = min(place for place in map(text.find, self._stops) if place >= 0)
+        self.stopped = self._stops.ends_in(text, self._searched)
+        end = self._stops.find(text) if self.stopped else self._stops.begins_at_end(text)
         shown = text[self._shown : end]
         self.open_end = "" if self.stopped else text[end:]
         self._searched = len(self.open_end)
         self._shown = max(0, self._shown - end)
         return shown
-
-    def _open_from(self, text: str) -> int:
-        """The first place from which on a text is the beginning of a stop text; its length if there
-        is none. By bisection: there may be a thousand stop texts.
-        """
-        for start in range(max(0, len(text) - self._longest + 1), len(text)):
-            last = text[start:]
-            place = bisect_left(self._sorted, last)
-            if place < len(self._sorted) and self._sorted[place].startswith(last):
-                return start
-        return len(text)
 
 
 def drain(items: list[_T]) -> list[_T]:
@@ -118,3 +103,31 @@ def drain(items: list[_T]) -> list[_T]:
     taken = items[:]
     del items[: len(taken)]
     return taken
+
+
+class _StopTexts:
+    """Stop texts, found by bisection: there may be a thousand, and each token is searched."""
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        self.texts = texts
+        self._longest = max(map(len, texts), default=0)
+        self._sorted = sorted(texts)
+
+    def ends_in(self, text: str, start: int) -> bool:
+        """Whether one ends in the characters of a text from `start` on."""
+        return any(text.endswith(self.texts, 0, end) for end in range(start + 1, len(text) + 1))
+
+    def find(self, text: str) -> int:
+        """The first place of one in a text that has one."""
+        return min(place for place in map(text.find, self.texts) if place >= 0)
+
+    def begins_at_end(self, text: str) -> int:
+        """The first place from which on a text is the beginning of one; its length if there is
+        none.
+        """
+        for start in range(max(0, len(text) - self._longest + 1), len(text)):
+            last = text[start:]
+            place = bisect_left(self._sorted, last)
+            if place < len(self._sorted) and self._sorted[place].startswith(last):
+                return start
+        return len(text)

@@ -26,6 +26,8 @@ _ANNOUNCED: Final = {
 }
 """How a sampler announces what it reads."""
 _AT_ONCE: Final = 2048  # random numbers of next steps: each step by itself takes longer
+_LARGE: Final = 4096  # tokens of a vocabulary, from which on blocks of them are summed first
+_BLOCK: Final = 256
 _DRAW: Final = 2**32  # in place of a sampler's place: no chain is as long
 
 
@@ -190,6 +192,9 @@ def draw(logits: npt.NDArray[Any], uniforms: Floats) -> Ids | None:
     times the total, so a token of weight zero never is. The factor keeps the product below the
     total when the number is next to 1.
     """
+    if logits.shape[-1] >= _LARGE:
+        each = [draw_one(*pair) for pair in zip(logits, uniforms.tolist(), strict=True)]
+        return None if None in each else np.array(each)
     with np.errstate(invalid="ignore"):
         cdf = np.exp(logits - logits.max(axis=-1, keepdims=True)).cumsum(axis=-1, dtype=np.float64)
     total = cdf[:, -1]
@@ -205,8 +210,24 @@ def draw_one(row: npt.NDArray[Any], uniform: float) -> int | None:
     peak = row.max()
     if not isfinite(peak):
         return None
-    cdf = np.add.accumulate(np.exp(row - peak), dtype=np.float64)
+    weights = np.exp(row - peak)
+    if len(row) >= _LARGE:
+        return _draw_large(weights, uniform)
+    cdf = np.add.accumulate(weights, dtype=np.float64)
     return int(cdf.searchsorted(uniform * (cdf.item(-1) * (1 - 2**-52)), side="right"))
+
+
+def _draw_large(weights: npt.NDArray[Any], uniform: float) -> int:
+    """The token of weights (V,), from the sums of blocks and then those within one block."""
+    starts = np.arange(0, len(weights), _BLOCK)
+    ends = np.add.accumulate(np.add.reduceat(weights, starts, dtype=np.float64))
+    threshold = uniform * (ends.item(-1) * (1 - 2**-52))
+    block = int(ends.searchsorted(threshold, side="right"))
+    first = block * _BLOCK
+    inner = weights[first : first + _BLOCK]
+    cdf = np.add.accumulate(inner, dtype=np.float64) + (ends.item(block - 1) if block else 0.0)
+    last = int(inner.nonzero()[0][-1])  # where this sum, in another order, ends below the block's
+    return first + min(last, int(cdf.searchsorted(threshold, side="right")))
 
 
 def likeliest(logits: npt.NDArray[Any]) -> Ids | None:

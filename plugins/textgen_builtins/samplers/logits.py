@@ -96,8 +96,10 @@ def repetition(logits: Array, seen: Array, penalty: float) -> Array:
     et al., 2019).
     """
     xp = array_namespace(logits)
-    punished = xp.where(logits > 0, logits / penalty, logits * penalty)
-    return xp.where(like(seen, logits), punished, logits)
+    made, seen = xp.asarray(logits, copy=True), like(seen, logits)
+    given = made[seen]
+    made[seen] = xp.where(given > 0, given / penalty, given * penalty)
+    return made
 
 
 def presence(logits: Array, seen: Array, penalty: float) -> Array:
