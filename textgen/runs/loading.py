@@ -92,6 +92,8 @@ def build_generator(
             tokenizer.fit([])
         context = attrs.evolve(context, tokenizer=tokenizer)
         model = components.build(model_choice, context)
+        if callable(freeze := getattr(model, "requires_grad_", None)):
+            freeze(False)  # it is built as for training, to load its weights, and only writes
         generator = make_generator(samplers, model_choice, model, context, components)
         stack.pop_all()
     return attrs.evolve(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -45,9 +47,12 @@ def check_named(
             yield "note", line
     for quarantined in left_out:
         yield "failed", f"FAILED   {quarantined}"
-    with warnings.catch_warnings(record=True) as warned:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", DeprecationWarning)  # pytest shows them too
         warnings.simplefilter("ignore", PluginWarning)  # what is logged is not a fault
+        # This process is the command's own, and hypothesis would keep its notes in the current
+        # folder.
+        os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
         noted = set()
         for outcome in check_offers(
             offers, plugins, options, time_limit=time_limit, announce=announce

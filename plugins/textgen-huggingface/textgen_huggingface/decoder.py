@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from textgen.gradient.arrays import to_numpy
 from textgen.protocols import Array, Ids, Tensors
-from textgen_huggingface.cache import State, cache_parts, make_cache
+from textgen_huggingface.cache import State, cache_parts, make_growing_cache
 
 # Of logits, relative to the largest; padding that is not masked changes them far more.
 _TOLERANCE: Final = {torch.float32: 1e-4}
@@ -166,7 +166,7 @@ class HuggingFaceDecoder:
             logits = module.run(self._ids(self._tokens), last_only=last_only)
             return logits[:, -1 if last_only else -tokens.shape[1] :]
         if self._cache is None:
-            self._cache = make_cache(())
+            self._cache = make_growing_cache(())
         lacking = self._ids(padding) if padding.any() else None
         return module.run(self._ids(tokens), self._cache, padding=lacking, last_only=last_only)
 
@@ -221,7 +221,7 @@ class HuggingFaceDecoder:
         return cache_parts(self._cache) if self._cache is not None else ()
 
     def _set_parts(self, parts: Sequence[Tensor]) -> None:
-        self._cache = make_cache(tuple(parts)) if parts and self._tokens.shape[1] else None
+        self._cache = make_growing_cache(tuple(parts)) if parts and self._tokens.shape[1] else None
 
     @contextmanager
     def _inference(self) -> Iterator[None]:

@@ -23,6 +23,7 @@ from textgen_huggingface.configuration import (
     scales_with_length,
 )
 from textgen_huggingface.decoder import HuggingFaceDecoder, HuggingFaceRowDecoder, can_pad
+from textgen_huggingface.eight_bits import write_in_eight_bits, write_plainly
 from textgen_huggingface.own_generator import OwnGenerator
 from textgen_huggingface.plugin import HuggingFaceConfig
 from textgen_huggingface.pretrained import forget, reading, weight_arguments
@@ -51,7 +52,7 @@ def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel
     made.set_dropout_seed(context.seed)
     made.silence(getattr(context.tokenizer, "silent_ids", ()))
     made.begin = begin
-    return made
+    return made if context.training else made.requires_grad_(False)
 
 
 class HuggingFaceModel(nn.Module):
@@ -86,6 +87,7 @@ class HuggingFaceModel(nn.Module):
         self._draws = draws_while_training(model.config)
         self._generator = torch.Generator(self.device).manual_seed(0)
         self._rows: tuple[int, int] | None = None
+        self._writes = False  # whether the layers are those to write with
         self.silence(())
         self.caches = self._cache_argument is not None and not getattr(model, "_is_stateful", False)
         self._examine()
@@ -199,7 +201,12 @@ class HuggingFaceModel(nn.Module):
         self._rows = (first, total)
 
     def decoder(self, batch_size: int) -> Decoder:
-        """A decoder that keeps keys and values."""
+        """A decoder that keeps keys and values; of a large model on a CPU that nothing trains, one
+        that computes with weights of 8 bits.
+        """
+        if not self._writes and not any(each.requires_grad for each in self.parameters()):
+            write_in_eight_bits(self.model)
+            self._writes = True
         return (HuggingFaceRowDecoder if self.pads else HuggingFaceDecoder)(self, batch_size)
 
     def tensors(self) -> Tensors:
@@ -215,6 +222,8 @@ class HuggingFaceModel(nn.Module):
         self._copy_in(tensors)
 
     def _copy_in(self, tensors: Tensors) -> None:
+        write_plainly(self.model)
+        self._writes = False
         own = self._named_tensors()
         differences = [f"{name} is missing" for name in own if name not in tensors]
         differences += [f"{name} is not known" for name in tensors if name not in own]

@@ -2,14 +2,19 @@
 
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 import textgen_smollm2
+import torch
+from torch.nn.functional import cross_entropy
 
 import textgen
 from textgen.testing import check_run
 
+STORY = files("textgen_builtins.corpora").joinpath("story.txt").read_text("utf-8")[:4000]
 needs_file = pytest.mark.skipif(
     textgen_smollm2.model_file() is None, reason=f"no file of the model: {textgen_smollm2.COMMAND}"
 )
@@ -27,6 +32,23 @@ def test_it_reads_english_and_writes_text_alone(smollm2: textgen.Generator) -> N
     assert score.bits_per_character < 1.3  # `english` has some 1.6
     made = smollm2.generate("The old man", max_new_tokens=20, seed=1)
     assert not {*made.tokens} & {*smollm2.tokenizer.silent_ids}
+
+
+@needs_file
+@pytest.mark.slow
+def test_eight_bits_cost_less_than_a_two_hundredth_nat_per_character(
+    smollm2: textgen.Generator,
+) -> None:
+    """The module that trains computes with the weights of the file."""
+    ids = smollm2.tokenizer.encode(STORY).astype(np.int64)
+    plain, written = (
+        cross_entropy(
+            torch.tensor(model.decoder(1).score(ids[None, :-1])[0]), torch.tensor(ids[1:])
+        )
+        for model in (smollm2.module(), smollm2.model)
+    )
+    grown = float(written - plain) * (len(ids) - 1) / len(STORY)
+    assert 0 < abs(grown) < 0.005
 
 
 @needs_file

@@ -1,0 +1,53 @@
+"""Writing with weights of 8 bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import textgen
+from textgen.testing import check_model
+from textgen_huggingface import eight_bits, plugin
+
+
+@pytest.fixture(autouse=True)
+def _small_models_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eight_bits, "_SMALLEST", 0)
+
+
+def test_a_loaded_run_writes_in_eight_bits_and_keeps_its_weights(run: Any) -> None:
+    loaded, again = (textgen.load(run.path, device="cpu") for _ in range(2))
+    ids = np.random.default_rng(0).integers(0, 256, (1, 70))
+    ours = loaded.model.decoder(1)
+    # Few tokens at once and many are multiplied in two ways.
+    given = np.concatenate([ours.score(ids[:, :10]), ours.score(ids[:, 10:])], axis=1)[:, :20]
+    plain = run.generator.model.decoder(1).score(ids)[:, :20]
+    apart = np.abs(given - plain).max() / np.abs(plain).max()
+    assert 1e-5 < apart < 0.05
+    for name, array in run.generator.model.tensors().items():
+        np.testing.assert_array_equal(loaded.model.tensors()[name], array)
+    texts = [g.generate("The time", max_new_tokens=12, seed=1) for g in (loaded, again)]
+    assert texts[0].text == texts[1].text
+    first = loaded.generate("The time", max_new_tokens=5, seed=1, keep_state=True)
+    rest = loaded.generate(max_new_tokens=7, state=first.state)
+    assert first.text + rest.text == texts[0].text
+
+
+def test_a_model_in_training_computes_as_before(run: Any) -> None:
+    module = textgen.load(run.path, device="cpu").module()
+    ids = torch.arange(12)[None]
+    given = module.decoder(1).score(ids.numpy())
+    with torch.no_grad():
+        np.testing.assert_allclose(given, module(ids)[0].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_the_contract_is_kept(make_pipeline: Any, architecture: str) -> None:
+    (component,) = plugin.textgen_models()
+    table = make_pipeline(architecture)["model"]
+    options = {key: value for key, value in table.items() if key != "type"}
+    outcomes = check_model(component, options=options, tolerance=0.05)
+    assert not [outcome for outcome in outcomes if outcome.status == "failed"]
