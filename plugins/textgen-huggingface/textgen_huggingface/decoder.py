@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from textgen.gradient.arrays import to_numpy
 from textgen.protocols import Array, Ids, Tensors
 from textgen_huggingface.cache import State, cache_parts, make_growing_cache
 
@@ -118,7 +117,9 @@ class HuggingFaceDecoder:
             )
         state: Tensors = {"tokens": self._tokens.copy()}
         for index, part in enumerate(self._parts()):
-            state[f"{'value' if index % 2 else 'key'}.{index // 2}"] = to_numpy(part).copy()
+            state[f"{'value' if index % 2 else 'key'}.{index // 2}"] = (
+                _wide(part).cpu().numpy().copy()
+            )
         return state
 
     def write_state(self, state: Tensors) -> None:
@@ -326,3 +327,8 @@ def can_pad(module: Network) -> bool:
 
 def _pad(tokens: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.int64]:
     return np.pad(tokens, ((0, 0), (width - tokens.shape[1], 0)))
+
+
+def _wide(part: Tensor) -> Tensor:
+    """A tensor that NumPy can hold: of 16 bits, in float32."""
+    return part.float() if part.is_floating_point() and part.itemsize == 2 else part
