@@ -316,7 +316,7 @@ def test_without_a_library_for_zstandard_the_error_says_what_to_install(
     file.write_bytes(zstd.compress(b"text"))
     for name in ("backports", "backports.zstd", "compression.zstd"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(CorpusError, match="pip install backports.zstd"):
+    with pytest.raises(CorpusError, match=r"pip install backports\.zstd"):
         read(file)
 
 
