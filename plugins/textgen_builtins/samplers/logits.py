@@ -54,18 +54,19 @@ def top_k(logits: Array, k: int) -> Array:
     if k >= size:
         return logits
     border = xp.sort(logits, axis=-1)[:, size - k : size - k + 1]
-    kept = logits >= border
-    if int(xp.count_nonzero(kept)) == k * logits.shape[0]:  # no row has ties at its border
-        return keep(logits, kept)
-    above, ties = logits > border, logits == border
-    room = k - _count(xp, above)
-    return keep(logits, above | (ties & (xp.cumulative_sum(ties, axis=-1, dtype=xp.int64) <= room)))
+    return _keep_most(xp, logits, border, k)
 
 
 def top_p(logits: Array, p: float) -> Array:
     """Keep the most likely tokens that together reach probability p (Holtzman et al., 2020)."""
     xp = array_namespace(logits)
-    return _keep_until(xp, logits, -logits, probabilities(logits), p)
+    ordered, weights = (
+        xp.flip(xp.sort(values, axis=-1), axis=-1) for values in (logits, probabilities(logits))
+    )
+    before = xp.cumulative_sum(weights, axis=-1) - weights
+    count = _count(xp, before < p)
+    count = xp.maximum(count, xp.ones_like(count))
+    return _keep_most(xp, logits, xp.take_along_axis(ordered, count - 1, axis=-1), count)
 
 
 def typical(logits: Array, p: float) -> Array:
@@ -176,6 +177,17 @@ def xtc(logits: Array, threshold: float, rows: Any) -> Array:
 def like(values: Any, logits: Array) -> Array:
     """NumPy values as an array of the same library and device as `logits`."""
     return array_namespace(logits).asarray(values, device=device(logits))
+
+
+def _keep_most(xp: Any, logits: Array, border: Array, count: Any) -> Array:
+    """Keep the `count` most likely tokens, an integer or (B, 1), of which the last have the logit
+    `border` (B, 1).
+    """
+    above, ties = logits > border, logits == border
+    if not xp.any(_count(xp, ties) > 1):
+        return keep(logits, above | ties)
+    room = count - _count(xp, above)
+    return keep(logits, above | (ties & (xp.cumulative_sum(ties, axis=-1, dtype=xp.int64) <= room)))
 
 
 def _keep_until(xp: Any, logits: Array, order_by: Array, weights: Array, p: float) -> Array:
