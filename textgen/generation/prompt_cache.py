@@ -22,10 +22,12 @@ class PromptCache:
     A state is found by a hash of all tokens before it, so that prompts share the states of what
     they have in common.
 
-    most  bytes of all states
+    most   bytes of all states
+    grows  whether a state has all tokens before it; only the one of a prompt's last block is kept
     """
 
     most: int
+    grows: bool = False
     _states: dict[bytes, Tensors] = attrs.field(factory=dict)
     _size: int = 0
 

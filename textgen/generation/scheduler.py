@@ -50,7 +50,7 @@ class Scheduler:
     as far as clients have the same number of rows.
 
     `submit` may be called from any thread; all else by one thread at a time. States inside prompts
-    are kept in `cache`, unless they grow with the text.
+    are kept in `cache`.
     """
 
     def __init__(self, begin: Begin, capacity: int, cache: PromptCache | None = None) -> None:
@@ -73,7 +73,9 @@ class Scheduler:
 
     @cached_property
     def _cache(self) -> PromptCache | None:
-        return self._given_cache if self._given_cache and keeps_shape(self._begin) else None
+        if self._given_cache is not None:
+            self._given_cache.grows = not keeps_shape(self._begin)
+        return self._given_cache
 
     def submit(self, row: Row) -> None:
         """Let a row wait for its turn."""
@@ -312,8 +314,13 @@ def _decoder(begin: Begin, prompts: Sequence[_Prompt]) -> Any:
     if not known:
         return begin(len(prompts))
     states = [state for prompt in prompts if (state := prompt.state) is not None]
-    decoder, others = begin(len(known)), len(prompts) - len(known)
-    decoder.write_state({name: np.concatenate([s[name] for s in states]) for name in states[0]})
+    others = len(prompts) - len(known)
+    decoder = begin(1)
+    decoder.write_state(states[0])
+    for state in states[1:]:  # of any lengths, where states grow
+        other = begin(1)
+        other.write_state(state)
+        join_rows(decoder, other)
     if not others:
         return decoder
     join_rows(decoder, begin(others))
@@ -324,7 +331,11 @@ def _decoder(begin: Begin, prompts: Sequence[_Prompt]) -> Any:
 def _keep_states(cache: PromptCache, decoder: Any, prompts: Sequence[_Prompt], fed: int) -> None:
     """Keep the states of prompts at the end of a block."""
     block, rest = divmod(fed, BLOCK)
-    places = [place for place, prompt in enumerate(prompts) if len(prompt.keys) >= block]
+    places = [
+        place
+        for place, prompt in enumerate(prompts)
+        if len(prompt.keys) == block or (len(prompt.keys) > block and not cache.grows)
+    ]
     if block and not rest and places:
         whole = {} if offers_rows(decoder) else decoder.read_state()
         for place in places:

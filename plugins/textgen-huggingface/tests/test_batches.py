@@ -268,10 +268,26 @@ def test_hidden_states_of_a_model_whose_state_grows_are_refused(run: Any) -> Non
         run.generator.hidden_states(WORDS)
 
 
-def test_a_prompt_that_comes_again_gives_the_same_text(run: Any) -> None:
+def test_a_prompt_that_comes_again_gives_the_same_text_and_is_not_fed_again(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = textgen.load(run.path, device="cpu")
     prompt, options = "the clock struck " * 40, {"max_new_tokens": 12, "seed": 3}
+    fed, compute = [0], generator.model.run
+
+    def counted(tokens: Any, *arguments: Any, **keywords: Any) -> Any:
+        fed[-1] += tokens.numel()
+        return compute(tokens, *arguments, **keywords)
+
+    monkeypatch.setattr(generator.model, "run", counted)
 
     async def texts() -> list[str]:
-        return [(await run.generator.agenerate(prompt, **options)).text for _ in range(3)]
+        made = []
+        for more in ("", "", "and the clock struck"):
+            made.append((await generator.agenerate(prompt + more, **options)).text)
+            fed.append(0)
+        return made
 
-    assert asyncio.run(texts()) == [run.generator.generate(prompt, **options).text] * 3
+    made = asyncio.run(texts())
+    assert made[:2] == [run.generator.generate(prompt, **options).text] * 2
+    assert max(fed[1:3]) < 0.8 * fed[0]
