@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from textgen import Fault, PipelineError
+from textgen.protocols import Table
 from textgen_huggingface.pretrained import arguments, is_gguf, reading
 
 _ENDS: Final = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
@@ -28,7 +28,7 @@ class TokenizerFile:
     """
 
     state: dict[str, Any]
-    named: Mapping[str, Any]
+    named: Table
     special: frozenset[str]
 
     @property
@@ -63,7 +63,7 @@ def read(file: Path) -> TokenizerFile:
     """The tokenizer of a tokenizer.json or GGUF file. Raises PipelineError."""
     import tokenizers
 
-    named: Mapping[str, Any] = {}
+    named: Table = {}
     try:
         if is_gguf(file):
             tokenizer, named = _read_gguf(file)

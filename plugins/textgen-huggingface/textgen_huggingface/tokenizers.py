@@ -7,7 +7,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from textgen import DOCUMENT_END, Fault, PipelineError, UsageError
 from textgen.documents import CorpusPiece, segments
-from textgen.protocols import Ids, IncrementalDecoder, Tokenizer
+from textgen.protocols import Ids, IncrementalDecoder, Table, Tokenizer
 from textgen_huggingface import tokenizer_files
 
 _AS_IT_IS: Final = [{"Sequence": {"id": "A", "type_id": 0}}]
@@ -121,7 +121,7 @@ class FolderTokenizer:
         state: dict[str, Any] = json.loads(self._fitted().to_str())
         return state
 
-    def from_dict(self, state: Mapping[str, Any]) -> FolderTokenizer:
+    def from_dict(self, state: Table) -> FolderTokenizer:
         """A tokenizer of what `to_dict` gave."""
         import tokenizers
 
@@ -230,7 +230,7 @@ def _note_end(tokenizer: Any, end: str) -> None:
     tokenizer.post_processor = processors.Sequence([*own, note])
 
 
-def _noted_end(state: Mapping[str, Any]) -> str:
+def _noted_end(state: Table) -> str:
     """The token that was noted, or ""."""
     steps = (state.get("post_processor") or {}).get("processors") or [{}]
     ends = list(steps[-1].get("special_tokens") or ())

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
 from textgen import CorpusError
-from textgen.protocols import Ids
+from textgen.protocols import Floats, Ids, Table
 from textgen_series import BinsConfig
 from textgen_series.numbers import read_blocks, to_text
 
-Values = npt.NDArray[np.float64]
+Values = Floats
 
 _SAMPLE: Final = (
     1 << 20
@@ -88,7 +87,7 @@ class BinsTokenizer:
         """Edges and centres."""
         return {"type": "bins", "edges": self._fitted().tolist(), "centres": self.centres.tolist()}
 
-    def from_dict(self, state: Mapping[str, Any]) -> BinsTokenizer:
+    def from_dict(self, state: Table) -> BinsTokenizer:
         """A tokenizer with the bins of `to_dict`."""
         return BinsTokenizer(
             self.config, np.array(state["edges"], float), np.array(state["centres"], float)

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen import Generator
-from textgen.protocols import Array, Decoder
+from textgen.protocols import Array, Decoder, Floats
 from textgen_series.bins import BinsTokenizer
 
-Values = npt.NDArray[np.float64]
+Values = Floats
 Indices = npt.NDArray[np.int64]
 
 _ROWS: Final = (

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from textgen import CorpusError
+from textgen.protocols import Floats
 
 _LONGEST_LINE: Final = 1000  # characters; Python itself writes no float in more than 24
 
@@ -27,7 +27,7 @@ def parse(text: str) -> float:
     return value
 
 
-def read_blocks(pieces: Iterable[str]) -> Iterator[npt.NDArray[np.float64]]:
+def read_blocks(pieces: Iterable[str]) -> Iterator[Floats]:
     """The numbers (N,) of a text that comes in pieces, cut anywhere; empty lines are passed over.
 
     Raises CorpusError with the line's number, counted from 1.
@@ -45,7 +45,7 @@ def read_blocks(pieces: Iterable[str]) -> Iterator[npt.NDArray[np.float64]]:
     yield _numbers([held], line)
 
 
-def _numbers(lines: list[str], first: int) -> npt.NDArray[np.float64]:
+def _numbers(lines: list[str], first: int) -> Floats:
     values = []
     for number, text in enumerate(lines, first):
         if text := text.strip():

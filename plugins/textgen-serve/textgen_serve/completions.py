@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
 from textgen import (
     AsyncTextStream,
@@ -23,7 +22,7 @@ from textgen import (
     TextgenError,
     TokenLogprobs,
 )
-from textgen.protocols import Ids
+from textgen.protocols import Floats, Ids
 from textgen_serve.errors import ApiError
 from textgen_serve.json_body import dump, dump_long
 from textgen_serve.limits import Limits
@@ -431,8 +430,8 @@ async def next_tokens(
 def _following(
     generator: Generator,
     text: str,
-    given: npt.NDArray[np.float64],
-    sampled: npt.NDArray[np.float64],
+    given: Floats,
+    sampled: Floats,
     count: int,
     held: int,
 ) -> dict[str, Any]:

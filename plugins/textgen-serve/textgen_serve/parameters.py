@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from textgen import RequestOptions
+from textgen.protocols import Table
 from textgen_serve.errors import ApiError
 from textgen_serve.limits import Limits
 
@@ -110,7 +111,7 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "id_slot": (-1,),
 }
 """Names of other servers, and the values at which they change nothing."""
-_IDLE: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]]] = {
+_IDLE: Final[Mapping[str, tuple[str, Callable[[Table], bool]]]] = {
     name: (of, is_off)
     for of, is_off, names in (
         (
@@ -172,10 +173,10 @@ class Completion:
 
 
 def read_completion(
-    body: Mapping[str, Any],
+    body: Table,
     sampling: Collection[str],
     limits: Limits,
-    defaults: Mapping[str, Any],
+    defaults: Table,
     *,
     ignore_unknown: bool = False,
 ) -> Completion:
@@ -243,7 +244,7 @@ def _are_ids(value: Any) -> bool:
 
 
 def _known(
-    body: Mapping[str, Any], options: Collection[str], *, ignore_unknown: bool
+    body: Table, options: Collection[str], *, ignore_unknown: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """Our parameters by our names, and the names of those that have no equal here.
 
@@ -294,7 +295,7 @@ def _unknown(name: str, options: Collection[str]) -> ApiError:
 class _Numbers:
     """Reads the server's own parameters."""
 
-    given: Mapping[str, Any]
+    given: Table
 
     def __call__(self, name: str, default: Any, least: int, most: int) -> Any:
         """An integer within bounds; `default` where it is not given."""
@@ -316,7 +317,7 @@ class _Numbers:
         return value
 
 
-def _includes_usage(given: Mapping[str, Any]) -> bool:
+def _includes_usage(given: Table) -> bool:
     """Whether a stream ends with the usage, by `stream_options`. Raises ApiError."""
     name, options = "stream_options", given.get("stream_options")
     if options is None:
@@ -340,7 +341,7 @@ def _logprobs(number: _Numbers, limits: Limits) -> int | None:
     return made
 
 
-def _max_tokens(number: _Numbers, limits: Limits, defaults: Mapping[str, Any]) -> int:
+def _max_tokens(number: _Numbers, limits: Limits, defaults: Table) -> int:
     own = defaults.get("max_new_tokens", limits.new_tokens)
     default = limits.new_tokens if own is None else min(own, limits.new_tokens)
     made: int = number("max_tokens", default, 0, limits.new_tokens)

@@ -14,6 +14,7 @@ from textgen import PipelineError, RunError, RunSummary, UsageError
 from textgen.files.reading import inside, read_bytes
 from textgen.pipeline.document import document_of
 from textgen.plugin.structure import flat
+from textgen.protocols import Table
 from textgen.runs.summary import chosen_loss, finite
 from textgen_builtins.commands.folders import summaries
 
@@ -38,7 +39,7 @@ class ComparedRun:
 
     label: str
     summary: RunSummary
-    settings: Mapping[str, Any]
+    settings: Table
     curve: tuple[tuple[int, float], ...]
     bits: tuple[tuple[int, float], ...]
     bits_per_character: float | None
@@ -171,7 +172,7 @@ def read_run(summary: RunSummary, label: str) -> ComparedRun:
 
 
 def _points(
-    rows: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], float | None]
+    rows: Sequence[Table], value: Callable[[Table], float | None]
 ) -> tuple[tuple[int, float], ...]:
     found = ((row["step"], value(row)) for row in rows)
     return tuple((step, each) for step, each in found if each is not None)

@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from textgen import BuildContext
 from textgen.errors import Fault, PipelineError, UsageError
-from textgen.protocols import Array, History, Ids, Sampler, Tensors, Tokenizer
+from textgen.protocols import Array, History, Ids, Sampler, Table, Tensors, Tokenizer
 from textgen_builtins.samplers import logits as ops
 from textgen_builtins.samplers.config import FormatConfig
 from textgen_builtins.samplers.links import OFF
 from textgen_builtins.token_texts import token_texts
 
-_LIMITS: Final[Mapping[str, Any]] = {
+_LIMITS: Final[Table] = {
     "initial_lexer_fuel": 300_000,
     "step_lexer_fuel": 20_000,
     "step_max_items": 100_000,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen import BuildContext
-from textgen.protocols import Array, History, Ids, Sampler, Tokenizer
+from textgen.protocols import Array, Floats, History, Ids, Sampler, Tokenizer
 from textgen_builtins.samplers import config as configs
 from textgen_builtins.samplers import logits as ops
 from textgen_builtins.samplers.links import OFF
@@ -144,7 +144,7 @@ class Dry:
             int(_LOG_LARGEST / math.log(self.base)) if self.base > 1.000001 else 0
         )
 
-    def _penalties(self, tokens: Ids, vocab_size: int) -> npt.NDArray[np.float64]:
+    def _penalties(self, tokens: Ids, vocab_size: int) -> Floats:
         """(V,) what is subtracted for the first tokens of words that would extend a repetition."""
         begins = self.words.holds[tokens]
         begins[1:] = self.words.begin(tokens[1:], tokens[:-1])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from textgen import BuildContext
-from textgen.protocols import Lanes, Moves, Ranking, Tensors
+from textgen.protocols import Floats, Lanes, Moves, Ranking, Tensors
 from textgen_builtins.strategies.config import BeamConfig
 
 
@@ -55,9 +54,9 @@ class Beam:
 
     def _best(
         self,
-        score: npt.NDArray[np.float64],
-        logprobs: npt.NDArray[np.float64],
-        penalty: npt.NDArray[np.float64],
+        score: Floats,
+        logprobs: Floats,
+        penalty: Floats,
     ) -> list[tuple[int, int, float]]:
         """The best continuations of lanes: lane, token and score; -1 for a lane that has none."""
         if not len(score):

@@ -16,7 +16,7 @@ import numpy as np
 
 from textgen import BuildContext, Interrupted
 from textgen.documents import DOCUMENT_END, CorpusPiece, segments, split_documents
-from textgen.protocols import Ids
+from textgen.protocols import Ids, Table
 from textgen.suggest import MARKS, plain_forms
 from textgen_builtins.tokenizers.config import BPEConfig
 
@@ -197,7 +197,7 @@ class BPETokenizer:
             },
         }
 
-    def from_dict(self, state: Mapping[str, Any]) -> BPETokenizer:
+    def from_dict(self, state: Table) -> BPETokenizer:
         """A tokenizer of what `to_dict` gave. Raises ValueError for anything else."""
         try:
             made = BPETokenizer(self.config, _merges(state["model"]), bool(state["added_tokens"]))
@@ -366,7 +366,7 @@ def _parts(word: str, most: int = _LONG) -> list[tuple[int, ...]]:
     return [ids[i : i + most] for i in range(0, len(ids), most)]
 
 
-def _merges(model: Mapping[str, Any]) -> list[Pair]:
+def _merges(model: Table) -> list[Pair]:
     """The merges that a tokenizer.json names. Raises ValueError if its vocabulary is another: then
     a few of them can be more bytes than the memory holds.
     """

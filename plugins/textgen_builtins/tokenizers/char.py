@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.documents import DOCUMENT_END, CorpusPiece, split_documents
-from textgen.protocols import Ids
+from textgen.protocols import Ids, Table
 from textgen_builtins.tokenizers.config import CharConfig
 
 UNKNOWN: Final = 0
@@ -118,7 +118,7 @@ class CharTokenizer:
             "tokens": [_UNKNOWN_NAME, *self._fitted(), *[_END_NAME] * self.ends],
         }
 
-    def from_dict(self, state: Mapping[str, Any]) -> CharTokenizer:
+    def from_dict(self, state: Table) -> CharTokenizer:
         """A tokenizer with the vocabulary of `to_dict`. Raises ValueError for anything else."""
         tokens = state.get("tokens")
         if state.keys() != {"type", "tokens"} or state["type"] != "char":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final
 
 import attrs
@@ -14,7 +14,7 @@ from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, TrainingEvent
 from textgen.pipeline.records import structure
-from textgen.protocols import Model, Trainer, TrainerState, TrainingContext
+from textgen.protocols import Model, Table, Trainer, TrainerState, TrainingContext
 from textgen_builtins.models.gate import fit, gate_size
 from textgen_builtins.models.loss import log_softmax, mean_loss
 from textgen_builtins.models.mixture.model import Mixture, expert_logs
@@ -130,7 +130,7 @@ class MixtureTrainer:
 @attrs.frozen
 class _Position:
     second_trained: bool
-    first: Mapping[str, Any]
+    first: Table
 
 
 class _HeldOut:
