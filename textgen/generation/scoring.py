@@ -22,6 +22,7 @@ from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.protocols import Decoder, Floats, Ids, Tokenizer
 
 BLOCK: Final = 1024  # tokens scored at once
+_AT_ONCE: Final = 1 << 20  # log-probabilities in memory: more are slower to read and write
 _NO_PROMPT: Final = EncodedPrompt()
 
 
@@ -143,21 +144,27 @@ def _predictions(
     NaN where nothing comes before.
     """
     decoder.extend(before[None, :-1])
-    last = before[-1:]
+    last, rows = before[-1:], max(1, _AT_ONCE // chain.vocab_size)
     for ids in parts:
         for start in range(0, len(ids), BLOCK):
             block = ids[start : start + BLOCK].astype(np.int64)
             fed = np.concatenate([last, block[:-1]])
-            logprobs = np.full((len(block), chain.vocab_size), np.nan)
+            logits = np.empty((0, chain.vocab_size), np.float32)
             if len(fed):
-                logits = decoder.score(fed[None])
-                checks.check_logits(logits, (1, len(fed), chain.vocab_size), chain.model)
-                logprobs[len(block) - len(fed) :] = log_softmax(to_numpy(logits)[0])
-                if prompt.held:
+                scored = decoder.score(fed[None])
+                checks.check_logits(scored, (1, len(fed), chain.vocab_size), chain.model)
+                logits = to_numpy(scored)[0]
+            lacking = len(block) - len(fed)
+            for begin in range(0, len(block), rows):
+                own = block[begin : begin + rows]
+                given = logits[max(0, begin - lacking) : begin - lacking + len(own)]
+                logprobs = np.full((len(own), chain.vocab_size), np.nan)
+                logprobs[len(own) - len(given) :] = log_softmax(given)
+                if prompt.held and len(given):
                     prompt.open(logprobs[0])
                     logprobs[0], prompt = log_softmax(logprobs[0]), _NO_PROMPT
+                yield own, logprobs
             last = block[-1:]
-            yield block, logprobs
 
 
 def perplexity(loss: float) -> float:
