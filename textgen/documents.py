@@ -22,9 +22,9 @@ DOCUMENT_END: Final = DocumentEnd.DOCUMENT_END
 """The end of a document: a corpus yields it after the pieces of each."""
 CorpusPiece: TypeAlias = str | DocumentEnd
 """What a corpus yields: text, or DOCUMENT_END."""
-_SEGMENT: Final = (
-    1 << 16
-)  # characters encoded at once, and the longest stretch without a space that stays whole
+# Characters encoded at once, and the longest stretch without a space that stays whole.
+_SEGMENT: Final = 1 << 16
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def split_documents(pieces: Iterable[CorpusPiece]) -> Iterator[Iterator[str]]:
@@ -52,7 +52,7 @@ def segments(pieces: Iterable[str]) -> Iterator[str]:
     """
     held, start = "", 0
     for piece in pieces:
-        held, start = held[start:] + _without_surrogates(piece), 0
+        held, start = held[start:] + _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", piece), 0
         while len(held) - start > _SEGMENT:
             cut = _cut(held, start)
             yield held[start:cut]
@@ -73,11 +73,3 @@ def _cut(text: str, start: int) -> int:
             return place
         end = place - 1
     return start + _SEGMENT
-
-
-def _without_surrogates(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
-    return text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +17,7 @@ import attrs
 import click
 import good
 import numpy as np
+import torch
 from broken_models import MODELS, MODULES, TRAINERS
 from checking import NOISE, Case, broken, command, raising, then
 from good import (
@@ -40,6 +43,11 @@ NUMBERS = itertools.count()
 
 
 # Records, options, methods, and what holds for all kinds.
+
+
+@attrs.frozen
+class Undescribed:
+    size: int = option(3, help="how many")
 
 
 @attrs.frozen
@@ -92,6 +100,16 @@ def endless(logits: Any, history: Any) -> Any:
         logits = logits * 0.5
 
 
+def change_torch(self: Any, context: Any) -> None:
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    torch.set_default_dtype(torch.float64)
+
+
+def linger() -> None:
+    """Outlive the check, though not the test."""
+    threading.Thread(target=time.sleep, args=[1.5]).start()
+
+
 def recorded(statement: str, seen: str, config: type, name: str = "odd", check: str = "") -> Case:
     component = Component(name, config, lambda c, x: Sampler(x))
     return Case("sampler", statement, seen, component, check=check)
@@ -99,6 +117,7 @@ def recorded(statement: str, seen: str, config: type, name: str = "odd", check: 
 
 GENERAL = [
     recorded("component-record", "no help for size", Silent),
+    recorded("component-record", "has no docstring", Undescribed),
     recorded("component-record", "can be changed", Changing),
     recorded("component-options", "least is above most", Diverging, check="component-record"),
     recorded("component-options", "size: expected an integer", Mistyped),
@@ -109,7 +128,11 @@ GENERAL = [
            decoder=lambda self, size: None),
     broken("component-raises", "ZeroDivisionError", Sampler, close=lambda self: 1 / 0),
     broken("component-globals", "the random state of NumPy", Sampler,
-           __init__=lambda self, context: np.random.seed(NOISE.integers(99))),
+           "component-raises", __init__=lambda self, context: np.random.seed(1)),
+    broken("component-globals", "torch's threads, torch's default dtype", Sampler,
+           "component-raises", __init__=change_torch),
+    broken("component-globals", "left the thread", Sampler, "component-raises",
+           __init__=lambda self, context: linger()),
     command("component-quiet", "it wrote 'built", lambda c, x: print("built") or good.command(c, x),
             check="command-build"),
     Case("sampler", "component-ends", f"had not ended after 0.5 s ({__file__}:",
@@ -292,7 +315,7 @@ TOKENIZERS = [
     ),
     broken("tokenizer-unknown", "None, and '字' is encoded as '漢' is", Tokenizer, unknown_id=None),
     broken("tokenizer-apart", "while other threads encoded too", RacingTokenizer),
-    broken("tokenizer-end", "decode() gave '<end>'", ShownEndTokenizer),
+    broken("tokenizer-end", "decoded to '<end>'", ShownEndTokenizer),
     broken("tokenizer-fit", "left pieces unread", Tokenizer,
            fit=lambda self, pieces: setattr(self, "characters", "abc")),
     broken("tokenizer-vocabulary", "after fit()", Tokenizer, vocab_size=3.0),
@@ -387,10 +410,10 @@ SAMPLERS = [
            x.shape, device="cpu") if "meta" in str(getattr(x, "device", "")) else x)),
     broken("sampler-state-form", "'start' and no 'accept'", StateSampler, accept=None),
     broken("sampler-state-form", "from accept seen int64 (3, 3)", StateSampler, accept=accept_more),
-    broken("sampler-state", "other logits alone than in a batch", StateSampler, accept=accept_all),
+    broken("sampler-state", "other logits than in a batch", StateSampler, accept=accept_all),
     broken("sampler-random", "that it reads random", StateSampler, "sampler-history",
            random=False),
-    broken("sampler-random", "once row 0 has other numbers", StateSampler,
+    broken("sampler-random", "once other rows have other numbers", StateSampler,
            __call__=lambda self, logits, history: logits * (1 + float(history.random()[0, 0]))),
     broken("sampler-threads", "while other threads called too", Sampler, __call__=race),
 ]  # fmt: skip
@@ -472,6 +495,10 @@ class SharedCountObserver(Observer):
         return f"{event.step} {SharedCountObserver.count}\n"
 
 
+def spoil(model: Any) -> None:
+    model.load_tensors({name: array * 2 for name, array in model.tensors().items()})
+
+
 KNOWN = ("RunStarted", "StepDone", "Evaluation", "Checkpointed", "RunFinished")
 OBSERVERS = [
     broken("observer-files", "build made seen.txt", Observer, __init__=write_early),
@@ -491,6 +518,12 @@ OBSERVERS = [
            **observing(lambda self, event: Path("seen.txt").write_text("here") and None)),
     broken("observer-files", "checkpoints/x, a name that textgen", Observer, **observing(
            lambda self, event: (self.path.parent / "checkpoints/x").write_text("x") and None)),
+    broken("observer-files", "elsewhere/tmp", Observer,
+           **observing(lambda self, event: tempfile.mkstemp() and None)),
+    broken("observer-run", "of event.model", Observer, **observing(
+           lambda self, event: spoil(event.model) if isinstance(event, Evaluation) else None)),
+    broken("component-globals", "left the thread", Observer, "observer-run",
+           **observing(lambda self, event: linger())),
     broken("observer-apart", "came out otherwise than alone", SharedCountObserver),
 ]  # fmt: skip
 
@@ -512,7 +545,8 @@ def without_help(config: Any, context: Any) -> Any:
 COMMANDS = [
     command("command-build", "build() gave NoneType", lambda c, x: None),
     command("command-help", "--help exits with 2", without_help),
-    command("command-build", "fill in its option size", good.command, Required),
+    command("command-build", "fill in its option size", good.command, Required,
+            check="component-record"),
     command("command-help", "its help text is empty", lambda c, x: click.Command("good")),
     command("command-usage", "exits with 0", lenient),
     command("command-runs", "as asked", good.command, arguments=["--fail"]),

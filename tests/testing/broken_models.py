@@ -4,6 +4,7 @@ override.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
@@ -104,9 +105,9 @@ MODELS = [
     broken("model-finite", "every token is impossible", Decoder, **extend(lambda x: x - np.inf)),
     broken("model-input", "changed the tokens", Decoder, extend=lambda self, tokens: (
            tokens.setflags(write=True), tokens.fill(0), Decoder.extend(self, tokens))[2]),
-    broken("model-output", "logits of shape (2, ", Decoder,
+    broken("model-stepwise", "not (1, 35)", Decoder,
            score=then(Decoder.score, lambda scored: scored[..., 1:])),
-    broken("model-output", "other tokens that are impossible", Decoder,
+    broken("model-stepwise", "other tokens that are impossible", Decoder,
            score=then(Decoder.score, first_only)),
     broken("model-take-join", "memory of a row is None", RowDecoder, take=take_without_state),
     broken("model-take-join", "differs in the last bits", RowDecoder, take=take_roughly),
@@ -121,23 +122,23 @@ MODELS = [
     broken("model-finite", "NaN after", Decoder, **extend(lambda logits: logits * np.nan)),
     broken("model-input", "of read-only tokens raised", Decoder, extend=write_tokens),
     broken("model-deterministic", "a second decoder", Decoder, **extend(noisy)),
-    broken("model-causal", "those that follow gave logits", Decoder, score=then(
+    broken("model-stepwise", "beside score(), gave logits", Decoder, score=then(
            Decoder.score, lambda scored: scored + scored.mean(axis=1, keepdims=True))),
     broken("model-rows", "than it gives alone", Decoder,
            **extend(lambda logits: logits - logits.mean(axis=0) * 0.1)),
-    broken("model-stepwise", "than score()", Decoder,
+    broken("model-stepwise", "from token 0 to 50", Decoder,
            extend=lambda self, tokens: Decoder.extend(self, tokens[:, -1:])),
     broken("model-decoders", "other decoders at work", Decoder,  # all have the attributes of one
            __setattr__=lambda self, name, value: setattr(type(self), name, value)),
-    broken("model-output", "after the caller wrote", BufferDecoder),
-    broken("model-greedy", "not the likeliest", Decoder, continue_greedily=least_likely),
+    broken("model-stepwise", "beside score(), gave", BufferDecoder),
+    broken("model-greedy", "is not the likeliest", Decoder, continue_greedily=least_likely),
     broken("model-state-form", "is empty", Decoder, read_state=lambda self: {}),
     broken("model-state-form", "memory of a batch of 3 is (", Decoder,
            read_state=lambda self: {"memory": self.memory.T.copy()}),
     broken("model-state", "changed memory", Decoder,
            read_state=lambda self: {"memory": self.memory}),
     broken("model-take-join", "after join() and take()", EmptiedDecoder),
-    broken("model-length", "after 1061 tokens score()", Decoder, score=then(Decoder.score,
+    broken("model-stepwise", "from token 1060 to 1061", Decoder, score=then(Decoder.score,
            lambda scored: np.concatenate([scored[:, :1060], 2 * scored[:, 1060:]], axis=1))),
     broken("model-saved", "and loaded gives logits", StaleModel),
     broken("model-refuses", "were taken", Model, load_tensors=trust),
@@ -229,7 +230,7 @@ TRAINERS = [
     broken("trainer-events", "train() gave None; is a `yield` missing?", Trainer,
            train=lambda self, *arguments: None),
     broken("trainer-steps", "is nan", Trainer, **done(loss=float("nan"))),
-    broken("trainer-losses", "the loss of step 1 is 0.75", Trainer, **done(loss=0.75)),
+    broken("trainer-losses", "the loss of step 1 is 5.1", Trainer, **done(loss=math.log2(35))),
     broken("trainer-data", "read-only", Trainer, train=sort_data),
     broken("trainer-events", "it yielded dict", Trainer, done=lambda self, data: {}),
     broken("trainer-steps", "[7, 7, 7, 7", Trainer, **done(step=7)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,14 @@ from components import make
 from good import GOOD
 
 from textgen import Component, NoOptions, testing
-from textgen.plugin.component import HOOKS
 from textgen.testing import STATEMENTS, Outcome, isolated_plugins
 from textgen.testing.environment import subject
-from textgen.testing.outcomes import run_checks
+from textgen.testing.plugin import SUITES
+from textgen.testing.suite import run_checks
 
 ROOT = Path(__file__).parents[2]
 CHECKS = {kind: getattr(testing, f"check_{kind}") for kind in GOOD}
 LIGHT = "textgen.plugin.component"  # what is imported for components that are made in this process
-HOOK_OF = {kind: hook.removeprefix("textgen_") for hook, kind in HOOKS.items()}
 NOISE = np.random.default_rng()
 PLUGINS = isolated_plugins()  # checks only look in it
 SENTENCES = {statement.anchor: statement for statement in STATEMENTS}
@@ -31,9 +29,8 @@ def outcomes_of(
     kind: str, component: Component, *, only: str = "", time_limit: float = 60.0, **arguments: Any
 ) -> list[Outcome]:
     """The outcomes of a component's checks, or of those of the statement `only` alone."""
-    suite = import_module(f"textgen.testing.{HOOK_OF[kind]}")
     with subject(kind, component, None, LIGHT, PLUGINS, time_limit=time_limit) as made:
-        checks = getattr(suite, f"{kind}_checks")(made, **arguments)
+        checks = SUITES[kind](made, **arguments).checks()
         return list(run_checks([c for c in checks if only in ("", c.statement.anchor)], made))
 
 

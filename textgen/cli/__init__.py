@@ -1,4 +1,4 @@
-"""The command `textgen`: one module per subcommand, no logic of its own."""
+"""The command `textgen`: one module per subcommand."""
 
 import sys
 

@@ -133,15 +133,6 @@ def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[CorpusPiece]:
         yield piece
 
 
-def changed_text(offer: Offer) -> str:
-    """The message for a corpus that gave another text when it was read again."""
-    return (
-        f"{offer} gave another text when it was read again: run again once the text is "
-        f"complete; each call of `read` "
-        "must start from the beginning, and what it draws must follow from context.seed"
-    )
-
-
 def begin_decoding(model: Model, offer: Offer, batch_size: int) -> Decoder:
     """A decoder of the model, with every method: one is reported before the first text needs it."""
     made = model.decoder(batch_size)

@@ -140,11 +140,11 @@ def with_nan(tensors: Tensors) -> str:
     """The name of an array with values that are not numbers, or ""."""
     import numpy as np
 
-    def has_nan(array: Any) -> bool:
-        # The minimum needs no copy of the array.
-        return array.dtype.kind == "f" and array.size > 0 and bool(np.isnan(array.min()))
-
-    return next((name for name, array in tensors.items() if has_nan(array)), "")
+    filled = (
+        (name, each) for name, each in tensors.items() if each.dtype.kind == "f" and each.size
+    )
+    # The minimum needs no copy of the array.
+    return next((name for name, array in filled if np.isnan(array.min())), "")
 
 
 @contextlib.contextmanager

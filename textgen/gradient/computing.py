@@ -30,8 +30,7 @@ from textgen.processes import Processes
 from textgen.protocols import TrainingContext
 
 logger = logging.getLogger("textgen")
-_TRIAL_OF_ALONE: Final = (False, False, True)  # steps; the first of all begins threads
-_TRIED_AGAIN: Final = 50  # steps
+_TRIED_AGAIN: Final = 50  # steps, of which the first three try the ways to share out
 State: TypeAlias = tuple[Tensor, ...]
 _Result = TypeVar("_Result")
 
@@ -56,30 +55,6 @@ class Gradients:
     state: State | None
     now: float
     stops: bool = False
-
-
-@attrs.define
-class _Pace:
-    """Whether steps are faster in one thread than side by side, as small ones are beside other
-    programs, whose turns they wait for. Both are tried again and again.
-    """
-
-    _step: int = 0
-    _seconds: list[float] = attrs.field(factory=lambda: [0.0, 0.0])  # side by side, and alone
-
-    def is_alone(self, step: bool) -> bool:
-        """Whether one thread is to compute the next step, or what is not one."""
-        phase = self._step % _TRIED_AGAIN
-        if step and phase < len(_TRIAL_OF_ALONE):
-            return _TRIAL_OF_ALONE[phase]
-        return self._seconds[1] < _GAIN * self._seconds[0]
-
-    def took(self, seconds: float) -> None:
-        """Note the time of a step."""
-        phase = self._step % _TRIED_AGAIN
-        if 0 < phase < len(_TRIAL_OF_ALONE):
-            self._seconds[_TRIAL_OF_ALONE[phase]] = seconds
-        self._step += 1
 
 
 @attrs.define(eq=False)
@@ -107,7 +82,9 @@ class Computation:
     _threads: Sequence[ThreadPoolExecutor] = ()
     _processes: Processes | None = None
     _group: Any = None  # of the processes, for tensors on the device
-    _pace: _Pace = attrs.field(factory=lambda: _Pace(), init=False)
+    _steps: int = attrs.field(default=0, init=False)
+    _alone: float = attrs.field(default=0.0, init=False)  # seconds of a step in one thread
+    _together: float = attrs.field(default=0.0, init=False)  # and side by side
     _parameters: list[list[Any]] = attrs.field(init=False)  # of each replica
 
     @_parameters.default
@@ -181,14 +158,20 @@ class Computation:
 
     def shared_out(self, calls: Sequence[Callable[[], _Result]], *, step: bool) -> list[_Result]:
         """The results of a call for each replica, at most: the first made here, the others in their
-        own threads, or here too where that is faster.
+        own threads, or here too where that is faster, as for small steps beside other programs,
+        whose turns they wait for. Both are tried again and again.
 
         step   whether they are those of a step, whose time is taken
         """
-        begun, is_alone = time.perf_counter(), len(calls) == 1 or self._pace.is_alone(step)
+        phase = self._steps % _TRIED_AGAIN if step else _TRIED_AGAIN  # the first begins threads
+        is_faster = phase == 2 if phase < 3 else self._alone < _GAIN * self._together
+        is_alone, begun = len(calls) == 1 or is_faster, time.perf_counter()
         made = [call() for call in calls] if is_alone else self._side_by_side(calls)
-        if step:
-            self._pace.took(time.perf_counter() - begun)
+        self._steps += step
+        if phase == 1:
+            self._together = time.perf_counter() - begun
+        elif phase == 2:
+            self._alone = time.perf_counter() - begun
         return made
 
     def _side_by_side(self, calls: Sequence[Callable[[], _Result]]) -> list[_Result]:

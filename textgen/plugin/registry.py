@@ -168,11 +168,10 @@ class PluginSet:
         if distribution and distribution not in {offer.distribution for offer in self._offers}:
             return f"no plugin of {distribution} is loaded: is it installed, or its file given?"
         names = sorted({offer.name for offer in offers})
-        return (
-            nearest(bare, names)
-            or _of_summary(bare, offers)
-            or f"there are {', '.join(names) or 'none'}"
-        )
+        word = re.compile(rf"(?i)\b{re.escape(bare)}\b")  # as "lstm" is one of the summary of `rnn`
+        found = (o for o in offers if word.search(o.component.summary))
+        meant_by = (f"did you mean {o.name!r}? {o.component.summary}" for o in found)
+        return nearest(bare, names) or next(meant_by, f"there are {', '.join(names) or 'none'}")
 
     def sampling_options(self) -> dict[str, tuple[Offer, str]]:
         """The built-in sampling options of requests: the sampler or strategy that has each, and its
@@ -261,12 +260,6 @@ class PluginSet:
                 )
             known[key] = plugin
         self._offers += offers
-
-
-def _of_summary(word: str, offers: Iterable[Offer]) -> str:
-    """The component whose summary has a word, as "lstm" is a word of that of `rnn`."""
-    found = (o for o in offers if re.search(rf"(?i)\b{re.escape(word)}\b", o.component.summary))
-    return next((f"did you mean {o.name!r}? {o.component.summary}" for o in found), "")
 
 
 def _is_own(plugin: Plugin) -> bool:

@@ -15,7 +15,7 @@ from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError, Fault, PipelineError
 from textgen.generation.prompts import encode_documents, end_id
 from textgen.pipeline.pipeline import Pipeline
-from textgen.plugin.component import Offer
+from textgen.plugin.component import OBJECT, Offer
 from textgen.protocols import Corpus, Tokenizer
 from textgen.runs.formats import CorpusDigest
 
@@ -73,12 +73,14 @@ def fit_tokenizer(
     corpus.
 
     A tokenizer that keeps the vocabulary of another run is fitted already, and extended if it can
-    be. Raises PipelineError for a corpus of documents and a tokenizer without an id for their end.
+    be; so may be one that a program gave. Raises PipelineError for a corpus of documents and a
+    tokenizer without an id for their end.
     """
     hashed = HashedPieces(corpus, pipeline.corpus.offer, progress)
     pieces = _checked(hashed, tokenizer, pipeline)
     if pipeline.tokenizer.start is None:
-        tokenizer.fit(pieces)
+        if pipeline.tokenizer.offer.distribution != OBJECT or not _is_fitted(tokenizer):
+            tokenizer.fit(pieces)
     elif (extend := getattr(tokenizer, "extend", None)) is not None:
         extend(pieces)
     for _ in pieces:  # a tokenizer may need no fitting, and the digest is of all pieces
@@ -97,6 +99,13 @@ def fit_tokenizer(
         pipeline.tokenizer.offer,
     )
     return digest
+
+
+def _is_fitted(tokenizer: Tokenizer) -> bool:
+    try:
+        return bool(tokenizer.vocab_size)
+    except Exception:  # as before `fit`
+        return False
 
 
 def _checked(

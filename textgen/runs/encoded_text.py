@@ -12,7 +12,6 @@ from typing import Final
 import attrs
 import numpy as np
 
-from textgen.contracts.checks import changed_text
 from textgen.contracts.components import Components
 from textgen.data import Dataset
 from textgen.errors import CorpusError, TextgenError
@@ -98,7 +97,11 @@ class EncodedText:
 
     def dataset(self, options: DataOptions) -> Dataset:
         """The tokens, split as the `[data]` table says."""
-        tokens = self.tokens(changed_text(self.corpus_choice.offer))
+        tokens = self.tokens(
+            f"{self.corpus_choice.offer} gave another text when it was read again: run again once "
+            "the text is complete; each call of `read` must start from the beginning, and what it "
+            "draws must follow from context.seed"
+        )
         data = split_tokens(tokens, options, self.tokenizer)
         self.lost_share = lost_share(tokens, self.tokenizer, self.digest.characters)
         # What a built-in tokenizer leaves out is what its options say.

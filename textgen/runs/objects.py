@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -17,7 +17,7 @@ from textgen.pipeline.document import CHAINS
 from textgen.pipeline.pipeline import CHOICES
 from textgen.plugin.component import OBJECT, BuildContext, Component, NoOptions, Offer, Plugin
 from textgen.plugin.structure import Choice
-from textgen.protocols import Table, Tokenizer
+from textgen.protocols import Table
 
 # Types of values that are never an object of a component.
 _PLAIN: Final = (Mapping, str, bytes, int, float, list, tuple, type(None), Choice)
@@ -32,21 +32,6 @@ class Text:
     def read(self) -> Iterator[CorpusPiece]:
         """Yield its pieces."""
         return iter(self.pieces)
-
-
-@attrs.frozen
-class Fitted:
-    """textgen.protocols.Tokenizer: one that keeps its vocabulary, whatever text it is given."""
-
-    inner: Tokenizer
-
-    def fit(self, pieces: Iterable[CorpusPiece]) -> None:
-        """Read them, as the engine measures the text meanwhile."""
-        for _ in pieces:
-            pass
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
 
 
 def with_choices(tables: Table) -> dict[str, Any]:
@@ -86,10 +71,9 @@ def _part(kind: str, given: Any) -> Any:
     if build is None:
         if fault := unfit(value, kind):
             raise UsageError(f"the object that is given {fault}", argument=kind)
-        made = Fitted(value) if kind == "tokenizer" and _is_fitted(value) else value
 
         def build(config: NoOptions, context: BuildContext) -> Any:
-            return made
+            return value
 
     # By the module of the object, a traceback tells that the object is to blame.
     build.__module__ = getattr(given, "__module__", None) or type(given).__module__
@@ -145,10 +129,3 @@ def _adapted(value: Any) -> Any:
 
 def _placed(made: Any, context: BuildContext) -> Any:
     return made.to(context.device) if hasattr(made, "parameters") else made
-
-
-def _is_fitted(tokenizer: Any) -> bool:
-    try:
-        return bool(tokenizer.vocab_size)
-    except Exception:  # as before `fit`
-        return False

@@ -4,8 +4,8 @@ check_sampler(Component("loud", LoudConfig, build), options={"factor": 2.0})
 check_plugin("textgen_loud")
 
 Every failure is a ContractFailure that says what the contract asks, what was seen, and what helps;
-contracts.md has it all. The suites need hypothesis; importing this package loads neither that nor
-NumPy or torch. The fixtures are in textgen.testing.pytest_plugin, which pytest finds by itself.
+contracts.md has it all. Importing this package loads neither NumPy nor torch. The fixtures are in
+textgen.testing.pytest_plugin, which pytest finds by itself.
 """
 
 import importlib as _importlib
@@ -48,7 +48,7 @@ __all__ = [
     "isolated_plugins",
 ]
 
-# These need hypothesis and NumPy, which pytest's start should not have to wait for.
+# These need NumPy, which pytest's start should not have to wait for.
 _LATER = {f"check_{kind}": hook.removeprefix("textgen_") for hook, kind in _HOOKS.items()} | {
     "check_plugin": "plugin"
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -47,12 +45,9 @@ def check_named(
             yield "note", line
     for quarantined in left_out:
         yield "failed", f"FAILED   {quarantined}"
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as warned:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", DeprecationWarning)  # pytest shows them too
         warnings.simplefilter("ignore", PluginWarning)  # what is logged is not a fault
-        # This process is the command's own, and hypothesis would keep its notes in the current
-        # folder.
-        os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", folder)
         noted = set()
         for outcome in check_offers(
             offers, plugins, options, time_limit=time_limit, announce=announce

@@ -147,9 +147,9 @@ class Subject:
 def subject(
     kind: str,
     component: object,
-    options: Mapping[str, Any] | None,
-    plugin: object | str | None,
-    plugins: PluginSet | None,
+    options: Mapping[str, Any] | None = None,
+    plugin: object | str | None = None,
+    plugins: PluginSet | None = None,
     label: str = "",
     time_limit: float = TIME_LIMIT,
 ) -> Iterator[Subject]:

@@ -1,50 +1,31 @@
-"""Examples from hypothesis, the same ones every time, and calls from several threads."""
+"""Examples, which are the same every time, and calls from several threads."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as strategy
-from hypothesis.strategies import SearchStrategy
+import numpy as np
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _Result = TypeVar("_Result")
 _TURN: Final = 1e-6  # seconds until another thread goes on
 
-# Sampled from, since a range of characters would make hypothesis keep a table of Unicode in the
-# current folder
 ALPHABET: Final = "aeInotz 019.,;\n\t\r\0-_'\"<>/\\éßΣŁ–“”…ﬁ漢字é́‍👩🏽\u200b\ufeff\u2028한️"  # noqa: RUF001
+"""Characters of many scripts, controls and combining characters among them."""
 
 
-def for_all(
-    examples: int, function: Callable[..., None], **strategies: SearchStrategy[Any]
-) -> None:
-    """Call `function` with so many examples; its first failure is shrunk and raised."""
-    made = settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        report_multiple_bugs=False,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )(given(**strategies)(function))
-    made()
+def generators(count: int) -> Iterator[np.random.Generator]:
+    """So many sources of an example each."""
+    return map(np.random.default_rng, range(count))
 
 
-def texts() -> SearchStrategy[str]:
-    """Text of many scripts, controls and combining characters among them; no lone surrogates."""
-    return strategy.text(strategy.sampled_from(ALPHABET), max_size=40)
-
-
-def cuts(size: int) -> SearchStrategy[list[int]]:
-    """Where to cut something of this size, rising, up to four places."""
-    return strategy.lists(strategy.integers(0, size), max_size=4).map(sorted)
+def bounds(rng: np.random.Generator, size: int) -> list[int]:
+    """0, up to four places to cut something of this size, and the size."""
+    return [0, *sorted(rng.integers(0, size + 1, rng.integers(5)).tolist()), size]
 
 
 def in_threads(call: Callable[[int], _Result], count: int = 6) -> list[_Result]:

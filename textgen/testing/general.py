@@ -21,8 +21,10 @@ from textgen.plugin.hookspecs import hookimpl
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import is_file
 from textgen.plugin.structure import Reader, plain
-from textgen.testing.environment import Subject, close
+from textgen.testing.environment import Subject, close, required_options
 from textgen.testing.outcomes import Check, Skip, Violation
+from textgen.testing.process_state import no_thread_left
+from textgen.testing.statements import statement_of
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
@@ -42,21 +44,19 @@ print("\\nloaded:", *loaded, file=sys.stderr)
 
 def general_checks(subject: Subject, build: Callable[[], Any]) -> list[Check]:
     """The checks of all kinds; `build` builds the component in a fitting context."""
-    return [
-        Check("component-record", lambda: _record(subject)),
-        Check("component-options", lambda: _options(subject)),
-        Check("component-import", lambda: _import(subject)),
-        Check("component-raises", lambda: close(build())),
-        Check("component-methods", lambda: check_methods(build(), subject.kind)),
-        Check("component-globals", lambda: close(build())),  # its libraries are loaded by now
-    ]
 
+    def closed() -> None:
+        with no_thread_left():
+            close(build())
 
-def check_methods(made: Any, kind: str) -> None:
-    """Raise a Violation where what was built, or a "decoder" that it made, lacks a method."""
-    if fault := unfit(made, kind) or misdeclared(made, kind):
-        what = "its decoder" if kind == "decoder" else "what is built"
-        raise Violation(f"{what} {fault}")
+    checks: dict[str, Callable[[], object]] = {
+        "component-record": lambda: _record(subject),
+        "component-options": lambda: _options(subject),
+        "component-import": lambda: _import(subject),
+        "component-raises": closed,
+        "component-methods": lambda: _methods(build(), subject.kind),
+    }
+    return [Check(statement_of(anchor), check) for anchor, check in checks.items()]
 
 
 def loaded_by(module: str, commands: Iterable[str], time_limit: float) -> list[str]:
@@ -94,6 +94,8 @@ def _loaded_by(names: tuple[str, ...], path: str, time_limit: float) -> list[str
 
 def _record(subject: Subject) -> None:
     component = subject.component
+    if subject.kind == "command" and (required := required_options(component)):
+        raise Violation(f"nothing can fill in its option {required[0]}", "command-build")
     hook = next(name for name, kind in HOOKS.items() if kind == subject.kind)
 
     def offer() -> list[Any]:
@@ -104,6 +106,8 @@ def _record(subject: Subject) -> None:
         PluginSet().register(SimpleNamespace(**{hook: hookimpl(offer)}), "under-test")
     except PluginError as error:
         raise Violation(error.cause) from error
+    if not component.config.__doc__:
+        raise Violation(f"{component.config.__name__} has no docstring")
     if silent := [n for n, field in component.options().items() if not field.metadata.get("help")]:
         raise Violation(f"no help for {', '.join(silent)}; declare it with textgen.option")
     try:
@@ -127,6 +131,13 @@ def _options(subject: Subject) -> None:
         raise Violation("; ".join(map(str, reader.faults)))
     if again != config:
         raise Violation(f"{config} came back as {again}")
+
+
+def _methods(made: Any, kind: str, what: str = "what is built") -> None:
+    if fault := unfit(made, kind) or misdeclared(made, kind):
+        raise Violation(f"{what} {fault}")
+    if kind == "model":
+        _methods(made.decoder(1), "decoder", "its decoder")
 
 
 def _import(subject: Subject) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from functools import cached_property, partial
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Final, Unpack
 
 import attrs
 import numpy as np
@@ -13,96 +13,72 @@ import numpy as np
 from textgen.contracts.checks import FAILURES
 from textgen.generation.sampling import to_numpy
 from textgen.plugin.component import Component
-from textgen.plugin.registry import PluginSet
 from textgen.protocols import Ids, Tensors
 from textgen.testing.decoders import Decoders, difference
-from textgen.testing.environment import Subject, subject
-from textgen.testing.general import check_methods, general_checks
-from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks, shown
-from textgen.testing.time_limit import TIME_LIMIT
+from textgen.testing.outcomes import Outcome, Skip, Violation, shown
+from textgen.testing.suite import Given, Suite, check
 from textgen.testing.training_data import differing, is_torch_module, train, written_and_read
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
-_OF_DECODERS: Final = tuple(Decoders(None, 1, 0, "").checks())
+_LONG: Final = 80  # tokens for which forward() and the decoder are compared
 
 
 def check_model(
     component: Component,
     *,
-    options: Mapping[str, Any] | None = None,
     trainer: Mapping[str, Any] | None = None,
     tolerance: float = 1e-4,
-    plugin: object | str | None = None,
-    plugins: PluginSet | None = None,
-    time_limit: float = TIME_LIMIT,
+    **given: Unpack[Given],
 ) -> tuple[Outcome, ...]:
     """Hold a model to its contract, and its decoders to theirs. Raises ContractFailure.
 
-    options     its TOML table; what has no default must be in it. Small sizes make it quick
     trainer     the table of a trainer that fits it; without one, a torch module is trained by
                 `sgd`, others not
     tolerance   how far logits may differ that are computed in another order, relative to the
                 largest
-    plugin      the module it comes from, or its name; found from the component if not given
-    plugins     where `trainer` is found, and what the context offers; the built-in set if not given
-    time_limit  seconds for each check
     """
-    with subject("model", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(model_checks(made, trainer, tolerance), made))
-
-
-def model_checks(
-    subject: Subject, trainer: Mapping[str, Any] | None = None, tolerance: float = 1e-4
-) -> list[Check]:
-    """The suite.
-
-    Decoders are checked of a trained model, and of one that took over its weights to generate.
-    """
-    suite = _Suite(subject, trainer, tolerance)
-    return [
-        *general_checks(subject, suite.build),
-        Check("component-methods", lambda: check_methods(suite.build().decoder(1), "decoder")),
-        Check("model-seed", suite.seed),
-        Check("model-causal", suite.causal_forward),
-        *(Check(anchor, partial(suite.of_decoders, anchor)) for anchor in _OF_DECODERS),
-        Check("model-saved", suite.saved),
-        Check("model-refuses", suite.refuses),
-        Check("model-forward", suite.forward),
-        Check("model-dropout", suite.dropout),
-    ]
+    return check(ModelSuite, component, given, trainer=trainer, tolerance=tolerance)
 
 
 @attrs.frozen
-class _Suite:
-    subject: Subject
-    trainer: Mapping[str, Any] | None
-    tolerance: float
+class ModelSuite(Suite):
+    """The checks of a model.
 
-    def build(self, **changes: Any) -> Any:
-        return self.subject.build(self.subject.fitted_context(**changes))
+    Those of decoders are made of a trained model, and of one that took over its weights to
+    generate.
+    """
+
+    kind: ClassVar[str] = "model"
+    trainer: Mapping[str, Any] | None = None
+    tolerance: float = 1e-4
+
+    def find(self, name: str) -> Callable[[], object]:
+        if not hasattr(Decoders, name):
+            return super().find(name)
+        size = self.subject.tokenizer.vocab_size
+
+        def of_decoders() -> None:
+            for which, model in (("after training", self.trained), ("loaded", self.loaded)):
+                getattr(Decoders(model, size, self.tolerance, which), name)()
+
+        return of_decoders
 
     @cached_property
     def trained(self) -> Any:
-        model = self.build()
+        model = self.new()
         train(self.subject, model, self.subject.fitted_context(), self.trainer)
         return model
 
     @cached_property
     def loaded(self) -> Any:
         """The model as the engine makes it from a run directory, to generate."""
-        model = self.build(training=False)
+        model = self.new(training=False)
         model.load_tensors(written_and_read(self.trained.tensors()))
         return model
 
-    def of_decoders(self, anchor: str) -> None:
-        """Make a check of the decoders."""
-        size = self.subject.tokenizer.vocab_size
-        for which, model in (("after training", self.trained), ("to generate with", self.loaded)):
-            Decoders(model, size, self.tolerance, which).checks()[anchor]()
-
     def seed(self) -> None:
-        if name := differing(self.build().tensors(), self.build().tensors()):
+        if name := differing(self.new().tensors(), self.new().tensors()):
             raise Violation(f"{name} of a second model of the same seed differs")
 
     def saved(self) -> None:
@@ -113,7 +89,7 @@ class _Suite:
         fed = self._tokens((2, 12))
         expected = to_numpy(self.trained.decoder(2).score(fed)).copy()
         for training in (True, False):
-            model = self.build(training=training, seed=1)
+            model = self.new(training=training, seed=1)
             with contextlib.suppress(*FAILURES):  # it may not decode before it is trained
                 model.decoder(2).score(fed)
             model.load_tensors(written_and_read(tensors))
@@ -138,18 +114,18 @@ class _Suite:
         for training in (True, False):
             for what, given in wrong.items():
                 try:
-                    self.build(training=training).load_tensors(given)
+                    self.new(training=training).load_tensors(given)
                 except ValueError as error:
                     if not str(error):
                         raise Violation(f"the ValueError for weights {what} is empty") from error
                 else:
                     raise Violation(f"weights {what} were taken")
 
-    def causal_forward(self) -> None:
+    def causal(self) -> None:
         torch = self._torch()
         from textgen.gradient.decoder import check_forward  # loads torch
 
-        model = self.build().eval()
+        model = self.new().eval()
         fed = torch.from_numpy(self._tokens((3, 12)))
         with torch.no_grad():
             try:
@@ -167,18 +143,18 @@ class _Suite:
 
     def forward(self) -> None:
         torch, model = self._torch(), self.trained
-        fed = self._tokens((3, 12))
+        fed = self._tokens((3, _LONG))
         model.eval()
         with torch.no_grad():
-            logits, _ = model(torch.from_numpy(fed))
+            whole, _ = model(torch.from_numpy(fed))
             first, state = model(torch.from_numpy(fed[:, :5]))
-            rest, _ = model(torch.from_numpy(fed[:, 5:]), state)
-        resumed, whole = torch.cat([first, rest], dim=1).numpy(), logits.numpy()
-        if apart := difference(resumed, whole, self.tolerance):
+            rest, _ = model(torch.from_numpy(fed[:, 5:12]), state)
+        resumed = torch.cat([first, rest], dim=1).numpy()
+        if apart := difference(resumed, whole[:, :12].numpy(), self.tolerance):
             raise Violation(f"going on from a state gave {apart}")
         for which, other in (("its own decoder", model), ("the loaded decoder", self.loaded)):
             scored = to_numpy(other.decoder(3).score(fed))
-            if apart := difference(scored, whole, self.tolerance):
+            if apart := difference(scored, whole.numpy(), self.tolerance):
                 raise Violation(f"score() of {which} gave {apart}")
 
     def dropout(self) -> None:
@@ -202,7 +178,7 @@ class _Suite:
             raise Violation("with the same dropout seed, a second training step gave other logits")
 
     def _torch(self) -> Any:
-        if not is_torch_module(self.build()):
+        if not is_torch_module(self.new()):
             raise Skip("it is not a torch module")
         import torch
 

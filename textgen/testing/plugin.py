@@ -16,8 +16,8 @@ from textgen.plugin import discovery
 from textgen.plugin.component import UNPACKAGED, Offer, Plugin, normalized
 from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
-from textgen.testing.commands import command_checks
-from textgen.testing.corpora import corpus_checks
+from textgen.testing.commands import CommandSuite
+from textgen.testing.corpora import CorpusSuite
 from textgen.testing.environment import (
     TEXT,
     Subject,
@@ -27,35 +27,28 @@ from textgen.testing.environment import (
     required_options,
     subject,
 )
-from textgen.testing.models import model_checks
-from textgen.testing.observers import observer_checks
-from textgen.testing.outcomes import (
-    NO_DEFAULT,
-    Check,
-    Outcome,
-    Skip,
-    raise_first,
-    run_checks,
-)
-from textgen.testing.runs import run_checks as checks_of_run
-from textgen.testing.samplers import sampler_checks
-from textgen.testing.strategies import strategy_checks
+from textgen.testing.models import ModelSuite
+from textgen.testing.observers import ObserverSuite
+from textgen.testing.outcomes import NO_DEFAULT, Outcome, Skip, raise_first
+from textgen.testing.runs import RunSuite
+from textgen.testing.samplers import SamplerSuite
+from textgen.testing.strategies import StrategySuite
+from textgen.testing.suite import Suite, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
-from textgen.testing.tokenizers import tokenizer_checks
-from textgen.testing.trainers import SMALL_RNN, trainer_checks
+from textgen.testing.tokenizers import TokenizerSuite
+from textgen.testing.trainers import SMALL_RNN, TrainerSuite
 from textgen.testing.training_data import TRAINING, is_torch_module, small_dataset
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 Options = Mapping[str, Mapping[str, Any]]
 
-_SUITES: Mapping[str, Callable[[Subject], list[Check]]] = {
-    "corpus": corpus_checks,
-    "observer": observer_checks,
-    "command": command_checks,
-    "sampler": sampler_checks,
-    "strategy": strategy_checks,
-    "run": checks_of_run,
+SUITES: Mapping[str, type[Suite]] = {
+    suite.kind: suite
+    for suite in (
+        *(CommandSuite, CorpusSuite, ModelSuite, ObserverSuite, RunSuite),
+        *(SamplerSuite, StrategySuite, TokenizerSuite, TrainerSuite),
+    )
 }
 
 
@@ -151,11 +144,11 @@ def check_offers(
             made = attrs.evolve(made, announce=announce)
             announce(label)
             try:
-                checks = _checks(made, offer, options)
+                suite = SUITES[offer.kind](made, **_counterpart(made, offer, options))
             except Skip as skip:
                 yield Outcome(label, None, "skipped", str(skip))
             else:
-                yield from run_checks(checks, made)
+                yield from run_checks(suite.checks(), made)
 
 
 def matching(name: str, plugins: PluginSet) -> list[Offer]:
@@ -189,18 +182,15 @@ def _owner(offer: Offer, module: object | str | None) -> str:
     return module if isinstance(module, str) else getattr(module, "__name__", offer.distribution)
 
 
-def _checks(subject: Subject, offer: Offer, options: Options) -> list[Check]:
-    """The suite of its kind, with something fitting beside it.
-
-    Raises Skip where there is nothing.
-    """
+def _counterpart(subject: Subject, offer: Offer, options: Options) -> dict[str, Any]:
+    """What a suite needs beside its subject. Raises Skip where nothing fits."""
     if offer.kind == "tokenizer":
-        return tokenizer_checks(subject, _fitting_text(subject, offer, options))
+        return {"text": _fitting_text(subject, offer, options)}
     if offer.kind == "model":
-        return model_checks(subject, _fitting_trainer(subject, offer, options))
+        return {"trainer": _fitting_trainer(subject, offer, options)}
     if offer.kind == "trainer":
-        return trainer_checks(subject, _fitting_model(subject, offer, options))
-    return _SUITES[offer.kind](subject)
+        return {"model": _fitting_model(subject, offer, options)}
+    return {}
 
 
 def _fitting_text(subject: Subject, offer: Offer, options: Options) -> str:

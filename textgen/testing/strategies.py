@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Unpack
 
 import attrs
 
@@ -14,11 +14,9 @@ from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
 from textgen.plugin.component import Component
-from textgen.plugin.registry import PluginSet
-from textgen.testing.environment import TEXT, Subject, subject
-from textgen.testing.general import general_checks
-from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks
-from textgen.testing.time_limit import TIME_LIMIT
+from textgen.testing.environment import TEXT
+from textgen.testing.outcomes import Outcome, Skip, Violation
+from textgen.testing.suite import Given, Suite, check
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
@@ -33,48 +31,19 @@ _REQUESTS: list[dict[str, Any]] = [
 """Texts of different lengths, chains and ends."""
 
 
-def check_strategy(
-    component: Component,
-    *,
-    options: Mapping[str, Any] | None = None,
-    plugin: object | str | None = None,
-    plugins: PluginSet | None = None,
-    time_limit: float = TIME_LIMIT,
-) -> tuple[Outcome, ...]:
-    """Hold a strategy to its contract. Raises ContractFailure.
-
-    options     its TOML table; what has no default must be in it
-    plugin      the module it comes from, or its name; found from the component if not given
-    plugins     what its context offers; the built-in set if not given
-    time_limit  seconds for each check
-    """
-    with subject("strategy", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(strategy_checks(made), made))
-
-
-def strategy_checks(subject: Subject) -> list[Check]:
-    """The suite."""
-    suite = _Suite(subject)
-    return [
-        *general_checks(subject, suite.build),
-        Check("strategy-lanes", suite.lanes),
-        Check("strategy-moves", suite.moves),
-        Check("strategy-deterministic", suite.deterministic),
-        Check("strategy-rows", suite.rows),
-        Check("strategy-streams", suite.streams),
-        Check("strategy-sampling", suite.sampling),
-    ]
+def check_strategy(component: Component, **given: Unpack[Given]) -> tuple[Outcome, ...]:
+    """Hold a strategy to its contract. Raises ContractFailure."""
+    return check(StrategySuite, component, given)
 
 
 @attrs.frozen
-class _Suite:
-    subject: Subject
+class StrategySuite(Suite):
+    """The checks of a strategy."""
 
-    def build(self) -> Any:
-        return self.subject.build(self.subject.fitted_context(training=False))
+    kind: ClassVar[str] = "strategy"
 
     @cached_property
-    def plain(self) -> Generator:
+    def _plain(self) -> Generator:
         """A generator of n-grams that draws a token at each step."""
         run = Engine(self.subject.plugins).train(
             corpus=TEXT * 2,
@@ -84,9 +53,9 @@ class _Suite:
         )
         return run.generator
 
-    def generator(self) -> Generator:
+    def _generator(self) -> Generator:
         """The same with the strategy, newly built."""
-        plain, own = self.plain, (self.build(), self.subject.offer)
+        plain, own = self._plain, (self.new(training=False), self.subject.offer)
 
         def chain(options: Mapping[str, Any]) -> Chain:
             return attrs.evolve(plain.make_chain(options), strategy=own)
@@ -94,13 +63,13 @@ class _Suite:
         return attrs.evolve(plain, chain=chain({}), make_chain=chain)
 
     def lanes(self) -> None:
-        lanes = getattr(self.build(), "lanes", None)
+        lanes = getattr(self.new(training=False), "lanes", None)
         if type(lanes) is not int or lanes < 1:
             raise Violation(f"its attribute lanes is {lanes!r}")
 
     def moves(self) -> None:
         try:
-            texts = _each(self.generator())
+            texts = _each(self._generator())
         except ContractError as error:
             raise Violation(error.cause) from error
         for request, text in zip(_REQUESTS, texts, strict=True):
@@ -108,13 +77,13 @@ class _Suite:
                 raise Violation(f"{len(text.tokens)} tokens for {request}")
 
     def deterministic(self) -> None:
-        generator = self.generator()
+        generator = self._generator()
         first = _tokens(_each(generator))
         _compare("a second time", first, _tokens(_each(generator)))
-        _compare("by another object", first, _tokens(_each(self.generator())))
+        _compare("by another object", first, _tokens(_each(self._generator())))
 
     def rows(self) -> None:
-        generator = self.generator()
+        generator = self._generator()
         alone = _tokens(_each(generator))
         _compare("in a batch", alone, _tokens(generator.generate_many(_REQUESTS)))
         backwards = _tokens(generator.generate_many(_REQUESTS[::-1]))
@@ -122,8 +91,8 @@ class _Suite:
 
     def streams(self) -> None:
         """Compare whole texts with streams that are read in turn."""
-        whole = [text.text for text in _each(self.generator())]
-        generator = self.generator()
+        whole = [text.text for text in _each(self._generator())]
+        generator = self._generator()
         streams = [generator.stream(**request) for request in _REQUESTS]
         texts = ["" for _ in streams]
         while any(stream.finish_reason is None for stream in streams):
@@ -131,10 +100,10 @@ class _Suite:
         _compare("as a stream beside others", whole, texts)
 
     def sampling(self) -> None:
-        if not getattr(self.build(), "draws_only", False):
+        if not getattr(self.new(training=False), "draws_only", False):
             raise Skip("it does not promise to draw only")
-        generator = self.generator()  # asks the strategy, unlike the engine
-        _compare("by sampling", _tokens(_each(generator)), _tokens(_each(self.plain)))
+        generator = self._generator()  # asks the strategy, unlike the engine
+        _compare("by sampling", _tokens(_each(generator)), _tokens(_each(self._plain)))
 
 
 def _each(generator: Generator) -> list[Generation]:

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Unpack
 
 import attrs
 import numpy as np
@@ -18,12 +18,10 @@ from textgen.errors import TextgenError
 from textgen.events import Decided, Evaluated, StepDone
 from textgen.files.reading import dump_tensors
 from textgen.plugin.component import Component
-from textgen.plugin.registry import PluginSet
 from textgen.protocols import TrainerState
-from textgen.testing.environment import Subject, build_from_table, close, subject
-from textgen.testing.general import general_checks
-from textgen.testing.outcomes import Check, Outcome, Skip, Violation, raise_first, run_checks
-from textgen.testing.time_limit import TIME_LIMIT
+from textgen.testing.environment import build_from_table, close
+from textgen.testing.outcomes import Outcome, Skip, Violation
+from textgen.testing.suite import Given, Suite, check
 from textgen.testing.training_data import (
     TRAINING,
     Place,
@@ -37,57 +35,28 @@ from textgen.testing.training_data import (
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
-# by which factor a loss may differ that is measured on windows, without what is before them
+# By which factor a loss may differ that is measured on windows, without what is before them, or on
+# a batch. Bits are 1.44 of nats.
 _CLOSE: Final = 1.25
-_NEAR: Final = 1.5  # and one of a single batch
 SMALL_RNN: Final[Mapping[str, Any]] = {"type": "rnn", "hidden_size": 8, "dropout": 0.1}
 
 
 def check_trainer(
-    component: Component,
-    *,
-    options: Mapping[str, Any] | None = None,
-    model: Mapping[str, Any] = SMALL_RNN,
-    plugin: object | str | None = None,
-    plugins: PluginSet | None = None,
-    time_limit: float = TIME_LIMIT,
+    component: Component, *, model: Mapping[str, Any] = SMALL_RNN, **given: Unpack[Given]
 ) -> tuple[Outcome, ...]:
     """Hold a trainer to its contract. Raises ContractFailure.
 
-    options     its TOML table; what has no default must be in it. Few epochs make it quick
     model       the table of a model that it can train
-    plugin      the module it comes from, or its name; found from the component if not given
-    plugins     where `model` is found, and what the context offers; the built-in set if not given
-    time_limit  seconds for each check
     """
-    with subject("trainer", component, options, plugin, plugins, time_limit=time_limit) as made:
-        return raise_first(run_checks(trainer_checks(made, model), made))
-
-
-def trainer_checks(subject: Subject, model: Mapping[str, Any] = SMALL_RNN) -> list[Check]:
-    """The suite."""
-    suite = _Suite(subject, model)
-    return [
-        *general_checks(subject, lambda: subject.build(subject.fitted_context())),
-        Check("trainer-data", suite.data),
-        Check("trainer-events", suite.events),
-        Check("trainer-steps", suite.steps),
-        Check("trainer-evaluates", suite.evaluates),
-        Check("trainer-learns", suite.learns),
-        Check("trainer-losses", suite.losses),
-        Check("trainer-deterministic", suite.deterministic),
-        Check("trainer-validation", suite.validation),
-        Check("trainer-state-form", suite.state_form),
-        Check("trainer-resumes", suite.resumes),
-        Check("trainer-finished", suite.finished),
-        Check("trainer-refuses", suite.refuses),
-    ]
+    return check(TrainerSuite, component, given, model=model)
 
 
 @attrs.frozen
-class _Suite:
-    subject: Subject
-    model: Mapping[str, Any]
+class TrainerSuite(Suite):
+    """The checks of a trainer."""
+
+    kind: ClassVar[str] = "trainer"
+    model: Mapping[str, Any] = SMALL_RNN
 
     @cached_property
     def training(self) -> Training:
@@ -125,7 +94,7 @@ class _Suite:
         for event in done:
             if event.epoch < 1 or event.tokens < 1:
                 raise Violation(f"step {event.step} has epoch {event.epoch}, {event.tokens} tokens")
-            if not math.isfinite(number(event.loss)):
+            if not math.isfinite(_number(event.loss)):
                 raise Violation(f"the loss of step {event.step} is {event.loss!r}")
 
     def evaluates(self) -> None:
@@ -136,8 +105,8 @@ class _Suite:
             if not isinstance(last, Evaluated) or last.step != steps:
                 raise Violation(f"the last event is {last}")
             loss = last.validation_loss
-            fits = math.isfinite(number(loss)) if held_out else loss is None
-            if not fits or not math.isfinite(number(last.training_loss)):
+            fits = math.isfinite(_number(loss)) if held_out else loss is None
+            if not fits or not math.isfinite(_number(last.training_loss)):
                 which = "data" if held_out else "nothing"
                 raise Violation(f"with {which} held out, the last event is {last}")
 
@@ -153,15 +122,14 @@ class _Suite:
             event for event in reversed(self.training.events) if isinstance(event, Evaluated)
         )
         expected = text_loss(self.training.model, self._data(), "validation")
-        self._compare("the last validation loss", number(last.validation_loss), expected, _CLOSE)
+        self._compare("the last validation loss", last.validation_loss, expected)
         if is_torch_module(self.training.model):
             first = next(event for event in self.training.events if isinstance(event, StepDone))
-            self._compare(
-                "the loss of step 1", number(first.loss), self.training.loss_before, _NEAR
-            )
+            self._compare("the loss of step 1", first.loss, self.training.loss_before)
 
-    def _compare(self, what: str, given: float, expected: float, factor: float) -> None:
-        if not expected / factor < given < expected * factor:
+    def _compare(self, what: str, loss: Any, expected: float) -> None:
+        given = _number(loss)
+        if not expected / _CLOSE < given < expected * _CLOSE:
             seen = (
                 f"{what} is {given:.4f}, and by the model's own score() it is "
                 f"{expected:.4f} nats per token"
@@ -223,7 +191,7 @@ class _Suite:
             raise Violation(f"training that was done yielded {rest[0]}")
 
     def refuses(self) -> None:
-        trainer = self.subject.build(self.subject.fitted_context())
+        trainer = self.new()
         try:
             next(iter(trainer.train(object(), self._data(), TRAINING)), None)
         except TextgenError as error:
@@ -237,7 +205,7 @@ class _Suite:
 
     def _train(self, *, held_out: bool = True) -> Training:
         model = self._new_model()
-        trainer = self.subject.build(self.subject.fitted_context())
+        trainer = self.new()
         training = Training([], [], model, text_loss(model, self._data()))
         events = trainer.train(model, self._data(held_out), TRAINING)
         if events is None:
@@ -252,7 +220,7 @@ class _Suite:
 
     def _resume(self, place: Place) -> tuple[list[Any], Any]:
         """The events that are left, and the model, after a way through files."""
-        model, trainer = self._new_model(), self.subject.build(self.subject.fitted_context())
+        model, trainer = self._new_model(), self.new()
         model.load_tensors(written_and_read(place.tensors))
         values = json.loads(json.dumps(place.state.values))
         trainer.load_state(TrainerState(written_and_read(place.state.arrays), values))
@@ -267,7 +235,7 @@ class _Suite:
         return small_dataset(self.subject.fitted_context(), held_out=held_out)
 
 
-def number(value: Any) -> float:
+def _number(value: Any) -> float:
     """A loss as a number, which may be on a device until it is read; NaN for anything else."""
     try:
         return float(value)
