@@ -57,7 +57,7 @@ def adapted(adapting: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
 
 def test_a_run_trains_and_holds_the_adapter_alone(adapted: Any, base: Path) -> None:
     rows = [json.loads(line) for line in (adapted.path / "metrics.jsonl").read_text().splitlines()]
-    assert rows[-1]["validation_loss"] < 0.9 * rows[0]["validation_loss"]
+    assert rows[-1]["validation_loss"] < 0.95 * rows[0]["validation_loss"]
     (checkpoint,) = (adapted.path / "checkpoints").iterdir()
     names = {name.removeprefix("model.") for name in load_file(base / "model.safetensors")}
     for folder in (adapted.path, checkpoint):
