@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from textgen.errors import Fault, PluginWarning, UsageError
@@ -25,14 +25,12 @@ def check_named(
     plugins: PluginSet,
     values: Iterable[str],
     time_limit: float = TIME_LIMIT,
-    announce: Callable[[str], object] = str,
 ) -> Iterator[Line]:
     """Lines on the checks of the components that a name means, each with its status; a "note" is
     not a check.
 
     values      options as NAME.KEY=VALUE
     time_limit  seconds for each check
-    announce    told what is checked next
 
     Raises UsageError where nothing is called so.
     """
@@ -49,9 +47,7 @@ def check_named(
         warnings.simplefilter("always", DeprecationWarning)  # pytest shows them too
         warnings.simplefilter("ignore", PluginWarning)  # what is logged is not a fault
         noted = set()
-        for outcome in check_offers(
-            offers, plugins, options, time_limit=time_limit, announce=announce
-        ):
+        for outcome in check_offers(offers, plugins, options, time_limit=time_limit):
             for line in (_warning(outcome.component, warning) for warning in warned):
                 if line not in noted:
                     noted.add(line)

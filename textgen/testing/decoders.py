@@ -40,22 +40,16 @@ class Decoders:
         for batch in (1, 2, 5):
             decoder = self.model.decoder(batch)
             self._size(decoder, batch, f"decoder({batch})")
-            for length in (0, 1, 3, 0):
-                given = decoder.extend(self.tokens(batch, length))
-                if getattr(given, "shape", None) != (batch, self.vocab_size):
-                    self._fail(f"extend() of tokens ({batch}, {length}) gave {shown(given)}")
-            for length in (1, 4):
-                given = decoder.score(self.tokens(batch, length))
-                if getattr(given, "shape", None) != (batch, length, self.vocab_size):
-                    self._fail(f"score() of tokens ({batch}, {length}) gave {shown(given)}")
-
-    def dtype(self) -> None:
-        for name in ("extend", "score"):
-            given = getattr(self.model.decoder(2), name)(self.tokens(2, 3))
-            if not isinstance(given, np.ndarray):  # the context says "cpu"
-                self._fail(f"{name}() gave a {type(given).__name__} on a CPU, not a NumPy array")
-            if given.dtype not in (np.float32, np.float64):
-                self._fail(f"{name}() gave {given.dtype}")
+            lengths = {"extend": (0, 1, 3, 0), "score": (1, 4)}
+            for name, length in ((method, n) for method in lengths for n in lengths[method]):
+                given = getattr(decoder, name)(self.tokens(batch, length))
+                places = [length] * (name == "score")
+                if (
+                    not isinstance(given, np.ndarray)  # the context says "cpu"
+                    or given.shape != (batch, *places, self.vocab_size)
+                    or given.dtype not in (np.float32, np.float64)
+                ):
+                    self._fail(f"{name}() of tokens ({batch}, {length}) gave {shown(given)}")
 
     def finite(self) -> None:
         ends = [np.full((1, 40), token) for token in (0, self.vocab_size - 1)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -78,7 +78,6 @@ class Subject:
     plugins         what it may find in its context
     folder          an empty folder, its own
     time_limit      seconds for each check
-    announce        told of each check before it is made
     """
 
     kind: str
@@ -89,7 +88,6 @@ class Subject:
     plugins: PluginSet
     folder: Path
     time_limit: float = TIME_LIMIT
-    announce: Callable[[str], object] = str
 
     @property
     def offer(self) -> Offer:

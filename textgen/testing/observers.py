@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -136,10 +137,17 @@ class ObserverSuite(Suite):
             raise Skip(f"it refuses this run: {error}") from error
 
     def run(self) -> None:
-        for held_out in (True, False):
-            for console in (None, io.StringIO()):
-                with no_thread_left():
-                    self._run(held_out=held_out, console=console)
+        for held_out, console in itertools.product((True, False), (None, io.StringIO())):
+            written = io.StringIO()
+            with (
+                no_thread_left(),
+                contextlib.redirect_stdout(written),
+                contextlib.redirect_stderr(written),
+            ):
+                self._run(held_out=held_out, console=console)
+            if text := written.getvalue():
+                given = "no console" if console is None else "a console"
+                raise Violation(f"with {given} it wrote {text[:60]!r}; use context.console")
 
     def unknown(self) -> None:
         directory = self._directory()
@@ -162,15 +170,6 @@ class ObserverSuite(Suite):
                 if line.strip() and once[line] == 1 < count and line not in ends:
                     before = "once from before the run resumed at step 4"
                     raise Violation(f"{name} has the line {line!r} twice, {before}")
-
-    def console(self) -> None:
-        for console in (None, io.StringIO()):
-            written = io.StringIO()
-            with contextlib.redirect_stdout(written), contextlib.redirect_stderr(written):
-                self._run(console=console)
-            if text := written.getvalue():
-                given = "no console" if console is None else "a console"
-                raise Violation(f"with {given} it wrote {text[:60]!r}; use context.console")
 
     def files(self) -> None:
         directory, usual = self._directory(), tempfile.tempdir

@@ -80,8 +80,11 @@ def raise_first(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
 
 
 def shown(given: object) -> str:
-    """The shape of an array, or the type of anything else."""
+    """The shape and dtype of an array and its type, or the type of anything else."""
     if given is None:
         return "None; is a `return` missing?"
-    shape = getattr(given, "shape", None)
-    return f"a {type(given).__name__}" if shape is None else str(tuple(shape))
+    kind = type(given).__name__
+    if (shape := getattr(given, "shape", None)) is None:
+        return f"a {kind}"
+    dtype, device = (getattr(given, name, None) for name in ("dtype", "device"))
+    return f"{tuple(shape)} {dtype}, a {kind} on {device}"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module, metadata
 from itertools import chain
 from typing import Any
-
-import attrs
 
 from textgen.contracts.checks import FAILURES
 from textgen.errors import TextgenError, UsageError
@@ -117,12 +115,10 @@ def check_offers(
     *,
     module: object | str | None = None,
     time_limit: float = TIME_LIMIT,
-    announce: Callable[[str], object] = str,
 ) -> Generator[Outcome, None, None]:
     """The outcomes of every check of every offer, each up to its first failure.
 
-    `module` is where they come from, their entry points' if not given. `announce` is told which
-    check comes next.
+    `module` is where they come from, their entry points' if not given.
 
     Raises UsageError where `options` has a name that none of their packages' components has.
     """
@@ -141,8 +137,6 @@ def check_offers(
             continue
         source = _module_of(offer) if module is None else module
         with subject(offer.kind, component, table, source, plugins, label, time_limit) as made:
-            made = attrs.evolve(made, announce=announce)
-            announce(label)
             try:
                 suite = SUITES[offer.kind](made, **_counterpart(made, offer, options))
             except Skip as skip:

@@ -92,7 +92,6 @@ def run_checks(checks: Iterable[Check], subject: Subject) -> Iterator[Outcome]:
     state.
     """
     for check in checks:
-        subject.announce(f"{subject.label}: {check.statement.anchor}")
         printed = io.StringIO()
         try:
             with unchanged(), contextlib.redirect_stdout(printed):

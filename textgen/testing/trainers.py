@@ -24,7 +24,6 @@ from textgen.testing.outcomes import Outcome, Skip, Violation
 from textgen.testing.suite import Given, Suite, check
 from textgen.testing.training_data import (
     TRAINING,
-    Place,
     Training,
     differing,
     is_torch_module,
@@ -144,51 +143,43 @@ class TrainerSuite(Suite):
                 continue
             if not isinstance(ours, StepDone) or not isinstance(theirs, StepDone):
                 return
-            if name := differing(with_data.places[place].tensors, without.places[place].tensors):
+            if name := differing(with_data.tensors[place], without.tensors[place]):
                 raise Violation(f"after step {ours.step}, {name} depends on the held-out data")
 
     def deterministic(self) -> None:
         again = self._train()
-        if again.events != self.training.events:
-            pairs = zip(again.events, self.training.events, strict=False)
-            first = next((pair for pair in pairs if pair[0] != pair[1]), "their number")
-            raise Violation(f"a second training differs in {first}")
-        if name := differing(again.model.tensors(), self.training.model.tensors()):
-            raise Violation(f"a second training gave another {name}")
+        self._compare_rest(again.events, again.model, 0, "a second training")
 
     def state_form(self) -> None:
-        for place in self.training.places:
-            if not isinstance(place.state, TrainerState):
-                raise Violation(f"state() gave {type(place.state).__name__}")
-            for name, array in place.state.arrays.items():
+        for state in self.training.states:
+            if not isinstance(state, TrainerState):
+                raise Violation(f"state() gave {type(state).__name__}")
+            for name, array in state.arrays.items():
                 if not isinstance(array, np.ndarray):
                     raise Violation(f"{name} is of type {type(array).__name__}")
             try:
-                json.dumps(place.state.values)
+                json.dumps(state.values)
             except (TypeError, ValueError) as error:
                 raise Violation(f"its values are more than JSON can hold: {error}") from error
-            dump_tensors(place.state.arrays)
+            dump_tensors(state.arrays)
 
     def resumes(self) -> None:
-        events, places = self.training.events, self.training.places
-        count = len(places)
-        for stop in sorted({1, 2, count // 2, count - 1} & set(range(1, count))):
-            rest, model = self._resume(places[stop - 1])
+        count = len(self.training.events)
+        for stop in sorted({1, 2, count // 2, count - 1, count} & set(range(1, count + 1))):
+            events, model = self._resume(stop)
             what = f"gone on from event {stop} of {count}, training"
-            if len(rest) != count - stop:
-                raise Violation(f"{what} yielded {len(rest)} events, and had {count - stop} left")
-            for number, (given, expected) in enumerate(
-                zip(rest, events[stop:], strict=True), stop + 1
-            ):
-                if given != expected:
-                    raise Violation(f"{what} gave {given} as event {number}, not {expected}")
-            if name := differing(model.tensors(), self.training.model.tensors()):
-                raise Violation(f"{what} gave another {name}")
+            self._compare_rest(events, model, stop, what)
 
-    def finished(self) -> None:
-        rest, _ = self._resume(self.training.places[-1])
-        if rest:
-            raise Violation(f"training that was done yielded {rest[0]}")
+    def _compare_rest(self, events: list[Any], model: Any, begin: int, what: str) -> None:
+        """The events from a place on, and the weights after them."""
+        left = self.training.events[begin:]
+        if len(events) != len(left):
+            raise Violation(f"{what} yielded {len(events)} events, and had {len(left)} left")
+        for number, (given, wanted) in enumerate(zip(events, left, strict=True), begin + 1):
+            if given != wanted:
+                raise Violation(f"{what} gave {given} as event {number}, not {wanted}")
+        if name := differing(model.tensors(), self.training.model.tensors()):
+            raise Violation(f"{what} gave another {name}")
 
     def refuses(self) -> None:
         trainer = self.new()
@@ -204,26 +195,25 @@ class TrainerSuite(Suite):
             raise Violation("a model that is an object() was trained")
 
     def _train(self, *, held_out: bool = True) -> Training:
-        model = self._new_model()
-        trainer = self.new()
-        training = Training([], [], model, text_loss(model, self._data()))
+        model, trainer = self._new_model(), self.new()
+        training = Training(model, text_loss(model, self._data()))
         events = trainer.train(model, self._data(held_out), TRAINING)
         if events is None:
             raise Violation("train() gave None; is a `yield` missing?", "trainer-events")
         for event in events:
             training.events.append(_read(event))
-            tensors = {name: array.copy() for name, array in model.tensors().items()}
-            state = copy.deepcopy(trainer.state())
-            training.places.append(Place(tensors, state))
+            training.tensors.append(copy.deepcopy(model.tensors()))
+            training.states.append(copy.deepcopy(trainer.state()))
         close(trainer)
         return training
 
-    def _resume(self, place: Place) -> tuple[list[Any], Any]:
+    def _resume(self, stop: int) -> tuple[list[Any], Any]:
         """The events that are left, and the model, after a way through files."""
         model, trainer = self._new_model(), self.new()
-        model.load_tensors(written_and_read(place.tensors))
-        values = json.loads(json.dumps(place.state.values))
-        trainer.load_state(TrainerState(written_and_read(place.state.arrays), values))
+        model.load_tensors(written_and_read(self.training.tensors[stop - 1]))
+        state = self.training.states[stop - 1]
+        values = json.loads(json.dumps(state.values))
+        trainer.load_state(TrainerState(written_and_read(state.arrays), values))
         return [_read(event) for event in trainer.train(model, self._data(), TRAINING)], model
 
     def _new_model(self) -> Any:

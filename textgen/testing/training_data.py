@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import attrs
 import numpy as np
@@ -25,21 +25,20 @@ BY_GRADIENT: Final[Mapping[str, Any]] = {"type": "sgd", "length": "1 epoch", "ba
 
 
 @attrs.frozen(eq=False)
-class Place:
-    """Where a trainer has yielded, as a checkpoint keeps it."""
-
-    tensors: Tensors
-    state: TrainerState
-
-
-@attrs.frozen(eq=False)
 class Training:
-    """A training from beginning to end."""
+    """A training from beginning to end.
 
-    events: list[Any]
-    places: list[Place]
+    loss_before  of the model at the beginning
+    events       that the trainer yielded
+    tensors      of the model after each of them
+    states       of the trainer after each of them
+    """
+
     model: Any
     loss_before: float
+    events: list[Any] = attrs.field(factory=list)
+    tensors: list[Tensors] = attrs.field(factory=list)
+    states: list[TrainerState] = attrs.field(factory=list)
 
 
 def small_dataset(context: BuildContext, *, held_out: bool = True) -> Dataset:
@@ -77,9 +76,7 @@ def train(
         pass
 
 
-def text_loss(
-    model: Any, data: Dataset, part: Literal["training", "validation"] = "training"
-) -> float:
+def text_loss(model: Any, data: Dataset, part: str = "training") -> float:
     """Mean cross-entropy of the text that is trained on, or held out, in nats per token."""
     tokens = np.asarray(getattr(data, part)[:600], np.int64)
     rows = log_softmax(to_numpy(model.decoder(1).score(tokens[None, :-1]))[0])
