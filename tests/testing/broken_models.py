@@ -126,6 +126,8 @@ MODELS = [
            Decoder.score, lambda scored: scored + scored.mean(axis=1, keepdims=True))),
     broken("model-rows", "than it gives alone", Decoder,
            **extend(lambda logits: logits - logits.mean(axis=0) * 0.1)),
+    broken("model-rows", "row 0 of 33", Decoder,
+           **extend(lambda logits: logits * (1 + (len(logits) > 8)))),
     broken("model-stepwise", "from token 0 to 50", Decoder,
            extend=lambda self, tokens: Decoder.extend(self, tokens[:, -1:])),
     broken("model-decoders", "other decoders at work", Decoder,  # all have the attributes of one
@@ -158,6 +160,8 @@ MODULES = [
            lambda logits, state: (logits, tuple(part * 0 for part in state))),
     module("model-forward", "score() of its own decoder gave",
            lambda logits, state: (logits * 2, state)),
+    module("model-forward", "score() of its own decoder gave", lambda logits, state:
+           (logits * (1 + (logits.new_ones(logits.shape).cumsum(1) > 70)), state)),
     module("model-dropout", "torch's global generator",
            lambda logits, state: (logits + logits.new_empty(()).uniform_(), state)),
     module("model-dropout", "a second training step gave other",
