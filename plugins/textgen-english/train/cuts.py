@@ -1,4 +1,4 @@
-"""A plugin for the second training: a tokenizer that cuts the text where no word ends.
+"""A plugin for the second and third training: a tokenizer that cuts the text where no word ends.
 
     textgen --plugin cuts.py run second.toml
 
@@ -29,15 +29,18 @@ class CutConfig(BPEConfig):
     run: Path = option(Path("runs/first"), help="whose vocabulary it is")
     apart: int = option(800, help="characters between cuts, on average")
     until: int = option(31_340_000, help="characters of the text that may be cut")
+    adds: bool = option(False, help="add the characters that the vocabulary lacks")
 
 
 class Cutting(BPETokenizer):
     """A fitted tokenizer."""
 
     def fit(self, pieces: Iterable[Any]) -> None:
-        """Read the vocabulary."""
+        """Read the vocabulary, and add to it."""
         state = json.loads((self.config.run / "tokenizer.json").read_text(encoding="utf-8"))
         self._index(self.from_dict(state).merges)
+        if self.config.adds:
+            self.extend(pieces)
 
     def from_dict(self, state: Mapping[str, Any]) -> Cutting:
         """A tokenizer of what `to_dict` gave."""

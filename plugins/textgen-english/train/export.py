@@ -1,8 +1,11 @@
 """Makes a finished run the one that the package offers: ../textgen_english/run, and its loss in
 ../README.md.
 
-    python export.py RUN
+    python export.py RUN [BEFORE SHARE LOSS]
 
+With BEFORE, a run that RUN started from, the weights are a mean, with this share of those that it
+had: what a training on other books forgets. LOSS is that of the mean on the held-out text, in nats
+a token.
 The weights are written in half precision (float16), and no path of this machine is kept. Signs
 that the books lack get the mean weights of the others: what training made next to impossible, a few
 passes over a text would not teach.
@@ -23,8 +26,10 @@ from textgen.pipeline.pipeline import without_starts
 from textgen.protocols import Ids, Tensors, Tokenizer
 from textgen.runs.directory import RunDirectory
 from textgen.runs.record import described, pipeline_text
+from textgen.runs.vocabulary import for_vocabulary
 
 PACKAGE = Path(__file__).parents[1]
+START = ".\n"  # which a third of the pieces of mix.py begin with
 KEPT = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
 
 
@@ -34,22 +39,31 @@ def main() -> None:
     with textgen.load(path, tokenizer="bpe") as generator:
         tables = {kind: without_starts(table) for kind, table in generator.tables.items()}
         tables["corpus"] = {**tables["corpus"], "path": "books.txt"}
+        tables["trainer"] = {**tables["trainer"], "type": "adamw"}  # whose options pieces.py has
         plain = {"type": "bpe", "vocab_size": generator.tokenizer.vocab_size}
         tables["tokenizer"] = plain
         counts = np.bincount(generator.training_tokens(), minlength=plain["vocab_size"])
-        tensors = with_means(generator.model.tensors(), lacking(generator.tokenizer, counts))
-        record = dict(generator.record)
+        tensors = generator.model.tensors()
+        if len(sys.argv) > 3:
+            tensors = blended(tensors, generator.tokenizer, Path(sys.argv[2]), float(sys.argv[3]))
+        tensors = with_means(tensors, lacking(generator.tokenizer, counts))
+        start = generator.tokenizer.encode(START).tolist()
+        record = {**generator.record, "priming": start}
+        if len(sys.argv) > 4:
+            record["best_loss"] = float(sys.argv[4])
         halved = {name: array.astype(np.float16) for name, array in tensors.items()}
         data = {
             "pipeline.toml": pipeline_text(tables),
             "tokenizer.json": dump_vocabulary(generator.tokenizer),
             "model.safetensors": dump_tensors(halved),
         }
-    record["fingerprint"] = {**record["fingerprint"], "tokenizer": plain}
+    changed = {"tokenizer": plain, "trainer": tables["trainer"]}
+    record["fingerprint"] = {**record["fingerprint"], **changed}
     (model,) = (each for each in record["components"] if each["kind"] == "model")
+    plugins = {"tokenizer": ("bpe", "tokenizers"), "trainer": ("adamw", "adamw")}
     record["components"] = [
-        {**model, "kind": "tokenizer", "name": "bpe", "plugin": "tokenizers"}
-        if each["kind"] == "tokenizer"
+        {**model, "kind": kind, "name": plugins[kind][0], "plugin": plugins[kind][1]}
+        if (kind := each["kind"]) in plugins
         else each
         for each in record["components"]
     ]
@@ -62,18 +76,42 @@ def main() -> None:
         target.mkdir(exist_ok=True)
         for name in KEPT:
             (Path(folder) / name).replace(target / name)
+    say(path, target, record["best_loss"])
+
+
+def say(path: Path, target: Path, best: float) -> None:
+    """Write the loss of a run into the card, and print it with a text."""
     evaluations = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     loss = math.log(2) * min(json.loads(each)["bits_per_character"] for each in evaluations)
     with textgen.load(target) as generator:
         text = generator.generate("The door", max_new_tokens=150, seed=1).text
     size = (target / "model.safetensors").stat().st_size
     card = PACKAGE / "README.md"
-    said = f"{record['best_loss']:.3f} nats a token, {loss:.3f} nats a character"
-    changed = re.sub(
-        r"\d\.\d{3} nats.*? nats a character", said, card.read_text(encoding="utf-8"), count=1
-    )
-    card.write_text(changed, encoding="utf-8")
+    said = f"{best:.3f} nats a token, {loss:.3f} nats a character"
+    before = card.read_text(encoding="utf-8")
+    after = re.sub(r"\d\.\d{3} nats.*? nats a character", said, before, count=1)
+    card.write_text(after, encoding="utf-8")
     print(f"{target}: {size / 1e6:.1f} MB, a loss of {said}\n\n{text}")
+
+
+def blended(tensors: Tensors, tokenizer: Tokenizer, before: Path, share: float) -> Tensors:
+    """The mean of weights and, with this share, of those of the run before, fitted to the
+    tokenizer.
+    """
+    with textgen.load(before, tokenizer="bpe") as generator:
+        old, vocabulary = generator.model.tensors(), generator.tokenizer
+
+    def shapes_of(other: Tokenizer) -> dict[str, tuple[int, ...]]:
+        size = other.vocab_size
+        return {
+            name: (size, *array.shape[1:])
+            if array.shape[0] == tokenizer.vocab_size
+            else array.shape
+            for name, array in tensors.items()
+        }
+
+    fitted = for_vocabulary(old, vocabulary, tokenizer, tensors, shapes_of)
+    return {name: (1 - share) * array + share * fitted[name] for name, array in tensors.items()}
 
 
 def lacking(tokenizer: Tokenizer, counts: Ids) -> list[int]:
