@@ -192,5 +192,5 @@ def test_wrong_options_are_named(adapting: dict[str, Any]) -> None:
 def test_an_adapted_model_keeps_its_contract(adapting: dict[str, Any]) -> None:
     (component,) = plugin.textgen_models()
     options = {key: value for key, value in adapting["model"].items() if key != "type"}
-    outcomes = check_model(component, options=options, tolerance=0.05)  # 16 bits
+    outcomes = check_model(component, options=options, tolerance=0.1)  # 16 bits, over 80 tokens
     assert not [outcome for outcome in outcomes if outcome.status == "failed"]
