@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import attrs
 from attrs.validators import and_, ge, lt, optional
 
-from textgen import BuildContext, Component, Fault, PipelineError, hookimpl, option
+from textgen import BuildContext, Component, Fault, PipelineError, UsageError, hookimpl, option
 from textgen.protocols import Observer, Tokenizer
 
 if TYPE_CHECKING:
@@ -165,6 +165,17 @@ class FolderTokenizerConfig:
 
 
 @attrs.frozen
+class OfferedConfig:
+    """The model of a GGUF file, a folder or the Hugging Face Hub, with adapters to tune it to a
+    text, as `textgen init TEXT --start PATH` does.
+    """
+
+    path: HubName | Path | None = option(
+        None, help="a GGUF file, a folder with config.json, or owner/name of the Hugging Face Hub"
+    )
+
+
+@attrs.frozen
 class FilesConfig:
     """Writes config.json and tokenizer_config.json, with which transformers opens the run directory
     itself.
@@ -196,6 +207,43 @@ def build_folder_tokenizer(config: FolderTokenizerConfig, context: BuildContext)
     if context.training and not file.is_file():
         raise PipelineError([_absent("tokenizer.path", str(file))])
     return FolderTokenizer(file)
+
+
+def build_offered(config: OfferedConfig, context: BuildContext) -> dict[str, Any]:
+    """The tables of a pipeline with the model. Raises UsageError for what is none."""
+    from textgen_huggingface.pretrained import is_gguf
+
+    path = config.path
+    if path is None:
+        raise UsageError("huggingface-model is named by a path, or as owner/name of the Hub")
+    if isinstance(path, Path) and not (is_gguf(path) or (path / "config.json").is_file()):
+        raise UsageError(f"{path} is neither a GGUF file nor a folder with config.json")
+    return offered(path)
+
+
+def offered(path: HubName | Path) -> dict[str, Any]:
+    """The tables of a pipeline with a model, what tunes it to a text in minutes, and samplers."""
+    return {
+        "tokenizer": {"type": "huggingface-tokenizer", "path": str(path)},
+        "model": {"type": "huggingface", "path": str(path)},
+        "start": {
+            "data": {"window_length": 256},
+            "model": {"lora": {"rank": 16}},  # all weights would take gigabytes to train
+            "trainer": {
+                "type": "adamw",
+                "length": "3 epochs",
+                "batch_size": 4,
+                "learning_rate": 0.001,
+                "warmup_steps": 10,
+                "decay_share": 0.7,
+            },
+        },
+        "sampler": [
+            {"type": "penalties", "repetition": 1.1},
+            {"type": "temperature", "temperature": 0.9},
+        ],
+        "generate": {"max_new_tokens": 200},
+    }
 
 
 def build_files(config: FilesConfig, context: BuildContext) -> Observer:
@@ -257,6 +305,12 @@ def textgen_models() -> list[Component]:
 def textgen_tokenizers() -> list[Component]:
     """Offer `huggingface-tokenizer`."""
     return [Component("huggingface-tokenizer", FolderTokenizerConfig, build_folder_tokenizer)]
+
+
+@hookimpl
+def textgen_runs() -> list[Component]:
+    """Offer `huggingface-model`."""
+    return [Component("huggingface-model", OfferedConfig, build_offered)]
 
 
 @hookimpl

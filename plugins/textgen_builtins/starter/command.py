@@ -54,9 +54,10 @@ _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by
 @click.option("--encoding", default=AUTO, show_default=True, help="How the text is encoded.")
 @click.option(
     "--start",
-    metavar="NAME|DIR",
-    help="The model to start from: the name of a run that a package offers, a run directory, or "
-    '"none"; the one with the lowest expected loss if not given.',
+    metavar="NAME|PATH",
+    help="The model to start from: the name of a run that a package offers, a run directory, what "
+    'a package makes a model of, such as a GGUF file, or "none"; the one with the lowest expected '
+    "loss if not given.",
 )
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 @click.pass_obj
@@ -99,11 +100,11 @@ def init(
     else:
         facts = texts.look_at(text, path.parent, console=sys.stderr, **options)
     plugins, seconds = context.plugins(), minutes * 60
-    chosen = recipe.chosen_start(facts, seconds, start, path.parent, plugins, _say)
     if speed is None:
         _say("measuring the speed of this machine")
         speed = settings.measured_speed()
-    made = recipe.starter_pipeline(facts, seconds, speed, chosen, quoted(str(path)))
+    chosen = recipe.chosen_start(facts, seconds, speed, start, path.parent, plugins, _say)
+    made = recipe.starter_pipeline(facts, seconds, speed, *chosen, file=quoted(str(path)))
     try:
         write_atomic(path, made.encode())
     except OSError as error:

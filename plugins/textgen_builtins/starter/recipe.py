@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import tomli_w
 
 from textgen import PluginSet
 from textgen.plugin.component import ComponentSource
@@ -20,6 +21,11 @@ from textgen_builtins.starter.texts import TextFacts
 
 _MOST_NEW: Final = 20_000  # characters of a text
 _SHORT: Final = 50_000  # characters
+_COMMENTS: Final = {
+    "length": "passes over the text, or a time for the whole run",
+    "validation": "tokens held out at most, from the last tenth",
+    "learning_rate": "lower if the validation loss rises while the training loss falls",
+}
 _THE: Final = 0.02  # share of the words of an English text that are "the", at least
 _LACKS_START: Final = (
     "for a text in English, the package textgen-english has a model to start from, which gives "
@@ -46,44 +52,46 @@ def recipe(
     """
     plugins, folder = plugins or PluginSet.discover(), Path.cwd()
     facts = texts.look_at(str(text), folder, **options) if text is not None else texts.story()
-    chosen = chosen_start(facts, minutes * 60, start, folder, plugins)
     speed = speed or settings.measured_speed()
-    return tomllib.loads(starter_pipeline(facts, minutes * 60, speed, chosen))
+    chosen = chosen_start(facts, minutes * 60, speed, start, folder, plugins)
+    return tomllib.loads(starter_pipeline(facts, minutes * 60, speed, *chosen))
 
 
 def remarks(facts: TextFacts, plugins: ComponentSource) -> list[str]:
     """What was guessed of a text, and what may help."""
     words = facts.sample.lower().split()
     may_be_english = facts.size < _SHORT or words.count("the") > _THE * len(words)
-    lacks = words and may_be_english and not facts.longest and not plugins.offers("run")
+    lacks = words and may_be_english and not facts.longest and not starts.named(plugins)
     return [*facts.remarks, *([_LACKS_START] if lacks else [])]
 
 
 def chosen_start(
     facts: TextFacts,
     seconds: float,
+    speed: float,
     start: str | None,
     folder: Path,
     plugins: ComponentSource,
     say: Callable[[str], None] = lambda line: None,
-) -> Candidate:
-    """The model to start from, by the lowest expected loss if `start` names none.
+) -> tuple[Candidate, list[Candidate]]:
+    """The model to start from, by the lowest expected loss if `start` names none, and all that
+    were tried.
 
     say   told which it is, and what to expect of the others
 
     Raises UsageError for a start that cannot be used.
     """
-    found = starts.candidates(facts.sample, start, plugins, say)
+    found = starts.candidates(facts.sample, facts.size, start, seconds, speed, plugins, say)
     best = starts.best(found, seconds)
     if len(found) > 1:
-        others = ", ".join(str(each) for each in found if each is not best)
+        others = ", ".join(starts.told(each, seconds) for each in found if each is not best)
         said = f"start: {best.name}, with an expected loss of {best.loss:.2f}; {others}"
         say(f"{said} (--start chooses another)")
-    if best.pretrained is None or start is None or not Path(start).is_dir():
-        return best
-    name = texts.relative(Path(start), folder)
-    run = attrs.evolve(best.pretrained, name=name if "/" in name else f"./{name}")
-    return attrs.evolve(best, pretrained=run)
+    if best.pretrained is not None and start is not None and Path(start).is_dir():
+        name = texts.relative(Path(start), folder)
+        run = attrs.evolve(best.pretrained, name=name if "/" in name else f"./{name}")
+        best = attrs.evolve(best, pretrained=run)
+    return best, found
 
 
 def starter_pipeline(
@@ -91,25 +99,33 @@ def starter_pipeline(
     seconds: float,
     speed: float,
     start: Candidate | None = None,
+    found: Sequence[Candidate] = (),
     file: str = "my.toml",
 ) -> str:
     """The pipeline as TOML, with its own name in comments.
 
     start  what it starts from; without, nothing is expected of it
+    found  all that were tried
     """
     made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
     chosen: Mapping[str, int | float | str]
     run = None if start is None else start.pretrained
-    if run is None:
+    if start is not None and start.tables:
+        made, chosen = _adapting(made, start.tables), {}
+    elif run is None:
         chosen = settings.choose(facts.size, facts.vocabulary, seconds, speed)
     else:
         made = _tuning(made, run)
         chosen = settings.tune(facts.size, seconds, speed, run)
     expected = f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds"
     is_all = chosen.get("length") == settings.ALL_PASSES
+    is_all |= start is not None and start.is_enough
     expected += "." if is_all else "; more time gives a better model."
     if start is not None:
         expected += f"\n# Expect a validation loss below {start.loss:.2f} a character."
+    if len(found) > 1:
+        lines = (f"{starts.told(each, seconds)}; {each.price}".rstrip("; ") for each in found)
+        expected += "\n#   ".join(("\n# What `textgen init --start` takes:", *lines))
     values = {name: _written(value) for name, value in chosen.items()}
     if run is not None:
         values |= {"start": run.name, "sample_loss": f"{run.loss:.2f}"}
@@ -127,6 +143,19 @@ def _tuning(template: str, start: Pretrained) -> str:
     if start.reads_all:
         template = re.sub(r"(?s)\[tokenizer\]\n.*?(?=\[data\])", "", template)
     return re.sub(r"(?s)\[model\]\n.*?(?=\[checkpoint\])", lambda _: made, template)
+
+
+def _adapting(template: str, tables: Mapping[str, Any]) -> str:
+    """The template with tables that a plugin offers, and its samplers if it has some."""
+    kinds = ("tokenizer", "data", "model", "trainer")
+    made = "".join(f"{tomli_w.dumps({kind: tables[kind]})}\n" for kind in kinds if kind in tables)
+    for key, comment in _COMMENTS.items():
+        made = re.sub(rf"(?m)^{key} = .*$", rf"\g<0>  # {comment}", made)
+    samplers = "".join(f"[[sampler]]\n{tomli_w.dumps(each)}\n" for each in tables["sampler"])
+    template = re.sub(r"(?s)\[tokenizer\]\n.*?(?=\[checkpoint\])", lambda _: made, template)
+    return re.sub(
+        r"(?s)(\[\[sampler\]\].*)(?=\[generate\])", lambda own: samplers or own[1], template
+    )
 
 
 def _written(value: float | str) -> str:

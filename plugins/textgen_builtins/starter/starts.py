@@ -1,106 +1,245 @@
-"""What a pipeline may start from: a new model, or a run whose model knows the language of the text,
-each with the loss to expect of it.
+"""What a pipeline may start from: a new model, or one that knows the language of the text, each
+with the loss to expect of it, and its price.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
+import numpy as np
 
-from textgen import Engine, TextgenError, UsageError
-from textgen.plugin.component import ComponentSource
-from textgen.runs.offered import offered_run
+from textgen import BuildContext, Engine, TextgenError, UsageError
+from textgen.errors import Fault
+from textgen.gradient.options import GradientOptions, Length
+from textgen.plugin.component import ComponentSource, Offer
+from textgen.plugin.structure import merged
+from textgen.protocols import Model, Table
+from textgen.runs.loading import build_generator
+from textgen.runs.offered import offered_run, run_of
 from textgen_builtins.starter import settings
 from textgen_builtins.starter.settings import Pretrained
 
 NONE: Final = "none"
 _PIECES, _LENGTH = 12, 500  # characters of the sample, from so many places
 _UNTRAINED: Final = {"type": "adamw", "length": "1 step", "batch_size": 1, "learning_rate": 1e-12}
+_LEAST: Final = 1 / 3  # of a pass: less is not planned
+_WRITTEN: Final = 16  # tokens that are timed
 
 
 @attrs.frozen
 class Candidate:
-    """A start, with the loss of held-out text to expect, in nats per character, and the seconds
-    that training needs at least to come to it.
+    """A start, with the loss of held-out text to expect, in nats per character, its price, and the
+    seconds that training needs at least to come to it.
+
+    tables     of the pipeline, where a plugin offers tables in place of a run
+    is_enough  whether more time would be of no use to these
     """
 
     name: str
     loss: float
     seconds: float = 0.0
     pretrained: Pretrained | None = None
+    tables: Table = attrs.field(factory=dict)
+    price: str = ""
+    is_enough: bool = False
 
     def __str__(self) -> str:
-        return (
-            f"{self.loss:.2f} from {self.name}" if self.pretrained else f"{self.loss:.2f} without"
-        )
+        return f"{self.loss:.2f} " + ("without" if self.name == NONE else f"from {self.name}")
+
+
+def named(plugins: ComponentSource) -> list[Offer]:
+    """The offered runs that are not made of a path."""
+    return [o for o in plugins.offers("run") if "path" not in o.component.options()]
 
 
 def candidates(
     text: str,
+    size: int,
     start: str | None,
+    seconds: float,
+    speed: float,
     plugins: ComponentSource,
     say: Callable[[str], None],
 ) -> list[Candidate]:
     """A new model, and the runs that plugins offer; or `start` alone.
 
-    text   the text, or its beginning
-    start  the name of an offered run, the path of a run directory, or "none"
-    say    told which runs are tried, and which cannot be started from
+    text     the text, or its beginning
+    size     its characters in all
+    start    the name of an offered run, the path of a run directory or of what a plugin makes a
+             model of, or "none"
+    seconds  that a run may take
+    speed    as of `settings.choose`
+    say      told which runs are tried, and which cannot be started from
 
     Raises UsageError if `start` cannot be used.
     """
-    offers = plugins.offers("run") if start is None else []
+    offers = named(plugins) if start is None else []
     names = [o.name if plugins.find("run", o.name) == o else o.qualified_name for o in offers]
     without = settings.expected_loss(text)
     found = [Candidate(NONE, without)] if start in (None, NONE) else []
     for name in [start] if start not in (None, NONE) else names:
         try:
-            if start is None and not isinstance(offered_run(name, plugins), Path):
-                continue  # tables of a model that init has no recipe for
+            offered = _offered(name, plugins)
             say(f"trying {name} on a sample of the text")
-            run = _tried(name, text, plugins)
+            if isinstance(offered, Mapping):
+                made = _adapted(name, offered, text, size, seconds, plugins)
+            else:
+                run, price = _tried(name, text, size, speed, plugins)
+                loss = settings.tuned_loss(run.loss, without)
+                made = Candidate(name, loss, pretrained=run, price=price)
         except TextgenError as error:
             if start is not None:
                 raise UsageError(str(error), argument="start") from error
             say(f"textgen: warning: {name} cannot be started from: {error}")
         else:
-            found.append(Candidate(name, settings.tuned_loss(run.loss, without), pretrained=run))
+            found.append(made)
     return found
 
 
 def best(found: list[Candidate], seconds: float) -> Candidate:
-    """The one with the lowest loss of those that there is time for, or of all."""
-    timely = [each for each in found if each.seconds <= seconds]
-    return min(timely or found, key=lambda each: each.loss)
+    """The one with the lowest loss of those that there is time for.
 
-
-def _tried(name: str, text: str, plugins: ComponentSource) -> Pretrained:
-    """The run, with the loss of a sample under the model as it is when training begins: with its
-    vocabulary for this text.
+    Raises UsageError where there is time for none.
     """
+    timely = [each for each in found if each.seconds <= seconds]
+    if not timely:
+        cause = f"a third of a pass over the text from {found[0].name} takes"
+        raise UsageError(
+            f"{cause} {found[0].seconds:.0f} seconds; give at least --minutes "
+            f"{math.ceil(found[0].seconds / 6) / 10}",
+            argument="start",
+        )
+    return min(timely, key=lambda each: each.loss)
+
+
+def told(each: Candidate, seconds: float) -> str:
+    """What to expect of a start, and whether there is time for it."""
+    late = f" (needs {each.seconds:.0f} seconds)" if each.seconds > seconds else ""
+    return f"{each}{late}"
+
+
+def _offered(start: str, plugins: ComponentSource) -> Path | Table | Fault | None:
+    """What plugins offer by a name, or make of a path."""
+    offered = offered_run(start, plugins)
+    path = Path(start)
+    if isinstance(offered, Path | Mapping) or (path / "run.json").is_file():
+        return offered
+    error: TextgenError | None = None
+    for offer in plugins.offers("run"):
+        if "path" in offer.component.options() and (path.exists() or "/" in start):
+            try:
+                return run_of(offer, plugins, {"path": start})
+            except TextgenError as caught:
+                error = caught
+    if error is not None:
+        raise error
+    return offered
+
+
+def _sample(text: str) -> str:
     step = max(1, len(text) // _PIECES)
     places = range(0, len(text), step)
-    sample = "".join(text[place : place + min(step, _LENGTH)] for place in places)
-    engine = Engine(plugins)
-    with engine.load(name, device="cpu") as run:
-        model, reads_all = run.tables["model"], run.tokenizer.unknown_id is None
-        known, size = run.path, run.tokenizer.vocab_size
+    return "".join(text[place : place + min(step, _LENGTH)] for place in places)
+
+
+def _tried(
+    name: str, text: str, size: int, speed: float, plugins: ComponentSource
+) -> tuple[Pretrained, str]:
+    """The run, with the loss of a sample under the model as it is when training begins: with its
+    vocabulary for this text; and its price.
+    """
+    sample, engine = _sample(text), Engine(plugins)
+    with engine.load(name, device="cpu") as known:
+        model, reads_all = known.tables["model"], known.tokenizer.unknown_id is None
+        path, vocabulary = known.path, known.tokenizer.vocab_size
     if model["type"] != "rnn":
         raise UsageError(f"its model is of the type {model['type']}, and init tunes type rnn")
     tokenizer = None if reads_all else {"type": "char"}
     begun = engine.train(
         corpus=sample,
         tokenizer=tokenizer,
-        model={"start": str(known)},
+        model={"start": str(path)},
         trainer=_UNTRAINED,
         data={"validation": 0},
         device="cpu",
     )
     with begun.generator as generator:
         score = generator.score(sample)
-    loss, length = score.bits_per_character * math.log(2), score.characters / score.tokens
-    return Pretrained(name, model["hidden_size"], size, loss, length, reads_all)
+        loss, length = score.bits_per_character * math.log(2), score.characters / score.tokens
+        run = Pretrained(name, model["hidden_size"], vocabulary, loss, length, reads_all)
+        weights = sum(each.nbytes for each in generator.model.tensors().values())
+        return run, _price(settings.pass_seconds(size, speed, run), generator.model, weights)
+
+
+def _adapted(
+    name: str,
+    offered: Table,
+    text: str,
+    size: int,
+    seconds: float,
+    plugins: ComponentSource,
+) -> Candidate:
+    """A model that is offered as tables, tuned as its table `start` says for as many passes as
+    there is time for.
+    """
+    given, begun, sample = offered.get("start", {}), settings.Stopwatch(), _sample(text)
+    recipe, engine = merged(offered, given), Engine(plugins)
+    data, trainer = recipe.get("data", {}), recipe.get("trainer", {})
+    context = BuildContext(folder=Path.cwd(), plugins=engine.plugins())
+    tokenizer = engine.build("tokenizer", recipe["tokenizer"], context)
+    tokenizer.fit([])
+    context = attrs.evolve(context, tokenizer=tokenizer)
+    model = engine.build("model", recipe["model"], context)
+    loading = 2 * begun.seconds()  # again to write
+    tokens, window = tokenizer.encode(sample), data.get("window_length", 64)
+    batch = trainer.get("batch_size", 64)
+    whole = np.resize(tokens, max(len(tokens), 3 * batch * window + 1))  # batches of all rows
+    speed, loss = settings.tried(
+        model,
+        settings.windows(whole, context.vocab_size, window),
+        GradientOptions(batch_size=batch),
+        context.device,
+    )
+    a_pass = max(1.0, size * settings.TRAINING * len(tokens) / len(sample)) / speed
+    passes = max(0.0, seconds - loading) * settings.USED / a_pass
+    most = Length.of(trainer.get("length", "1 epoch"))
+    is_enough = most.unit == "epochs" and passes >= most.amount
+    own = {"model": {"start": name}} if isinstance(offered_run(name, plugins), Mapping) else offered
+    planned: dict[str, Any] = {
+        "data": {"validation": settings.evaluated(seconds, speed)},
+        "trainer": {} if is_enough else {"length": f"{seconds:.10g}s"},
+        "sampler": offered.get("sampler", []),
+    }
+    least = loading + a_pass * _LEAST / settings.USED
+    price = f"{a_pass:.0f} seconds a pass"
+    if least <= seconds:
+        size = sum(each.nbytes for each in model.tensors().values())
+        del model
+        with build_generator(offered, plugins, device="auto", given={}, source=name) as writer:
+            price = _price(a_pass, writer.model, size)
+    return Candidate(
+        name,
+        settings.adapted_loss(loss * len(tokens) / len(sample), passes),
+        least,
+        tables=merged(merged(own, given), planned),
+        is_enough=is_enough,
+        price=price,
+    )
+
+
+def _price(a_pass: float, model: Model, size: int) -> str:
+    """What training costs, and writing with a run of so many bytes."""
+    decoder, token = model.decoder(1), np.zeros((1, 1), np.int64)
+    decoder.extend(token)  # allocates memory
+    watch = settings.Stopwatch()
+    for _ in range(_WRITTEN):
+        decoder.extend(token)
+    rate = _WRITTEN / watch.seconds()
+    return (
+        f"{a_pass:.0f} seconds a pass, {rate:.2g} tokens a second when writing, "
+        f"{size / 1e6:.0f} MB a run"
+    )
