@@ -38,13 +38,15 @@ def folder(tmp_path_factory: Any, make_pipeline: Any, command: Any) -> Path:
     return folder
 
 
-def init(command: Any, folder: Path, *options: object) -> tuple[dict[str, Any], str]:
+def init(
+    command: Any, folder: Path, *options: object, text: str = "my.txt"
+) -> tuple[dict[str, Any], str]:
     file, plugin = folder / "my.toml", f"--plugin={folder / 'offers.py'}"
     done = command(
         plugin,
         *OTHERS,
         "init",
-        folder / "my.txt",
+        folder / text,
         "--pipeline",
         file,
         "--documents",
@@ -68,12 +70,14 @@ def test_init_tunes_an_offered_transformer_as_its_tables_say(command: Any, folde
 
 
 def test_init_takes_no_start_that_there_is_no_time_for(command: Any, folder: Path) -> None:
-    made, written = init(command, folder, "--minutes", 0.05, "--force")
+    text = (folder / "my.txt").read_text(encoding="utf-8")
+    (folder / "long.txt").write_text(text * 500, encoding="utf-8")  # no machine reads it in seconds
+    made, written = init(command, folder, "--minutes", 0.05, "--force", text="long.txt")
     assert "start" not in made["model"]
     assert "from tiny (needs " in written
     file = folder / "other.toml"
     done = command(
-        *OTHERS, "init", folder / "my.txt", "--pipeline", file, "--minutes", 0.05,
+        *OTHERS, "init", folder / "long.txt", "--pipeline", file, "--minutes", 0.05,
         "--start", folder / "model",
     )  # fmt: skip
     assert (done.returncode, file.exists()) == (2, False)
