@@ -260,6 +260,7 @@ def test_a_run_fetches_and_a_loaded_run_never_does(
     assert address in (path / "pipeline.toml").read_text()
     assert web.requests.pop() == "/a.txt"
     next(tmp_path.glob("cache/**/*-a.txt")).unlink()
+    cache_command("--clear")  # of the run's tokens
     generator, said = load(path), f"{address} is not in the cache .* only a run fetches it"
     with pytest.raises(CorpusError, match=said):
         generator.copy_finder()

@@ -133,10 +133,13 @@ def test_json_of_many_values_is_not_parsed(stranger: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
-def test_a_corpus_that_is_a_device_is_read_by_nothing(stranger: Path) -> None:
+def test_a_corpus_that_is_a_device_is_read_by_nothing(
+    stranger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not by what loads a run, which needs no corpus, nor by a report on what is copied, or by its
     pipeline.
     """
+    monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(stranger / "no-tokens"))
     pipeline = stranger / "run/pipeline.toml"
     pipeline.write_text(re.sub('path = ".*"', 'path = "/dev/zero"', pipeline.read_text(), count=1))
     with pytest.warns(UserWarning, match="was changed since the run was made"):
