@@ -240,6 +240,6 @@ def _price(a_pass: float, model: Model, size: int) -> str:
         decoder.extend(token)
     rate = _WRITTEN / watch.seconds()
     return (
-        f"{a_pass:.0f} seconds a pass, {rate:.2g} tokens a second when writing, "
+        f"{a_pass:.0f} seconds a pass, {rate:,.0f} tokens a second when writing, "
         f"{size / 1e6:.0f} MB a run"
     )
