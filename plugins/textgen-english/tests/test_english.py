@@ -115,7 +115,7 @@ def test_init_starts_english_texts_from_it_and_no_others(tmp_path):
         made[name] = (tmp_path / f"{name}.toml").read_text()
     assert 'start = "english"' in made["mine"]
     assert 'start = "english"' in made["pipeline"]
-    assert 'start = ' not in made["other"]
+    assert "start = " not in made["other"]
     chosen = textgen.Engine().pipeline(tmp_path / "mine.toml")
     assert any(part.start is not None for part in chosen.model.flattened())
 

@@ -193,7 +193,7 @@ def test_typed_text_is_coloured_by_surprise(page, generator):
     eventually(page, lambda: colours(page) == expected_colours(generator, text))
     assert any(colours(page))
     label = page.get_attribute("#ranks svg", "aria-label")
-    assert re.search(r"Ranks of 15 typed and 0 generated tokens; rank 1: \d+% and 0%", label)
+    assert re.search(r"Ranks of 16 typed and 0 generated tokens; rank 1: \d+% and 0%", label)
 
 
 def test_characters_outside_the_vocabulary_are_marked_and_read_as_unknown(page, generator):
