@@ -13,7 +13,9 @@ import gguf
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import CONFIGS, CONTEXT
+from packaging.version import Version
 from test_tokenizers import TEXT, check_scripts, gemma, llama_2, loaded
 
 import textgen
@@ -109,6 +111,10 @@ def test_a_gguf_file_has_the_logits_of_its_model_and_a_tokenizer_that_gives_text
     assert tokens == ["e", *library.encode(f"e {TEXT}").tokens[1 - len(tokens) :]]
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.20"),
+    reason="transformers below 5.20 takes another end from GGUF files of this kind",
+)
 def test_a_gguf_file_is_trained_on_and_documents_end_with_its_own_end(
     small: Any, make_pipeline: Any, tmp_path: Path
 ) -> None:
