@@ -57,7 +57,7 @@ def _growing_layer() -> Any:
                 known, self.room = (self.keys, self.values), []
                 for new, old in zip((key_states, value_states), known, strict=True):
                     self.room.append(new.new_empty(*new.shape[:2], wide, new.shape[3]))
-                    if past:
+                    if past and old is not None:
                         self.room[-1][:, :, :past] = old
             for new, room in zip((key_states, value_states), self.room, strict=True):
                 room[:, :, past:length] = new

@@ -46,7 +46,7 @@ class Spelling:
         )
         places = np.cumsum([0, *(len(texts.add(token)) for token in ids.tolist())])
         if (spelled := tokenizer.decode(ids)) == text:
-            return places.tolist()
+            return list(map(int, places))
 
         def normalised(part: str) -> str:
             own = tokenizer.encode(part)
@@ -60,8 +60,8 @@ class Spelling:
                 theirs = np.cumsum([0, *(len(known[part]) for part in parts)])
                 at = np.searchsorted(theirs, places, "right") - 1
                 inside = np.minimum(places - theirs[at], np.diff(ours, append=ours[-1])[at])
-                return (ours[at] + inside).tolist()
-        return np.minimum(places, len(text)).tolist()
+                return list(map(int, ours[at] + inside))
+        return list(map(int, np.minimum(places, len(text))))
 
 
 class TokenTexts:
