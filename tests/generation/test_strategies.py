@@ -165,7 +165,6 @@ def test_banned_phrases_never_come_and_other_texts_stay(generator: Generator) ->
             begins = [i for p in banned if (i := before.lower().find(p.lower())) >= 0]
             assert after[: min(begins, default=None)] == before[: min(begins, default=None)]
             assert len(after) == 40
-    assert any(before == after for before, after in zip(plain, made, strict=True)) or "t" in phrases
 
 
 def test_what_fills_a_gap_is_ranked_by_what_follows(generator: Generator) -> None:
