@@ -37,8 +37,8 @@ from code_as_markdown import aliases, anchor, defined, escape, section, text
 import textgen
 from textgen import cli, data, documents, errors, events, gradient, protocols, testing
 from textgen.cli.plugins import describe, describe_option
-from textgen.pipeline.document import inline_toml
 from textgen.pipeline.options import TABLES, GeneralOptions
+from textgen.pipeline.raw_pipeline import inline_toml
 from textgen.plugin import discovery, hookspecs
 from textgen.plugin.component import OWN_DISTRIBUTION
 

@@ -27,18 +27,18 @@ from textgen.generation import display
 from textgen.generation.generator import Generator
 from textgen.generation.request import Event, is_cancelled
 from textgen.generation.results import Generations
-from textgen.pipeline.document import Overrides, read_document
 from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline
+from textgen.pipeline.raw_pipeline import Overrides, read_raw_pipeline
 from textgen.plugin.component import OBJECT, BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
-from textgen.plugin.structure import Reader
+from textgen.plugin.structure import ConfigReader
 from textgen.processes import Processes
 from textgen.protocols import Corpus, Table, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run, save_run
+from textgen.runs.given_objects import has_objects, with_choices
 from textgen.runs.loading import build_generator, load_generator
-from textgen.runs.objects import has_objects, with_choices
 from textgen.runs.observers import AnyObserver
 from textgen.runs.offered import offered_run
 from textgen.runs.outside import announce
@@ -118,11 +118,11 @@ class Engine:
                     argument="overrides",
                 )
             return attrs.evolve(source, **own) if own else source
-        document, plugins = read_document(source, overrides), self.plugins()
-        tables = {**document.tables, **own}
+        raw, plugins = read_raw_pipeline(source, overrides), self.plugins()
+        tables = {**raw.tables, **own}
         if isinstance(source, Mapping):  # a file is data, and has no objects
             tables = with_choices(tables)
-        return make_pipeline(with_start(attrs.evolve(document, tables=tables), plugins), plugins)
+        return make_pipeline(with_start(attrs.evolve(raw, tables=tables), plugins), plugins)
 
     def plugins(self) -> ComponentSource:
         """The plugins that this engine uses."""
@@ -334,7 +334,7 @@ class Engine:
         The caller closes the component if it has a method `close`. Raises PipelineError for a wrong
         table, ContractError for a fault of the plugin.
         """
-        choice = make_choice(kind, table, Reader(context.folder, self.plugins()), source=kind)
+        choice = make_choice(kind, table, ConfigReader(context.folder, self.plugins()), source=kind)
         return Components().build(choice, context)
 
     def read_corpus(self, table: Table) -> Iterator[CorpusPiece]:
@@ -344,7 +344,7 @@ class Engine:
         Raises PipelineError and CorpusError.
         """
         context = BuildContext(folder=Path.cwd(), plugins=self.plugins())
-        reader = Reader(context.folder, context.plugins)
+        reader = ConfigReader(context.folder, context.plugins)
         choice = make_choice("corpus", table, reader, source="corpus")
         with Components() as components:
             yield from read_pieces(components.build(choice, context), choice.offer)

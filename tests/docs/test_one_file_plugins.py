@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from textgen import CorpusError, Engine, Generator, PluginSet, summarize
-from textgen.plugin.component import Offer
+from textgen.plugin.component import RegisteredComponent
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = "\n".join(
@@ -134,7 +134,7 @@ def test_samplers_with_state_and_with_chance(
     command(f"{name}.py", text, "plugins", "check", name)
     engine = engine_with(tmp_path / f"{name}.py", text)
     offer = engine.plugins().find("sampler", name)
-    assert isinstance(offer, Offer)
+    assert isinstance(offer, RegisteredComponent)
     (option,) = offer.component.arguments()
     with engine.load(finished_run) as mine:
         changed = mine.generate("the ", max_new_tokens=60, **{option: 0.6})

@@ -17,7 +17,7 @@ from textgen import BuildContext, Component, Engine, option
 class WrappedConfig:
     """Another model, as it is."""
 
-    inner: textgen.Choice = option(
+    inner: textgen.ConfiguredComponent = option(
         {"type": "rnn", "hidden_size": 8}, kind="model", help="the model"
     )
 

@@ -19,7 +19,7 @@ from textgen.cli import terminal
 from textgen.cli.context import CommandContext
 from textgen.cli.errors import ReaderGone, report
 from textgen.errors import PluginWarning
-from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer
+from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, RegisteredComponent
 from textgen.processes import is_follower
 from textgen.suggest import nearest
 
@@ -36,7 +36,7 @@ class _Group(click.Group):
             command: click.Command = module.command
             return command
         offer = ctx.obj.plugins().find("command", name)
-        if isinstance(offer, Offer):
+        if isinstance(offer, RegisteredComponent):
             return self._build(offer, ctx.obj)
         raise click.UsageError(f"{offer.expected}; {nearest(name, COMMANDS) or offer.hint}", ctx)
 
@@ -59,7 +59,7 @@ class _Group(click.Group):
                 [*rows, *((name, offer.component.summary) for name, offer in offered)]
             )
 
-    def _offered(self, context: CommandContext) -> dict[str, Offer]:
+    def _offered(self, context: CommandContext) -> dict[str, RegisteredComponent]:
         """What plugins offer, by the name to write.
 
         None of it is built: a command may need large libraries.
@@ -68,15 +68,17 @@ class _Group(click.Group):
         names = [*COMMANDS, *(offer.name for offer in offers)]
         return {o.name if names.count(o.name) == 1 else o.written_name: o for o in offers}
 
-    def _build(self, offer: Offer, context: CommandContext) -> click.Command:
+    def _build(self, offer: RegisteredComponent, context: CommandContext) -> click.Command:
         from textgen.contracts.checks import blame
         from textgen.contracts.components import Components
         from textgen.plugin.component import BuildContext
-        from textgen.plugin.structure import Choice
+        from textgen.plugin.structure import ConfiguredComponent
 
         built = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=context.plugins())
         context.components = Components()
-        made = context.components.build(Choice(offer.name, offer, offer.component.config()), built)
+        made = context.components.build(
+            ConfiguredComponent(offer.name, offer, offer.component.config()), built
+        )
         if not isinstance(made, click.Command):
             raise blame(offer, f"built {type(made).__name__}, and must build a click.Command")
         return made

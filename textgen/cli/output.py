@@ -23,7 +23,7 @@ from textgen.errors import Interrupted, UsageError
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import end_id
 from textgen.generation.results import Generation, GenerationState
-from textgen.pipeline.document import inline_toml
+from textgen.pipeline.raw_pipeline import inline_toml
 from textgen.plugin.structure import plain
 from textgen.protocols import Tokenizer
 from textgen.windows import quoted

@@ -14,8 +14,8 @@ import click
 from click.core import ParameterSource
 
 from textgen.errors import Fault, UsageError
-from textgen.pipeline.document import toml_value
 from textgen.pipeline.options import DecodingOptions, GenerateOptions
+from textgen.pipeline.raw_pipeline import toml_value
 from textgen.plugin.registry import PluginSet
 
 _DECODING: Final = {

@@ -23,7 +23,7 @@ from textgen.generation.generator import Generator
 from textgen.generation.prompts import end_id
 from textgen.generation.results import GenerationState
 from textgen.generation.streams import TextStream
-from textgen.pipeline.document import inline_toml
+from textgen.pipeline.raw_pipeline import inline_toml
 from textgen.plugin.structure import plain
 from textgen.suggest import nearest
 from textgen.windows import quoted

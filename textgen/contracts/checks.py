@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import ContractError
-from textgen.plugin.component import Offer
+from textgen.plugin.component import RegisteredComponent
 from textgen.plugin.validation import miscalled
 from textgen.protocols import (
     Array,
@@ -73,7 +73,7 @@ class BrokenContract(Exception):
         super().__init__(cause)
 
 
-def blame(offer: Offer, cause: str) -> ContractError:
+def blame(offer: RegisteredComponent, cause: str) -> ContractError:
     """The error that says which component of which package did what."""
     return ContractError(cause, kind=offer.kind, component=offer.name, **offer.plugin.facts())
 
@@ -118,7 +118,7 @@ def _ids_fault(ids: Any, axes: int, size: int) -> str:
     return ""
 
 
-def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[CorpusPiece]:
+def read_pieces(corpus: Corpus, offer: RegisteredComponent) -> Iterator[CorpusPiece]:
     """The pieces of a corpus, checked."""
     pieces: Any = corpus.read()
     if pieces is None or isinstance(pieces, str | bytes):
@@ -133,7 +133,7 @@ def read_pieces(corpus: Corpus, offer: Offer) -> Iterator[CorpusPiece]:
         yield piece
 
 
-def begin_decoding(model: Model, offer: Offer, batch_size: int) -> Decoder:
+def begin_decoding(model: Model, offer: RegisteredComponent, batch_size: int) -> Decoder:
     """A decoder of the model, with every method: one is reported before the first text needs it."""
     made = model.decoder(batch_size)
     if fault := unfit(made, "decoder"):
@@ -141,7 +141,7 @@ def begin_decoding(model: Model, offer: Offer, batch_size: int) -> Decoder:
     return made
 
 
-def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
+def check_tokenizer(tokenizer: Tokenizer, offer: RegisteredComponent, text: str) -> Tokenizer:
     """Check ids and the round trip on the beginning of the corpus: decoding and encoding must give
     the same ids.
 
@@ -186,7 +186,7 @@ def check_tokenizer(tokenizer: Tokenizer, offer: Offer, text: str) -> Tokenizer:
     return loaded
 
 
-def check_logits(logits: Array, shape: tuple[int, ...], offer: Offer) -> None:
+def check_logits(logits: Array, shape: tuple[int, ...], offer: RegisteredComponent) -> None:
     """Check shape, (B, V) or (B, T, V), and dtype of a model's logits."""
     given = getattr(logits, "shape", None)
     if given is None:
@@ -204,7 +204,7 @@ def _name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def check_greedy(ids: Ids, asked: tuple[int, int], size: int, offer: Offer) -> None:
+def check_greedy(ids: Ids, asked: tuple[int, int], size: int, offer: RegisteredComponent) -> None:
     """Check the result of continue_greedily: ids (B, n), with n at most what was asked for."""
     fault = _ids_fault(ids, 2, size)
     if fault or len(ids) != asked[0] or ids.shape[1] > asked[1]:

@@ -26,8 +26,8 @@ from textgen.contracts.checks import (
 )
 from textgen.contracts.tokenizers import complete
 from textgen.errors import DeviceError, PluginWarning, TextgenError
-from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, BuildContext, Offer
-from textgen.plugin.structure import Choice
+from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, BuildContext, RegisteredComponent
+from textgen.plugin.structure import ConfiguredComponent
 from textgen.plugin.tracebacks import package_of, packages_of
 from textgen.plugin.validation import cause_of
 
@@ -47,7 +47,7 @@ class Components(contextlib.ExitStack[bool | None]):
                 it was built in
     """
 
-    load_start: Callable[[Any, Choice, BuildContext], None] | None = None
+    load_start: Callable[[Any, ConfiguredComponent, BuildContext], None] | None = None
 
     def __init__(self, base: Components | None = None) -> None:
         """Those of a run, or a part of `base`: those of a request, which are closed with it at the
@@ -56,13 +56,13 @@ class Components(contextlib.ExitStack[bool | None]):
         Only what has to be closed is kept, and a base does not keep its parts.
         """
         super().__init__()
-        self._built: list[tuple[Callable[[], object], Offer]] = []
+        self._built: list[tuple[Callable[[], object], RegisteredComponent]] = []
         self._base = base
         self._parts = weakref.WeakValueDictionary[int, Components]()
         if base is not None:
             base._parts[id(self)] = self
 
-    def build(self, choice: Choice, context: BuildContext) -> Any:
+    def build(self, choice: ConfiguredComponent, context: BuildContext) -> Any:
         """Build the object of a component, and check that it has the methods of its kind."""
         offer, context = choice.offer, attrs.evolve(context, builder=self.build)
         with self.blaming(offer):
@@ -77,7 +77,7 @@ class Components(contextlib.ExitStack[bool | None]):
             self.load_start(made, choice, context)
         return made
 
-    def add(self, made: Any, offer: Offer) -> None:
+    def add(self, made: Any, offer: RegisteredComponent) -> None:
         """Let an object of a component take part. One that the program gave is not closed."""
         if any(made is built() for built, _ in self._built):
             return
@@ -89,7 +89,7 @@ class Components(contextlib.ExitStack[bool | None]):
             self.callback(_close, made, offer)
 
     @contextlib.contextmanager
-    def blaming(self, built: Offer | None = None) -> Iterator[None]:
+    def blaming(self, built: RegisteredComponent | None = None) -> Iterator[None]:
         """Raise what the block raises, or the ContractError for it.
 
         `built` is being built in it.
@@ -110,7 +110,9 @@ class Components(contextlib.ExitStack[bool | None]):
             raise explained from error
         return None
 
-    def _explained(self, error: BaseException, built: Offer | None = None) -> TextgenError | None:
+    def _explained(
+        self, error: BaseException, built: RegisteredComponent | None = None
+    ) -> TextgenError | None:
         culprit = getattr(error, "culprit", self)  # else the traceback tells
         if isinstance(error, TextgenError) or culprit is None:
             return None
@@ -122,7 +124,9 @@ class Components(contextlib.ExitStack[bool | None]):
             for ref, offer in one._built
             if (made := ref()) is not None
         ]
-        if not isinstance(culprit, Offer | Components):  # a check says whose value it is
+        if not isinstance(
+            culprit, RegisteredComponent | Components
+        ):  # a check says whose value it is
             offers = [offer for made, offer in known if type(made) is type(culprit)]
             what = "" if isinstance(error, BrokenContract) else "failed: "
             return blame(offers[-1], f"{what}{error}") if offers else None
@@ -130,12 +134,14 @@ class Components(contextlib.ExitStack[bool | None]):
             return _out_of_memory()
         parts = [*known, *([] if built is None else [(None, built)])]
         foreign = [part for part in parts if part[1].distribution != OWN_DISTRIBUTION]
-        offer = _blamed(error, foreign) or (culprit if isinstance(culprit, Offer) else None)
+        offer = _blamed(error, foreign) or (
+            culprit if isinstance(culprit, RegisteredComponent) else None
+        )
         what = "failed" if built is None else "cannot be built"
         return None if offer is None else blame(offer, f"{what}: {described(error, offer)}")
 
 
-def described(error: BaseException, offer: Offer) -> str:
+def described(error: BaseException, offer: RegisteredComponent) -> str:
     """An exception, and the last line of the component's own code that it passed."""
     return cause_of(error, offer.plugin, packages_of(offer.component))
 
@@ -165,7 +171,9 @@ def blaming(method: _Method) -> _Method:
     return bounded  # type: ignore[return-value]
 
 
-def _blamed(error: BaseException, parts: Sequence[tuple[object, Offer]]) -> Offer | None:
+def _blamed(
+    error: BaseException, parts: Sequence[tuple[object, RegisteredComponent]]
+) -> RegisteredComponent | None:
     """The component whose code, or object, is innermost in the traceback; None if there is none, as
     for a bug of our own.
 
@@ -208,7 +216,7 @@ def _out_of_memory() -> DeviceError:
     return explained
 
 
-def _close(made: Any, offer: Offer) -> None:
+def _close(made: Any, offer: RegisteredComponent) -> None:
     """What fails is a warning: the work of a run is done, or has failed for another reason."""
     try:
         made.close()

@@ -27,7 +27,7 @@ import attrs
 
 from textgen.errors import RunError
 from textgen.files.durable import write_atomic
-from textgen.files.opening import UNFORESEEN, file_signature
+from textgen.files.opening import MALFORMED_DATA, file_signature
 from textgen.files.reading import read_json
 from textgen.protocols import Table
 
@@ -133,7 +133,7 @@ class Cache:
                 signature = file_signature(self.folder / name)
                 if signature is not None and signature[:2] == (size, facts["time"]):
                     return CacheEntry(self.folder / name, record, facts, size, used)
-        except (OSError, RunError, *UNFORESEEN):
+        except (OSError, RunError, *MALFORMED_DATA):
             pass
         return None
 

@@ -19,7 +19,7 @@ _FLAGS: Final = sum(
     getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
 )
 # What code meets that takes in the content of a file, where that is not what it should be.
-UNFORESEEN: Final = (
+MALFORMED_DATA: Final = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -62,7 +62,9 @@ def opened(path: Path) -> Iterator[BufferedReader]:
 
 
 @contextlib.contextmanager
-def contents_of(path: Path, what: str = "it does not hold what it should") -> Iterator[None]:
+def translating_corruption(
+    path: Path, what: str = "it does not hold what it should"
+) -> Iterator[None]:
     """Take in the content of a file: what is unforeseen about it becomes a CorruptFileError that
     names the file.
     """
@@ -70,7 +72,7 @@ def contents_of(path: Path, what: str = "it does not hold what it should") -> It
         yield
     except TextgenError:
         raise
-    except UNFORESEEN as error:
+    except MALFORMED_DATA as error:
         raise CorruptFileError(path, f"{what} ({str(error) or type(error).__name__})") from error
 
 

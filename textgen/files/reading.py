@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import CorruptFileError, RunError, UsageError
-from textgen.files.opening import contents_of, is_special, opened
+from textgen.files.opening import is_special, opened, translating_corruption
 from textgen.protocols import Table, Tensors, Tokenizer
 
 VOCABULARY: Final = "tokenizer.json"
@@ -183,7 +183,7 @@ def load_vocabulary(tokenizer: Tokenizer, state: Table, path: Path) -> Tokenizer
 
     Raises CorruptFileError if it refuses that.
     """
-    with contents_of(path, "its tokenizer refuses it"):
+    with translating_corruption(path, "its tokenizer refuses it"):
         return tokenizer.from_dict(state)
 
 

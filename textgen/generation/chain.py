@@ -21,8 +21,8 @@ from textgen.generation.sampling import (
     likeliest,
     to_numpy,
 )
-from textgen.plugin.component import Offer
-from textgen.plugin.structure import Choice
+from textgen.plugin.component import RegisteredComponent
+from textgen.plugin.structure import ConfiguredComponent
 from textgen.protocols import Array, Floats, History, Ids, Model, Strategy, Tensors
 
 LEVELS: Final = ("none", "counts", "tokens")
@@ -42,7 +42,7 @@ class Link:
     """
 
     sampler: Any
-    offer: Offer
+    offer: RegisteredComponent
     place: int
     key: str
     level: str
@@ -54,7 +54,7 @@ class Link:
     """Dtypes and shapes of the first state, which all others must have."""
 
     @classmethod
-    def of(cls, sampler: Any, offer: Offer, place: int, before: int) -> Self:
+    def of(cls, sampler: Any, offer: RegisteredComponent, place: int, before: int) -> Self:
         """The link of a sampler, with `before` others of its name before it. Raises ContractError.
 
         A sampler that announces to read less than it does is found out when it reads it.
@@ -132,11 +132,11 @@ class Chain:
     """
 
     links: tuple[Link, ...]
-    model: Offer
+    model: RegisteredComponent
     vocab_size: int
     forbidden: tuple[int, ...] = ()
     tables: tuple[dict[str, Any], ...] = ()
-    strategy: tuple[Strategy, Offer] | None = None
+    strategy: tuple[Strategy, RegisteredComponent] | None = None
     components: Components = attrs.field(factory=Components, repr=False)
     _greedy: bool = attrs.field(init=False)
 
@@ -150,8 +150,8 @@ class Chain:
     @classmethod
     def of(
         cls,
-        samplers: Sequence[tuple[Choice, Any]],
-        model: Offer,
+        samplers: Sequence[tuple[ConfiguredComponent, Any]],
+        model: RegisteredComponent,
         vocab_size: int,
         unknown: int | None,
         components: Components,

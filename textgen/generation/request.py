@@ -26,7 +26,7 @@ from textgen.pipeline.options import (
     TextOptions,
     UnknownCharacters,
 )
-from textgen.plugin.structure import Reader
+from textgen.plugin.structure import ConfigReader
 from textgen.protocols import Ids, Table, Tokenizer
 
 Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]] | EncodedPrompt
@@ -305,7 +305,7 @@ class Requests:
 
 def _checked(table: Table) -> dict[str, Any]:
     """The options of a table that are not for samplers. Raises UsageError."""
-    reader, made = Reader(), dict[str, Any]()
+    reader, made = ConfigReader(), dict[str, Any]()
     for name in _FIELDS.keys() & table.keys():
         value = table[name]
         if value is None and name in ("stop", "stop_tokens"):

@@ -17,11 +17,11 @@ from attrs.validators import and_, ge, lt
 
 from textgen.errors import CorruptFileError, RunError, TextgenError, UsageError
 from textgen.files.durable import write_atomic
-from textgen.files.opening import UNFORESEEN, contents_of
+from textgen.files.opening import MALFORMED_DATA, translating_corruption
 from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of, read_bytes
 from textgen.generation import display
 from textgen.pipeline.options import is_seed
-from textgen.pipeline.records import each, structured
+from textgen.plugin.strict_json import each, structured
 from textgen.protocols import Decoder, Floats, Ids, Tensors
 
 FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
@@ -110,7 +110,7 @@ class GenerationState:
         if not os.path.lexists(path):
             raise RunError(f"{path} cannot be read: there is no such file", path)
         data = read_bytes(path, tensors=True)
-        with contents_of(path, "it is not a saved state of a generation"):
+        with translating_corruption(path, "it is not a saved state of a generation"):
             arrays = load_tensors(path, data)
             if not np.array_equal(arrays.pop("checksum"), _checksum(arrays)):
                 raise CorruptFileError(path, "it is not as it was saved: its checksum differs")
@@ -134,7 +134,7 @@ def reading_state() -> Iterator[None]:
         yield
     except TextgenError:
         raise
-    except UNFORESEEN as error:
+    except MALFORMED_DATA as error:
         cause = "the saved state does not fit the model and the samplers of this run"
         raise UsageError(f"{cause}: {error}", argument="state") from error
 

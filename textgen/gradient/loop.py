@@ -15,7 +15,7 @@ from textgen import devices
 from textgen.data import Dataset
 from textgen.errors import ProcessesError, TrainingError, UsageError
 from textgen.events import Decided, Evaluated, StepDone, TrainingEvent
-from textgen.files.opening import UNFORESEEN
+from textgen.files.opening import MALFORMED_DATA
 from textgen.gradient.arrays import like_weights, to_numpy
 from textgen.gradient.batches import Batches, training_batches, validation_batches
 from textgen.gradient.computing import Computation, State
@@ -23,7 +23,7 @@ from textgen.gradient.optimization import MakeOptimizer, Optimization
 from textgen.gradient.options import GradientOptions
 from textgen.gradient.plan import Plan
 from textgen.gradient.schedules import Schedule, constant
-from textgen.pipeline.records import COUNT, OPTIONAL_COUNT, is_number, structure
+from textgen.plugin.strict_json import COUNT, OPTIONAL_COUNT, is_number, structure
 from textgen.protocols import Table, TrainerState, TrainingContext
 
 
@@ -250,7 +250,7 @@ class _Training:
         """Blame what fails before the first step after a restored state is done on that state."""
         try:
             yield
-        except (RuntimeError, *UNFORESEEN) as error:
+        except (RuntimeError, *MALFORMED_DATA) as error:
             if not self.is_restored or isinstance(error, torch.OutOfMemoryError):
                 raise
             cause = f"it does not fit the model and the optimizers ({error})"

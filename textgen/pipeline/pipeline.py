@@ -1,6 +1,4 @@
-"""Checks a document and makes a frozen Pipeline of it; all faults are reported at once, by dotted
-path.
-"""
+"""Checks a raw pipeline and makes a frozen Pipeline of it. All faults are reported at once."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from typing import Any
 import attrs
 
 from textgen.errors import Fault, PipelineError, UsageError
-from textgen.pipeline.document import CHAINS, Document
+from textgen.pipeline.chain_options import changed
 from textgen.pipeline.options import (
     TABLES,
     CheckpointOptions,
@@ -19,9 +17,9 @@ from textgen.pipeline.options import (
     GeneralOptions,
     GenerateOptions,
 )
-from textgen.pipeline.sampling import changed
+from textgen.pipeline.raw_pipeline import CHAINS, RawPipeline
 from textgen.plugin.component import ComponentSource
-from textgen.plugin.structure import Choice, Reader, plain, show
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent, plain, show
 from textgen.protocols import Table
 
 CHOICES = ("corpus", "tokenizer", "model", "trainer")
@@ -38,12 +36,12 @@ class Pipeline:
     threads: int | None
     output: Path
     folder: Path
-    corpus: Choice
-    tokenizer: Choice
-    model: Choice
-    trainer: Choice
-    samplers: tuple[Choice, ...]
-    observers: tuple[Choice, ...]
+    corpus: ConfiguredComponent
+    tokenizer: ConfiguredComponent
+    model: ConfiguredComponent
+    trainer: ConfiguredComponent
+    samplers: tuple[ConfiguredComponent, ...]
+    observers: tuple[ConfiguredComponent, ...]
     data: DataOptions
     checkpoint: CheckpointOptions
     generate: GenerateOptions
@@ -55,27 +53,27 @@ class Pipeline:
         return dict(plain({**own, "sampler": self.samplers, "observer": self.observers}))
 
     @property
-    def decoding(self) -> tuple[Choice, ...]:
+    def decoding(self) -> tuple[ConfiguredComponent, ...]:
         """The sampler chain, then the strategy if there is one."""
         strategy: Any = self.generate.strategy
         return self.samplers if strategy is None else (*self.samplers, strategy)
 
-    def choices(self) -> tuple[Choice, ...]:
+    def choices(self) -> tuple[ConfiguredComponent, ...]:
         """Every component it uses, those that others are made of included."""
         top = (self.corpus, self.tokenizer, self.model, self.trainer)
         all_choices = (*top, *self.decoding, *self.observers)
         return tuple(part for choice in all_choices for part in choice.flattened())
 
 
-def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
-    """Check a document against the available components. Raises PipelineError with every fault."""
-    reader = Reader(document.folder, plugins)
-    tables = document.tables
+def make_pipeline(raw: RawPipeline, plugins: ComponentSource) -> Pipeline:
+    """Check a pipeline against the available components. Raises PipelineError with every fault."""
+    reader = ConfigReader(raw.folder, plugins)
+    tables = raw.tables
     choices = {kind: reader.choice(kind, tables.get(kind), kind) for kind in CHOICES}
     chains = {kind: read_chain(kind, tables.get(kind, ()), reader) for kind in CHAINS}
     if None not in chains["sampler"]:
         try:
-            chains["sampler"] = tuple(changed(chains["sampler"], document.sampling, plugins))
+            chains["sampler"] = tuple(changed(chains["sampler"], raw.sampling, plugins))
         except UsageError as error:
             reader.faults.extend(
                 attrs.evolve(fault, path=f"sampler.{fault.path}") for fault in error.faults
@@ -84,16 +82,18 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     if choices["model"] and choices["trainer"]:
         _check_pair(choices["model"], choices["trainer"], reader.faults)
     if reader.faults:
-        raise PipelineError(reader.faults, document.source)
+        raise PipelineError(reader.faults, raw.source)
     if tables.get("observer") not in ([], ()):
         listed = [choice.offer for choice in chains["observer"]]
         usual = [offer for offer in plugins.defaults("observer") if offer not in listed]
-        defaults = (Choice(offer.name, offer, offer.component.config()) for offer in usual)
+        defaults = (
+            ConfiguredComponent(offer.name, offer, offer.component.config()) for offer in usual
+        )
         chains["observer"] = (*defaults, *chains["observer"])
     return Pipeline(
-        **{**attrs.asdict(general), "output": output_of(document)},
-        name=document.name,
-        folder=document.folder,
+        **{**attrs.asdict(general), "output": output_of(raw)},
+        name=raw.name,
+        folder=raw.folder,
         **choices,
         samplers=chains["sampler"],
         observers=chains["observer"],
@@ -102,13 +102,13 @@ def make_pipeline(document: Document, plugins: ComponentSource) -> Pipeline:
     )
 
 
-def output_of(document: Document) -> Path:
-    """The run directory of a document, which need not be checked yet."""
-    output: Path | None = Reader(document.folder).value(Path, document.tables.get("output"), "")
-    return (output or Path.cwd() / "runs" / document.name).absolute()
+def output_of(raw: RawPipeline) -> Path:
+    """The run directory of a pipeline, which need not be checked yet."""
+    output: Path | None = ConfigReader(raw.folder).value(Path, raw.tables.get("output"), "")
+    return (output or Path.cwd() / "runs" / raw.name).absolute()
 
 
-def read_own_tables(tables: Table, reader: Reader) -> tuple[Any, dict[str, Any]]:
+def read_own_tables(tables: Table, reader: ConfigReader) -> tuple[Any, dict[str, Any]]:
     """The general keys, and the engine's own tables by name; what is wrong with them, and unknown
     keys, in `faults`.
     """
@@ -125,7 +125,9 @@ def without_starts(table: Any) -> Any:
     return {key: without_starts(value) for key, value in table.items() if key != "start"}
 
 
-def _check_pair(model: Choice, trainer: Choice, faults: list[Fault], place: str = "") -> None:
+def _check_pair(
+    model: ConfiguredComponent, trainer: ConfiguredComponent, faults: list[Fault], place: str = ""
+) -> None:
     """Check that the trainer fits the model, and its parts those of the model that have their
     names.
     """
@@ -142,16 +144,16 @@ def _check_pair(model: Choice, trainer: Choice, faults: list[Fault], place: str 
             _check_pair(part, parts[name], faults, f"{place}{name}.")
 
 
-def make_choice(kind: str, table: Any, reader: Reader, *, source: str) -> Choice:
+def make_choice(kind: str, table: Any, reader: ConfigReader, *, source: str) -> ConfiguredComponent:
     """One component from its table. Raises PipelineError."""
     reader = attrs.evolve(reader, faults=[])
-    choice: Choice = reader.choice(kind, table, kind)
+    choice: ConfiguredComponent = reader.choice(kind, table, kind)
     if reader.faults:
         raise PipelineError(reader.faults, source)
     return choice
 
 
-def read_chain(kind: str, tables: Any, reader: Reader) -> tuple[Any, ...]:
+def read_chain(kind: str, tables: Any, reader: ConfigReader) -> tuple[Any, ...]:
     """The components of an array of tables; None for one that is refused, with the reasons in the
     reader's faults.
     """

@@ -108,7 +108,8 @@ def option(
     requests. It is a keyword in Python and an option of the command line.
 
     With `kind`, such as "model", the option is itself a component: a table with a `type`, like
-    `[model.first]` in a pipeline. `default` is then a table too, or None. The value is a Choice,
+    `[model.first]` in a pipeline. `default` is then a table too, or None. The value is a
+    ConfiguredComponent,
     for `BuildContext.build`.
 
     With `more`, a larger value of a trainer's option continues a finished run, from the newest
@@ -156,7 +157,7 @@ class BuildContext:
     )
 
     def build(self, choice: Any, **changes: Any) -> Any:
-        """Build a component that is an option of another (a Choice).
+        """Build a component that is an option of another (a ConfiguredComponent).
 
         `changes` replace attributes of this context.
 
@@ -253,7 +254,7 @@ class Plugin:
 
 
 @attrs.frozen
-class Offer:
+class RegisteredComponent:
     """A component, its kind, and the plugin that offers it."""
 
     kind: str
@@ -300,16 +301,16 @@ def normalized(distribution: str) -> str:
 class ComponentSource(Protocol):
     """Looks up components: the part of a PluginSet that a component made of others needs."""
 
-    def offers(self, kind: str | None = None) -> list[Offer]:
+    def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """All components, or those of one kind."""
 
-    def defaults(self, kind: str) -> list[Offer]:
+    def defaults(self, kind: str) -> list[RegisteredComponent]:
         """The components of a kind that are used when none is named."""
 
-    def find(self, kind: str, name: str) -> Offer | Fault:
+    def find(self, kind: str, name: str) -> RegisteredComponent | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name."""
 
-    def sampling_option(self, name: str) -> tuple[Offer, str] | Fault:
+    def sampling_option(self, name: str) -> tuple[RegisteredComponent, str] | Fault:
         """The sampler that takes an option of a request, and its key; or what is wrong with the
         name.
         """

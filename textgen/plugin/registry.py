@@ -22,8 +22,8 @@ from textgen.plugin.component import (
     OWN_DISTRIBUTION,
     REQUEST_OPTIONS,
     UNPACKAGED,
-    Offer,
     Plugin,
+    RegisteredComponent,
     normalized,
 )
 from textgen.plugin.single_file import import_file
@@ -54,7 +54,7 @@ class PluginSet:
     def __init__(self) -> None:
         self.quarantined: list[Quarantined] = []
         self._disabled: list[Quarantined] = []
-        self._offers: list[Offer] = []
+        self._offers: list[RegisteredComponent] = []
         self._waiting: dict[Plugin, EntryPoint] = {}
         self._lock = threading.RLock()
         self._strict = False
@@ -104,13 +104,13 @@ class PluginSet:
         """
         self._add(*import_file(path), replace)
 
-    def offers(self, kind: str | None = None) -> list[Offer]:
+    def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """All components, of one kind or of all, sorted by kind and name."""
         with self._lock:
             self._load()
             return self._loaded(kind)
 
-    def defaults(self, kind: str) -> list[Offer]:
+    def defaults(self, kind: str) -> list[RegisteredComponent]:
         """The components of a kind that are used if none is named: the built-in ones, if there are
         any.
         """
@@ -119,7 +119,7 @@ class PluginSet:
             own = [offer for offer in self._loaded(kind) if offer.component.default]
             return own or [offer for offer in self.offers(kind) if offer.component.default]
 
-    def find(self, kind: str, name: str) -> Offer | Fault:
+    def find(self, kind: str, name: str) -> RegisteredComponent | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name.
 
         A bare name means the built-in component, unless a file or a registered plugin has one of
@@ -129,7 +129,7 @@ class PluginSet:
         package, _, bare = name.rpartition(":")
         distribution = normalized(package) if package else OWN_DISTRIBUTION
 
-        def matching() -> list[Offer]:
+        def matching() -> list[RegisteredComponent]:
             same = [offer for offer in self._loaded(kind) if offer.name == bare]
             by_file = [offer for offer in same if offer.distribution == UNPACKAGED]
             named = [offer for offer in same if offer.distribution == distribution]
@@ -151,7 +151,7 @@ class PluginSet:
             hint = self._hint(bare, distribution if package else "", self._loaded(kind))
             return Fault("", f"no {kind} is called {name!r}", "", hint)
 
-    def _hint(self, bare: str, distribution: str, offers: list[Offer]) -> str:
+    def _hint(self, bare: str, distribution: str, offers: list[RegisteredComponent]) -> str:
         """What somebody may have meant with a name that no component has, or why it is not
         there.
         """
@@ -173,7 +173,7 @@ class PluginSet:
         meant_by = (f"did you mean {o.name!r}? {o.component.summary}" for o in found)
         return nearest(bare, names) or next(meant_by, f"there are {', '.join(names) or 'none'}")
 
-    def sampling_options(self) -> dict[str, tuple[Offer, str]]:
+    def sampling_options(self) -> dict[str, tuple[RegisteredComponent, str]]:
         """The built-in sampling options of requests: the sampler or strategy that has each, and its
         key.
         """
@@ -186,7 +186,7 @@ class PluginSet:
             name: (offer, key) for offer in own for name, key in offer.component.arguments().items()
         }
 
-    def sampling_option(self, name: str) -> tuple[Offer, str] | Fault:
+    def sampling_option(self, name: str) -> tuple[RegisteredComponent, str] | Fault:
         """The sampler that has an option of requests, and its key; or what is wrong with the name.
 
         The built-in sampler is preferred.
@@ -206,7 +206,7 @@ class PluginSet:
         hint = nearest(name, others) or f"there are {', '.join(known)}"
         return Fault(name, "no sampler takes this option", "", hint)
 
-    def _loaded(self, kind: str | None) -> list[Offer]:
+    def _loaded(self, kind: str | None) -> list[RegisteredComponent]:
         chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
         return sorted(chosen, key=lambda o: (KINDS.index(o.kind), o.name, o.distribution))
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 
 from textgen.errors import Fault
-from textgen.plugin.component import Address, ComponentSource, Offer
+from textgen.plugin.component import Address, ComponentSource, RegisteredComponent
 from textgen.protocols import Table
 from textgen.suggest import nearest
 
@@ -57,14 +57,14 @@ class Start:
 
 
 @attrs.frozen
-class Choice:
+class ConfiguredComponent:
     """A component that a pipeline uses, under the name given there, with its checked options.
 
     start  the run whose weights a model begins with, or whose vocabulary a tokenizer keeps
     """
 
     name: str
-    offer: Offer
+    offer: RegisteredComponent
     options: Any
     start: Start | None = None
 
@@ -73,12 +73,12 @@ class Choice:
         start = {} if self.start is None else {"start": self.start.name}
         return {"type": self.name, **start, **plain(self.options)}
 
-    def parts(self) -> dict[str, Choice]:
+    def parts(self) -> dict[str, ConfiguredComponent]:
         """The components among its options, by key."""
         values = ((name, getattr(self.options, name)) for name in self.offer.component.options())
-        return {name: value for name, value in values if isinstance(value, Choice)}
+        return {name: value for name, value in values if isinstance(value, ConfiguredComponent)}
 
-    def flattened(self) -> Iterator[Choice]:
+    def flattened(self) -> Iterator[ConfiguredComponent]:
         """This choice and all components among its options."""
         yield self
         for part in self.parts().values():
@@ -86,7 +86,7 @@ class Choice:
 
 
 @attrs.frozen
-class Reader:
+class ConfigReader:
     """Reads TOML values as typed ones, and collects what is wrong with them.
 
     folder   what relative paths are resolved against
@@ -168,7 +168,7 @@ class Reader:
     def choice(self, kind: str, table: Any, path: str) -> Any:
         """A component of a kind from its table, or None with the reasons in `faults`."""
         assert self.plugins is not None
-        if isinstance(table, Choice):
+        if isinstance(table, ConfiguredComponent):
             return table
         options = dict(table) if isinstance(table, Mapping) else {}
         given = options.pop("type", None)
@@ -190,7 +190,7 @@ class Reader:
             self.faults.append(fault)
             return None
         made = self.table(offer.component.config, options, path)
-        return None if made is None else Choice(name, offer, made, start)
+        return None if made is None else ConfiguredComponent(name, offer, made, start)
 
     def value(self, wanted: Any, value: Any, path: str) -> Any:
         """`value` as the type `wanted`, or None with the reasons in `faults`."""
@@ -297,7 +297,7 @@ def plain(value: Any) -> Any:
 
     Keys without a value (None) are left out.
     """
-    if isinstance(value, Choice):
+    if isinstance(value, ConfiguredComponent):
         return value.table()
     if attrs.has(type(value)):
         value = attrs.asdict(value, recurse=False)

@@ -19,11 +19,11 @@ from textgen.plugin.component import (
     OWN_DISTRIBUTION,
     REQUEST_OPTIONS,
     Component,
-    Offer,
     Plugin,
+    RegisteredComponent,
     normalized,
 )
-from textgen.plugin.structure import Reader, plain
+from textgen.plugin.structure import ConfigReader, plain
 from textgen.plugin.tracebacks import shown_line, shown_path
 from textgen.suggest import nearest
 
@@ -34,7 +34,7 @@ class UnfitError(Exception):
     """A plugin does not meet the contract; the text says how."""
 
 
-def offers_of(plugin: Plugin, module: object) -> list[Offer]:
+def offers_of(plugin: Plugin, module: object) -> list[RegisteredComponent]:
     """The components of one plugin.
 
     Raises if anything is wrong with it; `cause_of` gives the reason as text.
@@ -71,7 +71,7 @@ def offers_of(plugin: Plugin, module: object) -> list[Offer]:
     return offers
 
 
-def _offers(plugin: Plugin, hook: str, components: Any) -> list[Offer]:
+def _offers(plugin: Plugin, hook: str, components: Any) -> list[RegisteredComponent]:
     if not isinstance(components, list | tuple):
         what = type(components).__name__
         raise UnfitError(f"{hook} must return a list of Component records, and returned {what}")
@@ -85,7 +85,7 @@ def _offers(plugin: Plugin, hook: str, components: Any) -> list[Offer]:
                 component.config()
         except Exception as error:
             raise UnfitError(f"{hook}: component {component.name!r}: {error}") from error
-    return [Offer(HOOKS[hook], component, plugin) for component in components]
+    return [RegisteredComponent(HOOKS[hook], component, plugin) for component in components]
 
 
 def _check(component: Component) -> None:
@@ -97,7 +97,7 @@ def _check(component: Component) -> None:
     if fault := miscalled(component.build, ("config", "context")):
         raise UnfitError(f"build {fault}")
     attrs.resolve_types(component.config)
-    taken, reader = list(REQUEST_OPTIONS), Reader()
+    taken, reader = list(REQUEST_OPTIONS), ConfigReader()
     for name, field in component.options().items():
         if field.type is None:
             raise UnfitError(f"{name} has no type; annotate it, as in `{name}: int`")

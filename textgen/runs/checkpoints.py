@@ -26,7 +26,7 @@ from textgen.files.reading import (
     read_tensors,
     read_weights,
 )
-from textgen.pipeline.records import read_structured
+from textgen.plugin.strict_json import read_structured
 from textgen.protocols import Table, Tensors, TrainerState
 from textgen.runs.formats import Manifest, Progress, TrainingState
 

@@ -15,7 +15,7 @@ from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError, Fault, PipelineError
 from textgen.generation.prompts import encode_documents, end_id
 from textgen.pipeline.pipeline import Pipeline
-from textgen.plugin.component import OBJECT, Offer
+from textgen.plugin.component import OBJECT, RegisteredComponent
 from textgen.protocols import Corpus, Tokenizer
 from textgen.runs.formats import CorpusDigest
 
@@ -29,7 +29,10 @@ class HashedPieces(Iterable[CorpusPiece]):
     """
 
     def __init__(
-        self, corpus: Corpus, offer: Offer, progress: Callable[[int], None] | None = None
+        self,
+        corpus: Corpus,
+        offer: RegisteredComponent,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         self._pieces, self._offer = read_pieces(corpus, offer), offer
         self._progress = progress

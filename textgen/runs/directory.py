@@ -39,7 +39,7 @@ from textgen.files.durable import (
     write_json,
 )
 from textgen.files.reading import files_under, inside, path_of
-from textgen.pipeline.records import read_structured
+from textgen.plugin.strict_json import read_structured
 from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoints
 from textgen.runs.formats import LockOwner, read_record, signed

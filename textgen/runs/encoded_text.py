@@ -16,12 +16,12 @@ from textgen.contracts.components import Components
 from textgen.data import Dataset
 from textgen.errors import CorpusError, TextgenError
 from textgen.files.cache import encoded_texts
-from textgen.files.opening import UNFORESEEN
+from textgen.files.opening import MALFORMED_DATA
 from textgen.files.reading import VOCABULARY, read_tokenizer
 from textgen.pipeline.options import DataOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import OWN_DISTRIBUTION
-from textgen.plugin.structure import Choice
+from textgen.plugin.structure import ConfiguredComponent
 from textgen.protocols import Corpus, Ids, Table, Tokenizer
 from textgen.runs.corpus import HashedPieces, fit_tokenizer, token_bytes, token_dtype
 from textgen.runs.formats import CorpusDigest
@@ -46,8 +46,8 @@ class EncodedText:
 
     corpus: Corpus
     tokenizer: Tokenizer
-    corpus_choice: Choice
-    tokenizer_choice: Choice
+    corpus_choice: ConfiguredComponent
+    tokenizer_choice: ConfiguredComponent
     vocabulary: Table | None
     progress: ReadingProgress = attrs.field(factory=ReadingProgress)
     folder: Path | None = None
@@ -70,7 +70,7 @@ class EncodedText:
             tokenizer = self.tokenizer.from_dict(entry.facts["vocabulary"])
             self._tokens = np.memmap(entry.path, token_dtype(tokenizer), "r")
             self.digest, self.tokenizer = CorpusDigest(**entry.facts["corpus"]), tokenizer
-        except (TextgenError, OSError, *UNFORESEEN):
+        except (TextgenError, OSError, *MALFORMED_DATA):
             self._tokens = None
         return self._tokens is not None
 

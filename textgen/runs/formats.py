@@ -16,7 +16,7 @@ from attrs.validators import and_, ge, lt
 from textgen.errors import CorruptFileError, RunError
 from textgen.files.reading import json_checksum, read_json, with_remedy
 from textgen.pipeline.options import is_seed
-from textgen.pipeline.records import (
+from textgen.plugin.strict_json import (
     COUNT,
     OPTIONAL_COUNT,
     each,

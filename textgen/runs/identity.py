@@ -13,13 +13,13 @@ from textgen.contracts.tokenizers import Completed
 from textgen.files.opening import file_signature
 from textgen.files.reading import json_checksum
 from textgen.plugin.component import OBJECT, UNPACKAGED
-from textgen.plugin.structure import Choice, plain
+from textgen.plugin.structure import ConfiguredComponent, plain
 from textgen.protocols import Corpus, Table, Tokenizer
 
 _FORMAT: Final = 2  # of what the engine makes of a text; counted up when that changes
 
 
-def identity(choice: Choice) -> Table:
+def identity(choice: ConfiguredComponent) -> Table:
     """The options of a component that determine what it makes.
 
     A config class may define `fingerprint() -> dict` to choose which of its options count.
@@ -37,7 +37,7 @@ def identity(choice: Choice) -> Table:
 def text_key(
     corpus: Corpus,
     tokenizer: Tokenizer,
-    choices: Sequence[Choice],
+    choices: Sequence[ConfiguredComponent],
     vocabulary: Table | None,
 ) -> tuple[str, int]:
     """The cache key of an encoded text, found without reading it, and the bytes of its files.
@@ -62,7 +62,7 @@ def text_key(
     return json_checksum([_FORMAT, files, code, options, vocabulary]), sum(sizes)
 
 
-def _code(made: Any, choice: Choice) -> list[Any] | None:
+def _code(made: Any, choice: ConfiguredComponent) -> list[Any] | None:
     """Where the code of a component is from, and its version; None for an object of a program."""
     plugins = [part.offer.plugin for part in choice.flattened()]
     if any(plugin.distribution == OBJECT for plugin in plugins):

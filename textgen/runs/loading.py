@@ -20,18 +20,18 @@ from textgen.errors import ContractError, CorpusError, CorruptFileError, Pipelin
 from textgen.files.reading import VOCABULARY, json_checksum, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
+from textgen.pipeline.chain_options import changed, named
 from textgen.pipeline.options import DataOptions, TextOptions
 from textgen.pipeline.pipeline import read_chain, without_starts
-from textgen.pipeline.sampling import changed, named
 from textgen.plugin.component import BuildContext, ComponentSource
-from textgen.plugin.structure import Choice, Reader, listed, plain
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent, listed, plain
 from textgen.protocols import Ids, Table, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText, kept_tokens
 from textgen.runs.formats import CorpusDigest
+from textgen.runs.given_objects import with_choices
 from textgen.runs.identity import identity
-from textgen.runs.objects import with_choices
 from textgen.runs.outside import check_regular
 from textgen.runs.splitting import split_tokens
 from textgen.runs.stored import StoredRun, read_stored
@@ -80,7 +80,7 @@ def build_generator(
     """The generator of tables that a plugin offers in place of a run, whose tokenizer and model
     load themselves.
     """
-    reader = Reader(Path.cwd(), plugins)
+    reader = ConfigReader(Path.cwd(), plugins)
     tables = {**tables, **_given_choices(given, plugins)}
     tables.pop("start", None)
     tokenizer_choice, model_choice, samplers = _choices(tables, reader, source)
@@ -111,10 +111,10 @@ def _load(
     given: Table,
     components: Components,
 ) -> Generator:
-    directory, record, document = stored.directory, stored.record, stored.document
-    reader = Reader(document.folder, plugins, run_record.origins(record))
-    tables = {**document.tables, **_given_choices(given, plugins)}
-    tokenizer_choice, model_choice, samplers = _choices(tables, reader, document.source)
+    directory, record, raw = stored.directory, stored.record, stored.raw
+    reader = ConfigReader(raw.folder, plugins, run_record.origins(record))
+    tables = {**raw.tables, **_given_choices(given, plugins)}
+    tokenizer_choice, model_choice, samplers = _choices(tables, reader, raw.source)
     own = (tokenizer_choice, model_choice)
     if stored.is_edited:
         _check_edits(stored, [each for each in own if each.offer.kind not in given])
@@ -123,7 +123,7 @@ def _load(
         warnings.warn(remark, stacklevel=4)
 
     context = BuildContext(
-        folder=document.folder,
+        folder=raw.folder,
         requested_device=device,
         seed=record["seed"],
         training=False,
@@ -152,7 +152,7 @@ def _given_choices(given: Table, plugins: ComponentSource) -> Table:
     """The components that a program gives in place of the run's own; paths are relative to the
     current folder.
     """
-    reader = Reader(Path.cwd(), plugins)
+    reader = ConfigReader(Path.cwd(), plugins)
     made = {
         kind: read_chain(kind, value, reader)
         if kind == "sampler"
@@ -164,7 +164,9 @@ def _given_choices(given: Table, plugins: ComponentSource) -> Table:
     return made
 
 
-def _choices(tables: Table, reader: Reader, source: str) -> tuple[Choice, Choice, Sequence[Choice]]:
+def _choices(
+    tables: Table, reader: ConfigReader, source: str
+) -> tuple[ConfiguredComponent, ConfiguredComponent, Sequence[ConfiguredComponent]]:
     """The tokenizer, model and samplers of tables. Raises PipelineError, of the pipeline
     `source`.
     """
@@ -181,12 +183,12 @@ def _defaults(tables: Table) -> Table:
     return {key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS}
 
 
-def _choice(kind: str, tables: Table, reader: Reader) -> Any:
+def _choice(kind: str, tables: Table, reader: ConfigReader) -> Any:
     table = tables.get(kind)
     return reader.choice(kind, table if kind == "corpus" else without_starts(table), kind)
 
 
-def _check_edits(stored: StoredRun, choices: Iterable[Choice]) -> None:
+def _check_edits(stored: StoredRun, choices: Iterable[ConfiguredComponent]) -> None:
     """Raise CorruptFileError if an edited pipeline.toml no longer describes the weights."""
     now = {choice.offer.kind: identity(choice) for choice in choices}
     then = {kind: stored.record["fingerprint"][kind] for kind in now}
@@ -196,12 +198,12 @@ def _check_edits(stored: StoredRun, choices: Iterable[Choice]) -> None:
     ]
     if edits:
         cause = f"it no longer describes the weights: {listed(edits, _SHOWN)}"
-        raise CorruptFileError(Path(stored.document.source), cause, remedy="copy")
+        raise CorruptFileError(Path(stored.raw.source), cause, remedy="copy")
 
 
 def make_generator(
-    samplers: Sequence[Choice],
-    model_choice: Choice,
+    samplers: Sequence[ConfiguredComponent],
+    model_choice: ConfiguredComponent,
     model: Any,
     context: BuildContext,
     components: Components,
@@ -210,7 +212,7 @@ def make_generator(
     tokenizer = context.tokenizer
     assert tokenizer is not None
 
-    def chain_of(choices: Iterable[Choice], components: Components) -> Chain:
+    def chain_of(choices: Iterable[ConfiguredComponent], components: Components) -> Chain:
         built = [(choice, components.build(choice, context)) for choice in choices]
         return Chain.of(
             built, model_choice.offer, tokenizer.vocab_size, tokenizer.unknown_id, components
@@ -248,7 +250,10 @@ def make_generator(
 
 
 def load_weights(
-    model: Any, choice: Choice, tensors: Mapping[str, np.ndarray], run: Path | None = None
+    model: Any,
+    choice: ConfiguredComponent,
+    tensors: Mapping[str, np.ndarray],
+    run: Path | None = None,
 ) -> None:
     """Load weights into a model; `run` is where they are from.
 
@@ -266,7 +271,7 @@ def _training_tokens(
     tables: Table,
     record: Table,
     tokenizer: Tokenizer,
-    reader: Reader,
+    reader: ConfigReader,
 ) -> Ids:
     """The tokens (N,) that the model was trained on. Raises CorpusError where the text has changed,
     and the cache has those of before no more.

@@ -11,7 +11,7 @@ from textgen.contracts.checks import FAILURES
 from textgen.contracts.components import accuse, described
 from textgen.errors import DeviceError, PluginError, PluginWarning, TextgenError
 from textgen.events import Event, Stop
-from textgen.plugin.component import Offer
+from textgen.plugin.component import RegisteredComponent
 from textgen.protocols import Observer, StatefulObserver, Table
 from textgen.runs.formats import Stopped
 
@@ -28,7 +28,7 @@ class Observers:
     that asked for the end of the run.
     """
 
-    def __init__(self, entries: Iterable[tuple[AnyObserver, Offer | None]]) -> None:
+    def __init__(self, entries: Iterable[tuple[AnyObserver, RegisteredComponent | None]]) -> None:
         self._entries = list(entries)
         self.stopped: Stopped | None = None
 

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeAlias
 from textgen.contracts.checks import blame
 from textgen.contracts.components import Components
 from textgen.errors import Fault, PipelineError
-from textgen.plugin.component import BuildContext, ComponentSource, Offer
-from textgen.plugin.structure import Choice, Reader
+from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent
 from textgen.protocols import Table
 
 Offered: TypeAlias = Path | Table
@@ -32,18 +32,20 @@ def offered_run(name: Any, plugins: ComponentSource) -> Offered | Fault | None:
     return offer if isinstance(offer, Fault) else run_of(offer, plugins)
 
 
-def run_of(offer: Offer, plugins: ComponentSource, options: Table | None = None) -> Offered:
+def run_of(
+    offer: RegisteredComponent, plugins: ComponentSource, options: Table | None = None
+) -> Offered:
     """The run that a plugin offers, with options as of a table.
 
     Raises PipelineError for wrong ones, and ContractError where it gives no run.
     """
-    reader = Reader(Path.cwd(), plugins)
+    reader = ConfigReader(Path.cwd(), plugins)
     config = reader.table(offer.component.config, options or {}, "run")
     if reader.faults:
         raise PipelineError(reader.faults, offer.name)
     with Components() as components:
         context = BuildContext(folder=reader.folder, training=False, plugins=plugins)
-        made = components.build(Choice(offer.name, offer, config), context)
+        made = components.build(ConfiguredComponent(offer.name, offer, config), context)
     if isinstance(made, Path):
         return made.absolute()
     if isinstance(made, Mapping) and {"tokenizer", "model"} <= made.keys():

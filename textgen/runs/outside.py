@@ -14,7 +14,7 @@ from textgen.files.cache import cache_directory
 from textgen.files.opening import is_special
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import Address
-from textgen.plugin.structure import Choice
+from textgen.plugin.structure import ConfiguredComponent
 from textgen.protocols import Corpus
 from textgen.visible import visible
 
@@ -46,7 +46,9 @@ def announce_sources(pipeline: Pipeline, console: TextIO | None) -> None:
     announce("reading", [*found, *runs], [pipeline.folder], console)
 
 
-def announce_files(corpus: Corpus, choice: Choice, folder: Path, console: TextIO | None) -> None:
+def announce_files(
+    corpus: Corpus, choice: ConfiguredComponent, folder: Path, console: TextIO | None
+) -> None:
     """Name the files that a corpus finds elsewhere than its options say, by links. Raises
     CorpusError.
     """
@@ -55,14 +57,14 @@ def announce_files(corpus: Corpus, choice: Choice, folder: Path, console: TextIO
         announce("reading", corpus.sources(), [folder, cache_directory(), *paths], console)
 
 
-def check_regular(corpus: Choice) -> None:
+def check_regular(corpus: ConfiguredComponent) -> None:
     """Raise CorpusError for a pipe or a device among the options of a corpus."""
     for source in _sources(corpus):
         if isinstance(source, Path) and is_special(source):
             raise CorpusError("it is not a regular file, and a corpus is read from files", source)
 
 
-def _sources(choice: Choice) -> Iterator[Path | Address]:
+def _sources(choice: ConfiguredComponent) -> Iterator[Path | Address]:
     """The paths and addresses among the options of a component."""
     for name in choice.offer.component.options():
         value = getattr(choice.options, name)

@@ -15,12 +15,12 @@ import tomli_w
 
 from textgen.data import Dataset
 from textgen.errors import Difference, RunError, RunMismatchError
-from textgen.files.opening import UNFORESEEN
+from textgen.files.opening import MALFORMED_DATA
 from textgen.files.reading import VOCABULARY, WEIGHTS, dump_vocabulary, read_bytes
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
-from textgen.plugin.structure import Choice, flat, plain
+from textgen.plugin.structure import ConfiguredComponent, flat, plain
 from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
@@ -120,19 +120,19 @@ def compare(
     return True
 
 
-def _is_more(trainer: Choice, change: Difference) -> bool:
+def _is_more(trainer: ConfiguredComponent, change: Difference) -> bool:
     """Whether an option of the trainer, or of a part of it, that makes a finished run go on has a
     larger value.
     """
     *parents, key = change.key.split(".")
-    choice: Choice | None = trainer if parents[:1] == ["trainer"] else None
+    choice: ConfiguredComponent | None = trainer if parents[:1] == ["trainer"] else None
     for part in parents[1:]:
         choice = choice and choice.parts().get(part)
     field = choice and choice.offer.component.options().get(key)
     more = field.metadata.get("more") if field else None
     try:
         return bool(more and more(change.now) > more(change.before))
-    except UNFORESEEN:  # the record may hold anything
+    except MALFORMED_DATA:  # the record may hold anything
         return False
 
 
@@ -150,7 +150,7 @@ def _changes(
     return differences(kept, shape)
 
 
-def _with_new_options(before: Table, now: Table, choice: Choice) -> Table:
+def _with_new_options(before: Table, now: Table, choice: ConfiguredComponent) -> Table:
     """The recorded options of a component, with the defaults of those that it has since then."""
     made, parts = dict(before), choice.parts()
     for key, field in choice.offer.component.options().items():
@@ -292,7 +292,7 @@ def finish(
     )
 
 
-def changed_plugin_files(record: Table, choices: Iterable[Choice]) -> list[str]:
+def changed_plugin_files(record: Table, choices: Iterable[ConfiguredComponent]) -> list[str]:
     """A remark for each plugin that is a file, of which the run was trained with another
     version.
     """

@@ -20,24 +20,24 @@ from textgen.files.reading import (
     read_weights,
     with_remedy,
 )
-from textgen.pipeline.document import Document
 from textgen.pipeline.pipeline import make_choice, output_of, without_starts
-from textgen.plugin.component import BuildContext, ComponentSource, Offer
-from textgen.plugin.structure import Choice, Reader, Start, merged
+from textgen.pipeline.raw_pipeline import RawPipeline
+from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Start, merged
 from textgen.protocols import Table, Tokenizer
 from textgen.runs.directory import RunDirectory
 from textgen.runs.offered import offered_run
 
 
-def with_start(document: Document, plugins: ComponentSource) -> Document:
-    """A document with the options of the runs that its models start from, and a Start in place of
+def with_start(raw: RawPipeline, plugins: ComponentSource) -> RawPipeline:
+    """A pipeline with the options of the runs that its models start from, and a Start in place of
     each key `start`.
 
     Without a table [tokenizer] it is that of the first of these runs, with its vocabulary. If a run
-    is gone, the run in the document's run directory recorded the same. Raises PipelineError.
+    is gone, the run in the run directory of the pipeline recorded the same. Raises PipelineError.
     """
-    finder = _Finder(document, plugins)
-    tables = dict(document.tables)
+    finder = _Finder(raw, plugins)
+    tables = dict(raw.tables)
     if "model" in tables:
         tables["model"] = finder.model(tables["model"], "model")
     if "tokenizer" not in tables and finder.found:
@@ -45,7 +45,7 @@ def with_start(document: Document, plugins: ComponentSource) -> Document:
         tables["tokenizer"] = _with(first, first.tables["tokenizer"])
     elif "tokenizer" in tables:
         tables["tokenizer"] = finder.tokenizer(tables["tokenizer"])
-    return attrs.evolve(document, tables=tables)
+    return attrs.evolve(raw, tables=tables)
 
 
 def start_tokenizer(tokenizer: Tokenizer, start: Start, record: Table, own: Path) -> Tokenizer:
@@ -59,7 +59,9 @@ def start_tokenizer(tokenizer: Tokenizer, start: Start, record: Table, own: Path
         return read_tokenizer(tokenizer, start.path, start.tokenizer)
 
 
-def load_start(model: Any, choice: Choice, context: BuildContext, *, source: str) -> None:
+def load_start(
+    model: Any, choice: ConfiguredComponent, context: BuildContext, *, source: str
+) -> None:
     """Load the weights of the run that a model starts from, for the vocabulary of the context's
     tokenizer.
 
@@ -72,7 +74,7 @@ def load_start(model: Any, choice: Choice, context: BuildContext, *, source: str
     assert now is not None
     with with_remedy("copy", f"{start.place}.start"):
         tensors = read_weights(inside(start.path, WEIGHTS), start.weights)
-        reader = Reader(start.path, context.plugins)
+        reader = ConfigReader(start.path, context.plugins)
         table = make_choice("tokenizer", start.tables["tokenizer"], reader, source=source)
         unfitted = context.build(table, tokenizer=None)
         before = read_tokenizer(unfitted, start.path, start.tokenizer)
@@ -91,9 +93,9 @@ def load_start(model: Any, choice: Choice, context: BuildContext, *, source: str
 
 @attrs.define
 class _Finder:
-    """Finds the runs that a document names. Raises PipelineError."""
+    """Finds the runs that a pipeline names. Raises PipelineError."""
 
-    document: Document
+    raw: RawPipeline
     plugins: ComponentSource
     found: list[Start] = attrs.field(factory=list, init=False)
 
@@ -114,7 +116,7 @@ class _Finder:
             return _with(start, merged(start.tables["model"], own))
         given = table.get("type")
         offer = self.plugins.find("model", given) if isinstance(given, str) else None
-        options = offer.component.options() if isinstance(offer, Offer) else {}
+        options = offer.component.options() if isinstance(offer, RegisteredComponent) else {}
         parts = [key for key, field in options.items() if field.metadata.get("kind") == "model"]
         changed = {key: self.model(table[key], f"{place}.{key}") for key in parts if key in table}
         return {**table, **changed}
@@ -137,17 +139,17 @@ class _Finder:
         """The run that a key `start` means: one that a plugin offers under this name, or else the
         one at this path.
         """
-        reader, offered = Reader(self.document.folder), offered_run(given, self.plugins)
+        reader, offered = ConfigReader(self.raw.folder), offered_run(given, self.plugins)
         if isinstance(offered, Mapping):  # it names no weights of a run
             offered = merged(offered, offered.get("start", {}))
             self.found.append(Start(given, place, Path(), "", "", offered))
             return self.found[-1]
         path = offered if isinstance(offered, Path) else reader.value(Path, given, f"{place}.start")
         if reader.faults:
-            raise PipelineError(reader.faults, self.document.source)
+            raise PipelineError(reader.faults, self.raw.source)
         name, path = given if path is offered else str(path.absolute()), path.absolute()
         try:
-            start = _start((name, given), place, path, output_of(self.document))
+            start = _start((name, given), place, path, output_of(self.raw))
         except RunError as error:
             also = f"{offered.expected}; {offered.hint}" if isinstance(offered, Fault) else ""
             raise self._refused(f"{place}.start", str(error), also) from error
@@ -155,7 +157,7 @@ class _Finder:
         return start
 
     def _refused(self, place: str, cause: str, hint: str = "") -> PipelineError:
-        return PipelineError([Fault(place, cause, "", hint)], self.document.source)
+        return PipelineError([Fault(place, cause, "", hint)], self.raw.source)
 
 
 def _with(start: Start, table: Table) -> Table:

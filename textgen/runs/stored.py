@@ -23,9 +23,9 @@ from textgen.files.reading import (
     read_weights,
     with_remedy,
 )
-from textgen.pipeline.document import Document, document_of
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
-from textgen.plugin.structure import Reader
+from textgen.pipeline.raw_pipeline import RawPipeline, raw_pipeline_of
+from textgen.plugin.structure import ConfigReader
 from textgen.protocols import Table, Tensors
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory, run_directory
@@ -43,7 +43,7 @@ class StoredRun:
 
     directory   where it was read; inside the one that was asked for while it is being put in place
     record      its run.json
-    document    its pipeline.toml
+    raw         its pipeline.toml
     vocabulary  its tokenizer.json
     is_edited   whether its pipeline.toml was changed since the run wrote it
     model_id    the SHA-256 of its weights, `tensors`
@@ -52,7 +52,7 @@ class StoredRun:
 
     directory: RunDirectory
     record: Table
-    document: Document
+    raw: RawPipeline
     vocabulary: Table
     is_edited: bool
     model_id: str
@@ -158,9 +158,9 @@ def _read(directory: RunDirectory, tables: Table | None) -> StoredRun:
             f"the new run in {directory.path} is not finished; this is the one that it "
             f"replaces once it is"
         )
-    document, is_edited = _pipeline(directory, record, tables)
+    raw, is_edited = _pipeline(directory, record, tables)
     if is_edited:
-        remarks.append(f"{document.source} was changed since the run was made")
+        remarks.append(f"{raw.source} was changed since the run was made")
     vocabulary = _vocabulary(directory, record)
     if record["status"] == "finished":
         model_id, tensors = record["files"][WEIGHTS], _weights(directory, record)
@@ -177,7 +177,7 @@ def _read(directory: RunDirectory, tables: Table | None) -> StoredRun:
         )
         raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
     return StoredRun(
-        directory, record, document, vocabulary, is_edited, model_id, tensors, tuple(remarks)
+        directory, record, raw, vocabulary, is_edited, model_id, tensors, tuple(remarks)
     )
 
 
@@ -191,22 +191,22 @@ def _weights(directory: RunDirectory, record: Table) -> Tensors:
 
 def _pipeline(
     directory: RunDirectory, record: Table, tables: Table | None = None
-) -> tuple[Document, bool]:
+) -> tuple[RawPipeline, bool]:
     """A run's pipeline.toml, and whether it was changed since the run wrote it.
 
     Raises PipelineError, RunError.
     """
     path = directory.inside(_PIPELINE)
-    document = document_of(
+    raw = raw_pipeline_of(
         read_bytes(path) if tables is None else run_record.pipeline_text(tables), path
     )
-    reader = Reader(document.folder)
-    read_own_tables(document.tables, reader)
-    gone = [kind for kind in CHOICES if kind not in document.tables]
+    reader = ConfigReader(raw.folder)
+    read_own_tables(raw.tables, reader)
+    gone = [kind for kind in CHOICES if kind not in raw.tables]
     reader.faults.extend(Fault(kind, "the run wrote this table, and it is gone") for kind in gone)
     if reader.faults:
         raise PipelineError(reader.faults, str(path))
-    return document, {**document.tables, "output": "."} != {**record["pipeline"], "output": "."}
+    return raw, {**raw.tables, "output": "."} != {**record["pipeline"], "output": "."}
 
 
 def _checked(folder: Path, name: str, read: Callable[[], Any]) -> CheckedFile:

@@ -21,7 +21,7 @@ from textgen.errors import Interrupted, ProcessesError, TextgenError, TrainingEr
 from textgen.events import Checkpointed, Decided, Evaluated, Evaluation, RunStarted, StepDone
 from textgen.files.reading import with_nan
 from textgen.generation.scoring import perplexity
-from textgen.plugin.component import OWN_DISTRIBUTION, Offer
+from textgen.plugin.component import OWN_DISTRIBUTION, RegisteredComponent
 from textgen.protocols import Trainer, TrainerState, TrainingContext
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
@@ -53,7 +53,7 @@ class TrainingLoop:
     record: dict[str, Any]
     model: Any
     trainer: Trainer
-    blame: tuple[Offer, Offer]
+    blame: tuple[RegisteredComponent, RegisteredComponent]
     data: Dataset
     context: TrainingContext
     observers: Observers

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from textgen.errors import Fault, PluginWarning, UsageError
-from textgen.pipeline.document import toml_value
-from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, Offer
+from textgen.pipeline.raw_pipeline import toml_value
+from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, RegisteredComponent
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.tracebacks import shown_path
 from textgen.suggest import nearest
@@ -73,7 +73,7 @@ def _warning(component: str, warning: warnings.WarningMessage) -> str:
     return f"note: {component} warned: {warning.category.__name__}: {text} ({place})"
 
 
-def _clash(offer: Offer, plugins: PluginSet) -> str:
+def _clash(offer: RegisteredComponent, plugins: PluginSet) -> str:
     """A note where others offer its kind and name too; none for a built-in component, which keeps
     its bare name.
     """

@@ -26,11 +26,11 @@ from textgen.plugin.component import (
     UNPACKAGED,
     BuildContext,
     Component,
-    Offer,
     Plugin,
+    RegisteredComponent,
 )
 from textgen.plugin.registry import PluginSet
-from textgen.plugin.structure import Reader
+from textgen.plugin.structure import ConfigReader
 from textgen.plugin.tracebacks import packages_of
 from textgen.testing.time_limit import TIME_LIMIT
 
@@ -90,9 +90,11 @@ class Subject:
     time_limit: float = TIME_LIMIT
 
     @property
-    def offer(self) -> Offer:
+    def offer(self) -> RegisteredComponent:
         """The component as the engine has it."""
-        return Offer(self.kind, self.component, Plugin(self.module or "", UNPACKAGED, ""))
+        return RegisteredComponent(
+            self.kind, self.component, Plugin(self.module or "", UNPACKAGED, "")
+        )
 
     @property
     def packages(self) -> set[str]:
@@ -104,7 +106,7 @@ class Subject:
 
         Raises PipelineError where the caller gave the wrong ones.
         """
-        reader = Reader(Path.cwd(), self.plugins)
+        reader = ConfigReader(Path.cwd(), self.plugins)
         made = reader.table(self.component.config, self.options, "")
         if reader.faults:
             raise PipelineError(reader.faults, f"options of {self.label}")
@@ -188,7 +190,9 @@ def build_from_table(
     plugins: PluginSet, kind: str, table: Mapping[str, Any], context: BuildContext
 ) -> Any:
     """Build a component from its table, as a pipeline has it. Raises PipelineError."""
-    choice = make_choice(kind, table, Reader(Path.cwd(), plugins), source=f"{kind} for a check")
+    choice = make_choice(
+        kind, table, ConfigReader(Path.cwd(), plugins), source=f"{kind} for a check"
+    )
     return choice.offer.component.build(choice.options, context)
 
 

@@ -20,7 +20,7 @@ from textgen.plugin.component import HOOKS
 from textgen.plugin.hookspecs import hookimpl
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import is_file
-from textgen.plugin.structure import Reader, plain
+from textgen.plugin.structure import ConfigReader, plain
 from textgen.testing.environment import Subject, close, required_options
 from textgen.testing.outcomes import Check, Skip, Violation
 from textgen.testing.process_state import no_thread_left
@@ -125,7 +125,7 @@ def _record(subject: Subject) -> None:
 
 def _options(subject: Subject) -> None:
     config = subject.config()
-    reader = Reader(Path.cwd(), subject.plugins)
+    reader = ConfigReader(Path.cwd(), subject.plugins)
     again = reader.table(subject.component.config, plain(config), "")
     if reader.faults:
         raise Violation("; ".join(map(str, reader.faults)))

@@ -11,7 +11,7 @@ from typing import Any
 from textgen.contracts.checks import FAILURES
 from textgen.errors import TextgenError, UsageError
 from textgen.plugin import discovery
-from textgen.plugin.component import UNPACKAGED, Offer, Plugin, normalized
+from textgen.plugin.component import UNPACKAGED, Plugin, RegisteredComponent, normalized
 from textgen.plugin.registry import PluginSet
 from textgen.suggest import nearest
 from textgen.testing.commands import CommandSuite
@@ -109,7 +109,7 @@ def _none_unchecked(outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
 
 
 def check_offers(
-    offers: Iterable[Offer],
+    offers: Iterable[RegisteredComponent],
     plugins: PluginSet,
     options: Options,
     *,
@@ -145,7 +145,7 @@ def check_offers(
                 yield from run_checks(suite.checks(), made)
 
 
-def matching(name: str, plugins: PluginSet) -> list[Offer]:
+def matching(name: str, plugins: PluginSet) -> list[RegisteredComponent]:
     """The offers that a name means: those of an entry point or a distribution, or one as
     `NAME:component`.
     """
@@ -161,7 +161,7 @@ def is_called(plugin: Plugin, name: str) -> bool:
     return name == plugin.name or normalized(name) == plugin.distribution
 
 
-def _check_names(names: Iterable[str], offers: Iterable[Offer], what: str) -> None:
+def _check_names(names: Iterable[str], offers: Iterable[RegisteredComponent], what: str) -> None:
     known = {name for offer in offers for name in (offer.name, f"{offer.kind}:{offer.name}")}
     for name in names:
         if name not in known:
@@ -169,14 +169,14 @@ def _check_names(names: Iterable[str], offers: Iterable[Offer], what: str) -> No
             raise UsageError(f"{what} {name!r}, and no component is called so; {hint}")
 
 
-def _owner(offer: Offer, module: object | str | None) -> str:
+def _owner(offer: RegisteredComponent, module: object | str | None) -> str:
     """What failures call the package: its name, or its module's where it is no package."""
     if offer.distribution != UNPACKAGED or module is None:
         return offer.plugin.path or offer.distribution
     return module if isinstance(module, str) else getattr(module, "__name__", offer.distribution)
 
 
-def _counterpart(subject: Subject, offer: Offer, options: Options) -> dict[str, Any]:
+def _counterpart(subject: Subject, offer: RegisteredComponent, options: Options) -> dict[str, Any]:
     """What a suite needs beside its subject. Raises Skip where nothing fits."""
     if offer.kind == "tokenizer":
         return {"text": _fitting_text(subject, offer, options)}
@@ -187,7 +187,7 @@ def _counterpart(subject: Subject, offer: Offer, options: Options) -> dict[str, 
     return {}
 
 
-def _fitting_text(subject: Subject, offer: Offer, options: Options) -> str:
+def _fitting_text(subject: Subject, offer: RegisteredComponent, options: Options) -> str:
     """Plain text, or the beginning of a corpus of the same package where the tokenizer refuses
     that.
     """
@@ -211,7 +211,9 @@ def _fitting_text(subject: Subject, offer: Offer, options: Options) -> str:
     )
 
 
-def _fitting_trainer(subject: Subject, offer: Offer, options: Options) -> Mapping[str, Any] | None:
+def _fitting_trainer(
+    subject: Subject, offer: RegisteredComponent, options: Options
+) -> Mapping[str, Any] | None:
     """The table of a trainer of the same package that takes the model; None where none is needed or
     known.
     """
@@ -231,7 +233,9 @@ def _fitting_trainer(subject: Subject, offer: Offer, options: Options) -> Mappin
     return None
 
 
-def _fitting_model(subject: Subject, offer: Offer, options: Options) -> Mapping[str, Any]:
+def _fitting_model(
+    subject: Subject, offer: RegisteredComponent, options: Options
+) -> Mapping[str, Any]:
     """The table of a model that the trainer takes: a small recurrent network, or one of the same
     package.
     """
@@ -265,7 +269,9 @@ def _trains(trainer: Any, model: Any, context: Any) -> bool:
     return True
 
 
-def _neighbours(subject: Subject, offer: Offer, kind: str, options: Options) -> Sequence[Offer]:
+def _neighbours(
+    subject: Subject, offer: RegisteredComponent, kind: str, options: Options
+) -> Sequence[RegisteredComponent]:
     """The components of the same package whose options are all known."""
     return [
         other
@@ -275,17 +281,17 @@ def _neighbours(subject: Subject, offer: Offer, kind: str, options: Options) -> 
     ]
 
 
-def _table(offer: Offer, options: Options) -> dict[str, Any]:
+def _table(offer: RegisteredComponent, options: Options) -> dict[str, Any]:
     """A component with the options that it is given, as a pipeline has it."""
     return {"type": offer.qualified_name, **_options_of(offer, options)}
 
 
-def _options_of(offer: Offer, options: Options) -> dict[str, Any]:
+def _options_of(offer: RegisteredComponent, options: Options) -> dict[str, Any]:
     """The options that are given under `kind:name` or the name."""
     return dict(options.get(f"{offer.kind}:{offer.name}") or options.get(offer.name) or {})
 
 
-def _module_of(offer: Offer) -> str | None:
+def _module_of(offer: RegisteredComponent) -> str | None:
     """The module of the offer's entry point, or its file; None for what a program registered."""
     entry_point = discovery.installed().get(offer.plugin)
     return entry_point.module if entry_point else offer.plugin.path or None

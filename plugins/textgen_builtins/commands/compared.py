@@ -12,7 +12,7 @@ import attrs
 
 from textgen import PipelineError, RunError, RunSummary, UsageError
 from textgen.files.reading import inside, read_bytes
-from textgen.pipeline.document import document_of
+from textgen.pipeline.raw_pipeline import raw_pipeline_of
 from textgen.plugin.structure import flat
 from textgen.protocols import Table
 from textgen.runs.summary import chosen_loss, finite
@@ -181,7 +181,7 @@ def _points(
 def _settings(summary: RunSummary) -> dict[str, Any]:
     try:
         path = inside(summary.path, "pipeline.toml")
-        tables = dict(document_of(read_bytes(path), path).tables)
+        tables = dict(raw_pipeline_of(read_bytes(path), path).tables)
     except (RunError, PipelineError):
         tables = {}
     tables = {key: value for key, value in tables.items() if key != "output"}

@@ -11,10 +11,10 @@ import click
 import tomli_w
 
 from textgen.cli.options import check_pipeline, set_option
-from textgen.pipeline.document import inline_toml
 from textgen.pipeline.options import GeneralOptions
 from textgen.pipeline.pipeline import Pipeline
-from textgen.plugin.structure import Choice, phrase, plain
+from textgen.pipeline.raw_pipeline import inline_toml
+from textgen.plugin.structure import ConfiguredComponent, phrase, plain
 
 _WIDTH = 100
 
@@ -30,14 +30,14 @@ def show(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     directory, as it does for PIPELINE.
     """
     check_pipeline(pipeline)
-    from textgen.pipeline.document import read_document
     from textgen.pipeline.pipeline import make_pipeline
+    from textgen.pipeline.raw_pipeline import read_raw_pipeline
     from textgen.runs.starting import with_start
 
-    document = read_document(pipeline, overrides)
+    raw = read_raw_pipeline(pipeline, overrides)
     plugins = context.plugins()
-    made = make_pipeline(with_start(document, plugins), plugins)
-    click.echo(commented_toml(made, document.tables.get("output")), nl=False)
+    made = make_pipeline(with_start(raw, plugins), plugins)
+    click.echo(commented_toml(made, raw.tables.get("output")), nl=False)
 
 
 def commented_toml(pipeline: Pipeline, output: Any) -> str:
@@ -63,7 +63,7 @@ def commented_toml(pipeline: Pipeline, output: Any) -> str:
     return "\n".join(parts)
 
 
-def _component(header: str, choice: Choice) -> str:
+def _component(header: str, choice: ConfiguredComponent) -> str:
     """A component's table, and below it those of the components that it is made of."""
     made = f"{_comment(choice.offer.component.summary)}{header}\n"
     made += tomli_w.dumps({"type": choice.name})

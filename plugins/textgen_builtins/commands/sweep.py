@@ -18,7 +18,7 @@ import click
 from textgen import Fault, Interrupted, PipelineError, TextgenError, UsageError
 from textgen.cli.options import check_pipeline, json_option
 from textgen.cli.run import train
-from textgen.pipeline.document import inline_toml, toml_value
+from textgen.pipeline.raw_pipeline import inline_toml, toml_value
 from textgen.windows import quoted
 from textgen_builtins.commands import text
 from textgen_builtins.commands.compared import have_other_tokens, ranked, read_run, warning

@@ -16,7 +16,7 @@ import click
 from textgen import UsageError
 from textgen.files.durable import write_atomic
 from textgen.files.encodings import AUTO
-from textgen.pipeline.document import NAME
+from textgen.pipeline.raw_pipeline import NAME
 from textgen.plugin.component import Address
 from textgen.windows import quoted
 from textgen_builtins.corpora.file_facts import COMPRESSED

@@ -15,7 +15,7 @@ import numpy as np
 from textgen import BuildContext, Engine, TextgenError, UsageError
 from textgen.errors import Fault
 from textgen.gradient.options import GradientOptions, Length
-from textgen.plugin.component import ComponentSource, Offer
+from textgen.plugin.component import ComponentSource, RegisteredComponent
 from textgen.plugin.structure import merged
 from textgen.protocols import Model, Table
 from textgen.runs.loading import build_generator
@@ -51,7 +51,7 @@ class Candidate:
         return f"{self.loss:.2f} " + ("without" if self.name == NONE else f"from {self.name}")
 
 
-def named(plugins: ComponentSource) -> list[Offer]:
+def named(plugins: ComponentSource) -> list[RegisteredComponent]:
     """The offered runs that are not made of a path."""
     return [o for o in plugins.offers("run") if "path" not in o.component.options()]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from textgen import BuildContext, Choice, Component, hookimpl, option
+from textgen import BuildContext, Component, ConfiguredComponent, hookimpl, option
 from textgen.protocols import Model, Trainer
 
 
@@ -21,12 +21,12 @@ class MixtureConfig:
     model made of experts, such as `ngram`, is weighed by each of them.
     """
 
-    first: Choice = option(
+    first: ConfiguredComponent = option(
         {"type": "rnn", "cell": "lstm"},
         kind="model",
         help="the model that takes time to train, such as a network",
     )
-    second: Choice = option(
+    second: ConfiguredComponent = option(
         {"type": "ngram"}, kind="model", help="the model that is quick to train"
     )
 
@@ -40,8 +40,10 @@ class MixtureTrainerConfig:
     for the gate, and on all of it. The gate is fitted anew at every evaluation.
     """
 
-    first: Choice = option({"type": "adamw"}, kind="trainer", help="the trainer of the first model")
-    second: Choice = option(
+    first: ConfiguredComponent = option(
+        {"type": "adamw"}, kind="trainer", help="the trainer of the first model"
+    )
+    second: ConfiguredComponent = option(
         {"type": "count"},
         kind="trainer",
         help="the trainer of the second, which should be quick",
@@ -52,7 +54,7 @@ def build_model(config: MixtureConfig, context: BuildContext) -> Model:
     """A mixture in equal parts of two models without training."""
     from textgen_builtins.models.mixture.model import Mixture
 
-    def part(choice: Choice, seed: int) -> Model:
+    def part(choice: ConfiguredComponent, seed: int) -> Model:
         model: Any = context.build(choice, seed=seed)
         if hasattr(model, "fits_gate"):  # the gate of the mixture weighs its experts
             model.fits_gate = False

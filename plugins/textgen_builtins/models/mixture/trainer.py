@@ -13,7 +13,7 @@ import numpy as np
 from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, TrainingEvent
-from textgen.pipeline.records import structure
+from textgen.plugin.strict_json import structure
 from textgen.protocols import Model, Table, Trainer, TrainerState, TrainingContext
 from textgen_builtins.models.gate import fit, gate_size
 from textgen_builtins.models.loss import log_softmax, mean_loss

@@ -13,7 +13,7 @@ import numpy as np
 from textgen import UsageError
 from textgen.data import Dataset, stretches
 from textgen.events import Evaluated, StepDone, TrainingEvent
-from textgen.pipeline.records import COUNT, structure
+from textgen.plugin.strict_json import COUNT, structure
 from textgen.protocols import Ids, TrainerState, TrainingContext
 from textgen_builtins.models.gate import Gate, fit, gate_size
 from textgen_builtins.models.loss import mean_loss

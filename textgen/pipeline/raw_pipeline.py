@@ -33,7 +33,7 @@ keys or tables.
 
 
 @attrs.frozen
-class Document:
+class RawPipeline:
     """An unchecked pipeline: its tables, where they come from, and the folder that its paths are
     relative to.
 
@@ -49,20 +49,20 @@ class Document:
     sampling: Table = attrs.field(factory=dict)
 
 
-def read_document(source: str | Path | Table, overrides: Overrides = ()) -> Document:
+def read_raw_pipeline(source: str | Path | Table, overrides: Overrides = ()) -> RawPipeline:
     """Read a pipeline from a TOML file or a mapping of the same shape, and apply overrides."""
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         raise UsageError(
             "expected a mapping, or a list of KEY=VALUE", argument="overrides", value=overrides
         )
     if isinstance(source, Mapping):
-        document = Document(source, "pipeline", Path.cwd(), "pipeline")
+        raw = RawPipeline(source, "pipeline", Path.cwd(), "pipeline")
     else:
         path = path_of(
             source, "source", "expected the path of a TOML file, a mapping or a Pipeline"
         )
-        document = document_of(_read(path), path)
-    tables, sampling, faults = document.tables, dict[str, Any](), list[Fault]()
+        raw = raw_pipeline_of(_read(path), path)
+    tables, sampling, faults = raw.tables, dict[str, Any](), list[Fault]()
     given = (
         flat(overrides).items() if isinstance(overrides, Mapping) else _parsed(overrides, faults)
     )
@@ -78,12 +78,12 @@ def read_document(source: str | Path | Table, overrides: Overrides = ()) -> Docu
             faults.append(Fault(key, "there is no such place in the pipeline", "", *error.args))
     if faults:
         raise PipelineError(faults, "overrides")
-    return attrs.evolve(document, tables=tables, sampling=sampling)
+    return attrs.evolve(raw, tables=tables, sampling=sampling)
 
 
-def document_of(data: bytes, path: Path) -> Document:
+def raw_pipeline_of(data: bytes, path: Path) -> RawPipeline:
     """The pipeline in the bytes of the TOML file at `path`. Raises PipelineError."""
-    return Document(
+    return RawPipeline(
         _parsed_toml(data, path), str(path), path.absolute().parent, _run_name(path.stem)
     )
 

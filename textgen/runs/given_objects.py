@@ -13,14 +13,21 @@ import attrs
 from textgen.contracts.checks import unfit
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import UsageError
-from textgen.pipeline.document import CHAINS
 from textgen.pipeline.pipeline import CHOICES
-from textgen.plugin.component import OBJECT, BuildContext, Component, NoOptions, Offer, Plugin
-from textgen.plugin.structure import Choice
+from textgen.pipeline.raw_pipeline import CHAINS
+from textgen.plugin.component import (
+    OBJECT,
+    BuildContext,
+    Component,
+    NoOptions,
+    Plugin,
+    RegisteredComponent,
+)
+from textgen.plugin.structure import ConfiguredComponent
 from textgen.protocols import Table
 
 # Types of values that are never an object of a component.
-_PLAIN: Final = (Mapping, str, bytes, int, float, list, tuple, type(None), Choice)
+_PLAIN: Final = (Mapping, str, bytes, int, float, list, tuple, type(None), ConfiguredComponent)
 
 
 @attrs.frozen
@@ -35,8 +42,8 @@ class Text:
 
 
 def with_choices(tables: Table) -> dict[str, Any]:
-    """The tables of a pipeline, with a table in place of each name, and a Choice in place of each
-    object.
+    """The tables of a pipeline, with a table in place of each name, and a ConfiguredComponent in
+    place of each object.
 
     Where a corpus is expected, a text is an object too, and so is a list of documents; where a
     model is, a torch module with `forward(tokens, state)`, and a function that makes one from a
@@ -61,7 +68,7 @@ def has_objects(tables: Table) -> bool:
 
 
 def _part(kind: str, given: Any) -> Any:
-    """The table of a name, the Choice of an object, or any other value as it is."""
+    """The table of a name, the ConfiguredComponent of an object, or any other value as it is."""
     value = _corpus(given) if kind == "corpus" else given
     if isinstance(value, str):
         return {"type": value}
@@ -79,8 +86,8 @@ def _part(kind: str, given: Any) -> Any:
     build.__module__ = getattr(given, "__module__", None) or type(given).__module__
     title = str(getattr(value, "__name__", type(value).__name__))
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or kind
-    offer = Offer(kind, Component(name, NoOptions, build), Plugin(title, OBJECT, ""))
-    return Choice(offer.qualified_name, offer, NoOptions())
+    offer = RegisteredComponent(kind, Component(name, NoOptions, build), Plugin(title, OBJECT, ""))
+    return ConfiguredComponent(offer.qualified_name, offer, NoOptions())
 
 
 def _corpus(value: Any) -> Any:

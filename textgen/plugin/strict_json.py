@@ -13,7 +13,7 @@ from attrs.validators import and_, ge, lt, matches_re, optional
 
 from textgen.errors import CorruptFileError
 from textgen.files.reading import read_json
-from textgen.plugin.structure import Reader, listed
+from textgen.plugin.structure import ConfigReader, listed
 
 _SHOWN: Final = 3
 
@@ -50,7 +50,7 @@ def structure(cls: type[_T], value: Any) -> _T:
 
     Raises ValueError, which names the keys.
     """
-    reader = Reader()
+    reader = ConfigReader()
     made: _T = reader.table(cls, value, "")
     if reader.faults:
         raise ValueError(listed(reader.faults, _SHOWN))

@@ -11,25 +11,29 @@ from typing import Any
 import attrs
 
 from textgen.errors import Fault, UsageError
-from textgen.plugin.component import ComponentSource, Offer
-from textgen.plugin.structure import Choice, Reader, plain
+from textgen.plugin.component import ComponentSource, RegisteredComponent
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent, plain
 from textgen.protocols import Table
 
 
-def changed(chain: Sequence[Choice], options: Table, plugins: ComponentSource) -> list[Choice]:
+def changed(
+    chain: Sequence[ConfiguredComponent], options: Table, plugins: ComponentSource
+) -> list[ConfiguredComponent]:
     """The chain, with its strategy if it has one, with options by name, such as temperature=0.5.
 
     Each changes the key of the chain's last sampler that has it (`option(argument=...)`). If none
     has it, the sampler that does joins before the first with a higher `Component.place`. Raises
     UsageError with every fault.
     """
-    reader, options = Reader(Path.cwd(), plugins), dict(options)
+    reader, options = ConfigReader(Path.cwd(), plugins), dict(options)
     faults = reader.faults
     if (strategy := options.pop("strategy", None)) is not None:
         table = {"type": strategy} if isinstance(strategy, str) else strategy
         chosen = reader.choice("strategy", table, "strategy")
         chain = [*_samplers(chain), *filter(None, [chosen])]
-    given: dict[str, tuple[Offer, dict[str, Any]]] = {}  # an option may need another of its sampler
+    given: dict[
+        str, tuple[RegisteredComponent, dict[str, Any]]
+    ] = {}  # an option may need another of its sampler
     for name, value in options.items():
         takers = [choice.offer for choice in chain if name in choice.offer.component.arguments()]
         found = (takers[-1], name) if takers else plugins.sampling_option(name)
@@ -52,7 +56,7 @@ def changed(chain: Sequence[Choice], options: Table, plugins: ComponentSource) -
             if offer.kind == "strategy":
                 made = _samplers(made)
             index = _place(made, offer)
-            made.insert(index, Choice(offer.name, offer, settings))
+            made.insert(index, ConfiguredComponent(offer.name, offer, settings))
         made[index] = attrs.evolve(made[index], options=settings)
     if len(named_by := [o.name for o, _ in given.values() if o.kind == "strategy"]) > 1:
         faults.append(Fault("strategy", f"options of {' and '.join(named_by)}: one makes a text"))
@@ -61,12 +65,12 @@ def changed(chain: Sequence[Choice], options: Table, plugins: ComponentSource) -
     return made
 
 
-def _samplers(chain: Iterable[Choice]) -> list[Choice]:
+def _samplers(chain: Iterable[ConfiguredComponent]) -> list[ConfiguredComponent]:
     """The chain without its strategy."""
     return [choice for choice in chain if choice.offer.kind != "strategy"]
 
 
-def named(faults: Iterable[Fault], offers: Iterable[Offer]) -> list[Fault]:
+def named(faults: Iterable[Fault], offers: Iterable[RegisteredComponent]) -> list[Fault]:
     """The faults, with samplers' keys replaced by their names in requests."""
     names = {key: name for offer in offers for name, key in offer.component.arguments().items()}
     return [
@@ -75,7 +79,7 @@ def named(faults: Iterable[Fault], offers: Iterable[Offer]) -> list[Fault]:
     ]
 
 
-def _place(chain: Sequence[Choice], offer: Offer) -> int:
+def _place(chain: Sequence[ConfiguredComponent], offer: RegisteredComponent) -> int:
     """The index at which a sampler joins a chain."""
     own = math.inf if offer.component.place is None else offer.component.place
     places = [choice.offer.component.place for choice in chain]
