@@ -41,6 +41,7 @@ from textgen.protocols import TrainerState
         {"compute": "bfloat16"},
         {"order": "shuffled", "warmup_steps": 4},
         {"type": "sgd", "momentum": 0.9},
+        {"accumulate": 3},
     ],
     ids=str,
 )
@@ -49,6 +50,32 @@ def test_a_run_in_parts_is_the_run_in_one(trainer: dict[str, Any], tmp_path: Pat
     parts = run_in_parts(run, tmp_path / "parts", [4, 11])
     assert parts.outcome == "resumed"
     assert parts.generator.model_id == run(output=tmp_path / "whole").generator.model_id
+
+
+@pytest.mark.parametrize("order", ["streams", "shuffled"])
+def test_small_batches_add_up_to_a_large_one(order: str, tmp_path: Path) -> None:
+    options = {"order": order, "length": "8 steps", "evaluate_every": 8}
+    tables = {**pipeline(options), "threads": 2}
+    large, small = Recorder(), Recorder()
+    whole = textgen.run(
+        tables, {"trainer.batch_size": 32}, output=tmp_path / "1", observers=[large]
+    )
+    parts = {"trainer.batch_size": 8, "trainer.accumulate": 4}
+    summed = textgen.run(tables, parts, output=tmp_path / "2", observers=[small])
+    for one, other in zip(large.of(StepDone), small.of(StepDone), strict=True):
+        assert (one.step, one.epoch, one.tokens) == (other.step, other.epoch, other.tokens)
+        assert one.loss == pytest.approx(other.loss, abs=1e-4)
+    weights, others = (run.generator.model.tensors() for run in (whole, summed))
+    assert all(np.allclose(weights[name], others[name], atol=1e-4) for name in weights)
+
+
+def test_no_more_rows_are_computed_at_once_than_a_small_batch_has() -> None:
+    model, rows, recorder = Recurrent(VOCAB_SIZE), [], Recorder()
+    model.register_forward_pre_hook(lambda m, given: rows.append(m.training * len(given[0])))
+    options = {"type": "sgd", "length": "2 steps", "batch_size": 3, "accumulate": 2}
+    train(model, trainer=options, threads=1, observers=[recorder])
+    assert max(rows) == 3
+    assert len(recorder.of(StepDone)) == 2
 
 
 def test_what_is_decided_is_recorded_and_kept_when_a_run_resumes(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_the_network_of_a_mixture_is_shared_out_and_each_process_says_what_it_fa
         "first": {"type": "rnn", "hidden_size": 8, "dropout": 0.2},
         "second": {"type": "ngram", "order": 3},
     }
-    first = {"type": "adamw", **TRAINER, "length": "16 steps"}
+    first = {"type": "adamw", **TRAINER, "length": "16 steps", "accumulate": 2}
     tables = write(tmp_path, model=model, trainer={"type": "mixture", "first": first})
     alone = textgen.run(tables, output=tmp_path / "alone")
     in_step = (AT_PLACE, "1", "MEMORY", "textgen.gradient.optimization:Optimization.step", "10")

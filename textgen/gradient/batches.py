@@ -23,8 +23,8 @@ class Batches:
 def training_batches(options: GradientOptions, windows: Windows, seed: int) -> Batches:
     """Windows along streams, or shuffled by `seed` and epoch."""
     if options.order == "streams":
-        return _streams(windows, options.batch_size, seed)
-    size = options.batch_size
+        return _streams(windows, options.rows, seed)
+    size = options.rows
     orders: dict[int, Callable[[int, int], Ids]] = {}
 
     def batch(epoch: int, number: int) -> Ids:
@@ -48,7 +48,8 @@ def _streams(windows: Windows, size: int, seed: int) -> Batches:
         raise CorpusError(
             f"the corpus is too short for {size} streams: {len(tokens):,} training tokens "
             f"leave {stretch} to each, and "
-            f"data.window_length is {length}; lower the trainer's batch_size or data.window_length"
+            f"data.window_length is {length}; lower the trainer's batch_size or accumulate, or "
+            "data.window_length"
         )
     span, starts = np.arange(length + 1), np.arange(size) * stretch
 

@@ -73,11 +73,13 @@ class Computation:
     processes: each loss counts as its share of the batch. A process without any computes the first
     row for nothing.
 
-    precision  "float32", or "bfloat16" for torch.autocast with weights in float32
+    precision   "float32", or "bfloat16" for torch.autocast with weights in float32
+    accumulate  number of parts in which each replica computes its rows, one after the other
     """
 
     replicas: list[Any]
     device: str
+    accumulate: int = 1
     precision: str = "float32"
     _threads: Sequence[ThreadPoolExecutor] = ()
     _processes: Processes | None = None
@@ -92,15 +94,16 @@ class Computation:
         return [list(replica.parameters()) for replica in self.replicas]
 
     @classmethod
-    def of(cls, model: Any, windows: Ids, context: TrainingContext) -> Self:
-        """A replica for each thread that torch would use and each row of `windows` (B, T + 1), the
-        batch.
+    def of(cls, model: Any, windows: Ids, context: TrainingContext, accumulate: int = 1) -> Self:
+        """A replica for each thread that torch would use, and each row of the parts of `windows`
+        (B, T + 1), the batch.
 
         A model that replicas cannot stand in for computes alone, in one thread unless the run was
         given a number.
         """
         processes, is_cpu = context.processes, context.device == "cpu"
-        count = min(context.threads or thread_count(), len(windows)) if is_cpu else 1
+        rows = -(-len(windows) // accumulate)
+        count = min(context.threads or thread_count(), rows) if is_cpu else 1
         draws = changes = False
         if count > 1 or processes is not None:
             draws, changes = _tried(model, windows, context.device)
@@ -114,7 +117,7 @@ class Computation:
                 "changes its buffers in each "
                 "step, or draws from torch's global generator without a set_dropout_seed"
             )
-        made = cls(replicas, context.device, processes=processes)
+        made = cls(replicas, context.device, accumulate, processes=processes)
         if processes is not None:
             made._meet(processes, len(windows), changes_buffers=changes)
         each = 1 if len(replicas) == count else context.threads or 1
@@ -235,15 +238,11 @@ class Computation:
         total, processes = len(windows), self._processes
         own = range(total) if processes is None else range(total)[processes.rows(total)]
         places = np.array_split(own or range(1), min(len(own) or 1, len(self.replicas)))
-        before = 0 if processes is None else processes.rank * len(self.replicas)
-        calls = []
-        for i, rows in enumerate(places):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            drawn = _take_rows(self.replicas[i], part.start, total, before + i, seed)
-            state = None if carried is None else tuple(each[part] for each in carried)
-            share = len(rows) / total if own else 0.0
-            calls.append(partial(self._part, self.replicas[i], windows[part], state, drawn, share))
-        results = self.shared_out(calls, step=True)
+        calls = [
+            partial(self._rows, i, rows, windows, carried, seed, bool(own))
+            for i, rows in enumerate(places)
+        ]
+        results = [part for parts in self.shared_out(calls, step=True) for part in parts]
         self._add_gradients(len(calls))
         loss = torch.stack([loss for loss, _ in results]).sum()
         parts = zip(*(after for _, after in results), strict=True) if keeps_state else ()
@@ -335,6 +334,29 @@ class Computation:
             counted = np.arange(start, stop) >= length - counts[:, None]
             total += losses.cpu().double()[torch.from_numpy(counted)].sum().item()
         return total
+
+    def _rows(
+        self,
+        place: int,
+        rows: Ids,
+        windows: Ids,
+        carried: State | None,
+        seed: tuple[int, int],
+        counts: bool,
+    ) -> list[tuple[Tensor, State]]:
+        """Gradients of the loss of some rows (N,) of windows, by the replica at a place: of each
+        part its loss times its share of all rows, if that counts, and the state after it.
+        """
+        model, total, made = self.replicas[place], len(windows), []
+        if self._processes is not None:
+            place += self._processes.rank * len(self.replicas)
+        for number, part in enumerate(np.array_split(rows, min(len(rows), self.accumulate))):
+            some = slice(int(part[0]), int(part[-1]) + 1)
+            state = None if carried is None else tuple(each[some] for each in carried)
+            drawn = _take_rows(model, some.start, total, place * self.accumulate + number, seed)
+            share = len(part) / total if counts else 0.0
+            made.append(self._part(model, windows[some], state, drawn, share))
+        return made
 
     def _part(
         self,

@@ -65,7 +65,7 @@ class GradientTrainer:
         batches = training_batches(self.options, data.training_windows(), context.seed)
         plan = Plan(self.options, batches.per_epoch, self.schedule, context.elapsed)
         optimization = Optimization.of(model, self.options, self.make_optimizer, self.schedule)
-        computation = Computation.of(model, batches.batch(0, 0), context)
+        computation = Computation.of(model, batches.batch(0, 0), context, self.options.accumulate)
         training = _Training(
             self.options, data, context, begun, batches, plan, optimization, computation
         )

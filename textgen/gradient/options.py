@@ -62,6 +62,12 @@ class GradientOptions:
         more=Length.of,
     )
     batch_size: int = option(64, help="number of windows, or streams, per step", validator=ge(1))
+    accumulate: int = option(
+        1,
+        help="number of batches of batch_size whose gradients add up to a step: as one batch with "
+        "all their rows, in less memory",
+        validator=ge(1),
+    )
     order: Literal["shuffled", "streams"] = option(
         "shuffled",
         help='"shuffled": windows in random order, each from the start state; "streams": '
@@ -86,3 +92,8 @@ class GradientOptions:
         "takes the faster of both, "
         "tried on the first batch",
     )
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of a step."""
+        return self.batch_size * self.accumulate
