@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 from broken import Required, refuse
@@ -15,6 +16,7 @@ from checking import LIGHT, PLUGIN, ROOT
 from components import plugin_of
 from good import GOOD, Corpus, Model, Sampler, Tokenizer, Trainer, offered
 
+import textgen
 from textgen import Component, NoOptions, testing
 from textgen.errors import PipelineError, PluginError, UsageError
 from textgen.testing import ContractFailure
@@ -176,3 +178,44 @@ def test_what_raises_while_its_counterpart_is_sought_fails(
     plugin = module_of(**{kind: but(base, **{method: lambda self, *_: 1 / 0})})
     with pytest.raises(ContractFailure, match="ZeroDivisionError"):
         testing.check_plugin(plugin)
+
+
+def needing(part: str) -> type:
+    """A trainer of runs or documents alone: of what has this in its vocabulary."""
+
+    class Needing(Trainer):
+        def __init__(self, context: Any) -> None:
+            if part not in str(context.tokenizer.to_dict()):
+                raise UsageError(f"no {part} in this vocabulary")
+
+        def done(self, data: Any) -> Any:
+            return attrs.evolve(super().done(data), loss=np.log(data.vocab_size))
+
+    return Needing
+
+
+def test_a_corpus_a_tokenizer_or_a_run_make_a_component_checkable(tmp_path: Path) -> None:
+    """Which is a failure to be checked without, and says why."""
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"text": "Queens at the door."}\n' * 50)
+    documents = {"corpus": {"type": "file", "path": str(lines)}}
+    textgen.train(
+        corpus="Zebras and zephyrs. " * 40,
+        model={"type": "rnn", "hidden_size": 4},
+        trainer={"type": "sgd", "length": "1 step"},
+        output=tmp_path / "run",
+    )
+    ways = {
+        "Q": documents,
+        "Z": {"start": tmp_path / "run"},
+        "merges": {"tokenizer": {"type": "bpe"}},
+    }
+    for part, given in ways.items():
+        plugin = module_of(trainer=[offered(needing(part))])
+        with pytest.raises(UsageError, match=f"not checked: .*no {part} in this"):
+            testing.check_plugin(plugin)
+        outcomes = testing.check_plugin(plugin, **given)
+        assert {"trainer-learns", "trainer-resumes"} <= {
+            o.statement.anchor for o in outcomes if o.statement and o.status == "ok"
+        }
+        assert testing.check_trainer(offered(needing(part)), plugin=LIGHT, **given)

@@ -68,6 +68,9 @@ def _origin(row: Mapping[str, Any]) -> str:
 @click.option(
     "--set", "values", multiple=True, metavar="NAME.KEY=VALUE", help="An option of a component."
 )
+@click.option("--tokenizer", metavar="TYPE", help="For a model or trainer: a name, or a table.")
+@click.option("--corpus", metavar="TYPE", help="For a model or trainer: a name, or a table.")
+@click.option("--start", metavar="RUN", help="For a model or trainer: a run to start from.")
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
@@ -77,7 +80,7 @@ def _origin(row: Mapping[str, Any]) -> str:
     help="How long a check may take. A busy machine needs more.",
 )
 @click.pass_context
-def check(ctx: click.Context, name: str, values: tuple[str, ...], time_limit: float) -> None:
+def check(ctx: click.Context, /, name: str, values: tuple[str, ...], **given: Any) -> None:
     """Check the components of a plugin against their contracts; exit code 1 if one fails.
 
     NAME is an entry point, a distribution, or one component as package:component.
@@ -89,7 +92,7 @@ def check(ctx: click.Context, name: str, values: tuple[str, ...], time_limit: fl
     warnings.simplefilter("ignore", PluginWarning)
     warnings.filterwarnings("always", "still importing ", PluginWarning)
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)
-    for status, line in check_named(name, ctx.obj.plugins(), values, time_limit):
+    for status, line in check_named(name, ctx.obj.plugins(), values, **given):
         if status in counts:
             counts[status] += 1
         click.echo(line)

@@ -12,6 +12,7 @@ from textgen.pipeline.raw_pipeline import toml_value
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, RegisteredComponent
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.tracebacks import shown_path
+from textgen.protocols import Table
 from textgen.suggest import nearest
 from textgen.testing.outcomes import NO_DEFAULT, Outcome
 from textgen.testing.plugin import check_offers, is_called, matching
@@ -25,16 +26,22 @@ def check_named(
     plugins: PluginSet,
     values: Iterable[str],
     time_limit: float = TIME_LIMIT,
+    tokenizer: str | None = None,
+    corpus: str | None = None,
+    start: str | None = None,
 ) -> Iterator[Line]:
     """Lines on the checks of the components that a name means, each with its status; a "note" is
     not a check.
 
     values      options as NAME.KEY=VALUE
     time_limit  seconds for each check
+    tokenizer, corpus   what models and trainers meet: a name, or a table
+    start       a run whose vocabulary they have
 
     Raises UsageError where nothing is called so.
     """
     options, offers = _options(values), matching(name, plugins)
+    tables = [None if text is None else _table(text) for text in (tokenizer, corpus)]
     left_out = [q for q in plugins.quarantined if is_called(q.plugin, name)]
     if not offers and not left_out:
         raise UsageError(_unknown(name, plugins))
@@ -47,7 +54,15 @@ def check_named(
         warnings.simplefilter("always", DeprecationWarning)  # pytest shows them too
         warnings.simplefilter("ignore", PluginWarning)  # what is logged is not a fault
         noted = set()
-        for outcome in check_offers(offers, plugins, options, time_limit=time_limit):
+        for outcome in check_offers(
+            offers,
+            plugins,
+            options,
+            time_limit=time_limit,
+            tokenizer=tables[0],
+            corpus=tables[1],
+            start=start,
+        ):
             for line in (_warning(outcome.component, warning) for warning in warned):
                 if line not in noted:
                     noted.add(line)
@@ -117,6 +132,12 @@ def _needed(reason: str) -> str:
         return ""
     names = reason.removeprefix(NO_DEFAULT).split(" and ")
     return f"; check it with {' '.join(f'--set {name}=VALUE' for name in names)}"
+
+
+def _table(text: str) -> Table:
+    """A component that is written as its name, or as a table in TOML."""
+    made = toml_value(text)
+    return made if isinstance(made, Mapping) else {"type": text}
 
 
 def _options(values: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:

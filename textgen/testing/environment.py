@@ -9,7 +9,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -18,8 +18,11 @@ import attrs
 
 from textgen.contracts.components import Components
 from textgen.contracts.tokenizers import complete
+from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import PipelineError
+from textgen.files.reading import read_tokenizer
 from textgen.pipeline.pipeline import make_choice
+from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin import discovery
 from textgen.plugin.component import (
     OWN_DISTRIBUTION,
@@ -32,6 +35,8 @@ from textgen.plugin.component import (
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.structure import ConfigReader
 from textgen.plugin.tracebacks import packages_of
+from textgen.protocols import Table
+from textgen.runs.starting import load_start, with_start
 from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -45,6 +50,7 @@ TEXT: Final = (
 """What tokenizers are fitted on unless told otherwise: about 1,800 characters, some of them not
 ASCII.
 """
+_SAMPLE: Final = 20_000  # characters that are read of a corpus
 
 
 def isolated_plugins(*modules: object) -> PluginSet:
@@ -78,6 +84,7 @@ class Subject:
     plugins         what it may find in its context
     folder          an empty folder, its own
     time_limit      seconds for each check
+    tables          the tokenizer and the corpus that it meets, and the model to train, if given
     """
 
     kind: str
@@ -88,6 +95,7 @@ class Subject:
     plugins: PluginSet
     folder: Path
     time_limit: float = TIME_LIMIT
+    tables: Table = attrs.field(factory=dict)
 
     @property
     def offer(self) -> RegisteredComponent:
@@ -114,19 +122,40 @@ class Subject:
 
     def context(self, **changes: Any) -> BuildContext:
         """A context on the CPU, with nothing fitted."""
+        components = Components()
+        components.load_start = partial(load_start, source="a check")
         bare = BuildContext(
             folder=self.folder,
             requested_device="cpu",
             plugins=self.plugins,
-            builder=Components().build,
+            builder=components.build,
         )
         return attrs.evolve(bare, **changes)
 
     @cached_property
+    def pieces(self) -> list[CorpusPiece]:
+        """The beginning of the corpus that was given, up to the end of a document; or TEXT."""
+        if "corpus" not in self.tables:
+            return [TEXT]
+        corpus = build_from_table(self.plugins, "corpus", self.tables["corpus"], self.context())
+        pieces, left = [], _SAMPLE
+        for piece in corpus.read():
+            pieces.append(piece if piece is DOCUMENT_END else piece[: max(0, left)])
+            left -= len(piece)
+            if left <= 0 and (DOCUMENT_END in pieces or left < -_SAMPLE):
+                break
+        return pieces
+
+    @cached_property
     def tokenizer(self) -> Any:
-        """The character tokenizer, fitted on TEXT."""
-        made = build_from_table(self.plugins, "tokenizer", {"type": "char"}, self.context())
-        made.fit([TEXT])
+        """The tokenizer that was given, or that of characters, fitted on the pieces; or that of a
+        run.
+        """
+        table = self.tables.get("tokenizer", {"type": "char"})
+        made = complete(build_from_table(self.plugins, "tokenizer", table, self.context()))
+        if (start := table.get("start")) is not None:
+            return read_tokenizer(made, start.path, start.tokenizer)
+        made.fit(iter(self.pieces))
         return made
 
     def fitted_context(self, **changes: Any) -> BuildContext:
@@ -152,10 +181,14 @@ def subject(
     plugins: PluginSet | None = None,
     label: str = "",
     time_limit: float = TIME_LIMIT,
+    tokenizer: Table | None = None,
+    corpus: Table | None = None,
+    start: str | Path | None = None,
 ) -> Iterator[Subject]:
     """A Subject whose folder lasts as long as the block.
 
-    Raises TypeError where there is no component, and PipelineError where `options` do not fit.
+    Raises TypeError where there is no component, and PipelineError where `options` do not fit, or
+    `start` is not a finished run.
     """
     if not isinstance(component, Component):
         kind_of = type(component).__name__
@@ -164,15 +197,27 @@ def subject(
         prefix="textgen-testing-", ignore_cleanup_errors=True
     ) as folder:
         module = _module_name(component, plugin)
+        plugins = isolated_plugins() if plugins is None else plugins
+        given = {"tokenizer": tokenizer, "corpus": corpus}
+        tables: dict[str, Any] = {key: table for key, table in given.items() if table is not None}
+        if start is not None:
+            tables |= _started({**tables, "model": {"start": str(start)}}, plugins)
+        values = dict(options or {})
+        for key, table in values.items():  # a part of a model may start from a run too
+            if isinstance(table, Mapping) and "start" in table:
+                began = _started({**tables, "model": table}, plugins)
+                values[key] = began.pop("model")
+                tables = {**began, **tables}
         made = Subject(
             kind=kind,
             component=component,
-            options=dict(options or {}),
+            options=values,
             module=module,
             label=label or f"{kind} {component.name!r}" + (f" of {module}" if module else ""),
-            plugins=isolated_plugins() if plugins is None else plugins,
+            plugins=plugins,
             folder=Path(folder).resolve(),
             time_limit=time_limit,
+            tables=tables,
         )
         if options or (
             kind != "command" and attrs.has(component.config) and required_options(component)
@@ -190,10 +235,17 @@ def build_from_table(
     plugins: PluginSet, kind: str, table: Mapping[str, Any], context: BuildContext
 ) -> Any:
     """Build a component from its table, as a pipeline has it. Raises PipelineError."""
-    choice = make_choice(
-        kind, table, ConfigReader(Path.cwd(), plugins), source=f"{kind} for a check"
-    )
-    return choice.offer.component.build(choice.options, context)
+    reader = ConfigReader(Path.cwd(), plugins)
+    choice = make_choice(kind, table, reader, source=f"{kind} for a check")
+    made = choice.offer.component.build(choice.options, context)
+    if kind == "model" and choice.start is not None:
+        load_start(made, choice, context, source="a check")
+    return made
+
+
+def _started(tables: Table, plugins: PluginSet) -> dict[str, Any]:
+    """The tables with what the run has that the model starts from. Raises PipelineError."""
+    return {**with_start(RawPipeline(tables, "a check", Path.cwd(), "check"), plugins).tables}
 
 
 def close(made: Any) -> None:

@@ -17,7 +17,7 @@ from textgen.plugin.component import Component
 from textgen.protocols import Ids, Tensors
 from textgen.testing.decoders import Decoders, difference
 from textgen.testing.outcomes import Outcome, Skip, Violation, shown
-from textgen.testing.suite import Given, Suite, check
+from textgen.testing.suite import GivenData, Suite, check
 from textgen.testing.training_data import differing, is_torch_module, train, written_and_read
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -30,7 +30,7 @@ def check_model(
     *,
     trainer: Mapping[str, Any] | None = None,
     tolerance: float = 1e-4,
-    **given: Unpack[Given],
+    **given: Unpack[GivenData],
 ) -> tuple[Outcome, ...]:
     """Hold a model to its contract, and its decoders to theirs. Raises ContractFailure.
 

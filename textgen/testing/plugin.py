@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module, metadata
 from itertools import chain
-from typing import Any
+from typing import Any, Unpack
 
 from textgen.contracts.checks import FAILURES
 from textgen.errors import TextgenError, UsageError
@@ -31,7 +31,7 @@ from textgen.testing.outcomes import NO_DEFAULT, Outcome, Skip, raise_first
 from textgen.testing.runs import RunSuite
 from textgen.testing.samplers import SamplerSuite
 from textgen.testing.strategies import StrategySuite
-from textgen.testing.suite import Suite, run_checks
+from textgen.testing.suite import Setting, Suite, run_checks
 from textgen.testing.time_limit import TIME_LIMIT
 from textgen.testing.tokenizers import TokenizerSuite
 from textgen.testing.trainers import SMALL_RNN, TrainerSuite
@@ -56,6 +56,7 @@ def check_plugin(
     options: Options | None = None,
     leave_out: Collection[str] = (),
     time_limit: float = TIME_LIMIT,
+    **given: Unpack[Setting],
 ) -> tuple[Outcome, ...]:
     """Run the fitting suite for every component that a plugin offers.
 
@@ -65,6 +66,7 @@ def check_plugin(
     options     tables by the component's name, or `kind:name`
     leave_out   components that are not checked, or by other means, by their names
     time_limit  seconds for each check
+    given       tokenizer, corpus and start of models and trainers, as check_model takes them
 
     A model that does not train by gradient, a trainer that does not train such a model, and a
     tokenizer that cannot be fitted on plain text are checked with the trainers, models and corpora
@@ -88,7 +90,9 @@ def check_plugin(
         raise UsageError(f"{plugin} offers no component, so there is nothing to check")
     _check_names(leave_out, offers, "leave_out has")
     offers = [o for o in offers if not {o.name, f"{o.kind}:{o.name}"} & set(leave_out)]
-    outcomes = check_offers(offers, plugins, options or {}, module=plugin, time_limit=time_limit)
+    outcomes = check_offers(
+        offers, plugins, options or {}, module=plugin, time_limit=time_limit, **given
+    )
     with contextlib.closing(outcomes):
         return raise_first(_none_unchecked(outcomes))
 
@@ -115,10 +119,12 @@ def check_offers(
     *,
     module: object | str | None = None,
     time_limit: float = TIME_LIMIT,
+    **given: Unpack[Setting],
 ) -> Generator[Outcome, None, None]:
     """The outcomes of every check of every offer, each up to its first failure.
 
-    `module` is where they come from, their entry points' if not given.
+    `module` is where they come from, their entry points' if not given; `given` is what check_model
+    takes.
 
     Raises UsageError where `options` has a name that none of their packages' components has.
     """
@@ -136,13 +142,23 @@ def check_offers(
             yield Outcome(label, None, "skipped", f"{NO_DEFAULT}{wanted}")
             continue
         source = _module_of(offer) if module is None else module
-        with subject(offer.kind, component, table, source, plugins, label, time_limit) as made:
+        with subject(
+            offer.kind, component, table, source, plugins, label, time_limit, **given
+        ) as made:
             try:
                 suite = SUITES[offer.kind](made, **_counterpart(made, offer, options))
             except Skip as skip:
                 yield Outcome(label, None, "skipped", str(skip))
-            else:
-                yield from run_checks(suite.checks(), made)
+                continue
+            reasons: list[str] = []
+            is_checked = False
+            for outcome in run_checks(suite.checks(), made):
+                yield outcome
+                is_own = outcome.statement in suite.statements()
+                is_checked |= outcome.status == "failed" or (is_own and outcome.status == "ok")
+                reasons += [outcome.reason] if is_own else []
+            if not is_checked:
+                yield Outcome(label, None, "skipped", reasons[0])
 
 
 def matching(name: str, plugins: PluginSet) -> list[RegisteredComponent]:
@@ -182,7 +198,7 @@ def _counterpart(subject: Subject, offer: RegisteredComponent, options: Options)
         return {"text": _fitting_text(subject, offer, options)}
     if offer.kind == "model":
         return {"trainer": _fitting_trainer(subject, offer, options)}
-    if offer.kind == "trainer":
+    if offer.kind == "trainer" and "model" not in subject.tables:
         return {"model": _fitting_model(subject, offer, options)}
     return {}
 
@@ -228,7 +244,8 @@ def _fitting_trainer(
         return None
     for other in _neighbours(subject, offer, "trainer", options):
         table = _table(other, options)
-        if _trains(build_from_table(subject.plugins, "trainer", table, context), model, context):
+        made = build_from_table(subject.plugins, "trainer", table, context)
+        if not _refusal(made, model, subject):
             return table
     return None
 
@@ -239,34 +256,40 @@ def _fitting_model(
     """The table of a model that the trainer takes: a small recurrent network, or one of the same
     package.
     """
-    context = subject.fitted_context()
+    context, refusals = subject.fitted_context(), []
     for table in (
         SMALL_RNN,
         *(_table(other, options) for other in _neighbours(subject, offer, "model", options)),
     ):
         try:
             model = build_from_table(subject.plugins, "model", table, context)
-        except TextgenError:
+        except TextgenError as error:
+            refusals.append(str(error))
             continue
         try:
             trainer = subject.build(context)
+        except TextgenError as error:
+            raise Skip(f"it cannot be built here: {error}") from error
         except FAILURES:  # the suite will say so
             return SMALL_RNN
-        if _trains(trainer, model, context):
+        if not (refusal := _refusal(trainer, model, subject)):
             return table
+        refusals.append(refusal)
     raise Skip(
-        "it trains neither a small rnn nor a model of its package; use check_trainer(model=...)"
+        f"it trains neither a small rnn nor a model of its package: {'; '.join(refusals)}; give a "
+        "run to start from, or use check_trainer(model=...)"
     )
 
 
-def _trains(trainer: Any, model: Any, context: Any) -> bool:
+def _refusal(trainer: Any, model: Any, subject: Subject) -> str:
+    """Why a trainer does not train a model; nothing if it does."""
     try:
-        next(iter(trainer.train(model, small_dataset(context), TRAINING)), None)
-    except TextgenError:
-        return False
+        next(iter(trainer.train(model, small_dataset(subject), TRAINING)), None)
+    except TextgenError as error:
+        return str(error) or type(error).__name__
     except FAILURES:  # the suite will say so
-        return True
-    return True
+        pass
+    return ""
 
 
 def _neighbours(

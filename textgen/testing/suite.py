@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Final, TypedDict
 
 import attrs
@@ -13,6 +14,7 @@ from textgen.contracts.checks import FAILURES
 from textgen.plugin.component import Component
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.tracebacks import shown_line
+from textgen.protocols import Table
 from textgen.testing.environment import Subject, subject
 from textgen.testing.general import general_checks
 from textgen.testing.outcomes import (
@@ -24,7 +26,7 @@ from textgen.testing.outcomes import (
     raise_first,
 )
 from textgen.testing.process_state import unchanged
-from textgen.testing.statements import STATEMENTS, statement_of
+from textgen.testing.statements import STATEMENTS, Statement, statement_of
 from textgen.testing.time_limit import TimeUpError, within
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -47,6 +49,23 @@ class Given(TypedDict, total=False):
     time_limit: float
 
 
+class Setting(TypedDict, total=False):
+    """What the checks of models and trainers take besides.
+
+    tokenizer   the table of a tokenizer; that of characters if not given
+    corpus      the table of a corpus, whose beginning stands for the text
+    start       a finished run, whose vocabulary is used, and whose model a trainer trains
+    """
+
+    tokenizer: Table | None
+    corpus: Table | None
+    start: str | Path | None
+
+
+class GivenData(Given, Setting, total=False):
+    """What check_model and check_trainer take."""
+
+
 @attrs.frozen
 class Suite:
     """The checks of one component.
@@ -65,11 +84,14 @@ class Suite:
     def checks(self) -> list[Check]:
         """The checks of every component, and those of its kind."""
         checks = general_checks(self.subject, self.new)
-        for statement in STATEMENTS:
-            kind, _, name = statement.anchor.partition("-")
-            if kind == self.kind:
-                checks.append(Check(statement, self.find(name.replace("-", "_"))))
+        for statement in self.statements():
+            name = statement.anchor.partition("-")[2]
+            checks.append(Check(statement, self.find(name.replace("-", "_"))))
         return checks
+
+    def statements(self) -> list[Statement]:
+        """What is asked of its kind."""
+        return [each for each in STATEMENTS if each.anchor.partition("-")[0] == self.kind]
 
     def find(self, name: str) -> Callable[[], object]:
         """The check of this name."""

@@ -21,7 +21,7 @@ from textgen.plugin.component import Component
 from textgen.protocols import TrainerState
 from textgen.testing.environment import build_from_table, close
 from textgen.testing.outcomes import Outcome, Skip, Violation
-from textgen.testing.suite import Given, Suite, check
+from textgen.testing.suite import GivenData, Suite, check
 from textgen.testing.training_data import (
     TRAINING,
     Training,
@@ -41,11 +41,11 @@ SMALL_RNN: Final[Mapping[str, Any]] = {"type": "rnn", "hidden_size": 8, "dropout
 
 
 def check_trainer(
-    component: Component, *, model: Mapping[str, Any] = SMALL_RNN, **given: Unpack[Given]
+    component: Component, *, model: Mapping[str, Any] = SMALL_RNN, **given: Unpack[GivenData]
 ) -> tuple[Outcome, ...]:
     """Hold a trainer to its contract. Raises ContractFailure.
 
-    model       the table of a model that it can train
+    model       the table of a model that it can train, unless `start` names a run
     """
     return check(TrainerSuite, component, given, model=model)
 
@@ -217,12 +217,11 @@ class TrainerSuite(Suite):
         return [_read(event) for event in trainer.train(model, self._data(), TRAINING)], model
 
     def _new_model(self) -> Any:
-        return build_from_table(
-            self.subject.plugins, "model", self.model, self.subject.fitted_context()
-        )
+        table, context = self.subject.tables.get("model", self.model), self.subject.fitted_context()
+        return build_from_table(self.subject.plugins, "model", table, context)
 
     def _data(self, held_out: bool = True) -> Dataset:
-        return small_dataset(self.subject.fitted_context(), held_out=held_out)
+        return small_dataset(self.subject, held_out=held_out)
 
 
 def _number(value: Any) -> float:

@@ -11,13 +11,15 @@ import numpy as np
 
 from textgen.data import Dataset
 from textgen.files.reading import dump_tensors, load_tensors
+from textgen.generation.prompts import encode_documents
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.plugin.component import BuildContext
 from textgen.protocols import Tensors, TrainerState, TrainingContext
-from textgen.testing.environment import TEXT, Subject, build_from_table
+from textgen.testing.environment import Subject, build_from_table
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
+_TOKENS: Final = 1800
 _HELD_OUT: Final = 200
 _WINDOW: Final = 16
 TRAINING: Final = TrainingContext(seed=0, device="cpu")
@@ -41,15 +43,16 @@ class Training:
     states: list[TrainerState] = attrs.field(factory=list)
 
 
-def small_dataset(context: BuildContext, *, held_out: bool = True) -> Dataset:
-    """About 1,800 tokens of text, read-only as the engine's are."""
-    assert context.tokenizer is not None
-    tokens = np.array(context.tokenizer.encode(TEXT), np.min_scalar_type(context.vocab_size - 1))
+def small_dataset(subject: Subject, *, held_out: bool = True) -> Dataset:
+    """So many tokens of the text, over and over, read-only as the engine's are."""
+    size = subject.tokenizer.vocab_size
+    ids = np.concatenate([*encode_documents(subject.tokenizer, subject.pieces)])
+    tokens = np.resize(ids, _TOKENS).astype(np.min_scalar_type(size - 1))
     tokens.setflags(write=False)
     return Dataset(
         training=tokens[:-_HELD_OUT],
         validation=tokens[-_HELD_OUT:] if held_out else tokens[:0],
-        vocab_size=context.vocab_size,
+        vocab_size=size,
         window_length=_WINDOW,
         window_stride=_WINDOW,
     )
@@ -72,7 +75,7 @@ def train(
     if table is None:
         return
     made = build_from_table(subject.plugins, "trainer", table, context)
-    for _ in made.train(model, small_dataset(context), TRAINING):
+    for _ in made.train(model, small_dataset(subject), TRAINING):
         pass
 
 
