@@ -6,11 +6,8 @@ The state is that of a training with AdamW: weights, and two moments of each. `t
 to a file and does not wait for the disk.
 """
 
-from __future__ import annotations
-
 import statistics
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,7 +18,7 @@ from textgen.runs.checkpoints import Checkpoint, Checkpoints
 from textgen.runs.formats import Progress
 
 
-def ways(parameters: int, folder: Path) -> dict[str, Callable[[], object]]:
+def ways(parameters, folder):
     """What writes a state of so many parameters, in eight layers."""
     rows, draw = max(1, parameters // 8 // 512), torch.Generator().manual_seed(1)
     weights, *moments = (
@@ -39,7 +36,7 @@ def ways(parameters: int, folder: Path) -> dict[str, Callable[[], object]]:
     }
 
 
-def main() -> None:
+def main():
     """Print a table of medians."""
     options = parser(__doc__)
     options.add_argument("--parameters", type=int, nargs="+", default=[300_000, 100_000_000])

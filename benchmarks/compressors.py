@@ -11,11 +11,8 @@ both parts to one size. With --letters a text is first reduced to the letters a 
 as benchmarks/quality.py does it.
 """
 
-from __future__ import annotations
-
 import math
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from quality import write_source
@@ -25,7 +22,7 @@ _ORDERS = (5, 6, 8)
 _MEMORY = 1 << 26
 
 
-def main() -> None:
+def main():
     """Print a row for each text."""
     options = parser(__doc__)
     options.add_argument("texts", nargs="+", type=Path)
@@ -40,24 +37,24 @@ def main() -> None:
         print(f"{path.stem} | {last_tenth(text, zpaq_size(text)):.3f} | {ppmd:.3f}", flush=True)
 
 
-def last_tenth(text: str, size: Callable[[bytes], int]) -> float:
+def last_tenth(text, size):
     """Nats per character of the last tenth, by the `size` in bytes of what is compressed."""
     cut = int(len(text) * 0.9)
     added = size(text.encode()) - size(text[:cut].encode())
     return added * 8 * math.log(2) / (len(text) - cut)
 
 
-def zpaq_size(text: str) -> Callable[[bytes], int]:
+def zpaq_size(text):
     """Compresses a part of the text."""
-    import zpaq  # type: ignore[import-not-found]
+    import zpaq
 
     padded = 1 << len(text.encode()).bit_length()
     return lambda part: len(zpaq.compress(part.ljust(padded, b"\0"), level=5, threads=1))
 
 
-def ppmd_size(order: int) -> Callable[[bytes], int]:
+def ppmd_size(order):
     """Compresses with contexts of so many bytes."""
-    import pyppmd  # type: ignore[import-not-found]
+    import pyppmd
 
     options = {"max_order": order, "mem_size": _MEMORY, "variant": "H"}
     return lambda part: len(pyppmd.compress(part, **options))

@@ -10,12 +10,8 @@ runs of 16 stands earlier in the same text, and where the model is another the l
 tenth, in nats per character. The held-out text is in the table as a text that nobody copied.
 """
 
-from __future__ import annotations
-
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -34,7 +30,7 @@ _HEADER = (
 )
 
 
-def main() -> None:
+def main():
     """Print the table."""
     options = parser(__doc__)
     options.add_argument("text", nargs="?", type=Path)
@@ -54,18 +50,13 @@ def main() -> None:
                     print("| " + " | ".join(row) + " |", flush=True)
 
 
-def rows(
-    generator: textgen.Generator,
-    source: Path,
-    name: str,
-    temperatures: tuple[float, ...],
-) -> Iterator[list[str]]:
+def rows(generator, source, name, temperatures):
     """Those of the mixture at temperatures; without a name, those of the author, of the parts and
     of the mixture.
     """
     held_out, finder = last_tenth(generator, source), generator.copy_finder()
 
-    def row(name: str, texts: list[str], temperature: str = "", lost: str = "") -> list[str]:
+    def row(name, texts, temperature="", lost=""):
         reports = [finder.report(each) for each in texts if each]
         shares = [np.mean([report.ngram_shares[n] or 0.0 for report in reports]) for n in (16, 32)]
         again = np.mean([repeated(text) for text in texts])
@@ -73,7 +64,7 @@ def rows(
         copied = [f"{share:.1%}" for share in shares]
         return [name, temperature, *copied, str(longest), f"{again:.1%}", lost]
 
-    def of(model: Any, name: str, temperatures: tuple[float, ...]) -> Iterator[list[str]]:
+    def of(model, name, temperatures):
         writer = attrs.evolve(generator, model=model)
         lost = f"{loss(generator, model, held_out):.3f}"
         for temperature in temperatures:
@@ -83,7 +74,7 @@ def rows(
             texts = [each.text for each in made]
             yield row(name, texts, str(temperature), lost)
 
-    mixture: Any = generator.model
+    mixture = generator.model
     if name:
         yield from of(mixture, name, temperatures)
         return
@@ -94,7 +85,7 @@ def rows(
     yield from of(mixture, "the mixture", (0.8, 0.5, 1.0))
 
 
-def repeated(text: str, size: int = 16) -> float:
+def repeated(text, size=16):
     """The share of the runs of so many characters that stand earlier in the text."""
     runs = [text[start : start + size] for start in range(len(text) - size + 1)]
     return 1 - len(set(runs)) / max(1, len(runs))

@@ -8,8 +8,6 @@ twice, hashes it, fits the vocabulary and writes the tokens to an empty cache, w
 has.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -19,13 +17,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import textgen
 from shared import parser
 
 
-def write_text(path: Path, size: int) -> int:
+def write_text(path, size):
     """A text of so many bytes; each repetition has other digits at places.
 
     Returns its characters.
@@ -37,12 +34,12 @@ def write_text(path: Path, size: int) -> int:
     return sum(map(len, parts))
 
 
-def run(corpus: Any, output: Path) -> float:
+def run(corpus, output):
     """Train a little; seconds until training begins."""
     begun, times = time.perf_counter(), {}
 
     class Clock:
-        def observe(self, event: Any) -> None:
+        def observe(self, event):
             times.setdefault(type(event).__name__, time.perf_counter() - begun)
 
     tables = {
@@ -59,14 +56,14 @@ def run(corpus: Any, output: Path) -> float:
     return times["RunStarted"]
 
 
-def measured(path: str) -> float:
+def measured(path):
     """Seconds of a run of a text, once all is imported."""
     with tempfile.TemporaryDirectory() as folder:
         run({"type": "story"}, Path(folder, "imported"))
         return run({"type": "file", "path": path}, Path(folder, "run"))
 
 
-def main() -> None:
+def main():
     """Print the table."""
     options = parser(__doc__)
     options.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000])

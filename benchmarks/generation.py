@@ -7,13 +7,10 @@ Without a run, the model is a GRU of 64 units, and the seconds of a plain loop o
 in turn, for one text from the same weights, are printed too. The figures are in docs/benchmarks.md.
 """
 
-from __future__ import annotations
-
 import asyncio
 import statistics
 import time
 import tracemalloc
-from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +22,7 @@ _UNITS = 64
 _GRU = {"type": "rnn", "cell": "gru", "hidden_size": _UNITS}
 
 
-def main() -> None:
+def main():
     """Print the table."""
     options = parser(__doc__)
     options.add_argument("--run", help="a run directory")
@@ -59,19 +56,19 @@ def main() -> None:
         show("one text, a loop of torch over ours", [loop / ours for loop, ours in pairs[1:]])
 
 
-def untrained() -> textgen.Generator:
+def untrained():
     """How well a model is trained does not matter to its speed."""
     trainer = {"type": "sgd", "length": "1 steps"}
     return textgen.train(corpus={"type": "story"}, model=_GRU, trainer=trainer).generator
 
 
-def one(generator: textgen.Generator, count: int) -> textgen.Generation:
+def one(generator, count):
     """A text of so many characters, without a stream."""
     return generator.generate(max_new_tokens=count)
 
 
 @torch.inference_mode()
-def torch_loop(generator: textgen.Generator, count: int) -> list[int]:
+def torch_loop(generator, count):
     """The tokens of such a text, by the layers of torch, which are called once for each."""
     size = generator.tokenizer.vocab_size
     network = nn.ModuleDict({"rnn": nn.GRU(size, _UNITS), "head": nn.Linear(_UNITS, size)})
@@ -85,14 +82,12 @@ def torch_loop(generator: textgen.Generator, count: int) -> list[int]:
     return made
 
 
-async def read_all(
-    generator: textgen.Generator, count: int, options: Any
-) -> tuple[list[str], list[float]]:
+async def read_all(generator, count, options):
     """The texts, and the milliseconds to each first piece."""
-    firsts: list[float] = []
+    firsts = []
     begun = time.perf_counter()
 
-    async def read(index: int) -> str:
+    async def read(index):
         pieces = []
         async for piece in await generator.astream(index=index, **options):
             if not pieces:

@@ -8,8 +8,6 @@ character: the mean of so many places of the text, evenly spread. Characters tha
 know are left out.
 """
 
-from __future__ import annotations
-
 import statistics
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from shared import parser
 _LENGTHS = (0, 1_000, 10_000, 100_000)
 
 
-def main() -> None:
+def main():
     """Print a row for each text."""
     options = parser(__doc__)
     options.add_argument("run", type=Path)
@@ -36,13 +34,13 @@ def main() -> None:
             print(path.stem, *(f"{loss:.3f}" for loss in found), sep=" | ", flush=True)
 
 
-def known(generator: textgen.Generator, text: str) -> str:
+def known(generator, text):
     """A text without the characters that are not in the vocabulary."""
     pieces = generator.tokenizer.decode(generator.tokenizer.encode("".join(sorted(set(text)))))
     return "".join(character for character in text if character in pieces)
 
 
-def losses(generator: textgen.Generator, text: str, places: int, size: int) -> list[float]:
+def losses(generator, text, places, size):
     """The mean loss of `size` characters after a prompt of each length."""
     first, last = max(_LENGTHS), len(text) - size
     starts = [first + (last - first) * place // max(1, places - 1) for place in range(places)]

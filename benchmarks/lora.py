@@ -7,8 +7,6 @@ a process of its own, in turns. Printed are tokens a second (the median step of 
 first two left out) and the most memory that the process had.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import resource
@@ -23,7 +21,7 @@ from pathlib import Path
 BATCH, LENGTH, SKIPPED = 4, 256, 2
 
 
-def main() -> None:
+def main():
     """Run each in turns, or one of them for the process that asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
@@ -45,15 +43,15 @@ def main() -> None:
             print(f"{one}: {speed:.0f} tokens a second, {memory:,.0f} MB", flush=True)
 
 
-def with_textgen(model: Path, steps: int) -> list[float]:
+def with_textgen(model, steps):
     """When each step was done."""
     import textgen
-    from textgen.events import Event, StepDone
+    from textgen.events import StepDone
 
-    times: list[float] = []
+    times = []
 
     class Clock:
-        def observe(self, event: Event) -> None:
+        def observe(self, event):
             if isinstance(event, StepDone):
                 times.append(time.perf_counter())
 
@@ -76,7 +74,7 @@ def with_textgen(model: Path, steps: int) -> list[float]:
     return times
 
 
-def with_trainer(model: Path, steps: int) -> list[float]:
+def with_trainer(model, steps):
     """When each step was done."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -91,10 +89,10 @@ def with_trainer(model: Path, steps: int) -> list[float]:
 
     from textgen_builtins.corpora.plugin import STORY
 
-    times: list[float] = []
+    times = []
 
     class Clock(TrainerCallback):
-        def on_step_end(self, *_: object, **__: object) -> None:
+        def on_step_end(self, *_, **__):
             times.append(time.perf_counter())
 
     loaded = AutoModelForCausalLM.from_pretrained(**weight_arguments(model), dtype=torch.bfloat16)

@@ -9,18 +9,14 @@ it is, and The Time Machine in small letters and spaces; that one is left out wh
 the cache nor can be downloaded. A few minutes on two cores.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import textgen
 from shared import parser
 from textgen_builtins.models.ngram.counting import CountTrainer
 from textgen_builtins.models.ngram.model import NgramModel
 
-TEXTS: Mapping[str, dict[str, Any]] = {
+TEXTS = {
     "The story that comes with textgen": {
         "corpus": {"type": "story"},
         "tokenizer": {"type": "char"},
@@ -30,7 +26,7 @@ TEXTS: Mapping[str, dict[str, Any]] = {
         "tokenizer": {"type": "char", "letters_only": True, "lower_case": True},
     },
 }
-COUNTED: Mapping[str, int] = {  # what predicts it, order
+COUNTED = {  # what predicts it, order
     "the frequency of each character": 1,
     "the frequency of each pair of characters": 2,
     "n-gram model of order 5": 5,
@@ -39,7 +35,7 @@ COUNTED: Mapping[str, int] = {  # what predicts it, order
 NETWORKS = ((128, 0.0, 15), (128, 0.2, 15), (256, 0.4, 20))  # units of an LSTM, dropout, epochs
 
 
-def main() -> None:
+def main():
     """Print a table for each text."""
     parser(__doc__).parse_args()
     for title, text in TEXTS.items():
@@ -51,7 +47,7 @@ def main() -> None:
             print(f"\nleft out: {error}")
 
 
-def print_rows(text: Mapping[str, Any]) -> None:
+def print_rows(text):
     """A row for each model, from the first that knows nothing."""
     size, counted = train(text, {"type": "ngram"}, {"type": "count"})
     show(f"nothing: all {size} characters equally likely", math.log(size))
@@ -67,7 +63,7 @@ def print_rows(text: Mapping[str, Any]) -> None:
         show(f"LSTM of {units} units, dropout {dropout:g}, {length}", nats)
 
 
-def train(text: Mapping[str, Any], model: Any, trainer: Any) -> tuple[int, float]:
+def train(text, model, trainer):
     """(size of the vocabulary without `<unk>`, nats) of a run."""
     data = {"window_length": 64, "validation": 0.1}
     run = textgen.train(**text, model=model, trainer=trainer, data=data, device="cpu", threads=1)
@@ -75,7 +71,7 @@ def train(text: Mapping[str, Any], model: Any, trainer: Any) -> tuple[int, float
     return run.generator.tokenizer.vocab_size - 1, run.best_loss
 
 
-def show(name: str, nats: float) -> None:
+def show(name, nats):
     """Print a row."""
     print(f"| {name} | {nats:.2f} | {nats / math.log(2):.2f} |", flush=True)
 

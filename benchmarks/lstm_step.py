@@ -16,10 +16,9 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import numpy as np
@@ -34,10 +33,10 @@ from textgen.gradient import GradientOptions
 from textgen.gradient.batches import training_batches
 from textgen.protocols import TrainingContext
 
-_LENGTH: Final = 64  # characters of a window
-_EMBEDDING: Final = 128
-_RATE: Final = 2e-3
-_SPAWN: Final = get_context("spawn")
+_LENGTH = 64  # characters of a window
+_EMBEDDING = 128
+_RATE = 2e-3
+_SPAWN = get_context("spawn")
 
 
 @attrs.frozen(kw_only=True)
@@ -53,16 +52,16 @@ class Training:
     batch: int
     precision: str
 
-    def _model(self, context: BuildContext) -> Any:
+    def _model(self, context):
         table = {"type": "rnn", "cell": "lstm", "hidden_size": self.hidden}
         return Engine().build("model", {**table, "embedding_size": _EMBEDDING}, context)
 
     @property
-    def _context(self) -> BuildContext:
-        tokenizer: Any = argparse.Namespace(vocab_size=self.vocab_size)
+    def _context(self):
+        tokenizer = argparse.Namespace(vocab_size=self.vocab_size)
         return BuildContext(folder=None, requested_device="cpu", tokenizer=tokenizer)
 
-    def ours(self) -> Iterator[Any]:
+    def ours(self):
         """By textgen."""
         table = {"order": "streams", "batch_size": self.batch, "compute": self.precision}
         table |= {"length": "1000000 steps", "evaluate_every": 10**6, "learning_rate": _RATE}
@@ -75,7 +74,7 @@ class Training:
             if isinstance(event, StepDone):
                 yield event.loss
 
-    def plain(self) -> Iterator[Any]:
+    def plain(self):
         """By torch, as its tutorials write it."""
         network = nn.ModuleDict(
             {
@@ -94,7 +93,7 @@ class Training:
         optimizer = torch.optim.AdamW(groups, **adam, fused=True)
         options = GradientOptions(order="streams", batch_size=self.batch)
         batches = training_batches(options, Windows(self.tokens, _LENGTH, _LENGTH), seed=0)
-        state: Any = None
+        state = None
         for step in itertools.count():
             epoch, number = divmod(step, batches.per_epoch)
             windows = torch.from_numpy(batches.batch(epoch, number))
@@ -115,17 +114,17 @@ class Training:
 class Apart:
     """A process that makes the steps of a training when it is asked to."""
 
-    def __init__(self, training: Training, way: str, threads: int) -> None:
+    def __init__(self, training, way, threads):
         self._pipe, theirs = _SPAWN.Pipe()
         _SPAWN.Process(target=_serve, args=(training, way, threads, theirs)).start()
 
-    def turn(self, steps: int) -> Any:
+    def turn(self, steps):
         """Seconds and mean loss of the next steps; without any, it ends."""
         self._pipe.send(steps)
         return steps and self._pipe.recv()
 
 
-def _serve(training: Training, way: str, threads: int, pipe: Any) -> None:
+def _serve(training, way, threads, pipe):
     torch.set_num_threads(threads)
     losses = getattr(training, way)()
     while steps := pipe.recv():
@@ -134,7 +133,7 @@ def _serve(training: Training, way: str, threads: int, pipe: Any) -> None:
         pipe.send((time.perf_counter() - begun, total / steps))
 
 
-def compare(training: Training, name: str, steps: int, repeats: int) -> None:
+def compare(training, name, steps, repeats):
     """Ours against the better plain loop, in turn after a warm-up."""
     cores = os.cpu_count() or 1
     ways = [Apart(training, *way) for way in (("ours", cores), ("plain", 1), ("plain", cores))]
@@ -147,7 +146,7 @@ def compare(training: Training, name: str, steps: int, repeats: int) -> None:
     print("  losses of the last turn: {:.4f}, and {:.4f} of the plain loop".format(*losses))
 
 
-def main() -> None:
+def main():
     """Print the ratios."""
     options = parser(__doc__)
     options.add_argument("text", type=Path)

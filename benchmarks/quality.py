@@ -11,9 +11,6 @@ per character; of the mixture, and of each of its parts alone. --speed N and --s
 text is first reduced to the letters a to z and the space, as the book does it.
 """
 
-from __future__ import annotations
-
-import argparse
 import math
 import re
 import statistics
@@ -21,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -30,7 +26,7 @@ from shared import parser, seconds
 from textgen_builtins.corpora.wrapped_lines import joined, width_of
 
 
-def main() -> None:
+def main():
     """Print a row for each text."""
     options = parser(__doc__)
     options.add_argument("texts", nargs="+", type=Path)
@@ -52,7 +48,7 @@ def main() -> None:
         print(" | ".join([text.stem, *cells]), flush=True)
 
 
-def write_source(text: Path, folder: Path, *, letters: bool) -> Path:
+def write_source(text, folder, *, letters):
     """The text as it is trained on: with joined lines, as `textgen init` has it."""
     content, source = text.read_text(encoding="utf-8-sig"), folder / "text.txt"
     if letters:
@@ -63,14 +59,14 @@ def write_source(text: Path, folder: Path, *, letters: bool) -> Path:
     return source
 
 
-def one_run(source: Path, seed: int, given: argparse.Namespace) -> tuple[float, ...]:
+def one_run(source, seed, given):
     """Seconds by the clock for both commands, and the losses of the mixture, the network and the
     counts.
     """
     pipeline, output = source.with_name(f"{seed}.toml"), source.with_name(f"run-{seed}")
     changes = [f"--set={each}" for each in (f"seed={seed}", *given.set)]
 
-    def commands() -> None:
+    def commands():
         init(source, pipeline, given.minutes, *([f"--speed={given.speed}"] if given.speed else []))
         call("run", pipeline, "--output", output, *changes)
 
@@ -78,34 +74,34 @@ def one_run(source: Path, seed: int, given: argparse.Namespace) -> tuple[float, 
     call("run", pipeline, "--output", counts, "--set=model.type=ngram", "--set=trainer.type=count")
     with textgen.load(output) as generator, textgen.load(counts) as counted:
         held_out = last_tenth(generator, source)
-        mixture: Any = generator.model
+        mixture = generator.model
         found = [loss(generator, model, held_out) for model in (mixture, mixture.first)]
         return spent, *found, loss(counted, counted.model, held_out)
 
 
-def last_tenth(generator: textgen.Generator, source: Path) -> str:
+def last_tenth(generator, source):
     """The text that `init` holds out."""
     tokens = generator.tokenizer.encode(source.read_text(encoding="utf-8"))
     return generator.tokenizer.decode(tokens[int(len(tokens) * 0.9) :])
 
 
-def loss(generator: textgen.Generator, model: Any, text: str) -> float:
+def loss(generator, model, text):
     """Mean cross-entropy of a text by a model, from the second token on."""
     return attrs.evolve(generator, model=model).score(iter([text])).loss
 
 
-def init(source: Path, pipeline: Path, minutes: float, *options: str) -> None:
+def init(source, pipeline, minutes, *options):
     """`textgen init`, which starts from no model."""
     call(*without(), "init", source, "--minutes", str(minutes), "--pipeline", pipeline, *options)
 
 
-def without() -> list[str]:
+def without():
     """Options that leave out the packages with a model to start from."""
     offers = textgen.PluginSet.discover().offers("run")
     return [f"--no-plugin={name}" for name in sorted({offer.distribution for offer in offers})]
 
 
-def call(*arguments: str | Path) -> None:
+def call(*arguments):
     """A command of textgen."""
     command = [sys.executable, "-m", "textgen", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

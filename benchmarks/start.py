@@ -12,9 +12,6 @@ and how much is speech and how often phrases come in 10,000 characters, after th
 tenth. FOLDER gets the texts.
 """
 
-from __future__ import annotations
-
-import argparse
 import json
 import math
 import re
@@ -31,7 +28,7 @@ SPEECH = re.compile('["\u201c][^"\u201c\u201d\n]*["\u201d]')
 PHRASES = ("going to", "I'll", "you know", "said")
 
 
-def main() -> None:
+def main():
     """Print a row for each text and way."""
     options = parser(__doc__)
     options.add_argument("texts", nargs="+")
@@ -48,7 +45,7 @@ def main() -> None:
             row(name, without(), given)
 
 
-def row(name: str, way: list[str], given: argparse.Namespace) -> str:
+def row(name, way, given):
     """Train on a text with the options `way` before the command, and print what came. Returns the
     model that it started from, or "none".
     """
@@ -86,7 +83,7 @@ def row(name: str, way: list[str], given: argparse.Namespace) -> str:
     return started
 
 
-def rates(text: str) -> list[float]:
+def rates(text):
     """The share of a text that is speech in double quotation marks, and how often each phrase comes
     in 10,000 characters.
     """

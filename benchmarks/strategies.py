@@ -5,20 +5,15 @@
 Prints mean log-probabilities in nats, by the model, and for how many prompts a strategy is ahead.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import textgen
-from textgen import Generator
 
 
-def main() -> None:
+def main():
     """Measure each strategy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
@@ -37,29 +32,29 @@ def main() -> None:
         gaps(generator, [*excerpts(text, asked.gaps, 240)])
 
 
-def excerpts(text: str, count: int, length: int) -> Iterator[str]:
+def excerpts(text, count, length):
     """Parts of a text, at places evenly apart."""
     for place in range(count):
         begin = text.index(" ", place * (len(text) - 2 * length) // count) + 1
         yield text[begin : begin + length]
 
 
-def beams(generator: Generator, prompts: list[str], tokens: int) -> None:
+def beams(generator, prompts, tokens):
     """Compare the total log-probability of beams with that of the likeliest token at each step."""
-    options: dict[str, Any] = {"max_new_tokens": tokens, "logprobs": 0}
+    options = {"max_new_tokens": tokens, "logprobs": 0}
     greedy, seconds = timed(generator.generate_many(prompts, temperature=0, **options))
     found, more = timed(generator.generate_many(prompts, beams=4, length_penalty=0.0, **options))
     compare("greedy", totals(greedy), "4 beams", totals(found), more / seconds)
 
 
-def best_of(generator: Generator, prompts: list[str], tokens: int) -> None:
+def best_of(generator, prompts, tokens):
     """Compare the mean of the best of 8 texts with the mean of all 8."""
     made, _ = timed(generator.generate_many(prompts, best_of=8, max_new_tokens=tokens))
     means = [statistics.fmean(each.score for each in text.ranked) for text in made]
     compare("mean of 8", means, "best of 8", [text.ranked[0].score for text in made])
 
 
-def banned(generator: Generator, count: int, tokens: int) -> None:
+def banned(generator, count, tokens):
     """Count phrases that are banned, and texts that are other than without."""
     phrases = (" said", " he ", "the door", "in the", " was")
     asked = [{"prompt": "", "index": index} for index in range(count)]
@@ -78,12 +73,12 @@ def banned(generator: Generator, count: int, tokens: int) -> None:
     )
 
 
-def gaps(generator: Generator, parts: list[str]) -> None:
+def gaps(generator, parts):
     """Compare how likely the text after a gap of 40 characters is."""
     plain, filled = list[float](), list[float]()
     for part in parts:
         before, after = part[:160], part[200:]
-        options: dict[str, Any] = {"max_new_tokens": 16}
+        options = {"max_new_tokens": 16}
         for losses, more in ((plain, {}), (filled, {"suffix": after, "candidates": 8})):
             made = generator.generate(before, **options, **more)
             score = generator.score(after, prompt=before + made.text)
@@ -91,20 +86,18 @@ def gaps(generator: Generator, parts: list[str]) -> None:
     compare("a gap, one text", plain, "fill, of 8", filled)
 
 
-def totals(texts: Iterable[Any]) -> list[float]:
+def totals(texts):
     """The log-probability of each text."""
     return [sum(each.logprob for each in text.logprobs) for text in texts]
 
 
-def timed(texts: Iterable[Any]) -> tuple[list[Any], float]:
+def timed(texts):
     """The texts, and the seconds that they took."""
     begun = time.perf_counter()
     return [*texts], time.perf_counter() - begun
 
 
-def compare(
-    name: str, base: list[float], other: str, values: list[float], times: float | None = None
-) -> None:
+def compare(name, base, other, values, times=None):
     """Print both means, and the share in which the second is ahead or equal."""
     ahead = sum(b > a + 1e-6 for a, b in zip(base, values, strict=True))
     equal = sum(abs(b - a) <= 1e-6 for a, b in zip(base, values, strict=True))

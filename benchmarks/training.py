@@ -9,11 +9,8 @@ which is faster than a DataLoader. Prints its seconds over ours for an epoch, wi
 with: above 1 we are the faster.
 """
 
-from __future__ import annotations
-
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -22,7 +19,6 @@ from torch import nn
 
 from shared import parser, show
 from textgen import BuildContext, Engine
-from textgen.data import Dataset
 from textgen.events import Evaluated
 from textgen.protocols import TrainingContext
 from textgen.runs.splitting import split_tokens
@@ -31,7 +27,7 @@ _STEPS, _TRAIN, _VALIDATION, _BATCH, _HIDDEN = 32, 10_000, 5_000, 1024, 32
 _SEED = Path(__file__).parents[1] / "docs/pipelines/seed.toml"
 
 
-def plain(corpus: Path) -> Iterator[tuple[float, float]]:
+def plain(corpus):
     """(seconds of an epoch's steps, seconds of its validation), for ever."""
     text = re.sub("[^A-Za-z]+", " ", corpus.read_text(encoding="utf-8")).lower()
     index = {token: i for i, token in enumerate(sorted({*text, "<unk>"}))}
@@ -41,7 +37,7 @@ def plain(corpus: Path) -> Iterator[tuple[float, float]]:
     parameters = [*rnn.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=1.0)
 
-    def loss_of(batch: torch.Tensor) -> torch.Tensor:
+    def loss_of(batch):
         logits = head(rnn(F.one_hot(batch[:, :-1].T, len(index)).float())[0]).swapaxes(0, 1)
         return F.cross_entropy(logits.reshape(-1, len(index)), batch[:, 1:].reshape(-1))
 
@@ -61,14 +57,14 @@ def plain(corpus: Path) -> Iterator[tuple[float, float]]:
         yield stepped - start, time.perf_counter() - stepped
 
 
-def ours(corpus: Path, changes: list[str]) -> Iterator[tuple[float, float]]:
+def ours(corpus, changes):
     """The same of the pipeline docs/pipelines/seed.toml."""
     engine, context = Engine(), BuildContext(folder=None, requested_device="cpu")
     pipeline = engine.pipeline(_SEED, ["trainer.length=1000 epochs", *changes])
     tables, text = pipeline.to_dict(), corpus.read_text(encoding="utf-8")
     tokenizer = engine.build("tokenizer", tables["tokenizer"], context)
     tokenizer.fit([text])
-    data: Dataset = split_tokens(tokenizer.encode(text).astype("uint8"), pipeline.data, tokenizer)
+    data = split_tokens(tokenizer.encode(text).astype("uint8"), pipeline.data, tokenizer)
     context = BuildContext(folder=None, requested_device="cpu", tokenizer=tokenizer)
     model, trainer = (engine.build(kind, tables[kind], context) for kind in ("model", "trainer"))
     start = stepped = time.perf_counter()
@@ -81,7 +77,7 @@ def ours(corpus: Path, changes: list[str]) -> Iterator[tuple[float, float]]:
             stepped = time.perf_counter()
 
 
-def main() -> None:
+def main():
     """Print the ratios."""
     options = parser(__doc__)
     options.add_argument("corpus", type=Path)

@@ -4,8 +4,6 @@ By the clock, and by the time of one processor: on a busy machine, only the seco
 with OMP_NUM_THREADS=1.
 """
 
-from __future__ import annotations
-
 import resource
 import time
 
@@ -15,7 +13,7 @@ import textgen
 from shared import parser
 
 
-def main() -> None:
+def main():
     """Print a line for each measurement."""
     parser(__doc__).parse_args()
     begun = time.process_time()

@@ -9,8 +9,6 @@ again. With the variable PIDS, each process writes its id into that folder, and 
 there from when it happens. TIMEOUT is in seconds: how long processes of a run wait for each other.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import itertools
@@ -19,10 +17,9 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 
-def main(who: str, name: str, place: str, count: str, *arguments: str) -> None:
+def main(who, name, place, count, *arguments):
     """Put the signal at its place, and run the command."""
     if "PIDS" in os.environ:
         Path(os.environ["PIDS"], os.environ["RANK"]).write_text(str(os.getpid()))
@@ -37,7 +34,7 @@ def main(who: str, name: str, place: str, count: str, *arguments: str) -> None:
     textgen(list(arguments))
 
 
-def _strike(process: int, name: str) -> None:
+def _strike(process, name):
     if "PIDS" in os.environ:
         Path(os.environ["PIDS"], "struck").touch()
     if name == "MEMORY":
@@ -45,14 +42,14 @@ def _strike(process: int, name: str) -> None:
     os.kill(process, getattr(signal, f"SIG{name}"))
 
 
-def _hit(place: str, count: int, strike: Any) -> None:
+def _hit(place, count, strike):
     module, _, path = place.partition(":")
     *owners, name = path.split(".")
     owner = functools.reduce(getattr, owners, importlib.import_module(module))
     function, calls = getattr(owner, name), itertools.count(1)
 
     @functools.wraps(function)
-    def struck(*arguments: Any, **options: Any) -> Any:
+    def struck(*arguments, **options):
         if next(calls) == count:
             strike()
         return function(*arguments, **options)

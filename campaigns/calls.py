@@ -12,10 +12,7 @@ import builtins
 import io
 import os
 import stat
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -37,34 +34,32 @@ class Call:
     place: int = 0
 
 
-def watch(
-    root: Path, before: Callable[[Call], None], after: Callable[[Call], None] = lambda call: None
-) -> None:
+def watch(root, before, after=lambda call: None):
     """Tell of every change under `root` in this process, from now on; `before` may raise in its
     place.
     """
     name_of = partial(_name, os.path.realpath(root))
 
-    def one(kind: str, path: Any, *_: Any, dir_fd: int | None = None, **facts: Any) -> Call | None:
+    def one(kind, path, *_, dir_fd=None, **facts):
         name = name_of(path, dir_fd)
         return None if name is None else Call(kind, name, **facts)
 
-    def renaming(source: Any, target: Any, **_: Any) -> Call | None:
+    def renaming(source, target, **_):
         names = name_of(source), name_of(target)
-        return None if None in names else Call("rename", *names)  # type: ignore[arg-type]
+        return None if None in names else Call("rename", *names)
 
-    def opening(path: Any, flags: int, _: int = 0, *, dir_fd: int | None = None) -> Call | None:
+    def opening(path, flags, _=0, *, dir_fd=None):
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         changes = writes and (flags & os.O_TRUNC or not _exists(path, dir_fd))
         return one("open", path, dir_fd=dir_fd) if changes else None
 
-    def writing(file: int, data: Any) -> Call | None:
+    def writing(file, data):
         if not stat.S_ISREG(os.fstat(file).st_mode):
             return None
         return one("write", file, data=bytes(data), place=os.lseek(file, 0, os.SEEK_CUR))
 
-    def told(real: Any, of: Callable[..., Call | None]) -> Any:
-        def wrapped(*arguments: Any, **options: Any) -> Any:
+    def told(real, of):
+        def wrapped(*arguments, **options):
             call = of(*arguments, **options)
             if call is None:
                 return real(*arguments, **options)
@@ -85,7 +80,7 @@ def watch(
     builtins.open = io.open = _opener(name_of)
 
 
-def _name(root: str, path: Any, dir_fd: int | None = None) -> str | None:
+def _name(root, path, dir_fd=None):
     """A path, or that of a descriptor, in the folder; None for one outside."""
     if isinstance(path, int):
         path = os.readlink(f"/proc/self/fd/{path}")
@@ -99,7 +94,7 @@ def _name(root: str, path: Any, dir_fd: int | None = None) -> str | None:
     return path[len(root) + 1 :] if path.startswith(root + os.sep) else None
 
 
-def _exists(path: Any, dir_fd: int | None) -> bool:
+def _exists(path, dir_fd):
     try:
         os.stat(path, dir_fd=dir_fd)
     except OSError:
@@ -107,20 +102,20 @@ def _exists(path: Any, dir_fd: int | None) -> bool:
     return True
 
 
-def _opener(name_of: Callable[[Any], str | None]) -> Any:
+def _opener(name_of):
     """An `open` whose files write through `os.write`."""
     real = builtins.open
 
     class Raw(io.FileIO):
-        def write(self, data: Any) -> int:
+        def write(self, data):
             return os.write(self.fileno(), data)
 
-        def truncate(self, size: int | None = None) -> int:
+        def truncate(self, size=None):
             size = self.tell() if size is None else size
             os.ftruncate(self.fileno(), size)
             return size
 
-    def wrapped(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
+    def wrapped(file, mode="r", buffering=-1, *rest, **options):
         writes = set(mode) & set("wax+") and not isinstance(file, int) and not options.get("opener")
         if not writes or name_of(file) is None:
             return real(file, mode, buffering, *rest, **options)

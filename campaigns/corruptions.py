@@ -19,7 +19,6 @@ import resource
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +26,7 @@ import attrs
 import tomli_w
 
 from .mutations import MUTATIONS, REPLACED, SECRET, seal
-from .runs import Done, apart, arguments, do, load_everything
+from .runs import apart, arguments, do, load_everything
 
 SECONDS = 180  # so long a command may take on a busy machine,
 CPU_SECONDS = 20  # and so much of a processor
@@ -35,7 +34,7 @@ MEMORY = 1 << 30  # bytes beyond those of the parent; a mapped file counts for n
 TEXT = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
 
 GENERATE = ("generate", "run", "--prompt", "the ", "--max-new-tokens", "20")
-COMMANDS: dict[str, tuple[str, ...]] = {
+COMMANDS = {
     "generate": GENERATE,
     "novelty": (*GENERATE, "--novelty"),
     "state": ("generate", "run", "--load-state", "state.safetensors", "--max-new-tokens", "20"),
@@ -61,7 +60,7 @@ class Case:
     sealed: bool
     seed: int
 
-    def __str__(self) -> str:
+    def __str__(self):
         sealed = ", its checksum put right" * self.sealed
         return (
             f"{self.command} of a run that is {self.subject}: {self.file}, "
@@ -69,7 +68,7 @@ class Case:
         )
 
 
-def make_subjects(folder: Path) -> None:
+def make_subjects(folder):
     """A finished run with a saved state, and one that was interrupted, each with its pipeline and
     text.
     """
@@ -103,7 +102,7 @@ def make_subjects(folder: Path) -> None:
         state.save(folder / "finished/state.safetensors")
 
 
-def cases(folder: Path, seed: int) -> Iterator[Case]:
+def cases(folder, seed):
     """Every file and folder in every way, met by a command by chance; again and again, with other
     numbers.
     """
@@ -124,7 +123,7 @@ def cases(folder: Path, seed: int) -> Iterator[Case]:
         yield from made
 
 
-def execute(case: Case | None, command: str, place: Path) -> None:
+def execute(case, command, place):
     """The command of a case, in a process of its own; without one, with the files as they were."""
     from textgen.cli import main
 
@@ -137,7 +136,7 @@ def execute(case: Case | None, command: str, place: Path) -> None:
     main(list(COMMANDS[command]))
 
 
-def _spoil(case: Case, place: Path) -> bool:
+def _spoil(case, place):
     """Spoil the file. False where that leaves it as it was."""
     path, outside = place / case.file, place / "outside"
     before = path.read_bytes() if path.is_file() else None
@@ -151,12 +150,12 @@ def _spoil(case: Case, place: Path) -> bool:
     return True
 
 
-def _content(path: Path) -> bytes | None:
+def _content(path):
     is_small = path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 27
     return path.read_bytes() if is_small else None
 
 
-def verdict(case: Case, done: Done, normal: tuple[Done, bytes | None], place: Path) -> str:
+def verdict(case, done, normal, place):
     """What is wrong with how a case ended; "" if nothing is."""
     said = done.stdout + done.stderr
     if done.code not in (0, 1, 2) or "Traceback" in said:
@@ -177,7 +176,7 @@ def verdict(case: Case, done: Done, normal: tuple[Done, bytes | None], place: Pa
     return "gave another text or other weights without a word"
 
 
-def _others(case: Case) -> list[str]:
+def _others(case):
     """What an error may name in place of the file: one that no longer fits to it; the run, where it
     is none any more.
     """
@@ -189,14 +188,12 @@ def _others(case: Case) -> list[str]:
     return others + ["has no checkpoint"] * gone
 
 
-def _weights(place: Path) -> bytes | None:
+def _weights(place):
     return _content(place / "run/model.safetensors")
 
 
 @contextlib.contextmanager
-def met(
-    folder: Path, subject: str, command: str, case: Case | None = None
-) -> Iterator[tuple[Done, Path]]:
+def met(folder, subject, command, case=None):
     """How a command ended in a copy of a subject, and the copy."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         place = Path(name, "in")
@@ -206,14 +203,14 @@ def met(
 
 
 @functools.cache
-def normal(folder: Path, subject: str, command: str) -> tuple[Done, bytes | None]:
+def normal(folder, subject, command):
     """How a command ends with the files as they were, and the weights then."""
     with met(folder, subject, command) as (done, place):
         assert done.code == 0, (subject, command, done)
         return done, _weights(place)
 
 
-def tried(folder: Path, case: Case) -> str:
+def tried(folder, case):
     """Do a case; what is wrong, or ""."""
     undisturbed = normal(folder, case.subject, case.command)
     with met(folder, case.subject, case.command, case) as (done, place):
@@ -221,7 +218,7 @@ def tried(folder: Path, case: Case) -> str:
         return said and f"{said}\n    code {done.code}: {done.stderr[-600:].strip()}"
 
 
-def main() -> None:
+def main():
     """The campaign on the command line."""
     parser = arguments(__doc__)
     parser.set_defaults(cases=2500)

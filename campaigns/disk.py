@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 import attrs
 
-from .calls import Call
-
-State: TypeAlias = list[tuple[str, bytes | None]]
+State = list[tuple[str, bytes | None]]
 """Path and content of everything; None for a folder."""
 
 
@@ -29,7 +25,7 @@ class File:
     now: bytes = b""
     synced: bytes = b""
 
-    def left(self, loss: str, draw: random.Random) -> bytes:
+    def left(self, loss, draw):
         """What a power loss leaves of it."""
         if loss in ("kept", "dropped"):
             return self.now if loss == "kept" else self.synced
@@ -47,11 +43,11 @@ class Folder:
     versions: list[dict[str, File | Folder]] = attrs.field(factory=lambda: [{}])
 
     @property
-    def now(self) -> dict[str, File | Folder]:
+    def now(self):
         """Its entries by name."""
         return self.versions[-1]
 
-    def change(self, **entries: File | Folder | None) -> None:
+    def change(self, **entries):
         """Set entries, and remove those that are None."""
         changed = {**self.now, **entries}
         self.versions.append({name: each for name, each in changed.items() if each is not None})
@@ -64,10 +60,10 @@ class Disk:
     root: Folder
 
     @classmethod
-    def of(cls, folder: Path) -> Disk:
+    def of(cls, folder):
         """What is in a folder, all of it synced."""
 
-        def read(path: Path) -> File | Folder:
+        def read(path):
             if path.is_dir():
                 return Folder([{each.name: read(each) for each in sorted(path.iterdir())}])
             data = path.read_bytes()
@@ -77,7 +73,7 @@ class Disk:
         assert isinstance(root, Folder)
         return cls(root)
 
-    def apply(self, call: Call) -> None:
+    def apply(self, call):
         """Do what a call did."""
         parent, name = self._parent(call.path)
         found = self._find(call.path)
@@ -98,7 +94,7 @@ class Disk:
                 assert isinstance(found, File), call
                 self._change(found, call)
 
-    def _change(self, file: File, call: Call) -> None:
+    def _change(self, file, call):
         if call.name == "fsync":
             file.synced = file.now
             return
@@ -106,18 +102,18 @@ class Disk:
         after = file.now[call.place + len(call.data) :] if call.name == "write" else b""
         file.now = before + call.data + after
 
-    def _find(self, path: str) -> File | Folder | None:
-        found: File | Folder | None = self.root
+    def _find(self, path):
+        found = self.root
         for part in Path(path).parts:
             found = found.now.get(part) if isinstance(found, Folder) else None
         return found
 
-    def _parent(self, path: str) -> tuple[Folder, str]:
+    def _parent(self, path):
         found = self._find(os.path.dirname(path))
         assert isinstance(found, Folder), path
         return found, os.path.basename(path)
 
-    def _folders(self) -> list[Folder]:
+    def _folders(self):
         found = {id(self.root): self.root}
         waiting = [self.root]
         while waiting:
@@ -128,7 +124,7 @@ class Disk:
                         waiting.append(each)
         return list(found.values())
 
-    def states(self, seed: int, more: int) -> Iterator[tuple[str, State]]:
+    def states(self, seed, more):
         """What a power loss or a kill now may leave, each with its name; `more` of them by
         chance.
         """
@@ -149,10 +145,10 @@ class Disk:
             losses = ["kept", "dropped", "zeros", "anywhere"]
             yield f"by chance, {number}", self._tree(chosen, losses, draw)
 
-    def _tree(self, versions: dict[int, int], losses: list[str], draw: random.Random) -> State:
-        listed: State = []
+    def _tree(self, versions, losses, draw):
+        listed = []
 
-        def walk(folder: Folder, path: str) -> None:
+        def walk(folder, path):
             for name, found in sorted(folder.versions[versions[id(folder)]].items()):
                 if isinstance(found, Folder):
                     listed.append((path + name, None))
@@ -164,7 +160,7 @@ class Disk:
         return listed
 
 
-def write(state: State, folder: Path) -> None:
+def write(state, folder):
     """Make a folder be that state."""
     folder.mkdir(parents=True)
     for path, content in state:

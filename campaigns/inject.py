@@ -9,20 +9,15 @@ the beginning. `textgen run` must end by the signal or with one line and exit co
 command again must end like a run that was not disturbed (campaigns/runs.py).
 """
 
-from __future__ import annotations
-
-import argparse
 import errno
 import os
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
-from .calls import Call, watch
-from .runs import Case, Done, Stage, campaign, steps
+from .calls import watch
+from .runs import campaign, steps
 
 SPACE = ("open", "write", "mkdir")
 NAMES = ("truncate", "rename", "unlink", "rmdir")
@@ -40,12 +35,12 @@ KINDS = ("kill", *SIGNALS, *ERRORS, "removed", "moved")
 GONE = "moved or removed|it has no run.json|it does not exist"
 
 
-def fault(kind: str, place: int, run: Path) -> Callable[[], None]:
+def fault(kind, place, run):
     """What to call in a process so that the fault comes with its change number `place`."""
     # changes that were made: others fail without any fault, such as to remove what is not there
     done = 0
 
-    def before(call: Call) -> None:
+    def before(call):
         nonlocal done
         if done + 1 < place:
             return
@@ -58,18 +53,18 @@ def fault(kind: str, place: int, run: Path) -> Callable[[], None]:
             where = (str(run.parent / call.path),) if has_name else ()
             raise OSError(number, os.strerror(number), *where)
 
-    def after(_: Call) -> None:
+    def after(_):
         nonlocal done
         done += 1
 
-    def first() -> None:
+    def first():
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         watch(run.parent, before, after)
 
     return first
 
 
-def strike(kind: str, run: Path) -> None:
+def strike(kind, run):
     """A fault that comes once."""
     if kind == "kill" or kind in SIGNALS:
         for _ in range(1 + kind.endswith("twice")):
@@ -81,12 +76,12 @@ def strike(kind: str, run: Path) -> None:
             shutil.rmtree(moved)
 
 
-def signal_of(kind: str) -> int:
+def signal_of(kind):
     """The number of a signal."""
     return int(getattr(signal, "SIGKILL" if kind == "kill" else kind.partition(" ")[0]))
 
 
-def wrong_end(kind: str, done: Done, step: int | None) -> str:
+def wrong_end(kind, done, step):
     """What is wrong about how the disturbed run ended; "" if nothing.
 
     `step` is that of the last checkpoint.
@@ -115,7 +110,7 @@ def wrong_end(kind: str, done: Done, step: int | None) -> str:
     return "" if is_said else f"does not say that step {step} is kept: {lines[0]}"
 
 
-def tried(stage: Stage, kind: str, place: int, step: int | None) -> str:
+def tried(stage, kind, place, step):
     """Do one fault, and run again; what is wrong, or ""."""
     case = stage.new_case()
     run, moved = case / "run", case / "moved"
@@ -132,7 +127,7 @@ def tried(stage: Stage, kind: str, place: int, step: int | None) -> str:
     return stage.faults(step)
 
 
-def cases(stage: Stage, given: argparse.Namespace) -> Iterator[Case]:
+def cases(stage, given):
     """Each kind at each change."""
     for place, step in enumerate(steps(stage.recorded())[:-1], 1):
         for kind in given.kind or KINDS:

@@ -5,8 +5,6 @@ Each takes the file's path, a random generator and a folder outside the run that
 touched. It returns False where it does not apply to such a file.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import hashlib
@@ -18,26 +16,25 @@ import shutil
 import socket
 import struct
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 import tomli_w
 from safetensors.numpy import load, save
 
-Mutation: TypeAlias = Callable[[Path, random.Random, Path], bool | None]
+Mutation = Callable[[Path, random.Random, Path], bool | None]
 
 SECRET = "the owner's secret"
 # as hostile names hold: clipboard, colour, direction
 ESCAPE = "\x1b]52;c;cm0gLXJmIC8=\x07\x1b[31m\u202e"
 # What stands in for a value, written in one go; as Python, since JSON has no word for some.
-VALUES: tuple[Any, ...] = (
+VALUES = (
     *(None, True, -1, 0, 1.5, 2**53, -(2**64), 10**400, math.nan, math.inf, 1e308),
     *("", ESCAPE, "x" * 100_000, "../../outside", "/dev/zero", "0" * 64, "\0", "\ud800"),
     *([], {}, [[]], [None], {"": 0}, [1, 2, 3], {"type": "char"}),
 )
-BYTES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+BYTES = {
     "flipped": lambda data, draw: _with(data, draw, lambda part: bytes([part[0] ^ 1])),
     "cut out": lambda data, draw: _with(data, draw, lambda part: b""),
     "truncated": lambda data, draw: data[: draw.randrange(len(data))],
@@ -61,14 +58,14 @@ BYTES: dict[str, Callable[[bytes, random.Random], bytes]] = {
 }
 
 
-def _with(data: bytes, draw: random.Random, change: Callable[[bytes], bytes]) -> bytes:
+def _with(data, draw, change):
     place = draw.randrange(len(data))
     end = place + draw.choice((1, 16, 512))
     part = data[place:end]
     return data[:place] + change(part) + data[place + max(1, len(part)) :]
 
 
-def _with_header(header: Any, data: bytes = b"") -> bytes:
+def _with_header(header, data=b""):
     written = json.dumps(header).encode()
     return struct.pack("<Q", len(written)) + written + data
 
@@ -76,14 +73,14 @@ def _with_header(header: Any, data: bytes = b"") -> bytes:
 # JSON, TOML and safetensors of another structure.
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def _places(value, path=()):
     is_list = isinstance(value, list)
     for key in range(len(value)) if is_list else value if isinstance(value, dict) else ():
         yield (*path, key)
         yield from _places(value[key], (*path, key))
 
 
-def restructured(value: Any, draw: random.Random) -> Any:
+def restructured(value, draw):
     """The value with something in it removed, renamed, or replaced by something else."""
     value = copy.deepcopy(value)
     places = list(_places(value))
@@ -108,7 +105,7 @@ def restructured(value: Any, draw: random.Random) -> Any:
     return value
 
 
-def _structure(path: Path, draw: random.Random, outside: Path) -> bool | None:
+def _structure(path, draw, outside):
     """Well-formed content of another structure."""
     data = path.read_bytes()
     if path.suffix == ".json":
@@ -131,7 +128,7 @@ def _structure(path: Path, draw: random.Random, outside: Path) -> bool | None:
     return None
 
 
-ARRAYS: tuple[Callable[[Any], Any], ...] = (
+ARRAYS = (
     lambda a: a.astype(np.float64),
     lambda a: a[None],
     lambda a: a[:0],
@@ -140,7 +137,7 @@ ARRAYS: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-def _values(path: Path, draw: random.Random, outside: Path) -> bool | None:
+def _values(path, draw, outside):
     """Arrays of another shape, type or name, numbers out of range; the checksum of a state is
     right.
     """
@@ -168,25 +165,25 @@ def _values(path: Path, draw: random.Random, outside: Path) -> bool | None:
 # Other things in place of a file or a folder.
 
 
-def _socket(path: Path) -> None:
+def _socket(path):
     folder = os.open(path.parent, os.O_RDONLY)  # the path of a socket may not be long
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(f"/proc/self/fd/{folder}/{path.name}")
     os.close(folder)
 
 
-def _sparse(path: Path) -> None:
+def _sparse(path):
     with path.open("wb") as file:
         file.write(b"{")
         file.truncate(1 << 30)
 
 
-def _secret_file(path: Path, outside: Path) -> None:
+def _secret_file(path, outside):
     (outside / "secret").write_text(SECRET)
     path.symlink_to(outside / "secret")
 
 
-REPLACED: dict[str, Callable[[Path, Path], object]] = {
+REPLACED = {
     "absent": lambda path, outside: None,
     "folder": lambda path, outside: path.mkdir(),
     "file": lambda path, outside: path.write_text("a"),
@@ -201,29 +198,29 @@ REPLACED: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
-def _swapped(path: Path, draw: random.Random, outside: Path) -> None:
+def _swapped(path, draw, outside):
     """Another file of the same run in its place."""
     run = next((each for each in path.parents if each.name == "run"), path.parent)
     others = sorted(other for other in run.rglob("*") if other.is_file() and other != path)
     shutil.copyfile(draw.choice(others), path)
 
 
-def _in_place(make: Callable[[Path, Path], object]) -> Mutation:
-    def mutate(path: Path, draw: random.Random, outside: Path) -> None:
+def _in_place(make):
+    def mutate(path, draw, outside):
         shutil.move(path, outside / "original")
         make(path, outside)
 
     return mutate
 
 
-def _of_bytes(change: Callable[[bytes, random.Random], bytes]) -> Mutation:
-    def mutate(path: Path, draw: random.Random, outside: Path) -> None:
+def _of_bytes(change):
+    def mutate(path, draw, outside):
         path.write_bytes(change(path.read_bytes() or b"{}", draw))
 
     return mutate
 
 
-MUTATIONS: dict[str, Mutation] = {
+MUTATIONS = {
     **{name: _in_place(make) for name, make in REPLACED.items()},
     **{name: _of_bytes(change) for name, change in BYTES.items()},
     **{f"structure {n}": _structure for n in range(12)},
@@ -232,7 +229,7 @@ MUTATIONS: dict[str, Mutation] = {
 }
 
 
-def seal(path: Path, run: Path) -> None:
+def seal(path, run):
     """Put the checksum of a spoilt file where the run has that of the file, as somebody does it who
     means harm.
     """

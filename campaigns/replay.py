@@ -12,18 +12,14 @@ checkpoint at least, and leave nothing behind. The states come in an order by ch
 --cases and --minutes take the beginning.
 """
 
-from __future__ import annotations
-
-import argparse
 import shutil
-from collections.abc import Iterator
 from functools import partial
 
 from . import disk
-from .runs import Case, Stage, campaign, difference, steps, tree
+from .runs import campaign, difference, steps, tree
 
 
-def cases(stage: Stage, given: argparse.Namespace) -> Iterator[Case]:
+def cases(stage, given):
     """Every distinct state that a power loss may leave, at any moment of the run."""
     calls = stage.recorded()
     now, seen = disk.Disk.of(stage.new_case()), set()
@@ -41,13 +37,13 @@ def cases(stage: Stage, given: argparse.Namespace) -> Iterator[Case]:
     assert not said, f"the recorder missed a write: {said}"
 
 
-def tried(stage: Stage, state: disk.State, step: int | None) -> str:
+def tried(stage, state, step):
     """What is wrong after a run again; "" if nothing."""
     put(stage, state)
     return stage.faults(step)
 
 
-def put(stage: Stage, state: disk.State) -> None:
+def put(stage, state):
     """Make the case be a state."""
     shutil.rmtree(stage.case, ignore_errors=True)
     disk.write(state, stage.case)

@@ -21,9 +21,9 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import attrs
 
@@ -53,7 +53,7 @@ FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where syncing takes 
 # What differs from run to run: times, the entry in a manifest of the file that holds them, and
 # checksums over them.
 CHANCE = ("started", "seconds", "characters_per_second", "trainer.json", "checksum")
-Case: TypeAlias = tuple[str, Callable[[], str]]
+Case = tuple[str, Callable[[], str]]
 """What is done, and a function that does it and returns what is wrong then, or ""."""
 
 
@@ -85,7 +85,7 @@ SETTINGS = {
 }
 
 
-def load_everything() -> None:
+def load_everything():
     """Import what a run imports, once and before any fork: a process that has trained can have no
     children.
     """
@@ -101,7 +101,7 @@ def load_everything() -> None:
                 importlib.import_module(module.name)
 
 
-def apart(act: Callable[[], Any], folder: Path) -> Done:
+def apart(act, folder):
     """Do something in a forked process whose streams go to files, in `folder`."""
     with tempfile.TemporaryFile(dir=FAST) as out, tempfile.TemporaryFile(dir=FAST) as err:
         sys.stdout.flush()
@@ -145,7 +145,7 @@ class Stage:
     before: dict[str, Any] = attrs.field(factory=dict)
 
     @classmethod
-    def make(cls, folder: Path, name: str) -> Stage:
+    def make(cls, folder, name):
         """Set a folder up, and make the run that faults will be done to once without any."""
         stage = cls(folder / name, name)
         stage.folder.mkdir()
@@ -166,16 +166,16 @@ class Stage:
         return stage
 
     @property
-    def setting(self) -> Setting:
+    def setting(self):
         """What is run in it."""
         return SETTINGS[self.name]
 
     @property
-    def case(self) -> Path:
+    def case(self):
         """The folder of a case."""
         return self.folder / "case"
 
-    def new_case(self) -> Path:
+    def new_case(self):
         """That folder, as it is before the run."""
         shutil.rmtree(self.case, ignore_errors=True)
         self.case.mkdir()
@@ -183,16 +183,10 @@ class Stage:
             shutil.copytree(self.folder / "begin/run", self.case / "run")
         return self.case
 
-    def run(
-        self,
-        case: Path,
-        pipeline: str = "p.toml",
-        options: tuple[str, ...] | None = None,
-        first: Callable[[], Any] = lambda: None,
-    ) -> Done:
+    def run(self, case, pipeline="p.toml", options=None, first=lambda: None):
         """`textgen run` in a process of its own, after `first` was called in it."""
 
-        def act() -> None:
+        def act():
             from textgen.cli import main
 
             os.environ["TEXTGEN_CACHE_DIR"] = str(case / "cache")  # faults are done to that as well
@@ -202,14 +196,12 @@ class Stage:
 
         return apart(act, self.folder)
 
-    def record(
-        self, options: tuple[str, ...] | None = None, kill_at: int = 0
-    ) -> tuple[Done, list[Call]]:
+    def record(self, options=None, kill_at=0):
         """Run, and say what it changed; it is killed after so many changes."""
         log, count = self.folder / "log", 0
         log.write_text("")
 
-        def after(call: Call) -> None:
+        def after(call):
             nonlocal count
             count += 1
             with log.open("a") as file:
@@ -222,7 +214,7 @@ class Stage:
         )
         return done, [Call(*ast.literal_eval(line)) for line in log.read_text().splitlines()]
 
-    def recorded(self) -> list[Call]:
+    def recorded(self):
         """The changes of an undisturbed run."""
         self.new_case()
         done, calls = self.record()
@@ -230,7 +222,7 @@ class Stage:
         assert not (said := difference(tree(self.case / "run"), self.tree)), said
         return calls
 
-    def faults(self, step: int | None) -> str:
+    def faults(self, step):
         """What is wrong after the same command was run again on what a fault left; "" if nothing.
 
         step  of the last checkpoint that was complete before the fault; -1: the run was finished;
@@ -252,7 +244,7 @@ class Stage:
         return said + difference(tree(run), self.tree)
 
 
-def load(run: Path, was_finished: bool) -> None:
+def load(run, was_finished):
     """Load what a fault left: where there was a finished run, there is one to be loaded at any
     time.
     """
@@ -266,12 +258,12 @@ def load(run: Path, was_finished: bool) -> None:
                 raise AssertionError("the run that was there before cannot be loaded") from error
 
 
-def steps(calls: list[Call]) -> list[int | None]:
+def steps(calls):
     """After each number of changes from 0 on, the step of the last complete checkpoint; -1 once the
     run is finished.
     """
     renamed = max(i for i, call in enumerate(calls) if call.target == "run/run.json")
-    found: list[int | None] = [None]
+    found = [None]
     step = named = None
     for place, call in enumerate(calls):
         if match := re.search(r"checkpoints/step-(\d+)$", call.target):
@@ -284,12 +276,12 @@ def steps(calls: list[Call]) -> list[int | None]:
     return found
 
 
-def tree(run: Path) -> dict[str, Any]:
+def tree(run):
     """The files of a run, without what differs from run to run."""
     return dict(_files(run))
 
 
-def _files(run: Path) -> Iterator[tuple[str, Any]]:
+def _files(run):
     for path in sorted(run.rglob("*")):
         name = str(path.relative_to(run))
         if path.is_dir():
@@ -301,13 +293,13 @@ def _files(run: Path) -> Iterator[tuple[str, Any]]:
             yield name, path.read_bytes()
 
 
-def _settled(value: Any) -> Any:
+def _settled(value):
     if isinstance(value, dict):
         return {key: _settled(inner) for key, inner in value.items() if key not in CHANCE}
     return [_settled(inner) for inner in value] if isinstance(value, list) else value
 
 
-def difference(left: dict[str, Any], wanted: dict[str, Any]) -> str:
+def difference(left, wanted):
     """Which files differ, and the first few of them; "" if none."""
     names = [name for name in {**left, **wanted} if left.get(name, ...) != wanted.get(name, ...)]
     return "; ".join(
@@ -316,7 +308,7 @@ def difference(left: dict[str, Any], wanted: dict[str, Any]) -> str:
     )
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
+def arguments(description):
     """The command line of a campaign."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
@@ -326,11 +318,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def campaign(
-    description: str | None,
-    cases_of: Callable[[Stage, argparse.Namespace], Iterable[Case]],
-    *options: tuple[str, dict[str, Any]],
-) -> None:
+def campaign(description, cases_of, *options):
     """The program of a campaign on stages: does its cases in an order by chance."""
     parser = arguments(description)
     parser.add_argument("--setting", action="append", choices=SETTINGS)
@@ -345,7 +333,7 @@ def campaign(
         do(cases, given)
 
 
-def do(cases: Iterable[Case], given: argparse.Namespace) -> None:
+def do(cases, given):
     """Do as many as are asked for, and exit with 1 if any is wrong."""
     begun, done, wrong = time.monotonic(), 0, 0
     for name, act in itertools.islice(cases, given.cases):

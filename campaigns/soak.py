@@ -8,22 +8,18 @@ like one that was not disturbed. A case follows from the seed and its number, wh
 it goes wrong: `--seed S --only CASE` does it again.
 """
 
-from __future__ import annotations
-
-import argparse
 import random
-from collections.abc import Iterator
 from functools import partial
 
 from . import disk
 from .inject import ERRORS, SIGNALS, fault
 from .replay import put
-from .runs import Case, Stage, campaign
+from .runs import campaign
 
 KINDS = ("kill", *SIGNALS, *ERRORS, "power loss")
 
 
-def suffer(stage: Stage, seed: str) -> str:
+def suffer(stage, seed):
     """Let a run suffer up to six faults; what is wrong then, after their names, or ""."""
     draw, hits = random.Random(seed), []
     stage.new_case()
@@ -41,7 +37,7 @@ def suffer(stage: Stage, seed: str) -> str:
     return said and f"{', '.join(hits)}: {said}"
 
 
-def lose_power(stage: Stage, place: int, options: tuple[str, ...], draw: random.Random) -> int:
+def lose_power(stage, place, options, draw):
     """Kill the run after a change, and take from the disk what was not synced by then."""
     now = disk.Disk.of(stage.case)
     done, calls = stage.record(options, kill_at=place)
@@ -52,7 +48,7 @@ def lose_power(stage: Stage, place: int, options: tuple[str, ...], draw: random.
     return done.code
 
 
-def cases(stage: Stage, given: argparse.Namespace) -> Iterator[Case]:
+def cases(stage, given):
     """A thousand for each setting, or the one that is asked for."""
     for number in range(1000):
         name = f"{stage.name}-{number}"

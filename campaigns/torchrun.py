@@ -12,8 +12,6 @@ run that nobody disturbed. At the last two places, `torchrun --max-restarts 1` s
 must finish the run by itself.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -22,23 +20,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
 
 import tomli_w
 
-ROOT: Final = Path(__file__).parents[1]
-AT_PLACE: Final = ROOT / "campaigns/at_place.py"
-STARTING: Final = 600  # seconds in which processes import torch, on a machine that others use
-ENDING: Final = 60  # seconds in which they end, on such a machine, beyond what they wait for
-TIMEOUT: Final = 15  # seconds that they wait for each other
-SHUTDOWN: Final = 5  # seconds that torchrun gives its processes to end
-APART: Final = 1e-4  # losses of other numbers of processes
+ROOT = Path(__file__).parents[1]
+AT_PLACE = ROOT / "campaigns/at_place.py"
+STARTING = 600  # seconds in which processes import torch, on a machine that others use
+ENDING = 60  # seconds in which they end, on such a machine, beyond what they wait for
+TIMEOUT = 15  # seconds that they wait for each other
+SHUTDOWN = 5  # seconds that torchrun gives its processes to end
+APART = 1e-4  # losses of other numbers of processes
 
-_RNN: Final = {"type": "rnn", "cell": "lstm", "hidden_size": 16, "dropout": 0.2}
-_GPT2: Final = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64}
-MODELS: Final[dict[str, dict[str, Any]]] = {
+_RNN = {"type": "rnn", "cell": "lstm", "hidden_size": 16, "dropout": 0.2}
+_GPT2 = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64}
+MODELS = {
     "lstm": {"model": {**_RNN, "weight_drop": 0.2}},
     "shuffled": {"model": {**_RNN, "cell": "gru"}, "trainer": {"order": "shuffled"}},
     "mixture": {
@@ -49,9 +45,9 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
         "trainer": {"order": "shuffled", "learning_rate": 1e-3},
     },
 }
-_GRADIENT: Final = "textgen.gradient"
+_GRADIENT = "textgen.gradient"
 # Who, by what, at which call of what. Steps are calls of Optimization.step.
-PLACES: Final = (
+PLACES = (
     ("1", "KILL", "textgen.runs.execute:Execution.follow", 1),
     ("0", "KILL", "textgen.processes:Processes.tell", 1),
     ("1", "KILL", f"{_GRADIENT}.computing:Computation._meet", 1),
@@ -67,10 +63,10 @@ PLACES: Final = (
     ("0", "KILL", f"{_GRADIENT}.optimization:Optimization.step", 20),
     ("1", "KILL", f"{_GRADIENT}.optimization:Optimization.step", 20),
 )
-RESTARTED: Final = range(len(PLACES) - 2, len(PLACES))
+RESTARTED = range(len(PLACES) - 2, len(PLACES))
 
 
-def write(folder: Path, name: str, steps: int = 200) -> None:
+def write(folder, name, steps=200):
     """Write p.toml for a model: batches that divide neither by two nor by three."""
     tables = MODELS[name]
     trainer = {"type": "adamw", "batch_size": 7, "order": "streams", "evaluate_every": 8}
@@ -89,9 +85,7 @@ def write(folder: Path, name: str, steps: int = 200) -> None:
     (folder / "p.toml").write_text(tomli_w.dumps(pipeline))
 
 
-def start(
-    size: int, folder: Path, output: str, *at_place: object, timeout: float = 600, restarts: int = 0
-) -> subprocess.Popen[str]:
+def start(size, folder, output, *at_place, timeout=600, restarts=0):
     """textgen in so many processes, with its messages in a pipe; without torchrun if it is one."""
     command = [sys.executable, "-m", "textgen"]
     if size > 1:
@@ -111,9 +105,7 @@ def start(
     )
 
 
-def train(
-    size: int, folder: Path, output: str, *at_place: object, restarts: int = 0
-) -> list[float]:
+def train(size, folder, output, *at_place, restarts=0):
     """The losses of the evaluations of a run. Raises RuntimeError if it fails."""
     process = start(size, folder, output, *at_place, restarts=restarts)
     _, errors = process.communicate(timeout=600)
@@ -123,12 +115,12 @@ def train(
     return [row[key] for row in rows for key in ("training_loss", "validation_loss")]
 
 
-def apart(losses: list[float], others: list[float]) -> float:
+def apart(losses, others):
     """The greatest difference between the losses of two runs."""
     return max(abs(a - b) for a, b in zip(losses, others, strict=True))
 
 
-def alike(models: list[str], sizes: list[int]) -> Iterator[bool]:
+def alike(models, sizes):
     """Print the differences; whether each is small enough."""
     for name in models:
         with tempfile.TemporaryDirectory() as made:
@@ -141,7 +133,7 @@ def alike(models: list[str], sizes: list[int]) -> Iterator[bool]:
                 yield far < APART
 
 
-def killed(only: list[int], sizes: list[int]) -> Iterator[bool]:
+def killed(only, sizes):
     """Print what became of each; whether all ended in time and went on."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -168,7 +160,7 @@ def killed(only: list[int], sizes: list[int]) -> Iterator[bool]:
             print(flush=True)
 
 
-def strike(folder: Path, output: str, *at_place: object) -> str:
+def strike(folder, output, *at_place):
     """Start two processes, one of which something happens to; what is wrong with how they end, or
     "".
     """
@@ -195,7 +187,7 @@ def strike(folder: Path, output: str, *at_place: object) -> str:
     return "NOTHING happened" if not struck.exists() else f"{len(ours)} LINES" * (len(ours) > 2)
 
 
-def is_alive(file: Path) -> bool:
+def is_alive(file):
     """Whether the process whose id a file has is there, and no zombie."""
     try:
         status = Path(f"/proc/{file.read_text()}/stat").read_text()
@@ -204,7 +196,7 @@ def is_alive(file: Path) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
-def main() -> None:
+def main():
     """Run what the arguments say."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)

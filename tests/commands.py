@@ -6,29 +6,19 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TextIO
 
 import attrs
 import fork_server
 
 
-def environment(
-    site: Iterable[Path] = (), extra: Mapping[str, str] | None = None
-) -> dict[str, str]:
+def environment(site=(), extra=None):
     """This process's environment, with `site` before its own PYTHONPATH."""
     path = filter(None, [*map(str, site), os.environ.get("PYTHONPATH")])
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path), **(extra or {})}
 
 
-def run_textgen(
-    *arguments: object,
-    folder: Path,
-    site: Iterable[Path] = (),
-    extra: Mapping[str, str] | None = None,
-    stdin: str | None = None,
-) -> subprocess.CompletedProcess[str]:
+def run_textgen(*arguments, folder, site=(), extra=None, stdin=None):
     """`textgen ARGUMENTS` in `folder`. A command that needs torch finds it imported."""
     command, given = ["-m", "textgen", *map(str, arguments)], environment(site, extra)
     # these are about how Python starts
@@ -46,7 +36,7 @@ class Running:
     stdout: TextIO
     stderr: TextIO
 
-    def end(self) -> tuple[int, str, str]:
+    def end(self):
         """Wait until it has ended; its exit code, and the rest of what it wrote to stdout and
         stderr.
         """
@@ -55,14 +45,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(
-    *arguments: object,
-    folder: Path,
-    site: Iterable[Path] = (),
-    extra: Mapping[str, str] | None = None,
-    piped: bool = False,
-    module: str = "textgen",
-) -> Iterator[Running]:
+def running(*arguments, folder, site=(), extra=None, piped=False, module="textgen"):
     """`textgen ARGUMENTS`, or another module; ended at the end, whatever has happened.
 
     piped  whether its stdin is a pipe too, and not empty
@@ -89,7 +72,7 @@ def running(
             process.wait()
 
 
-def wait_for(command: Running, phrase: str) -> str:
+def wait_for(command, phrase):
     """The first line on stderr that holds `phrase`."""
     seen = []
     for line in command.stderr:
@@ -99,18 +82,12 @@ def wait_for(command: Running, phrase: str) -> str:
     raise AssertionError(f"no {phrase!r} in {seen}")
 
 
-def needs_torch(arguments: Sequence[object]) -> bool:
+def needs_torch(arguments):
     """Whether a command trains, may build a model by gradient, or asks torch for its devices."""
     return any(name in arguments for name in ("run", "init", "check", "sweep", "doctor"))
 
 
-def run_python(
-    *arguments: object,
-    folder: Path,
-    site: Iterable[Path] = (),
-    extra: Mapping[str, str] | None = None,
-    stdin: str | None = None,
-) -> subprocess.CompletedProcess[str]:
+def run_python(*arguments, folder, site=(), extra=None, stdin=None):
     """`python ARGUMENTS` in `folder`."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
@@ -124,12 +101,7 @@ def run_python(
     )
 
 
-def run_with_torch(
-    *arguments: object,
-    folder: Path,
-    site: Iterable[Path] = (),
-    extra: Mapping[str, str] | None = None,
-) -> subprocess.CompletedProcess[str]:
+def run_with_torch(*arguments, folder, site=(), extra=None):
     """`python ARGUMENTS` in `folder`, in a process that has imported torch: much quicker for what
     needs it.
     """

@@ -17,41 +17,39 @@ from textgen.plugin.component import HOOKS
 
 
 @functools.cache
-def component(kind: str, name: str) -> Component:
+def component(kind, name):
     """A built-in component."""
     offer = PluginSet.discover().find(kind, name)
     assert not hasattr(offer, "hint"), offer
     return offer.component
 
 
-def context(
-    *, vocabulary: str | None = None, training: bool = False, device: str = "cpu", seed: int = 0
-) -> BuildContext:
+def context(*, vocabulary=None, training=False, device="cpu", seed=0):
     """A context whose character tokenizer knows `vocabulary`; "<unk>" comes on top as id 0."""
     bare = BuildContext(folder=Path.cwd(), requested_device=device, seed=seed, training=training)
     return bare if vocabulary is None else attrs.evolve(bare, tokenizer=_fitted(vocabulary))
 
 
 @functools.cache
-def _fitted(vocabulary: str) -> Any:
+def _fitted(vocabulary):
     char = component("tokenizer", "char")
     tokenizer = char.build(char.config(), context())
     tokenizer.fit([vocabulary])
     return tokenizer
 
 
-def make(kind: str, name: str, context: BuildContext, **options: Any) -> Any:
+def make(kind, name, context, **options):
     """Build a component with options."""
     made = component(kind, name)
     return made.build(made.config(**options), context)
 
 
-def letters(count: int) -> str:
+def letters(count):
     """So many different characters."""
     return "".join(chr(0x4E00 + i) for i in range(count))
 
 
-def plugin_of(**parts: Any) -> Any:
+def plugin_of(**parts):
     """A plugin.
 
     It offers a list of components of a kind, or the one component `odd` that `build(context)`
@@ -65,16 +63,16 @@ def plugin_of(**parts: Any) -> Any:
     return types.SimpleNamespace(**hooks)
 
 
-def _hook(offered: list[Any]) -> Any:
+def _hook(offered):
     @hookimpl
-    def hook() -> list[Any]:
+    def hook():
         return offered
 
     return hook
 
 
-def _odd(part: Any) -> Component:
-    def build(config: NoOptions, context: BuildContext) -> Any:
+def _odd(part):
+    def build(config, context):
         return part(context)
 
     build.__module__ = getattr(part, "func", part).__module__  # which errors are traced to
@@ -87,10 +85,10 @@ class Recorder:
 
     events: list[Any] = attrs.field(factory=list)
 
-    def observe(self, event: Any) -> None:
+    def observe(self, event):
         self.events.append(event)
 
-    def of(self, cls: type) -> list[Any]:
+    def of(self, cls):
         return [event for event in self.events if isinstance(event, cls)]
 
 
@@ -101,29 +99,29 @@ class Utf8:
 
     vocab_size = 256
 
-    def fit(self, pieces: Any) -> None:
+    def fit(self, pieces):
         pass
 
-    def encode(self, text: str) -> Any:
+    def encode(self, text):
         return np.frombuffer(text.encode(), np.uint8)
 
-    def decode(self, ids: Any) -> str:
+    def decode(self, ids):
         return np.asarray(ids, np.uint8).tobytes().decode(errors="replace")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self):
         return {}
 
-    def from_dict(self, state: Any) -> Utf8:
+    def from_dict(self, state):
         return self
 
 
-def with_odd(tables: dict[str, Any], *kinds: str) -> dict[str, Any]:
+def with_odd(tables, *kinds):
     """A pipeline with `odd` as its component of these kinds."""
     odd = {"type": "odd"}
     return tables | {kind: [odd] if kind in ("sampler", "observer") else odd for kind in kinds}
 
 
-def engine_of(**parts: Any) -> Engine:
+def engine_of(**parts):
     """The built-in set, and the plugin `odd` of textgen-odd 2.1 with these parts."""
     plugins = PluginSet.discover()
     plugins.register(plugin_of(**parts), "odd", distribution="textgen-odd", version="2.1")

@@ -9,18 +9,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 import tomli_w
 from commands import run_python, run_textgen
 from hypothesis import settings
-
-if TYPE_CHECKING:
-    from textgen import Generator
 
 TEXT = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
 BOOK = Path(__file__).parents[1] / "../shared/data/timemachine.txt"
@@ -41,7 +37,7 @@ settings.register_profile(
 settings.load_profile("textgen")
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish():
     """What is imported by now stays: the collections that checks ask for need not go through it
     each time.
     """
@@ -59,7 +55,7 @@ class Finished:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_settings_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _no_settings_of_the_user(tmp_path_factory):
     """Take the variables that would change what textgen does out of this process, and so out of its
     children.
 
@@ -76,10 +72,8 @@ def _no_settings_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield
 
 
-def _finished(run: Callable[..., Any]) -> Callable[..., Finished]:
-    def command(
-        *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, stdin: str = ""
-    ) -> Finished:
+def _finished(run):
+    def command(*arguments, cwd, env=None, stdin=""):
         done = run(*arguments, folder=cwd, extra=env, stdin=stdin)
         return Finished(done.stdout, done.stderr, done.returncode)
 
@@ -87,29 +81,27 @@ def _finished(run: Callable[..., Any]) -> Callable[..., Finished]:
 
 
 @pytest.fixture(scope="session")
-def python() -> Callable[..., Finished]:
+def python():
     """Run this Python with arguments: `python("-c", "...", cwd=folder, env={"NAME": "value"})`."""
     return _finished(run_python)
 
 
 @pytest.fixture(scope="session")
-def textgen() -> Callable[..., Finished]:
+def textgen():
     """Run the command: `textgen("show", "pipeline.toml", cwd=folder)`; gives its stdout, stderr and
     exit code.
     """
     return _finished(run_textgen)
 
 
-def make_tiny_pipeline(
-    folder: Path, *, text: str = TEXT, observers: bool = False, **changes: Any
-) -> dict[str, Any]:
+def make_tiny_pipeline(folder, *, text=TEXT, observers=False, **changes):
     """A pipeline as a mapping.
 
     A table among `changes` changes single keys, any other value replaces what is there.
     """
     corpus = folder / "corpus.txt"
     corpus.write_bytes(text.encode())
-    tables: dict[str, Any] = {
+    tables = {
         "device": "cpu",
         "output": str(folder / "run"),
         "corpus": {"type": "file", "path": str(corpus)},
@@ -127,7 +119,7 @@ def make_tiny_pipeline(
 
 
 @pytest.fixture
-def tiny_pipeline(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def tiny_pipeline(tmp_path):
     """A pipeline that trains in well under a second: `tiny_pipeline(text=..., trainer={"length": "1
     epoch"})`.
 
@@ -135,17 +127,17 @@ def tiny_pipeline(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     observers unless `observers=True` asks for the default ones.
     """
 
-    def make(**changes: Any) -> dict[str, Any]:
+    def make(**changes):
         return make_tiny_pipeline(tmp_path, **changes)
 
     return make
 
 
 @pytest.fixture
-def write_pipeline(tmp_path: Path) -> Callable[..., Path]:
+def write_pipeline(tmp_path):
     """Write a mapping as a TOML file in tmp_path: `write_pipeline(tables, "other.toml")`."""
 
-    def write(tables: Mapping[str, Any], name: str = "pipeline.toml") -> Path:
+    def write(tables, name="pipeline.toml"):
         path = tmp_path / name
         path.write_bytes(tomli_w.dumps(tables).encode())
         return path
@@ -154,7 +146,7 @@ def write_pipeline(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(tmp_path_factory):
     """The run directory of a tiny trained model. Shared: copy it to change it."""
     from textgen import run
 
@@ -162,7 +154,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def generator(finished_run: Path) -> Generator:
+def generator(finished_run):
     """The generator of `finished_run`."""
     from textgen import load
 
@@ -170,7 +162,7 @@ def generator(finished_run: Path) -> Generator:
 
 
 @pytest.fixture(scope="module")
-def lively(finished_run: Path) -> Generator:
+def lively(finished_run):
     """One with large random weights, whose greedy text does not settle."""
     import numpy as np
 
@@ -187,7 +179,7 @@ def lively(finished_run: Path) -> Generator:
 
 
 @pytest.fixture(scope="session")
-def book() -> Path:
+def book():
     """The text of The Time Machine."""
     if not BOOK.is_file():
         pytest.skip("the text of The Time Machine is not at ../shared/data/timemachine.txt")
@@ -195,7 +187,7 @@ def book() -> Path:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+def pytest_xdist_make_scheduler(config, log):
     """Neighbours stay in one process, for the fixtures that they share, until another process has
     nothing to do.
     """
@@ -204,7 +196,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return WorkStealingScheduling(config, log)
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
+def pytest_runtest_setup(item):
     """Skip what needs a GPU where there is none."""
     if item.get_closest_marker("gpu") and not pytest.importorskip("torch").cuda.is_available():
         pytest.skip("there is no CUDA device")

@@ -27,9 +27,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
 
 OWN = ("textgen", "textgen_builtins")
 TIMEOUT = 300.0
@@ -38,11 +36,11 @@ TIMEOUT = 300.0
 class Process:
     """A process that may still run. What it has is called as in `subprocess.Popen`."""
 
-    def __init__(self, arguments: list[str], pid: int, answers: BinaryIO) -> None:
+    def __init__(self, arguments, pid, answers):
         self.arguments, self.pid, self._answers = arguments, pid, answers
         self.returncode: int | None = None
 
-    def wait(self, timeout: float = TIMEOUT) -> int:
+    def wait(self, timeout=TIMEOUT):
         if self.returncode is None:
             if not select.select([self._answers], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.arguments, timeout)
@@ -50,27 +48,20 @@ class Process:
                 self.returncode = int(_line(self._answers))
         return self.returncode
 
-    def poll(self) -> int | None:
+    def poll(self):
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
 
-    def send_signal(self, number: int) -> None:
+    def send_signal(self, number):
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def kill(self) -> None:
+    def kill(self):
         self.send_signal(signal.SIGKILL)
 
 
-def start(
-    arguments: list[str],
-    folder: Path,
-    environment: Mapping[str, str],
-    streams: Sequence[int],
-    *,
-    torch: bool = True,
-) -> Process:
+def start(arguments, folder, environment, streams, *, torch=True):
     """`python ARGUMENTS` in `folder`, with three file descriptors as its stdin, stdout and stderr.
 
     Of Python's own options, it takes `-c`, `-m` and `-W error`. Ctrl-C interrupts it, even where
@@ -86,14 +77,7 @@ def start(
     return Process(arguments, int(_line(answers)), answers)
 
 
-def run(
-    arguments: list[str],
-    folder: Path,
-    environment: Mapping[str, str],
-    *,
-    stdin: str | None = None,
-    torch: bool = True,
-) -> subprocess.CompletedProcess[str]:
+def run(arguments, folder, environment, *, stdin=None, torch=True):
     """`python ARGUMENTS` in `folder`, to its end, as `start` does.
 
     stdin  what another program pipes in; None: nothing is there
@@ -112,7 +96,7 @@ def run(
         return subprocess.CompletedProcess(arguments, code, _text(out), _text(err))
 
 
-def _input(text: str | None) -> BinaryIO:
+def _input(text):
     """What a process reads from: nothing, or a pipe that holds a text and has ended."""
     if text is None:
         return open(os.devnull, "rb")
@@ -123,7 +107,7 @@ def _input(text: str | None) -> BinaryIO:
 
 
 @functools.cache
-def _server(torch: bool) -> socket.socket:
+def _server(torch):
     """The socket of the server, which ends when this process does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, __file__, str(theirs.fileno()), "torch" if torch else "numpy"]
@@ -134,18 +118,18 @@ def _server(torch: bool) -> socket.socket:
     return ours
 
 
-def _line(answers: BinaryIO) -> bytes:
+def _line(answers):
     line = answers.readline()
     assert line, "the server of forked processes has ended"
     return line
 
 
-def _text(file: BinaryIO) -> str:
+def _text(file):
     file.seek(0)
     return file.read().decode()
 
 
-def serve(control: socket.socket) -> dict[str, Any]:
+def serve(control):
     """Fork once for each request; return it in the process that is to run it, whose standard
     streams are set.
     """
@@ -171,14 +155,13 @@ def serve(control: socket.socket) -> dict[str, Any]:
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    found: dict[str, Any] = json.loads(request)
-    return found
+    return json.loads(request)
 
 
-def execute(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
+def execute(arguments, folder, environment):
     """What `python ARGUMENTS` does once it has started."""
     os.chdir(folder)
-    multiprocessing.process.ORIGINAL_DIR = folder  # type: ignore[attr-defined]  # where its spawned processes begin
+    multiprocessing.process.ORIGINAL_DIR = folder  # where its spawned processes begin
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -212,12 +195,12 @@ def execute(arguments: list[str], folder: str, environment: dict[str, str]) -> N
         runpy.run_path(str(script), run_name="__main__")
 
 
-def load_all(torch: bool) -> None:
+def load_all(torch):
     """Import what commands import, and what they can without torch if it is not to be."""
     if torch:
         import torch._dynamo  # every optimizer imports it, which takes as long as torch itself
     else:
-        sys.modules["torch"] = None  # type: ignore[assignment]
+        sys.modules["torch"] = None
     own = [entry for entry in os.environ.pop("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:0] = own
     for package in OWN:
@@ -234,7 +217,7 @@ def load_all(torch: bool) -> None:
     gc.freeze()  # what is never looked at again stays shared
 
 
-def end_quickly(code: int) -> None:
+def end_quickly(code):
     """End the process without taking all modules apart."""
     with contextlib.suppress(OSError, ValueError):  # Python says what is wrong with the streams
         for stream in filter(None, (sys.stdout, sys.stderr)):
@@ -243,7 +226,7 @@ def end_quickly(code: int) -> None:
 
 
 if __name__ == "__main__":
-    codes: list[int] = []
+    codes = []
     atexit.register(lambda: codes and end_quickly(codes[0]))  # the first is the last
     del sys.path[0]  # this folder
     load_all(sys.argv[2] == "torch")

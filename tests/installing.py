@@ -1,14 +1,11 @@
 """Installs a package of its own into a folder of its own, without a package index."""
 
-from __future__ import annotations
-
 import zipfile
-from pathlib import Path
 
 from commands import run_python
 
 
-def install(project: Path, folder: Path) -> Path:
+def install(project, folder):
     """Build the wheel of `project` below `folder`, unpack it there, and return the folder to put on
     the path.
     """
@@ -21,7 +18,7 @@ def install(project: Path, folder: Path) -> Path:
     return site
 
 
-def write_package(site: Path, name: str, source: str, *, version: str = "1.0") -> None:
+def write_package(site, name, source, *, version="1.0"):
     """Write what pip leaves in `site` of the package textgen-NAME: its module, and metadata with
     one entry point.
     """

@@ -1,9 +1,6 @@
 """Several processes of one run, as torchrun would start them, but with torch imported already."""
 
-from __future__ import annotations
-
 import socket
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,9 +9,7 @@ from commands import run_with_torch
 AT_PLACE = Path(__file__).parent / "../campaigns/at_place.py"
 
 
-def run_together(
-    size: int, *arguments: str | Path, folder: Path
-) -> list[subprocess.CompletedProcess[str]]:
+def run_together(size, *arguments, folder):
     """`python ARGUMENTS` in `folder` in so many processes at a time; what became of each, by
     rank.
     """
@@ -28,7 +23,7 @@ def run_together(
         "LOCAL_WORLD_SIZE": str(size),
     }
 
-    def start(rank: int) -> subprocess.CompletedProcess[str]:
+    def start(rank):
         extra = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
         return run_with_torch(*arguments, folder=folder, extra=extra)
 

@@ -1,11 +1,7 @@
 """A text and a pipeline that trains in a second, how its run is stopped, and what is left of it."""
 
-from __future__ import annotations
-
 import itertools
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -48,7 +44,7 @@ ENDLESS = (
 """A command that says each step, and does not end by itself."""
 
 
-def prepare(folder: Path) -> Path:
+def prepare(folder):
     """A text and a pipeline for it in `folder`."""
     (folder / "text.txt").write_text(TEXT)
     (folder / "p.toml").write_text(PIPELINE)
@@ -61,9 +57,7 @@ TRAINERS = {
 }
 
 
-def tables(
-    folder: Path, trainer: str = "sgd", order: str = "shuffled", **model: Any
-) -> dict[str, Any]:
+def tables(folder, trainer="sgd", order="shuffled", **model):
     """A pipeline for the text in `folder`."""
     return {
         "device": "cpu",
@@ -83,18 +77,18 @@ def tables(
     }
 
 
-def interrupt(steps: int, pipeline: Any, *overrides: Any, **options: Any) -> None:
+def interrupt(steps, pipeline, *overrides, **options):
     """Run a pipeline, and stop it after so many steps."""
     asked = itertools.count(1)
     with pytest.raises(textgen.Interrupted):
         textgen.run(pipeline, *overrides, cancelled=lambda: next(asked) == steps, **options)
 
 
-def record_of(run: Path) -> Any:
+def record_of(run):
     return json.loads((run / "run.json").read_text())
 
 
-def tree(folder: Path) -> dict[str, bytes]:
+def tree(folder):
     """Every file under `folder`."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
@@ -103,11 +97,11 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-def text_of(run: Path) -> str:
+def text_of(run):
     return textgen.load(run).generate("Once", max_new_tokens=30).text
 
 
-def assert_same(run: Path, other: Path) -> None:
+def assert_same(run, other):
     """Both have the same weights, texts and measurements, but for what the clock says."""
     names = ("model.safetensors", "tokenizer.json", "samples.txt", "trainer.safetensors")
     ours, theirs = (
@@ -118,7 +112,7 @@ def assert_same(run: Path, other: Path) -> None:
     assert measured(run) == measured(other)
 
 
-def measured(run: Path) -> list[dict[str, Any]]:
+def measured(run):
     clock = ("seconds", "characters_per_second")
     return [
         {key: value for key, value in row.items() if key not in clock}
@@ -126,5 +120,5 @@ def measured(run: Path) -> list[dict[str, Any]]:
     ]
 
 
-def flip(data: bytes) -> bytes:
+def flip(data):
     return data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]

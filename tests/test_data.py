@@ -1,10 +1,6 @@
 """Token arrays, their split, windows and shuffles; and corpora that are too small."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +17,7 @@ from textgen_builtins.tokenizers.plugin import build_char
 
 @given(st.integers(0, 3000), st.integers(1, 500), st.integers(2, 64))
 @example(100, 99, 16)
-def test_stretches_are_of_the_whole_text_and_as_many_as_asked_for(
-    size: int, asked: int, places: int
-) -> None:
+def test_stretches_are_of_the_whole_text_and_as_many_as_asked_for(size, asked, places):
     taken = stretches(np.arange(size), asked, places)
     gaps = np.flatnonzero(np.diff(taken) != 1)
     lengths = np.diff([0, *gaps + 1, asked])
@@ -45,7 +39,7 @@ def test_stretches_are_of_the_whole_text_and_as_many_as_asked_for(
         ({"windows": (50, 0), "window_stride": 1}, 60, 0),
     ],
 )
-def test_the_end_is_held_out(options: dict[str, Any], training: int, validation: int) -> None:
+def test_the_end_is_held_out(options, training, validation):
     tokens = np.arange(1000) % 8
     char = build_char(CharConfig(), BuildContext(folder=Path()))
     char.fit(["abcdefg"])
@@ -60,9 +54,7 @@ def test_the_end_is_held_out(options: dict[str, Any], training: int, validation:
 
 
 @given(st.integers(0, 60), st.integers(1, 8), st.integers(1, 10))
-def test_windows_hold_inputs_and_the_token_that_follows(
-    size: int, length: int, stride: int
-) -> None:
+def test_windows_hold_inputs_and_the_token_that_follows(size, length, stride):
     tokens = np.arange(size, dtype=np.uint8)
     windows = Windows(tokens, length, stride)
     starts = [start for start in range(0, size, stride) if start + length + 1 <= size]
@@ -82,9 +74,7 @@ def test_windows_hold_inputs_and_the_token_that_follows(
 @example(2, [0], 1)
 @example(4**5, [0], 7)
 @example(4**5 + 1, [0], 7)
-def test_a_shuffle_has_every_index_once_however_it_is_sliced(
-    size: int, key: list[int], batch: int
-) -> None:
+def test_a_shuffle_has_every_index_once_however_it_is_sliced(size, key, batch):
     order = shuffled(size, *key)
     drawn = np.concatenate([order(start, start + batch) for start in range(0, size, batch)])
     assert np.array_equal(np.sort(drawn), np.arange(size))
@@ -93,14 +83,14 @@ def test_a_shuffle_has_every_index_once_however_it_is_sliced(
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 1000))
-def test_another_key_is_another_order(seed: int, epoch: int) -> None:
+def test_another_key_is_another_order(seed, epoch):
     order = shuffled(1000, seed, epoch)(0, 1000)
     assert not np.array_equal(order, shuffled(1000, seed, epoch + 1)(0, 1000))
     assert not np.array_equal(order, shuffled(1000, (seed + 1) % 2**64, epoch)(0, 1000))
     assert not np.array_equal(order, np.arange(1000))
 
 
-def test_mixed_bits_are_those_of_splitmix64() -> None:
+def test_mixed_bits_are_those_of_splitmix64():
     """The first numbers of its authors' program (https://prng.di.unimi.it/splitmix64.c), begun with
     0.
     """
@@ -109,7 +99,7 @@ def test_mixed_bits_are_those_of_splitmix64() -> None:
     assert splitmix(states).tolist() == published
 
 
-def test_a_shuffle_of_very_many_costs_no_memory() -> None:
+def test_a_shuffle_of_very_many_costs_no_memory():
     order = shuffled(10**15, 1)
     drawn = order(10**14, 10**14 + 1000)
     assert len(np.unique(drawn)) == 1000
@@ -130,12 +120,12 @@ def test_a_shuffle_of_very_many_costs_no_memory() -> None:
     ],
 )
 def test_a_corpus_that_is_too_small_is_an_error_with_the_sizes(
-    tiny_pipeline: Callable[..., Any],
-    tmp_path: Path,
-    text: str,
-    data: dict[str, Any],
-    sizes: list[str],
-) -> None:
+    tiny_pipeline,
+    tmp_path,
+    text,
+    data,
+    sizes,
+):
     with pytest.raises(CorpusError, match=r"longer text|needs a") as refused:
         Engine().run(tiny_pipeline(text=text, data=data))
     assert [size for size in sizes if size not in str(refused.value)] == []
@@ -144,11 +134,11 @@ def test_a_corpus_that_is_too_small_is_an_error_with_the_sizes(
 
 @pytest.mark.fault(17)
 def test_a_corpus_is_too_small_before_there_is_a_model(
-    python: Callable[..., Any],
-    tiny_pipeline: Callable[..., Any],
-    write_pipeline: Callable[..., Path],
-    tmp_path: Path,
-) -> None:
+    python,
+    tiny_pipeline,
+    write_pipeline,
+    tmp_path,
+):
     """-X importtime lists every module that is loaded: without torch there is no model."""
     pipeline = write_pipeline(tiny_pipeline(text="short"))
     failed = python("-X", "importtime", "-m", "textgen", "run", pipeline, cwd=tmp_path)

@@ -1,15 +1,10 @@
 """What a notebook shows of runs, texts, scores and comparisons."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io
 import pickle
 import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import attrs
@@ -23,7 +18,7 @@ from textgen.events import Evaluation, RunFinished, RunStarted, Stop
 from textgen_builtins.commands.compare import Comparison
 
 HOSTILE = '<script>alert(1)</script> & <b>"Nell"</b>\n'
-SMALL: dict[str, Any] = {
+SMALL = {
     "corpus": HOSTILE * 30,
     "model": {"type": "rnn", "hidden_size": 8},
     "trainer": {"type": "adamw", "length": "3 epochs", "batch_size": 16, "evaluate_every": 4},
@@ -32,11 +27,11 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def run() -> textgen.Run:
+def run():
     return textgen.train(**SMALL, generate={"prompt": HOSTILE, "n": 2, "max_new_tokens": 20})
 
 
-def test_a_run_shows_its_curve_its_best_loss_and_its_texts(run: textgen.Run) -> None:
+def test_a_run_shows_its_curve_its_best_loss_and_its_texts(run):
     losses = [row["validation_loss"] for row in run.history]
     assert len(losses) > 2
     assert run.best_loss == min(losses)
@@ -52,16 +47,14 @@ def test_a_run_shows_its_curve_its_best_loss_and_its_texts(run: textgen.Run) -> 
     assert names == ["training", "validation"]
 
 
-def test_a_run_that_is_skipped_shows_the_same(
-    tiny_pipeline: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_run_that_is_skipped_shows_the_same(tiny_pipeline, tmp_path):
     made, again = (textgen.run(tiny_pipeline(observers=True)) for _ in range(2))
     assert again._repr_html_() == made._repr_html_().replace("trained", "skipped")
     assert (again.outcome, again.best_loss) == ("skipped", made.best_loss)
     assert made.history == again.history == tuple(textgen.summarize(tmp_path / "run").metrics())
 
 
-def test_texts_are_escaped_alone_and_in_a_table(run: textgen.Run) -> None:
+def test_texts_are_escaped_alone_and_in_a_table(run):
     made = run.generator.generate(HOSTILE, max_new_tokens=20, seed=3)
     page = Page.of(made._repr_html_())
     assert {"script", "table"}.isdisjoint(page.text)
@@ -74,13 +67,13 @@ def test_texts_are_escaped_alone_and_in_a_table(run: textgen.Run) -> None:
     assert page.text["b"] == ""  # the prompt is in the text
 
 
-def test_what_a_tokenizer_holds_back_is_shown_at_the_end_of_the_coloured_text() -> None:
+def test_what_a_tokenizer_holds_back_is_shown_at_the_end_of_the_coloured_text():
     generator = textgen.train(**SMALL, tokenizer=Utf8()).generator
     text = "caf\u00e9 \ufffd"
     assert Page.of(generator.score(text)._repr_html_()).text["pre"] == text
 
 
-def test_a_score_shows_the_text_coloured(run: textgen.Run) -> None:
+def test_a_score_shows_the_text_coloured(run):
     score = run.generator.score(HOSTILE)
     page = Page.of(score._repr_html_())
     assert (page.text["pre"], "script" in page.text) == (HOSTILE, False)
@@ -93,7 +86,7 @@ def test_a_score_shows_the_text_coloured(run: textgen.Run) -> None:
     assert "Nell" not in repr(score)
 
 
-def test_the_probabilities_of_the_next_token_are_those_of_its_logits(run: textgen.Run) -> None:
+def test_the_probabilities_of_the_next_token_are_those_of_its_logits(run):
     found = run.generator.probabilities("<scr")
     logits = run.generator.logits("<scr")[-1].astype(float)
     weights = np.exp(logits - logits.max())
@@ -106,7 +99,7 @@ def test_the_probabilities_of_the_next_token_are_those_of_its_logits(run: textge
     assert next(iter(found)) == greedy.text
 
 
-def test_the_probabilities_at_the_start_are_those_of_a_document() -> None:
+def test_the_probabilities_at_the_start_are_those_of_a_document():
     documents = ["ravens came", "ravens flew", "rooks left"] * 20
     generator = textgen.train(**SMALL | {"corpus": documents}).generator
     found = generator.probabilities("")
@@ -116,10 +109,10 @@ def test_the_probabilities_at_the_start_are_those_of_a_document() -> None:
     assert generator.probabilities("r") != found
 
 
-def test_a_function_observes_a_run_and_ends_it() -> None:
-    seen: list[type] = []
+def test_a_function_observes_a_run_and_ends_it():
+    seen = []
 
-    def enough(event: Any) -> Stop | None:
+    def enough(event):
         seen.append(type(event))
         return Stop("it is late") if isinstance(event, Evaluation) else None
 
@@ -129,13 +122,13 @@ def test_a_function_observes_a_run_and_ends_it() -> None:
     assert run.generator.record["stopped"] == {"by": "enough", "reason": "it is late"}
 
 
-def test_a_run_in_memory_shows_its_progress() -> None:
+def test_a_run_in_memory_shows_its_progress():
     console = io.StringIO()
     textgen.train(**SMALL, console=console)
     assert re.search("training on.*writes:", console.getvalue(), re.DOTALL)
 
 
-def test_a_comparison_shows_its_page(finished_run: Path) -> None:
+def test_a_comparison_shows_its_page(finished_run):
     compared = Comparison.of(str(finished_run), prompt="the ", max_new_tokens=5)
     assert "the same settings" not in repr(compared)
     assert "what they write after 'the '" in repr(compared)

@@ -1,7 +1,5 @@
 """textgen inside other programs: a web server, and processes that are spawned."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import os
@@ -12,10 +10,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -30,20 +26,18 @@ from textgen import (
     CorruptFileError,
     DeviceError,
     Fault,
-    Generator,
     Interrupted,
     PipelineError,
     PromptError,
     RunLockedError,
     RunMismatchError,
-    TextgenError,
     TrainingError,
     UsageError,
 )
 from textgen.errors import Difference
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
-REQUESTS: tuple[dict[str, Any], ...] = tuple(
+REQUESTS = tuple(
     {"prompt": prompt, "seed": seed, "max_new_tokens": 60, **options}
     for seed, prompt in enumerate(["the ", ""])
     for options in ({}, {"temperature": 0.7, "top_k": 8}, {"stop": ["e"], "temperature": 2.0})
@@ -51,7 +45,7 @@ REQUESTS: tuple[dict[str, Any], ...] = tuple(
 
 
 @pytest.fixture(scope="module")
-def server(finished_run: Path) -> Iterator[httpx.Client]:
+def server(finished_run):
     """The example of the documentation under uvicorn, on a port that the system chooses."""
     arguments = ("serve:app", "--port", "0", "--app-dir", EXAMPLES)
     extra = {"TEXTGEN_RUN": str(finished_run)}
@@ -64,10 +58,8 @@ def server(finished_run: Path) -> Iterator[httpx.Client]:
         assert "Traceback" not in command.stderr.read()
 
 
-def test_requests_at_once_get_what_each_would_have_got_alone(
-    server: httpx.Client, generator: Generator
-) -> None:
-    def ask(request: dict[str, Any]) -> str:
+def test_requests_at_once_get_what_each_would_have_got_alone(server, generator):
+    def ask(request):
         response = server.post("/generate", json=request)
         assert response.status_code == 200
         return response.text
@@ -77,9 +69,7 @@ def test_requests_at_once_get_what_each_would_have_got_alone(
     assert texts == [generator.generate(**request).text for request in REQUESTS]
 
 
-def test_the_text_comes_in_pieces_and_a_client_may_leave(
-    server: httpx.Client, generator: Generator
-) -> None:
+def test_the_text_comes_in_pieces_and_a_client_may_leave(server, generator):
     request = {"prompt": "the ", "seed": 5, "max_new_tokens": 3000}
     with server.stream("POST", "/generate", json={**request, "max_new_tokens": 10_000}) as response:
         next(response.iter_text())
@@ -101,15 +91,15 @@ def test_the_text_comes_in_pieces_and_a_client_may_leave(
         ("{", "JSON object"),
     ],
 )
-def test_a_request_that_is_wrong_is_told_why(server: httpx.Client, content: str, said: str) -> None:
+def test_a_request_that_is_wrong_is_told_why(server, content, said):
     response = server.post("/generate", content=content)
     assert response.status_code == 400
     assert said in response.json()["error"]
 
 
 def test_spawned_processes_give_the_same_texts_and_nothing_is_logged_or_printed(
-    python: Callable[..., Any], generator: Generator, finished_run: Path, tmp_path: Path
-) -> None:
+    python, generator, finished_run, tmp_path
+):
     (tmp_path / "many.py").write_text(
         """
 import multiprocessing, sys
@@ -154,7 +144,7 @@ if __name__ == "__main__":
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_comes_from_another_process_as_it_was_raised(error: TextgenError) -> None:
+def test_an_error_comes_from_another_process_as_it_was_raised(error):
     """Pools of processes pickle it; one that cannot be made again breaks the pool."""
     error.__dict__["source"] = "prompts[3]"  # as it is when its place is added
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
@@ -162,18 +152,16 @@ def test_an_error_comes_from_another_process_as_it_was_raised(error: TextgenErro
         assert not isinstance(error, UsageError) or repr(str(error)) in repr(again)
 
 
-def outside() -> list[Any]:
+def outside():
     """What belongs to the whole process."""
     signals = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    chance = random.getstate(), np.random.get_state()[1].tobytes()  # type: ignore[union-attr,index]
+    chance = random.getstate(), np.random.get_state()[1].tobytes()
     logs = logging.root.level, list(logging.root.handlers)
     places = sys.stdout, sys.stderr, os.getcwd(), dict(os.environ)
     return [*places, *signals, *chance, *logs, list(warnings.filters), torch.get_num_threads()]
 
 
-def test_threads_of_a_program_leave_its_process_as_it_was(
-    finished_run: Path, tiny_pipeline: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
+def test_threads_of_a_program_leave_its_process_as_it_was(finished_run, tiny_pipeline, tmp_path):
     """They read a plugin's file, load, generate and train at once; what is written meanwhile is the
     program's own.
     """
@@ -185,7 +173,7 @@ def test_threads_of_a_program_leave_its_process_as_it_was(
     tables, before = tiny_pipeline(), outside()
     together = threading.Barrier(8)
 
-    def work(index: int) -> str:
+    def work(index):
         together.wait(60)
         textgen.PluginSet().register_file(tmp_path / "mine.py")
         if index < 2:

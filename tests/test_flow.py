@@ -1,16 +1,10 @@
 """The flow of a run: which component is built and called when."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 from components import engine_of, with_odd
 
-from textgen import BuildContext, Engine
+from textgen import Engine
 
-INNER: dict[str, dict[str, Any]] = {
+INNER = {
     "corpus": {"type": "story"},
     "tokenizer": {"type": "char"},
     "model": {"type": "rnn", "hidden_size": 4},
@@ -24,33 +18,33 @@ NOTED = ("read", "fit", "encode_pieces", "to_dict", "from_dict", "load_tensors",
 class Noted:
     """A built-in component that notes when it is called, and closed."""
 
-    def __init__(self, kind: str, inner: Any, note: Callable[[str], None]) -> None:
+    def __init__(self, kind, inner, note):
         self.kind, self.inner, self.note = kind, inner, note
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name):
         value = getattr(self.inner, name)
         if name not in NOTED:
             return value
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments):
             self.note(f"{self.kind}.{name}")
             made = value(*arguments)
             return Noted(self.kind, made, self.note) if name == "from_dict" else made
 
         return call
 
-    def __call__(self, logits: Any, history: Any) -> Any:
+    def __call__(self, logits, history):
         self.note("sampler")
         return self.inner(logits, history)
 
-    def train(self, model: Any, data: Any, context: Any) -> Any:
+    def train(self, model, data, context):
         self.note("trainer.train")
         return self.inner.train(model.inner, data, context)
 
-    def observe(self, event: Any) -> None:
+    def observe(self, event):
         self.note(type(event).__name__)
 
-    def close(self) -> None:
+    def close(self):
         self.note(f"{self.kind}.close")
 
 
@@ -101,15 +95,15 @@ FLOW = [
 ]
 
 
-def test_the_flow_of_a_run(tmp_path: Path) -> None:
-    flow: list[str] = []
+def test_the_flow_of_a_run(tmp_path):
+    flow = []
 
-    def note(what: str) -> None:
+    def note(what):
         if flow[-1:] != [what]:  # how often in a row is nobody's contract
             flow.append(what)
 
-    def builder(kind: str) -> Callable[[BuildContext], Noted]:
-        def build(context: BuildContext) -> Noted:
+    def builder(kind):
+        def build(context):
             purpose = "" if kind != "model" else " to train" if context.training else " to generate"
             note(f"build {kind}{purpose}")
             return Noted(kind, Engine(context.plugins).build(kind, INNER[kind], context), note)

@@ -1,10 +1,7 @@
 """The public API, what an import may do, and how long files and functions may be."""
 
-from __future__ import annotations
-
 import ast
 import inspect
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -20,7 +17,7 @@ HEAVY = {"torch", "numpy", "tqdm", "safetensors", "array_api_compat"}
 # The public API.
 
 
-def test_nothing_but_the_public_names_is_public() -> None:
+def test_nothing_but_the_public_names_is_public():
     extra = {
         name
         for name, value in vars(textgen).items()
@@ -29,12 +26,12 @@ def test_nothing_but_the_public_names_is_public() -> None:
     assert extra == set()
 
 
-def test_every_public_name_resolves_and_is_documented() -> None:
+def test_every_public_name_resolves_and_is_documented():
     values = [getattr(textgen, name) for name in textgen.__all__]
     assert all(inspect.getdoc(v) for v in values if inspect.isclass(v) or inspect.isfunction(v))
 
 
-def test_what_is_not_there_is_an_attribute_error() -> None:
+def test_what_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = textgen.nothing
 
@@ -42,7 +39,7 @@ def test_what_is_not_there_is_an_attribute_error() -> None:
 # What an import may do.
 
 
-def loaded(code: str, folder: Path) -> set[str]:
+def loaded(code, folder):
     """The top-level modules that a fresh interpreter has loaded after `code`; it must have printed
     nothing.
     """
@@ -53,7 +50,7 @@ def loaded(code: str, folder: Path) -> set[str]:
     return set(done.stderr.split())
 
 
-def test_importing_textgen_and_every_plugin_loads_nothing_heavy(tmp_path: Path) -> None:
+def test_importing_textgen_and_every_plugin_loads_nothing_heavy(tmp_path):
     own = metadata.distribution("textgen-engine").entry_points.select(group="textgen")
     assert len(own) >= 7
     modules = loaded(f"import textgen, {', '.join(each.value for each in own)}", tmp_path)
@@ -65,7 +62,7 @@ def test_importing_textgen_and_every_plugin_loads_nothing_heavy(tmp_path: Path) 
     "arguments",
     [["--help"], ["plugins", "--json"], ["run", "--help"], ["show", "docs/pipelines/seed.toml"]],
 )
-def test_listing_help_and_checking_load_nothing_heavy(arguments: list[str]) -> None:
+def test_listing_help_and_checking_load_nothing_heavy(arguments):
     done = run_python("-X", "importtime", "-m", "textgen", *arguments, folder=ROOT)
     assert done.returncode == 0, done.stderr
     modules = {
@@ -75,12 +72,12 @@ def test_listing_help_and_checking_load_nothing_heavy(arguments: list[str]) -> N
     assert not HEAVY & modules
 
 
-def test_generating_on_a_cpu_needs_no_torch(finished_run: Path, tmp_path: Path) -> None:
+def test_generating_on_a_cpu_needs_no_torch(finished_run, tmp_path):
     code = f"import textgen; textgen.load({str(finished_run)!r}).generate(max_new_tokens=3)"
     assert "torch" not in loaded(code, tmp_path)
 
 
-def test_importing_textgen_leaves_the_process_as_it_was(tmp_path: Path) -> None:
+def test_importing_textgen_leaves_the_process_as_it_was(tmp_path):
     code = """
 import logging, os, random, signal, threading, warnings
 def outside():
@@ -104,7 +101,7 @@ assert logging.getLogger("textgen").level == logging.NOTSET
 # How the source is written. pyproject.toml has the rules of ruff and of the import linter.
 
 
-def nodes(*folders: str | Path) -> Iterator[tuple[Path, ast.AST]]:
+def nodes(*folders):
     """All of the source, each with its file."""
     for folder in folders:
         for path in (ROOT / folder).rglob("*.py"):
@@ -112,7 +109,7 @@ def nodes(*folders: str | Path) -> Iterator[tuple[Path, ast.AST]]:
                 yield path, node
 
 
-def test_nothing_is_too_long_to_read() -> None:
+def test_nothing_is_too_long_to_read():
     """A file has up to 600 lines, a function up to 60 beside its docstring."""
     long = []
     for path, node in nodes("textgen", "plugins/textgen_builtins", "benchmarks", "campaigns"):
@@ -125,7 +122,7 @@ def test_nothing_is_too_long_to_read() -> None:
     assert long == []
 
 
-def test_a_built_in_uses_nothing_that_others_may_not() -> None:
+def test_a_built_in_uses_nothing_that_others_may_not():
     """A built-in component imports no private name of the engine."""
     private = [
         f"{path}:{node.lineno}"
@@ -139,7 +136,7 @@ def test_a_built_in_uses_nothing_that_others_may_not() -> None:
 @pytest.mark.parametrize(
     "package", sorted((ROOT / "plugins").glob("textgen-*/textgen_*")), ids=lambda path: path.name
 )
-def test_a_package_imports_only_what_is_documented_for_plugins(package: Path) -> None:
+def test_a_package_imports_only_what_is_documented_for_plugins(package):
     public = {"textgen", "textgen.documents", "textgen.events", "textgen.protocols"}
     imported = set()
     for _, node in nodes(package):

@@ -1,12 +1,8 @@
 """Texts, torch modules and other objects in place of components of plugins."""
 
-from __future__ import annotations
-
 import json
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +17,9 @@ TEXT = "".join(
     f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60)
 )
 SGD = {"type": "sgd", "length": "2 epochs", "batch_size": 16}
-COUNTED: dict[str, Any] = {"model": {"type": "ngram", "order": 4}, "trainer": "count"}
+COUNTED = {"model": {"type": "ngram", "order": 4}, "trainer": "count"}
 LETTERS = "".join(filter(str.isalnum, TEXT))
-TABLES: dict[str, Any] = {
+TABLES = {
     "model": {"type": "rnn", "hidden_size": 8},
     "trainer": SGD,
     "data": {"window_length": 16},
@@ -34,13 +30,13 @@ TABLES: dict[str, Any] = {
 class Net(torch.nn.Module):
     """A GRU that knows nothing of textgen."""
 
-    def __init__(self, size: int = 12, vocab_size: int = 256) -> None:
+    def __init__(self, size=12, vocab_size=256):
         super().__init__()
         self.embedding = torch.nn.Embedding(vocab_size, size)
         self.gru = torch.nn.GRU(size, size, batch_first=True)
         self.head = torch.nn.Linear(size, vocab_size)
 
-    def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
+    def forward(self, tokens, state=None):
         hidden = None if state is None else state[0].transpose(0, 1).contiguous()
         out, hidden = self.gru(self.embedding(tokens), hidden)
         return self.head(out), (hidden.transpose(0, 1).contiguous(),)
@@ -51,16 +47,16 @@ class Offering(Net):
 
     distributed = False
 
-    def parameter_roles(self) -> dict[str, str]:
+    def parameter_roles(self):
         return {"head.weight": "head"}
 
-    def set_dropout_seed(self, seed: int) -> None:
+    def set_dropout_seed(self, seed):
         self.scale = 1 + seed % 5
 
-    def set_rows(self, first: int, total: int) -> None:
+    def set_rows(self, first, total):
         self.total = total
 
-    def training_loss(self, tokens: torch.Tensor, targets: torch.Tensor, state: Any = None) -> Any:
+    def training_loss(self, tokens, targets, state=None):
         logits, after = self(tokens, state)
         loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets)
         return loss * self.scale * len(tokens) / self.total, after
@@ -73,15 +69,15 @@ class Inheriting(Offering, GradientModel):
 class Lines:
     """A corpus."""
 
-    def read(self) -> Iterator[str]:
+    def read(self):
         return (f"line {n} of many\n" for n in range(60))
 
 
-def spelling(text: str) -> Any:
+def spelling(text):
     """A sampler that leaves the bytes of a text alone, one after the other, again and again."""
     data = text.encode()
 
-    def spell(logits: Any, history: Any) -> Any:
+    def spell(logits, history):
         changed = np.full_like(logits, -np.inf)
         for row, step in enumerate(history.lengths):
             changed[row, data[step % len(data)]] = 0
@@ -91,7 +87,7 @@ def spelling(text: str) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_temporary_folder(tmp_path, monkeypatch):
     """Nothing is left on the disk."""
     place = tmp_path / "temporary"
     place.mkdir()
@@ -101,12 +97,12 @@ def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     assert [path for path in place.iterdir() if not path.name.startswith("torch")] == []
 
 
-def train(**changes: Any) -> textgen.Run:
+def train(**changes):
     """A run with a text, and what else is given."""
     return textgen.train(**{"corpus": TEXT, **TABLES, **changes})
 
 
-def test_a_text_trains_a_model_in_memory() -> None:
+def test_a_text_trains_a_model_in_memory():
     run = train(sampler={"type": "top-k", "k": 3})
     assert (run.path, run.outcome, run.generations) == (None, "trained", ())
     assert set(run.generator.generate("Once", max_new_tokens=20).text) <= set(TEXT)
@@ -114,30 +110,30 @@ def test_a_text_trains_a_model_in_memory() -> None:
     assert run.generator.copy_finder().report(TEXT[:40]).longest == 40
 
 
-def test_texts_are_documents() -> None:
+def test_texts_are_documents():
     generator = train(corpus=TEXT.splitlines(), **COUNTED).generator
     made = generator.generate_many([""], n=20, max_new_tokens=300)
     assert sum(generation.finish_reason == "end" for generation in made) > 10
 
 
-def test_a_run_in_memory_that_is_stopped_promises_no_checkpoint() -> None:
+def test_a_run_in_memory_that_is_stopped_promises_no_checkpoint():
     said = "^stopped after step 1; a run without output keeps no checkpoint$"
     with pytest.raises(textgen.Interrupted, match=said):
         train(cancelled=lambda: True)
 
 
-def test_it_is_what_a_run_of_the_same_pipeline_makes(tmp_path: Path) -> None:
+def test_it_is_what_a_run_of_the_same_pipeline_makes(tmp_path):
     (tmp_path / "text.txt").write_text(TEXT)
     corpus = {"type": "file", "path": str(tmp_path / "text.txt")}
     tables = {**TABLES, "tokenizer": {"type": "char"}, "corpus": corpus}
-    asked: dict[str, Any] = {"seed": 5, "generate": {"max_new_tokens": 30}}
+    asked = {"seed": 5, "generate": {"max_new_tokens": 30}}
     run = textgen.run({**tables, **asked}, output=tmp_path / "run")
     same = train(**asked)
     assert same.generations == run.generations
     assert same.generator.model_id == run.generator.model_id
 
 
-def test_a_torch_module_is_trained_as_it_is() -> None:
+def test_a_torch_module_is_trained_as_it_is():
     module = Net()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     generator = train(model=module, tokenizer=Utf8()).generator
@@ -151,11 +147,11 @@ def test_a_torch_module_is_trained_as_it_is() -> None:
     assert generator.module() is not generator.module()
 
 
-def test_what_a_module_offers_is_used_as_if_it_were_a_gradient_model() -> None:
+def test_what_a_module_offers_is_used_as_if_it_were_a_gradient_model():
     runs, roles = {}, {}
     for cls in (Net, Offering, Inheriting):
 
-        def make(weights: Any, cls: type = cls) -> torch.optim.Optimizer:
+        def make(weights, cls=cls):
             roles[cls] = weights.roles
             return torch.optim.SGD(weights, lr=0.5)
 
@@ -174,8 +170,8 @@ def test_what_a_module_offers_is_used_as_if_it_were_a_gradient_model() -> None:
     assert GradientModel.of(Offering()).distributed is False
 
 
-def test_a_function_makes_a_module_for_the_vocabulary(tmp_path: Path) -> None:
-    def net(context: textgen.BuildContext) -> Net:
+def test_a_function_makes_a_module_for_the_vocabulary(tmp_path):
+    def net(context):
         torch.manual_seed(context.seed)
         return Net(vocab_size=context.vocab_size)
 
@@ -185,10 +181,10 @@ def test_a_function_makes_a_module_for_the_vocabulary(tmp_path: Path) -> None:
     assert np.array_equal(loaded.logits("Once"), run.generator.logits("Once"))
 
 
-def test_every_kind_of_component_may_be_an_object(tmp_path: Path) -> None:
+def test_every_kind_of_component_may_be_an_object(tmp_path):
     recorder = Recorder()
 
-    def run() -> textgen.Run:
+    def run():
         objects = {"corpus": Lines(), "tokenizer": Utf8(), "model": Net(), "observer": [recorder]}
         sampler = [spelling("e"), {"type": "temperature"}]
         tables = {**TABLES, **objects, "sampler": sampler, "generate": {"max_new_tokens": 5}}
@@ -205,7 +201,7 @@ def test_every_kind_of_component_may_be_an_object(tmp_path: Path) -> None:
     assert (again.outcome, again.generations) == ("skipped", first.generations)
 
 
-def test_a_run_is_saved_on_request_and_takes_its_objects_again(tmp_path: Path) -> None:
+def test_a_run_is_saved_on_request_and_takes_its_objects_again(tmp_path):
     run = train(model=Net(), tokenizer=Utf8(), sampler=[spelling("e")])
     run.save(tmp_path / "saved")
     with pytest.raises(textgen.RunError, match="holds a run already; choose another folder"):
@@ -219,14 +215,14 @@ def test_a_run_is_saved_on_request_and_takes_its_objects_again(tmp_path: Path) -
             textgen.load(tmp_path / "saved", **given)
         assert [fault.path for fault in caught.value.faults] == missing
         assert "it was an object" in caught.value.suggestion
-    objects: dict[str, Any] = {"tokenizer": Utf8(), "model": Net()}
+    objects = {"tokenizer": Utf8(), "model": Net()}
     loaded = textgen.load(tmp_path / "saved", **objects, sampler=[])
     assert np.array_equal(loaded.logits("Once"), run.generator.logits("Once"))
     only = textgen.load(tmp_path / "saved", **objects, sampler=spelling("e"))
     assert only.generate("Once", max_new_tokens=4).text == "eeee"
 
     class OwnLoading(GradientModel, Net):
-        def load_tensors(self, tensors: Any) -> None:
+        def load_tensors(self, tensors):
             self.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
 
     said = r"model '(net|ownloading)' refuses the weights of .*/saved: .*embedding\.weight"
@@ -237,7 +233,7 @@ def test_a_run_is_saved_on_request_and_takes_its_objects_again(tmp_path: Path) -
             )
 
 
-def test_a_text_is_given_again_for_the_report_on_copies(tmp_path: Path) -> None:
+def test_a_text_is_given_again_for_the_report_on_copies(tmp_path):
     train(tokenizer=Utf8(), output=tmp_path / "run")
     Path("text.txt").write_text(TEXT)  # in the current folder
     for given, said in (
@@ -255,7 +251,7 @@ def test_a_text_is_given_again_for_the_report_on_copies(tmp_path: Path) -> None:
     Path("text.txt").unlink()
 
 
-def test_a_trained_model_is_trained_on_another_text(tmp_path: Path) -> None:
+def test_a_trained_model_is_trained_on_another_text(tmp_path):
     first = train().generator
     before = first.generate("Once", max_new_tokens=20).text
     train().save(tmp_path / "first")
@@ -272,7 +268,7 @@ def test_a_trained_model_is_trained_on_another_text(tmp_path: Path) -> None:
     assert first.generate("Once", max_new_tokens=20).text == before
 
 
-def test_a_generator_is_trained_on_and_loads_by_itself(tmp_path: Path) -> None:
+def test_a_generator_is_trained_on_and_loads_by_itself(tmp_path):
     parts = {"corpus": "no hills\n" * 60, "model": train().generator}
     second = train(**parts, output=tmp_path / "run")
     assert train(**parts, output=tmp_path / "run").outcome == "skipped"
@@ -285,7 +281,7 @@ def test_a_generator_is_trained_on_and_loads_by_itself(tmp_path: Path) -> None:
     assert fitted.vocab_size < loaded.tokenizer.vocab_size
 
 
-def test_a_generator_of_objects_or_of_an_unfinished_run_is_trained_on(tmp_path: Path) -> None:
+def test_a_generator_of_objects_or_of_an_unfinished_run_is_trained_on(tmp_path):
     with pytest.raises(textgen.Interrupted):
         train(output=tmp_path / "run", cancelled=lambda: True)
     with pytest.warns(UserWarning, match="training is not finished"):
@@ -303,31 +299,31 @@ def test_a_generator_of_objects_or_of_an_unfinished_run_is_trained_on(tmp_path: 
         assert more.tokenizer.to_dict() == first.tokenizer.to_dict()
 
 
-def test_tokens_do_not_depend_on_how_a_text_comes_in_pieces() -> None:
+def test_tokens_do_not_depend_on_how_a_text_comes_in_pieces():
     class Pairs(Utf8):
         """Two letters a token, as no white space ends them."""
 
         vocab_size = 1 << 14
 
-        def encode(self, text: str) -> Any:
+        def encode(self, text):
             pairs = (text[i : i + 2].ljust(2, "\0") for i in range(0, len(text), 2))
             return np.array([ord(one) << 7 | ord(other) for one, other in pairs])
 
-        def decode(self, ids: Any) -> str:
+        def decode(self, ids):
             return "".join(chr(i >> 7) + chr(i & 127) for i in ids.tolist()).rstrip("\0")
 
     class Pieces(Lines):
-        def __init__(self, size: int) -> None:
+        def __init__(self, size):
             self.size = size
 
-        def read(self) -> Iterator[str]:
+        def read(self):
             yield from (LETTERS[i : i + self.size] for i in range(0, len(LETTERS), self.size))
 
     made = [train(corpus=Pieces(size), tokenizer=Pairs(), **COUNTED) for size in (7, 1000)]
     assert made[0].generator.model_id == made[1].generator.model_id
 
 
-def test_a_tokenizer_without_an_incremental_decoder_streams_whole_characters() -> None:
+def test_a_tokenizer_without_an_incremental_decoder_streams_whole_characters():
     text = "é € 漢字 " * 9
     size = len(text.encode())
     generator = train(tokenizer=Utf8(), sampler=spelling(text)).generator
@@ -338,8 +334,8 @@ def test_a_tokenizer_without_an_incremental_decoder_streams_whole_characters() -
     assert unfinished.text == text.encode()[:-3].decode(errors="replace")
 
 
-def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> None:
-    def module() -> Net:
+def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path):
+    def module():
         torch.manual_seed(0)
         return Net()
 
@@ -371,16 +367,14 @@ def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path: Path) -> 
         ({"sampler": [None]}, "sampler.0", "expected a table"),
     ],
 )
-def test_what_cannot_be_a_component_is_an_error_before_any_work(
-    changes: dict[str, Any], argument: str, said: str
-) -> None:
+def test_what_cannot_be_a_component_is_an_error_before_any_work(changes, argument, said):
     with pytest.raises(textgen.UsageError, match=said) as caught:
         train(**changes)
     assert caught.value.argument == argument
 
 
-def test_what_fails_in_an_object_is_shown_with_its_line() -> None:
-    def failing(logits: Any, history: Any) -> Any:
+def test_what_fails_in_an_object_is_shown_with_its_line():
+    def failing(logits, history):
         raise ZeroDivisionError
 
     said = r"sampler 'failing' failed: .*test_objects\.py:\d+"
@@ -388,9 +382,9 @@ def test_what_fails_in_an_object_is_shown_with_its_line() -> None:
         train(sampler=[failing])
 
 
-def test_text_that_a_tokenizer_loses_is_noticed(tmp_path: Path) -> None:
+def test_text_that_a_tokenizer_loses_is_noticed(tmp_path):
     class Stopping(Utf8):
-        def encode(self, text: str) -> Any:
+        def encode(self, text):
             return super().encode(text[:2500])
 
     with pytest.warns(UserWarning, match=r"tokenizer 'stopping' .* loses \d\d% of the text"):

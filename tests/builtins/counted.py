@@ -1,10 +1,5 @@
 """Small texts, n-gram models of them, and pipelines."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
 from textgen import Engine
@@ -18,9 +13,7 @@ HELD_OUT = TEXT[-2_000:]
 CONTEXT = TrainingContext(seed=0, device="cpu")
 
 
-def count(
-    tokens: Any, vocab_size: int, order: int, *, trainer: CountTrainer | None = None, **options: Any
-) -> NgramModel:
+def count(tokens, vocab_size, order, *, trainer=None, **options):
     """An n-gram model of all but the last tenth of `tokens`."""
     model = NgramModel(order, vocab_size, **options)
     for _ in (trainer or CountTrainer()).train(model, dataset(tokens, vocab_size), CONTEXT):
@@ -28,7 +21,7 @@ def count(
     return model
 
 
-def dataset(tokens: Any, vocab_size: int) -> Dataset:
+def dataset(tokens, vocab_size):
     """A data set with the last tenth held out."""
     ids = np.asarray(tokens)
     cut = len(ids) - len(ids) // 10
@@ -41,7 +34,7 @@ def dataset(tokens: Any, vocab_size: int) -> Dataset:
     )
 
 
-def pipeline(folder: Path, model: dict[str, Any], trainer: dict[str, Any]) -> dict[str, Any]:
+def pipeline(folder, model, trainer):
     """A pipeline on TEXT, its last tenth held out."""
     path = folder / "text.txt"
     path.write_text(TEXT, encoding="utf-8")

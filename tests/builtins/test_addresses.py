@@ -11,7 +11,6 @@ import http.server
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -53,19 +52,19 @@ class Web:
     answers: dict[str, Answer] = attrs.field(factory=dict)
     requests: list[str] = attrs.field(factory=list)
 
-    def serve(self, path: str, *body: bytes, **facts: Any) -> str:
+    def serve(self, path, *body, **facts):
         """The address of a path that is now answered."""
         self.answers[path] = Answer(*body, **facts)
         return self.root + path
 
 
 @pytest.fixture
-def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+def web(tmp_path, monkeypatch):
     """The server, and a cache that is empty."""
     monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path / "cache"))
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+        def do_GET(self):
             made.requests.append(self.path)
             answer = made.answers.get(self.path.partition("?")[0], Answer(b"none", 404))
             self.send_response(answer.status)
@@ -75,7 +74,7 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
             self.end_headers()
             self.wfile.write(answer.body[: answer.breaks_after])
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, *_):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -88,7 +87,7 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     thread.join()
 
 
-def test_where_a_redirect_leads_is_said_before(web: Web) -> None:
+def test_where_a_redirect_leads_is_said_before(web):
     web.serve("/there.txt")
     console = io.StringIO()
     context = BuildContext(folder=Path(), console=console)
@@ -98,9 +97,7 @@ def test_where_a_redirect_leads_is_said_before(web: Web) -> None:
     assert console.getvalue() == f"reading {web.root}/there.txt\n"
 
 
-def test_the_book_is_fetched_and_nothing_else_is_taken_for_it(
-    web: Web, book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_book_is_fetched_and_nothing_else_is_taken_for_it(web, book, tmp_path, monkeypatch):
     monkeypatch.setenv("http_proxy", web.root)  # which answers as a proxy does
     data = book.read_bytes()
     for wrong, kind, said in (
@@ -117,16 +114,16 @@ def test_the_book_is_fetched_and_nothing_else_is_taken_for_it(
     assert web.requests == [BOOK] * 3
 
 
-def read(path: Any, **options: Any) -> str:
+def read(path, **options):
     return "".join(Engine().read_corpus({"type": "file", "path": path, **options}))
 
 
-def cached(tmp_path: Path) -> list[str]:
+def cached(tmp_path):
     """The names of the files in the cache, without their keys."""
     return sorted(path.name[64:] for path in tmp_path.glob("cache/**/*") if path.is_file())
 
 
-def test_an_address_is_fetched_once_and_read_offline_afterwards(web: Web, tmp_path: Path) -> None:
+def test_an_address_is_fetched_once_and_read_offline_afterwards(web, tmp_path):
     address = web.serve("/texts/clock.txt")
     assert [read(address), read(address)] == [TEXT, TEXT]
     assert web.requests == ["/texts/clock.txt"]
@@ -135,7 +132,7 @@ def test_an_address_is_fetched_once_and_read_offline_afterwards(web: Web, tmp_pa
     assert (entry.facts["address"], entry.path.read_bytes()) == (address, DATA)
 
 
-def test_addresses_files_and_folders_in_one_list(web: Web, tmp_path: Path) -> None:
+def test_addresses_files_and_folders_in_one_list(web, tmp_path):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/a.txt").write_text("a")
     web.serve("/b.html.gz", gzip.compress(b"<p>b"), kind="application/gzip")
@@ -153,8 +150,8 @@ def test_addresses_files_and_folders_in_one_list(web: Web, tmp_path: Path) -> No
     ],
 )
 def test_what_an_address_gives_is_read_by_its_suffix_or_its_type(
-    web: Web, tmp_path: Path, path: str, kind: str, body: bytes, text: str
-) -> None:
+    web, tmp_path, path, kind, body, text
+):
     web.serve(quote(path.partition("?")[0], safe="/%"), body, kind=kind)
     assert read(web.root + path) == text
     assert len(cached(tmp_path)) == 2  # nothing is outside
@@ -174,9 +171,7 @@ def test_what_an_address_gives_is_read_by_its_suffix_or_its_type(
         (b"", {"status": 302, "location": "/a.txt"}, "cannot be fetched: HTTP 302"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line_and_nothing_is_kept(
-    web: Web, tmp_path: Path, body: bytes, answer: dict[str, Any], said: str
-) -> None:
+def test_what_is_wrong_is_said_in_a_line_and_nothing_is_kept(web, tmp_path, body, answer, said):
     address = web.serve("/a.txt", body, **answer)
     with pytest.raises(CorpusError, match=said) as raised:
         read(address)
@@ -195,7 +190,7 @@ def test_what_is_wrong_is_said_in_a_line_and_nothing_is_kept(
         ("https", r"\[SSL"),
     ],
 )
-def test_a_server_that_is_not_there_is_said_in_a_line(web: Web, address: str, said: str) -> None:
+def test_a_server_that_is_not_there_is_said_in_a_line(web, address, said):
     if address == "https":
         address = web.serve("/a.txt").replace("http", "https")
     with pytest.raises(CorpusError, match=f"cannot be fetched: {said}") as raised:
@@ -203,7 +198,7 @@ def test_a_server_that_is_not_there_is_said_in_a_line(web: Web, address: str, sa
     assert str(raised.value).isprintable()
 
 
-def test_an_address_of_another_kind_is_a_path_that_is_not_there() -> None:
+def test_an_address_of_another_kind_is_a_path_that_is_not_there():
     for address in ("ftp://127.0.0.1/a.txt", "file:///etc/passwd"):
         with pytest.raises(CorpusError, match="cannot be read: No such file"):
             read(address)
@@ -212,9 +207,7 @@ def test_an_address_of_another_kind_is_a_path_that_is_not_there() -> None:
         read("http://\0/")
 
 
-def test_the_checksum_is_that_of_what_is_fetched_and_of_what_is_in_the_cache(
-    web: Web, tmp_path: Path
-) -> None:
+def test_the_checksum_is_that_of_what_is_fetched_and_of_what_is_in_the_cache(web, tmp_path):
     right, address = hashlib.sha256(DATA).hexdigest(), web.serve("/a.txt")
     wrong = f"gave a file with SHA-256 {right}, and option sha256 is {'0' * 64}"
     with pytest.raises(CorpusError, match=wrong):
@@ -228,7 +221,7 @@ def test_the_checksum_is_that_of_what_is_fetched_and_of_what_is_in_the_cache(
     assert len(web.requests) == 3
 
 
-def test_a_file_of_the_cache_that_was_changed_is_fetched_again(web: Web, tmp_path: Path) -> None:
+def test_a_file_of_the_cache_that_was_changed_is_fetched_again(web, tmp_path):
     address, secret = web.serve("/a.txt"), tmp_path / "cache/secret.txt"
     read(address)
     secret.write_text("secret")
@@ -246,15 +239,13 @@ def test_a_file_of_the_cache_that_was_changed_is_fetched_again(web: Web, tmp_pat
     assert len(web.requests) == 5
 
 
-def test_a_cache_that_cannot_be_written_is_an_error(web: Web, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_an_error(web, tmp_path):
     (tmp_path / "cache").write_text("in the way")
     with pytest.raises(CorpusError, match=r"cannot be written: .*; set TEXTGEN_CACHE_DIR"):
         read(web.serve("/a.txt"))
 
 
-def test_a_run_fetches_and_a_loaded_run_never_does(
-    web: Web, tmp_path: Path, tiny_pipeline: Callable[..., Any]
-) -> None:
+def test_a_run_fetches_and_a_loaded_run_never_does(web, tmp_path, tiny_pipeline):
     address = web.serve("/a.txt")
     path = run(tiny_pipeline(corpus={"path": address}, trainer={"length": "1 epoch"})).path
     assert address in (path / "pipeline.toml").read_text()
@@ -270,9 +261,7 @@ def test_a_run_fetches_and_a_loaded_run_never_does(
     assert len(web.requests) == 1
 
 
-def test_a_finished_run_is_skipped_when_its_download_is_cleared(
-    web: Web, tmp_path: Path, tiny_pipeline: Callable[..., Any]
-) -> None:
+def test_a_finished_run_is_skipped_when_its_download_is_cleared(web, tmp_path, tiny_pipeline):
     address = web.serve("/a.txt")
     made = tiny_pipeline(corpus={"path": address}, trainer={"length": "1 epoch"})
     path = run(made).path
@@ -292,15 +281,13 @@ def test_a_finished_run_is_skipped_when_its_download_is_cleared(
     assert web.requests[-1] == "/b.txt"
 
 
-def cache_command(*arguments: str) -> str:
+def cache_command(*arguments):
     done = CliRunner().invoke(cache.command, arguments, catch_exceptions=False)
     assert done.exit_code == 0
     return done.stdout
 
 
-def test_init_takes_an_address_and_finds_a_book_of_project_gutenberg(
-    web: Web, tmp_path: Path
-) -> None:
+def test_init_takes_an_address_and_finds_a_book_of_project_gutenberg(web, tmp_path):
     begin, end = (f"*** {word} OF THE PROJECT GUTENBERG EBOOK ***\n" for word in ("START", "END"))
     address = web.serve("/ebooks/35.txt", f"Header\n{begin}{TEXT}{end}License".encode())
     facts = look_at(address, tmp_path)

@@ -1,13 +1,8 @@
 """The tokenizer bpe: merges worked out by hand, exact round trips, documents, what is refused."""
 
-from __future__ import annotations
-
 import io
 import json
 import re
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +14,11 @@ from test_char_tokenizer import pieces
 
 import textgen
 from textgen import DOCUMENT_END
-from textgen.documents import CorpusPiece
 
 TEXT = "The café served naïve travellers tea 🍵, and they said: «how fine»! It's 1895.\n"
 
 
-def fitted(parts: Iterable[CorpusPiece], **options: Any) -> Any:
+def fitted(parts, **options):
     tokenizer = make("tokenizer", "bpe", context(), **options)
     tokenizer.fit(parts)
     return tokenizer
@@ -33,7 +27,7 @@ def fitted(parts: Iterable[CorpusPiece], **options: Any) -> Any:
 BPE = fitted([TEXT, "\n".join([TEXT] * 5)], vocab_size=320)
 
 
-def test_merges_worked_out_by_hand() -> None:
+def test_merges_worked_out_by_hand():
     tokenizer = fitted(["aab aab aab abc abc"])
     # Words: aab, " aab" and " abc" twice each. Pairs: a b 5 times, then a ab 3 times, then twice
     # each those of the space, which is the byte 220, with 256 and 257, and then " ab" with c.
@@ -55,7 +49,7 @@ def test_merges_worked_out_by_hand() -> None:
 
 
 @given(pieces())
-def test_any_text_round_trips_whatever_its_pieces(parts: list[str]) -> None:
+def test_any_text_round_trips_whatever_its_pieces(parts):
     text = "".join(parts)
     ids = BPE.encode(text)
     assert [token for some in BPE.encode_pieces(parts) for token in some] == ids.tolist()
@@ -63,7 +57,7 @@ def test_any_text_round_trips_whatever_its_pieces(parts: list[str]) -> None:
 
 
 @given(st.lists(st.integers(0, BPE.vocab_size - 1), max_size=40), st.data())
-def test_streams_give_whole_characters_that_join_to_the_text(ids: list[int], data: Any) -> None:
+def test_streams_give_whole_characters_that_join_to_the_text(ids, data):
     stream, texts, rest = BPE.incremental_decoder(), [], np.array(ids, int)
     while rest.size:
         count = data.draw(st.integers(1, rest.size))
@@ -72,7 +66,7 @@ def test_streams_give_whole_characters_that_join_to_the_text(ids: list[int], dat
     assert "".join(texts) + stream.decode(rest, final=True) == BPE.decode(np.array(ids, int))
 
 
-def test_bytes_alone() -> None:
+def test_bytes_alone():
     tokenizer = fitted([TEXT] * 9, vocab_size=256)
     assert tokenizer.vocab_size == 256
     ids = tokenizer.encode("a🍵é")
@@ -90,13 +84,13 @@ def test_bytes_alone() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 37, 1000])
-def test_learning_does_not_depend_on_the_pieces(length: int) -> None:
+def test_learning_does_not_depend_on_the_pieces(length):
     text = TEXT * 20
     parts = [text[i : i + length] for i in range(0, len(text), length)]
     assert fitted(parts).to_dict() == fitted([text]).to_dict()
 
 
-def test_texts_without_spaces_are_cut_at_places_of_their_own() -> None:
+def test_texts_without_spaces_are_cut_at_places_of_their_own():
     letters = np.random.default_rng(0).choice(list("acgt"), 150_000)
     for text in ("".join(letters), "x" * 150_000, " " * 150_000, "漢字" * 75_000):
         parts = [text[:100_000], text[100_000:]]
@@ -109,7 +103,7 @@ def test_texts_without_spaces_are_cut_at_places_of_their_own() -> None:
         assert tokenizer.decode(ids) == text
 
 
-def test_documents_have_an_end_that_is_no_text() -> None:
+def test_documents_have_an_end_that_is_no_text():
     tokenizer = fitted([TEXT, DOCUMENT_END] * 9, vocab_size=300)
     end = tokenizer.end_id
     assert end == tokenizer.vocab_size - 1 == 300
@@ -127,7 +121,7 @@ def test_documents_have_an_end_that_is_no_text() -> None:
     assert tokenizer.end_id is None
 
 
-def test_a_vocabulary_is_extended_by_characters_of_several_bytes() -> None:
+def test_a_vocabulary_is_extended_by_characters_of_several_bytes():
     tokenizer = fitted(["so they said " * 9], vocab_size=260)
     before = [tokenizer.decode(np.array([token])) for token in range(260)]
     tokenizer.extend([TEXT, DOCUMENT_END])
@@ -138,14 +132,14 @@ def test_a_vocabulary_is_extended_by_characters_of_several_bytes() -> None:
         assert {len(made.encode(each)) for each in TEXT} == {1}
 
 
-def test_what_needs_a_vocabulary_says_so_before_fit() -> None:
+def test_what_needs_a_vocabulary_says_so_before_fit():
     tokenizer = make("tokenizer", "bpe", context())
     for use in (lambda: tokenizer.vocab_size, lambda: tokenizer.encode("a"), tokenizer.to_dict):
         with pytest.raises(ValueError, match="not fitted"):
             use()
 
 
-def endless(state: dict[str, Any]) -> None:
+def endless(state):
     """Merges that double the length of a token sixty times, under names of three letters."""
     names = ["!", *(f"n{i:02}" for i in range(60))]
     model = state["model"]
@@ -175,7 +169,7 @@ def endless(state: dict[str, Any]) -> None:
         lambda state: state["model"]["merges"].insert(0, "abc"),
     ],
 )
-def test_another_vocabulary_is_refused(spoil: Callable[[Any], object]) -> None:
+def test_another_vocabulary_is_refused(spoil):
     state = json.loads(json.dumps(BPE.to_dict()))
     assert BPE.from_dict(state).to_dict() == BPE.to_dict()
     spoil(state)
@@ -183,7 +177,7 @@ def test_another_vocabulary_is_refused(spoil: Callable[[Any], object]) -> None:
         BPE.from_dict(state)
 
 
-def test_a_run_of_a_pipeline_writes_and_scores(tmp_path: Path) -> None:
+def test_a_run_of_a_pipeline_writes_and_scores(tmp_path):
     prepare(tmp_path)
     pipeline = tmp_path / "p.toml"
     tables = PIPELINE.replace('"char"', '"bpe"\nvocab_size = 300').replace("2 epochs", "30 epochs")
@@ -200,9 +194,7 @@ def test_a_run_of_a_pipeline_writes_and_scores(tmp_path: Path) -> None:
     assert generator.score(sentence).loss < np.log(280) < generator.score("qzx" * 9).loss
 
 
-def test_learning_is_stopped_and_says_how_far_it_is(
-    tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_learning_is_stopped_and_says_how_far_it_is(tiny_pipeline, monkeypatch):
     monkeypatch.setattr("textgen_builtins.tokenizers.bpe._MOMENT", 0.0)
     monkeypatch.setattr("textgen_builtins.tokenizers.bpe._LINES", 0.0)
     console, asked = io.StringIO(), iter(range(9))

@@ -2,12 +2,9 @@
 text.
 """
 
-from __future__ import annotations
-
 import re
 import tracemalloc
 import unicodedata
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from textgen import BuildContext
-from textgen.protocols import Tokenizer
 from textgen_builtins.tokenizers.config import CharConfig
 from textgen_builtins.tokenizers.plugin import build_char
 
@@ -39,13 +35,13 @@ configs = st.builds(
 )
 
 
-def fitted(config: CharConfig, pieces: Iterable[str]) -> Tokenizer:
+def fitted(config, pieces):
     made = build_char(config, BuildContext(folder=Path()))
     made.fit(pieces)
     return made
 
 
-def normalized(config: CharConfig, text: str) -> str:
+def normalized(config, text):
     """The options' meaning, said again in the plainest way."""
     if config.unicode_form != "none":
         text = unicodedata.normalize(config.unicode_form, text)
@@ -55,7 +51,7 @@ def normalized(config: CharConfig, text: str) -> str:
 
 
 @st.composite
-def pieces(draw: st.DrawFn) -> list[str]:
+def pieces(draw):
     """A text cut anywhere, empty pieces among them."""
     text = draw(texts)
     cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=8)))
@@ -70,7 +66,7 @@ def pieces(draw: st.DrawFn) -> list[str]:
 @example(["\u0cc6", "\u0cc2", "\u0cd5"], CharConfig(unicode_form="NFC"))
 @example(["ｶ", "ﾞ"], CharConfig(unicode_form="NFKC"))
 @example(["e", "\u0323", "\u0301"], CharConfig(unicode_form="NFC"))
-def test_any_pieces_encode_like_the_joined_text(parts: list[str], config: CharConfig) -> None:
+def test_any_pieces_encode_like_the_joined_text(parts, config):
     text = "".join(parts)
     whole = fitted(config, [text])
     encoded = [token for ids in whole.encode_pieces(parts) for token in ids]
@@ -79,7 +75,7 @@ def test_any_pieces_encode_like_the_joined_text(parts: list[str], config: CharCo
 
 
 @given(texts, configs)
-def test_text_is_normalised_as_the_options_say(text: str, config: CharConfig) -> None:
+def test_text_is_normalised_as_the_options_say(text, config):
     expected = normalized(config, text)
     char = fitted(config, [text])
     frequent = {c for c in expected if expected.count(c) >= config.min_frequency}
@@ -92,20 +88,20 @@ def test_text_is_normalised_as_the_options_say(text: str, config: CharConfig) ->
 @pytest.mark.parametrize(
     "config", [CharConfig(letters_only=True, lower_case=True), CharConfig(lower_case=True)]
 )
-def test_long_texts_are_normalised_like_short_ones(config: CharConfig) -> None:
+def test_long_texts_are_normalised_like_short_ones(config):
     text = "X, Σ-" * 700_001  # several blocks, cut at every place of the pattern
     char = fitted(config, [text])
     assert char.decode(char.encode(text)) == normalized(config, text)
 
 
 @pytest.mark.parametrize("ids", [[2], [-1]])
-def test_ids_outside_the_vocabulary_are_refused(ids: list[int]) -> None:
+def test_ids_outside_the_vocabulary_are_refused(ids):
     with pytest.raises(ValueError, match="from 0 to 1"):
         fitted(CharConfig(), "a").decode(np.array(ids))
 
 
 @pytest.mark.slow
-def test_a_large_corpus_is_encoded_in_bounded_memory() -> None:
+def test_a_large_corpus_is_encoded_in_bounded_memory():
     line = "The Time Traveller (for so it will be convenient to speak of him) … é 😀\n"
     piece = line * 14_000  # a million characters
 

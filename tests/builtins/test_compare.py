@@ -1,14 +1,9 @@
 """The command compare: figures, settings that differ, curves and samples of several runs."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -24,7 +19,7 @@ HOSTILE = "<script>alert(1)&\"'"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def invoke(*arguments: object) -> Any:
+def invoke(*arguments):
     made = CliRunner().invoke(
         compare, list(map(str, arguments)), obj=CommandContext(), catch_exceptions=False
     )
@@ -32,12 +27,12 @@ def invoke(*arguments: object) -> Any:
     return made.stdout
 
 
-def compared(*arguments: object) -> dict[str, Any]:
+def compared(*arguments):
     return json.loads(invoke(*arguments, "--json"))
 
 
 @pytest.fixture
-def runs(finished_run: Path, tiny_pipeline: Callable[..., Any], tmp_path: Path) -> Path:
+def runs(finished_run, tiny_pipeline, tmp_path):
     """A finished run, a stopped one of another size and with a hostile prompt and name, and a
     damaged one.
     """
@@ -58,13 +53,13 @@ def runs(finished_run: Path, tiny_pipeline: Callable[..., Any], tmp_path: Path) 
     return folder
 
 
-def test_a_prompt_that_a_model_cannot_read_is_said(runs: Path) -> None:
+def test_a_prompt_that_a_model_cannot_read_is_said(runs):
     with pytest.warns(UserWarning, match="first continues .* without .* lacks: '§'$"):
         invoke(runs / "first", "--prompt", "the §", "--max-new-tokens", "3")
     invoke(runs / "first", "--prompt", "the ", "--max-new-tokens", "3")
 
 
-def test_runs_are_compared(runs: Path) -> None:
+def test_runs_are_compared(runs):
     found = compared(runs, "--seed", "3", "--max-new-tokens", "9")
     rows = {row["name"]: row for row in found["runs"]}
     assert {name: row["status"] for name, row in rows.items()} == {
@@ -92,9 +87,7 @@ def test_runs_are_compared(runs: Path) -> None:
     assert len(same.splitlines()) == 2  # it is there once
 
 
-def test_losses_of_other_texts_are_not_compared(
-    tiny_pipeline: Callable[..., Any], runs: Path, tmp_path: Path
-) -> None:
+def test_losses_of_other_texts_are_not_compared(tiny_pipeline, runs, tmp_path):
     first = runs / "first"
     assert compared(first, "--max-new-tokens", "0")["note"] == ""
     for changes, said in (
@@ -107,9 +100,7 @@ def test_losses_of_other_texts_are_not_compared(
         assert said in compared(first, other, "--max-new-tokens", "0")["note"]
 
 
-def test_tokens_that_stand_for_unknown_text_are_not_compared(
-    tiny_pipeline: Callable[..., Any], runs: Path, tmp_path: Path
-) -> None:
+def test_tokens_that_stand_for_unknown_text_are_not_compared(tiny_pipeline, runs, tmp_path):
     """What they stand for costs no bits: the run that knows less would seem the better one."""
     tables = tiny_pipeline(tokenizer={"min_frequency": 40})
     with pytest.warns(UserWarning, match="stand for text outside the vocabulary"):
@@ -123,7 +114,7 @@ def test_tokens_that_stand_for_unknown_text_are_not_compared(
     )
 
 
-def test_the_page_holds_all_of_it_and_escapes_it(runs: Path, tmp_path: Path) -> None:
+def test_the_page_holds_all_of_it_and_escapes_it(runs, tmp_path):
     page = tmp_path / "page.html"
     with pytest.warns(UserWarning, match="vocabulary lacks"):
         invoke(runs, "--html", page, "--prompt", HOSTILE)
@@ -153,7 +144,7 @@ def test_the_page_holds_all_of_it_and_escapes_it(runs: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", [2, 40])
-def test_every_curve_has_a_name_that_no_other_covers(number: int) -> None:
+def test_every_curve_has_a_name_that_no_other_covers(number):
     """Curves that end close together, and one that is far off."""
     steps = range(1, 10)
     made = [

@@ -2,8 +2,6 @@
 books.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io
@@ -13,9 +11,7 @@ import sys
 import textwrap
 import time
 import zipfile
-from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 import pytest
 from backports import zstd
@@ -29,21 +25,21 @@ PIECE = (
 )  # files are read in pieces of a mebibyte; what lies across their border must not show
 
 
-def pieces_of(path: Any, **options: Any) -> Iterable[Any]:
+def pieces_of(path, **options):
     paths = [str(p) for p in path] if isinstance(path, list) else str(path)
     return Engine().read_corpus({"type": "file", "path": paths, **options})
 
 
-def read(path: Any, **options: Any) -> str:
+def read(path, **options):
     return "".join(pieces_of(path, **options))
 
 
-def documents_in(path: Path, **options: Any) -> list[str]:
+def documents_in(path, **options):
     """The documents of files, each in one piece."""
     return ["".join(document) for document in split_documents(pieces_of(path, **options))]
 
 
-def fill(folder: Path, files: dict[str, bytes]) -> Path:
+def fill(folder, files):
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
@@ -51,24 +47,24 @@ def fill(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path):
     """A file to be written."""
     return tmp_path / "a.txt"
 
 
-def test_a_list_is_read_in_its_order_with_a_line_break_where_one_is_missing(tmp_path: Path) -> None:
+def test_a_list_is_read_in_its_order_with_a_line_break_where_one_is_missing(tmp_path):
     files = {"b.txt": b"first", "a.txt": "\ufeffsecond\n".encode(), "c.txt": b"", "d.txt": b"last"}
     fill(tmp_path, files)
     assert read([tmp_path / name for name in files]) == "first\nsecond\nlast\n"
 
 
 @pytest.mark.fault(16)
-def test_line_endings_become_lf(file: Path) -> None:
+def test_line_endings_become_lf(file):
     file.write_bytes(b"a\r\nb\rc\n\r\r\n\r")
     assert read(file) == "a\nb\nc\n\n\n\n"
 
 
-def test_the_files_of_a_folder_have_one_order_on_every_system() -> None:
+def test_the_files_of_a_folder_have_one_order_on_every_system():
     names = ("A.txt", "B.txt", "Z/y.txt", "a/x.txt", "a.md", "b.txt")
     for flavour in (PurePosixPath, PureWindowsPath):
         folder = flavour("texts")
@@ -78,13 +74,13 @@ def test_the_files_of_a_folder_have_one_order_on_every_system() -> None:
 
 @pytest.mark.parametrize("before", [PIECE - 2, PIECE - 1, PIECE])
 @pytest.mark.parametrize("end", [b"\r\nb", b"\rb", b"\r\r\n", b"\r", "é".encode(), "😀".encode()])
-def test_nothing_shows_the_borders_of_pieces(file: Path, before: int, end: bytes) -> None:
+def test_nothing_shows_the_borders_of_pieces(file, before, end):
     file.write_bytes(b"a" * before + end)
     assert read(file) == "a" * before + end.decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
 @pytest.mark.fault(16)
-def test_nul_emoji_and_combining_marks_survive_a_run(tiny_pipeline: Callable[..., Any]) -> None:
+def test_nul_emoji_and_combining_marks_survive_a_run(tiny_pipeline):
     text = "nul \0 emoji 👩\u200d🚀 marks e\u0301 a\u0323\u0301 \u0e33 end\n"
     tables = tiny_pipeline(text=text * 10, generate={"prompt": text, "max_new_tokens": 0})
     tokenizer = run(tables).generator.tokenizer
@@ -92,20 +88,20 @@ def test_nul_emoji_and_combining_marks_survive_a_run(tiny_pipeline: Callable[...
 
 
 @pytest.mark.parametrize("name", ["missing.txt", "n" * 5000, "a.txt/below"])
-def test_a_missing_file(file: Path, name: str) -> None:
+def test_a_missing_file(file, name):
     file.write_text("a file, no folder")
     with pytest.raises(CorpusError, match="cannot be read"):
         read(file.parent / name)
 
 
-def test_an_empty_file_is_named(file: Path, tiny_pipeline: Callable[..., Any]) -> None:
+def test_an_empty_file_is_named(file, tiny_pipeline):
     file.touch()
     with pytest.raises(CorpusError) as caught:
         run(tiny_pipeline(corpus={"type": "file", "path": str(file)}))
     assert caught.value.path == file
 
 
-def test_a_folder_without_a_matching_file(tmp_path: Path) -> None:
+def test_a_folder_without_a_matching_file(tmp_path):
     said = "no file in it matches.*it holds no file; see the option glob"
     with pytest.raises(CorpusError, match=said):
         read(tmp_path, glob="*.txt")
@@ -118,31 +114,31 @@ def test_a_folder_without_a_matching_file(tmp_path: Path) -> None:
         *({"glob": pattern} for pattern in ("", ".", "/etc/*", "../*.txt", "**.txt", "a\0b")),
     ],
 )
-def test_options_that_mean_nothing(file: Path, option: dict[str, Any]) -> None:
+def test_options_that_mean_nothing(file, option):
     file.write_text("text")
     with pytest.raises(PipelineError) as caught:
         read(file, **option)
     assert [fault.path for fault in caught.value.faults] == [f"corpus.{name}" for name in option]
 
 
-def test_the_story() -> None:
+def test_the_story():
     story = "".join(Engine().read_corpus({"type": "story"}))
     assert len(story) >= 60_000
     assert story.isascii()
 
 
-def test_a_file_is_a_document(tmp_path: Path) -> None:
+def test_a_file_is_a_document(tmp_path):
     fill(tmp_path, {"b.txt": b"second\n", "a.txt": b"first\nand more", "c.txt": b""})
     assert documents_in(tmp_path, documents="file") == ["first\nand more", "second\n"]
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
-def test_a_line_is_a_document_and_an_empty_one_is_none(file: Path, end: str) -> None:
+def test_a_line_is_a_document_and_an_empty_one_is_none(file, end):
     file.write_bytes(f"one\r\ntwo\n\n \ndrei\u2028vier{end}".encode())
     assert documents_in(file, documents="line") == ["one", "two", " ", "drei\u2028vier"]
 
 
-def test_lines_may_be_longer_than_pieces_and_are_not_gathered(file: Path) -> None:
+def test_lines_may_be_longer_than_pieces_and_are_not_gathered(file):
     long = "a" * (3 * PIECE)
     file.write_text(f"{long}\nshort\n{long}")
     assert documents_in(file, documents="line") == [long, "short", long]
@@ -150,7 +146,7 @@ def test_lines_may_be_longer_than_pieces_and_are_not_gathered(file: Path) -> Non
     assert max(len(piece) for piece in pieces if piece is not DOCUMENT_END) <= PIECE
 
 
-def test_json_lines(tmp_path: Path) -> None:
+def test_json_lines(tmp_path):
     texts = ["one\ntwo", "é\u2028", "x" * (2 * PIECE), ""]
     lines = [
         json.dumps({"body": text, "id": 3}, ensure_ascii=place % 2 == 0)
@@ -174,7 +170,7 @@ def test_json_lines(tmp_path: Path) -> None:
         ('{"text": null}', "line 3: its field 'text' is of type NoneType, and must be a text"),
     ],
 )
-def test_wrong_json_lines_are_named(file: Path, line: str, said: str) -> None:
+def test_wrong_json_lines_are_named(file, line, said):
     file.write_text(f'{{"text": "good"}}\n\n{line}\n')
     with pytest.raises(CorpusError) as caught:
         documents_in(file, documents="jsonl")
@@ -182,7 +178,7 @@ def test_wrong_json_lines_are_named(file: Path, line: str, said: str) -> None:
     assert caught.value.path == file
 
 
-def test_a_line_that_is_too_long_is_refused_before_it_is_parsed(file: Path) -> None:
+def test_a_line_that_is_too_long_is_refused_before_it_is_parsed(file):
     limit = 16_777_216
     longest = json.dumps({"text": "a" * (limit - len('{"text": ""}'))})
     file.write_text(f"{longest}\n{longest}")
@@ -193,7 +189,7 @@ def test_a_line_that_is_too_long_is_refused_before_it_is_parsed(file: Path) -> N
             documents_in(file, documents="jsonl")
 
 
-def test_half_a_surrogate_pair_is_read_as_a_replacement_character(file: Path) -> None:
+def test_half_a_surrogate_pair_is_read_as_a_replacement_character(file):
     file.write_text(r'{"text": "\ud83d\ude00 \ud83d"}')
     assert documents_in(file, documents="jsonl") == ["\U0001f600 \ufffd"]
 
@@ -201,7 +197,7 @@ def test_half_a_surrogate_pair_is_read_as_a_replacement_character(file: Path) ->
 # Folders ------------------------------------------------------------------------------------------
 
 
-def test_a_folder_is_read_to_its_depth_without_what_is_hidden_or_no_text(tmp_path: Path) -> None:
+def test_a_folder_is_read_to_its_depth_without_what_is_hidden_or_no_text(tmp_path):
     names = ("CH1.TXT", "ch2.md", "ch3.rst", "ch4/a.Txt.GZ", "ch4/b.html", "ch5.txt.zst")
     others = (".notes.txt", ".git/a.txt", "ch4/.a.txt", "cover.jpg", "a.jsonl")
     pack = {"gz": gzip.compress, "zst": zstd.compress}
@@ -215,9 +211,7 @@ def test_a_folder_is_read_to_its_depth_without_what_is_hidden_or_no_text(tmp_pat
     assert read(tmp_path, glob="**/*.txt") == "CH1.TXT\n"
 
 
-def test_a_run_says_once_what_a_folder_holds_and_what_it_skips(
-    tmp_path: Path, tiny_pipeline: Callable[..., Any]
-) -> None:
+def test_a_run_says_once_what_a_folder_holds_and_what_it_skips(tmp_path, tiny_pipeline):
     text = b"the clock of the hall struck the hour.\n" * 40
     files = {"a.txt": text, "b.txt": text, "notes.pdf": b"PK", "cover.jpg": b"", ".x": b""}
     folder = fill(tmp_path / "texts", files)
@@ -245,9 +239,7 @@ def test_a_run_says_once_what_a_folder_holds_and_what_it_skips(
         ({"a.JSONL": b"{}"}, 'it holds a.JSONL; set documents to "jsonl"'),
     ],
 )
-def test_a_folder_without_a_text_says_what_it_holds_and_what_is_read(
-    tmp_path: Path, files: dict[str, bytes], said: str
-) -> None:
+def test_a_folder_without_a_text_says_what_it_holds_and_what_is_read(tmp_path, files, said):
     with pytest.raises(CorpusError) as raised:
         read(fill(tmp_path, files))
     assert raised.value.path == tmp_path
@@ -255,7 +247,7 @@ def test_a_folder_without_a_text_says_what_it_holds_and_what_is_read(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
-def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.txt")
     for path in (tmp_path / "pipe.txt", Path("/dev/zero")):
         with pytest.raises(CorpusError, match="it is not a regular file"):
@@ -269,9 +261,7 @@ both = pytest.mark.parametrize("compress", [gzip.compress, zstd.compress], ids=[
 
 
 @both
-def test_compressed_files_are_read_by_their_content_and_the_suffix_inside(
-    tmp_path: Path, compress: Any
-) -> None:
+def test_compressed_files_are_read_by_their_content_and_the_suffix_inside(tmp_path, compress):
     line = json.dumps({"text": "the naïve clock"})
     files = {
         "a.jsonl.gz": compress(f"{line}\n{line}".encode()),
@@ -285,7 +275,7 @@ def test_compressed_files_are_read_by_their_content_and_the_suffix_inside(
 
 
 @both
-def test_a_file_that_expands_a_thousandfold_comes_in_pieces(file: Path, compress: Any) -> None:
+def test_a_file_that_expands_a_thousandfold_comes_in_pieces(file, compress):
     file.write_bytes(compress(b"a" * (24 * PIECE)))
     assert file.stat().st_size < PIECE / 20
     sizes = [len(piece) for piece in pieces_of(file)]
@@ -293,9 +283,7 @@ def test_a_file_that_expands_a_thousandfold_comes_in_pieces(file: Path, compress
 
 
 @both
-def test_a_compressed_file_that_is_damaged_or_cut_off_is_an_error(
-    file: Path, compress: Any
-) -> None:
+def test_a_compressed_file_that_is_damaged_or_cut_off_is_an_error(file, compress):
     data = compress(b"the clock of the hall struck the hour" * 30)
     for damaged in (data[:-9], data + data[:20]):
         file.write_bytes(damaged)
@@ -304,15 +292,13 @@ def test_a_compressed_file_that_is_damaged_or_cut_off_is_an_error(
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd.compress])
-def test_a_small_file_that_holds_too_much_is_refused(file: Path, compress: Any) -> None:
+def test_a_small_file_that_holds_too_much_is_refused(file, compress):
     file.write_bytes(compress(b"bomb\n" * (1 << 24)))
     with pytest.raises(CorpusError, match="expands to more than 100 times its size"):
         read(file)
 
 
-def test_without_a_library_for_zstandard_the_error_says_what_to_install(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_library_for_zstandard_the_error_says_what_to_install(file, monkeypatch):
     file.write_bytes(zstd.compress(b"text"))
     for name in ("backports", "backports.zstd", "compression.zstd"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -333,7 +319,7 @@ SHOWN = (
 )
 
 
-def test_the_text_of_a_page(tmp_path: Path) -> None:
+def test_the_text_of_a_page(tmp_path):
     page = PAGE.encode()
     fill(tmp_path, {"a.html": page, "b.HTM": PAGE.encode("utf-16"), "c.txt": page})
     assert documents_in(tmp_path, documents="file") == [SHOWN, SHOWN, PAGE]
@@ -357,7 +343,7 @@ def test_the_text_of_a_page(tmp_path: Path) -> None:
         "= <",
     ],
 )
-def test_a_page_is_read_in_time_linear_in_its_length(tmp_path: Path, unit: str) -> None:
+def test_a_page_is_read_in_time_linear_in_its_length(tmp_path, unit):
     (tmp_path / "a.html").write_text(f"<p>text</p>{unit * (10**6 // len(unit))}")
     begun = time.process_time()
     assert read(tmp_path / "a.html").startswith("text\n")
@@ -366,7 +352,7 @@ def test_a_page_is_read_in_time_linear_in_its_length(tmp_path: Path, unit: str) 
     )  # where each unit is looked for in all the rest, 40 and more
 
 
-def test_a_page_that_is_too_long_is_refused(tmp_path: Path) -> None:
+def test_a_page_that_is_too_long_is_refused(tmp_path):
     (tmp_path / "a.html").write_bytes(b"<p>text" * (5 * PIECE))
     with pytest.raises(CorpusError, match="longer than 33,554,432 characters, the most of a page"):
         read(tmp_path / "a.html")
@@ -394,14 +380,14 @@ License and donations.\r
 
 
 @pytest.mark.parametrize("word", ["THE", "THIS"])
-def test_a_book_without_header_and_footer(file: Path, word: str) -> None:
+def test_a_book_without_header_and_footer(file, word):
     file.write_bytes(BOOK.format(word).encode())
     assert read(file, gutenberg=True) == "I\n\nIt began. *** It ended.\n"
     assert read(file) == BOOK.format(word).replace("\r", "")
 
 
 @pytest.mark.parametrize("missing", ["START", "END"])
-def test_a_book_without_its_marks_is_an_error(file: Path, missing: str) -> None:
+def test_a_book_without_its_marks_is_an_error(file, missing):
     file.write_text(BOOK.format("THE").replace(f"*** {missing}", "***"))
     said = rf"no line \*\*\* {missing} OF THE PROJECT GUTENBERG EBOOK"
     with pytest.raises(CorpusError, match=said):
@@ -420,27 +406,25 @@ WORD = """<?xml version="1.0" encoding="UTF-8"?><w:document><w:body>
 <w:tbl><w:tc><w:p><w:r><w:t>A cell</w:t></w:r></w:p></w:tc></w:tbl></w:body></w:document>"""
 
 
-def word_document(path: Path, text: str, name: str = "word/document.xml") -> Path:
+def word_document(path, text, name="word/document.xml"):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, text)
     return path
 
 
-def test_the_paragraphs_of_a_word_document(tmp_path: Path) -> None:
+def test_the_paragraphs_of_a_word_document(tmp_path):
     path = word_document(tmp_path / "Chapter.DOCX", WORD)
     assert read(path) == "“Tea & toast,”\the\nsaid.\n\nA cell\n"
 
 
 @pytest.mark.parametrize(("name", "length"), [("word/document.xml", 200), ("content.xml", None)])
-def test_what_is_no_whole_word_document_is_refused(
-    tmp_path: Path, name: str, length: int | None
-) -> None:
+def test_what_is_no_whole_word_document_is_refused(tmp_path, name, length):
     path = word_document(tmp_path / "a.docx", WORD[:length], name)
     with pytest.raises(CorpusError, match="not a Word document"):
         read(path)
 
 
-def test_a_text_may_be_called_a_word_document(tmp_path: Path) -> None:
+def test_a_text_may_be_called_a_word_document(tmp_path):
     (tmp_path / "a.docx").write_text("Tea.")
     (tmp_path / "~$a.docx").write_bytes(b"PK\3\4")
     assert read(tmp_path / "a.docx") == "Tea."
@@ -451,7 +435,7 @@ def test_a_text_may_be_called_a_word_document(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 76])
-def test_lines_of_paragraphs_are_joined(file: Path, width: int) -> None:
+def test_lines_of_paragraphs_are_joined(file, width):
     story = "".join(Engine().read_corpus({"type": "story"})) * 15
     verse = "\n\nRoses are red,\nViolets are blue.\n\n    Indented\n\n"
     paragraphs = [*(" ".join(each.split()) for each in story.split("\n\n")), verse]
@@ -464,7 +448,7 @@ def test_lines_of_paragraphs_are_joined(file: Path, width: int) -> None:
     assert read(file, wrapped_at=width) == "\n\n".join(paragraphs)
 
 
-def test_lines_that_are_documents_are_not_joined(file: Path) -> None:
+def test_lines_that_are_documents_are_not_joined(file):
     file.write_text("a\nb\n")
     with pytest.raises(PipelineError, match="corpus: wrapped_at joins lines"):
         read(file, wrapped_at=60, documents="line")
@@ -473,7 +457,7 @@ def test_lines_that_are_documents_are_not_joined(file: Path) -> None:
 # One file that must be the one --------------------------------------------------------------------
 
 
-def test_the_checksum_of_a_file(file: Path) -> None:
+def test_the_checksum_of_a_file(file):
     file.write_text("the clock")
     right, wrong = hashlib.sha256(b"the clock").hexdigest(), "0" * 64
     assert read(file, sha256=right.upper()) == "the clock"

@@ -1,19 +1,15 @@
 """`textgen doctor`: what it says of an installation, and of one where something is wrong."""
 
-from __future__ import annotations
-
 import json
 import sys
 from importlib import metadata
-from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import run_textgen
 from installing import write_package
 
 
-def examined(folder: Path, *arguments: str, code: int = 0, **options: Any) -> dict[str, Any]:
+def examined(folder, *arguments, code=0, **options):
     """What `textgen doctor --json` says; it must exit with `code`."""
     extra = {"TEXTGEN_CACHE_DIR": str(folder / "cache")}
     done = run_textgen(*arguments, "doctor", "--json", folder=folder, extra=extra, **options)
@@ -21,7 +17,7 @@ def examined(folder: Path, *arguments: str, code: int = 0, **options: Any) -> di
     return json.loads(done.stdout)
 
 
-def test_it_says_what_is_there(tmp_path: Path) -> None:
+def test_it_says_what_is_there(tmp_path):
     report = examined(tmp_path)
     for name in ("textgen-engine", "torch", "llvmlite"):
         assert report["versions"][name] == metadata.version(name)
@@ -36,11 +32,11 @@ def test_it_says_what_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_is_named(tmp_path: Path) -> None:
+def test_a_gpu_is_named(tmp_path):
     assert examined(tmp_path)["devices"][1].startswith("cuda:0 (")
 
 
-def test_a_plugin_that_is_left_out_is_named_with_its_cause(tmp_path: Path) -> None:
+def test_a_plugin_that_is_left_out_is_named_with_its_cause(tmp_path):
     site = tmp_path / "site"
     write_package(site, "broken", "raise RuntimeError('not charged')", version="0.3")
     (broken,) = examined(tmp_path, code=1, site=[site])["left_out"]
@@ -52,7 +48,7 @@ def test_a_plugin_that_is_left_out_is_named_with_its_cause(tmp_path: Path) -> No
     assert not examined(tmp_path, "--no-plugin", "broken", site=[site])["left_out"]
 
 
-def test_what_textgen_needs_and_lacks_is_said(tmp_path: Path) -> None:
+def test_what_textgen_needs_and_lacks_is_said(tmp_path):
     """A copy of the metadata that asks for one package more, found before the installed one."""
     own = metadata.distribution("textgen-engine")
     folder = tmp_path / "site/textgen_engine-0.1.0.dist-info"

@@ -1,11 +1,8 @@
 # ruff: noqa: RUF001  # letters of other scripts
 """How the corpus `file` finds out how a text is encoded, and what it says and refuses."""
 
-from __future__ import annotations
-
 import codecs
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,7 +38,7 @@ SAMPLES = {
 }
 
 
-def read(path: Path, data: bytes, **options: Any) -> str:
+def read(path, data, **options):
     path.write_bytes(data)
     return "".join(Engine().read_corpus({"type": "file", "path": str(path), **options}))
 
@@ -49,14 +46,14 @@ def read(path: Path, data: bytes, **options: Any) -> str:
 @given(
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc"])), st.sampled_from([*MARKS, ""])
 )
-def test_utf8_and_what_has_a_mark_is_read_without_a_word(text: str, marked: str) -> None:
+def test_utf8_and_what_has_a_mark_is_read_without_a_word(text, marked):
     written = MARKS[marked] + text.encode(marked) if marked else text.encode()
     found = "".join(decode([written], Path("a.txt")))
     assert found.removeprefix("\ufeff" if marked == "utf-8" else "") == text
 
 
 @pytest.mark.parametrize("encoding", SAMPLES)
-def test_another_encoding_is_refused_with_the_likeliest_one(tmp_path: Path, encoding: str) -> None:
+def test_another_encoding_is_refused_with_the_likeliest_one(tmp_path, encoding):
     path, text = tmp_path / "a.txt", (SAMPLES[encoding] + "\n") * 9
     data = text.encode(encoding)
     with pytest.raises(CorpusError, match=r"a\.txt: it is not utf-8: byte 0x") as refused:
@@ -67,7 +64,7 @@ def test_another_encoding_is_refused_with_the_likeliest_one(tmp_path: Path, enco
     assert read(path, data, encoding=encoding) == text
 
 
-def test_an_encoding_that_needs_a_mark_says_so(tmp_path: Path) -> None:
+def test_an_encoding_that_needs_a_mark_says_so(tmp_path):
     with pytest.raises(CorpusError, match=r"it is not utf-16: .* does not start with BOM"):
         read(tmp_path / "a.txt", "the clock".encode("utf-16-le"), encoding="utf-16")
 
@@ -82,7 +79,7 @@ def test_an_encoding_that_needs_a_mark_says_so(tmp_path: Path) -> None:
     ],
     ids=["inside", "a later piece", "one cut"],
 )
-def test_no_encoding_is_advised_for_damaged_utf8(tmp_path: Path, data: bytes, offset: int) -> None:
+def test_no_encoding_is_advised_for_damaged_utf8(tmp_path, data, offset):
     path, said = tmp_path / "a.txt", f"not utf-8: byte 0x.. at offset {offset} .*: mend it$"
     with pytest.raises(CorpusError, match=said) as raised:
         read(path, data)
@@ -99,12 +96,12 @@ def test_no_encoding_is_advised_for_damaged_utf8(tmp_path: Path, data: bytes, of
         (b"\0" * 3000, "binary data"),
     ],
 )
-def test_what_is_no_text_is_refused_by_name(tmp_path: Path, data: bytes, what: str) -> None:
+def test_what_is_no_text_is_refused_by_name(tmp_path, data, what):
     with pytest.raises(CorpusError, match=rf"book\.txt: it is {what}.*, not plain text"):
         read(tmp_path / "book.txt", data)
 
 
-def test_a_page_that_declares_its_encoding_is_believed_unless_it_is_utf8(tmp_path: Path) -> None:
+def test_a_page_that_declares_its_encoding_is_believed_unless_it_is_utf8(tmp_path):
     page = '<meta http-equiv="Content-Type" content="text/html; charset=iso-8859-1"><p>“naïve” €'
     polish = SAMPLES["cp1250"]
     xml = f'<?xml version="1.0" encoding="iso-8859-2"?><p>{polish}'
@@ -117,12 +114,12 @@ def test_a_page_that_declares_its_encoding_is_believed_unless_it_is_utf8(tmp_pat
 
 
 @pytest.mark.parametrize("codec", ["rot13", "hex", "base64", "zlib", "bz2", "idna", "undefined"])
-def test_a_page_cannot_choose_another_codec(tmp_path: Path, codec: str) -> None:
+def test_a_page_cannot_choose_another_codec(tmp_path, codec):
     with pytest.raises(CorpusError, match=r"not utf-8: byte 0xef .* probably cp1252"):
         read(tmp_path / "a.html", f"<meta charset='{codec}'><p>na\xefve caf\xe9".encode("cp1252"))
 
 
-def test_each_file_of_a_folder_has_an_encoding_of_its_own(tmp_path: Path) -> None:
+def test_each_file_of_a_folder_has_an_encoding_of_its_own(tmp_path):
     text = f"{SAMPLES['cp1252']}\n"
     for name, encoding in (("a", "utf-8"), ("b", "utf-16"), ("c", "utf-8-sig")):
         (tmp_path / f"{name}.txt").write_text(text, encoding)

@@ -1,15 +1,10 @@
 """The sampler format: the text has the form, and ends where nothing can follow."""
 
-from __future__ import annotations
-
 import json
 import re
 import string
 import sys
 import tracemalloc
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -17,7 +12,7 @@ import pytest
 from components import component, context, make
 from test_samplers import Past
 
-from textgen import Generator, UsageError, load, run
+from textgen import UsageError, load, run
 
 PIPELINE = """
 device = "cpu"
@@ -32,12 +27,12 @@ LETTERS = string.ascii_letters + string.digits + ' .,:;-{}[]"\\/'
 
 
 @pytest.fixture(scope="module", autouse=True)
-def llguidance() -> Any:
+def llguidance():
     return pytest.importorskip("llguidance")
 
 
 @pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> Generator:
+def writer(tmp_path_factory):
     """A model that has hardly learnt anything, of a vocabulary that JSON can be written with, and
     ends of documents.
     """
@@ -55,7 +50,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Generator:
         r"[A-Z][a-z]{2,9}, [0-9]{1,3}\.",
     ],
 )
-def test_a_text_matches_and_ends(writer: Generator, expression: str) -> None:
+def test_a_text_matches_and_ends(writer, expression):
     texts = list(writer.generate_many(["a", "The ", ""] * 4, max_new_tokens=50, regex=expression))
     assert {text.finish_reason for text in texts} == {"end"}
     for index, text in enumerate(texts):
@@ -65,9 +60,7 @@ def test_a_text_matches_and_ends(writer: Generator, expression: str) -> None:
     assert len({text.text for text in texts}) > 1
 
 
-def test_the_end_of_a_document_comes_only_where_a_text_may_end_and_there_though_ignored(
-    writer: Generator,
-) -> None:
+def test_the_end_of_a_document_comes_only_where_a_text_may_end_and_there_though_ignored(writer):
     form = "[a-e]{5,}"
     texts = list(
         writer.generate_many([""] * 30, regex=form, max_new_tokens=400, logit_bias={1: 2.0})
@@ -81,20 +74,18 @@ def test_the_end_of_a_document_comes_only_where_a_text_may_end_and_there_though_
     assert re.fullmatch(form, text.text)
 
 
-def test_without_a_form_nothing_is_forbidden() -> None:
+def test_without_a_form_nothing_is_forbidden():
     logits = np.zeros((1, 3))
     assert make("sampler", "format", context())(logits, Past(texts=[[]])) is logits
 
 
-def test_without_an_end_of_documents_an_open_text_goes_on(generator: Generator) -> None:
+def test_without_an_end_of_documents_an_open_text_goes_on(generator):
     text = generator.generate("the ", regex="[a-e]{5,}", max_new_tokens=70)
     assert (len(text.text), text.finish_reason) == (70, "length")
     assert re.fullmatch("[a-e]{5,}", text.text)
 
 
-def test_the_command_takes_both(
-    textgen: Callable[..., Any], writer: Generator, tmp_path: Path
-) -> None:
+def test_the_command_takes_both(textgen, writer, tmp_path):
     for option, form, fits in (
         ("--regex", '"[a-z]{3}"', '"[a-z]{3}"'),
         ("--json-schema", '{"enum": ["on", "off"]}', '"on"|"off"'),
@@ -110,17 +101,17 @@ class Words:
 
     unknown_id = None
 
-    def __init__(self) -> None:
+    def __init__(self):
         rng, letters = np.random.default_rng(0), list(string.ascii_lowercase + " ")
         words = {"".join(rng.choice(letters, rng.integers(2, 8))) for _ in range(20_000)}
         self.texts = [*string.printable, "\ufffd", "", *sorted(words)]
         self.vocab_size = len(self.texts)
 
-    def decode(self, ids: Any) -> str:
+    def decode(self, ids):
         return "".join(self.texts[i] for i in ids.tolist())
 
 
-def test_a_large_vocabulary_is_cut_by_characters() -> None:
+def test_a_large_vocabulary_is_cut_by_characters():
     tokenizer = Words()
     knowing = attrs.evolve(context(), tokenizer=tokenizer)
     made = make("sampler", "format", knowing, regex="(the )?[a-f]{2,6}!")
@@ -141,7 +132,7 @@ def test_a_large_vocabulary_is_cut_by_characters() -> None:
     assert re.fullmatch("(the )?[a-f]{2,6}!", text)
 
 
-def begins(text: str) -> bool:
+def begins(text):
     """Whether a text can be continued to one that matches."""
     rest = "[a-f]{0,6}|[a-f]{2,6}!"
     return "the ".startswith(text) or bool(re.fullmatch(rest, text.removeprefix("the ")))
@@ -165,9 +156,7 @@ def begins(text: str) -> bool:
         ({"regex": "a", "json_schema": "true"}, "not both"),
     ],
 )
-def test_what_cannot_be_followed_is_refused(
-    writer: Generator, options: dict[str, Any], said: str
-) -> None:
+def test_what_cannot_be_followed_is_refused(writer, options, said):
     with pytest.raises(UsageError, match=said):
         writer.generate("a", **options)
 
@@ -195,23 +184,21 @@ def test_what_cannot_be_followed_is_refused(
         ),
     ],
 )
-def test_every_keyword_is_followed(
-    writer: Generator, schema: dict[str, Any], fits: Callable[[Any], bool]
-) -> None:
+def test_every_keyword_is_followed(writer, schema, fits):
     made = writer.generate_many([""] * 20, json_schema=schema, max_new_tokens=200)
     whole = [json.loads(text.text) for text in made if text.finish_reason == "end"]
     assert whole
     assert all(map(fits, whole))
 
 
-def test_what_the_vocabulary_lacks_is_named_wherever_it_is_missed(generator: Generator) -> None:
+def test_what_the_vocabulary_lacks_is_named_wherever_it_is_missed(generator):
     with pytest.raises(UsageError, match="it lacks '-0123456789', given"):
         generator.generate("the ", json_schema='{"type": "integer"}')
     with pytest.raises(UsageError, match="it lacks '\"', given"):
         generator.generate("the ", json_schema='{"type": "string", "format": "date-time"}')
 
 
-def test_texts_of_a_form_leave_each_other_its_tables(writer: Generator) -> None:
+def test_texts_of_a_form_leave_each_other_its_tables(writer):
     form = {"regex": "(.*a){200}", "logit_bias": {"a": 3.0}, "max_new_tokens": 500}
     alone = load(writer.path).generate("", **form | {"max_new_tokens": 2})
     with pytest.raises(UsageError, match="cannot be followed any further: lexer error"):
@@ -219,7 +206,7 @@ def test_texts_of_a_form_leave_each_other_its_tables(writer: Generator) -> None:
     assert writer.generate("", **form | {"max_new_tokens": 2}) == alone
 
 
-def test_a_long_text_takes_memory_in_proportion_to_its_length(writer: Generator) -> None:
+def test_a_long_text_takes_memory_in_proportion_to_its_length(writer):
     writer.generate("", regex=r"[\s\S]{2000,}", max_new_tokens=1)
     tracemalloc.start()
     try:
@@ -229,7 +216,7 @@ def test_a_long_text_takes_memory_in_proportion_to_its_length(writer: Generator)
         tracemalloc.stop()
 
 
-def test_an_added_prompt_has_to_follow_the_form(writer: Generator) -> None:
+def test_an_added_prompt_has_to_follow_the_form(writer):
     regex = "[a-c]{2}x[0-9]{3}"
     first = writer.generate("a", regex=regex, max_new_tokens=2, keep_state=True)
     rest = writer.generate("x", state=first.state, regex=regex, max_new_tokens=9)
@@ -238,9 +225,7 @@ def test_an_added_prompt_has_to_follow_the_form(writer: Generator) -> None:
         writer.generate("y", state=first.state, regex=regex, max_new_tokens=9)
 
 
-def test_without_the_library_it_says_what_to_install(
-    writer: Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_library_it_says_what_to_install(writer, monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     said = r"json_schema: needs llguidance; pip install llguidance"
     with pytest.raises(UsageError, match=said):

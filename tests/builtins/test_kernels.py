@@ -2,12 +2,7 @@
 made with them.
 """
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -26,13 +21,11 @@ VOCABULARY = 11
 can_halve = program.has_bfloat16()
 
 
-def network(**options: Any) -> TorchRNN:
+def network(**options):
     return TorchRNN.create(RNNConfig(**options), VOCABULARY, seed=3, device="cpu")
 
 
-def numbers(
-    module: TorchRNN, kernel: str, tokens: torch.Tensor, *, half: bool
-) -> dict[str, torch.Tensor]:
+def numbers(module, kernel, tokens, *, half):
     """Logits, states and gradients of two windows, the second of which goes on from the first."""
     module.use_kernels = kernel == "llvm"
     module.zero_grad()
@@ -49,7 +42,7 @@ def numbers(
     return {name: tensor.detach().float() for name, tensor in made.items()}
 
 
-def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+def difference(a, b):
     return float((a - b).norm() / (b.norm() + 1e-6))
 
 
@@ -74,9 +67,7 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     {"embedding_dropout": 0.3, "weight_drop": 0.2},
 )
 @settings(max_examples=25)
-def test_logits_and_gradients_are_those_of_torch(
-    shape: tuple[int, int], options: dict[str, Any], dropout: dict[str, float]
-) -> None:
+def test_logits_and_gradients_are_those_of_torch(shape, options, dropout):
     module = network(**options, **dropout)
     tokens = torch.from_numpy(np.random.default_rng(0).integers(VOCABULARY, size=shape))
     expected = numbers(module, "torch", tokens, half=False)
@@ -88,9 +79,7 @@ def test_logits_and_gradients_are_those_of_torch(
 @pytest.mark.skipif(not can_halve, reason="this processor has no products of bfloat16")
 @pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
 @pytest.mark.parametrize("rows", [3, 19])
-def test_in_bfloat16_they_are_no_further_from_float32_than_torchs_are(
-    cell: str, rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_bfloat16_they_are_no_further_from_float32_than_torchs_are(cell, rows, monkeypatch):
     monkeypatch.setattr(program, "is_fast_in_bfloat16", lambda cell: True)  # with AMX, too
     module = network(cell=cell, hidden_size=96, embedding_size=24)
     tokens = torch.from_numpy(np.random.default_rng(rows).integers(VOCABULARY, size=(rows, 30)))
@@ -106,16 +95,16 @@ def test_in_bfloat16_they_are_no_further_from_float32_than_torchs_are(
     "half", [False, pytest.param(True, marks=pytest.mark.skipif(not can_halve, reason="bfloat16"))]
 )
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_what_is_no_number_stays_none(cell: str, half: bool) -> None:
+def test_what_is_no_number_stays_none(cell, half):
     """A loss that is no number ends a run; it must not become one within a sigmoid."""
     module = network(cell=cell, hidden_size=32)
     with torch.no_grad():
-        module.layers[0].weight_hh_l0[5] = float("nan")  # type: ignore[index,union-attr]
+        module.layers[0].weight_hh_l0[5] = float("nan")
     tokens = torch.zeros((2, 4), dtype=torch.int64)
     assert numbers(module, "llvm", tokens, half=half)["first"].isnan().any()
 
 
-def test_a_token_that_there_is_not_is_an_error_as_of_torch() -> None:
+def test_a_token_that_there_is_not_is_an_error_as_of_torch():
     module = network(cell="lstm", hidden_size=32)
     for kernel in ("torch", "llvm"):
         with pytest.raises(IndexError):
@@ -125,7 +114,7 @@ def test_a_token_that_there_is_not_is_an_error_as_of_torch() -> None:
 MODEL = {"cell": "lstm", "hidden_size": 32, "dropout": 0.2, "embedding_size": 16}
 
 
-def test_integers_of_any_size_are_tokens_and_no_other_numbers_are() -> None:
+def test_integers_of_any_size_are_tokens_and_no_other_numbers_are():
     model, tokens = network(cell="gru", hidden_size=32), torch.tensor([[1, 2, 0, 3]])
     expected = model(tokens)[0]
     for kind in (torch.int32, torch.uint8, torch.int16):
@@ -136,7 +125,7 @@ def test_integers_of_any_size_are_tokens_and_no_other_numbers_are() -> None:
 
 @pytest.mark.parametrize("cell", ["rnn", "relu", "gru", "lstm"])
 @pytest.mark.parametrize("use_kernels", [True, False])
-def test_weights_can_be_replaced(cell: Any, use_kernels: bool) -> None:
+def test_weights_can_be_replaced(cell, use_kernels):
     """As adapters, meta-learning and averages of weights do."""
     model, tokens = network(cell=cell, hidden_size=32), torch.tensor([[1, 2, 0, 3]])
     model.use_kernels = use_kernels
@@ -148,7 +137,7 @@ def test_weights_can_be_replaced(cell: Any, use_kernels: bool) -> None:
     )
 
     class Double(torch.nn.Module):
-        def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        def forward(self, weight):
             return 2 * weight
 
     for layer in [*model.layers, model.head]:
@@ -168,7 +157,7 @@ def test_weights_can_be_replaced(cell: Any, use_kernels: bool) -> None:
 
 
 @pytest.fixture
-def found_anew() -> Iterator[None]:
+def found_anew():
     """Whether there is a llvmlite that works is asked once in a process."""
     torch_model._kernels.cache_clear()
     yield
@@ -177,8 +166,8 @@ def found_anew() -> Iterator[None]:
 
 @pytest.mark.usefixtures("found_anew")
 def test_where_llvmlite_cannot_be_loaded_torch_computes_and_it_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_pipeline: Callable[..., Any]
-) -> None:
+    tmp_path, monkeypatch, tiny_pipeline
+):
     broken = tmp_path / "broken/llvmlite"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise OSError('its library is of another processor')")
@@ -191,9 +180,7 @@ def test_where_llvmlite_cannot_be_loaded_torch_computes_and_it_is_said(
         textgen.run(tiny_pipeline(model=MODEL))
 
 
-def test_steps_are_computed_in_machine_code_and_evaluations_are_not(
-    monkeypatch: pytest.MonkeyPatch, tiny_pipeline: Callable[..., Any]
-) -> None:
+def test_steps_are_computed_in_machine_code_and_evaluations_are_not(monkeypatch, tiny_pipeline):
     from textgen_builtins.models.rnn.kernels import layer
 
     counted = mock.Mock(wraps=layer.run_layer)

@@ -5,9 +5,6 @@ after a resume.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -17,10 +14,10 @@ from counted import CONTEXT, HELD_OUT, TEXT, dataset, pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import Engine, PipelineError, Run, devices
+from textgen import Engine, PipelineError, devices
 from textgen.data import Dataset
 from textgen.events import Decided, Evaluated, StepDone
-from textgen.protocols import TrainerState, TrainingContext
+from textgen.protocols import TrainerState
 from textgen_builtins.models.gate import Gate, fit
 from textgen_builtins.models.loss import log_softmax, mean_loss
 from textgen_builtins.models.mixture.model import expert_logs
@@ -39,12 +36,12 @@ TRAINER = {"type": "mixture", "first": ADAMW}
 
 
 @pytest.fixture(scope="module")
-def mixture_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def mixture_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mixture")
     return Engine().run(pipeline(folder, MODEL, TRAINER), output=folder / "run")
 
 
-def log_probabilities(seed: int, *shape: int) -> Any:
+def log_probabilities(seed, *shape):
     """Rows of experts, some of them sure and some with impossible tokens."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=shape) * rng.choice([0.1, 1, 10, 100], size=(*shape[:-1], 1))
@@ -59,7 +56,7 @@ def log_probabilities(seed: int, *shape: int) -> Any:
     rows=st.integers(1, 9),
     seed=st.integers(0, 999),
 )
-def test_what_a_gate_gives_is_finite(experts: int, size: int, rows: int, seed: int) -> None:
+def test_what_a_gate_gives_is_finite(experts, size, rows, seed):
     rng = np.random.default_rng(seed)
     gate = Gate(*(rng.normal(size=n).astype(np.float32) for n in (experts, (experts**2, experts))))
     logits = gate.mix(log_probabilities(seed, rows, experts, size))
@@ -67,13 +64,13 @@ def test_what_a_gate_gives_is_finite(experts: int, size: int, rows: int, seed: i
     assert np.isfinite(logits).all()
 
 
-def loss(gate: Gate, logs: Any, targets: Any) -> float:
+def loss(gate, logs, targets):
     made = log_softmax(gate.mix(logs.copy()))
     return -float(made[np.arange(len(made)), targets].mean(dtype=float))
 
 
 @pytest.fixture(scope="module")
-def sure_by_turns() -> tuple[Any, Any]:
+def sure_by_turns():
     """(2000, 2, 6) log probabilities and what came: at each token one expert knows it and the other
     says nothing.
     """
@@ -86,12 +83,12 @@ def sure_by_turns() -> tuple[Any, Any]:
     return np.log(probabilities).astype(np.float32), targets
 
 
-def test_an_expert_that_is_sure_of_the_wrong_token_does_not_decide_alone() -> None:
+def test_an_expert_that_is_sure_of_the_wrong_token_does_not_decide_alone():
     logs = np.array([[[0, -100], [-6, np.log1p(-np.exp(-6))]]], np.float32)
     assert loss(Gate.fixed([0.5, 0.5]), logs, np.array([1])) < 6
 
 
-def test_a_fitted_gate_is_where_the_loss_is_least(sure_by_turns: tuple[Any, Any]) -> None:
+def test_a_fitted_gate_is_where_the_loss_is_least(sure_by_turns):
     logs, targets = sure_by_turns
     gate = fit(logs.copy(), targets, [0.5, 0.5])
     least = loss(gate, logs, targets)
@@ -103,7 +100,7 @@ def test_a_fitted_gate_is_where_the_loss_is_least(sure_by_turns: tuple[Any, Any]
             assert loss(attrs.evolve(gate, bias=bias), logs, targets) > least
 
 
-def test_predicts_held_out_text_better_than_either(mixture_run: Run) -> None:
+def test_predicts_held_out_text_better_than_either(mixture_run):
     generator, model = attrs.evolve(mixture_run.generator, record={}), mixture_run.generator.model
     mixed, tokens = generator.score(HELD_OUT).loss, generator.tokenizer.encode(HELD_OUT)
     for part in (model.first, model.second):
@@ -113,20 +110,18 @@ def test_predicts_held_out_text_better_than_either(mixture_run: Run) -> None:
     assert not model.second.gate.slopes.any()
 
 
-def test_hidden_states_are_those_of_the_network_alone(mixture_run: Run) -> None:
+def test_hidden_states_are_those_of_the_network_alone(mixture_run):
     states = mixture_run.generator.hidden_states(HELD_OUT[:50])
     assert {name: len(array) for name, array in states.items()} == {"first.hidden": 50}
 
 
-def test_a_prompt_that_comes_again_gets_the_same_text(mixture_run: Run) -> None:
+def test_a_prompt_that_comes_again_gets_the_same_text(mixture_run):
     generator, prompt = mixture_run.generator, HELD_OUT[:600]
     made = [asyncio.run(generator.agenerate(prompt, max_new_tokens=50)) for _ in range(2)]
     assert made == [generator.generate(prompt, max_new_tokens=50)] * 2
 
 
-def test_a_finished_run_takes_less_than_a_hundred_bytes_of_disk_a_character(
-    mixture_run: Run,
-) -> None:
+def test_a_finished_run_takes_less_than_a_hundred_bytes_of_disk_a_character(mixture_run):
     """The counts are in the model, and in the one checkpoint to train on from."""
     files = [path.stat() for path in mixture_run.path.rglob("*") if path.is_file()]
     assert sum({file.st_ino: file.st_size for file in files}.values()) < 100 * len(TEXT)
@@ -135,26 +130,24 @@ def test_a_finished_run_takes_less_than_a_hundred_bytes_of_disk_a_character(
 class Scripted:
     """A trainer that trains nothing and notes what it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.data: list[Dataset] = []
 
-    def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[Any]:
+    def train(self, model, data, context):
         self.data.append(data)
         yield Decided(values={"steps": 2})
         yield "unknown"
         yield StepDone(step=1, steps=1, epoch=1, loss=2.0, tokens=3)
         yield Evaluated(step=1, epoch=1, training_loss=2.0, validation_loss=3.0)
 
-    def state(self) -> TrainerState:
+    def state(self):
         return TrainerState()
 
-    def load_state(self, state: TrainerState) -> None: ...
+    def load_state(self, state): ...
 
 
 @pytest.mark.parametrize("held_out", [0, 2_000])
-def test_the_text_of_the_gate_is_neither_fitted_on_nor_reported(
-    mixture_run: Run, held_out: int
-) -> None:
+def test_the_text_of_the_gate_is_neither_fitted_on_nor_reported(mixture_run, held_out):
     from textgen_builtins.models.mixture.trainer import MixtureTrainer
     from textgen_builtins.models.ngram.counting import CountTrainer
 
@@ -165,7 +158,7 @@ def test_the_text_of_the_gate_is_neither_fitted_on_nor_reported(
     first, counted = Scripted(), []
 
     class Counting(CountTrainer):
-        def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[Any]:
+        def train(self, model, data, context):
             counted.append(data)
             return super().train(model, data, context)
 
@@ -180,7 +173,7 @@ def test_the_text_of_the_gate_is_neither_fitted_on_nor_reported(
     assert events[-1].validation_loss != 3.0
 
 
-def fresh(run: Run) -> Any:
+def fresh(run):
     """A copy of a run's model."""
     return Engine().load(run.path).model
 
@@ -195,17 +188,13 @@ def fresh(run: Run) -> Any:
         ({"first": NGRAM}, 'trainer.first.type: model .* with trainer "count", given "adamw"'),
     ],
 )
-def test_parts_that_do_not_fit_are_named_before_anything_is_read(
-    model: dict[str, Any], fault: str, tmp_path: Path
-) -> None:
+def test_parts_that_do_not_fit_are_named_before_anything_is_read(model, fault, tmp_path):
     with pytest.raises(PipelineError, match=fault):
         Engine().pipeline(pipeline(tmp_path, MODEL | model, TRAINER))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_network_read_in_rows_says_what_it_says_in_one_stream(
-    mixture_run: Run, threads: int
-) -> None:
+def test_a_network_read_in_rows_says_what_it_says_in_one_stream(mixture_run, threads):
     network, tokenizer = fresh(mixture_run).first, mixture_run.generator.tokenizer
     knowing = attrs.evolve(context(training=True), tokenizer=tokenizer)
     module = Engine().build("model", RNN, knowing)

@@ -4,8 +4,6 @@
 pipeline.
 """
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 
@@ -18,7 +16,7 @@ Packages = dict[str, tuple[Path, str]]
 
 
 @pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+def packages(tmp_path_factory):
     """A package of each kind, and what new-plugin said."""
     folder = tmp_path_factory.mktemp("scaffold")
     written = {}
@@ -31,7 +29,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_file_is_filled_in(packages: Packages, kind: str) -> None:
+def test_every_file_is_filled_in(packages, kind):
     project, _ = packages[kind]
     files = {str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()}
     assert files >= {
@@ -49,7 +47,7 @@ def test_every_file_is_filled_in(packages: Packages, kind: str) -> None:
         assert tomllib.loads((project / name).read_text(encoding="utf-8"))
 
 
-def test_the_commands_that_it_names_are_said(packages: Packages) -> None:
+def test_the_commands_that_it_names_are_said(packages):
     project, said = packages["sampler"]
     assert said.splitlines() == [
         "wrote textgen-first-sampler; now:",
@@ -63,9 +61,7 @@ def test_the_commands_that_it_names_are_said(packages: Packages) -> None:
         assert command.strip() in readme
 
 
-def test_its_readme_says_what_it_is_and_names_no_built_in_observer(
-    packages: Packages,
-) -> None:
+def test_its_readme_says_what_it_is_and_names_no_built_in_observer(packages):
     for kind, begins in (("observer", "An observer for textgen"), ("model", "A model for textgen")):
         project, _ = packages[kind]
         readme = (project / "README.md").read_text(encoding="utf-8")
@@ -77,7 +73,7 @@ def test_its_readme_says_what_it_is_and_names_no_built_in_observer(
 # Names.
 
 
-def refused(folder: Path, *arguments: str) -> str:
+def refused(folder, *arguments):
     """The one line of an error."""
     done = run_textgen("new-plugin", *arguments, folder=folder)
     assert (done.returncode, done.stdout) == (2, "")
@@ -100,7 +96,7 @@ def refused(folder: Path, *arguments: str) -> str:
         ("textgen-greedy", "there is a sampler called 'greedy' already"),
     ],
 )
-def test_a_name_that_cannot_be_is_refused(tmp_path: Path, name: str, said: str) -> None:
+def test_a_name_that_cannot_be_is_refused(tmp_path, name, said):
     assert said in refused(tmp_path, "--kind", "sampler", "--", name)
     assert list(tmp_path.iterdir()) == []
 
@@ -114,12 +110,12 @@ def test_a_name_that_cannot_be_is_refused(tmp_path: Path, name: str, said: str) 
     ],
 )
 def test_a_kind_that_there_is_not_and_a_command_that_there_is_are_refused(
-    tmp_path: Path, arguments: list[str], said: str
-) -> None:
+    tmp_path, arguments, said
+):
     assert said in refused(tmp_path, *arguments)
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
     (tmp_path / "textgen-x").mkdir()
     (tmp_path / "textgen-x/notes.txt").write_text("mine")
     said = refused(tmp_path, "textgen-x", "--kind", "corpus")
@@ -127,7 +123,7 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["textgen-x", "notes.txt"]
 
 
-def test_a_name_without_textgen_in_it_is_as_good(tmp_path: Path) -> None:
+def test_a_name_without_textgen_in_it_is_as_good(tmp_path):
     done = run_textgen("new-plugin", "plain-top-a", "--kind", "sampler", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'type = "plain-top-a"' in (tmp_path / "plain-top-a/pipeline.toml").read_text()

@@ -2,11 +2,7 @@
 trainer counts.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import attrs
 import numpy as np
@@ -24,14 +20,12 @@ from textgen_builtins.models.ngram.model import NgramModel
 BEGINNING = -1
 
 
-def reference(
-    tokens: Sequence[int], order: int, vocab_size: int, end: int | None = None
-) -> Callable[[tuple[int, ...], int], float]:
+def reference(tokens, order, vocab_size, end=None):
     """P(token | context) by interpolated modified Kneser-Ney, with dictionaries and loops.
 
     N-grams that begin with `end`, as those with <s> of KenLM, are counted as often as they occur.
     """
-    counts: dict[int, Counter[tuple[int, ...]]] = {}
+    counts = {}
     for n in range(1, order + 1):
         before = defaultdict(list)
         for i in range(len(tokens) - n + 1):
@@ -42,7 +36,7 @@ def reference(
         )
     taken = {n: reference_discounts(counts[n]) for n in counts}
 
-    def probability(context: tuple[int, ...], token: int) -> float:
+    def probability(context, token):
         n = len(context) + 1
         lower = 1 / vocab_size if n == 1 else probability(context[1:], token)
         following = [c for gram, c in counts[n].items() if gram[:-1] == context]
@@ -55,7 +49,7 @@ def reference(
     return probability
 
 
-def reference_discounts(counts: Counter[tuple[int, ...]]) -> list[float]:
+def reference_discounts(counts):
     """D for counts of 0, 1, 2, and 3 or more."""
     n1, n2, n3, n4 = (sum(c == k for c in counts.values()) for k in (1, 2, 3, 4))
     if n1 and n2 and n3 and n4:
@@ -69,7 +63,7 @@ def reference_discounts(counts: Counter[tuple[int, ...]]) -> list[float]:
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("length", [2, 3, 40, 400])
 @pytest.mark.parametrize("ends", [False, True])
-def test_agrees_with_the_reference(order: int, length: int, ends: bool) -> None:
+def test_agrees_with_the_reference(order, length, ends):
     characters = sorted(set(TEXT[:600]))
     tokens = [characters.index(c) for c in TEXT[: length + length // 9]]
     size, space = len(characters) + 1, characters.index(" ")
@@ -92,7 +86,7 @@ def test_agrees_with_the_reference(order: int, length: int, ends: bool) -> None:
         np.testing.assert_allclose(row, expected, rtol=2e-6)
 
 
-def test_contexts_of_a_large_model_agree_with_the_reference() -> None:
+def test_contexts_of_a_large_model_agree_with_the_reference():
     """The probabilities of all contexts together would take twice the memory that is used for
     them.
     """
@@ -116,9 +110,7 @@ texts = st.integers(1, 9).flatmap(
 
 @given(text=texts, order=st.integers(1, 7), seed=st.integers(0, 99))
 @example(text=(1, [0, 0]), order=7, seed=0)
-def test_sums_to_one_after_every_context(
-    text: tuple[int, list[int]], order: int, seed: int
-) -> None:
+def test_sums_to_one_after_every_context(text, order, seed):
     size, tokens = text
     decoder = count(tokens, size, order).decoder(6)
     fed = np.random.default_rng(seed).integers(0, size, (6, 12))
@@ -130,18 +122,18 @@ def test_sums_to_one_after_every_context(
 TOKENS = np.random.default_rng(7).integers(0, 11, 3000) // np.array([1, 2, 3] * 1000)
 
 
-def test_before_training_every_token_is_equally_likely() -> None:
+def test_before_training_every_token_is_equally_likely():
     rows = np.exp(NgramModel(3, 4).decoder(2).score(np.array([[1, 2], [0, 0]])))
     np.testing.assert_allclose(rows, 0.25, rtol=1e-15)
 
 
-def test_an_ngram_without_the_one_that_it_ends_in_is_refused() -> None:
+def test_an_ngram_without_the_one_that_it_ends_in_is_refused():
     tensors = {"keys": [1, 11], "counts": [1, 1], "sizes": [1, 1, 0]}  # "0 0", and no 0
     with pytest.raises(ValueError, match="without the shorter one that it ends in"):
         NgramModel(3, 11).load_tensors({name: np.array(ids) for name, ids in tensors.items()})
 
 
-def test_losses_are_those_of_models_of_each_order(tmp_path: Path) -> None:
+def test_losses_are_those_of_models_of_each_order(tmp_path):
     data = dataset(TOKENS, 11)
     *steps, last = CountTrainer().train(NgramModel(4, 11), data, CONTEXT)
     for event in steps:
@@ -156,9 +148,7 @@ def test_losses_are_those_of_models_of_each_order(tmp_path: Path) -> None:
     assert run.best_loss == pytest.approx(cold.score(HELD_OUT).loss, rel=1e-5)
 
 
-def test_of_a_text_beyond_memory_a_sample_from_beginning_to_end_is_counted_and_said(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_of_a_text_beyond_memory_a_sample_from_beginning_to_end_is_counted_and_said(monkeypatch):
     tokens = np.random.default_rng(0).integers(0, 5, 6_400)
     starts = np.arange(64) * (5_760 - 10) // 63  # a tenth is held out
     sample = np.concatenate([tokens[start : start + 10] for start in starts])

@@ -2,10 +2,7 @@
 that they pay.
 """
 
-from __future__ import annotations
-
 import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,15 +22,15 @@ PIECES = ("a", "b", "Ab", "é", " ", "a ", " b", ".", ", a", " ab ba", "ba ab, "
 class Pieces:
     """A tokenizer whose tokens are given texts, joined by `between`, as words are by a space."""
 
-    def __init__(self, pieces: tuple[str, ...] = PIECES, between: str = "") -> None:
+    def __init__(self, pieces=PIECES, between=""):
         self.pieces, self.between = pieces, between
         self.vocab_size = len(pieces)
 
-    def decode(self, ids: Any) -> str:
+    def decode(self, ids):
         return self.between.join(self.pieces[i] for i in ids)
 
 
-def words_of(text: str) -> list[str]:
+def words_of(text):
     """The word so far, the one before it and the one before that, as regular expressions see
     them.
     """
@@ -47,9 +44,9 @@ TOKENS = st.lists(st.integers(0, len(PIECES) - 1), min_size=1, max_size=40)
 
 
 @given(tokens=TOKENS, between=st.sampled_from(["", " "]))
-def test_words_are_the_same_where_their_hashes_are(tokens: list[int], between: str) -> None:
+def test_words_are_the_same_where_their_hashes_are(tokens, between):
     tokenizer = Pieces(between=between)
-    reader = WordReader.of(tokenizer)  # type: ignore[arg-type]
+    reader = WordReader.of(tokenizer)
     assert reader is not None
     hashes = reader.read(np.zeros((1, 3), np.uint64), np.array([tokens]))[0].tolist()
     texts = {"": 0}
@@ -62,22 +59,22 @@ def test_words_are_the_same_where_their_hashes_are(tokens: list[int], between: s
     assert len(set(texts.values())) == len(texts)
 
 
-def test_tokens_without_letters_are_not_counted_as_words() -> None:
-    assert WordReader.of(Pieces(("1", "2", ", "))) is None  # type: ignore[arg-type]
+def test_tokens_without_letters_are_not_counted_as_words():
+    assert WordReader.of(Pieces(("1", "2", ", "))) is None
     assert NgramModel(3, 3).expert_weights == (1.0,)
 
 
-def model(*, has_words: bool = True, recent: int = 0) -> NgramModel:
+def model(*, has_words=True, recent=0):
     """A model of the story, by characters."""
-    reader = WordReader.of(Pieces(CHARACTERS)) if has_words else None  # type: ignore[arg-type]
+    reader = WordReader.of(Pieces(CHARACTERS)) if has_words else None
     return count(ids_of(TEXT), len(CHARACTERS), 4, reader=reader, recent=recent)
 
 
-def ids_of(text: str) -> list[int]:
+def ids_of(text):
     return [CHARACTERS.index(character) for character in text]
 
 
-def test_each_expert_is_a_distribution_after_every_context() -> None:
+def test_each_expert_is_a_distribution_after_every_context():
     tokens = np.array([ids_of(TEXT[:60]), ids_of(TEXT[300:360])])
     alone, rows = (
         model(has_words=has_words).decoder(2).score_experts(tokens) for has_words in (False, True)
@@ -87,7 +84,7 @@ def test_each_expert_is_a_distribution_after_every_context() -> None:
     assert all((rows[:, :, expert] != rows[:, :, 0]).any() for expert in (1, 2))
 
 
-def test_words_lower_the_loss_of_held_out_text() -> None:
+def test_words_lower_the_loss_of_held_out_text():
     ids = np.array(ids_of(HELD_OUT))
     without, by_words = (
         mean_loss(model(has_words=has_words), ids, len(CHARACTERS)) for has_words in (False, True)
@@ -96,7 +93,7 @@ def test_words_lower_the_loss_of_held_out_text() -> None:
 
 
 @pytest.mark.parametrize("order", [3, 6])
-def test_documents_begin_as_those_of_the_corpus(order: int) -> None:
+def test_documents_begin_as_those_of_the_corpus(order):
     names = [
         f"{first}{rest}" for rest in ("ana.", "oren.", "il.", "utha.") for first in "MMMMMMKKT" * 5
     ]
@@ -113,7 +110,7 @@ LENGTHS = (1, 2, 3), (4, 5, 6)  # of the contexts of each expert of a model of o
 FOLLOWERS, MOST, DISCOUNTS = (32, 4), (3, 1), (0.7, 0.8)
 
 
-def by_hand(text: list[int], expert: int, lower: Any) -> Any:
+def by_hand(text, expert, lower):
     """(V,) the probabilities after a text, by what followed its last tokens in it."""
     made = lower.astype(np.float64)
     for length in LENGTHS[expert]:
@@ -131,7 +128,7 @@ def by_hand(text: list[int], expert: int, lower: Any) -> Any:
     return made
 
 
-def test_contexts_are_counted_in_the_text_so_far() -> None:
+def test_contexts_are_counted_in_the_text_so_far():
     made = model(has_words=False, recent=100_000)
     text = ids_of(HELD_OUT[:400])
     found = np.exp(made.decoder(1).score_experts(np.array([text]))[0])
@@ -143,7 +140,7 @@ def test_contexts_are_counted_in_the_text_so_far() -> None:
 
 
 @pytest.mark.parametrize("recent", [0, 40, 5_000])
-def test_a_long_text_may_be_read_in_parts_of_any_size(recent: int) -> None:
+def test_a_long_text_may_be_read_in_parts_of_any_size(recent):
     made = model(has_words=False, recent=recent)
     text = np.random.default_rng(0).zipf(1.7, (1, 9_000)) % made.trie.vocab_size
     whole, parts, unscored, moved = (made.decoder(1) for _ in range(4))
@@ -167,7 +164,7 @@ def test_a_long_text_may_be_read_in_parts_of_any_size(recent: int) -> None:
         ("long", lambda array: array.astype(np.float32)),
     ],
 )
-def test_a_state_of_another_model_is_refused(name: str, change: Any) -> None:
+def test_a_state_of_another_model_is_refused(name, change):
     decoder = model(recent=30).decoder(1)
     state = decoder.read_state()
     with pytest.raises(ValueError, match=f"{name}.* must be"):
@@ -189,15 +186,15 @@ def test_a_state_of_another_model_is_refused(name: str, change: Any) -> None:
     ],
 )
 def test_weights_of_another_model_and_counts_that_contradict_each_other_are_refused(
-    name: str, change: Any, cause: str
-) -> None:
+    name, change, cause
+):
     made = model()
     tensors = made.tensors()
     with pytest.raises(ValueError, match=cause):
         made.load_tensors(tensors | {name: change(tensors[name])})
 
 
-def test_a_name_that_was_never_trained_on_is_expected_once_it_came(tmp_path: Any) -> None:
+def test_a_name_that_was_never_trained_on_is_expected_once_it_came(tmp_path):
     assert "lumine" not in TEXT
     losses = []
     for recent in (0, 16_384):

@@ -1,16 +1,12 @@
 """What the observers `progress`, `samples` and `loss-plot` write."""
 
-from __future__ import annotations
-
 import io
 import math
 import re
 import subprocess
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from components import context, make
@@ -27,8 +23,8 @@ COUNTS = {"model": {"type": "ngram", "order": 3}, "trainer": {"type": "count"}}
 
 @pytest.mark.parametrize(("parts", "counted"), [({}, True), (COUNTS, False)])
 def test_the_first_line_counts_parameters_where_there_are_any_and_the_same_when_resumed(
-    parts: dict[str, Any], counted: bool, tiny_pipeline: Callable[..., Any]
-) -> None:
+    parts, counted, tiny_pipeline
+):
     tables, console = tiny_pipeline(observer=[{"type": "progress"}]) | parts, io.StringIO()
     with pytest.raises(textgen.Interrupted):
         Engine().run(tables, console=console, cancelled=lambda: True)
@@ -42,9 +38,7 @@ def test_the_first_line_counts_parameters_where_there_are_any_and_the_same_when_
 
 
 @pytest.mark.parametrize(("length", "share"), [("1 epoch", None), ("2 steps", "12%")])
-def test_a_run_that_read_little_of_its_text_says_so(
-    length: str, share: str | None, tiny_pipeline: Callable[..., Any]
-) -> None:
+def test_a_run_that_read_little_of_its_text_says_so(length, share, tiny_pipeline):
     tables = tiny_pipeline(text="the clock struck nine. " * 200, observer=[{"type": "progress"}])
     tables["trainer"] |= {"length": length}
     console = io.StringIO()
@@ -54,9 +48,7 @@ def test_a_run_that_read_little_of_its_text_says_so(
 
 
 @pytest.mark.parametrize("kind", ["char", "bpe"])
-def test_losses_of_longer_tokens_are_told_by_the_character_too(
-    kind: str, tiny_pipeline: Callable[..., Any]
-) -> None:
+def test_losses_of_longer_tokens_are_told_by_the_character_too(kind, tiny_pipeline):
     tables, console = tiny_pipeline(observer=[{"type": "progress"}]), io.StringIO()
     run = Engine().run(tables | {"tokenizer": {"type": kind}}, console=console)
     told = re.findall(r"\(best .*\), ([\d.]+) a character,", console.getvalue())
@@ -65,7 +57,7 @@ def test_losses_of_longer_tokens_are_told_by_the_character_too(
     assert told == ([f"{bits * math.log(2):.3f}"] if kind == "bpe" else [])
 
 
-def test_the_time_left_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_is_that_of_the_steps(monkeypatch):
     """A short run has evaluated once, for a second of its few, when it first says how long it
     takes.
     """
@@ -86,13 +78,13 @@ def test_the_time_left_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the counters are those of Linux")
-def test_what_other_programs_use_of_the_cores_is_measured() -> None:
+def test_what_other_programs_use_of_the_cores_is_measured():
     watch = CpuWatch()
     subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
     assert watch.cores_of_others() > 0.1
 
 
-def test_an_observer_that_writes_files_asks_for_a_run_directory() -> None:
+def test_an_observer_that_writes_files_asks_for_a_run_directory():
     with pytest.raises(ValueError, match="no run directory"):
         make("observer", "metrics", context())
 
@@ -101,8 +93,8 @@ def test_an_observer_that_writes_files_asks_for_a_run_directory() -> None:
     ("options", "expected"), [({}, [1, *range(6, 61, 6)]), ({"every": 25}, [1, 25, 50])]
 )
 def test_a_run_has_some_ten_samples_at_equal_distances_or_as_many_as_asked_for(
-    options: dict[str, Any], expected: list[int], tiny_pipeline: Callable[..., Any]
-) -> None:
+    options, expected, tiny_pipeline
+):
     trainer = {"length": "60 steps", "evaluate_every": 1}
     samples = {"type": "samples", "max_new_tokens": 5, **options}
     run = textgen.run(tiny_pipeline(trainer=trainer, observer=[samples]))
@@ -110,9 +102,7 @@ def test_a_run_has_some_ten_samples_at_equal_distances_or_as_many_as_asked_for(
     assert [*map(int, re.findall(r"(?m)^=== step (\d+) ===$", text))] == expected
 
 
-def test_the_plot_says_whose_the_training_loss_is_and_which_loss_was_the_best(
-    tiny_pipeline: Callable[..., Any],
-) -> None:
+def test_the_plot_says_whose_the_training_loss_is_and_which_loss_was_the_best(tiny_pipeline):
     points = [(1, 2.0), (2, 1.5), (3, 1.75)]
     assert "1.750 validation, best 1.500</text>" in draw([Curve("validation", points)], "loss")
     tables = tiny_pipeline(observers=True)

@@ -2,11 +2,8 @@
 however they are fed.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import attrs
 import numpy as np
@@ -26,28 +23,28 @@ VOCABULARY = letters(19)
 SIZE = len(VOCABULARY) + 1  # and <unk>
 
 
-def module(device: str = "cpu", **options: Any) -> Any:
+def module(device="cpu", **options):
     """The model as it trains: a torch module with random weights."""
     training = context(vocabulary=VOCABULARY, training=True, seed=3, device=device)
     return make("model", "rnn", training, **options)
 
 
-def model(trained: Any, device: str = "cpu", **options: Any) -> Any:
+def model(trained, device="cpu", **options):
     """The model as it generates, with the module's weights."""
     made = make("model", "rnn", context(vocabulary=VOCABULARY, device=device), **options)
     made.load_tensors(trained.tensors())
     return made
 
 
-def fast(**options: Any) -> Any:
+def fast(**options):
     return model(module(**options), **options)
 
 
-def ids(*shape: int, seed: int = 0) -> Any:
+def ids(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, SIZE, shape)
 
 
-def log_softmax(logits: Any) -> Any:
+def log_softmax(logits):
     rows = np.asarray(logits, np.float64)
     rows = rows - rows.max(axis=-1, keepdims=True)
     return rows - np.log(np.exp(rows).sum(axis=-1, keepdims=True))
@@ -57,9 +54,7 @@ def log_softmax(logits: Any) -> Any:
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("inputs", INPUTS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_it_agrees_with_the_forward_pass(
-    cell: str, inputs: dict[str, Any], layers: int, dtype: str
-) -> None:
+def test_it_agrees_with_the_forward_pass(cell, inputs, layers, dtype):
     import torch
 
     options = {"cell": cell, **inputs, "layers": layers, "hidden_size": 24}
@@ -80,7 +75,7 @@ def test_it_agrees_with_the_forward_pass(
 
 @pytest.mark.parametrize("hidden_size", [1, 33, 400])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_row_is_the_same_however_it_is_fed_bit_for_bit(cell: str, hidden_size: int) -> None:
+def test_a_row_is_the_same_however_it_is_fed_bit_for_bit(cell, hidden_size):
     made = fast(cell=cell, layers=2, hidden_size=hidden_size)
     tokens = ids(64, 6)
     alone = np.stack([made.decoder(1).score(tokens[row : row + 1])[0] for row in range(64)])
@@ -110,7 +105,7 @@ print(hashlib.sha256(alone.tobytes()).hexdigest())
 
 
 @pytest.mark.slow
-def test_a_large_network_gives_the_same_however_many_threads_multiply() -> None:
+def test_a_large_network_gives_the_same_however_many_threads_multiply():
     """BLAS shares its products among threads, which is tried every now and then, and may be slow or
     fast.
     """
@@ -125,7 +120,7 @@ def test_a_large_network_gives_the_same_however_many_threads_multiply() -> None:
 
 @pytest.mark.parametrize(("layers", "batch"), [(1, 1), (2, 3), (2, 600)])
 @pytest.mark.parametrize("cell", CELLS)
-def test_going_on_greedily_is_what_single_steps_give(cell: str, layers: int, batch: int) -> None:
+def test_going_on_greedily_is_what_single_steps_give(cell, layers, batch):
     made = fast(cell=cell, layers=layers, hidden_size=16)
     ahead, steps = made.decoder(batch), made.decoder(batch)
     tokens, forbidden = ids(batch, 3), [0, 4]
@@ -151,7 +146,7 @@ def test_going_on_greedily_is_what_single_steps_give(cell: str, layers: int, bat
         assert np.array_equal(array, steps.read_state()[name])
 
 
-def test_it_goes_on_greedily_only_where_every_logit_is_finite() -> None:
+def test_it_goes_on_greedily_only_where_every_logit_is_finite():
     made = fast(hidden_size=8)
     decoder = made.decoder(1)
     state = decoder.read_state()
@@ -170,7 +165,7 @@ def test_it_goes_on_greedily_only_where_every_logit_is_finite() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_gpu_gives_the_same_text(cell: str, layers: int) -> None:
+def test_a_gpu_gives_the_same_text(cell, layers):
     options = {"cell": cell, "layers": layers, "hidden_size": 32}
     trained = module(**options)
     here, there = (model(trained, device, **options).decoder(2) for device in ("cpu", "cuda"))
@@ -182,19 +177,19 @@ def test_a_gpu_gives_the_same_text(cell: str, layers: int) -> None:
         assert there.read_state()[name] == pytest.approx(array, abs=1e-4)
 
 
-def torch_decoder(module: Any, size: int) -> Any:
+def torch_decoder(module, size):
     from textgen_builtins.models.rnn.torch_model import TorchDecoder
 
     return TorchDecoder(module, size)
 
 
-def assert_close(given: Any, expected: Any) -> None:
+def assert_close(given, expected):
     np.testing.assert_allclose(given.cpu().numpy(), expected.cpu().numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_rows_taken_and_joined_go_on_as_they_were(cell: str, device: str) -> None:
+def test_rows_taken_and_joined_go_on_as_they_were(cell, device):
     options = {"cell": cell, "layers": 2, "hidden_size": 16}
     network = module(device, **options)
     first, other, whole = (torch_decoder(network, size) for size in (3, 1, 3))
@@ -227,7 +222,7 @@ def test_rows_taken_and_joined_go_on_as_they_were(cell: str, device: str) -> Non
         assert np.array_equal(decoder.continue_greedily(feed[:3, 0], 9, [0]), whole[:3])
 
 
-def test_a_large_vocabulary_needs_an_embedding() -> None:
+def test_a_large_vocabulary_needs_an_embedding():
     """Its square would be 30 GB."""
     many = attrs.evolve(context(training=True), tokenizer=SimpleNamespace(vocab_size=87_700))
     with pytest.raises(textgen.UsageError, match="87,700 tokens") as caught:

@@ -1,14 +1,9 @@
 """The command runs: what is in a folder of runs, and what can be removed from it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -22,12 +17,12 @@ from textgen_builtins.commands.runs import runs
 OFTEN = {"seconds": 0.0}
 
 
-def invoke(*arguments: object, **options: Any) -> Any:
+def invoke(*arguments, **options):
     return CliRunner().invoke(runs, [*map(str, arguments)], **options)
 
 
 @pytest.fixture
-def interrupted(tiny_pipeline: Callable[..., Any], tmp_path: Path) -> Path:
+def interrupted(tiny_pipeline, tmp_path):
     asked, path = iter([False]), tmp_path / "runs/stopped"
     tables = tiny_pipeline(
         observers=True, trainer={"length": "3 epochs", "evaluate_every": 1}, checkpoint=OFTEN
@@ -37,15 +32,13 @@ def interrupted(tiny_pipeline: Callable[..., Any], tmp_path: Path) -> Path:
     return path
 
 
-def fail(event: Any) -> None:
+def fail(event):
     if getattr(event, "step", 0) == 2:
         raise RuntimeError("\x1b[31mno power")
 
 
 @pytest.fixture
-def folder(
-    interrupted: Path, finished_run: Path, tiny_pipeline: Callable[..., Any], tmp_path: Path
-) -> Path:
+def folder(interrupted, finished_run, tiny_pipeline, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(finished_run, runs / "sweep/a=1")
     with pytest.raises(RuntimeError):
@@ -77,7 +70,7 @@ def folder(
     return runs
 
 
-def test_every_run_of_a_folder_with_its_status(folder: Path) -> None:
+def test_every_run_of_a_folder_with_its_status(folder):
     rows = {row["name"]: row for row in json.loads(invoke(folder, "--json").output)}
     assert {name: row["status"] for name, row in rows.items()} == {
         "a=1": "finished",
@@ -97,8 +90,8 @@ def test_every_run_of_a_folder_with_its_status(folder: Path) -> None:
 
 
 def test_a_run_that_was_finished_before_its_last_step_is_not_listed_as_one_that_goes_on(
-    interrupted: Path, finished_run: Path
-) -> None:
+    interrupted, finished_run
+):
     shutil.copytree(finished_run, interrupted.with_name("whole"))
     assert textgen.Engine().finish(interrupted)
     shown = invoke(interrupted.parent).output
@@ -109,7 +102,7 @@ def test_a_run_that_was_finished_before_its_last_step_is_not_listed_as_one_that_
     assert "finished early" in compared.output
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(textgen.UsageError, match="does not exist"):
         invoke(tmp_path / "runs", catch_exceptions=False)
     assert "no runs in" in invoke(tmp_path).output
@@ -117,8 +110,8 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         textgen.summarize(tmp_path)
 
 
-def test_prune_takes_the_checkpoints_of_finished_runs_alone(folder: Path) -> None:
-    def checkpoints() -> set[Path]:
+def test_prune_takes_the_checkpoints_of_finished_runs_alone(folder):
+    def checkpoints():
         return {*folder.glob("**/checkpoints/step-*")}
 
     finished, before = folder / "sweep/a=1", checkpoints()
@@ -145,9 +138,7 @@ def test_prune_takes_the_checkpoints_of_finished_runs_alone(folder: Path) -> Non
         textgen.prune(folder / "stopped")
 
 
-def test_a_run_behind_a_link_out_of_the_folder_is_listed_and_not_pruned(
-    finished_run: Path, tmp_path: Path
-) -> None:
+def test_a_run_behind_a_link_out_of_the_folder_is_listed_and_not_pruned(finished_run, tmp_path):
     elsewhere, folder = shutil.copytree(finished_run, tmp_path / "mine"), tmp_path / "runs"
     partly = shutil.copytree(finished_run, folder / "partly")
     (folder / "linked").symlink_to(elsewhere)

@@ -6,8 +6,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -17,8 +16,7 @@ from components import context, letters, make
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import Generator, PipelineError, UsageError, load
-from textgen.protocols import Ids
+from textgen import PipelineError, UsageError, load
 
 EPSILON = 1e-4  # what float32 sums may be off by at the border of a probability
 
@@ -34,24 +32,24 @@ class Past:
     numbers: Any = None
 
     @property
-    def counts(self) -> Any:
+    def counts(self):
         return np.array(
             [np.bincount(np.array(row, int), minlength=self.size) for row in self.texts]
         )
 
     @property
-    def prompt_counts(self) -> Any:
+    def prompt_counts(self):
         return attrs.evolve(self, texts=self.prompts).counts
 
-    def tokens(self, row: int) -> Ids:
+    def tokens(self, row):
         return np.array([*(self.prompts[row] if self.prompts else ()), *self.texts[row]], np.int64)
 
-    def random(self, count: int = 1) -> Any:
+    def random(self, count=1):
         return self.numbers
 
 
 @st.composite
-def cases(draw: st.DrawFn, least: int = 1) -> tuple[Any, Past]:
+def cases(draw, least=1):
     """Logits (B, V) with ties and -inf, at least one token possible in each row; and a history."""
     rows, size = draw(st.integers(1, 4)), draw(st.integers(least, 12))
     chance = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -68,20 +66,20 @@ def cases(draw: st.DrawFn, least: int = 1) -> tuple[Any, Past]:
     return logits, Past(prompts=prompts, texts=texts, size=size)
 
 
-def sampler(name: str, size: int, **options: Any) -> Any:
+def sampler(name, size, **options):
     return make("sampler", name, context(vocabulary=letters(size - 1)), **options)
 
 
-def softmax(row: Sequence[float]) -> list[float]:
+def softmax(row):
     weights = [math.exp(float(x) - float(max(row))) for x in row]
     return [weight / math.fsum(weights) for weight in weights]
 
 
-def masked(row: Any, kept: set[int]) -> list[float]:
+def masked(row, kept):
     return [float(x) if token in kept else -math.inf for token, x in enumerate(row)]
 
 
-def check_nucleus(row: Any, out: Any, keys: list[float], p: float) -> None:
+def check_nucleus(row, out, keys, p):
     """What is kept comes first in the order of `keys`, and is the shortest such beginning that
     reaches `p`.
     """
@@ -103,18 +101,18 @@ def check_nucleus(row: Any, out: Any, keys: list[float], p: float) -> None:
 Case = tuple[Any, Past]
 
 
-def applied(case: Case, name: str, **options: Any) -> Any:
+def applied(case, name, **options):
     logits, past = case
     return sampler(name, logits.shape[1], **options)(logits, past)
 
 
-def rows(case: Case, name: str, **options: Any) -> Iterator[tuple[Any, Any]]:
+def rows(case, name, **options):
     """Each row of logits, and what a sampler makes of it."""
     return zip(case[0], applied(case, name, **options), strict=True)
 
 
 @given(case=cases(), k=st.integers(1, 14))
-def test_greedy_and_top_k_keep_the_first_of_the_best(case: Case, k: int) -> None:
+def test_greedy_and_top_k_keep_the_first_of_the_best(case, k):
     for name, options, number in (("greedy", {}, 1), ("top-k", {"k": k}, k)):
         for row, kept in rows(case, name, **options):
             best = sorted(range(len(row)), key=lambda token: -row[token])
@@ -122,7 +120,7 @@ def test_greedy_and_top_k_keep_the_first_of_the_best(case: Case, k: int) -> None
 
 
 @given(case=cases(), temperature=st.floats(0.05, 20))
-def test_temperature_divides(case: Case, temperature: float) -> None:
+def test_temperature_divides(case, temperature):
     out = applied(case, "temperature", temperature=temperature)
     assert out == pytest.approx(np.float64(case[0]) / temperature, rel=1e-6)
 
@@ -140,9 +138,7 @@ def test_temperature_divides(case: Case, temperature: float) -> None:
     ],
 )
 @given(case=cases(least=2))
-def test_a_value_beyond_float32_still_gives_a_distribution(
-    case: Case, name: str, options: dict[str, Any]
-) -> None:
+def test_a_value_beyond_float32_still_gives_a_distribution(case, name, options):
     for row, changed in rows(case, name, **options):
         assert (changed < np.inf).all()  # and no NaN
         assert np.isfinite(changed[row.argmax()])
@@ -150,9 +146,7 @@ def test_a_value_beyond_float32_still_gives_a_distribution(
 
 @pytest.mark.parametrize("name", ["top-p", "typical"])
 @given(case=cases(), p=st.floats(0.001, 1))
-def test_what_is_kept_is_the_shortest_beginning_that_reaches_p(
-    case: Case, p: float, name: str
-) -> None:
+def test_what_is_kept_is_the_shortest_beginning_that_reaches_p(case, p, name):
     """Of what surprises least, or most nearly as expected."""
     for row, kept in rows(case, name, p=p):
         weights = softmax(row)
@@ -164,14 +158,14 @@ def test_what_is_kept_is_the_shortest_beginning_that_reaches_p(
 @pytest.mark.parametrize(
     ("p", "kept"), [(0.5, 1), (0.500001, 2), (0.75, 2), (0.8, 3), (0.875, 3), (0.9, 4)]
 )
-def test_top_p_keeps_the_token_that_reaches_p(p: float, kept: int) -> None:
+def test_top_p_keeps_the_token_that_reaches_p(p, kept):
     logits = math.log(2) * np.array([[-2.0, -1, -3, -3]])  # sums of powers of two are exact
     out = sampler("top-p", 4, p=p)(logits, Past())
     assert set(np.flatnonzero(np.isfinite(out[0]))) == set([1, 0, 2, 3][:kept])
 
 
 @given(case=cases(), p=st.floats(0.001, 1))
-def test_min_p_keeps_what_is_likely_enough(case: Case, p: float) -> None:
+def test_min_p_keeps_what_is_likely_enough(case, p):
     for row, kept in rows(case, "min-p", p=p):
         weights = softmax(row)
         for token, weight in enumerate(weights):
@@ -184,7 +178,7 @@ def test_min_p_keeps_what_is_likely_enough(case: Case, p: float) -> None:
 
 
 @given(case=cases(), penalty=st.floats(0.1, 10))
-def test_the_repetition_penalty_is_a_factor(case: Case, penalty: float) -> None:
+def test_the_repetition_penalty_is_a_factor(case, penalty):
     logits, past = case
     seen = past.counts + past.prompt_counts > 0
     expected = np.where(seen, np.where(logits > 0, logits / penalty, logits * penalty), logits)
@@ -193,9 +187,7 @@ def test_the_repetition_penalty_is_a_factor(case: Case, penalty: float) -> None:
 
 
 @given(case=cases(), presence=st.floats(-5, 5), frequency=st.floats(-5, 5))
-def test_the_presence_and_frequency_penalties_are_subtracted(
-    case: Case, presence: float, frequency: float
-) -> None:
+def test_the_presence_and_frequency_penalties_are_subtracted(case, presence, frequency):
     logits, past = case
     expected = np.float64(logits) - presence * (past.counts > 0) - frequency * past.counts
     out = applied(case, "penalties", presence=presence, frequency=frequency)
@@ -203,7 +195,7 @@ def test_the_presence_and_frequency_penalties_are_subtracted(
 
 
 @given(case=cases(), n=st.integers(1, 5))
-def test_no_repeat_ngram_forbids_what_would_repeat(case: Case, n: int) -> None:
+def test_no_repeat_ngram_forbids_what_would_repeat(case, n):
     for b, (row, out) in enumerate(rows(case, "no-repeat-ngram", n=n)):
         text = case[1].tokens(b).tolist()
         grams = [text[i : i + n] for i in range(len(text) - n + 1)]
@@ -214,7 +206,7 @@ def test_no_repeat_ngram_forbids_what_would_repeat(case: Case, n: int) -> None:
 
 
 @given(case=cases(least=2), bias=st.floats(-100, 100))
-def test_the_logit_bias_is_added_to_the_token_of_that_text(case: Case, bias: float) -> None:
+def test_the_logit_bias_is_added_to_the_token_of_that_text(case, bias):
     expected = case[0].astype(float)
     expected[:, 1] += bias  # id 0 is <unk>
     out = applied(case, "logit-bias", bias={letters(1): bias})
@@ -222,7 +214,7 @@ def test_the_logit_bias_is_added_to_the_token_of_that_text(case: Case, bias: flo
 
 
 @pytest.mark.parametrize("text", ["", "ab", "é"])
-def test_a_bias_on_what_is_not_one_token_is_refused(text: str) -> None:
+def test_a_bias_on_what_is_not_one_token_is_refused(text):
     with pytest.raises(PipelineError, match="one token of the vocabulary"):
         make("sampler", "logit-bias", context(vocabulary="abc"), bias={text: 1.0})
 
@@ -243,11 +235,11 @@ def test_a_bias_on_what_is_not_one_token_is_refused(text: str) -> None:
         ("dry", {"multiplier": 1.0, "penalty_last_n": 0}),
     ],
 )
-def test_a_sampler_that_is_off_adds_no_link(name: str, options: dict[str, Any]) -> None:
+def test_a_sampler_that_is_off_adds_no_link(name, options):
     assert sampler(name, 3, **options).links == ()
 
 
-def test_a_chain_is_in_the_users_order(finished_run: Path) -> None:
+def test_a_chain_is_in_the_users_order(finished_run):
     """min-p after a high temperature keeps more than before it."""
     chain = [{"type": "min-p", "p": 0.5}, {"type": "temperature", "temperature": 50.0}]
     first, last = (
@@ -277,14 +269,12 @@ NOT_NEGATIVE = (
         *((f"{name}_penalty", value) for name in ("presence", "frequency") for value in NUMBERS),
     ],
 )
-def test_options_out_of_range_are_refused(generator: Generator, name: str, value: Any) -> None:
+def test_options_out_of_range_are_refused(generator, name, value):
     with pytest.raises(UsageError, match=name):
         generator.generate("the", **{name: value})
 
 
-def plain_dry(
-    tokens: list[int], options: dict[str, Any], breakers: Sequence[list[int]]
-) -> list[float]:
+def plain_dry(tokens, options, breakers):
     """What llama.cpp's dry subtracts from the logit of each of 5 tokens, by comparing the end with
     every place before.
 
@@ -298,8 +288,8 @@ def plain_dry(
         for end in range(len(ids), len(window) + 1):
             if window[end - len(ids) : end] == ids:
                 limit = min(limit, len(window) - end)
-    longest: dict[int, int] = {}
-    times: Counter[int] = Counter()
+    longest = {}
+    times = Counter()
     for place in range(len(window) - 1):
         length = 0
         while length <= place and window[place - length] == window[-1 - length]:
@@ -323,7 +313,7 @@ logits_row = st.lists(st.integers(-12, 12).map(lambda x: x / 4), min_size=2, max
 
 
 @given(row=logits_row, mu=st.floats(-1, 8))
-def test_mirostat_cuts_off_what_surprises_more_than_mu(row: list[float], mu: float) -> None:
+def test_mirostat_cuts_off_what_surprises_more_than_mu(row, mu):
     """But for the best, as llama.cpp's mirostat_v2."""
     surprises = [-math.log2(weight) for weight in softmax(row)]
     if any(abs(surprise - mu) < EPSILON for surprise in surprises):
@@ -333,12 +323,12 @@ def test_mirostat_cuts_off_what_surprises_more_than_mu(row: list[float], mu: flo
     assert out[0].tolist() == masked(row, kept or {row.index(max(row))})
 
 
-def test_mirostat_takes_any_number(generator: Any) -> None:
+def test_mirostat_takes_any_number(generator):
     for options in ({"mirostat_eta": 1e308}, {"mirostat_tau": 1e308}):
         assert generator.generate("the ", max_new_tokens=20, **options).text
 
 
-def test_mirostat_moves_mu_by_what_a_token_surprised() -> None:
+def test_mirostat_moves_mu_by_what_a_token_surprised():
     made = sampler("mirostat", 4, tau=4.0, eta=0.25)
     assert made.start(np.array([1, 2])) == {"mu": 8.0}
     logits = np.array([[0.0, 1.0, -math.inf, 2.0], [3.0, -math.inf, 0.5, -math.inf]])
@@ -349,7 +339,7 @@ def test_mirostat_moves_mu_by_what_a_token_surprised() -> None:
 
 
 @given(quarters=st.lists(st.integers(-20, 20), min_size=5, max_size=5))
-def test_xtc_excludes_all_but_the_last_of_the_likely(quarters: list[int]) -> None:
+def test_xtc_excludes_all_but_the_last_of_the_likely(quarters):
     """As llama.cpp's, where chance has it that it acts."""
     row = [each / 4 for each in quarters]  # whose probabilities are equal or plainly differ
     weights = softmax(row)
@@ -378,9 +368,7 @@ DRY = st.fixed_dictionaries(
 @given(
     texts=st.lists(st.lists(st.integers(1, 4), max_size=40), min_size=1, max_size=3), options=DRY
 )
-def test_dry_penalises_what_would_extend_a_repetition_without_a_breaker(
-    texts: list[list[int]], options: dict[str, Any], breakers: list[list[int]]
-) -> None:
+def test_dry_penalises_what_would_extend_a_repetition_without_a_breaker(texts, options, breakers):
     said = ["".join(letters(4)[token - 1] for token in ids) for ids in breakers]
     made = sampler("dry", 5, **options, sequence_breakers=said)
     out = made(np.zeros((len(texts), 5)), Past(texts=texts))
@@ -389,7 +377,7 @@ def test_dry_penalises_what_would_extend_a_repetition_without_a_breaker(
 
 
 @given(text=st.text(alphabet="ab' \n.", max_size=60), allowed=st.integers(0, 3))
-def test_dry_counts_words_and_breaks_none(text: str, allowed: int) -> None:
+def test_dry_counts_words_and_breaks_none(text, allowed):
     """By the list of the words before: a token is penalised as the first of a word, whatever stands
     between words.
     """
@@ -414,14 +402,14 @@ def test_dry_counts_words_and_breaks_none(text: str, allowed: int) -> None:
     assert -out[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_dry_ends_a_run_of_line_breaks() -> None:
+def test_dry_ends_a_run_of_line_breaks():
     made = make("sampler", "dry", context(vocabulary="\na"), multiplier=1.0, base=2.0)
     for breaks, penalty in ((3, 0), (4, 1), (7, 8), (70, 2.0**60)):
         out = made(np.zeros((1, 3)), Past(texts=[[2, *[1] * breaks]]))
         assert out[0].tolist() == [0, -penalty, 0]
 
 
-def test_a_sequence_breaker_that_has_no_tokens_breaks_nothing() -> None:
+def test_a_sequence_breaker_that_has_no_tokens_breaks_nothing():
     past = Past(texts=[[1, 0, 2, 1, 0, 2, 1, 0]])  # 0 stands for what the vocabulary lacks
     first, second = (
         sampler("dry", 3, multiplier=1.0, sequence_breakers=[each])(np.zeros((1, 3)), past)
@@ -436,11 +424,11 @@ class Pieces:
     TEXTS = ("<unk>", "the", " the", " door", " do", "or", ",", " of the")
     vocab_size, unknown_id = len(TEXTS), 0
 
-    def decode(self, ids: Any) -> str:
+    def decode(self, ids):
         return "".join(self.TEXTS[each] for each in ids).removeprefix(" ")
 
 
-def test_dry_penalises_the_first_token_of_a_word() -> None:
+def test_dry_penalises_the_first_token_of_a_word():
     made = make("sampler", "dry", attrs.evolve(context(), tokenizer=Pieces()), multiplier=1.0)
     the, in_text, door, do, other, comma, of_the = range(1, 8)
     for text, penalised in (
@@ -452,7 +440,7 @@ def test_dry_penalises_the_first_token_of_a_word() -> None:
         assert np.flatnonzero(out[0]).tolist() == penalised
 
 
-def test_a_long_repetition_stays_within_float32_and_takes_no_time() -> None:
+def test_a_long_repetition_stays_within_float32_and_takes_no_time():
     made = sampler("dry", 3, multiplier=1e9, base=4.0)
     out = made(np.zeros((1, 3), np.float32), Past(texts=[[1] * 20_000]))
     assert out[0].tolist() == [0, -np.float32(1e30), 0]

@@ -1,14 +1,10 @@
 """The command sweep."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import running
@@ -34,7 +30,7 @@ generate = {max_new_tokens = 5}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """With a pipeline."""
     (tmp_path / "text.txt").write_text(TEXT)
     (tmp_path / "p.toml").write_text(PIPELINE)
@@ -42,8 +38,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def sweep(textgen: Callable[..., Any], folder: Path) -> Callable[..., Any]:
-    def run(*arguments: str) -> Any:
+def sweep(textgen, folder):
+    def run(*arguments):
         return textgen("--plugin", PLUGIN, "sweep", "p.toml", *arguments, cwd=folder)
 
     return run
@@ -59,12 +55,12 @@ def sweep(textgen: Callable[..., Any], folder: Path) -> Callable[..., Any]:
         ("{a = 1, b = 2},3", [{"a": 1, "b": 2}, 3]),
     ],
 )
-def test_values_are_toml_between_commas(given: str, values: list[Any]) -> None:
+def test_values_are_toml_between_commas(given, values):
     trials = parse_trials([f" trainer.x ={given}"])
     assert [trial.settings for trial in trials] == [{"trainer.x": value} for value in values]
 
 
-def test_all_faults_of_settings_at_once() -> None:
+def test_all_faults_of_settings_at_once():
     with pytest.raises(UsageError) as caught:
         parse_trials(["x", "a=1,1", "c=[1", "output=a,b"])
     for said in (
@@ -78,7 +74,7 @@ def test_all_faults_of_settings_at_once() -> None:
         parse_trials([f"{key}={','.join(map(str, range(50)))}" for key in "abc"])
 
 
-def test_names_are_safe_and_tell_trials_apart() -> None:
+def test_names_are_safe_and_tell_trials_apart():
     given = ["a.size=1,1.5", "b.size=2", 'stop=["a","b"],"a b","../../etc"', f"long={'x' * 300}"]
     names = [trial.name for trial in parse_trials(given)]
     assert len(set(names)) == 6
@@ -87,8 +83,8 @@ def test_names_are_safe_and_tell_trials_apart() -> None:
 
 
 def test_trials_have_folders_of_their_own_where_the_system_ignores_case_and_a_last_dot(
-    sweep: Callable[..., Any], folder: Path
-) -> None:
+    sweep, folder
+):
     prompts = "generate.prompt=the,The,THE,the."
     swept = sweep("--set", prompts, "--set=generate.unknown_characters=skip", "-q")
     assert swept.code == 0, swept.stderr
@@ -96,9 +92,7 @@ def test_trials_have_folders_of_their_own_where_the_system_ignores_case_and_a_la
     assert len(names) == 4
 
 
-def test_every_pipeline_is_checked_before_any_starts(
-    sweep: Callable[..., Any], folder: Path
-) -> None:
+def test_every_pipeline_is_checked_before_any_starts(sweep, folder):
     refused = sweep("--set=trainer.steps=3,x", "--set=trainer.tims=1")
     assert refused.code == 2
     assert "trainer.tims: unknown key" in refused.stderr
@@ -106,9 +100,7 @@ def test_every_pipeline_is_checked_before_any_starts(
     assert not (folder / "runs").exists()
 
 
-def test_a_failed_trial_does_not_end_the_others_and_the_best_comes_first(
-    sweep: Callable[..., Any], folder: Path
-) -> None:
+def test_a_failed_trial_does_not_end_the_others_and_the_best_comes_first(sweep, folder):
     arguments = ("--set=trainer.fails_at=3,99", "--set=model.added=5.0,0.1", "--output", "s")
     done = sweep(*arguments, "--json")
     assert done.code == 1
@@ -130,7 +122,7 @@ def test_a_failed_trial_does_not_end_the_others_and_the_best_comes_first(
     assert "the best: textgen generate s/added=0.1,fails_at=99" in table.stdout
 
 
-def test_ctrl_c_stops_with_a_checkpoint(folder: Path) -> None:
+def test_ctrl_c_stops_with_a_checkpoint(folder):
     arguments = ("--set=trainer.steps=99", "--set=trainer.pause=0.1", "--set=seed=1,2")
     log = folder / "steps.log"
     with running("--plugin", PLUGIN, "sweep", "p.toml", *arguments, folder=folder) as sweep:
@@ -146,9 +138,7 @@ def test_ctrl_c_stops_with_a_checkpoint(folder: Path) -> None:
     assert (summary.status, summary.cause, summary.steps) == ("stopped", "interrupted", 99)
 
 
-def test_trials_of_different_tokens_are_ranked_by_bits_per_character(
-    sweep: Callable[..., Any], folder: Path
-) -> None:
+def test_trials_of_different_tokens_are_ranked_by_bits_per_character(sweep, folder):
     arguments = ("--set=tokenizer.letters_only=true,false", "--output", "s")
     sweep(*arguments)
     for name, bits in (("letters_only=true", 2.0), ("letters_only=false", 1.0)):

@@ -1,31 +1,26 @@
 """What the tests of the command line share."""
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 from cli.terminal import Terminal
 
 
 @pytest.fixture
-def generate(textgen: Any, finished_run: Path, tmp_path: Path) -> Any:
+def generate(textgen, finished_run, tmp_path):
     """`textgen generate RUN ARGUMENTS` in tmp_path."""
     return partial(textgen, "generate", finished_run, cwd=tmp_path)
 
 
 @pytest.fixture
-def evaluate(textgen: Any, finished_run: Path, tmp_path: Path) -> Any:
+def evaluate(textgen, finished_run, tmp_path):
     """`textgen evaluate RUN ARGUMENTS` in tmp_path."""
     return partial(textgen, "evaluate", finished_run, cwd=tmp_path)
 
 
 @pytest.fixture(scope="module")
-def workplace(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(finished_run, tmp_path_factory):
     """A folder with a text, a pipeline of the same name and its run, as somebody has it who has
     just begun.
     """
@@ -37,11 +32,11 @@ def workplace(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture
-def begin(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+def begin(tmp_path):
     """Open a session in tmp_path, at its first prompt: `begin(run, "--greedy")`."""
     terminals = []
 
-    def make(*arguments: object, **variables: str) -> Terminal:
+    def make(*arguments, **variables):
         terminals.append(Terminal("generate", *arguments, cwd=tmp_path, **variables))
         assert "/set KEY=VALUE" in terminals[-1].read_to("\n> ")
         return terminals[-1]

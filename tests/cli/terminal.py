@@ -1,7 +1,5 @@
 """A terminal that the command runs on, as a person has it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pty
@@ -10,7 +8,6 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
-from typing import BinaryIO
 
 import fork_server
 from commands import needs_torch
@@ -27,7 +24,7 @@ main(sys.argv[1:])
 """
 
 
-def shown(*arguments: object, cwd: Path, stdout: BinaryIO | None = None) -> tuple[int, str]:
+def shown(*arguments, cwd, stdout=None):
     """The exit code of `python ARGUMENTS`, and what it wrote to a terminal of 80 columns that its
     streams are on; all but stdout, if that is given.
     """
@@ -48,7 +45,7 @@ def shown(*arguments: object, cwd: Path, stdout: BinaryIO | None = None) -> tupl
 class Terminal:
     """A session of the command on a terminal of its own."""
 
-    def __init__(self, *arguments: object, cwd: Path, **variables: str) -> None:
+    def __init__(self, *arguments, cwd, **variables):
         self._end, other = pty.openpty()
         environment = {**os.environ, "TERM": "dumb", "HOME": str(cwd), "INPUTRC": os.devnull}
         environment |= {"XDG_STATE_HOME": str(cwd / "state"), **variables}
@@ -63,7 +60,7 @@ class Terminal:
         )
         os.close(other)
 
-    def read_to(self, mark: str) -> str:
+    def read_to(self, mark):
         """What it wrote up to the next `mark`."""
         seen = bytearray()
         while not seen.endswith(mark.encode()):
@@ -78,26 +75,26 @@ class Terminal:
             assert len(seen) < 1_000_000, f"no {mark!r} in a megabyte that ends in {seen[-1000:]!r}"
         return seen.decode(errors="replace").replace("\r\n", "\n")
 
-    def until_it_waits(self) -> None:
+    def until_it_waits(self):
         """Until its process sleeps. Does nothing where there is no /proc."""
         state = Path(f"/proc/{self.process.pid}/stat")
         while state.exists() and state.read_text().rpartition(") ")[2][0] != "S":
             pass
 
-    def send(self, text: str) -> None:
+    def send(self, text):
         os.write(self._end, text.encode(errors="surrogateescape"))
 
-    def ask(self, line: str) -> str:
+    def ask(self, line):
         """What it answers to a line, up to the next prompt."""
         self.send(f"{line}\n")
         return self.read_to("\n> ").partition("\n")[2].removesuffix("> ")
 
-    def leave(self) -> None:
+    def leave(self):
         """End the session with Ctrl-D."""
         self.send("\x04")
         assert self.process.wait(300) == 0
 
-    def close(self) -> None:
+    def close(self):
         self.process.kill()
         self.process.wait()
         os.close(self._end)

@@ -1,10 +1,6 @@
 """What Windows does otherwise, simulated: each script makes one call behave as it does there."""
 
-from __future__ import annotations
-
 import signal
-from pathlib import Path
-from typing import Any
 
 from cli.terminal import shown
 
@@ -18,8 +14,8 @@ textgen.windows.WINDOWS = True
 
 
 def test_a_reader_that_is_gone_is_no_error_though_it_is_told_as_an_invalid_argument(
-    python: Any, finished_run: Path, tmp_path: Path
-) -> None:
+    python, finished_run, tmp_path
+):
     script = f"""{STDOUT}
 class Pipe(io.RawIOBase):
     def writable(self):
@@ -35,9 +31,7 @@ main(["generate", {str(finished_run)!r}, "-p", "the ", "--max-new-tokens", "5"])
     assert (done.code, done.stderr) == (0, "")
 
 
-def test_line_breaks_are_written_as_they_are(
-    python: Any, finished_run: Path, tmp_path: Path
-) -> None:
+def test_line_breaks_are_written_as_they_are(python, finished_run, tmp_path):
     script = f"""{STDOUT}
 sys.stdout = io.TextIOWrapper(open("text", "wb"), newline="\\r\\n")
 main(["generate", {str(finished_run)!r}, "-p", "the ", "--max-new-tokens", "5"])
@@ -48,7 +42,7 @@ main(["generate", {str(finished_run)!r}, "-p", "the ", "--max-new-tokens", "5"])
     assert b"\r" not in text
 
 
-def test_nothing_reaches_a_terminal_past_what_makes_it_safe(tmp_path: Path) -> None:
+def test_nothing_reaches_a_terminal_past_what_makes_it_safe(tmp_path):
     # click writes to a console of Windows through a stream that it makes of the `buffer` of stdout
     # or stderr
     script = f"""{STDOUT}
@@ -67,7 +61,7 @@ main(["run", "no\\x1b[2Jsuch.toml"])
     assert "\x1b" not in seen
 
 
-def test_ctrl_break_stops_a_run_after_a_checkpoint(python: Any, tmp_path: Path) -> None:
+def test_ctrl_break_stops_a_run_after_a_checkpoint(python, tmp_path):
     """So does the end of a console, which comes as the same signal. Another stands for it here."""
     (tmp_path / "breaks.py").write_text("""
 import os, signal

@@ -2,11 +2,8 @@
 their plugin.
 """
 
-from __future__ import annotations
-
 import re
 from functools import partial
-from pathlib import Path
 
 from commands import run_textgen
 from installing import write_package
@@ -28,7 +25,7 @@ def textgen_commands():
 """
 
 
-def test_the_help_builds_no_command(tmp_path: Path) -> None:
+def test_the_help_builds_no_command(tmp_path):
     """Those that need large libraries do not slow it, and one that cannot be built is blamed when
     it is used.
     """
@@ -47,7 +44,7 @@ def test_the_help_builds_no_command(tmp_path: Path) -> None:
     assert "a_module_that_nobody_has" in asked.stderr.splitlines()[-1]
 
 
-def test_what_a_command_raises_is_blamed_on_its_plugin(tmp_path: Path) -> None:
+def test_what_a_command_raises_is_blamed_on_its_plugin(tmp_path):
     """What is for the user stays as it is."""
     site = tmp_path / "site"
     raising = "click.command()(lambda: click.get_current_context().exit(3) or 1 / 0)"
@@ -61,7 +58,7 @@ def test_what_a_command_raises_is_blamed_on_its_plugin(tmp_path: Path) -> None:
     assert len(failed.stderr.splitlines()) == 1
 
 
-def test_a_command_that_its_defaults_cannot_make_spoils_no_help(tmp_path: Path) -> None:
+def test_a_command_that_its_defaults_cannot_make_spoils_no_help(tmp_path):
     site = tmp_path / "site"
     options = '"Counts something."\n    k: int'
     write_package(site, "tally", BROKEN_COMMAND.replace('"Counts something."', options))

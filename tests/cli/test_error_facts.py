@@ -1,10 +1,6 @@
 """Errors carry facts, and their text serves the command line and programs alike."""
 
-from __future__ import annotations
-
 import pickle
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,18 +8,18 @@ import textgen as api
 from textgen.errors import Difference
 
 
-def test_an_argument_its_value_and_all_faults_are_facts(generator: api.Generator) -> None:
+def test_an_argument_its_value_and_all_faults_are_facts(generator):
     with pytest.raises(api.UsageError, match="temperature: must be >= 0") as raised:
         generator.generate("the ", top_p=50.0, temperature=-1.0)
     given = {fault.path: fault.given for fault in raised.value.faults}
     assert given == {"top_p": "50.0", "temperature": "-1.0"}
     assert raised.value.argument in given
     with pytest.raises(api.UsageError) as raised:
-        generator.generate("the ", temperatur=1.0)  # type: ignore[call-arg]
+        generator.generate("the ", temperatur=1.0)
     assert raised.value.suggestion == "did you mean 'temperature'?"
 
 
-def test_the_place_of_a_prompt_among_several_is_a_fact(generator: api.Generator) -> None:
+def test_the_place_of_a_prompt_among_several_is_a_fact(generator):
     with pytest.raises(api.PromptError, match=r"^prompts\[1\]: the prompt has") as raised:
         generator.generate_many(["the ", "é"], max_new_tokens=1)
     assert raised.value.source == "prompts[1]"
@@ -33,7 +29,7 @@ def test_the_place_of_a_prompt_among_several_is_a_fact(generator: api.Generator)
         assert (shared.value.argument, shared.value.source) == (name, "")
 
 
-def test_a_prompt_error_knows_the_nearest_known_character(tiny_pipeline: Any) -> None:
+def test_a_prompt_error_knows_the_nearest_known_character(tiny_pipeline):
     text = 'the "clock" of the hall - it\'s late - struck...\n' * 40
     generator = api.run(tiny_pipeline(text=text)).generator
     known = {"é": "e", "—": "-", "\u2212": "-", "“": '"', "\u2019": "'", "T": "t", "…": "..."}
@@ -47,9 +43,7 @@ def test_a_prompt_error_knows_the_nearest_known_character(tiny_pipeline: Any) ->
 
 
 @pytest.mark.fault(6)
-def test_a_mismatch_lists_what_was_and_what_is(
-    tiny_pipeline: Any, write_pipeline: Any, tmp_path: Path, textgen: Any
-) -> None:
+def test_a_mismatch_lists_what_was_and_what_is(tiny_pipeline, write_pipeline, tmp_path, textgen):
     api.run(tiny_pipeline(seed=1))
     other = tiny_pipeline(seed=2)
     with pytest.raises(api.RunMismatchError) as raised:
@@ -64,7 +58,7 @@ def test_a_mismatch_lists_what_was_and_what_is(
     assert (again.differences, str(again)) == (error.differences, str(error))
 
 
-def test_what_would_help_is_a_fact(tmp_path: Path, tiny_pipeline: Any) -> None:
+def test_what_would_help_is_a_fact(tmp_path, tiny_pipeline):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.txt").touch()
     with pytest.raises(api.RunError, match=r"; choose another `output`$") as full:
@@ -75,7 +69,7 @@ def test_what_would_help_is_a_fact(tmp_path: Path, tiny_pipeline: Any) -> None:
     assert (missing.value.device, missing.value.remedy) == ("cuda:99", "device")
 
 
-def test_a_wrong_encoding_is_a_fact(tiny_pipeline: Any, tmp_path: Path) -> None:
+def test_a_wrong_encoding_is_a_fact(tiny_pipeline, tmp_path):
     pipeline = tiny_pipeline(corpus={"encoding": "utf-8"})
     path = tmp_path / "corpus.txt"
     path.write_text("the clock of the hall", encoding="utf-16")

@@ -1,12 +1,8 @@
 """The command evaluate: what it measures, reads and paints."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
-from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -16,9 +12,7 @@ from pages import Page
 from textgen import Engine, load, run
 
 
-def test_evaluate_measures_a_file_and_stdin(
-    evaluate: Any, finished_run: Path, tmp_path: Path
-) -> None:
+def test_evaluate_measures_a_file_and_stdin(evaluate, finished_run, tmp_path):
     text = "the time traveller smiled, and the clock struck é.\n" * 20
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     done = evaluate("text.txt", "--json")
@@ -43,9 +37,7 @@ def test_evaluate_measures_a_file_and_stdin(
         (b"", 2, "nothing to score"),
     ],
 )
-def test_evaluate_says_what_is_wrong_with_a_file(
-    evaluate: Any, tmp_path: Path, data: bytes, code: int, said: str
-) -> None:
+def test_evaluate_says_what_is_wrong_with_a_file(evaluate, tmp_path, data, code, said):
     (tmp_path / "text.txt").write_bytes(data)
     failed = evaluate("text.txt")
     assert (failed.code, failed.stdout) == (code, "")
@@ -55,9 +47,7 @@ def test_evaluate_says_what_is_wrong_with_a_file(
     assert "option encoding" not in line
 
 
-def test_evaluate_takes_the_texts_of_a_folder(
-    evaluate: Any, finished_run: Path, tmp_path: Path
-) -> None:
+def test_evaluate_takes_the_texts_of_a_folder(evaluate, finished_run, tmp_path):
     for name, text in (("a.txt", "the clock\n"), ("b.txt", "the hall\n"), ("c.log", "no\n")):
         (tmp_path / name).write_text(text)
     score = attrs.asdict(load(finished_run).score("the clock\nthe hall\n"))
@@ -65,7 +55,7 @@ def test_evaluate_takes_the_texts_of_a_folder(
     assert "a folder of texts" in evaluate("--help").stdout
 
 
-def test_evaluate_reads_another_encoding(evaluate: Any, tmp_path: Path) -> None:
+def test_evaluate_reads_another_encoding(evaluate, tmp_path):
     (tmp_path / "text.txt").write_text("the clock é", encoding="cp1252")
     done = evaluate("text.txt", "--encoding", "cp1252", "--json")
     assert json.loads(done.stdout)["unknown_tokens"] == 1
@@ -77,9 +67,7 @@ def test_evaluate_reads_another_encoding(evaluate: Any, tmp_path: Path) -> None:
     assert 'encoding: must be "auto", or an encoding that Python knows' in failed.stderr
 
 
-def test_evaluate_joins_lines_as_the_run_does(
-    textgen: Any, tmp_path: Path, tiny_pipeline: Any
-) -> None:
+def test_evaluate_joins_lines_as_the_run_does(textgen, tmp_path, tiny_pipeline):
     tables = tiny_pipeline(text="the clock\nstruck nine\n\n" * 40)
     tables["corpus"] |= {"wrapped_at": 12}
     joined = "".join(Engine().read_corpus(tables["corpus"]))
@@ -89,7 +77,7 @@ def test_evaluate_joins_lines_as_the_run_does(
     assert json.loads(raw.stdout)["loss"] > json.loads(done.stdout)["loss"]
 
 
-def test_evaluate_paints_a_page(textgen: Any, tmp_path: Path, tiny_pipeline: Any) -> None:
+def test_evaluate_paints_a_page(textgen, tmp_path, tiny_pipeline):
     text = "<b>the</b> & \"clock\" <script>'tick'\n\n tock &amp; é</script>\n" * 12
     made = run(tiny_pipeline(text=text))
     name = "<i>&.txt"
@@ -104,9 +92,7 @@ def test_evaluate_paints_a_page(textgen: Any, tmp_path: Path, tiny_pipeline: Any
     assert f"over {len(text):,} tokens" in page.text["p"]
 
 
-def test_a_page_shows_the_beginning_and_marks_what_the_vocabulary_lacks(
-    evaluate: Any, tmp_path: Path
-) -> None:
+def test_a_page_shows_the_beginning_and_marks_what_the_vocabulary_lacks(evaluate, tmp_path):
     text = "the clöck & the hour\n" + "the clock " * 6000
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     evaluate("text.txt", "--html", "page.html")
@@ -115,7 +101,7 @@ def test_a_page_shows_the_beginning_and_marks_what_the_vocabulary_lacks(
     assert page.text["u"] == "\ufffd\ufffd"
 
 
-def test_a_page_on_stdout_sends_the_numbers_to_stderr(evaluate: Any, tmp_path: Path) -> None:
+def test_a_page_on_stdout_sends_the_numbers_to_stderr(evaluate, tmp_path):
     (tmp_path / "text.txt").write_text("the clock of the hall")
     to_file = evaluate("text.txt", "--json", "--html", "page.html")
     to_stdout = evaluate("text.txt", "--json", "--html", "-")

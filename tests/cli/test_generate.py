@@ -2,26 +2,22 @@
 the Python function.
 """
 
-from __future__ import annotations
-
 import json
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from textgen import Generator, load, run
+from textgen import load, run
 
 TOKENS = ("--max-new-tokens", 12)
 
 
-def printed(texts: list[Any]) -> str:
+def printed(texts):
     """Several texts as the command prints them."""
     return "\n".join(f"=== text {i} ===\n{text}\n" for i, text in enumerate(texts, 1))
 
 
-def rows(done: Any) -> list[dict[str, Any]]:
+def rows(done):
     """The JSON lines of a command that has done well."""
     assert done.code == 0, done.stderr
     return [json.loads(line) for line in done.stdout.split("\n")[:-1]]
@@ -55,15 +51,13 @@ def rows(done: Any) -> list[dict[str, Any]]:
     ],
     ids=str,
 )
-def test_options_are_those_of_the_python_function(
-    generate: Any, generator: Generator, arguments: tuple[object, ...], options: dict[str, Any]
-) -> None:
+def test_options_are_those_of_the_python_function(generate, generator, arguments, options):
     done = generate("-p", "the ", *TOKENS, *arguments)
     expected = generator.generate("the ", max_new_tokens=12, **options)
     assert (done.code, done.stdout, done.stderr) == (0, f"{expected}\n", "")
 
 
-def test_several_texts_are_told_apart(generate: Any, generator: Generator) -> None:
+def test_several_texts_are_told_apart(generate, generator):
     made = list(generator.generate_many(["the ", "clock"], n=2, max_new_tokens=12))
     done = generate("-p", "the ", "-p", "clock", "-n", 2, *TOKENS)
     assert done.stdout == printed(made)
@@ -72,7 +66,7 @@ def test_several_texts_are_told_apart(generate: Any, generator: Generator) -> No
     assert lines.stdout.splitlines() == [" ".join(each.text.splitlines()) for each in texts]
 
 
-def test_an_endless_text_is_one_text(generate: Any, generator: Generator) -> None:
+def test_an_endless_text_is_one_text(generate, generator):
     for more in (("-n", 2), ("--output", "jsonl"), ("--novelty",)):
         failed = generate("-p", "the ", "--max-new-tokens", "none", *more)
         assert (failed.code, failed.stdout) == (2, "")
@@ -82,7 +76,7 @@ def test_an_endless_text_is_one_text(generate: Any, generator: Generator) -> Non
     assert stopped.stdout == printed(made)
 
 
-def test_json_lines_hold_what_is_known_of_a_text(generate: Any, generator: Generator) -> None:
+def test_json_lines_hold_what_is_known_of_a_text(generate, generator):
     options = (*TOKENS, "--output", "jsonl")
     many = rows(generate("-p", "the ", "-p", "a clock", "-n", 2, *options, "--logprobs", 2))
     texts = [("the ", 0), ("the ", 1), ("a clock", 2), ("a clock", 3)]
@@ -111,7 +105,7 @@ def test_json_lines_hold_what_is_known_of_a_text(generate: Any, generator: Gener
 
 
 @pytest.mark.parametrize("options", [(), ("-o", "lines"), ("-n", "2")])
-def test_a_random_seed_is_reported(generate: Any, options: tuple[str, ...]) -> None:
+def test_a_random_seed_is_reported(generate, options):
     command = ("-p", "the ", *TOKENS, *options, "--seed")
     done = generate(*command, "random")
     found = re.fullmatch(r"seed (\d+)\n", done.stderr)
@@ -121,8 +115,8 @@ def test_a_random_seed_is_reported(generate: Any, options: tuple[str, ...]) -> N
 
 
 def test_what_a_run_was_given_by_set_holds_for_later_texts(
-    textgen: Any, write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
-) -> None:
+    textgen, write_pipeline, tiny_pipeline, tmp_path
+):
     pipeline = write_pipeline(tiny_pipeline())
     changes = ("generate.max_new_tokens=3", "generate.seed=5", 'sampler=[{type="greedy"}]')
     given = [part for change in changes for part in ("--set", change)]
@@ -132,7 +126,7 @@ def test_what_a_run_was_given_by_set_holds_for_later_texts(
 
 
 @pytest.mark.parametrize("options", [("--greedy",), ("--temperature", 0.8, "--top-k", 5)])
-def test_a_saved_state_goes_on(generate: Any, tmp_path: Path, options: tuple[object, ...]) -> None:
+def test_a_saved_state_goes_on(generate, tmp_path, options):
     asked = (*options, "--max-new-tokens")
     whole = generate("-p", "the ", *asked, 45)
     first = generate("-p", "the ", *asked, 25, "--save-state", "state")
@@ -144,9 +138,7 @@ def test_a_saved_state_goes_on(generate: Any, tmp_path: Path, options: tuple[obj
 
 
 @pytest.mark.parametrize("command", ["generate RUN -p the --top-k 5", "evaluate RUN text.txt"])
-def test_no_torch_is_loaded_on_a_cpu(
-    python: Any, finished_run: Path, tmp_path: Path, command: str
-) -> None:
+def test_no_torch_is_loaded_on_a_cpu(python, finished_run, tmp_path, command):
     (tmp_path / "text.txt").write_text("the clock struck")
     arguments = command.replace("RUN", str(finished_run)).split()
     script = """
@@ -162,7 +154,7 @@ assert 'torch' not in sys.modules
     assert (done.code, bool(done.stdout)) == (0, True), done.stderr
 
 
-def test_help_says_what_options_change(generate: Any) -> None:
+def test_help_says_what_options_change(generate):
     shown = " ".join(generate("--help").stdout.split())
     assert "--temperature FLOAT Sampling: " in shown
     assert "'random' draws one" in shown
@@ -182,16 +174,14 @@ def test_help_says_what_options_change(generate: Any) -> None:
     ],
 )
 def test_what_is_piped_in_is_the_prompt_without_its_last_line_break(
-    generate: Any, generator: Generator, given: str, prompt: str
-) -> None:
+    generate, generator, given, prompt
+):
     done = generate(*TOKENS, stdin=given)
     expected = generator.generate(prompt, max_new_tokens=12)
     assert (done.code, done.stdout, done.stderr) == (0, f"{expected}\n", "")
 
 
-def test_of_a_novel_that_is_piped_in_the_end_is_the_prompt(
-    generate: Any, generator: Generator
-) -> None:
+def test_of_a_novel_that_is_piped_in_the_end_is_the_prompt(generate, generator):
     text = "the hour, the clock. " * 1000
     done = generate(*TOKENS, stdin=text)
     expected = generator.generate(text[-20_000:], max_new_tokens=12)
@@ -200,9 +190,7 @@ def test_of_a_novel_that_is_piped_in_the_end_is_the_prompt(
 
 
 @pytest.mark.parametrize("source", ["prompts.txt", "-"])
-def test_each_line_of_a_file_is_a_prompt(
-    generate: Any, generator: Generator, tmp_path: Path, source: str
-) -> None:
+def test_each_line_of_a_file_is_a_prompt(generate, generator, tmp_path, source):
     """Only the end of a line ends one; empty lines are skipped."""
     text = "\ufeffthe\fclock\r\n\r\nthe\u2028hour\r\nt"
     (tmp_path / "prompts.txt").write_bytes(text.encode())
@@ -228,8 +216,8 @@ def test_each_line_of_a_file_is_a_prompt(
     ],
 )
 def test_a_prompt_that_is_refused_is_named_with_its_line_before_any_text(
-    generate: Any, tmp_path: Path, last: bytes, said: str
-) -> None:
+    generate, tmp_path, last, said
+):
     (tmp_path / "prompts.txt").write_bytes(b"the \n\n" * 350 + last)
     failed = generate("--prompts-file", "prompts.txt", *TOKENS)
     assert (failed.code, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)
@@ -237,8 +225,8 @@ def test_a_prompt_that_is_refused_is_named_with_its_line_before_any_text(
 
 
 def test_the_tokens_of_a_prompt_are_counted_as_it_is_fed(
-    generate: Any, textgen: Any, tiny_pipeline: Any, tmp_path: Path
-) -> None:
+    generate, textgen, tiny_pipeline, tmp_path
+):
     options = ("-p", "thé ", "--max-new-tokens", 2, "-o", "jsonl")
     for treatment, count in (("skip", 3), ("unknown", 4)):
         (row,) = rows(generate(*options, "--unknown-characters", treatment))

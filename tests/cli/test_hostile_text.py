@@ -1,11 +1,6 @@
 """Nothing that a stranger wrote commands a terminal; into a file, a text is exact."""
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import tomli_w
@@ -20,7 +15,7 @@ RAW = set("\x1b\x07\x00\x08\x7f\x85\x9b\u202e\u2066")
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hostile(tmp_path_factory):
     """A run whose vocabulary has what commands a terminal."""
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "text.txt").write_bytes(f"the clock {ESCAPES} struck.\n".encode() * 30)
@@ -29,9 +24,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_generated_text_is_visible_on_a_terminal_and_exact_elsewhere(
-    hostile: Path, tmp_path: Path
-) -> None:
+def test_generated_text_is_visible_on_a_terminal_and_exact_elsewhere(hostile, tmp_path):
     prompt = f"the {ESCAPES} ".replace("\0", "").replace("\r", "")
     command = ("generate", hostile, "--prompt", prompt, "--max-new-tokens", "40")
     for how in ([], ["--novelty"], ["--novelty", "--max-new-tokens=7"]):  # fewer are not searched
@@ -41,7 +34,7 @@ def test_generated_text_is_visible_on_a_terminal_and_exact_elsewhere(
     assert run_textgen(*command, folder=tmp_path).stdout.startswith(prompt)
 
 
-def test_a_session_shows_what_commands_a_terminal(hostile: Path, begin: Any) -> None:
+def test_a_session_shows_what_commands_a_terminal(hostile, begin):
     session = begin(hostile)
     for option in ("temperature=3", "max-new-tokens=200"):
         session.ask(f"/set {option}")
@@ -51,24 +44,24 @@ def test_a_session_shows_what_commands_a_terminal(hostile: Path, begin: Any) -> 
     session.leave()
 
 
-def written(folder: Path, tables: dict[str, Any]) -> Path:
+def written(folder, tables):
     (folder / "p.toml").write_text(tomli_w.dumps(tables), encoding="utf-8")
     return folder / "p.toml"
 
 
-def edited(run: Path, folder: Path, before: str, after: str) -> Path:
+def edited(run, folder, before, after):
     record = shutil.copytree(run, folder / "copy") / "run.json"
     record.write_text(record.read_text().replace(before, after, 1))
     return record.parent
 
 
-def folder_of(folder: Path, name: str) -> Path:
+def folder_of(folder, name):
     (folder / "runs" / name).mkdir(parents=True)
     (folder / "runs" / name / "run.json").touch()
     return folder / "runs"
 
 
-MESSAGES: dict[str, Callable[[Path, Path], list[Any]]] = {
+MESSAGES = {
     "a path that is not there": lambda run, folder: ["show", f"{ESCAPES.replace(chr(0), '')}.toml"],
     "a key of a pipeline": lambda run, folder: ["show", written(folder, {ESCAPES: 1})],
     "a component": lambda run, folder: ["show", written(folder, {"model": {"type": ESCAPES}})],
@@ -86,14 +79,14 @@ MESSAGES: dict[str, Callable[[Path, Path], list[Any]]] = {
 
 
 @pytest.mark.parametrize("what", MESSAGES)
-def test_messages_show_what_commands_a_terminal(hostile: Path, tmp_path: Path, what: str) -> None:
+def test_messages_show_what_commands_a_terminal(hostile, tmp_path, what):
     """In a file too: it may be shown later."""
     done = run_textgen(*MESSAGES[what](hostile, tmp_path), folder=tmp_path)
     assert done.returncode in (1, 2)
     assert {*RAW, "\r"}.isdisjoint(done.stderr + done.stdout)
 
 
-def test_messages_of_the_library_do_too(tmp_path: Path) -> None:
+def test_messages_of_the_library_do_too(tmp_path):
     with pytest.raises(textgen.TextgenError) as caught:
         textgen.load(tmp_path / "\x1b[31m")
     assert r"\x1b[31m" in str(caught.value)

@@ -1,14 +1,11 @@
 """The command init: how a text is encoded."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import re
 import textwrap
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import run_textgen
@@ -27,23 +24,23 @@ VARIED = [
 ] * 4
 
 
-def text_of(corpus: dict[str, Any]) -> str:
+def text_of(corpus):
     return "".join(Engine().read_corpus(corpus))
 
 
-def starter(text: TextFacts, *arguments: Any) -> dict[str, Any]:
+def starter(text, *arguments):
     return tomllib.loads(starter_pipeline(text, *arguments))
 
 
 @pytest.fixture
-def init(textgen: Any, tmp_path: Path) -> Any:
+def init(textgen, tmp_path):
     """`textgen init NAME` where no package has a model to start from: the pipeline that it writes,
     and what it says.
     """
     packages = {offer.distribution for offer in PluginSet.discover().offers("run")}
     without = [f"--no-plugin={name}" for name in packages]
 
-    def make(*arguments: object) -> tuple[dict[str, Any], str]:
+    def make(*arguments):
         done = textgen(*without, "init", "--speed", 1000, *arguments, cwd=tmp_path)
         assert done.code == 0, done.stderr
         (made,) = tmp_path.glob("*.toml")
@@ -54,7 +51,7 @@ def init(textgen: Any, tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_init_finds_out_how_a_text_is_encoded(tmp_path: Path, encoding: str) -> None:
+def test_init_finds_out_how_a_text_is_encoded(tmp_path, encoding):
     path = tmp_path / "my.txt"
     path.write_text(STORY, encoding=encoding)
     facts = look_at(str(path), tmp_path)
@@ -63,7 +60,7 @@ def test_init_finds_out_how_a_text_is_encoded(tmp_path: Path, encoding: str) -> 
     assert text_of({**table, "path": str(path)}) == STORY
 
 
-def test_init_joins_lines_that_are_broken_at_a_width(tmp_path: Path) -> None:
+def test_init_joins_lines_that_are_broken_at_a_width(tmp_path):
     paragraphs = [" ".join(each.split()) for each in text_of({"type": "story"}).split("\n\n")]
     path = tmp_path / "my.txt"
     path.write_text("\n\n".join(textwrap.fill(each, 66) for each in paragraphs))
@@ -82,12 +79,12 @@ def test_init_joins_lines_that_are_broken_at_a_width(tmp_path: Path) -> None:
     ],
     ids=["paragraphs", "verse", "letters", "code"],
 )
-def test_init_joins_no_other_lines(tmp_path: Path, text: str) -> None:
+def test_init_joins_no_other_lines(tmp_path, text):
     (tmp_path / "my.txt").write_text(text, encoding="utf-8")
     assert "wrapped_at" not in look_at(str(tmp_path / "my.txt"), tmp_path, documents="none").corpus
 
 
-def test_init_says_what_it_found_and_a_folder_holds(init: Any, tmp_path: Path) -> None:
+def test_init_says_what_it_found_and_a_folder_holds(init, tmp_path):
     (tmp_path / "texts").mkdir()
     for name, encoding in (
         ("a.txt", "utf-8"),
@@ -116,9 +113,7 @@ def test_init_says_what_it_found_and_a_folder_holds(init: Any, tmp_path: Path) -
         (STORY.encode(), ("--encoding", "cp9999"), "encoding: must be"),
     ],
 )
-def test_init_writes_nothing_where_a_run_would_fail(
-    textgen: Any, tmp_path: Path, data: bytes, arguments: tuple[str, ...], said: str
-) -> None:
+def test_init_writes_nothing_where_a_run_would_fail(textgen, tmp_path, data, arguments, said):
     (tmp_path / "my.txt").write_bytes(data)
     refused = textgen("init", "my.txt", *arguments, cwd=tmp_path)
     assert (refused.code, refused.stdout) == (2, ""), refused.stderr
@@ -127,7 +122,7 @@ def test_init_writes_nothing_where_a_run_would_fail(
     assert not (tmp_path / "my.toml").exists()
 
 
-def test_init_lets_a_text_repeat_what_its_like_repeats() -> None:
+def test_init_lets_a_text_repeat_what_its_like_repeats():
     refrain = "and the ship sailed on over the sea"
     for refrains, allowed in ((0, 1), (1, 8)):  # nine words come again, and ten never
         verses = [
@@ -150,14 +145,14 @@ def test_init_lets_a_text_repeat_what_its_like_repeats() -> None:
     ],
 )
 def test_init_sizes_the_network_by_the_text_and_by_the_time(
-    size: int, characters: int, seconds: float, width: int, validation: int
-) -> None:
+    size, characters, seconds, width, validation
+):
     made = starter(TextFacts('type = "story"', size, characters), seconds, 75_000)
     assert made["model"]["first"]["hidden_size"] == width
     assert made["data"]["validation"] == validation
 
 
-def test_init_starts_from_a_model_with_its_tokens_if_they_make_up_every_text() -> None:
+def test_init_starts_from_a_model_with_its_tokens_if_they_make_up_every_text():
     letters = Pretrained("tiny", 768, 84, loss=1.4, length=1.0, reads_all=False)
     parts = Pretrained("tiny", 768, 1024, loss=1.4, length=2.4, reads_all=True)
     kept, own, poem, long, large = (
@@ -187,9 +182,7 @@ def test_init_starts_from_a_model_with_its_tokens_if_they_make_up_every_text() -
         ("my.txt", "my.toml exists"),
     ],
 )
-def test_init_replaces_neither_the_text_nor_a_pipeline_unasked(
-    arguments: str, cause: str, tmp_path: Path
-) -> None:
+def test_init_replaces_neither_the_text_nor_a_pipeline_unasked(arguments, cause, tmp_path):
     for name in ("my.txt", "my.toml"):
         (tmp_path / name).write_text("mine")
     done = run_textgen("init", *arguments.split(), folder=tmp_path)
@@ -199,14 +192,14 @@ def test_init_replaces_neither_the_text_nor_a_pipeline_unasked(
 
 
 @pytest.mark.parametrize("minutes", ["nan", "0", "5min"])
-def test_init_refuses_what_is_no_number_of_minutes(minutes: str, tmp_path: Path) -> None:
+def test_init_refuses_what_is_no_number_of_minutes(minutes, tmp_path):
     done = run_textgen("init", "--minutes", minutes, folder=tmp_path)
     assert done.returncode == 2
     assert re.fullmatch(r"textgen: error: .*minutes.*\n", done.stderr)
     assert not list(tmp_path.iterdir())
 
 
-def test_init_takes_a_part_of_a_large_text_where_there_is_no_time_for_all() -> None:
+def test_init_takes_a_part_of_a_large_text_where_there_is_no_time_for_all():
     made = starter(TextFacts('type = "story"', 1_200_000, 60), 5, 10_000)
     Engine().pipeline(made)
     assert made["trainer"]["second"] == {"type": "count", "max_tokens": 500_000}
@@ -223,17 +216,13 @@ def test_init_takes_a_part_of_a_large_text_where_there_is_no_time_for_all() -> N
         'it\'s "so".txt',
     ],
 )
-def test_any_name_of_a_text_gives_a_pipeline_that_reads_it(
-    init: Any, tmp_path: Path, name: str
-) -> None:
+def test_any_name_of_a_text_gives_a_pipeline_that_reads_it(init, tmp_path, name):
     (tmp_path / name).write_text(STORY, encoding="utf-8")
     made, _ = init(name)
     assert text_of({**made["corpus"], "path": str(tmp_path / made["corpus"]["path"])}) == STORY
 
 
-def test_a_program_has_the_pipeline_of_init_in_one_call(
-    init: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_has_the_pipeline_of_init_in_one_call(init, tmp_path, monkeypatch):
     (tmp_path / "my.txt").write_text(STORY, encoding="utf-8")
     made, _ = init("my.txt", "--minutes", 2)
     monkeypatch.chdir(tmp_path)
@@ -245,8 +234,8 @@ def test_a_program_has_the_pipeline_of_init_in_one_call(
     ("steps", "units", "known"), [(20, 32, 0), pytest.param(200, 192, 0.7, marks=pytest.mark.slow)]
 )
 def test_init_without_a_text_takes_the_story_of_which_a_run_learns_the_words(
-    init: Any, tmp_path: Path, steps: int, units: int, known: float
-) -> None:
+    init, tmp_path, steps, units, known
+):
     made, _ = init("--speed", 10_000)
     size = [f"trainer.first.length={steps} steps", f"model.first.hidden_size={units}"]
     done = run(tmp_path / "pipeline.toml", ["device=cpu", *size], output=tmp_path / "run")
@@ -261,7 +250,7 @@ def test_init_without_a_text_takes_the_story_of_which_a_run_learns_the_words(
 @pytest.mark.parametrize(
     ("name", "options"), [("lines/part.JSONL", {}), ("my.json", {}), ("my.txt", {"field": "body"})]
 )
-def test_init_of_json_lines(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+def test_init_of_json_lines(tmp_path, name, options):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     line = '{"id": "a long name", "body": "the clock struck nine and nobody came"}\n'
@@ -275,14 +264,14 @@ def test_init_of_json_lines(tmp_path: Path, name: str, options: dict[str, str]) 
     )
 
 
-def test_init_says_what_a_folder_without_a_text_holds(tmp_path: Path) -> None:
+def test_init_says_what_a_folder_without_a_text_holds(tmp_path):
     (tmp_path / "cover.jpg").write_bytes(b"\xff\xd8\xff" * 999)
     with pytest.raises(CorpusError, match=r"no file in it is a text by its suffix.*cover\.jpg"):
         look_at(str(tmp_path), tmp_path)
 
 
 @pytest.mark.parametrize("data", [[{"text": "the clock struck nine"}] * 200, {"texts": [STORY]}])
-def test_init_of_json_that_is_not_lines_says_what_to_do(tmp_path: Path, data: Any) -> None:
+def test_init_of_json_that_is_not_lines_says_what_to_do(tmp_path, data):
     file = tmp_path / "Data.JSON.gz"
     file.write_bytes(gzip.compress(json.dumps(data, indent=1).encode()))
     with pytest.raises(UsageError, match=r"is JSON, and not lines of JSON; write a \.jsonl"):
@@ -324,14 +313,7 @@ VERSE = "".join(f"O {word}, my {word}, and nothing else,\nIs what I sing\n" for 
         ({"my/a.py": STORY * 9, "my/b.log": STORY}, "--glob *.log", {"glob": "*.log"}, ""),
     ],
 )
-def test_init_finds_out_what_is_a_text_of_its_own(
-    init: Any,
-    tmp_path: Path,
-    files: dict[str, str],
-    arguments: str,
-    corpus: dict[str, str],
-    said: str,
-) -> None:
+def test_init_finds_out_what_is_a_text_of_its_own(init, tmp_path, files, arguments, corpus, said):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, "utf-8", "surrogateescape")

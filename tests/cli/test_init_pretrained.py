@@ -1,12 +1,8 @@
 """The command init where plugins offer runs to start from."""
 
-from __future__ import annotations
-
 import random
 import re
 import tomllib
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,7 +23,7 @@ TEXT = "".join(random.Random(0).choices("ab ", (6, 3, 1), k=4000))
 
 
 @pytest.fixture
-def offering(tmp_path: Path) -> Path:
+def offering(tmp_path):
     """A folder with a plugin that offers runs, and a text."""
     network, adamw = {"type": "rnn", "hidden_size": 8}, {"type": "adamw", "learning_rate": 0.01}
     for name, corpus, model, trainer in (
@@ -43,10 +39,8 @@ def offering(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_init_starts_from_the_run_of_which_the_lowest_loss_is_expected(
-    textgen: Any, offering: Path
-) -> None:
-    def init(*options: str) -> tuple[Any, str, str]:
+def test_init_starts_from_the_run_of_which_the_lowest_loss_is_expected(textgen, offering):
+    def init(*options):
         done = textgen("--plugin", "offers.py", "init", "my.txt", "--force", *options, cwd=offering)
         return done.code, done.stderr, (offering / "my.toml").read_text(encoding="utf-8")
 

@@ -2,14 +2,9 @@
 file lost.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from textgen import Generator, PromptError
+from textgen import PromptError
 
 
 @pytest.mark.parametrize(
@@ -59,9 +54,7 @@ from textgen import Generator, PromptError
         ("--nothing", "see textgen --help"),
     ],
 )
-def test_a_mistake_is_one_line_that_says_what_was_meant(
-    textgen: Any, workplace: Path, command: str, said: str
-) -> None:
+def test_a_mistake_is_one_line_that_says_what_was_meant(textgen, workplace, command, said):
     failed = textgen(*command.split(), cwd=workplace)
     assert (failed.code, failed.stdout) == (2, ""), failed.stderr
     (line,) = failed.stderr.splitlines()
@@ -69,15 +62,13 @@ def test_a_mistake_is_one_line_that_says_what_was_meant(
     assert said in line
 
 
-def test_help_tells_what_every_command_does(textgen: Any, tmp_path: Path) -> None:
+def test_help_tells_what_every_command_does(textgen, tmp_path):
     shown = textgen("--help", cwd=tmp_path, env={"COLUMNS": "80"}).stdout
     assert "..." not in shown.partition("Commands:")[2]
     assert 20 < max(map(len, shown.splitlines())) <= 80
 
 
-def test_an_error_has_one_text_for_programs_and_the_command(
-    generate: Any, generator: Generator
-) -> None:
+def test_an_error_has_one_text_for_programs_and_the_command(generate, generator):
     with pytest.raises(PromptError, match="set unknown_characters to 'skip'") as raised:
         generator.generate("é")
     assert "--" not in str(raised.value)
@@ -102,9 +93,7 @@ def test_an_error_has_one_text_for_programs_and_the_command(
         ("evaluate runs/my nowhere", "'nowhere' does not exist"),
     ],
 )
-def test_no_file_is_lost_and_none_is_missed(
-    textgen: Any, workplace: Path, command: str, said: str
-) -> None:
+def test_no_file_is_lost_and_none_is_missed(textgen, workplace, command, said):
     before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()}
     failed = textgen(*command.split(), cwd=workplace)
     assert (failed.code, failed.stdout) == (2, ""), failed.stderr
@@ -117,7 +106,7 @@ def test_no_file_is_lost_and_none_is_missed(
     "command",
     ["generate runs/my -p t --save-state runs/my/state", "evaluate runs/my my.txt --html old.html"],
 )
-def test_what_a_command_wrote_may_be_replaced(textgen: Any, workplace: Path, command: str) -> None:
+def test_what_a_command_wrote_may_be_replaced(textgen, workplace, command):
     for _ in range(2):
         done = textgen(*command.split(), cwd=workplace)
         assert done.code == 0, done.stderr

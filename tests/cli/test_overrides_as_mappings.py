@@ -1,9 +1,5 @@
 """Overrides as a mapping: dotted keys, nested tables, and what is wrong with them."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 
 import textgen
@@ -18,13 +14,13 @@ from textgen import Engine
         ["trainer.length=5 epochs", "seed=3"],
     ],
 )
-def test_every_form_changes_the_same_keys_and_no_others(tiny_pipeline: Any, overrides: Any) -> None:
+def test_every_form_changes_the_same_keys_and_no_others(tiny_pipeline, overrides):
     pipeline = Engine().pipeline(tiny_pipeline(), overrides)
     assert (pipeline.trainer.options.length, pipeline.seed) == ("5 epochs", 3)
     assert pipeline.trainer.options.batch_size == 16
 
 
-def test_a_number_in_a_key_counts_within_an_array(tiny_pipeline: Any) -> None:
+def test_a_number_in_a_key_counts_within_an_array(tiny_pipeline):
     tables = tiny_pipeline(
         sampler=[{"type": "greedy"}, {"type": "temperature", "temperature": 1.0}]
     )
@@ -35,9 +31,9 @@ def test_a_number_in_a_key_counts_within_an_array(tiny_pipeline: Any) -> None:
     assert pipeline.samplers[1].options.temperature == 0.5
 
 
-def test_a_value_is_checked_like_the_file_itself(tiny_pipeline: Any) -> None:
+def test_a_value_is_checked_like_the_file_itself(tiny_pipeline):
     with pytest.raises(textgen.PipelineError) as raised:
         Engine().pipeline(tiny_pipeline(), {"trainer.length": 5, "trainer": {"batch": 2}})
     assert {fault.path for fault in raised.value.faults} == {"trainer.length", "trainer.batch"}
     with pytest.raises(textgen.UsageError, match="overrides: expected a mapping, or a list of"):
-        Engine().pipeline(tiny_pipeline(), 5)  # type: ignore[arg-type]
+        Engine().pipeline(tiny_pipeline(), 5)

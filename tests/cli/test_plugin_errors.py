@@ -2,11 +2,7 @@
 line.
 """
 
-from __future__ import annotations
-
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import run_textgen
@@ -14,7 +10,7 @@ from installing import write_package
 
 
 @pytest.mark.parametrize("arguments", [["generate", "runs/p"], ["--help"]])
-def test_with_debug_a_broken_plugin_is_an_error(tmp_path: Path, arguments: list[str]) -> None:
+def test_with_debug_a_broken_plugin_is_an_error(tmp_path, arguments):
     write_package(tmp_path / "site", "broken", "raise RuntimeError('boom')")
     done = run_textgen("--debug", *arguments, folder=tmp_path, site=[tmp_path / "site"])
     said = "textgen: error: plugin 'broken' (textgen-broken 1.0): RuntimeError: boom ("
@@ -54,9 +50,7 @@ def textgen_commands():
         (["plugins", "--json"], "this is a bug in textgen or a"),
     ],
 )
-def test_debug_adds_the_traceback_and_takes_nothing_away(
-    tmp_path: Path, arguments: list[str], said: str
-) -> None:
+def test_debug_adds_the_traceback_and_takes_nothing_away(tmp_path, arguments, said):
     (tmp_path / "mine.py").write_text(RAISING)
     plain, more = (
         run_textgen("--plugin", "mine.py", *debug, *arguments, folder=tmp_path)
@@ -91,7 +85,7 @@ def textgen_samplers():
 '''
 
 
-def test_a_file_is_named_where_it_is_given(tmp_path: Path) -> None:
+def test_a_file_is_named_where_it_is_given(tmp_path):
     for path in ("boom.py", "other.py"):
         (tmp_path / path).write_text(TOP_K)
     done = run_textgen("--plugin", "boom.py", "--plugin", "other.py", "plugins", folder=tmp_path)
@@ -104,8 +98,8 @@ def test_a_file_is_named_where_it_is_given(tmp_path: Path) -> None:
 
 @pytest.mark.fault(28)
 def test_a_name_that_a_file_and_a_built_in_have_is_ambiguous(
-    tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any
-) -> None:
+    tmp_path, tiny_pipeline, write_pipeline
+):
     (tmp_path / "marker.py").write_text(TOP_K)
     marked = partial(run_textgen, "--plugin", "marker.py", folder=tmp_path)
     failed = marked("run", write_pipeline(tiny_pipeline(sampler=[{"type": "top-k"}])))

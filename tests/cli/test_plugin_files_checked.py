@@ -1,9 +1,5 @@
 """`textgen --plugin FILE.py plugins check`."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 from commands import run_textgen
 
@@ -48,14 +44,14 @@ def textgen_samplers():
 
 
 @pytest.mark.slow
-def test_a_file_may_load_torch_which_a_package_may_not(tmp_path: Path) -> None:
+def test_a_file_may_load_torch_which_a_package_may_not(tmp_path):
     (tmp_path / "half.py").write_text("import torch\n" + SAMPLER)
     done = run_textgen("--plugin", "half.py", "plugins", "check", "half", folder=tmp_path)
     assert done.returncode == 0, done.stdout
     assert f"sampler 'half' of {tmp_path / 'half.py'}: component-import" in done.stdout
 
 
-def lines_of(tmp_path: Path, text: str) -> list[str]:
+def lines_of(tmp_path, text):
     file = tmp_path / "half.py"
     file.write_text(text)
     plugins = PluginSet.discover()
@@ -63,12 +59,12 @@ def lines_of(tmp_path: Path, text: str) -> list[str]:
     return [line for _, line in command_line.check_named("half", plugins, ())]
 
 
-def test_a_corpus_that_is_not_available_is_not_read(tmp_path: Path) -> None:
+def test_a_corpus_that_is_not_available_is_not_read(tmp_path):
     said = "corpus-pieces: its text is not available here: no such file: /gone.txt"
     line = f"skipped  corpus 'gone' of {tmp_path / 'half.py'}: {said}"
     assert line in lines_of(tmp_path, CORPUS)
 
 
-def test_options_without_a_default_are_asked_for(tmp_path: Path) -> None:
+def test_options_without_a_default_are_asked_for(tmp_path):
     (line,) = lines_of(tmp_path, NEEDY)
     assert line.endswith(" --set nodefault.by=VALUE --set nodefault.add=VALUE")

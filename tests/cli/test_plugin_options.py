@@ -2,12 +2,8 @@
 they are needed.
 """
 
-from __future__ import annotations
-
 import os
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 from installing import write_package
@@ -59,7 +55,7 @@ def textgen_samplers():
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def path(tmp_path_factory):
     """The variable by which a plugin is found as if it was installed."""
     site = tmp_path_factory.mktemp("site")
     write_package(site, "only", MODULE)
@@ -67,17 +63,17 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def generate(generate: Any, path: dict[str, str]) -> Any:
+def generate(generate, path):
     return partial(generate, env=path)
 
 
-def test_help_shows_the_options_of_plugins(generate: Any) -> None:
+def test_help_shows_the_options_of_plugins(generate):
     shown = " ".join(generate("--help").stdout.split())
     assert "--only-tokens INTEGER Sampling: ids of kept tokens." in shown
     assert "--only-strictly / --no-only-strictly" in shown
 
 
-def test_an_option_of_a_plugin_changes_the_chain(generate: Any) -> None:
+def test_an_option_of_a_plugin_changes_the_chain(generate):
     options = ("-p", "the ", "--max-new-tokens", 8, "--only-tokens", 3, "--no-echo")
     done = generate(*options)
     assert (done.code, len(set(done.stdout[:-1]))) == (0, 1), done.stderr
@@ -92,12 +88,12 @@ def test_an_option_of_a_plugin_changes_the_chain(generate: Any) -> None:
         assert (failed.code, said in failed.stderr) == (2, True)
 
 
-def test_plugins_are_imported_only_for_an_option_of_theirs(generate: Any) -> None:
+def test_plugins_are_imported_only_for_an_option_of_theirs(generate):
     assert "IMPORTED" not in generate("-p", "the ", "--max-new-tokens", 1, "--top-k", 3).stderr
     assert "--only-tokens" in generate("--only-token", 3).stderr
 
 
-def test_a_session_takes_them(begin: Any, finished_run: Path, path: dict[str, str]) -> None:
+def test_a_session_takes_them(begin, finished_run, path):
     session = begin(finished_run, "--max-new-tokens", "8", "--no-echo", **path)
     assert "only_tokens" in session.ask("/options").partition("not set: ")[2]
     assert session.ask("/set only-tokens=[3]") == ""

@@ -1,10 +1,5 @@
 """The command `plugins check`."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import pytest
 from commands import run_textgen
 from installing import write_package
@@ -13,7 +8,7 @@ from textgen.testing import STATEMENTS
 
 
 @pytest.mark.slow
-def test_plugins_check_prints_a_line_for_each_check(tmp_path: Path) -> None:
+def test_plugins_check_prints_a_line_for_each_check(tmp_path):
     done = run_textgen("plugins", "check", "observers", folder=tmp_path)
     lines = done.stdout.splitlines()
     assert "ok       observer 'metrics' of textgen-engine: observer-resumed" in lines
@@ -28,7 +23,7 @@ def test_plugins_check_prints_a_line_for_each_check(tmp_path: Path) -> None:
     assert one.returncode == 1
 
 
-def sampler(call: str, name: str = "bad", top: str = "") -> str:
+def sampler(call, name="bad", top=""):
     """A module with one sampler."""
     return f"""{top}
 from textgen import Component, NoOptions, hookimpl
@@ -39,12 +34,12 @@ def textgen_samplers():
 
 
 @pytest.fixture
-def check(tmp_path: Path) -> Any:
+def check(tmp_path):
     """`plugins check NAME` where the package textgen-NAME is this module:
     `check("bad", source)`.
     """
 
-    def run(name: str, source: str) -> Any:
+    def run(name, source):
         write_package(tmp_path / "site", name, source)
         return run_textgen("plugins", "check", name, folder=tmp_path, site=[tmp_path / "site"])
 
@@ -52,7 +47,7 @@ def check(tmp_path: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_plugins_check_tells_a_slow_plugin_what_makes_it_slow(check: Any) -> None:
+def test_plugins_check_tells_a_slow_plugin_what_makes_it_slow(check):
     # longer than a list of plugins waits
     top = "import torch\nimport threading\nthreading.Event().wait(0.6)"
     done = check("slow", sampler("logits", top=top))
@@ -60,12 +55,12 @@ def test_plugins_check_tells_a_slow_plugin_what_makes_it_slow(check: Any) -> Non
     assert (done.returncode, said in done.stdout) == (1, True)
 
 
-def test_what_is_written_to_stderr_at_import_is_no_module(check: Any) -> None:
+def test_what_is_written_to_stderr_at_import_is_no_module(check):
     done = check("warns", sampler("logits", top="import warnings\nwarnings.warn('numpy is old')"))
     assert ("component-import" in done.stdout, "FAILED" in done.stdout) == (True, False)
 
 
-def test_plugins_check_notes_a_clash(tmp_path: Path, check: Any) -> None:
+def test_plugins_check_notes_a_clash(tmp_path, check):
     write_package(tmp_path / "site", "two", sampler("logits / 2", "shared"))
     done = check("one", sampler("logits / 2", "shared"))
     assert done.returncode == 0, done.stdout
@@ -73,7 +68,7 @@ def test_plugins_check_notes_a_clash(tmp_path: Path, check: Any) -> None:
     assert said in done.stdout
 
 
-def test_plugins_check_fails_with_sentence_and_link(check: Any) -> None:
+def test_plugins_check_fails_with_sentence_and_link(check):
     done = check("bad", sampler("logits[:, 1:]"))
     assert done.returncode == 1, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
@@ -91,16 +86,14 @@ def test_plugins_check_fails_with_sentence_and_link(check: Any) -> None:
         ("from textgen import Component", "it offers nothing: there is no hook in it, marked with"),
     ],
 )
-def test_plugins_check_says_why_a_plugin_is_left_out(check: Any, source: str, said: str) -> None:
+def test_plugins_check_says_why_a_plugin_is_left_out(check, source, said):
     done = check("mute", source)
     assert (done.returncode, done.stderr) == (1, "0 ok, 1 failed, 0 skipped\n")
     start = f"FAILED   plugin 'mute' (textgen-mute 1.0) is left out: {said}"
     assert done.stdout.startswith(start)
 
 
-def test_plugins_check_names_who_warned_and_keeps_what_is_printed(
-    check: Any,
-) -> None:
+def test_plugins_check_names_who_warned_and_keeps_what_is_printed(check):
     call = "print('here') or __import__('warnings').warn('too loud') or logits"
     done = check("loud", sampler(call))
     assert done.returncode == 1
@@ -109,7 +102,7 @@ def test_plugins_check_names_who_warned_and_keeps_what_is_printed(
     assert "here" not in done.stdout.splitlines()
 
 
-def test_plugins_check_notes_a_name_of_textgens_own(check: Any) -> None:
+def test_plugins_check_notes_a_name_of_textgens_own(check):
     done = check(
         "old",
         "import click\nfrom textgen import Component, NoOptions, hookimpl\n"
@@ -134,8 +127,6 @@ def test_plugins_check_notes_a_name_of_textgens_own(check: Any) -> None:
         (["observers", "--set", "every=3"], "--set takes NAME.KEY=VALUE"),
     ],
 )
-def test_what_cannot_be_checked_is_a_usage_error(
-    tmp_path: Path, arguments: list[str], said: str
-) -> None:
+def test_what_cannot_be_checked_is_a_usage_error(tmp_path, arguments, said):
     done = run_textgen("plugins", "check", *arguments, folder=tmp_path)
     assert (done.returncode, said in done.stderr) == (2, True)

@@ -1,29 +1,25 @@
 """The session that `textgen generate` opens on a terminal."""
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
-from cli.terminal import Terminal, shown
+from cli.terminal import shown
 
-from textgen import Generator, load, run
+from textgen import load, run
 
 
 @pytest.fixture
-def session(begin: Any, finished_run: Path) -> Terminal:
+def session(begin, finished_run):
     """A session with 20 tokens for each text, at its first prompt."""
     return begin(finished_run, "--max-new-tokens", "20")
 
 
-def written(generator: Generator, prompt: str = "the ", **options: Any) -> str:
+def written(generator, prompt="the ", **options):
     """What a session answers to a prompt."""
     return f"{generator.generate(prompt, echo=True, **{'max_new_tokens': 20, **options}).text}\n"
 
 
-def test_options_are_set_shown_and_taken_back(session: Terminal, generator: Generator) -> None:
+def test_options_are_set_shown_and_taken_back(session, generator):
     assert session.ask("the ") == written(generator)
     for line in ("/set temperature=0.5", "/set max-new-tokens 12", "/set logit_bias = {e = -5}"):
         assert session.ask(line) == ""
@@ -47,9 +43,7 @@ def test_options_are_set_shown_and_taken_back(session: Terminal, generator: Gene
     session.leave()
 
 
-def test_each_prompt_gets_the_next_index_of_the_seed(
-    begin: Any, finished_run: Path, generator: Generator
-) -> None:
+def test_each_prompt_gets_the_next_index_of_the_seed(begin, finished_run, generator):
     session = begin(finished_run, "--max-new-tokens", "20", "--index", "4")
     assert [session.ask("the "), session.ask("the ")] == [
         written(generator, index=index) for index in (4, 5)
@@ -61,7 +55,7 @@ def test_each_prompt_gets_the_next_index_of_the_seed(
     assert found[2] == written(generator, seed=int(found[1]), index=4)
 
 
-def test_mistakes_are_one_line_and_end_nothing(session: Terminal) -> None:
+def test_mistakes_are_one_line_and_end_nothing(session):
     for line, said in (
         ("/set temperature=-1", "temperature"),
         ("/set temp=0.5", "there is no option temp; did you mean 'temperature'?"),
@@ -86,7 +80,7 @@ def test_mistakes_are_one_line_and_end_nothing(session: Terminal) -> None:
     assert session.process.wait(300) == 0
 
 
-def test_ctrl_c_stops_a_text_and_not_the_session(session: Terminal, generator: Generator) -> None:
+def test_ctrl_c_stops_a_text_and_not_the_session(session, generator):
     session.ask("/set max_new_tokens=none")
     session.send("the \n")
     session.read_to("the ")
@@ -103,9 +97,7 @@ def test_ctrl_c_stops_a_text_and_not_the_session(session: Terminal, generator: G
     assert len(session.ask("/more")) == 6, "a text that was stopped is continued"
 
 
-def test_a_text_is_continued_and_saved(
-    session: Terminal, generator: Generator, generate: Any, tmp_path: Path
-) -> None:
+def test_a_text_is_continued_and_saved(session, generator, generate, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     session.ask("a clock")
     first, more = session.ask("the "), session.ask("/more")
@@ -124,18 +116,14 @@ def test_a_text_is_continued_and_saved(
     assert done.stdout == written(generator, max_new_tokens=40)[24:]
 
 
-def test_options_of_the_command_line_are_checked_before_a_session_opens(
-    finished_run: Path, tmp_path: Path
-) -> None:
+def test_options_of_the_command_line_are_checked_before_a_session_opens(finished_run, tmp_path):
     command = ("-m", "textgen", "generate", finished_run, "--temperature", "nan")
     code, said = shown(*command, cwd=tmp_path)
     assert code == 2
     assert said.startswith("textgen: error: temperature: expected a finite number")
 
 
-def test_enter_alone_begins_a_new_text_where_texts_are_documents(
-    begin: Any, tiny_pipeline: Any, tmp_path: Path
-) -> None:
+def test_enter_alone_begins_a_new_text_where_texts_are_documents(begin, tiny_pipeline, tmp_path):
     names = "\n".join(["Ada", "Anna", "Nan", "Dan", "Nada"] * 40)
     corpus = {"type": "file", "path": str(tmp_path / "names.txt"), "documents": "line"}
     (tmp_path / "names.txt").write_text(names, encoding="utf-8")
@@ -146,9 +134,7 @@ def test_enter_alone_begins_a_new_text_where_texts_are_documents(
         assert session.ask("") == f"{load(made.path).generate('', index=index)}\n"
 
 
-def test_lines_are_edited_completed_and_kept_for_the_next_session(
-    begin: Any, finished_run: Path, tmp_path: Path
-) -> None:
+def test_lines_are_edited_completed_and_kept_for_the_next_session(begin, finished_run, tmp_path):
     first = begin(finished_run, "--max-new-tokens", "5")
     assert first.ask("/set max\t=7") == ""
     assert first.ask("/set top-\tk=3") == ""
@@ -166,9 +152,7 @@ def test_lines_are_edited_completed_and_kept_for_the_next_session(
     assert len(history.read_text(encoding="utf-8").splitlines()) <= 1001
 
 
-def test_a_history_that_cannot_be_kept_harms_nothing(
-    begin: Any, finished_run: Path, tmp_path: Path
-) -> None:
+def test_a_history_that_cannot_be_kept_harms_nothing(begin, finished_run, tmp_path):
     (tmp_path / "state").write_text("no folder")
     session = begin(finished_run, "--max-new-tokens", "5")
     session.ask("the clock")

@@ -1,7 +1,5 @@
 """Sizes: in kB, MB and GB, wherever a command says one."""
 
-from __future__ import annotations
-
 import pytest
 
 from textgen.visible import byte_count
@@ -24,5 +22,5 @@ from textgen.visible import byte_count
         (12_345 * 10**12, "12,345.0 TB"),
     ],
 )
-def test_bytes_are_said_in_decimal_units(count: int | None, shown: str) -> None:
+def test_bytes_are_said_in_decimal_units(count, shown):
     assert byte_count(count) == shown

@@ -1,24 +1,16 @@
 """Progress bars on a terminal, closed streams, and signals."""
 
-from __future__ import annotations
-
 import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 from cli.terminal import shown
 from commands import running
 
-from textgen import Generator
 
-
-def test_a_bar_on_the_terminal_counts_the_texts_that_go_to_a_file(
-    finished_run: Path, tmp_path: Path
-) -> None:
+def test_a_bar_on_the_terminal_counts_the_texts_that_go_to_a_file(finished_run, tmp_path):
     options = ["-p", "the ", "-n", 40, "--max-new-tokens", 3, "-o", "jsonl"]
     command = ["-m", "textgen", "generate", finished_run, *options]
     with (tmp_path / "texts").open("w+b") as texts:
@@ -37,9 +29,7 @@ def test_a_bar_on_the_terminal_counts_the_texts_that_go_to_a_file(
         (">&- 2>&-", 1, ""),
     ],
 )
-def test_closed_streams_are_no_bug(
-    finished_run: Path, generator: Generator, closed: str, code: int, said: str
-) -> None:
+def test_closed_streams_are_no_bug(finished_run, generator, closed, code, said):
     command = [sys.executable, "-m", "textgen", "generate", ".", "--max-new-tokens", "5"]
     done = subprocess.run(
         ["sh", "-c", f'exec "$@" {closed}', "sh", *command],
@@ -55,9 +45,7 @@ def test_closed_streams_are_no_bug(
     assert len(done.stderr.splitlines()) == bool(said)
 
 
-def test_a_bar_for_training_fits_80_columns(
-    write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
-) -> None:
+def test_a_bar_for_training_fits_80_columns(write_pipeline, tiny_pipeline, tmp_path):
     pipeline = write_pipeline(tiny_pipeline(observers=True, trainer={"length": "12 epochs"}))
     code, seen = shown("-m", "textgen", "run", pipeline, cwd=tmp_path)
     drawn = [line for line in re.split(r"[\r\n]+", seen) if "%|" in line]
@@ -69,9 +57,7 @@ def test_a_bar_for_training_fits_80_columns(
 
 @pytest.mark.fault(14)
 @pytest.mark.parametrize("newline", ["\n", "\0"], ids=["after-a-line", "after-some-bytes"])
-def test_an_endless_text_ends_when_nobody_reads_on(
-    finished_run: Path, tmp_path: Path, newline: str
-) -> None:
+def test_an_endless_text_ends_when_nobody_reads_on(finished_run, tmp_path, newline):
     with running("generate", finished_run, "--max-new-tokens", "none", folder=tmp_path) as command:
         assert command.stdout.readline() if newline == "\n" else command.stdout.read(5000)
         command.stdout.close()
@@ -79,7 +65,7 @@ def test_an_endless_text_ends_when_nobody_reads_on(
         assert command.process.wait() == 0
 
 
-def test_an_interrupt_ends_an_endless_text(finished_run: Path, tmp_path: Path) -> None:
+def test_an_interrupt_ends_an_endless_text(finished_run, tmp_path):
     with running("generate", finished_run, "--max-new-tokens", "none", folder=tmp_path) as command:
         command.stdout.read(100)
         command.process.send_signal(signal.SIGINT)
@@ -94,12 +80,12 @@ def test_an_interrupt_ends_an_endless_text(finished_run: Path, tmp_path: Path) -
     [(("--greedy",), signal.SIGTERM), (("--temperature", "0.7"), signal.SIGINT)],
 )
 def test_a_signal_ends_a_text_and_saves_where_it_stands(
-    generate: Any,
-    finished_run: Path,
-    tmp_path: Path,
-    options: tuple[str, ...],
-    number: signal.Signals,
-) -> None:
+    generate,
+    finished_run,
+    tmp_path,
+    options,
+    number,
+):
     asked = ("-p", "the ", *options, "--max-new-tokens")
     endless = ("generate", finished_run, *asked, "none", "--save-state", "state")
     with running(*endless, folder=tmp_path) as command:
@@ -113,7 +99,7 @@ def test_a_signal_ends_a_text_and_saves_where_it_stands(
 
 
 @pytest.mark.parametrize("module", ["click", "numpy"])
-def test_an_interrupt_during_imports_is_quiet(python: Any, finished_run: Path, module: str) -> None:
+def test_an_interrupt_during_imports_is_quiet(python, finished_run, module):
     script = f"""
 import importlib.abc, os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,14 +1,10 @@
 """The log, the version, the event of a skipped run, and what a notebook shows."""
 
-from __future__ import annotations
-
 import io
 import logging
 import sys
 import types
 from importlib import metadata
-from pathlib import Path
-from typing import Any
 
 import pytest
 from components import Recorder
@@ -17,13 +13,11 @@ import textgen as api
 from textgen.events import RunSkipped, StepDone
 
 
-def test_the_version_is_that_of_the_package() -> None:
+def test_the_version_is_that_of_the_package():
     assert api.__version__ == metadata.version("textgen-engine")
 
 
-def test_a_skipped_run_is_told_to_the_callers_observers_alone(
-    tiny_pipeline: Any, tmp_path: Path
-) -> None:
+def test_a_skipped_run_is_told_to_the_callers_observers_alone(tiny_pipeline, tmp_path):
     first, second = Recorder(), Recorder()
     pipeline = tiny_pipeline(observers=True)
     run = api.run(pipeline, observers=[first])
@@ -34,9 +28,7 @@ def test_a_skipped_run_is_told_to_the_callers_observers_alone(
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == metrics
 
 
-def test_the_log_tells_training_checkpoints_and_loading(
-    tiny_pipeline: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_tells_training_checkpoints_and_loading(tiny_pipeline, tmp_path, caplog):
     caplog.set_level(logging.DEBUG, "textgen")
     api.run(tiny_pipeline())
     folder = tmp_path / "run"
@@ -51,8 +43,8 @@ def test_the_log_tells_training_checkpoints_and_loading(
 
 
 def test_the_command_shows_a_damaged_checkpoint_and_resumes_from_the_one_before(
-    textgen: Any, write_pipeline: Any, tiny_pipeline: Any, tmp_path: Path
-) -> None:
+    textgen, write_pipeline, tiny_pipeline, tmp_path
+):
     tables = tiny_pipeline(trainer={"evaluate_every": 2}, checkpoint={"seconds": 0})
     recorder = Recorder()
     with pytest.raises(api.Interrupted):
@@ -64,7 +56,7 @@ def test_the_command_shows_a_damaged_checkpoint_and_resumes_from_the_one_before(
     assert "textgen: warning: checkpoint of step " in done.stderr
 
 
-def test_a_run_is_shown_in_a_line(tiny_pipeline: Any, tmp_path: Path) -> None:
+def test_a_run_is_shown_in_a_line(tiny_pipeline, tmp_path):
     shown = repr(api.run(tiny_pipeline(generate={"n": 3})))
     assert f"path={tmp_path / 'run'!r}" in shown
     assert "<3 texts>" in shown
@@ -75,12 +67,12 @@ def test_a_run_is_shown_in_a_line(tiny_pipeline: Any, tmp_path: Path) -> None:
     ("application", "drawn"), [("IPKernelApp", True), ("TerminalIPythonApp", False)]
 )
 def test_a_notebook_gets_a_bar_though_it_is_not_a_terminal(
-    tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch, application: str, drawn: bool
-) -> None:
+    tiny_pipeline, monkeypatch, application, drawn
+):
     shell = types.SimpleNamespace(config={application: {}})
     shown = list[str]()
 
-    def display(data: dict[str, str], *, raw: bool, **_: Any) -> Any:
+    def display(data, *, raw, **_):
         assert raw  # or the dict would be shown
         shown.append(data["text/plain"])
         return types.SimpleNamespace(update=display)

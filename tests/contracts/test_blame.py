@@ -9,7 +9,6 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -30,11 +29,11 @@ Make = Callable[..., dict[str, Any]]
 PIECE = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
 
 
-def leaving(*_: Any) -> Any:
+def leaving(*_):
     sys.exit()
 
 
-def tokenizer(**changed: Any) -> Any:
+def tokenizer(**changed):
     """One of characters, with other methods."""
     return type("Changed", (CharTokenizer,), changed)(CharConfig())
 
@@ -45,43 +44,43 @@ class Reading:
 
     give: Any
 
-    def read(self) -> Any:
+    def read(self):
         return self.give()
 
 
 class Training:
     """A trainer of two steps."""
 
-    def train(self, model: Any, data: Any, context: Any) -> Any:
+    def train(self, model, data, context):
         for step in (1, 2):
             yield StepDone(step=step, steps=2, epoch=1, loss=1.0, tokens=10)
         yield Evaluated(step=2, epoch=1, training_loss=1.0)
 
-    def state(self) -> Any:
+    def state(self):
         return TrainerState()
 
-    def load_state(self, state: Any) -> None:
+    def load_state(self, state):
         pass
 
 
-def trainer(**changed: Any) -> Any:
+def trainer(**changed):
     return type("Changed", (Training,), changed)()
 
 
-def model(context: Any, **changed: Any) -> Any:
+def model(context, **changed):
     """A model that has counted nothing, and whose decoder has other methods."""
     made, decoder = NgramModel(1, context.vocab_size), type("Changed", (NgramDecoder,), changed)
     made.decoder = lambda batch_size: decoder(made, batch_size)
     return made
 
 
-def gives(value: Callable[[Any], Any]) -> Any:
+def gives(value):
     """A model of other logits."""
     extend = NgramDecoder.extend
     return functools.partial(model, extend=lambda *given: value(extend(*given)))
 
 
-def without_forward(context: Any) -> Any:
+def without_forward(context):
     """A torch module whose `forward` is misspelt: torch raises, and no code of the plugin."""
     import torch
 
@@ -97,23 +96,23 @@ class Announcing:
     history: str
     read: Callable[[Any], Any]
 
-    def __call__(self, logits: Any, history: Any) -> Any:
+    def __call__(self, logits, history):
         return logits + 0 * self.read(history)
 
 
 class Deaf:
-    def observe(self) -> None:
+    def observe(self):
         pass
 
 
-def broken(value: Any) -> Any:
+def broken(value):
     return lambda context: value
 
 
 ROUND_TRIP = tokenizer(decode=lambda self, ids: CharTokenizer.decode(self, ids).replace("e", "i"))
 LOADED = {"from_dict": lambda self, state: CharTokenizer(self.config, "eth")}
 
-BLAMED: list[tuple[str, Callable[[Any], Any], str]] = [
+BLAMED = [
     # Corpora
     ("corpus", broken(Reading), "what `build` made is the class Reading itself"),
     ("corpus", broken(Reading(lambda: iter([b"a"]))), "yielded bytes from read"),
@@ -176,7 +175,7 @@ BLAMED: list[tuple[str, Callable[[Any], Any], str]] = [
 ]
 
 
-def run_odd(tables: dict[str, Any], observers: Any = (), **parts: Any) -> textgen.Run:
+def run_odd(tables, observers=(), **parts):
     """A run with these parts."""
     return engine_of(**parts).run(with_odd(tables, *parts), observers=observers)
 
@@ -185,10 +184,8 @@ def run_odd(tables: dict[str, Any], observers: Any = (), **parts: Any) -> textge
 @pytest.mark.parametrize(
     ("kind", "build", "said"), BLAMED, ids=[f"{kind}-{said}" for kind, _, said in BLAMED]
 )
-def test_what_breaks_a_contract_is_blamed(
-    kind: str, build: Any, said: str, tiny_pipeline: Make
-) -> None:
-    events: list[Any] = []
+def test_what_breaks_a_contract_is_blamed(kind, build, said, tiny_pipeline):
+    events = []
     watching = types.SimpleNamespace(observe=events.append)
     with pytest.raises(textgen.ContractError) as caught:
         run_odd(tiny_pipeline(), [watching], **{kind: build})
@@ -199,22 +196,22 @@ def test_what_breaks_a_contract_is_blamed(
     assert kind == "trainer" or events == []  # before a step is trained
 
 
-def test_ids_beyond_the_vocabulary_are_found_wherever_they_are(tiny_pipeline: Make) -> None:
-    size = property(lambda self: CharTokenizer.vocab_size.fget(self) - 1)  # type: ignore[attr-defined]
+def test_ids_beyond_the_vocabulary_are_found_wherever_they_are(tiny_pipeline):
+    size = property(lambda self: CharTokenizer.vocab_size.fget(self) - 1)
     tables = tiny_pipeline(text="a quick model\n" * 300 + "zzz\n")
     with pytest.raises(textgen.ContractError, match="ids from 1 to 14, outside 0 to 13"):
         run_odd(tables, tokenizer=broken(tokenizer(vocab_size=size)))
 
 
-def test_a_corpus_that_draws_another_text_each_time_is_named(tiny_pipeline: Make) -> None:
+def test_a_corpus_that_draws_another_text_each_time_is_named(tiny_pipeline):
     numbers = iter(range(100))
     corpus = Reading(lambda: iter([PIECE, f"{next(numbers)}"]))
     with pytest.raises(textgen.CorpusError, match=r"corpus 'odd' of plugin 'odd' \(textgen-odd"):
         run_odd(tiny_pipeline(), corpus=broken(corpus))
 
 
-def test_a_forward_that_gives_no_state_is_named(tiny_pipeline: Make) -> None:
-    def build(context: Any) -> Any:
+def test_a_forward_that_gives_no_state_is_named(tiny_pipeline):
+    def build(context):
         made = make("model", "rnn", context, hidden_size=4)
         good = type(made)
         changed = {"forward": lambda *given: good.forward(*given)[0]}
@@ -226,7 +223,7 @@ def test_a_forward_that_gives_no_state_is_named(tiny_pipeline: Make) -> None:
     assert (caught.value.kind, caught.value.component) == ("model", "odd")
 
 
-def test_a_loss_that_is_not_a_number_names_all_who_may_be_at_fault(tiny_pipeline: Make) -> None:
+def test_a_loss_that_is_not_a_number_names_all_who_may_be_at_fault(tiny_pipeline):
     step = StepDone(step=1, steps=1, epoch=1, loss=float("nan"), tokens=10)
     odd = broken(trainer(train=lambda *_: iter([step])))
     said = r"nan at step 1.* model 'rnn' of .* trainer 'odd' of plugin 'odd' \(textgen-odd 2\.1\)"
@@ -234,15 +231,15 @@ def test_a_loss_that_is_not_a_number_names_all_who_may_be_at_fault(tiny_pipeline
         run_odd(tiny_pipeline(), trainer=odd)
 
 
-def test_an_observer_that_fails_is_left_out(tiny_pipeline: Make) -> None:
+def test_an_observer_that_fails_is_left_out(tiny_pipeline):
     watching = types.SimpleNamespace(observe=leaving)
     with pytest.warns(textgen.PluginWarning, match=r"\(textgen-odd 2\.1\) failed") as warned:
         assert run_odd(tiny_pipeline(), observer=broken(watching)).outcome == "trained"
     assert "test_blame.py:" in str(warned[0].message)
 
 
-def test_what_fails_in_a_sample_costs_no_training(tiny_pipeline: Make) -> None:
-    def failing(logits: Any, history: Any) -> Any:
+def test_what_fails_in_a_sample_costs_no_training(tiny_pipeline):
+    def failing(logits, history):
         return {}["late"] if history.lengths.max() > 5 else logits
 
     tables, parts = tiny_pipeline(observers=True), {"sampler": broken(failing)}
@@ -258,19 +255,19 @@ def test_what_fails_in_a_sample_costs_no_training(tiny_pipeline: Make) -> None:
         assert len(generator.generate("the", max_new_tokens=10).tokens) == 10
 
 
-def test_what_can_be_called_is_called(tiny_pipeline: Make) -> None:
+def test_what_can_be_called_is_called(tiny_pipeline):
     """Names and defaults are the author's, a decorator may bring arguments of its own, and a
     function in C may not tell them.
     """
 
     @functools.wraps(lambda more, these, _: these)
-    def decorated(*arguments: Any) -> Any:
+    def decorated(*arguments):
         return arguments[0]
 
     seen = []
 
     class Named:
-        def observe(self, happened: Any, _when: str = "now") -> None:
+        def observe(self, happened, _when="now"):
             seen.append(happened)
 
     run_odd(tiny_pipeline(), sampler=broken(decorated), observer=broken(Named()))
@@ -278,15 +275,15 @@ def test_what_can_be_called_is_called(tiny_pipeline: Make) -> None:
     run_odd(tiny_pipeline(), observer=broken(types.SimpleNamespace(observe=deque().append)))
 
 
-def test_a_model_may_want_to_be_trained_before_it_generates(tiny_pipeline: Make) -> None:
-    trained: list[bool] = []
+def test_a_model_may_want_to_be_trained_before_it_generates(tiny_pipeline):
+    trained = []
 
-    def extend(decoder: Any, tokens: Any) -> Any:
+    def extend(decoder, tokens):
         if not trained:
             raise textgen.UsageError("train it first")
         return NgramDecoder.extend(decoder, tokens)
 
-    def train(self: Training, model: Any, data: Any, context: Any) -> Any:
+    def train(self, model, data, context):
         trained.append(True)
         return Training.train(self, model, data, context)
 
@@ -295,14 +292,14 @@ def test_a_model_may_want_to_be_trained_before_it_generates(tiny_pipeline: Make)
     assert run.outcome == "trained"
 
 
-def test_a_build_that_changes_its_options_changes_no_run(tiny_pipeline: Make) -> None:
+def test_a_build_that_changes_its_options_changes_no_run(tiny_pipeline):
     @attrs.frozen
     class Config:
         """Has options that can be changed in place."""
 
         names: list[str] = textgen.option(factory=lambda: ["a"], help="names")
 
-    def build(config: Config, context: Any) -> Any:
+    def build(config, context):
         config.names.append("b")
         return lambda logits, history: logits
 
@@ -314,8 +311,8 @@ def test_a_build_that_changes_its_options_changes_no_run(tiny_pipeline: Make) ->
 
 
 def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(
-    tmp_path: Path, tiny_pipeline: Make
-) -> None:
+    tmp_path, tiny_pipeline
+):
     engine = engine_of(tokenizer=broken(tokenizer()))
     run = engine.run(with_odd(tiny_pipeline(), "tokenizer"))
     other = plugin_of(tokenizer=leaving)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,24 +25,24 @@ OF_A_GENERATOR = ("model", "sampler", "tokenizer", "tokenizer")  # and what it w
 class Wrapped:
     """A built-in component that writes down when it is closed."""
 
-    def __init__(self, kind: str, inner: Any, book: Closings) -> None:
+    def __init__(self, kind, inner, book):
         self.kind, self.inner, self.book = kind, inner, book
         self.closed = 0
         book.built.append(self)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name):
         return getattr(self.inner, name)
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments):
         return self.inner(*arguments)
 
-    def from_dict(self, state: Any) -> Any:
+    def from_dict(self, state):
         return Wrapped(self.kind, self.inner.from_dict(state), self.book)
 
-    def train(self, model: Any, data: Any, context: Any) -> Any:
+    def train(self, model, data, context):
         return self.inner.train(model.inner, data, context)
 
-    def close(self) -> None:
+    def close(self):
         self.closed += 1
         if self.kind in self.book.failing:
             raise OSError("cannot let go")
@@ -52,17 +51,17 @@ class Wrapped:
 class Closings:
     """What was built, and an engine whose components of all kinds take part."""
 
-    def __init__(self, *failing: str) -> None:
+    def __init__(self, *failing):
         self.failing = failing
         self.built: list[Wrapped] = []
         self.engine = engine_of(**{kind: self.build(kind) for kind in INNER})
 
-    def build(self, kind: str) -> Any:
+    def build(self, kind):
         return lambda context: Wrapped(
             kind, Engine(context.plugins).build(kind, INNER[kind], context), self
         )
 
-    def check(self, *open_kinds: str) -> None:
+    def check(self, *open_kinds):
         """Each was closed once, but for one each of the kinds that are still open."""
         assert {each.closed for each in self.built} <= {0, 1}
         left = [each.kind for each in self.built if not each.closed]
@@ -70,7 +69,7 @@ class Closings:
 
 
 @pytest.fixture
-def tables(tmp_path: Path) -> dict[str, Any]:
+def tables(tmp_path):
     tables = {
         "data": {"window_length": 16, "windows": [40, 4]},
         "device": "cpu",
@@ -80,9 +79,7 @@ def tables(tmp_path: Path) -> dict[str, Any]:
     return with_odd(tables, *INNER)
 
 
-def test_all_are_closed_once_when_a_run_or_its_generator_ends(
-    tables: dict[str, Any], tmp_path: Path
-) -> None:
+def test_all_are_closed_once_when_a_run_or_its_generator_ends(tables, tmp_path):
     closings = Closings()
     run = closings.engine.run(tables)
     assert {each.kind for each in closings.built if each.closed} == set(INNER)
@@ -103,11 +100,11 @@ def test_all_are_closed_once_when_a_run_or_its_generator_ends(
     closings.check()
 
 
-def test_what_ends_a_run_early_closes_all_the_same(tables: dict[str, Any], tmp_path: Path) -> None:
+def test_what_ends_a_run_early_closes_all_the_same(tables, tmp_path):
     class Observer:
         answer: Any = None
 
-        def observe(self, event: Any) -> Any:
+        def observe(self, event):
             if isinstance(event, StepDone) and self.answer is None:
                 raise RuntimeError("no more")
             return self.answer
@@ -127,14 +124,14 @@ def test_what_ends_a_run_early_closes_all_the_same(tables: dict[str, Any], tmp_p
     closings.check()
 
 
-def test_a_corpus_that_is_only_read_is_closed() -> None:
+def test_a_corpus_that_is_only_read_is_closed():
     closings = Closings()
     assert len("".join(closings.engine.read_corpus({"type": "odd"}))) > 1000
     closings.engine.read_corpus({"type": "odd"})  # nobody reads it
     closings.check()
 
 
-def test_what_fails_to_close_is_a_warning_and_the_others_are_closed(tables: dict[str, Any]) -> None:
+def test_what_fails_to_close_is_a_warning_and_the_others_are_closed(tables):
     closings = Closings("model", "observer")
     with pytest.warns(textgen.PluginWarning, match="failed in close: OSError") as warned:
         closings.engine.run(tables).generator.close()
@@ -142,12 +139,12 @@ def test_what_fails_to_close_is_a_warning_and_the_others_are_closed(tables: dict
     assert {str(each.message).partition(" ")[0] for each in warned} == {"model", "observer"}
 
 
-def test_what_the_caller_made_the_caller_closes(tables: dict[str, Any]) -> None:
+def test_what_the_caller_made_the_caller_closes(tables):
     class Own:
-        def observe(self, event: Any) -> None:
+        def observe(self, event):
             pass
 
-        def close(self) -> None:
+        def close(self):
             raise AssertionError
 
     textgen.run({**tables, **INNER, "sampler": [], "observer": []}, observers=[Own()])

@@ -1,9 +1,6 @@
 """The book of the experiment, as a run would have fetched it."""
 
-from __future__ import annotations
-
 import hashlib
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +9,7 @@ from textgen_builtins.corpora.plugin import BOOK
 
 
 @pytest.fixture
-def book_cached(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def book_cached(book, tmp_path, monkeypatch):
     """The Time Machine as the corpus `time-machine` has fetched it."""
     monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path / "cache"))
     key = hashlib.sha256(BOOK.encode()).hexdigest()

@@ -1,15 +1,11 @@
 """The documentation says what is there, and what it shows works."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import shlex
 import textwrap
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import pluggy
@@ -37,7 +33,7 @@ REST = {
 }
 
 
-def fences(page: Path, language: str = "") -> Iterator[tuple[int, re.Match[str]]]:
+def fences(page, language=""):
     """The code blocks of a page, each with the number of its first line."""
     text = page.read_text(encoding="utf-8")
     for match in FENCE.finditer(text):
@@ -45,7 +41,7 @@ def fences(page: Path, language: str = "") -> Iterator[tuple[int, re.Match[str]]
             yield text[: match.start("body")].count("\n") + 1, match
 
 
-def blocks(language: str) -> list[Any]:
+def blocks(language):
     """The code blocks of a language in docs/*.md and the README, as parameters of a test."""
     return [
         pytest.param(match["body"], id=f"{page.name}:{line}")
@@ -54,7 +50,7 @@ def blocks(language: str) -> list[Any]:
     ]
 
 
-def hooks() -> dict[str, str]:
+def hooks():
     """Each hook's name and signature."""
     manager = pluggy.PluginManager("textgen")
     manager.add_hookspecs(hookspecs)
@@ -66,12 +62,12 @@ def hooks() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", list(hooks()))
-def test_every_hook_is_documented_with_its_signature(name: str) -> None:
+def test_every_hook_is_documented_with_its_signature(name):
     assert hooks()[name] in (DOCS / "hooks.md").read_text(encoding="utf-8")
     assert getattr(hookspecs, name).__doc__
 
 
-def test_every_built_in_component_and_option_is_described() -> None:
+def test_every_built_in_component_and_option_is_described():
     own = [
         component
         for component in describe(PluginSet.discover())["components"]
@@ -85,7 +81,7 @@ def test_every_built_in_component_and_option_is_described() -> None:
 
 
 @pytest.mark.parametrize("body", blocks("toml"))
-def test_every_table_of_a_pipeline_passes(body: str) -> None:
+def test_every_table_of_a_pipeline_passes(body):
     """A block that has only some of the tables is a part of a pipeline with the usual others."""
     tables = tomllib.loads(body)
     if {"project", "tool", "build-system"} & tables.keys():
@@ -98,16 +94,16 @@ def test_every_table_of_a_pipeline_passes(body: str) -> None:
 @pytest.mark.parametrize(
     "path", sorted((DOCS / "pipelines").glob("*.toml")), ids=lambda path: path.name
 )
-def test_every_example_pipeline_passes(path: Path) -> None:
+def test_every_example_pipeline_passes(path):
     Engine().pipeline(path)
 
 
 @pytest.mark.parametrize("body", blocks("python"))
-def test_every_python_block_compiles(body: str) -> None:
+def test_every_python_block_compiles(body):
     compile(textwrap.dedent(body), "block", "exec")
 
 
-def pages_that_run() -> list[Any]:
+def pages_that_run():
     slow = ("comparing-runs.md", "mixtures.md")  # a sweep and counts of several texts
     return [
         pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in slow else [])
@@ -117,7 +113,7 @@ def pages_that_run() -> list[Any]:
 
 
 @pytest.mark.parametrize("page", pages_that_run())
-def test_every_block_marked_to_run_runs(page: Path, tmp_path: Path) -> None:
+def test_every_block_marked_to_run_runs(page, tmp_path):
     """The blocks of a page run one after the other in one process and folder, as in a notebook."""
     script = "import runpy\nnames = {}\n"
     for line, match in fences(page):
@@ -129,7 +125,7 @@ def test_every_block_marked_to_run_runs(page: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def commands() -> list[Any]:
+def commands():
     return [
         pytest.param(match[1], id=f"{page.name}:{number}")
         for page in sorted([*DOCS.glob("*.md"), ROOT / "README.md"])
@@ -139,7 +135,7 @@ def commands() -> list[Any]:
 
 
 @pytest.mark.parametrize("line", commands())
-def test_every_command_line_is_one(line: str) -> None:
+def test_every_command_line_is_one(line):
     """Its command and options exist. Values and files are not looked at."""
     words = shlex.split(line.replace("\\\n", " "), comments=True)
     words = words[: next((i for i, word in enumerate(words) if word in (">", "|")), None)]

@@ -1,17 +1,14 @@
 """The notebook of the docs runs in a kernel, and was saved as it is."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def shown(notebook: Any) -> list[list[set[str]]]:
+def shown(notebook):
     """The kinds of content of what each cell displays, but for what it prints."""
     cells = (cell.outputs for cell in notebook.cells if cell.cell_type == "code")
     return [[set(output.data) for output in outputs if "data" in output] for outputs in cells]
@@ -19,7 +16,7 @@ def shown(notebook: Any) -> list[list[set[str]]]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("book_cached")
-def test_the_notebook_runs_and_keeps_its_progress(tmp_path: Path) -> None:
+def test_the_notebook_runs_and_keeps_its_progress(tmp_path):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     saved = nbformat.read(DOCS / "chapter.ipynb", as_version=4)
     notebook = nbformat.read(DOCS / "chapter.ipynb", as_version=4)

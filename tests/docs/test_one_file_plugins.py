@@ -2,17 +2,13 @@
 stand.
 """
 
-from __future__ import annotations
-
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from textgen import CorpusError, Engine, Generator, PluginSet, summarize
+from textgen import CorpusError, Engine, PluginSet, summarize
 from textgen.plugin.component import RegisteredComponent
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -21,18 +17,18 @@ PAGES = "\n".join(
 )
 
 
-def example(name: str) -> str:
+def example(name):
     """The file of this name on the pages."""
     (text,) = re.findall(rf"^```python\n# file: {name}\n(.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
     return str(text)
 
 
-def length(text: str) -> int:
+def length(text):
     """Lines that are not blank."""
     return sum(bool(line.strip()) for line in text.splitlines())
 
 
-def engine_with(path: Path, text: str) -> Engine:
+def engine_with(path, text):
     """One with a plugin in one file."""
     path.write_text(text)
     plugins = PluginSet.discover()
@@ -41,10 +37,10 @@ def engine_with(path: Path, text: str) -> Engine:
 
 
 @pytest.fixture
-def command(tmp_path: Path, textgen: Callable[..., Any]) -> Callable[..., Any]:
+def command(tmp_path, textgen):
     """Run a command with a plugin in one file: `command("patience.py", text, "run", "p.toml")`."""
 
-    def run(name: str, text: str, *arguments: object) -> Any:
+    def run(name, text, *arguments):
         (tmp_path / name).write_text(text)
         done = textgen("--plugin", name, *arguments, cwd=tmp_path)
         assert done.code == 0, done.stdout + done.stderr
@@ -54,21 +50,17 @@ def command(tmp_path: Path, textgen: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def train(
-    command: Callable[..., Any],
-    tiny_pipeline: Callable[..., dict[str, Any]],
-    write_pipeline: Callable[..., Path],
-) -> Callable[..., Any]:
+def train(command, tiny_pipeline, write_pipeline):
     """Run a pipeline with one: `train("patience.py", text, model={"type": "rnn"})`."""
 
-    def run(name: str, text: str, **tables: Any) -> Any:
+    def run(name, text, **tables):
         pipeline = write_pipeline({**tiny_pipeline(text="abcd" * 300 + "dcba" * 30), **tables})
         return command(name, text, "run", pipeline)
 
     return run
 
 
-def test_early_stopping(tmp_path: Path, train: Callable[..., Any]) -> None:
+def test_early_stopping(tmp_path, train):
     text = example("patience.py")
     assert length(text) <= 20
     done = train(
@@ -82,7 +74,7 @@ def test_early_stopping(tmp_path: Path, train: Callable[..., Any]) -> None:
     assert json.loads((tmp_path / "run/run.json").read_text())["evaluations"] < 40
 
 
-def test_an_optimizer_as_a_trainer(tmp_path: Path, train: Callable[..., Any]) -> None:
+def test_an_optimizer_as_a_trainer(tmp_path, train):
     text = example("adagrad.py")
     assert length(text) <= 20
     trainer = {"type": "adagrad", "length": "30 steps", "order": "streams", "batch_size": 4}
@@ -91,7 +83,7 @@ def test_an_optimizer_as_a_trainer(tmp_path: Path, train: Callable[..., Any]) ->
     assert losses[-1] < losses[0] / 2
 
 
-def with_decoder(text: str) -> str:
+def with_decoder(text):
     """mingru.py with the decoder that the page adds."""
     (method,) = re.findall(r"^```python\n( +def decoder.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
     (decoder,) = re.findall(
@@ -105,9 +97,7 @@ def with_decoder(text: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["module", "decoder"])
-def test_a_module_as_a_model(
-    part: str, tmp_path: Path, command: Callable[..., Any], train: Callable[..., Any]
-) -> None:
+def test_a_module_as_a_model(part, tmp_path, command, train):
     text = example("mingru.py")
     module = text.partition("    class MinGRU")[2].partition("    with torch")[0]
     assert length(text) - length(module) <= 20
@@ -121,13 +111,13 @@ def test_a_module_as_a_model(
 
 @pytest.mark.parametrize(("name", "limit"), [("steadfast", 32), ("surprising", 25)])
 def test_samplers_with_state_and_with_chance(
-    tmp_path: Path,
-    command: Callable[..., Any],
-    generator: Generator,
-    finished_run: Path,
-    name: str,
-    limit: int,
-) -> None:
+    tmp_path,
+    command,
+    generator,
+    finished_run,
+    name,
+    limit,
+):
     """They keep the contract, and change a text by the option that each has."""
     text = example(f"{name}.py")
     assert length(text) <= limit
@@ -141,9 +131,7 @@ def test_samplers_with_state_and_with_chance(
     assert changed.text != generator.generate("the ", max_new_tokens=60).text
 
 
-def test_a_corpus_of_documents(
-    tmp_path: Path, command: Callable[..., Any], tiny_pipeline: Callable[..., Any]
-) -> None:
+def test_a_corpus_of_documents(tmp_path, command, tiny_pipeline):
     """A model ends its texts, and what a user can mend is said with file and line."""
     code, texts = example("json_lines.py"), tmp_path / "texts.jsonl"
     assert length(code) <= 26
@@ -170,10 +158,10 @@ def test_a_corpus_of_documents(
     assert (made.text, made.finish_reason) == ("salt", "end")
 
 
-def test_a_tokenizer(command: Callable[..., Any]) -> None:
+def test_a_tokenizer(command):
     command("utf8.py", example("utf8.py"), "plugins", "check", "utf8")
 
 
-def test_a_strategy(command: Callable[..., Any]) -> None:
+def test_a_strategy(command):
     done = command("sure.py", example("sure.py"), "plugins", "check", "sure")
     assert re.search("ok .*: strategy-rows", done.stdout)

@@ -2,8 +2,6 @@
 the reference are those that the code gives now.
 """
 
-from __future__ import annotations
-
 import re
 import runpy
 from pathlib import Path
@@ -25,26 +23,26 @@ DIRECTIVE = re.compile(r"^(```|:::)\{|^\.\. \w+::", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_relative_link_leads_to_a_file(page: Path) -> None:
+def test_every_relative_link_leads_to_a_file(page):
     text = CODE.sub("", page.read_text(encoding="utf-8"))
     assert [link for link in LINK.findall(text) if not (page.parent / link).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_no_page_shows_a_raw_directive(page: Path) -> None:
+def test_no_page_shows_a_raw_directive(page):
     """GitHub and editors show Sphinx directives as they stand."""
     assert DIRECTIVE.search(page.read_text(encoding="utf-8")) is None
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
-def test_every_plugin_package_is_listed(page: str) -> None:
+def test_every_plugin_package_is_listed(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     packages = [path.parent.name for path in (ROOT / "plugins").glob("*/pyproject.toml")]
     assert packages
     assert [name for name in packages if name not in text] == []
 
 
-def test_every_fault_of_the_table_is_injected_by_a_test() -> None:
+def test_every_fault_of_the_table_is_injected_by_a_test():
     page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| (\d+) \|", page, re.MULTILINE))
     tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
@@ -52,7 +50,7 @@ def test_every_fault_of_the_table_is_injected_by_a_test() -> None:
     assert set(re.findall(r"@pytest\.mark\.fault\((\d+)\)", tests)) == listed
 
 
-def test_the_pictures_are_drawn_from_the_figures_beside_them() -> None:
+def test_the_pictures_are_drawn_from_the_figures_beside_them():
     drawn = runpy.run_path(str(ROOT / "docs/pictures.py"))["pictures"]()
     assert drawn.keys() == {path.name for path in PICTURES.glob("*.svg")}
     for name, picture in drawn.items():
@@ -60,20 +58,20 @@ def test_the_pictures_are_drawn_from_the_figures_beside_them() -> None:
         assert (PICTURES / name).read_text(encoding="utf-8") == picture, "run docs/pictures.py"
 
 
-def test_every_picture_is_shown_on_a_page() -> None:
+def test_every_picture_is_shown_on_a_page():
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     shown = re.findall(r"!\[[^]]+\]\([^)]*pictures/([^)]+)\)", text)
     kept = {path.name for path in PICTURES.iterdir() if path.suffix not in (".csv", ".json")}
     assert set(shown) == kept
 
 
-def test_the_pictures_of_the_page_to_write_with_are_of_the_page_as_it_is() -> None:
+def test_the_pictures_of_the_page_to_write_with_are_of_the_page_as_it_is():
     taken = runpy.run_path(str(ROOT / "plugins/textgen-serve/screenshots.py"))
     recorded = taken["RECORD"].read_text(encoding="utf-8").strip()
     assert taken["digest"]() == recorded, "run plugins/textgen-serve/screenshots.py"
 
 
 @pytest.mark.slow
-def test_the_pages_of_the_reference_are_fresh() -> None:
+def test_the_pages_of_the_reference_are_fresh():
     done = run_python("docs/reference.py", "--check", folder=ROOT, extra={"COLUMNS": "60"})
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"

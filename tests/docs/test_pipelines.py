@@ -1,7 +1,5 @@
 """The example pipelines in docs/pipelines run, and show what they promise."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ PIPELINES = Path(__file__).parents[2] / "docs/pipelines"
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("book_cached")
-def test_the_seeds_recipe_follows_its_curve(tmp_path: Path) -> None:
+def test_the_seeds_recipe_follows_its_curve(tmp_path):
     """Thirty of its hundred epochs, against the curve that the book printed
     (docs/pictures/seed-loss.csv).
 
@@ -36,7 +34,7 @@ def test_the_seeds_recipe_follows_its_curve(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("book_cached")
-def test_overfit_overfits(tmp_path: Path) -> None:
+def test_overfit_overfits(tmp_path):
     """Ten epochs at twice the rate are enough to see the two losses part; the whole of it goes on
     to below 0.3.
     """

@@ -2,8 +2,6 @@
 passes and runs.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -17,12 +15,12 @@ NEW_PLUGIN = re.compile(r"^\$ textgen (new-plugin (textgen-\S+) --kind \S+)$", r
 FILE = re.compile(r"^```\w+\n# file: (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def replaced() -> dict[str, str]:
+def replaced():
     """The files of the package that the page replaces, in its order."""
     return dict(FILE.findall(NEW_PLUGIN.split(PAGE.read_text(encoding="utf-8"))[-1]))
 
 
-def scaffold(folder: Path) -> Path:
+def scaffold(folder):
     """The package as the page's command writes it."""
     ((arguments, name),) = NEW_PLUGIN.findall(PAGE.read_text(encoding="utf-8"))
     done = run_textgen(*arguments.split(), folder=folder)
@@ -31,7 +29,7 @@ def scaffold(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_sampler_works_and_every_step_to_it_runs_and_is_typed(tmp_path: Path) -> None:
+def test_the_sampler_works_and_every_step_to_it_runs_and_is_typed(tmp_path):
     """With the option that the page adds, and with the examples of the page on testing."""
     project = scaffold(tmp_path)
     for number, (path, text) in enumerate(replaced().items()):

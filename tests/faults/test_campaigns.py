@@ -2,8 +2,6 @@
 have the commands.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from commands import run_with_torch
 ROOT = Path(__file__).parents[2]
 
 
-def assert_nothing_is_wrong(campaign: str, *arguments: str) -> None:
+def assert_nothing_is_wrong(campaign, *arguments):
     command = ("-m", f"campaigns.{campaign}", *arguments)
     done = run_with_torch(*command, folder=ROOT, extra={"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -20,24 +18,24 @@ def assert_nothing_is_wrong(campaign: str, *arguments: str) -> None:
 
 @pytest.mark.fault(2)
 @pytest.mark.fault(8)
-def test_errors_of_the_disk_and_signals_cost_no_checkpoint() -> None:
+def test_errors_of_the_disk_and_signals_cost_no_checkpoint():
     kinds = [f"--kind={kind}" for kind in ("ENOSPC", "EROFS", "moved", "SIGTERM", "SIGINT twice")]
     assert_nothing_is_wrong("inject", *kinds, "--setting", "new", "--cases", "6")
 
 
 @pytest.mark.slow
 @pytest.mark.fault(1)
-def test_killed_at_any_change_to_the_disk_a_run_ends_as_if_undisturbed() -> None:
+def test_killed_at_any_change_to_the_disk_a_run_ends_as_if_undisturbed():
     assert_nothing_is_wrong("inject", "--kind=kill", "--kind=SIGHUP", "--cases", "10")
 
 
 @pytest.mark.slow
 @pytest.mark.fault(1)
 @pytest.mark.fault(5)
-def test_after_a_power_loss_a_run_goes_on_from_its_last_checkpoint() -> None:
+def test_after_a_power_loss_a_run_goes_on_from_its_last_checkpoint():
     assert_nothing_is_wrong("replay", "--cases", "25")
 
 
 @pytest.mark.slow
-def test_corruptions_are_named_or_harmless() -> None:
+def test_corruptions_are_named_or_harmless():
     assert_nothing_is_wrong("corruptions", "--cases", "60", "--seed", "11")

@@ -4,12 +4,8 @@ The examples are others each time; a failure prints what repeats it.
 `python -m campaigns.corruptions` spoils files.
 """
 
-from __future__ import annotations
-
 import contextlib
-import random
 import tomllib
-from typing import Any
 
 import pytest
 import tomli_w
@@ -34,7 +30,7 @@ stop = ["b"]
 """
 
 
-def use(pipeline: Any) -> None:
+def use(pipeline):
     """Anything but an error that is foreseen fails the test."""
     with contextlib.suppress(textgen.TextgenError):
         textgen.Engine().pipeline(pipeline)
@@ -49,7 +45,7 @@ def use(pipeline: Any) -> None:
     database=None,
     suppress_health_check=[*HealthCheck],
 )
-def test_pipelines(tmp_path_factory: Any, draw: random.Random, how: str) -> None:
+def test_pipelines(tmp_path_factory, draw, how):
     path = tmp_path_factory.getbasetemp() / "p.toml"
     tables = tomllib.loads(PIPELINE)
     path.write_bytes(BYTES[how](PIPELINE.encode(), draw))

@@ -2,12 +2,9 @@
 stuck.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from small_run import assert_same, interrupt, tree
@@ -15,13 +12,13 @@ from small_run import assert_same, interrupt, tree
 import textgen
 
 
-def checkpoints_of(tables: dict[str, Any]) -> Path:
+def checkpoints_of(tables):
     """Those of a run that was stopped after some steps."""
     interrupt(3, tables)
     return Path(tables["output"]) / "checkpoints"
 
 
-def test_a_checkpoint_that_got_no_name_is_a_leftover(tmp_path: Path, tiny_pipeline: Any) -> None:
+def test_a_checkpoint_that_got_no_name_is_a_leftover(tmp_path, tiny_pipeline):
     tables = tiny_pipeline(trainer={"batch_size": 4})
     checkpoints = checkpoints_of(tables)
     (last,) = checkpoints.iterdir()
@@ -35,7 +32,7 @@ def test_a_checkpoint_that_got_no_name_is_a_leftover(tmp_path: Path, tiny_pipeli
     assert_same(run.path, textgen.run(tables, output=tmp_path / "whole").path)
 
 
-def test_a_lock_file_that_cannot_be_made_is_an_error(tmp_path: Path, tiny_pipeline: Any) -> None:
+def test_a_lock_file_that_cannot_be_made_is_an_error(tmp_path, tiny_pipeline):
     """It does not mean that the file system has no locks."""
     (tmp_path / "run/.lock").mkdir(parents=True)
     with pytest.raises(textgen.RunError, match=r"\.lock cannot be written: Is a directory"):
@@ -45,7 +42,7 @@ def test_a_lock_file_that_cannot_be_made_is_an_error(tmp_path: Path, tiny_pipeli
 # Links.
 
 
-def foreign(folder: Path) -> Path:
+def foreign(folder):
     """A folder that is none of a run's business, with names in it that a run would remove."""
     for name in ("step-000001", ".partial-mine", "mine"):
         (folder / name).mkdir(parents=True)
@@ -65,8 +62,8 @@ def foreign(folder: Path) -> Path:
     ],
 )
 def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
-    tmp_path: Path, tiny_pipeline: Any, name: str, target: str
-) -> None:
+    tmp_path, tiny_pipeline, name, target
+):
     tables = tiny_pipeline()
     run = checkpoints_of(tables).parent
     outside = foreign(tmp_path / "outside")
@@ -84,9 +81,7 @@ def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
 
 
 @pytest.mark.fault(12)
-def test_links_that_lead_nowhere_else_are_in_nobodys_way(
-    tmp_path: Path, tiny_pipeline: Any
-) -> None:
+def test_links_that_lead_nowhere_else_are_in_nobodys_way(tmp_path, tiny_pipeline):
     """A run directory that is reached through a link, and links where a killed process may have
     left a folder.
     """
@@ -126,9 +121,7 @@ def test_links_that_lead_nowhere_else_are_in_nobodys_way(
         ".bashrc",
     ],
 )
-def test_a_folder_that_was_never_a_run_is_left_alone(
-    tmp_path: Path, tiny_pipeline: Any, name: str
-) -> None:
+def test_a_folder_that_was_never_a_run_is_left_alone(tmp_path, tiny_pipeline, name):
     (tmp_path / "run" / name).parent.mkdir(parents=True)
     (tmp_path / "run" / name).write_text('the = "only copy"')
     before = tree(tmp_path / "run")
@@ -142,9 +135,7 @@ def test_a_folder_that_was_never_a_run_is_left_alone(
         assert tree(tmp_path / "run") == before
 
 
-def test_a_pipeline_copied_out_of_a_run_runs_where_it_lies(
-    tmp_path: Path, tiny_pipeline: Any
-) -> None:
+def test_a_pipeline_copied_out_of_a_run_runs_where_it_lies(tmp_path, tiny_pipeline):
     first = textgen.run(tiny_pipeline())
     (tmp_path / "again").mkdir()
     (tmp_path / "again/.gitkeep").touch()

@@ -1,28 +1,23 @@
 """A stderr that is lost ends no run."""
 
-from __future__ import annotations
-
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import fork_server
 import pytest
 
 
-def full() -> int:
+def full():
     return os.open("/dev/full", os.O_WRONLY)
 
 
-def left() -> int:
+def left():
     """A pipe whose reader has gone, as after `2>&1 >/dev/null | head -5`."""
     reader, writer = os.pipe()
     os.close(reader)
     return writer
 
 
-def hung_up() -> int:
+def hung_up():
     """A terminal that was closed; a process that ignores SIGHUP outlives it."""
     terminal, process = os.openpty()
     os.close(terminal)
@@ -30,9 +25,7 @@ def hung_up() -> int:
 
 
 @pytest.mark.parametrize("lost", [full, left, hung_up])
-def test_a_lost_stderr_ends_no_run(
-    tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any, textgen: Any, lost: Callable[[], int]
-) -> None:
+def test_a_lost_stderr_ends_no_run(tmp_path, tiny_pipeline, write_pipeline, textgen, lost):
     write_pipeline(tiny_pipeline(observers=True))
     stderr = lost()
     try:

@@ -2,15 +2,12 @@
 process, signals.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil
 import signal
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import run_with_torch
@@ -31,9 +28,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.fault(13)
-def test_a_clock_that_jumps_changes_nothing(
-    tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any
-) -> None:
+def test_a_clock_that_jumps_changes_nothing(tmp_path, tiny_pipeline, write_pipeline):
     write_pipeline(tiny_pipeline(observers=True, checkpoint={"seconds": 0.01}))
     (tmp_path / "jumping.py").write_text(JUMPING)
     for command, output in ((("-m", "textgen"), "still"), (("jumping.py",), "jumped")):
@@ -65,9 +60,7 @@ main(sys.argv[1:])
 """
 
 
-def test_a_file_system_without_locks_is_enough(
-    tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any
-) -> None:
+def test_a_file_system_without_locks_is_enough(tmp_path, tiny_pipeline, write_pipeline):
     """Its folders cannot be synced either, as those of some network drives."""
     write_pipeline(tiny_pipeline())
     (tmp_path / "lacking.py").write_text(LACKING)
@@ -82,9 +75,7 @@ def test_a_file_system_without_locks_is_enough(
 
 
 @pytest.mark.fault(11)
-def test_weights_that_change_under_a_process_change_nothing_in_it(
-    finished_run: Path, tmp_path: Path
-) -> None:
+def test_weights_that_change_under_a_process_change_nothing_in_it(finished_run, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")
     generator = textgen.load(run)
     before = generator.generate("the ", seed=1).text
@@ -97,7 +88,7 @@ def test_weights_that_change_under_a_process_change_nothing_in_it(
 
 @pytest.mark.fault(8)
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
-def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
+def test_a_hang_up_that_is_ignored_stays_ignored():
     """As by nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -112,7 +103,7 @@ def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_folder_that_no_run_wrote_is_not_removed(tiny_pipeline: Any) -> None:
+def test_a_folder_that_no_run_wrote_is_not_removed(tiny_pipeline):
     foreign = textgen.run(tiny_pipeline()).path / "checkpoints/step-000001"
     foreign.mkdir()
     (foreign / "mine.txt").write_text("the only copy")
@@ -123,12 +114,10 @@ def test_a_folder_that_no_run_wrote_is_not_removed(tiny_pipeline: Any) -> None:
         assert (foreign.parent / "step-1").is_dir()
 
 
-def test_such_a_folder_in_the_way_of_a_checkpoint_is_named(
-    tmp_path: Path, tiny_pipeline: Any
-) -> None:
+def test_such_a_folder_in_the_way_of_a_checkpoint_is_named(tmp_path, tiny_pipeline):
     tables, foreign = tiny_pipeline(checkpoint={"seconds": 0}), "run/checkpoints/step-000002"
 
-    def put(event: object) -> None:
+    def put(event):
         if isinstance(event, Checkpointed):
             (tmp_path / foreign / "mine").mkdir(parents=True, exist_ok=True)
 
@@ -139,14 +128,14 @@ def test_such_a_folder_in_the_way_of_a_checkpoint_is_named(
     assert textgen.run(tables).outcome == "resumed"
 
 
-def test_a_run_that_is_moved_while_it_trains_says_so(tmp_path: Path, tiny_pipeline: Any) -> None:
+def test_a_run_that_is_moved_while_it_trains_says_so(tmp_path, tiny_pipeline):
     """Also where a file to be read is the first that it misses, such as the checkpoint that becomes
     the model.
     """
     tables = tiny_pipeline(checkpoint={"seconds": 0})
     steps = textgen.summarize(textgen.run(tables, output=tmp_path / "whole").path).steps
 
-    def move(event: object) -> None:
+    def move(event):
         if isinstance(event, Checkpointed) and event.step == steps:
             (tmp_path / "run").rename(tmp_path / "moved")
 
@@ -158,12 +147,12 @@ def test_a_run_that_is_moved_while_it_trains_says_so(tmp_path: Path, tiny_pipeli
 
 @pytest.mark.parametrize("refusals", [3, 12])
 def test_a_rename_that_windows_refuses_for_a_while_is_tried_again(
-    tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch, refusals: int
-) -> None:
+    tiny_pipeline, monkeypatch, refusals
+):
     """Simulated: somebody has each file open when it is to be renamed, for a while or for ever."""
     replace, seen = os.replace, Counter[str]()
 
-    def refuse(source: Any, target: Any) -> None:
+    def refuse(source, target):
         seen[str(source)] += 1
         if seen[str(source)] <= refusals:
             raise PermissionError(errno.EACCES, "Access is denied", str(source), 5, str(target))
@@ -179,13 +168,11 @@ def test_a_rename_that_windows_refuses_for_a_while_is_tried_again(
         assert len(seen) > 3
 
 
-def test_a_drive_that_is_not_there_is_one_line(
-    tmp_path: Path, tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_drive_that_is_not_there_is_one_line(tmp_path, tiny_pipeline, monkeypatch):
     """Simulated: the folder above all others is none, as Z:\\ on Windows."""
     is_dir, mkdir, top = Path.is_dir, Path.mkdir, Path(tmp_path.anchor)
 
-    def made(path: Path, *rest: Any, **more: Any) -> None:
+    def made(path, *rest, **more):
         if path == top:
             raise FileNotFoundError(errno.ENOENT, "The system cannot find the path", str(path))
         mkdir(path, *rest, **more)
@@ -197,9 +184,7 @@ def test_a_drive_that_is_not_there_is_one_line(
             textgen.run(tiny_pipeline(), output="/drive/run")
 
 
-def test_a_folder_is_synced_to_the_medium_on_macos(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_is_synced_to_the_medium_on_macos(tmp_path, monkeypatch):
     """Simulated: fsync leaves a rename in the cache of the drive there."""
     synced = []
     monkeypatch.setattr("sys.platform", "darwin")

@@ -1,7 +1,5 @@
 """A run directory or a saved state that somebody made who means harm."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -9,9 +7,7 @@ import re
 import shutil
 import struct
 import types
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -28,7 +24,7 @@ FILES = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
 
 
 @pytest.fixture(scope="module")
-def indexed(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def indexed(finished_run, tmp_path_factory):
     """A run, and a saved state beside it."""
     folder = tmp_path_factory.mktemp("indexed")
     shutil.copytree(finished_run, folder / "run")
@@ -39,18 +35,18 @@ def indexed(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture
-def stranger(indexed: Path, tmp_path: Path) -> Path:
+def stranger(indexed, tmp_path):
     """A copy of it, to spoil."""
     return shutil.copytree(indexed, tmp_path / "stranger")
 
 
-def load_all(folder: Path) -> None:
+def load_all(folder):
     """Read every file of the run, and the saved state."""
     with textgen.load(folder / "run") as generator:
         generator.generate(state=textgen.GenerationState.load(folder / "state"), max_new_tokens=2)
 
 
-INSTEAD: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
+INSTEAD = {
     "pipe": (lambda path, secret: os.mkfifo(path), "not a regular file"),
     "device": (lambda path, secret: path.symlink_to("/dev/zero"), "leads out|not a regular file"),
     "link": (lambda path, secret: path.symlink_to(secret), "leads out|not a safetensors file"),
@@ -63,7 +59,7 @@ INSTEAD: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("how", INSTEAD)
-def test_what_is_no_file_is_refused(stranger: Path, how: str) -> None:
+def test_what_is_no_file_is_refused(stranger, how):
     make, said = INSTEAD[how]
     (stranger.parent / "secret").write_text(SECRET)
     load_all(stranger)
@@ -80,25 +76,25 @@ def test_what_is_no_file_is_refused(stranger: Path, how: str) -> None:
     load_all(stranger)
 
 
-def test_a_link_to_another_file_of_the_run_is_followed(stranger: Path) -> None:
+def test_a_link_to_another_file_of_the_run_is_followed(stranger):
     (stranger / "run/tokenizer.json").rename(stranger / "run/vocabulary")
     (stranger / "run/tokenizer.json").symlink_to("vocabulary")
     load_all(stranger)
 
 
-def with_header(header: bytes, data: bytes = b"") -> bytes:
+def with_header(header, data=b""):
     return struct.pack("<Q", len(header)) + header + data
 
 
-def entry(shape: Any, offsets: Any, dtype: str = "F32") -> dict[str, Any]:
+def entry(shape, offsets, dtype="F32"):
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
-def with_tensors(**entries: Any) -> bytes:
+def with_tensors(**entries):
     return with_header(json.dumps(entries).encode(), b"0000")
 
 
-HEADERS: dict[str, bytes] = {
+HEADERS = {
     "longer than the file": struct.pack("<Q", 2**63) + b"{}",
     "of a terabyte": with_tensors(a=entry([2**38], [0, 2**40])),
     "of a negative length": with_tensors(a=entry([-1, -1], [0, 4])),
@@ -109,14 +105,14 @@ HEADERS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("which", HEADERS)
-def test_headers_that_promise_what_is_not_there(stranger: Path, which: str) -> None:
+def test_headers_that_promise_what_is_not_there(stranger, which):
     (stranger / "state").write_bytes(HEADERS[which])
     with pytest.raises(textgen.CorruptFileError, match=r"state: it is not a safetensors file \("):
         textgen.GenerationState.load(stranger / "state")
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_a_hole_is_not_read(stranger: Path, name: str) -> None:
+def test_a_file_that_is_a_hole_is_not_read(stranger, name):
     with (stranger / "run" / name).open("r+b") as file:
         file.truncate(1 << 40)
     with pytest.raises(
@@ -126,16 +122,14 @@ def test_a_file_that_is_a_hole_is_not_read(stranger: Path, name: str) -> None:
         textgen.load(stranger / "run")
 
 
-def test_json_of_many_values_is_not_parsed(stranger: Path) -> None:
+def test_json_of_many_values_is_not_parsed(stranger):
     (stranger / "run/run.json").write_bytes(b'{"a": [' + b"{}," * 3_000_000 + b"{}]}")
     with pytest.raises(textgen.RunError, match=r"run/run\.json: "):
         textgen.load(stranger / "run")
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
-def test_a_corpus_that_is_a_device_is_read_by_nothing(
-    stranger: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_corpus_that_is_a_device_is_read_by_nothing(stranger, monkeypatch):
     """Not by what loads a run, which needs no corpus, nor by a report on what is copied, or by its
     pipeline.
     """
@@ -153,8 +147,8 @@ def test_a_corpus_that_is_a_device_is_read_by_nothing(
 
 
 def test_what_a_run_reads_and_writes_elsewhere_is_said_before(
-    tmp_path: Path, finished_run: Path, tiny_pipeline: Any, write_pipeline: Any
-) -> None:
+    tmp_path, finished_run, tiny_pipeline, write_pipeline
+):
     (tmp_path / "theirs/texts").mkdir(parents=True)
     diary, link = tmp_path / "corpus.txt", {"type": "file", "path": "texts"}
     (tmp_path / "theirs/texts/mine.txt").symlink_to(diary)
@@ -172,7 +166,7 @@ def test_what_a_run_reads_and_writes_elsewhere_is_said_before(
         assert console.getvalue().splitlines() == said
 
 
-def test_a_saved_state_of_other_shapes_is_blamed(indexed: Path) -> None:
+def test_a_saved_state_of_other_shapes_is_blamed(indexed):
     state = textgen.GenerationState.load(indexed / "state")
     decoder = {**state.decoder, "hidden": state.decoder["hidden"].ravel()}
     other = attrs.evolve(state, decoder=decoder)
@@ -182,7 +176,7 @@ def test_a_saved_state_of_other_shapes_is_blamed(indexed: Path) -> None:
                 generator.generate(**options, state=other, max_new_tokens=2)
 
 
-def test_weights_that_are_no_numbers_are_named(stranger: Path) -> None:
+def test_weights_that_are_no_numbers_are_named(stranger):
     file = stranger / "run/model.safetensors"
     arrays = safetensors.numpy.load(file.read_bytes())
     name, array = arrays.popitem()
@@ -194,7 +188,7 @@ def test_weights_that_are_no_numbers_are_named(stranger: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "bool", "bfloat16", "float8_e5m2"])
-def test_weights_of_another_type_are_refused(stranger: Path, textgen: Any, dtype: str) -> None:
+def test_weights_of_another_type_are_refused(stranger, textgen, dtype):
     file, wanted = stranger / "run/model.safetensors", getattr(torch, dtype)
     weights = safetensors.torch.load(file.read_bytes())
     made = {name: tensor.to(wanted) for name, tensor in weights.items()}
@@ -207,7 +201,7 @@ def test_weights_of_another_type_are_refused(stranger: Path, textgen: Any, dtype
     assert (report.code, "the run cannot be used" in report.stdout) == (1, True)
 
 
-def test_a_vocabulary_that_is_too_large_is_not_parsed(stranger: Path) -> None:
+def test_a_vocabulary_that_is_too_large_is_not_parsed(stranger):
     file = stranger / "run/tokenizer.json"
     file.write_bytes(b'{"a": "' + b"a" * (64 << 20) + b'"}')
     seal(file, stranger / "run")
@@ -215,7 +209,7 @@ def test_a_vocabulary_that_is_too_large_is_not_parsed(stranger: Path) -> None:
         textgen.load(stranger / "run")
 
 
-def test_a_vocabulary_that_could_not_be_read_back_is_refused_before_training() -> None:
+def test_a_vocabulary_that_could_not_be_read_back_is_refused_before_training():
     large = types.SimpleNamespace(to_dict=lambda: {"text": "a" * (64 << 20)})
     with pytest.raises(textgen.UsageError, match="the vocabulary has 67,108,877 bytes"):
         dump_vocabulary(large)

@@ -1,14 +1,11 @@
 """Arguments of generation that are refused, and when."""
 
-from __future__ import annotations
-
 import asyncio
 import math
-from typing import Any
 
 import pytest
 
-from textgen import Generator, PromptError, UsageError
+from textgen import PromptError, UsageError
 
 
 @pytest.mark.fault(32)
@@ -35,9 +32,7 @@ from textgen import Generator, PromptError, UsageError
         ("logit_bias", {"the": 1.0}),
     ],
 )
-def test_what_is_out_of_range_is_refused_before_anything_is_read_or_made(
-    generator: Generator, name: str, value: Any
-) -> None:
+def test_what_is_out_of_range_is_refused_before_anything_is_read_or_made(generator, name, value):
     prompts = iter(["the"])
     with pytest.raises(UsageError) as caught:
         generator.generate_many(prompts, **{name: value})
@@ -50,14 +45,14 @@ def test_what_is_out_of_range_is_refused_before_anything_is_read_or_made(
             assert (caught.value.argument or "").partition(".")[0] == name
 
 
-def test_names_of_options_are_texts(generator: Generator) -> None:
+def test_names_of_options_are_texts(generator):
     with pytest.raises(UsageError, match="1") as caught:
         generator.generate_many([{1: 1}])
     assert caught.value.source == "prompts[0]"
 
 
 @pytest.mark.parametrize("prompt", [["the"], [0.5], [[1, 2]], [-1], [10**6], 5, None])
-def test_what_is_no_prompt_is_a_usage_error(generator: Generator, prompt: Any) -> None:
+def test_what_is_no_prompt_is_a_usage_error(generator, prompt):
     with pytest.raises(UsageError) as caught:
         generator.generate(prompt)
     assert caught.value.argument == "prompt"
@@ -71,14 +66,12 @@ def test_what_is_no_prompt_is_a_usage_error(generator: Generator, prompt: Any) -
         ({"prompt": "the "}, "'prompts'"),
     ],
 )
-def test_a_similar_name_is_suggested(
-    generator: Generator, arguments: dict[str, Any], meant: str
-) -> None:
+def test_a_similar_name_is_suggested(generator, arguments, meant):
     with pytest.raises(UsageError, match=meant):
         generator.generate_many(["the "], **arguments)
 
 
-def test_none_is_no_stop_and_no_limit(generator: Generator) -> None:
+def test_none_is_no_stop_and_no_limit(generator):
     assert generator.generate("the ", stop=None, stop_tokens=None) == generator.generate("the ")
     for call in (generator.generate, lambda p, **o: list(generator.generate_many([p], **o))):
         with pytest.raises(UsageError) as caught:
@@ -87,7 +80,7 @@ def test_none_is_no_stop_and_no_limit(generator: Generator) -> None:
     assert generator.generate("the ", max_new_tokens=None, stop="e").finish_reason == "stop"
 
 
-def test_what_is_wrong_is_refused_before_the_first_piece_is_asked_for(generator: Generator) -> None:
+def test_what_is_wrong_is_refused_before_the_first_piece_is_asked_for(generator):
     """So that a server knows it while there is still a status code to send."""
     for begin in (generator.stream, lambda *a, **o: asyncio.run(generator.astream(*a, **o))):
         with pytest.raises(UsageError, match="temperature"):
@@ -99,7 +92,7 @@ def test_what_is_wrong_is_refused_before_the_first_piece_is_asked_for(generator:
     assert caught.value.argument == "prompt"
 
 
-def test_unknown_characters_of_a_long_prompt_are_found(generator: Generator) -> None:
+def test_unknown_characters_of_a_long_prompt_are_found(generator):
     for prompt in ("é" * 10**6, "the " * 10**5 + "é"):
         with pytest.raises(PromptError) as caught:
             generator.generate(prompt)

@@ -1,18 +1,14 @@
 """Many texts at once: each is what it would be alone, whatever happens to the others."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import itertools
-from pathlib import Path
-from typing import Any
 
 import pytest
 from prompts import PROMPTS
 from watching import encoding, join_background, text_of, watched
 
-from textgen import ContractError, Generator, PromptError, UsageError, load
+from textgen import ContractError, PromptError, UsageError, load
 
 OPTIONS = [
     {"max_new_tokens": 20},
@@ -27,14 +23,12 @@ OPTIONS = [
 ]
 
 
-def request(number: int) -> dict[str, Any]:
+def request(number):
     prompt = PROMPTS[number % len(PROMPTS)]
     return {"prompt": prompt, **OPTIONS[number % len(OPTIONS)]}
 
 
-def test_rows_join_and_leave_a_running_batch_and_each_text_is_as_if_alone(
-    generator: Generator,
-) -> None:
+def test_rows_join_and_leave_a_running_batch_and_each_text_is_as_if_alone(generator):
     """Each with options of its own, and an index by its place, before those of all."""
     shared = {"max_new_tokens": 25, "temperature": 0.9, "seed": 3}
     own = [
@@ -46,8 +40,8 @@ def test_rows_join_and_leave_a_running_batch_and_each_text_is_as_if_alone(
     assert made == [generator.generate(**{"index": i, **shared, **each}) for i, each in every]
 
 
-def test_a_hundred_concurrent_streams_each_give_the_text_of_one_alone(generator: Generator) -> None:
-    async def read() -> list[str]:
+def test_a_hundred_concurrent_streams_each_give_the_text_of_one_alone(generator):
+    async def read():
         texts = []
         for each in requests:
             texts.append(asyncio.create_task(text_of(generator.astream(**each))))
@@ -60,7 +54,7 @@ def test_a_hundred_concurrent_streams_each_give_the_text_of_one_alone(generator:
 
 
 @pytest.mark.parametrize("length", [1, 4, 5, 13, 150])
-def test_greedy_in_chunks_is_greedy_step_by_step(lively: Generator, length: int) -> None:
+def test_greedy_in_chunks_is_greedy_step_by_step(lively, length):
     """A bias far below rounding changes no choice, but goes through the samplers token by token."""
     options = {"max_new_tokens": length, "temperature": 0}
     steps = [lively.generate(prompt, logit_bias={"t": 1e-30}, **options) for prompt in PROMPTS]
@@ -69,13 +63,11 @@ def test_greedy_in_chunks_is_greedy_step_by_step(lively: Generator, length: int)
     assert list(lively.generate_many(many, batch_size=3)) == steps
 
 
-def test_rows_of_dropped_streams_leave_the_batch_and_change_no_other_text(
-    finished_run: Path,
-) -> None:
+def test_rows_of_dropped_streams_leave_the_batch_and_change_no_other_text(finished_run):
     """The sampler sees how many rows there are."""
     watcher, generator = watched(finished_run)
 
-    async def read() -> dict[int, str]:
+    async def read():
         streams = {
             index: await generator.astream("the ", index=index, max_new_tokens=None)
             for index in range(10)
@@ -93,12 +85,12 @@ def test_rows_of_dropped_streams_leave_the_batch_and_change_no_other_text(
         assert text == generator.generate("the ", index=index, max_new_tokens=len(text)).text
 
 
-def test_one_request_that_fails_harms_no_other(finished_run: Path) -> None:
+def test_one_request_that_fails_harms_no_other(finished_run):
     """A sampler that forbids everything in the rows whose text has a certain token, as a grammar
     may.
     """
 
-    def forbid(logits: Any, history: Any) -> Any:
+    def forbid(logits, history):
         made = logits.copy()
         for row in range(len(made)):
             if 5 in history.tokens(row)[4:]:
@@ -107,13 +99,13 @@ def test_one_request_that_fails_harms_no_other(finished_run: Path) -> None:
 
     generator = load(finished_run, sampler=forbid)
 
-    async def read(index: int) -> str | None:
+    async def read(index):
         try:
             return await text_of(generator.astream("the ", index=index, max_new_tokens=40))
         except ContractError:
             return None
 
-    async def together() -> list[str | None]:
+    async def together():
         return await asyncio.gather(*map(read, range(30)))
 
     alone = [asyncio.run(read(index)) for index in range(30)]
@@ -122,14 +114,14 @@ def test_one_request_that_fails_harms_no_other(finished_run: Path) -> None:
     assert asyncio.run(together()) == alone
 
 
-def test_many_prompts_are_read_as_their_turn_comes(generator: Generator) -> None:
+def test_many_prompts_are_read_as_their_turn_comes(generator):
     prompts = itertools.repeat("the ", 40)
     many = generator.generate_many(prompts, batch_size=4, max_new_tokens=3)
     assert [next(many).index for _ in range(10)] == list(range(10))
     assert next(prompts) == "the "
 
 
-def test_a_batch_that_is_left_does_no_more_work_and_leaves_no_memory(finished_run: Path) -> None:
+def test_a_batch_that_is_left_does_no_more_work_and_leaves_no_memory(finished_run):
     watcher, generator = watched(finished_run)
     many = generator.generate_many(itertools.repeat("the "), batch_size=3, max_new_tokens=5)
     next(many)
@@ -141,9 +133,7 @@ def test_a_batch_that_is_left_does_no_more_work_and_leaves_no_memory(finished_ru
 
 
 @pytest.mark.parametrize("prompt", ["the ", {"prompt": "the ", "temperature": 0.5}], ids=str)
-def test_what_is_left_of_many_prompts_when_time_is_over_is_not_read(
-    finished_run: Path, prompt: Any
-) -> None:
+def test_what_is_left_of_many_prompts_when_time_is_over_is_not_read(finished_run, prompt):
     """Else a time limit of seconds would take minutes."""
     watcher, generator = watched(finished_run)
     encoded, generator = encoding(generator)
@@ -153,7 +143,7 @@ def test_what_is_left_of_many_prompts_when_time_is_over_is_not_read(
     assert "the " not in [text for text, _ in encoded]
 
 
-def test_a_prompt_that_is_wrong_is_an_error_under_a_time_limit_too(generator: Generator) -> None:
+def test_a_prompt_that_is_wrong_is_an_error_under_a_time_limit_too(generator):
     many = generator.generate_many(["the ", "a", "é"], time_limit=600, batch_size=1)
     assert [next(many).prompt, next(many).prompt] == ["the ", "a"]
     with pytest.raises(PromptError, match=r"prompts\[2\].*é"):

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 import attrs
 import numpy as np
@@ -15,7 +13,6 @@ import pytest
 from components import Utf8
 
 import textgen
-from textgen import Generator
 from textgen.cli.evaluate import surprise_page
 
 
@@ -30,25 +27,25 @@ class Words:
     words: list[str] = attrs.field(factory=list)
 
     @property
-    def vocab_size(self) -> int:
+    def vocab_size(self):
         return len(self.words)
 
-    def fit(self, pieces: Iterable[str]) -> None:
+    def fit(self, pieces):
         self.words = sorted(set("".join(pieces).split()))
 
-    def encode(self, text: str) -> Any:
+    def encode(self, text):
         return np.array([self.words.index(word) for word in text.split()], np.int64)
 
-    def decode(self, ids: Any) -> str:
+    def decode(self, ids):
         return " ".join(self.words[int(token)] for token in ids)
 
-    def incremental_decoder(self) -> Any:
+    def incremental_decoder(self):
         return Stream(self)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self):
         return {"words": self.words}
 
-    def from_dict(self, state: Mapping[str, Any]) -> Words:
+    def from_dict(self, state):
         return Words(self.hold_back, list(state["words"]))
 
 
@@ -58,7 +55,7 @@ class Stream:
     ids: list[int] = attrs.field(factory=list)
     shown: int = 0
 
-    def decode(self, ids: Any, final: bool = False) -> str:
+    def decode(self, ids, final=False):
         self.ids += [*ids]
         ready = self.ids[:-1] if self.tokenizer.hold_back and not final else self.ids
         text = self.tokenizer.decode(ready)
@@ -66,7 +63,7 @@ class Stream:
         return piece
 
 
-def trained(tokenizer: Any, text: str, epochs: int = 1) -> Generator:
+def trained(tokenizer, text, epochs=1):
     """A generator with that tokenizer, trained a little on a text."""
     return textgen.train(
         corpus=text,
@@ -84,15 +81,13 @@ def trained(tokenizer: Any, text: str, epochs: int = 1) -> Generator:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["at-once", "held-back"])
-def generator(request: pytest.FixtureRequest) -> Generator:
+def generator(request):
     text = "the clock struck and the traveller smiled at the clock " * 40
     return trained(Words(request.param), text)
 
 
 @pytest.mark.parametrize("prompt", ["the clock", "clock", "the clock struck and " * 20, ""])
-def test_a_continuation_begins_with_the_space_that_parts_it_from_the_prompt(
-    generator: Generator, prompt: str
-) -> None:
+def test_a_continuation_begins_with_the_space_that_parts_it_from_the_prompt(generator, prompt):
     prompt = prompt.strip()
     options = {"max_new_tokens": 6, "seed": 3}
     made = generator.generate(prompt, **options)
@@ -104,7 +99,7 @@ def test_a_continuation_begins_with_the_space_that_parts_it_from_the_prompt(
             assert str(generator.generate(prompt, stop=stop, **options)) == whole[:place]
 
 
-def test_a_state_resumes_with_the_space_too(generator: Generator) -> None:
+def test_a_state_resumes_with_the_space_too(generator):
     whole = generator.generate("the clock", max_new_tokens=8, seed=4)
     first = generator.generate("the clock", max_new_tokens=3, seed=4, keep_state=True)
     rest = generator.generate(max_new_tokens=5, state=first.state)
@@ -113,7 +108,7 @@ def test_a_state_resumes_with_the_space_too(generator: Generator) -> None:
 
 
 @pytest.mark.slow
-def test_a_state_may_lie_within_a_character() -> None:
+def test_a_state_may_lie_within_a_character():
     generator = trained(Utf8(), "čas ďas řas €uro 😀😀 " * 60, epochs=20)
     for seed in range(4):
         options = {"temperature": 0.7, "seed": seed}
@@ -129,7 +124,7 @@ def test_a_state_may_lie_within_a_character() -> None:
 @pytest.mark.parametrize(
     "tokenizer", [Utf8(), Words(False), Words(True)], ids=["bytes", "words", "held"]
 )
-def test_a_page_of_surprise_shows_the_text_whole(tokenizer: Any) -> None:
+def test_a_page_of_surprise_shows_the_text_whole(tokenizer):
     """Its colours change in the middle of characters, and between words that a space parts."""
     text = "čas ďas řas €uro 😀😀 " * 20
     generator = trained(tokenizer, text)

@@ -2,11 +2,7 @@
 in.
 """
 
-from __future__ import annotations
-
 import asyncio
-from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -14,7 +10,7 @@ import pytest
 from prompts import PROMPTS
 from watching import Watcher, text_of
 
-from textgen import GenerationState, Generator, UsageError, load
+from textgen import GenerationState, UsageError, load
 
 
 class Growing:
@@ -22,10 +18,10 @@ class Growing:
     number.
     """
 
-    def __init__(self, rows: list[list[int]], vocab_size: int, watcher: Watcher) -> None:
+    def __init__(self, rows, vocab_size, watcher):
         self.rows, self.vocab_size, self.watcher = rows, vocab_size, watcher
 
-    def extend(self, tokens: Any) -> Any:
+    def extend(self, tokens):
         self.watcher.sizes.append(len(tokens))
         self.watcher.wait()
         for row, ids in zip(self.rows, tokens.tolist(), strict=True):
@@ -35,23 +31,23 @@ class Growing:
 
     score = extend  # no text is scored here
 
-    def read_state(self) -> Any:
+    def read_state(self):
         return {"tokens": np.array(self.rows, np.int64)}  # NumPy refuses rows of different lengths
 
-    def write_state(self, state: Any) -> None:
+    def write_state(self, state):
         self.rows = state["tokens"].tolist()
 
 
 class GrowingRows(Growing):
-    def take(self, rows: Any) -> Any:
+    def take(self, rows):
         return type(self)([[*self.rows[row]] for row in rows], self.vocab_size, self.watcher)
 
-    def join(self, other: Any) -> None:
+    def join(self, other):
         self.rows += other.rows
 
 
 class GreedyRows(GrowingRows):
-    def continue_greedily(self, tokens: Any, steps: int, forbidden: Any) -> Any:
+    def continue_greedily(self, tokens, steps, forbidden):
         made = []
         for _ in range(steps):
             logits = self.extend(tokens[:, None])
@@ -62,17 +58,17 @@ class GreedyRows(GrowingRows):
 
 
 class Refusing(GrowingRows):
-    def join(self, other: Any) -> None:
+    def join(self, other):
         super().join(other)
         raise KeyError("no room")
 
 
-def growing(run: Path, kind: type[Growing]) -> tuple[Watcher, Generator]:
+def growing(run, kind):
     """A generator with such a decoder, which is watched, and waits at a gate."""
     watcher, inner = Watcher(), load(run)
 
     class Model:
-        def decoder(self, batch_size: int) -> Growing:
+        def decoder(self, batch_size):
             rows = [[] for _ in range(batch_size)]
             return kind(rows, inner.tokenizer.vocab_size, watcher)
 
@@ -82,8 +78,8 @@ def growing(run: Path, kind: type[Growing]) -> tuple[Watcher, Generator]:
 @pytest.mark.parametrize("kind", [Growing, GrowingRows, GreedyRows])
 @pytest.mark.parametrize("temperature", [0, 0.7])
 def test_texts_of_different_lengths_and_their_states_are_those_of_single_calls(
-    finished_run: Path, kind: Any, temperature: float, tmp_path: Path
-) -> None:
+    finished_run, kind, temperature, tmp_path
+):
     watcher, generator = growing(finished_run, kind)
     watcher.gate.set()
     requests = [
@@ -114,11 +110,11 @@ def test_texts_of_different_lengths_and_their_states_are_those_of_single_calls(
 
 @pytest.mark.parametrize("kind", [GrowingRows, Refusing])
 def test_asynchronous_texts_share_batches_and_all_say_so_where_rows_cannot_be_joined(
-    finished_run: Path, kind: Any
-) -> None:
+    finished_run, kind
+):
     watcher, generator = growing(finished_run, kind)
 
-    async def texts() -> list[Any]:
+    async def texts():
         streams = (generator.astream(prompt, max_new_tokens=50) for prompt in PROMPTS)
         made = [asyncio.create_task(text_of(stream)) for stream in streams]
         await asyncio.sleep(0)  # each has asked for its first piece now
@@ -133,7 +129,7 @@ def test_asynchronous_texts_share_batches_and_all_say_so_where_rows_cannot_be_jo
         assert given == [generator.generate(each, max_new_tokens=50).text for each in PROMPTS]
 
 
-def test_states_that_grow_have_no_hidden_states(finished_run: Path) -> None:
+def test_states_that_grow_have_no_hidden_states(finished_run):
     watcher, generator = growing(finished_run, Growing)
     watcher.gate.set()
     with pytest.raises(UsageError, match="grows with the text"):

@@ -1,12 +1,8 @@
 """The copy report against a search by brute force."""
 
-from __future__ import annotations
-
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -14,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import CorpusError, Generator, Run, UsageError, load, run
+from textgen import CorpusError, UsageError, load, run
 from textgen.generation import novelty
-from textgen.generation.novelty import NGRAMS, CopyFinder, CopyReport
+from textgen.generation.novelty import NGRAMS, CopyFinder
 
 LETTERS = "abcd"
 texts = st.text(alphabet=LETTERS, max_size=60)
@@ -27,25 +23,25 @@ class Characters:
 
     unknown_id = None
 
-    def __init__(self, wide: bool, end_id: int | None) -> None:
+    def __init__(self, wide, end_id):
         self.end_id = end_id
         self._factor = 20_000 if wide else 1
         self.vocab_size = 4 * self._factor
 
-    def encode(self, text: str) -> Any:
+    def encode(self, text):
         return np.array([LETTERS.index(c) * self._factor for c in text], np.int64)
 
-    def decode(self, ids: Any) -> str:
+    def decode(self, ids):
         return "".join(LETTERS[int(i) // self._factor] for i in ids)
 
 
-def finder_of(corpus: str, *, wide: bool = False, end_id: int | None = None) -> CopyFinder:
+def finder_of(corpus, *, wide=False, end_id=None):
     tokenizer = Characters(wide, end_id)
     dtype = np.uint32 if wide else np.uint8
     return CopyFinder(tokenizer, tokenizer.encode(corpus).astype(dtype))
 
 
-def longest(corpus: str, text: str, shortest: int) -> list[int]:
+def longest(corpus, text, shortest):
     """For each place of `text`, the length of the longest run from there that the corpus holds."""
     runs = []
     for start in range(len(text)):
@@ -56,7 +52,7 @@ def longest(corpus: str, text: str, shortest: int) -> list[int]:
     return runs
 
 
-def check(report: CopyReport, corpus: str, text: str, shortest: int = 8) -> None:
+def check(report, corpus, text, shortest=8):
     runs = longest(corpus, text, shortest)
     assert report.tokens == len(text)
     assert report.longest == max(runs, default=0)
@@ -76,9 +72,7 @@ def check(report: CopyReport, corpus: str, text: str, shortest: int = 8) -> None
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("block", [None, 7, 1])
 @given(corpus=texts, text=texts, start=st.integers(0, 60), stop=st.integers(0, 60))
-def test_the_report_is_what_a_search_finds(
-    block: int | None, wide: bool, corpus: str, text: str, start: int, stop: int
-) -> None:
+def test_the_report_is_what_a_search_finds(block, wide, corpus, text, start, stop):
     text += corpus[start:stop] + text
     with pytest.MonkeyPatch.context() as patch:
         if block is not None:  # brute force can search no text that has borders of real blocks
@@ -86,7 +80,7 @@ def test_the_report_is_what_a_search_finds(
         check(finder_of(corpus, wide=wide).report(text), corpus, text, 2 if wide else 8)
 
 
-def test_documents_are_told_apart_in_the_excerpt() -> None:
+def test_documents_are_told_apart_in_the_excerpt():
     report = finder_of("aaabdabcabcabcabcdbbb", end_id=LETTERS.index("d")).report("abcabcabcabc")
     assert (report.place, report.excerpt) == (5, "aaab / dabcabcabcabc / dbbb")
     assert "is 12 of 12 tokens" in report.describe()
@@ -96,14 +90,14 @@ document = st.text(alphabet="abc", min_size=1, max_size=12)
 
 
 @given(documents=st.lists(document, max_size=8), text=document)
-def test_whole_documents_are_known(documents: list[str], text: str) -> None:
+def test_whole_documents_are_known(documents, text):
     finder = finder_of("d".join(["", *documents, ""]), end_id=LETTERS.index("d"))
     for each in (text, text[:1], *documents):
         assert finder.report(each[1:], prompt=each[:1]).is_document == (each in documents)
         assert not finder_of("".join(documents)).is_document(each)
 
 
-def test_a_looping_text_in_a_looping_corpus_takes_no_longer() -> None:
+def test_a_looping_text_in_a_looping_corpus_takes_no_longer():
     """Each of its places is in a million of the corpus's."""
     report = finder_of("ab" * 500_000).report("ab" * 3000)
     assert (report.longest, report.place, report.ngram_shares[32]) == (1000, 0, 1.0)
@@ -113,7 +107,7 @@ NAMES = {a + b for a in ("An", "Bel", "Cor", "Dan", "El") for b in ("a", "na", "
 
 
 @pytest.fixture(scope="module")
-def copier(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def copier(tmp_path_factory):
     """A run that writes names of a list, and others."""
     folder = tmp_path_factory.mktemp("copier")
     (folder / "names.txt").write_text("\n".join(sorted(NAMES) * 3))
@@ -131,7 +125,7 @@ def copier(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run(tables, output=folder / "run")
 
 
-def test_distinct_texts_are_new_and_come_again_by_their_index(copier: Run) -> None:
+def test_distinct_texts_are_new_and_come_again_by_their_index(copier):
     generator = copier.generator
     usual = {made.text for made in generator.generate_many([""], n=100)}
     assert len(usual) < 100
@@ -147,7 +141,7 @@ def test_distinct_texts_are_new_and_come_again_by_their_index(copier: Run) -> No
     assert len({str(each) for each in copier.generations} - NAMES) == 20
 
 
-def test_where_there_are_no_more_texts_fewer_come(copier: Run) -> None:
+def test_where_there_are_no_more_texts_fewer_come(copier):
     options = {"n": 1000, "distinct": True, "max_new_tokens": 1, "stop": "a"}
     with pytest.warns(UserWarning, match="none of 100 more texts is distinct"):
         made = [str(each) for each in copier.generator.generate_many(["El", "An"], **options)]
@@ -156,7 +150,7 @@ def test_where_there_are_no_more_texts_fewer_come(copier: Run) -> None:
     assert [each.finish_reason for each in late] == ["time"] * 3
 
 
-def test_the_command_writes_distinct_texts(copier: Run, textgen: Callable[..., Any]) -> None:
+def test_the_command_writes_distinct_texts(copier, textgen):
     command = ("generate", copier.path, "--distinct", "-n", 5, "-p", "")
     done = textgen(*command, "-o", "lines", cwd=copier.path)
     expected = list(copier.generator.generate_many([""], n=5, distinct=True))
@@ -168,24 +162,24 @@ def test_the_command_writes_distinct_texts(copier: Run, textgen: Callable[..., A
     assert textgen(*command[:-2], "--save-state", "s", cwd=copier.path).code == 2
 
 
-def test_only_the_training_part_counts(tiny_pipeline: Any) -> None:
+def test_only_the_training_part_counts(tiny_pipeline):
     text = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=600))
     generator = run(tiny_pipeline(text=text)).generator
     longest = generator.copy_finder().report(text).longest
     assert longest == generator.record["data"]["training_tokens"] < 600
 
 
-def test_a_generator_without_a_run_knows_no_corpus(generator: Generator) -> None:
+def test_a_generator_without_a_run_knows_no_corpus(generator):
     with pytest.raises(UsageError, match="training corpus"):
         attrs.evolve(generator, training_tokens=None).copy_finder()
 
 
 def test_the_command_reports_on_each_text_while_the_tokens_of_the_run_are_known(
-    textgen: Callable[..., Any],
-    tmp_path: Path,
-    tiny_pipeline: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    textgen,
+    tmp_path,
+    tiny_pipeline,
+    monkeypatch,
+):
     made = run(tiny_pipeline())
     command = ("generate", made.path, "-p", "the clock", "--novelty", "--n", 3, "-o", "jsonl")
     done = textgen(*command, "--max-new-tokens", 40, cwd=tmp_path)

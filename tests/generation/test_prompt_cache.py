@@ -1,11 +1,7 @@
 """Prompts that grow or come again: what is known of them is not fed again, and no text differs."""
 
-from __future__ import annotations
-
 import asyncio
 import random
-from pathlib import Path
-from typing import Any
 
 import pytest
 from watching import Watcher, counting, encoding
@@ -18,13 +14,13 @@ Counted = tuple[Watcher, Generator]
 WORDS = ("the", "time", "traveller", "smiled", "and", "struck", "hour", "of", "clock")
 
 
-def long_text(length: int, seed: int = 0) -> str:
+def long_text(length, seed=0):
     draw = random.Random(seed)
     return " ".join(draw.choice(WORDS) for _ in range(length))[:length]
 
 
 @pytest.fixture
-def counted(finished_run: Path) -> Counted:
+def counted(finished_run):
     """A generator that knows already how its decoder behaves."""
     watcher, generator = counting(finished_run)
     watcher.gate.set()
@@ -32,7 +28,7 @@ def counted(finished_run: Path) -> Counted:
     return watcher, generator
 
 
-def fed(counted: Counted, prompt: str, **options: Any) -> int:
+def fed(counted, prompt, **options):
     """How many tokens of a prompt the model is fed; the text is as it is without a cache."""
     watcher, generator = counted
     options |= {"max_new_tokens": 9, "seed": len(prompt)}
@@ -43,9 +39,7 @@ def fed(counted: Counted, prompt: str, **options: Any) -> int:
     return count
 
 
-def test_a_prompt_that_comes_again_or_grows_is_fed_from_its_last_known_block_on(
-    counted: Counted,
-) -> None:
+def test_a_prompt_that_comes_again_or_grows_is_fed_from_its_last_known_block_on(counted):
     text = long_text(2000)
     assert fed(counted, text[:1000]) == 1000
     assert fed(counted, text[:1000]) == 1000 - 3 * BLOCK
@@ -57,28 +51,26 @@ def test_a_prompt_that_comes_again_or_grows_is_fed_from_its_last_known_block_on(
     assert fed(counted, long_text(BLOCK, seed=1) + text[BLOCK:1000]) == 1000
 
 
-def test_prompts_with_other_salts_share_nothing(counted: Counted) -> None:
+def test_prompts_with_other_salts_share_nothing(counted):
     text = long_text(600)
     assert [fed(counted, text, cache_salt=salt) for salt in ("a", "b", "a")] == [600, 600, 88]
 
 
-def test_the_least_recently_used_states_are_dropped(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_the_least_recently_used_states_are_dropped(monkeypatch, request):
     monkeypatch.setattr(generators, "_CACHED", 1300)  # bytes: two states
     counted = request.getfixturevalue("counted")
     prompts = [long_text(600, seed) for seed in (0, 0, 1, 0)]
     assert [fed(counted, prompt) for prompt in prompts] == [600, 88, 600, 600]
 
 
-def test_texts_of_a_prompt_that_is_being_fed_do_not_feed_it_again(counted: Counted) -> None:
+def test_texts_of_a_prompt_that_is_being_fed_do_not_feed_it_again(counted):
     watcher, generator = counted
     text, before = long_text(600), watcher.fed
     watcher.gate.clear()
     watcher.begun.clear()
 
-    async def texts() -> list[str]:
-        def begin(index: int) -> asyncio.Task[Any]:
+    async def texts():
+        def begin(index):
             made = generator.agenerate(text, index=index, max_new_tokens=1)
             return asyncio.create_task(made)
 
@@ -94,7 +86,7 @@ def test_texts_of_a_prompt_that_is_being_fed_do_not_feed_it_again(counted: Count
     assert made == [generator.generate(text, index=i, max_new_tokens=1).text for i in range(5)]
 
 
-def test_a_prepared_prompt_is_encoded_once(generator: Generator) -> None:
+def test_a_prepared_prompt_is_encoded_once(generator):
     encoded, generator = encoding(generator)
     text = long_text(600)
     prepared = generator.prepare(text)
@@ -104,7 +96,7 @@ def test_a_prepared_prompt_is_encoded_once(generator: Generator) -> None:
     assert made == list(generator.generate_many([text], n=4, max_new_tokens=5))
 
 
-def test_the_next_token_after_a_long_prompt(counted: Counted) -> None:
+def test_the_next_token_after_a_long_prompt(counted):
     watcher, generator = counted
     text, options = long_text(600), {"repetition_penalty": 1.5, "temperature": 0.5}
     for count in (600, 88):

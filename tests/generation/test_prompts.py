@@ -2,25 +2,22 @@
 echoed.
 """
 
-from __future__ import annotations
-
 import itertools
-from typing import Any
 
 import pytest
 
-from textgen import Generator, PromptError, train
+from textgen import PromptError, train
 
 
 @pytest.mark.fault(18)
-def test_a_prompt_outside_the_vocabulary_is_an_error_that_lists_it(generator: Generator) -> None:
+def test_a_prompt_outside_the_vocabulary_is_an_error_that_lists_it(generator):
     with pytest.raises(PromptError) as caught:
         generator.generate("thé 😀 é\0")
     assert caught.value.characters == ("é", "😀", "\0")
     assert "'é' (U+00E9, write 'e')" in str(caught.value)
 
 
-def test_an_error_names_the_mark_that_the_text_has_for_a_straight_one() -> None:
+def test_an_error_names_the_mark_that_the_text_has_for_a_straight_one():
     corpus = "\N{LEFT DOUBLE QUOTATION MARK}It\N{RIGHT SINGLE QUOTATION MARK}s nine o clock. " * 99
     run = train(corpus=corpus, model={"type": "ngram", "order": 3}, trainer={"type": "count"})
     with pytest.raises(PromptError) as caught:
@@ -32,7 +29,7 @@ def test_an_error_names_the_mark_that_the_text_has_for_a_straight_one() -> None:
 
 
 @pytest.mark.parametrize("tokenizer", ["char", {"type": "bpe", "vocab_size": 262}])
-def test_an_empty_prompt_starts_a_line(tokenizer: Any) -> None:
+def test_an_empty_prompt_starts_a_line(tokenizer):
     corpus = "Once more.\nOnly then, and on and on and on.\n" * 40
     parts = {"model": {"type": "ngram", "order": 3}, "trainer": {"type": "count"}}
     run = train(corpus=corpus, tokenizer=tokenizer, sampler="greedy", **parts)
@@ -41,7 +38,7 @@ def test_an_empty_prompt_starts_a_line(tokenizer: Any) -> None:
     assert text == run.generator.generate(".\n", max_new_tokens=4).text
 
 
-def test_an_empty_prompt_starts_a_document_as_after_another() -> None:
+def test_an_empty_prompt_starts_a_document_as_after_another():
     corpus = ["Once more.", "Only then, and on.", "On and on."] * 20
     parts = {"model": {"type": "ngram", "order": 4}, "trainer": {"type": "count"}}
     generator = train(corpus=corpus, sampler="greedy", **parts).generator
@@ -51,7 +48,7 @@ def test_an_empty_prompt_starts_a_document_as_after_another() -> None:
 
 
 @pytest.mark.fault(18)
-def test_the_policy_skip_continues_what_is_left(generator: Generator) -> None:
+def test_the_policy_skip_continues_what_is_left(generator):
     skipped = generator.generate("thé 😀clock", unknown_characters="skip")
     assert skipped.tokens == generator.generate("th clock").tokens
     assert str(skipped).startswith("thé 😀clock")
@@ -60,7 +57,7 @@ def test_the_policy_skip_continues_what_is_left(generator: Generator) -> None:
 
 
 @pytest.mark.fault(18)
-def test_the_policy_unknown_feeds_the_unknown_token(generator: Generator) -> None:
+def test_the_policy_unknown_feeds_the_unknown_token(generator):
     ids = generator.encode_prompt("thé", unknown_characters="unknown")
     assert ids[-1] == generator.tokenizer.unknown_id
     made = generator.generate("thé", unknown_characters="unknown")
@@ -69,20 +66,20 @@ def test_the_policy_unknown_feeds_the_unknown_token(generator: Generator) -> Non
 
 
 @pytest.mark.fault(19)
-def test_an_empty_prompt_starts_from_the_start_state(generator: Generator) -> None:
+def test_an_empty_prompt_starts_from_the_start_state(generator):
     made = generator.generate("", max_new_tokens=25)
     assert len(made.tokens) == len(made.text) == 25
     assert str(made) == made.text
     assert made == generator.generate(max_new_tokens=25)
 
 
-def test_no_new_tokens_are_no_text(generator: Generator) -> None:
+def test_no_new_tokens_are_no_text(generator):
     made = generator.generate("the", max_new_tokens=0)
     assert (str(made), made.finish_reason) == ("the", "length")
     assert list(generator.stream("the", max_new_tokens=0)) == []
 
 
-def test_a_long_prompt_can_be_cancelled_while_it_is_fed(generator: Generator) -> None:
+def test_a_long_prompt_can_be_cancelled_while_it_is_fed(generator):
     """Asked between blocks of the prompt, which takes more than one token's time."""
     asked = itertools.count()
     prompt = "the time traveller " * 1000

@@ -1,27 +1,22 @@
 """What a request may ask for: token ids, options of its own, the run's chain changed, chance."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import importlib.util
 import weakref
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from watching import join_background
 
-from textgen import Generator, UsageError, load, run
+from textgen import UsageError, load, run
 from textgen.generation import generator as generators
 
 SHARP = [{"type": "top-k", "k": 3}, {"type": "temperature", "temperature": 0.5}]
 ASKED = {"max_new_tokens": 40, "seed": 2}
 
 
-def with_chain(run: Path, *tables: dict[str, Any], **options: Any) -> str:
+def with_chain(run, *tables, **options):
     return load(run, sampler=list(tables)).generate("the ", **ASKED, **options).text
 
 
@@ -46,13 +41,11 @@ def with_chain(run: Path, *tables: dict[str, Any], **options: Any) -> str:
     ],
     ids=["changes", "joins-at-its-place", "is-off", "allows-all", "gives-way", "gives-way-too"],
 )
-def test_an_option_changes_the_runs_chain_and_keeps_the_rest(
-    finished_run: Path, chain: Any, options: dict[str, Any], same: Any
-) -> None:
+def test_an_option_changes_the_runs_chain_and_keeps_the_rest(finished_run, chain, options, same):
     assert with_chain(finished_run, *chain, **options) == with_chain(finished_run, *same)
 
 
-def test_a_prompt_may_be_token_ids(generator: Generator) -> None:
+def test_a_prompt_may_be_token_ids(generator):
     ids = generator.tokenizer.encode("the clock")
     expected = generator.generate("the clock", max_new_tokens=20)
     for prompt in (ids, ids.tolist()):
@@ -61,7 +54,7 @@ def test_a_prompt_may_be_token_ids(generator: Generator) -> None:
     assert list(generator.generate_many([ids], max_new_tokens=20)) == [expected]
 
 
-def test_a_bias_is_given_by_text_or_id(generator: Generator) -> None:
+def test_a_bias_is_given_by_text_or_id(generator):
     token = int(generator.tokenizer.encode("e")[0])
     by_text = generator.generate("the ", max_new_tokens=20, logit_bias={"e": 100})
     assert by_text.text == "e" * 20
@@ -69,7 +62,7 @@ def test_a_bias_is_given_by_text_or_id(generator: Generator) -> None:
         assert generator.generate("the ", max_new_tokens=20, logit_bias={key: 100.0}) == by_text
 
 
-def test_a_random_seed_is_reported_and_gives_the_text_again(generator: Generator) -> None:
+def test_a_random_seed_is_reported_and_gives_the_text_again(generator):
     made = [generator.generate("the ", max_new_tokens=30, seed="random") for _ in range(3)]
     assert len({generation.text for generation in made}) > 1
     assert generator.generate("the ", max_new_tokens=30, seed=made[0].seed) == made[0]
@@ -79,7 +72,7 @@ def test_a_random_seed_is_reported_and_gives_the_text_again(generator: Generator
     assert others[1].text == first.text
 
 
-def test_numbers_may_be_those_of_numpy(generator: Generator) -> None:
+def test_numbers_may_be_those_of_numpy(generator):
     options = {"seed": 3, "index": 2, "max_new_tokens": 50, "stop_tokens": [3, 4]}
     of_numpy = {
         "seed": np.uint64(3),
@@ -87,15 +80,13 @@ def test_numbers_may_be_those_of_numpy(generator: Generator) -> None:
         "max_new_tokens": np.int32(50),
         "stop_tokens": np.array([3, 4]),
     }
-    made = generator.generate("the ", **of_numpy, temperature=np.float32(0.5))  # type: ignore[arg-type]
+    made = generator.generate("the ", **of_numpy, temperature=np.float32(0.5))
     assert made == generator.generate("the ", **options, temperature=0.5)
     assert type(made.index) is type(made.seed) is int
 
 
 @pytest.mark.parametrize("stop", [(), ("o", "t the rive")])
-def test_a_stream_has_the_ids_and_log_probabilities_of_its_pieces(
-    generator: Generator, stop: tuple[str, ...]
-) -> None:
+def test_a_stream_has_the_ids_and_log_probabilities_of_its_pieces(generator, stop):
     options = {"max_new_tokens": 60, "logprobs": 2, "stop": stop}
     whole = generator.generate("the ", **options)
     ids, logprobs = [], []
@@ -114,9 +105,7 @@ def test_a_stream_has_the_ids_and_log_probabilities_of_its_pieces(
     )
 
 
-def test_the_next_token_has_log_probabilities_before_and_after_the_samplers(
-    generator: Generator,
-) -> None:
+def test_the_next_token_has_log_probabilities_before_and_after_the_samplers(generator):
     before, after = generator.next_logprobs("the clock", temperature=0.5, top_k=3)
     (entry,) = generator.generate("the clock", max_new_tokens=1, logprobs=5).logprobs
     assert [before[token] for token, _ in entry.top] == [logprob for _, logprob in entry.top]
@@ -132,7 +121,7 @@ def test_the_next_token_has_log_probabilities_before_and_after_the_samplers(
     assert np.isneginf(ended).all()
 
 
-def test_logits_are_those_that_log_probabilities_come_from(generator: Generator) -> None:
+def test_logits_are_those_that_log_probabilities_come_from(generator):
     logits = generator.logits("the clock")
     assert logits.shape == (9, generator.tokenizer.vocab_size)
     ids = [*generator.record["priming"], *generator.tokenizer.encode("the clock")]
@@ -143,7 +132,7 @@ def test_logits_are_those_that_log_probabilities_come_from(generator: Generator)
         generator.logits("")
 
 
-def test_hidden_states_and_the_torch_module_of_a_run(generator: Generator) -> None:
+def test_hidden_states_and_the_torch_module_of_a_run(generator):
     import torch
 
     states = generator.hidden_states("the clock")
@@ -163,16 +152,14 @@ def test_hidden_states_and_the_torch_module_of_a_run(generator: Generator) -> No
 @pytest.mark.parametrize(
     ("few", "many"), [(30, 90), pytest.param(200, 2000, marks=pytest.mark.slow)]
 )
-def test_what_belongs_to_a_request_goes_with_it(
-    finished_run: Path, monkeypatch: pytest.MonkeyPatch, few: int, many: int
-) -> None:
+def test_what_belongs_to_a_request_goes_with_it(finished_run, monkeypatch, few, many):
     """After many different requests, as many objects are alive as after few."""
     monkeypatch.setattr(generators, "_CACHED", 10_000)  # bytes of states inside prompts
     generator, alive = load(finished_run), list[int]()
     has_forms = importlib.util.find_spec("llguidance") is not None
 
-    async def ask(number: int) -> None:
-        options: dict[str, Any] = {"temperature": 0.5 + number, "max_new_tokens": 2}
+    async def ask(number):
+        options = {"temperature": 0.5 + number, "max_new_tokens": 2}
         await generator.agenerate(f"{number * 'the '}clock"[-300:], seed=number, **options)
         form = {"regex": f"t{{1,{number + 2}}}|h"} if has_forms else {}
         generator.generate("t", dry_multiplier=1 + number, **form, **options)
@@ -188,9 +175,7 @@ def test_what_belongs_to_a_request_goes_with_it(
 
 
 @pytest.mark.parametrize("model", ["rnn", "mixture"])
-def test_a_generator_that_is_dropped_is_gone_at_once(
-    tiny_pipeline: Callable[..., Any], model: str
-) -> None:
+def test_a_generator_that_is_dropped_is_gone_at_once(tiny_pipeline, model):
     tables = tiny_pipeline()
     if model == "mixture":
         second = {"type": "ngram", "order": 3}

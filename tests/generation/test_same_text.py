@@ -1,10 +1,7 @@
 """The same text, whichever way it is asked for: chains of samplers, each in every way."""
 
-from __future__ import annotations
-
 import asyncio
 import json
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import chain, zip_longest
@@ -14,7 +11,7 @@ from typing import Any
 import pytest
 from prompts import PROMPTS, STATES_AND_CHANCE
 
-from textgen import GenerationState, Generator
+from textgen import GenerationState
 
 Options = dict[str, Any]
 LENGTH = 48
@@ -31,15 +28,15 @@ CHAINS = {
 }
 
 
-def one_by_one(generator: Generator, options: Options, _: Path) -> list[str]:
+def one_by_one(generator, options, _):
     return [generator.generate(p, index=i, **options).text for i, p in enumerate(PROMPTS)]
 
 
-def streamed(generator: Generator, options: Options, _: Path) -> list[str]:
+def streamed(generator, options, _):
     return ["".join(generator.stream(p, index=i, **options)) for i, p in enumerate(PROMPTS)]
 
 
-def in_threads(generator: Generator, options: Options, folder: Path) -> list[str]:
+def in_threads(generator, options, folder):
     with ThreadPoolExecutor(8) as pool:
         ways = [one_by_one, streamed] * 4
         first, *others = pool.map(lambda way: way(generator, options, folder), ways)
@@ -47,11 +44,11 @@ def in_threads(generator: Generator, options: Options, folder: Path) -> list[str
     return first
 
 
-def in_batches(size: int, generator: Generator, options: Options, _: Path) -> list[str]:
+def in_batches(size, generator, options, _):
     return [made.text for made in generator.generate_many(PROMPTS, batch_size=size, **options)]
 
 
-def beside_others(generator: Generator, options: Options, _: Path) -> list[str]:
+def beside_others(generator, options, _):
     """Others have other samplers, and end before and after it."""
     others = [
         {"prompt": "the ", "max_new_tokens": n, "index": 50 + n, "mirostat_tau": 1 + n % 3}
@@ -63,20 +60,20 @@ def beside_others(generator: Generator, options: Options, _: Path) -> list[str]:
     return [texts[i] for i in range(len(PROMPTS))]
 
 
-def asynchronous(generator: Generator, options: Options, _: Path) -> list[str]:
-    async def text(index: int, prompt: str) -> str:
+def asynchronous(generator, options, _):
+    async def text(index, prompt):
         if index % 2:
             return (await generator.agenerate(prompt, index=index, **options)).text
         stream = await generator.astream(prompt, index=index, **options)
         return "".join([piece async for piece in stream])
 
-    async def together() -> list[str]:
+    async def together():
         return await asyncio.gather(*(text(i, prompt) for i, prompt in enumerate(PROMPTS)))
 
     return asyncio.run(together())
 
 
-def resumed(at: int, generator: Generator, options: Options, folder: Path) -> list[str]:
+def resumed(at, generator, options, folder):
     """Saved after `at` tokens, by a text or a stream, and resumed alone and in a batch."""
     texts, rest = [], {**options, "max_new_tokens": LENGTH - at}
     begun = {**options, "max_new_tokens": at, "keep_state": True}
@@ -91,7 +88,7 @@ def resumed(at: int, generator: Generator, options: Options, folder: Path) -> li
     return texts
 
 
-def reloaded(state: GenerationState | None, folder: Path) -> GenerationState:
+def reloaded(state, folder):
     assert state is not None
     state.save(folder / "state")
     return GenerationState.load(folder / "state")
@@ -117,28 +114,24 @@ TABLE = [
 
 
 @pytest.fixture(scope="module")
-def alone(lively: Generator) -> Callable[[str], list[str]]:
+def alone(lively):
     """The texts of PROMPTS with a chain, each by itself."""
     return cache(lambda name: one_by_one(lively, asked(name), Path()))
 
 
-def asked(name: str) -> Options:
+def asked(name):
     return {"max_new_tokens": LENGTH, "seed": 11, **CHAINS[name]}
 
 
 @pytest.mark.fault(34)
 @pytest.mark.parametrize(("name", "way"), TABLE)
-def test_a_text_is_the_same(
-    lively: Generator, alone: Callable[[str], list[str]], name: str, way: str, tmp_path: Path
-) -> None:
+def test_a_text_is_the_same(lively, alone, name, way, tmp_path):
     if name == "form":
         pytest.importorskip("llguidance")
     assert WAYS[way](lively, asked(name), tmp_path) == alone(name)
 
 
-def test_a_text_resumes_in_another_process(
-    python: Callable[..., Any], generator: Generator, tmp_path: Path
-) -> None:
+def test_a_text_resumes_in_another_process(python, generator, tmp_path):
     options = {**CHAINS["penalties"], **STATES_AND_CHANCE, "no_repeat_ngram": 3}
     script = (
         "import json, sys, textgen\n"

@@ -4,7 +4,6 @@ blamed.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -12,11 +11,10 @@ import numpy as np
 import pytest
 from prompts import PROMPTS, STATES_AND_CHANCE
 
-from textgen import ContractError, Generator, UsageError, load
-from textgen.protocols import Array, History, Ids, Tensors
+from textgen import ContractError, UsageError, load
 
 
-def test_rows_of_one_state_go_their_own_ways(lively: Generator) -> None:
+def test_rows_of_one_state_go_their_own_ways(lively):
     first = lively.generate("the ", max_new_tokens=30, keep_state=True, **STATES_AND_CHANCE)
     same = {"state": first.state, "max_new_tokens": 30}
     requests = [same, same, {**same, "seed": 9}, same]
@@ -24,7 +22,7 @@ def test_rows_of_one_state_go_their_own_ways(lively: Generator) -> None:
     assert [one == other for other in rest] == [True, False, True]
 
 
-def test_options_of_one_sampler_need_each_other(lively: Generator) -> None:
+def test_options_of_one_sampler_need_each_other(lively):
     plain = lively.generate("the ", max_new_tokens=20).text
     off = lively.generate("the ", max_new_tokens=20, xtc_threshold=0.05)
     on = lively.generate("the ", max_new_tokens=20, xtc_threshold=0.05, xtc_probability=0.5)
@@ -39,10 +37,10 @@ class Witness:
     history = "none"
     random = True
 
-    def start(self, prompt: Ids) -> Tensors:
+    def start(self, prompt):
         return {"prompt": np.array(len(prompt)), "sum": np.array([0, 0])}
 
-    def __call__(self, logits: Array, history: History) -> Array:
+    def __call__(self, logits, history):
         for row, length in enumerate(history.lengths.tolist()):
             state, numbers = history.state, history.random(2)
             assert np.array_equal(numbers, history.random(2))
@@ -54,12 +52,12 @@ class Witness:
             )
         return logits
 
-    def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
+    def accept(self, tokens, logits, history):
         more = np.stack([np.ones_like(tokens), tokens], axis=1)
         return {"prompt": history.state["prompt"], "sum": history.state["sum"] + more}
 
 
-def test_a_sampler_sees_its_rows_as_they_are(finished_run: Path) -> None:
+def test_a_sampler_sees_its_rows_as_they_are(finished_run):
     """Its own state, the step, the prompt's length, and random numbers that are those of the row
     alone.
     """
@@ -84,12 +82,12 @@ class Counter:
     ends: bool = True
     history = "none"
 
-    def __call__(self, logits: Array, history: History) -> Array:
+    def __call__(self, logits, history):
         return np.where(history.lengths[:, None] >= self.most, -np.inf, logits)
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
-def test_a_sampler_may_end_a_text(finished_run: Path, temperature: float) -> None:
+def test_a_sampler_may_end_a_text(finished_run, temperature):
     generator, plain = load(finished_run, sampler=Counter(12)), load(finished_run, sampler=[])
     options = {"temperature": temperature, "max_new_tokens": 40}
     limited = {**options, "max_new_tokens": 12}
@@ -106,7 +104,7 @@ def test_a_sampler_may_end_a_text(finished_run: Path, temperature: float) -> Non
     assert expected[0] + more.text == whole.text
 
 
-def test_rows_that_end_leave_the_others_as_they_are(lively: Generator) -> None:
+def test_rows_that_end_leave_the_others_as_they_are(lively):
     pytest.importorskip("llguidance")
     options = {"max_new_tokens": 80, **STATES_AND_CHANCE}
     alone = [lively.generate(p, index=i, **options).text for i, p in enumerate(PROMPTS, 8)]
@@ -116,7 +114,7 @@ def test_rows_that_end_leave_the_others_as_they_are(lively: Generator) -> None:
     assert texts[8:] == alone
 
 
-def test_a_sampler_that_does_not_say_that_it_ends_texts_is_to_blame(finished_run: Path) -> None:
+def test_a_sampler_that_does_not_say_that_it_ends_texts_is_to_blame(finished_run):
     generator = load(finished_run, sampler=Counter(3, ends=False))
     with pytest.raises(
         ContractError, match=r"sampler 'counter' forbade every token; .* ends = True"
@@ -124,7 +122,7 @@ def test_a_sampler_that_does_not_say_that_it_ends_texts_is_to_blame(finished_run
         generator.generate("the ", max_new_tokens=9)
 
 
-def test_a_model_that_leaves_nothing_is_to_blame_for_it(finished_run: Path) -> None:
+def test_a_model_that_leaves_nothing_is_to_blame_for_it(finished_run):
     generator = load(finished_run, sampler=Counter(3))
     tensors = generator.model.tensors()
     bias = next(
@@ -143,15 +141,15 @@ class Stateful:
     start: Any = lambda prompt: {"n": 0.0}
     history = "none"
 
-    def __call__(self, logits: Array, history: History) -> Array:
+    def __call__(self, logits, history):
         return logits
 
-    def accept(self, tokens: Ids, logits: Array, history: History) -> Any:
+    def accept(self, tokens, logits, history):
         return self.accepted(history.state)
 
 
 class Unfinished(Stateful):
-    accept = None  # type: ignore[assignment]
+    accept = None
 
 
 @pytest.mark.parametrize(
@@ -170,19 +168,19 @@ class Unfinished(Stateful):
     ],
     ids=["list", "start", "none", "no-arrays", "dtype", "shape", "unfinished"],
 )
-def test_a_state_of_another_form_is_blamed(finished_run: Path, sampler: Any, said: str) -> None:
+def test_a_state_of_another_form_is_blamed(finished_run, sampler, said):
     with pytest.raises(ContractError, match=said) as caught:
         list(load(finished_run, sampler=sampler).generate_many(["the ", "t"], max_new_tokens=3))
     assert caught.value.component == type(sampler).__name__.lower()
 
 
-def test_random_numbers_have_to_be_announced(finished_run: Path) -> None:
+def test_random_numbers_have_to_be_announced(finished_run):
     generator = load(finished_run, sampler=lambda logits, history: logits * history.random())
     with pytest.raises(ContractError, match="attribute random"):
         generator.generate("the ")
 
 
-def test_two_of_one_name_have_states_of_their_own(finished_run: Path) -> None:
+def test_two_of_one_name_have_states_of_their_own(finished_run):
     tables = [{"type": "mirostat", "tau": tau} for tau in (2.0, 4.0)]
     generator = load(finished_run, sampler=tables)
     first = generator.generate("the ", max_new_tokens=25, keep_state=True)
@@ -192,7 +190,7 @@ def test_two_of_one_name_have_states_of_their_own(finished_run: Path) -> None:
     assert first.text + rest.text == generator.generate("the ", max_new_tokens=60).text
 
 
-def test_a_saved_state_of_another_shape_says_both(finished_run: Path) -> None:
+def test_a_saved_state_of_another_shape_says_both(finished_run):
     two, three = (
         load(
             finished_run, sampler=Stateful(start=lambda prompt, size=size: {"last": np.zeros(size)})

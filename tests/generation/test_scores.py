@@ -1,19 +1,16 @@
 """How likely a given text, a prompt and generated tokens are."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import tracemalloc
-from typing import Any
 
 import numpy as np
 import pytest
 
-from textgen import Generator, PromptError, UsageError
+from textgen import PromptError, UsageError
 
 
-def rows_of(generator: Generator, text: str) -> Any:
+def rows_of(generator, text):
     """(T, V) log-probabilities at each token of a text, by the decoder itself."""
     decoder = generator.model.decoder(1)
     decoder.extend(np.array(generator.record["priming"])[None, :-1])
@@ -22,12 +19,12 @@ def rows_of(generator: Generator, text: str) -> Any:
     return np.stack([row - np.log(np.exp(row).sum()) for row in rows])
 
 
-def logprobs(generator: Generator, text: Any, **options: Any) -> Any:
+def logprobs(generator, text, **options):
     blocks = generator.score_tokens(text, **options)
     return np.concatenate([block.logprobs for block in blocks])
 
 
-def test_a_score_is_the_mean_loss_of_each_token_given_those_before(generator: Generator) -> None:
+def test_a_score_is_the_mean_loss_of_each_token_given_those_before(generator):
     text = "the clock struck"
     ids = generator.encode_prompt(text)
     expected = rows_of(generator, text)[np.arange(16), ids]
@@ -39,7 +36,7 @@ def test_a_score_is_the_mean_loss_of_each_token_given_those_before(generator: Ge
     assert score.bits_per_character == pytest.approx(score.loss / math.log(2))
 
 
-def test_a_score_does_not_depend_on_blocks_and_pieces(generator: Generator) -> None:
+def test_a_score_does_not_depend_on_blocks_and_pieces(generator):
     text = "the hour of the clock " * 500
     pieces = [text[i : i + 37] for i in range(0, len(text), 37)]
     blocks = list(generator.score_tokens(text))
@@ -52,13 +49,13 @@ def test_a_score_does_not_depend_on_blocks_and_pieces(generator: Generator) -> N
     assert whole.loss == pytest.approx(-logprobs(generator, text).mean())
 
 
-def test_a_score_counts_what_the_vocabulary_lacks(generator: Generator) -> None:
+def test_a_score_counts_what_the_vocabulary_lacks(generator):
     assert generator.score(iter(["the é clock é"])).unknown_tokens == 2
     with pytest.raises(PromptError, match="é"):
         generator.score("the é clock é")
 
 
-def test_a_text_is_scored_after_a_prompt(generator: Generator) -> None:
+def test_a_text_is_scored_after_a_prompt(generator):
     whole = logprobs(generator, "the clock struck")[10:]
     assert logprobs(generator, "struck", prompt="the clock ") == pytest.approx(whole, abs=1e-6)
     score = generator.score("struck", prompt="the clock ")
@@ -73,14 +70,14 @@ def test_a_text_is_scored_after_a_prompt(generator: Generator) -> None:
         ("", "nothing to score"),
     ],
 )
-def test_there_must_be_one_text_to_score(generator: Generator, text: Any, said: str) -> None:
+def test_there_must_be_one_text_to_score(generator, text, said):
     with pytest.raises(UsageError, match=said):
         generator.score(text)
 
 
 @pytest.mark.slow
-def test_a_long_text_is_scored_in_bounded_memory(generator: Generator) -> None:
-    def peak(characters: int) -> int:
+def test_a_long_text_is_scored_in_bounded_memory(generator):
+    def peak(characters):
         piece = "the time traveller smiled, and the clock struck. " * 100
         tracemalloc.start()
         try:
@@ -92,7 +89,7 @@ def test_a_long_text_is_scored_in_bounded_memory(generator: Generator) -> None:
     assert peak(400_000) < peak(100_000) + 100_000
 
 
-def test_logprobs_are_those_of_the_model_before_any_sampler(generator: Generator) -> None:
+def test_logprobs_are_those_of_the_model_before_any_sampler(generator):
     made = generator.generate("the ", max_new_tokens=20, logprobs=3, top_k=2, temperature=0.5)
     plain = generator.generate("the ", max_new_tokens=20, top_k=2, temperature=0.5)
     assert made.tokens == plain.tokens
@@ -103,7 +100,7 @@ def test_logprobs_are_those_of_the_model_before_any_sampler(generator: Generator
         assert [p for _, p in entry.top] == pytest.approx(sorted(row, reverse=True)[:3], abs=1e-6)
 
 
-def test_with_echo_prompt_and_logprobs_of_the_prompt_come_first(generator: Generator) -> None:
+def test_with_echo_prompt_and_logprobs_of_the_prompt_come_first(generator):
     prompt = "the clock"
     plain = generator.generate(prompt, max_new_tokens=10, logprobs=0)
     echoed = generator.generate(prompt, max_new_tokens=10, logprobs=0, echo=True)

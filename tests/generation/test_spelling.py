@@ -2,14 +2,10 @@
 token has the log-probability by which it is scored.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +31,7 @@ PROMPTS = (
 
 
 @pytest.fixture(scope="module", params=["char", "bpe"])
-def generator(request: Any, tmp_path_factory: Any) -> Iterator[textgen.Generator]:
+def generator(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("spelling")
     (folder / "text.txt").write_text(TEXT * 40, encoding="utf-8")
     size = {"vocab_size": 300} if request.param == "bpe" else {}
@@ -53,23 +49,23 @@ def generator(request: Any, tmp_path_factory: Any) -> Iterator[textgen.Generator
 
 
 @pytest.fixture(scope="module")
-def words(generator: textgen.Generator) -> textgen.Generator:
+def words(generator):
     """Its tokens are words with the space before them."""
     if generator.encode_prompt("saw ").size > 2:
         pytest.skip("tokens are characters")
     return generator
 
 
-def spelled(generator: textgen.Generator, *ids: Any) -> str:
+def spelled(generator, *ids):
     return generator.tokenizer.decode(np.concatenate([np.array(each, np.int64) for each in ids]))
 
 
-def tokens_of(generator: textgen.Generator) -> list[int]:
+def tokens_of(generator):
     """Those of the corpus, once each."""
     return sorted({*generator.tokenizer.encode(TEXT).tolist()})
 
 
-def drawn(draw: Random, whole: str, ids: list[int]) -> dict[str, Any]:
+def drawn(draw, whole, ids):
     """Options, some of which have to do with each other."""
     start = draw.randrange(len(whole))
     every = {
@@ -86,12 +82,10 @@ def drawn(draw: Random, whole: str, ids: list[int]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_ids_spell_prompt_and_text_whatever_is_asked_for(
-    generator: textgen.Generator, prompt: str
-) -> None:
+def test_ids_spell_prompt_and_text_whatever_is_asked_for(generator, prompt):
     draw = Random(prompt)
     for seed in range(6):
-        options: dict[str, Any] = {"max_new_tokens": 14, "seed": seed}
+        options = {"max_new_tokens": 14, "seed": seed}
         options |= drawn(draw, generator.generate(prompt, **options).text, tokens_of(generator))
         made = generator.generate(prompt, **options)
         whole = spelled(generator, made.prompt_ids, made.tokens)
@@ -112,10 +106,10 @@ def test_ids_spell_prompt_and_text_whatever_is_asked_for(
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_a_state_anywhere_in_it_changes_no_text(generator: textgen.Generator, prompt: str) -> None:
+def test_a_state_anywhere_in_it_changes_no_text(generator, prompt):
     draw = Random(prompt)
     for seed, at in itertools.product(range(3), (0, 1, 4)):
-        options: dict[str, Any] = {"seed": seed, "min_new_tokens": 7, "stop": "the", "logprobs": 1}
+        options = {"seed": seed, "min_new_tokens": 7, "stop": "the", "logprobs": 1}
         options |= {"stop_tokens": [draw.choice(tokens_of(generator))]}
         whole = generator.generate(prompt, max_new_tokens=14, **options)
         parts = [generator.generate(prompt, max_new_tokens=at, keep_state=True, **options)]
@@ -134,7 +128,7 @@ def test_a_state_anywhere_in_it_changes_no_text(generator: textgen.Generator, pr
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_a_text_is_scored_as_it_was_generated(generator: textgen.Generator, prompt: str) -> None:
+def test_a_text_is_scored_as_it_was_generated(generator, prompt):
     compared = 0
     for seed in range(6):
         by = {"strategy": "beam"} if seed % 2 else {}
@@ -151,7 +145,7 @@ def test_a_text_is_scored_as_it_was_generated(generator: textgen.Generator, prom
     assert compared
 
 
-def test_a_space_at_the_end_belongs_to_the_next_word(words: textgen.Generator) -> None:
+def test_a_space_at_the_end_belongs_to_the_next_word(words):
     without = words.generate("the mouse", max_new_tokens=12, temperature=0)
     assert without.text.startswith(" ran down;  the c")
     made = words.generate("the mouse ", max_new_tokens=12, temperature=0)
@@ -165,9 +159,9 @@ def test_a_space_at_the_end_belongs_to_the_next_word(words: textgen.Generator) -
     assert words.generate("the mouse ", regex="(ran|sat)").text in ("ran", "sat")
 
 
-def test_the_least_number_of_tokens_counts_those_of_the_state(generator: textgen.Generator) -> None:
+def test_the_least_number_of_tokens_counts_those_of_the_state(generator):
     stops = tokens_of(generator)[::2]
-    options: dict[str, Any] = {"stop_tokens": stops, "min_new_tokens": 5}
+    options = {"stop_tokens": stops, "min_new_tokens": 5}
     state = generator.generate("the", max_new_tokens=5, keep_state=True, **options).state
     _, sampled = generator.next_logprobs(state=state, **options)
     assert np.isfinite(sampled[stops]).any()
@@ -175,7 +169,7 @@ def test_the_least_number_of_tokens_counts_those_of_the_state(generator: textgen
     assert not np.isfinite(anew[stops]).any()
 
 
-def test_the_last_index_is_followed_by_the_first(generator: textgen.Generator) -> None:
+def test_the_last_index_is_followed_by_the_first(generator):
     made = generator.generate_many(["the"], n=2, index=2**64 - 1, max_new_tokens=5)
     assert [each.index for each in made] == [2**64 - 1, 0]
 
@@ -189,7 +183,7 @@ BEFORE = {
 
 
 @pytest.mark.parametrize("text", BEFORE)
-def test_texts_begin_after_a_paragraph_of_the_corpus(text: str) -> None:
+def test_texts_begin_after_a_paragraph_of_the_corpus(text):
     parts = {"model": {"type": "ngram", "order": 3}, "trainer": {"type": "count"}}
     run = textgen.train(corpus=text * 60, data={"window_length": 8}, sampler="greedy", **parts)
     before, generator = run.generator.record["priming"], run.generator

@@ -1,24 +1,18 @@
 """Saved states: at a stop, with another prompt, another seed, another model, and damaged."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from textgen import CorruptFileError, GenerationState, Generator, RunError, UsageError, run
+from textgen import CorruptFileError, GenerationState, RunError, UsageError, run
 
 
-def saved(state: GenerationState | None, folder: Path) -> bytes:
+def saved(state, folder):
     """The file of a state."""
     assert state is not None
     state.save(folder / "state")
     return (folder / "state").read_bytes()
 
 
-def test_a_stop_text_is_found_across_a_saved_state(generator: Generator) -> None:
+def test_a_stop_text_is_found_across_a_saved_state(generator):
     """The part of it that was shown stays, and the text ends where it would have ended."""
     whole = generator.generate("the ", max_new_tokens=80).text
     stop, begin = whole[43:47], whole.index(whole[43:47])
@@ -36,7 +30,7 @@ def test_a_stop_text_is_found_across_a_saved_state(generator: Generator) -> None
         assert len(generator.generate(state=state, max_new_tokens=9, stop=None).tokens) == 9
 
 
-def test_an_endless_stream_is_cancelled_and_resumed(generator: Generator) -> None:
+def test_an_endless_stream_is_cancelled_and_resumed(generator):
     options = {"repetition_penalty": 1.3, "stop": ["the time machine"]}
     stream = generator.stream("the ", max_new_tokens=None, keep_state=True, **options)
     assert stream.state is None
@@ -52,9 +46,7 @@ def test_an_endless_stream_is_cancelled_and_resumed(generator: Generator) -> Non
 
 
 @pytest.mark.parametrize("at", range(0, 60, 14))
-def test_a_state_at_a_stop_is_that_of_the_text_before(
-    lively: Generator, tmp_path: Path, at: int
-) -> None:
+def test_a_state_at_a_stop_is_that_of_the_text_before(lively, tmp_path, at):
     """A greedy decoder runs ahead of the text; what it made beyond the stop must leave no trace."""
     options = {"temperature": 0, "keep_state": True}
     whole = lively.generate("the ", max_new_tokens=120, temperature=0)
@@ -67,7 +59,7 @@ def test_a_state_at_a_stop_is_that_of_the_text_before(
         assert saved(made.state, tmp_path) == saved(exact.state, tmp_path)
 
 
-def test_a_prompt_is_added_to_a_state(generator: Generator) -> None:
+def test_a_prompt_is_added_to_a_state(generator):
     options = {"temperature": 0, "repetition_penalty": 1.2}
     asked = {"max_new_tokens": 30, "echo": True, "logprobs": 1, **options}
     for before in (0, 5):
@@ -78,13 +70,13 @@ def test_a_prompt_is_added_to_a_state(generator: Generator) -> None:
         assert added.logprobs == whole.logprobs[4 + before :]
 
 
-def test_a_sampler_that_reads_the_history_sees_it_from_where_it_joins(generator: Generator) -> None:
+def test_a_sampler_that_reads_the_history_sees_it_from_where_it_joins(generator):
     plain = generator.generate("the ", max_new_tokens=10, keep_state=True)
     rest = generator.generate(state=plain.state, max_new_tokens=5, no_repeat_ngram=1)
     assert len(set(rest.tokens)) == 5
 
 
-def test_a_state_keeps_seed_and_index_where_none_are_given(generator: Generator) -> None:
+def test_a_state_keeps_seed_and_index_where_none_are_given(generator):
     first = generator.generate("the ", seed=9, index=4, max_new_tokens=20, keep_state=True)
     rest = generator.generate(state=first.state, max_new_tokens=50)
     assert (rest.seed, rest.index) == (9, 4)
@@ -94,9 +86,7 @@ def test_a_state_keeps_seed_and_index_where_none_are_given(generator: Generator)
         assert other.text != rest.text
 
 
-def test_only_a_state_of_the_same_model_is_resumed(
-    generator: Generator, tiny_pipeline: Callable[..., dict[str, Any]]
-) -> None:
+def test_only_a_state_of_the_same_model_is_resumed(generator, tiny_pipeline):
     other = run(tiny_pipeline(seed=8)).generator
     state = other.generate("the ", max_new_tokens=5, keep_state=True).state
     for begin in (generator.generate, generator.stream):
@@ -106,9 +96,7 @@ def test_only_a_state_of_the_same_model_is_resumed(
             assert caught.value.argument == "state"
 
 
-def test_a_damaged_state_is_an_error_that_names_the_file(
-    generator: Generator, tmp_path: Path
-) -> None:
+def test_a_damaged_state_is_an_error_that_names_the_file(generator, tmp_path):
     made = generator.generate("the ", max_new_tokens=5, keep_state=True, repetition_penalty=1.1)
     good, path = saved(made.state, tmp_path), tmp_path / "state"
     flips = [good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :] for at in range(0, len(good), 19)]

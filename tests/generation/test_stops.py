@@ -1,7 +1,5 @@
 """What ends a text: stop texts, stop tokens, time, length, and who cancels it."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 
@@ -10,10 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import Generator
 
-
-def cut(text: str, stops: tuple[str, ...], after: int = 0) -> tuple[str, bool]:
+def cut(text, stops, after=0):
     """What is left of a text, and whether a stop ended it: at the first moment when a stop stands
     whole in what came after the first `after` characters, up to the earliest that does. One token
     is one character.
@@ -26,9 +22,7 @@ def cut(text: str, stops: tuple[str, ...], after: int = 0) -> tuple[str, bool]:
 
 
 @given(data=st.data())
-def test_a_stop_text_ends_it_wherever_token_borders_lie(
-    generator: Generator, data: st.DataObject
-) -> None:
+def test_a_stop_text_ends_it_wherever_token_borders_lie(generator, data):
     length = 60
     whole = generator.generate("the ", max_new_tokens=length, seed=1).text
     pieces = st.tuples(st.integers(0, length - 1), st.integers(1, 6)).map(
@@ -51,7 +45,7 @@ def test_a_stop_text_ends_it_wherever_token_borders_lie(
     assert list(generator.generate_many(["the "], **arguments)) == [made]
 
 
-def test_what_overlaps_a_stop_is_shown_once_it_is_none(generator: Generator) -> None:
+def test_what_overlaps_a_stop_is_shown_once_it_is_none(generator):
     """The text goes on "aab": the stop "aac" is held back at "aa", and let go."""
     arguments = {"logit_bias": {"t": 1000.0}, "max_new_tokens": 5}
     assert list(generator.stream("", stop=["ttth"], **arguments))[-1].endswith("ttt")
@@ -60,7 +54,7 @@ def test_what_overlaps_a_stop_is_shown_once_it_is_none(generator: Generator) -> 
     assert "".join(generator.stream("", stop=["tttt", "ttt"], min_new_tokens=1, **arguments)) == "t"
 
 
-def test_a_stop_token_ends_it_and_is_kept_but_not_before_its_time(generator: Generator) -> None:
+def test_a_stop_token_ends_it_and_is_kept_but_not_before_its_time(generator):
     whole = generator.generate("the ", max_new_tokens=200, seed=2)
     made = generator.generate("the ", max_new_tokens=200, seed=2, stop_tokens=[whole.tokens[9]])
     first = whole.tokens.index(whole.tokens[9])
@@ -78,12 +72,12 @@ def test_a_stop_token_ends_it_and_is_kept_but_not_before_its_time(generator: Gen
 
 
 @pytest.mark.parametrize("limit", [0, 0.05])
-def test_a_time_limit_ends_what_would_not_end(generator: Generator, limit: float) -> None:
+def test_a_time_limit_ends_what_would_not_end(generator, limit):
     made = generator.generate("the ", max_new_tokens=None, time_limit=limit)
     assert (made.finish_reason, bool(made.tokens)) == ("time", limit > 0)
 
 
-def test_a_function_cancels_many(generator: Generator) -> None:
+def test_a_function_cancels_many(generator):
     asked = itertools.count()
     options = {"max_new_tokens": None, "cancelled": lambda: next(asked) > 20}
     made, _ = generator.generate_many(["the ", ""], **options)
@@ -91,7 +85,7 @@ def test_a_function_cancels_many(generator: Generator) -> None:
     assert made.text == generator.generate("the ", max_new_tokens=len(made.tokens)).text
 
 
-def test_an_event_cancels_a_stream_at_once(generator: Generator) -> None:
+def test_an_event_cancels_a_stream_at_once(generator):
     event = threading.Event()
     stream = generator.stream("the ", max_new_tokens=None, cancelled=event)
     assert len(list(itertools.islice(stream, 100))) == 100
@@ -100,9 +94,7 @@ def test_an_event_cancels_a_stream_at_once(generator: Generator) -> None:
 
 
 @pytest.mark.parametrize("calls", [1, 3])
-def test_what_cancelled_raises_is_blamed_on_no_component_and_harms_no_other(
-    generator: Generator, calls: int
-) -> None:
+def test_what_cancelled_raises_is_blamed_on_no_component_and_harms_no_other(generator, calls):
     left = itertools.count(1 - calls)
     request = {"prompt": "a", "keep_state": True, "cancelled": lambda: 1 / next(left) > 1}
     texts = generator.generate_many(["the ", request], max_new_tokens=20)

@@ -1,22 +1,19 @@
 """Strategies: how a text is made of steps."""
 
-from __future__ import annotations
-
 import asyncio
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pytest
 from components import engine_of
 
 import textgen
-from textgen import ContractError, Generator, UsageError
+from textgen import ContractError, UsageError
 from textgen.protocols import Moves, Ranking
 
 TEXT = "the ferry left at nine and the river carried its light away in pieces to the sea. " * 20
 SMALL = {"temperature": 0.8, "max_new_tokens": 24}
-STRATEGIES: dict[str, dict[str, Any]] = {
+STRATEGIES = {
     "sample": {"strategy": "sample"},
     "beam": {"beams": 3},
     "beam-groups": {"beams": 4, "beam_groups": 2, "stop": "e "},
@@ -29,12 +26,12 @@ PROMPTS = ["the ", "a", "", "river "]
 
 
 @pytest.fixture(scope="module", params=["rnn", "ngram", "growing"])
-def generator(request: pytest.FixtureRequest) -> Generator:
+def generator(request):
     return trained(request.param)
 
 
-def trained(kind: str, text: str = TEXT) -> Generator:
-    model: Any = {
+def trained(kind, text=TEXT):
+    model = {
         "rnn": {"type": "rnn", "cell": "gru", "hidden_size": 12},
         "ngram": {"type": "ngram", "order": 4},
         "growing": lambda context: growing(context.vocab_size),
@@ -43,17 +40,17 @@ def trained(kind: str, text: str = TEXT) -> Generator:
     return textgen.train(corpus=text, model=model, trainer=trainer, device="cpu").generator
 
 
-def growing(size: int) -> Any:
+def growing(size):
     """A module whose state holds all tokens so far."""
     import torch
 
     class Growing(torch.nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.embedding = torch.nn.Embedding(size, 8)
             self.head = torch.nn.Linear(8, size)
 
-        def forward(self, tokens: Any, state: Any = None) -> Any:
+        def forward(self, tokens, state=None):
             seen = self.embedding(tokens)
             if state:
                 seen = torch.cat([state[0], seen], 1)
@@ -64,8 +61,8 @@ def growing(size: int) -> Any:
     return Growing()
 
 
-def in_one_loop(generator: Generator, options: dict[str, Any]) -> list[str]:
-    async def all_at_once() -> list[str]:
+def in_one_loop(generator, options):
+    async def all_at_once():
         asked = [generator.agenerate(p, index=i, **options) for i, p in enumerate(PROMPTS)]
         return [made.text for made in await asyncio.gather(*asked, generator.agenerate("the "))][:4]
 
@@ -73,7 +70,7 @@ def in_one_loop(generator: Generator, options: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_a_text_is_the_same_whichever_way_it_is_asked_for(generator: Generator, name: str) -> None:
+def test_a_text_is_the_same_whichever_way_it_is_asked_for(generator, name):
     options = {**SMALL, **STRATEGIES[name]}
     alone = [generator.generate(p, index=i, **options).text for i, p in enumerate(PROMPTS)]
     assert [
@@ -89,7 +86,7 @@ def test_a_text_is_the_same_whichever_way_it_is_asked_for(generator: Generator, 
     assert beside[len(others) : -1] == alone
 
 
-def test_sampling_is_a_strategy(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampling_is_a_strategy(generator, monkeypatch):
     from textgen_builtins.strategies.sample import Sample
 
     monkeypatch.setattr(Sample, "draws_only", False)
@@ -111,7 +108,7 @@ def test_sampling_is_a_strategy(generator: Generator, monkeypatch: pytest.Monkey
         assert [each.token for each in made.logprobs] == [each.token for each in plain.logprobs]
 
 
-def test_enough_beams_find_the_likeliest_text() -> None:
+def test_enough_beams_find_the_likeliest_text():
     generator = trained("ngram", "abcabdacb" * 200)
     best = generator.generate("a", beams=200, max_new_tokens=4, temperature=1)
     texts = {"".join(each) for each in product("abcd", repeat=4)}
@@ -123,12 +120,12 @@ def test_enough_beams_find_the_likeliest_text() -> None:
     assert -best.ranked[0].score == pytest.approx(scores[best.text], abs=1e-5)
 
 
-def test_groups_of_beams_begin_with_different_tokens(generator: Generator) -> None:
+def test_groups_of_beams_begin_with_different_tokens(generator):
     made = generator.generate("a", beams=4, beam_groups=4, diversity_penalty=1e6, max_new_tokens=1)
     assert len({each.tokens for each in made.ranked[:4]}) == 4
 
 
-def test_the_best_of_several_texts_has_the_highest_mean(generator: Generator) -> None:
+def test_the_best_of_several_texts_has_the_highest_mean(generator):
     options = {"max_new_tokens": 24, "temperature": 3.0}
     made = generator.generate("the ", best_of=6, **options)
     assert made.text == max(made.ranked, key=lambda each: each.score).text
@@ -140,7 +137,7 @@ def test_the_best_of_several_texts_has_the_highest_mean(generator: Generator) ->
         )
 
 
-def test_guidance_draws_from_the_difference_of_two_prompts(generator: Generator) -> None:
+def test_guidance_draws_from_the_difference_of_two_prompts(generator):
     text = ""
     for _ in range(6):
         here, there = (generator.next_logprobs(p + text)[0] for p in ("the ", "and "))
@@ -153,7 +150,7 @@ def test_guidance_draws_from_the_difference_of_two_prompts(generator: Generator)
     assert off.tokens == generator.generate("the ", **sampled).tokens
 
 
-def test_banned_phrases_never_come_and_other_texts_stay(generator: Generator) -> None:
+def test_banned_phrases_never_come_and_other_texts_stay(generator):
     many = [{"prompt": "", "index": i} for i in range(24)]
     plain = [made.text for made in generator.generate_many(many, max_new_tokens=40)]
     phrases = ["the ", "RIVER", "ea", "t"]
@@ -166,7 +163,7 @@ def test_banned_phrases_never_come_and_other_texts_stay(generator: Generator) ->
             assert len(after) == 40
 
 
-def test_what_fills_a_gap_is_ranked_by_what_follows(generator: Generator) -> None:
+def test_what_fills_a_gap_is_ranked_by_what_follows(generator):
     made = generator.generate("the ", suffix="sea.", candidates=5, **SMALL)
     for each in made.ranked:
         loss = generator.score("sea.", prompt="the " + each.text).loss
@@ -175,7 +172,7 @@ def test_what_fills_a_gap_is_ranked_by_what_follows(generator: Generator) -> Non
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_a_text_goes_on_from_the_state_of_the_one_that_was_chosen(name: str) -> None:
+def test_a_text_goes_on_from_the_state_of_the_one_that_was_chosen(name):
     generator = trained("rnn")
     options = {**SMALL, **STRATEGIES[name]}
     made = generator.generate("the ", keep_state=True, **options)
@@ -185,7 +182,7 @@ def test_a_text_goes_on_from_the_state_of_the_one_that_was_chosen(name: str) -> 
     assert rest.tokens == generator.generate(ids, temperature=0, max_new_tokens=9).tokens
 
 
-def test_a_pipeline_has_a_strategy_and_requests_replace_it(tmp_path: Any) -> None:
+def test_a_pipeline_has_a_strategy_and_requests_replace_it(tmp_path):
     run = textgen.train(
         corpus=TEXT,
         model={"type": "ngram"},
@@ -218,11 +215,11 @@ def test_a_pipeline_has_a_strategy_and_requests_replace_it(tmp_path: Any) -> Non
         Ranking([0], [1.0, 2.0]),
     ],
 )
-def test_an_answer_that_is_none_is_blamed(answer: Any) -> None:
+def test_an_answer_that_is_none_is_blamed(answer):
     class Odd:
         lanes = 2
 
-        def step(self, view: Any) -> Any:
+        def step(self, view):
             return answer
 
     run = engine_of(strategy=lambda context: Odd()).train(

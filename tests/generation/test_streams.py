@@ -2,8 +2,6 @@
 bounded memory.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import os
@@ -11,23 +9,20 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pytest
 from watching import counting, encoding, failing_at, join_background, text_of, watched
 
-from textgen import AsyncTextStream, ContractError, Generator, UsageError, load
+from textgen import ContractError, UsageError, load
 
 
-def run(awaitable: Awaitable[Any]) -> Any:
+def run(awaitable):
     return asyncio.run(asyncio.wait_for(awaitable, 60))
 
 
-async def begin(event: threading.Event) -> None:
+async def begin(event):
     """Wait, without holding up the event loop."""
     while not event.is_set():
         await asyncio.sleep(0)
@@ -42,9 +37,7 @@ async def begin(event: threading.Event) -> None:
         ({"cancelled": lambda: True}, "cancelled"),
     ],
 )
-def test_a_stream_says_why_it_ended(
-    generator: Generator, options: dict[str, Any], reason: str
-) -> None:
+def test_a_stream_says_why_it_ended(generator, options, reason):
     stream = generator.stream("the ", **options)
     assert stream.finish_reason is None
     assert "".join(stream) == generator.generate("the ", **options).text
@@ -55,9 +48,7 @@ def test_a_stream_says_why_it_ended(
 
 @pytest.mark.fault(33)
 @pytest.mark.parametrize("close", [False, True])
-def test_a_stream_that_is_left_does_no_more_work_and_leaves_no_memory(
-    finished_run: Path, close: bool
-) -> None:
+def test_a_stream_that_is_left_does_no_more_work_and_leaves_no_memory(finished_run, close):
     watcher, generator = watched(finished_run)
     stream = generator.stream("the ", max_new_tokens=None, echo=True)
     for _ in range(3):
@@ -74,10 +65,10 @@ def test_a_stream_that_is_left_does_no_more_work_and_leaves_no_memory(
 
 @pytest.mark.fault(33)
 @pytest.mark.parametrize("close", [False, True])
-def test_an_asynchronous_one_too(finished_run: Path, close: bool) -> None:
+def test_an_asynchronous_one_too(finished_run, close):
     watcher, generator = watched(finished_run)
 
-    async def read() -> None:
+    async def read():
         stream = await generator.astream("the ", max_new_tokens=None)
         await anext(stream)
         if close:
@@ -93,13 +84,13 @@ def test_an_asynchronous_one_too(finished_run: Path, close: bool) -> None:
     assert all(history() is None for history in watcher.histories)
 
 
-def test_closing_before_the_first_piece_cancels_and_a_context_closes(generator: Generator) -> None:
+def test_closing_before_the_first_piece_cancels_and_a_context_closes(generator):
     unread = generator.stream("the ")
     unread.close()
     with generator.stream("the ", max_new_tokens=None) as left:
         next(left)
 
-    async def read() -> list[str | None]:
+    async def read():
         unread = await generator.astream("the ")
         await unread.aclose()
         async with await generator.astream("the ", max_new_tokens=None) as left:
@@ -112,7 +103,7 @@ def test_closing_before_the_first_piece_cancels_and_a_context_closes(generator: 
     assert run(read()) == ["cancelled", "cancelled", "length"]
 
 
-def test_another_thread_can_cancel_a_stream(finished_run: Path) -> None:
+def test_another_thread_can_cancel_a_stream(finished_run):
     watcher, generator = watched(finished_run, closed=True)
     stream = generator.stream("the ", max_new_tokens=None)
     with ThreadPoolExecutor(1) as pool:
@@ -124,7 +115,7 @@ def test_another_thread_can_cancel_a_stream(finished_run: Path) -> None:
     assert stream.finish_reason == "cancelled"
 
 
-def test_another_thread_can_close_a_stream_while_its_prompt_is_read(finished_run: Path) -> None:
+def test_another_thread_can_close_a_stream_while_its_prompt_is_read(finished_run):
     counter, generator = counting(finished_run)
     stream = generator.stream("the " * 10_000)
     with ThreadPoolExecutor(1) as pool:
@@ -137,21 +128,19 @@ def test_another_thread_can_close_a_stream_while_its_prompt_is_read(finished_run
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_task_that_is_cancelled_ends_its_text_while_the_prompt_is_read(
-    finished_run: Path, whole: bool
-) -> None:
+def test_a_task_that_is_cancelled_ends_its_text_while_the_prompt_is_read(finished_run, whole):
     """Or a server would go on reading for a client that has gone."""
     counter, generator = counting(finished_run)
     prompt = "the " * 10_000
     left = []
 
-    async def read() -> None:
+    async def read():
         if whole:
             await generator.agenerate(prompt)
         left.append(await generator.astream(prompt))
         await anext(left[0])
 
-    async def leave() -> None:
+    async def leave():
         task = asyncio.create_task(read())
         await begin(counter.begun)
         task.cancel()
@@ -165,11 +154,11 @@ def test_a_task_that_is_cancelled_ends_its_text_while_the_prompt_is_read(
     assert [stream.finish_reason for stream in left] == ([] if whole else ["cancelled"])
 
 
-def test_a_short_prompt_is_read_before_the_rest_of_a_long_one(finished_run: Path) -> None:
+def test_a_short_prompt_is_read_before_the_rest_of_a_long_one(finished_run):
     counter, generator = counting(finished_run)
     prompt = "the " * 50_000
 
-    async def fed_before_it() -> int:
+    async def fed_before_it():
         long = asyncio.create_task(generator.agenerate(prompt, max_new_tokens=1))
         counter.gate.set()
         while counter.fed < 5_000:
@@ -183,9 +172,7 @@ def test_a_short_prompt_is_read_before_the_rest_of_a_long_one(finished_run: Path
 
 
 @pytest.mark.parametrize("call", [0, 3])
-def test_a_stream_that_failed_gave_what_came_before_and_was_not_cancelled(
-    finished_run: Path, call: int
-) -> None:
+def test_a_stream_that_failed_gave_what_came_before_and_was_not_cancelled(finished_run, call):
     pieces = []
     stream = failing_at(finished_run, call).stream("the ", logprobs=0)
     with pytest.raises(ContractError, match="'sample' failed: KeyError: 'lost'") as caught:
@@ -194,11 +181,11 @@ def test_a_stream_that_failed_gave_what_came_before_and_was_not_cancelled(
     assert (len("".join(pieces)), stream.finish_reason) == (call, None)
     assert len(stream.logprobs) == len(stream.ids)
 
-    async def read(stream: AsyncTextStream) -> None:
+    async def read(stream):
         async for piece in stream:
             pieces.append(piece)
 
-    async def both() -> None:
+    async def both():
         pieces.clear()
         async with await failing_at(finished_run, call).astream("the ") as stream:
             with pytest.raises(ContractError):
@@ -208,11 +195,11 @@ def test_a_stream_that_failed_gave_what_came_before_and_was_not_cancelled(
     run(both())
 
 
-def test_the_event_loop_and_its_threads_stay_free(finished_run: Path) -> None:
+def test_the_event_loop_and_its_threads_stay_free(finished_run):
     """The first token waits for a gate that only the event loop opens, in its only thread."""
     watcher, generator = watched(finished_run, closed=True)
 
-    async def both() -> str:
+    async def both():
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         reading = asyncio.create_task(text_of(generator.astream("the ", max_new_tokens=5)))
         await begin(watcher.begun)
@@ -222,10 +209,10 @@ def test_the_event_loop_and_its_threads_stay_free(finished_run: Path) -> None:
     assert len(run(both())) == 5
 
 
-def test_a_second_reader_is_refused_and_closing_wakes_the_first(finished_run: Path) -> None:
+def test_a_second_reader_is_refused_and_closing_wakes_the_first(finished_run):
     watcher, generator = watched(finished_run, closed=True)
 
-    async def read() -> None:
+    async def read():
         stream = await generator.astream("the ")
         first = asyncio.create_task(anext(stream))
         await begin(watcher.begun)
@@ -241,7 +228,7 @@ def test_a_second_reader_is_refused_and_closing_wakes_the_first(finished_run: Pa
         watcher.gate.set()
 
 
-def test_long_prompts_are_encoded_beside_the_event_loop(generator: Generator) -> None:
+def test_long_prompts_are_encoded_beside_the_event_loop(generator):
     encoded, generator = encoding(generator)
     long = "the " * 2000
     run(generator.agenerate(long, max_new_tokens=1))
@@ -251,15 +238,13 @@ def test_long_prompts_are_encoded_beside_the_event_loop(generator: Generator) ->
     assert threading.main_thread() not in threads
 
 
-def test_a_reader_that_is_behind_costs_bounded_memory_and_loses_nothing(
-    generator: Generator,
-) -> None:
+def test_a_reader_that_is_behind_costs_bounded_memory_and_loses_nothing(generator):
     """Its text pauses after some thousand tokens, and goes on when it reads again.
 
     A whole text has no pause.
     """
 
-    async def read() -> str:
+    async def read():
         stream = await generator.astream("the ", max_new_tokens=40_000)
         text = await anext(stream)
         await asyncio.to_thread(join_background)
@@ -270,8 +255,8 @@ def test_a_reader_that_is_behind_costs_bounded_memory_and_loses_nothing(
     assert run(read()) == run(generator.agenerate("the ", max_new_tokens=40_000)).text == text
 
 
-def test_streams_of_several_event_loops_share_a_batch(generator: Generator) -> None:
-    def text(index: int) -> str:
+def test_streams_of_several_event_loops_share_a_batch(generator):
+    def text(index):
         return run(text_of(generator.astream("the ", index=index, max_new_tokens=200)))
 
     with ThreadPoolExecutor(8) as pool:
@@ -282,9 +267,7 @@ def test_streams_of_several_event_loops_share_a_batch(generator: Generator) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"stop": "\0never\0", "repetition_penalty": 1.1}])
-def test_an_endless_stream_takes_no_more_memory(
-    generator: Generator, options: dict[str, Any]
-) -> None:
+def test_an_endless_stream_takes_no_more_memory(generator, options):
     """Whatever were kept of each token would take more than a byte."""
     stream, found = generator.stream("the ", max_new_tokens=None, **options), []
     tracemalloc.start()
@@ -299,9 +282,7 @@ def test_an_endless_stream_takes_no_more_memory(
     assert found[1] - found[0] < 20_000
 
 
-def test_a_thread_that_cannot_be_started_fails_one_request_alone(
-    finished_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thread_that_cannot_be_started_fails_one_request_alone(finished_run, monkeypatch):
     generator = load(finished_run)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", mock.Mock(side_effect=RuntimeError("no thread")))
@@ -347,9 +328,7 @@ else:
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.parametrize("kind", ["train", "generate"])
-def test_what_a_forked_process_has_no_threads_for_is_an_error(
-    finished_run: Path, kind: str, tmp_path: Path
-) -> None:
+def test_what_a_forked_process_has_no_threads_for_is_an_error(finished_run, kind, tmp_path):
     (tmp_path / "forked.py").write_text(FORKED)
     command = [sys.executable, str(tmp_path / "forked.py"), str(finished_run), kind]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)

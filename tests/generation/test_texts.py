@@ -1,16 +1,12 @@
 """Text of a finished run: what seed, index and a greedy chain make of it, and what never comes."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from textgen import Generator, load
+from textgen import load
 
 
-def test_a_seed_and_an_index_fix_the_text(generator: Generator) -> None:
+def test_a_seed_and_an_index_fix_the_text(generator):
     text = generator.generate("the ", seed=5, max_new_tokens=300).text
     assert generator.generate("the ", seed=5, max_new_tokens=300).text == text
     assert text.startswith(generator.generate("the ", seed=5, max_new_tokens=40).text)
@@ -21,9 +17,7 @@ def test_a_seed_and_an_index_fix_the_text(generator: Generator) -> None:
 
 @pytest.mark.fault(31)
 @pytest.mark.parametrize("sampler", [{"type": "greedy"}, {"type": "temperature", "temperature": 0}])
-def test_a_greedy_chain_takes_the_most_likely_token(
-    finished_run: Path, sampler: dict[str, object]
-) -> None:
+def test_a_greedy_chain_takes_the_most_likely_token(finished_run, sampler):
     greedy = load(finished_run, sampler=[sampler])
     tokens = greedy.generate("the ", max_new_tokens=30, seed=1).tokens
     decoder = greedy.model.decoder(1)
@@ -33,7 +27,7 @@ def test_a_greedy_chain_takes_the_most_likely_token(
         logits = decoder.extend(np.array([[token]]))
 
 
-def test_the_unknown_token_is_never_generated(generator: Generator) -> None:
+def test_the_unknown_token_is_never_generated(generator):
     # All tokens are about equally likely.
     many = list(generator.generate_many([""] * 100, max_new_tokens=50, temperature=100.0))
     tokens = {token for made in many for token in made.tokens}
@@ -41,9 +35,7 @@ def test_the_unknown_token_is_never_generated(generator: Generator) -> None:
     assert generator.tokenizer.unknown_id not in tokens
 
 
-def test_a_generator_and_a_state_are_shown_in_a_line_without_their_arrays(
-    generator: Generator,
-) -> None:
+def test_a_generator_and_a_state_are_shown_in_a_line_without_their_arrays(generator):
     state = generator.generate("the ", max_new_tokens=3, keep_state=True).state
     assert str(generator.path) in repr(generator)
     assert len(repr(generator)) < 300

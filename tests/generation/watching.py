@@ -5,21 +5,19 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Awaitable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import attrs
 
-from textgen import AsyncTextStream, Generator, load
+from textgen import load
 
 
-def failing_at(run: Path, call: int) -> Generator:
+def failing_at(run, call):
     """A generator whose sampler fails at its call of that number."""
     calls = itertools.count()
 
-    def sample(logits: Any, history: Any) -> Any:
+    def sample(logits, history):
         if next(calls) == call:
             raise KeyError("lost")
         return logits
@@ -40,11 +38,11 @@ class Watcher:
     sizes: list[int] = attrs.field(factory=list)
     histories: list[Any] = attrs.field(factory=list)
 
-    def wait(self) -> None:
+    def wait(self):
         self.begun.set()
         assert self.gate.wait(60), "nobody opened the gate"
 
-    def sample(self, logits: Any, history: Any) -> Any:
+    def sample(self, logits, history):
         self.calls += 1
         self.sizes.append(len(logits))
         self.histories.append(weakref.ref(history))
@@ -52,7 +50,7 @@ class Watcher:
         return logits
 
 
-def watched(run: Path, *, closed: bool = False) -> tuple[Watcher, Generator]:
+def watched(run, *, closed=False):
     """A generator with a watched sampler; its gate is open unless `closed`."""
     watcher = Watcher()
     if not closed:
@@ -60,15 +58,15 @@ def watched(run: Path, *, closed: bool = False) -> tuple[Watcher, Generator]:
     return watcher, load(run, sampler=watcher.sample)
 
 
-def counting(run: Path) -> tuple[Watcher, Generator]:
+def counting(run):
     """A generator whose model is that of a run, with what it is fed counted, and a closed gate."""
     watcher, inner = Watcher(), load(run)
 
     class Model:
-        def decoder(self, batch_size: int) -> Any:
+        def decoder(self, batch_size):
             decoder = inner.model.decoder(batch_size)
 
-            def extend(tokens: Any) -> Any:
+            def extend(tokens):
                 if tokens.size:
                     watcher.fed += tokens.size
                     watcher.wait()
@@ -84,26 +82,26 @@ def counting(run: Path) -> tuple[Watcher, Generator]:
     return watcher, attrs.evolve(inner, model=Model(), record={})  # nothing before a prompt
 
 
-async def text_of(stream: Awaitable[AsyncTextStream]) -> str:
+async def text_of(stream):
     return "".join([piece async for piece in await stream])
 
 
-def encoding(generator: Generator) -> tuple[list[tuple[str, threading.Thread]], Generator]:
+def encoding(generator):
     """The generator, and what its tokenizer encodes, in which thread."""
     encoded = []
 
     class Noting:
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name):
             return getattr(generator.tokenizer, name)
 
-        def encode(self, text: str) -> Any:
+        def encode(self, text):
             encoded.append((text, threading.current_thread()))
             return generator.tokenizer.encode(text)
 
     return encoded, attrs.evolve(generator, tokenizer=Noting())
 
 
-def join_background() -> None:
+def join_background():
     """Wait until no thread of asynchronous streams has anything to do."""
     for thread in threading.enumerate():
         if thread.name == "textgen-generation":

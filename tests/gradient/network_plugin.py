@@ -1,19 +1,15 @@
 """A plugin with modules of networks.py as models."""
 
-from __future__ import annotations
-
-from typing import Any
-
-from textgen import BuildContext, Component, NoOptions, hookimpl
+from textgen import Component, NoOptions, hookimpl
 
 
-def build_attention(config: Any, context: BuildContext) -> Any:
+def build_attention(config, context):
     from networks import Attention
 
     return Attention(context.vocab_size)
 
 
-def build_dropping(config: Any, context: BuildContext) -> Any:
+def build_dropping(config, context):
     from networks import Dropping
 
     from textgen.gradient import GradientModel
@@ -22,7 +18,7 @@ def build_dropping(config: Any, context: BuildContext) -> Any:
 
 
 @hookimpl
-def textgen_models() -> list[Component]:
+def textgen_models():
     """Offer both."""
     return [
         Component("attention", NoOptions, build_attention),

@@ -1,11 +1,6 @@
 """What the tests of training by gradient share: small runs, whole or in parts."""
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +10,7 @@ TEXT = "the clock struck nine and no one came. " * 30
 VOCAB_SIZE = len(set(TEXT)) + 1
 
 
-def pipeline(trainer: dict[str, Any], **model: Any) -> dict[str, Any]:
+def pipeline(trainer, **model):
     """A run of a few seconds at most."""
     return {
         "device": "cpu",
@@ -35,7 +30,7 @@ def pipeline(trainer: dict[str, Any], **model: Any) -> dict[str, Any]:
     }
 
 
-def train(model: Any, **more: Any) -> textgen.Run:
+def train(model, **more):
     """A run with TEXT."""
     given = {
         "corpus": TEXT,
@@ -47,9 +42,7 @@ def train(model: Any, **more: Any) -> textgen.Run:
     return textgen.train(model=model, **given | more)
 
 
-def run_in_parts(
-    run: Callable[..., textgen.Run], output: Path, stops: Iterable[int]
-) -> textgen.Run:
+def run_in_parts(run, output, stops):
     """Interrupt after each of so many steps, then finish."""
     for stop in stops:
         steps = itertools.count(1)

@@ -1,18 +1,15 @@
 """Every path that keeps a state gives the text of the plain one, for every kind of model."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import Any
 
 import network_plugin
 import pytest
 from small_trainings import TEXT
 
-from textgen import Engine, Generator, PluginSet
+from textgen import Engine, PluginSet
 
 NGRAM = {"type": "ngram", "order": 3}
-MODELS: dict[str, dict[str, Any]] = {
+MODELS = {
     "network": {"type": "rnn", "cell": "lstm", "hidden_size": 8},
     "n-grams": NGRAM,
     "module": {"type": "dropping"},
@@ -32,7 +29,7 @@ PROMPTS = (TEXT[:600], TEXT[:300], TEXT[:600], TEXT[:900], f"no one {TEXT[:600]}
         pytest.param(name, marks=[pytest.mark.slow] if "mix" in name else []) for name in MODELS
     ],
 )
-def generator(request: pytest.FixtureRequest) -> Generator:
+def generator(request):
     model, plugins = MODELS[request.param], PluginSet.discover()
     plugins.register(network_plugin, "networks", distribution="networks", version="1")
     kind = model["type"]
@@ -49,16 +46,16 @@ def generator(request: pytest.FixtureRequest) -> Generator:
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"stop": "k", "dry_multiplier": 1.0}])
-def test_a_text_is_that_of_the_plain_path(generator: Generator, options: dict[str, Any]) -> None:
+def test_a_text_is_that_of_the_plain_path(generator, options):
     options = {"max_new_tokens": 24, **options}
     asked = [{"prompt": p, "index": i, "seed": 3, **options} for i, p in enumerate(PROMPTS)]
     plain = [generator.generate(**each) for each in asked]
     following = [generator.next_logprobs(prompt)[0].tolist() for prompt in PROMPTS]
 
-    async def next_of(each: dict[str, Any]) -> list[float]:
+    async def next_of(each):
         return (await generator.anext_logprobs(each["prompt"]))[0].tolist()
 
-    async def halves(each: dict[str, Any]) -> str:
+    async def halves(each):
         stream = await generator.astream(**each | {"max_new_tokens": 9, "keep_state": True})
         begun = "".join([piece async for piece in stream])
         if stream.finish_reason != "length":
@@ -66,7 +63,7 @@ def test_a_text_is_that_of_the_plain_path(generator: Generator, options: dict[st
         rest = await generator.agenerate(state=stream.state, **options | {"max_new_tokens": 15})
         return begun + rest.text
 
-    async def ways() -> None:
+    async def ways():
         for _ in range(2):  # all at once, and by what that left
             assert [*await asyncio.gather(*(generator.agenerate(**e) for e in asked))] == plain
             assert [await generator.agenerate(**each) for each in asked] == plain

@@ -2,16 +2,12 @@
 torch's loss.
 """
 
-from __future__ import annotations
-
 import io
 import platform
 import re
 import threading
 import time
 import types
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,14 +18,14 @@ from small_trainings import VOCAB_SIZE, pipeline, train
 
 import textgen
 from textgen import Engine
-from textgen.events import Event, StepDone
+from textgen.events import StepDone
 from textgen.gradient import computing, eager
 from textgen.gradient.computing import Computation, cross_entropy
 from textgen.protocols import TrainingContext
 
 
 @pytest.mark.slow
-def test_workers_compute_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
+def test_workers_compute_the_gradient_of_the_whole_batch(tmp_path):
     """Rows shared out unevenly still count alike, and have their rows of the batch's dropout; only
     rounding differs.
     """
@@ -47,7 +43,7 @@ def test_workers_compute_the_gradient_of_the_whole_batch(tmp_path: Path) -> None
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="another C library has other thresholds"
 )
-def test_a_step_uses_the_memory_that_the_last_one_freed(tmp_path: Path) -> None:
+def test_a_step_uses_the_memory_that_the_last_one_freed(tmp_path):
     """Otherwise there is a page fault for each 4 kB of it.
 
     No setting of malloc, the process's, is changed for it.
@@ -73,26 +69,24 @@ print(statistics.median(of_steps[5:]))  # in one step or another the memory grow
     assert float(done.stdout.split()[-1]) < 200
 
 
-def test_steps_and_evaluations_are_made_in_the_workers_own_threads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_steps_and_evaluations_are_made_in_the_workers_own_threads(monkeypatch):
     """Torch's pool of threads waits for the slowest, and must have no part in them; each worker
     keeps its thread.
     """
     computed, updating = set(), set()
 
     class Watched(torch.nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.weights = torch.nn.Embedding(VOCAB_SIZE, VOCAB_SIZE)
 
-        def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        def forward(self, tokens, state=None):
             if self.training:
                 assert torch.get_num_threads() == 1
                 computed.add((len(tokens), threading.current_thread().name))
             return self.weights(tokens), ()
 
-        def set_dropout_seed(self, seed: int) -> None:
+        def set_dropout_seed(self, seed):
             pass
 
     optimizer = eager(torch.optim.AdamW)
@@ -113,7 +107,7 @@ def test_steps_and_evaluations_are_made_in_the_workers_own_threads(
 
 @pytest.mark.parametrize("time_first", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_loss_and_its_gradient_are_torchs(dtype: torch.dtype, time_first: bool) -> None:
+def test_the_loss_and_its_gradient_are_torchs(dtype, time_first):
     drawn = torch.Generator().manual_seed(1)
     shape = (7, 3, 11) if time_first else (3, 7, 11)
     leaf = (3 * torch.randn(shape, generator=drawn)).to(dtype).requires_grad_()
@@ -133,11 +127,11 @@ def test_the_loss_and_its_gradient_are_torchs(dtype: torch.dtype, time_first: bo
 class Timed(torch.nn.Module):
     """Takes so many seconds of its own clock for each step, by precision."""
 
-    def __init__(self, seconds: dict[bool, float]) -> None:
+    def __init__(self, seconds):
         super().__init__()
         self.weights, self.seconds, self.now = torch.nn.Embedding(3, 3), seconds, 0.0
 
-    def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+    def forward(self, tokens, state=None):
         self.now += self.seconds[torch.is_autocast_enabled("cpu")]
         return self.weights(tokens), ()
 
@@ -145,9 +139,7 @@ class Timed(torch.nn.Module):
 @pytest.mark.parametrize(
     ("float32", "bfloat16", "faster"), [(0.02, 0.01, "bfloat16"), (0.01, 0.0097, "float32")]
 )
-def test_the_faster_precision_is_found_by_trial(
-    float32: float, bfloat16: float, faster: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_faster_precision_is_found_by_trial(float32, bfloat16, faster, monkeypatch):
     windows = np.zeros((1, 3), np.int64)
     model = Timed({False: float32, True: bfloat16})
     clock = types.SimpleNamespace(perf_counter=lambda: model.now)
@@ -158,9 +150,7 @@ def test_the_faster_precision_is_found_by_trial(
     computation.close()
 
 
-def test_a_run_on_a_busy_machine_says_what_helps(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_run_on_a_busy_machine_says_what_helps(monkeypatch, tmp_path):
     monkeypatch.setattr("textgen_builtins.observers.progress._FIRST_LINE", 0.0)
     monkeypatch.setattr(
         "textgen_builtins.observers.cpu_watch.CpuWatch.cores_of_others", lambda _: 999.0
@@ -173,10 +163,10 @@ def test_a_run_on_a_busy_machine_says_what_helps(
 
 
 @pytest.mark.gpu
-def test_a_step_on_cuda_does_not_wait_for_the_device(tmp_path: Path) -> None:
+def test_a_step_on_cuda_does_not_wait_for_the_device(tmp_path):
     """Between evaluations nothing synchronises: torch raises where something does."""
 
-    def observe(event: Event) -> None:
+    def observe(event):
         if isinstance(event, StepDone):
             torch.cuda.set_sync_debug_mode("error" if 3 < event.step < 20 else "default")
 
@@ -187,17 +177,17 @@ def test_a_step_on_cuda_does_not_wait_for_the_device(tmp_path: Path) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_step_is_made_in_one_thread_where_others_wait_for_a_turn() -> None:
+def test_a_step_is_made_in_one_thread_where_others_wait_for_a_turn():
     """As threads do beside another program. The numbers are the same in any thread."""
     table, steps = torch.randn(VOCAB_SIZE, VOCAB_SIZE), {"type": "adamw", "length": "24 steps"}
 
     class Waiting(torch.nn.Module):
-        def __init__(self, seconds: float) -> None:
+        def __init__(self, seconds):
             super().__init__()
             self.weights, self.seconds = torch.nn.Embedding.from_pretrained(table.clone()), seconds
             self.weights.weight.requires_grad_()
 
-        def forward(self, tokens: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        def forward(self, tokens, state=None):
             name = threading.current_thread().name
             if self.training and name.startswith("textgen-worker"):
                 made.append(name)
@@ -206,7 +196,7 @@ def test_a_step_is_made_in_one_thread_where_others_wait_for_a_turn() -> None:
 
     losses, workers = [], []
     for seconds in (0.0, 0.02):
-        made: list[str] = []
+        made = []
         run = train(Waiting(seconds), trainer={**steps, "batch_size": 4}, threads=2)
         losses.append(run.best_loss)
         workers.append({*made[-20:]})

@@ -1,7 +1,5 @@
 """ForwardDecoder and GradientModel: any module with `forward(tokens, state)` is a model."""
 
-from __future__ import annotations
-
 import network_plugin
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from networks import Attention, Recurrent
 from small_trainings import train
 from torch import nn
 
-from textgen import Component, UsageError
+from textgen import UsageError
 from textgen.gradient import ForwardDecoder, GradientModel
 from textgen.testing import check_model
 
@@ -18,11 +16,11 @@ from textgen.testing import check_model
 @pytest.mark.parametrize(
     "component", network_plugin.textgen_models(), ids=lambda component: component.name
 )
-def test_the_contract_is_kept(component: Component) -> None:
+def test_the_contract_is_kept(component):
     assert {outcome.status for outcome in check_model(component)} <= {"ok", "skipped"}
 
 
-def test_rows_of_different_lengths_generate_together() -> None:
+def test_rows_of_different_lengths_generate_together():
     generator = train(lambda context: Attention(context.vocab_size)).generator
     prompts = ["the", "the clock struck", "", "no one", "t"]
     together = [made.text for made in generator.generate_many(prompts, max_new_tokens=30)]
@@ -30,7 +28,7 @@ def test_rows_of_different_lengths_generate_together() -> None:
         assert text == generator.generate(prompt, max_new_tokens=30, index=index).text
 
 
-def test_rows_of_different_lengths_keep_their_last_logits() -> None:
+def test_rows_of_different_lengths_keep_their_last_logits():
     module = Attention(9)
     decoder, other = (ForwardDecoder(module, 1) for _ in range(2))
     last = [*decoder.extend(np.array([[1, 2]])), *other.extend(np.array([[3]]))]
@@ -38,7 +36,7 @@ def test_rows_of_different_lengths_keep_their_last_logits() -> None:
     np.testing.assert_array_equal(decoder.extend(np.zeros((2, 0), np.int64)), last)
 
 
-def test_wrapping_shares_the_parameters_and_refuses_other_weights() -> None:
+def test_wrapping_shares_the_parameters_and_refuses_other_weights():
     module = Recurrent(5)
     module.scale = nn.Parameter(torch.tensor(2.0))  # of no dimension
     model = GradientModel.of(module)
@@ -51,7 +49,7 @@ def test_wrapping_shares_the_parameters_and_refuses_other_weights() -> None:
         model.load_tensors({**tensors, "head.bias": np.zeros(4, np.float32)})
 
 
-def test_frozen_weights_are_not_saved_where_a_model_names_its_base() -> None:
+def test_frozen_weights_are_not_saved_where_a_model_names_its_base():
     module = Recurrent(5)
     module.head.requires_grad_(False)
     model = GradientModel.of(module)
@@ -65,7 +63,7 @@ def test_frozen_weights_are_not_saved_where_a_model_names_its_base() -> None:
         model.load_tensors(tensors)
 
 
-def test_hidden_states_are_the_state_and_not_the_logits_that_are_kept_with_it() -> None:
+def test_hidden_states_are_the_state_and_not_the_logits_that_are_kept_with_it():
     generator = train(lambda context: Recurrent(context.vocab_size)).generator
     states = generator.hidden_states("the clock")
     assert {name: array.shape for name, array in states.items()} == {"0": (9, 1, 7)}
@@ -75,6 +73,6 @@ def test_hidden_states_are_the_state_and_not_the_logits_that_are_kept_with_it() 
 
 
 @pytest.mark.gpu
-def test_a_module_on_a_gpu_generates() -> None:
+def test_a_module_on_a_gpu_generates():
     model = Attention(9).to("cuda")
     assert model.decoder(2).extend(np.zeros((2, 3), np.int64)).device.type == "cuda"

@@ -1,11 +1,5 @@
 """Optimizers without torch's compiler: the same numbers, and no import that takes seconds."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 
@@ -33,9 +27,7 @@ except textgen.Interrupted:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["sgd", "adamw"])
-def test_a_run_does_not_import_torchs_compiler(
-    python: Callable[..., Any], trainer: str, tmp_path: Path
-) -> None:
+def test_a_run_does_not_import_torchs_compiler(python, trainer, tmp_path):
     done = python("-c", RUN, trainer, cwd=tmp_path)
     assert (done.code, done.stdout) == (0, "resumed False\n"), done.stderr
 
@@ -49,10 +41,8 @@ def test_a_run_does_not_import_torchs_compiler(
         (torch.optim.Muon, {"lr": 0.1}),
     ],
 )
-def test_an_eager_optimizer_is_the_same_optimizer(
-    kind: type[torch.optim.Optimizer], options: dict[str, Any]
-) -> None:
-    def trained(kind: Any) -> torch.Tensor:
+def test_an_eager_optimizer_is_the_same_optimizer(kind, options):
+    def trained(kind):
         weights = torch.arange(12.0).reshape(3, 4).requires_grad_()
         optimizer = kind([weights], **options)
         for step in range(6):

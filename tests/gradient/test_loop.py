@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import tomllib
-from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -23,7 +21,6 @@ from textgen.events import Decided, Evaluation, StepDone
 from textgen.gradient import (
     GradientOptions,
     GradientTrainer,
-    Parameters,
     constant,
     cosine,
     warmup_stable_decay,
@@ -45,7 +42,7 @@ from textgen.protocols import TrainerState
     ],
     ids=str,
 )
-def test_a_run_in_parts_is_the_run_in_one(trainer: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_in_parts_is_the_run_in_one(trainer, tmp_path):
     run = functools.partial(textgen.run, pipeline(trainer))
     parts = run_in_parts(run, tmp_path / "parts", [4, 11])
     assert parts.outcome == "resumed"
@@ -53,7 +50,7 @@ def test_a_run_in_parts_is_the_run_in_one(trainer: dict[str, Any], tmp_path: Pat
 
 
 @pytest.mark.parametrize("order", ["streams", "shuffled"])
-def test_small_batches_add_up_to_a_large_one(order: str, tmp_path: Path) -> None:
+def test_small_batches_add_up_to_a_large_one(order, tmp_path):
     options = {"order": order, "length": "8 steps", "evaluate_every": 8}
     tables = {**pipeline(options), "threads": 2}
     large, small = Recorder(), Recorder()
@@ -69,7 +66,7 @@ def test_small_batches_add_up_to_a_large_one(order: str, tmp_path: Path) -> None
     assert all(np.allclose(weights[name], others[name], atol=1e-4) for name in weights)
 
 
-def test_no_more_rows_are_computed_at_once_than_a_small_batch_has() -> None:
+def test_no_more_rows_are_computed_at_once_than_a_small_batch_has():
     model, rows, recorder = Recurrent(VOCAB_SIZE), [], Recorder()
     model.register_forward_pre_hook(lambda m, given: rows.append(m.training * len(given[0])))
     options = {"type": "sgd", "length": "2 steps", "batch_size": 3, "accumulate": 2}
@@ -78,11 +75,11 @@ def test_no_more_rows_are_computed_at_once_than_a_small_batch_has() -> None:
     assert len(recorder.of(StepDone)) == 2
 
 
-def test_what_is_decided_is_recorded_and_kept_when_a_run_resumes(tmp_path: Path) -> None:
+def test_what_is_decided_is_recorded_and_kept_when_a_run_resumes(tmp_path):
     tables = pipeline({"length": "1s", "compute": "auto"})
     path, recorder, again = tmp_path / "run", Recorder(), Recorder()
 
-    def has_decided() -> bool:
+    def has_decided():
         return any("steps" in event.values for event in recorder.of(Decided))
 
     with pytest.raises(textgen.Interrupted):
@@ -99,7 +96,7 @@ def test_what_is_decided_is_recorded_and_kept_when_a_run_resumes(tmp_path: Path)
         assert textgen.run(same, output=path).outcome == "skipped"
 
 
-def test_the_validation_loss_is_what_evaluate_gives(tmp_path: Path) -> None:
+def test_the_validation_loss_is_what_evaluate_gives(tmp_path):
     """The held-out text is read as one stream, though in parts side by side."""
     tables = pipeline({"length": "20 steps", "evaluate_every": 20})
     tables["data"]["validation"] = 0.1
@@ -110,7 +107,7 @@ def test_the_validation_loss_is_what_evaluate_gives(tmp_path: Path) -> None:
     assert best == pytest.approx(run.generator.score(text[-len(text) // 10 :]).loss, abs=2e-3)
 
 
-def test_streams_begin_elsewhere_in_every_epoch() -> None:
+def test_streams_begin_elsewhere_in_every_epoch():
     windows = Windows(np.arange(1000), 10, 10)
     batches = training_batches(GradientOptions(order="streams", batch_size=4), windows, seed=3)
     assert len({int(batches.batch(epoch, 0)[0, 0]) for epoch in range(6)}) == 6
@@ -122,11 +119,11 @@ def test_streams_begin_elsewhere_in_every_epoch() -> None:
 class Counting(torch.optim.Optimizer):
     """Plain descent whose rate falls with a count of its own, kept as an int and in its group."""
 
-    def __init__(self, parameters: list[torch.Tensor]) -> None:
+    def __init__(self, parameters):
         super().__init__(parameters, {"lr": 0.1, "calls": 0})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure=None):
         for group in self.param_groups:
             group["calls"] += 1
             for parameter in group["params"]:
@@ -135,18 +132,18 @@ class Counting(torch.optim.Optimizer):
                 parameter.sub_(parameter.grad, alpha=group["lr"] / (marks[0] + group["calls"]))
 
 
-def odd_trainer() -> GradientTrainer:
+def odd_trainer():
     """Two optimizers, one of which counts in Python."""
 
-    def optimizers(parameters: Parameters) -> list[torch.optim.Optimizer]:
+    def optimizers(parameters):
         rest = parameters.of_role("embedding", "vector", "head")
         return [Counting(parameters.of_role("matrix")), torch.optim.Adam(rest, lr=0.01)]
 
     return GradientTrainer(GradientOptions(length="12 steps", batch_size=8), optimizers)
 
 
-def test_what_optimizers_keep_is_resumed(tmp_path: Path) -> None:
-    def run(**more: Any) -> textgen.Run:
+def test_what_optimizers_keep_is_resumed(tmp_path):
+    def run(**more):
         return train({"type": "rnn", "embedding_size": 6}, trainer=odd_trainer(), **more)
 
     parts = run_in_parts(run, tmp_path / "run", [3, 5])
@@ -156,12 +153,12 @@ def test_what_optimizers_keep_is_resumed(tmp_path: Path) -> None:
 class Dear(Recurrent):
     """Its steps have a loss of its own."""
 
-    def training_loss(self, tokens: torch.Tensor, targets: torch.Tensor, state: Any = None) -> Any:
+    def training_loss(self, tokens, targets, state=None):
         logits, state = self(tokens, state)
         return cross_entropy(logits, targets) + 100, state
 
 
-def test_a_loss_of_its_own_is_not_that_of_evaluations() -> None:
+def test_a_loss_of_its_own_is_not_that_of_evaluations():
     recorder = Recorder()
     train(Dear(VOCAB_SIZE), observers=[recorder])
     assert all(event.loss > 100 for event in recorder.of(StepDone))
@@ -174,7 +171,7 @@ class LateTrainer:
 
     given: int = 0
 
-    def train(self, model: Any, data: Any, context: Any) -> Any:
+    def train(self, model, data, context):
         for step in range(1, 200):
             self.given = step
             loss = torch.tensor(float("nan") if step >= 20 else 2.0)
@@ -182,13 +179,13 @@ class LateTrainer:
                 step=step, steps=200, epoch=1, loss=loss, tokens=8, gradient_norm=torch.tensor(1.0)
             )
 
-    def state(self) -> TrainerState:
+    def state(self):
         return TrainerState()
 
-    def load_state(self, state: TrainerState) -> None: ...
+    def load_state(self, state): ...
 
 
-def test_a_nan_that_stays_on_the_device_stops_the_run_a_few_steps_later() -> None:
+def test_a_nan_that_stays_on_the_device_stops_the_run_a_few_steps_later():
     trainer = LateTrainer()
     with pytest.raises(TrainingError, match="the loss is nan at step 20"):
         train("rnn", trainer=trainer)
@@ -198,7 +195,7 @@ def test_a_nan_that_stays_on_the_device_stops_the_run_a_few_steps_later() -> Non
 # Schedules.
 
 
-def test_schedules() -> None:
+def test_schedules():
     assert constant(5, 10) == 1
     rising = cosine(warmup=4, final=0.1)
     assert [rising(step, 100) for step in (1, 4)] == [0.25, 1.0]

@@ -4,13 +4,11 @@ move.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import attrs
 import pytest
 
 from textgen import Engine, PipelineError
-from textgen.gradient import GradientOptions, Schedule, constant, cosine, warmup_stable_decay
+from textgen.gradient import GradientOptions, constant, cosine, warmup_stable_decay
 from textgen.gradient.plan import Plan
 
 
@@ -24,13 +22,7 @@ class Training:
     decided_at: int = 0
 
 
-def train(
-    length: str,
-    schedule: Schedule,
-    pace: Callable[[int], float] = lambda step: 0.1,
-    evaluation: float = 0.5,
-    elapsed: float = 0.0,
-) -> Training:
+def train(length, schedule, pace=lambda step: 0.1, evaluation=0.5, elapsed=0.0):
     """A training whose steps take `pace(step)` seconds."""
     plan = Plan(GradientOptions(length=length), 50, schedule, elapsed)
     made, step, evaluated = Training(plan), 0, -1
@@ -49,7 +41,7 @@ def train(
             made.decided_at = made.decided_at or step
 
 
-def test_a_time_is_decided_once_when_the_decay_begins() -> None:
+def test_a_time_is_decided_once_when_the_decay_begins():
     made = train("100s", warmup_stable_decay(warmup=20, decay=0.5))
     assert made.decided_at == made.plan.stable_steps
     assert made.plan.stable_steps == pytest.approx(made.plan.steps / 2, abs=4)
@@ -59,7 +51,7 @@ def test_a_time_is_decided_once_when_the_decay_begins() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.2, 5.0])
-def test_the_pace_is_that_of_all_steps_so_far(factor: float) -> None:
+def test_the_pace_is_that_of_all_steps_so_far(factor):
     """A machine that was busy at the beginning, or idle, still ends in time."""
     schedule = warmup_stable_decay(decay=0.3)
     made = train("100s", schedule, lambda step: 0.1 * (factor if step < 30 else 1.0))
@@ -67,25 +59,25 @@ def test_the_pace_is_that_of_all_steps_so_far(factor: float) -> None:
 
 
 @pytest.mark.parametrize("schedule", [constant, warmup_stable_decay(decay=0.0)])
-def test_a_rate_that_never_falls_ends_when_the_time_is_over(schedule: Schedule) -> None:
+def test_a_rate_that_never_falls_ends_when_the_time_is_over(schedule):
     made = train("100s", schedule, lambda step: 0.1 if step < 500 else 0.2)
     assert made.plan.steps == made.plan.stable_steps == made.decided_at
     assert 90 < made.seconds < 100
 
 
-def test_a_rate_that_falls_from_the_first_step_is_decided_as_soon_as_the_pace_is_known() -> None:
+def test_a_rate_that_falls_from_the_first_step_is_decided_as_soon_as_the_pace_is_known():
     made = train("100s", cosine())
     assert 30 <= made.decided_at < 40
     assert 90 < made.seconds < 100
 
 
-def test_slow_evaluations_are_fewer_and_the_time_of_the_whole_run_counts() -> None:
+def test_slow_evaluations_are_fewer_and_the_time_of_the_whole_run_counts():
     made = train("100s", warmup_stable_decay(), evaluation=6.0, elapsed=20.0)
     assert 1 < len(made.evaluations) <= 4
     assert 65 < made.seconds < 80
 
 
-def test_a_run_whose_time_is_over_ends_after_a_step() -> None:
+def test_a_run_whose_time_is_over_ends_after_a_step():
     made = train("10s", warmup_stable_decay(), elapsed=11.0)
     assert (made.plan.steps, made.evaluations) == (1, [1])
 
@@ -94,16 +86,14 @@ def test_a_run_whose_time_is_over_ends_after_a_step() -> None:
     ("length", "steps", "evaluations"),
     [("2 epochs", 100, 8), ("1 epoch", 50, 8), ("120 steps", 120, 8), ("30 epochs", 1500, 30)],
 )
-def test_steps_and_epochs_are_evaluated_each_epoch_or_eighth(
-    length: str, steps: int, evaluations: int
-) -> None:
+def test_steps_and_epochs_are_evaluated_each_epoch_or_eighth(length, steps, evaluations):
     made = train(length, warmup_stable_decay(decay=0.5))
     assert (made.plan.steps, len(made.evaluations)) == (steps, evaluations)
     assert made.plan.stable_steps == steps // 2 + 1
 
 
 @pytest.mark.parametrize("wrong", ["60", "0s", "ten minutes", "5 days", "1.5 steps", "0 epochs"])
-def test_a_length_that_is_none_is_refused(wrong: str) -> None:
+def test_a_length_that_is_none_is_refused(wrong):
     tables = {"corpus": {"type": "story"}, "model": {"type": "rnn"}, "tokenizer": {"type": "char"}}
     with pytest.raises(PipelineError, match="a time such as"):
         Engine().pipeline({**tables, "trainer": {"type": "sgd", "length": wrong}})

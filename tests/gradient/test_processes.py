@@ -2,13 +2,8 @@
 lost.
 """
 
-from __future__ import annotations
-
 import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -84,7 +79,7 @@ def textgen_models():
 TRAINER = {"batch_size": 5, "length": "24 steps", "evaluate_every": 8}
 
 
-def write(folder: Path, options: dict[str, Any] = TRAINER, **tables: Any) -> dict[str, Any]:
+def write(folder, options=TRAINER, **tables):
     """Write a pipeline whose batches do not divide by two or three, and return it."""
     made = {
         **pipeline(options, cell="lstm", hidden_size=32, weight_drop=0.2),
@@ -96,19 +91,19 @@ def write(folder: Path, options: dict[str, Any] = TRAINER, **tables: Any) -> dic
     return made
 
 
-def engine_with(path: Path, plugin: str) -> Engine:
+def engine_with(path, plugin):
     path.write_text(plugin)
     plugins = PluginSet.discover()
     plugins.register_file(path)
     return Engine(plugins)
 
 
-def losses(run: Path) -> list[float]:
+def losses(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row[key] for row in rows for key in ("training_loss", "validation_loss")]
 
 
-def assert_alike(run: Path, other: Path) -> None:
+def assert_alike(run, other):
     """Alike to what rounding may differ."""
     assert losses(run) == pytest.approx(losses(other), abs=1e-4)
     weights, others = (load_file(path / "model.safetensors") for path in (run, other))
@@ -117,8 +112,8 @@ def assert_alike(run: Path, other: Path) -> None:
 
 @pytest.mark.slow
 def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     tables = write(tmp_path, tokenizer={"type": "noting"})
     monkeypatch.chdir(tmp_path)
     alone = engine_with(tmp_path / "noting.py", CLOSING).run(tables, output=tmp_path / "alone")
@@ -149,7 +144,7 @@ def test_three_processes_train_what_one_does_and_two_go_on_when_one_is_killed(
 
 
 @pytest.mark.slow
-def test_a_parameter_without_a_gradient_is_as_in_one_process(tmp_path: Path) -> None:
+def test_a_parameter_without_a_gradient_is_as_in_one_process(tmp_path):
     """An optimizer leaves it alone; with a gradient of zero its weight would decay."""
     options = {**TRAINER, "length": "12 steps", "weight_decay": 0.5, "learning_rate": 0.01}
     tables = write(tmp_path, options, model={"type": "unused"})
@@ -164,9 +159,7 @@ def test_a_parameter_without_a_gradient_is_as_in_one_process(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_network_of_a_mixture_is_shared_out_and_each_process_says_what_it_failed_of(
-    tmp_path: Path,
-) -> None:
+def test_the_network_of_a_mixture_is_shared_out_and_each_process_says_what_it_failed_of(tmp_path):
     model = {
         "type": "mixture",
         "first": {"type": "rnn", "hidden_size": 8, "dropout": 0.2},
@@ -188,7 +181,7 @@ def test_the_network_of_a_mixture_is_shared_out_and_each_process_says_what_it_fa
     assert_alike(run.path, alone.path)
 
 
-def test_a_trainer_that_counts_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_trainer_that_counts_is_refused_before_anything_is_written(tmp_path):
     tables = write(tmp_path, model={"type": "ngram", "order": 2}, trainer={"type": "count"})
     with pytest.raises(UsageError, match="the trainer 'count' does not train in several processes"):
         Engine().run(tables, output=tmp_path / "run", processes=Processes(0, 2))
@@ -196,7 +189,7 @@ def test_a_trainer_that_counts_is_refused_before_anything_is_written(tmp_path: P
 
 
 @pytest.fixture
-def single(monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
+def single(monkeypatch):
     """A group of this process alone."""
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "0")
@@ -205,7 +198,7 @@ def single(monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
         yield processes
 
 
-def three_steps(model: Any, processes: Processes) -> Any:
+def three_steps(model, processes):
     """The events of a training that evaluates after its second step and its last."""
     tokens = np.arange(402) * 7 % 5
     data = Dataset(
@@ -217,9 +210,7 @@ def three_steps(model: Any, processes: Processes) -> Any:
 
 
 @pytest.mark.parametrize(("stop", "modes"), [(1, {True}), (2, {False, True}), (3, {False})])
-def test_a_process_that_leaves_computes_what_the_others_wait_for(
-    single: Processes, stop: int, modes: set[bool]
-) -> None:
+def test_a_process_that_leaves_computes_what_the_others_wait_for(single, stop, modes):
     """The evaluation that is due, and a step without an update, in which they learn of the end."""
     model, made = Recurrent(5), set()
     model.register_forward_pre_hook(lambda network, _: made.add(network.training))
@@ -232,7 +223,7 @@ def test_a_process_that_leaves_computes_what_the_others_wait_for(
     assert all(map(torch.equal, before, model.parameters()))
 
 
-def test_a_step_in_which_a_process_asks_for_the_end_is_not_made(single: Processes) -> None:
+def test_a_step_in_which_a_process_asks_for_the_end_is_not_made(single):
     steps = []
     single.wants_stop = lambda: len(steps) == 2
     for event in three_steps(Recurrent(5), single):
@@ -242,7 +233,7 @@ def test_a_step_in_which_a_process_asks_for_the_end_is_not_made(single: Processe
 
 
 @pytest.mark.gpu
-def test_processes_on_gpus_train_what_one_does(tmp_path: Path) -> None:
+def test_processes_on_gpus_train_what_one_does(tmp_path):
     """As many as there are GPUs; with one, NCCL and all else but the sums are tried."""
     tables = write(tmp_path, device="cuda")
     alone = textgen.run(tables, output=tmp_path / "alone")
@@ -253,12 +244,12 @@ def test_processes_on_gpus_train_what_one_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("total", "size"), [(2, 3), (5, 2), (64, 7)])
-def test_rows_are_shared_out_in_order_without_overlap(total: int, size: int) -> None:
+def test_rows_are_shared_out_in_order_without_overlap(total, size):
     parts = [range(total)[Processes(rank, size).rows(total)] for rank in range(size)]
     assert [row for part in parts for row in part] == list(range(total))
 
 
-def test_the_place_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_place_is_read_from_the_environment(monkeypatch):
     assert Processes.of_environment({"RANK": "1"}) is None
     given = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     here = Processes.of_environment(given)

@@ -2,12 +2,9 @@
 of numbers.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools
-from typing import Any
 
 import attrs
 import numpy as np
@@ -30,16 +27,14 @@ DATA = Dataset(
 CONTEXT = TrainingContext(seed=0, device="cpu")
 
 
-def trainer(make: Any = torch.optim.SGD, **options: Any) -> GradientTrainer:
+def trainer(make=torch.optim.SGD, **options):
     return GradientTrainer(
         GradientOptions(**{"length": "12 steps", "batch_size": 8, **options}),
         lambda p: make(p, lr=0.1),
     )
 
 
-def losses(
-    trained: GradientTrainer, model: Any, stop: int | None = None, threads: int | None = None
-) -> list[tuple[int, float]]:
+def losses(trained, model, stop=None, threads=None):
     context = attrs.evolve(CONTEXT, threads=threads)
     events = itertools.islice(trained.train(model, DATA, context), stop)
     return [(event.step, float(event.loss)) for event in events if isinstance(event, StepDone)]
@@ -48,16 +43,16 @@ def losses(
 class Table(nn.Module, GradientModel):
     """The next token by the last."""
 
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, dtype=torch.float32):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.logits = nn.Parameter(torch.randn(5, 5, generator=generator).to(dtype))
 
-    def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
+    def forward(self, tokens, state=None):
         return self.logits[tokens], ()
 
 
-def test_a_last_batch_has_fewer_rows_than_there_are_workers() -> None:
+def test_a_last_batch_has_fewer_rows_than_there_are_workers():
     """Which has the numbers of one worker."""
     size = (len(DATA.training_windows()) - 1) // 3
     found = [
@@ -70,18 +65,18 @@ def test_a_last_batch_has_fewer_rows_than_there_are_workers() -> None:
 class Experts(Table):
     """Another table for rows that begin with a high token."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.high = nn.Parameter(torch.randn(5, 5, generator=torch.Generator().manual_seed(1)))
 
-    def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
+    def forward(self, tokens, state=None):
         is_high = tokens[:, 0] > 2
         if not is_high.any():
             return self.logits[tokens], ()
         return torch.where(is_high[:, None, None], self.high[tokens], self.logits[tokens]), ()
 
 
-def test_a_parameter_that_some_workers_rows_use_has_their_gradients() -> None:
+def test_a_parameter_that_some_workers_rows_use_has_their_gradients():
     windows, found = np.array([0, 1, 3, 4])[:, None] + np.zeros((4, 4), np.int64), []
     for threads in (1, 2):
         model = Experts()
@@ -96,11 +91,11 @@ def test_a_parameter_that_some_workers_rows_use_has_their_gradients() -> None:
 class Normalised(Table):
     """Counts its steps in a buffer, as batch normalisation does."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm1d(5)
 
-    def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
+    def forward(self, tokens, state=None):
         return self.norm(self.logits[tokens].transpose(1, 2)).transpose(1, 2), ()
 
 
@@ -118,13 +113,13 @@ class Alone(Table):
         (Normalised, 8, "changes its buffers"),
     ],
 )
-def test_what_several_processes_cannot_train_is_refused(model: Any, rows: int, cause: str) -> None:
+def test_what_several_processes_cannot_train_is_refused(model, rows, cause):
     context = attrs.evolve(CONTEXT, processes=Processes(0, 2))
     with pytest.raises(UsageError, match=f"{cause}.*; start fewer processes"):
         next(trainer(batch_size=rows).train(model(), DATA, context))
 
 
-def test_trials_leave_buffers_as_they_were_and_workers_do_not_share_them() -> None:
+def test_trials_leave_buffers_as_they_were_and_workers_do_not_share_them():
     model = Normalised()
     first = trainer(length="6 steps", compute="auto")
     assert losses(first, model, stop=4)
@@ -137,7 +132,7 @@ def test_trials_leave_buffers_as_they_were_and_workers_do_not_share_them() -> No
 class Counting(Table):
     """Carries the number of tokens so far, an integer."""
 
-    def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
+    def forward(self, tokens, state=None):
         before = torch.zeros(len(tokens), dtype=torch.int64) if state is None else state[0]
         places = before[:, None] + torch.arange(tokens.shape[1])
         return self.logits[(tokens + places) % 5], (before + tokens.shape[1],)
@@ -146,10 +141,10 @@ class Counting(Table):
 class Halved(Table):
     """Has weights of bfloat16, and carries a state of it."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__(torch.bfloat16)
 
-    def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
+    def forward(self, tokens, state=None):
         carried = torch.zeros(len(tokens), 5, dtype=torch.bfloat16) if state is None else state[0]
         logits = self.logits[tokens]
         assert carried.dtype == logits.dtype
@@ -157,7 +152,7 @@ class Halved(Table):
 
 
 @pytest.mark.parametrize("kind", [Counting, Halved])
-def test_what_a_model_carries_is_resumed_whatever_its_type(kind: Any) -> None:
+def test_what_a_model_carries_is_resumed_whatever_its_type(kind):
     whole, first, second = (trainer(torch.optim.AdamW, order="streams") for _ in range(3))
     model = kind()
     begun = losses(first, model, stop=6)
@@ -165,7 +160,7 @@ def test_what_a_model_carries_is_resumed_whatever_its_type(kind: Any) -> None:
     assert begun + losses(second, model) == losses(whole, kind())
 
 
-def test_a_decoder_of_bfloat16_goes_on_from_its_state() -> None:
+def test_a_decoder_of_bfloat16_goes_on_from_its_state():
     decoder = Halved().decoder(2)
     decoder.extend(np.array([[1, 2], [3, 4]]))
     other = Halved().decoder(2)
@@ -174,7 +169,7 @@ def test_a_decoder_of_bfloat16_goes_on_from_its_state() -> None:
     np.testing.assert_array_equal(decoder.extend(following), other.extend(following))
 
 
-def test_a_gradient_of_zero_is_not_clipped_to_nan() -> None:
+def test_a_gradient_of_zero_is_not_clipped_to_nan():
     model = Table()
     single = attrs.evolve(DATA, training=DATA.training * 0, validation=DATA.validation[:0])
     with torch.no_grad():

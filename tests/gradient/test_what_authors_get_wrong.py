@@ -2,10 +2,7 @@
 first step.
 """
 
-from __future__ import annotations
-
 import warnings
-from typing import Any
 
 import pytest
 import small_trainings
@@ -19,14 +16,12 @@ from textgen.gradient import GradientOptions, GradientTrainer, Parameters
 OPTIONS = GradientOptions(length="2 steps", batch_size=3)
 
 
-def train(
-    make: Any = lambda weights: torch.optim.SGD(weights, lr=0.1), kind: type[Recurrent] = Recurrent
-) -> textgen.Run:
+def train(make=lambda weights: torch.optim.SGD(weights, lr=0.1), kind=Recurrent):
     """Train two steps."""
     return small_trainings.train(kind(VOCAB_SIZE), trainer=GradientTrainer(OPTIONS, make))
 
 
-def test_weights_that_no_optimizer_has_are_named_once() -> None:
+def test_weights_that_no_optimizer_has_are_named_once():
     with pytest.warns(UserWarning, match="no optimizer has these parameters") as caught:
         run = train(lambda weights: torch.optim.SGD(weights.of_role("matrix"), lr=0.1))
     assert run.generator.record["step"] == 2
@@ -36,7 +31,7 @@ def test_weights_that_no_optimizer_has_are_named_once() -> None:
     )
 
     class Frozen(Recurrent):
-        def __init__(self, vocab_size: int) -> None:
+        def __init__(self, vocab_size):
             super().__init__(vocab_size)
             self.embedding.requires_grad_(False)
 
@@ -57,12 +52,12 @@ def test_weights_that_no_optimizer_has_are_named_once() -> None:
     ],
     ids=["role", "none"],
 )
-def test_what_makes_no_optimizer_is_an_error(make: Any, said: str) -> None:
+def test_what_makes_no_optimizer_is_an_error(make, said):
     with pytest.raises(textgen.ContractError, match=said):
         train(make)
 
 
-def test_a_role_that_no_parameter_has_is_none() -> None:
+def test_a_role_that_no_parameter_has_is_none():
     assert Parameters([], []).of_role("head") == []
 
 
@@ -88,11 +83,11 @@ def test_a_role_that_no_parameter_has_is_none() -> None:
     ],
     ids=["axis", "tensor", "none", "logits"],
 )
-def test_a_state_that_generation_cannot_use_is_blamed_before_a_step(change: Any, said: str) -> None:
+def test_a_state_that_generation_cannot_use_is_blamed_before_a_step(change, said):
     steps = []
 
     class Odd(Recurrent):
-        def forward(self, tokens: torch.Tensor, state: Any = None) -> Any:
+        def forward(self, tokens, state=None):
             steps.append(self.training)
             return change(*super().forward(tokens, state))
 

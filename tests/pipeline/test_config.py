@@ -1,27 +1,23 @@
 """Pipelines that are wrong, overrides, and `textgen show`."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import threading
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from textgen import Engine, Fault, PipelineError, UsageError, run
+from textgen import Engine, PipelineError, UsageError, run
 from textgen.pipeline.options import TABLES, GeneralOptions
 from textgen.pipeline.pipeline import CHAINS, CHOICES
 from textgen.testing import isolated_plugins
 from textgen_builtins.commands.show import commented_toml
 
-BASE: dict[str, Any] = {
+BASE = {
     "corpus": {"type": "story"},
     "tokenizer": {"type": "char"},
     "model": {"type": "rnn"},
@@ -30,18 +26,18 @@ BASE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def engine() -> Engine:
+def engine():
     """With the built-in set alone: errors list the components that there are."""
     return Engine(isolated_plugins())
 
 
-def changed(path: str, value: Any) -> dict[str, Any]:
+def changed(path, value):
     """BASE with another value at a dotted path."""
     table, _, key = path.rpartition(".")
     return BASE | ({table: {**BASE.get(table, {}), key: value}} if table else {key: value})
 
 
-def faults(engine: Engine, source: Any, overrides: Any = ()) -> tuple[Fault, ...]:
+def faults(engine, source, overrides=()):
     with pytest.raises(PipelineError) as caught:
         engine.pipeline(source, overrides)
     assert caught.value.exit_code == 2
@@ -69,9 +65,7 @@ def faults(engine: Engine, source: Any, overrides: Any = ()) -> tuple[Fault, ...
         (None, ": cannot be read: "),
     ],
 )
-def test_a_file_that_is_no_toml_is_one_line_with_its_place(
-    engine: Engine, tmp_path: Path, data: bytes | None, said: str
-) -> None:
+def test_a_file_that_is_no_toml_is_one_line_with_its_place(engine, tmp_path, data, said):
     path = tmp_path / "bad.toml"
     if data is not None:
         path.write_bytes(data)
@@ -81,7 +75,7 @@ def test_a_file_that_is_no_toml_is_one_line_with_its_place(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_byte_order_mark_crlf_and_any_name_are_fine(engine: Engine, tmp_path: Path) -> None:
+def test_a_byte_order_mark_crlf_and_any_name_are_fine(engine, tmp_path):
     lines = [f"[{key}]\r\ntype = '{table['type']}'" for key, table in BASE.items()]
     for stem, name in {
         "my*run": "my-run",
@@ -96,7 +90,7 @@ def test_a_byte_order_mark_crlf_and_any_name_are_fine(engine: Engine, tmp_path: 
 
 # Keys and values ----------------------------------------------------------------------------------
 
-FAULTS: list[tuple[str, Any, str]] = [
+FAULTS = [
     # Unknown names
     ("trainer.lenght", 3, "unknown key; did you mean 'length'?"),
     ("model.zzz", 3, "unknown key; there are cell, "),
@@ -158,7 +152,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("generate.n", 0, "must be >= 1, given 0"),
     ("model.dropout", 1, "must be < 1, given 1"),
 ]
-ELSEWHERE: list[tuple[str, Any, str, str]] = [
+ELSEWHERE = [
     ("modle.type", "rnn", "modle", "did you mean 'model'?"),
     ("sampler", [{"type": "greedy"}, {"type": "gredy"}], "sampler.1.type", "'greedy'?"),
     ("sampler", [3], "sampler.0", "expected a table with type = one of "),
@@ -176,9 +170,7 @@ ROWS = [(key, value, key, said) for key, value, said in FAULTS] + ELSEWHERE
 @pytest.mark.parametrize(
     ("key", "value", "path", "said"), ROWS, ids=[f"{path}-{said}" for *_, path, said in ROWS]
 )
-def test_a_fault_names_the_key_and_what_is_expected(
-    engine: Engine, key: str, value: Any, path: str, said: str
-) -> None:
+def test_a_fault_names_the_key_and_what_is_expected(engine, key, value, path, said):
     (found,) = faults(engine, changed(key, value))
     assert found.path == path
     assert said in str(found)
@@ -200,12 +192,12 @@ MIXTURE = {
         ("trainer.second.max_tokens=0", "trainer.second.max_tokens: must be >= 1, given 0"),
     ],
 )
-def test_a_fault_in_a_mixture_names_the_part(engine: Engine, override: str, said: str) -> None:
+def test_a_fault_in_a_mixture_names_the_part(engine, override, said):
     (found,) = faults(engine, {**BASE, **MIXTURE}, [override])
     assert said in str(found)
 
 
-def test_what_is_required_is_missing(engine: Engine) -> None:
+def test_what_is_required_is_missing(engine):
     (found,) = faults(engine, {**BASE, "corpus": {"type": "file"}})
     assert (found.path, found.given) == ("corpus.path", "nothing")
     missing = faults(engine, {})
@@ -213,12 +205,7 @@ def test_what_is_required_is_missing(engine: Engine) -> None:
 
 
 @pytest.mark.fault(24)
-def test_all_faults_are_reported_at_once(
-    textgen: Any,
-    tiny_pipeline: Any,
-    write_pipeline: Any,
-    tmp_path: Path,
-) -> None:
+def test_all_faults_are_reported_at_once(textgen, tiny_pipeline, write_pipeline, tmp_path):
     tables = tiny_pipeline(
         seed=-1,
         device="gpu",
@@ -278,7 +265,7 @@ tables_of = {
 
 
 @st.composite
-def mappings(draw: st.DrawFn) -> dict[str, Any]:
+def mappings(draw):
     """A good pipeline with a few of its tables, or of their keys, replaced by anything."""
     tables = {**BASE}
     for name in draw(
@@ -290,9 +277,7 @@ def mappings(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(tables=mappings())
-def test_any_mapping_is_a_pipeline_or_a_pipeline_error(
-    engine: Engine, tables: dict[str, Any]
-) -> None:
+def test_any_mapping_is_a_pipeline_or_a_pipeline_error(engine, tables):
     try:
         pipeline = engine.pipeline(tables)
     except (
@@ -313,12 +298,12 @@ def test_any_mapping_is_a_pipeline_or_a_pipeline_error(
     override=st.text(max_size=20)
     | st.builds("{}={}".format, st.sampled_from(_KEYS), st.text(max_size=20))
 )
-def test_any_override_is_taken_or_refused(engine: Engine, override: str) -> None:
+def test_any_override_is_taken_or_refused(engine, override):
     with contextlib.suppress(PipelineError):
         engine.pipeline(BASE, [override])
 
 
-def test_the_callers_mapping_is_left_alone(engine: Engine) -> None:
+def test_the_callers_mapping_is_left_alone(engine):
     tables = {**BASE, "sampler": [{"type": "greedy"}]}
     before = repr(tables)
     engine.pipeline(tables, ["seed=4", "sampler.0.type=temperature", "model.layers=2"])
@@ -351,9 +336,7 @@ def test_the_callers_mapping_is_left_alone(engine: Engine) -> None:
         ('sampler.0={type="temperature", temperature=2}', "sampler.0.temperature", 2.0),
     ],
 )
-def test_an_override_is_a_toml_value_or_a_bare_string(
-    engine: Engine, override: str, path: str, value: Any
-) -> None:
+def test_an_override_is_a_toml_value_or_a_bare_string(engine, override, path, value):
     tables = {**BASE, "sampler": [{"type": "greedy"}, {"type": "temperature"}]}
     place = engine.pipeline(tables, [override, override]).to_dict()
     for part in path.split("."):
@@ -379,21 +362,21 @@ def test_an_override_is_a_toml_value_or_a_bare_string(
         ("seed=" + "9" * 5000, "seed", "expected an integer"),
     ],
 )
-def test_a_broken_override_is_a_fault(engine: Engine, override: str, path: str, said: str) -> None:
+def test_a_broken_override_is_a_fault(engine, override, path, said):
     (found,) = faults(engine, {**BASE, "sampler": [{"type": "greedy"}]}, [override])
     assert found.path == path
     assert said in str(found)
     assert len(str(found)) < 400
 
 
-def test_broken_overrides_are_reported_at_once(engine: Engine) -> None:
+def test_broken_overrides_are_reported_at_once(engine):
     with pytest.raises(PipelineError) as caught:
         engine.pipeline(BASE, ["seed", "output=["])
     assert (caught.value.source, len(caught.value.faults)) == ("overrides", 2)
 
 
 @pytest.mark.parametrize("turned", [1, -1], ids=["type-first", "type-last"])
-def test_another_type_drops_the_keys_of_the_one_before(engine: Engine, turned: int) -> None:
+def test_another_type_drops_the_keys_of_the_one_before(engine, turned):
     tables = changed("model.hidden_size", 12)
     overrides = ["model.type=ngram", "model.order=3", "trainer.type=count"]
     assert engine.pipeline(tables, overrides[::turned]).model.options.order == 3
@@ -417,8 +400,8 @@ def test_another_type_drops_the_keys_of_the_one_before(engine: Engine, turned: i
     ],
 )
 def test_an_option_of_requests_changes_its_sampler_or_joins_the_chain(
-    engine: Engine, chain: Any, overrides: Any, expected: list[tuple[str, float]]
-) -> None:
+    engine, chain, overrides, expected
+):
     tables = BASE if chain is None else {**BASE, "sampler": chain}
     found = engine.pipeline(tables, overrides).to_dict()["sampler"]
     assert [(t["type"], t.get("k", t.get("temperature"))) for t in found] == expected
@@ -435,9 +418,7 @@ USUAL = ["loss-plot", "metrics", "progress", "samples"]
         ({"observer": [{"type": "samples", "every": 3}]}, USUAL),
     ],
 )
-def test_observers_come_beside_the_usual_ones(
-    engine: Engine, changes: dict[str, Any], expected: list[str]
-) -> None:
+def test_observers_come_beside_the_usual_ones(engine, changes, expected):
     pipeline = engine.pipeline({**BASE, **changes})
     assert [choice.name for choice in pipeline.observers] == expected
     for table in changes.get("observer", []):
@@ -449,12 +430,12 @@ def test_observers_come_beside_the_usual_ones(
 
 
 def test_show_prints_a_pipeline_with_every_default_that_shows_as_itself(
-    textgen: Any,
-    tiny_pipeline: Any,
-    write_pipeline: Any,
-    tmp_path: Path,
-    engine: Engine,
-) -> None:
+    textgen,
+    tiny_pipeline,
+    write_pipeline,
+    tmp_path,
+    engine,
+):
     tables = tiny_pipeline(
         generate={"prompt": 'a "b" \\ ü\n'}, sampler=[{"type": "temperature"}], observers=True
     )
@@ -470,12 +451,7 @@ def test_show_prints_a_pipeline_with_every_default_that_shows_as_itself(
     assert engine.pipeline(tmp_path / "shown.toml").to_dict() == expected
 
 
-def test_the_saved_pipeline_is_the_same_run(
-    textgen: Any,
-    tiny_pipeline: Any,
-    write_pipeline: Any,
-    tmp_path: Path,
-) -> None:
+def test_the_saved_pipeline_is_the_same_run(textgen, tiny_pipeline, write_pipeline, tmp_path):
     pipeline = write_pipeline(tiny_pipeline(seed=3, generate={"prompt": "the "}))
     first = run(pipeline)
     assert first.outcome == "trained"
@@ -490,7 +466,7 @@ def test_the_saved_pipeline_is_the_same_run(
     assert elsewhere.generations == first.generations
 
 
-def test_threads_hold_for_the_run_alone(tiny_pipeline: Any) -> None:
+def test_threads_hold_for_the_run_alone(tiny_pipeline):
     """The pipeline's `threads` is what torch uses while it trains, and is put back."""
     import torch
 
@@ -502,24 +478,22 @@ def test_threads_hold_for_the_run_alone(tiny_pipeline: Any) -> None:
     assert "threads = " in (made.path / "pipeline.toml").read_text(encoding="utf-8")
 
 
-def test_runs_at_once_put_back_the_threads_that_there_were(
-    tmp_path: Path, tiny_pipeline: Any
-) -> None:
+def test_runs_at_once_put_back_the_threads_that_there_were(tmp_path, tiny_pipeline):
     """The second begins within the first, and ends after it."""
     import torch
 
-    def count() -> int:
+    def count():
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(torch.get_num_threads).result()
 
     tables, before = tiny_pipeline(), count()
     begun, left, second = threading.Event(), threading.Event(), []
 
-    def within_second(event: object) -> None:
+    def within_second(event):
         begun.set()
         left.wait(60)
 
-    def within_first(event: object) -> None:
+    def within_first(event):
         if not second:
             made = {**tables, "threads": before + 1, "output": str(tmp_path / "2")}
             second.append(pool.submit(run, made, observers=[within_second]))

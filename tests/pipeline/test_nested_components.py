@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import attrs
 import pytest
 from components import engine_of
@@ -23,8 +20,8 @@ class WrappedConfig:
 
 
 @pytest.fixture
-def engine() -> Engine:
-    def build(config: WrappedConfig, context: BuildContext) -> Any:
+def engine():
+    def build(config, context):
         return context.build(config.inner)
 
     return engine_of(model=[Component("wrapped", WrappedConfig, build)])
@@ -41,16 +38,14 @@ def engine() -> Engine:
         (3, {"model.inner"}),
     ],
 )
-def test_the_inner_table_is_checked_at_its_place(
-    engine: Engine, tiny_pipeline: Any, inner: Any, paths: set[str]
-) -> None:
+def test_the_inner_table_is_checked_at_its_place(engine, tiny_pipeline, inner, paths):
     tables = {**tiny_pipeline(), "model": {"type": "wrapped", "inner": inner}}
     with pytest.raises(textgen.PipelineError) as raised:
         engine.pipeline(tables)
     assert {fault.path for fault in raised.value.faults} == paths
 
 
-def test_it_is_overridden_recorded_skipped_and_loaded(engine: Engine, tiny_pipeline: Any) -> None:
+def test_it_is_overridden_recorded_skipped_and_loaded(engine, tiny_pipeline):
     model = {"type": "wrapped", "inner": {"type": "rnn", "hidden_size": 8}}
     made = engine.run({**tiny_pipeline(), "model": model}, {"model.inner.cell": "gru"})
     models = {
@@ -70,7 +65,7 @@ def test_it_is_overridden_recorded_skipped_and_loaded(engine: Engine, tiny_pipel
     assert text == made.generator.generate("the", max_new_tokens=20).text
 
 
-def test_a_context_that_no_engine_made_says_so(tmp_path: Path, tiny_pipeline: Any) -> None:
+def test_a_context_that_no_engine_made_says_so(tmp_path, tiny_pipeline):
     choice = Engine().pipeline(tiny_pipeline()).model
     with pytest.raises(ValueError, match="not made by an engine"):
         BuildContext(folder=tmp_path).build(choice)

@@ -3,8 +3,6 @@
 The one package that is installed as a wheel.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from pathlib import Path
@@ -42,13 +40,13 @@ max_new_tokens = 30
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory):
     """Where the plugin of the first API is installed."""
     package = Path(__file__).parents[1] / "packages/textgen-first-api"
     return install(package, tmp_path_factory.mktemp("first-api"))
 
 
-def test_the_first_plugin_still_offers_all_seven_kinds(site: Path, tmp_path: Path) -> None:
+def test_the_first_plugin_still_offers_all_seven_kinds(site, tmp_path):
     assert textgen.PLUGIN_API_VERSION == 1
     described = json.loads(run_textgen("plugins", "--json", folder=tmp_path, site=[site]).stdout)
     assert described["quarantined"] == []
@@ -62,9 +60,7 @@ def test_the_first_plugin_still_offers_all_seven_kinds(site: Path, tmp_path: Pat
     assert offered == dict(zip(kinds, names, strict=True))
 
 
-def test_the_first_plugin_still_trains_and_what_it_made_still_loads(
-    site: Path, tmp_path: Path
-) -> None:
+def test_the_first_plugin_still_trains_and_what_it_made_still_loads(site, tmp_path):
     (tmp_path / "p.toml").write_text(PIPELINE)
     command = ("-W", "error", "-m", "textgen", "run", "p.toml")
     done = run_python(*command, folder=tmp_path, site=[site])

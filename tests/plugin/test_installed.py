@@ -2,11 +2,7 @@
 broken.
 """
 
-from __future__ import annotations
-
 import json
-import subprocess
-from pathlib import Path
 
 import pytest
 from commands import run_textgen
@@ -37,7 +33,7 @@ sampler = [{type = "SAMPLER"}]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory):
     """A folder with a package that works, and one that raises when it is imported."""
     folder = tmp_path_factory.mktemp("site")
     write_package(folder, "loud", LOUD.replace("ARGUMENT", "stream"), version="1.2")
@@ -45,13 +41,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def show(folder: Path, site: Path, sampler: str, *options: str) -> subprocess.CompletedProcess[str]:
+def show(folder, site, sampler, *options):
     (folder / "p.toml").write_text(PIPELINE.replace("SAMPLER", sampler))
     return run_textgen(*options, "show", "p.toml", folder=folder, site=[site])
 
 
 @pytest.mark.fault(26)
-def test_one_that_is_broken_is_named_and_harms_nothing(site: Path, tmp_path: Path) -> None:
+def test_one_that_is_broken_is_named_and_harms_nothing(site, tmp_path):
     done = run_textgen("plugins", "--json", folder=tmp_path, site=[site])
     listed = json.loads(done.stdout)
     (broken,) = listed["quarantined"]
@@ -82,7 +78,7 @@ def test_one_that_is_broken_is_named_and_harms_nothing(site: Path, tmp_path: Pat
     assert (helped.returncode, helped.stderr.count("is left out")) == (0, 1)
 
 
-def test_only_what_is_needed_is_imported(site: Path, tmp_path: Path) -> None:
+def test_only_what_is_needed_is_imported(site, tmp_path):
     for sampler in ("greedy", "textgen-loud:greedy"):
         done = show(tmp_path, site, sampler)
         assert (done.returncode, done.stderr) == (0, "")
@@ -100,23 +96,21 @@ def test_only_what_is_needed_is_imported(site: Path, tmp_path: Path) -> None:
         ('loud", factr = "2', "sampler.0.factr: unknown key; did you mean 'factor'?"),
     ],
 )
-def test_a_pipeline_that_needs_what_is_not_there_says_why(
-    site: Path, tmp_path: Path, sampler: str, said: str
-) -> None:
+def test_a_pipeline_that_needs_what_is_not_there_says_why(site, tmp_path, sampler, said):
     done = show(tmp_path, site, sampler)
     assert done.returncode == 2
     assert said in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["loud", "textgen-loud", "Textgen_Loud:loud"])
-def test_one_can_be_switched_off(site: Path, tmp_path: Path, name: str) -> None:
+def test_one_can_be_switched_off(site, tmp_path, name):
     done = show(tmp_path, site, "loud", "--no-plugin", name, "--no-plugin", "broken")
     assert done.returncode == 2
     assert "no sampler is called 'loud'" in done.stderr
     assert "plugin 'loud' (textgen-loud 1.2) is left out: it is disabled" in done.stderr
 
 
-def test_what_is_switched_off_has_to_be_there(tmp_path: Path) -> None:
+def test_what_is_switched_off_has_to_be_there(tmp_path):
     listed = run_textgen("--no-plugin", "adamw", "plugins", folder=tmp_path).stdout
     assert "trainer    sgd " in listed
     assert "trainer    adamw " not in listed
@@ -125,14 +119,14 @@ def test_what_is_switched_off_has_to_be_there(tmp_path: Path) -> None:
     assert "called 'adamv'; did you mean 'adamw'?" in done.stderr
 
 
-def test_the_command_keeps_its_own_options(site: Path, tmp_path: Path) -> None:
+def test_the_command_keeps_its_own_options(site, tmp_path):
     """A plugin's option of the same name is for programs."""
     done = run_textgen("generate", "--help", folder=tmp_path, site=[site])
     assert (done.returncode, done.stdout.count("--stream ")) == (0, 1)
 
 
 @pytest.mark.parametrize("needed", ["textgen-engine>=99", "textgen-engine<0.1"])
-def test_one_that_needs_another_textgen_is_not_imported(tmp_path: Path, needed: str) -> None:
+def test_one_that_needs_another_textgen_is_not_imported(tmp_path, needed):
     site = tmp_path / "site"
     write_package(site, "later", "from textgen import Sparkle", version="0.3")
     with (site / "textgen_later-0.3.dist-info/METADATA").open("a") as metadata:

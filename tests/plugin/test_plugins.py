@@ -28,50 +28,50 @@ class Fixed:
 
     text: str
 
-    def read(self) -> Any:
+    def read(self):
         yield self.text
 
 
-def corpus(text: str, name: str = "fixed") -> Any:
+def corpus(text, name="fixed"):
     """A plugin with a corpus, as the cell of a notebook defines it."""
     return plugin_of(corpus=[Component(name, NoOptions, lambda config, context: Fixed(text))])
 
 
-def text_of(plugins: PluginSet) -> str:
+def text_of(plugins):
     return "".join(textgen.Engine(plugins).read_corpus({"type": "fixed"}))
 
 
-def build(config: Any, context: Any) -> Any:
+def build(config, context):
     return lambda logits, history: logits
 
 
-def config(doc: str = "Odd.", annotation: Any = float, **options: Any) -> type:
+def config(doc="Odd.", annotation=float, **options):
     """A config class with these options, of one type."""
     typed = {} if annotation is None else dict.fromkeys(options, annotation)
     made = type("Config", (), {"__annotations__": typed, "__doc__": doc, **options})
     return attrs.frozen(these=options)(made) if annotation is None else attrs.frozen(made)
 
 
-def sampler(*, name: Any = "odd", config: Any = NoOptions, build: Any = build) -> Any:
+def sampler(*, name="odd", config=NoOptions, build=build):
     return plugin_of(sampler=[Component(name, config, build)])
 
 
-def argument(*names: str) -> Any:
+def argument(*names):
     """A plugin whose options have these names in requests."""
     options = {f"option_{i}": option(1.0, help="x", argument=n) for i, n in enumerate(names)}
     return sampler(config=config(**options))
 
 
-def wanting(config: Any) -> list[Component]:
+def wanting(config):
     return []
 
 
-def hook(value: Any = None, **options: Any) -> Any:
+def hook(value=None, **options):
     """A hook that returns a value, or what a function returns."""
     return hookimpl(**options)(lambda: value() if callable(value) else value)
 
 
-UNFIT: list[tuple[Any, str]] = [
+UNFIT = [
     (5, "there is no hook in it, marked with @textgen.hookimpl"),
     (SimpleNamespace(textgen_samplers=list), "there is no hook in it, marked with"),
     (SimpleNamespace(TEXTGEN_PLUGIN_API=2), "it needs plugin API 2, and this textgen has 1;"),
@@ -106,9 +106,7 @@ UNFIT: list[tuple[Any, str]] = [
 @pytest.mark.fault(27)
 @pytest.mark.fault(29)
 @pytest.mark.parametrize(("module", "cause"), UNFIT, ids=[cause for _, cause in UNFIT])
-def test_an_unfit_plugin_is_named_with_the_cause_and_leaves_nothing(
-    module: Any, cause: str
-) -> None:
+def test_an_unfit_plugin_is_named_with_the_cause_and_leaves_nothing(module, cause):
     plugins = PluginSet()
     plugins.register(sampler(name="fine"), "fine")
     with pytest.raises(textgen.PluginError) as caught:
@@ -120,7 +118,7 @@ def test_an_unfit_plugin_is_named_with_the_cause_and_leaves_nothing(
     assert [offer.name for offer in plugins.offers()] == ["fine"]
 
 
-def test_what_looks_odd_and_fits_is_taken() -> None:
+def test_what_looks_odd_and_fits_is_taken():
     plugins = PluginSet()
     for number, module in enumerate((argument("", "odd_2"), sampler(), corpus("a"))):
         module.TEXTGEN_PLUGIN_API = number % 2
@@ -128,7 +126,7 @@ def test_what_looks_odd_and_fits_is_taken() -> None:
     assert len(plugins.offers()) == 3
 
 
-def test_the_names_that_requests_take_are_all_known() -> None:
+def test_the_names_that_requests_take_are_all_known():
     many = inspect.signature(textgen.Generator.generate_many).parameters.keys()
     taken = {"prompt", *many, *textgen.RequestOptions.__annotations__} - {"self", "options"}
     of_samplers = PluginSet.discover().sampling_options().keys()
@@ -137,7 +135,7 @@ def test_the_names_that_requests_take_are_all_known() -> None:
     assert attrs.fields_dict(DecodingOptions).keys() <= taken
 
 
-def test_one_plugin_takes_the_place_of_another_only_on_request() -> None:
+def test_one_plugin_takes_the_place_of_another_only_on_request():
     plugins = PluginSet()
     plugins.register(corpus("first"), "notebook")
     for name in ("notebook", "another"):
@@ -150,7 +148,7 @@ def test_one_plugin_takes_the_place_of_another_only_on_request() -> None:
 
 
 @pytest.mark.fault(28)
-def test_neither_of_two_packages_wins_a_name_and_a_built_in_keeps_its_own() -> None:
+def test_neither_of_two_packages_wins_a_name_and_a_built_in_keeps_its_own():
     plugins = PluginSet.discover()
     for package in ("textgen-one", "textgen-two"):
         both = [Component(name, NoOptions, build) for name in ("loud", "greedy")]
@@ -165,7 +163,7 @@ def test_neither_of_two_packages_wins_a_name_and_a_built_in_keeps_its_own() -> N
         assert plugins.find("sampler", name).distribution == distribution
 
 
-def test_engines_with_different_plugins_do_not_meet(tiny_pipeline: Make) -> None:
+def test_engines_with_different_plugins_do_not_meet(tiny_pipeline):
     tables = tiny_pipeline(sampler=[{"type": "odd"}])
     assert engine_of(sampler=lambda context: build).pipeline(tables).samplers[0].name == "odd"
     without = textgen.Engine(PluginSet.discover(disable=["sgd"]))
@@ -176,7 +174,7 @@ def test_engines_with_different_plugins_do_not_meet(tiny_pipeline: Make) -> None
     assert "plugin 'sgd' (textgen-engine" in faults["trainer.type"]
 
 
-def test_a_run_says_that_a_program_registered_its_plugin(tiny_pipeline: Make) -> None:
+def test_a_run_says_that_a_program_registered_its_plugin(tiny_pipeline):
     """Never to install a package of a name that anyone could register."""
     plugins = PluginSet.discover()
     plugins.register(sampler(), "notebook")
@@ -188,7 +186,7 @@ def test_a_run_says_that_a_program_registered_its_plugin(tiny_pipeline: Make) ->
     assert "install" not in str(caught.value)
 
 
-def test_a_name_with_its_package_is_the_same_run(tiny_pipeline: Make) -> None:
+def test_a_name_with_its_package_is_the_same_run(tiny_pipeline):
     tables = tiny_pipeline()
     run = textgen.run(tables)
     assert run.generator.record["fingerprint"]["model"]["type"] == "rnn"
@@ -198,16 +196,14 @@ def test_a_name_with_its_package_is_the_same_run(tiny_pipeline: Make) -> None:
 
 
 @pytest.mark.parametrize("chain", [[], ["odd"], ["top-k", "odd"]])
-def test_an_option_that_several_samplers_take_is_the_chains_own(
-    chain: list[str], tiny_pipeline: Make
-) -> None:
+def test_an_option_that_several_samplers_take_is_the_chains_own(chain, tiny_pipeline):
     @attrs.frozen
     class Only:
         """Leaves one token possible."""
 
         token: int = option(3, help="which one", argument="top_k")
 
-        def __call__(self, logits: Any, history: Any) -> Any:
+        def __call__(self, logits, history):
             kept = logits - float("inf")
             kept[:, self.token] = 0.0
             return kept
@@ -218,7 +214,7 @@ def test_an_option_that_several_samplers_take_is_the_chains_own(
     assert (drawn == {5}) is bool(chain)  # the built-in one joins an empty chain
 
 
-def test_of_two_plugins_neither_gets_an_option_that_the_chain_lacks(tiny_pipeline: Make) -> None:
+def test_of_two_plugins_neither_gets_an_option_that_the_chain_lacks(tiny_pipeline):
     plugins = PluginSet.discover()
     for name in ("one", "two"):
         options = config(token=option(1.0, help="x", argument="that_token"))
@@ -229,7 +225,7 @@ def test_of_two_plugins_neither_gets_an_option_that_the_chain_lacks(tiny_pipelin
     assert "textgen-one:one and textgen-two:two" in str(caught.value)
 
 
-def test_hooks_of_a_newer_textgen_are_left_out_alone() -> None:
+def test_hooks_of_a_newer_textgen_are_left_out_alone():
     offered = sampler()
     for options, said in (
         ({}, "is used without one: there is no hook 'textgen_exporters'"),

@@ -1,7 +1,5 @@
 """A plugin in one file: `textgen --plugin FILE.py`, and PluginSet.register_file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -10,7 +8,6 @@ import sys
 import types
 from collections.abc import Callable
 from logging.handlers import QueueHandler
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +17,6 @@ from textgen.plugin import discovery
 
 Make = Callable[..., dict[str, Any]]
 PLUGIN = '''
-from __future__ import annotations
-
 import attrs
 from textgen import Component, hookimpl, option
 
@@ -49,26 +44,20 @@ def textgen_samplers() -> list[Component]:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path):
     path = tmp_path / "my_sampler.py"
     path.write_text(PLUGIN)
     return path
 
 
-def engine(*files: Path) -> textgen.Engine:
+def engine(*files):
     plugins = textgen.PluginSet.discover()
     for path in files:
         plugins.register_file(path)
     return textgen.Engine(plugins)
 
 
-def test_every_command_takes_it(
-    file: Path,
-    tmp_path: Path,
-    textgen: Callable[..., Any],
-    tiny_pipeline: Make,
-    write_pipeline: Callable[..., Path],
-) -> None:
+def test_every_command_takes_it(file, tmp_path, textgen, tiny_pipeline, write_pipeline):
     pipeline = write_pipeline(tiny_pipeline(sampler=[{"type": "only"}]))
     with_it = ("--plugin", "my_sampler.py")
     done = textgen(*with_it, "run", pipeline, cwd=tmp_path)
@@ -94,7 +83,7 @@ def test_every_command_takes_it(
     assert not (tmp_path / "__pycache__").exists()
 
 
-def test_a_pipeline_or_run_directory_loads_no_file(file: Path, tiny_pipeline: Make) -> None:
+def test_a_pipeline_or_run_directory_loads_no_file(file, tiny_pipeline):
     """They are data. What names a file is no plugin, and nothing of it runs."""
     file.write_text("raise SystemExit('it ran')")
     for name in ("only", str(file), "unpackaged:only", "my_sampler:only"):
@@ -103,9 +92,7 @@ def test_a_pipeline_or_run_directory_loads_no_file(file: Path, tiny_pipeline: Ma
         assert [fault.path for fault in caught.value.faults] == ["sampler.0.type"]
 
 
-def test_an_edited_file_replaces_itself_and_is_named(
-    file: Path, tmp_path: Path, tiny_pipeline: Make
-) -> None:
+def test_an_edited_file_replaces_itself_and_is_named(file, tmp_path, tiny_pipeline):
     made = engine(file)
     run = made.run(tiny_pipeline(sampler=[{"type": "only", "token": 4}]))
     assert set(run.generations[0].tokens) == {4}
@@ -121,9 +108,7 @@ def test_an_edited_file_replaces_itself_and_is_named(
     assert set(again.generations[0].tokens) == {7}
 
 
-def test_a_training_that_resumes_with_an_edited_file_says_so(
-    file: Path, tiny_pipeline: Make
-) -> None:
+def test_a_training_that_resumes_with_an_edited_file_says_so(file, tiny_pipeline):
     steps = iter(range(9))
     tables = tiny_pipeline(sampler=[{"type": "only"}], trainer={"length": "4 epochs"})
     with pytest.raises(textgen.Interrupted):
@@ -145,9 +130,7 @@ def test_a_training_that_resumes_with_an_edited_file_says_so(
         (PLUGIN.replace("    return [C", "    1 / 0\n    return [C"), "ZeroDivisionError", 26),
     ],
 )
-def test_a_file_that_is_no_plugin_is_an_error(
-    file: Path, source: str, cause: str, line: int
-) -> None:
+def test_a_file_that_is_no_plugin_is_an_error(file, source, cause, line):
     plugins = textgen.PluginSet()
     file.write_text(source)
     with pytest.raises(textgen.PluginError) as caught:
@@ -159,17 +142,15 @@ def test_a_file_that_is_no_plugin_is_an_error(
         plugins.register_file(file.parent / "missing.py")
 
 
-def test_what_fails_in_a_file_is_shown_with_its_line(file: Path, tiny_pipeline: Make) -> None:
+def test_what_fails_in_a_file_is_shown_with_its_line(file, tiny_pipeline):
     file.write_text(PLUGIN.replace("logits.copy()", "logits.nothing()"))
     with pytest.raises(textgen.ContractError, match=r"my_sampler\.py:17, in only\)"):
         engine(file).run(tiny_pipeline(sampler=[{"type": "only"}]))
 
 
-def test_an_import_that_takes_long_says_whose_it_is(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_import_that_takes_long_says_whose_it_is(file, monkeypatch):
     """The import ends once it was said."""
-    said: queue.Queue[logging.LogRecord] = queue.Queue()
+    said = queue.Queue()
     gate = types.SimpleNamespace(said=said)
     monkeypatch.setitem(sys.modules, "gate", gate)
     monkeypatch.setattr(discovery, "SLOW_SECONDS", 0.01)
@@ -181,7 +162,7 @@ def test_an_import_that_takes_long_says_whose_it_is(
     ]
 
 
-def test_all_files_that_are_missing_are_named_at_once(file: Path, tiny_pipeline: Make) -> None:
+def test_all_files_that_are_missing_are_named_at_once(file, tiny_pipeline):
     other = file.with_name("other.py")
     other.write_text(PLUGIN.replace('"only"', '"other"').replace('"only_token"', '"other_token"'))
     run = engine(file, other).run(tiny_pipeline(sampler=[{"type": "only"}, {"type": "other"}]))

@@ -2,11 +2,7 @@
 them.
 """
 
-from __future__ import annotations
-
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 from commands import run_textgen
@@ -14,21 +10,19 @@ from small_run import prepare
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     return prepare(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def trained(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def trained(tmp_path_factory):
     """A folder with a finished run in it, and what its command printed. Not to be changed."""
     folder = prepare(tmp_path_factory.mktemp("trained"))
     return folder, run_textgen("run", "p.toml", folder=folder)
 
 
 @pytest.fixture
-def finished(trained: tuple[Path, object], folder: Path) -> Path:
+def finished(trained, folder):
     """A copy of that run in `folder`, to spoil."""
     shutil.copytree(trained[0] / "runs", folder / "runs")
     return folder / "runs/p"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
 from components import engine_of
@@ -32,10 +31,10 @@ class WatchedText:
     config: WatchedConfig
     reading: Callable[[], None]
 
-    def sources(self) -> list[Path]:
+    def sources(self):
         return [self.config.path]
 
-    def read(self) -> Iterator[Any]:
+    def read(self):
         self.reading()
         for line in self.config.path.read_text().splitlines(keepends=True):
             yield line
@@ -52,7 +51,7 @@ class Shelf:
     reading: Callable[[], None] = lambda: None
     _runs: int = 0
 
-    def write(self, text: str = TEXT, name: str = "text.txt") -> Path:
+    def write(self, text=TEXT, name="text.txt"):
         path = self.folder / name
         path.write_text(text)
         os.utime(path, (LONG_AGO, LONG_AGO))
@@ -60,13 +59,13 @@ class Shelf:
 
     def run(
         self,
-        path: Path,
-        output: str = "",
-        observers: tuple[Any, ...] = (),
-        cancelled: Callable[[], bool] = lambda: False,
-        documents: bool = False,
-        **changes: Any,
-    ) -> textgen.Run:
+        path,
+        output="",
+        observers=(),
+        cancelled=lambda: False,
+        documents=False,
+        **changes,
+    ):
         """Train an n-gram model: its weights follow from the tokens alone."""
         self._runs += 1
         pipeline = {
@@ -87,6 +86,6 @@ class Shelf:
             cancelled=cancelled,
         )
 
-    def count(self) -> None:
+    def count(self):
         self.reads += 1
         self.reading()

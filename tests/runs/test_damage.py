@@ -2,8 +2,6 @@
 said to be.
 """
 
-from __future__ import annotations
-
 import copy
 import errno
 import functools
@@ -12,9 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +26,7 @@ from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import signed
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+DAMAGE = {
     "flipped": flip,
     "truncated": lambda data: data[: len(data) // 2],
     "empty": lambda data: b"",
@@ -45,7 +41,7 @@ PARTS = ("manifest.json", "trainer.json", "trainer.safetensors", "model.safetens
 
 
 @pytest.fixture(scope="module")
-def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def half(tmp_path_factory):
     """A run that was stopped with checkpoints of two steps."""
     folder = prepare(tmp_path_factory.mktemp("half"))
     interrupt(5, tables(folder, order="streams"), output=folder / "run")
@@ -54,23 +50,23 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def unfinished(half: Path, tmp_path: Path) -> Path:
+def unfinished(half, tmp_path):
     """A copy of it, to spoil."""
     return shutil.copytree(half, tmp_path / "run")
 
 
 @pytest.fixture
-def newest(unfinished: Path) -> Path:
+def newest(unfinished):
     """The newest checkpoint of that."""
     return max(unfinished.glob("checkpoints/*"))
 
 
-def states(run: Path) -> dict[str, str]:
+def states(run):
     """What is not whole."""
     return {file.name: file.state for file in textgen.verify(run).files if file.state != "whole"}
 
 
-def cause(run: Path, name: str) -> str:
+def cause(run, name):
     """What `verify` says of the only file that is not whole."""
     (damaged,) = (file for file in textgen.verify(run).files if file.state != "whole")
     assert (damaged.name, damaged.state) == (name, "damaged")
@@ -80,7 +76,7 @@ def cause(run: Path, name: str) -> str:
 @pytest.mark.fault(3)
 @pytest.mark.parametrize("how", DAMAGE)
 @pytest.mark.parametrize("name", RUN_FILES)
-def test_a_damaged_file_is_named_by_all_that_read_it(finished: Path, name: str, how: str) -> None:
+def test_a_damaged_file_is_named_by_all_that_read_it(finished, name, how):
     path = finished / name
     good = path.read_bytes()
     if (name, how) == ("pipeline.toml", "flipped"):
@@ -100,9 +96,7 @@ def test_a_damaged_file_is_named_by_all_that_read_it(finished: Path, name: str, 
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
-    unfinished: Path, newest: Path, caplog: pytest.LogCaptureFixture, name: str
-) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(unfinished, newest, caplog, name):
     path = newest / name
     good = path.read_bytes()
     for how in DAMAGE.keys() - ({"flipped"} if name == "manifest.json" else set()):
@@ -115,14 +109,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
 
 
 @pytest.mark.parametrize("name", RUN_FILES[1:])
-def test_a_file_that_is_missing_is_named(finished: Path, name: str) -> None:
+def test_a_file_that_is_missing_is_named(finished, name):
     (finished / name).unlink()
     assert states(finished) == {name: "missing"}
     with pytest.raises(textgen.CorruptFileError, match=re.escape(name)):
         textgen.load(finished)
 
 
-def test_a_whole_run_is_whole(finished: Path, unfinished: Path, newest: Path) -> None:
+def test_a_whole_run_is_whole(finished, unfinished, newest):
     for run, status in ((finished, "finished"), (unfinished, "unfinished")):
         report = textgen.verify(run)
         assert (report.whole, report.loads, report.status) == (True, True, status)
@@ -131,7 +125,7 @@ def test_a_whole_run_is_whole(finished: Path, unfinished: Path, newest: Path) ->
 
 
 @pytest.mark.fault(4)
-def test_all_checkpoints_damaged_is_an_error(unfinished: Path) -> None:
+def test_all_checkpoints_damaged_is_an_error(unfinished):
     for path in unfinished.glob("checkpoints/*/model.safetensors"):
         path.write_bytes(flip(path.read_bytes()))
     before = tree(unfinished)
@@ -142,9 +136,7 @@ def test_all_checkpoints_damaged_is_an_error(unfinished: Path) -> None:
     assert textgen.run(unfinished / "pipeline.toml", overwrite=True).outcome == "trained"
 
 
-def test_a_run_whose_best_checkpoint_is_damaged_resumes(
-    unfinished: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_whose_best_checkpoint_is_damaged_resumes(unfinished, caplog):
     first = min(unfinished.glob("checkpoints/*"))
     (first / "model.safetensors").write_bytes(LFS)
     run = textgen.run(unfinished / "pipeline.toml")
@@ -154,15 +146,13 @@ def test_a_run_whose_best_checkpoint_is_damaged_resumes(
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.EACCES, errno.EMFILE])
-def test_a_checkpoint_that_cannot_be_read_is_not_a_damaged_one(
-    unfinished: Path, monkeypatch: pytest.MonkeyPatch, error: int
-) -> None:
+def test_a_checkpoint_that_cannot_be_read_is_not_a_damaged_one(unfinished, monkeypatch, error):
     """The best or the newest checkpoint: nothing is removed, replaced or trained without it."""
     before, opening = tree(unfinished), os.open
     for folder in sorted(unfinished.glob("checkpoints/*")):
         path = folder / "model.safetensors"
 
-        def refuse(name: Any, *rest: Any, path: Path = path, **more: Any) -> int:
+        def refuse(name, *rest, path=path, **more):
             if os.fspath(name) == os.path.realpath(path):
                 raise OSError(error, os.strerror(error), os.fspath(name))
             return opening(name, *rest, **more)
@@ -176,7 +166,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_a_damaged_one(
 
 
 @pytest.mark.parametrize("bad", [b"\0", b"[1]", b'{"step": "2"}', b'{"step": 2}'])
-def test_a_damaged_row_of_metrics_takes_no_other_with_it(unfinished: Path, bad: bytes) -> None:
+def test_a_damaged_row_of_metrics_takes_no_other_with_it(unfinished, bad):
     path = unfinished / "metrics.jsonl"
     _, *others = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([bad, *others]))
@@ -191,7 +181,7 @@ def test_a_damaged_row_of_metrics_takes_no_other_with_it(unfinished: Path, bad: 
 # and the key.
 
 
-def changed(value: dict[str, Any], key: str, new: Any) -> dict[str, Any]:
+def changed(value, key, new):
     """A copy with another value at a dotted key, whose parts have no dots; without the key if that
     is `...`.
     """
@@ -204,7 +194,7 @@ def changed(value: dict[str, Any], key: str, new: Any) -> dict[str, Any]:
     return made
 
 
-def write(path: Path, run: Path, value: Any) -> None:
+def write(path, run, value):
     path.write_text(json.dumps(signed(value) if path.name == "run.json" else value))
     seal(path, run)
 
@@ -224,7 +214,7 @@ FREE = ("fingerprint.", "environment.", "pipeline.", "decided.", "files.", "chec
 TABLES = ("fingerprint", "fingerprint.seed", "fingerprint.corpus.sha256", "environment", "data")
 
 
-def test_a_record_of_another_structure_is_named_with_the_key(unfinished: Path) -> None:
+def test_a_record_of_another_structure_is_named_with_the_key(unfinished):
     path, record = unfinished / "run.json", record_of(unfinished)
     checked = [key for key in flat(record) if not key.startswith(FREE)]
     for key in [*checked, *TABLES]:
@@ -246,9 +236,7 @@ def test_a_record_of_another_structure_is_named_with_the_key(unfinished: Path) -
         assert key in cause(unfinished, "run.json")
 
 
-def test_a_checkpoint_of_another_structure_is_named_with_the_key(
-    unfinished: Path, newest: Path
-) -> None:
+def test_a_checkpoint_of_another_structure_is_named_with_the_key(unfinished, newest):
     name = f"checkpoints/{newest.name}"
     manifest = json.loads((newest / "manifest.json").read_bytes())
     for value in (..., [], {}, {"trainer.json": "abc"}):
@@ -263,9 +251,7 @@ def test_a_checkpoint_of_another_structure_is_named_with_the_key(
     assert "trainer.json: it is of step 1" in cause(unfinished, name)
 
 
-def test_a_state_that_is_not_of_the_trainer_is_an_error_of_its_file(
-    unfinished: Path, newest: Path
-) -> None:
+def test_a_state_that_is_not_of_the_trainer_is_an_error_of_its_file(unfinished, newest):
     path = newest / "trainer.json"
     state = json.loads(path.read_bytes())
     for values in ({"step": "5"}, {"optimizer": 5}):
@@ -276,9 +262,7 @@ def test_a_state_that_is_not_of_the_trainer_is_an_error_of_its_file(
 
 
 @pytest.mark.parametrize("name", ["optimizer.0.0.momentum_buffer", "carried.0"])
-def test_arrays_of_training_of_another_shape_are_an_error_of_the_trainer(
-    unfinished: Path, newest: Path, name: str
-) -> None:
+def test_arrays_of_training_of_another_shape_are_an_error_of_the_trainer(unfinished, newest, name):
     path = newest / "trainer.safetensors"
     arrays = load(path.read_bytes())
     path.write_bytes(save({**arrays, name: arrays[name][..., :3].copy()}))
@@ -287,7 +271,7 @@ def test_arrays_of_training_of_another_shape_are_an_error_of_the_trainer(
         textgen.run(unfinished / "pipeline.toml")
 
 
-def test_a_vocabulary_of_another_structure_is_named(finished: Path) -> None:
+def test_a_vocabulary_of_another_structure_is_named(finished):
     path = finished / "tokenizer.json"
     good = json.loads(path.read_bytes())
     tokens = good["tokens"]
@@ -309,7 +293,7 @@ def test_a_vocabulary_of_another_structure_is_named(finished: Path) -> None:
         ("pipeline.toml", lambda data: data.replace(b"hidden_size", b"hidden_sizes")),
     ],
 )
-def test_what_another_version_refuses_names_both(finished: Path, name: str, new: Any) -> None:
+def test_what_another_version_refuses_names_both(finished, name, new):
     path, record = finished / name, record_of(finished)
     path.write_bytes(new(path.read_bytes()))
     for version in ("", "0.0.1"):
@@ -323,15 +307,13 @@ def test_what_another_version_refuses_names_both(finished: Path, name: str, new:
         assert (said in str(caught.value)) is bool(version)
 
 
-def test_a_saved_state_of_another_structure_is_named(
-    generator: textgen.Generator, tmp_path: Path
-) -> None:
+def test_a_saved_state_of_another_structure_is_named(generator, tmp_path):
     generator.generate("the ", max_new_tokens=5, keep_state=True).state.save(tmp_path / "state")
     arrays = load((tmp_path / "state").read_bytes())
     del arrays["checksum"]
     values = json.loads(arrays["values"].tobytes())
 
-    def save(encoded: bytes) -> None:
+    def save(encoded):
         kept = {**arrays, "values": np.frombuffer(encoded, np.uint8)}
         checksum = np.frombuffer(hashlib.sha256(dump_tensors(kept)).digest(), np.uint8)
         (tmp_path / "state").write_bytes(dump_tensors({**kept, "checksum": checksum}))
@@ -346,7 +328,7 @@ def test_a_saved_state_of_another_structure_is_named(
             textgen.GenerationState.load(tmp_path / "state")
 
 
-def test_a_lock_owner_of_another_structure_names_nobody(unfinished: Path) -> None:
+def test_a_lock_owner_of_another_structure_names_nobody(unfinished):
     with RunDirectory(unfinished).locked():
         for text in ('{"pid": "5"}', '{"pid": -1}', '{"pid": true}', "[" * 100_000, ""):
             (unfinished / ".lock-owner.json").write_text(text)
@@ -356,7 +338,7 @@ def test_a_lock_owner_of_another_structure_names_nobody(unfinished: Path) -> Non
 
 
 @pytest.mark.parametrize("version", [0, 99, "1", None])
-def test_another_format_is_named(unfinished: Path, version: Any) -> None:
+def test_another_format_is_named(unfinished, version):
     record = {**record_of(unfinished), "format_version": version}
     write(unfinished / "run.json", unfinished, record)
     with pytest.raises(textgen.RunError, match=r"run\.json: its format version is .* reads 1"):
@@ -366,9 +348,7 @@ def test_another_format_is_named(unfinished: Path, version: Any) -> None:
 # The commands.
 
 
-def test_the_command_names_each_file_once_and_where_it_is_damaged(
-    finished: Path, tmp_path: Path
-) -> None:
+def test_the_command_names_each_file_once_and_where_it_is_damaged(finished, tmp_path):
     done = run_textgen("doctor", "runs/p", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("no file is damaged; the run can be used\n")
@@ -390,7 +370,7 @@ def test_the_command_names_each_file_once_and_where_it_is_damaged(
 
 
 @pytest.mark.fault(3)
-def test_damage_is_one_line_of_each_command(finished: Path, folder: Path) -> None:
+def test_damage_is_one_line_of_each_command(finished, folder):
     path = finished / "model.safetensors"
     path.write_bytes(flip(path.read_bytes()))
     for command in (["generate", "runs/p"], ["run", "p.toml"]):
@@ -406,7 +386,7 @@ def test_damage_is_one_line_of_each_command(finished: Path, folder: Path) -> Non
 
 
 @pytest.mark.parametrize("path", [None, b"run", "", "a\0b"])
-def test_what_is_no_path_is_a_usage_error(path: Any) -> None:
+def test_what_is_no_path_is_a_usage_error(path):
     for call in (textgen.load, textgen.verify, textgen.GenerationState.load):
         with pytest.raises(textgen.UsageError) as caught:
             call(path)

@@ -2,27 +2,22 @@
 itself.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import types
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import textgen
-from textgen import DOCUMENT_END, Generator
+from textgen import DOCUMENT_END
 from textgen.pipeline.options import DataOptions
 from textgen.runs.splitting import split_tokens
 
 MOST = 100
 
 
-def words(count: int) -> list[str]:
+def words(count):
     """Documents of three letters repeated: 3, 6, 9 … characters, the short ones most often."""
     numbers = random.Random(0)
     return ["abc" * min(1 + int(numbers.expovariate(1 / 3)), 12) for _ in range(count)]
@@ -31,7 +26,7 @@ def words(count: int) -> list[str]:
 DOCUMENTS = words(500)
 
 
-def pipeline(folder: Path) -> dict[str, Any]:
+def pipeline(folder):
     path = folder / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in DOCUMENTS))
     return {
@@ -53,7 +48,7 @@ def pipeline(folder: Path) -> dict[str, Any]:
     }
 
 
-def train(corpus: Any, **changes: Any) -> textgen.Run:
+def train(corpus, **changes):
     """A short run in memory."""
     trainer = {"type": "adamw", "length": "1 epoch"}
     given = {"tokenizer": "char", "model": {"type": "rnn"}, "trainer": trainer, "device": "cpu"}
@@ -61,18 +56,18 @@ def train(corpus: Any, **changes: Any) -> textgen.Run:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> textgen.Run:
+def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("documents")
     return textgen.run(pipeline(folder), output=folder / "run")
 
 
 @pytest.fixture(scope="module")
-def writer(run: textgen.Run) -> Generator:
+def writer(run):
     """A model that has learnt where documents end."""
     return textgen.load(run.path)
 
 
-def distance(lengths: Sequence[int]) -> float:
+def distance(lengths):
     """The Kolmogorov-Smirnov distance of lengths from those of the corpus: 0 alike, 1 apart."""
     grid = np.arange(MOST + 1)
     ours, theirs = (
@@ -83,7 +78,7 @@ def distance(lengths: Sequence[int]) -> float:
 
 
 @pytest.mark.slow
-def test_texts_end_by_themselves_and_are_as_long_as_those_of_the_corpus(writer: Generator) -> None:
+def test_texts_end_by_themselves_and_are_as_long_as_those_of_the_corpus(writer):
     made = list(writer.generate_many([""], n=300))
     assert {text.finish_reason for text in made} == {"end"}
     # Two samples of 300 and 500 of one distribution are farther apart than this once in two hundred
@@ -94,7 +89,7 @@ def test_texts_end_by_themselves_and_are_as_long_as_those_of_the_corpus(writer: 
     assert distance([len(text.text) for text in endless]) > 0.9
 
 
-def test_a_model_without_documents_ends_no_text() -> None:
+def test_a_model_without_documents_ends_no_text():
     generator = train("".join(DOCUMENTS)).generator
     assert generator.tokenizer.end_id is None
     assert "<end>" not in generator.tokenizer.to_dict()["tokens"]
@@ -102,7 +97,7 @@ def test_a_model_without_documents_ends_no_text() -> None:
     assert {text.finish_reason for text in made} == {"length"}
 
 
-def test_the_end_is_no_text(writer: Generator) -> None:
+def test_the_end_is_no_text(writer):
     text = writer.generate("abc", seed=3, echo=True, logprobs=1)
     assert text.tokens[-1] == writer.tokenizer.end_id == writer.tokenizer.vocab_size - 1
     assert text.text == "abc" + writer.tokenizer.decode(np.array(text.tokens[:-1], int))
@@ -117,7 +112,7 @@ def test_the_end_is_no_text(writer: Generator) -> None:
     assert set(greedy.text) <= set("abc")
 
 
-def test_a_prompt_starts_a_document_and_ids_are_as_they_are_given(writer: Generator) -> None:
+def test_a_prompt_starts_a_document_and_ids_are_as_they_are_given(writer):
     end = writer.tokenizer.end_id
     ids = writer.tokenizer.encode("abc").tolist()
     start = writer.record["priming"]
@@ -137,13 +132,13 @@ def test_a_prompt_starts_a_document_and_ids_are_as_they_are_given(writer: Genera
     assert one == other
 
 
-def test_a_text_without_limit_ends(writer: Generator) -> None:
+def test_a_text_without_limit_ends(writer):
     assert writer.generate("", max_new_tokens=None).finish_reason == "end"
     with pytest.raises(textgen.UsageError, match="never ends"):
         writer.generate("", max_new_tokens=None, ignore_end=True)
 
 
-def test_a_kept_state_goes_on_with_the_next_document(writer: Generator, tmp_path: Path) -> None:
+def test_a_kept_state_goes_on_with_the_next_document(writer, tmp_path):
     first = writer.generate("", seed=2, keep_state=True)
     first.state.save(tmp_path / "state")
     second = writer.generate("", state=textgen.GenerationState.load(tmp_path / "state"))
@@ -154,7 +149,7 @@ def test_a_kept_state_goes_on_with_the_next_document(writer: Generator, tmp_path
     assert both.tokens == first.tokens + second.tokens
 
 
-def test_scores_count_the_ends(writer: Generator) -> None:
+def test_scores_count_the_ends(writer):
     end = writer.tokenizer.end_id
     whole = writer.score("abcabc")
     assert (whole.tokens, whole.characters) == (7, 6)
@@ -166,9 +161,7 @@ def test_scores_count_the_ends(writer: Generator) -> None:
     assert block.logprobs == pytest.approx([entry.logprob for entry in echoed.logprobs])
 
 
-def test_evaluate_reads_documents_as_the_run_does(
-    run: textgen.Run, textgen: Any, tmp_path: Path
-) -> None:
+def test_evaluate_reads_documents_as_the_run_does(run, textgen, tmp_path):
     (tmp_path / "new.jsonl").write_text('{"text": "abc", "other": "abcabc"}\n' * 9)
     shown = textgen(
         "evaluate", run.path, "new.jsonl", "--json", "--html", "page.html", cwd=tmp_path
@@ -182,9 +175,7 @@ def test_evaluate_reads_documents_as_the_run_does(
     assert "at least: the spelling of what is outside the vocabulary is not counted" in raw.stdout
 
 
-def test_a_finished_run_is_skipped_and_other_borders_are_another_corpus(
-    run: textgen.Run, tmp_path: Path
-) -> None:
+def test_a_finished_run_is_skipped_and_other_borders_are_another_corpus(run, tmp_path):
     tables = pipeline(tmp_path)
     assert textgen.run(tables, output=run.path).outcome == "skipped"
     (tmp_path / "texts.jsonl").write_text(json.dumps({"text": "".join(DOCUMENTS)}))
@@ -205,9 +196,7 @@ def test_a_finished_run_is_skipped_and_other_borders_are_another_corpus(
         ([9, *[1] * 4999, 9, *[1] * 90_000], [9, *[1] * 4999, 9], [9, *[1] * 90_000]),  # far away
     ],
 )
-def test_the_held_out_part_begins_with_a_document(
-    tokens: list[int], training: Any, validation: Any
-) -> None:
+def test_the_held_out_part_begins_with_a_document(tokens, training, validation):
     tokenizer = types.SimpleNamespace(end_id=9, vocab_size=10, decode=lambda ids: "x" * len(ids))
     data = split_tokens(np.array(tokens), DataOptions(window_length=1, validation=0.25), tokenizer)
     assert (data.training.tolist(), data.validation.tolist()) == (training, validation)
@@ -217,7 +206,7 @@ def test_the_held_out_part_begins_with_a_document(
 
 
 @pytest.mark.parametrize("given", [{"fit": "".join}, {"fit": list, "end_id": None}])
-def test_a_corpus_of_documents_needs_a_tokenizer_with_an_end(given: dict[str, Any]) -> None:
+def test_a_corpus_of_documents_needs_a_tokenizer_with_an_end(given):
     """One without `end_id` is not even shown the ends."""
     methods = dict.fromkeys(("encode", "decode", "to_dict", "from_dict"), list)
     tokenizer = types.SimpleNamespace(vocab_size=256, **methods, **given)
@@ -226,7 +215,7 @@ def test_a_corpus_of_documents_needs_a_tokenizer_with_an_end(given: dict[str, An
         train(DOCUMENTS, tokenizer=tokenizer)
 
 
-def test_empty_documents_are_left_out() -> None:
+def test_empty_documents_are_left_out():
     pieces = [piece for text in DOCUMENTS[:50] for piece in (text, "", DOCUMENT_END)]
     corpus = types.SimpleNamespace(read=lambda: iter([*pieces, DOCUMENT_END]))
     data = train(corpus).generator.record["data"]
@@ -234,7 +223,7 @@ def test_empty_documents_are_left_out() -> None:
     assert tokens == sum(map(len, DOCUMENTS[:50])) + 51 + 1
 
 
-def test_many_unknown_tokens_are_a_warning() -> None:
+def test_many_unknown_tokens_are_a_warning():
     text = "".join(chr(0x4E00 + n) + "abcabc" for n in range(300))
     with pytest.warns(UserWarning, match="14% of the tokens stand for text outside the vocabulary"):
         train(text, tokenizer={"type": "char", "min_frequency": 2})

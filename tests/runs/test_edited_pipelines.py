@@ -1,7 +1,5 @@
 """A run's own pipeline.toml, changed after the run was made: said and followed, or refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import tomllib
@@ -19,11 +17,11 @@ Edited = Callable[[dict[str, Any]], Path]
 
 
 @pytest.fixture
-def edited(finished_run: Path, tmp_path: Path) -> Edited:
+def edited(finished_run, tmp_path):
     """A copy of the run with dotted keys of its pipeline.toml changed."""
     run = shutil.copytree(finished_run, tmp_path / "run")
 
-    def edit(changes: dict[str, Any]) -> Path:
+    def edit(changes):
         tables = tomllib.loads((run / "pipeline.toml").read_text(encoding="utf-8"))
         for key, value in changes.items():
             table, _, last = key.rpartition(".")
@@ -34,7 +32,7 @@ def edited(finished_run: Path, tmp_path: Path) -> Edited:
     return edit
 
 
-def test_what_may_change_is_said_in_a_line_and_followed(edited: Edited, tmp_path: Path) -> None:
+def test_what_may_change_is_said_in_a_line_and_followed(edited, tmp_path):
     run = edited({"generate.max_new_tokens": 5, "sampler": [{"type": "greedy"}]})
     done = run_textgen("generate", run, "-p", "the ", "--no-echo", folder=tmp_path)
     assert (done.returncode, len(done.stdout)) == (0, 6)
@@ -58,15 +56,13 @@ def test_what_may_change_is_said_in_a_line_and_followed(edited: Edited, tmp_path
         ("tokenizer.min_frequency", 2),
     ],
 )
-def test_what_no_longer_describes_the_weights_is_an_error(
-    edited: Edited, key: str, value: Any
-) -> None:
+def test_what_no_longer_describes_the_weights_is_an_error(edited, key, value):
     said = rf"no longer describes the weights: {key}: .* now; .*restore it"
     with pytest.raises(textgen.CorruptFileError, match=said):
         textgen.load(edited({key: value}))
 
 
-def test_a_training_that_is_to_go_on_may_be_edited_in(edited: Edited) -> None:
+def test_a_training_that_is_to_go_on_may_be_edited_in(edited):
     run = edited({"trainer.length": "3 epochs"})
     with pytest.warns(UserWarning, match="was changed since the run was made"):
         textgen.load(run)
@@ -74,7 +70,7 @@ def test_a_training_that_is_to_go_on_may_be_edited_in(edited: Edited) -> None:
     textgen.load(run)
 
 
-def test_what_no_pipeline_has_is_an_error(edited: Edited) -> None:
+def test_what_no_pipeline_has_is_an_error(edited):
     run = edited({"samplr": [{"type": "greedy"}], "generate.max_new_tokens": "5"})
     with pytest.raises(textgen.PipelineError) as caught:
         textgen.load(run)
@@ -84,13 +80,13 @@ def test_what_no_pipeline_has_is_an_error(edited: Edited) -> None:
 
 
 @pytest.mark.parametrize("sampler", [1.5, {"type": "greedy"}])
-def test_a_chain_that_is_no_list_is_an_error(edited: Edited, sampler: Any) -> None:
+def test_a_chain_that_is_no_list_is_an_error(edited, sampler):
     said = r"pipeline\.toml: sampler: expected an array of tables, \[\[sampler"
     with pytest.raises(textgen.PipelineError, match=said):
         textgen.load(edited({"sampler": sampler}))
 
 
-def test_no_byte_of_the_record_or_the_pipeline_changes_unseen(edited: Edited) -> None:
+def test_no_byte_of_the_record_or_the_pipeline_changes_unseen(edited):
     """Every 67th byte with a bit flipped: the file is not whole, or says the same, as in a
     comment.
     """
@@ -109,8 +105,8 @@ def test_no_byte_of_the_record_or_the_pipeline_changes_unseen(edited: Edited) ->
 
 
 def test_a_pipeline_that_show_printed_is_a_run_of_its_own_once_edited(
-    tmp_path: Path, tiny_pipeline: Any, write_pipeline: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, tiny_pipeline, write_pipeline, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     tables = tiny_pipeline()
     del tables["output"]

@@ -1,10 +1,5 @@
 """A finished run that goes on with more steps, and what comes of it."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import pytest
 from components import Recorder
 from small_run import TEXT, assert_same, interrupt, tables, text_of, tree
@@ -13,7 +8,7 @@ import textgen
 from textgen.events import RunStarted
 
 
-def pipeline(folder: Path, *, steps: int = 10, warmup_steps: int = 3) -> dict[str, Any]:
+def pipeline(folder, *, steps=10, warmup_steps=3):
     """A run whose learning rate stays the same for half of its steps, and is then lowered."""
     made = tables(folder, "adamw", "streams")
     made["trainer"] |= {
@@ -24,13 +19,13 @@ def pipeline(folder: Path, *, steps: int = 10, warmup_steps: int = 3) -> dict[st
     return made
 
 
-def constant(folder: Path, *, steps: int) -> dict[str, Any]:
+def constant(folder, *, steps):
     made = tables(folder, order="streams")
     made["trainer"]["length"] = f"{steps} steps"
     return made
 
 
-def mixture(folder: Path, *, steps: int) -> dict[str, Any]:
+def mixture(folder, *, steps):
     made = pipeline(folder, steps=steps)
     for table in ("model", "trainer"):
         made[table] = {"type": "mixture", "first": made[table]}
@@ -38,9 +33,7 @@ def mixture(folder: Path, *, steps: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("make", "start"), [(pipeline, 6), (constant, 10), (mixture, 6)])
-def test_gone_on_with_more_steps_is_as_if_trained_in_one_go(
-    folder: Path, make: Any, start: int
-) -> None:
+def test_gone_on_with_more_steps_is_as_if_trained_in_one_go(folder, make, start):
     whole = textgen.run(make(folder, steps=20), output=folder / "whole")
     textgen.run(make(folder, steps=10), output=folder / "parts")
     recorder = Recorder()
@@ -53,7 +46,7 @@ def test_gone_on_with_more_steps_is_as_if_trained_in_one_go(
 
 
 @pytest.mark.slow
-def test_going_on_may_be_interrupted_and_done_twice(folder: Path) -> None:
+def test_going_on_may_be_interrupted_and_done_twice(folder):
     """After every step, with the finished model at hand until the longer run is finished."""
     whole = textgen.run(pipeline(folder, steps=20), output=folder / "whole")
     run = textgen.run(pipeline(folder, steps=6), output=folder / "parts").path
@@ -73,7 +66,7 @@ def test_going_on_may_be_interrupted_and_done_twice(folder: Path) -> None:
     assert_same(run, whole.path)
 
 
-def test_a_run_that_was_finished_early_goes_on_from_its_last_step(folder: Path) -> None:
+def test_a_run_that_was_finished_early_goes_on_from_its_last_step(folder):
     whole = textgen.run(pipeline(folder, steps=20), output=folder / "whole")
     interrupt(4, pipeline(folder), output=folder / "run")
     assert textgen.Engine().finish(folder / "run")
@@ -83,7 +76,7 @@ def test_a_run_that_was_finished_early_goes_on_from_its_last_step(folder: Path) 
     assert_same(run.path, whole.path)
 
 
-def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(folder: Path) -> None:
+def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(folder):
     interrupt(1, pipeline(folder, steps=20), output=folder / "run")
     said = r"(?s)another pipeline:.*20 steps before.*textgen run --finish"
     with pytest.raises(textgen.RunMismatchError, match=said) as caught:
@@ -94,7 +87,7 @@ def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(fo
     assert not caught.value.reason
 
 
-def test_a_run_that_was_finished_before_its_steps_were_decided_goes_on(folder: Path) -> None:
+def test_a_run_that_was_finished_before_its_steps_were_decided_goes_on(folder):
     made, recorder = pipeline(folder), Recorder()
     interrupt(2, made, {"trainer.length": "30s"}, output=folder / "run")
     assert textgen.Engine().finish(folder / "run")
@@ -113,9 +106,7 @@ def test_a_run_that_was_finished_before_its_steps_were_decided_goes_on(folder: P
         (20, {}, TEXT + "One more raven.\n", r"20 steps now\n  corpus\."),
     ],
 )
-def test_other_changes_are_another_pipeline(
-    folder: Path, steps: int, changes: dict[str, float], text: str, said: str
-) -> None:
+def test_other_changes_are_another_pipeline(folder, steps, changes, text, said):
     run = textgen.run(constant(folder, steps=10), output=folder / "run").path
     before = tree(run)
     (folder / "text.txt").write_text(text)
@@ -139,7 +130,7 @@ def textgen_trainers():
 """
 
 
-def test_a_rate_that_falls_from_the_first_step_on_has_to_be_trained_anew(folder: Path) -> None:
+def test_a_rate_that_falls_from_the_first_step_on_has_to_be_trained_anew(folder):
     (folder / "falling.py").write_text(FALLING)
     plugins = textgen.PluginSet.discover()
     plugins.register_file(folder / "falling.py")
@@ -154,7 +145,7 @@ def test_a_rate_that_falls_from_the_first_step_on_has_to_be_trained_anew(folder:
     assert tree(run) == before
 
 
-def test_a_run_that_ended_within_its_warm_up_goes_on(folder: Path) -> None:
+def test_a_run_that_ended_within_its_warm_up_goes_on(folder):
     longer = pipeline(folder, steps=20, warmup_steps=12)
     whole = textgen.run(longer, output=folder / "whole")
     run = textgen.run(pipeline(folder, steps=4, warmup_steps=12), output=folder / "run")

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import itertools
 import types
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -38,11 +36,11 @@ class StopAt:
     kind: type
     step: int
 
-    def observe(self, event: Any) -> Stop | None:
+    def observe(self, event):
         return Stop("enough") if isinstance(event, self.kind) and event.step >= self.step else None
 
 
-def engine_with(train: Callable[[], Iterator[Any]]) -> textgen.Engine:
+def engine_with(train):
     """An engine with a trainer `odd` whose events are these, and which keeps no state."""
     trainer = types.SimpleNamespace(
         train=lambda model, data, context: train(),
@@ -53,11 +51,11 @@ def engine_with(train: Callable[[], Iterator[Any]]) -> textgen.Engine:
 
 
 def test_a_run_is_finished_when_observers_hear_of_it_and_what_they_raise_does_not_undo_it(
-    tiny_pipeline: Any,
-) -> None:
+    tiny_pipeline,
+):
     tables, texts = tiny_pipeline(), []
 
-    def load(event: Any) -> None:
+    def load(event):
         if isinstance(event, RunFinished):
             assert event.status == "finished"
             texts.append(textgen.load(tables["output"]).generate("the", max_new_tokens=10).text)
@@ -71,7 +69,7 @@ def test_a_run_is_finished_when_observers_hear_of_it_and_what_they_raise_does_no
 
 
 @pytest.mark.parametrize("kind", [RunStarted, StepDone, Evaluation, Checkpointed])
-def test_an_observer_ends_a_run_early_as_finished(tiny_pipeline: Any, kind: type) -> None:
+def test_an_observer_ends_a_run_early_as_finished(tiny_pipeline, kind):
     tables = tiny_pipeline(trainer={"length": "6 epochs"}, checkpoint={"seconds": 0})
     stop = StopAt(kind, 0 if kind is RunStarted else 4)
     whole = textgen.run(tables, output=Path(tables["output"]).with_name("whole"))
@@ -88,11 +86,11 @@ def test_an_observer_ends_a_run_early_as_finished(tiny_pipeline: Any, kind: type
     assert textgen.run(tables).outcome == "skipped"
 
 
-def test_a_trainer_is_told_when_a_run_ends_early(tiny_pipeline: Any) -> None:
+def test_a_trainer_is_told_when_a_run_ends_early(tiny_pipeline):
     """Its generator is closed, and not left to the garbage collector."""
     closed = []
 
-    def train() -> Iterator[Any]:
+    def train():
         try:
             for step in range(1, 100):
                 yield StepDone(step=step, steps=100, epoch=1, loss=1.0, tokens=8)
@@ -104,14 +102,12 @@ def test_a_trainer_is_told_when_a_run_ends_early(tiny_pipeline: Any) -> None:
     assert closed == ["here"]
 
 
-def test_the_speed_is_that_of_training_alone(
-    tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_speed_is_that_of_training_alone(tiny_pipeline, monkeypatch):
     now = [0.0]
     clock = types.SimpleNamespace(perf_counter=lambda: now[0])
     monkeypatch.setattr("textgen.runs.training.time", clock)
 
-    def train() -> Iterator[Any]:
+    def train():
         now[0] += 2
         yield Decided(values={"steps": 1})
         now[0] += 3
@@ -124,8 +120,8 @@ def test_the_speed_is_that_of_training_alone(
     assert [row["characters_per_second"] for row in run.history] == [20]
 
 
-def test_another_answer_is_a_fault_of_the_observer(tiny_pipeline: Any) -> None:
-    def wrong(event: Any) -> Any:
+def test_another_answer_is_a_fault_of_the_observer(tiny_pipeline):
+    def wrong(event):
         return Stop  # the class
 
     said = r"observe must return None or a textgen\.events\.Stop, and returned <class"
@@ -139,13 +135,13 @@ def test_another_answer_is_a_fault_of_the_observer(tiny_pipeline: Any) -> None:
     assert "stopped" not in record_of(run.path)
 
 
-def test_the_model_can_be_read_at_an_evaluation(tiny_pipeline: Any) -> None:
+def test_the_model_can_be_read_at_an_evaluation(tiny_pipeline):
     norms = []
 
-    def norm(model: Any) -> float:
+    def norm(model):
         return sum(float(np.square(array).sum()) for array in model.tensors().values())
 
-    def read(event: Any) -> None:
+    def read(event):
         if isinstance(event, Evaluation):
             norms.append(norm(event.model))
             assert sum(p.numel() for p in event.model.parameters()) > 0
@@ -156,7 +152,7 @@ def test_the_model_can_be_read_at_an_evaluation(tiny_pipeline: Any) -> None:
     assert norm(run.generator.model) == pytest.approx(last)
 
 
-def test_a_skipped_run_tells_the_observers_of_the_pipeline_too(tiny_pipeline: Any) -> None:
+def test_a_skipped_run_tells_the_observers_of_the_pipeline_too(tiny_pipeline):
     recorder, tables = Recorder(), tiny_pipeline(observer=[{"type": "odd"}])
     engine = engine_of(observer=lambda context: recorder)
     run = engine.run(tables)
@@ -169,32 +165,32 @@ def test_a_skipped_run_tells_the_observers_of_the_pipeline_too(tiny_pipeline: An
 class Counting:
     """Counts the steps of a run, over its interruptions."""
 
-    def __init__(self, context: Any = None) -> None:
+    def __init__(self, context=None):
         self.steps = 0
 
-    def observe(self, event: Any) -> None:
+    def observe(self, event):
         self.steps += isinstance(event, StepDone)
         if isinstance(event, RunFinished):
             counted.append((event.status, event.cause, self.steps))
 
-    def state(self) -> Any:
+    def state(self):
         return {"steps": self.steps}
 
-    def load_state(self, state: Any) -> None:
+    def load_state(self, state):
         self.steps = state["steps"]
 
 
-counted: list[tuple[str, str, int]] = []
+counted = []
 
 
 def test_the_state_of_an_observer_is_in_the_checkpoints_and_it_hears_why_a_run_failed(
-    tiny_pipeline: Any,
-) -> None:
+    tiny_pipeline,
+):
     counted.clear()
     engine, asked = engine_of(observer=Counting), itertools.count(1)
     tables = tiny_pipeline(observer=[{"type": "odd"}, {"type": "odd"}])
 
-    def fail(event: Any) -> None:
+    def fail(event):
         if isinstance(event, StepDone) and event.step == 3:
             raise ZeroDivisionError("by zero")
 
@@ -209,10 +205,8 @@ def test_the_state_of_an_observer_is_in_the_checkpoints_and_it_hears_why_a_run_f
     assert ends == [("finished", "", steps)] * 2
 
 
-def test_an_objective_chooses_the_weights_and_figures_are_in_the_metrics(
-    tiny_pipeline: Any,
-) -> None:
-    def train() -> Iterator[Any]:
+def test_an_objective_chooses_the_weights_and_figures_are_in_the_metrics(tiny_pipeline):
+    def train():
         for step, objective in enumerate((3.0, 1.0, 2.0), 1):
             yield StepDone(step=step, steps=3, epoch=step, loss=2.0, tokens=9, evaluates=True)
             yield Evaluated(
@@ -235,7 +229,7 @@ def test_an_objective_chooses_the_weights_and_figures_are_in_the_metrics(
 
 
 @pytest.fixture
-def overfitting(tiny_pipeline: Any) -> dict[str, Any]:
+def overfitting(tiny_pipeline):
     """A pipeline whose validation loss soon rises: the held-out part is unlike the rest."""
     return tiny_pipeline(
         text="abcd" * 300 + "dcba" * 30,
@@ -245,13 +239,11 @@ def overfitting(tiny_pipeline: Any) -> dict[str, Any]:
     )
 
 
-def losses(run: textgen.Run) -> list[float]:
+def losses(run):
     return [row["validation_loss"] for row in run.history]
 
 
-def test_early_stopping_ends_a_run_when_the_loss_no_longer_falls(
-    overfitting: dict[str, Any],
-) -> None:
+def test_early_stopping_ends_a_run_when_the_loss_no_longer_falls(overfitting):
     run = textgen.run(overfitting)
     measured, record = losses(run), record_of(run.path)
     assert len(measured) == record["evaluations"] < 40
@@ -264,9 +256,7 @@ def test_early_stopping_ends_a_run_when_the_loss_no_longer_falls(
 
 
 @pytest.mark.slow
-def test_early_stopping_ends_a_resumed_run_where_it_would_have(
-    overfitting: dict[str, Any], tmp_path: Path
-) -> None:
+def test_early_stopping_ends_a_resumed_run_where_it_would_have(overfitting, tmp_path):
     whole = textgen.run(overfitting, output=tmp_path / "whole")
     interruptions, run = 0, None
     while run is None:
@@ -279,13 +269,11 @@ def test_early_stopping_ends_a_resumed_run_where_it_would_have(
     assert_same(run.path, whole.path)
 
 
-def test_a_run_that_was_killed_after_its_last_evaluation_ends_there(
-    overfitting: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_run_that_was_killed_after_its_last_evaluation_ends_there(overfitting, tmp_path):
     whole = textgen.run(overfitting, output=tmp_path / "whole")
     step = record_of(whole.path)["step"]
 
-    def kill(event: Any) -> None:
+    def kill(event):
         if isinstance(event, Checkpointed) and event.step == step:
             raise KeyboardInterrupt
 
@@ -301,8 +289,8 @@ def test_a_run_that_was_killed_after_its_last_evaluation_ends_there(
 
 
 @pytest.mark.fault(7)
-def test_a_loss_that_is_not_a_number_says_which_checkpoint_there_is(tiny_pipeline: Any) -> None:
-    def train() -> Iterator[Any]:
+def test_a_loss_that_is_not_a_number_says_which_checkpoint_there_is(tiny_pipeline):
+    def train():
         for step, loss in ((1, 1.0), (2, float("nan"))):
             yield StepDone(step=step, steps=9, epoch=1, loss=loss, tokens=8, learning_rate=2.0)
 
@@ -314,9 +302,7 @@ def test_a_loss_that_is_not_a_number_says_which_checkpoint_there_is(tiny_pipelin
         engine.run(tables, {"checkpoint.seconds": 0})
 
 
-def test_early_stopping_without_held_out_text_says_that_it_does_nothing(
-    tiny_pipeline: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_early_stopping_without_held_out_text_says_that_it_does_nothing(tiny_pipeline, caplog):
     tables = tiny_pipeline(
         observer=[{"type": "early-stopping", "patience": 1}], data={"validation": 0.0}
     )

@@ -1,12 +1,7 @@
 """What a run directory makes of the next run: trained, skipped, refused, overwritten."""
 
-from __future__ import annotations
-
 import re
 import shlex
-import subprocess
-from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import run_textgen
@@ -16,8 +11,8 @@ from small_run import TEXT, record_of, tables, tree
 import textgen
 
 
-def test_what_an_observer_left_when_it_failed_is_in_nobodys_way(tiny_pipeline: Any) -> None:
-    def build(context: textgen.BuildContext) -> Any:
+def test_what_an_observer_left_when_it_failed_is_in_nobodys_way(tiny_pipeline):
+    def build(context):
         (context.directory / "notes.csv").write_text("step,loss")
         raise RuntimeError("no")
 
@@ -28,7 +23,7 @@ def test_what_an_observer_left_when_it_failed_is_in_nobodys_way(tiny_pipeline: A
     assert (run.path / "notes.csv").read_text() == "step,loss"
 
 
-def test_train(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_train(trained):
     folder, done = trained
     run = folder / "runs/p"
     assert done.returncode == 0, done.stderr
@@ -43,7 +38,7 @@ def test_train(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     assert done.stdout == f"{textgen.load(run).generate('Once', max_new_tokens=40)}\n"
 
 
-def test_a_skipped_run_writes_as_the_pipeline_says_now(finished: Path, folder: Path) -> None:
+def test_a_skipped_run_writes_as_the_pipeline_says_now(finished, folder):
     """Samplers do not shape the model, so they may change; then they must count."""
     done = run_textgen("run", "p.toml", "--set", 'sampler=[{type="greedy"}]', folder=folder)
     greedy = textgen.load(finished, sampler=[{"type": "greedy"}]).generate(
@@ -53,7 +48,7 @@ def test_a_skipped_run_writes_as_the_pipeline_says_now(finished: Path, folder: P
     assert done.stdout == f"{greedy}\n"
 
 
-def test_a_chain_that_fails_leaves_a_finished_run_as_it_was(tiny_pipeline: Any) -> None:
+def test_a_chain_that_fails_leaves_a_finished_run_as_it_was(tiny_pipeline):
     tables = tiny_pipeline()
     run = textgen.run(tables).path
     before, engine = tree(run), engine_of(sampler=lambda context: lambda logits, history: None)
@@ -65,7 +60,7 @@ def test_a_chain_that_fails_leaves_a_finished_run_as_it_was(tiny_pipeline: Any) 
     assert again.defaults == textgen.load(run).defaults
 
 
-def test_a_finished_run_whose_text_is_gone_is_skipped(folder: Path) -> None:
+def test_a_finished_run_whose_text_is_gone_is_skipped(folder):
     first = run_textgen("run", "p.toml", folder=folder)
     (folder / "text.txt").unlink()
     done = run_textgen("run", "p.toml", folder=folder)
@@ -80,12 +75,12 @@ def test_a_finished_run_whose_text_is_gone_is_skipped(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_key_that_decides_nothing_makes_no_other_run(folder: Path) -> None:
+def test_a_key_that_decides_nothing_makes_no_other_run(folder):
     done = run_textgen("run", "p.toml", "--set", "data.window_stride=16", folder=folder)
     assert "skipped:" in done.stderr, done.stderr
 
 
-def test_a_finished_run_keeps_the_checkpoint_to_train_on_from_alone(folder: Path) -> None:
+def test_a_finished_run_keeps_the_checkpoint_to_train_on_from_alone(folder):
     run = textgen.run(tables(folder, "adamw"), {"trainer": {"warmup_steps": 0}}).path
     record = record_of(run)
     assert record["stable_steps"] < record["best_step"]
@@ -104,7 +99,7 @@ def test_a_finished_run_keeps_the_checkpoint_to_train_on_from_alone(folder: Path
     assert best == (run / "model.safetensors").read_bytes() != last
 
 
-def test_overwrite_and_another_output(finished: Path, folder: Path) -> None:
+def test_overwrite_and_another_output(finished, folder):
     before = tree(finished)
     changed = ["--set", "trainer.length=1 epoch"]
     done = run_textgen("run", "p.toml", *changed, "--output", "other", folder=folder)
@@ -136,9 +131,7 @@ def test_overwrite_and_another_output(finished: Path, folder: Path) -> None:
         ),
     ],
 )
-def test_what_is_refused_leaves_the_run_as_it_was(
-    finished: Path, folder: Path, options: str, text: str, code: int, said: str
-) -> None:
+def test_what_is_refused_leaves_the_run_as_it_was(finished, folder, options, text, code, said):
     before = tree(finished)
     (folder / "text.txt").write_text(text)
     done = run_textgen("run", "p.toml", *shlex.split(options), folder=folder)
@@ -148,7 +141,7 @@ def test_what_is_refused_leaves_the_run_as_it_was(
     assert tree(finished) == before
 
 
-def test_the_seed_decides(folder: Path) -> None:
+def test_the_seed_decides(folder):
     one, same, other = (
         textgen.run({**tables(folder, "adamw"), "seed": seed}, output=folder / str(number))
         for number, seed in enumerate([5, 5, 6])

@@ -1,14 +1,11 @@
 """Replacing a finished run: the old one stays loadable until the new one is finished."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 from commands import run_textgen, running, wait_for
@@ -17,9 +14,7 @@ from small_run import ENDLESS, PIPELINE, interrupt, tables, text_of, tree
 import textgen
 
 
-def test_the_old_run_stays_loadable_until_the_new_one_is_finished(
-    finished: Path, folder: Path
-) -> None:
+def test_the_old_run_stays_loadable_until_the_new_one_is_finished(finished, folder):
     before, old = tree(finished), text_of(finished)
     with running(*ENDLESS, "--overwrite", folder=folder) as new:
         wait_for(new, ", step ")
@@ -45,9 +40,7 @@ def test_the_old_run_stays_loadable_until_the_new_one_is_finished(
         assert text_of(finished) == old
 
 
-def test_an_interrupted_overwriting_run_ends_as_if_never_interrupted(
-    finished: Path, folder: Path
-) -> None:
+def test_an_interrupted_overwriting_run_ends_as_if_never_interrupted(finished, folder):
     (finished / "mine.txt").write_text("not a run's")
     pipeline = tables(folder, "adamw")
     interrupt(6, pipeline, output=finished, overwrite=True)
@@ -58,9 +51,7 @@ def test_an_interrupted_overwriting_run_ends_as_if_never_interrupted(
     assert (finished / "mine.txt").exists()
 
 
-def test_an_overwriting_run_that_fails_at_once_leaves_everything_as_it_was(
-    finished: Path, folder: Path
-) -> None:
+def test_an_overwriting_run_that_fails_at_once_leaves_everything_as_it_was(finished, folder):
     before = tree(finished)
     spoilt = PIPELINE.replace('"gru"', '"relu"')
     spoilt = spoilt.replace('"adamw"', '"sgd"\nlearning_rate = 1e30\nmax_grad_norm = 0')
@@ -70,9 +61,7 @@ def test_an_overwriting_run_that_fails_at_once_leaves_everything_as_it_was(
     assert tree(finished) == before
 
 
-def test_a_new_run_that_is_not_in_place_yet_is_the_one_that_is_used(
-    finished: Path, folder: Path
-) -> None:
+def test_a_new_run_that_is_not_in_place_yet_is_the_one_that_is_used(finished, folder):
     """A process was killed once the new run was finished, and while its files were given their
     names.
     """
@@ -90,7 +79,7 @@ def test_a_new_run_that_is_not_in_place_yet_is_the_one_that_is_used(
 
 
 @pytest.mark.slow
-def test_every_load_gets_the_old_run_or_a_new_one(folder: Path) -> None:
+def test_every_load_gets_the_old_run_or_a_new_one(folder):
     """While another process replaces it again and again."""
     pipelines = [tables(folder, "adamw"), tables(folder)]
     texts = {

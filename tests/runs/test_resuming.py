@@ -6,9 +6,6 @@ import contextlib
 import functools
 import itertools
 import types
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
@@ -24,9 +21,7 @@ from textgen.events import Evaluation, StepDone, Stop
 @pytest.mark.parametrize(
     ("trainer", "order", "cell"), [("sgd", "shuffled", "rnn"), ("adamw", "streams", "lstm")]
 )
-def test_resumed_after_every_step_is_as_if_never_interrupted(
-    folder: Path, trainer: str, order: str, cell: str
-) -> None:
+def test_resumed_after_every_step_is_as_if_never_interrupted(folder, trainer, order, cell):
     pipeline = tables(folder, trainer, order, cell=cell, layers=2)
     whole = textgen.run(pipeline, output=folder / "whole")
     interruptions, resumed = 0, None
@@ -45,13 +40,13 @@ def test_resumed_after_every_step_is_as_if_never_interrupted(
 class Stopping:
     """Ends a run at a step, in a way of its own."""
 
-    def __init__(self, how: str, step: int, path: Path) -> None:
+    def __init__(self, how, step, path):
         self.how, self.step, self.path, self.now = how, step, path, 0
 
-    def cancelled(self) -> bool:
+    def cancelled(self):
         return self.now >= self.step and self.how in ("cancelled", "finish")
 
-    def observe(self, event: Any) -> Stop | None:
+    def observe(self, event):
         if isinstance(event, Evaluation):
             self.model = event.model
         self.now = event.step
@@ -77,12 +72,12 @@ STOPS = ("stop", "cancelled", "interrupt", "failing", "finish", "diverged")
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
+def alone(tmp_path_factory):
     """A run that ends in one way alone, or is as long as it can be."""
     folder = prepare(tmp_path_factory.mktemp("alone"))
 
     @functools.cache
-    def run(how: str, step: int) -> Path:
+    def run(how, step):
         path = folder / f"{how}{step}"
         way = Stopping(how, step, path)
         with contextlib.suppress(textgen.Interrupted):
@@ -95,9 +90,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path
 
 @pytest.mark.parametrize("steps", [(3, 3), (3, 5)])
 @pytest.mark.parametrize(("one", "other"), [*itertools.product(STOPS, STOPS)])
-def test_any_stop_with_any_other_loses_nothing(
-    folder: Path, alone: Callable[[str, int], Path], one: str, other: str, steps: tuple[int, int]
-) -> None:
+def test_any_stop_with_any_other_loses_nothing(folder, alone, one, other, steps):
     path, pipeline, same = folder / "run", tables(folder), alone("", 0)
     ways = [Stopping(how, step, path) for how, step in zip((one, other), steps, strict=True)]
     for together in (ways,) if steps[0] == steps[1] else (ways[:1], ways[1:]):
@@ -126,7 +119,7 @@ def test_any_stop_with_any_other_loses_nothing(
     assert_same(path, same)
 
 
-def test_checkpoints_change_nothing_whenever_they_are_written(folder: Path) -> None:
+def test_checkpoints_change_nothing_whenever_they_are_written(folder):
     """Between a step and its evaluation too, which fits the gate of a mixture anew."""
     pipeline = tables(folder, "adamw")
     for table in ("model", "trainer"):
@@ -139,8 +132,8 @@ def test_checkpoints_change_nothing_whenever_they_are_written(folder: Path) -> N
 
 
 def test_a_checkpoint_is_written_every_so_many_seconds_and_at_the_best_evaluation(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    folder, monkeypatch
+):
     """By the clock of this test, a step takes a second.
 
     Older checkpoints are removed, but the best one.
@@ -148,9 +141,9 @@ def test_a_checkpoint_is_written_every_so_many_seconds_and_at_the_best_evaluatio
     now = [0.0]
     clock = types.SimpleNamespace(perf_counter=lambda: now[0])
     monkeypatch.setattr("textgen.runs.training.time", clock)
-    kept: list[list[int]] = []
+    kept = []
 
-    def watch(event: object) -> None:
+    def watch(event):
         if isinstance(event, StepDone):
             now[0] += 1
             found = sorted((folder / "run/checkpoints").iterdir())
@@ -164,7 +157,7 @@ def test_a_checkpoint_is_written_every_so_many_seconds_and_at_the_best_evaluatio
     assert kept == [[20], [30], [30, 50], [60]]
 
 
-def test_samples_that_look_like_headings_are_kept(folder: Path) -> None:
+def test_samples_that_look_like_headings_are_kept(folder):
     (folder / "text.txt").write_text(TEXT + "=== step by step ===\n")
     pipeline = tables(folder)
     pipeline["observer"][1]["prompt"] = "=== step by step ===\n"
@@ -174,7 +167,7 @@ def test_samples_that_look_like_headings_are_kept(folder: Path) -> None:
     assert (resumed.path / "samples.txt").read_bytes() == (whole.path / "samples.txt").read_bytes()
 
 
-def test_an_option_that_a_plugin_has_since_then_was_its_default(tiny_pipeline: Any) -> None:
+def test_an_option_that_a_plugin_has_since_then_was_its_default(tiny_pipeline):
     @attrs.frozen
     class Before:
         """Bytes."""

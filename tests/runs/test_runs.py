@@ -2,15 +2,11 @@
 them at once.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
-from pathlib import Path
-from typing import Any
 
 import pytest
 from small_run import record_of, tree
@@ -20,12 +16,12 @@ from textgen import Engine, Interrupted, PipelineError, RunError, RunLockedError
 from textgen.runs.directory import RunDirectory
 
 
-def test_a_finished_run_is_skipped_by_many_at_once(tmp_path: Path, tiny_pipeline: Any) -> None:
+def test_a_finished_run_is_skipped_by_many_at_once(tmp_path, tiny_pipeline):
     first = textgen.run(tiny_pipeline())
     before = tree(tmp_path)
     barrier = threading.Barrier(6)
 
-    def again(_: int) -> Any:
+    def again(_):
         barrier.wait(60)
         return textgen.run(first.path / "pipeline.toml")
 
@@ -50,15 +46,13 @@ def test_a_finished_run_is_skipped_by_many_at_once(tmp_path: Path, tiny_pipeline
     ],
     ids=["sampler", "stop-tokens", "prompt", "corpus", "window"],
 )
-def test_what_is_refused_leaves_nothing_behind(
-    tmp_path: Path, tiny_pipeline: Any, changes: dict[str, Any], said: str
-) -> None:
+def test_what_is_refused_leaves_nothing_behind(tmp_path, tiny_pipeline, changes, said):
     with pytest.raises(textgen.TextgenError, match=said):
         textgen.run(tiny_pipeline(**changes))
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]
 
 
-def test_a_checked_pipeline_takes_no_overrides(tiny_pipeline: Any) -> None:
+def test_a_checked_pipeline_takes_no_overrides(tiny_pipeline):
     pipeline = Engine().pipeline(tiny_pipeline())
     assert Engine().pipeline(pipeline) is pipeline
     with pytest.raises(UsageError, match="a checked Pipeline takes none"):
@@ -69,15 +63,13 @@ def test_a_checked_pipeline_takes_no_overrides(tiny_pipeline: Any) -> None:
         Engine().pipeline(tiny_pipeline(), [5])
 
 
-def test_arguments_that_would_fail_in_the_middle_are_refused_first(
-    tmp_path: Path, tiny_pipeline: Any
-) -> None:
+def test_arguments_that_would_fail_in_the_middle_are_refused_first(tmp_path, tiny_pipeline):
     with pytest.raises(UsageError, match="cancelled: expected a function or an event"):
         textgen.run(tiny_pipeline(), cancelled=5)
     assert not (tmp_path / "run").exists()
 
 
-def test_an_event_cancels_a_run(tmp_path: Path, tiny_pipeline: Any) -> None:
+def test_an_event_cancels_a_run(tmp_path, tiny_pipeline):
     switch = threading.Event()
     switch.set()
     with pytest.raises(Interrupted) as caught:
@@ -87,7 +79,7 @@ def test_an_event_cancels_a_run(tmp_path: Path, tiny_pipeline: Any) -> None:
     assert textgen.run(tiny_pipeline()).outcome == "resumed"
 
 
-def test_load_refuses_what_it_cannot_mean(finished_run: Path) -> None:
+def test_load_refuses_what_it_cannot_mean(finished_run):
     for device in (None, 3, "gpu"):
         with pytest.raises(textgen.DeviceError, match="no device is called"):
             textgen.load(finished_run, device=device)
@@ -97,8 +89,8 @@ def test_load_refuses_what_it_cannot_mean(finished_run: Path) -> None:
 
 
 def test_a_generator_knows_where_it_came_from_wherever_the_program_goes(
-    tmp_path: Path, tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, tiny_pipeline, monkeypatch
+):
     textgen.run(tiny_pipeline())
     monkeypatch.chdir(tmp_path)
     generator = textgen.load("run")
@@ -108,7 +100,7 @@ def test_a_generator_knows_where_it_came_from_wherever_the_program_goes(
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_directory_that_cannot_be_written_to_is_skipped_and_indexed(tiny_pipeline: Any) -> None:
+def test_a_directory_that_cannot_be_written_to_is_skipped_and_indexed(tiny_pipeline):
     run = textgen.run(tiny_pipeline()).path
     for folder in (run, run / "checkpoints"):
         folder.chmod(0o555)
@@ -120,12 +112,12 @@ def test_a_directory_that_cannot_be_written_to_is_skipped_and_indexed(tiny_pipel
         run.chmod(0o755)
 
 
-def test_a_generator_is_its_own_copy(tiny_pipeline: Any) -> None:
+def test_a_generator_is_its_own_copy(tiny_pipeline):
     run = textgen.run(tiny_pipeline())
     assert copy.copy(run.generator) is copy.deepcopy(run.generator) is run.generator
 
 
-def test_what_is_no_run_directory_is_told_apart(tmp_path: Path) -> None:
+def test_what_is_no_run_directory_is_told_apart(tmp_path):
     (tmp_path / "a.toml").write_text("")
     (tmp_path / "runs/my").mkdir(parents=True)
     (tmp_path / "runs/my/run.json").write_text("{}")
@@ -137,7 +129,7 @@ def test_what_is_no_run_directory_is_told_apart(tmp_path: Path) -> None:
                 use(tmp_path / path)
 
 
-def test_of_another_component_only_the_type_is_said_to_differ(tiny_pipeline: Any) -> None:
+def test_of_another_component_only_the_type_is_said_to_differ(tiny_pipeline):
     textgen.run(tiny_pipeline())
     changes = {"model": {"type": "ngram"}, "trainer": {"type": "count"}}
     with pytest.raises(UsageError, match="holds a run of another pipeline") as refused:
@@ -146,22 +138,20 @@ def test_of_another_component_only_the_type_is_said_to_differ(tiny_pipeline: Any
     assert [line.partition(":")[0] for line in differences] == ["  model.type", "  trainer.type"]
 
 
-def test_the_versions_that_decide_the_numbers_are_recorded(finished_run: Path) -> None:
+def test_the_versions_that_decide_the_numbers_are_recorded(finished_run):
     """llvmlite's too: another version may compile a step to other roundings."""
     names = ("numpy", "torch", "llvmlite")
     versions = {name: metadata.version(name) for name in names}
     assert record_of(finished_run)["environment"].items() >= versions.items()
 
 
-def test_a_path_is_recorded_without_steps_to_the_folder_above(
-    tmp_path: Path, tiny_pipeline: Any
-) -> None:
+def test_a_path_is_recorded_without_steps_to_the_folder_above(tmp_path, tiny_pipeline):
     corpus = {"path": str(tmp_path / "run/../corpus.txt")}
     run = textgen.run(tiny_pipeline(corpus=corpus))
     assert run.generator.tables["corpus"]["path"] == str(tmp_path.resolve() / "corpus.txt")
 
 
-def test_the_generate_table_holds_for_the_generator(tiny_pipeline: Any) -> None:
+def test_the_generate_table_holds_for_the_generator(tiny_pipeline):
     table = {"prompt": "the ", "max_new_tokens": 20, "seed": 5, "stop": ["q"], "n": 2}
     run = textgen.run(tiny_pipeline(generate=table))
     generator = textgen.load(run.path)
@@ -171,9 +161,7 @@ def test_the_generate_table_holds_for_the_generator(tiny_pipeline: Any) -> None:
 
 
 @pytest.mark.fault(9)
-def test_a_run_in_use_is_told_apart_and_only_training_is_advised_to_go_elsewhere(
-    tiny_pipeline: Any,
-) -> None:
+def test_a_run_in_use_is_told_apart_and_only_training_is_advised_to_go_elsewhere(tiny_pipeline):
     path = textgen.run(tiny_pipeline()).path
     with RunDirectory(path).locked():
         with pytest.raises(RunLockedError, match=r"stop it; choose another `output`$") as caught:

@@ -1,9 +1,6 @@
 """What stops a run: one signal after a checkpoint, a second one at once."""
 
-from __future__ import annotations
-
 import signal
-from pathlib import Path
 
 import pytest
 from commands import run_textgen, running, wait_for
@@ -16,7 +13,7 @@ import textgen
 @pytest.mark.fault(5)
 @pytest.mark.fault(8)
 @pytest.mark.fault(9)
-def test_signals_stop_after_a_checkpoint_and_the_same_command_goes_on(folder: Path) -> None:
+def test_signals_stop_after_a_checkpoint_and_the_same_command_goes_on(folder):
     steps = [0]
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
         with running(*ENDLESS, folder=folder) as run:
@@ -71,7 +68,7 @@ def textgen_trainers():
 
 
 @pytest.fixture
-def site(folder: Path) -> Path:
+def site(folder):
     """A folder in which a trainer is installed that waits."""
     write_package(folder / "site", "patient", PATIENT)
     return folder / "site"
@@ -79,7 +76,7 @@ def site(folder: Path) -> Path:
 
 @pytest.mark.fault(8)
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_stops_at_once(folder: Path, site: Path, second: signal.Signals) -> None:
+def test_a_second_signal_stops_at_once(folder, site, second):
     command = ("run", "p.toml", "--set", 'trainer={type="patient"}')
     with running(*command, folder=folder, site=[site], piped=True) as run:
         wait_for(run, "training on")
@@ -99,7 +96,7 @@ def test_a_second_signal_stops_at_once(folder: Path, site: Path, second: signal.
     assert code == (130 if second is signal.SIGINT else -signal.SIGTERM)
 
 
-def test_ctrl_c_before_training_stops_at_once(folder: Path, site: Path) -> None:
+def test_ctrl_c_before_training_stops_at_once(folder, site):
     trainer = 'trainer={type="patient", early=true}'
     with running("run", "p.toml", "--set", trainer, folder=folder, site=[site], piped=True) as run:
         wait_for(run, "still here")

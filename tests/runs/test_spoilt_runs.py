@@ -1,10 +1,6 @@
 """What spoils a run: disks, devices, losses that are no numbers, too little memory."""
 
-from __future__ import annotations
-
 import os
-from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import run_python, run_textgen
@@ -15,7 +11,7 @@ from textgen import devices
 
 
 @pytest.mark.fault(10)
-def test_an_output_that_cannot_be_written_is_an_error_before_training(folder: Path) -> None:
+def test_an_output_that_cannot_be_written_is_an_error_before_training(folder):
     done = run_textgen("run", "p.toml", "--output", "text.txt/run", folder=folder)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
@@ -25,7 +21,7 @@ def test_an_output_that_cannot_be_written_is_an_error_before_training(folder: Pa
 
 @pytest.mark.fault(35)
 @pytest.mark.skipif(devices.resolve("auto") == "cuda", reason="there is a CUDA device here")
-def test_a_missing_device_is_an_error(folder: Path, trained: tuple[Path, Any]) -> None:
+def test_a_missing_device_is_an_error(folder, trained):
     for command in (("run", "p.toml"), ("generate", trained[0] / "runs/p")):
         done = run_textgen(*command, "--device", "cuda", folder=folder)
         assert (done.returncode, done.stdout) == (2, "")
@@ -36,7 +32,7 @@ def test_a_missing_device_is_an_error(folder: Path, trained: tuple[Path, Any]) -
 
 
 @pytest.mark.fault(7)
-def test_a_loss_that_is_no_number_stops_the_run(folder: Path) -> None:
+def test_a_loss_that_is_no_number_stops_the_run(folder):
     spoilt = PIPELINE.replace('"gru"', '"relu"')
     spoilt = spoilt.replace('"adamw"', '"sgd"\nlearning_rate = 1e30\nmax_grad_norm = 0')
     (folder / "p.toml").write_text(spoilt)
@@ -48,7 +44,7 @@ def test_a_loss_that_is_no_number_stops_the_run(folder: Path) -> None:
     assert os.listdir(folder / "runs/p/checkpoints") == []
 
 
-def test_a_run_that_diverges_is_not_finished(folder: Path) -> None:
+def test_a_run_that_diverges_is_not_finished(folder):
     pipeline, path = tables(folder), folder / "run"
     pipeline["trainer"]["learning_rate"] = 1000
     for _ in range(2):
@@ -58,7 +54,7 @@ def test_a_run_that_diverges_is_not_finished(folder: Path) -> None:
     assert textgen.Engine().finish(path)
 
 
-def test_a_full_disk_under_stdout_is_one_line(tmp_path: Path) -> None:
+def test_a_full_disk_under_stdout_is_one_line(tmp_path):
     (tmp_path / "out").symlink_to("/dev/full")
     done = run_python(
         "-c",
@@ -70,7 +66,7 @@ def test_a_full_disk_under_stdout_is_one_line(tmp_path: Path) -> None:
     assert done.stderr == "textgen: error: No space left on device\n"
 
 
-def test_a_run_that_failed_before_its_first_checkpoint_stands_in_nobodys_way(folder: Path) -> None:
+def test_a_run_that_failed_before_its_first_checkpoint_stands_in_nobodys_way(folder):
     changes = ("--set", "trainer.order=streams", "--set", "trainer.batch_size=500")
     failed = run_textgen("run", "p.toml", *changes, folder=folder)
     assert failed.returncode == 1
@@ -81,7 +77,7 @@ def test_a_run_that_failed_before_its_first_checkpoint_stands_in_nobodys_way(fol
 
 @pytest.mark.fault(35)
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_a_model_too_large_for_memory_is_one_line(folder: Path, device: str) -> None:
+def test_a_model_too_large_for_memory_is_one_line(folder, device):
     """A trillion weights: four terabytes, which no allocator grants."""
     changes = ("--set", "model.hidden_size=1000000", "--device", device)
     done = run_textgen("run", "p.toml", *changes, folder=folder)

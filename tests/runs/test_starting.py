@@ -1,12 +1,9 @@
 """Fine-tuning: a run that starts from the model of another."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -37,20 +34,20 @@ MIXED = {
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def started(tmp_path_factory):
     """A finished run."""
     folder = prepare(tmp_path_factory.mktemp("base"))
     return textgen.run(tables(folder, "adamw", cell="gru"), output=folder / "run").path
 
 
 @pytest.fixture
-def base(started: Path, folder: Path) -> Path:
+def base(started, folder):
     """A copy of it, in a folder that also has another text."""
     (folder / "other.txt").write_text(OTHER)
     return shutil.copytree(started, folder / "runs/base")
 
 
-def tuned(folder: Path, **changes: Any) -> dict[str, Any]:
+def tuned(folder, **changes):
     """A pipeline that trains on the other text from there on, and says nothing of model and
     tokenizer.
     """
@@ -60,15 +57,13 @@ def tuned(folder: Path, **changes: Any) -> dict[str, Any]:
     return {**made, "model": {"start": str(folder / "runs/base")}, "observer": [], **changes}
 
 
-def slow(folder: Path, **changes: Any) -> dict[str, Any]:
+def slow(folder, **changes):
     """The same with so low a rate that the weights stay as they are."""
     trainer = {"type": "adamw", "length": "1 step", "learning_rate": 1e-12, "batch_size": 48}
     return tuned(folder, trainer=trainer, **changes)
 
 
-def test_it_starts_with_weights_options_and_tokenizer_of_the_other_run(
-    folder: Path, base: Path
-) -> None:
+def test_it_starts_with_weights_options_and_tokenizer_of_the_other_run(folder, base):
     before = tree(base)
     run = textgen.run(slow(folder), output=folder / "tuned")
     made = run.generator.tables["model"]
@@ -83,7 +78,7 @@ def test_it_starts_with_weights_options_and_tokenizer_of_the_other_run(
     assert tree(base) == before
 
 
-def test_a_run_is_started_from_while_it_is_put_in_place(folder: Path, base: Path) -> None:
+def test_a_run_is_started_from_while_it_is_put_in_place(folder, base):
     whole = textgen.run(tuned(folder), output=folder / "whole")
     held = base.rename(folder / "held")
     base.mkdir()
@@ -93,9 +88,7 @@ def test_a_run_is_started_from_while_it_is_put_in_place(folder: Path, base: Path
     )
 
 
-def test_the_other_run_is_not_needed_once_training_has_begun(
-    folder: Path, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_other_run_is_not_needed_once_training_has_begun(folder, base, monkeypatch):
     whole = textgen.run(tuned(folder), output=folder / "whole")
     interrupt(4, tuned(folder), output=folder / "tuned")
     shutil.rmtree(base)
@@ -115,14 +108,14 @@ def test_the_other_run_is_not_needed_once_training_has_begun(
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
-def test_a_damaged_start_is_named(folder: Path, base: Path, name: str) -> None:
+def test_a_damaged_start_is_named(folder, base, name):
     (base / name).write_bytes(flip((base / name).read_bytes()))
     said = rf"model\.start: .*{re.escape(name)}: .*restore it from a copy"
     with pytest.raises(textgen.CorruptFileError, match=said):
         textgen.run(tuned(folder), output=folder / "tuned")
 
 
-def test_a_mixture_is_started_from_too_with_a_vocabulary_of_its_own(folder: Path) -> None:
+def test_a_mixture_is_started_from_too_with_a_vocabulary_of_its_own(folder):
     base = textgen.run({**tables(folder, "adamw"), **MIXED}, output=folder / "runs/base").generator
     (folder / "other.txt").write_text(OTHER)
     start = {"start": str(base.path), "first": {"dropout": 0.1}}
@@ -138,16 +131,14 @@ def test_a_mixture_is_started_from_too_with_a_vocabulary_of_its_own(folder: Path
     assert "\u00e9" in text
 
 
-def logits(generator: textgen.Generator, text: str) -> dict[str, float]:
+def logits(generator, text):
     """Of each token after a text."""
     ids = generator.tokenizer.encode(text)[None].astype("int64")
     made = generator.model.decoder(1).extend(ids)[0].tolist()
     return dict(zip(generator.tokenizer.to_dict()["tokens"], made, strict=True))
 
 
-def test_a_run_with_a_vocabulary_of_its_own_begins_with_what_the_other_knows(
-    folder: Path, base: Path
-) -> None:
+def test_a_run_with_a_vocabulary_of_its_own_begins_with_what_the_other_knows(folder, base):
     before = textgen.load(base)
     changed = TEXT.replace("v", "\u00e9") + "\u201c"
     (folder / "other.txt").write_text(changed, encoding="utf-8")
@@ -162,7 +153,7 @@ def test_a_run_with_a_vocabulary_of_its_own_begins_with_what_the_other_knows(
     assert logits(run, "Once 8 ra\u00e9")["n"] == near(logits(before, "Once 8 rae")["n"])
 
 
-def test_a_vocabulary_of_bytes_gets_the_characters_of_the_text(folder: Path) -> None:
+def test_a_vocabulary_of_bytes_gets_the_characters_of_the_text(folder):
     made = {**tables(folder, "adamw"), "tokenizer": {"type": "bpe", "vocab_size": 260}}
     base = textgen.run(made, output=folder / "runs/base").generator
     (folder / "other.txt").write_text(TEXT.replace("v", "\u00e9"), encoding="utf-8")
@@ -174,7 +165,7 @@ def test_a_vocabulary_of_bytes_gets_the_characters_of_the_text(folder: Path) -> 
     assert ours[accented] == near(theirs[plain])
 
 
-def test_marks_of_print_are_read_and_written_as_their_plain_forms(folder: Path) -> None:
+def test_marks_of_print_are_read_and_written_as_their_plain_forms(folder):
     made = {**tables(folder, "adamw"), "tokenizer": {"type": "bpe", "vocab_size": 320}}
     text = """"I don't know--I can't," she said. "You won't?" he said.\n""" * 30
     printed = (
@@ -196,9 +187,7 @@ def test_marks_of_print_are_read_and_written_as_their_plain_forms(folder: Path) 
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru"])
-def test_a_vocabulary_as_large_as_the_other_and_as_the_layers_is_told_from_them(
-    folder: Path, cell: str
-) -> None:
+def test_a_vocabulary_as_large_as_the_other_and_as_the_layers_is_told_from_them(folder, cell):
     size = len(set(TEXT)) + 1
     made = tables(folder, "adamw", cell=cell, hidden_size=size, embedding_size=size)
     base = textgen.run(made, output=folder / "runs/base").generator
@@ -210,7 +199,7 @@ def test_a_vocabulary_as_large_as_the_other_and_as_the_layers_is_told_from_them(
     assert [ours[each] for each in shared] == near([theirs[each] for each in shared])
 
 
-def test_the_network_of_a_mixture_starts_from_a_network(folder: Path, base: Path) -> None:
+def test_the_network_of_a_mixture_starts_from_a_network(folder, base):
     model = {**MIXED["model"], "first": {"start": str(base), "dropout": 0.1}}
     trainer = {"type": "mixture", "first": slow(folder)["trainer"]}
     given = tuned(folder, model=model, trainer=trainer, **CHARACTERS)
@@ -227,7 +216,7 @@ def test_the_network_of_a_mixture_starts_from_a_network(folder: Path, base: Path
 # Runs that plugins offer by name.
 
 
-def offering(*runs: Any) -> textgen.Engine:
+def offering(*runs):
     """An engine with a package textgen-N for each run, which offers it as `tiny`."""
     plugins = textgen.PluginSet.discover()
     for number, run in enumerate(runs):
@@ -236,7 +225,7 @@ def offering(*runs: Any) -> textgen.Engine:
     return textgen.Engine(plugins)
 
 
-def test_a_run_that_a_plugin_offers_is_started_from_by_its_name(folder: Path, base: Path) -> None:
+def test_a_run_that_a_plugin_offers_is_started_from_by_its_name(folder, base):
     engine = offering(base)
     given = tuned(folder, model={"start": "tiny"})
     run = engine.run(given, output=folder / "tuned")
@@ -252,7 +241,7 @@ def test_a_run_that_a_plugin_offers_is_started_from_by_its_name(folder: Path, ba
     assert engine.run(qualified, output=run.path).outcome == "skipped"
 
 
-def test_tables_that_a_plugin_offers_load_themselves_and_are_started_from(folder: Path) -> None:
+def test_tables_that_a_plugin_offers_load_themselves_and_are_started_from(folder):
     offered = {
         "tokenizer": {"type": "odd"},
         "model": {"type": "rnn", "hidden_size": 8},
@@ -283,7 +272,7 @@ def test_tables_that_a_plugin_offers_load_themselves_and_are_started_from(folder
         engine.load("tiny")
 
 
-def test_a_path_says_that_it_is_one(folder: Path, base: Path) -> None:
+def test_a_path_says_that_it_is_one(folder, base):
     engine, other = offering(base), folder / "tiny"
     textgen.run(tables(folder, "sgd", cell="lstm"), output=other)
     cells = {}
@@ -293,9 +282,7 @@ def test_a_path_says_that_it_is_one(folder: Path, base: Path) -> None:
     assert cells == {"tiny": "gru", "./tiny": "lstm"}
 
 
-def test_a_run_that_a_plugin_offers_is_loaded_by_its_name(
-    folder: Path, base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_a_plugin_offers_is_loaded_by_its_name(folder, base, monkeypatch):
     monkeypatch.chdir(folder)
     assert offering(base).load("tiny").path == base
     other = textgen.run(tables(folder), output="tiny").path
@@ -314,14 +301,12 @@ def test_a_run_that_a_plugin_offers_is_loaded_by_its_name(
         ((Path("nowhere"),), textgen.PipelineError, "nowhere is not a run directory"),
     ],
 )
-def test_a_run_that_cannot_be_started_from_names_its_plugins(
-    folder: Path, base: Path, runs: Any, error: type, said: str
-) -> None:
+def test_a_run_that_cannot_be_started_from_names_its_plugins(folder, base, runs, error, said):
     with pytest.raises(error, match=said):
         offering(*runs).run(tuned(folder, model={"start": "tiny"}), output=folder / "tuned")
 
 
-def test_weights_of_half_precision_are_read(folder: Path, base: Path) -> None:
+def test_weights_of_half_precision_are_read(folder, base):
     """As a package has them, to be half as large."""
     path = base / "model.safetensors"
     halved = {name: array.astype(np.float16) for name, array in load_file(path).items()}
@@ -332,7 +317,7 @@ def test_weights_of_half_precision_are_read(folder: Path, base: Path) -> None:
     assert textgen.run(tuned(folder), output=folder / "tuned").outcome == "trained"
 
 
-def test_another_start_is_another_pipeline(folder: Path, base: Path) -> None:
+def test_another_start_is_another_pipeline(folder, base):
     run = textgen.run(tuned(folder), output=folder / "tuned").path
     textgen.run({**tables(folder, "adamw", cell="gru"), "seed": 1}, output=base, overwrite=True)
     with pytest.raises(
@@ -357,18 +342,14 @@ def test_another_start_is_another_pipeline(folder: Path, base: Path) -> None:
         ("model.hiden_size", 8, r"model\.hiden_size: unknown key; did you mean"),
     ],
 )
-def test_what_does_not_fit_is_said_before_anything_is_written(
-    folder: Path, base: Path, key: str, value: Any, said: str
-) -> None:
+def test_what_does_not_fit_is_said_before_anything_is_written(folder, base, key, value, said):
     made = tuned(folder, tokenizer={"start": str(base)})
     with pytest.raises(textgen.PipelineError, match=said):
         textgen.run(made, {key: value}, output=folder / "tuned")
     assert not (folder / "tuned").exists()
 
 
-def test_a_run_that_is_not_finished_and_the_run_itself_are_no_start(
-    folder: Path, base: Path
-) -> None:
+def test_a_run_that_is_not_finished_and_the_run_itself_are_no_start(folder, base):
     with pytest.raises(textgen.PipelineError, match="a run cannot start from itself"):
         textgen.run(tuned(folder), output=base, overwrite=True)
     assert textgen.load(base)
@@ -383,7 +364,7 @@ def test_a_run_that_is_not_finished_and_the_run_itself_are_no_start(
         textgen.run(tuned(folder), output=folder / "other")
 
 
-def test_show_says_what_a_run_starts_from(folder: Path, base: Path) -> None:
+def test_show_says_what_a_run_starts_from(folder, base):
     made = tuned(folder)
     made["model"]["start"] = "runs/base"  # from the folder of the pipeline
     (folder / "tuned.toml").write_text(tomli_w.dumps(made))
@@ -396,7 +377,7 @@ def test_show_says_what_a_run_starts_from(folder: Path, base: Path) -> None:
     assert textgen.run(folder / "shown.toml", output=first.path).outcome == "skipped"
 
 
-def test_the_end_of_a_document_begins_as_a_line_break(base: Path, folder: Path) -> None:
+def test_the_end_of_a_document_begins_as_a_line_break(base, folder):
     made = tuned(folder)
     made["corpus"]["documents"] = "line"
     made["trainer"] |= {"length": "1 steps", "learning_rate": 1e-9}
@@ -411,7 +392,7 @@ def test_the_end_of_a_document_begins_as_a_line_break(base: Path, folder: Path) 
     assert logits[:, generator.tokenizer.end_id] == near(logits[:, line])
 
 
-def test_a_run_goes_on_with_its_changed_text(folder: Path) -> None:
+def test_a_run_goes_on_with_its_changed_text(folder):
     made = tables(folder, "adamw")
     made["trainer"] |= {"learning_rate": 0.05, "length": "4 epochs"}
     run, text = partial(textgen.run, made, output=folder / "run"), TEXT + "Xanadu had none.\n" * 9

@@ -2,17 +2,13 @@
 to that.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,15 +22,15 @@ from textgen.files.cache import encoded_texts as cache
 from textgen_builtins.commands.cache import command
 
 
-def weights(run: textgen.Run) -> bytes:
+def weights(run):
     return (run.path / "model.safetensors").read_bytes()
 
 
-def textgen_cache(*arguments: str) -> str:
+def textgen_cache(*arguments):
     return CliRunner().invoke(command, arguments, catch_exceptions=False).output
 
 
-def run_script(shelf: Shelf, script: str) -> subprocess.CompletedProcess[str]:
+def run_script(shelf, script):
     """In a process of its own, with the same cache."""
     (shelf.folder / "script.py").write_text(script)
     tests = Path(__file__).parents[1]
@@ -42,12 +38,12 @@ def run_script(shelf: Shelf, script: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+def shelf(tmp_path, monkeypatch):
     monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path / "cache"))
     return Shelf(tmp_path)
 
 
-def test_a_text_is_read_twice_and_never_again(shelf: Shelf) -> None:
+def test_a_text_is_read_twice_and_never_again(shelf):
     path = shelf.write()
     first = shelf.run(path)
     assert shelf.reads == 2, "to fit and to encode"
@@ -62,7 +58,7 @@ def test_a_text_is_read_twice_and_never_again(shelf: Shelf) -> None:
     assert weights(other) != weights(first)
 
 
-def test_no_file_of_the_corpus_is_opened_again(shelf: Shelf) -> None:
+def test_no_file_of_the_corpus_is_opened_again(shelf):
     """The built-in corpus, in a process that says what it opens: a second run, a skipped one, a
     report on novelty.
     """
@@ -86,7 +82,7 @@ print(longest, sum(str(name).endswith("text.txt") for name in opened))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the time of a change can be set there")
-def test_a_text_that_was_changed_is_read_again_whatever_its_size_and_time(shelf: Shelf) -> None:
+def test_a_text_that_was_changed_is_read_again_whatever_its_size_and_time(shelf):
     path = shelf.write()
     first = shelf.run(path)
     shelf.write(TEXT.replace("ravens", "swifts"))
@@ -100,9 +96,7 @@ def test_a_text_that_was_changed_is_read_again_whatever_its_size_and_time(shelf:
         shelf.run(path, str(second.path))
 
 
-def test_the_code_around_another_component_counts(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_code_around_another_component_counts(shelf, monkeypatch):
     code = shelf.folder / "around_text.py"
     code.write_text("import attrs\n\n@attrs.define\nclass Around:\n    inner: object\n")
     monkeypatch.syspath_prepend(shelf.folder)
@@ -120,10 +114,10 @@ def test_the_code_around_another_component_counts(
         assert shelf.reads == reads
 
 
-def test_a_text_that_changes_while_it_is_read_is_not_cached(shelf: Shelf) -> None:
+def test_a_text_that_changes_while_it_is_read_is_not_cached(shelf):
     path = shelf.write()
 
-    def change() -> None:
+    def change():
         if shelf.reads == 2:
             shelf.write(TEXT + "And one more.\n")
 
@@ -136,7 +130,7 @@ def test_a_text_that_changes_while_it_is_read_is_not_cached(shelf: Shelf) -> Non
     assert entry.size == len(TEXT) + 14
 
 
-def test_documents_keep_their_ends(shelf: Shelf) -> None:
+def test_documents_keep_their_ends(shelf):
     path = shelf.write()
     first, second = (shelf.run(path, documents=True) for _ in range(2))
     assert shelf.reads == 2
@@ -147,14 +141,14 @@ def test_documents_keep_their_ends(shelf: Shelf) -> None:
     assert tokenizer.decode(tokens) == TEXT
 
 
-def test_tokens_take_as_few_bytes_as_the_vocabulary_allows(shelf: Shelf) -> None:
+def test_tokens_take_as_few_bytes_as_the_vocabulary_allows(shelf):
     text = "".join(map(chr, range(0x10000, 0x10000 + 300)))
     run = shelf.run(shelf.write(text * 2))
     [entry] = cache().entries()
     assert run.generator.tokenizer.decode(np.fromfile(entry.path, np.uint16)) == text * 2
 
 
-def test_fine_tuning_finds_the_tokens_of_its_own_vocabulary(shelf: Shelf) -> None:
+def test_fine_tuning_finds_the_tokens_of_its_own_vocabulary(shelf):
     base = shelf.run(shelf.write(), "base")
     other = shelf.write(TEXT.lower(), "other.txt")
     first, second = (shelf.run(other, model={"start": str(base.path)}) for _ in range(2))
@@ -165,16 +159,16 @@ def test_fine_tuning_finds_the_tokens_of_its_own_vocabulary(shelf: Shelf) -> Non
 # Damage.
 
 
-def put(path: Path, make: Callable[[Path], object]) -> None:
+def put(path, make):
     path.unlink()
     make(path)
 
 
-def record_with(**change: Any) -> tuple[str, Callable[[Path], object]]:
+def record_with(**change):
     return "*.json", lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | change))
 
 
-DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
+DAMAGE = {
     "half of the tokens": ("*-tokens.bin", lambda path: os.truncate(path, 100)),
     "no tokens": ("*-tokens.bin", Path.unlink),
     "a pipe for tokens": ("*-tokens.bin", lambda path: put(path, os.mkfifo)),
@@ -189,7 +183,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_is_damaged_is_made_again(shelf: Shelf, damage: str) -> None:
+def test_what_is_damaged_is_made_again(shelf, damage):
     path = shelf.write()
     first = shelf.run(path)
     pattern, spoil = DAMAGE[damage]
@@ -201,9 +195,7 @@ def test_what_is_damaged_is_made_again(shelf: Shelf, damage: str) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders have no modes there")
-def test_a_folder_to_which_another_user_may_write_is_not_used(
-    shelf: Shelf, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_folder_to_which_another_user_may_write_is_not_used(shelf, caplog):
     path = shelf.write()
     first = shelf.run(path)
     cache().folder.chmod(0o777)
@@ -216,7 +208,7 @@ def test_a_folder_to_which_another_user_may_write_is_not_used(
     assert len(list(cache().folder.iterdir())) == 2
 
 
-def test_what_killed_processes_left_goes_with_the_next_text(shelf: Shelf) -> None:
+def test_what_killed_processes_left_goes_with_the_next_text(shelf):
     path = shelf.write()
     script = """
 import os, signal
@@ -235,11 +227,11 @@ shelf.run(shelf.folder / "text.txt", "killed")
     assert len(cache().entries()) == 1
 
 
-def test_a_text_may_be_removed_while_a_run_uses_it(shelf: Shelf) -> None:
+def test_a_text_may_be_removed_while_a_run_uses_it(shelf):
     path = shelf.write()
     first = shelf.run(path)
 
-    def remove(event: Any) -> None:
+    def remove(event):
         if isinstance(event, textgen.events.RunStarted):
             [entry] = cache().entries()
             assert entry.remove() == (os.name != "nt")
@@ -247,9 +239,7 @@ def test_a_text_may_be_removed_while_a_run_uses_it(shelf: Shelf) -> None:
     assert weights(shelf.run(path, observers=(remove,))) == weights(first)
 
 
-def test_what_was_used_longest_ago_goes_first(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_used_longest_ago_goes_first(shelf, monkeypatch):
     paths = [shelf.write(TEXT.replace("Once", f"Once{n}"), f"{n}.txt") for n in range(3)]
     monkeypatch.setattr("textgen.files.cache._LIMIT", 8000)  # two texts and a half
     for age, number in ((300, 0), (200, 1), (100, 0), (0, 2)):
@@ -260,9 +250,7 @@ def test_what_was_used_longest_ago_goes_first(
     assert names == ["2.txt", "0.txt"]
 
 
-def test_without_a_cache_runs_go_on_with_a_file_of_their_own(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_cache_runs_go_on_with_a_file_of_their_own(shelf, monkeypatch, caplog):
     path = shelf.write()
     (shelf.folder / "file").touch()
     monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(shelf.folder / "file"))
@@ -273,9 +261,7 @@ def test_without_a_cache_runs_go_on_with_a_file_of_their_own(
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts a small file system"
 )
-def test_a_full_disk_is_no_end_and_can_be_cleared(
-    shelf: Shelf, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_is_no_end_and_can_be_cleared(shelf, caplog):
     (shelf.folder / "cache").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(shelf.folder / "cache")]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
@@ -295,7 +281,7 @@ def test_a_full_disk_is_no_end_and_can_be_cleared(
 # The command.
 
 
-def test_the_command_lists_and_clears(shelf: Shelf) -> None:
+def test_the_command_lists_and_clears(shelf):
     assert textgen_cache("--clear") == "removed 0 encoded texts, 0 B\n"
     shelf.run(shelf.write())
     listed = textgen_cache().splitlines()
@@ -306,7 +292,7 @@ def test_the_command_lists_and_clears(shelf: Shelf) -> None:
     assert cache().entries() == []
 
 
-def test_clearing_removes_nothing_that_textgen_did_not_write(shelf: Shelf) -> None:
+def test_clearing_removes_nothing_that_textgen_did_not_write(shelf):
     """The cache may be a folder of the user's, with a folder `tokens` in it."""
     mine, tokens = shelf.folder / "mine", cache().folder
     mine.mkdir()
@@ -322,7 +308,7 @@ def test_clearing_removes_nothing_that_textgen_did_not_write(shelf: Shelf) -> No
     (tokens / f"{key}-link").symlink_to(mine / "diary.txt")
     (tokens / f".{key[:40]}.{key[:32]}.tmp").symlink_to(mine)
 
-    def modes() -> dict[Path, int]:
+    def modes():
         return {path: os.lstat(path).st_mode for path in (shelf.folder / "cache").rglob("*")}
 
     for path in modes():
@@ -335,14 +321,12 @@ def test_clearing_removes_nothing_that_textgen_did_not_write(shelf: Shelf) -> No
     assert (mine / "diary.txt").read_text() == "secret"
 
 
-def test_what_the_system_does_not_remove_is_kept(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_system_does_not_remove_is_kept(shelf, monkeypatch):
     """As Windows does not remove what a process maps."""
     shelf.run(shelf.write())
     [entry] = cache().entries()
 
-    def refuse(path: Path, **_: Any) -> None:
+    def refuse(path, **_):
         raise PermissionError(13, "a process uses it", str(path))
 
     monkeypatch.setattr(Path, "unlink", refuse)

@@ -1,13 +1,9 @@
 """What an unfinished run is good for: it is loaded, evaluated, and finished before its time."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import json
 import types
-from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import run_textgen, running, wait_for
@@ -20,7 +16,7 @@ from textgen.runs import progress
 TRAINING = "training is not finished: the model is that of step"
 
 
-def stopped(folder: Path, steps: int, **trainer: Any) -> Path:
+def stopped(folder, steps, **trainer):
     """The directory of a run that was stopped after so many steps."""
     interrupt(steps, tables(folder), {"trainer": trainer}, output=folder / "run")
     return folder / "run"
@@ -31,7 +27,7 @@ class Worse:
     lowest.
     """
 
-    def observe(self, event: Any) -> None:
+    def observe(self, event):
         if isinstance(event, Evaluation):
             self.model = event.model
         elif isinstance(event, Checkpointed):
@@ -42,7 +38,7 @@ class Worse:
                     parameter.mul_(30)
 
 
-def test_an_unfinished_run_is_its_best_checkpoint(folder: Path) -> None:
+def test_an_unfinished_run_is_its_best_checkpoint(folder):
     interrupt(5, tables(folder), output=folder / "run", observers=[Worse()])
     before = tree(folder / "run")
     progress = json.loads(before["checkpoints/step-000005/trainer.json"])["progress"]
@@ -56,7 +52,7 @@ def test_an_unfinished_run_is_its_best_checkpoint(folder: Path) -> None:
     assert text_of(same.path) == text
 
 
-def test_the_commands_say_in_one_line_that_training_is_not_finished(folder: Path) -> None:
+def test_the_commands_say_in_one_line_that_training_is_not_finished(folder):
     stopped(folder, 2)
     for command in (
         ["generate", "run", "-p", "Once", "--max-new-tokens", "5"],
@@ -69,7 +65,7 @@ def test_the_commands_say_in_one_line_that_training_is_not_finished(folder: Path
         assert f"{TRAINING} 2" in line
 
 
-def test_a_run_is_loaded_while_another_process_trains_it(folder: Path) -> None:
+def test_a_run_is_loaded_while_another_process_trains_it(folder):
     """Its checkpoints come and go: at every step here."""
     with running(*ENDLESS, "--set", "checkpoint.seconds=0.001", folder=folder) as run:
         wait_for(run, "writes")
@@ -81,7 +77,7 @@ def test_a_run_is_loaded_while_another_process_trains_it(folder: Path) -> None:
         assert run.process.poll() is None
 
 
-def test_a_run_whose_loss_falls_is_finished_with_its_newest_checkpoint(folder: Path) -> None:
+def test_a_run_whose_loss_falls_is_finished_with_its_newest_checkpoint(folder):
     """The last evaluation is as old as a tenth of the training, or all of it."""
     run = stopped(folder, 5, evaluate_every=2)
     with pytest.warns(UserWarning, match=f"{TRAINING} 5$"):
@@ -101,12 +97,12 @@ def test_a_run_whose_loss_falls_is_finished_with_its_newest_checkpoint(folder: P
     assert tree(run) == before
 
 
-def test_a_run_without_a_checkpoint_is_neither_loaded_nor_finished(folder: Path) -> None:
+def test_a_run_without_a_checkpoint_is_neither_loaded_nor_finished(folder):
     engine, run = textgen.Engine(), folder / "run"
     with pytest.raises(textgen.RunError, match=r"it has no run\.json"):
         engine.finish(folder)
 
-    def fail(event: Any) -> None:
+    def fail(event):
         if isinstance(event, Evaluation):
             with pytest.raises(textgen.RunLockedError, match="is in use by process"):
                 engine.finish(run)
@@ -120,11 +116,9 @@ def test_a_run_without_a_checkpoint_is_neither_loaded_nor_finished(folder: Path)
     assert not (run / "model.safetensors").exists()
 
 
-def test_reading_a_long_corpus_shows_a_bar_and_can_be_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reading_a_long_corpus_shows_a_bar_and_can_be_stopped(tmp_path, monkeypatch):
     class Terminal(io.StringIO):
-        def isatty(self) -> bool:
+        def isatty(self):
             return True
 
     seconds = itertools.count(1)  # one for each piece of text

@@ -7,7 +7,6 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,7 +70,7 @@ class Diverging:
     least: int = option(4, help="how many at least")
     most: int = option(3, help="how many at most")
 
-    def __attrs_post_init__(self) -> None:
+    def __attrs_post_init__(self):
         if self.least > self.most:
             raise ValueError("least is above most")
 
@@ -95,22 +94,22 @@ class Unequal:
     """Is like no other."""
 
 
-def endless(logits: Any, history: Any) -> Any:
+def endless(logits, history):
     while True:
         logits = logits * 0.5
 
 
-def change_torch(self: Any, context: Any) -> None:
+def change_torch(self, context):
     torch.set_num_threads(torch.get_num_threads() + 1)
     torch.set_default_dtype(torch.float64)
 
 
-def linger() -> None:
+def linger():
     """Outlive the check, though not the test."""
     threading.Thread(target=time.sleep, args=[1.5]).start()
 
 
-def recorded(statement: str, seen: str, config: type, name: str = "odd", check: str = "") -> Case:
+def recorded(statement, seen, config, name="odd", check=""):
     component = Component(name, config, lambda c, x: Sampler(x))
     return Case("sampler", statement, seen, component, check=check)
 
@@ -146,21 +145,21 @@ GENERAL = [
 class SeededCorpus(Corpus):
     """Would be taken for the text of another seed."""
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context):
         self.seed = context.seed
 
-    def sources(self) -> Any:
+    def sources(self):
         return [Path(__file__)]
 
-    def read(self) -> Any:
+    def read(self):
         yield f"The text of seed {self.seed}."
 
 
 class OnceCorpus(Corpus):
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context):
         self.pieces = iter(["the only", " text"])
 
-    def read(self) -> Any:
+    def read(self):
         return self.pieces
 
 
@@ -169,7 +168,7 @@ class OneReaderCorpus(Corpus):
 
     place = 0
 
-    def read(self) -> Any:
+    def read(self):
         self.place = 0
         while self.place < 200:
             self.place += 1
@@ -181,13 +180,13 @@ class CountingCorpus(Corpus):
 
     readers = 0
 
-    def read(self) -> Any:
+    def read(self):
         self.readers += 1
         yield f"{self.readers}"
         self.readers -= 1
 
 
-def unreadable(seen: str, read: Any) -> Case:
+def unreadable(seen, read):
     """A corpus that cannot be read."""
     component = offered(type("Unreadable", (Corpus,), {"read": read}))
     return Case("corpus", "corpus-errors", seen, component, {"unreadable": {}})
@@ -214,36 +213,36 @@ CORPORA = [
 # Tokenizers.
 
 
-def encode_known(self: Any, text: str) -> Any:
+def encode_known(self, text):
     return Tokenizer.encode(self, "".join(c for c in text if c in str(self.characters)))
 
 
-def stumble(self: Any, text: str) -> Any:
+def stumble(self, text):
     if any(c not in str(self.characters) for c in text):
         raise KeyError(text)
     return Tokenizer.encode(self, text)
 
 
-def shuffled(self: Any, pieces: Any) -> None:
+def shuffled(self, pieces):
     letters = sorted(set("".join(pieces)))
     random.Random(next(NUMBERS)).shuffle(letters)
     self.characters = "".join(letters)
 
 
-def learn_first(self: Any, pieces: Any) -> None:
+def learn_first(self, pieces):
     self.characters = "".join(sorted({piece[0] for piece in pieces if piece}))
 
 
-def learn_for_all(self: Any, pieces: Any) -> None:
+def learn_for_all(self, pieces):
     type(self).characters = "".join(sorted(set("".join(pieces))))
 
 
-def write_ids(self: Any, ids: Any) -> Any:
+def write_ids(self, ids):
     ids[ids < 0] = 0
     return Tokenizer.decode(self, ids)
 
 
-def load_less(self: Any, state: Any) -> Any:
+def load_less(self, state):
     """Loses the last character."""
     return Tokenizer.from_dict(self, {"characters": state["characters"][:-1]})
 
@@ -251,27 +250,27 @@ def load_less(self: Any, state: Any) -> Any:
 class MarkTokenizer(Tokenizer):
     """Puts a mark at the beginning of every text, and so of every piece."""
 
-    def encode(self, text: str) -> Any:
+    def encode(self, text):
         return np.concatenate([[1], super().encode(text)])
 
-    def encode_pieces(self, pieces: Any) -> Any:
+    def encode_pieces(self, pieces):
         return map(self.encode, pieces)
 
-    def decode(self, ids: Any) -> Any:
+    def decode(self, ids):
         return super().decode(ids[1:])
 
 
 class LosingTokenizer(Tokenizer):
     """Holds back what comes last, for ever."""
 
-    def incremental_decoder(self) -> Any:
+    def incremental_decoder(self):
         return SimpleNamespace(decode=lambda ids, final=False: "" if final else self.decode(ids))
 
 
 class RacingTokenizer(Tokenizer):
     """Works on an attribute, and lets other threads run half-way."""
 
-    def encode(self, text: str) -> Any:
+    def encode(self, text):
         self.ids: Any = []
         for place, character in enumerate(text):
             if place == len(text) // 2:
@@ -280,13 +279,13 @@ class RacingTokenizer(Tokenizer):
         return np.array(self.ids, np.int64)
 
 
-def end_with_first(self: Any, pieces: Any) -> None:
+def end_with_first(self, pieces):
     EndTokenizer.fit(self, pieces)
     self.end_id = self.end_id and 1
 
 
 class ShownEndTokenizer(EndTokenizer):
-    def decode(self, ids: Any) -> Any:
+    def decode(self, ids):
         return "".join("<end>" if i == self.end_id else Tokenizer.decode(self, [i]) for i in ids)
 
 
@@ -338,42 +337,42 @@ TOKENIZERS = [
 # Samplers.
 
 
-def call(change: Any) -> dict[str, Any]:
+def call(change):
     """A sampler's call that gives something else."""
     return {"__call__": lambda self, logits, history: change(logits)}
 
 
-def write_logits(logits: Any) -> Any:
+def write_logits(logits):
     logits[:, 0] -= 1
     return logits
 
 
-def square_root(logits: Any) -> Any:
+def square_root(logits):
     with np.errstate(all="ignore"):
         return logits**0.5
 
 
-def race(self: Any, logits: Any, history: Any) -> Any:
+def race(self, logits, history):
     self.logits = logits
     time.sleep(0)
     return self.logits * 0.5
 
 
-def over_the_batch(logits: Any) -> Any:
+def over_the_batch(logits):
     best = logits.max()
     return logits - (best if abs(float(best)) < 1e30 else 0)
 
 
-def accept_all(self: Any, tokens: Any, logits: Any, history: Any) -> Any:
+def accept_all(self, tokens, logits, history):
     """Moves the state of every row by what all rows drew."""
     return {"seen": history.state["seen"] + [0, int(tokens.sum()) % 7]}
 
 
-def accept_more(self: Any, tokens: Any, logits: Any, history: Any) -> Any:
+def accept_more(self, tokens, logits, history):
     return {"seen": np.concatenate([history.state["seen"], tokens[:, None]], axis=1)}
 
 
-def accept_into(self: Any, tokens: Any, logits: Any, history: Any) -> Any:
+def accept_into(self, tokens, logits, history):
     history.state["seen"][:] += 1
     return history.state
 
@@ -427,7 +426,7 @@ class Sampled(Sampling, Strategy):
     draws_only = False
 
 
-def remembering(self: Any, lanes: Any) -> Any:
+def remembering(self, lanes):
     """The same token once more for each text that came before."""
     self.count = getattr(self, "count", 0) + (not len(lanes.tokens[0]))
     return [(lanes.draw()[0] + self.count) % 30]
@@ -450,23 +449,23 @@ STRATEGIES = [
 # Observers.
 
 
-def observing(act: Any) -> dict[str, Any]:
+def observing(act):
     """An observer that does something else with every event."""
     return {"observe": lambda self, event: act(self, event)}
 
 
-def keep_all(self: Any, event: Any) -> None:
+def keep_all(self, event):
     """Keep what was written after the step where the run resumes."""
     if not isinstance(event, RunStarted):
         Observer.observe(self, event)
 
 
-def write_early(self: Any, context: Any) -> None:
+def write_early(self, context):
     Observer.__init__(self, context)
     self.path.touch()
 
 
-def number_file(self: Any, context: Any) -> None:
+def number_file(self, context):
     Observer.__init__(self, context)
     self.path = self.path.with_name(f"{next(NUMBERS)}.txt")
 
@@ -474,7 +473,7 @@ def number_file(self: Any, context: Any) -> None:
 class DividingObserver(Observer):
     steps = 0
 
-    def observe(self, event: Any) -> Any:
+    def observe(self, event):
         self.steps += isinstance(event, StepDone)
         if isinstance(event, RunFinished):
             self.path.write_text(str(1 / self.steps))
@@ -485,17 +484,17 @@ class SharedCountObserver(Observer):
 
     count = 0
 
-    def observe(self, event: Any) -> Any:
+    def observe(self, event):
         if isinstance(event, RunStarted):
             SharedCountObserver.count = event.step
         super().observe(event)
 
-    def row(self, event: Any) -> str:
+    def row(self, event):
         SharedCountObserver.count += 1
         return f"{event.step} {SharedCountObserver.count}\n"
 
 
-def spoil(model: Any) -> None:
+def spoil(model):
     model.load_tensors({name: array * 2 for name, array in model.tensors().items()})
 
 
@@ -530,13 +529,13 @@ OBSERVERS = [
 # Commands.
 
 
-def lenient(config: Any, context: Any) -> Any:
+def lenient(config, context):
     made = good.command(config, context)
     made.context_settings = {"ignore_unknown_options": True, "allow_extra_args": True}
     return made
 
 
-def without_help(config: Any, context: Any) -> Any:
+def without_help(config, context):
     made = good.command(config, context)
     made.add_help_option = False
     return made
@@ -555,27 +554,27 @@ COMMANDS = [
 # Runs.
 
 
-def run(statement: str, seen: str, spoil: Callable[[Path], object]) -> Case:
+def run(statement, seen, spoil):
     build = partial(good.finished_run, spoil=spoil)
     return Case("run", statement, seen, Component("good", NoOptions, build))
 
 
-def edited(run: Path, name: str, before: str, after: str) -> None:
+def edited(run, name, before, after):
     """Replace a word in a file, and the checksum of the file."""
     (run / name).write_text((run / name).read_text().replace(before, after))
     seal(run / name, run)
 
 
-def as_unfinished(run: Path) -> None:
+def as_unfinished(run):
     edited(run, "run.json", '"finished"', '"unfinished"')
 
 
-def with_carriage_returns(run: Path) -> None:
+def with_carriage_returns(run):
     path = run / "tokenizer.json"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
 
 
-def of_another_plugin(run: Path) -> None:
+def of_another_plugin(run):
     for name in ("pipeline.toml", "run.json"):
         edited(run, name, '"ngram"', '"textgen-gone:odd"')
 
@@ -594,7 +593,7 @@ RUNS = [
 class LineTokenizer(Tokenizer):
     """Takes whole lines alone."""
 
-    def encode(self, text: str) -> Any:
+    def encode(self, text):
         if not text.endswith("\n"):
             raise UsageError("this is no line")
         return super().encode(text)
@@ -603,7 +602,7 @@ class LineTokenizer(Tokenizer):
 refuse = raising(UsageError("not here"))
 
 
-def need_held_out(self: Any, model: Any, data: Any, context: Any) -> Any:
+def need_held_out(self, model, data, context):
     if not len(data.validation):
         raise UsageError("it needs text that is held out")
     yield from Trainer.train(self, model, data, context)

@@ -16,21 +16,21 @@ from textgen import UsageError
 from textgen.protocols import TrainerState
 
 
-def extend(change: Any) -> dict[str, Any]:
+def extend(change):
     """A decoder's `extend` whose logits are changed."""
     return {"extend": then(Decoder.extend, change)}
 
 
-def write_tokens(self: Any, tokens: Any) -> Any:
+def write_tokens(self, tokens):
     tokens[tokens < 1] = 1
     return Decoder.extend(self, tokens)
 
 
-def noisy(logits: Any) -> Any:
+def noisy(logits):
     return logits + NOISE.normal(size=logits.shape)
 
 
-def least_likely(self: Any, tokens: Any, steps: int, forbidden: Any) -> Any:
+def least_likely(self, tokens, steps, forbidden):
     made = []
     for _ in range(steps):
         tokens = self.extend(tokens[:, None]).argmin(axis=-1)
@@ -43,7 +43,7 @@ class BufferDecoder(Decoder):
 
     logits: Any = None
 
-    def extend(self, tokens: Any) -> Any:
+    def extend(self, tokens):
         if tokens.shape[1] or self.logits is None:
             self.logits = super().extend(tokens)
         return self.logits
@@ -52,25 +52,25 @@ class BufferDecoder(Decoder):
 class EmptiedDecoder(RowDecoder):
     """Hands its rows out and keeps none of what they hold."""
 
-    def take(self, rows: Any) -> Any:
+    def take(self, rows):
         taken = super().take(rows)
         self.memory[rows] = 0
         return taken
 
 
-def take_without_state(self: Any, rows: Any) -> Any:
+def take_without_state(self, rows):
     taken = RowDecoder.take(self, rows)
     taken.read_state = dict
     return taken
 
 
-def take_roughly(self: Any, rows: Any) -> Any:
+def take_roughly(self, rows):
     taken = RowDecoder.take(self, rows)
     taken.extend = lambda tokens: RowDecoder.extend(taken, tokens) + 1e-9
     return taken
 
 
-def first_only(scored: Any) -> Any:
+def first_only(scored):
     scored[..., 1:] = -np.inf
     return scored
 
@@ -80,18 +80,18 @@ class StaleModel(Model):
 
     kept: Any = None
 
-    def decoder(self, batch_size: int) -> Any:
+    def decoder(self, batch_size):
         if self.kept is None:
             self.kept = Model.__new__(Model)
             self.kept.weights = self.weights.copy()
         return Decoder(self.kept, batch_size)
 
 
-def round_off(self: Any, tensors: Any) -> None:
+def round_off(self, tensors):
     self.weights = tensors["weights"] + 1e-9
 
 
-def trust(self: Any, tensors: Any) -> None:
+def trust(self, tensors):
     self.weights = tensors.get("weights", self.weights)
 
 
@@ -171,31 +171,31 @@ MODULES = [
 # Trainers.
 
 
-def done(**changes: Any) -> dict[str, Any]:
+def done(**changes):
     """A trainer's events of a step with other attributes."""
     return {"done": then(Trainer.done, lambda event: attrs.evolve(event, **changes))}
 
 
-def noisy_update(self: Any, model: Any, goal: Any) -> None:
+def noisy_update(self, model, goal):
     Trainer.update(self, model, goal + NOISE.normal(size=goal.shape) * 0.01)
 
 
-def train_on_all(self: Any, model: Any, data: Any, context: Any) -> Any:
+def train_on_all(self, model, data, context):
     both = np.concatenate([data.training, data.validation])
     yield from Trainer.train(self, model, attrs.evolve(data, training=both), context)
 
 
-def sort_data(self: Any, model: Any, data: Any, context: Any) -> Any:
+def sort_data(self, model, data, context):
     data.training.sort()
     yield from Trainer.train(self, model, data, context)
 
 
-def ask_model(self: Any, model: Any, *others: Any) -> Any:
+def ask_model(self, model, *others):
     model.tensors()
     yield from Trainer.train(self, model, *others)
 
 
-def begin_again(self: Any, state: Any) -> None:
+def begin_again(self, state):
     Trainer.load_state(self, state)
     if self.evaluated:
         self.step, self.evaluated = 0, False
@@ -206,7 +206,7 @@ class MomentumTrainer(Trainer):
 
     momentum: Any = 0.0
 
-    def update(self, model: Any, goal: Any) -> None:
+    def update(self, model, goal):
         bias = model.tensors()["head.bias"]
         self.momentum = 0.5 * self.momentum + 0.2 * (goal - bias)
         moved = (bias + self.momentum).astype(np.float32)

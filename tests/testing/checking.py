@@ -12,7 +12,7 @@ from components import make
 from good import GOOD
 
 from textgen import Component, NoOptions, testing
-from textgen.testing import STATEMENTS, Outcome, isolated_plugins
+from textgen.testing import STATEMENTS, isolated_plugins
 from textgen.testing.environment import subject
 from textgen.testing.plugin import SUITES
 from textgen.testing.suite import run_checks
@@ -25,9 +25,7 @@ PLUGINS = isolated_plugins()  # checks only look in it
 SENTENCES = {statement.anchor: statement for statement in STATEMENTS}
 
 
-def outcomes_of(
-    kind: str, component: Component, *, only: str = "", time_limit: float = 60.0, **arguments: Any
-) -> list[Outcome]:
+def outcomes_of(kind, component, *, only="", time_limit=60.0, **arguments):
     """The outcomes of a component's checks, or of those of the statement `only` alone."""
     with subject(kind, component, None, LIGHT, PLUGINS, time_limit=time_limit) as made:
         checks = SUITES[kind](made, **arguments).checks()
@@ -50,7 +48,7 @@ class Case:
     check: str = ""
 
 
-def broken(statement: str, seen: str, base: type, check: str = "", **changes: Any) -> Case:
+def broken(statement, seen, base, check="", **changes):
     """A class that is `base` but for the attributes among `changes`."""
     kinds = {**good.KINDS, "model": (good.Model, good.Decoder)}
     kind = next(kind for kind, made in kinds.items() if issubclass(base, made))
@@ -58,13 +56,13 @@ def broken(statement: str, seen: str, base: type, check: str = "", **changes: An
     return Case(kind, statement, seen, component, check=check)
 
 
-def module(statement: str, seen: str, change: Any, check: str = "") -> Case:
+def module(statement, seen, change, check=""):
     """A torch module with another result of `forward`, while it trains."""
 
-    def forward(self: Any, tokens: Any, state: Any = None) -> Any:
+    def forward(self, tokens, state=None):
         return change(*super(type(self), self).forward(tokens, state))
 
-    def build(config: Any, context: Any) -> Any:
+    def build(config, context):
         model = make("model", "rnn", context, hidden_size=4, layers=2, dropout=0.3)
         if context.training:
             model.__class__ = type("Changed", (type(model),), {"forward": forward})
@@ -73,23 +71,21 @@ def module(statement: str, seen: str, change: Any, check: str = "") -> Case:
     return Case("model", statement, seen, Component("changed", NoOptions, build), check=check)
 
 
-def then(method: Any, change: Any) -> Any:
+def then(method, change):
     """A method that gives something else."""
     return lambda *arguments: change(method(*arguments))
 
 
-def raising(error: Exception) -> Any:
+def raising(error):
     """A method that raises an error."""
 
-    def method(*arguments: Any) -> Any:
+    def method(*arguments):
         raise error
 
     return method
 
 
-def command(
-    statement: str, seen: str, build: Any, config: type = NoOptions, check: str = "", **more: Any
-) -> Case:
+def command(statement, seen, build, config=NoOptions, check="", **more):
     return Case("command", statement, seen, Component("good", config, build), more, check)
 
 

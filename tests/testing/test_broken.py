@@ -1,16 +1,12 @@
 """Components that break one statement of their contract are caught with that statement."""
 
-from __future__ import annotations
-
 import re
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from pathlib import Path
-from typing import Any
 
 import pytest
 from broken import BROKEN, PASSED
-from checking import CHECKS, LIGHT, PLUGINS, SENTENCES, Case, outcomes_of
+from checking import CHECKS, LIGHT, PLUGINS, SENTENCES, outcomes_of
 from good import ALSO_GOOD, GOOD, EndTokenizer, StateSampler, offered
 
 from textgen import Component, NoOptions, testing
@@ -22,19 +18,19 @@ BY_THEMSELVES = {"component-import", "command-light"}  # by tests further down
 @pytest.mark.parametrize(
     ("kind", "component"), [*GOOD.items(), *((kind, offered(made)) for kind, made in ALSO_GOOD)]
 )
-def test_what_a_contract_allows_passes(kind: str, component: Component) -> None:
+def test_what_a_contract_allows_passes(kind, component):
     assert CHECKS[kind](component, plugin=LIGHT, plugins=PLUGINS)
 
 
 @pytest.mark.parametrize(("kind", "made"), [("sampler", StateSampler), ("tokenizer", EndTokenizer)])
-def test_what_has_all_that_a_contract_allows_is_spared_no_check(kind: str, made: type) -> None:
+def test_what_has_all_that_a_contract_allows_is_spared_no_check(kind, made):
     outcomes = CHECKS[kind](offered(made), plugin=LIGHT, plugins=PLUGINS)
     skipped = {o.statement.anchor for o in outcomes if o.status == "skipped"}
     assert skipped <= {"sampler-promise", "tokenizer-pieces"}
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=lambda case: f"{case.statement}-{case.seen[:20]}")
-def test_what_is_broken_is_caught_by_its_own_check(case: Case) -> None:
+def test_what_is_broken_is_caught_by_its_own_check(case):
     only = case.check or case.statement
     *_, failure = outcomes_of(case.kind, case.component, only=only, **case.arguments)
     assert failure.statement == SENTENCES[case.statement]
@@ -42,13 +38,13 @@ def test_what_is_broken_is_caught_by_its_own_check(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", PASSED, ids=lambda case: case.statement)
-def test_a_check_that_does_not_concern_a_component_is_passed_over(case: Case) -> None:
+def test_a_check_that_does_not_concern_a_component_is_passed_over(case):
     (outcome,) = outcomes_of(case.kind, case.component, only=case.statement, **case.arguments)
     assert outcome.status == ("skipped" if case.seen else "ok")
     assert case.seen in outcome.reason
 
 
-def test_a_failure_says_what_is_asked_what_was_seen_and_what_helps() -> None:
+def test_a_failure_says_what_is_asked_what_was_seen_and_what_helps():
     case = BROKEN[0]
     with pytest.raises(ContractFailure) as caught:
         CHECKS[case.kind](case.component, plugin=import_module(LIGHT))
@@ -59,12 +55,12 @@ def test_a_failure_says_what_is_asked_what_was_seen_and_what_helps() -> None:
     assert " ".join(advice.split()) == failure.statement.advice
 
 
-def test_every_statement_is_broken() -> None:
+def test_every_statement_is_broken():
     assert {case.statement for case in BROKEN} | BY_THEMSELVES == set(SENTENCES)
 
 
-def test_an_exception_is_said_with_the_line_that_raised_it() -> None:
-    def build(config: Any, context: Any) -> Any:
+def test_an_exception_is_said_with_the_line_that_raised_it():
+    def build(config, context):
         return 1 / 0
 
     *_, failed = outcomes_of("sampler", Component("odd", NoOptions, build))
@@ -82,9 +78,7 @@ def test_an_exception_is_said_with_the_line_that_raised_it() -> None:
         ("while True:\n    pass\n", 0.3, r"importing imported had not ended after 0\.3 s"),
     ],
 )
-def test_an_import_is_tried_in_a_fresh_interpreter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, time_limit: float, seen: str
-) -> None:
+def test_an_import_is_tried_in_a_fresh_interpreter(tmp_path, monkeypatch, source, time_limit, seen):
     """Which is ended in any thread, and knows nothing of the current folder."""
     (tmp_path / "here").mkdir()
     (tmp_path / "here/imported.py").touch()
@@ -101,9 +95,7 @@ def test_an_import_is_tried_in_a_fresh_interpreter(
     assert caught.value.statement.anchor == "component-import"
 
 
-def test_a_command_that_loads_numpy_when_it_is_built_is_caught(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_that_loads_numpy_when_it_is_built_is_caught(tmp_path, monkeypatch):
     (tmp_path / "heavy_command.py").write_text(
         "import click\nfrom textgen import Component, NoOptions, hookimpl\n"
         "def light(config, context):\n    return click.Command('light', help='Does nothing.')\n"

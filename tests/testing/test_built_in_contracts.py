@@ -1,20 +1,15 @@
 """The built-in set keeps its contracts."""
 
-from __future__ import annotations
-
 import hashlib
-from pathlib import Path
-from typing import Any
 
 import pytest
 from checking import CHECKS, PLUGINS, ROOT
 
-from textgen import Component
 from textgen.files.cache import downloads
 from textgen_builtins.corpora.plugin import BOOK
 
 SMALL_RNN = {"type": "rnn", "hidden_size": 8}
-OPTIONS: dict[str, list[dict[str, Any]]] = {
+OPTIONS = {
     "char": [
         {},
         {"letters_only": True, "lower_case": True},
@@ -73,7 +68,7 @@ BUILT_IN = [
     )
 ]
 SGD, COUNT = {"type": "sgd", "length": "1 epoch", "batch_size": 16}, {"type": "count"}
-COUNTERPARTS: dict[str, dict[str, Any]] = {  # what fits a model, or is fitted by a trainer
+COUNTERPARTS = {  # what fits a model, or is fitted by a trainer
     "model ngram": {"trainer": COUNT, "tolerance": 0},
     "trainer count": {"model": {"type": "ngram"}},
     "trainer mixture": {"model": {"type": "mixture", "first": SMALL_RNN}},
@@ -81,14 +76,7 @@ COUNTERPARTS: dict[str, dict[str, Any]] = {  # what fits a model, or is fitted b
 
 
 @pytest.mark.parametrize(("kind", "component", "options"), BUILT_IN)
-def test_the_built_in_set_passes(
-    kind: str,
-    component: Component,
-    options: dict[str, Any],
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_built_in_set_passes(kind, component, options, tmp_path, request, monkeypatch):
     more = dict(COUNTERPARTS.get(f"{kind} {component.name}", {}))
     if (kind, component.name) == ("model", "mixture"):
         first, second = (COUNT, SGD) if "second" in options else (SGD, COUNT)
@@ -110,7 +98,7 @@ def test_the_built_in_set_passes(
     assert skipped <= allowed(kind, component.name, options)
 
 
-def allowed(kind: str, name: str, options: dict[str, Any]) -> set[str]:
+def allowed(kind, name, options):
     """The statements that do not concern a component."""
     made = {"corpus-errors", "sampler-promise", "strategy-sampling", "command-runs"}
     if name not in ("mirostat", "format"):

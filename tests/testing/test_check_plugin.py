@@ -1,12 +1,8 @@
 """`check_plugin` and the statements it checks, as a plugin author meets them."""
 
-from __future__ import annotations
-
 import re
 from importlib import metadata
-from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import attrs
 import numpy as np
@@ -22,10 +18,10 @@ from textgen.errors import PipelineError, PluginError, UsageError
 from textgen.testing import ContractFailure
 
 
-def test_the_sampler_of_the_page_of_hooks_keeps_its_contract() -> None:
+def test_the_sampler_of_the_page_of_hooks_keeps_its_contract():
     page = (ROOT / "docs/hooks.md").read_text(encoding="utf-8")
     block = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
-    names: dict[str, Any] = {"__name__": "page_of_hooks"}
+    names = {"__name__": "page_of_hooks"}
     exec(block, names)
     (component,) = names["Plugin"].textgen_samplers()
     skipped = [
@@ -35,13 +31,11 @@ def test_the_sampler_of_the_page_of_hooks_keeps_its_contract() -> None:
 
 
 @pytest.mark.slow
-def test_check_plugin_checks_all_that_is_not_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_plugin_checks_all_that_is_not_left_out(tmp_path, monkeypatch):
     (tmp_path / "plugin_of_three.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
 
-    def checked(**arguments: Any) -> set[str]:
+    def checked(**arguments):
         outcomes = testing.check_plugin("plugin_of_three", **arguments)
         return {o.component.split()[1] for o in outcomes if o.status == "ok"}
 
@@ -63,12 +57,12 @@ def test_check_plugin_checks_all_that_is_not_left_out(
             checked(**arguments)
 
 
-def test_a_list_is_no_component() -> None:
+def test_a_list_is_no_component():
     with pytest.raises(TypeError, match=r"takes a textgen.Component, and got a list"):
-        testing.check_sampler([GOOD["sampler"]], plugin=LIGHT)  # type: ignore[arg-type]
+        testing.check_sampler([GOOD["sampler"]], plugin=LIGHT)
 
 
-def test_options_that_do_not_fit_are_the_callers_fault() -> None:
+def test_options_that_do_not_fit_are_the_callers_fault():
     needy = Component("needy", Required, lambda config, context: Sampler(context))
     with pytest.raises(PipelineError, match="size: expected an integer"):
         testing.check_sampler(needy, options={"size": "many"}, plugin=LIGHT)
@@ -77,7 +71,7 @@ def test_options_that_do_not_fit_are_the_callers_fault() -> None:
 
 
 @pytest.mark.slow
-def test_check_plugin_takes_names_and_refuses_what_is_none() -> None:
+def test_check_plugin_takes_names_and_refuses_what_is_none():
     observers = metadata.EntryPoint("observers", "textgen_builtins.observers.plugin", "textgen")
     assert {o.component for o in testing.check_plugin(observers)} == {
         f"observer {name!r} of textgen-engine"
@@ -89,18 +83,18 @@ def test_check_plugin_takes_names_and_refuses_what_is_none() -> None:
         testing.check_plugin(plugin_of(sampler=[]))
 
 
-def module_of(**parts: Any) -> ModuleType:
+def module_of(**parts):
     """A plugin that is imported in no time."""
     made = ModuleType(LIGHT)
     vars(made).update(vars(plugin_of(**parts)))
     return made
 
 
-def but(base: type, **changes: Any) -> list[Component]:
+def but(base, **changes):
     return [offered(type("But", (base,), changes))]
 
 
-def check_alone(kind: str, plugin: ModuleType, *leave_out: str) -> None:
+def check_alone(kind, plugin, *leave_out):
     """Check the component `good` of one kind."""
     others = {"corpus", "tokenizer", "model", "trainer"} - {kind}
     testing.check_plugin(plugin, leave_out=[*(f"{other}:good" for other in others), *leave_out])
@@ -114,7 +108,7 @@ def check_alone(kind: str, plugin: ModuleType, *leave_out: str) -> None:
         ("trainer", "it trains neither a small rnn nor a model of its package"),
     ],
 )
-def test_check_plugin_says_what_has_no_counterpart(kind: str, said: str) -> None:
+def test_check_plugin_says_what_has_no_counterpart(kind, said):
     plugin = module_of(
         corpus=[GOOD["corpus"]],
         tokenizer=but(Tokenizer, fit=refuse),
@@ -128,13 +122,13 @@ def test_check_plugin_says_what_has_no_counterpart(kind: str, said: str) -> None
 class DigitTokenizer(Tokenizer):
     unknown_id = 99
 
-    def fit(self, pieces: Any) -> None:
+    def fit(self, pieces):
         super().fit(pieces)
         if "e" in str(self.characters):
             raise UsageError("digits alone")
 
 
-def spoil(self: Any, model: Any, data: Any, context: Any) -> Any:
+def spoil(self, model, data, context):
     if hasattr(model, "forward"):
         raise UsageError("no network")
     model.weights[:] = np.nan
@@ -149,7 +143,7 @@ def spoil(self: Any, model: Any, data: Any, context: Any) -> Any:
         ("trainer", "trainer-events"),
     ],
 )
-def test_check_plugin_finds_the_counterpart_in_the_same_package(kind: str, anchor: str) -> None:
+def test_check_plugin_finds_the_counterpart_in_the_same_package(kind, anchor):
     """The statement can only be broken with the counterpart that fits."""
     (idle,) = but(Trainer, train=refuse)
     plugin = module_of(
@@ -172,9 +166,7 @@ def test_check_plugin_finds_the_counterpart_in_the_same_package(kind: str, ancho
         ("trainer", Trainer, "train"),
     ],
 )
-def test_what_raises_while_its_counterpart_is_sought_fails(
-    kind: str, base: type, method: str
-) -> None:
+def test_what_raises_while_its_counterpart_is_sought_fails(kind, base, method):
     plugin = module_of(**{kind: but(base, **{method: lambda self, *_: 1 / 0})})
     with pytest.raises(ContractFailure, match="ZeroDivisionError"):
         testing.check_plugin(plugin)

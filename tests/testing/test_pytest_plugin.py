@@ -1,13 +1,10 @@
 """The pytest plugin that comes with textgen: its fixtures, and what a failed check shows."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 from checking import PLUGIN
@@ -50,7 +47,7 @@ LOADED = (
 )
 
 
-def run_pytest(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
+def run_pytest(folder, *arguments, **variables):
     """The exit code and the output of pytest in a folder."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *arguments],
@@ -65,7 +62,7 @@ def run_pytest(folder: Path, *arguments: str, **variables: str) -> tuple[int, st
 
 
 @pytest.mark.slow
-def test_the_fixtures_run_a_pipeline_and_cost_nothing_unused(tmp_path: Path) -> None:
+def test_the_fixtures_run_a_pipeline_and_cost_nothing_unused(tmp_path):
     (tmp_path / "test_a_light.py").write_text(LOADED)
     (tmp_path / "test_fixtures.py").write_text(FIXTURES)
     options = ["-Werror", "-ptextgen.testing.pytest_plugin", "-pno:randomly"]
@@ -75,13 +72,13 @@ def test_the_fixtures_run_a_pipeline_and_cost_nothing_unused(tmp_path: Path) -> 
     assert "warning" not in said.lower()
 
 
-def test_pytest_finds_the_fixtures_by_itself() -> None:
+def test_pytest_finds_the_fixtures_by_itself():
     found = {each.value for each in metadata.entry_points(group="pytest11")}
     assert "textgen.testing.pytest_plugin" in found
 
 
 @pytest.mark.slow
-def test_pytest_shows_the_test_and_the_component_and_not_the_suite(tmp_path: Path) -> None:
+def test_pytest_shows_the_test_and_the_component_and_not_the_suite(tmp_path):
     (tmp_path / "plugin_of_one.py").write_text(PLUGIN.replace("logits * 0.5", "logits[:, 1:]"))
     test = (
         "from textgen.testing import check_plugin\ndef test_contracts():\n    "
