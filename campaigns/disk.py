@@ -14,7 +14,6 @@ from pathlib import Path
 
 import attrs
 
-State = list[tuple[str, bytes | None]]
 """Path and content of everything; None for a folder."""
 
 

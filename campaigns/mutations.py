@@ -11,19 +11,14 @@ import hashlib
 import json
 import math
 import os
-import random
 import shutil
 import socket
 import struct
 import tomllib
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import tomli_w
 from safetensors.numpy import load, save
-
-Mutation = Callable[[Path, random.Random, Path], bool | None]
 
 SECRET = "the owner's secret"
 # as hostile names hold: clipboard, colour, direction

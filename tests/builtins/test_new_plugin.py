@@ -5,14 +5,11 @@ pipeline.
 """
 
 import tomllib
-from pathlib import Path
 
 import pytest
 from commands import run_textgen
 
 from textgen_builtins.commands.new_plugin import _KINDS as KINDS
-
-Packages = dict[str, tuple[Path, str]]
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,12 @@ import asyncio
 import random
 
 import pytest
-from watching import Watcher, counting, encoding
+from watching import counting, encoding
 
-from textgen import Generator, UsageError
+from textgen import UsageError
 from textgen.generation import generator as generators
 
 BLOCK = 256
-Counted = tuple[Watcher, Generator]
 WORDS = ("the", "time", "traveller", "smiled", "and", "struck", "hour", "of", "clock")
 
 

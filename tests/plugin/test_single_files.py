@@ -17,6 +17,8 @@ from textgen.plugin import discovery
 
 Make = Callable[..., dict[str, Any]]
 PLUGIN = '''
+from __future__ import annotations
+
 import attrs
 from textgen import Component, hookimpl, option
 

@@ -3,17 +3,12 @@
 import json
 import shutil
 import tomllib
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import tomli_w
 from commands import run_textgen
 
 import textgen
-
-Edited = Callable[[dict[str, Any]], Path]
 
 
 @pytest.fixture

@@ -172,21 +172,21 @@ def test_what_raises_while_its_counterpart_is_sought_fails(kind, base, method):
         testing.check_plugin(plugin)
 
 
-def needing(part: str) -> type:
+def needing(part):
     """A trainer of runs or documents alone: of what has this in its vocabulary."""
 
     class Needing(Trainer):
-        def __init__(self, context: Any) -> None:
+        def __init__(self, context):
             if part not in str(context.tokenizer.to_dict()):
                 raise UsageError(f"no {part} in this vocabulary")
 
-        def done(self, data: Any) -> Any:
+        def done(self, data):
             return attrs.evolve(super().done(data), loss=np.log(data.vocab_size))
 
     return Needing
 
 
-def test_a_corpus_a_tokenizer_or_a_run_make_a_component_checkable(tmp_path: Path) -> None:
+def test_a_corpus_a_tokenizer_or_a_run_make_a_component_checkable(tmp_path):
     """Which is a failure to be checked without, and says why."""
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"text": "Queens at the door."}\n' * 50)
