@@ -107,10 +107,12 @@ def test_the_plot_says_whose_the_training_loss_is_and_which_loss_was_the_best(ti
     assert "1.750 validation, best 1.500</text>" in draw([Curve("validation", points)], "loss")
     tables = tiny_pipeline(observers=True)
     mixed = {name: {"type": "mixture", "first": tables[name]} for name in ("model", "trainer")}
-    network, mixture = (
-        (textgen.run(tables | parts, overwrite=True).path / "loss.svg").read_text(encoding="utf-8")
-        for parts in ({}, mixed)
+    network, gradient, mixture = (
+        (textgen.run(tables | parts, overwrite=True).path / file).read_text(encoding="utf-8")
+        for parts, file in (({}, "loss.svg"), ({}, "gradient.svg"), (mixed, "loss.svg"))
     )
+    norm = textgen.run(tables, overwrite=True).history[-1]["gradient_norm"]
+    assert f">{norm:.3f} gradient" in gradient
     assert re.search(r">[\d.]+ training(, best [\d.]+)?</text>", network)
     assert "training of the first model alone" in mixture
     assert re.search(r">[\d.]+ validation", mixture)

@@ -1,6 +1,7 @@
 """The run directory: layout, lock, and the run that is to replace the one here.
 
-    pipeline.toml  run.json  tokenizer.json  model.safetensors  metrics.jsonl  loss.svg  samples.txt
+    pipeline.toml  run.json  tokenizer.json  model.safetensors  metrics.jsonl  samples.txt
+    loss.svg       gradient.svg  the curves
     checkpoints/   see textgen.runs.checkpoints
     .next-run/     a run that trains to replace the finished one here, laid out in the same way
 
@@ -52,11 +53,12 @@ _OWN: Final = (
     "model.safetensors",
     "metrics.jsonl",
     "loss.svg",
+    "gradient.svg",
     "samples.txt",
     "pipeline.toml",
     "checkpoints",
 )
-_GROWING: Final = ("metrics.jsonl", "loss.svg", "samples.txt")
+_GROWING: Final = ("metrics.jsonl", "loss.svg", "gradient.svg", "samples.txt")
 _NEXT: Final = ".next-run"
 _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"

@@ -22,7 +22,7 @@ class MetricsConfig:
 
 @attrs.frozen
 class LossPlotConfig:
-    """Draws loss.svg: training and validation loss by step."""
+    """Draws losses by step as loss.svg, and the norm of the gradient as gradient.svg."""
 
 
 @attrs.frozen

@@ -52,42 +52,53 @@ class MetricsFile:
         elif isinstance(event, StepDone):
             self._latest = event
         elif isinstance(event, Evaluation):
-            row = {name: getattr(event, name) for name in _FIELDS}
-            if self._latest is not None and self._latest.step == event.step:
-                row["gradient_norm"] = self._latest.gradient_norm
-            row |= event.figures
+            row = {**_row(event, self._latest), **event.figures}
             with _needed(self.path):
                 append(self.path, (json.dumps(row) + "\n").encode())
 
 
+def _row(event: Evaluation, latest: StepDone | None) -> dict[str, Any]:
+    """An evaluation, with the norm of the gradient of its step if there was one."""
+    row = {name: getattr(event, name) for name in _FIELDS}
+    if latest is not None and latest.step == event.step:
+        row["gradient_norm"] = latest.gradient_norm
+    return row
+
+
 @attrs.define
 class LossPlot:
-    """The curves of both losses, drawn at every evaluation.
+    """The curves of both losses, drawn at every evaluation, and beside them in `gradient.svg` the
+    norm of the gradient, where there is one.
 
     Earlier parts come from metrics.jsonl.
     """
 
     path: Path
+    _latest: StepDone | None = None
     _rows: list[dict[str, Any]] = attrs.field(factory=list)
-    _trained: str = ""  # whose training loss it is, if not the whole model's
 
     def observe(self, event: Event) -> None:
         """Draw an evaluation."""
         if isinstance(event, RunStarted):
             self._rows = read_metrics(self.path.parent)[: event.evaluations]
+        elif isinstance(event, StepDone):
+            self._latest = event
         elif isinstance(event, Evaluation):
-            self._rows.append({name: getattr(event, name) for name in _FIELDS})
-            self._trained = getattr(event.model, "trained_part", "")
+            self._rows.append(_row(event, self._latest))
+            trained = getattr(event.model, "trained_part", "")
+            part = f"training of {trained} alone" if trained else "training"
+            names = (part, "training_loss"), ("validation", "validation_loss")
+            losses = [self._curve(*each) for each in names]
+            norm = self._curve("gradient", "gradient_norm")
             with _needed(self.path):
-                write_atomic(self.path, self._picture().encode())
+                write_atomic(self.path, draw(losses, "loss (nats per token)").encode())
+                if norm.points:
+                    picture = draw([norm], "norm of the gradient before clipping")
+                    write_atomic(self.path.with_name("gradient.svg"), picture.encode())
 
-    def _picture(self) -> str:
-        part = f"training of {self._trained} alone" if self._trained else "training"
-        curves = []
-        for name, key in ((part, "training_loss"), ("validation", "validation_loss")):
-            losses = ((row["step"], finite(row.get(key))) for row in self._rows)
-            curves.append(Curve(name, [(step, loss) for step, loss in losses if loss is not None]))
-        return draw(curves, "loss (nats per token)")
+    def _curve(self, name: str, key: str) -> Curve:
+        values = ((row["step"], finite(row.get(key))) for row in self._rows)
+        return Curve(name, [(step, value) for step, value in values if value is not None])
 
 
 @attrs.define
