@@ -78,10 +78,9 @@ def with_trainer(model, steps):
     """When each step was done."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from textgen_huggingface.pretrained import arguments, weight_arguments
+    from textgen_huggingface.pretrained import read_config, read_model
+    from textgen_huggingface.tokenizers import FolderTokenizer
     from transformers import (
-        AutoModelForCausalLM,
-        AutoTokenizer,
         Trainer,
         TrainerCallback,
         TrainingArguments,
@@ -95,10 +94,12 @@ def with_trainer(model, steps):
         def on_step_end(self, *_, **__):
             times.append(time.perf_counter())
 
-    loaded = AutoModelForCausalLM.from_pretrained(**weight_arguments(model), dtype=torch.bfloat16)
+    loaded = read_model(model, read_config(model), dtype=torch.bfloat16)
     config = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     text = STORY.read_text(encoding="utf-8")
-    ids = AutoTokenizer.from_pretrained(**arguments(model))(text)["input_ids"]
+    tokenizer = FolderTokenizer(model)
+    tokenizer.fit([])
+    ids = tokenizer.encode(text).tolist()
     rows = [ids[i : i + LENGTH] for i in range(0, len(ids) - LENGTH, LENGTH)]
     with tempfile.TemporaryDirectory() as folder:
         options = TrainingArguments(

@@ -1,6 +1,6 @@
 """The user's cache: files that were made or fetched once, for the runs that come after.
 
-    KEY-NAME    a file: the tokens of a text, or a download
+    KEY-NAME    a file: the tokens of a text, a download, or the weights of a model
     KEY.json    its record: the name, size and time of the file, and facts about it
 
 Both are written whole (textgen.files.durable), the record last, so a killed process leaves nothing
@@ -31,7 +31,7 @@ from textgen.files.opening import MALFORMED_DATA, file_signature
 from textgen.files.reading import read_json
 from textgen.protocols import Table
 
-_LIMIT: Final = 10e9  # bytes of encoded texts
+_LIMIT: Final = 10e9  # bytes of encoded texts, and of converted models
 _ABANDONED: Final = 3600.0  # seconds after which nobody still writes to a file
 _OWN: Final = re.compile(
     r"[0-9a-f]{64}(\.json|-[A-Za-z0-9._-]+)|\.[0-9a-f]{40}\.[0-9a-f]{32}\.tmp"
@@ -166,3 +166,8 @@ def encoded_texts() -> Cache:
 def downloads() -> Cache:
     """The user's cache of downloads."""
     return Cache(cache_directory() / "downloads")
+
+
+def converted_models() -> Cache:
+    """The user's cache of models in a form that loads fast."""
+    return Cache(cache_directory() / "models", _LIMIT)

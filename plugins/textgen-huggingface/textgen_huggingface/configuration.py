@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from textgen import BuildContext, Fault, PipelineError
 from textgen_huggingface.plugin import HuggingFaceConfig
-from textgen_huggingface.pretrained import arguments, is_gguf, reading
+from textgen_huggingface.pretrained import causal_models, is_gguf, read_config
 
 _SPECIAL: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -31,7 +31,7 @@ def make_config(options: HuggingFaceConfig, context: BuildContext) -> Any:
         ):
             # Dropping whole layers is another thing than dropping units, and is left out.
             setattr(config, key, 0.0 if "layer" in key else options.dropout)
-    config.architectures = [_causal_models()[config.model_type]]
+    config.architectures = [causal_models()[config.model_type]]
     config.dtype = "float32"
     return config
 
@@ -64,7 +64,7 @@ def scales_with_length(config: Any) -> bool:
 def _new(options: HuggingFaceConfig, vocab_size: int) -> Any:
     from transformers import AutoConfig
 
-    names = _causal_models()
+    names = causal_models()
     if options.architecture not in names:
         raise _fault(
             "architecture", "no causal language model of transformers", options.architecture, names
@@ -97,8 +97,6 @@ def _new(options: HuggingFaceConfig, vocab_size: int) -> Any:
 
 
 def _loaded(path: Path, context: BuildContext) -> Any:
-    from transformers import AutoConfig
-
     folder = path
     if not context.training and (context.folder / "config.json").is_file():
         folder = context.folder  # the run directory has a copy, wherever the original is now
@@ -118,13 +116,12 @@ def _loaded(path: Path, context: BuildContext) -> Any:
             [Fault("model.path", f"{folder} has no config.json, so it is no model of transformers")]
         )
     try:
-        with reading():
-            config = AutoConfig.from_pretrained(**arguments(folder))
+        config = read_config(folder)
     except Exception as error:
         raise PipelineError(
             [Fault("model.path", f"the config of {folder} cannot be used: {error}")]
         ) from error
-    if config.model_type not in _causal_models():
+    if config.model_type not in causal_models():
         raise PipelineError(
             [Fault("model.path", f"{config.model_type} in {folder} is no causal language model")]
         )
@@ -143,13 +140,6 @@ def _loaded(path: Path, context: BuildContext) -> Any:
             ]
         )
     return config
-
-
-def _causal_models() -> dict[str, str]:
-    """The class of each architecture's causal language model."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    return dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
 def _fault(key: str, expected: str, given: str | None, known: Iterable[str]) -> PipelineError:

@@ -26,7 +26,7 @@ from textgen_huggingface.decoder import HuggingFaceDecoder, HuggingFaceRowDecode
 from textgen_huggingface.eight_bits import write_in_eight_bits, write_plainly
 from textgen_huggingface.own_generator import OwnGenerator
 from textgen_huggingface.plugin import HuggingFaceConfig
-from textgen_huggingface.pretrained import forget, reading, weight_arguments
+from textgen_huggingface.pretrained import read_model
 
 
 def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel:
@@ -297,8 +297,6 @@ def _load(
     generator: torch.Generator,
     dtype: torch.dtype = torch.float32,
 ) -> Any:
-    from transformers import AutoModelForCausalLM
-
     assert isinstance(options.path, Path)  # a name of the Hub is located by now
     if options.path.is_dir() and not any(options.path.glob("model*.safetensors*")):
         raise PipelineError(
@@ -312,10 +310,10 @@ def _load(
         )
     loaded: Any  # typed as the model alone
     try:
-        with reading(), OwnGenerator(generator):
-            loaded = AutoModelForCausalLM.from_pretrained(
-                **weight_arguments(options.path),
-                config=config,
+        with OwnGenerator(generator):
+            loaded = read_model(
+                options.path,
+                config,
                 dtype=dtype,
                 attn_implementation=_attention(config),
                 output_loading_info=True,
@@ -324,8 +322,6 @@ def _load(
         raise PipelineError(
             [Fault("model.path", f"{options.path} cannot be loaded: {error}")]
         ) from error
-    finally:
-        forget()
     model, report = loaded
     if missing := sorted(report["missing_keys"]):  # which transformers has made up
         shown = ", ".join(missing[:3]) + (

@@ -124,13 +124,13 @@ class HuggingFaceConfig:
         if isinstance(self.path, HubName):
             options["revision"] = path.name
         if path.is_file():
-            return {**options, "files": {path.name: _checksum(path)}}
+            return {**options, "files": {path.name: checksum(path)}}
         if not path.is_dir():
             raise PipelineError([_absent("model.path", f"folder {path}")])
         files = [path / "config.json", *sorted(path.glob("model*.safetensors*"))]
         return {
             **options,
-            "files": {file.name: _checksum(file) for file in files if file.is_file()},
+            "files": {file.name: checksum(file) for file in files if file.is_file()},
         }
 
 
@@ -161,7 +161,7 @@ class FolderTokenizerConfig:
         file = self.file()
         if not file.is_file():
             raise PipelineError([_absent("tokenizer.path", str(file))])
-        return {"file": _checksum(file)}
+        return {"file": checksum(file)}
 
 
 @attrs.frozen
@@ -280,7 +280,7 @@ def _absent(key: str, what: str) -> Fault:
     return Fault(key, f"there is no {what}", "", "nothing is fetched from a network")
 
 
-def _checksum(file: Path) -> str:
+def checksum(file: Path) -> str:
     """SHA-256.
 
     Weights can be gigabytes, so a file that is unchanged by its size and time is read once.

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
-from unittest.mock import patch
-
-from textgen_huggingface.quiet import quietly
 
 # Nothing is fetched, nothing is unpickled, and no code that comes with a model is run.
-_LOCAL: Final = {"local_files_only": True, "trust_remote_code": False}
+LOCAL: Final = {"local_files_only": True, "trust_remote_code": False}
 
 
 def is_gguf(path: Path) -> bool:
@@ -23,56 +17,41 @@ def is_gguf(path: Path) -> bool:
         return stream.read(4) == b"GGUF"
 
 
-def arguments(path: Path) -> dict[str, Any]:
-    """The arguments of `from_pretrained` that name the folder or GGUF file `path`."""
+def read_config(path: Path) -> Any:
+    """The config of the folder or GGUF file `path`. Raises what transformers raises."""
+    from transformers import AutoConfig
+
+    from textgen_huggingface.gguf_files import converted
+    from textgen_huggingface.quiet import quietly
+
     if is_gguf(path):
-        return _LOCAL | {
-            "pretrained_model_name_or_path": str(path.parent),
-            "gguf_file": path.name,
-        }
-    return _LOCAL | {"pretrained_model_name_or_path": str(path)}
+        return AutoConfig.for_model(**converted(path).config)
+    with quietly():
+        return AutoConfig.from_pretrained(path, **LOCAL)
 
 
-def weight_arguments(path: Path) -> dict[str, Any]:
-    """The same for a model, with safetensors or plain weights alone."""
+def read_model(path: Path, config: Any, **options: Any) -> Any:
+    """What `from_pretrained` gives of a folder or GGUF file `path`, from safetensors or plain
+    weights alone. Raises what transformers raises.
+    """
     import transformers
 
-    plain: dict[str, Any] = {"use_safetensors": True}
-    if is_gguf(path) and hasattr(transformers, "GgufConfig"):  # else they are always made plain
-        plain["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    return arguments(path) | plain
+    from textgen_huggingface.gguf_files import converted
+    from textgen_huggingface.quiet import quietly
+
+    given = {**options, "config": config, "use_safetensors": True}
+    if is_gguf(path):
+        own = getattr(transformers, causal_models()[config.model_type])
+        with quietly():
+            return own.from_pretrained(
+                None, state_dict=converted(path).tensors(), local_files_only=True, **given
+            )
+    with quietly():
+        return transformers.AutoModelForCausalLM.from_pretrained(path, **LOCAL, **given)
 
 
-@contextmanager
-def reading() -> Iterator[None]:
-    """In the block, transformers is quiet, and reads the header of a GGUF file once, not each time
-    that it asks for config, tokenizer or a weight: of SmolLM2, 6 seconds in place of 17.
-    """
-    import gguf
-    from transformers import modeling_gguf_pytorch_utils as loader
+def causal_models() -> dict[str, str]:
+    """The class of each architecture's causal language model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    names = functools.cache(gguf.get_tensor_name_map)
-    with (
-        quietly(),
-        patch.object(loader, "tqdm", lambda items, **_: items),  # no setting disables its bar
-        patch.object(gguf, "get_tensor_name_map", names),
-        patch.object(gguf, "GGUFReader", _shared),
-    ):
-        yield
-
-
-def forget() -> None:
-    """Free what was read of a GGUF file."""
-    _reader.cache_clear()
-
-
-def _shared(path: str, *_: Any) -> Any:
-    status = Path(path).stat()
-    return _reader(path, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=1)
-def _reader(path: str, size: int, time: int) -> Any:
-    from gguf.gguf_reader import GGUFReader
-
-    return GGUFReader(path)
+    return dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)

@@ -11,7 +11,8 @@ import attrs
 
 from textgen import Fault, PipelineError
 from textgen.protocols import Table
-from textgen_huggingface.pretrained import arguments, is_gguf, reading
+from textgen_huggingface.gguf_files import converted
+from textgen_huggingface.pretrained import is_gguf
 
 _ENDS: Final = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 # What puts a space before a text or takes one away, and what normalises characters.
@@ -66,7 +67,8 @@ def read(file: Path) -> TokenizerFile:
     named: Table = {}
     try:
         if is_gguf(file):
-            tokenizer, named = _read_gguf(file)
+            made = converted(file)
+            tokenizer, named = tokenizers.Tokenizer.from_str(made.tokenizer), made.named
         else:
             tokenizer = tokenizers.Tokenizer.from_file(str(file))
             with contextlib.suppress(OSError, ValueError):
@@ -78,16 +80,6 @@ def read(file: Path) -> TokenizerFile:
     return TokenizerFile(
         json.loads(tokenizer.to_str()), named if isinstance(named, dict) else {}, special
     )
-
-
-def _read_gguf(file: Path) -> tuple[Any, dict[str, Any]]:
-    from transformers import AutoTokenizer
-
-    with reading():
-        made: Any = AutoTokenizer.from_pretrained(**arguments(file))
-    return made.backend_tokenizer, {
-        name: getattr(made, name) for name in ("eos_token", "unk_token")
-    }
 
 
 def _exact(part: Any) -> Any:

@@ -9,29 +9,37 @@ from typing import Any
 import click
 
 from textgen import BuildContext, Component, NoOptions, hookimpl
-from textgen.files.cache import Cache, CacheEntry, downloads, encoded_texts
+from textgen.files.cache import Cache, CacheEntry, converted_models, downloads, encoded_texts
 from textgen.visible import byte_count, visible
 
 
 class CacheOptions(NoOptions):
-    """List or clear what is cached for later runs: encoded texts and downloads."""
+    """List or clear what is cached for later runs: encoded texts, downloads and models."""
 
 
 @click.command("cache")
 @click.option("--clear", "clears", is_flag=True, help="Remove the encoded texts.")
 @click.option("--downloads", "of_downloads", is_flag=True, help="List or remove downloads alone.")
-def command(clears: bool, of_downloads: bool) -> None:
-    """List or clear what is cached for later runs: encoded texts and downloads.
+@click.option("--models", "of_models", is_flag=True, help="List or remove models alone.")
+def command(clears: bool, of_downloads: bool, of_models: bool) -> None:
+    """List or clear what is cached for later runs: encoded texts, downloads, and models.
 
-    A run takes the tokens of its text from here if another one has encoded it. Above 10 GB the
-    texts that were used longest ago are removed. TEXTGEN_CACHE_DIR is the folder. Nothing that
-    textgen did not write is removed.
+    A run takes the tokens of its text from here if another one has encoded it, and the weights of a
+    GGUF file if another process has converted them. Above 10 GB of either, those that were used
+    longest ago are removed. TEXTGEN_CACHE_DIR is the folder. Nothing that textgen did not write is
+    removed.
     """
-    texts, fetched = (encoded_texts(), "encoded text"), (downloads(), "download")
-    if clears:
-        _clear(*(fetched if of_downloads else texts))
-        return
-    for cache, what in [fetched] if of_downloads else [texts, fetched]:
+    caches = [(encoded_texts(), "encoded text"), (downloads(), "download")]
+    caches += [(converted_models(), "model")]
+    named = [
+        each
+        for each, is_named in zip(caches[1:], (of_downloads, of_models), strict=True)
+        if is_named
+    ]
+    for cache, what in named or (caches[:1] if clears else caches):
+        if clears:
+            _clear(cache, what)
+            continue
         entries = cache.entries()
         click.echo(f"{cache.folder}: {_summary(entries, what)}")
         for entry in entries:
@@ -56,11 +64,17 @@ def _summary(entries: list[CacheEntry], what: str) -> str:
 
 
 def _title(entry: CacheEntry) -> str:
-    """The address of a download; the corpus and the tokenizer of an encoded text."""
+    """The address of a download, the file of a model; the corpus and the tokenizer of an encoded
+    text.
+    """
     tables = [entry.facts.get(kind) for kind in ("text", "tokenizer")]
     text, tokenizer = (table if isinstance(table, Mapping) else {} for table in tables)
     names = (text.get("type"), text.get("path"), tokenizer.get("type"))
-    title = entry.facts.get("address") or " ".join(str(name) for name in names if name)
+    title = (
+        entry.facts.get("address")
+        or entry.facts.get("file")
+        or " ".join(str(name) for name in names if name)
+    )
     return visible(str(title))
 
 
