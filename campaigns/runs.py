@@ -21,7 +21,6 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,6 @@ FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where syncing takes 
 # What differs from run to run: times, the entry in a manifest of the file that holds them, and
 # checksums over them.
 CHANCE = ("started", "seconds", "characters_per_second", "trainer.json", "checksum")
-Case = tuple[str, Callable[[], str]]
 """What is done, and a function that does it and returns what is wrong then, or ""."""
 
 

@@ -98,9 +98,6 @@ def check_nucleus(row, out, keys, p):
             assert not (row[a] == row[b] and a in kept and b not in kept)
 
 
-Case = tuple[Any, Past]
-
-
 def applied(case, name, **options):
     logits, past = case
     return sampler(name, logits.shape[1], **options)(logits, past)

@@ -25,7 +25,6 @@ from textgen_builtins.models.ngram.model import NgramDecoder, NgramModel
 from textgen_builtins.tokenizers.char import CharTokenizer
 from textgen_builtins.tokenizers.config import CharConfig
 
-Make = Callable[..., dict[str, Any]]
 PIECE = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
 
 

@@ -6,14 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prompts import PROMPTS, STATES_AND_CHANCE
 
 from textgen import GenerationState
 
-Options = dict[str, Any]
 LENGTH = 48
 CHAINS = {
     "greedy": {"temperature": 0},

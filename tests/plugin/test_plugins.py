@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import attrs
 import pytest
@@ -18,7 +16,6 @@ from textgen import Component, NoOptions, PluginSet, PluginWarning, hookimpl, op
 from textgen.pipeline.options import DecodingOptions
 from textgen.plugin.component import REQUEST_OPTIONS
 
-Make = Callable[..., dict[str, Any]]
 ODD = {"distribution": "textgen-odd", "version": "2.1"}
 
 

@@ -6,16 +6,13 @@ import logging
 import queue
 import sys
 import types
-from collections.abc import Callable
 from logging.handlers import QueueHandler
-from typing import Any
 
 import pytest
 
 import textgen
 from textgen.plugin import discovery
 
-Make = Callable[..., dict[str, Any]]
 PLUGIN = '''
 from __future__ import annotations
 
