@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 import pickle
 import re
 from xml.etree import ElementTree
@@ -14,7 +13,6 @@ from components import Utf8
 from pages import Page
 
 import textgen
-from textgen.events import Evaluation, RunFinished, RunStarted, Stop
 from textgen_builtins.commands.compare import Comparison
 
 HOSTILE = '<script>alert(1)</script> & <b>"Nell"</b>\n'
@@ -45,13 +43,6 @@ def test_a_run_shows_its_curve_its_best_loss_and_its_texts(run):
     curves = ElementTree.fromstring(base64.b64decode(encoded[1]))
     names = [title.text for title in curves.iterfind(".//{*}clipPath/../{*}g//{*}title")]
     assert names == ["training", "validation"]
-
-
-def test_a_run_that_is_skipped_shows_the_same(tiny_pipeline, tmp_path):
-    made, again = (textgen.run(tiny_pipeline(observers=True)) for _ in range(2))
-    assert again._repr_html_() == made._repr_html_().replace("trained", "skipped")
-    assert (again.outcome, again.best_loss) == ("skipped", made.best_loss)
-    assert made.history == again.history == tuple(textgen.summarize(tmp_path / "run").metrics())
 
 
 def test_texts_are_escaped_alone_and_in_a_table(run):
@@ -107,25 +98,6 @@ def test_the_probabilities_at_the_start_are_those_of_a_document():
     share = sum(made.text == "r" for made in draws) / 300
     assert found["r"] == pytest.approx(share, abs=0.15)
     assert generator.probabilities("r") != found
-
-
-def test_a_function_observes_a_run_and_ends_it():
-    seen = []
-
-    def enough(event):
-        seen.append(type(event))
-        return Stop("it is late") if isinstance(event, Evaluation) else None
-
-    run = textgen.train(**SMALL, observers=[enough])
-    assert len(run.history) == 1  # of several
-    assert (seen[0], seen[-1], seen.count(Evaluation)) == (RunStarted, RunFinished, 1)
-    assert run.generator.record["stopped"] == {"by": "enough", "reason": "it is late"}
-
-
-def test_a_run_in_memory_shows_its_progress():
-    console = io.StringIO()
-    textgen.train(**SMALL, console=console)
-    assert re.search("training on.*writes:", console.getvalue(), re.DOTALL)
 
 
 def test_a_comparison_shows_its_page(finished_run):

@@ -132,13 +132,6 @@ def test_a_vocabulary_is_extended_by_characters_of_several_bytes():
         assert {len(made.encode(each)) for each in TEXT} == {1}
 
 
-def test_what_needs_a_vocabulary_says_so_before_fit():
-    tokenizer = make("tokenizer", "bpe", context())
-    for use in (lambda: tokenizer.vocab_size, lambda: tokenizer.encode("a"), tokenizer.to_dict):
-        with pytest.raises(ValueError, match="not fitted"):
-            use()
-
-
 def endless(state):
     """Merges that double the length of a token sixty times, under names of three letters."""
     names = ["!", *(f"n{i:02}" for i in range(60))]

@@ -1,10 +1,8 @@
 """The command compare: figures, settings that differ, curves and samples of several runs."""
 
-import itertools
 import json
 import re
 import shutil
-from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
@@ -13,10 +11,8 @@ from pages import Page
 import textgen
 from textgen.cli.context import CommandContext
 from textgen_builtins.commands.compare import compare
-from textgen_builtins.curves import Curve, draw
 
 HOSTILE = "<script>alert(1)&\"'"
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 def invoke(*arguments):
@@ -141,26 +137,3 @@ def test_the_page_holds_all_of_it_and_escapes_it(runs, tmp_path):
     assert notes.read_text() == "mine"
     with pytest.raises(textgen.UsageError, match="is not a run directory, and there is none in it"):
         invoke(runs / "first/checkpoints")
-
-
-@pytest.mark.parametrize("number", [2, 40])
-def test_every_curve_has_a_name_that_no_other_covers(number):
-    """Curves that end close together, and one that is far off."""
-    steps = range(1, 10)
-    made = [
-        Curve(f"a_long_name={n}", [(10 * step, 2 + n / 1000 + 2 / step) for step in steps])
-        for n in range(number)
-    ]
-    made += [Curve("far off", [(10 * step, 4 - step / 100) for step in steps])]
-    root = ElementTree.fromstring(draw(made, "loss"))
-    texts = ["".join(node.itertext()) for node in root.iter(f"{SVG}text")]
-    assert {"step", "loss"} <= set(texts)
-    assert all(any(curve.name in text for text in texts) for curve in made)
-    names = [node for node in root.iter(f"{SVG}text") if node.get("class", "").startswith("f")]
-    places = [float(node.attrib["y"]) for node in names]
-    assert len(places) == len(made)
-    assert all(below - above >= 16 for above, below in itertools.pairwise(places))
-    assert 0 < min(places) <= max(places) < float(root.attrib["height"]) - 20
-    style = next(root.iter(f"{SVG}style")).text or ""
-    drawn = re.findall(r"\.c\d+ { (.*?) }", style)
-    assert len(set(drawn)) >= min(len(made), 18), "each has colour and dashes of its own"

@@ -101,12 +101,6 @@ def test_an_empty_file_is_named(file, tiny_pipeline):
     assert caught.value.path == file
 
 
-def test_a_folder_without_a_matching_file(tmp_path):
-    said = "no file in it matches.*it holds no file; see the option glob"
-    with pytest.raises(CorpusError, match=said):
-        read(tmp_path, glob="*.txt")
-
-
 @pytest.mark.parametrize(
     "option",
     [
@@ -119,12 +113,6 @@ def test_options_that_mean_nothing(file, option):
     with pytest.raises(PipelineError) as caught:
         read(file, **option)
     assert [fault.path for fault in caught.value.faults] == [f"corpus.{name}" for name in option]
-
-
-def test_the_story():
-    story = "".join(Engine().read_corpus({"type": "story"}))
-    assert len(story) >= 60_000
-    assert story.isascii()
 
 
 def test_a_file_is_a_document(tmp_path):

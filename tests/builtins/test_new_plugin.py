@@ -44,29 +44,6 @@ def test_every_file_is_filled_in(packages, kind):
         assert tomllib.loads((project / name).read_text(encoding="utf-8"))
 
 
-def test_the_commands_that_it_names_are_said(packages):
-    project, said = packages["sampler"]
-    assert said.splitlines() == [
-        "wrote textgen-first-sampler; now:",
-        "  cd textgen-first-sampler",
-        "  pip install -e '.[test]'",
-        "  pytest",
-        "  textgen run pipeline.toml",
-    ]
-    readme = (project / "README.md").read_text(encoding="utf-8")
-    for command in said.splitlines()[2:]:
-        assert command.strip() in readme
-
-
-def test_its_readme_says_what_it_is_and_names_no_built_in_observer(packages):
-    for kind, begins in (("observer", "An observer for textgen"), ("model", "A model for textgen")):
-        project, _ = packages[kind]
-        readme = (project / "README.md").read_text(encoding="utf-8")
-        assert readme.splitlines()[2].startswith(begins)
-        for text in (readme, (project / "pipeline.toml").read_text(encoding="utf-8")):
-            assert text.count("[[observer]]") == (kind == "observer")
-
-
 # Names.
 
 
@@ -118,10 +95,3 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
     said = refused(tmp_path, "textgen-x", "--kind", "corpus")
     assert "textgen-x exists and is not empty" in said
     assert [path.name for path in tmp_path.rglob("*")] == ["textgen-x", "notes.txt"]
-
-
-def test_a_name_without_textgen_in_it_is_as_good(tmp_path):
-    done = run_textgen("new-plugin", "plain-top-a", "--kind", "sampler", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert 'type = "plain-top-a"' in (tmp_path / "plain-top-a/pipeline.toml").read_text()
-    assert "class PlainTopA:" in (tmp_path / "plain-top-a/plain_top_a/sampler.py").read_text()

@@ -122,11 +122,6 @@ def test_sums_to_one_after_every_context(text, order, seed):
 TOKENS = np.random.default_rng(7).integers(0, 11, 3000) // np.array([1, 2, 3] * 1000)
 
 
-def test_before_training_every_token_is_equally_likely():
-    rows = np.exp(NgramModel(3, 4).decoder(2).score(np.array([[1, 2], [0, 0]])))
-    np.testing.assert_allclose(rows, 0.25, rtol=1e-15)
-
-
 def test_an_ngram_without_the_one_that_it_ends_in_is_refused():
     tensors = {"keys": [1, 11], "counts": [1, 1], "sizes": [1, 1, 0]}  # "0 0", and no 0
     with pytest.raises(ValueError, match="without the shorter one that it ends in"):

@@ -399,13 +399,6 @@ def test_dry_counts_words_and_breaks_none(text, allowed):
     assert -out[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_dry_ends_a_run_of_line_breaks():
-    made = make("sampler", "dry", context(vocabulary="\na"), multiplier=1.0, base=2.0)
-    for breaks, penalty in ((3, 0), (4, 1), (7, 8), (70, 2.0**60)):
-        out = made(np.zeros((1, 3)), Past(texts=[[2, *[1] * breaks]]))
-        assert out[0].tolist() == [0, -penalty, 0]
-
-
 def test_a_sequence_breaker_that_has_no_tokens_breaks_nothing():
     past = Past(texts=[[1, 0, 2, 1, 0, 2, 1, 0]])  # 0 stands for what the vocabulary lacks
     first, second = (

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from textgen import load, run
+from textgen import run
 
 TOKENS = ("--max-new-tokens", 12)
 
@@ -114,17 +114,6 @@ def test_a_random_seed_is_reported(generate, options):
     assert (again.stdout, again.stderr) == (done.stdout, "")
 
 
-def test_what_a_run_was_given_by_set_holds_for_later_texts(
-    textgen, write_pipeline, tiny_pipeline, tmp_path
-):
-    pipeline = write_pipeline(tiny_pipeline())
-    changes = ("generate.max_new_tokens=3", "generate.seed=5", 'sampler=[{type="greedy"}]')
-    given = [part for change in changes for part in ("--set", change)]
-    assert textgen("run", pipeline, *given, cwd=tmp_path).code == 0
-    made = load(tmp_path / "run").generate("the ", max_new_tokens=3, seed=5, temperature=0)
-    assert textgen("generate", "run", "-p", "the ", cwd=tmp_path).stdout == f"{made}\n"
-
-
 @pytest.mark.parametrize("options", [("--greedy",), ("--temperature", 0.8, "--top-k", 5)])
 def test_a_saved_state_goes_on(generate, tmp_path, options):
     asked = (*options, "--max-new-tokens")
@@ -152,13 +141,6 @@ assert 'torch' not in sys.modules
 """
     done = python("-c", script, *arguments, "--device", "cpu", cwd=tmp_path)
     assert (done.code, bool(done.stdout)) == (0, True), done.stderr
-
-
-def test_help_says_what_options_change(generate):
-    shown = " ".join(generate("--help").stdout.split())
-    assert "--temperature FLOAT Sampling: " in shown
-    assert "'random' draws one" in shown
-    assert r"\n is a line break" in shown
 
 
 # Prompts.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import run_textgen
 
-from textgen import CorpusError, Engine, PluginSet, UsageError, run
+from textgen import Engine, PluginSet, UsageError, run
 from textgen_builtins.starter.recipe import recipe, starter_pipeline
 from textgen_builtins.starter.settings import Pretrained
 from textgen_builtins.starter.starts import Candidate
@@ -262,12 +262,6 @@ def test_init_of_json_lines(tmp_path, name, options):
     assert "the clock struck nine and nobody came" in list(
         Engine().read_corpus({**made, "path": str(path)})
     )
-
-
-def test_init_says_what_a_folder_without_a_text_holds(tmp_path):
-    (tmp_path / "cover.jpg").write_bytes(b"\xff\xd8\xff" * 999)
-    with pytest.raises(CorpusError, match=r"no file in it is a text by its suffix.*cover\.jpg"):
-        look_at(str(tmp_path), tmp_path)
 
 
 @pytest.mark.parametrize("data", [[{"text": "the clock struck nine"}] * 200, {"texts": [STORY]}])

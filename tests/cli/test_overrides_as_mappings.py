@@ -2,7 +2,6 @@
 
 import pytest
 
-import textgen
 from textgen import Engine
 
 
@@ -29,11 +28,3 @@ def test_a_number_in_a_key_counts_within_an_array(tiny_pipeline):
     )
     assert [choice.name for choice in pipeline.samplers] == ["temperature", "temperature"]
     assert pipeline.samplers[1].options.temperature == 0.5
-
-
-def test_a_value_is_checked_like_the_file_itself(tiny_pipeline):
-    with pytest.raises(textgen.PipelineError) as raised:
-        Engine().pipeline(tiny_pipeline(), {"trainer.length": 5, "trainer": {"batch": 2}})
-    assert {fault.path for fault in raised.value.faults} == {"trainer.length", "trainer.batch"}
-    with pytest.raises(textgen.UsageError, match="overrides: expected a mapping, or a list of"):
-        Engine().pipeline(tiny_pipeline(), 5)

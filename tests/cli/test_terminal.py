@@ -65,16 +65,6 @@ def test_an_endless_text_ends_when_nobody_reads_on(finished_run, tmp_path, newli
         assert command.process.wait() == 0
 
 
-def test_an_interrupt_ends_an_endless_text(finished_run, tmp_path):
-    with running("generate", finished_run, "--max-new-tokens", "none", folder=tmp_path) as command:
-        command.stdout.read(100)
-        command.process.send_signal(signal.SIGINT)
-        command.stdout.read()
-        code, _, errors = command.end()
-    assert code == 130
-    assert "Traceback" not in errors
-
-
 @pytest.mark.parametrize(
     ("options", "number"),
     [(("--greedy",), signal.SIGTERM), (("--temperature", "0.7"), signal.SIGINT)],

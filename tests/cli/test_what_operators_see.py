@@ -7,25 +7,12 @@ import types
 from importlib import metadata
 
 import pytest
-from components import Recorder
 
 import textgen as api
-from textgen.events import RunSkipped, StepDone
 
 
 def test_the_version_is_that_of_the_package():
     assert api.__version__ == metadata.version("textgen-engine")
-
-
-def test_a_skipped_run_is_told_to_the_callers_observers_alone(tiny_pipeline, tmp_path):
-    first, second = Recorder(), Recorder()
-    pipeline = tiny_pipeline(observers=True)
-    run = api.run(pipeline, observers=[first])
-    assert first.of(RunSkipped) == []
-    metrics = (tmp_path / "run/metrics.jsonl").read_bytes()
-    assert api.run(pipeline, observers=[second]).outcome == "skipped"
-    assert second.events == [RunSkipped(path=run.path, step=run.generator.record["step"])]
-    assert (tmp_path / "run/metrics.jsonl").read_bytes() == metrics
 
 
 def test_the_log_tells_training_checkpoints_and_loading(tiny_pipeline, tmp_path, caplog):
@@ -40,20 +27,6 @@ def test_the_log_tells_training_checkpoints_and_loading(tiny_pipeline, tmp_path,
     } <= said
     assert {name for name, _, _ in said} == {"textgen"}
     assert f" to {max((folder / 'checkpoints').iterdir())}" in caplog.text
-
-
-def test_the_command_shows_a_damaged_checkpoint_and_resumes_from_the_one_before(
-    textgen, write_pipeline, tiny_pipeline, tmp_path
-):
-    tables = tiny_pipeline(trainer={"evaluate_every": 2}, checkpoint={"seconds": 0})
-    recorder = Recorder()
-    with pytest.raises(api.Interrupted):
-        api.run(tables, observers=[recorder], cancelled=lambda: len(recorder.of(StepDone)) == 3)
-    _, last = sorted((tmp_path / "run/checkpoints").iterdir())
-    (last / "model.safetensors").write_bytes(b"damaged")
-    done = textgen("run", write_pipeline(tables), cwd=tmp_path)
-    assert (done.code, done.stderr.count("is damaged")) == (0, 1)
-    assert "textgen: warning: checkpoint of step " in done.stderr
 
 
 def test_a_run_is_shown_in_a_line(tiny_pipeline, tmp_path):

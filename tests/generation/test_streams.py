@@ -103,18 +103,6 @@ def test_closing_before_the_first_piece_cancels_and_a_context_closes(generator):
     assert run(read()) == ["cancelled", "cancelled", "length"]
 
 
-def test_another_thread_can_cancel_a_stream(finished_run):
-    watcher, generator = watched(finished_run, closed=True)
-    stream = generator.stream("the ", max_new_tokens=None)
-    with ThreadPoolExecutor(1) as pool:
-        pieces = pool.submit(list, stream)
-        assert watcher.begun.wait(60)
-        stream.cancel()
-        watcher.gate.set()
-        assert len("".join(pieces.result(60))) == watcher.calls == 1
-    assert stream.finish_reason == "cancelled"
-
-
 def test_another_thread_can_close_a_stream_while_its_prompt_is_read(finished_run):
     counter, generator = counting(finished_run)
     stream = generator.stream("the " * 10_000)

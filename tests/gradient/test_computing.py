@@ -2,9 +2,7 @@
 torch's loss.
 """
 
-import io
 import platform
-import re
 import threading
 import time
 import types
@@ -17,7 +15,6 @@ from components import Recorder
 from small_trainings import VOCAB_SIZE, pipeline, train
 
 import textgen
-from textgen import Engine
 from textgen.events import StepDone
 from textgen.gradient import computing, eager
 from textgen.gradient.computing import Computation, cross_entropy
@@ -148,18 +145,6 @@ def test_the_faster_precision_is_found_by_trial(float32, bfloat16, faster, monke
     assert computation.faster_precision(windows) == faster
     assert computation.precision == "float32", "whoever asks takes it"
     computation.close()
-
-
-def test_a_run_on_a_busy_machine_says_what_helps(monkeypatch, tmp_path):
-    monkeypatch.setattr("textgen_builtins.observers.progress._FIRST_LINE", 0.0)
-    monkeypatch.setattr(
-        "textgen_builtins.observers.cpu_watch.CpuWatch.cores_of_others", lambda _: 999.0
-    )
-    console = io.StringIO()
-    tables = {**pipeline({"length": "3 steps"}), "observer": [{"type": "progress"}]}
-    Engine().run(tables, output=tmp_path / "run", console=console)
-    said = r"^other programs use 999\.0 of .* training is slower: end them, or give the run more"
-    assert re.search(said, console.getvalue(), re.MULTILINE)
 
 
 @pytest.mark.gpu

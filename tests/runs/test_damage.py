@@ -116,14 +116,6 @@ def test_a_file_that_is_missing_is_named(finished, name):
         textgen.load(finished)
 
 
-def test_a_whole_run_is_whole(finished, unfinished, newest):
-    for run, status in ((finished, "finished"), (unfinished, "unfinished")):
-        report = textgen.verify(run)
-        assert (report.whole, report.loads, report.status) == (True, True, status)
-    assert {file.name for file in textgen.verify(finished).files} > set(RUN_FILES)
-    assert report.checkpoints[-1] == int(newest.name[5:])
-
-
 @pytest.mark.fault(4)
 def test_all_checkpoints_damaged_is_an_error(unfinished):
     for path in unfinished.glob("checkpoints/*/model.safetensors"):
@@ -367,22 +359,6 @@ def test_the_command_names_each_file_once_and_where_it_is_damaged(finished, tmp_
     for name, rest in shown.items():
         assert re.match("damaged: [^/:]", rest), rest
         assert Path(name).name not in rest
-
-
-@pytest.mark.fault(3)
-def test_damage_is_one_line_of_each_command(finished, folder):
-    path = finished / "model.safetensors"
-    path.write_bytes(flip(path.read_bytes()))
-    for command in (["generate", "runs/p"], ["run", "p.toml"]):
-        done = run_textgen(*command, folder=folder)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "Traceback" not in done.stderr
-        assert "model.safetensors: its SHA-256 is" in done.stderr
-    (folder / "p.toml").write_text("")
-    for given in ("p", "p.toml"):
-        done = run_textgen("doctor", given, folder=folder)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert re.search("did you mean .*runs/p", done.stderr)
 
 
 @pytest.mark.parametrize("path", [None, b"run", "", "a\0b"])

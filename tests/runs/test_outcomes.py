@@ -23,21 +23,6 @@ def test_what_an_observer_left_when_it_failed_is_in_nobodys_way(tiny_pipeline):
     assert (run.path / "notes.csv").read_text() == "step,loss"
 
 
-def test_train(trained):
-    folder, done = trained
-    run = folder / "runs/p"
-    assert done.returncode == 0, done.stderr
-    assert "training on cpu" in done.stderr
-    assert f"trained: {run}" in done.stderr
-    files = ("pipeline.toml", "tokenizer.json", "model.safetensors", "metrics.jsonl", "loss.svg")
-    assert tree(run).keys() > set(files)
-    record = record_of(run)
-    assert record["status"] == "finished"
-    assert f"step {record['best_step']} of {record['step']}, with" in done.stderr
-    assert f"validation loss: {record['best_loss']:.3f}" in done.stderr
-    assert done.stdout == f"{textgen.load(run).generate('Once', max_new_tokens=40)}\n"
-
-
 def test_a_skipped_run_writes_as_the_pipeline_says_now(finished, folder):
     """Samplers do not shape the model, so they may change; then they must count."""
     done = run_textgen("run", "p.toml", "--set", 'sampler=[{type="greedy"}]', folder=folder)

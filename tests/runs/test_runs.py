@@ -129,15 +129,6 @@ def test_what_is_no_run_directory_is_told_apart(tmp_path):
                 use(tmp_path / path)
 
 
-def test_of_another_component_only_the_type_is_said_to_differ(tiny_pipeline):
-    textgen.run(tiny_pipeline())
-    changes = {"model": {"type": "ngram"}, "trainer": {"type": "count"}}
-    with pytest.raises(UsageError, match="holds a run of another pipeline") as refused:
-        textgen.run(tiny_pipeline() | changes)
-    differences = str(refused.value).splitlines()[1:-1]
-    assert [line.partition(":")[0] for line in differences] == ["  model.type", "  trainer.type"]
-
-
 def test_the_versions_that_decide_the_numbers_are_recorded(finished_run):
     """llvmlite's too: another version may compile a step to other roundings."""
     names = ("numpy", "torch", "llvmlite")

@@ -66,15 +66,6 @@ def test_a_full_disk_under_stdout_is_one_line(tmp_path):
     assert done.stderr == "textgen: error: No space left on device\n"
 
 
-def test_a_run_that_failed_before_its_first_checkpoint_stands_in_nobodys_way(folder):
-    changes = ("--set", "trainer.order=streams", "--set", "trainer.batch_size=500")
-    failed = run_textgen("run", "p.toml", *changes, folder=folder)
-    assert failed.returncode == 1
-    assert "too short for 500 streams" in failed.stderr
-    mended = run_textgen("run", "p.toml", folder=folder)
-    assert mended.returncode == 0, mended.stderr
-
-
 @pytest.mark.fault(35)
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_model_too_large_for_memory_is_one_line(folder, device):

@@ -58,29 +58,6 @@ def test_a_text_is_read_twice_and_never_again(shelf):
     assert weights(other) != weights(first)
 
 
-def test_no_file_of_the_corpus_is_opened_again(shelf):
-    """The built-in corpus, in a process that says what it opens: a second run, a skipped one, a
-    report on novelty.
-    """
-    shelf.write()
-    script = """
-import sys, textgen
-opened = []
-sys.addaudithook(lambda name, given: opened.append(given[0]) if name == "open" else None)
-tables = {"device": "cpu", "observer": [], "corpus": {"type": "file", "path": "text.txt"},
-    "tokenizer": {"type": "char"}, "data": {"window_length": 16}, "model": {"type": "ngram"},
-    "trainer": {"type": "count"}}
-for output in ("a", "b", "b"):
-    outcome = textgen.run(tables, output=output).outcome
-    print(outcome, sum(str(name).endswith("text.txt") for name in opened))
-finder = textgen.load("b").copy_finder()
-longest = finder.report("Once 1 ravens").longest
-print(longest, sum(str(name).endswith("text.txt") for name in opened))
-"""
-    done = run_script(shelf, script)
-    assert done.stdout.splitlines() == ["trained 2", "trained 2", "skipped 2", "13 2"], done.stderr
-
-
 @pytest.mark.skipif(os.name == "nt", reason="the time of a change can be set there")
 def test_a_text_that_was_changed_is_read_again_whatever_its_size_and_time(shelf):
     path = shelf.write()
@@ -139,13 +116,6 @@ def test_documents_keep_their_ends(shelf):
     tokens, tokenizer = np.fromfile(entry.path, np.uint8), second.generator.tokenizer
     assert np.count_nonzero(tokens == tokenizer.end_id) == 61
     assert tokenizer.decode(tokens) == TEXT
-
-
-def test_tokens_take_as_few_bytes_as_the_vocabulary_allows(shelf):
-    text = "".join(map(chr, range(0x10000, 0x10000 + 300)))
-    run = shelf.run(shelf.write(text * 2))
-    [entry] = cache().entries()
-    assert run.generator.tokenizer.decode(np.fromfile(entry.path, np.uint16)) == text * 2
 
 
 def test_fine_tuning_finds_the_tokens_of_its_own_vocabulary(shelf):
@@ -225,18 +195,6 @@ shelf.run(shelf.folder / "text.txt", "killed")
     shelf.run(path)
     assert not left.exists()
     assert len(cache().entries()) == 1
-
-
-def test_a_text_may_be_removed_while_a_run_uses_it(shelf):
-    path = shelf.write()
-    first = shelf.run(path)
-
-    def remove(event):
-        if isinstance(event, textgen.events.RunStarted):
-            [entry] = cache().entries()
-            assert entry.remove() == (os.name != "nt")
-
-    assert weights(shelf.run(path, observers=(remove,))) == weights(first)
 
 
 def test_what_was_used_longest_ago_goes_first(shelf, monkeypatch):
@@ -319,17 +277,3 @@ def test_clearing_removes_nothing_that_textgen_did_not_write(shelf):
     assert textgen_cache("--clear", "--downloads") == "removed 0 downloads, 0 B\n"
     assert modes() == before
     assert (mine / "diary.txt").read_text() == "secret"
-
-
-def test_what_the_system_does_not_remove_is_kept(shelf, monkeypatch):
-    """As Windows does not remove what a process maps."""
-    shelf.run(shelf.write())
-    [entry] = cache().entries()
-
-    def refuse(path, **_):
-        raise PermissionError(13, "a process uses it", str(path))
-
-    monkeypatch.setattr(Path, "unlink", refuse)
-    kept = f"kept watched {shelf.folder / 'text.txt'} char: {entry.path} cannot be removed\n"
-    assert textgen_cache("--clear") == f"{kept}removed 0 encoded texts, 0 B\n"
-    assert cache().entries() == [entry]
