@@ -88,6 +88,7 @@ reference/api
 reference/hooks
 reference/contracts
 reference/gradient
+reference/modules
 reference/checks
 reference/files
 ```

@@ -35,7 +35,23 @@ import attrs
 from code_as_markdown import aliases, anchor, defined, escape, section, text
 
 import textgen
-from textgen import cli, data, documents, errors, events, gradient, protocols, testing
+from textgen import (
+    characters,
+    cli,
+    data,
+    devices,
+    documents,
+    errors,
+    events,
+    gradient,
+    messages,
+    plugin,
+    protocols,
+    runs,
+    testing,
+)
+from textgen import files as engine_files
+from textgen import pipeline as engine_pipeline
 from textgen.cli.plugins import describe, describe_option
 from textgen.pipeline.options import TABLES, GeneralOptions
 from textgen.pipeline.raw_pipeline import inline_toml
@@ -168,6 +184,22 @@ def gradients() -> str:
         contents(f"`{name}`" for name in gradient.__all__),
     ]
     parts += [section(name, home(name, gradient)) for name in gradient.__all__]
+    return "\n".join(parts)
+
+
+def modules() -> str:
+    """The names of the modules for plugins that have no page of their own."""
+    parts = [
+        "# Modules for plugins\n",
+        "What a plugin imports beside `textgen`, its contracts and `textgen.gradient`: see "
+        "[modules for plugins](../python-api.md#modules-for-plugins).\n",
+    ]
+    for module in (devices, engine_files, plugin, engine_pipeline, runs, cli, messages, characters):
+        parts += [f"## `{module.__name__}`\n", text(module.__doc__)]
+        is_package = hasattr(module, "__all__")
+        for name in module.__all__ if is_package else defined(module):
+            source = home(name, module) if is_package else module
+            parts += [section(name, source, level=3)] * (name != "logger")
     return "\n".join(parts)
 
 
@@ -363,6 +395,7 @@ WRITERS: Mapping[str, Callable[[], str]] = {
     "hooks": hooks,
     "contracts": contracts,
     "gradient": gradients,
+    "modules": modules,
     "checks": checks,
     "files": files,
 }

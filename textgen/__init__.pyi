@@ -36,9 +36,11 @@ from textgen.generation.scoring import TextScore as TextScore
 from textgen.generation.scoring import TokenScores as TokenScores
 from textgen.generation.streams import TextStream as TextStream
 from textgen.pipeline.pipeline import Pipeline as Pipeline
+from textgen.plugin.component import Address as Address
 from textgen.plugin.component import BuildContext as BuildContext
 from textgen.plugin.component import Component as Component
 from textgen.plugin.component import NoOptions as NoOptions
+from textgen.plugin.component import RegisteredComponent as RegisteredComponent
 from textgen.plugin.component import option as option
 from textgen.plugin.hookspecs import PLUGIN_API_VERSION as PLUGIN_API_VERSION
 from textgen.plugin.hookspecs import hookimpl as hookimpl

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeAlias
+from typing import Any, Final, TextIO
 
 import attrs
 
@@ -27,8 +27,8 @@ from textgen.generation import display
 from textgen.generation.generator import Generator
 from textgen.generation.request import Event, is_cancelled
 from textgen.generation.results import Generations
-from textgen.pipeline.pipeline import Pipeline, make_choice, make_pipeline
-from textgen.pipeline.raw_pipeline import Overrides, read_raw_pipeline
+from textgen.pipeline.pipeline import Pipeline, make_choice
+from textgen.pipeline.raw_pipeline import Overrides
 from textgen.plugin.component import OBJECT, BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.structure import ConfigReader
@@ -37,17 +37,14 @@ from textgen.protocols import Corpus, Table, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run, save_run
-from textgen.runs.given_objects import has_objects, with_choices
+from textgen.runs.given_objects import has_objects
 from textgen.runs.loading import build_generator, load_generator
 from textgen.runs.observers import AnyObserver
 from textgen.runs.offered import offered_run
 from textgen.runs.outside import announce
 from textgen.runs.record import keep_changes
-from textgen.runs.starting import with_start
+from textgen.runs.starting import Source, resolve
 from textgen.runs.summary import finite, read_metrics
-
-Source: TypeAlias = str | Path | Table | Pipeline
-"""A pipeline: the path of a TOML file, a mapping of the same shape, or a checked Pipeline."""
 
 
 @attrs.frozen(kw_only=True)
@@ -108,21 +105,7 @@ class Engine:
         `{"trainer.batch_size": 8}`, `{"trainer": {"batch_size": 8}}` or `["trainer.batch_size=8"]`.
         `output` replaces the pipeline's run directory.
         """
-        own: dict[str, Any] = (
-            {} if output is None else {"output": run_directory(output, "output").path}
-        )
-        if isinstance(source, Pipeline):
-            if list(overrides):
-                raise UsageError(
-                    "a checked Pipeline takes none; give what it was made from",
-                    argument="overrides",
-                )
-            return attrs.evolve(source, **own) if own else source
-        raw, plugins = read_raw_pipeline(source, overrides), self.plugins()
-        tables = {**raw.tables, **own}
-        if isinstance(source, Mapping):  # a file is data, and has no objects
-            tables = with_choices(tables)
-        return make_pipeline(with_start(attrs.evolve(raw, tables=tables), plugins), plugins)
+        return resolve(source, overrides, self.plugins(), output)
 
     def plugins(self) -> ComponentSource:
         """The plugins that this engine uses."""

@@ -35,7 +35,7 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.visible import visible
+from textgen.messages import visible
 
 _REMEDIES: Final = {
     "output": "choose another `output`",

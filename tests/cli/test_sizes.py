@@ -2,7 +2,7 @@
 
 import pytest
 
-from textgen.visible import byte_count
+from textgen.messages import byte_count
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from textgen.cli import terminal
 from textgen.cli.context import CommandContext
 from textgen.cli.errors import ReaderGone, report
 from textgen.errors import PluginWarning
+from textgen.messages import nearest
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, RegisteredComponent
 from textgen.processes import is_follower
-from textgen.suggest import nearest
 
 
 class _Group(click.Group):

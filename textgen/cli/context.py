@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from textgen.errors import UsageError
+from textgen.messages import nearest
 from textgen.plugin import discovery
 from textgen.plugin.registry import PluginSet
-from textgen.suggest import nearest
 
 if TYPE_CHECKING:
     from textgen.contracts.components import Components

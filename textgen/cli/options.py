@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 
 from textgen.errors import UsageError
+from textgen.messages import nearest_file, quoted
 from textgen.plugin.component import ComponentSource
-from textgen.suggest import nearest_file
-from textgen.windows import quoted
 
 _BEGINNING = 1 << 16  # bytes that tell what a file is
 

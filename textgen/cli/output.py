@@ -23,10 +23,10 @@ from textgen.errors import Interrupted, UsageError
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import end_id
 from textgen.generation.results import Generation, GenerationState
+from textgen.messages import quoted
 from textgen.pipeline.raw_pipeline import inline_toml
 from textgen.plugin.structure import plain
 from textgen.protocols import Tokenizer
-from textgen.windows import quoted
 
 _Save: TypeAlias = Callable[[GenerationState | None], None]
 

@@ -23,10 +23,9 @@ from textgen.generation.generator import Generator
 from textgen.generation.prompts import end_id
 from textgen.generation.results import GenerationState
 from textgen.generation.streams import TextStream
+from textgen.messages import nearest, quoted
 from textgen.pipeline.raw_pipeline import inline_toml
 from textgen.plugin.structure import plain
-from textgen.suggest import nearest
-from textgen.windows import quoted
 
 _HELP: Final = """\
 Type a prompt, and the model continues it. Ctrl-C stops a text.

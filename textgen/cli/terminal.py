@@ -16,7 +16,7 @@ import click
 
 from textgen import windows
 from textgen.errors import TextgenError
-from textgen.visible import visible
+from textgen.messages import visible
 
 
 def prepare() -> None:

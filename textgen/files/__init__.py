@@ -1,3 +1,7 @@
 """How files are written to last, opened with care, read back against their checksums, and
 cached.
 """
+
+from textgen.lazy import names_of as _names_of
+
+__all__, __getattr__ = _names_of(__name__)

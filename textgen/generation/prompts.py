@@ -12,12 +12,12 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from textgen.characters import nearest_text
 from textgen.contracts.checks import check_ids
 from textgen.documents import DOCUMENT_END, CorpusPiece, split_documents
 from textgen.errors import PromptError, UsageError
 from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Array, Ids, Tokenizer
-from textgen.suggest import nearest_text
 
 NO_IDS: Final = np.empty(0, np.int64)
 _PRIMING: Final = 8  # tokens; more did not change what follows

@@ -21,7 +21,7 @@ from textgen.files.opening import MALFORMED_DATA, translating_corruption
 from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of, read_bytes
 from textgen.generation import display
 from textgen.pipeline.options import is_seed
-from textgen.plugin.strict_json import each, structured
+from textgen.plugin.strict_json import checked_json, each
 from textgen.protocols import Decoder, Floats, Ids, Tensors
 
 FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
@@ -115,7 +115,7 @@ class GenerationState:
             if not np.array_equal(arrays.pop("checksum"), _checksum(arrays)):
                 raise CorruptFileError(path, "it is not as it was saved: its checksum differs")
             values = parse_json(arrays.pop("values").tobytes())
-            state = structured(cls, {**values, **{kind: {} for kind in _ARRAYS}}, path)
+            state = checked_json(cls, {**values, **{kind: {} for kind in _ARRAYS}}, path)
             for name, array in arrays.items():
                 kind, _, name = name.partition(".")
                 getattr(state, kind)[name] = array

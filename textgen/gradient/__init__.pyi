@@ -7,6 +7,7 @@ from textgen.gradient.optimization import MakeOptimizer as MakeOptimizer
 from textgen.gradient.optimization import Parameters as Parameters
 from textgen.gradient.optimization import eager as eager
 from textgen.gradient.options import GradientOptions as GradientOptions
+from textgen.gradient.options import Length as Length
 from textgen.gradient.schedules import Schedule as Schedule
 from textgen.gradient.schedules import constant as constant
 from textgen.gradient.schedules import cosine as cosine

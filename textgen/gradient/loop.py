@@ -23,7 +23,7 @@ from textgen.gradient.optimization import MakeOptimizer, Optimization
 from textgen.gradient.options import GradientOptions
 from textgen.gradient.plan import Plan
 from textgen.gradient.schedules import Schedule, constant
-from textgen.plugin.strict_json import COUNT, OPTIONAL_COUNT, is_number, structure
+from textgen.plugin.strict_json import COUNT, OPTIONAL_COUNT, from_json, is_number
 from textgen.protocols import Table, TrainerState, TrainingContext
 
 
@@ -90,7 +90,7 @@ class GradientTrainer:
 
         Raises ValueError for a state of another trainer.
         """
-        structure(_Position, state.values)
+        from_json(_Position, state.values)
         self._loaded = state
 
 
@@ -227,7 +227,7 @@ class _Training:
 
         What does not fit raises a TrainingError, here or in the first step.
         """
-        position = structure(_Position, state.values)
+        position = from_json(_Position, state.values)
         self.step, self.training_loss = position.step, position.training_loss
         self.evaluated_step = position.evaluated_step
         if position.length == self.options.length and position.steps is not None:

@@ -1,1 +1,5 @@
 """From TOML to a frozen, checked Pipeline."""
+
+from textgen.lazy import names_of as _names_of
+
+__all__, __getattr__ = _names_of(__name__)

@@ -1,1 +1,5 @@
 """How plugins are found, imported and checked, and what they provide."""
+
+from textgen.lazy import names_of as _names_of
+
+__all__, __getattr__ = _names_of(__name__)

@@ -15,6 +15,7 @@ from pathlib import Path
 import attrs
 
 from textgen.errors import Fault, PluginError, PluginWarning, UsageError
+from textgen.messages import nearest
 from textgen.plugin import discovery
 from textgen.plugin.component import (
     KINDS,
@@ -28,7 +29,6 @@ from textgen.plugin.component import (
 )
 from textgen.plugin.single_file import import_file
 from textgen.plugin.validation import UnfitError, cause_of, offers_of
-from textgen.suggest import nearest
 
 logger = logging.getLogger("textgen")
 

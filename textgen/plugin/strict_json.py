@@ -26,26 +26,26 @@ is_line: Final = matches_re(r"[^\0-\x1f\x7f-\x9f]{0,1000}")
 """A name, a version and the like, which is shown in a line."""
 
 
-def read_structured(cls: type[_T], path: Path, sha256: str = "") -> _T:
+def read_strict_json(cls: type[_T], path: Path, sha256: str = "") -> _T:
     """An instance of the attrs class `cls` from a JSON file.
 
     Raises CorruptFileError, which names file and key.
     """
-    return structured(cls, read_json(path, sha256), path)
+    return checked_json(cls, read_json(path, sha256), path)
 
 
-def structured(cls: type[_T], value: Any, path: Path) -> _T:
+def checked_json(cls: type[_T], value: Any, path: Path) -> _T:
     """An instance of the attrs class `cls` from JSON values of the file `path`.
 
     Raises CorruptFileError.
     """
     try:
-        return structure(cls, value)
+        return from_json(cls, value)
     except ValueError as error:
         raise CorruptFileError(path, str(error)) from error
 
 
-def structure(cls: type[_T], value: Any) -> _T:
+def from_json(cls: type[_T], value: Any) -> _T:
     """An instance of the attrs class `cls` from JSON values.
 
     Raises ValueError, which names the keys.

@@ -19,9 +19,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 
 from textgen.errors import Fault
+from textgen.messages import nearest
 from textgen.plugin.component import Address, ComponentSource, RegisteredComponent
 from textgen.protocols import Table
-from textgen.suggest import nearest
 
 _INTEGER_LIMIT = 2**64  # beyond any option's range, and short enough to print
 _SHOWN = 100  # characters of a string that an error quotes

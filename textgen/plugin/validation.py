@@ -12,6 +12,7 @@ import attrs
 import pluggy
 
 from textgen.errors import PluginWarning, TextgenError
+from textgen.messages import nearest
 from textgen.plugin import discovery, hookspecs
 from textgen.plugin.component import (
     HOOKS,
@@ -25,7 +26,6 @@ from textgen.plugin.component import (
 )
 from textgen.plugin.structure import ConfigReader, plain
 from textgen.plugin.tracebacks import shown_line, shown_path
-from textgen.suggest import nearest
 
 _ARGUMENT: Final = re.compile(r"[a-z][a-z0-9_]*")
 

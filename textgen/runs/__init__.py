@@ -1,1 +1,5 @@
 """Run directories: training, checkpoints, loading."""
+
+from textgen.lazy import names_of as _names_of
+
+__all__, __getattr__ = _names_of(__name__)

@@ -26,7 +26,7 @@ from textgen.files.reading import (
     read_tensors,
     read_weights,
 )
-from textgen.plugin.strict_json import read_structured
+from textgen.plugin.strict_json import read_strict_json
 from textgen.protocols import Table, Tensors, TrainerState
 from textgen.runs.formats import Manifest, Progress, TrainingState
 
@@ -76,7 +76,7 @@ class Checkpoints:
         tensors = read_weights(self._file(step, WEIGHTS), manifest.files[WEIGHTS])
         arrays = read_tensors(self._file(step, _ARRAYS), manifest.files[_ARRAYS])
         path = self._file(step, _STATE)
-        state = read_structured(TrainingState, path, manifest.files[_STATE])
+        state = read_strict_json(TrainingState, path, manifest.files[_STATE])
         if state.progress.step != step:
             cause = f"it is of step {state.progress.step}, and its folder of step {step}"
             raise CorruptFileError(path, cause)
@@ -188,7 +188,7 @@ class Checkpoints:
 
     def _manifest(self, step: int) -> Manifest:
         path = self._file(step, _MANIFEST)
-        manifest = read_structured(Manifest, path)
+        manifest = read_strict_json(Manifest, path)
         for name in (WEIGHTS, _ARRAYS, _STATE):
             if name not in manifest.files:
                 raise CorruptFileError(path, f"files: it does not list {name}")

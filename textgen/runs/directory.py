@@ -40,11 +40,11 @@ from textgen.files.durable import (
     write_json,
 )
 from textgen.files.reading import files_under, inside, path_of
-from textgen.plugin.strict_json import read_structured
+from textgen.messages import nearest
+from textgen.plugin.strict_json import read_strict_json
 from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoints
 from textgen.runs.formats import LockOwner, read_record, signed
-from textgen.suggest import nearest
 
 logger = logging.getLogger("textgen")
 _OWN: Final = (
@@ -160,7 +160,7 @@ class RunDirectory:
             lock.acquire(timeout=_LOCK_TIMEOUT, poll_interval=_LOCK_TIMEOUT / 10)
         except filelock.Timeout:
             try:
-                pid: int | None = read_structured(LockOwner, owner).pid
+                pid: int | None = read_strict_json(LockOwner, owner).pid
             except RunError:
                 pid = None
             raise RunLockedError(self.path, pid, remedy=remedy) from None

@@ -19,11 +19,11 @@ from textgen.pipeline.options import is_seed
 from textgen.plugin.strict_json import (
     COUNT,
     OPTIONAL_COUNT,
+    checked_json,
     each,
     is_line,
     is_number,
     is_sha256,
-    structured,
 )
 from textgen.protocols import Table
 
@@ -215,5 +215,5 @@ def read_record(path: Path, cls: type[Any] = RunRecord) -> Table:
             cause = "it is damaged: its content has another checksum than it says"
             raise CorruptFileError(path, cause, expected=kept, actual=actual)
         fields = attrs.fields_dict(cls)
-        structured(cls, {key: record[key] for key in fields if key in record}, path)
+        checked_json(cls, {key: record[key] for key in fields if key in record}, path)
     return record

@@ -12,11 +12,11 @@ from typing import TextIO
 from textgen.errors import CorpusError
 from textgen.files.cache import cache_directory
 from textgen.files.opening import is_special
+from textgen.messages import visible
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import Address
 from textgen.plugin.structure import ConfiguredComponent
 from textgen.protocols import Corpus
-from textgen.visible import visible
 
 
 def announce(

@@ -7,11 +7,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
-from textgen.errors import Fault, PipelineError, RunError, TextgenError
+from textgen.errors import Fault, PipelineError, RunError, TextgenError, UsageError
 from textgen.files.reading import (
     VOCABULARY,
     WEIGHTS,
@@ -20,13 +20,43 @@ from textgen.files.reading import (
     read_weights,
     with_remedy,
 )
-from textgen.pipeline.pipeline import make_choice, output_of, without_starts
-from textgen.pipeline.raw_pipeline import RawPipeline
+from textgen.pipeline.pipeline import (
+    Pipeline,
+    make_choice,
+    make_pipeline,
+    output_of,
+    without_starts,
+)
+from textgen.pipeline.raw_pipeline import Overrides, RawPipeline, read_raw_pipeline
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
 from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Start, merged
 from textgen.protocols import Table, Tokenizer
-from textgen.runs.directory import RunDirectory
+from textgen.runs.directory import RunDirectory, run_directory
+from textgen.runs.given_objects import with_choices
 from textgen.runs.offered import offered_run
+
+Source: TypeAlias = str | Path | Table | Pipeline
+"""A pipeline: the path of a TOML file, a mapping of the same shape, or a checked Pipeline."""
+
+
+def resolve(
+    source: Source,
+    overrides: Overrides,
+    plugins: ComponentSource,
+    output: str | Path | None = None,
+) -> Pipeline:
+    """Read and check a pipeline, as `Engine.pipeline` describes."""
+    own: dict[str, Any] = {} if output is None else {"output": run_directory(output, "output").path}
+    if isinstance(source, Pipeline):
+        if list(overrides):
+            cause = "a checked Pipeline takes none; give what it was made from"
+            raise UsageError(cause, argument="overrides")
+        return attrs.evolve(source, **own) if own else source
+    raw = read_raw_pipeline(source, overrides)
+    tables = {**raw.tables, **own}
+    if isinstance(source, Mapping):  # a file is data, and has no objects
+        tables = with_choices(tables)
+    return make_pipeline(with_start(attrs.evolve(raw, tables=tables), plugins), plugins)
 
 
 def with_start(raw: RawPipeline, plugins: ComponentSource) -> RawPipeline:

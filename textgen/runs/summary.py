@@ -11,8 +11,9 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from textgen.errors import RunError
+from textgen.errors import PipelineError, RunError
 from textgen.files.reading import files_under, inside, parse_json, read_bytes
+from textgen.pipeline.raw_pipeline import raw_pipeline_of
 from textgen.protocols import Table
 from textgen.runs.directory import RunDirectory, no_run
 from textgen.runs.formats import RunFigures, read_record
@@ -56,11 +57,18 @@ class RunSummary:
         """
         return read_metrics(RunDirectory(self.path).latest().path)
 
+    def tables(self) -> Table:
+        """The tables of its pipeline.toml; {} where they cannot be read."""
+        with contextlib.suppress(PipelineError, RunError):
+            path = inside(self.path, "pipeline.toml")
+            return raw_pipeline_of(read_bytes(path), path).tables
+        return {}
+
     @property
     def characters_per_second(self) -> float | None:
         """The speed of training before the last evaluation."""
         rows = self.metrics()
-        return finite(rows[-1].get("characters_per_second")) if rows else None
+        return rows[-1].get("characters_per_second") if rows else None
 
     @property
     def parameters(self) -> int | None:
@@ -144,18 +152,20 @@ def _so_far(record: Table, directory: RunDirectory) -> Table:
     return {
         "step": max(steps),
         "best_step": best.get("step"),
-        "best_loss": chosen_loss(best),
+        "best_loss": best.get("validation_loss", best.get("training_loss")),
         "seconds": last.get("seconds"),
     }
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run directory's metrics.jsonl. Lines that cannot be read are left out."""
+    """The rows of a run directory's metrics.jsonl. Lines that cannot be read are left out; what is
+    not a finite number is None.
+    """
     rows = []
     with contextlib.suppress(RunError):
         for line in read_bytes(inside(folder, "metrics.jsonl")).splitlines():
             with contextlib.suppress(ValueError):
-                row = parse_json(line)
+                row = {key: finite(value) for key, value in parse_json(line).items()}
                 if isinstance(row.get("step"), int) and 0 <= row["step"] < 2**63:
                     rows.append(row)
     return rows
@@ -163,19 +173,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 def _best(rows: list[dict[str, Any]]) -> Table:
     """The row that a run chooses: with nothing held out, the latest."""
-    held_out = [row for row in rows if finite(row.get("validation_loss")) is not None]
+    held_out = [row for row in rows if row.get("validation_loss") is not None]
     if held_out:
-        return min(held_out, key=lambda row: float(row["validation_loss"]))
+        return min(held_out, key=lambda row: row["validation_loss"])
     return rows[-1] if rows else {}
 
 
-def chosen_loss(row: Table) -> float | None:
-    """The loss that a run chooses by."""
-    held_out = finite(row.get("validation_loss"))
-    return finite(row.get("training_loss")) if held_out is None else held_out
-
-
-def finite(value: Any) -> float | None:
-    """The number as a float; None for anything else, infinity and NaN."""
+def finite(value: Any) -> Any:
+    """The number; None for anything else, infinity and NaN."""
     is_finite = type(value) in (int, float) and abs(value) <= sys.float_info.max
-    return float(value) if is_finite else None
+    return value if is_finite else None

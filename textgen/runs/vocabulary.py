@@ -9,8 +9,8 @@ from typing import Any, Final, TypeAlias
 import attrs
 import numpy as np
 
+from textgen.characters import plain_forms
 from textgen.protocols import Ids, Tensors, Tokenizer
-from textgen.suggest import plain_forms
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 _NONE: Final = -1

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from textgen.errors import Fault, PluginWarning, UsageError
+from textgen.messages import nearest
 from textgen.pipeline.raw_pipeline import toml_value
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, RegisteredComponent
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.tracebacks import shown_path
 from textgen.protocols import Table
-from textgen.suggest import nearest
 from textgen.testing.outcomes import NO_DEFAULT, Outcome
 from textgen.testing.plugin import check_offers, is_called, matching
 from textgen.testing.time_limit import TIME_LIMIT

@@ -10,10 +10,10 @@ from typing import Any, Unpack
 
 from textgen.contracts.checks import FAILURES
 from textgen.errors import TextgenError, UsageError
+from textgen.messages import nearest
 from textgen.plugin import discovery
 from textgen.plugin.component import UNPACKAGED, Plugin, RegisteredComponent, normalized
 from textgen.plugin.registry import PluginSet
-from textgen.suggest import nearest
 from textgen.testing.commands import CommandSuite
 from textgen.testing.corpora import CorpusSuite
 from textgen.testing.environment import (

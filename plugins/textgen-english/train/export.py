@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import textgen
-from textgen.files.reading import dump_tensors, dump_vocabulary
+from textgen.files import dump_tensors, dump_vocabulary
 from textgen.pipeline.pipeline import without_starts
 from textgen.protocols import Ids, Tensors, Tokenizer
 from textgen.runs.directory import RunDirectory

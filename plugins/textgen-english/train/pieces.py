@@ -19,7 +19,7 @@ import numpy as np
 from textgen import BuildContext, Component, hookimpl
 from textgen.data import Dataset
 from textgen.events import Evaluated, StepDone
-from textgen.gradient.options import Length
+from textgen.gradient import Length
 from textgen.protocols import Ids, TrainerState, TrainingContext
 from textgen_builtins.trainers.config import AdamWConfig
 

@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import attrs
 
-from textgen.files.cache import converted_models
+from textgen.files import converted_models
 from textgen.protocols import Table
 from textgen_huggingface.plugin import checksum
 from textgen_huggingface.pretrained import LOCAL

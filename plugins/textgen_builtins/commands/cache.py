@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from textgen import BuildContext, Component, NoOptions, hookimpl
-from textgen.files.cache import Cache, CacheEntry, converted_models, downloads, encoded_texts
-from textgen.visible import byte_count, visible
+from textgen.files import Cache, CacheEntry, converted_models, downloads, encoded_texts
+from textgen.messages import byte_count, visible
 
 
 class CacheOptions(NoOptions):

@@ -13,7 +13,7 @@ import attrs
 import click
 
 from textgen import PromptError, TextgenError
-from textgen.cli.options import check_output, device_option, json_option, write_output
+from textgen.cli import check_output, device_option, json_option, write_output
 from textgen_builtins.commands import comparison_page, text
 from textgen_builtins.commands.compared import ComparedRun, differences, ranked, read_runs, warning
 from textgen_builtins.commands.runs import as_row

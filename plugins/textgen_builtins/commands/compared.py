@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from textgen import PipelineError, RunError, RunSummary, UsageError
-from textgen.files.reading import inside, read_bytes
-from textgen.pipeline.raw_pipeline import raw_pipeline_of
-from textgen.plugin.structure import flat
+from textgen import RunSummary, UsageError
+from textgen.plugin import flat
 from textgen.protocols import Table
-from textgen.runs.summary import chosen_loss, finite
 from textgen_builtins.commands.folders import summaries
 
 _MACHINE: Final = ("device", "platform", "python", "torch", "numpy", "textgen-engine")
@@ -57,7 +54,8 @@ class ComparedRun:
     def unknown_share(self) -> float:
         """The share of its tokens that stand for text outside the vocabulary."""
         data = self.summary.record.get("data")
-        return (isinstance(data, Mapping) and finite(data.get("unknown_share"))) or 0.0
+        share = data.get("unknown_share") if isinstance(data, Mapping) else None
+        return share if isinstance(share, float) else 0.0
 
 
 @attrs.frozen
@@ -159,32 +157,25 @@ def read_run(summary: RunSummary, label: str) -> ComparedRun:
     """A run by its summary."""
     rows = summary.metrics()
     best = next((row for row in rows if row["step"] == summary.best_step), {})
-    speeds = [speed for row in rows if (speed := finite(row.get("characters_per_second")))]
+    speeds = [speed for row in rows if (speed := row.get("characters_per_second"))]
     return ComparedRun(
         label=label,
         summary=summary,
         settings=_settings(summary),
-        curve=_points(rows, chosen_loss),
-        bits=_points(rows, lambda row: finite(row.get("bits_per_character"))),
-        bits_per_character=finite(best.get("bits_per_character")),
+        curve=_points(rows, "validation_loss") or _points(rows, "training_loss"),
+        bits=_points(rows, "bits_per_character"),
+        bits_per_character=best.get("bits_per_character"),
         characters_per_second=statistics.median(speeds) if speeds else None,
     )
 
 
-def _points(
-    rows: Sequence[Table], value: Callable[[Table], float | None]
-) -> tuple[tuple[int, float], ...]:
-    found = ((row["step"], value(row)) for row in rows)
+def _points(rows: Sequence[Table], key: str) -> tuple[tuple[int, float], ...]:
+    found = ((row["step"], row.get(key)) for row in rows)
     return tuple((step, each) for step, each in found if each is not None)
 
 
 def _settings(summary: RunSummary) -> dict[str, Any]:
-    try:
-        path = inside(summary.path, "pipeline.toml")
-        tables = dict(raw_pipeline_of(read_bytes(path), path).tables)
-    except (RunError, PipelineError):
-        tables = {}
-    tables = {key: value for key, value in tables.items() if key != "output"}
+    tables = {key: value for key, value in summary.tables().items() if key != "output"}
     for kind in _CHAINS:
         chain = tables.pop(kind, None)
         for place, table in enumerate(chain if isinstance(chain, list) else ()):

@@ -7,15 +7,16 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import click
 
-from textgen import PluginWarning, TextgenError
-from textgen.cli.options import check_run, json_option
-from textgen.plugin import discovery
-from textgen.plugin.component import OWN_DISTRIBUTION
+from textgen import PluginWarning, TextgenError, verify
+from textgen.cli import check_run, json_option
+from textgen.plugin import requirements, version
+
+_TEXTGEN: Final = "textgen-engine"
 
 
 @click.command("doctor")
@@ -40,12 +41,12 @@ def doctor(context: Any, run: str | None, as_json: bool) -> None:
 
 
 def _of_installation(context: Any) -> dict[str, Any]:
-    from textgen.files.cache import cache_directory
+    from textgen.files import cache_directory
 
-    required = [OWN_DISTRIBUTION, *discovery.requirements(OWN_DISTRIBUTION)]
-    optional = (discovery.requirements(OWN_DISTRIBUTION, e) for e in ("fast", "format", "zst"))
+    required = [_TEXTGEN, *requirements(_TEXTGEN)]
+    optional = (requirements(_TEXTGEN, e) for e in ("fast", "format", "zst"))
     extras = {name for packages in optional for name in packages}
-    versions = {name: discovery.version(name) for name in [*required, *sorted(extras)]}
+    versions = {name: version(name) for name in [*required, *sorted(extras)]}
     devices, missing = _devices()
     missing += [f"{name} is not installed" for name in required if versions[name] is None]
     with warnings.catch_warnings():
@@ -89,7 +90,6 @@ def _installation_lines(report: dict[str, Any]) -> Iterator[str]:
 
 def _of_run(context: Any, run: str) -> dict[str, Any]:
     from textgen import Engine
-    from textgen.runs.stored import verify
 
     check_run(run)
     report, cause = verify(run), ""

@@ -7,18 +7,19 @@ import json
 import keyword
 import re
 from collections.abc import Iterator, Mapping
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from string import Template
 from typing import Any, Final
 
 import click
 
+import textgen
 from textgen import UsageError
-from textgen.plugin.component import COMMANDS, HOOKS, KINDS, OWN_DISTRIBUTION
-from textgen.plugin.discovery import requirements
+from textgen.plugin import COMMANDS, HOOKS, requirements
 
 _DISTRIBUTION: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_TEXTGEN: Final = "textgen-engine"
 _SUFFIX: Final = ".template"
 # Where the files of the folder scaffolds go; those named after what is in them go into the package,
 # and tests/.
@@ -32,7 +33,7 @@ _PLACES: Final[Mapping[str, str]] = {
     "test.py": "tests/test_{component_}.py",
     "test.yml": ".github/workflows/test.yml",
 }
-_KINDS: Final = [kind for kind in KINDS if kind != "run"]  # which is data
+_KINDS: Final = [kind for kind in HOOKS.values() if kind != "run"]  # which is data
 # What each kind of example imports beside attrs and textgen, at the versions that textgen itself
 # asks for.
 _IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -137,11 +138,11 @@ def _tables(text: str) -> dict[str, str]:
 
 def _dependencies(kind: str) -> list[str]:
     """Requirements: textgen from this minor version on, and others as textgen itself has them."""
-    own = requirements(OWN_DISTRIBUTION)
-    major, minor = metadata.version(OWN_DISTRIBUTION).split(".")[:2]
+    own = requirements(_TEXTGEN)
+    major, minor = textgen.__version__.split(".")[:2]
     return sorted(
         [
             *(own[name] for name in ("attrs", *_IMPORTS.get(kind, ()))),
-            f"{OWN_DISTRIBUTION}>={major}.{minor}",
+            f"{_TEXTGEN}>={major}.{minor}",
         ]
     )

@@ -13,8 +13,7 @@ import attrs
 import click
 
 from textgen import RunError, RunSummary, UsageError, prune
-from textgen.cli.options import json_option
-from textgen.runs.summary import finite
+from textgen.cli import json_option
 from textgen_builtins.commands import text
 from textgen_builtins.commands.folders import summaries
 
@@ -80,7 +79,7 @@ def as_row(run: RunSummary) -> dict[str, Any]:
 def _loss(run: RunSummary) -> float | None:
     """The best loss in nats per character; per token where no metrics tell the difference."""
     bits = [row.get("bits_per_character") for row in run.metrics() if row["step"] == run.best_step]
-    found = finite(bits[-1]) if bits else None
+    found = bits[-1] if bits else None
     return run.best_loss if found is None else found * math.log(2)
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import attrs
 import click
 import tomli_w
 
-from textgen.cli.options import check_pipeline, set_option
-from textgen.pipeline.options import GeneralOptions
-from textgen.pipeline.pipeline import Pipeline
-from textgen.pipeline.raw_pipeline import inline_toml
-from textgen.plugin.structure import ConfiguredComponent, phrase, plain
+from textgen import ConfiguredComponent, Pipeline
+from textgen.cli import check_pipeline, set_option
+from textgen.pipeline import GeneralOptions, inline_toml
+from textgen.plugin import phrase, plain
+from textgen.runs import resolve
 
 _WIDTH = 100
 
@@ -30,14 +31,9 @@ def show(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     directory, as it does for PIPELINE.
     """
     check_pipeline(pipeline)
-    from textgen.pipeline.pipeline import make_pipeline
-    from textgen.pipeline.raw_pipeline import read_raw_pipeline
-    from textgen.runs.starting import with_start
-
-    raw = read_raw_pipeline(pipeline, overrides)
-    plugins = context.plugins()
-    made = make_pipeline(with_start(raw, plugins), plugins)
-    click.echo(commented_toml(made, raw.tables.get("output")), nl=False)
+    made = resolve(pipeline, overrides, context.plugins())
+    is_default = made.output == Path.cwd() / "runs" / made.name
+    click.echo(commented_toml(made, None if is_default else made.output), nl=False)
 
 
 def commented_toml(pipeline: Pipeline, output: Any) -> str:

@@ -16,10 +16,9 @@ import attrs
 import click
 
 from textgen import Fault, Interrupted, PipelineError, TextgenError, UsageError
-from textgen.cli.options import check_pipeline, json_option
-from textgen.cli.run import train
-from textgen.pipeline.raw_pipeline import inline_toml, toml_value
-from textgen.windows import quoted
+from textgen.cli import check_pipeline, json_option, train
+from textgen.messages import quoted
+from textgen.pipeline import inline_toml, toml_value
 from textgen_builtins.commands import text
 from textgen_builtins.commands.compared import have_other_tokens, ranked, read_run, warning
 from textgen_builtins.commands.folders import summaries

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from textgen import RunSummary
-from textgen.visible import byte_count as byte_count
-from textgen.visible import visible
+from textgen.messages import byte_count as byte_count
+from textgen.messages import visible
 
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 

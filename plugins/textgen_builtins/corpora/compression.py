@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from textgen.errors import CorpusError
-from textgen.files.opening import is_special
+from textgen.files import is_special
 
 _PIECE: Final = 1 << 20
 _EXPANDS: Final = 100  # times that a text expands at most, where it is longer than _ALWAYS bytes

@@ -9,9 +9,8 @@ from typing import Any, Literal
 import attrs
 from attrs.validators import ge, optional
 
-from textgen import option
-from textgen.files.encodings import AUTO
-from textgen.plugin.component import Address
+from textgen import Address, option
+from textgen.files import AUTO
 
 
 def _encoding(instance: Any, attribute: Any, value: str) -> None:

@@ -13,14 +13,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+import textgen
 from textgen.errors import CorpusError
-from textgen.files.cache import downloads
-from textgen.plugin.component import OWN_DISTRIBUTION
-from textgen.visible import byte_count, visible
+from textgen.files import downloads
+from textgen.messages import byte_count, visible
 from textgen_builtins.corpora.file_facts import HTML, JSON_LINES, TEXTS, checksum, inner_suffix
 
 _SILENCE: Final = 30.0  # seconds without a byte
@@ -89,7 +88,7 @@ def _open(address: str, console: TextIO | None) -> Any:
         urllib.request.UnknownHandler(),
     ):
         opener.add_handler(handler)
-    version = metadata.version(OWN_DISTRIBUTION)
+    version = textgen.__version__
     headers = {"User-Agent": f"textgen/{version}", "Accept-Encoding": "identity"}
     with _network(address):
         page = urllib.parse.urldefrag(address)[0]

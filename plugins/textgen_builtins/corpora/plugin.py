@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from textgen import BuildContext, Component, hookimpl
-from textgen.plugin.component import Address
+from textgen import Address, BuildContext, Component, hookimpl
 from textgen.protocols import Corpus
 from textgen_builtins.corpora.config import FileConfig, StoryConfig, TimeMachineConfig
 

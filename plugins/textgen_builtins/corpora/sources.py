@@ -12,9 +12,9 @@ from typing import Final, TextIO, TypeVar
 
 import attrs
 
+from textgen import Address
 from textgen.errors import CorpusError
-from textgen.plugin.component import Address
-from textgen.visible import byte_count
+from textgen.messages import byte_count
 from textgen_builtins.corpora.config import FileConfig
 from textgen_builtins.corpora.file_facts import (
     COMPRESSED,

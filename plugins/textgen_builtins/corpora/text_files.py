@@ -15,7 +15,7 @@ import attrs
 
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError
-from textgen.files.encodings import AUTO, decode
+from textgen.files import AUTO, decode
 from textgen_builtins.corpora import sources, wrapped_lines
 from textgen_builtins.corpora.compression import read_bytes
 from textgen_builtins.corpora.config import FileConfig

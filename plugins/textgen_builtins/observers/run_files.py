@@ -16,9 +16,8 @@ import attrs
 
 from textgen.errors import RunError
 from textgen.events import Evaluation, Event, RunStarted, StepDone
-from textgen.files.durable import append, write_atomic
-from textgen.files.reading import read_bytes
-from textgen.runs.summary import finite, read_metrics
+from textgen.files import append, read_bytes, write_atomic
+from textgen.runs import read_metrics
 from textgen_builtins.curves import Curve, draw
 from textgen_builtins.observers.config import SamplesConfig
 
@@ -97,7 +96,7 @@ class LossPlot:
                     write_atomic(self.path.with_name("gradient.svg"), picture.encode())
 
     def _curve(self, name: str, key: str) -> Curve:
-        values = ((row["step"], finite(row.get(key))) for row in self._rows)
+        values = ((row["step"], row.get(key)) for row in self._rows)
         return Curve(name, [(step, value) for step, value in values if value is not None])
 
 

@@ -13,14 +13,12 @@ from urllib.parse import urlsplit
 
 import click
 
-from textgen import UsageError
-from textgen.files.durable import write_atomic
-from textgen.files.encodings import AUTO
-from textgen.pipeline.raw_pipeline import NAME
-from textgen.plugin.component import Address
-from textgen.windows import quoted
+from textgen import Address, UsageError
+from textgen.files import AUTO, write_atomic
+from textgen.messages import quoted
 from textgen_builtins.corpora.file_facts import COMPRESSED
 
+_NAME: Final = re.compile(r"[^\W_][\w. +-]*")  # of a folder
 _LONGEST_NAME: Final = 100  # bytes
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 
@@ -128,7 +126,7 @@ def _stem(text: str | None) -> str:
     path = Path(named.rstrip("/"))
     stem = (Path(path.stem) if path.suffix.lower() in COMPRESSED else path).stem
     stem = unicodedata.normalize("NFC", stem)  # on macOS, names have letters and marks apart
-    if not NAME.fullmatch(stem) or ".." in stem or len(os.fsencode(stem)) > _LONGEST_NAME:
+    if not _NAME.fullmatch(stem) or ".." in stem or len(os.fsencode(stem)) > _LONGEST_NAME:
         plain = re.sub(r"[^\w.+-]+|\.\.+", "-", stem).strip("-_.")
         stem = plain.encode()[:_LONGEST_NAME].decode(errors="ignore") or "text"
     return f"{stem}-text" if _RESERVED.fullmatch(stem) else stem

@@ -12,8 +12,7 @@ import attrs
 import tomli_w
 
 from textgen import PluginSet
-from textgen.plugin.component import ComponentSource
-from textgen.visible import byte_count
+from textgen.messages import byte_count
 from textgen_builtins.starter import settings, starts, texts
 from textgen_builtins.starter.settings import Pretrained
 from textgen_builtins.starter.starts import Candidate
@@ -39,7 +38,7 @@ def recipe(
     minutes: float = 1.0,
     start: str | None = None,
     speed: float | None = None,
-    plugins: ComponentSource | None = None,
+    plugins: PluginSet | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """The pipeline that `textgen init` writes for a text, as a mapping for `textgen.run`.
@@ -57,7 +56,7 @@ def recipe(
     return tomllib.loads(starter_pipeline(facts, minutes * 60, speed, *chosen))
 
 
-def remarks(facts: TextFacts, plugins: ComponentSource) -> list[str]:
+def remarks(facts: TextFacts, plugins: PluginSet) -> list[str]:
     """What was guessed of a text, and what may help."""
     words = facts.sample.lower().split()
     may_be_english = facts.size < _SHORT or words.count("the") > _THE * len(words)
@@ -71,7 +70,7 @@ def chosen_start(
     speed: float,
     start: str | None,
     folder: Path,
-    plugins: ComponentSource,
+    plugins: PluginSet,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Candidate, list[Candidate]]:
     """The model to start from, by the lowest expected loss if `start` names none, and all that

@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 
 from textgen.data import Dataset
-from textgen.gradient.options import GradientOptions
+from textgen.gradient import GradientOptions
 
 TRAINING: Final = 0.85  # share of the characters of a text that are not held out, or less
 _TRIED: Final = 256  # units of the network whose speed is measured

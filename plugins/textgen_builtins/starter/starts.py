@@ -12,14 +12,12 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from textgen import BuildContext, Engine, TextgenError, UsageError
+from textgen import BuildContext, Engine, PluginSet, RegisteredComponent, TextgenError, UsageError
 from textgen.errors import Fault
-from textgen.gradient.options import GradientOptions, Length
-from textgen.plugin.component import ComponentSource, RegisteredComponent
-from textgen.plugin.structure import merged
+from textgen.gradient import GradientOptions, Length
+from textgen.plugin import merged
 from textgen.protocols import Model, Table
-from textgen.runs.loading import build_generator
-from textgen.runs.offered import offered_run, run_of
+from textgen.runs import build_generator, offered_run, run_of
 from textgen_builtins.starter import settings
 from textgen_builtins.starter.settings import Pretrained
 
@@ -51,7 +49,7 @@ class Candidate:
         return f"{self.loss:.2f} " + ("without" if self.name == NONE else f"from {self.name}")
 
 
-def named(plugins: ComponentSource) -> list[RegisteredComponent]:
+def named(plugins: PluginSet) -> list[RegisteredComponent]:
     """The offered runs that are not made of a path."""
     return [o for o in plugins.offers("run") if "path" not in o.component.options()]
 
@@ -62,7 +60,7 @@ def candidates(
     start: str | None,
     seconds: float,
     speed: float,
-    plugins: ComponentSource,
+    plugins: PluginSet,
     say: Callable[[str], None],
 ) -> list[Candidate]:
     """A new model, and the runs that plugins offer; or `start` alone.
@@ -122,7 +120,7 @@ def told(each: Candidate, seconds: float) -> str:
     return f"{each}{late}"
 
 
-def _offered(start: str, plugins: ComponentSource) -> Path | Table | Fault | None:
+def _offered(start: str, plugins: PluginSet) -> Path | Table | Fault | None:
     """What plugins offer by a name, or make of a path."""
     offered = offered_run(start, plugins)
     path = Path(start)
@@ -147,7 +145,7 @@ def _sample(text: str) -> str:
 
 
 def _tried(
-    name: str, text: str, size: int, speed: float, plugins: ComponentSource
+    name: str, text: str, size: int, speed: float, plugins: PluginSet
 ) -> tuple[Pretrained, str]:
     """The run, with the loss of a sample under the model as it is when training begins: with its
     vocabulary for this text; and its price.
@@ -181,7 +179,7 @@ def _adapted(
     text: str,
     size: int,
     seconds: float,
-    plugins: ComponentSource,
+    plugins: PluginSet,
 ) -> Candidate:
     """A model that is offered as tables, tuned as its table `start` says for as many passes as
     there is time for.

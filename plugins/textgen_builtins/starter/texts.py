@@ -15,11 +15,10 @@ from typing import Any, Final, Literal, TextIO, TypeAlias
 import attrs
 import tomli_w
 
-from textgen import UsageError
+from textgen import Address, UsageError
 from textgen.errors import CorpusError
-from textgen.files.encodings import AUTO
-from textgen.plugin.component import Address
-from textgen.suggest import nearest_file
+from textgen.files import AUTO
+from textgen.messages import nearest_file
 from textgen_builtins.corpora.config import FileConfig
 from textgen_builtins.corpora.file_facts import JSON_LINES, TEXTS, inner_suffix
 from textgen_builtins.corpora.gutenberg import is_book

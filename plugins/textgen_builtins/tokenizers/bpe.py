@@ -15,9 +15,9 @@ import attrs
 import numpy as np
 
 from textgen import BuildContext, Interrupted
+from textgen.characters import MARKS, plain_forms
 from textgen.documents import DOCUMENT_END, CorpusPiece, segments, split_documents
 from textgen.protocols import Ids, Table
-from textgen.suggest import MARKS, plain_forms
 from textgen_builtins.tokenizers.config import BPEConfig
 
 _END: Final = "<|endoftext|>"

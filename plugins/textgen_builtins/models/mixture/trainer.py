@@ -13,7 +13,7 @@ import numpy as np
 from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, TrainingEvent
-from textgen.plugin.strict_json import structure
+from textgen.plugin import from_json
 from textgen.protocols import Model, Table, Trainer, TrainerState, TrainingContext
 from textgen_builtins.models.gate import fit, gate_size
 from textgen_builtins.models.loss import log_softmax, mean_loss
@@ -108,7 +108,7 @@ class MixtureTrainer:
 
         Raises ValueError if it is none of this trainer.
         """
-        position = structure(_Position, state.values)
+        position = from_json(_Position, state.values)
         self._second_trained, self._goes_on = position.second_trained, True
         arrays = {name.removeprefix("first."): array for name, array in state.arrays.items()}
         self.first.load_state(TrainerState(arrays, dict(position.first)))

@@ -13,7 +13,7 @@ import numpy as np
 from textgen import UsageError
 from textgen.data import Dataset, stretches
 from textgen.events import Evaluated, StepDone, TrainingEvent
-from textgen.plugin.strict_json import COUNT, structure
+from textgen.plugin import COUNT, from_json
 from textgen.protocols import Ids, TrainerState, TrainingContext
 from textgen_builtins.models.gate import Gate, fit, gate_size
 from textgen_builtins.models.loss import mean_loss
@@ -96,7 +96,7 @@ class CountTrainer:
 
         Raises ValueError if it is not a state of this trainer.
         """
-        position = structure(_Position, state.values)
+        position = from_json(_Position, state.values)
         self._step, self._evaluated, self._resumes = position.step, position.evaluated, True
 
     def _counted(self, tokens: Ids) -> Ids:

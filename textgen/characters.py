@@ -1,33 +1,10 @@
-"""The nearest known name to one that was mistyped, and the nearest known text to a character."""
+"""The nearest known text to a character, as a keyboard has it."""
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Final
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ "did you mean X?" with the known name most like `name`, or nothing where none is like it.
-
-    The beginning of a name stands for it, as "temp" for "temperature": letter by letter the two are
-    not much alike.
-    """
-    known = list(known)
-    begun = [other for other in known if len(name) > 2 and other.startswith(name)]
-    matches = sorted(begun, key=len) or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {matches[0]!r}?" if matches else ""
-
-
-def nearest_file(path: Path, pattern: str = "*") -> str:
-    """ "; did you mean X?" with the file beside a path that is most like it, or nothing."""
-    names = sorted(each.name for each in path.parent.glob(pattern))
-    own = [f"{path.name}.toml"] if f"{path.name}.toml" in names else []
-    near = f"did you mean {own[0]!r}?" if own else nearest(path.name, names)
-    return near and f"; {near}"
-
 
 _QUOTES: Final = {
     **dict.fromkeys([*range(0x2018, 0x201C), 0x2039, 0x203A], "'"),

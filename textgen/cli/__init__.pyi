@@ -1,0 +1,13 @@
+# The public names: a type checker reads them here, and textgen.lazy where each is imported from.
+
+from textgen.cli.app import main as main
+from textgen.cli.options import check_output as check_output
+from textgen.cli.options import check_pipeline as check_pipeline
+from textgen.cli.options import check_run as check_run
+from textgen.cli.options import device_option as device_option
+from textgen.cli.options import json_option as json_option
+from textgen.cli.options import set_option as set_option
+from textgen.cli.options import write_output as write_output
+from textgen.cli.run import train as train
+
+__all__: list[str]

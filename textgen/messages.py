@@ -1,0 +1,66 @@
+"""Words of messages: the nearest known name, text that a terminal may show, sizes, and what to
+type.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from textgen import windows
+
+# C0 but tab and line feed, DEL, C1, and the bidirectional controls, which let a text read as
+# another.
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "did you mean X?" with the known name most like `name`, or nothing where none is like it.
+
+    The beginning of a name stands for it, as "temp" for "temperature": letter by letter the two are
+    not much alike.
+    """
+    known = list(known)
+    begun = [other for other in known if len(name) > 2 and other.startswith(name)]
+    matches = sorted(begun, key=len) or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {matches[0]!r}?" if matches else ""
+
+
+def nearest_file(path: Path, pattern: str = "*") -> str:
+    """ "; did you mean X?" with the file beside a path that is most like it, or nothing."""
+    names = sorted(each.name for each in path.parent.glob(pattern))
+    own = [f"{path.name}.toml"] if f"{path.name}.toml" in names else []
+    near = f"did you mean {own[0]!r}?" if own else nearest(path.name, names)
+    return near and f"; {near}"
+
+
+def visible(text: str) -> str:
+    r"""`text` with control characters as escapes, such as \x1b and \u202e; line breaks and tabs
+    stay.
+    """
+    return _CONTROLS.sub(lambda control: ascii(control[0])[1:-1], text)
+
+
+def byte_count(count: int | None) -> str:
+    """Bytes in decimal units, to two digits or a tenth of a gigabyte: "87 kB", "3.4 MB", "16.2
+    GB".
+    """
+    if count is None:
+        return "an unknown amount"
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    has_tenth = unit in ("GB", "TB") or (unit != "B" and value < 9.95)
+    return f"{value:,.{int(has_tenth)}f} {unit}"
+
+
+def quoted(word: str) -> str:
+    """A word of a command to type, quoted for the shell of this system where it has to be."""
+    return subprocess.list2cmdline([word]) if windows.WINDOWS else shlex.quote(word)

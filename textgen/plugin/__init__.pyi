@@ -1,0 +1,14 @@
+# The public names: a type checker reads them here, and textgen.lazy where each is imported from.
+
+from textgen.plugin.component import COMMANDS as COMMANDS
+from textgen.plugin.component import HOOKS as HOOKS
+from textgen.plugin.discovery import requirements as requirements
+from textgen.plugin.discovery import version as version
+from textgen.plugin.strict_json import COUNT as COUNT
+from textgen.plugin.strict_json import from_json as from_json
+from textgen.plugin.structure import flat as flat
+from textgen.plugin.structure import merged as merged
+from textgen.plugin.structure import phrase as phrase
+from textgen.plugin.structure import plain as plain
+
+__all__: list[str]
