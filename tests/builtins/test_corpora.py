@@ -394,29 +394,117 @@ WORD = """<?xml version="1.0" encoding="UTF-8"?><w:document><w:body>
 <w:tbl><w:tc><w:p><w:r><w:t>A cell</w:t></w:r></w:p></w:tc></w:tbl></w:body></w:document>"""
 
 
-def word_document(path, text, name="word/document.xml"):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, text)
+ODT = """<?xml version="1.0"?><office:document-content><style:style/><office:body><office:text>
+<text:tracked-changes><text:p>gone</text:p></text:tracked-changes><!-- <text:p>no</text:p> -->
+<text:h text:level="1">One</text:h><text:p text:name="a"/><text:p>“Tea  &amp;
+<text:span>toast,”</text:span><text:tab/>he<text:s text:c="3"/>said.<text:line-break/>Yes
+<text:note><text:note-body><text:p>note</text:p></text:note-body></text:note></text:p>
+<draw:frame><draw:text-box><text:p>box</text:p></draw:text-box></draw:frame>
+</office:text></office:body></office:document-content>"""
+EPUB = {
+    "META-INF/container.xml": """<container><rootfiles><!-- <rootfile full-path="no"/> -->
+<rootfile full-path='in/a.opf' media-type="x"/></rootfiles></container>""",
+    "in/a.opf": """<opf:package><manifest>
+<opf:item href="b.xhtml" id="b" media-type="application/xhtml+xml"/>
+<opf:item id="a" href="../my%20a.xhtml" media-type="application/xhtml+xml"/>
+<opf:item id="n" href="n.xhtml" media-type="application/xhtml+xml" properties="nav"/>
+<opf:item id="c" href="c.svg" media-type="image/svg+xml"/></manifest><spine><opf:itemref
+idref="n"/><itemref idref="c"/><itemref idref="a"/><itemref idref="a"/><itemref idref="b"/></spine>
+</opf:package>""",
+    "my a.xhtml": "<html><title/><body><h1>One</h1><p>Tea &amp;\ntoast</p></body></html>",
+    "in/b.xhtml": "<html><body><p>Two — now</p></body></html>",
+    "in/n.xhtml": "<html><body><p>Contents</p></body></html>",
+}
+RTF = (
+    rb"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Times;}}{\*\generator x;}\uc1 "
+    rb"\ldblquote Tea\rdblquote\par caf\'e9 \u8212?\u-10179?\u-8695?\par}"
+)
+BOMB = "a bomb"
+
+
+def archive(path, parts):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, text in parts.items():
+            made.writestr(name, text if text != BOMB else " " * (1 + (1 << 26)))
     return path
 
 
-def test_the_paragraphs_of_a_word_document(tmp_path):
-    path = word_document(tmp_path / "Chapter.DOCX", WORD)
-    assert read(path) == "“Tea & toast,”\the\nsaid.\n\nA cell\n"
+@pytest.mark.parametrize(
+    ("name", "parts", "text"),
+    [
+        ("a.DOCX", {"word/document.xml": WORD}, "“Tea & toast,”\the\nsaid.\n\nA cell\n"),
+        ("a.odt", {"content.xml": ODT}, "One\n\n“Tea & toast,”\the   said.\nYes\n"),
+        ("a.epub", EPUB, "One\n\nTea & toast\n\nTwo — now\n"),
+        ("a.rtf", RTF, "“Tea”\ncafé —😉\n"),
+    ],
+)
+def test_documents_of_word_processors_and_books(tmp_path, name, parts, text):
+    path = tmp_path / name
+    if isinstance(parts, bytes):
+        path.write_bytes(parts)
+    else:
+        archive(path, parts)
+    assert read(path) == text
+    assert read(tmp_path) == text  # as one of a folder
 
 
-@pytest.mark.parametrize(("name", "length"), [("word/document.xml", 200), ("content.xml", None)])
-def test_what_is_no_whole_word_document_is_refused(tmp_path, name, length):
-    path = word_document(tmp_path / "a.docx", WORD[:length], name)
-    with pytest.raises(CorpusError, match="not a Word document"):
+LOCK = '<e:CipherReference URI="in/b.xhtml"/>'
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "said"),
+    [
+        ("a.docx", {"word/document.xml": WORD[:200]}, "not a Word document"),
+        ("a.docx", {"content.xml": WORD}, "not a Word document"),
+        ("a.odt", {"content.xml": ODT[:200]}, "not an OpenDocument text"),
+        (
+            "a.odt",
+            {"content.xml": f"<!DOCTYPE a>{ODT}".replace("<office:text>", "")},
+            "not an Open",
+        ),
+        ("a.odt", {"content.xml": BOMB}, "its text takes more than"),
+        ("a.epub", {**EPUB, "META-INF/container.xml": "<a/>"}, "not an EPUB book"),
+        ("a.epub", {name: EPUB[name] for name in [*EPUB][:3]}, "not an EPUB book"),
+        ("a.epub", {**EPUB, "in/b.xhtml": BOMB}, "its text takes more than"),
+        ("a.epub", {**EPUB, "META-INF/encryption.xml": LOCK}, "it is encrypted"),
+    ],
+)
+def test_hostile_and_damaged_documents_are_refused(tmp_path, name, parts, said):
+    with pytest.raises(CorpusError, match=said):
+        read(archive(tmp_path / name, parts))
+
+
+def test_a_number_in_rich_text_that_is_no_character_is_refused(file):
+    path = file.with_suffix(".rtf")
+    path.write_bytes(rb"{\rtf1 \u99999999999?}")
+    with pytest.raises(CorpusError, match="not Rich Text Format"):
         read(path)
 
 
-def test_a_text_may_be_called_a_word_document(tmp_path):
-    (tmp_path / "a.docx").write_text("Tea.")
-    (tmp_path / "~$a.docx").write_bytes(b"PK\3\4")
-    assert read(tmp_path / "a.docx") == "Tea."
-    assert "".join(Engine().read_corpus({"type": "file", "path": str(tmp_path)})) == "Tea."
+def test_entities_of_an_archive_are_not_expanded(tmp_path):
+    lol = '<!DOCTYPE a [<!ENTITY a "&b;&b;"><!ENTITY b SYSTEM "file:///etc/passwd">]>'
+    path = archive(tmp_path / "a.odt", {"content.xml": lol + ODT.replace("&amp;", "&a;")})
+    assert read(path).startswith("One\n\n“Tea &a; toast")
+
+
+def test_a_text_may_have_the_name_of_a_document(tmp_path):
+    for suffix in ("docx", "odt", "epub", "rtf"):
+        (tmp_path / f"a.{suffix}").write_text("Tea.")
+        (tmp_path / f"~$a.{suffix}").write_bytes(b"PK\3\4")
+        assert read(tmp_path / f"a.{suffix}") == "Tea."
+    table = {"type": "file", "path": str(tmp_path)}
+    assert "".join(Engine().read_corpus(table)) == "Tea.\n" * 4
+
+
+def test_parts_between_signs_and_empty_lines(file):
+    file.write_text("\n***\n\nOne,\n\ntwo\n\n* * *\nThree\n\n\n\nFour **\n----\n \n")
+    assert documents_in(file, documents="part") == ["One,\n\ntwo", "Three", "Four **"]
+    signs = documents_in(file, documents="part", empty_lines=0)
+    assert signs == ["One,\n\ntwo", "Three\n\n\n\nFour **"]
+    every = documents_in(file, documents="part", empty_lines=1)
+    assert every == ["One,", "two", "Three", "Four **"]
+    file.write_text(f"{'tea ' * PIECE}\nand more\n\n\nTwo")
+    assert [len(each) for each in documents_in(file, documents="part")] == [4 * PIECE + 9, 3]
 
 
 # Lines that are broken at a width -----------------------------------------------------------------

@@ -33,7 +33,7 @@ def test_evaluate_measures_a_file_and_stdin(evaluate, finished_run, tmp_path):
     ("data", "code", "said"),
     [
         ("aé".encode() + b"\xff", 1, "so the file is damaged there: mend it"),
-        (b"%PDF", 1, "it is a PDF, not plain text"),
+        (b"%PDF", 1, "it is a PDF, which"),
         (b"", 2, "nothing to score"),
     ],
 )

@@ -104,7 +104,7 @@ def test_init_says_what_it_found_and_a_folder_holds(init, tmp_path):
 @pytest.mark.parametrize(
     ("data", "arguments", "said"),
     [
-        (b"%PDF-1.7\n" + b"x" * 5000, (), "my.txt: it is a PDF, not plain text"),
+        (b"%PDF-1.7\n" + b"x" * 5000, (), "my.txt: it is a PDF, which"),
         (STORY.encode() + b"\xff", (), "so the file is damaged there: mend it"),
         (bytes(range(256)) * 20, (), "it is binary data, not plain text; see the option encoding"),
         (STORY.encode("cp1252"), (), "set the option encoding to its own, probably cp1252"),
@@ -284,8 +284,19 @@ VERSE = "".join(f"O {word}, my {word}, and nothing else,\nIs what I sing\n" for 
         ({"my.csv": "id,name,\n" + NAMES * 3}, "", {"documents": "line"}, "short lines"),
         ({"my.txt": NAMES}, "--documents none", {}, ""),
         ({"my.txt": TALK}, "", {}, "a conversation by its lines"),
-        ({"my.txt": VERSE.replace("sing\n", "sing\n***\n")}, "", {}, "between its lines of signs"),
-        ({"my.txt": VERSE.replace("sing\n", "sing\n\n")}, "", {}, "between its empty lines"),
+        (
+            {"my.txt": VERSE.replace("sing\n", "sing\n* * *\n\n\n")},
+            "",
+            {"documents": "part", "empty_lines": 0},
+            "between its lines of signs",
+        ),
+        (
+            {"my.txt": VERSE.replace("sing\n", "sing\n\n\n")},
+            "",
+            {"documents": "part", "empty_lines": 2},
+            "between its empty lines",
+        ),
+        ({"my.txt": VERSE.replace("sing\n", "sing\n\n")}, "", {}, "--documents part"),
         ({"my.txt": VERSE}, "", {}, ""),
         ({"my.txt": VERSE}, "--documents line", {"documents": "line"}, ""),
         ({"my.txt": VERSE}, "--encoding cp1252", {"encoding": "cp1252"}, ""),

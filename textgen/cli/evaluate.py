@@ -60,7 +60,7 @@ class _TextPath(click.Path):
 )
 @click.option(
     "--documents",
-    type=click.Choice(["none", "file", "line", "jsonl"]),
+    type=click.Choice(["none", "file", "line", "part", "jsonl"]),
     help="What a document of FILE is; that of the run's own corpus if not given.",
 )
 @click.option("--field", metavar="NAME", help="Key of the text in JSON lines.")

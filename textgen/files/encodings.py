@@ -24,10 +24,10 @@ _MARKS: Final = {  # the longer first: UTF-32 begins as UTF-16 does
 _USUAL: Final = "cp1252"  # charset-normalizer alone reads French as cp1250
 _EQUAL: Final = 0.02  # difference of its measure of chaos that says nothing
 _NO_TEXTS: Final = {
-    b"%PDF": "a PDF",
-    b"PK\3\4": "a ZIP archive, as DOCX, ODT and EPUB files are",
-    b"{\\rtf": "an RTF document",
-    b"\xd0\xcf\x11\xe0": "a DOC document",
+    b"%PDF": "a PDF, which has places of letters and no paragraphs",
+    b"PK\3\4": "a ZIP archive, as .docx, .odt and .epub files are, which are read by these names",
+    b"{\\rtf": "an RTF document, which is read by the name .rtf",
+    b"\xd0\xcf\x11\xe0": "a DOC document of before 2007",
 }
 _CONTROLS: Final = bytes({*range(32), 127} - set(b"\t\n\v\f\r\x1b"))
 _MOST_CONTROLS: Final = 0.05  # share of them in a text
@@ -86,6 +86,6 @@ def _likeliest(data: bytes) -> str:
 def _check_is_text(sample: bytes, path: Path) -> None:
     for magic, what in _NO_TEXTS.items():
         if sample.startswith(magic):
-            raise CorpusError(f"it is {what}, not plain text; save it as text first", path)
+            raise CorpusError(f"it is {what}; save it as text first, and read that", path)
     if len(sample) - len(sample.translate(None, _CONTROLS)) > _MOST_CONTROLS * len(sample):
         raise CorpusError("it is binary data, not plain text", path, argument="encoding")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 HTML: Final = (".html", ".htm", ".xhtml")
-WORD: Final = ".docx"
-TEXTS: Final = (".txt", ".text", ".md", ".markdown", ".rst", *HTML, WORD)
+OFFICE: Final = (".docx", ".odt", ".epub", ".rtf")
+TEXTS: Final = (".txt", ".text", ".md", ".markdown", ".rst", *HTML, *OFFICE)
 JSON_LINES: Final = (".jsonl", ".ndjson")
 COMPRESSED: Final = (".gz", ".zst")
 

@@ -19,13 +19,21 @@ from textgen.files import AUTO, decode
 from textgen_builtins.corpora import sources, wrapped_lines
 from textgen_builtins.corpora.compression import read_bytes
 from textgen_builtins.corpora.config import FileConfig
-from textgen_builtins.corpora.file_facts import HTML, WORD, inner_suffix
+from textgen_builtins.corpora.epub_text import text_of_epub
+from textgen_builtins.corpora.file_facts import HTML, inner_suffix
 from textgen_builtins.corpora.gutenberg import book_alone
 from textgen_builtins.corpora.html_text import encoding_of_page, text_of_html
-from textgen_builtins.corpora.word_text import text_of_docx
+from textgen_builtins.corpora.office_text import is_rtf, text_of_docx, text_of_odt, text_of_rtf
+from textgen_builtins.corpora.separated import parts_marked
 
 _LONGEST_LINE: Final = 1 << 24  # characters of JSON, which is parsed as a whole
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
+_FORMATS: Final = {  # by suffix: how to recognise and to read a file that is no plain text
+    ".docx": (zipfile.is_zipfile, text_of_docx),
+    ".odt": (zipfile.is_zipfile, text_of_odt),
+    ".epub": (zipfile.is_zipfile, text_of_epub),
+    ".rtf": (is_rtf, text_of_rtf),
+}
 
 
 @attrs.frozen
@@ -57,6 +65,8 @@ class FileCorpus:
                     yield DOCUMENT_END
                 case "line":
                     yield from _lines_marked(pieces)
+                case "part":
+                    yield from parts_marked(_lines(pieces, path), self.config.empty_lines)
                 case "jsonl":
                     for text in _texts_of_json(pieces, path, self.config.field):
                         yield from (text, DOCUMENT_END)
@@ -74,8 +84,10 @@ class FileCorpus:
         return files
 
     def _read_file(self, path: Path) -> Iterator[str]:
-        is_word = path.suffix.lower() == WORD and path.is_file() and zipfile.is_zipfile(path)
-        pieces = text_of_docx(path) if is_word else self._decoded(path)
+        is_one, text_of = _FORMATS.get(path.suffix.lower(), (None, self._decoded))
+        if is_one is not None and not (path.is_file() and is_one(path)):
+            text_of = self._decoded
+        pieces = text_of(path)
         if self.config.gutenberg:
             pieces = book_alone(pieces, path)
         if self.config.wrapped_at is not None:

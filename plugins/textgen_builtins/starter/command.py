@@ -45,7 +45,7 @@ _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by
 @click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '**/*.py'.")
 @click.option(
     "--documents",
-    type=click.Choice(["none", "file", "line", "jsonl"]),
+    type=click.Choice(["none", "file", "line", "part", "jsonl"]),
     help="What a document is, a text of its own with an end; guessed if not given.",
 )
 @click.option("--field", metavar="NAME", help="Key of the text in JSON lines.")
@@ -72,11 +72,11 @@ def init(
 ) -> None:
     """Write a commented pipeline for your own text, to edit and run.
 
-    TEXT is a text file, a Word document, a list of short lines, HTML or JSON lines, compressed or
-    not, a folder of them or of code, or an address (https://…). Without TEXT the pipeline trains on
-    the story that comes with textgen. The whole text is read. Messages say what was guessed, and
-    options change it. If a package offers a model that knows the language of the text, the pipeline
-    starts from it.
+    TEXT is a text file, a document (Word, ODT, RTF), a book (EPUB), a list of short lines, HTML or
+    JSON lines, compressed or not, a folder of them or of code, or an address (https://…). Without
+    TEXT the pipeline trains on the story that comes with textgen. The whole text is read. Messages
+    say what was guessed, and options change it. If a package offers a model that knows the language
+    of the text, the pipeline starts from it.
     """
     from textgen_builtins.starter import recipe, settings, texts
 

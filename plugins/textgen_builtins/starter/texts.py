@@ -4,6 +4,7 @@ will.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -23,11 +24,12 @@ from textgen_builtins.corpora.config import FileConfig
 from textgen_builtins.corpora.file_facts import JSON_LINES, TEXTS, inner_suffix
 from textgen_builtins.corpora.gutenberg import is_book
 from textgen_builtins.corpora.plugin import STORY
+from textgen_builtins.corpora.separated import SIGNS
 from textgen_builtins.corpora.sources import visible_files
 from textgen_builtins.corpora.text_files import FileCorpus
 from textgen_builtins.corpora.wrapped_lines import width_of
 
-Documents: TypeAlias = Literal["none", "file", "line", "jsonl"]
+Documents: TypeAlias = Literal["none", "file", "line", "part", "jsonl"]
 _SMALLEST: Final = 2000  # characters
 _SAMPLE: Final = 5_000_000  # characters that are held
 _FEWEST_FILES: Final = 10  # of a folder of documents
@@ -40,7 +42,6 @@ _GOES_ON: Final = (
 _FEW: Final = 0.02  # share of lines that a list may have of those that lists do not have
 _SPEAKER: Final = re.compile(r"([\[(]?\d[\d:./, APM-]*[\])]? ?)?[<\w][\w .'-]{0,24}>?: \S")
 _MOST_SPEAK: Final = 0.7  # share of the lines of a conversation that name a speaker
-_SEPARATOR: Final = re.compile(r"\s*([*#~=_-])(\s*\1){2,}\s*")
 _LONGEST_PART: Final = 3000  # characters of a poem or note, on average
 _SHORT_LINE: Final = 50  # characters of a line of verse
 _STORY: Final = """\
@@ -181,6 +182,8 @@ def _guessed(
     alone = FileConfig(files[0], encoding=config.encoding)
     beginning = str(next(FileCorpus(alone).read(), ""))
     documents = documents or _documents(files, beginning, remarks)
+    if documents == "part":
+        config = attrs.evolve(config, empty_lines=_between_parts(beginning.split("\n")))
     if documents == "jsonl" and field is None:
         field = _field_of(beginning)
         if field != "text":
@@ -248,22 +251,44 @@ def _documents(files: list[Path], beginning: str, remarks: list[str]) -> Documen
     elif suffix in (".csv", ".tsv") or _is_list(lines):
         remarks.append(f"{file}: each of its short lines is read as a text of its own; {remedy}")
         return "line"
-    elif between := _between_parts(lines):
+    elif _has_parts(lines):
+        between = "its empty lines" if _between_parts(lines) else "its lines of signs"
         remarks.append(
-            f"{file}: if what stands between {between} are texts of their own, such as poems, put "
-            "each into a file in one folder, and a model learns to end them"
+            f"{file}: what stands between {between} is read as a text of its own; {remedy}"
+        )
+        return "part"
+    elif _is_verse(lines) and lines.count("") >= 2 * _FEWEST_FILES:
+        remarks.append(
+            f"{file}: if what stands between its empty lines are texts of their own, such as poems,"
+            " give --documents part, and a model learns to end them"
         )
     return "none"
 
 
-def _between_parts(lines: list[str]) -> str:
-    """What separates the many short parts of a text, if it has such."""
-    signs = sum(_SEPARATOR.fullmatch(line) is not None for line in lines)
+def _has_parts(lines: list[str]) -> bool:
+    """Whether a text has many short parts, between lines of signs, or of verse between two empty
+    lines and more.
+    """
+    signs = sum(SIGNS.fullmatch(line) is not None for line in lines)
     if signs >= _FEWEST_FILES and len("".join(lines)) < _LONGEST_PART * signs:
-        return "its lines of signs"
-    empty, length = lines.count(""), statistics.median(map(len, filter(None, lines or [""])))
-    is_verse = length < _SHORT_LINE and empty < len(lines) / 2
-    return "its empty lines" if is_verse and empty >= 2 * _FEWEST_FILES else ""
+        return True
+    return _is_verse(lines) and _gaps(lines) >= _FEWEST_FILES
+
+
+def _between_parts(lines: list[str]) -> int:
+    """The empty lines that separate parts; 0 where lines of signs do."""
+    if any(map(SIGNS.fullmatch, lines)):
+        return 0
+    return 2 if _gaps(lines) else 1
+
+
+def _gaps(lines: list[str]) -> int:
+    return sum(not any(pair) for pair in itertools.pairwise(lines))
+
+
+def _is_verse(lines: list[str]) -> bool:
+    full = [*filter(None, lines)] or [""]
+    return statistics.median(map(len, full)) < _SHORT_LINE and len(lines) < 2.5 * len(full)
 
 
 def _is_list(lines: list[str]) -> bool:
@@ -304,16 +329,19 @@ def _table(config: FileConfig, path: str, *, is_guess: bool) -> str:
     kinds = {
         "file": "each file is a text of its own",
         "line": "each line is a text of its own",
+        "part": "each part between lines of signs or empty lines is a text of its own",
         "jsonl": "each line is a JSON object, and a text of its own",
     }
-    guess = (
-        '; "none" if all is one text' if is_guess and config.documents in ("file", "line") else ""
-    )
+    is_guess = is_guess and config.documents != "jsonl"
+    guess = '; "none" if all is one text' if is_guess else ""
     lines = [line("type", "file"), line("path", path, "a file, folder, address, or a list of them")]
     if config.glob is not None:
         lines += [line("glob", config.glob, "which files of the folder")]
     if config.documents != "none":
         lines += [line("documents", config.documents, kinds[config.documents] + guess)]
+    if config.documents == "part":
+        comment = "that separate them, or more; 0: lines of signs do"
+        lines += [line("empty_lines", config.empty_lines, comment)]
     if config.documents == "jsonl":
         lines += [line("field", config.field)]
     if config.encoding != AUTO:

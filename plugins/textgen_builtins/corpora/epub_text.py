@@ -1,0 +1,65 @@
+"""The text of an EPUB book: its chapters in reading order, each read as a page."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from textgen.errors import CorpusError
+from textgen.files.encodings import decode
+from textgen_builtins.corpora import zipped_parts
+from textgen_builtins.corpora.html_text import encoding_of_page, text_of_html
+
+_CONTAINER: Final = "META-INF/container.xml"
+_ENCRYPTION: Final = "META-INF/encryption.xml"
+_COMMENT: Final = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
+_ELEMENT: Final = re.compile(r"<(?:\w+:)?(rootfile|item|itemref|CipherReference)\s([^<>]*)>")
+_ATTRIBUTE: Final = re.compile(r"""([\w:-]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
+# Elements without an end, which a page of HTML does not know
+_CLOSED: Final = re.compile(r"<(?:noscript|script|style|template|title)(?:\s[^<>]*)?/>")
+_PAGES: Final = ("application/xhtml+xml", "text/html")
+
+
+def text_of_epub(path: Path) -> Iterator[str]:
+    """Yield the text, an empty line between chapters; tables of contents are left out.
+
+    Raises CorpusError for a file that is none, is damaged or encrypted, or is too long to be held
+    in memory.
+    """
+    with zipped_parts.opened(path, "an EPUB book (.epub)") as parts:
+        package = _elements(parts.read(_CONTAINER), "rootfile")[0]["full-path"]
+        opened = parts.read(package)
+        items = {each.get("id"): each for each in _elements(opened, "item")}
+        chapters = dict.fromkeys(
+            posixpath.normpath(posixpath.join(posixpath.dirname(package), unquote(item["href"])))
+            for each in _elements(opened, "itemref")
+            if each.get("linear") != "no" and (item := items[each.get("idref")])
+            if item.get("media-type") in _PAGES and "nav" not in item.get("properties", "").split()
+        )
+        if _ENCRYPTION in parts:
+            encrypted = _elements(parts.read(_ENCRYPTION), "CipherReference")
+            if {unquote(each["URI"]) for each in encrypted} & chapters.keys():
+                cause = "it is encrypted, so that only a reader of its shop opens it"
+                raise CorpusError(f"{cause}; use a copy without protection", path)
+        is_first = True
+        for name in chapters:
+            data = parts.read(name)
+            page = "".join(decode(iter([data]), path, encoding_of_page(data)))
+            text = "".join(text_of_html([_CLOSED.sub("", page)], path))
+            if text:
+                yield text if is_first else f"\n{text}"
+                is_first = False
+
+
+def _elements(document: bytes, name: str) -> list[dict[str, str]]:
+    """The attributes of each element of a name."""
+    plain = _COMMENT.sub("", document.decode("utf-8-sig"))
+    return [
+        {key: double or single for key, double, single in _ATTRIBUTE.findall(given)}
+        for found, given in _ELEMENT.findall(plain)
+        if found == name
+    ]
