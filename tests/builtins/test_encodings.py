@@ -97,7 +97,7 @@ def test_no_encoding_is_advised_for_damaged_utf8(tmp_path, data, offset):
     ],
 )
 def test_what_is_no_text_is_refused_by_name(tmp_path, data, what):
-    with pytest.raises(CorpusError, match=rf"book\.txt: it is {what}.*, not plain text"):
+    with pytest.raises(CorpusError, match=rf"book\.txt: it is {what}"):
         read(tmp_path / "book.txt", data)
 
 
