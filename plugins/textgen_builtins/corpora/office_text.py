@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from textgen.errors import CorpusError
-from textgen.files.encodings import decode
+from textgen.files import decode
 from textgen_builtins.corpora import zipped_parts
 from textgen_builtins.corpora.compression import read_bytes
 
