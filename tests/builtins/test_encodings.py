@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from textgen import CorpusError, Engine
-from textgen.files.encodings import decode
+from textgen_builtins.corpora.encodings import decode
 
 PIECE = 1 << 20  # files are read in pieces of a mebibyte
 MARKS = {

@@ -13,7 +13,7 @@ import pytest
 from components import Utf8
 
 import textgen
-from textgen.cli.evaluate import surprise_page
+from textgen_builtins.commands.evaluate import surprise_page
 
 
 @attrs.define(eq=False)

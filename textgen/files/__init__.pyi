@@ -8,9 +8,6 @@ from textgen.files.cache import downloads as downloads
 from textgen.files.cache import encoded_texts as encoded_texts
 from textgen.files.durable import append as append
 from textgen.files.durable import write_atomic as write_atomic
-from textgen.files.encodings import AUTO as AUTO
-from textgen.files.encodings import decode as decode
-from textgen.files.encodings import encoding_of_mark as encoding_of_mark
 from textgen.files.opening import is_special as is_special
 from textgen.files.reading import read_bytes as read_bytes
 

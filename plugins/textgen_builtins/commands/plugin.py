@@ -16,6 +16,10 @@ class RunsOptions(NoOptions):
     """List the runs of a folder: status, progress, loss, size and age."""
 
 
+class EvaluateOptions(NoOptions):
+    """Measure how well the model of a run predicts a text file."""
+
+
 class CompareOptions(NoOptions):
     """Compare runs: settings that differ, losses, speed, size, curves and samples."""
 
@@ -51,6 +55,7 @@ def textgen_commands() -> list[Component]:
     return [
         Component("sweep", SweepOptions, _builder("sweep")),
         Component("runs", RunsOptions, _builder("runs")),
+        Component("evaluate", EvaluateOptions, _builder("evaluate")),
         Component("compare", CompareOptions, _builder("compare")),
         Component("show", ShowOptions, _builder("show")),
         Component("doctor", DoctorOptions, _builder("doctor")),

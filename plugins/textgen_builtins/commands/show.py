@@ -33,7 +33,9 @@ def show(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     check_pipeline(pipeline)
     made = resolve(pipeline, overrides, context.plugins())
     is_default = made.output == Path.cwd() / "runs" / made.name
-    click.echo(commented_toml(made, None if is_default else made.output), nl=False)
+    is_below = made.output.is_relative_to(made.folder)
+    output = made.output.relative_to(made.folder) if is_below else made.output
+    click.echo(commented_toml(made, None if is_default else output), nl=False)
 
 
 def commented_toml(pipeline: Pipeline, output: Any) -> str:

@@ -10,7 +10,7 @@ import attrs
 from attrs.validators import ge, optional
 
 from textgen import Address, option
-from textgen.files import AUTO
+from textgen_builtins.corpora.encodings import AUTO
 
 
 def _encoding(instance: Any, attribute: Any, value: str) -> None:

@@ -10,8 +10,8 @@ from typing import Final
 from urllib.parse import unquote
 
 from textgen.errors import CorpusError
-from textgen.files import decode
 from textgen_builtins.corpora import zipped_parts
+from textgen_builtins.corpora.encodings import decode
 from textgen_builtins.corpora.html_text import encoding_of_page, text_of_html
 
 _CONTAINER: Final = "META-INF/container.xml"

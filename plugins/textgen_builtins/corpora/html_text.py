@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from textgen.errors import CorpusError
-from textgen.files import AUTO, encoding_of_mark
+from textgen_builtins.corpora.encodings import AUTO, encoding_of_mark
 
 _LONGEST: Final = 1 << 25  # characters of a page, which is held in memory
 _HIDDEN: Final = re.compile("noscript|script|style|template|title")

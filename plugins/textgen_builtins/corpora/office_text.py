@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from textgen.errors import CorpusError
-from textgen.files import decode
 from textgen_builtins.corpora import zipped_parts
 from textgen_builtins.corpora.compression import read_bytes
+from textgen_builtins.corpora.encodings import decode
 
 # What is left out is taken to its end, or that of the part, so that the time is linear.
 _WORD: Final = re.compile(

@@ -15,10 +15,10 @@ import attrs
 
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError
-from textgen.files import AUTO, decode
 from textgen_builtins.corpora import sources, wrapped_lines
 from textgen_builtins.corpora.compression import read_bytes
 from textgen_builtins.corpora.config import FileConfig
+from textgen_builtins.corpora.encodings import AUTO, decode
 from textgen_builtins.corpora.epub_text import text_of_epub
 from textgen_builtins.corpora.file_facts import HTML, inner_suffix
 from textgen_builtins.corpora.gutenberg import book_alone

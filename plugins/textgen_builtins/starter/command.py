@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import click
 
 from textgen import Address, UsageError
-from textgen.files import AUTO, write_atomic
+from textgen.files import write_atomic
 from textgen.messages import quoted
+from textgen_builtins.corpora.encodings import AUTO
 from textgen_builtins.corpora.file_facts import COMPRESSED
 
 _NAME: Final = re.compile(r"[^\W_][\w. +-]*")  # of a folder

@@ -18,9 +18,9 @@ import tomli_w
 
 from textgen import Address, UsageError
 from textgen.errors import CorpusError
-from textgen.files import AUTO
 from textgen.messages import nearest_file
 from textgen_builtins.corpora.config import FileConfig
+from textgen_builtins.corpora.encodings import AUTO
 from textgen_builtins.corpora.file_facts import JSON_LINES, TEXTS, inner_suffix
 from textgen_builtins.corpora.gutenberg import is_book
 from textgen_builtins.corpora.plugin import STORY

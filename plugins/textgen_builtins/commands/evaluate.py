@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 from string import Template
@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import click
 
-from textgen.cli.options import check_output, check_run, device_option, json_option, write_output
-from textgen.cli.terminal import print_text
-from textgen.errors import CorpusError, PipelineError, UsageError
-from textgen.plugin.component import Address
+from textgen import Address, CorpusError, PipelineError, UsageError
+from textgen.cli import (
+    check_output,
+    check_run,
+    device_option,
+    json_option,
+    print_text,
+    write_output,
+)
 
 if TYPE_CHECKING:
+    from textgen import Engine, TextScore
     from textgen.documents import CorpusPiece
-    from textgen.engine import Engine
-    from textgen.generation.scoring import TextScore
 
 
 _MARK: Final = b'<meta name="generator" content="textgen">'
@@ -75,7 +79,7 @@ class _TextPath(click.Path):
 @json_option
 @device_option
 @click.pass_obj
-def command(
+def evaluate(
     context: Any,
     /,
     run: str,
@@ -93,8 +97,7 @@ def command(
     check_run(run, context.plugins())
     from tqdm import tqdm
 
-    from textgen.engine import Engine
-    from textgen.generation.scoring import BLOCK, summed
+    from textgen import Engine
 
     if page not in (None, "-"):
         check_output("--html", page, "page of textgen evaluate", is_page)
@@ -107,11 +110,10 @@ def command(
         kept = ("documents", "field", *(["wrapped_at"] if options["documents"] is None else []))
         table = {key: own[key] for key in kept if key in own}
         table |= {key: value for key, value in options.items() if value is not None}
-        pieces = _read(engine, {"path": path, **table}, name)
-        scored = generator.score_tokens(pieces)
-        blocks = tqdm(scored, unit=" tokens", unit_scale=BLOCK, leave=False, disable=None)
+        bar = tqdm(unit=" characters", unit_scale=True, leave=False, disable=None)
         try:
-            score = summed(blocks, generator.tokenizer)
+            with bar:
+                score = generator.score(_read(engine, {"path": path, **table}, name, bar.update))
         except UsageError as error:
             error.source = name
             raise
@@ -146,12 +148,16 @@ def _readable(file: str) -> Iterator[str]:
         yield str(copy)
 
 
-def _read(engine: Engine, table: Mapping[str, str], name: str) -> Iterator[CorpusPiece]:
+def _read(
+    engine: Engine, table: Mapping[str, str], name: str, progress: Callable[[int], Any]
+) -> Iterator[CorpusPiece]:
     """The text of a corpus table in pieces, with errors that name what was given and the options of
-    this command.
+    this command. `progress` gets the number of characters of each piece.
     """
     try:
-        yield from engine.read_corpus({"type": "file", **table})
+        for piece in engine.read_corpus({"type": "file", **table}):
+            yield piece
+            progress(len(piece) if isinstance(piece, str) else 0)
     except PipelineError as error:
         faults = [
             attrs.evolve(fault, path=fault.path.removeprefix("corpus.")) for fault in error.faults
