@@ -24,12 +24,13 @@ from textgen.documents import CorpusPiece
 from textgen.errors import Interrupted, PipelineError, RunError, UsageError
 from textgen.files.reading import inside, read_bytes
 from textgen.generation import display
+from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.generation.request import Event, is_cancelled
 from textgen.generation.results import Generations
 from textgen.pipeline.pipeline import Pipeline, make_choice
-from textgen.pipeline.raw_pipeline import Overrides
-from textgen.plugin.component import OBJECT, BuildContext, ComponentSource
+from textgen.pipeline.raw_pipeline import Overrides, RawPipeline
+from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.structure import ConfigReader
 from textgen.processes import Processes
@@ -75,7 +76,7 @@ class Run:
 
         Raises RunError if the directory holds a run or other files.
         """
-        save_run(self.generator, run_directory(path))
+        save_run(self.generator, path)
 
     def _repr_html_(self) -> str:
         # As an image, in which nothing runs: the file may be a stranger's.
@@ -229,7 +230,7 @@ class Engine:
                 model = model.model if model.make_module is None else model.make_module("cpu")
                 model = model.unwrapped() if hasattr(model, "unwrapped") else model
             elif isinstance(model, Generator):
-                save_run(model, run_directory(Path(folder, "start")))
+                save_run(model, Path(folder, "start"))
                 model = {"start": str(Path(folder, "start"))}
             if tokenizer is None and not (isinstance(model, Mapping) and "start" in model):
                 defaults = self.plugins().defaults("tokenizer")
@@ -357,18 +358,15 @@ def _trained(
     Execution.
     """
     cancelled = is_cancelled(cancelled) or (lambda: False)
-    return _loaded(pipeline, Execution(pipeline, cancelled=cancelled, **options).ensure_trained())
+    return _loaded(pipeline, *Execution(pipeline, cancelled=cancelled, **options).ensure_trained())
 
 
-def _loaded(pipeline: Pipeline, outcome: Outcome) -> Run:
+def _loaded(pipeline: Pipeline, outcome: Outcome, chain: Chain | None = None) -> Run:
     """The finished run of a pipeline; without texts."""
-    directory = RunDirectory(pipeline.output)
-    parts = {"corpus": pipeline.corpus, "tokenizer": pipeline.tokenizer, "model": pipeline.model}
-    objects = {kind: part for kind, part in parts.items() if part.offer.distribution == OBJECT}
-    given = {"sampler": list(pipeline.samplers), **objects}
-    tables = pipeline.to_dict()
+    directory, name = RunDirectory(pipeline.output), pipeline.name
+    raw = RawPipeline({**pipeline.tables(), "output": "."}, name, pipeline.folder, name)
     generator = load_generator(
-        directory, pipeline.plugins, device=pipeline.device, given=given, tables=tables
+        directory, pipeline.plugins, device=pipeline.device, given={}, raw=raw, chain=chain
     )
     folder, curve = directory.latest().path, b""
     with contextlib.suppress(RunError):

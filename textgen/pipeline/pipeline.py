@@ -49,8 +49,14 @@ class Pipeline:
 
     def to_dict(self) -> dict[str, Any]:
         """The pipeline as TOML tables with every default filled in. Paths are absolute."""
-        own = {key: getattr(self, key) for key in (*_GENERAL, *CHOICES, *TABLES)}
-        return dict(plain({**own, "sampler": self.samplers, "observer": self.observers}))
+        return dict(plain(self.tables()))
+
+    def tables(self) -> dict[str, Any]:
+        """`to_dict`, with each component as it is in the place of its table."""
+        general, own = ({key: getattr(self, key) for key in keys} for keys in (_GENERAL, TABLES))
+        choices = {key: getattr(self, key) for key in CHOICES}
+        chains = {"sampler": [*self.samplers], "observer": [*self.observers]}
+        return {**plain(general), **choices, **plain(own), **chains}
 
     @property
     def decoding(self) -> tuple[ConfiguredComponent, ...]:

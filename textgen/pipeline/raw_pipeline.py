@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ class RawPipeline:
     name       of the run directory, unless the tables give one
     sampling   options of samplers by the names that requests have for them: they change the chain,
                or join it
+    sha256     of the file
     """
 
     tables: Table
@@ -47,6 +49,7 @@ class RawPipeline:
     folder: Path
     name: str
     sampling: Table = attrs.field(factory=dict)
+    sha256: str = ""
 
 
 def read_raw_pipeline(source: str | Path | Table, overrides: Overrides = ()) -> RawPipeline:
@@ -84,7 +87,11 @@ def read_raw_pipeline(source: str | Path | Table, overrides: Overrides = ()) -> 
 def raw_pipeline_of(data: bytes, path: Path) -> RawPipeline:
     """The pipeline in the bytes of the TOML file at `path`. Raises PipelineError."""
     return RawPipeline(
-        _parsed_toml(data, path), str(path), path.absolute().parent, _run_name(path.stem)
+        _parsed_toml(data, path),
+        str(path),
+        path.absolute().parent,
+        _run_name(path.stem),
+        sha256=hashlib.sha256(data).hexdigest(),
     )
 
 

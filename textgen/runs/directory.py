@@ -39,8 +39,9 @@ from textgen.files.durable import (
     write_atomic,
     write_json,
 )
-from textgen.files.reading import files_under, inside, path_of
+from textgen.files.reading import files_under, inside, path_of, read_bytes
 from textgen.messages import nearest
+from textgen.pipeline.raw_pipeline import RawPipeline, raw_pipeline_of
 from textgen.plugin.strict_json import read_strict_json
 from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoints
@@ -210,6 +211,11 @@ class RunDirectory:
         if not path.is_file():
             raise no_run(self.path)
         return read_record(path)
+
+    def read_pipeline(self) -> RawPipeline:
+        """Its pipeline.toml. Raises PipelineError, RunError."""
+        path = self.inside("pipeline.toml")
+        return raw_pipeline_of(read_bytes(path), path)
 
     def write_run(self, record: Table) -> None:
         """Replace run.json atomically."""

@@ -28,6 +28,7 @@ from textgen.errors import (
     UsageError,
 )
 from textgen.events import RunFinished, RunSkipped
+from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt, priming_ids
 from textgen.generation.request import check_decoding
@@ -43,7 +44,7 @@ from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import Progress
-from textgen.runs.loading import load_weights, make_generator
+from textgen.runs.loading import build_chain, load_weights, make_generator
 from textgen.runs.observers import AnyObserver, Observers
 from textgen.runs.outside import announce_sources
 from textgen.runs.progress import ReadingProgress
@@ -74,9 +75,12 @@ class Execution:
         """The run directory of the pipeline."""
         return RunDirectory(self.pipeline.output)
 
-    def ensure_trained(self) -> Outcome:
+    def ensure_trained(self) -> tuple[Outcome, Chain | None]:
         """Train from the start, resume or skip training, depending on the state of the run
         directory.
+
+        Returns what was done, and after training the chain that it made samples with: its
+        components are the caller's to close.
         """
         directory = self.directory
         if self.pipeline.device != "auto":
@@ -147,7 +151,7 @@ class Execution:
             return None
         return RunError(f"{cause}; {directory.latest().kept()}", directory.path)
 
-    def _execute(self) -> Outcome:
+    def _execute(self) -> tuple[Outcome, Chain | None]:
         pipeline, directory = self.pipeline, self.directory
         decision = Decision() if self.overwrite else decide(directory, pipeline)
         record = decision.record
@@ -155,7 +159,10 @@ class Execution:
         # A finished run needs its text only to compare it: nothing is fetched, and the text may be
         # gone.
         is_skipped = decision.action == "skip"
-        is_known = is_skipped and record["pipeline"].get("corpus") == pipeline.corpus.table()
+        is_known = False
+        with contextlib.suppress(PipelineError, RunError):
+            kept = directory.latest().read_pipeline().tables.get("corpus") if is_skipped else None
+            is_known = kept == pipeline.corpus.table()
         try:
             text, context = self._text(pipeline.device, record, is_known=is_known)
         except CorpusError as error:
@@ -168,13 +175,16 @@ class Execution:
             if not is_skipped:
                 decision, start = Decision(), start_in(directory.current(), "model")
         run_record.compare(directory, decision.record, pipeline, text.digest)
-        self._check_generation(context, text.tokenizer)
+        self._check_generation(text.tokenizer)
         if not is_skipped:
-            self._train(self._training_loop(text, decision, context, start))
-            return "trained" if decision.checkpoint is None else "resumed"
+            own = attrs.evolve(context, training=False), Components(self._components)
+            chain = build_chain(pipeline.decoding, pipeline.model.offer, *own, pipeline.name)
+            self._train(self._training_loop(text, decision, context, start, chain))
+            chain.components.detach()
+            return "trained" if decision.checkpoint is None else "resumed", chain
         skipped = RunSkipped(path=directory.path, step=decision.record["step"])
         self._observers(context, directory).tell(skipped)
-        return "skipped"
+        return "skipped", None
 
     def _text(
         self, device: str, record: Table, *, is_known: bool = False
@@ -212,9 +222,11 @@ class Execution:
         decision: Decision,
         context: BuildContext,
         start: Start | None,
+        chain: Chain,
     ) -> TrainingLoop:
         """Build model, trainer and observers, restored from the checkpoint if there is one; begin
-        the run. Its model has the weights of `start`, if that is one.
+        the run. Its model has the weights of `start`, if that is one, and makes samples with the
+        chain.
         """
         pipeline, components, checkpoint = self.pipeline, self._components, decision.checkpoint
         data = text.dataset(pipeline.data)
@@ -226,7 +238,7 @@ class Execution:
         context = attrs.evolve(context, training=False)
         priming = priming_ids(text.tokenizer, data.training)
         generator = attrs.evolve(
-            make_generator(pipeline.decoding, pipeline.model, model, context, components),
+            make_generator(pipeline.decoding, chain, pipeline.model, model, context),
             record={"priming": priming},
         )
         generator.chain.try_on(model)  # finds what cannot generate before training
@@ -353,27 +365,16 @@ class Execution:
         ]
         return Observers([*built, *((other, None) for other in self.observers)])
 
-    def _check_generation(self, context: BuildContext, tokenizer: Tokenizer) -> None:
+    def _check_generation(self, tokenizer: Tokenizer) -> None:
         """Check that the trained model can generate what is asked for, before anything is written
         or trained.
         """
         options = self.pipeline.generate
-        faults: list[Fault] = []
-        for number, choice in enumerate(self.pipeline.decoding):
-            is_sampler = choice.offer.kind == "sampler"
-            place = f"sampler.{number}" if is_sampler else "generate.strategy"
-            try:
-                self._components.build(choice, attrs.evolve(context, training=False))
-            except PipelineError as error:
-                faults += [
-                    attrs.evolve(fault, path=f"{place}.{fault.path}") for fault in error.faults
-                ]
         try:
             check_decoding(options, tokenizer.vocab_size)
         except UsageError as error:
-            faults += [attrs.evolve(fault, path=f"generate.{fault.path}") for fault in error.faults]
-        if faults:
-            raise PipelineError(faults, self.pipeline.name)
+            faults = [attrs.evolve(fault, path=f"generate.{fault.path}") for fault in error.faults]
+            raise PipelineError(faults, self.pipeline.name) from error
         check_prompt(tokenizer, options.prompt, options.unknown_characters)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -10,17 +11,18 @@ from textgen.errors import RunError
 from textgen.files.reading import VOCABULARY, WEIGHTS, dump_tensors, dump_vocabulary
 from textgen.generation.generator import Generator
 from textgen.runs import record as run_record
-from textgen.runs.directory import RunDirectory
+from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.formats import Stopped
 
 _STOPPED: Final = Stopped("textgen run --finish", "by request")
 
 
-def save_run(generator: Generator, directory: RunDirectory) -> None:
-    """Write all that it takes to load the generator.
+def save_run(generator: Generator, path: str | Path) -> None:
+    """Write all that it takes to load the generator to a run directory.
 
     Raises RunError where a run or other files are in the way.
     """
+    directory = run_directory(path)
     is_new = directory.prepare()
     try:
         with directory.locked():
@@ -28,8 +30,7 @@ def save_run(generator: Generator, directory: RunDirectory) -> None:
                 raise RunError(
                     f"{directory.path} holds a run already; choose another folder", directory.path
                 )
-            described = run_record.described(generator.tables, generator.record)
-            record = {**described, "status": "finished"}  # though training is not
+            record = {**generator.record, "status": "finished"}  # though training is not
             contents = {
                 "pipeline.toml": run_record.pipeline_text(generator.tables),
                 WEIGHTS: dump_tensors(generator.model.tensors()),

@@ -162,7 +162,6 @@ class RunRecord(RunFigures):
 
     decided      what the trainer decided where options left it the choice
     priming      ids that stood before the start of a text in training, and that prompts follow
-    pipeline     the tables of pipeline.toml
     environment  any keys
     files        the SHA-256 of each file that loading reads
     checksum     of all the rest, see `checksum_of`
@@ -175,7 +174,6 @@ class RunRecord(RunFigures):
     components: tuple[Origin, ...]
     environment: Mapping[str, str] = attrs.field(validator=each(is_line))
     started: str = attrs.field(validator=is_line)
-    pipeline: Table
     files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
     checksum: str = attrs.field(validator=is_sha256)
     decided: Table | None = None

@@ -16,14 +16,22 @@ import numpy as np
 
 from textgen.contracts import checks
 from textgen.contracts.components import Components
-from textgen.errors import ContractError, CorpusError, CorruptFileError, PipelineError, UsageError
+from textgen.errors import (
+    ContractError,
+    CorpusError,
+    CorruptFileError,
+    Fault,
+    PipelineError,
+    UsageError,
+)
 from textgen.files.reading import VOCABULARY, json_checksum, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.chain_options import changed, named
 from textgen.pipeline.options import DataOptions, TextOptions
 from textgen.pipeline.pipeline import read_chain, without_starts
-from textgen.plugin.component import BuildContext, ComponentSource
+from textgen.pipeline.raw_pipeline import RawPipeline
+from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
 from textgen.plugin.structure import ConfigReader, ConfiguredComponent, listed, plain
 from textgen.protocols import Ids, Table, Tokenizer
 from textgen.runs import record as run_record
@@ -49,18 +57,19 @@ def load_generator(
     *,
     device: str,
     given: Table,
-    tables: Table | None = None,
+    raw: RawPipeline | None = None,
+    chain: Chain | None = None,
 ) -> Generator:
     """The generator of a run: its model, or while it has none, the weights of its best checkpoint.
 
-    Tables and objects in `given`, by kind, take the place of the run's own; `tables` that of its
-    whole pipeline.toml.
+    Tables and objects in `given`, by kind, take the place of the run's own; `raw` that of its
+    whole pipeline.toml; and a `chain` that is built already that of its samplers.
     """
-    stored = read_stored(directory, tables)
+    stored = read_stored(directory, raw)
     try:
         with contextlib.ExitStack() as stack:
-            components = stack.enter_context(Components())
-            generator = _load(stored, plugins, device, given, components)
+            components = stack.enter_context(Components() if chain is None else chain.components)
+            generator = _load(stored, plugins, device, given, chain, components)
             stack.pop_all()  # from here on, Generator.close closes them
     except (ContractError, CorruptFileError, PipelineError) as error:
         error.versions = run_record.other_versions(stored.record)
@@ -94,7 +103,8 @@ def build_generator(
         model = components.build(model_choice, context)
         if callable(freeze := getattr(model, "requires_grad_", None)):
             freeze(False)  # it is built as for training, to load its weights, and only writes
-        generator = make_generator(samplers, model_choice, model, context, components)
+        chain = build_chain(samplers, model_choice.offer, context, components, source)
+        generator = make_generator(samplers, chain, model_choice, model, context)
         stack.pop_all()
     return attrs.evolve(
         generator,
@@ -109,6 +119,7 @@ def _load(
     plugins: ComponentSource,
     device: str,
     given: Table,
+    chain: Chain | None,
     components: Components,
 ) -> Generator:
     directory, record, raw = stored.directory, stored.record, stored.raw
@@ -137,8 +148,9 @@ def _load(
     context = attrs.evolve(context, tokenizer=tokenizer)
     model = components.build(model_choice, context)
     load_weights(model, model_choice, stored.tensors, directory.path)
+    chain = chain or build_chain(samplers, model_choice.offer, context, components, raw.source)
     return attrs.evolve(
-        make_generator(samplers, model_choice, model, context, components),
+        make_generator(samplers, chain, model_choice, model, context),
         path=directory.path,
         model_id=stored.model_id,
         defaults=_defaults(tables),
@@ -201,48 +213,67 @@ def _check_edits(stored: StoredRun, choices: Iterable[ConfiguredComponent]) -> N
         raise CorruptFileError(Path(stored.raw.source), cause, remedy="copy")
 
 
+def build_chain(
+    choices: Sequence[ConfiguredComponent],
+    model: RegisteredComponent,
+    context: BuildContext,
+    components: Components,
+    source: str = "pipeline",
+) -> Chain:
+    """A chain of samplers, and of a strategy if there is one, for the logits of a model.
+
+    Raises PipelineError with the faults of all of them, each with its place in a pipeline.
+    """
+    built, faults, tokenizer = [], list[Fault](), context.tokenizer
+    assert tokenizer is not None
+    for number, choice in enumerate(choices):
+        try:
+            built.append((choice, components.build(choice, context)))
+        except PipelineError as error:
+            is_sampler = choice.offer.kind == "sampler"
+            place = f"sampler.{number}" if is_sampler else "generate.strategy"
+            faults += [attrs.evolve(fault, path=f"{place}.{fault.path}") for fault in error.faults]
+    if faults:
+        raise PipelineError(faults, source)
+    return Chain.of(built, model, tokenizer.vocab_size, tokenizer.unknown_id, components)
+
+
 def make_generator(
     samplers: Sequence[ConfiguredComponent],
+    chain: Chain,
     model_choice: ConfiguredComponent,
     model: Any,
     context: BuildContext,
-    components: Components,
 ) -> Generator:
-    """A generator of a model that is already built; what it builds itself, `components` closes."""
-    tokenizer = context.tokenizer
-    assert tokenizer is not None
-
-    def chain_of(choices: Iterable[ConfiguredComponent], components: Components) -> Chain:
-        built = [(choice, components.build(choice, context)) for choice in choices]
-        return Chain.of(
-            built, model_choice.offer, tokenizer.vocab_size, tokenizer.unknown_id, components
-        )
+    """A generator of a model and a chain that are already built, the chain of `samplers`."""
+    assert context.tokenizer is not None
 
     def make_chain(options: Table) -> Chain:
         assert context.plugins is not None
-        choices, own = changed(samplers, options, context.plugins), Components(components)
+        choices, own = changed(samplers, options, context.plugins), Components(chain.components)
         try:
-            made = chain_of(choices, own)
+            made = build_chain(choices, model_choice.offer, context, own)
         except BaseException as error:
             own.close()
             if not isinstance(error, PipelineError):
                 raise
-            faults = named(error.faults, [choice.offer for choice in choices])
-            raise UsageError(faults=faults) from error
+            # Without the place in a pipeline, of two words.
+            bare = (attrs.evolve(f, path=f.path.split(".", 2)[2]) for f in error.faults)
+            raise UsageError(faults=named(bare, [choice.offer for choice in choices])) from error
         weakref.finalize(made, own.close).atexit = False
         return made
 
     def make_module(device: str) -> Any:
-        made = Components(components).build(
+        made = Components(chain.components).build(
             model_choice, attrs.evolve(context, training=True, requested_device=device)
         )
         load_weights(made, model_choice, model.tensors())
         return made
 
     return Generator(
-        tokenizer=tokenizer,
+        tokenizer=context.tokenizer,
         model=model,
-        chain=chain_of(samplers, components),
+        chain=chain,
         make_chain=make_chain,
         make_module=make_module,
         seed=context.seed,

@@ -171,11 +171,6 @@ def differences(before: Table, now: Table) -> list[Difference]:
     return [Difference(key, before.get(key), now.get(key)) for key in keys]
 
 
-def write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> None:
-    """Write the pipeline with every default filled in and this directory as its output."""
-    directory.write_artifact("pipeline.toml", pipeline_text(pipeline.to_dict()))
-
-
 def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
     """Whether pipeline.toml in the directory is this pipeline, key for key, as run.json says too if
     there is one.
@@ -198,17 +193,14 @@ def keep_changes(pipeline: Pipeline, directory: RunDirectory) -> None:
     with directory.locked(remedy="output"):
         decision = decide(directory, pipeline)
         if decision.action == "skip":  # else another process has made another run of it
-            write_pipeline(pipeline, directory)
-            directory.write_run(described(pipeline.to_dict(), decision.record))
+            files = {**decision.record["files"], **_write_pipeline(pipeline, directory)}
+            directory.write_run({**decision.record, "files": files})
 
 
-def described(tables: Table, record: Table) -> dict[str, Any]:
-    """The record with the tables of pipeline.toml, and its checksum."""
-    files = {
-        **record.get("files", {}),
-        "pipeline.toml": hashlib.sha256(pipeline_text(tables)).hexdigest(),
-    }
-    return {**record, "pipeline": {**tables, "output": "."}, "files": files}
+def _write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> dict[str, str]:
+    """Write pipeline.toml, and return its checksum by its name."""
+    text = pipeline_text(pipeline.to_dict())
+    return {"pipeline.toml": directory.write_artifact("pipeline.toml", text)}
 
 
 def pipeline_text(tables: Table) -> bytes:
@@ -249,12 +241,11 @@ def begin(
         "environment": _environment(device),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "files": {
-            VOCABULARY: directory.write_artifact(VOCABULARY, dump_vocabulary(text.tokenizer))
+            VOCABULARY: directory.write_artifact(VOCABULARY, dump_vocabulary(text.tokenizer)),
+            **_write_pipeline(pipeline, directory),
         },
         **({"decided": earlier["decided"]} if "decided" in earlier else {}),
     }
-    record = described(pipeline.to_dict(), record)
-    write_pipeline(pipeline, directory)
     directory.write_run(record)
     return record
 

@@ -202,13 +202,14 @@ def _start(names: tuple[str, str], place: str, path: Path, output: Path) -> Star
     directory = RunDirectory(path).current()
     if not directory.exists():
         with contextlib.suppress(TextgenError, KeyError, TypeError):  # a record may hold anything
-            own = RunDirectory(output).latest().read_run()
-            table, kept = own["pipeline"], own["fingerprint"]
+            own = RunDirectory(output).latest()
+            whole, kept = own.read_pipeline().tables, own.read_run()["fingerprint"]
+            table = whole
             for key in place.split("."):
                 table, kept = table[key], kept[key]
             if table["start"] in names:
                 sums = kept["start"]
-                tables = {"tokenizer": own["pipeline"]["tokenizer"], "model": table}
+                tables = {"tokenizer": whole["tokenizer"], "model": table}
                 return _made(
                     table["start"], place, path, sums.get("weights", ""), sums["tokenizer"], tables
                 )
@@ -224,9 +225,12 @@ def _start(names: tuple[str, str], place: str, path: Path, output: Path) -> Star
 
 def start_in(directory: RunDirectory, place: str) -> Start:
     """The finished run in a directory, for the table `place`."""
-    record, path = directory.read_run(), directory.path
-    sums = record["files"]
-    return _made(str(path), place, path, sums[WEIGHTS], sums[VOCABULARY], record["pipeline"])
+    sums, path, tables = (
+        directory.read_run()["files"],
+        directory.path,
+        directory.read_pipeline().tables,
+    )
+    return _made(str(path), place, path, sums[WEIGHTS], sums[VOCABULARY], tables)
 
 
 def _made(name: str, place: str, path: Path, weights: str, tokenizer: str, tables: Table) -> Start:

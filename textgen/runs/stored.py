@@ -18,16 +18,14 @@ from textgen.files.reading import (
     VOCABULARY,
     WEIGHTS,
     dump_tensors,
-    read_bytes,
     read_json,
     read_weights,
     with_remedy,
 )
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
-from textgen.pipeline.raw_pipeline import RawPipeline, raw_pipeline_of
+from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.structure import ConfigReader
 from textgen.protocols import Table, Tensors
-from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory, run_directory
 
 FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "unreadable"]
@@ -95,9 +93,9 @@ class RunReport:
         return all(file.state in ("whole", "changed") for file in self.files)
 
 
-def read_stored(directory: RunDirectory, tables: Table | None = None) -> StoredRun:
+def read_stored(directory: RunDirectory, raw: RawPipeline | None = None) -> StoredRun:
     """Read a run, or while it has no model yet, the finished run that it replaces, or else its best
-    checkpoint; with `tables` in the place of those in its pipeline.toml.
+    checkpoint; with `raw` in the place of its pipeline.toml.
 
     It is read again if another run took its place meanwhile. Raises RunError, CorruptFileError,
     PipelineError.
@@ -106,7 +104,7 @@ def read_stored(directory: RunDirectory, tables: Table | None = None) -> StoredR
         before = _signature(directory)
         try:
             with with_remedy("copy"):
-                return _read(directory.current(), tables)
+                return _read(directory.current(), raw)
         except RunError:
             if _signature(directory) == before:
                 raise
@@ -149,16 +147,15 @@ def verify(path: str | Path) -> RunReport:
     )
 
 
-def _read(directory: RunDirectory, tables: Table | None) -> StoredRun:
-    record, remarks = directory.read_run(), []
-    if tables is not None:
-        record = run_record.described(tables, record)
+def _read(directory: RunDirectory, raw: RawPipeline | None) -> StoredRun:
+    record, remarks, is_edited = directory.read_run(), [], False
     if directory.next.exists():
         remarks.append(
             f"the new run in {directory.path} is not finished; this is the one that it "
             f"replaces once it is"
         )
-    raw, is_edited = _pipeline(directory, record, tables)
+    if raw is None:
+        raw, is_edited = _pipeline(directory, record)
     if is_edited:
         remarks.append(f"{raw.source} was changed since the run was made")
     vocabulary = _vocabulary(directory, record)
@@ -189,24 +186,19 @@ def _weights(directory: RunDirectory, record: Table) -> Tensors:
     return read_weights(directory.inside(WEIGHTS), record["files"][WEIGHTS])
 
 
-def _pipeline(
-    directory: RunDirectory, record: Table, tables: Table | None = None
-) -> tuple[RawPipeline, bool]:
+def _pipeline(directory: RunDirectory, record: Table) -> tuple[RawPipeline, bool]:
     """A run's pipeline.toml, and whether it was changed since the run wrote it.
 
     Raises PipelineError, RunError.
     """
-    path = directory.inside(_PIPELINE)
-    raw = raw_pipeline_of(
-        read_bytes(path) if tables is None else run_record.pipeline_text(tables), path
-    )
+    raw = directory.read_pipeline()
     reader = ConfigReader(raw.folder)
     read_own_tables(raw.tables, reader)
     gone = [kind for kind in CHOICES if kind not in raw.tables]
     reader.faults.extend(Fault(kind, "the run wrote this table, and it is gone") for kind in gone)
     if reader.faults:
-        raise PipelineError(reader.faults, str(path))
-    return raw, {**raw.tables, "output": "."} != {**record["pipeline"], "output": "."}
+        raise PipelineError(reader.faults, raw.source)
+    return raw, raw.sha256 != record["files"][_PIPELINE]
 
 
 def _checked(folder: Path, name: str, read: Callable[[], Any]) -> CheckedFile:

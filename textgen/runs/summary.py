@@ -13,7 +13,6 @@ import attrs
 
 from textgen.errors import PipelineError, RunError
 from textgen.files.reading import files_under, inside, parse_json, read_bytes
-from textgen.pipeline.raw_pipeline import raw_pipeline_of
 from textgen.protocols import Table
 from textgen.runs.directory import RunDirectory, no_run
 from textgen.runs.formats import RunFigures, read_record
@@ -60,8 +59,7 @@ class RunSummary:
     def tables(self) -> Table:
         """The tables of its pipeline.toml; {} where they cannot be read."""
         with contextlib.suppress(PipelineError, RunError):
-            path = inside(self.path, "pipeline.toml")
-            return raw_pipeline_of(read_bytes(path), path).tables
+            return RunDirectory(self.path).read_pipeline().tables
         return {}
 
     @property

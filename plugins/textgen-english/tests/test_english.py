@@ -1,9 +1,9 @@
 """The model knows English, and texts of one's own are trained from it on."""
 
-import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -82,7 +82,7 @@ def test_a_text_of_ones_own_is_trained_on(tmp_path, english):
     run = textgen.run(tables, output=tmp_path / "run")
     loss = run.generator.score(SAMPLE).bits_per_character
     assert loss == pytest.approx(english.score(SAMPLE).bits_per_character, abs=0.2)
-    written = json.loads((run.path / "run.json").read_text())["pipeline"]
+    written = tomllib.loads((run.path / "pipeline.toml").read_text())
     assert (written["model"]["start"], written["model"]["hidden_size"]) == (
         "english",
         english.tables["model"]["hidden_size"],

@@ -18,26 +18,34 @@ import sys
 import tempfile
 from pathlib import Path
 
+import attrs
 import numpy as np
 
 import textgen
-from textgen.files import dump_tensors, dump_vocabulary
-from textgen.pipeline.pipeline import without_starts
 from textgen.protocols import Ids, Tensors, Tokenizer
-from textgen.runs.directory import RunDirectory
-from textgen.runs.record import described, pipeline_text
-from textgen.runs.vocabulary import for_vocabulary
+from textgen.runs import for_vocabulary, save_run
 
 PACKAGE = Path(__file__).parents[1]
 START = ".\n"  # which a third of the pieces of mix.py begin with
 KEPT = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
 
 
+@attrs.frozen(eq=False)
+class Weights:
+    """A model as far as it is saved."""
+
+    arrays: Tensors
+
+    def tensors(self) -> Tensors:
+        """See textgen.protocols.Model."""
+        return self.arrays
+
+
 def main() -> None:
     """Write the run, read it back, and print what its loss is."""
     path = Path(sys.argv[1])
     with textgen.load(path, tokenizer="bpe") as generator:
-        tables = {kind: without_starts(table) for kind, table in generator.tables.items()}
+        tables = {kind: without_start(table) for kind, table in generator.tables.items()}
         tables["corpus"] = {**tables["corpus"], "path": "books.txt"}
         tables["trainer"] = {**tables["trainer"], "type": "adamw"}  # whose options pieces.py has
         plain = {"type": "bpe", "vocab_size": generator.tokenizer.vocab_size}
@@ -52,11 +60,7 @@ def main() -> None:
         if len(sys.argv) > 4:
             record["best_loss"] = float(sys.argv[4])
         halved = {name: array.astype(np.float16) for name, array in tensors.items()}
-        data = {
-            "pipeline.toml": pipeline_text(tables),
-            "tokenizer.json": dump_vocabulary(generator.tokenizer),
-            "model.safetensors": dump_tensors(halved),
-        }
+        generator = attrs.evolve(generator, model=Weights(halved), tables=tables)
     changed = {"tokenizer": plain, "trainer": tables["trainer"]}
     record["fingerprint"] = {**record["fingerprint"], **changed}
     (model,) = (each for each in record["components"] if each["kind"] == "model")
@@ -67,16 +71,19 @@ def main() -> None:
         else each
         for each in record["components"]
     ]
-    record = described(tables, record)
     target = PACKAGE / "textgen_english/run"
     with tempfile.TemporaryDirectory(dir=PACKAGE) as folder:
-        run = RunDirectory(Path(folder))
-        sums = {name: run.write_artifact(name, content) for name, content in data.items()}
-        run.write_run({**record, "files": {**record["files"], **sums}})
+        save_run(attrs.evolve(generator, record=record), folder)
         target.mkdir(exist_ok=True)
         for name in KEPT:
             (Path(folder) / name).replace(target / name)
     say(path, target, record["best_loss"])
+
+
+def without_start(table: object) -> object:
+    """A table without the run that it started from."""
+    is_table = isinstance(table, dict)
+    return {key: value for key, value in table.items() if key != "start"} if is_table else table
 
 
 def say(path: Path, target: Path, best: float) -> None:

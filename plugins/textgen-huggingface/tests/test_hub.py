@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -115,7 +116,8 @@ def test_a_name_is_fetched_once_without_pickles_and_code_and_its_commit_is_recor
     assert all(file == "model.safetensors" or file.endswith(".json") for file in hub.fetched)
     record = json.loads((tmp_path / "online" / "run.json").read_bytes())
     assert record["fingerprint"]["model"]["revision"] == COMMIT
-    assert record["pipeline"]["model"]["path"] == name
+    pipeline = tomllib.loads((tmp_path / "online" / "pipeline.toml").read_text())
+    assert pipeline["model"]["path"] == name
     offline = functools.partial(run_file, HF_HUB_OFFLINE="1")
     assert offline(name, "offline").returncode == 0
     made = [tmp_path / output / "model.safetensors" for output in ("online", "offline")]
