@@ -208,7 +208,7 @@ class ObserverSuite(Suite):
         for ours, theirs in pairs:
             self._show(one, [ours])
             self._show(other, [theirs])
-        if (names := sorted(_texts(second))) != sorted(alone):
+        if (names := sorted(_texts(first))) != sorted(alone):
             raise Violation(f"alone it left {sorted(alone)}, and beside another run {names}")
         for name, text in _texts(first).items():
             if text != alone.get(name) and alone.get(name) == again.get(name):
