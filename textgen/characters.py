@@ -18,7 +18,7 @@ _PRINTED: Final = {"'": "\N{RIGHT SINGLE QUOTATION MARK}", '"': "\N{LEFT DOUBLE 
 
 
 def plain_forms(text: str) -> Iterator[str]:
-    """What a keyboard has in place of a text: without curls and accents, a dash as "--" or "-"."""
+    """Forms of a text as a keyboard has it: without curls and accents, a dash as "--" or "-"."""
     for dash in ("--", "-"):
         table = {**_QUOTES, **_HYPHENS, **dict.fromkeys(_DASHES, dash)}
         typed = unicodedata.normalize("NFKD", text.translate(table))

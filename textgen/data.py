@@ -1,4 +1,4 @@
-"""What a trainer is given: a corpus as token ids, in windows; and a random order that needs no
+"""Training data: a corpus as token ids, in windows; and a random order that needs no
 memory.
 """
 

@@ -1,4 +1,4 @@
-"""Which device to compute on, found without importing torch where there is nothing to find."""
+"""Finds the device to compute on, without importing torch where there is nothing to find."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def segments(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _cut(text: str, start: int) -> int:
-    """Where to end the segment that begins at `start`.
+    """The end of the segment that begins at `start`.
 
     In the patterns of GPT-2, Llama 3, Qwen and GPT-4o no match extends over such a place, and no
     normalisation form joins what stands on its two sides.

@@ -188,8 +188,8 @@ class RunSkipped:
 
 @attrs.frozen
 class Stop:
-    """What `observe` returns to end a run early, as finished: its best weights are the model, and
-    run.json says why.
+    """The answer of `observe` that ends a run early, as finished: its best weights are the model,
+    and run.json has the reason.
     """
 
     reason: str = ""

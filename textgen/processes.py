@@ -58,9 +58,7 @@ class Processes:
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Processes | None:
-        """What torchrun says in RANK, WORLD_SIZE and the like; None where there is no
-        WORLD_SIZE.
-        """
+        """The processes of torchrun's RANK, WORLD_SIZE and the like; None without WORLD_SIZE."""
         if "WORLD_SIZE" not in environment or "RANK" not in environment:
             return None
         defaults = {"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}

@@ -443,7 +443,7 @@ NEW_LANE = -1
 
 @attrs.frozen
 class Moves:
-    """What a strategy does in a step.
+    """The moves of a strategy in a step.
 
     lanes   the lane that each next lane continues, by its place: twice forks it, never drops it.
             NEW_LANE begins one without the prompt
@@ -461,8 +461,8 @@ class Moves:
 
 @attrs.frozen
 class Ranking:
-    """What a strategy ends a text with: lanes by their places, the best one, whose tokens are the
-    text, first; and the score of each, if they have scores.
+    """The end of a text: lanes by their places, the best one, whose tokens are the text, first; and
+    the score of each, if they have scores.
     """
 
     lanes: Sequence[int]
@@ -549,7 +549,7 @@ class StatefulObserver(Observer, Protocol):
     """An observer whose state is in checkpoints. The methods are optional, both or neither."""
 
     def state(self) -> Any:
-        """What a resumed run needs, as JSON values."""
+        """The state that a resumed run needs, as JSON values."""
 
     def load_state(self, state: Any) -> None:
         """Continue from what `state` gave, before the first event of a resumed run."""

@@ -134,26 +134,7 @@ def test_enter_alone_begins_a_new_text_where_texts_are_documents(begin, tiny_pip
         assert session.ask("") == f"{load(made.path).generate('', index=index)}\n"
 
 
-def test_lines_are_edited_completed_and_kept_for_the_next_session(begin, finished_run, tmp_path):
-    first = begin(finished_run, "--max-new-tokens", "5")
-    assert first.ask("/set max\t=7") == ""
-    assert first.ask("/set top-\tk=3") == ""
-    assert "max_new_tokens = 7\n" in first.ask("/op\t")
-    assert first.ask("/un\tmax\t") == ""
-    first.ask("the clock")
-    first.leave()
-    (history,) = (tmp_path / "state").rglob("history")
-    lines = history.read_text(encoding="utf-8").splitlines()
-    assert lines[-1] == "the clock"
-    history.write_text("a\nb\n" * 600 + "\n".join(lines) + "\n", encoding="utf-8")
-    second = begin(finished_run, "--max-new-tokens", "5")
-    assert second.ask("\x10").startswith("the clock")  # Ctrl-P brings the line before
-    second.leave()
-    assert len(history.read_text(encoding="utf-8").splitlines()) <= 1001
-
-
-def test_a_history_that_cannot_be_kept_harms_nothing(begin, finished_run, tmp_path):
-    (tmp_path / "state").write_text("no folder")
+def test_lines_are_edited_and_kept_in_the_session(begin, finished_run):
     session = begin(finished_run, "--max-new-tokens", "5")
     session.ask("the clock")
-    session.leave()
+    assert session.ask("\x10").startswith("the clock")  # Ctrl-P brings the line before

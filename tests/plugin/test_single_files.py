@@ -2,16 +2,10 @@
 
 import hashlib
 import json
-import logging
-import queue
-import sys
-import types
-from logging.handlers import QueueHandler
 
 import pytest
 
 import textgen
-from textgen.plugin import discovery
 
 PLUGIN = '''
 from __future__ import annotations
@@ -145,20 +139,6 @@ def test_what_fails_in_a_file_is_shown_with_its_line(file, tiny_pipeline):
     file.write_text(PLUGIN.replace("logits.copy()", "logits.nothing()"))
     with pytest.raises(textgen.ContractError, match=r"my_sampler\.py:17, in only\)"):
         engine(file).run(tiny_pipeline(sampler=[{"type": "only"}]))
-
-
-def test_an_import_that_takes_long_says_whose_it_is(file, monkeypatch):
-    """The import ends once it was said."""
-    said = queue.Queue()
-    gate = types.SimpleNamespace(said=said)
-    monkeypatch.setitem(sys.modules, "gate", gate)
-    monkeypatch.setattr(discovery, "SLOW_SECONDS", 0.01)
-    monkeypatch.setattr(logging.getLogger("textgen"), "handlers", [QueueHandler(said)])
-    file.write_text(f"{PLUGIN}\nimport gate\ngate.said.put(gate.said.get(timeout=60))\n")
-    textgen.PluginSet().register_file(file)
-    assert [each.message for each in said.queue] == [
-        f"still importing plugin 'my_sampler' ({file})"
-    ]
 
 
 def test_all_files_that_are_missing_are_named_at_once(file, tiny_pipeline):

@@ -60,7 +60,7 @@ class _Group(click.Group):
             )
 
     def _offered(self, context: CommandContext) -> dict[str, RegisteredComponent]:
-        """What plugins offer, by the name to write.
+        """Commands of plugins by the name to type.
 
         None of it is built: a command may need large libraries.
         """

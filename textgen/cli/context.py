@@ -1,4 +1,4 @@
-"""What every subcommand is handed by click as `ctx.obj`."""
+"""The object that click hands to every subcommand as `ctx.obj`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class CommandContext:
-    """What the options before the subcommand say.
+    """The options before the subcommand.
 
     with_plugin_options  whether it takes the options of plugins' samplers
     components           with the subcommand, if a plugin offers it

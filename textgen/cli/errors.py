@@ -1,4 +1,4 @@
-"""What becomes of errors: one line on stderr, and the promised exit code."""
+"""Reports errors in one line on stderr, with the promised exit code."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _leave_stdout() -> None:
 
 
 def _usage(error: click.ClickException) -> str:
-    """What click found wrong with the command line, in one line, and where to read on."""
+    """A usage error of click in one line, with the help to read."""
     ctx = getattr(error, "ctx", None)
     message = " ".join(error.format_message().split()).rstrip(".")
     if ctx is not None and ctx.info_name == "generate" and "unexpected extra argument" in message:

@@ -33,7 +33,7 @@ _Save: TypeAlias = Callable[[GenerationState | None], None]
 
 @attrs.frozen
 class OutputOptions:
-    """Which texts are written, and in which form."""
+    """Options for the number and the form of texts."""
 
     prompts: tuple[str, ...]
     prompts_file: str | None
@@ -106,7 +106,7 @@ def write_text(text: str, number: int = 0) -> None:
 
 
 def _one(output: OutputOptions, prompts: list[tuple[str, str]]) -> dict[str, Any]:
-    """What a request for one text says beside its options."""
+    """The arguments of a request for one text beside its options."""
     state = None if output.load_state is None else GenerationState.load(output.load_state)
     keep = output.save_state is not None
     return {

@@ -7,8 +7,7 @@ import contextlib
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
@@ -40,8 +39,6 @@ Type a prompt, and the model continues it. Ctrl-C stops a text.
   /help            this text
   /quit            end the session; so does Ctrl-D"""
 _NEW_TEXT: Final = "\nEnter alone begins a new text."
-_COMMANDS: Final = ("/set ", "/unset ", "/options", "/more", "/save ", "/help", "/quit")
-_HISTORY: Final = 1000  # lines
 
 
 class Session(cmd.Cmd):
@@ -72,19 +69,20 @@ class Session(cmd.Cmd):
     def run(self) -> None:
         """Until the end of input. Raises UsageError at once for options that are wrong."""
         self._check(self._options)
-        with _line_editing(self.complete):
-            click.echo(self.intro, err=True)
-            has_ended = False
-            while not has_ended:
-                try:
-                    has_ended = self.onecmd(input(self.prompt))
-                except EOFError:  # Ctrl-D
-                    click.echo(err=True)
-                    return
-                except KeyboardInterrupt:  # often the second of two that were meant for the text
-                    click.echo("\n/quit or Ctrl-D ends the session", err=True)
-                except UnicodeDecodeError:
-                    click.echo("error: what was typed is not valid UTF-8", err=True)
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  # which gives `input` line editing and a history
+        click.echo(self.intro, err=True)
+        has_ended = False
+        while not has_ended:
+            try:
+                has_ended = self.onecmd(input(self.prompt))
+            except EOFError:  # Ctrl-D
+                click.echo(err=True)
+                return
+            except KeyboardInterrupt:  # often the second of two that were meant for the text
+                click.echo("\n/quit or Ctrl-D ends the session", err=True)
+            except UnicodeDecodeError:
+                click.echo("error: what was typed is not valid UTF-8", err=True)
 
     def onecmd(self, line: str) -> bool:
         """Do what a line asks for; True ends the session."""
@@ -156,16 +154,6 @@ class Session(cmd.Cmd):
         """End the session."""
         return True
 
-    def completenames(self, text: str, *_: Any) -> list[str]:
-        """The commands that begin so."""
-        return [name for name in _COMMANDS if text and name.startswith(text)]
-
-    def completedefault(self, text: str, line: str, *_: Any) -> list[str]:
-        """The options that begin so, after /set and /unset."""
-        begun = text.replace("-", "_")
-        names = self._table if line.startswith(("/set", "/unset")) else ()
-        return [name for name in names if name.startswith(begun)]
-
     def _last_state(self) -> GenerationState:
         if self._state is None:
             raise UsageError("there is no text yet; type a prompt first")
@@ -203,36 +191,6 @@ class Session(cmd.Cmd):
         self._options = options
         if changed == "seed":
             self._index = self._first
-
-
-@contextlib.contextmanager
-def _line_editing(complete: Callable[[str, int], Any]) -> Iterator[None]:
-    """Within it `input` has line editing where the platform has it, with completion and the lines
-    of earlier sessions.
-    """
-    try:
-        import readline
-    except ImportError:
-        yield
-        return
-    import platformdirs
-
-    readline.set_completer(complete)
-    readline.set_completer_delims(" \t=")
-    readline.parse_and_bind("tab: complete")
-    # libedit, which some platforms have in place of readline, binds keys in its own words.
-    if "libedit" in (readline.__doc__ or ""):
-        readline.parse_and_bind("bind ^I rl_complete")
-    file = Path(platformdirs.user_state_path("textgen", appauthor=False), "history")
-    with contextlib.suppress(OSError):  # there is none yet, or it cannot be read
-        readline.read_history_file(file)
-    try:
-        yield
-    finally:
-        readline.set_history_length(_HISTORY)
-        with contextlib.suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            readline.write_history_file(file)
 
 
 def _shown(value: Any) -> str:

@@ -79,8 +79,8 @@ def blame(offer: RegisteredComponent, cause: str) -> ContractError:
 
 
 def unfit(made: Any, kind: str) -> str:
-    """What is wrong with an object built for a kind of component, or a "decoder"; "" if it has
-    every method.
+    """The fault of an object built for a kind of component, or a "decoder"; "" if it has every
+    method.
     """
     for name in _methods(kind):
         if isinstance(made, type):
@@ -91,9 +91,7 @@ def unfit(made: Any, kind: str) -> str:
 
 
 def misdeclared(made: Any, kind: str) -> str:
-    """What is wrong with how the methods of an object that has them all are declared; "" if it can
-    be called.
-    """
+    """The fault in the signatures of an object that has every method; "" if it can be called."""
     for name, arguments in _methods(kind).items():
         if fault := miscalled(made if name == "__call__" else getattr(made, name), arguments):
             return f"has a method {name!r} that {fault}"
@@ -108,7 +106,7 @@ def check_ids(ids: Ids, tokenizer: object, size: int) -> Ids:
 
 
 def _ids_fault(ids: Any, axes: int, size: int) -> str:
-    """What is wrong with ids, or ""."""
+    """The fault of ids, or ""."""
     if not hasattr(ids, "dtype"):
         return f"{type(ids).__name__}, and must give an array"
     if ids.ndim != axes or (ids.size and ids.dtype.kind not in "iu"):

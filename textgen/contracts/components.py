@@ -50,8 +50,8 @@ class Components(contextlib.ExitStack[bool | None]):
     load_start: Callable[[Any, ConfiguredComponent, BuildContext], None] | None = None
 
     def __init__(self, base: Components | None = None) -> None:
-        """Those of a run, or a part of `base`: those of a request, which are closed with it at the
-        latest.
+        """Components of a run, or a part of `base`, such as those of a request: it closes them
+        at the latest.
 
         Only what has to be closed is kept, and a base does not keep its parts.
         """
@@ -223,7 +223,8 @@ def _out_of_memory() -> DeviceError:
 
 
 def _close(made: Any, offer: RegisteredComponent) -> None:
-    """What fails is a warning: the work of a run is done, or has failed for another reason."""
+    """Close a component. A failure is a warning: the work of a run is done, or has failed for
+    another reason."""
     try:
         made.close()
     except FAILURES as error:

@@ -1,4 +1,4 @@
-"""What the engine adds to a tokenizer that has only the methods of
+"""Adds the rest of a tokenizer to one that has only the methods of
 textgen.protocols.BasicTokenizer.
 """
 

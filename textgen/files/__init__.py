@@ -1,6 +1,4 @@
-"""How files are written to last, opened with care, read back against their checksums, and
-cached.
-"""
+"""Files: written durably, opened with care, read back against their checksums, cached."""
 
 from textgen.lazy import names_of as _names_of
 

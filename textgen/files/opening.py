@@ -18,7 +18,7 @@ from textgen.errors import CorruptFileError, TextgenError
 _FLAGS: Final = sum(
     getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
 )
-# What code meets that takes in the content of a file, where that is not what it should be.
+# Exceptions that malformed data can cause.
 MALFORMED_DATA: Final = (
     ArithmeticError,
     AttributeError,

@@ -161,7 +161,7 @@ def with_remedy(remedy: str, place: str = "") -> Iterator[None]:
 
 
 def dump_vocabulary(tokenizer: Tokenizer) -> bytes:
-    """What a run keeps of a fitted tokenizer. Raises UsageError for more than can be read back."""
+    """The bytes of tokenizer.json. Raises UsageError for more than can be read back."""
     data = (json.dumps(tokenizer.to_dict(), ensure_ascii=False) + "\n").encode()
     if len(data) > LARGEST:
         cause = f"the vocabulary has {len(data):,} bytes, and can have {LARGEST:,}"

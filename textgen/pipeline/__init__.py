@@ -1,4 +1,4 @@
-"""From TOML to a frozen, checked Pipeline."""
+"""Pipelines: TOML becomes a frozen, checked Pipeline."""
 
 from textgen.lazy import names_of as _names_of
 

@@ -46,7 +46,7 @@ def _check_windows(_instance: Any, _attribute: Any, value: tuple[int, ...]) -> N
 
 @attrs.frozen
 class DataOptions:
-    """How the tokens are split and cut into windows."""
+    """The split of the tokens, and their windows."""
 
     window_length: int = option(
         64, help="number of tokens that a window feeds to the model", validator=ge(1)
@@ -73,9 +73,7 @@ class DataOptions:
 
 @attrs.frozen(kw_only=True)
 class TextOptions:
-    """How long a text gets, where it ends, and what it depends on: for `[generate]`, and for
-    requests.
-    """
+    """Length, end and seed of a text: for `[generate]`, and for requests."""
 
     max_new_tokens: int | None = option(
         400,
@@ -131,7 +129,7 @@ class DecodingOptions(TextOptions):
 
 @attrs.frozen(kw_only=True)
 class GenerateOptions(TextOptions):
-    """What is generated after training."""
+    """Texts that are generated after training."""
 
     strategy: str | dict[str, Any] | None = option(
         None,
@@ -151,7 +149,7 @@ class GenerateOptions(TextOptions):
 
 @attrs.frozen
 class CheckpointOptions:
-    """How often a checkpoint is written."""
+    """Time between checkpoints."""
 
     seconds: float = option(
         30.0,

@@ -1,4 +1,4 @@
-"""How plugins are found, imported and checked, and what they provide."""
+"""Plugins: found, imported and checked."""
 
 from textgen.lazy import names_of as _names_of
 

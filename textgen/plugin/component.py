@@ -1,5 +1,5 @@
-"""What a plugin gives to the engine: Component records, the options of their tables, and the
-plugin's identity.
+"""Component records that plugins give to the engine, the options of their tables, and the identity
+of a plugin.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class NoOptions:
 
 @attrs.frozen(kw_only=True)
 class BuildContext:
-    """What a component may know when it is built.
+    """Facts that a component may use when it is built.
 
     folder      relative paths in the pipeline are relative to it (`Path` options arrive resolved)
     seed        the pipeline's seed
@@ -241,7 +241,7 @@ class Plugin:
         )
 
     def facts(self) -> dict[str, str]:
-        """What errors, reports and run records say of it. The version of a file is its SHA-256."""
+        """Facts for errors, reports and run records. The version of a file is its SHA-256."""
         facts = {"plugin": self.name, "distribution": self.distribution, "version": self.version}
         return {**facts, "path": self.path} if self.path else facts
 
@@ -281,7 +281,7 @@ class RegisteredComponent:
 
     @property
     def written_name(self) -> str:
-        """What users write to mean this one alone: `package:name`, or `file:name`."""
+        """The name that means this one alone: `package:name`, or `file:name`."""
         owner = self.plugin.name if self.distribution == UNPACKAGED else self.distribution
         return f"{owner}:{self.name}"
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import sys
-import threading
-from collections.abc import Iterator
 from importlib import metadata
-from typing import Any, Final
+from typing import Final
 
 from textgen.plugin.component import OWN_DISTRIBUTION, Plugin, normalized
 
 ENTRY_POINT_GROUP: Final = "textgen"
-SLOW_SECONDS: Final = 3.0  # an import that takes longer is reported while it lasts
-
-logger = logging.getLogger("textgen")
 
 
 def installed() -> dict[Plugin, metadata.EntryPoint]:
@@ -32,31 +24,6 @@ def installed() -> dict[Plugin, metadata.EntryPoint]:
         plugin = Plugin(entry_point.name, *facts[dist])
         found.setdefault((plugin.distribution, plugin.name), (plugin, entry_point))
     return dict(found[key] for key in sorted(found))
-
-
-def imported(plugin: Plugin, entry_point: metadata.EntryPoint) -> Any:
-    """The module that an entry point names, or what that names in it.
-
-    Raises what the import raises.
-    """
-    if entry_point.module in sys.modules:
-        return entry_point.load()
-    with reported_if_slow(plugin):
-        return entry_point.load()
-
-
-@contextlib.contextmanager
-def reported_if_slow(plugin: Plugin) -> Iterator[None]:
-    """Log which plugin is being imported if the block takes more than a few seconds: it may never
-    end.
-    """
-    timer = threading.Timer(SLOW_SECONDS, logger.warning, ("still importing %s", plugin))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def version(distribution: str) -> str | None:

@@ -152,9 +152,7 @@ class PluginSet:
             return Fault("", f"no {kind} is called {name!r}", "", hint)
 
     def _hint(self, bare: str, distribution: str, offers: list[RegisteredComponent]) -> str:
-        """What somebody may have meant with a name that no component has, or why it is not
-        there.
-        """
+        """A suggestion for a name that no component has, or the reason why it is missing."""
         meant = {distribution, bare, f"textgen-{bare}"}
         left_out = [
             str(each)
@@ -217,7 +215,7 @@ class PluginSet:
             try:
                 if not _is_own(plugin) and (needed := discovery.unmet(plugin.distribution)):
                     raise UnfitError(f"it needs {needed}; upgrade one of the two")
-                self._collect(plugin, discovery.imported(plugin, entry_point))
+                self._collect(plugin, entry_point.load())
             except (Exception, SystemExit) as error:
                 cause = cause_of(error, plugin, {entry_point.module.partition(".")[0]})
                 if self._strict:

@@ -13,7 +13,6 @@ from typing import Final, NoReturn
 
 from textgen.errors import PluginError, UsageError
 from textgen.plugin.component import UNPACKAGED, Plugin
-from textgen.plugin.discovery import reported_if_slow
 from textgen.plugin.validation import cause_of
 
 _LOCK: Final = threading.RLock()
@@ -37,8 +36,7 @@ def import_file(path: str | Path) -> tuple[Plugin, ModuleType]:
     with _LOCK:  # another thread may be importing it
         if name not in sys.modules:
             try:
-                with reported_if_slow(plugin):
-                    _execute(name, str(path))
+                _execute(name, str(path))
             except (Exception, SystemExit) as error:
                 sys.modules.pop(name, None)
                 raise PluginError(cause_of(error, plugin, {name}), **plugin.facts()) from error
@@ -56,9 +54,7 @@ def _execute(name: str, path: str) -> None:
 
 
 def is_file(module: str) -> bool:
-    """Whether what is to be imported is a plugin file, and no module's name: `py` is none that is
-    in a package.
-    """
+    """Whether the string ends in .py: a file, not a module."""
     return module.endswith(".py")
 
 

@@ -309,9 +309,7 @@ def plain(value: Any) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What a validator said: its first argument, which attrs follows with the field, its type and
-    the value.
-    """
+    """The message of a validator: attrs puts the field, its type and the value after it."""
     return str(error.args[0]) if error.args else type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Where in a plugin's own code an error came from."""
+"""Finds the line of a plugin's own code that an error came from."""
 
 from __future__ import annotations
 

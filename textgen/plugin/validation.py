@@ -122,7 +122,7 @@ def _is_value(default: Any) -> bool:
 
 
 def miscalled(function: Any, arguments: Sequence[str]) -> str:
-    """How a function is declared that cannot be called with arguments of these names; "" where it
+    """Signature of a function that cannot be called with arguments of these names; "" where it
     can be.
     """
     try:
@@ -138,9 +138,7 @@ def miscalled(function: Any, arguments: Sequence[str]) -> str:
 
 
 def cause_of(error: BaseException, plugin: Plugin, packages: Collection[str]) -> str:
-    """What went wrong in a plugin, as a phrase, with the last line of these packages that raised
-    it.
-    """
+    """The fault of a plugin as a phrase, with the last line of these packages that raised it."""
     if isinstance(error, UnfitError | TextgenError):
         return str(error)
     if isinstance(error, SyntaxError) and error.filename:

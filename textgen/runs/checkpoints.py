@@ -183,7 +183,7 @@ class Checkpoints:
                     remove_folder(folder)
 
     def folder(self, step: int) -> Path:
-        """Where the checkpoint of a step is, or would be."""
+        """The folder of a step's checkpoint, which need not exist."""
         return self.path / f"step-{step:06d}"
 
     def _manifest(self, step: int) -> Manifest:

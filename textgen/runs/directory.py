@@ -213,7 +213,7 @@ class RunDirectory:
         return read_record(path)
 
     def read_pipeline(self) -> RawPipeline:
-        """Its pipeline.toml. Raises PipelineError, RunError."""
+        """Read pipeline.toml. Raises PipelineError, RunError."""
         path = self.inside("pipeline.toml")
         return raw_pipeline_of(read_bytes(path), path)
 

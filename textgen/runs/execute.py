@@ -379,7 +379,7 @@ class Execution:
 
 
 def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
-    """What the pipeline's `[generate]` table asks for."""
+    """The texts that the `[generate]` table of a pipeline asks for."""
     table = pipeline.generate
     options = {field.name: getattr(table, field.name) for field in attrs.fields(TextOptions)}
     return generator.generate_many(

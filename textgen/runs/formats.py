@@ -1,4 +1,4 @@
-"""What the JSON files of a run hold.
+"""The JSON files of a run as attrs classes.
 
 Keys that are not listed are errors, except in run.json, where they are ignored.
 """
@@ -89,8 +89,8 @@ class TrainingState:
 
 @attrs.frozen
 class DataSizes:
-    """How the corpus was split, the share of tokens that stand for text outside the vocabulary, and
-    that of characters that are not decoded again.
+    """Sizes of the split, the share of tokens outside the vocabulary, and the share of characters
+    that decoding does not give again.
     """
 
     training_tokens: int
@@ -102,7 +102,7 @@ class DataSizes:
 
 @attrs.frozen
 class Origin:
-    """Where a component came from. `path` is that of a plugin in a single file."""
+    """The origin of a component. `path` is that of a plugin in a single file."""
 
     kind: str = attrs.field(validator=is_line)
     name: str = attrs.field(validator=is_line)
@@ -114,8 +114,8 @@ class Origin:
 
 @attrs.frozen
 class CorpusDigest:
-    """What identifies a text: the SHA-256 of its UTF-8 form and its documents' ends, and how many
-    characters it has.
+    """The identity of a text: the SHA-256 of its UTF-8 form with the ends of documents, and its
+    number of characters.
     """
 
     sha256: str = attrs.field(validator=is_sha256)
@@ -124,7 +124,7 @@ class CorpusDigest:
 
 @attrs.frozen
 class Fingerprint:
-    """What determined the model; the tables have the keys that the components' options had."""
+    """Everything that determined the model. The tables have the keys of the components' options."""
 
     seed: int = attrs.field(validator=is_seed)
     tokenizer: Table
@@ -137,7 +137,7 @@ class Fingerprint:
 
 @attrs.frozen
 class Stopped:
-    """Which observer ended the run early, and why."""
+    """The observer that ended the run early, and its reason."""
 
     by: str
     reason: str

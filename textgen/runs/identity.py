@@ -63,7 +63,8 @@ def text_key(
 
 
 def _code(made: Any, choice: ConfiguredComponent) -> list[Any] | None:
-    """Where the code of a component is from, and its version; None for an object of a program."""
+    """The plugins of a component's code, and its file's size and time; None for an object of a
+    program."""
     plugins = [part.offer.plugin for part in choice.flattened()]
     if any(plugin.distribution == OBJECT for plugin in plugins):
         return None

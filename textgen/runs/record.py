@@ -65,7 +65,7 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> Table
 
 @attrs.frozen
 class Decision:
-    """What a pipeline does in a run directory.
+    """The effect of a pipeline on a run directory.
 
     action      "begin" a run; "skip" a finished one, or "extend" it, training it on from one of its
                 checkpoints; "resume" an unfinished one from its last checkpoint
@@ -78,7 +78,7 @@ class Decision:
 
 
 def decide(directory: RunDirectory, pipeline: Pipeline) -> Decision:
-    """What a pipeline does in a run directory, as it stands.
+    """Decide what a pipeline does in a run directory.
 
     Raises RunMismatchError if the run there was made by another pipeline or cannot be trained on,
     CorruptFileError if no checkpoint is intact.
@@ -297,7 +297,7 @@ def changed_plugin_files(record: Table, choices: Iterable[ConfiguredComponent]) 
 
 
 def other_versions(record: Table) -> str:
-    """What to say of the packages that a run writes with, where another version is installed."""
+    """A remark on packages that a run writes with and that are installed in another version."""
     installed = {plugin.distribution: plugin.version for plugin in discovery.installed()}
     then = {
         each["distribution"]: each["version"]
@@ -312,5 +312,5 @@ def other_versions(record: Table) -> str:
 
 
 def origins(record: Table) -> dict[tuple[str, str], Mapping[str, str]]:
-    """Where a run's components came from, by kind and name."""
+    """The origins of a run's components, by kind and name."""
     return {(entry["kind"], entry["name"]): entry for entry in record.get("components", ())}

@@ -214,5 +214,5 @@ def _checked(folder: Path, name: str, read: Callable[[], Any]) -> CheckedFile:
 
 
 def _signature(directory: RunDirectory) -> tuple[tuple[int, ...] | None, ...]:
-    """What changes whenever a run takes the place of another."""
+    """A value that changes whenever a run takes the place of another."""
     return tuple(file_signature(place.path / "run.json") for place in (directory, directory.next))

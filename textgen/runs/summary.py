@@ -1,4 +1,4 @@
-"""What a run directory says about its run: its status and figures, without loading the model."""
+"""Summaries of run directories: status and figures, without loading the model."""
 
 from __future__ import annotations
 

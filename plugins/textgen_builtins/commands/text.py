@@ -39,7 +39,7 @@ def printable(text: str) -> str:
 
 
 def loss(value: float | None) -> str:
-    """In nats per token."""
+    """A loss in nats per token."""
     return "-" if value is None else f"{value:.4f}"
 
 
@@ -54,7 +54,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """In the largest unit of which there are two, or seconds."""
+    """Seconds in the largest unit of which there are two."""
     if seconds is None:
         return "-"
     name, unit = next(((name, unit) for name, unit in _UNITS if seconds >= 2 * unit), _UNITS[-1])
@@ -67,9 +67,7 @@ def progress(step: int | None, steps: int | None) -> str:
 
 
 def status(run: RunSummary) -> str:
-    """Of a run; one that `textgen run --finish` or an observer ended has fewer steps than it was to
-    have.
-    """
+    """Status of a run; "finished early" if it has fewer steps than planned."""
     is_early = (
         run.status == "finished"
         and run.step is not None
