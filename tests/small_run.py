@@ -77,6 +77,19 @@ def tables(folder, trainer="sgd", order="shuffled", **model):
     }
 
 
+OTHER = TEXT.replace("ravens", "hens").replace("hills", "lakes")
+
+
+def tuned(folder, **changes):
+    """A pipeline that trains on the other text from there on, and says nothing of model and
+    tokenizer.
+    """
+    made = tables(folder, "adamw")
+    del made["tokenizer"]
+    made["corpus"]["path"] = str(folder / "other.txt")
+    return {**made, "model": {"start": str(folder / "runs/base")}, "observer": [], **changes}
+
+
 def interrupt(steps, pipeline, *overrides, **options):
     """Run a pipeline, and stop it after so many steps."""
     asked = itertools.count(1)

@@ -206,12 +206,19 @@ def test_texts_of_a_form_leave_each_other_its_tables(writer):
     assert writer.generate("", **form | {"max_new_tokens": 2}) == alone
 
 
-def test_a_long_text_takes_memory_in_proportion_to_its_length(writer):
-    writer.generate("", regex=r"[\s\S]{2000,}", max_new_tokens=1)
+def test_a_form_takes_memory_for_the_length_of_its_texts_and_not_for_their_number(writer):
+    def write(n):
+        for _ in writer.generate_many([""], n=n, regex=r"\w{2000,}", max_new_tokens=3):
+            pass
+        return tracemalloc.get_traced_memory()[0]
+
     tracemalloc.start()
     try:
-        writer.generate("", regex=r"[\s\S]{2000,}", max_new_tokens=2000)
-        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+        few = write(1500)
+        assert write(3000) < few + 100_000
+        tracemalloc.reset_peak()
+        writer.generate("", regex=r"\w{2000,}", max_new_tokens=2000)
+        assert tracemalloc.get_traced_memory()[1] < few + 2_000_000
     finally:
         tracemalloc.stop()
 

@@ -6,53 +6,55 @@ import pytest
 
 from textgen import PromptError
 
+MISTAKES = """
+generate runs/my --greedy --temperature 1 | --temperature
+generate runs/my -p the --prompts-file - | --prompts-file
+generate runs/my --save-state state --n 2 | --save-state
+generate runs/my --logprobs 1 --n 2 | --output jsonl
+generate runs/my --logprobs 0 | --output jsonl
+generate runs/my --max-new-tokens -1 | max_new_tokens
+generate runs/my --max-new-tokens x | max_new_tokens: expected an integer, given "x"
+generate runs/my --n 0 | n: expected an integer from 1
+generate runs/my -n 2 --batch-size 0 | batch_size: expected an integer from 1
+generate runs/my --stop e --stop= | stop: must hold texts of 1 to
+generate runs/my -p the\udcff | U+DCFF
+generate runs/my --temp 0.5 | --temperature
+generate runs/my --no-ech | --no-echo
+generate runs/my --logit-bias e=-inf | logit_bias.e: expected a finite number
+generate runs/my --logit-bias zz=1 | error: logit_bias: expected the text of one token
+generate runs/my --seed -1 | seed
+generate runs/my --time-limit nan | time_limit
+generate runs/my --top-p 50 --temperature -1 | given 50.0; temperature: must be
+generate runs/my --output xml | jsonl
+generate runs/my --device gpu | device
+generate runs/my --save-state missing/state --max-new-tokens 2 | missing
+generate my.toml | did you mean runs/my?
+generate nowhere | there is no run directory nowhere; textgen run makes one
+generate runs/myy | there is no run directory runs/myy; did you mean 'my'?
+run my.txt | textgen init my.txt writes one
+show my.txt | textgen init my.txt writes one
+run runs/my | runs/my/pipeline.toml
+run runs | textgen init runs writes one
+run my | there is no file my; did you mean 'my.toml'?
+run my.tolm | did you mean 'my.toml'?
+init my.tx | did you mean 'my.txt'?
+init my.toml | textgen run my.toml
+my.toml | no command is called 'my.toml'
+genrate runs/my | did you mean 'generate'?
+run | missing argument 'PIPELINE'; see textgen run --help
+run my.toml --set | option '--set' requires an argument
+run my.toml --over | --overwrite
+show my.toml --set epochs | expected KEY=VALUE, as in trainer.batch_size=8, given "epo
+generate runs/my -p the door | a text of several words is quoted
+generate runs/my --top-k many | top_k: expected an integer, given "many"
+generate runs/my --logit-bias a | --logit-bias expects TOKEN=VALUE
+--nothing | see textgen --help
+"""
+
 
 @pytest.mark.parametrize(
     ("command", "said"),
-    [
-        ("generate runs/my --greedy --temperature 1", "--temperature"),
-        ("generate runs/my -p the --prompts-file -", "--prompts-file"),
-        ("generate runs/my --save-state state --n 2", "--save-state"),
-        ("generate runs/my --logprobs 1 --n 2", "--output jsonl"),
-        ("generate runs/my --logprobs 0", "--output jsonl"),
-        ("generate runs/my --max-new-tokens -1", "max_new_tokens"),
-        ("generate runs/my --max-new-tokens x", 'max_new_tokens: expected an integer, given "x"'),
-        ("generate runs/my --n 0", "n: expected an integer from 1"),
-        ("generate runs/my -n 2 --batch-size 0", "batch_size: expected an integer from 1"),
-        ("generate runs/my --stop e --stop=", "stop: must hold texts of 1 to"),
-        ("generate runs/my -p the\udcff", "U+DCFF"),
-        ("generate runs/my --temp 0.5", "--temperature"),
-        ("generate runs/my --no-ech", "--no-echo"),
-        ("generate runs/my --logit-bias e=-inf", "logit_bias.e: expected a finite number"),
-        ("generate runs/my --logit-bias zz=1", "error: logit_bias: expected the text of one token"),
-        ("generate runs/my --seed -1", "seed"),
-        ("generate runs/my --time-limit nan", "time_limit"),
-        ("generate runs/my --top-p 50 --temperature -1", "given 50.0; temperature: must be"),
-        ("generate runs/my --output xml", "jsonl"),
-        ("generate runs/my --device gpu", "device"),
-        ("generate runs/my --save-state missing/state --max-new-tokens 2", "missing"),
-        ("generate my.toml", "did you mean runs/my?"),
-        ("generate nowhere", "there is no run directory nowhere; textgen run makes one"),
-        ("generate runs/myy", "there is no run directory runs/myy; did you mean 'my'?"),
-        ("run my.txt", "textgen init my.txt writes one"),
-        ("show my.txt", "textgen init my.txt writes one"),
-        ("run runs/my", "runs/my/pipeline.toml"),
-        ("run runs", "textgen init runs writes one"),
-        ("run my", "there is no file my; did you mean 'my.toml'?"),
-        ("run my.tolm", "did you mean 'my.toml'?"),
-        ("init my.tx", "did you mean 'my.txt'?"),
-        ("init my.toml", "textgen run my.toml"),
-        ("my.toml", "no command is called 'my.toml'"),
-        ("genrate runs/my", "did you mean 'generate'?"),
-        ("run", "missing argument 'PIPELINE'; see textgen run --help"),
-        ("run my.toml --set", "option '--set' requires an argument"),
-        ("run my.toml --over", "--overwrite"),
-        ("show my.toml --set epochs", 'expected KEY=VALUE, as in trainer.batch_size=8, given "epo'),
-        ("generate runs/my -p the door", "a text of several words is quoted"),
-        ("generate runs/my --top-k many", 'top_k: expected an integer, given "many"'),
-        ("generate runs/my --logit-bias a", "--logit-bias expects TOKEN=VALUE"),
-        ("--nothing", "see textgen --help"),
-    ],
+    [line.split(" | ") for line in MISTAKES.strip().splitlines()],
 )
 def test_a_mistake_is_one_line_that_says_what_was_meant(textgen, workplace, command, said):
     failed = textgen(*command.split(), cwd=workplace)
@@ -75,23 +77,26 @@ def test_an_error_has_one_text_for_programs_and_the_command(generate, generator)
     assert "unknown_characters to 'skip'" in generate("-p", "é").stderr
 
 
+IN_THE_WAY = """
+evaluate runs/my my.txt --html my.txt | my.txt exists and is not a page
+evaluate runs/my my.txt --html ./my.toml | is not a page of textgen evaluate
+evaluate runs/my my.txt --html runs/my/tokenizer.json | is not a page
+evaluate runs/my my.txt --html runs | runs exists and is not a page
+evaluate runs/my my.txt --html missing/page.html | the folder missing does not exist
+generate runs/my -p t --save-state my.txt | my.txt exists and is not a saved state
+generate runs/my -p t --save-state runs/my/model.safetensors | is not a saved state
+generate runs/my -p t --save-state runs | runs exists and is not a saved state
+generate runs/my -p t --load-state= | '--load-state': File '' does not exist
+generate runs/my -p t --load-state nowhere | 'nowhere' does not exist
+generate runs/my -p t --load-state runs | '--load-state': File 'runs' is a directory
+generate runs/my --prompts-file nowhere | 'nowhere' does not exist
+evaluate runs/my nowhere | 'nowhere' does not exist
+"""
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
-    [
-        ("evaluate runs/my my.txt --html my.txt", "my.txt exists and is not a page"),
-        ("evaluate runs/my my.txt --html ./my.toml", "is not a page of textgen evaluate"),
-        ("evaluate runs/my my.txt --html runs/my/tokenizer.json", "is not a page"),
-        ("evaluate runs/my my.txt --html runs", "runs exists and is not a page"),
-        ("evaluate runs/my my.txt --html missing/page.html", "the folder missing does not exist"),
-        ("generate runs/my -p t --save-state my.txt", "my.txt exists and is not a saved state"),
-        ("generate runs/my -p t --save-state runs/my/model.safetensors", "is not a saved state"),
-        ("generate runs/my -p t --save-state runs", "runs exists and is not a saved state"),
-        ("generate runs/my -p t --load-state=", "'--load-state': File '' does not exist"),
-        ("generate runs/my -p t --load-state nowhere", "'nowhere' does not exist"),
-        ("generate runs/my -p t --load-state runs", "'--load-state': File 'runs' is a directory"),
-        ("generate runs/my --prompts-file nowhere", "'nowhere' does not exist"),
-        ("evaluate runs/my nowhere", "'nowhere' does not exist"),
-    ],
+    [line.split(" | ") for line in IN_THE_WAY.strip().splitlines()],
 )
 def test_no_file_is_lost_and_none_is_missed(textgen, workplace, command, said):
     before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()}

@@ -7,7 +7,6 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +17,7 @@ from commands import run_textgen
 from components import engine_of, make, plugin_of, with_odd
 
 import textgen
-from textgen import Component
-from textgen.events import Evaluated, Evaluation, StepDone
+from textgen.events import Evaluated, StepDone
 from textgen.protocols import TrainerState
 from textgen_builtins.models.ngram.model import NgramDecoder, NgramModel
 from textgen_builtins.tokenizers.char import CharTokenizer
@@ -228,85 +226,6 @@ def test_a_loss_that_is_not_a_number_names_all_who_may_be_at_fault(tiny_pipeline
     said = r"nan at step 1.* model 'rnn' of .* trainer 'odd' of plugin 'odd' \(textgen-odd 2\.1\)"
     with pytest.raises(textgen.TrainingError, match=said):
         run_odd(tiny_pipeline(), trainer=odd)
-
-
-def test_an_observer_that_fails_is_left_out(tiny_pipeline):
-    watching = types.SimpleNamespace(observe=leaving)
-    with pytest.warns(textgen.PluginWarning, match=r"\(textgen-odd 2\.1\) failed") as warned:
-        assert run_odd(tiny_pipeline(), observer=broken(watching)).outcome == "trained"
-    assert "test_blame.py:" in str(warned[0].message)
-
-
-def test_what_fails_in_a_sample_costs_no_training(tiny_pipeline):
-    def failing(logits, history):
-        return {}["late"] if history.lengths.max() > 5 else logits
-
-    tables, parts = tiny_pipeline(observers=True), {"sampler": broken(failing)}
-    said = r"observer 'samples' .* is left out.*: sampler 'odd' failed: KeyError: 'late' \("
-    with (
-        pytest.warns(textgen.PluginWarning, match=said) as warned,
-        pytest.raises(textgen.ContractError, match="sampler 'odd' failed"),
-    ):
-        run_odd(tables, **parts)
-    assert len(warned) == 1
-    with engine_of(**parts).load(tables["output"], sampler=[]) as generator:
-        assert generator.record["status"] == "finished"
-        assert len(generator.generate("the", max_new_tokens=10).tokens) == 10
-
-
-def test_what_can_be_called_is_called(tiny_pipeline):
-    """Names and defaults are the author's, a decorator may bring arguments of its own, and a
-    function in C may not tell them.
-    """
-
-    @functools.wraps(lambda more, these, _: these)
-    def decorated(*arguments):
-        return arguments[0]
-
-    seen = []
-
-    class Named:
-        def observe(self, happened, _when="now"):
-            seen.append(happened)
-
-    run_odd(tiny_pipeline(), sampler=broken(decorated), observer=broken(Named()))
-    assert any(isinstance(event, Evaluation) for event in seen)
-    run_odd(tiny_pipeline(), observer=broken(types.SimpleNamespace(observe=deque().append)))
-
-
-def test_a_model_may_want_to_be_trained_before_it_generates(tiny_pipeline):
-    trained = []
-
-    def extend(decoder, tokens):
-        if not trained:
-            raise textgen.UsageError("train it first")
-        return NgramDecoder.extend(decoder, tokens)
-
-    def train(self, model, data, context):
-        trained.append(True)
-        return Training.train(self, model, data, context)
-
-    parts = {"model": functools.partial(model, extend=extend)}
-    run = run_odd(tiny_pipeline(), **parts, trainer=broken(trainer(train=train)))
-    assert run.outcome == "trained"
-
-
-def test_a_build_that_changes_its_options_changes_no_run(tiny_pipeline):
-    @attrs.frozen
-    class Config:
-        """Has options that can be changed in place."""
-
-        names: list[str] = textgen.option(factory=lambda: ["a"], help="names")
-
-    def build(config, context):
-        config.names.append("b")
-        return lambda logits, history: logits
-
-    odd = [Component("odd", Config, build)]
-    written = run_odd(tiny_pipeline(), sampler=odd).path / "pipeline.toml"
-    before = written.read_bytes()
-    assert run_odd(tiny_pipeline(), sampler=odd).outcome == "skipped"
-    assert written.read_bytes() == before
 
 
 def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(

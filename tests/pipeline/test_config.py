@@ -1,21 +1,11 @@
 """Pipelines that are wrong, overrides, and `textgen show`."""
 
-import contextlib
-import datetime
-import threading
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
 
-import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from textgen import Engine, PipelineError, UsageError, run
-from textgen.pipeline.options import TABLES, GeneralOptions
-from textgen.pipeline.pipeline import CHAINS, CHOICES
-from textgen.testing import isolated_plugins
-from textgen_builtins.commands.show import commented_toml
+from textgen import PipelineError
+from textgen.pipeline.pipeline import CHOICES
 
 BASE = {
     "corpus": {"type": "story"},
@@ -23,12 +13,6 @@ BASE = {
     "model": {"type": "rnn"},
     "trainer": {"type": "sgd"},
 }
-
-
-@pytest.fixture(scope="module")
-def engine():
-    """With the built-in set alone: errors list the components that there are."""
-    return Engine(isolated_plugins())
 
 
 def changed(path, value):
@@ -90,78 +74,81 @@ def test_a_byte_order_mark_crlf_and_any_name_are_fine(engine, tmp_path):
 
 # Keys and values ----------------------------------------------------------------------------------
 
-FAULTS = [
-    # Unknown names
-    ("trainer.lenght", 3, "unknown key; did you mean 'length'?"),
-    ("model.zzz", 3, "unknown key; there are cell, "),
-    ("corpus.x", 1, "unknown key; there are none"),
-    ("data.window_lenght", 3, "did you mean 'window_length'?"),
-    ("max_new_tokens", 3, "did you mean 'generate.max_new_tokens'?"),
-    ("temperature", 3, "did you mean 'sampler.temperature'?"),
-    ("generate.top_k", 3, "did you mean 'sampler.top_k'?"),
-    ("model.type", "rrn", "no model is called 'rrn'; did you mean 'rnn'?"),
-    ("model.type", "lstm", "did you mean 'rnn'? A recurrent network"),
-    ("corpus.type", "zzz", "there are file, story, time-machine"),
-    ("model.type", "nobody:rnn", "no model is called 'nobody:rnn'"),
-    # Types
-    *(
-        ("trainer.batch_size", value, f"expected an integer, given {shown}")
-        for value, shown in [
-            ("12", '"12" (a string)'),
-            (12.0, "12.0"),
-            (True, "true (a boolean)"),
-            ([1], "a list"),
-            ({}, "a table"),
-            (datetime.date(2020, 1, 2), "2020-01-02"),
-        ]
-    ),
-    ("tokenizer.lower_case", "false", "expected true or false, given"),
-    ("tokenizer.lower_case", 0, "expected true or false, given 0"),
-    ("trainer.learning_rate", "x", "expected a finite number"),
-    ("trainer.learning_rate", False, "given false (a boolean)"),
-    ("generate.prompt", 5, "expected a string, given 5"),
-    ("generate.prompt", "\ud800", "expected text without lone surrogates"),
-    ("generate.stop", 5, "expected a string or a list, each a string, given 5"),
-    ("generate.stop", ["a", 5], "expected a string or a list"),
-    ("model.cell", "lstn", "did you mean 'lstm'?"),
-    ("data.window_stride", "1", "expected an integer"),
-    ("model", 3, "expected a table with type = one of mixture, ngram, rnn, given 3"),
-    ("model.type", 3, "expected a table with type = one of mixture, ngram, rnn"),
-    ("data", 3, "expected a table, given 3"),
-    ("output", 5, "expected a path, given 5"),
-    ("output", "a\0b", 'expected a path, given "a\\u0000b"'),
-    ("output", "~nobody-of-that-name/x", "expected a path"),
-    # Ranges
-    ("device", "gpu", 'must be "auto", "cpu", "cuda", "cuda:N" or "mps", given "gpu"'),
-    ("trainer.batch_size", 0, "must be >= 1, given 0"),
-    ("trainer.batch_size", -(10**30), "an integer of at most 64 bits"),
-    ("trainer.batch_size", 1 << 100_000, "given an integer of 100001 bits"),
-    *(
-        ("trainer.learning_rate", value, "expected a finite number")
-        for value in (float("nan"), float("inf"), 10**400)
-    ),
-    ("trainer.learning_rate", 0, "must be > 0, given 0"),
-    ("trainer.momentum", 1.0, "must be < 1, given 1.0"),
-    ("data.window_stride", 0, "must be >= 1, given 0"),
-    ("data.validation", 1.5, "must be a share below 1, or a whole number"),
-    ("data.windows", [1, -1], "must be two numbers, of at least 1 and 0"),
-    ("seed", -1, "must be >= 0, given -1"),
-    ("seed", 2**64, "expected an integer of at most 64 bits, given 18446744073709551616"),
-    ("generate.seed", -5, "must be >= 0, given -5"),
-    ("generate.max_new_tokens", 10**12, "must be <= 1000000000"),
-    ("generate.n", 0, "must be >= 1, given 0"),
-    ("model.dropout", 1, "must be < 1, given 1"),
+
+def rows_of(table):
+    """The key, value and message of each line KEY = VALUE | MESSAGE."""
+    for line in table.strip().splitlines():
+        setting, _, said = line.partition(" | ")
+        key, _, value = setting.partition(" = ")
+        yield key, tomllib.loads(f"it = {value}")["it"], said
+
+
+FAULTS = """
+trainer.lenght = 3 | unknown key; did you mean 'length'?
+model.zzz = 3 | unknown key; there are cell,
+corpus.x = 1 | unknown key; there are none
+data.window_lenght = 3 | did you mean 'window_length'?
+max_new_tokens = 3 | did you mean 'generate.max_new_tokens'?
+temperature = 3 | did you mean 'sampler.temperature'?
+generate.top_k = 3 | did you mean 'sampler.top_k'?
+model.type = "rrn" | no model is called 'rrn'; did you mean 'rnn'?
+model.type = "lstm" | did you mean 'rnn'? A recurrent network
+corpus.type = "zzz" | there are file, story, time-machine
+model.type = "nobody:rnn" | no model is called 'nobody:rnn'
+trainer.batch_size = "12" | expected an integer, given "12" (a string)
+trainer.batch_size = 12.0 | expected an integer, given 12.0
+trainer.batch_size = true | expected an integer, given true (a boolean)
+trainer.batch_size = [1] | expected an integer, given a list
+trainer.batch_size = {} | expected an integer, given a table
+trainer.batch_size = 2020-01-02 | expected an integer, given 2020-01-02
+tokenizer.lower_case = "false" | expected true or false, given
+tokenizer.lower_case = 0 | expected true or false, given 0
+trainer.learning_rate = "x" | expected a finite number
+trainer.learning_rate = false | given false (a boolean)
+generate.prompt = 5 | expected a string, given 5
+generate.stop = 5 | expected a string or a list, each a string, given 5
+generate.stop = ["a", 5] | expected a string or a list
+model.cell = "lstn" | did you mean 'lstm'?
+data.window_stride = "1" | expected an integer
+model = 3 | expected a table with type = one of mixture, ngram, rnn, given 3
+model.type = 3 | expected a table with type = one of mixture, ngram, rnn
+data = 3 | expected a table, given 3
+output = 5 | expected a path, given 5
+output = "~nobody-of-that-name/x" | expected a path
+device = "gpu" | must be "auto", "cpu", "cuda", "cuda:N" or "mps", given "gpu"
+trainer.batch_size = 0 | must be >= 1, given 0
+trainer.batch_size = -1000000000000000000000000000000 | an integer of at most 64 bits
+trainer.learning_rate = nan | expected a finite number
+trainer.learning_rate = inf | expected a finite number
+trainer.learning_rate = 0 | must be > 0, given 0
+trainer.momentum = 1.0 | must be < 1, given 1.0
+data.window_stride = 0 | must be >= 1, given 0
+data.validation = 1.5 | must be a share below 1, or a whole number
+data.windows = [1, -1] | must be two numbers, of at least 1 and 0
+seed = -1 | must be >= 0, given -1
+seed = 18446744073709551616 | expected an integer of at most 64 bits, given 18446744073709551616
+generate.seed = -5 | must be >= 0, given -5
+generate.max_new_tokens = 1000000000000 | must be <= 1000000000
+generate.n = 0 | must be >= 1, given 0
+model.dropout = 1 | must be < 1, given 1
+"""
+ELSEWHERE = """
+modle.type = "rnn" | modle: did you mean 'model'?
+sampler = [{type = "greedy"}, {type = "gredy"}] | sampler.1.type: 'greedy'?
+sampler = [3] | sampler.0: expected a table with type = one of
+observer = [{type = "progress", x = 1}] | observer.0.x: unknown key
+model.type = "ngram" | trainer.type: goes with trainer "count", given "sgd"
+trainer.type = "count" | model.type: goes with model "ngram", given "rnn"
+model.tied_weights = true | model: tied_weights needs embedding_size = hidden_size
+"""  # the key that is named is another
+ROWS = [
+    *((key, value, key, said) for key, value, said in rows_of(FAULTS)),
+    *((key, value, *said.split(": ", 1)) for key, value, said in rows_of(ELSEWHERE)),
+    ("generate.prompt", "\ud800", "generate.prompt", "expected text without lone surrogates"),
+    ("output", "a\0b", "output", 'expected a path, given "a\\u0000b"'),
+    ("trainer.batch_size", 1 << 100_000, "trainer.batch_size", "given an integer of 100001 bits"),
+    ("trainer.learning_rate", 10**400, "trainer.learning_rate", "expected a finite number"),
 ]
-ELSEWHERE = [
-    ("modle.type", "rnn", "modle", "did you mean 'model'?"),
-    ("sampler", [{"type": "greedy"}, {"type": "gredy"}], "sampler.1.type", "'greedy'?"),
-    ("sampler", [3], "sampler.0", "expected a table with type = one of "),
-    ("observer", [{"type": "progress", "x": 1}], "observer.0.x", "unknown key"),
-    ("model.type", "ngram", "trainer.type", 'goes with trainer "count", given "sgd"'),
-    ("trainer.type", "count", "model.type", 'goes with model "ngram", given "rnn"'),
-    ("model.tied_weights", True, "model", "tied_weights needs embedding_size = hidden_size"),
-]
-ROWS = [(key, value, key, said) for key, value, said in FAULTS] + ELSEWHERE
 
 
 @pytest.mark.fault(21)
@@ -230,79 +217,6 @@ def test_all_faults_are_reported_at_once(textgen, tiny_pipeline, write_pipeline,
     assert not (tmp_path / "run").exists()
 
 
-# Anything at all ----------------------------------------------------------------------------------
-
-_OFFERS = isolated_plugins().offers()
-_NAMES = sorted({offer.name for offer in _OFFERS})
-_KEYS = sorted(
-    {name for offer in _OFFERS for name in offer.component.options()}
-    | {name for table in [*TABLES.values(), GeneralOptions] for name in attrs.fields_dict(table)}
-)
-keys = st.sampled_from(["type", *_KEYS]) | st.text(max_size=5)
-scalars = (
-    st.sampled_from([*_NAMES, "auto", "\0", "\ud800", "~x", "a:b", 2**64, 10**4000])
-    | st.integers()
-    | st.floats()
-    | st.booleans()
-    | st.text(st.characters(), max_size=10)
-    | st.datetimes()
-    | st.dates()
-    | st.times()
-)
-values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4)
-)
-tables_of = {
-    **{
-        kind: st.builds(
-            lambda t, o: {"type": t, **o}, st.sampled_from(_NAMES), st.dictionaries(keys, values)
-        )
-        for kind in CHOICES
-    },
-    **{kind: st.lists(st.dictionaries(keys, values, max_size=3), max_size=3) for kind in CHAINS},
-    **{name: st.dictionaries(keys, values, max_size=4) for name in TABLES},
-}
-
-
-@st.composite
-def mappings(draw):
-    """A good pipeline with a few of its tables, or of their keys, replaced by anything."""
-    tables = {**BASE}
-    for name in draw(
-        st.lists(st.sampled_from([*tables_of, *attrs.fields_dict(GeneralOptions)]), max_size=4)
-    ):
-        tables[name] = draw(tables_of.get(name, values) | values)
-    return {**tables, **draw(st.dictionaries(keys, values, max_size=2))}
-
-
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
-@given(tables=mappings())
-def test_any_mapping_is_a_pipeline_or_a_pipeline_error(engine, tables):
-    try:
-        pipeline = engine.pipeline(tables)
-    except (
-        UsageError
-    ):  # a PipelineError; or one about a value that may be an object, such as a date for a corpus
-        return
-    if pipeline.corpus.name.startswith("object:"):  # a text, which no table can name
-        return
-    assert engine.pipeline(pipeline.to_dict()).to_dict() == pipeline.to_dict()
-    assert (
-        engine.pipeline(tomllib.loads(commented_toml(pipeline, str(pipeline.output)))).to_dict()
-        == pipeline.to_dict()
-    )
-
-
-@settings(max_examples=150)
-@given(
-    override=st.text(max_size=20)
-    | st.builds("{}={}".format, st.sampled_from(_KEYS), st.text(max_size=20))
-)
-def test_any_override_is_taken_or_refused(engine, override):
-    with contextlib.suppress(PipelineError):
-        engine.pipeline(BASE, [override])
-
-
 def test_the_callers_mapping_is_left_alone(engine):
     tables = {**BASE, "sampler": [{"type": "greedy"}]}
     before = repr(tables)
@@ -311,100 +225,6 @@ def test_the_callers_mapping_is_left_alone(engine):
     endless = {**BASE}
     endless["data"] = endless
     assert "data.corpus" in {fault.path for fault in faults(engine, endless)}
-
-
-# Overrides ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("override", "path", "value"),
-    [
-        ("seed=18446744073709551615", "seed", 2**64 - 1),
-        ("trainer.learning_rate = 3", "trainer.learning_rate", 3.0),
-        ("tokenizer.lower_case=true", "tokenizer.lower_case", True),
-        ("model.cell=lstm", "model.cell", "lstm"),
-        ('model.cell="gru"', "model.cell", "gru"),
-        ("generate.prompt=it has", "generate.prompt", "it has"),
-        ("generate.prompt='  it has'", "generate.prompt", "  it has"),
-        ("generate.prompt=a=b", "generate.prompt", "a=b"),
-        ("generate.prompt=", "generate.prompt", ""),
-        ("generate.prompt=one\ntwo = 2", "generate.prompt", "one\ntwo = 2"),
-        ("generate.stop=none", "generate.stop", "none"),
-        ("generate.stop_tokens=[1, 2]", "generate.stop_tokens", [1, 2]),
-        ("sampler.1.temperature=0.5", "sampler.1.temperature", 0.5),
-        ('sampler=[{type="temperature", temperature=2}]', "sampler.0.temperature", 2.0),
-        ('sampler.0={type="temperature", temperature=2}', "sampler.0.temperature", 2.0),
-    ],
-)
-def test_an_override_is_a_toml_value_or_a_bare_string(engine, override, path, value):
-    tables = {**BASE, "sampler": [{"type": "greedy"}, {"type": "temperature"}]}
-    place = engine.pipeline(tables, [override, override]).to_dict()
-    for part in path.split("."):
-        place = place[int(part)] if isinstance(place, list) else place[part]
-    assert (place, type(place)) == (value, type(value))
-
-
-@pytest.mark.parametrize(
-    ("override", "path", "said"),
-    [
-        ("seed", "", "expected KEY=VALUE, as in trainer.batch_size=8"),
-        ("=5", "", "expected KEY=VALUE"),
-        ("trainer..batch_size=5", "", "expected KEY=VALUE"),
-        ("generate.stop=[1,", "generate.stop", "not a TOML value"),
-        ('output="half', "output", "not a TOML value"),
-        ("generate.stop=" + "[" * 100_000, "generate.stop", "not a TOML value"),
-        ("corpus.type.x=5", "corpus.type.x", "there is no such place"),
-        ("sampler.7.temperature=5", "sampler.7.temperature", "a list takes numbers, here 0 to 0"),
-        ("sampler.temprature=5", "sampler.temprature", "did you mean 'temperature'?"),
-        ("sampler.temperature=-1", "sampler.temperature", "must be >= 0, given -1"),
-        ("observer.every=5", "observer.every", 'write observer=[{type="…"}]'),
-        ("trainer.batch_size=two", "trainer.batch_size", 'expected an integer, given "two"'),
-        ("seed=" + "9" * 5000, "seed", "expected an integer"),
-    ],
-)
-def test_a_broken_override_is_a_fault(engine, override, path, said):
-    (found,) = faults(engine, {**BASE, "sampler": [{"type": "greedy"}]}, [override])
-    assert found.path == path
-    assert said in str(found)
-    assert len(str(found)) < 400
-
-
-def test_broken_overrides_are_reported_at_once(engine):
-    with pytest.raises(PipelineError) as caught:
-        engine.pipeline(BASE, ["seed", "output=["])
-    assert (caught.value.source, len(caught.value.faults)) == ("overrides", 2)
-
-
-@pytest.mark.parametrize("turned", [1, -1], ids=["type-first", "type-last"])
-def test_another_type_drops_the_keys_of_the_one_before(engine, turned):
-    tables = changed("model.hidden_size", 12)
-    overrides = ["model.type=ngram", "model.order=3", "trainer.type=count"]
-    assert engine.pipeline(tables, overrides[::turned]).model.options.order == 3
-    assert engine.pipeline(tables, ["model.type=rnn"]).model.options.hidden_size == 12
-
-
-@pytest.mark.parametrize(
-    ("chain", "overrides", "expected"),
-    [
-        (None, ["sampler.temperature=0.5"], [("temperature", 0.5)]),
-        ([], ["sampler.temperature=0.5", "sampler.top-k=7"], [("top-k", 7), ("temperature", 0.5)]),
-        ([{"type": "temperature"}], ["sampler.temperature=0.5"], [("temperature", 0.5)]),
-        ([{"type": "top-p"}], {"sampler.temperature": 2}, [("top-p", None), ("temperature", 2)]),
-        ([{"type": "top-k", "k": 3}], {"sampler": {"top_k": 5}}, [("top-k", 5)]),
-        ([{"type": "greedy"}], ["sampler.temperature=0.5"], [("temperature", 0.5)]),
-        (
-            [{"type": "greedy"}],
-            ["sampler.top_k=4", 'sampler=[{type="xtc"}]'],
-            [("top-k", 4), ("xtc", None)],
-        ),
-    ],
-)
-def test_an_option_of_requests_changes_its_sampler_or_joins_the_chain(
-    engine, chain, overrides, expected
-):
-    tables = BASE if chain is None else {**BASE, "sampler": chain}
-    found = engine.pipeline(tables, overrides).to_dict()["sampler"]
-    assert [(t["type"], t.get("k", t.get("temperature"))) for t in found] == expected
 
 
 USUAL = ["loss-plot", "metrics", "progress", "samples"]
@@ -424,83 +244,3 @@ def test_observers_come_beside_the_usual_ones(engine, changes, expected):
     for table in changes.get("observer", []):
         assert table["every"] in [getattr(c.options, "every", None) for c in pipeline.observers]
     assert engine.pipeline(pipeline.to_dict()).observers == pipeline.observers
-
-
-# Pipelines that are written -----------------------------------------------------------------------
-
-
-def test_show_prints_a_pipeline_with_every_default_that_shows_as_itself(
-    textgen,
-    tiny_pipeline,
-    write_pipeline,
-    tmp_path,
-    engine,
-):
-    tables = tiny_pipeline(
-        generate={"prompt": 'a "b" \\ ü\n'}, sampler=[{"type": "temperature"}], observers=True
-    )
-    pipeline = write_pipeline(tables)
-    shown = textgen("show", pipeline, "--set", "trainer.length=5 epochs", cwd=tmp_path)
-    assert (shown.code, shown.stderr) == (0, "")
-    assert '\nlength = "5 epochs"\n' in shown.stdout
-    assert "# window_stride = an integer; not set\n" in shown.stdout
-    (tmp_path / "shown.toml").write_text(shown.stdout, encoding="utf-8")
-    again = textgen("show", "shown.toml", cwd=tmp_path)
-    assert again.stdout == shown.stdout
-    expected = engine.pipeline(pipeline, ["trainer.length=5 epochs"]).to_dict()
-    assert engine.pipeline(tmp_path / "shown.toml").to_dict() == expected
-
-
-def test_the_saved_pipeline_is_the_same_run(textgen, tiny_pipeline, write_pipeline, tmp_path):
-    pipeline = write_pipeline(tiny_pipeline(seed=3, generate={"prompt": "the "}))
-    first = run(pipeline)
-    assert first.outcome == "trained"
-    saved = first.path / "pipeline.toml"
-    again = textgen("run", saved, cwd=tmp_path)
-    assert (again.code, again.stdout) == (0, f"{first.generations[0]}\n")
-    assert f"skipped: {first.path}" in again.stderr
-    elsewhere = run(saved, output=tmp_path / "elsewhere")
-    assert elsewhere.outcome == "trained"
-    for name in ("model.safetensors", "tokenizer.json", "pipeline.toml"):
-        assert (elsewhere.path / name).read_bytes() == (first.path / name).read_bytes()
-    assert elsewhere.generations == first.generations
-
-
-def test_threads_hold_for_the_run_alone(tiny_pipeline):
-    """The pipeline's `threads` is what torch uses while it trains, and is put back."""
-    import torch
-
-    before, seen = torch.get_num_threads(), set()
-    tables = tiny_pipeline(threads=before + 1)
-    made = run(tables, observers=[lambda event: seen.add(torch.get_num_threads())])
-    assert seen == {before + 1}
-    assert torch.get_num_threads() == before
-    assert "threads = " in (made.path / "pipeline.toml").read_text(encoding="utf-8")
-
-
-def test_runs_at_once_put_back_the_threads_that_there_were(tmp_path, tiny_pipeline):
-    """The second begins within the first, and ends after it."""
-    import torch
-
-    def count():
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(torch.get_num_threads).result()
-
-    tables, before = tiny_pipeline(), count()
-    begun, left, second = threading.Event(), threading.Event(), []
-
-    def within_second(event):
-        begun.set()
-        left.wait(60)
-
-    def within_first(event):
-        if not second:
-            made = {**tables, "threads": before + 1, "output": str(tmp_path / "2")}
-            second.append(pool.submit(run, made, observers=[within_second]))
-            begun.wait(60)
-
-    with ThreadPoolExecutor(1) as pool:
-        run({**tables, "threads": before + 2}, observers=[within_first])
-        left.set()
-        assert second[0].result().outcome == "trained"
-    assert count() == before

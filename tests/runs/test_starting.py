@@ -3,21 +3,17 @@
 import re
 import shutil
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tomli_w
 from commands import run_textgen
-from components import Utf8, plugin_of
 from safetensors.numpy import load_file, save_file
-from small_run import TEXT, flip, interrupt, prepare, record_of, tables, text_of, tree
+from small_run import OTHER, TEXT, flip, interrupt, record_of, tables, text_of, tree, tuned
 
 import textgen
 from campaigns.mutations import seal
-from textgen import Component, NoOptions
 
-OTHER = TEXT.replace("ravens", "hens").replace("hills", "lakes")
 CHARACTERS = {"tokenizer": {"type": "char"}}
 near = partial(pytest.approx, abs=1e-3)
 MIXED = {
@@ -31,30 +27,6 @@ MIXED = {
         "first": {"type": "adamw", "length": "6 steps", "batch_size": 48},
     },
 }
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory):
-    """A finished run."""
-    folder = prepare(tmp_path_factory.mktemp("base"))
-    return textgen.run(tables(folder, "adamw", cell="gru"), output=folder / "run").path
-
-
-@pytest.fixture
-def base(started, folder):
-    """A copy of it, in a folder that also has another text."""
-    (folder / "other.txt").write_text(OTHER)
-    return shutil.copytree(started, folder / "runs/base")
-
-
-def tuned(folder, **changes):
-    """A pipeline that trains on the other text from there on, and says nothing of model and
-    tokenizer.
-    """
-    made = tables(folder, "adamw")
-    del made["tokenizer"]
-    made["corpus"]["path"] = str(folder / "other.txt")
-    return {**made, "model": {"start": str(folder / "runs/base")}, "observer": [], **changes}
 
 
 def slow(folder, **changes):
@@ -214,96 +186,6 @@ def test_the_network_of_a_mixture_starts_from_a_network(folder, base):
 
 
 # Runs that plugins offer by name.
-
-
-def offering(*runs):
-    """An engine with a package textgen-N for each run, which offers it as `tiny`."""
-    plugins = textgen.PluginSet.discover()
-    for number, run in enumerate(runs):
-        offered = [Component("tiny", NoOptions, lambda config, context, run=run: run)]
-        plugins.register(plugin_of(run=offered), "tiny", distribution=f"textgen-{number}")
-    return textgen.Engine(plugins)
-
-
-def test_a_run_that_a_plugin_offers_is_started_from_by_its_name(folder, base):
-    engine = offering(base)
-    given = tuned(folder, model={"start": "tiny"})
-    run = engine.run(given, output=folder / "tuned")
-    made = run.generator.tables
-    assert (made["model"]["start"], made["tokenizer"]["start"]) == ("tiny", "tiny")
-    by_path = textgen.run(tuned(folder), output=folder / "by-path")
-    assert tree(run.path)["model.safetensors"] == tree(by_path.path)["model.safetensors"]
-    for again in (given, run.path / "pipeline.toml"):  # which need the plugin no longer
-        assert textgen.run(again, output=run.path).outcome == "skipped"
-    with pytest.raises(textgen.PipelineError, match=r"model\.start: .*; no run is called 'tiny'"):
-        textgen.run(given, output=folder / "other")
-    qualified = tuned(folder, model={"start": "textgen-0:tiny"})
-    assert engine.run(qualified, output=run.path).outcome == "skipped"
-
-
-def test_tables_that_a_plugin_offers_load_themselves_and_are_started_from(folder):
-    offered = {
-        "tokenizer": {"type": "odd"},
-        "model": {"type": "rnn", "hidden_size": 8},
-        "start": {"model": {"dropout": 0.1}},
-        "generate": {"max_new_tokens": 5},
-    }
-    plugins = textgen.PluginSet.discover()
-    named = [Component("tiny", NoOptions, lambda config, context: offered)]
-    plugins.register(plugin_of(run=named, tokenizer=lambda context: Utf8()), "tiny")
-    engine = textgen.Engine(plugins)
-    with engine.load("tiny") as generator:
-        assert len(generator.generate("A ").tokens) == 5
-        assert generator.score(TEXT).loss == near(engine.load("tiny").score(TEXT).loss)
-        assert "dropout" not in generator.tables["model"]
-        again = engine.train(
-            corpus=TEXT, model=generator, trainer=tables(folder, "adamw")["trainer"]
-        )
-        assert again.outcome == "trained"
-    given = tuned(folder, model={"start": "tiny", "cell": "gru"})
-    (folder / "other.txt").write_text(OTHER)
-    made = engine.run(given, output=folder / "tuned").generator.tables
-    assert (made["model"]["hidden_size"], made["model"]["cell"]) == (8, "gru")
-    assert made["model"]["dropout"] == 0.1
-    assert made["tokenizer"] == {"type": "odd"}
-    assert "start" not in made["model"]
-    del offered["tokenizer"]
-    with pytest.raises(textgen.ContractError, match="tokenizer and model"):
-        engine.load("tiny")
-
-
-def test_a_path_says_that_it_is_one(folder, base):
-    engine, other = offering(base), folder / "tiny"
-    textgen.run(tables(folder, "sgd", cell="lstm"), output=other)
-    cells = {}
-    for start in ("tiny", "./tiny"):
-        (folder / "p.toml").write_text(tomli_w.dumps(tuned(folder, model={"start": start})))
-        cells[start] = engine.pipeline(folder / "p.toml").model.options.cell
-    assert cells == {"tiny": "gru", "./tiny": "lstm"}
-
-
-def test_a_run_that_a_plugin_offers_is_loaded_by_its_name(folder, base, monkeypatch):
-    monkeypatch.chdir(folder)
-    assert offering(base).load("tiny").path == base
-    other = textgen.run(tables(folder), output="tiny").path
-    assert offering(base).load("tiny").path == other, "a folder comes first"
-
-
-@pytest.mark.parametrize(
-    ("runs", "error", "said"),
-    [
-        (
-            ("a", "b"),
-            textgen.PipelineError,
-            "2 plugins offer a run called 'tiny'.*'textgen-0:tiny'",
-        ),
-        (("a",), textgen.ContractError, "run 'tiny' gave str from build"),
-        ((Path("nowhere"),), textgen.PipelineError, "nowhere is not a run directory"),
-    ],
-)
-def test_a_run_that_cannot_be_started_from_names_its_plugins(folder, base, runs, error, said):
-    with pytest.raises(error, match=said):
-        offering(*runs).run(tuned(folder, model={"start": "tiny"}), output=folder / "tuned")
 
 
 def test_weights_of_half_precision_are_read(folder, base):

@@ -1,0 +1,81 @@
+"""The observer early-stopping: where it ends a run, also one that was interrupted."""
+
+from __future__ import annotations
+
+import pytest
+from small_run import assert_same, record_of
+
+import textgen
+from textgen.events import (
+    Checkpointed,
+)
+from textgen.runs.directory import RunDirectory
+
+
+@pytest.fixture
+def overfitting(tiny_pipeline):
+    """A pipeline whose validation loss soon rises: the held-out part is unlike the rest."""
+    return tiny_pipeline(
+        text="abcd" * 300 + "dcba" * 30,
+        data={"validation": 0.09},
+        trainer={"type": "adamw", "length": "40 epochs", "learning_rate": 0.05},
+        observer=[{"type": "early-stopping", "patience": 3}, {"type": "metrics"}],
+    )
+
+
+def losses(run):
+    return [row["validation_loss"] for row in run.history]
+
+
+def test_early_stopping_ends_a_run_when_the_loss_no_longer_falls(overfitting):
+    run = textgen.run(overfitting)
+    measured, record = losses(run), record_of(run.path)
+    assert len(measured) == record["evaluations"] < 40
+    assert record["stopped"] == {"by": "early-stopping", "reason": "no lower loss in 3 evaluations"}
+    assert measured.index(min(measured)) == len(measured) - 4
+    assert record["best_loss"] == min(measured)
+    said = r"observer\.early-stopping\.patience: 3 before, 4 now"
+    with pytest.raises(textgen.RunMismatchError, match=said):
+        textgen.run(overfitting, {"observer.0.patience": 4})
+
+
+@pytest.mark.slow
+def test_early_stopping_ends_a_resumed_run_where_it_would_have(overfitting, tmp_path):
+    whole = textgen.run(overfitting, output=tmp_path / "whole")
+    interruptions, run = 0, None
+    while run is None:
+        try:
+            run = textgen.run(overfitting, cancelled=lambda: True)  # after every event
+        except textgen.Interrupted:
+            interruptions += 1
+    assert interruptions > 10
+    assert record_of(run.path)["stopped"] == record_of(whole.path)["stopped"]
+    assert_same(run.path, whole.path)
+
+
+def test_a_run_that_was_killed_after_its_last_evaluation_ends_there(overfitting, tmp_path):
+    whole = textgen.run(overfitting, output=tmp_path / "whole")
+    step = record_of(whole.path)["step"]
+
+    def kill(event):
+        if isinstance(event, Checkpointed) and event.step == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        textgen.run(overfitting, observers=[kill])
+    again = textgen.run(overfitting)
+    assert (again.outcome, record_of(again.path)["step"]) == ("resumed", step)
+    assert losses(again) == losses(whole)
+    checkpoint = RunDirectory(again.path).checkpoints.last()
+    assert checkpoint is not None
+    assert checkpoint.trainer.values["step"] == step
+    assert checkpoint.trainer.arrays, "the optimizer's state is kept"
+
+
+def test_early_stopping_without_held_out_text_says_that_it_does_nothing(tiny_pipeline, caplog):
+    tables = tiny_pipeline(
+        observer=[{"type": "early-stopping", "patience": 1}], data={"validation": 0.0}
+    )
+    run = textgen.run(tables)
+    assert "stopped" not in record_of(run.path)
+    assert "early-stopping does nothing where no text is held out" in caplog.text

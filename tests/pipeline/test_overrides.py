@@ -1,0 +1,122 @@
+"""Overrides of a pipeline: as strings, as mappings, and what is wrong with them."""
+
+import pytest
+from test_config import BASE, changed, faults
+
+from textgen import Engine, PipelineError
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("seed=18446744073709551615", "seed", 2**64 - 1),
+        ("trainer.learning_rate = 3", "trainer.learning_rate", 3.0),
+        ("tokenizer.lower_case=true", "tokenizer.lower_case", True),
+        ("model.cell=lstm", "model.cell", "lstm"),
+        ('model.cell="gru"', "model.cell", "gru"),
+        ("generate.prompt=it has", "generate.prompt", "it has"),
+        ("generate.prompt='  it has'", "generate.prompt", "  it has"),
+        ("generate.prompt=a=b", "generate.prompt", "a=b"),
+        ("generate.prompt=", "generate.prompt", ""),
+        ("generate.prompt=one\ntwo = 2", "generate.prompt", "one\ntwo = 2"),
+        ("generate.stop=none", "generate.stop", "none"),
+        ("generate.stop_tokens=[1, 2]", "generate.stop_tokens", [1, 2]),
+        ("sampler.1.temperature=0.5", "sampler.1.temperature", 0.5),
+        ('sampler=[{type="temperature", temperature=2}]', "sampler.0.temperature", 2.0),
+        ('sampler.0={type="temperature", temperature=2}', "sampler.0.temperature", 2.0),
+    ],
+)
+def test_an_override_is_a_toml_value_or_a_bare_string(engine, override, path, value):
+    tables = {**BASE, "sampler": [{"type": "greedy"}, {"type": "temperature"}]}
+    place = engine.pipeline(tables, [override, override]).to_dict()
+    for part in path.split("."):
+        place = place[int(part)] if isinstance(place, list) else place[part]
+    assert (place, type(place)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "said"),
+    [
+        ("seed", "", "expected KEY=VALUE, as in trainer.batch_size=8"),
+        ("=5", "", "expected KEY=VALUE"),
+        ("trainer..batch_size=5", "", "expected KEY=VALUE"),
+        ("generate.stop=[1,", "generate.stop", "not a TOML value"),
+        ('output="half', "output", "not a TOML value"),
+        ("generate.stop=" + "[" * 100_000, "generate.stop", "not a TOML value"),
+        ("corpus.type.x=5", "corpus.type.x", "there is no such place"),
+        ("sampler.7.temperature=5", "sampler.7.temperature", "a list takes numbers, here 0 to 0"),
+        ("sampler.temprature=5", "sampler.temprature", "did you mean 'temperature'?"),
+        ("sampler.temperature=-1", "sampler.temperature", "must be >= 0, given -1"),
+        ("observer.every=5", "observer.every", 'write observer=[{type="…"}]'),
+        ("trainer.batch_size=two", "trainer.batch_size", 'expected an integer, given "two"'),
+        ("seed=" + "9" * 5000, "seed", "expected an integer"),
+    ],
+)
+def test_a_broken_override_is_a_fault(engine, override, path, said):
+    (found,) = faults(engine, {**BASE, "sampler": [{"type": "greedy"}]}, [override])
+    assert found.path == path
+    assert said in str(found)
+    assert len(str(found)) < 400
+
+
+def test_broken_overrides_are_reported_at_once(engine):
+    with pytest.raises(PipelineError) as caught:
+        engine.pipeline(BASE, ["seed", "output=["])
+    assert (caught.value.source, len(caught.value.faults)) == ("overrides", 2)
+
+
+@pytest.mark.parametrize("turned", [1, -1], ids=["type-first", "type-last"])
+def test_another_type_drops_the_keys_of_the_one_before(engine, turned):
+    tables = changed("model.hidden_size", 12)
+    overrides = ["model.type=ngram", "model.order=3", "trainer.type=count"]
+    assert engine.pipeline(tables, overrides[::turned]).model.options.order == 3
+    assert engine.pipeline(tables, ["model.type=rnn"]).model.options.hidden_size == 12
+
+
+@pytest.mark.parametrize(
+    ("chain", "overrides", "expected"),
+    [
+        (None, ["sampler.temperature=0.5"], [("temperature", 0.5)]),
+        ([], ["sampler.temperature=0.5", "sampler.top-k=7"], [("top-k", 7), ("temperature", 0.5)]),
+        ([{"type": "temperature"}], ["sampler.temperature=0.5"], [("temperature", 0.5)]),
+        ([{"type": "top-p"}], {"sampler.temperature": 2}, [("top-p", None), ("temperature", 2)]),
+        ([{"type": "top-k", "k": 3}], {"sampler": {"top_k": 5}}, [("top-k", 5)]),
+        ([{"type": "greedy"}], ["sampler.temperature=0.5"], [("temperature", 0.5)]),
+        (
+            [{"type": "greedy"}],
+            ["sampler.top_k=4", 'sampler=[{type="xtc"}]'],
+            [("top-k", 4), ("xtc", None)],
+        ),
+    ],
+)
+def test_an_option_of_requests_changes_its_sampler_or_joins_the_chain(
+    engine, chain, overrides, expected
+):
+    tables = BASE if chain is None else {**BASE, "sampler": chain}
+    found = engine.pipeline(tables, overrides).to_dict()["sampler"]
+    assert [(t["type"], t.get("k", t.get("temperature"))) for t in found] == expected
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"trainer.length": "5 epochs", "seed": 3},
+        {"trainer": {"length": "5 epochs"}, "seed": 3},
+        ["trainer.length=5 epochs", "seed=3"],
+    ],
+)
+def test_every_form_changes_the_same_keys_and_no_others(tiny_pipeline, overrides):
+    pipeline = Engine().pipeline(tiny_pipeline(), overrides)
+    assert (pipeline.trainer.options.length, pipeline.seed) == ("5 epochs", 3)
+    assert pipeline.trainer.options.batch_size == 16
+
+
+def test_a_number_in_a_key_counts_within_an_array(tiny_pipeline):
+    tables = tiny_pipeline(
+        sampler=[{"type": "greedy"}, {"type": "temperature", "temperature": 1.0}]
+    )
+    pipeline = Engine().pipeline(
+        tables, {"sampler": {"1": {"temperature": 0.5}}, "sampler.0": {"type": "temperature"}}
+    )
+    assert [choice.name for choice in pipeline.samplers] == ["temperature", "temperature"]
+    assert pipeline.samplers[1].options.temperature == 0.5
