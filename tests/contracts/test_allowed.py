@@ -8,7 +8,6 @@ from collections import deque
 
 import attrs
 import pytest
-from components import engine_of
 from test_blame import Training, broken, leaving, model, run_odd, trainer
 
 import textgen
@@ -22,23 +21,6 @@ def test_an_observer_that_fails_is_left_out(tiny_pipeline):
     with pytest.warns(textgen.PluginWarning, match=r"\(textgen-odd 2\.1\) failed") as warned:
         assert run_odd(tiny_pipeline(), observer=broken(watching)).outcome == "trained"
     assert "test_blame.py:" in str(warned[0].message)
-
-
-def test_what_fails_in_a_sample_costs_no_training(tiny_pipeline):
-    def failing(logits, history):
-        return {}["late"] if history.lengths.max() > 5 else logits
-
-    tables, parts = tiny_pipeline(observers=True), {"sampler": broken(failing)}
-    said = r"observer 'samples' .* is left out.*: sampler 'odd' failed: KeyError: 'late' \("
-    with (
-        pytest.warns(textgen.PluginWarning, match=said) as warned,
-        pytest.raises(textgen.ContractError, match="sampler 'odd' failed"),
-    ):
-        run_odd(tables, **parts)
-    assert len(warned) == 1
-    with engine_of(**parts).load(tables["output"], sampler=[]) as generator:
-        assert generator.record["status"] == "finished"
-        assert len(generator.generate("the", max_new_tokens=10).tokens) == 10
 
 
 def test_what_can_be_called_is_called(tiny_pipeline):

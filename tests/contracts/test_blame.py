@@ -242,3 +242,20 @@ def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(
     missing = run_textgen("generate", run.path, "--temperature", "0.5", folder=tmp_path)
     assert (missing.returncode, missing.stdout) == (2, "")
     assert "no plugin of textgen-odd is loaded: is it installed, or" in missing.stderr
+
+
+def test_what_fails_in_a_sample_costs_no_training(tiny_pipeline):
+    def failing(logits, history):
+        return {}["late"] if history.lengths.max() > 5 else logits
+
+    tables, parts = tiny_pipeline(observers=True), {"sampler": broken(failing)}
+    said = r"observer 'samples' .* is left out.*: sampler 'odd' failed: KeyError: 'late' \("
+    with (
+        pytest.warns(textgen.PluginWarning, match=said) as warned,
+        pytest.raises(textgen.ContractError, match="sampler 'odd' failed"),
+    ):
+        run_odd(tables, **parts)
+    assert len(warned) == 1
+    with engine_of(**parts).load(tables["output"], sampler=[]) as generator:
+        assert generator.record["status"] == "finished"
+        assert len(generator.generate("the", max_new_tokens=10).tokens) == 10
