@@ -51,8 +51,8 @@ def runs(finished_run, tiny_pipeline, tmp_path):
 
 def test_a_prompt_that_a_model_cannot_read_is_said(runs):
     with pytest.warns(UserWarning, match="first continues .* without .* lacks: '§'$"):
-        invoke(runs / "first", "--prompt", "the §", "--max-new-tokens", "3")
-    invoke(runs / "first", "--prompt", "the ", "--max-new-tokens", "3")
+        compared(runs / "first", "--prompt", "the §", "--max-new-tokens", "3")
+    compared(runs / "first", "--prompt", "the ", "--max-new-tokens", "3")
 
 
 def test_runs_are_compared(runs):
@@ -76,10 +76,10 @@ def test_runs_are_compared(runs):
     assert len(rows[HOSTILE]["text"]) == 9  # of its best checkpoint
     assert "is not valid JSON" in rows["damaged"]["why_no_text"]
     assert len(rows[HOSTILE]["curve"]) == 3
-    shown = invoke(runs, "--max-new-tokens", "9")
+    shown = invoke(runs)
     assert "\x1b" not in shown
     assert "settings that differ:" in shown
-    same = invoke(runs / "first", runs / "first", "--max-new-tokens", "0")
+    same = invoke(runs / "first", runs / "first")
     assert len(same.splitlines()) == 2  # it is there once
 
 

@@ -73,7 +73,7 @@ def folder(interrupted, finished_run, tiny_pipeline, tmp_path):
 def test_every_run_of_a_folder_with_its_status(folder):
     rows = {row["name"]: row for row in json.loads(invoke(folder, "--json").output)}
     assert {name: row["status"] for name, row in rows.items()} == {
-        "a=1": "finished",
+        "sweep/a=1": "finished",
         **dict.fromkeys(("stopped", "failed", "killed"), "stopped"),
         **dict.fromkeys(("empty", "nested", "null", "bytes", "folder.json"), "damaged"),
     }

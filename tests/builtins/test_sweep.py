@@ -145,5 +145,5 @@ def test_trials_of_different_tokens_are_ranked_by_bits_per_character(sweep, fold
         row = {"step": 6, "validation_loss": 1.0, "bits_per_character": bits}
         (folder / "s" / name / "metrics.jsonl").write_text(json.dumps(row))
     table = sweep(*arguments).stdout
-    assert re.match(r"letters_only +bits/char .*\nfalse +1\.0000 .*\ntrue +2\.0000 ", table)
+    assert re.match(r"letters_only +bits/char .*\nfalse +1\.000 .*\ntrue +2\.000 ", table)
     assert "note: the runs have different tokens: compare their bits per character" in table

@@ -63,12 +63,6 @@ class RunSummary:
         return {}
 
     @property
-    def characters_per_second(self) -> float | None:
-        """The speed of training before the last evaluation."""
-        rows = self.metrics()
-        return rows[-1].get("characters_per_second") if rows else None
-
-    @property
     def parameters(self) -> int | None:
         """The number of learnt parameters, from the header of the weights, or of the newest
         checkpoint's.

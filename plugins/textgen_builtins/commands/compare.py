@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 import warnings
 from collections.abc import Sequence
 from html import escape
@@ -15,8 +14,8 @@ import click
 from textgen import PromptError, TextgenError
 from textgen.cli import check_output, device_option, json_option, write_output
 from textgen_builtins.commands import comparison_page, text
+from textgen_builtins.commands.columns import as_row, table
 from textgen_builtins.commands.compared import ComparedRun, differences, ranked, read_runs, warning
-from textgen_builtins.commands.runs import as_row
 
 if TYPE_CHECKING:
     from textgen import Engine, Generator
@@ -65,7 +64,7 @@ class Comparison:
         return comparison_page.page(self.runs, self.prompt)
 
     def __repr__(self) -> str:
-        return _as_text(self.runs, self.prompt)
+        return _as_text(self.runs)
 
     def _repr_html_(self) -> str:
         style = "width: 100%; height: 45rem; border: 0"
@@ -85,7 +84,7 @@ class Comparison:
     "--prompt",
     "-p",
     metavar="TEXT",
-    help="Prompt of the samples; that of the first run if not given.",
+    help="Prompt of the samples, which --html and --json have; that of the first run if not given.",
 )
 @click.option(
     "--max-new-tokens",
@@ -115,8 +114,9 @@ def compare(
 
     RUNS are run directories, or folders of them, such as that of a sweep. The run with the lowest
     loss comes first, or if the tokens differ, the run with the fewest bits per character. Losses
-    are the lowest ones, in nats per token, of the held-out text. Every model continues the same
-    prompt with the same seed; that of a run which is not finished is a checkpoint's.
+    are the lowest ones, in nats per token, of the held-out text. With --html or --json every model
+    continues the same prompt with the same seed; that of a run which is not finished is a
+    checkpoint's.
     """
     from textgen import Engine  # which loads NumPy
 
@@ -125,7 +125,7 @@ def compare(
     compared = Comparison.of(
         *runs,
         prompt=prompt,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max_new_tokens if as_json or page is not None else 0,
         seed=seed,
         device=device,
         engine=Engine(context.plugins()),
@@ -139,9 +139,8 @@ def compare(
         click.echo(repr(compared))
 
 
-def _as_text(runs: Sequence[ComparedRun], prompt: str | None) -> str:
-    rows = [comparison_page.cells(run) for run in runs]
-    parts = [text.table(comparison_page.HEADER, rows, right=range(2, 9))]
+def _as_text(runs: Sequence[ComparedRun]) -> str:
+    parts = [table(runs, comparison_page.COLUMNS)]
     if cause := warning(runs):
         parts.append(f"note: {cause}")
     lines = []
@@ -156,24 +155,12 @@ def _as_text(runs: Sequence[ComparedRun], prompt: str | None) -> str:
         parts.append(
             "\n".join(["settings that differ:", *lines] if lines else ["the same settings"])
         )
-    if any(run.text or run.why_no_text for run in runs):
-        parts.append(f"what they write after {prompt!r}:" if prompt else "what they write:")
-    for run in runs:
-        if written := run.text or (f"({run.why_no_text})" if run.why_no_text else ""):
-            wrapped = [textwrap.fill(text.printable(line), 100) for line in written.splitlines()]
-            parts.append("\n".join([f"=== {text.printable(run.label)} ===", *wrapped]))
     return "\n\n".join(parts)
 
 
 def _as_json(runs: Sequence[ComparedRun], prompt: str | None) -> dict[str, Any]:
-    of_runs = ("bits_per_character", "characters_per_second", "curve", "text", "why_no_text")
     rows = [
-        {
-            **as_row(run.summary),
-            "name": run.label,
-            **{name: getattr(run, name) for name in of_runs},
-        }
-        for run in runs
+        as_row(run, curve=run.curve, text=run.text, why_no_text=run.why_no_text) for run in runs
     ]
     differ = [
         {

@@ -10,6 +10,7 @@ from string import Template
 from typing import Final
 
 from textgen_builtins.commands import text
+from textgen_builtins.commands.columns import cells
 from textgen_builtins.commands.compared import (
     ComparedRun,
     differences,
@@ -18,7 +19,7 @@ from textgen_builtins.commands.compared import (
 )
 from textgen_builtins.curves import Curve, draw
 
-HEADER: Final = (
+COLUMNS: Final = (
     "run",
     "status",
     "loss",
@@ -39,13 +40,16 @@ def page(runs: Sequence[ComparedRun], prompt: str | None) -> str:
     points = _points(runs)
     numbers = {label: number for number, label in enumerate(k for k, v in points.items() if v)}
     figures = [
-        [_swatch(numbers.get(run.label)) + _breakable(run.label), *map(escape, cells(run)[1:])]
+        [
+            _swatch(numbers.get(run.label)) + _breakable(run.label),
+            *map(escape, cells(run, COLUMNS[1:])),
+        ]
         for run in runs
     ]
     return Template(file.read_text(encoding="utf-8")).substitute(
         title=text.counted(len(runs), "run"),
         note=f'<p class="note">{escape(cause)}</p>' if cause else "",
-        figures=_table(HEADER, figures, "figures"),
+        figures=_table(COLUMNS, figures, "figures"),
         settings=_settings(runs),
         curves=draw([Curve(*curve) for curve in points.items()], _unit(runs)),
         samples=_samples(runs, prompt),
@@ -60,24 +64,6 @@ def _points(runs: Sequence[ComparedRun]) -> dict[str, tuple[tuple[int, float], .
 def _unit(runs: Sequence[ComparedRun]) -> str:
     kind = "loss of the held-out text" if all(run.is_held_out for run in runs) else "loss"
     return f"{kind} ({'bits per character' if have_other_tokens(runs) else 'nats per token'})"
-
-
-def cells(run: ComparedRun) -> tuple[str, ...]:
-    """The figures of a run, under HEADER."""
-    summary = run.summary
-    return (
-        run.label,
-        text.status(summary),
-        text.loss(summary.best_loss),
-        "-" if run.bits_per_character is None else f"{run.bits_per_character:.3f}",
-        text.count(summary.step)
-        if summary.step == summary.steps
-        else text.progress(summary.step, summary.steps),
-        text.count(summary.seconds),
-        text.count(run.characters_per_second),
-        text.count(summary.parameters),
-        text.byte_count(summary.bytes),
-    )
 
 
 def is_page(beginning: bytes) -> bool:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 import click
 
 from textgen import RunError, RunSummary, UsageError, prune
 from textgen.cli import json_option
 from textgen_builtins.commands import text
+from textgen_builtins.commands.columns import as_row, table
+from textgen_builtins.commands.compared import ComparedRun, read_run
 from textgen_builtins.commands.folders import summaries
 
-_HEADER: Final = ("run", "status", "steps", "loss", "size", "age", "")
-_ORDERS: Final[dict[str, Callable[[RunSummary], Any]]] = {
-    "age": lambda run: -run.changed,
-    "loss": lambda run: math.inf if (loss := _loss(run)) is None else loss,
-    "name": lambda run: str(run.path),
-    "size": lambda run: -run.bytes,
+_COLUMNS: Final = ("run", "status", "steps", "loss", "bits/char", "size", "age", "cause")
+_ORDERS: Final[dict[str, Callable[[ComparedRun], Any]]] = {
+    "age": lambda run: -run.summary.changed,
+    "loss": lambda run: (run.bits_per_character is None, run.bits_per_character),
+    "name": lambda run: run.label,
+    "size": lambda run: -run.summary.bytes,
 }
 
 
@@ -48,7 +47,7 @@ def runs(folder: Path, order: str, pruning: bool, yes: bool, as_json: bool) -> N
     """List the runs of a folder: status, progress, loss, size and age.
 
     FOLDER is runs/ if not given; its runs may be in folders of their own, as those of a sweep are.
-    The loss is the lowest one of the held-out text, in nats per character. A run that is stopped
+    Loss and bits per character are the lowest ones of the held-out text. A run that is stopped
     resumes with `textgen run`.
 
     A finished run keeps checkpoints to be trained on from, to a greater length. --prune removes
@@ -58,55 +57,31 @@ def runs(folder: Path, order: str, pruning: bool, yes: bool, as_json: bool) -> N
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise UsageError(f"{folder} {what}; give the folder that your runs are in")
-    found = sorted(sorted(summaries(folder), key=lambda run: str(run.path)), key=_ORDERS[order])
+    runs = [read_run(run, _label(run, folder)) for run in summaries(folder)]
+    found = sorted(sorted(runs, key=lambda run: run.label), key=_ORDERS[order])
     if pruning:
         _prune(found, folder, yes=yes, as_json=as_json)
     elif as_json:
-        click.echo(json.dumps([as_row(run) for run in found], indent=2, ensure_ascii=False))
+        click.echo(json.dumps(list(map(as_row, found)), indent=2, ensure_ascii=False))
     elif not found:
         click.echo(f"textgen: no runs in {folder}", err=True)
     else:
-        click.echo(text.table(_HEADER, [_cells(run, folder) for run in found], right=(2, 3, 4, 5)))
+        click.echo(table(found, _COLUMNS))
 
 
-def as_row(run: RunSummary) -> dict[str, Any]:
-    """A run in JSON, without its record."""
-    row = attrs.asdict(run, filter=lambda field, _: field.name != "record")
-    row |= {"characters_per_second": run.characters_per_second, "parameters": run.parameters}
-    return {"name": run.path.name, **row, "path": str(run.path)}
+def _label(run: RunSummary, folder: Path) -> str:
+    """The path of a run in the folder, or its name if it is the folder."""
+    inside = run.path != folder.absolute()
+    return run.path.relative_to(folder.absolute()).as_posix() if inside else run.path.name
 
 
-def _loss(run: RunSummary) -> float | None:
-    """The best loss in nats per character; per token where no metrics tell the difference."""
-    bits = [row.get("bits_per_character") for row in run.metrics() if row["step"] == run.best_step]
-    found = bits[-1] if bits else None
-    return run.best_loss if found is None else found * math.log(2)
-
-
-def _cells(run: RunSummary, folder: Path) -> tuple[str, ...]:
-    name = (
-        run.path.relative_to(folder.absolute()).as_posix()
-        if run.path != folder.absolute()
-        else run.path.name
-    )
-    return (
-        name,
-        text.status(run),
-        text.progress(run.step, run.steps),
-        text.loss(_loss(run)),
-        text.byte_count(run.bytes),
-        text.duration(time.time() - run.changed) if run.changed else "-",
-        run.cause.replace(f"{run.path}/", "").partition("\n")[0],
-    )
-
-
-def _prune(found: list[RunSummary], folder: Path, *, yes: bool, as_json: bool) -> None:
+def _prune(found: list[ComparedRun], folder: Path, *, yes: bool, as_json: bool) -> None:
     """Remove checkpoints of finished runs, except of those that a link leads to out of the
     folder.
     """
     chosen = [
         run
-        for run in found
+        for run in (each.summary for each in found)
         if run.status == "finished"
         and run.checkpoint_bytes
         and run.path.resolve().is_relative_to(folder.resolve())
@@ -136,7 +111,7 @@ def _prune(found: list[RunSummary], folder: Path, *, yes: bool, as_json: bool) -
 
 def _is_wanted(chosen: list[RunSummary], folder: Path) -> bool:
     """Say what would be removed and what is lost by it, and ask."""
-    rows = [(_cells(run, folder)[0], text.byte_count(run.checkpoint_bytes)) for run in chosen]
+    rows = [(_label(run, folder), text.byte_count(run.checkpoint_bytes)) for run in chosen]
     total = text.byte_count(sum(run.checkpoint_bytes for run in chosen))
     runs = text.counted(len(chosen), "finished run")
     click.echo(text.table(("run", "checkpoints"), rows, right=(1,)), err=True)

@@ -20,9 +20,9 @@ from textgen.cli import check_pipeline, json_option, train
 from textgen.messages import quoted
 from textgen.pipeline import inline_toml, toml_value
 from textgen_builtins.commands import text
+from textgen_builtins.commands.columns import as_row, cells
 from textgen_builtins.commands.compared import have_other_tokens, ranked, read_run, warning
 from textgen_builtins.commands.folders import summaries
-from textgen_builtins.commands.runs import as_row
 
 if TYPE_CHECKING:
     from textgen import Engine, Pipeline
@@ -204,36 +204,35 @@ def _report(
         for summary in summaries(folder / trial.name, depth=0)
     ]
     order = ranked(found)
-    by = "bits_per_character" if have_other_tokens(found) else "loss"
+    in_bits = have_other_tokens(found)
+    by = "bits_per_character" if in_bits else "loss"
     note = warning(found)
     if as_json:
-        rows = [
-            {
-                **as_row(run.summary),
-                "settings": settings[run.label],
-                "bits_per_character": run.bits_per_character,
-                "error": failed.get(run.label, ""),
-            }
+        ranking = [
+            as_row(run, settings=settings[run.label], error=failed.get(run.label, ""))
             for _, run in order
         ]
-        whole = {"output": str(folder), "by": by, "note": note, "trials": rows}
+        whole = {
+            "output": str(folder),
+            "by": by,
+            "note": note,
+            "trials": ranking,
+        }
         click.echo(json.dumps(whole, indent=2, ensure_ascii=False, default=str))
         return
     short = _short_names(trials[0].settings)
     varied = [key for key in short if len({_shown(each.settings[key]) for each in trials}) > 1]
-    cells = [
+    columns = ["bits/char" if in_bits else "loss", "best step", "seconds"]
+    rows = [
         [
             *(_shown(settings[run.label][key]) for key in varied),
-            text.loss(figure),
-            text.progress(run.summary.best_step, run.summary.step),
-            text.count(run.summary.seconds),
+            *cells(run, columns),
             "failed" if run.label in failed else text.status(run.summary),
         ]
-        for figure, run in order
+        for _, run in order
     ]
-    unit = "loss" if by == "loss" else "bits/char"
-    header = [*(short[key] for key in varied), unit, "best step", "seconds", "status"]
-    click.echo(text.table(header, cells, right=range(len(varied), len(varied) + 3)))
+    header = [*(short[key] for key in varied), *columns, "status"]
+    click.echo(text.table(header, rows, right=range(len(varied), len(varied) + 3)))
     if note:
         click.echo(f"note: {note}")
     if order and order[0][1].label not in failed:
