@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from textgen import Address, UsageError
+from textgen.cli import json_option
 from textgen.files import write_atomic
 from textgen.messages import quoted
 from textgen_builtins.corpora.encodings import AUTO
@@ -59,6 +61,7 @@ _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by
     "loss if not given.",
 )
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@json_option
 @click.pass_obj
 def init(
     context: Any,
@@ -69,6 +72,7 @@ def init(
     speed: float | None,
     start: str | None,
     force: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Write a commented pipeline for your own text, to edit and run.
@@ -77,7 +81,8 @@ def init(
     JSON lines, compressed or not, a folder of them or of code, or an address (https://…). Without
     TEXT the pipeline trains on the story that comes with textgen. The whole text is read. Messages
     say what was guessed, and options change it. If a package offers a model that knows the language
-    of the text, the pipeline starts from it.
+    of the text, the pipeline starts from it. --json prints what the text is, and what each start
+    takes and promises.
     """
     from textgen_builtins.starter import recipe, settings, texts
 
@@ -111,6 +116,10 @@ def init(
     for remark in recipe.remarks(facts, plugins):
         _say(f"textgen: warning: {remark}")
     _say(f"wrote {path}; now: textgen run {quoted(str(path))}")
+    if as_json:
+        found = {"pipeline": str(path), **facts.table(), "seconds": seconds, "speed": speed}
+        found |= {"start": chosen[0].name, "starts": [each.table() for each in chosen[1]]}
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 def _say(line: str) -> None:

@@ -45,6 +45,10 @@ class Candidate:
     price: str = ""
     is_enough: bool = False
 
+    def table(self) -> Table:
+        """The facts in JSON."""
+        return {"name": self.name, "loss": self.loss, "seconds": self.seconds, "price": self.price}
+
     def __str__(self) -> str:
         return f"{self.loss:.2f} " + ("without" if self.name == NONE else f"from {self.name}")
 

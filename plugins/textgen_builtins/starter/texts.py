@@ -44,6 +44,21 @@ _SPEAKER: Final = re.compile(r"([\[(]?\d[\d:./, APM-]*[\])]? ?)?[<\w][\w .'-]{0,
 _MOST_SPEAK: Final = 0.7  # share of the lines of a conversation that name a speaker
 _LONGEST_PART: Final = 3000  # characters of a poem or note, on average
 _SHORT_LINE: Final = 50  # characters of a line of verse
+_SHOWN: Final = 300  # characters of its beginning
+_COMMON: Final = {  # words of which texts in a language are full, and those in others are not
+    "Dutch": "de het een van en niet",
+    "English": "the and of to was that",
+    "French": "le la les et des pas",
+    "German": "der die und das nicht zu",
+    "Italian": "il che di non un gli",
+    "Polish": "nie się na że jest z",
+    "Portuguese": "o não uma que os do",
+    "Russian": "и не на что он в",
+    "Spanish": "el los que y una por",
+    "Swedish": "och att det som på inte",
+}
+_MOST_WORDS: Final = 20_000
+_FULL: Final = 0.06  # of the words of a text, at least
 _STORY: Final = """\
 type = "story"         # the story that comes with textgen; for your own text:
 # type = "file"
@@ -57,6 +72,7 @@ class TextFacts:
 
     vocabulary  different characters in its first millions
     longest     characters of the longest document; 0 if the text is not read as documents
+    documents   how many there are; 0 if the text is not read as documents
     """
 
     corpus: str
@@ -65,6 +81,22 @@ class TextFacts:
     remarks: tuple[str, ...] = ()
     sample: str = ""
     longest: int = 0
+    documents: int = 0
+
+    def table(self) -> dict[str, Any]:
+        """The facts in JSON."""
+        names = "size", "vocabulary", "documents", "longest", "remarks"
+        found = {name: getattr(self, name) for name in names}
+        return {**found, "language": language_of(self.sample), "begins": self.sample[:_SHOWN]}
+
+
+def language_of(text: str) -> str:
+    """The name of the language of a text in English, by its commonest words; "" for another."""
+    words = re.findall(r"\w+", text[: 10 * _MOST_WORDS].lower())[:_MOST_WORDS]
+    counts = Counter(words)
+    shares = {name: sum(counts[w] for w in full.split()) for name, full in _COMMON.items()}
+    best = max(shares, key=lambda name: shares[name])
+    return best if shares[best] > _FULL * len(words) else ""
 
 
 def story() -> TextFacts:
@@ -147,19 +179,20 @@ def path_of(text: str) -> Address | Path:
 
 def _measured(corpus: FileCorpus) -> TextFacts:
     """The text read to its end. In the sample, a line break stands after each document."""
-    size = length = longest = held = 0
+    size = length = longest = documents = held = 0
     sample: list[str] = []
     for piece in corpus.read():
         if isinstance(piece, str):
             size, length = size + len(piece), length + len(piece)
         else:
-            longest, length = max(longest, length), 0
+            longest, length, documents = max(longest, length), 0, documents + 1
             piece = "\n"
         if held < _SAMPLE:
             sample.append(piece)
             held += len(piece)
     text = "".join(sample)
-    return TextFacts("", size, len(set(text)), sample=text, longest=longest)
+    characters = len(set(text))
+    return TextFacts("", size, characters, sample=text, longest=longest, documents=documents)
 
 
 def _guessed(
