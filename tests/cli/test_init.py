@@ -1,5 +1,6 @@
 """The command init: how a text is encoded."""
 
+import json
 import re
 import tomllib
 
@@ -27,6 +28,26 @@ def init(textgen, tmp_path):
         return tomllib.loads(made.read_text(encoding="utf-8")), done.stderr
 
     return make
+
+
+@pytest.mark.parametrize(
+    ("beginning", "language"),
+    [
+        ("Das ist die Uhr, und der Mann hört nicht zu. ", "German"),
+        ("C'est la montre de l'homme et des enfants, pas le livre. ", "French"),
+        ("foo(bar), baz[1] = qux; ", ""),
+    ],
+)
+def test_init_prints_what_a_text_is_as_json(textgen, tmp_path, beginning, language):
+    (tmp_path / "my.txt").write_text("\n***\n".join(f"{beginning * 9}{n}" for n in range(12)))
+    command = ("init", "my.txt", "--speed", 1000, "--start", "none", "--minutes", 3, "--json")
+    found = json.loads(textgen(*command, cwd=tmp_path).stdout)
+    assert tmp_path.joinpath(found["pipeline"]).is_file()
+    assert (found["language"], found["documents"], found["seconds"]) == (language, 12, 180)
+    assert found["size"] == 12 * 9 * len(beginning) + 14
+    assert found["longest"] == 9 * len(beginning) + 2
+    assert [each["name"] for each in found["starts"]] == ["none"] == [found["start"]]
+    assert found["starts"][0]["loss"] > 0
 
 
 def test_init_says_what_it_found_and_a_folder_holds(init, tmp_path):

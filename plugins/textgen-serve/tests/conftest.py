@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -150,3 +151,69 @@ def complete(http: httpx2.Client) -> Callable[..., Any]:
         return answer.json()
 
     return post
+
+
+# The page, in Chromium ----------------------------------------------------------------------------
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, url):
+    """Opens the page in a fresh profile; at the end, no page may have written an error to its
+    console.
+    """
+    contexts, errors = [], []
+
+    def opened(address=url, **options):
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda said: said.type == "error" and errors.append(said.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("body[data-ready]")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not errors
+
+
+def write(page, text, **numbers):
+    for name, value in numbers.items():
+        page.fill(f"#{name}", str(value))
+    page.focus("#text")
+    page.keyboard.type(text)
+
+
+def eventually(page, check, expected=None):
+    for _ in range(200):
+        if check():
+            return
+        page.wait_for_timeout(50)
+    assert check(), (page.text_content("#text"), page.text_content("#status"), expected)
+
+
+def wait_for_text(page, text):
+    eventually(page, lambda: page.text_content("#text") == text, text)

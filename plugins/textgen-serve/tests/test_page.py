@@ -9,25 +9,11 @@ from bisect import bisect
 
 import numpy as np
 import pytest
-from conftest import serving, train
+from conftest import eventually, serving, train, wait_for_text, write
 
 import textgen
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-]
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+pytestmark = pytest.mark.browser
 BITS = (0.5, 1, 2, 3, 4.5, 6, 8)  # at which `textgen evaluate --html` changes the colour
 PROMPT = "The door was"
 
@@ -67,36 +53,6 @@ def url(run):
         yield started.url
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser, url):
-    """Opens the page in a fresh profile; at the end, no page may have written an error to its
-    console.
-    """
-    contexts, errors = [], []
-
-    def opened(address=url, **options):
-        contexts.append(browser.new_context(**options))
-        page = contexts[-1].new_page()
-        page.on("console", lambda said: said.type == "error" and errors.append(said.text))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(address)
-        page.wait_for_selector("body[data-ready]")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert not errors
-
-
 @pytest.fixture
 def page(visit):
     return visit()
@@ -115,27 +71,8 @@ def noisy(browser):
         yield opened
 
 
-def write(page, text, **numbers):
-    for name, value in numbers.items():
-        page.fill(f"#{name}", str(value))
-    page.focus("#text")
-    page.keyboard.type(text)
-
-
-def eventually(page, check, expected=None):
-    for _ in range(200):
-        if check():
-            return
-        page.wait_for_timeout(50)
-    assert check(), (page.text_content("#text"), page.text_content("#status"), expected)
-
-
 def wait_for_end(page):
     eventually(page, lambda: page.text_content("#continue") == "Continue")
-
-
-def wait_for_text(page, text):
-    eventually(page, lambda: page.text_content("#text") == text, text)
 
 
 def rest_on(page, x, y):

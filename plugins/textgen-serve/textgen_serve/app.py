@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
@@ -22,6 +22,8 @@ from starlette.types import ASGIApp
 from textgen import PluginSet
 from textgen_serve.chat import as_completion
 from textgen_serve.completions import Job, next_tokens
+from textgen_serve.desk import Desk
+from textgen_serve.desk_api import DeskApi
 from textgen_serve.errors import ApiError, ClientGone
 from textgen_serve.exchange import JSON, Endpoint, Exchange
 from textgen_serve.guard import Access, Guard
@@ -85,11 +87,14 @@ class Server:
 
     async def models(self, exchange: Exchange) -> None:
         """GET /v1/models."""
-        await exchange.json({"object": "list", "data": [run.card() for run in self.runs]})
+        cards = {run.name: run.card() for run in self.runs}
+        others = {"object": "model", "created": 0, "owned_by": "textgen"}
+        data = [cards.get(name, {"id": name, **others}) for name in await self.runs.names()]
+        await exchange.json({"object": "list", "data": data})
 
     async def model(self, exchange: Exchange) -> None:
         """GET /v1/models/{id}."""
-        run = self.runs.find(exchange.params["id"])
+        run = await self.runs.find(exchange.params["id"])
         await exchange.made(run.full_card, self.runs.options)
 
     async def completions(self, exchange: Exchange) -> None:
@@ -166,7 +171,7 @@ class Server:
         """GET /tokenizer_info: the end of a document has a name by which /tokenize knows it, or is
         null.
         """
-        generator = self.runs.find(None).generator
+        generator = (await self.runs.find(None)).generator
         kind = generator.tables.get("tokenizer", {}).get("type")
         end = None if end_id(generator) is None else END
         await exchange.json({"tokenizer_class": kind, "bos_token": None, "eos_token": end})
@@ -212,11 +217,11 @@ class Server:
         if not isinstance(value, kind) or len(value) > most:
             expected = "a string of {:,} characters" if kind is str else "a list of {:,} token ids"
             raise ApiError(400, f"{name} must be {expected.format(most)} at most", param=name)
-        return self._run(exchange, body), value, body
+        return await self._run(exchange, body), value, body
 
-    def _run(self, exchange: Exchange, body: Mapping[str, Any]) -> ServedRun:
+    async def _run(self, exchange: Exchange, body: Mapping[str, Any]) -> ServedRun:
         """The run that a body asks for, which metrics name. Raises ApiError."""
-        run = self.runs.find(body.get("model"))
+        run = await self.runs.find(body.get("model"))
         exchange.scope[MODEL] = run.name
         return run
 
@@ -231,7 +236,7 @@ class Server:
         body = await exchange.body(self._limits)
         if is_chat:
             body = as_completion(body)
-        run = self._run(exchange, body)
+        run = await self._run(exchange, body)
         asked = read_completion(
             body,
             self.runs.options,
@@ -306,14 +311,19 @@ def create_app(
     access: Access | None = None,
     ignore_unknown: bool = False,
     chat: bool = False,
+    desk: Desk | None = None,
 ) -> ASGIApp:
-    """The application for runs by name. Loads them, and raises what `textgen.load` raises."""
+    """The application for runs by name, or those of a desk. Loads them, and raises what
+    `textgen.load` raises.
+    """
     paths, access = {name: Path(run) for name, run in runs.items()}, access or Access()
     metrics = Metrics()
-    loaded = Runs(paths, plugins or PluginSet.discover(), metrics, device)
+    more = dict if desk is None else desk.runs
+    loaded = Runs(paths, plugins or PluginSet.discover(), metrics, device, more)
+    limits = limits or Limits()
     server = Server(
         loaded,
-        limits or Limits(),
+        limits,
         metrics,
         access,
         ignore_unknown=ignore_unknown,
@@ -328,17 +338,34 @@ def create_app(
         finally:
             for task in tasks:
                 task.cancel()
+            if desk is not None:
+                desk.jobs.stop_all()
 
-    page, names = StaticFiles(directory=_PAGE, html=True), ["", *sorted(os.listdir(_PAGE))]
     app = Starlette(
         routes=[
             *server.routes(),
-            *(Route(f"/{name}", page, methods=["GET"]) for name in names),
+            *(DeskApi(desk, loaded, limits).routes(access.client) if desk else []),
+            *_pages(is_desk=desk is not None),
         ],
         lifespan=lifespan,
         exception_handlers={404: _failed, 405: _failed, Exception: _crashed},
     )
     return Guard(app, access, metrics)
+
+
+def _pages(*, is_desk: bool) -> list[BaseRoute]:
+    """The files of the page; with a desk, its own page is the first, and writing is at /write."""
+    files = StaticFiles(directory=_PAGE)
+    first = {"/": "desk.html", "/write": "index.html"} if is_desk else {"/": "index.html"}
+    named = [Route(f"/{name}", files, methods=["GET"]) for name in sorted(os.listdir(_PAGE))]
+    return [*(Route(p, _file(n), methods=["GET"]) for p, n in first.items()), *named]
+
+
+def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        return FileResponse(_PAGE / name)
+
+    return answer
 
 
 async def _failed(_: Request, error: Any) -> Response:

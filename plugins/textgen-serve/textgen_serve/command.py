@@ -56,8 +56,19 @@ def make_command(context: BuildContext) -> click.Command:
     option = partial(click.option, show_default=True)
 
     @click.command("serve")
-    @click.argument("runs", metavar="[NAME=]RUN...", nargs=-1, required=True)
+    @click.argument("runs", metavar="[[NAME=]RUN...]", nargs=-1)
     @_address
+    @click.option(
+        "--folder",
+        type=click.Path(path_type=Path),
+        help="Without RUN: where the desk keeps texts, runs and documents; runs/ if not given.",
+    )
+    @click.option(
+        "--train/--no-train",
+        default=None,
+        help="Without RUN: whether the desk takes texts and trains; if not given, only where this "
+        "machine alone is listened to.",
+    )
     @option(
         "--texts",
         default=2048,
@@ -91,7 +102,8 @@ def make_command(context: BuildContext) -> click.Command:
     @option("--device", default="auto", help="Where to compute.")
     def command(runs: tuple[str, ...], **options: Any) -> None:
         """Serve each RUN over HTTP, by its NAME or else its folder's: OpenAI's completions API, and
-        a page at /.
+        a page at /. Without RUN the page is a desk: it takes your text, trains a model on it, and
+        lists what is in the folder.
         """
         from textgen_serve.server import serve
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -23,6 +23,7 @@ from textgen_serve.errors import ApiError, logger
 from textgen_serve.metrics import Metrics
 
 _WATCHED: Final = 1.0  # seconds between two looks at the run directories
+_KEPT: Final = 3  # further runs that stay loaded
 _Stamp = tuple[int, int, int] | None
 
 
@@ -45,12 +46,12 @@ class ServedRun:
 
     name: str
     created: int
-    _run: _Loaded
+    loaded: _Loaded
 
     @property
     def generator(self) -> Generator:
         """That of the run as it is now."""
-        return self._run.generator
+        return self.loaded.generator
 
     def card(self) -> dict[str, Any]:
         """The entry of GET /v1/models."""
@@ -68,7 +69,7 @@ class ServedRun:
         """
         card, summary = self.card(), None
         with contextlib.suppress(RunError):  # its folder may have moved
-            summary = summarize(self._run.path)
+            summary = summarize(self.loaded.path)
         chain = {table["type"]: table for table in self.generator.tables.get("sampler", [])}
         card["textgen"] |= {
             "parameters": summary and summary.parameters,
@@ -127,27 +128,42 @@ def sampling_options(plugins: PluginSet) -> dict[str, SamplingOption]:
 
 
 class Runs:
-    """The served runs by name. One directory is loaded once, whatever names it has."""
+    """The served runs by name. One directory is loaded once, whatever names it has.
+
+    more   finds further runs, which are loaded when they are asked for; the last few stay
+    """
 
     def __init__(
-        self, runs: Mapping[str, Path], plugins: PluginSet, metrics: Metrics, device: str = "auto"
+        self,
+        runs: Mapping[str, Path],
+        plugins: PluginSet,
+        metrics: Metrics,
+        device: str = "auto",
+        more: Callable[[], Mapping[str, Path]] = dict,
     ) -> None:
         self.options = sampling_options(plugins)
         self._engine, self._device, self._metrics = Engine(plugins), device, metrics
         self._loaded: dict[Path, _Loaded] = {}
         self._runs: dict[str, ServedRun] = {}
+        self._more, self._opened, self._opening = more, list[str](), asyncio.Lock()
         for name, path in runs.items():
-            if (run := self._loaded.get(path)) is None:
-                stamp, generator = _stamp(path), self._engine.load(str(path), device=device)
-                folder = generator.path if stamp is None and generator.path else path
-                run = self._loaded[path] = _Loaded(folder, generator, stamp or _stamp(folder))
-            self._runs[name] = ServedRun(name, run.stamp[0] // 10**9 if run.stamp else 0, run)
+            self._open(name, path)
+
+    def _open(self, name: str, path: Path) -> None:
+        if (run := self._loaded.get(path)) is None:
+            stamp, generator = _stamp(path), self._engine.load(str(path), device=self._device)
+            folder = generator.path if stamp is None and generator.path else path
+            run = self._loaded[path] = _Loaded(folder, generator, stamp or _stamp(folder))
+        self._runs[name] = ServedRun(name, run.stamp[0] // 10**9 if run.stamp else 0, run)
 
     def __iter__(self) -> Iterator[ServedRun]:
-        return iter(self._runs.values())
+        return iter([*self._runs.values()])
 
-    def find(self, name: Any) -> ServedRun:
+    async def find(self, name: Any) -> ServedRun:
         """The run of a name; the only one where it is omitted or empty. Raises ApiError."""
+        if isinstance(name, str) and name not in self._runs:
+            async with self._opening:
+                await self._find_more(name)
         names = ", ".join(self._runs)
         if name is None or name == "":
             if len(self._runs) == 1:
@@ -160,6 +176,30 @@ class Runs:
             raise ApiError(404, message, param="model", code="model_not_found")
         return self._runs[name]
 
+    async def _find_more(self, name: str) -> None:
+        """Load a further run, in place of the one that was loaded longest ago. Raises ApiError."""
+        path = (await asyncio.to_thread(self._more)).get(name)
+        if path is None or name in self._runs:
+            return
+        try:
+            await asyncio.to_thread(self._open, name, path)
+        except TextgenError as error:
+            raise ApiError(409, f"{name} cannot be loaded: {error}", param="model") from error
+        self._opened.append(name)
+        for gone in self._opened[:-_KEPT]:
+            self.close(gone)
+
+    async def names(self) -> list[str]:
+        """Those that are loaded, and those that would be."""
+        return [*dict.fromkeys([*self._runs, *await asyncio.to_thread(self._more)])]
+
+    def close(self, name: str) -> None:
+        """Forget a further run, which is loaded again when it is asked for."""
+        if name in self._opened:
+            self._opened.remove(name)
+            run = self._runs.pop(name)
+            self._loaded = {p: each for p, each in self._loaded.items() if each is not run.loaded}
+
     async def watch(self) -> None:
         """Load runs again that are replaced on disk, until the task is cancelled.
 
@@ -167,7 +207,7 @@ class Runs:
         """
         while True:
             await asyncio.sleep(_WATCHED)
-            for run in self._loaded.values():
+            for run in [*self._loaded.values()]:
                 if (stamp := _stamp(run.path)) != run.stamp:
                     run.stamp = stamp
                     outcome = "removed" if stamp is None else await self._load_again(run)

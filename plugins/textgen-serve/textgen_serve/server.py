@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from textgen import PluginSet, UsageError
 from textgen_serve.app import create_app
+from textgen_serve.desk import Desk
 from textgen_serve.errors import logger
 from textgen_serve.guard import Access
 from textgen_serve.limits import Limits
@@ -34,6 +35,8 @@ def serve(
     runs: Sequence[str],
     plugins: PluginSet,
     *,
+    folder: Path | None,
+    train: bool | None,
     host: str,
     port: int,
     uds: Path | None,
@@ -54,10 +57,13 @@ def serve(
     """
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key belong together")
+    if runs and (folder is not None or train is not None):
+        raise UsageError("--folder and --train are of the desk, which is there without RUN")
     named, keys = named_runs(runs), _keys(api_key_file)
     with _unix_socket(uds) if uds else _tcp_socket(host, port) as listener:
         fragment = ""
-        if not keys and not uds and not _is_loopback(listener):
+        is_local = bool(uds) or _is_loopback(listener)
+        if not keys and not is_local:
             keys = [secrets.token_urlsafe(24)]
             fragment = f"/#key={keys[0]}"
         app = create_app(
@@ -72,6 +78,9 @@ def serve(
             ),
             ignore_unknown=unknown_parameters == "ignore",
             chat=chat,
+            desk=None
+            if runs
+            else _desk(folder or Path("runs"), is_local if train is None else train),
         )
         config = _configured(app, grace, tls_cert, tls_key)
         scheme = "https" if tls_cert else "http"
@@ -81,8 +90,18 @@ def serve(
         gc.freeze()
         gc.set_threshold(10_000, 50, 1_000)
         _on_signals(partial(_read_again, keys, api_key_file) if api_key_file else None)
-        click.echo(f"textgen: serving {', '.join(named)} at {address}", err=True)
+        what = ", ".join(named) or f"a desk with {folder or Path('runs')}"
+        click.echo(f"textgen: serving {what} at {address}", err=True)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _desk(folder: Path, trains: bool) -> Desk:
+    """The desk of a folder, which is made. Raises UsageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return Desk(folder.resolve(), trains)
+    except OSError as error:
+        raise UsageError(f"--folder {folder} cannot be used: {error.strerror or error}") from error
 
 
 def _on_signals(reload: Callable[[], None] | None) -> None:

@@ -185,7 +185,8 @@ def _measured(corpus: FileCorpus) -> TextFacts:
         if isinstance(piece, str):
             size, length = size + len(piece), length + len(piece)
         else:
-            longest, length, documents = max(longest, length), 0, documents + 1
+            documents += length > 0
+            longest, length = max(longest, length), 0
             piece = "\n"
         if held < _SAMPLE:
             sample.append(piece)

@@ -95,10 +95,20 @@ export function latest(work) {
   };
 }
 
+/** What the desk has: all runs, or one with its losses and samples. */
+export const onDesk = async (name) => (await request(name === undefined ? "desk/runs" : run(name))).json();
+/** A place for texts; gives its name. */
+export const newRun = async (name) => (await (await request("desk/runs", { name })).json()).name;
+export const addText = (name, file, content) => request(`${run(name)}/text/${encodeURIComponent(file)}`, content);
+export const act = (name, action, given = {}) => request(`${run(name)}/${action}`, given);
+const run = (name) => `desk/runs/${encodeURIComponent(name)}`;
+
+/** A Blob is put, and anything else posted as JSON. */
 async function request(path, body, signal) {
-  const headers = { "Content-Type": "application/json" };
+  const isBlob = body instanceof Blob;
+  const headers = { "Content-Type": isBlob ? "application/octet-stream" : "application/json" };
   if (hasKey()) headers.Authorization = `Bearer ${sessionStorage.getItem(KEY)}`;
-  const sent = body ? { method: "POST", body: JSON.stringify(body) } : {};
+  const sent = isBlob ? { method: "PUT", body } : body ? { method: "POST", body: JSON.stringify(body) } : {};
   const answer = await fetch(path, { ...sent, headers, signal }).catch(unreachable);
   if (answer.ok) return answer;
   const { error } = await answer.json().catch(() => ({}));

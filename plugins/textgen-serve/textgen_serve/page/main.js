@@ -14,6 +14,7 @@ const [BEFORE, AFTER, LONG, PAUSE] = [300, 100, 1000, 400]; // characters and mi
 const $ = (id) => document.getElementById(id);
 const numbers = ["max_tokens", "n", "seed"];
 
+const hasDesk = location.pathname.endsWith("/write"); // where runs are trained, at the address above
 let model; // as the server describes it
 let tree = new Tree();
 let running = null; // the AbortController of the stream that comes in
@@ -36,8 +37,10 @@ async function start() {
   try {
     const ids = (await models()).map(({ id }) => id);
     const linked = fromLink();
+    const wanted = linked?.model ?? new URLSearchParams(location.hash.slice(1)).get("model");
+    if (!ids.length) throw new Error("There is no model yet: train one at the desk.");
     $("model").replaceChildren(...ids.map((id) => new Option(id)));
-    await open(ids.includes(linked?.model) ? linked.model : ids[0]);
+    await open(ids.includes(wanted) ? wanted : ids[0]);
     document.body.dataset.ready = "";
     if (linked) ask(linked);
   } catch (error) {
@@ -75,6 +78,7 @@ async function open(id) {
   const { textgen: facts } = model;
   $("model").value = id;
   document.title = `${id} – textgen`;
+  if (hasDesk) history.replaceState(null, "", `#model=${encodeURIComponent(id)}`);
   samplers.use(facts.sampling_options);
   $("max_tokens").value = facts.generate.max_new_tokens ?? 200;
   $("seed").value = facts.seed;
@@ -561,6 +565,7 @@ function oncePerFrame(work) {
   };
 }
 
+$("desk").hidden = !hasDesk;
 STEPS.forEach((step, i) => {
   const swatch = $("legend").appendChild(document.createElement("span"));
   swatch.className = `s${i + 1}`;

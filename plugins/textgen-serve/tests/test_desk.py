@@ -1,0 +1,234 @@
+"""The desk in Chromium: from a text to a page to write with, by a server that may be killed."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import httpx2
+import pytest
+from conftest import Serving, serving, until, wait_for_text, write
+
+import textgen
+
+pytestmark = pytest.mark.browser
+TEXT = "\n\n".join(
+    f"Once {n} ravens flew over {n * n % 7} hills, and the sea was cold. " * 6 for n in range(20)
+)
+
+
+@pytest.fixture
+def url():
+    """Each test has a desk of its own."""
+
+
+@pytest.fixture
+def desk(tmp_path):
+    with serving("--folder", tmp_path / "runs") as started:
+        yield started
+
+
+def card(page, name):
+    return page.locator("article", has=page.locator(".name", has_text=name))
+
+
+def reaches(page, name, status, seconds=120):
+    end = time.monotonic() + seconds
+    while card(page, name).get_attribute("data-status") != status:
+        assert time.monotonic() < end, card(page, name).inner_text()
+        page.wait_for_timeout(200)
+
+
+def drop(page, name="ravens.txt", text=TEXT):
+    file = {"name": name, "mimeType": "text/plain", "buffer": text.encode()}
+    page.set_input_files("#files", file)
+
+
+def test_from_a_text_to_a_page(desk, visit, tmp_path):
+    page = visit(desk.url)
+    assert page.is_visible("#none")
+    drop(page)
+    reaches(page, "ravens", "ready")
+    said = card(page, "ravens").inner_text()
+    assert "English" in said
+    assert f"{len(TEXT):,} characters" in said
+    card(page, "ravens").get_by_label("a new model").check()
+    card(page, "ravens").locator(".minutes").fill("0.1")
+    page.get_by_role("button", name="Train", exact=True).click()
+    reaches(page, "ravens", "finished")
+    assert "textgen run ravens/pipeline.toml" in card(page, "ravens").inner_text()
+    assert card(page, "ravens").locator("blockquote").inner_text()
+    page.get_by_role("link", name="Write").click()
+    page.wait_for_selector("body[data-ready] #text")
+    generator = textgen.load(tmp_path / "runs/ravens/run")
+    write(page, "the sea", max_tokens=30, seed=3)
+    page.keyboard.press("Control+Enter")
+    wait_for_text(page, "the sea" + generator.generate("the sea", max_new_tokens=30, seed=3).text)
+    generator.close()
+    page.click("#desk")
+    page.wait_for_selector("article")
+    page.get_by_role("button", name="Rename").click()
+    page.fill("#name", "crows")
+    page.keyboard.press("Enter")
+    reaches(page, "crows", "finished")
+    card(page, "crows").locator(".extra").fill("0.1")
+    step = textgen.summarize(tmp_path / "runs/crows/run").step
+    page.get_by_role("button", name="Train on").click()
+    until(lambda: textgen.summarize(tmp_path / "runs/crows/run").step > step, 120)
+    reaches(page, "crows", "finished")
+    page.get_by_role("button", name="Remove").click()
+    page.wait_for_selector("#none:visible")
+    (binned,) = (tmp_path / "runs/.bin").iterdir()
+    assert (binned / "text/ravens.txt").read_text() == TEXT
+
+
+PIPELINE = """
+[corpus]
+type = "file"
+path = "text/ravens.txt"
+[tokenizer]
+type = "char"
+[model]
+type = "rnn"
+hidden_size = 8
+[trainer]
+type = "adamw"
+length = "100000 epochs"
+[checkpoint]
+seconds = 1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A desk with a text and a pipeline, which trains for long."""
+    place = tmp_path / "runs/ravens"
+    (place / "text").mkdir(parents=True)
+    (place / "text/ravens.txt").write_text(TEXT)
+    (place / "pipeline.toml").write_text(PIPELINE)
+    return place.parent
+
+
+def state(server, name="ravens"):
+    return httpx2.get(f"{server.url}/desk/runs/{name}", timeout=60).json()
+
+
+def act(server, action, name="ravens", **body):
+    return httpx2.post(f"{server.url}/desk/runs/{name}/{action}", json=body, timeout=60)
+
+
+def rename(server, name, wished):
+    url = f"{server.url}/desk/runs/{name}/rename"
+    return httpx2.post(url, json={"name": wished}, timeout=60)
+
+
+def is_at(server, *statuses):
+    return lambda: state(server)["status"] in statuses
+
+
+def test_a_training_goes_on_without_its_server_and_is_found_again(folder):
+    line = [sys.executable, "-m", "textgen", "serve", "--port", "0", "--folder", str(folder)]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    try:
+        first = Serving(process)
+        assert act(first, "resume").status_code == 200
+        until(is_at(first, "running"))
+        until(lambda: (state(first)["step"] or 0) > 0)
+    finally:
+        process.kill()
+        process.communicate()
+    with serving("--folder", folder) as second:
+        assert state(second)["status"] == "running"
+        assert act(second, "remove").status_code == 400
+        assert act(second, "stop").status_code == 200
+        until(is_at(second, "stopped"))
+        step = state(second)["step"]
+        assert step > 0
+        act(second, "resume")
+        until(lambda: (state(second)["step"] or 0) > step)
+    # An orderly end of the server ends the training, with a checkpoint
+    until(lambda: textgen.summarize(folder / "ravens/run").status == "stopped")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.pdf", b"%PDF-1.7" + b"x" * 9000, "it is a PDF"),
+        ("a.epub", b"PK\3\4" + b"x" * 9000, "not an EPUB book|a ZIP archive"),
+        ("a.txt", b"\0" * 9000, "binary data"),
+        ("-o.txt", b"short", "too little"),
+    ],
+)
+def test_a_hostile_file_is_an_error_on_the_page(desk, name, content, said):
+    post = {"timeout": 60, "headers": {"Content-Type": "application/octet-stream"}}
+    wished = {"name": f"../..\\{name}"}
+    own = httpx2.post(f"{desk.url}/desk/runs", json=wished, timeout=60).json()["name"]
+    assert "/" not in own
+    httpx2.put(f"{desk.url}/desk/runs/{own}/text/{name}", content=content, **post)
+    act(desk, "look", own, minutes=1)
+    until(lambda: state(desk, own)["failed"])
+    found = state(desk, own)
+    assert found["status"] == "new"
+    assert re.search(said, found["log"]), found
+    assert act(desk, "remove", own).status_code == 200
+
+
+def test_requests_that_leave_the_folder_or_make_no_sense_are_refused(folder):
+    with serving("--folder", folder) as server:
+        for method, path, body in (
+            ("GET", "..", None),
+            ("GET", "%2e%2e%2fsecret", None),
+            ("GET", ".bin", None),
+            ("POST", "ravens/rename", {"name": "../x"}),
+            ("POST", "ravens/rename", {"name": ".x"}),
+            ("POST", "ravens/rename", {}),
+            ("POST", "ravens/extend", {"minutes": 1e99}),
+            ("POST", "ravens/look", {"minutes": "1"}),
+            ("POST", "ravens/fly", {}),
+            ("PUT", "ravens/text/..", None),
+        ):
+            url = f"{server.url}/desk/runs/{path}"
+            answer = httpx2.request(method, url, json=body, timeout=60)
+            assert answer.status_code in (400, 404, 405), path
+    assert [each.name for each in folder.iterdir()] == ["ravens"]
+
+
+def test_a_desk_that_does_not_train_lists_and_writes(folder, visit, run):
+    (folder / "doors").symlink_to(run)
+    with serving("--folder", folder, "--no-train") as server:
+        page = visit(server.url)
+        assert not page.is_visible("#taking")
+        assert not page.get_by_role("button", name="Train", exact=True).is_visible()
+        assert act(server, "resume").status_code == 403
+        asked = httpx2.post(f"{server.url}/desk/runs", json={"name": "a"}, timeout=60)
+        assert asked.status_code == 403
+        models = httpx2.get(f"{server.url}/v1/models", timeout=60).json()["data"]
+        assert [each["id"] for each in models] == ["doors"]
+        body = {"model": "doors", "prompt": "", "max_tokens": 3}
+        assert httpx2.post(f"{server.url}/v1/completions", json=body, timeout=60).is_success
+        assert rename(server, "doors", "windows").is_success
+        models = httpx2.get(f"{server.url}/v1/models", timeout=60).json()["data"]
+        assert [each["id"] for each in models] == ["windows"]
+        body["model"] = "windows"
+        assert httpx2.post(f"{server.url}/v1/completions", json=body, timeout=60).is_success
+        page.close()
+
+
+@pytest.mark.parametrize("size", [(1280, 900), (360, 740)], ids=["desktop", "phone"])
+def test_the_desk_is_accessible(folder, visit, size):
+    sync = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = {"size": 1, "seconds": 60, "start": "none", "vocabulary": 3, "remarks": ["a guess"]}
+    start = {"name": "none", "loss": 1.0, "seconds": 0, "price": ""}
+    found |= {"documents": 0, "language": "English", "starts": [start]}
+    (folder / "ravens/found.json").write_text(json.dumps(found))
+    with serving("--folder", folder) as server:
+        viewport = dict(zip(("width", "height"), size, strict=True))
+        page = visit(server.url, viewport=viewport)
+        page.get_by_text("Paste a text").click()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            result = sync.Axe().run(page)
+            assert not result.response["violations"], result.generate_report()
+        page.close()

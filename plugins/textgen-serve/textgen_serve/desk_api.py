@@ -1,0 +1,136 @@
+"""The endpoints of the desk, for its page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import attrs
+from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
+
+from textgen import TextgenError, UsageError
+from textgen_serve.desk import Desk, spooled
+from textgen_serve.errors import ApiError, ClientGone
+from textgen_serve.exchange import Endpoint, Exchange
+from textgen_serve.limits import Limits
+from textgen_serve.models import Runs
+
+_LARGEST: Final = 1 << 29  # bytes of a text
+_MINUTES: Final = 100_000
+
+
+@attrs.frozen
+class DeskApi:
+    """Answers of a desk: what it says in the folder is done in a thread."""
+
+    desk: Desk
+    runs: Runs
+    limits: Limits
+
+    def routes(self, client: Callable[[Scope], str]) -> list[BaseRoute]:
+        """The routes; `client` finds the client of a request."""
+        offered: list[tuple[str, str, Callable[[Exchange], Awaitable[None]]]] = [
+            ("GET", "/desk/runs", self.all),
+            ("POST", "/desk/runs", self.create),
+            ("GET", "/desk/runs/{name}", self.one),
+            ("PUT", "/desk/runs/{name}/text/{file}", self.add),
+            ("POST", "/desk/runs/{name}/{action}", self.act),
+        ]
+        return [Route(p, Endpoint(f, client), methods=[m]) for m, p, f in offered]
+
+    async def all(self, exchange: Exchange) -> None:
+        """GET /desk/runs."""
+
+        def found() -> dict[str, Any]:
+            runs = [self.desk.state(name) for name in self.desk.names()]
+            return {"folder": str(self.desk.folder), "trains": self.desk.trains, "runs": runs}
+
+        await exchange.json(await _done(found))
+
+    async def one(self, exchange: Exchange) -> None:
+        """GET /desk/runs/{name}: with losses, samples and the log."""
+        name = exchange.params["name"]
+        await exchange.json(await _done(lambda: self.desk.state(name, is_whole=True)))
+
+    async def create(self, exchange: Exchange) -> None:
+        """POST /desk/runs: a place for texts, which may have another name."""
+        self._check_trains()
+        name = (await exchange.body(self.limits)).get("name")
+        if not isinstance(name, str):
+            raise ApiError(400, "name must be a string", param="name")
+        await exchange.json({"name": await _done(self.desk.create, name)})
+
+    async def add(self, exchange: Exchange) -> None:
+        """PUT /desk/runs/{name}/text/{file}: the bytes of a text."""
+        self._check_trains()
+        with spooled() as content:
+            size, more = 0, True
+            while more:
+                message = await exchange.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                piece = message.get("body", b"")
+                size, more = size + len(piece), message.get("more_body", False)
+                if size > _LARGEST:
+                    raise ApiError(413, f"a text has at most {_LARGEST:,} bytes")
+                await asyncio.to_thread(content.write, piece)
+            content.seek(0)
+            name, file = exchange.params["name"], exchange.params["file"]
+            await _done(self.desk.add, name, file, content)
+        await exchange.json({"bytes": size})
+
+    async def act(self, exchange: Exchange) -> None:
+        """POST /desk/runs/{name}/{action}: the state after it."""
+        name, action = exchange.params["name"], exchange.params["action"]
+        given = await exchange.body(self.limits)
+        desk = self.desk
+        actions: dict[str, Callable[[], None]] = {
+            "look": lambda: desk.look(name, _minutes(given)),
+            "train": lambda: desk.train(name, _minutes(given), _text(given, "start")),
+            "resume": lambda: desk.resume(name),
+            "extend": lambda: desk.extend(name, _minutes(given)),
+            "update": lambda: desk.resume(name, "--update"),
+            "stop": lambda: desk.stop(name),
+            "rename": lambda: desk.rename(name, _text(given, "name")),
+            "remove": lambda: desk.remove(name),
+        }
+        if action not in actions:
+            raise ApiError(404, f"no action is called {action!r}; there are {', '.join(actions)}")
+        if action not in ("rename", "remove", "stop"):
+            self._check_trains()
+        await _done(actions[action])
+        if action in ("rename", "remove"):
+            self.runs.close(name)
+        await exchange.json({})
+
+    def _check_trains(self) -> None:
+        if not self.desk.trains:
+            raise ApiError(403, "this server takes no texts to train on", code="no_training")
+
+
+async def _done(function: Callable[..., Any], *given: Any) -> Any:
+    """What a function returns, in a thread. What is wrong with a request becomes its answer."""
+    try:
+        return await asyncio.to_thread(function, *given)
+    except UsageError as error:
+        raise ApiError(400, str(error)) from error
+    except TextgenError as error:
+        raise ApiError(500, str(error)) from error
+    except OSError as error:
+        raise ApiError(500, f"{error.filename or 'the folder'}: {error.strerror}") from error
+
+
+def _minutes(given: dict[str, Any]) -> float:
+    value: Any = given.get("minutes")
+    if type(value) not in (int, float) or not 0.05 <= value <= _MINUTES:
+        raise UsageError(f"minutes must be a number from 0.05 to {_MINUTES:,}")
+    return float(value)
+
+
+def _text(given: dict[str, Any], name: str) -> str:
+    value = given.get(name)
+    if not isinstance(value, str):
+        raise UsageError(f"{name} must be a string")
+    return value

@@ -1,0 +1,122 @@
+"""Commands of textgen in processes of their own, each a list of words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from textgen import UsageError
+from textgen.files import write_atomic
+
+_RUN: Final = "run"
+
+
+@attrs.define(eq=False)
+class Job:
+    """Commands that follow each other until one fails.
+
+    kind      what is going on while they run
+    command   the one that runs, or the last, as a person types it
+    """
+
+    name: str
+    folder: Path
+    kind: str
+    commands: Sequence[Sequence[str]]
+    command: str = ""
+    is_alive: bool = True
+    has_failed: bool = False
+    _process: subprocess.Popen[bytes] | None = None
+    _is_stopped: bool = False
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def work(self) -> None:
+        """Run them all."""
+        try:
+            for words in self.commands:
+                if not self._one(words):
+                    break
+        except OSError:
+            self.has_failed = True
+        finally:
+            self.is_alive = False
+
+    def _one(self, words: Sequence[str]) -> bool:
+        place = self.folder / self.name
+        self.command = shlex.join(["textgen", *words])
+        # A training is not stopped by a signal to the group of the server: that stops it itself,
+        # or is killed, and the training goes on.
+        with (place / "log.txt").open("wb") as log, self._lock:
+            if self._is_stopped:
+                return False
+            self._process = subprocess.Popen(  # noqa: S603  # a list of words, and no shell
+                [sys.executable, "-m", "textgen", *words],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log if words[0] == _RUN else subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "PYTHONUTF8": "1"},
+            )
+        said, _ = self._process.communicate()
+        self.has_failed = self._process.returncode != 0 and not self._is_stopped
+        if said and not self._process.returncode:
+            write_atomic(place / "found.json", said)
+        return self._process.returncode == 0
+
+    def stop(self) -> None:
+        """End the command that runs, and begin no other."""
+        with self._lock:
+            self._is_stopped = True
+            if self._process is not None and self._process.poll() is None:
+                self._process.terminate()
+
+
+@attrs.define
+class Jobs:
+    """The newest job of each name. The methods may be called by several threads."""
+
+    _jobs: dict[str, Job] = attrs.field(factory=dict)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def of(self, name: str) -> Job | None:
+        """The newest of a name; it may be done."""
+        return self._jobs.get(name)
+
+    def start(self, name: str, folder: Path, kind: str, commands: Sequence[Sequence[str]]) -> None:
+        """Start one. Raises UsageError where one runs."""
+        with self._lock:
+            before = self._jobs.get(name)
+            if before is not None and before.is_alive:
+                raise UsageError(f"{name} is busy: {before.command}")
+            self._jobs[name] = job = Job(name, folder, kind, commands)
+        threading.Thread(target=job.work, daemon=True).start()
+
+    def stop(self, name: str, process: object = None) -> None:
+        """End the job of a name, or else the process that trains."""
+        job = self._jobs.get(name)
+        if job is not None and job.is_alive:
+            job.stop()
+        elif type(process) is int and process > 1:
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGTERM)
+
+    def stop_all(self) -> None:
+        """End them all, a training with a checkpoint."""
+        for job in [*self._jobs.values()]:
+            if job.is_alive:
+                job.stop()
+
+    def forget(self, name: str) -> None:
+        """Drop what is done."""
+        self._jobs.pop(name, None)
