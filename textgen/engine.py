@@ -39,7 +39,7 @@ from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run, save_run
 from textgen.runs.given_objects import has_objects
-from textgen.runs.loading import build_generator, load_generator
+from textgen.runs.loading import RunComponents, build_generator, load_generator
 from textgen.runs.observers import AnyObserver
 from textgen.runs.offered import offered_run
 from textgen.runs.outside import announce
@@ -319,7 +319,7 @@ class Engine:
         table, ContractError for a fault of the plugin.
         """
         choice = make_choice(kind, table, ConfigReader(context.folder, self.plugins()), source=kind)
-        return Components().build(choice, context)
+        return RunComponents().build(choice, context)
 
     def read_corpus(self, table: Table) -> Iterator[CorpusPiece]:
         """The pieces of the corpus of a `[corpus]` table: text, and DOCUMENT_END after each marked

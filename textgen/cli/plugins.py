@@ -139,10 +139,13 @@ def describe_option(field: attrs.Attribute[Any]) -> dict[str, Any]:
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs types Factory as a function
         default = default.factory()  # type: ignore[union-attr]
     required = default is attrs.NOTHING
+    kind = field.metadata.get("kind")
     return {
         "name": field.name,
-        "type": f"a table of a {field.metadata['kind']}"
-        if field.metadata.get("kind")
+        "type": "a finished run"
+        if kind == "run"
+        else f"a table of a {kind}"
+        if kind
         else phrase(field.type),
         "required": required,
         "default": None if required else plain(default),

@@ -109,8 +109,8 @@ def option(
 
     With `kind`, such as "model", the option is itself a component: a table with a `type`, like
     `[model.first]` in a pipeline. `default` is then a table too, or None. The value is a
-    ConfiguredComponent,
-    for `BuildContext.build`.
+    ConfiguredComponent, for `BuildContext.build`. With the kind "run" it is a finished run, by its
+    path or the name that a plugin offers it under, and `BuildContext.build` gives its Generator.
 
     With `more`, a larger value of a trainer's option continues a finished run, from the newest
     checkpoint within the StepDone.stable_steps of its trainer. `more` is a function, such as
@@ -157,11 +157,13 @@ class BuildContext:
     )
 
     def build(self, choice: Any, **changes: Any) -> Any:
-        """Build a component that is an option of another (a ConfiguredComponent).
+        """Build a component that is an option of another (a ConfiguredComponent); of a run that is,
+        the Generator, which the engine closes, and loads once for all who ask.
 
         `changes` replace attributes of this context.
 
-        Raises ContractError, which names the plugin of that component.
+        Raises ContractError, which names the plugin of that component, and RunError, which names
+        the key of a run that cannot be loaded.
         """
         if self.builder is None:
             raise ValueError("this context builds nothing; it was not made by an engine")

@@ -14,7 +14,7 @@ import sys
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 
@@ -23,6 +23,7 @@ from textgen.messages import nearest
 from textgen.plugin.component import Address, ComponentSource, RegisteredComponent
 from textgen.protocols import Table
 
+_Part = TypeVar("_Part")
 _INTEGER_LIMIT = 2**64  # beyond any option's range, and short enough to print
 _SHOWN = 100  # characters of a string that an error quotes
 _PHRASES: dict[Any, str] = {
@@ -57,6 +58,22 @@ class Start:
 
 
 @attrs.frozen
+class Run:
+    """A finished run that is an option of a component, for BuildContext.build.
+
+    name   as the key has it, with an absolute path
+    place  the key, dotted
+    owner  the component
+    offer  of the plugin that offers a run of this name; None for a path
+    """
+
+    name: str
+    place: str
+    owner: str
+    offer: RegisteredComponent | None = None
+
+
+@attrs.frozen
 class ConfiguredComponent:
     """A component that a pipeline uses, under the name given there, with its checked options.
 
@@ -75,8 +92,15 @@ class ConfiguredComponent:
 
     def parts(self) -> dict[str, ConfiguredComponent]:
         """The components among its options, by key."""
+        return self._of(ConfiguredComponent)
+
+    def runs(self) -> dict[str, Run]:
+        """The runs among its options, by key."""
+        return self._of(Run)
+
+    def _of(self, cls: type[_Part]) -> dict[str, _Part]:
         values = ((name, getattr(self.options, name)) for name in self.offer.component.options())
-        return {name: value for name, value in values if isinstance(value, ConfiguredComponent)}
+        return {name: value for name, value in values if isinstance(value, cls)}
 
     def flattened(self) -> Iterator[ConfiguredComponent]:
         """This choice and all components among its options."""
@@ -100,9 +124,9 @@ class ConfigReader:
     faults: list[Fault] = attrs.field(factory=list)
     known: list[str] = attrs.field(factory=list, init=False)
 
-    def table(self, cls: type, table: Any, path: str) -> Any:
-        """An instance of the attrs class `cls` from a TOML table, or None with the reasons added to
-        `faults`.
+    def table(self, cls: type, table: Any, path: str, owner: str = "") -> Any:
+        """An instance of the attrs class `cls`, the config of a component or a table of the
+        engine's, from a TOML table, or None with the reasons added to `faults`.
         """
         if not isinstance(table, Mapping):
             return self._refuse(path, "expected a table", table)
@@ -115,8 +139,10 @@ class ConfigReader:
             kind = field.metadata.get("kind")
             if kind and self.plugins is None:
                 continue
-            if kind and table.get(name, field.default) is not None:
-                values[name] = self.choice(kind, table.get(name, field.default), place)
+            if kind and (given := table.get(name, field.default)) is not None:
+                is_run = kind == "run"
+                made = self._run(given, place, owner) if is_run else self.choice(kind, given, place)
+                values[name] = made
             elif name in table:
                 values[name] = self.field(field, table[name], place)
             elif field.default is attrs.NOTHING:
@@ -189,8 +215,19 @@ class ConfigReader:
             fault = attrs.evolve(offer, path=join(path, "type"), hint=hint or offer.hint)
             self.faults.append(fault)
             return None
-        made = self.table(offer.component.config, options, path)
+        made = self.table(offer.component.config, options, path, f"{kind} {name!r}")
         return None if made is None else ConfiguredComponent(name, offer, made, start)
+
+    def _run(self, given: Any, path: str, owner: str) -> Any:
+        """The run that a plugin offers under a name, or else the one at a path, which need not be
+        there.
+        """
+        assert self.plugins is not None
+        offer = self.plugins.find("run", given) if isinstance(given, str) else None
+        if isinstance(offer, RegisteredComponent):
+            return Run(given, path, owner, offer)
+        found = self.value(Path, given, path)
+        return None if found is None else Run(str(found.absolute()), path, owner)
 
     def value(self, wanted: Any, value: Any, path: str) -> Any:
         """`value` as the type `wanted`, or None with the reasons in `faults`."""
@@ -299,6 +336,8 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, ConfiguredComponent):
         return value.table()
+    if isinstance(value, Run):
+        return value.name
     if attrs.has(type(value)):
         value = attrs.asdict(value, recurse=False)
     if isinstance(value, Mapping):

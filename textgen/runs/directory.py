@@ -366,6 +366,18 @@ def near_run(path: Path) -> str:
     return nearest(path.name, (each.parent.name for each in path.parent.glob("*/run.json")))
 
 
+def finished_record(directory: RunDirectory) -> Table:
+    """The record of a finished run. Raises RunError for any other."""
+    record = directory.read_run()
+    if record["status"] != "finished":
+        cause = (
+            f"the run in {directory.path} is not finished; `textgen run --finish` takes a "
+            f"checkpoint as the model"
+        )
+        raise RunError(cause, directory.path)
+    return record
+
+
 def run_directory(path: Any, argument: str = "path") -> RunDirectory:
     """The run directory that a caller named. Raises UsageError for what is not a path."""
     return RunDirectory(path_of(path, argument).absolute())

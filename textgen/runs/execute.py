@@ -17,7 +17,6 @@ from typing import Any, Literal, TextIO, TypeAlias
 import attrs
 
 from textgen import devices
-from textgen.contracts.components import Components
 from textgen.errors import (
     CorpusError,
     CorruptFileError,
@@ -44,7 +43,7 @@ from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import Progress
-from textgen.runs.loading import build_chain, load_weights, make_generator
+from textgen.runs.loading import RunComponents, build_chain, load_weights, make_generator
 from textgen.runs.observers import AnyObserver, Observers
 from textgen.runs.outside import announce_sources
 from textgen.runs.progress import ReadingProgress
@@ -68,7 +67,7 @@ class Execution:
     processes: Processes | None = None
     update: bool = False
     begun: float = attrs.field(factory=time.perf_counter)
-    _components: Components = attrs.field(factory=Components, init=False)
+    _components: RunComponents = attrs.field(factory=RunComponents, init=False)
 
     @property
     def directory(self) -> RunDirectory:
@@ -177,7 +176,7 @@ class Execution:
         run_record.compare(directory, decision.record, pipeline, text.digest)
         self._check_generation(text.tokenizer)
         if not is_skipped:
-            own = attrs.evolve(context, training=False), Components(self._components)
+            own = attrs.evolve(context, training=False), RunComponents(self._components)
             chain = build_chain(pipeline.decoding, pipeline.model.offer, *own, pipeline.name)
             self._train(self._training_loop(text, decision, context, start, chain))
             chain.components.detach()

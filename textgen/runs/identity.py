@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from textgen.contracts.tokenizers import Completed
 from textgen.files.opening import file_signature
-from textgen.files.reading import json_checksum
+from textgen.files.reading import VOCABULARY, WEIGHTS, json_checksum
 from textgen.plugin.component import OBJECT, UNPACKAGED
-from textgen.plugin.structure import ConfiguredComponent, plain
+from textgen.plugin.structure import ConfiguredComponent, Run, plain
 from textgen.protocols import Corpus, Table, Tokenizer
+from textgen.runs.offered import located, naming
 
 _FORMAT: Final = 2  # of what the engine makes of a text; counted up when that changes
 
@@ -31,7 +33,22 @@ def identity(choice: ConfiguredComponent) -> Table:
     if hasattr(choice.options, "fingerprint"):
         return {**own, **plain(choice.options.fingerprint())}
     parts = {key: identity(part) for key, part in choice.parts().items()}
-    return {**choice.table(), **own, **parts}
+    runs = {key: _contents(run) for key, run in choice.runs().items()}
+    return {**choice.table(), **own, **parts, **runs}
+
+
+def _contents(run: Run) -> Table:
+    """The checksums of a finished run, or the tables that a plugin offers in its place; nothing of
+    one that is gone.
+    """
+    if run.offer is None and not Path(run.name).exists():
+        return {}
+    with naming(run):
+        found = located(run)
+        if isinstance(found, Mapping):
+            return dict(plain(found))
+        sums = found.read_run()["files"]
+        return {name: sums[name] for name in (WEIGHTS, VOCABULARY)}
 
 
 def text_key(

@@ -32,7 +32,7 @@ from textgen.pipeline.options import DataOptions, TextOptions
 from textgen.pipeline.pipeline import read_chain, without_starts
 from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
-from textgen.plugin.structure import ConfigReader, ConfiguredComponent, listed, plain
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Run, listed, plain
 from textgen.protocols import Ids, Table, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
@@ -40,6 +40,7 @@ from textgen.runs.encoded_text import EncodedText, kept_tokens
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.given_objects import with_choices
 from textgen.runs.identity import identity
+from textgen.runs.offered import located, naming
 from textgen.runs.outside import check_regular
 from textgen.runs.splitting import split_tokens
 from textgen.runs.stored import StoredRun, read_stored
@@ -49,6 +50,32 @@ _SHOWN: Final = 5  # edits that a message lists
 _CHANGED: Final = "the corpus is no longer the one that the model was trained on"
 # Whether the text includes the prompt is for the caller to choose.
 _DEFAULTS: Final = {field.name for field in attrs.fields(TextOptions)}
+
+
+class RunComponents(Components):
+    """Components that may have runs among their options, each of which is loaded once."""
+
+    def __init__(self, base: Components | None = None) -> None:
+        super().__init__(base)
+        self._runs: dict[str, Generator] = getattr(base, "_runs", {})
+
+    def build(self, choice: ConfiguredComponent | Run, context: BuildContext) -> Any:
+        """Build the object of a component, or load a run that is an option of one."""
+        if isinstance(choice, ConfiguredComponent):
+            return super().build(choice, context)
+        if choice.name not in self._runs:
+            plugins, device = context.plugins, context.requested_device
+            assert plugins is not None
+            with naming(choice):
+                found = located(choice, plugins)
+                made = (
+                    build_generator(found, plugins, device=device, given={}, source=choice.name)
+                    if isinstance(found, Mapping)
+                    else load_generator(found, plugins, device=device, given={})
+                )
+            weakref.finalize(made, made.components.close).atexit = False
+            self._runs[choice.name] = made
+        return self._runs[choice.name]
 
 
 def load_generator(
@@ -68,7 +95,7 @@ def load_generator(
     stored = read_stored(directory, raw)
     try:
         with contextlib.ExitStack() as stack:
-            components = stack.enter_context(Components() if chain is None else chain.components)
+            components = stack.enter_context(RunComponents() if chain is None else chain.components)
             generator = _load(stored, plugins, device, given, chain, components)
             stack.pop_all()  # from here on, Generator.close closes them
     except (ContractError, CorruptFileError, PipelineError) as error:
@@ -95,7 +122,7 @@ def build_generator(
     tokenizer_choice, model_choice, samplers = _choices(tables, reader, source)
     context = BuildContext(folder=reader.folder, requested_device=device, plugins=plugins)
     with contextlib.ExitStack() as stack:
-        components = stack.enter_context(Components())
+        components = stack.enter_context(RunComponents())
         tokenizer = components.build(tokenizer_choice, context)
         with components.blaming(tokenizer_choice.offer):
             tokenizer.fit([])
@@ -250,7 +277,7 @@ def make_generator(
 
     def make_chain(options: Table) -> Chain:
         assert context.plugins is not None
-        choices, own = changed(samplers, options, context.plugins), Components(chain.components)
+        choices, own = changed(samplers, options, context.plugins), RunComponents(chain.components)
         try:
             made = build_chain(choices, model_choice.offer, context, own)
         except BaseException as error:
@@ -264,7 +291,7 @@ def make_generator(
         return made
 
     def make_module(device: str) -> Any:
-        made = Components(chain.components).build(
+        made = RunComponents(chain.components).build(
             model_choice, attrs.evolve(context, training=True, requested_device=device)
         )
         load_weights(made, model_choice, model.tensors())

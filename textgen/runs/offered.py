@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from textgen.contracts.checks import blame
 from textgen.contracts.components import Components
-from textgen.errors import Fault, PipelineError
+from textgen.errors import Fault, PipelineError, RunError, UsageError
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
-from textgen.plugin.structure import ConfigReader, ConfiguredComponent
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Run
 from textgen.protocols import Table
+from textgen.runs.directory import RunDirectory, finished_record
 
 Offered: TypeAlias = Path | Table
 """A run directory; or the tables of a pipeline, whose tokenizer and model load what they need
 themselves.
 """
 _NAME: Final = re.compile(r"([\w.-]{2,}:)?[a-z0-9]+(-[a-z0-9]+)*")  # a drive has one letter
+
+
+def located(run: Run, plugins: ComponentSource | None = None) -> RunDirectory | Table:
+    """Where the run is that is an option of a component, or the tables that are offered in its
+    place. Raises RunError unless it is finished.
+    """
+    found = Path(run.name) if run.offer is None else run_of(run.offer, plugins)
+    if isinstance(found, Mapping):
+        return found
+    directory = RunDirectory(found).current()
+    finished_record(directory)
+    return directory
+
+
+@contextlib.contextmanager
+def naming(run: Run) -> Iterator[None]:
+    """Say which option a run is that cannot be used. Raises RunError."""
+    try:
+        yield
+    except (RunError, UsageError) as error:
+        raise RunError(f"{run.place} of {run.owner}: {error}", Path(run.name)) from error
 
 
 def offered_run(name: Any, plugins: ComponentSource) -> Offered | Fault | None:
@@ -33,7 +56,7 @@ def offered_run(name: Any, plugins: ComponentSource) -> Offered | Fault | None:
 
 
 def run_of(
-    offer: RegisteredComponent, plugins: ComponentSource, options: Table | None = None
+    offer: RegisteredComponent, plugins: ComponentSource | None, options: Table | None = None
 ) -> Offered:
     """The run that a plugin offers, with options as of a table.
 

@@ -155,11 +155,13 @@ def _with_new_options(before: Table, now: Table, choice: ConfiguredComponent) ->
     made, parts = dict(before), choice.parts()
     for key, field in choice.offer.component.options().items():
         default: Any = field.default
-        if key not in now or default is attrs.NOTHING:
+        if key not in now:
             continue
-        if key not in made:
+        if not now[key] and key in choice.runs():  # it is gone, and not needed any more
+            made[key] = now[key]
+        elif key not in made and default is not attrs.NOTHING:
             made[key] = plain(default.factory() if hasattr(default, "factory") else default)
-        elif key in parts and isinstance(made[key], Mapping):
+        elif key in parts and isinstance(made.get(key), Mapping):
             made[key] = _with_new_options(made[key], now[key], parts[key])
     return made
 

@@ -31,7 +31,7 @@ from textgen.pipeline.raw_pipeline import Overrides, RawPipeline, read_raw_pipel
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
 from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Start, merged
 from textgen.protocols import Table, Tokenizer
-from textgen.runs.directory import RunDirectory, run_directory
+from textgen.runs.directory import RunDirectory, finished_record, run_directory
 from textgen.runs.given_objects import with_choices
 from textgen.runs.offered import offered_run
 
@@ -213,13 +213,7 @@ def _start(names: tuple[str, str], place: str, path: Path, output: Path) -> Star
                 return _made(
                     table["start"], place, path, sums.get("weights", ""), sums["tokenizer"], tables
                 )
-    record = directory.read_run()
-    if record["status"] != "finished":
-        cause = (
-            f"the run in {path} is not finished; `textgen run --finish` takes a "
-            f"checkpoint as the model"
-        )
-        raise RunError(cause, path)
+    finished_record(directory)
     return attrs.evolve(start_in(directory, place), name=names[0])
 
 

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.contracts.components import Components
 from textgen.contracts.tokenizers import complete
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import PipelineError
@@ -36,6 +35,7 @@ from textgen.plugin.registry import PluginSet
 from textgen.plugin.structure import ConfigReader
 from textgen.plugin.tracebacks import packages_of
 from textgen.protocols import Table
+from textgen.runs.loading import RunComponents
 from textgen.runs.starting import load_start, with_start
 from textgen.testing.time_limit import TIME_LIMIT
 
@@ -122,7 +122,7 @@ class Subject:
 
     def context(self, **changes: Any) -> BuildContext:
         """A context on the CPU, with nothing fitted."""
-        components = Components()
+        components = RunComponents()
         components.load_start = partial(load_start, source="a check")
         bare = BuildContext(
             folder=self.folder,

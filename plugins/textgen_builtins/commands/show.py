@@ -85,7 +85,7 @@ def _table(name: str, options: Any) -> str:
 def _keys(options: Any) -> str:
     lines = []
     for field in attrs.fields(type(options)):
-        if field.metadata.get("kind"):
+        if field.metadata.get("kind", "") not in ("", "run"):
             continue
         lines.append(_comment(field.metadata.get("help", "")))
         value = getattr(options, field.name)
