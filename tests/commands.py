@@ -19,12 +19,12 @@ def environment(site=(), extra=None):
 
 
 def run_textgen(*arguments, folder, site=(), extra=None, stdin=None):
-    """`textgen ARGUMENTS` in `folder`. A command that needs torch finds it imported."""
+    """`textgen ARGUMENTS` in `folder`, in a process that has imported torch already."""
     command, given = ["-m", "textgen", *map(str, arguments)], environment(site, extra)
     # these are about how Python starts
     if any(name.startswith(("PYTHON", "LC_", "LANG")) for name in extra or ()):
         return run_python(*command, folder=folder, site=site, extra=extra, stdin=stdin)
-    return fork_server.run(command, folder, given, stdin=stdin, torch=needs_torch(arguments))
+    return fork_server.run(command, folder, given, stdin=stdin)
 
 
 @attrs.frozen
@@ -60,7 +60,7 @@ def running(*arguments, folder, site=(), extra=None, piped=False, module="textge
     theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
     ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
     try:
-        process = fork_server.start(command, folder, given, theirs, torch=needs_torch(arguments))
+        process = fork_server.start(command, folder, given, theirs)
     finally:
         for descriptor in theirs:
             os.close(descriptor)
@@ -80,11 +80,6 @@ def wait_for(command, phrase):
         if phrase in line:
             return line
     raise AssertionError(f"no {phrase!r} in {seen}")
-
-
-def needs_torch(arguments):
-    """Whether a command trains, may build a model by gradient, or asks torch for its devices."""
-    return any(name in arguments for name in ("run", "init", "check", "sweep", "doctor"))
 
 
 def run_python(*arguments, folder, site=(), extra=None, stdin=None):

@@ -1,13 +1,9 @@
-"""Runs Python commands in processes that have imported torch already, which takes seconds each
-time, or all but torch.
+"""Runs `python ARGUMENTS` in a process that has imported torch already, which takes seconds.
 
-Up to two servers run for this process: this file as a script, which imports these and forks once
-for each command. `-m textgen` and scripts find the modules of textgen imported too; other modules,
-such as pytest, do not. Where imports, what is loaded, or the start of Python are the point, use a
-fresh process.
+This file is also the server: run as a script, it imports textgen and torch, and forks once for each
+command that `start` sends it. `-m textgen` and scripts find these modules imported; others, such as
+pytest, do not. Where imports or the start of Python are the point, take commands.run_python.
 """
-
-from __future__ import annotations
 
 import atexit
 import contextlib
@@ -61,7 +57,7 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
 
-def start(arguments, folder, environment, streams, *, torch=True):
+def start(arguments, folder, environment, streams):
     """`python ARGUMENTS` in `folder`, with three file descriptors as its stdin, stdout and stderr.
 
     Of Python's own options, it takes `-c`, `-m` and `-W error`. Ctrl-C interrupts it, even where
@@ -73,11 +69,11 @@ def start(arguments, folder, environment, streams, *, torch=True):
     answer, reply = os.pipe()
     answers = open(answer, "rb", buffering=0)  # noqa: SIM115 - the process that is returned closes it
     with open(reply, "wb", buffering=0):
-        socket.send_fds(_server(torch), [request.encode()], [*streams, reply])
+        socket.send_fds(_server(), [request.encode()], [*streams, reply])
     return Process(arguments, int(_line(answers)), answers)
 
 
-def run(arguments, folder, environment, *, stdin=None, torch=True):
+def run(arguments, folder, environment, *, stdin=None):
     """`python ARGUMENTS` in `folder`, to its end, as `start` does.
 
     stdin  what another program pipes in; None: nothing is there
@@ -85,7 +81,7 @@ def run(arguments, folder, environment, *, stdin=None, torch=True):
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with _input(stdin) as given:
             streams = [given.fileno(), out.fileno(), err.fileno()]
-            process = start(arguments, folder, environment, streams, torch=torch)
+            process = start(arguments, folder, environment, streams)
         try:
             code = process.wait()
         except subprocess.TimeoutExpired as error:
@@ -107,10 +103,10 @@ def _input(text):
 
 
 @functools.cache
-def _server(torch):
+def _server():
     """The socket of the server, which ends when this process does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, __file__, str(theirs.fileno()), "torch" if torch else "numpy"]
+    command = [sys.executable, __file__, str(theirs.fileno())]
     process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     theirs.close()
     atexit.register(process.wait)
@@ -195,12 +191,9 @@ def execute(arguments, folder, environment):
         runpy.run_path(str(script), run_name="__main__")
 
 
-def load_all(torch):
-    """Import what commands import, and what they can without torch if it is not to be."""
-    if torch:
-        import torch._dynamo  # every optimizer imports it, which takes as long as torch itself
-    else:
-        sys.modules["torch"] = None
+def load_all():
+    """Import what commands import."""
+
     own = [entry for entry in os.environ.pop("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:0] = own
     for package in OWN:
@@ -211,8 +204,6 @@ def load_all(torch):
                 with contextlib.suppress(ImportError):
                     importlib.import_module(module.name)
     del sys.path[: len(own)]
-    if not torch:
-        del sys.modules["torch"]
     gc.collect()
     gc.freeze()  # what is never looked at again stays shared
 
@@ -229,7 +220,7 @@ if __name__ == "__main__":
     codes = []
     atexit.register(lambda: codes and end_quickly(codes[0]))  # the first is the last
     del sys.path[0]  # this folder
-    load_all(sys.argv[2] == "torch")
+    load_all()
     control = socket.socket(fileno=int(sys.argv[1]))
     try:
         execute(**serve(control))
