@@ -96,8 +96,9 @@ def make_pipeline(raw: RawPipeline, plugins: ComponentSource) -> Pipeline:
             ConfiguredComponent(offer.name, offer, offer.component.config()) for offer in usual
         )
         chains["observer"] = (*defaults, *chains["observer"])
+    output = general.output or Path.cwd() / "runs" / raw.name
     return Pipeline(
-        **{**attrs.asdict(general), "output": output_of(raw)},
+        **{**attrs.asdict(general), "output": output.absolute()},
         name=raw.name,
         folder=raw.folder,
         **choices,
@@ -106,12 +107,6 @@ def make_pipeline(raw: RawPipeline, plugins: ComponentSource) -> Pipeline:
         **made,
         plugins=plugins,
     )
-
-
-def output_of(raw: RawPipeline) -> Path:
-    """The run directory of a pipeline, which need not be checked yet."""
-    output: Path | None = ConfigReader(raw.folder).value(Path, raw.tables.get("output"), "")
-    return (output or Path.cwd() / "runs" / raw.name).absolute()
 
 
 def read_own_tables(tables: Table, reader: ConfigReader) -> tuple[Any, dict[str, Any]]:
