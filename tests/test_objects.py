@@ -110,12 +110,6 @@ def test_a_text_trains_a_model_in_memory():
     assert run.generator.copy_finder().report(TEXT[:40]).longest == 40
 
 
-def test_texts_are_documents():
-    generator = train(corpus=TEXT.splitlines(), **COUNTED).generator
-    made = generator.generate_many([""], n=20, max_new_tokens=300)
-    assert sum(generation.finish_reason == "end" for generation in made) > 10
-
-
 def test_a_run_in_memory_that_is_stopped_promises_no_checkpoint():
     said = "^stopped after step 1; a run without output keeps no checkpoint$"
     with pytest.raises(textgen.Interrupted, match=said):
