@@ -63,7 +63,7 @@ class Training:
 
     def ours(self):
         """By textgen."""
-        table = {"order": "streams", "batch_size": self.batch, "compute": self.precision}
+        table = {"order": "streams", "batch_size": self.batch, "precision": self.precision}
         table |= {"length": "1000000 steps", "evaluate_every": 10**6, "learning_rate": _RATE}
         context = self._context
         trainer = Engine().build("trainer", {"type": "adamw", "decay_share": 0.0, **table}, context)

@@ -35,7 +35,7 @@ from textgen.protocols import TrainerState
     "trainer",
     [
         {},
-        {"compute": "bfloat16"},
+        {"precision": "bfloat16"},
         {"order": "shuffled", "warmup_steps": 4},
         {"type": "sgd", "momentum": 0.9},
         {"accumulate": 3},
@@ -76,7 +76,7 @@ def test_no_more_rows_are_computed_at_once_than_a_small_batch_has():
 
 
 def test_what_is_decided_is_recorded_and_kept_when_a_run_resumes(tmp_path):
-    tables = pipeline({"length": "1s", "compute": "auto"})
+    tables = pipeline({"length": "1s", "precision": "auto"})
     path, recorder, again = tmp_path / "run", Recorder(), Recorder()
 
     def has_decided():
@@ -91,7 +91,7 @@ def test_what_is_decided_is_recorded_and_kept_when_a_run_resumes(tmp_path):
     assert record["decided"] == decided
     assert record["step"] == decided["steps"] >= record["stable_steps"] > 0
     saved = tomllib.loads((path / "pipeline.toml").read_text())
-    assert (saved["trainer"]["length"], saved["trainer"]["compute"]) == ("1s", "auto")
+    assert (saved["trainer"]["length"], saved["trainer"]["precision"]) == ("1s", "auto")
     for same in (tables, saved):
         assert textgen.run(same, output=path).outcome == "skipped"
 

@@ -121,9 +121,9 @@ def test_what_several_processes_cannot_train_is_refused(model, rows, cause):
 
 def test_trials_leave_buffers_as_they_were_and_workers_do_not_share_them():
     model = Normalised()
-    first = trainer(length="6 steps", compute="auto")
+    first = trainer(length="6 steps", precision="auto")
     assert losses(first, model, stop=4)
-    second = trainer(length="6 steps", compute="auto")
+    second = trainer(length="6 steps", precision="auto")
     second.load_state(first.state())
     losses(second, model)
     assert model.norm.num_batches_tracked == 6

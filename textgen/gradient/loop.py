@@ -127,7 +127,7 @@ class _Training:
     is_restored: bool = False  # and no step has been made since
 
     def __attrs_post_init__(self) -> None:
-        self.computation.precision = self.options.compute
+        self.computation.precision = self.options.precision
 
     def events(self) -> Iterator[TrainingEvent]:
         """Train to the end."""
@@ -232,7 +232,7 @@ class _Training:
         self.evaluated_step = position.evaluated_step
         if position.length == self.options.length and position.steps is not None:
             self.plan.decide(position.steps, position.stable_steps)
-        if self.options.compute == "auto":
+        if self.options.precision == "auto":
             self.computation.precision = position.precision
         arrays, model = dict(state.arrays), self.computation.replicas[0]  # in any order
         carried = list[torch.Tensor]()

@@ -86,7 +86,7 @@ class GradientOptions:
         "time, ten in a run, or fewer if they take long",
         validator=optional(ge(1)),
     )
-    compute: Literal["auto", "float32", "bfloat16"] = option(
+    precision: Literal["auto", "float32", "bfloat16"] = option(
         "float32",
         help='"bfloat16" computes in it and keeps float32 weights (torch.autocast); "auto" '
         "takes the faster of both, "

@@ -156,7 +156,7 @@ class PiecesTrainer:
         pieces = Pieces(tokens, starts, context.seed, 0, *nothing)
         first = np.zeros((size, data.window_length + 1), np.int64)
         computation = Computation.of(model, first, context)
-        computation.precision = self.config.compute
+        computation.precision = self.config.precision
         training = _Training(self.config, data, context, pieces, computation)
         training.optimization = Optimization.of(
             model, self.config, self.adamw.make_optimizer, training.factor

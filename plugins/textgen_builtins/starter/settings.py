@@ -263,7 +263,7 @@ def measured_speed() -> float:
     config = RNNConfig(cell="lstm", hidden_size=_TRIED, embedding_size=128)
     model = TorchRNN.create(config, 64, seed=0, device=device)
     tokens = np.random.default_rng(0).integers(64, size=1 << 20)
-    options = GradientOptions(order="streams", batch_size=32, compute="auto")
+    options = GradientOptions(order="streams", batch_size=32, precision="auto")
     threads = torch.get_num_threads() if device == "cpu" else 1
     return tried(model, windows(tokens, 64, 64), options, device, threads)[0]
 
