@@ -24,7 +24,6 @@ from textgen_builtins.starter.settings import Pretrained
 NONE: Final = "none"
 _PIECES, _LENGTH = 12, 500  # characters of the sample, from so many places
 _UNTRAINED: Final = {"type": "adamw", "length": "1 step", "batch_size": 1, "learning_rate": 1e-12}
-_LEAST: Final = 1 / 3  # of a pass: less is not planned
 _WRITTEN: Final = 16  # tokens that are timed
 
 
@@ -50,7 +49,8 @@ class Candidate:
         return {"name": self.name, "loss": self.loss, "seconds": self.seconds, "price": self.price}
 
     def __str__(self) -> str:
-        return f"{self.loss:.2f} " + ("without" if self.name == NONE else f"from {self.name}")
+        loss = "" if math.isinf(self.loss) else f"{self.loss:.2f} "  # it was not tried
+        return loss + ("without" if self.name == NONE else f"from {self.name}")
 
 
 def named(plugins: PluginSet) -> list[RegisteredComponent]:
@@ -86,6 +86,11 @@ def candidates(
     for name in [start] if start not in (None, NONE) else names:
         try:
             offered = _offered(name, plugins)
+            weights = offered.get("parameters", 0) if isinstance(offered, Mapping) else 0
+            least = settings.least_seconds(size, speed, weights)
+            if start is None and least > seconds:  # without loading it
+                found.append(Candidate(name, math.inf, least))
+                continue
             say(f"trying {name} on a sample of the text")
             if isinstance(offered, Mapping):
                 made = _adapted(name, offered, text, size, seconds, plugins)
@@ -206,17 +211,21 @@ def _adapted(
         GradientOptions(batch_size=batch),
         context.device,
     )
-    a_pass = max(1.0, size * settings.TRAINING * len(tokens) / len(sample)) / speed
+    read = max(1.0, size * settings.TRAINING * len(tokens) / len(sample))  # tokens in a pass
+    a_pass = read / speed
     passes = max(0.0, seconds - loading) * settings.USED / a_pass
     most = Length.of(trainer.get("length", "1 epoch"))
     is_enough = most.unit == "epochs" and passes >= most.amount
+    held_out = settings.evaluated(seconds, speed)
+    steps = math.ceil(read / window / batch) * int(most.amount)
+    every = settings.evaluate_every(steps, batch * window, min(held_out, read / 9))
     own = {"model": {"start": name}} if isinstance(offered_run(name, plugins), Mapping) else offered
     planned: dict[str, Any] = {
-        "data": {"validation": settings.evaluated(seconds, speed)},
-        "trainer": {} if is_enough else {"length": f"{seconds:.10g}s"},
+        "data": {"validation": held_out},
+        "trainer": {"evaluate_every": every} if is_enough else {"length": f"{seconds:.10g}s"},
         "sampler": offered.get("sampler", []),
     }
-    least = loading + a_pass * _LEAST / settings.USED
+    least = loading + a_pass * settings.LEAST / settings.USED
     price = f"{a_pass:.0f} seconds a pass"
     if least <= seconds:
         size = sum(each.nbytes for each in model.tensors().values())
