@@ -45,8 +45,9 @@ class Candidate:
     is_enough: bool = False
 
     def table(self) -> Table:
-        """The facts in JSON."""
-        return {"name": self.name, "loss": self.loss, "seconds": self.seconds, "price": self.price}
+        """The facts in JSON; no loss where it was not tried."""
+        loss = None if math.isinf(self.loss) else self.loss
+        return {"name": self.name, "loss": loss, "seconds": self.seconds, "price": self.price}
 
     def __str__(self) -> str:
         loss = "" if math.isinf(self.loss) else f"{self.loss:.2f} "  # it was not tried
