@@ -114,7 +114,7 @@ class Plan:
         """Seconds that are left for steps."""
         budget = self._length.amount
         left = budget * (1 - _RESERVE) - self.elapsed - self._now - self._pace
-        evaluations = max(1, round(self._evaluations() * left / budget))
+        evaluations = 1 + max(0, round(self._evaluations() * left / budget))
         return left - evaluations * self._evaluation_seconds
 
     def _evaluations(self) -> int:
