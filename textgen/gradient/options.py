@@ -59,7 +59,7 @@ class GradientOptions:
         '(updates), or "10 epochs" '
         "(passes over the training data)",
         validator=_check_length,
-        more=Length.of,
+        extends_training=Length.of,
     )
     batch_size: int = option(64, help="number of windows, or streams, per step", validator=ge(1))
     accumulate: int = option(

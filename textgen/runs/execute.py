@@ -363,7 +363,7 @@ class Execution:
         try:
             check_decoding(options, tokenizer.vocab_size)
         except UsageError as error:
-            faults = [attrs.evolve(fault, path=f"generate.{fault.path}") for fault in error.faults]
+            faults = [fault.below("generate") for fault in error.faults]
             raise PipelineError(faults, self.pipeline.name) from error
         check_prompt(tokenizer, options.prompt, options.unknown_characters)
 

@@ -173,8 +173,7 @@ class _Finder:
             self.found.append(Start(given, place, Path(), "", "", offered))
             return self.found[-1]
         path = offered if isinstance(offered, Path) else reader.value(Path, given, f"{place}.start")
-        if reader.faults:
-            raise PipelineError(reader.faults, self.raw.source)
+        reader.check(self.raw.source)
         name = given if path is offered else str(path.absolute())
         directory = RunDirectory(path.absolute()).current()
         try:
