@@ -38,6 +38,7 @@ def test_merges_worked_out_by_hand():
     assert tokenizer.vocab_size == 261
     assert tokenizer.encode("aab abc aab").tolist() == [257, 260, 259]
     assert tokenizer.encode("abc baab").tolist() == [256, 66, 220, 65, 257]
+    assert fitted(["ab ab ab ab bc bc bc"]).encode("abc").tolist() == [256, 66]  # learnt first
     assert fitted(["aab aab aab abc abc"], vocab_size=258).to_dict()["model"]["merges"] == [
         ["a", "b"],
         ["a", "ab"],
