@@ -56,10 +56,10 @@ class Offering(Net):
     def set_rows(self, first, total):
         self.total = total
 
-    def training_loss(self, tokens, targets, state=None):
+    def token_losses(self, tokens, targets, state=None):
         logits, after = self(tokens, state)
-        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets)
-        return loss * self.scale * len(tokens) / self.total, after
+        losses = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none")
+        return losses * (self.scale * len(tokens) / self.total if self.training else 1), after
 
 
 class Inheriting(Offering, GradientModel):

@@ -26,7 +26,6 @@ from textgen.gradient import (
     warmup_stable_decay,
 )
 from textgen.gradient.batches import training_batches
-from textgen.gradient.computing import cross_entropy
 from textgen.protocols import TrainerState
 
 
@@ -110,7 +109,7 @@ def test_the_validation_loss_is_what_evaluate_gives(tmp_path):
 def test_streams_begin_elsewhere_in_every_epoch():
     windows = Windows(np.arange(1000), 10, 10)
     batches = training_batches(GradientOptions(order="streams", batch_size=4), windows, seed=3)
-    assert len({int(batches.batch(epoch, 0)[0, 0]) for epoch in range(6)}) == 6
+    assert len({int(batches.batch(epoch, 0)[0][0, 0]) for epoch in range(6)}) == 6
 
 
 # Optimizers, models and trainers of authors.
@@ -151,14 +150,15 @@ def test_what_optimizers_keep_is_resumed(tmp_path):
 
 
 class Dear(Recurrent):
-    """Its steps have a loss of its own."""
+    """Its steps have a term more."""
 
-    def training_loss(self, tokens, targets, state=None):
+    def token_losses(self, tokens, targets, state=None):
         logits, state = self(tokens, state)
-        return cross_entropy(logits, targets) + 100, state
+        losses = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none")
+        return losses + 100 * self.training, state
 
 
-def test_a_loss_of_its_own_is_not_that_of_evaluations():
+def test_a_term_that_a_model_adds_to_its_losses_is_not_in_evaluations():
     recorder = Recorder()
     train(Dear(VOCAB_SIZE), observers=[recorder])
     assert all(event.loss > 100 for event in recorder.of(StepDone))

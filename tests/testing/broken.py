@@ -8,7 +8,7 @@ import attrs
 import good
 import numpy as np
 import torch
-from broken_models import MODELS, MODULES, TRAINERS
+from broken_models import MODELS, MODULES, OBJECTIVES, TRAINERS
 from broken_runs import COMMANDS, OBSERVERS, RUNS
 from broken_samplers import SAMPLERS, STRATEGIES, call
 from broken_texts import CORPORA, TOKENIZERS
@@ -149,6 +149,6 @@ PASSED = [
 ]  # fmt: skip
 
 BROKEN = [
-    *(*GENERAL, *CORPORA, *TOKENIZERS, *MODELS, *MODULES, *TRAINERS, *SAMPLERS),
+    *(*GENERAL, *CORPORA, *TOKENIZERS, *MODELS, *MODULES, *TRAINERS, *OBJECTIVES, *SAMPLERS),
     *(*STRATEGIES, *OBSERVERS, *COMMANDS, *RUNS),
 ]

@@ -13,6 +13,7 @@ from good_models import Decoder, Model, Part, RowDecoder, Trainer
 import textgen
 from textgen import DOCUMENT_END, Component, CorpusError, NoOptions, PromptError
 from textgen.events import Evaluation, RunStarted
+from textgen.gradient import NextToken, validation_batches
 from textgen.protocols import Moves, Ranking
 
 
@@ -210,11 +211,19 @@ class Sampling(Part):
         return lanes.draw()
 
 
+class Objective(Part, NextToken):
+    """Holds windows of its own out."""
+
+    def validation(self, data, options):
+        yield from validation_batches(options, data.validation_windows())
+
+
 KINDS = {
     "corpus": Corpus,
     "tokenizer": Tokenizer,
     "model": Model,
     "trainer": Trainer,
+    "objective": Objective,
     "sampler": Sampler,
     "strategy": Strategy,
     "observer": Observer,

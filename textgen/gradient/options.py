@@ -93,6 +93,12 @@ class GradientOptions:
         "tried on the first batch",
     )
 
+    objective: Any = option(
+        None,
+        kind="objective",
+        help="what a step sums, if not the cross-entropy of the next token",
+    )
+
     @property
     def rows(self) -> int:
         """The number of rows of a step."""

@@ -27,6 +27,7 @@ KINDS = (
     "tokenizer",
     "model",
     "trainer",
+    "objective",
     "sampler",
     "strategy",
     "observer",
@@ -163,13 +164,15 @@ class BuildContext:
 
     def build(self, choice: Any, **changes: Any) -> Any:
         """Build a component that is an option of another (a ConfiguredComponent); of a run that is,
-        the Generator, which the engine closes, and loads once for all who ask.
+        the Generator, which the engine closes, and loads once for all who ask; None of None.
 
         `changes` replace attributes of this context.
 
         Raises ContractError, which names the plugin of that component, and RunError, which names
         the key of a run that cannot be loaded.
         """
+        if choice is None:
+            return None
         if self.builder is None:
             raise ValueError("this context builds nothing; it was not made by an engine")
         return self.builder(choice, attrs.evolve(self, **changes))
