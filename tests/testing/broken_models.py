@@ -286,5 +286,6 @@ OBJECTIVES = [
            **loss(lambda self, total, batch: total / len(batch[0]))),
     broken("objective-repeatable", "a second time", Objective, "objective-repeatable",
            **loss(growing)),
-    broken("objective-falls", "and is", Objective, **loss(lambda self, total, batch: total * 0 + 5)),
+    broken("objective-falls", "and is", Objective, "objective-falls",
+           **loss(lambda self, total, batch: total * 0 + 5)),
 ]  # fmt: skip
