@@ -217,3 +217,20 @@ def eventually(page, check, expected=None):
 
 def wait_for_text(page, text):
     eventually(page, lambda: page.text_content("#text") == text, text)
+
+
+def wait_for_end(page):
+    eventually(page, lambda: page.text_content("#continue") == "Continue")
+
+
+@pytest.fixture
+def noisy(browser):
+    """Opens the page where requests may fail, of which browsers write to the console."""
+    with browser.new_context() as context:
+
+        def opened(address):
+            page = context.new_page()
+            page.goto(address)
+            return page
+
+        yield opened

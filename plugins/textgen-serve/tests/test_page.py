@@ -9,7 +9,7 @@ from bisect import bisect
 
 import numpy as np
 import pytest
-from conftest import eventually, serving, train, wait_for_text, write
+from conftest import eventually, serving, train, wait_for_end, wait_for_text, write
 
 import textgen
 
@@ -56,23 +56,6 @@ def url(run):
 @pytest.fixture
 def page(visit):
     return visit()
-
-
-@pytest.fixture
-def noisy(browser):
-    """Opens the page where requests may fail, of which browsers write to the console."""
-    with browser.new_context() as context:
-
-        def opened(address):
-            page = context.new_page()
-            page.goto(address)
-            return page
-
-        yield opened
-
-
-def wait_for_end(page):
-    eventually(page, lambda: page.text_content("#continue") == "Continue")
 
 
 def rest_on(page, x, y):
@@ -313,8 +296,9 @@ def test_several_continuations_are_a_tree_that_is_kept(page, generator, tmp_path
     page.reload()
     page.wait_for_selector("body[data-ready]")
     wait_for_text(page, texts[2])
+    page.click("#export")
     with page.expect_download() as download:
-        page.click("#export")
+        page.get_by_role("button", name="JSON").click()
     download.value.save_as(tmp_path / "tree.json")
     kept = json.loads((tmp_path / "tree.json").read_text())
     assert kept["text"] == texts[2]
@@ -580,7 +564,7 @@ def test_the_page_is_accessible(visit, scheme, size):
     assert (int(ground.split("(")[1].split(",")[0]) < 128) == (scheme == "dark")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.locator("#continue").bounding_box()["y"] < size[1]
-    for dialog in (None, "#share", "#help"):
+    for dialog in (None, "#share", "#export", "#help"):
         if dialog:
             page.keyboard.press("Escape")
             page.click(dialog)

@@ -24,6 +24,7 @@ from textgen_serve.chat import as_completion
 from textgen_serve.completions import Job, next_tokens
 from textgen_serve.desk import Desk
 from textgen_serve.desk_api import DeskApi
+from textgen_serve.documents_api import DocumentsApi
 from textgen_serve.errors import ApiError, ClientGone
 from textgen_serve.exchange import JSON, Endpoint, Exchange
 from textgen_serve.guard import Access, Guard
@@ -319,8 +320,8 @@ def create_app(
     paths, access = {name: Path(run) for name, run in runs.items()}, access or Access()
     metrics = Metrics()
     more = dict if desk is None else desk.runs
-    loaded = Runs(paths, plugins or PluginSet.discover(), metrics, device, more)
-    limits = limits or Limits()
+    plugins, limits = plugins or PluginSet.discover(), limits or Limits()
+    loaded = Runs(paths, plugins, metrics, device, more)
     server = Server(
         loaded,
         limits,
@@ -344,6 +345,7 @@ def create_app(
     app = Starlette(
         routes=[
             *server.routes(),
+            *DocumentsApi(plugins, limits, desk).routes(access.client),
             *(DeskApi(desk, loaded, limits).routes(access.client) if desk else []),
             *_pages(is_desk=desk is not None),
         ],

@@ -19,7 +19,6 @@ import json
 import math
 import os
 import re
-import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
@@ -30,12 +29,10 @@ import attrs
 
 from textgen import RunError, RunSummary, UsageError, summarize
 from textgen.files import write_atomic
+from textgen_serve.documents import Documents
 from textgen_serve.jobs import Jobs
+from textgen_serve.names import check_name, is_name, made_name, made_suffix
 
-_NAME: Final = re.compile(r"[^\W_][\w ()+,.'-]{0,99}")
-_NOT_IN_NAMES: Final = re.compile(r"[^\w ()+,.'-]+|\.{2,}")
-_RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
-_LONGEST: Final = 80  # characters of a name that is made
 _LENGTH: Final = re.compile(r'(?m)^length = "([\d._]+) ?(\w+)"')
 _LOG: Final = 4096  # bytes at its end that are shown
 _SAMPLES: Final = 1 << 16
@@ -65,7 +62,7 @@ class Desk:
             for place in places:
                 parts = ("run.json", "text", "run", "found.json")
                 path = Path(place.path)
-                if _NAME.fullmatch(place.name) and any((path / part).exists() for part in parts):
+                if is_name(place.name) and any((path / part).exists() for part in parts):
                     found.append((place.stat().st_mtime, place.name))
         return [name for _, name in sorted(found, reverse=True)]
 
@@ -107,10 +104,7 @@ class Desk:
 
     def create(self, wished: str) -> str:
         """Make a place for texts. Returns its name, which is as near to the wish as can be."""
-        base = _NOT_IN_NAMES.sub("-", wished).strip(" .-_'")[:_LONGEST].rstrip(" .-") or "text"
-        if not _NAME.fullmatch(base) or _RESERVED.fullmatch(base):
-            base = f"text {base}"
-        number = 1
+        base, number = made_name(wished), 1
         while True:
             name = base if number == 1 else f"{base} {number}"
             try:
@@ -122,13 +116,11 @@ class Desk:
             return name
 
     def add(self, name: str, file: str, content: BinaryIO) -> None:
-        """Write a text. Raises UsageError for a name that no file should have."""
-        safe = _NOT_IN_NAMES.sub("-", file).lstrip(" .-_")[-_LONGEST:]
-        if not safe or _RESERVED.fullmatch(safe):
-            raise UsageError(f"{file!r} is no name of a text; rename it")
+        """Write a text."""
         folder = self._existing(name) / "text"
         folder.mkdir(exist_ok=True)
-        write_atomic(folder / safe, iter(lambda: content.read(1 << 20), b""))
+        own = f"{made_name(Path(file).stem)}{made_suffix(file)}"
+        write_atomic(folder / own, iter(lambda: content.read(1 << 20), b""))
 
     def look(self, name: str, minutes: float) -> None:
         """Have `textgen init` look at the texts, and write a pipeline."""
@@ -176,9 +168,7 @@ class Desk:
 
     def rename(self, name: str, wished: str) -> None:
         """Give another name. Raises UsageError for one that there is, or while it trains."""
-        source, target = self._idle(name), self.folder / wished
-        if not _NAME.fullmatch(wished) or wished != wished.strip() or _RESERVED.fullmatch(wished):
-            raise UsageError(f"{wished!r} is no name; use letters, digits, spaces and -")
+        source, target = self._idle(name), self.folder / check_name(wished)
         if target.exists():
             raise UsageError(f"there is a {wished!r} already")
         source.rename(target)
@@ -193,9 +183,9 @@ class Desk:
         )
         self.jobs.forget(name)
 
-    def documents(self, name: str) -> Path:
-        """The folder of what is written with a run. Raises UsageError."""
-        return self._existing(name) / "documents"
+    def documents(self, name: str) -> Documents:
+        """What is written with a run. Raises UsageError."""
+        return Documents(self._existing(name) / "documents")
 
     def _init(
         self, name: str, minutes: float, start: str = "", speed: float | None = None
@@ -216,7 +206,7 @@ class Desk:
 
     def _existing(self, name: str) -> Path:
         path = self.folder / name
-        if not _NAME.fullmatch(name) or not path.is_dir():
+        if not is_name(name) or not path.is_dir():
             raise UsageError(f"there is no {name!r}")
         return path
 
@@ -235,11 +225,6 @@ class Desk:
             return summarize(self._run(name))
         except RunError:
             return None
-
-
-def spooled() -> Any:
-    """A file in memory for what is uploaded, on disk where that is much."""
-    return tempfile.SpooledTemporaryFile(max_size=1 << 20)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -10,12 +9,13 @@ import attrs
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from textgen import TextgenError, UsageError
-from textgen_serve.desk import Desk, spooled
-from textgen_serve.errors import ApiError, ClientGone
+from textgen import UsageError
+from textgen_serve.desk import Desk
+from textgen_serve.errors import ApiError
 from textgen_serve.exchange import Endpoint, Exchange
 from textgen_serve.limits import Limits
 from textgen_serve.models import Runs
+from textgen_serve.uploads import done, received, spooled
 
 _LARGEST: Final = 1 << 29  # bytes of a text
 _MINUTES: Final = 100_000
@@ -47,12 +47,12 @@ class DeskApi:
             runs = [self.desk.state(name) for name in self.desk.names()]
             return {"folder": str(self.desk.folder), "trains": self.desk.trains, "runs": runs}
 
-        await exchange.json(await _done(found))
+        await exchange.json(await done(found))
 
     async def one(self, exchange: Exchange) -> None:
         """GET /desk/runs/{name}: with losses, samples and the log."""
         name = exchange.params["name"]
-        await exchange.json(await _done(lambda: self.desk.state(name, is_whole=True)))
+        await exchange.json(await done(lambda: self.desk.state(name, is_whole=True)))
 
     async def create(self, exchange: Exchange) -> None:
         """POST /desk/runs: a place for texts, which may have another name."""
@@ -60,25 +60,16 @@ class DeskApi:
         name = (await exchange.body(self.limits)).get("name")
         if not isinstance(name, str):
             raise ApiError(400, "name must be a string", param="name")
-        await exchange.json({"name": await _done(self.desk.create, name)})
+        await exchange.json({"name": await done(self.desk.create, name)})
 
     async def add(self, exchange: Exchange) -> None:
         """PUT /desk/runs/{name}/text/{file}: the bytes of a text."""
         self._check_trains()
         with spooled() as content:
-            size, more = 0, True
-            while more:
-                message = await exchange.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                piece = message.get("body", b"")
-                size, more = size + len(piece), message.get("more_body", False)
-                if size > _LARGEST:
-                    raise ApiError(413, f"a text has at most {_LARGEST:,} bytes")
-                await asyncio.to_thread(content.write, piece)
+            size = await received(exchange, content.write, _LARGEST)
             content.seek(0)
             name, file = exchange.params["name"], exchange.params["file"]
-            await _done(self.desk.add, name, file, content)
+            await done(self.desk.add, name, file, content)
         await exchange.json({"bytes": size})
 
     async def act(self, exchange: Exchange) -> None:
@@ -100,7 +91,7 @@ class DeskApi:
             raise ApiError(404, f"no action is called {action!r}; there are {', '.join(actions)}")
         if action not in ("rename", "remove", "stop"):
             self._check_trains()
-        await _done(actions[action])
+        await done(actions[action])
         if action in ("rename", "remove"):
             self.runs.close(name)
         await exchange.json({})
@@ -108,18 +99,6 @@ class DeskApi:
     def _check_trains(self) -> None:
         if not self.desk.trains:
             raise ApiError(403, "this server takes no texts to train on", code="no_training")
-
-
-async def _done(function: Callable[..., Any], *given: Any) -> Any:
-    """What a function returns, in a thread. What is wrong with a request becomes its answer."""
-    try:
-        return await asyncio.to_thread(function, *given)
-    except UsageError as error:
-        raise ApiError(400, str(error)) from error
-    except TextgenError as error:
-        raise ApiError(500, str(error)) from error
-    except OSError as error:
-        raise ApiError(500, f"{error.filename or 'the folder'}: {error.strerror}") from error
 
 
 def _minutes(given: dict[str, Any]) -> float:

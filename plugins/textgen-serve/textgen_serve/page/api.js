@@ -1,6 +1,7 @@
 // The server's API. Every request names the model; an error has the server's own message.
 
 const KEY = "textgen-key";
+const KEPT_ALIVE = 15_000; // characters of what a browser sends for a page that is gone
 
 /** Keep the API key that the server's link has in its fragment, and take it out of the address. */
 export function takeKey() {
@@ -101,14 +102,35 @@ export const onDesk = async (name) => (await request(name === undefined ? "desk/
 export const newRun = async (name) => (await (await request("desk/runs", { name })).json()).name;
 export const addText = (name, file, content) => request(`${run(name)}/text/${encodeURIComponent(file)}`, content);
 export const act = (name, action, given = {}) => request(`${run(name)}/${action}`, given);
+
+/** The documents of a run: titles and times. */
+export const documents = async (name) => (await (await request(`${run(name)}/documents`)).json()).documents;
+/** A document as {tree, text, etag}; `text` is what another program has made of it. */
+export async function readDocument(name, title) {
+  const answer = await request(document_(name, title));
+  return { ...(await answer.json()), etag: answer.headers.get("ETag") };
+}
+/** Write a document that is as it was read, or a new one without an ETag; gives the new one. */
+export async function keepDocument(name, title, content, etag) {
+  const headers = etag === null ? {} : { "If-Match": etag };
+  return (await (await request(document_(name, title), content, undefined, "PUT", headers)).json()).etag;
+}
+export const moveDocument = (name, title, action, given = {}) => request(`${document_(name, title)}/${action}`, given);
+const document_ = (name, title) => `${run(name)}/documents/${encodeURIComponent(title)}`;
+/** The text of a file, whatever its format. */
+export const textIn = async (file) => (await (await request(`text/${encodeURIComponent(file.name)}`, file)).json()).text;
+/** A text as a Word document. */
+export const docx = async (text) => (await request("docx", { text })).blob();
+
 const run = (name) => `desk/runs/${encodeURIComponent(name)}`;
 
 /** A Blob is put, and anything else posted as JSON. */
-async function request(path, body, signal) {
+async function request(path, body, signal, method = body instanceof Blob ? "PUT" : "POST", more = {}) {
   const isBlob = body instanceof Blob;
-  const headers = { "Content-Type": isBlob ? "application/octet-stream" : "application/json" };
+  const headers = { "Content-Type": isBlob ? "application/octet-stream" : "application/json", ...more };
   if (hasKey()) headers.Authorization = `Bearer ${sessionStorage.getItem(KEY)}`;
-  const sent = isBlob ? { method: "PUT", body } : body ? { method: "POST", body: JSON.stringify(body) } : {};
+  const sent = body ? { method, body: isBlob ? body : JSON.stringify(body) } : {};
+  if (sent.body?.length < KEPT_ALIVE) sent.keepalive = method === "PUT"; // it is sent even if the page goes away
   const answer = await fetch(path, { ...sent, headers, signal }).catch(unreachable);
   if (answer.ok) return answer;
   const { error } = await answer.json().catch(() => ({}));

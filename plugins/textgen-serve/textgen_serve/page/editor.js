@@ -8,7 +8,7 @@ export function parting(one, other) {
   const most = Math.min(one.length, other.length);
   let place = 0;
   while (place < most && one[place] === other[place]) place++;
-  return place;
+  return /[\ud800-\udbff]/.test(one[place - 1] ?? "") ? place - 1 : place; // no half of a character
 }
 
 /** How many characters two texts have in common at their ends, after the place at which they part. */

@@ -1,7 +1,8 @@
 // The page: what happens when something is typed, clicked, dragged or pressed.
 
-import { card, complete, copies, hasKey, latest, likeliest, models, score, stream, takeKey, UNKNOWN, useKey } from "./api.js";
+import { card, complete, copies, docx, hasKey, latest, likeliest, models, score, stream, takeKey, textIn, UNKNOWN, useKey } from "./api.js";
 import { drawLosses, drawRanks } from "./charts.js";
+import { download, Shelf } from "./documents.js";
 import { Editor, STEPS } from "./editor.js";
 import { Samplers } from "./samplers.js";
 import { curl, fromLink, link, python } from "./share.js";
@@ -17,6 +18,7 @@ const numbers = ["max_tokens", "n", "seed"];
 const hasDesk = location.pathname.endsWith("/write"); // where runs are trained, at the address above
 let model; // as the server describes it
 let tree = new Tree();
+const shelf = hasDesk ? new Shelf(takeIn, sayKept) : null; // else the browser keeps a document for each run
 let running = null; // the AbortController of the stream that comes in
 let tuned = null; // the version that is made anew while a slider moves
 
@@ -73,18 +75,43 @@ function follow(linked) {
 
 async function open(id) {
   abort();
-  if (saving) save();
+  await settle();
   await meet(id);
   const { textgen: facts } = model;
   $("model").value = id;
   document.title = `${id} – textgen`;
-  if (hasDesk) history.replaceState(null, "", `#model=${encodeURIComponent(id)}`);
   samplers.use(facts.sampling_options);
   $("max_tokens").value = facts.generate.max_new_tokens ?? 200;
   $("seed").value = facts.seed;
   say("");
-  plant(load());
+  if (shelf) lay(await shelf.open(id, new URLSearchParams(location.hash.slice(1)).get("document")));
+  else plant(load());
   editor.moveTo(editor.text.length);
+}
+
+/** Show a document of the shelf. */
+function lay({ tree: saved, text }) {
+  sayElsewhere("");
+  plant(saved && Tree.checked(saved));
+  if (text !== null) tree.edit(text);
+  if (text !== null) show();
+  list();
+}
+
+/** List the documents, and have the address name the open one. */
+function list() {
+  const { run, title, titles } = shelf;
+  const all = titles.includes(title) ? titles : [title, ...titles];
+  $("document").replaceChildren(...all.map((each) => new Option(each)));
+  $("document").value = title;
+  document.title = `${title} – ${run} – textgen`;
+  history.replaceState(null, "", `#${new URLSearchParams({ model: run, document: title })}`);
+}
+
+/** Keep what is not yet kept. */
+async function settle() {
+  if (saving) save();
+  await shelf?.keeping;
 }
 
 /** Show the facts of a model. */
@@ -346,7 +373,10 @@ function move(how) {
   show();
 }
 
-const go = (id) => move(() => tree.go(id));
+const go = (id) => {
+  sayElsewhere("");
+  move(() => tree.go(id));
+};
 
 /** Show the options with which a text was made. */
 function use(options) {
@@ -369,23 +399,54 @@ function load() {
   }
 }
 
+const LONGEST = 2000; // milliseconds that a change is not kept
 let saving;
+let since = null; // the first change that is not kept
 
 /** Save the tree after a while without changes: a long one takes milliseconds. */
 function saveSoon() {
   clearTimeout(saving);
-  saving = setTimeout(save, 300);
+  since ??= Date.now();
+  saving = setTimeout(save, Math.max(0, Math.min(300, since + LONGEST - Date.now())));
 }
 
 function save() {
   clearTimeout(saving);
-  saving = null;
+  saving = since = null;
+  if (shelf) return shelf.keep(tree);
   $("unkept").hidden = true;
   try {
     localStorage.setItem(place(), JSON.stringify(tree.saved));
   } catch {
-    $("unkept").hidden = false;
+    sayKept(new Error("The browser has no room to keep this document"));
   }
+}
+
+/** Say that a document is not kept. */
+function sayKept(error) {
+  $("unkept").hidden = !error;
+  if (error) $("unkept").textContent = `${error.message}: this document is not kept. Export it.`;
+  else if (!$("document").value || $("document").value !== shelf.title || $("document").length !== shelf.titles.length) list();
+}
+
+function sayElsewhere(text) {
+  $("elsewhere").hidden = !text;
+  $("elsewhere").textContent = text;
+}
+
+/** Another tab or person has written a document of the shelf, or another program its text. */
+function takeIn({ tree: saved, text }) {
+  if (saved && Tree.checked(saved).id !== tree.id) {
+    sayElsewhere("Another document has this title now: what is here is kept under another.");
+    return false;
+  }
+  const isNew = saved && tree.merge(saved);
+  if (text !== null) tree.beside(text);
+  if (isNew || text !== null) {
+    sayElsewhere("This document was changed in another place: Continuations has both.");
+    show();
+  }
+  return true;
 }
 
 /** Another tab has saved a document of this model: the same one, or one that replaces it. */
@@ -397,23 +458,64 @@ function receive({ key, newValue }) {
   else if (saved.versions.length < tree.versions.length) saveSoon();
 }
 
-function exportTree() {
-  const made = JSON.stringify({ model: model.id, text: editor.text, ...tree.saved }, null, 2);
-  const anchor = document.createElement("a");
-  anchor.href = URL.createObjectURL(new Blob([made], { type: "application/json" }));
-  anchor.download = `${model.id.replace(/[^\w.-]+/g, "-")}.json`;
-  anchor.click();
-  URL.revokeObjectURL(anchor.href);
+/** Ask what to do with the document. */
+function exporting() {
+  $("titled").hidden = !shelf;
+  if (shelf) $("title").value = shelf.title;
+  $("exporting").returnValue = "";
+  $("exporting").showModal();
 }
 
-async function importTree() {
+async function exported() {
+  const kind = $("exporting").returnValue;
+  const title = shelf?.title ?? model.id;
+  const file = `${title.replace(/[^\p{L}\p{N}.-]+/gu, "-")}.${kind}`;
+  const made = { txt: "text/plain", md: "text/markdown" }[kind];
+  try {
+    if (made) download(file, tree.text(), made);
+    if (kind === "docx") download(file, await docx(tree.text()));
+    if (kind === "json") download(file, JSON.stringify({ model: model.id, text: editor.text, ...tree.saved }, null, 2), "application/json");
+    if (kind === "rename" || kind === "remove") await settle();
+    if (kind === "rename") await shelf.rename($("title").value.trim());
+    if (kind === "remove") {
+      await shelf.remove();
+      lay(await shelf.read(shelf.titles[0]));
+      say(`${title} is in the bin: the folder documents/.bin`);
+    }
+    if (kind === "rename") list();
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+/** Take a file: beside what there is where documents have titles, else in its place. */
+async function imported() {
   const [file] = $("file").files;
   $("file").value = "";
   try {
-    const { versions, current } = Tree.checked(JSON.parse(await file.text()));
-    if (confirm("Replace this document and all its continuations?")) plant({ versions, current });
+    const saved = file.name.endsWith(".json") ? treeIn(await file.text(), file.name) : null;
+    const text = saved ? null : await textIn(file);
+    if (shelf) {
+      await settle();
+      await shelf.read();
+      shelf.title = shelf.unused(file.name.replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N} .-]+/gu, "-").slice(0, 70) || "Imported");
+      lay({ tree: saved, text });
+    } else if (confirm("Replace this document and all its continuations?")) {
+      plant(saved);
+      if (text !== null) tree.edit(text);
+      if (text !== null) show();
+    }
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+function treeIn(text, name) {
+  try {
+    const { versions, current } = Tree.checked(JSON.parse(text));
+    return { versions, current };
   } catch {
-    say(`${file.name} is not an exported document`, true);
+    throw new Error(`${name} is not an exported document`);
   }
 }
 
@@ -511,10 +613,15 @@ const actions = {
   previous: () => move(() => tree.turn(-1)),
   next: () => move(() => tree.turn(1)),
   share,
-  export: exportTree,
+  export: exporting,
   import: () => $("file").click(),
   help: () => $("keys").showModal(),
-  new() {
+  async new() {
+    if (shelf) {
+      await settle();
+      lay(await shelf.read());
+      return editor.moveTo(0);
+    }
     if (!confirm("Delete this document and all its continuations?")) return;
     plant(null);
     editor.moveTo(0);
@@ -544,12 +651,24 @@ $("asking").addEventListener("close", () => {
   useKey($("key").value);
   start();
 });
-$("file").addEventListener("change", importTree);
+$("file").addEventListener("change", imported);
+$("exporting").addEventListener("close", exported);
+$("document").addEventListener("change", async () => {
+  const title = $("document").value;
+  try {
+    await settle();
+    lay(await shelf.read(title));
+    editor.moveTo(editor.text.length);
+  } catch (error) {
+    say(error.message, true);
+  }
+});
+addEventListener("focus", () => shelf?.look());
 $("copies").addEventListener("change", () => markCopies());
 $("model").addEventListener("change", () => open($("model").value).catch((error) => say(error.message, true)));
 addEventListener("pagehide", () => saving && save());
 addEventListener("beforeunload", (event) => $("unkept").hidden || event.preventDefault());
-addEventListener("storage", receive);
+if (!shelf) addEventListener("storage", receive);
 addEventListener("hashchange", () => location.hash && location.reload());
 for (const area of document.querySelectorAll("textarea")) area.addEventListener("focus", () => area.select());
 
@@ -565,7 +684,7 @@ function oncePerFrame(work) {
   };
 }
 
-$("desk").hidden = !hasDesk;
+$("desk").hidden = $("document").hidden = !hasDesk;
 STEPS.forEach((step, i) => {
   const swatch = $("legend").appendChild(document.createElement("span"));
   swatch.className = `s${i + 1}`;

@@ -124,6 +124,13 @@ export class Tree {
     return isChanged;
   }
 
+  /** Add a text beside what there is, without going to it. */
+  beside(text) {
+    const version = this.#add(0, null);
+    version.tail = text;
+    this.edited = 0;
+  }
+
   /** What was saved, if it is a tree; else an error. */
   static checked(saved) {
     const { id: own, versions, current } = saved;

@@ -1,0 +1,187 @@
+"""Documents of a desk: in files, by several tabs, after crashes, from and to other formats."""
+
+import io
+import json
+import zipfile
+
+import httpx2
+import pytest
+from conftest import eventually, serving, wait_for_text, write
+
+import textgen
+
+pytestmark = pytest.mark.browser
+PROMPT = "Once 3 ravens"
+
+
+@pytest.fixture
+def folder(tmp_path, run):
+    """A desk with a run."""
+    place = tmp_path / "runs"
+    (place / "ravens").mkdir(parents=True)
+    (place / "ravens/run").symlink_to(run)
+    return place
+
+
+@pytest.fixture
+def url(folder):
+    with serving("--folder", folder) as started:
+        yield f"{started.url}/write"
+
+
+@pytest.fixture
+def kept(folder):
+    """The text of a document, as it is on the disk."""
+
+    def text(title="Untitled"):
+        path = folder / f"ravens/documents/{title}.md"
+        return path.read_text() if path.exists() else None
+
+    return text
+
+
+def is_kept(page, kept, text, title="Untitled"):
+    eventually(page, lambda: kept(title) == text, text)
+
+
+def test_documents_are_kept_in_files_by_title(visit, kept, folder, generator):
+    page = visit()
+    write(page, PROMPT, max_tokens=20, seed=5)
+    page.keyboard.press("Control+Enter")
+    text = PROMPT + generator.generate(PROMPT, max_new_tokens=20, seed=5).text
+    is_kept(page, kept, text)
+    page.click("#new")
+    wait_for_text(page, "")
+    write(page, "Another.")
+    is_kept(page, kept, "Another.", "Untitled 2")
+    page.click("#export")
+    page.fill("#title", "A tale")
+    page.get_by_role("button", name="Rename").click()
+    is_kept(page, kept, "Another.", "A tale")
+    assert kept("Untitled 2") is None
+    page.select_option("#document", "Untitled")
+    wait_for_text(page, text)
+    page.keyboard.press("Control+z")
+    wait_for_text(page, PROMPT)
+    page.reload()
+    wait_for_text(page, PROMPT)
+    page.click("#export")
+    page.get_by_role("button", name="Remove").click()
+    wait_for_text(page, "Another.")
+    (binned,) = (folder / "ravens/documents/.bin").glob("*.md")
+    assert binned.read_text() == PROMPT
+    (tree,) = (folder / "ravens/documents/.bin").glob("*.json")
+    assert text[len(PROMPT) :] in [
+        each["tail"] for each in json.loads(tree.read_text())["tree"]["versions"]
+    ]
+    page.close()
+
+
+def test_two_people_two_tabs_and_an_editor_overwrite_nothing(url, noisy, kept, folder, browser):
+    page = noisy(url)
+    page.wait_for_selector("body[data-ready]")
+    write(page, "One")
+    is_kept(page, kept, "One")
+    other = browser.new_context().new_page()  # nothing is shared but the server
+    other.goto(page.url)
+    wait_for_text(other, "One")
+    write(other, ", two")
+    is_kept(other, kept, "One, two")
+    write(page, "!")
+    page.wait_for_selector("#elsewhere:visible")
+    is_kept(page, kept, "One!")
+
+    def versions():
+        tree = json.loads((folder / "ravens/documents/Untitled.json").read_text())["tree"]
+        return {each["tail"] for each in tree["versions"]}
+
+    eventually(page, lambda: {"!", ", two"} <= versions())
+    (folder / "ravens/documents/Untitled.md").write_text("Edited")
+    write(page, "?")
+    eventually(page, lambda: "Edited" in versions())
+    is_kept(page, kept, "One!?")
+    tab = noisy(page.url)  # of the same browser
+    wait_for_text(tab, "One!?")
+    write(tab, " Three")
+    eventually(page, lambda: page.locator("#tree button", has_text="Three").count())
+    tab.close()
+    other.close()
+
+
+def test_a_server_that_is_killed_loses_no_text(folder, noisy, kept):
+    with serving("--folder", folder) as first:
+        page = noisy(f"{first.url}/write")
+        page.wait_for_selector("body[data-ready]")
+        write(page, "One")
+        is_kept(page, kept, "One")
+        port = first.url.rpartition(":")[2]
+    write(page, " two")
+    page.wait_for_selector("#unkept:visible")
+    with serving("--folder", folder, "--port", port):
+        is_kept(page, kept, "One two")
+        page.wait_for_selector("#unkept", state="hidden")
+        page.close()
+
+
+def put(client, title, text, etag=None, tree=None):
+    headers = {"If-Match": etag} if etag else {}
+    path = f"/desk/runs/ravens/documents/{title}"
+    return client.put(path, json={"text": text, "tree": tree}, headers=headers)
+
+
+def test_a_stale_etag_and_names_that_leave_the_folder_are_refused(folder, url):
+    with httpx2.Client(base_url=url.removesuffix("/write"), timeout=60) as client:
+        first = put(client, "A", "one").json()["etag"]
+        assert put(client, "A", "two").status_code == 412
+        second = put(client, "A", "two", first).json()["etag"]
+        assert put(client, "A", "three", first).status_code == 412
+        read = client.get("/desk/runs/ravens/documents/A")
+        assert (read.headers["etag"], read.json()) == (second, {"tree": None, "text": None})
+        place = folder / "ravens/documents"
+        (place / "A.md").write_text("one")  # as a crash before its second file leaves it
+        assert client.get("/desk/runs/ravens/documents/A").json()["text"] is None
+        assert (place / "A.md").read_text() == "two"
+        (place / "A.md").write_text("edited")
+        assert client.get("/desk/runs/ravens/documents/A").json()["text"] == "edited"
+        (place / "B.json").write_text("{")
+        (place / "B.md").write_text("alone")
+        assert client.get("/desk/runs/ravens/documents/B").json()["text"] == "alone"
+        for title in ("..%2Fx", ".x", "con", "a%5Cb"):
+            assert put(client, title, "one").status_code in (400, 404, 405), title
+        found = client.get("/desk/runs/ravens/documents").json()["documents"]
+        assert {each["title"] for each in found} == {"A", "B"}
+
+
+def test_texts_come_from_and_go_to_other_formats(visit, kept, tmp_path):
+    page = visit()
+    text = 'Tea & <toast>\t"now"\n\n  Two 🫖 — \n'
+    write(page, "")
+    page.keyboard.insert_text(text)
+    for kind, name in (("txt", "Text"), ("md", "Markdown"), ("docx", "Word")):
+        page.click("#export")
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name, exact=True).click()
+        path = tmp_path / f"my {kind}.{kind}"
+        download.value.save_as(path)
+        corpus = textgen.Engine().read_corpus({"type": "file", "path": str(path)})
+        assert "".join(corpus).rstrip("\n") == text.rstrip("\n")
+        page.set_input_files("#file", path)
+        eventually(page, lambda kind=kind: page.input_value("#document") == f"my {kind}")
+        is_kept(page, kept, kept("Untitled") if kind != "docx" else text, f"my {kind}")
+
+
+def test_hostile_files_are_refused(url):
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/document.xml", " " * (1 << 27))
+    with httpx2.Client(base_url=url.removesuffix("/write"), timeout=60) as client:
+        for name, content, said in (
+            ("a.docx", bomb.getvalue(), "its text takes more"),
+            ("a.pdf", b"%PDF-1.7" + b"x" * 99, "it is a PDF"),
+            ("..%2F..%2Fa.txt", b"\xff\xfe\xfd", "not utf-8"),
+            ("a.txt", b"x" * (5 << 20), "the most of a document"),
+        ):
+            answer = client.put(f"/text/{name}", content=content)
+            assert answer.status_code in (400, 404, 405), name
+            assert said in answer.text or answer.status_code > 400
+        assert client.put("/text/a.txt", content=b"x" * (1 << 26)).status_code == 413

@@ -1,0 +1,113 @@
+"""The endpoints of documents: those of the runs of a desk, and texts from and to Word."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import attrs
+from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
+
+from textgen import PluginSet
+from textgen_serve.desk import Desk
+from textgen_serve.documents import ConflictError
+from textgen_serve.errors import ApiError
+from textgen_serve.exchange import JSON, Endpoint, Exchange, header
+from textgen_serve.json_body import dump_long
+from textgen_serve.limits import Limits
+from textgen_serve.uploads import done, received, spooled
+from textgen_serve.word import docx_of, text_in
+
+_LARGEST: Final = 1 << 25  # bytes of a document with its versions, or of a file
+_VALUES: Final = 2_000_000  # numbers, strings, lists and objects of it
+_DOCX: Final = b"application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+
+
+@attrs.frozen
+class DocumentsApi:
+    """Answers about documents. Files are read and written in a thread."""
+
+    plugins: PluginSet
+    limits: Limits
+    desk: Desk | None
+
+    def routes(self, client: Callable[[Scope], str]) -> list[BaseRoute]:
+        """The routes; `client` finds the client of a request."""
+        of_run = "/desk/runs/{name}/documents"
+        kept: list[tuple[str, str, Callable[[Exchange], Awaitable[None]]]] = [
+            ("GET", of_run, self.titles),
+            ("GET", f"{of_run}/{{title}}", self.read),
+            ("PUT", f"{of_run}/{{title}}", self.write),
+            ("POST", f"{of_run}/{{title}}/{{action}}", self.act),
+        ]
+        offered = [
+            *(kept if self.desk else []),
+            ("PUT", "/text/{file}", self.text),
+            ("POST", "/docx", self.docx),
+        ]
+        return [Route(p, Endpoint(f, client), methods=[m]) for m, p, f in offered]
+
+    async def titles(self, exchange: Exchange) -> None:
+        """GET: the documents of a run, the newest first."""
+        found = await done(lambda: self._documents(exchange).titles())
+        await exchange.json({"documents": found})
+
+    async def read(self, exchange: Exchange) -> None:
+        """GET: a document, with its ETag."""
+        title = exchange.params["title"]
+        found = await done(lambda: self._documents(exchange).read(title))
+        data = await asyncio.to_thread(dump_long, {"tree": found.tree, "text": found.text})
+        await exchange.whole(data, 200, [JSON, (b"etag", found.etag.encode())])
+
+    async def write(self, exchange: Exchange) -> None:
+        """PUT: a document, if it is still what `If-Match` says, or new where there is none."""
+        body = await exchange.body(self._long())
+        if not isinstance(text := body.get("text"), str) or "tree" not in body:
+            raise ApiError(400, "a document has a text and a tree", param="text")
+        etag = header(exchange.scope, b"if-match").decode("latin-1") or None
+        title, tree = exchange.params["title"], body["tree"]
+        try:
+            new = await done(lambda: self._documents(exchange).write(title, text, tree, etag))
+        except ConflictError:
+            cause = f"{title} was changed in another place since it was read"
+            raise ApiError(412, cause, code="conflict") from None
+        await exchange.json({"etag": new})
+
+    async def act(self, exchange: Exchange) -> None:
+        """POST: rename a document, or move it to the bin."""
+        title, action = exchange.params["title"], exchange.params["action"]
+        body = await exchange.body(self.limits)
+        wished = body.get("title")
+        if action == "remove":
+            await done(lambda: self._documents(exchange).remove(title))
+        elif action == "rename" and isinstance(wished, str):
+            await done(lambda: self._documents(exchange).rename(title, wished))
+        else:
+            raise ApiError(400, "expected rename with a title, or remove")
+        await exchange.json({})
+
+    async def text(self, exchange: Exchange) -> None:
+        """PUT /text/{file}: the text of a file, whose name tells its format."""
+        with spooled() as content:
+            await received(exchange, content.write, _LARGEST)
+            content.seek(0)
+            file, most = exchange.params["file"], self.limits.body_bytes
+            text = await done(text_in, file, content, self.plugins, most)
+        await exchange.json({"text": text})
+
+    async def docx(self, exchange: Exchange) -> None:
+        """POST /docx: a text as a Word document."""
+        text = (await exchange.body(self._long())).get("text")
+        if not isinstance(text, str):
+            raise ApiError(400, "text must be a string", param="text")
+        data = await asyncio.to_thread(docx_of, text)
+        await exchange.whole(data, 200, [(b"content-type", _DOCX)])
+
+    def _documents(self, exchange: Exchange) -> Any:
+        assert self.desk is not None
+        return self.desk.documents(exchange.params["name"])
+
+    def _long(self) -> Limits:
+        return attrs.evolve(self.limits, body_bytes=_LARGEST, body_values=_VALUES)

@@ -1,0 +1,72 @@
+"""Texts as documents of Word, and texts in the documents that the corpus reads."""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import BinaryIO, Final
+from xml.sax.saxutils import escape
+
+from textgen import Engine, PluginSet, UsageError
+from textgen_serve.names import made_suffix
+
+_PACKAGE: Final = "http://schemas.openxmlformats.org/package/2006"
+_WORD: Final = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+_OFFICE: Final = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_HEAD: Final = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>'
+_PARTS: Final = {
+    "[Content_Types].xml": f'{_HEAD}<Types xmlns="{_PACKAGE}/content-types">'
+    '<Default Extension="rels" '
+    'ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+    '<Override PartName="/word/document.xml" ContentType="application/vnd.openxmlformats-'
+    'officedocument.wordprocessingml.document.main+xml"/></Types>',
+    "_rels/.rels": f'{_HEAD}<Relationships xmlns="{_PACKAGE}/relationships"><Relationship Id="rId1"'
+    f' Type="{_OFFICE}/officeDocument" Target="word/document.xml"/></Relationships>',
+}
+_NO_XML: Final = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def docx_of(text: str) -> bytes:
+    """A Word document with a paragraph for each line."""
+    lines = _NO_XML.sub("", text).removesuffix("\n").split("\n")
+    body = "".join(f"<w:p>{_run(line)}</w:p>" for line in lines)
+    document = (
+        f'{_HEAD}<w:document xmlns:w="{_WORD}"><w:body>{body}<w:sectPr/></w:body></w:document>'
+    )
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, part in {**_PARTS, "word/document.xml": document}.items():
+            archive.writestr(name, part)
+    return made.getvalue()
+
+
+def _run(line: str) -> str:
+    texts = (f'<w:t xml:space="preserve">{escape(part)}</w:t>' for part in line.split("\t"))
+    return f"<w:r>{'<w:tab/>'.join(texts)}</w:r>" if line else ""
+
+
+def text_in(file: str, content: BinaryIO, plugins: PluginSet, most: int) -> str:
+    """The text of a file, read as the corpus of type `file` does.
+
+    most   characters of it
+
+    Raises UsageError and CorpusError.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"text{made_suffix(file)}"
+        with path.open("wb") as copy:
+            while piece := content.read(1 << 20):
+                copy.write(piece)
+        pieces, size = [], 0
+        for piece_of_text in Engine(plugins).read_corpus({"type": "file", "path": str(path)}):
+            if isinstance(piece_of_text, str):
+                pieces.append(piece_of_text)
+                size += len(piece_of_text)
+            if size > most:
+                raise UsageError(
+                    f"{file} has more than {most:,} characters, the most of a document"
+                )
+    return "".join(pieces)
