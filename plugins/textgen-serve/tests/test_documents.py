@@ -2,11 +2,15 @@
 
 import io
 import json
+import random
+import subprocess
+import sys
+import threading
 import zipfile
 
 import httpx2
 import pytest
-from conftest import eventually, serving, wait_for_text, write
+from conftest import Serving, eventually, serving, wait_for_text, write
 
 import textgen
 
@@ -185,3 +189,33 @@ def test_hostile_files_are_refused(url):
             assert answer.status_code in (400, 404, 405), name
             assert said in answer.text or answer.status_code > 400
         assert client.put("/text/a.txt", content=b"x" * (1 << 26)).status_code == 413
+
+
+def test_whatever_was_kept_survives_kills_at_any_moment(folder):
+    line = [sys.executable, "-m", "textgen", "serve", "--port", "0", "--folder", str(folder)]
+    number, draw = 0, random.Random(0)
+    for _ in range(4):
+        process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+        try:
+            server = Serving(process)
+            threading.Timer(draw.uniform(0.05, 0.5), process.kill).start()
+            with httpx2.Client(base_url=server.url, timeout=60) as client:
+                etag = None
+                if number:
+                    found = client.get("/desk/runs/ravens/documents/A")
+                    etag, read = found.headers["etag"], found.json()
+                    assert read["text"] is None
+                    # What was acknowledged, or what was on its way
+                    assert read["tree"] in (number, number + 1)
+                    number = read["tree"]
+                while True:
+                    answer = put(client, "A", f"{number + 1} " * 20_000, etag, number + 1)
+                    etag, number = answer.json()["etag"], number + 1
+        except httpx2.TransportError:
+            pass
+        finally:
+            process.kill()
+            process.communicate()
+    text = (folder / "ravens/documents/A.md").read_text()
+    assert number > 4
+    assert set(text.split()) in ({str(number)}, {str(number + 1)}, {str(number - 1)})

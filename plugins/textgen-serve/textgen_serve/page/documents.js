@@ -1,6 +1,7 @@
 // The documents of a run on the server: kept soon after each change, and never over what another has written.
 
-import { documents, keepDocument, latest, moveDocument, readDocument } from "./api.js";
+import { documents, docx, keepDocument, latest, moveDocument, readDocument } from "./api.js";
+import { Tree } from "./tree.js";
 
 const AGAIN = 2000; // milliseconds until it is tried again where the server does not answer
 const UNTITLED = "Untitled";
@@ -113,11 +114,29 @@ export class Shelf {
   }
 }
 
-/** Give a file to the person. */
-export function download(name, content, type) {
+/** The tree in an exported file. */
+export function treeIn(text, name) {
+  try {
+    const { versions, current } = Tree.checked(JSON.parse(text));
+    return { versions, current };
+  } catch {
+    throw new Error(`${name} is not an exported document`);
+  }
+}
+
+/** Give a document to the person as a file: its text as "txt", "md" or "docx", or its tree as "json". */
+export async function exportAs(kind, title, tree, model) {
+  const text = tree.text();
+  const made = {
+    txt: () => new Blob([text], { type: "text/plain" }),
+    md: () => new Blob([text], { type: "text/markdown" }),
+    docx: () => docx(text),
+    json: () => new Blob([JSON.stringify({ model, text, ...tree.saved }, null, 2)], { type: "application/json" }),
+  }[kind];
+  if (!made) return;
   const anchor = document.createElement("a");
-  anchor.href = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
-  anchor.download = name;
+  anchor.href = URL.createObjectURL(await made());
+  anchor.download = `${title.replace(/[^\p{L}\p{N}.-]+/gu, "-")}.${kind}`;
   anchor.click();
   URL.revokeObjectURL(anchor.href);
 }

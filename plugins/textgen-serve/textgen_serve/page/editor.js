@@ -61,6 +61,10 @@ export class Editor {
     return this.#place(focusNode, focusOffset);
   }
 
+  textOf(token) {
+    return token && this.text.slice(token.start, token.end);
+  }
+
   /** Replace the text. Colours stay as far as the text stays; the caret goes where the change ends. */
   set(text) {
     const old = this.text ?? "";

@@ -1,12 +1,13 @@
 // The page: what happens when something is typed, clicked, dragged or pressed.
 
-import { card, complete, copies, docx, hasKey, latest, likeliest, models, score, stream, takeKey, textIn, UNKNOWN, useKey } from "./api.js";
+import { alternatives } from "./alternatives.js";
+import { card, complete, copies, hasKey, latest, likeliest, models, score, stream, takeKey, textIn, UNKNOWN, useKey } from "./api.js";
 import { drawLosses, drawRanks } from "./charts.js";
-import { download, Shelf } from "./documents.js";
+import { exportAs, Shelf, treeIn } from "./documents.js";
 import { Editor, STEPS } from "./editor.js";
 import { Samplers } from "./samplers.js";
 import { curl, fromLink, link, python } from "./share.js";
-import { drawTokens, visible, withArrows } from "./tokens.js";
+import { drawTokens, withArrows } from "./tokens.js";
 import { drawTree, Tree } from "./tree.js";
 
 const SHOWN = 300; // characters of a link's prompt
@@ -30,6 +31,7 @@ const editor = new Editor($("text"), {
   },
   onCaret: () => running || (scoring && !whole) || showNext(),
 });
+const popover = alternatives(editor, { likeliestAt, onTake: take, isBusy: () => running });
 const samplers = new Samplers($("sliders"), $("more"), tune);
 
 // --- The model ---------------------------------------------------------------------------------
@@ -147,7 +149,7 @@ function show() {
   $("retry").disabled = !now.made;
   $("branches").hidden = !tree.versions.some(({ made }) => made) && tree.versions[0].children.length < 2;
   drawTree($("tree"), tree, go);
-  closeAlternatives();
+  popover.close();
   saveSoon();
   rescore();
   if (!running) markCopies();
@@ -208,7 +210,7 @@ const scoreText = latest(async (isPaused) => {
     drawRanks($("ranks"), editor.tokens, ({ start }) => made.some((part) => part.start <= start && start < part.end));
     const unknown = editor.tokens.filter(({ isUnknown }) => isUnknown);
     editor.mark("unknown", unknown.map(({ start, end }) => [start, end]));
-    if (unknown.length) say(`Not in the model's vocabulary: ${[...new Set(unknown.map(textOf))].join(" ")}`);
+    if (unknown.length) say(`Not in the model's vocabulary: ${[...new Set(unknown.map((token) => editor.textOf(token)))].join(" ")}`);
     else if (noted) say("");
     noted = unknown.length > 0;
     if (!model.textgen.checksum.startsWith(fingerprint)) await meet(model.id); // it was trained again
@@ -243,7 +245,7 @@ const showNext = latest(async () => {
   const place = editor.caret;
   try {
     const { tokens } = await likeliest(model.id, editor.text.slice(0, place), samplers.options);
-    drawTokens($("likeliest"), tokens, textOf(editor.tokenAt(place)), (token) => take(place, token));
+    drawTokens($("likeliest"), tokens, editor.textOf(editor.tokenAt(place)), (token) => take(place, token));
   } catch {
     $("likeliest").replaceChildren(); // scoreText says why, where the server does not answer
   }
@@ -260,8 +262,6 @@ async function likeliestAt(place) {
   }
   return (await likeliest(model.id, editor.text.slice(0, place), samplers.options)).tokens;
 }
-
-const textOf = (token) => token && editor.text.slice(token.start, token.end);
 
 function say(text, isError = false) {
   $("status").textContent = text;
@@ -469,12 +469,8 @@ function exporting() {
 async function exported() {
   const kind = $("exporting").returnValue;
   const title = shelf?.title ?? model.id;
-  const file = `${title.replace(/[^\p{L}\p{N}.-]+/gu, "-")}.${kind}`;
-  const made = { txt: "text/plain", md: "text/markdown" }[kind];
   try {
-    if (made) download(file, tree.text(), made);
-    if (kind === "docx") download(file, await docx(tree.text()));
-    if (kind === "json") download(file, JSON.stringify({ model: model.id, text: editor.text, ...tree.saved }, null, 2), "application/json");
+    if (kind) await exportAs(kind, title, tree, model.id);
     if (kind === "rename" || kind === "remove") await settle();
     if (kind === "rename") await shelf.rename($("title").value.trim());
     if (kind === "remove") {
@@ -510,15 +506,6 @@ async function imported() {
   }
 }
 
-function treeIn(text, name) {
-  try {
-    const { versions, current } = Tree.checked(JSON.parse(text));
-    return { versions, current };
-  } catch {
-    throw new Error(`${name} is not an exported document`);
-  }
-}
-
 function share() {
   const { made, parent } = tree.now;
   const prompt = made ? tree.text(parent) : editor.text;
@@ -530,77 +517,7 @@ function share() {
   $("sharing").showModal();
 }
 
-// --- Alternatives to a token -------------------------------------------------------------------
-
-const popover = $("alternatives");
-let hovered = null;
-let timer;
-
-const openAlternatives = latest(async (at, token, byKey) => {
-  let tokens;
-  try {
-    tokens = await likeliestAt(at);
-  } catch {
-    return;
-  }
-  if (hovered !== at) return;
-  const list = popover.querySelector("ol");
-  const known = token?.bits != null ? ` · ${token.bits.toFixed(1)} bits · rank ${token.rank}` : "";
-  $("token").textContent = token ? `“${visible(textOf(token))}”${token.isUnknown ? " · not in the vocabulary" : known}` : "Next token";
-  drawTokens(list, tokens, textOf(token), (text) => {
-    closeAlternatives();
-    take(at, text);
-  });
-  popover.showPopover();
-  const box = editor.box(at, token?.end ?? at);
-  const { width, height } = popover.getBoundingClientRect();
-  const top = box.bottom + height + 8 < innerHeight ? box.bottom + 4 : Math.max(box.top - height - 4, 8);
-  popover.style.setProperty("--x", `${Math.max(8, Math.min(box.left - 16, innerWidth - width - 8))}px`);
-  popover.style.setProperty("--y", `${top}px`);
-  if (byKey) list.querySelector("button:enabled")?.focus();
-});
-
-function closeAlternatives() {
-  clearTimeout(timer);
-  hovered = null;
-  if (!popover.matches(":popover-open")) return;
-  const hadFocus = popover.contains(document.activeElement);
-  popover.hidePopover();
-  if (hadFocus) editor.element.focus();
-}
-
-function hover(event) {
-  if (event.pointerType === "touch" || event.buttons || running) return;
-  const at = editor.placeAt(event.clientX, event.clientY);
-  const token = at === null ? undefined : editor.tokenAt(at);
-  if (!token) return leave();
-  if (token.start === hovered) return clearTimeout(timer);
-  clearTimeout(timer);
-  timer = setTimeout(() => {
-    hovered = token.start;
-    openAlternatives(token.start, token, false);
-  }, 120);
-}
-
-function leave() {
-  clearTimeout(timer);
-  timer = setTimeout(closeAlternatives, 250);
-}
-
-editor.element.addEventListener("pointermove", hover);
-editor.element.addEventListener("pointerleave", leave);
-popover.addEventListener("pointerenter", () => clearTimeout(timer));
-popover.addEventListener("pointerleave", leave);
-addEventListener("scroll", closeAlternatives, { passive: true });
-withArrows(popover.querySelector("ol"));
 withArrows($("likeliest"));
-
-function alternativesAtCaret() {
-  const at = editor.caret;
-  const token = editor.tokenAt(at);
-  hovered = token?.start ?? at;
-  openAlternatives(hovered, token, true);
-}
 
 // --- Buttons and keys --------------------------------------------------------------------------
 
@@ -639,8 +556,8 @@ document.addEventListener("keydown", (event) => {
   else if (altKey && key === "Enter") action = retry;
   else if (altKey && key === "ArrowUp") action = actions.previous;
   else if (altKey && key === "ArrowDown") action = actions.next;
-  else if (key === "Escape") action = popover.matches(":popover-open") ? closeAlternatives : stop;
-  else if (event.ctrlKey && key === " ") action = alternativesAtCaret;
+  else if (key === "Escape") action = popover.isOpen() ? popover.close : stop;
+  else if (event.ctrlKey && key === " ") action = popover.atCaret;
   else if (command && !inField && key.toLowerCase() === "z") action = shiftKey ? actions.redo : actions.undo;
   else if (command && !inField && key.toLowerCase() === "y") action = actions.redo;
   if (!action) return;
