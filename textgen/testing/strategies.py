@@ -44,12 +44,13 @@ class StrategySuite(Suite):
 
     @cached_property
     def _plain(self) -> Generator:
-        """A generator of n-grams that draws a token at each step."""
+        """A generator of a small network that draws a token at each step."""
         run = Engine(self.subject.plugins).train(
             corpus=TEXT * 2,
             tokenizer=self.subject.tokenizer,
-            model={"type": "ngram", "order": 3},
-            trainer="count",
+            model={"type": "rnn", "hidden_size": 16},
+            trainer={"type": "sgd", "length": "1 epoch"},
+            device="cpu",
         )
         return run.generator
 
