@@ -25,7 +25,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "plugins")]
 import numpy as np
 
 import textgen
-from textgen.generation import display
+from textgen import display
 from textgen_builtins.curves import Curve, draw
 
 LOSSES, SCORES = HERE / "seed-loss.csv", HERE / "coloured.json"

@@ -24,8 +24,6 @@ from textgen.errors import TrainingError as TrainingError
 from textgen.errors import UsageError as UsageError
 from textgen.generation.async_streams import AsyncTextStream as AsyncTextStream
 from textgen.generation.generator import Generator as Generator
-from textgen.generation.novelty import CopyFinder as CopyFinder
-from textgen.generation.novelty import CopyReport as CopyReport
 from textgen.generation.prompts import EncodedPrompt as EncodedPrompt
 from textgen.generation.request import RequestOptions as RequestOptions
 from textgen.generation.results import Generation as Generation
@@ -35,6 +33,8 @@ from textgen.generation.results import TokenLogprobs as TokenLogprobs
 from textgen.generation.scoring import TextScore as TextScore
 from textgen.generation.scoring import TokenScores as TokenScores
 from textgen.generation.streams import TextStream as TextStream
+from textgen.novelty import CopyFinder as CopyFinder
+from textgen.novelty import CopyReport as CopyReport
 from textgen.pipeline.pipeline import Pipeline as Pipeline
 from textgen.plugin.component import Address as Address
 from textgen.plugin.component import BuildContext as BuildContext

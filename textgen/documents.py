@@ -27,6 +27,13 @@ _SEGMENT: Final = 1 << 16
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
+def end_id(tokenizer: object) -> int | None:
+    """A tokenizer's id for the end of a document; None if it has none
+    (textgen.protocols.DocumentTokenizer).
+    """
+    return getattr(tokenizer, "end_id", None)
+
+
 def split_documents(pieces: Iterable[CorpusPiece]) -> Iterator[Iterator[str]]:
     """The documents of a corpus, each as its pieces; one if none are marked.
 

@@ -17,13 +17,12 @@ from typing import Any, Final, TextIO
 
 import attrs
 
-from textgen import devices
+from textgen import devices, display
 from textgen.contracts.checks import read_pieces
 from textgen.contracts.components import Components
 from textgen.documents import CorpusPiece
 from textgen.errors import Interrupted, PipelineError, RunError, UsageError
 from textgen.files.reading import inside, read_bytes
-from textgen.generation import display
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.generation.request import Event, is_cancelled

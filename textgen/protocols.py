@@ -258,9 +258,10 @@ class Model(Protocol):
     One that trains by gradient is also a `torch.nn.Module` with `forward(tokens, state=None) ->
     (logits, state)`: tokens (B, T) int64, logits (B, T, V), state a flat tuple of tensors with the
     batch as first axis, None at the start; and, if it draws random numbers,
-    `set_dropout_seed(seed)`, called before each training step. It may have
-    `token_losses(tokens, targets, state=None) -> (losses, state)`, all (B, T), in nats, to which
-    auxiliary terms may be added while it trains. And it may name the roles of its parameters,
+    `set_dropout_seed(seed)`, called before each training step. It may have a loss of its own,
+    `training_loss(tokens, targets, state=None) -> (loss, state)`, both (B, T), the loss a mean in
+    nats per token to which auxiliary terms may be added; evaluations still measure the
+    cross-entropy of `forward`. And it may name the roles of its parameters,
     `parameter_roles() -> dict`, see textgen.gradient.Parameters.
 
     `set_rows(first, total)` says before each step which rows of how many the next are, where
@@ -336,38 +337,6 @@ class Trainer(Protocol):
         """Make the next `train` continue exactly from `state`.
 
         Raises ValueError for a state of another trainer.
-        """
-
-
-class Objective(Protocol):
-    """What a step of a trainer by gradient sums. textgen.gradient.NextToken has the methods, for
-    others to change.
-
-    A batch is a tuple of NumPy arrays with its rows as first axis, of which the first has token ids
-    (B, T + 1). Its rows are shared out among threads, processes and small batches, and the engine
-    divides their sums by the count of all.
-
-    `validation(data, options)` is optional: batches of held-out data. The mean over them is a
-    figure `objective` of evaluations, and chooses the best weights in place of the validation loss.
-    """
-
-    def batches(self, data: Dataset, options: Any, seed: int) -> Any:
-        """textgen.gradient.Batches for the trainer's GradientOptions, of `options.rows` rows.
-
-        A batch follows from these, its epoch and its number alone, so that a run resumes exactly.
-        """
-
-    def count(self, batch: tuple[npt.NDArray[Any], ...]) -> int:
-        """By what a sum is divided: the number of targets, or of pairs. That of some rows is their
-        share.
-        """
-
-    def loss(self, model: Any, batch: tuple[Any, ...], state: Any) -> tuple[Any, Any]:
-        """The sum over the rows of a batch, a tensor without axes, and the state after them.
-
-        The model is a torch module, the arrays are tensors on its device, and the state is a flat
-        tuple of tensors with the rows as first axis. It is None, but for windows along streams,
-        which continue from what was returned for those before.
         """
 
 
@@ -477,17 +446,20 @@ class Moves:
     """The moves of a strategy in a step.
 
     lanes   the lane that each next lane continues, by its place: twice forks it, never drops it.
-            NEW_LANE begins one without the prompt
+            NEW_LANE begins one without the prompt, NEW_LANE - 1 one of the first model in the
+            strategy's `models`, and so on
     tokens  the ids that each next lane is fed, in order; none lets it wait. -1, as Lanes.draw gives
             it, ends its text
     state   the strategy's arrays for the next lanes, with these as first axis
-    final   how many tokens of the first lane are sure to be in the text: a stream shows them
+    final   how many tokens of the first lane are sure to be in the text: a stream shows them, and
+            a text whose time is over ends with them. None: no token is sure before the end, and
+            such a text ends with all tokens of the first lane
     """
 
     lanes: Sequence[int]
     tokens: Sequence[Sequence[int] | Ids]
     state: Tensors = attrs.field(factory=dict)
-    final: int = 0
+    final: int | None = None
 
 
 @attrs.frozen
@@ -510,6 +482,10 @@ class Lanes(Protocol):
     """(L, V) of the next token by the model, before the samplers; -inf for a forbidden one."""
 
     def __len__(self) -> int: ...
+
+    @property
+    def prompt(self) -> Ids:
+        """(N,) ids of the prompt."""
 
     @property
     def tokens(self) -> Sequence[Ids]:
@@ -542,11 +518,23 @@ class Lanes(Protocol):
     def fed(self, lane: int) -> Floats:
         """(T, V) log-probabilities by the model after each token that a lane was fed last."""
 
+    def verify(self, lane: int) -> Ids:
+        """(N,) the tokens that sampling draws after a lane, as long as the first lane was fed the
+        same from there on, and the one that it draws then; -1 where a sampler ends the text.
+
+        The first lane was fed all of them in the step before. So drafted tokens give the text that
+        sampling gives (speculative decoding).
+        """
+
 
 class Strategy(Protocol):
     """Decides how a text is made of steps. The lanes of all texts are fed in one batch.
 
-    lanes  the most lanes of a text, which count as so many texts where there is a limit
+    lanes   the most lanes of a text, which count as so many texts where there is a limit
+    models  optional: models of other runs with the same vocabulary, of which it may have lanes
+
+    A saved state has the lanes that began anew, and the strategy's arrays, where no other lane than
+    the first continues the prompt; else a text goes on as one that begins.
 
     `start()` is optional: the arrays of the first lane by name, without an axis for lanes. With
     `draws_only = True` a strategy promises to do no more than sampling does: to feed its one lane

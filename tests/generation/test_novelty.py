@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import CorpusError, UsageError, load, run
-from textgen.generation import novelty
-from textgen.generation.novelty import NGRAMS, CopyFinder
+from textgen import CorpusError, UsageError, load, novelty, run
+from textgen.novelty import NGRAMS, CopyFinder
 
 LETTERS = "abcd"
 texts = st.text(alphabet=LETTERS, max_size=60)

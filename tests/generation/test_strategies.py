@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 from components import engine_of
+from watching import join_background
 
 import textgen
 from textgen import ContractError, UsageError
@@ -180,6 +181,32 @@ def test_a_text_goes_on_from_the_state_of_the_one_that_was_chosen(name):
     rest = generator.generate(state=made.state, temperature=0, max_new_tokens=9)
     ids = [*generator.encode_prompt("the "), *made.tokens]
     assert rest.tokens == generator.generate(ids, temperature=0, max_new_tokens=9).tokens
+
+
+@pytest.mark.parametrize("name", ["sample", "guidance"])
+def test_a_text_in_two_parts_is_the_text_at_once(name, generator, tmp_path):
+    options = {**STRATEGIES[name], "mirostat_tau": 2.0, "repetition_penalty": 1.2}
+    whole = generator.generate("the ", index=3, max_new_tokens=20, **options)
+    part = generator.generate("the ", index=3, max_new_tokens=8, keep_state=True, **options)
+    part.state.save(tmp_path / "state")
+    state = textgen.GenerationState.load(tmp_path / "state")
+    rest = generator.generate(state=state, max_new_tokens=12, **options)
+    assert part.tokens + rest.tokens == whole.tokens
+    assert generator.generate(state=state, best_of=2, max_new_tokens=3).tokens
+
+
+@pytest.mark.parametrize("name", ["sample", "guidance", "banned-phrases"])
+def test_a_text_that_nobody_reads_pauses(name, generator):
+    options = {**STRATEGIES[name], "logprobs": 100, "max_new_tokens": 300}
+
+    async def read():
+        stream = await generator.astream("the ", **options)
+        first = await anext(stream)
+        await asyncio.to_thread(join_background)  # which ends when there is nothing to do
+        assert stream.finish_reason is None
+        return first + "".join([piece async for piece in stream])
+
+    assert asyncio.run(read()) == generator.generate("the ", **options).text
 
 
 def test_a_pipeline_has_a_strategy_and_requests_replace_it(tmp_path):

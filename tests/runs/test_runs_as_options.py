@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,7 +14,7 @@ from components import plugin_of
 from small_run import record_of, tables
 
 import textgen
-from textgen import Component, NoOptions, option
+from textgen import BuildContext, Component, NoOptions, option
 from textgen.gradient import GradientOptions, GradientTrainer
 
 
@@ -34,7 +35,7 @@ class Beside:
 class Plugins:
     """An engine whose components say which generators they were given."""
 
-    def __init__(self, **runs):
+    def __init__(self, **runs: Path) -> None:
         self.given: list[textgen.Generator] = []
         plugins = textgen.PluginSet.discover()
         plugins.register(
@@ -50,28 +51,30 @@ class Plugins:
         )
         self.engine = textgen.Engine(plugins)
 
-    def trainer(self, config, context):
+    def trainer(self, config: Taught, context: BuildContext) -> Any:
         import torch
 
         self.given.append(context.build(config.teacher))
         return GradientTrainer(config, lambda weights: torch.optim.SGD(weights, lr=0.1))
 
-    def sampler(self, config, context):
+    def sampler(self, config: Beside, context: BuildContext) -> Any:
         self.given.append(context.build(config.other))
         return lambda logits, history: logits
 
 
 @pytest.fixture
-def base(finished):
+def base(finished: Path) -> Path:
     return finished.rename(finished.parent / "base")
 
 
-def taught(folder, teacher, **more):
+def taught(folder: Path, teacher: str, **more: Any) -> dict[str, Any]:
     trainer = {"type": "taught", "length": "2 steps", "teacher": teacher}
     return {**tables(folder), "trainer": trainer, "observer": [], **more}
 
 
-def test_a_run_is_given_by_its_path_or_name_and_determines_the_other(folder, base):
+def test_a_run_is_given_by_its_path_or_name_and_determines_the_other(
+    folder: Path, base: Path
+) -> None:
     plugins = Plugins(tiny=base)
     (folder / "p.toml").write_text(tomli_w.dumps(taught(folder, "runs/base")))
     run = plugins.engine.run(folder / "p.toml", output=folder / "made")
@@ -95,7 +98,9 @@ def test_a_run_is_given_by_its_path_or_name_and_determines_the_other(folder, bas
     ("teacher", "cause"),
     [("runs/none", "is not a run directory: it does not exist"), ("runs", "it has no run.json")],
 )
-def test_a_run_that_cannot_be_used_is_named_with_component_and_key(folder, base, teacher, cause):
+def test_a_run_that_cannot_be_used_is_named_with_component_and_key(
+    folder: Path, base: Path, teacher: str, cause: str
+) -> None:
     (folder / "p.toml").write_text(tomli_w.dumps(taught(folder, teacher)))
     said = rf"trainer\.teacher of trainer 'taught': {re.escape(str(folder / teacher))}.*{cause}"
     with pytest.raises(textgen.RunError, match=said):
@@ -103,14 +108,16 @@ def test_a_run_that_cannot_be_used_is_named_with_component_and_key(folder, base,
     assert not (folder / "made").exists()
 
 
-def test_a_run_that_is_not_finished_is_refused(folder, base):
+def test_a_run_that_is_not_finished_is_refused(folder: Path, base: Path) -> None:
     with pytest.raises(textgen.Interrupted):
         textgen.run(tables(folder), output=folder / "part", cancelled=lambda: True)
     with pytest.raises(textgen.RunError, match=r"trainer\.teacher .*is not finished"):
         Plugins().engine.run(taught(folder, str(folder / "part")), output=folder / "made")
 
 
-def test_a_sampler_is_given_one_generator_in_the_chain_and_in_requests(folder, base):
+def test_a_sampler_is_given_one_generator_in_the_chain_and_in_requests(
+    folder: Path, base: Path
+) -> None:
     plugins = Plugins()
     chain = [{"type": "beside", "other": str(base)}]
     run = plugins.engine.run(taught(folder, str(base), sampler=chain), output=folder / "made")

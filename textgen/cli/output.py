@@ -19,9 +19,9 @@ from textgen.cli.options import check_state_output
 from textgen.cli.prompts import read_prompts
 from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.terminal import print_stream, print_text, report_seed
+from textgen.documents import end_id
 from textgen.errors import Interrupted, UsageError
 from textgen.generation.generator import Generator
-from textgen.generation.prompts import end_id
 from textgen.generation.results import Generation, GenerationState
 from textgen.messages import quoted
 from textgen.pipeline.raw_pipeline import inline_toml

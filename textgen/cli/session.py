@@ -17,9 +17,9 @@ from textgen.cli.options import check_state_output
 from textgen.cli.request_options import parse_value
 from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.terminal import print_stream, report_seed
+from textgen.documents import end_id
 from textgen.errors import TextgenError, UsageError
 from textgen.generation.generator import Generator
-from textgen.generation.prompts import end_id
 from textgen.generation.results import GenerationState
 from textgen.generation.streams import TextStream
 from textgen.messages import nearest, quoted

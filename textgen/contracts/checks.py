@@ -19,7 +19,6 @@ from textgen.protocols import (
     Decoder,
     Ids,
     Model,
-    Objective,
     Observer,
     Sampler,
     Strategy,
@@ -39,7 +38,6 @@ _CONTRACTS: Final[Mapping[str, type]] = {
     "model": Model,
     "decoder": Decoder,
     "trainer": Trainer,
-    "objective": Objective,
     "sampler": Sampler,
     "strategy": Strategy,
     "observer": Observer,
@@ -131,14 +129,6 @@ def read_pieces(corpus: Corpus, offer: RegisteredComponent) -> Iterator[CorpusPi
                 offer, f"yielded {what} from read, and must yield pieces of str, or DOCUMENT_END"
             )
         yield piece
-
-
-def begin_decoding(model: Model, offer: RegisteredComponent, batch_size: int) -> Decoder:
-    """A decoder of the model, with every method: one is reported before the first text needs it."""
-    made = model.decoder(batch_size)
-    if fault := unfit(made, "decoder"):
-        raise blame(offer, f"made a decoder that {fault}")
-    return made
 
 
 def check_tokenizer(tokenizer: Tokenizer, offer: RegisteredComponent, text: str) -> Tokenizer:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.contracts import checks
-from textgen.contracts.checks import begin_decoding, blame
+from textgen.contracts.checks import blame
 from textgen.contracts.components import Components
+from textgen.contracts.decoders import DecoderFactory
 from textgen.errors import ContractError, TextgenError
 from textgen.generation.sampling import (
     SequenceHistory,
@@ -128,6 +129,7 @@ class Chain:
     forbidden   ids that are never drawn, such as the one for unknown characters
     tables      the [[sampler]] tables that make it
     strategy    what decides how a text is made of steps, and whose it is; None to sample
+    others      make decoders of the models of which it may have lanes, beside the text's own
     components  samplers, model and tokenizer are among them
     """
 
@@ -137,8 +139,17 @@ class Chain:
     forbidden: tuple[int, ...] = ()
     tables: tuple[dict[str, Any], ...] = ()
     strategy: tuple[Strategy, RegisteredComponent] | None = None
+    others: tuple[DecoderFactory, ...] = attrs.field(init=False, repr=False)
     components: Components = attrs.field(factory=Components, repr=False)
     _greedy: bool = attrs.field(init=False)
+
+    @others.default
+    def _decoders_of_strategy(self) -> tuple[DecoderFactory, ...]:
+        if self.strategy is None:
+            return ()
+        strategy, source = self.strategy
+        models = getattr(strategy, "models", ())
+        return tuple(DecoderFactory(model, source, self.vocab_size) for model in models)
 
     @_greedy.default
     def _ends_in_argmax(self) -> bool:
@@ -223,23 +234,28 @@ class Chain:
         """
         for token in self.forbidden:
             logits[:, token] = _NEVER
-        sampled = logits
+        sampled, ended = logits, np.zeros(len(logits), np.bool_)
         given: list[tuple[Link, Array]] = []
         for link in self.links[:-1] if self._greedy else self.links:
             before, sampled = sampled, link(sampled, history)
-            if link.ends and (ended := _has_nothing(sampled) & ~_has_nothing(before)).any():
-                return self._pick_rest(np.flatnonzero(~ended), logits, history, uniforms)
+            if link.ends and (gone := _has_nothing(sampled) & ~_has_nothing(before)).any():
+                sampled, rows = rows_of(sampled, np.arange(len(gone))), np.flatnonzero(gone)
+                sampled[rows.tolist()] = rows_of(before, rows)  # so that something can be drawn
+                ended |= gone
             if link.has_state:
                 given.append((link, sampled))
         values = to_numpy(sampled)
         tokens = likeliest(values) if self._greedy else draw(values, uniforms)
         if tokens is None:
             self._explain(logits, history)
-        states = [link.accept(tokens, made, history) for link, made in given]
-        history.add(tokens)
-        for state in states:
-            history.arrays |= state
-        return tokens
+        if not ended.any():
+            self._accept(tokens, given, history)
+            return tokens
+        kept = np.flatnonzero(~ended)
+        rest = history.rows(kept.tolist())
+        self._accept(tokens[kept], [(link, rows_of(made, kept)) for link, made in given], rest)
+        history.put(kept.tolist(), rest)
+        return np.where(ended, END, tokens)
 
     def note(self, tokens: Ids, logits: Array, history: SequenceHistory) -> None:
         """Note tokens (B,) that were not drawn by `pick` after logits (B, V) in the history."""
@@ -248,7 +264,13 @@ class Chain:
             for link in self.links:
                 logits = link(logits, history)
                 given.append((link, logits))
-        states = [link.accept(tokens, made, history) for link, made in given if link.has_state]
+        self._accept(tokens, [pair for pair in given if pair[0].has_state], history)
+
+    def _accept(
+        self, tokens: Ids, given: Sequence[tuple[Link, Array]], history: SequenceHistory
+    ) -> None:
+        """Note tokens (B,), of which samplers with a state gave logits (B, V)."""
+        states = [link.accept(tokens, logits, history) for link, logits in given]
         history.add(tokens)
         for state in states:
             history.arrays |= state
@@ -261,31 +283,15 @@ class Chain:
             logits = link(logits, history)
         return logits
 
-    def _pick_rest(
-        self,
-        rows: Ids,
-        logits: Array,
-        history: SequenceHistory,
-        uniforms: Floats,
-    ) -> Ids:
-        """`pick` for the rows that a sampler did not end; the others keep their history."""
-        tokens = np.full(len(uniforms), END)
-        if len(rows):
-            rest = history.rows(rows.tolist())
-            tokens[rows] = self.pick(rows_of(logits, rows), rest, uniforms[rows])
-            history.put(rows.tolist(), rest)
-        return tokens
-
     def try_on(self, model: Model) -> None:
         """Dry-run one step of a model that may not be trained yet. Raises ContractError."""
+        factory = DecoderFactory(model, self.model, self.vocab_size)
         try:
-            decoder = begin_decoding(model, self.model, 1)
-            logits = decoder.extend(np.empty((1, 0), np.int64))
+            logits = factory.extend(factory(), np.empty((1, 0), np.int64))
         except TextgenError as error:
             if isinstance(error, ContractError):
                 raise
             return  # it may say that it has to be trained first
-        checks.check_logits(logits, (1, self.vocab_size), self.model)
         if isfinite(to_numpy(logits).max()):  # else an untrained model says nothing of the samplers
             self.pick(logits, self.begin([np.empty(0, np.int64)], [(0, 0)]), np.zeros(1))
 

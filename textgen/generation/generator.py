@@ -9,27 +9,23 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, Unpack
+from typing import Any, Final, NoReturn, Self, Unpack
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.contracts.checks import begin_decoding
 from textgen.contracts.components import Components, blaming
-from textgen.documents import CorpusPiece
+from textgen.contracts.decoders import DecoderFactory
+from textgen.documents import CorpusPiece, end_id
 from textgen.errors import UsageError
 from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop, finished
-from textgen.generation.batch import Begin, keeps_shape
 from textgen.generation.chain import Chain
-from textgen.generation.distinct import STRIDE, TRIES, DistinctTexts
 from textgen.generation.prompt_cache import PromptCache
 from textgen.generation.prompts import (
     EncodedPrompt,
     check_prompt,
-    end_id,
     text_pieces,
 )
 from textgen.generation.request import (
@@ -52,12 +48,11 @@ from textgen.generation.scoring import (
 )
 from textgen.generation.streams import TextStream
 from textgen.gradient.model import GradientModel
+from textgen.novelty import TRIES, CopyFinder, DistinctTexts
 from textgen.protocols import Decoder, Floats, Ids, Model, Table, Tensors, Tokenizer
 
-if TYPE_CHECKING:
-    from textgen.generation.novelty import CopyFinder
-
 BATCH_SIZE: Final = 256
+_STRIDE: Final = 2**32  # from the index of a text to that of one in its place
 _CACHED: Final = 1 << 26  # bytes of states inside prompts, of asynchronous requests
 
 
@@ -91,7 +86,7 @@ class Generator:
     record: Table = attrs.field(factory=dict, repr=False)
     training_tokens: Callable[[], Ids] | None = attrs.field(default=None, repr=False)
     make_module: Callable[[str], Any] | None = attrs.field(default=None, repr=False)
-    _begin: Begin = attrs.field(repr=False, init=False)
+    _decoders: DecoderFactory = attrs.field(repr=False, init=False)
     _background: BackgroundLoop = attrs.field(repr=False, init=False)
     _requests: Requests = attrs.field(repr=False, init=False)
 
@@ -108,13 +103,13 @@ class Generator:
             np.array(self.record.get("priming") or list(ends), np.int64),
         )
 
-    @_begin.default
-    def _make_begin(self) -> Begin:  # a method of this object would keep it, in a circle
-        return partial(begin_decoding, self.model, self.chain.model)
+    @_decoders.default
+    def _make_decoders(self) -> DecoderFactory:
+        return DecoderFactory(self.model, self.chain.model, self.chain.vocab_size)
 
     @_background.default
     def _make_background(self) -> BackgroundLoop:
-        return BackgroundLoop(Scheduler(self._begin, BATCH_SIZE, PromptCache(_CACHED)))
+        return BackgroundLoop(Scheduler(self._decoders, BATCH_SIZE, PromptCache(_CACHED)))
 
     def __reduce__(self) -> NoReturn:
         """Not to be pickled: it holds memory maps, locks and functions."""
@@ -203,7 +198,7 @@ class Generator:
         unless a sampler reads the whole history.
         """
         row = self._row(prompt, options, must_end=False)
-        return TextStream(Scheduler(self._begin, 1), row, self.model_id)
+        return TextStream(Scheduler(self._decoders, 1), row, self.model_id)
 
     async def agenerate(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> Generation:
         """`generate` for asyncio. Cancelling the task ends the text."""
@@ -259,7 +254,7 @@ class Generator:
             raise UsageError(expected, argument="text", value=text, suggestion=hint)
         if isinstance(text, str):
             check_prompt(self.tokenizer, text, "error")
-        decoder, pieces = self._begin(1), text_pieces(text)
+        decoder, pieces = self._decoders(), text_pieces(text)
         return score_tokens(decoder, self.chain, self.tokenizer, given, pieces)
 
     @blaming
@@ -283,17 +278,17 @@ class Generator:
         In nats, with the errors of `generate`. Raises UsageError where the time limit or
         `cancelled` comes first.
         """
-        return _following(self._looked(prompt, options))
+        return _next_logprobs(self._peeked(prompt, options))
 
     async def anext_logprobs(
         self, prompt: Prompt = "", **options: Unpack[RequestOptions]
     ) -> tuple[Floats, Floats]:
         """`next_logprobs` for asyncio. Cancelling the task ends the work."""
         row = await self._prepared(prompt, options, must_end=False)
-        row.looks = True
+        row.peeks = True
         with self.components.blaming():
             await finished(self._background, row)
-            return _following(row)
+            return _next_logprobs(row)
 
     @blaming
     def probabilities(self, text: Prompt) -> dict[str, float]:
@@ -304,8 +299,8 @@ class Generator:
         vocabulary.
         """
         found: dict[str, float] = {}
-        row = self._looked(text, {})
-        for token, logprob in enumerate(_following(row)[0]):
+        row = self._peeked(text, {})
+        for token, logprob in enumerate(_next_logprobs(row)[0]):
             piece = self.tokenizer.decode(np.array([token]))
             piece = piece[row.request.prompt.held :]
             found[piece] = found.get(piece, 0.0) + math.exp(logprob)
@@ -322,7 +317,7 @@ class Generator:
         hidden_size). Raises UsageError for a model whose state grows with the text.
         """
         decoder, ids = self._reading(text)
-        if not keeps_shape(self._begin):
+        if not self._decoders.keeps_shape():
             raise UsageError(
                 "the state of this model grows with the text, so there is none of one "
                 "shape per token"
@@ -363,8 +358,6 @@ class Generator:
         first if its tokens are not in the cache. Raises CorpusError if the corpus has changed since
         training, UsageError without a run.
         """
-        from textgen.generation.novelty import CopyFinder
-
         if self.training_tokens is None:
             raise UsageError("only a generator of a run knows its training corpus")
         return CopyFinder(self.tokenizer, self.training_tokens())
@@ -396,7 +389,7 @@ class Generator:
         prompt = self.prepare(text)
         if not len(prompt.ids):
             raise UsageError("the text is empty, and has no token to compute anything for")
-        decoder = self._begin(1)
+        decoder = self._decoders()
         decoder.extend(prompt.before[None])
         return decoder, prompt.ids
 
@@ -406,12 +399,12 @@ class Generator:
             request.check_end()
         return Row.begin(self.tokenizer, request, request.index or 0)
 
-    def _looked(self, prompt: Prompt, options: RequestOptions) -> Row:
+    def _peeked(self, prompt: Prompt, options: RequestOptions) -> Row:
         """A row that has ended with what may follow its prompt."""
         row = self._row(prompt, options, must_end=False)
-        row.looks = True
+        row.peeks = True
         row.start_clock()
-        scheduler = Scheduler(self._begin, 1)
+        scheduler = Scheduler(self._decoders, 1)
         scheduler.submit(row)
         while not row.ended:
             scheduler.run()
@@ -445,7 +438,7 @@ class Generator:
         self, rows: Iterator[Row], batch_size: int, distinct: DistinctTexts | None = None
     ) -> Iterator[Generation]:
         """Whole texts, in the order of their prompts."""
-        scheduler = Scheduler(self._begin, batch_size)
+        scheduler = Scheduler(self._decoders, batch_size)
         begun: deque[Row] = deque()
         while True:
             for row in itertools.islice(rows, scheduler.free):
@@ -457,10 +450,12 @@ class Generator:
             while begun and begun[0].ended:
                 row = begun.popleft()
                 generation = self._generation(row)
-                if distinct is None or distinct.is_new(generation):
+                # Another one would be ended by time or by the caller too.
+                is_cut = generation.finish_reason in ("time", "cancelled")
+                if distinct is None or is_cut or distinct.is_new(str(generation)):
                     yield generation
                 elif distinct.failed < TRIES:
-                    begun.appendleft(Row.begin(self.tokenizer, row.request, row.index + STRIDE))
+                    begun.appendleft(Row.begin(self.tokenizer, row.request, row.index + _STRIDE))
                     scheduler.submit(begun[0])
 
     def _generation(self, row: Row) -> Generation:
@@ -471,7 +466,7 @@ class Generator:
         text, ids = row.take()
         logprobs = row.logprobs
         if request.echo and request.logprobs is not None:
-            logprobs = [*prompt_logprobs(self._begin(1), row), *logprobs]
+            logprobs = [*prompt_logprobs(self._decoders(), row), *logprobs]
         assert row.finish_reason is not None
         return Generation(
             prompt=request.prompt.text,
@@ -488,13 +483,11 @@ class Generator:
         )
 
 
-def _following(
-    row: Row,
-) -> tuple[Floats, Floats]:
-    """What was to be found out of the token after a prompt. Raises the row's error."""
+def _next_logprobs(row: Row) -> tuple[Floats, Floats]:
+    """The log-probabilities of a row that peeked. Raises its error."""
     if row.error is not None:
         raise row.error
-    if row.following is None:
+    if row.next_logprobs is None:
         argument = "time_limit" if row.reason == "time" else "cancelled"
         raise UsageError("the prompt was not read to its end", argument=argument)
-    return row.following
+    return row.next_logprobs

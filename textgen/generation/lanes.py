@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -12,12 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.contracts.checks import blame
+from textgen.contracts.decoders import DecoderFactory, Decoders, Feed
 from textgen.data import splitmix
-from textgen.generation.batch import Begin, begun, join_rows, state_of, take_rows
+from textgen.errors import UsageError
 from textgen.generation.chain import END
 from textgen.generation.prompts import NO_IDS
-from textgen.generation.results import FinishReason, RankedText, TokenLogprobs
-from textgen.generation.row import Row, failing
+from textgen.generation.results import (
+    FinishReason,
+    RankedText,
+    TokenLogprobs,
+    reading_state,
+)
+from textgen.generation.row import Row, failing, start_history
 from textgen.generation.sampling import SequenceHistory, log_softmax, step_numbers, to_numpy
 from textgen.protocols import NEW_LANE, Array, Floats, Ids, Moves, Ranking, Tensors
 
@@ -29,20 +33,33 @@ _STRATEGY: Final = 2**32 + 1  # in place of a sampler's place, as that of the dr
 class Lane:
     """A way in which a text may continue.
 
-    logits    (T, V) after each of the tokens that it was fed last, at least one row
-    ids       generated so far
-    reason    why the text would end here, if it would
-    logprobs  of the ids, if the request asks for them
+    row        its place in the decoder of its model
+    is_text    whether it began with the prompt, and not anew
+    logits     (T, V) after each of the tokens that it was fed last, at least one row
+    ids        that it was fed since then
+    reason     why the text would end here, if it would
+    logprobs   of the ids, if the request asks for them
+    unnoted    the last ids and the logits (V,) before each, which its history lacks: samplers see
+               a drafted token only once something is to be drawn after it
     """
 
-    logits: npt.NDArray[Any] = attrs.field(repr=False)
+    factory: DecoderFactory
+    row: int = 0
+    is_text: bool = False
+    logits: npt.NDArray[Any] = attrs.field(default=np.empty((0, 0)), repr=False)
     ids: list[int] = attrs.field(factory=list)
     reason: FinishReason | None = None
     logprobs: list[TokenLogprobs] = attrs.field(factory=list)
+    unnoted: list[tuple[int, npt.NDArray[Any]]] = attrs.field(factory=list)
 
     def fork(self) -> Lane:
         """A copy that goes its own way."""
-        return Lane(self.logits[-1:], self.ids[:], self.reason, self.logprobs[:])
+        own: dict[str, Any] = {
+            "ids": self.ids[:],
+            "logprobs": self.logprobs[:],
+            "unnoted": self.unnoted[:],
+        }
+        return attrs.evolve(self, logits=self.logits[-1:], **own)
 
 
 class StrategyText:
@@ -52,43 +69,59 @@ class StrategyText:
 
     logits: npt.NDArray[Any]
 
-    def __init__(self, row: Row, logits: npt.NDArray[Any]) -> None:
-        self.row, self.chain = row, row.request.chain
-        assert self.chain.strategy is not None
-        self.strategy, self.offer = self.chain.strategy
-        row.open(logits)
-        self.lanes = [Lane(logits[None])]
-        self.history: SequenceHistory = begun(self.chain, [row])
+    def __init__(self, factory: DecoderFactory, row: Row, place: int) -> None:
+        self._row, self._chain = row, row.request.chain
+        assert self._chain.strategy is not None
+        self._strategy, self._source = self._chain.strategy
+        self._factories = (factory, *self._chain.others)
+        self._lanes = [Lane(factory, place, is_text=True)]
+        self._history: SequenceHistory = start_history([row])
         self.state: Tensors = {}
-        if callable(start := getattr(self.strategy, "start", None)):
-            self.state = {name: np.asarray(array)[None] for name, array in start().items()}
+        start: Tensors = getattr(self._strategy, "start", dict)()
+        self._moves = Moves([0], [()], {name: np.asarray(a)[None] for name, a in start.items()})
+        self._feeds: list[Feed] = []
+
+    @property
+    def rows(self) -> list[Row]:
+        """The text, until it ends."""
+        return [] if self._row.ended else [self._row]
+
+    @property
+    def places(self) -> Ids:
+        """(1,) the row of the first lane."""
+        return np.array([self._lanes[0].row])
 
     def __len__(self) -> int:
-        return len(self.lanes)
+        return len(self._lanes)
+
+    @property
+    def prompt(self) -> Ids:
+        """(N,) ids of the prompt."""
+        return self._row.request.prompt.ids
 
     @property
     def tokens(self) -> list[Ids]:
         """(N,) ids that each lane has generated."""
-        return [np.array(lane.ids, np.int64) for lane in self.lanes]
+        return [np.array(lane.ids, np.int64) for lane in self._lanes]
 
     @property
     def ended(self) -> npt.NDArray[np.bool_]:
         """(L,) which lanes hold a text that is complete."""
-        return np.array([lane.reason is not None for lane in self.lanes])
+        return np.array([lane.reason is not None for lane in self._lanes])
 
     def fed(self, lane: int) -> Floats:
         """(T, V) log-probabilities after each token that a lane was fed last, by the model."""
-        return log_softmax(self.lanes[lane].logits)
+        return log_softmax(self._lanes[lane].logits)
 
     def logprobs(self) -> Floats:
         """(L, V) log-probabilities of the next token by the model; -inf for a forbidden one."""
-        made = log_softmax(np.stack([lane.logits[-1] for lane in self.lanes]))
+        made = log_softmax(np.stack([lane.logits[-1] for lane in self._lanes]))
         made[np.isneginf(self.logits)] = -np.inf
         return made
 
     def sampled(self) -> Floats:
         """(L, V) log-probabilities of the next token after the sampler chain."""
-        made = to_numpy(self.chain.sampled(self.logits.copy(), self.history))
+        made = to_numpy(self._chain.sampled(self.logits.copy(), self._noted(range(len(self)))))
         with np.errstate(invalid="ignore"):
             return np.nan_to_num(log_softmax(made), nan=-np.inf, neginf=-np.inf)
 
@@ -99,108 +132,238 @@ class StrategyText:
         """
         if logits is not None:
             self.logits = logits.astype(self.logits.dtype)
-        history = self.history.rows(range(len(self)))
-        return self.chain.pick(self.logits.copy(), history, history.numbers()[:, 0])
+        history = self._noted(range(len(self)))
+        return self._chain.pick(self.logits.copy(), history, history.numbers()[:, 0])
+
+    def verify(self, lane: int) -> Ids:
+        """(N,) the tokens that sampling draws after a lane, as long as the first lane was fed the
+        same from there on, and the one after them; -1 where a sampler ends the text.
+        """
+        history, made = self._noted([lane]), list[int]()
+        history.streams[0, 0] = self._row.request.seed
+        first, sure = self._lanes[0], self._lanes[lane]
+        drafted = first.ids[len(sure.ids) :]
+        if len(drafted) > len(first.logits):
+            raise ValueError(f"the first lane was not fed what follows lane {lane} in one step")
+        after = first.logits[len(first.logits) - len(drafted) :]
+        for place, logits in enumerate([sure.logits[-1], *after]):
+            allowed = self._allowed(logits[None], len(sure.ids) + place)
+            token = int(self._chain.pick(allowed, history, history.numbers()[:, 0])[0])
+            made.append(token)
+            if drafted[place : place + 1] != [token]:
+                break
+        return np.array(made)
 
     def random(self, count: int = 1) -> Floats:
         """(L, count) random numbers from [0, 1), by seed, index, step and lane."""
-        return step_numbers(self.history.streams, self.history.lengths, _STRATEGY, count)
+        history = self._noted(range(len(self)))
+        return step_numbers(history.streams, history.lengths, _STRATEGY, count)
 
-    def step(self) -> Moves | Ranking:
-        """The strategy's next moves, checked; lanes and histories are then as they say."""
-        self.logits = np.stack([lane.logits[-1] for lane in self.lanes])
-        self.logits[:, list(self.chain.forbidden)] = -np.inf
-        for logits, lane in zip(self.logits, self.lanes, strict=True):
-            if self.row.earlier + len(lane.ids) < self.row.request.min_new_tokens:
-                logits[list(self.row.ending)] = -np.inf
-        made = self.strategy.step(self)
+    def begin(self, logits: Array, decoders: Decoders) -> bool:
+        """Note the logits (1, V) after the prompt, and begin with the lanes of a saved state."""
+        self._lanes[0].logits = self.logits = to_numpy(logits).copy()
+        self._row.open(self.logits[0])
+        saved = self._row.start
+        if saved is not None and saved.strategy == self._source.name:
+            added = self._row.ids.tolist()
+            new = [(NEW_LANE - model, [*ids, *added]) for model, *ids in saved.lanes]
+            lanes, tokens = [0, *(lane for lane, _ in new)], [(), *(ids for _, ids in new)]
+            self._moves = Moves(lanes, tokens, saved.memory)
+            with failing([self._row]), reading_state():
+                if fault := self._fault(self._moves):
+                    raise UsageError(f"the saved state has {fault}", argument="state")
+        return self._row.ended
+
+    def feeds(self) -> list[Feed]:
+        """What is to be fed for the moves."""
+        before = self._row.request.prompt.before.tolist()
+        self._feeds = []
+        for source, tokens in zip(self._moves.lanes, self._moves.tokens, strict=True):
+            ids = [*(before if source <= NEW_LANE else ()), *(i for i in tokens if i != END)]
+            factory = self._factories[max(NEW_LANE - source, 0)]
+            rows = None
+            if source > NEW_LANE:
+                factory, rows = self._lanes[source].factory, np.array([self._lanes[source].row])
+            self._feeds.append(Feed(factory, rows, np.array([ids], np.int64)))
+        return self._feeds
+
+    def step(self, decoders: Decoders) -> bool:
+        """Carry out the moves, once they are fed, and ask for the next. Whether the text ends."""
+        with failing([self._row]):
+            self._continue()
+            if (reason := self._emit(0, self._moves.final or 0)) is not None:
+                self._end(0, reason, decoders, 0)
+            else:
+                self._ask(decoders)
+        return self._row.ended
+
+    def end_overdue(self, decoders: Decoders) -> bool:
+        """End the text if its time is over or its caller ends it. Whether it ends."""
+        with failing([self._row]):
+            if (reason := self._row.out_of_time()) is not None:
+                self._end(0, reason, decoders, self._moves.final)
+        return self._row.ended
+
+    def flush(self) -> None:
+        """Do nothing: the row has tokens once they are final."""
+
+    def absorb(self, other: object) -> bool:
+        """False: each text has its own lanes."""
+        return False
+
+    def split(self, rows: Collection[Row]) -> list[StrategyText]:
+        """The text, if it is among some."""
+        return [self] if self._row in rows and not self._row.ended else []
+
+    def settle(self, decoders: Decoders) -> None:
+        """Leave in decoders the rows of the lanes alone."""
+        feeds = [Feed(lane.factory, np.array([lane.row]), NO_IDS[None]) for lane in self._lanes]
+        decoders.feed(feeds)
+        for lane, feed in zip(self._lanes, feeds, strict=True):
+            lane.row = feed.place
+
+    def shift(self, places: Mapping[DecoderFactory, int]) -> None:
+        """Note that the rows stand after so many others of their models."""
+        for lane in self._lanes:
+            lane.row += places[lane.factory]
+
+    def _ask(self, decoders: Decoders) -> None:
+        """Ask the strategy for its next moves, and check them."""
+        allowed = [self._allowed(lane.logits[-1:], len(lane.ids)) for lane in self._lanes]
+        self.logits = np.concatenate(allowed)
+        made = self._strategy.step(self)
         if fault := self._fault(made):
-            raise blame(self.offer, f"gave from step {fault}")
+            raise blame(self._source, f"gave from step {fault}")
         if isinstance(made, Moves):
-            self._continue(made)
+            self._moves = made
+        else:
+            self._rank(made)
+            best = made.lanes[0]
+            self._end(best, self._lanes[best].reason or "length", decoders)
+
+    def _allowed(self, logits: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+        """Logits (1, V) without what may not follow so many tokens."""
+        made = logits.copy()
+        made[:, list(self._chain.forbidden)] = -np.inf
+        if self._row.earlier + count < self._row.request.min_new_tokens:
+            made[:, list(self._row.ending)] = -np.inf
         return made
 
-    def _continue(self, moves: Moves) -> None:
+    def _continue(self) -> None:
+        """Make the lanes, their histories and the state those of the moves, which are fed."""
+        moves = self._moves
         sources = [max(lane, 0) for lane in moves.lanes]
-        new = [place for place, lane in enumerate(moves.lanes) if lane == NEW_LANE]
-        history = self.history.rows(sources)
-        if new:
-            history.put(new, begun(self.chain, [self.row] * len(new)))
-        for step in range(max(map(len, moves.tokens))):
-            fed = [i for i, ids in enumerate(moves.tokens) if len(ids) > step and ids[step] != END]
-            part = history.rows(fed)
-            tokens = np.array([moves.tokens[i][step] for i in fed], np.int64)
-            self.chain.note(tokens, self.logits[[sources[i] for i in fed]], part)
-            history.put(fed, part)
+        history = self._history.rows(sources)
+        if new := [place for place, lane in enumerate(moves.lanes) if lane <= NEW_LANE]:
+            history.put(new, start_history([self._row] * len(new)))
+        lanes = list[Lane]()
+        for source, tokens, feed in zip(moves.lanes, moves.tokens, self._feeds, strict=True):
+            lane = self._lanes[source].fork() if source > NEW_LANE else Lane(feed.factory)
+            lane.row = feed.place
+            after = lane.logits[:0] if feed.logits is None else to_numpy(feed.logits)[0].copy()
+            given = [*lane.logits, *after][-1 - len(tokens) :]
+            lane.logits = after if len(after) else lane.logits
+            self._add(lane, tokens, given, self.logits[max(source, 0)])
+            lanes.append(lane)
         keys = np.arange(len(sources), dtype=np.uint64) * np.uint64(_LANE)
-        history.arrays["streams"][:, 0] = np.uint64(self.row.request.seed) ^ splitmix(keys)
-        history.arrays["streams"][0, 0] = self.row.request.seed  # the first is that of sampling
-        self.history = history
-        self.lanes = [self.lanes[source].fork() for source in sources]
-        for place in new:
-            self.lanes[place] = Lane(NO_IDS)
+        history.streams[:, 0] = np.uint64(self._row.request.seed) ^ splitmix(keys)
+        history.streams[0, 0] = self._row.request.seed  # the first is that of sampling
+        self._history, self._lanes = history, lanes
         self.state = {name: np.asarray(array) for name, array in moves.state.items()}
 
-    def to_feed(self, moves: Moves) -> list[Ids]:
-        """(T,) ids that each lane of the moves is fed; a new one begins as prompts do."""
-        before = self.row.request.prompt.before.tolist()
-        each = zip(moves.lanes, moves.tokens, strict=True)
-        fed = [[*(before if lane == NEW_LANE else ()), *ids] for lane, ids in each]
-        return [np.array([i for i in ids if i != END], np.int64) for ids in fed]
+    def _add(
+        self, lane: Lane, tokens: Sequence[int] | Ids, given: Sequence[Any], drawn: Any
+    ) -> None:
+        """Note what a lane was fed, with the logits before each token, and those by which the first
+        was drawn.
+        """
+        for place, (token, logits) in enumerate(zip(map(int, tokens), given, strict=False)):
+            if token == END:
+                lane.reason = "end"
+                break
+            if (most := self._row.request.logprobs) is not None:
+                lane.logprobs.append(TokenLogprobs.of(log_softmax(logits), token, most))
+            lane.ids.append(token)
+            lane.unnoted.append((token, logits if place else drawn))
+            lane.reason = lane.reason or self._reason(lane.ids)
 
-    def note(self, moves: Moves, logits: Sequence[npt.NDArray[Any]]) -> None:
-        """Note the tokens of the moves, and for each lane the logits (T, V) after them."""
-        for lane, tokens, after in zip(self.lanes, moves.tokens, logits, strict=True):
-            given = [*lane.logits[-1:], *after][-1 - len(tokens) :]
-            for token, before in zip(map(int, tokens), given, strict=False):
-                if token == END:
-                    lane.reason = "end"
-                    break
-                if (most := self.row.request.logprobs) is not None:
-                    lane.logprobs.append(TokenLogprobs.of(log_softmax(before), token, most))
-                lane.ids.append(token)
-                lane.reason = lane.reason or self._reason(lane.ids)
-            if len(after):
-                lane.logits = after
+    def _noted(self, lanes: Sequence[int]) -> SequenceHistory:
+        """The histories of lanes, with all that they were fed."""
+        while rows := [lane for lane in lanes if self._lanes[lane].unnoted]:
+            tokens, logits = zip(*(self._lanes[lane].unnoted.pop(0) for lane in rows), strict=True)
+            part = self._history.rows(rows)
+            self._chain.note(np.array(tokens), np.array(logits), part)
+            self._history.put(rows, part)
+        return self._history.rows(lanes)
 
-    def emit(self, best: int, count: int) -> FinishReason | None:
+    def _emit(self, best: int, count: int) -> FinishReason | None:
         """Hand the first `count` tokens of a lane to the row, as far as it lacks them. Why the text
         ends with them, if it does.
         """
-        row, lane = self.row, self.lanes[best]
+        row, lane = self._row, self._lanes[best]
         ids, reason = list[int](), None
         for token in lane.ids[row.made : count]:
             ids.append(token)
-            if (reason := row.ends_with(token)) is not None:
+            reason = row.ends_with(token) or ("length" if len(ids) >= row.left else None)
+            if reason is not None:
                 break
         row.logprobs += lane.logprobs[row.made : row.made + len(ids)]
         if ids:
             row.add(np.array(ids))
         return reason or (lane.reason if count >= len(lane.ids) else None)
 
-    def rank(self, ranking: Ranking) -> None:
+    def _rank(self, ranking: Ranking) -> None:
         """Keep the ranked texts."""
         scores = [float(score) for score in ranking.scores] or [0.0] * len(ranking.lanes)
         for lane, score in zip(ranking.lanes, scores, strict=True):
-            ids = self.lanes[lane].ids
-            text = self.row.tokenizer.decode(np.array(ids, np.int64))
-            self.row.ranked.append(RankedText(text, tuple(ids), score))
+            ids = self._lanes[lane].ids
+            text = self._row.tokenizer.decode(np.array(ids, np.int64))
+            self._row.ranked.append(RankedText(text, tuple(ids), score))
+
+    def _end(
+        self, best: int, reason: FinishReason, decoders: Decoders, count: int | None = None
+    ) -> None:
+        """End the text with the first `count` tokens of a lane, or with all."""
+        row, lane = self._row, self._lanes[best]
+        ended = self._emit(best, len(lane.ids) if count is None else count)
+        if row.request.keep_state:
+            self._save(best, decoders)
+        row.reason = ended or reason
+
+    def _save(self, best: int, decoders: Decoders) -> None:
+        """Keep the state at the end of the text: the history of its lane, and the decoder of the
+        longest one that has no more than the text, or else of the start.
+        """
+        row, factory, lane = self._row, self._factories[0], self._lanes[best]
+        text, rest = lane.ids[: row.made], lane.ids[row.made :]
+        del lane.unnoted[max(0, len(lane.unnoted) - len(rest)) :]
+        own = [each for each in self._lanes if each.is_text]
+        known = [each for each in own if text[: len(each.ids)] == each.ids]
+        if known:
+            longest = max(known, key=lambda each: len(each.ids))
+            state, pending = decoders.state(factory, longest.row), text[len(longest.ids) :]
+        else:
+            state, pending = row.restore(factory()).read_state(), [*row.to_feed(), *text]
+        row.save(state, self._noted([best]).save_row(0), np.array(pending, np.int64))
+        if len(own) == 1 and not pending:
+            lanes = [(self._factories.index(each.factory), *each.ids) for each in self._lanes[1:]]
+            row.save_lanes(self._source.name, lanes, self.state)
 
     def _reason(self, ids: list[int]) -> FinishReason | None:
         """Why the text would end with these ids, if it would."""
-        options, token = self.row.request, ids[-1]
-        if token == self.row.request.end_id:
+        request, token = self._row.request, ids[-1]
+        if token == request.end_id:
             return "end"
-        if token in options.stop_tokens:
+        if token in request.stop_tokens:
             return "stop"
-        if options.stops:
-            counted = ids[max(0, options.min_new_tokens - self.row.earlier) :][
-                -max(map(len, options.stops)) - 8 :
+        if request.stops:
+            counted = ids[max(0, request.min_new_tokens - self._row.earlier) :][
+                -max(map(len, request.stops)) - 8 :
             ]
-            text = self.row.tokenizer.decode(np.array(counted, np.int64))
-            if any(stop in text for stop in options.stops):
+            text = self._row.tokenizer.decode(np.array(counted, np.int64))
+            if any(stop in text for stop in request.stops):
                 return "stop"
-        most = options.max_new_tokens
+        most = request.max_new_tokens
         return "length" if most is not None and len(ids) >= most else None
 
     def _fault(self, made: Any) -> str:
@@ -208,10 +371,10 @@ class StrategyText:
         if isinstance(made, Ranking):
             if not made.lanes or len(made.scores) not in (0, len(made.lanes)):
                 return "a ranking without lanes, or with another number of scores"
-            return _outside(made.lanes, 0, len(self.lanes))
+            return _outside(made.lanes, 0, len(self._lanes))
         if not isinstance(made, Moves):
             return f"{type(made).__name__}, and must give Moves or a Ranking"
-        count, most = len(made.lanes), self.strategy.lanes
+        count, most = len(made.lanes), self._strategy.lanes
         if not 0 < count <= most:
             return f"{count} lanes, and announces 1 to {most} with its attribute lanes"
         if len(made.tokens) != count:
@@ -219,129 +382,10 @@ class StrategyText:
         if any(np.shape(array)[:1] != (count,) for array in made.state.values()):
             return f"a state that is not of {count} lanes"
         ids = [token for tokens in made.tokens for token in tokens]
-        return _outside(made.lanes, NEW_LANE, len(self.lanes)) or _outside(
-            ids, END, self.chain.vocab_size
+        least = NEW_LANE - len(self._factories) + 1
+        return _outside(made.lanes, least, len(self._lanes)) or _outside(
+            ids, END, self._chain.vocab_size
         )
-
-
-class LaneBatch:
-    """The texts of strategies, whose lanes are fed together; what Batch is for sampled ones."""
-
-    def __init__(self, begin: Begin, decoder: Any, rows: Sequence[Row]) -> None:
-        self._begin, self._decoder, self._begun = begin, decoder, rows
-        self._texts: list[StrategyText] = []  # whose lanes are the rows of the decoder
-
-    @property
-    def rows(self) -> list[Row]:
-        """The texts that have not ended."""
-        rows = [text.row for text in self._texts] or self._begun
-        return [row for row in rows if not row.ended]
-
-    def draw(self, logits: Array) -> None:
-        """Begin after the prompts, with their logits (B, V)."""
-        values = to_numpy(logits).copy()
-        self._texts = [StrategyText(*each) for each in zip(self._begun, values, strict=True)]
-        self._step()
-
-    def advance(self, until: float) -> None:
-        """Take steps until a text ends or time.perf_counter() reaches `until`, at least one."""
-        count = len(self.rows)
-        while len(self.rows) == count:
-            self._step()
-            if time.perf_counter() >= until:
-                return
-
-    def flush(self) -> None:
-        """Do nothing: rows have their tokens once these are final."""
-
-    def pause_unread(self) -> None:
-        """Do nothing: lanes are kept until the text ends."""
-
-    def join(self, other: LaneBatch) -> None:
-        """Take the texts of another batch in."""
-        join_rows(self._decoder, other._decoder)
-        self._texts += other._texts
-
-    def _step(self) -> None:
-        """Ask each strategy for its moves, and carry them out for all texts together."""
-        going: list[tuple[StrategyText, Moves]] = []
-        sources, first = list[int](), 0
-        for text in self._texts:
-            count, moves = len(text.lanes), None
-            if not text.row.ended:
-                with failing([text.row]):
-                    moves = self._moves(text, first)
-            if moves is not None:
-                going.append((text, moves))
-                sources += [i if i == NEW_LANE else first + i for i in moves.lanes]
-            first += count
-        self._texts = [text for text, _ in going] or self._texts[:1]  # one that has ended
-        if not going:
-            return
-        logits = self._feed(sources, [ids for text, moves in going for ids in text.to_feed(moves)])
-        first = 0
-        for text, moves in going:
-            with failing([text.row]):
-                text.note(moves, logits[first : first + len(text.lanes)])
-                if (reason := text.emit(0, moves.final)) is not None:
-                    self._end(text, first, 0, reason)
-            first += len(text.lanes)
-
-    def _moves(self, text: StrategyText, first: int) -> Moves | None:
-        """The moves of a text with the lanes from `first` on; None once it has ended."""
-        row = text.row
-        if (reason := row.out_of_time()) is not None:
-            self._end(text, first, 0, reason)
-        elif row.error is None:
-            made = text.step()
-            if isinstance(made, Moves):
-                return made
-            best = made.lanes[0]
-            text.rank(made)
-            self._end(text, first, best, text.lanes[best].reason or "length")
-        return None
-
-    def _end(self, text: StrategyText, first: int, best: int, reason: FinishReason) -> None:
-        """End a text with all tokens of a lane."""
-        row = text.row
-        ended = text.emit(best, len(text.lanes[best].ids))
-        if row.request.keep_state:
-            decoder = take_rows(self._begin, self._decoder, [first + best])
-            row.end = state_of(row, text.history.rows([best]), decoder, NO_IDS)
-        row.reason = ended or reason
-
-    def _feed(self, sources: Sequence[int], fed: Sequence[Ids]) -> list[npt.NDArray[Any]]:
-        """Make the decoder's rows those of `sources`, and feed each its ids (T,).
-
-        The logits (T, V) after each of these; (0, V) for one that waits.
-        """
-        groups = defaultdict[tuple[bool, int], list[int]](list)
-        for i, (source, ids) in enumerate(zip(sources, fed, strict=True)):
-            groups[source == NEW_LANE, len(ids)].append(i)
-        logits: dict[int, npt.NDArray[Any]] = {}
-        joined: Any = None
-        for (is_new, length), mine in sorted(groups.items()):
-            if is_new:
-                decoder = self._begin(len(mine))
-            else:
-                decoder = take_rows(self._begin, self._decoder, [sources[i] for i in mine])
-            ids = np.stack([fed[i] for i in mine])
-            if length > 1:
-                made = to_numpy(decoder.score(ids))
-            elif length or is_new:  # a copy, since the next call may reuse the array
-                made = to_numpy(decoder.extend(ids))[:, None].copy()
-            else:
-                made = np.empty((len(mine), 0, 0))
-            logits.update(zip(mine, made, strict=True))
-            if joined is None:
-                joined = decoder
-            else:
-                join_rows(joined, decoder)
-        order = [*logits]
-        if order != sorted(order):
-            joined = take_rows(self._begin, joined, [order.index(i) for i in range(len(fed))])
-        self._decoder = joined
-        return [logits[i] for i in range(len(fed))]
 
 
 def _outside(numbers: Sequence[int], least: int, end: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, get_args
@@ -14,19 +13,12 @@ import numpy.typing as npt
 
 from textgen.characters import nearest_text
 from textgen.contracts.checks import check_ids
-from textgen.documents import DOCUMENT_END, CorpusPiece, split_documents
+from textgen.documents import DOCUMENT_END, CorpusPiece, end_id, split_documents
 from textgen.errors import PromptError, UsageError
 from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Array, Ids, Tokenizer
 
 NO_IDS: Final = np.empty(0, np.int64)
-_PRIMING: Final = 8  # tokens; more did not change what follows
-_SOUGHT: Final = (
-    1 << 20
-)  # tokens on each side of the middle, among which a document's end is sought
-_AROUND: Final = 4096  # and among which a paragraph does
-_PARAGRAPHS: Final = (r"\n\n(?=\S)", r"(?<=\S)\n(?=\S)", r"\n\s+(?=\S)")  # what stands before one
-_LINES: Final = 20  # of a paragraph; where empty lines are rarer, each line is one
 _EXAMINED: Final = 1000  # characters in which unknown ones are looked for first
 _GATHERED: Final = 1 << 16  # ids of short documents that are handed on together
 
@@ -37,7 +29,7 @@ class EncodedPrompt:
 
     text    of the prompt
     ids     (T,) of the prompt. With the ids of a text that continues it they spell both
-    before  ids to feed before them (see priming_ids)
+    before  ids to feed before them (`priming` in run.json)
     first   (V,) which tokens begin with a space, if the space that ends the prompt is not in `ids`
             but left to the first token; None for all
     """
@@ -122,45 +114,6 @@ def spaced_tokens(tokenizer: Tokenizer) -> npt.NDArray[np.bool_] | None:
     texts = (tokenizer.decode(np.array([token])) for token in range(tokenizer.vocab_size))
     begins = np.array([text.startswith(" ") for text in texts])
     return begins if begins.sum() > 1 else None
-
-
-def end_id(tokenizer: Tokenizer) -> int | None:
-    """A tokenizer's id for the end of a document; None if it has none
-    (textgen.protocols.DocumentTokenizer).
-    """
-    return getattr(tokenizer, "end_id", None)
-
-
-def priming_ids(tokenizer: Tokenizer, tokens: Ids) -> list[int]:
-    """The ids that texts begin after: in training tokens (N,), the last ones before a text starts,
-    somewhere in the middle.
-
-    To a recurrent network the start state is in the middle of a text. A text starts after the end
-    of a document; where there is one text, after a paragraph. No ids if it has no line break.
-    """
-    middle = len(tokens) // 2
-    first = max(1, middle - _SOUGHT)
-    starts: Ids = np.flatnonzero(tokens[first : middle + _SOUGHT] == end_id(tokenizer)) + first + 1
-    if not len(starts):
-        starts = _paragraphs(tokenizer, tokens)
-    start = starts[len(starts) // 2] if len(starts) else 0
-    ids: list[int] = tokens[max(0, start - _PRIMING) : start].tolist()
-    return ids
-
-
-def _paragraphs(tokenizer: Tokenizer, tokens: Ids) -> Ids:
-    """Places in tokens (N,) at which a paragraph starts, around the middle."""
-    first = max(0, len(tokens) // 2 - _AROUND)
-    near = tokens[first : first + 2 * _AROUND]
-    pieces = [tokenizer.decode(near[place : place + 1]) for place in range(len(near))]
-    text, ends = "".join(pieces), np.cumsum([len(piece) for piece in pieces])
-    if 2 * text.count("\n") > len(near):  # lines are tokens, such as the numbers of a series
-        return NO_IDS
-    for pattern in _PARAGRAPHS:
-        found = np.array([match.end() for match in re.finditer(pattern, text)], np.int64)
-        if len(found) * _LINES > text.count("\n"):
-            return first + 1 + np.flatnonzero(np.isin(ends, found))
-    return NO_IDS
 
 
 def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Iterator[Ids]:

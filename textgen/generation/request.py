@@ -15,9 +15,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from textgen.documents import end_id
 from textgen.errors import UsageError
 from textgen.generation.chain import Chain
-from textgen.generation.prompts import EncodedPrompt, encoded_prompt, end_id, spaced_tokens
+from textgen.generation.prompts import EncodedPrompt, encoded_prompt, spaced_tokens
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import (
     MAX_N,

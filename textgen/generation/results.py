@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from attrs.validators import and_, ge, lt
 
+from textgen import display
 from textgen.errors import CorruptFileError, RunError, TextgenError, UsageError
 from textgen.files.durable import write_atomic
 from textgen.files.opening import MALFORMED_DATA, translating_corruption
 from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of, read_bytes
-from textgen.generation import display
 from textgen.pipeline.options import is_seed
 from textgen.plugin.strict_json import checked_json, each
 from textgen.protocols import Decoder, Floats, Ids, Tensors
@@ -30,7 +30,7 @@ FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
 
 
 _ID: Final = and_(ge(0), lt(2**31))
-_ARRAYS: Final = ("decoder", "history")
+_ARRAYS: Final = ("decoder", "history", "memory")
 
 
 @attrs.frozen
@@ -74,6 +74,9 @@ class GenerationState:
     open_end     the end of the text, if it may be the beginning of a stop text
     made         number of tokens that were generated since the last prompt
     held         whether the space that ends the prompt is left to the first token
+    strategy     by which the text was made, if it can go on with its other lanes
+    lanes        of which these are the models, by number, and all ids that each was fed
+    memory       what the strategy remembers of the lanes, arrays by name
     """
 
     decoder: dict[str, Any] = attrs.field(repr=False)
@@ -86,6 +89,9 @@ class GenerationState:
     open_end: str = ""
     made: int = attrs.field(default=0, validator=ge(0))
     held: bool = False
+    strategy: str = ""
+    lanes: tuple[tuple[int, ...], ...] = attrs.field(default=(), validator=each(each(_ID)))
+    memory: dict[str, Any] = attrs.field(factory=dict, repr=False)
 
     def save(self, path: str | Path) -> None:
         """Write the state to a file atomically: safetensors, with ids and texts as JSON bytes.

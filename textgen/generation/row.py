@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import numpy as np
@@ -19,9 +19,11 @@ from textgen.generation.results import (
     GenerationState,
     RankedText,
     TokenLogprobs,
+    reading_state,
 )
+from textgen.generation.sampling import SequenceHistory
 from textgen.pipeline.options import MAX_SEED
-from textgen.protocols import Array, Decoder, Floats, Ids, Tokenizer
+from textgen.protocols import Array, Decoder, Floats, Ids, Tensors, Tokenizer
 
 ENDLESS: Final = 1 << 60
 _PARTS: Final = 64  # arrays of tokens that become one: each takes more memory than its tokens
@@ -39,8 +41,10 @@ class Row:
     earlier   number of tokens of the text that are in `start`
     shown     text that comes before all else: the prompt, with `echo`
     whole     whether nothing is taken before its end
-    looks     whether it ends after its prompt, with the log-probabilities (V,) of what may follow,
-              by the model and after the samplers, as `following`
+    peeks     whether it ends after its prompt, with the log-probabilities (V,) of what may follow,
+              by the model and after the samplers, as `next_logprobs`
+    paused    whether it was taken out since nobody reads it, and is to be submitted again
+    parked    the batch in which it then goes on
     """
 
     request: Request
@@ -51,7 +55,7 @@ class Row:
     tokenizer: Tokenizer
     shown: str = ""
     whole: bool = False
-    looks: bool = False
+    peeks: bool = False
     deadline: float | None = None
     earlier: int = 0
     made: int = 0
@@ -60,8 +64,9 @@ class Row:
     end: GenerationState | None = None
     logprobs: list[TokenLogprobs] = attrs.field(factory=list)
     ranked: list[RankedText] = attrs.field(factory=list)
-    following: tuple[Floats, Floats] | None = None
+    next_logprobs: tuple[Floats, Floats] | None = None
     paused: bool = False
+    parked: Any = None
     taken: int = 0
     _is_cancelled: bool = False
     _last: Ids = NO_IDS  # the tail of the state at its end
@@ -99,6 +104,11 @@ class Row:
             earlier=earlier,
             last=before,
         )
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether no strategy makes it."""
+        return self.request.chain.strategy is None
 
     @property
     def left(self) -> int:
@@ -217,6 +227,21 @@ class Row:
             self.text.feed(unseen)
         return shown + self.text.take(), ids
 
+    def save(self, decoder: Tensors, history: Tensors, pending: Ids) -> None:
+        """Note the state at its end."""
+        self.end = GenerationState(
+            decoder=decoder,
+            history=history,
+            pending=tuple(pending.tolist()),
+            seed=self.request.seed,
+            index=self.index,
+        )
+
+    def save_lanes(self, strategy: str, lanes: Sequence[tuple[int, ...]], memory: Tensors) -> None:
+        """Note what the strategy goes on with."""
+        assert self.end is not None
+        self.end = attrs.evolve(self.end, strategy=strategy, lanes=tuple(lanes), memory=memory)
+
     def state(self, model_id: str) -> GenerationState | None:
         """The state at the end of the text, if it was to be kept."""
         if self.end is None or not self._finished:
@@ -229,6 +254,18 @@ class Row:
             made=self.earlier + self.made,
             held=not self.made and self.request.prompt.held == 1,
         )
+
+
+def start_history(rows: Sequence[Row]) -> SequenceHistory:
+    """The history of rows of one chain that have drawn nothing yet."""
+    history = rows[0].request.chain.begin(
+        [row.ids for row in rows], [(row.request.seed, row.index) for row in rows]
+    )
+    for place, row in enumerate(rows):
+        if row.start is not None:
+            with reading_state():
+                history.load_row(place, row.start.history)
+    return history
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _BASE: Final = "base_sha256"  # the name, among the weights, of what identifies the frozen ones
 _OFFERED: Final = frozenset(
     {
+        "training_loss",
         "token_losses",
         "parameter_roles",
         "set_dropout_seed",
@@ -34,9 +35,10 @@ class GradientModel:
     tokens is (B, T) int64, logits (B, T, V), and state a flat tuple of tensors with B as their
     first axis. The module may also have:
 
-    token_losses        `(tokens, targets, state) -> (losses, state)`, the cross-entropies (B, T) of
-                        the targets, where the logits of all are not to be in memory. While it
-                        trains, other terms may be added
+    training_loss       `(tokens, targets, state) -> (loss, state)`, in place of the cross-entropy
+                        of the logits
+    token_losses        the same for the cross-entropies (B, T) themselves, for training and
+                        evaluations, where the logits of all are not to be in memory
     parameter_roles     `() -> dict[str, str]`, the roles of parameters by name, see Parameters
     set_dropout_seed    `(seed)`, seeds the module's own generator for the next step. Without it,
                         torch's global generator is seeded for each step, and restored afterwards

@@ -59,7 +59,7 @@ class GradientOptions:
         '(updates), or "10 epochs" '
         "(passes over the training data)",
         validator=_check_length,
-        extends_training=Length.of,
+        more=Length.of,
     )
     batch_size: int = option(64, help="number of windows, or streams, per step", validator=ge(1))
     accumulate: int = option(
@@ -86,17 +86,11 @@ class GradientOptions:
         "time, ten in a run, or fewer if they take long",
         validator=optional(ge(1)),
     )
-    precision: Literal["auto", "float32", "bfloat16"] = option(
+    compute: Literal["auto", "float32", "bfloat16"] = option(
         "float32",
         help='"bfloat16" computes in it and keeps float32 weights (torch.autocast); "auto" '
         "takes the faster of both, "
         "tried on the first batch",
-    )
-
-    objective: Any = option(
-        None,
-        kind="objective",
-        help="what a step sums, if not the cross-entropy of the next token",
     )
 
     @property

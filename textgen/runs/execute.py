@@ -29,7 +29,7 @@ from textgen.errors import (
 from textgen.events import RunFinished, RunSkipped
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
-from textgen.generation.prompts import check_prompt, priming_ids
+from textgen.generation.prompts import check_prompt
 from textgen.generation.request import check_decoding
 from textgen.generation.results import Generation
 from textgen.pipeline.options import TextOptions
@@ -46,6 +46,7 @@ from textgen.runs.formats import Progress
 from textgen.runs.loading import RunComponents, build_chain, load_weights, make_generator
 from textgen.runs.observers import AnyObserver, Observers
 from textgen.runs.outside import announce_sources
+from textgen.runs.priming import priming_ids
 from textgen.runs.progress import ReadingProgress
 from textgen.runs.record import Decision, decide
 from textgen.runs.starting import load_start, start_in, start_tokenizer
@@ -155,9 +156,15 @@ class Execution:
         decision = Decision() if self.overwrite else decide(directory, pipeline)
         record = decision.record
         announce_sources(pipeline, self.console)
+        # A finished run needs its text only to compare it: nothing is fetched, and the text may be
+        # gone.
         is_skipped = decision.action == "skip"
+        is_known = False
+        with contextlib.suppress(PipelineError, RunError):
+            kept = directory.latest().read_pipeline().tables.get("corpus") if is_skipped else None
+            is_known = kept == pipeline.corpus.table()
         try:
-            text, context = self._text(pipeline.device, record)
+            text, context = self._text(pipeline.device, record, is_known=is_known)
         except CorpusError as error:
             if record.get("status") == "finished":
                 error.remedy = "generate"
@@ -179,11 +186,14 @@ class Execution:
         self._observers(context, directory).tell(skipped)
         return "skipped", None
 
-    def _text(self, device: str, record: Table) -> tuple[EncodedText, BuildContext]:
+    def _text(
+        self, device: str, record: Table, *, is_known: bool = False
+    ) -> tuple[EncodedText, BuildContext]:
         """The text with its fitted tokenizer, and the context in which the other components are
         built.
 
-        record  that of this run, if it was begun before
+        record    that of this run, if it was begun before
+        is_known  whether that is enough where the text cannot be read
         """
         pipeline, build = self.pipeline, self._components.build
         context = BuildContext(
@@ -194,7 +204,7 @@ class Execution:
             cancelled=self._is_cancelled,
             plugins=pipeline.plugins,
         )
-        corpus = build(pipeline.corpus, context)
+        corpus = build(pipeline.corpus, attrs.evolve(context, training=not is_known))
         tokenizer, vocabulary = build(pipeline.tokenizer, context), None
         if pipeline.tokenizer.start is not None:
             own = self.directory.latest().path
@@ -203,7 +213,7 @@ class Execution:
         progress = ReadingProgress(self.console, self.cancelled)
         choices = pipeline.corpus, pipeline.tokenizer
         text = EncodedText(corpus, tokenizer, *choices, vocabulary, progress, self.directory.path)
-        text.prepare(pipeline, self._components)
+        text.prepare(pipeline, self._components, record if is_known else None)
         return text, attrs.evolve(context, tokenizer=text.tokenizer)
 
     def _training_loop(
@@ -363,7 +373,7 @@ class Execution:
         try:
             check_decoding(options, tokenizer.vocab_size)
         except UsageError as error:
-            faults = [fault.below("generate") for fault in error.faults]
+            faults = [attrs.evolve(fault, path=f"generate.{fault.path}") for fault in error.faults]
             raise PipelineError(faults, self.pipeline.name) from error
         check_prompt(tokenizer, options.prompt, options.unknown_characters)
 

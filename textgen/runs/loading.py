@@ -198,7 +198,8 @@ def _given_choices(given: Table, plugins: ComponentSource) -> Table:
         else reader.choice(kind, value, kind)
         for kind, value in with_choices(given).items()
     }
-    reader.check("")
+    if reader.faults:
+        raise PipelineError(reader.faults, "")
     return made
 
 
@@ -212,7 +213,8 @@ def _choices(
     samplers = read_chain("sampler", tables.get("sampler", ()), reader)
     if (strategy := tables.get("generate", {}).get("strategy")) is not None:
         samplers += (reader.choice("strategy", strategy, "generate.strategy"),)
-    reader.check(source)
+    if reader.faults:
+        raise PipelineError(reader.faults, source)
     return tokenizer, model, samplers
 
 
@@ -257,7 +259,7 @@ def build_chain(
         except PipelineError as error:
             is_sampler = choice.offer.kind == "sampler"
             place = f"sampler.{number}" if is_sampler else "generate.strategy"
-            faults += [fault.below(place) for fault in error.faults]
+            faults += [attrs.evolve(fault, path=f"{place}.{fault.path}") for fault in error.faults]
     if faults:
         raise PipelineError(faults, source)
     return Chain.of(built, model, tokenizer.vocab_size, tokenizer.unknown_id, components)
@@ -335,7 +337,8 @@ def _training_tokens(
     reader = attrs.evolve(reader, faults=[])
     choices = _choice("corpus", tables, reader), _choice("tokenizer", tables, reader)
     data = reader.table(DataOptions, tables.get("data", {}), "data")
-    reader.check(str(directory.path / "pipeline.toml"))
+    if reader.faults:
+        raise PipelineError(reader.faults, str(directory.path / "pipeline.toml"))
     then = CorpusDigest(**record["fingerprint"]["corpus"])
     tokens = kept_tokens(then, tokenizer)
     if tokens is None:

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 
 from textgen.data import Dataset, Windows, stretches
+from textgen.documents import end_id
 from textgen.errors import CorpusError
-from textgen.generation.prompts import end_id
 from textgen.pipeline.options import DataOptions
 from textgen.protocols import Ids, Tokenizer
 

@@ -196,7 +196,8 @@ def _pipeline(directory: RunDirectory, record: Table) -> tuple[RawPipeline, bool
     read_own_tables(raw.tables, reader)
     gone = [kind for kind in CHOICES if kind not in raw.tables]
     reader.faults.extend(Fault(kind, "the run wrote this table, and it is gone") for kind in gone)
-    reader.check(raw.source)
+    if reader.faults:
+        raise PipelineError(reader.faults, raw.source)
     return raw, raw.sha256 != record["files"][_PIPELINE]
 
 

@@ -41,7 +41,6 @@ _IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
     "tokenizer": ("numpy",),
     "model": ("torch",),
     "trainer": ("torch",),
-    "objective": ("torch",),
     "strategy": ("numpy",),
     "command": ("click",),
 }

@@ -54,7 +54,7 @@ def top_k(logits: Array, k: int) -> Array:
     if k >= size:
         return logits
     border = xp.sort(logits, axis=-1)[:, size - k : size - k + 1]
-    return _keep_most(xp, logits, border, k)
+    return _keep_most(xp, logits, border, k, k * logits.shape[0])
 
 
 def top_p(logits: Array, p: float) -> Array:
@@ -66,7 +66,8 @@ def top_p(logits: Array, p: float) -> Array:
     before = xp.cumulative_sum(weights, axis=-1) - weights
     count = _count(xp, before < p)
     count = xp.maximum(count, xp.ones_like(count))
-    return _keep_most(xp, logits, xp.take_along_axis(ordered, count - 1, axis=-1), count)
+    border = xp.take_along_axis(ordered, count - 1, axis=-1)
+    return _keep_most(xp, logits, border, count, int(xp.sum(count)))
 
 
 def typical(logits: Array, p: float) -> Array:
@@ -179,13 +180,14 @@ def like(values: Any, logits: Array) -> Array:
     return array_namespace(logits).asarray(values, device=device(logits))
 
 
-def _keep_most(xp: Any, logits: Array, border: Array, count: Any) -> Array:
+def _keep_most(xp: Any, logits: Array, border: Array, count: Any, total: int) -> Array:
     """Keep the `count` most likely tokens, an integer or (B, 1), of which the last have the logit
-    `border` (B, 1).
+    `border` (B, 1); `total` in all rows.
     """
+    kept = logits >= border
+    if int(xp.count_nonzero(kept)) == total:  # no row has ties at its border
+        return keep(logits, kept)
     above, ties = logits > border, logits == border
-    if not xp.any(_count(xp, ties) > 1):
-        return keep(logits, above | ties)
     room = count - _count(xp, above)
     return keep(logits, above | (ties & (xp.cumulative_sum(ties, axis=-1, dtype=xp.int64) <= room)))
 

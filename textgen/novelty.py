@@ -7,6 +7,7 @@ found without following each one.
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 from typing import Final, Self
 
@@ -14,9 +15,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.generation.prompts import end_id
+from textgen.documents import end_id
 from textgen.protocols import Ids, Tokenizer
 
+TRIES: Final = 100  # texts in a row that are not new, after which no other is tried
 NGRAMS: Final = (8, 16, 32)
 LONGEST: Final = 1000  # tokens of a run that are looked for
 _SEED: Final = 8  # bytes
@@ -127,6 +129,34 @@ class CopyFinder:
 
     def _decode(self, ids: Ids) -> str:
         return self.tokenizer.decode(ids.astype(np.int64))
+
+
+@attrs.define
+class DistinctTexts:
+    """Tells new texts from those that came before and from the documents of a corpus, if there is
+    one.
+
+    White space around a text makes no difference.
+    """
+
+    corpus: CopyFinder | None
+    failed: int = attrs.field(default=0, init=False)
+    """Texts in a row that were not new."""
+    _seen: set[str] = attrs.field(factory=set, init=False)
+
+    def is_new(self, text: str) -> bool:
+        """Whether a text is new."""
+        if text.strip() not in self._seen and not (self.corpus and self.corpus.is_document(text)):
+            self._seen.add(text.strip())
+            self.failed = 0
+            return True
+        self.failed += 1
+        if self.failed == TRIES:
+            cause = f"none of {TRIES} more texts is distinct from the {len(self._seen):,} before"
+            of_corpus = " and from the documents of the corpus" if self.corpus else ""
+            remedy = "fewer come than were asked for; a higher temperature gives more"
+            warnings.warn(f"{cause}{of_corpus}; {remedy}", stacklevel=3)
+        return False
 
 
 @attrs.define

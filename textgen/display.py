@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from textgen.generation.prompts import end_id
+from textgen.documents import end_id
 from textgen.protocols import Floats, Ids, Tokenizer
 
 MAX_TOKENS: Final = 50_000  # that are coloured

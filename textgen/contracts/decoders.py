@@ -1,0 +1,186 @@
+"""Decoders of a model, and the rows that they have."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from textgen.contracts.checks import blame, check_logits, unfit
+from textgen.plugin.component import RegisteredComponent
+from textgen.protocols import Array, Ids, Model, Tensors
+
+
+@attrs.frozen(eq=False)
+class DecoderFactory:
+    """Makes decoders of a model, and takes and joins their rows.
+
+    source      the component to blame for what the model does
+    vocab_size  V
+    """
+
+    model: Model
+    source: RegisteredComponent
+    vocab_size: int
+
+    def __call__(self, count: int = 1) -> Any:
+        """A decoder of rows at the start state, with every method: one is reported before the first
+        text needs it.
+        """
+        made = self.model.decoder(count)
+        if fault := unfit(made, "decoder"):
+            raise blame(self.source, f"made a decoder that {fault}")
+        return made
+
+    def restored(self, state: Tensors) -> Any:
+        """A decoder of one row with a state."""
+        decoder = self()
+        decoder.write_state(state)
+        return decoder
+
+    def extend(self, decoder: Any, ids: Ids) -> Array:
+        """Feed ids (B, T). The checked logits (B, V) of what follows."""
+        logits: Array = decoder.extend(ids)
+        check_logits(logits, (len(ids), self.vocab_size), self.source)
+        return logits
+
+    def score(self, decoder: Any, ids: Ids) -> Array:
+        """Feed ids (B, T), T > 0. The checked logits (B, T, V) after each of them."""
+        logits: Array = decoder.score(ids)
+        check_logits(logits, (*ids.shape, self.vocab_size), self.source)
+        return logits
+
+    def take(self, decoder: Any, rows: Sequence[int] | Ids) -> Any:
+        """Another decoder with some rows of one, in this order; a row may be taken twice.
+
+        The decoder takes them itself if it is a RowDecoder; otherwise they are taken from its
+        state.
+        """
+        if offers_rows(decoder):
+            return decoder.take([*map(int, rows)])
+        state, other = decoder.read_state(), self(len(rows))
+        other.write_state({name: array[rows] for name, array in state.items()})
+        return other
+
+    def join(self, decoder: Any, other: Any) -> None:
+        """Append the rows of another decoder of the model, which is not used afterwards."""
+        if offers_rows(decoder):
+            decoder.join(other)
+        else:
+            ours, theirs = decoder.read_state(), other.read_state()
+            decoder.write_state(
+                {name: np.concatenate([ours[name], theirs[name]]) for name in theirs}
+            )
+
+    def can_share(self) -> bool:
+        """Whether rows can share a decoder, one that was fed nothing among them."""
+        return offers_rows(self()) or self.keeps_shape(first=0)
+
+    def keeps_shape(self, *, first: int = 1) -> bool:
+        """Whether the state of a row has the same arrays after `first` tokens and after each more.
+
+        Before the first token a decoder may have no state yet.
+        """
+        decoder, forms = self(), []
+        for count in (first, *[1] * (2 - first)):
+            decoder.extend(np.zeros((1, count), np.int64))
+            state = decoder.read_state().items()
+            forms.append({name: (array.shape, array.dtype) for name, array in state})
+        return all(form == forms[0] for form in forms)
+
+
+def offers_rows(decoder: Any) -> bool:
+    """Whether a decoder is a RowDecoder."""
+    return callable(getattr(decoder, "take", None)) and callable(getattr(decoder, "join", None))
+
+
+@attrs.define(eq=False)
+class Feed:
+    """Rows of a decoder that are fed together.
+
+    rows     (n,) that they continue, and once they are fed, their new places; None at the start
+             state
+    ids      (n, T) to be fed
+    logits   (n, T, V) after each of the ids; at the start (n, 1, V) without ids; None where there
+             is nothing to feed
+    """
+
+    factory: DecoderFactory
+    rows: Ids | None
+    ids: Ids
+    logits: Array | None = None
+
+    @property
+    def place(self) -> int:
+        """The first of the rows."""
+        assert self.rows is not None
+        return int(self.rows[0])
+
+
+class Decoders:
+    """Decoders of several models, each with its number of rows."""
+
+    def __init__(self, decoders: Mapping[DecoderFactory, tuple[Any, int]]) -> None:
+        self._all = dict(decoders)
+
+    def whole(self, factory: DecoderFactory, count: int) -> Any | None:
+        """The decoder of a model, if it has just so many rows."""
+        decoder, size = self._all[factory]
+        return decoder if size == count else None
+
+    def state(self, factory: DecoderFactory, row: int) -> Tensors:
+        """The state of a row."""
+        state: Tensors = factory.take(self._all[factory][0], [row]).read_state()
+        return state
+
+    def feed(self, feeds: Iterable[Feed]) -> None:
+        """Feed rows, those of one model and length together. Rows that are not among them go."""
+        groups = defaultdict[tuple[DecoderFactory, bool, int], list[Feed]](list)
+        for feed in feeds:
+            groups[feed.factory, feed.rows is None, feed.ids.shape[1]].append(feed)
+        uses = Counter(factory for factory, is_new, _ in groups if not is_new)
+        made = Decoders({})
+        for (factory, is_new, length), mine in groups.items():
+            ids, logits = _joined([feed.ids for feed in mine]), None
+            if is_new:
+                decoder = factory(len(ids))
+            else:
+                decoder = self._rows(factory, _joined([feed.rows for feed in mine]), uses[factory])
+            if length > 1:
+                logits = factory.score(decoder, ids)
+            elif length or is_new:
+                logits = factory.extend(decoder, ids)[:, None]
+            place, first = 0, made.join(Decoders({factory: (decoder, len(ids))}))[factory]
+            for feed in mine:
+                begin, place = place, place + len(feed.ids)
+                feed.rows = np.arange(begin, place) + first
+                feed.logits = None if logits is None else logits[begin:place]
+        self._all = made._all
+
+    def join(self, other: Decoders) -> dict[DecoderFactory, int]:
+        """Append the rows of others, which are not used afterwards. The place of the first of
+        them.
+        """
+        places = {}
+        for factory, (theirs, count) in other._all.items():
+            ours, places[factory] = self._all.get(factory, (theirs, 0))
+            if places[factory]:
+                factory.join(ours, theirs)
+            self._all[factory] = ours, places[factory] + count
+        return places
+
+    def _rows(self, factory: DecoderFactory, rows: Ids, uses: int) -> Any:
+        """A decoder with some rows: the same one where it has no others, and this is its only
+        use.
+        """
+        decoder, size = self._all[factory]
+        if uses == 1 and len(rows) == size and (rows == np.arange(size)).all():
+            return decoder
+        return factory.take(decoder, rows)
+
+
+def _joined(arrays: Sequence[Any]) -> Any:
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]

@@ -1,0 +1,132 @@
+"""Feeds prompts to a model, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from textgen.contracts.decoders import DecoderFactory, offers_rows
+from textgen.generation.batch import Batch
+from textgen.generation.chain import rows_of
+from textgen.generation.prompt_cache import BLOCK, PromptCache, block_keys
+from textgen.generation.row import Row, failing, start_history
+from textgen.generation.sampling import log_softmax, to_numpy
+from textgen.protocols import Array, Ids, Tensors
+
+
+class Prefill:
+    """Feeds the prompts of rows side by side. Equal prompts are fed once.
+
+    rows  those whose prompts are not fed yet
+    """
+
+    def __init__(
+        self, factory: DecoderFactory, rows: Sequence[Row], cache: PromptCache | None
+    ) -> None:
+        self.rows = [*rows]
+        self._factory, self._cache = factory, cache
+        self._prompts: list[tuple[Ids, list[bytes], list[Row]]] = []
+        self._decoder: Any = None
+        self._fed = 0
+
+    def step(self) -> Batch | None:
+        """Feed a chunk. The rows whose prompts are fed with it, if any, begun."""
+        if self._decoder is None:
+            self._begin()
+        prompts, fed = self._prompts, self._fed
+        width = min(min(len(ids) for ids, _, _ in prompts) - fed, BLOCK - fed % BLOCK)
+        chunk = np.stack([ids[fed : fed + width] for ids, _, _ in prompts])
+        logits = self._factory.extend(self._decoder, chunk)
+        self._fed = fed = fed + width
+        self._keep_states()
+        ready, places = list[Row](), list[int]()
+        for place, (ids, _, rows) in enumerate(prompts):
+            if len(ids) > fed:
+                continue
+            for row in rows:
+                if row.peeks:
+                    _peek(row, rows_of(logits, np.array([place])))
+                elif not row.ended:
+                    ready.append(row)
+                    places.append(place)
+        batch = self._batch(ready, places, logits) if ready else None
+        rest = [
+            place
+            for place, (ids, _, rows) in enumerate(prompts)
+            if len(ids) > fed and not all(row.ended for row in rows)
+        ]
+        if 0 < len(rest) < len(prompts):
+            self._decoder = self._factory.take(self._decoder, rest)
+        self._prompts = [prompts[place] for place in rest]
+        self.rows = [row for _, _, rows in self._prompts for row in rows]
+        return batch
+
+    def _begin(self) -> None:
+        """Find the different prompts, each from the longest known state on: now, since those before
+        may have left it.
+        """
+        equal = defaultdict[tuple[str, bytes], list[Row]](list)
+        for row in self.rows:
+            equal[row.request.cache_salt, row.to_feed().tobytes()].append(row)
+        begun, new = list[Any](), list[tuple[Ids, list[bytes], list[Row]]]()
+        for (salt, _), rows in equal.items():
+            ids, keys = rows[0].to_feed(), list[bytes]()
+            known, state = 0, None
+            if self._cache is not None and rows[0].start is None:
+                keys = block_keys(ids, salt)
+                known, state = self._cache.longest(keys)
+            prompt = ids[known * BLOCK :], keys[known:], rows
+            if state is None:
+                new.append(prompt)
+            else:
+                self._prompts.append(prompt)
+                begun.append(self._factory.restored(state))
+        self._prompts += new
+        if new:
+            begun.append(self._factory(len(new)))
+        self._decoder, *others = begun
+        for other in others:
+            self._factory.join(self._decoder, other)
+        self.rows[0].restore(self._decoder)  # a row that resumes is fed by itself
+
+    def _batch(self, rows: list[Row], places: list[int], logits: Array) -> Batch:
+        """The rows at some places of the decoder, begun with the logits there."""
+        is_all = places == [*range(len(self._prompts))]
+        decoder = self._decoder if is_all else self._factory.take(self._decoder, places)
+        batch = Batch(self._factory, decoder, rows)
+        with failing(rows):
+            batch.begin(rows_of(logits, np.array(places)))
+        return batch
+
+    def _keep_states(self) -> None:
+        """Keep the states of prompts at the end of a block."""
+        block, rest = divmod(self._fed, BLOCK)
+        cache, decoder = self._cache, self._decoder
+        if cache is None or rest or not block:
+            return
+        whole: Tensors | None = None
+        for place, (_, keys, _) in enumerate(self._prompts):
+            if len(keys) < block or (len(keys) > block and cache.grows):
+                continue
+            if offers_rows(decoder):
+                own = decoder.take([place]).read_state()
+            else:
+                whole = decoder.read_state() if whole is None else whole
+                own = {name: array[place : place + 1].copy() for name, array in whole.items()}
+            cache.keep(keys[block - 1], own)
+
+
+def _peek(row: Row, logits: Array) -> None:
+    """End a row with what may follow its prompt, by logits (1, V)."""
+    chain = row.request.chain
+    with failing([row]):
+        row.open(logits[0])
+        before = log_softmax(to_numpy(logits)[0])
+        if row.ending and row.is_early:
+            logits[:, list(row.ending)] = -np.inf
+        after = to_numpy(chain.sampled(logits, start_history([row])))[0].astype(np.float64)
+        row.next_logprobs = before, log_softmax(after) if after.max() > -np.inf else after
+        row.reason = "length"
