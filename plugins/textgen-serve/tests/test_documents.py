@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -172,6 +173,19 @@ def test_texts_come_from_and_go_to_other_formats(visit, kept, tmp_path):
         page.set_input_files("#file", path)
         eventually(page, lambda kind=kind: page.input_value("#document") == f"my {kind}")
         is_kept(page, kept, kept("Untitled") if kind != "docx" else text, f"my {kind}")
+
+
+def test_the_style_of_a_text_stands_beside_the_author(visit, folder):
+    text = '“No, no,” he said. It was late... "Go!" she said — twice.\n\nHe went'
+    author = {"sentence_words": 2.6, "speech": 14 / 66, "starts": []}  # those of this text
+    (folder / "ravens/found.json").write_text(json.dumps(author))
+    page = visit()
+    write(page, "")
+    page.keyboard.insert_text(text)
+    page.wait_for_selector("#style:visible")
+    numbers = re.findall(r"([\d.]+%?) here, ([\d.]+%?) by the author", page.inner_text("#style"))
+    assert [own == other for own, other in numbers] == [True, True]
+    assert numbers[0][0] == "2.6"
 
 
 def test_hostile_files_are_refused(url):

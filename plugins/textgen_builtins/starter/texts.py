@@ -58,6 +58,9 @@ _COMMON: Final = {  # words of which texts in a language are full, and those in 
     "Swedish": "och att det som på inte",
 }
 _MOST_WORDS: Final = 20_000
+_SAMPLE_OF_STYLE: Final = 1_000_000  # characters
+_SENTENCE: Final = re.compile(r"""[.!?…]+["'”\u2019»)]*\s+|\n\s*\n""")
+_SPEECH: Final = re.compile('“[^”\n]*”|"[^"\n]*"|«[^»\n]*»|„[^“\n]*“')
 _FULL: Final = 0.06  # of the words of a text, at least
 _STORY: Final = """\
 type = "story"         # the story that comes with textgen; for your own text:
@@ -87,6 +90,7 @@ class TextFacts:
         """The facts in JSON."""
         names = "size", "vocabulary", "documents", "longest", "remarks"
         found = {name: getattr(self, name) for name in names}
+        found |= style_of(self.sample)
         return {**found, "language": language_of(self.sample), "begins": self.sample[:_SHOWN]}
 
 
@@ -97,6 +101,15 @@ def language_of(text: str) -> str:
     shares = {name: sum(counts[w] for w in full.split()) for name, full in _COMMON.items()}
     best = max(shares, key=lambda name: shares[name])
     return best if shares[best] > _FULL * len(words) else ""
+
+
+def style_of(text: str) -> dict[str, float]:
+    """The mean number of words of a sentence, and the share of characters in quotation marks."""
+    text = text[:_SAMPLE_OF_STYLE]
+    words = [len(re.findall(r"\w+", sentence)) for sentence in _SENTENCE.split(text)]
+    spoken = sum(map(len, _SPEECH.findall(text)))
+    mean = statistics.fmean(filter(None, words)) if any(words) else 0.0
+    return {"sentence_words": mean, "speech": spoken / max(1, len(text))}
 
 
 def story() -> TextFacts:

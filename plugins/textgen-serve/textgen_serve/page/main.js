@@ -1,12 +1,13 @@
 // The page: what happens when something is typed, clicked, dragged or pressed.
 
 import { alternatives } from "./alternatives.js";
-import { card, complete, copies, hasKey, latest, likeliest, models, score, stream, takeKey, textIn, UNKNOWN, useKey } from "./api.js";
+import { card, complete, copies, hasKey, latest, likeliest, models, onDesk, score, stream, takeKey, textIn, UNKNOWN, useKey } from "./api.js";
 import { drawLosses, drawRanks } from "./charts.js";
 import { exportAs, Shelf, treeIn } from "./documents.js";
 import { Editor, STEPS } from "./editor.js";
 import { Samplers } from "./samplers.js";
 import { curl, fromLink, link, python } from "./share.js";
+import { drawStyle } from "./style.js";
 import { drawTokens, withArrows } from "./tokens.js";
 import { drawTree, Tree } from "./tree.js";
 
@@ -20,6 +21,7 @@ const hasDesk = location.pathname.endsWith("/write"); // where runs are trained,
 let model; // as the server describes it
 let tree = new Tree();
 const shelf = hasDesk ? new Shelf(takeIn, sayKept) : null; // else the browser keeps a document for each run
+let author = null; // what `textgen init` found of the text that the model was trained on
 let running = null; // the AbortController of the stream that comes in
 let tuned = null; // the version that is made anew while a slider moves
 
@@ -86,6 +88,7 @@ async function open(id) {
   $("max_tokens").value = facts.generate.max_new_tokens ?? 200;
   $("seed").value = facts.seed;
   say("");
+  if (shelf) author = (await onDesk(id)).found;
   if (shelf) lay(await shelf.open(id, new URLSearchParams(location.hash.slice(1)).get("document")));
   else plant(load());
   editor.moveTo(editor.text.length);
@@ -413,6 +416,7 @@ function saveSoon() {
 function save() {
   clearTimeout(saving);
   saving = since = null;
+  drawStyle($("style"), tree.text(), author);
   if (shelf) return shelf.keep(tree);
   $("unkept").hidden = true;
   try {
