@@ -29,8 +29,7 @@ from shared import parser, show
 from textgen import BuildContext, Engine
 from textgen.data import Dataset, Windows
 from textgen.events import StepDone
-from textgen.gradient import GradientOptions
-from textgen.gradient.batches import training_batches
+from textgen.gradient import GradientOptions, training_batches
 from textgen.protocols import TrainingContext
 
 _LENGTH = 64  # characters of a window
@@ -63,7 +62,7 @@ class Training:
 
     def ours(self):
         """By textgen."""
-        table = {"order": "streams", "batch_size": self.batch, "compute": self.precision}
+        table = {"order": "streams", "batch_size": self.batch, "precision": self.precision}
         table |= {"length": "1000000 steps", "evaluate_every": 10**6, "learning_rate": _RATE}
         context = self._context
         trainer = Engine().build("trainer", {"type": "adamw", "decay_share": 0.0, **table}, context)
@@ -96,7 +95,7 @@ class Training:
         state = None
         for step in itertools.count():
             epoch, number = divmod(step, batches.per_epoch)
-            windows = torch.from_numpy(batches.batch(epoch, number))
+            windows = torch.from_numpy(batches.batch(epoch, number)[0])
             with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
                 read = network["embedding"](windows[:, :-1])
                 read, state = network["rnn"](read, state if number else None)

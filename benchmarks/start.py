@@ -1,26 +1,30 @@
-"""What a model to start from is worth: the pipelines of `textgen init` with and without the
-packages that offer one.
+"""What a model to start from is worth: the pipelines of `textgen init` from each of them.
 
-    python benchmarks/start.py TEXT[:CHARACTERS]... [--minutes 1.25] [--seeds 3] [--words FILE]
-    [--samples FOLDER]
+    python benchmarks/start.py TEXT[:CHARACTERS]... [--start auto none smollm2]
+    [--minutes 1.25] [--seeds 3] [--set KEY=VALUE] [--words FILE] [--samples FOLDER]
 
-For every text (or its beginning), way and seed two whole processes run, `textgen init` and
-`textgen run`; without the packages only where `init` starts from one. Prints a Markdown table: the
-loss of the held-out tenth in nats per character, the seconds of both commands by the clock, and of
-three texts of 2,000 characters the share of the words that the text has, or the word list in FILE,
-and how much is speech and how often phrases come in 10,000 characters, after those of the held-out
-tenth. FOLDER gets the texts.
+For every text (or its beginning, or a folder), start and seed two whole processes run, `textgen
+init` and `textgen run`; `auto` is what `init` chooses, and `none` is left out where it chooses
+that. Prints a Markdown table: the loss of the held-out tenth in nats per character, the seconds of
+both commands by the clock, the most memory of either and the size of the run in MB, and of three
+texts of 2,000 characters the share of the words that the text has, or the word list in FILE, and
+how much is speech and how often phrases come in 10,000 characters, after those of the held-out
+tenth. FOLDER gets the texts, and --set goes to `textgen run`: a length in steps or epochs gives the
+same losses however busy the machine is.
 """
 
 import json
 import math
+import os
 import re
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import textgen
-from quality import call, without
 from shared import parser, seconds
 
 WORD = re.compile(r"[^\W\d_]+")
@@ -32,45 +36,57 @@ def main():
     """Print a row for each text and way."""
     options = parser(__doc__)
     options.add_argument("texts", nargs="+")
+    options.add_argument("--start", nargs="+", default=["auto", "none"])
+    options.add_argument("--set", action="append", default=[])
     options.add_argument("--minutes", type=float, default=1.25)
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--words", type=Path)
     options.add_argument("--samples", type=Path)
     given = options.parse_args()
     rates = ("speech", *PHRASES)
-    print(f"text | characters | start | loss | seconds | known words | {' | '.join(rates)}")
-    print(" | ".join(["---"] * (6 + len(rates))))
+    columns = ("loss", "seconds", "memory", "size", "known words", *rates)
+    print(f"text | characters | start | {' | '.join(columns)}")
+    print(" | ".join(["---"] * (3 + len(columns))))
     for name in given.texts:
-        if row(name, [], given) != "none":
-            row(name, without(), given)
+        chosen = ""
+        for start in given.start:
+            if start != chosen:
+                chosen = row(name, start, given)
 
 
-def row(name, way, given):
-    """Train on a text with the options `way` before the command, and print what came. Returns the
-    model that it started from, or "none".
-    """
+def row(name, start, given):
+    """Train on a text from a start, and print what came. Returns the start that was taken."""
     file, _, size = name.rpartition(":") if re.search(r":\d+$", name) else (name, "", "")
-    text = Path(file).read_text(encoding="utf-8-sig")[: int(size) if size else None]
+    files = sorted(Path(file).iterdir()) if Path(file).is_dir() else [Path(file)]
+    text = "\n".join(f.read_text(encoding="utf-8-sig") for f in files)[: int(size or 10**9)]
     words = given.words.read_text(encoding="utf-8") if given.words else ""
     known = set(WORD.findall(f"{text}\n{words}".lower()))
     found, started = [], "none"
     for seed in range(given.seeds):
         with tempfile.TemporaryDirectory() as folder:
             source, pipeline = Path(folder, "text.txt"), Path(folder, "text.toml")
-            source.write_text(text, encoding="utf-8")
-            minutes = ["--minutes", str(given.minutes), "--pipeline", pipeline]
-            spent = seconds(lambda to=minutes, source=source: call(*way, "init", source, *to))
+            if Path(file).is_dir():
+                source = Path(shutil.copytree(file, Path(folder, "texts")))
+            else:
+                source.write_text(text, encoding="utf-8")
+            init = ["init", source, "--minutes", str(given.minutes), "--pipeline", pipeline]
+            init += [] if start == "auto" else ["--start", start]
             train = ["run", pipeline, "--output", Path(folder, "run"), f"--set=seed={seed}"]
-            spent += seconds(lambda command=train: call(*command))
+            train += [f"--set={each}" for each in given.set]
+            peaks = []
+            commands = (init, train)
+            spent = seconds(lambda both=commands, to=peaks: to.extend(map(call, both)))
             started = (*re.findall(r'^start = "(.*?)"', pipeline.read_text(), re.M), "none")[0]
+            whole = sum(f.stat().st_size for f in Path(folder, "run").rglob("*") if f.is_file())
             with textgen.load(Path(folder, "run")) as generator:
-                many = generator.generate_many([""], n=3, max_new_tokens=2000, seed=seed)
+                most = 200 + len(generator.tokenizer.encode(text[:2000]))
+                many = generator.generate_many([""], n=3, max_new_tokens=most, seed=seed)
                 texts = [made.text[:2000] for made in many]
             lines = Path(folder, "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
             loss = math.log(2) * min(json.loads(each)["bits_per_character"] for each in lines)
         written = [word for each in texts for word in WORD.findall(each.lower())[:-1]]
         share = sum(word in known for word in written) / max(1, len(written))
-        found.append((loss, spent, share, *rates("\n".join(texts))))
+        found.append((loss, spent, max(peaks), whole / 1e6, share, *rates("\n".join(texts))))
         if given.samples:
             given.samples.mkdir(exist_ok=True, parents=True)
             path = given.samples / f"{Path(file).stem}-{size or 'all'}-{started}-{seed}.txt"
@@ -79,8 +95,19 @@ def row(name, way, given):
     cells = [f"{statistics.mean(v):.3f} ({min(v):.3f}-{max(v):.3f})" for v in columns]
     print(" | ".join([Path(file).stem, f"{len(text):,}", started, *cells]), flush=True)
     own = [f"{rate:.3f}" for rate in rates(text[len(text) * 9 // 10 :])]
-    print(" | ".join([Path(file).stem, "", "the author", "", "", "", *own]), flush=True)
+    print(" | ".join([Path(file).stem, "", "the author", *[""] * 5, *own]), flush=True)
     return started
+
+
+def call(arguments):
+    """A command of textgen, and the most memory that it had, in MB."""
+    command = [sys.executable, "-m", "textgen", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return used.ru_maxrss * 1024 / 1e6
 
 
 def rates(text):

@@ -1,6 +1,6 @@
 """The seed's recipe, trained by textgen and by a plain PyTorch loop, epoch by epoch in turn.
 
-Usage: python benchmarks/training.py CORPUS [--epochs 20] [--set trainer.compute=bfloat16]
+Usage: python benchmarks/training.py CORPUS [--epochs 20] [--set trainer.precision=bfloat16]
 
 CORPUS is The Time Machine. The recipe is that of docs/seed.md: windows of 32 characters at stride
 1, 10,000 to train on and the next 5,000 to validate on, batches of 1,024, a tanh RNN of 32 units

@@ -90,16 +90,6 @@ def test_the_probabilities_of_the_next_token_are_those_of_its_logits(run):
     assert next(iter(found)) == greedy.text
 
 
-def test_the_probabilities_at_the_start_are_those_of_a_document():
-    documents = ["ravens came", "ravens flew", "rooks left"] * 20
-    generator = textgen.train(**SMALL | {"corpus": documents}).generator
-    found = generator.probabilities("")
-    draws = generator.generate_many([""], n=300, max_new_tokens=1, temperature=1)
-    share = sum(made.text == "r" for made in draws) / 300
-    assert found["r"] == pytest.approx(share, abs=0.15)
-    assert generator.probabilities("r") != found
-
-
 def test_a_comparison_shows_its_page(finished_run):
     compared = Comparison.of(str(finished_run), prompt="the ", max_new_tokens=5)
     assert "the same settings" not in repr(compared)

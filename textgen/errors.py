@@ -91,6 +91,10 @@ class Fault:
     given: str = ""
     hint: str = ""
 
+    def below(self, place: str) -> Fault:
+        """This fault of a part that is at a place."""
+        return attrs.evolve(self, path=f"{place}.{self.path}")
+
     def __str__(self) -> str:
         text = f"{self.path}: {self.expected}" if self.path else self.expected
         if self.given:

@@ -258,10 +258,9 @@ class Model(Protocol):
     One that trains by gradient is also a `torch.nn.Module` with `forward(tokens, state=None) ->
     (logits, state)`: tokens (B, T) int64, logits (B, T, V), state a flat tuple of tensors with the
     batch as first axis, None at the start; and, if it draws random numbers,
-    `set_dropout_seed(seed)`, called before each training step. It may have a loss of its own,
-    `training_loss(tokens, targets, state=None) -> (loss, state)`, both (B, T), the loss a mean in
-    nats per token to which auxiliary terms may be added; evaluations still measure the
-    cross-entropy of `forward`. And it may name the roles of its parameters,
+    `set_dropout_seed(seed)`, called before each training step. It may have
+    `token_losses(tokens, targets, state=None) -> (losses, state)`, all (B, T), in nats, to which
+    auxiliary terms may be added while it trains. And it may name the roles of its parameters,
     `parameter_roles() -> dict`, see textgen.gradient.Parameters.
 
     `set_rows(first, total)` says before each step which rows of how many the next are, where
@@ -337,6 +336,38 @@ class Trainer(Protocol):
         """Make the next `train` continue exactly from `state`.
 
         Raises ValueError for a state of another trainer.
+        """
+
+
+class Objective(Protocol):
+    """What a step of a trainer by gradient sums. textgen.gradient.NextToken has the methods, for
+    others to change.
+
+    A batch is a tuple of NumPy arrays with its rows as first axis, of which the first has token ids
+    (B, T + 1). Its rows are shared out among threads, processes and small batches, and the engine
+    divides their sums by the count of all.
+
+    `validation(data, options)` is optional: batches of held-out data. The mean over them is a
+    figure `objective` of evaluations, and chooses the best weights in place of the validation loss.
+    """
+
+    def batches(self, data: Dataset, options: Any, seed: int) -> Any:
+        """textgen.gradient.Batches for the trainer's GradientOptions, of `options.rows` rows.
+
+        A batch follows from these, its epoch and its number alone, so that a run resumes exactly.
+        """
+
+    def count(self, batch: tuple[npt.NDArray[Any], ...]) -> int:
+        """By what a sum is divided: the number of targets, or of pairs. That of some rows is their
+        share.
+        """
+
+    def loss(self, model: Any, batch: tuple[Any, ...], state: Any) -> tuple[Any, Any]:
+        """The sum over the rows of a batch, a tensor without axes, and the state after them.
+
+        The model is a torch module, the arrays are tensors on its device, and the state is a flat
+        tuple of tensors with the rows as first axis. It is None, but for windows along streams,
+        which continue from what was returned for those before.
         """
 
 

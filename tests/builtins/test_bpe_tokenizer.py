@@ -2,15 +2,11 @@
 
 import io
 import json
-import re
 
 import numpy as np
 import pytest
 from components import context, make
-from hypothesis import given
-from hypothesis import strategies as st
 from small_run import PIPELINE, prepare
-from test_char_tokenizer import pieces
 
 import textgen
 from textgen import DOCUMENT_END
@@ -42,28 +38,11 @@ def test_merges_worked_out_by_hand():
     assert tokenizer.vocab_size == 261
     assert tokenizer.encode("aab abc aab").tolist() == [257, 260, 259]
     assert tokenizer.encode("abc baab").tolist() == [256, 66, 220, 65, 257]
+    assert fitted(["ab ab ab ab bc bc bc"]).encode("abc").tolist() == [256, 66]  # learnt first
     assert fitted(["aab aab aab abc abc"], vocab_size=258).to_dict()["model"]["merges"] == [
         ["a", "b"],
         ["a", "ab"],
     ]
-
-
-@given(pieces())
-def test_any_text_round_trips_whatever_its_pieces(parts):
-    text = "".join(parts)
-    ids = BPE.encode(text)
-    assert [token for some in BPE.encode_pieces(parts) for token in some] == ids.tolist()
-    assert BPE.decode(ids) == re.sub("[\ud800-\udfff]", "\ufffd", text)  # which no UTF-8 stands for
-
-
-@given(st.lists(st.integers(0, BPE.vocab_size - 1), max_size=40), st.data())
-def test_streams_give_whole_characters_that_join_to_the_text(ids, data):
-    stream, texts, rest = BPE.incremental_decoder(), [], np.array(ids, int)
-    while rest.size:
-        count = data.draw(st.integers(1, rest.size))
-        texts.append(stream.decode(rest[:count]))
-        rest = rest[count:]
-    assert "".join(texts) + stream.decode(rest, final=True) == BPE.decode(np.array(ids, int))
 
 
 def test_bytes_alone():
@@ -81,13 +60,6 @@ def test_bytes_alone():
     for bad in (-1, 256):
         with pytest.raises(ValueError, match="from 0 to 255"):
             tokenizer.decode(np.array([bad]))
-
-
-@pytest.mark.parametrize("length", [1, 37, 1000])
-def test_learning_does_not_depend_on_the_pieces(length):
-    text = TEXT * 20
-    parts = [text[i : i + length] for i in range(0, len(text), length)]
-    assert fitted(parts).to_dict() == fitted([text]).to_dict()
 
 
 def test_texts_without_spaces_are_cut_at_places_of_their_own():
@@ -147,18 +119,11 @@ def endless(state):
         dict.clear,
         endless,
         lambda state: state.update(extra=1),
-        lambda state: state.update(model=[]),
         lambda state: state.update(added_tokens=[{"id": 320, "content": "</s>"}]),
         lambda state: state.update(pre_tokenizer=None),
-        lambda state: state["model"].update(merges=None),
-        lambda state: state["model"].update(vocab=[*state["model"]["vocab"]]),
-        lambda state: state["model"]["vocab"].update(a=65, b=64),
         lambda state: state["model"]["vocab"].update(abcdef=320),
-        lambda state: state["model"]["merges"].reverse(),
         lambda state: state["model"]["merges"].pop(),
-        lambda state: state["model"]["merges"].append(["Q", "Q"]),
         lambda state: state["model"]["merges"].append(state["model"]["merges"][0]),
-        lambda state: state["model"]["merges"].insert(0, [1, 2]),
         lambda state: state["model"]["merges"].insert(0, "abc"),
     ],
 )

@@ -80,16 +80,8 @@ def test_names_are_safe_and_tell_trials_apart():
     assert len(set(names)) == 6
     assert all(re.fullmatch(r"[\w.+,=~-]{1,90}", name, re.ASCII) for name in names)
     assert {trial.name for trial in parse_trials(reversed(given))} == set(names), "in any order"
-
-
-def test_trials_have_folders_of_their_own_where_the_system_ignores_case_and_a_last_dot(
-    sweep, folder
-):
-    prompts = "generate.prompt=the,The,THE,the."
-    swept = sweep("--set", prompts, "--set=generate.unknown_characters=skip", "-q")
-    assert swept.code == 0, swept.stderr
-    names = {path.name.casefold().rstrip(".") for path in (folder / "runs/p-sweep").iterdir()}
-    assert len(names) == 4
+    alike = [trial.name for trial in parse_trials(["generate.prompt=the,The,THE,the."])]
+    assert len({name.casefold().rstrip(".") for name in alike}) == 4, "on systems that ignore case"
 
 
 def test_every_pipeline_is_checked_before_any_starts(sweep, folder):

@@ -19,16 +19,6 @@ def test_an_argument_its_value_and_all_faults_are_facts(generator):
     assert raised.value.suggestion == "did you mean 'temperature'?"
 
 
-def test_the_place_of_a_prompt_among_several_is_a_fact(generator):
-    with pytest.raises(api.PromptError, match=r"^prompts\[1\]: the prompt has") as raised:
-        generator.generate_many(["the ", "é"], max_new_tokens=1)
-    assert raised.value.source == "prompts[1]"
-    for name in ("seed", "temperature", "index"):  # wrong with none of them
-        with pytest.raises(api.UsageError) as shared:
-            generator.generate_many(["the ", "a"], max_new_tokens=1, **{name: -1})
-        assert (shared.value.argument, shared.value.source) == (name, "")
-
-
 def test_a_prompt_error_knows_the_nearest_known_character(tiny_pipeline):
     text = 'the "clock" of the hall - it\'s late - struck...\n' * 40
     generator = api.run(tiny_pipeline(text=text)).generator
@@ -67,14 +57,3 @@ def test_what_would_help_is_a_fact(tmp_path, tiny_pipeline):
     with pytest.raises(api.DeviceError, match="device 'cuda:99' was requested, but ") as missing:
         api.run(tiny_pipeline(device="cuda:99"))
     assert (missing.value.device, missing.value.remedy) == ("cuda:99", "device")
-
-
-def test_a_wrong_encoding_is_a_fact(tiny_pipeline, tmp_path):
-    pipeline = tiny_pipeline(corpus={"encoding": "utf-8"})
-    path = tmp_path / "corpus.txt"
-    path.write_text("the clock of the hall", encoding="utf-16")
-    with pytest.raises(api.CorpusError, match="its own, probably utf-16") as raised:
-        api.run(pipeline)
-    error = raised.value
-    assert (error.path, error.encoding, error.offset) == (path, "utf-8", 0)
-    assert str(error).startswith(f"{path}: it is not utf-8: byte 0xff at offset 0")

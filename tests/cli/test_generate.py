@@ -126,23 +126,6 @@ def test_a_saved_state_goes_on(generate, tmp_path, options):
     assert (failed.code, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
 
 
-@pytest.mark.parametrize("command", ["generate RUN -p the --top-k 5", "evaluate RUN text.txt"])
-def test_no_torch_is_loaded_on_a_cpu(python, finished_run, tmp_path, command):
-    (tmp_path / "text.txt").write_text("the clock struck")
-    arguments = command.replace("RUN", str(finished_run)).split()
-    script = """
-import sys
-from textgen.cli import main
-try:
-    main(sys.argv[1:])
-except SystemExit as stop:
-    assert stop.code == 0, stop.code
-assert 'torch' not in sys.modules
-"""
-    done = python("-c", script, *arguments, "--device", "cpu", cwd=tmp_path)
-    assert (done.code, bool(done.stdout)) == (0, True), done.stderr
-
-
 # Prompts.
 
 

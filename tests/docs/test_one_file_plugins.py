@@ -3,13 +3,15 @@ stand.
 """
 
 import json
+import math
+import random
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from textgen import CorpusError, Engine, PluginSet, summarize
+from textgen import CorpusError, Engine, PluginSet, UsageError, summarize
 from textgen.plugin.component import RegisteredComponent
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -166,6 +168,91 @@ def test_a_tokenizer(command):
 def test_a_strategy(command):
     done = command("sure.py", example("sure.py"), "plugins", "check", "sure")
     assert re.search("ok .*: strategy-rows", done.stdout)
+
+
+def test_label_smoothing(command):
+    done = command("smoothing.py", example("smoothing.py"), "plugins", "check", "smoothing")
+    assert "9 ok, 0 failed, 1 skipped" in done.stdout
+    assert re.search("ok .*: objective-falls", done.stdout)
+
+
+def of_documents(tmp_path, texts, **tables):
+    """A pipeline for lines, each of them a document."""
+    (tmp_path / "lines.txt").write_text("\n".join(texts))
+    return {
+        "device": "cpu",
+        "corpus": {"type": "file", "path": str(tmp_path / "lines.txt"), "documents": "line"},
+        "tokenizer": {"type": "char"},
+        "data": {"window_length": 16},
+        "model": {"type": "rnn", "cell": "gru", "hidden_size": 24},
+        "trainer": {"type": "adamw", "length": "60 steps", "batch_size": 8, "learning_rate": 0.02},
+        "observer": [{"type": "metrics"}],
+        **tables,
+    }
+
+
+def with_objective(tables, **options):
+    return {**tables, "trainer": {**tables["trainer"], "objective": options}}
+
+
+@pytest.mark.slow
+def test_distillation_learns_from_another_run(tmp_path, command):
+    text, path = example("distilled.py"), tmp_path / "teacher"
+    tables = of_documents(tmp_path, ["the clock struck nine"] * 60)
+    engine = engine_with(tmp_path / "distilled.py", text)
+    teacher = engine.run(tables, output=path)
+    given = ("--set", f"distilled.teacher={path}", "--start", str(path))
+    command("distilled.py", text, "plugins", "check", "distilled", *given)
+    other = {**tables, "corpus": {**tables["corpus"], "path": str(tmp_path / "other.txt")}}
+    (tmp_path / "other.txt").write_text("the rock\n" * 200)
+    alike = {**other, "tokenizer": {"start": str(path), "type": "char"}}
+    taught = with_objective(alike, type="distilled", teacher=str(path), share=1.0)
+    score = [
+        engine.run(each, output=tmp_path / str(i)).generator.score("the clock").loss
+        for i, each in enumerate((alike, taught))
+    ]
+    assert score[1] < score[0], "it has met no clock, and its teacher has"
+    assert teacher.generator.score("the clock").loss < score[1]
+    with pytest.raises(UsageError, match="another vocabulary"):
+        engine.run({**taught, "tokenizer": {"type": "char"}}, output=tmp_path / "2")
+
+
+@pytest.mark.slow
+def test_answers_are_learnt_and_prompts_are_not(tmp_path):
+    drawn = random.Random(1)
+    prompts = ["".join(drawn.choices("abcdefgh", k=6)) for _ in range(400)]
+    tables = of_documents(tmp_path, [f"{prompt}\t{prompt[0]}." for prompt in prompts])
+    engine = engine_with(tmp_path / "answers.py", example("answers.py"))
+    run = engine.run(with_objective(tables, type="answers"), output=tmp_path / "run")
+    last = run.history[-1]
+    plain = engine.run(tables, output=tmp_path / "plain").history[-1]
+    assert last["objective"] < 1.2 < plain["validation_loss"] < last["validation_loss"] - 0.3
+    with pytest.raises(CorpusError, match="no document has the mark"):
+        engine.run(with_objective(tables, type="answers", mark="?"), output=tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_preferences_raise_the_better_of_two_texts(tmp_path):
+    texts = [text for n in range(80) for text in (f"{n} cats sat.", f"{n} cats ran!")]
+    tables = of_documents(tmp_path, texts)
+    engine, base = (
+        engine_with(tmp_path / "preferred.py", example("preferred.py")),
+        tmp_path / "base",
+    )
+    before = engine.run(tables, output=base).generator
+    tuned = {
+        **tables,
+        "model": {"start": str(base)},
+        "tokenizer": {"type": "char", "start": str(base)},
+    }
+    tuned = with_objective(tuned, type="preferred", reference=str(base), beta=0.5)
+    run = engine.run(tuned, {"trainer.length": "20 steps"}, output=tmp_path / "run")
+    assert run.history[-1]["objective"] < 0.3 < math.log(2)
+    gains = [
+        each.score("7 cats ran!").loss - each.score("7 cats sat.").loss
+        for each in (before, run.generator)
+    ]
+    assert gains[1] > gains[0] + 0.2
 
 
 @pytest.mark.parametrize("strategy", [{"drafts": 6}, {"draft": "small", "draft_tokens": 3}])

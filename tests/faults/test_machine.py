@@ -16,7 +16,6 @@ from small_run import assert_same
 import textgen
 from textgen.cli.stop_switch import StopSwitch
 from textgen.events import Checkpointed
-from textgen.files import durable
 
 JUMPING = """
 import sys, time
@@ -182,13 +181,3 @@ def test_a_drive_that_is_not_there_is_one_line(tmp_path, tiny_pipeline, monkeypa
         patched.setattr(Path, "mkdir", made)
         with pytest.raises(textgen.RunError, match="cannot be written to: The system cannot find"):
             textgen.run(tiny_pipeline(), output="/drive/run")
-
-
-def test_a_folder_is_synced_to_the_medium_on_macos(tmp_path, monkeypatch):
-    """Simulated: fsync leaves a rename in the cache of the drive there."""
-    synced = []
-    monkeypatch.setattr("sys.platform", "darwin")
-    monkeypatch.setattr("fcntl.F_FULLFSYNC", 51, raising=False)
-    monkeypatch.setattr("fcntl.fcntl", lambda file, _: synced.append(os.fstat(file).st_ino))
-    durable.write_atomic(tmp_path / "file", b"")
-    assert synced == [(tmp_path / "file").stat().st_ino, tmp_path.stat().st_ino]

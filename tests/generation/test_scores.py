@@ -55,14 +55,6 @@ def test_a_score_counts_what_the_vocabulary_lacks(generator):
         generator.score("the é clock é")
 
 
-def test_a_text_is_scored_after_a_prompt(generator):
-    whole = logprobs(generator, "the clock struck")[10:]
-    assert logprobs(generator, "struck", prompt="the clock ") == pytest.approx(whole, abs=1e-6)
-    score = generator.score("struck", prompt="the clock ")
-    assert (score.tokens, score.characters) == (6, 6)
-    assert score.loss == pytest.approx(-whole.mean(), abs=1e-6)
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [

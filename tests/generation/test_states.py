@@ -30,6 +30,21 @@ def test_a_stop_text_is_found_across_a_saved_state(generator):
         assert len(generator.generate(state=state, max_new_tokens=9, stop=None).tokens) == 9
 
 
+def test_an_endless_stream_is_cancelled_and_resumed(generator):
+    options = {"repetition_penalty": 1.3, "stop": ["the time machine"]}
+    stream = generator.stream("the ", max_new_tokens=None, keep_state=True, **options)
+    assert stream.state is None
+    text = ""
+    for piece in stream:
+        text += piece
+        if len(text) > 40:
+            stream.cancel()
+    assert stream.finish_reason == "cancelled"
+    rest = generator.generate(max_new_tokens=50, state=stream.state, **options).text
+    whole = generator.generate("the ", max_new_tokens=len(text) + 50, **options).text
+    assert text + rest == whole
+
+
 @pytest.mark.parametrize("at", range(0, 60, 14))
 def test_a_state_at_a_stop_is_that_of_the_text_before(lively, tmp_path, at):
     """A greedy decoder runs ahead of the text; what it made beyond the stop must leave no trace."""

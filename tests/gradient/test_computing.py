@@ -16,8 +16,9 @@ from small_trainings import VOCAB_SIZE, pipeline, train
 
 import textgen
 from textgen.events import StepDone
-from textgen.gradient import computing, eager
-from textgen.gradient.computing import Computation, cross_entropy
+from textgen.gradient import NextToken, computing, eager
+from textgen.gradient.computing import Computation
+from textgen.gradient.objectives import cross_entropy
 from textgen.protocols import TrainingContext
 
 
@@ -111,7 +112,9 @@ def test_the_loss_and_its_gradient_are_torchs(dtype, time_first):
     logits = leaf.transpose(0, 1) if time_first else leaf
     targets = torch.randint(11, logits.shape[:2], generator=drawn)
     loss = cross_entropy(logits, targets)
-    expected = torch.nn.functional.cross_entropy(logits.transpose(1, 2).float(), targets)
+    expected = torch.nn.functional.cross_entropy(
+        logits.transpose(1, 2).float(), targets, reduction="sum"
+    )
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     (ours,), (theirs,) = (torch.autograd.grad(2 * value, leaf) for value in (loss, expected))
@@ -137,12 +140,12 @@ class Timed(torch.nn.Module):
     ("float32", "bfloat16", "faster"), [(0.02, 0.01, "bfloat16"), (0.01, 0.0097, "float32")]
 )
 def test_the_faster_precision_is_found_by_trial(float32, bfloat16, faster, monkeypatch):
-    windows = np.zeros((1, 3), np.int64)
+    batch = (np.zeros((1, 3), np.int64),)
     model = Timed({False: float32, True: bfloat16})
     clock = types.SimpleNamespace(perf_counter=lambda: model.now)
     monkeypatch.setattr(computing, "time", clock)
-    computation = Computation.of(model, windows, TrainingContext(seed=0, device="cpu"))
-    assert computation.faster_precision(windows) == faster
+    computation = Computation.of(model, batch, TrainingContext(seed=0, device="cpu"), NextToken())
+    assert computation.faster_precision(batch) == faster
     assert computation.precision == "float32", "whoever asks takes it"
     computation.close()
 

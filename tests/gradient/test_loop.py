@@ -26,7 +26,6 @@ from textgen.gradient import (
     warmup_stable_decay,
 )
 from textgen.gradient.batches import training_batches
-from textgen.gradient.computing import cross_entropy
 from textgen.protocols import TrainerState
 
 
@@ -35,7 +34,7 @@ from textgen.protocols import TrainerState
     "trainer",
     [
         {},
-        {"compute": "bfloat16"},
+        {"precision": "bfloat16"},
         {"order": "shuffled", "warmup_steps": 4},
         {"type": "sgd", "momentum": 0.9},
         {"accumulate": 3},
@@ -76,7 +75,7 @@ def test_no_more_rows_are_computed_at_once_than_a_small_batch_has():
 
 
 def test_what_is_decided_is_recorded_and_kept_when_a_run_resumes(tmp_path):
-    tables = pipeline({"length": "1s", "compute": "auto"})
+    tables = pipeline({"length": "1s", "precision": "auto"})
     path, recorder, again = tmp_path / "run", Recorder(), Recorder()
 
     def has_decided():
@@ -91,7 +90,7 @@ def test_what_is_decided_is_recorded_and_kept_when_a_run_resumes(tmp_path):
     assert record["decided"] == decided
     assert record["step"] == decided["steps"] >= record["stable_steps"] > 0
     saved = tomllib.loads((path / "pipeline.toml").read_text())
-    assert (saved["trainer"]["length"], saved["trainer"]["compute"]) == ("1s", "auto")
+    assert (saved["trainer"]["length"], saved["trainer"]["precision"]) == ("1s", "auto")
     for same in (tables, saved):
         assert textgen.run(same, output=path).outcome == "skipped"
 
@@ -110,7 +109,7 @@ def test_the_validation_loss_is_what_evaluate_gives(tmp_path):
 def test_streams_begin_elsewhere_in_every_epoch():
     windows = Windows(np.arange(1000), 10, 10)
     batches = training_batches(GradientOptions(order="streams", batch_size=4), windows, seed=3)
-    assert len({int(batches.batch(epoch, 0)[0, 0]) for epoch in range(6)}) == 6
+    assert len({int(batches.batch(epoch, 0)[0][0, 0]) for epoch in range(6)}) == 6
 
 
 # Optimizers, models and trainers of authors.
@@ -151,14 +150,15 @@ def test_what_optimizers_keep_is_resumed(tmp_path):
 
 
 class Dear(Recurrent):
-    """Its steps have a loss of its own."""
+    """Its steps have a term more."""
 
-    def training_loss(self, tokens, targets, state=None):
+    def token_losses(self, tokens, targets, state=None):
         logits, state = self(tokens, state)
-        return cross_entropy(logits, targets) + 100, state
+        losses = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none")
+        return losses + 100 * self.training, state
 
 
-def test_a_loss_of_its_own_is_not_that_of_evaluations():
+def test_a_term_that_a_model_adds_to_its_losses_is_not_in_evaluations():
     recorder = Recorder()
     train(Dear(VOCAB_SIZE), observers=[recorder])
     assert all(event.loss > 100 for event in recorder.of(StepDone))

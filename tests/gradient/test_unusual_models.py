@@ -15,7 +15,7 @@ from torch import nn
 from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import StepDone
-from textgen.gradient import GradientModel, GradientOptions, GradientTrainer
+from textgen.gradient import GradientModel, GradientOptions, GradientTrainer, NextToken
 from textgen.gradient.computing import Computation
 from textgen.processes import Processes
 from textgen.protocols import TrainingContext
@@ -80,9 +80,10 @@ def test_a_parameter_that_some_workers_rows_use_has_their_gradients():
     windows, found = np.array([0, 1, 3, 4])[:, None] + np.zeros((4, 4), np.int64), []
     for threads in (1, 2):
         model = Experts()
-        computation = Computation.of(model, windows, attrs.evolve(CONTEXT, threads=threads))
+        context = attrs.evolve(CONTEXT, threads=threads)
+        computation = Computation.of(model, (windows,), context, NextToken())
         with contextlib.closing(computation):
-            computation.run(functools.partial(computation.gradients, windows, None, (0, 0)))
+            computation.run(functools.partial(computation.gradients, (windows,), None, (0, 0)))
         found.append([p.grad for p in model.parameters()])
     torch.testing.assert_close(found[0], found[1])
     assert all(gradient.abs().sum() > 0 for gradient in found[0])
@@ -121,9 +122,9 @@ def test_what_several_processes_cannot_train_is_refused(model, rows, cause):
 
 def test_trials_leave_buffers_as_they_were_and_workers_do_not_share_them():
     model = Normalised()
-    first = trainer(length="6 steps", compute="auto")
+    first = trainer(length="6 steps", precision="auto")
     assert losses(first, model, stop=4)
-    second = trainer(length="6 steps", compute="auto")
+    second = trainer(length="6 steps", precision="auto")
     second.load_state(first.state())
     losses(second, model)
     assert model.norm.num_batches_tracked == 6

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,7 +13,7 @@ from components import plugin_of
 from small_run import record_of, tables
 
 import textgen
-from textgen import BuildContext, Component, NoOptions, option
+from textgen import Component, NoOptions, option
 from textgen.gradient import GradientOptions, GradientTrainer
 
 
@@ -35,7 +34,7 @@ class Beside:
 class Plugins:
     """An engine whose components say which generators they were given."""
 
-    def __init__(self, **runs: Path) -> None:
+    def __init__(self, **runs):
         self.given: list[textgen.Generator] = []
         plugins = textgen.PluginSet.discover()
         plugins.register(
@@ -51,30 +50,28 @@ class Plugins:
         )
         self.engine = textgen.Engine(plugins)
 
-    def trainer(self, config: Taught, context: BuildContext) -> Any:
+    def trainer(self, config, context):
         import torch
 
         self.given.append(context.build(config.teacher))
         return GradientTrainer(config, lambda weights: torch.optim.SGD(weights, lr=0.1))
 
-    def sampler(self, config: Beside, context: BuildContext) -> Any:
+    def sampler(self, config, context):
         self.given.append(context.build(config.other))
         return lambda logits, history: logits
 
 
 @pytest.fixture
-def base(finished: Path) -> Path:
+def base(finished):
     return finished.rename(finished.parent / "base")
 
 
-def taught(folder: Path, teacher: str, **more: Any) -> dict[str, Any]:
+def taught(folder, teacher, **more):
     trainer = {"type": "taught", "length": "2 steps", "teacher": teacher}
     return {**tables(folder), "trainer": trainer, "observer": [], **more}
 
 
-def test_a_run_is_given_by_its_path_or_name_and_determines_the_other(
-    folder: Path, base: Path
-) -> None:
+def test_a_run_is_given_by_its_path_or_name_and_determines_the_other(folder, base):
     plugins = Plugins(tiny=base)
     (folder / "p.toml").write_text(tomli_w.dumps(taught(folder, "runs/base")))
     run = plugins.engine.run(folder / "p.toml", output=folder / "made")
@@ -98,9 +95,7 @@ def test_a_run_is_given_by_its_path_or_name_and_determines_the_other(
     ("teacher", "cause"),
     [("runs/none", "is not a run directory: it does not exist"), ("runs", "it has no run.json")],
 )
-def test_a_run_that_cannot_be_used_is_named_with_component_and_key(
-    folder: Path, base: Path, teacher: str, cause: str
-) -> None:
+def test_a_run_that_cannot_be_used_is_named_with_component_and_key(folder, base, teacher, cause):
     (folder / "p.toml").write_text(tomli_w.dumps(taught(folder, teacher)))
     said = rf"trainer\.teacher of trainer 'taught': {re.escape(str(folder / teacher))}.*{cause}"
     with pytest.raises(textgen.RunError, match=said):
@@ -108,16 +103,14 @@ def test_a_run_that_cannot_be_used_is_named_with_component_and_key(
     assert not (folder / "made").exists()
 
 
-def test_a_run_that_is_not_finished_is_refused(folder: Path, base: Path) -> None:
+def test_a_run_that_is_not_finished_is_refused(folder, base):
     with pytest.raises(textgen.Interrupted):
         textgen.run(tables(folder), output=folder / "part", cancelled=lambda: True)
     with pytest.raises(textgen.RunError, match=r"trainer\.teacher .*is not finished"):
         Plugins().engine.run(taught(folder, str(folder / "part")), output=folder / "made")
 
 
-def test_a_sampler_is_given_one_generator_in_the_chain_and_in_requests(
-    folder: Path, base: Path
-) -> None:
+def test_a_sampler_is_given_one_generator_in_the_chain_and_in_requests(folder, base):
     plugins = Plugins()
     chain = [{"type": "beside", "other": str(base)}]
     run = plugins.engine.run(taught(folder, str(base), sampler=chain), output=folder / "made")

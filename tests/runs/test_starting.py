@@ -9,7 +9,7 @@ import pytest
 import tomli_w
 from commands import run_textgen
 from safetensors.numpy import load_file, save_file
-from small_run import OTHER, TEXT, flip, interrupt, record_of, tables, text_of, tree, tuned
+from small_run import OTHER, TEXT, flip, interrupt, record_of, tables, tree, tuned
 
 import textgen
 from campaigns.mutations import seal
@@ -60,23 +60,13 @@ def test_a_run_is_started_from_while_it_is_put_in_place(folder, base):
     )
 
 
-def test_the_other_run_is_not_needed_once_training_has_begun(folder, base, monkeypatch):
-    whole = textgen.run(tuned(folder), output=folder / "whole")
-    interrupt(4, tuned(folder), output=folder / "tuned")
-    shutil.rmtree(base)
+def test_the_other_run_is_needed_to_train_and_not_to_write(folder, base):
     run = textgen.run(tuned(folder), output=folder / "tuned")
-    assert run.outcome == "resumed"
-    assert tree(run.path)["model.safetensors"] == tree(whole.path)["model.safetensors"]
-    assert text_of(run.path) == text_of(whole.path)
-    assert textgen.run(tuned(folder), output=run.path).outcome == "skipped"
-    assert textgen.run(run.path / "pipeline.toml").outcome == "skipped"
-    monkeypatch.setenv("HOME", str(folder))
-    assert textgen.run(tuned(folder, output="~/tuned")).outcome == "skipped"
-    with pytest.raises(
-        textgen.PipelineError,
-        match=r"model\.start: .*base is not a run directory: it does not exist",
-    ):
-        textgen.run(tuned(folder), output=folder / "new")
+    shutil.rmtree(base)
+    assert textgen.load(run.path).model_id == run.generator.model_id
+    said = r"model\.start: .*base is not a run directory: it does not exist"
+    with pytest.raises(textgen.PipelineError, match=said):
+        textgen.run(tuned(folder), output=run.path)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
@@ -180,7 +170,6 @@ def test_the_network_of_a_mixture_starts_from_a_network(folder, base):
     assert (first["start"], first["cell"], first["dropout"]) == (str(base), "gru", 0.1)
     weights = textgen.load(base).model.tensors()["rnn.weight_hh_l0"]
     assert run.generator.model.tensors()["first.rnn.weight_hh_l0"] == pytest.approx(weights)
-    shutil.rmtree(base)
     assert textgen.run(run.path / "pipeline.toml").outcome == "skipped"
     assert textgen.run(given, output=run.path).outcome == "skipped"
 

@@ -10,9 +10,10 @@ from typing import Any
 import attrs
 import numpy as np
 from checking import NOISE, broken, module, raising, then
-from good import Decoder, Model, RowDecoder, Trainer
+from good import Decoder, Model, Objective, RowDecoder, Trainer
 
 from textgen import UsageError
+from textgen.gradient import Batches
 from textgen.protocols import TrainerState
 
 
@@ -249,4 +250,42 @@ TRAINERS = [
     broken("trainer-resumes", "training gave Evaluated", MomentumTrainer),
     broken("trainer-resumes", "and had 0 left", Trainer, load_state=begin_again),
     broken("trainer-refuses", "raised AttributeError", Trainer, train=ask_model),
+]  # fmt: skip
+
+
+def loss(change):
+    """An objective whose sum is changed, by what it is and the objective."""
+
+    def changed(self, model, batch, state):
+        total, state = Objective.loss(self, model, batch, state)
+        return change(self, total, batch), state
+
+    return {"loss": changed}
+
+
+def in_turn(self, data, options, seed):
+    """Batches of which each asked for is the next."""
+    made, asked = Objective.batches(self, data, options, seed), iter(range(99))
+    return Batches(made.per_epoch, lambda *_: made.batch(0, next(asked) % made.per_epoch))
+
+
+def growing(self, total, batch):
+    self.calls = getattr(self, "calls", 0) + 1
+    return total * self.calls
+
+
+OBJECTIVES = [
+    broken("objective-batches", "is another", Objective, batches=in_turn),
+    broken("objective-batches", "no tuple", Objective,
+           batches=then(Objective.batches, lambda made: Batches(made.per_epoch,
+                        then(made.batch, lambda batch: batch[0])))),
+    broken("objective-batches", "no token ids", Objective, validation=lambda *_: [(np.ones(3),)]),
+    broken("objective-counts", "of a batch is 1, and of its rows [1, 1", Objective,
+           count=lambda self, batch: 1),
+    broken("objective-sums", "its rows together", Objective,
+           **loss(lambda self, total, batch: total / len(batch[0]))),
+    broken("objective-repeatable", "a second time", Objective, "objective-repeatable",
+           **loss(growing)),
+    broken("objective-falls", "and is", Objective, "objective-falls",
+           **loss(lambda self, total, batch: total * 0 + 5)),
 ]  # fmt: skip

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import numpy as np
 from components import make
 from good import GOOD
 
-from textgen import Component, NoOptions, testing
+from textgen import Component, NoOptions, option, testing
 from textgen.testing import STATEMENTS, isolated_plugins
 from textgen.testing.environment import subject
 from textgen.testing.plugin import SUITES
@@ -116,3 +119,18 @@ def textgen_samplers():
 def textgen_observers():
     return [Component("watch", NoOptions, lambda config, context: Watch())]
 """
+
+
+NUMBERS = itertools.count()
+
+
+@attrs.frozen
+class Required:
+    """Needs an option."""
+
+    size: int = option(help="how many")
+
+
+def linger():
+    """Outlive the check, though not the test."""
+    threading.Thread(target=time.sleep, args=[1.5]).start()

@@ -6,6 +6,9 @@ Parameters        the parameters for an optimizer, by role; MakeOptimizer is the
                   it
 eager             an optimizer class of torch without torch's compiler, which is slow to import
 constant, cosine, warmup_stable_decay   schedules of the learning rate; Schedule is their type
+NextToken         the objective of the next token, a base for others
+Batches, training_batches, validation_batches   the batches of objectives; token_losses the
+                  cross-entropies of targets
 GradientModel     adds decoding, saving and loading to a torch.nn.Module
 ForwardDecoder    generates with any `forward(tokens, state)`
 """

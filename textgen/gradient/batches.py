@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from textgen.data import Ids, Windows, shuffled, side_by_side
 from textgen.errors import CorpusError
 from textgen.gradient.options import GradientOptions
 
+Batch: TypeAlias = tuple[npt.NDArray[Any], ...]
+"""Arrays with the rows of a batch as first axis, the first of them token ids (B, T + 1)."""
+
 
 @attrs.frozen
 class Batches:
-    """`batch(epoch, number)` gives windows (B, T + 1) int64; epochs and numbers count from 0."""
+    """`batch(epoch, number)` gives the same batch whenever it is asked; epochs and numbers count
+    from 0.
+    """
 
     per_epoch: int
-    batch: Callable[[int, int], Ids]
+    batch: Callable[[int, int], Batch]
 
 
 def training_batches(options: GradientOptions, windows: Windows, seed: int) -> Batches:
-    """Windows along streams, or shuffled by `seed` and epoch."""
+    """Windows (B, T + 1) int64 along streams, or shuffled by `seed` and epoch."""
     if options.order == "streams":
         return _streams(windows, options.rows, seed)
     size = options.rows
     orders: dict[int, Callable[[int, int], Ids]] = {}
 
-    def batch(epoch: int, number: int) -> Ids:
+    def batch(epoch: int, number: int) -> Batch:
         if epoch not in orders:
             orders.clear()
             orders[epoch] = shuffled(len(windows), seed, epoch)
-        return windows.take(orders[epoch](number * size, min((number + 1) * size, len(windows))))
+        rows = orders[epoch](number * size, min((number + 1) * size, len(windows)))
+        return (windows.take(rows),)
 
     return Batches(-(-len(windows) // size), batch)
 
@@ -53,10 +61,10 @@ def _streams(windows: Windows, size: int, seed: int) -> Batches:
         )
     span, starts = np.arange(length + 1), np.arange(size) * stretch
 
-    def batch(epoch: int, number: int) -> Ids:
+    def batch(epoch: int, number: int) -> Batch:
         cut = int(np.random.default_rng([seed, epoch, 2]).integers(len(tokens))) if epoch else 0
         places = (cut + starts + number * length)[:, None] + span
-        return np.asarray(tokens[places % len(tokens)], np.int64)
+        return (np.asarray(tokens[places % len(tokens)], np.int64),)
 
     return Batches(stretch // length, batch)
 

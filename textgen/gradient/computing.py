@@ -15,23 +15,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, Self, TypeAlias, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import attrs
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from textgen.data import Ids
 from textgen.devices import thread_count, worker_threads
 from textgen.errors import UsageError
+from textgen.gradient.batches import Batch
+from textgen.gradient.objectives import NextToken, State, token_losses
 from textgen.processes import Processes
-from textgen.protocols import TrainingContext
+from textgen.protocols import Objective, TrainingContext
 
 logger = logging.getLogger("textgen")
 _TRIED_AGAIN: Final = 50  # steps, of which the first three try the ways to share out
-State: TypeAlias = tuple[Tensor, ...]
 _Result = TypeVar("_Result")
 
 _GLOBAL: Final = threading.Lock()  # held while torch's global generators are those of one training
@@ -70,15 +70,17 @@ class Computation:
 
     Among processes each computes its rows of every batch, and a sum over all of them carries
     gradients, loss, states, the first one's clock and the wish to stop. Rows need not divide by the
-    processes: each loss counts as its share of the batch. A process without any computes the first
+    processes: each mean counts as its share of the batch. A process without any computes the first
     row for nothing.
 
     precision   "float32", or "bfloat16" for torch.autocast with weights in float32
+    objective   what a batch sums, and by what number the sum is divided
     accumulate  number of parts in which each replica computes its rows, one after the other
     """
 
     replicas: list[Any]
     device: str
+    objective: Objective = attrs.field(factory=NextToken)
     accumulate: int = 1
     precision: str = "float32"
     _threads: Sequence[ThreadPoolExecutor] = ()
@@ -94,19 +96,25 @@ class Computation:
         return [list(replica.parameters()) for replica in self.replicas]
 
     @classmethod
-    def of(cls, model: Any, windows: Ids, context: TrainingContext, accumulate: int = 1) -> Self:
-        """A replica for each thread that torch would use, and each row of the parts of `windows`
-        (B, T + 1), the batch.
+    def of(
+        cls,
+        model: Any,
+        batch: Batch,
+        context: TrainingContext,
+        objective: Objective,
+        accumulate: int = 1,
+    ) -> Self:
+        """A replica for each thread that torch would use, and each row of the parts of a batch.
 
         A model that replicas cannot stand in for computes alone, in one thread unless the run was
         given a number.
         """
         processes, is_cpu = context.processes, context.device == "cpu"
-        rows = -(-len(windows) // accumulate)
+        rows = -(-len(batch[0]) // accumulate)
         count = min(context.threads or thread_count(), rows) if is_cpu else 1
         draws = changes = False
         if count > 1 or processes is not None:
-            draws, changes = _tried(model, windows, context.device)
+            draws, changes = _tried(model, batch, context.device, objective)
         replicas = [model]
         if count > 1 and not (draws or changes):
             with contextlib.suppress(RuntimeError, TypeError, NotImplementedError):  # of deepcopy
@@ -117,9 +125,9 @@ class Computation:
                 "changes its buffers in each "
                 "step, or draws from torch's global generator without a set_dropout_seed"
             )
-        made = cls(replicas, context.device, accumulate, processes=processes)
+        made = cls(replicas, context.device, objective, accumulate, processes=processes)
         if processes is not None:
-            made._meet(processes, len(windows), changes_buffers=changes)
+            made._meet(processes, len(batch[0]), changes_buffers=changes)
         each = 1 if len(replicas) == count else context.threads or 1
         made._threads = worker_threads(len(replicas), each) if is_cpu else ()
         return made
@@ -192,9 +200,9 @@ class Computation:
         for thread in self._threads:
             thread.shutdown()
 
-    def faster_precision(self, windows: Ids) -> str:
-        """The faster of float32 and bfloat16 for a batch (B, T + 1): on a CPU by a few steps of
-        each without an update.
+    def faster_precision(self, batch: Batch) -> str:
+        """The faster of float32 and bfloat16 for a batch: on a CPU by a few steps of each without
+        an update.
 
         On CUDA, bfloat16 where the GPU has it built in. All processes go by the first one's clock.
         """
@@ -209,7 +217,7 @@ class Computation:
             with _buffers_kept(self.replicas[0]):
                 for self.precision in [*["float32", "bfloat16"] * _TRIALS, "float32"]:
                     now = time.perf_counter() - begun
-                    made = self.run(partial(self.gradients, windows, None, (0, 0), now=now))
+                    made = self.run(partial(self.gradients, batch, None, (0, 0), now=now))
                     times.append(made.now)
         except RuntimeError:  # an operation of the model has no bfloat16 version
             return "float32"
@@ -219,7 +227,7 @@ class Computation:
 
     def gradients(
         self,
-        windows: Ids,
+        batch: Batch,
         carried: State | None,
         seed: tuple[int, int],
         *,
@@ -227,19 +235,20 @@ class Computation:
         now: float = 0.0,
         leaves: bool = False,
     ) -> Gradients:
-        """Set the gradients of the mean loss of windows (B, T + 1), read on from the states
-        `carried` of all rows.
+        """Set the gradients of the mean loss of a batch, read on from the states `carried` of all
+        rows.
 
         `leaves` says that this process asks for the end. To be called within `run`. A single
         process does not wait for the device. Raises ProcessesError.
         """
         for parameter in itertools.chain.from_iterable(self._parameters):
             parameter.grad = None
-        total, processes = len(windows), self._processes
+        total, processes = len(batch[0]), self._processes
+        count = self.objective.count(batch)
         own = range(total) if processes is None else range(total)[processes.rows(total)]
         places = np.array_split(own or range(1), min(len(own) or 1, len(self.replicas)))
         calls = [
-            partial(self._rows, i, rows, windows, carried, seed, bool(own))
+            partial(self._rows, i, rows, batch, carried, seed, count if own else None)
             for i, rows in enumerate(places)
         ]
         results = [part for parts in self.shared_out(calls, step=True) for part in parts]
@@ -287,37 +296,45 @@ class Computation:
         self._processes.stop_asked = stopping > 0 and not leaves
         return Gradients(header[0], state or None, now, stopping > 0)
 
-    def validation_loss(self, batches: Iterable[tuple[Ids, Ids]], context: int) -> float | None:
+    def validation_loss(self, batches: Iterable[Batch], context: int) -> float | None:
         """Mean loss per token, in float32, of windows and their counts as `validation_batches` has
-        them.
+        them; None if there are none.
 
-        None if there are none. A model's context may hold no more than `context` tokens at once. To
-        be called within `run`. Raises ProcessesError.
+        A model's context may hold no more than `context` tokens at once.
         """
-        total, count, processes = 0.0, 0, self._processes
+        losses = partial(self._losses, context=context)
+        return self._mean(batches, losses, lambda batch: int(batch[1].sum()))
+
+    def validation_objective(self, batches: Iterable[Batch]) -> float | None:
+        """Mean of the objective over batches of held-out data; None if there are none."""
+        return self._mean(batches, self._objective, self.objective.count)
+
+    def _mean(
+        self, batches: Iterable[Batch], total: Callable[..., float], count: Callable[[Batch], int]
+    ) -> float | None:
+        """The sum of `total(model, *arrays)` over parts of batches, by their count. To be called
+        within `run`. Raises ProcessesError.
+        """
+        sums, counts, processes = 0.0, 0, self._processes
         if processes is not None:
             batches = itertools.islice(batches, processes.rank, None, processes.size)
-        for windows, counts in batches:
-            parts = min(len(windows), len(self.replicas))
-            shared = zip(np.array_split(windows, parts), np.array_split(counts, parts), strict=True)
-            total += sum(
-                self.shared_out(
-                    [
-                        partial(self._losses, model, *part, context)
-                        for model, part in zip(self.replicas, shared, strict=False)
-                    ],
-                    step=False,
-                )
-            )
-            count += int(counts.sum())
+        for batch in batches:
+            parts = min(len(batch[0]), len(self.replicas))
+            shared = zip(*(np.array_split(each, parts) for each in batch), strict=True)
+            calls = [
+                partial(total, model, *part)
+                for model, part in zip(self.replicas, shared, strict=False)
+            ]
+            sums += sum(self.shared_out(calls, step=False))
+            counts += count(batch)
         if processes is not None:
             import torch.distributed as dist
 
-            both = torch.tensor([total, count], dtype=torch.float64, device=self.device)
+            both = torch.tensor([sums, counts], dtype=torch.float64, device=self.device)
             with processes.explained():
                 dist.all_reduce(both, group=self._group)
-                total, count = both[0].item(), int(both[1])
-        return total / count if count else None
+                sums, counts = both[0].item(), int(both[1])
+        return sums / counts if counts else None
 
     @torch.no_grad()
     def _losses(self, model: Any, windows: Ids, counts: Ids, context: int) -> float:
@@ -335,47 +352,53 @@ class Computation:
             total += losses.cpu().double()[torch.from_numpy(counted)].sum().item()
         return total
 
+    @torch.no_grad()
+    def _objective(self, model: Any, *arrays: Any) -> float:
+        model.eval()
+        return summed(self.objective, model, arrays, None, self.device)[0].item()
+
     def _rows(
         self,
         place: int,
         rows: Ids,
-        windows: Ids,
+        batch: Batch,
         carried: State | None,
         seed: tuple[int, int],
-        counts: bool,
+        count: int | None,
     ) -> list[tuple[Tensor, State]]:
-        """Gradients of the loss of some rows (N,) of windows, by the replica at a place: of each
-        part its loss times its share of all rows, if that counts, and the state after it.
+        """Gradients of the loss of some rows (N,) of a batch, by the replica at a place: of each
+        part its mean times its share of the batch's count, nothing without one, and the state
+        after it.
         """
-        model, total, made = self.replicas[place], len(windows), []
+        model, total, made = self.replicas[place], len(batch[0]), []
         if self._processes is not None:
             place += self._processes.rank * len(self.replicas)
         for number, part in enumerate(np.array_split(rows, min(len(rows), self.accumulate))):
             some = slice(int(part[0]), int(part[-1]) + 1)
             state = None if carried is None else tuple(each[some] for each in carried)
             drawn = _take_rows(model, some.start, total, place * self.accumulate + number, seed)
-            share = len(part) / total if counts else 0.0
-            made.append(self._part(model, windows[some], state, drawn, share))
+            arrays = tuple(each[some] for each in batch)
+            made.append(self._part(model, arrays, state, drawn, count))
         return made
 
     def _part(
         self,
         model: Any,
-        windows: Ids,
+        arrays: Batch,
         carried: State | None,
         seed: Iterable[int],
-        share: float,
+        count: int | None,
     ) -> tuple[Tensor, State]:
-        """Gradients of some rows' loss, times their share of the batch."""
         model.train()
+        own = self.objective.count(arrays)
         with self._seeded(model, seed):
-            tokens = _to_device(windows, self.device)
             with torch.autocast(
                 self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16"
             ):
-                loss, after = training_loss(model, tokens, carried)
-            if share != 1:
-                loss = loss * share
+                total, after = summed(self.objective, model, arrays, carried, self.device)
+            loss = total / max(1, own)
+            if own != count:
+                loss = loss * (own / count if count else 0.0)
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach(), tuple(part.detach() for part in after)
 
@@ -400,7 +423,7 @@ class Computation:
             torch._foreach_add_([to.grad for to, _ in given], [gradient for _, gradient in given])
 
 
-def _tried(model: Any, windows: Ids, device: str) -> tuple[bool, bool]:
+def _tried(model: Any, batch: Batch, device: str, objective: Objective) -> tuple[bool, bool]:
     """Whether a step draws from torch's global generator of the CPU, and whether it changes a
     buffer of the model.
     """
@@ -410,7 +433,7 @@ def _tried(model: Any, windows: Ids, device: str) -> tuple[bool, bool]:
     model.train()
     with _buffers_kept(model) as have_changed, _seeded_globally(device, 0), torch.no_grad():
         before = torch.get_rng_state()
-        training_loss(model, _to_device(windows[:1], device), None)
+        summed(objective, model, tuple(each[:1] for each in batch), None, device)
         draws = not draws_its_own and not torch.equal(before, torch.get_rng_state())
         return draws, have_changed()
 
@@ -464,62 +487,16 @@ def _take_rows(
     return (*seed, place) if place else seed
 
 
-def training_loss(model: Any, windows: Tensor, carried: State | None) -> tuple[Tensor, State]:
-    """The mean loss of windows (B, T + 1), by the model's own `training_loss` if it has one, and
-    the state after.
-    """
-    if hasattr(model, "training_loss"):
-        own: tuple[Tensor, State] = model.training_loss(windows[:, :-1], windows[:, 1:], carried)
-        return own
-    if hasattr(model, "token_losses"):
-        losses, after = model.token_losses(windows[:, :-1], windows[:, 1:], carried)
-        return losses.mean(), after
-    logits, after = model(windows[:, :-1], carried)
-    return cross_entropy(logits, windows[:, 1:]), after
-
-
-def token_losses(
-    model: Any, tokens: Tensor, targets: Tensor, carried: State | None
+def summed(
+    objective: Objective, model: Any, arrays: Batch, carried: State | None, device: str
 ) -> tuple[Tensor, State]:
-    """The cross-entropy (B, T) of each of the targets (B, T), by the model's own `token_losses` if
-    it has one, and the state after.
-    """
-    if hasattr(model, "token_losses"):
-        own: tuple[Tensor, State] = model.token_losses(tokens, targets, carried)
-        return own
-    logits, after = model(tokens, carried)
-    return F.cross_entropy(logits.transpose(1, 2).float(), targets, reduction="none"), after
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of logits (B, T, V) for targets (B, T), in float32."""
-    if logits.transpose(0, 1).is_contiguous():  # time is first in memory: flattening copies nothing
-        logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
-    flat = logits.reshape(-1, logits.shape[-1])
-    loss: Tensor = _CrossEntropy.apply(flat, targets.reshape(-1, 1))  # type: ignore[no-untyped-call]
-    return loss
-
-
-class _CrossEntropy(torch.autograd.Function):
-    """torch's, whose gradient takes the place of the log probabilities: a pass over memory less,
-    and an allocation.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        """logits (N, V) and targets (N, 1) to the mean loss."""
-        log_probabilities = torch.log_softmax(logits, 1, dtype=torch.float32)
-        ctx.save_for_backward(log_probabilities, targets)
-        ctx.dtype = logits.dtype
-        return -log_probabilities.gather(1, targets).mean()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """(softmax - one-hot) / N."""
-        log_probabilities, targets = ctx.saved_tensors
-        share = gradient / len(targets)
-        made = log_probabilities.exp_().mul_(share)
-        return made.scatter_add_(1, targets, -share.expand_as(targets)).to(ctx.dtype), None
+    """The sum that an objective gives for some rows, and the state after them."""
+    made = objective.loss(model, tuple(_to_device(each, device) for each in arrays), carried)
+    if isinstance(made, tuple) and len(made) == 2 and not getattr(made[0], "ndim", 1):
+        return made
+    error = TypeError("loss must give a sum, a tensor without axes, and the state after it")
+    error.culprit = objective  # type: ignore[attr-defined]  # whose plugin is to blame
+    raise error
 
 
 def _to_device(windows: Ids, device: str) -> Tensor:

@@ -17,14 +17,15 @@ from textgen.errors import ProcessesError, TrainingError, UsageError
 from textgen.events import Decided, Evaluated, StepDone, TrainingEvent
 from textgen.files.opening import MALFORMED_DATA
 from textgen.gradient.arrays import like_weights, to_numpy
-from textgen.gradient.batches import Batches, training_batches, validation_batches
-from textgen.gradient.computing import Computation, State
+from textgen.gradient.batches import Batches, validation_batches
+from textgen.gradient.computing import Computation
+from textgen.gradient.objectives import NextToken, State
 from textgen.gradient.optimization import MakeOptimizer, Optimization
 from textgen.gradient.options import GradientOptions
 from textgen.gradient.plan import Plan
 from textgen.gradient.schedules import Schedule, constant
 from textgen.plugin.strict_json import COUNT, OPTIONAL_COUNT, from_json, is_number
-from textgen.protocols import Table, TrainerState, TrainingContext
+from textgen.protocols import Objective, Table, TrainerState, TrainingContext
 
 
 @attrs.define(eq=False)
@@ -37,6 +38,7 @@ class GradientTrainer:
                     their param_groups has "lr", into which the schedule writes the learning rate of
                     each step. Parameters in no group do not change, and a warning names them
     schedule        the factor of the learning rates in each step, such as textgen.gradient.constant
+    objective       what a step sums, `context.build(options.objective)`; NextToken if None
 
     The state is a position, the decisions, and the states of the optimizers. The order of epoch e
     is keyed by the seed and e, and the dropout of step s by the seed and s, so there is no state of
@@ -50,8 +52,16 @@ class GradientTrainer:
     options: GradientOptions
     make_optimizer: MakeOptimizer
     schedule: Schedule = constant
+    objective: Objective | None = None
     _loaded: TrainerState | None = attrs.field(default=None, init=False)
     _training: _Training | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.options.objective is not None and self.objective is None:
+            raise ValueError(
+                "there is an objective among the options; GradientTrainer takes it as "
+                "objective=context.build(options.objective)"
+            )
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """See textgen.protocols.Trainer."""
@@ -62,10 +72,13 @@ class GradientTrainer:
                 "this trainer trains by gradient, and the model has none; choose a trainer "
                 "made for it"
             )
-        batches = training_batches(self.options, data.training_windows(), context.seed)
+        objective = NextToken() if self.objective is None else self.objective
+        batches = objective.batches(data, self.options, context.seed)
         plan = Plan(self.options, batches.per_epoch, self.schedule, context.elapsed)
         optimization = Optimization.of(model, self.options, self.make_optimizer, self.schedule)
-        computation = Computation.of(model, batches.batch(0, 0), context, self.options.accumulate)
+        computation = Computation.of(
+            model, batches.batch(0, 0), context, objective, self.options.accumulate
+        )
         training = _Training(
             self.options, data, context, begun, batches, plan, optimization, computation
         )
@@ -127,7 +140,7 @@ class _Training:
     is_restored: bool = False  # and no step has been made since
 
     def __attrs_post_init__(self) -> None:
-        self.computation.precision = self.options.compute
+        self.computation.precision = self.options.precision
 
     def events(self) -> Iterator[TrainingEvent]:
         """Train to the end."""
@@ -141,12 +154,7 @@ class _Training:
                 if plan.is_due(self.step, self.evaluated_step):
                     self.evaluated_step = self.step
                     plan.evaluated()
-                    yield Evaluated(
-                        step=self.step,
-                        epoch=(self.step - 1) // self.batches.per_epoch + 1,
-                        training_loss=float(self.training_loss),
-                        validation_loss=run(self._validation_loss),
-                    )
+                    yield run(self._evaluated)
                 if plan.steps is not None and self.step >= plan.steps:
                     return
                 was_decided = plan.steps is not None
@@ -161,14 +169,26 @@ class _Training:
             if self.context.processes is not None:
                 with contextlib.suppress(ProcessesError):
                     if plan.is_due(self.step, self.evaluated_step):
-                        run(self._validation_loss)
+                        run(self._evaluated)
                     if plan.steps is None or self.step < plan.steps:
                         run(lambda: self._advance(leaves=True))
             raise
 
-    def _validation_loss(self) -> float | None:
-        batches = validation_batches(self.options, self.data.validation_windows())
-        return self.computation.validation_loss(batches, self.data.window_length)
+    def _evaluated(self) -> Evaluated:
+        """Measure the held-out data."""
+        computation, options, data = self.computation, self.options, self.data
+        batches, objective = validation_batches(options, data.validation_windows()), None
+        loss = computation.validation_loss(batches, data.window_length)
+        if own := getattr(computation.objective, "validation", None):
+            objective = computation.validation_objective(own(data, options))
+        return Evaluated(
+            step=self.step,
+            epoch=(self.step - 1) // self.batches.per_epoch + 1,
+            training_loss=float(self.training_loss),
+            validation_loss=loss,
+            figures={} if objective is None else {"objective": objective},
+            objective=objective,
+        )
 
     def _advance(self, *, leaves: bool = False) -> StepDone | None:
         """Update the weights by the next batch.
@@ -177,11 +197,11 @@ class _Training:
         """
         step, now = self.step + 1, time.perf_counter() - self.begun
         epoch, number = divmod(self.step, self.batches.per_epoch)
-        windows = self.batches.batch(epoch, number)
+        batch = self.batches.batch(epoch, number)
         keeps = self.options.order == "streams"
         carried = self.carried if keeps and number else None
         made = self.computation.gradients(
-            windows,
+            batch,
             carried,
             (self.context.seed, step),
             keeps_state=keeps,
@@ -198,7 +218,7 @@ class _Training:
             steps=self.plan.expected_steps(step),
             epoch=epoch + 1,
             loss=made.loss,
-            tokens=windows.shape[0] * (windows.shape[1] - 1),
+            tokens=batch[0].size - len(batch[0]),
             learning_rate=rate,
             gradient_norm=norm,
             stable_steps=self.plan.stable_after(step),
@@ -232,7 +252,7 @@ class _Training:
         self.evaluated_step = position.evaluated_step
         if position.length == self.options.length and position.steps is not None:
             self.plan.decide(position.steps, position.stable_steps)
-        if self.options.compute == "auto":
+        if self.options.precision == "auto":
             self.computation.precision = position.precision
         arrays, model = dict(state.arrays), self.computation.replicas[0]  # in any order
         carried = list[torch.Tensor]()

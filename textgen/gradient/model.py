@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 _BASE: Final = "base_sha256"  # the name, among the weights, of what identifies the frozen ones
 _OFFERED: Final = frozenset(
     {
-        "training_loss",
         "token_losses",
         "parameter_roles",
         "set_dropout_seed",
@@ -35,10 +34,9 @@ class GradientModel:
     tokens is (B, T) int64, logits (B, T, V), and state a flat tuple of tensors with B as their
     first axis. The module may also have:
 
-    training_loss       `(tokens, targets, state) -> (loss, state)`, in place of the cross-entropy
-                        of the logits
-    token_losses        the same for the cross-entropies (B, T) themselves, for training and
-                        evaluations, where the logits of all are not to be in memory
+    token_losses        `(tokens, targets, state) -> (losses, state)`, the cross-entropies (B, T) of
+                        the targets, where the logits of all are not to be in memory. While it
+                        trains, other terms may be added
     parameter_roles     `() -> dict[str, str]`, the roles of parameters by name, see Parameters
     set_dropout_seed    `(seed)`, seeds the module's own generator for the next step. Without it,
                         torch's global generator is seeded for each step, and restored afterwards

@@ -59,7 +59,7 @@ class GradientOptions:
         '(updates), or "10 epochs" '
         "(passes over the training data)",
         validator=_check_length,
-        more=Length.of,
+        extends_training=Length.of,
     )
     batch_size: int = option(64, help="number of windows, or streams, per step", validator=ge(1))
     accumulate: int = option(
@@ -86,11 +86,17 @@ class GradientOptions:
         "time, ten in a run, or fewer if they take long",
         validator=optional(ge(1)),
     )
-    compute: Literal["auto", "float32", "bfloat16"] = option(
+    precision: Literal["auto", "float32", "bfloat16"] = option(
         "float32",
         help='"bfloat16" computes in it and keeps float32 weights (torch.autocast); "auto" '
         "takes the faster of both, "
         "tried on the first batch",
+    )
+
+    objective: Any = option(
+        None,
+        kind="objective",
+        help="what a step sums, if not the cross-entropy of the next token",
     )
 
     @property

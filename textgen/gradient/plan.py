@@ -10,7 +10,7 @@ from textgen.gradient.options import GradientOptions, Length
 from textgen.gradient.schedules import Schedule, stable_steps
 
 _EVALUATIONS: Final = 10  # in a run of a given time
-_EVALUATING: Final = 0.18  # share of the time that they may take
+_EVALUATING: Final = 0.13  # share of the time that they may take
 _UNTIMED: Final = 3  # first steps, which allocate memory and start threads
 _TIMED: Final = 0.03  # share of the time after which the pace is known
 _RESERVE: Final = 0.05  # share of the time that is left for what comes after the last step
@@ -114,7 +114,7 @@ class Plan:
         """Seconds that are left for steps."""
         budget = self._length.amount
         left = budget * (1 - _RESERVE) - self.elapsed - self._now - self._pace
-        evaluations = max(1, round(self._evaluations() * left / budget))
+        evaluations = 1 + max(0, round(self._evaluations() * left / budget))
         return left - evaluations * self._evaluation_seconds
 
     def _evaluations(self) -> int:

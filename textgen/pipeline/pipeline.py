@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from textgen.errors import Fault, PipelineError, UsageError
+from textgen.errors import Fault, UsageError
 from textgen.pipeline.chain_options import changed
 from textgen.pipeline.options import (
     TABLES,
@@ -81,14 +81,11 @@ def make_pipeline(raw: RawPipeline, plugins: ComponentSource) -> Pipeline:
         try:
             chains["sampler"] = tuple(changed(chains["sampler"], raw.sampling, plugins))
         except UsageError as error:
-            reader.faults.extend(
-                attrs.evolve(fault, path=f"sampler.{fault.path}") for fault in error.faults
-            )
+            reader.faults.extend(fault.below("sampler") for fault in error.faults)
     general, made = read_own_tables(tables, reader)
     if choices["model"] and choices["trainer"]:
         _check_pair(choices["model"], choices["trainer"], reader.faults)
-    if reader.faults:
-        raise PipelineError(reader.faults, raw.source)
+    reader.check(raw.source)
     if tables.get("observer") not in ([], ()):
         listed = [choice.offer for choice in chains["observer"]]
         usual = [offer for offer in plugins.defaults("observer") if offer not in listed]
@@ -96,8 +93,9 @@ def make_pipeline(raw: RawPipeline, plugins: ComponentSource) -> Pipeline:
             ConfiguredComponent(offer.name, offer, offer.component.config()) for offer in usual
         )
         chains["observer"] = (*defaults, *chains["observer"])
+    output = general.output or Path.cwd() / "runs" / raw.name
     return Pipeline(
-        **{**attrs.asdict(general), "output": output_of(raw)},
+        **{**attrs.asdict(general), "output": output.absolute()},
         name=raw.name,
         folder=raw.folder,
         **choices,
@@ -106,12 +104,6 @@ def make_pipeline(raw: RawPipeline, plugins: ComponentSource) -> Pipeline:
         **made,
         plugins=plugins,
     )
-
-
-def output_of(raw: RawPipeline) -> Path:
-    """The run directory of a pipeline, which need not be checked yet."""
-    output: Path | None = ConfigReader(raw.folder).value(Path, raw.tables.get("output"), "")
-    return (output or Path.cwd() / "runs" / raw.name).absolute()
 
 
 def read_own_tables(tables: Table, reader: ConfigReader) -> tuple[Any, dict[str, Any]]:
@@ -154,8 +146,7 @@ def make_choice(kind: str, table: Any, reader: ConfigReader, *, source: str) -> 
     """One component from its table. Raises PipelineError."""
     reader = attrs.evolve(reader, faults=[])
     choice: ConfiguredComponent = reader.choice(kind, table, kind)
-    if reader.faults:
-        raise PipelineError(reader.faults, source)
+    reader.check(source)
     return choice
 
 

@@ -27,6 +27,7 @@ KINDS = (
     "tokenizer",
     "model",
     "trainer",
+    "objective",
     "sampler",
     "strategy",
     "observer",
@@ -97,7 +98,7 @@ def option(
     validator: Any = None,
     argument: str = "",
     kind: str = "",
-    more: Callable[[Any], Any] | None = None,
+    extends_training: Callable[[Any], Any] | None = None,
 ) -> Any:
     """A field of a config class, which is a key of the component's TOML table.
 
@@ -112,11 +113,16 @@ def option(
     ConfiguredComponent, for `BuildContext.build`. With the kind "run" it is a finished run, by its
     path or the name that a plugin offers it under, and `BuildContext.build` gives its Generator.
 
-    With `more`, a larger value of a trainer's option continues a finished run, from the newest
-    checkpoint within the StepDone.stable_steps of its trainer. `more` is a function, such as
+    With `extends_training`, a larger value of a trainer's option continues a finished run, from the
+    newest checkpoint within the StepDone.stable_steps of its trainer. It is a function, such as
     `float`, that maps a value to a key for `>`.
     """
-    metadata = {"help": help, "argument": argument, "more": more, "kind": kind}
+    metadata = {
+        "help": help,
+        "argument": argument,
+        "extends_training": extends_training,
+        "kind": kind,
+    }
     if factory is not None:
         default = attrs.Factory(factory)
     return attrs.field(default=default, validator=validator, metadata=metadata)
@@ -158,13 +164,15 @@ class BuildContext:
 
     def build(self, choice: Any, **changes: Any) -> Any:
         """Build a component that is an option of another (a ConfiguredComponent); of a run that is,
-        the Generator, which the engine closes, and loads once for all who ask.
+        the Generator, which the engine closes, and loads once for all who ask; None of None.
 
         `changes` replace attributes of this context.
 
         Raises ContractError, which names the plugin of that component, and RunError, which names
         the key of a run that cannot be loaded.
         """
+        if choice is None:
+            return None
         if self.builder is None:
             raise ValueError("this context builds nothing; it was not made by an engine")
         return self.builder(choice, attrs.evolve(self, **changes))

@@ -57,6 +57,14 @@ def textgen_trainers() -> list[Component]:
 
 
 @hookspec
+def textgen_objectives() -> list[Component]:
+    """Offer what a step of training sums: `build` returns a `textgen.protocols.Objective`. Torch is
+    imported inside `build`.
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def textgen_samplers() -> list[Component]:
     """Offer links of the sampler chain: `build` returns a `textgen.protocols.Sampler`."""
     raise NotImplementedError

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 
-from textgen.errors import Fault
+from textgen.errors import Fault, PipelineError
 from textgen.messages import nearest
 from textgen.plugin.component import Address, ComponentSource, RegisteredComponent
 from textgen.protocols import Table
@@ -155,6 +155,11 @@ class ConfigReader:
             except (ValueError, TypeError) as error:  # a validator that compares fields
                 self.faults.append(Fault(path, _reason(error)))
         return None
+
+    def check(self, source: str) -> None:
+        """Raise PipelineError, of `source`, with the faults if there are any."""
+        if self.faults:
+            raise PipelineError(self.faults, source)
 
     def check_keys(self, table: Table, known: Collection[str], path: str) -> None:
         """Report the keys that are not known, with the nearest that is, or where a table below has

@@ -17,7 +17,6 @@ from textgen.data import Dataset
 from textgen.errors import CorpusError, TextgenError
 from textgen.files.cache import encoded_texts
 from textgen.files.opening import MALFORMED_DATA
-from textgen.files.reading import VOCABULARY, read_tokenizer
 from textgen.pipeline.options import DataOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import OWN_DISTRIBUTION
@@ -74,25 +73,13 @@ class EncodedText:
             self._tokens = None
         return self._tokens is not None
 
-    def prepare(self, pipeline: Pipeline, components: Components, recorded: Table | None) -> None:
-        """Fit the tokenizer to the text, unless both are in the cache.
-
-        recorded   the record of the run in `folder`, if that is enough where the text cannot be
-                   read
-        """
-        try:
-            announce_files(self.corpus, self.corpus_choice, pipeline.folder, self.progress.console)
-            if not self.find():
-                self.digest = fit_tokenizer(
-                    self.tokenizer, self.corpus, pipeline, components, self.progress.read
-                )
-        except CorpusError as error:
-            if recorded is None or self.folder is None:
-                raise
-            logger.info("the corpus is not compared with that of the finished run: %s", error)
-            self.digest = CorpusDigest(**recorded["fingerprint"]["corpus"])
-            sha256 = recorded["files"][VOCABULARY]
-            self.tokenizer = read_tokenizer(self.tokenizer, self.folder, sha256)
+    def prepare(self, pipeline: Pipeline, components: Components) -> None:
+        """Fit the tokenizer to the text, unless both are in the cache."""
+        announce_files(self.corpus, self.corpus_choice, pipeline.folder, self.progress.console)
+        if not self.find():
+            self.digest = fit_tokenizer(
+                self.tokenizer, self.corpus, pipeline, components, self.progress.read
+            )
         components.add(self.tokenizer, self.tokenizer_choice.offer)
 
     def dataset(self, options: DataOptions) -> Dataset:

@@ -156,15 +156,9 @@ class Execution:
         decision = Decision() if self.overwrite else decide(directory, pipeline)
         record = decision.record
         announce_sources(pipeline, self.console)
-        # A finished run needs its text only to compare it: nothing is fetched, and the text may be
-        # gone.
         is_skipped = decision.action == "skip"
-        is_known = False
-        with contextlib.suppress(PipelineError, RunError):
-            kept = directory.latest().read_pipeline().tables.get("corpus") if is_skipped else None
-            is_known = kept == pipeline.corpus.table()
         try:
-            text, context = self._text(pipeline.device, record, is_known=is_known)
+            text, context = self._text(pipeline.device, record)
         except CorpusError as error:
             if record.get("status") == "finished":
                 error.remedy = "generate"
@@ -186,14 +180,11 @@ class Execution:
         self._observers(context, directory).tell(skipped)
         return "skipped", None
 
-    def _text(
-        self, device: str, record: Table, *, is_known: bool = False
-    ) -> tuple[EncodedText, BuildContext]:
+    def _text(self, device: str, record: Table) -> tuple[EncodedText, BuildContext]:
         """The text with its fitted tokenizer, and the context in which the other components are
         built.
 
-        record    that of this run, if it was begun before
-        is_known  whether that is enough where the text cannot be read
+        record  that of this run, if it was begun before
         """
         pipeline, build = self.pipeline, self._components.build
         context = BuildContext(
@@ -204,7 +195,7 @@ class Execution:
             cancelled=self._is_cancelled,
             plugins=pipeline.plugins,
         )
-        corpus = build(pipeline.corpus, attrs.evolve(context, training=not is_known))
+        corpus = build(pipeline.corpus, context)
         tokenizer, vocabulary = build(pipeline.tokenizer, context), None
         if pipeline.tokenizer.start is not None:
             own = self.directory.latest().path
@@ -213,7 +204,7 @@ class Execution:
         progress = ReadingProgress(self.console, self.cancelled)
         choices = pipeline.corpus, pipeline.tokenizer
         text = EncodedText(corpus, tokenizer, *choices, vocabulary, progress, self.directory.path)
-        text.prepare(pipeline, self._components, record if is_known else None)
+        text.prepare(pipeline, self._components)
         return text, attrs.evolve(context, tokenizer=text.tokenizer)
 
     def _training_loop(
@@ -373,7 +364,7 @@ class Execution:
         try:
             check_decoding(options, tokenizer.vocab_size)
         except UsageError as error:
-            faults = [attrs.evolve(fault, path=f"generate.{fault.path}") for fault in error.faults]
+            faults = [fault.below("generate") for fault in error.faults]
             raise PipelineError(faults, self.pipeline.name) from error
         check_prompt(tokenizer, options.prompt, options.unknown_characters)
 

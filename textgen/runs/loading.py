@@ -198,8 +198,7 @@ def _given_choices(given: Table, plugins: ComponentSource) -> Table:
         else reader.choice(kind, value, kind)
         for kind, value in with_choices(given).items()
     }
-    if reader.faults:
-        raise PipelineError(reader.faults, "")
+    reader.check("")
     return made
 
 
@@ -213,8 +212,7 @@ def _choices(
     samplers = read_chain("sampler", tables.get("sampler", ()), reader)
     if (strategy := tables.get("generate", {}).get("strategy")) is not None:
         samplers += (reader.choice("strategy", strategy, "generate.strategy"),)
-    if reader.faults:
-        raise PipelineError(reader.faults, source)
+    reader.check(source)
     return tokenizer, model, samplers
 
 
@@ -259,7 +257,7 @@ def build_chain(
         except PipelineError as error:
             is_sampler = choice.offer.kind == "sampler"
             place = f"sampler.{number}" if is_sampler else "generate.strategy"
-            faults += [attrs.evolve(fault, path=f"{place}.{fault.path}") for fault in error.faults]
+            faults += [fault.below(place) for fault in error.faults]
     if faults:
         raise PipelineError(faults, source)
     return Chain.of(built, model, tokenizer.vocab_size, tokenizer.unknown_id, components)
@@ -337,8 +335,7 @@ def _training_tokens(
     reader = attrs.evolve(reader, faults=[])
     choices = _choice("corpus", tables, reader), _choice("tokenizer", tables, reader)
     data = reader.table(DataOptions, tables.get("data", {}), "data")
-    if reader.faults:
-        raise PipelineError(reader.faults, str(directory.path / "pipeline.toml"))
+    reader.check(str(directory.path / "pipeline.toml"))
     then = CorpusDigest(**record["fingerprint"]["corpus"])
     tokens = kept_tokens(then, tokenizer)
     if tokens is None:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from textgen.contracts.checks import blame
 from textgen.contracts.components import Components
-from textgen.errors import Fault, PipelineError, RunError, UsageError
+from textgen.errors import Fault, RunError, UsageError
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
 from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Run
 from textgen.protocols import Table
@@ -64,8 +64,7 @@ def run_of(
     """
     reader = ConfigReader(Path.cwd(), plugins)
     config = reader.table(offer.component.config, options or {}, "run")
-    if reader.faults:
-        raise PipelineError(reader.faults, offer.name)
+    reader.check(offer.name)
     with Components() as components:
         context = BuildContext(folder=reader.folder, training=False, plugins=plugins)
         made = components.build(ConfiguredComponent(offer.name, offer, config), context)

@@ -129,7 +129,7 @@ def _is_more(trainer: ConfiguredComponent, change: Difference) -> bool:
     for part in parents[1:]:
         choice = choice and choice.parts().get(part)
     field = choice and choice.offer.component.options().get(key)
-    more = field.metadata.get("more") if field else None
+    more = field.metadata.get("extends_training") if field else None
     try:
         return bool(more and more(change.now) > more(change.before))
     except MALFORMED_DATA:  # the record may hold anything

@@ -4,14 +4,13 @@ tables.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import attrs
 
-from textgen.errors import Fault, PipelineError, RunError, TextgenError, UsageError
+from textgen.errors import Fault, PipelineError, RunError, UsageError
 from textgen.files.reading import (
     VOCABULARY,
     WEIGHTS,
@@ -24,7 +23,6 @@ from textgen.pipeline.pipeline import (
     Pipeline,
     make_choice,
     make_pipeline,
-    output_of,
     without_starts,
 )
 from textgen.pipeline.raw_pipeline import Overrides, RawPipeline, read_raw_pipeline
@@ -63,8 +61,8 @@ def with_start(raw: RawPipeline, plugins: ComponentSource) -> RawPipeline:
     """A pipeline with the options of the runs that its models start from, and a Start in place of
     each key `start`.
 
-    Without a table [tokenizer] it is that of the first of these runs, with its vocabulary. If a run
-    is gone, the run in the run directory of the pipeline recorded the same. Raises PipelineError.
+    Without a table [tokenizer] it is that of the first of these runs, with its vocabulary. Raises
+    PipelineError.
     """
     finder = _Finder(raw, plugins)
     tables = dict(raw.tables)
@@ -175,11 +173,12 @@ class _Finder:
             self.found.append(Start(given, place, Path(), "", "", offered))
             return self.found[-1]
         path = offered if isinstance(offered, Path) else reader.value(Path, given, f"{place}.start")
-        if reader.faults:
-            raise PipelineError(reader.faults, self.raw.source)
-        name, path = given if path is offered else str(path.absolute()), path.absolute()
+        reader.check(self.raw.source)
+        name = given if path is offered else str(path.absolute())
+        directory = RunDirectory(path.absolute()).current()
         try:
-            start = _start((name, given), place, path, output_of(self.raw))
+            finished_record(directory)
+            start = attrs.evolve(start_in(directory, place), name=name)
         except RunError as error:
             also = f"{offered.expected}; {offered.hint}" if isinstance(offered, Fault) else ""
             raise self._refused(f"{place}.start", str(error), also) from error
@@ -195,39 +194,9 @@ def _with(start: Start, table: Table) -> Table:
     return {**table, "start": start} if start.tokenizer else table
 
 
-def _start(names: tuple[str, str], place: str, path: Path, output: Path) -> Start:
-    """The start in a finished run, or as a run that started from it recorded it, by one of the
-    names. Raises RunError.
-    """
-    directory = RunDirectory(path).current()
-    if not directory.exists():
-        with contextlib.suppress(TextgenError, KeyError, TypeError):  # a record may hold anything
-            own = RunDirectory(output).latest()
-            whole, kept = own.read_pipeline().tables, own.read_run()["fingerprint"]
-            table = whole
-            for key in place.split("."):
-                table, kept = table[key], kept[key]
-            if table["start"] in names:
-                sums = kept["start"]
-                tables = {"tokenizer": whole["tokenizer"], "model": table}
-                return _made(
-                    table["start"], place, path, sums.get("weights", ""), sums["tokenizer"], tables
-                )
-    finished_record(directory)
-    return attrs.evolve(start_in(directory, place), name=names[0])
-
-
 def start_in(directory: RunDirectory, place: str) -> Start:
     """The finished run in a directory, for the table `place`."""
-    sums, path, tables = (
-        directory.read_run()["files"],
-        directory.path,
-        directory.read_pipeline().tables,
-    )
-    return _made(str(path), place, path, sums[WEIGHTS], sums[VOCABULARY], tables)
-
-
-def _made(name: str, place: str, path: Path, weights: str, tokenizer: str, tables: Table) -> Start:
-    """A start, whose tables name no other."""
+    sums, tables = directory.read_run()["files"], directory.read_pipeline().tables
     own = {kind: without_starts(tables[kind]) for kind in ("tokenizer", "model")}
-    return Start(name, place, path, weights, tokenizer, own)
+    path = directory.path
+    return Start(str(path), place, path, sums[WEIGHTS], sums[VOCABULARY], own)

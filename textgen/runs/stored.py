@@ -196,8 +196,7 @@ def _pipeline(directory: RunDirectory, record: Table) -> tuple[RawPipeline, bool
     read_own_tables(raw.tables, reader)
     gone = [kind for kind in CHOICES if kind not in raw.tables]
     reader.faults.extend(Fault(kind, "the run wrote this table, and it is gone") for kind in gone)
-    if reader.faults:
-        raise PipelineError(reader.faults, raw.source)
+    reader.check(raw.source)
     return raw, raw.sha256 != record["files"][_PIPELINE]
 
 

@@ -21,6 +21,7 @@ if _TYPE_CHECKING:
     from textgen.testing.commands import check_command
     from textgen.testing.corpora import check_corpus
     from textgen.testing.models import check_model
+    from textgen.testing.objectives import check_objective
     from textgen.testing.observers import check_observer
     from textgen.testing.plugin import check_plugin
     from textgen.testing.runs import check_run
@@ -38,6 +39,7 @@ __all__ = [
     "check_command",
     "check_corpus",
     "check_model",
+    "check_objective",
     "check_observer",
     "check_plugin",
     "check_run",

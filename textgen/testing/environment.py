@@ -18,7 +18,6 @@ import attrs
 
 from textgen.contracts.tokenizers import complete
 from textgen.documents import DOCUMENT_END, CorpusPiece
-from textgen.errors import PipelineError
 from textgen.files.reading import read_tokenizer
 from textgen.pipeline.pipeline import make_choice
 from textgen.pipeline.raw_pipeline import RawPipeline
@@ -116,8 +115,7 @@ class Subject:
         """
         reader = ConfigReader(Path.cwd(), self.plugins)
         made = reader.table(self.component.config, self.options, "")
-        if reader.faults:
-            raise PipelineError(reader.faults, f"options of {self.label}")
+        reader.check(f"options of {self.label}")
         return made
 
     def context(self, **changes: Any) -> BuildContext:

@@ -26,6 +26,7 @@ from textgen.testing.environment import (
     subject,
 )
 from textgen.testing.models import ModelSuite
+from textgen.testing.objectives import ObjectiveSuite
 from textgen.testing.observers import ObserverSuite
 from textgen.testing.outcomes import NO_DEFAULT, Outcome, Skip, raise_first
 from textgen.testing.runs import RunSuite
@@ -44,7 +45,7 @@ Options = Mapping[str, Mapping[str, Any]]
 SUITES: Mapping[str, type[Suite]] = {
     suite.kind: suite
     for suite in (
-        *(CommandSuite, CorpusSuite, ModelSuite, ObserverSuite, RunSuite),
+        *(CommandSuite, CorpusSuite, ModelSuite, ObjectiveSuite, ObserverSuite, RunSuite),
         *(SamplerSuite, StrategySuite, TokenizerSuite, TrainerSuite),
     )
 }

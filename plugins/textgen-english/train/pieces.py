@@ -89,7 +89,7 @@ class _Training:
             keep = self.carried[0].new_tensor(~begins)[:, None]
             self.carried = tuple(part * keep for part in self.carried)
         made = self.computation.gradients(
-            windows, self.carried, (self.context.seed, self.step), keeps_state=True
+            (windows,), self.carried, (self.context.seed, self.step), keeps_state=True
         )
         self.step, self.carried = self.step + 1, made.state
         rate, norm = self.optimization.step(self.step, 0)
@@ -147,6 +147,7 @@ class PiecesTrainer:
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[Any]:
         """Train until the time is over."""
+        from textgen.gradient import NextToken
         from textgen.gradient.computing import Computation
         from textgen.gradient.optimization import Optimization
 
@@ -155,8 +156,8 @@ class PiecesTrainer:
         nothing = np.zeros((2, size), np.int64)
         pieces = Pieces(tokens, starts, context.seed, 0, *nothing)
         first = np.zeros((size, data.window_length + 1), np.int64)
-        computation = Computation.of(model, first, context)
-        computation.precision = self.config.compute
+        computation = Computation.of(model, (first,), context, NextToken())
+        computation.precision = self.config.precision
         training = _Training(self.config, data, context, pieces, computation)
         training.optimization = Optimization.of(
             model, self.config, self.adamw.make_optimizer, training.factor

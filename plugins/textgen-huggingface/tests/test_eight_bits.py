@@ -44,6 +44,14 @@ def test_a_model_in_training_computes_as_before(run: Any) -> None:
         np.testing.assert_allclose(given, module(ids)[0].numpy(), atol=1e-4)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_writes_with_the_weights_as_they_are(run: Any) -> None:
+    ids = np.arange(12)[None]
+    plain = run.generator.model.decoder(1).score(ids)
+    there = textgen.load(run.path, device="cuda").model.decoder(1).score(ids)
+    np.testing.assert_allclose(torch.as_tensor(there).cpu().numpy(), plain, atol=1e-3)
+
+
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
 def test_the_contract_is_kept(make_pipeline: Any, architecture: str) -> None:
     (component,) = plugin.textgen_models()

@@ -19,8 +19,10 @@ from textgen_huggingface.plugin import offered
 
 @hookimpl
 def textgen_runs():
-    model = Path(__file__).with_name("model")
-    return [Component("tiny", NoOptions, lambda config, context: offered(model))]
+    model, no_file = (Path(__file__).with_name(name) for name in ("model", "nothing"))
+    huge = {**offered(no_file), "parameters": 10**12}
+    made = {"tiny": lambda config, context: offered(model), "huge": lambda config, context: huge}
+    return [Component(name, NoOptions, build) for name, build in made.items()]
 """
 OTHERS = tuple(
     f"--no-plugin={name}"
@@ -80,6 +82,7 @@ def test_init_takes_no_start_that_there_is_no_time_for(command: Any, folder: Pat
     made, written = init(command, folder, "--minutes", 0.05, "--force", text="long.txt")
     assert "start" not in made["model"]
     assert "from tiny (needs " in written
+    assert "from huge (needs " in written  # without being loaded, or it would be left out
     file = folder / "other.toml"
     done = command(
         *OTHERS, "init", folder / "long.txt", "--pipeline", file, "--minutes", 0.05,

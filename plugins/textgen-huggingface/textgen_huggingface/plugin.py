@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -264,16 +265,27 @@ def build_export(config: ExportConfig, context: BuildContext) -> click.Command:
 
 
 def located(path: HubName | Path, key: str, *, fetch: bool = True) -> Path:
-    """The folder or file of an option; of a name of the Hub, the folder in its cache.
+    """The folder or file of an option; of a name of the Hub, the folder in its cache. What was in a
+    package is there wherever that is installed now.
 
     Raises PipelineError for what cannot be fetched; without `fetch`, a name that is not in the
     cache is given as a path.
     """
     if isinstance(path, Path):
-        return path
+        spec = find_spec(name) if not path.exists() and (name := package_of(path)) else None
+        places = [
+            Path(each, path.name) for each in (spec and spec.submodule_search_locations) or ()
+        ]
+        return next((each for each in places if each.exists()), path)
     from textgen_huggingface.hub import snapshot
 
     return snapshot(path, key, fetch=fetch)
+
+
+def package_of(path: Path) -> str:
+    """The Python package whose file or folder `path` is or was; "" if it is none's."""
+    is_installed = path.parent.parent.name in ("site-packages", "dist-packages")
+    return path.parent.name if is_installed and path.parent.name.isidentifier() else ""
 
 
 def _absent(key: str, what: str) -> Fault:

@@ -41,6 +41,7 @@ _IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
     "tokenizer": ("numpy",),
     "model": ("torch",),
     "trainer": ("torch",),
+    "objective": ("torch",),
     "strategy": ("numpy",),
     "command": ("click",),
 }

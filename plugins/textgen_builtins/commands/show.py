@@ -67,7 +67,7 @@ def _component(header: str, choice: ConfiguredComponent) -> str:
     made += tomli_w.dumps({"type": choice.name})
     if choice.start is not None:
         what = "weights it starts with" if choice.offer.kind == "model" else "vocabulary it keeps"
-        made += _comment(f"the run whose {what}, needed until training has begun")
+        made += _comment(f"the run whose {what}, which `textgen run` needs")
         made += tomli_w.dumps({"start": choice.start.name})
     made += _keys(choice.options)
     name = header.strip("[]")

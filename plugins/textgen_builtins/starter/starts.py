@@ -23,8 +23,8 @@ from textgen_builtins.starter.settings import Pretrained
 
 NONE: Final = "none"
 _PIECES, _LENGTH = 12, 500  # characters of the sample, from so many places
+_HELD_OUT: Final = 14_000  # characters that adapters are tried on
 _UNTRAINED: Final = {"type": "adamw", "length": "1 step", "batch_size": 1, "learning_rate": 1e-12}
-_LEAST: Final = 1 / 3  # of a pass: less is not planned
 _WRITTEN: Final = 16  # tokens that are timed
 
 
@@ -46,11 +46,13 @@ class Candidate:
     is_enough: bool = False
 
     def table(self) -> Table:
-        """The facts in JSON."""
-        return {"name": self.name, "loss": self.loss, "seconds": self.seconds, "price": self.price}
+        """The facts in JSON; no loss where it was not tried."""
+        loss = None if math.isinf(self.loss) else self.loss
+        return {"name": self.name, "loss": loss, "seconds": self.seconds, "price": self.price}
 
     def __str__(self) -> str:
-        return f"{self.loss:.2f} " + ("without" if self.name == NONE else f"from {self.name}")
+        loss = "" if math.isinf(self.loss) else f"{self.loss:.2f} "  # it was not tried
+        return loss + ("without" if self.name == NONE else f"from {self.name}")
 
 
 def named(plugins: PluginSet) -> list[RegisteredComponent]:
@@ -86,6 +88,11 @@ def candidates(
     for name in [start] if start not in (None, NONE) else names:
         try:
             offered = _offered(name, plugins)
+            weights = offered.get("parameters", 0) if isinstance(offered, Mapping) else 0
+            least = settings.least_seconds(size, speed, weights)
+            if start is None and least > seconds:  # without loading it
+                found.append(Candidate(name, math.inf, least))
+                continue
             say(f"trying {name} on a sample of the text")
             if isinstance(offered, Mapping):
                 made = _adapted(name, offered, text, size, seconds, plugins)
@@ -188,7 +195,8 @@ def _adapted(
     """A model that is offered as tables, tuned as its table `start` says for as many passes as
     there is time for.
     """
-    given, begun, sample = offered.get("start", {}), settings.Stopwatch(), _sample(text)
+    given, begun = offered.get("start", {}), settings.Stopwatch()
+    sample = text[len(text) * 9 // 10 :][:_HELD_OUT]  # in its order, as evaluations read it
     recipe, engine = merged(offered, given), Engine(plugins)
     data, trainer = recipe.get("data", {}), recipe.get("trainer", {})
     context = BuildContext(folder=Path.cwd(), plugins=engine.plugins())
@@ -206,17 +214,21 @@ def _adapted(
         GradientOptions(batch_size=batch),
         context.device,
     )
-    a_pass = max(1.0, size * settings.TRAINING * len(tokens) / len(sample)) / speed
+    read = max(1.0, size * settings.TRAINING * len(tokens) / len(sample))  # tokens in a pass
+    a_pass = read / speed
     passes = max(0.0, seconds - loading) * settings.USED / a_pass
     most = Length.of(trainer.get("length", "1 epoch"))
     is_enough = most.unit == "epochs" and passes >= most.amount
+    held_out = settings.evaluated(seconds, speed)
+    steps = math.ceil(read / window / batch) * int(most.amount)
+    every = settings.evaluate_every(steps, batch * window, min(held_out, read / 9))
     own = {"model": {"start": name}} if isinstance(offered_run(name, plugins), Mapping) else offered
     planned: dict[str, Any] = {
-        "data": {"validation": settings.evaluated(seconds, speed)},
-        "trainer": {} if is_enough else {"length": f"{seconds:.10g}s"},
+        "data": {"validation": held_out},
+        "trainer": {"evaluate_every": every} if is_enough else {"length": f"{seconds:.10g}s"},
         "sampler": offered.get("sampler", []),
     }
-    least = loading + a_pass * _LEAST / settings.USED
+    least = loading + a_pass * settings.LEAST / settings.USED
     price = f"{a_pass:.0f} seconds a pass"
     if least <= seconds:
         size = sum(each.nbytes for each in model.tensors().values())

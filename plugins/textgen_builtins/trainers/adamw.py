@@ -31,7 +31,7 @@ def build(config: AdamWConfig, context: BuildContext) -> Trainer:
         return made
 
     schedule = warmup_stable_decay(warmup=config.warmup_steps, decay=config.decay_share)
-    return GradientTrainer(config, optimizer, schedule)
+    return GradientTrainer(config, optimizer, schedule, context.build(config.objective))
 
 
 @hookimpl

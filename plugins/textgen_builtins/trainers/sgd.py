@@ -18,6 +18,7 @@ def build(config: SGDConfig, context: BuildContext) -> Trainer:
         lambda parameters: eager(torch.optim.SGD)(
             parameters, lr=config.learning_rate, momentum=config.momentum
         ),
+        objective=context.build(config.objective),
     )
 
 

@@ -138,7 +138,8 @@ function starts(card, { name, found }) {
   card.querySelector(".minutes").value = found.seconds / 60;
   put(card.querySelector(".remarks"), "");
   for (const remark of found.remarks) card.querySelector(".remarks").append(line("li", remark));
-  const best = [...found.starts].sort((one, other) => one.loss - other.loss)[0];
+  const tried = found.starts.filter((start) => start.loss !== null);
+  const best = tried.sort((one, other) => one.loss - other.loss)[0];
   into.replaceChildren(
     ...found.starts.map((start) => {
       const label = document.createElement("label");
@@ -147,7 +148,7 @@ function starts(card, { name, found }) {
       const title = start.name === "none" ? "a new model" : start.name;
       label.append(line("span", start === best ? `${title} (best)` : title));
       const least = start.seconds > found.seconds ? `needs ${Math.ceil(start.seconds / 60)} minutes` : "";
-      label.append(line("small", [`expected loss ${start.loss.toFixed(2)}`, least, start.price].filter(Boolean).join("; ")));
+      label.append(line("small", [start.loss === null ? "" : `expected loss ${start.loss.toFixed(2)}`, least, start.price].filter(Boolean).join("; ")));
       return label;
     }),
   );

@@ -1,0 +1,132 @@
+"""What a step sums, where a plugin says it: counts, held-out data, and faults."""
+
+import functools
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from components import Recorder, plugin_of
+from several_processes import run_together
+from small_trainings import TEXT, run_in_parts, train
+from test_processes import TRAINER, assert_alike, engine_with, write
+
+import textgen
+from textgen import Component, ContractError
+from textgen.events import Evaluation, StepDone
+from textgen.gradient import GradientOptions, GradientTrainer, NextToken
+
+MASKED = """
+import attrs
+import numpy as np
+from textgen import Component, NoOptions, hookimpl
+from textgen.gradient import Batches, NextToken, token_losses, training_batches
+
+class Rare(NextToken):
+    def batches(self, data, options, seed):
+        windows = data.training_windows()
+        counted = attrs.evolve(windows, tokens=np.asarray(data.training) % 5 == 0)
+        tokens, masks = (training_batches(options, each, seed) for each in (windows, counted))
+        return Batches(
+            tokens.per_epoch, lambda *place: (*tokens.batch(*place), *masks.batch(*place))
+        )
+
+    def count(self, batch):
+        return int(batch[1][:, 1:].sum())
+
+    def loss(self, model, batch, state):
+        windows, counted = batch
+        losses, state = token_losses(model, windows[:, :-1], windows[:, 1:], state)
+        return (losses * counted[:, 1:]).sum(), state
+
+@hookimpl
+def textgen_objectives():
+    return [Component("rare", NoOptions, lambda config, context: Rare())]
+"""
+RARE = {**TRAINER, "batch_size": 6, "objective": {"type": "rare"}}
+
+
+@pytest.fixture
+def engine(tmp_path):
+    return engine_with(tmp_path / "rare.py", MASKED)
+
+
+def test_a_sum_is_divided_by_the_count_of_all_rows_however_they_are_shared_out(engine, tmp_path):
+    """Rows have different numbers of tokens that count, so that a mean of means is another."""
+    tables = write(tmp_path, RARE)
+    whole = engine.run({**tables, "threads": 1}, output=tmp_path / "whole")
+    parts = {"threads": 2, "trainer.batch_size": 2, "trainer.accumulate": 3}
+    assert_alike(engine.run(tables, parts, output=tmp_path / "parts").path, whole.path)
+    assert whole.history[0]["training_loss"] > 1, "a mean of some tokens, not a share of all"
+    resumed = run_in_parts(functools.partial(engine.run, tables), tmp_path / "again", [3, 9])
+    assert (resumed.outcome, resumed.best_loss) == ("resumed", pytest.approx(whole.best_loss))
+
+
+@pytest.mark.slow
+def test_processes_share_out_an_objective(engine, tmp_path):
+    tables = write(tmp_path, RARE)
+    alone = engine.run(tables, output=tmp_path / "alone")
+    command = ("-m", "textgen", "--plugin", "rare.py", "run", "p.toml", "-q", "-o", "run")
+    done = run_together(2, *command, folder=tmp_path)
+    assert [each.returncode for each in done] == [0, 0], done[0].stderr
+    assert_alike(tmp_path / "run", alone.path)
+
+
+class Measured(NextToken):
+    """Has figures of its own for held-out data."""
+
+    def __init__(self):
+        self.values = [3.0, 1.0, 2.0]
+
+    def validation(self, data, options):
+        return [(np.zeros((2, 3), np.int64),)]
+
+    def loss(self, model, batch, state):
+        if model.training:
+            return super().loss(model, batch, state)
+        return torch.tensor(self.values.pop(0) * 4), ()
+
+
+def sgd(objective, **options):
+    options = GradientOptions(length="6 steps", batch_size=5, evaluate_every=2, **options)
+    make = functools.partial(torch.optim.SGD, lr=0.1)
+    return GradientTrainer(options, make, objective=objective)
+
+
+def test_the_mean_over_its_own_held_out_data_chooses_the_weights():
+    recorder = Recorder()
+    train("rnn", trainer=sgd(Measured()), threads=1, observers=[recorder])
+    made = recorder.of(Evaluation)
+    assert [each.figures["objective"] for each in made] == [3.0, 1.0, 2.0]
+    assert [each.best for each in made] == [True, True, False]
+    assert all(each.validation_loss > 2 for each in made), "which stays the cross-entropy"
+    assert {each.tokens for each in recorder.of(StepDone)} == {60}
+
+
+@pytest.mark.parametrize("given", [1.5, (1.5, ()), (torch.ones(2), ()), torch.tensor(1.0)])
+def test_a_loss_that_is_no_sum_names_the_objective(given):
+    class Odd(NextToken):
+        def loss(self, model, batch, state):
+            return given
+
+    plugins = textgen.PluginSet.discover()
+    plugins.register(plugin_of(objective=lambda context: Odd()), "odd")
+    trainer = {"type": "sgd", "length": "1 step", "objective": {"type": "odd"}}
+    with pytest.raises(ContractError, match=r"objective 'odd'.*a tensor without axes"):
+        textgen.Engine(plugins).train(corpus=TEXT, model="rnn", trainer=trainer)
+
+
+def test_a_trainer_that_forgets_the_objective_says_so():
+    @attrs.frozen(kw_only=True)
+    class Options(GradientOptions):
+        """Any."""
+
+    def build(config, context):
+        return GradientTrainer(config, torch.optim.SGD)
+
+    plugins = textgen.PluginSet.discover()
+    made = [Component("forgetful", Options, build)]
+    plugins.register(plugin_of(trainer=made, objective=lambda context: NextToken()), "p")
+    trainer = {"type": "forgetful", "objective": {"type": "odd"}}
+    with pytest.raises(ContractError, match=r"'forgetful'.*context\.build\(options\.objective\)"):
+        textgen.Engine(plugins).train(corpus=TEXT, model="rnn", trainer=trainer)
