@@ -235,16 +235,11 @@ def test_answers_are_learnt_and_prompts_are_not(tmp_path):
 def test_preferences_raise_the_better_of_two_texts(tmp_path):
     texts = [text for n in range(80) for text in (f"{n} cats sat.", f"{n} cats ran!")]
     tables = of_documents(tmp_path, texts)
-    engine, base = (
-        engine_with(tmp_path / "preferred.py", example("preferred.py")),
-        tmp_path / "base",
-    )
+    engine = engine_with(tmp_path / "preferred.py", example("preferred.py"))
+    base = tmp_path / "base"
     before = engine.run(tables, output=base).generator
-    tuned = {
-        **tables,
-        "model": {"start": str(base)},
-        "tokenizer": {"type": "char", "start": str(base)},
-    }
+    start = {"start": str(base)}
+    tuned = {**tables, "model": start, "tokenizer": {"type": "char", **start}}
     tuned = with_objective(tuned, type="preferred", reference=str(base), beta=0.5)
     run = engine.run(tuned, {"trainer.length": "20 steps"}, output=tmp_path / "run")
     assert run.history[-1]["objective"] < 0.3 < math.log(2)
