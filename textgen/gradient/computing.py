@@ -371,6 +371,8 @@ class Computation:
         after it.
         """
         model, total, made = self.replicas[place], len(batch[0]), []
+        kind = self.device.partition(":")[0]
+        model.train()
         if self._processes is not None:
             place += self._processes.rank * len(self.replicas)
         for number, part in enumerate(np.array_split(rows, min(len(rows), self.accumulate))):
@@ -378,29 +380,16 @@ class Computation:
             state = None if carried is None else tuple(each[some] for each in carried)
             drawn = _take_rows(model, some.start, total, place * self.accumulate + number, seed)
             arrays = tuple(each[some] for each in batch)
-            made.append(self._part(model, arrays, state, drawn, count))
+            own = self.objective.count(arrays)
+            with self._seeded(model, drawn):
+                with torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                    sums, after = summed(self.objective, model, arrays, state, self.device)
+                loss = sums / max(1, own)
+                if own != count:
+                    loss = loss * (own / count if count else 0.0)
+                loss.backward()  # type: ignore[no-untyped-call]
+            made.append((loss.detach(), tuple(each.detach() for each in after)))
         return made
-
-    def _part(
-        self,
-        model: Any,
-        arrays: Batch,
-        carried: State | None,
-        seed: Iterable[int],
-        count: int | None,
-    ) -> tuple[Tensor, State]:
-        model.train()
-        own = self.objective.count(arrays)
-        with self._seeded(model, seed):
-            with torch.autocast(
-                self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bfloat16"
-            ):
-                total, after = summed(self.objective, model, arrays, carried, self.device)
-            loss = total / max(1, own)
-            if own != count:
-                loss = loss * (own / count if count else 0.0)
-            loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), tuple(part.detach() for part in after)
 
     def _seeded(self, model: Any, seed: Iterable[int]) -> contextlib.AbstractContextManager[None]:
         """What the model draws within depends on the seed alone."""
