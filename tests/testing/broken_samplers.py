@@ -13,7 +13,7 @@ from good import (
     Strategy,
 )
 
-from textgen.protocols import Moves, Ranking
+from textgen.protocols import Moves
 
 
 def call(change):
@@ -113,8 +113,6 @@ STRATEGIES = [
     broken("strategy-lanes", "is True", Strategy, lanes=True),
     broken("strategy-moves", "3 lanes, and announces 1 to 2", Strategy,
            step=lambda self, lanes: Moves([0] * 3, [()] * 3)),
-    broken("strategy-moves", "40 tokens", Sampled, step=lambda self, lanes: Ranking([0])
-           if len(lanes.tokens[0]) > 39 else Moves([0], [lanes.draw()])),
     broken("strategy-deterministic", "a second time", Sampled,
            pick=lambda self, lanes: [int(NOISE.integers(30))]),
     broken("strategy-rows", "in a batch", Sampled, "strategy-rows", pick=remembering),

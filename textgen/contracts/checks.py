@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
-from textgen.documents import DOCUMENT_END, CorpusPiece
+from textgen.documents import DOCUMENT_END, CorpusPiece, end_id, split_documents
 from textgen.errors import ContractError
 from textgen.plugin.component import RegisteredComponent
 from textgen.plugin.validation import miscalled
@@ -32,6 +33,7 @@ from textgen.protocols import (
 FAILURES: Final = (Exception, SystemExit)
 
 _SAMPLE_CHARACTERS: Final = 2000
+_GATHERED: Final = 1 << 16  # ids of short documents that are handed on together
 
 _CONTRACTS: Final[Mapping[str, type]] = {
     "corpus": Corpus,
@@ -131,6 +133,27 @@ def read_pieces(corpus: Corpus, offer: RegisteredComponent) -> Iterator[CorpusPi
                 offer, f"yielded {what} from read, and must yield pieces of str, or DOCUMENT_END"
             )
         yield piece
+
+
+def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Iterator[Ids]:
+    """The ids of a corpus, (T,) at a time.
+
+    With an end id: one before the first document, and one after each.
+    """
+    import numpy as np
+
+    end, size = end_id(tokenizer), tokenizer.vocab_size
+    marks = [] if end is None else [np.array([end])]
+    parts, count = [*marks], 0
+    for document in split_documents(pieces):
+        for ids in itertools.chain(tokenizer.encode_pieces(document), marks):
+            parts.append(check_ids(ids, tokenizer, size))
+            count += len(ids)
+            if count >= _GATHERED:
+                yield np.concatenate(parts) if len(parts) > 1 else parts[0]
+                parts, count = [], 0
+    if parts:
+        yield np.concatenate(parts)
 
 
 def check_tokenizer(tokenizer: Tokenizer, offer: RegisteredComponent, text: str) -> Tokenizer:

@@ -65,6 +65,11 @@ class DecoderFactory:
         other.write_state({name: array[rows] for name, array in state.items()})
         return other
 
+    def state(self, decoder: Any, row: int) -> Tensors:
+        """The state of a row."""
+        state: Tensors = self.take(decoder, [row]).read_state()
+        return state
+
     def join(self, decoder: Any, other: Any) -> None:
         """Append the rows of another decoder of the model, which is not used afterwards."""
         if offers_rows(decoder):
@@ -133,8 +138,7 @@ class Decoders:
 
     def state(self, factory: DecoderFactory, row: int) -> Tensors:
         """The state of a row."""
-        state: Tensors = factory.take(self._all[factory][0], [row]).read_state()
-        return state
+        return factory.state(self._all[factory][0], row)
 
     def feed(self, feeds: Iterable[Feed]) -> None:
         """Feed rows, those of one model and length together. Rows that are not among them go."""

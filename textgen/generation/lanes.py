@@ -23,7 +23,7 @@ from textgen.generation.results import (
 )
 from textgen.generation.row import Row, failing, start_history
 from textgen.generation.sampling import SequenceHistory, log_softmax, step_numbers, to_numpy
-from textgen.protocols import NEW_LANE, Array, Floats, Ids, Moves, Ranking, Tensors
+from textgen.protocols import NEW_LANE, Array, Floats, Ids, Moves, Ranking, Table, Tensors
 
 _LANE: Final = 0xD1B54A32D192ED03  # times its place, it keys the random numbers of a lane
 _STRATEGY: Final = 2**32 + 1  # in place of a sampler's place, as that of the draw
@@ -344,10 +344,12 @@ class StrategyText:
             state, pending = decoders.state(factory, longest.row), text[len(longest.ids) :]
         else:
             state, pending = row.restore(factory()).read_state(), [*row.to_feed(), *text]
-        row.save(state, self._noted([best]).save_row(0), np.array(pending, np.int64))
+        saved: Table = {}
         if len(own) == 1 and not pending:
             lanes = [(self._factories.index(each.factory), *each.ids) for each in self._lanes[1:]]
-            row.save_lanes(self._source.name, lanes, self.state)
+            saved = {"strategy": self._source.name, "lanes": tuple(lanes), "memory": self.state}
+        history = self._noted([best]).save_row(0)
+        row.save(state, history, np.array(pending, np.int64), **saved)
 
     def _reason(self, ids: list[int]) -> FinishReason | None:
         """Why the text would end with these ids, if it would."""
@@ -377,15 +379,11 @@ class StrategyText:
         count, most = len(made.lanes), self._strategy.lanes
         if not 0 < count <= most:
             return f"{count} lanes, and announces 1 to {most} with its attribute lanes"
-        if len(made.tokens) != count:
-            return f"tokens for {len(made.tokens)} of {count} lanes"
-        if any(np.shape(array)[:1] != (count,) for array in made.state.values()):
-            return f"a state that is not of {count} lanes"
+        if {count} != {len(made.tokens), *(len(np.atleast_1d(a)) for a in made.state.values())}:
+            return f"tokens or a state that are not of {count} lanes"
         ids = [token for tokens in made.tokens for token in tokens]
-        least = NEW_LANE - len(self._factories) + 1
-        return _outside(made.lanes, least, len(self._lanes)) or _outside(
-            ids, END, self._chain.vocab_size
-        )
+        least, size = NEW_LANE - len(self._chain.others), self._chain.vocab_size
+        return _outside(made.lanes, least, len(self._lanes)) or _outside(ids, END, size)
 
 
 def _outside(numbers: Sequence[int], least: int, end: int) -> str:

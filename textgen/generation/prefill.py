@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from textgen.contracts.decoders import DecoderFactory, offers_rows
+from textgen.contracts.decoders import DecoderFactory
 from textgen.generation.batch import Batch
 from textgen.generation.chain import rows_of
 from textgen.generation.prompt_cache import BLOCK, PromptCache, block_keys
 from textgen.generation.row import Row, failing, start_history
 from textgen.generation.sampling import log_softmax, to_numpy
-from textgen.protocols import Array, Ids, Tensors
+from textgen.protocols import Array, Ids
 
 
 class Prefill:
@@ -95,19 +95,11 @@ class Prefill:
     def _keep_states(self) -> None:
         """Keep the states of prompts at the end of a block."""
         block, rest = divmod(self._fed, BLOCK)
-        cache, decoder = self._cache, self._decoder
-        if cache is None or rest or not block:
+        if (cache := self._cache) is None or rest or not block:
             return
-        whole: Tensors | None = None
         for place, (_, keys, _) in enumerate(self._prompts):
-            if len(keys) < block or (len(keys) > block and cache.grows):
-                continue
-            if offers_rows(decoder):
-                own = decoder.take([place]).read_state()
-            else:
-                whole = decoder.read_state() if whole is None else whole
-                own = {name: array[place : place + 1].copy() for name, array in whole.items()}
-            cache.keep(keys[block - 1], own)
+            if len(keys) == block or (len(keys) > block and not cache.grows):
+                cache.keep(keys[block - 1], self._factory.state(self._decoder, place))
 
 
 def _peek(row: Row, logits: Array) -> None:

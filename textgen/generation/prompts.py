@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, get_args
@@ -12,15 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.characters import nearest_text
-from textgen.contracts.checks import check_ids
-from textgen.documents import DOCUMENT_END, CorpusPiece, end_id, split_documents
+from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import PromptError, UsageError
 from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Array, Ids, Tokenizer
 
 NO_IDS: Final = np.empty(0, np.int64)
 _EXAMINED: Final = 1000  # characters in which unknown ones are looked for first
-_GATHERED: Final = 1 << 16  # ids of short documents that are handed on together
 
 
 @attrs.frozen(eq=False)
@@ -114,25 +111,6 @@ def spaced_tokens(tokenizer: Tokenizer) -> npt.NDArray[np.bool_] | None:
     texts = (tokenizer.decode(np.array([token])) for token in range(tokenizer.vocab_size))
     begins = np.array([text.startswith(" ") for text in texts])
     return begins if begins.sum() > 1 else None
-
-
-def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Iterator[Ids]:
-    """The ids of a corpus, (T,) at a time.
-
-    With an end id: one before the first document, and one after each.
-    """
-    end, size = end_id(tokenizer), tokenizer.vocab_size
-    marks = [] if end is None else [np.array([end])]
-    parts, count = [*marks], 0
-    for document in split_documents(pieces):
-        for ids in itertools.chain(tokenizer.encode_pieces(document), marks):
-            parts.append(check_ids(ids, tokenizer, size))
-            count += len(ids)
-            if count >= _GATHERED:
-                yield np.concatenate(parts) if len(parts) > 1 else parts[0]
-                parts, count = [], 0
-    if parts:
-        yield np.concatenate(parts)
 
 
 def text_pieces(text: str | Iterable[CorpusPiece]) -> Iterator[CorpusPiece]:

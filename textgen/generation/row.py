@@ -227,20 +227,16 @@ class Row:
             self.text.feed(unseen)
         return shown + self.text.take(), ids
 
-    def save(self, decoder: Tensors, history: Tensors, pending: Ids) -> None:
-        """Note the state at its end."""
+    def save(self, decoder: Tensors, history: Tensors, pending: Ids, **strategy: Any) -> None:
+        """Note the state at its end, with what a strategy goes on with."""
         self.end = GenerationState(
             decoder=decoder,
             history=history,
             pending=tuple(pending.tolist()),
             seed=self.request.seed,
             index=self.index,
+            **strategy,
         )
-
-    def save_lanes(self, strategy: str, lanes: Sequence[tuple[int, ...]], memory: Tensors) -> None:
-        """Note what the strategy goes on with."""
-        assert self.end is not None
-        self.end = attrs.evolve(self.end, strategy=strategy, lanes=tuple(lanes), memory=memory)
 
     def state(self, model_id: str) -> GenerationState | None:
         """The state at the end of the text, if it was to be kept."""

@@ -172,13 +172,11 @@ class SampledTexts:
                 self.rows[0].error = error
                 return np.array([END])
         tokens = np.full(len(self.rows), END)
-        for i, row in enumerate(self.rows):
-            one, history = slice(i, i + 1), self._history.rows([i])
-            try:
-                tokens[one] = self._chain.pick(logits[one], history, numbers[one])
-                self._history.put([i], history)
-            except FAILURES as error:
-                row.error = error
+        for i in range(len(tokens)):
+            part = copy.copy(self)
+            part._keep([i])
+            tokens[i] = part._pick(logits[i : i + 1])[0]
+            self._history.put([i], part._history)
         return tokens
 
     def _note(self, tokens: Ids) -> dict[int, FinishReason | None]:

@@ -12,10 +12,11 @@ import numpy as np
 
 from textgen import display
 from textgen.contracts import checks
+from textgen.contracts.checks import encode_documents
 from textgen.documents import CorpusPiece, end_id
 from textgen.errors import UsageError
 from textgen.generation.chain import Chain
-from textgen.generation.prompts import NO_IDS, EncodedPrompt, encode_documents
+from textgen.generation.prompts import NO_IDS, EncodedPrompt
 from textgen.generation.results import TokenLogprobs
 from textgen.generation.row import Row
 from textgen.generation.sampling import log_softmax, to_numpy

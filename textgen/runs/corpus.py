@@ -9,11 +9,10 @@ from typing import Any, Final
 import numpy as np
 
 from textgen.contracts import checks
-from textgen.contracts.checks import blame, read_pieces
+from textgen.contracts.checks import blame, encode_documents, read_pieces
 from textgen.contracts.components import Components
 from textgen.documents import DOCUMENT_END, CorpusPiece, end_id
 from textgen.errors import CorpusError, Fault, PipelineError
-from textgen.generation.prompts import encode_documents
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import OBJECT, RegisteredComponent
 from textgen.protocols import Corpus, Tokenizer

@@ -70,12 +70,9 @@ class StrategySuite(Suite):
 
     def moves(self) -> None:
         try:
-            texts = _each(self._generator())
+            _each(self._generator())
         except ContractError as error:
             raise Violation(error.cause) from error
-        for request, text in zip(_REQUESTS, texts, strict=True):
-            if len(text.tokens) > request["max_new_tokens"]:
-                raise Violation(f"{len(text.tokens)} tokens for {request}")
 
     def deterministic(self) -> None:
         generator = self._generator()

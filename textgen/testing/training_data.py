@@ -9,9 +9,9 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
+from textgen.contracts.checks import encode_documents
 from textgen.data import Dataset
 from textgen.files.reading import dump_tensors, load_tensors
-from textgen.generation.prompts import encode_documents
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.plugin.component import BuildContext
 from textgen.protocols import Tensors, TrainerState, TrainingContext
