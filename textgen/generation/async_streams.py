@@ -11,8 +11,8 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import AsyncIterator
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Iterable
 from typing import Final, Self
 
 from textgen.errors import UsageError
@@ -21,10 +21,6 @@ from textgen.generation.scheduler import Scheduler
 from textgen.generation.streams import StreamedText
 
 _EACH: Final = 0.0004  # seconds of CPU time of a round, for each of which it wakes a reader
-_AT_ONCE: Final = 12  # readers woken in a pass of their event loop
-# Seconds of sleep a round. Short calls of NumPy release the interpreter's lock and take it again
-# before a waiting thread wakes, so that an event loop may wait for tens of milliseconds.
-_YIELD: Final = 0.0001
 _PASSES: Final = 6  # of an event loop, in which no request comes after which none is expected
 _BURST: Final = 0.1  # seconds for which more requests are waited for, while they come
 
@@ -49,12 +45,10 @@ class Reader:
         return not (self.row.ended or self.row.paused)
 
 
-def wake(readers: deque[Reader]) -> None:
-    """Wake readers of one event loop, which calls this: few in a pass, for which all else waits."""
-    for _ in range(min(len(readers), _AT_ONCE)):
-        readers.popleft().woken.set()
-    if readers:
-        readers[0].loop.call_soon(wake, readers)
+def wake(readers: Iterable[Reader]) -> None:
+    """Wake readers of one event loop, which calls this."""
+    for reader in readers:
+        reader.woken.set()
 
 
 def count_passes(loop: asyncio.AbstractEventLoop, count: int, passed: threading.Event) -> None:
@@ -112,7 +106,6 @@ class BackgroundLoop:
             except Exception as error:  # a fault of the scheduler itself: nobody may wait for ever
                 self._scheduler.abort(error)
             self._wake(1 + int((time.thread_time() - begun) / _EACH))
-            time.sleep(_YIELD)
             with self._lock:
                 if self._scheduler.is_idle:
                     self._wake(len(self.waiting))
@@ -135,12 +128,12 @@ class BackgroundLoop:
         """Wake up to `count` of the readers that have something to take, and all that wait for
         their first piece.
         """
-        woken: dict[asyncio.AbstractEventLoop, deque[Reader]] = {}
+        woken = defaultdict[asyncio.AbstractEventLoop, list[Reader]](list)
         for _ in range(len(self.waiting)):
             reader = self.waiting.popleft()
             if reader.row.has_news and (count > 0 or not reader.row.taken):
                 count -= 1
-                woken.setdefault(reader.loop, deque()).append(reader)
+                woken[reader.loop].append(reader)
             else:
                 self.waiting.append(reader)
         for loop, readers in woken.items():

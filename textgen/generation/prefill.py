@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,25 +28,14 @@ class Prefill:
     ) -> None:
         self.rows = [*rows]
         self._factory, self._cache = factory, cache
-        equal = defaultdict[tuple[str, bytes], list[Row]](list)
-        for row in rows:
-            equal[row.request.cache_salt, row.to_feed().tobytes()].append(row)
-        prompts: list[tuple[Tensors | None, Ids, list[bytes], list[Row]]] = []
-        for (salt, _), same in equal.items():
-            ids, known, state, keys = same[0].to_feed(), 0, None, list[bytes]()
-            if cache is not None and same[0].start is None:
-                keys = block_keys(ids, salt)
-                known, state = cache.longest(keys)
-            prompts.append((state, ids[known * BLOCK :], keys[known:], same))
-        prompts.sort(key=lambda prompt: prompt[0] is None)  # those with a state come first
-        self._prompts = [prompt[1:] for prompt in prompts]
-        states = [state for state, *_ in prompts if state is not None]
-        # A row that resumes is fed by itself.
-        self._decoder: Any = rows[0].restore(self._begin(states, len(prompts) - len(states)))
+        self._prompts: list[tuple[Ids, list[bytes], list[Row]]] = []
+        self._decoder: Any = None
         self._fed = 0
 
     def step(self) -> Batch | None:
         """Feed a chunk. The rows whose prompts are fed with it, if any, begun."""
+        if self._decoder is None:
+            self._begin()
         prompts, fed = self._prompts, self._fed
         width = min(min(len(ids) for ids, _, _ in prompts) - fed, BLOCK - fed % BLOCK)
         chunk = np.stack([ids[fed : fed + width] for ids, _, _ in prompts])
@@ -75,13 +64,33 @@ class Prefill:
         self.rows = [row for _, _, rows in self._prompts for row in rows]
         return batch
 
-    def _begin(self, states: Iterable[Tensors], others: int) -> Any:
-        """A decoder with rows in these states, of any lengths where they grow, and some more."""
-        begun = [self._factory.restored(state) for state in states]
-        first, *more = [*begun, *([self._factory(others)] if others else [])]
-        for other in more:
-            self._factory.join(first, other)
-        return first
+    def _begin(self) -> None:
+        """Find the different prompts, each from the longest known state on: now, since those before
+        may have left it.
+        """
+        equal = defaultdict[tuple[str, bytes], list[Row]](list)
+        for row in self.rows:
+            equal[row.request.cache_salt, row.to_feed().tobytes()].append(row)
+        begun, new = list[Any](), list[tuple[Ids, list[bytes], list[Row]]]()
+        for (salt, _), rows in equal.items():
+            ids, keys = rows[0].to_feed(), list[bytes]()
+            known, state = 0, None
+            if self._cache is not None and rows[0].start is None:
+                keys = block_keys(ids, salt)
+                known, state = self._cache.longest(keys)
+            prompt = ids[known * BLOCK :], keys[known:], rows
+            if state is None:
+                new.append(prompt)
+            else:
+                self._prompts.append(prompt)
+                begun.append(self._factory.restored(state))
+        self._prompts += new
+        if new:
+            begun.append(self._factory(len(new)))
+        self._decoder, *others = begun
+        for other in others:
+            self._factory.join(self._decoder, other)
+        self.rows[0].restore(self._decoder)  # a row that resumes is fed by itself
 
     def _batch(self, rows: list[Row], places: list[int], logits: Array) -> Batch:
         """The rows at some places of the decoder, begun with the logits there."""
