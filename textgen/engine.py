@@ -357,7 +357,10 @@ def _trained(
     Execution.
     """
     cancelled = is_cancelled(cancelled) or (lambda: False)
-    return _loaded(pipeline, *Execution(pipeline, cancelled=cancelled, **options).ensure_trained())
+    execution = Execution(pipeline, cancelled=cancelled, **options)
+    run = _loaded(pipeline, *execution.ensure_trained())
+    execution.compare(run.generator)
+    return run
 
 
 def _loaded(pipeline: Pipeline, outcome: Outcome, chain: Chain | None = None) -> Run:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import warnings
 
 import attrs
 import good
@@ -12,7 +15,7 @@ from broken_models import MODELS, MODULES, OBJECTIVES, TRAINERS
 from broken_runs import COMMANDS, OBSERVERS, RUNS
 from broken_samplers import SAMPLERS, STRATEGIES, call
 from broken_texts import CORPORA, TOKENIZERS
-from checking import Case, broken, command, linger, raising
+from checking import NUMBERS, Case, broken, command, linger, raising
 from good import (
     Corpus,
     EndTokenizer,
@@ -78,6 +81,12 @@ def endless(logits, history):
         logits = logits * 0.5
 
 
+def change_process(self, context):
+    os.environ["CHANGED"] = str(next(NUMBERS))
+    warnings.simplefilter("once")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def change_torch(self, context):
     torch.set_num_threads(torch.get_num_threads() + 1)
     torch.set_default_dtype(torch.float64)
@@ -91,6 +100,8 @@ def recorded(statement, seen, config, name="odd", check=""):
 GENERAL = [
     recorded("component-record", "no help for size", Silent),
     recorded("component-record", "has no docstring", Undescribed),
+    Case("observer", "component-record", "default=True means nothing",
+         Component("odd", NoOptions, lambda c, x: good.Observer(x), default=True)),
     recorded("component-record", "can be changed", Changing),
     recorded("component-options", "least is above most", Diverging, check="component-record"),
     recorded("component-options", "size: expected an integer", Mistyped),
@@ -104,6 +115,8 @@ GENERAL = [
            "component-raises", __init__=lambda self, context: np.random.seed(1)),
     broken("component-globals", "torch's threads, torch's default dtype", Sampler,
            "component-raises", __init__=change_torch),
+    broken("component-globals", "the environment, the filters of warnings, the handlers", Sampler,
+           "component-raises", __init__=change_process),
     broken("component-globals", "left the thread", Sampler, "component-raises",
            __init__=lambda self, context: linger()),
     command("component-quiet", "it wrote 'built", lambda c, x: print("built") or good.command(c, x),

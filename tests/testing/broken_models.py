@@ -5,6 +5,7 @@ override.
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import attrs
@@ -141,8 +142,12 @@ MODELS = [
     broken("model-state", "changed memory", Decoder,
            read_state=lambda self: {"memory": self.memory}),
     broken("model-take-join", "after join() and take()", EmptiedDecoder),
-    broken("model-stepwise", "from token 1060 to 1061", Decoder, score=then(Decoder.score,
-           lambda scored: np.concatenate([scored[:, :1060], 2 * scored[:, 1060:]], axis=1))),
+    broken("model-stepwise", "from token 1560 to 1561", Decoder, score=then(Decoder.score,
+           lambda scored: np.concatenate([scored[:, :1560], 2 * scored[:, 1560:]], axis=1))),
+    broken("model-deterministic", "a second decoder", Decoder,
+           **extend(lambda logits: logits * (1 + time.localtime().tm_hour))),
+    broken("model-seed", "another seed gave the same", Model, __init__=lambda self, context:
+           Model.__init__(self, attrs.evolve(context, seed=1))),
     broken("model-saved", "and loaded gives logits", StaleModel),
     broken("model-refuses", "were taken", Model, load_tensors=trust),
     broken("model-seed", "of the same seed differs", Model, __init__=lambda self, context: setattr(
@@ -163,6 +168,8 @@ MODULES = [
            lambda logits, state: (logits * 2, state)),
     module("model-forward", "score() of its own decoder gave", lambda logits, state:
            (logits * (1 + (logits.new_ones(logits.shape).cumsum(1) > 70)), state)),
+    module("model-forward", "score() of its own decoder gave", lambda logits, state:
+           (logits * (1 + (logits.new_ones(logits.shape).cumsum(1) > 1500)), state)),
     module("model-dropout", "torch's global generator",
            lambda logits, state: (logits + logits.new_empty(()).uniform_(), state)),
     module("model-dropout", "a second training step gave other",
@@ -179,6 +186,10 @@ def done(**changes):
 
 def noisy_update(self, model, goal):
     Trainer.update(self, model, goal + NOISE.normal(size=goal.shape) * 0.01)
+
+
+def constant_update(self, model, goal):
+    Trainer.update(self, model, goal + np.random.default_rng(3).normal(size=goal.shape) * 0.01)
 
 
 def train_on_all(self, model, data, context):
@@ -244,6 +255,7 @@ TRAINERS = [
     broken("trainer-losses", "the last validation loss is", Trainer,
            loss=then(Trainer.loss, lambda loss: loss * 1.44)),
     broken("trainer-deterministic", "training gave Evaluated", Trainer, update=noisy_update),
+    broken("trainer-deterministic", "another seed gave the same", Trainer, update=constant_update),
     broken("trainer-validation", "head.bias depends on the held-out", Trainer, train=train_on_all),
     broken("trainer-state-form", "more than JSON can hold", Trainer,
            state=lambda self: TrainerState({}, {"self": {self.step}})),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
@@ -63,6 +64,11 @@ class SharedCountObserver(Observer):
         return f"{event.step} {SharedCountObserver.count}\n"
 
 
+class SlowObserver(Observer):
+    def observe(self, event):
+        time.sleep(0.4 * isinstance(event, RunStarted))
+
+
 def spoil(model):
     model.load_tensors({name: array * 2 for name, array in model.tensors().items()})
 
@@ -90,6 +96,12 @@ OBSERVERS = [
            lambda self, event: (self.path.parent / "checkpoints/x").write_text("x") and None)),
     broken("observer-files", "elsewhere/tmp", Observer,
            **observing(lambda self, event: tempfile.mkstemp() and None)),
+    broken("observer-run", "StepDone of step 150) raised", Observer, **observing(
+           lambda self, event: 1 / (event.step - 150) and None)),
+    broken("observer-files", "seen-late.txt, outside", Observer, **observing(lambda self, event:
+           Path("../../seen-late.txt").write_text("here") and None)),
+    Case("observer", "observer-run", "kept the training waiting for 0.", good.offered(SlowObserver),
+         {"time_limit": 3}),
     broken("observer-run", "of event.model", Observer, **observing(
            lambda self, event: spoil(event.model) if isinstance(event, Evaluation) else None)),
     broken("component-globals", "left the thread", Observer, "observer-run",

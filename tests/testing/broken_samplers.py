@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import numpy as np
@@ -78,6 +79,13 @@ SAMPLERS = [
     broken("sampler-finite", "made NaN", Sampler, **call(square_root)),
     broken("sampler-deterministic", "a second time", Sampler,
            **call(lambda logits: logits * float(NOISE.uniform(0.5, 1)))),
+    broken("sampler-deterministic", "a second time", Sampler,
+           **call(lambda logits: logits / (1 + time.localtime().tm_hour))),
+    broken("sampler-rows", "of 33 gives something else", Sampler,
+           **call(lambda logits: logits / (2 if len(logits) < 9 else 3))),
+    broken("component-globals", "the random state of `random`", Sampler, "sampler-shape",
+           history="tokens", __call__=lambda self, logits, history:
+           logits / (1 + (len(history.tokens(0)) > 100 and random.random()))),
     broken("sampler-possible", "every token of a row", Sampler, **call(lambda x: x - np.inf)),
     broken("sampler-forbidden", "came back possible", Sampler, **call(lambda x: x.clip(-100))),
     broken("sampler-rows", "alone than in the batch", Sampler, **call(over_the_batch)),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import numpy as np
 from checking import NUMBERS, Case, broken, raising, then
 from good import (
@@ -17,7 +20,9 @@ from good import (
     offered,
 )
 
-from textgen import CorpusError
+from textgen import Component, CorpusError, option
+
+HIDDEN = Path(__file__).parents[2] / "LICENSE"
 
 
 class SeededCorpus(Corpus):
@@ -64,6 +69,11 @@ class CountingCorpus(Corpus):
         self.readers -= 1
 
 
+def tire(self):
+    self.reads += 1
+    yield "Enough." if self.reads > 5 else "Again, please."
+
+
 def unreadable(seen, read):
     """A corpus that cannot be read."""
     component = offered(type("Unreadable", (Corpus,), {"read": read}))
@@ -85,12 +95,25 @@ CORPORA = [
     broken("corpus-again", "a second time", Corpus, read=lambda self: iter([f"{next(NUMBERS)}"])),
     broken("corpus-again", "no text a second time", OnceCorpus),
     broken("corpus-readers", "a reader got another text", OneReaderCorpus),
+    broken("corpus-again", "a third time or later", Corpus, reads=0, read=tire),
+    broken("corpus-again", "at another time of day", Corpus,
+           read=lambda self: iter([f"At {time.localtime().tm_hour}."])),
+    broken("corpus-sources", f"read() also reads {HIDDEN}", Corpus, sources=lambda self: [__file__],
+           read=lambda self: iter([HIDDEN.read_text()])),
+    broken("corpus-build", "it wrote ", Corpus,
+           __init__=lambda self, context: Path("mark").write_text("built") and None),
+    broken("corpus-build", "connected to localhost", Corpus,
+           __init__=lambda self, context: socket.getaddrinfo("localhost", 9) and None),
     broken("corpus-sources", "another text for another seed", SeededCorpus),
 ]  # fmt: skip
 
 
 def encode_known(self, text):
     return Tokenizer.encode(self, "".join(c for c in text if c in str(self.characters)))
+
+
+def encoding(old, new):
+    return lambda self, text: Tokenizer.encode(self, text.replace(old, new))
 
 
 def stumble(self, text):
@@ -143,6 +166,30 @@ class LosingTokenizer(Tokenizer):
         return SimpleNamespace(decode=lambda ids, final=False: "" if final else self.decode(ids))
 
 
+class LateTokenizer(Tokenizer):
+    """Its streams have no spaces after 300 tokens."""
+
+    def incremental_decoder(self):
+        count = itertools.count()
+        return SimpleNamespace(decode=lambda ids, final=False: "".join(
+            text for text in self.decode(ids) if next(count) < 300 or text != " "))  # fmt: skip
+
+
+@attrs.frozen
+class Lower:
+    """Is an option that from_dict() forgets."""
+
+    lower: bool = option(False, help="whether letters are lower case")
+
+
+class LowerTokenizer(Tokenizer):
+    def __init__(self, lower=False):
+        self.lower = lower
+
+    def encode(self, text):
+        return super().encode(text.lower() if self.lower else text)
+
+
 class RacingTokenizer(Tokenizer):
     """Works on an attribute, and lets other threads run half-way."""
 
@@ -189,6 +236,13 @@ TOKENIZERS = [
         "tokenizer-unknown", "nothing for '漢'", Tokenizer, unknown_id=None, encode=encode_known
     ),
     broken("tokenizer-unknown", "None, and '字' is encoded as '漢' is", Tokenizer, unknown_id=None),
+    broken("tokenizer-unknown", "gave nothing for '—'", Tokenizer, encode=encoding("—", "")),
+    broken("tokenizer-unknown", "'zz' is encoded as 'z' is", Tokenizer, encode=encoding("zz", "z")),
+    broken("tokenizer-round-trip", "as long as a book, 100,000 characters", Tokenizer,
+           encode=lambda self, text: Tokenizer.encode(self, text[:100_000])),
+    broken("tokenizer-stream", "at once", LateTokenizer),
+    Case("tokenizer", "tokenizer-saved", "with lower = True encodes otherwise",
+         Component("odd", Lower, lambda config, context: LowerTokenizer(config.lower))),
     broken("tokenizer-apart", "while other threads encoded too", RacingTokenizer),
     broken("tokenizer-end", "decoded to '<end>'", ShownEndTokenizer),
     broken("tokenizer-fit", "left pieces unread", Tokenizer,

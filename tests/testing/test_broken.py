@@ -75,6 +75,9 @@ def test_an_exception_is_said_with_the_line_that_raised_it():
         ("import torch, numpy\n", 60, "importing imported loads torch and numpy"),
         ("raise RuntimeError('not today')\n", 60, "RuntimeError: not today"),
         ("print('hello')\n", 60, r"importing imported wrote 'hello\\n' to stdout"),
+        ("import random\nrandom.seed(1)\n", 60, "importing it changes the random state"),
+        ("import threading\nthreading.Timer(0.3, print).start()\n", 60, "changes the threads"),
+        ("import os\nos.getpid = None\n", 60, "changes what textgen and Python hold"),
         ("while True:\n    pass\n", 0.3, r"importing imported had not ended after 0\.3 s"),
     ],
 )
@@ -93,6 +96,20 @@ def test_an_import_is_tried_in_a_fresh_interpreter(tmp_path, monkeypatch, source
     with pytest.raises(ContractFailure, match=seen) as caught:
         checked.result()
     assert caught.value.statement.anchor == "component-import"
+
+
+def test_a_vocabulary_in_the_order_of_a_set_is_caught(tmp_path, monkeypatch):
+    (tmp_path / "unsorted.py").write_text(
+        "from textgen import Component, NoOptions, hookimpl\n"
+        "def build(config, context):\n    from good import Tokenizer\n"
+        "    class Unsorted(Tokenizer):\n        def fit(self, pieces):\n"
+        "            self.characters = ''.join(set(''.join(pieces)))\n"
+        "    return Unsorted()\n"
+        "@hookimpl\ndef textgen_tokenizers():\n    return [Component('u', NoOptions, build)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ContractFailure, match="differs in another process"):
+        testing.check_tokenizer(*import_module("unsorted").textgen_tokenizers(), plugin="unsorted")
 
 
 def test_a_command_that_loads_numpy_when_it_is_built_is_caught(tmp_path, monkeypatch):

@@ -38,6 +38,7 @@ _PLURALS: Final = {"corpus": "corpora", "strategy": "strategies"}
 HOOKS: Final[Mapping[str, str]] = MappingProxyType(
     {f"textgen_{_PLURALS.get(kind, f'{kind}s')}": kind for kind in KINDS}
 )
+KINDS_HOOK: Final = "textgen_kinds"
 COMMANDS: Final = ("run", "generate", "plugins")
 NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 REQUEST_OPTIONS: Final = (

@@ -13,6 +13,8 @@ undefined. A plugin that needs a newer textgen says so with a module attribute,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pluggy
 
 from textgen.plugin.component import Component
@@ -96,5 +98,13 @@ def textgen_runs() -> list[Component]:
     `tokenizer` and `model`, as of a pipeline, of components that load themselves.
 
     Its config class has no required fields.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def textgen_kinds() -> Mapping[str, list[Component]]:
+    """Offer components of kinds that packages define, by kind: what `build` returns is for the
+    package to say that asks for `plugins.offers(kind)`.
     """
     raise NotImplementedError

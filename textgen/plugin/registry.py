@@ -206,7 +206,9 @@ class PluginSet:
 
     def _loaded(self, kind: str | None) -> list[RegisteredComponent]:
         chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
-        return sorted(chosen, key=lambda o: (KINDS.index(o.kind), o.name, o.distribution))
+        return sorted(
+            chosen, key=lambda o: ((*KINDS, o.kind).index(o.kind), o.kind, o.name, o.distribution)
+        )
 
     def _load(self, wanted: Callable[[Plugin], bool] = lambda _: True) -> None:
         """Import the wanted plugins that are not imported yet, and collect their components."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -16,6 +16,8 @@ from textgen.messages import nearest
 from textgen.plugin import discovery, hookspecs
 from textgen.plugin.component import (
     HOOKS,
+    KINDS,
+    KINDS_HOOK,
     NAME,
     OWN_DISTRIBUTION,
     REQUEST_OPTIONS,
@@ -58,7 +60,7 @@ def offers_of(plugin: Plugin, module: object) -> list[RegisteredComponent]:
     offers = []
     for caller in callers:
         if not caller.has_spec():
-            hint = nearest(caller.name, HOOKS) or "see docs/hooks.md"
+            hint = nearest(caller.name, [*HOOKS, KINDS_HOOK]) or "see docs/hooks.md"
             cause = f"there is no hook {caller.name!r}; {hint}"
             if all(each.optionalhook for each in caller.get_hookimpls()):
                 continue
@@ -67,11 +69,17 @@ def offers_of(plugin: Plugin, module: object) -> list[RegisteredComponent]:
             warnings.warn(f"{plugin} is used without one: {cause}", PluginWarning, stacklevel=2)
             continue
         for result in caller() or [None]:  # pluggy omits the result of a hook that returns None
-            offers += _offers(plugin, caller.name, result)
+            if caller.name != KINDS_HOOK:
+                offers += _offers(plugin, caller.name, HOOKS[caller.name], result)
+                continue
+            if not isinstance(result, Mapping) or not set(KINDS).isdisjoint(result):
+                raise UnfitError(f"{caller.name} must return lists by kinds that have no hook")
+            for kind, components in result.items():
+                offers += _offers(plugin, caller.name, kind, components)
     return offers
 
 
-def _offers(plugin: Plugin, hook: str, components: Any) -> list[RegisteredComponent]:
+def _offers(plugin: Plugin, hook: str, kind: str, components: Any) -> list[RegisteredComponent]:
     if not isinstance(components, list | tuple):
         what = type(components).__name__
         raise UnfitError(f"{hook} must return a list of Component records, and returned {what}")
@@ -81,11 +89,11 @@ def _offers(plugin: Plugin, hook: str, components: Any) -> list[RegisteredCompon
             raise UnfitError(f"{hook} must return Component records, and one is of type {what}")
         try:
             _check(component)
-            if HOOKS[hook] in ("command", "run"):  # no table sets its options
+            if kind in ("command", "run"):  # no table sets its options
                 component.config()
         except Exception as error:
             raise UnfitError(f"{hook}: component {component.name!r}: {error}") from error
-    return [RegisteredComponent(HOOKS[hook], component, plugin) for component in components]
+    return [RegisteredComponent(kind, component, plugin) for component in components]
 
 
 def _check(component: Component) -> None:

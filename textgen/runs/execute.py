@@ -23,6 +23,7 @@ from textgen.errors import (
     Fault,
     Interrupted,
     PipelineError,
+    PluginWarning,
     RunError,
     UsageError,
 )
@@ -32,12 +33,13 @@ from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
 from textgen.generation.request import check_decoding
 from textgen.generation.results import Generation
+from textgen.generation.scoring import windows_loss
 from textgen.pipeline.options import TextOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
 from textgen.plugin.structure import Start
 from textgen.processes import Processes
-from textgen.protocols import Table, Tokenizer, TrainingContext
+from textgen.protocols import Ids, Table, Tokenizer, TrainingContext
 from textgen.runs import record as run_record
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
@@ -55,6 +57,8 @@ from textgen.runs.training import TrainingLoop
 Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
 """What `run` did: the run was trained, was resumed, or was there already."""
 
+_WORSE, _NOISE = 1.3, 0.15  # times and nats that a few windows may be above all of a text
+
 
 @attrs.frozen
 class Execution:
@@ -69,6 +73,7 @@ class Execution:
     update: bool = False
     begun: float = attrs.field(factory=time.perf_counter)
     _components: RunComponents = attrs.field(factory=RunComponents, init=False)
+    _held_out: list[Ids] = attrs.field(factory=list, init=False)
 
     @property
     def directory(self) -> RunDirectory:
@@ -104,6 +109,23 @@ class Execution:
             if explained is None:
                 raise
             raise explained from error
+
+    def compare(self, generator: Generator) -> None:
+        """Warn if the model that was read back predicts the held-out text far worse than training
+        said.
+        """
+        for tokens in self._held_out:
+            with generator.components.blaming():
+                loss = windows_loss(generator.model, tokens)
+            expected = generator.record.get("best_loss")
+            if expected is not None and loss is not None and loss > _WORSE * expected + _NOISE:
+                warnings.warn(
+                    f"{self.pipeline.model.offer} predicts held-out text with {loss:.2f} nats a "
+                    f"token, and training said {expected:.2f}: it does not generate as it was "
+                    "trained; `textgen plugins check` looks for the cause",
+                    PluginWarning,
+                    stacklevel=2,
+                )
 
     def follow(self, start: Table) -> None:
         """Train as the first process does, whose run directory this one can read.
@@ -299,6 +321,7 @@ class Execution:
             loop.run()
             run_record.finish(loop.directory, record, loop.progress, loop.observers.stopped)
             status, by = "finished", loop.observers.stopped.by if loop.observers.stopped else ""
+            self._held_out.append(loop.data.validation)
         except Interrupted:
             status = "interrupted"
             raise

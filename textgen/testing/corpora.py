@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,11 +17,15 @@ from textgen.errors import ContractError, CorpusError
 from textgen.plugin.component import Component
 from textgen.testing.outcomes import Outcome, Skip, Violation
 from textgen.testing.suite import Given, Suite, check
+from textgen.testing.watching import later, watched
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _LARGEST_PIECE: Final = 16_000_000
 _LARGEST_TEXT: Final = 50_000_000  # characters that are read of a corpus
+_SHORT: Final = 1_000_000  # characters of a text that is read several times
+_TIMES: Final = 5
+_CODE: Final = (".py", ".pyc", ".so", ".pyd")
 
 
 def check_corpus(
@@ -72,8 +77,14 @@ class CorpusSuite(Suite):
     def again(self) -> None:
         corpus = self.new()
         first = self._digest(corpus)
-        for which, other in (("a second time", corpus), ("from a corpus built anew", self.new())):
-            again = self._digest(other)
+        for which, other in (
+            ("a second time", corpus),
+            ("from a corpus built anew", self.new()),
+            *[("a third time or later", corpus)] * (_TIMES if self._is_short(corpus) else 0),
+            ("at another time of day", corpus),
+        ):
+            with later() if "day" in which else contextlib.nullcontext():
+                again = self._digest(other)
             if again == hashlib.sha256().hexdigest():
                 raise Violation(f"read() gave no text {which}; is its iterator used up?")
             if again != first:
@@ -92,8 +103,20 @@ class CorpusSuite(Suite):
                 raise Violation(f"sources() gave {path!r}, no file")
         if first != second:
             raise Violation("sources() gave other files a second time")
+        with watched() as deeds:
+            self._digest(corpus)
+        for path in deeds.read:  # but for code, and records beside a file
+            is_named = any(Path(named).stem.startswith(path.stem) for named in first)
+            if not is_named and path.suffix not in _CODE:
+                raise Violation(f"read() also reads {path}, which sources() does not name")
         if self._digest(self.new(seed=1)) != self._digest(corpus):
             raise Violation("it gave another text for another seed, and yet has sources()")
+
+    def build(self) -> None:
+        with watched() as deeds:
+            self.new()
+        if done := deeds.connected or deeds.written:
+            raise Violation(f"it {'connected to' if deeds.connected else 'wrote'} {done[0]}")
 
     def readers(self) -> None:
         corpus = self.new()
@@ -133,6 +156,9 @@ class CorpusSuite(Suite):
             raise Violation(error.cause, "corpus-pieces") from error
         except CorpusError as error:
             raise Skip(f"its text is not available here: {error}") from error
+
+    def _is_short(self, corpus: Any) -> bool:
+        return sum(map(_size, self._read(corpus))) < _SHORT
 
     def _digest(self, corpus: Any) -> str:
         return _digest_of(self._read(corpus))

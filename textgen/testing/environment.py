@@ -197,13 +197,14 @@ def subject(
         module = _module_name(component, plugin)
         plugins = isolated_plugins() if plugins is None else plugins
         given = {"tokenizer": tokenizer, "corpus": corpus}
-        tables: dict[str, Any] = {key: table for key, table in given.items() if table is not None}
+        own = {key: table for key, table in given.items() if table is not None}
+        tables: dict[str, Any] = {**own}
         if start is not None:
-            tables |= _started({**tables, "model": {"start": str(start)}}, plugins)
+            tables |= _started({**own, "model": {"start": str(start)}}, plugins)
         values = dict(options or {})
         for key, table in values.items():  # a part of a model may start from a run too
             if isinstance(table, Mapping) and "start" in table:
-                began = _started({**tables, "model": table}, plugins)
+                began = _started({**own, "model": table}, plugins)
                 values[key] = began.pop("model")
                 tables = {**began, **tables}
         made = Subject(

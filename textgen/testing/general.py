@@ -16,20 +16,29 @@ import attrs
 
 from textgen.contracts.checks import misdeclared, unfit
 from textgen.errors import PipelineError, PluginError
-from textgen.plugin.component import HOOKS
+from textgen.plugin.component import HOOKS, KINDS_HOOK
 from textgen.plugin.hookspecs import hookimpl
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.single_file import is_file
-from textgen.plugin.structure import ConfigReader, plain
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent, plain
 from textgen.testing.environment import Subject, close, required_options
 from textgen.testing.outcomes import Check, Skip, Violation
-from textgen.testing.process_state import no_thread_left
+from textgen.testing.process_state import no_thread_left, unchanged
 from textgen.testing.statements import statement_of
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _FRESH: Final = """
-import importlib, sys
+import builtins, importlib, os, random, signal, sys, textgen, threading
+def states():
+    own = [module for name, module in sys.modules.items() if name.startswith("textgen.")]
+    yield "the random state", random.getstate()
+    yield "the environment", dict(os.environ)
+    yield "the handlers of signals", [*map(signal.getsignal, signal.valid_signals())]
+    yield "the threads", threading.enumerate()
+    held = [(m, name, id(v)) for m in (builtins, os, *own) for name, v in vars(m).items()]
+    yield "what textgen and Python hold", {held[:2]: held[2] for held in held}
+before = dict(states())
 module = importlib.import_module(sys.argv[1])
 if sys.argv[2:]:
     from pathlib import Path
@@ -37,6 +46,12 @@ if sys.argv[2:]:
     for component in module.textgen_commands():
         if component.name in sys.argv[2:]:
             component.build(component.config(), BuildContext(folder=Path.cwd()))
+for name, now in states():
+    if "hold" in name:  # names may come
+        now = {place: now.get(place) for place in before[name]}
+    if now != before[name]:
+        print("\\nimporting it changes", name, file=sys.stderr)
+        sys.exit(1)
 loaded = [name for name in ("torch", "numpy") if name in sys.modules]
 print("\\nloaded:", *loaded, file=sys.stderr)
 """
@@ -46,8 +61,12 @@ def general_checks(subject: Subject, build: Callable[[], Any]) -> list[Check]:
     """The checks of all kinds; `build` builds the component in a fitting context."""
 
     def closed() -> None:
-        with no_thread_left():
-            close(build())
+        try:
+            _built(build)
+        except Violation as violation:
+            if violation.anchor != "component-globals":
+                raise
+            _built(build)  # it may have been what is imported, which is now
 
     checks: dict[str, Callable[[], object]] = {
         "component-record": lambda: _record(subject),
@@ -57,6 +76,11 @@ def general_checks(subject: Subject, build: Callable[[], Any]) -> list[Check]:
         "component-methods": lambda: _methods(build(), subject.kind),
     }
     return [Check(statement_of(anchor), check) for anchor, check in checks.items()]
+
+
+def _built(build: Callable[[], Any]) -> None:
+    with unchanged(everything=True), no_thread_left():
+        close(build())
 
 
 def loaded_by(module: str, commands: Iterable[str], time_limit: float) -> list[str]:
@@ -96,16 +120,19 @@ def _record(subject: Subject) -> None:
     component = subject.component
     if subject.kind == "command" and (required := required_options(component)):
         raise Violation(f"nothing can fill in its option {required[0]}", "command-build")
-    hook = next(name for name, kind in HOOKS.items() if kind == subject.kind)
+    hook = next((name for name, kind in HOOKS.items() if kind == subject.kind), KINDS_HOOK)
 
-    def offer() -> list[Any]:
-        return [component]
+    def offer() -> Any:
+        return {subject.kind: [component]} if hook == KINDS_HOOK else [component]
 
     offer.__name__ = hook
     try:
         PluginSet().register(SimpleNamespace(**{hook: hookimpl(offer)}), "under-test")
     except PluginError as error:
         raise Violation(error.cause) from error
+    used = [offer.component for offer in subject.plugins.defaults(subject.kind)]
+    if component.default and used and component not in used:
+        raise Violation("default=True means nothing beside the components that textgen comes with")
     if not component.config.__doc__:
         raise Violation(f"{component.config.__name__} has no docstring")
     if silent := [n for n, field in component.options().items() if not field.metadata.get("help")]:
@@ -126,7 +153,13 @@ def _record(subject: Subject) -> None:
 def _options(subject: Subject) -> None:
     config = subject.config()
     reader = ConfigReader(Path.cwd(), subject.plugins)
-    again = reader.table(subject.component.config, plain(config), "")
+    # A part that starts from a run is written as its path, which only a pipeline looks up.
+    started = {
+        name: part
+        for name in subject.component.options()
+        if isinstance(part := getattr(config, name), ConfiguredComponent) and part.start
+    }
+    again = reader.table(subject.component.config, {**plain(config), **started}, "")
     if reader.faults:
         raise Violation("; ".join(map(str, reader.faults)))
     if again != config:

@@ -19,10 +19,14 @@ from textgen.testing.decoders import Decoders, difference
 from textgen.testing.outcomes import Outcome, Skip, Violation, shown
 from textgen.testing.suite import GivenData, Suite, check
 from textgen.testing.training_data import differing, is_torch_module, train, written_and_read
+from textgen.testing.watching import seeds
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
-_LONG, _WINDOW = 80, 16  # tokens for which forward() and the decoder are compared
+_WINDOWS = ((3, 16, 1), (3, 80, 1), (1, 1600, 10))
+"""Rows and tokens for which forward() and the decoder are compared, and how many times the
+tolerance logits may differ.
+"""
 
 
 def check_model(
@@ -81,6 +85,12 @@ class ModelSuite(Suite):
     def seed(self) -> None:
         if name := differing(self.new().tensors(), self.new().tensors()):
             raise Violation(f"{name} of a second model of the same seed differs")
+        with seeds() as ours:
+            first = self.new().tensors()
+        with seeds() as theirs:
+            other = self.new(seed=1).tensors()
+        if ours and ours == theirs and not differing(first, other):
+            raise Violation("another seed gave the same weights, drawn by the same generators")
 
     def saved(self) -> None:
         tensors = self.trained.tensors()
@@ -144,23 +154,23 @@ class ModelSuite(Suite):
 
     def forward(self) -> None:
         torch, model = self._torch(), self.trained
-        fed = self._tokens((3, _LONG))
         model.eval()
-        with torch.no_grad():
-            try:
-                whole, _ = model(torch.from_numpy(fed))
-            except TextgenError:  # they are more than its context
-                fed = fed[:, :_WINDOW]
-                whole, _ = model(torch.from_numpy(fed))
-            first, state = model(torch.from_numpy(fed[:, :5]))
-            rest, _ = model(torch.from_numpy(fed[:, 5:12]), state)
-        resumed = torch.cat([first, rest], dim=1).numpy()
-        if apart := difference(resumed, whole[:, :12].numpy(), self.tolerance):
-            raise Violation(f"going on from a state gave {apart}")
-        for which, other in (("its own decoder", model), ("the loaded decoder", self.loaded)):
-            scored = to_numpy(other.decoder(3).score(fed))
-            if apart := difference(scored, whole.numpy(), self.tolerance):
-                raise Violation(f"score() of {which} gave {apart}")
+        for rows, length, slack in _WINDOWS:
+            fed = self._tokens((rows, length))
+            with torch.no_grad():
+                try:
+                    whole, _ = model(torch.from_numpy(fed))
+                except TextgenError:  # they are more than its context
+                    continue
+                first, state = model(torch.from_numpy(fed[:, :5]))
+                rest, _ = model(torch.from_numpy(fed[:, 5:12]), state)
+            resumed = torch.cat([first, rest], dim=1).numpy()
+            if apart := difference(resumed, whole[:, :12].numpy(), self.tolerance):
+                raise Violation(f"going on from a state gave {apart}")
+            for which, other in (("its own decoder", model), ("the loaded decoder", self.loaded)):
+                scored = to_numpy(other.decoder(rows).score(fed))
+                if apart := difference(scored, whole.numpy(), slack * self.tolerance):
+                    raise Violation(f"score() of {which} gave {apart}")
 
     def dropout(self) -> None:
         torch, model = self._torch(), self.trained

@@ -7,6 +7,7 @@ import copy
 import io
 import itertools
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -27,10 +28,13 @@ from textgen.testing.process_state import no_thread_left
 from textgen.testing.suite import Given, Suite, check
 from textgen.testing.trainers import SMALL_RNN
 from textgen.testing.training_data import differing
+from textgen.testing.watching import watched
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _STEPS: Final = 12
+_MANY: Final = 160  # steps of a long run
+_PATIENCE: Final = 1 / 12  # of the time limit: what training may wait for one that computes nothing
 PIPELINE: Final[Mapping[str, Any]] = {
     "device": "cpu",
     "corpus": {"type": "story"},
@@ -91,7 +95,7 @@ def run_events(
         rate = 0.5 if held_out else None
         yield StepDone(
             step=step,
-            steps=_STEPS,
+            steps=max(_STEPS, last),
             epoch=step,
             loss=loss,
             tokens=64,
@@ -138,13 +142,14 @@ class ObserverSuite(Suite):
 
     def run(self) -> None:
         for held_out, console in itertools.product((True, False), (None, io.StringIO())):
+            last = _MANY if held_out and console is None else _STEPS
             written = io.StringIO()
             with (
                 no_thread_left(),
                 contextlib.redirect_stdout(written),
                 contextlib.redirect_stderr(written),
             ):
-                self._run(held_out=held_out, console=console)
+                self._run(held_out=held_out, console=console, last=last)
             if text := written.getvalue():
                 given = "no console" if console is None else "a console"
                 raise Violation(f"with {given} it wrote {text[:60]!r}; use context.console")
@@ -178,7 +183,7 @@ class ObserverSuite(Suite):
         before = _names(directory)
         tempfile.tempdir = str(elsewhere)
         try:
-            with contextlib.chdir(elsewhere):
+            with contextlib.chdir(elsewhere), watched() as deeds:
                 observer = self.new(directory)
                 if early := sorted(_names(directory) - before):
                     raise Violation(f"build made {', '.join(early[:3])}, before RunStarted came")
@@ -186,7 +191,13 @@ class ObserverSuite(Suite):
                 close(observer)
         finally:
             tempfile.tempdir = usual
-        if strangers := [name for name in _names(directory.parent) if not name.startswith("run/")]:
+        strangers = [name for name in _names(directory.parent) if not name.startswith("run/")]
+        strangers += [
+            str(path)
+            for path in deeds.written
+            if not path.is_relative_to(directory.parent) and "__pycache__" not in path.parts
+        ]
+        if strangers:
             raise Violation(f"it wrote {strangers[0]}, outside the run directory")
         for name in _ENGINE_FILES:
             path = directory / name
@@ -243,10 +254,14 @@ class ObserverSuite(Suite):
             call = f"observe({type(event).__name__} of step {event.step})"
             if isinstance(event, Evaluation):
                 event = attrs.evolve(event, model=model)
+            begun, used = time.monotonic(), time.process_time()
             try:
                 answer = observer.observe(event)
             except FAILURES as error:
                 raise Violation(f"{call} raised {type(error).__name__}: {error}") from error
+            waited, used = time.monotonic() - begun, time.process_time() - used
+            if waited > _PATIENCE * self.subject.time_limit > 5 * used:
+                raise Violation(f"{call} kept the training waiting for {waited:.1f} s")
             if answer is not None and not isinstance(answer, Stop):
                 raise Violation(f"{call} returned {answer!r}, and must return None or a Stop")
             if name := differing(model.tensors(), self._weights):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -18,11 +20,11 @@ _State = tuple[str, Callable[[], Any], Callable[[Any], object]]
 
 
 @contextlib.contextmanager
-def unchanged() -> Iterator[None]:
+def unchanged(*, everything: bool = False) -> Iterator[None]:
     """Raise Violation if the block changes a state; every state is put back after it.
 
     Every random state is a fresh one within the block, so that the same seed set twice is a change
-    each time.
+    each time. `everything` includes what an import may change by right.
     """
     import numpy as np
     import torch  # if the component were first to load it, nothing would be known of it before
@@ -35,13 +37,20 @@ def unchanged() -> Iterator[None]:
         ("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
         ("the current folder", os.getcwd, os.chdir),
     ]
+    if everything:
+        states += [
+            ("the environment", lambda: tuple(sorted(os.environ.items())), _set_environment),
+            ("the filters of warnings", lambda: tuple(warnings.filters), lambda _: None),
+            ("the handlers of signals", _handlers, _set_handlers),
+        ]
     kept = [read() for _, read, _ in states]
     for renew in (random.seed, np.random.seed, torch.default_generator.seed):
         renew()
     before = [_comparable(read()) for _, read, _ in states]
     try:
-        yield
-        after = [_comparable(read()) for _, read, _ in states]
+        with warnings.catch_warnings():  # which puts the filters back
+            yield
+            after = [_comparable(read()) for _, read, _ in states]
     finally:
         for (_, _, write), value in zip(states, kept, strict=True):
             write(value)
@@ -61,6 +70,22 @@ def no_thread_left() -> Iterator[None]:
             if thread.is_alive():
                 seen = f"it left the thread {thread.name!r} running"
                 raise Violation(seen, "component-globals")
+
+
+def _set_environment(items: tuple[tuple[str, str], ...]) -> None:
+    os.environ.clear()
+    os.environ.update(items)
+
+
+def _handlers() -> tuple[Any, ...]:
+    return tuple((each, signal.getsignal(each)) for each in sorted(signal.valid_signals()))
+
+
+def _set_handlers(handlers: tuple[tuple[signal.Signals, Any], ...]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers:
+            if handler is not signal.getsignal(number):
+                signal.signal(number, handler)
 
 
 def _comparable(state: Any) -> Any:

@@ -74,7 +74,7 @@ class Suite:
     They are called in the order of that file.
     """
 
-    kind: ClassVar[str]
+    kind: ClassVar[str] = ""  # of a package, whose contract is its own
     subject: Subject
 
     def new(self, **context: Any) -> Any:

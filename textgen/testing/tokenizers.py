@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
+import string
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Iterator
 from functools import cached_property
@@ -22,13 +26,31 @@ from textgen.testing.environment import TEXT
 from textgen.testing.examples import ALPHABET, bounds, generators, in_threads
 from textgen.testing.outcomes import Outcome, Skip, Violation
 from textgen.testing.suite import Given, Suite, check
+from textgen.testing.watching import later
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _EXAMPLES: Final = 40
 _STRETCH: Final = 60  # characters of the sample that an example takes
+_LONG: Final = 1500  # characters of a stream
+_WHOLE: Final = 300_000  # characters of a text that has to be whole
 _STATED: Final = 10_000  # ids that are decoded one by one after from_dict()
+_MARKS: Final = "—«¿§→☃"
 _LETTERS: Final = "漢字한글ЖЫқδωאשगतხნმთბ😀"  # of which most texts have none
+_ELSEWHERE: Final = """
+import importlib, json, sys
+from textgen.contracts.tokenizers import complete
+from textgen.plugin.single_file import import_file, is_file
+from textgen.testing.environment import subject
+given = json.load(sys.stdin)
+name = given["module"]
+module = import_file(name)[1] if is_file(name) else importlib.import_module(name)
+(component,) = [c for c in module.textgen_tokenizers() if c.name == given["name"]]
+with subject("tokenizer", component, given["options"]) as made:
+    tokenizer = made.build()
+    tokenizer.fit(iter([given["text"]]))
+    json.dump(tokenizer.to_dict(), sys.stdout)
+"""
 
 
 def check_tokenizer(
@@ -84,12 +106,17 @@ class TokenizerSuite(Suite):
                 raise Violation(f"vocab_size is {before!r} before fit() and {size} after")
 
     def deterministic(self) -> None:
-        again = self._learn(70)
+        with later():
+            again = self._learn(70)
         for tokenizer in (self.fitted, again):
             if not np.array_equal(tokenizer.encode(self.text), self.fitted.encode(self.text)):
                 raise Violation("the same text was encoded to other ids a second time")
         if again.to_dict() != self.fitted.to_dict():
             raise Violation("to_dict() of a second tokenizer of the same corpus differs")
+        for seed in "12":
+            if self._elsewhere(seed) not in (None, self.fitted.to_dict()):
+                seen = "to_dict() of the same corpus differs in another process"
+                raise Violation(f"{seen}, where a set has another order")
 
     def any_text(self) -> None:
         random = (
@@ -123,7 +150,11 @@ class TokenizerSuite(Suite):
             if ids(own) in (ids(""), ids(" ")):
                 raise Skip(f"it leaves out {own!r}, which its text has, and so may others")
         alike: dict[bytes, str] = {}
-        for letter in (letter for letter in _LETTERS if letter not in known):
+        marks = "".join(c for c in self.text if not c.isalnum() and not c.isspace())
+        is_kept = all(ids(mark) not in (ids(""), ids(" ")) for mark in set(marks))
+        for letter in _LETTERS + _MARKS * is_kept:
+            if letter in known:
+                continue
             try:
                 made, without = ids(letter), ids("")
             except TextgenError:  # it says what it takes
@@ -133,6 +164,11 @@ class TokenizerSuite(Suite):
             if self.fitted.unknown_id is None and alike.setdefault(made, letter) != letter:
                 other = alike[made]
                 raise Violation(f"unknown_id is None, and {letter!r} is encoded as {other!r} is")
+        for letter in string.ascii_lowercase:
+            with contextlib.suppress(TextgenError):
+                once, twice = (np.asarray(self.fitted.encode(f"a{letter * n}a")) for n in (1, 2))
+                if len(once) > 1 and np.array_equal(once, twice):
+                    raise Violation(f"{letter * 2!r} is encoded as {letter!r} is")
 
     def decode(self) -> None:
         for ids, _ in self._any_ids():
@@ -159,6 +195,11 @@ class TokenizerSuite(Suite):
             if not np.array_equal(again, ids):
                 seen = f"{text!r} is {_shown(ids)}, which decodes to {decoded!r}, which is"
                 raise Violation(f"{seen} {_shown(again)}")
+        times = _WHOLE // len(self.text) + 1
+        once, whole = (self.fitted.decode(self.fitted.encode(self.text * n)) for n in (1, times))
+        if len(whole) < 0.99 * len(once) * times or not whole.endswith(once[-_STRETCH // 4 :]):
+            lost = f"{len(whole):,} characters of the {len(once) * times:,}"
+            raise Violation(f"of a text that is as long as a book, {lost} are left")
 
     def pieces(self) -> None:
         for text, rng in self._stretches():
@@ -170,7 +211,7 @@ class TokenizerSuite(Suite):
                 raise Violation(f"{pieces} gave {_shown(joined)}, joined {_shown(whole)}")
 
     def stream(self) -> None:
-        natural = np.asarray(self.fitted.encode(self.text[:300]))
+        natural = np.asarray(self.fitted.encode(self.text[:_LONG]))
         examples = [(ids, bounds(rng, len(ids))) for ids, rng in self._any_ids()]
         for ids, ends in (*examples, (natural, [*range(len(natural) + 1), len(natural)])):
             decoder = self.fitted.incremental_decoder()
@@ -179,8 +220,11 @@ class TokenizerSuite(Suite):
                 for place, (a, b) in enumerate(itertools.pairwise(ends), 1)
             )
             if streamed != (whole := self.fitted.decode(ids)):
-                seen = f"{_shown(ids)} cut at {ends} gave {streamed!r}, at once {whole!r}"
-                raise Violation(seen)
+                pairs = enumerate(zip(streamed, whole, strict=False))
+                place = next((i for i, (a, b) in pairs if a != b), len(whole))
+                begin, end = max(0, place - 20), place + 20
+                seen = f"{_shown(ids)} gave {streamed[begin:end]!r} at {place:,}, and at once"
+                raise Violation(f"{seen} {whole[begin:end]!r}")
 
     def saved(self) -> None:
         try:
@@ -200,6 +244,38 @@ class TokenizerSuite(Suite):
             made.decode(some) != self.fitted.decode(some) for some in (ids, *every[:, None])
         ):
             raise Violation("what came back encodes or decodes otherwise")
+        for key, field in self.subject.component.options().items():
+            if isinstance(field.default, bool) and key not in self.subject.options:
+                self._saved_with(key, not field.default)
+
+    def _saved_with(self, key: str, value: bool) -> None:
+        """An option that is not the default comes back too."""
+        options = {**self.subject.options, key: value}
+        changed = attrs.evolve(self, subject=attrs.evolve(self.subject, options=options))
+        try:
+            fitted = changed.fitted
+        except (TextgenError, *FAILURES):  # it does not go with the others, or with this text
+            return
+        made = changed.new().from_dict(json.loads(json.dumps(fitted.to_dict())))
+        for text in (self.text, self.text.swapcase()):
+            if not np.array_equal(made.encode(text), fitted.encode(text)):
+                raise Violation(f"what came back with {key} = {value} encodes otherwise")
+
+    def _elsewhere(self, seed: str) -> Any:
+        """What to_dict() gives in a process in which sets have another order; None where the plugin
+        cannot be imported there.
+        """
+        subject = self.subject
+        given = {"module": subject.module, "name": subject.component.name, "text": self.text}
+        done = subprocess.run(  # noqa: S603  # this interpreter, and a program of our own
+            [sys.executable, "-Pc", _ELSEWHERE],
+            input=json.dumps({**given, "options": subject.options}, default=str),
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        return json.loads(done.stdout) if done.returncode == 0 else None
 
     def apart(self) -> None:
         """A tokenizer after another was fitted on the first line alone, and while threads use

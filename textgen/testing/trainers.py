@@ -31,6 +31,7 @@ from textgen.testing.training_data import (
     text_loss,
     written_and_read,
 )
+from textgen.testing.watching import seeds
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
@@ -147,8 +148,11 @@ class TrainerSuite(Suite):
                 raise Violation(f"after step {ours.step}, {name} depends on the held-out data")
 
     def deterministic(self) -> None:
-        again = self._train()
+        again, other = self._train(), self._train(seed=1)
         self._compare_rest(again.events, again.model, 0, "a second training")
+        is_constant = again.seeds and again.seeds == other.seeds
+        if is_constant and not differing(other.model.tensors(), again.model.tensors()):
+            raise Violation("another seed gave the same weights, drawn by the same generators")
 
     def state_form(self) -> None:
         for state in self.training.states:
@@ -194,16 +198,18 @@ class TrainerSuite(Suite):
         else:
             raise Violation("a model that is an object() was trained")
 
-    def _train(self, *, held_out: bool = True) -> Training:
-        model, trainer = self._new_model(), self.new()
+    def _train(self, *, held_out: bool = True, seed: int = 0) -> Training:
+        model, trainer = self._new_model(), self.new(seed=seed)
         training = Training(model, text_loss(model, self._data()))
-        events = trainer.train(model, self._data(held_out), TRAINING)
+        context = attrs.evolve(TRAINING, seed=seed)
+        events = trainer.train(model, self._data(held_out), context)
         if events is None:
             raise Violation("train() gave None; is a `yield` missing?", "trainer-events")
-        for event in events:
-            training.events.append(_read(event))
-            training.tensors.append(copy.deepcopy(model.tensors()))
-            training.states.append(copy.deepcopy(trainer.state()))
+        with seeds() as training.seeds:
+            for event in events:
+                training.events.append(_read(event))
+                training.tensors.append(copy.deepcopy(model.tensors()))
+                training.states.append(copy.deepcopy(trainer.state()))
         close(trainer)
         return training
 

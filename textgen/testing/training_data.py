@@ -26,7 +26,7 @@ TRAINING: Final = TrainingContext(seed=0, device="cpu")
 BY_GRADIENT: Final[Mapping[str, Any]] = {"type": "sgd", "length": "1 epoch", "batch_size": 16}
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Training:
     """A training from beginning to end.
 
@@ -34,6 +34,7 @@ class Training:
     events       that the trainer yielded
     tensors      of the model after each of them
     states       of the trainer after each of them
+    seeds        that generators were given
     """
 
     model: Any
@@ -41,6 +42,7 @@ class Training:
     events: list[Any] = attrs.field(factory=list)
     tensors: list[Tensors] = attrs.field(factory=list)
     states: list[TrainerState] = attrs.field(factory=list)
+    seeds: list[str] = attrs.field(factory=list)
 
 
 def small_dataset(subject: Subject, *, held_out: bool = True) -> Dataset:
