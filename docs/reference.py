@@ -191,10 +191,28 @@ def modules() -> str:
     """The names of the modules for plugins that have no page of their own."""
     parts = [
         "# Modules for plugins\n",
-        "What a plugin imports beside `textgen`, its contracts and `textgen.gradient`: see "
-        "[modules for plugins](../python-api.md#modules-for-plugins).\n",
+        "What a plugin imports, and nothing else of textgen.\n",
+        "| module | what it is |\n| --- | --- |",
     ]
-    for module in (devices, engine_files, plugin, engine_pipeline, runs, cli, messages, characters):
+    here = (devices, engine_files, plugin, engine_pipeline, runs, cli, messages, characters)
+    elsewhere = {
+        textgen: "api.md",
+        errors: "api.md#the-tree-of-exceptions",
+        protocols: "contracts.md#textgenprotocols",
+        documents: "contracts.md#textgendocuments",
+        data: "contracts.md#textgendata",
+        events: "contracts.md#textgenevents",
+        gradient: "gradient.md",
+        testing: "../testing-plugins.md",
+    }
+    for module, page in {
+        **elsewhere,
+        **{each: f"#{anchor(each.__name__)}" for each in here},
+    }.items():
+        first = text(module.__doc__).split("\n\n")[0].replace("\n", " ").strip()
+        parts.append(f"| [`{module.__name__}`]({page}) | {first} |")
+    parts.append("")
+    for module in here:
         parts += [f"## `{module.__name__}`\n", text(module.__doc__)]
         is_package = hasattr(module, "__all__")
         for name in module.__all__ if is_package else defined(module):
@@ -251,25 +269,38 @@ def help_of(words: list[str]) -> str:
 
 
 def plugins() -> str:
-    """The packages in plugins/, and what each offers."""
-    parts = [
-        "# Plugin packages\n",
-        "The packages in `plugins/` of the repository. Each is installed by itself, from "
-        "the root of a clone, in the "
-        "environment that holds textgen; `textgen plugins --options` then lists the "
-        "options of its components.\n",
-    ]
-    for path in sorted((ROOT / "plugins").glob("*/pyproject.toml")):
-        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
-        folder = f"plugins/{path.parent.name}"
+    """The directory of packages, and those in plugins/ with what each offers."""
+    listed = tomllib.loads((ROOT / "docs/directory.toml").read_text(encoding="utf-8"))
+    rows, parts = [], []
+    for name, entry in listed.items():
+        folder = ROOT / entry["address"]
+        if not folder.is_dir():
+            offers, place = entry["offers"], f"[{name}]({entry['address']})"
+            rows.append(f"| {place} | {entry['summary']} | {', '.join(offers)} |")
+            continue
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        found = offered(folder, project)
+        offers = [f"{each['kind']} `{each['name']}`" for each in found]
+        rows.append(f"| [{name}](#{name}) | {project['description']} | {', '.join(offers)} |")
         parts += [
-            f"## {project['name']}\n",
-            f"{project['description']}\n",
-            f"```console\n$ pip install . ./{folder}\n```\n",
-            components_table(offered(path.parent, project)),
-            f"More: [{folder}/README.md](../../{folder}/README.md)\n",
+            f"## {name}\n",
+            f"```console\n$ pip install . ./{entry['address']}\n```\n",
+            components_table(found),
+            f"More: [{entry['address']}/README.md](../../{entry['address']}/README.md)\n",
         ]
-    return "\n".join(parts)
+    return "\n".join(
+        [
+            "# Plugin directory\n",
+            "Those with a section here are in the repository: each is installed by itself, from "
+            "the root of a clone, in the environment of textgen. `textgen plugins --options` "
+            "lists the options of what is installed. To add a package, see [publishing]"
+            "(../publishing-plugins.md#being-listed).\n",
+            "| package | what it is | what it offers |\n| --- | --- | --- |",
+            *rows,
+            "",
+            *parts,
+        ]
+    )
 
 
 def offered(folder: Path, project: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import textgen
 from textgen import CorpusError, Engine, PluginSet, UsageError, summarize
 from textgen.plugin.component import RegisteredComponent
 
@@ -296,3 +297,19 @@ def test_an_amateur_is_avoided(tmp_path):
         )
         assert scores[token] == pytest.approx(scores.max())
         ids.append(token)
+
+
+def test_a_metric(tmp_path, train, command):
+    text = example("rare.py")
+    trainer = {"type": "adamw", "length": "20 epochs", "learning_rate": 0.05}
+    train("rare.py", text, trainer=trainer)
+    (tmp_path / "text.txt").write_text("abcdabcd" * 20 + "adadbbaa")
+    given = ("evaluate", "run", "text.txt")
+    value = json.loads(command("rare.py", text, *given, "--metric", "rare", "--json").stdout)
+    scores = textgen.load(tmp_path / "run").score_tokens((tmp_path / "text.txt").read_text())
+    logprobs = np.concatenate([block.logprobs for block in scores])
+    share = float((logprobs[np.isfinite(logprobs)] < math.log(0.1)).mean())
+    assert 0 < share < 1
+    assert value["metrics"] == {"rare": share}
+    assert f"rare{share:22.4f}" in command("rare.py", text, *given, "--metric", "rare").stdout
+    assert "metric  rare" in command("rare.py", text, "plugins", "--kind", "metric").stdout

@@ -43,7 +43,7 @@ def test_every_plugin_package_is_listed(page):
 
 
 def test_every_fault_of_the_table_is_injected_by_a_test():
-    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    page = (ROOT / "tests/faults/README.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| (\d+) \|", page, re.MULTILINE))
     tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     assert listed

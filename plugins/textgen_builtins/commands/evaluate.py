@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from html import escape
 from pathlib import Path
 from string import Template
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import click
 
-from textgen import Address, CorpusError, PipelineError, UsageError
+from textgen import Address, BuildContext, CorpusError, PipelineError, UsageError
 from textgen.cli import (
     check_output,
     check_run,
@@ -26,7 +27,7 @@ from textgen.cli import (
 )
 
 if TYPE_CHECKING:
-    from textgen import Engine, TextScore
+    from textgen import Engine, Generator, TextScore
     from textgen.documents import CorpusPiece
 
 
@@ -76,6 +77,13 @@ class _TextPath(click.Path):
     help="Also write the text, coloured by surprise; - writes it to stdout, and the "
     "numbers to stderr.",
 )
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="Also a figure that a plugin takes; may be repeated.",
+)
 @json_option
 @device_option
 @click.pass_obj
@@ -85,6 +93,7 @@ def evaluate(
     run: str,
     file: str,
     page: str | None,
+    metrics: tuple[str, ...],
     as_json: bool,
     device: str,
     **options: str | None,
@@ -113,7 +122,9 @@ def evaluate(
         bar = tqdm(unit=" characters", unit_scale=True, leave=False, disable=None)
         try:
             with bar:
-                score = generator.score(_read(engine, {"path": path, **table}, name, bar.update))
+                read = partial(_read, engine, {"path": path, **table}, name, bar.update)
+                score = generator.score(read())
+                figures = {each: _figure(each, engine, generator, read()) for each in metrics}
         except UsageError as error:
             error.source = name
             raise
@@ -129,8 +140,21 @@ def evaluate(
         f"perplexity          {score.perplexity:.4f}",
         f"bits per character  {score.bits_per_character:.4f}{lower * bool(score.unknown_tokens)}",
         f"tokens              {score.tokens:,} ({score.unknown_tokens:,} outside the vocabulary)",
+        *(f"{metric:<18}  {figure:.4f}" for metric, figure in figures.items()),
     )
-    click.echo(json.dumps(attrs.asdict(score)) if as_json else "\n".join(lines), err=page == "-")
+    made = attrs.asdict(score) | ({"metrics": figures} if metrics else {})
+    click.echo(json.dumps(made) if as_json else "\n".join(lines), err=page == "-")
+
+
+def _figure(
+    metric: str, engine: Engine, generator: Generator, pieces: Iterator[CorpusPiece]
+) -> float:
+    """The figure of a plugin's metric: `add` sees blocks of TokenScores, `value` is a number."""
+    context = BuildContext(folder=Path.cwd(), tokenizer=generator.tokenizer)
+    made = engine.build("metric", {"type": metric}, context)
+    for block in generator.score_tokens(pieces):
+        made.add(block)
+    return float(made.value())
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ _PLACES: Final[Mapping[str, str]] = {
     "pipeline.toml": "pipeline.toml",
     "pyproject.toml": "pyproject.toml",
     "test.py": "tests/test_{component_}.py",
+    "publish.yml": ".github/workflows/publish.yml",
     "test.yml": ".github/workflows/test.yml",
 }
 _KINDS: Final = [kind for kind in HOOKS.values() if kind != "run"]  # which is data
@@ -143,7 +144,8 @@ def _dependencies(kind: str) -> list[str]:
     major, minor = textgen.__version__.split(".")[:2]
     return sorted(
         [
-            *(own[name] for name in ("attrs", *_IMPORTS.get(kind, ()))),
+            # its marker tells which Python textgen itself runs on
+            *(own[name].partition(";")[0] for name in ("attrs", *_IMPORTS.get(kind, ()))),
             f"{_TEXTGEN}>={major}.{minor}",
         ]
     )
