@@ -74,6 +74,7 @@ reliability
 scaling
 caching
 architecture
+log
 ```
 
 ```{toctree}

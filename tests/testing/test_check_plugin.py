@@ -7,8 +7,8 @@ from types import ModuleType
 import attrs
 import numpy as np
 import pytest
-from broken import Required, refuse
-from checking import LIGHT, PLUGIN, ROOT
+from broken import refuse
+from checking import LIGHT, PLUGIN, ROOT, Required
 from components import plugin_of
 from good import GOOD, Corpus, Model, Sampler, Tokenizer, Trainer, offered
 
