@@ -114,18 +114,6 @@ def test_a_random_seed_is_reported(generate, options):
     assert (again.stdout, again.stderr) == (done.stdout, "")
 
 
-@pytest.mark.parametrize("options", [("--greedy",), ("--temperature", 0.8, "--top-k", 5)])
-def test_a_saved_state_goes_on(generate, tmp_path, options):
-    asked = (*options, "--max-new-tokens")
-    whole = generate("-p", "the ", *asked, 45)
-    first = generate("-p", "the ", *asked, 25, "--save-state", "state")
-    second = generate(*asked, 20, "--load-state", "state", "--save-state", "later")
-    assert first.stdout[:-1] + second.stdout == whole.stdout
-    (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:-3])
-    failed = generate("--load-state", "state")
-    assert (failed.code, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
-
-
 # Prompts.
 
 

@@ -9,7 +9,6 @@ from textgen import PromptError
 MISTAKES = """
 generate runs/my --greedy --temperature 1 | --temperature
 generate runs/my -p the --prompts-file - | --prompts-file
-generate runs/my --save-state state --n 2 | --save-state
 generate runs/my --logprobs 1 --n 2 | --output jsonl
 generate runs/my --logprobs 0 | --output jsonl
 generate runs/my --max-new-tokens -1 | max_new_tokens
@@ -27,7 +26,6 @@ generate runs/my --time-limit nan | time_limit
 generate runs/my --top-p 50 --temperature -1 | given 50.0; temperature: must be
 generate runs/my --output xml | jsonl
 generate runs/my --device gpu | device
-generate runs/my --save-state missing/state --max-new-tokens 2 | missing
 generate my.toml | did you mean runs/my?
 generate nowhere | there is no run directory nowhere; textgen run makes one
 generate runs/myy | there is no run directory runs/myy; did you mean 'my'?
@@ -83,12 +81,6 @@ evaluate runs/my my.txt --html ./my.toml | is not a page of textgen evaluate
 evaluate runs/my my.txt --html runs/my/tokenizer.json | is not a page
 evaluate runs/my my.txt --html runs | runs exists and is not a page
 evaluate runs/my my.txt --html missing/page.html | the folder missing does not exist
-generate runs/my -p t --save-state my.txt | my.txt exists and is not a saved state
-generate runs/my -p t --save-state runs/my/model.safetensors | is not a saved state
-generate runs/my -p t --save-state runs | runs exists and is not a saved state
-generate runs/my -p t --load-state= | '--load-state': File '' does not exist
-generate runs/my -p t --load-state nowhere | 'nowhere' does not exist
-generate runs/my -p t --load-state runs | '--load-state': File 'runs' is a directory
 generate runs/my --prompts-file nowhere | 'nowhere' does not exist
 evaluate runs/my nowhere | 'nowhere' does not exist
 """
@@ -109,7 +101,7 @@ def test_no_file_is_lost_and_none_is_missed(textgen, workplace, command, said):
 
 @pytest.mark.parametrize(
     "command",
-    ["generate runs/my -p t --save-state runs/my/state", "evaluate runs/my my.txt --html old.html"],
+    ["compare runs/my --html old.html", "evaluate runs/my my.txt --html old.html"],
 )
 def test_what_a_command_wrote_may_be_replaced(textgen, workplace, command):
     for _ in range(2):

@@ -68,7 +68,6 @@ def test_mistakes_are_one_line_and_end_nothing(session):
         ("/unset tempratur", "did you mean 'temperature'?"),
         ("/nonsense", "there is no /nonsense; /help lists the commands"),
         ("/more", "there is no text yet; type a prompt first"),
-        ("/save kept", "there is no text yet; type a prompt first"),
         ("é", "U+00E9"),
     ):
         (answer,) = session.ask(line).splitlines()
@@ -97,8 +96,7 @@ def test_ctrl_c_stops_a_text_and_not_the_session(session, generator):
     assert len(session.ask("/more")) == 6, "a text that was stopped is continued"
 
 
-def test_a_text_is_continued_and_saved(session, generator, generate, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
+def test_a_text_is_continued(session, generator):
     session.ask("a clock")
     first, more = session.ask("the "), session.ask("/more")
     assert first[:-1] + more == written(generator, index=1, max_new_tokens=40)
@@ -106,14 +104,6 @@ def test_a_text_is_continued_and_saved(session, generator, generate, tmp_path):
     begun = generator.generate("the ", max_new_tokens=40, index=1, keep_state=True)
     greedily = generator.generate(state=begun.state, max_new_tokens=20, temperature=0)
     assert session.ask("/more")[:-1] == greedily.text, "with the options that hold"
-    session.ask("/set seed=7")
-    session.ask("/unset temperature")
-    session.ask("the ")
-    assert "is not a saved state; /save does not replace it" in session.ask("/save notes.txt")
-    assert "expected /save FILE" in session.ask("/save")
-    assert session.ask("/save kept") == "saved; --load-state kept continues from there\n"
-    done = generate("--load-state", "kept", "--max-new-tokens", 20)
-    assert done.stdout == written(generator, max_new_tokens=40)[24:]
 
 
 def test_options_of_the_command_line_are_checked_before_a_session_opens(finished_run, tmp_path):

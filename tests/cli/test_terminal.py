@@ -1,7 +1,6 @@
 """Progress bars on a terminal, closed streams, and signals."""
 
 import re
-import signal
 import subprocess
 import sys
 
@@ -63,29 +62,6 @@ def test_an_endless_text_ends_when_nobody_reads_on(finished_run, tmp_path, newli
         command.stdout.close()
         assert command.stderr.read() == ""
         assert command.process.wait() == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "number"),
-    [(("--greedy",), signal.SIGTERM), (("--temperature", "0.7"), signal.SIGINT)],
-)
-def test_a_signal_ends_a_text_and_saves_where_it_stands(
-    generate,
-    finished_run,
-    tmp_path,
-    options,
-    number,
-):
-    asked = ("-p", "the ", *options, "--max-new-tokens")
-    endless = ("generate", finished_run, *asked, "none", "--save-state", "state")
-    with running(*endless, folder=tmp_path) as command:
-        begun = command.stdout.read(100)
-        command.process.send_signal(number)
-        text = (begun + command.stdout.read()).removesuffix("\n")
-        assert command.stderr.read() == "textgen: stopped; --load-state state resumes from there\n"
-        assert command.process.wait() == 128 + number
-    later = generate("--load-state", "state", *options, "--max-new-tokens", 30).stdout
-    assert text + later == generate(*asked, len(text) - len("the ") + 30).stdout
 
 
 @pytest.mark.parametrize("module", ["click", "numpy"])

@@ -158,7 +158,6 @@ def test_the_command_writes_distinct_texts(copier, textgen):
     assert "names.txt" in done.stderr
     rows = textgen(*command, "-o", "jsonl", "--novelty", cwd=copier.path).stdout.splitlines()
     assert [json.loads(row)["novelty"]["is_document"] for row in rows] == [False] * 5
-    assert textgen(*command[:-2], "--save-state", "s", cwd=copier.path).code == 2
 
 
 def test_only_the_training_part_counts(tiny_pipeline):

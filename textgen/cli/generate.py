@@ -61,13 +61,6 @@ from textgen.cli.request_options import RequestCommand, request_options
     is_flag=True,
     help="Report how much of the text is copied from the training corpus.",
 )
-@click.option(
-    "--save-state",
-    type=click.Path(),
-    metavar="FILE",
-    help="Save the state at the end of the text, to resume from it.",
-)
-@click.option("--load-state", type=readable_file, metavar="FILE", help="Resume from a saved state.")
 @device_option
 @click.pass_obj
 def command(

@@ -57,17 +57,6 @@ def write_output(given: str, content: str) -> None:
     click.echo(f"textgen: wrote {given}", err=True)
 
 
-def check_state_output(option: str, given: str) -> None:
-    """Raise UsageError where a saved state cannot be written, or would replace another file."""
-    check_output(option, given, "saved state", _is_state)
-
-
-def _is_state(beginning: bytes) -> bool:
-    """Whether a file begins with a safetensors header that has the two arrays of a saved state."""
-    header = beginning[8 : 8 + int.from_bytes(beginning[:8], "little")]
-    return header.startswith(b"{") and b'"checksum":' in header and b'"values":' in header
-
-
 def check_pipeline(given: str) -> None:
     """Raise UsageError for anything but a file where a pipeline is wanted, and for a text."""
     path = Path(given)

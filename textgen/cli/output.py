@@ -8,27 +8,22 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any
 
 import attrs
 import click
 import numpy as np
 
-from textgen.cli.options import check_state_output
 from textgen.cli.prompts import read_prompts
-from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.terminal import print_stream, print_text, report_seed
 from textgen.documents import end_id
-from textgen.errors import Interrupted, UsageError
+from textgen.errors import UsageError
 from textgen.generation.generator import Generator
-from textgen.generation.results import Generation, GenerationState
-from textgen.messages import quoted
+from textgen.generation.results import Generation
 from textgen.pipeline.raw_pipeline import inline_toml
 from textgen.plugin.structure import plain
 from textgen.protocols import Tokenizer
-
-_Save: TypeAlias = Callable[[GenerationState | None], None]
 
 
 @attrs.frozen
@@ -44,12 +39,10 @@ class OutputOptions:
     form: str
     logprobs: int | None
     novelty: bool
-    save_state: str | None
-    load_state: str | None
 
     def is_interactive(self) -> bool:
         """Whether nothing is asked for but a text, and a person can type prompts."""
-        asked = (*self.prompts, self.prompts_file, self.save_state, self.load_state)
+        asked = (*self.prompts, self.prompts_file)
         is_plain = self.n == 1 and self.form == "text" and not (self.novelty or self.distinct)
         is_typed = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
         return is_typed and is_plain and all(each is None for each in asked)
@@ -58,17 +51,10 @@ class OutputOptions:
         """Whether more than one text may come."""
         return self.n != 1 or len(self.prompts) > 1 or self.prompts_file is not None
 
-    def is_of_one(self) -> bool:
-        """Whether an option is given that works on one text."""
-        return self.save_state is not None or self.load_state is not None
-
     def check(self) -> None:
         """Raise UsageError for options that exclude each other."""
-        one = "--save-state and --load-state work on one text"
         for is_wrong, said in (
             (self.prompts and self.prompts_file, "--prompt and --prompts-file exclude each other"),
-            (self.is_of_one() and self.is_several(), f"{one}; leave --n and more prompts out"),
-            (self.is_of_one() and self.distinct, f"{one}; leave --distinct out"),
             (
                 self.logprobs is not None and self.form != "jsonl",
                 "--logprobs goes with --output jsonl",
@@ -76,25 +62,20 @@ class OutputOptions:
         ):
             if is_wrong:
                 raise UsageError(said)
-        if self.save_state is not None:
-            check_state_output("--save-state", self.save_state)
 
 
 def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) -> None:
     """Generate with the options of a request, and write to stdout."""
     arguments = {"echo": True, **options}
-    is_new = output.load_state is None  # else the text has its beginning
-    prompts = read_prompts(output.prompts, output.prompts_file, may_be_piped=is_new)
+    prompts = read_prompts(output.prompts, output.prompts_file)
     is_compared = output.novelty or output.distinct
-    is_plain = not (output.is_several() or is_compared or output.form != "text")
-    with _line_named(prompts), _saving(output, arguments) as save:
-        if is_plain:
-            stream = generator.stream(**_one(output, prompts), **arguments)
+    with _line_named(prompts):
+        if output.is_several() or is_compared or output.form != "text":
+            _write_whole(generator, output, prompts, arguments)
+        else:
+            stream = generator.stream(prompts[0][0], index=output.index or None, **arguments)
             report_seed(arguments, stream.seed)
             print_stream(stream)
-            save(stream.state)
-        else:
-            _write_whole(generator, output, prompts, arguments, save)
 
 
 def write_text(text: str, number: int = 0) -> None:
@@ -105,18 +86,6 @@ def write_text(text: str, number: int = 0) -> None:
     print_text(f"{heading}{text}\n")
 
 
-def _one(output: OutputOptions, prompts: list[tuple[str, str]]) -> dict[str, Any]:
-    """The arguments of a request for one text beside its options."""
-    state = None if output.load_state is None else GenerationState.load(output.load_state)
-    keep = output.save_state is not None
-    return {
-        "prompt": prompts[0][0],
-        "index": output.index or None,
-        "state": state,
-        "keep_state": keep,
-    }
-
-
 def _generations(
     generator: Generator,
     output: OutputOptions,
@@ -124,9 +93,8 @@ def _generations(
     arguments: dict[str, Any],
 ) -> Iterator[Generation]:
     """The texts, in batches."""
-    asked = [_one(output, prompts)] if output.is_of_one() else [prompt for prompt, _ in prompts]
     generations = generator.generate_many(
-        asked,
+        [prompt for prompt, _ in prompts],
         n=output.n,
         distinct=output.distinct,
         index=output.index,
@@ -146,7 +114,6 @@ def _write_whole(
     output: OutputOptions,
     prompts: list[tuple[str, str]],
     arguments: dict[str, Any],
-    save: _Save,
 ) -> None:
     """Write each text when it is whole, with all that can be known of it."""
     has_documents = end_id(generator.tokenizer) is not None
@@ -172,7 +139,6 @@ def _write_whole(
                 write_text(generation.text, number if output.is_several() else 0)
             if report is not None:
                 click.echo(report.describe(), err=True)
-        save(generation.state)
 
 
 @contextlib.contextmanager
@@ -184,26 +150,6 @@ def _line_named(prompts: list[tuple[str, str]]) -> Iterator[None]:
         if place := re.fullmatch(r"prompts\[(\d+)\]", error.source):
             error.source = prompts[int(place[1])][1]
         raise
-
-
-@contextlib.contextmanager
-def _saving(output: OutputOptions, arguments: dict[str, Any]) -> Iterator[_Save]:
-    """Something to save the state with, where that is asked for.
-
-    A signal then ends the text, and loses nothing.
-    """
-    path = output.save_state
-    if path is None:
-        yield lambda state: None
-        return
-    with StopSwitch() as switch:
-        arguments["cancelled"] = switch.is_on
-        yield lambda state: None if state is None else state.save(path)
-    if switch.signal_number is not None:
-        raise Interrupted(
-            f"stopped; --load-state {quoted(path)} resumes from there",
-            signal_number=switch.signal_number,
-        )
 
 
 def _as_row(generation: Generation, tokenizer: Tokenizer) -> dict[str, Any]:

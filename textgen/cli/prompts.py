@@ -15,18 +15,16 @@ from textgen.errors import UsageError
 _MOST: Final = 20_000  # characters of a prompt on stdin: a whole novel takes a minute, for nothing
 
 
-def read_prompts(
-    prompts: Sequence[str], file: str | None, *, may_be_piped: bool
-) -> list[tuple[str, str]]:
+def read_prompts(prompts: Sequence[str], file: str | None) -> list[tuple[str, str]]:
     """Each prompt, and FILE:LINE where it is a line of a file. Raises UsageError.
 
-    may_be_piped  whether stdin is read to its end if no prompt is given and stdin is not a terminal
+    If no prompt is given and stdin is not a terminal, it is read to its end.
     """
     if file is not None:
         # Only a line's end ends a prompt: a form feed, say, is a character like any other.
         lines = enumerate(_read(file).split("\n"), 1)
         return [(line, f"{file}:{number}") for number, line in lines if line]
-    if not prompts and may_be_piped and sys.stdin is not None and not sys.stdin.isatty():
+    if not prompts and sys.stdin is not None and not sys.stdin.isatty():
         text = _read("-").removesuffix("\n")
         if len(text) > _MOST:
             said = f"stdin has {len(text):,} characters; its last {_MOST:,} are the prompt"

@@ -13,7 +13,6 @@ from typing import Any, Final
 import attrs
 import click
 
-from textgen.cli.options import check_state_output
 from textgen.cli.request_options import parse_value
 from textgen.cli.stop_switch import StopSwitch
 from textgen.cli.terminal import print_stream, report_seed
@@ -22,7 +21,7 @@ from textgen.errors import TextgenError, UsageError
 from textgen.generation.generator import Generator
 from textgen.generation.results import GenerationState
 from textgen.generation.streams import TextStream
-from textgen.messages import nearest, quoted
+from textgen.messages import nearest
 from textgen.pipeline.raw_pipeline import inline_toml
 from textgen.plugin.structure import plain
 
@@ -35,7 +34,6 @@ Type a prompt, and the model continues it. Ctrl-C stops a text.
   /unset KEY       back to the run's own
   /options         show what is set, what is the run's own, and what else can be
   /more            continue the last text
-  /save FILE       save where it ends, for --load-state FILE
   /help            this text
   /quit            end the session; so does Ctrl-D"""
 _NEW_TEXT: Final = "\nEnter alone begins a new text."
@@ -136,15 +134,6 @@ class Session(cmd.Cmd):
         """Continue the last text."""
         drawn = {"seed": None} if self._options.get("seed") == "random" else {}
         self._write("", state=self._last_state(), **drawn)
-
-    def do_save(self, rest: str) -> None:
-        """Save where the last text ends."""
-        state = self._last_state()
-        if not rest:
-            raise UsageError("expected /save FILE")
-        check_state_output("/save", rest)
-        state.save(rest)
-        click.echo(f"saved; --load-state {quoted(rest)} continues from there", err=True)
 
     def do_help(self, _: str) -> None:
         """Show the commands."""
