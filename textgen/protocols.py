@@ -60,9 +60,8 @@ class CorpusOfFiles(Corpus, Protocol):
 
     The method is optional; with it, a text is read once for all runs.
 
-    The engine keeps the tokens of such a text in the user's cache. A run of the same component,
-    version, options and files takes them from there, and does not call `read`. A file is the same
-    while its path, size, times and inode are.
+    A run of the same component, version, options and files takes the tokens of such a text from the
+    user's cache. A file is the same while its path, size, times and inode are.
     """
 
     def sources(self) -> Iterable[Path]:
@@ -152,8 +151,7 @@ class DocumentTokenizer(Tokenizer, Protocol):
     Optional; corpora that mark documents need one.
 
     The engine puts this id after each document of a corpus, and before the first. Generation stops
-    at it, and starts from it. It decodes to nothing, in `decode` as in incremental decoders, and
-    `encode` never gives it.
+    at it, and starts from it. It decodes to nothing, and `encode` never gives it.
     """
 
     @property
@@ -215,8 +213,7 @@ class GreedyDecoder(Decoder, Protocol):
     """A decoder that can take several greedy steps by itself: several times as fast, without the
     engine's work between.
 
-    The method is optional. The engine uses it if only the most likely token is needed and no token
-    ends the text.
+    Optional. The engine uses it if only the most likely token is needed and none ends the text.
     """
 
     def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
@@ -284,9 +281,7 @@ class Model(Protocol):
 
 @attrs.frozen
 class TrainerState:
-    """The state of training: arrays by name (optimizer moments, carried state), and JSON values
-    (the position).
-    """
+    """The state of training: arrays by name (optimizer moments, carried state), and JSON values."""
 
     arrays: Tensors = attrs.field(factory=dict)
     values: dict[str, Any] = attrs.field(factory=dict)
