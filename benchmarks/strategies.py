@@ -1,8 +1,10 @@
 """What strategies give, beside plain decoding, of a run and a text that it has not read.
 
     python benchmarks/strategies.py RUN TEXT [--prompts 100] [--texts 1000] [--gaps 200]
+    python benchmarks/strategies.py RUN TEXT --ahead ahead.py
 
 Prints mean log-probabilities in nats, by the model, and for how many prompts a strategy is ahead.
+With the plugin file `ahead.py` of docs/plugin-recipes.md, only the speed of its drafts.
 """
 
 import argparse
@@ -10,7 +12,7 @@ import statistics
 import time
 from pathlib import Path
 
-import textgen
+from textgen import Engine, PluginSet
 
 
 def main():
@@ -22,10 +24,17 @@ def main():
     parser.add_argument("--texts", type=int, default=1000)
     parser.add_argument("--gaps", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=40)
+    parser.add_argument("--ahead", type=Path, help="the file of a strategy with `drafts`")
     asked = parser.parse_args()
-    with textgen.load(asked.run, sampler=[]) as generator:
+    plugins = PluginSet.discover()
+    if asked.ahead:
+        plugins.register_file(asked.ahead)
+    with Engine(plugins).load(asked.run, sampler=[]) as generator:
         text = asked.text.read_text(encoding="utf-8")
         prompts = [*excerpts(text, asked.prompts, 200)]
+        if asked.ahead:
+            drafts(generator, prompts, asked.tokens)
+            return
         beams(generator, prompts, asked.tokens)
         best_of(generator, prompts, asked.tokens)
         banned(generator, asked.texts, asked.tokens)
@@ -37,6 +46,25 @@ def excerpts(text, count, length):
     for place in range(count):
         begin = text.index(" ", place * (len(text) - 2 * length) // count) + 1
         yield text[begin : begin + length]
+
+
+def drafts(generator, prompts, tokens):
+    """Time greedy texts without and with drafts, in turn, by the processor's time."""
+    ratios, same = [], 0
+    for prompt in prompts:
+        spent, texts = [], []
+        for more in ({}, {"drafts": 8}):
+            begun = time.process_time()
+            made = generator.generate(prompt, temperature=0, max_new_tokens=tokens, **more)
+            spent.append(time.process_time() - begun)
+            texts.append(made.tokens)
+        ratios.append(spent[0] / spent[1])
+        same += texts[0] == texts[1]
+    low, *_, high = sorted(ratios)
+    print(
+        f"drafts: {same} of {len(ratios)} texts the same, at {statistics.median(ratios):.2f} "
+        f"({low:.2f}-{high:.2f}) times the speed"
+    )
 
 
 def beams(generator, prompts, tokens):
