@@ -66,7 +66,7 @@ def init(
 
 def test_init_tunes_an_offered_transformer_as_its_tables_say(command: Any, folder: Path) -> None:
     made, written = init(command, folder, "--minutes", 5, "--force", "--start", "tiny")
-    assert made["model"] == {"start": "tiny", "lora": {"rank": 16}}
+    assert made["model"] == {"start": "tiny", "lora": {"rank": 16, "alpha": 32}}
     assert (made["trainer"]["length"], made["data"]["window_length"]) == ("3 epochs", 256)
     assert [each["type"] for each in made["sampler"]] == ["penalties", "temperature"]
     assert "tokenizer" not in made
@@ -97,7 +97,11 @@ def test_init_starts_from_a_folder_and_a_run_of_its_pipeline_trains(
 ) -> None:
     made, _ = init(command, folder, "--minutes", 5, "--force", "--start", folder / "model")
     model = str(folder / "model")
-    assert made["model"] == {"type": "huggingface", "path": model, "lora": {"rank": 16}}
+    assert made["model"] == {
+        "type": "huggingface",
+        "path": model,
+        "lora": {"rank": 16, "alpha": 32},
+    }
     assert made["tokenizer"] == {"type": "huggingface-tokenizer", "path": model}
     made["trainer"]["length"] = "1 step"
     made["corpus"]["path"] = str(folder / "my.txt")

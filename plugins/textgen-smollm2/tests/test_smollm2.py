@@ -57,12 +57,12 @@ def test_a_pipeline_starts_from_it(tmp_path: Path) -> None:
     made = textgen.Engine().pipeline(
         {
             "corpus": {"type": "file", "path": str(tmp_path / "text.txt")},
-            "model": {"start": "smollm2", "lora": {"alpha": 32}},
+            "model": {"start": "smollm2", "lora": {"alpha": 8}},
             "trainer": {"type": "adamw", "length": "1 step"},
         }
     )
     assert made.model.options.path == made.tokenizer.options.path == textgen_smollm2.model_file()
-    assert (made.model.options.lora.rank, made.model.options.lora.alpha) == (16, 32)
+    assert (made.model.options.lora.rank, made.model.options.lora.alpha) == (16, 8)
 
 
 @needs_file

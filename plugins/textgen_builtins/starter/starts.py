@@ -219,6 +219,7 @@ def _adapted(
     passes = max(0.0, seconds - loading) * settings.USED / a_pass
     most = Length.of(trainer.get("length", "1 epoch"))
     is_enough = most.unit == "epochs" and passes >= most.amount
+    passes = min(passes, most.amount) if is_enough else passes
     held_out = settings.evaluated(seconds, speed)
     steps = math.ceil(read / window / batch) * int(most.amount)
     every = settings.evaluate_every(steps, batch * window, min(held_out, read / 9))
@@ -237,7 +238,7 @@ def _adapted(
             price = _price(a_pass, writer.model, size)
     return Candidate(
         name,
-        settings.adapted_loss(loss * len(tokens) / len(sample), passes),
+        settings.adapted_loss(loss * len(tokens) / len(sample), passes * read),
         least,
         tables=merged(merged(own, given), planned),
         is_enough=is_enough,
