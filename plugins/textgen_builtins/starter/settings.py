@@ -41,6 +41,7 @@ _TUNING_DROPOUT: Final = 0.2  # in so many passes; fewer need less
 _TUNING_STEPS: Final = 16  # of training in a pass, at least
 _TUNING_HELD_OUT: Final = 40_000  # tokens
 _EVALUATING: Final = 0.3  # of the tokens that training would read: a tenth of the time
+ADAPTING_STEPS: Final = 12  # in a pass over a text by adapters, at least
 LEAST: Final = 1 / 3  # of a pass over a text by adapters: less is not planned
 _LONG_TOKENS: Final = 4.5  # characters
 _ADAPTED_WEIGHTS: Final = 450_000  # which adapters train as fast as a network of 256 units, at best

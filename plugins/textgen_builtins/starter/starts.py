@@ -221,12 +221,17 @@ def _adapted(
     is_enough = most.unit == "epochs" and passes >= most.amount
     passes = min(passes, most.amount) if is_enough else passes
     held_out = settings.evaluated(seconds, speed)
+    while batch > 1 and read / window / batch < settings.ADAPTING_STEPS:
+        batch //= 2
     steps = math.ceil(read / window / batch) * int(most.amount)
     every = settings.evaluate_every(steps, batch * window, min(held_out, read / 9))
     own = {"model": {"start": name}} if isinstance(offered_run(name, plugins), Mapping) else offered
     planned: dict[str, Any] = {
         "data": {"validation": held_out},
-        "trainer": {"evaluate_every": every} if is_enough else {"length": f"{seconds:.10g}s"},
+        "trainer": {
+            "batch_size": batch,
+            **({"evaluate_every": every} if is_enough else {"length": f"{seconds:.10g}s"}),
+        },
         "sampler": offered.get("sampler", []),
     }
     least = loading + a_pass * settings.LEAST / settings.USED
