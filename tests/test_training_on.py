@@ -1,0 +1,107 @@
+"""Generators, modules and objects that are trained on, resumed and saved."""
+
+import numpy as np
+import pytest
+import torch
+from components import Utf8
+from test_objects import Net, _own_temporary_folder, spelling, train  # noqa: F401 - used by every test
+
+import textgen
+from textgen.gradient import GradientModel
+
+
+def test_a_run_is_saved_on_request_and_takes_its_objects_again(tmp_path):
+    run = train(model=Net(), tokenizer=Utf8(), sampler=[spelling("e")])
+    run.save(tmp_path / "saved")
+    with pytest.raises(textgen.RunError, match="holds a run already; choose another folder"):
+        run.save(tmp_path / "saved")
+    for given, missing in (
+        ({}, ["tokenizer.type", "model.type", "sampler.0.type"]),
+        ({"tokenizer": Utf8(), "sampler": spelling("e")}, ["model.type"]),
+        ({"model": Net(), "tokenizer": Utf8()}, ["sampler.0.type"]),
+    ):
+        with pytest.raises(textgen.UsageError) as caught:
+            textgen.load(tmp_path / "saved", **given)
+        assert [fault.path for fault in caught.value.faults] == missing
+        assert "it was an object" in caught.value.suggestion
+    objects = {"tokenizer": Utf8(), "model": Net()}
+    loaded = textgen.load(tmp_path / "saved", **objects, sampler=[])
+    assert np.array_equal(loaded.logits("Once"), run.generator.logits("Once"))
+    only = textgen.load(tmp_path / "saved", **objects, sampler=spelling("e"))
+    assert only.generate("Once", max_new_tokens=4).text == "eeee"
+
+    class OwnLoading(GradientModel, Net):
+        def load_tensors(self, tensors):
+            self.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
+
+    said = r"model '(net|ownloading)' refuses the weights of .*/saved: .*embedding\.weight"
+    for kind in (Net, OwnLoading):  # with an error of GradientModel, and one of torch
+        with pytest.raises(textgen.ContractError, match=said):
+            textgen.load(
+                tmp_path / "saved", **objects | {"model": kind(vocab_size=255)}, sampler=[]
+            )
+
+
+def test_a_trained_model_is_trained_on_another_text(tmp_path):
+    first = train().generator
+    before = first.generate("Once", max_new_tokens=20).text
+    train().save(tmp_path / "first")
+    other = {"corpus": "no hills\n" * 60}
+    ways = (
+        {"model": first.module(), "tokenizer": first.tokenizer},
+        {"model": {"start": str(tmp_path / "first")}},
+        {"model": first},
+    )
+    made = [train(**{**other, **way}).generator for way in ways]
+    assert {generator.model_id for generator in made} == {made[0].model_id}
+    assert made[0].model_id != first.model_id
+    assert all(each.tokenizer.to_dict() == first.tokenizer.to_dict() for each in made)
+    assert first.generate("Once", max_new_tokens=20).text == before
+
+
+def test_a_generator_is_trained_on_and_loads_by_itself(tmp_path):
+    parts = {"corpus": "no hills\n" * 60, "model": train().generator}
+    second = train(**parts, output=tmp_path / "run")
+    assert train(**parts, output=tmp_path / "run").outcome == "skipped"
+    loaded = textgen.load(tmp_path / "run")
+    assert loaded.model_id == second.generator.model_id
+    third = train(**{**parts, "model": loaded})
+    third.save(tmp_path / "saved")
+    assert textgen.load(tmp_path / "saved").model_id == third.generator.model_id
+    fitted = train(**{**parts, "tokenizer": {"type": "char"}}).generator.tokenizer
+    assert fitted.vocab_size < loaded.tokenizer.vocab_size
+
+
+def test_a_generator_of_objects_or_of_an_unfinished_run_is_trained_on(tmp_path):
+    with pytest.raises(textgen.Interrupted):
+        train(output=tmp_path / "run", cancelled=lambda: True)
+    with pytest.warns(UserWarning, match="training is not finished"):
+        unfinished = textgen.load(tmp_path / "run")
+    made = lambda context: Net(vocab_size=context.vocab_size)  # noqa: E731
+    ways = ({"model": made}, {"model": Net(), "tokenizer": Utf8()}, {"tokenizer": Utf8()})
+    still = {"type": "sgd", "length": "1 steps", "learning_rate": 1e-9}
+    for first in (unfinished, *(train(**way).generator for way in ways)):
+        before = {name: array.copy() for name, array in first.model.tensors().items()}
+        more = train(corpus="no hills\n" * 60, model=first, trainer=still).generator
+        after, still_there = more.model.tensors(), first.model.tensors()
+        for name, array in before.items():
+            assert np.allclose(after[name], array, atol=1e-4)
+            assert np.array_equal(still_there[name], array)
+        assert more.tokenizer.to_dict() == first.tokenizer.to_dict()
+
+
+def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path):
+    def module():
+        torch.manual_seed(0)
+        return Net()
+
+    steps = iter(range(100))
+    options = {"trainer": {"type": "adamw", "length": "2 epochs"}, "tokenizer": Utf8()}
+    whole = train(model=module(), **options)
+    options["output"] = tmp_path / "run"
+    with pytest.raises(textgen.Interrupted):
+        train(model=module(), cancelled=lambda: next(steps) == 4, **options)
+    resumed = train(model=Net(), **options)  # its weights come from the checkpoint
+    assert resumed.outcome == "resumed"
+    assert resumed.generator.model_id == whole.generator.model_id
+    assert train(model=Net(), **options).outcome == "skipped"
