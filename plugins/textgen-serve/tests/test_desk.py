@@ -23,9 +23,15 @@ def url():
     """Each test has a desk of its own."""
 
 
-@pytest.fixture
-def desk(tmp_path):
-    with serving("--folder", tmp_path / "runs") as started:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("desk") / "runs"
+
+
+@pytest.fixture(scope="module")
+def desk(runs):
+    """A desk that is empty before each test, and after it."""
+    with serving("--folder", runs) as started:
         yield started
 
 
@@ -45,7 +51,7 @@ def drop(page, name="ravens.txt", text=TEXT):
     page.set_input_files("#files", file)
 
 
-def test_from_a_text_to_a_page(desk, visit, tmp_path):
+def test_from_a_text_to_a_page(desk, visit, runs):
     page = visit(desk.url)
     assert page.is_visible("#none")
     drop(page)
@@ -61,7 +67,7 @@ def test_from_a_text_to_a_page(desk, visit, tmp_path):
     assert card(page, "ravens").locator("blockquote").inner_text()
     page.get_by_role("link", name="Write").click()
     page.wait_for_selector("body[data-ready] #text")
-    generator = textgen.load(tmp_path / "runs/ravens/run")
+    generator = textgen.load(runs / "ravens/run")
     write(page, "the sea", max_tokens=30, seed=3)
     page.keyboard.press("Control+Enter")
     wait_for_text(page, "the sea" + generator.generate("the sea", max_new_tokens=30, seed=3).text)
@@ -73,13 +79,13 @@ def test_from_a_text_to_a_page(desk, visit, tmp_path):
     page.keyboard.press("Enter")
     reaches(page, "crows", "finished")
     card(page, "crows").locator(".extra").fill("0.1")
-    step = textgen.summarize(tmp_path / "runs/crows/run").step
+    step = textgen.summarize(runs / "crows/run").step
     page.get_by_role("button", name="Train on").click()
-    until(lambda: textgen.summarize(tmp_path / "runs/crows/run").step > step, 120)
+    until(lambda: textgen.summarize(runs / "crows/run").step > step, 120)
     reaches(page, "crows", "finished")
     page.get_by_role("button", name="Remove").click()
     page.wait_for_selector("#none:visible")
-    (binned,) = (tmp_path / "runs/.bin").iterdir()
+    (binned,) = (runs / ".bin").glob("crows *")
     assert (binned / "text/ravens.txt").read_text() == TEXT
 
 
