@@ -149,7 +149,7 @@ def describe_option(field: attrs.Attribute[Any]) -> dict[str, Any]:
         "name": field.name,
         "type": "a finished run"
         if kind == "run"
-        else f"a table of a {kind}"
+        else f"a component, {kind}"
         if kind
         else phrase(field.type),
         "required": required,
