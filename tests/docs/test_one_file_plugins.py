@@ -251,54 +251,6 @@ def test_preferences_raise_the_better_of_two_texts(tmp_path):
     assert gains[1] > gains[0] + 0.2
 
 
-@pytest.mark.parametrize("strategy", [{"drafts": 6}, {"draft": "small", "draft_tokens": 3}])
-def test_drafted_texts_are_those_of_sampling(tmp_path, monkeypatch, strategy):
-    monkeypatch.chdir(tmp_path)
-    plugins = PluginSet.discover()
-    for name in ("ahead.py", "two_runs.py"):
-        Path(name).write_text(example(name))
-        plugins.register_file(Path(name))
-    engine = Engine(plugins)
-    text = "the river carried its light away in pieces to the sea. " * 40
-    counted = {"corpus": text, "trainer": "count"}
-    generator = engine.train(model={"type": "ngram", "order": 4}, **counted).generator
-    engine.train(model={"type": "ngram", "order": 2}, **counted).save("small")
-    for options in (
-        {"temperature": 0.7, "logprobs": 1},
-        {"mirostat_tau": 2.0, "repetition_penalty": 1.2},
-        {"stop": ["sea", "iec"], "min_new_tokens": 20, "temperature": 0.1},
-        {"regex": "[a-z .]{3,40}"},
-    ):
-        for index in range(3):
-            asked = {"max_new_tokens": 40, "index": index, **options}
-            plain = generator.generate("the ", **asked)
-            drafted = generator.generate("the ", **asked, **strategy)
-            assert (drafted.tokens, drafted.finish_reason) == (plain.tokens, plain.finish_reason)
-            asked["max_new_tokens"] = 15
-            part = generator.generate("the ", **asked, **strategy, keep_state=True)
-            rest = generator.generate(state=part.state, **asked | {"max_new_tokens": 25})
-            if "stop" not in options:  # min_new_tokens counts from the beginning
-                assert part.tokens + rest.tokens == plain.tokens
-
-
-def test_an_amateur_is_avoided(tmp_path):
-    engine = engine_with(tmp_path / "two_runs.py", example("two_runs.py"))
-    counted = {"corpus": "abacabad" * 100, "trainer": "count"}
-    generator = engine.train(model={"type": "ngram", "order": 4}, **counted).generator
-    amateur = engine.train(model={"type": "ngram", "order": 1}, **counted)
-    amateur.save(tmp_path / "amateur")
-    asked = {"max_new_tokens": 12, "temperature": 0}
-    made = generator.generate("ab", amateur=str(tmp_path / "amateur"), **asked)
-    ids = [*generator.encode_prompt("ab")]
-    for token in made.tokens:
-        expert, other = (g.next_logprobs(ids)[0] for g in (generator, amateur.generator))
-        scores = np.where(
-            expert >= expert.max() + np.log(0.1), expert - np.maximum(other, -100), -np.inf
-        )
-        assert scores[token] == pytest.approx(scores.max())
-        ids.append(token)
-
-
 def test_a_metric(tmp_path, train, command):
     text = example("rare.py")
     trainer = {"type": "adamw", "length": "20 epochs", "learning_rate": 0.05}
