@@ -45,7 +45,7 @@ ADAPTING_STEPS: Final = 12  # in a pass over a text by adapters, at least
 LEAST: Final = 1 / 3  # of a pass over a text by adapters: less is not planned
 _LONG_TOKENS: Final = 4.5  # characters
 _ADAPTED_WEIGHTS: Final = 450_000  # which adapters train as fast as a network of 256 units, at best
-_EVALUATIONS: Final = 8  # of adapters, at most
+_EVALUATIONS: Final = (4, 8)  # of adapters, at least and at most: a short text is soon overfitted
 _FASTER: Final = 3.0  # times as fast as training is, an evaluation reads
 _SAMPLE_TEXT: Final = 1800.0  # tokens that training would read while a text is written
 _ADAPTED: Final = 0.13  # of its loss, which many tokens take from a transformer
@@ -162,11 +162,12 @@ def evaluated(seconds: float, speed: float) -> int:
 
 def evaluate_every(steps: int, tokens: int, held_out: float) -> int:
     """Steps, of so many tokens, between evaluations of a training with so many steps, so that they
-    and the texts along the way take an eighth of its time.
+    and the texts along the way take an eighth of its time, or more where there are few.
     """
     evaluation = held_out / _FASTER + _SAMPLE_TEXT
     most = int(steps * tokens / evaluation / 8)
-    return math.ceil(steps / max(1, min(_EVALUATIONS, most)))
+    fewest, limit = _EVALUATIONS
+    return math.ceil(steps / max(fewest, min(limit, most)))
 
 
 def _time(width: int, vocabulary: int) -> float:
