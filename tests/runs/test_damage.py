@@ -14,6 +14,7 @@ from commands import run_textgen
 from small_run import flip, tree
 
 import textgen
+from campaigns.mutations import seal
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 DAMAGE = {
@@ -97,8 +98,12 @@ def test_all_checkpoints_damaged_is_an_error(unfinished):
     assert textgen.run(unfinished / "pipeline.toml", overwrite=True).outcome == "trained"
 
 
-def test_a_run_whose_best_checkpoint_is_damaged_resumes(unfinished, caplog):
-    first = min(unfinished.glob("checkpoints/*"))
+def test_a_run_whose_best_checkpoint_is_damaged_resumes(unfinished, newest, caplog):
+    first, state = min(unfinished.glob("checkpoints/*")), newest / "trainer.json"
+    made = json.loads(state.read_bytes())
+    made["progress"] |= {"best_loss": 0.1, "best_objective": 0.1}  # which no later one is below
+    state.write_text(json.dumps(made))
+    seal(state, unfinished)
     (first / "model.safetensors").write_bytes(LFS)
     run = textgen.run(unfinished / "pipeline.toml")
     assert run.outcome == "resumed"
