@@ -109,7 +109,7 @@ def test_a_model_that_generates_otherwise_than_it_trained_is_named():
             return super().decoder(batch_size)
 
     def trained(kind):
-        corpus = "abcd" * 600
+        corpus = "abcd" * 1300
         data = {"validation": 0.2, "window_length": 8}
         trainer = {"type": "adamw", "length": "3 epochs", "learning_rate": 0.05}
         return textgen.train(corpus=corpus, model=kind(5), trainer=trainer, data=data)

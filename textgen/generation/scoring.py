@@ -25,6 +25,7 @@ from textgen.protocols import Decoder, Floats, Ids, Model, Tokenizer
 BLOCK: Final = 1024  # tokens scored at once
 _AT_ONCE: Final = 1 << 20  # log-probabilities in memory: more are slower to read and write
 _ROWS, _LENGTH, _UNREAD = 8, 72, 20  # windows, and the first tokens, for which there is no context
+_SHORTEST: Final = 1000  # tokens of a text that a few windows tell of
 _NO_PROMPT: Final = EncodedPrompt()
 
 
@@ -75,7 +76,7 @@ class TokenScores:
 
 def windows_loss(model: Model, tokens: Ids) -> float | None:
     """The mean loss in nats of windows from all over a text (N,); None of a short one."""
-    if len(tokens) < 2 * _LENGTH:
+    if len(tokens) < _SHORTEST:
         return None
     starts = np.linspace(0, len(tokens) - _LENGTH, _ROWS).astype(int)
     losses = []
