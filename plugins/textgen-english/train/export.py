@@ -1,17 +1,13 @@
 """Makes a finished run the one that the package offers: ../textgen_english/run, and its loss in
 ../README.md.
 
-    python export.py RUN [BEFORE SHARE LOSS]
+    python export.py RUN WEIGHTS
 
-With BEFORE, a run that RUN started from, the weights are a mean, with this share of those that it
-had: what a training on other books forgets. LOSS is that of the mean on the held-out text, in nats
-a token.
-The weights are written in half precision (float16), and no path of this machine is kept. Signs
-that the books lack get the mean weights of the others: what training made next to impossible, a few
-passes over a text would not teach.
+WEIGHTS are the run's, or what settle.py made of them. They are written in half precision
+(float16), and no path of this machine is kept. Signs that the books lack get the mean weights of
+the others: what training made next to impossible, a few passes over a text would not teach.
 """
 
-import json
 import math
 import re
 import sys
@@ -20,13 +16,15 @@ from pathlib import Path
 
 import attrs
 import numpy as np
+from safetensors.numpy import load_file
 
 import textgen
-from textgen.protocols import Ids, Tensors, Tokenizer
-from textgen.runs import for_vocabulary, save_run
+from textgen.protocols import Tensors, Tokenizer
+from textgen.runs import save_run
 
 PACKAGE = Path(__file__).parents[1]
 START = ".\n"  # which a third of the pieces of mix.py begin with
+SAMPLERS = {"type": "min-p", "p": 0.05}, {"type": "temperature", "temperature": 0.7}
 KEPT = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
 
 
@@ -43,22 +41,16 @@ class Weights:
 
 def main() -> None:
     """Write the run, read it back, and print what its loss is."""
-    path = Path(sys.argv[1])
-    with textgen.load(path, tokenizer="bpe") as generator:
+    with textgen.load(sys.argv[1], tokenizer="bpe") as generator:
+        text = Path(generator.tables["corpus"]["path"]).read_text(encoding="utf-8")
         tables = {kind: without_start(table) for kind, table in generator.tables.items()}
         tables["corpus"] = {**tables["corpus"], "path": "books.txt"}
         tables["trainer"] = {**tables["trainer"], "type": "adamw"}  # whose options pieces.py has
         plain = {"type": "bpe", "vocab_size": generator.tokenizer.vocab_size}
-        tables["tokenizer"] = plain
-        counts = np.bincount(generator.training_tokens(), minlength=plain["vocab_size"])
-        tensors = generator.model.tensors()
-        if len(sys.argv) > 3:
-            tensors = blended(tensors, generator.tokenizer, Path(sys.argv[2]), float(sys.argv[3]))
-        tensors = with_means(tensors, lacking(generator.tokenizer, counts))
+        tables |= {"tokenizer": plain, "sampler": list(SAMPLERS)}
+        tensors = with_means(load_file(sys.argv[2]), lacking(generator.tokenizer, text))
         start = generator.tokenizer.encode(START).tolist()
         record = {**generator.record, "priming": start}
-        if len(sys.argv) > 4:
-            record["best_loss"] = float(sys.argv[4])
         halved = {name: array.astype(np.float16) for name, array in tensors.items()}
         generator = attrs.evolve(generator, model=Weights(halved), tables=tables)
     changed = {"tokenizer": plain, "trainer": tables["trainer"]}
@@ -72,12 +64,17 @@ def main() -> None:
         for each in record["components"]
     ]
     target = PACKAGE / "textgen_english/run"
+    held_out = text[round(len(text) * (1 - tables["data"]["validation"])) :]
     with tempfile.TemporaryDirectory(dir=PACKAGE) as folder:
-        save_run(attrs.evolve(generator, record=record), folder)
+        save_run(attrs.evolve(generator, record=record), f"{folder}/first")
+        with textgen.load(f"{folder}/first") as made:
+            score = made.score(held_out)
+        record["best_loss"] = score.loss
+        save_run(attrs.evolve(generator, record=record), f"{folder}/second")
         target.mkdir(exist_ok=True)
         for name in KEPT:
-            (Path(folder) / name).replace(target / name)
-    say(path, target, record["best_loss"])
+            (Path(folder) / "second" / name).replace(target / name)
+    say(target, score)
 
 
 def without_start(table: object) -> object:
@@ -86,48 +83,29 @@ def without_start(table: object) -> object:
     return {key: value for key, value in table.items() if key != "start"} if is_table else table
 
 
-def say(path: Path, target: Path, best: float) -> None:
-    """Write the loss of a run into the card, and print it with a text."""
-    evaluations = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    loss = math.log(2) * min(json.loads(each)["bits_per_character"] for each in evaluations)
+def say(target: Path, score: textgen.TextScore) -> None:
+    """Write the loss of the run into the card, and print it with a text."""
     with textgen.load(target) as generator:
         text = generator.generate("The door", max_new_tokens=150, seed=1).text
     size = (target / "model.safetensors").stat().st_size
     card = PACKAGE / "README.md"
-    said = f"{best:.3f} nats a token, {loss:.3f} nats a character"
+    loss = math.log(2) * score.bits_per_character
+    said = f"{score.loss:.3f} nats a token, {loss:.3f} nats a character"
     before = card.read_text(encoding="utf-8")
     after = re.sub(r"\d\.\d{3} nats.*? nats a character", said, before, count=1)
     card.write_text(after, encoding="utf-8")
     print(f"{target}: {size / 1e6:.1f} MB, a loss of {said}\n\n{text}")
 
 
-def blended(tensors: Tensors, tokenizer: Tokenizer, before: Path, share: float) -> Tensors:
-    """The mean of weights and, with this share, of those of the run before, fitted to the
-    tokenizer.
-    """
-    with textgen.load(before, tokenizer="bpe") as generator:
-        old, vocabulary = generator.model.tensors(), generator.tokenizer
-
-    def shapes_of(other: Tokenizer) -> dict[str, tuple[int, ...]]:
-        size = other.vocab_size
-        return {
-            name: (size, *array.shape[1:])
-            if array.shape[0] == tokenizer.vocab_size
-            else array.shape
-            for name, array in tensors.items()
-        }
-
-    fitted = for_vocabulary(old, vocabulary, tokenizer, tensors, shapes_of)
-    return {name: (1 - share) * array + share * fitted[name] for name, array in tensors.items()}
-
-
-def lacking(tokenizer: Tokenizer, counts: Ids) -> list[int]:
-    """The tokens that are a printable character of ASCII or a tab, and never occurred."""
-    texts = {int(each): tokenizer.decode(np.array([each])) for each in np.flatnonzero(counts == 0)}
+def lacking(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens that are a printable character of ASCII or a tab, which the text lacks."""
+    written = set(text)
+    texts = [tokenizer.decode(np.array([each])) for each in range(tokenizer.vocab_size)]
     return [
         token
-        for token, text in texts.items()
-        if text == "\t" or (len(text) == 1 and text.isascii() and text.isprintable())
+        for token, text in enumerate(texts)
+        if text not in written
+        and (text == "\t" or (len(text) == 1 and text.isascii() and text.isprintable()))
     ]
 
 
