@@ -173,7 +173,7 @@ def test_a_strategy(command):
 
 def test_label_smoothing(command):
     done = command("smoothing.py", example("smoothing.py"), "plugins", "check", "smoothing")
-    assert "9 ok, 0 failed, 1 skipped" in done.stdout
+    assert "9 ok, 0 failed, 1 skipped" in done.stderr
     assert re.search("ok .*: objective-falls", done.stdout)
 
 
