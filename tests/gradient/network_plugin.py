@@ -6,7 +6,7 @@ from textgen import Component, NoOptions, hookimpl
 def build_attention(config, context):
     from networks import Attention
 
-    return Attention(context.vocab_size)
+    return Attention(context.vocab_size, context.seed)
 
 
 def build_dropping(config, context):

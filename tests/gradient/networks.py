@@ -9,9 +9,9 @@ from textgen.gradient import GradientModel
 class Attention(nn.Module, GradientModel):
     """One causal head over a cache that grows: the state is all keys and values so far."""
 
-    def __init__(self, vocab_size):
+    def __init__(self, vocab_size, seed=0):
         super().__init__()
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(seed)
         self.table = nn.Parameter(torch.randn(vocab_size, 8, generator=generator))
         self.parts = nn.Parameter(torch.randn(24, 8, generator=generator) * 0.3)
         self.head = nn.Parameter(torch.randn(vocab_size, 8, generator=generator))

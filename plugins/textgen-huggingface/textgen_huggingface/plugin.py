@@ -241,7 +241,8 @@ def offered(path: HubName | Path) -> dict[str, Any]:
         },
         "sampler": [
             {"type": "penalties", "repetition": 1.1},
-            {"type": "temperature", "temperature": 0.9},
+            {"type": "min-p", "p": 0.1},
+            {"type": "temperature", "temperature": 0.7},
         ],
         "generate": {"max_new_tokens": 200},
     }

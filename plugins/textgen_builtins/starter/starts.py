@@ -16,7 +16,7 @@ from textgen import BuildContext, Engine, PluginSet, RegisteredComponent, Textge
 from textgen.errors import Fault
 from textgen.gradient import GradientOptions, Length
 from textgen.plugin import merged
-from textgen.protocols import Model, Table
+from textgen.protocols import Model, Table, Tokenizer
 from textgen.runs import build_generator, offered_run, run_of
 from textgen_builtins.starter import settings
 from textgen_builtins.starter.settings import Pretrained
@@ -199,11 +199,7 @@ def _adapted(
     sample = text[len(text) * 9 // 10 :][:_HELD_OUT]  # in its order, as evaluations read it
     recipe, engine = merged(offered, given), Engine(plugins)
     data, trainer = recipe.get("data", {}), recipe.get("trainer", {})
-    context = BuildContext(folder=Path.cwd(), plugins=engine.plugins())
-    tokenizer = engine.build("tokenizer", recipe["tokenizer"], context)
-    tokenizer.fit([])
-    context = attrs.evolve(context, tokenizer=tokenizer)
-    model = engine.build("model", recipe["model"], context)
+    context, tokenizer, model = _built(recipe, engine)
     loading = 2 * begun.seconds()  # again to write
     tokens, window = tokenizer.encode(sample), data.get("window_length", 64)
     batch = trainer.get("batch_size", 64)
@@ -249,6 +245,15 @@ def _adapted(
         is_enough=is_enough,
         price=price,
     )
+
+
+def _built(recipe: Table, engine: Engine) -> tuple[BuildContext, Tokenizer, Model]:
+    """Tokenizer and model of tables, and what the model was built in."""
+    context = BuildContext(folder=Path.cwd(), plugins=engine.plugins())
+    tokenizer = engine.build("tokenizer", recipe["tokenizer"], context)
+    tokenizer.fit([])
+    context = attrs.evolve(context, tokenizer=tokenizer)
+    return context, tokenizer, engine.build("model", recipe["model"], context)
 
 
 def _price(a_pass: float, model: Model, size: int) -> str:
