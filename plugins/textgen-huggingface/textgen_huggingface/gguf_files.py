@@ -83,12 +83,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
     given = LOCAL | {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     plain: dict[str, Any] = {"dtype": torch.bfloat16}
-    if hasattr(transformers, "GgufConfig"):  # else weights are always made plain
-        plain["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    library: Any = transformers
+    if hasattr(library, "GgufConfig"):  # else weights are always made plain
+        plain["quantization_config"] = library.GgufConfig(dequantize=True)
     with _reading():
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(**given)
-        config = transformers.AutoConfig.from_pretrained(**given)
-        model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        tokenizer = library.AutoTokenizer.from_pretrained(**given)
+        config = library.AutoConfig.from_pretrained(**given)
+        model, report = library.AutoModelForCausalLM.from_pretrained(
             **given, **plain, output_loading_info=True
         )
     named = {name: getattr(tokenizer, name) for name in ("eos_token", "unk_token")}
