@@ -299,9 +299,12 @@ class Execution:
             steps, last = place.checkpoints.steps(), decision.checkpoint.step
             place.checkpoints.keep([step for step in steps if step <= last])  # not what is damaged
             return place
+        kept = [] if (start := decision.checkpoint) is None else [start]
+        if start is not None and start.progress.best_step not in (None, start.step):
+            kept.insert(0, self.directory.checkpoints.read(start.progress.model_step))
         place = self.directory.begin(extends=decision.action == "extend")
-        if decision.checkpoint is not None:
-            place.checkpoints.write(decision.checkpoint)
+        for checkpoint in kept:
+            place.checkpoints.write(checkpoint)
         return place
 
     def _training_context(self, device: str, earlier: float = 0.0) -> TrainingContext:
