@@ -299,9 +299,12 @@ class Execution:
             steps, last = place.checkpoints.steps(), decision.checkpoint.step
             place.checkpoints.keep([step for step in steps if step <= last])  # not what is damaged
             return place
-        kept = [] if (start := decision.checkpoint) is None else [start]
-        if start is not None and start.progress.best_step not in (None, start.step):
-            kept.insert(0, self.directory.checkpoints.read(start.progress.model_step))
+        kept, start = [], decision.checkpoint
+        if start is not None:
+            best = start.progress.best_step
+            if best is not None and best != start.step:
+                kept.append(self.directory.checkpoints.read(best))
+            kept.append(start)
         place = self.directory.begin(extends=decision.action == "extend")
         for checkpoint in kept:
             place.checkpoints.write(checkpoint)
