@@ -128,3 +128,13 @@ def test_the_pipeline_of_this_package_is_valid():
 def test_texts_without_a_prompt_begin_with_words(english):
     texts = english.generate_many([""] * 40, max_new_tokens=8, temperature=0.5)
     assert all(re.match(r"\s?\S", made.text) for made in texts)
+
+
+@pytest.mark.parametrize("prompt", ["", '"I know', "\u201cI know"])
+def test_a_text_keeps_its_kind_of_marks_and_whole_characters(prompt, english):
+    made = english.generate_many([prompt] * 30, max_new_tokens=200)
+    texts = [prompt + each.text for each in made]
+    plain, typographic = r"\"|\w'\w", "[\u201c\u201d]|\\w\u2019\\w"
+    mixed = [each for each in texts if re.search(plain, each) and re.search(typographic, each)]
+    assert len(mixed) <= 1
+    assert not any("\ufffd" in each for each in texts)

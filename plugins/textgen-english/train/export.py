@@ -23,7 +23,7 @@ from textgen.protocols import Tensors, Tokenizer
 from textgen.runs import save_run
 
 PACKAGE = Path(__file__).parents[1]
-START = ".\n"  # which a third of the pieces of mix.py begin with
+START = "\n\nIt was so.\n\n"  # a paragraph: after less, texts begin with empty lines
 SAMPLERS = {"type": "min-p", "p": 0.05}, {"type": "temperature", "temperature": 0.7}
 KEPT = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
 

@@ -6,7 +6,7 @@ FOLDER has the books of prepare.py, with plain marks; TYPOGRAPHIC has others, wi
 marks, dashes, _italics_ and empty lines between paragraphs. The last hundredth of each book is held
 out: held-out-1.txt has those of the first, held-out-2.txt those of the others, and held-out-3.txt
 the same with plain marks. The text ends with the first of them and a quarter of the second, which a
-run holds out.
+run holds out. kinds.txt has a digit for each piece: 0 if it is of the first books, else 1.
 
 The books are cut into pieces of 20,000 characters, each after a form feed, in random order. Half of
 those with typographic marks are made plain, and half of these lose their underscores. Half of all
@@ -52,7 +52,7 @@ def main() -> None:
     table = {ord(each): plain(each, rare) for each in rare}
     chance = random.Random(0)
     pieces = [
-        f"\f{chance.choice(STARTS)}{varied(piece.translate(table), chance, typographic=bool(kind))}"
+        (kind, "\f" + chance.choice(STARTS) + varied(piece.translate(table), chance, bool(kind)))
         for kind, texts in enumerate(books)
         for training, _ in texts
         for piece in cut(training)
@@ -60,10 +60,12 @@ def main() -> None:
     chance.shuffle(pieces)
     first, second = ("".join(held for _, held in texts).translate(table) for texts in books)
     quarter = "".join(held[: held.rfind("\n", 0, len(held) // 4) + 1] for _, held in books[1])
-    training, held_out = "".join(pieces), f"\n{first}{quarter.translate(table)}"
+    held_out = f"\n{first}{quarter.translate(table)}"
+    training = "".join(piece for _, piece in pieces)
     parts = (first, second, second.translate(PLAIN))
     for number, text in enumerate(parts, 1):
         Path(f"held-out-{number}.txt").write_text(text, encoding="utf-8")
+    Path("kinds.txt").write_text("".join(str(kind) for kind, _ in pieces), encoding="ascii")
     Path("pieces.txt").write_text(training + held_out, encoding="utf-8")
     size = len(training) + len(held_out)
     print(f"{len(pieces):,} pieces, {size:,} characters, {len(held_out):,} held out:")
@@ -81,7 +83,7 @@ def cut(text: str) -> list[str]:
     return [text[a:b] for a, b in zip(places, [*places[1:], len(text)], strict=True) if a < b]
 
 
-def varied(piece: str, chance: random.Random, *, typographic: bool) -> str:
+def varied(piece: str, chance: random.Random, typographic: bool) -> str:
     """A piece in one of the ways that texts are written, its paragraphs maybe apart."""
     blocks = piece.strip("\n").split("\n\n" if typographic else "\n")
     if typographic and chance.random() < 0.5:

@@ -1,13 +1,17 @@
 """The end of the third training: a text keeps one kind of marks, and of lines.
 
-    python settle.py RUN WEIGHTS [--steps 400] [--rate 0.0006] [--strength 20]
+    python settle.py RUN WEIGHTS [--steps 400] [--rate 0.0006] [--strength 20] [--seed 0]
 
-Goes on from WEIGHTS, the model.safetensors of a checkpoint or of RUN itself, on pieces of
-pieces.txt in random order, and writes settled.safetensors. The loss has one part more: for each
-token -log(1 - p), where p is what the model gives to tokens that the piece cannot have there. After
-its first mark these are the tokens with marks of the other kind, and in a sentence, if its lines
-are not broken, line breaks. The windows are twice as long as in the training: a kind is to be
-remembered through paragraphs without a mark. The rate falls to zero in the second half.
+Goes on from WEIGHTS, the model.safetensors of a checkpoint or of RUN itself or what this program
+wrote, on pieces of pieces.txt in random order, and writes settled.safetensors. Those of the first
+books of mix.py come twice, since the training before has read them five times and would forget
+them; of those with wrapped lines comes one of twenty, since `textgen init` joins such lines.
+
+The loss has one part more: for each token -log(1 - p), where p is what the model gives to tokens
+that the piece cannot have there. After its first mark these are the tokens with marks of the other
+kind, and in a sentence, if its lines are not broken, line breaks. The windows are twice as long as
+in the training: a kind is to be remembered through paragraphs without a mark. The rate falls to
+zero from the start on.
 """
 
 import argparse
@@ -32,6 +36,8 @@ from textgen_builtins.models.rnn.torch_model import TorchRNN
 KINDS = "[\"']|--|\\.\\.\\.", "[\u201c\u201d\u2018\u2019\u2014\u2026]"  # plain, typographic
 IN_SENTENCE = re.compile("[a-z,;]$")
 BROKEN = re.compile("[a-z,;]\n[a-z]")  # a line
+TIMES = {"0": 2, "1": 1}  # that a piece comes, by the digits of kinds.txt
+WRAPPED = 0.05  # of the wrapped pieces
 FEW = 3  # of them, in a piece whose lines are not broken
 BATCH, WINDOW, APART = 32, 128, 800
 SHOWN = 25  # steps
@@ -42,14 +48,18 @@ def pieces(tokenizer: Any, chance: random.Random) -> Iterator[Any]:
     marks each lacks, and whether its lines are whole.
     """
     texts = Path("pieces.txt").read_text(encoding="utf-8").split("\f")[1:-1]
+    kinds = Path("kinds.txt").read_text(encoding="ascii")[:-1]  # the last ends in held-out text
+    texts = [text for text, kind in zip(texts, kinds, strict=True) for _ in range(TIMES[kind])]
     chance.shuffle(texts)
     for text in texts:
+        is_whole = len(BROKEN.findall(text)) <= FEW
+        if not is_whole and chance.random() > WRAPPED:
+            continue
         places = [0]
         while places[-1] < len(text):
             places.append(places[-1] + 1 + int(chance.expovariate(1 / APART)))
         parts = [tokenizer.encode(text[a:b]) for a, b in pairwise(places)]
         lacks = np.argmin([len(re.findall(kind, text)) for kind in KINDS])
-        is_whole = len(BROKEN.findall(text)) <= FEW
         yield np.concatenate(parts).astype(np.int64), lacks, is_whole
 
 
@@ -89,7 +99,8 @@ def losses(model: Any, texts: list[str], read: Any, carried: Any) -> Any:
     given = scores.exp()
     begun = (marks.any(1)[batch[:, :-1]].cumsum(1) > 0) | (seen & goes_on)[:, None]
     wrong = torch.einsum("btv,vb->bt", given, marks[:, lacks].float()) * begun
-    wrong = wrong + given @ breaks.float() * (in_sentence & is_whole[:, None])
+    has_no_break = in_sentence & is_whole[:, None] & ~breaks[batch[:, 1:]]
+    wrong = wrong + given @ breaks.float() * has_no_break
     extra = -torch.log1p(-wrong.clamp(max=0.999)).mean()
     return loss, extra, (tuple(part.detach() for part in after), begun[:, -1])
 
@@ -102,7 +113,7 @@ def settle(model: Any, tokenizer: Any, given: Any) -> None:
         {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
     ]
     optimizer = eager(torch.optim.AdamW)(groups, betas=(0.9, 0.99), weight_decay=0.02, fused=True)
-    schedule, chance = warmup_stable_decay(warmup=20, decay=0.5), random.Random(0)
+    schedule, chance = warmup_stable_decay(warmup=20, decay=0.9), random.Random(given.seed)
     carried, shown, begun = (None, torch.zeros(BATCH, dtype=torch.bool)), [], time.process_time()
     batches = windows(pieces(tokenizer, chance), chance)
     for step in range(1, given.steps + 1):
@@ -128,6 +139,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=400)
     options.add_argument("--rate", type=float, default=6e-4)
     options.add_argument("--strength", type=float, default=20.0)
+    options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     torch.set_num_threads(1)
     with textgen.load(given.run, tokenizer="bpe") as generator:
