@@ -25,6 +25,13 @@ def constant(folder, *, steps):
     return made
 
 
+def growing_worse(folder, *, steps):
+    """Its best weights are those of an early step."""
+    made = constant(folder, steps=steps)
+    made["trainer"]["learning_rate"] = 6.0
+    return made
+
+
 def mixture(folder, *, steps):
     made = pipeline(folder, steps=steps)
     for table in ("model", "trainer"):
@@ -32,7 +39,9 @@ def mixture(folder, *, steps):
     return made
 
 
-@pytest.mark.parametrize(("make", "start"), [(pipeline, 6), (constant, 10), (mixture, 6)])
+@pytest.mark.parametrize(
+    ("make", "start"), [(pipeline, 6), (constant, 10), (growing_worse, 10), (mixture, 6)]
+)
 def test_gone_on_with_more_steps_is_as_if_trained_in_one_go(folder, make, start):
     whole = textgen.run(make(folder, steps=20), output=folder / "whole")
     textgen.run(make(folder, steps=10), output=folder / "parts")

@@ -299,9 +299,15 @@ class Execution:
             steps, last = place.checkpoints.steps(), decision.checkpoint.step
             place.checkpoints.keep([step for step in steps if step <= last])  # not what is damaged
             return place
+        kept, start = [], decision.checkpoint
+        if start is not None:
+            best = start.progress.best_step
+            if best is not None and best != start.step:
+                kept.append(self.directory.checkpoints.read(best))
+            kept.append(start)
         place = self.directory.begin(extends=decision.action == "extend")
-        if decision.checkpoint is not None:
-            place.checkpoints.write(decision.checkpoint)
+        for checkpoint in kept:
+            place.checkpoints.write(checkpoint)
         return place
 
     def _training_context(self, device: str, earlier: float = 0.0) -> TrainingContext:

@@ -34,8 +34,6 @@ from textgen.plugin.registry import PluginSet
 from textgen.plugin.structure import ConfigReader
 from textgen.plugin.tracebacks import packages_of
 from textgen.protocols import Table
-from textgen.runs.loading import RunComponents
-from textgen.runs.starting import load_start, with_start
 from textgen.testing.time_limit import TIME_LIMIT
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -120,6 +118,10 @@ class Subject:
 
     def context(self, **changes: Any) -> BuildContext:
         """A context on the CPU, with nothing fitted."""
+        # Here and below, since they load NumPy.
+        from textgen.runs.loading import RunComponents
+        from textgen.runs.starting import load_start
+
         components = RunComponents()
         components.load_start = partial(load_start, source="a check")
         bare = BuildContext(
@@ -238,12 +240,16 @@ def build_from_table(
     choice = make_choice(kind, table, reader, source=f"{kind} for a check")
     made = choice.offer.component.build(choice.options, context)
     if kind == "model" and choice.start is not None:
+        from textgen.runs.starting import load_start
+
         load_start(made, choice, context, source="a check")
     return made
 
 
 def _started(tables: Table, plugins: PluginSet) -> dict[str, Any]:
     """The tables with what the run has that the model starts from. Raises PipelineError."""
+    from textgen.runs.starting import with_start
+
     return {**with_start(RawPipeline(tables, "a check", Path.cwd(), "check"), plugins).tables}
 
 
