@@ -68,7 +68,7 @@ def test_init_tunes_an_offered_transformer_as_its_tables_say(command: Any, folde
     made, written = init(command, folder, "--minutes", 5, "--force", "--start", "tiny")
     assert made["model"] == {"start": "tiny", "lora": {"rank": 16, "alpha": 32}}
     assert (made["trainer"]["length"], made["data"]["window_length"]) == ("3 epochs", 256)
-    assert [each["type"] for each in made["sampler"]] == ["penalties", "temperature"]
+    assert [each["type"] for each in made["sampler"]] == ["penalties", "min-p", "temperature"]
     assert "tokenizer" not in made
     for said in ("seconds a pass", "tokens a second", "MB a run"):
         assert said in written
