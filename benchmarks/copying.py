@@ -1,5 +1,5 @@
 """How much a mixture copies from its text, beside its parts, and what makes it copy less: a table
-of docs/benchmarks.md.
+of docs/log.md.
 
 Usage: python benchmarks/copying.py [TEXT] [--minutes 1]
 
