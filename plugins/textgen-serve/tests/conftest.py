@@ -114,12 +114,18 @@ def events_of(stream: str) -> list[dict[str, Any]]:
 
 def texts_at(url: str, key: str = "none") -> float:
     """How many texts a server generates or holds, by its metrics."""
+    return metric(url, "textgen_texts", key)
+
+
+def metric(url: str, name: str, key: str = "none") -> float:
+    """The sum of a server's metric over all labels."""
     asked = urllib.request.Request(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"})
     with urllib.request.urlopen(asked, timeout=60) as answer:
         page = answer.read().decode()
-    return sum(
-        float(line.split()[1]) for line in page.splitlines() if line.startswith("textgen_texts{")
-    )
+    lines = [
+        line.split() for line in page.splitlines() if line.startswith((f"{name}{{", f"{name} "))
+    ]
+    return sum(float(value) for *_, value in lines)
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:

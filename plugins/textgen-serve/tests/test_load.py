@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import Serving, running, serving, texts_at, train, until
+from conftest import Serving, metric, running, serving, texts_at, train, until
 
 import textgen
 from textgen_serve import app
@@ -49,12 +49,14 @@ def raw(url: str, body: dict[str, Any]) -> socket.socket:
     ids=["stream", "n", "logprobs", "whole", "whole-n", "prefill"],
 )
 def test_a_client_that_leaves_frees_its_texts(server: Serving, body: dict[str, Any]) -> None:
+    left = metric(server.url, "textgen_clients_left_total")
     connection = raw(server.url, {**ENDLESS, **body})
     until(lambda: texts_at(server.url) == body.get("n", 1))
     if body.get("stream"):
         connection.recv(1000)
     connection.close()
     until(lambda: texts_at(server.url) == 0)
+    assert metric(server.url, "textgen_clients_left_total") == left + 1  # no text came to its end
 
 
 @pytest.mark.parametrize("body", [{"stream": True}, {}], ids=["stream", "whole"])
