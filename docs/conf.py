@@ -27,7 +27,6 @@ SIDEBAR = """
 
 quickstart
 better-texts
-recipes
 corpora
 pipelines
 pretrained
