@@ -21,20 +21,24 @@ from commands import running, wait_for
 
 import textgen
 from textgen import (
+    Component,
     ContractError,
     CorpusError,
     CorruptFileError,
     DeviceError,
     Fault,
     Interrupted,
+    NoOptions,
     PipelineError,
     PromptError,
+    RegisteredComponent,
     RunLockedError,
     RunMismatchError,
     TrainingError,
     UsageError,
 )
 from textgen.errors import Difference
+from textgen.plugin import Plugin
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 REQUESTS = tuple(
@@ -136,11 +140,13 @@ if __name__ == "__main__":
         DeviceError("no such device", "cuda"),
         RunMismatchError(Path("runs/a"), [Difference("seed", 1, 2)]),
         CorpusError("too short", Path("a.txt")),
-        ContractError("no", kind="k", component="c", plugin="p", distribution="d", version="1"),
+        ContractError(
+            RegisteredComponent("k", Component("c", NoOptions, dict), Plugin("p", "d", "1")), "no"
+        ),
         RunLockedError(Path("runs/a"), 7),
         CorruptFileError(Path("a"), "it changed", expected="1", actual="2"),
         TrainingError("the loss is no number", step=3, learning_rate=0.1),
-        Interrupted("stopped", signal_number=15),
+        Interrupted("stopped", exit_code=143),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -42,7 +42,6 @@ from textgen.plugin.component import Component as Component
 from textgen.plugin.component import NoOptions as NoOptions
 from textgen.plugin.component import RegisteredComponent as RegisteredComponent
 from textgen.plugin.component import option as option
-from textgen.plugin.hookspecs import PLUGIN_API_VERSION as PLUGIN_API_VERSION
 from textgen.plugin.hookspecs import hookimpl as hookimpl
 from textgen.plugin.registry import PluginSet as PluginSet
 from textgen.plugin.structure import ConfiguredComponent as ConfiguredComponent

@@ -1,21 +1,21 @@
 """Every error that textgen raises on purpose.
 
     TextgenError                 exit code 1
-    ├── UsageError               exit code 2: .argument, .value, .suggestion, .faults, .source
+    ├── UsageError               exit code 2: .argument, .value, .faults, .source
     │   ├── PipelineError        .faults      every fault found, each with its dotted path
     │   ├── PromptError          .characters  of the prompt, outside the vocabulary; .nearest known
         ones
     │   ├── DeviceError          .device      missing, or out of memory
     │   └── RunMismatchError     .path, .differences: key, before and now of each
-    ├── CorpusError              .path, .encoding, .offset, .argument
-    ├── PluginError              .plugin, .distribution, .version, .path, .cause
+    ├── CorpusError              .path, .argument
+    ├── PluginError              .plugin: its name, distribution, version and path; .cause
     │   └── ContractError        .kind, .component: a component broke the contract of its kind
     ├── RunError                 .path        the run directory cannot be used
     │   ├── RunLockedError       .pid         another process is using it
     │   └── CorruptFileError     .path, .expected, .actual
     ├── TrainingError            .step, .learning_rate: training cannot continue
     ├── ProcessesError           .step: of several processes of a run, one is lost
-    └── Interrupted              .step, .signal_number, exit code 128 + signal
+    └── Interrupted              .step; exit code 128 + signal
 
 The text of each says what is wrong, where, and what to do; the attributes hold the same facts.
 Options have their name in Python, in backticks: the command line says --overwrite. `.remedy` is the
@@ -105,9 +105,8 @@ class Fault:
 class UsageError(TextgenError):
     """The command, the pipeline or an argument is wrong; nothing was done.
 
-    `faults` has every fault; `argument` and `suggestion` are those of the first. `value` is the
-    given value, or None, and `source` the place of the argument: a file and line, or an index among
-    several prompts.
+    `faults` has every fault; `argument` is that of the first. `value` is the given value, or None,
+    and `source` the place of the argument: a file and line, or an index among several prompts.
     """
 
     exit_code = 2
@@ -124,17 +123,16 @@ class UsageError(TextgenError):
     ) -> None:
         given = "" if value is None else reprlib.repr(value)
         self.faults = tuple(faults) or (Fault(argument, message, given, suggestion),)
-        self.argument, self.suggestion = self.faults[0].path, self.faults[0].hint
-        self.value, self.source = value, source
+        self.argument, self.value, self.source = self.faults[0].path, value, source
         super().__init__(message)
 
     def nested(self, kind: str, place: str) -> UsageError:
         """This error for a nested component: with "trainer" and "first", trainer.kernel becomes
         trainer.first.kernel.
         """
-        paths = (re.sub(rf"^{kind}\.", f"{kind}.{place}.", fault.path) for fault in self.faults)
         faults = [
-            attrs.evolve(fault, path=path) for fault, path in zip(self.faults, paths, strict=True)
+            attrs.evolve(fault, path=re.sub(rf"^{kind}\.", f"{kind}.{place}.", fault.path))
+            for fault in self.faults
         ]
         return UsageError(faults=faults, value=self.value, source=self.source)
 
@@ -240,13 +238,10 @@ class RunMismatchError(UsageError):
 class CorpusError(TextgenError):
     """The corpus cannot be read, or is too small to train on. The message begins with its path.
 
-    `argument` is the option of the corpus that may help. `offset` is the first byte that is invalid
-    in its `encoding`.
+    `argument` is the option of the corpus that may help.
     """
 
     path: Path | None = None
-    encoding: str = ""
-    offset: int | None = None
     argument: str = ""
 
     def _text(self) -> str:
@@ -255,29 +250,19 @@ class CorpusError(TextgenError):
 
 
 class PluginError(TextgenError):
-    """A fault of a plugin.
+    """A fault of a plugin (textgen.plugin.Plugin)."""
 
-    `plugin` is its name; `distribution` and `version` are those of its package.
-
-    `path` is the file of a plugin in a single file.
-    """
-
-    def __init__(
-        self, cause: str, *, plugin: str, distribution: str, version: str, path: str = ""
-    ) -> None:
-        self.plugin, self.distribution, self.version = plugin, distribution, version
-        self.path, self.cause = path, cause
-        super().__init__(
-            f"plugin {plugin!r} ({path or f'{distribution} {version}'.rstrip()}): {cause}"
-        )
+    def __init__(self, plugin: Any, cause: str) -> None:
+        self.plugin, self.cause = plugin, cause
+        super().__init__(f"{plugin}: {cause}")
 
 
 class ContractError(PluginError):
-    """A component broke the contract of its kind (textgen.protocols)."""
+    """A RegisteredComponent broke the contract of its kind (textgen.protocols)."""
 
-    def __init__(self, cause: str, *, kind: str, component: str, **plugin: str) -> None:
-        self.kind, self.component = kind, component
-        super().__init__(f"{kind} {component!r} {cause}", **plugin)
+    def __init__(self, offer: Any, cause: str) -> None:
+        self.kind, self.component = offer.kind, offer.name
+        super().__init__(offer.plugin, f"{offer.kind} {offer.name!r} {cause}")
 
 
 @attrs.define(slots=False, eq=False)
@@ -340,18 +325,15 @@ class ProcessesError(TextgenError):
     step: int | None = None
 
 
+@attrs.define(slots=False, eq=False)
 class Interrupted(TextgenError):
     """The run was stopped.
 
     `step` is the step of the checkpoint from which it resumes; None without training.
     """
 
-    def __init__(
-        self, message: str, *, signal_number: int | None = None, step: int | None = None
-    ) -> None:
-        self.signal_number, self.step = signal_number, step
-        self.exit_code = 128 + (signal_number or signal.SIGINT)
-        super().__init__(message)
+    step: int | None = None
+    exit_code: int = 128 + signal.SIGINT
 
     def _text(self) -> str:
         text = self.message

@@ -33,9 +33,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def nearest_file(path: Path, pattern: str = "*") -> str:
     """ "; did you mean X?" with the file beside a path that is most like it, or nothing."""
-    names = sorted(each.name for each in path.parent.glob(pattern))
-    own = [f"{path.name}.toml"] if f"{path.name}.toml" in names else []
-    near = f"did you mean {own[0]!r}?" if own else nearest(path.name, names)
+    near = nearest(path.name, sorted(each.name for each in path.parent.glob(pattern)))
     return near and f"; {near}"
 
 

@@ -16,7 +16,7 @@ def test_an_argument_its_value_and_all_faults_are_facts(generator):
     assert raised.value.argument in given
     with pytest.raises(api.UsageError) as raised:
         generator.generate("the ", temperatur=1.0)
-    assert raised.value.suggestion == "did you mean 'temperature'?"
+    assert raised.value.faults[0].hint == "did you mean 'temperature'?"
 
 
 def test_a_prompt_error_knows_the_nearest_known_character(tiny_pipeline):

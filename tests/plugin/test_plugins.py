@@ -14,7 +14,7 @@ from components import engine_of, plugin_of
 import textgen
 from textgen import Component, NoOptions, PluginSet, PluginWarning, hookimpl, option
 from textgen.pipeline.options import DecodingOptions
-from textgen.plugin.component import REQUEST_OPTIONS
+from textgen.plugin.component import REQUEST_OPTIONS, Plugin
 
 ODD = {"distribution": "textgen-odd", "version": "2.1"}
 
@@ -71,8 +71,6 @@ def hook(value=None, **options):
 UNFIT = [
     (5, "there is no hook in it, marked with @textgen.hookimpl"),
     (SimpleNamespace(textgen_samplers=list), "there is no hook in it, marked with"),
-    (SimpleNamespace(TEXTGEN_PLUGIN_API=2), "it needs plugin API 2, and this textgen has 1;"),
-    (SimpleNamespace(TEXTGEN_PLUGIN_API="1"), "must be an integer, and is '1'"),
     (
         SimpleNamespace(textgen_sampler=hook([])),
         "there is no hook 'textgen_sampler'; did you mean 'textgen_samplers'?",
@@ -109,7 +107,7 @@ def test_an_unfit_plugin_is_named_with_the_cause_and_leaves_nothing(module, caus
     with pytest.raises(textgen.PluginError) as caught:
         plugins.register(module, "odd", **ODD)
     error = caught.value
-    assert (error.plugin, error.distribution, error.version) == ("odd", "textgen-odd", "2.1")
+    assert error.plugin == Plugin("odd", "textgen-odd", "2.1")
     assert cause in error.cause
     assert "\n" not in error.cause
     assert [offer.name for offer in plugins.offers()] == ["fine"]
@@ -118,7 +116,6 @@ def test_an_unfit_plugin_is_named_with_the_cause_and_leaves_nothing(module, caus
 def test_what_looks_odd_and_fits_is_taken():
     plugins = PluginSet()
     for number, module in enumerate((argument("", "odd_2"), sampler(), corpus("a"))):
-        module.TEXTGEN_PLUGIN_API = number % 2
         plugins.register(module, f"odd-{number}", distribution=f"odd-{number}")
     assert len(plugins.offers()) == 3
 
@@ -132,15 +129,13 @@ def test_the_names_that_requests_take_are_all_known():
     assert attrs.fields_dict(DecodingOptions).keys() <= taken
 
 
-def test_one_plugin_takes_the_place_of_another_only_on_request():
+def test_no_plugin_takes_the_place_of_another():
     plugins = PluginSet()
     plugins.register(corpus("first"), "notebook")
     for name in ("notebook", "another"):
         with pytest.raises(textgen.UsageError, match=r"'notebook' .* offers the corpus 'fixed' al"):
             plugins.register(corpus("second"), name)
     assert text_of(plugins) == "first"
-    plugins.register(corpus("second"), "notebook", replace=True)
-    assert text_of(plugins) == "second"
     assert [offer.qualified_name for offer in plugins.offers()] == ["unpackaged:fixed"]
 
 

@@ -66,11 +66,11 @@ class _Group(click.Group):
         """
         offers = context.plugins().offers("command")
         names = [*COMMANDS, *(offer.name for offer in offers)]
-        return {o.name if names.count(o.name) == 1 else o.written_name: o for o in offers}
+        return {o.name if names.count(o.name) == 1 else o.qualified_name: o for o in offers}
 
     def _build(self, offer: RegisteredComponent, context: CommandContext) -> click.Command:
-        from textgen.contracts.checks import blame
         from textgen.contracts.components import Components
+        from textgen.errors import ContractError
         from textgen.plugin.component import BuildContext
         from textgen.plugin.structure import ConfiguredComponent
 
@@ -80,7 +80,9 @@ class _Group(click.Group):
             ConfiguredComponent(offer.name, offer, offer.component.config()), built
         )
         if not isinstance(made, click.Command):
-            raise blame(offer, f"built {type(made).__name__}, and must build a click.Command")
+            raise ContractError(
+                offer, f"built {type(made).__name__}, and must build a click.Command"
+            )
         return made
 
 

@@ -112,7 +112,7 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
     offers = plugins.offers(kind)
     named = defaultdict[tuple[str, str], list[str]](list)
     for offer in offers:
-        named[offer.kind, offer.name].append(offer.written_name)
+        named[offer.kind, offer.name].append(offer.qualified_name)
     return {
         "components": [
             {

@@ -77,11 +77,6 @@ class BrokenContract(Exception):
         super().__init__(cause)
 
 
-def blame(offer: RegisteredComponent, cause: str) -> ContractError:
-    """The error that says which component of which package did what."""
-    return ContractError(cause, kind=offer.kind, component=offer.name, **offer.plugin.facts())
-
-
 def unfit(made: Any, kind: str) -> str:
     """The fault of an object built for a kind of component, or a "decoder"; "" if it has every
     method.
@@ -125,11 +120,13 @@ def read_pieces(corpus: Corpus, offer: RegisteredComponent) -> Iterator[CorpusPi
     pieces: Any = corpus.read()
     if pieces is None or isinstance(pieces, str | bytes):
         what = type(pieces).__name__
-        raise blame(offer, f"gave {what} from read, and must yield pieces; is a `yield` missing?")
+        raise ContractError(
+            offer, f"gave {what} from read, and must yield pieces; is a `yield` missing?"
+        )
     for piece in pieces:
         if not isinstance(piece, str) and piece is not DOCUMENT_END:
             what = type(piece).__name__
-            raise blame(
+            raise ContractError(
                 offer, f"yielded {what} from read, and must yield pieces of str, or DOCUMENT_END"
             )
         yield piece
@@ -166,10 +163,12 @@ def check_tokenizer(tokenizer: Tokenizer, offer: RegisteredComponent, text: str)
 
     size, end = tokenizer.vocab_size, getattr(tokenizer, "end_id", None)
     if not isinstance(size, int) or size < 1:
-        raise blame(offer, f"has vocab_size {size!r} after fit, and must have a positive int")
+        raise ContractError(
+            offer, f"has vocab_size {size!r} after fit, and must have a positive int"
+        )
     if end is not None and (end not in range(size) or end == tokenizer.unknown_id):
         cause = f"has end_id {end!r}, and must have an id of its own from 0 to {size - 1}, or None"
-        raise blame(offer, cause)
+        raise ContractError(offer, cause)
     sample = text[:_SAMPLE_CHARACTERS]
     if len(text) > len(sample):  # cut where a token probably ends
         sample = sample[: max(sample.rfind(" "), sample.rfind("\n")) + 1] or sample
@@ -177,27 +176,27 @@ def check_tokenizer(tokenizer: Tokenizer, offer: RegisteredComponent, text: str)
     known = ids[ids != tokenizer.unknown_id] if tokenizer.unknown_id is not None else ids
     decoded = tokenizer.decode(known)
     if not isinstance(decoded, str):
-        raise blame(offer, f"decodes to {type(decoded).__name__}, and must give a str")
+        raise ContractError(offer, f"decodes to {type(decoded).__name__}, and must give a str")
     again = np.asarray(tokenizer.encode(decoded))
     if not np.array_equal(again, known):
         shared = min(len(known), len(again))
         place = int(np.argmin(np.append(known[:shared] == again[:shared], False)))
         around = tokenizer.decode(known[max(0, place - 8) : place + 8])
         cause = "fails its round trip: what ids decode to encodes to other ids"
-        raise blame(offer, f"{cause}, in {around!r}, from id {place} on")
+        raise ContractError(offer, f"{cause}, in {around!r}, from id {place} on")
     saved = tokenizer.to_dict()
     try:
         saved = json.loads(json.dumps(saved))
     except (TypeError, ValueError) as error:
-        raise blame(offer, f"has a to_dict that is not JSON: {error}") from error
+        raise ContractError(offer, f"has a to_dict that is not JSON: {error}") from error
     loaded = tokenizer.from_dict(saved)
     if fault := unfit(loaded, "tokenizer"):
-        raise blame(offer, f"gave from from_dict what {fault}")
+        raise ContractError(offer, f"gave from from_dict what {fault}")
     if not np.array_equal(np.asarray(loaded.encode(sample)), ids):
         cause = (
             "encodes to other ids once it is saved and loaded: to_dict and from_dict lose something"
         )
-        raise blame(offer, cause)
+        raise ContractError(offer, cause)
     return loaded
 
 
@@ -206,11 +205,13 @@ def check_logits(logits: Array, shape: tuple[int, ...], offer: RegisteredCompone
     given = getattr(logits, "shape", None)
     if given is None:
         what = type(logits).__name__
-        raise blame(offer, f"gave {what}, and must give logits of shape {shape}")
+        raise ContractError(offer, f"gave {what}, and must give logits of shape {shape}")
     if tuple(given) != shape:
-        raise blame(offer, f"gave logits of shape {tuple(given)}, and must give {shape}")
+        raise ContractError(offer, f"gave logits of shape {tuple(given)}, and must give {shape}")
     if (dtype := _name(logits.dtype)) not in ("float32", "float64"):
-        raise blame(offer, f"gave logits of dtype {dtype}, and must give float32 or float64")
+        raise ContractError(
+            offer, f"gave logits of dtype {dtype}, and must give float32 or float64"
+        )
 
 
 @cache
@@ -224,4 +225,4 @@ def check_greedy(ids: Ids, asked: tuple[int, int], size: int, offer: RegisteredC
     fault = _ids_fault(ids, 2, size)
     if fault or len(ids) != asked[0] or ids.shape[1] > asked[1]:
         fault = fault or f"ids of shape {ids.shape}, and must give at most {asked}"
-        raise blame(offer, f"gave from continue_greedily {fault}")
+        raise ContractError(offer, f"gave from continue_greedily {fault}")

@@ -19,13 +19,12 @@ import attrs
 from textgen.contracts.checks import (
     FAILURES,
     BrokenContract,
-    blame,
     kind_of,
     misdeclared,
     unfit,
 )
 from textgen.contracts.tokenizers import complete
-from textgen.errors import DeviceError, PluginWarning, TextgenError
+from textgen.errors import ContractError, DeviceError, PluginWarning, TextgenError
 from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, BuildContext, RegisteredComponent
 from textgen.plugin.structure import ConfiguredComponent
 from textgen.plugin.tracebacks import package_of, packages_of
@@ -70,7 +69,7 @@ class Components(contextlib.ExitStack[bool | None]):
             # record.
             made = offer.component.build(copy.deepcopy(choice.options), context)
         if fault := unfit(made, offer.kind) or misdeclared(made, offer.kind):
-            raise blame(offer, f"cannot be used: what `build` made {fault}")
+            raise ContractError(offer, f"cannot be used: what `build` made {fault}")
         made = complete(made) if offer.kind == "tokenizer" else made
         self.add(made, offer)
         if self.load_start is not None and offer.kind == "model" and choice.start is not None:
@@ -135,7 +134,7 @@ class Components(contextlib.ExitStack[bool | None]):
         ):  # a check says whose value it is
             offers = [offer for made, offer in known if type(made) is type(culprit)]
             what = "" if isinstance(error, BrokenContract) else "failed: "
-            return blame(offers[-1], f"{what}{error}") if offers else None
+            return ContractError(offers[-1], f"{what}{error}") if offers else None
         if _is_memory(error):
             return _out_of_memory()
         parts = [*known, *([] if built is None else [(None, built)])]
@@ -144,7 +143,7 @@ class Components(contextlib.ExitStack[bool | None]):
             culprit if isinstance(culprit, RegisteredComponent) else None
         )
         what = "failed" if built is None else "cannot be built"
-        return None if offer is None else blame(offer, f"{what}: {described(error, offer)}")
+        return None if offer is None else ContractError(offer, f"{what}: {described(error, offer)}")
 
 
 def described(error: BaseException, offer: RegisteredComponent) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 import numpy as np
 
-from textgen.contracts.checks import blame, check_logits, unfit
+from textgen.contracts.checks import check_logits, unfit
+from textgen.errors import ContractError
 from textgen.plugin.component import RegisteredComponent
 from textgen.protocols import Array, Ids, Model, Tensors
 
@@ -32,7 +33,7 @@ class DecoderFactory:
         """
         made = self.model.decoder(count)
         if fault := unfit(made, "decoder"):
-            raise blame(self.source, f"made a decoder that {fault}")
+            raise ContractError(self.source, f"made a decoder that {fault}")
         return made
 
     def restored(self, state: Tensors) -> Any:

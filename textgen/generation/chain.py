@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen.contracts import checks
-from textgen.contracts.checks import blame
 from textgen.contracts.components import Components
 from textgen.contracts.decoders import DecoderFactory
 from textgen.errors import ContractError, TextgenError
@@ -62,11 +61,13 @@ class Link:
         """
         level = getattr(sampler, "history", "tokens")
         if level not in LEVELS:
-            raise blame(offer, f"has history = {level!r}, and must have one of {', '.join(LEVELS)}")
+            raise ContractError(
+                offer, f"has history = {level!r}, and must have one of {', '.join(LEVELS)}"
+            )
         start, accept = (callable(getattr(sampler, name, None)) for name in ("start", "accept"))
         if start != accept:
             has, lacks = ("start", "accept") if start else ("accept", "start")
-            raise blame(
+            raise ContractError(
                 offer, f"has the method {has!r} and no {lacks!r}; a sampler with a state needs both"
             )
         random, ends, deterministic = (
@@ -104,7 +105,7 @@ class Link:
         """A state, or the states of so many rows."""
         if not isinstance(made, Mapping):
             cause = f"gave {type(made).__name__} from {method}, and must give a dict of arrays"
-            raise blame(self.offer, cause)
+            raise ContractError(self.offer, cause)
         arrays = {str(name): np.asarray(value) for name, value in made.items()}
         form = {name: (array.dtype, array.shape) for name, array in arrays.items()}
         if not self._form:
@@ -116,7 +117,9 @@ class Link:
                 for each in (form, expected)
             )
             cause = f"gave from {method} {given or 'no arrays'}, and must give {wanted}"
-            raise blame(self.offer, f"{cause}: every row needs the same names, shapes and dtypes")
+            raise ContractError(
+                self.offer, f"{cause}: every row needs the same names, shapes and dtypes"
+            )
         return {f"{self.key}.{name}": array for name, array in arrays.items()}
 
 
@@ -298,13 +301,15 @@ class Chain:
     def _explain(self, logits: Array, history: SequenceHistory) -> NoReturn:
         """Find out who made logits that no token can be drawn from, and blame them."""
         if cause := _fault(logits):
-            raise blame(self.model, cause)
+            raise ContractError(self.model, cause)
         with np.errstate(all="ignore"):
             for link in self.links:
                 logits = link(logits, history)
                 if cause := _fault(logits):
                     may_end = "; one that may end a text says so with the attribute ends = True"
-                    raise blame(link.offer, cause + (may_end if cause == _NOTHING_LEFT else ""))
+                    raise ContractError(
+                        link.offer, cause + (may_end if cause == _NOTHING_LEFT else "")
+                    )
         raise AssertionError("no token could be drawn, and no component is to blame")
 
 

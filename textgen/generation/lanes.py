@@ -9,10 +9,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.contracts.checks import blame
 from textgen.contracts.decoders import DecoderFactory, Decoders, Feed
 from textgen.data import splitmix
-from textgen.errors import UsageError
+from textgen.errors import ContractError, UsageError
 from textgen.generation.chain import END
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import (
@@ -233,7 +232,7 @@ class StrategyText:
         self.logits = np.concatenate(allowed)
         made = self._strategy.step(self)
         if fault := self._fault(made):
-            raise blame(self._source, f"gave from step {fault}")
+            raise ContractError(self._source, f"gave from step {fault}")
         if isinstance(made, Moves):
             self._moves = made
         else:

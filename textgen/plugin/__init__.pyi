@@ -2,6 +2,7 @@
 
 from textgen.plugin.component import COMMANDS as COMMANDS
 from textgen.plugin.component import HOOKS as HOOKS
+from textgen.plugin.component import Plugin as Plugin
 from textgen.plugin.discovery import requirements as requirements
 from textgen.plugin.discovery import version as version
 from textgen.plugin.strict_json import COUNT as COUNT

@@ -291,12 +291,6 @@ class RegisteredComponent:
         return f"{self.distribution}:{self.name}"
 
     @property
-    def written_name(self) -> str:
-        """The name that means this one alone: `package:name`, or `file:name`."""
-        owner = self.plugin.name if self.distribution == UNPACKAGED else self.distribution
-        return f"{owner}:{self.name}"
-
-    @property
     def canonical_name(self) -> str:
         """The same whichever way a pipeline names it: `name` of the built-in set, `package:name` of
         others.

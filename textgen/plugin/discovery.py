@@ -15,14 +15,11 @@ def installed() -> dict[Plugin, metadata.EntryPoint]:
     is used.
     """
     found: dict[tuple[str, str], tuple[Plugin, metadata.EntryPoint]] = {}
-    facts: dict[metadata.Distribution, tuple[str, str]] = {}  # which are parsed each time
-    for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        dist = entry_point.dist
-        assert dist is not None
-        if dist not in facts:
-            facts[dist] = normalized(dist.name), dist.version
-        plugin = Plugin(entry_point.name, *facts[dist])
-        found.setdefault((plugin.distribution, plugin.name), (plugin, entry_point))
+    for dist in metadata.distributions():
+        if entry_points := dist.entry_points.select(group=ENTRY_POINT_GROUP):
+            name, version = normalized(dist.name), dist.version
+            for each in entry_points:
+                found.setdefault((name, each.name), (Plugin(each.name, name, version), each))
     return dict(found[key] for key in sorted(found))
 
 

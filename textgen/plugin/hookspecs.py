@@ -7,8 +7,7 @@ A plugin is a module named by an entry point of the group `textgen`:
         return [Component("shout", ShoutConfig, build)]
 
 No hook is called while a model trains or a token is drawn, and the order across plugins is
-undefined. A plugin that needs a newer textgen says so with a module attribute,
-`TEXTGEN_PLUGIN_API = 2`.
+undefined.
 """
 
 from __future__ import annotations
@@ -18,12 +17,6 @@ from collections.abc import Mapping
 import pluggy
 
 from textgen.plugin.component import Component
-
-PLUGIN_API_VERSION = 1
-"""The version of these hooks and of textgen.protocols.
-
-Raised only when a working plugin would have to change.
-"""
 
 hookspec = pluggy.HookspecMarker("textgen")
 hookimpl = pluggy.HookimplMarker("textgen")

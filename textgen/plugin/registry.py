@@ -5,7 +5,6 @@ component.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import warnings
 from collections.abc import Callable, Iterable
@@ -85,24 +84,22 @@ class PluginSet:
         *,
         distribution: str = UNPACKAGED,
         version: str = "",
-        replace: bool = False,
     ) -> None:
         """Add a plugin that is not an installed package: a module or any object with hook
         implementations.
 
-        With `replace`, it replaces the plugin of this name. Raises UsageError if another plugin of
-        the distribution offers a component of the same name, PluginError for any fault of the
-        plugin.
+        Raises UsageError if another plugin of the distribution offers a component of the same name,
+        PluginError for any fault of the plugin.
         """
-        self._add(Plugin(name, distribution, version), module, replace)
+        self._add(Plugin(name, distribution, version), module)
 
-    def register_file(self, path: str | Path, *, replace: bool = False) -> None:
+    def register_file(self, path: str | Path) -> None:
         """Add a plugin in a single Python file. Its name is that of the file without `.py`.
 
         Raises UsageError as `register` does and for a file that cannot be read, PluginError for any
         fault of the plugin.
         """
-        self._add(*import_file(path), replace)
+        self._add(*import_file(path))
 
     def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """All components, of one kind or of all, sorted by kind and name."""
@@ -123,19 +120,16 @@ class PluginSet:
         """The component that `name` (or `package:name`) means, or what is wrong with the name.
 
         A bare name means the built-in component, unless a file or a registered plugin has one of
-        the same name. A name that several other plugins offer is ambiguous. A component of a file
-        or a registered plugin is also found by `my_file:name`.
+        the same name. A name that several other plugins offer is ambiguous.
         """
         package, _, bare = name.rpartition(":")
         distribution = normalized(package) if package else OWN_DISTRIBUTION
 
         def matching() -> list[RegisteredComponent]:
             same = [offer for offer in self._loaded(kind) if offer.name == bare]
-            by_file = [offer for offer in same if offer.distribution == UNPACKAGED]
             named = [offer for offer in same if offer.distribution == distribution]
-            if package:
-                return named or [offer for offer in by_file if offer.plugin.name == package]
-            return named + by_file if named else same
+            by_file = [offer for offer in same if offer.distribution == UNPACKAGED]
+            return named if package else named + by_file if named else same
 
         with self._lock:
             self._load(lambda plugin: plugin.distribution == distribution)
@@ -145,7 +139,7 @@ class PluginSet:
             if len(found) == 1:
                 return found[0]
             if found:
-                names = " or ".join(repr(offer.written_name) for offer in found)
+                names = " or ".join(repr(offer.qualified_name) for offer in found)
                 cause = f"{len(found)} plugins offer a {kind} called {bare!r}"
                 return Fault("", cause, "", f"write {names}")
             hint = self._hint(bare, distribution if package else "", self._loaded(kind))
@@ -166,10 +160,7 @@ class PluginSet:
         if distribution and distribution not in {offer.distribution for offer in self._offers}:
             return f"no plugin of {distribution} is loaded: is it installed, or its file given?"
         names = sorted({offer.name for offer in offers})
-        word = re.compile(rf"(?i)\b{re.escape(bare)}\b")  # as "lstm" is one of the summary of `rnn`
-        found = (o for o in offers if word.search(o.component.summary))
-        meant_by = (f"did you mean {o.name!r}? {o.component.summary}" for o in found)
-        return nearest(bare, names) or next(meant_by, f"there are {', '.join(names) or 'none'}")
+        return nearest(bare, names) or f"there are {', '.join(names) or 'none'}"
 
     def sampling_options(self) -> dict[str, tuple[RegisteredComponent, str]]:
         """The built-in sampling options of requests: the sampler or strategy that has each, and its
@@ -197,7 +188,7 @@ class PluginSet:
         if len(takers) == 1:
             return takers[0], takers[0].component.arguments()[name]
         if takers:
-            names = " and ".join(offer.written_name for offer in takers)
+            names = " and ".join(offer.qualified_name for offer in takers)
             return Fault(name, f"several plugins take this option: {names}")
         known = [argument for offer in offers for argument in offer.component.arguments()]
         others = (other for other in (*known, *REQUEST_OPTIONS) if other != name)
@@ -221,29 +212,22 @@ class PluginSet:
             except (Exception, SystemExit) as error:
                 cause = cause_of(error, plugin, {entry_point.module.partition(".")[0]})
                 if self._strict:
-                    raise PluginError(cause, **plugin.facts()) from error
+                    raise PluginError(plugin, cause) from error
                 quarantined = Quarantined(plugin, cause)
                 self.quarantined.append(quarantined)
                 logger.warning("%s", quarantined)
                 warnings.warn(str(quarantined), PluginWarning, stacklevel=3)
 
-    def _add(self, plugin: Plugin, module: object, replace: bool) -> None:
+    def _add(self, plugin: Plugin, module: object) -> None:
         """Add a plugin that a program gave."""
         with self._lock:
-            if replace:
-                replaced = plugin.distribution, plugin.name
-                self._offers = [
-                    offer
-                    for offer in self._offers
-                    if (offer.distribution, offer.plugin.name) != replaced
-                ]
             try:
                 self._collect(plugin, module)
             except UsageError:
                 raise
             except (Exception, SystemExit) as error:
                 cause = cause_of(error, plugin, {getattr(module, "__name__", "")})
-                raise PluginError(cause, **plugin.facts()) from error
+                raise PluginError(plugin, cause) from error
 
     def _collect(self, plugin: Plugin, module: object) -> None:
         """Add what one plugin offers; raises if anything about it is wrong, leaving nothing

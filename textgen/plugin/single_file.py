@@ -39,7 +39,7 @@ def import_file(path: str | Path) -> tuple[Plugin, ModuleType]:
                 _execute(name, str(path))
             except (Exception, SystemExit) as error:
                 sys.modules.pop(name, None)
-                raise PluginError(cause_of(error, plugin, {name}), **plugin.facts()) from error
+                raise PluginError(plugin, cause_of(error, plugin, {name})) from error
         return plugin, sys.modules[name]
 
 

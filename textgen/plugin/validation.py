@@ -19,7 +19,6 @@ from textgen.plugin.component import (
     KINDS,
     KINDS_HOOK,
     NAME,
-    OWN_DISTRIBUTION,
     REQUEST_OPTIONS,
     Component,
     Plugin,
@@ -43,14 +42,6 @@ def offers_of(plugin: Plugin, module: object) -> list[RegisteredComponent]:
 
     Each plugin has its own pluggy manager, so that a hook call reaches only this plugin.
     """
-    wanted = getattr(module, "TEXTGEN_PLUGIN_API", 1)
-    if not isinstance(wanted, int):
-        raise UnfitError(f"TEXTGEN_PLUGIN_API must be an integer, and is {wanted!r}")
-    if wanted > hookspecs.PLUGIN_API_VERSION:
-        raise UnfitError(
-            f"it needs plugin API {wanted!r}, and this textgen has {hookspecs.PLUGIN_API_VERSION}; "
-            f"upgrade {OWN_DISTRIBUTION}"
-        )
     manager = pluggy.PluginManager("textgen")
     manager.add_hookspecs(hookspecs)
     manager.register(module, plugin.name)

@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 
 from textgen.contracts import checks
-from textgen.contracts.checks import blame, encode_documents, read_pieces
+from textgen.contracts.checks import encode_documents, read_pieces
 from textgen.contracts.components import Components
 from textgen.documents import DOCUMENT_END, CorpusPiece, end_id
-from textgen.errors import CorpusError, Fault, PipelineError
+from textgen.errors import ContractError, CorpusError, Fault, PipelineError
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import OBJECT, RegisteredComponent
 from textgen.protocols import Corpus, Tokenizer
@@ -53,7 +53,7 @@ class HashedPieces(Iterable[CorpusPiece]):
                     data = piece.encode()
                 except UnicodeEncodeError as error:
                     what = f"yielded {error.object[error.start]!r}, half of a surrogate pair"
-                    raise blame(self._offer, f"{what}, which is no character") from error
+                    raise ContractError(self._offer, f"{what}, which is no character") from error
                 self._hash.update(data)
                 if self._progress is not None:
                     self._progress(len(data))

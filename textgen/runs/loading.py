@@ -14,7 +14,6 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from textgen.contracts import checks
 from textgen.contracts.components import Components
 from textgen.errors import (
     ContractError,
@@ -319,7 +318,7 @@ def load_weights(
         model.load_tensors(dict(tensors))
     except (ValueError, RuntimeError) as error:  # torch raises the latter for other shapes
         cause = f"refuses the weights of {run or 'the run'}: {' '.join(str(error).split())}"
-        raise checks.blame(choice.offer, cause) from error
+        raise ContractError(choice.offer, cause) from error
 
 
 def _training_tokens(

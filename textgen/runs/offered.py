@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from textgen.contracts.checks import blame
 from textgen.contracts.components import Components
-from textgen.errors import Fault, RunError, UsageError
+from textgen.errors import ContractError, Fault, RunError, UsageError
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
 from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Run
 from textgen.protocols import Table
@@ -73,4 +72,4 @@ def run_of(
     if isinstance(made, Mapping) and {"tokenizer", "model"} <= made.keys():
         return made
     cause = f"gave {type(made).__name__} from build, and must give the Path of a run directory"
-    raise blame(offer, f"{cause}, or tables with tokenizer and model")
+    raise ContractError(offer, f"{cause}, or tables with tokenizer and model")

@@ -14,10 +14,10 @@ from typing import Any, Final, NoReturn
 
 import attrs
 
-from textgen.contracts.checks import FAILURES, blame
+from textgen.contracts.checks import FAILURES
 from textgen.contracts.components import accuse
 from textgen.data import Dataset
-from textgen.errors import Interrupted, ProcessesError, TextgenError, TrainingError
+from textgen.errors import ContractError, Interrupted, ProcessesError, TextgenError, TrainingError
 from textgen.events import Checkpointed, Decided, Evaluated, Evaluation, RunStarted, StepDone
 from textgen.files.reading import with_nan
 from textgen.generation.scoring import perplexity
@@ -122,7 +122,7 @@ class TrainingLoop:
         try:
             events = self.trainer.train(self.model, self.data, self.context)
             if events is None:
-                raise blame(self.blame[0], "gave None from train; is a `yield` missing?")
+                raise ContractError(self.blame[0], "gave None from train; is a `yield` missing?")
             yield from events
         except FAILURES as error:
             self._explain(error)
@@ -150,7 +150,7 @@ class TrainingLoop:
                 self.observers.tell(event)
             else:
                 what = type(event).__name__
-                raise blame(
+                raise ContractError(
                     self.blame[0],
                     f"yielded {what} from train, and must yield StepDone, Evaluated and Decided",
                 )
@@ -296,7 +296,7 @@ class TrainingLoop:
         try:
             state = self.trainer.state()
             if not isinstance(state, TrainerState):
-                raise blame(
+                raise ContractError(
                     self.blame[0],
                     f"gave {type(state).__name__} from state, and must give a TrainerState",
                 )

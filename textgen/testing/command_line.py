@@ -96,7 +96,7 @@ def _clash(offer: RegisteredComponent, plugins: PluginSet) -> str:
         what = f"command {offer.name!r}"
         return (
             f"note: {what} has the name of one of textgen's own; users write textgen "
-            f"{offer.written_name}"
+            f"{offer.qualified_name}"
         )
     others = [
         other.plugin.path or other.distribution
@@ -106,7 +106,9 @@ def _clash(offer: RegisteredComponent, plugins: PluginSet) -> str:
     if not others or offer.distribution == OWN_DISTRIBUTION:
         return ""
     what = f"{offer.kind} {offer.name!r}"
-    return f"note: {what} is also offered by {', '.join(others)}; users write {offer.written_name}"
+    return (
+        f"note: {what} is also offered by {', '.join(others)}; users write {offer.qualified_name}"
+    )
 
 
 def _line(outcome: Outcome) -> str:

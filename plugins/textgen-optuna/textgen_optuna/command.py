@@ -101,7 +101,8 @@ def _search(
             search.run(trials, partial(_tell, trials=trials, quiet=quiet))
         except Interrupted as stopped:
             cause = f"stopped in {search.folder}; the same command resumes"
-            raise Interrupted(cause, signal_number=switch.number or signal.SIGINT) from stopped
+            number = switch.number or signal.SIGINT
+            raise Interrupted(cause, exit_code=128 + number) from stopped
     _report(search, search.results(), as_json=as_json)
 
 

@@ -105,7 +105,7 @@ def sweep(
             run.generator.close()
         except Interrupted as stopped:
             cause = f"stopped in trial {number} of {len(trials)}; the same command resumes"
-            raise Interrupted(cause, signal_number=stopped.exit_code - 128) from stopped
+            raise Interrupted(cause, exit_code=stopped.exit_code) from stopped
         except TextgenError as error:
             failed[trial.name] = str(error)
             click.echo(f"textgen: error: {trial.name}: {error}", err=True)

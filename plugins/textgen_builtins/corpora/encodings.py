@@ -61,9 +61,9 @@ def decode(pieces: Iterable[bytes], path: Path, encoding: str = AUTO) -> Iterato
             advice = "text before it is utf-8, so the file is damaged there: mend it"
         else:
             advice = f"set the option encoding to its own, probably {suggested or _likeliest(data)}"
-        raise CorpusError(f"{cause}; {advice}", path, encoding=encoding, offset=place) from error
+        raise CorpusError(f"{cause}; {advice}", path) from error
     except UnicodeError as error:  # UTF-16 and UTF-32 without a mark
-        raise CorpusError(f"it is not {encoding}: {error}", path, encoding=encoding) from error
+        raise CorpusError(f"it is not {encoding}: {error}", path) from error
 
 
 def encoding_of_mark(beginning: bytes) -> str:

@@ -9,8 +9,6 @@ import attrs
 
 from textgen import BuildContext, Component, hookimpl, option
 
-TEXTGEN_PLUGIN_API = 1
-
 
 @attrs.frozen
 class CountdownConfig:
