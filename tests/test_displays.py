@@ -91,7 +91,7 @@ def test_the_probabilities_of_the_next_token_are_those_of_its_logits(run):
 
 
 def test_a_comparison_shows_its_page(finished_run):
-    compared = Comparison.of(str(finished_run), prompt="the ", max_new_tokens=5)
+    compared = Comparison.of(str(finished_run))
     assert "the same settings" not in repr(compared)
     frame = compared._repr_html_()
     assert Page.of(frame).text == {"iframe": ""}

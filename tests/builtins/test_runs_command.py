@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 import textgen
-from textgen.cli.context import CommandContext
 from textgen.runs.directory import RunDirectory
 from textgen_builtins.commands.compare import compare
 from textgen_builtins.commands.runs import runs
@@ -40,7 +39,7 @@ def fail(event):
 @pytest.fixture
 def folder(interrupted, finished_run, tiny_pipeline, tmp_path):
     runs = tmp_path / "runs"
-    shutil.copytree(finished_run, runs / "sweep/a=1")
+    shutil.copytree(finished_run, runs / "grid/a=1")
     with pytest.raises(RuntimeError):
         textgen.run(tiny_pipeline(checkpoint=OFTEN), output=runs / "failed", observers=[fail])
     killed = shutil.copytree(interrupted, runs / "killed")
@@ -73,7 +72,7 @@ def folder(interrupted, finished_run, tiny_pipeline, tmp_path):
 def test_every_run_of_a_folder_with_its_status(folder):
     rows = {row["name"]: row for row in json.loads(invoke(folder, "--json").output)}
     assert {name: row["status"] for name, row in rows.items()} == {
-        "sweep/a=1": "finished",
+        "grid/a=1": "finished",
         **dict.fromkeys(("stopped", "failed", "killed"), "stopped"),
         **dict.fromkeys(("empty", "nested", "null", "bytes", "folder.json"), "damaged"),
     }
@@ -98,7 +97,7 @@ def test_a_run_that_was_finished_before_its_last_step_is_not_listed_as_one_that_
     early = r"(?m)^stopped  finished early +2 of 9 .* textgen run --finish: by request$"
     assert re.search(early, shown)
     assert re.search("(?m)^whole    finished  ", shown)
-    compared = CliRunner().invoke(compare, [str(interrupted)], obj=CommandContext())
+    compared = CliRunner().invoke(compare, [str(interrupted)])
     assert "finished early" in compared.output
 
 
@@ -114,9 +113,9 @@ def test_prune_takes_the_checkpoints_of_finished_runs_alone(folder):
     def checkpoints():
         return {*folder.glob("**/checkpoints/step-*")}
 
-    finished, before = folder / "sweep/a=1", checkpoints()
+    finished, before = folder / "grid/a=1", checkpoints()
     names = {path.relative_to(folder).parts[0] for path in before}
-    assert names == {"stopped", "failed", "killed", "sweep"}
+    assert names == {"stopped", "failed", "killed", "grid"}
     with pytest.raises(textgen.UsageError, match="give --yes"):
         invoke(folder, "--prune", catch_exceptions=False)
     asked = invoke(folder, "--prune", input="n\n")

@@ -8,7 +8,6 @@ from textgen.cli.options import device_option as device_option
 from textgen.cli.options import json_option as json_option
 from textgen.cli.options import set_option as set_option
 from textgen.cli.options import write_output as write_output
-from textgen.cli.run import train as train
 from textgen.cli.terminal import print_text as print_text
 
 __all__: list[str]

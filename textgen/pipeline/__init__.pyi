@@ -2,6 +2,5 @@
 
 from textgen.pipeline.options import GeneralOptions as GeneralOptions
 from textgen.pipeline.raw_pipeline import inline_toml as inline_toml
-from textgen.pipeline.raw_pipeline import toml_value as toml_value
 
 __all__: list[str]

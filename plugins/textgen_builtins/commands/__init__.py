@@ -1,1 +1,1 @@
-"""Commands about runs and what they share: cache, compare, runs and sweep."""
+"""Commands about runs and what they share: cache, compare and runs."""

@@ -1,4 +1,4 @@
-"""Rows of runs, for tables and JSON: the same figures in compare, runs and sweep."""
+"""Rows of runs, for tables and JSON: the same figures in compare and runs."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,6 @@ class ComparedRun:
                is one
     bits       the same in bits per character
     bits_per_character, characters_per_second   at the best evaluation; the median over all of them
-    text, why_no_text   what it writes, and why it writes nothing
     """
 
     label: str
@@ -41,8 +41,6 @@ class ComparedRun:
     bits: tuple[tuple[int, float], ...]
     bits_per_character: float | None
     characters_per_second: float | None
-    text: str = ""
-    why_no_text: str = ""
 
     @property
     def is_held_out(self) -> bool:
@@ -88,13 +86,15 @@ def have_other_tokens(runs: Sequence[ComparedRun]) -> bool:
     return _kinds(runs, "tokenizer.")
 
 
-def ranked(runs: Sequence[ComparedRun]) -> list[tuple[float | None, ComparedRun]]:
-    """The best first, each with what it is ranked by: its loss, or bits per character where their
-    tokens differ.
-    """
+def ranked(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
+    """The best first: by the loss, or by bits per character where their tokens differ."""
     in_bits = have_other_tokens(runs)
-    figures = [(run.bits_per_character if in_bits else run.summary.best_loss, run) for run in runs]
-    return sorted(figures, key=lambda pair: (pair[0] is None, pair[0]))
+
+    def figure(run: ComparedRun) -> float:
+        found = run.bits_per_character if in_bits else run.summary.best_loss
+        return math.inf if found is None else found
+
+    return sorted(runs, key=figure)
 
 
 def differences(runs: Sequence[ComparedRun]) -> list[Difference]:

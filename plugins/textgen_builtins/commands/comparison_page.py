@@ -33,26 +33,18 @@ COLUMNS: Final = (
 _MARK: Final = b'<meta name="generator" content="textgen compare">'
 
 
-def page(runs: Sequence[ComparedRun], prompt: str | None) -> str:
+def page(runs: Sequence[ComparedRun]) -> str:
     """The page. Whatever comes from a run is escaped."""
     cause = warning(runs)
     file = Path(__file__).with_name("comparison.html.template")
     points = _points(runs)
-    numbers = {label: number for number, label in enumerate(k for k, v in points.items() if v)}
-    figures = [
-        [
-            _swatch(numbers.get(run.label)) + _breakable(run.label),
-            *map(escape, cells(run, COLUMNS[1:])),
-        ]
-        for run in runs
-    ]
+    figures = [[_breakable(run.label), *map(escape, cells(run, COLUMNS[1:]))] for run in runs]
     return Template(file.read_text(encoding="utf-8")).substitute(
         title=text.counted(len(runs), "run"),
         note=f'<p class="note">{escape(cause)}</p>' if cause else "",
         figures=_table(COLUMNS, figures, "figures"),
         settings=_settings(runs),
         curves=draw([Curve(*curve) for curve in points.items()], _unit(runs)),
-        samples=_samples(runs, prompt),
     )
 
 
@@ -89,12 +81,6 @@ def _breakable(label: str) -> str:
     return re.sub("[,/]", r"\g<0><wbr>", escape(label))
 
 
-def _swatch(number: int | None) -> str:
-    """A piece of the run's line."""
-    path = "" if number is None else f'<path class="c{number}" d="M0 5 h26"/>'
-    return f'<svg class="curves swatch" width="26" height="10" aria-hidden="true">{path}</svg>'
-
-
 def _settings(runs: Sequence[ComparedRun]) -> str:
     """The settings that differ: a row for each value, with the runs that have it."""
     found = differences(runs)
@@ -106,19 +92,3 @@ def _settings(runs: Sequence[ComparedRun]) -> str:
         for number, (value, labels) in enumerate(each.values)
     ]
     return _table(("setting", "value", "runs"), rows, "settings")
-
-
-def _samples(runs: Sequence[ComparedRun], prompt: str | None) -> str:
-    shown = [run for run in runs if run.text or run.why_no_text]
-    if not shown:
-        return ""
-    begun = f" after <q>{escape(prompt)}</q>" if prompt else ""
-    cards = []
-    for run in shown:
-        body = (
-            f"<pre>{escape(run.text)}</pre>"
-            if run.text
-            else f'<p class="note">{escape(run.why_no_text)}</p>'
-        )
-        cards.append(f"<article><h3>{_breakable(run.label)}</h3>{body}</article>")
-    return f'<h2>What they write{begun}</h2>\n<div class="samples">{"".join(cards)}</div>'

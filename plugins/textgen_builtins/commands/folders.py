@@ -8,7 +8,7 @@ from typing import Final
 
 from textgen import RunError, RunSummary, summarize
 
-_DEPTH: Final = 2  # folders of folders of runs, as sweeps make them
+_DEPTH: Final = 2  # folders of folders of runs, as textgen-optuna makes them
 
 
 def summaries(folder: Path, depth: int = _DEPTH) -> Iterator[RunSummary]:

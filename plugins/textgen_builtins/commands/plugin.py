@@ -8,10 +8,6 @@ from typing import Any
 from textgen import BuildContext, Component, NoOptions, hookimpl
 
 
-class SweepOptions(NoOptions):
-    """Run a pipeline with many settings, each in a run directory of its own, and compare them."""
-
-
 class RunsOptions(NoOptions):
     """List the runs of a folder: status, progress, loss, size and age."""
 
@@ -21,7 +17,7 @@ class EvaluateOptions(NoOptions):
 
 
 class CompareOptions(NoOptions):
-    """Compare runs: settings that differ, losses, speed, size, curves and samples."""
+    """Compare runs: settings that differ, losses, speed, size and curves."""
 
 
 class ShowOptions(NoOptions):
@@ -53,7 +49,6 @@ def _builder(name: str) -> Any:
 def textgen_commands() -> list[Component]:
     """Offer the commands."""
     return [
-        Component("sweep", SweepOptions, _builder("sweep")),
         Component("runs", RunsOptions, _builder("runs")),
         Component("evaluate", EvaluateOptions, _builder("evaluate")),
         Component("compare", CompareOptions, _builder("compare")),

@@ -46,7 +46,7 @@ _ORDERS: Final[dict[str, Callable[[ComparedRun], Any]]] = {
 def runs(folder: Path, order: str, pruning: bool, yes: bool, as_json: bool) -> None:
     """List the runs of a folder: status, progress, loss, size and age.
 
-    FOLDER is runs/ if not given; its runs may be in folders of their own, as those of a sweep are.
+    FOLDER is runs/ if not given; its runs may be in folders of their own.
     Loss and bits per character are the lowest ones of the held-out text. A run that is stopped
     resumes with `textgen run`.
 
