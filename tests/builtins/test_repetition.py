@@ -10,8 +10,8 @@ from collections import Counter
 import attrs
 import numpy as np
 import pytest
-from components import context, letters, make
-from hypothesis import example, given
+from components import context, make
+from hypothesis import given
 from hypothesis import strategies as st
 from test_samplers import Past, cases, masked, rows, sampler
 
@@ -27,36 +27,28 @@ def test_no_repeat_ngram_forbids_what_would_repeat(case, n):
         assert out.tolist() == masked(row, allowed if left else set(every))
 
 
-def plain_dry(tokens, options, breakers):
+def plain_dry(tokens, options):
     """What llama.cpp's dry subtracts from the logit of each of 5 tokens, by comparing the end with
     every place before.
 
     So does ours where each token is a word, as Chinese characters are, for the first repetition;
     others count more.
     """
-    last_n = options.get("penalty_last_n", -1)
-    window = tokens if last_n < 0 else tokens[max(0, len(tokens) - last_n) :]
-    allowed, limit = options.get("allowed_length", 2), len(window)
-    for ids in breakers:
-        for end in range(len(ids), len(window) + 1):
-            if window[end - len(ids) : end] == ids:
-                limit = min(limit, len(window) - end)
+    allowed = options.get("allowed_length", 2)
     longest = {}
     times = Counter()
-    for place in range(len(window) - 1):
+    for place in range(len(tokens) - 1):
         length = 0
-        while length <= place and window[place - length] == window[-1 - length]:
+        while length <= place and tokens[place - length] == tokens[-1 - length]:
             length += 1
-        length = min(length, limit)
-        if length >= allowed and limit >= allowed and len(window) > allowed:
-            longest[window[place + 1]] = max(length, longest.get(window[place + 1], 0))
-            times[window[place + 1]] += 1
-    singles = {ids[0] for ids in breakers if len(ids) == 1}
+        if length >= allowed:
+            longest[tokens[place + 1]] = max(length, longest.get(tokens[place + 1], 0))
+            times[tokens[place + 1]] += 1
     return [
         options["multiplier"]
         * options.get("base", 1.75) ** (longest[token] - allowed)
         * math.log2(1 + times[token])
-        if token in longest and token not in singles
+        if token in longest
         else 0.0
         for token in range(5)
     ]
@@ -67,22 +59,24 @@ DRY = st.fixed_dictionaries(
     optional={
         "base": st.floats(1, 3),
         "allowed_length": st.integers(0, 4),
-        "penalty_last_n": st.integers(-1, 20),
     },
 )
 
 
-@pytest.mark.parametrize("breakers", [[], [[1], [2, 3]]], ids=str)
 @given(
     texts=st.lists(st.lists(st.integers(1, 4), max_size=40), min_size=1, max_size=3), options=DRY
 )
-@example(texts=[[4, 1, 2, 4, 3, 4, 1, 2, 4]], options={"multiplier": 1.0})  # alike beyond a breaker
-def test_dry_penalises_what_would_extend_a_repetition_without_a_breaker(texts, options, breakers):
-    said = ["".join(letters(4)[token - 1] for token in ids) for ids in breakers]
-    made = sampler("dry", 5, **options, sequence_breakers=said)
-    out = made(np.zeros((len(texts), 5)), Past(texts=texts))
+def test_dry_penalises_what_would_extend_a_repetition(texts, options):
+    out = sampler("dry", 5, **options)(np.zeros((len(texts), 5)), Past(texts=texts))
     for tokens, changed in zip(texts, out, strict=True):
-        assert -changed == pytest.approx(plain_dry(tokens, options, breakers), rel=1e-5)
+        assert -changed == pytest.approx(plain_dry(tokens, options), rel=1e-5)
+
+
+def test_dry_searches_the_last_10_000_tokens():
+    for between, penalised in ((9_990, True), (10_010, False)):
+        past = Past(texts=[[1, 2, 3, *[4, 4, 4] * (between // 3), 1, 2]])
+        out = sampler("dry", 5, multiplier=1.0)(np.zeros((1, 5)), past)
+        assert (out[0, 3] < 0) == penalised
 
 
 @given(text=st.text(alphabet="ab' \n.", max_size=60), allowed=st.integers(0, 3))
@@ -111,15 +105,6 @@ def test_dry_counts_words_and_breaks_none(text, allowed):
     assert -out[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_sequence_breaker_that_has_no_tokens_breaks_nothing():
-    past = Past(texts=[[1, 0, 2, 1, 0, 2, 1, 0]])  # 0 stands for what the vocabulary lacks
-    first, second = (
-        sampler("dry", 3, multiplier=1.0, sequence_breakers=[each])(np.zeros((1, 3)), past)
-        for each in (f"{letters(1)}ß", "ß")
-    )
-    assert first[0].tolist() == second[0].tolist() != [0, 0, 0]
-
-
 class Pieces:
     """A tokenizer whose tokens are parts of words, or have more than one."""
 
@@ -146,7 +131,7 @@ def test_a_long_repetition_stays_within_float32_and_takes_no_time():
     made = sampler("dry", 3, multiplier=1e9, base=4.0)
     out = made(np.zeros((1, 3), np.float32), Past(texts=[[1] * 20_000]))
     assert out[0].tolist() == [0, -np.float32(1e30), 0]
-    slow = sampler("dry", 3, multiplier=1.0, base=1.0000011, penalty_last_n=-1)
+    slow = sampler("dry", 3, multiplier=1.0, base=1.0000011)
     begun = time.thread_time()
     slow(np.zeros((1, 3), np.float32), Past(texts=[[1] * 20_000]))
     sampler("no-repeat-ngram", 3, n=10_000)(np.zeros((1, 3)), Past(texts=[[1, 2] * 10_000]))

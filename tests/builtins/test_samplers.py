@@ -138,15 +138,10 @@ def test_a_value_beyond_float32_still_gives_a_distribution(case, name, options):
         assert np.isfinite(changed[row.argmax()])
 
 
-@pytest.mark.parametrize("name", ["top-p", "typical"])
 @given(case=cases(), p=st.floats(0.001, 1))
-def test_what_is_kept_is_the_shortest_beginning_that_reaches_p(case, p, name):
-    """Of what surprises least, or most nearly as expected."""
-    for row, kept in rows(case, name, p=p):
-        weights = softmax(row)
-        entropy = -math.fsum(w * math.log(w) for w in weights if w) if name == "typical" else 0
-        keys = [abs(-math.log(w) - entropy) if w else math.inf for w in weights]
-        check_nucleus(row, kept, keys, p)
+def test_top_p_keeps_the_shortest_beginning_that_reaches_p(case, p):
+    for row, kept in rows(case, "top-p", p=p):
+        check_nucleus(row, kept, [-weight for weight in softmax(row)], p)
 
 
 @pytest.mark.parametrize(("p", "kept"), [(0.5, 1), (0.500001, 2), (0.75, 2), (0.875, 3), (0.9, 4)])
@@ -206,14 +201,12 @@ def test_a_bias_on_what_is_not_one_token_is_refused(text):
         ("temperature", {"temperature": 1.0}),
         ("top-k", {"k": 0}),
         ("top-p", {"p": 1.0}),
-        ("typical", {"p": 1.0}),
         ("min-p", {"p": 0.0}),
         ("penalties", {}),
         ("logit-bias", {"bias": {}}),
         ("no-repeat-ngram", {"n": 0}),
         ("xtc", {"probability": 0.0}),
         ("dry", {"multiplier": 0.0}),
-        ("dry", {"multiplier": 1.0, "penalty_last_n": 0}),
     ],
 )
 def test_a_sampler_that_is_off_adds_no_link(name, options):
@@ -236,7 +229,6 @@ NOT_NEGATIVE = (
     "top_k",
     "top_p",
     "min_p",
-    "typical_p",
     "repetition_penalty",
     "no_repeat_ngram",
 )

@@ -16,7 +16,7 @@ LENGTH = 48
 CHAINS = {
     "greedy": {"temperature": 0},
     "sampled": {},
-    "cut-off": {"temperature": 0.8, "top_k": 12, "top_p": 0.9, "min_p": 0.01, "typical_p": 0.95},
+    "cut-off": {"temperature": 0.8, "top_k": 12, "top_p": 0.9, "min_p": 0.01},
     "penalties": {"repetition_penalty": 1.3, "frequency_penalty": 0.3, "presence_penalty": 0.2},
     "no-repetition": {"no_repeat_ngram": 3, "temperature": 0, "logit_bias": {"e": 2.0}},
     "states-and-chance": STATES_AND_CHANCE,

@@ -93,7 +93,6 @@ class RequestOptions(TypedDict, total=False):
     top_k: int | None
     top_p: float | None
     min_p: float | None
-    typical_p: float | None
     repetition_penalty: float | None
     presence_penalty: float | None
     frequency_penalty: float | None
@@ -102,8 +101,6 @@ class RequestOptions(TypedDict, total=False):
     dry_multiplier: float | None
     dry_base: float | None
     dry_allowed_length: int | None
-    dry_penalty_last_n: int | None
-    dry_sequence_breakers: Sequence[str] | None
     regex: str | None
     json_schema: str | Table | None
     xtc_probability: float | None

@@ -38,7 +38,7 @@ ATTACKS: dict[str, list[dict[str, Any]]] = {
     "nothing": [],
     "8 requests of 256 long texts": [TEXTS] * 8,
     "the same as streams that nobody reads": [{**TEXTS, "stream": True}] * 8,
-    "DRY": [{**LOOPS, "dry_penalty_last_n": -1}] * 3,
+    "DRY": [LOOPS] * 3,
     "forms": [{"max_tokens": 10_000, "regex": rf"[\s\S]{{{10_000 + i},}}"} for i in range(3)],
 }
 CHUNKED = (

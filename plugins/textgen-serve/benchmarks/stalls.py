@@ -43,8 +43,6 @@ COMPLETIONS: dict[str, Any] = {
     "stop texts": {"stop": [f"s{i}" for i in range(200_000)]},
     "1,000 stop texts": {"stop": ["x" * 1000 + str(i) for i in range(1000)], "max_tokens": 5000},
     "stop text of 3 MB": {"stop": "ab" * 1_500_000},
-    "breakers": {"dry_multiplier": 1, "dry_sequence_breakers": [f"s{i}" for i in range(200_000)]},
-    "breakers in a text": {"dry_sequence_breakers": json.dumps([0] * 200_000)},
     "prompts": {"prompt": ["a"] * 200_000},
     "ids": {"prompt": [1] * 900_000},
     "249,000 ids in lists": {"prompt": [IDS[:1000]] * 249, "max_tokens": 1},

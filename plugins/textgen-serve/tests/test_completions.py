@@ -250,7 +250,6 @@ def test_names_of_other_servers_have_their_effect_or_none(
         top_k=20,
         top_p=0.9,
         dry_multiplier=0.5,
-        dry_sequence_breakers=["\n"],
         max_new_tokens=30,
         seed=3,
     )

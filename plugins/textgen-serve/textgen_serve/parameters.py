@@ -27,7 +27,6 @@ _ID_DIGITS: Final = 9
 _MOST: Final = 256  # parameters of a request
 _LONGEST: Final = 64  # characters of the name of one
 _ITEMS: Final = 1000  # of a list or an object, but for `prompt`
-_TEXT: Final = 10_000  # characters of a list that is given as a text
 _SERVER: Final = frozenset(
     (
         *("model", "prompt", "n", "best_of", "stream", "stream_options", "echo", "seed", "index"),
@@ -49,7 +48,6 @@ ALIASES: Final[Mapping[str, str]] = {
     "stop_token_ids": "stop_tokens",
     "stop_sequence": "stop",
     "stop_sequences": "stop",
-    "typical": "typical_p",
     "rep_pen": "repetition_penalty",
     "repeat_penalty": "repetition_penalty",
     "no_repeat_ngram_size": "no_repeat_ngram",
@@ -79,6 +77,10 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "include_stop_str_in_output": (False,),
     "return_tokens_as_token_ids": (False,),
     "do_sample": (True,),
+    "dry_penalty_last_n": (_ANY,),  # of these two, clients send defaults
+    "dry_sequence_breakers": (_ANY,),
+    "typical": (1,),
+    "typical_p": (1,),
     "tfs": (1,),
     "tfs_z": (1,),
     "top_a": (0,),
@@ -261,8 +263,6 @@ def _known(
             continue
         if len(name) > _LONGEST:
             raise ApiError(400, f"the name of a parameter is longer than {_LONGEST} characters")
-        if name == "dry_sequence_breakers":
-            value = _from_text(value)
         if name == "top_k" and value == -1:  # off, in vLLM and clients of it
             value = 0
         if isinstance(value, (list, dict)) and len(value) > _ITEMS and name != "prompt":
@@ -359,13 +359,3 @@ def _bias(given: Any) -> Any:
 
 def _id(key: str) -> int | str:
     return int(key) if key.isascii() and key.isdigit() and len(key) <= _ID_DIGITS else key
-
-
-def _from_text(value: Any) -> Any:
-    """A list that some clients send as JSON in a string."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value if len(value) <= _TEXT else "")
-    except (ValueError, RecursionError):
-        return [value]

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import attrs
-from attrs.validators import and_, deep_iterable, ge, gt, le, max_len, min_len, optional
+from attrs.validators import and_, ge, gt, le, max_len, optional
 
 from textgen import NoOptions, option
 
@@ -61,18 +61,6 @@ class MinPConfig:
         help="keep tokens of at least this share of the highest probability; 0 is off",
         validator=and_(ge(0), le(1)),
         argument="min_p",
-    )
-
-
-@attrs.frozen
-class TypicalConfig:
-    """Only tokens whose surprise is close to the expected one (typical sampling)."""
-
-    p: float = option(
-        0.9,
-        help="keep typical tokens up to this probability; 1 is off",
-        validator=_SHARE,
-        argument="typical_p",
     )
 
 
@@ -193,18 +181,6 @@ class DryConfig:
         validator=ge(0),
         argument="dry_allowed_length",
     )
-    penalty_last_n: int = option(
-        10_000,
-        help="how many of the last tokens are searched; -1 searches all, 0 is off",
-        validator=ge(-1),
-        argument="dry_penalty_last_n",
-    )
-    sequence_breakers: tuple[str, ...] = option(
-        (),
-        help="texts over which no repetition extends",
-        validator=and_(deep_iterable(and_(min_len(1), max_len(40))), max_len(100)),
-        argument="dry_sequence_breakers",
-    )
 
 
 @attrs.frozen
@@ -213,9 +189,9 @@ class FormatConfig:
     llguidance.
 
     A text that may end or continue ends with the end of the document, if the tokenizer has one. A
-    regular expression has no anchors, look-around, word boundaries or references. Every keyword of
-    a JSON schema is followed or refused. Objects get only the keys of `properties`, unless
-    `additionalProperties` allows others.
+    regular expression has no anchors, look-around, word boundaries or references. A JSON schema is
+    read as llguidance does: objects may have keys that it does not list, unless
+    `additionalProperties` is false, and keywords that it does not know say nothing.
     """
 
     regex: str | None = option(

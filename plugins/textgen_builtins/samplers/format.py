@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, NoReturn
 from weakref import WeakKeyDictionary
@@ -36,23 +36,8 @@ _LIMITS: Final[Table] = {
 """What a form may cost: about 0.1 s and 20 MB to compile, and 10 ms for a token."""
 _ENDED: Final = 1024  # questions for other texts after which a text is taken to have ended
 _DEAD_END: Final = "NoExtensionBias"  # what llguidance says where no token can follow
-_SPECIAL: Final = r"\[](){}.*+?^$|-&"  # characters of regular expressions
 _SHOWN: Final = 40  # characters that a message lists
 _REPLACED: Final = "\ufffd"  # what bytes that are not a whole character decode to
-_SCHEMAS: Final = ("properties", "patternProperties", "$defs", "definitions")
-_VALUES: Final = ("const", "enum", "default", "examples")
-_CHOICES: Final = ("allOf", "anyOf", "oneOf")
-_KEYWORDS: Final = frozenset(
-    (
-        *(*_SCHEMAS, *_VALUES, *_CHOICES, "$comment", "$ref", "$schema", "additionalItems"),
-        *("additionalProperties", "contains", "dependentRequired", "dependentSchemas"),
-        *("deprecated", "description", "else", "exclusiveMaximum", "exclusiveMinimum", "format"),
-        *("if", "items", "maxItems", "maxLength", "maxProperties", "maximum", "minItems"),
-        *("minLength", "minProperties", "minimum", "multipleOf", "not", "pattern", "prefixItems"),
-        *("propertyNames", "readOnly", "required", "then", "title", "type", "unevaluatedItems"),
-        *("unevaluatedProperties", "uniqueItems", "writeOnly"),
-    )
-)
 
 
 @attrs.frozen
@@ -155,9 +140,10 @@ class Format:
         matcher.consume_tokens([*b"".join(self._vocabulary.texts[i] for i in ids.tolist())])
         bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
         after = {chr(each) for each in np.flatnonzero(bits[:128]).tolist()}
-        return (
-            _unwritable(after - self._vocabulary.characters) if after else "no text has this form"
-        )
+        if not after:
+            return "no text of this vocabulary has this form"
+        lacking = "".join(sorted(after - self._vocabulary.characters))
+        return f"the vocabulary cannot write it: it lacks {lacking[:_SHOWN]!r}"
 
     def _matchers(self, ids: Ids) -> Iterator[tuple[Any, Ids]]:
         """Matchers with what each has to read until `ids` are read."""
@@ -170,11 +156,10 @@ class Format:
 
 def build(config: FormatConfig, context: BuildContext) -> Sampler:
     """Raises PipelineError for a form that is wrong, or that the vocabulary cannot write."""
-    given = config.regex if config.schema is None else config.schema
+    key = "regex" if config.schema is None else "schema"
+    given = getattr(config, key)
     if given is None:
         return OFF
-    key = "regex" if config.schema is None else "schema"
-    assert isinstance(given, str)
     assert context.tokenizer is not None
     try:
         import llguidance
@@ -182,12 +167,7 @@ def build(config: FormatConfig, context: BuildContext) -> Sampler:
         message = "needs llguidance; pip install llguidance"
         raise PipelineError([Fault(key, message)], "sampler") from error
     vocabulary = _vocabulary(context.tokenizer, llguidance)
-    if key == "regex":
-        grammar, needed = _regex_grammar(given, vocabulary), set[str]()
-    else:
-        grammar, needed = _schema_grammar(given)
-    if lacking := needed - vocabulary.characters:
-        _refuse(key, _unwritable(lacking), given)
+    grammar = _regex_grammar(given, vocabulary) if key == "regex" else _schema_grammar(given)
     limits = llguidance.LLParserLimits(**_LIMITS)
     make = partial(llguidance.LLMatcher, grammar=grammar, log_level=0, limits=limits)
     if (matcher := make(vocabulary.tokens)).is_error():
@@ -196,11 +176,7 @@ def build(config: FormatConfig, context: BuildContext) -> Sampler:
     try:
         made.allowed(np.empty(0, np.int64))
     except UsageError as error:
-        message = str(error)
-        if key == "regex":  # the grammar has what can be written alone
-            literal = {each for each in given if each.isprintable() and each not in _SPECIAL}
-            message = _unwritable(literal - vocabulary.characters)
-        _refuse(key, message, given)
+        _refuse(key, str(error), given)
     return made
 
 
@@ -211,54 +187,16 @@ def _regex_grammar(expression: str, vocabulary: _Vocabulary) -> str:
     return f"{_HEAD}start: TEXT\nTEXT: /(?:{escaped})/ & /[{writable}]*/\n"
 
 
-def _schema_grammar(given: str) -> tuple[str, set[str]]:
-    """A grammar of a JSON schema, and the characters of the names and values in it."""
+def _schema_grammar(given: str) -> str:
+    """A grammar of a JSON schema, with a space at most between its parts."""
     try:
         schema = json.loads(given)
+        if not isinstance(schema, dict):
+            raise ValueError("expected an object")
+        schema["x-guidance"] = {"whitespace_pattern": " ?"}
+        return f"{_HEAD}start: %json {json.dumps(schema)}"
     except (ValueError, RecursionError) as error:
-        _refuse("schema", f"not valid JSON: {error}", given)
-    if isinstance(schema, bool):
-        schema = {} if schema else {"enum": []}
-    elif not isinstance(schema, dict):
-        _refuse("schema", "not a JSON schema: expected an object", given)
-    needed: set[str] = set()
-    try:
-        schema = _closed(schema, needed, may_close=True)
-    except (ValueError, RecursionError) as error:
-        _refuse("schema", f"it cannot be followed: {error}", given)
-    schema["x-guidance"] = {"whitespace_pattern": " ?"}
-    return f"{_HEAD}start: %json {json.dumps(schema)}", needed
-
-
-def _closed(schema: Any, needed: set[str], *, may_close: bool) -> Any:
-    """A schema whose objects have the listed properties alone, where it says nothing of others.
-
-    needed  gets the characters that are needed to write its names and values
-    """
-    if isinstance(schema, list):
-        return [_closed(each, needed, may_close=may_close) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key not in _KEYWORDS:
-            raise ValueError(f"unknown keyword {key!r}")
-        if key in ("const", "enum", "required"):
-            needed.update(json.dumps(value, ensure_ascii=False).strip("[]"))
-        if key in _SCHEMAS and isinstance(value, Mapping):
-            if key == "properties":
-                needed.update("".join(json.dumps(name, ensure_ascii=False) for name in value))
-            made[key] = {
-                name: _closed(each, needed, may_close=True) for name, each in value.items()
-            }
-        elif key in _VALUES:
-            made[key] = value
-        else:
-            closes = key not in _CHOICES or (key != "allOf" and "properties" not in schema)
-            made[key] = _closed(value, needed, may_close=closes)
-    if may_close and "properties" in schema and not {"$ref", *_CHOICES} & schema.keys():
-        made.setdefault("additionalProperties", False)
-    return made
+        _refuse("schema", f"not a JSON schema: {error}", given)
 
 
 _HEAD: Final = '%llguidance {"no_forcing": true}\n'  # each spelling of a text may be drawn
@@ -308,12 +246,6 @@ def _cause(matcher: Any) -> str:
     said = matcher.get_error().split("\n   1 | ")[0]
     reasons = re.findall(r"^error: (.*)", said, re.M)
     return str(reasons[0] if reasons else said.rpartition("JSON schema: ")[2].split("\n")[0])
-
-
-def _unwritable(lacking: set[str]) -> str:
-    shown = "".join(sorted(lacking))[:_SHOWN] + ("…" if len(lacking) > _SHOWN else "")
-    which = f": it lacks {shown!r}" if lacking else ""
-    return f"the vocabulary cannot write it{which}"
 
 
 def _refuse(key: str, message: str, value: str) -> NoReturn:

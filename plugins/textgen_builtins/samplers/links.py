@@ -141,11 +141,6 @@ def min_p(config: configs.MinPConfig, context: BuildContext) -> Sampler:
     return Plain(lambda logits: ops.min_p(logits, config.p)) if config.p else OFF
 
 
-def typical(config: configs.TypicalConfig, context: BuildContext) -> Sampler:
-    """Keep typical tokens."""
-    return Plain(lambda logits: ops.typical(logits, config.p)) if config.p < 1 else OFF
-
-
 def penalties(config: configs.PenaltiesConfig, context: BuildContext) -> Sampler:
     """Reads counts of prompt and text."""
     repetition = min(max(config.repetition, 1 / _MOST_REPETITION), _MOST_REPETITION)

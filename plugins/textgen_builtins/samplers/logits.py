@@ -70,23 +70,6 @@ def top_p(logits: Array, p: float) -> Array:
     return _keep_most(xp, logits, border, count, int(xp.sum(count)))
 
 
-def typical(logits: Array, p: float) -> Array:
-    """Keep the tokens whose surprise is closest to the expected, up to probability p (Meister et
-    al., 2023).
-    """
-    xp = array_namespace(logits)
-    weights = probabilities(logits)
-    possible = weights > 0
-    surprise = xp.where(
-        possible,
-        -xp.log(xp.where(possible, weights, xp.ones_like(weights))),
-        xp.zeros_like(weights),
-    )
-    entropy = xp.sum(weights * surprise, axis=-1, keepdims=True)
-    distance = xp.where(possible, xp.abs(surprise - entropy), xp.full_like(weights, math.inf))
-    return _keep_until(xp, logits, distance, weights, p)
-
-
 def min_p(logits: Array, p: float) -> Array:
     """Keep the tokens at least p times as likely as the most likely one (Nguyen et al., 2024)."""
     xp = array_namespace(logits)
@@ -190,18 +173,6 @@ def _keep_most(xp: Any, logits: Array, border: Array, count: Any, total: int) ->
     above, ties = logits > border, logits == border
     room = count - _count(xp, above)
     return keep(logits, above | (ties & (xp.cumulative_sum(ties, axis=-1, dtype=xp.int64) <= room)))
-
-
-def _keep_until(xp: Any, logits: Array, order_by: Array, weights: Array, p: float) -> Array:
-    """Keep tokens in ascending order of `order_by` until their weights reach p; the one that
-    reaches it is kept.
-    """
-    order = xp.argsort(order_by, axis=-1, stable=True)
-    ordered = xp.take_along_axis(weights, order, axis=-1)
-    before = xp.cumulative_sum(ordered, axis=-1) - ordered
-    rank = xp.argsort(order, axis=-1, stable=True)  # the position of each token in the order
-    kept = _count(xp, before < p)
-    return keep(logits, rank < xp.maximum(kept, xp.ones_like(kept)))
 
 
 def _count(xp: Any, mask: Array) -> Array:

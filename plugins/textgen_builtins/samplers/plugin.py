@@ -33,7 +33,6 @@ def textgen_samplers() -> list[Component]:
             place=30,
         ),
         Component("top-k", configs.TopKConfig, _builder("top_k"), place=40),
-        Component("typical", configs.TypicalConfig, _builder("typical"), place=50),
         Component("top-p", configs.TopPConfig, _builder("top_p"), place=60),
         Component("min-p", configs.MinPConfig, _builder("min_p"), place=70),
         Component("xtc", configs.XtcConfig, _builder("xtc"), place=75),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable
 from typing import Final, Self
 
 import attrs
@@ -21,6 +20,7 @@ from textgen_builtins.token_texts import token_texts
 _LOG_LARGEST: Final = (
     88.7228391  # of a power of the base, as in llama.cpp: float32 can represent it
 )
+_SEARCHED: Final = 10_000  # of the last tokens
 _RUN, _LONGEST_RUN = 4, 64  # times that a token between words may come in a row; that are counted
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 _MOST: Final = 1e30  # has the effect of any larger penalty
@@ -105,20 +105,14 @@ class Dry:
     its logit, where n >= allowed_length is the number of words in the longest sequence at the end
     of the text that stands somewhere before, with the token after it, and `times` is how often such
     a sequence does. So a phrase may come again, and a loop cannot go on. What stands between words
-    does not count. Within a word no token gets a penalty, so that none is broken. Keeps every token
-    of the text, so memory grows with it.
-
-    breakers  the tokens that complete a sequence breaker by themselves
-    split     the breakers of several tokens
+    does not count. Within a word no token gets a penalty, so that none is broken. The last 10,000
+    tokens are searched. Keeps every token of the text, so memory grows with it.
     """
 
     multiplier: float
     base: float
     allowed_length: int
-    penalty_last_n: int
     words: Words
-    breakers: Ids
-    split: tuple[tuple[int, ...], ...]
     history = "tokens"
 
     def __call__(self, logits: Array, history: History) -> Array:
@@ -126,15 +120,13 @@ class Dry:
         penalties = np.zeros(tuple(logits.shape), np.float32)
         every = np.arange(logits.shape[-1])
         for row in range(len(penalties)):
-            tokens = history.tokens(row)
-            tokens = tokens if self.penalty_last_n < 0 else tokens[-self.penalty_last_n :]
+            tokens = history.tokens(row)[-_SEARCHED:]
             if not len(tokens):
                 continue
             if (begins := self.words.begin(every, tokens[-1:])).any():
                 penalties[row] = np.where(begins, self._penalties(tokens, len(every)), 0)
             if not self.words.holds[tokens[-1]]:
                 penalties[row, tokens[-1]] = self._of_run(tokens[-_LONGEST_RUN:])
-        penalties[:, self.breakers] = 0
         return logits - ops.like(penalties, logits) if penalties.any() else logits
 
     @property
@@ -149,11 +141,12 @@ class Dry:
         begins = self.words.holds[tokens]
         begins[1:] = self.words.begin(tokens[1:], tokens[:-1])
         inside = self.words.holds[tokens]
-        most = int(np.count_nonzero(inside[len(tokens) - self._since_breaker(tokens) :]))
         tokens, begins = tokens[inside], begins[inside]
         words = np.cumsum(begins[::-1])  # in the last tokens
         starts = np.flatnonzero(begins[1:]) + 1  # of words that follow some text
-        alike = _alike(2 * tokens + begins, starts, most)  # a word's beginning is not its middle
+        alike = _alike(
+            2 * tokens + begins, starts, len(tokens)
+        )  # a word's beginning is not its middle
         lengths = np.where(alike > 0, words[alike - 1], 0)
         counted = lengths >= self.allowed_length
         firsts, longest = tokens[starts[counted]], np.zeros(vocab_size)
@@ -167,22 +160,6 @@ class Dry:
         others = np.flatnonzero(tokens[::-1] != tokens[-1])
         run = int(others[0]) if len(others) else len(tokens)
         return 0.0 if run < _RUN else min(self.multiplier * self.base ** (run - _RUN), _MOST)
-
-    def _since_breaker(self, tokens: Ids) -> int:
-        """How many tokens follow the last sequence breaker."""
-        single = np.flatnonzero(np.isin(tokens, self.breakers))
-        last = int(single[-1]) + 1 if len(single) else 0
-        for ids in self.split:
-            ends = len(ids) + np.flatnonzero(
-                np.isin(tokens[: max(0, len(tokens) - len(ids) + 1)], ids[0])
-            )
-            found = (
-                end
-                for end in ends[::-1].tolist()
-                if tuple(tokens[end - len(ids) : end].tolist()) == ids
-            )
-            last = max(last, next(found, 0))
-        return len(tokens) - last
 
 
 def _alike(marked: Ids, ends: Ids, most: int) -> Ids:
@@ -214,37 +191,8 @@ def no_repeat_ngram(config: configs.NoRepeatNgramConfig, context: BuildContext) 
 
 def dry(config: configs.DryConfig, context: BuildContext) -> Sampler:
     """Reads the whole text."""
-    if not config.multiplier or not config.penalty_last_n:
+    if not config.multiplier:
         return OFF
     assert context.tokenizer is not None
-    return Dry(
-        config.multiplier,
-        config.base,
-        config.allowed_length,
-        config.penalty_last_n,
-        Words.of(context.tokenizer),
-        *_breakers(context.tokenizer, config.sequence_breakers),
-    )
-
-
-def _breakers(
-    tokenizer: Tokenizer, texts: Iterable[str]
-) -> tuple[Ids, tuple[tuple[int, ...], ...]]:
-    """The tokens that contain a breaker, and the breakers that begin in one token and end in
-    another, as ids.
-
-    A breaker may begin within a token: as in llama.cpp, its ids are any token that ends with a
-    beginning of it, and the ids of the rest. What the tokenizer has no tokens for can not occur.
-    """
-    ids = np.arange(tokenizer.vocab_size)
-    tokens = [tokenizer.decode(ids[i : i + 1]) for i in ids.tolist()]
-    single, split = set(), set()
-    for text in texts:
-        single |= {i for i, token in enumerate(tokens) if text in token}
-        for cut in range(1, len(text)):
-            rest = tokenizer.encode(text[cut:]).tolist()
-            if tokenizer.unknown_id is None or tokenizer.unknown_id not in rest:
-                split |= {
-                    (i, *rest) for i, token in enumerate(tokens) if token.endswith(text[:cut])
-                }
-    return np.array(sorted(single), np.int64), tuple(sorted(split))
+    words = Words.of(context.tokenizer)
+    return Dry(config.multiplier, config.base, config.allowed_length, words)

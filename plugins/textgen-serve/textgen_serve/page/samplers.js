@@ -6,7 +6,6 @@ const OPTIONS = {
   top_k: ["Top k", 0, 100, 1, 0],
   top_p: ["Top p", 0.05, 1, 0.01, 1],
   min_p: ["Min p", 0, 0.5, 0.01, 0],
-  typical_p: ["Typical p", 0.05, 1, 0.01, 1],
   repetition_penalty: ["Repetition penalty", 0.5, 2, 0.01, 1],
   presence_penalty: ["Presence penalty", -2, 2, 0.05, 0],
   frequency_penalty: ["Frequency penalty", -2, 2, 0.05, 0],
