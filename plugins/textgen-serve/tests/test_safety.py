@@ -379,7 +379,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(http: httpx2.Clie
 
 
 def test_runs_are_served_by_name(run: Path, tmp_path: Path) -> None:
-    swept = tmp_path / "order=4"  # as `sweep` calls its runs
+    swept = tmp_path / "order=4"
     shutil.copytree(run, swept)
     with (
         serving(f"a/b={run}", f"c={swept}", swept) as server,
