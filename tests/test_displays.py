@@ -77,19 +77,6 @@ def test_a_score_shows_the_text_coloured(run):
     assert "Nell" not in repr(score)
 
 
-def test_the_probabilities_of_the_next_token_are_those_of_its_logits(run):
-    found = run.generator.probabilities("<scr")
-    logits = run.generator.logits("<scr")[-1].astype(float)
-    weights = np.exp(logits - logits.max())
-    tokenizer = run.generator.tokenizer
-    (wanted,) = tokenizer.encode("i")
-    assert found["i"] == pytest.approx(weights[wanted] / weights.sum(), rel=1e-5)
-    assert sum(found.values()) == pytest.approx(1)
-    assert list(found.values()) == sorted(found.values(), reverse=True)
-    greedy = run.generator.generate("<scr", temperature=0, max_new_tokens=1)
-    assert next(iter(found)) == greedy.text
-
-
 def test_a_comparison_shows_its_page(finished_run):
     compared = Comparison.of(str(finished_run))
     assert "the same settings" not in repr(compared)

@@ -110,11 +110,6 @@ def test_predicts_held_out_text_better_than_either(mixture_run):
     assert not model.second.gate.slopes.any()
 
 
-def test_hidden_states_are_those_of_the_network_alone(mixture_run):
-    states = mixture_run.generator.hidden_states(HELD_OUT[:50])
-    assert {name: len(array) for name, array in states.items()} == {"first.hidden": 50}
-
-
 def test_a_prompt_that_comes_again_gets_the_same_text(mixture_run):
     generator, prompt = mixture_run.generator, HELD_OUT[:600]
     made = [asyncio.run(generator.agenerate(prompt, max_new_tokens=50)) for _ in range(2)]

@@ -12,7 +12,7 @@ import pytest
 from prompts import PROMPTS
 from watching import Watcher, text_of
 
-from textgen import GenerationState, UsageError, load
+from textgen import GenerationState, load
 
 
 class Growing:
@@ -142,10 +142,3 @@ def test_of_a_prompt_the_state_of_its_last_block_alone_is_kept(finished_run):
         assert tracemalloc.get_traced_memory()[0] < 500_000  # one takes 80 kB, all 1.6 MB
     finally:
         tracemalloc.stop()
-
-
-def test_states_that_grow_have_no_hidden_states(finished_run):
-    watcher, generator = growing(finished_run, Growing)
-    watcher.gate.set()
-    with pytest.raises(UsageError, match="grows with the text"):
-        generator.hidden_states("the time")

@@ -8,7 +8,6 @@ from networks import Attention, Recurrent
 from small_trainings import train
 from torch import nn
 
-from textgen import UsageError
 from textgen.gradient import ForwardDecoder, GradientModel
 from textgen.testing import check_model
 
@@ -61,15 +60,6 @@ def test_frozen_weights_are_not_saved_where_a_model_names_its_base():
     module.base = "cd" * 32
     with pytest.raises(ValueError, match="another base"):
         model.load_tensors(tensors)
-
-
-def test_hidden_states_are_the_state_and_not_the_logits_that_are_kept_with_it():
-    generator = train(lambda context: Recurrent(context.vocab_size)).generator
-    states = generator.hidden_states("the clock")
-    assert {name: array.shape for name, array in states.items()} == {"0": (9, 1, 7)}
-    growing = train(lambda context: Attention(context.vocab_size)).generator
-    with pytest.raises(UsageError, match="grows with the text"):
-        growing.hidden_states("the clock")
 
 
 @pytest.mark.gpu

@@ -6,13 +6,11 @@ One background thread runs the requests of all of them, and their event loops st
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import threading
 import time
 import weakref
-from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterable
+from collections import deque
+from collections.abc import AsyncIterator
 from typing import Final, Self
 
 from textgen.errors import UsageError
@@ -21,8 +19,6 @@ from textgen.generation.scheduler import Scheduler
 from textgen.generation.streams import StreamedText
 
 _EACH: Final = 0.0004  # seconds of CPU time of a round, for each of which it wakes a reader
-_PASSES: Final = 6  # of an event loop, in which no request comes after which none is expected
-_BURST: Final = 0.1  # seconds for which more requests are waited for, while they come
 
 
 class Reader:
@@ -30,33 +26,26 @@ class Reader:
 
     def __init__(self, row: Row) -> None:
         self.row = row
-        self.loop, self.woken = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
 
     async def wait(self, waiting: deque[Reader]) -> None:
         """Wait for its turn to take what has come, or until it is woken for another reason."""
-        self.woken.clear()
+        self._woken.clear()
         if self._is_in_works():
             waiting.append(self)
             if self._is_in_works():  # what ended it since then may have woken nobody
-                await self.woken.wait()
+                await self._woken.wait()
+
+    def wake(self) -> None:
+        """Wake it, from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._woken.set)
+        except RuntimeError:  # the loop is closed, and nobody waits any more
+            self.row.cancel()
 
     def _is_in_works(self) -> bool:
         """Whether the row is in the works, by which it is woken."""
         return not (self.row.ended or self.row.paused)
-
-
-def wake(readers: Iterable[Reader]) -> None:
-    """Wake readers of one event loop, which calls this."""
-    for reader in readers:
-        reader.woken.set()
-
-
-def count_passes(loop: asyncio.AbstractEventLoop, count: int, passed: threading.Event) -> None:
-    """Set an event after so many passes of an event loop, which calls this."""
-    if count:
-        loop.call_soon(count_passes, loop, count - 1, passed)
-    else:
-        passed.set()
 
 
 class BackgroundLoop:
@@ -69,35 +58,36 @@ class BackgroundLoop:
         self._scheduler = scheduler
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._pid = 0  # of the process that has the thread
 
     def submit(self, row: Row) -> None:
         """Let a row wait for its turn, in order of arrival.
 
-        Raises UsageError in a process that was forked meanwhile, RuntimeError where no thread can
-        be started.
+        Raises UsageError in a process that was forked while there was a thread.
         """
-        if self._thread is not None and self._pid != os.getpid():
-            raise UsageError(
-                "this process was forked while a thread made texts, which is not in it; load the "
-                "run in the new process"
-            )
         with self._lock:
-            self._scheduler.submit(row)
-            if self._thread is None:
-                loop = asyncio.get_running_loop()
-                thread = threading.Thread(
-                    target=self._run, args=(loop,), name="textgen-generation", daemon=True
+            if self._thread is None:  # what else the event loop has ready begins together with it
+                asyncio.get_running_loop().call_soon(self._start)
+            elif not self._thread.is_alive():
+                raise UsageError(
+                    "this process was forked while a thread made texts, which is not in it; load "
+                    "the run in the new process"
                 )
-                try:
-                    thread.start()
-                except BaseException:
-                    row.cancel()
-                    raise
-                self._thread, self._pid = thread, os.getpid()
+            self._scheduler.submit(row)
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._gather(loop)
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None or self._scheduler.is_idle:
+                return
+            thread = threading.Thread(target=self._run, name="textgen-generation", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # there are too many
+                self._scheduler.abort(error)
+                self._wake(len(self.waiting))
+            else:
+                self._thread = thread
+
+    def _run(self) -> None:
         while True:
             begun = time.thread_time()
             try:
@@ -112,36 +102,17 @@ class BackgroundLoop:
                     self._thread = None
                     return
 
-    def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let requests that come in a burst begin together: a row that joins a batch costs a copy
-        of it.
-        """
-        before, end = 0, time.monotonic() + _BURST
-        while self._scheduler.waiting > before and time.monotonic() < end:
-            before = self._scheduler.waiting
-            passed = threading.Event()
-            with contextlib.suppress(RuntimeError):  # it is closed
-                loop.call_soon_threadsafe(count_passes, loop, _PASSES, passed)
-            passed.wait(_BURST)
-
     def _wake(self, count: int) -> None:
         """Wake up to `count` of the readers that have something to take, and all that wait for
         their first piece.
         """
-        woken = defaultdict[asyncio.AbstractEventLoop, list[Reader]](list)
         for _ in range(len(self.waiting)):
             reader = self.waiting.popleft()
             if reader.row.has_news and (count > 0 or not reader.row.taken):
                 count -= 1
-                woken[reader.loop].append(reader)
+                reader.wake()
             else:
                 self.waiting.append(reader)
-        for loop, readers in woken.items():
-            try:
-                loop.call_soon_threadsafe(wake, readers)
-            except RuntimeError:  # the loop is closed, and nobody waits any more
-                for reader in readers:
-                    reader.row.cancel()
 
 
 class AsyncTextStream(StreamedText, AsyncIterator[str]):
@@ -179,7 +150,7 @@ class AsyncTextStream(StreamedText, AsyncIterator[str]):
         """End the text. No piece follows."""
         self._leave()
         if self._is_read:
-            self._reader.loop.call_soon_threadsafe(self._reader.woken.set)
+            self._reader.wake()
 
     async def __aenter__(self) -> Self:
         return self

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from textgen.documents import CorpusPiece, end_id
 from textgen.errors import UsageError
 from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop, finished
 from textgen.generation.chain import Chain
+from textgen.generation.peeking import Peek
 from textgen.generation.prompt_cache import PromptCache
 from textgen.generation.prompts import (
     EncodedPrompt,
@@ -49,7 +49,7 @@ from textgen.generation.scoring import (
 from textgen.generation.streams import TextStream
 from textgen.gradient.model import GradientModel
 from textgen.novelty import TRIES, CopyFinder, DistinctTexts
-from textgen.protocols import Decoder, Floats, Ids, Model, Table, Tensors, Tokenizer
+from textgen.protocols import Floats, Ids, Model, Table, Tokenizer
 
 BATCH_SIZE: Final = 256
 _STRIDE: Final = 2**32  # from the index of a text to that of one in its place
@@ -264,8 +264,12 @@ class Generator:
 
         Raises UsageError for an empty text, PromptError for characters outside the vocabulary.
         """
-        decoder, ids = self._reading(text)
-        return np.array(to_numpy(decoder.score(ids[None]))[0])
+        prompt = self.prepare(text)
+        if not len(prompt.ids):
+            raise UsageError("the text is empty, and has no token to compute anything for")
+        decoder = self._decoders()
+        decoder.extend(prompt.before[None])
+        return np.array(to_numpy(decoder.score(prompt.ids[None]))[0])
 
     @blaming
     def next_logprobs(
@@ -278,62 +282,22 @@ class Generator:
         In nats, with the errors of `generate`. Raises UsageError where the time limit or
         `cancelled` comes first.
         """
-        return _next_logprobs(self._peeked(prompt, options))
+        row, peek = Peek.at(self._row(prompt, options, must_end=False))
+        row.start_clock()
+        scheduler = Scheduler(self._decoders, 1)
+        scheduler.submit(row)
+        while not row.ended:
+            scheduler.run()
+        return peek.found(row)
 
     async def anext_logprobs(
         self, prompt: Prompt = "", **options: Unpack[RequestOptions]
     ) -> tuple[Floats, Floats]:
         """`next_logprobs` for asyncio. Cancelling the task ends the work."""
-        row = await self._prepared(prompt, options, must_end=False)
-        row.peeks = True
+        row, peek = Peek.at(await self._prepared(prompt, options, must_end=False))
         with self.components.blaming():
             await finished(self._background, row)
-            return _next_logprobs(row)
-
-    @blaming
-    def probabilities(self, text: Prompt) -> dict[str, float]:
-        """The model's probability of each token that may follow a text, by the token's own text,
-        likeliest first.
-
-        Tokens with the same text share an entry. Raises PromptError for characters outside the
-        vocabulary.
-        """
-        found: dict[str, float] = {}
-        row = self._peeked(text, {})
-        for token, logprob in enumerate(_next_logprobs(row)[0]):
-            piece = self.tokenizer.decode(np.array([token]))
-            piece = piece[row.request.prompt.held :]
-            found[piece] = found.get(piece, 0.0) + math.exp(logprob)
-        return dict(sorted(found.items(), key=lambda entry: -entry[1]))
-
-    @blaming
-    def hidden_states(self, text: Prompt) -> Tensors:
-        """The model's carried state after each of the T tokens of a text, by name, each array with
-        T as first axis.
-
-        Its arrays of floating-point numbers but for `logits`, so that tables of counts, as of
-        n-grams, are left out.
-        For the built-in recurrent networks "hidden" and, for LSTMs, "cell": (T, layers,
-        hidden_size). Raises UsageError for a model whose state grows with the text.
-        """
-        decoder, ids = self._reading(text)
-        if not self._decoders.keeps_shape():
-            raise UsageError(
-                "the state of this model grows with the text, so there is none of one "
-                "shape per token"
-            )
-        states = []
-        for place in range(len(ids)):
-            decoder.extend(ids[None, place : place + 1])
-            state = decoder.read_state().items()
-            states.append(
-                {
-                    name: array[0]
-                    for name, array in state
-                    if array.dtype.kind == "f" and name.rpartition(".")[2] != "logits"
-                }
-            )
-        return {name: np.stack([state[name] for state in states]) for name in states[0]}
+            return peek.found(row)
 
     @blaming
     def module(self, device: str = "cpu") -> Any:
@@ -384,31 +348,11 @@ class Generator:
         """`prepare` for asyncio."""
         return (await self._prepared(prompt, options, must_end=False)).request.prompt
 
-    def _reading(self, text: Prompt) -> tuple[Decoder, Ids]:
-        """A decoder at the beginning of a text (see document_start), and the text's ids."""
-        prompt = self.prepare(text)
-        if not len(prompt.ids):
-            raise UsageError("the text is empty, and has no token to compute anything for")
-        decoder = self._decoders()
-        decoder.extend(prompt.before[None])
-        return decoder, prompt.ids
-
     def _row(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
         request = self._requests.check(prompt, options)
         if must_end:
             request.check_end()
         return Row.begin(self.tokenizer, request, request.index or 0)
-
-    def _peeked(self, prompt: Prompt, options: RequestOptions) -> Row:
-        """A row that has ended with what may follow its prompt."""
-        row = self._row(prompt, options, must_end=False)
-        row.peeks = True
-        row.start_clock()
-        scheduler = Scheduler(self._decoders, 1)
-        scheduler.submit(row)
-        while not row.ended:
-            scheduler.run()
-        return row
 
     async def _prepared(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
         """A row.
@@ -481,13 +425,3 @@ class Generator:
             state=row.state(self.model_id),
             ranked=tuple(row.ranked),
         )
-
-
-def _next_logprobs(row: Row) -> tuple[Floats, Floats]:
-    """The log-probabilities of a row that peeked. Raises its error."""
-    if row.error is not None:
-        raise row.error
-    if row.next_logprobs is None:
-        argument = "time_limit" if row.reason == "time" else "cancelled"
-        raise UsageError("the prompt was not read to its end", argument=argument)
-    return row.next_logprobs

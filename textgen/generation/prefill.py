@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,7 @@ from textgen.contracts.decoders import DecoderFactory
 from textgen.generation.batch import Batch
 from textgen.generation.chain import rows_of
 from textgen.generation.prompt_cache import BLOCK, PromptCache, block_keys
-from textgen.generation.row import Row, failing, start_history
-from textgen.generation.sampling import log_softmax, to_numpy
+from textgen.generation.row import Row, failing
 from textgen.protocols import Array, Ids
 
 
@@ -42,17 +41,13 @@ class Prefill:
         logits = self._factory.extend(self._decoder, chunk)
         self._fed = fed = fed + width
         self._keep_states()
-        ready, places = list[Row](), list[int]()
-        for place, (ids, _, rows) in enumerate(prompts):
-            if len(ids) > fed:
-                continue
-            for row in rows:
-                if row.peeks:
-                    _peek(row, rows_of(logits, np.array([place])))
-                elif not row.ended:
-                    ready.append(row)
-                    places.append(place)
-        batch = self._batch(ready, places, logits) if ready else None
+        ready = {
+            row: place
+            for place, (ids, _, rows) in enumerate(prompts)
+            for row in rows
+            if len(ids) <= fed and not row.ended
+        }
+        batch = self._batch(ready, logits) if ready else None
         rest = [
             place
             for place, (ids, _, rows) in enumerate(prompts)
@@ -92,8 +87,9 @@ class Prefill:
             self._factory.join(self._decoder, other)
         self.rows[0].restore(self._decoder)  # a row that resumes is fed by itself
 
-    def _batch(self, rows: list[Row], places: list[int], logits: Array) -> Batch:
-        """The rows at some places of the decoder, begun with the logits there."""
+    def _batch(self, ready: Mapping[Row, int], logits: Array) -> Batch:
+        """Rows, each with its place in the decoder, begun with the logits there."""
+        rows, places = [*ready], [*ready.values()]
         is_all = places == [*range(len(self._prompts))]
         decoder = self._decoder if is_all else self._factory.take(self._decoder, places)
         batch = Batch(self._factory, decoder, rows)
@@ -109,16 +105,3 @@ class Prefill:
         for place, (_, keys, _) in enumerate(self._prompts):
             if len(keys) == block or (len(keys) > block and not cache.grows):
                 cache.keep(keys[block - 1], self._factory.state(self._decoder, place))
-
-
-def _peek(row: Row, logits: Array) -> None:
-    """End a row with what may follow its prompt, by logits (1, V)."""
-    chain = row.request.chain
-    with failing([row]):
-        row.open(logits[0])
-        before = log_softmax(to_numpy(logits)[0])
-        if row.ending and row.is_early:
-            logits[:, list(row.ending)] = -np.inf
-        after = to_numpy(chain.sampled(logits, start_history([row])))[0].astype(np.float64)
-        row.next_logprobs = before, log_softmax(after) if after.max() > -np.inf else after
-        row.reason = "length"

@@ -23,7 +23,7 @@ from textgen.generation.results import (
 )
 from textgen.generation.sampling import SequenceHistory
 from textgen.pipeline.options import MAX_SEED
-from textgen.protocols import Array, Decoder, Floats, Ids, Tensors, Tokenizer
+from textgen.protocols import Array, Decoder, Ids, Tensors, Tokenizer
 
 ENDLESS: Final = 1 << 60
 _PARTS: Final = 64  # arrays of tokens that become one: each takes more memory than its tokens
@@ -41,8 +41,6 @@ class Row:
     earlier   number of tokens of the text that are in `start`
     shown     text that comes before all else: the prompt, with `echo`
     whole     whether nothing is taken before its end
-    peeks     whether it ends after its prompt, with the log-probabilities (V,) of what may follow,
-              by the model and after the samplers, as `next_logprobs`
     paused    whether it was taken out since nobody reads it, and is to be submitted again
     parked    the batch in which it then goes on
     """
@@ -55,7 +53,6 @@ class Row:
     tokenizer: Tokenizer
     shown: str = ""
     whole: bool = False
-    peeks: bool = False
     deadline: float | None = None
     earlier: int = 0
     made: int = 0
@@ -64,7 +61,6 @@ class Row:
     end: GenerationState | None = None
     logprobs: list[TokenLogprobs] = attrs.field(factory=list)
     ranked: list[RankedText] = attrs.field(factory=list)
-    next_logprobs: tuple[Floats, Floats] | None = None
     paused: bool = False
     parked: Any = None
     taken: int = 0

@@ -16,8 +16,7 @@ from textgen.generation.results import FinishReason
 from textgen.generation.row import Row, failing, start_history
 
 _ROUND: Final = 0.005  # seconds of steps, after which clocks have theirs
-_TURN: Final = 0.05  # seconds between two turns of clients
-_APART: Final = 0.01  # seconds between rows that join the others: each time costs a copy of them
+_APART: Final = 0.02  # seconds between rows that join the others: each time costs a copy of them
 _ALONE: Final = 16  # rows that cannot share a batch and run side by side
 
 
@@ -34,10 +33,9 @@ class Scheduler:
     ) -> None:
         self._factory, self._most, self._given_cache = factory, capacity, cache
         self._waiting: deque[Row] = deque()
-        self._prefills: deque[Prefill] = deque()
+        self._prefills: list[Prefill] = []
         self._admitted = 0.0  # when the last ones were
         self._fed = 0.0  # seconds that the last chunk took of a prompt, while there are more
-        self._feeds_newest = False  # rather than the oldest, with the next chunk
         # One for sampled texts and one for those of strategies, if rows can share it; else one each
         self._batches: list[Batch] = []
 
@@ -61,11 +59,6 @@ class Scheduler:
         self._waiting.append(row)
 
     @property
-    def waiting(self) -> int:
-        """How many rows wait for their turn."""
-        return len(self._waiting)
-
-    @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do."""
         return not (self._waiting or self._prefills or self._batches)
@@ -83,8 +76,7 @@ class Scheduler:
         next.
         """
         self._admit()
-        if self._prefills:
-            seconds = self._fed if self._fed > _ROUND else 0.0
+        seconds = self._fed if self._prefills else seconds
         until = 0.0 if len(self._batches) > 1 else time.perf_counter() + seconds
         for batch in self._batches:
             with failing(batch.rows):
@@ -120,8 +112,7 @@ class Scheduler:
     def _admit(self) -> None:
         """Begin to feed the prompts of the waiting rows whose turn it is."""
         now = time.perf_counter()
-        apart = _APART if _lanes(self._running()) < self._room else _TURN
-        if not self._waiting or (self._batches and now < self._admitted + apart):
+        if not self._waiting or (self._batches and now < self._admitted + _APART):
             return
         self._admitted = now
         together, alone = defaultdict[bool, list[Row]](list), list[list[Row]]()
@@ -161,18 +152,17 @@ class Scheduler:
         return [row for row in waiting if row in chosen]
 
     def _feed(self) -> None:
-        """Feed a chunk of the prompts that came first, and in turn of those that came last, so that
-        a short one does not wait for long ones.
+        """Feed a chunk of the prompts that came first, and of those that came last, so that a short
+        one does not wait for long ones.
         """
-        prefill = self._prefills[-1 if self._feeds_newest else 0]
-        self._feeds_newest = not self._feeds_newest
-        overdue = [self._end_overdue(row) for row in prefill.rows]
-        if not all(overdue):
-            with failing(prefill.rows):
-                if (batch := prefill.step()) is not None:
-                    self._take_in(batch)
-        if all(row.ended for row in prefill.rows):
-            self._prefills.remove(prefill)
+        for prefill in dict.fromkeys((self._prefills[0], self._prefills[-1])):
+            overdue = [self._end_overdue(row) for row in prefill.rows]
+            if not all(overdue):
+                with failing(prefill.rows):
+                    if (batch := prefill.step()) is not None:
+                        self._take_in(batch)
+            if all(row.ended for row in prefill.rows):
+                self._prefills.remove(prefill)
 
     def _take_in(self, batch: Batch) -> None:
         """Put rows with fed prompts among the others."""
@@ -189,8 +179,7 @@ class Scheduler:
         """End a row whose prompt is not fed if its time is over, or if it needs no more tokens: its
         state is the one it started from. Whether it has ended.
         """
-        is_made = row.left <= 0 and not row.peeks
-        reason: FinishReason | None = "length" if is_made else row.out_of_time()
+        reason: FinishReason | None = "length" if row.left <= 0 else row.out_of_time()
         if reason is not None:
             with failing([row]):
                 if row.request.keep_state:

@@ -263,11 +263,6 @@ def test_architectures_share_batches_where_rows_stay_independent(
             np.testing.assert_allclose(together.extend(ids), apart, atol=1e-5)
 
 
-def test_hidden_states_of_a_model_whose_state_grows_are_refused(run: Any) -> None:
-    with pytest.raises(textgen.UsageError, match="grows with the text"):
-        run.generator.hidden_states(WORDS)
-
-
 def test_a_prompt_that_comes_again_gives_the_same_text_and_is_not_fed_again(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
