@@ -21,7 +21,7 @@ from textgen import devices, display
 from textgen.contracts.checks import read_pieces
 from textgen.contracts.components import Components
 from textgen.documents import CorpusPiece
-from textgen.errors import Interrupted, PipelineError, RunError, UsageError
+from textgen.errors import Interrupted, RunError
 from textgen.files.reading import inside, read_bytes
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
@@ -219,8 +219,8 @@ class Engine:
                    `vocab_size`
         data, generate   tables of the pipeline. Without `generate`, no text is generated
 
-        The other arguments are keys of a pipeline, or as in `run`. Raises the errors of `run`, and
-        UsageError in place of PipelineError. The caller closes the objects.
+        The other arguments are keys of a pipeline, or as in `run`. Raises the errors of `run`. The
+        caller closes the objects.
         """
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
             # No table names an object, and offered tables are no run to start from.
@@ -247,15 +247,13 @@ class Engine:
                 "threads": threads,
             }
             tables = {key: value for key, value in tables.items() if value is not None}
-            with _errors_of_arguments(is_kept=output is not None):
-                pipeline = self.pipeline(tables, output=output or Path(folder, "run"))
-                run = _trained(
-                    pipeline,
-                    cancelled,
-                    overwrite=overwrite,
-                    console=console,
-                    observers=tuple(observers),
-                )
+            pipeline = self.pipeline(tables, output=output or Path(folder, "run"))
+            options = {"overwrite": overwrite, "console": console, "observers": tuple(observers)}
+            try:
+                run = _trained(pipeline, cancelled, **options)
+            except Interrupted as stopped:
+                stopped.step = None if output is None else stopped.step  # with its checkpoint
+                raise
         if output is None:
             run = attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
         return _completed(run, is_to_write=generate is not None)
@@ -331,23 +329,6 @@ class Engine:
         choice = make_choice("corpus", table, reader, source="corpus")
         with Components() as components:
             yield from read_pieces(components.build(choice, context), choice.offer)
-
-
-@contextlib.contextmanager
-def _errors_of_arguments(*, is_kept: bool) -> Iterator[None]:
-    """Raise the errors of a pipeline, whose keys are arguments, as errors of these.
-
-    is_kept  whether there is a checkpoint once training was interrupted
-    """
-    try:
-        yield
-    except PipelineError as error:
-        raise UsageError(faults=error.faults) from error
-    except Interrupted as stopped:
-        if is_kept or stopped.step is None:
-            raise
-        cause = f"stopped after step {stopped.step}; a run without output keeps no checkpoint"
-        raise Interrupted(cause) from None
 
 
 def _trained(

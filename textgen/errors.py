@@ -265,6 +265,17 @@ class ContractError(PluginError):
         super().__init__(offer.plugin, f"{offer.kind} {offer.name!r} {cause}")
 
 
+class BrokenContract(Exception):
+    """The object `culprit` broke its contract.
+
+    Whoever built it knows of which component it is, and raises ContractError instead.
+    """
+
+    def __init__(self, culprit: object, cause: str) -> None:
+        self.culprit = culprit
+        super().__init__(cause)
+
+
 @attrs.define(slots=False, eq=False)
 class RunError(TextgenError):
     """The run directory cannot be used."""
@@ -336,10 +347,8 @@ class Interrupted(TextgenError):
     exit_code: int = 128 + signal.SIGINT
 
     def _text(self) -> str:
-        text = self.message
-        return (
-            text if self.step is None else f"{text}; run it again, without `overwrite`, to resume"
-        )
+        advice = "and a checkpoint; run it again, without `overwrite`, to resume"
+        return self.message if self.step is None else f"{self.message} {advice}"
 
 
 class PluginWarning(UserWarning):

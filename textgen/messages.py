@@ -26,7 +26,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     not much alike.
     """
     known = list(known)
-    begun = [other for other in known if len(name) > 2 and other.startswith(name)]
+    begun = [other for other in known if len(name) > 1 and other.startswith(name)]
     matches = sorted(begun, key=len) or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {matches[0]!r}?" if matches else ""
 

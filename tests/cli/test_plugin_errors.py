@@ -104,8 +104,8 @@ def test_a_name_that_a_file_and_a_built_in_have_is_ambiguous(
     marked = partial(run_textgen, "--plugin", "marker.py", folder=tmp_path)
     failed = marked("run", write_pipeline(tiny_pipeline(sampler=[{"type": "top-k"}])))
     assert failed.returncode == 2
-    assert "write 'textgen-engine:top-k' or 'marker:top-k'" in failed.stderr
-    for name, is_marked in {"textgen-engine:top-k": False, "marker:top-k": True}.items():
+    assert "write 'textgen-engine:top-k' or 'unpackaged:top-k'" in failed.stderr
+    for name, is_marked in {"textgen-engine:top-k": False, "unpackaged:top-k": True}.items():
         pipeline = write_pipeline(tiny_pipeline(sampler=[{"type": name}]))
         for command in (("run", pipeline, "--overwrite"), ("generate", "run", "--no-echo")):
             done = marked(*command)

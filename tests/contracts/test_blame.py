@@ -17,6 +17,7 @@ from commands import run_textgen
 from components import engine_of, make, plugin_of, with_odd
 
 import textgen
+from textgen import Component, option
 from textgen.events import Evaluated, StepDone
 from textgen.plugin import Plugin
 from textgen.protocols import TrainerState
@@ -219,6 +220,41 @@ def test_a_forward_that_gives_no_state_is_named(tiny_pipeline):
     with pytest.raises(textgen.ContractError, match="failed: ") as caught:
         run_odd(tiny_pipeline(), model=build)
     assert (caught.value.kind, caught.value.component) == ("model", "odd")
+
+
+INNER = """
+from textgen import Component, NoOptions, hookimpl
+
+def build(config, context):
+    return lambda logits, history: {}["lost"]
+
+@hookimpl
+def textgen_samplers():
+    return [Component("inner", NoOptions, build)]
+"""
+
+
+@attrs.frozen
+class Around:
+    """A sampler around another."""
+
+    inner: Any = option(kind="sampler", help="the other")
+
+
+def test_of_a_component_of_one_plugin_in_that_of_another_the_inner_is_blamed(
+    tmp_path, tiny_pipeline
+):
+    def build(config, context):
+        inner = context.build(config.inner)
+        return lambda logits, history: inner(logits, history)
+
+    engine = engine_of(sampler=[Component("odd", Around, build)])
+    (tmp_path / "other.py").write_text(INNER)
+    engine.plugins().register_file(tmp_path / "other.py")
+    tables = tiny_pipeline(sampler=[{"type": "odd", "inner": {"type": "inner"}}])
+    with pytest.raises(textgen.ContractError, match=r"KeyError: 'lost' \(.*other.py:5") as caught:
+        engine.run(tables)
+    assert (caught.value.component, caught.value.plugin.name) == ("inner", "other")
 
 
 def test_a_loss_that_is_not_a_number_names_all_who_may_be_at_fault(tiny_pipeline):

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Final
 
 from textgen.documents import DOCUMENT_END, CorpusPiece, end_id, split_documents
-from textgen.errors import ContractError
+from textgen.errors import BrokenContract, ContractError
 from textgen.plugin.component import RegisteredComponent
 from textgen.plugin.validation import miscalled
 from textgen.protocols import (
@@ -64,17 +64,6 @@ def kind_of(method: str) -> str:
     """
     kind = next((kind for kind in _CONTRACTS if method in _methods(kind)), "")
     return "model" if kind == "decoder" else kind
-
-
-class BrokenContract(Exception):
-    """The object `culprit` of a component broke its contract.
-
-    Components knows whose it is, and says so.
-    """
-
-    def __init__(self, culprit: object, cause: str) -> None:
-        self.culprit = culprit
-        super().__init__(cause)
 
 
 def unfit(made: Any, kind: str) -> str:

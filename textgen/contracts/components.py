@@ -18,13 +18,12 @@ import attrs
 
 from textgen.contracts.checks import (
     FAILURES,
-    BrokenContract,
     kind_of,
     misdeclared,
     unfit,
 )
 from textgen.contracts.tokenizers import complete
-from textgen.errors import ContractError, DeviceError, PluginWarning, TextgenError
+from textgen.errors import BrokenContract, ContractError, DeviceError, PluginWarning, TextgenError
 from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, BuildContext, RegisteredComponent
 from textgen.plugin.structure import ConfiguredComponent
 from textgen.plugin.tracebacks import package_of, packages_of
@@ -44,9 +43,11 @@ class Components(contextlib.ExitStack[bool | None]):
 
     load_start  called with each model that starts from another run, its choice and the context that
                 it was built in
+    spared      an exception of the caller's own code, which stays what it is
     """
 
     load_start: Callable[[Any, ConfiguredComponent, BuildContext], None] | None = None
+    spared: BaseException | None = None
 
     def __init__(self, base: Components | None = None) -> None:
         """Components of a run, or a part of `base`, such as those of a request: it closes them
@@ -64,7 +65,7 @@ class Components(contextlib.ExitStack[bool | None]):
     def build(self, choice: ConfiguredComponent, context: BuildContext) -> Any:
         """Build the object of a component, and check that it has the methods of its kind."""
         offer, context = choice.offer, attrs.evolve(context, builder=self.build)
-        with self.blaming(offer):
+        with self.blaming(offer, "cannot be built"):
             # A copy of the options: what `build` does to them changes neither the pipeline nor its
             # record.
             made = offer.component.build(copy.deepcopy(choice.options), context)
@@ -94,15 +95,17 @@ class Components(contextlib.ExitStack[bool | None]):
             self.callback(_close, made, offer)
 
     @contextlib.contextmanager
-    def blaming(self, built: RegisteredComponent | None = None) -> Iterator[None]:
+    def blaming(
+        self, suspect: RegisteredComponent | None = None, what: str = "failed"
+    ) -> Iterator[None]:
         """Raise what the block raises, or the ContractError for it.
 
-        `built` is being built in it.
+        `suspect` is at work in it, and did it unless it was raised in the code of another.
         """
         try:
             yield
         except FAILURES as error:
-            if (explained := self._explained(error, built)) is None:
+            if (explained := self._explained(error, suspect, what)) is None:
                 raise
             raise explained from error
 
@@ -116,10 +119,12 @@ class Components(contextlib.ExitStack[bool | None]):
         return None
 
     def _explained(
-        self, error: BaseException, built: RegisteredComponent | None = None
+        self,
+        error: BaseException,
+        suspect: RegisteredComponent | None = None,
+        what: str = "failed",
     ) -> TextgenError | None:
-        culprit = getattr(error, "culprit", self)  # else the traceback tells
-        if isinstance(error, TextgenError) or culprit is None:
+        if isinstance(error, TextgenError) or error is self.spared:
             return None
         root = self._base or self
         each = [root, *(part for ref in root._parts.valuerefs() if (part := ref()) is not None)]
@@ -129,33 +134,22 @@ class Components(contextlib.ExitStack[bool | None]):
             for ref, offer in one._built
             if (made := ref()) is not None
         ]
-        if not isinstance(
-            culprit, RegisteredComponent | Components
-        ):  # a check says whose value it is
-            offers = [offer for made, offer in known if type(made) is type(culprit)]
-            what = "" if isinstance(error, BrokenContract) else "failed: "
-            return ContractError(offers[-1], f"{what}{error}") if offers else None
+        if isinstance(error, BrokenContract):
+            offers = [offer for made, offer in known if type(made) is type(error.culprit)]
+            return ContractError(offers[-1], str(error)) if offers else None
         if _is_memory(error):
             return _out_of_memory()
-        parts = [*known, *([] if built is None else [(None, built)])]
+        parts = [*known, *([] if suspect is None else [(None, suspect)])]
         foreign = [part for part in parts if part[1].distribution != OWN_DISTRIBUTION]
-        offer = _blamed(error, foreign) or (
-            culprit if isinstance(culprit, RegisteredComponent) else None
-        )
-        what = "failed" if built is None else "cannot be built"
+        offer = _blamed(error, foreign)
+        if offer is None and (None, suspect) in foreign:
+            offer = suspect
         return None if offer is None else ContractError(offer, f"{what}: {described(error, offer)}")
 
 
 def described(error: BaseException, offer: RegisteredComponent) -> str:
     """An exception, and the last line of the component's own code that it passed."""
     return cause_of(error, offer.plugin, packages_of(offer.component))
-
-
-def accuse(error: BaseException, culprit: object) -> None:
-    """Say whose an exception is: the object that broke its contract; a component, unless the
-    exception was raised in the code of another; or None, the caller, whose stays what it is.
-    """
-    error.culprit = culprit  # type: ignore[attr-defined]
 
 
 def blaming(method: _Method) -> _Method:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from textgen.data import Ids
 from textgen.devices import thread_count, worker_threads
-from textgen.errors import UsageError
+from textgen.errors import BrokenContract, UsageError
 from textgen.gradient.batches import Batch
 from textgen.gradient.objectives import NextToken, State, token_losses
 from textgen.processes import Processes
@@ -483,9 +483,8 @@ def summed(
     made = objective.loss(model, tuple(_to_device(each, device) for each in arrays), carried)
     if isinstance(made, tuple) and len(made) == 2 and not getattr(made[0], "ndim", 1):
         return made
-    error = TypeError("loss must give a sum, a tensor without axes, and the state after it")
-    error.culprit = objective  # type: ignore[attr-defined]  # whose plugin is to blame
-    raise error
+    cause = "must give from loss a sum, a tensor without axes, and the state after it"
+    raise BrokenContract(objective, cause)
 
 
 def _to_device(windows: Ids, device: str) -> Tensor:

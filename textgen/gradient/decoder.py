@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from textgen.errors import BrokenContract
 from textgen.gradient.arrays import like_weights, to_numpy
 from textgen.protocols import Array, Ids, Tensors
 
@@ -154,8 +155,7 @@ class ForwardDecoder:
         try:
             return check_forward(given, len(ids))
         except (TypeError, ValueError) as error:
-            error.culprit = self._module  # type: ignore[union-attr]  # whose plugin is to blame
-            raise
+            raise BrokenContract(self._module, str(error)) from error
 
 
 def check_forward(given: Any, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:

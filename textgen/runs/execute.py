@@ -276,6 +276,7 @@ class Execution:
             record=record,
             model=model,
             trainer=trainer,
+            components=components,
             blame=(pipeline.trainer.offer, pipeline.model.offer),
             data=data,
             context=self._training_context(device, progress.seconds),
@@ -383,7 +384,7 @@ class Execution:
             (self._components.build(choice, context), choice.offer)
             for choice in self.pipeline.observers
         ]
-        return Observers([*built, *((other, None) for other in self.observers)])
+        return Observers([*built, *((other, None) for other in self.observers)], self._components)
 
     def _check_generation(self, tokenizer: Tokenizer) -> None:
         """Check that the trained model can generate what is asked for, before anything is written

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from textgen.contracts.checks import FAILURES
-from textgen.contracts.components import accuse, described
+from textgen.contracts.components import Components, described
 from textgen.errors import DeviceError, PluginError, PluginWarning, TextgenError
 from textgen.events import Event, Stop
 from textgen.plugin.component import RegisteredComponent
@@ -25,11 +25,15 @@ class Observers:
 
     One of the pipeline's that fails, or whose sample does, is left out with a warning, for it must
     not cost hours of training. What one of the caller's raises ends the run. `stopped` is the first
-    that asked for the end of the run.
+    that asked for the end of the run. `components` are those of the run.
     """
 
-    def __init__(self, entries: Iterable[tuple[AnyObserver, RegisteredComponent | None]]) -> None:
-        self._entries = list(entries)
+    def __init__(
+        self,
+        entries: Iterable[tuple[AnyObserver, RegisteredComponent | None]],
+        components: Components,
+    ) -> None:
+        self._entries, self._components = list(entries), components
         self.stopped: Stopped | None = None
 
     def state(self) -> dict[str, Any]:
@@ -62,7 +66,7 @@ class Observers:
                     )
             except FAILURES as error:
                 if offer is None:
-                    accuse(error, None)
+                    self._components.spared = error
                 is_of_sample = isinstance(error, PluginError | DeviceError)
                 if offer is None or (isinstance(error, TextgenError) and not is_of_sample):
                     raise

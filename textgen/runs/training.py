@@ -9,15 +9,14 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Final, NoReturn
 
 import attrs
 
-from textgen.contracts.checks import FAILURES
-from textgen.contracts.components import accuse
+from textgen.contracts.components import Components
 from textgen.data import Dataset
-from textgen.errors import ContractError, Interrupted, ProcessesError, TextgenError, TrainingError
+from textgen.errors import ContractError, Interrupted, ProcessesError, TrainingError
 from textgen.events import Checkpointed, Decided, Evaluated, Evaluation, RunStarted, StepDone
 from textgen.files.reading import with_nan
 from textgen.generation.scoring import perplexity
@@ -39,7 +38,7 @@ class TrainingLoop:
     """One training of `model` by `trainer`, from wherever `progress` stands.
 
     record               run.json, to which decisions and the number of steps are added
-    blame                the offers of trainer and model
+    components, blame    those of the run, and the offers of trainer and model
     checkpoint_seconds   seconds between checkpoints, or twenty times what writing one takes if that
                          is more
     observers            may end the run early; then `observers.stopped` says which did
@@ -53,6 +52,7 @@ class TrainingLoop:
     record: dict[str, Any]
     model: Any
     trainer: Trainer
+    components: Components
     blame: tuple[RegisteredComponent, RegisteredComponent]
     data: Dataset
     context: TrainingContext
@@ -101,31 +101,30 @@ class TrainingLoop:
             return None
         return sum(int(each.numel()) for each in self.model.parameters() if each.requires_grad)
 
-    def _explain(self, error: BaseException) -> NoReturn:
+    @contextlib.contextmanager
+    def _blaming(self) -> Iterator[None]:
         """Raise an error of trainer or model as the error to report."""
-        if isinstance(error, ProcessesError):
+        foreign = (offer for offer in self.blame if offer.distribution != OWN_DISTRIBUTION)
+        try:
+            with self.components.blaming(next(foreign, None)):
+                yield
+        except ProcessesError as error:
             raise ProcessesError(f"{error}; {self.directory.kept()}", step=self.saved) from error
-        if isinstance(error, TrainingError) and error.refuses_state:
+        except TrainingError as error:
+            if not error.refuses_state:
+                raise
             raise self.directory.checkpoints.refused(self.progress.step, error) from error
-        if not isinstance(error, TextgenError | MemoryError):
-            for offer in self.blame:
-                if offer.distribution != OWN_DISTRIBUTION:
-                    accuse(error, offer)
-                    break
-        raise error
 
     def _events(self) -> Generator[Any]:
         """The events of the trainer.
 
         Only what fails here is blamed on it: observers may raise on purpose.
         """
-        try:
+        with self._blaming():
             events = self.trainer.train(self.model, self.data, self.context)
             if events is None:
                 raise ContractError(self.blame[0], "gave None from train; is a `yield` missing?")
             yield from events
-        except FAILURES as error:
-            self._explain(error)
 
     def _iterate(self, events: Iterable[Any]) -> None:
         clock, before = time.perf_counter, self.progress.seconds
@@ -171,7 +170,7 @@ class TrainingLoop:
         """Stop after a checkpoint."""
         self._checkpoint()
         step = self.progress.step
-        raise Interrupted(f"stopped after step {step} and a checkpoint", step=step)
+        raise Interrupted(f"stopped after step {step}", step=step)
 
     def _stepped(self, event: StepDone) -> None:
         self._unread.append(event)
@@ -188,11 +187,9 @@ class TrainingLoop:
 
         The last `unread` may wait, so that the device is not awaited.
         """
-        try:
+        with self._blaming():  # a device reports some of its errors only when something is read
             while self._unread and (len(self._unread) > unread or self._unread[0].is_read):
                 self._check_loss(self._unread.popleft())
-        except FAILURES as error:  # a device reports some of its errors only when something is read
-            self._explain(error)
 
     def _check_model(self) -> None:
         """Check that the model to be has learnt: that losses did not rise, however finite."""
@@ -293,7 +290,7 @@ class TrainingLoop:
 
         Its arrays change with the next step, where they are in the memory of the CPU.
         """
-        try:
+        with self._blaming():
             state = self.trainer.state()
             if not isinstance(state, TrainerState):
                 raise ContractError(
@@ -305,5 +302,3 @@ class TrainingLoop:
                 cause = f"{name} has values that are not numbers (NaN) after step {progress.step}"
                 raise TrainingError(f"{cause}; {self.directory.kept()}", step=progress.step)
             return Checkpoint(tensors, state, progress, self.observers.state())
-        except FAILURES as error:
-            self._explain(error)

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Final, Unpack
 import attrs
 import numpy as np
 
-from textgen.contracts.checks import FAILURES, BrokenContract, check_ids, unfit
+from textgen.contracts.checks import FAILURES, check_ids, unfit
 from textgen.documents import DOCUMENT_END
-from textgen.errors import TextgenError
+from textgen.errors import BrokenContract, TextgenError
 from textgen.plugin.component import Component
 from textgen.protocols import Ids
 from textgen.testing.environment import TEXT
