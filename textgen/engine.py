@@ -138,8 +138,8 @@ class Engine:
                    an event such as threading.Event. Once true, the run writes a checkpoint and
                    raises Interrupted
         processes  several processes that train together and all call this in `processes.joined()`.
-                   Only the first writes, shows progress and generates. The others use only
-                   `source`, `overrides` and `output`, and read its run directory
+                   Only the first writes, tells the pipeline's observers and generates. The others
+                   read its run directory
 
         A finished run that is skipped is only read, so any number of threads and processes may do
         so at once.
@@ -147,42 +147,22 @@ class Engine:
         Raises PipelineError, RunMismatchError for a run of another pipeline, RunLockedError,
         RunError, CorpusError, TrainingError, and PluginError for a fault of a plugin.
         """
-        if processes is not None and not processes.leads:
-            return self._follow(processes, source, overrides, output)
-        with contextlib.nullcontext() if processes is None else processes.leading():
-            pipeline = self.pipeline(source, overrides, output=output)
-            if output is None:
-                known = [pipeline.folder, Path.cwd() / "runs"]
-                announce("writing", [pipeline.output], known, console)
-            run = _trained(
-                pipeline,
-                cancelled,
-                overwrite=overwrite,
-                update=update,
-                console=console,
-                observers=tuple(observers),
-                processes=processes,
-            )
-        return _completed(run)
-
-    def _follow(
-        self,
-        processes: Processes,
-        source: Source,
-        overrides: Overrides,
-        output: str | Path | None,
-    ) -> Run:
-        """The run that another process leads. Raises Interrupted where that has not finished it."""
-        outcome: Outcome = "skipped"
-        told = processes.hear()
-        if "ended" not in told:
-            pipeline = self.pipeline(source, overrides, output=output)
-            cancelled = processes.is_stopping
-            Execution(pipeline, cancelled=cancelled, processes=processes).follow(told)
-            outcome, told = "resumed" if told["step"] else "trained", processes.hear()
-        if not told["ended"]:
-            raise Interrupted("the first process has ended the run")
-        return _loaded(self.pipeline(source, overrides, output=output), outcome)
+        pipeline = self.pipeline(source, overrides, output=output)
+        leads = processes is None or processes.leads
+        console = console if leads else None
+        if output is None:
+            known = [pipeline.folder, Path.cwd() / "runs"]
+            announce("writing", [pipeline.output], known, console)
+        run = _trained(
+            pipeline,
+            cancelled,
+            overwrite=overwrite,
+            update=update,
+            console=console,
+            observers=tuple(observers),
+            processes=processes,
+        )
+        return _completed(run) if leads else run
 
     def train(
         self,
@@ -339,7 +319,10 @@ def _trained(
     """
     cancelled = is_cancelled(cancelled) or (lambda: False)
     execution = Execution(pipeline, cancelled=cancelled, **options)
-    run = _loaded(pipeline, *execution.ensure_trained())
+    done = execution.ensure_trained()
+    if execution.processes is not None:
+        execution.processes.meet()  # the others read what the first has written
+    run = _loaded(pipeline, *done)
     execution.compare(run.generator)
     return run
 

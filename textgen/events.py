@@ -1,8 +1,8 @@
 """The events of a run: what trainers yield, and what observers see.
 
-trainers yield    StepDone, Evaluated, Decided
-observers see     RunStarted, Decided, StepDone, Evaluation, Checkpointed, RunFinished; or
-                  RunSkipped alone
+trainers yield    StepDone, Evaluated
+observers see     RunStarted, StepDone, Evaluation, Checkpointed, RunFinished; or RunSkipped
+                  alone
 observers answer  nothing, or Stop
 """
 
@@ -81,17 +81,6 @@ class Evaluated:
     validation_loss: float | None = None
     figures: Mapping[str, float] = attrs.field(factory=dict)
     objective: float | None = None
-
-
-@attrs.frozen(kw_only=True)
-class Decided:
-    """A decision that the options left to the trainer, such as the number of steps for a time.
-
-    values  JSON values by name, recorded in run.json under `decided`. The trainer's state has those
-            that a resumed run needs
-    """
-
-    values: Mapping[str, Any]
 
 
 @attrs.frozen(kw_only=True)
@@ -195,7 +184,5 @@ class Stop:
     reason: str = ""
 
 
-TrainingEvent: TypeAlias = StepDone | Evaluated | Decided
-Event: TypeAlias = (
-    RunStarted | Decided | StepDone | Evaluation | Checkpointed | RunFinished | RunSkipped
-)
+TrainingEvent: TypeAlias = StepDone | Evaluated
+Event: TypeAlias = RunStarted | StepDone | Evaluation | Checkpointed | RunFinished | RunSkipped

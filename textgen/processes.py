@@ -1,30 +1,24 @@
 """The processes of one run, as torchrun starts them.
 
-All run the same program; that of rank 0 leads.
-
-The leader alone writes and prints. Before training it tells the others where to begin, as JSON in
-torch's store; in training they meet in one sum for each step. Nothing is pickled. torch is imported
-when the processes join.
+All run the same program: each reads the run directory and computes its rows of every batch. That of
+rank 0 alone writes, prints and generates. They meet by torch.distributed; nothing is pickled. torch
+is imported when they join.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
 import attrs
 
-from textgen.errors import Interrupted, ProcessesError, UsageError
+from textgen.errors import ProcessesError, UsageError
 
 TIMEOUT = 120.0  # seconds that a step, a checkpoint or an evaluation of another process may take
-_MEETING: Final = 600.0  # seconds in which all come, and read the text
-_BETWEEN: Final = 0.02  # seconds between two looks into the store
-_LEAVING: Final = 5.0  # seconds in which the others read what the leader has told last
+_MEETING: Final = 1800.0  # seconds in which all come, and read the text
 
 
 def is_follower(environment: Mapping[str, str] = os.environ) -> bool:
@@ -40,9 +34,6 @@ class Processes:
     local_rank, local_size  among those of this machine
     timeout                 seconds without an answer after which a process is taken for lost
     launcher                the id of the process that started this one, where that is torchrun
-    wants_stop              asked in each step: whether this process is to end the run, as on a
-                            signal
-    stop_asked              whether another asked for the end of this run
     """
 
     rank: int
@@ -51,10 +42,7 @@ class Processes:
     local_size: int = 1
     timeout: float = TIMEOUT
     launcher: int | None = None
-    wants_stop: Callable[[], bool] = lambda: False
-    stop_asked: bool = attrs.field(default=False, init=False)
-    _store: Any = attrs.field(default=None, init=False)
-    _told: int = attrs.field(default=0, init=False)  # messages
+    _group: Any = attrs.field(default=None, init=False)
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Processes | None:
@@ -86,7 +74,7 @@ class Processes:
 
     def device(self, kind: str) -> str:
         """This process's device of a kind: of several GPUs, each has its own."""
-        return f"cuda:{self.local_rank}" if kind == "cuda" else kind
+        return f"cuda:{self.local_rank}" if kind.startswith("cuda") else kind
 
     def threads(self, given: int | None) -> int | None:
         """The threads for this process where the run has `given`; None leaves torch its own
@@ -98,17 +86,9 @@ class Processes:
             return None
         return max(1, (os.cpu_count() or 1) // self.local_size)
 
-    def is_stopping(self) -> bool:
-        """Whether this process asks for the end of the run: on a signal, or since torchrun is
-        gone.
-        """
-        orphaned = self.launcher is not None and os.getppid() != self.launcher
-        return orphaned or self.wants_stop()
-
-    @property
-    def _not_all(self) -> str:
-        lost = f"one has ended, or has not come within {_MEETING:g} seconds"
-        return f"{self.size} processes were to meet: {lost}"
+    def is_orphaned(self) -> bool:
+        """Whether torchrun, which started this process, is gone."""
+        return self.launcher is not None and os.getppid() != self.launcher
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
@@ -116,86 +96,64 @@ class Processes:
 
         Raises ProcessesError if they do not come.
         """
-        import torch.distributed
+        import torch.distributed as dist
 
-        dist: Any = torch.distributed  # which is typed in part
-        is_torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        hosts = self.leads and not is_torchruns
-        with self.explained(self._not_all):
+        with self.explained(_MEETING):
             timeout = timedelta(seconds=_MEETING)
-            address = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", ""))
-            store = dist.TCPStore(*address, self.size, hosts, timeout=timeout)
-            # torchrun's own store still has the addresses of the processes that it started before.
-            start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "") if is_torchruns else ""
-            self._store = dist.PrefixStore(f"textgen/{start}", store)
-            dist.init_process_group(
-                "gloo",
-                store=self._store,
-                rank=self.rank,
-                world_size=self.size,
-                timeout=timedelta(seconds=self.timeout),
-            )
+            dist.init_process_group("gloo", None, timeout, self.size, self.rank)
         try:
+            self._group = self.group("gloo")
             yield
         finally:
             with contextlib.suppress(Exception):  # of a group that is broken already
-                left, end = self._store.add("left", 1), time.monotonic() + _LEAVING
-                while hosts and left < self.size and time.monotonic() < end:
-                    time.sleep(_BETWEEN)
-                    left = self._store.add("left", 0)
                 dist.destroy_process_group()
 
-    def meet(self) -> None:
-        """Wait for the others, each of which may have to read the text first.
-
-        Raises ProcessesError.
+    def group(self, backend: str) -> Any:
+        """All processes as a group of torch's, by gloo for tensors in the memory of the CPU or by
+        nccl; one that does not answer within the timeout is lost.
         """
         import torch.distributed as dist
 
-        with self.explained(self._not_all):
-            dist.monitored_barrier(timeout=timedelta(seconds=_MEETING))
+        if backend == "gloo" and self._group is not None:
+            return self._group
+        return dist.new_group(backend=backend, timeout=timedelta(seconds=self.timeout))
+
+    def meet(self) -> None:
+        """Wait for the others, maybe long. Raises ProcessesError."""
+        import torch.distributed as dist
+
+        with self.explained(_MEETING):
+            dist.barrier()
 
     @contextlib.contextmanager
-    def leading(self) -> Iterator[None]:
-        """A run of the leader; tells the others how it ended."""
-        ended = self.stop_asked = False
-        try:
-            yield
-            ended = True
-        finally:
-            with contextlib.suppress(ProcessesError):
-                self.tell({"ended": ended})
+    def in_turn(self) -> Iterator[None]:
+        """A block that the first process goes through before the others, as they find in the cache
+        what it has read; all leave it together.
 
-    def tell(self, value: Any) -> None:
-        """Tell the others a JSON value.
-
-        The leader calls it as often as each of them calls `hear`.
+        Raises ProcessesError.
         """
-        if self._store is None:  # nobody has joined
-            return
-        self._told += 1
-        with self.explained():
-            self._store.set(f"told/{self._told}", json.dumps(value))
+        if not self.leads:
+            self.meet()
+        yield
+        if self.leads:
+            self.meet()
+        self.meet()
 
-    def hear(self) -> Any:
-        """Wait for what the leader tells next, however long it takes.
+    def any(self, *facts: bool) -> list[bool]:
+        """For each of some facts, whether it is true in any process. Raises ProcessesError."""
+        import torch
+        import torch.distributed as dist
 
-        Raises Interrupted, ProcessesError.
-        """
-        self._told += 1
-        key = f"told/{self._told}"
+        told = torch.tensor(facts, dtype=torch.uint8)
         with self.explained():
-            while not self._store.check([key]):
-                if self.is_stopping():
-                    raise Interrupted("stopped while the first process was at work")
-                time.sleep(_BETWEEN)
-            return json.loads(self._store.get(key))
+            dist.all_reduce(told, dist.ReduceOp.MAX, group=self._group)
+        return [bool(fact) for fact in told]
 
     @contextlib.contextmanager
-    def explained(self, cause: str = "") -> Iterator[None]:
+    def explained(self, seconds: float | None = None) -> Iterator[None]:
         """Raise what torch says while processes talk to each other as a ProcessesError."""
         try:
             yield
         except (RuntimeError, ValueError) as error:
-            lost = "another process of the run has ended, or has not answered within"
-            raise ProcessesError(cause or f"{lost} {self.timeout:g} seconds") from error
+            cause = "another process of the run has ended, or has not answered within"
+            raise ProcessesError(f"{cause} {seconds or self.timeout:g} seconds") from error

@@ -318,8 +318,6 @@ class Trainer(Protocol):
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """Train, yielding a StepDone after each update and an Evaluated after each evaluation.
 
-        A Decided has the decisions that the options left to the trainer.
-
         After each yield, `state()` and the model's tensors are a consistent state to resume from.
         Training continues from the loaded state, if there is one.
         """

@@ -9,18 +9,13 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-from networks import Recurrent
 from safetensors.numpy import load_file
 from several_processes import AT_PLACE, run_together
 from small_trainings import pipeline
 
 import textgen
 from textgen import Engine, PluginSet, UsageError
-from textgen.data import Dataset
-from textgen.events import StepDone
-from textgen.gradient import GradientOptions, GradientTrainer
 from textgen.processes import Processes
-from textgen.protocols import TrainingContext
 
 CLOSING = """
 import os
@@ -181,55 +176,40 @@ def test_the_network_of_a_mixture_is_shared_out_and_each_process_says_what_it_fa
     assert_alike(run.path, alone.path)
 
 
-def test_a_trainer_that_counts_is_refused_before_anything_is_written(tmp_path):
-    tables = write(tmp_path, model={"type": "ngram", "order": 2}, trainer={"type": "count"})
-    with pytest.raises(UsageError, match="the trainer 'count' does not train in several processes"):
-        Engine().run(tables, output=tmp_path / "run", processes=Processes(0, 2))
-    assert not (tmp_path / "run").exists()
+@pytest.mark.slow
+def test_processes_end_together_on_a_signal_to_one_and_on_an_observer_of_the_first(tmp_path):
+    stopping = {"type": "early-stopping", "patience": 1}
+    write(tmp_path, {**TRAINER, "learning_rate": 1e-30}, observer=[stopping])
+    at_step = (AT_PLACE, "1", "TERM", "textgen.gradient.optimization:Optimization.step", "10")
+    run = ("run", "p.toml", "-o", "run")
+    first, other = run_together(2, *at_step, *run, "-q", folder=tmp_path)
+    assert (first.returncode, other.returncode) == (130, 143)
+    for each in (first, other):
+        assert each.stderr.startswith("textgen: stopped after step 10 and a checkpoint; run it ag")
+    first, other = run_together(2, "-m", "textgen", *run, folder=tmp_path)
+    assert (first.returncode, other.returncode, other.stderr) == (0, 0, "")
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert (record["status"], record["step"], record["stopped"]["by"]) == (
+        *("finished", 16),
+        "early-stopping",
+    )
 
 
 @pytest.fixture
 def single(monkeypatch):
     """A group of this process alone."""
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", "0")
+    for name, value in {"ADDR": "127.0.0.1", "PORT": "0"}.items():
+        monkeypatch.setenv(f"MASTER_{name}", value)
     processes = Processes(0, 1)
     with processes.joined():
         yield processes
 
 
-def three_steps(model, processes):
-    """The events of a training that evaluates after its second step and its last."""
-    tokens = np.arange(402) * 7 % 5
-    data = Dataset(
-        training=tokens, validation=tokens[:99], vocab_size=5, window_length=4, window_stride=4
-    )
-    options = GradientOptions(length="3 steps", batch_size=8, evaluate_every=2)
-    trainer = GradientTrainer(options, lambda parameters: torch.optim.SGD(parameters, lr=0.1))
-    return trainer.train(model, data, TrainingContext(seed=0, device="cpu", processes=processes))
-
-
-@pytest.mark.parametrize(("stop", "modes"), [(1, {True}), (2, {False, True}), (3, {False})])
-def test_a_process_that_leaves_computes_what_the_others_wait_for(single, stop, modes):
-    """The evaluation that is due, and a step without an update, in which they learn of the end."""
-    model, made = Recurrent(5), set()
-    model.register_forward_pre_hook(lambda network, _: made.add(network.training))
-    events = three_steps(model, single)
-    next(event for event in events if isinstance(event, StepDone) and event.step == stop)
-    before = [parameter.clone() for parameter in model.parameters()]
-    made.clear()
-    events.close()
-    assert made == modes
-    assert all(map(torch.equal, before, model.parameters()))
-
-
-def test_a_step_in_which_a_process_asks_for_the_end_is_not_made(single):
-    steps = []
-    single.wants_stop = lambda: len(steps) == 2
-    for event in three_steps(Recurrent(5), single):
-        if isinstance(event, StepDone):
-            steps.append(event.step)
-    assert steps == [1, 2]
+def test_a_trainer_that_counts_is_refused_before_anything_is_written(single, tmp_path):
+    tables = write(tmp_path, model={"type": "ngram", "order": 2}, trainer={"type": "count"})
+    with pytest.raises(UsageError, match="the trainer 'count' does not train in several processes"):
+        Engine().run(tables, output=tmp_path / "run", processes=single)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.gpu

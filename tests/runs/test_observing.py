@@ -17,7 +17,6 @@ from small_run import record_of
 import textgen
 from textgen.events import (
     Checkpointed,
-    Decided,
     Evaluated,
     Evaluation,
     RunFinished,
@@ -108,7 +107,6 @@ def test_the_speed_is_that_of_training_alone(tiny_pipeline, monkeypatch):
 
     def train():
         now[0] += 2
-        yield Decided(values={"steps": 1})
         now[0] += 3
         yield StepDone(step=1, steps=1, epoch=1, loss=1.0, tokens=100)
         now[0] += 15

@@ -76,32 +76,29 @@ def command(
     """
     check_pipeline(pipeline)
     from textgen.engine import Engine
-    from textgen.errors import Interrupted
     from textgen.processes import Processes
 
     if device is not None:
         overrides = (*overrides, f"device={json.dumps(device)}")
     engine, processes = Engine(context.plugins()), Processes.of_environment()
-    if processes is not None and not processes.leads:
-        with contextlib.suppress(Interrupted), StopSwitch() as switch, processes.joined():
-            processes.wants_stop = switch.is_on
-            run = engine.run(pipeline, overrides, output=output, processes=processes)
-            run.generator.close()
-        return
-    if finish:
+    leads = processes is None or processes.leads
+    if finish and leads:
         engine.finish(output or engine.pipeline(pipeline, overrides).output)
     with contextlib.nullcontext() if processes is None else processes.joined():
         run = train(
             engine,
             pipeline,
             overrides,
-            console=None if quiet else sys.stderr,
+            console=sys.stderr if leads and not quiet else None,
             output=output,
             overwrite=overwrite,
             update=update,
             processes=processes,
         )
-    _print(run, quiet=quiet)
+    if leads:
+        _print(run, quiet=quiet)
+    else:
+        run.generator.close()
 
 
 def train(

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
@@ -48,13 +47,11 @@ class Gradients:
     loss   of the whole batch
     state  after its windows, of all rows; None where it is not kept
     now    the time that the first process was given
-    stops  whether a process asks for the end, so that the gradients are not to be used
     """
 
     loss: Tensor
     state: State | None
     now: float
-    stops: bool = False
 
 
 @attrs.define(eq=False)
@@ -69,9 +66,8 @@ class Computation:
     slower. On other devices there is one replica, and no thread.
 
     Among processes each computes its rows of every batch, and a sum over all of them carries
-    gradients, loss, states, the first one's clock and the wish to stop. Rows need not divide by the
-    processes: each mean counts as its share of the batch. A process without any computes the first
-    row for nothing.
+    gradients, loss, states and the first one's clock. Rows need not divide by the processes: each
+    mean counts as its share of the batch. A process without any computes the first row for nothing.
 
     precision   "float32", or "bfloat16" for torch.autocast with weights in float32
     objective   what a batch sums, and by what number the sum is divided
@@ -153,11 +149,8 @@ class Computation:
             )
         if cause:
             raise UsageError(f"{cause}; start fewer processes")
-        processes.meet()
         with processes.explained(), torch.no_grad():
-            if self.device != "cpu":
-                timeout = timedelta(seconds=processes.timeout)
-                self._group = dist.new_group(backend="nccl", timeout=timeout)
+            self._group = processes.group("gloo" if self.device == "cpu" else "nccl")
             for tensor in itertools.chain(model.parameters(), model.buffers()):
                 dist.broadcast(tensor, 0, group=self._group)
 
@@ -233,13 +226,12 @@ class Computation:
         *,
         keeps_state: bool = False,
         now: float = 0.0,
-        leaves: bool = False,
     ) -> Gradients:
         """Set the gradients of the mean loss of a batch, read on from the states `carried` of all
         rows.
 
-        `leaves` says that this process asks for the end. To be called within `run`. A single
-        process does not wait for the device. Raises ProcessesError.
+        To be called within `run`. A single process does not wait for the device. Raises
+        ProcessesError.
         """
         for parameter in itertools.chain.from_iterable(self._parameters):
             parameter.grad = None
@@ -261,9 +253,9 @@ class Computation:
         whole = tuple(part.new_zeros((total, *part.shape[1:])) for part in state)
         for to, rows_state in zip(whole, state, strict=True):  # streams have rows for each process
             to[own.start : own.stop] = rows_state
-        return self._sum(loss, whole, now, leaves)
+        return self._sum(loss, whole, now)
 
-    def _sum(self, loss: Tensor, state: State, now: float, leaves: bool) -> Gradients:
+    def _sum(self, loss: Tensor, state: State, now: float) -> Gradients:
         """Set the gradients of all processes to their sums, and sum up what else they have.
 
         All numbers of a type travel together, since on a CPU a message costs more than what it
@@ -272,10 +264,9 @@ class Computation:
         import torch.distributed as dist
 
         assert self._processes is not None
-        stops = leaves or self._processes.is_stopping()
         parameters = [p for p in self._parameters[0] if p.requires_grad]
         is_used = [p.grad is not None for p in parameters]  # by a row of this process
-        facts = [now if self._processes.leads else 0.0, stops, *is_used]
+        facts = [now if self._processes.leads else 0.0, *is_used]
         header = torch.cat([loss[None].float(), loss.new_tensor(facts, dtype=torch.float32)])
         for parameter in parameters:
             if parameter.grad is None:
@@ -289,12 +280,11 @@ class Computation:
                 parts = torch.split(flat, [tensor.numel() for tensor in same])
                 for to, part in zip(same, parts, strict=True):
                     to.copy_(part.view_as(to))
-            now, stopping, *users = header[1:].tolist()
+            now, *users = header[1:].tolist()
         for parameter, count in zip(parameters, users, strict=True):
             if not count:
                 parameter.grad = None  # a gradient of zero would let an optimizer decay it
-        self._processes.stop_asked = stopping > 0 and not leaves
-        return Gradients(header[0], state or None, now, stopping > 0)
+        return Gradients(header[0], state or None, now)
 
     def validation_loss(self, batches: Iterable[Batch], context: int) -> float | None:
         """Mean loss per token, in float32, of windows and their counts as `validation_batches` has

@@ -13,8 +13,8 @@ from attrs.validators import ge
 
 from textgen import devices
 from textgen.data import Dataset
-from textgen.errors import ProcessesError, TrainingError, UsageError
-from textgen.events import Decided, Evaluated, StepDone, TrainingEvent
+from textgen.errors import TrainingError, UsageError
+from textgen.events import Evaluated, StepDone, TrainingEvent
 from textgen.files.opening import MALFORMED_DATA
 from textgen.gradient.arrays import like_weights, to_numpy
 from textgen.gradient.batches import Batches, validation_batches
@@ -146,33 +146,18 @@ class _Training:
         """Train to the end."""
         plan, run = self.plan, self.computation.run
         if self.computation.precision == "auto":
-            precision = self.computation.faster_precision(self.batches.batch(0, 0))
-            self.computation.precision = precision
-            yield Decided(values={"precision": precision})
-        try:
-            while True:
-                if plan.is_due(self.step, self.evaluated_step):
-                    self.evaluated_step = self.step
-                    plan.evaluated()
-                    yield run(self._evaluated)
-                if plan.steps is not None and self.step >= plan.steps:
-                    return
-                was_decided = plan.steps is not None
-                with self._refusing_state():
-                    done = run(self._advance)
-                if done is None:
-                    return
-                if plan.steps is not None and not was_decided:
-                    yield Decided(values={"steps": plan.steps})
-                yield done
-        except GeneratorExit:  # the engine ends the run, as the others learn in the next step
-            if self.context.processes is not None:
-                with contextlib.suppress(ProcessesError):
-                    if plan.is_due(self.step, self.evaluated_step):
-                        run(self._evaluated)
-                    if plan.steps is None or self.step < plan.steps:
-                        run(lambda: self._advance(leaves=True))
-            raise
+            first = self.batches.batch(0, 0)
+            self.computation.precision = self.computation.faster_precision(first)
+        while True:
+            if plan.is_due(self.step, self.evaluated_step):
+                self.evaluated_step = self.step
+                plan.evaluated()
+                yield run(self._evaluated)
+            if plan.steps is not None and self.step >= plan.steps:
+                return
+            with self._refusing_state():
+                done = run(self._advance)
+            yield done
 
     def _evaluated(self) -> Evaluated:
         """Measure the held-out data."""
@@ -190,11 +175,8 @@ class _Training:
             objective=objective,
         )
 
-    def _advance(self, *, leaves: bool = False) -> StepDone | None:
-        """Update the weights by the next batch.
-
-        None, and no update, if a process asks for the end.
-        """
+    def _advance(self) -> StepDone:
+        """Update the weights by the next batch."""
         step, now = self.step + 1, time.perf_counter() - self.begun
         epoch, number = divmod(self.step, self.batches.per_epoch)
         batch = self.batches.batch(epoch, number)
@@ -206,10 +188,7 @@ class _Training:
             (self.context.seed, step),
             keeps_state=keeps,
             now=now,
-            leaves=leaves,
         )
-        if made.stops:
-            return None
         rate, norm = self.optimization.step(step, self.plan.horizon())
         self.step, self.training_loss, self.carried = step, made.loss, made.state
         self.plan.step_done(step, made.now)

@@ -71,9 +71,14 @@ _LOCK_TIMEOUT: Final = 0.1
 
 @attrs.frozen
 class RunDirectory:
-    """A run directory at `path`, which need not exist yet."""
+    """A run directory at `path`, which need not exist yet.
+
+    is_written  False in a process for which another writes: then what begins a run, locks it or
+                records it does nothing
+    """
 
     path: Path
+    is_written: bool = True
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -83,7 +88,7 @@ class RunDirectory:
     @property
     def next(self) -> RunDirectory:
         """The place of the run that is to replace the one here."""
-        return RunDirectory(self.path / _NEXT)
+        return RunDirectory(self.path / _NEXT, self.is_written)
 
     def current(self) -> RunDirectory:
         """The run that is read: the one in `.next-run` once it is finished, else the one here."""
@@ -120,6 +125,8 @@ class RunDirectory:
 
         Returns whether the folder was created, for `abandon`.
         """
+        if not self.is_written:
+            return False
         for place in (self, self.next):
             for name in (*_OWN, _NEXT, _LOCK, _OWNER):
                 place.inside(name)
@@ -156,6 +163,9 @@ class RunDirectory:
         """
         import filelock
 
+        if not self.is_written:
+            yield
+            return
         lock, owner = filelock.FileLock(self.path / _LOCK), self.path / _OWNER
         try:
             lock.acquire(timeout=_LOCK_TIMEOUT, poll_interval=_LOCK_TIMEOUT / 10)
@@ -219,28 +229,38 @@ class RunDirectory:
 
     def write_run(self, record: Table) -> None:
         """Replace run.json atomically."""
-        write_json(self.path / "run.json", signed(record))
+        if self.is_written:
+            write_json(self.path / "run.json", signed(record))
 
     def write_artifact(self, name: str, data: bytes) -> str:
         """Write a file of the run atomically and return its SHA-256."""
-        write_atomic(self.path / name, data)
+        if self.is_written:
+            write_atomic(self.path / name, data)
         return hashlib.sha256(data).hexdigest()
 
-    def begin(self, *, extends: bool = False) -> RunDirectory:
+    def begin(self) -> RunDirectory:
         """An empty place for a new run: in `.next-run` if there is a finished run here, which
         stays, else here.
-
-        extends  whether the new run goes on from the finished one, whose metrics and samples it
-                 then begins with
         """
         place = self.next if self.status() == "finished" else self
-        if os.path.lexists(self.next.path):
-            remove_folder(self.next.path)
-        make_folder(place.checkpoints.path)
-        place._clear()
-        for name in _GROWING if extends else ():
-            if (kept := self.path / name).is_file():
-                write_atomic(place.path / name, pieces_of(kept))
+        if self.is_written:
+            if os.path.lexists(self.next.path):
+                remove_folder(self.next.path)
+            make_folder(place.checkpoints.path)
+            place._clear()
+        return place
+
+    def go_on(self, step: int) -> RunDirectory:
+        """The place of the run that was begun last, without what it has after its checkpoint of a
+        step; of a finished run, a copy in `.next-run`.
+        """
+        place = self.latest()
+        if self.is_written:
+            if place.status() == "finished":
+                place = self.begin()
+                for name in (*_GROWING, "checkpoints"):
+                    self._copy(name, place)
+            place.checkpoints.keep([each for each in place.checkpoints.steps() if each <= step])
         return place
 
     def kept(self) -> str:
@@ -292,13 +312,19 @@ class RunDirectory:
     def _publish(self) -> None:
         """Put the finished run in `.next-run` in the place of the one here."""
         self._clear()
-        for path in sorted(self.next.path.rglob("*")):  # a folder comes before what is in it
-            target = self.path / path.relative_to(self.next.path)
+        for name in os.listdir(self.next.path):
+            self.next._copy(name, self)
+        remove_folder(self.next.path)
+
+    def _copy(self, name: str, place: RunDirectory) -> None:
+        """Copy a file of the run, or a folder with all in it, if it is there."""
+        source = self.path / name
+        for path in sorted([source, *source.rglob("*")]):  # a folder comes before what is in it
+            target = place.path / path.relative_to(self.path)
             if path.is_dir():
                 make_folder(target)
-            else:
+            elif path.is_file():
                 write_atomic(target, pieces_of(path))
-        remove_folder(self.next.path)
 
     def _clear(self) -> None:
         """Remove the files of a run, run.json first: without it the rest is not a run.

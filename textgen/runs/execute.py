@@ -17,6 +17,7 @@ from typing import Any, Literal, TextIO, TypeAlias
 import attrs
 
 from textgen import devices
+from textgen.data import Dataset
 from textgen.errors import (
     CorpusError,
     CorruptFileError,
@@ -37,11 +38,9 @@ from textgen.generation.scoring import windows_loss
 from textgen.pipeline.options import TextOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
-from textgen.plugin.structure import Start
 from textgen.processes import Processes
 from textgen.protocols import Ids, Table, Tokenizer, TrainingContext
 from textgen.runs import record as run_record
-from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import Progress
@@ -77,8 +76,9 @@ class Execution:
 
     @property
     def directory(self) -> RunDirectory:
-        """The run directory of the pipeline."""
-        return RunDirectory(self.pipeline.output)
+        """The run directory of the pipeline, which the first of several processes writes."""
+        is_written = self.processes is None or self.processes.leads
+        return RunDirectory(self.pipeline.output, is_written)
 
     def ensure_trained(self) -> tuple[Outcome, Chain | None]:
         """Train from the start, resume or skip training, depending on the state of the run
@@ -127,29 +127,6 @@ class Execution:
                     stacklevel=2,
                 )
 
-    def follow(self, start: Table) -> None:
-        """Train as the first process does, whose run directory this one can read.
-
-        start  what that process told: the kind of `device`, and the `step` of the checkpoint to
-               resume from, or 0
-
-        Raises RunMismatchError if pipeline or text are not those of the first process, and what
-        components raise.
-        """
-        assert self.processes is not None
-        with devices.threads(self._thread_count()), self._components:
-            place = self.directory.latest()
-            record = place.read_run()
-            text, context = self._text(self.processes.device(start["device"]), record)
-            run_record.compare(self.directory, record, self.pipeline, text.digest)
-            trainer = self._components.build(self.pipeline.trainer, context)
-            model = self._components.build(self.pipeline.model, context)
-            if start["step"]:
-                trainer.load_state(place.checkpoints.read(start["step"]).trainer)
-            data = text.dataset(self.pipeline.data)
-            for _ in trainer.train(model, data, self._training_context(context.device)):
-                pass
-
     def _thread_count(self) -> int | None:
         given = self.pipeline.threads
         return given if self.processes is None else self.processes.threads(given)
@@ -174,41 +151,50 @@ class Execution:
         return RunError(f"{cause}; {directory.latest().kept()}", directory.path)
 
     def _execute(self) -> tuple[Outcome, Chain | None]:
+        announce_sources(self.pipeline, self.console)
+        processes = self.processes
+        with contextlib.nullcontext() if processes is None else processes.in_turn():
+            decision, text, context, data = self._read()
+        if data is None:
+            skipped = RunSkipped(path=self.directory.path, step=decision.record["step"])
+            self._observers(context, self.directory).tell(skipped)
+            return "skipped", None
+        own = attrs.evolve(context, training=False), RunComponents(self._components)
+        pipeline = self.pipeline
+        chain = build_chain(pipeline.decoding, pipeline.model.offer, *own, pipeline.name)
+        self._train(self._training_loop(text, data, decision, context, chain))
+        chain.components.detach()
+        return "trained" if decision.checkpoint is None else "resumed", chain
+
+    def _read(self) -> tuple[Decision, EncodedText, BuildContext, Dataset | None]:
+        """Decide what to do, and read the text; without its tokens where training is skipped."""
         pipeline, directory = self.pipeline, self.directory
         decision = Decision() if self.overwrite else decide(directory, pipeline)
         record = decision.record
-        announce_sources(pipeline, self.console)
-        is_skipped = decision.action == "skip"
         try:
-            text, context = self._text(pipeline.device, record)
+            text, context = self._text(record)
         except CorpusError as error:
             if record.get("status") == "finished":
                 error.remedy = "generate"
             raise
-        start = None
+        is_skipped = decision.action == "skip"
         if self.update and is_skipped:
             is_skipped = record["fingerprint"]["corpus"] == attrs.asdict(text.digest)
             if not is_skipped:
-                decision, start = Decision(), start_in(directory.current(), "model")
+                decision = Decision(start=start_in(directory.current(), "model"))
         run_record.compare(directory, decision.record, pipeline, text.digest)
         self._check_generation(text.tokenizer)
-        if not is_skipped:
-            own = attrs.evolve(context, training=False), RunComponents(self._components)
-            chain = build_chain(pipeline.decoding, pipeline.model.offer, *own, pipeline.name)
-            self._train(self._training_loop(text, decision, context, start, chain))
-            chain.components.detach()
-            return "trained" if decision.checkpoint is None else "resumed", chain
-        skipped = RunSkipped(path=directory.path, step=decision.record["step"])
-        self._observers(context, directory).tell(skipped)
-        return "skipped", None
+        return decision, text, context, None if is_skipped else text.dataset(pipeline.data)
 
-    def _text(self, device: str, record: Table) -> tuple[EncodedText, BuildContext]:
+    def _text(self, record: Table) -> tuple[EncodedText, BuildContext]:
         """The text with its fitted tokenizer, and the context in which the other components are
         built.
 
         record  that of this run, if it was begun before
         """
-        pipeline, build = self.pipeline, self._components.build
+        pipeline, build, device = self.pipeline, self._components.build, self.pipeline.device
+        if self.processes is not None:
+            device = self.processes.device(devices.resolve(device))
         context = BuildContext(
             folder=pipeline.folder,
             requested_device=device,
@@ -223,7 +209,7 @@ class Execution:
             own = self.directory.latest().path
             tokenizer = start_tokenizer(tokenizer, pipeline.tokenizer.start, record, own)
             vocabulary = tokenizer.to_dict()
-        progress = ReadingProgress(self.console, self.cancelled)
+        progress = ReadingProgress(self.console, self._is_cancelled)
         choices = pipeline.corpus, pipeline.tokenizer
         text = EncodedText(corpus, tokenizer, *choices, vocabulary, progress, self.directory.path)
         text.prepare(pipeline, self._components)
@@ -232,22 +218,20 @@ class Execution:
     def _training_loop(
         self,
         text: EncodedText,
+        data: Dataset,
         decision: Decision,
         context: BuildContext,
-        start: Start | None,
         chain: Chain,
     ) -> TrainingLoop:
         """Build model, trainer and observers, restored from the checkpoint if there is one; begin
-        the run. Its model has the weights of `start`, if that is one, and makes samples with the
-        chain.
+        the run. Its model makes samples with the chain.
         """
         pipeline, components, checkpoint = self.pipeline, self._components, decision.checkpoint
-        data = text.dataset(pipeline.data)
         trainer = components.build(pipeline.trainer, context)  # first: it may say why it cannot be
         if self.processes is not None and not getattr(trainer, "distributed", False):
             cause = f"the trainer {pipeline.trainer.name!r} does not train in several processes"
             raise UsageError(f"{cause}; run it without torchrun", argument="trainer")
-        model = self._model(trainer, checkpoint, context, start)
+        model = self._model(trainer, decision, context)
         context = attrs.evolve(context, training=False)
         priming = priming_ids(text.tokenizer, data.training)
         generator = attrs.evolve(
@@ -266,7 +250,7 @@ class Execution:
         place = self._begin(decision)
         progress = Progress() if checkpoint is None else checkpoint.progress
         record = run_record.begin(
-            *(pipeline, place, text, data, device), decision.record, priming
+            *(pipeline, place, text, data, device), progress, priming, model
         )  # before the observers, which may read what it writes
         observers = self._observers(attrs.evolve(context, training=True), place)
         if checkpoint is not None:
@@ -294,22 +278,9 @@ class Execution:
         if decision.record:
             for remark in run_record.changed_plugin_files(decision.record, self.pipeline.choices()):
                 warnings.warn(remark, stacklevel=2)
-        if decision.action == "resume":
-            assert decision.checkpoint is not None
-            place = self.directory.latest()
-            steps, last = place.checkpoints.steps(), decision.checkpoint.step
-            place.checkpoints.keep([step for step in steps if step <= last])  # not what is damaged
-            return place
-        kept, start = [], decision.checkpoint
-        if start is not None:
-            best = start.progress.best_step
-            if best is not None and best != start.step:
-                kept.append(self.directory.checkpoints.read(best))
-            kept.append(start)
-        place = self.directory.begin(extends=decision.action == "extend")
-        for checkpoint in kept:
-            place.checkpoints.write(checkpoint)
-        return place
+        if decision.checkpoint is None:
+            return self.directory.begin()
+        return self.directory.go_on(decision.checkpoint.step)
 
     def _training_context(self, device: str, earlier: float = 0.0) -> TrainingContext:
         return TrainingContext(
@@ -344,15 +315,10 @@ class Execution:
             failed = cause if status == "failed" else ""
             loop.observers.tell(RunFinished(step=step, status=status, stopped_by=by, cause=failed))
 
-    def _model(
-        self,
-        trainer: Any,
-        checkpoint: Checkpoint | None,
-        context: BuildContext,
-        start: Start | None,
-    ) -> Any:
+    def _model(self, trainer: Any, decision: Decision, context: BuildContext) -> Any:
         """The model, and the trainer, as the checkpoint has them or the run to start from."""
         pipeline, components, directory = self.pipeline, self._components, self.directory
+        checkpoint, start = decision.checkpoint, decision.start
         if checkpoint is None:
             for part in pipeline.model.flattened():
                 if part.start is not None and part.start.path == directory.path:
@@ -375,14 +341,15 @@ class Execution:
         return model
 
     def _is_cancelled(self) -> bool:
-        return self.cancelled() or (self.processes is not None and self.processes.stop_asked)
+        return self.cancelled() or (self.processes is not None and self.processes.is_orphaned())
 
     def _observers(self, context: BuildContext, place: RunDirectory) -> Observers:
-        """The pipeline's own observers, then the caller's."""
+        """The pipeline's own observers, unless another process writes, then the caller's."""
         context = attrs.evolve(context, directory=place.path)
         built = [
             (self._components.build(choice, context), choice.offer)
             for choice in self.pipeline.observers
+            if place.is_written
         ]
         return Observers([*built, *((other, None) for other in self.observers)], self._components)
 

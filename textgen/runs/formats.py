@@ -147,11 +147,13 @@ class Stopped:
 class RunFigures(Progress):
     """The part of run.json that a list of runs shows.
 
-    cause  why training ended, in a run that is not finished
+    parameters  the number of weights that are trained; None for a model of counts
+    cause       why training ended, in a run that is not finished
     """
 
     status: Literal["training", "unfinished", "finished"]
     step: int = attrs.field(validator=COUNT)
+    parameters: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     stopped: Stopped | None = None
     cause: str | None = None
 
@@ -160,7 +162,6 @@ class RunFigures(Progress):
 class RunRecord(RunFigures):
     """run.json.
 
-    decided      what the trainer decided where options left it the choice
     priming      ids that stood before the start of a text in training, and that prompts follow
     environment  any keys
     files        the SHA-256 of each file that loading reads
@@ -176,7 +177,6 @@ class RunRecord(RunFigures):
     started: str = attrs.field(validator=is_line)
     files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
     checksum: str = attrs.field(validator=is_sha256)
-    decided: Table | None = None
     priming: tuple[int, ...] = attrs.field(default=(), validator=each(COUNT))
 
     def __attrs_post_init__(self) -> None:

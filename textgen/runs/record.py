@@ -20,7 +20,7 @@ from textgen.files.reading import VOCABULARY, WEIGHTS, dump_vocabulary, read_byt
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
-from textgen.plugin.structure import ConfiguredComponent, flat, plain
+from textgen.plugin.structure import ConfiguredComponent, Start, flat, plain
 from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
@@ -70,11 +70,13 @@ class Decision:
     action      "begin" a run; "skip" a finished one, or "extend" it, training it on from one of its
                 checkpoints; "resume" an unfinished one from its last checkpoint
     record      that of the run that is there, unless one begins
+    start       the run whose weights the model begins with, though its table names none
     """
 
     action: Literal["begin", "skip", "resume", "extend"] = "begin"
     record: Table = attrs.field(factory=dict)
     checkpoint: Checkpoint | None = None
+    start: Start | None = None
 
 
 def decide(directory: RunDirectory, pipeline: Pipeline) -> Decision:
@@ -216,16 +218,18 @@ def begin(
     text: EncodedText,
     data: Dataset,
     device: str,
-    earlier: Table,
+    progress: Progress,
     priming: Sequence[int],
+    model: Any,
 ) -> dict[str, Any]:
-    """Write pipeline.toml, tokenizer.json and run.json before training, and return the record.
-
-    What the trainer decided is as in the `earlier` record of this run.
-    """
+    """Write pipeline.toml, tokenizer.json and run.json before training, and return the record."""
+    learnt = None
+    if hasattr(model, "parameters"):
+        learnt = sum(int(each.numel()) for each in model.parameters() if each.requires_grad)
     record = {
+        **attrs.asdict(progress),
         "status": "training",
-        "step": 0,
+        "parameters": learnt,
         "seed": pipeline.seed,
         "fingerprint": fingerprint(pipeline, text.digest),
         "data": {
@@ -246,7 +250,6 @@ def begin(
             VOCABULARY: directory.write_artifact(VOCABULARY, dump_vocabulary(text.tokenizer)),
             **_write_pipeline(pipeline, directory),
         },
-        **({"decided": earlier["decided"]} if "decided" in earlier else {}),
     }
     directory.write_run(record)
     return record
@@ -276,6 +279,8 @@ def finish(
 
     `stopped` says which observer ended it early.
     """
+    if not directory.is_written:
+        return
     step = progress.best_step if progress.best_step is not None else progress.step
     weights = directory.checkpoints.weights(step)
     files = {**record["files"], WEIGHTS: directory.write_artifact(WEIGHTS, weights)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 from pathlib import Path
@@ -31,7 +30,7 @@ class RunSummary:
     step, steps      the last step, and the number of all steps; None if unknown
     best_step, best_loss   the evaluation with the lowest loss, in nats per token, of the held-out
                            text if there is one
-    seconds          of training, as of the last evaluation or the end
+    seconds          of training
     bytes, checkpoint_bytes   size on disk of the run and of its checkpoints
     changed          time of the last change, in seconds since the epoch
     record           run.json, if its checksum is right; else {}
@@ -64,21 +63,8 @@ class RunSummary:
 
     @property
     def parameters(self) -> int | None:
-        """The number of learnt parameters, from the header of the weights, or of the newest
-        checkpoint's.
-        """
-        from safetensors import SafetensorError, safe_open
-
-        place = RunDirectory(self.path).latest()
-        with contextlib.suppress(OSError, RunError, SafetensorError, IndexError):
-            name = "model.safetensors"
-            if not (place.path / name).exists():
-                newest = place.checkpoints.folder(place.checkpoints.steps()[-1])
-                name = f"checkpoints/{newest.name}/{name}"
-            with safe_open(inside(place.path, name), "numpy") as file:
-                weights = map(file.get_slice, file.keys())
-                return int(sum(math.prod(each.get_shape()) for each in weights))
-        return None
+        """The number of weights that were trained; None for a model of counts, or if unknown."""
+        return self.record.get("parameters")
 
 
 def summarize(path: str | Path) -> RunSummary:
@@ -112,41 +98,24 @@ def summarize(path: str | Path) -> RunSummary:
         # of runs.
         if has_record:
             record = read_record(place.inside("run.json"), RunFigures)
-        is_finished = record.get("status") == "finished"
-        figures = record if is_finished else _so_far(record, place)
     except (RunError, OSError) as error:
         return attrs.evolve(summary, cause=str(error) or type(error).__name__)
     cause = "" if status == "running" else record.get("cause") or "killed"
-    if is_finished:
+    if record.get("status") == "finished":
         stopped = record.get("stopped")
         status, cause = "finished", f"{stopped['by']}: {stopped['reason']}" if stopped else ""
-    step, steps = figures["step"], record.get("steps")
+    step, steps = record.get("step", 0), record.get("steps")
     return attrs.evolve(
         summary,
         status=status,
         cause=cause,
         step=step,
         steps=None if steps is None or steps < step else steps,  # what was only a guess
-        best_step=figures.get("best_step"),
-        best_loss=finite(figures.get("best_loss")),
-        seconds=finite(figures.get("seconds")),
+        best_step=record.get("best_step"),
+        best_loss=finite(record.get("best_loss")),
+        seconds=finite(record.get("seconds")),
         record=record,
     )
-
-
-def _so_far(record: Table, directory: RunDirectory) -> Table:
-    """The figures of a run that is not finished: run.json has them as they were when it began, or
-    ended.
-    """
-    rows = read_metrics(directory.path)
-    last, best = rows[-1] if rows else {}, _best(rows)
-    steps = record.get("step", 0), last.get("step", 0), *directory.checkpoints.steps()
-    return {
-        "step": max(steps),
-        "best_step": best.get("step"),
-        "best_loss": best.get("validation_loss", best.get("training_loss")),
-        "seconds": last.get("seconds"),
-    }
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -161,14 +130,6 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
                 if isinstance(row.get("step"), int) and 0 <= row["step"] < 2**63:
                     rows.append(row)
     return rows
-
-
-def _best(rows: list[dict[str, Any]]) -> Table:
-    """The row that a run chooses: with nothing held out, the latest."""
-    held_out = [row for row in rows if row.get("validation_loss") is not None]
-    if held_out:
-        return min(held_out, key=lambda row: row["validation_loss"])
-    return rows[-1] if rows else {}
 
 
 def finite(value: Any) -> Any:

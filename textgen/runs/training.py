@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 import attrs
@@ -17,7 +17,7 @@ import attrs
 from textgen.contracts.components import Components
 from textgen.data import Dataset
 from textgen.errors import ContractError, Interrupted, ProcessesError, TrainingError
-from textgen.events import Checkpointed, Decided, Evaluated, Evaluation, RunStarted, StepDone
+from textgen.events import Checkpointed, Evaluated, Evaluation, RunStarted, StepDone
 from textgen.files.reading import with_nan
 from textgen.generation.scoring import perplexity
 from textgen.plugin.component import OWN_DISTRIBUTION, RegisteredComponent
@@ -37,7 +37,7 @@ _UNREAD: Final = 8  # steps whose losses may stay on the device
 class TrainingLoop:
     """One training of `model` by `trainer`, from wherever `progress` stands.
 
-    record               run.json, to which decisions and the number of steps are added
+    record               run.json, which gets the progress with each checkpoint
     components, blame    those of the run, and the offers of trainer and model
     checkpoint_seconds   seconds between checkpoints, or twenty times what writing one takes if that
                          is more
@@ -78,7 +78,7 @@ class TrainingLoop:
                 step=progress.step,
                 evaluations=progress.evaluations,
                 device=device,
-                parameters=self._parameters(),
+                parameters=self.record["parameters"],
                 vocab_size=self.data.vocab_size,
                 training_tokens=len(self.data.training),
                 validation_tokens=len(self.data.validation),
@@ -86,20 +86,19 @@ class TrainingLoop:
                 extended=self.extended,
             )
         )
-        if self.observers.stopped is None:
-            if self.context.processes is not None:  # which begin where this one does
-                kind = device.partition(":")[0]
-                self.context.processes.tell({"device": kind, "step": progress.step})
-            with contextlib.closing(self._events()) as events:
-                self._iterate(events)
-        self._checkpoint()
+        try:
+            if not any(self._in_any(self.observers.stopped is not None)):
+                with contextlib.closing(self._events()) as events:
+                    self._iterate(events)
+            self._checkpoint()
+        except ProcessesError as error:
+            raise ProcessesError(f"{error}; {self.directory.kept()}", step=self.saved) from error
         self._check_model()
 
-    def _parameters(self) -> int | None:
-        """The number of weights that are trained; None for a model of counts."""
-        if not hasattr(self.model, "parameters"):
-            return None
-        return sum(int(each.numel()) for each in self.model.parameters() if each.requires_grad)
+    def _in_any(self, *facts: bool) -> Sequence[bool]:
+        """The facts; of several processes, whether each is true in any of them."""
+        processes = self.context.processes
+        return facts if processes is None else processes.any(*facts)
 
     @contextlib.contextmanager
     def _blaming(self) -> Iterator[None]:
@@ -108,8 +107,6 @@ class TrainingLoop:
         try:
             with self.components.blaming(next(foreign, None)):
                 yield
-        except ProcessesError as error:
-            raise ProcessesError(f"{error}; {self.directory.kept()}", step=self.saved) from error
         except TrainingError as error:
             if not error.refuses_state:
                 raise
@@ -143,28 +140,22 @@ class TrainingLoop:
                 characters = tokens * self.data.characters_per_token
                 self._evaluated(event, characters / max(seconds, 1e-9))
                 seconds, tokens = 0.0, 0
-            elif isinstance(event, Decided):
-                self.record["decided"] = {**self.record.get("decided", {}), **event.values}
-                self.directory.write_run(self.record)
-                self.observers.tell(event)
             else:
                 what = type(event).__name__
                 raise ContractError(
                     self.blame[0],
-                    f"yielded {what} from train, and must yield StepDone, Evaluated and Decided",
+                    f"yielded {what} from train, and must yield StepDone and Evaluated",
                 )
-            if isinstance(event, Evaluated) or (
-                isinstance(event, StepDone) and not event.evaluates
-            ):
-                if self.observers.stopped is None and self.cancelled():
-                    self._interrupt()
+            if not (isinstance(event, StepDone) and event.evaluates):
                 if clock() >= self._due:
                     self._checkpoint()
-            if self.observers.stopped is not None:
-                return
+                is_stopped = self.observers.stopped is not None
+                is_stopped, is_cancelled = self._in_any(is_stopped, self.cancelled())
+                if is_stopped:
+                    return
+                if is_cancelled:
+                    self._interrupt()
             earlier = clock()
-        if self.context.processes is not None and self.context.processes.stop_asked:
-            self._interrupt()
 
     def _interrupt(self) -> NoReturn:
         """Stop after a checkpoint."""
@@ -270,6 +261,8 @@ class TrainingLoop:
         An evaluation after it is made again by a run that resumes from it.
         """
         self._check_losses()
+        if not self.directory.is_written:
+            return
         now, checkpoints = self.progress, self.directory.checkpoints
         if now.step != self.saved:
             begun = time.perf_counter()
@@ -281,9 +274,8 @@ class TrainingLoop:
             wait = max(self.checkpoint_seconds, taken / _WRITING) if self.checkpoint_seconds else 0
             self._due = time.perf_counter() + wait
         checkpoints.keep({now.step, now.best_step, now.stable_steps})
-        if self.record.get("steps") != now.steps:
-            self.record["steps"] = now.steps
-            self.directory.write_run(self.record)
+        self.record |= attrs.asdict(now)
+        self.directory.write_run(self.record)
 
     def _snapshot(self) -> Checkpoint:
         """The current state.
