@@ -43,7 +43,7 @@ def folder(interrupted, finished_run, tiny_pipeline, tmp_path):
     with pytest.raises(RuntimeError):
         textgen.run(tiny_pipeline(checkpoint=OFTEN), output=runs / "failed", observers=[fail])
     killed = shutil.copytree(interrupted, runs / "killed")
-    record = RunDirectory(killed).read_run() | {"status": "training", "step": 0}
+    record = RunDirectory(killed).read_run() | {"status": "training"}
     del record["cause"]
     RunDirectory(killed).write_run(record)
     with (killed / "metrics.jsonl").open("a") as file:
