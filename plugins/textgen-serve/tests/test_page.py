@@ -570,3 +570,62 @@ def test_the_page_is_accessible(visit, scheme, size):
             page.click(dialog)
         found = sync.Axe().run(page)
         assert not found.response["violations"], found.generate_report()
+
+
+def test_a_sentence_is_written_anew_so_that_the_rest_fits(page, generator):
+    before, sentence, rest = "The door was shut. ", "It was dark", ". No. The window was open"
+    write(page, before + sentence + rest, seed=3)
+    place = len(before) + 4
+    page.evaluate(
+        "(place) => getSelection().collapse(document.querySelector('#text').firstChild, place)",
+        place,
+    )
+    page.keyboard.press("Alt+r")
+    page.wait_for_selector("#sentences button:focus")
+    options = {"stop": [".", "!", "?", "…", "\n"], "max_new_tokens": 40 + len(sentence), "seed": 3}
+    made = generator.generate_many([before], n=5, suffix=rest, candidates=6, **options)
+    expected = list(dict.fromkeys(text for each in made if (text := each.text.strip())))
+    shown = page.locator("#sentences button").all_text_contents()
+    assert shown == [text for text in expected if text != sentence]
+    page.keyboard.press("Enter")
+    wait_for_text(page, before + shown[0] + rest)
+    page.keyboard.press("Control+z")
+    wait_for_text(page, before + sentence + rest)
+    page.keyboard.press("Alt+r")
+    page.wait_for_selector("#sentences button:focus")
+    page.keyboard.press("Escape")
+    eventually(page, lambda: page.evaluate("document.activeElement.id") == "text")
+
+
+def test_a_text_ends_with_a_sentence_or_a_paragraph_and_without_phrases(page, generator):
+    page.select_option("#unit", "sentences")
+    page.fill("#avoid", "window, cold wind")
+    write(page, PROMPT, max_tokens=3, seed=5)
+    page.keyboard.press("Control+Enter")
+    wait_for_end(page)
+    phrases = ["window", "cold wind"]
+    made = generator.generate(PROMPT, max_new_tokens=360, seed=5, ban_phrase=phrases).text
+    ends = [each.end() for each in re.finditer(r"[.!?…]+(?=\s)", made)]
+    wait_for_text(page, PROMPT + made[: ends[2]])
+    page.keyboard.press("Control+z")
+    page.select_option("#unit", "paragraphs")
+    page.fill("#avoid", "")
+    page.fill("#max_tokens", "1")
+    page.focus("#text")
+    page.keyboard.press("Control+Enter")
+    wait_for_end(page)
+    made = generator.generate(PROMPT, max_new_tokens=600, seed=5).text
+    wait_for_text(page, PROMPT + made[: made.lstrip().index("\n") + len(made) - len(made.lstrip())])
+
+
+def test_colours_can_be_off_and_stay_so(page):
+    write(page, PROMPT)
+    page.select_option("#colours", "off")
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert page.input_value("#colours") == "off"
+    eventually(page, lambda: any(colours(page)))
+    style = "getComputedStyle(document.querySelector('#text'), '::highlight(s5)').backgroundColor"
+    assert page.evaluate(style) == "rgba(0, 0, 0, 0)"
+    page.select_option("#colours", "")
+    assert page.evaluate(style) != "rgba(0, 0, 0, 0)"

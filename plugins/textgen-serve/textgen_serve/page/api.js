@@ -61,9 +61,10 @@ export async function copies(model, text) {
   return { passages: found.passages.map((_, i) => places.slice(2 * i, 2 * i + 2)), share: found.copied_8_grams };
 }
 
-/** A whole text. */
-export async function complete(model, prompt, options) {
-  return (await (await request("v1/completions", { model, prompt, ...options, ...UNKNOWN })).json()).choices[0].text;
+/** Whole texts, as many as `n` says. */
+export async function complete(model, prompt, options, signal) {
+  const answer = await request("v1/completions", { model, prompt, ...options, ...UNKNOWN }, signal);
+  return (await answer.json()).choices.map(({ text }) => text);
 }
 
 /** Texts as they come: `onPiece(index, text)`. */

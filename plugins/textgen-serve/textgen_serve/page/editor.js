@@ -61,6 +61,13 @@ export class Editor {
     return this.#place(focusNode, focusOffset);
   }
 
+  /** What is selected, as [start, end]; twice the caret where nothing is. */
+  get selected() {
+    const { anchorNode, anchorOffset } = getSelection();
+    const other = anchorNode && this.element.contains(anchorNode) ? this.#place(anchorNode, anchorOffset) : this.caret;
+    return [Math.min(other, this.caret), Math.max(other, this.caret)];
+  }
+
   textOf(token) {
     return token && this.text.slice(token.start, token.end);
   }

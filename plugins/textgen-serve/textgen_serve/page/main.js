@@ -6,12 +6,16 @@ import { drawLosses, drawRanks } from "./charts.js";
 import { exportAs, Shelf, treeIn } from "./documents.js";
 import { Editor, STEPS } from "./editor.js";
 import { Samplers } from "./samplers.js";
+import { ending, part, sentences } from "./sentences.js";
 import { curl, fromLink, link, python } from "./share.js";
 import { drawStyle } from "./style.js";
 import { drawTokens, withArrows } from "./tokens.js";
 import { drawTree, Tree } from "./tree.js";
 
 const SHOWN = 300; // characters of a link's prompt
+const REST = 200; // characters that follow a sentence which is written anew
+const OTHERS = { n: 5, candidates: 6, stop: [".", "!", "?", "…", "\n"] }; // of such sentences
+const MOST = { tokens: 1, sentences: 120, paragraphs: 600 }; // tokens of each
 const [BEFORE, AFTER, LONG, PAUSE] = [300, 100, 1000, 400]; // characters and milliseconds: see scoreText
 
 const $ = (id) => document.getElementById(id);
@@ -35,6 +39,7 @@ const editor = new Editor($("text"), {
 });
 const popover = alternatives(editor, { likeliestAt, onTake: take, isBusy: () => running });
 const samplers = new Samplers($("sliders"), $("more"), tune);
+const others = sentences(() => editor.element.focus());
 
 // --- The model ---------------------------------------------------------------------------------
 
@@ -260,7 +265,8 @@ async function likeliestAt(place) {
   if (part) {
     const { start, made } = part;
     const max_tokens = editor.tokens.filter((token) => start <= token.start && token.start < place).length;
-    const found = await likeliest(model.id, editor.text.slice(0, start), { ...made, max_tokens });
+    const { banned_strings: _, ...options } = made; // with which no text is asked for a token
+    const found = await likeliest(model.id, editor.text.slice(0, start), { ...options, max_tokens });
     if (found.text === editor.text.slice(start, place)) return found.tokens;
   }
   return (await likeliest(model.id, editor.text.slice(0, place), samplers.options)).tokens;
@@ -281,23 +287,30 @@ async function generate(parent, first = 0) {
   const options = chosen();
   const n = number("n");
   const versions = Array.from({ length: n }, (_, i) => tree.branch(parent, { ...options, index: first + i }));
+  const pieces = versions.map(() => "");
   const began = performance.now();
   tree.go(versions[0].id);
   show();
   if (matchMedia("(pointer: fine)").matches) editor.moveTo(editor.text.length); // no keyboard comes up on a phone
   editor.showEnd();
   $("continue").textContent = "Stop";
+  const report = () => {
+    const made = versions.reduce((sum, { tail }) => sum + tail.length, 0);
+    say(`${made.toLocaleString("en")} characters in ${((performance.now() - began) / 1000).toFixed(2)} s`);
+  };
   try {
     const prompt = tree.text(parent);
     await stream(model.id, prompt, { ...options, n, index: first }, controller.signal, (index, piece) => {
-      versions[index].tail += piece;
+      pieces[index] += piece;
+      versions[index].tail = cut(pieces[index]);
       drawSoon();
+      if (pieces.every((text, i) => versions[i].tail.length < text.length)) controller.abort();
     });
-    const made = versions.reduce((sum, { tail }) => sum + tail.length, 0);
-    say(`${made.toLocaleString("en")} characters in ${((performance.now() - began) / 1000).toFixed(2)} s`);
+    report();
   } catch (error) {
-    if (error.name === "AbortError") say("Stopped");
-    else say(error.message, true);
+    if (error.name !== "AbortError") say(error.message, true);
+    else if (running === controller) report(); // all have come to the length that was asked for
+    else say("Stopped");
     if (tree.drop(versions)) show();
   }
   if (running === controller) stop();
@@ -316,7 +329,14 @@ function stop() {
 }
 
 /** The options as they are set. */
-const chosen = () => ({ max_tokens: number("max_tokens"), seed: number("seed"), ...samplers.options });
+function chosen() {
+  const banned = $("avoid").value.split(",").map((phrase) => phrase.trim()).filter(Boolean);
+  const max_tokens = Math.min(number("max_tokens") * MOST[$("unit").value], $("max_tokens").max);
+  return { max_tokens, seed: number("seed"), ...samplers.options, ...(banned.length ? { banned_strings: banned } : {}) };
+}
+
+/** A text up to the length that is asked for. */
+const cut = (text) => text.slice(0, ending(text, number("max_tokens"), $("unit").value));
 
 function retry() {
   const { made, parent } = tree.now;
@@ -336,6 +356,31 @@ function take(place, token) {
   editor.moveTo(editor.text.length);
   generate(tree.current);
 }
+
+/** Offer other sentences for what is selected or for the sentence at the caret. */
+const rewrite = latest(async () => {
+  abort();
+  const { text } = editor;
+  const [start, end] = part(text, editor.selected);
+  const rest = text.slice(end, end + REST);
+  const { banned_strings: _, ...options } = chosen();
+  const given = { ...options, ...OTHERS, max_tokens: 40 + (end - start), ...(rest.trim() ? { suffix: rest } : { candidates: undefined }) };
+  say("Writing other sentences…");
+  try {
+    const made = await complete(model.id, text.slice(0, start), given);
+    say("");
+    if (editor.text !== text) return;
+    const shown = [...new Set(made.map((each) => each.trim()))].filter((each) => each && each !== text.slice(start, end));
+    if (!shown.length) return say("The model has no other sentence for this place");
+    others.show(editor.box(start, Math.max(end, start + 1)), shown, (sentence) => {
+      tree.edited = 0;
+      move(() => tree.edit(text.slice(0, start) + sentence + text.slice(end)));
+      editor.moveTo(start + sentence.length);
+    });
+  } catch (error) {
+    say(error.message, true);
+  }
+});
 
 /** A slider moved: make the text anew with its seed. The text as it was stays beside it. */
 function tune() {
@@ -357,7 +402,8 @@ const remake = latest(async () => {
   const { seed, index } = version.made;
   const options = { ...chosen(), seed, index };
   try {
-    const tail = await complete(model.id, tree.text(version.parent), options);
+    const [made] = await complete(model.id, tree.text(version.parent), options);
+    const tail = cut(made);
     if (tree.now !== version) return; // something was typed meanwhile, or another text chosen
     Object.assign(version, { tail, made: options });
     show();
@@ -384,7 +430,8 @@ const go = (id) => {
 /** Show the options with which a text was made. */
 function use(options) {
   samplers.set(options);
-  for (const name of numbers) if (name in options) $(name).value = options[name];
+  for (const name of numbers) if (name in options && (name !== "max_tokens" || $("unit").value === "tokens")) $(name).value = options[name];
+  $("avoid").value = (options.banned_strings ?? []).join(", ");
 }
 
 function number(name) {
@@ -529,6 +576,7 @@ const toggle = () => (running ? stop() : generate(tree.current));
 const actions = {
   continue: toggle,
   retry,
+  rewrite,
   undo: () => move(() => tree.undo()),
   redo: () => move(() => tree.redo()),
   previous: () => move(() => tree.turn(-1)),
@@ -558,9 +606,10 @@ document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
   if (command && key === "Enter") action = toggle;
   else if (altKey && key === "Enter") action = retry;
+  else if (altKey && event.code === "KeyR") action = rewrite;
   else if (altKey && key === "ArrowUp") action = actions.previous;
   else if (altKey && key === "ArrowDown") action = actions.next;
-  else if (key === "Escape") action = popover.isOpen() ? popover.close : stop;
+  else if (key === "Escape") action = [popover, others].find(({ isOpen }) => isOpen())?.close ?? stop;
   else if (event.ctrlKey && key === " ") action = popover.atCaret;
   else if (command && !inField && key.toLowerCase() === "z") action = shiftKey ? actions.redo : actions.undo;
   else if (command && !inField && key.toLowerCase() === "y") action = actions.redo;
@@ -606,6 +655,16 @@ function oncePerFrame(work) {
 }
 
 $("desk").hidden = $("document").hidden = !hasDesk;
+$("colours").value = localStorage.getItem("textgen colours") ?? "";
+$("colours").addEventListener("change", softly);
+softly();
+
+/** Colour the text as is chosen: it stays so in this browser. */
+function softly() {
+  document.body.dataset.colours = $("colours").value;
+  localStorage.setItem("textgen colours", $("colours").value);
+}
+
 STEPS.forEach((step, i) => {
   const swatch = $("legend").appendChild(document.createElement("span"));
   swatch.className = `s${i + 1}`;
