@@ -104,7 +104,7 @@ def test_every_python_block_compiles(body):
 
 
 def pages_that_run():
-    slow = ("comparing-runs.md", "mixtures.md")  # six runs, and counts of several texts
+    slow = ("comparing-runs.md",)  # six runs
     return [
         pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in slow else [])
         for page in sorted(DOCS.glob("*.md"))
