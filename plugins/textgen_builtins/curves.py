@@ -30,7 +30,6 @@ _STYLE: Final = """
   .curves text { fill: #333333; }
   .curves .grid { stroke: #e3e3e3; } .curves .axis { stroke: #777777; }
   .curves path { fill: none; stroke-width: 2; stroke-linejoin: round; }
-  .curves .leader { stroke-width: 1; opacity: 0.55; }
 """
 _DARK_STYLE: Final = """
     svg.curves { background: #1b1d21; } .curves text { fill: #d6d6d6; }
@@ -49,8 +48,7 @@ class Curve:
 def draw(curves: Sequence[Curve], unit: str) -> str:
     """The SVG.
 
-    Beside the end of each curve stands its last loss, the best one if that is another, and its
-    name.
+    Beside them stands the last loss of each, the best one if that is another, and its name.
     """
     drawn = [curve for curve in curves if curve.points]
     labels = [_label(curve) for curve in drawn]
@@ -67,7 +65,7 @@ def draw(curves: Sequence[Curve], unit: str) -> str:
             *axes.parts(unit),
             f'<clipPath id="plot">{clip}</clipPath>',
             *(_line(curve, number, axes) for number, curve in enumerate(drawn)),
-            *_named(drawn, labels, axes),
+            *_legend(drawn, labels),
         ]
     light, dark = (_rules(len(drawn), colours) for colours in (LIGHT, DARK))
     style = f"{_STYLE}{light}\n  @media (prefers-color-scheme: dark) {{{_DARK_STYLE}{dark}\n  }}\n"
@@ -170,31 +168,15 @@ def _line(curve: Curve, number: int, axes: _Axes) -> str:
     )
 
 
-def _named(curves: Sequence[Curve], labels: Sequence[str], axes: _Axes) -> Iterator[str]:
-    """A label right of each curve, at the height of its end or as near to it as labels have
-    room.
-    """
-    ends = [axes.place(*curve.points[-1]) for curve in curves]
-    order = sorted(range(len(curves)), key=lambda number: (ends[number][1], number))
-    places: list[float] = []
-    for number in order:
-        wanted = min(max(ends[number][1], _TOP + 4), axes.bottom)
-        places.append(max(wanted, places[-1] + _LABEL_HEIGHT if places else wanted))
-    bound = axes.bottom + 4.0
-    for place in reversed(range(len(places))):
-        places[place] = min(places[place], bound)
-        bound = places[place] - _LABEL_HEIGHT
-    left = _RIGHT + 36
-    for number, y in zip(order, places, strict=True):
-        end_x, end_y = ends[number]
-        end_y = min(max(end_y, _TOP), axes.bottom)
+def _legend(curves: Sequence[Curve], labels: Sequence[str]) -> Iterator[str]:
+    """A label for each curve, in the order in which they end, the highest first."""
+    order = sorted(range(len(curves)), key=lambda number: -curves[number].points[-1][1])
+    for row, number in enumerate(order):
+        x, y = _RIGHT + 36, _TOP + 4 + _LABEL_HEIGHT * row
         title = f"<title>{html.escape(_printable(curves[number].name))}</title>"
+        yield f'<path class="c{number}" d="M{x},{y} h22"/>'
         yield (
-            f'<path class="leader c{number}" d="M{end_x + 5:.1f},{end_y:.1f} L{left - 5},{y:.1f}"/>'
-        )
-        yield f'<path class="c{number}" d="M{left},{y:.1f} h22"/>'
-        yield (
-            f'<text class="f{number}" x="{left + 28}" y="{y + 4:.1f}">{title}'
+            f'<text class="f{number}" x="{x + 28}" y="{y + 4}">{title}'
             f"{html.escape(labels[number])}</text>"
         )
 

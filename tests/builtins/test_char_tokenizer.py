@@ -4,7 +4,6 @@ text.
 
 import re
 import tracemalloc
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from textgen import BuildContext
 from textgen_builtins.tokenizers.config import CharConfig
 from textgen_builtins.tokenizers.plugin import build_char
 
-FORMS = ["none", "NFC", "NFD", "NFKC", "NFKD"]
 # What tends to go wrong: controls, line ends, emoji, combining marks of several classes, a vowel
 # sign that merges into a merged one, Hangul letters, letters whose small form is two characters or
 # depends on its neighbours, ligatures, half-width marks, lone surrogates, the last code point.
@@ -28,7 +26,6 @@ characters = st.sampled_from(HARD) | st.characters()
 texts = st.text(characters, max_size=40)
 configs = st.builds(
     CharConfig,
-    unicode_form=st.sampled_from(FORMS),
     letters_only=st.booleans(),
     lower_case=st.booleans(),
     min_frequency=st.integers(1, 3),
@@ -43,8 +40,6 @@ def fitted(config, pieces):
 
 def normalized(config, text):
     """The options' meaning, said again in the plainest way."""
-    if config.unicode_form != "none":
-        text = unicodedata.normalize(config.unicode_form, text)
     if config.letters_only:
         text = re.sub("[^A-Za-z]+", " ", text)
     return text.lower() if config.lower_case else text
@@ -62,10 +57,6 @@ def pieces(draw):
 @example(["ΛΣ", "'", "Λ"], CharConfig(lower_case=True))
 @example(["Λ", "Σ", ""], CharConfig(lower_case=True))
 @example(["Λ", "'", "Σ", " "], CharConfig(lower_case=True))
-@example(["ᄀ", "ᅡ", "ᆨ"], CharConfig(unicode_form="NFC"))
-@example(["\u0cc6", "\u0cc2", "\u0cd5"], CharConfig(unicode_form="NFC"))
-@example(["ｶ", "ﾞ"], CharConfig(unicode_form="NFKC"))
-@example(["e", "\u0323", "\u0301"], CharConfig(unicode_form="NFC"))
 def test_any_pieces_encode_like_the_joined_text(parts, config):
     text = "".join(parts)
     whole = fitted(config, [text])
@@ -107,7 +98,7 @@ def test_a_large_corpus_is_encoded_in_bounded_memory():
 
     tracemalloc.start()
     try:
-        char = fitted(CharConfig(unicode_form="NFC", lower_case=True), [piece] * 100)
+        char = fitted(CharConfig(lower_case=True), [piece] * 100)
         assert sum(map(len, char.encode_pieces([piece] * 100))) == 100 * len(piece)
         assert tracemalloc.get_traced_memory()[1] < 64e6
     finally:

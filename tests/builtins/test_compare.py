@@ -96,19 +96,20 @@ def test_tokens_that_stand_for_unknown_text_are_not_compared(tiny_pipeline, runs
 
 def test_the_page_holds_all_of_it_and_escapes_it(runs, tmp_path):
     page = tmp_path / "page.html"
-    invoke(runs, "--html", page)
+    shown = invoke(runs, "--html", page)
     text = page.read_text(encoding="utf-8")
     read = Page.read(page)
     assert "script" not in read.text
-    assert HOSTILE in read.text["tbody"]
+    assert HOSTILE in read.text["pre"]
+    assert f"{read.text['pre']}\n" == shown
     outside = r'(?:src|href)="|https?://(?!www\.w3\.org)|url\((?!#plot)'
     assert not re.search(outside, text)
-    assert "loss of the held-out text (nats per token)" in read.text["text"]
+    assert "loss (nats per token)" in read.text["text"]
     notes = tmp_path / "notes.txt"
     notes.write_text("mine")
     for file, said in (
-        (notes, "is not a page of textgen compare"),
-        (runs, "is not a page of textgen compare"),
+        (notes, "is not a page of textgen"),
+        (runs, "is not a page of textgen"),
         (tmp_path / "no/where.html", "the folder .* does not exist"),
     ):
         with pytest.raises(textgen.UsageError, match=said):

@@ -174,14 +174,14 @@ def test_a_state_of_another_model_is_refused(name, change):
 @pytest.mark.parametrize(
     ("name", "change", "cause"),
     [
-        ("counts", lambda array: array[1:], "do not fit together"),
-        ("sizes", lambda array: np.array([0, array.sum()]), "no n-gram of order 1"),
+        ("counts", lambda array: array[1:], "not those of the n-grams"),
+        ("sizes", lambda array: np.array([0, array.sum()]), "not those of the n-grams"),
         ("sizes", lambda array: np.append(array, 0), "the model's order is 4"),
-        ("keys", lambda array: array[::-1], "the keys do not rise"),
-        ("keys", lambda array: np.append(array[:-1], 10**9), "does not go on from one"),
-        ("counts", lambda array: 0 * array, "a count is below 1"),
-        ("words.0.contexts", lambda array: array[::-1], "do not rise"),
-        ("words.0.counts", lambda array: 0 * array, "no count"),
+        ("keys", lambda array: array[::-1], "not those of the n-grams"),
+        ("keys", lambda array: np.append(array[:-1], 10**9), "not those of the n-grams"),
+        ("counts", lambda array: 0 * array, "not those of the n-grams"),
+        ("words.0.contexts", lambda array: array[::-1], "not those of the words"),
+        ("words.0.counts", lambda array: 0 * array, "not those of the words"),
         ("gate.bias", lambda array: array[1:], "the weights are"),
     ],
 )

@@ -13,7 +13,7 @@ from components import context, letters, make
 
 import textgen
 
-CELLS = ["rnn", "relu", "gru", "lstm"]
+CELLS = ["rnn", "gru", "lstm"]
 INPUTS = [
     pytest.param({}, id="one-hot"),
     pytest.param({"embedding_size": 7}, id="embedding"),
@@ -131,9 +131,6 @@ def test_going_on_greedily_is_what_single_steps_give(cell, layers, batch):
         chosen.append(ahead.continue_greedily(last, steps_at_once, forbidden))
         last = chosen[-1][:, -1] if chosen[-1].size else last
     chosen = np.concatenate(chosen, axis=1)
-    if cell == "relu":  # whose logits could grow beyond what a float holds
-        assert chosen.shape == (batch, 0)
-        return
     assert chosen.shape == (batch, 50)
     fed = tokens[:, 2:]
     for column in chosen.T:
@@ -158,8 +155,10 @@ def test_it_goes_on_greedily_only_where_every_logit_is_finite():
     tensors["head.bias"][2] = np.inf
     made.load_tensors(tensors)
     assert made.decoder(2).continue_greedily(np.array([1, 2]), 5, ()).shape == (2, 0)
-    by_torch = torch_decoder(module(cell="relu"), 1)  # whose logits may grow without bound
-    assert by_torch.continue_greedily(np.array([1]), 5, ()).shape == (1, 0)
+    grown = module(hidden_size=8)
+    grown.head.weight.data.fill_(1e30)
+    by_torch = torch_decoder(grown, 1).continue_greedily(np.array([1]), 5, ())
+    assert by_torch.shape == (1, 0)
 
 
 @pytest.mark.gpu

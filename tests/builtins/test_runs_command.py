@@ -83,7 +83,7 @@ def test_every_run_of_a_folder_with_its_status(folder):
     assert (rows["killed"]["cause"], rows["killed"]["step"]) == ("killed", 2)
     with RunDirectory(folder / "killed").locked():
         assert textgen.summarize(folder / "killed").status == "running"
-    shown = invoke(folder, "--sort", "name").output
+    shown = invoke(folder).output
     assert "\x1b" not in shown
     assert re.search(r"^stopped .* 2 of 9 .*interrupted$", shown, re.MULTILINE)
 
@@ -116,11 +116,8 @@ def test_prune_takes_the_checkpoints_of_finished_runs_alone(folder):
     finished, before = folder / "grid/a=1", checkpoints()
     names = {path.relative_to(folder).parts[0] for path in before}
     assert names == {"stopped", "failed", "killed", "grid"}
-    with pytest.raises(textgen.UsageError, match="give --yes"):
+    with pytest.raises(textgen.UsageError, match=r"1 finished run take .* kB; --yes removes them"):
         invoke(folder, "--prune", catch_exceptions=False)
-    asked = invoke(folder, "--prune", input="n\n")
-    assert "cannot be\ntrained on to a greater length" in asked.output
-    assert "nothing was removed" in asked.output
     with RunDirectory(finished).locked():
         used = invoke(folder, "--prune", "--yes")
         with pytest.raises(textgen.RunLockedError):

@@ -247,35 +247,6 @@ def test_options_out_of_range_are_refused(generator, name, value):
         generator.generate("the", **{name: value})
 
 
-logits_row = st.lists(st.integers(-12, 12).map(lambda x: x / 4), min_size=2, max_size=10)
-
-
-@given(row=logits_row, mu=st.floats(-1, 8))
-def test_mirostat_cuts_off_what_surprises_more_than_mu(row, mu):
-    """But for the best, as llama.cpp's mirostat_v2."""
-    surprises = [-math.log2(weight) for weight in softmax(row)]
-    if any(abs(surprise - mu) < EPSILON for surprise in surprises):
-        return
-    out = sampler("mirostat", 4)(np.array([row]), Past(state={"mu": np.array([mu])}))
-    kept = {token for token, surprise in enumerate(surprises) if surprise < mu}
-    assert out[0].tolist() == masked(row, kept or {row.index(max(row))})
-
-
-def test_mirostat_takes_any_number(generator):
-    for options in ({"mirostat_eta": 1e308}, {"mirostat_tau": 1e308}):
-        assert generator.generate("the ", max_new_tokens=20, **options).text
-
-
-def test_mirostat_moves_mu_by_what_a_token_surprised():
-    made = sampler("mirostat", 4, tau=4.0, eta=0.25)
-    assert made.start(np.array([1, 2])) == {"mu": 8.0}
-    logits = np.array([[0.0, 1.0, -math.inf, 2.0], [3.0, -math.inf, 0.5, -math.inf]])
-    after = made.accept(np.array([3, 2]), logits, Past(state={"mu": np.array([7.0, 3.0])}))["mu"]
-    for row, (token, mu) in enumerate([(3, 7.0), (2, 3.0)]):
-        surprise = -math.log2(softmax(logits[row])[token])
-        assert after[row] == pytest.approx(mu - 0.25 * (surprise - 4.0), rel=1e-9)
-
-
 @given(quarters=st.lists(st.integers(-20, 20), min_size=5, max_size=5))
 def test_xtc_excludes_all_but_the_last_of_the_likely(quarters):
     """As llama.cpp's, where chance has it that it acts."""

@@ -34,13 +34,13 @@ def rows(done):
             {"stop": ["e", "st"], "min_new_tokens": 3},
         ),
         (("--logit-bias", "a=1.5", "--logit-bias", "t=-2"), {"logit_bias": {"a": 1.5, "t": -2.0}}),
-        (("--xtc-threshold", 0.01, "--dry-base", 3), {}),  # off without what they are for
+        (("--xtc-threshold", 0.01, "--dry-allowed-length", 3), {}),  # off without what they are for
         (("--dry-multiplier", 2), {"dry_multiplier": 2}),
         *(
             (tuple(f"--{name.replace('_', '-')}={value}" for name, value in some.items()), some)
             for some in (
                 {"top_k": 9, "repetition_penalty": 1.1, "no_repeat_ngram": 5},
-                {"top_p": 0.95, "presence_penalty": 0.1, "mirostat_tau": 2.5},
+                {"top_p": 0.95, "presence_penalty": 0.1},
                 {"min_p": 0.01, "frequency_penalty": 0.05, "xtc_probability": 0.5},
             )
         ),

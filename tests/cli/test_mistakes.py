@@ -77,7 +77,7 @@ def test_an_error_has_one_text_for_programs_and_the_command(generate, generator)
 
 IN_THE_WAY = """
 evaluate runs/my my.txt --html my.txt | my.txt exists and is not a page
-evaluate runs/my my.txt --html ./my.toml | is not a page of textgen evaluate
+evaluate runs/my my.txt --html ./my.toml | is not a page of textgen
 evaluate runs/my my.txt --html runs/my/tokenizer.json | is not a page
 evaluate runs/my my.txt --html runs | runs exists and is not a page
 evaluate runs/my my.txt --html missing/page.html | the folder missing does not exist

@@ -23,7 +23,7 @@ def test_drafted_texts_are_those_of_sampling(tmp_path, monkeypatch, strategy):
     engine.train(model={"type": "ngram", "order": 2}, **counted).save("small")
     for options in (
         {"temperature": 0.7, "logprobs": 1},
-        {"mirostat_tau": 2.0, "repetition_penalty": 1.2},
+        {"xtc_probability": 0.5, "repetition_penalty": 1.2},
         {"stop": ["sea", "iec"], "min_new_tokens": 20, "temperature": 0.1},
         {"regex": "[a-z .]{3,40}"},
     ):

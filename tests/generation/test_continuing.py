@@ -13,7 +13,6 @@ import pytest
 from components import Utf8
 
 import textgen
-from textgen_builtins.commands.evaluate import surprise_page
 
 
 @attrs.define(eq=False)
@@ -128,7 +127,7 @@ def test_a_page_of_surprise_shows_the_text_whole(tokenizer):
     """Its colours change in the middle of characters, and between words that a space parts."""
     text = "čas ďas řas €uro 😀😀 " * 20
     generator = trained(tokenizer, text)
-    page = surprise_page(generator.score(text), "a text")
+    page = generator.score(text)._repr_html_()
     shown = html.unescape(re.sub(r"<[^>]+>", "", page[page.index("<pre>") : page.index("</pre>")]))
     assert shown == generator.tokenizer.decode(generator.encode_prompt(text))
     assert "\N{REPLACEMENT CHARACTER}" not in page

@@ -37,9 +37,8 @@ def with_chain(run, *tables, **options):
         (SHARP, {"top_k": 0}, SHARP[1:]),
         (SHARP, {"top_p": 1.0}, SHARP),
         ([{"type": "greedy"}], {"temperature": 0.9}, [{"type": "temperature", "temperature": 0.9}]),
-        ([{"type": "greedy"}], {"mirostat_tau": 3.0}, [{"type": "mirostat", "tau": 3.0}]),
     ],
-    ids=["changes", "joins-at-its-place", "is-off", "allows-all", "gives-way", "gives-way-too"],
+    ids=["changes", "joins-at-its-place", "is-off", "allows-all", "gives-way"],
 )
 def test_an_option_changes_the_runs_chain_and_keeps_the_rest(finished_run, chain, options, same):
     assert with_chain(finished_run, *chain, **options) == with_chain(finished_run, *same)

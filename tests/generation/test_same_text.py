@@ -49,7 +49,7 @@ def in_batches(size, generator, options, _):
 def beside_others(generator, options, _):
     """Others have other samplers, and end before and after it."""
     others = [
-        {"prompt": "the ", "max_new_tokens": n, "index": 50 + n, "mirostat_tau": 1 + n % 3}
+        {"prompt": "the ", "max_new_tokens": n, "index": 50 + n, "xtc_probability": n % 3 / 2}
         for n in (1, 7, 30, 64, 90)
     ]
     mine = [{"prompt": p, "index": i, **options} for i, p in enumerate(PROMPTS)]

@@ -21,7 +21,7 @@ STRATEGIES = {
     "best-of": {"best_of": 4, "stop_tokens": [3], "min_new_tokens": 6},
     "guidance": {"negative_prompt": "and ", "guidance_scale": 2.0},
     "banned-phrases": {"ban_phrase": ["the", "light a", "ri"], "repetition_penalty": 1.2},
-    "fill": {"suffix": "sea", "candidates": 3, "mirostat_tau": 2.0},
+    "fill": {"suffix": "sea", "candidates": 3, "xtc_probability": 0.5},
 }
 PROMPTS = ["the ", "a", "", "river "]
 
@@ -93,7 +93,7 @@ def test_sampling_is_a_strategy(generator, monkeypatch):
     monkeypatch.setattr(Sample, "draws_only", False)
     for options in (
         {"logprobs": 2},
-        {"top_k": 3, "repetition_penalty": 1.3, "mirostat_tau": 3.0, "dry_multiplier": 0.8},
+        {"top_k": 3, "repetition_penalty": 1.3, "xtc_probability": 0.5, "dry_multiplier": 0.8},
         {"stop": ["he", "and"], "min_new_tokens": 3},
         {"stop_tokens": [2], "temperature": 0},
         {"regex": "[a-z]{3,5}"},
@@ -195,7 +195,7 @@ def test_texts_of_a_loaded_run_are_those_before_it_was_saved(tmp_path):
 
 @pytest.mark.parametrize("name", ["sample", "guidance"])
 def test_a_text_in_two_parts_is_the_text_at_once(name, generator, tmp_path):
-    options = {**STRATEGIES[name], "mirostat_tau": 2.0, "repetition_penalty": 1.2}
+    options = {**STRATEGIES[name], "xtc_probability": 0.5, "repetition_penalty": 1.2}
     whole = generator.generate("the ", index=3, max_new_tokens=20, **options)
     part = generator.generate("the ", index=3, max_new_tokens=8, keep_state=True, **options)
     part.state.save(tmp_path / "state")

@@ -235,12 +235,14 @@ USUAL = ["loss-plot", "metrics", "progress", "samples"]
     [
         ({}, USUAL),
         ({"observer": []}, []),
-        ({"observer": [{"type": "samples", "every": 3}]}, USUAL),
+        ({"observer": [{"type": "samples", "max_new_tokens": 3}]}, USUAL),
     ],
 )
 def test_observers_come_beside_the_usual_ones(engine, changes, expected):
     pipeline = engine.pipeline({**BASE, **changes})
     assert [choice.name for choice in pipeline.observers] == expected
     for table in changes.get("observer", []):
-        assert table["every"] in [getattr(c.options, "every", None) for c in pipeline.observers]
+        assert table["max_new_tokens"] in [
+            getattr(each.options, "max_new_tokens", None) for each in pipeline.observers
+        ]
     assert engine.pipeline(pipeline.to_dict()).observers == pipeline.observers

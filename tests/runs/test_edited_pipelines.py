@@ -46,7 +46,7 @@ def test_what_may_change_is_said_in_a_line_and_followed(edited, tmp_path):
     ("key", "value"),
     [
         ("model.hidden_size", 9),
-        ("model.cell", "relu"),
+        ("model.cell", "gru"),
         ("tokenizer.lower_case", True),
         ("tokenizer.min_frequency", 2),
     ],

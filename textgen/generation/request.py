@@ -99,14 +99,11 @@ class RequestOptions(TypedDict, total=False):
     no_repeat_ngram: int | None
     logit_bias: Mapping[Any, float] | None
     dry_multiplier: float | None
-    dry_base: float | None
     dry_allowed_length: int | None
     regex: str | None
     json_schema: str | Table | None
     xtc_probability: float | None
     xtc_threshold: float | None
-    mirostat_tau: float | None
-    mirostat_eta: float | None
     strategy: str | Table | None
     beams: int | None
     length_penalty: float | None

@@ -33,7 +33,7 @@ import attrs
 
 FIVE = {"prompt": "The door", "max_tokens": 5, "unknown_characters": "unknown"}
 TEXTS: dict[str, Any] = {"n": 256, "max_tokens": 100_000}
-LOOPS = {"prompt": "a " * 20_000, "dry_multiplier": 1, "dry_base": 1.0000011, "max_tokens": 999}
+LOOPS = {"prompt": "a " * 20_000, "dry_multiplier": 1, "max_tokens": 999}
 ATTACKS: dict[str, list[dict[str, Any]]] = {
     "nothing": [],
     "8 requests of 256 long texts": [TEXTS] * 8,

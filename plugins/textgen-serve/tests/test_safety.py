@@ -112,7 +112,7 @@ def test_copies_are_found_and_no_answer_names_a_file(run: Path, tmp_path: Path) 
 def test_places_are_those_of_the_text_that_was_sent(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text(TEXT)
     corpus = {"type": "file", "path": str(tmp_path / "book.txt")}
-    tokenizer = {"type": "char", "unicode_form": "NFC", "lower_case": True}
+    tokenizer = {"type": "char", "lower_case": True}
     moved = train(tmp_path / "run", corpus=corpus, tokenizer=tokenizer)
     prompt = (
         "Once \u0130e\u0301 3 ravens flew over 2 hills, and none came back.\n"  # two unknown marks
@@ -123,7 +123,7 @@ def test_places_are_those_of_the_text_that_was_sent(tmp_path: Path) -> None:
         answer = httpx2.post(f"{url}/v1/completions", json={**body, "max_tokens": 2}).json()
         (choice,) = answer["choices"]
         given = choice["logprobs"]
-        places = [0, 1, 2, 3, 4, 5, *range(8, len(prompt) + 2)]
+        places = [*range(7), *range(8, len(prompt) + 2)]
         assert given["text_offset"] == places
         pairs = zip(places, given["tokens"], strict=True)
         assert all(choice["text"][place].lower()[0] == token for place, token in pairs)

@@ -77,6 +77,7 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "include_stop_str_in_output": (False,),
     "return_tokens_as_token_ids": (False,),
     "do_sample": (True,),
+    "dry_base": (1.75,),
     "dry_penalty_last_n": (_ANY,),  # of these two, clients send defaults
     "dry_sequence_breakers": (_ANY,),
     "typical": (1,),
@@ -87,8 +88,10 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "epsilon_cutoff": (0,),
     "eta_cutoff": (0,),
     "smoothing_factor": (0,),
-    "mirostat": (0, 2),
-    "mirostat_mode": (0, 2),
+    "mirostat": (0,),
+    "mirostat_mode": (0,),
+    "mirostat_tau": (_ANY,),  # of a mode that is refused
+    "mirostat_eta": (_ANY,),
     "dynamic_temperature": (False,),
     "dynatemp_range": (0,),
     "encoder_repetition_penalty": (1,),
@@ -127,11 +130,6 @@ _IDLE: Final[Mapping[str, tuple[str, Callable[[Table], bool]]]] = {
             ("dynatemp_low", "dynatemp_high", "dynatemp_exponent"),
         ),
         ("smoothing_factor", lambda body: not body.get("smoothing_factor"), ("smoothing_curve",)),
-        (
-            "mirostat_mode",
-            lambda body: body.get("mirostat_mode", body.get("mirostat", 2)) == 0,
-            ("mirostat_tau", "mirostat_eta"),
-        ),
         ("temperature", lambda body: body.get("temperature") == 0, ("do_sample",)),
     )
     for name in names

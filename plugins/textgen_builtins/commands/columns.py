@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,33 +13,24 @@ from textgen_builtins.commands.compared import ComparedRun
 COLUMNS: Final[Mapping[str, Callable[[ComparedRun], str]]] = {
     "run": lambda run: run.label,
     "status": lambda run: text.status(run.summary),
-    "loss": lambda run: text.loss(run.summary.best_loss),
-    "bits/char": lambda run: (
-        "-" if run.bits_per_character is None else f"{run.bits_per_character:.3f}"
-    ),
+    "loss": lambda run: text.number(run.summary.best_loss, 4),
+    "bits/char": lambda run: text.number(run.bits_per_character, 3),
     "steps": lambda run: text.progress(run.summary.step, run.summary.steps),
     "best step": lambda run: text.progress(run.summary.best_step, run.summary.step),
-    "seconds": lambda run: text.count(run.summary.seconds),
-    "chars/s": lambda run: text.count(run.characters_per_second),
-    "parameters": lambda run: text.count(run.summary.parameters),
+    "seconds": lambda run: text.number(run.summary.seconds),
+    "chars/s": lambda run: text.number(run.characters_per_second),
+    "parameters": lambda run: text.number(run.summary.parameters),
     "size": lambda run: text.byte_count(run.summary.bytes),
-    "age": lambda run: (
-        text.duration(time.time() - run.summary.changed) if run.summary.changed else "-"
-    ),
+    "age": lambda run: text.age(run.summary.changed),
     "cause": lambda run: run.summary.cause.replace(f"{run.summary.path}/", "").partition("\n")[0],
 }
 _TEXTS: Final = ("run", "status", "cause")
 
 
-def cells(run: ComparedRun, names: Sequence[str]) -> list[str]:
-    """The cells of a run in the columns of these names."""
-    return [COLUMNS[name](run) for name in names]
-
-
 def table(runs: Sequence[ComparedRun], names: Sequence[str]) -> str:
     """Runs as a table for a terminal, with the columns of these names."""
     right = [place for place, name in enumerate(names) if name not in _TEXTS]
-    return text.table(names, [cells(run, names) for run in runs], right=right)
+    return text.table(names, [[COLUMNS[name](run) for name in names] for run in runs], right=right)
 
 
 def as_row(run: ComparedRun, **more: Any) -> dict[str, Any]:

@@ -5,15 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from html import escape
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import attrs
 import click
 
 from textgen.cli import check_output, json_option, write_output
-from textgen_builtins.commands import comparison_page, text
+from textgen_builtins.commands import text
 from textgen_builtins.commands.columns import as_row, table
-from textgen_builtins.commands.compared import ComparedRun, differences, ranked, read_runs, warning
+from textgen_builtins.commands.compared import (
+    ComparedRun,
+    differences,
+    have_other_tokens,
+    ranked,
+    read_runs,
+    warning,
+)
+from textgen_builtins.commands.page import is_page, page
+from textgen_builtins.curves import Curve, draw
+
+_COLUMNS: Final = (
+    *("run", "status", "loss", "bits/char", "steps", "seconds", "chars/s", "parameters", "size"),
+)
 
 
 @attrs.frozen(repr=False)
@@ -32,8 +45,12 @@ class Comparison:
         return cls(ranked(read_runs(paths)))
 
     def page(self) -> str:
-        """The page, which needs no other file."""
-        return comparison_page.page(self.runs)
+        """The same with the curves of the losses, as a page that needs no other file."""
+        in_bits = have_other_tokens(self.runs)
+        curves = [Curve(run.label, run.bits if in_bits else run.curve) for run in self.runs]
+        unit = "bits per character" if in_bits else "nats per token"
+        body = f"<pre>{escape(repr(self))}</pre>\n{draw(curves, f'loss ({unit})')}"
+        return page(text.counted(len(self.runs), "run"), body)
 
     def __repr__(self) -> str:
         return _as_text(self.runs)
@@ -47,24 +64,23 @@ class Comparison:
 @click.argument("runs", nargs=-1, required=True, type=click.Path())
 @click.option(
     "--html",
-    "page",
     type=click.Path(),
     metavar="FILE",
-    help="Write all of it as one page, with the curves of the losses.",
+    help="Also write it as one page, with the curves of the losses.",
 )
 @json_option
-def compare(runs: Sequence[str], page: str | None, as_json: bool) -> None:
+def compare(runs: Sequence[str], html: str | None, as_json: bool) -> None:
     """Compare runs: settings that differ, losses, speed, size and curves.
 
     RUNS are run directories, or folders of them. The run with the lowest loss comes first, or if
     the tokens differ, the run with the fewest bits per character. Losses are the lowest ones, in
     nats per token, of the held-out text.
     """
-    if page is not None:
-        check_output("--html", page, "page of textgen compare", comparison_page.is_page)
+    if html is not None:
+        check_output("--html", html, "page of textgen", is_page)
     compared = Comparison.of(*runs)
-    if page is not None:
-        write_output(page, compared.page())
+    if html is not None:
+        write_output(html, compared.page())
     if as_json:
         click.echo(json.dumps(_as_json(compared.runs), indent=2, ensure_ascii=False))
     else:
@@ -72,7 +88,7 @@ def compare(runs: Sequence[str], page: str | None, as_json: bool) -> None:
 
 
 def _as_text(runs: Sequence[ComparedRun]) -> str:
-    parts = [table(runs, comparison_page.COLUMNS)]
+    parts = [table(runs, _COLUMNS)]
     if cause := warning(runs):
         parts.append(f"note: {cause}")
     lines = []

@@ -8,10 +8,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from html import escape
 from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -25,29 +23,11 @@ from textgen.cli import (
     print_text,
     write_output,
 )
+from textgen_builtins.commands import page
 
 if TYPE_CHECKING:
-    from textgen import Engine, Generator, TextScore
+    from textgen import Engine, Generator
     from textgen.documents import CorpusPiece
-
-
-_MARK: Final = b'<meta name="generator" content="textgen">'
-_PAGE: Final = Template(
-    """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="textgen">
-<title>$title</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-:root { color-scheme: light dark; }
-body { font: 16px/1.7 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto; padding: 0 1rem;
-  background: light-dark(#ffffff, #17191c); color: light-dark(#1c1c1c, #e4e4e4); }
-.textgen { padding: 0; }
-</style></head><body>
-<h1>$title</h1>
-$body
-</body></html>
-"""
-)
 
 
 class _TextPath(click.Path):
@@ -71,7 +51,6 @@ class _TextPath(click.Path):
 @click.option("--field", metavar="NAME", help="Key of the text in JSON lines.")
 @click.option(
     "--html",
-    "page",
     type=click.Path(),
     metavar="PAGE",
     help="Also write the text, coloured by surprise; - writes it to stdout, and the "
@@ -92,7 +71,7 @@ def evaluate(
     /,
     run: str,
     file: str,
-    page: str | None,
+    html: str | None,
     metrics: tuple[str, ...],
     as_json: bool,
     device: str,
@@ -108,8 +87,8 @@ def evaluate(
 
     from textgen import Engine
 
-    if page not in (None, "-"):
-        check_output("--html", page, "page of textgen evaluate", is_page)
+    if html not in (None, "-"):
+        check_output("--html", html, "page of textgen", page.is_page)
     engine = Engine(context.plugins())
     name = "stdin" if file == "-" else file
     # Without samplers: a score is the model's own.
@@ -128,12 +107,12 @@ def evaluate(
         except UsageError as error:
             error.source = name
             raise
-    if page is not None:
-        html = surprise_page(score, Path(name).name)
-        if page == "-":
-            print_text(html)
+    if html is not None:
+        made = page.page(Path(name).name, score._repr_html_() or "")
+        if html == "-":
+            print_text(made)
         else:
-            write_output(page, html)
+            write_output(html, made)
     lower = " at least: the spelling of what is outside the vocabulary is not counted"
     lines = (
         f"loss                {score.loss:.4f} nats per token",
@@ -142,8 +121,8 @@ def evaluate(
         f"tokens              {score.tokens:,} ({score.unknown_tokens:,} outside the vocabulary)",
         *(f"{metric:<18}  {figure:.4f}" for metric, figure in figures.items()),
     )
-    made = attrs.asdict(score) | ({"metrics": figures} if metrics else {})
-    click.echo(json.dumps(made) if as_json else "\n".join(lines), err=page == "-")
+    found = attrs.asdict(score) | ({"metrics": figures} if metrics else {})
+    click.echo(json.dumps(found) if as_json else "\n".join(lines), err=html == "-")
 
 
 def _figure(
@@ -191,13 +170,3 @@ def _read(
         if error.path == Path(table["path"]):  # of stdin, that is the copy
             error.path = Path(name)
         raise
-
-
-def surprise_page(score: TextScore, title: str) -> str:
-    """The page, which needs nothing else."""
-    return _PAGE.substitute(title=escape(title), body=score._repr_html_())
-
-
-def is_page(beginning: bytes) -> bool:
-    """Whether a file that begins so is such a page."""
-    return _MARK in beginning[:200]

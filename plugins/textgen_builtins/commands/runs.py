@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -17,48 +16,34 @@ from textgen_builtins.commands.compared import ComparedRun, read_run
 from textgen_builtins.commands.folders import summaries
 
 _COLUMNS: Final = ("run", "status", "steps", "loss", "bits/char", "size", "age", "cause")
-_ORDERS: Final[dict[str, Callable[[ComparedRun], Any]]] = {
-    "age": lambda run: -run.summary.changed,
-    "loss": lambda run: (run.bits_per_character is None, run.bits_per_character),
-    "name": lambda run: run.label,
-    "size": lambda run: -run.summary.bytes,
-}
 
 
 @click.command("runs")
 @click.argument("folder", default="runs", type=click.Path(path_type=Path))
 @click.option(
-    "--sort",
-    "order",
-    type=click.Choice(list(_ORDERS)),
-    default="age",
-    show_default=True,
-    help="Which first.",
-)
-@click.option(
     "--prune",
     "pruning",
     is_flag=True,
-    help="Remove the checkpoints of finished runs, after asking.",
+    help="Say what the checkpoints of finished runs take; with --yes, remove them.",
 )
-@click.option("--yes", "-y", is_flag=True, help="With --prune: do not ask.")
+@click.option("--yes", "-y", is_flag=True, help="With --prune: remove them.")
 @json_option
-def runs(folder: Path, order: str, pruning: bool, yes: bool, as_json: bool) -> None:
-    """List the runs of a folder: status, progress, loss, size and age.
+def runs(folder: Path, pruning: bool, yes: bool, as_json: bool) -> None:
+    """List the runs of a folder, the newest first: status, progress, loss, size and age.
 
-    FOLDER is runs/ if not given; its runs may be in folders of their own.
-    Loss and bits per character are the lowest ones of the held-out text. A run that is stopped
-    resumes with `textgen run`.
+    FOLDER is runs/ if not given; its runs may be in folders of their own. Loss and bits per
+    character are the lowest ones of the held-out text. A run that is stopped resumes with
+    `textgen run`.
 
-    A finished run keeps checkpoints to be trained on from, to a greater length. --prune removes
-    them, and only them: what is left generates, and is evaluated, as before. It leaves runs alone
-    that are not finished.
+    A finished run keeps checkpoints to be trained on from, to a greater length. --prune --yes
+    removes them, and only them: what is left generates, and is evaluated, as before. It leaves runs
+    alone that are not finished.
     """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise UsageError(f"{folder} {what}; give the folder that your runs are in")
     runs = [read_run(run, _label(run, folder)) for run in summaries(folder)]
-    found = sorted(sorted(runs, key=lambda run: run.label), key=_ORDERS[order])
+    found = sorted(runs, key=lambda run: (-run.summary.changed, run.label))
     if pruning:
         _prune(found, folder, yes=yes, as_json=as_json)
     elif as_json:
@@ -86,9 +71,13 @@ def _prune(found: list[ComparedRun], folder: Path, *, yes: bool, as_json: bool) 
         and run.checkpoint_bytes
         and run.path.resolve().is_relative_to(folder.resolve())
     ]
-    if chosen and not yes and not _is_wanted(chosen, folder):
-        click.echo("textgen: nothing was removed", err=True)
-        return
+    if chosen and not yes:
+        size = text.byte_count(sum(run.checkpoint_bytes for run in chosen))
+        runs = text.counted(len(chosen), "finished run")
+        raise UsageError(
+            f"the checkpoints of {runs} take {size}; --yes removes them, and then the runs cannot "
+            "be trained on to a greater length"
+        )
     removed, failed = {}, []
     for run in chosen:
         try:
@@ -107,24 +96,3 @@ def _prune(found: list[ComparedRun], folder: Path, *, yes: bool, as_json: bool) 
         click.echo(f"textgen: error: {text.printable(str(each))}", err=True)
     if failed:
         raise SystemExit(1)
-
-
-def _is_wanted(chosen: list[RunSummary], folder: Path) -> bool:
-    """Say what would be removed and what is lost by it, and ask."""
-    rows = [(_label(run, folder), text.byte_count(run.checkpoint_bytes)) for run in chosen]
-    total = text.byte_count(sum(run.checkpoint_bytes for run in chosen))
-    runs = text.counted(len(chosen), "finished run")
-    click.echo(text.table(("run", "checkpoints"), rows, right=(1,)), err=True)
-    click.echo(
-        f"The checkpoints of {runs} take {total}. Without them these generate as before, "
-        f"but cannot be",
-        err=True,
-    )
-    click.echo("trained on to a greater length: that would start from the beginning.", err=True)
-    try:
-        return click.confirm("Remove them?", err=True)
-    except click.Abort:  # no answer is to be had
-        click.echo(err=True)
-        raise UsageError(
-            "--prune asks before it removes anything; give --yes where nobody can answer"
-        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from collections.abc import Sequence
 from typing import Final
@@ -38,14 +39,9 @@ def printable(text: str) -> str:
     return visible(" ".join(text.splitlines()).replace("\t", " "))
 
 
-def loss(value: float | None) -> str:
-    """A loss in nats per token."""
-    return "-" if value is None else f"{value:.4f}"
-
-
-def count(value: int | float | None) -> str:
-    """A number of things."""
-    return "-" if value is None else f"{value:,.0f}"
+def number(value: float | None, decimals: int = 0) -> str:
+    """A figure."""
+    return "-" if value is None else f"{value:,.{decimals}f}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -53,17 +49,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds in the largest unit of which there are two."""
-    if seconds is None:
-        return "-"
-    name, unit = next(((name, unit) for name, unit in _UNITS if seconds >= 2 * unit), _UNITS[-1])
-    return f"{seconds / unit:.0f} {name}"
+def age(moment: float) -> str:
+    """The time since a moment, 0 if it is not known, in the largest unit of which there are two."""
+    seconds = time.time() - moment
+    name, unit = next((each for each in _UNITS if seconds >= 2 * each[1]), _UNITS[-1])
+    return f"{seconds / unit:.0f} {name}" if moment else "-"
 
 
 def progress(step: int | None, steps: int | None) -> str:
     """Steps done of those to be done."""
-    return count(step) if steps is None or step is None else f"{step:,} of {steps:,}"
+    return number(step) if steps is None or step is None else f"{step:,} of {steps:,}"
 
 
 def status(run: RunSummary) -> str:

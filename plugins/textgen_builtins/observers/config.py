@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from attrs.validators import ge, optional
+from attrs.validators import ge
 
 from textgen import option
 
@@ -42,13 +42,7 @@ class EarlyStoppingConfig:
 
 @attrs.frozen
 class SamplesConfig:
-    """Writes short samples of the model's text to samples.txt, and shows them."""
+    """Writes some ten short samples of the model's text to samples.txt, and shows them."""
 
-    every: int | None = option(
-        None,
-        help="number of evaluations between samples; some ten at equal distances in a run "
-        "if not set",
-        validator=optional(ge(1)),
-    )
     prompt: str = option("", help="prompt of the samples")
     max_new_tokens: int = option(80, help="length of a sample in tokens", validator=ge(1))

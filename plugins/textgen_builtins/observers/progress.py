@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import sys
 import time
 from typing import Any, Final, TextIO
@@ -12,7 +11,6 @@ from typing import Any, Final, TextIO
 import attrs
 
 from textgen.events import Evaluation, Event, RunFinished, RunStarted, StepDone
-from textgen_builtins.observers.cpu_watch import CpuWatch
 
 _FIRST_LINE: Final = 3.0  # seconds after the first step, when the pace is known
 _BETWEEN_LINES: Final = 30.0  # seconds without an evaluation
@@ -38,7 +36,6 @@ class Progress:
     _latest_at: float = 0.0
     _losses: str = ""
     _best: float = math.inf
-    _watch: CpuWatch | None = None
 
     def observe(self, event: Event) -> None:
         """Show an event."""
@@ -62,13 +59,10 @@ class Progress:
     def _step(self, event: StepDone) -> None:
         now = time.monotonic()
         if self._latest is None:  # the first step also takes what comes before it
-            self._first, self._begun, self._watch = event.step, now, CpuWatch()
+            self._first, self._begun = event.step, now
         else:
             self._tokens += event.tokens
         self._latest, self._latest_at = event, now
-        if now - self._begun > _FIRST_LINE and self._watch is not None:
-            self._warn_if_busy(self._watch.cores_of_others())
-            self._watch = None
         if self._has_bar():
             self._show_bar(event, now)
         elif now - self._begun > _FIRST_LINE and now - self._line_at > _BETWEEN_LINES:
@@ -122,15 +116,6 @@ class Progress:
             left = seconds / done * (event.steps - event.step)
             pace = f", {self._tokens / seconds:,.0f} tokens/s, {left:.0f} s left"
         self._say(f"epoch {event.epoch}, step {event.step}/{event.steps}: {losses}{pace}")
-
-    def _warn_if_busy(self, cores: float) -> None:
-        total = os.cpu_count() or 1
-        if cores > 0.3 * total:
-            self._say(
-                f"other programs use {cores:.1f} of this machine's {total} cores, so "
-                f"training is slower: end them, or "
-                "give the run more time"
-            )
 
     def _finish(self, event: RunFinished) -> None:
         if self._bar is not None:

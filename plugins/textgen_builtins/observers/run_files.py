@@ -102,32 +102,25 @@ class LossPlot:
 
 @attrs.define
 class Samples:
-    """A sample of the model's text every few evaluations, in a file and on the console."""
+    """Some ten samples of the model's text at equal distances, in a file and on the console."""
 
     config: SamplesConfig
     path: Path
     console: TextIO | None
-    _seen: int = 0
     _steps: int = 1
-    _sampled: int = 0
+    _latest: int = 0  # step of the last evaluation, or of the last sample of a resumed run
 
     def observe(self, event: Event) -> None:
         """Write a sample if one is due; the first is due at the first evaluation."""
         if isinstance(event, RunStarted):
-            self._seen = event.evaluations
-            self._sampled = self._keep_samples(lambda step: 0 < step <= event.step)
+            self._latest = self._keep_samples(lambda step: 0 < step <= event.step)
         elif isinstance(event, StepDone):
             self._steps = event.steps
         elif isinstance(event, Evaluation):
-            self._seen += 1
-            if self._seen == 1 or self._is_due(event.step):
+            before, now = (step * _SAMPLES // self._steps for step in (self._latest, event.step))
+            if not self._latest or now > before:
                 self._sample(event)
-
-    def _is_due(self, step: int) -> bool:
-        if self.config.every is not None:
-            return self._seen % self.config.every == 0
-        before, self._sampled = self._sampled, step
-        return step * _SAMPLES // self._steps > before * _SAMPLES // self._steps
+            self._latest = event.step
 
     def _sample(self, event: Evaluation) -> None:
         prompt = self.config.prompt

@@ -115,25 +115,6 @@ class NoRepeatNgramConfig:
 
 
 @attrs.frozen
-class MirostatConfig:
-    """Keeps the surprise of a text near a target by cutting off unlikely tokens (Mirostat 2.0).
-
-    Basu et al., "Mirostat: a neural text decoding algorithm that directly controls perplexity"
-    (2021). It works best without top-k, top-p and the like before it, and after the temperature.
-    """
-
-    tau: float = option(
-        5.0, help="surprise per token to aim at, in bits", validator=ge(0), argument="mirostat_tau"
-    )
-    eta: float = option(
-        0.1,
-        help="learning rate: how fast the cut follows the surprise",
-        validator=ge(0),
-        argument="mirostat_eta",
-    )
-
-
-@attrs.frozen
 class XtcConfig:
     """Excludes at random the most likely tokens, all above a threshold but the least likely of them
     (XTC).
@@ -168,12 +149,6 @@ class DryConfig:
         help="subtracted from logits at the shortest repetition; 0 is off, 0.8 is usual",
         validator=ge(0),
         argument="dry_multiplier",
-    )
-    base: float = option(
-        1.75,
-        help="factor of the penalty for each further word",
-        validator=ge(1),
-        argument="dry_base",
     )
     allowed_length: int = option(
         2,

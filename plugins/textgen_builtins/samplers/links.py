@@ -11,7 +11,7 @@ import numpy as np
 
 from textgen import BuildContext
 from textgen.errors import Fault, PipelineError
-from textgen.protocols import Array, History, Ids, Sampler, Tensors, Tokenizer
+from textgen.protocols import Array, History, Sampler, Tokenizer
 from textgen_builtins.samplers import config as configs
 from textgen_builtins.samplers import logits as ops
 
@@ -51,34 +51,6 @@ class Penalties:
         if self.frequency:
             logits = ops.frequency(logits, history.counts, self.frequency)
         return logits
-
-
-@attrs.frozen
-class Mirostat:
-    """Cuts off the tokens of more surprise than mu, and moves mu by how far a drawn token was from
-    the target.
-
-    Algorithm 2 of Basu et al. (2021), with the surprise of a token among those that were left, as
-    in llama.cpp.
-    """
-
-    tau: float
-    eta: float
-    history = "none"
-
-    def start(self, prompt: Ids) -> Tensors:
-        """`mu` (), in bits."""
-        return {"mu": np.array(2 * self.tau)}
-
-    def __call__(self, logits: Array, history: History) -> Array:
-        """(B, V) with tokens forbidden."""
-        return ops.mirostat(logits, history.state["mu"])
-
-    def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
-        """`mu` (B,)."""
-        surprise = ops.surprise(logits)[np.arange(len(tokens)), tokens]
-        mu = history.state["mu"] - self.eta * (ops.to_numpy(surprise) - self.tau)
-        return {"mu": np.clip(mu, -_MOST, _MOST)}
 
 
 @attrs.frozen
@@ -146,11 +118,6 @@ def penalties(config: configs.PenaltiesConfig, context: BuildContext) -> Sampler
     repetition = min(max(config.repetition, 1 / _MOST_REPETITION), _MOST_REPETITION)
     made = Penalties(repetition, _bounded(config.presence), _bounded(config.frequency))
     return OFF if made == Penalties(1, 0, 0) else made
-
-
-def mirostat(config: configs.MirostatConfig, context: BuildContext) -> Sampler:
-    """Holds the surprise."""
-    return Mirostat(_bounded(config.tau), _bounded(config.eta))
 
 
 def xtc(config: configs.XtcConfig, context: BuildContext) -> Sampler:

@@ -123,25 +123,6 @@ def probabilities(logits: Array) -> Array:
     return weights / xp.where(total == 0, 1.0, total)
 
 
-def surprise(logits: Array) -> Array:
-    """-log2 of the probabilities, (B, V); inf for forbidden tokens."""
-    xp = array_namespace(logits)
-    below = xp.max(logits, axis=-1, keepdims=True) - logits
-    return (below + xp.log(xp.sum(xp.exp(-below), axis=-1, keepdims=True))) / math.log(2)
-
-
-def mirostat(logits: Array, most: Any) -> Array:
-    """Keep the tokens of at most so much surprise, (B,) bits, and the most likely one in any case
-    (see Mirostat).
-    """
-    xp = array_namespace(logits)
-    kept = surprise(logits) <= like(most.astype(np.float32), logits)[:, None]
-    best = xp.arange(logits.shape[-1], device=device(logits))[None, :] == xp.argmax(
-        logits, axis=-1, keepdims=True
-    )
-    return keep(logits, kept | (best & ~xp.any(kept, axis=-1, keepdims=True)))
-
-
 def xtc(logits: Array, threshold: float, rows: Any) -> Array:
     """In the rows that are true in the NumPy mask (B,), forbid the tokens of probability
     `threshold` or more but one.
@@ -178,8 +159,3 @@ def _keep_most(xp: Any, logits: Array, border: Array, count: Any, total: int) ->
 def _count(xp: Any, mask: Array) -> Array:
     """(B, 1) the number of true values."""
     return xp.sum(mask, axis=-1, keepdims=True, dtype=xp.int64)
-
-
-def to_numpy(values: Array) -> Any:
-    """An array as NumPy has it, copied from a GPU if need be."""
-    return values if type(values) is np.ndarray else np.asarray(values.cpu())

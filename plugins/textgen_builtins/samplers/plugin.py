@@ -37,12 +37,11 @@ def textgen_samplers() -> list[Component]:
         Component("min-p", configs.MinPConfig, _builder("min_p"), place=70),
         Component("xtc", configs.XtcConfig, _builder("xtc"), place=75),
         Component("temperature", configs.TemperatureConfig, _builder("temperature"), place=80),
-        Component("mirostat", configs.MirostatConfig, _builder("mirostat"), place=85),
         Component(
             "greedy",
             configs.GreedyConfig,
             _builder("greedy"),
             place=90,
-            replaced_by=("temperature", "mirostat_tau", "mirostat_eta"),
+            replaced_by=("temperature",),
         ),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from typing import Final, Self
 
@@ -17,9 +16,8 @@ from textgen_builtins.samplers import logits as ops
 from textgen_builtins.samplers.links import OFF
 from textgen_builtins.token_texts import token_texts
 
-_LOG_LARGEST: Final = (
-    88.7228391  # of a power of the base, as in llama.cpp: float32 can represent it
-)
+_BASE: Final = 1.75  # factor of DRY's penalty for each further word, as in llama.cpp
+_MOST_EXPONENT: Final = 158  # of the base: float32 can represent the power
 _SEARCHED: Final = 10_000  # of the last tokens
 _RUN, _LONGEST_RUN = 4, 64  # times that a token between words may come in a row; that are counted
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -101,7 +99,7 @@ class Dry:
 
     Source: P. E. Weidmann, "DRY: a modern repetition penalty", 2024.
 
-    A token that begins a word gets multiplier * base ** (n - allowed_length) * log2(1 + times) off
+    A token that begins a word gets multiplier * 1.75 ** (n - allowed_length) * log2(1 + times) off
     its logit, where n >= allowed_length is the number of words in the longest sequence at the end
     of the text that stands somewhere before, with the token after it, and `times` is how often such
     a sequence does. So a phrase may come again, and a loop cannot go on. What stands between words
@@ -110,7 +108,6 @@ class Dry:
     """
 
     multiplier: float
-    base: float
     allowed_length: int
     words: Words
     history = "tokens"
@@ -129,13 +126,6 @@ class Dry:
                 penalties[row, tokens[-1]] = self._of_run(tokens[-_LONGEST_RUN:])
         return logits - ops.like(penalties, logits) if penalties.any() else logits
 
-    @property
-    def _longest(self) -> int:
-        """The length of a repetition beyond which the penalty grows no more."""
-        return self.allowed_length + (
-            int(_LOG_LARGEST / math.log(self.base)) if self.base > 1.000001 else 0
-        )
-
     def _penalties(self, tokens: Ids, vocab_size: int) -> Floats:
         """(V,) what is subtracted for the first tokens of words that would extend a repetition."""
         begins = self.words.holds[tokens]
@@ -152,14 +142,14 @@ class Dry:
         firsts, longest = tokens[starts[counted]], np.zeros(vocab_size)
         np.maximum.at(longest, firsts, lengths[counted])
         times = np.bincount(firsts, minlength=vocab_size)
-        exponents = np.minimum(longest, self._longest) - self.allowed_length
-        return np.minimum(self.multiplier * self.base**exponents * np.log2(1 + times), _MOST)
+        exponents = np.minimum(longest - self.allowed_length, _MOST_EXPONENT)
+        return np.minimum(self.multiplier * _BASE**exponents * np.log2(1 + times), _MOST)
 
     def _of_run(self, tokens: Ids) -> float:
         """What is subtracted for the last token again, once it has come several times in a row."""
         others = np.flatnonzero(tokens[::-1] != tokens[-1])
         run = int(others[0]) if len(others) else len(tokens)
-        return 0.0 if run < _RUN else min(self.multiplier * self.base ** (run - _RUN), _MOST)
+        return 0.0 if run < _RUN else min(self.multiplier * _BASE ** (run - _RUN), _MOST)
 
 
 def _alike(marked: Ids, ends: Ids, most: int) -> Ids:
@@ -195,4 +185,4 @@ def dry(config: configs.DryConfig, context: BuildContext) -> Sampler:
         return OFF
     assert context.tokenizer is not None
     words = Words.of(context.tokenizer)
-    return Dry(config.multiplier, config.base, config.allowed_length, words)
+    return Dry(config.multiplier, config.allowed_length, words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
@@ -145,16 +144,8 @@ class CharTokenizer:
 
     def _normalized(self, pieces: Iterable[str]) -> Iterator[Codes]:
         """Blocks of code points, normalised as if the pieces were one text."""
-        form, lower = (
-            self.config.unicode_form,
-            self.config.lower_case and not self.config.letters_only,
-        )
-        if form != "none" or lower:
-            pieces = _cut_at_spaces(pieces)
-        if form != "none":
-            pieces = (unicodedata.normalize(form, piece) for piece in pieces)
-        if lower:
-            pieces = (piece.lower() for piece in pieces)
+        if self.config.lower_case and not self.config.letters_only:
+            pieces = (piece.lower() for piece in _cut_at_spaces(pieces))
         after_space = False
         for piece in pieces:
             for start in range(0, len(piece), _BLOCK):
@@ -213,8 +204,8 @@ def _letters_only(codes: Codes, after_space: bool) -> tuple[Codes, bool]:
 
 
 def _cut_at_spaces(pieces: Iterable[str]) -> Iterator[str]:
-    """The text in pieces that begin with a space or a line break, before which nothing combines or
-    tells a final sigma.
+    """The text in pieces that begin with a space or a line break, before which nothing tells a
+    final sigma.
 
     A text of many thousand characters without either is cut where it happens to be.
     """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import attrs
 from attrs.validators import ge
 
@@ -18,10 +16,6 @@ class CharConfig:
     of the corpus, and `<end>` if the corpus consists of documents.
     """
 
-    unicode_form: Literal["none", "NFC", "NFD", "NFKC", "NFKD"] = option(
-        "none",
-        help="Unicode normalisation form, so that characters that look the same are the same",
-    )
     letters_only: bool = option(
         False, help="turn every run of characters other than A-Z and a-z into one space"
     )

@@ -80,11 +80,7 @@ class CountTrainer:
             step=self._step,
             epoch=self._step,
             training_loss=loss,
-            validation_loss=(
-                mean_loss(model, data.validation, data.vocab_size, in_order=True)
-                if model.is_gated
-                else model.trie.loss(data.validation)
-            ),
+            validation_loss=mean_loss(model, data.validation, data.vocab_size, in_order=True),
         )
 
     def state(self) -> TrainerState:

@@ -11,12 +11,11 @@ search goes on there (Aho and Corasick, "Efficient string matching", 1975).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from textgen.protocols import Tensors
 from textgen_builtins.models.ngram.smoothing import Floats32, Ints, interpolation
@@ -24,7 +23,6 @@ from textgen_builtins.models.ngram.smoothing import Floats32, Ints, interpolatio
 _TABLE_BYTES: Final = (
     1 << 26
 )  # for the rows kept ready; deeper contexts are put together when they are asked for
-_BLOCK: Final = 1 << 16  # tokens worked on at once: the scratch arrays take a few times 512 KiB
 
 
 class Trie:
@@ -109,30 +107,14 @@ class Trie:
         `start` (B,).
         """
         nodes = np.zeros(tokens.shape, np.int64)
-        for n, (_, edges) in enumerate(self._matches(start, tokens), 1):
-            if n < self.order:
-                nodes = np.where(edges >= 0, edges + 1, nodes)
+        contexts = nodes  # the n - 1 tokens before each; -1 stands for what was never seen
+        for n in range(1, self.order):
+            edges = self._find(contexts, tokens)
+            nodes = np.where(edges >= 0, edges + 1, nodes)
+            contexts = np.empty_like(contexts)
+            contexts[:, 1:] = np.where(edges[:, :-1] >= 0, edges[:, :-1] + 1, -1)
+            contexts[:, 0] = self._cut(start, n)
         return nodes
-
-    def loss(self, tokens: npt.NDArray[np.integer]) -> float | None:
-        """Mean cross-entropy in nats of `tokens` (N,) from the second on; None where there is no
-        second.
-        """
-        if len(tokens) < 2:
-            return None
-        total, start = 0.0, self.advance(np.zeros(1, np.int64), tokens[:1].astype(np.int64))
-        for first in range(1, len(tokens), _BLOCK):
-            block = tokens[None, first : first + _BLOCK].astype(np.int64)
-            probabilities = np.full(block.shape, 1 / self.vocab_size)
-            for contexts, edges in self._matches(start, block):
-                # Node -1, a context that was never seen, takes the last entries; `where` drops what
-                # comes of them.
-                own = np.where(edges >= 0, self._own32[edges], 0.0)
-                mixed = own + self._lower32[contexts] * probabilities
-                probabilities = np.where(contexts >= 0, mixed, probabilities)
-            total -= float(np.log(probabilities).sum())
-            start = self.walk(start, block)[:, -1]
-        return total / (len(tokens) - 1)
 
     def probabilities(self, nodes: Ints, out: Floats32) -> None:
         """Fill `out` (M, V) with the probabilities of what follows contexts `nodes` (M,)."""
@@ -179,20 +161,6 @@ class Trie:
             table[parents[edges], self._tokens[edges]] += self._own32[edges]
         return table
 
-    def _matches(self, start: Ints, tokens: Ints) -> Iterator[tuple[Ints, Ints]]:
-        """For each order n: the nodes (B, T) of the n - 1 tokens before each of `tokens`, and the
-        edges from there.
-
-        `start` (B,) is the context before the first token. -1 stands for what was never seen.
-        """
-        contexts = np.zeros(tokens.shape, np.int64)
-        for n in range(1, self.order + 1):
-            edges = self._find(contexts, tokens)
-            yield contexts, edges
-            contexts = np.empty_like(contexts)
-            contexts[:, 1:] = np.where(edges[:, :-1] >= 0, edges[:, :-1] + 1, -1)
-            contexts[:, 0] = self._cut(start, n)
-
     def _cut(self, nodes: Ints, depth: int) -> Ints:
         """The contexts `nodes` (B,) without all but their last `depth` tokens; -1 for those that
         have less.
@@ -211,20 +179,13 @@ class Trie:
 
 
 def _check(trie: Trie, borders: Ints) -> None:
-    keys, counts, sizes = trie.keys, trie.counts, trie.sizes
-    if len(keys) != len(counts) or len(keys) != borders[-1] or any(size < 0 for size in sizes):
-        raise ValueError(
-            f"{len(keys)} keys, {len(counts)} counts and sizes of {sum(sizes)} do not fit together"
-        )
-    if sizes and not sizes[0]:
-        raise ValueError("there is no n-gram of order 1")
-    if (keys[1:] <= keys[:-1]).any():
-        raise ValueError("the keys do not rise")
-    if (counts < 1).any():
-        raise ValueError("a count is below 1")
-    for n in range(len(sizes)):
-        if not sizes[n]:
-            continue
-        first, last = keys[[borders[n], borders[n + 1] - 1]] // trie.vocab_size
-        if first < (borders[n - 1] + 1 if n else 0) or last > borders[n]:
-            raise ValueError(f"an n-gram of order {n + 1} does not go on from one of order {n}")
+    keys, counts, sizes = trie.keys, trie.counts, np.array(trie.sizes, np.int64)
+    fits = len(keys) == len(counts) == borders[-1] and (sizes >= 0).all() and sizes[:1].all()
+    if fits and len(keys):
+        parents, full = keys // trie.vocab_size, sizes > 0  # a short text has no long n-grams
+        first, last = (parents[edges[full]] for edges in (borders[:-1], borders[1:] - 1))
+        nodes = np.concatenate([[0], borders[:-2] + 1])  # the first of each depth
+        fits = (keys[1:] > keys[:-1]).all() and counts.min() > 0
+        fits &= (first >= nodes[full]).all() and (last <= borders[:-1][full]).all()
+    if not fits:
+        raise ValueError("keys, counts and sizes are not those of the n-grams of a text")

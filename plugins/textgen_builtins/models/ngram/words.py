@@ -118,22 +118,11 @@ class WordCounts:
     def __init__(self, vocab_size: int, contexts: Ints, edges: Ints, counts: Ints) -> None:
         self.contexts, self.edges, self.counts = contexts, edges, counts
         parents, tokens = np.divmod(edges, vocab_size)
-        if (
-            len(edges) != len(counts)
-            or (np.diff(contexts) <= 0).any()
-            or (np.diff(edges) <= 0).any()
-        ):
-            raise ValueError(
-                "the keys of contexts of words do not rise, or are not as many as their counts"
-            )
         starts = np.searchsorted(parents, np.arange(len(contexts) + 1))
-        if (
-            (counts < 1).any()
-            or starts[0]
-            or starts[-1] != len(edges)
-            or (np.diff(starts) < 1).any()
-        ):
-            raise ValueError("a context of words has no count, or a count has no context")
+        rising = all((np.diff(array) > 0).all() for array in (contexts, edges, starts))
+        fits = len(edges) == len(counts) and [starts[0], starts[-1]] == [0, len(edges)]
+        if not (rising and fits and (counts > 0).all()):
+            raise ValueError("contexts, edges and counts are not those of the words of a text")
         own, lower = interpolation(counts, parents, len(contexts))
         self._starts, self._tokens = starts, tokens
         self._own, self._lower = own.astype(np.float32), lower.astype(np.float32)

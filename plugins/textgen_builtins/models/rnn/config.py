@@ -21,10 +21,8 @@ class RNNConfig:
     a CPU: see docs/training.md.
     """
 
-    cell: Literal["rnn", "relu", "gru", "lstm"] = option(
-        "rnn",
-        help='type of the recurrent cell; "rnn" is a plain one with tanh, "relu" one with '
-        "a rectifier",
+    cell: Literal["rnn", "gru", "lstm"] = option(
+        "rnn", help='type of the recurrent cell; "rnn" is a plain one with tanh'
     )
     hidden_size: int = option(256, help="units of each layer", validator=and_(ge(1), lt(1 << 20)))
     layers: int = option(1, help="number of stacked layers", validator=and_(ge(1), lt(1000)))

@@ -7,7 +7,7 @@ differently, and a sequence must give the same text alone and in any batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from typing import Any, Final, Self
 
@@ -20,7 +20,6 @@ from textgen_builtins.models.rnn.large_products import SHARED_FROM, LargeProduct
 from textgen_builtins.models.rnn.weights import Floats, Folded, check_shapes, expected_shapes
 
 _ALL_BUT_SHUT: Final = 80.0  # here exp is far from overflow, and a gate is 1e-35
-_ONE: Final = (1, 1)
 
 
 @attrs.define(eq=False)
@@ -60,7 +59,6 @@ class NumpyDecoder:
     ) -> None:
         self._folded = folded
         self._step = _STEPS[folded.config.cell]
-        self._gives_one = 1 if folded.config.cell == "relu" else np.inf
         self._rows = folded.rows
         self._large = LargeProducts() if large is None else large
         self._allocate(batch_size)
@@ -72,30 +70,18 @@ class NumpyDecoder:
 
     def extend(self, tokens: Ids) -> Floats:
         """Logits (B, V) after `tokens` (B, T). The next call reuses the array."""
-        if tokens.shape == _ONE:
-            self._through_layers(self._places, self._rows[tokens.item()])
-        elif not tokens.shape[1]:
+        if not tokens.shape[1]:
             self._read_out()  # the caller may have written into the logits
-        elif self._one:
-            for token in tokens[0].tolist():
-                self._through_layers(self._places, self._rows[token])
-        else:
-            for column in tokens.T:
-                self._advance(column)
+        for column in self._columns(tokens):
+            self._advance(column)
         return self._logits
 
     def score(self, tokens: Ids) -> Floats:
         """Logits (B, T, V) after each of `tokens` (B, T)."""
         logits = np.empty((*tokens.shape, self._folded.vocab_size), self._logits.dtype)
-        if self._one:
-            rows, places, after, last = self._rows, self._places, logits[0], self._logits[0]
-            for t, token in enumerate(tokens[0].tolist()):
-                self._through_layers(places, rows[token])
-                after[t] = last
-        else:
-            for t, column in enumerate(tokens.T):
-                self._advance(column)
-                logits[:, t] = self._logits
+        for t, column in enumerate(self._columns(tokens)):
+            self._advance(column)
+            logits[:, t] = self._logits
         return logits
 
     def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
@@ -104,10 +90,14 @@ class NumpyDecoder:
         """
         if not self._bounded:
             return np.empty((len(tokens), 0), np.int64)
-        if self._one:
-            return self._follow_one(tokens.item(), steps, forbidden)
         made = np.empty((steps, len(tokens)), np.int64)  # the tokens of a step are contiguous
-        self._follow(tokens, made, forbidden)
+        (column,) = self._columns(tokens[:, None])
+        for chosen in made:
+            self._advance(column)
+            for never in forbidden:
+                self._logits[:, never] = -np.inf
+            self._logits.argmax(axis=-1, out=chosen)
+            column = chosen[0] if self._one else chosen
         return made.T
 
     def read_state(self) -> Tensors:
@@ -163,10 +153,9 @@ class NumpyDecoder:
         """
         folded, size, layers = self._folded, self._folded.config.hidden_size, len(products)
         batch_size, dtype, gates = len(outputs[0]), folded.table.dtype, folded.table.shape[1]
-        # A plain cell's function maps all its sums to its output, where the last column becomes the
-        # 1.
-        width = gates + (folded.config.cell in ("rnn", "relu"))
-        sums = [np.full((batch_size, width), self._gives_one, dtype) for _ in range(layers)]
+        # A plain cell's tanh maps all its sums to its output, where the last column becomes the 1.
+        width = gates + (folded.config.cell == "rnn")
+        sums = [np.full((batch_size, width), np.inf, dtype) for _ in range(layers)]
         self._carried = outputs, cells, products
         self._hidden, self._cell = [output[:, :size] for output in outputs], cells
         self._logits = products[-1][:, gates : gates + folded.vocab_size]
@@ -206,45 +195,21 @@ class NumpyDecoder:
         for place in self._places:
             self._multiply(place.factor, place.weights, place.product)
 
-    def _advance(self, tokens: Ids) -> None:
-        """Feed one token to each of several sequences: `tokens` (B,)."""
-        self._through_layers(
-            self._places, self._folded.table.take(tokens, axis=0, out=self._taken, mode="clip")
-        )
+    def _columns(self, tokens: Ids) -> Iterable[Any]:
+        """What `_advance` takes for each place of `tokens` (B, T)."""
+        return tokens[0].tolist() if self._one else tokens.T
 
-    def _through_layers(self, places: list[_Place], given: Floats) -> None:
+    def _advance(self, column: Any) -> None:
+        """Feed one token to each sequence: `column` (B,), or the token of a batch of one."""
         step, multiply = self._step, self._multiply
-        for place in places:
+        if self._one:
+            given = self._rows[column]
+        else:
+            given = self._folded.table.take(column, axis=0, out=self._taken, mode="clip")
+        for place in self._places:
             step(place, given)
             multiply(place.factor, place.weights, place.product)
             given = place.up
-
-    def _follow_one(self, token: int, steps: int, forbidden: Sequence[int]) -> Ids:
-        """`continue_greedily` for a batch of one: the inner loop of `_through_layers`, without the
-        calls.
-        """
-        rows, places, step, multiply = self._rows, self._places, self._step, self._multiply
-        made = []
-        for _ in range(steps):
-            given = rows[token]
-            for place in places:
-                step(place, given)
-                multiply(place.factor, place.weights, place.product)
-                given = place.up
-            for never in forbidden:
-                given[never] = -np.inf
-            token = given.argmax()
-            made.append(token)
-        return np.array(made, np.int64)[None]
-
-    def _follow(self, tokens: Ids, made: Ids, forbidden: Sequence[int]) -> None:
-        """`continue_greedily` for a batch: `tokens` (B,), and `made` (steps, B) to fill."""
-        table, taken, logits = self._folded.table, self._taken, self._logits
-        for chosen in made:
-            self._through_layers(self._places, table.take(tokens, axis=0, out=taken, mode="clip"))
-            for never in forbidden:
-                logits[:, never] = -np.inf
-            tokens = logits.argmax(axis=-1, out=chosen)
 
 
 @attrs.frozen(eq=False)
@@ -272,11 +237,6 @@ class _Place:
 def _tanh(place: _Place, given: Floats) -> None:
     np.add(given, place.recurrent, place.gates)
     np.tanh(place.sums, place.output)
-
-
-def _relu(place: _Place, given: Floats) -> None:
-    np.add(given, place.recurrent, place.gates)
-    np.maximum(place.sums, 0, out=place.output)
 
 
 def _gru(place: _Place, given: Floats) -> None:
@@ -311,12 +271,7 @@ def _lstm(place: _Place, given: Floats) -> None:
     hidden *= leave
 
 
-_STEPS = {
-    "rnn": _tanh,
-    "relu": _relu,
-    "gru": _gru,
-    "lstm": _lstm,
-}
+_STEPS = {"rnn": _tanh, "gru": _gru, "lstm": _lstm}
 
 
 def _sigmoid_of_negative(values: Floats) -> None:

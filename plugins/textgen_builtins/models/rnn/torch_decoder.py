@@ -76,7 +76,7 @@ class TorchDecoder:
             magnitude = float(
                 sum(weights.abs().sum(dtype=wide) for weights in self._module.parameters())
             )
-            self._bounded = finite and is_bounded(self._module.config, magnitude)
+            self._bounded = finite and is_bounded(magnitude)
         if not self._bounded:
             return np.empty((len(tokens), 0), np.int64)
         made = torch.empty(steps, len(tokens), dtype=torch.int64, device=self._device)

@@ -8,7 +8,7 @@ import math
 import threading
 import warnings
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 from operator import attrgetter
 from typing import Any, Final
 
@@ -23,7 +23,6 @@ from textgen_builtins.models.rnn.numpy_decoder import NumpyDecoder
 from textgen_builtins.models.rnn.torch_decoder import State, TorchDecoder
 from textgen_builtins.models.rnn.weights import Folded, check_shapes, expected_shapes
 
-_FUNCTIONS: Final = {"rnn": "rnn_tanh", "relu": "rnn_relu"}  # of torch, where names differ
 _IMPORTING: Final = (
     threading.Lock()
 )  # of two threads, one may else see a module that failed as there
@@ -44,7 +43,6 @@ class TorchRNN(nn.Module):
         self.config, self.vocab_size = config, vocab_size
         cells: dict[str, Any] = {
             "rnn": nn.RNN,
-            "relu": partial(nn.RNN, nonlinearity="relu"),
             "gru": nn.GRU,
             "lstm": nn.LSTM,
         }
@@ -231,7 +229,8 @@ class TorchRNN(nn.Module):
             if carried is None:
                 zeros = x.new_zeros(1, x.shape[1], weight.shape[1])
                 carried = (zeros, zeros) if self.config.cell == "lstm" else zeros
-            run: Any = getattr(torch, _FUNCTIONS.get(self.config.cell, self.config.cell))
+            cell = self.config.cell
+            run: Any = getattr(torch, "rnn_tanh" if cell == "rnn" else cell)
             x, *last = run(x, carried, weights, True, 1, 0.0, self.training, False, False)
         return x, [part[0] for part in last]
 

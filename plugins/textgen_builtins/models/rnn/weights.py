@@ -88,15 +88,14 @@ class Folded:
             products.append(np.asfortranarray(product) if column_major else product)
         with np.errstate(over="ignore", invalid="ignore"):
             magnitude = sum(float(np.abs(weights).sum()) for weights in tensors.values())
-        return cls(config, len(head), table, tuple(products), is_bounded(config, magnitude))
+        return cls(config, len(head), table, tuple(products), is_bounded(magnitude))
 
 
-def is_bounded(config: RNNConfig, magnitude: float) -> bool:
-    """Whether logits are finite for any tokens, given the sum of all weights' magnitudes.
-
-    True for cells with outputs between -1 and 1, and weights whose products float32 can hold.
+def is_bounded(magnitude: float) -> bool:
+    """Whether logits are finite for any tokens, given the sum of all weights' magnitudes: a cell's
+    outputs are between -1 and 1, and float32 can hold their products with the weights.
     """
-    return config.cell != "relu" and magnitude < _LARGEST_SUM
+    return magnitude < _LARGEST_SUM
 
 
 def expected_shapes(config: RNNConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:

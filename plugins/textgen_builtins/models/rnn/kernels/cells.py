@@ -130,14 +130,11 @@ class RNN:
     gradients: ClassVar[int] = 1
     adds_carried: ClassVar[bool] = False
 
-    relu: bool = False
-
     def forward(
         self, given: Sequence[Vector], recurrent: Sequence[Vector], before: Vector
     ) -> Forward:
-        """h = tanh(given + recurrent), or the positive part of it."""
-        h = given[0] + recurrent[0]
-        h = h.where("<", 0.0, 0.0) if self.relu else tanh(h)
+        """h = tanh(given + recurrent)."""
+        h = tanh(given[0] + recurrent[0])
         return Forward(h, None, (h,))
 
     def backward(
@@ -145,12 +142,11 @@ class RNN:
     ) -> Backward:
         """dh is the gradient of h."""
         (h,) = saved
-        return Backward((h.where(">", 0.0, dh) if self.relu else dh * (1.0 - h * h),), None)
+        return Backward((dh * (1.0 - h * h),), None)
 
 
 CELLS: Final[dict[str, Cell]] = {
     "lstm": LSTM(),
     "gru": GRU(),
     "rnn": RNN(),
-    "relu": RNN(relu=True),
 }
