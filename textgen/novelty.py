@@ -1,15 +1,15 @@
 """What a generated text shares with the corpus that its model was trained on.
 
-The corpus is searched block by block for the windows of 8 bytes of tokens that the text has. The
-hashes of two windows give the hash of one up to twice as long, so common windows of any size are
-found without following each one.
+The corpus is searched block by block. The hash of a window of tokens is a polynomial modulo 2**64:
+sums over a block give those of windows of any size, so that few windows are looked at again for a
+larger one.
 """
 
 from __future__ import annotations
 
 import warnings
 from functools import cached_property
-from typing import Final, Self
+from typing import Final, TypeAlias
 
 import attrs
 import numpy as np
@@ -21,11 +21,14 @@ from textgen.protocols import Ids, Tokenizer
 TRIES: Final = 100  # texts in a row that are not new, after which no other is tried
 NGRAMS: Final = (8, 16, 32)
 LONGEST: Final = 1000  # tokens of a run that are looked for
-_SEED: Final = 8  # bytes
 _BLOCK: Final = 1 << 20  # tokens of the corpus that are looked at together
 _CONTEXT: Final = 30
-_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
-_HALF: Final = np.uint64(32)
+_BASE: Final = 0x9E3779B97F4A7C15
+_INVERSE: Final = pow(_BASE, -1, 1 << 64)
+_ALL: Final = slice(None)
+
+_Hashes: TypeAlias = npt.NDArray[np.uint64]
+_Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
 @attrs.frozen
@@ -34,8 +37,8 @@ class CopyReport:
 
     tokens        number of tokens of the text
     longest       number of tokens of the longest passage that the corpus has too; `longest_text` is
-                  its text. Passages shorter than 8 tokens (4 with a vocabulary above 256, 2 above
-                  65,536) or longer than 1,000 are not found
+                  its text. Passages shorter than 8 tokens are not found, and 1,000 tokens of longer
+                  ones
     place         index of the corpus token where it first occurs; `excerpt` is the text around it
     ngram_shares  for each n, the share of the text's n-grams that the corpus has; None if the text
                   is shorter than n
@@ -58,11 +61,8 @@ class CopyReport:
         shares = ", ".join(
             f"{n}-grams {share:.0%}" for n, share in self.ngram_shares.items() if share is not None
         )
-        found = (
-            f"the longest run found in the training corpus is {self.longest} of "
-            f"{self.tokens} tokens"
-        )
-        lines = [f"novelty: {found}: {self.longest_text!r}"]
+        found = f"the longest run found in the training corpus is {self.longest} of {self.tokens}"
+        lines = [f"novelty: {found} tokens: {self.longest_text!r}"]
         if self.place is not None:
             lines.append(f"  at token {self.place:,}: …{self.excerpt}…")
         lines.append(f"  found in the corpus: {shares or 'nothing to count'}")
@@ -84,19 +84,16 @@ class CopyFinder:
         Reads the corpus once.
         """
         ids = self._encode(text)
-        found = _search(ids, self.tokens)
-        is_found = found.length > 0
+        held, start, length, place = _search(ids, self.tokens)
         return CopyReport(
             tokens=len(ids),
-            longest=found.length,
-            longest_text=self._decode(ids[found.start : found.start + found.length]),
-            place=found.place if is_found else None,
-            excerpt=self._excerpt(found.place, found.length) if is_found else "",
-            ngram_shares={
-                n: float(held.mean()) if len(held) else None for n, held in found.held.items()
-            },
+            longest=length,
+            longest_text=self._decode(ids[start : start + length]),
+            place=place,
+            excerpt="" if place is None else self._excerpt(place, length),
+            ngram_shares={n: float(own.mean()) if len(own) else None for n, own in held.items()},
             is_document=self.is_document(prompt + text),
-            passages=_passages(found.held[16], 16),
+            passages=_passages(held[16], 16),
         )
 
     def is_document(self, text: str) -> bool:
@@ -108,13 +105,11 @@ class CopyFinder:
         starts, lengths = self._documents
         starts = starts[lengths == len(ids)]
         for place, token in enumerate(ids):
-            if not len(starts):
-                break
             starts = starts[self.tokens[starts + place] == token]
-        return bool(len(starts))
+        return len(starts) > 0
 
     @cached_property
-    def _documents(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _documents(self) -> tuple[Ids, Ids]:
         """The first token of each document, and their lengths."""
         ends = np.flatnonzero(self.tokens == end_id(self.tokenizer))
         return ends[:-1] + 1, np.diff(ends) - 1
@@ -153,117 +148,73 @@ class DistinctTexts:
         self.failed += 1
         if self.failed == TRIES:
             cause = f"none of {TRIES} more texts is distinct from the {len(self._seen):,} before"
-            of_corpus = " and from the documents of the corpus" if self.corpus else ""
             remedy = "fewer come than were asked for; a higher temperature gives more"
-            warnings.warn(f"{cause}{of_corpus}; {remedy}", stacklevel=3)
+            warnings.warn(f"{cause}; {remedy}", stacklevel=3)
         return False
 
 
-@attrs.define
-class _Found:
-    """What a text shares with a corpus.
-
-    held    for each n, whether the corpus holds the n tokens from each place of the text
-    length, start, place   of the longest common run: its tokens, and where it stands first in text
-                           and corpus
-    """
-
-    held: dict[int, npt.NDArray[np.bool_]]
-    length: int = 0
-    start: int = 0
-    place: int = 0
-
-
-@attrs.frozen
 class _Windows:
-    """Windows of one size: their places (N,), rising, and a hash of each."""
+    """The windows of tokens (N,), by their first places."""
 
-    size: int
-    places: npt.NDArray[np.int64]
-    hashes: npt.NDArray[np.uint64]
+    def __init__(self, tokens: Ids) -> None:
+        powers, self._inverses = (
+            np.multiply.accumulate(np.full(len(tokens), base, np.uint64))
+            for base in (_BASE, _INVERSE)
+        )
+        self._sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(tokens * powers)])
 
-    @classmethod
-    def of(cls, tokens: Ids) -> Self:
-        """Those of 8 bytes, which are their own hashes."""
-        size = _SEED // tokens.itemsize
-        windows = np.lib.stride_tricks.sliding_window_view(tokens, size).copy()
-        return cls(size, np.arange(len(windows)), windows.view(np.uint64)[:, 0])
+    def hashes(self, size: int, places: Ids | slice = _ALL) -> _Hashes:
+        """The hashes of windows of a size, at some places or all."""
+        count = max(0, len(self._sums) - size)
+        sums: _Hashes = self._sums[size:][places] - self._sums[:count][places]
+        sums *= self._inverses[:count][places]
+        return sums
 
-    def longer(self, size: int) -> Self:
-        """Those of a size up to twice as large: the first and the last tokens of each are two of
-        these windows.
-        """
-        if size == self.size or not len(self.places):
-            return attrs.evolve(self, size=size)
-        shifted = self.places + (size - self.size)
-        last = np.minimum(np.searchsorted(self.places, shifted), len(self.places) - 1)
-        first = np.flatnonzero(self.places[last] == shifted)
-        hashes = self.hashes[first] * _FACTOR + self.hashes[last[first]]
-        return type(self)(size, self.places[first], (hashes ^ (hashes >> _HALF)) * _FACTOR)
-
-    def shared_with(self, other: _Windows) -> Self:
-        """Those that `other` has too."""
-        shared = np.isin(self.hashes, other.hashes)
-        return attrs.evolve(self, places=self.places[shared], hashes=self.hashes[shared])
+    def among(self, other: _Windows, size: int, places: Ids) -> Ids:
+        """Those of some places with a window of a size that another has too."""
+        places = places[places < len(self._sums) - size]
+        return places[_among(self.hashes(size, places), other.hashes(size))]
 
 
-def _search(text: Ids, corpus: Ids) -> _Found:
-    """What `text` (T,) shares with `corpus` (N,), both of one dtype."""
-    found = _Found({n: np.zeros(max(0, len(text) - n + 1), bool) for n in NGRAMS})
-    seed, longest = _SEED // text.itemsize, min(LONGEST, len(text))
-    if longest < seed:
-        return found
-    levels = [_Windows.of(text)]
-    while 2 * levels[-1].size <= longest:
-        levels.append(levels[-1].longer(2 * levels[-1].size))
-    likely = np.zeros(
-        1 << 16, bool
-    )  # the short hashes of the text: few windows of the corpus have one
-    likely[_short(levels[0].hashes)] = True
-    for begin in range(0, len(corpus) - seed + 1, _BLOCK):
-        block = _Windows.of(corpus[begin : begin + _BLOCK + LONGEST])
-        kept = np.flatnonzero(likely[_short(block.hashes)])
-        here = attrs.evolve(block, places=begin + kept, hashes=block.hashes[kept])
-        level = None
-        for own in levels:
-            shared = here.longer(own.size).shared_with(own)
-            if not len(shared.places):
-                break
-            here, level = shared, own
-            if own.size in found.held:
-                found.held[own.size][own.shared_with(here).places] = True
-        if level is not None:
-            _note_longest(found, level, here, min(2 * level.size - 1, longest))
-    return found
+def _among(hashes: _Hashes, known: _Hashes) -> _Mask:
+    """(N,) which hashes are known. Few pass a first look, at 16 bits."""
+    likely = np.zeros(1 << 16, np.bool_)
+    likely[known >> np.uint64(48)] = True
+    mask: _Mask = likely[hashes >> np.uint64(48)]
+    mask[mask] = np.isin(hashes[mask], known)
+    return mask
 
 
-def _note_longest(found: _Found, own: _Windows, here: _Windows, most: int) -> None:
-    """Note the longest run of `own.size` to `most` tokens that text and block share, if none is
-    longer.
+def _search(text: Ids, corpus: Ids) -> tuple[dict[int, _Mask], int, int, int | None]:
+    """What `text` (T,) shares with `corpus` (N,): for each n, whether the corpus holds the n tokens
+    from each place of the text; the first place of the longest common run in the text, its length,
+    and its first place in the corpus, which is None if there is none.
     """
+    own = _Windows(text)
+    held = {n: np.zeros(len(own.hashes(n)), np.bool_) for n in NGRAMS}
+    start, length, place = 0, NGRAMS[0] - 1, None
+    for begin in range(0, len(corpus), _BLOCK):
+        block = _Windows(corpus[begin : begin + _BLOCK + LONGEST])
+        places: Ids = np.flatnonzero(_among(block.hashes(NGRAMS[0]), own.hashes(NGRAMS[0])))
+        shared = places
+        for n in NGRAMS:
+            shared = block.among(own, n, shared)
+            held[n] |= _among(own.hashes(n), block.hashes(n, shared))
+        low, high = length, min(LONGEST, len(text))
+        while low < high:
+            middle = (low + high + 1) // 2
+            if len(shared := block.among(own, middle, places)):
+                low, places = middle, shared
+            else:
+                high = middle - 1
+        if low > length:
+            length, ours, theirs = low, own.hashes(low), block.hashes(low, places)
+            start = int(_among(ours, theirs).argmax())
+            place = begin + int(places[theirs == ours[start]][0])
+    return held, start, 0 if place is None else length, place
 
-    def shared(size: int) -> tuple[_Windows, _Windows]:
-        ours, theirs = own.longer(size), here.longer(size)
-        return ours.shared_with(theirs), theirs
 
-    low, high = max(own.size, found.length), most
-    if low > high or not len(shared(low)[0].places):
-        return
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if len(shared(middle)[0].places) else (low, middle - 1)
-    ours, theirs = shared(low)
-    start = int(ours.places[0])
-    if low > found.length or start < found.start:
-        place = theirs.places[theirs.hashes == ours.hashes[0]][0]
-        found.length, found.start, found.place = low, start, int(place)
-
-
-def _short(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    return (hashes * _FACTOR) >> np.uint64(48)
-
-
-def _passages(held: npt.NDArray[np.bool_], n: int) -> tuple[tuple[int, int], ...]:
+def _passages(held: _Mask, n: int) -> tuple[tuple[int, int], ...]:
     # Where it changes, a part begins or ends, in turns.
     changes = np.flatnonzero(np.diff(held, prepend=False, append=False))
     return tuple((begin, end + n - 1) for begin, end in changes.reshape(-1, 2).tolist())
