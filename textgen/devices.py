@@ -49,7 +49,8 @@ def resolve(requested: str) -> str:
             )
     if missing:
         raise DeviceError(
-            f"device {requested!r} was requested, but {missing}", requested, remedy="device"
+            f"device {requested!r} was requested, but {missing}; set `device` to cpu or auto",
+            requested,
         )
     logger.debug("device %s chosen for %s", chosen, requested)
     return chosen

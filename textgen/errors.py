@@ -3,8 +3,7 @@
     TextgenError                 exit code 1
     ├── UsageError               exit code 2: .argument, .value, .faults, .source
     │   ├── PipelineError        .faults      every fault found, each with its dotted path
-    │   ├── PromptError          .characters  of the prompt, outside the vocabulary; .nearest known
-        ones
+    │   ├── PromptError          .characters  of the prompt, outside the vocabulary
     │   ├── DeviceError          .device      missing, or out of memory
     │   └── RunMismatchError     .path, .differences: key, before and now of each
     ├── CorpusError              .path, .argument
@@ -18,9 +17,8 @@
     └── Interrupted              .step; exit code 128 + signal
 
 The text of each says what is wrong, where, and what to do; the attributes hold the same facts.
-Options have their name in Python, in backticks: the command line says --overwrite. `.remedy` is the
-option that would help, or "". `.versions` says which packages of a run are now installed in another
-version, where one of them may have refused a file of the run.
+Options have their name in Python, in backticks: the command line says --overwrite. `.advice` is
+what to do, where only those who called know that.
 """
 
 from __future__ import annotations
@@ -29,22 +27,13 @@ import copyreg
 import re
 import reprlib
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from textgen.messages import visible
-
-_REMEDIES: Final = {
-    "output": "choose another `output`",
-    "overwrite": "`overwrite` starts again",
-    "device": "set `device` to cpu or auto",
-    "generate": "the run is finished, and `textgen generate RUN` writes without the text",
-    "copy": "restore it from a copy, or train anew with `overwrite`",
-}
-
 
 _LONG: Final = 60  # characters of a value that is shown whole: no checksum
 
@@ -55,14 +44,12 @@ class TextgenError(Exception):
 
     message: str
     exit_code = 1
-    remedy = ""
     source = ""
-    versions = ""
+    advice = ""
 
     def __str__(self) -> str:
         text = (f"{self.source}: " if self.source else "") + self._text()
-        text += f"; {self.versions}" if self.versions else ""
-        text += f"; {_REMEDIES[self.remedy]}" if self.remedy else ""
+        text += f"; {self.advice}" if self.advice else ""
         return visible(text)  # names, paths and values in it may be a stranger's
 
     def __repr__(self) -> str:
@@ -157,36 +144,32 @@ class PipelineError(UsageError):
 
 
 class PromptError(UsageError):
-    """The prompt has characters that the vocabulary lacks.
+    """The prompt has `characters` that the vocabulary lacks."""
 
-    `nearest` maps some of them to a known replacement: a curly quote to `"`.
-    """
-
-    def __init__(self, characters: Sequence[str], nearest: Mapping[str, str] | None = None) -> None:
+    def __init__(self, characters: Sequence[str]) -> None:
         super().__init__(argument="prompt")
-        self.characters, self.nearest = tuple(characters), dict(nearest or {})
+        self.characters = tuple(characters)
 
     def _text(self) -> str:
         what = "text" if any(len(each) > 1 for each in self.characters) else "characters"
         return (
             f"the prompt has {what} outside the vocabulary: "
-            f"{', '.join(map(self._shown, self.characters))}; "
+            f"{', '.join(map(_shown, self.characters))}; "
             f"leave them out, or set unknown_characters to 'skip' (drop them) or 'unknown' "
             f"(feed them as <unk>)"
         )
 
-    def _shown(self, character: str) -> str:
-        facts = [f"U+{ord(character):04X}"] if len(character) == 1 else []
-        facts += [f"write {self.nearest[character]!r}"] if character in self.nearest else []
-        return repr(character) + (f" ({', '.join(facts)})" if facts else "")
+
+def _shown(character: str) -> str:
+    return f"{character!r} (U+{ord(character):04X})" if len(character) == 1 else repr(character)
 
 
 class DeviceError(UsageError):
     """The requested device is missing on this machine, or ran out of memory."""
 
-    def __init__(self, message: str, device: str, *, remedy: str = "") -> None:
+    def __init__(self, message: str, device: str) -> None:
         super().__init__(message)
-        self.device, self.remedy = device, remedy
+        self.device = device
 
 
 @attrs.frozen
@@ -281,16 +264,15 @@ class RunError(TextgenError):
     """The run directory cannot be used."""
 
     path: Path
-    remedy: str = ""
 
 
 class RunLockedError(RunError):
     """Another process is using the run directory."""
 
-    def __init__(self, path: Path, pid: int | None, *, remedy: str = "") -> None:
+    def __init__(self, path: Path, pid: int | None) -> None:
         self.pid = pid
         who = f"process {pid}" if pid else "another run"
-        super().__init__(f"{path} is in use by {who}: wait for it, or stop it", path, remedy=remedy)
+        super().__init__(f"{path} is in use by {who}: wait for it, or stop it", path)
 
 
 class CorruptFileError(RunError):
@@ -299,18 +281,9 @@ class CorruptFileError(RunError):
     `expected` and `actual` are its checksums, if they are known.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        message: str,
-        *,
-        expected: str = "",
-        actual: str = "",
-        remedy: str = "",
-        place: str = "",
-    ) -> None:
+    def __init__(self, path: Path, message: str, *, expected: str = "", actual: str = "") -> None:
         self.expected, self.actual = expected, actual
-        super().__init__(f"{path}{place and f':{place}'}: {message}", path, remedy=remedy)
+        super().__init__(f"{path}: {message}", path)
 
 
 @attrs.define(slots=False, eq=False)

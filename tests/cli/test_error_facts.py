@@ -19,19 +19,6 @@ def test_an_argument_its_value_and_all_faults_are_facts(generator):
     assert raised.value.faults[0].hint == "did you mean 'temperature'?"
 
 
-def test_a_prompt_error_knows_the_nearest_known_character(tiny_pipeline):
-    text = 'the "clock" of the hall - it\'s late - struck...\n' * 40
-    generator = api.run(tiny_pipeline(text=text)).generator
-    known = {"é": "e", "—": "-", "\u2212": "-", "“": '"', "\u2019": "'", "T": "t", "…": "..."}
-    for character, near in {**known, "\u00a0": " "}.items():
-        with pytest.raises(api.PromptError) as raised:
-            generator.generate(f"the {character}\u4e00")
-        assert raised.value.characters == (character, "\u4e00")
-        assert raised.value.nearest == {character: near}
-        shown = f"{character!r} (U+{ord(character):04X}, write {near!r}), '\u4e00' (U+4E00);"
-        assert shown in str(raised.value)
-
-
 @pytest.mark.fault(6)
 def test_a_mismatch_lists_what_was_and_what_is(tiny_pipeline, write_pipeline, tmp_path, textgen):
     api.run(tiny_pipeline(seed=1))
@@ -48,12 +35,11 @@ def test_a_mismatch_lists_what_was_and_what_is(tiny_pipeline, write_pipeline, tm
     assert (again.differences, str(again)) == (error.differences, str(error))
 
 
-def test_what_would_help_is_a_fact(tmp_path, tiny_pipeline):
+def test_an_error_says_what_would_help(tmp_path, tiny_pipeline):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.txt").touch()
-    with pytest.raises(api.RunError, match=r"; choose another `output`$") as full:
+    with pytest.raises(api.RunError, match=r"; choose another `output`$"):
         api.run(tiny_pipeline(), output=tmp_path / "full")
-    assert full.value.remedy == "output"
     with pytest.raises(api.DeviceError, match="device 'cuda:99' was requested, but ") as missing:
         api.run(tiny_pipeline(device="cuda:99"))
-    assert (missing.value.device, missing.value.remedy) == ("cuda:99", "device")
+    assert missing.value.device == "cuda:99"

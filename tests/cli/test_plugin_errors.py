@@ -6,17 +6,6 @@ from functools import partial
 
 import pytest
 from commands import run_textgen
-from installing import write_package
-
-
-@pytest.mark.parametrize("arguments", [["generate", "runs/p"], ["--help"]])
-def test_with_debug_a_broken_plugin_is_an_error(tmp_path, arguments):
-    write_package(tmp_path / "site", "broken", "raise RuntimeError('boom')")
-    done = run_textgen("--debug", *arguments, folder=tmp_path, site=[tmp_path / "site"])
-    said = "textgen: error: plugin 'broken' (textgen-broken 1.0): RuntimeError: boom ("
-    assert done.stderr.splitlines()[-1].startswith(said)
-    assert (done.returncode, "Traceback" in done.stderr) == (1, True)
-
 
 RAISING = '''
 import attrs, click, textgen.cli.plugins

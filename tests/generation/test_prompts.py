@@ -14,18 +14,7 @@ def test_a_prompt_outside_the_vocabulary_is_an_error_that_lists_it(generator):
     with pytest.raises(PromptError) as caught:
         generator.generate("thé 😀 é\0")
     assert caught.value.characters == ("é", "😀", "\0")
-    assert "'é' (U+00E9, write 'e')" in str(caught.value)
-
-
-def test_an_error_names_the_mark_that_the_text_has_for_a_straight_one():
-    corpus = "\N{LEFT DOUBLE QUOTATION MARK}It\N{RIGHT SINGLE QUOTATION MARK}s nine o clock. " * 99
-    run = train(corpus=corpus, model={"type": "ngram", "order": 3}, trainer={"type": "count"})
-    with pytest.raises(PromptError) as caught:
-        run.generator.generate("\"It's")
-    assert caught.value.nearest == {
-        "'": "\N{RIGHT SINGLE QUOTATION MARK}",
-        '"': "\N{LEFT DOUBLE QUOTATION MARK}",
-    }
+    assert "'é' (U+00E9), " in str(caught.value)
 
 
 @pytest.mark.parametrize("tokenizer", ["char", {"type": "bpe", "vocab_size": 262}])

@@ -92,7 +92,6 @@ max_new_tokens = 3 | did you mean 'generate.max_new_tokens'?
 temperature = 3 | did you mean 'sampler.temperature'?
 generate.top_k = 3 | did you mean 'sampler.top_k'?
 model.type = "rrn" | no model is called 'rrn'; did you mean 'rnn'?
-model.type = "lstm" | did you mean 'rnn'? A recurrent network
 corpus.type = "zzz" | there are file, story, time-machine
 model.type = "nobody:rnn" | no model is called 'nobody:rnn'
 trainer.batch_size = "12" | expected an integer, given "12" (a string)
@@ -108,7 +107,7 @@ trainer.learning_rate = false | given false (a boolean)
 generate.prompt = 5 | expected a string, given 5
 generate.stop = 5 | expected a string or a list, each a string, given 5
 generate.stop = ["a", 5] | expected a string or a list
-model.cell = "lstn" | did you mean 'lstm'?
+model.cell = "lstn" | expected one of "rnn", "relu", "gru", "lstm", given "lstn"
 data.window_stride = "1" | expected an integer
 model = 3 | expected a table with type = one of mixture, ngram, rnn, given 3
 model.type = 3 | expected a table with type = one of mixture, ngram, rnn

@@ -157,7 +157,10 @@ def test_neither_of_two_packages_wins_a_name_and_a_built_in_keeps_its_own():
 
 def test_engines_with_different_plugins_do_not_meet(tiny_pipeline):
     tables = tiny_pipeline(sampler=[{"type": "odd"}])
-    assert engine_of(sampler=lambda context: build).pipeline(tables).samplers[0].name == "odd"
+    assert (
+        engine_of(sampler=lambda context: build).pipeline(tables).samplers[0].name
+        == "textgen-odd:odd"
+    )
     without = textgen.Engine(PluginSet.discover(disable=["sgd"]))
     with pytest.raises(textgen.PipelineError) as caught:
         without.pipeline(tables)
@@ -173,7 +176,7 @@ def test_a_run_says_that_a_program_registered_its_plugin(tiny_pipeline):
     run = textgen.Engine(plugins).run(tiny_pipeline(sampler=[{"type": "odd"}]))
     (recorded,) = [c for c in run.generator.record["components"] if c["kind"] == "sampler"]
     assert (recorded["plugin"], recorded["distribution"]) == ("notebook", "unpackaged")
-    with pytest.raises(textgen.PipelineError, match="plugin of a program: give it") as caught:
+    with pytest.raises(textgen.PipelineError, match="a plugin of a program or") as caught:
         textgen.load(run.path)
     assert "install" not in str(caught.value)
 

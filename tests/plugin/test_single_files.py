@@ -67,12 +67,15 @@ def test_every_command_takes_it(file, tmp_path, textgen, tiny_pipeline, write_pi
     option = ("--only-token", "5", "--no-echo", "-o", "jsonl")
     more = textgen(*with_it, "generate", "run", "-p", "the ", *option, cwd=tmp_path)
     assert len(set(json.loads(more.stdout)["text"])) == 1, more.stderr
-    assert 'type = "only"' in textgen(*with_it, "show", pipeline, cwd=tmp_path).stdout
+    assert 'type = "unpackaged:only"' in textgen(*with_it, "show", pipeline, cwd=tmp_path).stdout
     assert str(file) in textgen(*with_it, "plugins", cwd=tmp_path).stdout
     assert textgen(*with_it, "evaluate", "run", "corpus.txt", cwd=tmp_path).code == 0
     without = textgen("generate", "run", "-p", "the ", cwd=tmp_path)
     assert (without.code, without.stdout) == (2, "")
-    assert f"'unpackaged:only'; it was in {file}: give that again" in without.stderr
+    assert (
+        "'unpackaged:only'; it was an object, or a plugin of a program or a file: gi"
+        in without.stderr
+    )
     assert not (tmp_path / "__pycache__").exists()
 
 

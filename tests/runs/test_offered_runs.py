@@ -62,7 +62,7 @@ def test_tables_that_a_plugin_offers_load_themselves_and_are_started_from(folder
     made = engine.run(given, output=folder / "tuned").generator.tables
     assert (made["model"]["hidden_size"], made["model"]["cell"]) == (8, "gru")
     assert made["model"]["dropout"] == 0.1
-    assert made["tokenizer"] == {"type": "odd"}
+    assert made["tokenizer"] == {"type": "unpackaged:odd"}
     assert "start" not in made["model"]
     del offered["tokenizer"]
     with pytest.raises(textgen.ContractError, match="tokenizer and model"):

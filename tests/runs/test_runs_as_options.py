@@ -97,7 +97,7 @@ def test_a_run_is_given_by_its_path_or_name_and_determines_the_other(folder, bas
 )
 def test_a_run_that_cannot_be_used_is_named_with_component_and_key(folder, base, teacher, cause):
     (folder / "p.toml").write_text(tomli_w.dumps(taught(folder, teacher)))
-    said = rf"trainer\.teacher of trainer 'taught': {re.escape(str(folder / teacher))}.*{cause}"
+    said = rf"trainer\.teacher: {re.escape(str(folder / teacher))}.*{cause}"
     with pytest.raises(textgen.RunError, match=said):
         Plugins().engine.run(folder / "p.toml", output=folder / "made")
     assert not (folder / "made").exists()
@@ -106,7 +106,7 @@ def test_a_run_that_cannot_be_used_is_named_with_component_and_key(folder, base,
 def test_a_run_that_is_not_finished_is_refused(folder, base):
     with pytest.raises(textgen.Interrupted):
         textgen.run(tables(folder), output=folder / "part", cancelled=lambda: True)
-    with pytest.raises(textgen.RunError, match=r"trainer\.teacher .*is not finished"):
+    with pytest.raises(textgen.RunError, match=r"trainer\.teacher: .*is not finished"):
         Plugins().engine.run(taught(folder, str(folder / "part")), output=folder / "made")
 
 

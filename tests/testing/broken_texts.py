@@ -88,7 +88,7 @@ CORPORA = [
     broken("corpus-sources", "other files a second time", Corpus,
            sources=lambda self: [__file__] * (next(NUMBERS) % 2 + 1)),
     broken("corpus-readers", "while a first reader was not done", CountingCorpus),
-    broken("corpus-pieces", "gave NoneType from read", Corpus, read=lambda self: None),
+    broken("corpus-pieces", "gave None from read", Corpus, read=lambda self: None),
     broken("corpus-text", "no character", Corpus, read=lambda self: iter([""])),
     broken("corpus-sources", "'x.txt', no file", Corpus, sources=lambda self: ["x.txt"]),
     broken("corpus-text", "U+D83D", Corpus, read=lambda self: iter(["half: \ud83d"])),

@@ -114,9 +114,7 @@ def _context_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     metavar="FILE.py",
     help="Use a plugin that is a single Python file. May be given several times.",
 )
-@_context_option(
-    "--debug", is_flag=True, help="Show the traceback of an error. A broken plugin is one."
-)
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 @click.version_option(metadata.version(OWN_DISTRIBUTION), prog_name="textgen")
 def group() -> None:
     """Train language models on text, and generate text.

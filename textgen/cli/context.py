@@ -23,7 +23,6 @@ class CommandContext:
     def __init__(self) -> None:
         self.disable: tuple[str, ...] = ()
         self.plugin_files: tuple[str, ...] = ()
-        self.debug = False
         self.with_plugin_options = False
         self.components: Components | None = None
         self._plugins: PluginSet | None = None
@@ -43,7 +42,7 @@ class CommandContext:
                 )
                 cause = f"--no-plugin: no plugin or package that is installed is called {name!r}"
                 raise UsageError(cause, suggestion=hint)
-        plugins = PluginSet.discover(disable=self.disable, strict=self.debug)
+        plugins = PluginSet.discover(disable=self.disable)
         for path in self.plugin_files:
             try:
                 plugins.register_file(path)

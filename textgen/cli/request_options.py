@@ -40,11 +40,12 @@ def request_options(plugins: PluginSet, *, of_plugins: bool) -> dict[str, attrs.
     of_plugins  those of plugins' samplers too, which imports all plugins
     """
     fields = {**_DECODING, "strategy": _STRATEGY}
-    takers = [(name, offer, key) for name, (offer, key) in plugins.sampling_options().items()]
+    takers = [*plugins.sampling_options().items()]
     kinds = ("sampler", "strategy") if of_plugins else ()
     for offer in [offer for kind in kinds for offer in plugins.offers(kind)]:
-        takers += [(name, offer, key) for name, key in offer.component.arguments().items()]
-    for name, offer, key in takers:
+        takers += [(name, offer) for name in offer.component.arguments()]
+    for name, offer in takers:
+        key = offer.component.arguments()[name]
         fields.setdefault(name, attrs.fields_dict(attrs.resolve_types(offer.component.config))[key])
     return fields
 

@@ -148,14 +148,14 @@ def with_nan(tensors: Tensors) -> str:
 
 
 @contextlib.contextmanager
-def with_remedy(remedy: str, place: str = "") -> Iterator[None]:
-    """Give a CorruptFileError in the block a remedy, if it has none, and put `place` first, which
-    named the file.
+def restorable(place: str = "") -> Iterator[None]:
+    """Say in a CorruptFileError how to get a file of a run back, and put `place` first, which named
+    the file.
     """
     try:
         yield
     except CorruptFileError as error:
-        error.remedy = error.remedy or remedy
+        error.advice = "restore it from a copy, or train anew with `overwrite`"
         error.message = f"{place}: {error.message}" if place else error.message
         raise
 
@@ -205,13 +205,10 @@ def json_checksum(value: Any) -> str:
     ).hexdigest()
 
 
-def path_of(
-    value: Any, argument: str, expected: str = "expected the path of a run directory"
-) -> Path:
+def path_of(value: Any, argument: str) -> Path:
     """A path that a caller gave. Raises UsageError for what cannot be one."""
-    is_path = isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str)
-    if not is_path or "\0" in os.fspath(value) or not os.fspath(value):
-        raise UsageError(expected, argument=argument, value=value)
+    if not isinstance(value, str | Path) or "\0" in str(value) or not str(value):
+        raise UsageError("expected a path", argument=argument, value=value)
     return Path(value)
 
 

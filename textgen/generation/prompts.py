@@ -10,7 +10,6 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.characters import nearest_text
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import PromptError, UsageError
 from textgen.pipeline.options import UnknownCharacters
@@ -93,11 +92,7 @@ def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownC
     if unknown is None or unknown_characters == "unknown" or unknown not in ids:
         return ids
     if unknown_characters == "error":
-        lacking = _lacking(tokenizer, prompt)
-        near = {
-            c: nearest_text(c, lambda text: unknown not in tokenizer.encode(text)) for c in lacking
-        }
-        raise PromptError(lacking, {c: text for c, text in near.items() if text})
+        raise PromptError(_lacking(tokenizer, prompt))
     known: Ids = ids[ids != unknown]
     return known
 

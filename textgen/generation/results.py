@@ -98,7 +98,7 @@ class GenerationState:
 
         Raises RunError.
         """
-        file = path_of(path, "path", "expected the path of a file")
+        file = path_of(path, "path")
         values = attrs.asdict(self, filter=lambda field, _: field.name not in _ARRAYS)
         kept = {"values": np.frombuffer(json.dumps(values).encode(), np.uint8)}
         for kind in _ARRAYS:
@@ -112,7 +112,7 @@ class GenerationState:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a file that `save` wrote. Raises RunError; CorruptFileError for any other file."""
-        path = path_of(path, "path", "expected the path of a file")
+        path = path_of(path, "path")
         if not os.path.lexists(path):
             raise RunError(f"{path} cannot be read: there is no such file", path)
         data = read_bytes(path, tensors=True)

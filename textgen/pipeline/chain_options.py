@@ -31,21 +31,18 @@ def changed(
         table = {"type": strategy} if isinstance(strategy, str) else strategy
         chosen = reader.choice("strategy", table, "strategy")
         chain = [*_samplers(chain), *filter(None, [chosen])]
-    given: dict[
-        str, tuple[RegisteredComponent, dict[str, Any]]
-    ] = {}  # an option may need another of its sampler
+    given: dict[RegisteredComponent, dict[str, Any]] = {}  # options of one may need each other
     for name, value in options.items():
         takers = [choice.offer for choice in chain if name in choice.offer.component.arguments()]
-        found = (takers[-1], name) if takers else plugins.sampling_option(name)
-        if isinstance(found, Fault):
-            faults.append(found)
-            continue
-        offer, key = found[0], found[0].component.arguments()[name]
-        given.setdefault(offer.qualified_name, (offer, {}))[1][key] = value
+        offer = takers[-1] if takers else plugins.sampling_option(name)
+        if isinstance(offer, Fault):
+            faults.append(offer)
+        else:
+            given.setdefault(offer, {})[offer.component.arguments()[name]] = value
     made = [
         choice for choice in chain if not options.keys() & set(choice.offer.component.replaced_by)
     ]
-    for offer, values in given.values():
+    for offer, values in given.items():
         index = max((i for i, choice in enumerate(made) if choice.offer == offer), default=None)
         before = {} if index is None else plain(made[index].options)
         own = attrs.evolve(reader, faults=[])
@@ -56,9 +53,9 @@ def changed(
             if offer.kind == "strategy":
                 made = _samplers(made)
             index = _place(made, offer)
-            made.insert(index, ConfiguredComponent(offer.name, offer, settings))
+            made.insert(index, ConfiguredComponent(offer.canonical_name, offer, settings))
         made[index] = attrs.evolve(made[index], options=settings)
-    if len(named_by := [o.name for o, _ in given.values() if o.kind == "strategy"]) > 1:
+    if len(named_by := [o.name for o in given if o.kind == "strategy"]) > 1:
         faults.append(Fault("strategy", f"options of {' and '.join(named_by)}: one makes a text"))
     if faults:
         raise UsageError(faults=faults)

@@ -90,7 +90,8 @@ def make_pipeline(raw: RawPipeline, plugins: ComponentSource) -> Pipeline:
         listed = [choice.offer for choice in chains["observer"]]
         usual = [offer for offer in plugins.defaults("observer") if offer not in listed]
         defaults = (
-            ConfiguredComponent(offer.name, offer, offer.component.config()) for offer in usual
+            ConfiguredComponent(offer.canonical_name, offer, offer.component.config())
+            for offer in usual
         )
         chains["observer"] = (*defaults, *chains["observer"])
     output = general.output or Path.cwd() / "runs" / raw.name

@@ -61,9 +61,7 @@ def read_raw_pipeline(source: str | Path | Table, overrides: Overrides = ()) -> 
     if isinstance(source, Mapping):
         raw = RawPipeline(source, "pipeline", Path.cwd(), "pipeline")
     else:
-        path = path_of(
-            source, "source", "expected the path of a TOML file, a mapping or a Pipeline"
-        )
+        path = path_of(source, "source")
         raw = raw_pipeline_of(_read(path), path)
     tables, sampling, faults = raw.tables, dict[str, Any](), list[Fault]()
     given = (

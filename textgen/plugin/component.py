@@ -202,8 +202,8 @@ class Component:
     config           a frozen attrs class; its fields (see `option`) are the keys of the TOML table,
                      its docstring's first paragraph is the summary
     build            `build(config, context)` makes the object; heavy imports belong inside it
-    default          True for an observer of every run, or the tokenizer that `textgen.train` uses
-                     if none is given. If the built-in set has any, only those are used
+    default          True for a built-in observer of every run, and for the built-in tokenizer that
+                     `textgen.train` uses if none is given
     place            where a sampler joins a chain that lacks it, for an option of a request: before
                      those with higher places. Built-in: penalties 10, dry 13, biases 20, forms 25,
                      n-grams 30, top-k 40, top-p 60, min-p 70, xtc 75, temperature 80,
@@ -315,7 +315,5 @@ class ComponentSource(Protocol):
     def find(self, kind: str, name: str) -> RegisteredComponent | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name."""
 
-    def sampling_option(self, name: str) -> tuple[RegisteredComponent, str] | Fault:
-        """The sampler that takes an option of a request, and its key; or what is wrong with the
-        name.
-        """
+    def sampling_option(self, name: str) -> RegisteredComponent | Fault:
+        """The sampler that takes an option of a request, or what is wrong with the name."""

@@ -4,7 +4,6 @@ component.
 
 from __future__ import annotations
 
-import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterable
@@ -28,8 +27,6 @@ from textgen.plugin.component import (
 )
 from textgen.plugin.single_file import import_file
 from textgen.plugin.validation import UnfitError, cause_of, offers_of
-
-logger = logging.getLogger("textgen")
 
 
 @attrs.frozen
@@ -56,15 +53,13 @@ class PluginSet:
         self._offers: list[RegisteredComponent] = []
         self._waiting: dict[Plugin, EntryPoint] = {}
         self._lock = threading.RLock()
-        self._strict = False
 
     @classmethod
-    def discover(cls, *, disable: Iterable[str] = (), strict: bool = False) -> PluginSet:
+    def discover(cls, *, disable: Iterable[str] = ()) -> PluginSet:
         """All installed plugins, each loaded separately when it is needed.
 
         disable   plugins to leave out: names of entry points, of distributions, or
                   `distribution:entry-point`
-        strict    import all plugins now, and raise PluginError instead of a quarantine
         """
         plugins, disable = cls(), tuple(disable)
         for plugin, entry_point in discovery.installed().items():
@@ -72,9 +67,6 @@ class PluginSet:
                 plugins._disabled.append(Quarantined(plugin, "it is disabled"))
             else:
                 plugins._waiting[plugin] = entry_point
-        plugins._strict = strict
-        if strict:
-            plugins._load()
         return plugins
 
     def register(
@@ -108,13 +100,14 @@ class PluginSet:
             return self._loaded(kind)
 
     def defaults(self, kind: str) -> list[RegisteredComponent]:
-        """The components of a kind that are used if none is named: the built-in ones, if there are
-        any.
-        """
+        """The built-in components of a kind that are used if none is named."""
         with self._lock:
             self._load(_is_own)
-            own = [offer for offer in self._loaded(kind) if offer.component.default]
-            return own or [offer for offer in self.offers(kind) if offer.component.default]
+            return [
+                offer
+                for offer in self._loaded(kind)
+                if offer.component.default and _is_own(offer.plugin)
+            ]
 
     def find(self, kind: str, name: str) -> RegisteredComponent | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name.
@@ -156,27 +149,23 @@ class PluginSet:
         if left_out:  # a similar name would only mislead
             return "; ".join(left_out)
         if distribution in (OBJECT, UNPACKAGED):
-            return "it was an object or plugin of a program: give it again"
+            return "it was an object, or a plugin of a program or a file: give it again"
         if distribution and distribution not in {offer.distribution for offer in self._offers}:
             return f"no plugin of {distribution} is loaded: is it installed, or its file given?"
         names = sorted({offer.name for offer in offers})
         return nearest(bare, names) or f"there are {', '.join(names) or 'none'}"
 
-    def sampling_options(self) -> dict[str, tuple[RegisteredComponent, str]]:
-        """The built-in sampling options of requests: the sampler or strategy that has each, and its
-        key.
-        """
+    def sampling_options(self) -> dict[str, RegisteredComponent]:
+        """The built-in sampling options of requests: the sampler or strategy that has each."""
         with self._lock:
             self._load(_is_own)
             offers = [*self._loaded("sampler"), *self._loaded("strategy")]
             own = [offer for offer in offers if _is_own(offer.plugin)]
         own.sort(key=lambda offer: offer.component.place or 0)
-        return {
-            name: (offer, key) for offer in own for name, key in offer.component.arguments().items()
-        }
+        return {name: offer for offer in own for name in offer.component.arguments()}
 
-    def sampling_option(self, name: str) -> tuple[RegisteredComponent, str] | Fault:
-        """The sampler that has an option of requests, and its key; or what is wrong with the name.
+    def sampling_option(self, name: str) -> RegisteredComponent | Fault:
+        """The sampler that has an option of requests, or what is wrong with the name.
 
         The built-in sampler is preferred.
         """
@@ -186,7 +175,7 @@ class PluginSet:
         offers = [*self.offers("sampler"), *self.offers("strategy")]
         takers = [offer for offer in offers if name in offer.component.arguments()]
         if len(takers) == 1:
-            return takers[0], takers[0].component.arguments()[name]
+            return takers[0]
         if takers:
             names = " and ".join(offer.qualified_name for offer in takers)
             return Fault(name, f"several plugins take this option: {names}")
@@ -211,12 +200,8 @@ class PluginSet:
                 self._collect(plugin, entry_point.load())
             except (Exception, SystemExit) as error:
                 cause = cause_of(error, plugin, {entry_point.module.partition(".")[0]})
-                if self._strict:
-                    raise PluginError(plugin, cause) from error
-                quarantined = Quarantined(plugin, cause)
-                self.quarantined.append(quarantined)
-                logger.warning("%s", quarantined)
-                warnings.warn(str(quarantined), PluginWarning, stacklevel=3)
+                self.quarantined.append(Quarantined(plugin, cause))
+                warnings.warn(str(self.quarantined[-1]), PluginWarning, stacklevel=3)
 
     def _add(self, plugin: Plugin, module: object) -> None:
         """Add a plugin that a program gave."""

@@ -63,20 +63,19 @@ class Run:
 
     name   as the key has it, with an absolute path
     place  the key, dotted
-    owner  the component
     offer  of the plugin that offers a run of this name; None for a path
     """
 
     name: str
     place: str
-    owner: str
     offer: RegisteredComponent | None = None
 
 
 @attrs.frozen
 class ConfiguredComponent:
-    """A component that a pipeline uses, under the name given there, with its checked options.
+    """A component that a pipeline uses, with its checked options.
 
+    name   by which any pipeline finds it
     start  the run whose weights a model begins with, or whose vocabulary a tokenizer keeps
     """
 
@@ -115,16 +114,14 @@ class ConfigReader:
 
     folder   what relative paths are resolved against
     plugins  where components are looked up; without, those of a table are left out
-    origins  where components came from by kind and name, for names that are to mean these
     """
 
     folder: Path = Path()
     plugins: ComponentSource | None = None
-    origins: Mapping[tuple[str, str], Mapping[str, str]] = attrs.field(factory=dict)
     faults: list[Fault] = attrs.field(factory=list)
     known: list[str] = attrs.field(factory=list, init=False)
 
-    def table(self, cls: type, table: Any, path: str, owner: str = "") -> Any:
+    def table(self, cls: type, table: Any, path: str) -> Any:
         """An instance of the attrs class `cls`, the config of a component or a table of the
         engine's, from a TOML table, or None with the reasons added to `faults`.
         """
@@ -140,9 +137,7 @@ class ConfigReader:
             if kind and self.plugins is None:
                 continue
             if kind and (given := table.get(name, field.default)) is not None:
-                is_run = kind == "run"
-                made = self._run(given, place, owner) if is_run else self.choice(kind, given, place)
-                values[name] = made
+                values[name] = self.choice(kind, given, place)
             elif name in table:
                 values[name] = self.field(field, table[name], place)
             elif field.default is attrs.NOTHING:
@@ -197,8 +192,12 @@ class ConfigReader:
         return made
 
     def choice(self, kind: str, table: Any, path: str) -> Any:
-        """A component of a kind from its table, or None with the reasons in `faults`."""
+        """A component of a kind from its table, or None with the reasons in `faults`; a run from
+        its name or path.
+        """
         assert self.plugins is not None
+        if kind == "run":
+            return self._run(table, path, self.plugins)
         if isinstance(table, ConfiguredComponent):
             return table
         options = dict(table) if isinstance(table, Mapping) else {}
@@ -209,35 +208,27 @@ class ConfigReader:
             is_table = isinstance(table, Mapping)
             place, value = (join(path, "type"), given) if is_table else (path, table)
             return self._refuse(place, f"expected a table with type = one of {names}", value)
-        package, _, name = given.rpartition(":")
-        origin = self.origins.get((kind, name), {})
-        package = package or origin.get("distribution", "")
-        name = f"{package}:{name}" if package else given
-        offer = self.plugins.find(kind, name)
+        offer = self.plugins.find(kind, given)
         if isinstance(offer, Fault):
-            file = origin.get("path")
-            hint = f"it was in {file}: give that again, as a plugin (--plugin)" if file else ""
-            fault = attrs.evolve(offer, path=join(path, "type"), hint=hint or offer.hint)
-            self.faults.append(fault)
+            self.faults.append(attrs.evolve(offer, path=join(path, "type")))
             return None
-        made = self.table(offer.component.config, options, path, f"{kind} {name!r}")
+        made = self.table(offer.component.config, options, path)
+        name = given if ":" in given else offer.canonical_name
         return None if made is None else ConfiguredComponent(name, offer, made, start)
 
-    def _run(self, given: Any, path: str, owner: str) -> Any:
+    def _run(self, given: Any, path: str, plugins: ComponentSource) -> Any:
         """The run that a plugin offers under a name, or else the one at a path, which need not be
         there.
         """
-        assert self.plugins is not None
-        offer = self.plugins.find("run", given) if isinstance(given, str) else None
+        offer = plugins.find("run", given) if isinstance(given, str) else None
         if isinstance(offer, RegisteredComponent):
-            return Run(given, path, owner, offer)
+            return Run(given, path, offer)
         found = self.value(Path, given, path)
-        return None if found is None else Run(str(found.absolute()), path, owner)
+        return None if found is None else Run(str(found.absolute()), path)
 
     def value(self, wanted: Any, value: Any, path: str) -> Any:
         """`value` as the type `wanted`, or None with the reasons in `faults`."""
         origin, arguments = get_origin(wanted), get_args(wanted)
-        hint = ""
         if wanted is Any:
             return value
         if attrs.has(wanted):
@@ -261,11 +252,9 @@ class ConfigReader:
             return made
         if hasattr(wanted, "of_option") and (made := wanted.of_option(value, self.folder)):
             return made
-        if origin is Literal and isinstance(value, str):
-            if value in arguments:
-                return value
-            hint = nearest(value, arguments)
-        return self._refuse(path, f"expected {phrase(wanted)}", value, hint)
+        if origin is Literal and isinstance(value, str) and value in arguments:
+            return value
+        return self._refuse(path, f"expected {phrase(wanted)}", value)
 
     def _union(self, wanted: Any, members: tuple[Any, ...], value: Any, path: str) -> Any:
         if value is None and type(None) in members:
@@ -290,8 +279,8 @@ class ConfigReader:
         except (RuntimeError, OSError):  # the user of ~user does not exist, or links go round
             return None
 
-    def _refuse(self, path: str, expected: str, value: Any, hint: str = "") -> None:
-        self.faults.append(Fault(path, expected, show(value), hint))
+    def _refuse(self, path: str, expected: str, value: Any) -> None:
+        self.faults.append(Fault(path, expected, show(value)))
 
 
 def phrase(wanted: Any) -> str:

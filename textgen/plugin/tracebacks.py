@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Collection
-from pathlib import Path
 from types import FrameType
 
 from textgen.plugin.component import Component
-
-
-def shown_path(path: str) -> str:
-    """The path, relative to the current folder if it is inside."""
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 def package_of(frame: FrameType) -> str:
@@ -40,5 +33,5 @@ def shown_line(error: BaseException, packages: Collection[str]) -> str:
         if package_of(frame) in packages:
             name = frame.f_code.co_name
             where = "" if name == "<module>" else f", in {name}"
-            return f" ({shown_path(frame.f_code.co_filename)}:{line}{where})"
+            return f" ({frame.f_code.co_filename}:{line}{where})"
     return ""

@@ -26,7 +26,7 @@ from textgen.plugin.component import (
     normalized,
 )
 from textgen.plugin.structure import ConfigReader, plain
-from textgen.plugin.tracebacks import shown_line, shown_path
+from textgen.plugin.tracebacks import shown_line
 
 _ARGUMENT: Final = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -141,7 +141,7 @@ def cause_of(error: BaseException, plugin: Plugin, packages: Collection[str]) ->
     if isinstance(error, UnfitError | TextgenError):
         return str(error)
     if isinstance(error, SyntaxError) and error.filename:
-        return f"SyntaxError: {error.msg} ({shown_path(error.filename)}:{error.lineno})"
+        return f"SyntaxError: {error.msg} ({error.filename}:{error.lineno})"
     if isinstance(error, ModuleNotFoundError) and error.name:
         cause = f"it needs the module {error.name!r}, which is not installed"
         name = normalized(error.name.partition(".")[0])

@@ -99,9 +99,8 @@ class Checkpoints:
                 )
         if error is not None:
             cause = f"no checkpoint of this run is intact (the newest: {error})"
-            raise CorruptFileError(
-                error.path, cause, expected=error.expected, actual=error.actual, remedy="overwrite"
-            )
+            sums = {"expected": error.expected, "actual": error.actual}
+            raise CorruptFileError(error.path, f"{cause}; `overwrite` starts again", **sums)
         return None
 
     def to_resume(self, up_to: float = math.inf) -> Checkpoint | None:
@@ -147,7 +146,7 @@ class Checkpoints:
     def refused(self, step: int, error: Exception) -> CorruptFileError:
         """The error for a state of training that its trainer refuses."""
         cause = f"its trainer refuses it, or {_ARRAYS} beside it: {error}"
-        return CorruptFileError(self.folder(step) / _STATE, cause, remedy="overwrite")
+        return CorruptFileError(self.folder(step) / _STATE, f"{cause}; `overwrite` starts again")
 
     def write(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint, which is there whole or not at all (textgen.files.durable).

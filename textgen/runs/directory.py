@@ -138,14 +138,14 @@ class RunDirectory:
                 cause = (
                     f"is not a run directory (it has no file run.json) and is not empty ({shown})"
                 )
-                raise RunError(f"{self.path} {cause}", self.path, remedy="output")
+                raise RunError(f"{self.path} {cause}; choose another `output`", self.path)
         try:
             make_folder(self.path)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
             cause = f"cannot be written to: {error.strerror or error}"
-            raise RunError(f"{self.path} {cause}", self.path, remedy="output") from error
+            raise RunError(f"{self.path} {cause}; choose another `output`", self.path) from error
         return is_new
 
     def abandon(self) -> None:
@@ -156,7 +156,7 @@ class RunDirectory:
                 self.path.rmdir()
 
     @contextlib.contextmanager
-    def locked(self, *, remedy: str = "") -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Lock the directory, and clear what a killed process has left.
 
         The operating system releases the lock when this process ends, however it ends.
@@ -174,7 +174,7 @@ class RunDirectory:
                 pid: int | None = read_strict_json(LockOwner, owner).pid
             except RunError:
                 pid = None
-            raise RunLockedError(self.path, pid, remedy=remedy) from None
+            raise RunLockedError(self.path, pid) from None
         except OSError as error:
             if error.filename and not isinstance(error, PermissionError):
                 raise  # the disk is full, say; a file system without locks names no file

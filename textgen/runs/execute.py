@@ -97,7 +97,7 @@ class Execution:
         is_new = directory.prepare(described=described)
         try:
             with (
-                directory.locked(remedy="output"),
+                directory.locked(),
                 devices.threads(self._thread_count()),
                 self._components,
             ):
@@ -175,7 +175,8 @@ class Execution:
             text, context = self._text(record)
         except CorpusError as error:
             if record.get("status") == "finished":
-                error.remedy = "generate"
+                advice = "the run is finished, and `textgen generate RUN` writes without the text"
+                error.advice = advice
             raise
         is_skipped = decision.action == "skip"
         if self.update and is_skipped:

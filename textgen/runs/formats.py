@@ -14,7 +14,7 @@ import attrs
 from attrs.validators import and_, ge, lt
 
 from textgen.errors import CorruptFileError, RunError
-from textgen.files.reading import json_checksum, read_json, with_remedy
+from textgen.files.reading import json_checksum, read_json, restorable
 from textgen.pipeline.options import is_seed
 from textgen.plugin.strict_json import (
     COUNT,
@@ -203,7 +203,7 @@ def read_record(path: Path, cls: type[Any] = RunRecord) -> Table:
 
     Raises CorruptFileError, and RunError for a record of another format.
     """
-    with with_remedy("copy"):
+    with restorable():
         record = read_json(path)
         if (version := record.get("format_version")) != FORMAT_VERSION:
             cause = f"{path}: its format version is {version!r}, and this textgen reads"

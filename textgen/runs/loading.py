@@ -23,7 +23,7 @@ from textgen.errors import (
     PipelineError,
     UsageError,
 )
-from textgen.files.reading import VOCABULARY, json_checksum, load_vocabulary
+from textgen.files.reading import VOCABULARY, json_checksum, load_vocabulary, restorable
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.chain_options import changed, named
@@ -98,7 +98,8 @@ def load_generator(
             generator = _load(stored, plugins, device, given, chain, components)
             stack.pop_all()  # from here on, Generator.close closes them
     except (ContractError, CorruptFileError, PipelineError) as error:
-        error.versions = run_record.other_versions(stored.record)
+        versions = run_record.other_versions(stored.record)
+        error.advice = "; ".join(filter(None, [versions, error.advice]))
         raise
     logger.info("loaded the run in %s", generator.path)
     return generator
@@ -149,7 +150,7 @@ def _load(
     components: Components,
 ) -> Generator:
     directory, record, raw = stored.directory, stored.record, stored.raw
-    reader = ConfigReader(raw.folder, plugins, run_record.origins(record))
+    reader = ConfigReader(raw.folder, plugins)
     tables = {**raw.tables, **_given_choices(given, plugins)}
     tokenizer_choice, model_choice, samplers = _choices(tables, reader, raw.source)
     own = (tokenizer_choice, model_choice)
@@ -234,7 +235,8 @@ def _check_edits(stored: StoredRun, choices: Iterable[ConfiguredComponent]) -> N
     ]
     if edits:
         cause = f"it no longer describes the weights: {listed(edits, _SHOWN)}"
-        raise CorruptFileError(Path(stored.raw.source), cause, remedy="copy")
+        with restorable():
+            raise CorruptFileError(Path(stored.raw.source), cause)
 
 
 def build_chain(

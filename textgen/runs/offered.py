@@ -40,7 +40,7 @@ def naming(run: Run) -> Iterator[None]:
     try:
         yield
     except (RunError, UsageError) as error:
-        raise RunError(f"{run.place} of {run.owner}: {error}", Path(run.name)) from error
+        raise RunError(f"{run.place}: {error}", Path(run.name)) from error
 
 
 def offered_run(name: Any, plugins: ComponentSource) -> Offered | Fault | None:

@@ -194,7 +194,7 @@ def keep_changes(pipeline: Pipeline, directory: RunDirectory) -> None:
     """
     if is_written(pipeline, directory):
         return
-    with directory.locked(remedy="output"):
+    with directory.locked():
         decision = decide(directory, pipeline)
         if decision.action == "skip":  # else another process has made another run of it
             files = {**decision.record["files"], **_write_pipeline(pipeline, directory)}
@@ -316,8 +316,3 @@ def other_versions(record: Table) -> str:
         for name, version in then.items()
         if installed.get(name, version) != version
     )
-
-
-def origins(record: Table) -> dict[tuple[str, str], Mapping[str, str]]:
-    """The origins of a run's components, by kind and name."""
-    return {(entry["kind"], entry["name"]): entry for entry in record.get("components", ())}

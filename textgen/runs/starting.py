@@ -17,7 +17,7 @@ from textgen.files.reading import (
     inside,
     read_tokenizer,
     read_weights,
-    with_remedy,
+    restorable,
 )
 from textgen.pipeline.pipeline import (
     Pipeline,
@@ -81,9 +81,9 @@ def start_tokenizer(tokenizer: Tokenizer, start: Start, record: Table, own: Path
     directory.
     """
     if record:
-        with with_remedy("copy"):
+        with restorable():
             return read_tokenizer(tokenizer, own, record["files"][VOCABULARY])
-    with with_remedy("copy", f"{start.place}.start"):
+    with restorable(f"{start.place}.start"):
         return read_tokenizer(tokenizer, start.path, start.tokenizer)
 
 
@@ -100,7 +100,7 @@ def load_start(
     start, now = choice.start, context.tokenizer
     assert start is not None
     assert now is not None
-    with with_remedy("copy", f"{start.place}.start"):
+    with restorable(f"{start.place}.start"):
         tensors = read_weights(inside(start.path, WEIGHTS), start.weights)
         reader = ConfigReader(start.path, context.plugins)
         table = make_choice("tokenizer", start.tables["tokenizer"], reader, source=source)

@@ -20,7 +20,7 @@ from textgen.files.reading import (
     dump_tensors,
     read_json,
     read_weights,
-    with_remedy,
+    restorable,
 )
 from textgen.pipeline.pipeline import CHOICES, read_own_tables
 from textgen.pipeline.raw_pipeline import RawPipeline
@@ -103,7 +103,7 @@ def read_stored(directory: RunDirectory, raw: RawPipeline | None = None) -> Stor
     while True:
         before = _signature(directory)
         try:
-            with with_remedy("copy"):
+            with restorable():
                 return _read(directory.current(), raw)
         except RunError:
             if _signature(directory) == before:

@@ -12,7 +12,6 @@ from textgen.messages import nearest
 from textgen.pipeline.raw_pipeline import toml_value
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, RegisteredComponent
 from textgen.plugin.registry import PluginSet
-from textgen.plugin.tracebacks import shown_path
 from textgen.protocols import Table
 from textgen.testing.outcomes import NO_DEFAULT, Outcome
 from textgen.testing.plugin import check_offers, is_called, matching
@@ -84,7 +83,7 @@ def _unknown(name: str, plugins: PluginSet) -> str:
 
 def _warning(component: str, warning: warnings.WarningMessage) -> str:
     text = " ".join(str(warning.message).split())
-    place = f"{shown_path(warning.filename)}:{warning.lineno}"
+    place = f"{warning.filename}:{warning.lineno}"
     return f"note: {component} warned: {warning.category.__name__}: {text} ({place})"
 
 

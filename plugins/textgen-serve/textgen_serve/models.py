@@ -14,6 +14,7 @@ from textgen import (
     Engine,
     Generator,
     PluginSet,
+    RegisteredComponent,
     RunError,
     TextgenError,
     UsageError,
@@ -120,7 +121,7 @@ def sampling_options(plugins: PluginSet) -> dict[str, SamplingOption]:
         fields = attrs.fields_dict(attrs.resolve_types(offer.component.config))
         for name, key in offer.component.arguments().items():
             wanted, default = fields[key].type, fields[key].default
-            is_sole = isinstance(plugins.sampling_option(name), tuple)
+            is_sole = isinstance(plugins.sampling_option(name), RegisteredComponent)
             if is_sole and Path not in (wanted, *get_args(wanted)):
                 plain = default if isinstance(default, (int, float, str, tuple)) else None
                 made[name] = SamplingOption(offer.name, key, plain, fields[key].metadata["help"])
