@@ -1,6 +1,7 @@
 """The settings that init writes, by what a text is like."""
 
 import gzip
+import io
 import json
 import textwrap
 import tomllib
@@ -43,9 +44,10 @@ def test_init_finds_out_how_a_text_is_encoded(tmp_path, encoding):
 
 def test_init_joins_lines_that_are_broken_at_a_width(tmp_path):
     paragraphs = [" ".join(each.split()) for each in text_of({"type": "story"}).split("\n\n")]
-    path = tmp_path / "my.txt"
-    path.write_text("\n\n".join(textwrap.fill(each, 66) for each in paragraphs))
-    facts = look_at(str(path), tmp_path)
+    (tmp_path / "my.txt").write_text("\n\n".join(textwrap.fill(each, 66) for each in paragraphs))
+    said = io.StringIO()
+    facts = look_at(str(tmp_path), tmp_path, console=said)
+    assert said.getvalue().count("1 file, ") == 1
     assert (tomllib.loads(facts.corpus)["wrapped_at"], len(facts.remarks)) == (66, 1)
     assert facts.sample == "\n\n".join(paragraphs)
 

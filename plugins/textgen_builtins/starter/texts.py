@@ -157,7 +157,7 @@ def look_at(
             )
         if config.documents in ("none", "file") and (width := width_of(facts.sample)):
             config = attrs.evolve(config, wrapped_at=width)
-            facts = _measured(attrs.evolve(corpus, config=config))
+            facts = _measured(attrs.evolve(corpus, config=config, console=None))
             remarks.append(f"its lines are broken at {width} characters, and are joined")
     except CorpusError as error:
         error.exit_code = 2  # nothing was written
