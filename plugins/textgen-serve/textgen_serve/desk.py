@@ -254,7 +254,7 @@ def _tail(path: Path, most: int) -> str:
 
 def _last_line(path: Path) -> str:
     lines = [line for line in _tail(path, _LOG).split("\n") if line.strip()]
-    return lines[-1].strip() if lines else ""
+    return lines[-1].strip().removeprefix("textgen: error: ") if lines else ""
 
 
 def _samples(run: Path) -> list[dict[str, Any]]:
