@@ -6,7 +6,6 @@ The server is a real one, here.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import http.server
 import io
 import json
@@ -205,20 +204,6 @@ def test_an_address_of_another_kind_is_a_path_that_is_not_there():
     said = r"corpus\.path: expected a web address or a path or a list"
     with pytest.raises(PipelineError, match=said):
         read("http://\0/")
-
-
-def test_the_checksum_is_that_of_what_is_fetched_and_of_what_is_in_the_cache(web, tmp_path):
-    right, address = hashlib.sha256(DATA).hexdigest(), web.serve("/a.txt")
-    wrong = f"gave a file with SHA-256 {right}, and option sha256 is {'0' * 64}"
-    with pytest.raises(CorpusError, match=wrong):
-        read(address, sha256="0" * 64)
-    assert cached(tmp_path) == []
-    assert read(address, sha256=right.upper()) == read(address, sha256=right) == TEXT
-    assert len(web.requests) == 2
-    with pytest.raises(CorpusError, match=wrong):  # what is there may be out of date
-        read(address, sha256="0" * 64)
-    assert read(address) == TEXT
-    assert len(web.requests) == 3
 
 
 def test_a_file_of_the_cache_that_was_changed_is_fetched_again(web, tmp_path):

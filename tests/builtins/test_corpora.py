@@ -3,7 +3,6 @@ books.
 """
 
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -277,17 +276,3 @@ def test_without_a_library_for_zstandard_the_error_says_what_to_install(file, mo
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(CorpusError, match=r"pip install backports\.zstd"):
         read(file)
-
-
-def test_the_checksum_of_a_file(file):
-    file.write_text("the clock")
-    right, wrong = hashlib.sha256(b"the clock").hexdigest(), "0" * 64
-    assert read(file, sha256=right.upper()) == "the clock"
-    for path, option, error, said in (
-        (file, wrong, CorpusError, f"its SHA-256 is {right}, and option sha256 is {wrong}"),
-        (file.parent, right, CorpusError, "it is a folder, and sha256 is of one file"),
-        ([file], right, PipelineError, "path is a list"),
-        (file, "abc", PipelineError, "must be a SHA-256"),
-    ):
-        with pytest.raises(error, match=said):
-            read(path, sha256=option)

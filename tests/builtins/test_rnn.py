@@ -155,10 +155,6 @@ def test_it_goes_on_greedily_only_where_every_logit_is_finite():
     tensors["head.bias"][2] = np.inf
     made.load_tensors(tensors)
     assert made.decoder(2).continue_greedily(np.array([1, 2]), 5, ()).shape == (2, 0)
-    grown = module(hidden_size=8)
-    grown.head.weight.data.fill_(1e30)
-    by_torch = torch_decoder(grown, 1).continue_greedily(np.array([1]), 5, ())
-    assert by_torch.shape == (1, 0)
 
 
 @pytest.mark.gpu
@@ -170,55 +166,6 @@ def test_a_gpu_gives_the_same_text(cell, layers):
     here, there = (model(trained, device, **options).decoder(2) for device in ("cpu", "cuda"))
     expected, logits = here.score(ids(2, 30)), there.score(ids(2, 30))
     assert log_softmax(logits.cpu()) == pytest.approx(log_softmax(expected), abs=1e-4)
-    chosen = there.continue_greedily(ids(2), 200, [0])
-    assert np.array_equal(chosen, here.continue_greedily(ids(2), 200, [0]))
-    for name, array in here.read_state().items():
-        assert there.read_state()[name] == pytest.approx(array, abs=1e-4)
-
-
-def torch_decoder(module, size):
-    from textgen_builtins.models.rnn.torch_model import TorchDecoder
-
-    return TorchDecoder(module, size)
-
-
-def assert_close(given, expected):
-    np.testing.assert_allclose(given.cpu().numpy(), expected.cpu().numpy(), atol=1e-5)
-
-
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_rows_taken_and_joined_go_on_as_they_were(cell, device):
-    options = {"cell": cell, "layers": 2, "hidden_size": 16}
-    network = module(device, **options)
-    first, other, whole = (torch_decoder(network, size) for size in (3, 1, 3))
-    for place in range(6):  # single steps, so that a GPU has captured its graph
-        first.extend(ids(3, 6)[:, place : place + 1])
-    whole.extend(ids(3, 6))
-    other.extend(ids(1, 9, seed=1))
-    taken = first.take([2, 0, 2])
-    single = first.take([1])
-    for place in range(6):
-        feed = ids(3, 6, seed=2)[:, place : place + 1]
-        expected = whole.extend(feed).clone()
-        assert_close(taken.extend(feed[[2, 0, 2]]), expected[[2, 0, 2]])
-    alone = single.extend(ids(1, 4, seed=5)).clone()
-    single.join(other)  # the first decoder has not moved since
-    first.join(single)
-    assert first.batch_size == 5
-    feed = np.concatenate([ids(3, 6, seed=2), ids(2, 6, seed=4)])
-    assert_close(first.extend(feed[:, :0])[3:4], alone)
-    assert_close(first.extend(feed)[:3], expected)
-    again = first.take([4, 1]).continue_greedily(feed[[4, 1], 0], 9, [0])
-    here, there = model(network, **options).decoder(3), torch_decoder(network, 3)
-    for tokens in (ids(3, 6), ids(3, 6, seed=2)):
-        here.extend(tokens)
-    there.write_state(here.read_state())
-    here.write_state(there.read_state())
-    whole = first.continue_greedily(feed[:, 0], 9, [0])
-    assert np.array_equal(again, whole[[4, 1]])
-    for decoder in (here, there):
-        assert np.array_equal(decoder.continue_greedily(feed[:3, 0], 9, [0]), whole[:3])
 
 
 def test_a_large_vocabulary_needs_an_embedding():

@@ -187,13 +187,6 @@ def test_init_without_a_text_takes_the_story_of_which_a_run_learns_the_words(
             "--documents none",
         ),
         ({f"my/{n:02}.txt": STORY for n in range(3)}, "", {}, ""),
-        (
-            {"my/README.md": "read me\n", "my/logo.png": "\udc89PNG" * 9999}
-            | {f"my/src/{n:02}.py": "def f():\n    pass\n" * 40 for n in range(12)},
-            "",
-            {"documents": "file", "glob": "**/*.py"},
-            "most of its text is in .py files, and only these are read; give --glob for others",
-        ),
         ({"my/a.py": STORY * 9, "my/b.log": STORY}, "--glob *.log", {"glob": "*.log"}, ""),
     ],
 )

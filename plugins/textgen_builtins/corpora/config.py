@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -33,11 +32,6 @@ def _glob(instance: Any, attribute: Any, value: str) -> None:
         or any(part == ".." or ("**" in part and part != "**") for part in parts)
     ):
         raise ValueError("must be a pattern for paths below the folder, such as *.md or **/*.txt")
-
-
-def _sha256(instance: Any, attribute: Any, value: str) -> None:
-    if not re.fullmatch("[0-9a-fA-F]{64}", value):
-        raise ValueError("must be a SHA-256: 64 digits from 0 to f")
 
 
 @attrs.frozen
@@ -84,15 +78,8 @@ class FileConfig:
         help="width in characters at which the lines of paragraphs are broken: they are joined",
         validator=optional(ge(1)),
     )
-    sha256: str | None = option(
-        None,
-        help="SHA-256 that the file must have, if path is a single file or address",
-        validator=optional(_sha256),
-    )
 
     def __attrs_post_init__(self) -> None:
-        if self.sha256 is not None and isinstance(self.path, tuple):
-            raise ValueError("sha256 is of one file, and path is a list")
         if self.wrapped_at is not None and self.documents in ("line", "jsonl"):
             raise ValueError(f'wrapped_at joins lines, which documents = "{self.documents}" needs')
 

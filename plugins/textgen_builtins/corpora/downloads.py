@@ -20,7 +20,7 @@ import textgen
 from textgen.errors import CorpusError
 from textgen.files import downloads
 from textgen.messages import byte_count, visible
-from textgen_builtins.corpora.file_facts import HTML, JSON_LINES, TEXTS, checksum, inner_suffix
+from textgen_builtins.corpora.file_facts import HTML, JSON_LINES, TEXTS, inner_suffix
 
 _SILENCE: Final = 30.0  # seconds without a byte
 _LONGEST: Final = 3600.0  # seconds of a download
@@ -45,7 +45,7 @@ def fetched(address: str, sha256: str | None, *, console: TextIO | None, offline
     cache, key = downloads(), hashlib.sha256(address.encode()).hexdigest()
     try:
         entry = cache.find(key)
-        if entry is not None and (sha256 is None or checksum(entry.path) == sha256.lower()):
+        if entry is not None and sha256 in (None, _checksum(entry.path)):
             return entry.path
         if offline:
             cause = f"{address} is not in the cache of this machine, and only a run fetches it"
@@ -61,39 +61,29 @@ def fetched(address: str, sha256: str | None, *, console: TextIO | None, offline
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and names each before."""
+    """Follows redirects to http and https, and names each before."""
 
     def __init__(self, console: TextIO | None) -> None:
         self._console = console
 
     def redirect_request(self, *given: Any) -> Any:
+        address = given[-1]
+        if not textgen.Address.matches(address):
+            raise urllib.error.URLError(f"it leads to {address}")
         if self._console is not None:
-            self._console.write(visible(f"reading {given[-1]}\n"))
+            self._console.write(visible(f"reading {address}\n"))
         return super().redirect_request(*given)
 
 
 def _open(address: str, console: TextIO | None) -> Any:
-    """The response to a request, through the proxies of the environment.
-
-    Only http and https are opened.
-    """
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        _Redirects(console),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.UnknownHandler(),
-    ):
-        opener.add_handler(handler)
+    """The response to a request, through the proxies of the environment."""
     version = textgen.__version__
     headers = {"User-Agent": f"textgen/{version}", "Accept-Encoding": "identity"}
     with _network(address):
         page = urllib.parse.urldefrag(address)[0]
         quoted = urllib.parse.quote(page, safe="%/:=&?~+!$,;'@()*[]")
         request = urllib.request.Request(quoted, headers=headers)  # noqa: S310  # see above
+        opener = urllib.request.build_opener(_Redirects(console))
         return opener.open(request, timeout=_SILENCE)
 
 
@@ -133,9 +123,13 @@ def _received(
         raise CorpusError(f"{address} cannot be fetched: {cause}")
     if not size:
         raise CorpusError(f"{address} gave an empty file")
-    if sha256 is not None and digest.hexdigest() != sha256.lower():
-        cause = f"gave a file with SHA-256 {digest.hexdigest()}, and option sha256 is {sha256}"
-        raise CorpusError(f"{address} {cause}; set it if that is the text you want")
+    if sha256 not in (None, digest.hexdigest()):
+        raise CorpusError(f"{address} gave a file with SHA-256 {digest.hexdigest()}, not {sha256}")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -32,8 +32,8 @@ def build_time_machine(config: TimeMachineConfig, context: BuildContext) -> Corp
     """The book, from the cache or the network."""
     from textgen_builtins.corpora.text_files import FileCorpus
 
-    book = FileConfig(path=Address(BOOK), sha256=_SHA256, encoding="utf-8")
-    return FileCorpus(book, console=context.console, offline=not context.training)
+    book, offline = FileConfig(path=Address(BOOK), encoding="utf-8"), not context.training
+    return FileCorpus(book, console=context.console, offline=offline, sha256=_SHA256)
 
 
 @hookimpl

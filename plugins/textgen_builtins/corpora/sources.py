@@ -16,13 +16,7 @@ from textgen import Address
 from textgen.errors import CorpusError
 from textgen.messages import byte_count
 from textgen_builtins.corpora.config import FileConfig
-from textgen_builtins.corpora.file_facts import (
-    COMPRESSED,
-    JSON_LINES,
-    TEXTS,
-    checksum,
-    inner_suffix,
-)
+from textgen_builtins.corpora.file_facts import COMPRESSED, JSON_LINES, TEXTS, inner_suffix
 
 _SHOWN: Final = 5  # names in a message
 _HIDDEN: Final = (".", "~$")  # with the second begins what Word keeps beside an open document
@@ -46,11 +40,11 @@ class Folder:
 
 
 def find(
-    config: FileConfig, *, console: TextIO | None, offline: bool
+    config: FileConfig, sha256: str | None, *, console: TextIO | None, offline: bool
 ) -> tuple[list[Path], list[Folder]]:
     """The files of a corpus in reading order, and the folders among what is named.
 
-    Raises CorpusError.
+    Raises CorpusError, also where a download has another SHA-256.
     """
     paths = config.path if isinstance(config.path, tuple) else (config.path,)
     files: list[Path] = []
@@ -59,7 +53,7 @@ def find(
         if isinstance(path, Address):
             from textgen_builtins.corpora.downloads import fetched
 
-            files.append(fetched(path, config.sha256, console=console, offline=offline))
+            files.append(fetched(path, sha256, console=console, offline=offline))
             continue
         try:
             if path.is_dir():
@@ -67,10 +61,6 @@ def find(
                 files += folders[-1].files
             else:
                 files.append(path)
-                if config.sha256 is not None and (found := checksum(path)) != config.sha256.lower():
-                    raise CorpusError(
-                        f"its SHA-256 is {found}, and option sha256 is {config.sha256}", path
-                    )
         except OSError as error:
             raise CorpusError(f"cannot be read: {error.strerror or error}", path) from error
     if not files:
@@ -79,8 +69,6 @@ def find(
 
 
 def _folder(path: Path, config: FileConfig) -> Folder:
-    if config.sha256 is not None:
-        raise CorpusError("it is a folder, and sha256 is of one file", path)
     if config.glob is not None:
         hidden = "/." in f"/{config.glob}"
         found = (file for file in path.glob(any_case(config.glob)) if file.is_file())

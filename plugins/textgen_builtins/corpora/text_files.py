@@ -15,7 +15,7 @@ import attrs
 
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import CorpusError
-from textgen_builtins.corpora import sources, wrapped_lines
+from textgen_builtins.corpora import wrapped_lines
 from textgen_builtins.corpora.compression import read_bytes
 from textgen_builtins.corpora.config import FileConfig
 from textgen_builtins.corpora.encodings import AUTO, decode
@@ -25,6 +25,7 @@ from textgen_builtins.corpora.gutenberg import book_alone
 from textgen_builtins.corpora.html_text import encoding_of_page, text_of_html
 from textgen_builtins.corpora.office_text import is_rtf, text_of_docx, text_of_odt, text_of_rtf
 from textgen_builtins.corpora.separated import parts_marked
+from textgen_builtins.corpora.sources import Folder, find
 
 _LONGEST_LINE: Final = 1 << 24  # characters of JSON, which is parsed as a whole
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
@@ -42,11 +43,13 @@ class FileCorpus:
 
     console   where it is said, when the text is first read, what folders hold
     offline   whether addresses must be in the cache
+    sha256    the SHA-256 that what is downloaded must have
     """
 
     config: FileConfig
     console: TextIO | None = None
     offline: bool = False
+    sha256: str | None = None
     _said: list[str] = attrs.field(factory=list, init=False, eq=False)
 
     def read(self) -> Iterator[CorpusPiece]:
@@ -73,11 +76,14 @@ class FileCorpus:
 
     def sources(self) -> list[Path]:
         """The files that `read` reads, in order. Raises CorpusError."""
-        return sources.find(self.config, console=self.console, offline=self.offline)[0]
+        return self._found()[0]
+
+    def _found(self) -> tuple[list[Path], list[Folder]]:
+        return find(self.config, self.sha256, console=self.console, offline=self.offline)
 
     def _files_said(self) -> list[Path]:
         """The same, said once on the console where they are those of folders."""
-        files, folders = sources.find(self.config, console=self.console, offline=self.offline)
+        files, folders = self._found()
         if self.console and not self._said:
             self._said.extend(f"corpus {folder.describe()}" for folder in folders)
             print(*self._said, sep="\n", end="\n" if folders else "", file=self.console)

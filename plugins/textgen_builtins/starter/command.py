@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import sys
 import unicodedata
@@ -21,9 +20,7 @@ from textgen.messages import quoted
 from textgen_builtins.corpora.encodings import AUTO
 from textgen_builtins.corpora.file_facts import COMPRESSED
 
-_NAME: Final = re.compile(r"[^\W_][\w. +-]*")  # of a folder
 _LONGEST_NAME: Final = 100  # bytes
-_RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 
 
 @click.command("init")
@@ -127,16 +124,12 @@ def _say(line: str) -> None:
 
 
 def _stem(text: str | None) -> str:
-    """A name for the pipeline of a text that suits a file, a run and a shell: the text's own, where
-    it does.
-    """
+    """The name of a text as one that suits a file, a run and a shell."""
     if text is None:
         return "pipeline"
     named = urlsplit(text).path if Address.matches(text) else str(Path(text).resolve())
     path = Path(named.rstrip("/"))
     stem = (Path(path.stem) if path.suffix.lower() in COMPRESSED else path).stem
     stem = unicodedata.normalize("NFC", stem)  # on macOS, names have letters and marks apart
-    if not _NAME.fullmatch(stem) or ".." in stem or len(os.fsencode(stem)) > _LONGEST_NAME:
-        plain = re.sub(r"[^\w.+-]+|\.\.+", "-", stem).strip("-_.")
-        stem = plain.encode()[:_LONGEST_NAME].decode(errors="ignore") or "text"
-    return f"{stem}-text" if _RESERVED.fullmatch(stem) else stem
+    plain = re.sub(r"[^\w.+-]+|\.\.+", "-", stem).strip("-_.")
+    return plain.encode()[:_LONGEST_NAME].decode(errors="ignore") or "text"

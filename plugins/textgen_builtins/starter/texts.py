@@ -21,11 +21,10 @@ from textgen.errors import CorpusError
 from textgen.messages import nearest_file
 from textgen_builtins.corpora.config import FileConfig
 from textgen_builtins.corpora.encodings import AUTO
-from textgen_builtins.corpora.file_facts import JSON_LINES, TEXTS, inner_suffix
+from textgen_builtins.corpora.file_facts import JSON_LINES, inner_suffix
 from textgen_builtins.corpora.gutenberg import is_book
 from textgen_builtins.corpora.plugin import STORY
 from textgen_builtins.corpora.separated import SIGNS
-from textgen_builtins.corpora.sources import visible_files
 from textgen_builtins.corpora.text_files import FileCorpus
 from textgen_builtins.corpora.wrapped_lines import width_of
 
@@ -215,16 +214,6 @@ def _guessed(
     """The options for what the files are, by their names, their sizes, and how the first begins."""
     if documents is None and field is not None:
         documents = "jsonl"
-    if isinstance(config.path, Path) and config.path.is_dir() and config.glob is None:
-        suffix = _suffix_of(config.path) if documents != "jsonl" else ""
-        if suffix in JSON_LINES:
-            documents = documents or "jsonl"
-        elif suffix:
-            config = attrs.evolve(config, glob=f"**/*{suffix}")
-            remarks.append(
-                f"{config.path}: most of its text is in {suffix} files, and only these are read; "
-                "give --glob for others"
-            )
     files = FileCorpus(attrs.evolve(config, documents=documents or "none")).sources()
     alone = FileConfig(files[0], encoding=config.encoding)
     beginning = str(next(FileCorpus(alone).read(), ""))
@@ -241,32 +230,6 @@ def _guessed(
     return attrs.evolve(config, documents=documents, field=field or "text")
 
 
-def _suffix_of(folder: Path) -> str:
-    """The suffix that has most of the text of a folder; "" if it is one that is read unasked, or
-    there is none.
-    """
-    sizes, examples = Counter[str](), dict[str, Path]()
-    for file in visible_files(folder):
-        if file.is_file() and file.suffix.lower() != ".json":
-            suffix = inner_suffix(file)
-            if suffix not in JSON_LINES:
-                suffix = "" if suffix in TEXTS else file.suffix.lower()
-            sizes[suffix] += file.stat().st_size
-            examples[suffix] = file
-    for suffix, _ in sizes.most_common():
-        if suffix == "" or suffix in JSON_LINES or _is_text(examples[suffix]):
-            return suffix
-    return ""
-
-
-def _is_text(file: Path) -> bool:
-    try:
-        next(FileCorpus(FileConfig(file)).read(), "")
-    except CorpusError:
-        return False
-    return True
-
-
 def _documents(files: list[Path], beginning: str, remarks: list[str]) -> Documents:
     """What a document is, if the files are documents or hold some."""
     file, suffix = files[0], inner_suffix(files[0])
@@ -281,15 +244,12 @@ def _documents(files: list[Path], beginning: str, remarks: list[str]) -> Documen
     if len(files) > 1:
         return "none"
     if suffix == ".json":
-        if len(lines) > 1 and all(isinstance(_json(line), dict) for line in lines[:2]):
-            remarks.append(f"{file}: read as JSON lines, since its first lines are JSON objects")
+        if all(isinstance(_json(line), dict) for line in lines[:2]):
             return "jsonl"
-        if beginning.lstrip().startswith(("[", "{")):
-            raise UsageError(
-                f"{file} is JSON, and not lines of JSON; write a .jsonl file with an "
-                f"object on each line, such as "
-                '{"text": "…"}, or rename it to .txt to take it as it is'
-            )
+        raise UsageError(
+            f"{file} is not lines of JSON; write a .jsonl file with an object on each line, such "
+            'as {"text": "…"}, or rename it to .txt to take it as it is'
+        )
     if sum(_SPEAKER.match(line) is not None for line in lines) > _MOST_SPEAK * len(lines):
         remarks.append(
             f"{file}: a conversation by its lines, read as one text, so that a line answers the "

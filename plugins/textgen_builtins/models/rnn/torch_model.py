@@ -10,22 +10,25 @@ import warnings
 from collections.abc import Sequence
 from functools import cache
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from textgen.gradient import ForwardDecoder
 from textgen.protocols import Decoder, Tensors
 from textgen_builtins.models.rnn.config import RNNConfig
 from textgen_builtins.models.rnn.numpy_decoder import NumpyDecoder
-from textgen_builtins.models.rnn.torch_decoder import State, TorchDecoder
 from textgen_builtins.models.rnn.weights import Folded, check_shapes, expected_shapes
 
 _IMPORTING: Final = (
     threading.Lock()
 )  # of two threads, one may else see a module that failed as there
+
+State: TypeAlias = tuple[Tensor, ...]
+"""Per layer the hidden state, and for LSTMs the cell state after it, each (B, H)."""
 
 
 class TorchRNN(nn.Module):
@@ -99,14 +102,8 @@ class TorchRNN(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """tokens (B, T) int64 to logits (B, T, V) and the state after them."""
-        made = self.run(tokens, state, dropout=self.training)
-        self._rows = None
-        return made
-
-    def run(self, tokens: Tensor, state: State | None, *, dropout: bool) -> tuple[Tensor, State]:
-        """`forward` with or without dropout, whatever the module's mode."""
         table = self.embedding.weight if self.config.embedding_size else self.one_hot
-        table = self._masked(table, self.config.embedding_dropout) if dropout else table
+        table = self._masked(table, self.config.embedding_dropout)
         if tokens.is_floating_point():
             raise TypeError(f"tokens must be integers, and are {tokens.dtype}; use tokens.long()")
         tokens = tokens.long()
@@ -117,13 +114,14 @@ class TorchRNN(nn.Module):
         after: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             weight: Any = layer.weight_hh_l0
-            weight = self._masked(weight, self.config.weight_drop) if dropout else weight
+            weight = self._masked(weight, self.config.weight_drop)
             if fused:
                 x, carried = self._fused(i, x, None if i else rows, weight, state)
             else:
                 x, carried = self._torchs(i, x, weight, state)
             after += carried
-            x = self._dropout(x, self.config.dropout) if dropout else x
+            x = self._dropout(x, self.config.dropout)
+        self._rows = None
         return self.head(x).transpose(0, 1), tuple(after)
 
     def _has_kernels(self) -> bool:
@@ -151,13 +149,10 @@ class TorchRNN(nn.Module):
         self._rows = (first, total)
 
     def decoder(self, batch_size: int) -> Decoder:
-        """NumPy on a CPU, torch elsewhere.
-
-        On a CPU, later changes of the weights do not affect it.
-        """
+        """NumPy on a CPU, where later changes of the weights do not affect it; torch elsewhere."""
         if self.head.bias.device.type == "cpu":
             return NumpyDecoder(Folded.of(self.config, self.tensors()), batch_size)
-        return TorchDecoder(self, batch_size)
+        return ForwardDecoder(self, batch_size)
 
     def tensors(self) -> Tensors:
         """The weights; on a CPU they share memory with the module."""
@@ -194,8 +189,8 @@ class TorchRNN(nn.Module):
         return state[2 * layer][None].contiguous(), state[2 * layer + 1][None].contiguous()
 
     def _dropout(self, x: Tensor, p: float) -> Tensor:
-        """x (T, B, N) with a share p of it set to zero, the same at every time."""
-        if not p:
+        """x (T, B, N) with a share p of it set to zero in training, the same at every time."""
+        if not (p and self.training):
             return x
         rows = x.shape[1]
         first, total = self._rows or (0, rows)
@@ -206,8 +201,8 @@ class TorchRNN(nn.Module):
         return x * mask[:, first : first + rows].div_(1 - p)
 
     def _masked(self, weight: Tensor, p: float) -> Tensor:
-        """A weight with a share p of it set to zero."""
-        if not p:
+        """A weight with a share p of it set to zero in training."""
+        if not (p and self.training):
             return weight
         return weight * torch.empty_like(weight).bernoulli_(
             1 - p, generator=self._dropout_generator

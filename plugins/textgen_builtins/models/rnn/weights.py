@@ -39,7 +39,8 @@ class Folded:
     table     (V, G·H) the first layer's input for each token, biases added
     products  per layer (H + 1, G·H + out, padded): from its output, and a 1 for the biases, to the
               gates' recurrent part and to the next layer's input or the logits
-    bounded   whether logits are finite for any tokens
+    bounded   whether logits are finite for any tokens: cells give numbers between -1 and 1, and
+              float32 can hold their products with the weights
     rows      those of the table, each (G·H,)
     """
 
@@ -88,14 +89,7 @@ class Folded:
             products.append(np.asfortranarray(product) if column_major else product)
         with np.errstate(over="ignore", invalid="ignore"):
             magnitude = sum(float(np.abs(weights).sum()) for weights in tensors.values())
-        return cls(config, len(head), table, tuple(products), is_bounded(magnitude))
-
-
-def is_bounded(magnitude: float) -> bool:
-    """Whether logits are finite for any tokens, given the sum of all weights' magnitudes: a cell's
-    outputs are between -1 and 1, and float32 can hold their products with the weights.
-    """
-    return magnitude < _LARGEST_SUM
+        return cls(config, len(head), table, tuple(products), magnitude < _LARGEST_SUM)
 
 
 def expected_shapes(config: RNNConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:
