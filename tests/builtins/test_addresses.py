@@ -166,7 +166,7 @@ def test_what_an_address_gives_is_read_by_its_suffix_or_its_type(
         (DATA, {"breaks_after": 10}, f"connection broke off after 10 of {len(DATA):,} bytes"),
         (b"", {"status": 299, "length": "9" * 5000}, "gave an empty file"),
         (b"", {"status": 302, "location": "file:///etc/passwd"}, "cannot be fetched: "),
-        (b"", {"status": 302, "location": "ftp://127.0.0.1/a"}, "fetched: unknown url type: ftp"),
+        (b"", {"status": 302, "location": "ftp://127.0.0.1/a"}, "fetched: it leads to ftp:"),
         (b"", {"status": 302, "location": "/a.txt"}, "cannot be fetched: HTTP 302"),
     ],
 )

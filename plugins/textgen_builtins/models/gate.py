@@ -52,19 +52,14 @@ class Gate:
 
     @classmethod
     def of_tensors(cls, tensors: Tensors, experts: int) -> Gate:
-        """The gate among `tensors`. Raises ValueError where it is not one of so many experts."""
-        expected = {"bias": (experts,), "slopes": (experts**2, experts)}
-        given = {
-            key.removeprefix("gate."): array
-            for key, array in tensors.items()
-            if key.startswith("gate.")
-        }
-        if {k: (a.shape, a.dtype) for k, a in given.items()} != {
-            k: (s, np.dtype("f4")) for k, s in expected.items()
-        }:
-            described = {key: f"{array.dtype} {array.shape}" for key, array in given.items()}
-            raise ValueError(f"gate: the weights are {described}, and should be float32 {expected}")
-        return cls(**given)
+        """The gate of `bias` and `slopes`. Raises ValueError where it is not one of so many
+        experts.
+        """
+        given = {name: (array.shape, str(array.dtype)) for name, array in tensors.items()}
+        expected = {"bias": ((experts,), "float32"), "slopes": ((experts**2, experts), "float32")}
+        if given != expected:
+            raise ValueError(f"gate: the weights are {given}, and should be {expected}")
+        return cls(**tensors)
 
     def tensors(self) -> Tensors:
         """`gate.bias` and `gate.slopes`."""

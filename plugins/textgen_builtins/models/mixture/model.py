@@ -65,20 +65,12 @@ class Mixture:
 
         Raises ValueError where they are not those of this mixture.
         """
-        groups: dict[str, Tensors] = {name: {} for name in (*_PARTS, "gate")}
-        for name, array in tensors.items():
-            group, _, key = name.partition(".")
-            if group not in groups:
-                raise ValueError(
-                    f"{name} belongs to no part; the weights are first.*, second.* and gate.*"
-                )
-            groups[group][key] = array
         for name, part in zip(_PARTS, (self.first, self.second), strict=True):
             try:
-                part.load_tensors(groups[name])
+                part.load_tensors(_under(name, tensors))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
-        self.gate = Gate.of_tensors(tensors, len(self.prior))
+        self.gate = Gate.of_tensors(_under("gate", tensors), len(self.prior))
 
 
 class MixtureDecoder:
@@ -125,10 +117,13 @@ class MixtureDecoder:
     def write_state(self, state: Tensors) -> None:
         """Go on from a state that `read_state` gave, or rows of one."""
         for name, part in zip(_PARTS, self._parts, strict=True):
-            prefix = f"{name}."
-            part.decoder.write_state(
-                {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            )
+            part.decoder.write_state(_under(name, state))
+
+
+def _under(name: str, tensors: Tensors) -> Tensors:
+    """The tensors whose names begin with that of a part, by the rest of their names."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
 
 
 class _Part:

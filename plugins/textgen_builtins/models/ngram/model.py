@@ -91,25 +91,20 @@ class NgramModel:
 
     def load_tensors(self, tensors: Tensors) -> None:
         """Take over counts. Raises ValueError where they are not those of such a model."""
-        counts = {name: array for name, array in tensors.items() if not name.startswith("gate.")}
+        gate = {name: array for name, array in tensors.items() if name.startswith("gate.")}
+        counts = {name: array for name, array in tensors.items() if name not in gate}
         # Words are counted last, so there may be none yet.
         has_words = self.reader and any(name.startswith("words.") for name in counts)
         kinds = range(CONTEXTS + 1 if has_words else 0)
         names = {"counts", "keys", "sizes"} | {
             f"words.{n}.{key}" for n in kinds for key in ("contexts", "counts", "edges")
         }
-        if counts.keys() != names:
-            given = ", ".join(sorted(tensors)) or "none"
-            raise ValueError(f"the weights are {given}, and should be {sorted(names)}")
-        for name, array in counts.items():
-            if array.dtype != np.int64 or array.ndim != 1:
-                given = f"{array.dtype} of shape {array.shape}"
-                raise ValueError(f"{name} is {given}, and should be int64 of shape (N,)")
+        given = {name: (str(array.dtype), array.ndim) for name, array in counts.items()}
+        if given != dict.fromkeys(names, ("int64", 1)):
+            raise ValueError(f"the weights are {given}, and should be int64 (N,) {sorted(names)}")
         sizes = tensors["sizes"].tolist()
         if self.order is not None and len(sizes) > self.order:
-            raise ValueError(
-                f"these are counts up to order {len(sizes)}, and the model's order is {self.order}"
-            )
+            raise ValueError(f"the order of these counts is {len(sizes)}, and not {self.order}")
         size = self.trie.vocab_size
         self.trie = Trie(size, tensors["keys"], tensors["counts"], sizes)
         self.words = tuple(
@@ -119,7 +114,8 @@ class NgramModel:
             for n in kinds
         )
         if self.is_gated:
-            self.gate = Gate.of_tensors(tensors, len(self.expert_weights))
+            own = {name.removeprefix("gate."): array for name, array in gate.items()}
+            self.gate = Gate.of_tensors(own, len(self.expert_weights))
 
 
 class NgramDecoder:
