@@ -10,11 +10,15 @@ import platform
 import re
 import sys
 import threading
+import timeit
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from textgen.errors import DeviceError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger("textgen")
 
@@ -126,6 +130,29 @@ def free_large_block() -> None:
     import torch
 
     torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)
+
+
+def faster_precision(device: str) -> Literal["float32", "bfloat16"]:
+    """bfloat16 where a GPU has it built in, or a CPU multiplies matrices much faster in it, as
+    those with instructions for it do; else float32.
+    """
+    import torch
+
+    if device.startswith("cuda"):
+        with torch.cuda.device(device):
+            is_faster = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        seconds = _product_seconds(torch.bfloat16), _product_seconds(torch.float32)
+        is_faster = device == "cpu" and seconds[0] < seconds[1] / 2
+    return "bfloat16" if is_faster else "float32"
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    """Seconds of a product of two matrices on the CPU, the least of several."""
+    import torch
+
+    matrix = torch.ones(256, 256, dtype=dtype)
+    return min(timeit.repeat(lambda: matrix @ matrix, number=1, repeat=100))
 
 
 def thread_count() -> int:

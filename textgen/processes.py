@@ -21,11 +21,6 @@ TIMEOUT = 120.0  # seconds that a step, a checkpoint or an evaluation of another
 _MEETING: Final = 1800.0  # seconds in which all come, and read the text
 
 
-def is_follower(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether torchrun started this process with others, of which another leads."""
-    return environment.get("WORLD_SIZE", "1") != "1" and environment.get("RANK", "0") != "0"
-
-
 @attrs.define(eq=False)
 class Processes:
     """The place of this process among all of a run.
@@ -65,12 +60,11 @@ class Processes:
         """Whether this is the one that writes and prints."""
         return self.rank == 0
 
-    def rows(self, total: int, rank: int | None = None) -> slice:
-        """The rows of a batch that are this process's, or another's: parts in order that differ by
-        one row at most.
+    def rows(self, total: int) -> slice:
+        """The rows of a batch that are this process's: parts in order that differ by one row at
+        most.
         """
-        rank = self.rank if rank is None else rank
-        return slice(total * rank // self.size, total * (rank + 1) // self.size)
+        return slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)
 
     def device(self, kind: str) -> str:
         """This process's device of a kind: of several GPUs, each has its own."""

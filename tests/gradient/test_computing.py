@@ -5,9 +5,7 @@ torch's loss.
 import platform
 import threading
 import time
-import types
 
-import numpy as np
 import pytest
 import torch
 from commands import run_with_torch
@@ -15,11 +13,10 @@ from components import Recorder
 from small_trainings import VOCAB_SIZE, pipeline, train
 
 import textgen
+from textgen import devices
 from textgen.events import StepDone
-from textgen.gradient import NextToken, computing, eager
-from textgen.gradient.computing import Computation
+from textgen.gradient import eager
 from textgen.gradient.objectives import cross_entropy
-from textgen.protocols import TrainingContext
 
 
 @pytest.mark.slow
@@ -124,30 +121,13 @@ def test_the_loss_and_its_gradient_are_torchs(dtype, time_first):
     )
 
 
-class Timed(torch.nn.Module):
-    """Takes so many seconds of its own clock for each step, by precision."""
+@pytest.mark.parametrize(("bfloat16", "faster"), [(0.4, "bfloat16"), (0.6, "float32")])
+def test_auto_is_the_precision_in_which_the_device_multiplies_faster(bfloat16, faster, monkeypatch):
+    def repeat(product, number, repeat):
+        return [bfloat16 if product().dtype == torch.bfloat16 else 1.0]
 
-    def __init__(self, seconds):
-        super().__init__()
-        self.weights, self.seconds, self.now = torch.nn.Embedding(3, 3), seconds, 0.0
-
-    def forward(self, tokens, state=None):
-        self.now += self.seconds[torch.is_autocast_enabled("cpu")]
-        return self.weights(tokens), ()
-
-
-@pytest.mark.parametrize(
-    ("float32", "bfloat16", "faster"), [(0.02, 0.01, "bfloat16"), (0.01, 0.0097, "float32")]
-)
-def test_the_faster_precision_is_found_by_trial(float32, bfloat16, faster, monkeypatch):
-    batch = (np.zeros((1, 3), np.int64),)
-    model = Timed({False: float32, True: bfloat16})
-    clock = types.SimpleNamespace(perf_counter=lambda: model.now)
-    monkeypatch.setattr(computing, "time", clock)
-    computation = Computation.of(model, batch, TrainingContext(seed=0, device="cpu"), NextToken())
-    assert computation.faster_precision(batch) == faster
-    assert computation.precision == "float32", "whoever asks takes it"
-    computation.close()
+    monkeypatch.setattr("timeit.repeat", repeat)
+    assert devices.faster_precision("cpu") == faster
 
 
 @pytest.mark.gpu

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -21,7 +22,6 @@ from textgen.cli.errors import ReaderGone, report
 from textgen.errors import PluginWarning
 from textgen.messages import nearest
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, RegisteredComponent
-from textgen.processes import is_follower
 
 
 class _Group(click.Group):
@@ -156,7 +156,7 @@ def _show_warnings() -> None:
     shown = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        if not is_follower() and str(message) not in shown:
+        if os.environ.get("RANK", "0") == "0" and str(message) not in shown:
             shown.add(str(message))
             click.echo(f"textgen: warning: {message}", err=True)
 

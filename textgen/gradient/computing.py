@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import attrs
 import numpy as np
@@ -34,10 +34,7 @@ _TRIED_AGAIN: Final = 50  # steps, of which the first three try the ways to shar
 _Result = TypeVar("_Result")
 
 _GLOBAL: Final = threading.Lock()  # held while torch's global generators are those of one training
-_TRIALS: Final = (
-    3  # steps of each precision, of which the fastest counts, and of each way to share out
-)
-_GAIN: Final = 0.9  # of the usual step's time, which one in bfloat16 or in one thread stays below
+_GAIN: Final = 0.9  # of the usual step's time, which one in one thread stays below
 
 
 @attrs.frozen
@@ -78,7 +75,7 @@ class Computation:
     device: str
     objective: Objective = attrs.field(factory=NextToken)
     accumulate: int = 1
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     _threads: Sequence[ThreadPoolExecutor] = ()
     _processes: Processes | None = None
     _group: Any = None  # of the processes, for tensors on the device
@@ -192,31 +189,6 @@ class Computation:
         """End the threads."""
         for thread in self._threads:
             thread.shutdown()
-
-    def faster_precision(self, batch: Batch) -> str:
-        """The faster of float32 and bfloat16 for a batch: on a CPU by a few steps of each without
-        an update.
-
-        On CUDA, bfloat16 where the GPU has it built in. All processes go by the first one's clock.
-        """
-        if self.device.startswith("cuda"):
-            with torch.cuda.device(self.device):
-                is_built_in = torch.cuda.is_bf16_supported(including_emulation=False)
-            return "bfloat16" if is_built_in else "float32"
-        if self.device != "cpu":
-            return "float32"
-        begun, times = time.perf_counter(), list[float]()
-        try:
-            with _buffers_kept(self.replicas[0]):
-                for self.precision in [*["float32", "bfloat16"] * _TRIALS, "float32"]:
-                    now = time.perf_counter() - begun
-                    made = self.run(partial(self.gradients, batch, None, (0, 0), now=now))
-                    times.append(made.now)
-        except RuntimeError:  # an operation of the model has no bfloat16 version
-            return "float32"
-        seconds = np.diff(times)
-        is_faster = seconds[1::2].min() < _GAIN * seconds[::2].min()
-        return "bfloat16" if is_faster else "float32"
 
     def gradients(
         self,
@@ -410,27 +382,15 @@ def _tried(model: Any, batch: Batch, device: str, objective: Objective) -> tuple
     if draws_its_own and not any(True for _ in model.buffers()):
         return False, False
     model.train()
-    with _buffers_kept(model) as have_changed, _seeded_globally(device, 0), torch.no_grad():
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with _seeded_globally(device, 0), torch.no_grad():
         before = torch.get_rng_state()
         summed(objective, model, tuple(each[:1] for each in batch), None, device)
         draws = not draws_its_own and not torch.equal(before, torch.get_rng_state())
-        return draws, have_changed()
-
-
-@contextlib.contextmanager
-def _buffers_kept(model: Any) -> Iterator[Callable[[], bool]]:
-    """Put back what trial steps change of a model's buffers; gives whether they have changed
-    any.
-    """
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    try:
-        yield lambda: any(
-            not torch.equal(model.get_buffer(name), kept) for name, kept in before.items()
-        )
-    finally:
-        with torch.no_grad():
-            for name, kept in before.items():
-                model.get_buffer(name).copy_(kept)
+        changes = [not torch.equal(model.get_buffer(name), kept) for name, kept in buffers.items()]
+        for name, kept in buffers.items():
+            model.get_buffer(name).copy_(kept)
+    return draws, any(changes)
 
 
 @contextlib.contextmanager

@@ -114,7 +114,7 @@ class _Position:
     step: int = attrs.field(default=0, validator=COUNT)
     training_loss: Any = attrs.field(default=float("nan"), validator=is_number)
     evaluated_step: int = attrs.field(default=-1, validator=ge(-1))
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
     length: str = ""
     steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     stable_steps: int = attrs.field(default=0, validator=COUNT)
@@ -140,14 +140,14 @@ class _Training:
     is_restored: bool = False  # and no step has been made since
 
     def __attrs_post_init__(self) -> None:
-        self.computation.precision = self.options.precision
+        precision, device = self.options.precision, self.context.device
+        self.computation.precision = (
+            devices.faster_precision(device) if precision == "auto" else precision
+        )
 
     def events(self) -> Iterator[TrainingEvent]:
         """Train to the end."""
         plan, run = self.plan, self.computation.run
-        if self.computation.precision == "auto":
-            first = self.batches.batch(0, 0)
-            self.computation.precision = self.computation.faster_precision(first)
         while True:
             if plan.is_due(self.step, self.evaluated_step):
                 self.evaluated_step = self.step
@@ -213,7 +213,7 @@ class _Training:
             step=self.step,
             training_loss=float(self.training_loss),
             evaluated_step=self.evaluated_step,
-            precision=self.computation.precision,  # type: ignore[arg-type]
+            precision=self.computation.precision,
             length=self.options.length,
             steps=self.plan.steps,
             stable_steps=self.plan.stable_steps,

@@ -88,9 +88,8 @@ class GradientOptions:
     )
     precision: Literal["auto", "float32", "bfloat16"] = option(
         "float32",
-        help='"bfloat16" computes in it and keeps float32 weights (torch.autocast); "auto" '
-        "takes the faster of both, "
-        "tried on the first batch",
+        help='"bfloat16" computes in it and keeps float32 weights (torch.autocast); "auto" does '
+        "where the device is much faster in it",
     )
 
     objective: Any = option(
