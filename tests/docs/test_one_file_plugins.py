@@ -1,6 +1,4 @@
-"""The plugins in one file of the docs: as short as they are said to be, and they work as they
-stand.
-"""
+"""The plugins in one file of the docs work as they stand."""
 
 import json
 import math
@@ -25,11 +23,6 @@ def example(name):
     """The file of this name on the pages."""
     (text,) = re.findall(rf"^```python\n# file: {name}\n(.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
     return str(text)
-
-
-def length(text):
-    """Lines that are not blank."""
-    return sum(bool(line.strip()) for line in text.splitlines())
 
 
 def engine_with(path, text):
@@ -66,7 +59,6 @@ def train(command, tiny_pipeline, write_pipeline):
 
 def test_early_stopping(tmp_path, train):
     text = example("patience.py")
-    assert length(text) <= 20
     done = train(
         "patience.py",
         text,
@@ -80,7 +72,6 @@ def test_early_stopping(tmp_path, train):
 
 def test_an_optimizer_as_a_trainer(tmp_path, train):
     text = example("adagrad.py")
-    assert length(text) <= 20
     trainer = {"type": "adagrad", "length": "30 steps", "order": "streams", "batch_size": 4}
     train("adagrad.py", text, trainer=trainer, observer=[{"type": "metrics"}])
     losses = [row["training_loss"] for row in summarize(tmp_path / "run").metrics()]
@@ -103,8 +94,6 @@ def with_decoder(text):
 @pytest.mark.parametrize("part", ["module", "decoder"])
 def test_a_module_as_a_model(part, tmp_path, command, train):
     text = example("mingru.py")
-    module = text.partition("    class MinGRU")[2].partition("    with torch")[0]
-    assert length(text) - length(module) <= 20
     text = text if part == "module" else with_decoder(text)
     trainer = {"type": "adamw", "length": "60 steps", "learning_rate": 0.02, "batch_size": 8}
     train("mingru.py", text, model={"type": "mingru"}, trainer=trainer)
@@ -113,18 +102,16 @@ def test_a_module_as_a_model(part, tmp_path, command, train):
     command("mingru.py", text, "plugins", "check", "mingru")
 
 
-@pytest.mark.parametrize(("name", "limit"), [("steadfast", 32), ("surprising", 25)])
+@pytest.mark.parametrize("name", ["steadfast", "surprising"])
 def test_samplers_with_state_and_with_chance(
     tmp_path,
     command,
     generator,
     finished_run,
     name,
-    limit,
 ):
     """They keep the contract, and change a text by the option that each has."""
     text = example(f"{name}.py")
-    assert length(text) <= limit
     command(f"{name}.py", text, "plugins", "check", name)
     engine = engine_with(tmp_path / f"{name}.py", text)
     offer = engine.plugins().find("sampler", name)
@@ -138,7 +125,6 @@ def test_samplers_with_state_and_with_chance(
 def test_a_corpus_of_documents(tmp_path, command, tiny_pipeline):
     """A model ends its texts, and what a user can mend is said with file and line."""
     code, texts = example("json_lines.py"), tmp_path / "texts.jsonl"
-    assert length(code) <= 26
     engine = engine_with(tmp_path / "json_lines.py", code)
     corpus = {"type": "json-lines", "path": str(texts)}
     for lines, said in (
