@@ -50,44 +50,12 @@ def test_a_trained_model_is_trained_on_another_text(tmp_path):
     ways = (
         {"model": first.module(), "tokenizer": first.tokenizer},
         {"model": {"start": str(tmp_path / "first")}},
-        {"model": first},
     )
     made = [train(**{**other, **way}).generator for way in ways]
     assert {generator.model_id for generator in made} == {made[0].model_id}
     assert made[0].model_id != first.model_id
     assert all(each.tokenizer.to_dict() == first.tokenizer.to_dict() for each in made)
     assert first.generate("Once", max_new_tokens=20).text == before
-
-
-def test_a_generator_is_trained_on_and_loads_by_itself(tmp_path):
-    parts = {"corpus": "no hills\n" * 60, "model": train().generator}
-    second = train(**parts, output=tmp_path / "run")
-    assert train(**parts, output=tmp_path / "run").outcome == "skipped"
-    loaded = textgen.load(tmp_path / "run")
-    assert loaded.model_id == second.generator.model_id
-    third = train(**{**parts, "model": loaded})
-    third.save(tmp_path / "saved")
-    assert textgen.load(tmp_path / "saved").model_id == third.generator.model_id
-    fitted = train(**{**parts, "tokenizer": {"type": "char"}}).generator.tokenizer
-    assert fitted.vocab_size < loaded.tokenizer.vocab_size
-
-
-def test_a_generator_of_objects_or_of_an_unfinished_run_is_trained_on(tmp_path):
-    with pytest.raises(textgen.Interrupted):
-        train(output=tmp_path / "run", cancelled=lambda: True)
-    with pytest.warns(UserWarning, match="training is not finished"):
-        unfinished = textgen.load(tmp_path / "run")
-    made = lambda context: Net(vocab_size=context.vocab_size)  # noqa: E731
-    ways = ({"model": made}, {"model": Net(), "tokenizer": Utf8()}, {"tokenizer": Utf8()})
-    still = {"type": "sgd", "length": "1 steps", "learning_rate": 1e-9}
-    for first in (unfinished, *(train(**way).generator for way in ways)):
-        before = {name: array.copy() for name, array in first.model.tensors().items()}
-        more = train(corpus="no hills\n" * 60, model=first, trainer=still).generator
-        after, still_there = more.model.tensors(), first.model.tensors()
-        for name, array in before.items():
-            assert np.allclose(after[name], array, atol=1e-4)
-            assert np.array_equal(still_there[name], array)
-        assert more.tokenizer.to_dict() == first.tokenizer.to_dict()
 
 
 def test_an_object_is_resumed_and_skipped_in_a_run_directory(tmp_path):

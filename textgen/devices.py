@@ -36,9 +36,7 @@ def resolve(requested: str) -> str:
     missing raises DeviceError: never a silent switch.
     """
     if not isinstance(requested, str) or not NAMES.fullmatch(requested):
-        raise DeviceError(
-            f"no device is called {requested!r}; use auto, cpu, cuda, cuda:N or mps", str(requested)
-        )
+        raise DeviceError(f"no device is called {requested!r}; use auto, cpu, cuda, cuda:N or mps")
     chosen, missing = requested, ""
     if requested == "auto":
         has_cuda = has_cuda_driver() and _cuda_count()
@@ -53,8 +51,7 @@ def resolve(requested: str) -> str:
             )
     if missing:
         raise DeviceError(
-            f"device {requested!r} was requested, but {missing}; set `device` to cpu or auto",
-            requested,
+            f"device {requested!r} was requested, but {missing}; set `device` to cpu or auto"
         )
     logger.debug("device %s chosen for %s", chosen, requested)
     return chosen

@@ -37,7 +37,6 @@ from textgen.protocols import Corpus, Table, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.execute import Execution, Outcome, generate
 from textgen.runs.finishing import finish_run, save_run
-from textgen.runs.given_objects import has_objects
 from textgen.runs.loading import RunComponents, build_generator, load_generator
 from textgen.runs.observers import AnyObserver
 from textgen.runs.offered import offered_run
@@ -192,25 +191,17 @@ class Engine:
                    the name of a component. The default tokenizer has one token per character. A
                    fitted tokenizer, such as a generator's, keeps its vocabulary
         sampler    the same, or a list of them
-        model      the same; a Generator, whose model is trained on with its tokenizer; a torch
-                   module with `forward(tokens, state=None) -> (logits, state)`, which is trained in
-                   place, while the generator gets a copy with the weights of the best evaluation;
-                   or a function that makes such a module from a BuildContext, which has the
-                   `vocab_size`
+        model      the same, such as `{"start": path}` to train the model of a run on with its
+                   tokenizer; a torch module with `forward(tokens, state=None) -> (logits, state)`,
+                   which is trained in place, while the generator gets a copy with the weights of
+                   the best evaluation; or a function that makes such a module from a BuildContext,
+                   which has the `vocab_size`
         data, generate   tables of the pipeline. Without `generate`, no text is generated
 
         The other arguments are keys of a pipeline, or as in `run`. Raises the errors of `run`. The
         caller closes the objects.
         """
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
-            # No table names an object, and offered tables are no run to start from.
-            if isinstance(model, Generator) and (not model.record or has_objects(model.tables)):
-                tokenizer = model.tokenizer if tokenizer is None else tokenizer
-                model = model.model if model.make_module is None else model.make_module("cpu")
-                model = model.unwrapped() if hasattr(model, "unwrapped") else model
-            elif isinstance(model, Generator):
-                save_run(model, Path(folder, "start"))
-                model = {"start": str(Path(folder, "start"))}
             if tokenizer is None and not (isinstance(model, Mapping) and "start" in model):
                 defaults = self.plugins().defaults("tokenizer")
                 tokenizer = next((offer.canonical_name for offer in defaults), None)

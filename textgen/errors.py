@@ -4,15 +4,15 @@
     ├── UsageError               exit code 2: .argument, .value, .faults, .source
     │   ├── PipelineError        .faults      every fault found, each with its dotted path
     │   ├── PromptError          .characters  of the prompt, outside the vocabulary
-    │   ├── DeviceError          .device      missing, or out of memory
+    │   ├── DeviceError          missing, or out of memory
     │   └── RunMismatchError     .path, .differences: key, before and now of each
-    ├── CorpusError              .path, .argument
+    ├── CorpusError              .path
     ├── PluginError              .plugin: its name, distribution, version and path; .cause
     │   └── ContractError        .kind, .component: a component broke the contract of its kind
     ├── RunError                 .path        the run directory cannot be used
     │   ├── RunLockedError       .pid         another process is using it
-    │   └── CorruptFileError     .path, .expected, .actual
-    ├── TrainingError            .step, .learning_rate: training cannot continue
+    │   └── CorruptFileError     .path
+    ├── TrainingError            .step: training cannot continue
     ├── ProcessesError           .step: of several processes of a run, one is lost
     └── Interrupted              .step; exit code 128 + signal
 
@@ -167,10 +167,6 @@ def _shown(character: str) -> str:
 class DeviceError(UsageError):
     """The requested device is missing on this machine, or ran out of memory."""
 
-    def __init__(self, message: str, device: str) -> None:
-        super().__init__(message)
-        self.device = device
-
 
 @attrs.frozen
 class Difference:
@@ -219,17 +215,12 @@ class RunMismatchError(UsageError):
 
 @attrs.define(slots=False, eq=False)
 class CorpusError(TextgenError):
-    """The corpus cannot be read, or is too small to train on. The message begins with its path.
-
-    `argument` is the option of the corpus that may help.
-    """
+    """The corpus cannot be read, or is too small to train on. The message begins with its path."""
 
     path: Path | None = None
-    argument: str = ""
 
     def _text(self) -> str:
-        text = self.message if self.path is None else f"{self.path}: {self.message}"
-        return f"{text}; see the option {self.argument}" if self.argument else text
+        return self.message if self.path is None else f"{self.path}: {self.message}"
 
 
 class PluginError(TextgenError):
@@ -276,13 +267,9 @@ class RunLockedError(RunError):
 
 
 class CorruptFileError(RunError):
-    """A file of a run is damaged or missing.
+    """A file of a run is damaged or missing."""
 
-    `expected` and `actual` are its checksums, if they are known.
-    """
-
-    def __init__(self, path: Path, message: str, *, expected: str = "", actual: str = "") -> None:
-        self.expected, self.actual = expected, actual
+    def __init__(self, path: Path, message: str) -> None:
         super().__init__(f"{path}: {message}", path)
 
 
@@ -294,7 +281,6 @@ class TrainingError(TextgenError):
     """
 
     step: int
-    learning_rate: float | None = None
     refuses_state: bool = False
 
 

@@ -40,6 +40,5 @@ def test_an_error_says_what_would_help(tmp_path, tiny_pipeline):
     (tmp_path / "full/thesis.txt").touch()
     with pytest.raises(api.RunError, match=r"; choose another `output`$"):
         api.run(tiny_pipeline(), output=tmp_path / "full")
-    with pytest.raises(api.DeviceError, match="device 'cuda:99' was requested, but ") as missing:
+    with pytest.raises(api.DeviceError, match=r"device 'cuda:99' was requested, .*cpu or auto$"):
         api.run(tiny_pipeline(device="cuda:99"))
-    assert missing.value.device == "cuda:99"

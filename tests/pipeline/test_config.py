@@ -107,7 +107,7 @@ trainer.learning_rate = false | given false (a boolean)
 generate.prompt = 5 | expected a string, given 5
 generate.stop = 5 | expected a string or a list, each a string, given 5
 generate.stop = ["a", 5] | expected a string or a list
-model.cell = "lstn" | expected one of "rnn", "relu", "gru", "lstm", given "lstn"
+model.cell = "lstn" | expected one of "rnn", "gru", "lstm", given "lstn"
 data.window_stride = "1" | expected an integer
 model = 3 | expected a table with type = one of mixture, ngram, rnn, given 3
 model.type = 3 | expected a table with type = one of mixture, ngram, rnn

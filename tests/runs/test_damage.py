@@ -58,9 +58,10 @@ def test_a_damaged_file_is_named_by_all_that_read_it(finished, name, how):
         textgen.load(finished)
     if name in ("tokenizer.json", "model.safetensors"):
         error = caught.value
-        checksums = [hashlib.sha256(data).hexdigest() for data in (good, path.read_bytes())]
         assert isinstance(error, textgen.CorruptFileError)
-        assert [error.path, error.expected, error.actual] == [path, *checksums]
+        assert error.path == path
+        for data in (good, path.read_bytes()):
+            assert hashlib.sha256(data).hexdigest()[:12] in str(error)
         assert ("git lfs pull" in str(error)) == (how == "git lfs pointer")
         assert "restore it from a copy, or train anew with `overwrite`" in str(error)
 

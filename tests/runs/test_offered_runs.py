@@ -53,10 +53,6 @@ def test_tables_that_a_plugin_offers_load_themselves_and_are_started_from(folder
         assert len(generator.generate("A ").tokens) == 5
         assert generator.score(TEXT).loss == near(engine.load("tiny").score(TEXT).loss)
         assert "dropout" not in generator.tables["model"]
-        again = engine.train(
-            corpus=TEXT, model=generator, trainer=tables(folder, "adamw")["trainer"]
-        )
-        assert again.outcome == "trained"
     given = tuned(folder, model={"start": "tiny", "cell": "gru"})
     (folder / "other.txt").write_text(OTHER)
     made = engine.run(given, output=folder / "tuned").generator.tables

@@ -179,12 +179,10 @@ def check_tokenizer(tokenizer: Tokenizer, offer: RegisteredComponent, text: str)
 
 def check_logits(logits: Array, shape: tuple[int, ...], offer: RegisteredComponent) -> None:
     """Check shape, (B, V) or (B, T, V), and dtype of a model's logits."""
-    given = getattr(logits, "shape", None)
-    if given is None:
-        what = type(logits).__name__
+    given = tuple(getattr(logits, "shape", ()))
+    if given != shape:
+        what = f"logits of shape {given}" if given else type(logits).__name__
         raise ContractError(offer, f"gave {what}, and must give logits of shape {shape}")
-    if tuple(given) != shape:
-        raise ContractError(offer, f"gave logits of shape {tuple(given)}, and must give {shape}")
     if (dtype := _name(logits.dtype)) not in ("float32", "float64"):
         raise ContractError(
             offer, f"gave logits of dtype {dtype}, and must give float32 or float64"

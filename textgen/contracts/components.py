@@ -208,8 +208,7 @@ def _is_memory(error: BaseException) -> bool:
 
 def _out_of_memory() -> DeviceError:
     explained = DeviceError(
-        "out of memory; lower batch size, data.window_length, or the size of model or vocabulary",
-        "memory",
+        "out of memory; lower batch size, data.window_length, or the size of model or vocabulary"
     )
     explained.exit_code = 1  # the pipeline is well-formed; the run failed
     return explained

@@ -114,9 +114,8 @@ class Cache:
     def sweep(self) -> None:
         """Remove what killed processes left."""
         known = {path for entry in self.entries() for path in (entry.path, entry.record)}
-        is_used = self.folder.is_dir() and self._is_private()
-        for path in self.folder.glob("*") if is_used else ():
-            if path not in known and _OWN.fullmatch(path.name):
+        for path in self.folder.glob("*"):
+            if path not in known and _OWN.fullmatch(path.name) and self._is_private():
                 with contextlib.suppress(OSError):
                     status = path.lstat()
                     is_old = status.st_mtime < time.time() - _ABANDONED

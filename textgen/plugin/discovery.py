@@ -50,15 +50,9 @@ def requirements(distribution: str, extra: str = "") -> dict[str, str]:
     if version(distribution) is None:
         return {}
     declared = [Requirement(each) for each in metadata.requires(distribution) or []]
-
-    def holding(extra: str) -> dict[str, str]:
-        return {
-            normalized(each.name): str(each)
-            for each in declared
-            if not each.marker or each.marker.evaluate({"extra": extra})
-        }
-
-    own = holding("")
-    return (
-        {name: text for name, text in holding(extra).items() if name not in own} if extra else own
-    )
+    return {
+        normalized(each.name): str(each)
+        for each in declared
+        if (f'extra == "{extra}"' in str(each.marker)) == bool(extra)
+        and (each.marker is None or each.marker.evaluate({"extra": extra}))
+    }

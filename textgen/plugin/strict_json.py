@@ -13,9 +13,9 @@ from attrs.validators import and_, ge, lt, matches_re, optional
 
 from textgen.errors import CorruptFileError
 from textgen.files.reading import read_json
-from textgen.plugin.structure import ConfigReader, listed
+from textgen.plugin.structure import ConfigReader
 
-_SHOWN: Final = 3
+_SHOWN: Final = 3  # faults of a file that an error lists
 
 _T = TypeVar("_T")
 
@@ -53,7 +53,7 @@ def from_json(cls: type[_T], value: Any) -> _T:
     reader = ConfigReader()
     made: _T = reader.table(cls, value, "")
     if reader.faults:
-        raise ValueError(listed(reader.faults, _SHOWN))
+        raise ValueError("; ".join(map(str, reader.faults[:_SHOWN])))
     return made
 
 

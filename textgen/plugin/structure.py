@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import types
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -273,8 +273,7 @@ class ConfigReader:
         if not str(value) or "\0" in str(value):
             return None
         try:
-            is_home = str(value).startswith("~")  # which ./~name, a file of that name, is not
-            path = self.folder / (Path(value).expanduser() if is_home else value)
+            path = self.folder / Path(value).expanduser()
             return path.resolve() if ".." in path.parts else path
         except (RuntimeError, OSError):  # the user of ~user does not exist, or links go round
             return None
@@ -315,12 +314,6 @@ def show(value: Any, *, kind: bool = True) -> str:
 def shorten(text: str) -> str:
     """A text, cut if it is too long to quote in an error."""
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-def listed(items: Sequence[object], most: int) -> str:
-    """The first of some items in a line, and how many more there are."""
-    more = [f"and {len(items) - most} more"] if len(items) > most else []
-    return "; ".join([*map(str, items[:most]), *more])
 
 
 def plain(value: Any) -> Any:

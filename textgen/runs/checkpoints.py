@@ -99,8 +99,7 @@ class Checkpoints:
                 )
         if error is not None:
             cause = f"no checkpoint of this run is intact (the newest: {error})"
-            sums = {"expected": error.expected, "actual": error.actual}
-            raise CorruptFileError(error.path, f"{cause}; `overwrite` starts again", **sums)
+            raise CorruptFileError(error.path, f"{cause}; `overwrite` starts again")
         return None
 
     def to_resume(self, up_to: float = math.inf) -> Checkpoint | None:

@@ -211,7 +211,7 @@ def read_record(path: Path, cls: type[Any] = RunRecord) -> Table:
         kept, actual = str(record.get("checksum")), checksum_of(record)
         if kept != actual:  # first: a flipped bit is no misspelt key
             cause = "it is damaged: its content has another checksum than it says"
-            raise CorruptFileError(path, cause, expected=kept, actual=actual)
+            raise CorruptFileError(path, cause)
         fields = attrs.fields_dict(cls)
         checked_json(cls, {key: record[key] for key in fields if key in record}, path)
     return record

@@ -61,12 +61,6 @@ def with_choices(tables: Table) -> dict[str, Any]:
     return made
 
 
-def has_objects(tables: Table) -> bool:
-    """Whether the model or the tokenizer of a run was an object."""
-    types = (str(tables[kind]["type"]) for kind in ("model", "tokenizer"))
-    return any(each.startswith(f"{OBJECT}:") for each in types)
-
-
 def _part(kind: str, given: Any) -> Any:
     """The table of a name, the ConfiguredComponent of an object, or any other value as it is."""
     value = _corpus(given) if kind == "corpus" else given

@@ -31,7 +31,7 @@ from textgen.pipeline.options import DataOptions, TextOptions
 from textgen.pipeline.pipeline import read_chain, without_starts
 from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
-from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Run, listed, plain
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Run, plain
 from textgen.protocols import Ids, Table, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
@@ -234,7 +234,7 @@ def _check_edits(stored: StoredRun, choices: Iterable[ConfiguredComponent]) -> N
         each for each in run_record.differences(then, now) if None not in (each.before, each.now)
     ]
     if edits:
-        cause = f"it no longer describes the weights: {listed(edits, _SHOWN)}"
+        cause = f"it no longer describes the weights: {'; '.join(map(str, edits[:_SHOWN]))}"
         with restorable():
             raise CorruptFileError(Path(stored.raw.source), cause)
 

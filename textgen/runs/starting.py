@@ -135,9 +135,9 @@ class _Finder:
             return table
         if "start" in table:
             start = self._find(table["start"], place)
-            own = {key: value for key, value in table.items() if key != "start"}
             theirs = start.tables["model"]["type"]
-            if own.get("type", theirs) != theirs:
+            own = _own(table, theirs)
+            if "type" in own:
                 cause = f"the model of {start.name} is of type {theirs!r}"
                 hint = "leave out the type and what else is of the other, in [trainer] too"
                 raise self._refused(f"{place}.type", cause, hint)
@@ -157,8 +157,8 @@ class _Finder:
             return table
         start = self._find(table["start"], "tokenizer")
         theirs = start.tables["tokenizer"]
-        for key, value in table.items():
-            if key != "start" and theirs.get(key) != value:
+        for key, value in _own(table, theirs["type"]).items():
+            if theirs.get(key) != value:
                 cause = f"the tokenizer of {start.name}, whose vocabulary it keeps, has another"
                 raise self._refused(f"tokenizer.{key}", cause, "leave it out, or leave out start")
         return _with(start, theirs)
@@ -187,6 +187,16 @@ class _Finder:
 
     def _refused(self, place: str, cause: str, hint: str = "") -> PipelineError:
         return PipelineError([Fault(place, cause, "", hint)], self.raw.source)
+
+
+def _own(table: Table, theirs: str) -> Table:
+    """The options beside `start`, without the type if it is theirs, with or without the package."""
+    names = theirs, theirs.rpartition(":")[2]
+    return {
+        key: value
+        for key, value in table.items()
+        if key != "start" and (key != "type" or value not in names)
+    }
 
 
 def _with(start: Start, table: Table) -> Table:

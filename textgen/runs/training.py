@@ -214,7 +214,6 @@ class TrainingLoop:
         raise TrainingError(
             f"the loss is {event.loss} at step {event.step}{advice}; {self.directory.kept()}",
             step=event.step,
-            learning_rate=rate,
         )
 
     def _evaluated(self, event: Evaluated, characters_per_second: float) -> None:

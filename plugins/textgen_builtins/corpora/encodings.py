@@ -88,4 +88,4 @@ def _check_is_text(sample: bytes, path: Path) -> None:
         if sample.startswith(magic):
             raise CorpusError(f"it is {what}; save it as text first, and read that", path)
     if len(sample) - len(sample.translate(None, _CONTROLS)) > _MOST_CONTROLS * len(sample):
-        raise CorpusError("it is binary data, not plain text", path, argument="encoding")
+        raise CorpusError("it is binary data, not plain text; see the option encoding", path)

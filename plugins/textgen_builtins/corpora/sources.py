@@ -93,7 +93,7 @@ def _folder(path: Path, config: FileConfig) -> Folder:
         cause = f"{cause}: it holds {named(others) or 'no file'}"
         if is_json:
             raise CorpusError(f'{cause}; set documents to "jsonl"', path)
-        raise CorpusError(cause, path, argument="glob")
+        raise CorpusError(f"{cause}; see the option glob", path)
     return folder
 
 

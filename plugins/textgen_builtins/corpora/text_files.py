@@ -145,14 +145,14 @@ def _texts_of_json(pieces: Iterator[str], path: Path, field: str) -> Iterator[st
                 if isinstance(error, json.JSONDecodeError)
                 else str(error)
             )
-            option = "documents" if number == 1 else ""  # the file may be of another kind
-            raise CorpusError(f"line {number} is not JSON: {why}", path, argument=option) from error
+            advice = "; see the option documents" if number == 1 else ""  # it may be another kind
+            raise CorpusError(f"line {number} is not JSON: {why}{advice}", path) from error
         if not isinstance(value, dict):
             cause = f"is not a JSON object, which is a line such as {{{field!r}: …}}"
             raise CorpusError(f"line {number} {cause}", path)
         if field not in value:
             cause = f"has no field {field!r}, but {_keys(value)}"
-            raise CorpusError(f"line {number} {cause}", path, argument="field")
+            raise CorpusError(f"line {number} {cause}; see the option field", path)
         if not isinstance(value[field], str):
             cause = f"is of type {type(value[field]).__name__}, and must be a text"
             raise CorpusError(f"line {number}: its field {field!r} {cause}", path)
