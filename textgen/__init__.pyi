@@ -45,7 +45,6 @@ from textgen.plugin.component import option as option
 from textgen.plugin.hookspecs import hookimpl as hookimpl
 from textgen.plugin.registry import PluginSet as PluginSet
 from textgen.plugin.structure import ConfiguredComponent as ConfiguredComponent
-from textgen.runs.directory import prune as prune
 from textgen.runs.stored import CheckedFile as CheckedFile
 from textgen.runs.stored import RunReport as RunReport
 from textgen.runs.stored import verify as verify

@@ -109,42 +109,10 @@ def test_a_folder_that_is_not_there(tmp_path):
         textgen.summarize(tmp_path)
 
 
-def test_prune_takes_the_checkpoints_of_finished_runs_alone(folder):
-    def checkpoints():
-        return {*folder.glob("**/checkpoints/step-*")}
-
-    finished, before = folder / "grid/a=1", checkpoints()
-    names = {path.relative_to(folder).parts[0] for path in before}
-    assert names == {"stopped", "failed", "killed", "grid"}
-    with pytest.raises(textgen.UsageError, match=r"1 finished run take .* kB; --yes removes them"):
-        invoke(folder, "--prune", catch_exceptions=False)
-    with RunDirectory(finished).locked():
-        used = invoke(folder, "--prune", "--yes")
-        with pytest.raises(textgen.RunLockedError):
-            textgen.prune(finished)
-    assert (used.exit_code, used.output.count("textgen: error: ")) == (1, 1)
-    assert checkpoints() == before
-    size = textgen.summarize(finished).bytes
-    freed = json.loads(invoke(folder, "--prune", "--yes", "--json").output)
-    assert list(freed["runs"]) == [str(finished)]
-    assert freed["bytes"] == size - textgen.summarize(finished).bytes > 0
-    assert checkpoints() == {path for path in before if not path.is_relative_to(finished)}
-    assert len(textgen.load(finished).generate(max_new_tokens=5).text) == 5
-    with pytest.raises(textgen.RunError, match="is not finished"):
-        textgen.prune(folder / "stopped")
-
-
-def test_a_run_behind_a_link_out_of_the_folder_is_listed_and_not_pruned(finished_run, tmp_path):
+def test_a_run_behind_a_link_out_of_the_folder_is_listed(finished_run, tmp_path):
     elsewhere, folder = shutil.copytree(finished_run, tmp_path / "mine"), tmp_path / "runs"
-    partly = shutil.copytree(finished_run, folder / "partly")
+    folder.mkdir()
     (folder / "linked").symlink_to(elsewhere)
     (folder / "dangling").symlink_to(tmp_path / "nowhere")
-    away = (partly / "checkpoints").rename(tmp_path / "checkpoints")
-    (partly / "checkpoints").symlink_to(away)
-    rows = json.loads(invoke(folder, "--json").output)
-    assert {row["name"] for row in rows} == {"linked", "partly"}
-    assert json.loads(invoke(folder, "--prune", "-y", "--json").output)["runs"] == {}
-    assert list(elsewhere.glob("checkpoints/step-*"))
-    assert list(away.glob("step-*"))
-    with pytest.raises(textgen.RunError, match="leads out of the run directory"):
-        textgen.prune(partly)
+    (row,) = json.loads(invoke(folder, "--json").output)
+    assert row["name"] == "linked"

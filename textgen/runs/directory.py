@@ -39,7 +39,7 @@ from textgen.files.durable import (
     write_atomic,
     write_json,
 )
-from textgen.files.reading import files_under, inside, path_of, read_bytes
+from textgen.files.reading import inside, path_of, read_bytes
 from textgen.messages import nearest
 from textgen.pipeline.raw_pipeline import RawPipeline, raw_pipeline_of
 from textgen.plugin.strict_json import read_strict_json
@@ -118,15 +118,16 @@ class RunDirectory:
         others = (self.path / name for name in (_NEXT, _OWNER))
         return self.status() == "finished" and not any(map(os.path.lexists, others))
 
-    def prepare(self, *, described: bool = False) -> bool:
-        """Create the folder and check that it is writable, before any work. Raises RunError.
+    @contextlib.contextmanager
+    def prepared(self, *, described: bool = False) -> Iterator[None]:
+        """Create the folder and check that it is writable, before any work; remove it again if a
+        run in it is refused before it began. Raises RunError.
 
         described  whether the pipeline.toml in it is the one that the run would write
-
-        Returns whether the folder was created, for `abandon`.
         """
         if not self.is_written:
-            return False
+            yield
+            return
         for place in (self, self.next):
             for name in (*_OWN, _NEXT, _LOCK, _OWNER):
                 place.inside(name)
@@ -146,14 +147,14 @@ class RunDirectory:
         except OSError as error:
             cause = f"cannot be written to: {error.strerror or error}"
             raise RunError(f"{self.path} {cause}; choose another `output`", self.path) from error
-        return is_new
-
-    def abandon(self) -> None:
-        """Remove the folder that `prepare` created, if the run was refused before it began."""
-        with contextlib.suppress(OSError):  # another process may have come
-            if not self._foreign():
-                (self.path / _LOCK).unlink(missing_ok=True)
-                self.path.rmdir()
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # another process may have come
+                if is_new and not self._foreign():
+                    (self.path / _LOCK).unlink(missing_ok=True)
+                    self.path.rmdir()
+            raise
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -348,28 +349,6 @@ class RunDirectory:
             for path in self.path.iterdir()
             if not any(fnmatch(path.name, pattern) for pattern in _IGNORED)
         }
-
-
-def prune(path: str | Path) -> int:
-    """Remove the checkpoints of a finished run, and return how many bytes they took.
-
-    The run generates and is evaluated as before, but can no longer be trained on. Raises RunError
-    where there is no run, or one that is not finished, RunLockedError while another process uses
-    it, CorruptFileError.
-    """
-    directory = run_directory(path)
-    status = directory.read_run()["status"]
-    if status != "finished":
-        cause = (
-            f"the run in {directory.path} is not finished ({status}), and resumes "
-            f"from its checkpoints"
-        )
-        raise RunError(f"{cause}; they are not removed", directory.path)
-    with directory.locked():
-        files = files_under(directory.inside("checkpoints"))
-        freed = sum(status.st_size for _, status in files)
-        directory.checkpoints.keep(())
-        return freed
 
 
 def no_run(path: Path) -> RunError:

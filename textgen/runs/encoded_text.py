@@ -1,28 +1,30 @@
-"""The text of a run: the tokenizer is fitted to it, and it is encoded, once for all runs."""
+"""The text of a run: hashed, the tokenizer fitted to it, and encoded once for all runs."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import numpy as np
 
+from textgen.contracts.checks import check_tokenizer, encode_documents, read_pieces
 from textgen.contracts.components import Components
 from textgen.data import Dataset
-from textgen.errors import CorpusError, TextgenError
+from textgen.documents import DOCUMENT_END, CorpusPiece, end_id
+from textgen.errors import ContractError, CorpusError, Fault, PipelineError, TextgenError
 from textgen.files.cache import encoded_texts
 from textgen.files.opening import MALFORMED_DATA
 from textgen.pipeline.options import DataOptions
 from textgen.pipeline.pipeline import Pipeline
-from textgen.plugin.component import OWN_DISTRIBUTION
+from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, RegisteredComponent
 from textgen.plugin.structure import ConfiguredComponent
 from textgen.protocols import Corpus, Ids, Table, Tokenizer
-from textgen.runs.corpus import HashedPieces, fit_tokenizer, token_bytes, token_dtype
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.identity import text_key
 from textgen.runs.outside import announce_files
@@ -30,8 +32,51 @@ from textgen.runs.progress import ReadingProgress
 from textgen.runs.splitting import lost_share, split_tokens, unknown_share
 
 logger = logging.getLogger("textgen")
+_END_BYTE: Final = b"\xff"  # stands for DOCUMENT_END in the digest, and in no UTF-8
 _MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead
 _MUCH_LOST: Final = 0.05  # share of characters that are not decoded again
+
+
+class HashedPieces(Iterable[CorpusPiece]):
+    """The pieces of a corpus, which are hashed as they pass.
+
+    progress   called for each piece of text
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        offer: RegisteredComponent,
+        progress: Callable[[], None],
+    ) -> None:
+        self._pieces, self._offer = read_pieces(corpus, offer), offer
+        self._progress = progress
+        self._hash = hashlib.sha256()
+        self._characters = 0
+        # Of the pieces that have passed: the first one of text, and whether there are documents.
+        self.beginning = ""
+        self.has_documents = False
+
+    def __iter__(self) -> Iterator[CorpusPiece]:
+        for piece in self._pieces:
+            if piece is DOCUMENT_END:
+                self.has_documents = True
+                self._hash.update(_END_BYTE)
+            else:
+                self.beginning = self.beginning or piece
+                self._characters += len(piece)
+                try:
+                    data = piece.encode()
+                except UnicodeEncodeError as error:
+                    what = f"yielded {error.object[error.start]!r}, half of a surrogate pair"
+                    raise ContractError(self._offer, f"{what}, which is no character") from error
+                self._hash.update(data)
+                self._progress()
+            yield piece
+
+    def digest(self) -> CorpusDigest:
+        """The digest of the pieces that have passed."""
+        return CorpusDigest(self._hash.hexdigest(), self._characters)
 
 
 @attrs.define
@@ -61,8 +106,7 @@ class EncodedText:
         Any fault of an entry means that they are not.
         """
         choices = self.corpus_choice, self.tokenizer_choice
-        key = text_key(self.corpus, self.tokenizer, choices, self.vocabulary)
-        self._key, self.progress.total = key
+        self._key = text_key(self.corpus, self.tokenizer, choices, self.vocabulary)
         if not self._key or (entry := encoded_texts().find(self._key)) is None:
             return False
         try:
@@ -74,13 +118,52 @@ class EncodedText:
         return self._tokens is not None
 
     def prepare(self, pipeline: Pipeline, components: Components) -> None:
-        """Fit the tokenizer to the text, unless both are in the cache."""
+        """Fit the tokenizer to the text, unless both are in the cache, and check it.
+
+        Raises PipelineError for a corpus of documents and a tokenizer without an id for their end.
+        """
         announce_files(self.corpus, self.corpus_choice, pipeline.folder, self.progress.console)
         if not self.find():
-            self.digest = fit_tokenizer(
-                self.tokenizer, self.corpus, pipeline, components, self.progress.read
-            )
+            pieces = self._pieces()
+            self._fit(self._checked(pieces, pipeline))
+            self.digest = pieces.digest()
+            if not self.digest.characters:
+                paths = [*self.corpus.sources()] if hasattr(self.corpus, "sources") else []
+                raise CorpusError(
+                    "the corpus is empty: it has 0 characters, and training needs a window of text",
+                    paths[0] if len(paths) == 1 else None,
+                )
+            if pieces.has_documents and end_id(self.tokenizer) is None:
+                raise _no_end(pipeline)
+            offer = self.tokenizer_choice.offer
+            components.add(check_tokenizer(self.tokenizer, offer, pieces.beginning), offer)
         components.add(self.tokenizer, self.tokenizer_choice.offer)
+
+    def _pieces(self) -> HashedPieces:
+        return HashedPieces(self.corpus, self.corpus_choice.offer, self.progress.read)
+
+    def _fit(self, pieces: Iterator[Any]) -> None:
+        """Fit the tokenizer, and read all pieces.
+
+        One that keeps the vocabulary of another run is fitted already, and extended if it can be;
+        so may be one that a program gave.
+        """
+        tokenizer, choice = self.tokenizer, self.tokenizer_choice
+        if choice.start is None:
+            if choice.offer.distribution != OBJECT or not _is_fitted(tokenizer):
+                tokenizer.fit(pieces)
+        elif (extend := getattr(tokenizer, "extend", None)) is not None:
+            extend(pieces)
+        for _ in pieces:  # a tokenizer may need no fitting, and the digest is of all pieces
+            pass
+
+    def _checked(self, pieces: Iterable[CorpusPiece], pipeline: Pipeline) -> Iterator[Any]:
+        """The pieces. Raises PipelineError for documents if the tokenizer knows no end of one."""
+        can_end = hasattr(self.tokenizer, "end_id")
+        for piece in pieces:
+            if piece is DOCUMENT_END and not can_end:
+                raise _no_end(pipeline)
+            yield piece
 
     def dataset(self, options: DataOptions) -> Dataset:
         """The tokens, split as the `[data]` table says."""
@@ -114,7 +197,6 @@ class EncodedText:
         """
         if self._tokens is None:
             self._tokens = self._encode(changed)
-            self.progress.close()
         return self._tokens
 
     def _encode(self, changed: str) -> Ids:
@@ -143,11 +225,10 @@ class EncodedText:
             raise
 
     def _bytes(self, changed: str) -> Iterator[bytes]:
-        pieces = HashedPieces(self.corpus, self.corpus_choice.offer, self.progress.read)
-        size = 0
-        for data in token_bytes(pieces, self.tokenizer):
-            size += len(data)
-            yield data
+        pieces, dtype, size = self._pieces(), token_dtype(self.tokenizer), 0
+        for ids in encode_documents(self.tokenizer, pieces):
+            size += len(ids)
+            yield np.ascontiguousarray(ids, dtype).tobytes()
         if pieces.digest() != self.digest:
             raise CorpusError(changed)
         if not size:
@@ -161,3 +242,23 @@ def kept_tokens(digest: CorpusDigest, tokenizer: Tokenizer) -> Ids | None:
         if told.items() <= entry.facts.items():
             return np.memmap(entry.path, token_dtype(tokenizer), "r")
     return None
+
+
+def _is_fitted(tokenizer: Tokenizer) -> bool:
+    try:
+        return bool(tokenizer.vocab_size)
+    except Exception:  # as before `fit`
+        return False
+
+
+def _no_end(pipeline: Pipeline) -> PipelineError:
+    cause = "the corpus consists of documents, and this tokenizer has no id for their end (end_id)"
+    hint = "choose another tokenizer, or a corpus that is one text"
+    return PipelineError(
+        [Fault("tokenizer.type", cause, repr(pipeline.tokenizer.name), hint)], pipeline.name
+    )
+
+
+def token_dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
+    """The dtype in which the tokens of a corpus are stored."""
+    return np.dtype(np.min_scalar_type(max(tokenizer.vocab_size - 1, 0)))

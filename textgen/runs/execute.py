@@ -8,7 +8,6 @@ import contextlib
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,6 @@ from textgen.errors import (
     Fault,
     Interrupted,
     PipelineError,
-    PluginWarning,
     RunError,
     UsageError,
 )
@@ -34,12 +32,11 @@ from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
 from textgen.generation.request import check_decoding
 from textgen.generation.results import Generation
-from textgen.generation.scoring import windows_loss
 from textgen.pipeline.options import TextOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
 from textgen.processes import Processes
-from textgen.protocols import Ids, Table, Tokenizer, TrainingContext
+from textgen.protocols import Table, Tokenizer, TrainingContext
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
@@ -56,8 +53,6 @@ from textgen.runs.training import TrainingLoop
 Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
 """What `run` did: the run was trained, was resumed, or was there already."""
 
-_WORSE, _NOISE = 1.3, 0.15  # times and nats that a few windows may be above all of a text
-
 
 @attrs.frozen
 class Execution:
@@ -72,7 +67,6 @@ class Execution:
     update: bool = False
     begun: float = attrs.field(factory=time.perf_counter)
     _components: RunComponents = attrs.field(factory=RunComponents, init=False)
-    _held_out: list[Ids] = attrs.field(factory=list, init=False)
 
     @property
     def directory(self) -> RunDirectory:
@@ -94,61 +88,40 @@ class Execution:
         if described and not (self.overwrite or self.update) and directory.is_settled():
             with self._components:
                 return self._execute()  # it is only read
-        is_new = directory.prepare(described=described)
-        try:
-            with (
-                directory.locked(),
-                devices.threads(self._thread_count()),
-                self._components,
-            ):
-                return self._execute()
-        except BaseException as error:
-            explained = self._explained(error)
-            if is_new:
-                directory.abandon()
-            if explained is None:
-                raise
-            raise explained from error
-
-    def compare(self, generator: Generator) -> None:
-        """Warn if the model that was read back predicts the held-out text far worse than training
-        said.
-        """
-        for tokens in self._held_out:
-            with generator.components.blaming():
-                loss = windows_loss(generator.model, tokens)
-            expected = generator.record.get("best_loss")
-            if expected is not None and loss is not None and loss > _WORSE * expected + _NOISE:
-                warnings.warn(
-                    f"{self.pipeline.model.offer} predicts held-out text with {loss:.2f} nats a "
-                    f"token, and training said {expected:.2f}: it does not generate as it was "
-                    "trained; `textgen plugins check` looks for the cause",
-                    PluginWarning,
-                    stacklevel=2,
-                )
+        with (
+            directory.prepared(described=described),
+            self._explaining(),
+            directory.locked(),
+            devices.threads(self._thread_count()),
+            self._components,
+        ):
+            return self._execute()
 
     def _thread_count(self) -> int | None:
         given = self.pipeline.threads
         return given if self.processes is None else self.processes.threads(given)
 
-    def _explained(self, error: BaseException) -> RunError | None:
-        """The error for a file of the run that cannot be written, which says what is left; None for
-        any other.
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Say what is left where a file of the run cannot be written, or its directory is gone.
 
-        Where the run directory is gone, the same for one that cannot be read.
+        Raises RunError.
         """
-        directory = self.directory
-        if isinstance(error, OSError):
-            name = os.fsdecode(error.filename or "")
-            is_own = Path(name).is_relative_to(directory.path)
-            cause = f"{name} cannot be written: {error.strerror}"
-        else:
-            is_own = isinstance(error, RunError) and isinstance(error.__cause__, OSError)
-            cause = str(error)
-        is_damage = isinstance(error, CorruptFileError) and directory.path.is_dir()
-        if not is_own or is_damage:
-            return None
-        return RunError(f"{cause}; {directory.latest().kept()}", directory.path)
+        path = self.directory.path
+        try:
+            yield
+        except (OSError, RunError) as error:
+            if isinstance(error, OSError):
+                name = os.fsdecode(error.filename or "")
+                is_own = Path(name).is_relative_to(path)
+                cause = f"{name} cannot be written: {error.strerror}"
+            else:
+                is_damage = isinstance(error, CorruptFileError) and path.is_dir()
+                is_own = isinstance(error.__cause__, OSError) and not is_damage
+                cause = str(error)
+            if not is_own:
+                raise
+            raise RunError(f"{cause}; {self.directory.latest().kept()}", path) from error
 
     def _execute(self) -> tuple[Outcome, Chain | None]:
         announce_sources(self.pipeline, self.console)
@@ -276,9 +249,6 @@ class Execution:
 
     def _begin(self, decision: Decision) -> RunDirectory:
         """Make the place for a run ready, after every check that could refuse it."""
-        if decision.record:
-            for remark in run_record.changed_plugin_files(decision.record, self.pipeline.choices()):
-                warnings.warn(remark, stacklevel=2)
         if decision.checkpoint is None:
             return self.directory.begin()
         return self.directory.go_on(decision.checkpoint.step)
@@ -300,7 +270,6 @@ class Execution:
             loop.run()
             run_record.finish(loop.directory, record, loop.progress, loop.observers.stopped)
             status, by = "finished", loop.observers.stopped.by if loop.observers.stopped else ""
-            self._held_out.append(loop.data.validation)
         except Interrupted:
             status = "interrupted"
             raise

@@ -23,25 +23,19 @@ def save_run(generator: Generator, path: str | Path) -> None:
     Raises RunError where a run or other files are in the way.
     """
     directory = run_directory(path)
-    is_new = directory.prepare()
-    try:
-        with directory.locked():
-            if directory.exists():
-                raise RunError(
-                    f"{directory.path} holds a run already; choose another folder", directory.path
-                )
-            record = {**generator.record, "status": "finished"}  # though training is not
-            contents = {
-                "pipeline.toml": run_record.pipeline_text(generator.tables),
-                WEIGHTS: dump_tensors(generator.model.tensors()),
-                VOCABULARY: dump_vocabulary(generator.tokenizer),
-            }
-            sums = {name: directory.write_artifact(name, data) for name, data in contents.items()}
-            directory.write_run({**record, "files": {**record["files"], **sums}})
-    except BaseException:
-        if is_new:
-            directory.abandon()
-        raise
+    with directory.prepared(), directory.locked():
+        if directory.exists():
+            raise RunError(
+                f"{directory.path} holds a run already; choose another folder", directory.path
+            )
+        record = {**generator.record, "status": "finished"}  # though training is not
+        contents = {
+            "pipeline.toml": run_record.pipeline_text(generator.tables),
+            WEIGHTS: dump_tensors(generator.model.tensors()),
+            VOCABULARY: dump_vocabulary(generator.tokenizer),
+        }
+        sums = {name: directory.write_artifact(name, data) for name, data in contents.items()}
+        directory.write_run({**record, "files": {**record["files"], **sums}})
 
 
 def finish_run(directory: RunDirectory) -> bool:

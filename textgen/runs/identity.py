@@ -56,27 +56,25 @@ def text_key(
     tokenizer: Tokenizer,
     choices: Sequence[ConfiguredComponent],
     vocabulary: Table | None,
-) -> tuple[str, int]:
-    """The cache key of an encoded text, found without reading it, and the bytes of its files.
+) -> str:
+    """The cache key of an encoded text, found without reading it; "" if it cannot be cached.
 
-    The key is "" if the text cannot be cached, and the bytes are 0 if they are not known. Cached
-    are corpora with `sources` (textgen.protocols.CorpusOfFiles), unless a program gave them or the
-    tokenizer.
+    Cached are corpora with `sources` (textgen.protocols.CorpusOfFiles), unless a program gave them
+    or the tokenizer.
 
     choices      of corpus and tokenizer
     vocabulary   the tokenizer's, unless it is to be fitted to this text
     """
     paths = corpus.sources() if hasattr(corpus, "sources") else ()
     files = [(os.path.abspath(path), file_signature(path)) for path in paths]
-    sizes = [signature[0] for _, signature in files if signature is not None]
     code = list(map(_code, (corpus, tokenizer), choices))
     # A program may register the same class of tokenizer again with other values in it.
     plugin = choices[1].offer.plugin
     is_registered = plugin.distribution == UNPACKAGED and not plugin.path
-    if not files or len(sizes) < len(files) or None in code or is_registered:
-        return "", sum(sizes)
+    if not files or None in code or is_registered or any(each is None for _, each in files):
+        return ""
     options = [identity(attrs.evolve(choice, start=None)) for choice in choices]
-    return json_checksum([_FORMAT, files, code, options, vocabulary]), sum(sizes)
+    return json_checksum([_FORMAT, files, code, options, vocabulary])
 
 
 def _code(made: Any, choice: ConfiguredComponent) -> list[Any] | None:

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 import numpy as np
@@ -49,6 +49,7 @@ _SHOWN: Final = 5  # edits that a message lists
 _CHANGED: Final = "the corpus is no longer the one that the model was trained on"
 # Whether the text includes the prompt is for the caller to choose.
 _DEFAULTS: Final = {field.name for field in attrs.fields(TextOptions)}
+_Choices: TypeAlias = tuple[ConfiguredComponent, ConfiguredComponent, Sequence[ConfiguredComponent]]
 
 
 class RunComponents(Components):
@@ -92,17 +93,40 @@ def load_generator(
     whole pipeline.toml; and a `chain` that is built already that of its samplers.
     """
     stored = read_stored(directory, raw)
+    raw, record = stored.raw, stored.record
+    tables, reader = (
+        {**raw.tables, **_given_choices(given, plugins)},
+        ConfigReader(raw.folder, plugins),
+    )
     try:
-        with contextlib.ExitStack() as stack:
-            components = stack.enter_context(RunComponents() if chain is None else chain.components)
-            generator = _load(stored, plugins, device, given, chain, components)
-            stack.pop_all()  # from here on, Generator.close closes them
+        choices = _choices(tables, reader, raw.source)
+        if stored.is_edited:
+            _check_edits(stored, [each for each in choices[:2] if each.offer.kind not in given])
+        for remark in stored.remarks:
+            warnings.warn(remark, stacklevel=3)
+        context = BuildContext(
+            folder=raw.folder,
+            requested_device=device,
+            seed=record["seed"],
+            training=False,
+            plugins=plugins,
+        )
+        generator = _build(choices, context, raw.source, stored, chain)
     except (ContractError, CorruptFileError, PipelineError) as error:
-        versions = run_record.other_versions(stored.record)
+        versions = run_record.other_versions(record)
         error.advice = "; ".join(filter(None, [versions, error.advice]))
         raise
-    logger.info("loaded the run in %s", generator.path)
-    return generator
+    path, tokenizer = stored.directory.path, generator.tokenizer
+    logger.info("loaded the run in %s", path)
+    return attrs.evolve(
+        generator,
+        path=path,
+        model_id=stored.model_id,
+        defaults=_defaults(tables),
+        tables=plain(tables),
+        record=record,
+        training_tokens=partial(_training_tokens, path, tables, record, tokenizer, reader),
+    )
 
 
 def build_generator(
@@ -119,72 +143,55 @@ def build_generator(
     reader = ConfigReader(Path.cwd(), plugins)
     tables = {**tables, **_given_choices(given, plugins)}
     tables.pop("start", None)
-    tokenizer_choice, model_choice, samplers = _choices(tables, reader, source)
+    choices = _choices(tables, reader, source)
     context = BuildContext(folder=reader.folder, requested_device=device, plugins=plugins)
+    return attrs.evolve(
+        _build(choices, context, source),
+        model_id=json_checksum([identity(each) for each in choices[:2]]),
+        defaults=_defaults(tables),
+        tables=plain(tables),
+    )
+
+
+def _build(
+    choices: _Choices,
+    context: BuildContext,
+    source: str,
+    stored: StoredRun | None = None,
+    chain: Chain | None = None,
+) -> Generator:
+    """The generator of tokenizer, model and samplers: with vocabulary and weights of a run, or as
+    they load themselves.
+    """
+    tokenizer_choice, model_choice, samplers = choices
     with contextlib.ExitStack() as stack:
-        components = stack.enter_context(RunComponents())
+        components = stack.enter_context(RunComponents() if chain is None else chain.components)
         tokenizer = components.build(tokenizer_choice, context)
-        with components.blaming(tokenizer_choice.offer):
-            tokenizer.fit([])
+        if stored is None:
+            with components.blaming(tokenizer_choice.offer):
+                tokenizer.fit([])
+        else:
+            tokenizer = _fitted(tokenizer, stored)
+            components.add(tokenizer, tokenizer_choice.offer)
         context = attrs.evolve(context, tokenizer=tokenizer)
         model = components.build(model_choice, context)
-        if callable(freeze := getattr(model, "requires_grad_", None)):
+        if stored is not None:
+            load_weights(model, model_choice, stored.tensors, stored.directory.path)
+        elif callable(freeze := getattr(model, "requires_grad_", None)):
             freeze(False)  # it is built as for training, to load its weights, and only writes
-        chain = build_chain(samplers, model_choice.offer, context, components, source)
+        chain = chain or build_chain(samplers, model_choice.offer, context, components, source)
         generator = make_generator(samplers, chain, model_choice, model, context)
-        stack.pop_all()
-    return attrs.evolve(
-        generator,
-        model_id=json_checksum([identity(tokenizer_choice), identity(model_choice)]),
-        defaults=_defaults(tables),
-        tables=plain(tables),
-    )
+        stack.pop_all()  # from here on, Generator.close closes them
+    return generator
 
 
-def _load(
-    stored: StoredRun,
-    plugins: ComponentSource,
-    device: str,
-    given: Table,
-    chain: Chain | None,
-    components: Components,
-) -> Generator:
-    directory, record, raw = stored.directory, stored.record, stored.raw
-    reader = ConfigReader(raw.folder, plugins)
-    tables = {**raw.tables, **_given_choices(given, plugins)}
-    tokenizer_choice, model_choice, samplers = _choices(tables, reader, raw.source)
-    own = (tokenizer_choice, model_choice)
-    if stored.is_edited:
-        _check_edits(stored, [each for each in own if each.offer.kind not in given])
-    edited = run_record.changed_plugin_files(record, [*own, *samplers])
-    for remark in (*stored.remarks, *edited):
-        warnings.warn(remark, stacklevel=4)
-
-    context = BuildContext(
-        folder=raw.folder,
-        requested_device=device,
-        seed=record["seed"],
-        training=False,
-        plugins=plugins,
-    )
-    tokenizer = components.build(tokenizer_choice, context)
-    tokenizer = load_vocabulary(tokenizer, stored.vocabulary, directory.path / VOCABULARY)
-    if max(record.get("priming", ()), default=0) >= tokenizer.vocab_size:
-        raise CorruptFileError(directory.path / "run.json", "priming: ids outside the vocabulary")
-    components.add(tokenizer, tokenizer_choice.offer)
-    context = attrs.evolve(context, tokenizer=tokenizer)
-    model = components.build(model_choice, context)
-    load_weights(model, model_choice, stored.tensors, directory.path)
-    chain = chain or build_chain(samplers, model_choice.offer, context, components, raw.source)
-    return attrs.evolve(
-        make_generator(samplers, chain, model_choice, model, context),
-        path=directory.path,
-        model_id=stored.model_id,
-        defaults=_defaults(tables),
-        tables=plain(tables),
-        record=record,
-        training_tokens=partial(_training_tokens, directory, tables, record, tokenizer, reader),
-    )
+def _fitted(tokenizer: Tokenizer, stored: StoredRun) -> Tokenizer:
+    """The tokenizer with the vocabulary of a run."""
+    path = stored.directory.path
+    tokenizer = load_vocabulary(tokenizer, stored.vocabulary, path / VOCABULARY)
+    if max(stored.record.get("priming", ()), default=0) >= tokenizer.vocab_size:
+        raise CorruptFileError(path / "run.json", "priming: ids outside the vocabulary")
+    return tokenizer
 
 
 def _given_choices(given: Table, plugins: ComponentSource) -> Table:
@@ -202,9 +209,7 @@ def _given_choices(given: Table, plugins: ComponentSource) -> Table:
     return made
 
 
-def _choices(
-    tables: Table, reader: ConfigReader, source: str
-) -> tuple[ConfiguredComponent, ConfiguredComponent, Sequence[ConfiguredComponent]]:
+def _choices(tables: Table, reader: ConfigReader, source: str) -> _Choices:
     """The tokenizer, model and samplers of tables. Raises PipelineError, of the pipeline
     `source`.
     """
@@ -324,7 +329,7 @@ def load_weights(
 
 
 def _training_tokens(
-    directory: RunDirectory,
+    path: Path,
     tables: Table,
     record: Table,
     tokenizer: Tokenizer,
@@ -336,7 +341,7 @@ def _training_tokens(
     reader = attrs.evolve(reader, faults=[])
     choices = _choice("corpus", tables, reader), _choice("tokenizer", tables, reader)
     data = reader.table(DataOptions, tables.get("data", {}), "data")
-    reader.check(str(directory.path / "pipeline.toml"))
+    reader.check(str(path / "pipeline.toml"))
     then = CorpusDigest(**record["fingerprint"]["corpus"])
     tokens = kept_tokens(then, tokenizer)
     if tokens is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import attrs
@@ -29,9 +29,7 @@ from textgen.runs.formats import CorpusDigest, Progress, Stopped
 from textgen.runs.identity import identity
 from textgen.runs.splitting import unknown_share
 
-_NO_CHECKPOINT: Final = (
-    "the checkpoint to train it on from is gone; `textgen runs --prune` removes it"
-)
+_NO_CHECKPOINT: Final = "the checkpoint to train it on from is gone"
 _UNFINISHED: Final = (
     "with what it had before it resumes; "
     "when `textgen run --finish` has ended it, it goes on with more"
@@ -257,15 +255,13 @@ def begin(
 
 def _environment(device: str) -> dict[str, str]:
     fast = discovery.requirements(OWN_DISTRIBUTION, "fast")
-    versions = {
-        name: discovery.version(name) for name in (OWN_DISTRIBUTION, "numpy", "torch", *fast)
-    }
-    installed = {name: version for name, version in versions.items() if version is not None}
+    names = (OWN_DISTRIBUTION, "numpy", "torch", *fast)
+    found = {name: discovery.version(name) for name in names}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device,
-        **installed,
+        **{name: version for name, version in found.items() if version is not None},
     }
 
 
@@ -288,19 +284,6 @@ def finish(
     directory.write_run(
         {**record, "status": "finished", **attrs.asdict(progress), **early, "files": files}
     )
-
-
-def changed_plugin_files(record: Table, choices: Iterable[ConfiguredComponent]) -> list[str]:
-    """A remark for each plugin that is a file, of which the run was trained with another
-    version.
-    """
-    then = {each["plugin"]: each["version"] for each in record["components"] if "path" in each}
-    plugins = dict.fromkeys(part.offer.plugin for choice in choices for part in choice.flattened())
-    return [
-        f"{plugin.path} was changed: the run was trained with another version of this plugin"
-        for plugin in plugins
-        if then.get(plugin.name, plugin.version) != plugin.version
-    ]
 
 
 def other_versions(record: Table) -> str:

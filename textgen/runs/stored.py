@@ -212,6 +212,7 @@ def _checked(folder: Path, name: str, read: Callable[[], Any]) -> CheckedFile:
     return CheckedFile(name, "changed" if is_changed else "whole")
 
 
-def _signature(directory: RunDirectory) -> tuple[tuple[int, ...] | None, ...]:
-    """A value that changes whenever a run takes the place of another."""
-    return tuple(file_signature(place.path / "run.json") for place in (directory, directory.next))
+def _signature(directory: RunDirectory) -> tuple[Any, ...]:
+    """A value that changes whenever a run takes the place of another, or writes a checkpoint."""
+    places = directory, directory.next
+    return tuple((file_signature(p.path / "run.json"), p.checkpoints.steps()) for p in places)
