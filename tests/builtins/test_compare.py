@@ -52,10 +52,7 @@ def test_runs_are_compared(runs):
         HOSTILE: "stopped",
         "damaged": "damaged",
     }
-    differ = {
-        each["key"]: {each["value"]: each["runs"] for each in each["values"]}
-        for each in found["settings"]
-    }
+    differ = found["settings"]
     # and nothing of the damaged one
     assert differ["model.hidden_size"] == {"8": ["first"], "12": [HOSTILE]}
     assert "seed" not in differ

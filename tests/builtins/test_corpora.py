@@ -143,9 +143,9 @@ def test_json_lines(tmp_path):
         ('"text"', "line 3 is not a JSON object"),
         (
             '{"title": "a", "body": "b"}',
-            "line 3 has no field 'text', but 'title', 'body'; see the option field",
+            "line 3 has no text in a field 'text'; its fields are 'title', 'body'",
         ),
-        ('{"text": null}', "line 3: its field 'text' is of type NoneType, and must be a text"),
+        ('{"text": null}', "line 3 has no text in a field 'text'; its fields are 'text'"),
     ],
 )
 def test_wrong_json_lines_are_named(file, line, said):

@@ -1,4 +1,4 @@
-"""The samplers `no-repeat-ngram` and `dry` against definitions of their own."""
+"""The sampler `dry` against a definition of its own."""
 
 from __future__ import annotations
 
@@ -13,18 +13,7 @@ import pytest
 from components import context, make
 from hypothesis import given
 from hypothesis import strategies as st
-from test_samplers import Past, cases, masked, rows, sampler
-
-
-@given(case=cases(), n=st.integers(1, 5))
-def test_no_repeat_ngram_forbids_what_would_repeat(case, n):
-    for b, (row, out) in enumerate(rows(case, "no-repeat-ngram", n=n)):
-        text = case[1].tokens(b).tolist()
-        grams = [text[i : i + n] for i in range(len(text) - n + 1)]
-        every = range(len(row))
-        allowed = {t for t in every if [*text[len(text) - n + 1 :], t] not in grams}
-        left = any(row[t] > -np.inf for t in allowed)
-        assert out.tolist() == masked(row, allowed if left else set(every))
+from test_samplers import Past, sampler
 
 
 def plain_dry(tokens, options):
@@ -130,5 +119,4 @@ def test_a_long_repetition_stays_within_float32_and_takes_no_time():
     assert out[0].tolist() == [0, -np.float32(1e30), 0]
     begun = time.thread_time()
     made(np.zeros((1, 3), np.float32), Past(texts=[[1] * 20_000]))
-    sampler("no-repeat-ngram", 3, n=10_000)(np.zeros((1, 3)), Past(texts=[[1, 2] * 10_000]))
     assert time.thread_time() - begun < 0.2

@@ -204,7 +204,6 @@ def test_a_bias_on_what_is_not_one_token_is_refused(text):
         ("min-p", {"p": 0.0}),
         ("penalties", {}),
         ("logit-bias", {"bias": {}}),
-        ("no-repeat-ngram", {"n": 0}),
         ("xtc", {"probability": 0.0}),
         ("dry", {"multiplier": 0.0}),
     ],
@@ -230,7 +229,6 @@ NOT_NEGATIVE = (
     "top_p",
     "min_p",
     "repetition_penalty",
-    "no_repeat_ngram",
 )
 
 

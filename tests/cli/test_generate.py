@@ -39,7 +39,7 @@ def rows(done):
         *(
             (tuple(f"--{name.replace('_', '-')}={value}" for name, value in some.items()), some)
             for some in (
-                {"top_k": 9, "repetition_penalty": 1.1, "no_repeat_ngram": 5},
+                {"top_k": 9, "repetition_penalty": 1.1},
                 {"top_p": 0.95, "presence_penalty": 0.1},
                 {"min_p": 0.01, "frequency_penalty": 0.05, "xtc_probability": 0.5},
             )

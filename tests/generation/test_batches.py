@@ -17,7 +17,7 @@ OPTIONS = [
     {"max_new_tokens": 40, "temperature": 0, "echo": True, "logprobs": 1},
     {"max_new_tokens": 40, "stop": ["e", " th"], "temperature": 1.2},
     {"max_new_tokens": 30, "repetition_penalty": 1.3, "min_new_tokens": 5, "stop_tokens": [1, 2]},
-    {"max_new_tokens": 10, "no_repeat_ngram": 3},
+    {"max_new_tokens": 10, "dry_multiplier": 3},
     {"max_new_tokens": 40, "temperature": 0},
     {"max_new_tokens": 0},
 ]

@@ -18,7 +18,7 @@ CHAINS = {
     "sampled": {},
     "cut-off": {"temperature": 0.8, "top_k": 12, "top_p": 0.9, "min_p": 0.01},
     "penalties": {"repetition_penalty": 1.3, "frequency_penalty": 0.3, "presence_penalty": 0.2},
-    "no-repetition": {"no_repeat_ngram": 3, "temperature": 0, "logit_bias": {"e": 2.0}},
+    "no-repetition": {"dry_multiplier": 3, "temperature": 0, "logit_bias": {"e": 2.0}},
     "states-and-chance": STATES_AND_CHANCE,
     "form": {"regex": "[a-z ]{20,40}"},
     "stop-texts": {"stop": ["th", "e "], "min_new_tokens": 5, "echo": True},
@@ -130,7 +130,7 @@ def test_a_text_is_the_same(lively, alone, name, way, tmp_path):
 
 
 def test_a_text_resumes_in_another_process(python, generator, tmp_path):
-    options = {**CHAINS["penalties"], **STATES_AND_CHANCE, "no_repeat_ngram": 3}
+    options = {**CHAINS["penalties"], **STATES_AND_CHANCE}
     script = (
         "import json, sys, textgen\n"
         "generator, state = textgen.load(sys.argv[1]), textgen.GenerationState.load('state')\n"

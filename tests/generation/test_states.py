@@ -72,7 +72,7 @@ def test_a_prompt_is_added_to_a_state(generator):
 
 def test_a_sampler_that_reads_the_history_sees_it_from_where_it_joins(generator):
     plain = generator.generate("the ", max_new_tokens=10, keep_state=True)
-    rest = generator.generate(state=plain.state, max_new_tokens=5, no_repeat_ngram=1)
+    rest = generator.generate(state=plain.state, max_new_tokens=5, presence_penalty=99)
     assert len(set(rest.tokens)) == 5
 
 

@@ -96,7 +96,6 @@ class RequestOptions(TypedDict, total=False):
     repetition_penalty: float | None
     presence_penalty: float | None
     frequency_penalty: float | None
-    no_repeat_ngram: int | None
     logit_bias: Mapping[Any, float] | None
     dry_multiplier: float | None
     dry_allowed_length: int | None

@@ -206,7 +206,7 @@ class Component:
                      `textgen.train` uses if none is given
     place            where a sampler joins a chain that lacks it, for an option of a request: before
                      those with higher places. Built-in: penalties 10, dry 13, biases 20, forms 25,
-                     n-grams 30, top-k 40, top-p 60, min-p 70, xtc 75, temperature 80,
+                     top-k 40, top-p 60, min-p 70, xtc 75, temperature 80,
                      greedy 90
     replaced_by      options of requests: if one is given, the sampler leaves the chain
     compatible_with  the trainers that fit a model, or the models that a trainer fits, if not all do

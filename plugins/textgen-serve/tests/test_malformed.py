@@ -21,7 +21,7 @@ NAMES = [
     *("prompt_logprobs", "max_tokens", "return_token_ids", "stop", "stop_tokens", "ignore_end"),
     *("min_new_tokens", "unknown_characters", "time_limit", "logit_bias", "temperature", "top_k"),
     *("top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
-    *("no_repeat_ngram", "dry_multiplier", "dry_allowed_length"),
+    *("dry_multiplier", "dry_allowed_length"),
     *("xtc_probability", "xtc_threshold"),
     *("regex", "json_schema", "state", "cancelled", "keep_state", "index", "", "é", "a" * 1000),
     *ALIASES,

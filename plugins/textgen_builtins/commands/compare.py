@@ -92,12 +92,12 @@ def _as_text(runs: Sequence[ComparedRun]) -> str:
     if cause := warning(runs):
         parts.append(f"note: {cause}")
     lines = []
-    for difference in differences(runs):
-        lines.append(text.printable(difference.key))
-        width = min(40, max(len(value) for value, _ in difference.values))
+    for key, values in differences(runs).items():
+        lines.append(text.printable(key))
+        width = min(40, max(map(len, values)))
         lines += [
             f"    {text.printable(value).ljust(width)}  {text.printable(', '.join(labels))}"
-            for value, labels in difference.values
+            for value, labels in values.items()
         ]
     if len(runs) > 1:
         parts.append(
@@ -107,12 +107,5 @@ def _as_text(runs: Sequence[ComparedRun]) -> str:
 
 
 def _as_json(runs: Sequence[ComparedRun]) -> dict[str, Any]:
-    differ = [
-        {
-            "key": difference.key,
-            "values": [{"value": value, "runs": names} for value, names in difference.values],
-        }
-        for difference in differences(runs)
-    ]
     rows = [as_row(run, curve=run.curve) for run in runs]
-    return {"runs": rows, "settings": differ, "note": warning(runs)}
+    return {"runs": rows, "settings": differences(runs), "note": warning(runs)}

@@ -16,7 +16,6 @@ from textgen.plugin import flat
 from textgen.protocols import Table
 from textgen_builtins.commands.folders import summaries
 
-_MACHINE: Final = ("device", "platform", "python", "torch", "numpy", "textgen-engine")
 _CHAINS: Final = ("sampler", "observer")
 _MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead
 
@@ -27,7 +26,6 @@ class ComparedRun:
 
     label      what tells it from the others: its folder's name, with those above it where need be
     settings   every key of its pipeline that somebody chose, dotted, with the checksum of its text
-               and what it was trained with
     curve      step and loss of each evaluation, in nats per token; of the held-out text where there
                is one
     bits       the same in bits per character
@@ -54,14 +52,6 @@ class ComparedRun:
         data = self.summary.record.get("data")
         share = data.get("unknown_share") if isinstance(data, Mapping) else None
         return share if isinstance(share, float) else 0.0
-
-
-@attrs.frozen
-class Difference:
-    """A setting of which the runs have different values; each value with the labels of its runs."""
-
-    key: str
-    values: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def read_runs(paths: Sequence[str]) -> list[ComparedRun]:
@@ -97,24 +87,22 @@ def ranked(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
     return sorted(runs, key=figure)
 
 
-def differences(runs: Sequence[ComparedRun]) -> list[Difference]:
-    """The settings that not all runs have in common.
+def differences(runs: Sequence[ComparedRun]) -> dict[str, dict[str, list[str]]]:
+    """The settings that not all runs have in common: for each its values, and for each of these the
+    labels of its runs.
 
     A run without any, which is damaged, has no part in it.
     """
     runs = [run for run in runs if run.settings]
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
-    made = []
-    for key in keys:
+    found: dict[str, dict[str, list[str]]] = {}
+    for key in dict.fromkeys(key for run in runs for key in run.settings):
         values: dict[str, list[str]] = {}
         for run in runs:
             shown = _shown(run.settings[key]) if key in run.settings else "not set"
             values.setdefault(shown, []).append(run.label)
         if len(values) > 1:
-            made.append(
-                Difference(key, tuple((value, tuple(labels)) for value, labels in values.items()))
-            )
-    return made
+            found[key] = values
+    return found
 
 
 def warning(runs: Sequence[ComparedRun]) -> str:
@@ -180,29 +168,19 @@ def _settings(summary: RunSummary) -> dict[str, Any]:
         chain = tables.pop(kind, None)
         for place, table in enumerate(chain if isinstance(chain, list) else ()):
             tables[f"{kind}.{place}"] = table
-    settings = flat(tables)
-    made_of, machine = (summary.record.get(key) for key in ("fingerprint", "environment"))
+    settings, made_of = flat(tables), summary.record.get("fingerprint")
     corpus = made_of.get("corpus") if isinstance(made_of, Mapping) else None
     if isinstance(corpus, Mapping):
-        settings["corpus text"] = (
-            f"{str(corpus.get('sha256'))[:12]} ({corpus.get('characters')} characters)"
-        )
-    if isinstance(machine, Mapping):
-        settings |= {f"trained with {key}": machine[key] for key in _MACHINE if key in machine}
+        settings["corpus text"] = str(corpus.get("sha256"))[:12]
     return settings
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
-
-    def ends(length: int) -> list[str]:
-        return ["/".join(path.parts[-length:]) for path in paths]
-
-    deepest = max(len(path.parts) for path in paths)
-    return next(
-        (ends(n) for n in range(1, deepest) if len(set(ends(n))) == len(paths)),
-        [str(path) for path in paths],
-    )
+    """The paths below the folder that they have in common; of one run, its name."""
+    if len(paths) == 1:
+        return [paths[0].name]
+    folder = os.path.commonpath([path.parent for path in paths])
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def _shown(value: Any) -> str:

@@ -6,10 +6,11 @@ import io
 import itertools
 import json
 import re
+import reprlib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 import attrs
 
@@ -150,19 +151,11 @@ def _texts_of_json(pieces: Iterator[str], path: Path, field: str) -> Iterator[st
         if not isinstance(value, dict):
             cause = f"is not a JSON object, which is a line such as {{{field!r}: …}}"
             raise CorpusError(f"line {number} {cause}", path)
-        if field not in value:
-            cause = f"has no field {field!r}, but {_keys(value)}"
+        if not isinstance(value.get(field), str):
+            names = ", ".join(map(reprlib.repr, itertools.islice(value, 5)))
+            cause = f"has no text in a field {field!r}; its fields are {names or 'none'}"
             raise CorpusError(f"line {number} {cause}; see the option field", path)
-        if not isinstance(value[field], str):
-            cause = f"is of type {type(value[field]).__name__}, and must be a text"
-            raise CorpusError(f"line {number}: its field {field!r} {cause}", path)
         yield _SURROGATES.sub("\ufffd", value[field])
-
-
-def _keys(value: dict[str, Any]) -> str:
-    known = [repr(key if len(key) <= 40 else f"{key[:40]}…") for key in itertools.islice(value, 5)]
-    more = f" and {len(value) - len(known):,} more" if len(value) > len(known) else ""
-    return ", ".join(known) + more or "nothing"
 
 
 def _lines(pieces: Iterator[str], path: Path) -> Iterator[str]:

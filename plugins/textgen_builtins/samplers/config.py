@@ -103,18 +103,6 @@ class LogitBiasConfig:
 
 
 @attrs.frozen
-class NoRepeatNgramConfig:
-    """Never a token that completes a sequence of tokens that is already in prompt or text."""
-
-    n: int = option(
-        8,
-        help="length in tokens of sequences that are never repeated; 0 is off",
-        validator=ge(0),
-        argument="no_repeat_ngram",
-    )
-
-
-@attrs.frozen
 class XtcConfig:
     """Excludes at random the most likely tokens, all above a threshold but the least likely of them
     (XTC).

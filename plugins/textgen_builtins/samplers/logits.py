@@ -99,16 +99,6 @@ def frequency(logits: Array, counts: Array, penalty: float) -> Array:
     return logits - penalty * xp.astype(like(counts, logits), logits.dtype)
 
 
-def forbid_unless_all(logits: Array, tokens: Any) -> Array:
-    """Forbid the tokens that are true in the NumPy mask (B, V), except in rows where none would be
-    left.
-    """
-    xp = array_namespace(logits)
-    kept = like(~tokens, logits)
-    left = xp.any(kept & (logits > _NEVER), axis=-1, keepdims=True)
-    return keep(logits, kept | ~left)
-
-
 def keep(logits: Array, kept: Array) -> Array:
     """Forbid the tokens that are false in the mask (B, V)."""
     return array_namespace(logits).where(kept, logits, _NEVER)

@@ -26,12 +26,6 @@ def textgen_samplers() -> list[Component]:
         Component("dry", configs.DryConfig, _builder("dry", "repetition"), place=13),
         Component("logit-bias", configs.LogitBiasConfig, _builder("logit_bias"), place=20),
         Component("format", configs.FormatConfig, _builder("build", "format"), place=25),
-        Component(
-            "no-repeat-ngram",
-            configs.NoRepeatNgramConfig,
-            _builder("no_repeat_ngram", "repetition"),
-            place=30,
-        ),
         Component("top-k", configs.TopKConfig, _builder("top_k"), place=40),
         Component("top-p", configs.TopPConfig, _builder("top_p"), place=60),
         Component("min-p", configs.MinPConfig, _builder("min_p"), place=70),

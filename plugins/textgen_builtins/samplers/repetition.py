@@ -1,4 +1,4 @@
-"""The samplers that look for repeated sequences of tokens."""
+"""The sampler that makes repetitions of words less likely."""
 
 from __future__ import annotations
 
@@ -22,27 +22,6 @@ _SEARCHED: Final = 10_000  # of the last tokens
 _RUN, _LONGEST_RUN = 4, 64  # times that a token between words may come in a row; that are counted
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 _MOST: Final = 1e30  # has the effect of any larger penalty
-
-
-@attrs.frozen
-class NoRepeatNgram:
-    """Forbids tokens that would repeat a sequence of n tokens, unless none would be left.
-
-    Keeps every token of the text, so memory grows with it.
-    """
-
-    n: int
-    history = "tokens"
-
-    def __call__(self, logits: Array, history: History) -> Array:
-        """(B, V) with tokens forbidden."""
-        forbidden = np.zeros(tuple(logits.shape), bool)
-        for row in range(len(forbidden)):
-            tokens = history.tokens(row)
-            ends = np.arange(self.n - 1, len(tokens))
-            alike = _alike(tokens, ends, self.n - 1)
-            forbidden[row, tokens[ends[alike == self.n - 1]]] = True
-        return ops.forbid_unless_all(logits, forbidden)
 
 
 @attrs.frozen(eq=False)
@@ -172,11 +151,6 @@ def _alike(marked: Ids, ends: Ids, most: int) -> Ids:
         same = (sums[end] - sums[end - n]) * shifts[fits] == last - sums[len(marked) - n]
         lengths[fits[same]] = n[same]
     return lengths
-
-
-def no_repeat_ngram(config: configs.NoRepeatNgramConfig, context: BuildContext) -> Sampler:
-    """Reads the whole text."""
-    return NoRepeatNgram(config.n) if config.n else OFF
 
 
 def dry(config: configs.DryConfig, context: BuildContext) -> Sampler:

@@ -9,7 +9,6 @@ const OPTIONS = {
   repetition_penalty: ["Repetition penalty", 0.5, 2, 0.01, 1],
   presence_penalty: ["Presence penalty", -2, 2, 0.05, 0],
   frequency_penalty: ["Frequency penalty", -2, 2, 0.05, 0],
-  no_repeat_ngram: ["No repeated n-gram", 0, 20, 1, 0],
   dry_multiplier: ["DRY multiplier", 0, 3, 0.05, 0],
   xtc_probability: ["XTC probability", 0, 1, 0.05, 0],
 };
