@@ -21,7 +21,7 @@ from quality import call, init, last_tenth, loss
 from shared import parser
 
 _OTHERS = {
-    "mixture, `model.second.recent = 0`": ("model.second.recent=0", (0.8, 0.5)),
+    "mixture, `model.second.cache_tokens = 0`": ("model.second.cache_tokens=0", (0.8, 0.5)),
     "mixture, `model.second.order = 5`": ("model.second.order=5", (0.8,)),
 }
 _TEXTS, _SIZE = 12, 500  # of so many characters

@@ -64,10 +64,10 @@ def test_tokens_without_letters_are_not_counted_as_words():
     assert NgramModel(3, 3).expert_weights == (1.0,)
 
 
-def model(*, has_words=True, recent=0):
+def model(*, has_words=True, cache_tokens=0):
     """A model of the story, by characters."""
     reader = WordReader.of(Pieces(CHARACTERS)) if has_words else None
-    return count(ids_of(TEXT), len(CHARACTERS), 4, reader=reader, recent=recent)
+    return count(ids_of(TEXT), len(CHARACTERS), 4, reader=reader, cache_tokens=cache_tokens)
 
 
 def ids_of(text):
@@ -129,7 +129,7 @@ def by_hand(text, expert, lower):
 
 
 def test_contexts_are_counted_in_the_text_so_far():
-    made = model(has_words=False, recent=100_000)
+    made = model(has_words=False, cache_tokens=100_000)
     text = ids_of(HELD_OUT[:400])
     found = np.exp(made.decoder(1).score_experts(np.array([text]))[0])
     for t in range(len(text)):
@@ -139,9 +139,9 @@ def test_contexts_are_counted_in_the_text_so_far():
             np.testing.assert_allclose(found[t, 1 + expert], expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("recent", [0, 40, 5_000])
-def test_a_long_text_may_be_read_in_parts_of_any_size(recent):
-    made = model(has_words=False, recent=recent)
+@pytest.mark.parametrize("cache_tokens", [0, 40, 5_000])
+def test_a_long_text_may_be_read_in_parts_of_any_size(cache_tokens):
+    made = model(has_words=False, cache_tokens=cache_tokens)
     text = np.random.default_rng(0).zipf(1.7, (1, 9_000)) % made.trie.vocab_size
     whole, parts, unscored, moved = (made.decoder(1) for _ in range(4))
     scored = whole.score(text)
@@ -165,7 +165,7 @@ def test_a_long_text_may_be_read_in_parts_of_any_size(recent):
     ],
 )
 def test_a_state_of_another_model_is_refused(name, change):
-    decoder = model(recent=30).decoder(1)
+    decoder = model(cache_tokens=30).decoder(1)
     state = decoder.read_state()
     with pytest.raises(ValueError, match=f"{name}.* must be"):
         decoder.write_state(state | {name: change(state[name])})
@@ -197,8 +197,10 @@ def test_weights_of_another_model_and_counts_that_contradict_each_other_are_refu
 def test_a_name_that_was_never_trained_on_is_expected_once_it_came(tmp_path):
     assert "lumine" not in TEXT
     losses = []
-    for recent in (0, 16_384):
-        tables = pipeline(tmp_path, {"type": "ngram", "recent": recent}, {"type": "count"})
-        made = Engine().run(tables, output=tmp_path / f"run{recent}").generator
+    for cache_tokens in (0, 16_384):
+        tables = pipeline(
+            tmp_path, {"type": "ngram", "cache_tokens": cache_tokens}, {"type": "count"}
+        )
+        made = Engine().run(tables, output=tmp_path / f"run{cache_tokens}").generator
         losses.append(made.score(" Dorlumine.", prompt="Dorlumine. " + TEXT[:5_000]).loss)
     assert losses[1] < losses[0] - 0.3

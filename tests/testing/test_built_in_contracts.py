@@ -21,7 +21,7 @@ OPTIONS = {
         {"cell": "gru", "hidden_size": 6, "embedding_size": 6, "tied_weights": True},
         {"cell": "lstm", "hidden_size": 32, "embedding_size": 8, "dropout": 0.2},
     ],
-    "ngram": [{"order": 4, "recent": 30}, {"order": 1, "recent": 0}],
+    "ngram": [{"order": 4, "cache_tokens": 30}, {"order": 1, "cache_tokens": 0}],
     "model mixture": [
         {"first": SMALL_RNN},
         {"first": {"type": "ngram", "order": 2}, "second": SMALL_RNN},

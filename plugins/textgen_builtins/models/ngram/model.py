@@ -37,10 +37,10 @@ class NgramModel:
     The model is made of experts, the first of which are the n-grams. With a `reader`, there are
     also counts of what follows the word so far with up to two words before it, as two experts: the
     word so far alone, interpolated with the n-grams; and the longest of the contexts of words,
-    interpolated with the shorter ones and the n-grams. With `recent`, there are two more that count
-    the text so far: see RecentContexts. The `gate` mixes them: at first with `expert_weights` at
-    every token, later as it was fitted. A model that is a part of a mixture has `fits_gate` False:
-    the gate of the mixture weighs its experts.
+    interpolated with the shorter ones and the n-grams. With `cache_tokens`, there are two more that
+    count the text so far: see RecentContexts. The `gate` mixes them: at first with `expert_weights`
+    at every token, later as it was fitted. A model that is a part of a mixture has `fits_gate`
+    False: the gate of the mixture weighs its experts.
 
     Its weights are `counts`, `keys` and `sizes` of a Trie; with several experts also `gate.bias`
     and `gate.slopes`; with a reader, for each number n of words before the word so far,
@@ -53,10 +53,10 @@ class NgramModel:
         order: int | None,
         vocab_size: int,
         reader: WordReader | None = None,
-        recent: int = 0,
+        cache_tokens: int = 0,
         end: int | None = None,
     ) -> None:
-        self.order, self.reader, self.recent, self.end = order, reader, recent, end
+        self.order, self.reader, self.cache_tokens, self.end = order, reader, cache_tokens, end
         self.fits_gate = True
         self.words: tuple[WordCounts, ...] = ()
         self.trie = Trie(vocab_size, np.empty(0, np.int64), np.empty(0, np.int64), ())
@@ -65,7 +65,9 @@ class NgramModel:
     @property
     def expert_weights(self) -> tuple[float, ...]:
         """(E,) the weights of the experts before a gate is fitted to any text."""
-        return (EXPERT_WEIGHTS if self.reader else (1.0,)) + (0.0,) * EXPERTS * bool(self.recent)
+        return (EXPERT_WEIGHTS if self.reader else (1.0,)) + (0.0,) * EXPERTS * bool(
+            self.cache_tokens
+        )
 
     @property
     def is_gated(self) -> bool:
@@ -74,7 +76,7 @@ class NgramModel:
 
     def untrained(self, order: int) -> NgramModel:
         """Another of its kind, of this order."""
-        return NgramModel(order, self.trie.vocab_size, self.reader, self.recent, self.end)
+        return NgramModel(order, self.trie.vocab_size, self.reader, self.cache_tokens, self.end)
 
     def decoder(self, batch_size: int) -> NgramDecoder:
         """A decoder at the start state, in which no token went before."""
@@ -132,9 +134,9 @@ class NgramDecoder:
         self._nodes = np.zeros(batch_size, np.int64)
         self._words, self._last = self._no_words(batch_size)
         self._recent = None
-        if model.recent:
+        if model.cache_tokens:
             self._recent = RecentContexts(
-                batch_size, model.trie.order, model.trie.vocab_size, model.recent
+                batch_size, model.trie.order, model.trie.vocab_size, model.cache_tokens
             )
 
     @property

@@ -10,8 +10,8 @@ from attrs.validators import and_, ge, le, optional
 from textgen import BuildContext, Component, hookimpl, option
 from textgen.protocols import Model, Trainer
 
-_RECENT: Final = 16_384
-_RECENT_OF_DOCUMENT: Final = 2_048
+_CACHED: Final = 16_384
+_CACHED_OF_DOCUMENT: Final = 2_048
 
 
 @attrs.frozen
@@ -31,7 +31,7 @@ class NgramConfig:
         "text and the entropy of its tokens if not set",
         validator=optional(and_(ge(1), le(64))),
     )
-    recent: int | None = option(
+    cache_tokens: int | None = option(
         None,
         help="tokens of the text so far, the prompt among it, that the model learns from "
         "while it reads and writes: "
@@ -62,10 +62,10 @@ def build_ngram(config: NgramConfig, context: BuildContext) -> Model:
 
     assert context.tokenizer is not None
     reader, end = WordReader.of(context.tokenizer), getattr(context.tokenizer, "end_id", None)
-    recent = config.recent
-    if recent is None:
-        recent = _RECENT if end is None else _RECENT_OF_DOCUMENT
-    return NgramModel(config.order, context.vocab_size, reader, recent, end)
+    cache_tokens = config.cache_tokens
+    if cache_tokens is None:
+        cache_tokens = _CACHED if end is None else _CACHED_OF_DOCUMENT
+    return NgramModel(config.order, context.vocab_size, reader, cache_tokens, end)
 
 
 def build_count(config: CountConfig, context: BuildContext) -> Trainer:

@@ -40,8 +40,8 @@ class RecentContexts:
     interpolated with each other and the uniform distribution. The other interpolates those of three
     longer lengths with the n-grams.
 
-    For each length a text has S slots of M entries, about `recent` in all. A context's hash says
-    its slot; an entry is a token that followed, and 8 more bits of the hash. A new entry drops the
+    For each length a text has S slots of M entries, about `cache_tokens` in all. A context's hash
+    says its slot; an entry is a token that followed, and 8 more bits of it. A new entry drops the
     oldest of its slot, so a frequent context keeps its last M followers, and a rare one lasts until
     others have taken its place. Counts above 3, or of longer contexts above 1, tell no more:
     held-out text is predicted as well without them, and texts that are made loop less.
@@ -51,11 +51,11 @@ class RecentContexts:
     long     (B, 3, S, M), of the longer contexts
     """
 
-    def __init__(self, batch_size: int, order: int, vocab_size: int, recent: int) -> None:
+    def __init__(self, batch_size: int, order: int, vocab_size: int, cache_tokens: int) -> None:
         """Before the first token of each text.
 
-        order    of the n-grams, by which the lengths of contexts are chosen
-        recent   tokens of the text so far that each table has room for, above 0
+        order          of the n-grams, by which the lengths of contexts are chosen
+        cache_tokens   tokens of the text so far that each table has room for, above 0
         """
         lengths: list[int] = []
         for eighths in _EIGHTHS:
@@ -67,8 +67,8 @@ class RecentContexts:
         self._past = np.full((batch_size, lengths[-1]), -1)
         self._tables = []
         for most in _FOLLOWERS:
-            followers = min(most, recent)
-            shape = (batch_size, _EACH, recent // followers, followers)
+            followers = min(most, cache_tokens)
+            shape = (batch_size, _EACH, cache_tokens // followers, followers)
             self._tables.append(np.zeros(shape, kind))
 
     def read_state(self) -> Tensors:
