@@ -12,7 +12,6 @@ from typing import Final
 
 import attrs
 
-MARK: Final = "<!-- curves of textgen -->"
 # Each has a contrast of at least 4.5 on its page, so that names can have it too, and differs from
 # the others in lightness where some eyes see no difference of hue. After as many curves, the next
 # ones are dashed.
@@ -73,7 +72,7 @@ def draw(curves: Sequence[Curve], unit: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="curves" viewBox="0 0 {width} '
         f'{height}" width="{width}" '
-        f'height="{height}" role="img" aria-label="losses by step">{MARK}\n  '
+        f'height="{height}" role="img" aria-label="losses by step">\n  '
         f"<style>{style}</style>\n  {body}\n</svg>\n"
     )
 

@@ -172,7 +172,7 @@ def test_init_without_a_text_takes_the_story_of_which_a_run_learns_the_words(
         (
             {"my.txt": VERSE.replace("sing\n", "sing\n\n\n")},
             "",
-            {"documents": "part", "empty_lines": 2},
+            {"documents": "part"},
             "between its empty lines",
         ),
         ({"my.txt": VERSE.replace("sing\n", "sing\n\n")}, "", {}, "--documents part"),

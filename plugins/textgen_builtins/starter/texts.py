@@ -328,37 +328,30 @@ def _json(line: str) -> Any:
 
 def _table(config: FileConfig, path: str, *, is_guess: bool) -> str:
     """The keys of `[corpus]`, those that are not the defaults."""
-
-    def line(key: str, value: object, comment: str = "") -> str:
-        written = tomli_w.dumps({key: value}).strip()
-        return f"{written:<22} # {comment}" if comment else written
-
     kinds = {
         "file": "each file is a text of its own",
         "line": "each line is a text of its own",
         "part": "each part between lines of signs or empty lines is a text of its own",
         "jsonl": "each line is a JSON object, and a text of its own",
     }
-    is_guess = is_guess and config.documents != "jsonl"
-    guess = '; "none" if all is one text' if is_guess else ""
-    lines = [line("type", "file"), line("path", path, "a file, folder, address, or a list of them")]
-    if config.glob is not None:
-        lines += [line("glob", config.glob, "which files of the folder")]
-    if config.documents != "none":
-        lines += [line("documents", config.documents, kinds[config.documents] + guess)]
-    if config.documents == "part":
-        comment = "that separate them, or more; 0: lines of signs do"
-        lines += [line("empty_lines", config.empty_lines, comment)]
-    if config.documents == "jsonl":
-        lines += [line("field", config.field)]
-    if config.encoding != AUTO:
-        lines += [line("encoding", config.encoding)]
-    if config.gutenberg:
-        comment = "without what Project Gutenberg puts before and after a book"
-        lines += [line("gutenberg", True, comment)]
-    if config.wrapped_at is not None:
-        comment = "joins the lines of a paragraph; without it, texts have lines of this width too"
-        lines += [line("wrapped_at", config.wrapped_at, comment)]
+    guess = '; "none" if all is one text' * (is_guess and config.documents != "jsonl")
+    comments = {
+        "path": "a file, folder, address, or a list of them",
+        "glob": "which files of the folder",
+        "documents": kinds.get(config.documents, "") + guess,
+        "empty_lines": "that separate them, or more; 0: lines of signs do",
+        "gutenberg": "without what Project Gutenberg puts before and after a book",
+        "wrapped_at": "joins the lines of a paragraph; without it, texts have such lines too",
+    }
+    chosen = {"type": "file"} | {
+        field.name: getattr(config, field.name)
+        for field in attrs.fields(FileConfig)
+        if getattr(config, field.name) != field.default
+    }
+    lines = []
+    for key, value in (chosen | {"path": path}).items():
+        written = tomli_w.dumps({key: value}).strip()
+        lines.append(f"{written:<22} # {comments[key]}" if key in comments else written)
     return "\n".join(lines)
 
 
