@@ -88,7 +88,6 @@ class RunStarted:
     """Training begins, or resumes from `step` with `evaluations` made before it.
 
     since_best      number of those evaluations after the best one
-    extended        whether a finished run is trained on
     parameters      number of learnt parameters; None where the model is not trained by gradient, as
                     one of counts
     training_tokens, validation_tokens   sizes of the split
@@ -102,7 +101,6 @@ class RunStarted:
     training_tokens: int
     validation_tokens: int
     since_best: int = 0
-    extended: bool = False
 
 
 @attrs.frozen(kw_only=True)

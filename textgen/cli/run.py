@@ -173,8 +173,7 @@ class _Watch:
             self.switch.take_over()
             self.checkpoint = event.step or None
             if self.console is not None and event.step:
-                what = "training a finished run on from" if event.extended else "resuming after"
-                click.echo(f"{what} step {event.step}", file=self.console)
+                click.echo(f"resuming after step {event.step}", file=self.console)
         elif isinstance(event, Checkpointed):
             self.checkpoint = event.step
         elif isinstance(event, RunFinished):

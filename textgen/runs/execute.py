@@ -20,13 +20,11 @@ from textgen.data import Dataset
 from textgen.errors import (
     CorpusError,
     CorruptFileError,
-    Fault,
-    Interrupted,
     PipelineError,
     RunError,
     UsageError,
 )
-from textgen.events import RunFinished, RunSkipped
+from textgen.events import RunSkipped
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
@@ -135,7 +133,7 @@ class Execution:
         own = attrs.evolve(context, training=False), RunComponents(self._components)
         pipeline = self.pipeline
         chain = build_chain(pipeline.decoding, pipeline.model.offer, *own, pipeline.name)
-        self._train(self._training_loop(text, data, decision, context, chain))
+        self._training_loop(text, data, decision, context, chain).run()
         chain.components.detach()
         return "trained" if decision.checkpoint is None else "resumed", chain
 
@@ -151,7 +149,7 @@ class Execution:
                 advice = "the run is finished, and `textgen generate RUN` writes without the text"
                 error.advice = advice
             raise
-        is_skipped = decision.action == "skip"
+        is_skipped = decision.skips
         if self.update and is_skipped:
             is_skipped = record["fingerprint"]["corpus"] == attrs.asdict(text.digest)
             if not is_skipped:
@@ -221,79 +219,41 @@ class Execution:
 
         # Without torch nothing computes on a GPU, and asking which there are would load it.
         device = context.device if "torch" in sys.modules or pipeline.device != "auto" else "cpu"
-        place = self._begin(decision)
         progress = Progress() if checkpoint is None else checkpoint.progress
-        record = run_record.begin(
-            *(pipeline, place, text, data, device), progress, priming, model
-        )  # before the observers, which may read what it writes
+        # After every check that could refuse the run, and before the observers, which may read it.
+        directory = self.directory
+        place = directory.begin() if checkpoint is None else directory.go_on(progress.step)
+        record = run_record.begin(pipeline, place, text, data, device, progress, priming, model)
         observers = self._observers(attrs.evolve(context, training=True), place)
         if checkpoint is not None:
             observers.load_state(checkpoint.observers)
         return TrainingLoop(
+            pipeline=pipeline,
             directory=place,
             record=record,
             model=model,
             trainer=trainer,
             components=components,
-            blame=(pipeline.trainer.offer, pipeline.model.offer),
             data=data,
-            context=self._training_context(device, progress.seconds),
+            context=TrainingContext(
+                seed=pipeline.seed,
+                device=device,
+                elapsed=time.perf_counter() - self.begun + progress.seconds,
+                threads=self._thread_count(),
+                processes=self.processes,
+            ),
             observers=observers,
             progress=progress,
-            checkpoint_seconds=pipeline.checkpoint.seconds,
             cancelled=self._is_cancelled,
             sample=sample,
             saved=None if checkpoint is None else checkpoint.step,
-            extended=decision.action == "extend",
         )
-
-    def _begin(self, decision: Decision) -> RunDirectory:
-        """Make the place for a run ready, after every check that could refuse it."""
-        if decision.checkpoint is None:
-            return self.directory.begin()
-        return self.directory.go_on(decision.checkpoint.step)
-
-    def _training_context(self, device: str, earlier: float = 0.0) -> TrainingContext:
-        return TrainingContext(
-            seed=self.pipeline.seed,
-            device=device,
-            elapsed=time.perf_counter() - self.begun + earlier,
-            threads=self._thread_count(),
-            processes=self.processes,
-        )
-
-    def _train(self, loop: TrainingLoop) -> None:
-        """Train, put the model in place, and tell the observers how it ended."""
-        status: Literal["finished", "interrupted", "failed"] = "failed"
-        by, cause, record = "", "interrupted", loop.record
-        try:
-            loop.run()
-            run_record.finish(loop.directory, record, loop.progress, loop.observers.stopped)
-            status, by = "finished", loop.observers.stopped.by if loop.observers.stopped else ""
-        except Interrupted:
-            status = "interrupted"
-            raise
-        except Exception as error:
-            cause = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            step = loop.progress.step
-            if status != "finished":
-                ended = {"status": "unfinished", "step": step, "cause": cause}
-                with contextlib.suppress(OSError):  # the disk may be why
-                    loop.directory.write_run({**record, **ended})
-            failed = cause if status == "failed" else ""
-            loop.observers.tell(RunFinished(step=step, status=status, stopped_by=by, cause=failed))
 
     def _model(self, trainer: Any, decision: Decision, context: BuildContext) -> Any:
         """The model, and the trainer, as the checkpoint has them or the run to start from."""
         pipeline, components, directory = self.pipeline, self._components, self.directory
         checkpoint, start = decision.checkpoint, decision.start
         if checkpoint is None:
-            for part in pipeline.model.flattened():
-                if part.start is not None and part.start.path == directory.path:
-                    fault = Fault(f"{part.start.place}.start", "a run cannot start from itself")
-                    raise PipelineError([fault], pipeline.name)
             components.load_start = partial(load_start, source=pipeline.name)
         model = components.build(pipeline.model, context)
         if start is not None:

@@ -8,7 +8,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import attrs
 import tomli_w
@@ -63,18 +63,23 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> Table
 
 @attrs.frozen
 class Decision:
-    """The effect of a pipeline on a run directory.
+    """The effect of a pipeline on a run directory: without a record a run begins, with a checkpoint
+    it goes on, and else it is skipped.
 
-    action      "begin" a run; "skip" a finished one, or "extend" it, training it on from one of its
-                checkpoints; "resume" an unfinished one from its last checkpoint
-    record      that of the run that is there, unless one begins
+    record      that of the run that is there
+    checkpoint  the one to go on from: of an unfinished run the last one, of a finished run one that
+                a longer training would reach as well
     start       the run whose weights the model begins with, though its table names none
     """
 
-    action: Literal["begin", "skip", "resume", "extend"] = "begin"
     record: Table = attrs.field(factory=dict)
     checkpoint: Checkpoint | None = None
     start: Start | None = None
+
+    @property
+    def skips(self) -> bool:
+        """Whether nothing is trained."""
+        return bool(self.record) and self.checkpoint is None
 
 
 def decide(directory: RunDirectory, pipeline: Pipeline) -> Decision:
@@ -93,12 +98,12 @@ def decide(directory: RunDirectory, pipeline: Pipeline) -> Decision:
     if compare(directory, record, pipeline):
         stable = record.get("stable_steps")
         if stable and (found := directory.checkpoints.to_resume(stable)) is not None:
-            return Decision("extend", record, found)
+            return Decision(record, found)
         reason = _NO_CHECKPOINT if stable else _NO_STATE
         raise RunMismatchError(directory.path, _changes(record, pipeline), reason)
     if finished:
-        return Decision("skip", record)
-    return Decision("resume", record, place.checkpoints.to_resume())
+        return Decision(record)
+    return Decision(record, place.checkpoints.to_resume())
 
 
 def compare(
@@ -194,7 +199,7 @@ def keep_changes(pipeline: Pipeline, directory: RunDirectory) -> None:
         return
     with directory.locked():
         decision = decide(directory, pipeline)
-        if decision.action == "skip":  # else another process has made another run of it
+        if decision.skips:  # else another process has made another run of it
             files = {**decision.record["files"], **_write_pipeline(pipeline, directory)}
             directory.write_run({**decision.record, "files": files})
 

@@ -31,7 +31,7 @@ class RunSummary:
     best_step, best_loss   the evaluation with the lowest loss, in nats per token, of the held-out
                            text if there is one
     seconds          of training
-    bytes, checkpoint_bytes   size on disk of the run and of its checkpoints
+    bytes            size on disk
     changed          time of the last change, in seconds since the epoch
     record           run.json, if its checksum is right; else {}
     """
@@ -45,7 +45,6 @@ class RunSummary:
     best_loss: float | None = None
     seconds: float | None = None
     bytes: int = 0
-    checkpoint_bytes: int = 0
     changed: float = 0.0
     record: Table = attrs.field(factory=dict, repr=False)
 
@@ -81,14 +80,10 @@ def summarize(path: str | Path) -> RunSummary:
     if not has_record and not directory.is_begun():
         raise no_run(path)
     files = list(files_under(path))
-    checkpoints = str(directory.checkpoints.path) + os.sep
     summary = RunSummary(
         path=path,
         status="damaged",
         bytes=sum(found.st_size for _, found in files),
-        checkpoint_bytes=sum(
-            found.st_size for name, found in files if name.startswith(checkpoints)
-        ),
         changed=max((found.st_mtime for _, found in files), default=0.0),
     )
     record: Table = {}

@@ -10,22 +10,31 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 import attrs
 
 from textgen.contracts.components import Components
 from textgen.data import Dataset
 from textgen.errors import ContractError, Interrupted, ProcessesError, TrainingError
-from textgen.events import Checkpointed, Evaluated, Evaluation, RunStarted, StepDone
+from textgen.events import (
+    Checkpointed,
+    Evaluated,
+    Evaluation,
+    RunFinished,
+    RunStarted,
+    StepDone,
+)
 from textgen.files.reading import with_nan
 from textgen.generation.scoring import perplexity
-from textgen.plugin.component import OWN_DISTRIBUTION, RegisteredComponent
+from textgen.pipeline.pipeline import Pipeline
+from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.protocols import Trainer, TrainerState, TrainingContext
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress
 from textgen.runs.observers import Observers
+from textgen.runs.record import finish
 
 logger = logging.getLogger("textgen")
 _WRITING: Final = 1 / 20  # share of the time that checkpoints may take
@@ -38,39 +47,58 @@ class TrainingLoop:
     """One training of `model` by `trainer`, from wherever `progress` stands.
 
     record               run.json, which gets the progress with each checkpoint
-    components, blame    those of the run, and the offers of trainer and model
-    checkpoint_seconds   seconds between checkpoints, or twenty times what writing one takes if that
-                         is more
+    components           those of the run
     observers            may end the run early; then `observers.stopped` says which did
     cancelled            asked after every step; true stops the run after a checkpoint
     sample               continues a prompt with the model as it is
     saved                the step of the newest checkpoint
-    extended             whether a finished run goes on
     """
 
+    pipeline: Pipeline
     directory: RunDirectory
     record: dict[str, Any]
     model: Any
     trainer: Trainer
     components: Components
-    blame: tuple[RegisteredComponent, RegisteredComponent]
     data: Dataset
     context: TrainingContext
     observers: Observers
     progress: Progress
-    checkpoint_seconds: float
     cancelled: Callable[[], bool]
     sample: Callable[[str, int], str]
     saved: int | None = None
-    extended: bool = False
     _due: float = attrs.field(default=0.0, init=False)
     _unread: deque[StepDone] = attrs.field(factory=deque, init=False)
 
     def run(self) -> None:
-        """Train to the end and write a checkpoint.
+        """Train to the end, put the model in place, and tell the observers how it ended.
 
         Raises Interrupted, TrainingError, or what the components raise.
         """
+        status: Literal["finished", "interrupted", "failed"] = "failed"
+        cause, by = "interrupted", ""
+        try:
+            self._train()
+            stopped = self.observers.stopped
+            finish(self.directory, self.record, self.progress, stopped)
+            status, by = "finished", stopped.by if stopped else ""
+        except Interrupted:
+            status = "interrupted"
+            raise
+        except Exception as error:
+            cause = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            step = self.progress.step
+            if status != "finished":
+                ended = {"status": "unfinished", "step": step, "cause": cause}
+                with contextlib.suppress(OSError):  # the disk may be why
+                    self.directory.write_run({**self.record, **ended})
+            failed = cause if status == "failed" else ""
+            self.observers.tell(RunFinished(step=step, status=status, stopped_by=by, cause=failed))
+
+    def _train(self) -> None:
+        """Train to the end and write a checkpoint."""
         path, device, progress = self.directory.path, self.context.device, self.progress
         logger.info("training in %s on %s after step %d", path, device, progress.step)
         self.observers.tell(
@@ -83,7 +111,6 @@ class TrainingLoop:
                 training_tokens=len(self.data.training),
                 validation_tokens=len(self.data.validation),
                 since_best=progress.since_best,
-                extended=self.extended,
             )
         )
         try:
@@ -103,7 +130,8 @@ class TrainingLoop:
     @contextlib.contextmanager
     def _blaming(self) -> Iterator[None]:
         """Raise an error of trainer or model as the error to report."""
-        foreign = (offer for offer in self.blame if offer.distribution != OWN_DISTRIBUTION)
+        both = self.pipeline.trainer.offer, self.pipeline.model.offer
+        foreign = (offer for offer in both if offer.distribution != OWN_DISTRIBUTION)
         try:
             with self.components.blaming(next(foreign, None)):
                 yield
@@ -117,16 +145,17 @@ class TrainingLoop:
 
         Only what fails here is blamed on it: observers may raise on purpose.
         """
+        trainer = self.pipeline.trainer.offer
         with self._blaming():
             events = self.trainer.train(self.model, self.data, self.context)
             if events is None:
-                raise ContractError(self.blame[0], "gave None from train; is a `yield` missing?")
+                raise ContractError(trainer, "gave None from train; is a `yield` missing?")
             yield from events
 
     def _iterate(self, events: Iterable[Any]) -> None:
         clock, before = time.perf_counter, self.progress.seconds
         begun = earlier = clock()
-        self._due = begun + self.checkpoint_seconds
+        self._due = begun + self.pipeline.checkpoint.seconds
         seconds, tokens = 0.0, 0  # of training since the last evaluation
         for event in events:
             now = clock()
@@ -143,7 +172,7 @@ class TrainingLoop:
             else:
                 what = type(event).__name__
                 raise ContractError(
-                    self.blame[0],
+                    self.pipeline.trainer.offer,
                     f"yielded {what} from train, and must yield StepDone and Evaluated",
                 )
             if not (isinstance(event, StepDone) and event.evaluates):
@@ -205,7 +234,7 @@ class TrainingLoop:
             return
         rate = event.learning_rate
         if event.step == 1:  # nothing was updated yet
-            trainer, model = self.blame
+            trainer, model = self.pipeline.trainer.offer, self.pipeline.model.offer
             advice = f", before the first update: by {model} or {trainer}, or by the text"
         elif rate is not None:
             advice = f" with learning rate {rate:g}; lower it, or clip the gradient"
@@ -270,7 +299,8 @@ class TrainingLoop:
             logger.info("checkpoint of step %d written to %s", now.step, path)
             self.observers.tell(Checkpointed(step=now.step, path=path))
             taken = time.perf_counter() - begun
-            wait = max(self.checkpoint_seconds, taken / _WRITING) if self.checkpoint_seconds else 0
+            seconds = self.pipeline.checkpoint.seconds
+            wait = max(seconds, taken / _WRITING) if seconds else 0
             self._due = time.perf_counter() + wait
         checkpoints.keep({now.step, now.best_step, now.stable_steps})
         self.record |= attrs.asdict(now)
@@ -285,7 +315,7 @@ class TrainingLoop:
             state = self.trainer.state()
             if not isinstance(state, TrainerState):
                 raise ContractError(
-                    self.blame[0],
+                    self.pipeline.trainer.offer,
                     f"gave {type(state).__name__} from state, and must give a TrainerState",
                 )
             progress, tensors = attrs.evolve(self.progress), self.model.tensors()
