@@ -106,9 +106,6 @@ print(hashlib.sha256(alone.tobytes()).hexdigest())
 
 @pytest.mark.slow
 def test_a_large_network_gives_the_same_however_many_threads_multiply():
-    """BLAS shares its products among threads, which is tried every now and then, and may be slow or
-    fast.
-    """
     here = Path(__file__).parent
     first, second = (
         run_python("-c", LARGE, folder=here, site=[here, here.parent], extra={THREADS: number})

@@ -16,7 +16,7 @@ import numpy as np
 
 from textgen.protocols import Ids, Tensors
 from textgen_builtins.models.rnn.config import RNNConfig
-from textgen_builtins.models.rnn.large_products import SHARED_FROM, LargeProducts, multiply_in_parts
+from textgen_builtins.models.rnn.large_products import SHARED_FROM, multiply_in_parts
 from textgen_builtins.models.rnn.weights import Floats, Folded, check_shapes, expected_shapes
 
 _ALL_BUT_SHUT: Final = 80.0  # here exp is far from overflow, and a gate is 1e-35
@@ -30,13 +30,12 @@ class NumpyRNN:
     vocab_size: int
     _tensors: Tensors = attrs.field(factory=dict)
     _folded: Folded | None = None
-    _large: LargeProducts = attrs.field(factory=LargeProducts)
 
     def decoder(self, batch_size: int) -> NumpyDecoder:
         """A decoder at the start state. Raises ValueError before weights are loaded."""
         if self._folded is None:
             raise ValueError("the model has no weights yet")
-        return NumpyDecoder(self._folded, batch_size, self._large)
+        return NumpyDecoder(self._folded, batch_size)
 
     def tensors(self) -> Tensors:
         """The loaded weights."""
@@ -51,16 +50,10 @@ class NumpyRNN:
 class NumpyDecoder:
     """textgen.protocols.RowDecoder and GreedyDecoder for a batch, in preallocated arrays."""
 
-    def __init__(
-        self,
-        folded: Folded,
-        batch_size: int,
-        large: LargeProducts | None = None,
-    ) -> None:
+    def __init__(self, folded: Folded, batch_size: int) -> None:
         self._folded = folded
         self._step = _STEPS[folded.config.cell]
         self._rows = folded.rows
-        self._large = LargeProducts() if large is None else large
         self._allocate(batch_size)
 
     @property
@@ -187,7 +180,7 @@ class NumpyDecoder:
         are as if alone.
         """
         if any(product.size >= SHARED_FROM for product in self._folded.products):
-            return self._large.dot if batch_size == 1 else multiply_in_parts
+            return multiply_in_parts
         return np.dot if batch_size == 1 else np.matmul
 
     def _read_out(self) -> None:
