@@ -17,6 +17,7 @@ from textgen.cli import check_run, json_option
 from textgen.plugin import requirements, version
 
 _TEXTGEN: Final = "textgen-engine"
+_EXTRAS: Final = ("fast", "format", "zst")
 
 
 @click.command("doctor")
@@ -34,9 +35,7 @@ def doctor(context: Any, run: str | None, as_json: bool) -> None:
     lines = _installation_lines(report) if run is None else _run_lines(report)
     text = json.dumps(report, indent=2, ensure_ascii=False) if as_json else "\n".join(lines)
     click.echo(text)
-    faults = report["left_out"] or report["missing"] if run is None else report["cause"]
-    is_well = not faults and report.get("whole", True)
-    if not is_well:
+    if report["faults"] if run is None else report["cause"] or not report["whole"]:
         raise SystemExit(1)  # click's own exit keeps its code to itself
 
 
@@ -44,11 +43,10 @@ def _of_installation(context: Any) -> dict[str, Any]:
     from textgen.files import cache_directory
 
     required = [_TEXTGEN, *requirements(_TEXTGEN)]
-    optional = (requirements(_TEXTGEN, e) for e in ("fast", "format", "zst"))
-    extras = {name for packages in optional for name in packages}
-    versions = {name: version(name) for name in [*required, *sorted(extras)]}
-    devices, missing = _devices()
-    missing += [f"{name} is not installed" for name in required if versions[name] is None]
+    extras = [name for extra in _EXTRAS for name in requirements(_TEXTGEN, extra)]
+    versions = {name: version(name) for name in dict.fromkeys([*required, *extras])}
+    devices, faults = _devices()
+    faults += [f"{name} is not installed" for name in required if versions[name] is None]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)  # the report says it
         plugins = context.plugins()
@@ -59,8 +57,7 @@ def _of_installation(context: Any) -> dict[str, Any]:
         "versions": {name: version for name, version in versions.items() if version is not None},
         "devices": devices,
         "cache": str(cache_directory()),
-        "missing": missing,
-        "left_out": [{**each.plugin.facts(), "cause": each.cause} for each in plugins.quarantined],
+        "faults": [*faults, *map(str, plugins.quarantined)],
     }
 
 
@@ -80,12 +77,7 @@ def _installation_lines(report: dict[str, Any]) -> Iterator[str]:
     yield from (f"{name} {version}" for name, version in report["versions"].items())
     yield f"devices: {', '.join(report['devices'])}"
     yield f"cache: {report['cache']}"
-    yield from report["missing"]
-    for each in report["left_out"]:
-        yield (
-            f"left out: {each['plugin']} [{each['distribution']} {each['version']}]: "
-            f"{each['cause']}"
-        )
+    yield from report["faults"]
 
 
 def _of_run(context: Any, run: str) -> dict[str, Any]:
