@@ -33,7 +33,7 @@ def workplace(finished_run, tmp_path_factory):
 
 @pytest.fixture
 def begin(tmp_path):
-    """Open a session in tmp_path, at its first prompt: `begin(run, "--greedy")`."""
+    """Open a session in tmp_path, at its first prompt: `begin(run, "--seed", "4")`."""
     terminals = []
 
     def make(*arguments, **variables):

@@ -7,10 +7,7 @@ import pytest
 from textgen import PromptError
 
 MISTAKES = """
-generate runs/my --greedy --temperature 1 | --temperature
 generate runs/my -p the --prompts-file - | --prompts-file
-generate runs/my --logprobs 1 --n 2 | --output jsonl
-generate runs/my --logprobs 0 | --output jsonl
 generate runs/my --max-new-tokens -1 | max_new_tokens
 generate runs/my --max-new-tokens x | max_new_tokens: expected an integer, given "x"
 generate runs/my --n 0 | n: expected an integer from 1
@@ -19,8 +16,8 @@ generate runs/my --stop e --stop= | stop: must hold texts of 1 to
 generate runs/my -p the\udcff | U+DCFF
 generate runs/my --temp 0.5 | --temperature
 generate runs/my --no-ech | --no-echo
-generate runs/my --logit-bias e=-inf | logit_bias.e: expected a finite number
-generate runs/my --logit-bias zz=1 | error: logit_bias: expected the text of one token
+generate runs/my --logit-bias {e=-inf} | logit_bias.e: expected a finite number
+generate runs/my --logit-bias {zz=1} | error: logit_bias: expected the text of one token
 generate runs/my --seed -1 | seed
 generate runs/my --time-limit nan | time_limit
 generate runs/my --top-p 50 --temperature -1 | given 50.0; temperature: must be
@@ -45,7 +42,7 @@ run my.toml --over | --overwrite
 show my.toml --set epochs | expected KEY=VALUE, as in trainer.batch_size=8, given "epo
 generate runs/my -p the door | a text of several words is quoted
 generate runs/my --top-k many | top_k: expected an integer, given "many"
-generate runs/my --logit-bias a | --logit-bias expects TOKEN=VALUE
+generate runs/my --logit-bias a | logit_bias: expected a table
 --nothing | see textgen --help
 """
 

@@ -9,16 +9,6 @@ from cli.terminal import shown
 from commands import running
 
 
-def test_a_bar_on_the_terminal_counts_the_texts_that_go_to_a_file(finished_run, tmp_path):
-    options = ["-p", "the ", "-n", 40, "--max-new-tokens", 3, "-o", "jsonl"]
-    command = ["-m", "textgen", "generate", finished_run, *options]
-    with (tmp_path / "texts").open("w+b") as texts:
-        code, bar = shown(*command, cwd=tmp_path, stdout=texts)
-        texts.seek(0)
-        assert (code, len(texts.readlines())) == (0, 40), bar
-    assert "40/40" in bar
-
-
 @pytest.mark.parametrize(
     ("closed", "code", "said"),
     [

@@ -42,19 +42,12 @@ from textgen.cli.request_options import RequestCommand, request_options
 @click.option(
     "--batch-size", default=256, show_default=True, help="Number of texts to generate at once."
 )
-@click.option("--greedy", is_flag=True, help="Always the most likely token: --temperature 0.")
 @click.option(
     *("--output", "-o", "form"),
     type=click.Choice(["text", "lines", "jsonl"]),
     default="text",
     help="Text; a line for each text, with spaces for its line breaks; or JSON lines. For "
     "a file: > FILE",
-)
-@click.option(
-    "--logprobs",
-    type=int,
-    metavar="K",
-    help="With JSON lines: log-probabilities of each token and the K likeliest.",
 )
 @click.option(
     "--novelty",
@@ -64,7 +57,7 @@ from textgen.cli.request_options import RequestCommand, request_options
 @device_option
 @click.pass_obj
 def command(
-    context: Any, /, run: str, device: str, greedy: bool, options: dict[str, Any], **arguments: Any
+    context: Any, /, run: str, device: str, options: dict[str, Any], **arguments: Any
 ) -> None:
     """Continue a prompt with the model of a run directory.
 
@@ -78,16 +71,15 @@ def command(
     echo "The door" | textgen generate runs/my
 
     The defaults come from the run's pipeline. A sampling option changes that option of the run's
-    own samplers, or adds the sampler that takes it; the others stay.
+    own samplers, or adds the sampler that takes it; the others stay. `--max-new-tokens none`
+    continues until it is stopped, and `--seed random` draws a seed, which is reported. In an option
+    that may be given several times, \\n is a line break, \\t a tab and \\\\ a backslash; a table is
+    written as in TOML: --logit-bias '{e = -2}'. All texts share a time limit.
     """
     check_run(run, context.plugins())
     from textgen.cli.output import OutputOptions, write
     from textgen.engine import Engine
-    from textgen.errors import UsageError
 
-    if greedy and "temperature" in options:
-        raise UsageError("--greedy and --temperature exclude each other")
-    options |= {"temperature": 0.0} if greedy else {}
     output = OutputOptions(**arguments)
     output.check()
     with Engine(context.plugins()).load(run, device=device) as generator:

@@ -13,7 +13,6 @@ from typing import Any
 
 import attrs
 import click
-import numpy as np
 
 from textgen.cli.prompts import read_prompts
 from textgen.cli.terminal import print_stream, print_text, report_seed
@@ -23,7 +22,6 @@ from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
 from textgen.pipeline.raw_pipeline import inline_toml
 from textgen.plugin.structure import plain
-from textgen.protocols import Tokenizer
 
 
 @attrs.frozen
@@ -37,45 +35,39 @@ class OutputOptions:
     index: int
     batch_size: int
     form: str
-    logprobs: int | None
     novelty: bool
 
     def is_interactive(self) -> bool:
         """Whether nothing is asked for but a text, and a person can type prompts."""
-        asked = (*self.prompts, self.prompts_file)
-        is_plain = self.n == 1 and self.form == "text" and not (self.novelty or self.distinct)
         is_typed = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
-        return is_typed and is_plain and all(each is None for each in asked)
+        return is_typed and self.is_plain() and not self.prompts
 
     def is_several(self) -> bool:
         """Whether more than one text may come."""
         return self.n != 1 or len(self.prompts) > 1 or self.prompts_file is not None
 
+    def is_plain(self) -> bool:
+        """Whether one text is written, as it comes."""
+        is_compared = self.novelty or self.distinct
+        return self.form == "text" and not is_compared and not self.is_several()
+
     def check(self) -> None:
         """Raise UsageError for options that exclude each other."""
-        for is_wrong, said in (
-            (self.prompts and self.prompts_file, "--prompt and --prompts-file exclude each other"),
-            (
-                self.logprobs is not None and self.form != "jsonl",
-                "--logprobs goes with --output jsonl",
-            ),
-        ):
-            if is_wrong:
-                raise UsageError(said)
+        if self.prompts and self.prompts_file:
+            raise UsageError("--prompt and --prompts-file exclude each other")
 
 
 def write(generator: Generator, output: OutputOptions, options: dict[str, Any]) -> None:
     """Generate with the options of a request, and write to stdout."""
     arguments = {"echo": True, **options}
     prompts = read_prompts(output.prompts, output.prompts_file)
-    is_compared = output.novelty or output.distinct
     with _line_named(prompts):
-        if output.is_several() or is_compared or output.form != "text":
-            _write_whole(generator, output, prompts, arguments)
-        else:
+        if output.is_plain():
             stream = generator.stream(prompts[0][0], index=output.index or None, **arguments)
             report_seed(arguments, stream.seed)
             print_stream(stream)
+        else:
+            _write_whole(generator, output, prompts, arguments)
 
 
 def write_text(text: str, number: int = 0) -> None:
@@ -84,29 +76,6 @@ def write_text(text: str, number: int = 0) -> None:
     """
     heading = "\n" * (number > 1) + f"=== text {number} ===\n" if number else ""
     print_text(f"{heading}{text}\n")
-
-
-def _generations(
-    generator: Generator,
-    output: OutputOptions,
-    prompts: list[tuple[str, str]],
-    arguments: dict[str, Any],
-) -> Iterator[Generation]:
-    """The texts, in batches."""
-    generations = generator.generate_many(
-        [prompt for prompt, _ in prompts],
-        n=output.n,
-        distinct=output.distinct,
-        index=output.index,
-        batch_size=output.batch_size,
-        logprobs=output.logprobs,
-        **arguments,
-    )
-    if output.is_several() and sys.stderr.isatty() and not sys.stdout.isatty():
-        from tqdm import tqdm
-
-        return iter(tqdm(generations, total=len(prompts) * output.n, file=sys.stderr, unit="text"))
-    return generations
 
 
 def _write_whole(
@@ -123,22 +92,30 @@ def _write_whole(
         option = "novelty" if output.novelty else "distinct"
         click.echo(f"{option}: reading the corpus {corpus}", err=True)
     finder = generator.copy_finder() if output.novelty else None
-    for number, generation in enumerate(_generations(generator, output, prompts, arguments), 1):
+    generations = generator.generate_many(
+        [prompt for prompt, _ in prompts],
+        n=output.n,
+        distinct=output.distinct,
+        index=output.index,
+        batch_size=output.batch_size,
+        **arguments,
+    )
+    for number, generation in enumerate(generations, 1):
         added = generation.text[len(generation.prompt) if generation.echo else 0 :]
         report = None if finder is None else finder.report(added, generation.prompt)
         if output.form == "jsonl":
-            row = _as_row(generation, generator.tokenizer)
+            row = _as_row(generation)
             row |= {} if report is None else {"novelty": attrs.asdict(report)}
             print_text(json.dumps(row, ensure_ascii=False) + "\n")
+            continue
+        if number == 1:
+            report_seed(arguments, generation.seed)
+        if output.form == "lines":
+            print_text(" ".join(generation.text.splitlines()) + "\n")
         else:
-            if number == 1:
-                report_seed(arguments, generation.seed)
-            if output.form == "lines":
-                write_text(" ".join(generation.text.splitlines()))
-            else:
-                write_text(generation.text, number if output.is_several() else 0)
-            if report is not None:
-                click.echo(report.describe(), err=True)
+            write_text(generation.text, number * output.is_several())
+        if report is not None:
+            click.echo(report.describe(), err=True)
 
 
 @contextlib.contextmanager
@@ -152,17 +129,8 @@ def _line_named(prompts: list[tuple[str, str]]) -> Iterator[None]:
         raise
 
 
-def _as_row(generation: Generation, tokenizer: Tokenizer) -> dict[str, Any]:
-    def named(token: int, logprob: float | None) -> dict[str, Any]:
-        return {"token": token, "text": tokenizer.decode(np.array([token])), "logprob": logprob}
-
+def _as_row(generation: Generation) -> dict[str, Any]:
     kept = ("prompt", "text", "finish_reason", "seed", "index")
     row = {name: getattr(generation, name) for name in kept}
-    row |= {"prompt_tokens": len(generation.prompt_ids), "tokens": len(generation.tokens)}
-    row["token_ids"] = generation.tokens
-    if generation.logprobs:
-        row["logprobs"] = [
-            {**named(entry.token, entry.logprob), "top": [named(*likely) for likely in entry.top]}
-            for entry in generation.logprobs
-        ]
-    return row
+    counts = {"prompt_tokens": len(generation.prompt_ids), "tokens": len(generation.tokens)}
+    return {**row, **counts, "token_ids": generation.tokens}

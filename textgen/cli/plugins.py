@@ -14,8 +14,6 @@ import click
 
 from textgen.cli.options import json_option
 from textgen.errors import UsageError
-from textgen.messages import nearest
-from textgen.plugin.component import KINDS
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.structure import phrase, plain
 
@@ -34,9 +32,8 @@ def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: b
     if ctx.invoked_subcommand is not None:
         return
     described = describe(ctx.obj.plugins(), kind)
-    if kind is not None and not described["components"] and kind not in KINDS:
-        known = {offer.kind for offer in ctx.obj.plugins().offers()}
-        raise UsageError(f"no plugin offers a {kind}; {nearest(kind, known) or 'see --help'}")
+    if not described["components"]:
+        raise UsageError(f"no plugin offers a component of the kind {kind}")
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import re
 from types import NoneType
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 import attrs
 import click
@@ -24,14 +24,6 @@ _DECODING: Final = {
     if field.metadata  # the others are each command's own
 }
 _STRATEGY: Final = attrs.fields_dict(attrs.resolve_types(GenerateOptions))["strategy"]
-_ESCAPES: Final = r" \n is a line break, \t a tab, \\ a backslash."
-_MORE_HELP: Final = {
-    "max_new_tokens": " 'none' continues until it is stopped.",
-    "stop": _ESCAPES,
-    "time_limit": " All texts share it.",
-    "seed": " 'random' draws one, and reports it on stderr or in the JSON lines.",
-    "logit_bias": f" As in e=-2.{_ESCAPES}",
-}
 
 
 def request_options(plugins: PluginSet, *, of_plugins: bool) -> dict[str, attrs.Attribute[Any]]:
@@ -79,63 +71,56 @@ class RequestCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and gather the options of the request into one argument."""
+        ctx.params["options"] = {}
         try:
-            rest = super().parse_args(ctx, [*args])
+            return super().parse_args(ctx, [*args])
         except click.NoSuchOption:
             ctx.obj.with_plugin_options = True
-            rest = super().parse_args(ctx, args)
-        values = {name: ctx.params.pop(name) for o in self._options(ctx) if (name := o.name)}
-        default = ParameterSource.DEFAULT
-        ctx.params["options"] = {
-            name: value
-            for name, value in values.items()
-            if ctx.get_parameter_source(name) is not default
-        }
-        return rest
+            return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then those of requests, then --help."""
         own = super().get_params(ctx)
-        return [*own[:-1], *self._options(ctx), own[-1]]
+        flags = {flag for parameter in own for flag in parameter.opts}
+        table = request_options(ctx.obj.plugins(), of_plugins=ctx.obj.with_plugin_options)
+        options = [_option(name, field) for name, field in table.items()]
+        return [*own[:-1], *(o for o in options if flags.isdisjoint(o.opts)), own[-1]]
 
     def get_help(self, ctx: click.Context) -> str:
         """The help, with the options of plugins' samplers."""
         ctx.obj.with_plugin_options = True
         return super().get_help(ctx)
 
-    def _options(self, ctx: click.Context) -> list[click.Option]:
-        table = request_options(ctx.obj.plugins(), of_plugins=ctx.obj.with_plugin_options)
-        own = {flag for parameter in super().get_params(ctx) for flag in parameter.opts}
-        options = [_option(name, field) for name, field in table.items()]
-        return [option for option in options if own.isdisjoint(option.opts)]
-
 
 def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
-    """An option of the command. A list or table is given by repeating it."""
+    """An option of the command. A list is given by repeating it."""
     flag, wanted, phrase = "--" + name.replace("_", "-"), field.type, field.metadata["help"]
     text = f"{phrase[:1].upper()}{phrase[1:]}."
     if name not in _DECODING and field is not _STRATEGY:
         text = f"Sampling: {phrase}."
-    text += _MORE_HELP.get(name, "")
-    if wanted is bool:
-        return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=text)
-    if get_origin(wanted) is Literal:
-        return click.Option([flag], type=click.Choice(get_args(wanted)), help=text)
-    is_table = get_args(wanted) == (str, float)
     lists = [kind for kind in (wanted, *get_args(wanted)) if get_origin(kind) in (list, tuple)]
-    repeated = is_table or bool(lists)
+    kind: Any = _Value(flag, get_args(lists[0])[0] if lists else wanted)
+    if wanted is bool:
+        flag, kind = f"{flag}/--no-{flag[2:]}", None
     return click.Option(
         [flag],
-        type=_Value(flag, get_args(lists[0])[0] if lists else wanted),
-        multiple=repeated,
-        metavar="TOKEN=VALUE" if is_table else None,
-        callback=(lambda *given: dict(given[2])) if is_table else None,
-        help=f"{text} May be given several times." if repeated else text,
+        type=kind,
+        default=None,
+        multiple=bool(lists),
+        help=f"{text} May be given several times." if lists else text,
+        callback=_gather,
+        expose_value=False,
     )
 
 
+def _gather(ctx: click.Context, option: click.Parameter, value: Any) -> None:
+    """Note the value of an option of the request, if it is given."""
+    if ctx.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT:
+        ctx.params["options"][option.name] = value
+
+
 class _Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """Reads a value by `parse_value`, a text as it is, and an item of a table as TOKEN=VALUE."""
+    """Reads a value by `parse_value`, and a text as it is."""
 
     def __init__(self, flag: str, wanted: Any) -> None:
         kinds = {wanted, *get_args(wanted)}
@@ -146,20 +131,13 @@ class _Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
         """The value of one option; in a text that may be given several times, \\n is a line
         break.
         """
-        if _is_text(self.wanted):
-            return _unescaped(value) if param.multiple else value
-        if get_args(self.wanted) != (str, float):
+        if not _is_text(self.wanted):
             return parse_value(self.flag, self.wanted, value)
-        token, _, number = value.rpartition("=")
-        try:
-            return _unescaped(token), float(number)
-        except ValueError:
-            raise UsageError(f"{self.flag} expects TOKEN=VALUE, as in e=-2") from None
+        return re.sub(r"\\([nt\\])", _unescaped, value) if param.multiple else value
 
 
-def _unescaped(text: str) -> str:
-    escapes = {"n": "\n", "t": "\t", "\\": "\\"}
-    return re.sub(r"\\([nt\\])", lambda escape: escapes[escape[1]], text)
+def _unescaped(escape: re.Match[str]) -> str:
+    return {"n": "\n", "t": "\t", "\\": "\\"}[escape[1]]
 
 
 def _is_text(wanted: Any) -> bool:

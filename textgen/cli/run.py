@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-import attrs
 import click
 
 from textgen.cli.options import check_pipeline, set_option
 from textgen.cli.stop_switch import StopSwitch
 
 if TYPE_CHECKING:
-    from textgen.engine import Engine, Run
+    from textgen.engine import Run
 
 _STOPPING: Final = (
     "\nstopping after this step and a checkpoint; "
@@ -55,10 +54,9 @@ def command(
     overrides: tuple[str, ...],
     device: str | None,
     output: str | None,
-    overwrite: bool,
-    update: bool,
     finish: bool,
     quiet: bool,
+    **how: bool,
 ) -> None:
     """Train the model of a pipeline, then print a text.
 
@@ -84,53 +82,22 @@ def command(
     leads = processes is None or processes.leads
     if finish and leads:
         engine.finish(output or engine.pipeline(pipeline, overrides).output)
-    with contextlib.nullcontext() if processes is None else processes.joined():
-        run = train(
-            engine,
+    watch = _Watch(sys.stderr if leads and not quiet else None)
+    with contextlib.nullcontext() if processes is None else processes.joined(), watch.ending():
+        run = engine.run(
             pipeline,
             overrides,
-            console=sys.stderr if leads and not quiet else None,
             output=output,
-            overwrite=overwrite,
-            update=update,
+            console=watch.console,
+            observers=[watch],
+            cancelled=watch.switch.is_on,
             processes=processes,
+            **how,
         )
     if leads:
         _print(run, quiet=quiet)
     else:
         run.generator.close()
-
-
-def train(
-    engine: Engine,
-    pipeline: str,
-    overrides: Sequence[str],
-    *,
-    console: TextIO | None,
-    **options: Any,
-) -> Run:
-    """Engine.run that the first signal stops with a checkpoint; an Interrupted then has its exit
-    code.
-    """
-    from textgen.errors import Interrupted
-
-    watch = _Watch(console)
-    watch.switch.message = "" if console is None else _STOPPING
-    try:
-        return engine.run(
-            pipeline,
-            overrides,
-            console=console,
-            observers=[watch],
-            cancelled=watch.switch.is_on,
-            **options,
-        )
-    except Interrupted as stopped:
-        if watch.switch.signal_number is not None:
-            stopped.exit_code = 128 + watch.switch.signal_number
-        raise
-    except KeyboardInterrupt:
-        raise Interrupted("stopped at once", step=watch.checkpoint) from None
 
 
 def _print(run: Run, *, quiet: bool) -> None:
@@ -157,13 +124,27 @@ def _ended(record: Mapping[str, Any]) -> str:
     return text
 
 
-@attrs.define
 class _Watch:
     """Says that an interrupted run is resumed, and takes signals over while a model trains."""
 
-    console: TextIO | None
-    switch: StopSwitch = attrs.field(factory=StopSwitch)
-    checkpoint: int | None = None
+    def __init__(self, console: TextIO | None) -> None:
+        self.console = console
+        self.switch = StopSwitch(message="" if console is None else _STOPPING)
+        self._checkpoint: int | None = None
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[None]:
+        """Give an Interrupted of the block, by the first signal or the second, its exit code."""
+        from textgen.errors import Interrupted
+
+        try:
+            yield
+        except Interrupted as stopped:
+            if self.switch.signal_number is not None:
+                stopped.exit_code = 128 + self.switch.signal_number
+            raise
+        except KeyboardInterrupt:
+            raise Interrupted("stopped at once", step=self._checkpoint) from None
 
     def observe(self, event: Any) -> None:
         """See textgen.protocols.Observer."""
@@ -171,10 +152,10 @@ class _Watch:
 
         if isinstance(event, RunStarted):
             self.switch.take_over()
-            self.checkpoint = event.step or None
+            self._checkpoint = event.step or None
             if self.console is not None and event.step:
                 click.echo(f"resuming after step {event.step}", file=self.console)
         elif isinstance(event, Checkpointed):
-            self.checkpoint = event.step
+            self._checkpoint = event.step
         elif isinstance(event, RunFinished):
             self.switch.give_back()

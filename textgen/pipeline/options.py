@@ -106,8 +106,8 @@ class TextOptions:
     )
     unknown_characters: UnknownCharacters = option(
         "error",
-        help="what to do about prompt characters outside the vocabulary: refuse, drop, or "
-        "feed as <unk>",
+        help="what to do about prompt characters outside the vocabulary: error, skip, or unknown, "
+        "which feeds them as <unk>",
     )
 
     @property
