@@ -17,7 +17,7 @@ from textgen.errors import TrainingError, UsageError
 from textgen.events import Evaluated, StepDone, TrainingEvent
 from textgen.files.opening import MALFORMED_DATA
 from textgen.gradient.arrays import like_weights, to_numpy
-from textgen.gradient.batches import Batches, validation_batches
+from textgen.gradient.batches import validation_batches
 from textgen.gradient.computing import Computation
 from textgen.gradient.objectives import NextToken, State
 from textgen.gradient.optimization import MakeOptimizer, Optimization
@@ -65,30 +65,19 @@ class GradientTrainer:
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
         """See textgen.protocols.Trainer."""
-        begun = time.perf_counter()
-        devices.free_large_block()
         if not hasattr(model, "parameters"):
             raise UsageError(
                 "this trainer trains by gradient, and the model has none; choose a trainer "
                 "made for it"
             )
-        objective = NextToken() if self.objective is None else self.objective
-        batches = objective.batches(data, self.options, context.seed)
-        plan = Plan(self.options, batches.per_epoch, self.schedule, context.elapsed)
-        optimization = Optimization.of(model, self.options, self.make_optimizer, self.schedule)
-        computation = Computation.of(
-            model, batches.batch(0, 0), context, objective, self.options.accumulate
-        )
-        training = _Training(
-            self.options, data, context, begun, batches, plan, optimization, computation
-        )
+        training = _Training(self, model, data, context)
         try:
             if self._loaded is not None:
                 training.restore(self._loaded)
             self._training, self._loaded = training, None
             yield from training.events()
         finally:
-            computation.close()
+            training.computation.close()
 
     def state(self) -> TrainerState:
         """The position, the decisions, the states of the optimizers, and the carried state; or the
@@ -121,29 +110,34 @@ class _Position:
     optimizer: Table = attrs.field(factory=dict)
 
 
-@attrs.define(eq=False)
 class _Training:
-    """A training that goes on."""
+    """A training of a model that goes on.
 
-    options: GradientOptions
-    data: Dataset
-    context: TrainingContext
-    begun: float
-    batches: Batches
-    plan: Plan
-    optimization: Optimization
-    computation: Computation
-    step: int = 0
-    training_loss: Any = float("nan")
-    evaluated_step: int = -1
-    carried: State | None = None
-    is_restored: bool = False  # and no step has been made since
+    is_restored  whether no step has been made since a state was restored
+    """
 
-    def __attrs_post_init__(self) -> None:
-        precision, device = self.options.precision, self.context.device
+    def __init__(
+        self, trainer: GradientTrainer, model: Any, data: Dataset, context: TrainingContext
+    ) -> None:
+        self.begun = time.perf_counter()
+        devices.free_large_block()
+        self.options, self.data, self.context = trainer.options, data, context
+        options = trainer.options
+        objective = NextToken() if trainer.objective is None else trainer.objective
+        self.batches = objective.batches(data, options, context.seed)
+        self.plan = Plan(options, self.batches.per_epoch, trainer.schedule, context.elapsed)
+        self.optimization = Optimization.of(model, options, trainer.make_optimizer)
+        first = self.batches.batch(0, 0)
+        self.computation = Computation.of(model, first, context, objective, options.accumulate)
         self.computation.precision = (
-            devices.faster_precision(device) if precision == "auto" else precision
+            devices.faster_precision(context.device)
+            if options.precision == "auto"
+            else options.precision
         )
+        self.step, self.evaluated_step = 0, -1
+        self.training_loss: Any = float("nan")
+        self.carried: State | None = None
+        self.is_restored = False
 
     def events(self) -> Iterator[TrainingEvent]:
         """Train to the end."""
@@ -189,7 +183,7 @@ class _Training:
             keeps_state=keeps,
             now=now,
         )
-        rate, norm = self.optimization.step(step, self.plan.horizon())
+        rate, norm = self.optimization.step(self.plan.factor(step))
         self.step, self.training_loss, self.carried = step, made.loss, made.state
         self.plan.step_done(step, made.now)
         return StepDone(

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from textgen.gradient.arrays import to_numpy
 from textgen.gradient.options import GradientOptions
-from textgen.gradient.schedules import Schedule
 from textgen.protocols import Table, Tensors
 
 MakeOptimizer: TypeAlias = (
@@ -88,14 +87,11 @@ def eager(kind: type[_Optimizer]) -> type[_Optimizer]:
 
 @attrs.define(eq=False)
 class Optimization:
-    """The update rule of a training: optimizers, the schedule of their rates, and gradient
-    clipping.
-    """
+    """The update rule of a training: optimizers and gradient clipping."""
 
     options: GradientOptions
     parameters: Parameters
     optimizers: tuple[torch.optim.Optimizer, ...]
-    schedule: Schedule
     _rates: list[float] = attrs.field(init=False)  # of the groups of all optimizers
 
     @_rates.default
@@ -103,9 +99,7 @@ class Optimization:
         return [float(group["lr"]) for group in self._groups()]
 
     @classmethod
-    def of(
-        cls, model: Any, options: GradientOptions, make: MakeOptimizer, schedule: Schedule
-    ) -> Optimization:
+    def of(cls, model: Any, options: GradientOptions, make: MakeOptimizer) -> Optimization:
         """The optimizers for a model's parameters.
 
         Warns of parameters that none of them updates.
@@ -118,7 +112,7 @@ class Optimization:
                 raise TypeError(
                     f"make_optimizer gave {optimizer!r}, and must give torch optimizers"
                 )
-        optimization = cls(options, parameters, optimizers, schedule)
+        optimization = cls(options, parameters, optimizers)
         updated = {id(p) for group in optimization._groups() for p in group["params"]}
         left_out = [
             name for name, p in model.named_parameters() if p.requires_grad and id(p) not in updated
@@ -134,13 +128,12 @@ class Optimization:
         for optimizer in self.optimizers:
             yield from optimizer.param_groups
 
-    def step(self, step: int, steps: int) -> tuple[float, Tensor | None]:
-        """Update the parameters from their gradients; return the first learning rate, and the norm
-        before clipping.
+    def step(self, factor: float) -> tuple[float, Tensor | None]:
+        """Update the parameters from their gradients, with a factor of the learning rates; return
+        the first rate, and the norm before clipping.
 
         The norm stays on the device.
         """
-        factor = float(self.schedule(step, steps))
         for group, rate in zip(self._groups(), self._rates, strict=True):
             group["lr"] = rate * factor
         norm = self._clip()

@@ -41,7 +41,7 @@ class Plan:
     _now: float = attrs.field(default=0.0, init=False)  # when the last step began
     _done: int = attrs.field(default=0, init=False)  # steps of this training
     _timed: tuple[float, int] = attrs.field(default=(0.0, 0), init=False)  # seconds and steps
-    _has_evaluated: bool = attrs.field(default=False, init=False)  # since the step before
+    _evaluated: float = attrs.field(default=0.0, init=False)  # `_now` at the last evaluation
     _evaluation_seconds: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -58,12 +58,12 @@ class Plan:
         """Count a step, which began `now` seconds after this training did, and decide on those to
         come.
         """
-        seconds, self._now = now - self._now, now
-        if self._has_evaluated:
-            self._evaluation_seconds, self._has_evaluated = max(0.0, seconds - self._pace), False
+        seconds, has_evaluated = now - self._now, self._evaluated == self._now
+        if self._done and has_evaluated:
+            self._evaluation_seconds = max(0.0, seconds - self._pace)
         elif self._done > _UNTIMED:
             self._timed = (self._timed[0] + seconds, self._timed[1] + 1)
-        self._done += 1
+        self._now, self._done = now, self._done + 1
         if self.steps is not None:
             return
         left = self._left()
@@ -77,11 +77,11 @@ class Plan:
 
     def evaluated(self) -> None:
         """Count the time until the next step as an evaluation's."""
-        self._has_evaluated = True
+        self._evaluated = self._now
 
-    def horizon(self) -> int:
-        """The number of steps for the schedule."""
-        return self.steps or _FAR
+    def factor(self, step: int) -> float:
+        """The factor of the learning rate in a step."""
+        return float(self.schedule(step, self.steps or _FAR))
 
     def stable_after(self, step: int) -> int:
         """`stable_steps` as far as it is known after `step`."""
@@ -106,23 +106,21 @@ class Plan:
         if self.options.evaluate_every:
             return step % self.options.evaluate_every == 0
         if self._length.unit == "seconds":
-            since, is_timed = step - max(0, evaluated), self._timed[1] > 0
-            return is_timed and since * self._evaluations() >= self.expected_steps(step)
+            return self._now - self._evaluated >= self._interval
         return step % min(self.per_epoch, -(-self.expected_steps(step) // 8)) == 0
 
     def _left(self) -> float:
         """Seconds that are left for steps."""
         budget = self._length.amount
         left = budget * (1 - _RESERVE) - self.elapsed - self._now - self._pace
-        evaluations = 1 + max(0, round(self._evaluations() * left / budget))
+        evaluations = 1 + max(0, round(left / self._interval))
         return left - evaluations * self._evaluation_seconds
 
-    def _evaluations(self) -> int:
-        """The number of evaluations of a whole run."""
-        if not self._evaluation_seconds:
-            return _EVALUATIONS
-        most = int(_EVALUATING * self._length.amount / self._evaluation_seconds)
-        return max(1, min(_EVALUATIONS, most))
+    @property
+    def _interval(self) -> float:
+        """Seconds from one evaluation to the next."""
+        share = self._length.amount / _EVALUATIONS
+        return max(share, self._evaluation_seconds / _EVALUATING)
 
     @property
     def _pace(self) -> float:

@@ -77,10 +77,10 @@ class _Training:
         seconds = self.context.elapsed + time.perf_counter() - self.begun
         return seconds / Length.of(self.config.length).amount
 
-    def factor(self, step: int, steps: int) -> float:
+    def factor(self) -> float:
         """That of the learning rate."""
         falling = (1 - self.gone()) / self.config.decay_share
-        return max(0.0, min(1.0, step / self.config.warmup_steps, falling))
+        return max(0.0, min(1.0, self.step / self.config.warmup_steps, falling))
 
     def advance(self) -> StepDone:
         """Update the weights."""
@@ -92,7 +92,7 @@ class _Training:
             (windows,), self.carried, (self.context.seed, self.step), keeps_state=True
         )
         self.step, self.carried = self.step + 1, made.state
-        rate, norm = self.optimization.step(self.step, 0)
+        rate, norm = self.optimization.step(self.factor())
         gone = self.gone()
         if gone < 1 - self.config.decay_share:
             self.stable = self.step
@@ -159,9 +159,8 @@ class PiecesTrainer:
         computation = Computation.of(model, (first,), context, NextToken())
         computation.precision = self.config.precision
         training = _Training(self.config, data, context, pieces, computation)
-        training.optimization = Optimization.of(
-            model, self.config, self.adamw.make_optimizer, training.factor
-        )
+        make_optimizer = self.adamw.make_optimizer
+        training.optimization = Optimization.of(model, self.config, make_optimizer)
         if self.loaded is not None:
             training.restore(self.loaded)
         self.training, self.loaded = training, None
