@@ -73,7 +73,7 @@ def read_runs(paths: Sequence[str]) -> list[ComparedRun]:
 
 def have_other_tokens(runs: Sequence[ComparedRun]) -> bool:
     """Whether their tokens differ, so that bits per character compare them and losses do not."""
-    return _kinds(runs, "tokenizer.")
+    return _differ(runs, "tokenizer.")
 
 
 def ranked(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
@@ -109,9 +109,9 @@ def warning(runs: Sequence[ComparedRun]) -> str:
     """Why the losses of the runs cannot be compared; "" where they can."""
     if len({run.is_held_out for run in runs}) > 1:
         return "some losses are of held-out text and some of training text: they cannot be compared"
-    if len({str(run.settings.get("corpus text")) for run in runs}) > 1:
+    if _differ(runs, "corpus text"):
         return "the runs have different texts: their losses cannot be compared"
-    if _kinds(runs, "data."):
+    if _differ(runs, "data."):
         return "the runs hold out different parts of the text: their losses cannot be compared"
     if have_other_tokens(runs):
         shares = {run.label: run.unknown_share for run in runs}
@@ -127,18 +127,9 @@ def warning(runs: Sequence[ComparedRun]) -> str:
     return ""
 
 
-def _kinds(runs: Sequence[ComparedRun], prefix: str) -> bool:
+def _differ(runs: Sequence[ComparedRun], prefix: str) -> bool:
     """Whether settings differ that begin so, other than the length of windows."""
-    parts = [
-        {
-            key: _shown(value)
-            for key, value in run.settings.items()
-            if key.startswith(prefix) and "window_" not in key
-        }
-        for run in runs
-        if run.settings
-    ]
-    return any(part != parts[0] for part in parts)
+    return any(key.startswith(prefix) and "window_" not in key for key in differences(runs))
 
 
 def read_run(summary: RunSummary, label: str) -> ComparedRun:
