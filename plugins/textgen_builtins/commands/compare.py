@@ -11,8 +11,6 @@ import attrs
 import click
 
 from textgen.cli import check_output, json_option, write_output
-from textgen_builtins.commands import text
-from textgen_builtins.commands.columns import as_row, table
 from textgen_builtins.commands.compared import (
     ComparedRun,
     differences,
@@ -22,6 +20,7 @@ from textgen_builtins.commands.compared import (
     warning,
 )
 from textgen_builtins.commands.page import is_page, page
+from textgen_builtins.commands.tables import as_row, printable, table
 from textgen_builtins.curves import Curve, draw
 
 _COLUMNS: Final = (
@@ -50,7 +49,7 @@ class Comparison:
         curves = [Curve(run.label, run.bits if in_bits else run.curve) for run in self.runs]
         unit = "bits per character" if in_bits else "nats per token"
         body = f"<pre>{escape(repr(self))}</pre>\n{draw(curves, f'loss ({unit})')}"
-        return page(text.counted(len(self.runs), "run"), body)
+        return page("Runs side by side", body)
 
     def __repr__(self) -> str:
         return _as_text(self.runs)
@@ -93,10 +92,10 @@ def _as_text(runs: Sequence[ComparedRun]) -> str:
         parts.append(f"note: {cause}")
     lines = []
     for key, values in differences(runs).items():
-        lines.append(text.printable(key))
+        lines.append(printable(key))
         width = min(40, max(map(len, values)))
         lines += [
-            f"    {text.printable(value).ljust(width)}  {text.printable(', '.join(labels))}"
+            f"    {printable(value).ljust(width)}  {printable(', '.join(labels))}"
             for value, labels in values.items()
         ]
     if len(runs) > 1:

@@ -10,9 +10,9 @@ import click
 
 from textgen import RunSummary, UsageError
 from textgen.cli import json_option
-from textgen_builtins.commands.columns import as_row, table
 from textgen_builtins.commands.compared import read_run
 from textgen_builtins.commands.folders import summaries
+from textgen_builtins.commands.tables import as_row, table
 
 _COLUMNS: Final = ("run", "status", "steps", "loss", "bits/char", "size", "age", "cause")
 

@@ -13,7 +13,6 @@ from textgen_builtins.models.gate import Gate
 from textgen_builtins.models.loss import Floats32, log_softmax
 
 _PARTS: Final = ("first", "second")
-_BLOCK: Final = 1 << 22  # log probabilities worked on at once: 16 MiB
 _ROWS: Final = 64  # parts of a text that are read side by side, at most
 _LEAD: Final = 256  # tokens that each begins early
 
@@ -38,7 +37,6 @@ class Mixture:
     first: Model
     second: Model
     make_second: Callable[[], Model]
-    vocab_size: int
     gate: Gate = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -77,7 +75,7 @@ class MixtureDecoder:
     """textgen.protocols.Decoder that runs the decoders of both parts, and mixes what they give."""
 
     def __init__(self, mixture: Mixture, batch_size: int) -> None:
-        self._gate, self._size = mixture.gate, mixture.vocab_size
+        self._gate = mixture.gate
         self._parts = [_Part(part, batch_size) for part in (mixture.first, mixture.second)]
 
     @property
@@ -92,18 +90,9 @@ class MixtureDecoder:
 
     def score(self, tokens: Ids) -> Floats32:
         """Logits (B, T, V) after each of `tokens` (B, T)."""
-        out = np.empty((*tokens.shape, self._size), np.float32)
-        step = max(
-            1, _BLOCK // (len(tokens) * self._size * sum(part.experts for part in self._parts))
-        )
-        for start in range(0, tokens.shape[1], step):
-            block = tokens[:, start : start + step]
-            logs = np.concatenate(
-                [part.score(block) for part in self._parts], axis=2
-            )  # (B, T, E, V)
-            mixed = self._gate.mix(logs.reshape(-1, *logs.shape[2:]))
-            out[:, start : start + step] = mixed.reshape(*block.shape, -1)
-        return out
+        logs = np.concatenate([part.score(tokens) for part in self._parts], axis=2)  # (B, T, E, V)
+        mixed = self._gate.mix(logs.reshape(-1, *logs.shape[2:]))
+        return mixed.reshape(*tokens.shape, -1)
 
     def read_state(self) -> Tensors:
         """The states of both, under `first.` and `second.`."""
@@ -133,7 +122,6 @@ class _Part:
 
     def __init__(self, model: Model, batch_size: int) -> None:
         self.decoder: Any = model.decoder(batch_size)
-        self.experts = len(expert_weights(model))
         self._has_experts = hasattr(model, "expert_weights")
 
     def extend(self, tokens: Ids) -> Floats32:

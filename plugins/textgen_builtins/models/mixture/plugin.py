@@ -64,7 +64,7 @@ def build_model(config: MixtureConfig, context: BuildContext) -> Model:
     # Two alike do not begin alike.
     make_second = partial(part, config.second, context.seed + 1)
     first = part(config.first, context.seed)
-    return Mixture(first, make_second(), make_second, context.vocab_size)
+    return Mixture(first, make_second(), make_second)
 
 
 def build_trainer(config: MixtureTrainerConfig, context: BuildContext) -> Trainer:

@@ -19,7 +19,6 @@ from textgen_builtins.models.ngram.words import (
     context_keys,
 )
 
-_BLOCK: Final = 1 << 23  # probabilities that `score` works on at once: 32 MiB
 EXPERT_WEIGHTS: Final = (0.2, 0.35, 0.5)
 """The exponents of the experts where words count; measured on English texts, prose with and without
 punctuation.
@@ -167,14 +166,7 @@ class NgramDecoder:
         """Log probabilities (B, T, E, V) after each of `tokens` (B, T)."""
         ids = tokens.astype(np.int64)
         nodes, words = self._read(ids)
-        out = np.empty(
-            (nodes.size, len(self._model.expert_weights), self._trie.vocab_size), np.float32
-        )
-        flat, last = words.reshape(nodes.size, 3), ids.ravel()
-        step = max(1, _BLOCK // out[:1].size)
-        for first in range(0, len(out), step):
-            rows = slice(first, first + step)
-            out[rows] = self._probabilities(nodes.ravel()[rows], flat[rows], last[rows])
+        out = self._probabilities(nodes.ravel(), words.reshape(nodes.size, 3), ids.ravel())
         logs = out.reshape(*nodes.shape, *out.shape[1:])
         if self._recent:
             self._recent.read(ids, logs[:, :, -EXPERTS:])
