@@ -92,14 +92,13 @@ class _Axes:
         """Where a point is; far outside the plot, only so far that a renderer can draw the line to
         it.
         """
-        heights = _ticks(self.low, self.high, outward=True)
-        low, high = heights[0], heights[-1]
-        x = _LEFT + (_RIGHT - _LEFT) * step / max(self.last, _ticks(0, self.last)[-1])
-        return x, _TOP + (self.bottom - _TOP) * min(max((high - loss) / (high - low), -1), 2)
+        x = _LEFT + (_RIGHT - _LEFT) * step / self.last
+        share = (self.high - loss) / ((self.high - self.low) or 1.0)
+        return x, _TOP + (self.bottom - _TOP) * min(max(share, -1), 2)
 
     def parts(self, unit: str) -> Iterator[str]:
         """The axes; `unit` names that of the losses."""
-        for tick in _ticks(self.low, self.high, outward=True):
+        for tick in _ticks(self.low, self.high):
             y = self.place(0, tick)[1]
             yield f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             yield f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
@@ -122,16 +121,12 @@ class _Axes:
         )
 
 
-def _ticks(low: float, high: float, *, outward: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`; with `outward`, also the next round number at both
-    ends.
-    """
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers from `low` to `high`."""
     raw = ((high - low) or max(abs(high), 1.0)) / _TICKS
     magnitude = 10.0 ** math.floor(math.log10(raw))
     size = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw)
-    first = math.floor(low / size) if outward else math.ceil(low / size)
-    last = math.ceil(high / size) if outward else math.floor(high / size)
-    return [round(i * size, 10) for i in range(first, max(last, first + 1) + 1)]
+    return [round(i * size, 10) for i in range(math.ceil(low / size), math.floor(high / size) + 1)]
 
 
 def _range(curves: Sequence[Curve]) -> tuple[float, float]:

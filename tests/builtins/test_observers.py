@@ -33,16 +33,6 @@ def test_the_first_line_counts_parameters_where_there_are_any_and_the_same_when_
     assert " tokens in the vocabulary, " in begun
 
 
-@pytest.mark.parametrize(("length", "share"), [("1 epoch", None), ("2 steps", "12%")])
-def test_a_run_that_read_little_of_its_text_says_so(length, share, tiny_pipeline):
-    tables = tiny_pipeline(text="the clock struck nine. " * 200, observer=[{"type": "progress"}])
-    tables["trainer"] |= {"length": length}
-    console = io.StringIO()
-    Engine().run(tables, console=console)
-    (read,) = re.findall("training read (.*) of the text", console.getvalue()) or [None]
-    assert read == share
-
-
 @pytest.mark.parametrize("kind", ["char", "bpe"])
 def test_losses_of_longer_tokens_are_told_by_the_character_too(kind, tiny_pipeline):
     tables, console = tiny_pipeline(observer=[{"type": "progress"}]), io.StringIO()

@@ -15,7 +15,6 @@ from textgen.events import Evaluation, Event, RunFinished, RunStarted, StepDone
 _FIRST_LINE: Final = 3.0  # seconds after the first step, when the pace is known
 _BETWEEN_LINES: Final = 30.0  # seconds without an evaluation
 _BETWEEN_EVALUATIONS: Final = 5.0
-_LITTLE: Final = 0.5  # share of a text that a run should have read
 # tqdm's format without steps per second: with them, 80 columns leave no room for the bar.
 _BAR: Final = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
@@ -28,7 +27,6 @@ class Progress:
     _bar: Any = None
     _first: int = 0
     _tokens: int = 0
-    _size: int = 0  # tokens to train on
     _begun: float = 0.0
     _line_at: float = float("-inf")
     _read_at: float = float("-inf")  # a loss, for the bar
@@ -42,7 +40,6 @@ class Progress:
         if self.console is None:
             return
         if isinstance(event, RunStarted):
-            self._size = event.training_tokens
             parameters = "" if event.parameters is None else f"{event.parameters:,} parameters, "
             self._say(
                 f"training on {event.device}: {parameters}{event.vocab_size} tokens in the "
@@ -53,8 +50,8 @@ class Progress:
             self._step(event)
         elif isinstance(event, Evaluation):
             self._evaluation(event)
-        elif isinstance(event, RunFinished):
-            self._finish(event)
+        elif isinstance(event, RunFinished) and self._bar is not None:
+            self._bar.close()
 
     def _step(self, event: StepDone) -> None:
         now = time.monotonic()
@@ -116,18 +113,6 @@ class Progress:
             left = seconds / done * (event.steps - event.step)
             pace = f", {self._tokens / seconds:,.0f} tokens/s, {left:.0f} s left"
         self._say(f"epoch {event.epoch}, step {event.step}/{event.steps}: {losses}{pace}")
-
-    def _finish(self, event: RunFinished) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        if event.status != "finished" or (last := self._latest) is None:
-            return
-        steps = last.step - self._first
-        share = last.step * (self._tokens / steps if steps else last.tokens) / self._size
-        if share < _LITTLE:
-            self._say(
-                f"training read {share:.0%} of the text: a greater length of the trainer reads more"
-            )
 
     def _has_bar(self) -> bool:
         return self.console is not None and (self.console.isatty() or _in_notebook())
