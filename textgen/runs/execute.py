@@ -252,16 +252,12 @@ class Execution:
     def _model(self, trainer: Any, decision: Decision, context: BuildContext) -> Any:
         """The model, and the trainer, as the checkpoint has them or the run to start from."""
         pipeline, components, directory = self.pipeline, self._components, self.directory
-        checkpoint, start = decision.checkpoint, decision.start
+        checkpoint, choice = decision.checkpoint, pipeline.model
         if checkpoint is None:
             components.load_start = partial(load_start, source=pipeline.name)
-        model = components.build(pipeline.model, context)
-        if start is not None:
-            choice, within = (
-                attrs.evolve(pipeline.model, start=start),
-                attrs.evolve(context, builder=components.build),
-            )
-            load_start(model, choice, within, source=pipeline.name)
+        if decision.start is not None:
+            choice = attrs.evolve(choice, start=decision.start)
+        model = components.build(choice, context)
         if checkpoint is not None:
             load_weights(model, pipeline.model, checkpoint.tensors, directory.path)
             try:
