@@ -28,8 +28,11 @@ def text_of(corpus):
     return "".join(Engine().read_corpus(corpus))
 
 
-def starter(text, *arguments):
-    return tomllib.loads(starter_pipeline(text, *arguments))
+NOTHING = Candidate("none", 1.3)
+
+
+def starter(text, seconds, speed, start=NOTHING):
+    return tomllib.loads(starter_pipeline(text, seconds, speed, start))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -97,19 +97,19 @@ def starter_pipeline(
     facts: TextFacts,
     seconds: float,
     speed: float,
-    start: Candidate | None = None,
+    start: Candidate,
     found: Sequence[Candidate] = (),
     file: str = "my.toml",
 ) -> str:
     """The pipeline as TOML, with its own name in comments.
 
-    start  what it starts from; without, nothing is expected of it
+    start  what it starts from
     found  all that were tried
     """
     made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
     chosen: Mapping[str, int | float | str]
-    run = None if start is None else start.pretrained
-    if start is not None and start.tables:
+    run = start.pretrained
+    if start.tables:
         made, chosen = _adapting(made, start.tables), {}
     elif run is None:
         chosen = settings.choose(facts.size, facts.vocabulary, seconds, speed)
@@ -117,11 +117,9 @@ def starter_pipeline(
         made = _tuning(made, run)
         chosen = settings.tune(facts.size, seconds, speed, run)
     expected = f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds"
-    is_all = chosen.get("length") == settings.ALL_PASSES
-    is_all |= start is not None and start.is_enough
+    is_all = start.is_enough or chosen.get("length") == settings.ALL_PASSES
     expected += "." if is_all else "; more time gives a better model."
-    if start is not None:
-        expected += f"\n# Expect a validation loss below {start.loss:.2f} a character."
+    expected += f"\n# Expect a validation loss below {start.loss:.2f} a character."
     if any(each.price for each in found):
         lines = (f"{starts.told(each, seconds)}; {each.price}".rstrip("; ") for each in found)
         expected += "\n#   ".join(("\n# What `textgen init --start` takes:", *lines))
