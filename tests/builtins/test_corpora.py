@@ -201,7 +201,7 @@ def test_a_run_says_once_what_a_folder_holds_and_what_it_skips(tmp_path, tiny_pi
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({}, "it holds no file; see the option glob"),
+        ({}, "it holds no file; see the options glob and documents"),
         ({".a.txt": b"hidden"}, "it holds no file"),
         (
             {f"{n}.jpg": b"" for n in range(7)},
@@ -209,9 +209,9 @@ def test_a_run_says_once_what_a_folder_holds_and_what_it_skips(tmp_path, tiny_pi
         ),
         (
             {f"{n}.jpg": b"" for n in range(7)},
-            "it holds 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg and 2 more; see the option ",
+            "it holds 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg and 2 more; see the options ",
         ),
-        ({"a.JSONL": b"{}"}, 'it holds a.JSONL; set documents to "jsonl"'),
+        ({"a.JSONL": b"{}"}, "it holds a.JSONL; see the options glob and documents"),
     ],
 )
 def test_a_folder_without_a_text_says_what_it_holds_and_what_is_read(tmp_path, files, said):

@@ -86,14 +86,9 @@ def _folder(path: Path, config: FileConfig) -> Folder:
             f"{' or '.join(COMPRESSED)} or without"
         )
     if not folder.files:
-        others = folder.skipped or in_reading_order(visible_files(path), path)
-        is_json = (
-            any(inner_suffix(file) in JSON_LINES for file in others) and config.documents != "jsonl"
-        )
-        cause = f"{cause}: it holds {named(others) or 'no file'}"
-        if is_json:
-            raise CorpusError(f'{cause}; set documents to "jsonl"', path)
-        raise CorpusError(f"{cause}; see the option glob", path)
+        others = named(folder.skipped or in_reading_order(visible_files(path), path))
+        advice = "see the options glob and documents"
+        raise CorpusError(f"{cause}: it holds {others or 'no file'}; {advice}", path)
     return folder
 
 
