@@ -25,7 +25,6 @@ from textgen.errors import UsageError as UsageError
 from textgen.generation.async_streams import AsyncTextStream as AsyncTextStream
 from textgen.generation.generator import Generator as Generator
 from textgen.generation.prompts import EncodedPrompt as EncodedPrompt
-from textgen.generation.request import RequestOptions as RequestOptions
 from textgen.generation.results import Generation as Generation
 from textgen.generation.results import Generations as Generations
 from textgen.generation.results import GenerationState as GenerationState
@@ -35,6 +34,7 @@ from textgen.generation.scoring import TokenScores as TokenScores
 from textgen.generation.streams import TextStream as TextStream
 from textgen.novelty import CopyFinder as CopyFinder
 from textgen.novelty import CopyReport as CopyReport
+from textgen.pipeline.options import RequestOptions as RequestOptions
 from textgen.pipeline.pipeline import Pipeline as Pipeline
 from textgen.plugin.component import Address as Address
 from textgen.plugin.component import BuildContext as BuildContext

@@ -25,7 +25,7 @@ from textgen.errors import Interrupted, RunError
 from textgen.files.reading import inside, read_bytes
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
-from textgen.generation.request import Event, is_cancelled
+from textgen.generation.request import check_cancelled
 from textgen.generation.results import Generations
 from textgen.pipeline.pipeline import Pipeline, make_choice
 from textgen.pipeline.raw_pipeline import Overrides, RawPipeline
@@ -120,7 +120,7 @@ class Engine:
         update: bool = False,
         console: TextIO | None = None,
         observers: Iterable[AnyObserver] = (),
-        cancelled: Callable[[], bool] | Event | None = None,
+        cancelled: Callable[[], bool] | None = None,
         processes: Processes | None = None,
     ) -> Run:
         """Train, resume or skip, depending on the run directory; then generate.
@@ -133,9 +133,8 @@ class Engine:
         console    where progress is written; None is silent
         observers  objects with a method `observe(event)`, or functions of an event. They are called
                    after the pipeline's own observers, and an exception in one ends the run
-        cancelled  a function that is called after every step and while a large corpus is read, or
-                   an event such as threading.Event. Once true, the run writes a checkpoint and
-                   raises Interrupted
+        cancelled  a function that is called after every step and while a large corpus is read. Once
+                   it gives true, the run writes a checkpoint and raises Interrupted
         processes  several processes that train together and all call this in `processes.joined()`.
                    Only the first writes, tells the pipeline's observers and generates. The others
                    read its run directory
@@ -180,7 +179,7 @@ class Engine:
         overwrite: bool = False,
         console: TextIO | None = None,
         observers: Iterable[AnyObserver] = (),
-        cancelled: Callable[[], bool] | Event | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> Run:
         """Train a model on a text, in memory unless `output` names a run directory.
 
@@ -302,14 +301,12 @@ class Engine:
             yield from read_pieces(components.build(choice, context), choice.offer)
 
 
-def _trained(
-    pipeline: Pipeline, cancelled: Callable[[], bool] | Event | None, **options: Any
-) -> Run:
+def _trained(pipeline: Pipeline, cancelled: Callable[[], bool] | None, **options: Any) -> Run:
     """The run of a pipeline, trained if it has to be; without texts. The options are those of an
     Execution.
     """
-    cancelled = is_cancelled(cancelled) or (lambda: False)
-    execution = Execution(pipeline, cancelled=cancelled, **options)
+    check_cancelled(cancelled)
+    execution = Execution(pipeline, cancelled=cancelled or (lambda: False), **options)
     done = execution.ensure_trained()
     if execution.processes is not None:
         execution.processes.meet()  # the others read what the first has written

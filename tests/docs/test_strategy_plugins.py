@@ -47,7 +47,7 @@ def test_an_amateur_is_avoided(tmp_path):
     amateur.save(tmp_path / "amateur")
     asked = {"max_new_tokens": 12, "temperature": 0}
     made = generator.generate("ab", amateur=str(tmp_path / "amateur"), **asked)
-    ids = [*generator.encode_prompt("ab")]
+    ids = [*generator.prepare("ab").ids]
     for token in made.tokens:
         expert, other = (g.next_logprobs(ids)[0] for g in (generator, amateur.generator))
         scores = np.where(

@@ -45,12 +45,6 @@ def test_what_is_out_of_range_is_refused_before_anything_is_read_or_made(generat
             assert (caught.value.argument or "").partition(".")[0] == name
 
 
-def test_names_of_options_are_texts(generator):
-    with pytest.raises(UsageError, match="1") as caught:
-        generator.generate_many([{1: 1}])
-    assert caught.value.source == "prompts[0]"
-
-
 @pytest.mark.parametrize("prompt", [["the"], [0.5], [[1, 2]], [-1], [10**6], 5, None])
 def test_what_is_no_prompt_is_a_usage_error(generator, prompt):
     with pytest.raises(UsageError) as caught:

@@ -3,10 +3,11 @@
 import asyncio
 import gc
 import itertools
+import time
 
 import pytest
 from prompts import PROMPTS
-from watching import encoding, join_background, text_of, watched
+from watching import join_background, text_of, watched
 
 from textgen import ContractError, PromptError, UsageError, load
 
@@ -132,21 +133,27 @@ def test_a_batch_that_is_left_does_no_more_work_and_leaves_no_memory(finished_ru
     assert all(history() is None for history in watcher.histories)
 
 
-@pytest.mark.parametrize("prompt", ["the ", {"prompt": "the ", "temperature": 0.5}], ids=str)
-def test_what_is_left_of_many_prompts_when_time_is_over_is_not_read(finished_run, prompt):
-    """Else a time limit of seconds would take minutes."""
+def test_what_is_left_of_many_prompts_when_time_is_over_is_not_made(finished_run):
     watcher, generator = watched(finished_run)
-    encoded, generator = encoding(generator)
-    made = list(generator.generate_many([prompt] * 1000, n=2, time_limit=0))
-    assert [(m.prompt, m.text, m.finish_reason) for m in made] == [("the ", "", "time")] * 2000
+    prompts = ["the ", {"prompt": "the ", "temperature": 0.5}]
+    made = list(generator.generate_many(prompts, n=2, time_limit=0))
+    assert [(m.prompt, m.text, m.finish_reason) for m in made] == [("the ", "", "time")] * 4
     assert watcher.calls == 0
-    assert "the " not in [text for text, _ in encoded]
+
+
+def test_a_time_limit_is_for_all_texts_together(generator):
+    begun = time.monotonic()
+    many = [*generator.generate_many(["the "] * 3, max_new_tokens=None, time_limit=0.3)]
+    many += generator.generate_many(["the "] * 3, max_new_tokens=None, time_limit=0.3, batch_size=1)
+    assert {made.finish_reason for made in many} == {"time"}
+    assert [bool(made.text) for made in many] == [True] * 4 + [False] * 2
+    assert time.monotonic() - begun < 10
 
 
 def test_a_prompt_that_is_wrong_is_an_error_under_a_time_limit_too(generator):
-    many = generator.generate_many(["the ", "a", "é"], time_limit=600, batch_size=1)
+    many = generator.generate_many(iter(["the ", "a", "é"]), time_limit=600, batch_size=1)
     assert [next(many).prompt, next(many).prompt] == ["the ", "a"]
     with pytest.raises(PromptError, match=r"prompts\[2\].*é"):
         next(many)
     with pytest.raises(UsageError, match=r"prompts\[1\].*a string or a list of token ids"):
-        list(generator.generate_many(["the ", [0.5]], time_limit=0))
+        generator.generate_many(["the ", [0.5]], time_limit=0)

@@ -90,7 +90,7 @@ def test_a_continuation_begins_with_the_space_that_parts_it_from_the_prompt(gene
     prompt = prompt.strip()
     options = {"max_new_tokens": 6, "seed": 3}
     made = generator.generate(prompt, **options)
-    whole = generator.tokenizer.decode(np.array([*generator.encode_prompt(prompt), *made.tokens]))
+    whole = generator.tokenizer.decode(np.array([*generator.prepare(prompt).ids, *made.tokens]))
     assert str(made) == prompt + "".join(generator.stream(prompt, **options)) == whole
     first = whole[len(prompt) :].split()[0]
     for stop in (f" {first}", first):  # a stop text may begin with that space
@@ -129,5 +129,5 @@ def test_a_page_of_surprise_shows_the_text_whole(tokenizer):
     generator = trained(tokenizer, text)
     page = generator.score(text)._repr_html_()
     shown = html.unescape(re.sub(r"<[^>]+>", "", page[page.index("<pre>") : page.index("</pre>")]))
-    assert shown == generator.tokenizer.decode(generator.encode_prompt(text))
+    assert shown == generator.tokenizer.decode(generator.prepare(text).ids)
     assert "\N{REPLACEMENT CHARACTER}" not in page

@@ -31,7 +31,7 @@ def test_an_empty_prompt_starts_a_document_as_after_another():
     corpus = ["Once more.", "Only then, and on.", "On and on."] * 20
     parts = {"model": {"type": "ngram", "order": 4}, "trainer": {"type": "count"}}
     generator = train(corpus=corpus, sampler="greedy", **parts).generator
-    ids = [*generator.encode_prompt("."), generator.tokenizer.end_id]
+    ids = [*generator.prepare(".").ids, generator.tokenizer.end_id]
     assert generator.generate().text == generator.generate(ids).text
     assert generator.generate().text.startswith("On")
 
@@ -47,7 +47,7 @@ def test_the_policy_skip_continues_what_is_left(generator):
 
 @pytest.mark.fault(18)
 def test_the_policy_unknown_feeds_the_unknown_token(generator):
-    ids = generator.encode_prompt("thé", unknown_characters="unknown")
+    ids = generator.prepare("thé", unknown_characters="unknown").ids
     assert ids[-1] == generator.tokenizer.unknown_id
     made = generator.generate("thé", unknown_characters="unknown")
     assert made.prompt_ids.tolist() == ids.tolist()

@@ -136,7 +136,7 @@ def test_the_torch_module_of_a_run(generator):
 
     module = generator.module()
     assert not module.training
-    text = generator.encode_prompt("the clock")
+    text = generator.prepare("the clock").ids
     ids = torch.tensor([[*generator.record["priming"], *text]])
     with torch.no_grad():
         logits, _ = module(ids)

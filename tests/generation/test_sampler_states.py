@@ -176,7 +176,7 @@ def test_a_state_of_another_form_is_blamed(finished_run, sampler, said):
 
 def test_random_numbers_have_to_be_announced(finished_run):
     generator = load(finished_run, sampler=lambda logits, history: logits * history.random())
-    with pytest.raises(ContractError, match="attribute random"):
+    with pytest.raises(ContractError, match="announced that it reads random"):
         generator.generate("the ")
 
 

@@ -14,7 +14,7 @@ def rows_of(generator, text):
     """(T, V) log-probabilities at each token of a text, by the decoder itself."""
     decoder = generator.model.decoder(1)
     decoder.extend(np.array(generator.record["priming"])[None, :-1])
-    ids = np.array([generator.record["priming"][-1], *generator.encode_prompt(text)[:-1]])
+    ids = np.array([generator.record["priming"][-1], *generator.prepare(text).ids[:-1]])
     rows = [np.array(decoder.extend(ids[None, i : i + 1]), np.float64)[0] for i in range(len(ids))]
     return np.stack([row - np.log(np.exp(row).sum()) for row in rows])
 
@@ -26,7 +26,7 @@ def logprobs(generator, text, **options):
 
 def test_a_score_is_the_mean_loss_of_each_token_given_those_before(generator):
     text = "the clock struck"
-    ids = generator.encode_prompt(text)
+    ids = generator.prepare(text).ids
     expected = rows_of(generator, text)[np.arange(16), ids]
     assert logprobs(generator, text) == pytest.approx(expected, abs=1e-5)
     score = generator.score(text)
@@ -42,7 +42,7 @@ def test_a_score_does_not_depend_on_blocks_and_pieces(generator):
     blocks = list(generator.score_tokens(text))
     assert len(blocks) > 1
     tokens = np.concatenate([block.tokens for block in blocks])
-    assert np.array_equal(tokens, generator.encode_prompt(text))
+    assert np.array_equal(tokens, generator.prepare(text).ids)
     whole, cut = generator.score(text), generator.score(iter(pieces))
     assert whole.tokens == cut.tokens == len(text)
     assert cut.loss == pytest.approx(whole.loss, rel=1e-6)
@@ -98,12 +98,10 @@ def test_with_echo_prompt_and_logprobs_of_the_prompt_come_first(generator):
     echoed = generator.generate(prompt, max_new_tokens=10, logprobs=0, echo=True)
     assert echoed.text == str(echoed) == str(plain) == prompt + plain.text
     tokens = [entry.token for entry in echoed.logprobs]
-    assert tokens == [*generator.encode_prompt(prompt), *plain.tokens]
+    assert tokens == [*generator.prepare(prompt).ids, *plain.tokens]
     assert echoed.logprobs[len(prompt) :] == plain.logprobs
     given = [entry.logprob for entry in echoed.logprobs[: len(prompt)]]
     assert given == pytest.approx(list(logprobs(generator, prompt)), abs=1e-6)
-    ids = generator.generate(
-        generator.encode_prompt(prompt), max_new_tokens=0, logprobs=0, echo=True
-    )
+    ids = generator.generate(generator.prepare(prompt).ids, max_new_tokens=0, logprobs=0, echo=True)
     assert ids.logprobs[0].logprob is None  # nothing stands before it
     assert next(generator.stream(prompt, max_new_tokens=2, echo=True)) == prompt

@@ -154,7 +154,7 @@ def test_a_space_at_the_end_belongs_to_the_next_word(words):
         likeliest = int(words.next_logprobs(prompt)[0].argmax())
         assert words.tokenizer.decode(np.array([likeliest])).strip() in ("", "the")
         before = words.tokenizer.encode(prompt[:-1])
-        assert words.encode_prompt(prompt).tolist() == before.tolist()
+        assert words.prepare(prompt).ids.tolist() == before.tolist()
     assert words.score("clock", prompt="the ").loss < 2
     state = words.generate("the ", max_new_tokens=0, keep_state=True).state
     made = words.generate("cat", state=state, max_new_tokens=1, temperature=0)
@@ -195,7 +195,7 @@ def test_texts_begin_after_a_paragraph_of_the_corpus(text):
     assert start.endswith(BEFORE[text])
     assert bool(start) == bool(BEFORE[text])
     assert generator.score("no").characters == 1 + bool(start)  # after nothing, all but one
-    ids = [*before, *generator.encode_prompt("o")]
+    ids = [*before, *generator.prepare("o").ids]
     assert (
         generator.generate("o", max_new_tokens=9).tokens
         == generator.generate(ids, max_new_tokens=9).tokens

@@ -61,7 +61,7 @@ def test_a_stop_token_ends_it_and_is_kept_but_not_before_its_time(generator):
     assert (made.tokens, made.finish_reason) == (whole.tokens[: first + 1], "stop")
     both = {"stop_tokens": [whole.tokens[9]], "stop": ["no such text"]}
     assert generator.generate("the ", max_new_tokens=200, seed=2, **both).text == made.text
-    stops = set(generator.encode_prompt("the ").tolist())
+    stops = set(generator.prepare("the ").ids.tolist())
     for seed in range(5):
         made = generator.generate(
             "the ", seed=seed, stop_tokens=list(stops), min_new_tokens=20, max_new_tokens=300
@@ -85,9 +85,9 @@ def test_a_function_cancels_many(generator):
     assert made.text == generator.generate("the ", max_new_tokens=len(made.tokens)).text
 
 
-def test_an_event_cancels_a_stream_at_once(generator):
+def test_another_thread_cancels_a_stream_at_once(generator):
     event = threading.Event()
-    stream = generator.stream("the ", max_new_tokens=None, cancelled=event)
+    stream = generator.stream("the ", max_new_tokens=None, cancelled=event.is_set)
     assert len(list(itertools.islice(stream, 100))) == 100
     event.set()
     assert list(stream) == []

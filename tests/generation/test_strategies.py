@@ -179,7 +179,7 @@ def test_a_text_goes_on_from_the_state_of_the_one_that_was_chosen(name):
     made = generator.generate("the ", keep_state=True, **options)
     assert made.state is not None
     rest = generator.generate(state=made.state, temperature=0, max_new_tokens=9)
-    ids = [*generator.encode_prompt("the "), *made.tokens]
+    ids = [*generator.prepare("the ").ids, *made.tokens]
     assert rest.tokens == generator.generate(ids, temperature=0, max_new_tokens=9).tokens
 
 

@@ -21,7 +21,7 @@ def test_a_greedy_chain_takes_the_most_likely_token(finished_run, sampler):
     greedy = load(finished_run, sampler=[sampler])
     tokens = greedy.generate("the ", max_new_tokens=30, seed=1).tokens
     decoder = greedy.model.decoder(1)
-    logits = decoder.extend(greedy.encode_prompt("the ")[None])
+    logits = decoder.extend(greedy.prepare("the ").ids[None])
     for token in tokens:
         assert token == int(np.argmax(logits))
         logits = decoder.extend(np.array([[token]]))

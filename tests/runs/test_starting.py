@@ -122,7 +122,7 @@ def test_a_vocabulary_of_bytes_gets_the_characters_of_the_text(folder):
     run = textgen.run(slow(folder), output=folder / "tuned").generator
     theirs, ours = (each.logits("Once 8 ra")[-1] for each in (base, run))
     assert ours[: len(theirs)] == near(theirs)  # those of single bytes, too
-    (accented,), (plain,) = run.encode_prompt("\u00e9"), run.encode_prompt("e")
+    (accented,), (plain,) = run.prepare("\u00e9").ids, run.prepare("e").ids
     assert accented >= len(theirs)
     assert ours[accented] == near(theirs[plain])
 
@@ -139,10 +139,10 @@ def test_marks_of_print_are_read_and_written_as_their_plain_forms(folder):
     (folder / "plain.txt").write_text(text)
     base = textgen.run(made, output=folder / "runs/base").generator
     run = textgen.run(slow(folder), output=folder / "tuned").generator
-    theirs, ours = (each.encode_prompt(t) for each, t in ((base, text), (run, printed * 30)))
+    theirs, ours = (each.prepare(t).ids for each, t in ((base, text), (run, printed * 30)))
     assert len(ours) == len(theirs)
     assert run.tokenizer.decode(ours) == printed * 30
-    assert len(run.encode_prompt("\u2019t")) == 1 < len(run.encode_prompt("'t"))  # in its place
+    assert len(run.prepare("\u2019t").ids) == 1 < len(run.prepare("'t").ids)  # in its place
     pairs = (base, text), (run, printed)
     after = [each.logits(t[: t.index(" she")])[-1] for each, t in pairs]
     assert [after[1][token] for token in ours] == near([after[0][token] for token in theirs])
@@ -256,7 +256,7 @@ def test_the_end_of_a_document_begins_as_a_line_break(base, folder):
             generator.tokenizer.end_id,
         )
     logits = generator.logits("Once 3 ravens")
-    (line,) = generator.encode_prompt("\n")
+    (line,) = generator.prepare("\n").ids
     assert logits[:, generator.tokenizer.end_id] == near(logits[:, line])
 
 

@@ -14,13 +14,13 @@ import click
 from click.core import ParameterSource
 
 from textgen.errors import Fault, UsageError
-from textgen.pipeline.options import DecodingOptions, GenerateOptions
+from textgen.pipeline.options import GenerateOptions, RequestOptions
 from textgen.pipeline.raw_pipeline import toml_value
 from textgen.plugin.registry import PluginSet
 
 _DECODING: Final = {
     field.name: field
-    for field in attrs.fields(attrs.resolve_types(DecodingOptions))
+    for field in attrs.fields(attrs.resolve_types(RequestOptions))
     if field.metadata  # the others are each command's own
 }
 _STRATEGY: Final = attrs.fields_dict(attrs.resolve_types(GenerateOptions))["strategy"]

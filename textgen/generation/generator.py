@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, NoReturn, Self, Unpack
+from typing import Any, Final, NoReturn, Self
 
 import attrs
 import numpy as np
@@ -31,7 +32,6 @@ from textgen.generation.prompts import (
 from textgen.generation.request import (
     Prompt,
     Request,
-    RequestOptions,
     Requests,
     check_number,
 )
@@ -118,13 +118,6 @@ class Generator:
             "textgen.load"
         )
 
-    def __copy__(self) -> Self:
-        """Itself, since nothing changes it."""
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
     @property
     def components(self) -> Components:
         """The components that it is built of."""
@@ -146,8 +139,9 @@ class Generator:
         self.close()
 
     @blaming
-    def generate(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> Generation:
-        """Continue a prompt, given as text or as token ids (T,).
+    def generate(self, prompt: Prompt = "", **options: Any) -> Generation:
+        """Continue a prompt, given as text or as token ids (T,), with the options of
+        `RequestOptions`, samplers and strategies.
 
         Raises PromptError for characters outside the vocabulary, UsageError for options out of
         range, ContractError if a plugin is to blame.
@@ -164,7 +158,7 @@ class Generator:
         n: int = 1,
         batch_size: int = BATCH_SIZE,
         distinct: bool = False,
-        **options: Unpack[RequestOptions],
+        **options: Any,
     ) -> Iterator[Generation]:
         """`n` continuations of each prompt, in order, up to `batch_size` at once.
 
@@ -172,9 +166,8 @@ class Generator:
         options of its own is a mapping: `{"prompt": "The door", "temperature": 0.5}`. A time limit
         holds for all of them together.
 
-        Without a time limit, prompts in a list or a tuple are checked at once, with the errors of
-        `generate`. Others are read and checked one by one; when the time is over, they are neither
-        encoded nor checked.
+        Prompts in a list or a tuple are checked at once, with the errors of `generate`; others are
+        read and checked one by one.
 
         distinct  replace a text that came before with its prompt, or is a whole document of the
                   training corpus, by another, with `index + 2**32` and so on. The corpus is read as
@@ -190,7 +183,7 @@ class Generator:
         return self._each(self._rows(requests, first, n), batch_size, texts)
 
     @blaming
-    def stream(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> TextStream:
+    def stream(self, prompt: Prompt = "", **options: Any) -> TextStream:
         """The text of `generate` in pieces, never split inside a character or a stop text.
 
         Options are checked at once, with the errors of `generate`. With max_new_tokens=None the
@@ -200,16 +193,14 @@ class Generator:
         row = self._row(prompt, options, must_end=False)
         return TextStream(Scheduler(self._decoders, 1), row, self.model_id)
 
-    async def agenerate(self, prompt: Prompt = "", **options: Unpack[RequestOptions]) -> Generation:
+    async def agenerate(self, prompt: Prompt = "", **options: Any) -> Generation:
         """`generate` for asyncio. Cancelling the task ends the text."""
         row = await self._prepared(prompt, options, must_end=True)
         with self.components.blaming():
             await finished(self._background, row)
             return await asyncio.to_thread(self._generation, row)
 
-    async def astream(
-        self, prompt: Prompt = "", **options: Unpack[RequestOptions]
-    ) -> AsyncTextStream:
+    async def astream(self, prompt: Prompt = "", **options: Any) -> AsyncTextStream:
         """`stream` for asyncio: `stream = await generator.astream(…)`, then
         `async for piece in stream`.
 
@@ -272,9 +263,7 @@ class Generator:
         return np.array(to_numpy(decoder.score(prompt.ids[None]))[0])
 
     @blaming
-    def next_logprobs(
-        self, prompt: Prompt = "", **options: Unpack[RequestOptions]
-    ) -> tuple[Floats, Floats]:
+    def next_logprobs(self, prompt: Prompt = "", **options: Any) -> tuple[Floats, Floats]:
         """Two arrays (V,): log-probabilities of the first token that `generate` adds, by the model
         and after the samplers.
 
@@ -290,9 +279,7 @@ class Generator:
             scheduler.run()
         return peek.found(row)
 
-    async def anext_logprobs(
-        self, prompt: Prompt = "", **options: Unpack[RequestOptions]
-    ) -> tuple[Floats, Floats]:
+    async def anext_logprobs(self, prompt: Prompt = "", **options: Any) -> tuple[Floats, Floats]:
         """`next_logprobs` for asyncio. Cancelling the task ends the work."""
         row, peek = Peek.at(await self._prepared(prompt, options, must_end=False))
         with self.components.blaming():
@@ -327,34 +314,27 @@ class Generator:
         return CopyFinder(self.tokenizer, self.training_tokens())
 
     @blaming
-    def encode_prompt(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> Ids:
-        """(T,) ids of a prompt, as `generate` feeds them: without the space at its end, if that is
-        left to the first token.
+    def prepare(self, prompt: Prompt, **options: Any) -> EncodedPrompt:
+        """A prompt for many requests with these options, encoded once, with the errors of
+        `generate`. Its `ids` are without the space at its end, if that is left to the first token.
 
         Characters outside the vocabulary are refused (`unknown_characters="error"`), dropped
         ("skip") or encoded as the unknown token ("unknown"). Raises PromptError, which names the
         refused characters.
         """
-        return self.prepare(prompt, **options).ids
-
-    @blaming
-    def prepare(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> EncodedPrompt:
-        """A prompt for many requests with these options, encoded once, with the errors of
-        `generate`.
-        """
         return self._requests.check(prompt, options).prompt
 
-    async def aprepare(self, prompt: Prompt, **options: Unpack[RequestOptions]) -> EncodedPrompt:
+    async def aprepare(self, prompt: Prompt, **options: Any) -> EncodedPrompt:
         """`prepare` for asyncio."""
         return (await self._prepared(prompt, options, must_end=False)).request.prompt
 
-    def _row(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
+    def _row(self, prompt: Prompt, options: Table, *, must_end: bool) -> Row:
         request = self._requests.check(prompt, options)
         if must_end:
             request.check_end()
         return Row.begin(self.tokenizer, request, request.index or 0)
 
-    async def _prepared(self, prompt: Prompt, options: RequestOptions, *, must_end: bool) -> Row:
+    async def _prepared(self, prompt: Prompt, options: Table, *, must_end: bool) -> Row:
         """A row.
 
         A long prompt or a new form takes longer than an event loop should wait: they go to a
@@ -366,12 +346,15 @@ class Generator:
             return await asyncio.to_thread(self._row, prompt, options, must_end=must_end)
 
     def _rows(self, requests: Iterable[Request], first: int, n: int) -> Iterator[Row]:
-        """The rows of requests, `n` each."""
+        """The rows of requests, `n` each, whose time runs from the first on."""
+        began = time.monotonic()
         for place, request in enumerate(requests):
             index = request.index
             begin = first + place * n if index is None else index
             for own in range(begin, begin + n):
-                yield Row.begin(self.tokenizer, request, own)
+                row = Row.begin(self.tokenizer, request, own)
+                row.start_clock(began)
+                yield row
 
     def _distinct(self) -> DistinctTexts:
         """What tells new texts. Only documents are compared with the corpus."""
@@ -399,8 +382,10 @@ class Generator:
                 if distinct is None or is_cut or distinct.is_new(str(generation)):
                     yield generation
                 elif distinct.failed < TRIES:
-                    begun.appendleft(Row.begin(self.tokenizer, row.request, row.index + _STRIDE))
-                    scheduler.submit(begun[0])
+                    other = Row.begin(self.tokenizer, row.request, row.index + _STRIDE)
+                    other.deadline = row.deadline
+                    begun.appendleft(other)
+                    scheduler.submit(other)
 
     def _generation(self, row: Row) -> Generation:
         """The result of a row that has ended. Raises its error."""

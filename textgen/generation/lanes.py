@@ -53,12 +53,13 @@ class Lane:
 
     def fork(self) -> Lane:
         """A copy that goes its own way."""
-        own: dict[str, Any] = {
-            "ids": self.ids[:],
-            "logprobs": self.logprobs[:],
-            "unnoted": self.unnoted[:],
-        }
-        return attrs.evolve(self, logits=self.logits[-1:], **own)
+        return attrs.evolve(
+            self,
+            logits=self.logits[-1:],
+            ids=self.ids[:],
+            logprobs=self.logprobs[:],
+            unnoted=self.unnoted[:],
+        )
 
 
 class StrategyText:

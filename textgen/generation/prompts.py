@@ -16,7 +16,6 @@ from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Array, Ids, Tokenizer
 
 NO_IDS: Final = np.empty(0, np.int64)
-_EXAMINED: Final = 1000  # characters in which unknown ones are looked for first
 
 
 @attrs.frozen(eq=False)
@@ -133,14 +132,8 @@ def _check_ids(prompt: Any, vocab_size: int) -> Ids:
 
 
 def _lacking(tokenizer: Tokenizer, prompt: str) -> list[str]:
-    """The parts of a prompt that become unknown tokens: characters, else words, else all of it.
-
-    Of a long prompt, the parts of its beginning if there are any, so that a message does not take
-    long.
-    """
-    unknown, beginning = tokenizer.unknown_id, prompt[:_EXAMINED]
-    if unknown in tokenizer.encode(beginning):
-        prompt = beginning
+    """The parts of a prompt that become unknown tokens: characters, else words, else all of it."""
+    unknown = tokenizer.unknown_id
     count = int((tokenizer.encode(prompt) == unknown).sum())
     for parts in (Counter(prompt), Counter(prompt.split())):
         lacking = [part for part in parts if unknown in tokenizer.encode(part)]

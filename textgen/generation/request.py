@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import cached_property
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict
+from typing import Any, Final, TypeAlias
 from weakref import WeakValueDictionary
 
 import attrs
@@ -22,10 +20,8 @@ from textgen.generation.prompts import EncodedPrompt, encoded_prompt, spaced_tok
 from textgen.generation.results import GenerationState
 from textgen.pipeline.options import (
     MAX_N,
-    MAX_STOPS,
-    DecodingOptions,
+    RequestOptions,
     TextOptions,
-    UnknownCharacters,
 )
 from textgen.plugin.structure import ConfigReader
 from textgen.protocols import Ids, Table, Tokenizer
@@ -38,95 +34,15 @@ _REMEMBERED: Final = 8  # chains that no request uses: a form may take 30 MB
 _SHORT: Final = 4096  # characters of a prompt, or items of another option
 
 
-class Event(Protocol):
-    """What threading.Event, asyncio.Event and those of multiprocessing have in common."""
-
-    def is_set(self) -> bool:
-        """Whether it has happened."""
-
-
-class RequestOptions(TypedDict, total=False):
-    """The options of a request. The defaults come from the run's pipeline. `textgen generate
-    --help` has a sentence on each.
-
-    The options from `max_new_tokens` to `unknown_characters` are keys of the table `[generate]`,
-    but for `echo`, which is off by default. `seed` may also be "random", which draws one that the
-    result reports. None means no limit or no stop.
-
-    index       distinguishes the texts of one seed: the draws depend on seed and index. 0 by
-                default; among many prompts, the place of the text
-    cancelled   a function, or an event such as threading.Event; once true, the text ends
-    logprobs    number of likeliest tokens to give log-probabilities of, beside those of the text's
-                own tokens
-    state       a saved state to continue, as if the text had never stopped; the prompt is added to
-                it. It keeps seed and index unless they are given; give the other options again
-    keep_state  keep the state at the end in the result. An incomplete character at the end belongs
-                to the text that continues from it
-    cache_salt  asynchronous requests reuse states inside prompts with the same beginning and the
-                same salt, a text. Users who must not find out each other's prompts by the time
-                that an answer takes need different ones. Those of which the first line differs
-                take turns where more texts wait than run at once
-
-    strategy    how the text is made of steps: a name, or a table with a `type`
-
-    The other options are those of samplers and strategies. Each changes the option of the last
-    sampler of the run's chain that has it, or adds that sampler at its standard place; those of a
-    strategy choose it. Options of plugins' samplers and strategies are given in the same way.
-    """
-
-    max_new_tokens: int | None
-    min_new_tokens: int | None
-    stop: str | Sequence[str] | None
-    stop_tokens: Sequence[int] | npt.NDArray[np.integer[Any]] | None
-    ignore_end: bool | None
-    time_limit: float | None
-    seed: int | Literal["random"] | None
-    echo: bool | None
-    unknown_characters: UnknownCharacters | None
-    index: int | None
-    cancelled: Callable[[], bool] | Event | None
-    logprobs: int | None
-    state: GenerationState | None
-    keep_state: bool
-    cache_salt: str
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    repetition_penalty: float | None
-    presence_penalty: float | None
-    frequency_penalty: float | None
-    logit_bias: Mapping[Any, float] | None
-    dry_multiplier: float | None
-    dry_allowed_length: int | None
-    regex: str | None
-    json_schema: str | Table | None
-    xtc_probability: float | None
-    xtc_threshold: float | None
-    strategy: str | Table | None
-    beams: int | None
-    length_penalty: float | None
-    beam_groups: int | None
-    diversity_penalty: float | None
-    best_of: int | None
-    negative_prompt: str | None
-    guidance_scale: float | None
-    ban_phrase: Sequence[str] | None
-    suffix: str | None
-    candidates: int | None
-
-
-_FIELDS: Final = attrs.fields_dict(attrs.resolve_types(DecodingOptions))
+_FIELDS: Final = attrs.fields_dict(attrs.resolve_types(RequestOptions))
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Request(DecodingOptions):
+class Request(RequestOptions):
     """A checked request.
 
     chain     the samplers; rows of one chain are sampled together
     end_id    the token by which the model ends the text
-    prompt    without ids if its time was over before it was encoded
-    deadline  a time of time.monotonic; None if the clock starts with the text
     """
 
     seed: int
@@ -135,7 +51,6 @@ class Request(DecodingOptions):
     cancelled: Callable[[], bool] | None = None
     state: GenerationState | None = None
     prompt: EncodedPrompt = attrs.field(factory=EncodedPrompt)
-    deadline: float | None = None
 
     def check_end(self) -> None:
         """Raise UsageError if nothing would ever end the text."""
@@ -164,20 +79,18 @@ class Requests:
     make_chain: Callable[[Table], Chain]
     priming: Ids
     _used: WeakValueDictionary[bytes, Chain] = attrs.field(factory=WeakValueDictionary, init=False)
-    _latest: dict[bytes, Chain | UsageError] = attrs.field(factory=dict, init=False)
+    _latest: dict[bytes, Chain] = attrs.field(factory=dict, init=False)
 
-    def check(self, prompt: Any, options: Table, began: float | None = None) -> Request:
-        """The request for one text, whose time runs since `began`, or from its start on."""
+    def check(self, prompt: Any, options: Table) -> Request:
+        """The request for one text."""
         if name := next(iter(_OF_MANY & options.keys()), None):
             raise UsageError("an option of generate_many, for all its prompts", argument=name)
-        if unnamed := [name for name in options if not isinstance(name, str)]:
-            raise UsageError(f"expected names of options, and one is {unnamed[0]!r}")
         given = {
             name: _plain(value)
             for name, value in options.items()
             if value is not None or name in _MAY_BE_NONE
         }
-        cancelled = is_cancelled(given.pop("cancelled", None))
+        check_cancelled(cancelled := given.pop("cancelled", None))
         state = self._checked_state(given.pop("state", None))
         if given.get("seed") == "random":
             given["seed"] = secrets.randbits(63)
@@ -189,7 +102,7 @@ class Requests:
             made = attrs.evolve(made, chain=self._chain(sampling))
         if made.ignore_end:
             made = attrs.evolve(made, end_id=None)
-        return self._with_prompt(made, prompt, began)
+        return self._with_prompt(made, prompt)
 
     def is_quick(self, prompt: Any, options: Table) -> bool:
         """Whether `check` takes a moment: all that is given is short, and the chain is known."""
@@ -200,10 +113,8 @@ class Requests:
         return not sampling or (key := _key(sampling)) in self._latest or key in self._used
 
     def check_many(self, prompts: Any, options: Table) -> tuple[Iterable[Request], int]:
-        """The requests for prompts, and the first index.
-
-        The requests of a list or tuple are checked at once, unless all have a time limit: this may
-        take longer.
+        """The requests for prompts, those of a list or tuple checked at once, and the first
+        index.
         """
         if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
             cause = "expected a list of prompts; for one prompt, write [prompt], or use generate"
@@ -212,34 +123,26 @@ class Requests:
         if options.get("seed") == "random":
             options = {**options, "seed": shared.seed}  # one for all
         each = self._each(prompts, shared, {k: v for k, v in options.items() if k != "index"})
-        at_once = isinstance(prompts, (list, tuple)) and shared.time_limit is None
-        return (list(each) if at_once else each), shared.index or 0
+        return (list(each) if isinstance(prompts, (list, tuple)) else each), shared.index or 0
 
     def _each(self, prompts: Iterable[Any], shared: Request, options: Table) -> Iterator[Request]:
         """The request for each of many prompts. An error says which it is."""
-        began = time.monotonic()
         shared = attrs.evolve(shared, index=None)
         for place, item in enumerate(prompts):
             try:
                 if isinstance(item, Mapping):
                     own = {**options, **item}
-                    request = self.check(own.pop("prompt", ""), own, began)
+                    request = self.check(own.pop("prompt", ""), own)
                 else:
-                    request = self._with_prompt(shared, item, began)
+                    request = self._with_prompt(shared, item)
                 request.check_end()
             except UsageError as error:
                 error.source = f"prompts[{place}]"
                 raise
             yield request
 
-    def _with_prompt(self, request: Request, prompt: Any, began: float | None) -> Request:
-        """A request with its prompt, which is not encoded if its time is over."""
-        end = None
-        if began is not None and request.time_limit is not None:
-            end = began + request.time_limit
-            is_text = isinstance(prompt, str)
-            if is_text and not request.keep_state and time.monotonic() >= end:
-                return attrs.evolve(request, prompt=EncodedPrompt(prompt), deadline=end)
+    def _with_prompt(self, request: Request, prompt: Any) -> Request:
+        """A request with its prompt."""
         # A sampler that ends texts knows what they may begin with.
         is_free = not any(link.ends for link in request.chain.links)
         made = encoded_prompt(
@@ -250,7 +153,7 @@ class Requests:
             self.priming,
             after_space=request.state is not None and request.state.held,
         )
-        return attrs.evolve(request, prompt=made, deadline=end)
+        return attrs.evolve(request, prompt=made)
 
     def _checked_state(self, state: Any) -> GenerationState | None:
         """A saved state, once it is known to be of this run."""
@@ -279,21 +182,15 @@ class Requests:
         """The run's chain changed by options; one object for equal options, so that rows share it,
         for as long as one uses it.
 
-        Raises UsageError, from memory for options that were refused: a form may take long to
-        compile.
+        Raises UsageError.
         """
         key = _key(sampling)
         made = self._latest.pop(key, None) or self._used.get(key)
         if made is None:
-            try:
-                made = self._used[key] = self.make_chain(sampling)
-            except UsageError as error:
-                made = copy.copy(error)  # without its traceback
+            made = self._used[key] = self.make_chain(sampling)
         self._latest[key] = made
         for old in [*self._latest][:-_REMEMBERED]:
             self._latest.pop(old, None)
-        if isinstance(made, UsageError):
-            raise copy.copy(made)
         return made
 
 
@@ -304,8 +201,6 @@ def _checked(table: Table) -> dict[str, Any]:
         value = table[name]
         if value is None and name in ("stop", "stop_tokens"):
             value = ()
-        elif isinstance(value, list):  # a longer one is refused without a look at each
-            value = value[: MAX_STOPS + 1]
         made[name] = reader.field(_FIELDS[name], value, name)
     if reader.faults:
         faults = (attrs.evolve(f, path=f.path.partition(".")[0]) for f in reader.faults)
@@ -317,15 +212,13 @@ def _key(sampling: Table) -> bytes:
     return hashlib.sha256(repr(sorted(sampling.items())).encode()).digest()
 
 
-def is_cancelled(given: Callable[[], bool] | Event | None) -> Callable[[], bool] | None:
-    """A function that says whether work is cancelled: the one given, or an event's.
-
-    Raises UsageError.
-    """
-    cancelled = getattr(given, "is_set", given)
+def check_cancelled(cancelled: Any) -> None:
+    """Raise UsageError for anything but a function, or None."""
     if cancelled is not None and not callable(cancelled):
-        raise UsageError("expected a function or an event", argument="cancelled", value=given)
-    return cancelled
+        hint = "give its is_set" if hasattr(cancelled, "is_set") else ""
+        raise UsageError(
+            "expected a function", argument="cancelled", value=cancelled, suggestion=hint
+        )
 
 
 def check_number(name: str, value: Any) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -26,7 +27,6 @@ from textgen.pipeline.options import MAX_SEED
 from textgen.protocols import Array, Decoder, Ids, Tensors, Tokenizer
 
 ENDLESS: Final = 1 << 60
-_PARTS: Final = 64  # arrays of tokens that become one: each takes more memory than its tokens
 
 
 @attrs.define(eq=False)
@@ -67,7 +67,7 @@ class Row:
     _is_cancelled: bool = False
     _last: Ids = NO_IDS  # the tail of the state at its end
     _finished: bool = False
-    _parts: list[Ids] = attrs.field(factory=list)
+    _added: array[int] = attrs.field(factory=lambda: array("i"))
 
     @classmethod
     def begin(cls, tokenizer: Tokenizer, request: Request, index: int) -> Row:
@@ -96,7 +96,6 @@ class Row:
             text,
             tokenizer,
             prompt.text if request.echo else "",
-            deadline=request.deadline,
             earlier=earlier,
             last=before,
         )
@@ -119,7 +118,7 @@ class Row:
     @property
     def has_news(self) -> bool:
         """Whether there is something to take."""
-        return self.ended or (bool(self._parts or self.shown) and not self.whole)
+        return self.ended or (bool(self._added or self.shown) and not self.whole)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -145,10 +144,10 @@ class Row:
             self.start.restore(decoder)
         return decoder
 
-    def start_clock(self) -> None:
-        """Let its time limit run from now on."""
-        limit = self.request.time_limit
-        self.deadline = None if limit is None else time.monotonic() + limit
+    def start_clock(self, began: float | None = None) -> None:
+        """Let its time limit run from now on, or from a time of time.monotonic."""
+        if (limit := self.request.time_limit) is not None:
+            self.deadline = limit + (time.monotonic() if began is None else began)
 
     def cancel(self) -> None:
         """End it at the next step, from any thread."""
@@ -198,9 +197,7 @@ class Row:
 
     def add(self, ids: Ids) -> None:
         """Note generated tokens."""
-        self._parts.append(ids)
-        if len(self._parts) >= _PARTS:
-            self._parts.append(np.concatenate(drain(self._parts)).astype(np.int32))
+        self._added.extend(ids.tolist())
         self.made += len(ids)
 
     def resumes(self) -> bool:
@@ -212,7 +209,7 @@ class Row:
         """Text and tokens that were not taken yet. Whoever takes them then looks at `error`."""
         ended = self.ended  # before the tokens are taken: another thread may be adding some
         shown, self.shown = self.shown, ""
-        ids = np.concatenate([NO_IDS, *drain(self._parts)])
+        ids = np.array(drain(self._added), np.int64)
         self.taken += len(ids)
         self._last = np.concatenate([self._last, ids])[-TAIL:]
         unseen = NO_IDS if self.text.searches else ids  # else it has seen each as it was drawn

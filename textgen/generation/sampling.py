@@ -17,14 +17,6 @@ from textgen.data import splitmix
 from textgen.protocols import Array, Floats, Ids, Tensors
 
 _GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
-_ANNOUNCED: Final = {
-    "counts": "set its attribute history to 'counts'",
-    "prompt_counts": "set its attribute history to 'counts'",
-    "tokens": "set its attribute history to 'tokens'",
-    "random": "set its attribute random to True",
-    "state": "give it the methods start and accept",
-}
-"""How a sampler announces what it reads."""
 _AT_ONCE: Final = 2048  # random numbers of next steps: each step by itself takes longer
 _LARGE: Final = 4096  # tokens of a vocabulary, from which on blocks of them are summed first
 _BLOCK: Final = 256
@@ -163,7 +155,7 @@ class UnannouncedError(AttributeError):
     """A sampler reads what it has not announced."""
 
     def __init__(self, name: str) -> None:
-        how = _ANNOUNCED.get(name, "there is none")
+        how = "textgen.protocols.Sampler tells by which attribute or methods"
         super().__init__(f"no sampler has announced that it reads {name}: {how}", name=name)
 
 

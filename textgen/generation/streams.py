@@ -22,7 +22,6 @@ class StreamedText:
     finish_reason  None until the text has ended, and after an error; then as in Generation.
                    "cancelled" if the stream was closed before the end
     seed, index    reproduce the text with the same prompt and options
-    samplers       the [[sampler]] tables of the chain
     ids            (T,) the token ids of the last piece, those before it that completed no text
                    included; after the end, the remaining ones
     logprobs       one entry for each of these, if `logprobs` was given
@@ -33,7 +32,6 @@ class StreamedText:
         self.finish_reason: FinishReason | None = None
         self.state: GenerationState | None = None
         self.seed, self.index = row.request.seed, row.index
-        self.samplers = row.request.chain.tables
         self.ids: Ids = NO_IDS
         self.logprobs: list[TokenLogprobs] = []
         self._submit, self._row, self._model_id = submit, row, model_id

@@ -117,8 +117,34 @@ class TextOptions:
 
 
 @attrs.frozen(kw_only=True)
-class DecodingOptions(TextOptions):
-    """The options of a request that are not for samplers, as RequestOptions describes them."""
+class RequestOptions(TextOptions):
+    """The options of a request. `textgen generate --help` has a sentence on each.
+
+    The defaults come from the run's table `[generate]`, but for `echo`, which is off. `seed` may
+    also be "random", which draws one that the result reports. None means no limit or no stop.
+
+    index       distinguishes the texts of one seed: the draws depend on seed and index. 0 by
+                default; among many prompts, the place of the text
+    logprobs    number of likeliest tokens to give log-probabilities of, beside those of the text's
+                own tokens
+    keep_state  keep the state at the end in the result. An incomplete character at the end belongs
+                to the text that continues from it
+    cache_salt  asynchronous requests reuse states inside prompts with the same beginning and the
+                same salt, a text. Users who must not find out each other's prompts by the time
+                that an answer takes need different ones. Those of which the first line differs
+                take turns where more texts wait than run at once
+
+    A request also takes:
+
+    cancelled   a function; once it gives true, the text ends
+    state       a saved state to continue, as if the text had never stopped; the prompt is added to
+                it. It keeps seed and index unless they are given; give the other options again
+    strategy    how the text is made of steps: a name, or a table with a `type`
+
+    and the options of samplers and strategies. Each changes the option of the last sampler of the
+    run's chain that has it, or adds that sampler at its standard place; those of a strategy choose
+    it. Options of plugins' samplers and strategies are given in the same way.
+    """
 
     echo: bool = option(False, help="put the prompt before its continuation")
     index: int | None = attrs.field(default=None, validator=optional(is_seed))

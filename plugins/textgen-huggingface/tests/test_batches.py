@@ -41,7 +41,7 @@ def assert_same_text(generator: Any, given: Any, expected: Any) -> None:
     """Equal, or different from a place on where two tokens are equally likely up to rounding."""
     for place, (mine, theirs) in enumerate(zip(given.tokens, expected.tokens, strict=False)):
         if mine != theirs:
-            before = [*generator.encode_prompt(given.prompt), *expected.tokens[:place]]
+            before = [*generator.prepare(given.prompt).ids, *expected.tokens[:place]]
             logits = generator.model.decoder(1).extend(np.array([before]))[0]
             assert abs(logits[mine] - logits[theirs]) < CLOSE
             return

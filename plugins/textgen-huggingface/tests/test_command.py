@@ -31,7 +31,7 @@ def test_export_writes_a_folder_that_generates_the_same_text(
     assert plain("It's the café")["input_ids"] == ids["input_ids"][0].tolist()
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     made = model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :]
-    prompt = run.generator.encode_prompt("It's the café")  # ids, which follow nothing
+    prompt = run.generator.prepare("It's the café").ids  # ids, which follow nothing
     assert run.generator.generate(prompt, max_new_tokens=8).text == tokenizer.decode(made)
 
 
@@ -102,5 +102,5 @@ def test_the_readme_opens_a_run(run: Any, capsys: pytest.CaptureFixture[str]) ->
         "max_new_tokens=40", "max_new_tokens=12"
     )
     exec(block, {})
-    expected = run.generator.generate(run.generator.encode_prompt("The lamp"), max_new_tokens=12)
+    expected = run.generator.generate(run.generator.prepare("The lamp").ids, max_new_tokens=12)
     assert capsys.readouterr().out == f"The lamp{expected.text}\n"

@@ -83,7 +83,7 @@ def test_many_streams_at_once_give_the_texts_that_each_gives_alone(
 def test_the_prompts_of_a_list_get_what_each_gets_alone(
     complete: Complete, generator: textgen.Generator
 ) -> None:
-    ids = generator.encode_prompt("Once 3 ").tolist()
+    ids = generator.prepare("Once 3 ").ids.tolist()
     options = {"seed": 5, "max_tokens": 20, "n": 2}
     for prompts in (["Once 3 ", "Once ", "", "Once 3 ravens flew. " * 250], [ids, ids[:2]]):
         together = complete(prompt=prompts, **options)["choices"]
@@ -110,7 +110,7 @@ def test_the_document_has_the_parameters_of_requests(http: httpx2.Client) -> Non
 def test_log_probabilities_of_an_echoed_prompt_are_those_of_score_tokens(
     complete: Complete, generator: textgen.Generator
 ) -> None:
-    ids = generator.encode_prompt("Once 3 ravens flew over 2 hills").tolist()
+    ids = generator.prepare("Once 3 ravens flew over 2 hills").ids.tolist()
     body = {"temperature": 0, "logprobs": 1, "seed": 1234, "echo": True}  # as lm-evaluation-harness
     text = "Once 3 ravens flew over 2 hills"
     (scored,) = generator.score_tokens(text)
@@ -164,7 +164,7 @@ def streamed(http: httpx2.Client, **body: Any) -> list[dict[str, Any]]:
 def test_ranks_of_the_prompt_are_in_the_shape_of_vllm(
     complete: Complete, generator: textgen.Generator
 ) -> None:
-    ids = generator.encode_prompt("Once 3").tolist()
+    ids = generator.prepare("Once 3").ids.tolist()
     (choice,) = complete(prompt=ids, prompt_logprobs=2, max_tokens=0)["choices"]
     logits = generator.logits(ids)
     assert choice["prompt_logprobs"][0] is None
@@ -256,7 +256,7 @@ def test_names_of_other_servers_have_their_effect_or_none(
     assert complete(**mikupad)["choices"][0]["text"] == made.text
     silly_tavern = {"seed": -1, "stop": [], "n": 2, "best_of": 2, "logit_bias": {}, "logprobs": 10}
     assert len(complete(prompt="Once ", max_tokens=3, **silly_tavern)["choices"]) == 2
-    e = generator.encode_prompt("e").tolist()[0]
+    e = generator.prepare("e").ids.tolist()[0]
     (choice,) = complete(prompt="Onc", max_tokens=3, logit_bias={str(e): 100})["choices"]
     assert choice["text"] == "eee"
 
@@ -347,7 +347,7 @@ def test_the_openai_client_raises_its_own_errors(server: Any) -> None:
 
 
 def test_tokens_in_the_shapes_of_vllm(http: httpx2.Client, generator: textgen.Generator) -> None:
-    ids = generator.encode_prompt("Once").tolist()
+    ids = generator.prepare("Once").ids.tolist()
     made = http.post("/tokenize", json={"prompt": "Once", "return_token_strs": True}).json()
     assert (made["tokens"], made["count"], made["token_strs"]) == (ids, 4, list("Once"))
     assert http.post("/detokenize", json={"tokens": ids}).json() == {"prompt": "Once"}

@@ -238,7 +238,7 @@ def test_hover_shows_ten_and_a_click_takes_one(page, generator):
     assert len(shown) >= 10
     state = generator.generate(PROMPT, max_new_tokens=9, keep_state=True, **options).state
     drawn = generator.next_logprobs("", state=state, **options)[1]
-    own = drawn[generator.encode_prompt(text[place])[0]]
+    own = drawn[generator.prepare(text[place]).ids[0]]
     share = page.locator("#alternatives [aria-current=true] .share").text_content()
     assert abs(float(share.strip("%<")) / 100 - np.exp(own)) < 0.001
     taken = next(token for token in likeliest if token != text[place] and token.isalpha())

@@ -33,10 +33,8 @@ _SERVER: Final = frozenset(
         *("logprobs", "prompt_logprobs", "max_tokens", "return_token_ids"),
     )
 )
-_NOT_FOR_CLIENTS: Final = frozenset(
-    ("cancelled", "state", "keep_state", "index", "max_new_tokens", "echo", "logprobs", "strategy")
-)
-_ENGINE: Final = frozenset(RequestOptions.__annotations__) - _NOT_FOR_CLIENTS
+_NOT_FOR_CLIENTS: Final = frozenset(("keep_state", "index", "max_new_tokens", "echo", "logprobs"))
+_ENGINE: Final = frozenset(attrs.fields_dict(RequestOptions)) - _NOT_FOR_CLIENTS
 ALIASES: Final[Mapping[str, str]] = {
     "max_new_tokens": "max_tokens",
     "max_completion_tokens": "max_tokens",

@@ -30,7 +30,7 @@ def detokenized(generator: Generator, ids: list[Any]) -> dict[str, str]:
     try:
         if not all(type(token) is int for token in ids):
             raise ApiError(400, "tokens must be a list of token ids", param="tokens")
-        return {"prompt": generator.tokenizer.decode(generator.encode_prompt(ids))}
+        return {"prompt": generator.tokenizer.decode(generator.prepare(ids).ids)}
     except TextgenError as error:
         raise ApiError.of(error, {"prompt": "tokens"}) from error
 
