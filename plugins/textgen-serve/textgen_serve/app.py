@@ -240,7 +240,7 @@ class Server:
         run = await self._run(exchange, body)
         asked = read_completion(
             body,
-            self.runs.names,
+            self.runs.parameters,
             self._limits,
             {**run.generator.defaults, **defaults},
             ignore_unknown=self._ignore_unknown,

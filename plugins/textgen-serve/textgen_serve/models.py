@@ -144,7 +144,7 @@ class Runs:
     ) -> None:
         self.options = sampling_options(plugins)
         strategies = [offer.component.arguments() for offer in plugins.offers("strategy")]
-        self.names = {*self.options, *(name for names in strategies for name in names)}
+        self.parameters = {*self.options, *(name for names in strategies for name in names)}
         self._engine, self._device, self._metrics = Engine(plugins), device, metrics
         self._loaded: dict[Path, _Loaded] = {}
         self._runs: dict[str, ServedRun] = {}
