@@ -197,7 +197,7 @@ class Row:
 
     def add(self, ids: Ids) -> None:
         """Note generated tokens."""
-        self._added.extend(ids.tolist())
+        self._added.frombytes(ids.astype(np.int32).tobytes())
         self.made += len(ids)
 
     def resumes(self) -> bool:
