@@ -310,9 +310,9 @@ class Trainer(Protocol):
     """Fits a model to data. It yields events; files, progress and signals are the engine's work.
 
     With `distributed = True` it can train in several processes, which `context.processes`
-    describes: each runs the same program with the same pipeline and text. The events, the state and
-    the weights of the first count. When the first closes `train`, or one of them `is_stopping`,
-    `train` has to end in all. Trainers of textgen.gradient do all this.
+    describes: each runs the same program with the same pipeline and text, and yields events of the
+    same steps. The losses, the state and the weights of the first count. After an event the engine
+    may close `train`, in all of them.
     """
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:
