@@ -48,7 +48,7 @@ class Comparison:
         in_bits = have_other_tokens(self.runs)
         curves = [Curve(run.label, run.bits if in_bits else run.curve) for run in self.runs]
         unit = "bits per character" if in_bits else "nats per token"
-        body = f"<pre>{escape(repr(self))}</pre>\n{draw(curves, f'loss ({unit})')}"
+        body = f"{draw(curves, f'loss ({unit})')}\n<pre>{escape(repr(self))}</pre>"
         return page("Runs side by side", body)
 
     def __repr__(self) -> str:
