@@ -1,4 +1,4 @@
-"""The decoders of the recurrent network, beside what `check_model` asks of them: the same bits
+"""The decoders of the recurrent network, beside what their contract asks of them: the same bits
 however they are fed.
 """
 

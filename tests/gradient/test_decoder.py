@@ -9,14 +9,14 @@ from small_trainings import train
 from torch import nn
 
 from textgen.gradient import ForwardDecoder, GradientModel
-from textgen.testing import check_model
+from textgen.testing import check
 
 
 @pytest.mark.parametrize(
     "component", network_plugin.textgen_models(), ids=lambda component: component.name
 )
 def test_the_contract_is_kept(component):
-    assert {outcome.status for outcome in check_model(component)} <= {"ok", "skipped"}
+    assert {outcome.status for outcome in check("model", component)} <= {"ok", "skipped"}
 
 
 def test_rows_of_different_lengths_generate_together():

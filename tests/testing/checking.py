@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,54 +10,47 @@ import attrs
 import good
 import numpy as np
 from components import make
-from good import GOOD
 
-from textgen import Component, NoOptions, option, testing
-from textgen.testing import STATEMENTS, isolated_plugins
-from textgen.testing.environment import subject
-from textgen.testing.plugin import SUITES
-from textgen.testing.suite import run_checks
+from textgen import Component, NoOptions
+from textgen.testing import isolated_plugins
+from textgen.testing.plugin import prepared
 
 ROOT = Path(__file__).parents[2]
-CHECKS = {kind: getattr(testing, f"check_{kind}") for kind in GOOD}
 LIGHT = "textgen.plugin.component"  # what is imported for components that are made in this process
 NOISE = np.random.default_rng()
+NUMBERS = itertools.count()
 PLUGINS = isolated_plugins()  # checks only look in it
-SENTENCES = {statement.anchor: statement for statement in STATEMENTS}
 
 
-def outcomes_of(kind, component, *, only="", time_limit=60.0, **arguments):
-    """The outcomes of a component's checks, or of those of the statement `only` alone."""
-    with subject(kind, component, None, LIGHT, PLUGINS, time_limit=time_limit) as made:
-        checks = SUITES[kind](made, **arguments).checks()
-        return list(run_checks([c for c in checks if only in ("", c.statement.anchor)], made))
+def outcomes_of(kind, component, **given):
+    """The outcomes of a component's checks, up to the first that fails."""
+    with prepared(kind, component, plugin=LIGHT, plugins=PLUGINS, **given) as suite:
+        return list(suite.outcomes())
 
 
 @attrs.frozen
 class Case:
-    """A component that breaks the statement of this anchor, and words of what must be said to have
-    been seen.
+    """A component that breaks the statement of this name, and what is wrong with it."""
 
-    check  the anchor of the check that finds it, if that is of another statement
-    """
-
-    kind: str
     statement: str
-    seen: str
+    wrong: str
+    kind: str
     component: Component
-    arguments: dict[str, Any] = attrs.field(factory=dict)
-    check: str = ""
+    given: dict[str, Any] = attrs.field(factory=dict)
 
 
-def broken(statement, seen, base, check="", **changes):
+def broken(statement, wrong, base, **changes):
     """A class that is `base` but for the attributes among `changes`."""
-    kinds = {**good.KINDS, "model": (good.Model, good.Decoder)}
+    kinds = {
+        **good.KINDS,
+        "model": (good.Model, good.Decoder),
+        "strategy": (good.Strategy, good.Sampling),
+    }
     kind = next(kind for kind, made in kinds.items() if issubclass(base, made))
-    component = good.offered(type(base.__name__, (base,), changes))
-    return Case(kind, statement, seen, component, check=check)
+    return Case(statement, wrong, kind, good.offered(type(base.__name__, (base,), changes)))
 
 
-def module(statement, seen, change, check=""):
+def module(statement, wrong, change):
     """A torch module with another result of `forward`, while it trains."""
 
     def forward(self, tokens, state=None):
@@ -71,12 +62,17 @@ def module(statement, seen, change, check=""):
             model.__class__ = type("Changed", (type(model),), {"forward": forward})
         return model
 
-    return Case("model", statement, seen, Component("changed", NoOptions, build), check=check)
+    return Case(statement, wrong, "model", Component("changed", NoOptions, build))
 
 
 def then(method, change):
     """A method that gives something else."""
     return lambda *arguments: change(method(*arguments))
+
+
+def doing(act):
+    """A method that does something and gives None."""
+    return lambda *arguments: [act(*arguments)].clear()
 
 
 def raising(error):
@@ -86,10 +82,6 @@ def raising(error):
         raise error
 
     return method
-
-
-def command(statement, seen, build, config=NoOptions, check="", **more):
-    return Case("command", statement, seen, Component("good", config, build), more, check)
 
 
 PLUGIN = """
@@ -119,18 +111,3 @@ def textgen_samplers():
 def textgen_observers():
     return [Component("watch", NoOptions, lambda config, context: Watch())]
 """
-
-
-NUMBERS = itertools.count()
-
-
-@attrs.frozen
-class Required:
-    """Needs an option."""
-
-    size: int = option(help="how many")
-
-
-def linger():
-    """Outlive the check, though not the test."""
-    threading.Thread(target=time.sleep, args=[1.5]).start()

@@ -22,11 +22,6 @@ class Corpus(Part):
         yield from ("The first piece.\n", "", "And the second.\n")
 
 
-class UnavailableCorpus(Corpus):
-    def __init__(self, context):
-        raise CorpusError("it is elsewhere")
-
-
 class MissingCorpus(Corpus):
     def sources(self):
         raise CorpusError("they are elsewhere")
@@ -247,7 +242,6 @@ GOOD = {
     "run": Component("good", NoOptions, finished_run),
 }
 ALSO_GOOD = [
-    ("corpus", UnavailableCorpus),
     ("corpus", MissingCorpus),
     ("tokenizer", RefusingTokenizer),
     ("model", RowDecoder),

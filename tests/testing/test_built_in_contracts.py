@@ -3,9 +3,10 @@
 import hashlib
 
 import pytest
-from checking import CHECKS, PLUGINS, ROOT
+from checking import PLUGINS, ROOT
 
 from textgen.files.cache import downloads
+from textgen.testing import check
 from textgen_builtins.corpora.plugin import BOOK
 
 SMALL_RNN = {"type": "rnn", "hidden_size": 8}
@@ -69,7 +70,7 @@ BUILT_IN = [
 ]
 SGD, COUNT = {"type": "sgd", "length": "1 epoch", "batch_size": 16}, {"type": "count"}
 COUNTERPARTS = {  # what fits a model, or is fitted by a trainer
-    "model ngram": {"trainer": COUNT, "tolerance": 0},
+    "model ngram": {"trainer": COUNT},
     "trainer count": {"model": {"type": "ngram"}},
     "trainer mixture": {"model": {"type": "mixture", "first": SMALL_RNN}},
 }
@@ -77,10 +78,10 @@ COUNTERPARTS = {  # what fits a model, or is fitted by a trainer
 
 @pytest.mark.parametrize(("kind", "component", "options"), BUILT_IN)
 def test_the_built_in_set_passes(kind, component, options, tmp_path, request, monkeypatch):
-    more = dict(COUNTERPARTS.get(f"{kind} {component.name}", {}))
+    pipeline = dict(COUNTERPARTS.get(f"{kind} {component.name}", {}))
     if (kind, component.name) == ("model", "mixture"):
         first, second = (COUNT, SGD) if "second" in options else (SGD, COUNT)
-        more["trainer"] = {"type": "mixture", "first": first, "second": second}
+        pipeline["trainer"] = {"type": "mixture", "first": first, "second": second}
     if component.name == "time-machine":
         book = request.getfixturevalue("book")
         monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path))
@@ -88,25 +89,15 @@ def test_the_built_in_set_passes(kind, component, options, tmp_path, request, mo
         downloads().add(key, "timemachine.txt", [book.read_bytes()], {"address": BOOK})
     if component.name == "format":
         pytest.importorskip("llguidance")
-    if component.name == "file":
-        more["unreadable"] = {"path": str(tmp_path / "nowhere.txt")}
-    if options:
-        more["options"] = options
-    outcomes = CHECKS[kind](component, plugins=PLUGINS, **more)
+    outcomes = check(kind, component, options=options, pipeline=pipeline, plugins=PLUGINS)
     assert {outcome.status for outcome in outcomes} <= {"ok", "skipped"}
     skipped = {outcome.statement.anchor for outcome in outcomes if outcome.status == "skipped"}
-    assert skipped <= allowed(kind, component.name, options)
+    assert skipped <= allowed(component.name, options)
 
 
-def allowed(kind, name, options):
+def allowed(name, options):
     """The statements that do not concern a component."""
-    made = {"corpus-errors", "sampler-promise", "strategy-sampling", "command-runs"}
-    if name != "format":
-        made |= {"sampler-state-form", "sampler-state"}
-    if name != "xtc":
-        made.add("sampler-random")
-    if name in ("ngram", "mixture"):  # no torch modules
-        made |= {"model-causal", "model-forward", "model-dropout"}
     if options.get("letters_only"):
-        made.add("tokenizer-unknown")
-    return made
+        return {"tokenizer-unknown"}
+    is_module = name not in ("ngram", "mixture")
+    return set() if is_module else {"model-forward", "model-dropout"}

@@ -8,13 +8,14 @@ import attrs
 import numpy as np
 import pytest
 from broken import refuse
-from checking import LIGHT, PLUGIN, ROOT, Required
+from broken_runs import Required
+from checking import LIGHT, PLUGIN, ROOT, raising
 from components import plugin_of
-from good import GOOD, Corpus, Model, Sampler, Tokenizer, Trainer, offered
+from good import GOOD, Corpus, Model, Observer, Sampler, Tokenizer, Trainer, offered
 
 import textgen
-from textgen import Component, NoOptions, testing
-from textgen.errors import PipelineError, PluginError, UsageError
+from textgen import Component, testing
+from textgen.errors import CorpusError, PipelineError, PluginError, UsageError
 from textgen.testing import ContractFailure
 
 
@@ -24,10 +25,9 @@ def test_the_sampler_of_the_page_of_hooks_keeps_its_contract():
     names = {"__name__": "page_of_hooks"}
     exec(block, names)
     (component,) = names["Plugin"].textgen_samplers()
-    skipped = [
-        o.statement.anchor for o in testing.check_sampler(component) if o.status == "skipped"
-    ]
-    assert "component-import" in skipped, "it comes from no module that could be imported"
+    outcomes = testing.check("sampler", component)
+    skipped = [outcome.statement.anchor for outcome in outcomes if outcome.status == "skipped"]
+    assert skipped == ["component-import"], "it comes from no module that could be imported"
 
 
 @pytest.mark.slow
@@ -59,15 +59,15 @@ def test_check_plugin_checks_all_that_is_not_left_out(tmp_path, monkeypatch):
 
 def test_a_list_is_no_component():
     with pytest.raises(TypeError, match=r"takes a textgen.Component, and got a list"):
-        testing.check_sampler([GOOD["sampler"]], plugin=LIGHT)
+        testing.check("sampler", [GOOD["sampler"]], plugin=LIGHT)
 
 
 def test_options_that_do_not_fit_are_the_callers_fault():
     needy = Component("needy", Required, lambda config, context: Sampler(context))
     with pytest.raises(PipelineError, match="size: expected an integer"):
-        testing.check_sampler(needy, options={"size": "many"}, plugin=LIGHT)
-    with pytest.raises(PipelineError, match="size: required"):
-        testing.check_sampler(needy, plugin=LIGHT)
+        testing.check("sampler", needy, options={"size": "many"}, plugin=LIGHT)
+    with pytest.raises(UsageError, match=r"it has no default for needy\.size"):
+        testing.check("sampler", needy, plugin=LIGHT)
 
 
 @pytest.mark.slow
@@ -83,40 +83,43 @@ def test_check_plugin_takes_names_and_refuses_what_is_none():
         testing.check_plugin(plugin_of(sampler=[]))
 
 
-def module_of(**parts):
-    """A plugin that is imported in no time."""
-    made = ModuleType(LIGHT)
-    vars(made).update(vars(plugin_of(**parts)))
-    return made
+def check_alone(kind, **parts):
+    """Check the component `good` of one kind of a plugin that is imported in no time."""
+    module = ModuleType(LIGHT)
+    vars(module).update(vars(plugin_of(**parts)))
+    others = {name for name in parts if name != kind}
+    return testing.check_plugin(module, leave_out=[*(f"{name}:good" for name in others)])
 
 
 def but(base, **changes):
     return [offered(type("But", (base,), changes))]
 
 
-def check_alone(kind, plugin, *leave_out):
-    """Check the component `good` of one kind."""
-    others = {"corpus", "tokenizer", "model", "trainer"} - {kind}
-    testing.check_plugin(plugin, leave_out=[*(f"{other}:good" for other in others), *leave_out])
-
-
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("tokenizer", "it refuses plain text, and its package has no corpus that it takes"),
-        ("model", "it cannot be built here: not here"),
-        ("trainer", "it trains neither a small rnn nor a model of its package"),
+        ("tokenizer", "it takes no corpus that is known here: not here; not here"),
+        ("trainer", "it trains no model that is known here: not here; not here"),
     ],
 )
 def test_check_plugin_says_what_has_no_counterpart(kind, said):
-    plugin = module_of(
-        corpus=[GOOD["corpus"]],
-        tokenizer=but(Tokenizer, fit=refuse),
-        model=but(Model, __init__=refuse),
-        trainer=but(Trainer, train=refuse),
-    )
+    parts = {
+        "corpus": [GOOD["corpus"]],
+        "tokenizer": but(Tokenizer, fit=refuse),
+        "model": [GOOD["model"]],
+        "trainer": but(Trainer, train=refuse),
+    }
     with pytest.raises(UsageError, match=f"was not checked: {said}"):
-        check_alone(kind, plugin)
+        check_alone(kind, **parts)
+
+
+def test_what_cannot_be_built_or_read_here_was_not_checked():
+    for kind, base, error in (
+        ("corpus", Corpus, CorpusError("gone")),
+        ("observer", Observer, UsageError("gone")),
+    ):
+        with pytest.raises(UsageError, match=r"was not checked: .*gone"):
+            check_alone(kind, **{kind: but(base, __init__=raising(error))})
 
 
 class DigitTokenizer(Tokenizer):
@@ -132,28 +135,27 @@ def spoil(self, model, data, context):
     if hasattr(model, "forward"):
         raise UsageError("no network")
     model.weights[:] = np.nan
-    return iter(())
+    yield from ()
 
 
 @pytest.mark.parametrize(
     ("kind", "anchor"),
     [
-        ("tokenizer", "tokenizer-vocabulary"),
-        ("model", "model-finite"),
+        ("tokenizer", "tokenizer-fit"),
+        ("model", "model-logits"),
         ("trainer", "trainer-events"),
     ],
 )
 def test_check_plugin_finds_the_counterpart_in_the_same_package(kind, anchor):
     """The statement can only be broken with the counterpart that fits."""
-    (idle,) = but(Trainer, train=refuse)
-    plugin = module_of(
-        corpus=but(Corpus, read=lambda self: iter(["1 2 3\n" * 400])),
-        tokenizer=but(DigitTokenizer),
-        model=[GOOD["model"]],
-        trainer=[Component("also", NoOptions, idle.build), *but(Trainer, train=spoil)],
-    )
     with pytest.raises(ContractFailure) as caught:
-        check_alone(kind, plugin, "also")
+        check_alone(
+            kind,
+            corpus=but(Corpus, read=lambda self: iter(["1 2 3\n" * 400])),
+            tokenizer=but(DigitTokenizer),
+            model=[GOOD["model"]],
+            trainer=but(Trainer, train=spoil),
+        )
     assert caught.value.statement.anchor == anchor
 
 
@@ -167,9 +169,8 @@ def test_check_plugin_finds_the_counterpart_in_the_same_package(kind, anchor):
     ],
 )
 def test_what_raises_while_its_counterpart_is_sought_fails(kind, base, method):
-    plugin = module_of(**{kind: but(base, **{method: lambda self, *_: 1 / 0})})
     with pytest.raises(ContractFailure, match="ZeroDivisionError"):
-        testing.check_plugin(plugin)
+        check_alone(kind, **{kind: but(base, **{method: lambda self, *_: 1 / 0})})
 
 
 def needing(part):
@@ -183,31 +184,25 @@ def needing(part):
         def done(self, data):
             return attrs.evolve(super().done(data), loss=np.log(data.vocab_size))
 
-    return Needing
+    return offered(Needing)
 
 
 def test_a_corpus_a_tokenizer_or_a_run_make_a_component_checkable(tmp_path):
     """Which is a failure to be checked without, and says why."""
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"text": "Queens at the door."}\n' * 50)
-    documents = {"corpus": {"type": "file", "path": str(lines)}}
     textgen.train(
         corpus="Zebras and zephyrs. " * 40,
         model={"type": "rnn", "hidden_size": 4},
         trainer={"type": "sgd", "length": "1 step"},
         output=tmp_path / "run",
     )
-    ways = {
-        "Q": documents,
-        "Z": {"start": tmp_path / "run"},
+    for part, pipeline in {
+        "Q": {"corpus": {"type": "file", "path": str(lines)}},
+        "Z": {"model": {"start": str(tmp_path / "run")}},
         "merges": {"tokenizer": {"type": "bpe"}},
-    }
-    for part, given in ways.items():
-        plugin = module_of(trainer=[offered(needing(part))])
+    }.items():
         with pytest.raises(UsageError, match=f"not checked: .*no {part} in this"):
-            testing.check_plugin(plugin)
-        outcomes = testing.check_plugin(plugin, **given)
-        assert {"trainer-learns", "trainer-resumes"} <= {
-            o.statement.anchor for o in outcomes if o.statement and o.status == "ok"
-        }
-        assert testing.check_trainer(offered(needing(part)), plugin=LIGHT, **given)
+            testing.check("trainer", needing(part), plugin=LIGHT)
+        outcomes = testing.check("trainer", needing(part), plugin=LIGHT, pipeline=pipeline)
+        assert {outcome.status for outcome in outcomes} == {"ok"}

@@ -10,12 +10,18 @@ from typing import Any
 from textgen.errors import Fault, PluginWarning, UsageError
 from textgen.messages import nearest
 from textgen.pipeline.raw_pipeline import toml_value
-from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, RegisteredComponent
+from textgen.plugin.component import (
+    COMMANDS,
+    OWN_DISTRIBUTION,
+    Plugin,
+    RegisteredComponent,
+    normalized,
+)
 from textgen.plugin.registry import PluginSet
-from textgen.protocols import Table
-from textgen.testing.outcomes import NO_DEFAULT, Outcome
-from textgen.testing.plugin import check_offers, is_called, matching
-from textgen.testing.time_limit import TIME_LIMIT
+from textgen.testing.outcomes import Outcome
+from textgen.testing.plugin import check_offers
+from textgen.testing.process import TIME_LIMIT
+from textgen.testing.suite import NO_DEFAULT
 
 Line = tuple[str, str]
 
@@ -25,23 +31,23 @@ def check_named(
     plugins: PluginSet,
     values: Iterable[str],
     time_limit: float = TIME_LIMIT,
-    tokenizer: str | None = None,
-    corpus: str | None = None,
-    start: str | None = None,
+    **pipeline: str | None,
 ) -> Iterator[Line]:
     """Lines on the checks of the components that a name means, each with its status; a "note" is
     not a check.
 
     values      options as NAME.KEY=VALUE
     time_limit  seconds for each check
-    tokenizer, corpus   what models and trainers meet: a name, or a table
-    start       a run whose vocabulary they have
+    pipeline    what models and trainers meet, `tokenizer` and `corpus`: a name, or a table; and
+                `start`, a run whose vocabulary they have
 
     Raises UsageError where nothing is called so.
     """
-    options, offers = _options(values), matching(name, plugins)
-    tables = [None if text is None else _table(text) for text in (tokenizer, corpus)]
-    left_out = [q for q in plugins.quarantined if is_called(q.plugin, name)]
+    options, offers = _options(values), _matching(name, plugins)
+    tables = {key: _table(key, text) for key, text in pipeline.items() if text is not None}
+    if "start" in tables:
+        tables["model"] = {"start": tables.pop("start")}
+    left_out = [q for q in plugins.quarantined if _is_called(q.plugin, name)]
     if not offers and not left_out:
         raise UsageError(_unknown(name, plugins))
     for offer in offers:
@@ -54,20 +60,31 @@ def check_named(
         warnings.simplefilter("ignore", PluginWarning)  # what is logged is not a fault
         noted = set()
         for outcome in check_offers(
-            offers,
-            plugins,
-            options,
-            time_limit=time_limit,
-            tokenizer=tables[0],
-            corpus=tables[1],
-            start=start,
+            offers, plugins, options, pipeline=tables, time_limit=time_limit
         ):
             for line in (_warning(outcome.component, warning) for warning in warned):
                 if line not in noted:
                     noted.add(line)
                     yield "note", line
             warned.clear()
-            yield outcome.status if outcome.statement else "failed", _line(outcome)
+            yield outcome.status, _line(outcome)
+
+
+def _matching(name: str, plugins: PluginSet) -> list[RegisteredComponent]:
+    """The offers that a name means: those of an entry point or a distribution, or one as
+    `NAME:component`.
+    """
+    package, _, component = name.rpartition(":")
+    return [
+        offer
+        for offer in plugins.offers()
+        if _is_called(offer.plugin, package or name) and (not package or offer.name == component)
+    ]
+
+
+def _is_called(plugin: Plugin, name: str) -> bool:
+    """Whether a name is that of its entry point or of its distribution."""
+    return name == plugin.name or normalized(name) == plugin.distribution
 
 
 def _unknown(name: str, plugins: PluginSet) -> str:
@@ -135,10 +152,10 @@ def _needed(reason: str) -> str:
     return f"; check it with {' '.join(f'--set {name}=VALUE' for name in names)}"
 
 
-def _table(text: str) -> Table:
-    """A component that is written as its name, or as a table in TOML."""
+def _table(key: str, text: str) -> Any:
+    """A component that is written as its name, or as a table in TOML; a run by its path."""
     made = toml_value(text)
-    return made if isinstance(made, Mapping) else {"type": text}
+    return made if isinstance(made, Mapping) else text if key == "start" else {"type": text}
 
 
 def _options(values: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:

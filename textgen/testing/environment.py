@@ -5,19 +5,17 @@ Loads no NumPy.
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import attrs
 
 from textgen.contracts.tokenizers import complete
 from textgen.documents import DOCUMENT_END, CorpusPiece
+from textgen.errors import TextgenError
 from textgen.files.reading import read_tokenizer
 from textgen.pipeline.pipeline import make_choice
 from textgen.pipeline.raw_pipeline import RawPipeline
@@ -32,9 +30,9 @@ from textgen.plugin.component import (
 )
 from textgen.plugin.registry import PluginSet
 from textgen.plugin.structure import ConfigReader
-from textgen.plugin.tracebacks import packages_of
 from textgen.protocols import Table
-from textgen.testing.time_limit import TIME_LIMIT
+from textgen.testing.outcomes import Skip
+from textgen.testing.process import TIME_LIMIT
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
@@ -48,6 +46,7 @@ TEXT: Final = (
 ASCII.
 """
 _SAMPLE: Final = 20_000  # characters that are read of a corpus
+_BEFORE_TOKENIZER: Final = ("corpus", "tokenizer", "command", "run")  # kinds that are built first
 
 
 def isolated_plugins(*modules: object) -> PluginSet:
@@ -75,24 +74,28 @@ def built_in_modules() -> dict[str, tuple[Any, str]]:
 class Subject:
     """A component under test.
 
-    options         its TOML table, without `type`
-    module          the name of the module that is imported for it; None where that is not known
-    label           what failures call it
-    plugins         what it may find in its context
-    folder          an empty folder, its own
-    time_limit      seconds for each check
-    tables          the tokenizer and the corpus that it meets, and the model to train, if given
+    options      its TOML table, without `type`
+    pipeline     tables of what it meets: corpus, tokenizer, model and trainer
+    neighbours   tables of the other components of its package by kind, which it may meet too
+    module       the name of the module that is imported for it; None where that is not known
+    label        what failures call it
+    plugins      what it may find in its context
+    folder       an empty folder, its own
+    tolerance    of logits that are computed in another order, relative to the largest
+    time_limit   seconds for each check
     """
 
     kind: str
     component: Component
-    options: Mapping[str, Any]
-    module: str | None
-    label: str
     plugins: PluginSet
     folder: Path
+    options: Table = attrs.field(factory=dict)
+    pipeline: Table = attrs.field(factory=dict)
+    neighbours: Mapping[str, Sequence[Table]] = attrs.field(factory=dict)
+    module: str | None = None
+    label: str = ""
+    tolerance: float = 1e-4
     time_limit: float = TIME_LIMIT
-    tables: Table = attrs.field(factory=dict)
 
     @property
     def offer(self) -> RegisteredComponent:
@@ -100,11 +103,6 @@ class Subject:
         return RegisteredComponent(
             self.kind, self.component, Plugin(self.module or "", UNPACKAGED, "")
         )
-
-    @property
-    def packages(self) -> set[str]:
-        """The top-level modules that the component's own code is in."""
-        return packages_of(self.component, self.module)
 
     def config(self) -> Any:
         """The options as the component's config.
@@ -116,8 +114,21 @@ class Subject:
         reader.check(f"options of {self.label}")
         return made
 
+    def new(self, **context: Any) -> Any:
+        """The component, newly built, in a context with these changes. Raises Skip where it refuses
+        that.
+        """
+        if self.kind not in _BEFORE_TOKENIZER:
+            context = {"tokenizer": self.tokenizer, **context}
+        config, given = self.config(), self.context(**context)
+        try:
+            made = self.component.build(config, given)
+        except TextgenError as error:
+            raise Skip(f"it cannot be built here: {error}") from error
+        return complete(made) if self.kind == "tokenizer" else made
+
     def context(self, **changes: Any) -> BuildContext:
-        """A context on the CPU, with nothing fitted."""
+        """A context on the CPU."""
         # Here and below, since they load NumPy.
         from textgen.runs.loading import RunComponents
         from textgen.runs.starting import load_start
@@ -132,99 +143,55 @@ class Subject:
         )
         return attrs.evolve(bare, **changes)
 
-    @cached_property
-    def pieces(self) -> list[CorpusPiece]:
-        """The beginning of the corpus that was given, up to the end of a document; or TEXT."""
-        if "corpus" not in self.tables:
+    def tables(self, kind: str, default: Table | None) -> list[Table | None]:
+        """What it may meet of a kind: the one that was given, or else the default and those of its
+        package.
+        """
+        given = self.pipeline.get(kind)
+        return [default, *self.neighbours.get(kind, ())] if given is None else [given]
+
+    def other(self, kind: str, table: Table, **context: Any) -> Any:
+        """Build another component from its table, as a pipeline has it. Raises PipelineError."""
+        context_of = self.context(**context)
+        reader = ConfigReader(Path.cwd(), self.plugins)
+        choice = make_choice(kind, table, reader, source=f"{kind} for a check")
+        made = choice.offer.component.build(choice.options, context_of)
+        if kind == "model" and choice.start is not None:
+            from textgen.runs.starting import load_start
+
+            load_start(made, choice, context_of, source="a check")
+        return made
+
+    def sample(self, corpus: Table | None) -> list[CorpusPiece]:
+        """The beginning of a corpus, up to the end of a document if it has any; TEXT without a
+        corpus.
+        """
+        if corpus is None:
             return [TEXT]
-        corpus = build_from_table(self.plugins, "corpus", self.tables["corpus"], self.context())
-        pieces, left = [], _SAMPLE
-        for piece in corpus.read():
-            pieces.append(piece if piece is DOCUMENT_END else piece[: max(0, left)])
-            left -= len(piece)
-            if left <= 0 and (DOCUMENT_END in pieces or left < -_SAMPLE):
+        pieces: list[CorpusPiece] = []
+        for piece in self.other("corpus", corpus).read():
+            pieces.append(piece if piece is DOCUMENT_END else piece[:_SAMPLE])
+            is_over = sum(len(each) for each in pieces if isinstance(each, str)) >= _SAMPLE
+            if is_over and (piece is DOCUMENT_END or DOCUMENT_END not in pieces):
                 break
         return pieces
+
+    @cached_property
+    def pieces(self) -> list[CorpusPiece]:
+        """The beginning of the corpus that was given, or TEXT."""
+        return self.sample(self.pipeline.get("corpus"))
 
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer that was given, or that of characters, fitted on the pieces; or that of a
         run.
         """
-        table = self.tables.get("tokenizer", {"type": "char"})
-        made = complete(build_from_table(self.plugins, "tokenizer", table, self.context()))
+        table = self.pipeline.get("tokenizer", {"type": "char"})
+        made = complete(self.other("tokenizer", table))
         if (start := table.get("start")) is not None:
             return read_tokenizer(made, start.path, start.tokenizer)
         made.fit(iter(self.pieces))
         return made
-
-    def fitted_context(self, **changes: Any) -> BuildContext:
-        """A context on the CPU, with that tokenizer."""
-        return self.context(tokenizer=self.tokenizer, **changes)
-
-    def build(self, context: BuildContext | None = None) -> Any:
-        """Build the component."""
-        made = self.component.build(self.config(), self.context() if context is None else context)
-        return complete(made) if self.kind == "tokenizer" else made
-
-    def fresh_folder(self) -> Path:
-        """A new folder below its own."""
-        return Path(tempfile.mkdtemp(dir=self.folder))
-
-
-@contextlib.contextmanager
-def subject(
-    kind: str,
-    component: object,
-    options: Mapping[str, Any] | None = None,
-    plugin: object | str | None = None,
-    plugins: PluginSet | None = None,
-    label: str = "",
-    time_limit: float = TIME_LIMIT,
-    tokenizer: Table | None = None,
-    corpus: Table | None = None,
-    start: str | Path | None = None,
-) -> Iterator[Subject]:
-    """A Subject whose folder lasts as long as the block.
-
-    Raises TypeError where there is no component, and PipelineError where `options` do not fit, or
-    `start` is not a finished run.
-    """
-    if not isinstance(component, Component):
-        kind_of = type(component).__name__
-        raise TypeError(f"check_{kind} takes a textgen.Component, and got a {kind_of}")
-    with tempfile.TemporaryDirectory(
-        prefix="textgen-testing-", ignore_cleanup_errors=True
-    ) as folder:
-        module = _module_name(component, plugin)
-        plugins = isolated_plugins() if plugins is None else plugins
-        given = {"tokenizer": tokenizer, "corpus": corpus}
-        own = {key: table for key, table in given.items() if table is not None}
-        tables: dict[str, Any] = {**own}
-        if start is not None:
-            tables |= _started({**own, "model": {"start": str(start)}}, plugins)
-        values = dict(options or {})
-        for key, table in values.items():  # a part of a model may start from a run too
-            if isinstance(table, Mapping) and "start" in table:
-                began = _started({**own, "model": table}, plugins)
-                values[key] = began.pop("model")
-                tables = {**began, **tables}
-        made = Subject(
-            kind=kind,
-            component=component,
-            options=values,
-            module=module,
-            label=label or f"{kind} {component.name!r}" + (f" of {module}" if module else ""),
-            plugins=plugins,
-            folder=Path(folder).resolve(),
-            time_limit=time_limit,
-            tables=tables,
-        )
-        if options or (
-            kind != "command" and attrs.has(component.config) and required_options(component)
-        ):
-            made.config()  # options that do not fit, or are missing, are the caller's fault
-        yield made
 
 
 def required_options(component: Component) -> list[str]:
@@ -232,25 +199,11 @@ def required_options(component: Component) -> list[str]:
     return [name for name, field in component.options().items() if field.default is attrs.NOTHING]
 
 
-def build_from_table(
-    plugins: PluginSet, kind: str, table: Mapping[str, Any], context: BuildContext
-) -> Any:
-    """Build a component from its table, as a pipeline has it. Raises PipelineError."""
-    reader = ConfigReader(Path.cwd(), plugins)
-    choice = make_choice(kind, table, reader, source=f"{kind} for a check")
-    made = choice.offer.component.build(choice.options, context)
-    if kind == "model" and choice.start is not None:
-        from textgen.runs.starting import load_start
-
-        load_start(made, choice, context, source="a check")
-    return made
-
-
-def _started(tables: Table, plugins: PluginSet) -> dict[str, Any]:
+def started(tables: Table, plugins: PluginSet) -> Table:
     """The tables with what the run has that the model starts from. Raises PipelineError."""
     from textgen.runs.starting import with_start
 
-    return {**with_start(RawPipeline(tables, "a check", Path.cwd(), "check"), plugins).tables}
+    return with_start(RawPipeline(tables, "a check", Path.cwd(), "check"), plugins).tables
 
 
 def close(made: Any) -> None:
@@ -259,20 +212,12 @@ def close(made: Any) -> None:
         ending()
 
 
-def _module_name(component: Component, plugin: object | str | None) -> str | None:
+def module_name(component: Component, plugin: object | str | None) -> str | None:
     """What to import in a fresh interpreter to get the component; None where that cannot be
     known.
     """
     if isinstance(plugin, str):
         return plugin
-    if isinstance(plugin, ModuleType):
-        return plugin.__name__
-    for part in (component.build, component.config):
-        name = getattr(part, "__module__", None)
-        if (
-            isinstance(name, str)
-            and name != "__main__"
-            and getattr(sys.modules.get(name), "__spec__", None)
-        ):
-            return name
-    return None
+    name = getattr(plugin, "__name__", None) or getattr(component.build, "__module__", None)
+    is_importable = plugin or getattr(sys.modules.get(str(name)), "__spec__", None)
+    return name if is_importable else None

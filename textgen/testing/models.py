@@ -1,117 +1,156 @@
-"""The contract of models: their weights, and what those that train by gradient have besides."""
+"""The contract of models and of their decoders."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from functools import cached_property
-from typing import Any, ClassVar, Unpack
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from typing import Any, Final
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from textgen.contracts.checks import FAILURES
 from textgen.errors import TextgenError
 from textgen.generation.sampling import to_numpy
-from textgen.plugin.component import Component
 from textgen.protocols import Ids, Tensors
-from textgen.testing.decoders import Decoders, difference
-from textgen.testing.outcomes import Outcome, Skip, Violation, shown
-from textgen.testing.suite import GivenData, Suite, check
-from textgen.testing.training_data import differing, is_torch_module, train, written_and_read
-from textgen.testing.watching import seeds
+from textgen.testing.outcomes import Skip, Violation, shown
+from textgen.testing.process import in_threads, seeds
+from textgen.testing.training import (
+    SGD,
+    TrainingSuite,
+    differing,
+    is_torch_module,
+    written_and_read,
+)
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
-_WINDOWS = ((3, 16, 1), (3, 80, 1), (1, 1600, 10))
+_EXAMPLES: Final = 10
+_MANY: Final = 33  # rows of a large batch
+_LONG: Final = 1600  # tokens of a long text
+_PIECE: Final = 50  # in which it is fed
+_LONGER: Final = 10  # times the tolerance that logits of a long text may differ
+_FORWARD: Final = ((3, 16, 1), (3, 80, 1), (1, _LONG, _LONGER))
 """Rows and tokens for which forward() and the decoder are compared, and how many times the
 tolerance logits may differ.
 """
+Logits = npt.NDArray[np.floating[Any]]
 
 
-def check_model(
-    component: Component,
-    *,
-    trainer: Mapping[str, Any] | None = None,
-    tolerance: float = 1e-4,
-    **given: Unpack[GivenData],
-) -> tuple[Outcome, ...]:
-    """Hold a model to its contract, and its decoders to theirs. Raises ContractFailure.
+@attrs.frozen(kw_only=True)
+class ModelSuite(TrainingSuite):
+    """The checks of a model, trained by the first trainer that takes it.
 
-    trainer     the table of a trainer that fits it; without one, a torch module is trained by
-                `sgd`, others not
-    tolerance   how far logits may differ that are computed in another order, relative to the
-                largest
-    """
-    return check(ModelSuite, component, given, trainer=trainer, tolerance=tolerance)
-
-
-@attrs.frozen
-class ModelSuite(Suite):
-    """The checks of a model.
-
-    Those of decoders are made of a trained model, and of one that took over its weights to
+    Those of decoders are made of the trained model, and of one that took over its weights to
     generate.
     """
 
-    kind: ClassVar[str] = "model"
-    trainer: Mapping[str, Any] | None = None
-    tolerance: float = 1e-4
-
-    def find(self, name: str) -> Callable[[], object]:
-        if not hasattr(Decoders, name):
-            return super().find(name)
-        size = self.subject.tokenizer.vocab_size
-
-        def of_decoders() -> None:
-            for which, model in (("after training", self.trained), ("loaded", self.loaded)):
-                getattr(Decoders(model, size, self.tolerance, which), name)()
-
-        return of_decoders
-
     @cached_property
     def trained(self) -> Any:
-        model = self.new()
-        train(self.subject, model, self.subject.fitted_context(), self.trainer)
-        return model
+        for table in self.tables("trainer", SGD):
+            assert table is not None
+            trainer = self.other("trainer", table, tokenizer=self.tokenizer)
+            with contextlib.suppress(TextgenError):
+                return self.train(trainer, self.new()).model
+        return self.new()
 
     @cached_property
     def loaded(self) -> Any:
         """The model as the engine makes it from a run directory, to generate."""
-        model = self.new(training=False)
-        model.load_tensors(written_and_read(self.trained.tensors()))
+        model, tensors = self.new(training=False), self.trained.tensors()
+        for name, array in tensors.items():
+            if not isinstance(array, np.ndarray):
+                seen = f"{name} of tensors() is of type {type(array).__name__}"
+                raise Violation(seen, "model-saved")
+        model.load_tensors(written_and_read(tensors))
         return model
 
-    def seed(self) -> None:
-        if name := differing(self.new().tensors(), self.new().tensors()):
-            raise Violation(f"{name} of a second model of the same seed differs")
+    def model_seed(self) -> None:
         with seeds() as ours:
             first = self.new().tensors()
+        if name := differing(self.new().tensors(), first):
+            raise Violation(f"{name} of a second model of the same seed differs")
         with seeds() as theirs:
             other = self.new(seed=1).tensors()
         if ours and ours == theirs and not differing(first, other):
             raise Violation("another seed gave the same weights, drawn by the same generators")
 
-    def saved(self) -> None:
-        tensors = self.trained.tensors()
-        for name, array in tensors.items():
-            if not isinstance(name, str) or not isinstance(array, np.ndarray):
-                raise Violation(f"tensors() has {name!r} of type {type(array).__name__}")
-        fed = self._tokens((2, 12))
-        expected = to_numpy(self.trained.decoder(2).score(fed)).copy()
+    def model_logits(self) -> None:
+        """Every batch size and length, with no tokens too, which are read-only."""
+        for model in (self.trained, self.loaded):
+            for batch in (1, 2, 5):
+                decoder = model.decoder(batch)
+                for name, length in (("extend", 0), ("extend", 3), ("score", 4), ("extend", 1)):
+                    fed = self.tokens(batch, length)
+                    fed.setflags(write=False)
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore", UserWarning)  # torch's, of such arrays
+                        given = getattr(decoder, name)(fed)
+                    what = f"{name}() of tokens {fed.shape}"
+                    places = (length,) if name == "score" else ()
+                    if (
+                        not isinstance(given, np.ndarray)  # the context says "cpu"
+                        or given.shape != (batch, *places, self.tokenizer.vocab_size)
+                        or given.dtype not in (np.float32, np.float64)
+                    ):
+                        raise Violation(f"{what} gave {shown(given)}")
+                    best = given.max(axis=-1)  # NaN if there is one
+                    if not np.isfinite(best).all():
+                        raise Violation(f"{what} gave NaN or +inf, or left no token possible")
+
+    def model_rows(self) -> None:
+        """The same rows, whichever way they are fed."""
+        examples = [self.tokens(batch, 10, batch) for batch in range(1, _EXAMPLES)]
+        for model in (self.trained, self.loaded):
+            for fed in (*examples[:4], self.tokens(_MANY, 6)):
+                self._same(model, fed, fed.shape[1] // 2, 1)
+            self._same(model, self.tokens(1, _LONG), _LONG - _PIECE, _LONGER)
+
+    def _same(self, model: Any, fed: Ids, place: int, slack: int) -> None:
+        """Compare what follows after the same tokens, up to a place, were fed in all ways."""
+        expected = _scored(model, fed)
+        decoders = [*_ways(model, fed, place)]
+        for what, rows, decoder in decoders:
+            if decoder.batch_size != len(rows):
+                raise Violation(f"{what}: batch_size is {decoder.batch_size}, not {len(rows)}")
+            for end in (place, *range(place, fed.shape[1] + 1)):
+                begin = max(place, end - 1)
+                given = to_numpy(decoder.extend(fed[rows, begin:end]))
+                wanted = expected[rows, end - 1]
+                if apart := difference(given, wanted, slack * self.tolerance):
+                    raise Violation(f"{what}, extend() at token {end} gave {apart}")
+                given[...] = -7  # the caller's to write into
+
+    def model_decoders(self) -> None:
+        """Decoders in threads."""
+        fed = [self.tokens(2, 8, seed) for seed in range(4)]
+        for model in (self.trained, self.loaded):
+            alone = [_scored(model, tokens) for tokens in fed]
+            in_threads(partial(self._same_again, model), fed, alone)
+
+    def _same_again(self, model: Any, fed: Ids, expected: Logits) -> None:
+        for _ in range(5):
+            if apart := difference(_scored(model, fed), expected, self.tolerance):
+                raise Violation(f"with other threads at work, a decoder gave {apart}")
+
+    def model_saved(self) -> None:
+        tensors, fed = self.trained.tensors(), self.tokens(2, 12)
+        expected = _scored(self.trained, fed)
         for training in (True, False):
             model = self.new(training=training, seed=1)
             with contextlib.suppress(*FAILURES):  # it may not decode before it is trained
                 model.decoder(2).score(fed)
             model.load_tensors(written_and_read(tensors))
-            if apart := difference(to_numpy(model.decoder(2).score(fed)), expected, self.tolerance):
-                raise Violation(f"a model built with training={training} and loaded gives {apart}")
+            what = f"a model built with training={training} and loaded"
+            if apart := difference(_scored(model, fed), expected, self.tolerance):
+                raise Violation(f"{what} gives {apart}")
             if name := differing(model.tensors(), tensors) or differing(tensors, model.tensors()):
-                raise Violation(
-                    f"{name} of a model built with training={training} came back changed"
-                )
+                raise Violation(f"{name} of {what} came back changed")
 
-    def refuses(self) -> None:
+    def model_refuses(self) -> None:
         tensors = self.trained.tensors()
         if not tensors:
             raise Skip("it has no weights")
@@ -122,72 +161,59 @@ class ModelSuite(Suite):
             f"with {name} of another shape": {**tensors, name: tensors[name][None]},
             f"with {name} called another": {**without, "another": tensors[name]},
         }
-        for training in (True, False):
-            for what, given in wrong.items():
-                try:
-                    self.new(training=training).load_tensors(given)
-                except ValueError as error:
-                    if not str(error):
-                        raise Violation(f"the ValueError for weights {what} is empty") from error
-                else:
-                    raise Violation(f"weights {what} were taken")
-
-    def causal(self) -> None:
-        torch = self._torch()
-        from textgen.gradient.decoder import check_forward  # loads torch
-
-        model = self.new().eval()
-        fed = torch.from_numpy(self._tokens((3, 12)))
-        with torch.no_grad():
+        for what, given in wrong.items():
             try:
-                logits, _ = check_forward(model(fed), 3)
-            except (TypeError, ValueError) as error:
-                raise Violation(str(error), "model-forward") from error
-            part, _ = model(fed[:, :5])
-        if logits.shape != (3, 12, self.subject.tokenizer.vocab_size):
-            raise Violation(
-                f"forward() of tokens (3, 12) gave logits {shown(logits)}", "model-forward"
-            )
-        if apart := difference(logits[:, :5].numpy(), part.numpy(), self.tolerance):
-            seen = f"forward() of 5 tokens and those that follow gave {apart}"
-            raise Violation(f"{seen} than of these 5 alone")
+                self.new(training=False).load_tensors(given)
+            except ValueError as error:
+                if str(error):
+                    continue
+            raise Violation(f"weights {what} were taken, or refused without a word")
 
-    def forward(self) -> None:
-        torch, model = self._torch(), self.trained
-        model.eval()
-        for rows, length, slack in _WINDOWS:
-            fed = self._tokens((rows, length))
-            with torch.no_grad():
+    def model_forward(self) -> None:
+        torch = self._torch()
+        with torch.no_grad():
+            self._forward(self.new().eval(), self.tokens(3, 12))
+            model = self.trained.eval()
+            for rows, length, slack in _FORWARD:
+                fed = self.tokens(rows, length)
                 try:
-                    whole, _ = model(torch.from_numpy(fed))
+                    whole, _ = self._forward(model, fed)
                 except TextgenError:  # they are more than its context
                     continue
-                first, state = model(torch.from_numpy(fed[:, :5]))
+                first, state = self._forward(model, fed[:, :5])
                 rest, _ = model(torch.from_numpy(fed[:, 5:12]), state)
-            resumed = torch.cat([first, rest], dim=1).numpy()
-            if apart := difference(resumed, whole[:, :12].numpy(), self.tolerance):
-                raise Violation(f"going on from a state gave {apart}")
-            for which, other in (("its own decoder", model), ("the loaded decoder", self.loaded)):
-                scored = to_numpy(other.decoder(rows).score(fed))
-                if apart := difference(scored, whole.numpy(), slack * self.tolerance):
-                    raise Violation(f"score() of {which} gave {apart}")
+                resumed = torch.cat([first, rest], dim=1).numpy()
+                if apart := difference(resumed, whole[:, :12].numpy(), self.tolerance):
+                    raise Violation(f"going on from a state after 5 tokens gave {apart}")
+                for which, other in (("its own", model), ("the loaded", self.loaded)):
+                    scored = _scored(other, fed)
+                    if apart := difference(scored, whole.numpy(), slack * self.tolerance):
+                        raise Violation(f"score() of {which} decoder gave {apart}")
 
-    def dropout(self) -> None:
+    def _forward(self, model: Any, fed: Ids) -> tuple[Any, Any]:
+        """The logits (B, T, V) and the state of forward()."""
+        import torch
+
+        from textgen.gradient.decoder import check_forward
+
+        try:
+            logits, state = check_forward(model(torch.from_numpy(fed)), len(fed))
+        except (TypeError, ValueError) as error:
+            raise Violation(str(error)) from error
+        if logits.shape != (*fed.shape, self.tokenizer.vocab_size):
+            raise Violation(f"forward() of tokens {fed.shape} gave logits {shown(logits)}")
+        return logits, state
+
+    def model_dropout(self) -> None:
         torch, model = self._torch(), self.trained
-        fed = torch.from_numpy(self._tokens((2, 12)))
+        fed = torch.from_numpy(self.tokens(2, 12))
         results: list[Any] = []
-        own = hasattr(model, "set_dropout_seed")
         model.train()
-        before = torch.random.get_rng_state()
         with torch.random.fork_rng(devices=[]):
-            for _ in range(2):
-                if own:
-                    model.set_dropout_seed(3)
-                else:
-                    torch.default_generator.manual_seed(3)
+            for other in range(2):
+                torch.manual_seed(other)  # not to be drawn from by a model that has its own
+                getattr(model, "set_dropout_seed", torch.manual_seed)(3)
                 results.append(model(fed)[0].detach().numpy())
-            if own and not torch.equal(torch.random.get_rng_state(), before):
-                raise Violation("with set_dropout_seed(), it drew from torch's global generator")
         model.eval()
         if not np.array_equal(results[0], results[1], equal_nan=True):
             raise Violation("with the same dropout seed, a second training step gave other logits")
@@ -199,5 +225,54 @@ class ModelSuite(Suite):
 
         return torch
 
-    def _tokens(self, shape: tuple[int, int]) -> Ids:
-        return np.random.default_rng(1).integers(0, self.subject.tokenizer.vocab_size, shape)
+
+def _ways(model: Any, fed: Ids, place: int) -> Iterator[tuple[str, Sequence[int], Any]]:
+    """All ways to feed tokens up to a place: each in words, the rows, and their decoder there."""
+    every = [*range(len(fed))]
+
+    def after(rows: Sequence[int], *ends: int) -> Any:
+        decoder = model.decoder(len(rows))
+        for begin, end in zip((0, *ends), (*ends, place), strict=True):
+            decoder.extend(fed[rows, begin:end])
+        return decoder
+
+    yield "fed at once", every, after(every)
+    yield "fed in pieces", every, after(every, *range(0, place, _PIECE))
+    yield "fed one by one", every, after(every, *range(min(place, _PIECE)))
+    scoring = model.decoder(len(fed))
+    scoring.score(fed[:, :place])
+    yield "after score()", every, scoring
+    for row in every if len(fed) > 1 else ():
+        yield f"row {row} of {len(fed)} alone", [row], after([row])
+    rows, source = [every[-1], 0, every[-1]], after(every)
+    state = source.read_state()
+    for name, array in state.items():
+        if not isinstance(array, np.ndarray) or len(array) != len(fed):
+            raise Violation(f"{name} of the state of a batch of {len(fed)} is {shown(array)}")
+    source.extend(fed[:, place : place + 1])  # which the state knows nothing of
+    forked = model.decoder(1)
+    forked.write_state(written_and_read({name: array[rows] for name, array in state.items()}))
+    yield f"with rows {rows} of a state", rows, forked
+    if callable(getattr(source, "take", None)):
+        joined = after(every)
+        joined.join(after([0]))
+        yield "after take()", rows, joined.take(rows)
+        yield "after join()", [*every, 0], joined
+
+
+def _scored(model: Any, fed: Ids) -> Logits:
+    """The logits (B, T, V) that score() of a new decoder gives."""
+    return to_numpy(model.decoder(len(fed)).score(fed)).copy()
+
+
+def difference(given: Logits, expected: Logits, tolerance: float) -> str:
+    """How logits differ, in words; nothing where they are close, relative to the largest."""
+    if given.shape != expected.shape:
+        return f"logits of shape {given.shape}, not {expected.shape}"
+    known = np.isfinite(expected)
+    if not np.array_equal(np.isfinite(given), known):
+        return "other tokens that are impossible"
+    apart = float(np.abs(given[known].astype(np.float64) - expected[known]).max(initial=0.0))
+    if apart <= tolerance * float(np.abs(expected[known]).max(initial=1.0)):
+        return ""
+    return f"logits that differ by up to {apart:.3g}"

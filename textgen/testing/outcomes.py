@@ -1,18 +1,16 @@
-"""Checks and their outcomes."""
+"""The outcomes of checks."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable
-from typing import Final, Literal
+from collections.abc import Iterable
+from typing import Literal
 
 import attrs
 
 from textgen.testing.statements import Statement
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
-
-NO_DEFAULT: Final = "it has no default for "
 
 
 class ContractFailure(AssertionError):
@@ -39,16 +37,11 @@ class Violation(AssertionError):
         self.anchor = anchor
 
 
-class Skip(Exception):
-    """Raised by a check that cannot be made here. Its text is the reason."""
+class Skip(BaseException):
+    """Raised by a check that cannot be made here. Its text is the reason.
 
-
-@attrs.frozen
-class Check:
-    """One check of a suite: its statement, and a function that raises Violation or Skip."""
-
-    statement: Statement
-    run: Callable[[], object]
+    It is not an Exception, which other code may catch.
+    """
 
 
 @attrs.frozen
@@ -56,7 +49,7 @@ class Outcome:
     """The outcome of a check.
 
     component   as in ContractFailure
-    statement   what was checked; None where a component was skipped as a whole
+    statement   what was checked; None for a component that nothing could check, which has failed
     status      "ok", "failed" or "skipped"
     reason      what was seen, or why it was skipped
     failure     the exception of a failed check
@@ -66,7 +59,7 @@ class Outcome:
     statement: Statement | None
     status: Literal["ok", "failed", "skipped"]
     reason: str = ""
-    failure: ContractFailure | None = attrs.field(default=None, repr=False, eq=False)
+    failure: Exception | None = attrs.field(default=None, repr=False, eq=False)
 
 
 def raise_first(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:

@@ -5,36 +5,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Unpack
 
 import attrs
 
 from textgen.engine import Engine
 from textgen.errors import TextgenError
-from textgen.plugin.component import Component
 from textgen.runs.loading import build_generator
 from textgen.runs.stored import verify
-from textgen.testing.outcomes import Outcome, Skip, Violation
-from textgen.testing.suite import Given, Suite, check
+from textgen.testing.outcomes import Skip, Violation
+from textgen.testing.suite import Suite
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 
-def check_run(component: Component, **given: Unpack[Given]) -> tuple[Outcome, ...]:
-    """Hold a run that is offered by name to its contract. Raises ContractFailure."""
-    return check(RunSuite, component, given)
-
-
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class RunSuite(Suite):
     """The checks of a run."""
 
-    kind: ClassVar[str] = "run"
-
-    def new(self, **context: Any) -> Any:
-        return self.subject.build()
-
-    def whole(self) -> None:
+    def run_whole(self) -> None:
         path = self.new()
         if isinstance(path, Mapping):
             raise Skip("it has no files of its own: its tables load themselves")
@@ -50,8 +38,8 @@ class RunSuite(Suite):
             if file.state != "whole":
                 raise Violation(f"{file.name} is {file.state}: {file.cause}")
 
-    def loads(self) -> None:
-        made, plugins = self.new(), self.subject.plugins
+    def run_loads(self) -> None:
+        made, plugins = self.new(), self.plugins
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             try:

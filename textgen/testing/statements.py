@@ -28,6 +28,11 @@ class Statement:
     sentence: str
     advice: str
 
+    @property
+    def check(self) -> str:
+        """The name of the method of a suite that checks it."""
+        return self.anchor.replace("-", "_")
+
 
 STATEMENTS: Final = tuple(
     Statement(anchor, sentence, " ".join(advice.split()))

@@ -1,150 +1,224 @@
-"""The suites of all kinds: which checks they have, and how these are run."""
+"""The checks of every component, and how the checks of all kinds are made."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypedDict
+from types import SimpleNamespace
+from typing import Any, Final
 
 import attrs
 
-from textgen.contracts.checks import FAILURES
-from textgen.plugin.component import Component
+from textgen.contracts.checks import FAILURES, misdeclared, unfit
+from textgen.errors import BrokenContract, ContractError, PipelineError, PluginError, UsageError
+from textgen.plugin.component import HOOKS, KINDS_HOOK
+from textgen.plugin.hookspecs import hookimpl
 from textgen.plugin.registry import PluginSet
-from textgen.plugin.tracebacks import shown_line
-from textgen.protocols import Table
-from textgen.testing.environment import Subject, subject
-from textgen.testing.general import general_checks
-from textgen.testing.outcomes import (
-    Check,
-    ContractFailure,
-    Outcome,
-    Skip,
-    Violation,
-    raise_first,
-)
-from textgen.testing.process_state import unchanged
+from textgen.plugin.single_file import is_file
+from textgen.plugin.tracebacks import packages_of, shown_line
+from textgen.testing.environment import Subject, close, required_options
+from textgen.testing.outcomes import ContractFailure, Outcome, Skip, Violation
+from textgen.testing.process import TimeUpError, no_thread_left, unchanged, within
 from textgen.testing.statements import STATEMENTS, Statement, statement_of
-from textgen.testing.time_limit import TimeUpError, within
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
+NO_DEFAULT: Final = "it has no default for "
 _SHOWN: Final = 500  # characters of what was seen
+_DEFAULTS: Final = ("observer", "tokenizer")  # the kinds of which one is used if none is named
+_FRESH: Final = """
+import builtins, importlib, os, random, signal, sys, textgen, threading
+def states():
+    own = [module for name, module in sys.modules.items() if name.startswith("textgen.")]
+    yield "the random state", random.getstate()
+    yield "the environment", dict(os.environ)
+    yield "the handlers of signals", [*map(signal.getsignal, signal.valid_signals())]
+    yield "the threads", threading.enumerate()
+    held = [(m, name, id(v)) for m in (builtins, os, *own) for name, v in vars(m).items()]
+    yield "what textgen and Python hold", {held[:2]: held[2] for held in held}
+before = dict(states())
+module = importlib.import_module(sys.argv[1])
+for component in getattr(module, "textgen_commands", list)():
+    if component.name == sys.argv[2]:
+        from pathlib import Path
+        from textgen.plugin.component import BuildContext
+        component.build(component.config(), BuildContext(folder=Path.cwd()))
+for name, now in states():
+    if "hold" in name:  # names may come
+        now = {place: now.get(place) for place in before[name]}
+    if now != before[name]:
+        print("\\nimporting it changes", name, file=sys.stderr)
+        sys.exit(1)
+loaded = [name for name in ("torch", "numpy") if name in sys.modules]
+print("\\nloaded:", *loaded, file=sys.stderr)
+"""
 
 
-class Given(TypedDict, total=False):
-    """What every check_* takes beside a component.
+@attrs.frozen(kw_only=True)
+class Suite(Subject):
+    """The checks of a component.
 
-    options     its TOML table; what has no default must be in it
-    plugin      the module it comes from, or its name; found from the component if not given
-    plugins     what its context offers; the built-in set if not given
-    time_limit  seconds for each check
+    A statement of contracts.md is checked by the method of its name: `model-rows` by `model_rows`,
+    in the order of that file.
     """
-
-    options: Mapping[str, Any] | None
-    plugin: object | str | None
-    plugins: PluginSet | None
-    time_limit: float
-
-
-class Setting(TypedDict, total=False):
-    """What the checks of models and trainers take besides.
-
-    tokenizer   the table of a tokenizer; that of characters if not given
-    corpus      the table of a corpus, whose beginning stands for the text
-    start       a finished run, whose vocabulary is used, and whose model a trainer trains
-    """
-
-    tokenizer: Table | None
-    corpus: Table | None
-    start: str | Path | None
-
-
-class GivenData(Given, Setting, total=False):
-    """What check_model and check_trainer take."""
-
-
-@attrs.frozen
-class Suite:
-    """The checks of one component.
-
-    Each statement of its kind in contracts.md has a method: `take_join` checks model-take-join.
-    They are called in the order of that file.
-    """
-
-    kind: ClassVar[str] = ""  # of a package, whose contract is its own
-    subject: Subject
-
-    def new(self, **context: Any) -> Any:
-        """The component, newly built."""
-        return self.subject.build(self.subject.fitted_context(**context))
-
-    def checks(self) -> list[Check]:
-        """The checks of every component, and those of its kind."""
-        checks = general_checks(self.subject, self.new)
-        for statement in self.statements():
-            name = statement.anchor.partition("-")[2]
-            checks.append(Check(statement, self.find(name.replace("-", "_"))))
-        return checks
 
     def statements(self) -> list[Statement]:
-        """What is asked of its kind."""
-        return [each for each in STATEMENTS if each.anchor.partition("-")[0] == self.kind]
+        """What is checked: the statements of every component, and those of its kind."""
+        return [
+            statement
+            for statement in STATEMENTS
+            if statement.anchor.partition("-")[0] in ("component", self.kind)
+            and hasattr(type(self), statement.check)
+        ]
 
-    def find(self, name: str) -> Callable[[], object]:
-        """The check of this name."""
-        method: Callable[[], object] = getattr(self, name)
-        return method
+    def outcomes(self) -> Iterator[Outcome]:
+        """Make the checks one after the other, up to the first that fails.
 
+        Any check fails where the component raises something unexpected, prints, or changes a global
+        state. A component that no check of its kind could be made of has failed as a whole.
+        """
+        missing = [name for name in required_options(self.component) if name not in self.options]
+        if missing and self.kind != "command":
+            wanted = " and ".join(f"{self.component.name}.{name}" for name in missing)
+            yield self._unchecked(f"{NO_DEFAULT}{wanted}")
+            return
+        reasons = []
+        for statement in self.statements():
+            yield (outcome := self._outcome(statement))
+            if outcome.status == "failed":
+                return
+            if statement.anchor.startswith(self.kind):
+                reasons.append(outcome.reason)
+        if all(reasons) and reasons:
+            yield self._unchecked(reasons[0])
 
-def check(
-    suite: type[Suite], component: Component, given: Given, **more: Any
-) -> tuple[Outcome, ...]:
-    """Run a suite; `more` is what it takes beside its subject. Raises ContractFailure."""
-    with subject(suite.kind, component, **given) as made:
-        return raise_first(run_checks(suite(made, **more).checks(), made))
-
-
-def run_checks(checks: Iterable[Check], subject: Subject) -> Iterator[Outcome]:
-    """Make the checks one after the other, up to the first that fails.
-
-    Any check fails where the component raises something unexpected, prints, or changes a global
-    state.
-    """
-    for check in checks:
+    def _outcome(self, statement: Statement) -> Outcome:
+        """Make one check."""
         printed = io.StringIO()
         try:
             with unchanged(), contextlib.redirect_stdout(printed):
-                within(subject.time_limit, check.run)
+                within(self.time_limit, getattr(self, statement.check))
             if written := printed.getvalue():
                 raise Violation(f"it wrote {written[:80]!r} to stdout", "component-quiet")
         except Skip as skip:
-            yield Outcome(subject.label, check.statement, "skipped", str(skip))
+            return Outcome(self.label, statement, "skipped", str(skip))
         except (TimeUpError, *FAILURES) as error:
-            failure = _failure(error, check, subject)
-            yield Outcome(subject.label, failure.statement, "failed", failure.seen, failure)
-            return
+            failure = self._failure(error, statement.anchor)
+            return Outcome(self.label, failure.statement, "failed", failure.seen, failure)
+        return Outcome(self.label, statement, "ok")
+
+    def _failure(self, error: BaseException, check: str) -> ContractFailure:
+        anchor, cause = check, error.__cause__ or error.__context__
+        if isinstance(error, Violation):
+            anchor, seen = error.anchor or check, str(error)
+        elif isinstance(error, ContractError | BrokenContract):  # what the engine would say
+            seen = getattr(error, "cause", str(error))
+        elif isinstance(error, TimeUpError):
+            anchor = "component-ends"
+            seen = f"the check {check} had not ended after {self.time_limit:g} s"
         else:
-            yield Outcome(subject.label, check.statement, "ok")
+            anchor, cause = "component-raises", error
+            text = f": {error}" if str(error) else ""
+            seen = f"the check {check} raised {type(error).__name__}{text}"
+        packages = packages_of(self.component, self.module)
+        seen = seen[:_SHOWN] + shown_line(cause or error, packages)
+        failure = ContractFailure(statement_of(anchor), seen, self.label)
+        failure.__cause__ = cause
+        return failure
 
-
-def _failure(error: BaseException, check: Check, subject: Subject) -> ContractFailure:
-    name, anchor = check.statement.anchor, "component-raises"
-    cause: BaseException | None = error
-    if isinstance(error, Violation):
-        anchor, seen = error.anchor or name, str(error)
-        cause = error.__cause__ or error.__context__
-    elif isinstance(error, TimeUpError):
-        anchor, seen = (
-            "component-ends",
-            f"the check {name} had not ended after {subject.time_limit:g} s",
+    def _unchecked(self, reason: str) -> Outcome:
+        error = UsageError(
+            f"{self.label} was not checked: {reason}. Give it `options`, or a `pipeline` of what "
+            "it needs, or leave_out=[…] with its name"
         )
-    else:
-        text = f": {error}" if str(error) else ""
-        seen = f"the check {name} raised {type(error).__name__}{text}"
-    seen = seen[:_SHOWN] + shown_line(cause or error, subject.packages)
-    failure = ContractFailure(statement_of(anchor), seen, subject.label)
-    failure.__cause__ = cause
-    return failure
+        return Outcome(self.label, None, "failed", reason, error)
+
+    def component_record(self) -> None:
+        component, config = self.component, self.component.config
+        if self.kind == "command" and (required := required_options(component)):
+            raise Violation(f"nothing can fill in its option {required[0]}", "command-build")
+        hook = next((name for name, kind in HOOKS.items() if kind == self.kind), KINDS_HOOK)
+
+        def offer() -> Any:
+            return {self.kind: [component]} if hook == KINDS_HOOK else [component]
+
+        offer.__name__ = hook
+        try:
+            PluginSet().register(SimpleNamespace(**{hook: hookimpl(offer)}), "under-test")
+            made = self.config()
+        except PluginError as error:
+            raise Violation(error.cause) from error
+        except PipelineError as error:
+            faults = "; ".join(map(str, error.faults))
+            raise Violation(f"its defaults are refused: {faults}") from error
+        used = [offer.component for offer in self.plugins.defaults(self.kind)]
+        if component.default and (self.kind not in _DEFAULTS or component not in used):
+            raise Violation(
+                "default=True means nothing beside the components that textgen comes with"
+            )
+        if not config.__doc__:
+            raise Violation(f"{config.__name__} has no docstring")
+        for name, field in component.options().items():
+            if not field.metadata.get("help"):
+                raise Violation(f"no help for {name}; declare it with textgen.option")
+            with contextlib.suppress(attrs.exceptions.FrozenInstanceError):
+                setattr(made, name, getattr(made, name))
+                raise Violation(f"{config.__name__} can be changed; declare it with @attrs.frozen")
+
+    def component_import(self) -> None:
+        if self.module is None:
+            raise Skip("the module that it comes from is not known; give it as `plugin`")
+        if is_file(self.module):
+            raise Skip("a file is imported only by a command that names it")
+        command = self.component.name if self.kind == "command" else ""
+        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+        if fault := _fault_of_import(self.module, command, path, self.time_limit):
+            building = f" and building {command!r}" if command else ""
+            raise Violation(f"importing {self.module}{building} {fault}")
+
+    def component_raises(self) -> None:
+        with contextlib.suppress(Violation), unchanged(everything=True):
+            close(self.new())  # what it imports may change the process
+        with unchanged(everything=True), no_thread_left():
+            close(self.new())
+
+    def component_methods(self) -> None:
+        made = self.new()
+        parts = {"what is built": (made, self.kind)}
+        if self.kind == "model" and not unfit(made, "model"):
+            parts["its decoder"] = (made.decoder(1), "decoder")
+        for what, (part, kind) in parts.items():
+            if fault := unfit(part, kind) or misdeclared(part, kind):
+                raise Violation(f"{what} {fault}")
+
+
+@functools.cache
+def _fault_of_import(module: str, command: str, path: str, time_limit: float) -> str:
+    """What is wrong with an import in a fresh interpreter, and the building of a command; "" if
+    nothing is.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603  # this interpreter, and a program of our own
+            [sys.executable, "-Pc", _FRESH, module, command],
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=time_limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"had not ended after {time_limit:g} s"
+    if done.returncode:
+        *_, last = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        return f"failed: {last}"
+    if done.stdout:
+        return f"wrote {done.stdout[:80]!r} to stdout"
+    loaded = done.stderr.rpartition("\nloaded:")[2].partition("\n")[0].split()
+    return f"loads {' and '.join(loaded)}; import it inside build" if loaded else ""

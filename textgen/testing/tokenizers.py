@@ -12,156 +12,123 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, ClassVar, Final, Unpack
+from typing import Any, Final
 
 import attrs
 import numpy as np
 
 from textgen.contracts.checks import FAILURES, check_ids, unfit
 from textgen.documents import DOCUMENT_END
-from textgen.errors import BrokenContract, TextgenError
-from textgen.plugin.component import Component
+from textgen.errors import TextgenError
 from textgen.protocols import Ids
-from textgen.testing.environment import TEXT
-from textgen.testing.examples import ALPHABET, bounds, generators, in_threads
-from textgen.testing.outcomes import Outcome, Skip, Violation
-from textgen.testing.suite import Given, Suite, check
-from textgen.testing.watching import later
+from textgen.testing.outcomes import Skip, Violation
+from textgen.testing.suite import Suite
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _EXAMPLES: Final = 40
 _STRETCH: Final = 60  # characters of the sample that an example takes
+_PIECE: Final = 70  # characters of a piece that it is fitted on
 _LONG: Final = 1500  # characters of a stream
 _WHOLE: Final = 300_000  # characters of a text that has to be whole
 _STATED: Final = 10_000  # ids that are decoded one by one after from_dict()
-_MARKS: Final = "—«¿§→☃"
-_LETTERS: Final = "漢字한글ЖЫқδωאשगतხნმთბ😀"  # of which most texts have none
+_ALPHABET: Final = "aeInotz 019.,;\n\t\r\0-_'\"<>/\\éßΣŁ–“”…ﬁ漢字é́‍👩🏽\u200b\ufeff\u2028한️"  # noqa: RUF001
+"""Characters of many scripts, controls and combining characters among them."""
+_RARE: Final = "漢字한글ЖЫқδωאशगतხნმთბ😀—«¿§→☃"
+"""Letters and marks of which most texts have none."""
 _ELSEWHERE: Final = """
 import importlib, json, sys
-from textgen.contracts.tokenizers import complete
 from textgen.plugin.single_file import import_file, is_file
-from textgen.testing.environment import subject
+from textgen.testing.plugin import prepared
 given = json.load(sys.stdin)
 name = given["module"]
 module = import_file(name)[1] if is_file(name) else importlib.import_module(name)
 (component,) = [c for c in module.textgen_tokenizers() if c.name == given["name"]]
-with subject("tokenizer", component, given["options"]) as made:
-    tokenizer = made.build()
+with prepared("tokenizer", component, options=given["options"]) as suite:
+    tokenizer = suite.new()
     tokenizer.fit(iter([given["text"]]))
     json.dump(tokenizer.to_dict(), sys.stdout)
 """
 
 
-def check_tokenizer(
-    component: Component, *, text: str = TEXT, **given: Unpack[Given]
-) -> tuple[Outcome, ...]:
-    """Hold a tokenizer to its contract. Raises ContractFailure.
-
-    text        what it is fitted on, of a few hundred characters or more; examples are cut from it
-    """
-    return check(TokenizerSuite, component, given, text=text)
-
-
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class TokenizerSuite(Suite):
-    """The checks of a tokenizer."""
+    """The checks of a tokenizer, fitted on plain text, or on the beginning of a corpus of its
+    package where it refuses that.
+    """
 
-    kind: ClassVar[str] = "tokenizer"
-    text: str = TEXT
-
-    def new(self, **context: Any) -> Any:
-        return self.subject.build()
+    @cached_property
+    def text(self) -> str:
+        """What it is fitted on; examples are cut from it."""
+        refusals = []
+        for table in self.tables("corpus", None):
+            pieces = self.pieces if table is None else self.sample(table)
+            text = "".join(piece for piece in pieces if isinstance(piece, str))
+            try:
+                self.new().fit(iter([text]))
+            except TextgenError as error:
+                refusals.append(str(error))
+            else:
+                return text
+        raise Skip(f"it takes no corpus that is known here: {'; '.join(refusals)}")
 
     @cached_property
     def fitted(self) -> Any:
         """A tokenizer of the text."""
-        return self._learn(70)
+        return self._learn(_PIECE)
 
-    def fit(self) -> None:
-        ended = []
-
-        def pieces() -> Iterator[str]:
-            yield from (self.text[:100], "", self.text[100:])
-            ended.append(True)
-
-        self.new().fit(pieces())
-        if not ended:
+    def tokenizer_fit(self) -> None:
+        pieces = iter([self.text[:100], "", self.text[100:]])
+        self.new().fit(pieces)
+        if [*pieces]:
             raise Violation("it left pieces unread")
-        learnt = [
-            json.dumps(self._learn(size).to_dict(), sort_keys=True, default=repr)
-            for size in (len(self.text), 7)
-        ]
-        if learnt[0] != learnt[1]:
+        if self._learn(7).to_dict() != self.fitted.to_dict():
             raise Violation("to_dict() differs after the same text in pieces of 7 characters")
-
-    def vocabulary(self) -> None:
         size, unknown = self.fitted.vocab_size, self.fitted.unknown_id
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if type(size) is not int or size < 1:
             raise Violation(f"vocab_size is {size!r} after fit()")
-        if unknown is not None and not (isinstance(unknown, int) and 0 <= unknown < size):
+        if unknown is not None and unknown not in range(size):
             raise Violation(f"unknown_id is {unknown!r}, and vocab_size is {size}")
-        with contextlib.suppress(ValueError):
-            if (before := self.new().vocab_size) != size:
-                raise Violation(f"vocab_size is {before!r} before fit() and {size} after")
 
-    def deterministic(self) -> None:
-        with later():
-            again = self._learn(70)
-        for tokenizer in (self.fitted, again):
-            if not np.array_equal(tokenizer.encode(self.text), self.fitted.encode(self.text)):
-                raise Violation("the same text was encoded to other ids a second time")
-        if again.to_dict() != self.fitted.to_dict():
+    def tokenizer_deterministic(self) -> None:
+        known, ids = self.fitted.to_dict(), self.fitted.encode(self.text)
+        with contextlib.suppress(Exception):  # a line may be too little
+            self.new().fit(iter([self.text[: self.text.find("\n") + 1]]))
+        if not np.array_equal(self.fitted.encode(self.text), ids):
+            raise Violation("its ids changed when a second tokenizer was fitted")
+        if self._learn(_PIECE).to_dict() != known:
             raise Violation("to_dict() of a second tokenizer of the same corpus differs")
         for seed in "12":
-            if self._elsewhere(seed) not in (None, self.fitted.to_dict()):
+            if self._elsewhere(seed) not in (None, known):
                 seen = "to_dict() of the same corpus differs in another process"
                 raise Violation(f"{seen}, where a set has another order")
 
-    def any_text(self) -> None:
-        random = (
-            "".join(rng.choice(list(ALPHABET), rng.integers(41))) for rng in generators(_EXAMPLES)
-        )
-        sample = (text for text, _ in self._stretches())
-        for text in ("", "\0", "\U0010ffff", "a" * 3000, *sample, *ALPHABET, *random):
-            try:
-                ids = self.fitted.encode(text)
-            except TextgenError:
-                continue
-            except FAILURES as error:
-                kind = type(error).__name__
-                raise Violation(f"encode({text!r}) raised {kind}: {error}") from error
-            try:
-                check_ids(ids, self.fitted, self.fitted.vocab_size)
-            except BrokenContract as error:
-                raise Violation(f"it {error}, for {text[:30]!r}") from error
+    def tokenizer_any_text(self) -> None:
+        letters = [*_ALPHABET]
+        random = ("".join(rng.choice(letters, rng.integers(41))) for rng in _generators())
+        for text in ("", "\U0010ffff", "a" * 3000, *_ALPHABET, *random):
+            with contextlib.suppress(TextgenError):  # it says what it takes
+                check_ids(self.fitted.encode(text), self.fitted, self.fitted.vocab_size)
 
-    def unknown(self) -> None:
+    def tokenizer_unknown(self) -> None:
         """Letters that the sample lacks, between words of it."""
         known = unicodedata.normalize("NFKD", self.text).casefold()
         place = self.text.find(" ", 3) + 1
         before, after = self.text[:place], self.text[place : place + _STRETCH]
 
-        def ids(letter: str) -> bytes:
-            return np.asarray(self.fitted.encode(f"{before}{letter}{after}")).tobytes()
+        def ids(letter: str) -> bytes | None:
+            with contextlib.suppress(TextgenError):  # it says what it takes
+                return np.asarray(self.fitted.encode(f"{before}{letter}{after}")).tobytes()
+            return None
 
-        with contextlib.suppress(StopIteration, TextgenError):
-            own = next(c for c in self.text if c.isalpha() and not c.isascii())
-            if ids(own) in (ids(""), ids(" ")):
-                raise Skip(f"it leaves out {own!r}, which its text has, and so may others")
+        nothing = {ids(""), ids(" ")} - {None}
+        if own := {letter for letter in self.text if letter.strip() and ids(letter) in nothing}:
+            raise Skip(f"it leaves out {min(own)!r}, which its text has, and so may others")
         alike: dict[bytes, str] = {}
-        marks = "".join(c for c in self.text if not c.isalnum() and not c.isspace())
-        is_kept = False
-        with contextlib.suppress(TextgenError):  # it says what it takes
-            is_kept = all(ids(mark) not in (ids(""), ids(" ")) for mark in set(marks))
-        for letter in _LETTERS + _MARKS * is_kept:
-            if letter in known:
+        for letter in _RARE:
+            if letter in known or (made := ids(letter)) is None:
                 continue
-            try:
-                made, without = ids(letter), ids("")
-            except TextgenError:  # it says what it takes
-                continue
-            if made == without:
+            if made == ids(""):
                 raise Violation(f"encode() gave nothing for {letter!r} within a text")
             if self.fitted.unknown_id is None and alike.setdefault(made, letter) != letter:
                 other = alike[made]
@@ -172,22 +139,7 @@ class TokenizerSuite(Suite):
                 if len(once) > 1 and np.array_equal(once, twice):
                     raise Violation(f"{letter * 2!r} is encoded as {letter!r} is")
 
-    def decode(self) -> None:
-        for ids, _ in self._any_ids():
-            for dtype in (np.uint8, np.int32, np.int64):
-                if ids.max(initial=0) > np.iinfo(dtype).max:
-                    continue
-                given = ids.astype(dtype)
-                given.setflags(write=False)
-                text = self.fitted.decode(given)
-                if not isinstance(text, str):
-                    raise Violation(f"decode() gave {type(text).__name__}")
-                if text != self.fitted.decode(ids.copy()):
-                    raise Violation(f"the same ids gave other text as {np.dtype(dtype)}")
-        if self.fitted.decode(np.empty(0, np.int64)) != "":
-            raise Violation("no ids decode to some text")
-
-    def round_trip(self) -> None:
+    def tokenizer_round_trip(self) -> None:
         for text, _ in self._stretches():
             ids = np.asarray(self.fitted.encode(text))
             if self.fitted.unknown_id in ids.tolist():
@@ -199,121 +151,108 @@ class TokenizerSuite(Suite):
                 raise Violation(f"{seen} {_shown(again)}")
         times = _WHOLE // len(self.text) + 1
         once, whole = (self.fitted.decode(self.fitted.encode(self.text * n)) for n in (1, times))
-        if len(whole) < 0.99 * len(once) * times or not whole.endswith(once[-_STRETCH // 4 :]):
+        if len(whole) < 0.99 * len(once) * times:
             lost = f"{len(whole):,} characters of the {len(once) * times:,}"
             raise Violation(f"of a text that is as long as a book, {lost} are left")
 
-    def pieces(self) -> None:
+    def tokenizer_pieces(self) -> None:
         for text, rng in self._stretches():
-            pieces = [text[a:b] for a, b in itertools.pairwise(bounds(rng, len(text)))]
+            pieces = [text[a:b] for a, b in itertools.pairwise(_bounds(rng, len(text)))]
             parts = [np.asarray(part) for part in self.fitted.encode_pieces(iter(pieces))]
             joined = np.concatenate([np.empty(0, np.int64), *parts])
             whole = np.asarray(self.fitted.encode(text))
             if not np.array_equal(joined, whole):
                 raise Violation(f"{pieces} gave {_shown(joined)}, joined {_shown(whole)}")
 
-    def stream(self) -> None:
+    def tokenizer_decode(self) -> None:
+        """Ids in any order, and those of a long text."""
+        size = self.fitted.vocab_size
         natural = np.asarray(self.fitted.encode(self.text[:_LONG]))
-        examples = [(ids, bounds(rng, len(ids))) for ids, rng in self._any_ids()]
-        for ids, ends in (*examples, (natural, [*range(len(natural) + 1), len(natural)])):
-            decoder = self.fitted.incremental_decoder()
+        examples = [(natural, [*range(len(natural) + 1), len(natural)])]
+        for rng in _generators():
+            ids = rng.integers(0, size, rng.integers(21))
+            examples.append((ids, _bounds(rng, len(ids))))
+        for ids, ends in examples:
+            small = ids.astype(np.min_scalar_type(size))  # as they are stored
+            small.setflags(write=False)
+            whole, decoder = self.fitted.decode(ids), self.fitted.incremental_decoder()
+            if not isinstance(whole, str) or whole != self.fitted.decode(small):
+                raise Violation(f"decode() of {_shown(ids)} as {small.dtype} gave another text")
             streamed = "".join(
-                decoder.decode(ids[a:b], final=place == len(ends) - 1)
+                decoder.decode(small[a:b], final=place == len(ends) - 1)
                 for place, (a, b) in enumerate(itertools.pairwise(ends), 1)
             )
-            if streamed != (whole := self.fitted.decode(ids)):
+            if streamed != whole:
                 pairs = enumerate(zip(streamed, whole, strict=False))
                 place = next((i for i, (a, b) in pairs if a != b), len(whole))
-                begin, end = max(0, place - 20), place + 20
-                seen = f"{_shown(ids)} gave {streamed[begin:end]!r} at {place:,}, and at once"
-                raise Violation(f"{seen} {whole[begin:end]!r}")
+                texts = [text[max(0, place - 20) : place + 20] for text in (streamed, whole)]
+                seen = f"{_shown(ids)} gave {texts[0]!r} at {place:,}, and at once {texts[1]!r}"
+                raise Violation(seen)
 
-    def saved(self) -> None:
+    def tokenizer_saved(self) -> None:
+        self._saved("")
+        for key, field in self.component.options().items():
+            if not isinstance(field.default, bool) or key in self.options:
+                continue
+            value = not field.default
+            other = attrs.evolve(self, options={**self.options, key: value})
+            try:
+                assert other.fitted
+            except (Skip, *FAILURES):  # it may not go with the other options, or with the text
+                continue
+            other._saved(f" with {key} = {value}")
+
+    def _saved(self, which: str) -> None:
+        """Save and load, and compare."""
+        fitted = self.fitted
         try:
-            state = json.loads(json.dumps(self.fitted.to_dict()))
+            state = json.loads(json.dumps(fitted.to_dict()))
         except (TypeError, ValueError) as error:
             raise Violation(f"to_dict() holds what JSON cannot: {error}") from error
         made = self.new().from_dict(state)
         if fault := unfit(made, "tokenizer"):
             raise Violation(f"what from_dict() gave {fault}")
         for name in ("vocab_size", "unknown_id"):
-            before, after = getattr(self.fitted, name), getattr(made, name)
+            before, after = getattr(fitted, name), getattr(made, name)
             if before != after:
                 raise Violation(f"{name} was {before!r} and came back as {after!r}")
-        ids = np.asarray(self.fitted.encode(self.text))
-        every = np.arange(min(made.vocab_size, _STATED))
-        if not np.array_equal(made.encode(self.text), ids) or any(
-            made.decode(some) != self.fitted.decode(some) for some in (ids, *every[:, None])
+        every = np.arange(min(made.vocab_size, _STATED))[:, None]
+        if not np.array_equal(made.encode(self.text), fitted.encode(self.text)) or any(
+            made.decode(one) != fitted.decode(one) for one in every
         ):
-            raise Violation("what came back encodes or decodes otherwise")
-        for key, field in self.subject.component.options().items():
-            if isinstance(field.default, bool) and key not in self.subject.options:
-                self._saved_with(key, not field.default)
+            raise Violation(f"what came back{which} encodes or decodes otherwise")
 
-    def _saved_with(self, key: str, value: bool) -> None:
-        """An option that is not the default comes back too."""
-        options = {**self.subject.options, key: value}
-        changed = attrs.evolve(self, subject=attrs.evolve(self.subject, options=options))
-        try:
-            fitted = changed.fitted
-        except (TextgenError, *FAILURES):  # it does not go with the others, or with this text
-            return
-        made = changed.new().from_dict(json.loads(json.dumps(fitted.to_dict())))
-        for text in (self.text, self.text.swapcase()):
-            if not np.array_equal(made.encode(text), fitted.encode(text)):
-                raise Violation(f"what came back with {key} = {value} encodes otherwise")
+    def tokenizer_end(self) -> None:
+        """The ends of documents: the text as two of them."""
+        tokenizer, text = self.new(), self.text
+        if not hasattr(tokenizer, "end_id"):
+            raise Skip("no end_id: it takes no corpus of documents")
+        tokenizer.fit(iter([text[:70], DOCUMENT_END, text[70:], DOCUMENT_END]))
+        end = tokenizer.end_id
+        if end is None:
+            raise Skip("no end_id after documents: it takes no corpus of them")
+        loaded = self.new().from_dict(json.loads(json.dumps(tokenizer.to_dict())))
+        is_own = end in range(tokenizer.vocab_size) and end != tokenizer.unknown_id
+        if not is_own or loaded.end_id != end or end in np.asarray(tokenizer.encode(text)):
+            raise Violation(f"its end_id {end!r} is no id of its own, or is lost by from_dict()")
+        ended = np.array([end])
+        if given := tokenizer.decode(ended) or tokenizer.incremental_decoder().decode(ended):
+            raise Violation(f"its end_id was decoded to {given!r}")
 
     def _elsewhere(self, seed: str) -> Any:
         """What to_dict() gives in a process in which sets have another order; None where the plugin
         cannot be imported there.
         """
-        subject = self.subject
-        given = {"module": subject.module, "name": subject.component.name, "text": self.text}
+        given = {"module": self.module, "name": self.component.name, "text": self.text}
         done = subprocess.run(  # noqa: S603  # this interpreter, and a program of our own
             [sys.executable, "-Pc", _ELSEWHERE],
-            input=json.dumps({**given, "options": subject.options}, default=str),
+            input=json.dumps({**given, "options": self.options}, default=str),
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             encoding="utf-8",
             check=False,
         )
         return json.loads(done.stdout) if done.returncode == 0 else None
-
-    def apart(self) -> None:
-        """A tokenizer after another was fitted on the first line alone, and while threads use
-        it.
-        """
-        alone = self._there_and_back(0)
-        with contextlib.suppress(Exception):  # a line may be too little
-            self.new().fit(iter([self.text[: self.text.find("\n") + 1]]))
-        if self._there_and_back(0) != alone:
-            raise Violation("its ids changed when a second tokenizer was fitted")
-        together = in_threads(lambda i: {self._there_and_back(i) for _ in range(20)})
-        if together != [{self._there_and_back(i)} for i in range(len(together))]:
-            raise Violation("a text came out otherwise while other threads encoded too")
-
-    def end(self) -> None:
-        """The ends of documents: the text as two of them."""
-        tokenizer, text = self.new(), self.text
-        if not hasattr(tokenizer, "end_id"):
-            raise Skip("no end_id: it takes no corpus of documents")
-        tokenizer.fit(iter([text[:70], DOCUMENT_END, text[70:], DOCUMENT_END]))
-        end, size = tokenizer.end_id, tokenizer.vocab_size
-        if end is None:
-            raise Skip("no end_id after documents: it takes no corpus of them")
-        loaded = self.new().from_dict(json.loads(json.dumps(tokenizer.to_dict())))
-        if loaded.end_id != end:
-            raise Violation(f"end_id was {end!r} and came back as {loaded.end_id!r}")
-        if not isinstance(end, int) or not 0 <= end < size or end == tokenizer.unknown_id:
-            others = f"vocab_size {size}, and unknown_id {tokenizer.unknown_id!r}"
-            raise Violation(f"end_id is {end!r}, {others}")
-        ids = np.asarray(tokenizer.encode(text))
-        if end in ids:
-            raise Violation(f"a text of the corpus was encoded to its end_id, {end}")
-        stream, ended = tokenizer.incremental_decoder(), np.array([end])
-        stream.decode(ids[:5])
-        if given := tokenizer.decode(ended) or stream.decode(ended):
-            raise Violation(f"its end_id was decoded to {given!r}")
 
     def _learn(self, size: int) -> Any:
         """A new tokenizer of the text in pieces of this size."""
@@ -325,7 +264,7 @@ class TokenizerSuite(Suite):
         """Stretches of the sample, each with a source of other choices; whole lines if the
         tokenizer refuses what does not end with one.
         """
-        for rng in generators(_EXAMPLES):
+        for rng in _generators():
             start = int(rng.integers(max(1, len(self.text) - _STRETCH)))
             end = start + int(rng.integers(_STRETCH + 1))
             try:
@@ -335,14 +274,15 @@ class TokenizerSuite(Suite):
                 end = self.text.find("\n", end) + 1 or len(self.text)
             yield self.text[start:end], rng
 
-    def _any_ids(self) -> Iterator[tuple[Ids, np.random.Generator]]:
-        for rng in generators(_EXAMPLES):
-            yield rng.integers(0, self.fitted.vocab_size, rng.integers(21)), rng
 
-    def _there_and_back(self, index: int) -> tuple[bytes, str]:
-        ids = np.asarray(self.fitted.encode(self.text[index * 40 :][:200]), np.int64)
-        decoder = self.fitted.incremental_decoder()
-        return ids.tobytes(), "".join([decoder.decode(ids[i : i + 1]) for i in range(len(ids))])
+def _generators() -> Iterator[np.random.Generator]:
+    """A source of choices for each example."""
+    return map(np.random.default_rng, range(_EXAMPLES))
+
+
+def _bounds(rng: np.random.Generator, size: int) -> list[int]:
+    """0, up to four places to cut something of this size, and the size."""
+    return [0, *sorted(rng.integers(0, size + 1, rng.integers(5)).tolist()), size]
 
 
 def _shown(ids: Ids) -> str:

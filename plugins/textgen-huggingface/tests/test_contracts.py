@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import CONFIGS
 
 from textgen import Component, PluginSet
-from textgen.testing import (
-    check_command,
-    check_model,
-    check_observer,
-    check_plugin,
-    check_tokenizer,
-)
+from textgen.testing import check, check_plugin
 from textgen_huggingface import plugin
 
 SET = PluginSet.discover()
 OF_OTHERS = ("huggingface", "huggingface-tokenizer", "huggingface-model", "huggingface-files")
-SKIPPED = {"needs the model 'huggingface'", "no arguments"}
+SKIPPED = {"needs the model 'huggingface'"}
 
 
 def offered(components: list[Component], name: str) -> Component:
@@ -51,25 +44,23 @@ def test_models_keep_their_contract(architecture: str) -> None:
     options["config"] |= {
         "n_positions" if architecture == "gpt2" else "max_position_embeddings": 64
     }
-    all_ok(check_model(offered(plugin.textgen_models(), "huggingface"), options=options))
+    all_ok(check("model", offered(plugin.textgen_models(), "huggingface"), options=options))
 
 
 def test_a_tokenizer_from_a_folder_keeps_its_contract(run: Any) -> None:
     component = offered(plugin.textgen_tokenizers(), "huggingface-tokenizer")
-    all_ok(check_tokenizer(component, options={"path": str(run.path)}))
+    all_ok(check("tokenizer", component, options={"path": str(run.path)}))
 
 
 def test_the_observer_keeps_its_contract_in_a_run_of_this_model(make_pipeline: Any) -> None:
     pipeline = {key: value for key, value in make_pipeline().items() if key != "observer"}
     all_ok(
-        check_observer(
-            offered(plugin.textgen_observers(), "huggingface-files"), pipeline=pipeline, plugins=SET
+        check(
+            "observer",
+            offered(plugin.textgen_observers(), "huggingface-files"),
+            pipeline=pipeline,
+            plugins=SET,
         )
     )
 
 
-def test_the_command_keeps_its_contract(run: Any, tmp_path: Path) -> None:
-    component = offered(plugin.textgen_commands(), "huggingface-export")
-    all_ok(
-        check_command(component, arguments=[str(run.path), str(tmp_path / "exported")], plugins=SET)
-    )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import textgen
-from textgen.testing import check_model
+from textgen.testing import check
 from textgen_huggingface import eight_bits, plugin
 
 
@@ -57,5 +57,5 @@ def test_the_contract_is_kept(make_pipeline: Any, architecture: str) -> None:
     (component,) = plugin.textgen_models()
     table = make_pipeline(architecture)["model"]
     options = {key: value for key, value in table.items() if key != "type"}
-    outcomes = check_model(component, options=options, tolerance=0.05)
+    outcomes = check("model", component, options=options, tolerance=0.05)
     assert not [outcome for outcome in outcomes if outcome.status == "failed"]

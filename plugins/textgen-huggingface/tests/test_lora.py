@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from torch.nn import functional
 
 import textgen
-from textgen.testing import check_model
+from textgen.testing import check
 from textgen_huggingface import plugin
 
 
@@ -221,5 +221,6 @@ def test_wrong_options_are_named(adapting: dict[str, Any]) -> None:
 def test_an_adapted_model_keeps_its_contract(adapting: dict[str, Any]) -> None:
     (component,) = plugin.textgen_models()
     options = {key: value for key, value in adapting["model"].items() if key != "type"}
-    outcomes = check_model(component, options=options, tolerance=0.1)  # 16 bits, over 80 tokens
+    # 16 bits, over 80 tokens
+    outcomes = check("model", component, options=options, tolerance=0.1)
     assert not [outcome for outcome in outcomes if outcome.status == "failed"]

@@ -2,8 +2,7 @@
 
 import textgen_series
 
-from textgen import PluginSet
-from textgen.testing import check_command, check_corpus, check_plugin
+from textgen.testing import check, check_plugin
 
 
 def test_all_three_keep_their_contracts():
@@ -20,22 +19,4 @@ def test_a_csv_column_keeps_the_contract_of_corpora(tmp_path):
     )
     (component,) = textgen_series.textgen_corpora()
     options = {"path": str(tmp_path / "tide.csv"), "column": "level"}
-    outcomes = check_corpus(
-        component, options=options, unreadable={"path": str(tmp_path / "none.csv")}
-    )
-    assert {outcome.status for outcome in outcomes} == {"ok"}
-
-
-def test_forecast_keeps_the_contract_of_commands(run, tmp_path):
-    (component,) = textgen_series.textgen_commands()
-    arguments = [
-        str(run),
-        "--samples",
-        "2",
-        "--steps",
-        "1,4",
-        "--output",
-        str(tmp_path / "plot.svg"),
-    ]
-    outcomes = check_command(component, arguments=arguments, plugins=PluginSet.discover())
-    assert {outcome.status for outcome in outcomes} == {"ok"}
+    assert {outcome.status for outcome in check("corpus", component, options=options)} == {"ok"}

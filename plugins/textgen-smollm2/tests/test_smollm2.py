@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import textgen
-from textgen.testing import check_run
+from textgen.testing import check
 
 STORY = files("textgen_builtins.corpora").joinpath("story.txt").read_text("utf-8")[:4000]
 needs_file = pytest.mark.skipif(
@@ -68,7 +68,7 @@ def test_a_pipeline_starts_from_it(tmp_path: Path) -> None:
 @needs_file
 def test_the_run_keeps_its_contract() -> None:
     (component,), plugins = textgen_smollm2.textgen_runs(), textgen.PluginSet.discover()
-    outcomes = check_run(component, plugin=textgen_smollm2, plugins=plugins, time_limit=600)
+    outcomes = check("run", component, plugin=textgen_smollm2, plugins=plugins, time_limit=600)
     assert "ok" in {outcome.status for outcome in outcomes}
 
 

@@ -1,0 +1,138 @@
+"""Trainers and objectives that break one statement of their contract each."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import numpy as np
+import torch
+from checking import NOISE, broken, raising, then
+from good import Objective, Trainer
+
+from textgen import UsageError
+from textgen.gradient import Batches
+from textgen.protocols import TrainerState
+
+
+def done(**changes):
+    """A trainer's events of a step with other attributes."""
+    return {"done": then(Trainer.done, lambda event: attrs.evolve(event, **changes))}
+
+
+def updating(noise):
+    """A trainer whose goal is changed."""
+    return {
+        "update": lambda self, model, goal: Trainer.update(self, model, goal + noise(goal.shape))
+    }
+
+
+def training(change):
+    """A trainer that changes the data."""
+
+    def train(self, model, data, context):
+        yield from Trainer.train(self, model, change(data), context)
+
+    return {"train": train}
+
+
+def train_on_all(data):
+    return attrs.evolve(data, training=np.concatenate([data.training, data.validation]))
+
+
+def lose_nothing(self, *arguments):
+    for event in Trainer.train(self, *arguments):
+        is_none = getattr(event, "validation_loss", "") is None
+        yield attrs.evolve(event, validation_loss=0.0) if is_none else event
+
+
+def seed_torch(self, model, goal):
+    torch.manual_seed(self.step)
+    Trainer.update(self, model, goal)
+
+
+def begin_again(self, state):
+    Trainer.load_state(self, state)
+    if self.evaluated:
+        self.step, self.evaluated = 0, False
+
+
+def load_late(self, state):
+    """A step is lost, and its update is made twice."""
+    Trainer.load_state(self, state)
+    self.step = max(0, self.step - 1)
+
+
+def with_momentum(self, model, goal):
+    """Its momentum is not in its state."""
+    self.momentum = 0.5 * getattr(self, "momentum", 0.0) + 0.2 * goal
+    Trainer.update(self, model, self.momentum)
+
+
+TRAINERS = [
+    broken("component-raises", "sorts the data", Trainer,
+           **training(lambda data: data.training.sort())),
+    broken("component-globals", "torch's seed", Trainer, update=seed_torch),
+    broken("trainer-events", "None", Trainer, train=lambda *_: None),
+    broken("trainer-events", "a dict", Trainer, done=lambda self, data: {}),
+    broken("trainer-events", "no step", Trainer, step=4),
+    broken("trainer-events", "other numbers", Trainer, **done(step=7)),
+    broken("trainer-events", "other steps", Trainer, **done(steps=5)),
+    broken("trainer-events", "NaN", Trainer, **done(loss=math.nan)),
+    broken("trainer-events", "no Evaluated", Trainer, evaluated=True),
+    broken("trainer-losses", "nothing learnt", Trainer, rate=0.0),
+    broken("trainer-losses", "bits", Trainer,
+           loss=then(Trainer.loss, lambda loss: loss * 1.44)),
+    broken("trainer-losses", "a step's in bits", Trainer, **done(loss=math.log2(35))),
+    broken("trainer-validation", "trained on", Trainer, **training(train_on_all)),
+    broken("trainer-validation", "a loss of nothing", Trainer, train=lose_nothing),
+    broken("trainer-deterministic", "noise", Trainer,
+           **updating(lambda shape: 0.01 * NOISE.normal(size=shape))),
+    broken("trainer-deterministic", "a constant seed", Trainer,
+           **updating(lambda shape: 0.01 * np.random.default_rng(3).normal(size=shape))),
+    broken("trainer-resumes", "no state", Trainer, state=lambda self: {}),
+    broken("trainer-resumes", "nothing loaded", Trainer, load_state=lambda self, state: None),
+    broken("trainer-resumes", "a step behind", Trainer, load_state=load_late),
+    broken("trainer-resumes", "momentum", Trainer, update=with_momentum),
+    broken("trainer-resumes", "begins again", Trainer, load_state=begin_again),
+    broken("component-raises", "values that are no JSON", Trainer,
+           state=lambda self: TrainerState({}, {"self": {self.step}})),
+    broken("trainer-refuses", "without a word", Trainer, train=lambda self, model, *others:
+           Trainer.train(self, model, *others) if hasattr(model, "tensors")
+           else raising(UsageError(""))()),
+    broken("trainer-refuses", "AttributeError", Trainer, train=lambda self, model, *others:
+           model.tensors() and Trainer.train(self, model, *others)),
+]  # fmt: skip
+
+
+def loss(change):
+    """An objective whose sum is changed, by what it is and the objective."""
+
+    def changed(self, model, batch, state):
+        total, state = Objective.loss(self, model, batch, state)
+        return change(self, total, batch), state
+
+    return {"loss": changed}
+
+
+def in_turn(self, data, options, seed):
+    """Batches of which each asked for is the next."""
+    made, asked = Objective.batches(self, data, options, seed), iter(range(99))
+    return Batches(made.per_epoch, lambda *_: made.batch(0, next(asked) % made.per_epoch))
+
+
+def growing(self, total, batch):
+    self.calls = getattr(self, "calls", 0) + 1
+    return total * self.calls
+
+
+OBJECTIVES = [
+    broken("objective-batches", "in turn", Objective, batches=in_turn),
+    broken("objective-batches", "no token ids", Objective, validation=lambda *_: [(np.ones(3),)]),
+    broken("objective-sums", "a count of batches", Objective, count=lambda self, batch: 1),
+    broken("objective-sums", "a mean", Objective,
+           **loss(lambda self, total, batch: total / len(batch[0]))),
+    broken("objective-sums", "what it remembers", Objective, **loss(growing)),
+    broken("objective-falls", "no gradient", Objective,
+           **loss(lambda self, total, batch: total * 0 + batch[0].numel())),
+]  # fmt: skip

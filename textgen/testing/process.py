@@ -1,0 +1,229 @@
+"""What a component does to its process: its time, the states that all code shares, threads, files
+and connections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+from unittest import mock
+
+import attrs
+
+from textgen.testing.outcomes import Violation
+
+__tracebackhide__ = True  # pytest shows the test and the code of the component
+
+TIME_LIMIT: Final = 60.0
+"""Seconds that a check may take unless told otherwise."""
+_PATIENCE: Final = 1.0  # seconds that a thread gets to end
+_TURN: Final = 1e-6  # seconds until another thread goes on
+_LATER: Final = 23  # hours
+_State = tuple[str, Callable[[], Any], Callable[[Any], object]]
+
+
+class TimeUpError(BaseException):
+    """Raised in a call that takes too long.
+
+    It is not an Exception, which the component may catch.
+    """
+
+
+def within(seconds: float, call: Callable[[], object]) -> None:
+    """Call something, and raise TimeUpError in it after so many seconds.
+
+    SIGALRM interrupts the main thread. In other threads, on Windows, and in code that does not
+    return to Python, nothing is interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+        call()
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeUpError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds, 0.1)
+    try:
+        call()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left)  # another's, such as that of pytest-timeout
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def unchanged(*, everything: bool = False) -> Iterator[None]:
+    """Raise Violation if the block changes a state; every state is put back after it.
+
+    Every random state is a fresh one within the block, so that the same seed set twice is a change
+    each time. `everything` includes what an import may change by right.
+    """
+    import numpy as np
+    import torch  # if the component were first to load it, nothing would be known of it before
+
+    states: list[_State] = [
+        ("the random state of `random`", random.getstate, random.setstate),
+        ("the random state of NumPy", np.random.get_state, np.random.set_state),
+        ("the random state of torch", torch.random.get_rng_state, torch.random.set_rng_state),
+        ("the number of torch's threads", torch.get_num_threads, torch.set_num_threads),
+        ("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
+        ("the current folder", os.getcwd, os.chdir),
+    ]
+    if everything:
+        states += [
+            ("the environment", lambda: dict(os.environ), _set_environment),
+            ("the filters of warnings", lambda: [*warnings.filters], lambda _: None),
+            ("the handlers of signals", _handlers, _set_handlers),
+        ]
+    kept = [read() for _, read, _ in states]
+    for renew in (random.seed, np.random.seed, torch.default_generator.seed):
+        renew()
+    before = [_comparable(read()) for _, read, _ in states]
+    try:
+        with warnings.catch_warnings():  # which puts the filters back
+            yield
+            after = [_comparable(read()) for _, read, _ in states]
+    finally:
+        for (_, _, write), value in zip(states, kept, strict=True):
+            write(value)
+    pairs = zip(states, before, after, strict=True)
+    if changed := [name for (name, *_), old, new in pairs if old != new]:
+        raise Violation(f"it changed {', '.join(changed)}", "component-globals")
+
+
+@contextlib.contextmanager
+def no_thread_left() -> Iterator[None]:
+    """Raise Violation if the block leaves a thread that the process would wait for at its end."""
+    before = threading.enumerate()
+    yield
+    for thread in threading.enumerate():
+        if thread not in before and not thread.daemon:
+            thread.join(_PATIENCE)
+            if thread.is_alive():
+                seen = f"it left the thread {thread.name!r} running"
+                raise Violation(seen, "component-globals")
+
+
+def in_threads(call: Callable[..., object], *arguments: Sequence[Any]) -> None:
+    """Call something in a thread for each of the arguments, as `map` does; they take turns as often
+    as they can.
+
+    Raises what one of them raises.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN)
+    try:
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(call, *arguments))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@attrs.frozen
+class Deeds:
+    """Files that were read and written, and with what was connected."""
+
+    read: list[Path] = attrs.field(factory=list)
+    written: list[Path] = attrs.field(factory=list)
+    connected: list[str] = attrs.field(factory=list)
+
+    def see(self, event: str, given: tuple[Any, ...]) -> None:
+        """An event of sys.addaudithook."""
+        if event in ("socket.connect", "socket.getaddrinfo"):
+            self.connected.append(str(given[1] if event == "socket.connect" else given[0]))
+        elif event == "open" and not isinstance(given[0], int):
+            path = Path(os.fsdecode(given[0])).resolve()
+            if path.parts[1] != "proc" and path.parent != Path("/dev"):
+                is_written = (given[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+                (self.written if is_written else self.read).append(path)
+
+
+_watching: Final[list[Deeds]] = []
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[Deeds]:
+    """What the process does within the block."""
+    _watch()
+    _watching.append(deeds := Deeds())
+    try:
+        yield deeds
+    finally:
+        _watching.remove(deeds)
+
+
+@functools.cache  # a hook stays for as long as the process
+def _watch() -> None:
+    def see(event: str, given: tuple[Any, ...]) -> None:
+        for deeds in _watching:
+            deeds.see(event, given)
+
+    sys.addaudithook(see)
+
+
+@contextlib.contextmanager
+def later() -> Iterator[None]:
+    """Another hour and another day, by local time. Not on Windows."""
+    hours = round(time.localtime().tm_gmtoff / 3600)
+    hours += _LATER if hours < 0 else -_LATER
+    with mock.patch.dict(os.environ, TZ=f"LATER{-hours:+d}"):
+        _read_zone()
+        yield
+    _read_zone()
+
+
+def _read_zone() -> None:
+    if hasattr(time, "tzset"):
+        time.tzset()
+
+
+@contextlib.contextmanager
+def seeds() -> Iterator[list[Any]]:
+    """The seeds that generators of NumPy and torch are given within the block, at its end."""
+    import numpy as np
+    import torch
+
+    with contextlib.ExitStack() as patches:
+        given: list[Any] = []
+        makers = [
+            patches.enter_context(mock.patch.object(owner, name, wraps=getattr(owner, name)))
+            for owner, name in ((np.random, "default_rng"), (torch, "manual_seed"))
+        ]
+        yield given
+        given += [str(call) for maker in makers for call in maker.call_args_list]
+
+
+def _set_environment(values: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(values)
+
+
+def _handlers() -> list[Any]:
+    return [*map(signal.getsignal, signal.valid_signals())]
+
+
+def _set_handlers(handlers: list[Any]) -> None:
+    for number, handler in zip(signal.valid_signals(), handlers, strict=True):
+        if handler is not signal.getsignal(number):
+            signal.signal(number, handler)
+
+
+def _comparable(state: Any) -> Any:
+    """A state in which arrays and tensors are bytes."""
+    import numpy as np
+
+    if isinstance(state, tuple):
+        return tuple(map(_comparable, state))
+    return np.asarray(state).tobytes() if hasattr(state, "__array__") else state

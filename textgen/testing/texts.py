@@ -1,0 +1,101 @@
+"""The contract of strategies, and what texts by samplers and by strategies have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Final
+
+import attrs
+
+from textgen.engine import Engine
+from textgen.generation.chain import Chain
+from textgen.generation.generator import Generator
+from textgen.testing.environment import TEXT
+from textgen.testing.outcomes import Violation
+from textgen.testing.suite import Suite
+
+__tracebackhide__ = True  # pytest shows the test and the code of the component
+
+REQUESTS: Final[list[dict[str, Any]]] = [
+    {"prompt": "The ", "max_new_tokens": 12, "index": 0},
+    {"prompt": "", "max_new_tokens": 30, "index": 3},
+    {"prompt": "the river", "max_new_tokens": 20, "stop": ["e ", "on"], "index": 5},
+    {"prompt": "The ", "max_new_tokens": 24, "index": 1, "temperature": 2.0},
+    {"prompt": "a", "max_new_tokens": 16, "index": 2, "top_k": 3, "repetition_penalty": 1.3},
+    {"prompt": "a", "max_new_tokens": 1, "index": 4},
+]
+"""Texts of different lengths, chains and ends."""
+
+
+@attrs.frozen(kw_only=True)
+class TextSuite(Suite):
+    """A suite whose checks generate texts, by a small network."""
+
+    @cached_property
+    def _plain(self) -> Generator:
+        """A generator that samples."""
+        run = Engine(self.plugins).train(
+            corpus=TEXT * 2,
+            tokenizer=self.tokenizer,
+            model={"type": "rnn", "hidden_size": 16},
+            trainer={"type": "sgd", "length": "1 epoch"},
+            device="cpu",
+        )
+        return run.generator
+
+    def within(self, chain: Chain) -> Chain:
+        """A chain with the component, newly built."""
+        raise NotImplementedError
+
+    def generator(self) -> Generator:
+        """A generator with the component, newly built."""
+        plain = self._plain
+
+        def make(options: Mapping[str, Any]) -> Chain:
+            return self.within(plain.make_chain(options))
+
+        return attrs.evolve(plain, chain=make({}), make_chain=make)
+
+    def check_texts(self) -> None:
+        """Raise a Violation unless texts are the same however they are made."""
+        generator, other = self.generator(), self.generator()
+        streams = [generator.stream(**request) for request in REQUESTS]
+        streamed = ["" for _ in streams]
+        while any(stream.finish_reason is None for stream in streams):
+            streamed = [
+                text + next(stream, "") for text, stream in zip(streamed, streams, strict=True)
+            ]
+        ways = {
+            "a second time": [generator.generate(**request).text for request in REQUESTS],
+            "by another object": [other.generate(**request).text for request in REQUESTS],
+            "in a batch": [text.text for text in generator.generate_many(REQUESTS)],
+            "in a batch of another order": [
+                text.text for text in generator.generate_many(REQUESTS[::-1])
+            ][::-1],
+            "as a stream beside others": streamed,
+        }
+        first = [self.generator().generate(**request).text for request in REQUESTS]
+        for what, texts in ways.items():
+            for request, one, again in zip(REQUESTS, first, texts, strict=True):
+                if one != again:
+                    raise Violation(f"{one!r}, and {what} {again!r}, for {request}")
+
+
+@attrs.frozen(kw_only=True)
+class StrategySuite(TextSuite):
+    """The checks of a strategy."""
+
+    def within(self, chain: Chain) -> Chain:
+        return attrs.evolve(chain, strategy=(self.new(training=False), self.offer))
+
+    def strategy_moves(self) -> None:
+        lanes = getattr(self.new(training=False), "lanes", None)
+        if type(lanes) is not int or lanes < 1:
+            raise Violation(f"its attribute lanes is {lanes!r}")
+        generator = self.generator()
+        for request in REQUESTS:
+            generator.generate(**request)
+
+    def strategy_texts(self) -> None:
+        self.check_texts()
