@@ -58,7 +58,8 @@ class ObserverSuite(Suite):
 
     def new(self, **context: Any) -> Any:
         """An observer of the run in a directory."""
-        context.setdefault("directory", self.folder)
+        if "directory" not in context:
+            context["directory"] = self._directory()
         return super().new(**context)
 
     def observer_run(self) -> None:
