@@ -63,7 +63,7 @@ SAMPLERS = [
            __call__=lambda self, logits, history: logits * (1 + float(history.random()[0, 0]))),
     broken("sampler-texts", "a state of all rows", StateSampler,
            accept=lambda self, tokens, logits, history:
-           {"seen": history.state["seen"] + tokens.sum()}),
+           {"seen": history.state["seen"] + [0, len(tokens)]}),
     broken("component-globals", "the global random state, late", Sampler, history="tokens",
            __call__=late_noise),
     broken("sampler-torch", "other logits than an array", Sampler,
