@@ -62,5 +62,3 @@ def test_the_observer_keeps_its_contract_in_a_run_of_this_model(make_pipeline: A
             plugins=SET,
         )
     )
-
-
