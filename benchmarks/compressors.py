@@ -7,16 +7,15 @@ docs/benchmarks.md.
 Prints for each text, in nats per character, what its last tenth adds to the compressed size of the
 rest: by zpaq at its strongest level, in one block, and by PPMd (variant H with 64 MiB of memory, by
 the best of three orders). zpaq chooses its memory by the size of what it is given, so zeros bring
-both parts to one size. With --letters a text is first reduced to the letters a to z and the space,
-as benchmarks/quality.py does it.
+both parts to one size. With --letters a text is first reduced to the letters a to z and the space.
 """
 
 import math
-import tempfile
+import re
 from pathlib import Path
 
-from quality import write_source
 from shared import parser
+from textgen_builtins.corpora.wrapped_lines import joined, width_of
 
 _ORDERS = (5, 6, 8)
 _MEMORY = 1 << 26
@@ -30,11 +29,18 @@ def main():
     given = options.parse_args()
     print("text | zpaq | PPMd\n--- | --- | ---")
     for path in given.texts:
-        with tempfile.TemporaryDirectory() as folder:
-            source = write_source(path, Path(folder), letters=given.letters)
-            text = source.read_text(encoding="utf-8")
+        text = content(path, letters=given.letters)
         ppmd = min(last_tenth(text, ppmd_size(order)) for order in _ORDERS)
         print(f"{path.stem} | {last_tenth(text, zpaq_size(text)):.3f} | {ppmd:.3f}", flush=True)
+
+
+def content(path, *, letters):
+    """A text as `textgen init` trains on it: with joined lines."""
+    text = path.read_text(encoding="utf-8-sig")
+    if letters:
+        return re.sub("[^a-z]+", " ", text.lower())
+    width = width_of(text)
+    return "".join(joined(iter(text.split("\n")), width)) if width else text
 
 
 def last_tenth(text, size):

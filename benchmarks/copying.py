@@ -10,6 +10,8 @@ runs of 16 stands earlier in the same text, and where the model is another the l
 tenth, in nats per character. The held-out text is in the table as a text that nobody copied.
 """
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,7 +19,6 @@ import attrs
 import numpy as np
 
 import textgen
-from quality import call, init, last_tenth, loss
 from shared import parser
 
 _OTHERS = {
@@ -89,6 +90,34 @@ def repeated(text, size=16):
     """The share of the runs of so many characters that stand earlier in the text."""
     runs = [text[start : start + size] for start in range(len(text) - size + 1)]
     return 1 - len(set(runs)) / max(1, len(runs))
+
+
+def last_tenth(generator, source):
+    """The text that `init` holds out."""
+    tokens = generator.tokenizer.encode(source.read_text(encoding="utf-8"))
+    return generator.tokenizer.decode(tokens[int(len(tokens) * 0.9) :])
+
+
+def loss(generator, model, text):
+    """Mean cross-entropy of a text by a model, from the second token on."""
+    return attrs.evolve(generator, model=model).score(iter([text])).loss
+
+
+def init(source, pipeline, minutes):
+    """`textgen init`, which starts from no model."""
+    call(*without(), "init", source, "--minutes", str(minutes), "--pipeline", pipeline)
+
+
+def without():
+    """Options that leave out the packages with a model to start from."""
+    offers = textgen.PluginSet.discover().offers("run")
+    return [f"--no-plugin={name}" for name in sorted({offer.distribution for offer in offers})]
+
+
+def call(*arguments):
+    """A command of textgen."""
+    command = [sys.executable, "-m", "textgen", *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
-"""torchrun on this machine: the losses of several processes against one's, and processes killed at
-many places.
+"""torchrun on this machine: processes killed at many places, and the losses of several processes
+against one's.
 
-Usage: python campaigns/torchrun.py alike [--only lstm,gpt2] [--sizes 2,3]
-       python campaigns/torchrun.py killed [--only 0,3] [--sizes 1,2,3]
+Usage: python campaigns/torchrun.py [--model gpt2] [--only 0,3] [--sizes 1,2,3]
 
-`alike` trains each model in one process and in each of the sizes, and prints how far the losses of
-any evaluation, and of the training at it, are apart. `killed` stops, kills or starves a process or
-torchrun itself at each of the places below, in two processes; the run must end within the timeout
-and torchrun's own patience, and copies of it must resume in each of the sizes, to the losses of a
-run that nobody disturbed. At the last two places, `torchrun --max-restarts 1` starts all again, and
-must finish the run by itself.
+Stops, kills or starves a process or torchrun itself at each of the places below, in two processes;
+the run must end within the timeout and torchrun's own patience, and copies of it must resume in
+each of the sizes, to the losses of a run in one process that nobody disturbed. At place 0 nothing
+has been trained yet. At the last two places, `torchrun --max-restarts 1` starts all again, and must
+finish the run by itself.
 """
 
 import argparse
@@ -66,11 +64,11 @@ PLACES = (
 RESTARTED = range(len(PLACES) - 2, len(PLACES))
 
 
-def write(folder, name, steps=200):
+def write(folder, name):
     """Write p.toml for a model: batches that divide neither by two nor by three."""
     tables = MODELS[name]
     trainer = {"type": "adamw", "batch_size": 7, "order": "streams", "evaluate_every": 8}
-    trainer |= {"length": f"{steps} steps", **tables.get("trainer", {})}
+    trainer |= {"length": "40 steps", **tables.get("trainer", {})}
     pipeline = {
         "device": "cpu",
         "corpus": {"type": "story"},
@@ -120,24 +118,11 @@ def apart(losses, others):
     return max(abs(a - b) for a, b in zip(losses, others, strict=True))
 
 
-def alike(models, sizes):
-    """Print the differences; whether each is small enough."""
-    for name in models:
-        with tempfile.TemporaryDirectory() as made:
-            folder = Path(made)
-            write(folder, name)
-            alone = train(1, folder, "1")
-            for size in sizes:
-                far = apart(alone, train(size, folder, str(size)))
-                print(f"{name:10} {size} processes: within {far:.1e}", flush=True)
-                yield far < APART
-
-
-def killed(only, sizes):
+def killed(model, only, sizes):
     """Print what became of each; whether all ended in time and went on."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        write(folder, "lstm", 40)
+        write(folder, model)
         whole = train(1, folder, "whole")
         for number in only:
             who, name, place, _ = at_place = PLACES[number]
@@ -200,16 +185,13 @@ def main():
     """Run what the arguments say."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("what", choices=["alike", "killed"])
-    parser.add_argument("--only", help="models, or numbers of places; all if it is not given")
+    parser.add_argument("--model", choices=MODELS, default="lstm")
+    parser.add_argument("--only", help="numbers of places; all if it is not given")
     parser.add_argument("--sizes", default="1,2,3")
     given = parser.parse_args()
-    only = given.only.split(",") if given.only else None
-    sizes = [int(size) for size in given.sizes.split(",")]
-    if given.what == "alike":
-        found = alike(only or list(MODELS), sizes)
-    else:
-        found = killed([int(number) for number in only or range(len(PLACES))], sizes)
+    only = given.only.split(",") if given.only else range(len(PLACES))
+    sizes = map(int, given.sizes.split(","))
+    found = killed(given.model, [*map(int, only)], [*sizes])
     sys.exit(not all(list(found)))
 
 
