@@ -33,12 +33,3 @@ def test_a_mismatch_lists_what_was_and_what_is(tiny_pipeline, write_pipeline, tm
     assert "replace it with `overwrite`" in str(error)
     again = pickle.loads(pickle.dumps(error))
     assert (again.differences, str(again)) == (error.differences, str(error))
-
-
-def test_an_error_says_what_would_help(tmp_path, tiny_pipeline):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full/thesis.txt").touch()
-    with pytest.raises(api.RunError, match=r"; choose another `output`$"):
-        api.run(tiny_pipeline(), output=tmp_path / "full")
-    with pytest.raises(api.DeviceError, match=r"device 'cuda:99' was requested, .*cpu or auto$"):
-        api.run(tiny_pipeline(device="cuda:99"))

@@ -35,16 +35,6 @@ def starter(text, seconds, speed, start=NOTHING):
     return tomllib.loads(starter_pipeline(text, seconds, speed, start))
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_init_finds_out_how_a_text_is_encoded(tmp_path, encoding):
-    path = tmp_path / "my.txt"
-    path.write_text(STORY, encoding=encoding)
-    facts = look_at(str(path), tmp_path)
-    table = tomllib.loads(facts.corpus)
-    assert ("encoding" in table, facts.remarks, facts.size) == (False, (), len(STORY))
-    assert text_of({**table, "path": str(path)}) == STORY
-
-
 def test_init_joins_lines_that_are_broken_at_a_width(tmp_path):
     paragraphs = [" ".join(each.split()) for each in text_of({"type": "story"}).split("\n\n")]
     (tmp_path / "my.txt").write_text("\n\n".join(textwrap.fill(each, 66) for each in paragraphs))

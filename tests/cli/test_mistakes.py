@@ -4,8 +4,6 @@ file lost.
 
 import pytest
 
-from textgen import PromptError
-
 MISTAKES = """
 generate runs/my -p the --prompts-file - | --prompts-file
 generate runs/my --max-new-tokens -1 | max_new_tokens
@@ -63,13 +61,6 @@ def test_help_tells_what_every_command_does(textgen, tmp_path):
     shown = textgen("--help", cwd=tmp_path, env={"COLUMNS": "80"}).stdout
     assert "..." not in shown.partition("Commands:")[2]
     assert 20 < max(map(len, shown.splitlines())) <= 80
-
-
-def test_an_error_has_one_text_for_programs_and_the_command(generate, generator):
-    with pytest.raises(PromptError, match="set unknown_characters to 'skip'") as raised:
-        generator.generate("é")
-    assert "--" not in str(raised.value)
-    assert "unknown_characters to 'skip'" in generate("-p", "é").stderr
 
 
 IN_THE_WAY = """

@@ -29,13 +29,6 @@ def test_the_log_tells_training_checkpoints_and_loading(tiny_pipeline, tmp_path,
     assert f" to {max((folder / 'checkpoints').iterdir())}" in caplog.text
 
 
-def test_a_run_is_shown_in_a_line(tiny_pipeline, tmp_path):
-    shown = repr(api.run(tiny_pipeline(generate={"n": 3})))
-    assert f"path={tmp_path / 'run'!r}" in shown
-    assert "<3 texts>" in shown
-    assert "\n" not in shown
-
-
 @pytest.mark.parametrize(
     ("application", "drawn"), [("IPKernelApp", True), ("TerminalIPythonApp", False)]
 )

@@ -54,14 +54,6 @@ def test_the_policy_unknown_feeds_the_unknown_token(generator):
     assert made.tokens == generator.generate([*generator.record["priming"], *ids]).tokens
 
 
-@pytest.mark.fault(19)
-def test_an_empty_prompt_starts_from_the_start_state(generator):
-    made = generator.generate("", max_new_tokens=25)
-    assert len(made.tokens) == len(made.text) == 25
-    assert str(made) == made.text
-    assert made == generator.generate(max_new_tokens=25)
-
-
 def test_no_new_tokens_are_no_text(generator):
     made = generator.generate("the", max_new_tokens=0)
     assert (str(made), made.finish_reason) == ("the", "length")

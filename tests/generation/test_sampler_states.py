@@ -22,13 +22,6 @@ def test_rows_of_one_state_go_their_own_ways(lively):
     assert [one == other for other in rest] == [True, False, True]
 
 
-def test_options_of_one_sampler_need_each_other(lively):
-    plain = lively.generate("the ", max_new_tokens=20).text
-    off = lively.generate("the ", max_new_tokens=20, xtc_threshold=0.05)
-    on = lively.generate("the ", max_new_tokens=20, xtc_threshold=0.05, xtc_probability=0.5)
-    assert off.text == plain != on.text
-
-
 @attrs.define
 class Witness:
     """Forbids nothing; records what it is told of each row, by the row's prompt length."""
@@ -102,16 +95,6 @@ def test_a_sampler_may_end_a_text(finished_run, temperature):
     more = plain.generate(state=again.state, temperature=temperature, max_new_tokens=5)
     whole = plain.generate(PROMPTS[0], temperature=temperature, max_new_tokens=17)
     assert expected[0] + more.text == whole.text
-
-
-def test_rows_that_end_leave_the_others_as_they_are(lively):
-    pytest.importorskip("llguidance")
-    options = {"max_new_tokens": 80, **STATES_AND_CHANCE}
-    alone = [lively.generate(p, index=i, **options).text for i, p in enumerate(PROMPTS, 8)]
-    ending = [{"prompt": "the ", "regex": f"[a-e]{{{n}}}"} for n in range(8)]
-    texts = [made.text for made in lively.generate_many([*ending, *PROMPTS], **options)]
-    assert [len(text) for text in texts[:8]] == list(range(8))
-    assert texts[8:] == alone
 
 
 def test_a_sampler_that_does_not_say_that_it_ends_texts_is_to_blame(finished_run):

@@ -45,15 +45,6 @@ def test_a_stop_text_ends_it_wherever_token_borders_lie(generator, data):
     assert list(generator.generate_many(["the "], **arguments)) == [made]
 
 
-def test_what_overlaps_a_stop_is_shown_once_it_is_none(generator):
-    """The text goes on "aab": the stop "aac" is held back at "aa", and let go."""
-    arguments = {"logit_bias": {"t": 1000.0}, "max_new_tokens": 5}
-    assert list(generator.stream("", stop=["ttth"], **arguments))[-1].endswith("ttt")
-    assert "".join(generator.stream("", stop=["ttth"], **arguments)) == "ttttt"
-    assert "".join(generator.stream("", stop=["ttth", "tt"], **arguments)) == ""
-    assert "".join(generator.stream("", stop=["tttt", "ttt"], min_new_tokens=1, **arguments)) == "t"
-
-
 def test_a_stop_token_ends_it_and_is_kept_but_not_before_its_time(generator):
     whole = generator.generate("the ", max_new_tokens=200, seed=2)
     made = generator.generate("the ", max_new_tokens=200, seed=2, stop_tokens=[whole.tokens[9]])

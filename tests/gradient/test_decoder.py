@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from networks import Attention, Recurrent
-from small_trainings import train
 from torch import nn
 
 from textgen.gradient import ForwardDecoder, GradientModel
@@ -17,14 +16,6 @@ from textgen.testing import check
 )
 def test_the_contract_is_kept(component):
     assert {outcome.status for outcome in check("model", component)} <= {"ok", "skipped"}
-
-
-def test_rows_of_different_lengths_generate_together():
-    generator = train(lambda context: Attention(context.vocab_size)).generator
-    prompts = ["the", "the clock struck", "", "no one", "t"]
-    together = [made.text for made in generator.generate_many(prompts, max_new_tokens=30)]
-    for index, (prompt, text) in enumerate(zip(prompts, together, strict=True)):
-        assert text == generator.generate(prompt, max_new_tokens=30, index=index).text
 
 
 def test_rows_of_different_lengths_keep_their_last_logits():

@@ -74,13 +74,6 @@ def test_what_no_pipeline_has_is_an_error(edited):
     assert caught.value.source == str(run / "pipeline.toml")
 
 
-@pytest.mark.parametrize("sampler", [1.5, {"type": "greedy"}])
-def test_a_chain_that_is_no_list_is_an_error(edited, sampler):
-    said = r"pipeline\.toml: sampler: expected an array of tables, \[\[sampler"
-    with pytest.raises(textgen.PipelineError, match=said):
-        textgen.load(edited({"sampler": sampler}))
-
-
 def test_no_byte_of_the_record_or_the_pipeline_changes_unseen(edited):
     """Every 67th byte with a bit flipped: the file is not whole, or says the same, as in a
     comment.

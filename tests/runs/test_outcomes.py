@@ -82,17 +82,6 @@ def test_a_finished_run_keeps_the_checkpoint_to_train_on_from_alone(folder):
     assert best == (run / "model.safetensors").read_bytes() != last
 
 
-def test_overwrite_and_another_output(finished, folder):
-    before = tree(finished)
-    changed = ["--set", "trainer.length=1 epoch"]
-    done = run_textgen("run", "p.toml", *changed, "--output", "other", folder=folder)
-    assert (done.returncode, "trained:" in done.stderr) == (0, True)
-    assert tree(finished) == before
-    done = run_textgen("run", "p.toml", *changed, "--overwrite", folder=folder)
-    assert (done.returncode, "trained:" in done.stderr) == (0, True)
-    assert tree(finished)["model.safetensors"] == tree(folder / "other")["model.safetensors"]
-
-
 @pytest.mark.fault(6)
 @pytest.mark.parametrize(
     ("options", "text", "code", "said"),

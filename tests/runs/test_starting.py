@@ -115,18 +115,6 @@ def test_a_run_with_a_vocabulary_of_its_own_begins_with_what_the_other_knows(fol
     assert logits(run, "Once 8 ra\u00e9")["n"] == near(logits(before, "Once 8 rae")["n"])
 
 
-def test_a_vocabulary_of_bytes_gets_the_characters_of_the_text(folder):
-    made = {**tables(folder, "adamw"), "tokenizer": {"type": "bpe", "vocab_size": 260}}
-    base = textgen.run(made, output=folder / "runs/base").generator
-    (folder / "other.txt").write_text(TEXT.replace("v", "\u00e9"), encoding="utf-8")
-    run = textgen.run(slow(folder), output=folder / "tuned").generator
-    theirs, ours = (each.logits("Once 8 ra")[-1] for each in (base, run))
-    assert ours[: len(theirs)] == near(theirs)  # those of single bytes, too
-    (accented,), (plain,) = run.prepare("\u00e9").ids, run.prepare("e").ids
-    assert accented >= len(theirs)
-    assert ours[accented] == near(theirs[plain])
-
-
 def test_marks_of_print_are_read_and_written_as_their_plain_forms(folder):
     made = {**tables(folder, "adamw"), "tokenizer": {"type": "bpe", "vocab_size": 320}}
     text = """"I don't know--I can't," she said. "You won't?" he said.\n""" * 30
