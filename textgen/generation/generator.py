@@ -176,8 +176,6 @@ class Generator:
         """
         check_number("n", n)
         check_number("batch_size", batch_size)
-        if not isinstance(distinct, bool):
-            raise UsageError("expected True or False", argument="distinct", value=distinct)
         requests, first = self._requests.check_many(prompts, options)
         texts = self._distinct() if distinct else None
         return self._each(self._rows(requests, first, n), batch_size, texts)
@@ -271,20 +269,22 @@ class Generator:
         In nats, with the errors of `generate`. Raises UsageError where the time limit or
         `cancelled` comes first.
         """
-        row, peek = Peek.at(self._row(prompt, options, must_end=False))
-        row.start_clock()
-        scheduler = Scheduler(self._decoders, 1)
-        scheduler.submit(row)
-        while not row.ended:
+        peek, scheduler = (
+            Peek(self._row(prompt, options, must_end=False)),
+            Scheduler(self._decoders, 1),
+        )
+        peek.row.start_clock()
+        scheduler.submit(peek.row)
+        while not peek.row.ended:
             scheduler.run()
-        return peek.found(row)
+        return peek.found()
 
     async def anext_logprobs(self, prompt: Prompt = "", **options: Any) -> tuple[Floats, Floats]:
         """`next_logprobs` for asyncio. Cancelling the task ends the work."""
-        row, peek = Peek.at(await self._prepared(prompt, options, must_end=False))
+        peek = Peek(await self._prepared(prompt, options, must_end=False))
         with self.components.blaming():
-            await finished(self._background, row)
-            return peek.found(row)
+            await finished(self._background, peek.row)
+            return peek.found()
 
     @blaming
     def module(self, device: str = "cpu") -> Any:

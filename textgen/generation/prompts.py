@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import attrs
 import numpy as np
@@ -77,13 +77,11 @@ def encoded_prompt(
 
 
 def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownCharacters) -> Ids:
-    """(T,) ids of a prompt, given as text or ids, with what the vocabulary lacks treated as told.
+    """(T,) ids of a prompt, given as text or ids, with what the vocabulary lacks refused, left
+    out, or as unknown tokens.
 
     Raises PromptError, naming what it lacks; UsageError for ids out of range.
     """
-    if unknown_characters not in get_args(UnknownCharacters):
-        expected = f"expected one of {', '.join(get_args(UnknownCharacters))}"
-        raise UsageError(expected, argument="unknown_characters", value=unknown_characters)
     if not isinstance(prompt, str):
         return _check_ids(prompt, tokenizer.vocab_size)
     ids = tokenizer.encode(prompt)

@@ -110,7 +110,7 @@ class Requests:
             if isinstance(value, Mapping) or (isinstance(value, Sized) and len(value) > _SHORT):
                 return False
         sampling = {name: _plain(value) for name, value in options.items() if name not in _FIELDS}
-        return not sampling or (key := _key(sampling)) in self._latest or key in self._used
+        return not sampling or _key(sampling) in self._used
 
     def check_many(self, prompts: Any, options: Table) -> tuple[Iterable[Request], int]:
         """The requests for prompts, those of a list or tuple checked at once, and the first
@@ -185,9 +185,9 @@ class Requests:
         Raises UsageError.
         """
         key = _key(sampling)
-        made = self._latest.pop(key, None) or self._used.get(key)
-        if made is None:
+        if (made := self._used.get(key)) is None:
             made = self._used[key] = self.make_chain(sampling)
+        self._latest.pop(key, None)
         self._latest[key] = made
         for old in [*self._latest][:-_REMEMBERED]:
             self._latest.pop(old, None)

@@ -155,8 +155,8 @@ class UnannouncedError(AttributeError):
     """A sampler reads what it has not announced."""
 
     def __init__(self, name: str) -> None:
-        how = "textgen.protocols.Sampler tells by which attribute or methods"
-        super().__init__(f"no sampler has announced that it reads {name}: {how}", name=name)
+        cause = f"no sampler has announced that it reads {name}; see textgen.protocols.Sampler"
+        super().__init__(cause, name=name)
 
 
 def step_numbers(
