@@ -112,7 +112,7 @@ class ModelSuite(TrainingSuite):
     def _same(self, model: Any, fed: Ids, place: int, slack: int) -> None:
         """Compare what follows after the same tokens, up to a place, were fed in all ways."""
         expected = _scored(model, fed)
-        decoders = [*_ways(model, fed, place)]
+        decoders = [*_ways(model, fed, place)]  # all are there at once, and may not disturb others
         for what, rows, decoder in decoders:
             if decoder.batch_size != len(rows):
                 raise Violation(f"{what}: batch_size is {decoder.batch_size}, not {len(rows)}")
