@@ -90,11 +90,16 @@ class Processes:
 
         Raises ProcessesError if they do not come.
         """
-        import torch.distributed as dist
+        import torch.distributed
 
+        dist: Any = torch.distributed  # which is typed in part
         with self.explained(_MEETING):
             timeout = timedelta(seconds=_MEETING)
-            dist.init_process_group("gloo", None, timeout, self.size, self.rank)
+            store, *_ = next(dist.rendezvous("env://", self.rank, self.size, timeout=timeout))
+            # torchrun's own store still has the addresses of the processes that it started before.
+            start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "")
+            store = dist.PrefixStore(f"textgen/{start}", store)
+            dist.init_process_group("gloo", None, timeout, self.size, self.rank, store)
         try:
             self._group = self.group("gloo")
             yield
