@@ -31,7 +31,6 @@ from textgen.pipeline.pipeline import Pipeline, make_choice
 from textgen.pipeline.raw_pipeline import Overrides, RawPipeline
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
-from textgen.plugin.structure import ConfigReader
 from textgen.processes import Processes
 from textgen.protocols import Corpus, Table, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory
@@ -285,7 +284,7 @@ class Engine:
         The caller closes the component if it has a method `close`. Raises PipelineError for a wrong
         table, ContractError for a fault of the plugin.
         """
-        choice = make_choice(kind, table, ConfigReader(context.folder, self.plugins()), source=kind)
+        choice = make_choice(kind, table, context.folder, self.plugins(), source=kind)
         return RunComponents().build(choice, context)
 
     def read_corpus(self, table: Table) -> Iterator[CorpusPiece]:
@@ -295,8 +294,7 @@ class Engine:
         Raises PipelineError and CorpusError.
         """
         context = BuildContext(folder=Path.cwd(), plugins=self.plugins())
-        reader = ConfigReader(context.folder, context.plugins)
-        choice = make_choice("corpus", table, reader, source="corpus")
+        choice = make_choice("corpus", table, context.folder, context.plugins, source="corpus")
         with Components() as components:
             yield from read_pieces(components.build(choice, context), choice.offer)
 

@@ -1,7 +1,7 @@
 """Every error that textgen raises on purpose.
 
     TextgenError                 exit code 1
-    ├── UsageError               exit code 2: .argument, .value, .faults, .source
+    ├── UsageError               exit code 2: .argument, .faults, .source
     │   ├── PipelineError        .faults      every fault found, each with its dotted path
     │   ├── PromptError          .characters  of the prompt, outside the vocabulary
     │   ├── DeviceError          missing, or out of memory
@@ -24,7 +24,6 @@ what to do, where only those who called know that.
 from __future__ import annotations
 
 import copyreg
-import re
 import reprlib
 import signal
 from collections.abc import Sequence
@@ -92,8 +91,8 @@ class Fault:
 class UsageError(TextgenError):
     """The command, the pipeline or an argument is wrong; nothing was done.
 
-    `faults` has every fault; `argument` is that of the first. `value` is the given value, or None,
-    and `source` the place of the argument: a file and line, or an index among several prompts.
+    `faults` has every fault; `argument` is that of the first. `source` is the place of the
+    argument: a file and line, or an index among several prompts.
     """
 
     exit_code = 2
@@ -110,18 +109,8 @@ class UsageError(TextgenError):
     ) -> None:
         given = "" if value is None else reprlib.repr(value)
         self.faults = tuple(faults) or (Fault(argument, message, given, suggestion),)
-        self.argument, self.value, self.source = self.faults[0].path, value, source
+        self.argument, self.source = self.faults[0].path, source
         super().__init__(message)
-
-    def nested(self, kind: str, place: str) -> UsageError:
-        """This error for a nested component: with "trainer" and "first", trainer.kernel becomes
-        trainer.first.kernel.
-        """
-        faults = [
-            attrs.evolve(fault, path=re.sub(rf"^{kind}\.", f"{kind}.{place}.", fault.path))
-            for fault in self.faults
-        ]
-        return UsageError(faults=faults, value=self.value, source=self.source)
 
     def _text(self) -> str:
         return "; ".join(map(str, self.faults))

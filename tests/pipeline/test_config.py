@@ -110,7 +110,6 @@ generate.stop = ["a", 5] | expected a string or a list
 model.cell = "lstn" | expected one of "rnn", "gru", "lstm", given "lstn"
 data.window_stride = "1" | expected an integer
 model = 3 | expected a table with type = one of mixture, ngram, rnn, given 3
-model.type = 3 | expected a table with type = one of mixture, ngram, rnn
 data = 3 | expected a table, given 3
 output = 5 | expected a path, given 5
 output = "~nobody-of-that-name/x" | expected a path
@@ -132,6 +131,7 @@ generate.n = 0 | must be >= 1, given 0
 model.dropout = 1 | must be < 1, given 1
 """
 ELSEWHERE = """
+model.type = 3 | model: expected a table with type = one of mixture, ngram, rnn, given a table
 modle.type = "rnn" | modle: did you mean 'model'?
 sampler = [{type = "greedy"}, {type = "gredy"}] | sampler.1.type: 'greedy'?
 sampler = [3] | sampler.0: expected a table with type = one of

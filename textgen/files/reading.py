@@ -140,11 +140,10 @@ def with_nan(tensors: Tensors) -> str:
     """The name of an array with values that are not numbers, or ""."""
     import numpy as np
 
-    filled = (
-        (name, each) for name, each in tensors.items() if each.dtype.kind == "f" and each.size
-    )
-    # The minimum needs no copy of the array.
-    return next((name for name, array in filled if np.isnan(array.min())), "")
+    for name, array in tensors.items():  # whose minimum needs no copy of it
+        if array.dtype.kind == "f" and array.size and np.isnan(array.min()):
+            return name
+    return ""
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 import attrs
 import numpy as np
 import numpy.typing as npt
-from attrs.validators import and_, ge, lt
+from attrs.validators import and_, deep_iterable, ge, lt
 
 from textgen import display
 from textgen.errors import CorruptFileError, RunError, TextgenError, UsageError
@@ -21,7 +21,7 @@ from textgen.files.durable import write_atomic
 from textgen.files.opening import MALFORMED_DATA, translating_corruption
 from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of, read_bytes
 from textgen.pipeline.options import is_seed
-from textgen.plugin.strict_json import checked_json, each
+from textgen.plugin.strict_json import checked_json
 from textgen.protocols import Decoder, Floats, Ids, Tensors
 
 FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
@@ -81,16 +81,18 @@ class GenerationState:
 
     decoder: dict[str, Any] = attrs.field(repr=False)
     history: dict[str, Any] = attrs.field(repr=False)
-    pending: tuple[int, ...] = attrs.field(validator=each(_ID))
+    pending: tuple[int, ...] = attrs.field(validator=deep_iterable(_ID))
     seed: int = attrs.field(validator=is_seed)
     index: int = attrs.field(validator=is_seed)
     model: str = ""
-    tail: tuple[int, ...] = attrs.field(default=(), validator=each(_ID))
+    tail: tuple[int, ...] = attrs.field(default=(), validator=deep_iterable(_ID))
     open_end: str = ""
     made: int = attrs.field(default=0, validator=ge(0))
     held: bool = False
     strategy: str = ""
-    lanes: tuple[tuple[int, ...], ...] = attrs.field(default=(), validator=each(each(_ID)))
+    lanes: tuple[tuple[int, ...], ...] = attrs.field(
+        default=(), validator=deep_iterable(deep_iterable(_ID))
+    )
     memory: dict[str, Any] = attrs.field(factory=dict, repr=False)
 
     def save(self, path: str | Path) -> None:

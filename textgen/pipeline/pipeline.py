@@ -143,9 +143,11 @@ def _check_pair(
             _check_pair(part, parts[name], faults, f"{place}{name}.")
 
 
-def make_choice(kind: str, table: Any, reader: ConfigReader, *, source: str) -> ConfiguredComponent:
+def make_choice(
+    kind: str, table: Any, folder: Path, plugins: ComponentSource | None, *, source: str
+) -> ConfiguredComponent:
     """One component from its table. Raises PipelineError."""
-    reader = attrs.evolve(reader, faults=[])
+    reader = ConfigReader(folder, plugins)
     choice: ConfiguredComponent = reader.choice(kind, table, kind)
     reader.check(source)
     return choice

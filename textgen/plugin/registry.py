@@ -25,8 +25,8 @@ from textgen.plugin.component import (
     RegisteredComponent,
     normalized,
 )
-from textgen.plugin.single_file import import_file
-from textgen.plugin.validation import UnfitError, cause_of, offers_of
+from textgen.plugin.single_file import file_plugin, import_file, module_name
+from textgen.plugin.validation import cause_of, offers_of
 
 
 @attrs.frozen
@@ -83,7 +83,8 @@ class PluginSet:
         Raises UsageError if another plugin of the distribution offers a component of the same name,
         PluginError for any fault of the plugin.
         """
-        self._add(Plugin(name, distribution, version), module)
+        plugin, package = Plugin(name, distribution, version), getattr(module, "__name__", "")
+        self._add(plugin, lambda: module, package)
 
     def register_file(self, path: str | Path) -> None:
         """Add a plugin in a single Python file. Its name is that of the file without `.py`.
@@ -91,7 +92,8 @@ class PluginSet:
         Raises UsageError as `register` does and for a file that cannot be read, PluginError for any
         fault of the plugin.
         """
-        self._add(*import_file(path))
+        plugin = file_plugin(path)
+        self._add(plugin, lambda: import_file(plugin), module_name(plugin))
 
     def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """All components, of one kind or of all, sorted by kind and name."""
@@ -180,8 +182,7 @@ class PluginSet:
             names = " and ".join(offer.qualified_name for offer in takers)
             return Fault(name, f"several plugins take this option: {names}")
         known = [argument for offer in offers for argument in offer.component.arguments()]
-        others = (other for other in (*known, *REQUEST_OPTIONS) if other != name)
-        hint = nearest(name, others) or f"there are {', '.join(known)}"
+        hint = nearest(name, [*known, *REQUEST_OPTIONS]) or f"there are {', '.join(known)}"
         return Fault(name, "no sampler takes this option", "", hint)
 
     def _loaded(self, kind: str | None) -> list[RegisteredComponent]:
@@ -196,39 +197,33 @@ class PluginSet:
             entry_point = self._waiting.pop(plugin)
             try:
                 if not _is_own(plugin) and (needed := discovery.unmet(plugin.distribution)):
-                    raise UnfitError(f"it needs {needed}; upgrade one of the two")
-                self._collect(plugin, entry_point.load())
-            except (Exception, SystemExit) as error:
-                cause = cause_of(error, plugin, {entry_point.module.partition(".")[0]})
-                self.quarantined.append(Quarantined(plugin, cause))
+                    raise PluginError(plugin, f"it needs {needed}; upgrade one of the two")
+                self._add(plugin, entry_point.load, entry_point.module.partition(".")[0])
+            except (PluginError, UsageError) as error:
+                self.quarantined.append(Quarantined(plugin, getattr(error, "cause", str(error))))
                 warnings.warn(str(self.quarantined[-1]), PluginWarning, stacklevel=3)
 
-    def _add(self, plugin: Plugin, module: object) -> None:
-        """Add a plugin that a program gave."""
-        with self._lock:
-            try:
-                self._collect(plugin, module)
-            except UsageError:
-                raise
-            except (Exception, SystemExit) as error:
-                cause = cause_of(error, plugin, {getattr(module, "__name__", "")})
-                raise PluginError(plugin, cause) from error
+    def _add(self, plugin: Plugin, load: Callable[[], object], package: str) -> None:
+        """Add what a plugin offers, or nothing of it.
 
-    def _collect(self, plugin: Plugin, module: object) -> None:
-        """Add what one plugin offers; raises if anything about it is wrong, leaving nothing
-        behind.
+        Raises UsageError where a name is taken, PluginError for any fault of the plugin, with the
+        last line of `package` that raised it.
         """
-        known = {(offer.kind, offer.qualified_name): offer.plugin for offer in self._offers}
-        offers = offers_of(plugin, module)
-        for offer in offers:
-            key = offer.kind, offer.qualified_name
-            if key in known:  # `package:name` would mean neither
-                raise UsageError(
-                    f"{known[key]} offers the {offer.kind} {offer.name!r} already; one of the two "
-                    "needs another name"
-                )
-            known[key] = plugin
-        self._offers += offers
+        try:
+            offers = offers_of(plugin, load())
+        except (Exception, SystemExit) as error:
+            raise PluginError(plugin, cause_of(error, plugin, {package})) from error
+        with self._lock:
+            known = {(offer.kind, offer.qualified_name): offer.plugin for offer in self._offers}
+            for offer in offers:
+                key = offer.kind, offer.qualified_name
+                if key in known:  # `package:name` would mean neither
+                    raise UsageError(
+                        f"{known[key]} offers the {offer.kind} {offer.name!r} already; one of the "
+                        "two needs another name"
+                    )
+                known[key] = plugin
+            self._offers += offers
 
 
 def _is_own(plugin: Plugin) -> bool:

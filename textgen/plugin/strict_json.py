@@ -4,7 +4,6 @@ unknown keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -61,14 +60,3 @@ def is_number(_instance: Any, _attribute: attrs.Attribute[Any], value: Any) -> N
     """Validator of a number that may be infinite or NaN, as a loss may."""
     if value is not None and type(value) not in (int, float):
         raise ValueError("must be a number")
-
-
-def each(*validators: Callable[..., None]) -> Callable[..., None]:
-    """Validator of the items of a list, or the values of an object."""
-
-    def check(instance: Any, attribute: attrs.Attribute[Any], values: Any) -> None:
-        for value in values.values() if isinstance(values, Mapping) else values:
-            for validator in validators:
-                validator(instance, attribute, value)
-
-    return check

@@ -205,9 +205,7 @@ class ConfigReader:
         start = options.pop("start") if isinstance(options.get("start"), Start) else None
         if not isinstance(given, str):
             names = ", ".join(sorted({offer.name for offer in self.plugins.offers(kind)}))
-            is_table = isinstance(table, Mapping)
-            place, value = (join(path, "type"), given) if is_table else (path, table)
-            return self._refuse(place, f"expected a table with type = one of {names}", value)
+            return self._refuse(path, f"expected a table with type = one of {names}", table)
         offer = self.plugins.find(kind, given)
         if isinstance(offer, Fault):
             self.faults.append(attrs.evolve(offer, path=join(path, "type")))

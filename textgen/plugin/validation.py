@@ -71,20 +71,18 @@ def offers_of(plugin: Plugin, module: object) -> list[RegisteredComponent]:
 
 
 def _offers(plugin: Plugin, hook: str, kind: str, components: Any) -> list[RegisteredComponent]:
-    if not isinstance(components, list | tuple):
-        what = type(components).__name__
-        raise UnfitError(f"{hook} must return a list of Component records, and returned {what}")
-    for component in components:
+    given = components if isinstance(components, list | tuple) else [components]
+    for component in given:
         if not isinstance(component, Component):
             what = type(component).__name__
-            raise UnfitError(f"{hook} must return Component records, and one is of type {what}")
+            raise UnfitError(f"{hook} must return a list of Component records, and returned {what}")
         try:
             _check(component)
             if kind in ("command", "run"):  # no table sets its options
                 component.config()
         except Exception as error:
             raise UnfitError(f"{hook}: component {component.name!r}: {error}") from error
-    return [RegisteredComponent(kind, component, plugin) for component in components]
+    return [RegisteredComponent(kind, component, plugin) for component in given]
 
 
 def _check(component: Component) -> None:
@@ -93,8 +91,6 @@ def _check(component: Component) -> None:
         raise UnfitError("a name is lower-case words joined by hyphens")
     if not attrs.has(component.config):
         raise UnfitError(f"config must be an attrs class, and is {component.config!r}")
-    if fault := miscalled(component.build, ("config", "context")):
-        raise UnfitError(f"build {fault}")
     attrs.resolve_types(component.config)
     taken, reader = list(REQUEST_OPTIONS), ConfigReader()
     for name, field in component.options().items():

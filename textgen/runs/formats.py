@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import attrs
-from attrs.validators import and_, ge, lt
+from attrs.validators import and_, deep_iterable, deep_mapping, ge, lt
 
 from textgen.errors import CorruptFileError, RunError
 from textgen.files.reading import json_checksum, read_json, restorable
@@ -20,7 +20,6 @@ from textgen.plugin.strict_json import (
     COUNT,
     OPTIONAL_COUNT,
     checked_json,
-    each,
     is_line,
     is_number,
     is_sha256,
@@ -41,7 +40,7 @@ class LockOwner:
 class Manifest:
     """manifest.json of a checkpoint, written last: the SHA-256 of its files."""
 
-    files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
+    files: Mapping[str, str] = attrs.field(validator=deep_mapping(is_line, is_sha256))
 
 
 @attrs.define(kw_only=True, on_setattr=attrs.setters.NO_OP)
@@ -173,11 +172,11 @@ class RunRecord(RunFigures):
     fingerprint: Fingerprint
     data: DataSizes
     components: tuple[Origin, ...]
-    environment: Mapping[str, str] = attrs.field(validator=each(is_line))
+    environment: Mapping[str, str] = attrs.field(validator=deep_mapping(is_line, is_line))
     started: str = attrs.field(validator=is_line)
-    files: Mapping[str, str] = attrs.field(validator=each(is_sha256))
+    files: Mapping[str, str] = attrs.field(validator=deep_mapping(is_line, is_sha256))
     checksum: str = attrs.field(validator=is_sha256)
-    priming: tuple[int, ...] = attrs.field(default=(), validator=each(COUNT))
+    priming: tuple[int, ...] = attrs.field(default=(), validator=deep_iterable(COUNT))
 
     def __attrs_post_init__(self) -> None:
         wanted = {"tokenizer.json", "pipeline.toml"}

@@ -102,8 +102,8 @@ def load_start(
     assert now is not None
     with restorable(f"{start.place}.start"):
         tensors = read_weights(inside(start.path, WEIGHTS), start.weights)
-        reader = ConfigReader(start.path, context.plugins)
-        table = make_choice("tokenizer", start.tables["tokenizer"], reader, source=source)
+        own, plugins = start.tables["tokenizer"], context.plugins
+        table = make_choice("tokenizer", own, start.path, plugins, source=source)
         unfitted = context.build(table, tokenizer=None)
         before = read_tokenizer(unfitted, start.path, start.tokenizer)
 

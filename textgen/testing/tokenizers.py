@@ -39,11 +39,11 @@ _RARE: Final = "漢字한글ЖЫқδωאशगतხნმთბ😀—«¿§→
 """Letters and marks of which most texts have none."""
 _ELSEWHERE: Final = """
 import importlib, json, sys
-from textgen.plugin.single_file import import_file, is_file
+from textgen.plugin.single_file import file_plugin, import_file, is_file
 from textgen.testing.plugin import prepared
 given = json.load(sys.stdin)
 name = given["module"]
-module = import_file(name)[1] if is_file(name) else importlib.import_module(name)
+module = import_file(file_plugin(name)) if is_file(name) else importlib.import_module(name)
 (component,) = [c for c in module.textgen_tokenizers() if c.name == given["name"]]
 with prepared("tokenizer", component, options=given["options"]) as suite:
     tokenizer = suite.new()

@@ -119,7 +119,9 @@ class MixtureTrainer:
         try:
             yield from self.first.train(model.first, data, context)
         except UsageError as error:
-            raise error.nested("trainer", "first") from error
+            own = "trainer.", "trainer.first."
+            faults = [attrs.evolve(f, path=f.path.replace(*own, 1)) for f in error.faults]
+            raise UsageError(faults=faults) from error
 
     def _train_second(self, model: Model, data: Dataset, context: TrainingContext) -> None:
         alone = attrs.evolve(context, seed=context.seed + 1, processes=None)
