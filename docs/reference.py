@@ -49,6 +49,7 @@ from textgen import (
     protocols,
     runs,
     testing,
+    tokenizers,
 )
 from textgen import files as engine_files
 from textgen import pipeline as engine_pipeline
@@ -168,7 +169,7 @@ def contracts() -> str:
         text(protocols.__doc__),
         "How to implement them: [hooks and contracts](../hooks.md).\n",
     ]
-    for module in (protocols, documents, data, events):
+    for module in (protocols, tokenizers, documents, data, events):
         parts.append(f"## `{module.__name__}`\n")
         parts += [text(module.__doc__)] if module is not protocols else []
         parts += [section(name, module, level=3) for name in defined(module)]
@@ -199,6 +200,7 @@ def modules() -> str:
         textgen: "api.md",
         errors: "api.md#the-tree-of-exceptions",
         protocols: "contracts.md#textgenprotocols",
+        tokenizers: "contracts.md#textgentokenizers",
         documents: "contracts.md#textgendocuments",
         data: "contracts.md#textgendata",
         events: "contracts.md#textgenevents",

@@ -14,6 +14,7 @@ import numpy as np
 
 from textgen.documents import end_id
 from textgen.protocols import Floats, Ids, Tokenizer
+from textgen.tokenizers import incremental_decoder, unknown_id
 
 MAX_TOKENS: Final = 50_000  # that are coloured
 # Bits at which the colour changes; the style has a colour for each.
@@ -47,13 +48,13 @@ def coloured(tokens: Ids, logprobs: Floats, tokenizer: Tokenizer) -> str:
     """
     is_cut = len(tokens) > MAX_TOKENS
     tokens, bits = tokens[:MAX_TOKENS], -logprobs[:MAX_TOKENS] / math.log(2)
-    decoder, spans = tokenizer.incremental_decoder(), []
+    decoder, unknown, spans = incremental_decoder(tokenizer), unknown_id(tokenizer), []
     for place, surprise in enumerate(np.nan_to_num(bits)):
         token = tokens[place : place + 1]
         # The text of a character of several tokens comes with the last of them.
         text = decoder.decode(token, place == len(tokens) - 1)
         text += "\n" * bool(place and token == end_id(tokenizer))
-        tag = "u" if token == tokenizer.unknown_id else "span"
+        tag = "u" if token == unknown else "span"
         # An element around each line break lets the style put a mark there that is not text.
         shown = escape(text).replace("\n", "<i>\n</i>")
         opening = f'<{tag} class="s{bisect(_STEPS, surprise)}" title="{surprise:.1f} bits">'
@@ -62,7 +63,7 @@ def coloured(tokens: Ids, logprobs: Floats, tokenizer: Tokenizer) -> str:
         f"{np.nanmean(bits):.2f} bits per token on average over {np.isfinite(bits).sum():,} tokens"
     )
     note += ", the first of the text" * is_cut
-    note += "; underlined: outside the vocabulary" * bool((tokens == tokenizer.unknown_id).any())
+    note += "; underlined: outside the vocabulary" * bool((tokens == unknown).any())
     borders = [f"{low:g} to {high:g}" for low, high in itertools.pairwise((0, *_STEPS))]
     names = enumerate([*borders, f"over {_STEPS[-1]:g}"])
     legend = " ".join(f'<span class="s{level}">{name}</span>' for level, name in names)

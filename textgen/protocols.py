@@ -85,12 +85,14 @@ class IncrementalDecoder(Protocol):
         """
 
 
-class BasicTokenizer(Protocol):
+@runtime_checkable
+class Tokenizer(Protocol):
     """Text to token ids and back.
 
     `decode(encode(text))` is the text, up to the tokenizer's own normalisation.
 
-    A plugin's tokenizer needs no more than this; the engine adds the rest of Tokenizer.
+    It may also have any of the members of StreamingTokenizer. The functions of textgen.tokenizers
+    take their place where it has not.
     """
 
     @property
@@ -119,29 +121,28 @@ class BasicTokenizer(Protocol):
         """
 
 
-@runtime_checkable
-class Tokenizer(BasicTokenizer, Protocol):
-    """A tokenizer as the engine and other components use it."""
+class StreamingTokenizer(Tokenizer, Protocol):
+    """What a tokenizer may have besides."""
 
     @property
     def unknown_id(self) -> int | None:
         """The id for text outside the vocabulary.
 
-        None, the default, if every text can be encoded.
+        None, or no such attribute, if every text can be encoded.
         """
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
         """Encode a corpus in bounded memory: together the ids that `encode` gives for the joined
         text.
 
-        By default `encode` is called for its `textgen.documents.segments`.
+        Without this method `encode` is called for its `textgen.documents.segments`.
         """
 
     def incremental_decoder(self) -> IncrementalDecoder:
         """A decoder for one stream. Its pieces, joined, are the text that `decode` gives.
 
-        By default each token is decoded with the 16 before it, and U+FFFD at the end of a text is
-        held back.
+        Without this method each token is decoded with the 16 before it, and U+FFFD at the end of a
+        text is held back.
         """
 
 

@@ -15,7 +15,6 @@ from textgen.plugin.component import RegisteredComponent
 from textgen.plugin.validation import miscalled
 from textgen.protocols import (
     Array,
-    BasicTokenizer,
     Corpus,
     Decoder,
     Ids,
@@ -27,6 +26,7 @@ from textgen.protocols import (
     Tokenizer,
     Trainer,
 )
+from textgen.tokenizers import encode_pieces, unknown_id
 
 # Exceptions that are attributed to a component: sys.exit() in one would end a run without a
 # message.
@@ -37,7 +37,7 @@ _GATHERED: Final = 1 << 16  # ids of short documents that are handed on together
 
 _CONTRACTS: Final[Mapping[str, type]] = {
     "corpus": Corpus,
-    "tokenizer": BasicTokenizer,
+    "tokenizer": Tokenizer,
     "model": Model,
     "decoder": Decoder,
     "trainer": Trainer,
@@ -129,7 +129,7 @@ def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Ite
     marks = [] if end is None else [np.array([end])]
     parts, count = [*marks], 0
     for document in split_documents(pieces):
-        for ids in itertools.chain(tokenizer.encode_pieces(document), marks):
+        for ids in itertools.chain(encode_pieces(tokenizer, document), marks):
             parts.append(check_ids(ids, tokenizer, size))
             count += len(ids)
             if count >= _GATHERED:
@@ -147,16 +147,16 @@ def check_tokenizer(tokenizer: Tokenizer, offer: RegisteredComponent, text: str)
     """
     import numpy as np
 
-    size, end = tokenizer.vocab_size, getattr(tokenizer, "end_id", None)
+    size, end, unknown = tokenizer.vocab_size, end_id(tokenizer), unknown_id(tokenizer)
     if not isinstance(size, int) or size < 1:
         raise ContractError(
             offer, f"has vocab_size {size!r} after fit, and must have a positive int"
         )
-    if end is not None and (end not in range(size) or end == tokenizer.unknown_id):
+    if end is not None and (end not in range(size) or end == unknown):
         cause = f"has end_id {end!r}, and must have an id of its own from 0 to {size - 1}, or None"
         raise ContractError(offer, cause)
     ids = check_ids(tokenizer.encode(text[:_SAMPLE_CHARACTERS]), tokenizer, size)
-    known = ids[ids != tokenizer.unknown_id] if tokenizer.unknown_id is not None else ids
+    known = ids if unknown is None else ids[ids != unknown]
     decoded = tokenizer.decode(known)
     if not isinstance(decoded, str):
         raise ContractError(offer, f"decodes to {type(decoded).__name__}, and must give a str")

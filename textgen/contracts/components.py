@@ -22,7 +22,6 @@ from textgen.contracts.checks import (
     misdeclared,
     unfit,
 )
-from textgen.contracts.tokenizers import complete
 from textgen.errors import BrokenContract, ContractError, DeviceError, PluginWarning, TextgenError
 from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, BuildContext, RegisteredComponent
 from textgen.plugin.structure import ConfiguredComponent
@@ -71,7 +70,6 @@ class Components(contextlib.ExitStack[bool | None]):
             made = offer.component.build(copy.deepcopy(choice.options), context)
         if fault := unfit(made, offer.kind) or misdeclared(made, offer.kind):
             raise ContractError(offer, f"cannot be used: what `build` made {fault}")
-        made = complete(made) if offer.kind == "tokenizer" else made
         self.add(made, offer)
         if self.load_start is not None and offer.kind == "model" and choice.start is not None:
             self.load_start(made, choice, context)

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from textgen.protocols import Ids, Tokenizer
+from textgen.tokenizers import incremental_decoder
 
 TAIL: Final = 32  # tokens before a continuation that tokenizers see; they look at the last few
 _Items = TypeVar("_Items", list[str], "array[int]")
@@ -37,7 +38,7 @@ class Detokeniser:
         open_end: str = "",
         shown: int = 0,
     ) -> None:
-        self._decode_more = tokenizer.incremental_decoder().decode
+        self._decode_more = incremental_decoder(tokenizer).decode
         self._skip = 0  # characters of the tail that the decoder still holds back
         if len(tail):
             decoded = self._decode_more(tail)

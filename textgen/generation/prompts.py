@@ -14,6 +14,7 @@ from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import PromptError, UsageError
 from textgen.pipeline.options import UnknownCharacters
 from textgen.protocols import Array, Ids, Tokenizer
+from textgen.tokenizers import unknown_id
 
 NO_IDS: Final = np.empty(0, np.int64)
 
@@ -85,7 +86,7 @@ def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownC
     if not isinstance(prompt, str):
         return _check_ids(prompt, tokenizer.vocab_size)
     ids = tokenizer.encode(prompt)
-    unknown = tokenizer.unknown_id
+    unknown = unknown_id(tokenizer)
     if unknown is None or unknown_characters == "unknown" or unknown not in ids:
         return ids
     if unknown_characters == "error":
@@ -131,7 +132,7 @@ def _check_ids(prompt: Any, vocab_size: int) -> Ids:
 
 def _lacking(tokenizer: Tokenizer, prompt: str) -> list[str]:
     """The parts of a prompt that become unknown tokens: characters, else words, else all of it."""
-    unknown = tokenizer.unknown_id
+    unknown = unknown_id(tokenizer)
     count = int((tokenizer.encode(prompt) == unknown).sum())
     for parts in (Counter(prompt), Counter(prompt.split())):
         lacking = [part for part in parts if unknown in tokenizer.encode(part)]

@@ -21,6 +21,7 @@ from textgen.generation.results import TokenLogprobs
 from textgen.generation.row import Row
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.protocols import Decoder, Floats, Ids, Tokenizer
+from textgen.tokenizers import incremental_decoder, unknown_id
 
 BLOCK: Final = 1024  # tokens scored at once
 _AT_ONCE: Final = 1 << 20  # log-probabilities in memory: more are slower to read and write
@@ -81,14 +82,14 @@ def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer, held: int = 0) -
     """
     total, count, characters, unknown = 0.0, 0, -held, 0
     beginning = []
-    decode = tokenizer.incremental_decoder().decode
+    decode = incremental_decoder(tokenizer).decode
     for block in blocks:
         if count <= display.MAX_TOKENS:
             beginning.append(block)
         predicted = ~np.isnan(block.logprobs)
         total -= float(block.logprobs[predicted].sum())
         count += int(predicted.sum())
-        unknown += int((block.tokens[predicted] == tokenizer.unknown_id).sum())
+        unknown += int((block.tokens[predicted] == unknown_id(tokenizer)).sum())
         characters += len(decode(block.tokens)) - len(tokenizer.decode(block.tokens[~predicted]))
     if not count:
         cause = "the text is empty, or one token with nothing before it"

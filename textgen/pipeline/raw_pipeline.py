@@ -151,7 +151,7 @@ def _of_chain(tables: Table, parts: Sequence[str]) -> str:
     """
     kind, name = parts[0], parts[-1]
     is_option = kind == "sampler" and len(parts) == 2 and not name.isdecimal()
-    return name if is_option and not isinstance(tables.get(kind), Mapping) else ""
+    return name.replace("-", "_") if is_option and not isinstance(tables.get(kind), Mapping) else ""
 
 
 def _changed(place: Any, parts: Sequence[str], value: Any) -> Any:

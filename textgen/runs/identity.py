@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.contracts.tokenizers import Completed
 from textgen.files.opening import file_signature
 from textgen.files.reading import VOCABULARY, WEIGHTS, json_checksum
 from textgen.plugin.component import OBJECT, UNPACKAGED
@@ -84,7 +83,6 @@ def _code(made: Any, choice: ConfiguredComponent) -> list[Any] | None:
     if any(plugin.distribution == OBJECT for plugin in plugins):
         return None
     # A version stays while someone works on a plugin, so size and time of the file count too.
-    own = made.inner if isinstance(made, Completed) else made
-    file = getattr(sys.modules.get(type(own).__module__), "__file__", None)
+    file = getattr(sys.modules.get(type(made).__module__), "__file__", None)
     code = None if file is None else file_signature(file)
     return None if code is None else [*(plugin.facts() for plugin in plugins), *code[:2]]

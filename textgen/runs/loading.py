@@ -43,6 +43,7 @@ from textgen.runs.offered import located, naming
 from textgen.runs.outside import check_regular
 from textgen.runs.splitting import split_tokens
 from textgen.runs.stored import StoredRun, read_stored
+from textgen.tokenizers import unknown_id
 
 logger = logging.getLogger("textgen")
 _SHOWN: Final = 5  # edits that a message lists
@@ -266,7 +267,7 @@ def build_chain(
             faults += [fault.below(place) for fault in error.faults]
     if faults:
         raise PipelineError(faults, source)
-    return Chain.of(built, model, tokenizer.vocab_size, tokenizer.unknown_id, components)
+    return Chain.of(built, model, tokenizer.vocab_size, unknown_id(tokenizer), components)
 
 
 def make_generator(

@@ -11,6 +11,7 @@ from textgen.documents import end_id
 from textgen.errors import CorpusError
 from textgen.pipeline.options import DataOptions
 from textgen.protocols import Ids, Tokenizer
+from textgen.tokenizers import unknown_id
 
 _PLACES: Final = 16  # of a held-out part that is too large to be read whole
 SAMPLE: Final = 1 << 20  # tokens of which something is measured
@@ -54,10 +55,10 @@ def unknown_share(data: Dataset, tokenizer: Tokenizer) -> float:
     """The share of tokens that stand for text outside the vocabulary, of those that the loss is
     measured on.
     """
-    if tokenizer.unknown_id is None:
+    if (unknown := unknown_id(tokenizer)) is None:
         return 0.0
     sample = (data.validation if len(data.validation) else data.training)[:SAMPLE]
-    return float(np.mean(sample == tokenizer.unknown_id))
+    return float(np.mean(sample == unknown))
 
 
 def lost_share(tokens: Ids, tokenizer: Tokenizer, characters: int) -> float:

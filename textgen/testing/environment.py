@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.contracts.tokenizers import complete
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import TextgenError
 from textgen.files.reading import read_tokenizer
@@ -125,7 +124,7 @@ class Subject:
             made = self.component.build(config, given)
         except TextgenError as error:
             raise Skip(f"it cannot be built here: {error}") from error
-        return complete(made) if self.kind == "tokenizer" else made
+        return made
 
     def context(self, **changes: Any) -> BuildContext:
         """A context on the CPU."""
@@ -153,8 +152,8 @@ class Subject:
     def other(self, kind: str, table: Table, **context: Any) -> Any:
         """Build another component from its table, as a pipeline has it. Raises PipelineError."""
         context_of = self.context(**context)
-        reader = ConfigReader(Path.cwd(), self.plugins)
-        choice = make_choice(kind, table, reader, source=f"{kind} for a check")
+        source = f"{kind} for a check"
+        choice = make_choice(kind, table, Path.cwd(), self.plugins, source=source)
         made = choice.offer.component.build(choice.options, context_of)
         if kind == "model" and choice.start is not None:
             from textgen.runs.starting import load_start
@@ -187,7 +186,7 @@ class Subject:
         run.
         """
         table = self.pipeline.get("tokenizer", {"type": "char"})
-        made = complete(self.other("tokenizer", table))
+        made = self.other("tokenizer", table)
         if (start := table.get("start")) is not None:
             return read_tokenizer(made, start.path, start.tokenizer)
         made.fit(iter(self.pieces))

@@ -23,6 +23,7 @@ from textgen.errors import TextgenError
 from textgen.protocols import Ids
 from textgen.testing.outcomes import Skip, Violation
 from textgen.testing.suite import Suite
+from textgen.tokenizers import encode_pieces, incremental_decoder, unknown_id
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
@@ -85,7 +86,7 @@ class TokenizerSuite(Suite):
             raise Violation("it left pieces unread")
         if self._learn(7).to_dict() != self.fitted.to_dict():
             raise Violation("to_dict() differs after the same text in pieces of 7 characters")
-        size, unknown = self.fitted.vocab_size, self.fitted.unknown_id
+        size, unknown = self.fitted.vocab_size, unknown_id(self.fitted)
         if type(size) is not int or size < 1:
             raise Violation(f"vocab_size is {size!r} after fit()")
         if unknown is not None and unknown not in range(size):
@@ -132,7 +133,7 @@ class TokenizerSuite(Suite):
                 continue
             if made == ids(""):
                 raise Violation(f"encode() gave nothing for {letter!r} within a text")
-            if self.fitted.unknown_id is None and alike.setdefault(made, letter) != letter:
+            if unknown_id(self.fitted) is None and alike.setdefault(made, letter) != letter:
                 other = alike[made]
                 raise Violation(f"unknown_id is None, and {letter!r} is encoded as {other!r} is")
         for letter in string.ascii_lowercase:
@@ -144,7 +145,7 @@ class TokenizerSuite(Suite):
     def tokenizer_round_trip(self) -> None:
         for text, _ in self._stretches():
             ids = np.asarray(self.fitted.encode(text))
-            if self.fitted.unknown_id in ids.tolist():
+            if unknown_id(self.fitted) in ids.tolist():
                 continue
             decoded = self.fitted.decode(ids)
             again = np.asarray(self.fitted.encode(decoded))
@@ -160,7 +161,7 @@ class TokenizerSuite(Suite):
     def tokenizer_pieces(self) -> None:
         for text, rng in self._stretches():
             pieces = [text[a:b] for a, b in itertools.pairwise(_bounds(rng, len(text)))]
-            parts = [np.asarray(part) for part in self.fitted.encode_pieces(iter(pieces))]
+            parts = [np.asarray(part) for part in encode_pieces(self.fitted, iter(pieces))]
             joined = np.concatenate([np.empty(0, np.int64), *parts])
             whole = np.asarray(self.fitted.encode(text))
             if not np.array_equal(joined, whole):
@@ -177,7 +178,7 @@ class TokenizerSuite(Suite):
         for ids, ends in examples:
             small = ids.astype(np.min_scalar_type(size))  # as they are stored
             small.setflags(write=False)
-            whole, decoder = self.fitted.decode(ids), self.fitted.incremental_decoder()
+            whole, decoder = self.fitted.decode(ids), incremental_decoder(self.fitted)
             if not isinstance(whole, str) or whole != self.fitted.decode(small):
                 raise Violation(f"decode() of {_shown(ids)} as {small.dtype} gave another text")
             streamed = "".join(
@@ -234,11 +235,11 @@ class TokenizerSuite(Suite):
         if end is None:
             raise Skip("no end_id after documents: it takes no corpus of them")
         loaded = self.new().from_dict(json.loads(json.dumps(tokenizer.to_dict())))
-        is_own = end in range(tokenizer.vocab_size) and end != tokenizer.unknown_id
+        is_own = end in range(tokenizer.vocab_size) and end != unknown_id(tokenizer)
         if not is_own or loaded.end_id != end or end in np.asarray(tokenizer.encode(text)):
             raise Violation(f"its end_id {end!r} is no id of its own, or is lost by from_dict()")
         ended = np.array([end])
-        if given := tokenizer.decode(ended) or tokenizer.incremental_decoder().decode(ended):
+        if given := tokenizer.decode(ended) or incremental_decoder(tokenizer).decode(ended):
             raise Violation(f"its end_id was decoded to {given!r}")
 
     def _elsewhere(self, seed: str) -> Any:

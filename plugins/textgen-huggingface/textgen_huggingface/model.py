@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from textgen import BuildContext, Fault, PipelineError, UsageError
 from textgen.protocols import Decoder, Tensors
+from textgen.tokenizers import unknown_id
 from textgen_huggingface.cache import State, cache_parts, make_cache
 from textgen_huggingface.configuration import (
     context_length,
@@ -349,5 +350,5 @@ def _start(options: HuggingFaceConfig, config: Any, context: BuildContext) -> tu
         return (begin,)
     assert context.tokenizer is not None
     ids = [int(token) for token in context.tokenizer.encode(options.start_text)]
-    known = [token for token in ids if token != context.tokenizer.unknown_id]
+    known = [token for token in ids if token != unknown_id(context.tokenizer)]
     return tuple(known[-(context_length(config) or len(known) or 1) :])

@@ -10,6 +10,7 @@ import numpy as np
 
 from textgen import TokenLogprobs
 from textgen.protocols import Ids, Tokenizer
+from textgen.tokenizers import incremental_decoder, unknown_id
 
 _TAIL: Final = 32  # tokens before a text on which the text of its first token may depend
 # Parts of a text that are normalised each by itself: characters with their marks, or words.
@@ -42,7 +43,7 @@ class Spelling:
         texts, tokenizer, unknown = (
             self.pieces(ids[:0]),
             self._tokenizer,
-            self._tokenizer.unknown_id,
+            unknown_id(self._tokenizer),
         )
         places = np.cumsum([0, *(len(texts.add(token)) for token in ids.tolist())])
         if (spelled := tokenizer.decode(ids)) == text:
@@ -68,7 +69,7 @@ class TokenTexts:
     """The text that each token of a text completes; joined, that is the text."""
 
     def __init__(self, tokenizer: Tokenizer, before: Ids, skip: int) -> None:
-        self._decode = tokenizer.incremental_decoder().decode
+        self._decode = incremental_decoder(tokenizer).decode
         self._skip = skip
         if len(tail := before[-_TAIL:]):
             self._skip += len(tokenizer.decode(tail)) - len(self._decode(tail))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from textgen import BuildContext
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.protocols import Array, History, Ids, Sampler, Table, Tensors, Tokenizer
+from textgen.tokenizers import unknown_id
 from textgen_builtins.samplers import logits as ops
 from textgen_builtins.samplers.config import FormatConfig
 from textgen_builtins.samplers.links import OFF
@@ -210,7 +211,7 @@ def _vocabulary(tokenizer: Tokenizer, llguidance: Any) -> _Vocabulary:
     size, characters = tokenizer.vocab_size, set[str]()
     texts: list[bytes] = []
     for token, text in enumerate(token_texts(tokenizer)):
-        if not text or _REPLACED in text or token == tokenizer.unknown_id:
+        if not text or _REPLACED in text or token == unknown_id(tokenizer):
             texts.append(b"\xff<%d>" % token)  # a special token, which no form contains
         else:
             texts.append(text.encode())

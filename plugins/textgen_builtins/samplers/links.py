@@ -12,6 +12,7 @@ import numpy as np
 from textgen import BuildContext
 from textgen.errors import Fault, PipelineError
 from textgen.protocols import Array, History, Sampler, Tokenizer
+from textgen.tokenizers import unknown_id
 from textgen_builtins.samplers import config as configs
 from textgen_builtins.samplers import logits as ops
 
@@ -151,7 +152,7 @@ def _token(token: Any, tokenizer: Tokenizer) -> int | None:
     ids = (
         tokenizer.encode(token).tolist() if isinstance(token, str) else []
     )  # in Python, keys may have any type
-    return int(ids[0]) if len(ids) == 1 and ids[0] != tokenizer.unknown_id else None
+    return int(ids[0]) if len(ids) == 1 and ids[0] != unknown_id(tokenizer) else None
 
 
 def _bounded(value: float) -> float:

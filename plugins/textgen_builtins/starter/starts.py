@@ -18,6 +18,7 @@ from textgen.gradient import GradientOptions, Length
 from textgen.plugin import merged
 from textgen.protocols import Model, Table, Tokenizer
 from textgen.runs import build_generator, offered_run, run_of
+from textgen.tokenizers import unknown_id
 from textgen_builtins.starter import settings
 from textgen_builtins.starter.settings import Pretrained
 
@@ -163,7 +164,7 @@ def _tried(
     """
     sample, engine = _sample(text), Engine(plugins)
     with engine.load(name, device="cpu") as known:
-        model, reads_all = known.tables["model"], known.tokenizer.unknown_id is None
+        model, reads_all = known.tables["model"], unknown_id(known.tokenizer) is None
         path, vocabulary = known.path, known.tokenizer.vocab_size
     if model["type"] != "rnn":
         raise UsageError(f"its model is of the type {model['type']}, and init tunes type rnn")
