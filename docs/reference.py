@@ -54,7 +54,12 @@ from textgen import (
 from textgen import files as engine_files
 from textgen import pipeline as engine_pipeline
 from textgen.cli.plugins import describe, describe_option
-from textgen.pipeline.options import TABLES, GeneralOptions
+from textgen.pipeline.options import (
+    CheckpointOptions,
+    DataOptions,
+    GeneralOptions,
+    GenerateOptions,
+)
 from textgen.pipeline.raw_pipeline import inline_toml
 from textgen.plugin import discovery, hookspecs
 from textgen.plugin.component import OWN_DISTRIBUTION
@@ -109,7 +114,8 @@ def pipeline() -> str:
         "## Keys outside any table\n",
         options_table(described_fields(GeneralOptions)),
     ]
-    for name, cls in TABLES.items():
+    tables = {"data": DataOptions, "checkpoint": CheckpointOptions, "generate": GenerateOptions}
+    for name, cls in tables.items():
         parts += [f"## `[{name}]`\n", text(cls.__doc__), options_table(described_fields(cls))]
     parts += [
         "## `[model]` and `[tokenizer]`: `start`\n",

@@ -9,12 +9,19 @@ from hypothesis import strategies as st
 from test_config import BASE
 
 from textgen import PipelineError, UsageError
-from textgen.pipeline.options import TABLES, GeneralOptions
-from textgen.pipeline.pipeline import CHAINS, CHOICES
+from textgen.pipeline.options import (
+    CheckpointOptions,
+    DataOptions,
+    GeneralOptions,
+    GenerateOptions,
+)
+from textgen.pipeline.pipeline import CHOICES
+from textgen.pipeline.raw_pipeline import CHAINS
 from textgen.testing import isolated_plugins
 from textgen_builtins.commands.show import commented_toml
 
 _OFFERS = isolated_plugins().offers()
+TABLES = {"data": DataOptions, "checkpoint": CheckpointOptions, "generate": GenerateOptions}
 
 
 _NAMES = sorted({offer.name for offer in _OFFERS})

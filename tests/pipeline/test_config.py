@@ -239,9 +239,9 @@ USUAL = ["loss-plot", "metrics", "progress", "samples"]
 )
 def test_observers_come_beside_the_usual_ones(engine, changes, expected):
     pipeline = engine.pipeline({**BASE, **changes})
-    assert [choice.name for choice in pipeline.observers] == expected
+    assert [choice.name for choice in pipeline.observer] == expected
     for table in changes.get("observer", []):
         assert table["max_new_tokens"] in [
-            getattr(each.options, "max_new_tokens", None) for each in pipeline.observers
+            getattr(each.options, "max_new_tokens", None) for each in pipeline.observer
         ]
-    assert engine.pipeline(pipeline.to_dict()).observers == pipeline.observers
+    assert engine.pipeline(pipeline.to_dict()).observer == pipeline.observer

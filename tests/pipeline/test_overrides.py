@@ -118,5 +118,5 @@ def test_a_number_in_a_key_counts_within_an_array(tiny_pipeline):
     pipeline = Engine().pipeline(
         tables, {"sampler": {"1": {"temperature": 0.5}}, "sampler.0": {"type": "temperature"}}
     )
-    assert [choice.name for choice in pipeline.samplers] == ["temperature", "temperature"]
-    assert pipeline.samplers[1].options.temperature == 0.5
+    assert [choice.name for choice in pipeline.sampler] == ["temperature", "temperature"]
+    assert pipeline.sampler[1].options.temperature == 0.5

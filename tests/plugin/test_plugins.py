@@ -153,7 +153,7 @@ def test_neither_of_two_packages_wins_a_name_and_a_built_in_keeps_its_own():
 def test_engines_with_different_plugins_do_not_meet(tiny_pipeline):
     tables = tiny_pipeline(sampler=[{"type": "odd"}])
     assert (
-        engine_of(sampler=lambda context: build).pipeline(tables).samplers[0].name
+        engine_of(sampler=lambda context: build).pipeline(tables).sampler[0].name
         == "textgen-odd:odd"
     )
     without = textgen.Engine(PluginSet.discover(disable=["sgd"]))

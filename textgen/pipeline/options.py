@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -209,10 +209,3 @@ class GeneralOptions:
         help="the run directory; if not set, runs/NAME in the current folder, with the "
         "name of the pipeline file",
     )
-
-
-TABLES: Mapping[str, type] = {
-    "data": DataOptions,
-    "checkpoint": CheckpointOptions,
-    "generate": GenerateOptions,
-}

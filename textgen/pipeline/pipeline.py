@@ -11,40 +11,44 @@ import attrs
 from textgen.errors import Fault, UsageError
 from textgen.pipeline.chain_options import changed
 from textgen.pipeline.options import (
-    TABLES,
     CheckpointOptions,
     DataOptions,
     GeneralOptions,
     GenerateOptions,
 )
-from textgen.pipeline.raw_pipeline import CHAINS, RawPipeline
+from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.component import ComponentSource
-from textgen.plugin.structure import ConfigReader, ConfiguredComponent, plain, show
-from textgen.protocols import Table
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent, plain
 
 CHOICES = ("corpus", "tokenizer", "model", "trainer")
-_GENERAL = attrs.fields_dict(GeneralOptions)
+
+
+def _component(kind: str, **default: Any) -> Any:
+    return attrs.field(metadata={"kind": kind}, **default)
 
 
 @attrs.frozen(kw_only=True)
-class Pipeline:
+class PipelineTables(GeneralOptions):
+    """Everything that a pipeline file may have."""
+
+    corpus: ConfiguredComponent = _component("corpus")
+    tokenizer: ConfiguredComponent = _component("tokenizer")
+    model: ConfiguredComponent = _component("model")
+    trainer: ConfiguredComponent = _component("trainer")
+    data: DataOptions = attrs.field(factory=DataOptions)
+    checkpoint: CheckpointOptions = attrs.field(factory=CheckpointOptions)
+    generate: GenerateOptions = attrs.field(factory=GenerateOptions)
+    sampler: tuple[ConfiguredComponent, ...] = _component("sampler", default=())
+    observer: tuple[ConfiguredComponent, ...] = _component("observer", default=())
+
+
+@attrs.frozen(kw_only=True)
+class Pipeline(PipelineTables):
     """A checked pipeline, made by Engine.pipeline."""
 
     name: str
-    seed: int
-    device: str
-    threads: int | None
-    output: Path
     folder: Path
-    corpus: ConfiguredComponent
-    tokenizer: ConfiguredComponent
-    model: ConfiguredComponent
-    trainer: ConfiguredComponent
-    samplers: tuple[ConfiguredComponent, ...]
-    observers: tuple[ConfiguredComponent, ...]
-    data: DataOptions
-    checkpoint: CheckpointOptions
-    generate: GenerateOptions
+    output: Path
     plugins: ComponentSource = attrs.field(repr=False, eq=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,68 +57,48 @@ class Pipeline:
 
     def tables(self) -> dict[str, Any]:
         """`to_dict`, with each component as it is in the place of its table."""
-        general, own = ({key: getattr(self, key) for key in keys} for keys in (_GENERAL, TABLES))
-        choices = {key: getattr(self, key) for key in CHOICES}
-        chains = {"sampler": [*self.samplers], "observer": [*self.observers]}
-        return {**plain(general), **choices, **plain(own), **chains}
+        values = {field: getattr(self, field.name) for field in attrs.fields(PipelineTables)}
+        return {
+            field.name: value if field.metadata.get("kind") else plain(value)
+            for field, value in values.items()
+        }
 
     @property
     def decoding(self) -> tuple[ConfiguredComponent, ...]:
         """The sampler chain, then the strategy if there is one."""
         strategy: Any = self.generate.strategy
-        return self.samplers if strategy is None else (*self.samplers, strategy)
+        return self.sampler if strategy is None else (*self.sampler, strategy)
 
     def choices(self) -> tuple[ConfiguredComponent, ...]:
         """Every component it uses, those that others are made of included."""
         top = (self.corpus, self.tokenizer, self.model, self.trainer)
-        all_choices = (*top, *self.decoding, *self.observers)
+        all_choices = (*top, *self.decoding, *self.observer)
         return tuple(part for choice in all_choices for part in choice.flattened())
 
 
 def make_pipeline(raw: RawPipeline, plugins: ComponentSource) -> Pipeline:
     """Check a pipeline against the available components. Raises PipelineError with every fault."""
     reader = ConfigReader(raw.folder, plugins)
-    tables = raw.tables
-    choices = {kind: reader.choice(kind, tables.get(kind), kind) for kind in CHOICES}
-    chains = {kind: read_chain(kind, tables.get(kind, ()), reader) for kind in CHAINS}
-    if None not in chains["sampler"]:
-        try:
-            chains["sampler"] = tuple(changed(chains["sampler"], raw.sampling, plugins))
-        except UsageError as error:
-            reader.faults.extend(fault.below("sampler") for fault in error.faults)
-    general, made = read_own_tables(tables, reader)
-    if choices["model"] and choices["trainer"]:
-        _check_pair(choices["model"], choices["trainer"], reader.faults)
+    tables = reader.table(PipelineTables, raw.tables, "")
     reader.check(raw.source)
-    if tables.get("observer") not in ([], ()):
-        listed = [choice.offer for choice in chains["observer"]]
+    changes: dict[str, Any] = {}
+    try:
+        changes["sampler"] = tuple(changed(tables.sampler, raw.sampling, plugins))
+    except UsageError as error:
+        reader.faults.extend(fault.below("sampler") for fault in error.faults)
+    _check_pair(tables.model, tables.trainer, reader.faults)
+    reader.check(raw.source)
+    if raw.tables.get("observer") not in ([], ()):
+        listed = [choice.offer for choice in tables.observer]
         usual = [offer for offer in plugins.defaults("observer") if offer not in listed]
         defaults = (
             ConfiguredComponent(offer.canonical_name, offer, offer.component.config())
             for offer in usual
         )
-        chains["observer"] = (*defaults, *chains["observer"])
-    output = general.output or Path.cwd() / "runs" / raw.name
-    return Pipeline(
-        **{**attrs.asdict(general), "output": output.absolute()},
-        name=raw.name,
-        folder=raw.folder,
-        **choices,
-        samplers=chains["sampler"],
-        observers=chains["observer"],
-        **made,
-        plugins=plugins,
-    )
-
-
-def read_own_tables(tables: Table, reader: ConfigReader) -> tuple[Any, dict[str, Any]]:
-    """The general keys, and the engine's own tables by name; what is wrong with them, and unknown
-    keys, in `faults`.
-    """
-    own = {key: reader.table(cls, tables.get(key, {}), key) for key, cls in TABLES.items()}
-    reader.check_keys(tables, [*_GENERAL, *CHOICES, *CHAINS, *TABLES], "")
-    general = {key: tables[key] for key in _GENERAL.keys() & tables.keys()}
-    return reader.table(GeneralOptions, general, ""), own
+        changes["observer"] = (*defaults, *tables.observer)
+    changes["output"] = (tables.output or Path.cwd() / "runs" / raw.name).absolute()
+    own = attrs.asdict(tables, recurse=False)
+    return Pipeline(**{**own, **changes}, name=raw.name, folder=raw.folder, plugins=plugins)
 
 
 def without_starts(table: Any) -> Any:
@@ -151,14 +135,3 @@ def make_choice(
     choice: ConfiguredComponent = reader.choice(kind, table, kind)
     reader.check(source)
     return choice
-
-
-def read_chain(kind: str, tables: Any, reader: ConfigReader) -> tuple[Any, ...]:
-    """The components of an array of tables; None for one that is refused, with the reasons in the
-    reader's faults.
-    """
-    if not isinstance(tables, list | tuple):
-        expected = f"expected an array of tables, [[{kind}]]"
-        reader.faults.append(Fault(kind, expected, show(tables)))
-        return ()
-    return tuple(reader.choice(kind, table, f"{kind}.{i}") for i, table in enumerate(tables))

@@ -130,13 +130,15 @@ class ConfigReader:
         before = len(self.faults)
         attrs.resolve_types(cls)
         fields = attrs.fields_dict(cls)
-        values = {}
+        values, is_whole = {}, True
         for name, field in fields.items():
             place = join(path, name)
-            kind = field.metadata.get("kind")
+            kind, given = field.metadata.get("kind"), table.get(name, field.default)
             if kind and self.plugins is None:
-                continue
-            if kind and (given := table.get(name, field.default)) is not None:
+                is_whole = is_whole and field.default is not attrs.NOTHING
+            elif kind and get_origin(field.type) is tuple:
+                values[name] = self.chain(kind, given, place)
+            elif kind and given is not None:
                 values[name] = self.choice(kind, given, place)
             elif name in table:
                 values[name] = self.field(field, table[name], place)
@@ -144,7 +146,7 @@ class ConfigReader:
                 self._refuse(place, f"required: {phrase(field.type)}", None)
         self.check_keys(table, fields, path)
         self.known.extend(join(path, name) for name in fields)
-        if len(self.faults) == before:
+        if is_whole and len(self.faults) == before:
             try:
                 return cls(**values)
             except (ValueError, TypeError) as error:  # a validator that compares fields
@@ -213,6 +215,15 @@ class ConfigReader:
         made = self.table(offer.component.config, options, path)
         name = given if ":" in given else offer.canonical_name
         return None if made is None else ConfiguredComponent(name, offer, made, start)
+
+    def chain(self, kind: str, tables: Any, path: str) -> tuple[Any, ...]:
+        """The components of an array of tables; None for one that is refused, with the reasons in
+        `faults`.
+        """
+        if not isinstance(tables, list | tuple):
+            self._refuse(path, f"expected an array of tables, [[{kind}]]", tables)
+            return ()
+        return tuple(self.choice(kind, each, join(path, str(i))) for i, each in enumerate(tables))
 
     def _run(self, given: Any, path: str, plugins: ComponentSource) -> Any:
         """The run that a plugin offers under a name, or else the one at a path, which need not be

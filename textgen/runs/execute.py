@@ -274,7 +274,7 @@ class Execution:
         context = attrs.evolve(context, directory=place.path)
         built = [
             (self._components.build(choice, context), choice.offer)
-            for choice in self.pipeline.observers
+            for choice in self.pipeline.observer
             if place.is_written
         ]
         return Observers([*built, *((other, None) for other in self.observers)], self._components)

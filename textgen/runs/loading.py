@@ -28,7 +28,7 @@ from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.pipeline.chain_options import changed, named
 from textgen.pipeline.options import DataOptions, TextOptions
-from textgen.pipeline.pipeline import read_chain, without_starts
+from textgen.pipeline.pipeline import without_starts
 from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
 from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Run, plain
@@ -201,7 +201,7 @@ def _given_choices(given: Table, plugins: ComponentSource) -> Table:
     """
     reader = ConfigReader(Path.cwd(), plugins)
     made = {
-        kind: read_chain(kind, value, reader)
+        kind: reader.chain(kind, value, kind)
         if kind == "sampler"
         else reader.choice(kind, value, kind)
         for kind, value in with_choices(given).items()
@@ -215,7 +215,7 @@ def _choices(tables: Table, reader: ConfigReader, source: str) -> _Choices:
     `source`.
     """
     tokenizer, model = (_choice(kind, tables, reader) for kind in ("tokenizer", "model"))
-    samplers = read_chain("sampler", tables.get("sampler", ()), reader)
+    samplers = reader.chain("sampler", tables.get("sampler", ()), "sampler")
     if (strategy := tables.get("generate", {}).get("strategy")) is not None:
         samplers += (reader.choice("strategy", strategy, "generate.strategy"),)
     reader.check(source)

@@ -54,7 +54,7 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> Table
     for key in ("tokenizer", "model", "trainer"):
         shape[key] = identity(getattr(pipeline, key))
     # Of the observers, those that may end a run early: their config classes have a fingerprint.
-    ending = [choice for choice in pipeline.observers if hasattr(choice.options, "fingerprint")]
+    ending = [choice for choice in pipeline.observer if hasattr(choice.options, "fingerprint")]
     shape["observer"] = {
         choice.offer.canonical_name: choice.options.fingerprint() for choice in ending
     }

@@ -22,7 +22,7 @@ from textgen.files.reading import (
     read_weights,
     restorable,
 )
-from textgen.pipeline.pipeline import CHOICES, read_own_tables
+from textgen.pipeline.pipeline import CHOICES, PipelineTables
 from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.structure import ConfigReader
 from textgen.protocols import Table, Tensors
@@ -193,7 +193,7 @@ def _pipeline(directory: RunDirectory, record: Table) -> tuple[RawPipeline, bool
     """
     raw = directory.read_pipeline()
     reader = ConfigReader(raw.folder)
-    read_own_tables(raw.tables, reader)
+    reader.table(PipelineTables, raw.tables, "")
     gone = [kind for kind in CHOICES if kind not in raw.tables]
     reader.faults.extend(Fault(kind, "the run wrote this table, and it is gone") for kind in gone)
     reader.check(raw.source)

@@ -45,7 +45,7 @@ def commented_toml(pipeline: Pipeline, output: Any) -> str:
             edited copy, decides
     """
     general = GeneralOptions(pipeline.seed, pipeline.device, pipeline.threads, output)
-    chains = {"sampler": pipeline.samplers, "observer": pipeline.observers}
+    chains = {"sampler": pipeline.sampler, "observer": pipeline.observer}
     parts = [
         _keys(general),
         *(f"{kind} = []\n" for kind, chain in chains.items() if not chain),
