@@ -15,8 +15,7 @@ from textgen.pipeline.options import (
     GeneralOptions,
     GenerateOptions,
 )
-from textgen.pipeline.pipeline import CHOICES
-from textgen.pipeline.raw_pipeline import CHAINS
+from textgen.pipeline.pipeline import CHAINS, CHOICES
 from textgen.testing import isolated_plugins
 from textgen_builtins.commands.show import commented_toml
 

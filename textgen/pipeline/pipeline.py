@@ -21,6 +21,7 @@ from textgen.plugin.component import ComponentSource
 from textgen.plugin.structure import ConfigReader, ConfiguredComponent, plain
 
 CHOICES = ("corpus", "tokenizer", "model", "trainer")
+CHAINS = ("sampler", "observer")
 
 
 def _component(kind: str, **default: Any) -> Any:

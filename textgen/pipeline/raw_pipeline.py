@@ -20,7 +20,6 @@ from textgen.protocols import Table
 NAME: Final = re.compile(r"[^\W_][\w. +-]*")
 """A plain folder name."""
 
-CHAINS: Final = ("sampler", "observer")
 _BYTES: Final = 1_000_000
 _PARTS: Final = 64
 _DOTTED: Final = re.compile(
@@ -161,8 +160,6 @@ def _changed(place: Any, parts: Sequence[str], value: Any) -> Any:
     """
     part, *rest = parts
     if isinstance(place, Mapping):
-        if part in CHAINS and rest and not place.get(part):
-            raise LookupError(f'it has no [[{part}]]: write {part}=[{{type="…"}}]')
         if part == "type" and not rest and place.get(part, value) != value:
             return {part: value}  # the other keys are options of the component of before
         return {**place, part: _changed(place.get(part, {}), rest, value) if rest else value}

@@ -113,7 +113,7 @@ def _check(component: Component) -> None:
 def _is_value(default: Any) -> bool:
     """Whether the default of an option is what a table could have, and no function makes it."""
     is_made = default is attrs.NOTHING or isinstance(default, attrs.Factory)  # type: ignore[arg-type]
-    return not is_made and default is not None and not attrs.has(type(default))
+    return not is_made and default is not None
 
 
 def miscalled(function: Any, arguments: Sequence[str]) -> str:

@@ -13,8 +13,7 @@ import attrs
 from textgen.contracts.checks import unfit
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import UsageError
-from textgen.pipeline.pipeline import CHOICES
-from textgen.pipeline.raw_pipeline import CHAINS
+from textgen.pipeline.pipeline import CHAINS, CHOICES
 from textgen.plugin.component import (
     OBJECT,
     BuildContext,
