@@ -14,7 +14,7 @@ import sys
 import types
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
 
@@ -132,7 +132,7 @@ class ConfigReader:
         fields = attrs.fields_dict(cls)
         values, is_whole = {}, True
         for name, field in fields.items():
-            place = join(path, name)
+            place, wanted = join(path, name), cast("type", field.type)
             kind, given = field.metadata.get("kind"), table.get(name, field.default)
             if kind and self.plugins is None:
                 is_whole = is_whole and field.default is not attrs.NOTHING
@@ -141,9 +141,11 @@ class ConfigReader:
             elif kind and given is not None:
                 values[name] = self.choice(kind, given, place)
             elif name in table:
-                values[name] = self.field(field, table[name], place)
+                values[name] = self.field(field, given, place)
             elif field.default is attrs.NOTHING:
                 self._refuse(place, f"required: {phrase(field.type)}", None)
+            elif attrs.has(wanted):
+                self.known.extend(join(place, key) for key in attrs.fields_dict(wanted))
         self.check_keys(table, fields, path)
         self.known.extend(join(path, name) for name in fields)
         if is_whole and len(self.faults) == before:
