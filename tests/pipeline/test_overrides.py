@@ -47,7 +47,6 @@ def test_an_override_is_a_toml_value_or_a_bare_string(engine, override, path, va
         ("sampler.7.temperature=5", "sampler.7.temperature", "a list takes numbers, here 0 to 0"),
         ("sampler.temprature=5", "sampler.temprature", "did you mean 'temperature'?"),
         ("sampler.temperature=-1", "sampler.temperature", "must be >= 0, given -1"),
-        ("observer.every=5", "observer.every", 'write observer=[{type="…"}]'),
         ("trainer.batch_size=two", "trainer.batch_size", 'expected an integer, given "two"'),
         ("seed=" + "9" * 5000, "seed", "expected an integer"),
     ],
