@@ -216,7 +216,7 @@ class TokenizerSuite(Suite):
         if fault := unfit(made, "tokenizer"):
             raise Violation(f"what from_dict() gave {fault}")
         for name in ("vocab_size", "unknown_id"):
-            before, after = getattr(fitted, name), getattr(made, name)
+            before, after = (getattr(each, name, None) for each in (fitted, made))
             if before != after:
                 raise Violation(f"{name} was {before!r} and came back as {after!r}")
         every = np.arange(min(made.vocab_size, _STATED))[:, None]
