@@ -308,6 +308,7 @@ def _default(default: Any) -> str:
         return ""
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs types Factory as a function
         default = ... if default.takes_self else default.factory()
+        default = ... if attrs.has(type(default)) else default
     if default is ... or default is attrs.NOTHING:
         return " = ..."
     if isinstance(default, str):
