@@ -143,9 +143,13 @@ BLAMED = [
     ("sampler", broken(lambda logits, history: logits - np.inf), "forbade every token"),
     ("sampler", broken(lambda logits, history: logits * np.nan), "gave NaN logits"),
     ("sampler", broken(Announcing("all", lambda history: 0)), "history"),
-    ("sampler", broken(Announcing("none", lambda h: h.counts)), "history to 'counts'"),
-    ("sampler", broken(Announcing("none", lambda h: h.prompt_counts)), "history to 'counts'"),
-    ("sampler", broken(Announcing("counts", lambda h: h.tokens(0)[0])), "history to 'tokens'"),
+    ("sampler", broken(Announcing("none", lambda h: h.counts)), "announced that it reads"),
+    ("sampler", broken(Announcing("none", lambda h: h.prompt_counts)), "announced that it reads"),
+    (
+        "sampler",
+        broken(Announcing("counts", lambda h: h.tokens(0)[0])),
+        "announced that it reads tokens",
+    ),
     # Models
     ("model", gives(lambda logits: None), "gave NoneType, and must give logits of shape (1, "),
     ("model", gives(lambda logits: logits[:, :2]), "gave logits of shape (1, 2), and must"),
