@@ -42,7 +42,8 @@ def main():
         source, pipeline = Path(folder, "text.txt"), Path(folder, "pipeline.toml")
         book = {"type": "file", "path": str(given.text)} if given.text else {"type": "time-machine"}
         source.write_text("".join(textgen.Engine().read_corpus(book)), encoding="utf-8")
-        init(source, pipeline, given.minutes)
+        options = ("--minutes", str(given.minutes), "--start", "none", "--pipeline", pipeline)
+        call("init", source, *options)
         for name, (change, temperatures) in {"": ("seed=0", ()), **_OTHERS}.items():
             run = Path(folder, change)
             call("run", pipeline, "--output", run, f"--set={change}")
@@ -101,17 +102,6 @@ def last_tenth(generator, source):
 def loss(generator, model, text):
     """Mean cross-entropy of a text by a model, from the second token on."""
     return attrs.evolve(generator, model=model).score(iter([text])).loss
-
-
-def init(source, pipeline, minutes):
-    """`textgen init`, which starts from no model."""
-    call(*without(), "init", source, "--minutes", str(minutes), "--pipeline", pipeline)
-
-
-def without():
-    """Options that leave out the packages with a model to start from."""
-    offers = textgen.PluginSet.discover().offers("run")
-    return [f"--no-plugin={name}" for name in sorted({offer.distribution for offer in offers})]
 
 
 def call(*arguments):

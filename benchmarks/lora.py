@@ -8,7 +8,6 @@ processor (the median step of each round, the first two left out), and the most 
 process had. On a busy machine, only the second is repeatable, with OMP_NUM_THREADS=1.
 """
 
-import argparse
 import json
 import resource
 import statistics
@@ -19,17 +18,19 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+from shared import parser
+
 BATCH, LENGTH, SKIPPED = 4, 256, 2
 
 
 def main():
     """Run each in turns, or one of them for the process that asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--one", choices=("textgen", "trainer"))
-    o = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("model", type=Path)
+    options.add_argument("--steps", type=int, default=8)
+    options.add_argument("--rounds", type=int, default=2)
+    options.add_argument("--one", choices=("textgen", "trainer"))
+    o = options.parse_args()
     if o.one:
         times = {"textgen": with_textgen, "trainer": with_trainer}[o.one](o.model, o.steps)
         used = [

@@ -7,25 +7,25 @@ Prints mean log-probabilities in nats, by the model, and for how many prompts a 
 With the plugin file `ahead.py` of docs/plugin-recipes.md, only the speed of its drafts.
 """
 
-import argparse
 import statistics
 import time
 from pathlib import Path
 
+from shared import parser
 from textgen import Engine, PluginSet
 
 
 def main():
     """Measure each strategy."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run")
-    parser.add_argument("text", type=Path)
-    parser.add_argument("--prompts", type=int, default=100)
-    parser.add_argument("--texts", type=int, default=1000)
-    parser.add_argument("--gaps", type=int, default=200)
-    parser.add_argument("--tokens", type=int, default=40)
-    parser.add_argument("--ahead", type=Path, help="the file of a strategy with `drafts`")
-    asked = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("run")
+    options.add_argument("text", type=Path)
+    options.add_argument("--prompts", type=int, default=100)
+    options.add_argument("--texts", type=int, default=1000)
+    options.add_argument("--gaps", type=int, default=200)
+    options.add_argument("--tokens", type=int, default=40)
+    options.add_argument("--ahead", type=Path, help="the file of a strategy with `drafts`")
+    asked = options.parse_args()
     plugins = PluginSet.discover()
     if asked.ahead:
         plugins.register_file(asked.ahead)

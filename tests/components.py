@@ -126,3 +126,11 @@ def engine_of(**parts):
     plugins = PluginSet.discover()
     plugins.register(plugin_of(**parts), "odd", distribution="textgen-odd", version="2.1")
     return Engine(plugins)
+
+
+def engine_with(path, plugin):
+    """The built-in set, and a plugin that is written to a file."""
+    path.write_text(plugin)
+    plugins = PluginSet.discover()
+    plugins.register_file(path)
+    return Engine(plugins)

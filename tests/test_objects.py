@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from components import Recorder, Utf8
+from networks import Recurrent
 
 import textgen
 from textgen.events import RunFinished
@@ -27,19 +28,11 @@ TABLES = {
 }
 
 
-class Net(torch.nn.Module):
-    """A GRU that knows nothing of textgen."""
+class Net(Recurrent):
+    """A GRU that knows nothing of textgen, for bytes."""
 
-    def __init__(self, size=12, vocab_size=256):
-        super().__init__()
-        self.embedding = torch.nn.Embedding(vocab_size, size)
-        self.gru = torch.nn.GRU(size, size, batch_first=True)
-        self.head = torch.nn.Linear(size, vocab_size)
-
-    def forward(self, tokens, state=None):
-        hidden = None if state is None else state[0].transpose(0, 1).contiguous()
-        out, hidden = self.gru(self.embedding(tokens), hidden)
-        return self.head(out), (hidden.transpose(0, 1).contiguous(),)
+    def __init__(self, vocab_size=256):
+        super().__init__(vocab_size)
 
 
 class Offering(Net):

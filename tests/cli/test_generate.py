@@ -62,10 +62,6 @@ def test_several_texts_are_told_apart(generate, generator):
 
 
 def test_an_endless_text_is_one_text(generate, generator):
-    for more in (("-n", 2), ("--output", "jsonl"), ("--novelty",)):
-        failed = generate("-p", "the ", "--max-new-tokens", "none", *more)
-        assert (failed.code, failed.stdout) == (2, "")
-        assert "never ends; use stream, or give stop" in failed.stderr
     stopped = generate("-p", "the ", "--max-new-tokens", "none", "--stop", "e", "-n", 2)
     made = list(generator.generate_many(["the "], n=2, max_new_tokens=None, stop="e"))
     assert stopped.stdout == printed(made)

@@ -5,7 +5,6 @@ import re
 import tomllib
 
 import pytest
-from commands import run_textgen
 from test_init_settings import NAMES, STORY, TALK, VERSE, text_of
 
 from textgen import PluginSet, run
@@ -88,30 +87,6 @@ def test_init_writes_nothing_where_a_run_would_fail(textgen, tmp_path, data, arg
     (line,) = refused.stderr.splitlines()
     assert said in line
     assert not (tmp_path / "my.toml").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "cause"),
-    [
-        ("my.txt --pipeline ./my.txt --force", "my.txt is the text itself"),
-        ("my.txt", "my.toml exists"),
-    ],
-)
-def test_init_replaces_neither_the_text_nor_a_pipeline_unasked(arguments, cause, tmp_path):
-    for name in ("my.txt", "my.toml"):
-        (tmp_path / name).write_text("mine")
-    done = run_textgen("init", *arguments.split(), folder=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"textgen: error: {cause}; choose another name with --pipeline")
-    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
-
-
-@pytest.mark.parametrize("minutes", ["nan", "0", "5min"])
-def test_init_refuses_what_is_no_number_of_minutes(minutes, tmp_path):
-    done = run_textgen("init", "--minutes", minutes, folder=tmp_path)
-    assert done.returncode == 2
-    assert re.fullmatch(r"textgen: error: .*minutes.*\n", done.stderr)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,13 @@ show my.toml --set epochs | expected KEY=VALUE, as in trainer.batch_size=8, give
 generate runs/my -p the door | a text of several words is quoted
 generate runs/my --top-k many | top_k: expected an integer, given "many"
 generate runs/my --logit-bias a | logit_bias: expected a table
+generate runs/my -p the --max-new-tokens none -n 2 | never ends; use stream, or give stop
+generate runs/my -p the --max-new-tokens none --output jsonl | never ends; use stream, or give stop
+generate runs/my -p the --max-new-tokens none --novelty | never ends; use stream, or give stop
+plugins check observer | is called 'observer'; did you mean 'observers'?
+plugins check observers --set samplse.every=3 | given for 'samplse', and no component is called so
+plugins check corpora --set file.pth=x | pth: unknown key; did you mean 'path'?
+plugins check observers --set every=3 | --set takes NAME.KEY=VALUE
 --nothing | see textgen --help
 """
 
@@ -69,6 +76,11 @@ evaluate runs/my my.txt --html ./my.toml | is not a page of textgen
 evaluate runs/my my.txt --html runs/my/tokenizer.json | is not a page
 evaluate runs/my my.txt --html runs | runs exists and is not a page
 evaluate runs/my my.txt --html missing/page.html | the folder missing does not exist
+init my.txt | my.toml exists; choose another name with --pipeline
+init my.txt --pipeline ./my.txt --force | my.txt is the text itself; choose another name with --pip
+init --minutes nan | minutes
+init --minutes 0 | minutes
+init --minutes 5min | minutes
 generate runs/my --prompts-file nowhere | 'nowhere' does not exist
 evaluate runs/my nowhere | 'nowhere' does not exist
 """

@@ -113,20 +113,3 @@ def test_plugins_check_notes_a_name_of_textgens_own(check):
         "note: command 'run' has the name of one of textgen's own; users write textgen textgen-old"
     )
     assert f"{said}:run\n" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["observer"], "is called 'observer'; did you mean 'observers'?"),
-        (
-            ["observers", "--set", "samplse.every=3"],
-            "given for 'samplse', and no component is called so; did you mean",
-        ),
-        (["corpora", "--set", "file.pth=x"], "pth: unknown key; did you mean 'path'?"),
-        (["observers", "--set", "every=3"], "--set takes NAME.KEY=VALUE"),
-    ],
-)
-def test_what_cannot_be_checked_is_a_usage_error(tmp_path, arguments, said):
-    done = run_textgen("plugins", "check", *arguments, folder=tmp_path)
-    assert (done.returncode, said in done.stderr) == (2, True)

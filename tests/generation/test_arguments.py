@@ -84,10 +84,3 @@ def test_what_is_wrong_is_refused_before_the_first_piece_is_asked_for(generator)
     with pytest.raises(PromptError, match=r"prompts\[1\].*é") as caught:
         generator.generate_many(["the ", "é"])
     assert caught.value.argument == "prompt"
-
-
-def test_unknown_characters_of_a_long_prompt_are_found(generator):
-    for prompt in ("é" * 10**6, "the " * 10**5 + "é"):
-        with pytest.raises(PromptError) as caught:
-            generator.generate(prompt)
-        assert caught.value.characters == ("é",)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from prompts import PROMPTS
-from watching import join_background, text_of, watched
+from watching import text_of, watched
 
 from textgen import ContractError, PromptError, UsageError, load
 
@@ -39,19 +39,6 @@ def test_rows_join_and_leave_a_running_batch_and_each_text_is_as_if_alone(genera
     made = list(generator.generate_many(["the ", *own], batch_size=3, **shared))
     every = enumerate([{"prompt": "the "}, *own])
     assert made == [generator.generate(**{"index": i, **shared, **each}) for i, each in every]
-
-
-def test_a_hundred_concurrent_streams_each_give_the_text_of_one_alone(generator):
-    async def read():
-        texts = []
-        for each in requests:
-            texts.append(asyncio.create_task(text_of(generator.astream(**each))))
-            await asyncio.sleep(0)
-        return await asyncio.gather(*texts)
-
-    requests = [{"index": number, **request(number)} for number in range(100)]
-    assert asyncio.run(read()) == [generator.generate(**each).text for each in requests]
-    join_background()
 
 
 @pytest.mark.parametrize("length", [1, 4, 5, 13, 150])

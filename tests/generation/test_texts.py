@@ -6,15 +6,6 @@ import pytest
 from textgen import load
 
 
-def test_a_seed_and_an_index_fix_the_text(generator):
-    text = generator.generate("the ", seed=5, max_new_tokens=300).text
-    assert generator.generate("the ", seed=5, max_new_tokens=300).text == text
-    assert text.startswith(generator.generate("the ", seed=5, max_new_tokens=40).text)
-    others = [generator.generate("the ", seed=5, index=1), generator.generate("the ", seed=6)]
-    assert not any(text.startswith(other.text) for other in others)
-    assert generator.generate("the ") == generator.generate("the ", seed=7)  # the run's own
-
-
 @pytest.mark.fault(31)
 @pytest.mark.parametrize("sampler", [{"type": "greedy"}, {"type": "temperature", "temperature": 0}])
 def test_a_greedy_chain_takes_the_most_likely_token(finished_run, sampler):

@@ -9,7 +9,6 @@ import time
 import pytest
 import torch
 from commands import run_with_torch
-from components import Recorder
 from small_trainings import VOCAB_SIZE, pipeline, train
 
 import textgen
@@ -17,21 +16,6 @@ from textgen import devices
 from textgen.events import StepDone
 from textgen.gradient import eager
 from textgen.gradient.objectives import cross_entropy
-
-
-@pytest.mark.slow
-def test_workers_compute_the_gradient_of_the_whole_batch(tmp_path):
-    """Rows shared out unevenly still count alike, and have their rows of the batch's dropout; only
-    rounding differs.
-    """
-    losses = []
-    for workers in (1, 3):
-        recorder = Recorder()
-        tables = pipeline({"batch_size": 7, "length": "12 steps"}, embedding_dropout=0.3)
-        tables |= {"threads": workers, "output": str(tmp_path / str(workers))}
-        textgen.run(tables, observers=[recorder])
-        losses.append([event.loss for event in recorder.of(StepDone)])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @pytest.mark.slow

@@ -6,12 +6,11 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from components import Recorder, plugin_of
+from components import Recorder, engine_of, engine_with
 from several_processes import run_together
 from small_trainings import TEXT, run_in_parts, train
-from test_processes import TRAINER, assert_alike, engine_with, write
+from test_processes import TRAINER, assert_alike, write
 
-import textgen
 from textgen import Component, ContractError
 from textgen.events import Evaluation, StepDone
 from textgen.gradient import GradientOptions, GradientTrainer, NextToken
@@ -51,12 +50,19 @@ def engine(tmp_path):
     return engine_with(tmp_path / "rare.py", MASKED)
 
 
-def test_a_sum_is_divided_by_the_count_of_all_rows_however_they_are_shared_out(engine, tmp_path):
-    """Rows have different numbers of tokens that count, so that a mean of means is another."""
-    tables = write(tmp_path, RARE)
+@pytest.mark.parametrize("order", ["streams", "shuffled"])
+def test_a_sum_is_divided_by_the_count_of_all_rows_however_they_are_shared_out(
+    engine, order, tmp_path
+):
+    """Rows have different numbers of tokens that count, so that a mean of means is another. Workers
+    have different numbers of rows.
+    """
+    tables = write(tmp_path, {**RARE, "order": order})
     whole = engine.run({**tables, "threads": 1}, output=tmp_path / "whole")
-    parts = {"threads": 2, "trainer.batch_size": 2, "trainer.accumulate": 3}
-    assert_alike(engine.run(tables, parts, output=tmp_path / "parts").path, whole.path)
+    halves = {"threads": 2, "trainer.batch_size": 3, "trainer.accumulate": 2}
+    parts = engine.run(tables, halves, output=tmp_path / "parts")
+    assert_alike(parts.path, whole.path)
+    assert [row["epoch"] for row in parts.history] == [row["epoch"] for row in whole.history]
     assert whole.history[0]["training_loss"] > 1, "a mean of some tokens, not a share of all"
     resumed = run_in_parts(functools.partial(engine.run, tables), tmp_path / "again", [3, 9])
     assert (resumed.outcome, resumed.best_loss) == ("resumed", pytest.approx(whole.best_loss))
@@ -95,10 +101,11 @@ def sgd(objective, **options):
 
 def test_the_mean_over_its_own_held_out_data_chooses_the_weights():
     recorder = Recorder()
-    train("rnn", trainer=sgd(Measured()), threads=1, observers=[recorder])
+    run = train("rnn", trainer=sgd(Measured()), threads=1, observers=[recorder])
     made = recorder.of(Evaluation)
     assert [each.figures["objective"] for each in made] == [3.0, 1.0, 2.0]
-    assert [each.best for each in made] == [True, True, False]
+    assert [row["objective"] for row in run.history] == [3.0, 1.0, 2.0]
+    assert (run.generator.record["best_step"], run.best_loss) == (4, made[1].validation_loss)
     assert all(each.validation_loss > 2 for each in made), "which stays the cross-entropy"
     assert {each.tokens for each in recorder.of(StepDone)} == {60}
 
@@ -109,11 +116,10 @@ def test_a_loss_that_is_no_sum_names_the_objective(given):
         def loss(self, model, batch, state):
             return given
 
-    plugins = textgen.PluginSet.discover()
-    plugins.register(plugin_of(objective=lambda context: Odd()), "odd")
+    engine = engine_of(objective=lambda context: Odd())
     trainer = {"type": "sgd", "length": "1 step", "objective": {"type": "odd"}}
     with pytest.raises(ContractError, match=r"objective 'odd'.*a tensor without axes"):
-        textgen.Engine(plugins).train(corpus=TEXT, model="rnn", trainer=trainer)
+        engine.train(corpus=TEXT, model="rnn", trainer=trainer)
 
 
 def test_a_trainer_that_forgets_the_objective_says_so():
@@ -124,9 +130,8 @@ def test_a_trainer_that_forgets_the_objective_says_so():
     def build(config, context):
         return GradientTrainer(config, torch.optim.SGD)
 
-    plugins = textgen.PluginSet.discover()
     made = [Component("forgetful", Options, build)]
-    plugins.register(plugin_of(trainer=made, objective=lambda context: NextToken()), "p")
+    engine = engine_of(trainer=made, objective=lambda context: NextToken())
     trainer = {"type": "forgetful", "objective": {"type": "odd"}}
     with pytest.raises(ContractError, match=r"'forgetful'.*context\.build\(options\.objective\)"):
-        textgen.Engine(plugins).train(corpus=TEXT, model="rnn", trainer=trainer)
+        engine.train(corpus=TEXT, model="rnn", trainer=trainer)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
+from components import engine_with
 from safetensors.numpy import load_file
 from several_processes import AT_PLACE, run_together
 from small_trainings import pipeline
 
 import textgen
-from textgen import Engine, PluginSet, UsageError
+from textgen import Engine, UsageError
 from textgen.processes import Processes
 
 CLOSING = """
@@ -77,20 +78,13 @@ TRAINER = {"batch_size": 5, "length": "24 steps", "evaluate_every": 8}
 def write(folder, options=TRAINER, **tables):
     """Write a pipeline whose batches do not divide by two or three, and return it."""
     made = {
-        **pipeline(options, cell="lstm", hidden_size=32, weight_drop=0.2),
+        **pipeline(options, cell="lstm", hidden_size=32, weight_drop=0.2, embedding_dropout=0.3),
         "checkpoint": {"seconds": 0},
         "observer": [{"type": "metrics"}],
         **tables,
     }
     (folder / "p.toml").write_text(tomli_w.dumps(made))
     return made
-
-
-def engine_with(path, plugin):
-    path.write_text(plugin)
-    plugins = PluginSet.discover()
-    plugins.register_file(path)
-    return Engine(plugins)
 
 
 def losses(run):

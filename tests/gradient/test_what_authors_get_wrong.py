@@ -11,7 +11,7 @@ from networks import Recurrent
 from small_trainings import VOCAB_SIZE
 
 import textgen
-from textgen.gradient import GradientOptions, GradientTrainer, Parameters
+from textgen.gradient import GradientOptions, GradientTrainer
 
 OPTIONS = GradientOptions(length="2 steps", batch_size=3)
 
@@ -55,10 +55,6 @@ def test_weights_that_no_optimizer_has_are_named_once():
 def test_what_makes_no_optimizer_is_an_error(make, said):
     with pytest.raises(textgen.ContractError, match=said):
         train(make)
-
-
-def test_a_role_that_no_parameter_has_is_none():
-    assert Parameters([], []).of_role("head") == []
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """A finished run that goes on with more steps, and what comes of it."""
 
 import pytest
-from components import Recorder
+from components import Recorder, engine_with
 from small_run import TEXT, assert_same, interrupt, tables, text_of, tree
 
 import textgen
@@ -140,10 +140,7 @@ def textgen_trainers():
 
 
 def test_a_rate_that_falls_from_the_first_step_on_has_to_be_trained_anew(folder):
-    (folder / "falling.py").write_text(FALLING)
-    plugins = textgen.PluginSet.discover()
-    plugins.register_file(folder / "falling.py")
-    engine, made = textgen.Engine(plugins), pipeline(folder)
+    engine, made = engine_with(folder / "falling.py", FALLING), pipeline(folder)
     made["trainer"] = {"type": "falling", "length": "10 steps", "batch_size": 48}
     run = engine.run(made, output=folder / "run").path
     before = tree(run)

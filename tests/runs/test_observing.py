@@ -202,26 +202,6 @@ def test_the_state_of_an_observer_is_in_the_checkpoints_and_it_hears_why_a_run_f
     assert ends == [("finished", "", steps)] * 2
 
 
-def test_an_objective_chooses_the_weights_and_figures_are_in_the_metrics(tiny_pipeline):
-    def train():
-        for step, objective in enumerate((3.0, 1.0, 2.0), 1):
-            yield StepDone(step=step, steps=3, epoch=step, loss=2.0, tokens=9, evaluates=True)
-            yield Evaluated(
-                step=step,
-                epoch=step,
-                training_loss=2.0,
-                validation_loss=2.0 - step / 10,
-                figures={"margin": objective},
-                objective=objective,
-            )
-
-    tables = tiny_pipeline(observer=[{"type": "metrics"}]) | {"trainer": {"type": "odd"}}
-    run = engine_with(train).run(tables)
-    assert [row["margin"] for row in run.history] == [3.0, 1.0, 2.0]
-    record = record_of(run.path)
-    assert (record["best_step"], record["best_loss"]) == (2, 1.8)
-
-
 # Early stopping.
 
 
