@@ -62,6 +62,8 @@ def test_several_texts_are_told_apart(generate, generator):
 
 
 def test_an_endless_text_is_one_text(generate, generator):
+    failed = generate("-p", "the ", "--max-new-tokens", "none", "--novelty")
+    assert (failed.code, "never ends; use stream, or give stop" in failed.stderr) == (2, True)
     stopped = generate("-p", "the ", "--max-new-tokens", "none", "--stop", "e", "-n", 2)
     made = list(generator.generate_many(["the "], n=2, max_new_tokens=None, stop="e"))
     assert stopped.stdout == printed(made)

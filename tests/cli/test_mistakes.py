@@ -43,10 +43,9 @@ generate runs/my --top-k many | top_k: expected an integer, given "many"
 generate runs/my --logit-bias a | logit_bias: expected a table
 generate runs/my -p the --max-new-tokens none -n 2 | never ends; use stream, or give stop
 generate runs/my -p the --max-new-tokens none --output jsonl | never ends; use stream, or give stop
-generate runs/my -p the --max-new-tokens none --novelty | never ends; use stream, or give stop
 plugins check observer | is called 'observer'; did you mean 'observers'?
 plugins check observers --set samplse.every=3 | given for 'samplse', and no component is called so
-plugins check corpora --set file.pth=x | pth: unknown key; did you mean 'path'?
+plugins check observers --set samples.evry=3 | evry: unknown key; did you mean 'every'?
 plugins check observers --set every=3 | --set takes NAME.KEY=VALUE
 --nothing | see textgen --help
 """
