@@ -113,3 +113,8 @@ def test_plugins_check_notes_a_name_of_textgens_own(check):
         "note: command 'run' has the name of one of textgen's own; users write textgen textgen-old"
     )
     assert f"{said}:run\n" in done.stdout
+
+
+def test_options_that_do_not_fit_are_a_usage_error(tmp_path):
+    done = run_textgen("plugins", "check", "corpora", "--set", "file.pth=x", folder=tmp_path)
+    assert (done.returncode, "pth: unknown key; did you mean 'path'?" in done.stderr) == (2, True)
