@@ -36,8 +36,7 @@ threads = 1
 checkpoint = {{ seconds = 0 }}
 corpus = {{ type = "file", path = "{text}" }}
 data = {{ window_length = 16 }}
-tokenizer = {{ type = "char" }}
-model = {{ type = "rnn", hidden_size = 4 }}
+{model}
 trainer.type = "sgd"
 trainer.length = "{steps} steps"
 trainer.batch_size = 8
@@ -46,6 +45,20 @@ trainer.momentum = 0.5
 observer = [{{ type = "metrics" }}, {{ type = "loss-plot" }},
             {{ type = "samples", max_new_tokens = 5 }}]
 generate = {{ max_new_tokens = 10 }}
+"""
+RNN = """
+tokenizer = { type = "char" }
+model = { type = "rnn", hidden_size = 4 }
+"""
+BASE = """
+tokenizer = { type = "bpe", vocab_size = 260 }
+model.type = "huggingface"
+model.architecture = "gpt2"
+model.config = { n_layer = 1, n_head = 1, n_embd = 8 }
+"""
+ADAPTER = """
+tokenizer = { type = "huggingface-tokenizer", path = "../base" }
+model = { type = "huggingface", path = "../base", lora = { rank = 2 } }
 """
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where syncing takes no time
@@ -70,23 +83,30 @@ class Setting:
 
     begin    steps and seed of the finished run that is there before; None for an empty folder
     options  of the command
+    model    the tables of tokenizer and model
     """
 
     begin: tuple[int, int] | None = None
     options: tuple[str, ...] = ()
+    model: str = RNN
 
 
 SETTINGS = {
     "new": Setting(),
     "overwrite": Setting((2, 5), ("--overwrite",)),
     "longer": Setting((2, 3)),
+    "adapter": Setting(model=ADAPTER),  # with textgen-huggingface; only if it is asked for
 }
 
 
-def load_everything():
+def load_everything(*, adapters=False):
     """Import what a run imports, once and before any fork: a process that has trained can have no
     children.
     """
+    if adapters:
+        import textgen_huggingface.lora  # noqa: F401
+        import transformers.models.gpt2.modeling_gpt2  # noqa: F401
+
     import torch._dynamo  # noqa: F401
     import tqdm.auto  # noqa: F401
 
@@ -149,9 +169,20 @@ class Stage:
         stage.folder.mkdir()
         (stage.folder / "text.txt").write_text(TEXT)
         os.utime(stage.folder / "text.txt", (0, 0))  # a text of just now is not noted in the cache
-        for pipeline, (steps, seed) in (("p", (3, 3)), ("begin", stage.setting.begin or (1, 1))):
-            tables = PIPELINE.format(text=stage.folder / "text.txt", steps=steps, seed=seed)
-            (stage.folder / f"{pipeline}.toml").write_text(tables)
+        for pipeline, (steps, seed), model in (
+            ("p", (3, 3), stage.setting.model),
+            ("begin", stage.setting.begin or (1, 1), stage.setting.model),
+            ("base", (1, 1), BASE),
+        ):
+            text = stage.folder / "text.txt"
+            tables = PIPELINE.format(text=text, steps=steps, seed=seed, model=model)
+            (stage.folder / f"{pipeline}.toml").write_text(
+                tables.replace("../", f"{stage.folder}/")
+            )
+        if stage.setting.model == ADAPTER:
+            made = stage.run(stage.folder / "made", "base.toml", ())
+            done = apart(stage.export_base, stage.folder)
+            assert made.code == done.code == 0, made.stderr + done.stderr
         if stage.setting.begin is not None:
             assert not stage.run(stage.folder / "begin", "begin.toml", ()).code
             stage.before = tree(stage.folder / "begin/run")
@@ -159,6 +190,12 @@ class Stage:
         assert done.code == 0, done.stderr
         stage.text, stage.tree = done.stdout, tree(stage.case / "run")
         return stage
+
+    def export_base(self):
+        """Make the base of adapters a folder of transformers."""
+        from textgen.cli import main
+
+        main(["huggingface-export", str(self.folder / "made/run"), str(self.folder / "base")])
 
     @property
     def setting(self):
@@ -320,9 +357,12 @@ def campaign(description, cases_of, *options):
     for name, more in options:
         parser.add_argument(name, **more)
     given = parser.parse_args()
-    load_everything()
+    load_everything(adapters="adapter" in (given.setting or ()))
     with tempfile.TemporaryDirectory(dir=FAST) as folder:
-        stages = [Stage.make(Path(folder), name) for name in given.setting or sorted(SETTINGS)]
+        stages = [
+            Stage.make(Path(folder), name)
+            for name in given.setting or sorted(SETTINGS.keys() - {"adapter"})
+        ]
         cases = [case for stage in stages for case in cases_of(stage, given)]
         random.Random(given.seed).shuffle(cases)
         do(cases, given)

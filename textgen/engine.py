@@ -308,7 +308,9 @@ def _trained(pipeline: Pipeline, cancelled: Callable[[], bool] | None, **options
     done = execution.ensure_trained()
     if execution.processes is not None:
         execution.processes.meet()  # the others read what the first has written
-    return _loaded(pipeline, *done)
+    run = _loaded(pipeline, *done)
+    execution.compare(run.generator)
+    return run
 
 
 def _loaded(pipeline: Pipeline, outcome: Outcome, chain: Chain | None = None) -> Run:

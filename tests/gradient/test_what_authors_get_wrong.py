@@ -11,7 +11,7 @@ from networks import Recurrent
 from small_trainings import VOCAB_SIZE
 
 import textgen
-from textgen.gradient import GradientOptions, GradientTrainer
+from textgen.gradient import GradientModel, GradientOptions, GradientTrainer
 
 OPTIONS = GradientOptions(length="2 steps", batch_size=3)
 
@@ -90,3 +90,28 @@ def test_a_state_that_generation_cannot_use_is_blamed_before_a_step(change, said
     with pytest.raises(textgen.ContractError, match=said):
         train(kind=Odd)
     assert steps == [False]
+
+
+def test_a_model_that_generates_otherwise_than_it_trained_is_named():
+    class Right(Recurrent, GradientModel):
+        pass
+
+    class Forgetting(Right):
+        """Generates from logits of another scale."""
+
+        def decoder(self, batch_size):
+            with torch.no_grad():
+                self.head.weight.mul_(-3)
+            return super().decoder(batch_size)
+
+    def trained(kind):
+        corpus = "abcd" * 1300
+        data = {"validation": 0.2, "window_length": 8}
+        trainer = {"type": "adamw", "length": "3 epochs", "learning_rate": 0.05}
+        return textgen.train(corpus=corpus, model=kind(5), trainer=trainer, data=data)
+
+    with pytest.warns(textgen.PluginWarning, match=r"predicts held-out text with .* as it was tr"):
+        trained(Forgetting)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained(Right)

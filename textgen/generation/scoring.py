@@ -20,11 +20,13 @@ from textgen.generation.prompts import NO_IDS, EncodedPrompt
 from textgen.generation.results import TokenLogprobs
 from textgen.generation.row import Row
 from textgen.generation.sampling import log_softmax, to_numpy
-from textgen.protocols import Decoder, Floats, Ids, Tokenizer
+from textgen.protocols import Decoder, Floats, Ids, Model, Tokenizer
 from textgen.tokenizers import incremental_decoder, unknown_id
 
 BLOCK: Final = 1024  # tokens scored at once
 _AT_ONCE: Final = 1 << 20  # log-probabilities in memory: more are slower to read and write
+_ROWS, _LENGTH, _UNREAD = 8, 72, 20  # windows, and the first tokens, for which there is no context
+_SHORTEST: Final = 1000  # tokens of a text that a few windows tell of
 _NO_PROMPT: Final = EncodedPrompt()
 
 
@@ -71,6 +73,19 @@ class TokenScores:
 
     tokens: Ids
     logprobs: Floats
+
+
+def windows_loss(model: Model, tokens: Ids) -> float | None:
+    """The mean loss in nats of windows from all over a text (N,); None of a short one."""
+    if len(tokens) < _SHORTEST:
+        return None
+    starts = np.linspace(0, len(tokens) - _LENGTH, _ROWS).astype(int)
+    losses = []
+    for start in starts:
+        window = np.asarray(tokens[start : start + _LENGTH], np.int64)
+        rows = log_softmax(to_numpy(model.decoder(1).score(window[None, :-1]))[0])[_UNREAD:]
+        losses.append(-rows[np.arange(len(rows)), window[1 + _UNREAD :]].mean())
+    return float(np.mean(losses))
 
 
 def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer, held: int = 0) -> TextScore:

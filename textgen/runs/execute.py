@@ -8,6 +8,7 @@ import contextlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from textgen.errors import (
     CorpusError,
     CorruptFileError,
     PipelineError,
+    PluginWarning,
     RunError,
     UsageError,
 )
@@ -30,11 +32,12 @@ from textgen.generation.generator import Generator
 from textgen.generation.prompts import check_prompt
 from textgen.generation.request import check_decoding
 from textgen.generation.results import Generation
+from textgen.generation.scoring import windows_loss
 from textgen.pipeline.options import TextOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
 from textgen.processes import Processes
-from textgen.protocols import Table, Tokenizer, TrainingContext
+from textgen.protocols import Ids, Table, Tokenizer, TrainingContext
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
@@ -51,6 +54,8 @@ from textgen.runs.training import TrainingLoop
 Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
 """What `run` did: the run was trained, was resumed, or was there already."""
 
+_WORSE, _NOISE = 1.3, 0.15  # times and nats that a few windows may be above all of a text
+
 
 @attrs.frozen
 class Execution:
@@ -65,6 +70,7 @@ class Execution:
     update: bool = False
     begun: float = attrs.field(factory=time.perf_counter)
     _components: RunComponents = attrs.field(factory=RunComponents, init=False)
+    _held_out: list[Ids] = attrs.field(factory=list, init=False)  # what was evaluated, if anything
 
     @property
     def directory(self) -> RunDirectory:
@@ -94,6 +100,23 @@ class Execution:
             self._components,
         ):
             return self._execute()
+
+    def compare(self, generator: Generator) -> None:
+        """Warn if the model that was read back predicts the held-out text far worse than training
+        said.
+        """
+        expected = generator.record.get("best_loss")
+        for tokens in self._held_out:
+            with generator.components.blaming():
+                loss = windows_loss(generator.model, tokens)
+            if expected is not None and loss is not None and loss > _WORSE * expected + _NOISE:
+                warnings.warn(
+                    f"{self.pipeline.model.offer} predicts held-out text with {loss:.2f} nats a "
+                    f"token, and training said {expected:.2f}: it does not generate as it was "
+                    "trained; `textgen plugins check` looks for the cause",
+                    PluginWarning,
+                    stacklevel=2,
+                )
 
     def _thread_count(self) -> int | None:
         given = self.pipeline.threads
@@ -134,6 +157,7 @@ class Execution:
         pipeline = self.pipeline
         chain = build_chain(pipeline.decoding, pipeline.model.offer, *own, pipeline.name)
         self._training_loop(text, data, decision, context, chain).run()
+        self._held_out.append(data.validation)
         chain.components.detach()
         return "trained" if decision.checkpoint is None else "resumed", chain
 
