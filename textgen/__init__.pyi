@@ -24,6 +24,7 @@ from textgen.errors import TrainingError as TrainingError
 from textgen.errors import UsageError as UsageError
 from textgen.generation.async_streams import AsyncTextStream as AsyncTextStream
 from textgen.generation.generator import Generator as Generator
+from textgen.generation.keywords import RequestKeywords as RequestKeywords
 from textgen.generation.prompts import EncodedPrompt as EncodedPrompt
 from textgen.generation.results import Generation as Generation
 from textgen.generation.results import Generations as Generations

@@ -121,7 +121,9 @@ def test_the_names_that_requests_take_are_all_known():
     many = inspect.signature(textgen.Generator.generate_many).parameters.keys()
     own = {*attrs.fields_dict(textgen.RequestOptions), "prompt", "cancelled", "state", "strategy"}
     assert set(REQUEST_OPTIONS) == (own | many) - {"self", "options"}
-    assert not own & PluginSet.discover().sampling_options().keys()
+    sampling = PluginSet.discover().sampling_options().keys()
+    assert not own & sampling
+    assert textgen.RequestKeywords.__annotations__.keys() == own - {"prompt"} | sampling
 
 
 def test_no_plugin_takes_the_place_of_another():

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, NoReturn, Self, Unpack
 
 import attrs
 import numpy as np
@@ -22,6 +22,7 @@ from textgen.documents import CorpusPiece, end_id
 from textgen.errors import UsageError
 from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop, finished
 from textgen.generation.chain import Chain
+from textgen.generation.keywords import RequestKeywords
 from textgen.generation.peeking import Peek
 from textgen.generation.prompt_cache import PromptCache
 from textgen.generation.prompts import (
@@ -139,7 +140,7 @@ class Generator:
         self.close()
 
     @blaming
-    def generate(self, prompt: Prompt = "", **options: Any) -> Generation:
+    def generate(self, prompt: Prompt = "", **options: Unpack[RequestKeywords]) -> Generation:
         """Continue a prompt, given as text or as token ids (T,), with the options of
         `RequestOptions`, samplers and strategies.
 
@@ -158,7 +159,7 @@ class Generator:
         n: int = 1,
         batch_size: int = BATCH_SIZE,
         distinct: bool = False,
-        **options: Any,
+        **options: Unpack[RequestKeywords],
     ) -> Iterator[Generation]:
         """`n` continuations of each prompt, in order, up to `batch_size` at once.
 
@@ -181,7 +182,7 @@ class Generator:
         return self._each(self._rows(requests, first, n), batch_size, texts)
 
     @blaming
-    def stream(self, prompt: Prompt = "", **options: Any) -> TextStream:
+    def stream(self, prompt: Prompt = "", **options: Unpack[RequestKeywords]) -> TextStream:
         """The text of `generate` in pieces, never split inside a character or a stop text.
 
         Options are checked at once, with the errors of `generate`. With max_new_tokens=None the
@@ -191,14 +192,18 @@ class Generator:
         row = self._row(prompt, options, must_end=False)
         return TextStream(Scheduler(self._decoders, 1), row, self.model_id)
 
-    async def agenerate(self, prompt: Prompt = "", **options: Any) -> Generation:
+    async def agenerate(
+        self, prompt: Prompt = "", **options: Unpack[RequestKeywords]
+    ) -> Generation:
         """`generate` for asyncio. Cancelling the task ends the text."""
         row = await self._prepared(prompt, options, must_end=True)
         with self.components.blaming():
             await finished(self._background, row)
             return await asyncio.to_thread(self._generation, row)
 
-    async def astream(self, prompt: Prompt = "", **options: Any) -> AsyncTextStream:
+    async def astream(
+        self, prompt: Prompt = "", **options: Unpack[RequestKeywords]
+    ) -> AsyncTextStream:
         """`stream` for asyncio: `stream = await generator.astream(…)`, then
         `async for piece in stream`.
 
@@ -261,7 +266,9 @@ class Generator:
         return np.array(to_numpy(decoder.score(prompt.ids[None]))[0])
 
     @blaming
-    def next_logprobs(self, prompt: Prompt = "", **options: Any) -> tuple[Floats, Floats]:
+    def next_logprobs(
+        self, prompt: Prompt = "", **options: Unpack[RequestKeywords]
+    ) -> tuple[Floats, Floats]:
         """Two arrays (V,): log-probabilities of the first token that `generate` adds, by the model
         and after the samplers.
 
@@ -279,7 +286,9 @@ class Generator:
             scheduler.run()
         return peek.found()
 
-    async def anext_logprobs(self, prompt: Prompt = "", **options: Any) -> tuple[Floats, Floats]:
+    async def anext_logprobs(
+        self, prompt: Prompt = "", **options: Unpack[RequestKeywords]
+    ) -> tuple[Floats, Floats]:
         """`next_logprobs` for asyncio. Cancelling the task ends the work."""
         peek = Peek(await self._prepared(prompt, options, must_end=False))
         with self.components.blaming():
@@ -314,7 +323,7 @@ class Generator:
         return CopyFinder(self.tokenizer, self.training_tokens())
 
     @blaming
-    def prepare(self, prompt: Prompt, **options: Any) -> EncodedPrompt:
+    def prepare(self, prompt: Prompt, **options: Unpack[RequestKeywords]) -> EncodedPrompt:
         """A prompt for many requests with these options, encoded once, with the errors of
         `generate`. Its `ids` are without the space at its end, if that is left to the first token.
 
@@ -324,7 +333,7 @@ class Generator:
         """
         return self._requests.check(prompt, options).prompt
 
-    async def aprepare(self, prompt: Prompt, **options: Any) -> EncodedPrompt:
+    async def aprepare(self, prompt: Prompt, **options: Unpack[RequestKeywords]) -> EncodedPrompt:
         """`prepare` for asyncio."""
         return (await self._prepared(prompt, options, must_end=False)).request.prompt
 
