@@ -149,4 +149,4 @@ def test_listing_plugins_loads_neither_tensorboard_nor_torch():
 
 def test_the_pipeline_of_this_package_is_valid():
     chosen = textgen.Engine().pipeline(Path(__file__).parents[1] / "pipeline.toml")
-    assert [choice.name for choice in chosen.observer][-1] == "tensorboard"
+    assert [choice.offer.name for choice in chosen.observer][-1] == "tensorboard"
