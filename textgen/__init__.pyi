@@ -29,6 +29,7 @@ from textgen.generation.prompts import EncodedPrompt as EncodedPrompt
 from textgen.generation.results import Generation as Generation
 from textgen.generation.results import Generations as Generations
 from textgen.generation.results import GenerationState as GenerationState
+from textgen.generation.results import RankedText as RankedText
 from textgen.generation.results import TokenLogprobs as TokenLogprobs
 from textgen.generation.scoring import TextScore as TextScore
 from textgen.generation.scoring import TokenScores as TokenScores

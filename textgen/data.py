@@ -45,7 +45,11 @@ class Windows:
 class Dataset:
     """A corpus ready to train on.
 
-    training, validation    (N,) token ids, memory-mapped; validation may be empty
+    training, validation    (N,) token ids, memory-mapped; validation may be empty. Of documents,
+                            there is an end id before the first and after each. A share is held out
+                            from the border of two on, whose id ends the one part and begins the
+                            other; a number of windows or of tokens begins and ends anywhere. What
+                            belongs together, such as pairs of documents, may be cut apart
     window_length, window_stride   as the pipeline's `[data]` table says
     characters_per_token    measured; 1.0 for a character tokenizer
     """

@@ -51,8 +51,8 @@ class Run:
 
     path         the run directory; None in memory
     outcome      "trained", "resumed" (from a checkpoint) or "skipped" (it was already finished)
-    best_loss    the lowest loss of its evaluations, in nats per token, of the held-out text if
-                 there is one
+    best_loss    the loss of the evaluation whose weights it has, in nats per token, of the held-out
+                 text if there is one: the lowest, unless an objective measures held-out data itself
     history      the rows of metrics.jsonl, one per evaluation
     generations  the texts of the pipeline's `[generate]` table
     """
@@ -139,7 +139,8 @@ class Engine:
                    read its run directory
 
         A finished run that is skipped is only read, so any number of threads and processes may do
-        so at once.
+        so at once; but where its samplers, strategy, observers or texts are others now, they are
+        written to its pipeline.toml.
 
         Raises PipelineError, RunMismatchError for a run of another pipeline, RunLockedError,
         RunError, CorpusError, TrainingError, and PluginError for a fault of a plugin.
@@ -277,7 +278,7 @@ class Engine:
     def build(self, kind: str, table: Table, context: BuildContext) -> Any:
         """Build a component from a table as in a pipeline.
 
-        kind     "corpus", "tokenizer", "model", "trainer", "sampler" or "observer"
+        kind     such as "corpus" or "strategy", or one that a package asks for, such as "metric"
         table    `type` and options; paths are relative to `context.folder`
         context  the context for the component's `build`
 

@@ -79,10 +79,7 @@ class IncrementalDecoder(Protocol):
     """
 
     def decode(self, ids: Ids, final: bool = False) -> str:
-        """The text that `ids` (T,) complete.
-
-        With `final`, also the text that is still held back.
-        """
+        """The text that `ids` (T,) complete. With `final`, also what is still held back."""
 
 
 @runtime_checkable
@@ -100,9 +97,8 @@ class Tokenizer(Protocol):
         """V. Raises ValueError before `fit`."""
 
     def fit(self, pieces: Iterable[str]) -> None:
-        """Learn the vocabulary from a corpus.
-
-        Deterministic; reads `pieces` once, in bounded memory.
+        """Learn the vocabulary from a corpus. Deterministic; reads `pieces` once, in bounded
+        memory.
         """
 
     def encode(self, text: str) -> Ids:
@@ -115,9 +111,8 @@ class Tokenizer(Protocol):
         """Everything that `from_dict` needs, as JSON values."""
 
     def from_dict(self, state: Table) -> Self:
-        """A fitted tokenizer, configured as this one, with the vocabulary in `state`.
-
-        Raises ValueError for others.
+        """A fitted tokenizer, configured as this one, with the vocabulary in `state`. Raises
+        ValueError for others.
         """
 
 
@@ -126,9 +121,8 @@ class StreamingTokenizer(Tokenizer, Protocol):
 
     @property
     def unknown_id(self) -> int | None:
-        """The id for text outside the vocabulary.
-
-        None, or no such attribute, if every text can be encoded.
+        """The id for text outside the vocabulary. None, or no such attribute, if every text can be
+        encoded.
         """
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
@@ -157,10 +151,7 @@ class DocumentTokenizer(Tokenizer, Protocol):
 
     @property
     def end_id(self) -> int | None:
-        """The id, counted in `vocab_size`.
-
-        None if there is none, and before `fit` if `fit` decides.
-        """
+        """The id, counted in `vocab_size`. None if there is none, or `fit` is still to decide."""
 
     def fit(self, pieces: Iterable[CorpusPiece]) -> None:
         """Learn the vocabulary.
@@ -240,9 +231,8 @@ class RowDecoder(Decoder, Protocol):
     """
 
     def take(self, rows: Sequence[int]) -> Self:
-        """Another decoder with these rows, in this order; a row may occur twice.
-
-        This one does not change.
+        """Another decoder with these rows, in this order; a row may occur twice. This one does not
+        change.
         """
 
     def join(self, other: Self) -> None:
@@ -274,9 +264,8 @@ class Model(Protocol):
         """All weights by their stable names, as NumPy arrays."""
 
     def load_tensors(self, tensors: Tensors) -> None:
-        """Load weights of the same names, shapes and dtypes.
-
-        Raises ValueError saying which differ.
+        """Load weights of the same names, shapes and dtypes. Raises ValueError saying which are
+        not.
         """
 
 
@@ -327,9 +316,8 @@ class Trainer(Protocol):
         """The state of training."""
 
     def load_state(self, state: TrainerState) -> None:
-        """Make the next `train` continue exactly from `state`.
-
-        Raises ValueError for a state of another trainer.
+        """Make the next `train` continue exactly from `state`. Raises ValueError for a state of
+        another trainer.
         """
 
 
@@ -341,8 +329,9 @@ class Objective(Protocol):
     (B, T + 1). Its rows are shared out among threads, processes and small batches, and the engine
     divides their sums by the count of all.
 
-    `validation(data, options)` is optional: batches of held-out data. The mean over them is a
-    figure `objective` of evaluations, and chooses the best weights in place of the validation loss.
+    `validation(data, options)` is optional: an iterable of batches of held-out data, such as a
+    generator. The mean over them is a figure `objective` of evaluations, and chooses the best
+    weights in place of the validation loss.
     """
 
     def batches(self, data: Dataset, options: Any, seed: int) -> Any:
@@ -360,8 +349,8 @@ class Objective(Protocol):
         """The sum over the rows of a batch, a tensor without axes, and the state after them.
 
         The model is a torch module, the arrays are tensors on its device, and the state is a flat
-        tuple of tensors with the rows as first axis. It is None, but for windows along streams,
-        which continue from what was returned for those before.
+        tuple of tensors with the rows as first axis, () or None where there is none. It comes as
+        None, but for windows along streams, which continue from what was returned for those before.
         """
 
 
@@ -381,23 +370,14 @@ class History(Protocol):
 
     @property
     def counts(self) -> npt.NDArray[np.int32]:
-        """(B, V) how often each token was generated.
-
-        For samplers with `history` "counts" or "tokens".
-        """
+        """(B, V) how often each token was generated. For `history` "counts" or "tokens"."""
 
     @property
     def prompt_counts(self) -> npt.NDArray[np.int32]:
-        """(B, V) how often each token occurs in the prompt.
-
-        For samplers with `history` "counts" or "tokens".
-        """
+        """(B, V) how often each token occurs in the prompt. For `history` "counts" or "tokens"."""
 
     def tokens(self, row: int) -> Ids:
-        """(N,) the ids of one sequence, prompt and generated.
-
-        For samplers with `history` "tokens".
-        """
+        """(N,) the ids of one sequence, prompt and generated. For `history` "tokens"."""
 
     @property
     def state(self) -> Tensors:
@@ -500,7 +480,9 @@ class Ranking:
 class Lanes(Protocol):
     """The L lanes of a text: rows of the model's decoder, each a way in which the text continues.
 
-    It begins with one. Stops, limits, and the options of the request hold for each of them.
+    It begins with one. Stops, limits, and the options of the request hold for each of them, and
+    count all that it was fed: in a lane that began anew, its own prompt too. A lane that has ended
+    has logits and log-probabilities as before, and may be forked and fed.
     """
 
     logits: npt.NDArray[Any]
@@ -534,11 +516,12 @@ class Lanes(Protocol):
         """(L,) a token for each lane, drawn as sampling draws it; -1 where a sampler ends the text.
 
         Logits (L, V) replace those of the model. The draws follow from the request's seed and
-        index, the step and the lane; those of the first lane are those of sampling.
+        index, the lane's place and its number of tokens, however often it is called; those of the
+        first lane are those of sampling.
         """
 
     def random(self, count: int = 1) -> Floats:
-        """(L, count) random numbers from [0, 1), by seed, index, step and lane."""
+        """(L, count) random numbers from [0, 1), which follow from the same as those of `draw`."""
 
     def fed(self, lane: int) -> Floats:
         """(T, V) log-probabilities by the model after each token that a lane was fed last."""
@@ -547,8 +530,8 @@ class Lanes(Protocol):
         """(N,) the tokens that sampling draws after a lane, as long as the first lane was fed the
         same from there on, and the one that it draws then; -1 where a sampler ends the text.
 
-        The first lane was fed all of them in the step before. So drafted tokens give the text that
-        sampling gives (speculative decoding).
+        So drafts give the text of sampling: after `Moves([0, 0], [draft, []])`, of which lane 0 was
+        fed the draft in one step and lane 1 waits, `verify(1)` is what comes in its place.
         """
 
 
@@ -574,6 +557,16 @@ class Strategy(Protocol):
         It follows from `lanes` alone: what is to be remembered is in `Moves.state`. Without a
         ranking, the text ends where a final token ends it.
         """
+
+
+class Metric(Protocol):
+    """Takes a figure of a text for `textgen evaluate`; a plugin offers it by `textgen_kinds`."""
+
+    def add(self, scores: Any) -> None:
+        """Take a block of the text's `textgen.TokenScores`."""
+
+    def value(self) -> float:
+        """The figure, once the text is over."""
 
 
 class Observer(Protocol):

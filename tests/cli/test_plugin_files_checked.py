@@ -43,6 +43,40 @@ def textgen_samplers():
 '''
 
 
+OBJECTIVE = """
+from textgen import Component, NoOptions, UsageError, hookimpl
+from textgen.documents import end_id
+from textgen.gradient import NextToken
+
+class Answers(NextToken):
+    def batches(self, data, options, seed):
+        if data.training.tolist().count(self.end) < 3:
+            raise UsageError("there are no documents")
+        return super().batches(data, options, seed)
+
+def build(config, context):
+    made = Answers()
+    made.end = end_id(context.tokenizer)
+    return made
+
+@hookimpl
+def textgen_objectives():
+    return [Component("half", NoOptions, build)]
+"""
+METRIC = """
+from textgen import Component, NoOptions, hookimpl
+
+class Half:
+    value = 0.5
+    def add(self, scores):
+        pass
+
+@hookimpl
+def textgen_kinds():
+    return {"metric": [Component("half", NoOptions, lambda config, context: Half())]}
+"""
+
+
 @pytest.mark.slow
 def test_a_file_may_load_torch_which_a_package_may_not(tmp_path):
     (tmp_path / "half.py").write_text("import torch\n" + SAMPLER)
@@ -51,12 +85,12 @@ def test_a_file_may_load_torch_which_a_package_may_not(tmp_path):
     assert f"sampler 'half' of {tmp_path / 'half.py'}: component-import" in done.stdout
 
 
-def lines_of(tmp_path, text):
+def lines_of(tmp_path, text, values=(), **pipeline):
     file = tmp_path / "half.py"
     file.write_text(text)
     plugins = PluginSet.discover()
     plugins.register_file(file)
-    return [line for _, line in command_line.check_named("half", plugins, ())]
+    return [line for _, line in command_line.check_named("half", plugins, values, **pipeline)]
 
 
 def test_a_corpus_that_is_not_available_is_not_read(tmp_path):
@@ -68,3 +102,27 @@ def test_a_corpus_that_is_not_available_is_not_read(tmp_path):
 def test_options_without_a_default_are_asked_for(tmp_path):
     (line,) = lines_of(tmp_path, NEEDY)
     assert line.endswith(" --set nodefault.by=VALUE --set nodefault.add=VALUE")
+
+
+@pytest.mark.slow
+def test_what_learns_from_documents_is_checked_on_a_corpus_of_them(tmp_path):
+    path = tmp_path / "qa.jsonl"
+    path.write_text('{"text": "Q: what? A: that."}\n' * 40)
+    table = f'{{type = "file", path = "{path.as_posix()}", documents = "jsonl"}}'
+    *_, last = lines_of(tmp_path, OBJECTIVE, corpus=table)
+    assert (last[:2], last.rpartition(" ")[2]) == ("ok", "objective-falls")
+    *_, last = lines_of(tmp_path, OBJECTIVE)
+    assert "UsageError: there are no documents" in last
+    assert "--corpus" in last
+
+
+def test_a_metric_needs_its_methods(tmp_path, textgen, finished_run):
+    *_, last = lines_of(tmp_path, METRIC)
+    assert "component-methods" in last
+    assert "no method 'value'" in last
+    (tmp_path / "text.txt").write_text("the hall")
+    given = ("evaluate", finished_run, "text.txt", "--metric", "half")
+    failed = textgen("--plugin", "half.py", *given, cwd=tmp_path)
+    assert failed.code == 1
+    assert "metric 'half'" in failed.stderr
+    assert "no method 'value'" in failed.stderr

@@ -250,4 +250,7 @@ def test_a_metric(tmp_path, train, command):
     assert 0 < share < 1
     assert value["metrics"] == {"rare": share}
     assert f"rare{share:22.4f}" in command("rare.py", text, *given, "--metric", "rare").stdout
+    table = '{ type = "rare" }'
+    given = (*given, "--metric", table, "--json")
+    assert json.loads(command("rare.py", text, *given).stdout)["metrics"] == {table: share}
     assert "metric  rare" in command("rare.py", text, "plugins", "--kind", "metric").stdout

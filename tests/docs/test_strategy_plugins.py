@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from test_one_file_plugins import engine_with, example
 
-from textgen import Engine, PluginSet
+from textgen import Engine, PluginSet, UsageError
+from textgen.testing import command_line
 
 
 @pytest.mark.parametrize("strategy", [{"drafts": 6}, {"draft": "small", "draft_tokens": 3}])
@@ -46,6 +47,18 @@ def test_an_amateur_is_avoided(tmp_path):
     amateur = engine.train(model={"type": "ngram", "order": 1}, **counted)
     amateur.save(tmp_path / "amateur")
     asked = {"max_new_tokens": 12, "temperature": 0}
+    counted["corpus"] = "the ferry had left. " * 60
+    engine.train(model="ngram", **counted).save(tmp_path / "other")
+    size = generator.tokenizer.vocab_size
+    with pytest.raises(UsageError, match=rf"amateur: .*vocabulary, of 12 tokens.* has {size}"):
+        generator.generate("ab", amateur=str(tmp_path / "other"))
+    (tmp_path / "other").rename(tmp_path / "run")
+    named = ("two_runs:contrast", engine.plugins(), [f"contrast.amateur={tmp_path / 'run'}"])
+    *_, (_, last) = command_line.check_named(*named)
+    assert "another vocabulary" in last
+    assert "--start RUN" in last
+    *_, (status, last) = command_line.check_named(*named, start=str(tmp_path / "run"))
+    assert (status, last.rpartition(" ")[2]) == ("ok", "strategy-texts"), last
     made = generator.generate("ab", amateur=str(tmp_path / "amateur"), **asked)
     ids = [*generator.prepare("ab").ids]
     for token in made.tokens:

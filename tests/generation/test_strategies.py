@@ -184,6 +184,9 @@ def test_a_pipeline_has_a_strategy_and_requests_replace_it(tmp_path):
         trainer={"type": "count"},
         generate={"strategy": {"type": "beam", "beams": 2}, "max_new_tokens": 8},
     )
+    tables = {**run.pipeline.to_dict(), "corpus": {"type": "story"}}
+    named = textgen.Engine().pipeline(tables, {"generate.strategy": "beam"})
+    assert named.to_dict()["generate"]["strategy"]["type"] == "beam"
     run.save(tmp_path / "run")
     loaded = textgen.load(tmp_path / "run")
     assert len(loaded.generate("a").ranked) >= 2

@@ -1,6 +1,7 @@
 """What a step sums, where a plugin says it: counts, held-out data, and faults."""
 
 import functools
+import json
 
 import attrs
 import numpy as np
@@ -93,6 +94,33 @@ class Measured(NextToken):
         return torch.tensor(self.values.pop(0) * 4), ()
 
 
+OWN = """
+class Own(Rare):
+    def validation(self, data, options):
+        yield self.batches(data, options, 0).batch(0, 0)
+
+    def loss(self, model, batch, state):
+        made, state = super().loss(model, batch, state)
+        return (made if model.training else -made), state
+
+@hookimpl
+def textgen_objectives():
+    return [Component("rare", NoOptions, lambda config, context: Own())]
+"""
+
+
+def test_the_command_says_by_what_the_weights_were_chosen(engine, textgen, tmp_path):
+    """The first ones: this objective grows as the model learns."""
+    write(tmp_path, {**RARE, "evaluate_every": 4})
+    (tmp_path / "rare.py").write_text(MASKED + OWN)
+    done = textgen("--plugin", "rare.py", "run", "p.toml", "-o", "run", cwd=tmp_path)
+    rows = [json.loads(row) for row in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    best = min(rows, key=lambda row: row["objective"])
+    assert best["validation_loss"] > min(row["validation_loss"] for row in rows)
+    said = f"step {best['step']} of {rows[-1]['step']}, with the lowest objective"
+    assert f"{said}: {best['objective']:.3f}" in done.stderr
+
+
 def sgd(objective, **options):
     options = GradientOptions(length="6 steps", batch_size=5, evaluate_every=2, **options)
     make = functools.partial(torch.optim.SGD, lr=0.1)
@@ -108,6 +136,15 @@ def test_the_mean_over_its_own_held_out_data_chooses_the_weights():
     assert (run.generator.record["best_step"], run.best_loss) == (4, made[1].validation_loss)
     assert all(each.validation_loss > 2 for each in made), "which stays the cross-entropy"
     assert {each.tokens for each in recorder.of(StepDone)} == {60}
+
+
+def test_a_state_of_none_is_no_state():
+    class Stateless(NextToken):
+        def loss(self, model, batch, state):
+            return super().loss(model, batch, state)[0], None
+
+    for order in ("shuffled", "streams"):
+        assert train("rnn", trainer=sgd(Stateless(), order=order), threads=1).best_loss > 0
 
 
 @pytest.mark.parametrize("given", [1.5, (1.5, ()), (torch.ones(2), ()), torch.tensor(1.0)])

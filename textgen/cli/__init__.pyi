@@ -8,6 +8,7 @@ from textgen.cli.options import device_option as device_option
 from textgen.cli.options import json_option as json_option
 from textgen.cli.options import set_option as set_option
 from textgen.cli.options import write_output as write_output
+from textgen.cli.request_options import parse_value as parse_value
 from textgen.cli.terminal import print_text as print_text
 
 __all__: list[str]

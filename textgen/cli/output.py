@@ -105,6 +105,8 @@ def _write_whole(
         report = None if finder is None else finder.report(added, generation.prompt)
         if output.form == "jsonl":
             row = _as_row(generation)
+            if generation.ranked:
+                row["ranked"] = [attrs.asdict(each) for each in generation.ranked]
             row |= {} if report is None else {"novelty": attrs.asdict(report)}
             print_text(json.dumps(row, ensure_ascii=False) + "\n")
             continue

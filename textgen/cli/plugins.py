@@ -70,9 +70,9 @@ def _origin(row: Mapping[str, Any]) -> str:
 @click.option(
     "--set", "values", multiple=True, metavar="NAME.KEY=VALUE", help="An option of a component."
 )
-@click.option("--tokenizer", metavar="TYPE", help="For a model or trainer: a name, or a table.")
-@click.option("--corpus", metavar="TYPE", help="For a model or trainer: a name, or a table.")
-@click.option("--start", metavar="RUN", help="For a model or trainer: a run to start from.")
+@click.option("--tokenizer", metavar="TYPE", help="What components meet: a name, or a table.")
+@click.option("--corpus", metavar="TYPE", help="What components meet: a name, or a table.")
+@click.option("--start", metavar="RUN", help="Run whose vocabulary, and model, components meet.")
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),

@@ -118,7 +118,9 @@ def _ended(record: Mapping[str, Any]) -> str:
     text, loss, stopped = "", record.get("best_loss"), record.get("stopped")
     if loss is not None and record["data"]["validation_tokens"]:
         step = f"step {record['best_step']} of {record['step']}"
-        text = f" ({step}, with the lowest validation loss: {loss:.3f})"
+        best = record["best_objective"]
+        what = "objective" if best != loss else "validation loss"
+        text = f" ({step}, with the lowest {what}: {best:.3f})"
     if stopped is not None:
         text += f"; {stopped['by']} ended it at step {record['step']}: {stopped['reason']}"
     return text

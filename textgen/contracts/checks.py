@@ -18,6 +18,7 @@ from textgen.protocols import (
     Corpus,
     Decoder,
     Ids,
+    Metric,
     Model,
     Objective,
     Observer,
@@ -45,6 +46,7 @@ _CONTRACTS: Final[Mapping[str, type]] = {
     "sampler": Sampler,
     "strategy": Strategy,
     "observer": Observer,
+    "metric": Metric,
 }
 
 

@@ -432,7 +432,7 @@ def summed(
     """The sum that an objective gives for some rows, and the state after them."""
     made = objective.loss(model, tuple(_to_device(each, device) for each in arrays), carried)
     if isinstance(made, tuple) and len(made) == 2 and not getattr(made[0], "ndim", 1):
-        return made
+        return made[0], () if made[1] is None else made[1]
     cause = "must give from loss a sum, a tensor without axes, and the state after it"
     raise BrokenContract(objective, cause)
 

@@ -28,8 +28,7 @@ def changed(
     reader, options = ConfigReader(Path.cwd(), plugins), dict(options)
     faults = reader.faults
     if (strategy := options.pop("strategy", None)) is not None:
-        table = {"type": strategy} if isinstance(strategy, str) else strategy
-        chosen = reader.choice("strategy", table, "strategy")
+        chosen = reader.choice("strategy", strategy, "strategy")
         chain = [*_samplers(chain), *filter(None, [chosen])]
     given: dict[RegisteredComponent, dict[str, Any]] = {}  # options of one may need each other
     for name, value in options.items():

@@ -159,8 +159,8 @@ class GenerateOptions(TextOptions):
 
     strategy: str | dict[str, Any] | None = option(
         None,
-        help="how a text is made of steps: the name of a strategy, such as beam; a token drawn at "
-        "each step if not set",
+        help="how a text is made of steps: the name of a strategy, such as beam, or a table "
+        "[generate.strategy] with its `type`; a token drawn at each step if not set",
         kind="strategy",
     )
     prompt: str = option(

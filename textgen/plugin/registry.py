@@ -151,7 +151,8 @@ class PluginSet:
         if left_out:  # a similar name would only mislead
             return "; ".join(left_out)
         if distribution in (OBJECT, UNPACKAGED):
-            return "it was an object, or a plugin of a program or a file: give it again"
+            again = "give it again, a file by --plugin FILE"
+            return f"it was an object, or a plugin of a program or a file: {again}"
         if distribution and distribution not in {offer.distribution for offer in self._offers}:
             return f"no plugin of {distribution} is loaded: is it installed, or its file given?"
         names = sorted({offer.name for offer in offers})

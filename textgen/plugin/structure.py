@@ -197,13 +197,15 @@ class ConfigReader:
 
     def choice(self, kind: str, table: Any, path: str) -> Any:
         """A component of a kind from its table, or None with the reasons in `faults`; a run from
-        its name or path.
+        its name or path, and a strategy from its name too.
         """
         assert self.plugins is not None
         if kind == "run":
             return self._run(table, path, self.plugins)
         if isinstance(table, ConfiguredComponent):
             return table
+        if kind == "strategy" and isinstance(table, str):
+            table = {"type": table}
         options = dict(table) if isinstance(table, Mapping) else {}
         given = options.pop("type", None)
         start = options.pop("start") if isinstance(options.get("start"), Start) else None

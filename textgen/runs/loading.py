@@ -43,6 +43,7 @@ from textgen.runs.offered import located, naming
 from textgen.runs.outside import check_regular
 from textgen.runs.splitting import split_tokens
 from textgen.runs.stored import StoredRun, read_stored
+from textgen.runs.vocabulary import are_different
 from textgen.tokenizers import unknown_id
 
 logger = logging.getLogger("textgen")
@@ -261,6 +262,7 @@ def build_chain(
     for number, choice in enumerate(choices):
         try:
             built.append((choice, components.build(choice, context)))
+            check_models(choice, built[-1][1], attrs.evolve(context, builder=components.build))
         except PipelineError as error:
             is_sampler = choice.offer.kind == "sampler"
             place = f"sampler.{number}" if is_sampler else "generate.strategy"
@@ -268,6 +270,21 @@ def build_chain(
     if faults:
         raise PipelineError(faults, source)
     return Chain.of(built, model, tokenizer.vocab_size, unknown_id(tokenizer), components)
+
+
+def check_models(choice: ConfiguredComponent, made: Any, context: BuildContext) -> None:
+    """Raise PipelineError for a run among the options of a strategy that gives it a model of
+    another vocabulary.
+    """
+    models, own, faults = getattr(made, "models", ()), context.tokenizer, list[Fault]()
+    assert own is not None
+    for key, run in choice.runs().items():
+        other = context.build(run)
+        if any(other.model is model for model in models) and are_different(other.tokenizer, own):
+            sizes = f"of {other.tokenizer.vocab_size} tokens; that of the text has {own.vocab_size}"
+            faults.append(Fault(key, f"the run has another vocabulary, {sizes}"))
+    if faults:
+        raise PipelineError(faults, choice.name)
 
 
 def make_generator(

@@ -28,8 +28,7 @@ class RunSummary:
                      resumes it; "damaged"
     cause            why the run ended early, or what is damaged; else ""
     step, steps      the last step, and the number of all steps; None if unknown
-    best_step, best_loss   the evaluation with the lowest loss, in nats per token, of the held-out
-                           text if there is one
+    best_step, best_loss   the evaluation whose weights it has, and its loss, as of Run
     seconds          of training
     bytes            size on disk
     changed          time of the last change, in seconds since the epoch

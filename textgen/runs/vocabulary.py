@@ -31,6 +31,11 @@ class _Larger:
         return getattr(self.inner, name)
 
 
+def are_different(first: Tokenizer, second: Tokenizer) -> bool:
+    """Whether an id is of another text in the one than in the other."""
+    return first.to_dict() != second.to_dict() and _texts(first) != _texts(second)
+
+
 def for_vocabulary(
     tensors: Tensors,
     before: Tokenizer,

@@ -129,18 +129,23 @@ class Subject:
     def context(self, **changes: Any) -> BuildContext:
         """A context on the CPU."""
         # Here and below, since they load NumPy.
-        from textgen.runs.loading import RunComponents
         from textgen.runs.starting import load_start
 
-        components = RunComponents()
-        components.load_start = partial(load_start, source="a check")
+        self.components.load_start = partial(load_start, source="a check")
         bare = BuildContext(
             folder=self.folder,
             requested_device="cpu",
             plugins=self.plugins,
-            builder=components.build,
+            builder=self.components.build,
         )
         return attrs.evolve(bare, **changes)
+
+    @cached_property
+    def components(self) -> Any:
+        """What builds the parts of components, and loads each run among their options once."""
+        from textgen.runs.loading import RunComponents
+
+        return RunComponents()
 
     def tables(self, kind: str, default: Table | None) -> list[Table | None]:
         """What it may meet of a kind: the one that was given, or else the default and those of its

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final
@@ -9,10 +10,13 @@ from typing import Any, Final
 import attrs
 
 from textgen.engine import Engine
+from textgen.errors import PipelineError
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
+from textgen.plugin.structure import ConfiguredComponent
+from textgen.runs.loading import check_models
 from textgen.testing.environment import TEXT
-from textgen.testing.outcomes import Violation
+from textgen.testing.outcomes import Skip, Violation
 from textgen.testing.suite import Suite
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -35,14 +39,16 @@ class TextSuite(Suite):
     @cached_property
     def _plain(self) -> Generator:
         """A generator that samples."""
-        run = Engine(self.plugins).train(
-            corpus=TEXT * 2,
-            tokenizer=self.tokenizer,
-            model={"type": "rnn", "hidden_size": 16},
-            trainer={"type": "sgd", "length": "1 epoch"},
-            device="cpu",
-        )
-        return run.generator
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the vocabulary may be that of a run
+            run = Engine(self.plugins).train(
+                corpus=TEXT * 2,
+                tokenizer=self.tokenizer,
+                model={"type": "rnn", "hidden_size": 16},
+                trainer={"type": "sgd", "length": "1 epoch"},
+                device="cpu",
+            )
+        return attrs.evolve(run.generator, defaults={"unknown_characters": "skip"})
 
     def within(self, chain: Chain) -> Chain:
         """A chain with the component, newly built."""
@@ -85,6 +91,17 @@ class TextSuite(Suite):
 @attrs.frozen(kw_only=True)
 class StrategySuite(TextSuite):
     """The checks of a strategy."""
+
+    def new(self, **context: Any) -> Any:
+        """The strategy. Raises Skip where a run among its options has another vocabulary."""
+        made = super().new(**context)
+        choice = ConfiguredComponent(self.component.name, self.offer, self.config())
+        try:
+            check_models(choice, made, self.context(tokenizer=self.tokenizer, training=False))
+        except PipelineError as error:
+            advice = 'give that run by --start RUN, or pipeline={"model": {"start": RUN}}'
+            raise Skip(f"{error.faults[0]}; {advice}") from error
+        return made
 
     def within(self, chain: Chain) -> Chain:
         return attrs.evolve(chain, strategy=(self.new(training=False), self.offer))

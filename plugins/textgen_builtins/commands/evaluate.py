@@ -20,13 +20,14 @@ from textgen.cli import (
     check_run,
     device_option,
     json_option,
+    parse_value,
     print_text,
     write_output,
 )
 from textgen_builtins.commands import page
 
 if TYPE_CHECKING:
-    from textgen import Engine, Generator
+    from textgen import Engine, Generator, TokenScores
     from textgen.documents import CorpusPiece
 
 
@@ -60,8 +61,8 @@ class _TextPath(click.Path):
     "--metric",
     "metrics",
     multiple=True,
-    metavar="NAME",
-    help="Also a figure that a plugin takes; may be repeated.",
+    metavar="TYPE",
+    help="Also a figure that a plugin takes: a name, or a table; may be repeated.",
 )
 @json_option
 @device_option
@@ -98,12 +99,16 @@ def evaluate(
         kept = ("documents", "field", *(["wrapped_at"] if options["documents"] is None else []))
         table = {key: own[key] for key in kept if key in own}
         table |= {key: value for key, value in options.items() if value is not None}
+        built = {each: _metric(each, engine, generator) for each in metrics}
         bar = tqdm(unit=" characters", unit_scale=True, leave=False, disable=None)
         try:
             with bar:
                 read = partial(_read, engine, {"path": path, **table}, name, bar.update)
                 score = generator.score(read())
-                figures = {each: _figure(each, engine, generator, read()) for each in metrics}
+                figures = {
+                    each: _figure(metric, generator.score_tokens(read()))
+                    for each, metric in built.items()
+                }
         except UsageError as error:
             error.source = name
             raise
@@ -125,15 +130,17 @@ def evaluate(
     click.echo(json.dumps(found) if as_json else "\n".join(lines), err=html == "-")
 
 
-def _figure(
-    metric: str, engine: Engine, generator: Generator, pieces: Iterator[CorpusPiece]
-) -> float:
-    """The figure of a plugin's metric: `add` sees blocks of TokenScores, `value` is a number."""
+def _metric(given: str, engine: Engine, generator: Generator) -> Any:
+    """A plugin's textgen.protocols.Metric, of its name or its table in TOML."""
     context = BuildContext(folder=Path.cwd(), tokenizer=generator.tokenizer)
-    made = engine.build("metric", {"type": metric}, context)
-    for block in generator.score_tokens(pieces):
-        made.add(block)
-    return float(made.value())
+    table = parse_value("--metric", Any, given)
+    return engine.build("metric", {"type": table} if isinstance(table, str) else table, context)
+
+
+def _figure(metric: Any, blocks: Iterator[TokenScores]) -> float:
+    for block in blocks:
+        metric.add(block)
+    return float(metric.value())
 
 
 @contextlib.contextmanager
