@@ -85,6 +85,9 @@ def test_json_lines_hold_what_is_known_of_a_text(generate, generator):
             "prompt_tokens": len(prompt),
             "finish_reason": "length",
         }
+    (row,) = rows(generate("-p", "the ", "--beams", 2, *options))
+    beams = generator.generate("the ", beams=2, max_new_tokens=12).ranked
+    assert [text["text"] for text in row["ranked"]] == [text.text for text in beams]
     assert rows(generate("-p", "a clock", "--index", 3, *options)) == many[3:]
 
 

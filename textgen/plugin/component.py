@@ -106,8 +106,8 @@ def option(
     `help` is a phrase that says what the key does, with its unit; `textgen show`, `textgen plugins`
     and the reference pages print it. Without `default` or `factory` (for a mutable default) the key
     is required. `validator` is an attrs validator. `argument` is the name of a sampler's option in
-    requests for text: lower-case words joined by underscores, and not the name of another option of
-    requests. It is a keyword in Python and an option of the command line.
+    requests for text: lower-case words joined by underscores, and not a name in RequestOptions;
+    other samplers may have the same. It is a keyword in Python and an option of the command line.
 
     With `kind`, such as "model", the option is itself a component: a table with a `type`, like
     `[model.first]` in a pipeline. `default` is then a table too, or None. The value is a
