@@ -196,7 +196,8 @@ class RunMismatchError(UsageError):
         reason = f"{self.reason}; " if self.reason else ""
         advice = "keep it and choose another `output`, or replace it with `overwrite`"
         if all(each.key.startswith("corpus.") for each in self.differences):
-            cause = f"the text of the run in {self.path} has changed"
+            size = next((f" ({d})" for d in self.differences if d.key == "corpus.characters"), "")
+            cause = f"the text of the run in {self.path} has changed{size}"
             return f"{cause}; `update` trains its model on with the new text; {advice}"
         return f"{self.path} holds a run of another pipeline:{rows}\n{reason}{advice}"
 

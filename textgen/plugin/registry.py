@@ -183,7 +183,10 @@ class PluginSet:
             names = " and ".join(offer.qualified_name for offer in takers)
             return Fault(name, f"several plugins take this option: {names}")
         known = [argument for offer in offers for argument in offer.component.arguments()]
-        hint = nearest(name, [*known, *REQUEST_OPTIONS]) or f"there are {', '.join(known)}"
+        hint = (
+            nearest(name, [each for each in (*known, *REQUEST_OPTIONS) if each != name])
+            or f"there are {', '.join(known)}"
+        )
         return Fault(name, "no sampler takes this option", "", hint)
 
     def _loaded(self, kind: str | None) -> list[RegisteredComponent]:
