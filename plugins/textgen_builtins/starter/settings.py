@@ -39,6 +39,7 @@ ALL_PASSES: Final = f"{_TUNING} epochs"
 _TUNING_USED: Final = 0.65  # share of the time that is left for them
 _TUNING_DROPOUT: Final = 0.2  # in so many passes; fewer need less
 _TUNING_STEPS: Final = 16  # of training in a pass, at least
+_SHORT: Final = 50_000  # characters, which are learnt by heart in a pass at a higher rate
 _TUNING_HELD_OUT: Final = 40_000  # tokens
 _EVALUATING: Final = 0.3  # of the tokens that training would read: a tenth of the time
 ADAPTING_STEPS: Final = 12  # in a pass over a text by adapters, at least
@@ -137,7 +138,7 @@ def tune(
     return {
         "dropout": round(_TUNING_DROPOUT * min(1.0, passes / _TUNING), 2),
         "batch_size": streams,
-        "learning_rate": 0.002,
+        "learning_rate": 0.001 if characters < _SHORT else 0.002,
         "held_out": _TUNING_HELD_OUT,
         **whole,
     }
