@@ -1,4 +1,4 @@
-"""The end of the third training: a text keeps one kind of marks, and of lines.
+"""The end of the training: a text keeps one kind of marks, and of lines.
 
     python settle.py RUN WEIGHTS [--steps 400] [--rate 0.0006] [--strength 20] [--seed 0]
 
