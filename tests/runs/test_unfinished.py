@@ -11,7 +11,7 @@ from small_run import ENDLESS, TEXT, interrupt, record_of, tables, text_of, tree
 
 import textgen
 from textgen.events import Checkpointed, Evaluation
-from textgen.runs import progress
+from textgen.runs import progress, save_run
 
 TRAINING = "training is not finished: the model is that of step"
 
@@ -48,6 +48,8 @@ def test_an_unfinished_run_is_its_best_checkpoint(folder):
     text = generator.generate("Once", max_new_tokens=30).text
     assert generator.score(TEXT).loss > 0
     assert tree(folder / "run") == before
+    save_run(generator, folder / "saved")
+    assert text_of(folder / "saved") == text  # without a warning: the copy is finished
     same = textgen.run(tables(folder), {"trainer.length": "2 steps"}, output=folder / "two")
     assert text_of(same.path) == text
 

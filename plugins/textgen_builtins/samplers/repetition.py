@@ -132,8 +132,8 @@ class Dry:
 
 
 def _alike(marked: Ids, ends: Ids, most: int) -> Ids:
-    """How many of the last numbers of `marked` (N,), up to `most`, also stand before each of
-    `ends`.
+    """How many of the last numbers of `marked` (N,) also stand before each of `ends`, counted up to
+    `most` at least.
 
     By sums of N numbers, which are alike where sequences are, and log2(N) questions of them.
     """
@@ -146,7 +146,7 @@ def _alike(marked: Ids, ends: Ids, most: int) -> Ids:
     lengths = np.zeros(len(ends), np.int64)
     for bit in reversed(range(most.bit_length())):
         longer = lengths + (1 << bit)
-        fits = np.flatnonzero((longer <= ends) & (longer <= most))
+        fits = np.flatnonzero(longer <= ends)
         n, end = longer[fits], ends[fits]
         same = (sums[end] - sums[end - n]) * shifts[fits] == last - sums[len(marked) - n]
         lengths[fits[same]] = n[same]
