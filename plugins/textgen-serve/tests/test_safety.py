@@ -101,10 +101,10 @@ def test_copies_are_found_and_no_answer_names_a_file(run: Path, tmp_path: Path) 
     moved = train(tmp_path / "run", corpus=corpus, generate={"unknown_characters": "skip"})
     with running(create_app({"moved": moved, "text": run})) as (host, port):
         body = {"model": "moved", "prompt": f"~~{TEXT[:50]}"}
-        answer = httpx2.post(f"http://{host}:{port}/copies", json=body)
+        answer = httpx2.post(f"http://{host}:{port}/copies", json=body, timeout=60)
         assert answer.json()["passages"] == [{"start": 2, "end": 52}]
         body = {"model": "text", "prompt": TEXT[:50]}
-        answer = httpx2.post(f"http://{host}:{port}/copies", json=body)
+        answer = httpx2.post(f"http://{host}:{port}/copies", json=body, timeout=60)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_corpus")
         assert str(run) not in answer.text
 
