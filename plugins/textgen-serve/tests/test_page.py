@@ -595,6 +595,16 @@ def test_a_sentence_is_written_anew_so_that_the_rest_fits(page, generator):
     page.wait_for_selector("#sentences button:focus")
     page.keyboard.press("Escape")
     eventually(page, lambda: page.evaluate("document.activeElement.id") == "text")
+    phrase = shown[0].split()[0]
+    page.fill("#avoid", phrase)
+    page.focus("#text")
+    page.evaluate(
+        "(place) => getSelection().collapse(document.querySelector('#text').firstChild, place)",
+        place,
+    )
+    page.keyboard.press("Alt+r")
+    left = [text for text in shown if phrase not in text]
+    eventually(page, lambda: page.locator("#sentences button").all_text_contents() == left)
 
 
 def test_a_text_ends_with_a_sentence_or_a_paragraph_and_without_phrases(page, generator):

@@ -62,8 +62,8 @@ export async function copies(model, text) {
 }
 
 /** Whole texts, as many as `n` says. */
-export async function complete(model, prompt, options, signal) {
-  const answer = await request("v1/completions", { model, prompt, ...options, ...UNKNOWN }, signal);
+export async function complete(model, prompt, options) {
+  const answer = await request("v1/completions", { model, prompt, ...options, ...UNKNOWN });
   return (await answer.json()).choices.map(({ text }) => text);
 }
 

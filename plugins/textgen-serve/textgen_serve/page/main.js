@@ -363,14 +363,16 @@ const rewrite = latest(async () => {
   const { text } = editor;
   const [start, end] = part(text, editor.selected);
   const rest = text.slice(end, end + REST);
-  const { banned_strings: _, ...options } = chosen();
+  const { banned_strings: banned = [], ...options } = chosen(); // a text has one strategy, and here it is to fill
   const given = { ...options, ...OTHERS, max_tokens: 40 + (end - start), ...(rest.trim() ? { suffix: rest } : { candidates: undefined }) };
   say("Writing other sentences…");
   try {
     const made = await complete(model.id, text.slice(0, start), given);
     say("");
     if (editor.text !== text) return;
-    const shown = [...new Set(made.map((each) => each.trim()))].filter((each) => each && each !== text.slice(start, end));
+    const shown = [...new Set(made.map((each) => each.trim()))].filter(
+      (each) => each && each !== text.slice(start, end) && !banned.some((phrase) => each.includes(phrase)),
+    );
     if (!shown.length) return say("The model has no other sentence for this place");
     others.show(editor.box(start, Math.max(end, start + 1)), shown, (sentence) => {
       tree.edited = 0;
