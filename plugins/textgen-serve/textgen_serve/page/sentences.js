@@ -30,15 +30,18 @@ export function sentences(onClose) {
   const popover = document.getElementById("sentences");
   const list = popover.querySelector("ol");
   withArrows(list);
-  popover.addEventListener("toggle", ({ newState }) => newState === "closed" && onClose());
+  const close = () => {
+    popover.hidePopover();
+    onClose();
+  };
   return {
     isOpen: () => popover.matches(":popover-open"),
-    close: () => popover.hidePopover(),
+    close,
     show(box, texts, onTake) {
       list.replaceChildren();
       for (const text of texts) {
         const button = list.appendChild(document.createElement("li")).appendChild(document.createElement("button"));
-        Object.assign(button, { type: "button", textContent: text.trim(), onclick: () => (popover.hidePopover(), onTake(text)) });
+        Object.assign(button, { type: "button", textContent: text.trim(), onclick: () => (close(), onTake(text)) });
       }
       popover.showPopover();
       const { width, height } = popover.getBoundingClientRect();
