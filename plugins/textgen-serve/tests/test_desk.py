@@ -87,6 +87,11 @@ def test_from_a_text_to_a_page(desk, visit, runs):
     page.wait_for_selector("#none:visible")
     (binned,) = (runs / ".bin").glob("crows *")
     assert (binned / "text/ravens.txt").read_text() == TEXT
+    page.get_by_text("Removed").click()
+    page.get_by_role("button", name="Restore").click()
+    reaches(page, "crows", "finished")
+    page.wait_for_selector("#bin", state="hidden")
+    assert not binned.exists()
 
 
 PIPELINE = """
@@ -145,6 +150,9 @@ def test_a_training_goes_on_without_its_server_and_is_found_again(folder):
         process.kill()
         process.communicate()
     with serving("--folder", folder) as second:
+        third = subprocess.run(line, capture_output=True, text=True)
+        assert third.returncode == 2
+        assert second.url in third.stderr
         assert state(second)["status"] == "running"
         assert act(second, "remove").status_code == 400
         assert act(second, "stop").status_code == 200
@@ -193,11 +201,13 @@ def test_requests_that_leave_the_folder_or_make_no_sense_are_refused(folder):
             ("POST", "ravens/look", {"minutes": "1"}),
             ("POST", "ravens/fly", {}),
             ("PUT", "ravens/text/..", None),
+            ("POST", "../bin/ravens", {"run": ""}),
+            ("POST", "../bin/x 2026-01-01 00-00-00 1", {"run": "ravens"}),
         ):
             url = f"{server.url}/desk/runs/{path}"
             answer = httpx2.request(method, url, json=body, timeout=60)
             assert answer.status_code in (400, 404, 405), path
-    assert [each.name for each in folder.iterdir()] == ["ravens"]
+    assert [each.name for each in folder.iterdir() if each.name[0] != "."] == ["ravens"]
 
 
 def test_a_desk_that_does_not_train_lists_and_writes(folder, visit, run):

@@ -79,6 +79,12 @@ def test_documents_are_kept_in_files_by_title(visit, kept, folder, generator):
     assert text[len(PROMPT) :] in [
         each["tail"] for each in json.loads(tree.read_text())["tree"]["versions"]
     ]
+    write(page, "")
+    page.click("#desk")
+    page.get_by_text("Removed").click()
+    page.get_by_role("button", name="Restore").click()
+    page.wait_for_selector("#bin", state="hidden")
+    assert kept("Untitled") == PROMPT
     page.close()
 
 

@@ -19,7 +19,6 @@ import json
 import math
 import os
 import re
-import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +30,15 @@ from textgen import RunError, RunSummary, UsageError, summarize
 from textgen.files import write_atomic
 from textgen_serve.documents import Documents
 from textgen_serve.jobs import Jobs
-from textgen_serve.names import check_name, is_name, made_name, made_suffix
+from textgen_serve.names import (
+    binned,
+    check_name,
+    is_name,
+    made_name,
+    made_suffix,
+    numbered,
+    unbinned,
+)
 
 _LENGTH: Final = re.compile(r'(?m)^length = "([\d._]+) ?(\w+)"')
 _LOG: Final = 4096  # bytes at its end that are shown
@@ -104,16 +111,14 @@ class Desk:
 
     def create(self, wished: str) -> str:
         """Make a place for texts. Returns its name, which is as near to the wish as can be."""
-        base, number = made_name(wished), 1
-        while True:
-            name = base if number == 1 else f"{base} {number}"
+        for name in numbered(made_name(wished)):
             try:
                 (self.folder / name).mkdir()
             except FileExistsError:
-                number += 1
                 continue
-            (self.folder / name / "text").mkdir()
-            return name
+            break
+        (self.folder / name / "text").mkdir()
+        return name
 
     def add(self, name: str, file: str, content: BinaryIO) -> None:
         """Write a text."""
@@ -178,14 +183,33 @@ class Desk:
         """Move to the bin. Raises UsageError while it trains."""
         source, folder = self._idle(name), self.folder / _BIN
         folder.mkdir(exist_ok=True)
-        source.rename(
-            folder / f"{name} {time.strftime('%Y-%m-%d %H-%M-%S')} {time.time_ns() % 1000}"
-        )
+        source.rename(folder / binned(name))
         self.jobs.forget(name)
+
+    def removed(self) -> dict[str, list[str]]:
+        """The names of removed documents by their run; those of removed runs have the key ""."""
+        there = {"": self._removed()}
+        there |= {name: self.documents(name).removed() for name in self.names()}
+        return {run: names for run, names in there.items() if names}
+
+    def restore(self, name: str, run: str) -> None:
+        """Take a run, or a document of one, out of the bin, under the name that it had or one like
+        it. Raises UsageError.
+        """
+        if run:
+            self.documents(run).restore(name)
+            return
+        free = numbered(unbinned(name, self._removed()))
+        target = next(path for each in free if not (path := self.folder / each).exists())
+        (self.folder / _BIN / name).rename(target)
 
     def documents(self, name: str) -> Documents:
         """What is written with a run. Raises UsageError."""
         return Documents(self._existing(name) / "documents")
+
+    def _removed(self) -> list[str]:
+        place = self.folder / _BIN
+        return sorted(os.listdir(place)) if place.is_dir() else []
 
     def _init(
         self, name: str, minutes: float, start: str = "", speed: float | None = None

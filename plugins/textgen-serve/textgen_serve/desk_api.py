@@ -37,6 +37,7 @@ class DeskApi:
             ("GET", "/desk/runs/{name}", self.one),
             ("PUT", "/desk/runs/{name}/text/{file}", self.add),
             ("POST", "/desk/runs/{name}/{action}", self.act),
+            ("POST", "/desk/bin/{name}", self.restore),
         ]
         return [Route(p, Endpoint(f, client), methods=[m]) for m, p, f in offered]
 
@@ -44,8 +45,10 @@ class DeskApi:
         """GET /desk/runs."""
 
         def found() -> dict[str, Any]:
-            runs = [self.desk.state(name) for name in self.desk.names()]
-            return {"folder": str(self.desk.folder), "trains": self.desk.trains, "runs": runs}
+            desk = self.desk
+            runs = [desk.state(name) for name in desk.names()]
+            there = {"folder": str(desk.folder), "trains": desk.trains, "removed": desk.removed()}
+            return there | {"runs": runs}
 
         await exchange.json(await done(found))
 
@@ -94,6 +97,12 @@ class DeskApi:
         await done(actions[action])
         if action in ("rename", "remove"):
             self.runs.close(name)
+        await exchange.json({})
+
+    async def restore(self, exchange: Exchange) -> None:
+        """POST /desk/bin/{name}: take a run out of the bin, or a document of `run`."""
+        run = _text(await exchange.body(self.limits), "run")
+        await done(self.desk.restore, exchange.params["name"], run)
         await exchange.json({})
 
     def _check_trains(self) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +20,7 @@ import attrs
 
 from textgen import UsageError
 from textgen.files import write_atomic
-from textgen_serve.names import check_name, is_name
+from textgen_serve.names import binned, check_name, is_name, numbered, unbinned
 
 _TEXT, _TREE, _BIN = ".md", ".json", ".bin"
 _LOCK: Final = threading.Lock()  # a writer compares what is there with what it has read
@@ -96,22 +95,28 @@ class Documents:
         with _LOCK:
             if any(each is not None for each in self._files(wished)):
                 raise UsageError(f"there is a {wished!r} already")
-            self._move(title, lambda suffix: self._path(wished, suffix))
+            self.read(title)
+            _move(self.folder / title, self.folder / wished)
 
     def remove(self, title: str) -> None:
         """Move a document to the bin."""
         place = self.folder / _BIN
-        stem = f"{title} {time.strftime('%Y-%m-%d %H-%M-%S')} {time.time_ns() % 1000}"
         with _LOCK:
             self.read(title)
             place.mkdir(exist_ok=True)
-            self._move(title, lambda suffix: place / f"{stem}{suffix}")
+            _move(self.folder / title, place / binned(title))
 
-    def _move(self, title: str, target: Any) -> None:
-        for suffix in (_TEXT, _TREE):  # the tree has the text, too
-            path = self._path(title, suffix)
-            if path.exists():
-                path.rename(target(suffix))
+    def removed(self) -> list[str]:
+        """The names of what is in the bin."""
+        place = self.folder / _BIN
+        return sorted({path.stem for path in place.iterdir()} if place.is_dir() else ())
+
+    def restore(self, name: str) -> None:
+        """Take a document out of the bin, under the title that it had, or one like it."""
+        with _LOCK:
+            free = numbered(unbinned(name, self.removed()))
+            title = next(each for each in free if self._files(each) == (None, None))
+            _move(self.folder / _BIN / name, self.folder / title)
 
     def _path(self, title: str, suffix: str) -> Path:
         return self.folder / f"{check_name(title)}{suffix}"
@@ -119,6 +124,14 @@ class Documents:
     def _files(self, title: str) -> tuple[bytes | None, bytes | None]:
         text, tree = (self._path(title, suffix) for suffix in (_TEXT, _TREE))
         return tuple(p.read_bytes() if p.is_file() else None for p in (text, tree))  # type: ignore[return-value]
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename the files of a document. The tree, which has the text as well, is the last."""
+    for suffix in (_TEXT, _TREE):
+        path = source.with_name(source.name + suffix)
+        if path.exists():
+            path.rename(target.with_name(target.name + suffix))
 
 
 def _record(tree: bytes | None) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import click
+import filelock
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -59,13 +60,18 @@ def serve(
         raise UsageError("--tls-cert and --tls-key belong together")
     if runs and (folder is not None or train is not None):
         raise UsageError("--folder and --train are of the desk, which is there without RUN")
-    named, keys = named_runs(runs), _keys(api_key_file)
-    with _unix_socket(uds) if uds else _tcp_socket(host, port) as listener:
+    folder, named, keys = folder or Path("runs"), named_runs(runs), _keys(api_key_file)
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_unix_socket(uds) if uds else _tcp_socket(host, port))
         fragment = ""
         is_local = bool(uds) or _is_loopback(listener)
         if not keys and not is_local:
             keys = [secrets.token_urlsafe(24)]
             fragment = f"/#key={keys[0]}"
+        scheme = "https" if tls_cert else "http"
+        address = str(uds or f"{scheme}://{_shown(host)}:{listener.getsockname()[1]}")
+        trains = is_local if train is None else train
+        desk = None if runs else stack.enter_context(_desk(folder, trains, address))
         app = create_app(
             named,
             plugins=plugins,
@@ -78,30 +84,37 @@ def serve(
             ),
             ignore_unknown=unknown_parameters == "ignore",
             chat=chat,
-            desk=None
-            if runs
-            else _desk(folder or Path("runs"), is_local if train is None else train),
+            desk=desk,
         )
         config = _configured(app, grace, tls_cert, tls_key)
-        scheme = "https" if tls_cert else "http"
-        address = uds or f"{scheme}://{_shown(host)}:{listener.getsockname()[1]}{fragment}"
         listener.listen(config.backlog)
         # a collection holds up all requests, the longer the more it looks through
         gc.freeze()
         gc.set_threshold(10_000, 50, 1_000)
         _on_signals(partial(_read_again, keys, api_key_file) if api_key_file else None)
-        what = ", ".join(named) or f"a desk with {folder or Path('runs')}"
-        click.echo(f"textgen: serving {what} at {address}", err=True)
+        what = ", ".join(named) or f"a desk with {folder}"
+        click.echo(f"textgen: serving {what} at {address}{fragment}", err=True)
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _desk(folder: Path, trains: bool) -> Desk:
-    """The desk of a folder, which is made. Raises UsageError."""
+@contextlib.contextmanager
+def _desk(folder: Path, trains: bool, address: str) -> Iterator[Desk]:
+    """The desk of a folder, which is made, and which no other server has as long as this process
+    lives. Raises UsageError.
+    """
+    lock, owner = filelock.FileLock(folder / ".lock"), folder / ".server"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return Desk(folder.resolve(), trains)
+        lock.acquire(timeout=0)
+        owner.write_text(f"{address} (process {os.getpid()})", encoding="utf-8")
+    except filelock.Timeout:
+        other = owner.read_text(encoding="utf-8") if owner.is_file() else "another address"
+        cause = f"--folder {folder} is served already, at {other}"
+        raise UsageError(f"{cause}; open that, or give another --folder") from None
     except OSError as error:
         raise UsageError(f"--folder {folder} cannot be used: {error.strerror or error}") from error
+    with lock:
+        yield Desk(folder.resolve(), trains)
 
 
 def _on_signals(reload: Callable[[], None] | None) -> None:

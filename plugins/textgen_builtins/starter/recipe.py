@@ -80,7 +80,9 @@ def chosen_start(
 
     Raises UsageError for a start that cannot be used.
     """
-    found = starts.candidates(facts.sample, facts.size, start, seconds, speed, plugins, say)
+    found = starts.candidates(
+        facts.sample, facts.size, facts.vocabulary, start, seconds, speed, plugins, say
+    )
     best = starts.best(found, seconds)
     if len(found) > 1:
         others = ", ".join(starts.told(each, seconds) for each in found if each is not best)
@@ -120,7 +122,7 @@ def starter_pipeline(
     is_all = start.is_enough or chosen.get("length") == settings.ALL_PASSES
     expected += "." if is_all else "; more time gives a better model."
     expected += f"\n# Expect a validation loss below {start.loss:.2f} a character."
-    if any(each.price for each in found):
+    if len(found) > 1:
         lines = (f"{starts.told(each, seconds)}; {each.price}".rstrip("; ") for each in found)
         expected += "\n#   ".join(("\n# What `textgen init --start` takes:", *lines))
     values = {name: _written(value) for name, value in chosen.items()}

@@ -8,6 +8,7 @@ import contextlib
 import math
 import re
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
@@ -32,6 +33,8 @@ _FOR_A_UNIT: Final = 2.5e-6  # and for each unit
 _READ: Final = 40e6  # characters a second that are read and encoded the first time
 _COUNTED: Final = 100_000  # characters that may be counted for each second of the time
 _MOST_COUNTED: Final = 10_000_000
+_COUNT_BYTES: Final = 20  # of a character that is counted, in English
+CHECKPOINT: Final = 4  # times the weights: a checkpoint has them again, and two means of each
 _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
 _PROBABILITIES: Final = 10_000_000  # of the held-out characters, one for each of the vocabulary
 _TUNING: Final = 4  # passes over a text by a model that knows its language: more learn it by heart
@@ -120,6 +123,14 @@ def choose(
         "max_tokens": _counted(seconds),
         "held_out": _held_out(vocabulary),
     }
+
+
+def run_bytes(characters: int, vocabulary: int, chosen: Mapping[str, int | float]) -> float:
+    """Bytes on the disk, about, of a run with the numbers of `choose`."""
+    width = int(chosen["hidden_size"])
+    weights = _weights(width) + vocabulary * (min(128, width) + width)
+    counted = min(characters * TRAINING, chosen["max_tokens"])
+    return 4 * CHECKPOINT * weights + 2 * _COUNT_BYTES * counted
 
 
 def tune(

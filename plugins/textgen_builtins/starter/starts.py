@@ -64,6 +64,7 @@ def named(plugins: PluginSet) -> list[RegisteredComponent]:
 def candidates(
     text: str,
     size: int,
+    vocabulary: int,
     start: str | None,
     seconds: float,
     speed: float,
@@ -72,20 +73,26 @@ def candidates(
 ) -> list[Candidate]:
     """A new model, and the runs that plugins offer; or `start` alone.
 
-    text     the text, or its beginning
-    size     its characters in all
-    start    the name of an offered run, the path of a run directory or of what a plugin makes a
-             model of, or "none"
-    seconds  that a run may take
-    speed    as of `settings.choose`
-    say      told which runs are tried, and which cannot be started from
+    text        the text, or its beginning
+    size        its characters in all
+    vocabulary  number of different ones
+    start       the name of an offered run, the path of a run directory or of what a plugin makes a
+                model of, or "none"
+    seconds     that a run may take
+    speed       as of `settings.choose`
+    say         told which runs are tried, and which cannot be started from
 
     Raises UsageError if `start` cannot be used.
     """
     offers = named(plugins) if start is None else []
     names = [o.name if plugins.find("run", o.name) == o else o.qualified_name for o in offers]
     without = settings.expected_loss(text)
-    found = [Candidate(NONE, without)] if start in (None, NONE) else []
+    found: list[Candidate] = []
+    if start in (None, NONE):
+        chosen = settings.choose(size, vocabulary, seconds, speed)
+        megabytes = settings.run_bytes(size, vocabulary, chosen) / 1e6
+        price = f"{seconds:.0f} seconds in all, {megabytes:.0f} MB a run"
+        found.append(Candidate(NONE, without, price=price))
     for name in [start] if start not in (None, NONE) else names:
         try:
             offered = _offered(name, plugins)
@@ -232,10 +239,10 @@ def _adapted(
         "sampler": offered.get("sampler", []),
     }
     least = loading + a_pass * settings.LEAST / settings.USED
-    price = f"{a_pass:.0f} seconds a pass"
+    size = sum(each.nbytes for each in model.tensors().values())
+    del model
+    price = f"{a_pass:.0f} seconds a pass, {_megabytes(size)}"
     if least <= seconds:
-        size = sum(each.nbytes for each in model.tensors().values())
-        del model
         with build_generator(offered, plugins, device="auto", given={}, source=name) as writer:
             price = _price(a_pass, writer.model, size)
     return Candidate(
@@ -258,7 +265,7 @@ def _built(recipe: Table, engine: Engine) -> tuple[BuildContext, Tokenizer, Mode
 
 
 def _price(a_pass: float, model: Model, size: int) -> str:
-    """What training costs, and writing with a run of so many bytes."""
+    """What training costs, and writing with a run whose weights have so many bytes."""
     decoder, token = model.decoder(1), np.zeros((1, 1), np.int64)
     decoder.extend(token)  # allocates memory
     watch = settings.Stopwatch()
@@ -266,6 +273,9 @@ def _price(a_pass: float, model: Model, size: int) -> str:
         decoder.extend(token)
     rate = _WRITTEN / watch.seconds()
     return (
-        f"{a_pass:.0f} seconds a pass, {rate:,.0f} tokens a second when writing, "
-        f"{size / 1e6:.0f} MB a run"
+        f"{a_pass:.0f} seconds a pass, {rate:,.0f} tokens a second when writing, {_megabytes(size)}"
     )
+
+
+def _megabytes(size: int) -> str:
+    return f"{settings.CHECKPOINT * size / 1e6:.0f} MB a run"

@@ -102,6 +102,8 @@ export const onDesk = async (name) => (await request(name === undefined ? "desk/
 /** A place for texts; gives its name. */
 export const newRun = async (name) => (await (await request("desk/runs", { name })).json()).name;
 export const addText = (name, file, content) => request(`${run(name)}/text/${encodeURIComponent(file)}`, content);
+/** Take a run out of the bin, or a document of one. */
+export const restore = (name, run) => request(`desk/bin/${encodeURIComponent(name)}`, { run });
 export const act = (name, action, given = {}) => request(`${run(name)}/${action}`, given);
 
 /** The documents of a run: titles and times. */

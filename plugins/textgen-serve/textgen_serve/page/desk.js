@@ -1,6 +1,6 @@
 // The desk: texts are dropped here, and models trained on them. Everything is done by commands, which it shows.
 
-import { act, addText, hasKey, newRun, onDesk, takeKey, useKey } from "./api.js";
+import { act, addText, hasKey, newRun, onDesk, restore, takeKey, useKey } from "./api.js";
 import { drawLosses } from "./charts.js";
 
 const [SOON, LATER] = [1000, 5000]; // milliseconds between two looks, while something goes on and else
@@ -25,7 +25,7 @@ async function look() {
   clearTimeout(timer);
   let pause = LATER;
   try {
-    const { folder, trains, runs } = await onDesk();
+    const { folder, trains, runs, removed } = await onDesk();
     $("facts").textContent = folder;
     $("taking").hidden = !trains;
     $("none").hidden = runs.length > 0;
@@ -38,6 +38,7 @@ async function look() {
       show(card, isOpen ? await onDesk(run.name) : run, trains);
       if ($("runs").children[i] !== card) $("runs").insertBefore(card, $("runs").children[i] ?? null);
     }
+    showBin(removed);
     document.body.dataset.ready = "";
   } catch (error) {
     if (error.status === 401) {
@@ -74,7 +75,7 @@ function make(name) {
   click(".extend", () => act(name, "extend", { minutes: at(".extra").valueAsNumber }));
   click(".remove", async () => {
     await act(name, "remove");
-    say(`${name} is in the bin: the folder .bin`);
+    say(`${name} is in the bin, at the end of this page`);
   });
   at(".replace").addEventListener("click", () => at(".changed").click());
   at(".changed").addEventListener("change", () => work(() => change(name, [...at(".changed").files])));
@@ -113,6 +114,24 @@ function show(card, run, trains) {
   }
   if (run.log !== undefined) put(at(".log pre"), run.log);
   at(".log").hidden = !run.said;
+}
+
+/** List what was removed, each with a button that brings it back. */
+function showBin(removed) {
+  const version = JSON.stringify(removed);
+  if ($("bin").dataset.version === version) return;
+  $("bin").dataset.version = version;
+  $("bin").hidden = version === "{}";
+  const entries = Object.entries(removed).flatMap(([run, names]) => names.map((name) => [run, name]));
+  $("bin").querySelector("ul").replaceChildren(
+    ...entries.map(([run, name]) => {
+      const item = line("li", `${name.replace(/ \d+$/, "")}${run && ` of ${run}`} `);
+      const button = item.appendChild(line("button", "Restore"));
+      button.type = "button";
+      button.addEventListener("click", () => work(() => restore(name, run)));
+      return item;
+    }),
+  );
 }
 
 function facts({ status, found, texts, seconds, best_loss: loss, bytes, step, steps }) {

@@ -529,7 +529,7 @@ async function exported() {
     if (kind === "remove") {
       await shelf.remove();
       lay(await shelf.read(shelf.titles[0]));
-      say(`${title} is in the bin: the folder documents/.bin`);
+      say(`${title} is in the bin; the desk restores it`);
     }
     if (kind === "rename") list();
   } catch (error) {
