@@ -104,7 +104,7 @@ def test_a_text_trains_a_model_in_memory():
 
 
 def test_a_run_in_memory_that_is_stopped_promises_no_checkpoint():
-    said = "^stopped after step 1$"
+    said = "^interrupted after step 1$"
     with pytest.raises(textgen.Interrupted, match=said):
         train(cancelled=lambda: True)
 

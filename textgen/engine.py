@@ -221,8 +221,8 @@ class Engine:
             options = {"overwrite": overwrite, "console": console, "observers": tuple(observers)}
             try:
                 run = _trained(pipeline, cancelled, **options)
-            except Interrupted as stopped:
-                stopped.step = None if output is None else stopped.step  # with its checkpoint
+            except Interrupted as error:
+                error.step = None if output is None else error.step  # with its checkpoint
                 raise
         if output is None:
             run = attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))

@@ -286,7 +286,7 @@ class ProcessesError(TextgenError):
 
 @attrs.define(slots=False, eq=False)
 class Interrupted(TextgenError):
-    """The run was stopped.
+    """The run was interrupted.
 
     `step` is the step of the checkpoint from which it resumes; None without training.
     """

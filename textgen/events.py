@@ -26,10 +26,9 @@ class StepDone:
     tokens          number of tokens in the batch
     learning_rate   of this update; None if the trainer has none
     gradient_norm   global norm before clipping; None if it was not computed
-    stable_steps    number of steps, from the first, that do not depend on the number of all steps:
-                    those before the learning rate decays, for example. The state after them is
-                    kept, and a finished run is trained on from it. None or 0 if there is no such
-                    state
+    steps_before_decay   number of steps, from the first, that do not depend on the number of all
+                    steps: those before the learning rate decays. The state after them is kept,
+                    and a finished run is trained on from it. None or 0 if there is no such state
     evaluates       whether an Evaluated of this step comes next. Checkpoints of the step wait for
                     it, since it may change the model, as it fits the gate of a mixture
 
@@ -45,7 +44,7 @@ class StepDone:
     tokens: int
     learning_rate: float | None = None
     _gradient_norm: SupportsFloat | None = None
-    stable_steps: int | None = attrs.field(default=None, validator=optional(instance_of(int)))
+    steps_before_decay: int | None = attrs.field(default=None, validator=optional(instance_of(int)))
     evaluates: bool = False
 
     @property
@@ -152,8 +151,8 @@ class Checkpointed:
 class RunFinished:
     """Training ended: all of it ("finished"), by request ("interrupted") or by an error ("failed").
 
-    A finished run is in place when observers are told, and can be loaded. An observer that ended it
-    early is in `stopped_by`, and the exception of a failed one in `cause`, which are "" otherwise.
+    A finished run is in place when observers are told, and can be loaded. `stopped_by` is
+    the observer that stopped it early, and `cause` the exception of a failed one; else they are "".
     """
 
     step: int
@@ -175,7 +174,7 @@ class RunSkipped:
 
 @attrs.frozen
 class Stop:
-    """The answer of `observe` that ends a run early, as finished: its best weights are the model,
+    """The answer of `observe` that stops a run early, as finished: its best weights are the model,
     and run.json has the reason.
     """
 

@@ -577,7 +577,7 @@ class Observer(Protocol):
 
         Must ignore event classes that it does not know.
 
-        Returns None; or `textgen.events.Stop`, which ends the run early, as finished.
+        Returns None; or `textgen.events.Stop`, which stops the run early, as finished.
         """
 
 

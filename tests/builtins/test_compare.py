@@ -49,7 +49,7 @@ def test_runs_are_compared(runs):
     rows = {row["name"]: row for row in found["runs"]}
     assert {name: row["status"] for name, row in rows.items()} == {
         "first": "finished",
-        HOSTILE: "stopped",
+        HOSTILE: "unfinished",
         "damaged": "damaged",
     }
     differ = found["settings"]

@@ -43,7 +43,7 @@ def folder(interrupted, finished_run, tiny_pipeline, tmp_path):
     with pytest.raises(RuntimeError):
         textgen.run(tiny_pipeline(checkpoint=OFTEN), output=runs / "failed", observers=[fail])
     killed = shutil.copytree(interrupted, runs / "killed")
-    record = RunDirectory(killed).read_run() | {"status": "training"}
+    record = RunDirectory(killed).read_run()
     del record["cause"]
     RunDirectory(killed).write_run(record)
     with (killed / "metrics.jsonl").open("a") as file:
@@ -73,7 +73,7 @@ def test_every_run_of_a_folder_with_its_status(folder):
     rows = {row["name"]: row for row in json.loads(invoke(folder, "--json").output)}
     assert {name: row["status"] for name, row in rows.items()} == {
         "grid/a=1": "finished",
-        **dict.fromkeys(("stopped", "failed", "killed"), "stopped"),
+        **dict.fromkeys(("stopped", "failed", "killed"), "unfinished"),
         **dict.fromkeys(("empty", "nested", "null", "bytes", "folder.json"), "damaged"),
     }
     stopped = rows["stopped"]

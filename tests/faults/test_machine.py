@@ -14,7 +14,7 @@ from commands import run_with_torch
 from small_run import assert_same
 
 import textgen
-from textgen.cli.stop_switch import StopSwitch
+from textgen.cli.signal_switch import SignalSwitch
 from textgen.events import Checkpointed
 
 JUMPING = """
@@ -91,11 +91,11 @@ def test_a_hang_up_that_is_ignored_stays_ignored():
     """As by nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with StopSwitch() as switch:
+        with SignalSwitch() as switch:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not switch.is_on()
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
-            with StopSwitch() as other:
+            with SignalSwitch() as other:
                 os.kill(os.getpid(), signal.SIGHUP)
                 assert other.signal_number == signal.SIGHUP
     finally:

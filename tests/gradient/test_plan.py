@@ -43,8 +43,8 @@ def train(length, schedule, pace=lambda step: 0.1, evaluation=0.5, elapsed=0.0):
 
 def test_a_time_is_decided_once_when_the_decay_begins():
     made = train("100s", warmup_stable_decay(warmup=20, decay=0.5))
-    assert made.decided_at == made.plan.stable_steps
-    assert made.plan.stable_steps == pytest.approx(made.plan.steps / 2, abs=4)
+    assert made.decided_at == made.plan.steps_before_decay
+    assert made.plan.steps_before_decay == pytest.approx(made.plan.steps / 2, abs=4)
     assert 90 < made.seconds < 100
     assert len(made.evaluations) == 10
     assert made.evaluations[-1] == made.plan.steps
@@ -61,7 +61,7 @@ def test_the_pace_is_that_of_all_steps_so_far(factor):
 @pytest.mark.parametrize("schedule", [constant, warmup_stable_decay(decay=0.0)])
 def test_a_rate_that_never_falls_ends_when_the_time_is_over(schedule):
     made = train("100s", schedule, lambda step: 0.1 if step < 500 else 0.2)
-    assert made.plan.steps == made.plan.stable_steps == made.decided_at
+    assert made.plan.steps == made.plan.steps_before_decay == made.decided_at
     assert 90 < made.seconds < 100
 
 
@@ -89,7 +89,7 @@ def test_a_run_whose_time_is_over_ends_after_a_step():
 def test_steps_and_epochs_are_evaluated_each_epoch_or_eighth(length, steps, evaluations):
     made = train(length, warmup_stable_decay(decay=0.5))
     assert (made.plan.steps, len(made.evaluations)) == (steps, evaluations)
-    assert made.plan.stable_steps == steps // 2 + 1
+    assert made.plan.steps_before_decay == steps // 2 + 1
 
 
 @pytest.mark.parametrize("wrong", ["60", "0s", "ten minutes", "5 days", "1.5 steps", "0 epochs"])

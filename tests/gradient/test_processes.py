@@ -179,7 +179,7 @@ def test_processes_end_together_on_a_signal_to_one_and_on_an_observer_of_the_fir
     first, other = run_together(2, *at_step, *run, "-q", folder=tmp_path)
     assert (first.returncode, other.returncode) == (130, 143)
     for each in (first, other):
-        assert each.stderr.startswith("textgen: stopped after step 10")
+        assert each.stderr.startswith("textgen: interrupted after step 10")
     first, other = run_together(2, "-m", "textgen", *run, folder=tmp_path)
     assert (first.returncode, other.returncode, other.stderr) == (0, 0, "")
     record = json.loads((tmp_path / "run/run.json").read_text())

@@ -66,14 +66,14 @@ def test_a_finished_run_keeps_the_checkpoint_to_train_on_from_alone(folder):
     made = tables(folder, "adamw")
     run = textgen.run(made, {"trainer": {"warmup_steps": 0}}, output=folder / "run").path
     record = record_of(run)
-    assert record["stable_steps"] < record["best_step"]
+    assert record["steps_before_decay"] < record["best_step"]
     (kept,) = run.glob("checkpoints/*")
-    assert kept.name == f"step-{record['stable_steps']:06d}"
+    assert kept.name == f"step-{record['steps_before_decay']:06d}"
     run = textgen.run(
         tables(folder), {"trainer.learning_rate": 6.0}, output=folder / "constant"
     ).path
     record = record_of(run)
-    assert record["best_step"] < record["step"] == record["stable_steps"]
+    assert record["best_step"] < record["step"] == record["steps_before_decay"]
     last, best = (
         (run / f"checkpoints/step-{record[key]:06d}/model.safetensors").read_bytes()
         for key in ("step", "best_step")

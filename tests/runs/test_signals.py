@@ -26,7 +26,7 @@ def test_signals_stop_after_a_checkpoint_and_the_same_command_goes_on(folder):
             assert f"is in use by process {run.process.pid}" in locked.stderr
         assert (ended, stdout) == (code, ""), stderr
         assert "Traceback" not in stderr
-        steps.append(int(stderr.rpartition("stopped after step ")[2].partition(" ")[0]))
+        steps.append(int(stderr.rpartition("interrupted after step ")[2].partition(" ")[0]))
         assert steps[-2] < first <= steps[-1]
         assert (folder / f"runs/p/checkpoints/step-{steps[-1]:06d}/manifest.json").is_file()
     rows = [row["step"] for row in textgen.summarize(folder / "runs/p").metrics()]
@@ -84,7 +84,8 @@ def test_a_second_signal_stops_at_once(folder, site, second):
             if number is not None:
                 run.process.send_signal(number)
                 wait_for(
-                    run, "again to stop at once, which loses the steps since the last checkpoint"
+                    run,
+                    "again to interrupt at once, which loses the steps since the last checkpoint",
                 )
             run.stdin.write("\n")  # it answers only once it has taken the signal
             run.stdin.flush()
@@ -92,7 +93,7 @@ def test_a_second_signal_stops_at_once(folder, site, second):
         run.process.send_signal(second)
         code, _, stderr = run.end()
     if second is signal.SIGINT:
-        assert stderr.endswith("textgen: stopped at once\n")
+        assert stderr.endswith("textgen: interrupted at once\n")
     assert code == (130 if second is signal.SIGINT else -signal.SIGTERM)
 
 
@@ -103,4 +104,4 @@ def test_ctrl_c_before_training_stops_at_once(folder, site):
         run.process.send_signal(signal.SIGINT)
         code, stdout, stderr = run.end()
     assert (code, stdout) == (130, "")
-    assert stderr.removeprefix("still here\n") == "textgen: stopped at once\n"
+    assert stderr.removeprefix("still here\n") == "textgen: interrupted at once\n"

@@ -72,7 +72,7 @@ def command(
 
     The defaults come from the run's pipeline. A sampling option changes that option of the run's
     own samplers, or adds the sampler that takes it; the others stay. `--max-new-tokens none`
-    continues until it is stopped, and `--seed random` draws a seed, which is reported. In an option
+    continues until Ctrl-C, and `--seed random` draws a seed, which is reported. In an option
     that may be given several times, \\n is a line break, \\t a tab and \\\\ a backslash; a table is
     written as in TOML: --logit-bias '{e = -2}'. All texts share a time limit.
     """

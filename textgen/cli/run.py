@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from textgen.cli.options import check_pipeline, set_option
-from textgen.cli.stop_switch import StopSwitch
+from textgen.cli.signal_switch import SignalSwitch
 
 if TYPE_CHECKING:
     from textgen.engine import Run
 
-_STOPPING: Final = (
-    "\nstopping after this step and a checkpoint; "
-    "again to stop at once, which loses the steps since the last checkpoint\n"
+_INTERRUPTING: Final = (
+    "\ninterrupting after this step and a checkpoint; "
+    "again to interrupt at once, which loses the steps since the last checkpoint\n"
 )
 
 
@@ -42,7 +42,7 @@ _STOPPING: Final = (
 @click.option(
     "--finish",
     is_flag=True,
-    help="End an interrupted run: its newest checkpoint becomes the model, or the best one "
+    help="Finish an unfinished run: its newest checkpoint becomes the model, or the best one "
     "if the loss has risen since.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -63,10 +63,9 @@ def command(
     PIPELINE is a TOML file; `textgen init my.txt` writes one for your text. The default run
     directory is runs/NAME, with the name of the file.
 
-    A finished run is not trained again, an interrupted one resumes where it stopped, and a run of
-    another pipeline is not replaced without --overwrite. With a greater length, a finished run is
-    trained on; where the text has changed, with --update. The text goes to stdout, everything else
-    to stderr.
+    A finished run is not trained again, an unfinished one resumes, and a run of another pipeline is
+    not replaced without --overwrite. With a greater length, a finished run is trained on; where the
+    text has changed, with --update. The text goes to stdout, everything else to stderr.
 
     \b
     Several processes train a run together with torchrun:
@@ -113,7 +112,7 @@ def _print(run: Run, *, quiet: bool) -> None:
 
 def _ended(record: Mapping[str, Any]) -> str:
     """The step that the weights are of, which need not be the last that the progress showed, and
-    who ended it early.
+    who stopped it early.
     """
     text, loss, stopped = "", record.get("best_loss"), record.get("stopped")
     if loss is not None and record["data"]["validation_tokens"]:
@@ -122,7 +121,7 @@ def _ended(record: Mapping[str, Any]) -> str:
         what = "objective" if best != loss else "validation loss"
         text = f" ({step}, with the lowest {what}: {best:.3f})"
     if stopped is not None:
-        text += f"; {stopped['by']} ended it at step {record['step']}: {stopped['reason']}"
+        text += f"; {stopped['by']} stopped it at step {record['step']}: {stopped['reason']}"
     return text
 
 
@@ -131,7 +130,7 @@ class _Watch:
 
     def __init__(self, console: TextIO | None) -> None:
         self.console = console
-        self.switch = StopSwitch(message="" if console is None else _STOPPING)
+        self.switch = SignalSwitch(message="" if console is None else _INTERRUPTING)
         self._checkpoint: int | None = None
 
     @contextlib.contextmanager
@@ -141,12 +140,12 @@ class _Watch:
 
         try:
             yield
-        except Interrupted as stopped:
+        except Interrupted as error:
             if self.switch.signal_number is not None:
-                stopped.exit_code = 128 + self.switch.signal_number
+                error.exit_code = 128 + self.switch.signal_number
             raise
         except KeyboardInterrupt:
-            raise Interrupted("stopped at once", step=self._checkpoint) from None
+            raise Interrupted("interrupted at once", step=self._checkpoint) from None
 
     def observe(self, event: Any) -> None:
         """See textgen.protocols.Observer."""

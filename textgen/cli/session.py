@@ -12,7 +12,7 @@ import attrs
 import click
 
 from textgen.cli.request_options import parse_value
-from textgen.cli.stop_switch import StopSwitch
+from textgen.cli.signal_switch import SignalSwitch
 from textgen.cli.terminal import print_stream, report_seed
 from textgen.documents import end_id
 from textgen.errors import TextgenError, UsageError
@@ -21,7 +21,7 @@ from textgen.generation.results import GenerationState
 from textgen.messages import nearest
 
 _HELP: Final = """\
-Type a prompt, and the model continues it. Ctrl-C stops a text.
+Type a prompt, and the model continues it. Ctrl-C ends a text.
   /set KEY=VALUE   change an option: /set temperature=0.5, /set stop="\\n"
   /set KEY=        back to the run's own
   /set seed=N      another seed; each prompt gets the next index of the seed,
@@ -118,7 +118,7 @@ class Session:
 
     def _write(self, prompt: str, **changes: Any) -> None:
         # Ctrl-C ends the text in good order, so that /more continues it.
-        with StopSwitch((signal.SIGINT,)) as switch:
+        with SignalSwitch((signal.SIGINT,)) as switch:
             arguments = {"echo": True, **self._options, **changes}
             stream = self._generator.stream(
                 prompt, keep_state=True, cancelled=switch.is_on, **arguments

@@ -159,7 +159,7 @@ class AsyncTextStream(StreamedText, AsyncIterator[str]):
         await self.aclose()
 
 
-async def finished(background: BackgroundLoop, row: Row) -> None:
+async def until_ended(background: BackgroundLoop, row: Row) -> None:
     """Make a whole text. It ends where the task is cancelled."""
     row.whole = True
     row.start_clock()

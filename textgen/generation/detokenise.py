@@ -18,7 +18,7 @@ class Detokeniser:
     """Decodes tokens, and holds back the end of the text, which may begin a stop text.
 
     A stop text counts once `min_tokens` tokens have come, and is searched in the text after them.
-    One thread may call `feed`, `stop_at` and `finish` while another calls `take`.
+    One thread may call `feed`, `stop_at` and `flush` while another calls `take`.
 
     tail           ids (T,) before the tokens, which may change their text: a tokenizer of words
                    puts a space between two
@@ -71,7 +71,7 @@ class Detokeniser:
         """The text that can be shown, without what was taken before."""
         return "".join(drain(self._ready))
 
-    def finish(self, ids: Ids, *, hold_back: bool = False) -> None:
+    def flush(self, ids: Ids, *, hold_back: bool = False) -> None:
         """Decode the last tokens, and release all text, but no unfinished character if
         `hold_back`.
         """

@@ -20,7 +20,7 @@ from textgen.contracts.components import Components, blaming
 from textgen.contracts.decoders import DecoderFactory
 from textgen.documents import CorpusPiece, end_id
 from textgen.errors import UsageError
-from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop, finished
+from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop, until_ended
 from textgen.generation.chain import Chain
 from textgen.generation.keywords import RequestKeywords
 from textgen.generation.peeking import Peek
@@ -186,7 +186,7 @@ class Generator:
         """The text of `generate` in pieces, never split inside a character or a stop text.
 
         Options are checked at once, with the errors of `generate`. With max_new_tokens=None the
-        stream ends only when it is stopped, by `cancel()` for example. It takes constant memory
+        stream ends only when it is cancelled, by `cancel()` for example. It takes constant memory
         unless a sampler reads the whole history.
         """
         row = self._row(prompt, options, must_end=False)
@@ -198,7 +198,7 @@ class Generator:
         """`generate` for asyncio. Cancelling the task ends the text."""
         row = await self._prepared(prompt, options, must_end=True)
         with self.components.blaming():
-            await finished(self._background, row)
+            await until_ended(self._background, row)
             return await asyncio.to_thread(self._generation, row)
 
     async def astream(
@@ -292,7 +292,7 @@ class Generator:
         """`next_logprobs` for asyncio. Cancelling the task ends the work."""
         peek = Peek(await self._prepared(prompt, options, must_end=False))
         with self.components.blaming():
-            await finished(self._background, peek.row)
+            await until_ended(self._background, peek.row)
             return peek.found()
 
     @blaming

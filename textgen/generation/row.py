@@ -66,7 +66,7 @@ class Row:
     taken: int = 0
     _is_cancelled: bool = False
     _last: Ids = NO_IDS  # the tail of the state at its end
-    _finished: bool = False
+    _is_taken: bool = False
     _added: array[int] = attrs.field(factory=lambda: array("i"))
 
     @classmethod
@@ -123,7 +123,7 @@ class Row:
     @property
     def finish_reason(self) -> FinishReason | None:
         """None until the text has ended and all of it is taken."""
-        return ("stop" if self.text.stopped else self.reason) if self._finished else None
+        return ("stop" if self.text.stopped else self.reason) if self._is_taken else None
 
     @property
     def before(self) -> Ids:
@@ -184,7 +184,7 @@ class Row:
         return self.earlier + self.made < self.request.min_new_tokens
 
     @property
-    def may_stop(self) -> bool:
+    def may_end(self) -> bool:
         """Whether a token can end the text."""
         return bool(self.ending or self.request.stops)
 
@@ -213,9 +213,9 @@ class Row:
         self.taken += len(ids)
         self._last = np.concatenate([self._last, ids])[-TAIL:]
         unseen = NO_IDS if self.text.searches else ids  # else it has seen each as it was drawn
-        if ended and not self._finished:
-            self._finished = True
-            self.text.finish(unseen, hold_back=self.request.keep_state)
+        if ended and not self._is_taken:
+            self._is_taken = True
+            self.text.flush(unseen, hold_back=self.request.keep_state)
         else:
             self.text.feed(unseen)
         return shown + self.text.take(), ids
@@ -233,7 +233,7 @@ class Row:
 
     def state(self, model_id: str) -> GenerationState | None:
         """The state at the end of the text, if it was to be kept."""
-        if self.end is None or not self._finished:
+        if self.end is None or not self._is_taken:
             return None
         return attrs.evolve(
             self.end,

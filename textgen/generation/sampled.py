@@ -132,7 +132,7 @@ class SampledTexts:
         self._watched = [
             (i, row)
             for i, row in enumerate(self.rows)
-            if row.may_stop or row.request.logprobs is not None
+            if row.may_end or row.request.logprobs is not None
         ]
         self._is_early = any(row.is_early for _, row in self._watched)
         self._is_noting = any(row.request.logprobs is not None for _, row in self._watched)
@@ -198,7 +198,7 @@ class SampledTexts:
     def _steps_alone(self, decoder: Any, until: float) -> dict[int, FinishReason | None]:
         """Steps of one text, with as little as possible around each of them."""
         (row,), chain, history, feed = self.rows, self._chain, self._history, self._pending
-        expected, reason, stopping = (1, chain.vocab_size), None, row.may_stop
+        expected, reason, stopping = (1, chain.vocab_size), None, row.may_end
         numbers, is_plain = history.numbers()[0, : self._left], chain.is_plain
         lengths, tokens = history.arrays["lengths"], list[int]()
         length = lengths.item()

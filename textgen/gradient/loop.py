@@ -106,7 +106,7 @@ class _Position:
     precision: Literal["float32", "bfloat16"] = "float32"
     length: str = ""
     steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
-    stable_steps: int = attrs.field(default=0, validator=COUNT)
+    steps_before_decay: int = attrs.field(default=0, validator=COUNT)
     optimizer: Table = attrs.field(factory=dict)
 
 
@@ -194,7 +194,7 @@ class _Training:
             tokens=batch[0].size - len(batch[0]),
             learning_rate=rate,
             gradient_norm=norm,
-            stable_steps=self.plan.stable_after(step),
+            steps_before_decay=self.plan.before_decay(step),
             evaluates=self.plan.is_due(step, self.evaluated_step),
         )
 
@@ -210,7 +210,7 @@ class _Training:
             precision=self.computation.precision,
             length=self.options.length,
             steps=self.plan.steps,
-            stable_steps=self.plan.stable_steps,
+            steps_before_decay=self.plan.steps_before_decay,
             optimizer=kept,
         )
         return TrainerState(arrays, attrs.asdict(position, recurse=False))
@@ -224,7 +224,7 @@ class _Training:
         self.step, self.training_loss = position.step, position.training_loss
         self.evaluated_step = position.evaluated_step
         if position.length == self.options.length and position.steps is not None:
-            self.plan.decide(position.steps, position.stable_steps)
+            self.plan.decide(position.steps, position.steps_before_decay)
         if self.options.precision == "auto":
             self.computation.precision = position.precision
         arrays, model = dict(state.arrays), self.computation.replicas[0]  # in any order

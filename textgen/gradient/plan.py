@@ -7,7 +7,7 @@ from typing import Final
 import attrs
 
 from textgen.gradient.options import GradientOptions, Length
-from textgen.gradient.schedules import Schedule, stable_steps
+from textgen.gradient.schedules import Schedule, steps_before_decay
 
 _EVALUATIONS: Final = 10  # in a run of a given time
 _EVALUATING: Final = 0.13  # share of the time that they may take
@@ -26,9 +26,9 @@ class Plan:
     the end, where none does. All processes of a run are told the same times, and so decide the
     same.
 
-    elapsed       seconds of the run before this training
-    steps         None until the steps of a time are decided
-    stable_steps  steps, from the first, that are the same however many there will be
+    elapsed              seconds of the run before this training
+    steps                None until the steps of a time are decided
+    steps_before_decay   steps, from the first, that are the same however many there will be
     """
 
     options: GradientOptions
@@ -36,7 +36,7 @@ class Plan:
     schedule: Schedule
     elapsed: float = 0.0
     steps: int | None = attrs.field(default=None, init=False)
-    stable_steps: int = attrs.field(default=0, init=False)
+    steps_before_decay: int = attrs.field(default=0, init=False)
     _length: Length = attrs.field(init=False)
     _now: float = attrs.field(default=0.0, init=False)  # when the last step began
     _done: int = attrs.field(default=0, init=False)  # steps of this training
@@ -48,11 +48,11 @@ class Plan:
         self._length = length = Length.of(self.options.length)
         if length.unit != "seconds":
             steps = int(length.amount) * (self.per_epoch if length.unit == "epochs" else 1)
-            self.decide(steps, stable_steps(self.schedule, steps))
+            self.decide(steps, steps_before_decay(self.schedule, steps))
 
-    def decide(self, steps: int, stable: int) -> None:
-        """Make so many steps, of which the first `stable` would be the same if there were more."""
-        self.steps, self.stable_steps = steps, stable
+    def decide(self, steps: int, before_decay: int) -> None:
+        """Make so many steps, of which the first `before_decay` are the same if there are more."""
+        self.steps, self.steps_before_decay = steps, before_decay
 
     def step_done(self, step: int, now: float) -> None:
         """Count a step, which began `now` seconds after this training did, and decide on those to
@@ -83,9 +83,9 @@ class Plan:
         """The factor of the learning rate in a step."""
         return float(self.schedule(step, self.steps or _FAR))
 
-    def stable_after(self, step: int) -> int:
-        """`stable_steps` as far as it is known after `step`."""
-        return step + 1 if self.steps is None else self.stable_steps
+    def before_decay(self, step: int) -> int:
+        """`steps_before_decay` as far as it is known after `step`."""
+        return step + 1 if self.steps is None else self.steps_before_decay
 
     def expected_steps(self, step: int) -> int:
         """The number of steps, or while it is not decided what the time left is enough for after

@@ -48,7 +48,7 @@ def warmup_stable_decay(*, warmup: int = 0, decay: float = 0.5, final: float = 0
     return factor
 
 
-def stable_steps(schedule: Schedule, steps: int) -> int:
+def steps_before_decay(schedule: Schedule, steps: int) -> int:
     """The number of first steps whose factor stays the same when there are more steps in all.
 
     All steps of a constant schedule; the steps before the decay of `warmup_stable_decay`; the

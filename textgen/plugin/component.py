@@ -115,8 +115,8 @@ def option(
     path or the name that a plugin offers it under, and `BuildContext.build` gives its Generator.
 
     With `extends_training`, a larger value of a trainer's option continues a finished run, from the
-    newest checkpoint within the StepDone.stable_steps of its trainer. It is a function, such as
-    `float`, that maps a value to a key for `>`.
+    newest checkpoint within the StepDone.steps_before_decay of its trainer. It is a function, such
+    as `float`, that maps a value to a key for `>`.
     """
     metadata = {
         "help": help,

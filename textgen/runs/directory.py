@@ -301,10 +301,8 @@ class RunDirectory:
         """
         place = self.current()
         if place.status() == "finished":
-            stable = (
-                place.read_run().get("stable_steps") or -1
-            )  # it cannot be trained on from later
-            place.checkpoints.keep([s for s in place.checkpoints.steps() if s <= stable])
+            last = place.read_run().get("steps_before_decay") or -1  # to be trained on from
+            place.checkpoints.keep([step for step in place.checkpoints.steps() if step <= last])
         if place != self:
             self._publish()
         elif os.path.lexists(self.next.path) and not self.next.checkpoints.steps():

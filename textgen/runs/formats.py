@@ -49,7 +49,7 @@ class Progress:
 
     first_loss    the training loss of the first step, and `last_loss` of the last one
     steps         how many there are to be, as the trainer's last StepDone said
-    stable_steps  the same
+    steps_before_decay   of that StepDone
     """
 
     step: int = attrs.field(default=0, validator=COUNT)
@@ -62,7 +62,7 @@ class Progress:
     first_loss: Any = attrs.field(default=None, validator=is_number)
     last_loss: Any = attrs.field(default=None, validator=is_number)
     steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
-    stable_steps: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
+    steps_before_decay: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
 
     @property
     def model_step(self) -> int:
@@ -136,7 +136,7 @@ class Fingerprint:
 
 @attrs.frozen
 class Stopped:
-    """The observer that ended the run early, and its reason."""
+    """The observer that stopped the run early, and its reason."""
 
     by: str
     reason: str
@@ -150,7 +150,7 @@ class RunFigures(Progress):
     cause       why training ended, in a run that is not finished
     """
 
-    status: Literal["training", "unfinished", "finished"]
+    status: Literal["unfinished", "finished"]
     step: int = attrs.field(validator=COUNT)
     parameters: int | None = attrs.field(default=None, validator=OPTIONAL_COUNT)
     stopped: Stopped | None = None

@@ -33,4 +33,4 @@ class ReadingProgress:
             self.console.write("reading and encoding the corpus\n")
             self.console = None
         if self.cancelled():
-            raise Interrupted("stopped before training, while the corpus was read")
+            raise Interrupted("interrupted before training, while the corpus was read")

@@ -32,7 +32,7 @@ from textgen.runs.splitting import unknown_share
 _NO_CHECKPOINT: Final = "the checkpoint to train it on from is gone"
 _UNFINISHED: Final = (
     "with what it had before it resumes; "
-    "when `textgen run --finish` has ended it, it goes on with more"
+    "when `textgen run --finish` has finished it, it goes on with more"
 )
 _NO_STATE: Final = (
     "its learning rate depends on the number of all steps from the first on, "
@@ -53,10 +53,10 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> Table
     shape["data"] = {**tables["data"], "window_stride": stride}
     for key in ("tokenizer", "model", "trainer"):
         shape[key] = identity(getattr(pipeline, key))
-    # Of the observers, those that may end a run early: their config classes have a fingerprint.
-    ending = [choice for choice in pipeline.observer if hasattr(choice.options, "fingerprint")]
+    # Of the observers, those that may stop a run early: their config classes have a fingerprint.
+    stopping = [choice for choice in pipeline.observer if hasattr(choice.options, "fingerprint")]
     shape["observer"] = {
-        choice.offer.canonical_name: choice.options.fingerprint() for choice in ending
+        choice.offer.canonical_name: choice.options.fingerprint() for choice in stopping
     }
     return shape if digest is None else {**shape, "corpus": attrs.asdict(digest)}
 
@@ -96,10 +96,10 @@ def decide(directory: RunDirectory, pipeline: Pipeline) -> Decision:
     if not finished and not place.checkpoints.steps():  # it failed before its first checkpoint
         return Decision()
     if compare(directory, record, pipeline):
-        stable = record.get("stable_steps")
-        if stable and (found := directory.checkpoints.to_resume(stable)) is not None:
+        before_decay = record.get("steps_before_decay")
+        if before_decay and (found := directory.checkpoints.to_resume(before_decay)) is not None:
             return Decision(record, found)
-        reason = _NO_CHECKPOINT if stable else _NO_STATE
+        reason = _NO_CHECKPOINT if before_decay else _NO_STATE
         raise RunMismatchError(directory.path, _changes(record, pipeline), reason)
     if finished:
         return Decision(record)
@@ -231,7 +231,7 @@ def begin(
         learnt = sum(int(each.numel()) for each in model.parameters() if each.requires_grad)
     record = {
         **attrs.asdict(progress),
-        "status": "training",
+        "status": "unfinished",
         "parameters": learnt,
         "seed": pipeline.seed,
         "fingerprint": fingerprint(pipeline, text.digest),
@@ -278,7 +278,7 @@ def finish(
 ) -> None:
     """Write the best weights and mark the run finished.
 
-    `stopped` says which observer ended it early.
+    `stopped` says which observer stopped it early.
     """
     if not directory.is_written:
         return

@@ -76,7 +76,7 @@ class CheckedFile:
 class RunReport:
     """The result of `verify`.
 
-    status       "finished", "unfinished" or "training", as run.json says; "" if that is damaged
+    status       "finished" or "unfinished", as run.json says; "" if that is damaged
     loads        whether `textgen.load` can use the run, as far as its files tell
     checkpoints  the steps of whole checkpoints; an unfinished run resumes from the last of them
     """
@@ -168,10 +168,7 @@ def _read(directory: RunDirectory, raw: RawPipeline | None) -> StoredRun:
         cause = f"training is not finished: the model is that of step {checkpoint.step}"
         remarks.append(f"{directory.path}: {cause}")
     else:
-        cause = (
-            f"the run in {directory.path} is not finished ({record['status']}) and "
-            f"has no checkpoint yet"
-        )
+        cause = f"the run in {directory.path} is not finished and has no checkpoint yet"
         raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
     return StoredRun(
         directory, record, raw, vocabulary, is_edited, model_id, tensors, tuple(remarks)

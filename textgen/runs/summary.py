@@ -16,16 +16,16 @@ from textgen.protocols import Table
 from textgen.runs.directory import RunDirectory, no_run
 from textgen.runs.formats import RunFigures, read_record
 
-Status: TypeAlias = Literal["finished", "running", "stopped", "damaged"]
-"""Whether a run has finished, is running, was stopped, or cannot be read."""
+Status: TypeAlias = Literal["finished", "running", "unfinished", "damaged"]
+"""Whether a run has finished, is running, can be resumed, or cannot be read."""
 
 
 @attrs.frozen(kw_only=True)
 class RunSummary:
     """The summary of a run directory.
 
-    status           "finished"; "running" while a process trains it; "stopped" if its pipeline
-                     resumes it; "damaged"
+    status           "finished"; "running" while a process trains it; "unfinished" if its
+                     pipeline resumes it; "damaged"
     cause            why the run ended early, or what is damaged; else ""
     step, steps      the last step, and the number of all steps; None if unknown
     best_step, best_loss   the evaluation whose weights it has, and its loss, as of Run
@@ -87,7 +87,7 @@ def summarize(path: str | Path) -> RunSummary:
     )
     record: Table = {}
     try:
-        status: Status = "running" if directory.is_locked() else "stopped"
+        status: Status = "running" if directory.is_locked() else "unfinished"
         # A full check of the record takes five times as long, which counts in a folder of thousands
         # of runs.
         if has_record:

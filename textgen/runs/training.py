@@ -48,7 +48,7 @@ class TrainingLoop:
 
     record               run.json, which gets the progress with each checkpoint
     components           those of the run
-    observers            may end the run early; then `observers.stopped` says which did
+    observers            may stop the run early; then `observers.stopped` says which did
     cancelled            asked after every step; true stops the run after a checkpoint
     sample               continues a prompt with the model as it is
     saved                the step of the newest checkpoint
@@ -190,16 +190,16 @@ class TrainingLoop:
         """Stop after a checkpoint."""
         self._checkpoint()
         step = self.progress.step
-        raise Interrupted(f"stopped after step {step}", step=step)
+        raise Interrupted(f"interrupted after step {step}", step=step)
 
     def _stepped(self, event: StepDone) -> None:
         self._unread.append(event)
         self._check_losses(unread=_UNREAD)
         progress = self.progress
         progress.step, progress.steps = event.step, event.steps
-        progress.stable_steps = event.stable_steps
+        progress.steps_before_decay = event.steps_before_decay
         self.observers.tell(event)
-        if event.step == event.stable_steps and event.step < event.steps:
+        if event.step == event.steps_before_decay and event.step < event.steps:
             self._due = -math.inf  # the state that a run of more steps would reach as well
 
     def _check_losses(self, unread: int = 0) -> None:
@@ -302,7 +302,7 @@ class TrainingLoop:
             seconds = self.pipeline.checkpoint.seconds
             wait = max(seconds, taken / _WRITING) if seconds else 0
             self._due = time.perf_counter() + wait
-        checkpoints.keep({now.step, now.best_step, now.stable_steps})
+        checkpoints.keep({now.step, now.best_step, now.steps_before_decay})
         self.record |= attrs.asdict(now)
         self.directory.write_run(self.record)
 

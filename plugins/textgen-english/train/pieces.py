@@ -106,7 +106,7 @@ class _Training:
             tokens=windows.shape[0] * self.data.window_length,
             learning_rate=rate,
             gradient_norm=norm,
-            stable_steps=self.stable,
+            steps_before_decay=self.stable,
             evaluates=gone >= 1 or self.step % (self.config.evaluate_every or 1000) == 0,
         )
 

@@ -156,13 +156,13 @@ def test_a_training_goes_on_without_its_server_and_is_found_again(folder):
         assert state(second)["status"] == "running"
         assert act(second, "remove").status_code == 400
         assert act(second, "stop").status_code == 200
-        until(is_at(second, "stopped"))
+        until(is_at(second, "unfinished"))
         step = state(second)["step"]
         assert step > 0
         act(second, "resume")
         until(lambda: (state(second)["step"] or 0) > step)
     # An orderly end of the server ends the training, with a checkpoint
-    until(lambda: textgen.summarize(folder / "ravens/run").status == "stopped")
+    until(lambda: textgen.summarize(folder / "ravens/run").status == "unfinished")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def runs(folder: Path, as_json: bool) -> None:
     """List the runs of a folder, the newest first: status, progress, loss, size and age.
 
     FOLDER is runs/ if not given; its runs may be in folders of their own. Loss and bits per
-    character are the lowest ones of the held-out text. A run that is stopped resumes with
+    character are the lowest ones of the held-out text. An unfinished run resumes with
     `textgen run`.
 
     A finished run keeps a checkpoint to be trained on from, to a greater length. Without its folder

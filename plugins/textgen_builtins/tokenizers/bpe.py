@@ -97,7 +97,7 @@ class BPETokenizer:
             if self.context is None or taken < _MOMENT:
                 continue
             if self.context.cancelled():
-                raise Interrupted("stopped before training, while the tokenizer was learnt")
+                raise Interrupted("interrupted before training, while the tokenizer was learnt")
             if self.context.console is not None and taken > said + _LINES:
                 said, line = taken, f"learning tokens: {len(merges):,} of {most:,}"
                 print(line, file=self.context.console)

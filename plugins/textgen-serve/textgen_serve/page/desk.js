@@ -12,7 +12,7 @@ const STATES = {
   ready: "ready to be trained",
   starting: "starting…",
   running: "training",
-  stopped: "stopped; it goes on where it was",
+  unfinished: "stopped; it goes on where it was",
   finished: "trained",
   damaged: "damaged",
 };
@@ -104,7 +104,7 @@ function show(card, run, trains) {
   if (found) starts(card, run);
   at(".write").hidden = status !== "finished";
   at(".stop").hidden = !isAlive;
-  at(".resume").hidden = !(trains && own && status === "stopped");
+  at(".resume").hidden = !(trains && own && status === "unfinished");
   at(".more").hidden = !(trains && own && status === "finished");
   at(".rename").hidden = at(".remove").hidden = isAlive;
   if (run.metrics) at(".losses").hidden = !drawLosses(at(".losses"), run.metrics);

@@ -15,7 +15,7 @@ _SIGNALS: Final = tuple(getattr(signal, name) for name in _NAMES if hasattr(sign
 
 
 @attrs.define
-class StopSwitch:
+class SignalSwitch:
     """Turned on by the first of `signals`; a second ends the process at once.
 
     Within `with`, or as told.
@@ -43,7 +43,7 @@ class StopSwitch:
         while self._previous:
             signal.signal(*self._previous.popitem())
 
-    def __enter__(self) -> StopSwitch:
+    def __enter__(self) -> SignalSwitch:
         self.take_over()
         return self
 
