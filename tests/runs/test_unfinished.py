@@ -88,7 +88,7 @@ def test_a_run_whose_loss_falls_is_finished_with_its_newest_checkpoint(folder):
     done = run_textgen(*finish, folder=folder)
     record = record_of(run)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.endswith("run; textgen run --finish ended it at step 5: by request\n")
+    assert done.stderr.endswith("run; textgen run --finish stopped it at step 5: by request\n")
     assert (record["step"], record["best_step"], record["best_loss"]) == (5, 5, None)
     assert (record["status"], record["stopped"]["by"]) == ("finished", "textgen run --finish")
     assert text_of(run) == text
