@@ -16,6 +16,8 @@ import itertools
 import os
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,9 @@ from textgen.protocols import TrainingContext
 _LENGTH = 64  # characters of a window
 _EMBEDDING = 128
 _RATE = 2e-3
+_CHARACTERS = 150_000  # read in each turn
 _SPAWN = get_context("spawn")
+_begun = []
 
 
 @attrs.frozen(kw_only=True)
@@ -110,35 +114,28 @@ class Training:
             yield loss.detach()
 
 
-class Apart:
-    """A process that makes the steps of a training when it is asked to."""
-
-    def __init__(self, training, way, threads):
-        self._pipe, theirs = _SPAWN.Pipe()
-        _SPAWN.Process(target=_serve, args=(training, way, threads, theirs)).start()
-
-    def turn(self, steps):
-        """Seconds and mean loss of the next steps; without any, it ends."""
-        self._pipe.send(steps)
-        return steps and self._pipe.recv()
-
-
-def _serve(training, way, threads, pipe):
+def begin(training, way, threads):
+    """Begin a training in this process."""
     torch.set_num_threads(threads)
-    losses = getattr(training, way)()
-    while steps := pipe.recv():
-        begun = time.perf_counter()
-        total = float(sum(next(losses) for _ in range(steps)))
-        pipe.send((time.perf_counter() - begun, total / steps))
+    _begun.append(getattr(training, way)())
+
+
+def turn(steps):
+    """Seconds and mean loss of the next steps of the training of this process."""
+    begun = time.perf_counter()
+    total = float(sum(next(_begun[0]) for _ in range(steps)))
+    return time.perf_counter() - begun, total / steps
 
 
 def compare(training, name, steps, repeats):
     """Ours against the better plain loop, in turn after a warm-up."""
     cores = os.cpu_count() or 1
-    ways = [Apart(training, *way) for way in (("ours", cores), ("plain", 1), ("plain", cores))]
-    _, *rows = [[way.turn(steps) for way in ways] for _ in range(repeats + 1)]
-    for way in ways:
-        way.turn(0)
+    with ExitStack() as stack:
+        ways = [
+            stack.enter_context(ProcessPoolExecutor(1, _SPAWN, begin, (training, *way)))
+            for way in (("ours", cores), ("plain", 1), ("plain", cores))
+        ]
+        _, *rows = [[w.submit(turn, steps).result() for w in ways] for _ in range(repeats + 1)]
     best = min((1, 2), key=lambda place: statistics.median(row[place][0] for row in rows))
     show(name, [row[best][0] / row[0][0] for row in rows])
     losses = rows[-1][0][1], rows[-1][best][1]
@@ -152,7 +149,6 @@ def main():
     options.add_argument("--hidden", type=int, default=256)
     options.add_argument("--batch", default="64,16")
     options.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
-    options.add_argument("--characters", type=int, default=150_000, help="read in each turn")
     options.add_argument("--repeats", type=int, default=7)
     given = options.parse_args()
     found, tokens = np.unique(np.frombuffer(given.text.read_bytes(), np.uint8), return_inverse=True)
@@ -164,7 +160,7 @@ def main():
             batch=batch,
             precision=given.precision,
         )
-        steps = max(1, given.characters // (batch * 64))
+        steps = max(1, _CHARACTERS // (batch * _LENGTH))
         compare(training, f"LSTM {given.hidden}, batch {batch}", steps, given.repeats)
 
 

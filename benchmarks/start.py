@@ -1,16 +1,15 @@
 """What a model to start from is worth: the pipelines of `textgen init` from each of them.
 
     python benchmarks/start.py TEXT[:CHARACTERS]... [--start auto none smollm2]
-    [--minutes 1.25] [--seeds 3] [--set KEY=VALUE] [--words FILE] [--samples FOLDER]
+    [--minutes 1.25] [--seeds 3] [--set KEY=VALUE]
 
 For every text (or its beginning, or a folder), start and seed two whole processes run, `textgen
 init` and `textgen run`; `auto` is what `init` chooses, and `none` is left out where it chooses
 that. Prints a Markdown table: the loss of the held-out tenth in nats per character, the seconds of
 both commands by the clock, the most memory of either and the size of the run in MB, and of three
-texts of 2,000 characters the share of the words that the text has, or the word list in FILE, and
-how much is speech and how often phrases come in 10,000 characters, after those of the held-out
-tenth. FOLDER gets the texts, and --set goes to `textgen run`: a length in steps or epochs gives the
-same losses however busy the machine is.
+texts of 2,000 characters the share of the words that the text has, how much is speech and how often
+phrases come in 10,000 characters, after those of the held-out tenth. --set goes to `textgen run`: a
+length in steps or epochs gives the same losses however busy the machine is.
 """
 
 import json
@@ -40,8 +39,6 @@ def main():
     options.add_argument("--set", action="append", default=[])
     options.add_argument("--minutes", type=float, default=1.25)
     options.add_argument("--seeds", type=int, default=3)
-    options.add_argument("--words", type=Path)
-    options.add_argument("--samples", type=Path)
     given = options.parse_args()
     rates = ("speech", *PHRASES)
     columns = ("loss", "seconds", "memory", "size", "known words", *rates)
@@ -59,8 +56,7 @@ def row(name, start, given):
     file, _, size = name.rpartition(":") if re.search(r":\d+$", name) else (name, "", "")
     files = sorted(Path(file).iterdir()) if Path(file).is_dir() else [Path(file)]
     text = "\n".join(f.read_text(encoding="utf-8-sig") for f in files)[: int(size or 10**9)]
-    words = given.words.read_text(encoding="utf-8") if given.words else ""
-    known = set(WORD.findall(f"{text}\n{words}".lower()))
+    known = set(WORD.findall(text.lower()))
     found, started = [], "none"
     for seed in range(given.seeds):
         with tempfile.TemporaryDirectory() as folder:
@@ -87,10 +83,6 @@ def row(name, start, given):
         written = [word for each in texts for word in WORD.findall(each.lower())[:-1]]
         share = sum(word in known for word in written) / max(1, len(written))
         found.append((loss, spent, max(peaks), whole / 1e6, share, *rates("\n".join(texts))))
-        if given.samples:
-            given.samples.mkdir(exist_ok=True, parents=True)
-            path = given.samples / f"{Path(file).stem}-{size or 'all'}-{started}-{seed}.txt"
-            path.write_text("\n=====\n".join(texts), encoding="utf-8")
     columns = zip(*found, strict=True)
     cells = [f"{statistics.mean(v):.3f} ({min(v):.3f}-{max(v):.3f})" for v in columns]
     print(" | ".join([Path(file).stem, f"{len(text):,}", started, *cells]), flush=True)

@@ -1,6 +1,6 @@
 """What strategies give, beside plain decoding, of a run and a text that it has not read.
 
-    python benchmarks/strategies.py RUN TEXT [--prompts 100] [--texts 1000] [--gaps 200]
+    python benchmarks/strategies.py RUN TEXT [--prompts 100] [--tokens 40]
     python benchmarks/strategies.py RUN TEXT --ahead ahead.py
 
 Prints mean log-probabilities in nats, by the model, and for how many prompts a strategy is ahead.
@@ -21,8 +21,6 @@ def main():
     options.add_argument("run")
     options.add_argument("text", type=Path)
     options.add_argument("--prompts", type=int, default=100)
-    options.add_argument("--texts", type=int, default=1000)
-    options.add_argument("--gaps", type=int, default=200)
     options.add_argument("--tokens", type=int, default=40)
     options.add_argument("--ahead", type=Path, help="the file of a strategy with `drafts`")
     asked = options.parse_args()
@@ -37,8 +35,8 @@ def main():
             return
         beams(generator, prompts, asked.tokens)
         best_of(generator, prompts, asked.tokens)
-        banned(generator, asked.texts, asked.tokens)
-        gaps(generator, [*excerpts(text, asked.gaps, 240)])
+        banned(generator, 1000, asked.tokens)
+        gaps(generator, [*excerpts(text, 200, 240)])
 
 
 def excerpts(text, count, length):

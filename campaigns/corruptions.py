@@ -26,8 +26,8 @@ from pathlib import Path
 import attrs
 import tomli_w
 
+from .cases import apart, arguments, do, load_everything
 from .mutations import MUTATIONS, REPLACED, SECRET, seal
-from .runs import apart, arguments, do, load_everything
 
 SECONDS = 180  # so long a command may take on a busy machine,
 CPU_SECONDS = 20  # and so much of a processor

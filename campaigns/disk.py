@@ -14,8 +14,6 @@ from pathlib import Path
 
 import attrs
 
-"""Path and content of everything; None for a folder."""
-
 
 @attrs.define(eq=False)
 class File:

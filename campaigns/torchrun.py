@@ -22,8 +22,7 @@ from pathlib import Path
 
 import tomli_w
 
-ROOT = Path(__file__).parents[1]
-AT_PLACE = ROOT / "campaigns/at_place.py"
+AT_PLACE = Path(__file__).with_name("at_place.py")
 STARTING = 600  # seconds in which processes import torch, on a machine that others use
 ENDING = 60  # seconds in which they end, on such a machine, beyond what they wait for
 TIMEOUT = 15  # seconds that they wait for each other
@@ -34,7 +33,6 @@ _RNN = {"type": "rnn", "cell": "lstm", "hidden_size": 16, "dropout": 0.2}
 _GPT2 = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64}
 MODELS = {
     "lstm": {"model": {**_RNN, "weight_drop": 0.2}},
-    "shuffled": {"model": {**_RNN, "cell": "gru"}, "trainer": {"order": "shuffled"}},
     "mixture": {
         "model": {"type": "mixture", "first": _RNN, "second": {"type": "ngram", "order": 3}}
     },
@@ -91,12 +89,11 @@ def start(size, folder, output, *at_place, timeout=600, restarts=0):
         launcher += [f"--shutdown-timeout={SHUTDOWN}", f"--max-restarts={restarts}"]
         what = [str(AT_PLACE), *map(str, at_place)] if at_place else ["-m", "textgen"]
         command = [*launcher, f"--nproc-per-node={size}", *what]
-    here = os.pathsep.join(map(str, (ROOT, ROOT / "plugins", os.environ.get("PYTHONPATH", ""))))
     extra = {"OMP_NUM_THREADS": "1", "TIMEOUT": str(timeout), "PIDS": str(folder)}
     return subprocess.Popen(
         [*command, "run", "p.toml", "-q", "-o", output],
         cwd=folder,
-        env={**os.environ, **extra, "PYTHONPATH": here},
+        env={**os.environ, **extra},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -333,7 +333,7 @@ def checks() -> str:
         "plugins](../testing-plugins.md).\n",
     ]
     kind = ""
-    for statement in testing.STATEMENTS:
+    for statement in testing.STATEMENTS.values():
         if statement.anchor.partition("-")[0] != kind:
             kind = statement.anchor.partition("-")[0]
             parts.append(f"## {'Every component' if kind == 'component' else kind.capitalize()}\n")

@@ -45,7 +45,7 @@ generate runs/my -p the --max-new-tokens none -n 2 | never ends; use stream, or 
 generate runs/my -p the --max-new-tokens none --output jsonl | never ends; use stream, or give stop
 plugins check observer | is called 'observer'; did you mean 'observers'?
 plugins check observers --set samplse.every=3 | given for 'samplse', and no component is called so
-plugins check observers --set every=3 | --set takes NAME.KEY=VALUE
+plugins check observers --set observers=3 | --set takes NAME.KEY=VALUE
 --nothing | see textgen --help
 """
 

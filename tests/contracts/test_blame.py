@@ -99,11 +99,6 @@ class Announcing:
         return logits + 0 * self.read(history)
 
 
-class Deaf:
-    def observe(self):
-        pass
-
-
 def broken(value):
     return lambda context: value
 
@@ -117,7 +112,6 @@ BLAMED = [
     ("corpus", broken(Reading(lambda: iter([b"a"]))), "yielded bytes from read"),
     ("corpus", broken(Reading(lambda: iter(["a\ud800"]))), r"half of a surrogate pair"),
     ("corpus", broken(Reading(lambda: None)), "gave None from read"),
-    ("corpus", broken(Reading(lambda: 1 / 0)), "failed: ZeroDivisionError: division by zero ("),
     ("corpus", broken(Reading(leaving)), "test_blame.py:"),
     ("corpus", leaving, "cannot be built: SystemExit"),
     # Tokenizers
@@ -126,7 +120,6 @@ BLAMED = [
     ("tokenizer", broken(tokenizer(to_dict=None)), "Changed, which has no method 'to_dict'"),
     ("tokenizer", broken(tokenizer(from_dict=lambda self, state: None)), "from from_dict what is"),
     ("tokenizer", broken(tokenizer(fit=lambda self, pieces: {}["lost"])), "KeyError: 'lost' ("),
-    ("tokenizer", broken(tokenizer(encode=leaving)), "failed: SystemExit ("),
     ("tokenizer", broken(ROUND_TRIP), "fails its round trip"),
     (
         "tokenizer",
@@ -138,13 +131,11 @@ BLAMED = [
     ("sampler", lambda context: 1 / 0, "cannot be built: ZeroDivisionError"),
     ("sampler", lambda context: __import__("lost"), "it needs the module 'lost', which is not"),
     ("sampler", broken(lambda logits: logits), "takes (logits), and is called with (logits, hist"),
-    ("sampler", broken(leaving), "failed: SystemExit"),
     ("sampler", broken(lambda logits, history: None), "gave NoneType, and must give logits"),
     ("sampler", broken(lambda logits, history: logits - np.inf), "forbade every token"),
     ("sampler", broken(lambda logits, history: logits * np.nan), "gave NaN logits"),
     ("sampler", broken(Announcing("all", lambda history: 0)), "history"),
     ("sampler", broken(Announcing("none", lambda h: h.counts)), "announced that it reads"),
-    ("sampler", broken(Announcing("none", lambda h: h.prompt_counts)), "announced that it reads"),
     (
         "sampler",
         broken(Announcing("counts", lambda h: h.tokens(0)[0])),
@@ -154,26 +145,15 @@ BLAMED = [
     ("model", gives(lambda logits: None), "gave NoneType, and must give logits of shape (1, "),
     ("model", gives(lambda logits: logits[:, :2]), "gave logits of shape (1, 2), and must"),
     ("model", gives(np.float16), "gave logits of dtype float16"),
-    ("model", gives(np.int64), "gave logits of dtype int64"),
-    ("model", gives(leaving), "failed: SystemExit"),
     ("model", broken(types.SimpleNamespace(decoder=len)), "has no method 'tensors'"),
     ("model", without_forward, 'the required "forward" function'),
-    *(
-        ("model", functools.partial(model, **{name: None}), f"no method '{name}'")
-        for name in ("extend", "score", "read_state", "write_state")
-    ),
+    ("model", functools.partial(model, write_state=None), "no method 'write_state'"),
     # Trainers and observers
-    ("trainer", broken(trainer(train=lambda *_: None)), "train"),
     ("trainer", broken(trainer(train=lambda self, model, data, context: None)), "gave None from"),
     ("trainer", broken(trainer(train=lambda *_: iter([2.5]))), "yielded float from train"),
     ("trainer", broken(trainer(state=lambda self: {})), "gave dict from state"),
-    ("trainer", broken(trainer(train=leaving)), "failed: SystemExit"),
     ("trainer", broken(trainer(train=lambda self, model: None)), "is called with (model, data, c"),
-    (
-        "observer",
-        broken(Deaf()),
-        "has a method 'observe' that takes (), and is called with (event)",
-    ),
+    ("observer", broken(types.SimpleNamespace(observe=lambda: 0)), "takes (), and is called with"),
 ]
 
 

@@ -1,7 +1,6 @@
 """A run directory or a saved state that somebody made who means harm."""
 
 import io
-import json
 import os
 import re
 import shutil
@@ -50,7 +49,6 @@ INSTEAD = {
     "pipe": (lambda path, secret: os.mkfifo(path), "not a regular file"),
     "device": (lambda path, secret: path.symlink_to("/dev/zero"), "leads out|not a regular file"),
     "link": (lambda path, secret: path.symlink_to(secret), "leads out|not a safetensors file"),
-    "folder": (lambda path, secret: path.mkdir(), "not a regular file|run is not a run"),
     "loop": (
         lambda path, secret: path.symlink_to(path.name),
         "not a regular file|run is not a run",
@@ -71,7 +69,7 @@ def test_what_is_no_file_is_refused(stranger, how):
             load_all(stranger)
         assert name in str(caught.value) or "run is not a run directory" in str(caught.value)
         assert SECRET not in str(caught.value)
-        path.rmdir() if how == "folder" else path.unlink()
+        path.unlink()
         (stranger / "aside").rename(path)
     load_all(stranger)
 
@@ -82,25 +80,16 @@ def test_a_link_to_another_file_of_the_run_is_followed(stranger):
     load_all(stranger)
 
 
-def with_header(header, data=b""):
-    return struct.pack("<Q", len(header)) + header + data
-
-
-def entry(shape, offsets, dtype="F32"):
-    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
-
-
-def with_tensors(**entries):
-    return with_header(json.dumps(entries).encode(), b"0000")
+def with_header(header):
+    return struct.pack("<Q", len(header)) + header
 
 
 HEADERS = {
     "longer than the file": struct.pack("<Q", 2**63) + b"{}",
-    "of a terabyte": with_tensors(a=entry([2**38], [0, 2**40])),
-    "of a negative length": with_tensors(a=entry([-1, -1], [0, 4])),
-    "of bytes that belong to two": with_tensors(a=entry([1], [0, 4]), b=entry([1], [0, 4])),
+    "of a terabyte": with_header(
+        b'{"a": {"dtype": "F32", "shape": [274877906944], "data_offsets": [0, 1099511627776]}}'
+    ),
     "nested deeply": with_header(b"[" * 100_000),
-    "a list": with_header(b"[]"),
 }
 
 
@@ -187,7 +176,7 @@ def test_weights_that_are_no_numbers_are_named(stranger):
         textgen.load(stranger / "run")
 
 
-@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "bool", "bfloat16", "float8_e5m2"])
+@pytest.mark.parametrize("dtype", ["int32", "bool", "bfloat16", "float8_e5m2"])
 def test_weights_of_another_type_are_refused(stranger, textgen, dtype):
     file, wanted = stranger / "run/model.safetensors", getattr(torch, dtype)
     weights = safetensors.torch.load(file.read_bytes())

@@ -90,7 +90,6 @@ def test_only_what_is_needed_is_imported(site, tmp_path):
     ("sampler", "said"),
     [
         ("broken", "(textgen-broken 0.3) is left out: RuntimeError: not charged"),
-        ("textgen-broken:any", "(textgen-broken 0.3) is left out: RuntimeError: not charged"),
         ("textgen-nowhere:any", "no plugin of textgen-nowhere is loaded"),
         ("lou", "did you mean 'loud'?"),
         ('loud", factr = "2', "sampler.0.factr: unknown key; did you mean 'factor'?"),

@@ -60,8 +60,8 @@ def endless(logits, history):
         logits = logits * 0.5
 
 
-def recorded(wrong, config, name="odd"):
-    component = Component(name, config, lambda c, x: Sampler(x))
+def recorded(wrong, config):
+    component = Component("odd", config, lambda c, x: Sampler(x))
     return Case("component-record", wrong, "sampler", component)
 
 
@@ -70,7 +70,6 @@ GENERAL = [
     recorded("no docstring", Undescribed),
     recorded("not frozen", Changing),
     recorded("a default of another type", Mistyped),
-    recorded("a name in capitals", NoOptions, "Odd"),
     Case("component-record", "default=True", "observer",
          Component("odd", NoOptions, lambda c, x: good.Observer(x), default=True)),
     Case("component-methods", "None", "sampler", offered(None)),

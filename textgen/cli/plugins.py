@@ -92,6 +92,7 @@ def check(ctx: click.Context, /, name: str, values: tuple[str, ...], **given: An
 
     # What is left out is the first line of what is printed, or not what was asked.
     warnings.simplefilter("ignore", PluginWarning)
+    warnings.simplefilter("default", DeprecationWarning)
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)
     for status, line in check_named(name, ctx.obj.plugins(), values, **given):
         if status in counts:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from textgen.errors import Fault, PluginWarning, UsageError
+from textgen.errors import UsageError
 from textgen.messages import nearest
-from textgen.pipeline.raw_pipeline import toml_value
+from textgen.pipeline.raw_pipeline import read_raw_pipeline, toml_value
 from textgen.plugin.component import (
     COMMANDS,
     OWN_DISTRIBUTION,
@@ -21,7 +20,6 @@ from textgen.plugin.registry import PluginSet
 from textgen.testing.outcomes import Outcome
 from textgen.testing.plugin import check_offers
 from textgen.testing.process import TIME_LIMIT
-from textgen.testing.suite import NO_DEFAULT
 
 Line = tuple[str, str]
 
@@ -43,7 +41,9 @@ def check_named(
 
     Raises UsageError where nothing is called so.
     """
-    options, offers = _options(values), _matching(name, plugins)
+    options, offers = read_raw_pipeline({}, values).tables, _matching(name, plugins)
+    if bare := [key for key, table in options.items() if not isinstance(table, Mapping)]:
+        raise UsageError(f"--set takes NAME.KEY=VALUE, as in top-k.k=3, and got {bare[0]}")
     tables = {key: _table(key, text) for key, text in pipeline.items() if text is not None}
     if "start" in tables:
         tables["model"] = {"start": tables.pop("start")}
@@ -55,19 +55,8 @@ def check_named(
             yield "note", line
     for quarantined in left_out:
         yield "failed", f"FAILED   {quarantined}"
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always", DeprecationWarning)  # pytest shows them too
-        warnings.simplefilter("ignore", PluginWarning)  # what is logged is not a fault
-        noted = set()
-        for outcome in check_offers(
-            offers, plugins, options, pipeline=tables, time_limit=time_limit
-        ):
-            for line in (_warning(outcome.component, warning) for warning in warned):
-                if line not in noted:
-                    noted.add(line)
-                    yield "note", line
-            warned.clear()
-            yield outcome.status, _line(outcome)
+    for outcome in check_offers(offers, plugins, options, pipeline=tables, time_limit=time_limit):
+        yield outcome.status, _line(outcome)
 
 
 def _matching(name: str, plugins: PluginSet) -> list[RegisteredComponent]:
@@ -98,27 +87,17 @@ def _unknown(name: str, plugins: PluginSet) -> str:
     return f"no plugin, package or package:component is called {name!r}; {hint}"
 
 
-def _warning(component: str, warning: warnings.WarningMessage) -> str:
-    text = " ".join(str(warning.message).split())
-    place = f"{warning.filename}:{warning.lineno}"
-    return f"note: {component} warned: {warning.category.__name__}: {text} ({place})"
-
-
 def _clash(offer: RegisteredComponent, plugins: PluginSet) -> str:
     """A note where others offer its kind and name too; none for a built-in component, which keeps
     its bare name.
     """
-    if offer.kind == "command" and offer.name in COMMANDS:
-        what = f"command {offer.name!r}"
-        return (
-            f"note: {what} has the name of one of textgen's own; users write textgen "
-            f"{offer.qualified_name}"
-        )
     others = [
         other.plugin.path or other.distribution
         for other in plugins.offers(offer.kind)
         if other.name == offer.name and other.plugin != offer.plugin
     ]
+    if offer.kind == "command" and offer.name in COMMANDS:
+        others.append("textgen")
     if not others or offer.distribution == OWN_DISTRIBUTION:
         return ""
     what = f"{offer.kind} {offer.name!r}"
@@ -130,8 +109,8 @@ def _clash(offer: RegisteredComponent, plugins: PluginSet) -> str:
 def _line(outcome: Outcome) -> str:
     statement = outcome.statement
     if statement is None:
-        needed = _needed(outcome.reason)
-        return f"FAILED   {outcome.component}: nothing checked it: {outcome.reason}{needed}"
+        advice = "give it --set NAME.KEY=VALUE, --tokenizer, --corpus or --start"
+        return f"FAILED   {outcome.component}: nothing checked it: {outcome.reason}; {advice}"
     place = f"{outcome.component}: {statement.anchor}"
     if outcome.status == "failed":
         seen = " ".join(outcome.reason.split())
@@ -142,30 +121,7 @@ def _line(outcome: Outcome) -> str:
     return f"ok       {place}" if outcome.status == "ok" else f"skipped  {place}: {outcome.reason}"
 
 
-def _needed(reason: str) -> str:
-    """What gives values to options that have no default, where that is why a component was
-    skipped.
-    """
-    if not reason.startswith(NO_DEFAULT):
-        return ""
-    names = reason.removeprefix(NO_DEFAULT).split(" and ")
-    return f"; check it with {' '.join(f'--set {name}=VALUE' for name in names)}"
-
-
 def _table(key: str, text: str) -> Any:
     """A component that is written as its name, or as a table in TOML; a run by its path."""
     made = toml_value(text)
     return made if isinstance(made, Mapping) else text if key == "start" else {"type": text}
-
-
-def _options(values: Iterable[str]) -> Mapping[str, Mapping[str, Any]]:
-    """Tables by component. Raises UsageError."""
-    options: dict[str, dict[str, Any]] = {}
-    for text in values:
-        place, equals, value = text.partition("=")
-        name, dot, key = place.strip().rpartition(".")
-        made = toml_value(value.strip())
-        if not equals or not dot or not name or not key:
-            raise UsageError(f"--set takes NAME.KEY=VALUE, as in --set top-k.k=3, and got {text!r}")
-        options.setdefault(name, {})[key] = value.strip() if isinstance(made, Fault) else made
-    return options

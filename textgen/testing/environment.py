@@ -53,20 +53,13 @@ def isolated_plugins(*modules: object) -> PluginSet:
     installed is left out.
     """
     plugins = PluginSet()
-    for name, (module, version) in built_in_modules().items():
-        plugins.register(module, name, distribution=OWN_DISTRIBUTION, version=version)
+    for plugin, entry_point in discovery.installed().items():
+        if plugin.distribution == OWN_DISTRIBUTION:
+            facts = {"distribution": plugin.distribution, "version": plugin.version}
+            plugins.register(entry_point.load(), plugin.name, **facts)
     for module in modules:
         plugins.register(module, getattr(module, "__name__", type(module).__name__))
     return plugins
-
-
-def built_in_modules() -> dict[str, tuple[Any, str]]:
-    """The modules of the built-in set and their version, by the names of their entry points."""
-    return {
-        plugin.name: (entry_point.load(), plugin.version)
-        for plugin, entry_point in discovery.installed().items()
-        if plugin.distribution == OWN_DISTRIBUTION
-    }
 
 
 @attrs.frozen(kw_only=True)
@@ -128,10 +121,6 @@ class Subject:
 
     def context(self, **changes: Any) -> BuildContext:
         """A context on the CPU."""
-        # Here and below, since they load NumPy.
-        from textgen.runs.starting import load_start
-
-        self.components.load_start = partial(load_start, source="a check")
         bare = BuildContext(
             folder=self.folder,
             requested_device="cpu",
@@ -143,9 +132,13 @@ class Subject:
     @cached_property
     def components(self) -> Any:
         """What builds the parts of components, and loads each run among their options once."""
+        # Here and below, since they load NumPy.
         from textgen.runs.loading import RunComponents
+        from textgen.runs.starting import load_start
 
-        return RunComponents()
+        made = RunComponents()
+        made.load_start = partial(load_start, source="a check")
+        return made
 
     def tables(self, kind: str, default: Table | None) -> list[Table | None]:
         """What it may meet of a kind: the one that was given, or else the default and those of its
@@ -155,16 +148,13 @@ class Subject:
         return [default, *self.neighbours.get(kind, ())] if given is None else [given]
 
     def other(self, kind: str, table: Table, **context: Any) -> Any:
-        """Build another component from its table, as a pipeline has it. Raises PipelineError."""
-        context_of = self.context(**context)
+        """Build another component from its table, as a pipeline has it.
+
+        Raises PipelineError and ContractError.
+        """
         source = f"{kind} for a check"
         choice = make_choice(kind, table, Path.cwd(), self.plugins, source=source)
-        made = choice.offer.component.build(choice.options, context_of)
-        if kind == "model" and choice.start is not None:
-            from textgen.runs.starting import load_start
-
-            load_start(made, choice, context_of, source="a check")
-        return made
+        return self.components.build(choice, self.context(**context))
 
     def sample(self, corpus: Table | None) -> list[CorpusPiece]:
         """The beginning of a corpus, up to the end of a document if it has any; TEXT without a

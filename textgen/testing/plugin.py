@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,6 @@ from textgen.protocols import Table
 from textgen.testing.commands import CommandSuite
 from textgen.testing.corpora import CorpusSuite
 from textgen.testing.environment import (
-    built_in_modules,
     isolated_plugins,
     module_name,
     required_options,
@@ -70,15 +69,8 @@ def prepared(
     label   what failures call it
     given   other fields of Subject
     """
-    if not isinstance(component, Component):
-        raise TypeError(f"check takes a textgen.Component, and got a {type(component).__name__}")
     plugins = isolated_plugins() if plugins is None else plugins
-    module, raw = module_name(component, plugin), dict(pipeline or {})
-    tables, options = started(raw, plugins), dict(options or {})
-    for key, part in options.items():  # a part of a model may start from a run too
-        if isinstance(part, Mapping) and "start" in part:
-            began = started({**raw, "model": part}, plugins)
-            options[key], tables = began["model"], {**began, **tables}
+    module, options = module_name(component, plugin), dict(options or {})
     with tempfile.TemporaryDirectory(
         prefix="textgen-testing-", ignore_cleanup_errors=True
     ) as folder:
@@ -88,7 +80,7 @@ def prepared(
             plugins=plugins,
             folder=Path(folder).resolve(),
             options=options,
-            pipeline=tables,
+            pipeline=started(dict(pipeline or {}), plugins),
             module=module,
             label=label or f"{kind} {component.name!r}" + (f" of {module}" if module else ""),
             **given,
@@ -139,7 +131,7 @@ def check(
 
 
 def check_plugin(
-    plugin: object | str | metadata.EntryPoint,
+    plugin: object | str,
     *,
     options: Mapping[str, Table] | None = None,
     pipeline: Table | None = None,
@@ -148,7 +140,7 @@ def check_plugin(
 ) -> tuple[Outcome, ...]:
     """Hold every component that a plugin offers to its contract.
 
-    plugin      its module, the module's name, or its entry point
+    plugin      its module, or the module's name
     options     tables by the component's name, or `kind:name`
     pipeline    what its components meet, as `check` takes it
     leave_out   components that are not checked, or by other means, by their names
@@ -161,17 +153,9 @@ def check_plugin(
     Raises the first ContractFailure, PluginError where it is no plugin, and UsageError where a
     component could not be checked and is not left out.
     """
-    if isinstance(plugin, metadata.EntryPoint):
-        plugin = plugin.value
     module = import_module(plugin) if isinstance(plugin, str) else plugin
-    own = {name: built_in for name, (built_in, _) in built_in_modules().items()}
-    names = {name for name, built_in in own.items() if built_in is module}
-    plugins = isolated_plugins(*([] if names else [module]))
-    offers = [
-        o
-        for o in plugins.offers()
-        if (o.plugin.name in names if names else o.plugin.name not in own)
-    ]
+    plugins = isolated_plugins(module)
+    offers = [o for o in plugins.offers() if o.distribution == UNPACKAGED]
     if not offers:
         raise UsageError(f"{plugin} offers no component, so there is nothing to check")
     _check_names(leave_out, offers, "leave_out has")
@@ -214,7 +198,7 @@ def check_offers(
             options=_options_of(offer, options),
             plugin=source,
             plugins=plugins,
-            label=f"{offer.kind} {offer.name!r} of {_owner(offer, module)}",
+            label=f"{offer.kind} {offer.name!r} of {_owner(offer)}",
             neighbours=neighbours,
             **given,
         ) as suite:
@@ -229,11 +213,10 @@ def _check_names(names: Iterable[str], offers: Iterable[RegisteredComponent], wh
             raise UsageError(f"{what} {name!r}, and no component is called so; {hint}")
 
 
-def _owner(offer: RegisteredComponent, module: object | str | None) -> str:
-    """What failures call the package: its name, or its module's where it is no package."""
-    if offer.distribution != UNPACKAGED or module is None:
-        return offer.plugin.path or offer.distribution
-    return module if isinstance(module, str) else getattr(module, "__name__", offer.distribution)
+def _owner(offer: RegisteredComponent) -> str:
+    """What failures call a plugin: its file, its package or its module."""
+    name = offer.plugin.name if offer.distribution == UNPACKAGED else offer.distribution
+    return offer.plugin.path or name
 
 
 def _options_of(offer: RegisteredComponent, options: Mapping[str, Table]) -> Table:

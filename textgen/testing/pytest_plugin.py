@@ -57,23 +57,15 @@ def tiny_pipeline(tiny_corpus: Path) -> dict[str, Any]:
 def run_pipeline(tmp_path: Path, textgen_plugins: PluginSet) -> Callable[..., Run]:
     """Run a pipeline silently, with `textgen_plugins`: `run_pipeline(tiny_pipeline, ["seed=3"])`.
 
-    Its run directory is tmp_path / "run" unless `output` is given; `plugins` takes another set, and
-    further keyword arguments go to textgen.Engine.run.
+    Its run directory is tmp_path / "run". Keyword arguments go to textgen.Engine.run.
     """
 
     def run(
-        pipeline: Mapping[str, Any] | str | Path,
-        overrides: Iterable[str] = (),
-        *,
-        plugins: PluginSet | None = None,
-        output: str | Path | None = None,
-        **arguments: Any,
+        pipeline: Mapping[str, Any] | str | Path, overrides: Iterable[str] = (), **arguments: Any
     ) -> Run:
         from textgen.engine import Engine
 
-        engine = Engine(textgen_plugins if plugins is None else plugins)
-        return engine.run(
-            pipeline, overrides, output=tmp_path / "run" if output is None else output, **arguments
-        )
+        given = {"output": tmp_path / "run", **arguments}
+        return Engine(textgen_plugins).run(pipeline, overrides, **given)
 
     return run

@@ -12,7 +12,7 @@ from textgen.engine import Engine
 from textgen.errors import TextgenError
 from textgen.runs.loading import build_generator
 from textgen.runs.stored import verify
-from textgen.testing.outcomes import Skip, Violation
+from textgen.testing.outcomes import Violation
 from textgen.testing.suite import Suite
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -22,32 +22,29 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 class RunSuite(Suite):
     """The checks of a run."""
 
-    def run_whole(self) -> None:
-        path = self.new()
-        if isinstance(path, Mapping):
-            raise Skip("it has no files of its own: its tables load themselves")
-        if not isinstance(path, Path):
-            raise Violation(f"build() gave {type(path).__name__}")
-        try:
-            report = verify(path)
-        except TextgenError as error:
-            raise Violation(str(error)) from error
-        if report.status != "finished":
-            raise Violation(f"its status is {report.status!r}")
-        for file in report.files:
-            if file.state != "whole":
-                raise Violation(f"{file.name} is {file.state}: {file.cause}")
-
     def run_loads(self) -> None:
         made, plugins = self.new(), self.plugins
+        if not isinstance(made, Path | Mapping):
+            raise Violation(f"build() gave {type(made).__name__}")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             try:
-                with (
-                    Engine(plugins).load(made)
-                    if isinstance(made, Path)
-                    else build_generator(made, plugins, device="cpu", given={}, source="build")
-                ) as generator:
+                if isinstance(made, Path):
+                    _check_files(made)
+                    loaded = Engine(plugins).load(made)
+                else:
+                    loaded = build_generator(made, plugins, device="cpu", given={}, source="build")
+                with loaded as generator:
                     generator.generate("", max_new_tokens=3, unknown_characters="skip")
             except (TextgenError, UserWarning) as error:
                 raise Violation(str(error)) from error
+
+
+def _check_files(path: Path) -> None:
+    """Raise a Violation unless a run is finished and its files are whole."""
+    report = verify(path)
+    if report.status != "finished":
+        raise Violation(f"its status is {report.status!r}")
+    for file in report.files:
+        if file.state != "whole":
+            raise Violation(f"{file.name} is {file.state}: {file.cause}")

@@ -34,15 +34,10 @@ class Statement:
         return self.anchor.replace("-", "_")
 
 
-STATEMENTS: Final = tuple(
-    Statement(anchor, sentence, " ".join(advice.split()))
+STATEMENTS: Final = {
+    anchor: Statement(anchor, sentence, " ".join(advice.split()))
     for anchor, sentence, advice in _SECTION.findall(
         (resources.files("textgen.testing") / "contracts.md").read_text(encoding="utf-8")
     )
-)
-_BY_ANCHOR: Final = {statement.anchor: statement for statement in STATEMENTS}
-
-
-def statement_of(anchor: str) -> Statement:
-    """The statement of this name."""
-    return _BY_ANCHOR[anchor]
+}
+"""By anchor."""

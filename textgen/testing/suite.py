@@ -25,11 +25,10 @@ from textgen.plugin.tracebacks import packages_of, shown_line
 from textgen.testing.environment import Subject, close, required_options
 from textgen.testing.outcomes import ContractFailure, Outcome, Skip, Violation
 from textgen.testing.process import TimeUpError, no_thread_left, unchanged, within
-from textgen.testing.statements import STATEMENTS, Statement, statement_of
+from textgen.testing.statements import STATEMENTS, Statement
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
-NO_DEFAULT: Final = "it has no default for "
 _SHOWN: Final = 500  # characters of what was seen
 _DEFAULTS: Final = ("observer", "tokenizer")  # the kinds of which one is used if none is named
 _FRESH: Final = """
@@ -72,7 +71,7 @@ class Suite(Subject):
         """What is checked: the statements of every component, and those of its kind."""
         return [
             statement
-            for statement in STATEMENTS
+            for statement in STATEMENTS.values()
             if statement.anchor.partition("-")[0] in ("component", self.kind)
             and hasattr(type(self), statement.check)
         ]
@@ -86,7 +85,7 @@ class Suite(Subject):
         missing = [name for name in required_options(self.component) if name not in self.options]
         if missing and self.kind != "command":
             wanted = " and ".join(f"{self.component.name}.{name}" for name in missing)
-            yield self._unchecked(f"{NO_DEFAULT}{wanted}")
+            yield self._unchecked(f"it has no default for {wanted}")
             return
         reasons = []
         for statement in self.statements():
@@ -128,7 +127,7 @@ class Suite(Subject):
             seen = f"the check {check} raised {type(error).__name__}{text}"
         packages = packages_of(self.component, self.module)
         seen = seen[:_SHOWN] + shown_line(cause or error, packages)
-        failure = ContractFailure(statement_of(anchor), seen, self.label)
+        failure = ContractFailure(STATEMENTS[anchor], seen, self.label)
         failure.__cause__ = cause
         return failure
 

@@ -98,8 +98,6 @@ class TokenizerSuite(Suite):
             self.new().fit(iter([self.text[: self.text.find("\n") + 1]]))
         if not np.array_equal(self.fitted.encode(self.text), ids):
             raise Violation("its ids changed when a second tokenizer was fitted")
-        if self._learn(_PIECE).to_dict() != known:
-            raise Violation("to_dict() of a second tokenizer of the same corpus differs")
         for seed in "12":
             if self._elsewhere(seed) not in (None, known):
                 seen = "to_dict() of the same corpus differs in another process"
