@@ -1,4 +1,6 @@
-"""Runs `textgen` as a user does: in a process of its own, in a folder of its own."""
+"""Runs `textgen` as a user does: in a process of its own, in a folder of its own; behind the
+fixtures `textgen` and `python`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import TextIO
 
 import attrs
 import fork_server
+from fork_server import start  # noqa: F401 - for tests that give a command streams of their own
 
 
 def environment(site=(), extra=None):

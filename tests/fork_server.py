@@ -1,6 +1,6 @@
-"""Runs `python ARGUMENTS` in a process that has imported torch already, which takes seconds.
+"""Runs `python ARGUMENTS` without the seconds that importing torch takes, for commands.py.
 
-This file is also the server: run as a script, it imports textgen and torch, and forks once for each
+The first command starts this file as a server, which imports textgen and torch, and forks for each
 command that `start` sends it. `-m textgen` and scripts find these modules imported; others, such as
 pytest, do not. Where imports or the start of Python are the point, take commands.run_python.
 """

@@ -9,7 +9,7 @@ import sys
 import termios
 from pathlib import Path
 
-import fork_server
+from commands import start
 
 # Ctrl-C is for the processes whose controlling terminal it is typed on; a new session has none
 # until it takes one. A test run that was started in the background ignores SIGINT, and would pass
@@ -32,7 +32,7 @@ def shown(*arguments, cwd, stdout=None):
     command = [*map(str, arguments)]
     with open(theirs, "r+b", buffering=0) as terminal:
         streams = [theirs, (stdout or terminal).fileno(), theirs]
-        process = fork_server.start(command, cwd, os.environ, streams)
+        process = start(command, cwd, os.environ, streams)
     seen = b""
     with contextlib.suppress(OSError):  # as Linux says that the other end is closed
         while data := os.read(ours, 65_536):

@@ -2,8 +2,8 @@
 
 import os
 
-import fork_server
 import pytest
+from commands import start
 
 
 def full():
@@ -33,7 +33,7 @@ def test_a_lost_stderr_ends_no_run(tmp_path, tiny_pipeline, write_pipeline, text
             streams = [null.fileno(), texts.fileno(), stderr]
             for name, code in (("pipeline.toml", 0), ("missing.toml", 2)):
                 command = ["-m", "textgen", "run", name]
-                assert fork_server.start(command, tmp_path, os.environ, streams).wait() == code
+                assert start(command, tmp_path, os.environ, streams).wait() == code
     finally:
         os.close(stderr)
     again = textgen("run", "pipeline.toml", cwd=tmp_path)
