@@ -13,7 +13,6 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from commands import run_textgen
 from components import engine_of, make, plugin_of, with_odd
 
 import textgen
@@ -248,9 +247,7 @@ def test_a_loss_that_is_not_a_number_names_all_who_may_be_at_fault(tiny_pipeline
         run_odd(tiny_pipeline(), trainer=odd)
 
 
-def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(
-    tmp_path, tiny_pipeline
-):
+def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(tiny_pipeline):
     engine = engine_of(tokenizer=broken(tokenizer()))
     run = engine.run(with_odd(tiny_pipeline(), "tokenizer"))
     other = plugin_of(tokenizer=leaving)
@@ -259,9 +256,6 @@ def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(
         made.generate("", max_new_tokens=5) for made in (engine.load(run.path), run.generator)
     )
     assert again.text == first.text
-    missing = run_textgen("generate", run.path, "--temperature", "0.5", folder=tmp_path)
-    assert (missing.returncode, missing.stdout) == (2, "")
-    assert "no plugin of textgen-odd is loaded: is it installed, or" in missing.stderr
 
 
 def test_what_fails_in_a_sample_costs_no_training(tiny_pipeline):
