@@ -1,19 +1,13 @@
-"""From a text to tokens: characters a second and memory of a first run, and of a second one.
+"""From a text to tokens: characters a second of a first run, and of a second one.
 
 Usage: python benchmarks/encoding.py [--megabytes 10 100 1000]
 
-The text is the story that comes with textgen, repeated with changes. Each line is a process of its
-own. The run is one of the public door, from its start to the event RunStarted: it reads the text
-twice, hashes it, fits the vocabulary and writes the tokens to an empty cache, which the second run
-has.
+The text is the story that comes with textgen, repeated with changes. The run is one of the public
+door, from its start to the event RunStarted: it reads the text twice, hashes it, fits the
+vocabulary and writes the tokens to an empty cache, which the second run has.
 """
 
-import argparse
-import json
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -56,34 +50,22 @@ def run(corpus, output):
     return times["RunStarted"]
 
 
-def measured(path):
-    """Seconds of a run of a text, once all is imported."""
-    with tempfile.TemporaryDirectory() as folder:
-        run({"type": "story"}, Path(folder, "imported"))
-        return run({"type": "file", "path": path}, Path(folder, "run"))
-
-
 def main():
     """Print the table."""
     options = parser(__doc__)
     options.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000])
-    options.add_argument("--measure", help=argparse.SUPPRESS)
     given = options.parse_args()
-    if given.measure:
-        spent, usage = measured(given.measure), resource.getrusage(resource.RUSAGE_SELF)
-        print(json.dumps((spent, usage.ru_maxrss / 1024)))
-        return
-    for megabytes in given.megabytes:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "text.txt")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["TEXTGEN_CACHE_DIR"] = str(folder / "cache")
+        run({"type": "story"}, folder / "imported")
+        for megabytes in given.megabytes:
+            path = folder / f"{megabytes}.txt"
             characters = write_text(path, megabytes * 1_000_000)
-            environment = {**os.environ, "TEXTGEN_CACHE_DIR": str(Path(folder, "cache"))}
             for what in ("first run", "second run"):
-                command = [sys.executable, __file__, "--measure", str(path)]
-                said = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
-                spent, peak = json.loads(said.stdout)
+                spent = run({"type": "file", "path": path}, folder / f"{megabytes} {what}")
                 speed = f"{characters / spent / 1e6:7.1f} M characters/s"
-                print(f"{megabytes:5} MB {what:10} {spent:6.2f} s {speed}, peak {peak:4.0f} MB")
+                print(f"{megabytes:5} MB {what:10} {spent:6.2f} s {speed}", flush=True)
 
 
 if __name__ == "__main__":
