@@ -564,7 +564,7 @@ def test_the_page_is_accessible(visit, scheme, size):
     assert (int(ground.split("(")[1].split(",")[0]) < 128) == (scheme == "dark")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.locator("#continue").bounding_box()["y"] < size[1]
-    for dialog in (None, "#share", "#export", "#help"):
+    for dialog in (None, "#compare", "#share", "#export", "#help"):
         if dialog:
             page.keyboard.press("Escape")
             page.click(dialog)

@@ -34,6 +34,12 @@ export class Shelf {
     return found;
   }
 
+  /** The text of another document. */
+  async textOf(title) {
+    const { tree, text } = await readDocument(this.run, title);
+    return text ?? new Tree(Tree.checked(tree)).text();
+  }
+
   /** A title like a wished one that no document has. */
   unused(wished) {
     let title = wished;

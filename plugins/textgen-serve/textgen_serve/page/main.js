@@ -3,6 +3,7 @@
 import { alternatives } from "./alternatives.js";
 import { card, complete, copies, hasKey, latest, likeliest, models, onDesk, score, stream, takeKey, textIn, UNKNOWN, useKey } from "./api.js";
 import { drawLosses, drawRanks } from "./charts.js";
+import { comparison, draftsIn } from "./drafts.js";
 import { exportAs, Shelf, treeIn } from "./documents.js";
 import { Editor, STEPS } from "./editor.js";
 import { Samplers } from "./samplers.js";
@@ -39,6 +40,7 @@ const editor = new Editor($("text"), {
 });
 const popover = alternatives(editor, { likeliestAt, onTake: take, isBusy: () => running });
 const samplers = new Samplers($("sliders"), $("more"), tune);
+const showDrafts = comparison();
 const others = sentences(() => editor.element.focus());
 
 // --- The model ---------------------------------------------------------------------------------
@@ -570,6 +572,14 @@ function share() {
   $("sharing").showModal();
 }
 
+/** Show the text beside another version, or another document. */
+function compare() {
+  const titles = shelf?.titles.filter((title) => title !== shelf.title) ?? [];
+  const drafts = [...draftsIn(tree), ...titles.map((title) => ({ label: title, text: () => shelf.textOf(title) }))];
+  if (drafts.length < 2) return say("There is no second draft yet: Retry or Rewrite makes one");
+  showDrafts(model.id, drafts);
+}
+
 withArrows($("likeliest"));
 
 // --- Buttons and keys --------------------------------------------------------------------------
@@ -583,6 +593,7 @@ const actions = {
   redo: () => move(() => tree.redo()),
   previous: () => move(() => tree.turn(-1)),
   next: () => move(() => tree.turn(1)),
+  compare,
   share,
   export: exporting,
   import: () => $("file").click(),
@@ -609,6 +620,7 @@ document.addEventListener("keydown", (event) => {
   if (command && key === "Enter") action = toggle;
   else if (altKey && key === "Enter") action = retry;
   else if (altKey && event.code === "KeyR") action = rewrite;
+  else if (altKey && event.code === "KeyC") action = compare;
   else if (altKey && key === "ArrowUp") action = actions.previous;
   else if (altKey && key === "ArrowDown") action = actions.next;
   else if (key === "Escape") action = [popover, others].find(({ isOpen }) => isOpen())?.close ?? stop;
