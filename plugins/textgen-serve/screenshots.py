@@ -18,6 +18,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +79,7 @@ def main() -> None:
             )
             page.goto(url)
             page.wait_for_selector("body[data-ready]")
+            page.click("#new")  # each picture is of a document of its own
             show(page, hovers=not is_phone)
             page.screenshot(path=DOCS / f"page-{name}.png")
             page.close()
@@ -104,17 +106,23 @@ def digest() -> str:
 
 @contextlib.contextmanager
 def serving(run: str) -> Iterator[str]:
-    """A server of the run. Gives its address."""
-    line = [sys.executable, "-m", "textgen", "serve", "--port", "0", run]
-    server = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
-    try:
-        assert server.stderr is not None
-        yield next(
-            found[0] for line in server.stderr if (found := re.findall(r"https?://\S+", line))
-        )
-    finally:
-        server.terminate()
-        server.wait()
+    """A desk with the run. Gives the address of its page to write with."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder, Path(run).resolve().name)
+        place.mkdir()
+        (place / "run").symlink_to(Path(run).resolve())
+        line = [sys.executable, "-m", "textgen", "serve", "--port", "0", "--folder", folder]
+        server = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+        try:
+            assert server.stderr is not None
+            yield next(
+                f"{found[0]}/write"
+                for line in server.stderr
+                if (found := re.findall(r"https?://\S+", line))
+            )
+        finally:
+            server.terminate()
+            server.wait()
 
 
 def show(page: Page, *, hovers: bool) -> None:
