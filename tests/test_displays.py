@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 import attrs
 import numpy as np
 import pytest
-from components import Utf8
 from pages import Page
 
 import textgen
@@ -56,12 +55,6 @@ def test_texts_are_escaped_alone_and_in_a_table(run):
     assert page.text["pre"] == "".join(made.text for made in several)
     assert page.text["th"] == "0123"
     assert page.text["b"] == ""  # the prompt is in the text
-
-
-def test_what_a_tokenizer_holds_back_is_shown_at_the_end_of_the_coloured_text():
-    generator = textgen.train(**SMALL, tokenizer=Utf8()).generator
-    text = "caf\u00e9 \ufffd"
-    assert Page.of(generator.score(text)._repr_html_()).text["pre"] == text
 
 
 def test_a_score_shows_the_text_coloured(run):

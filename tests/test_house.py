@@ -32,11 +32,6 @@ def test_every_public_name_resolves_and_is_documented():
     assert all(inspect.getdoc(v) for v in values if inspect.isclass(v) or inspect.isfunction(v))
 
 
-def test_what_is_not_there_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = textgen.nothing
-
-
 # What an import may do.
 
 

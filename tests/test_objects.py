@@ -103,12 +103,6 @@ def test_a_text_trains_a_model_in_memory():
     assert run.generator.copy_finder().report(TEXT[:40]).longest == 40
 
 
-def test_a_run_in_memory_that_is_stopped_promises_no_checkpoint():
-    said = "^interrupted after step 1$"
-    with pytest.raises(textgen.Interrupted, match=said):
-        train(cancelled=lambda: True)
-
-
 def test_it_is_what_a_run_of_the_same_pipeline_makes(tmp_path):
     (tmp_path / "text.txt").write_text(TEXT)
     corpus = {"type": "file", "path": str(tmp_path / "text.txt")}
@@ -229,17 +223,6 @@ def test_tokens_do_not_depend_on_how_a_text_comes_in_pieces():
 
     made = [train(corpus=Pieces(size), tokenizer=Pairs(), **COUNTED) for size in (7, 999)]
     assert made[0].generator.model_id == made[1].generator.model_id
-
-
-def test_a_tokenizer_without_an_incremental_decoder_streams_whole_characters():
-    text = "é € 漢字 " * 9
-    size = len(text.encode())
-    generator = train(tokenizer=Utf8(), sampler=spelling(text)).generator
-    pieces = list(generator.stream("Once", max_new_tokens=size))
-    assert len(pieces) > 1
-    assert "".join(pieces) == text
-    unfinished = generator.generate(max_new_tokens=size - 3)
-    assert unfinished.text == text.encode()[:-3].decode(errors="replace")
 
 
 @pytest.mark.parametrize(

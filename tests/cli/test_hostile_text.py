@@ -64,15 +64,10 @@ def folder_of(folder, name):
 MESSAGES = {
     "a path that is not there": lambda run, folder: ["show", f"{ESCAPES.replace(chr(0), '')}.toml"],
     "a key of a pipeline": lambda run, folder: ["show", written(folder, {ESCAPES: 1})],
-    "a component": lambda run, folder: ["show", written(folder, {"model": {"type": ESCAPES}})],
     "an override": lambda run, folder: ["show", written(folder, {}), "--set", "model.\x1b]8=1"],
     "a run record": lambda run, folder: [
         "generate",
         edited(run, folder, '"finished"', r'"\u001b[31m\u009b"'),
-    ],
-    "a name in the run record": lambda run, folder: [
-        "generate",
-        edited(run, folder, '"seed"', r'"\u202e\u001b[31m"'),
     ],
     "a folder of runs": lambda run, folder: ["generate", folder_of(folder, "\x1b]8run")],
 }

@@ -14,35 +14,6 @@ def textgen_samplers():
     half = lambda logits, history: logits / 2
     return [Component("half", NoOptions, lambda config, context: half)]
 """
-CORPUS = """
-from textgen import Component, CorpusError, NoOptions, hookimpl
-
-class Gone:
-    def read(self):
-        raise CorpusError("no such file: /gone.txt")
-
-@hookimpl
-def textgen_corpora():
-    return [Component("gone", NoOptions, lambda config, context: Gone())]
-"""
-NEEDY = '''
-import attrs
-from textgen import Component, hookimpl, option
-
-@attrs.frozen
-class Needy:
-    """Needs two."""
-
-    by: float = option(help="what to divide by")
-    add: float = option(help="what to add")
-
-@hookimpl
-def textgen_samplers():
-    build = lambda config, context: lambda logits, history: logits / config.by
-    return [Component("nodefault", Needy, build)]
-'''
-
-
 OBJECTIVE = """
 from textgen import Component, NoOptions, UsageError, hookimpl
 from textgen.documents import end_id
@@ -91,17 +62,6 @@ def lines_of(tmp_path, text, values=(), **pipeline):
     plugins = PluginSet.discover()
     plugins.register_file(file)
     return [line for _, line in command_line.check_named("half", plugins, values, **pipeline)]
-
-
-def test_a_corpus_that_is_not_available_is_not_read(tmp_path):
-    said = "corpus-pieces: its text is not available here: no such file: /gone.txt"
-    line = f"skipped  corpus 'gone' of {tmp_path / 'half.py'}: {said}"
-    assert line in lines_of(tmp_path, CORPUS)
-
-
-def test_options_without_a_default_are_asked_for(tmp_path):
-    (line,) = lines_of(tmp_path, NEEDY)
-    assert "no default for nodefault.by and nodefault.add; give it --set" in line
 
 
 @pytest.mark.slow

@@ -55,11 +55,6 @@ def test_plugins_check_tells_a_slow_plugin_what_makes_it_slow(check):
     assert (done.returncode, said in done.stdout) == (1, True)
 
 
-def test_what_is_written_to_stderr_at_import_is_no_module(check):
-    done = check("warns", sampler("logits", top="import warnings\nwarnings.warn('numpy is old')"))
-    assert ("component-import" in done.stdout, "FAILED" in done.stdout) == (True, False)
-
-
 def test_plugins_check_notes_a_clash(tmp_path, check):
     write_package(tmp_path / "site", "two", sampler("logits / 2", "shared"))
     done = check("one", sampler("logits / 2", "shared"))
@@ -111,8 +106,3 @@ def test_plugins_check_notes_a_name_of_textgens_own(check):
     )
     said = "note: command 'run' is also offered by textgen; users write textgen-old:run\n"
     assert said in done.stdout
-
-
-def test_options_that_do_not_fit_are_a_usage_error(tmp_path):
-    done = run_textgen("plugins", "check", "corpora", "--set", "file.pth=x", folder=tmp_path)
-    assert (done.returncode, "pth: unknown key; did you mean 'path'?" in done.stderr) == (2, True)

@@ -4,15 +4,10 @@ import io
 import logging
 import sys
 import types
-from importlib import metadata
 
 import pytest
 
 import textgen as api
-
-
-def test_the_version_is_that_of_the_package():
-    assert api.__version__ == metadata.version("textgen-engine")
 
 
 def test_the_log_tells_training_checkpoints_and_loading(tiny_pipeline, tmp_path, caplog):

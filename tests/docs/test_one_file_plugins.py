@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from components import engine_with
 
 import textgen
-from textgen import CorpusError, Engine, PluginSet, UsageError, summarize
+from textgen import CorpusError, UsageError, summarize
 from textgen.plugin.component import RegisteredComponent
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -23,14 +24,6 @@ def example(name):
     """The file of this name on the pages."""
     (text,) = re.findall(rf"^```python\n# file: {name}\n(.*?)^```", PAGES, re.MULTILINE | re.DOTALL)
     return str(text)
-
-
-def engine_with(path, text):
-    """One with a plugin in one file."""
-    path.write_text(text)
-    plugins = PluginSet.discover()
-    plugins.register_file(path)
-    return Engine(plugins)
 
 
 @pytest.fixture
@@ -250,7 +243,3 @@ def test_a_metric(tmp_path, train, command):
     assert 0 < share < 1
     assert value["metrics"] == {"rare": share}
     assert f"rare{share:22.4f}" in command("rare.py", text, *given, "--metric", "rare").stdout
-    table = '{ type = "rare" }'
-    given = (*given, "--metric", table, "--json")
-    assert json.loads(command("rare.py", text, *given).stdout)["metrics"] == {table: share}
-    assert "metric  rare" in command("rare.py", text, "plugins", "--kind", "metric").stdout

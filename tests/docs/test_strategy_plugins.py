@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_one_file_plugins import engine_with, example
+from components import engine_with
+from test_one_file_plugins import example
 
 from textgen import Engine, PluginSet, UsageError
 from textgen.testing import command_line

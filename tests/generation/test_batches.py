@@ -120,14 +120,6 @@ def test_a_batch_that_is_left_does_no_more_work_and_leaves_no_memory(finished_ru
     assert all(history() is None for history in watcher.histories)
 
 
-def test_what_is_left_of_many_prompts_when_time_is_over_is_not_made(finished_run):
-    watcher, generator = watched(finished_run)
-    prompts = ["the ", {"prompt": "the ", "temperature": 0.5}]
-    made = list(generator.generate_many(prompts, n=2, time_limit=0))
-    assert [(m.prompt, m.text, m.finish_reason) for m in made] == [("the ", "", "time")] * 4
-    assert watcher.calls == 0
-
-
 def test_a_time_limit_is_for_all_texts_together(generator):
     begun = time.monotonic()
     many = [*generator.generate_many(["the "] * 3, max_new_tokens=None, time_limit=0.3)]

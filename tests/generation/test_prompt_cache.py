@@ -6,7 +6,6 @@ import random
 import pytest
 from watching import counting, encoding
 
-from textgen import UsageError
 from textgen.generation import generator as generators
 
 BLOCK = 256
@@ -93,16 +92,3 @@ def test_a_prepared_prompt_is_encoded_once(generator):
     made.append(asyncio.run(generator.agenerate(prepared, index=3, max_new_tokens=5)))
     assert [given for given, _ in encoded].count(text) == 1
     assert made == list(generator.generate_many([text], n=4, max_new_tokens=5))
-
-
-def test_the_next_token_after_a_long_prompt(counted):
-    watcher, generator = counted
-    text, options = long_text(600), {"repetition_penalty": 1.5, "temperature": 0.5}
-    for count in (600, 88):
-        before = watcher.fed
-        made = asyncio.run(generator.anext_logprobs(text, **options))
-        assert watcher.fed - before == count
-        for ours, theirs in zip(made, generator.next_logprobs(text, **options), strict=True):
-            assert ours.tolist() == theirs.tolist()
-    with pytest.raises(UsageError, match="time_limit"):
-        generator.next_logprobs(text, time_limit=0)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from textgen import PromptError, train
+from textgen import PromptError
 
 
 @pytest.mark.fault(18)
@@ -15,26 +15,6 @@ def test_a_prompt_outside_the_vocabulary_is_an_error_that_lists_it(generator):
         generator.generate("thé 😀 é\0")
     assert caught.value.characters == ("é", "😀", "\0")
     assert "'é' (U+00E9), " in str(caught.value)
-
-
-@pytest.mark.parametrize("tokenizer", ["char", {"type": "bpe", "vocab_size": 262}])
-def test_an_empty_prompt_starts_a_line(tokenizer):
-    corpus = "Once more.\nOnly then, and on and on and on.\n" * 40
-    parts = {"model": {"type": "ngram", "order": 3}, "trainer": {"type": "count"}}
-    run = train(corpus=corpus, tokenizer=tokenizer, sampler="greedy", **parts)
-    text = run.generator.generate(max_new_tokens=4).text
-    assert text.startswith("On")
-    assert text == run.generator.generate(".\n", max_new_tokens=4).text
-
-
-@pytest.mark.fault(19)
-def test_an_empty_prompt_starts_a_document_as_after_another():
-    corpus = ["Once more.", "Only then, and on.", "On and on."] * 20
-    parts = {"model": {"type": "ngram", "order": 4}, "trainer": {"type": "count"}}
-    generator = train(corpus=corpus, sampler="greedy", **parts).generator
-    ids = [*generator.prepare(".").ids, generator.tokenizer.end_id]
-    assert generator.generate().text == generator.generate(ids).text
-    assert generator.generate().text.startswith("On")
 
 
 @pytest.mark.fault(18)
@@ -53,12 +33,6 @@ def test_the_policy_unknown_feeds_the_unknown_token(generator):
     made = generator.generate("thé", unknown_characters="unknown")
     assert made.prompt_ids.tolist() == ids.tolist()
     assert made.tokens == generator.generate([*generator.record["priming"], *ids]).tokens
-
-
-def test_no_new_tokens_are_no_text(generator):
-    made = generator.generate("the", max_new_tokens=0)
-    assert (str(made), made.finish_reason) == ("the", "length")
-    assert list(generator.stream("the", max_new_tokens=0)) == []
 
 
 def test_a_long_prompt_can_be_cancelled_while_it_is_fed(generator):

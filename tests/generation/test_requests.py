@@ -12,45 +12,18 @@ from watching import join_background
 from textgen import UsageError, load, run
 from textgen.generation import generator as generators
 
-SHARP = [{"type": "top-k", "k": 3}, {"type": "temperature", "temperature": 0.5}]
-ASKED = {"max_new_tokens": 40, "seed": 2}
 
-
-def with_chain(run, *tables, **options):
-    return load(run, sampler=list(tables)).generate("the ", **ASKED, **options).text
-
-
-@pytest.mark.parametrize(
-    ("chain", "options", "same"),
-    [
-        (SHARP, {"temperature": 2.0}, [SHARP[0], {"type": "temperature", "temperature": 2.0}]),
-        (
-            SHARP,
-            {"top_p": 0.6, "repetition_penalty": 1.5},
-            [
-                {"type": "penalties", "repetition": 1.5},
-                SHARP[0],
-                {"type": "top-p", "p": 0.6},
-                SHARP[1],
-            ],
-        ),
-        (SHARP, {"top_k": 0}, SHARP[1:]),
-        (SHARP, {"top_p": 1.0}, SHARP),
-        ([{"type": "greedy"}], {"temperature": 0.9}, [{"type": "temperature", "temperature": 0.9}]),
-    ],
-    ids=["changes", "joins-at-its-place", "is-off", "allows-all", "gives-way"],
-)
-def test_an_option_changes_the_runs_chain_and_keeps_the_rest(finished_run, chain, options, same):
-    assert with_chain(finished_run, *chain, **options) == with_chain(finished_run, *same)
-
-
-def test_a_prompt_may_be_token_ids(generator):
-    ids = generator.tokenizer.encode("the clock")
-    expected = generator.generate("the clock", max_new_tokens=20)
-    for prompt in (ids, ids.tolist()):
-        assert generator.generate(prompt, max_new_tokens=20) == expected
-        assert "".join(generator.stream(prompt, max_new_tokens=20)) == expected.text
-    assert list(generator.generate_many([ids], max_new_tokens=20)) == [expected]
+def test_options_change_the_runs_chain_and_keep_the_rest(finished_run):
+    """One is off, and two join at their places."""
+    sharp = {"type": "temperature", "temperature": 0.5}
+    chain = [{"type": "top-k", "k": 3}, sharp]
+    same = [{"type": "penalties", "repetition": 1.5}, {"type": "top-p", "p": 0.6}, sharp]
+    options = {"top_k": 0, "top_p": 0.6, "repetition_penalty": 1.5}
+    made, expected = (
+        load(finished_run, sampler=each).generate("the ", max_new_tokens=40, seed=2, **given).text
+        for each, given in ((chain, options), (same, {}))
+    )
+    assert made == expected
 
 
 def test_a_bias_is_given_by_text_or_id(generator):
@@ -79,8 +52,9 @@ def test_numbers_may_be_those_of_numpy(generator):
         "max_new_tokens": np.int32(50),
         "stop_tokens": np.array([3, 4]),
     }
-    made = generator.generate("the ", **of_numpy, temperature=np.float32(0.5))
-    assert made == generator.generate("the ", **options, temperature=0.5)
+    ids = generator.prepare("the ").ids
+    made = generator.generate(ids, **of_numpy, temperature=np.float32(0.5))
+    assert made == generator.generate(ids.tolist(), **options, temperature=0.5)
     assert type(made.index) is type(made.seed) is int
 
 
@@ -105,8 +79,9 @@ def test_a_stream_has_the_ids_and_log_probabilities_of_its_pieces(generator, sto
 
 
 def test_the_next_token_has_log_probabilities_before_and_after_the_samplers(generator):
-    before, after = generator.next_logprobs("the clock", temperature=0.5, top_k=3)
-    (entry,) = generator.generate("the clock", max_new_tokens=1, logprobs=5).logprobs
+    options = {"temperature": 0.5, "top_k": 3}
+    before, after = generator.next_logprobs("the clock", **options)
+    (entry,) = generator.generate("the clock", max_new_tokens=1, logprobs=5, **options).logprobs
     assert [before[token] for token, _ in entry.top] == [logprob for _, logprob in entry.top]
     kept = [token for token, _ in entry.top[:3]]
     assert np.flatnonzero(np.isfinite(after)).tolist() == sorted(kept)

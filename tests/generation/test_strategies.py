@@ -174,7 +174,9 @@ def test_a_text_that_nobody_reads_pauses(name, generator):
         assert stream.finish_reason is None
         return first + "".join([piece async for piece in stream])
 
-    assert asyncio.run(read()) == generator.generate("the ", **options).text
+    whole = generator.generate("the ", **options)
+    assert asyncio.run(read()) == whole.text
+    assert asyncio.run(generator.agenerate("the ", **options)) == whole, "which has no pause"
 
 
 def test_a_pipeline_has_a_strategy_and_requests_replace_it(tmp_path):

@@ -3,6 +3,7 @@
 import asyncio
 
 import network_plugin
+import numpy as np
 import pytest
 from small_trainings import TEXT
 
@@ -50,10 +51,11 @@ def test_a_text_is_that_of_the_plain_path(generator, options):
     options = {"max_new_tokens": 24, **options}
     asked = [{"prompt": p, "index": i, "seed": 3, **options} for i, p in enumerate(PROMPTS)]
     plain = [generator.generate(**each) for each in asked]
-    following = [generator.next_logprobs(prompt)[0].tolist() for prompt in PROMPTS]
+    chain = {"repetition_penalty": 1.5, "temperature": 0.5}
+    following = [np.stack(generator.next_logprobs(p, **chain)).tolist() for p in PROMPTS]
 
     async def next_of(each):
-        return (await generator.anext_logprobs(each["prompt"]))[0].tolist()
+        return np.stack(await generator.anext_logprobs(each["prompt"], **chain)).tolist()
 
     async def halves(each):
         stream = await generator.astream(**each | {"max_new_tokens": 9, "keep_state": True})

@@ -3,7 +3,7 @@
 import pytest
 from test_config import BASE, changed, faults
 
-from textgen import Engine, PipelineError
+from textgen import PipelineError
 
 
 @pytest.mark.parametrize(
@@ -99,23 +99,16 @@ def test_an_option_of_requests_changes_its_sampler_or_joins_the_chain(
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"trainer.length": "5 epochs", "seed": 3},
-        {"trainer": {"length": "5 epochs"}, "seed": 3},
-        ["trainer.length=5 epochs", "seed=3"],
+        {"trainer.length": "5 epochs", "seed": 3, "sampler.1.temperature": 0.5},
+        {"trainer": {"length": "5 epochs"}, "seed": 3, "sampler": {"1": {"temperature": 0.5}}},
+        ["trainer.length=5 epochs", "seed=3", "sampler.1.temperature=0.5"],
     ],
 )
-def test_every_form_changes_the_same_keys_and_no_others(tiny_pipeline, overrides):
-    pipeline = Engine().pipeline(tiny_pipeline(), overrides)
-    assert (pipeline.trainer.options.length, pipeline.seed) == ("5 epochs", 3)
-    assert pipeline.trainer.options.batch_size == 16
-
-
-def test_a_number_in_a_key_counts_within_an_array(tiny_pipeline):
-    tables = tiny_pipeline(
-        sampler=[{"type": "greedy"}, {"type": "temperature", "temperature": 1.0}]
-    )
-    pipeline = Engine().pipeline(
-        tables, {"sampler": {"1": {"temperature": 0.5}}, "sampler.0": {"type": "temperature"}}
-    )
-    assert [choice.name for choice in pipeline.sampler] == ["temperature", "temperature"]
-    assert pipeline.sampler[1].options.temperature == 0.5
+def test_every_form_changes_the_same_keys_and_no_others(engine, overrides):
+    tables = changed("trainer.batch_size", 16)
+    tables["sampler"] = [{"type": "greedy"}, {"type": "temperature"}]
+    made = engine.pipeline(tables, overrides)
+    assert (made.trainer.options.length, made.seed) == ("5 epochs", 3)
+    assert made.trainer.options.batch_size == 16
+    assert [choice.name for choice in made.sampler] == ["greedy", "temperature"]
+    assert made.sampler[1].options.temperature == 0.5

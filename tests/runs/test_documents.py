@@ -89,14 +89,6 @@ def test_texts_end_by_themselves_and_are_as_long_as_those_of_the_corpus(writer):
     assert distance([len(text.text) for text in endless]) > 0.9
 
 
-def test_a_model_without_documents_ends_no_text():
-    generator = train("".join(DOCUMENTS)).generator
-    assert generator.tokenizer.end_id is None
-    assert "<end>" not in generator.tokenizer.to_dict()["tokens"]
-    made = generator.generate_many([""], n=30, max_new_tokens=MOST)
-    assert {text.finish_reason for text in made} == {"length"}
-
-
 def test_the_end_is_no_text(writer):
     text = writer.generate("abc", seed=3, echo=True, logprobs=1)
     assert text.tokens[-1] == writer.tokenizer.end_id == writer.tokenizer.vocab_size - 1
@@ -112,6 +104,7 @@ def test_the_end_is_no_text(writer):
     assert set(greedy.text) <= set("abc")
 
 
+@pytest.mark.fault(19)
 def test_a_prompt_starts_a_document_and_ids_are_as_they_are_given(writer):
     end = writer.tokenizer.end_id
     ids = writer.tokenizer.encode("abc").tolist()
@@ -163,16 +156,11 @@ def test_scores_count_the_ends(writer):
 
 def test_evaluate_reads_documents_as_the_run_does(run, textgen, tmp_path):
     (tmp_path / "new.jsonl").write_text('{"text": "abc", "other": "abcabc"}\n' * 9)
-    shown = textgen(
-        "evaluate", run.path, "new.jsonl", "--json", "--html", "page.html", cwd=tmp_path
-    )
+    shown = textgen("evaluate", run.path, "new.jsonl", "--json", cwd=tmp_path)
     assert shown.code == 0, shown.stderr
     assert json.loads(shown.stdout)["tokens"] == 9 * 4
-    assert (tmp_path / "page.html").is_file()
     other = textgen("evaluate", run.path, "new.jsonl", "--json", "--field", "other", cwd=tmp_path)
     assert json.loads(other.stdout)["tokens"] == 9 * 7
-    raw = textgen("evaluate", run.path, "new.jsonl", "--documents", "none", cwd=tmp_path)
-    assert "at least: the spelling of what is outside the vocabulary is not counted" in raw.stdout
 
 
 def test_a_finished_run_is_skipped_and_other_borders_are_another_corpus(run, tmp_path):

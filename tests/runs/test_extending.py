@@ -39,8 +39,14 @@ def mixture(folder, *, steps):
     return made
 
 
+def warming_up(folder, *, steps):
+    """Ten steps of it end within the warm-up."""
+    return pipeline(folder, steps=steps, warmup_steps=12)
+
+
 @pytest.mark.parametrize(
-    ("make", "start"), [(pipeline, 6), (constant, 10), (growing_worse, 10), (mixture, 6)]
+    ("make", "start"),
+    [(pipeline, 6), (constant, 10), (growing_worse, 10), (mixture, 6), (warming_up, 7)],
 )
 def test_gone_on_with_more_steps_is_as_if_trained_in_one_go(folder, make, start):
     whole = textgen.run(make(folder, steps=20), output=folder / "whole")
@@ -88,12 +94,8 @@ def test_a_run_that_was_finished_early_goes_on_from_its_last_step(folder):
 def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(folder):
     interrupt(1, pipeline(folder, steps=20), output=folder / "run")
     said = r"(?s)another pipeline:.*20 steps before.*textgen run --finish"
-    with pytest.raises(textgen.RunMismatchError, match=said) as caught:
+    with pytest.raises(textgen.RunMismatchError, match=said):
         textgen.run(pipeline(folder, steps=40), output=folder / "run")
-    assert caught.value.reason
-    with pytest.raises(textgen.RunMismatchError, match="holds a run of another pipeline") as caught:
-        textgen.run(pipeline(folder, steps=40), {"trainer.batch_size": 3}, output=folder / "run")
-    assert not caught.value.reason
 
 
 def test_a_run_that_was_finished_before_its_steps_were_decided_goes_on(folder):
@@ -149,11 +151,3 @@ def test_a_rate_that_falls_from_the_first_step_on_has_to_be_trained_anew(folder)
         engine.run(made, {"trainer.length": "20 steps"}, output=run)
     assert not list(run.glob("checkpoints/*"))
     assert tree(run) == before
-
-
-def test_a_run_that_ended_within_its_warm_up_goes_on(folder):
-    longer = pipeline(folder, steps=20, warmup_steps=12)
-    whole = textgen.run(longer, output=folder / "whole")
-    run = textgen.run(pipeline(folder, steps=4, warmup_steps=12), output=folder / "run")
-    textgen.run(longer, output=run.path)
-    assert_same(run.path, whole.path)

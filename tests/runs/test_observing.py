@@ -9,7 +9,6 @@ import types
 from pathlib import Path
 
 import attrs
-import numpy as np
 import pytest
 from components import Recorder, engine_of
 from small_run import record_of
@@ -132,23 +131,6 @@ def test_another_answer_is_a_fault_of_the_observer(tiny_pipeline):
     assert "stopped" not in record_of(run.path)
 
 
-def test_the_model_can_be_read_at_an_evaluation(tiny_pipeline):
-    norms = []
-
-    def norm(model):
-        return sum(float(np.square(array).sum()) for array in model.tensors().values())
-
-    def read(event):
-        if isinstance(event, Evaluation):
-            norms.append(norm(event.model))
-            assert sum(p.numel() for p in event.model.parameters()) > 0
-
-    run = textgen.run(tiny_pipeline(), observers=[read])
-    assert len(set(norms)) == len(norms) >= 2  # as it is now
-    last = norms[record_of(run.path)["evaluations"] - 1]
-    assert norm(run.generator.model) == pytest.approx(last)
-
-
 def test_a_skipped_run_tells_the_observers_of_the_pipeline_too(tiny_pipeline):
     recorder, tables = Recorder(), tiny_pipeline(observer=[{"type": "odd"}])
     engine = engine_of(observer=lambda context: recorder)
@@ -200,20 +182,3 @@ def test_the_state_of_an_observer_is_in_the_checkpoints_and_it_hears_why_a_run_f
     assert (stopped, two, failed, three) == ("interrupted", 2, "failed", 3)
     assert "by zero" in cause
     assert ends == [("finished", "", steps)] * 2
-
-
-# Early stopping.
-
-
-@pytest.mark.fault(7)
-def test_a_loss_that_is_not_a_number_says_which_checkpoint_there_is(tiny_pipeline):
-    def train():
-        for step, loss in ((1, 1.0), (2, float("nan"))):
-            yield StepDone(step=step, steps=9, epoch=1, loss=loss, tokens=8, learning_rate=2.0)
-
-    engine, tables = engine_with(train), {**tiny_pipeline(), "trainer": {"type": "odd"}}
-    said = r"at step 2 with learning rate 2; .*; there is no checkpoint"
-    with pytest.raises(textgen.TrainingError, match=said):
-        engine.run(tables)
-    with pytest.raises(textgen.TrainingError, match=r"; the checkpoint of step 1 is kept"):
-        engine.run(tables, {"checkpoint.seconds": 0})

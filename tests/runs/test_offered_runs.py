@@ -65,21 +65,16 @@ def test_tables_that_a_plugin_offers_load_themselves_and_are_started_from(folder
         engine.load("tiny")
 
 
-def test_a_path_says_that_it_is_one(folder, base):
-    engine, other = offering(base), folder / "tiny"
-    textgen.run(tables(folder, "sgd", cell="lstm"), output=other)
-    cells = {}
+def test_a_name_is_loaded_and_a_path_says_that_it_is_one(folder, base, monkeypatch):
+    monkeypatch.chdir(folder)
+    engine, cells = offering(base), {}
+    assert engine.load("tiny").path == base
+    other = textgen.run(tables(folder, "sgd", cell="lstm"), output="tiny").path
+    assert engine.load("tiny").path == other, "a folder comes first"
     for start in ("tiny", "./tiny"):
         (folder / "p.toml").write_text(tomli_w.dumps(tuned(folder, model={"start": start})))
         cells[start] = engine.pipeline(folder / "p.toml").model.options.cell
     assert cells == {"tiny": "gru", "./tiny": "lstm"}
-
-
-def test_a_run_that_a_plugin_offers_is_loaded_by_its_name(folder, base, monkeypatch):
-    monkeypatch.chdir(folder)
-    assert offering(base).load("tiny").path == base
-    other = textgen.run(tables(folder), output="tiny").path
-    assert offering(base).load("tiny").path == other, "a folder comes first"
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ import pytest
 from small_run import record_of, tree
 
 import textgen
-from textgen import Engine, Interrupted, PipelineError, RunError, RunLockedError, UsageError
-from textgen.runs.directory import RunDirectory
+from textgen import Engine, PipelineError, RunError, UsageError
 
 
 def test_a_finished_run_is_skipped_by_many_at_once(tmp_path, tiny_pipeline):
@@ -60,22 +59,6 @@ def test_a_checked_pipeline_takes_no_overrides(tiny_pipeline):
         Engine().pipeline(tiny_pipeline(), "seed=1")
     with pytest.raises(PipelineError, match="KEY=VALUE"):
         Engine().pipeline(tiny_pipeline(), [5])
-
-
-def test_arguments_that_would_fail_in_the_middle_are_refused_first(tmp_path, tiny_pipeline):
-    with pytest.raises(UsageError, match="cancelled: expected a function"):
-        textgen.run(tiny_pipeline(), cancelled=5)
-    assert not (tmp_path / "run").exists()
-
-
-def test_an_event_cancels_a_run(tmp_path, tiny_pipeline):
-    switch = threading.Event()
-    switch.set()
-    with pytest.raises(Interrupted) as caught:
-        textgen.run(tiny_pipeline(), cancelled=switch.is_set)
-    assert caught.value.exit_code == 130
-    assert record_of(tmp_path / "run")["step"] == 1
-    assert textgen.run(tiny_pipeline()).outcome == "resumed"
 
 
 def test_load_refuses_what_it_cannot_mean(finished_run):
@@ -130,12 +113,6 @@ def test_the_versions_that_decide_the_numbers_are_recorded(finished_run):
     assert record_of(finished_run)["environment"].items() >= versions.items()
 
 
-def test_a_path_is_recorded_without_steps_to_the_folder_above(tmp_path, tiny_pipeline):
-    corpus = {"path": str(tmp_path / "run/../corpus.txt")}
-    run = textgen.run(tiny_pipeline(corpus=corpus))
-    assert run.generator.tables["corpus"]["path"] == str(tmp_path.resolve() / "corpus.txt")
-
-
 def test_the_generate_table_holds_for_the_generator(tiny_pipeline):
     table = {"prompt": "the ", "max_new_tokens": 20, "seed": 5, "stop": ["q"], "n": 2}
     run = textgen.run(tiny_pipeline(generate=table))
@@ -143,12 +120,3 @@ def test_the_generate_table_holds_for_the_generator(tiny_pipeline):
     for index, made in enumerate(run.generations):
         assert generator.generate("the ", index=index) == made
     assert len(generator.generate("the ", stop=None, max_new_tokens=30).tokens) == 30
-
-
-@pytest.mark.fault(9)
-def test_a_run_in_use_names_the_process_that_uses_it(tiny_pipeline):
-    path = textgen.run(tiny_pipeline()).path
-    with RunDirectory(path).locked():
-        with pytest.raises(RunLockedError, match=r"wait for it, or stop it$") as caught:
-            textgen.run(tiny_pipeline(), overwrite=True)
-        assert caught.value.pid == os.getpid()

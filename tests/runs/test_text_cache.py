@@ -6,8 +6,6 @@ import importlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,16 +42,20 @@ def shelf(tmp_path, monkeypatch):
 
 
 def test_a_text_is_read_twice_and_never_again(shelf):
-    path = shelf.write()
-    first = shelf.run(path)
+    path, given = shelf.write(), {"documents": True}
+    first = shelf.run(path, **given)
     assert shelf.reads == 2, "to fit and to encode"
     with pytest.raises(textgen.Interrupted):
-        shelf.run(path, "second", cancelled=lambda: True)
-    second = shelf.run(path, "second")
-    assert (second.outcome, shelf.run(path, "second").outcome) == ("resumed", "skipped")
+        shelf.run(path, "second", cancelled=lambda: True, **given)
+    second = shelf.run(path, "second", **given)
+    assert (second.outcome, shelf.run(path, "second", **given).outcome) == ("resumed", "skipped")
     assert shelf.reads == 2
     assert weights(second) == weights(first)
-    other = shelf.run(path, tokenizer={"type": "char", "lower_case": True})
+    [entry] = cache().entries()
+    tokens, tokenizer = np.fromfile(entry.path, np.uint8), second.generator.tokenizer
+    assert np.count_nonzero(tokens == tokenizer.end_id) == 61
+    assert tokenizer.decode(tokens) == TEXT
+    other = shelf.run(path, tokenizer={"type": "char", "lower_case": True}, **given)
     assert shelf.reads == 4
     assert weights(other) != weights(first)
 
@@ -105,25 +107,6 @@ def test_a_text_that_changes_while_it_is_read_is_not_cached(shelf):
     shelf.run(path)
     [entry] = cache().entries()
     assert entry.size == len(TEXT) + 14
-
-
-def test_documents_keep_their_ends(shelf):
-    path = shelf.write()
-    first, second = (shelf.run(path, documents=True) for _ in range(2))
-    assert shelf.reads == 2
-    assert weights(first) == weights(second)
-    [entry] = cache().entries()
-    tokens, tokenizer = np.fromfile(entry.path, np.uint8), second.generator.tokenizer
-    assert np.count_nonzero(tokens == tokenizer.end_id) == 61
-    assert tokenizer.decode(tokens) == TEXT
-
-
-def test_fine_tuning_finds_the_tokens_of_its_own_vocabulary(shelf):
-    base = shelf.run(shelf.write(), "base")
-    other = shelf.write(TEXT.lower(), "other.txt")
-    first, second = (shelf.run(other, model={"start": str(base.path)}) for _ in range(2))
-    assert shelf.reads == 4
-    assert weights(first) == weights(second)
 
 
 # Damage.
@@ -214,26 +197,6 @@ def test_without_a_cache_runs_go_on_with_a_file_of_their_own(shelf, monkeypatch,
     monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(shelf.folder / "file"))
     assert weights(shelf.run(path)) == weights(shelf.run(path))
     assert "TEXTGEN_CACHE_DIR names another folder" in caplog.text
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="only root mounts a small file system"
-)
-def test_a_full_disk_is_no_end_and_can_be_cleared(shelf, caplog):
-    (shelf.folder / "cache").mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", str(shelf.folder / "cache")]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("nothing can be mounted here")
-    try:
-        shelf.run(shelf.write())
-        assert shelf.run(shelf.write(TEXT * 20, "large.txt")).outcome == "trained"
-        assert "No space left" in caplog.text
-        with pytest.raises(OSError, match="space"):
-            (shelf.folder / "cache/full").write_bytes(bytes(65_536))
-        assert textgen_cache("--clear") == "removed 1 encoded text, 3.2 kB\n"
-        assert list(cache().folder.iterdir()) == []
-    finally:
-        subprocess.run(["umount", str(shelf.folder / "cache")], check=True)
 
 
 # The command.
