@@ -60,7 +60,7 @@ class Process:
 def start(arguments, folder, environment, streams):
     """`python ARGUMENTS` in `folder`, with three file descriptors as its stdin, stdout and stderr.
 
-    Of Python's own options, it takes `-c`, `-m` and `-W error`. Ctrl-C interrupts it, even where
+    Of Python's own options, it takes `-m` and `-W error`. Ctrl-C interrupts it, even where
     this process was started in the background, and ignores it.
     """
     request = json.dumps(
@@ -176,11 +176,7 @@ def execute(arguments, folder, environment):
         for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
             del sys.modules[name]
     path = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    if arguments[0] == "-c":
-        sys.argv = ["-c", *arguments[2:]]
-        sys.path[:] = ["", *path, *sys.path]
-        exec(compile(arguments[1], "<string>", "exec", dont_inherit=True), {"__name__": "__main__"})
-    elif arguments[0] == "-m":
+    if arguments[0] == "-m":
         sys.argv = arguments[1:]
         sys.path[:] = [folder, *path, *sys.path]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)

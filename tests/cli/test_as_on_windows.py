@@ -45,7 +45,7 @@ main(["generate", {str(finished_run)!r}, "-p", "the ", "--max-new-tokens", "5"])
 def test_nothing_reaches_a_terminal_past_what_makes_it_safe(tmp_path):
     # click writes to a console of Windows through a stream that it makes of the `buffer` of stdout
     # or stderr
-    script = f"""{STDOUT}
+    (tmp_path / "script.py").write_text(f"""{STDOUT}
 import click._compat
 
 def console_stream(stream, encoding, errors):
@@ -54,8 +54,8 @@ def console_stream(stream, encoding, errors):
 
 click._compat._get_windows_console_stream = console_stream
 main(["run", "no\\x1b[2Jsuch.toml"])
-"""
-    code, seen = shown("-c", script, cwd=tmp_path)
+""")
+    code, seen = shown("script.py", cwd=tmp_path)
     assert code == 2
     assert r"no\x1b[2Jsuch.toml" in seen
     assert "\x1b" not in seen

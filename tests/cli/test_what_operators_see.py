@@ -14,14 +14,9 @@ def test_the_log_tells_training_checkpoints_and_loading(tiny_pipeline, tmp_path,
     caplog.set_level(logging.DEBUG, "textgen")
     api.run(tiny_pipeline())
     folder = tmp_path / "run"
-    said = {(record.name, record.levelname, record.getMessage()) for record in caplog.records}
-    assert {
-        ("textgen", "INFO", f"training in {folder} on cpu after step 0"),
-        ("textgen", "INFO", f"loaded the run in {folder}"),
-        ("textgen", "DEBUG", "device cpu chosen for cpu"),
-    } <= said
-    assert {name for name, _, _ in said} == {"textgen"}
-    assert f" to {max((folder / 'checkpoints').iterdir())}" in caplog.text
+    assert {record.name for record in caplog.records} == {"textgen"}
+    for said in (folder, "cpu", max((folder / "checkpoints").iterdir())):
+        assert str(said) in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,9 @@ import pluggy
 import pytest
 from commands import run_with_torch
 
-from textgen import Engine, PluginSet
+from textgen import Engine
 from textgen.cli.app import group
 from textgen.cli.context import CommandContext
-from textgen.cli.plugins import describe
 from textgen.plugin import hookspecs
 
 ROOT = Path(__file__).parents[2]
@@ -65,19 +64,6 @@ def hooks():
 def test_every_hook_is_documented_with_its_signature(name):
     assert hooks()[name] in (DOCS / "hooks.md").read_text(encoding="utf-8")
     assert getattr(hookspecs, name).__doc__
-
-
-def test_every_built_in_component_and_option_is_described():
-    own = [
-        component
-        for component in describe(PluginSet.discover())["components"]
-        if component["distribution"] == "textgen-engine"
-    ]
-    assert own
-    for component in own:
-        assert component["summary"].endswith("."), component["name"]
-        silent = [option["name"] for option in component["options"] if not option["help"].strip()]
-        assert silent == [], component["name"]
 
 
 @pytest.mark.parametrize("body", blocks("toml"))

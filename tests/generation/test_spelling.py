@@ -99,19 +99,15 @@ def test_a_state_anywhere_in_it_changes_no_text(generator, prompt):
         options = {"seed": seed, "min_new_tokens": 7, "stop": "the", "logprobs": 1}
         options |= {"stop_tokens": [draw.choice(tokens_of(generator))]}
         whole = generator.generate(prompt, max_new_tokens=14, **options)
-        parts = [generator.generate(prompt, max_new_tokens=at, keep_state=True, **options)]
-        for _ in range(2):  # kept again before anything has come
-            state = parts[0].state
-            parts[0:1] = [
-                parts[0],
-                generator.generate(state=state, max_new_tokens=0, keep_state=True),
-            ]
-            parts.append(generator.generate(state=state, max_new_tokens=14 - at, **options))
-            assert parts[0].text + parts.pop().text == whole.text
-        rest = generator.generate(state=parts[1].state, max_new_tokens=14 - at, **options)
-        assert parts[0].tokens + rest.tokens == whole.tokens
-        assert parts[0].logprobs + rest.logprobs == whole.logprobs
-        assert parts[0].text + rest.text == whole.text
+        first = generator.generate(prompt, max_new_tokens=at, keep_state=True, **options)
+        state = first.state
+        for _ in range(2):
+            rest = generator.generate(state=state, max_new_tokens=14 - at, **options)
+            assert first.tokens + rest.tokens == whole.tokens
+            assert first.logprobs + rest.logprobs == whole.logprobs
+            assert first.text + rest.text == whole.text
+            # kept again before anything has come
+            state = generator.generate(state=state, max_new_tokens=0, keep_state=True).state
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

@@ -27,7 +27,7 @@ def test_a_step_uses_the_memory_that_the_last_one_freed(tmp_path):
 
     No setting of malloc, the process's, is changed for it.
     """
-    code = """
+    (tmp_path / "steps.py").write_text("""
 import itertools, resource, statistics, sys, textgen
 faults, symbols = [], []
 sys.addaudithook(lambda name, given: symbols.append(given[1]) if name == "ctypes.dlsym" else None)
@@ -42,8 +42,8 @@ textgen.run({"threads": 2, "device": "cpu", "observer": [],
 assert "mallopt" not in symbols
 of_steps = [after - before for before, after in itertools.pairwise(faults)]
 print(statistics.median(of_steps[5:]))  # in one step or another the memory grows by a block
-"""
-    done = run_with_torch("-c", code, str(tmp_path / "run"), folder=tmp_path)
+""")
+    done = run_with_torch("steps.py", "run", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) < 200
 

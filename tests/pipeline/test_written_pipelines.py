@@ -43,19 +43,9 @@ def test_the_saved_pipeline_is_the_same_run(textgen, tiny_pipeline, write_pipeli
     assert elsewhere.generations == first.generations
 
 
-def test_threads_hold_for_the_run_alone(tiny_pipeline):
-    """The pipeline's `threads` is what torch uses while it trains, and is put back."""
-    import torch
-
-    before, seen = torch.get_num_threads(), set()
-    tables = tiny_pipeline(threads=before + 1)
-    made = run(tables, observers=[lambda event: seen.add(torch.get_num_threads())])
-    assert seen == {before + 1}
-    assert torch.get_num_threads() == before
-    assert "threads = " in (made.path / "pipeline.toml").read_text(encoding="utf-8")
-
-
-def test_runs_at_once_put_back_the_threads_that_there_were(tmp_path, tiny_pipeline):
+def test_runs_at_once_have_their_threads_and_put_back_those_that_there_were(
+    tmp_path, tiny_pipeline
+):
     """The second begins within the first, and ends after it."""
     import torch
 
@@ -63,14 +53,16 @@ def test_runs_at_once_put_back_the_threads_that_there_were(tmp_path, tiny_pipeli
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(torch.get_num_threads).result()
 
-    tables, before = tiny_pipeline(), count()
+    tables, before, seen = tiny_pipeline(), count(), set()
     begun, left, second = threading.Event(), threading.Event(), []
 
     def within_second(event):
+        seen.add(torch.get_num_threads())
         begun.set()
         left.wait(60)
 
     def within_first(event):
+        seen.add(torch.get_num_threads())
         if not second:
             made = {**tables, "threads": before + 1, "output": str(tmp_path / "2")}
             second.append(pool.submit(run, made, observers=[within_second]))
@@ -80,4 +72,4 @@ def test_runs_at_once_put_back_the_threads_that_there_were(tmp_path, tiny_pipeli
         run({**tables, "threads": before + 2}, observers=[within_first])
         left.set()
         assert second[0].result().outcome == "trained"
-    assert count() == before
+    assert (count(), seen) == (before, {before + 1, before + 2})

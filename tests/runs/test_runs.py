@@ -40,9 +40,8 @@ def test_a_finished_run_is_skipped_by_many_at_once(tmp_path, tiny_pipeline):
         ({"generate": {"stop_tokens": [999]}}, r"generate\.stop_tokens: expected ids from 0 to"),
         ({"generate": {"prompt": "é"}}, "U\\+00E9"),
         ({"corpus": {"type": "file", "path": "missing.txt"}}, "missing.txt"),
-        ({"data": {"window_length": 10_000_000}}, "window_length"),
     ],
-    ids=["sampler", "stop-tokens", "prompt", "corpus", "window"],
+    ids=["sampler", "stop-tokens", "prompt", "corpus"],
 )
 def test_what_is_refused_leaves_nothing_behind(tmp_path, tiny_pipeline, changes, said):
     with pytest.raises(textgen.TextgenError, match=said):

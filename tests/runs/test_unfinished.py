@@ -54,19 +54,6 @@ def test_an_unfinished_run_is_its_best_checkpoint(folder):
     assert text_of(same.path) == text
 
 
-def test_the_commands_say_in_one_line_that_training_is_not_finished(folder):
-    stopped(folder, 2)
-    for command in (
-        ["generate", "run", "-p", "Once", "--max-new-tokens", "5"],
-        ["evaluate", "run", "text.txt"],
-    ):
-        done = run_textgen(*command, folder=folder)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout
-        (line,) = done.stderr.splitlines()
-        assert f"{TRAINING} 2" in line
-
-
 def test_a_run_is_loaded_while_another_process_trains_it(folder):
     """Its checkpoints come and go: at every step here."""
     with running(*ENDLESS, "--set", "checkpoint.seconds=0.001", folder=folder) as run:
