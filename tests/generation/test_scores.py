@@ -14,7 +14,7 @@ def test_a_score_is_the_mean_loss_of_each_token_given_those_before(generator):
     """By the decoder itself, a token at a time."""
     text, decoder = "the clock struck", generator.model.decoder(1)
     ids = [*generator.record["priming"], *generator.prepare(text).ids]
-    rows = np.concatenate([decoder.extend(np.array([[token]])) for token in ids[:-1]])
+    rows = np.concatenate([decoder.extend(np.array([[token]])).copy() for token in ids[:-1]])
     known = rows[np.arange(len(rows)), ids[1:]] - np.log(np.exp(rows).sum(axis=1))
     expected = known[-16:]
     (block,) = generator.score_tokens(text)
