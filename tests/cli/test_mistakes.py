@@ -41,13 +41,11 @@ show my.toml --set epochs | expected KEY=VALUE, as in trainer.batch_size=8, give
 generate runs/my -p the door | a text of several words is quoted
 generate runs/my --top-k many | top_k: expected an integer, given "many"
 generate runs/my --logit-bias a | logit_bias: expected a table
-generate runs/my -p the --max-new-tokens none --novelty | never ends; use stream, or give stop
 generate runs/my -p the --max-new-tokens none -n 2 | never ends; use stream, or give stop
 generate runs/my -p the --max-new-tokens none --output jsonl | never ends; use stream, or give stop
 plugins check observer | is called 'observer'; did you mean 'observers'?
 plugins check observers --set samplse.every=3 | given for 'samplse', and no component is called so
 plugins check observers --set observers=3 | --set takes NAME.KEY=VALUE
-plugins check corpora --set file.pth=x | pth: unknown key; did you mean 'path'?
 --nothing | see textgen --help
 """
 
