@@ -119,4 +119,4 @@ def test_a_long_repetition_stays_within_float32_and_takes_no_time():
     assert out[0].tolist() == [0, -np.float32(1e30), 0]
     begun = time.thread_time()
     made(np.zeros((1, 3), np.float32), Past(texts=[[1] * 20_000]))
-    assert time.thread_time() - begun < 0.2
+    assert time.thread_time() - begun < 0.02
