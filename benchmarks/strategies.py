@@ -69,7 +69,7 @@ def beams(generator, prompts, tokens):
     """Compare the total log-probability of beams with that of the likeliest token at each step."""
     options = {"max_new_tokens": tokens, "logprobs": 0}
     greedy, seconds = timed(generator.generate_many(prompts, temperature=0, **options))
-    found, more = timed(generator.generate_many(prompts, beams=4, length_penalty=0.0, **options))
+    found, more = timed(generator.generate_many(prompts, beams=4, **options))
     compare("greedy", totals(greedy), "4 beams", totals(found), more / seconds)
 
 

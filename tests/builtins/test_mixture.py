@@ -4,8 +4,6 @@ after a resume.
 
 from __future__ import annotations
 
-import asyncio
-
 import attrs
 import numpy as np
 import pytest
@@ -108,12 +106,6 @@ def test_predicts_held_out_text_better_than_either(mixture_run):
     assert mixture_run.best_loss == pytest.approx(mixed, rel=1e-6)
     assert model.gate.slopes.any()  # and is fitted alone
     assert not model.second.gate.slopes.any()
-
-
-def test_a_prompt_that_comes_again_gets_the_same_text(mixture_run):
-    generator, prompt = mixture_run.generator, HELD_OUT[:600]
-    made = [asyncio.run(generator.agenerate(prompt, max_new_tokens=50)) for _ in range(2)]
-    assert made == [generator.generate(prompt, max_new_tokens=50)] * 2
 
 
 def test_a_finished_run_takes_less_than_a_hundred_bytes_of_disk_a_character(mixture_run):

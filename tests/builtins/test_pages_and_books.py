@@ -216,10 +216,7 @@ def test_a_text_may_have_the_name_of_a_document(tmp_path):
 def test_parts_between_signs_and_empty_lines(file):
     file.write_text("\n***\n\nOne,\n\ntwo\n\n* * *\nThree\n\n\n\nFour **\n----\n \n")
     assert documents_in(file, documents="part") == ["One,\n\ntwo", "Three", "Four **"]
-    signs = documents_in(file, documents="part", empty_lines=0)
-    assert signs == ["One,\n\ntwo", "Three\n\n\n\nFour **"]
-    every = documents_in(file, documents="part", empty_lines=1)
-    assert every == ["One,", "two", "Three", "Four **"]
+    assert documents_in(file, documents="paragraph") == ["One,", "two", "Three", "Four **"]
     file.write_text(f"{'tea ' * PIECE}\nand more\n\n\nTwo")
     assert [len(each) for each in documents_in(file, documents="part")] == [4 * PIECE + 9, 3]
 

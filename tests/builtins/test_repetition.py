@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
-from collections import Counter
 
 import attrs
 import numpy as np
@@ -16,48 +14,6 @@ from hypothesis import strategies as st
 from test_samplers import Past, sampler
 
 
-def plain_dry(tokens, options):
-    """What llama.cpp's dry subtracts from the logit of each of 5 tokens, by comparing the end with
-    every place before.
-
-    So does ours where each token is a word, as Chinese characters are, for the first repetition;
-    others count more.
-    """
-    allowed = options.get("allowed_length", 2)
-    longest = {}
-    times = Counter()
-    for place in range(len(tokens) - 1):
-        length = 0
-        while length <= place and tokens[place - length] == tokens[-1 - length]:
-            length += 1
-        if length >= allowed:
-            longest[tokens[place + 1]] = max(length, longest.get(tokens[place + 1], 0))
-            times[tokens[place + 1]] += 1
-    return [
-        options["multiplier"] * 1.75 ** (longest[token] - allowed) * math.log2(1 + times[token])
-        if token in longest
-        else 0.0
-        for token in range(5)
-    ]
-
-
-DRY = st.fixed_dictionaries(
-    {"multiplier": st.floats(0.1, 5)},
-    optional={
-        "allowed_length": st.integers(0, 4),
-    },
-)
-
-
-@given(
-    texts=st.lists(st.lists(st.integers(1, 4), max_size=40), min_size=1, max_size=3), options=DRY
-)
-def test_dry_penalises_what_would_extend_a_repetition(texts, options):
-    out = sampler("dry", 5, **options)(np.zeros((len(texts), 5)), Past(texts=texts))
-    for tokens, changed in zip(texts, out, strict=True):
-        assert -changed == pytest.approx(plain_dry(tokens, options), rel=1e-5)
-
-
 def test_dry_searches_the_last_10_000_tokens():
     for between, penalised in ((9_990, True), (10_010, False)):
         past = Past(texts=[[1, 2, 3, *[4, 4, 4] * (between // 3), 1, 2]])
@@ -65,27 +21,28 @@ def test_dry_searches_the_last_10_000_tokens():
         assert (out[0, 3] < 0) == penalised
 
 
-@given(text=st.text(alphabet="ab' \n.", max_size=60), allowed=st.integers(0, 3))
+@given(text=st.text(alphabet="ab' \n.字", max_size=60), allowed=st.integers(0, 3))
 def test_dry_counts_words_and_breaks_none(text, allowed):
     """By the list of the words before: a token is penalised as the first of a word, whatever stands
-    between words.
+    between words. A wide letter is a word.
     """
-    characters = "\n '.ab"  # ids 1 to 6
+    characters = "\n '.ab字"  # ids 1 to 7
     options = {"multiplier": 1.0, "allowed_length": allowed}
     made = make("sampler", "dry", context(vocabulary=characters), **options)
     tokens = [characters.index(each) + 1 for each in text]
-    out = made(np.zeros((1, 7)), Past(texts=[tokens]))
-    words = re.findall("[ab']+", text)
-    longest, times = [0] * 7, [0] * 7
+    out = made(np.zeros((1, 8)), Past(texts=[tokens]))
+    words = re.findall("[ab']+|字", text)
+    longest, times = np.zeros(8), np.zeros(8)
     for place in range(1, len(words)):
         length = 0
         while length < place and words[place - 1 - length] == words[-1 - length]:
             length += 1
-        first = characters.index(words[place][0]) + 1
-        if length >= allowed and text[-1] in "\n .":
-            longest[first] = max(longest[first], length)
-            times[first] += 1
-    expected = 1.75 ** (np.array(longest) - allowed) * np.log2(1 + np.array(times))
+        first = words[place][0]
+        if length >= allowed and (text[-1] in "\n .字" or first == "字"):
+            token = characters.index(first) + 1
+            longest[token] = max(longest[token], length)
+            times[token] += 1
+    expected = 1.75 ** (longest - allowed) * np.log2(1 + times)
     if run := re.search(r"([ \n.])\1{3,}\Z", text):
         expected[characters.index(run[1]) + 1] = 1.75 ** (len(run[0]) - 4)
     assert -out[0] == pytest.approx(expected, rel=1e-5)

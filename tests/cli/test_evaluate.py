@@ -84,6 +84,3 @@ def test_a_page_shows_the_beginning_and_marks_what_the_vocabulary_lacks(evaluate
     assert page.text["pre"] == re.sub("[ö&]", "\ufffd", text[:50_000])
     assert page.text["u"] == "\ufffd\ufffd"
     assert "over 50,000 tokens" in page.text["p"]
-    to_stdout = evaluate(name, "--json", "--html", "-")
-    assert (to_stdout.code, to_stdout.stderr) == (0, to_file.stdout)
-    assert to_stdout.stdout == (tmp_path / "page.html").read_text(encoding="utf-8")

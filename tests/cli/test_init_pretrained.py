@@ -56,7 +56,7 @@ def test_init_starts_from_the_run_of_which_the_lowest_loss_is_expected(textgen, 
     for name in ("counts", "missing"):  # what was tried and left
         assert f"warning: {name} cannot be started from: " in said
     for start, expected in (("begun", "./begun"), ("none", None)):
-        code, said, written = init("--start", start, "--speed", "1000")
+        code, said, written = init("--start", start)
         assert code == 0, said
         made = tomllib.loads(written)
         assert made["model"].get("start") == expected

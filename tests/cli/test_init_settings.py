@@ -31,8 +31,8 @@ def text_of(corpus):
 NOTHING = Candidate("none", 1.3)
 
 
-def starter(text, seconds, speed, start=NOTHING):
-    return tomllib.loads(starter_pipeline(text, seconds, speed, start))
+def starter(text, seconds, start=NOTHING):
+    return tomllib.loads(starter_pipeline(text, seconds, start))
 
 
 def test_init_joins_lines_that_are_broken_at_a_width(tmp_path):
@@ -68,40 +68,40 @@ def test_init_lets_a_text_repeat_what_its_like_repeats():
             for i in range(80)
         ]
         facts = TextFacts('type = "story"', 10_000, 40, sample="".join(verses))
-        dry, *others = starter(facts, 60, 75_000)["sampler"]
+        dry, *others = starter(facts, 60)["sampler"]
         assert [table["type"] for table in (dry, *others)] == ["dry", "min-p", "temperature"]
         assert dry["allowed_length"] == allowed
 
 
 @pytest.mark.parametrize(
-    ("size", "characters", "seconds", "width", "validation"),
+    ("size", "characters", "seconds", "width", "validation", "counted"),
     [
-        (40_000, 60, 3600, 512, 100_000),  # by the size of the text
-        (600_000_000, 60, 60, 128, 100_000),  # by the time
-        (300_000, 60, 60, 320, 100_000),
-        (300_000, 3_000, 60, 96, 3_000),  # those of Chinese are thousands, scored one by one
+        (40_000, 60, 3600, 640, 100_000, 10_000_000),  # by the size of the text
+        (600_000_000, 60, 60, 256, 100_000, 6_000_000),  # by the time
+        (300_000, 60, 60, 512, 100_000, 6_000_000),
+        (300_000, 3_000, 60, 256, 3_000, 6_000_000),  # Chinese has thousands, scored one by one
+        (1_200_000, 60, 5, 128, 100_000, 500_000),
     ],
 )
 def test_init_sizes_the_network_by_the_text_and_by_the_time(
-    size, characters, seconds, width, validation
+    size, characters, seconds, width, validation, counted
 ):
-    made = starter(TextFacts('type = "story"', size, characters), seconds, 75_000)
+    made = starter(TextFacts('type = "story"', size, characters), seconds)
+    Engine().pipeline(made)
     assert made["model"]["first"]["hidden_size"] == width
     assert made["data"]["validation"] == validation
+    assert made["trainer"]["second"] == {"type": "count", "max_tokens": counted}
 
 
 def test_init_starts_from_a_model_with_its_tokens_if_they_make_up_every_text():
-    letters = Pretrained("tiny", 768, 84, loss=1.4, length=1.0, reads_all=False)
-    parts = Pretrained("tiny", 768, 1024, loss=1.4, length=2.4, reads_all=True)
-    kept, own, poem, long, large = (
-        starter(
-            TextFacts('type = "story"', 1000 * size, 60),
-            60,
-            75_000,
-            Candidate("tiny", 1.3, pretrained=start),
-        )
-        for size, start in zip((30, 30, 3, 500, 2000), (letters, *[parts] * 4), strict=True)
-    )
+    def tuned(size, *, length, reads_all):
+        start = Pretrained("tiny", size / 25_000, loss=1.4, length=length, reads_all=reads_all)
+        text = TextFacts('type = "story"', size, 60)
+        return starter(text, 60, Candidate("tiny", 1.3, pretrained=start))
+
+    kept = tuned(30_000, length=1.0, reads_all=False)
+    sizes = (30_000, 3_000, 500_000, 2_000_000)
+    own, poem, long, large = (tuned(size, length=2.4, reads_all=True) for size in sizes)
     assert kept["tokenizer"] == {"type": "char"}
     assert "tokenizer" not in own
     assert kept["model"] == own["model"] == {"start": "tiny", "dropout": 0.2}
@@ -111,12 +111,6 @@ def test_init_starts_from_a_model_with_its_tokens_if_they_make_up_every_text():
     assert [each["length"] for each in trainers] == lengths
     assert [each["batch_size"] for each in trainers] == [16, 8, 1, 64, 64]
     assert large["model"]["dropout"] < 0.2  # read less often
-
-
-def test_init_takes_a_part_of_a_large_text_where_there_is_no_time_for_all():
-    made = starter(TextFacts('type = "story"', 1_200_000, 60), 5, 10_000)
-    Engine().pipeline(made)
-    assert made["trainer"]["second"] == {"type": "count", "max_tokens": 500_000}
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,6 @@ class RequestKeywords(TypedDict, total=False):
     xtc_threshold: float | None
     strategy: str | Table | None
     beams: int | None
-    length_penalty: float | None
     beam_groups: int | None
     diversity_penalty: float | None
     best_of: int | None

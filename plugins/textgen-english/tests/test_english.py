@@ -110,7 +110,7 @@ def test_init_starts_english_texts_from_it_and_no_others(tmp_path):
     for name, text in (("mine", printed), ("other", f"{GERMAN}\n" * 40), ("pipeline", "")):
         (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
         named = [f"{name}.txt"] if text else []  # without a text, the story
-        command = [sys.executable, "-m", "textgen", "init", *named, "--speed", "1000"]
+        command = [sys.executable, "-m", "textgen", "init", *named]
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
         made[name] = (tmp_path / f"{name}.toml").read_text()
     assert 'start = "english"' in made["mine"]

@@ -15,7 +15,7 @@ from textgen_optuna.space import Choices, Range, read_space, toml
 
 import textgen
 
-PLUGIN = Path(__file__).parents[3] / "tests/builtins/tally_plugin.py"
+PLUGIN = Path(__file__).with_name("tally_plugin.py")
 WIDE = Path(__file__).with_name("wide_plugin.py")
 PIPELINE = """
 device = "cpu"

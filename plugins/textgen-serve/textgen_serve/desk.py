@@ -136,8 +136,7 @@ class Desk:
         commands = [self._run_command(name)]
         found = _json(self._existing(name) / "found.json") or {}
         if (found.get("seconds"), found.get("start")) != (minutes * 60, start):
-            speed = found.get("speed")
-            commands.insert(0, self._init(name, minutes, start, speed))
+            commands.insert(0, self._init(name, minutes, start))
         self.jobs.start(name, self.folder, "starting", commands)
 
     def resume(self, name: str, *options: str) -> None:
@@ -211,17 +210,12 @@ class Desk:
         place = self.folder / _BIN
         return sorted(os.listdir(place)) if place.is_dir() else []
 
-    def _init(
-        self, name: str, minutes: float, start: str = "", speed: float | None = None
-    ) -> list[str]:
+    def _init(self, name: str, minutes: float, start: str = "") -> list[str]:
         files = _files(self._existing(name) / "text")
         if not files:
             raise UsageError(f"{name} has no text")
         text = f"{name}/text/{files[0].name}" if len(files) == 1 else f"{name}/text"
-        given = [
-            *(["--start", start] if start else []),
-            *(["--speed", str(speed)] if speed else []),
-        ]
+        given = ["--start", start] if start else []
         pipeline = ["--pipeline", f"{name}/pipeline.toml", "--minutes", f"{minutes:g}"]
         return ["init", text, *pipeline, *given, "--force", "--json"]
 

@@ -29,14 +29,11 @@ def command(clears: bool, of_downloads: bool, of_models: bool) -> None:
     longest ago are removed. TEXTGEN_CACHE_DIR is the folder. Nothing that textgen did not write is
     removed.
     """
-    caches = [(encoded_texts(), "encoded text"), (downloads(), "download")]
-    caches += [(converted_models(), "model")]
-    named = [
-        each
-        for each, is_named in zip(caches[1:], (of_downloads, of_models), strict=True)
-        if is_named
-    ]
-    for cache, what in named or (caches[:1] if clears else caches):
+    texts = "encoded text", encoded_texts()
+    others = ("download", downloads(), of_downloads), ("model", converted_models(), of_models)
+    named = [(what, cache) for what, cache, is_named in others if is_named]
+    every = [texts] if clears else [texts, *(other[:2] for other in others)]
+    for what, cache in named or every:
         if clears:
             _clear(cache, what)
             continue

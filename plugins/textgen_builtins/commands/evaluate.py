@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from textgen import Address, BuildContext, CorpusError, PipelineError, UsageError
+from textgen import BuildContext, CorpusError, UsageError
 from textgen.cli import (
     check_output,
     check_run,
     device_option,
     json_option,
     parse_value,
-    print_text,
     write_output,
 )
 from textgen_builtins.commands import page
@@ -31,22 +30,15 @@ if TYPE_CHECKING:
     from textgen.documents import CorpusPiece
 
 
-class _TextPath(click.Path):
-    """A path, or a web address."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if Address.matches(value) else super().convert(value, param, ctx)
-
-
 @click.command("evaluate")
 @click.argument("run", type=click.Path())
-@click.argument("file", type=_TextPath(exists=True, allow_dash=True))
+@click.argument("file", type=click.Path())
 @click.option(
     "--encoding", default="auto", show_default=True, help="How the file is encoded; auto finds out."
 )
 @click.option(
     "--documents",
-    type=click.Choice(["none", "file", "line", "part", "jsonl"]),
+    type=click.Choice(["none", "file", "line", "paragraph", "part", "jsonl"]),
     help="What a document of FILE is; that of the run's own corpus if not given.",
 )
 @click.option("--field", metavar="NAME", help="Key of the text in JSON lines.")
@@ -54,8 +46,7 @@ class _TextPath(click.Path):
     "--html",
     type=click.Path(),
     metavar="PAGE",
-    help="Also write the text, coloured by surprise; - writes it to stdout, and the "
-    "numbers to stderr.",
+    help="Also write the text, coloured by surprise.",
 )
 @click.option(
     "--metric",
@@ -88,7 +79,7 @@ def evaluate(
 
     from textgen import Engine
 
-    if html not in (None, "-"):
+    if html is not None:
         check_output("--html", html, "page of textgen", page.is_page)
     engine = Engine(context.plugins())
     name = "stdin" if file == "-" else file
@@ -113,11 +104,7 @@ def evaluate(
             error.source = name
             raise
     if html is not None:
-        made = page.page(Path(name).name, score._repr_html_() or "")
-        if html == "-":
-            print_text(made)
-        else:
-            write_output(html, made)
+        write_output(html, page.page(Path(name).name, score._repr_html_() or ""))
     lower = " at least: the spelling of what is outside the vocabulary is not counted"
     lines = (
         f"loss                {score.loss:.4f} nats per token",
@@ -127,7 +114,7 @@ def evaluate(
         *(f"{metric:<18}  {figure:.4f}" for metric, figure in figures.items()),
     )
     found = attrs.asdict(score) | ({"metrics": figures} if metrics else {})
-    click.echo(json.dumps(found) if as_json else "\n".join(lines), err=html == "-")
+    click.echo(json.dumps(found) if as_json else "\n".join(lines))
 
 
 def _metric(given: str, engine: Engine, generator: Generator) -> Any:
@@ -161,18 +148,13 @@ def _readable(file: str) -> Iterator[str]:
 def _read(
     engine: Engine, table: Mapping[str, str], name: str, progress: Callable[[int], Any]
 ) -> Iterator[CorpusPiece]:
-    """The text of a corpus table in pieces, with errors that name what was given and the options of
-    this command. `progress` gets the number of characters of each piece.
+    """The text of a corpus table in pieces, with errors that name what was given. `progress` gets
+    the number of characters of each piece.
     """
     try:
         for piece in engine.read_corpus({"type": "file", **table}):
             yield piece
             progress(len(piece) if isinstance(piece, str) else 0)
-    except PipelineError as error:
-        faults = [
-            attrs.evolve(fault, path=fault.path.removeprefix("corpus.")) for fault in error.faults
-        ]
-        raise UsageError(faults=faults) from error
     except CorpusError as error:
         if error.path == Path(table["path"]):  # of stdin, that is the copy
             error.path = Path(name)

@@ -21,19 +21,7 @@ from textgen.plugin import COMMANDS, HOOKS, requirements
 _DISTRIBUTION: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _TEXTGEN: Final = "textgen-engine"
 _SUFFIX: Final = ".template"
-# Where the files of the folder scaffolds go; those named after what is in them go into the package,
-# and tests/.
-_PLACES: Final[Mapping[str, str]] = {
-    "LICENSE": "LICENSE",
-    "README.md": "README.md",
-    "__init__.py": "{module}/__init__.py",
-    "gitignore": ".gitignore",
-    "pipeline.toml": "pipeline.toml",
-    "pyproject.toml": "pyproject.toml",
-    "test.py": "tests/test_{component_}.py",
-    "publish.yml": ".github/workflows/publish.yml",
-    "test.yml": ".github/workflows/test.yml",
-}
+_INIT: Final = "{module}/__init__.py"
 _KINDS: Final = [kind for kind in HOOKS.values() if kind != "run"]  # which is data
 # What each kind of example imports beside attrs and textgen, at the versions that textgen itself
 # asks for.
@@ -90,17 +78,16 @@ def new_plugin(context: Any, name: str, kind: str) -> None:
 
 def _files(name: str, module: str, component: str, kind: str) -> Iterator[tuple[str, str]]:
     """Path and text of each file of a package."""
-    folder = Path(__file__).with_name("scaffolds")
     templates = {
-        file.name.removesuffix(_SUFFIX): file.read_text(encoding="utf-8")
-        for part in ("common", kind)  # what a kind has of its own counts
-        for file in (folder / part).iterdir()
-        if file.name.endswith(_SUFFIX)
+        file.relative_to(part).as_posix().removesuffix(_SUFFIX): file.read_text(encoding="utf-8")
+        for part in map(Path(__file__).with_name("scaffolds").joinpath, ("common", kind))
+        for file in sorted(part.rglob(f"*{_SUFFIX}"))  # what a kind has of its own counts
     }
-    templates["__init__.py"] += templates["hook.py"]
+    usage, hook = templates.pop("usage.md"), templates.pop("hook.py")
+    templates[_INIT] += hook
     # Tables of its own, the component's first, take the place of those in the pipeline that all
     # kinds have.
-    own = _tables(templates.get("tables.toml", ""))
+    own = _tables(templates.pop("tables.toml", ""))
     templates["pipeline.toml"] = (
         "\n\n".join({**_tables(templates["pipeline.toml"]), **own}.values()) + "\n"
     )
@@ -116,16 +103,15 @@ def _files(name: str, module: str, component: str, kind: str) -> Iterator[tuple[
         "year": str(datetime.date.today().year),
     }
     # The first line of the config class's docstring, which `textgen plugins` shows too.
-    documented = templates["__init__.py"].partition("\n@attrs.frozen")[2].partition('"""')[2]
+    documented = templates[_INIT].partition("\n@attrs.frozen")[2].partition('"""')[2]
     values["summary"] = Template(documented.partition('"""')[0].partition("\n")[0]).substitute(
         values
     )
     values["table"] = Template(next(iter(own.values()), "")).substitute(values)
-    values["usage"] = Template(templates["usage.md"]).substitute(values)
-    for template, path in {**_PLACES, f"{kind}.py": f"{module}/{kind}.py"}.items():
-        if template in templates:
-            file = path.format(module=module, component_=component.replace("-", "_"))
-            yield file, Template(templates[template]).substitute(values)
+    values["usage"] = Template(usage).substitute(values)
+    for path, text in templates.items():
+        place = path.format(module=module, component_=component.replace("-", "_"))
+        yield place, Template(text).substitute(values)
     yield f"{module}/py.typed", ""
 
 

@@ -54,15 +54,11 @@ class FileConfig:
         "JSON lines if that is what the documents are",
         validator=optional(_glob),
     )
-    documents: Literal["none", "file", "line", "part", "jsonl"] = option(
+    documents: Literal["none", "file", "line", "paragraph", "part", "jsonl"] = option(
         "none",
-        help='what a document is: a "file", a "line", a "part" between lines of signs (***) or '
-        'empty lines, or a line of JSON ("jsonl"); "none" reads one text',
-    )
-    empty_lines: int = option(
-        2,
-        help="empty lines that separate parts, at least; with 0 only lines of signs do",
-        validator=ge(0),
+        help='what a document is: a "file", a "line", a "paragraph" between empty lines, a "part" '
+        'between lines of signs (***) or two empty lines, or a line of JSON ("jsonl"); "none" '
+        "reads one text",
     )
     field: str = option("text", help="key of the text in each object of JSON lines")
     encoding: str = option(

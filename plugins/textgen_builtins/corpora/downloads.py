@@ -6,9 +6,6 @@ import contextlib
 import hashlib
 import http.client
 import re
-import ssl
-import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -23,7 +20,6 @@ from textgen.messages import byte_count, visible
 from textgen_builtins.corpora.file_facts import HTML, JSON_LINES, TEXTS, inner_suffix
 
 _SILENCE: Final = 30.0  # seconds without a byte
-_LONGEST: Final = 3600.0  # seconds of a download
 _LARGEST: Final = 20 * 10**9  # bytes
 _PIECE: Final = 1 << 18
 _SUFFIXES: Final = {
@@ -93,7 +89,7 @@ def _received(
     """The bytes of a response, checked at the end to be whole. Raises CorpusError."""
     from tqdm import tqdm
 
-    size, end, digest = 0, time.monotonic() + _LONGEST, hashlib.sha256()
+    size, digest = 0, hashlib.sha256()
     whole = response.length  # None if it is not known
     hidden = console is None or not console.isatty()
     with tqdm(
@@ -103,8 +99,6 @@ def _received(
             if max(size, whole or 0) > _LARGEST:
                 limit = byte_count(_LARGEST)
                 raise CorpusError(f"{address} has more than {limit}, the most that is fetched")
-            if time.monotonic() > end:
-                raise CorpusError(f"{address} cannot be fetched within {_LONGEST / 60:.0f} minutes")
             with _network(address):
                 piece = response.read1(_PIECE)
             if not piece:
@@ -148,8 +142,6 @@ def _cause(error: Exception) -> str:
         return f"HTTP {error.code}" + (f" ({phrase})" if phrase else "")
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     cause = " ".join(str(getattr(reason, "strerror", None) or reason).split())
-    if isinstance(reason, ssl.SSLCertVerificationError) and sys.platform == "darwin":
-        cause += "; Python of python.org has certificates once its Install Certificates.command ran"
     return visible(cause) or type(error).__name__
 
 

@@ -15,7 +15,7 @@ _PIECE: Final = 1 << 20  # characters
 def parts_marked(lines: Iterable[str], empty_lines: int) -> Iterator[CorpusPiece]:
     """Each part, without the empty lines at its ends, and DOCUMENT_END after it.
 
-    empty_lines   that separate parts, at least; with 0 only lines of signs do
+    empty_lines   that separate parts, at least, as lines of signs do
     """
     held, size, empty, is_begun = list[str](), 0, 0, False
     for line in lines:
@@ -23,7 +23,7 @@ def parts_marked(lines: Iterable[str], empty_lines: int) -> Iterator[CorpusPiece
             empty += 1
             continue
         is_sign = SIGNS.fullmatch(line) is not None
-        if is_begun and (is_sign or 0 < empty_lines <= empty):
+        if is_begun and (is_sign or empty >= empty_lines):
             yield from ("".join(held), DOCUMENT_END)
             held, size, is_begun = [], 0, False
         if not is_sign:

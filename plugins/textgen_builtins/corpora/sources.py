@@ -5,7 +5,6 @@ addresses.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Final, TextIO, TypeVar
@@ -70,9 +69,8 @@ def find(
 
 def _folder(path: Path, config: FileConfig) -> Folder:
     if config.glob is not None:
-        hidden = "/." in f"/{config.glob}"
-        found = (file for file in path.glob(any_case(config.glob)) if file.is_file())
-        seen = (f for f in found if hidden or not _is_hidden(f.relative_to(path)))
+        found = (file for file in path.glob(config.glob) if file.is_file())
+        seen = (file for file in found if not _is_hidden(file.relative_to(path)))
         folder = Folder(path, in_reading_order(seen, path), [])
         cause = f"no file in it matches {config.glob!r}"
     else:
@@ -122,15 +120,4 @@ def named(files: Iterable[Path]) -> str:
     names = [file.name for file in files]
     return ", ".join(names[:_SHOWN]) + (
         f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    )
-
-
-def any_case(glob: str) -> str:
-    """A pattern with each letter as a set of both its cases: `case_sensitive=False` comes with
-    Python 3.12.
-    """
-    return (
-        re.sub("[a-zA-Z]", lambda c: f"[{c[0].lower()}{c[0].upper()}]", glob)
-        if "[" not in glob
-        else glob
     )

@@ -69,8 +69,10 @@ class FileCorpus:
                     yield DOCUMENT_END
                 case "line":
                     yield from _lines_marked(pieces)
+                case "paragraph":
+                    yield from parts_marked(_lines(pieces, path), empty_lines=1)
                 case "part":
-                    yield from parts_marked(_lines(pieces, path), self.config.empty_lines)
+                    yield from parts_marked(_lines(pieces, path), empty_lines=2)
                 case "jsonl":
                     for text in _texts_of_json(pieces, path, self.config.field):
                         yield from (text, DOCUMENT_END)

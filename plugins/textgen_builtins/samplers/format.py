@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from textgen import BuildContext
+from textgen.documents import end_id
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.protocols import Array, History, Ids, Sampler, Table, Tensors, Tokenizer
 from textgen.tokenizers import unknown_id
@@ -222,8 +223,7 @@ def _vocabulary(tokenizer: Tokenizer, llguidance: Any) -> _Vocabulary:
         )
         for each in (texts, [bytes([i]) for i in range(256)])
     )
-    end = getattr(tokenizer, "end_id", None)
-    made = _Vocabulary(size, end, frozenset(characters), texts, of_tokens, of_bytes)
+    made = _Vocabulary(size, end_id(tokenizer), frozenset(characters), texts, of_tokens, of_bytes)
     with contextlib.suppress(TypeError):
         _vocabularies[tokenizer] = made
     return made

@@ -35,17 +35,10 @@ _LONGEST_NAME: Final = 100  # bytes
     type=click.FloatRange(0.05, 100_000),
     help="How long a run may take in all.",
 )
-@click.option(
-    "--speed",
-    type=click.FloatRange(min=1),
-    metavar="N",
-    help="Characters a second that training with 256 units reads on the machine of the "
-    "run; tried if not given.",
-)
 @click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '**/*.py'.")
 @click.option(
     "--documents",
-    type=click.Choice(["none", "file", "line", "part", "jsonl"]),
+    type=click.Choice(["none", "file", "line", "paragraph", "part", "jsonl"]),
     help="What a document is, a text of its own with an end; guessed if not given.",
 )
 @click.option("--field", metavar="NAME", help="Key of the text in JSON lines.")
@@ -66,7 +59,6 @@ def init(
     text: str | None,
     pipeline: str | None,
     minutes: float,
-    speed: float | None,
     start: str | None,
     force: bool,
     as_json: bool,
@@ -81,7 +73,7 @@ def init(
     of the text, the pipeline starts from it. --json prints what the text is, and what each start
     takes and promises.
     """
-    from textgen_builtins.starter import recipe, settings, texts
+    from textgen_builtins.starter import recipe, texts
 
     if math.isnan(minutes):
         raise UsageError("nan is not a number of minutes", argument="minutes", value=minutes)
@@ -101,11 +93,8 @@ def init(
     else:
         facts = texts.look_at(text, path.parent, console=sys.stderr, **options)
     plugins, seconds = context.plugins(), minutes * 60
-    if speed is None:
-        _say("measuring the speed of this machine")
-        speed = settings.measured_speed()
-    chosen = recipe.chosen_start(facts, seconds, speed, start, path.parent, plugins, _say)
-    made = recipe.starter_pipeline(facts, seconds, speed, *chosen, file=quoted(str(path)))
+    chosen = recipe.chosen_start(facts, seconds, start, path.parent, plugins, _say)
+    made = recipe.starter_pipeline(facts, seconds, *chosen, file=quoted(str(path)))
     try:
         write_atomic(path, made.encode())
     except OSError as error:
@@ -114,7 +103,7 @@ def init(
         _say(f"textgen: warning: {remark}")
     _say(f"wrote {path}; now: textgen run {quoted(str(path))}")
     if as_json:
-        found = {"pipeline": str(path), **facts.table(), "seconds": seconds, "speed": speed}
+        found = {"pipeline": str(path), **facts.table(), "seconds": seconds}
         found |= {"start": chosen[0].name, "starts": [each.table() for each in chosen[1]]}
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
 

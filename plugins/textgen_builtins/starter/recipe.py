@@ -19,13 +19,11 @@ from textgen_builtins.starter.starts import Candidate
 from textgen_builtins.starter.texts import TextFacts
 
 _MOST_NEW: Final = 20_000  # characters of a text
-_SHORT: Final = 50_000  # characters
 _COMMENTS: Final = {
     "length": "passes over the text, or a time for the whole run",
     "validation": "tokens held out at most, from the last tenth",
     "learning_rate": "lower if the validation loss rises while the training loss falls",
 }
-_THE: Final = 0.02  # share of the words of an English text that are "the", at least
 _LACKS_START: Final = (
     "for a text in English, the package textgen-english has a model to start from, which gives "
     "better texts (docs/pretrained.md)"
@@ -37,37 +35,33 @@ def recipe(
     *,
     minutes: float = 1.0,
     start: str | None = None,
-    speed: float | None = None,
     plugins: PluginSet | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """The pipeline that `textgen init` writes for a text, as a mapping for `textgen.run`.
 
-    text, minutes, start, speed, options   as those of the command: a file, a folder or an address;
-                                           the story that comes with textgen if None
-    plugins                                in place of the installed ones
+    text, minutes, start, options   as those of the command: a file, a folder or an address; the
+                                    story that comes with textgen if None
+    plugins                         in place of the installed ones
 
     Raises UsageError and CorpusError.
     """
     plugins, folder = plugins or PluginSet.discover(), Path.cwd()
     facts = texts.look_at(str(text), folder, **options) if text is not None else texts.story()
-    speed = speed or settings.measured_speed()
-    chosen = chosen_start(facts, minutes * 60, speed, start, folder, plugins)
-    return tomllib.loads(starter_pipeline(facts, minutes * 60, speed, *chosen))
+    chosen = chosen_start(facts, minutes * 60, start, folder, plugins)
+    return tomllib.loads(starter_pipeline(facts, minutes * 60, *chosen))
 
 
 def remarks(facts: TextFacts, plugins: PluginSet) -> list[str]:
     """What was guessed of a text, and what may help."""
-    words = facts.sample.lower().split()
-    may_be_english = facts.size < _SHORT or words.count("the") > _THE * len(words)
-    lacks = words and may_be_english and not facts.longest and not starts.named(plugins)
+    is_english = texts.language_of(facts.sample) == "English"
+    lacks = is_english and not facts.longest and not starts.named(plugins)
     return [*facts.remarks, *([_LACKS_START] if lacks else [])]
 
 
 def chosen_start(
     facts: TextFacts,
     seconds: float,
-    speed: float,
     start: str | None,
     folder: Path,
     plugins: PluginSet,
@@ -81,7 +75,7 @@ def chosen_start(
     Raises UsageError for a start that cannot be used.
     """
     found = starts.candidates(
-        facts.sample, facts.size, facts.vocabulary, start, seconds, speed, plugins, say
+        facts.sample, facts.size, facts.vocabulary, start, seconds, plugins, say
     )
     best = starts.best(found, seconds)
     if len(found) > 1:
@@ -98,7 +92,6 @@ def chosen_start(
 def starter_pipeline(
     facts: TextFacts,
     seconds: float,
-    speed: float,
     start: Candidate,
     found: Sequence[Candidate] = (),
     file: str = "my.toml",
@@ -114,10 +107,10 @@ def starter_pipeline(
     if start.tables:
         made, chosen = _adapting(made, start.tables), {}
     elif run is None:
-        chosen = settings.choose(facts.size, facts.vocabulary, seconds, speed)
+        chosen = settings.choose(facts.size, facts.vocabulary, seconds)
     else:
         made = _tuning(made, run)
-        chosen = settings.tune(facts.size, seconds, speed, run)
+        chosen = settings.tune(facts.size, seconds, run)
     expected = f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds"
     is_all = start.is_enough or chosen.get("length") == settings.ALL_PASSES
     expected += "." if is_all else "; more time gives a better model."

@@ -1,5 +1,5 @@
-"""Which network for which text, time and machine: the widest that has time for the text, and is not
-too wide for it.
+"""Which network for which text and time: a table for new ones, and passes for those that know the
+language.
 """
 
 from __future__ import annotations
@@ -8,29 +8,20 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import numpy as np
 
 from textgen.data import Dataset
 from textgen.gradient import GradientOptions
+from textgen.protocols import Ids
 
 TRAINING: Final = 0.85  # share of the characters of a text that are not held out, or less
-_TRIED: Final = 256  # units of the network whose speed is measured
-_WIDTHS: Final = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1536)
-_PASSES: Final = 8.0  # times that it should have time to read the text
-_SMALL: Final = 250_000  # characters; a smaller text more often, by the square of its cube root
-_ENOUGH: Final = (
-    24  # characters for each weight, which is enough of a text that it reads less often
-)
-_WEIGHTS: Final = 45  # at most, for each character: more only learn a small text by heart
 USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
-_SLOWER: Final = 1.75  # a network twice as wide takes 2 to the power of this times as long
-_OF_USUAL_TEXT: Final = 100  # different characters, which those measurements include
-_FOR_ALL: Final = 3.3e-4  # time for each other character, in that of 256 units
-_FOR_A_UNIT: Final = 2.5e-6  # and for each unit
-_READ: Final = 40e6  # characters a second that are read and encoded the first time
 _COUNTED: Final = 100_000  # characters that may be counted for each second of the time
 _MOST_COUNTED: Final = 10_000_000
 _COUNT_BYTES: Final = 20  # of a character that is counted, in English
@@ -48,7 +39,7 @@ _EVALUATING: Final = 0.3  # of the tokens that training would read: a tenth of t
 ADAPTING_STEPS: Final = 12  # in a pass over a text by adapters, at least
 LEAST: Final = 1 / 3  # of a pass over a text by adapters: less is not planned
 _LONG_TOKENS: Final = 4.5  # characters
-_ADAPTED_WEIGHTS: Final = 450_000  # which adapters train as fast as a network of 256 units, at best
+_ADAPTED_WEIGHTS: Final = 1.2e11  # times tokens a second that adapters train on two cores, at best
 _EVALUATIONS: Final = (4, 8)  # of adapters, at least and at most: a short text is soon overfitted
 _FASTER: Final = 3.0  # times as fast as training is, an evaluation reads
 _SAMPLE_TEXT: Final = 1800.0  # tokens that training would read while a text is written
@@ -67,80 +58,60 @@ _OF_COUNTS: Final = 0.95  # of the loss of n-grams alone, which words and the te
 class Pretrained:
     """A run to start from.
 
-    name        for the key `start`
-    units       of its network
-    vocabulary  number of its tokens
-    loss        of a sample of the text before training, in nats per character
-    length      characters of a token of the sample, on average
-    reads_all   whether its tokens make up every text
+    name       for the key `start`
+    seconds    in which it trains on the text once
+    loss       of a sample of the text before training, in nats per character
+    length     characters of a token of the sample, on average
+    reads_all  whether its tokens make up every text
     """
 
     name: str
-    units: int
-    vocabulary: int
+    seconds: float
     loss: float
     length: float
     reads_all: bool
 
 
-def choose(
-    characters: int, vocabulary: int, seconds: float, speed: float
-) -> dict[str, int | float]:
+def choose(characters: int, vocabulary: int, seconds: float) -> dict[str, int | float]:
     """The numbers of the template, by name, for a text of so many characters, of which so many are
     different.
-
-    speed   characters a second that training with 256 units reads on this machine, of a usual text
     """
-    training = max(1.0, characters * TRAINING)
-    left = max(seconds * USED - characters / _READ, seconds / 3)
-    enough = _PASSES * max(1.0, _SMALL / training) ** (2 / 3)
-
-    def passes(width: int) -> float:
-        return speed * left / _time(width, vocabulary) / training
-
-    allowed = (
-        width
-        for width in _WIDTHS
-        if passes(width) >= min(enough, _ENOUGH * _weights(width) / training)
-        and _weights(width) <= _WEIGHTS * characters
-    )
-    width = max(allowed, default=_WIDTHS[0])
-    read = passes(width)
-    # How far it could learn the text by heart: by how often it reads it, and its weights for each
-    # character.
-    learned = _weights(width) / characters
-    rote = min(1.0, read * math.sqrt(learned) / 36, read * learned / 60)
-    streams = 16 if training < 60_000 else 32
-    while streams > 4 and training / streams < 64 * 20:
-        streams //= 2
+    table = tomllib.loads(Path(__file__).with_name("networks.toml").read_text(encoding="utf-8"))
+    minutes = table.pop("minutes")
+    row = table[_nearest(characters, table)]
+    # The thousands of characters of Chinese, say, take time.
+    column = minutes.index(_nearest(seconds / 60 / (1 + vocabulary / 1000), minutes))
+    width, dropout = row["hidden_size"][column], row["dropout"][column]
     return {
         "hidden_size": width,
-        "embedding_size": min(128, width),
-        "dropout": round(0.5 * rote, 2),
-        "embedding_dropout": round(0.15 * rote, 2),
-        "batch_size": streams,
+        "dropout": dropout,
+        "embedding_dropout": round(0.3 * dropout, 2),
+        "batch_size": row["batch_size"],
         "learning_rate": 0.012 if width <= 384 else 0.010 if width <= 640 else 0.006,
-        "max_tokens": _counted(seconds),
-        "held_out": _held_out(vocabulary),
+        "max_tokens": _one_digit(min(seconds * _COUNTED, _MOST_COUNTED)),
+        "held_out": _one_digit(min(_HELD_OUT, _PROBABILITIES / vocabulary)),
     }
+
+
+def _nearest(number: float, others: Iterable[Any]) -> Any:
+    """The one of others, numbers or texts of numbers, that is nearest in its ratio to a number."""
+    return min(others, key=lambda other: abs(math.log(float(other) / number)))
 
 
 def run_bytes(characters: int, vocabulary: int, chosen: Mapping[str, int | float]) -> float:
     """Bytes on the disk, about, of a run with the numbers of `choose`."""
     width = int(chosen["hidden_size"])
-    weights = _weights(width) + vocabulary * (min(128, width) + width)
+    weights = (4 * width + vocabulary) * (width + 128)
     counted = min(characters * TRAINING, chosen["max_tokens"])
     return 4 * CHECKPOINT * weights + 2 * _COUNT_BYTES * counted
 
 
-def tune(
-    characters: int, seconds: float, speed: float, start: Pretrained
-) -> dict[str, int | float | str]:
+def tune(characters: int, seconds: float, start: Pretrained) -> dict[str, int | float | str]:
     """The same for a network that knows the language, which a few passes over a text are enough
     for. Their number, unlike a time, gives the same model on a machine that is busy.
     """
     training = max(1.0, characters * TRAINING / start.length)  # tokens
-    passes = seconds * _TUNING_USED / pass_seconds(characters, speed, start)
+    passes = seconds * _TUNING_USED / start.seconds
     epochs = min(_TUNING, round(passes))
     whole = {"length": f"{epochs} epoch{'s' * (epochs > 1)}"} if epochs else {}
     streams = 64
@@ -155,16 +126,10 @@ def tune(
     }
 
 
-def pass_seconds(characters: int, speed: float, start: Pretrained) -> float:
-    """Seconds in which a network that knows the language reads a text once."""
-    tokens = max(1.0, characters * TRAINING / start.length)
-    return tokens * _time(start.units, start.vocabulary) / speed
-
-
-def least_seconds(characters: int, speed: float, weights: int) -> float:
+def least_seconds(characters: int, weights: int) -> float:
     """Seconds in which adapters to so many weights may read a third of a text, at best."""
     tokens = characters * TRAINING / _LONG_TOKENS
-    return tokens * weights / _ADAPTED_WEIGHTS / speed * LEAST / USED
+    return tokens * weights / _ADAPTED_WEIGHTS * LEAST / USED
 
 
 def evaluated(seconds: float, speed: float) -> int:
@@ -182,25 +147,6 @@ def evaluate_every(steps: int, tokens: int, held_out: float) -> int:
     return math.ceil(steps / max(fewest, min(limit, most)))
 
 
-def _time(width: int, vocabulary: int) -> float:
-    """The time that a token takes, in that of a network of 256 units."""
-    time: float = (width / _TRIED) ** _SLOWER
-    return time + max(0, vocabulary - _OF_USUAL_TEXT) * (_FOR_ALL + _FOR_A_UNIT * width)
-
-
-def _counted(seconds: float) -> int:
-    return _one_digit(min(seconds * _COUNTED, _MOST_COUNTED))
-
-
-def _held_out(vocabulary: int) -> int:
-    return _one_digit(min(_HELD_OUT, _PROBABILITIES / vocabulary))
-
-
-def _weights(width: int) -> int:
-    """The number of weights of the network's cells."""
-    return 4 * width * (width + min(128, width))
-
-
 def _one_digit(number: float) -> int:
     return int(float(f"{number:.0e}"))
 
@@ -209,8 +155,6 @@ def expected_loss(text: str) -> float:
     """Nats per character of the last tenth of a text that a run falls below, by n-grams counted
     before it.
     """
-    import numpy as np
-
     from textgen.protocols import TrainingContext
     from textgen_builtins.models.loss import mean_loss
     from textgen_builtins.models.ngram.counting import CountTrainer
@@ -274,7 +218,7 @@ class Stopwatch:
         return min(passed, used / threads)
 
 
-def windows(tokens: Any, vocabulary: int, length: int) -> Dataset:
+def windows(tokens: Ids, vocabulary: int, length: int) -> Dataset:
     """Tokens to train on in windows, with none held out."""
     return Dataset(
         training=tokens,
@@ -285,30 +229,17 @@ def windows(tokens: Any, vocabulary: int, length: int) -> Dataset:
     )
 
 
-def measured_speed() -> float:
-    """Characters a second that training with an LSTM of 256 units reads here, tried for a
-    second.
-    """
-    import numpy as np
-    import torch
-
-    from textgen import devices
-    from textgen_builtins.models.rnn.config import RNNConfig
-    from textgen_builtins.models.rnn.torch_model import TorchRNN
-
-    device = devices.resolve("auto")
-    config = RNNConfig(cell="lstm", hidden_size=_TRIED, embedding_size=128)
-    model = TorchRNN.create(config, 64, seed=0, device=device)
-    tokens = np.random.default_rng(0).integers(64, size=1 << 20)
-    options = GradientOptions(order="streams", batch_size=32, precision="auto")
-    threads = torch.get_num_threads() if device == "cpu" else 1
-    return tried(model, windows(tokens, 64, 64), options, device, threads)[0]
-
-
 def tried(
-    model: Any, data: Dataset, options: GradientOptions, device: str, threads: int = 1
+    model: Any,
+    tokens: Ids,
+    vocabulary: int,
+    window: int,
+    options: GradientOptions,
+    device: str,
+    threads: int = 1,
 ) -> tuple[float, float]:
-    """Tokens a second that training reads here, and their mean loss before it.
+    """Tokens a second that training reads here in batches of windows, and the mean loss of `tokens`
+    before it.
 
     threads   that share a step, to count the time of other programs out
     """
@@ -318,6 +249,8 @@ def tried(
     from textgen.gradient import GradientTrainer
     from textgen.protocols import TrainingContext
 
+    least = 3 * options.batch_size * window + 1  # batches of all rows
+    data = windows(np.resize(tokens, max(len(tokens), least)), vocabulary, window)
     trainer = GradientTrainer(options, lambda parameters: torch.optim.SGD(parameters, lr=0.0))
     watch, read, total, losses = Stopwatch(), 0, 0, 0.0
     events: Any = trainer.train(model, data, TrainingContext(seed=0, device=device))
@@ -332,5 +265,4 @@ def tried(
                 read += event.tokens
                 if watch.seconds() > _TRIAL_SECONDS:
                     break
-    seconds = watch.seconds(threads)
-    return read / seconds, losses / total
+    return read / watch.seconds(threads), losses / total

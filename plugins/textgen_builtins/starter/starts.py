@@ -12,7 +12,15 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from textgen import BuildContext, Engine, PluginSet, RegisteredComponent, TextgenError, UsageError
+from textgen import (
+    BuildContext,
+    Engine,
+    PluginSet,
+    RegisteredComponent,
+    TextgenError,
+    UsageError,
+    devices,
+)
 from textgen.errors import Fault
 from textgen.gradient import GradientOptions, Length
 from textgen.plugin import merged
@@ -67,7 +75,6 @@ def candidates(
     vocabulary: int,
     start: str | None,
     seconds: float,
-    speed: float,
     plugins: PluginSet,
     say: Callable[[str], None],
 ) -> list[Candidate]:
@@ -79,7 +86,6 @@ def candidates(
     start       the name of an offered run, the path of a run directory or of what a plugin makes a
                 model of, or "none"
     seconds     that a run may take
-    speed       as of `settings.choose`
     say         told which runs are tried, and which cannot be started from
 
     Raises UsageError if `start` cannot be used.
@@ -89,7 +95,7 @@ def candidates(
     without = settings.expected_loss(text)
     found: list[Candidate] = []
     if start in (None, NONE):
-        chosen = settings.choose(size, vocabulary, seconds, speed)
+        chosen = settings.choose(size, vocabulary, seconds)
         megabytes = settings.run_bytes(size, vocabulary, chosen) / 1e6
         price = f"{seconds:.0f} seconds in all, {megabytes:.0f} MB a run"
         found.append(Candidate(NONE, without, price=price))
@@ -97,7 +103,7 @@ def candidates(
         try:
             offered = _offered(name, plugins)
             weights = offered.get("parameters", 0) if isinstance(offered, Mapping) else 0
-            least = settings.least_seconds(size, speed, weights)
+            least = settings.least_seconds(size, weights)
             if start is None and least > seconds:  # without loading it
                 found.append(Candidate(name, math.inf, least))
                 continue
@@ -105,7 +111,7 @@ def candidates(
             if isinstance(offered, Mapping):
                 made = _adapted(name, offered, text, size, seconds, plugins)
             else:
-                run, price = _tried(name, text, size, speed, plugins)
+                run, price = _tried(name, text, size, plugins)
                 loss = settings.tuned_loss(run.loss, without)
                 made = Candidate(name, loss, pretrained=run, price=price)
         except TextgenError as error:
@@ -163,16 +169,16 @@ def _sample(text: str) -> str:
     return "".join(text[place : place + min(step, _LENGTH)] for place in places)
 
 
-def _tried(
-    name: str, text: str, size: int, speed: float, plugins: PluginSet
-) -> tuple[Pretrained, str]:
+def _tried(name: str, text: str, size: int, plugins: PluginSet) -> tuple[Pretrained, str]:
     """The run, with the loss of a sample under the model as it is when training begins: with its
     vocabulary for this text; and its price.
     """
-    sample, engine = _sample(text), Engine(plugins)
+    import torch
+
+    sample, engine, device = _sample(text), Engine(plugins), devices.resolve("auto")
     with engine.load(name, device="cpu") as known:
         model, reads_all = known.tables["model"], unknown_id(known.tokenizer) is None
-        path, vocabulary = known.path, known.tokenizer.vocab_size
+        path = known.path
     if model["type"] != "rnn":
         raise UsageError(f"its model is of the type {model['type']}, and init tunes type rnn")
     tokenizer = None if reads_all else {"type": "char"}
@@ -182,14 +188,18 @@ def _tried(
         model={"start": str(path)},
         trainer=_UNTRAINED,
         data={"validation": 0},
-        device="cpu",
+        device=device,
     )
     with begun.generator as generator:
         score = generator.score(sample)
         loss, length = score.bits_per_character * math.log(2), score.characters / score.tokens
-        run = Pretrained(name, model["hidden_size"], vocabulary, loss, length, reads_all)
+        tokens, vocabulary = generator.tokenizer.encode(sample), generator.tokenizer.vocab_size
+        threads = torch.get_num_threads() if device == "cpu" else 1
+        options = GradientOptions(order="streams", precision="auto")
+        speed, _ = settings.tried(generator.model, tokens, vocabulary, 64, options, device, threads)
+        run = Pretrained(name, size * settings.TRAINING / length / speed, loss, length, reads_all)
         weights = sum(each.nbytes for each in generator.model.tensors().values())
-        return run, _price(settings.pass_seconds(size, speed, run), generator.model, weights)
+        return run, _price(run.seconds, generator.model, weights)
 
 
 def _adapted(
@@ -211,13 +221,8 @@ def _adapted(
     loading = 2 * begun.seconds()  # again to write
     tokens, window = tokenizer.encode(sample), data.get("window_length", 64)
     batch = trainer.get("batch_size", 64)
-    whole = np.resize(tokens, max(len(tokens), 3 * batch * window + 1))  # batches of all rows
-    speed, loss = settings.tried(
-        model,
-        settings.windows(whole, context.vocab_size, window),
-        GradientOptions(batch_size=batch),
-        context.device,
-    )
+    options = GradientOptions(batch_size=batch)
+    speed, loss = settings.tried(model, tokens, context.vocab_size, window, options, context.device)
     read = max(1.0, size * settings.TRAINING * len(tokens) / len(sample))  # tokens in a pass
     a_pass = read / speed
     passes = max(0.0, seconds - loading) * settings.USED / a_pass

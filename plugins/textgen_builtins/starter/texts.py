@@ -28,7 +28,7 @@ from textgen_builtins.corpora.separated import SIGNS
 from textgen_builtins.corpora.text_files import FileCorpus
 from textgen_builtins.corpora.wrapped_lines import width_of
 
-Documents: TypeAlias = Literal["none", "file", "line", "part", "jsonl"]
+Documents: TypeAlias = Literal["none", "file", "line", "paragraph", "part", "jsonl"]
 _SMALLEST: Final = 2000  # characters
 _SAMPLE: Final = 5_000_000  # characters that are held
 _FEWEST_FILES: Final = 10  # of a folder of documents
@@ -218,8 +218,6 @@ def _guessed(
     alone = FileConfig(files[0], encoding=config.encoding)
     beginning = str(next(FileCorpus(alone).read(), ""))
     documents = documents or _documents(files, beginning, remarks)
-    if documents == "part":
-        config = attrs.evolve(config, empty_lines=_between_parts(beginning.split("\n")))
     if documents == "jsonl" and field is None:
         field = _field_of(beginning)
         if field != "text":
@@ -259,15 +257,15 @@ def _documents(files: list[Path], beginning: str, remarks: list[str]) -> Documen
         remarks.append(f"{file}: each of its short lines is read as a text of its own; {remedy}")
         return "line"
     elif _has_parts(lines):
-        between = "its empty lines" if _between_parts(lines) else "its lines of signs"
         remarks.append(
-            f"{file}: what stands between {between} is read as a text of its own; {remedy}"
+            f"{file}: what stands between its lines of signs or two empty lines is read as a text "
+            f"of its own; {remedy}"
         )
         return "part"
     elif _is_verse(lines) and lines.count("") >= 2 * _FEWEST_FILES:
         remarks.append(
             f"{file}: if what stands between its empty lines are texts of their own, such as poems,"
-            " give --documents part, and a model learns to end them"
+            " give --documents paragraph, and a model learns to end them"
         )
     return "none"
 
@@ -279,18 +277,8 @@ def _has_parts(lines: list[str]) -> bool:
     signs = sum(SIGNS.fullmatch(line) is not None for line in lines)
     if signs >= _FEWEST_FILES and len("".join(lines)) < _LONGEST_PART * signs:
         return True
-    return _is_verse(lines) and _gaps(lines) >= _FEWEST_FILES
-
-
-def _between_parts(lines: list[str]) -> int:
-    """The empty lines that separate parts; 0 where lines of signs do."""
-    if any(map(SIGNS.fullmatch, lines)):
-        return 0
-    return 2 if _gaps(lines) else 1
-
-
-def _gaps(lines: list[str]) -> int:
-    return sum(not any(pair) for pair in itertools.pairwise(lines))
+    gaps = sum(not any(pair) for pair in itertools.pairwise(lines))
+    return _is_verse(lines) and gaps >= _FEWEST_FILES
 
 
 def _is_verse(lines: list[str]) -> bool:
@@ -331,7 +319,8 @@ def _table(config: FileConfig, path: str, *, is_guess: bool) -> str:
     kinds = {
         "file": "each file is a text of its own",
         "line": "each line is a text of its own",
-        "part": "each part between lines of signs or empty lines is a text of its own",
+        "paragraph": "what stands between empty lines is a text of its own",
+        "part": "what stands between lines of signs or two empty lines is a text of its own",
         "jsonl": "each line is a JSON object, and a text of its own",
     }
     guess = '; "none" if all is one text' * (is_guess and config.documents != "jsonl")
@@ -339,7 +328,6 @@ def _table(config: FileConfig, path: str, *, is_guess: bool) -> str:
         "path": "a file, folder, address, or a list of them",
         "glob": "which files of the folder",
         "documents": kinds.get(config.documents, "") + guess,
-        "empty_lines": "that separate them, or more; 0: lines of signs do",
         "gutenberg": "without what Project Gutenberg puts before and after a book",
         "wrapped_at": "joins the lines of a paragraph; without it, texts have such lines too",
     }

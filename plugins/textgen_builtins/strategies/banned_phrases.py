@@ -34,9 +34,8 @@ class BannedPhrases:
             return Ranking([0])
         banned, ids = lanes.state["banned"], lanes.tokens[0]
         logits = np.where(banned, -np.inf, lanes.logits)
-        if not np.isfinite(logits[0].max()):  # each token would lead to a phrase
-            return Moves([0], [(-1,)], {"banned": banned[:1]}, final=len(ids))
-        token = int(lanes.draw(logits)[0])
+        is_open = np.isfinite(logits[0].max())  # or each token would lead to a phrase
+        token = int(lanes.draw(logits)[0]) if is_open else -1
         if token < 0:
             return Moves([0], [(-1,)], {"banned": banned[:1]}, final=len(ids))
         places = [len(before) for before in lanes.tokens[1:]]  # where the others wait

@@ -18,7 +18,7 @@ class Beam:
     def __init__(self, config: BeamConfig) -> None:
         self.lanes = 2 * config.beams
         self._groups, self._width = config.groups, config.beams // config.groups
-        self._power, self._diversity = config.length_penalty, config.diversity
+        self._diversity = config.diversity
 
     def start(self) -> Tensors:
         """One text without tokens, from which all groups begin."""
@@ -28,7 +28,7 @@ class Beam:
         """The best continuations of each group, until no better text can come of any."""
         score, group = lanes.state["score"], lanes.state["group"]
         ended, lengths = lanes.ended, np.array([len(ids) for ids in lanes.tokens])
-        norms = score / np.maximum(lengths, 1) ** self._power
+        norms = score / np.maximum(lengths, 1)
         logprobs = lanes.sampled()
         taken = np.zeros(logprobs.shape[1])  # groups before that took each token
         moves: list[tuple[int, tuple[int, ...], float, int]] = []

@@ -19,21 +19,14 @@ class SampleConfig(NoOptions):
 
 @attrs.frozen
 class BeamConfig:
-    """The likeliest of several texts that grow side by side (beam search), by what the samplers
-    leave.
+    """The likeliest of several texts that grow side by side (beam search), by the mean
+    log-probability of what the samplers leave.
 
     A chain that ends in `greedy` leaves one. With groups, each takes other tokens than those before
     it (Vijayakumar et al., "Diverse beam search", 2016).
     """
 
     beams: int = option(4, help="number of texts side by side", validator=_COUNT, argument="beams")
-    length_penalty: float = option(
-        1.0,
-        help="power of a text's length by which its log-probability is divided; 0 prefers short "
-        "texts",
-        validator=ge(0),
-        argument="length_penalty",
-    )
     groups: int = option(
         1, help="number of groups of beams", validator=_COUNT, argument="beam_groups"
     )

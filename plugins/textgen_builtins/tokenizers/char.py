@@ -18,7 +18,7 @@ _UNKNOWN_CHARACTER: Final = "\N{REPLACEMENT CHARACTER}"
 _UNKNOWN_NAME, _END_NAME = "<unk>", "<end>"
 _CODE_POINTS: Final = 0x110000
 _BLOCK: Final = 1 << 20  # characters processed at once: the temporary arrays take a few times 4 MB
-_WORD: Final = 1 << 16  # characters without a space at most
+_SIGMA: Final = "\N{GREEK CAPITAL LETTER SIGMA}", "\N{GREEK SMALL LETTER SIGMA}"
 _COUNTED: Final = 1 << 16  # characters of short documents that are counted together
 Codes: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -145,7 +145,8 @@ class CharTokenizer:
     def _normalized(self, pieces: Iterable[str]) -> Iterator[Codes]:
         """Blocks of code points, normalised as if the pieces were one text."""
         if self.config.lower_case and not self.config.letters_only:
-            pieces = (piece.lower() for piece in _cut_at_spaces(pieces))
+            # Of all letters, sigma alone has a small form that depends on what is beside it.
+            pieces = (piece.replace(*_SIGMA).lower() for piece in pieces)
         after_space = False
         for piece in pieces:
             for start in range(0, len(piece), _BLOCK):
@@ -201,20 +202,3 @@ def _letters_only(codes: Codes, after_space: bool) -> tuple[Codes, bool]:
         keep[0] |= not after_space
         after_space = not letters[-1]
     return np.where(letters, codes, codes.dtype.type(ord(" ")))[keep], after_space
-
-
-def _cut_at_spaces(pieces: Iterable[str]) -> Iterator[str]:
-    """The text in pieces that begin with a space or a line break, before which nothing tells a
-    final sigma.
-
-    A text of many thousand characters without either is cut where it happens to be.
-    """
-    held = ""
-    for piece in pieces:
-        held += piece
-        cut = max(held.rfind(" "), held.rfind("\n"))
-        if cut > 0 or len(held) > _WORD:
-            cut = cut if cut > 0 else len(held)
-            yield held[:cut]
-            held = held[cut:]
-    yield held

@@ -28,6 +28,7 @@ _MOST_TOKENS: Final = (
 _MOST_WORDS: Final = 2_000_000  # tokens whose words are counted: they take five times as much
 _PART, _PARTS = 1 << 18, 64  # tokens of a long text that tell its entropy
 _LEAD: Final = 256  # tokens read before those of the gate, so that no state is a beginning
+_NONE: Final = -1  # no token
 _SAMPLE: Final = 4096  # tokens whose loss stands for the training text's, where words count
 
 
@@ -209,7 +210,7 @@ class Counter:
     """
 
     def __init__(self, tokens: Ids, vocab_size: int, end: int | None = None) -> None:
-        self._tokens, self._end = np.asarray(tokens, np.int64), end
+        self._tokens, self._end = np.asarray(tokens, np.int64), _NONE if end is None else end
         self._vocab_size = vocab_size
         self._orders: list[tuple[Ints, Ints]] = []  # keys and counts
         self._top: _Order | None = None
@@ -258,12 +259,8 @@ class Counter:
         N-grams that begin with the end of a document keep their counts, as those that begin with
         <s> in KenLM.
         """
-        begin = (
-            self._tokens[: len(below.ngrams)] == self._end
-            if self._end is not None and below.n > 1
-            else []
-        )
-        kept = below.ngrams[begin] if len(begin) else below.ngrams[:0]
+        begin = self._tokens[: len(below.ngrams)] == (self._end if below.n > 1 else _NONE)
+        kept = below.ngrams[begin]
         counts = np.bincount(below.ngrams[places + 1], minlength=len(below.keys))
         if len(below.ngrams):
             counts[below.ngrams[0]] += 1

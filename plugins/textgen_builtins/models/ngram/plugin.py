@@ -8,6 +8,7 @@ import attrs
 from attrs.validators import and_, ge, le, optional
 
 from textgen import BuildContext, Component, hookimpl, option
+from textgen.documents import end_id
 from textgen.protocols import Model, Trainer
 
 _CACHED: Final = 16_384
@@ -61,7 +62,7 @@ def build_ngram(config: NgramConfig, context: BuildContext) -> Model:
     from textgen_builtins.models.ngram.words import WordReader
 
     assert context.tokenizer is not None
-    reader, end = WordReader.of(context.tokenizer), getattr(context.tokenizer, "end_id", None)
+    reader, end = WordReader.of(context.tokenizer), end_id(context.tokenizer)
     cache_tokens = config.cache_tokens
     if cache_tokens is None:
         cache_tokens = _CACHED if end is None else _CACHED_OF_DOCUMENT

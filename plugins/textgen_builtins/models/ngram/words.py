@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from textgen.documents import end_id
 from textgen.protocols import Ids, Tensors, Tokenizer
 from textgen_builtins.models.ngram.smoothing import Floats32, Ints, interpolation
 from textgen_builtins.token_texts import token_texts
@@ -57,8 +58,7 @@ class WordReader:
         effects = [_effect(text) for text in token_texts(tokenizer)]
         if not any(add or tail or any(inner) for _, add, _, inner, tail in effects):
             return None
-        end = getattr(tokenizer, "end_id", None)
-        if end is not None:
+        if (end := end_id(tokenizer)) is not None:
             effects[end] = 1, 0, True, [_FACTOR, _FACTOR], 0
         factors, adds, ends, inner, tails = zip(*effects, strict=True)
         hashes = [np.array(column, np.uint64) for column in (factors, adds, inner, tails)]

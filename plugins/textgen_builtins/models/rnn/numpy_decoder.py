@@ -146,9 +146,6 @@ class NumpyDecoder:
         """
         folded, size, layers = self._folded, self._folded.config.hidden_size, len(products)
         batch_size, dtype, gates = len(outputs[0]), folded.table.dtype, folded.table.shape[1]
-        # A plain cell's tanh maps all its sums to its output, where the last column becomes the 1.
-        width = gates + (folded.config.cell == "rnn")
-        sums = [np.full((batch_size, width), np.inf, dtype) for _ in range(layers)]
         self._carried = outputs, cells, products
         self._hidden, self._cell = [output[:, :size] for output in outputs], cells
         self._logits = products[-1][:, gates : gates + folded.vocab_size]
@@ -158,9 +155,7 @@ class NumpyDecoder:
         self._places = [
             _Place(
                 weights=folded.products[layer],
-                gates=sums[layer][:, :gates][one],
-                sums=sums[layer][one],
-                output=outputs[layer][one],
+                gates=np.zeros((batch_size, gates), dtype)[one],
                 scratch=np.zeros((batch_size, size), dtype)[one],
                 hidden=self._hidden[layer][one],
                 cell=cells[layer][one],
@@ -209,9 +204,8 @@ class NumpyDecoder:
 class _Place:
     """One layer's arrays in a decoder.
 
-    `factor` times `weights` is `product`; `recurrent` and `up` are views of it. `output` is
-    `hidden` and the column of ones, `factor` the same in another shape. `sums` is `gates`, and for
-    the plain cell the column that gives the ones.
+    `factor`, which is `hidden` and a column of ones, times `weights` is `product`; `recurrent` and
+    `up` are views of it.
     """
 
     weights: Floats
@@ -221,15 +215,13 @@ class _Place:
     up: Floats
     factor: Floats
     product: Floats
-    sums: Floats
     gates: Floats
-    output: Floats
     scratch: Floats
 
 
 def _tanh(place: _Place, given: Floats) -> None:
     np.add(given, place.recurrent, place.gates)
-    np.tanh(place.sums, place.output)
+    np.tanh(place.gates, place.hidden)
 
 
 def _gru(place: _Place, given: Floats) -> None:

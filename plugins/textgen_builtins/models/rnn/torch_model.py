@@ -112,14 +112,16 @@ class TorchRNN(nn.Module):
         rows = tokens.T if fused and len(table) <= tokens.numel() else None
         x = F.embedding(tokens.T, table) if rows is None else table  # (T, B, E)
         after: list[Tensor] = []
+        parts = 2 if self.config.cell == "lstm" else 1
         for i, layer in enumerate(self.layers):
+            carried = () if state is None else state[parts * i : parts * (i + 1)]
             weight: Any = layer.weight_hh_l0
             weight = self._masked(weight, self.config.weight_drop)
             if fused:
-                x, carried = self._fused(i, x, None if i else rows, weight, state)
+                x, *last = self._fused(layer, x, None if i else rows, weight, carried)
             else:
-                x, carried = self._torchs(i, x, weight, state)
-            after += carried
+                x, *last = self._torchs(layer, x, weight, carried)
+            after += last
             x = self._dropout(x, self.config.dropout)
         self._rows = None
         return self.head(x).transpose(0, 1), tuple(after)
@@ -180,14 +182,6 @@ class TorchRNN(nn.Module):
                 named[name] = attrgetter(name)(self)
         return named
 
-    def _carried(self, state: State | None, layer: int) -> Any:
-        """One layer's state as its module expects it: (1, B, H), or a pair of them."""
-        if state is None:
-            return None
-        if self.config.cell != "lstm":
-            return state[layer][None]
-        return state[2 * layer][None].contiguous(), state[2 * layer + 1][None].contiguous()
-
     def _dropout(self, x: Tensor, p: float) -> Tensor:
         """x (T, B, N) with a share p of it set to zero in training, the same at every time."""
         if not (p and self.training):
@@ -208,42 +202,34 @@ class TorchRNN(nn.Module):
             1 - p, generator=self._dropout_generator
         ).div_(1 - p)
 
-    def _torchs(
-        self, layer: int, x: Tensor, weight: Tensor, state: State | None
-    ) -> tuple[Tensor, Sequence[Tensor]]:
+    def _torchs(self, layer: Any, x: Tensor, weight: Tensor, carried: State) -> Sequence[Tensor]:
         """One layer's outputs (T, B, H) with this recurrent matrix, and its state after them.
 
         On a GPU in float32: cuDNN has no recurrent layers in bfloat16, and torch's autocast would
         take float16, in which gradients that are not scaled vanish.
         """
-        module: Any = self.layers[layer]
-        weights = [module.weight_ih_l0, weight, module.bias_ih_l0, module.bias_hh_l0]
-        carried = self._carried(state, layer)
+        cell = self.config.cell
+        weights = [layer.weight_ih_l0, weight, layer.bias_ih_l0, layer.bias_hh_l0]
         with torch.autocast("cuda", enabled=False) if x.is_cuda else contextlib.nullcontext():
             x = x.float() if x.is_cuda else x
-            if carried is None:
-                zeros = x.new_zeros(1, x.shape[1], weight.shape[1])
-                carried = (zeros, zeros) if self.config.cell == "lstm" else zeros
-            cell = self.config.cell
+            before = [part[None].contiguous() for part in carried]
+            if not before:
+                before = [x.new_zeros(1, x.shape[1], weight.shape[1])] * 2
             run: Any = getattr(torch, "rnn_tanh" if cell == "rnn" else cell)
-            x, *last = run(x, carried, weights, True, 1, 0.0, self.training, False, False)
-        return x, [part[0] for part in last]
+            state = before if cell == "lstm" else before[0]
+            x, *last = run(x, state, weights, True, 1, 0.0, self.training, False, False)
+        return x, *(part[0] for part in last)
 
     def _fused(
-        self, layer: int, x: Tensor, rows: Tensor | None, weight: Tensor, state: State | None
-    ) -> tuple[Tensor, Sequence[Tensor]]:
+        self, layer: Any, x: Tensor, rows: Tensor | None, weight: Tensor, carried: State
+    ) -> Sequence[Tensor]:
         """The same by machine code of our own; x may be a table (V, E), of which `rows` (T, B) are
         read.
         """
         from textgen_builtins.models.rnn.kernels.layer import run_layer
 
-        cell = self.config.cell
-        parts = 2 if cell == "lstm" else 1
-        module: Any = self.layers[layer]
-        weights = module.weight_ih_l0, weight, module.bias_ih_l0, module.bias_hh_l0
-        carried = () if state is None else state[parts * layer : parts * (layer + 1)]
-        x, *after = run_layer(cell, x, rows, weights, carried)
-        return x, after
+        weights = layer.weight_ih_l0, weight, layer.bias_ih_l0, layer.bias_hh_l0
+        return run_layer(self.config.cell, x, rows, weights, carried)
 
     def parameter_roles(self) -> dict[str, str]:
         """The weight of the head, unless it is the embedding's."""

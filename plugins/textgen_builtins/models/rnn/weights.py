@@ -49,11 +49,7 @@ class Folded:
     table: Floats
     products: tuple[Floats, ...]
     bounded: bool
-    rows: list[Any] = attrs.field(init=False)
-
-    @rows.default
-    def _rows_of_table(self) -> list[Any]:
-        return list(self.table)
+    rows: list[Any]
 
     @classmethod
     def of(cls, config: RNNConfig, tensors: Tensors) -> Folded:
@@ -89,7 +85,8 @@ class Folded:
             products.append(np.asfortranarray(product) if column_major else product)
         with np.errstate(over="ignore", invalid="ignore"):
             magnitude = sum(float(np.abs(weights).sum()) for weights in tensors.values())
-        return cls(config, len(head), table, tuple(products), magnitude < _LARGEST_SUM)
+        is_bounded = magnitude < _LARGEST_SUM
+        return cls(config, len(head), table, tuple(products), is_bounded, list(table))
 
 
 def expected_shapes(config: RNNConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:
