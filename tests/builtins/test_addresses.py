@@ -184,6 +184,7 @@ def test_what_is_wrong_is_said_in_a_line_and_nothing_is_kept(web, tmp_path, body
     [
         ("http://127.0.0.1:9/a.txt", "Connection refused"),
         ("http://127.0.0.1:port/a.txt", "nonnumeric port"),
+        ("http://[::1/a.txt", "Invalid IPv6 URL"),
         ("https", r"\[SSL"),
     ],
 )

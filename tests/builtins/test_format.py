@@ -130,6 +130,8 @@ def begins(text):
         ({"regex": "(a"}, "regex: it cannot be followed: unclosed group, given"),
         ({"regex": "ß+"}, r"regex: no text of this vocabulary has this form, given 'ß\+'$"),
         ({"regex": "((a{1000}){1000}){1000}"}, "regex: it cannot be followed: fuel exhausted"),
+        ({"regex": "a" * 100_001}, "regex: "),
+        ({"json_schema": "3"}, "json_schema: not a JSON schema: expected an object, given '3'$"),
         (
             {"json_schema": '{"$ref": "#"}'},
             "json_schema: no text of this vocabulary has this form, given",

@@ -131,6 +131,12 @@ def test_top_p_keeps_the_shortest_beginning_that_reaches_p(case, p):
         assert sums[count - 1] >= p - EPSILON
 
 
+def test_top_p_keeps_the_token_that_reaches_p_and_none_after_it():
+    logits = math.log(2) * np.array([[-2.0, -1, -3, -3]])  # sums of powers of two are exact
+    made = [sampler("top-p", 4, p=p)(logits, Past()) for p in (0.5, 0.75, 0.875)]
+    assert [np.isfinite(out).sum() for out in made] == [1, 2, 3]
+
+
 @given(case=cases(), p=st.floats(0.001, 1))
 def test_min_p_keeps_what_is_likely_enough(case, p):
     for row, kept in rows(case, "min-p", p=p):

@@ -80,7 +80,7 @@ init --minutes nan | minutes
 init --minutes 0 | minutes
 init --minutes 5min | minutes
 generate runs/my --prompts-file nowhere | 'nowhere' does not exist
-evaluate runs/my nowhere | 'nowhere' does not exist
+evaluate runs/my nowhere | nowhere does not exist
 """
 
 

@@ -106,5 +106,5 @@ def _as_text(runs: Sequence[ComparedRun]) -> str:
 
 
 def _as_json(runs: Sequence[ComparedRun]) -> dict[str, Any]:
-    rows = [as_row(run, curve=run.curve) for run in runs]
+    rows = [as_row(run) | {"curve": run.curve} for run in runs]
     return {"runs": rows, "settings": differences(runs), "note": warning(runs)}

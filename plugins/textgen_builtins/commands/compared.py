@@ -60,12 +60,8 @@ def read_runs(paths: Sequence[str]) -> list[ComparedRun]:
     for path in paths:
         there = list(summaries(Path(path))) if Path(path).is_dir() else []
         if not there:
-            what = (
-                "is not a run directory, and there is none in it"
-                if Path(path).is_dir()
-                else "is not a folder"
-            )
-            raise UsageError(f"{path} {what}; give run directories, such as runs/my")
+            cause = f"{path} is not a run directory, and there is none in it"
+            raise UsageError(f"{cause}; give run directories, such as runs/my")
         found |= {os.path.realpath(summary.path): summary for summary in there}
     labels = _labels([summary.path for summary in found.values()])
     return [read_run(summary, label) for summary, label in zip(found.values(), labels, strict=True)]

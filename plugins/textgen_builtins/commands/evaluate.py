@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from textgen import BuildContext, CorpusError, UsageError
+from textgen import Address, BuildContext, CorpusError, UsageError
 from textgen.cli import (
     check_output,
     check_run,
@@ -75,6 +75,8 @@ def evaluate(
     folder of texts, which are read one after the other, the address of a text, or - for stdin.
     """
     check_run(run, context.plugins())
+    if file != "-" and not Address.matches(file) and not Path(file).exists():
+        raise UsageError(f"{file} does not exist")
     from tqdm import tqdm
 
     from textgen import Engine

@@ -13,23 +13,15 @@ _DEPTH: Final = 2  # folders of folders of runs, as textgen-optuna makes them
 
 def summaries(folder: Path, depth: int = _DEPTH) -> Iterator[RunSummary]:
     """The run at a folder, or those in it. What cannot be read is a damaged one, or none."""
+    inner: list[Path] = []
     try:
-        yield summarize(folder)
-        return
-    except RunError:
-        pass
+        try:
+            yield summarize(folder)
+        except RunError:
+            inner = sorted(path for path in folder.iterdir() if path.is_dir()) if depth else []
     except OSError as error:
-        yield _unreadable(folder, error)
-        return
-    try:
-        inner = sorted(path for path in folder.iterdir() if path.is_dir()) if depth else []
-    except OSError as error:
-        yield _unreadable(folder, error)
-        return
+        cause = error.strerror or str(error)
+        yield RunSummary(path=folder.absolute(), status="damaged", cause=cause)
     for path in inner:
         if not path.name.startswith("."):
             yield from summaries(path, depth - 1)
-
-
-def _unreadable(folder: Path, error: OSError) -> RunSummary:
-    return RunSummary(path=folder.absolute(), status="damaged", cause=error.strerror or str(error))

@@ -43,7 +43,7 @@ def table(runs: Sequence[ComparedRun], names: Sequence[str]) -> str:
     return "\n".join(made)
 
 
-def as_row(run: ComparedRun, **more: Any) -> dict[str, Any]:
+def as_row(run: ComparedRun) -> dict[str, Any]:
     """A run in JSON: its summary without the record, and what its metrics say."""
     figures = attrs.asdict(run.summary, filter=lambda field, _: field.name != "record")
     return {
@@ -53,7 +53,6 @@ def as_row(run: ComparedRun, **more: Any) -> dict[str, Any]:
         "parameters": run.summary.parameters,
         "bits_per_character": run.bits_per_character,
         "characters_per_second": run.characters_per_second,
-        **more,
     }
 
 

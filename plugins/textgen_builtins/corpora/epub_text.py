@@ -45,14 +45,12 @@ def text_of_epub(path: Path) -> Iterator[str]:
             if {unquote(each["URI"]) for each in encrypted} & chapters.keys():
                 cause = "it is encrypted, so that only a reader of its shop opens it"
                 raise CorpusError(f"{cause}; use a copy without protection", path)
-        is_first = True
+        texts = []
         for name in chapters:
             data = parts.read(name)
             page = "".join(decode(iter([data]), path, encoding_of_page(data)))
-            text = "".join(text_of_html([_CLOSED.sub("", page)], path))
-            if text:
-                yield text if is_first else f"\n{text}"
-                is_first = False
+            texts.append("".join(text_of_html([_CLOSED.sub("", page)], path)))
+        yield "\n".join(filter(None, texts))
 
 
 def _elements(document: bytes, name: str) -> list[dict[str, str]]:

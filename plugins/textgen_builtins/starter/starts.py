@@ -12,15 +12,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from textgen import (
-    BuildContext,
-    Engine,
-    PluginSet,
-    RegisteredComponent,
-    TextgenError,
-    UsageError,
-    devices,
-)
+from textgen import BuildContext, Engine, PluginSet, RegisteredComponent, TextgenError, UsageError
 from textgen.errors import Fault
 from textgen.gradient import GradientOptions, Length
 from textgen.plugin import merged
@@ -175,12 +167,13 @@ def _tried(name: str, text: str, size: int, plugins: PluginSet) -> tuple[Pretrai
     """
     import torch
 
-    sample, engine, device = _sample(text), Engine(plugins), devices.resolve("auto")
+    sample, engine = _sample(text), Engine(plugins)
     with engine.load(name, device="cpu") as known:
-        model, reads_all = known.tables["model"], unknown_id(known.tokenizer) is None
+        model, reads_all = dict(known.tables["model"]), unknown_id(known.tokenizer) is None
         path = known.path
     if model["type"] != "rnn":
         raise UsageError(f"its model is of the type {model['type']}, and init tunes type rnn")
+    model.pop("start", None)
     tokenizer = None if reads_all else {"type": "char"}
     begun = engine.train(
         corpus=sample,
@@ -188,15 +181,21 @@ def _tried(name: str, text: str, size: int, plugins: PluginSet) -> tuple[Pretrai
         model={"start": str(path)},
         trainer=_UNTRAINED,
         data={"validation": 0},
-        device=device,
+        device="cpu",
     )
     with begun.generator as generator:
         score = generator.score(sample)
         loss, length = score.bits_per_character * math.log(2), score.characters / score.tokens
-        tokens, vocabulary = generator.tokenizer.encode(sample), generator.tokenizer.vocab_size
-        threads = torch.get_num_threads() if device == "cpu" else 1
-        options = GradientOptions(order="streams", precision="auto")
-        speed, _ = settings.tried(generator.model, tokens, vocabulary, 64, options, device, threads)
+        context = BuildContext(folder=Path.cwd(), tokenizer=generator.tokenizer)
+        speed, _ = settings.tried(
+            engine.build("model", model, context),
+            generator.tokenizer.encode(sample),
+            context.vocab_size,
+            64,
+            GradientOptions(order="streams", precision="auto"),
+            context.device,
+            torch.get_num_threads() if context.device == "cpu" else 1,
+        )
         run = Pretrained(name, size * settings.TRAINING / length / speed, loss, length, reads_all)
         weights = sum(each.nbytes for each in generator.model.tensors().values())
         return run, _price(run.seconds, generator.model, weights)

@@ -16,8 +16,9 @@ import numpy as np
 
 from textgen import BuildContext, Interrupted
 from textgen.characters import MARKS, plain_forms
-from textgen.documents import DOCUMENT_END, CorpusPiece, segments, split_documents
+from textgen.documents import CorpusPiece, segments, split_documents
 from textgen.protocols import Ids, Table
+from textgen_builtins.tokenizers.char import noting_ends
 from textgen_builtins.tokenizers.config import BPEConfig
 
 _END: Final = "<|endoftext|>"
@@ -47,7 +48,7 @@ Pair = tuple[int, int]
 @attrs.define(eq=False)
 class BPETokenizer:
     """textgen.protocols.DocumentTokenizer: the 256 bytes, then a token for each merge, then `<end>`
-    if the corpus consists of documents.
+    if the corpus consists of documents. Nothing is unknown.
 
     merges  pairs of ids that become one token, the first learnt first
     """
@@ -68,11 +69,6 @@ class BPETokenizer:
         """The bytes, the merges, and `<end>` if there is one."""
         self._fitted()
         return len(self._bytes)
-
-    @property
-    def unknown_id(self) -> None:
-        """None: every byte is a token."""
-        return
 
     @property
     def end_id(self) -> int | None:
@@ -174,7 +170,8 @@ class BPETokenizer:
     def to_dict(self) -> dict[str, Any]:
         """The tokenizer.json that the libraries tokenizers and transformers read."""
         self._fitted()
-        names = [_name(each) for each in self._bytes[: 256 + len(self.merges or ())]]
+        texts = self._bytes[: 256 + len(self.merges or ())]
+        names = ["".join(_NAMES[byte] for byte in text) for text in texts]
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
         split = {"type": "Split", "pattern": {"Regex": _SAME_WORDS}, "behavior": "Isolated"}
         end = {"id": len(names), "content": _END, "special": True, "normalized": False}
@@ -209,13 +206,7 @@ class BPETokenizer:
 
     def _segments(self, pieces: Iterable[CorpusPiece]) -> Iterator[str]:
         """The text, document by document; notes whether there are any."""
-
-        def noted() -> Iterator[CorpusPiece]:
-            for piece in pieces:
-                self.ends |= piece is DOCUMENT_END
-                yield piece
-
-        for document in split_documents(noted()):
+        for document in split_documents(noting_ends(pieces, self)):
             yield from segments(document)
 
     def _index(self, merges: list[Pair]) -> None:
@@ -354,10 +345,6 @@ def _names() -> dict[int, str]:
 _NAMES: Final = _names()
 _IN_ORDER: Final = sorted(_NAMES, key=_NAMES.__getitem__)  # the bytes by their ids
 _IDS: Final = {byte: index for index, byte in enumerate(_IN_ORDER)}
-
-
-def _name(token: bytes) -> str:
-    return "".join(_NAMES[byte] for byte in token)
 
 
 def _parts(word: str, most: int = _LONG) -> list[tuple[int, ...]]:

@@ -60,15 +60,8 @@ class CharTokenizer:
         """Use the characters that occur at least `min_frequency` times after normalisation."""
         counts = np.zeros(_CODE_POINTS, np.int64)
         self.ends = False
-
-        def noted() -> Iterator[CorpusPiece]:
-            for piece in pieces:
-                self.ends |= piece is DOCUMENT_END
-                yield piece
-
-        for codes in _gathered(
-            codes for text in split_documents(noted()) for codes in self._normalized(text)
-        ):
+        documents = split_documents(noting_ends(pieces, self))
+        for codes in _gathered(codes for text in documents for codes in self._normalized(text)):
             found = np.bincount(codes)
             counts[: len(found)] += found
         self._index("".join(map(chr, np.flatnonzero(counts >= self.config.min_frequency))))
@@ -156,6 +149,13 @@ class CharTokenizer:
                     if self.config.lower_case:
                         codes = codes | np.uint8(32)  # a space stays a space
                 yield codes
+
+
+def noting_ends(pieces: Iterable[CorpusPiece], tokenizer: Any) -> Iterator[CorpusPiece]:
+    """The same pieces; sets `ends` of a tokenizer where one is the end of a document."""
+    for piece in pieces:
+        tokenizer.ends |= piece is DOCUMENT_END
+        yield piece
 
 
 def _code_points(text: str) -> Codes:

@@ -45,7 +45,8 @@ class Mixture:
     @property
     def prior(self) -> list[float]:
         """(E,) the weights of all experts that give both parts an equal say."""
-        return [weight / 2 for part in (self.first, self.second) for weight in expert_weights(part)]
+        parts = [getattr(part, "expert_weights", (1.0,)) for part in (self.first, self.second)]
+        return [weight / 2 for weights in parts for weight in weights]
 
     def decoder(self, batch_size: int) -> MixtureDecoder:
         """A decoder at the start states of both. Raises ValueError while a part has no weights."""
@@ -137,12 +138,6 @@ class _Part:
             logs: Floats32 = self.decoder.score_experts(tokens)
             return logs
         return log_softmax(self.decoder.score(tokens))[:, :, None]
-
-
-def expert_weights(model: Any) -> tuple[float, ...]:
-    """(E,) the weights that make a model of its experts."""
-    weights: tuple[float, ...] = getattr(model, "expert_weights", (1.0,))
-    return weights
 
 
 def expert_logs(model: Model, tokens: Ids, context: int) -> Floats32:

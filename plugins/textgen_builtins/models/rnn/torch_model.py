@@ -44,11 +44,7 @@ class TorchRNN(nn.Module):
     def __init__(self, config: RNNConfig, vocab_size: int) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
-        cells: dict[str, Any] = {
-            "rnn": nn.RNN,
-            "gru": nn.GRU,
-            "lstm": nn.LSTM,
-        }
+        layer = getattr(nn, config.cell.upper())
         width = config.embedding_size or vocab_size
         if config.embedding_size:
             self.embedding = nn.Embedding(vocab_size, width, _weight=torch.empty(vocab_size, width))
@@ -58,7 +54,7 @@ class TorchRNN(nn.Module):
                 "one_hot", torch.empty(vocab_size, vocab_size), persistent=False
             )  # see `create`
         sizes = [width] + [config.hidden_size] * (config.layers - 1)
-        self.layers = nn.ModuleList(cells[config.cell](size, config.hidden_size) for size in sizes)
+        self.layers = nn.ModuleList(layer(size, config.hidden_size) for size in sizes)
         self.head = nn.Linear(config.hidden_size, vocab_size)
         if config.tied_weights:
             self.head.weight = self.embedding.weight
@@ -140,9 +136,7 @@ class TorchRNN(nn.Module):
 
     def set_dropout_seed(self, seed: int) -> None:
         """Make the dropout of the next step depend on `seed` alone."""
-        if self.config.dropout or self.config.embedding_dropout or self.config.weight_drop:
-            device = self.head.bias.device
-            self._dropout_generator = torch.Generator(device).manual_seed(seed)
+        self._dropout_generator = torch.Generator(self.head.bias.device).manual_seed(seed)
 
     def set_rows(self, first: int, total: int) -> None:
         """Make the dropout of the next step that of these rows of a batch of `total`, whoever
