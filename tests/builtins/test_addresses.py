@@ -93,7 +93,7 @@ def test_where_a_redirect_leads_is_said_before(web):
     moved = web.serve("/a.txt", status=302, location=f"{web.root}/there.txt")
     corpus = Engine().build("corpus", {"type": "file", "path": moved}, context)
     assert "".join(corpus.read()) == TEXT
-    assert console.getvalue() == f"reading {web.root}/there.txt\n"
+    assert console.getvalue() == f"reading {moved}\nreading {web.root}/there.txt\n"
 
 
 def test_the_book_is_fetched_and_nothing_else_is_taken_for_it(web, book, tmp_path, monkeypatch):

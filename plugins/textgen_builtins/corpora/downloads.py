@@ -35,7 +35,7 @@ def fetched(address: str, sha256: str | None, *, console: TextIO | None, offline
     """The file of an address, from the cache, or fetched into it. Raises CorpusError.
 
     sha256    the SHA-256 that it must have
-    console   where the progress of a download is shown
+    console   where it is said what is read from the network
     offline   whether to raise CorpusError if it is not in the cache
     """
     cache, key = downloads(), hashlib.sha256(address.encode()).hexdigest()
@@ -48,7 +48,7 @@ def fetched(address: str, sha256: str | None, *, console: TextIO | None, offline
             raise CorpusError(f"{cause}; textgen run with this pipeline does")
         with _open(address, console) as response:
             name = _file_name(address, response.headers.get_content_type())
-            pieces = _received(response, address, name, sha256, console)
+            pieces = _received(response, address, name, sha256)
             return cache.add(key, name, pieces, {"address": address}).path
     except OSError as error:
         cause = f"cannot be written: {error.strerror or error}"
@@ -73,6 +73,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 def _open(address: str, console: TextIO | None) -> Any:
     """The response to a request, through the proxies of the environment."""
+    if console is not None:
+        console.write(visible(f"reading {address}\n"))
     version = textgen.__version__
     headers = {"User-Agent": f"textgen/{version}", "Accept-Encoding": "identity"}
     with _network(address):
@@ -83,35 +85,26 @@ def _open(address: str, console: TextIO | None) -> Any:
         return opener.open(request, timeout=_SILENCE)
 
 
-def _received(
-    response: Any, address: str, name: str, sha256: str | None, console: TextIO | None
-) -> Iterator[bytes]:
+def _received(response: Any, address: str, name: str, sha256: str | None) -> Iterator[bytes]:
     """The bytes of a response, checked at the end to be whole. Raises CorpusError."""
-    from tqdm import tqdm
-
     size, digest = 0, hashlib.sha256()
     whole = response.length  # None if it is not known
-    hidden = console is None or not console.isatty()
-    with tqdm(
-        total=whole, unit="B", unit_scale=True, desc=address, file=console, disable=hidden
-    ) as bar:
-        while True:
-            if max(size, whole or 0) > _LARGEST:
-                limit = byte_count(_LARGEST)
-                raise CorpusError(f"{address} has more than {limit}, the most that is fetched")
-            with _network(address):
-                piece = response.read1(_PIECE)
-            if not piece:
-                break
-            start = piece[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-            is_page = start.startswith((b"<!doctype html", b"<html"))
-            if not size and is_page and inner_suffix(name) not in HTML:
-                cause = "gave a web page, not the file: open it in a browser to see what it says"
-                raise CorpusError(f"{address} {cause}")
-            size += len(piece)
-            digest.update(piece)
-            bar.update(len(piece))
-            yield piece
+    while True:
+        if max(size, whole or 0) > _LARGEST:
+            limit = byte_count(_LARGEST)
+            raise CorpusError(f"{address} has more than {limit}, the most that is fetched")
+        with _network(address):
+            piece = response.read1(_PIECE)
+        if not piece:
+            break
+        start = piece[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+        is_page = start.startswith((b"<!doctype html", b"<html"))
+        if not size and is_page and inner_suffix(name) not in HTML:
+            cause = "gave a web page, not the file: open it in a browser to see what it says"
+            raise CorpusError(f"{address} {cause}")
+        size += len(piece)
+        digest.update(piece)
+        yield piece
     if whole is not None and size != whole:
         cause = f"the connection broke off after {size:,} of {whole:,} bytes"
         raise CorpusError(f"{address} cannot be fetched: {cause}")

@@ -79,8 +79,6 @@ def init(
         raise UsageError("nan is not a number of minutes", argument="minutes", value=minutes)
     path = Path(f"{_stem(text)}.toml") if pipeline is None else Path(pipeline)
     another = "choose another name with --pipeline"
-    if not str(path).isprintable():
-        raise UsageError(f"{str(path)!r} has characters that cannot be printed; {another}")
     named = None if text is None else texts.path_of(text)  # it may be the pipeline itself
     if isinstance(named, Path) and path.exists() and path.samefile(named):
         raise UsageError(f"{path} is the text itself; {another}")

@@ -26,7 +26,6 @@ _LEAST: Final = 2  # times that a pair occurs which is merged
 _LONG: Final = 256  # bytes of a word that are merged together: the time grows with their square
 _LEARNT: Final = 32  # the same where merges are learnt
 _MOMENT: Final = 1.0  # seconds of learning in which nothing is asked
-_LINES: Final = 10.0  # seconds between two lines of progress
 _REMEMBERED: Final = 1 << 18  # words whose tokens are kept
 _NEVER: Final = 1 << 62
 # A text into words nearly as GPT-2 does (Radford et al., "Language models are unsupervised
@@ -85,18 +84,12 @@ class BPETokenizer:
         for word, count in counts.items():
             for part in _parts(word, _LEARNT):
                 words[part] += count
-        most, begun, said = self.config.vocab_size - 256, time.monotonic(), 0.0
-        merges = list[Pair]()
-        for pair in itertools.islice(_learnt(words), most):
+        begun, merges = time.monotonic(), list[Pair]()
+        for pair in itertools.islice(_learnt(words), self.config.vocab_size - 256):
             merges.append(pair)
-            taken = time.monotonic() - begun
-            if self.context is None or taken < _MOMENT:
-                continue
-            if self.context.cancelled():
+            is_long = time.monotonic() - begun > _MOMENT
+            if is_long and self.context is not None and self.context.cancelled():
                 raise Interrupted("interrupted before training, while the tokenizer was learnt")
-            if self.context.console is not None and taken > said + _LINES:
-                said, line = taken, f"learning tokens: {len(merges):,} of {most:,}"
-                print(line, file=self.context.console)
         self._index(merges)
 
     def extend(self, pieces: Iterable[CorpusPiece]) -> None:

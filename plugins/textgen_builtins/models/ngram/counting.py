@@ -22,9 +22,6 @@ from textgen_builtins.models.ngram.smoothing import Floats, Ints, interpolation
 from textgen_builtins.models.ngram.trie import Trie
 from textgen_builtins.models.ngram.words import WordCounts, context_keys
 
-_MOST_TOKENS: Final = (
-    10_000_000  # that are counted unless told otherwise: in about a gigabyte of memory
-)
 _MOST_WORDS: Final = 2_000_000  # tokens whose words are counted: they take five times as much
 _PART, _PARTS = 1 << 18, 64  # tokens of a long text that tell its entropy
 _LEAD: Final = 256  # tokens read before those of the gate, so that no state is a beginning
@@ -38,15 +35,14 @@ class CountTrainer:
     gate.
 
     max_tokens   tokens of the training text that are counted at most, in stretches from 64 places
-                 of it; if None, the 10 million that take about a gigabyte of memory, with a warning
-                 where the text has more
+                 of it, with a warning where the text has more
 
     The model has its n-grams after the last order, and its words and gate after the last step. The
     trainer's state holds only how far it came: one that resumes counts again, in silence up to
     there.
     """
 
-    max_tokens: int | None = None
+    max_tokens: int = 10_000_000
     _step: int = attrs.field(default=0, init=False)
     _evaluated: bool = attrs.field(default=False, init=False)
     _resumes: bool = attrs.field(default=False, init=False)  # from a state that was loaded
@@ -97,15 +93,14 @@ class CountTrainer:
         self._step, self._evaluated, self._resumes = position.step, position.evaluated, True
 
     def _counted(self, tokens: Ids) -> Ids:
-        most = _MOST_TOKENS if self.max_tokens is None else self.max_tokens
-        if self.max_tokens is None and len(tokens) > most:
+        if len(tokens) > self.max_tokens:
             warnings.warn(
-                f"{most:,} of the {len(tokens):,} tokens of the text are counted, from "
+                f"{self.max_tokens:,} of the {len(tokens):,} tokens of the text are counted, from "
                 f"{_PARTS} places of it; "
                 "max_tokens of the trainer counts more, for 100 bytes of memory each",
                 stacklevel=2,
             )
-        return stretches(tokens, most, _PARTS)
+        return stretches(tokens, self.max_tokens, _PARTS)
 
 
 def _losses(model: NgramModel, tokens: Ids, order: int) -> Iterator[float]:

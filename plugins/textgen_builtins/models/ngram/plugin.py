@@ -47,12 +47,11 @@ class NgramConfig:
 class CountConfig:
     """Fits an n-gram model by counting, all in memory: about 100 bytes a token."""
 
-    max_tokens: int | None = option(
-        None,
-        help="tokens of the training text that are counted at most, in stretches from 64 "
-        "places of it; if not set, the "
-        "10 million that take about a gigabyte of memory",
-        validator=optional(ge(1)),
+    max_tokens: int = option(
+        10_000_000,
+        help="tokens of the training text that are counted at most, in stretches from 64 places of "
+        "it; 10 million take about a gigabyte of memory",
+        validator=ge(1),
     )
 
 
