@@ -8,14 +8,13 @@ processor (the median step of each round, the first two left out), and the most 
 process had. On a busy machine, only the second is repeatable, with OMP_NUM_THREADS=1.
 """
 
-import json
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 
 from shared import parser
@@ -24,37 +23,37 @@ BATCH, LENGTH, SKIPPED = 4, 256, 2
 
 
 def main():
-    """Run each in turns, or one of them for the process that asked."""
+    """Run each in turns."""
     options = parser(__doc__)
     options.add_argument("model", type=Path)
     options.add_argument("--steps", type=int, default=8)
     options.add_argument("--rounds", type=int, default=2)
-    options.add_argument("--one", choices=("textgen", "trainer"))
-    o = options.parse_args()
-    if o.one:
-        times = {"textgen": with_textgen, "trainer": with_trainer}[o.one](o.model, o.steps)
-        used = [
-            statistics.median(b - a for a, b in pairwise(clock[SKIPPED:]))
-            for clock in zip(*times, strict=True)
-        ]
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps([*(BATCH * LENGTH / seconds for seconds in used), memory]))
-        return
-    found = {"trainer": [], "textgen": []}
-    for _ in range(o.rounds):
-        for one in ("trainer", "textgen"):
-            command = [sys.executable, __file__, str(o.model), "--steps", str(o.steps)]
-            made = subprocess.run([*command, "--one", one], stdout=subprocess.PIPE, check=True)
-            speed, by_processor, memory = json.loads(made.stdout.splitlines()[-1])
-            found[one].append((speed, by_processor))
+    asked = options.parse_args()
+    found = {with_trainer: [], with_textgen: []}
+    for _ in range(asked.rounds):
+        for way, rows in found.items():
+            with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+                rows.append(apart.submit(measured, way, asked.model, asked.steps).result())
             print(
-                f"{one}: {speed:.0f} tokens a second, {by_processor:.0f} by processor time, "
-                f"{memory:,.0f} MiB",
+                "{}: {:.0f} tokens a second, {:.0f} by processor time, {:,.0f} MiB".format(
+                    way.__name__, *rows[-1]
+                ),
                 flush=True,
             )
     for i, what in enumerate(("the clock", "processor time")):
         ratios = [b[i] / a[i] for a, b in zip(*found.values(), strict=True)]
         print(f"{min(ratios):.2f} to {max(ratios):.2f} times as fast by {what}")
+
+
+def measured(way, model, steps):
+    """Tokens a second, by the clock and by processor time, and MiB of memory of this process."""
+    times = way(model, steps)
+    used = [
+        statistics.median(b - a for a, b in pairwise(clock[SKIPPED:]))
+        for clock in zip(*times, strict=True)
+    ]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return [*(BATCH * LENGTH / seconds for seconds in used), memory]
 
 
 def with_textgen(model, steps):
@@ -93,13 +92,13 @@ def with_trainer(model, steps):
     import torch
     from peft import LoraConfig, get_peft_model
     from textgen_huggingface.pretrained import read_config, read_model
-    from textgen_huggingface.tokenizers import FolderTokenizer
     from transformers import (
         Trainer,
         TrainerCallback,
         TrainingArguments,
     )
 
+    from textgen import BuildContext, Engine
     from textgen_builtins.corpora.plugin import STORY
 
     times = []
@@ -111,7 +110,8 @@ def with_trainer(model, steps):
     loaded = read_model(model, read_config(model), dtype=torch.bfloat16)
     config = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     text = STORY.read_text(encoding="utf-8")
-    tokenizer = FolderTokenizer(model)
+    table = {"type": "huggingface-tokenizer", "path": str(model)}
+    tokenizer = Engine().build("tokenizer", table, BuildContext(folder=Path.cwd()))
     tokenizer.fit([])
     ids = tokenizer.encode(text).tolist()
     rows = [ids[i : i + LENGTH] for i in range(0, len(ids) - LENGTH, LENGTH)]
