@@ -303,6 +303,9 @@ class Trainer(Protocol):
     describes: each runs the same program with the same pipeline and text, and yields events of the
     same steps. The losses, the state and the weights of the first count. After an event the engine
     may close `train`, in all of them.
+
+    `published() -> Tensors` is optional: the weights of the run's model, on which its losses are
+    measured, where training goes on from others; {} where it does not. Called after `state`.
     """
 
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[TrainingEvent]:

@@ -25,7 +25,7 @@ from textgen.gradient.options import GradientOptions
 from textgen.gradient.plan import Plan
 from textgen.gradient.schedules import Schedule, constant
 from textgen.plugin.strict_json import COUNT, OPTIONAL_COUNT, from_json, is_number
-from textgen.protocols import Objective, Table, TrainerState, TrainingContext
+from textgen.protocols import Objective, Table, Tensors, TrainerState, TrainingContext
 
 
 @attrs.define(eq=False)
@@ -37,6 +37,9 @@ class GradientTrainer:
     make_optimizer  makes one optimizer for the Parameters, or several that share them. Each of
                     their param_groups has "lr", into which the schedule writes the learning rate of
                     each step. Parameters in no group do not change, and a warning names them
+                    An optimizer may put other weights in place by `eval()`, such as a mean, and
+                    then `train()` ends that, as Schedule-Free ones do: evaluations and the run's
+                    model have these
     schedule        the factor of the learning rates in each step, such as textgen.gradient.constant
     objective       what a step sums, `context.build(options.objective)`; NextToken if None
 
@@ -86,6 +89,17 @@ class GradientTrainer:
         if self._loaded is None and self._training is not None:
             return self._training.state()
         return self._loaded or TrainerState()
+
+    def published(self) -> Tensors:
+        """The weights that optimizers with `eval` and `train` are evaluated by, or that the model's
+        own `published` gives, such as adapters merged into their base; {} for neither.
+        """
+        if self._training is None:
+            return {}
+        model = self._training.computation.replicas[0]
+        with self._training.optimization.evaluating() as is_averaged:
+            made = getattr(model, "published", model.tensors if is_averaged else dict)()
+            return {name: array.copy() for name, array in made.items()}
 
     def load_state(self, state: TrainerState) -> None:
         """Continue from `state` in the next `train`.
@@ -157,9 +171,10 @@ class _Training:
         """Measure the held-out data."""
         computation, options, data = self.computation, self.options, self.data
         batches, objective = validation_batches(options, data.validation_windows()), None
-        loss = computation.validation_loss(batches, data.window_length)
-        if own := getattr(computation.objective, "validation", None):
-            objective = computation.validation_objective(own(data, options))
+        with self.optimization.evaluating():
+            loss = computation.validation_loss(batches, data.window_length)
+            if own := getattr(computation.objective, "validation", None):
+                objective = computation.validation_objective(own(data, options))
         return Evaluated(
             step=self.step,
             epoch=(self.step - 1) // self.batches.per_epoch + 1,

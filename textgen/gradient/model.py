@@ -16,6 +16,7 @@ _OFFERED: Final = frozenset(
     {
         "token_losses",
         "parameter_roles",
+        "published",
         "set_dropout_seed",
         "set_rows",
         "distributed",
@@ -42,6 +43,8 @@ class GradientModel:
                         torch's global generator is seeded for each step, and restored afterwards
     set_rows            `(first, total)`, the rows of the batch to compute next, in several
                         processes
+    published           `() -> Tensors`, what the run's model has in place of `tensors()`, such as
+                        adapters merged into their base
     base                the SHA-256, in hexadecimal, of what the frozen parameters were read from,
                         those without requires_grad: they are then not saved, and weights that were
                         saved with another base are refused

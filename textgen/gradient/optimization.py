@@ -4,6 +4,7 @@ restored.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -113,6 +114,8 @@ class Optimization:
                     f"make_optimizer gave {optimizer!r}, and must give torch optimizers"
                 )
         optimization = cls(options, parameters, optimizers)
+        for optimizer in optimization._averaging():
+            optimizer.train()
         updated = {id(p) for group in optimization._groups() for p in group["params"]}
         left_out = [
             name for name, p in model.named_parameters() if p.requires_grad and id(p) not in updated
@@ -127,6 +130,27 @@ class Optimization:
     def _groups(self) -> Iterator[dict[str, Any]]:
         for optimizer in self.optimizers:
             yield from optimizer.param_groups
+
+    def _averaging(self) -> list[Any]:
+        return [each for each in self.optimizers if hasattr(each, "eval")]
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[bool]:
+        """A block in which the parameters are those that optimizers with `eval` and `train` put in
+        their place, such as a mean of the last steps; afterwards they are, bit for bit, what they
+        were. Yields whether there are such optimizers.
+        """
+        averaging = self._averaging()
+        kept = [parameter.detach().clone() for parameter in self.parameters if averaging]
+        for optimizer in averaging:
+            optimizer.eval()
+        try:
+            yield bool(averaging)
+        finally:
+            for optimizer in averaging:
+                optimizer.train()
+            for parameter, before in zip(self.parameters, kept, strict=False):
+                parameter.detach().copy_(before)
 
     def step(self, factor: float) -> tuple[float, Tensor | None]:
         """Update the parameters from their gradients, with a factor of the learning rates; return

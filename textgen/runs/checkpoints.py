@@ -1,6 +1,7 @@
 """Checkpoints: all that a run needs to resume, each in its own folder, written atomically.
 
 step-000400/   model.safetensors  trainer.safetensors  trainer.json  manifest.json
+               published.safetensors  the weights to generate with, where a trainer publishes others
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from textgen.protocols import Table, Tensors, TrainerState
 from textgen.runs.formats import Manifest, Progress, TrainingState
 
 logger = logging.getLogger("textgen")
+_PUBLISHED: Final = "published.safetensors"
 _ARRAYS: Final = "trainer.safetensors"
 _STATE: Final = "trainer.json"
 _MANIFEST: Final = "manifest.json"
@@ -38,12 +40,17 @@ _MANIFEST: Final = "manifest.json"
 
 @attrs.frozen
 class Checkpoint:
-    """A snapshot of model, trainer and progress, in memory or read from the disk."""
+    """A snapshot of model, trainer and progress, in memory or read from the disk.
+
+    tensors    the weights that training goes on from
+    published  those of the run's model if they are others, else {}
+    """
 
     tensors: Tensors
     trainer: TrainerState
     progress: Progress
     observers: Table = attrs.field(factory=dict)
+    published: Tensors = attrs.field(factory=dict)
 
     @property
     def step(self) -> int:
@@ -72,7 +79,12 @@ class Checkpoints:
         Raises CorruptFileError naming the file.
         """
         manifest = self._manifest(step)
-        tensors = read_weights(self._file(step, WEIGHTS), manifest.files[WEIGHTS])
+        tensors, published = (
+            read_weights(self._file(step, name), manifest.files[name])
+            if name in manifest.files
+            else {}
+            for name in (WEIGHTS, _PUBLISHED)
+        )
         arrays = read_tensors(self._file(step, _ARRAYS), manifest.files[_ARRAYS])
         path = self._file(step, _STATE)
         state = read_strict_json(TrainingState, path, manifest.files[_STATE])
@@ -80,7 +92,7 @@ class Checkpoints:
             cause = f"it is of step {state.progress.step}, and its folder of step {step}"
             raise CorruptFileError(path, cause)
         trainer = TrainerState(arrays, dict(state.trainer))
-        return Checkpoint(tensors, trainer, state.progress, state.observers)
+        return Checkpoint(tensors, trainer, state.progress, state.observers, published)
 
     def last(self, up_to: float = math.inf) -> Checkpoint | None:
         """The newest intact checkpoint, up to a step; None if there is none.
@@ -154,19 +166,25 @@ class Checkpoints:
             "progress": progress,
             "observers": checkpoint.observers,
         }
+        tensors = {WEIGHTS: checkpoint.tensors, _ARRAYS: checkpoint.trainer.arrays}
+        if checkpoint.published:
+            tensors[_PUBLISHED] = checkpoint.published
         with new_folder(self.folder(checkpoint.step)) as folder:
             sums = {
-                WEIGHTS: write_synced(folder / WEIGHTS, dump_tensors(checkpoint.tensors)),
-                _ARRAYS: write_synced(folder / _ARRAYS, dump_tensors(checkpoint.trainer.arrays)),
-                _STATE: write_synced(folder / _STATE, json.dumps(state).encode()),
+                name: write_synced(folder / name, dump_tensors(each))
+                for name, each in tensors.items()
             }
+            sums[_STATE] = write_synced(folder / _STATE, json.dumps(state).encode())
             write_synced(folder / _MANIFEST, json.dumps({"files": sums}, indent=2).encode())
         return self.folder(checkpoint.step)
 
     def weights(self, step: int) -> bytes:
-        """The bytes of the weights of a checkpoint. Raises CorruptFileError if they are damaged."""
-        expected = self._manifest(step).files[WEIGHTS]
-        return read_bytes(self._file(step, WEIGHTS), expected, tensors=True)
+        """The bytes of the weights that a checkpoint publishes. Raises CorruptFileError if they are
+        damaged.
+        """
+        files = self._manifest(step).files
+        name = _PUBLISHED if _PUBLISHED in files else WEIGHTS
+        return read_bytes(self._file(step, name), files[name], tensors=True)
 
     def keep(self, steps: Collection[int | None]) -> None:
         """Remove the checkpoints of other steps, but for those in which Windows has a file open."""

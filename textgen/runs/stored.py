@@ -163,7 +163,7 @@ def _read(directory: RunDirectory, raw: RawPipeline | None) -> StoredRun:
         model_id, tensors = record["files"][WEIGHTS], _weights(directory, record)
     elif directory.checkpoints.steps():
         checkpoint = directory.checkpoints.best()
-        tensors = checkpoint.tensors
+        tensors = checkpoint.published or checkpoint.tensors
         model_id = hashlib.sha256(dump_tensors(tensors)).hexdigest()
         cause = f"training is not finished: the model is that of step {checkpoint.step}"
         remarks.append(f"{directory.path}: {cause}")

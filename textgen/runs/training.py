@@ -322,4 +322,5 @@ class TrainingLoop:
             if name := with_nan(tensors):
                 cause = f"{name} has values that are not numbers (NaN) after step {progress.step}"
                 raise TrainingError(f"{cause}; {self.directory.kept()}", step=progress.step)
-            return Checkpoint(tensors, state, progress, self.observers.state())
+            published = getattr(self.trainer, "published", dict)()
+            return Checkpoint(tensors, state, progress, self.observers.state(), published)
