@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from textgen import BuildContext, CorpusError, Engine
 from textgen.data import Windows, shuffled, splitmix, stretches
 from textgen.pipeline.options import DataOptions
-from textgen.runs.splitting import split_tokens
+from textgen.runs.encoded_text import split_tokens
 from textgen_builtins.tokenizers.config import CharConfig
 from textgen_builtins.tokenizers.plugin import build_char
 
@@ -75,18 +75,18 @@ def test_windows_hold_inputs_and_the_token_that_follows(size, length, stride):
 @example(4**5, [0], 7)
 @example(4**5 + 1, [0], 7)
 def test_a_shuffle_has_every_index_once_however_it_is_sliced(size, key, batch):
-    order = shuffled(size, *key)
-    drawn = np.concatenate([order(start, start + batch) for start in range(0, size, batch)])
+    drawn = np.concatenate(
+        [shuffled(size, start, start + batch, *key) for start in range(0, size, batch)]
+    )
     assert np.array_equal(np.sort(drawn), np.arange(size))
-    assert np.array_equal(drawn, order(0, size))
-    assert np.array_equal(drawn, shuffled(size, *key)(0, size))
+    assert np.array_equal(drawn, shuffled(size, 0, size, *key))
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 1000))
 def test_another_key_is_another_order(seed, epoch):
-    order = shuffled(1000, seed, epoch)(0, 1000)
-    assert not np.array_equal(order, shuffled(1000, seed, epoch + 1)(0, 1000))
-    assert not np.array_equal(order, shuffled(1000, (seed + 1) % 2**64, epoch)(0, 1000))
+    order = shuffled(1000, 0, 1000, seed, epoch)
+    assert not np.array_equal(order, shuffled(1000, 0, 1000, seed, epoch + 1))
+    assert not np.array_equal(order, shuffled(1000, 0, 1000, (seed + 1) % 2**64, epoch))
     assert not np.array_equal(order, np.arange(1000))
 
 
@@ -100,8 +100,7 @@ def test_mixed_bits_are_those_of_splitmix64():
 
 
 def test_a_shuffle_of_very_many_costs_no_memory():
-    order = shuffled(10**15, 1)
-    drawn = order(10**14, 10**14 + 1000)
+    drawn = shuffled(10**15, 10**14, 10**14 + 1000, 1)
     assert len(np.unique(drawn)) == 1000
     assert drawn.max() < 10**15
     assert 0.4 < drawn.mean() / 10**15 < 0.6

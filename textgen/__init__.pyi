@@ -49,9 +49,9 @@ from textgen.plugin.registry import PluginSet as PluginSet
 from textgen.plugin.structure import ConfiguredComponent as ConfiguredComponent
 from textgen.runs.stored import CheckedFile as CheckedFile
 from textgen.runs.stored import RunReport as RunReport
+from textgen.runs.stored import RunSummary as RunSummary
+from textgen.runs.stored import summarize as summarize
 from textgen.runs.stored import verify as verify
-from textgen.runs.summary import RunSummary as RunSummary
-from textgen.runs.summary import summarize as summarize
 
 __all__: list[str]
 __version__: str

@@ -5,7 +5,7 @@ memory.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -103,15 +103,22 @@ def side_by_side(tokens: Ids, rows: int) -> Iterator[tuple[npt.NDArray[np.int64]
     yield tokens[starts[:, None] + np.arange(length + 1)].astype(np.int64), counts
 
 
-def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]]:
-    """A random order of 0 to size - 1 that needs no memory: `order(start, stop)` gives a slice of
-    it.
+def shuffled(size: int, start: int, stop: int, *key: int) -> npt.NDArray[np.int64]:
+    """The numbers from place `start` to `stop` in a random order of 0 to size - 1, which needs no
+    memory.
 
     A Feistel network over the next power of four, keyed by `key`, with cycle walking: values that
     fall outside are mapped again until they fall inside (Black and Rogaway, "Ciphers with arbitrary
     finite domains", 2002). The same key gives the same order, so a resumed run needs only its
     position.
     """
+    stop, first = min(stop, size), start - start % _ORDERED_AT_ONCE
+    last = max(stop, min(first + _ORDERED_AT_ONCE, size))
+    return _permuted(size, first, last, key)[start - first : stop - first]
+
+
+@functools.lru_cache(maxsize=4)  # a block costs little more than a batch
+def _permuted(size: int, start: int, stop: int, key: tuple[int, ...]) -> npt.NDArray[np.int64]:
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
     mask, shift = np.uint64((1 << half_bits) - 1), np.uint64(half_bits)
     round_keys = np.random.SeedSequence(key).generate_state(_ROUNDS, np.uint64)
@@ -122,21 +129,10 @@ def shuffled(size: int, *key: int) -> Callable[[int, int], npt.NDArray[np.int64]
             left, right = right, left ^ (splitmix(right ^ round_key) & mask)
         return (left << shift) | right
 
-    @functools.lru_cache(maxsize=1)  # a block costs little more than a batch
-    def block(start: int, stop: int) -> npt.NDArray[np.int64]:
-        values = permute(np.arange(start, stop, dtype=np.uint64))
-        while len(outside := np.flatnonzero(values >= size)):
-            values[outside] = permute(values[outside])
-        return values.astype(np.int64)
-
-    def order(start: int, stop: int) -> npt.NDArray[np.int64]:
-        stop = min(stop, size)
-        first = start - start % _ORDERED_AT_ONCE
-        return block(first, max(stop, min(first + _ORDERED_AT_ONCE, size)))[
-            start - first : stop - first
-        ]
-
-    return order
+    values = permute(np.arange(start, stop, dtype=np.uint64))
+    while len(outside := np.flatnonzero(values >= size)):
+        values[outside] = permute(values[outside])
+    return values.astype(np.int64)
 
 
 def splitmix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

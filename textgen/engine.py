@@ -23,7 +23,6 @@ from textgen.contracts.components import Components
 from textgen.documents import CorpusPiece
 from textgen.errors import Interrupted, RunError
 from textgen.files.reading import inside, read_bytes
-from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.generation.request import check_cancelled
 from textgen.generation.results import Generations
@@ -34,15 +33,13 @@ from textgen.plugin.registry import PluginSet
 from textgen.processes import Processes
 from textgen.protocols import Corpus, Table, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory
-from textgen.runs.execute import Execution, Outcome, generate
-from textgen.runs.finishing import finish_run, save_run
-from textgen.runs.loading import RunComponents, build_generator, load_generator
-from textgen.runs.observers import AnyObserver
-from textgen.runs.offered import offered_run
+from textgen.runs.execute import Execution, Outcome
+from textgen.runs.loading import RunComponents, compare_loss, load_generator
 from textgen.runs.outside import announce
-from textgen.runs.record import keep_changes
-from textgen.runs.starting import Source, resolve
-from textgen.runs.summary import finite, read_metrics
+from textgen.runs.record import finish_run, keep_changes, save_run
+from textgen.runs.starting import Source, offered_run, resolve
+from textgen.runs.stored import finite, read_metrics
+from textgen.runs.training import AnyObserver
 
 
 @attrs.frozen(kw_only=True)
@@ -151,7 +148,7 @@ class Engine:
         if output is None:
             known = [pipeline.folder, Path.cwd() / "runs"]
             announce("writing", [pipeline.output], known, console)
-        run = _trained(
+        return _executed(
             pipeline,
             cancelled,
             overwrite=overwrite,
@@ -160,7 +157,6 @@ class Engine:
             observers=tuple(observers),
             processes=processes,
         )
-        return _completed(run) if leads else run
 
     def train(
         self,
@@ -218,15 +214,19 @@ class Engine:
             }
             tables = {key: value for key, value in tables.items() if value is not None}
             pipeline = self.pipeline(tables, output=output or Path(folder, "run"))
-            options = {"overwrite": overwrite, "console": console, "observers": tuple(observers)}
             try:
-                run = _trained(pipeline, cancelled, **options)
+                return _executed(
+                    pipeline,
+                    cancelled,
+                    generates=generate is not None,
+                    is_kept=output is not None,
+                    overwrite=overwrite,
+                    console=console,
+                    observers=tuple(observers),
+                )
             except Interrupted as error:
                 error.step = None if output is None else error.step  # with its checkpoint
                 raise
-        if output is None:
-            run = attrs.evolve(run, path=None, generator=attrs.evolve(run.generator, path=None))
-        return _completed(run, is_to_write=generate is not None)
 
     def load(
         self,
@@ -258,12 +258,12 @@ class Engine:
         given = {"sampler": sampler, "model": model, "tokenizer": tokenizer, "corpus": corpus}
         given = {kind: value for kind, value in given.items() if value is not None}
         plugins = self.plugins()
+        found: Any = None
         if isinstance(path, str) and not os.path.isdir(path):
-            offered = offered_run(path, plugins)
-            if isinstance(offered, Mapping):
-                return build_generator(offered, plugins, device=device, given=given, source=path)
-            path = offered if isinstance(offered, Path) else path
-        return load_generator(run_directory(path), plugins, device=device, given=given)
+            found = offered_run(path, plugins)
+        if not isinstance(found, Mapping):
+            found = run_directory(found if isinstance(found, Path) else path)
+        return load_generator(found, plugins, device=device, given=given, source=str(path))
 
     def finish(self, path: str | Path) -> bool:
         """Finish an unfinished run, and record that in run.json.
@@ -300,53 +300,59 @@ class Engine:
             yield from read_pieces(components.build(choice, context), choice.offer)
 
 
-def _trained(pipeline: Pipeline, cancelled: Callable[[], bool] | None, **options: Any) -> Run:
-    """The run of a pipeline, trained if it has to be; without texts. The options are those of an
-    Execution.
+def _executed(
+    pipeline: Pipeline,
+    cancelled: Callable[[], bool] | None,
+    *,
+    generates: bool = True,
+    is_kept: bool = True,
+    **options: Any,
+) -> Run:
+    """The run of a pipeline, trained if it has to be, with the texts that its `[generate]` table
+    asks for. The other options are those of an Execution.
+
+    is_kept  False for a run directory that will be removed
     """
     check_cancelled(cancelled)
     execution = Execution(pipeline, cancelled=cancelled or (lambda: False), **options)
-    done = execution.ensure_trained()
+    outcome, chain, held_out = execution.ensure_trained()
+    leads, directory = True, RunDirectory(pipeline.output)
     if execution.processes is not None:
+        leads = execution.processes.leads
         execution.processes.meet()  # the others read what the first has written
-    run = _loaded(pipeline, *done)
-    execution.compare(run.generator)
-    return run
-
-
-def _loaded(pipeline: Pipeline, outcome: Outcome, chain: Chain | None = None) -> Run:
-    """The finished run of a pipeline; without texts."""
-    directory, name = RunDirectory(pipeline.output), pipeline.name
-    raw = RawPipeline({**pipeline.tables(), "output": "."}, name, pipeline.folder, name)
+    raw = RawPipeline(
+        {**pipeline.tables(), "output": "."}, pipeline.name, pipeline.folder, pipeline.name
+    )
     generator = load_generator(
         directory, pipeline.plugins, device=pipeline.device, given={}, raw=raw, chain=chain
     )
+    try:
+        if held_out is not None:
+            compare_loss(generator, pipeline.model.offer, held_out)
+        if not is_kept:
+            generator = attrs.evolve(generator, path=None)
+        texts, table = Generations(), pipeline.generate
+        if generates and leads:
+            more = {"n": table.n, "distinct": table.distinct, **table.of_request()}
+            texts = Generations(generator.generate_many([table.prompt], **more))
+        if outcome == "skipped" and leads:  # only now its new pipeline is recorded
+            keep_changes(pipeline, directory)
+    except BaseException:
+        generator.close()
+        raise
     folder, curve = directory.latest().path, b""
     with contextlib.suppress(RunError):
         curve = read_bytes(inside(folder, "loss.svg"))
     return Run(
-        path=directory.path,
+        path=directory.path if is_kept else None,
         pipeline=pipeline,
         outcome=outcome,
         best_loss=finite(generator.record.get("best_loss")),
         history=tuple(read_metrics(folder)),
         generator=generator,
+        generations=texts,
         curve=curve,
     )
-
-
-def _completed(run: Run, *, is_to_write: bool = True) -> Run:
-    """The run with what its `[generate]` table asks for. Only then its new pipeline is recorded."""
-    try:
-        if is_to_write:
-            texts = Generations(generate(run.pipeline, run.generator))
-            run = attrs.evolve(run, generations=texts)
-        if run.outcome == "skipped":
-            keep_changes(run.pipeline, RunDirectory(run.pipeline.output))
-    except BaseException:
-        run.generator.close()
-        raise
-    return run
 
 
 _ENGINE: Final = Engine()  # of the installed plugins, which it looks for in each call

@@ -12,7 +12,7 @@ import pytest
 import textgen
 from textgen import DOCUMENT_END
 from textgen.pipeline.options import DataOptions
-from textgen.runs.splitting import split_tokens
+from textgen.runs.encoded_text import split_tokens
 
 MOST = 100
 

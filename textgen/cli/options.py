@@ -75,7 +75,7 @@ def check_run(given: str, plugins: ComponentSource | None = None) -> None:
     plugins offer.
     """
     from textgen.runs.directory import near_run
-    from textgen.runs.offered import offered_run
+    from textgen.runs.starting import offered_run
 
     offered = plugins and not Path(given).is_dir() and offered_run(given, plugins)
     if not Path(given).is_dir() and not isinstance(offered, Path | Mapping):

@@ -32,13 +32,9 @@ def training_batches(options: GradientOptions, windows: Windows, seed: int) -> B
     if options.order == "streams":
         return _streams(windows, options.rows, seed)
     size = options.rows
-    orders: dict[int, Callable[[int, int], Ids]] = {}
 
     def batch(epoch: int, number: int) -> Batch:
-        if epoch not in orders:
-            orders.clear()
-            orders[epoch] = shuffled(len(windows), seed, epoch)
-        rows = orders[epoch](number * size, min((number + 1) * size, len(windows)))
+        rows = shuffled(len(windows), number * size, (number + 1) * size, seed, epoch)
         return (windows.take(rows),)
 
     return Batches(-(-len(windows) // size), batch)

@@ -25,7 +25,7 @@ from textgen.data import Ids
 from textgen.devices import thread_count, worker_threads
 from textgen.errors import BrokenContract, UsageError
 from textgen.gradient.batches import Batch
-from textgen.gradient.objectives import NextToken, State, token_losses
+from textgen.gradient.objectives import NextToken, State
 from textgen.processes import Processes
 from textgen.protocols import Objective, TrainingContext
 
@@ -258,23 +258,8 @@ class Computation:
                 parameter.grad = None  # a gradient of zero would let an optimizer decay it
         return Gradients(header[0], state or None, now)
 
-    def validation_loss(self, batches: Iterable[Batch], context: int) -> float | None:
-        """Mean loss per token, in float32, of windows and their counts as `validation_batches` has
-        them; None if there are none.
-
-        A model's context may hold no more than `context` tokens at once.
-        """
-        losses = partial(self._losses, context=context)
-        return self._mean(batches, losses, lambda batch: int(batch[1].sum()))
-
-    def validation_objective(self, batches: Iterable[Batch]) -> float | None:
-        """Mean of the objective over batches of held-out data; None if there are none."""
-        return self._mean(batches, self._objective, self.objective.count)
-
-    def _mean(
-        self, batches: Iterable[Batch], total: Callable[..., float], count: Callable[[Batch], int]
-    ) -> float | None:
-        """The sum of `total(model, *arrays)` over parts of batches, by their count. To be called
+    def mean(self, batches: Iterable[Batch], objective: Objective) -> float | None:
+        """Mean of an objective over batches of held-out data; None if there are none. To be called
         within `run`. Raises ProcessesError.
         """
         sums, counts, processes = 0.0, 0, self._processes
@@ -284,11 +269,11 @@ class Computation:
             parts = min(len(batch[0]), len(self.replicas))
             shared = zip(*(np.array_split(each, parts) for each in batch), strict=True)
             calls = [
-                partial(total, model, *part)
+                partial(self._measured, objective, model, part)
                 for model, part in zip(self.replicas, shared, strict=False)
             ]
             sums += sum(self.shared_out(calls, step=False))
-            counts += count(batch)
+            counts += objective.count(batch)
         if processes is not None:
             import torch.distributed as dist
 
@@ -299,25 +284,9 @@ class Computation:
         return sums / counts if counts else None
 
     @torch.no_grad()
-    def _losses(self, model: Any, windows: Ids, counts: Ids, context: int) -> float:
-        """The sum of the losses of windows (B, T + 1), of which `counts` (B,) at the end of each
-        row count.
-        """
+    def _measured(self, objective: Objective, model: Any, arrays: Batch) -> float:
         model.eval()
-        total, carried = 0.0, None
-        tokens, length = _to_device(windows, self.device), windows.shape[1] - 1
-        for start in range(0, length, context):
-            stop = min(start + context, length)
-            targets = tokens[:, start + 1 : stop + 1]
-            losses, carried = token_losses(model, tokens[:, start:stop], targets, carried)
-            counted = np.arange(start, stop) >= length - counts[:, None]
-            total += losses.cpu().double()[torch.from_numpy(counted)].sum().item()
-        return total
-
-    @torch.no_grad()
-    def _objective(self, model: Any, *arrays: Any) -> float:
-        model.eval()
-        return summed(self.objective, model, arrays, None, self.device)[0].item()
+        return summed(objective, model, arrays, None, self.device)[0].item()
 
     def _rows(
         self,
@@ -340,10 +309,10 @@ class Computation:
         for number, part in enumerate(np.array_split(rows, min(len(rows), self.accumulate))):
             some = slice(int(part[0]), int(part[-1]) + 1)
             state = None if carried is None else tuple(each[some] for each in carried)
-            drawn = _take_rows(model, some.start, total, place * self.accumulate + number, seed)
+            drawn = self._seeded(model, some.start, total, place * self.accumulate + number, seed)
             arrays = tuple(each[some] for each in batch)
             own = self.objective.count(arrays)
-            with self._seeded(model, drawn):
+            with drawn:
                 with torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bfloat16"):
                     sums, after = summed(self.objective, model, arrays, state, self.device)
                 loss = sums / max(1, own)
@@ -353,25 +322,34 @@ class Computation:
             made.append((loss.detach(), tuple(each.detach() for each in after)))
         return made
 
-    def _seeded(self, model: Any, seed: Iterable[int]) -> contextlib.AbstractContextManager[None]:
-        """What the model draws within depends on the seed alone."""
+    def _seeded(
+        self, model: Any, first: int, total: int, place: int, seed: tuple[int, ...]
+    ) -> contextlib.AbstractContextManager[None]:
+        """A block in which what the model draws depends alone on the seed, and on which rows it
+        computes: those from `first` of a batch of `total`, in this place of several.
+
+        A model with `set_rows` takes its part of the whole batch's dropout, so that the places make
+        no difference.
+        """
+        if hasattr(model, "set_rows"):
+            model.set_rows(first, total)
+        elif place:
+            seed = (*seed, place)
+        # Another number than any other step's, and than the seed of the weights.
+        digest = hashlib.blake2b(repr([*seed, 1]).encode(), digest_size=8).digest()
+        number = int.from_bytes(digest) >> 1
         if hasattr(model, "set_dropout_seed"):
-            model.set_dropout_seed(_mixed(seed))
+            model.set_dropout_seed(number)
         elif len(self.replicas) == 1:  # several are made only of what draws nothing
-            return _seeded_globally(self.device, _mixed(seed))
+            return _seeded_globally(self.device, number)
         return contextlib.nullcontext()
 
     def _add_gradients(self, count: int) -> None:
         """To the first replica's gradients the second's and so on, of so many replicas."""
-        first = self._parameters[0]
         for other in self._parameters[1:count]:
-            given = [
-                (to, of.grad) for to, of in zip(first, other, strict=True) if of.grad is not None
-            ]
-            for to, gradient in given:
-                if to.grad is None:  # no row of those before used it
-                    to.grad = torch.zeros_like(gradient)
-            torch._foreach_add_([to.grad for to, _ in given], [gradient for _, gradient in given])
+            for to, of in zip(self._parameters[0], other, strict=True):
+                if of.grad is not None:  # a row of it used the parameter
+                    to.grad = of.grad if to.grad is None else to.grad.add_(of.grad)
 
 
 def _tried(model: Any, batch: Batch, device: str, objective: Objective) -> tuple[bool, bool]:
@@ -411,21 +389,6 @@ def _seeded_globally(device: str, seed: int) -> Iterator[None]:
         yield
 
 
-def _take_rows(
-    model: Any, first: int, total: int, place: int, seed: tuple[int, int]
-) -> tuple[int, ...]:
-    """The seed of a step's dropout, for the rows from `first` of a batch of `total`, computed in
-    this place of several.
-
-    A model with `set_rows` takes its part of the whole batch's dropout, so that the places make no
-    difference.
-    """
-    if hasattr(model, "set_rows"):
-        model.set_rows(first, total)
-        return seed
-    return (*seed, place) if place else seed
-
-
 def summed(
     objective: Objective, model: Any, arrays: Batch, carried: State | None, device: str
 ) -> tuple[Tensor, State]:
@@ -454,10 +417,3 @@ def _replica_of(model: Any) -> Any:
         for own, shared in zip(made.parameters(), model.parameters(), strict=True):
             own.data = shared.data
     return made
-
-
-def _mixed(seed: Iterable[int]) -> int:
-    """A seed for one step that differs from every other step's, and from the seed of the
-    weights.
-    """
-    return int.from_bytes(hashlib.blake2b(repr([*seed, 1]).encode(), digest_size=8).digest()) >> 1

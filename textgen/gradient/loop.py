@@ -19,7 +19,7 @@ from textgen.files.opening import MALFORMED_DATA
 from textgen.gradient.arrays import like_weights, to_numpy
 from textgen.gradient.batches import validation_batches
 from textgen.gradient.computing import Computation
-from textgen.gradient.objectives import NextToken, State
+from textgen.gradient.objectives import HeldOut, NextToken, State
 from textgen.gradient.optimization import MakeOptimizer, Optimization
 from textgen.gradient.options import GradientOptions
 from textgen.gradient.plan import Plan
@@ -98,7 +98,7 @@ class GradientTrainer:
             return {}
         model = self._training.computation.replicas[0]
         with self._training.optimization.evaluating() as is_averaged:
-            made = getattr(model, "published", model.tensors if is_averaged else dict)()
+            made: Tensors = getattr(model, "published", model.tensors if is_averaged else dict)()
             return {name: array.copy() for name, array in made.items()}
 
     def load_state(self, state: TrainerState) -> None:
@@ -165,6 +165,7 @@ class _Training:
                 return
             with self._refusing_state():
                 done = run(self._advance)
+            self.is_restored = False
             yield done
 
     def _evaluated(self) -> Evaluated:
@@ -172,9 +173,9 @@ class _Training:
         computation, options, data = self.computation, self.options, self.data
         batches, objective = validation_batches(options, data.validation_windows()), None
         with self.optimization.evaluating():
-            loss = computation.validation_loss(batches, data.window_length)
+            loss = computation.mean(batches, HeldOut(data.window_length))
             if own := getattr(computation.objective, "validation", None):
-                objective = computation.validation_objective(own(data, options))
+                objective = computation.mean(own(data, options), computation.objective)
         return Evaluated(
             step=self.step,
             epoch=(self.step - 1) // self.batches.per_epoch + 1,
@@ -251,7 +252,6 @@ class _Training:
         self.carried, self.is_restored = tuple(carried) or None, True
         with self._refusing_state():
             self.optimization.restore(kept, position.optimizer)
-        self.is_restored = True
 
     @contextlib.contextmanager
     def _refusing_state(self) -> Iterator[None]:
@@ -263,4 +263,3 @@ class _Training:
                 raise
             cause = f"it does not fit the model and the optimizers ({error})"
             raise TrainingError(cause, step=0, refuses_state=True) from error
-        self.is_restored = False

@@ -44,7 +44,8 @@ class GradientModel:
     set_rows            `(first, total)`, the rows of the batch to compute next, in several
                         processes
     published           `() -> Tensors`, what the run's model has in place of `tensors()`, such as
-                        adapters merged into their base
+                        adapters merged into their base. To be trained on from, `load_tensors` has
+                        to take these too
     base                the SHA-256, in hexadecimal, of what the frozen parameters were read from,
                         those without requires_grad: they are then not saved, and weights that were
                         saved with another base are refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import attrs
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,6 +41,33 @@ class NextToken:
             return losses.sum(), after
         logits, after = model(tokens, state)
         return cross_entropy(logits, targets), after
+
+
+@attrs.frozen
+class HeldOut(NextToken):
+    """The same of held-out windows (B, T + 1), of which only so many targets at the end of each row
+    count (B,), see `validation_batches`.
+
+    context  the largest number of tokens that a model reads at once
+    """
+
+    context: int
+
+    def count(self, batch: Batch) -> int:
+        """The number of targets that count."""
+        return int(batch[1].sum())
+
+    def loss(self, model: Any, batch: tuple[Tensor, ...], state: State | None) -> Any:
+        """The sum of their cross-entropies in nats, in float64, and the state after."""
+        (tokens, counts), total = batch, torch.zeros((), dtype=torch.float64)
+        length = tokens.shape[1] - 1
+        for start in range(0, length, self.context):
+            stop = min(start + self.context, length)
+            targets = tokens[:, start + 1 : stop + 1]
+            losses, state = token_losses(model, tokens[:, start:stop], targets, state)
+            counted = torch.arange(start, stop) >= length - counts.cpu()[:, None]
+            total += losses.cpu().double()[counted].sum()
+        return total, state
 
 
 def token_losses(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Final, TypeAlias, TypeVar
@@ -93,11 +94,6 @@ class Optimization:
     options: GradientOptions
     parameters: Parameters
     optimizers: tuple[torch.optim.Optimizer, ...]
-    _rates: list[float] = attrs.field(init=False)  # of the groups of all optimizers
-
-    @_rates.default
-    def _initial_rates(self) -> list[float]:
-        return [float(group["lr"]) for group in self._groups()]
 
     @classmethod
     def of(cls, model: Any, options: GradientOptions, make: MakeOptimizer) -> Optimization:
@@ -158,12 +154,12 @@ class Optimization:
 
         The norm stays on the device.
         """
-        for group, rate in zip(self._groups(), self._rates, strict=True):
-            group["lr"] = rate * factor
+        for group in self._groups():
+            group["lr"] = group.setdefault("initial_lr", float(group["lr"])) * factor
         norm = self._clip()
         for optimizer in self.optimizers:
             optimizer.step()
-        return self._rates[0] * factor, norm
+        return next(self._groups())["lr"], norm
 
     def _clip(self) -> Tensor | None:
         """g <- min(1, c / norm(g)) g with the global norm over all parameters."""
@@ -190,17 +186,15 @@ class Optimization:
 
     def restore(self, arrays: Tensors, values: Table) -> None:
         """Continue from what `state` gave."""
-        kept = [optimizer.state_dict() for optimizer in self.optimizers]
-        for each in kept:
-            each["state"] = {}
+        kept = [each.state_dict() | {"state": defaultdict(dict)} for each in self.optimizers]
         tensors = {key: torch.from_numpy(array.copy()) for key, array in arrays.items()}
         for key, value in {**values, **tensors}.items():
             place, index, name = key.split(".", 2)
             if index == "group":
-                group, _, name = name.partition(".")
-                kept[int(place)]["param_groups"][int(group)][name] = value
+                index, name = name.split(".", 1)
+                kept[int(place)]["param_groups"][int(index)][name] = value
             else:
-                kept[int(place)]["state"].setdefault(int(index), {})[name] = value
+                kept[int(place)]["state"][int(index)][name] = value
         for optimizer, own in zip(self.optimizers, kept, strict=True):
             optimizer.load_state_dict(own)
 
@@ -214,5 +208,5 @@ def _kept(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
                 yield f"{index}.{name}", value
     for index, group in enumerate(kept["param_groups"]):
         for name, value in group.items():
-            if type(value) in (int, float) and name != "lr":
+            if type(value) in (int, float) and name not in ("lr", "initial_lr"):
                 yield f"group.{index}.{name}", value

@@ -172,6 +172,11 @@ class GenerateOptions(TextOptions):
         help="replace a text that came before, or is a document of the training corpus, by another",
     )
 
+    def of_request(self) -> dict[str, Any]:
+        """Those that are options of a request, unless they are None."""
+        values = {field.name: getattr(self, field.name) for field in attrs.fields(TextOptions)}
+        return {name: value for name, value in values.items() if value is not None}
+
 
 @attrs.frozen
 class CheckpointOptions:

@@ -97,12 +97,13 @@ class Checkpoints:
     def last(self, up_to: float = math.inf) -> Checkpoint | None:
         """The newest intact checkpoint, up to a step; None if there is none.
 
-        Raises CorruptFileError if all are damaged.
+        If its best is not there, later evaluations choose anew. Raises CorruptFileError if all are
+        damaged.
         """
         error = None
         for step in reversed([step for step in self.steps() if step <= up_to]):
             try:
-                return self.read(step)
+                return self._with_best(self.read(step))
             except CorruptFileError as damaged:
                 error = error or damaged
                 logger.warning(
@@ -113,15 +114,11 @@ class Checkpoints:
             raise CorruptFileError(error.path, f"{cause}; `overwrite` starts again")
         return None
 
-    def to_resume(self, up_to: float = math.inf) -> Checkpoint | None:
-        """The newest intact checkpoint, as `last`.
-
-        If its best is not there, later evaluations choose anew.
-        """
-        newest = self.last(up_to)
-        if newest is None or newest.progress.best_step in (None, newest.step):
-            return newest
+    def _with_best(self, newest: Checkpoint) -> Checkpoint:
+        """A checkpoint that knows no best one which cannot be read."""
         step = newest.progress.best_step
+        if step in (None, newest.step):
+            return newest
         try:
             if step in self.steps():
                 self.read(step)
@@ -145,10 +142,8 @@ class Checkpoints:
         newest = self.last()
         if newest is None:
             raise CorruptFileError(self.path, "it holds no checkpoint any more")
-        if (step := newest.progress.model_step) != newest.step:
-            with contextlib.suppress(CorruptFileError):
-                return self.read(step)
-        return newest
+        step = newest.progress.model_step
+        return newest if step == newest.step else self.read(step)
 
     def refused(self, step: int, error: Exception) -> CorruptFileError:
         """The error for a state of training that its trainer refuses."""

@@ -369,16 +369,16 @@ def near_run(path: Path) -> str:
     return nearest(path.name, (each.parent.name for each in path.parent.glob("*/run.json")))
 
 
-def finished_record(directory: RunDirectory) -> Table:
-    """The record of a finished run. Raises RunError for any other."""
-    record = directory.read_run()
-    if record["status"] != "finished":
+def finished_run(path: Path) -> RunDirectory:
+    """The directory of the finished run at a path. Raises RunError for any other."""
+    directory = RunDirectory(path.absolute()).current()
+    if directory.read_run()["status"] != "finished":
         cause = (
             f"the run in {directory.path} is not finished; `textgen run --finish` takes a "
             f"checkpoint as the model"
         )
         raise RunError(cause, directory.path)
-    return record
+    return directory
 
 
 def run_directory(path: Any, argument: str = "path") -> RunDirectory:

@@ -8,7 +8,6 @@ import contextlib
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,40 +20,27 @@ from textgen.data import Dataset
 from textgen.errors import (
     CorpusError,
     CorruptFileError,
-    PipelineError,
-    PluginWarning,
     RunError,
     UsageError,
 )
 from textgen.events import RunSkipped
 from textgen.generation.chain import Chain
-from textgen.generation.generator import Generator
-from textgen.generation.prompts import check_prompt
-from textgen.generation.request import check_decoding
-from textgen.generation.results import Generation
-from textgen.generation.scoring import windows_loss
-from textgen.pipeline.options import TextOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
 from textgen.processes import Processes
-from textgen.protocols import Ids, Table, Tokenizer, TrainingContext
+from textgen.protocols import Ids, TrainingContext
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
-from textgen.runs.encoded_text import EncodedText
+from textgen.runs.encoded_text import EncodedText, ReadingProgress, priming_ids
 from textgen.runs.formats import Progress
-from textgen.runs.loading import RunComponents, build_chain, load_weights, make_generator
-from textgen.runs.observers import AnyObserver, Observers
-from textgen.runs.outside import announce_sources
-from textgen.runs.priming import priming_ids
-from textgen.runs.progress import ReadingProgress
+from textgen.runs.loading import RunComponents, load_weights, make_generator
+from textgen.runs.outside import announce_files, announce_sources
 from textgen.runs.record import Decision, decide
 from textgen.runs.starting import load_start, start_in, start_tokenizer
-from textgen.runs.training import TrainingLoop
+from textgen.runs.training import AnyObserver, Observers, TrainingLoop
 
 Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
 """What `run` did: the run was trained, was resumed, or was there already."""
-
-_WORSE, _NOISE = 1.3, 0.15  # times and nats that a few windows may be above all of a text
 
 
 @attrs.frozen
@@ -70,7 +56,6 @@ class Execution:
     update: bool = False
     begun: float = attrs.field(factory=time.perf_counter)
     _components: RunComponents = attrs.field(factory=RunComponents, init=False)
-    _held_out: list[Ids] = attrs.field(factory=list, init=False)  # what was evaluated, if anything
 
     @property
     def directory(self) -> RunDirectory:
@@ -78,49 +63,36 @@ class Execution:
         is_written = self.processes is None or self.processes.leads
         return RunDirectory(self.pipeline.output, is_written)
 
-    def ensure_trained(self) -> tuple[Outcome, Chain | None]:
+    def ensure_trained(self) -> tuple[Outcome, Chain | None, Ids | None]:
         """Train from the start, resume or skip training, depending on the state of the run
         directory.
 
-        Returns what was done, and after training the chain that it made samples with: its
-        components are the caller's to close.
+        Returns what was done, and after training the chain that it made samples with, whose
+        components are the caller's to close, and the tokens that it was evaluated on.
         """
-        directory = self.directory
+        directory, processes, count = self.directory, self.processes, self.pipeline.threads
+        threads = count if processes is None else processes.threads(count)
         if self.pipeline.device != "auto":
             devices.resolve(self.pipeline.device)  # a missing device is an error before any work
         described = run_record.is_written(self.pipeline, directory)
-        if described and not (self.overwrite or self.update) and directory.is_settled():
-            with self._components:
-                return self._execute()  # it is only read
-        with (
-            directory.prepared(described=described),
-            self._explaining(),
-            directory.locked(),
-            devices.threads(self._thread_count()),
-            self._components,
-        ):
-            return self._execute()
-
-    def compare(self, generator: Generator) -> None:
-        """Warn if the model that was read back predicts the held-out text far worse than training
-        said.
-        """
-        expected = generator.record.get("best_loss")
-        for tokens in self._held_out:
-            with generator.components.blaming():
-                loss = windows_loss(generator.model, tokens)
-            if expected is not None and loss is not None and loss > _WORSE * expected + _NOISE:
-                warnings.warn(
-                    f"{self.pipeline.model.offer} predicts held-out text with {loss:.2f} nats a "
-                    f"token, and training said {expected:.2f}: it does not generate as it was "
-                    "trained; `textgen plugins check` looks for the cause",
-                    PluginWarning,
-                    stacklevel=2,
-                )
-
-    def _thread_count(self) -> int | None:
-        given = self.pipeline.threads
-        return given if self.processes is None else self.processes.threads(given)
+        with contextlib.ExitStack() as stack:
+            if not described or self.overwrite or self.update or not directory.is_settled():
+                stack.enter_context(directory.prepared(described=described))
+                stack.enter_context(self._explaining())
+                stack.enter_context(directory.locked())
+                stack.enter_context(devices.threads(threads))
+            # else it is only read
+            stack.enter_context(self._components)
+            announce_sources(self.pipeline, self.console)
+            with contextlib.nullcontext() if processes is None else processes.in_turn():
+                decision, text, context, data = self._read()
+            if data is None:
+                skipped = RunSkipped(path=directory.path, step=decision.record["step"])
+                self._observers(context, directory).tell(skipped)
+                return "skipped", None, None
+            chain = self._train(text, data, decision, context, threads)
+            done: Outcome = "trained" if decision.checkpoint is None else "resumed"
+            return done, chain, data.validation
 
     @contextlib.contextmanager
     def _explaining(self) -> Iterator[None]:
@@ -144,30 +116,35 @@ class Execution:
                 raise
             raise RunError(f"{cause}; {self.directory.latest().kept()}", path) from error
 
-    def _execute(self) -> tuple[Outcome, Chain | None]:
-        announce_sources(self.pipeline, self.console)
-        processes = self.processes
-        with contextlib.nullcontext() if processes is None else processes.in_turn():
-            decision, text, context, data = self._read()
-        if data is None:
-            skipped = RunSkipped(path=self.directory.path, step=decision.record["step"])
-            self._observers(context, self.directory).tell(skipped)
-            return "skipped", None
-        own = attrs.evolve(context, training=False), RunComponents(self._components)
-        pipeline = self.pipeline
-        chain = build_chain(pipeline.decoding, pipeline.model.offer, *own, pipeline.name)
-        self._training_loop(text, data, decision, context, chain).run()
-        self._held_out.append(data.validation)
-        chain.components.detach()
-        return "trained" if decision.checkpoint is None else "resumed", chain
-
     def _read(self) -> tuple[Decision, EncodedText, BuildContext, Dataset | None]:
-        """Decide what to do, and read the text; without its tokens where training is skipped."""
-        pipeline, directory = self.pipeline, self.directory
+        """Decide what to do, and read the text with its fitted tokenizer; without its tokens where
+        training is skipped. The other components are built in the context.
+        """
+        pipeline, directory, build = self.pipeline, self.directory, self._components.build
         decision = Decision() if self.overwrite else decide(directory, pipeline)
-        record = decision.record
+        record, device = decision.record, pipeline.device
+        if self.processes is not None:
+            device = self.processes.device(devices.resolve(device))
+        context = BuildContext(
+            folder=pipeline.folder,
+            requested_device=device,
+            seed=pipeline.seed,
+            console=self.console,
+            cancelled=self._is_cancelled,
+            plugins=pipeline.plugins,
+        )
         try:
-            text, context = self._text(record)
+            corpus = build(pipeline.corpus, context)
+            announce_files(corpus, pipeline.corpus, pipeline.folder, self.console)
+            tokenizer, vocabulary = build(pipeline.tokenizer, context), None
+            if pipeline.tokenizer.start is not None:
+                own = directory.latest().path
+                tokenizer = start_tokenizer(tokenizer, pipeline.tokenizer.start, record, own)
+                vocabulary = tokenizer.to_dict()
+            progress = ReadingProgress(self.console, self._is_cancelled)
+            choices = pipeline.corpus, pipeline.tokenizer
+            text = EncodedText(corpus, tokenizer, *choices, vocabulary, progress, directory.path)
+            text.prepare(pipeline, self._components)
         except CorpusError as error:
             if record.get("status") == "finished":
                 advice = "the run is finished, and `textgen generate RUN` writes without the text"
@@ -179,62 +156,29 @@ class Execution:
             if not is_skipped:
                 decision = Decision(start=start_in(directory.current(), "model"))
         run_record.compare(directory, decision.record, pipeline, text.digest)
-        self._check_generation(text.tokenizer)
+        context = attrs.evolve(context, tokenizer=text.tokenizer)
         return decision, text, context, None if is_skipped else text.dataset(pipeline.data)
 
-    def _text(self, record: Table) -> tuple[EncodedText, BuildContext]:
-        """The text with its fitted tokenizer, and the context in which the other components are
-        built.
-
-        record  that of this run, if it was begun before
-        """
-        pipeline, build, device = self.pipeline, self._components.build, self.pipeline.device
-        if self.processes is not None:
-            device = self.processes.device(devices.resolve(device))
-        context = BuildContext(
-            folder=pipeline.folder,
-            requested_device=device,
-            seed=pipeline.seed,
-            console=self.console,
-            cancelled=self._is_cancelled,
-            plugins=pipeline.plugins,
-        )
-        corpus = build(pipeline.corpus, context)
-        tokenizer, vocabulary = build(pipeline.tokenizer, context), None
-        if pipeline.tokenizer.start is not None:
-            own = self.directory.latest().path
-            tokenizer = start_tokenizer(tokenizer, pipeline.tokenizer.start, record, own)
-            vocabulary = tokenizer.to_dict()
-        progress = ReadingProgress(self.console, self._is_cancelled)
-        choices = pipeline.corpus, pipeline.tokenizer
-        text = EncodedText(corpus, tokenizer, *choices, vocabulary, progress, self.directory.path)
-        text.prepare(pipeline, self._components)
-        return text, attrs.evolve(context, tokenizer=text.tokenizer)
-
-    def _training_loop(
+    def _train(
         self,
         text: EncodedText,
         data: Dataset,
         decision: Decision,
         context: BuildContext,
-        chain: Chain,
-    ) -> TrainingLoop:
-        """Build model, trainer and observers, restored from the checkpoint if there is one; begin
-        the run. Its model makes samples with the chain.
+        threads: int | None,
+    ) -> Chain:
+        """Build model, trainer, chain and observers, restored from the checkpoint if there is one;
+        begin the run and train. Returns the chain that its model made samples with.
         """
         pipeline, components, checkpoint = self.pipeline, self._components, decision.checkpoint
-        trainer = components.build(pipeline.trainer, context)  # first: it may say why it cannot be
-        if self.processes is not None and not getattr(trainer, "distributed", False):
-            cause = f"the trainer {pipeline.trainer.name!r} does not train in several processes"
-            raise UsageError(f"{cause}; run it without torchrun", argument="trainer")
-        model = self._model(trainer, decision, context)
+        trainer, model = self._built(decision, context)
         context = attrs.evolve(context, training=False)
         priming = priming_ids(text.tokenizer, data.training)
-        generator = attrs.evolve(
-            make_generator(pipeline.decoding, chain, pipeline.model, model, context),
-            record={"priming": priming},
-        )
-        generator.chain.try_on(model)  # finds what cannot generate before training
+        own = pipeline.decoding, pipeline.model, model, context, RunComponents(components)
+        generator = make_generator(*own, pipeline.name)
+        generator, chain = attrs.evolve(generator, record={"priming": priming}), generator.chain
+        chain.try_on(model)  # finds what cannot generate before training
+        generator.prepare(pipeline.generate.prompt, **pipeline.generate.of_request())
 
         def sample(prompt: str, max_new_tokens: int) -> str:
             return generator.generate(
@@ -251,7 +195,7 @@ class Execution:
         observers = self._observers(attrs.evolve(context, training=True), place)
         if checkpoint is not None:
             observers.load_state(checkpoint.observers)
-        return TrainingLoop(
+        TrainingLoop(
             pipeline=pipeline,
             directory=place,
             record=record,
@@ -263,19 +207,24 @@ class Execution:
                 seed=pipeline.seed,
                 device=device,
                 elapsed=time.perf_counter() - self.begun + progress.seconds,
-                threads=self._thread_count(),
+                threads=threads,
                 processes=self.processes,
             ),
             observers=observers,
             progress=progress,
             cancelled=self._is_cancelled,
             sample=sample,
-            saved=None if checkpoint is None else checkpoint.step,
-        )
+        ).run()
+        chain.components.detach()
+        return chain
 
-    def _model(self, trainer: Any, decision: Decision, context: BuildContext) -> Any:
-        """The model, and the trainer, as the checkpoint has them or the run to start from."""
+    def _built(self, decision: Decision, context: BuildContext) -> tuple[Any, Any]:
+        """Trainer and model, as the checkpoint has them or the run to start from."""
         pipeline, components, directory = self.pipeline, self._components, self.directory
+        trainer = components.build(pipeline.trainer, context)  # first: it may say why it cannot be
+        if self.processes is not None and not getattr(trainer, "distributed", False):
+            cause = f"the trainer {pipeline.trainer.name!r} does not train in several processes"
+            raise UsageError(f"{cause}; run it without torchrun", argument="trainer")
         checkpoint, choice = decision.checkpoint, pipeline.model
         if checkpoint is None:
             components.load_start = partial(load_start, source=pipeline.name)
@@ -288,7 +237,7 @@ class Execution:
                 trainer.load_state(checkpoint.trainer)
             except ValueError as error:
                 raise directory.latest().checkpoints.refused(checkpoint.step, error) from error
-        return model
+        return trainer, model
 
     def _is_cancelled(self) -> bool:
         return self.cancelled() or (self.processes is not None and self.processes.is_orphaned())
@@ -302,27 +251,3 @@ class Execution:
             if place.is_written
         ]
         return Observers([*built, *((other, None) for other in self.observers)], self._components)
-
-    def _check_generation(self, tokenizer: Tokenizer) -> None:
-        """Check that the trained model can generate what is asked for, before anything is written
-        or trained.
-        """
-        options = self.pipeline.generate
-        try:
-            check_decoding(options, tokenizer.vocab_size)
-        except UsageError as error:
-            faults = [fault.below("generate") for fault in error.faults]
-            raise PipelineError(faults, self.pipeline.name) from error
-        check_prompt(tokenizer, options.prompt, options.unknown_characters)
-
-
-def generate(pipeline: Pipeline, generator: Generator) -> Iterator[Generation]:
-    """The texts that the `[generate]` table of a pipeline asks for."""
-    table = pipeline.generate
-    options = {field.name: getattr(table, field.name) for field in attrs.fields(TextOptions)}
-    return generator.generate_many(
-        [table.prompt],
-        n=table.n,
-        distinct=table.distinct,
-        **{k: v for k, v in options.items() if v is not None},
-    )

@@ -15,7 +15,7 @@ from textgen.files.reading import VOCABULARY, WEIGHTS, json_checksum
 from textgen.plugin.component import OBJECT, UNPACKAGED
 from textgen.plugin.structure import ConfiguredComponent, Run, plain
 from textgen.protocols import Corpus, Table, Tokenizer
-from textgen.runs.offered import located, naming
+from textgen.runs.starting import located, naming
 
 _FORMAT: Final = 2  # of what the engine makes of a text; counted up when that changes
 

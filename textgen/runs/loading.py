@@ -21,11 +21,13 @@ from textgen.errors import (
     CorruptFileError,
     Fault,
     PipelineError,
+    PluginWarning,
     UsageError,
 )
 from textgen.files.reading import VOCABULARY, json_checksum, load_vocabulary, restorable
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
+from textgen.generation.scoring import windows_loss
 from textgen.pipeline.chain_options import changed, named
 from textgen.pipeline.options import DataOptions, TextOptions
 from textgen.pipeline.pipeline import without_starts
@@ -35,18 +37,18 @@ from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Run, pla
 from textgen.protocols import Ids, Table, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
-from textgen.runs.encoded_text import EncodedText, kept_tokens
+from textgen.runs.encoded_text import EncodedText, kept_tokens, split_tokens
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.given_objects import with_choices
 from textgen.runs.identity import identity
-from textgen.runs.offered import located, naming
 from textgen.runs.outside import check_regular
-from textgen.runs.splitting import split_tokens
+from textgen.runs.starting import located, naming
 from textgen.runs.stored import StoredRun, read_stored
 from textgen.runs.vocabulary import are_different
 from textgen.tokenizers import unknown_id
 
 logger = logging.getLogger("textgen")
+_WORSE, _NOISE = 1.3, 0.15  # times and nats that a few windows may be above all of a text
 _SHOWN: Final = 5  # edits that a message lists
 _CHANGED: Final = "the corpus is no longer the one that the model was trained on"
 # Whether the text includes the prompt is for the caller to choose.
@@ -70,36 +72,37 @@ class RunComponents(Components):
             assert plugins is not None
             with naming(choice):
                 found = located(choice, plugins)
-                made = (
-                    build_generator(found, plugins, device=device, given={}, source=choice.name)
-                    if isinstance(found, Mapping)
-                    else load_generator(found, plugins, device=device, given={})
-                )
+                made = load_generator(found, plugins, device=device, given={}, source=choice.name)
             weakref.finalize(made, made.components.close).atexit = False
             self._runs[choice.name] = made
         return self._runs[choice.name]
 
 
 def load_generator(
-    directory: RunDirectory,
+    found: RunDirectory | Table,
     plugins: ComponentSource,
     *,
     device: str,
     given: Table,
+    source: str = "",
     raw: RawPipeline | None = None,
     chain: Chain | None = None,
 ) -> Generator:
-    """The generator of a run: its model, or while it has none, the weights of its best checkpoint.
+    """The generator of a run: its model, or while it has none, the weights of its best checkpoint;
+    or of the tables that a plugin offers in place of a run, whose tokenizer and model load
+    themselves, and whose name is `source`.
 
     Tables and objects in `given`, by kind, take the place of the run's own; `raw` that of its
     whole pipeline.toml; and a `chain` that is built already that of its samplers.
     """
-    stored = read_stored(directory, raw)
+    if isinstance(found, Mapping):
+        own = {key: value for key, value in found.items() if key != "start"}
+        stored = StoredRun(RawPipeline(own, source, Path.cwd(), source))
+    else:
+        stored = read_stored(found, raw)
     raw, record = stored.raw, stored.record
-    tables, reader = (
-        {**raw.tables, **_given_choices(given, plugins)},
-        ConfigReader(raw.folder, plugins),
-    )
+    tables = {**raw.tables, **_given_choices(given, plugins)}
+    reader = ConfigReader(raw.folder, plugins)
     try:
         choices = _choices(tables, reader, raw.source)
         if stored.is_edited:
@@ -109,91 +112,64 @@ def load_generator(
         context = BuildContext(
             folder=raw.folder,
             requested_device=device,
-            seed=record["seed"],
-            training=False,
+            seed=record.get("seed", 0),
+            training=stored.directory is None,  # a model that loads itself does so as for training
             plugins=plugins,
         )
-        generator = _build(choices, context, raw.source, stored, chain)
+        generator = _build(choices, context, stored, chain)
     except (ContractError, CorruptFileError, PipelineError) as error:
         versions = run_record.other_versions(record)
         error.advice = "; ".join(filter(None, [versions, error.advice]))
         raise
-    path, tokenizer = stored.directory.path, generator.tokenizer
-    logger.info("loaded the run in %s", path)
-    return attrs.evolve(
+    defaults = {k: v for k, v in tables.get("generate", {}).items() if k in _DEFAULTS}
+    generator = attrs.evolve(
         generator,
-        path=path,
-        model_id=stored.model_id,
-        defaults=_defaults(tables),
+        model_id=stored.model_id or json_checksum([identity(each) for each in choices[:2]]),
+        defaults=defaults,
         tables=plain(tables),
         record=record,
-        training_tokens=partial(_training_tokens, path, tables, record, tokenizer, reader),
     )
-
-
-def build_generator(
-    tables: Table,
-    plugins: ComponentSource,
-    *,
-    device: str,
-    given: Table,
-    source: str,
-) -> Generator:
-    """The generator of tables that a plugin offers in place of a run, whose tokenizer and model
-    load themselves.
-    """
-    reader = ConfigReader(Path.cwd(), plugins)
-    tables = {**tables, **_given_choices(given, plugins)}
-    tables.pop("start", None)
-    choices = _choices(tables, reader, source)
-    context = BuildContext(folder=reader.folder, requested_device=device, plugins=plugins)
-    return attrs.evolve(
-        _build(choices, context, source),
-        model_id=json_checksum([identity(each) for each in choices[:2]]),
-        defaults=_defaults(tables),
-        tables=plain(tables),
-    )
+    if stored.directory is None:
+        return generator
+    path, tokenizer = stored.directory.path, generator.tokenizer
+    logger.info("loaded the run in %s", path)
+    training_tokens = partial(_training_tokens, path, tables, record, tokenizer, reader)
+    return attrs.evolve(generator, path=path, training_tokens=training_tokens)
 
 
 def _build(
     choices: _Choices,
     context: BuildContext,
-    source: str,
-    stored: StoredRun | None = None,
-    chain: Chain | None = None,
+    stored: StoredRun,
+    chain: Chain | None,
 ) -> Generator:
     """The generator of tokenizer, model and samplers: with vocabulary and weights of a run, or as
     they load themselves.
     """
-    tokenizer_choice, model_choice, samplers = choices
+    (tokenizer_choice, model_choice, samplers), place = choices, stored.directory
     with contextlib.ExitStack() as stack:
         components = stack.enter_context(RunComponents() if chain is None else chain.components)
         tokenizer = components.build(tokenizer_choice, context)
-        if stored is None:
+        if place is None:
             with components.blaming(tokenizer_choice.offer):
                 tokenizer.fit([])
         else:
-            tokenizer = _fitted(tokenizer, stored)
+            tokenizer = load_vocabulary(tokenizer, stored.vocabulary, place.path / VOCABULARY)
+            if max(stored.record.get("priming", ()), default=0) >= tokenizer.vocab_size:
+                cause = "priming: ids outside the vocabulary"
+                raise CorruptFileError(place.path / "run.json", cause)
             components.add(tokenizer, tokenizer_choice.offer)
         context = attrs.evolve(context, tokenizer=tokenizer)
         model = components.build(model_choice, context)
-        if stored is not None:
-            load_weights(model, model_choice, stored.tensors, stored.directory.path)
+        if place is not None:
+            load_weights(model, model_choice, stored.tensors, place.path)
         elif callable(freeze := getattr(model, "requires_grad_", None)):
             freeze(False)  # it is built as for training, to load its weights, and only writes
-        chain = chain or build_chain(samplers, model_choice.offer, context, components, source)
-        generator = make_generator(samplers, chain, model_choice, model, context)
+        generator = make_generator(
+            samplers, model_choice, model, context, components, stored.raw.source, chain
+        )
         stack.pop_all()  # from here on, Generator.close closes them
     return generator
-
-
-def _fitted(tokenizer: Tokenizer, stored: StoredRun) -> Tokenizer:
-    """The tokenizer with the vocabulary of a run."""
-    path = stored.directory.path
-    tokenizer = load_vocabulary(tokenizer, stored.vocabulary, path / VOCABULARY)
-    if max(stored.record.get("priming", ()), default=0) >= tokenizer.vocab_size:
-        raise CorruptFileError(path / "run.json", "priming: ids outside the vocabulary")
-    return tokenizer
 
 
 def _given_choices(given: Table, plugins: ComponentSource) -> Table:
@@ -223,10 +199,6 @@ def _choices(tables: Table, reader: ConfigReader, source: str) -> _Choices:
     return tokenizer, model, samplers
 
 
-def _defaults(tables: Table) -> Table:
-    return {key: value for key, value in tables.get("generate", {}).items() if key in _DEFAULTS}
-
-
 def _choice(kind: str, tables: Table, reader: ConfigReader) -> Any:
     table = tables.get(kind)
     return reader.choice(kind, table if kind == "corpus" else without_starts(table), kind)
@@ -251,7 +223,7 @@ def build_chain(
     model: RegisteredComponent,
     context: BuildContext,
     components: Components,
-    source: str = "pipeline",
+    source: str,
 ) -> Chain:
     """A chain of samplers, and of a strategy if there is one, for the logits of a model.
 
@@ -289,19 +261,22 @@ def check_models(choice: ConfiguredComponent, made: Any, context: BuildContext) 
 
 def make_generator(
     samplers: Sequence[ConfiguredComponent],
-    chain: Chain,
     model_choice: ConfiguredComponent,
     model: Any,
     context: BuildContext,
+    components: Components,
+    source: str,
+    chain: Chain | None = None,
 ) -> Generator:
-    """A generator of a model and a chain that are already built, the chain of `samplers`."""
+    """A generator of a model that is already built, as its chain of `samplers` may be."""
     assert context.tokenizer is not None
+    chain = chain or build_chain(samplers, model_choice.offer, context, components, source)
 
     def make_chain(options: Table) -> Chain:
         assert context.plugins is not None
-        choices, own = changed(samplers, options, context.plugins), RunComponents(chain.components)
+        choices, own = changed(samplers, options, context.plugins), RunComponents(components)
         try:
-            made = build_chain(choices, model_choice.offer, context, own)
+            made = build_chain(choices, model_choice.offer, context, own, source)
         except BaseException as error:
             own.close()
             if not isinstance(error, PipelineError):
@@ -313,7 +288,7 @@ def make_generator(
         return made
 
     def make_module(device: str) -> Any:
-        made = RunComponents(chain.components).build(
+        made = RunComponents(components).build(
             model_choice, attrs.evolve(context, training=True, requested_device=device)
         )
         load_weights(made, model_choice, model.tensors())
@@ -344,6 +319,23 @@ def load_weights(
     except (ValueError, RuntimeError) as error:  # torch raises the latter for other shapes
         cause = f"refuses the weights of {run or 'the run'}: {' '.join(str(error).split())}"
         raise ContractError(choice.offer, cause) from error
+
+
+def compare_loss(generator: Generator, model: RegisteredComponent, tokens: Ids) -> None:
+    """Warn if the model of a run that was read back predicts the held-out text far worse than
+    training said.
+    """
+    expected = generator.record.get("best_loss")
+    with generator.chain.components.blaming():
+        loss = windows_loss(generator.model, tokens)
+    if expected is not None and loss is not None and loss > _WORSE * expected + _NOISE:
+        warnings.warn(
+            f"{model} predicts held-out text with {loss:.2f} nats a token, and training said "
+            f"{expected:.2f}: it does not generate as it was trained; `textgen plugins check` "
+            "looks for the cause",
+            PluginWarning,
+            stacklevel=2,
+        )
 
 
 def _training_tokens(

@@ -8,6 +8,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -16,19 +17,26 @@ import tomli_w
 from textgen.data import Dataset
 from textgen.errors import Difference, RunError, RunMismatchError
 from textgen.files.opening import MALFORMED_DATA
-from textgen.files.reading import VOCABULARY, WEIGHTS, dump_vocabulary, read_bytes
+from textgen.files.reading import (
+    VOCABULARY,
+    WEIGHTS,
+    dump_tensors,
+    dump_vocabulary,
+    read_bytes,
+)
+from textgen.generation.generator import Generator
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.plugin.structure import ConfiguredComponent, Start, flat, plain
 from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoint
-from textgen.runs.directory import RunDirectory
-from textgen.runs.encoded_text import EncodedText
+from textgen.runs.directory import RunDirectory, run_directory
+from textgen.runs.encoded_text import EncodedText, unknown_share
 from textgen.runs.formats import CorpusDigest, Progress, Stopped
 from textgen.runs.identity import identity
-from textgen.runs.splitting import unknown_share
 
+_STOPPED: Final = Stopped("textgen run --finish", "by request")
 _NO_CHECKPOINT: Final = "the checkpoint to train it on from is gone"
 _UNFINISHED: Final = (
     "with what it had before it resumes; "
@@ -97,13 +105,13 @@ def decide(directory: RunDirectory, pipeline: Pipeline) -> Decision:
         return Decision()
     if compare(directory, record, pipeline):
         before_decay = record.get("steps_before_decay")
-        if before_decay and (found := directory.checkpoints.to_resume(before_decay)) is not None:
+        if before_decay and (found := directory.checkpoints.last(before_decay)) is not None:
             return Decision(record, found)
         reason = _NO_CHECKPOINT if before_decay else _NO_STATE
         raise RunMismatchError(directory.path, _changes(record, pipeline), reason)
     if finished:
         return Decision(record)
-    return Decision(record, place.checkpoints.to_resume())
+    return Decision(record, place.checkpoints.last())
 
 
 def compare(
@@ -182,7 +190,7 @@ def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
     """Whether pipeline.toml in the directory is this pipeline, key for key, as run.json says too if
     there is one.
     """
-    sha256 = hashlib.sha256(pipeline_text(pipeline.to_dict())).hexdigest()
+    sha256 = hashlib.sha256(_toml(pipeline)).hexdigest()
     try:
         read_bytes(directory.inside("pipeline.toml"), sha256)
         is_own = not directory.exists() or directory.read_run()["files"]["pipeline.toml"] == sha256
@@ -206,13 +214,12 @@ def keep_changes(pipeline: Pipeline, directory: RunDirectory) -> None:
 
 def _write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> dict[str, str]:
     """Write pipeline.toml, and return its checksum by its name."""
-    text = pipeline_text(pipeline.to_dict())
-    return {"pipeline.toml": directory.write_artifact("pipeline.toml", text)}
+    return {"pipeline.toml": directory.write_artifact("pipeline.toml", _toml(pipeline))}
 
 
-def pipeline_text(tables: Table) -> bytes:
-    """A run's pipeline.toml: the tables, with its own directory as output."""
-    return tomli_w.dumps({**tables, "output": "."}).encode()
+def _toml(pipeline: Pipeline) -> bytes:
+    """A run's pipeline.toml, with its own directory as output."""
+    return tomli_w.dumps({**pipeline.to_dict(), "output": "."}).encode()
 
 
 def begin(
@@ -250,8 +257,8 @@ def begin(
         "environment": _environment(device),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "files": {
-            VOCABULARY: directory.write_artifact(VOCABULARY, dump_vocabulary(text.tokenizer)),
             **_write_pipeline(pipeline, directory),
+            VOCABULARY: directory.write_artifact(VOCABULARY, dump_vocabulary(text.tokenizer)),
         },
     }
     directory.write_run(record)
@@ -291,12 +298,63 @@ def finish(
     )
 
 
+def save_run(generator: Generator, path: str | Path) -> None:
+    """Write all that it takes to load the generator to a run directory.
+
+    Raises RunError where a run or other files are in the way.
+    """
+    directory = run_directory(path)
+    with directory.prepared(), directory.locked():
+        if directory.exists():
+            raise RunError(
+                f"{directory.path} holds a run already; choose another folder", directory.path
+            )
+        record = {**generator.record, "status": "finished"}  # though training is not
+        contents = {
+            "pipeline.toml": tomli_w.dumps({**generator.tables, "output": "."}).encode(),
+            WEIGHTS: dump_tensors(generator.model.tensors()),
+            VOCABULARY: dump_vocabulary(generator.tokenizer),
+        }
+        sums = {name: directory.write_artifact(name, data) for name, data in contents.items()}
+        directory.write_run({**record, "files": {**record["files"], **sums}})
+
+
+def finish_run(directory: RunDirectory) -> bool:
+    """Take a run's checkpoint of `Progress.model_step` as its model; False if it was finished
+    already.
+
+    Raises RunError where there is no run, no checkpoint, RunLockedError while another process
+    trains there.
+    """
+    if directory.latest().read_run()["status"] == "finished":
+        return False
+    with directory.locked():
+        place = directory.latest()
+        record = place.read_run()
+        if record["status"] == "finished":  # by another process, or the new run came to nothing
+            return False
+        newest = place.checkpoints.last()
+        if newest is None:
+            cause = (
+                f"the run in {directory.path} has no checkpoint yet; run its pipeline "
+                f"again to train it"
+            )
+            raise RunError(cause, directory.path)
+        progress = newest.progress
+        if progress.model_step != progress.best_step:  # not evaluated
+            progress = attrs.evolve(
+                progress, best_step=progress.model_step, best_loss=None, best_objective=None
+            )
+        finish(place, record, progress, _STOPPED)
+        return True
+
+
 def other_versions(record: Table) -> str:
     """A remark on packages that a run writes with and that are installed in another version."""
     installed = {plugin.distribution: plugin.version for plugin in discovery.installed()}
     then = {
         each["distribution"]: each["version"]
-        for each in record["components"]
+        for each in record.get("components", ())
         if each["kind"] in ("tokenizer", "model", "sampler", "strategy")
     }
     return "; ".join(

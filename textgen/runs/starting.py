@@ -1,16 +1,19 @@
-"""Fine-tuning: models and tokenizers that start from those of another run, `start` in their
-tables.
+"""The runs that a pipeline names: to start from, `start` in the tables of models and tokenizers, or
+as options; at a path, or offered by a plugin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
-from textgen.errors import Fault, PipelineError, RunError, UsageError
+from textgen.contracts.components import Components
+from textgen.errors import ContractError, Fault, PipelineError, RunError, UsageError
 from textgen.files.reading import (
     VOCABULARY,
     WEIGHTS,
@@ -27,14 +30,20 @@ from textgen.pipeline.pipeline import (
 )
 from textgen.pipeline.raw_pipeline import Overrides, RawPipeline, read_raw_pipeline
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
-from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Start, merged
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Run, Start, merged
 from textgen.protocols import Table, Tokenizer
-from textgen.runs.directory import RunDirectory, finished_record, run_directory
+from textgen.runs.directory import RunDirectory, finished_run, run_directory
 from textgen.runs.given_objects import with_choices
-from textgen.runs.offered import offered_run
 
 Source: TypeAlias = str | Path | Table | Pipeline
 """A pipeline: the path of a TOML file, a mapping of the same shape, or a checked Pipeline."""
+
+
+Offered: TypeAlias = Path | Table
+"""A run directory; or the tables of a pipeline, whose tokenizer and model load what they need
+themselves.
+"""
+_NAME: Final = re.compile(r"([\w.-]{2,}:)?[a-z0-9]+(-[a-z0-9]+)*")  # a drive has one letter
 
 
 def resolve(
@@ -119,6 +128,55 @@ def load_start(
         raise PipelineError([Fault(f"{start.place}.start", cause, "", hint)], source) from error
 
 
+def located(run: Run, plugins: ComponentSource | None = None) -> RunDirectory | Table:
+    """Where the run is that is an option of a component, or the tables that are offered in its
+    place. Raises RunError unless it is finished.
+    """
+    found = Path(run.name) if run.offer is None else run_of(run.offer, plugins)
+    return found if isinstance(found, Mapping) else finished_run(found)
+
+
+@contextlib.contextmanager
+def naming(run: Run) -> Iterator[None]:
+    """Say which option a run is that cannot be used. Raises RunError."""
+    try:
+        yield
+    except (RunError, UsageError) as error:
+        raise RunError(f"{run.place}: {error}", Path(run.name)) from error
+
+
+def offered_run(name: Any, plugins: ComponentSource) -> Offered | Fault | None:
+    """The run that a plugin offers under a name, as `english` or `package:english`.
+
+    None for what is not such a name, but a path; a Fault if no plugin offers it, or several do.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        return None
+    offer = plugins.find("run", name)
+    return offer if isinstance(offer, Fault) else run_of(offer, plugins)
+
+
+def run_of(
+    offer: RegisteredComponent, plugins: ComponentSource | None, options: Table | None = None
+) -> Offered:
+    """The run that a plugin offers, with options as of a table.
+
+    Raises PipelineError for wrong ones, and ContractError where it gives no run.
+    """
+    reader = ConfigReader(Path.cwd(), plugins)
+    config = reader.table(offer.component.config, options or {}, "run")
+    reader.check(offer.name)
+    with Components() as components:
+        context = BuildContext(folder=reader.folder, training=False, plugins=plugins)
+        made = components.build(ConfiguredComponent(offer.name, offer, config), context)
+    if isinstance(made, Path):
+        return made.absolute()
+    if isinstance(made, Mapping) and {"tokenizer", "model"} <= made.keys():
+        return made
+    cause = f"gave {type(made).__name__} from build, and must give the Path of a run directory"
+    raise ContractError(offer, f"{cause}, or tables with tokenizer and model")
+
+
 @attrs.define
 class _Finder:
     """Finds the runs that a pipeline names. Raises PipelineError."""
@@ -175,10 +233,8 @@ class _Finder:
         path = offered if isinstance(offered, Path) else reader.value(Path, given, f"{place}.start")
         reader.check(self.raw.source)
         name = given if path is offered else str(path.absolute())
-        directory = RunDirectory(path.absolute()).current()
         try:
-            finished_record(directory)
-            start = attrs.evolve(start_in(directory, place), name=name)
+            start = attrs.evolve(start_in(finished_run(path), place), name=name)
         except RunError as error:
             also = f"{offered.expected}; {offered.hint}" if isinstance(offered, Fault) else ""
             raise self._refused(f"{place}.start", str(error), also) from error

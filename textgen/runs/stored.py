@@ -1,10 +1,13 @@
-"""Reads the files of a run against what the run recorded: to load it, or to say which are
-damaged.
+"""Reads the files of a run against what the run recorded: to load it, to say which are damaged, or
+to sum it up.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +21,10 @@ from textgen.files.reading import (
     VOCABULARY,
     WEIGHTS,
     dump_tensors,
+    files_under,
+    inside,
+    parse_json,
+    read_bytes,
     read_json,
     read_weights,
     restorable,
@@ -26,7 +33,8 @@ from textgen.pipeline.pipeline import CHOICES, PipelineTables
 from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.structure import ConfigReader
 from textgen.protocols import Table, Tensors
-from textgen.runs.directory import RunDirectory, run_directory
+from textgen.runs.directory import RunDirectory, no_run, run_directory
+from textgen.runs.formats import RunFigures, read_record
 
 FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "unreadable"]
 """The state of a file of a run; a file is unreadable if the system refuses to read it, which need
@@ -37,25 +45,25 @@ _PIPELINE: Final = "pipeline.toml"
 
 @attrs.frozen
 class StoredRun:
-    """A run as it is on the disk.
+    """A run as it is on the disk, or the tables that a plugin offers in its place.
 
+    raw         its pipeline.toml, or the tables
     directory   where it was read; inside the one that was asked for while it is being put in place
     record      its run.json
-    raw         its pipeline.toml
     vocabulary  its tokenizer.json
     is_edited   whether its pipeline.toml was changed since the run wrote it
     model_id    the SHA-256 of its weights, `tensors`
     remarks     what to warn of
     """
 
-    directory: RunDirectory
-    record: Table
     raw: RawPipeline
-    vocabulary: Table
-    is_edited: bool
-    model_id: str
-    tensors: Tensors
-    remarks: tuple[str, ...]
+    directory: RunDirectory | None = None
+    record: Table = attrs.field(factory=dict)
+    vocabulary: Table = attrs.field(factory=dict)
+    is_edited: bool = False
+    model_id: str = ""
+    tensors: Tensors = attrs.field(factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -118,21 +126,17 @@ def verify(path: str | Path) -> RunReport:
     """
     directory = run_directory(path).current()
     record: Table = {}
-    files = [CheckedFile("run.json")]
-    readers: dict[str, Callable[[], Any]] = {}
-    try:
+    readers: dict[str, Callable[[], Any]] = {"run.json": directory.read_run}
+    with contextlib.suppress(CorruptFileError):
         record = directory.read_run()
-    except CorruptFileError as error:
-        files = [CheckedFile("run.json", "damaged", str(error))]
-    else:
-        for name, read in ((VOCABULARY, _vocabulary), (_PIPELINE, _pipeline), (WEIGHTS, _weights)):
+        own = {VOCABULARY: _vocabulary, _PIPELINE: _pipeline, WEIGHTS: _weights}
+        for name, read in own.items():
             if name in record["files"]:
                 readers[name] = partial(read, directory, record)
-    steps = {}
-    for step in directory.checkpoints.steps():
-        name = f"checkpoints/{directory.checkpoints.folder(step).name}"
-        steps[name], readers[name] = step, partial(directory.checkpoints.read, step)
-    files += [_checked(directory.path, name, read) for name, read in readers.items()]
+    checkpoints = directory.checkpoints
+    steps = {f"checkpoints/{checkpoints.folder(step).name}": step for step in checkpoints.steps()}
+    readers |= {name: partial(checkpoints.read, step) for name, step in steps.items()}
+    files = [_checked(directory.path, name, read) for name, read in readers.items()]
     # A checkpoint that is missing by now was removed by a process that trains.
     files = [file for file in files if file.state != "missing" or file.name not in steps]
     whole = {file.name for file in files if file.state in ("whole", "changed")}
@@ -171,7 +175,7 @@ def _read(directory: RunDirectory, raw: RawPipeline | None) -> StoredRun:
         cause = f"the run in {directory.path} is not finished and has no checkpoint yet"
         raise RunError(f"{cause}; run its pipeline again to resume", directory.path)
     return StoredRun(
-        directory, record, raw, vocabulary, is_edited, model_id, tensors, tuple(remarks)
+        raw, directory, record, vocabulary, is_edited, model_id, tensors, tuple(remarks)
     )
 
 
@@ -213,3 +217,119 @@ def _signature(directory: RunDirectory) -> tuple[Any, ...]:
     """A value that changes whenever a run takes the place of another, or writes a checkpoint."""
     places = directory, directory.next
     return tuple((file_signature(p.path / "run.json"), p.checkpoints.steps()) for p in places)
+
+
+Status: TypeAlias = Literal["finished", "running", "unfinished", "damaged"]
+"""Whether a run has finished, is running, can be resumed, or cannot be read."""
+
+
+@attrs.frozen(kw_only=True)
+class RunSummary:
+    """The summary of a run directory.
+
+    status           "finished"; "running" while a process trains it; "unfinished" if its
+                     pipeline resumes it; "damaged"
+    cause            why the run ended early, or what is damaged; else ""
+    step, steps      the last step, and the number of all steps; None if unknown
+    best_step, best_loss   the evaluation whose weights it has, and its loss, as of Run
+    seconds          of training
+    bytes            size on disk
+    changed          time of the last change, in seconds since the epoch
+    record           run.json, if its checksum is right; else {}
+    """
+
+    path: Path
+    status: Status
+    cause: str = ""
+    step: int | None = None
+    steps: int | None = None
+    best_step: int | None = None
+    best_loss: float | None = None
+    seconds: float | None = None
+    bytes: int = 0
+    changed: float = 0.0
+    record: Table = attrs.field(factory=dict, repr=False)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of its metrics.jsonl, one an evaluation; lines that cannot be read are left
+        out.
+        """
+        return read_metrics(RunDirectory(self.path).latest().path)
+
+    def tables(self) -> Table:
+        """The tables of its pipeline.toml; {} where they cannot be read."""
+        with contextlib.suppress(PipelineError, RunError):
+            return RunDirectory(self.path).read_pipeline().tables
+        return {}
+
+    @property
+    def parameters(self) -> int | None:
+        """The number of weights that were trained; None for a model of counts, or if unknown."""
+        return self.record.get("parameters")
+
+
+def summarize(path: str | Path) -> RunSummary:
+    """The summary of a run directory, also while another process trains it.
+
+    Loads no model and writes nothing.
+
+    Raises RunError without a run. Damage is reported in the summary.
+    """
+    path = Path(path).absolute()
+    directory = RunDirectory(path)
+    place = directory.latest()
+    has_record = os.path.lexists(place.path / "run.json")
+    if not has_record and not directory.is_begun():
+        raise no_run(path)
+    files = list(files_under(path))
+    summary = RunSummary(
+        path=path,
+        status="damaged",
+        bytes=sum(found.st_size for _, found in files),
+        changed=max((found.st_mtime for _, found in files), default=0.0),
+    )
+    record: Table = {}
+    try:
+        status: Status = "running" if directory.is_locked() else "unfinished"
+        # A full check of the record takes five times as long, which counts in a folder of thousands
+        # of runs.
+        if has_record:
+            record = read_record(place.inside("run.json"), RunFigures)
+    except (RunError, OSError) as error:
+        return attrs.evolve(summary, cause=str(error) or type(error).__name__)
+    cause = "" if status == "running" else record.get("cause") or "killed"
+    if record.get("status") == "finished":
+        stopped = record.get("stopped")
+        status, cause = "finished", f"{stopped['by']}: {stopped['reason']}" if stopped else ""
+    step, steps = record.get("step", 0), record.get("steps")
+    return attrs.evolve(
+        summary,
+        status=status,
+        cause=cause,
+        step=step,
+        steps=None if steps is None or steps < step else steps,  # what was only a guess
+        best_step=record.get("best_step"),
+        best_loss=finite(record.get("best_loss")),
+        seconds=finite(record.get("seconds")),
+        record=record,
+    )
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run directory's metrics.jsonl. Lines that cannot be read are left out; what is
+    not a finite number is None.
+    """
+    rows = []
+    with contextlib.suppress(RunError):
+        for line in read_bytes(inside(folder, "metrics.jsonl")).splitlines():
+            with contextlib.suppress(ValueError):
+                row = {key: finite(value) for key, value in parse_json(line).items()}
+                if isinstance(row.get("step"), int) and 0 <= row["step"] < 2**63:
+                    rows.append(row)
+    return rows
+
+
+def finite(value: Any) -> Any:
+    """The number; None for anything else, infinity and NaN."""
+    is_finite = type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return value if is_finite else None

@@ -8,38 +8,123 @@ import contextlib
 import logging
 import math
 import time
-from collections import deque
+import warnings
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from textgen.contracts.components import Components
+from textgen.contracts.checks import FAILURES
+from textgen.contracts.components import Components, described
 from textgen.data import Dataset
-from textgen.errors import ContractError, Interrupted, ProcessesError, TrainingError
+from textgen.errors import (
+    ContractError,
+    DeviceError,
+    Interrupted,
+    PluginError,
+    PluginWarning,
+    ProcessesError,
+    TextgenError,
+    TrainingError,
+)
 from textgen.events import (
     Checkpointed,
     Evaluated,
     Evaluation,
+    Event,
     RunFinished,
     RunStarted,
     StepDone,
+    Stop,
 )
 from textgen.files.reading import with_nan
 from textgen.generation.scoring import perplexity
 from textgen.pipeline.pipeline import Pipeline
-from textgen.plugin.component import OWN_DISTRIBUTION
-from textgen.protocols import Trainer, TrainerState, TrainingContext
+from textgen.plugin.component import OWN_DISTRIBUTION, RegisteredComponent
+from textgen.protocols import (
+    Observer,
+    StatefulObserver,
+    Table,
+    Trainer,
+    TrainerState,
+    TrainingContext,
+)
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
-from textgen.runs.formats import Progress
-from textgen.runs.observers import Observers
+from textgen.runs.formats import Progress, Stopped
 from textgen.runs.record import finish
 
 logger = logging.getLogger("textgen")
 _WRITING: Final = 1 / 20  # share of the time that checkpoints may take
 _DIVERGED: Final = 1.0  # nats that a loss rises where the model is worse than before training
 _UNREAD: Final = 8  # steps whose losses may stay on the device
+
+
+AnyObserver: TypeAlias = Observer | Callable[[Event], Stop | None]
+"""An observer of a program: a function of events is one too."""
+
+
+class Observers:
+    """Tells observers of events, in order: each comes with its offer, or None for one of the
+    caller's.
+
+    One of the pipeline's that fails, or whose sample does, is left out with a warning, for it must
+    not cost hours of training. What one of the caller's raises ends the run. `stopped` is the first
+    that asked for the end of the run. `components` are those of the run.
+    """
+
+    def __init__(
+        self,
+        entries: Iterable[tuple[AnyObserver, RegisteredComponent | None]],
+        components: Components,
+    ) -> None:
+        self._entries, self._components = list(entries), components
+        self.stopped: Stopped | None = None
+
+    def state(self) -> dict[str, Any]:
+        """The states of those of the pipeline that have one, JSON values by their names."""
+        return {name: observer.state() for name, observer in self._stateful()}
+
+    def load_state(self, states: Table) -> None:
+        """Give them the states of a checkpoint."""
+        for name, observer in self._stateful():
+            if name in states:
+                observer.load_state(states[name])
+
+    def _stateful(self) -> Iterator[tuple[str, StatefulObserver]]:
+        names = Counter[str]()
+        for observer, offer in self._entries:
+            if offer is not None and isinstance(observer, StatefulObserver):
+                yield f"{offer.name}-{names[offer.name]}", observer
+                names[offer.name] += 1
+
+    def tell(self, event: Event) -> None:
+        """Tell all of them."""
+        for observer, offer in tuple(self._entries):
+            try:
+                observe: Any = getattr(observer, "observe", observer)
+                answer: object = observe(event)
+                if answer is not None and not isinstance(answer, Stop):
+                    raise TypeError(
+                        f"observe must return None or a textgen.events.Stop, and returned "
+                        f"{answer!r}"
+                    )
+            except FAILURES as error:
+                if offer is None:
+                    self._components.spared = error
+                is_of_sample = isinstance(error, PluginError | DeviceError)
+                if offer is None or (isinstance(error, TextgenError) and not is_of_sample):
+                    raise
+                self._entries.remove((observer, offer))
+                said = f"{offer} failed and is left out: {described(error, offer)}"
+                warnings.warn(said, PluginWarning, stacklevel=2)
+            else:
+                if answer is not None and self.stopped is None:
+                    name = getattr(observer, "__name__", type(observer).__name__)
+                    self.stopped = Stopped(
+                        name if offer is None else offer.name, str(answer.reason)
+                    )
 
 
 @attrs.define(kw_only=True)
@@ -51,7 +136,6 @@ class TrainingLoop:
     observers            may stop the run early; then `observers.stopped` says which did
     cancelled            asked after every step; true stops the run after a checkpoint
     sample               continues a prompt with the model as it is
-    saved                the step of the newest checkpoint
     """
 
     pipeline: Pipeline
@@ -66,7 +150,9 @@ class TrainingLoop:
     progress: Progress
     cancelled: Callable[[], bool]
     sample: Callable[[str, int], str]
-    saved: int | None = None
+    _saved: int | None = attrs.field(  # the step of the newest checkpoint
+        default=attrs.Factory(lambda self: self.progress.step or None, takes_self=True), init=False
+    )
     _due: float = attrs.field(default=0.0, init=False)
     _unread: deque[StepDone] = attrs.field(factory=deque, init=False)
 
@@ -119,8 +205,17 @@ class TrainingLoop:
                     self._iterate(events)
             self._checkpoint()
         except ProcessesError as error:
-            raise ProcessesError(f"{error}; {self.directory.kept()}", step=self.saved) from error
-        self._check_model()
+            raise ProcessesError(f"{error}; {self.directory.kept()}", step=self._saved) from error
+        first, last, best = progress.first_loss, progress.last_loss, progress.best_loss
+        # Finite losses may have risen all the same. Where the text held out is all that is
+        # predicted worse, it is overfitted.
+        if None not in (first, best) and not min(last, best) - first <= _DIVERGED:
+            raise TrainingError(
+                f"training diverged: the loss was {first:.4g} at step 1 and is {last:.4g} at step "
+                f"{progress.step}; lower the learning rate, or clip the gradient; "
+                f"{self.directory.kept()}",
+                step=progress.step,
+            )
 
     def _in_any(self, *facts: bool) -> Sequence[bool]:
         """The facts; of several processes, whether each is true in any of them."""
@@ -183,14 +278,10 @@ class TrainingLoop:
                 if is_stopped:
                     return
                 if is_cancelled:
-                    self._interrupt()
+                    self._checkpoint()
+                    step = self.progress.step
+                    raise Interrupted(f"interrupted after step {step}", step=step)
             earlier = clock()
-
-    def _interrupt(self) -> NoReturn:
-        """Stop after a checkpoint."""
-        self._checkpoint()
-        step = self.progress.step
-        raise Interrupted(f"interrupted after step {step}", step=step)
 
     def _stepped(self, event: StepDone) -> None:
         self._unread.append(event)
@@ -210,21 +301,6 @@ class TrainingLoop:
         with self._blaming():  # a device reports some of its errors only when something is read
             while self._unread and (len(self._unread) > unread or self._unread[0].is_read):
                 self._check_loss(self._unread.popleft())
-
-    def _check_model(self) -> None:
-        """Check that the model to be has learnt: that losses did not rise, however finite."""
-        now = self.progress
-        if now.first_loss is None or now.best_loss is None:
-            return
-        # Where the text held out is all that is predicted worse, it is overfitted.
-        rises = now.last_loss - now.first_loss, now.best_loss - now.first_loss
-        if not min(rises) <= _DIVERGED:
-            raise TrainingError(
-                f"training diverged: the loss was {now.first_loss:.4g} at step 1 and is "
-                f"{now.last_loss:.4g} at step {now.step}; lower the learning rate, or clip the "
-                f"gradient; {self.directory.kept()}",
-                step=now.step,
-            )
 
     def _check_loss(self, event: StepDone) -> None:
         progress, loss = self.progress, float(event.loss)
@@ -292,10 +368,10 @@ class TrainingLoop:
         if not self.directory.is_written:
             return
         now, checkpoints = self.progress, self.directory.checkpoints
-        if now.step != self.saved:
+        if now.step != self._saved:
             begun = time.perf_counter()
             path = checkpoints.write(self._snapshot())
-            self.saved = now.step
+            self._saved = now.step
             logger.info("checkpoint of step %d written to %s", now.step, path)
             self.observers.tell(Checkpointed(step=now.step, path=path))
             taken = time.perf_counter() - begun
@@ -322,5 +398,10 @@ class TrainingLoop:
             if name := with_nan(tensors):
                 cause = f"{name} has values that are not numbers (NaN) after step {progress.step}"
                 raise TrainingError(f"{cause}; {self.directory.kept()}", step=progress.step)
-            published = getattr(self.trainer, "published", dict)()
-            return Checkpoint(tensors, state, progress, self.observers.state(), published)
+            return Checkpoint(
+                tensors,
+                state,
+                progress,
+                self.observers.state(),
+                getattr(self.trainer, "published", dict)(),
+            )

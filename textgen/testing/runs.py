@@ -10,7 +10,7 @@ import attrs
 
 from textgen.engine import Engine
 from textgen.errors import TextgenError
-from textgen.runs.loading import build_generator
+from textgen.runs.loading import load_generator
 from textgen.runs.stored import verify
 from textgen.testing.outcomes import Violation
 from textgen.testing.suite import Suite
@@ -33,7 +33,7 @@ class RunSuite(Suite):
                     _check_files(made)
                     loaded = Engine(plugins).load(made)
                 else:
-                    loaded = build_generator(made, plugins, device="cpu", given={}, source="build")
+                    loaded = load_generator(made, plugins, device="cpu", given={}, source="build")
                 with loaded as generator:
                     generator.generate("", max_new_tokens=3, unknown_characters="skip")
             except (TextgenError, UserWarning) as error:

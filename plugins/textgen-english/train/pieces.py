@@ -113,9 +113,10 @@ class _Training:
     def validation_loss(self) -> Any:
         """The loss of the held-out text."""
         from textgen.gradient.batches import validation_batches
+        from textgen.gradient.objectives import HeldOut
 
         batches = validation_batches(self.config, self.data.validation_windows())
-        return self.computation.validation_loss(batches, self.data.window_length)
+        return self.computation.mean(batches, HeldOut(self.data.window_length))
 
     def state(self) -> TrainerState:
         """What `restore` continues from."""

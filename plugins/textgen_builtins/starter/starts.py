@@ -17,7 +17,7 @@ from textgen.errors import Fault
 from textgen.gradient import GradientOptions, Length
 from textgen.plugin import merged
 from textgen.protocols import Model, Table, Tokenizer
-from textgen.runs import build_generator, offered_run, run_of
+from textgen.runs import load_generator, offered_run, run_of
 from textgen.tokenizers import unknown_id
 from textgen_builtins.starter import settings
 from textgen_builtins.starter.settings import Pretrained
@@ -247,7 +247,7 @@ def _adapted(
     del model
     price = f"{a_pass:.0f} seconds a pass, {_megabytes(size)}"
     if least <= seconds:
-        with build_generator(offered, plugins, device="auto", given={}, source=name) as writer:
+        with load_generator(offered, plugins, device="auto", given={}, source=name) as writer:
             price = _price(a_pass, writer.model, size)
     return Candidate(
         name,
