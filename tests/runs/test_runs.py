@@ -37,7 +37,7 @@ def test_a_finished_run_is_skipped_by_many_at_once(tmp_path, tiny_pipeline):
             {"sampler": [{"type": "greedy"}, {"type": "logit-bias", "bias": {"the": 1.0}}]},
             r"sampler\.1\.bias",
         ),
-        ({"generate": {"stop_tokens": [999]}}, r"generate\.stop_tokens: expected ids from 0 to"),
+        ({"generate": {"stop_tokens": [999]}}, r"stop_tokens: expected ids from 0 to"),
         ({"generate": {"prompt": "é"}}, "U\\+00E9"),
         ({"corpus": {"type": "file", "path": "missing.txt"}}, "missing.txt"),
     ],
