@@ -304,6 +304,7 @@ def _executed(
     pipeline: Pipeline,
     cancelled: Callable[[], bool] | None,
     *,
+    processes: Processes | None = None,
     generates: bool = True,
     is_kept: bool = True,
     **options: Any,
@@ -314,12 +315,11 @@ def _executed(
     is_kept  False for a run directory that will be removed
     """
     check_cancelled(cancelled)
-    execution = Execution(pipeline, cancelled=cancelled or (lambda: False), **options)
-    outcome, chain, held_out = execution.ensure_trained()
-    leads, directory = True, RunDirectory(pipeline.output)
-    if execution.processes is not None:
-        leads = execution.processes.leads
-        execution.processes.meet()  # the others read what the first has written
+    leads, directory = processes is None or processes.leads, RunDirectory(pipeline.output)
+    options |= {"processes": processes, "cancelled": _any_of(cancelled, processes)}
+    outcome, chain, held_out = Execution(pipeline, **options).ensure_trained()
+    if processes is not None:
+        processes.meet()  # the others read what the first has written
     raw = RawPipeline(
         {**pipeline.tables(), "output": "."}, pipeline.name, pipeline.folder, pipeline.name
     )
@@ -353,6 +353,14 @@ def _executed(
         generations=texts,
         curve=curve,
     )
+
+
+def _any_of(
+    cancelled: Callable[[], bool] | None, processes: Processes | None
+) -> Callable[[], bool]:
+    """Whether the caller cancels the run, or torchrun, which started it, is gone."""
+    asked = cancelled or (lambda: False)
+    return asked if processes is None else lambda: asked() or processes.is_orphaned()
 
 
 _ENGINE: Final = Engine()  # of the installed plugins, which it looks for in each call

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -30,17 +32,19 @@ from textgen.errors import (
     TextgenError,
 )
 from textgen.files.cache import encoded_texts
-from textgen.files.opening import MALFORMED_DATA
+from textgen.files.opening import MALFORMED_DATA, file_signature
+from textgen.files.reading import json_checksum
 from textgen.pipeline.options import DataOptions
 from textgen.pipeline.pipeline import Pipeline
-from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, RegisteredComponent
+from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, UNPACKAGED, RegisteredComponent
 from textgen.plugin.structure import ConfiguredComponent
 from textgen.protocols import Corpus, Ids, Table, Tokenizer
 from textgen.runs.formats import CorpusDigest
-from textgen.runs.identity import text_key
+from textgen.runs.starting import identity
 from textgen.tokenizers import unknown_id
 
 logger = logging.getLogger("textgen")
+_FORMAT: Final = 2  # of what the engine makes of a text; counted up when that changes
 _END_BYTE: Final = b"\xff"  # stands for DOCUMENT_END in the digest, and in no UTF-8
 _MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead
 _MUCH_LOST: Final = 0.05  # share of characters that are not decoded again
@@ -273,6 +277,44 @@ class EncodedText:
             raise CorpusError(changed)
         if not size:
             raise CorpusError("the corpus is empty: no token to train on; give it some text")
+
+
+def text_key(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    choices: Sequence[ConfiguredComponent],
+    vocabulary: Table | None,
+) -> str:
+    """The cache key of an encoded text, found without reading it; "" if it cannot be cached.
+
+    Cached are corpora with `sources` (textgen.protocols.CorpusOfFiles), unless a program gave them
+    or the tokenizer.
+
+    choices      of corpus and tokenizer
+    vocabulary   the tokenizer's, unless it is to be fitted to this text
+    """
+    paths = corpus.sources() if hasattr(corpus, "sources") else ()
+    files = [(os.path.abspath(path), file_signature(path)) for path in paths]
+    code = list(map(_code, (corpus, tokenizer), choices))
+    # A program may register the same class of tokenizer again with other values in it.
+    plugin = choices[1].offer.plugin
+    is_registered = plugin.distribution == UNPACKAGED and not plugin.path
+    if not files or None in code or is_registered or any(each is None for _, each in files):
+        return ""
+    options = [identity(attrs.evolve(choice, start=None)) for choice in choices]
+    return json_checksum([_FORMAT, files, code, options, vocabulary])
+
+
+def _code(made: Any, choice: ConfiguredComponent) -> list[Any] | None:
+    """The plugins of a component's code, and its file's size and time; None for an object of a
+    program."""
+    plugins = [part.offer.plugin for part in choice.flattened()]
+    if any(plugin.distribution == OBJECT for plugin in plugins):
+        return None
+    # A version stays while someone works on a plugin, so size and time of the file count too.
+    file = getattr(sys.modules.get(type(made).__module__), "__file__", None)
+    code = None if file is None else file_signature(file)
+    return None if code is None else [*(plugin.facts() for plugin in plugins), *code[:2]]
 
 
 def kept_tokens(digest: CorpusDigest, tokenizer: Tokenizer) -> Ids | None:

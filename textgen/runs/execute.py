@@ -130,7 +130,7 @@ class Execution:
             requested_device=device,
             seed=pipeline.seed,
             console=self.console,
-            cancelled=self._is_cancelled,
+            cancelled=self.cancelled,
             plugins=pipeline.plugins,
         )
         try:
@@ -141,7 +141,7 @@ class Execution:
                 own = directory.latest().path
                 tokenizer = start_tokenizer(tokenizer, pipeline.tokenizer.start, record, own)
                 vocabulary = tokenizer.to_dict()
-            progress = ReadingProgress(self.console, self._is_cancelled)
+            progress = ReadingProgress(self.console, self.cancelled)
             choices = pipeline.corpus, pipeline.tokenizer
             text = EncodedText(corpus, tokenizer, *choices, vocabulary, progress, directory.path)
             text.prepare(pipeline, self._components)
@@ -212,7 +212,7 @@ class Execution:
             ),
             observers=observers,
             progress=progress,
-            cancelled=self._is_cancelled,
+            cancelled=self.cancelled,
             sample=sample,
         ).run()
         chain.components.detach()
@@ -238,9 +238,6 @@ class Execution:
             except ValueError as error:
                 raise directory.latest().checkpoints.refused(checkpoint.step, error) from error
         return trainer, model
-
-    def _is_cancelled(self) -> bool:
-        return self.cancelled() or (self.processes is not None and self.processes.is_orphaned())
 
     def _observers(self, context: BuildContext, place: RunDirectory) -> Observers:
         """The pipeline's own observers, unless another process writes, then the caller's."""

@@ -40,9 +40,8 @@ from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText, kept_tokens, split_tokens
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.given_objects import with_choices
-from textgen.runs.identity import identity
 from textgen.runs.outside import check_regular
-from textgen.runs.starting import located, naming
+from textgen.runs.starting import identity, located, naming
 from textgen.runs.stored import StoredRun, read_stored
 from textgen.runs.vocabulary import are_different
 from textgen.tokenizers import unknown_id

@@ -34,7 +34,7 @@ from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.encoded_text import EncodedText, unknown_share
 from textgen.runs.formats import CorpusDigest, Progress, Stopped
-from textgen.runs.identity import identity
+from textgen.runs.starting import identity
 
 _STOPPED: Final = Stopped("textgen run --finish", "by request")
 _NO_CHECKPOINT: Final = "the checkpoint to train it on from is gone"

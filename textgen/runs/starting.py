@@ -30,7 +30,7 @@ from textgen.pipeline.pipeline import (
 )
 from textgen.pipeline.raw_pipeline import Overrides, RawPipeline, read_raw_pipeline
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
-from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Run, Start, merged
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Run, Start, merged, plain
 from textgen.protocols import Table, Tokenizer
 from textgen.runs.directory import RunDirectory, finished_run, run_directory
 from textgen.runs.given_objects import with_choices
@@ -175,6 +175,36 @@ def run_of(
         return made
     cause = f"gave {type(made).__name__} from build, and must give the Path of a run directory"
     raise ContractError(offer, f"{cause}, or tables with tokenizer and model")
+
+
+def identity(choice: ConfiguredComponent) -> Table:
+    """The options of a component that determine what it makes.
+
+    A config class may define `fingerprint() -> dict` to choose which of its options count.
+    """
+    own: dict[str, Any] = {"type": choice.offer.canonical_name}
+    if choice.start is not None:
+        weights = {"weights": choice.start.weights} if choice.offer.kind == "model" else {}
+        own["start"] = {**weights, "tokenizer": choice.start.tokenizer}
+    if hasattr(choice.options, "fingerprint"):
+        return {**own, **plain(choice.options.fingerprint())}
+    parts = {key: identity(part) for key, part in choice.parts().items()}
+    runs = {key: _contents(run) for key, run in choice.runs().items()}
+    return {**choice.table(), **own, **parts, **runs}
+
+
+def _contents(run: Run) -> Table:
+    """The checksums of a finished run, or the tables that a plugin offers in its place; nothing of
+    one that is gone.
+    """
+    if run.offer is None and not Path(run.name).exists():
+        return {}
+    with naming(run):
+        found = located(run)
+        if isinstance(found, Mapping):
+            return dict(plain(found))
+        sums = found.read_run()["files"]
+        return {name: sums[name] for name in (WEIGHTS, VOCABULARY)}
 
 
 @attrs.define
