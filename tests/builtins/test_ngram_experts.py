@@ -177,7 +177,7 @@ def test_a_state_of_another_model_is_refused(name, change):
         ("counts", lambda array: array[1:], "not those of the n-grams"),
         ("sizes", lambda array: np.array([0, array.sum()]), "not those of the n-grams"),
         ("sizes", lambda array: np.append(array, 0), "of these counts is 5, and not 4"),
-        ("keys", lambda array: array[::-1], "not those of the n-grams"),
+        ("keys", lambda array: array[[1, 0, *range(2, len(array))]], "not those of the n-grams"),
         ("keys", lambda array: np.append(array[:-1], 10**9), "not those of the n-grams"),
         ("counts", lambda array: 0 * array, "not those of the n-grams"),
         ("words.0.contexts", lambda array: array[::-1], "not those of the words"),
