@@ -32,6 +32,11 @@ def test_early_stopping_ends_a_run_when_the_loss_no_longer_falls(overfitting):
     assert record["stopped"] == {"by": "early-stopping", "reason": "no lower loss in 3 evaluations"}
     assert measured.index(min(measured)) == len(measured) - 4
     assert record["best_loss"] == min(measured)
+    last, best = (
+        (run.path / f"checkpoints/step-{record[key]:06d}/model.safetensors").read_bytes()
+        for key in ("step", "best_step")
+    )
+    assert best == (run.path / "model.safetensors").read_bytes() != last
     said = r"observer\.early-stopping\.patience: 3 before, 4 now"
     with pytest.raises(textgen.RunMismatchError, match=said):
         textgen.run(overfitting, {"observer.0.patience": 4})
