@@ -70,9 +70,15 @@ def rest_on(page, x, y):
     raise AssertionError("no alternatives are shown")
 
 
-def choose(page, text):
-    """Click a token of the popover."""
-    page.locator("#alternatives button", has=page.get_by_text(text, exact=True)).first.click()
+def words(page):
+    """What the popover offers, once pieces of words have become words."""
+
+    def names():
+        shown = page.locator("#alternatives .name").all_text_contents()
+        return [name.replace("␣", " ").replace("⏎", "\n") for name in shown]
+
+    eventually(page, lambda: any(len(name) > 2 for name in names()))
+    return names()
 
 
 def colours(page):
@@ -230,20 +236,22 @@ def test_hover_shows_ten_and_a_click_takes_one(page, generator):
         place,
     )
     rest_on(page, *box)
-    names = page.locator("#alternatives .name").all_text_contents()
+    shown = words(page)
     logits = generator.logits(text[:place])[-1]
     likeliest = [generator.tokenizer.decode([token]) for token in np.argsort(-logits)[:10]]
-    shown = [name.replace("␣", " ").replace("⏎", "\n") for name in names]
-    assert shown[:5] == likeliest[:5]
+    assert [word[0] for word in shown[:5]] == likeliest[:5]
     assert len(shown) >= 10
     state = generator.generate(PROMPT, max_new_tokens=9, keep_state=True, **options).state
     drawn = generator.next_logprobs("", state=state, **options)[1]
     own = drawn[generator.prepare(text[place]).ids[0]]
     share = page.locator("#alternatives [aria-current=true] .share").text_content()
     assert abs(float(share.strip("%<")) / 100 - np.exp(own)) < 0.001
-    taken = next(token for token in likeliest if token != text[place] and token.isalpha())
-    choose(page, taken)
-    prompt = text[:place] + taken
+    taken = next(i for i, word in enumerate(shown) if word.isalpha() and len(word) > 1)
+    begun = text[:place] + likeliest[taken]
+    rest = generator.generate(begun, max_new_tokens=8, temperature=0).text
+    assert shown[taken] == likeliest[taken] + re.match("[A-Za-z]*", rest)[0]
+    page.locator("#alternatives button").nth(taken).click()
+    prompt = text[:place] + shown[taken]
     wait_for_text(page, prompt + generator.generate(prompt, max_new_tokens=30, **options).text)
 
 
@@ -253,7 +261,7 @@ def test_alternatives_by_keyboard(page, generator):
     page.keyboard.press("Control+Space")
     page.wait_for_selector("#alternatives button:focus")
     page.keyboard.press("ArrowDown")
-    second = page.text_content("#alternatives button:focus .name").replace("␣", " ")
+    second = words(page)[1]
     page.keyboard.press("Enter")
     text = PROMPT + second
     wait_for_text(page, text + generator.generate(text, max_new_tokens=10).text)
@@ -430,9 +438,9 @@ def test_a_document_for_which_there_is_no_room_says_so(page):
 def test_copied_passages_are_marked(page):
     copied = " a cold wind came in from the sea!"
     write(page, f"xXxX{copied} xXxX")
-    page.check("#copies")
+    page.check("#copied input")
     eventually(page, lambda: marked(page, "copied") == [[4, 4 + len(copied)]])
-    page.uncheck("#copies")
+    page.uncheck("#copied input")
     eventually(page, lambda: not marked(page, "copied"))
 
 
@@ -584,7 +592,8 @@ def test_a_sentence_is_written_anew_so_that_the_rest_fits(page, generator):
     page.wait_for_selector("#sentences button:focus")
     options = {"stop": [".", "!", "?", "…", "\n"], "max_new_tokens": 40 + len(sentence), "seed": 3}
     made = generator.generate_many([before], n=5, suffix=rest, candidates=6, **options)
-    expected = list(dict.fromkeys(text for each in made if (text := each.text.strip())))
+    ended = [each for each in made if each.finish_reason == "stop"] or made
+    expected = list(dict.fromkeys(text for each in ended if (text := each.text.strip())))
     shown = page.locator("#sentences button").all_text_contents()
     assert shown == [text for text in expected if text != sentence]
     page.keyboard.press("Enter")
@@ -607,6 +616,24 @@ def test_a_sentence_is_written_anew_so_that_the_rest_fits(page, generator):
     eventually(page, lambda: page.locator("#sentences button").all_text_contents() == left)
 
 
+def test_a_sentence_is_put_in_at_the_caret_so_that_the_rest_fits(page, generator):
+    before, rest = "The door was shut. ", "No. The window was open"
+    write(page, before + rest, seed=3)
+    page.evaluate(
+        "(place) => getSelection().collapse(document.querySelector('#text').firstChild, place)",
+        len(before),
+    )
+    page.click("#insert")
+    page.wait_for_selector("#sentences button:focus")
+    options = {"stop": [".", "!", "?", "…", "\n"], "max_new_tokens": 120, "seed": 3}
+    made = generator.generate_many([before], n=5, suffix=f". {rest}", candidates=6, **options)
+    ended = [each for each in made if each.finish_reason == "stop"] or made
+    shown = page.locator("#sentences button").all_text_contents()
+    assert shown == list(dict.fromkeys(text for each in ended if (text := each.text.strip())))
+    page.keyboard.press("Enter")
+    wait_for_text(page, f"{before}{shown[0]}. {rest}")
+
+
 def test_a_text_ends_with_a_sentence_or_a_paragraph_and_without_phrases(page, generator):
     page.select_option("#unit", "sentences")
     page.fill("#avoid", "window, cold wind")
@@ -626,6 +653,23 @@ def test_a_text_ends_with_a_sentence_or_a_paragraph_and_without_phrases(page, ge
     wait_for_end(page)
     made = generator.generate(PROMPT, max_new_tokens=600, seed=5).text
     wait_for_text(page, PROMPT + made[: made.lstrip().index("\n") + len(made) - len(made.lstrip())])
+
+
+def test_names_are_more_likely(page, generator):
+    page.fill("#likely", " Sea, window")
+    write(page, PROMPT, max_tokens=60, seed=5)
+    names = ["Sea", "window"]
+    page.keyboard.press("Control+Enter")
+    made = generator.generate(PROMPT, max_new_tokens=60, seed=5, likely_names=names).text
+    wait_for_text(page, PROMPT + made)
+    plain, likelier = (
+        " ".join(
+            each.text
+            for each in generator.generate_many([PROMPT], n=40, max_new_tokens=60, **options)
+        ).count("window")
+        for options in ({}, {"likely_names": ["window"]})
+    )
+    assert likelier > 2 * plain
 
 
 def test_colours_can_be_off_and_stay_so(page):

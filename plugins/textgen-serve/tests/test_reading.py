@@ -1,8 +1,14 @@
-"""What the page tells of a text that is there: drafts side by side."""
+"""What the page tells of a text that is there: drafts side by side, phrases, favourite words."""
 
+import shutil
+
+import httpx2
 import numpy as np
 import pytest
-from conftest import eventually, serving, wait_for_end, wait_for_text, write
+from conftest import eventually, running, serving, wait_for_end, wait_for_text, write
+
+import textgen
+from textgen_serve.app import create_app
 
 pytestmark = pytest.mark.browser
 PROMPT = "Once 3 ravens flew"
@@ -21,6 +27,15 @@ def url(run, tmp_path_factory):
         (folder / f"documents/{title}.md").write_text(text)
     with serving("--folder", folder.parent) as started:
         yield f"{started.url}/write"
+
+
+def marked(page, name):
+    """What a highlight has of the text."""
+    return page.evaluate(
+        "(name) => [...CSS.highlights.get(name)].map((range) =>"
+        " document.querySelector('#text').textContent.slice(range.startOffset, range.endOffset))",
+        name,
+    )
 
 
 def bits(generator, text, start=0):
@@ -68,3 +83,49 @@ def test_two_documents_are_compared(visit):
     eventually(page, lambda: sides[1].locator("div").text_content() == DOCUMENTS["B"])
     marked = [side.locator("mark").all_text_contents() for side in sides]
     assert ["".join(each) for each in marked] == ["Once none.", "Once, not none came."]
+
+
+@pytest.fixture(scope="module")
+def own(run, tmp_path_factory):
+    """A run on another text that was started from a copy of the run."""
+    folder = tmp_path_factory.mktemp("own")
+    shutil.copytree(run, folder / "wide")
+    (folder / "book.txt").write_text("Wind, sea and a cold window. Nobody saw the door. " * 80)
+    start = {"start": str(folder / "wide")}
+    corpus = {"type": "file", "path": str(folder / "book.txt")}
+    trainer = {"type": "adamw", "length": "1 step"}
+    textgen.train(
+        corpus=corpus, tokenizer=start, model=start, trainer=trainer, output=folder / "own"
+    )
+    return folder / "own"
+
+
+def test_phrases_and_favourite_words_are_marked_and_listed(own, visit):
+    worn, again = "and none came back", "ravens saw the little door"
+    text = f"The wind and none came back. Six {again}. The sea. No {again}!"
+    with serving(own) as started:
+        page = visit(started.url)
+        write(page, "")
+        page.keyboard.insert_text(text)
+        page.check("#worn input")
+        page.check("#repeated input")
+        eventually(page, lambda: marked(page, "repeated") == [again] * 2)
+        assert page.locator("#repeated li").all_text_contents() == [f"{again} (2)"]
+        eventually(page, lambda: any(phrase.endswith(worn) for phrase in marked(page, "worn")))
+        assert not any("wind" in phrase or "sea" in phrase for phrase in marked(page, "worn"))
+        assert "likely to wide" in page.text_content("#worn p")
+        assert page.locator("#worn li").count()
+        page.uncheck("#worn input")
+        eventually(page, lambda: not marked(page, "worn"))
+        page.keyboard.press("Control+End")
+        page.focus("#text")
+        page.keyboard.insert_text(" A raven." * 60)
+        page.wait_for_selector("#style:visible")
+        assert "raven (60)" in page.text_content("#style")
+        assert "by the author: " in page.text_content("#style")
+        page.close()
+    shutil.rmtree(own.parent / "wide")
+    with running(create_app({"own": own})) as (host, port):
+        answer = httpx2.post(f"http://{host}:{port}/worn", json={"prompt": text}, timeout=60)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_wider_model")
+        assert str(own.parent) not in answer.text

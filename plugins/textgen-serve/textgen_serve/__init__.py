@@ -1,4 +1,5 @@
-"""Serves runs over HTTP with OpenAI's completions API, as a command of textgen.
+"""Serves runs over HTTP with OpenAI's completions API, as a command of textgen, with a sampler for
+its page.
 
 `textgen_serve.app.create_app` makes the ASGI application for other servers. Starlette and uvicorn
 are imported when the command runs, never by listing the plugins.
@@ -9,7 +10,8 @@ from __future__ import annotations
 import attrs
 import click
 
-from textgen import BuildContext, Component, hookimpl
+from textgen import BuildContext, Component, hookimpl, option
+from textgen.protocols import Sampler
 
 
 @attrs.frozen
@@ -28,3 +30,24 @@ def build(config: ServeConfig, context: BuildContext) -> click.Command:
 def textgen_commands() -> list[Component]:
     """Offer `serve`."""
     return [Component("serve", ServeConfig, build)]
+
+
+@attrs.frozen
+class LikelyNamesConfig:
+    """Makes names of people and places more likely: where a word begins, and once one has begun."""
+
+    names: tuple[str, ...] = option(help="the names", argument="likely_names")
+
+
+def build_sampler(config: LikelyNamesConfig, context: BuildContext) -> Sampler:
+    """The sampler, for a vocabulary."""
+    from textgen_serve.likely import LikelyNames
+
+    assert context.tokenizer is not None
+    return LikelyNames.of(config.names, context.tokenizer)
+
+
+@hookimpl
+def textgen_samplers() -> list[Component]:
+    """Offer `likely-names`."""
+    return [Component("likely-names", LikelyNamesConfig, build_sampler, place=20)]

@@ -33,6 +33,7 @@ from textgen_serve.metrics import MODEL, Metrics
 from textgen_serve.models import Runs, ServedRun, end_id
 from textgen_serve.parameters import Completion, read_completion
 from textgen_serve.texts import END, copied_passages, detokenized, tokenized
+from textgen_serve.worn import listed, worn_passages
 
 _PAGE: Final = Path(__file__).parent / "page"
 _OPENAPI: Final = Path(__file__).with_name("openapi.json")
@@ -74,6 +75,8 @@ class Server:
             ("POST", "/v1/chat/completions", self.chat),
             ("POST", "/next_tokens", self.next_tokens),
             ("POST", "/copies", self.copies),
+            ("POST", "/worn", self.worn),
+            ("POST", "/words", self.words),
             ("POST", "/tokenize", self.tokenize),
             ("POST", "/detokenize", self.detokenize),
             ("GET", "/tokenizer_info", self.tokenizer_info),
@@ -151,6 +154,20 @@ class Server:
         run, text, _ = await self._given(exchange, "prompt", str)
         with self._admitted(exchange, run, 1):
             await exchange.made(copied_passages, run.generator, text)
+
+    async def worn(self, exchange: Exchange) -> None:
+        """POST /worn, ours: where a text has phrases that a model which has read more finds too
+        likely.
+        """
+        run, text, _ = await self._given(exchange, "prompt", str)
+        wider = await self.runs.wider(run)
+        with self._admitted(exchange, run, 1):
+            await exchange.made(lambda: worn_passages(run.words(), wider, text))
+
+    async def words(self, exchange: Exchange) -> None:
+        """POST /words, ours: how often which word is in the training corpus."""
+        run = await self._run(exchange, await exchange.body(self._limits))
+        await exchange.made(lambda: listed(run.words()))
 
     async def tokenize(self, exchange: Exchange) -> None:
         """POST /tokenize, in vLLM's shape.

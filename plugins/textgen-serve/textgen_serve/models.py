@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -22,6 +23,7 @@ from textgen import (
 )
 from textgen_serve.errors import ApiError, logger
 from textgen_serve.metrics import Metrics
+from textgen_serve.worn import Wider, corpus_words
 
 _WATCHED: Final = 1.0  # seconds between two looks at the run directories
 _KEPT: Final = 3  # further runs that stay loaded
@@ -34,11 +36,13 @@ class _Loaded:
 
     generator  replaced as a whole: a request keeps the one that it began with
     stamp      of run.json when it was last looked at
+    words      of its training corpus, once they are asked for
     """
 
     path: Path
     generator: Generator
     stamp: _Stamp
+    words: Counter[str] | None = None
 
 
 @attrs.frozen(eq=False)
@@ -53,6 +57,12 @@ class ServedRun:
     def generator(self) -> Generator:
         """That of the run as it is now."""
         return self.loaded.generator
+
+    def words(self) -> Counter[str]:
+        """How often which word is in the training corpus. Raises ApiError."""
+        if self.loaded.words is None:
+            self.loaded.words = corpus_words(self.generator)
+        return self.loaded.words
 
     def card(self) -> dict[str, Any]:
         """The entry of GET /v1/models."""
@@ -149,6 +159,8 @@ class Runs:
         self._loaded: dict[Path, _Loaded] = {}
         self._runs: dict[str, ServedRun] = {}
         self._more, self._opened, self._opening = more, list[str](), asyncio.Lock()
+        self._offered = [offer.name for offer in plugins.offers("run")]
+        self._wider: Wider | None = None
         for name, path in runs.items():
             self._open(name, path)
 
@@ -192,6 +204,26 @@ class Runs:
         for gone in self._opened[:-_KEPT]:
             self.close(gone)
 
+    async def wider(self, run: ServedRun) -> Wider:
+        """A model that has read more than the text of a run: the one that it was started from, or
+        else one that a package offers. Raises ApiError where there is none.
+        """
+        start = run.generator.tables.get("model", {}).get("start")
+        name = start or next(iter(self._offered), None)
+        if name is None:
+            cause = "no model that has read more than this one's text is installed"
+            raise ApiError(404, cause, code="no_wider_model")
+        async with self._opening:
+            if self._wider is None or self._wider.name != name:
+                try:
+                    made = await asyncio.to_thread(self._engine.load, name, device=self._device)
+                except TextgenError as error:  # its message may name paths
+                    logger.warning("%s", error)
+                    cause = f"{Path(name).name}, which has read more, cannot be loaded"
+                    raise ApiError(404, cause, code="no_wider_model") from error
+                self._wider = Wider(name, made)
+            return self._wider
+
     async def names(self) -> list[str]:
         """Those that are loaded, and those that would be."""
         return [*dict.fromkeys([*self._runs, *await asyncio.to_thread(self._more)])]
@@ -226,6 +258,7 @@ class Runs:
             run.generator = await asyncio.to_thread(
                 self._engine.load, run.path, device=self._device
             )
+            run.words = None
         except TextgenError as error:
             logger.warning("%s was replaced and is not loaded: %s", run.path, error)
             return "failed"

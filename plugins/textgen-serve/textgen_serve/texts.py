@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from textgen import Generator, TextgenError
-from textgen_serve.errors import ApiError, logger
+from textgen_serve.errors import ApiError
 from textgen_serve.limits import Limits
 from textgen_serve.logprobs import Spelling
 from textgen_serve.models import end_id
+from textgen_serve.worn import finder
 
 END: Final = "<|endoftext|>"
 """The text that stands for the end of a document, where the tokenizer has one."""
@@ -41,12 +42,7 @@ def copied_passages(generator: Generator, text: str) -> dict[str, Any]:
 
     Raises ApiError, also where the corpus is not what it was.
     """
-    try:
-        report = generator.copy_finder().report(text)
-    except TextgenError as error:  # its message may name paths, which are not for clients
-        logger.warning("%s", error)
-        message = "the training corpus of this model is not here, or has changed"
-        raise ApiError(404, message, code="no_corpus") from error
+    report = finder(generator).report(text)
     tokenizer = generator.tokenizer
     places = Spelling(tokenizer).places(text, tokenizer.encode(text))
     return {

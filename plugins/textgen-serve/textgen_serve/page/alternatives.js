@@ -3,8 +3,8 @@
 import { latest } from "./api.js";
 import { drawTokens, visible, withArrows } from "./tokens.js";
 
-/** `likeliestAt(place)` gives the tokens, `onTake(place, text)` takes one, and while `isBusy()` nothing is shown. */
-export function alternatives(editor, { likeliestAt, onTake, isBusy }) {
+/** `likeliestAt(place)` gives the tokens, `asWords(place, tokens)` the words that they begin, `onTake(place, text)` takes one, and while `isBusy()` nothing is shown. */
+export function alternatives(editor, { likeliestAt, asWords, onTake, isBusy }) {
   const popover = document.getElementById("alternatives");
   let hovered = null;
   let timer;
@@ -20,10 +20,12 @@ export function alternatives(editor, { likeliestAt, onTake, isBusy }) {
     const list = popover.querySelector("ol");
     const known = token?.bits != null ? ` · ${token.bits.toFixed(1)} bits · rank ${token.rank}` : "";
     popover.querySelector("#token").textContent = token ? `“${visible(editor.textOf(token))}”${token.isUnknown ? " · not in the vocabulary" : known}` : "Next token";
-    drawTokens(list, tokens, editor.textOf(token), (text) => {
-      closeAlternatives();
-      onTake(at, text);
-    });
+    const draw = (shown) =>
+      drawTokens(list, shown, editor.textOf(token), (text) => {
+        closeAlternatives();
+        onTake(at, text);
+      });
+    draw(tokens);
     popover.showPopover();
     const box = editor.box(at, token?.end ?? at);
     const { width, height } = popover.getBoundingClientRect();
@@ -31,6 +33,8 @@ export function alternatives(editor, { likeliestAt, onTake, isBusy }) {
     popover.style.setProperty("--x", `${Math.max(8, Math.min(box.left - 16, innerWidth - width - 8))}px`);
     popover.style.setProperty("--y", `${top}px`);
     if (byKey) list.querySelector("button:enabled")?.focus();
+    const words = await asWords(at, tokens).catch(() => tokens);
+    if (hovered === at) draw(words);
   });
 
   function closeAlternatives() {

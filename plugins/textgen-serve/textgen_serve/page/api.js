@@ -54,17 +54,43 @@ export async function likeliest(model, prompt, options) {
   return (await request("next_tokens", { model, prompt: end, ...options, ...UNKNOWN, logprobs: 10 })).json();
 }
 
+const WORD = 8; // tokens that complete a word at most
+
+/** Tokens with the word that each begins, as the model would write it; of several that begin one, the first has it. */
+export async function asWords(model, prompt, tokens) {
+  const end = prompt.slice(-READ).replace(/^[\udc00-\udfff]/, "");
+  const begun = tokens.filter(({ text }) => /^\s*\p{L}*$/u.test(text) && text && !text.includes("\n"));
+  if (!begun.length) return tokens;
+  const choices = await complete(model, begun.map(({ text }) => end + text), { temperature: 0, max_tokens: WORD });
+  const words = new Map(begun.map(({ text }, i) => [text, text + choices[i].text.match(/^[\p{L}’'-]*/u)[0].replace(/[’'-]+$/, "")]));
+  const all = tokens.map(({ text }) => words.get(text) ?? text);
+  return tokens.map((token, i) => ({ ...token, word: all.indexOf(all[i]) === i ? all[i] : token.text }));
+}
+
 /** Where a text has what the training text has, too, as [start, end], and the share of such 8-grams. */
 export async function copies(model, text) {
   const found = await (await request("copies", { model, prompt: text })).json();
-  const places = utf16(text, found.passages.flatMap(({ start, end }) => [start, end]));
-  return { passages: found.passages.map((_, i) => places.slice(2 * i, 2 * i + 2)), share: found.copied_8_grams };
+  return { passages: stretches(text, found.passages), share: found.copied_8_grams };
 }
 
-/** Whole texts, as many as `n` says. */
+/** Where a text has phrases that a model which has read more finds too likely, and its name. */
+export async function worn(model, text) {
+  const found = await (await request("worn", { model, prompt: text })).json();
+  return { ...found, passages: stretches(text, found.passages) };
+}
+
+/** How often which word is in the training text: {total, words}. */
+export const wordsOf = async (model) => (await request("words", { model })).json();
+
+function stretches(text, passages) {
+  const places = utf16(text, passages.flatMap(({ start, end }) => [start, end]));
+  return passages.map((_, i) => places.slice(2 * i, 2 * i + 2));
+}
+
+/** Whole texts, as many as `n` says for each prompt: {text, finish_reason}. */
 export async function complete(model, prompt, options) {
   const answer = await request("v1/completions", { model, prompt, ...options, ...UNKNOWN });
-  return (await answer.json()).choices.map(({ text }) => text);
+  return (await answer.json()).choices;
 }
 
 /** Texts as they come: `onPiece(index, text)`. */

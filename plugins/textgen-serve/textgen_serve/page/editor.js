@@ -1,7 +1,7 @@
 // The document: plain text in one text node, coloured without an element around any token.
 
 export const STEPS = [0.5, 1, 2, 3, 4.5, 6, 8]; // bits at which the colour changes
-const NAMES = ["made", "copied", "unknown", ...STEPS.map((_, level) => `s${level + 1}`)];
+const NAMES = ["made", "copied", "repeated", "worn", "unknown", ...STEPS.map((_, level) => `s${level + 1}`)];
 
 /** The place at which two texts begin to differ. */
 export function parting(one, other) {
@@ -34,7 +34,7 @@ export class Editor {
   constructor(element, { onEdit, onCaret }) {
     this.element = element;
     this.tokens = [];
-    this.marks = { made: [], copied: [], unknown: [] };
+    this.marks = { made: [], copied: [], repeated: [], worn: [], unknown: [] };
     this.onEdit = onEdit;
     this.highlights = {}; // by name: the highlight, and what is in it as [start, end, range] in order
     if (CSS.highlights) {
@@ -115,7 +115,7 @@ export class Editor {
     this.paint();
   }
 
-  /** Mark ranges [start, end] of the text as "made", "copied" or "unknown". */
+  /** Mark ranges [start, end] of the text as one of NAMES. */
   mark(name, ranges) {
     this.marks[name] = ranges;
     this.paint();

@@ -1,11 +1,12 @@
 // The page: what happens when something is typed, clicked, dragged or pressed.
 
 import { alternatives } from "./alternatives.js";
-import { card, complete, copies, hasKey, latest, likeliest, models, onDesk, score, stream, takeKey, textIn, UNKNOWN, useKey } from "./api.js";
+import { asWords, card, complete, hasKey, latest, likeliest, models, onDesk, score, stream, takeKey, textIn, UNKNOWN, useKey, wordsOf } from "./api.js";
 import { drawLosses, drawRanks } from "./charts.js";
 import { comparison, draftsIn } from "./drafts.js";
 import { exportAs, Shelf, treeIn } from "./documents.js";
 import { Editor, STEPS } from "./editor.js";
+import { phrases } from "./phrases.js";
 import { Samplers } from "./samplers.js";
 import { ending, part, sentences } from "./sentences.js";
 import { curl, fromLink, link, python } from "./share.js";
@@ -13,9 +14,12 @@ import { drawStyle } from "./style.js";
 import { drawTokens, withArrows } from "./tokens.js";
 import { drawTree, Tree } from "./tree.js";
 
+const ENOUGH = 500; // characters of a text whose words are compared
 const SHOWN = 300; // characters of a link's prompt
 const REST = 200; // characters that follow a sentence which is written anew
 const OTHERS = { n: 5, candidates: 6, stop: [".", "!", "?", "…", "\n"] }; // of such sentences
+const BEGINS = /(^|[.!?…]["'”’)\]]*|\n)\s*$/; // a sentence comes next
+const INSIDE = 16; // tokens that are put into a sentence at most
 const MOST = { tokens: 1, sentences: 120, paragraphs: 600 }; // tokens of each
 const [BEFORE, AFTER, LONG, PAUSE] = [300, 100, 1000, 400]; // characters and milliseconds: see scoreText
 
@@ -27,6 +31,7 @@ let model; // as the server describes it
 let tree = new Tree();
 const shelf = hasDesk ? new Shelf(takeIn, sayKept) : null; // else the browser keeps a document for each run
 let author = null; // what `textgen init` found of the text that the model was trained on
+const known = {}; // by model: how often which word is in its training text
 let running = null; // the AbortController of the stream that comes in
 let tuned = null; // the version that is made anew while a slider moves
 
@@ -38,8 +43,9 @@ const editor = new Editor($("text"), {
   },
   onCaret: () => running || (scoring && !whole) || showNext(),
 });
-const popover = alternatives(editor, { likeliestAt, onTake: take, isBusy: () => running });
+const popover = alternatives(editor, { likeliestAt, asWords: (at, tokens) => asWords(model.id, editor.text.slice(0, at), tokens), onTake: take, isBusy: () => running });
 const samplers = new Samplers($("sliders"), $("more"), tune);
+const markPhrases = phrases(editor, () => model.id);
 const showDrafts = comparison();
 const others = sentences(() => editor.element.focus());
 
@@ -162,7 +168,7 @@ function show() {
   popover.close();
   saveSoon();
   rescore();
-  if (!running) markCopies();
+  if (!running) markPhrases();
 }
 
 /** Show the text alone, which may be growing. */
@@ -236,25 +242,11 @@ const scoreText = latest(async (isPaused) => {
   if (!running && !isPaused && text === editor.text) showNext(); // else the next score comes first
 });
 
-/** Mark copied passages, if that is asked for: it may take a second for a large corpus. */
-const markCopies = latest(async () => {
-  const text = editor.text;
-  $("copied").hidden = !$("copies").checked;
-  if (!$("copies").checked || !text) return editor.mark("copied", []);
-  try {
-    const { passages, share } = await copies(model.id, text);
-    if (editor.text === text) editor.mark("copied", passages);
-    $("copied").textContent = `${passages.length} passages of at least 16 tokens; it has ${Math.round((share ?? 0) * 100)}% of all 8-grams`;
-  } catch (error) {
-    $("copied").textContent = error.message;
-  }
-});
-
 /** The likeliest tokens at the caret. */
 const showNext = latest(async () => {
   const place = editor.caret;
   try {
-    const { tokens } = await likeliest(model.id, editor.text.slice(0, place), samplers.options);
+    const { tokens } = await likeliest(model.id, editor.text.slice(0, place), sampling());
     drawTokens($("likeliest"), tokens, editor.textOf(editor.tokenAt(place)), (token) => take(place, token));
   } catch {
     $("likeliest").replaceChildren(); // scoreText says why, where the server does not answer
@@ -271,7 +263,7 @@ async function likeliestAt(place) {
     const found = await likeliest(model.id, editor.text.slice(0, start), { ...options, max_tokens });
     if (found.text === editor.text.slice(start, place)) return found.tokens;
   }
-  return (await likeliest(model.id, editor.text.slice(0, place), samplers.options)).tokens;
+  return (await likeliest(model.id, editor.text.slice(0, place), sampling())).tokens;
 }
 
 function say(text, isError = false) {
@@ -332,10 +324,18 @@ function stop() {
 
 /** The options as they are set. */
 function chosen() {
-  const banned = $("avoid").value.split(",").map((phrase) => phrase.trim()).filter(Boolean);
+  const banned = listed("avoid");
   const max_tokens = Math.min(number("max_tokens") * MOST[$("unit").value], $("max_tokens").max);
-  return { max_tokens, seed: number("seed"), ...samplers.options, ...(banned.length ? { banned_strings: banned } : {}) };
+  return { max_tokens, seed: number("seed"), ...sampling(), ...(banned.length ? { banned_strings: banned } : {}) };
 }
+
+/** The options of samplers as they are set. */
+function sampling() {
+  const names = listed("likely");
+  return { ...samplers.options, ...(names.length ? { likely_names: names } : {}) };
+}
+
+const listed = (id) => $(id).value.split(",").map((each) => each.trim()).filter(Boolean);
 
 /** A text up to the length that is asked for. */
 const cut = (text) => text.slice(0, ending(text, number("max_tokens"), $("unit").value));
@@ -359,27 +359,32 @@ function take(place, token) {
   generate(tree.current);
 }
 
-/** Offer other sentences for what is selected or for the sentence at the caret. */
-const rewrite = latest(async () => {
+/** Offer other sentences for what is selected or for the sentence at the caret; `isNew` ones to put in at the caret. */
+const rewrite = latest(async (isNew) => {
   abort();
   const { text } = editor;
-  const [start, end] = part(text, editor.selected);
-  const rest = text.slice(end, end + REST);
+  const [start, end] = isNew ? [editor.caret, editor.caret] : part(text, editor.selected);
+  const [before, rest] = [text.slice(0, start), text.slice(end, end + REST)];
+  const isSentence = isNew && BEGINS.test(before);
+  const close = isSentence ? (/^\S/.test(rest) ? ". " : ".") : isNew && /^\S/.test(rest) ? " " : "";
   const { banned_strings: banned = [], ...options } = chosen(); // a text has one strategy, and here it is to fill
-  const given = { ...options, ...OTHERS, max_tokens: 40 + (end - start), ...(rest.trim() ? { suffix: rest } : { candidates: undefined }) };
-  say("Writing other sentences…");
+  const max_tokens = isNew ? (isSentence ? MOST.sentences : INSIDE) : 40 + (end - start);
+  const given = { ...options, ...OTHERS, max_tokens, ...(rest.trim() ? { suffix: close + rest } : { candidates: undefined }) };
+  say("Writing sentences…");
   try {
-    const made = await complete(model.id, text.slice(0, start), given);
+    const made = await complete(model.id, before, given);
     say("");
     if (editor.text !== text) return;
-    const shown = [...new Set(made.map((each) => each.trim()))].filter(
+    const ended = made.filter(({ finish_reason: reason }) => reason === "stop");
+    const shown = [...new Set((ended.length ? ended : made).map((each) => each.text.trim()))].filter(
       (each) => each && each !== text.slice(start, end) && !banned.some((phrase) => each.includes(phrase)),
     );
     if (!shown.length) return say("The model has no other sentence for this place");
     others.show(editor.box(start, Math.max(end, start + 1)), shown, (sentence) => {
       tree.edited = 0;
-      move(() => tree.edit(text.slice(0, start) + sentence + text.slice(end)));
-      editor.moveTo(start + sentence.length);
+      const put = (isNew && /\S$/.test(before) ? " " : "") + sentence + close;
+      move(() => tree.edit(before + put + text.slice(end)));
+      editor.moveTo(start + put.length);
     });
   } catch (error) {
     say(error.message, true);
@@ -407,7 +412,7 @@ const remake = latest(async () => {
   const options = { ...chosen(), seed, index };
   try {
     const [made] = await complete(model.id, tree.text(version.parent), options);
-    const tail = cut(made);
+    const tail = cut(made.text);
     if (tree.now !== version) return; // something was typed meanwhile, or another text chosen
     Object.assign(version, { tail, made: options });
     show();
@@ -436,6 +441,7 @@ function use(options) {
   samplers.set(options);
   for (const name of numbers) if (name in options && (name !== "max_tokens" || $("unit").value === "tokens")) $(name).value = options[name];
   $("avoid").value = (options.banned_strings ?? []).join(", ");
+  $("likely").value = (options.likely_names ?? []).join(", ");
 }
 
 function number(name) {
@@ -467,7 +473,7 @@ function saveSoon() {
 function save() {
   clearTimeout(saving);
   saving = since = null;
-  drawStyle($("style"), tree.text(), author);
+  showStyle();
   if (shelf) return shelf.keep(tree);
   $("unkept").hidden = true;
   try {
@@ -475,6 +481,16 @@ function save() {
   } catch {
     sayKept(new Error("The browser has no room to keep this document"));
   }
+}
+
+/** Show the style of the text beside the author's, whose words are asked for once there are some to compare. */
+function showStyle() {
+  const [text, { id }] = [tree.text(), model];
+  if (text.length > ENOUGH && !(id in known)) {
+    known[id] = null;
+    wordsOf(id).then((found) => ((known[id] = found), showStyle()), () => {}); // there may be no training text
+  }
+  drawStyle($("style"), text, author, known[id]);
 }
 
 /** Say that a document is not kept. */
@@ -588,7 +604,8 @@ const toggle = () => (running ? stop() : generate(tree.current));
 const actions = {
   continue: toggle,
   retry,
-  rewrite,
+  rewrite: () => rewrite(false),
+  insert: () => rewrite(true),
   undo: () => move(() => tree.undo()),
   redo: () => move(() => tree.redo()),
   previous: () => move(() => tree.turn(-1)),
@@ -619,7 +636,9 @@ document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
   if (command && key === "Enter") action = toggle;
   else if (altKey && key === "Enter") action = retry;
-  else if (altKey && event.code === "KeyR") action = rewrite;
+  else if (altKey && event.code === "KeyR") action = actions.rewrite;
+  else if (altKey && event.code === "KeyI") action = actions.insert;
+  else if (altKey && event.code === "KeyK") action = otherColours;
   else if (altKey && event.code === "KeyC") action = compare;
   else if (altKey && key === "ArrowUp") action = actions.previous;
   else if (altKey && key === "ArrowDown") action = actions.next;
@@ -636,6 +655,7 @@ $("asking").addEventListener("close", () => {
   start();
 });
 $("file").addEventListener("change", imported);
+$("likely").addEventListener("change", () => showNext());
 $("exporting").addEventListener("close", exported);
 $("document").addEventListener("change", async () => {
   const title = $("document").value;
@@ -648,7 +668,6 @@ $("document").addEventListener("change", async () => {
   }
 });
 addEventListener("focus", () => shelf?.look());
-$("copies").addEventListener("change", () => markCopies());
 $("model").addEventListener("change", () => open($("model").value).catch((error) => say(error.message, true)));
 addEventListener("pagehide", () => saving && save());
 addEventListener("beforeunload", (event) => $("unkept").hidden || event.preventDefault());
@@ -677,6 +696,11 @@ softly();
 function softly() {
   document.body.dataset.colours = $("colours").value;
   localStorage.setItem("textgen colours", $("colours").value);
+}
+
+function otherColours() {
+  $("colours").selectedIndex = ($("colours").selectedIndex + 1) % $("colours").length;
+  softly();
 }
 
 STEPS.forEach((step, i) => {

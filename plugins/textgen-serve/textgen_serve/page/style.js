@@ -1,8 +1,13 @@
-// The style of a text in two numbers, beside those of the author, as `textgen init --json` counts them.
+// The style of a text beside the author's: two numbers, as `textgen init --json` counts them, and favourite words.
+
+import { WORD } from "./phrases.js";
 
 const SENTENCE = /[.!?…]+["'”’»)]*\s+|\n\s*\n/;
 const SPEECH = /“[^”\n]*”|"[^"\n]*"|«[^»\n]*»|„[^“\n]*“/g;
 const FEWEST = 3; // sentences
+const OFTEN = 3; // times, or as many to be expected
+const FAVOURITES = 6;
+const COMMON = 1 / 150; // of all words: "it" and "a" are nobody's favourites
 
 /** {sentence_words, speech}: the mean number of words of a sentence, and the share of characters in quotation marks; null
  * for a short text. */
@@ -13,13 +18,36 @@ export function styleOf(text) {
   return { sentence_words: words.reduce((sum, count) => sum + count) / words.length, speech: spoken / text.length };
 }
 
-/** Show the style of a text beside the author's. */
-export function drawStyle(into, text, author) {
+/** The words that are more than twice as frequent in a text as in the training text, with their numbers, and those of which
+ * the opposite is true: those first that tell the two apart most clearly. */
+export function favourites(text, { total, words: others }) {
+  const counts = new Map();
+  for (const [word] of text.toLowerCase().matchAll(WORD)) counts.set(word, (counts.get(word) ?? 0) + 1);
+  const size = counts.values().reduce((sum, count) => sum + count, 0);
+  const clearest = (found) => found.filter(([word, seen, expected]) => seen >= OFTEN && seen > 2 * expected && (others[word] ?? 0) <= COMMON * total)
+    .sort(([, seen, expected], [, other, others]) => other * Math.log(other / others) - seen * Math.log(seen / expected))
+    .slice(0, FAVOURITES);
+  const here = [...counts].map(([word, count]) => [word, count, (((others[word] ?? 0) + 0.5) / total) * size]);
+  const there = Object.entries(others).map(([word, count]) => [word, (count / total) * size, (counts.get(word) ?? 0) + 0.5]);
+  return { here: clearest(here).map(([word, count]) => `${word} (${count})`), there: clearest(there).map(([word]) => word) };
+}
+
+/** Show the style of a text beside the author's, of whom {sentence_words, speech} and the words of the training text may be
+ * known. */
+export function drawStyle(into, text, author, words) {
+  const lines = [];
   const own = author?.sentence_words === undefined ? null : styleOf(text);
-  into.hidden = !own;
-  if (!own) return;
-  const words = (style) => style.sentence_words.toFixed(1);
-  const speech = (style) => `${Math.round(style.speech * 100)}%`;
-  const line = (what, of) => Object.assign(document.createElement("p"), { className: "key", textContent: `${what}: ${of(own)} here, ${of(author)} by the author` });
-  into.querySelector("div").replaceChildren(line("words of a sentence", words), line("speech", speech));
+  if (own) {
+    const both = (of) => `${of(own)} here, ${of(author)} by the author`;
+    lines.push(`words of a sentence: ${both(({ sentence_words: count }) => count.toFixed(1))}`);
+    lines.push(`speech: ${both(({ speech }) => `${Math.round(speech * 100)}%`)}`);
+  }
+  if (words) {
+    const { here, there } = favourites(text, words);
+    if (here.length) lines.push(`more often here: ${here.join(", ")}`);
+    if (there.length) lines.push(`more often by the author: ${there.join(", ")}`);
+  }
+  into.hidden = !lines.length;
+  const shown = lines.map((textContent) => Object.assign(document.createElement("p"), { className: "key", textContent }));
+  into.querySelector("div").replaceChildren(...shown);
 }

@@ -1,0 +1,118 @@
+"""The words of a training corpus, and phrases that a model which has read more finds too likely."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from textgen import CopyFinder, Generator, TextgenError
+from textgen_serve.errors import ApiError, logger
+from textgen_serve.logprobs import Spelling
+
+WORD: Final = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+_READ: Final = 1_000_000  # tokens of a corpus whose words are counted
+_LISTED: Final = 5000  # of its words
+_KEPT: Final = 4096  # paragraphs
+_WORDS: Final = 4  # of a phrase at least, and one less without what follows its last rare word
+_BITS: Final = 6.5  # of each word of a phrase but the first, at most, by the wider model
+_RARE: Final = 9.0  # bits of a word by its frequency alone, from which it counts
+_GAIN: Final = 14.0  # bits that the words before take from the rare ones of a phrase, at least
+_MEAN: Final = 2.5  # of these bits for each word, at least
+
+
+@attrs.frozen
+class Word:
+    """A word of a text with its place, and its surprise in bits."""
+
+    start: int
+    end: int
+    bits: float
+
+
+@attrs.frozen(eq=False)
+class Wider:
+    """A model that has read more than one text, and what it said of paragraphs."""
+
+    name: str
+    generator: Generator
+    _known: dict[str, list[Word]] = attrs.field(factory=dict, init=False)
+
+    def words(self, paragraph: str) -> list[Word]:
+        """The words of a paragraph, with what each surprises after those before it."""
+        if (found := self._known.get(paragraph)) is None:
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            found = self._known[paragraph] = list(self._scored(paragraph))
+        return found
+
+    def _scored(self, text: str) -> Iterator[Word]:
+        blocks = [*self.generator.score_tokens(iter([text]))]
+        ids = np.concatenate([block.tokens for block in blocks])
+        bits = -np.nan_to_num(np.concatenate([block.logprobs for block in blocks])) / math.log(2)
+        places = Spelling(self.generator.tokenizer).places(text, ids)[:-1]
+        until = np.concatenate([[0.0], np.cumsum(bits)])
+        for match in WORD.finditer(text):
+            begin = match.start() - (text[match.start() - 1 : match.start()] == " ")
+            first, last = np.searchsorted(places, [begin, match.end()])
+            yield Word(*match.span(), float(until[last] - until[first]))
+
+
+def finder(generator: Generator) -> CopyFinder:
+    """What knows the training corpus. Raises ApiError where that is not what it was."""
+    try:
+        return generator.copy_finder()
+    except TextgenError as error:  # its message may name paths, which are not for clients
+        logger.warning("%s", error)
+        message = "the training corpus of this model is not here, or has changed"
+        raise ApiError(404, message, code="no_corpus") from error
+
+
+def corpus_words(generator: Generator) -> Counter[str]:
+    """How often which word is in the training corpus, or in the beginning of a long one.
+
+    Raises ApiError where the corpus is not what it was.
+    """
+    tokens = finder(generator).tokens[:_READ]
+    return Counter(word.lower() for word in WORD.findall(generator.tokenizer.decode(tokens)))
+
+
+def listed(words: Counter[str]) -> dict[str, Any]:
+    """The commonest words, and how many there are in all."""
+    return {"total": words.total(), "words": dict(words.most_common(_LISTED))}
+
+
+def worn_passages(words: Counter[str], wider: Wider, text: str) -> dict[str, Any]:
+    """The phrases of a text whose words the wider model guesses from those before, though they are
+    rare in the training corpus.
+    """
+    paragraph = r"(?:.+\n?)+" if "\n\n" in text else ".+"
+    passages = [
+        {"start": match.start() + start, "end": match.start() + end}
+        for match in re.finditer(paragraph, text)
+        for start, end in _phrases(match[0], wider.words(match[0]), words)
+    ]
+    return {"model": wider.name, "passages": passages}
+
+
+def _phrases(text: str, words: list[Word], counts: Counter[str]) -> Iterator[tuple[int, int]]:
+    total, first = max(1, counts.total()), 0
+    while first < len(words):
+        last = first + 1  # after the words that follow one another and are likely
+        while last < len(words) and words[last].bits <= _BITS:
+            if text[words[last - 1].end : words[last].start].strip():
+                break
+            last += 1
+        run = words[first:last]
+        rarities = [math.log2(total / (counts[text[w.start : w.end].lower()] + 1)) for w in run]
+        rare = [place for place, rarity in enumerate(rarities) if rarity >= _RARE]
+        gain = sum(rarities[place] - run[place].bits for place in rare if place)
+        enough = max(_GAIN, _MEAN * rare[-1]) if len(rare) > 1 else math.inf
+        if len(run) >= _WORDS and rare[-1:] >= [_WORDS - 2] and gain >= enough:
+            yield run[0].start, run[rare[-1]].end
+        first = last
