@@ -4,27 +4,30 @@ import { copies, latest, worn } from "./api.js";
 
 export const WORD = /\p{L}+(?:['’-]\p{L}+)*/gu;
 const WORDS = 4; // of a phrase that is said again
-const LETTERS = 16; // of it at least: shorter ones are "it was in the"
+const LONG = 18; // characters of it at least: shorter ones are "it was in the"
 const LISTED = 12;
 
 /** The stretches of a text, as [start, end], whose words in a row are there once more. */
 export function repeated(text) {
   const words = [...text.matchAll(WORD)].map(({ 0: word, index }) => ({ word: word.toLowerCase(), start: index, end: index + word.length }));
+  const breaks = (i) => /[.!?…\n]/.test(text.slice(words[i - 1].end, words[i].start)); // before a word
   const seen = new Map(); // the first place of some words in a row
   const isAgain = new Array(words.length).fill(false);
-  for (let i = 0; i + WORDS <= words.length; i++) {
-    const phrase = words.slice(i, i + WORDS).map(({ word }) => word).join(" ");
-    if (phrase.length < LETTERS + WORDS - 1) continue;
-    if (!seen.has(phrase)) seen.set(phrase, i);
-    else for (const first of [seen.get(phrase), i]) isAgain.fill(true, first, first + WORDS);
+  for (let i = 0, row = 1; i < words.length; i++, row++) {
+    if (i && breaks(i)) row = 1;
+    if (row < WORDS) continue;
+    const first = i - WORDS + 1;
+    const phrase = words.slice(first, i + 1).map(({ word }) => word).join(" ");
+    if (!seen.has(phrase)) seen.set(phrase, first);
+    else for (const each of [seen.get(phrase), first]) isAgain.fill(true, each, each + WORDS);
   }
   const ranges = [];
   words.forEach(({ start, end }, i) => {
     if (!isAgain[i]) return;
-    if (isAgain[i - 1]) ranges.at(-1)[1] = end;
+    if (isAgain[i - 1] && !breaks(i)) ranges.at(-1)[1] = end;
     else ranges.push([start, end]);
   });
-  return ranges;
+  return ranges.filter(([start, end]) => end - start >= LONG);
 }
 
 /** Marks what is ticked; `update()` after a change of the text. */
@@ -47,6 +50,7 @@ export function phrases(editor, modelId) {
       const { text } = editor;
       facts.hidden = list.hidden = !box.checked;
       if (!box.checked || !text) return editor.mark(name, []);
+      facts.textContent ||= "…";
       try {
         const [ranges, said, isListed] = await find(text);
         if (editor.text === text) editor.mark(name, ranges);
