@@ -3,6 +3,8 @@
 import { latest } from "./api.js";
 import { drawTokens, visible, withArrows } from "./tokens.js";
 
+const RESTS = 200; // milliseconds after which tokens become words: that is ten texts
+
 /** `likeliestAt(place)` gives the tokens, `asWords(place, tokens)` the words that they begin, `onTake(place, text)` takes one, and while `isBusy()` nothing is shown. */
 export function alternatives(editor, { likeliestAt, asWords, onTake, isBusy }) {
   const popover = document.getElementById("alternatives");
@@ -33,8 +35,10 @@ export function alternatives(editor, { likeliestAt, asWords, onTake, isBusy }) {
     popover.style.setProperty("--x", `${Math.max(8, Math.min(box.left - 16, innerWidth - width - 8))}px`);
     popover.style.setProperty("--y", `${top}px`);
     if (byKey) list.querySelector("button:enabled")?.focus();
-    const words = await asWords(at, tokens).catch(() => tokens);
-    if (hovered === at) draw(words);
+    setTimeout(async () => {
+      const words = hovered === at ? await asWords(at, tokens).catch(() => tokens) : tokens;
+      if (hovered === at) draw(words);
+    }, RESTS);
   });
 
   function closeAlternatives() {
