@@ -80,6 +80,7 @@ def main() -> None:
             page.goto(url)
             page.wait_for_selector("body[data-ready]")
             page.click("#new")  # each picture is of a document of its own
+            page.mouse.move(0, 0)
             show(page, hovers=not is_phone)
             page.screenshot(path=DOCS / f"page-{name}.png")
             page.close()

@@ -39,8 +39,9 @@ class LikelyNames:
         """(B, V) changed."""
         bias = np.zeros(logits.shape, np.float32)
         bias[:, list(self.beginnings)] = _BONUS
+        longest = max(map(len, self.names), default=1)
         for row in range(len(bias)):
-            tail = tuple(history.tokens(row)[-max(map(len, self.names)) :].tolist())
+            tail = tuple(history.tokens(row)[-longest:].tolist())
             for ids in self.names:
                 for begun in range(1, len(ids)):
                     if tail[-begun:] == ids[:begun]:
