@@ -5,7 +5,7 @@ import shutil
 import httpx2
 import numpy as np
 import pytest
-from conftest import eventually, running, serving, wait_for_end, wait_for_text, write
+from conftest import TEXT, eventually, running, serving, wait_for_end, wait_for_text, write
 
 import textgen
 from textgen_serve.app import create_app
@@ -47,6 +47,7 @@ def bits(generator, text, start=0):
 def test_two_versions_are_compared(visit, generator):
     page = visit()
     page.click("#new")
+    wait_for_text(page, "")
     write(page, PROMPT, max_tokens=30, n=2, seed=3)
     page.keyboard.press("Control+Enter")
     made = generator.generate_many([PROMPT], n=2, max_new_tokens=30, seed=3)
@@ -86,23 +87,33 @@ def test_two_documents_are_compared(visit):
 
 
 @pytest.fixture(scope="module")
-def own(run, tmp_path_factory):
-    """A run on another text that was started from a copy of the run."""
+def own(tmp_path_factory):
+    """A run on another text that was started from one that knows a phrase well."""
     folder = tmp_path_factory.mktemp("own")
-    shutil.copytree(run, folder / "wide")
-    (folder / "book.txt").write_text("Wind, sea and a cold window. Nobody saw the door. " * 80)
-    start = {"start": str(folder / "wide")}
-    corpus = {"type": "file", "path": str(folder / "book.txt")}
-    trainer = {"type": "adamw", "length": "1 step"}
+    trainer = {"type": "adamw", "learning_rate": 0.02, "batch_size": 8}
     textgen.train(
-        corpus=corpus, tokenizer=start, model=start, trainer=trainer, output=folder / "own"
+        corpus=TEXT,
+        model={"type": "rnn", "cell": "gru", "hidden_size": 48},
+        trainer={**trainer, "length": "150 steps"},
+        data={"window_length": 32},
+        output=folder / "wide",
+    )
+    sentence = "Oslo has a cold lake and a dark wood is near. "
+    (folder / "book.txt").write_text("dandelion " * 5 + sentence * 80)
+    start = {"start": str(folder / "wide")}
+    textgen.train(
+        corpus={"type": "file", "path": str(folder / "book.txt")},
+        tokenizer=start,
+        model=start,
+        trainer={**trainer, "length": "1 step"},
+        output=folder / "own",
     )
     return folder / "own"
 
 
 def test_phrases_and_favourite_words_are_marked_and_listed(own, visit):
-    worn, again = "and none came back", "ravens saw the little door"
-    text = f"The wind and none came back. Six {again}. The sea. No {again}!"
+    worn, again = "and none came back", "ravens and cows ride in a van"
+    text = f"Oslo has a dark lake, {worn}. 6 {again}. Oslo. 9 {again}."
     with serving(own) as started:
         page = visit(started.url)
         write(page, "")
@@ -111,18 +122,15 @@ def test_phrases_and_favourite_words_are_marked_and_listed(own, visit):
         page.check("#repeated input")
         eventually(page, lambda: marked(page, "repeated") == [again] * 2)
         assert page.locator("#repeated li").all_text_contents() == [f"{again} (2)"]
-        eventually(page, lambda: any(phrase.endswith(worn) for phrase in marked(page, "worn")))
-        assert not any("wind" in phrase or "sea" in phrase for phrase in marked(page, "worn"))
+        eventually(page, lambda: marked(page, "worn") == [worn])
         assert "likely to wide" in page.text_content("#worn p")
-        assert page.locator("#worn li").count()
+        assert page.locator("#worn li").all_text_contents() == [worn]
         page.uncheck("#worn input")
         eventually(page, lambda: not marked(page, "worn"))
-        page.keyboard.press("Control+End")
         page.focus("#text")
-        page.keyboard.insert_text(" A raven." * 60)
-        page.wait_for_selector("#style:visible")
-        assert "raven (60)" in page.text_content("#style")
-        assert "by the author: " in page.text_content("#style")
+        page.keyboard.insert_text("raven " * 640)
+        eventually(page, lambda: "more often here: raven (640)" in page.text_content("#style"))
+        assert "more often by the author: dandelion" in page.text_content("#style")
         page.close()
     shutil.rmtree(own.parent / "wide")
     with running(create_app({"own": own})) as (host, port):

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -97,7 +98,7 @@ def worn_passages(words: Counter[str], wider: Wider, text: str) -> dict[str, Any
         for match in re.finditer(paragraph, text)
         for start, end in _phrases(match[0], wider.words(match[0]), words)
     ]
-    return {"model": wider.name, "passages": passages}
+    return {"model": Path(wider.name).name, "passages": passages}
 
 
 def _phrases(text: str, words: list[Word], counts: Counter[str]) -> Iterator[tuple[int, int]]:

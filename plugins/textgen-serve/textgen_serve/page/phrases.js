@@ -40,7 +40,7 @@ export function phrases(editor, modelId) {
     repeated: (text) => [repeated(text), "words in a row that come again", true],
     async worn(text) {
       const { passages, model } = await worn(modelId(), text);
-      return [passages, `likely to ${model.split("/").at(-1)}, which has read more`, true];
+      return [passages, `likely to ${model}, which has read more`, true];
     },
   };
   const updates = Object.entries(kinds).map(([name, find]) => {
