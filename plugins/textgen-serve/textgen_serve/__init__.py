@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import attrs
 import click
+from attrs.validators import and_, deep_iterable, max_len
 
 from textgen import BuildContext, Component, hookimpl, option
 from textgen.protocols import Sampler
@@ -36,7 +37,11 @@ def textgen_commands() -> list[Component]:
 class LikelyNamesConfig:
     """Makes names of people and places more likely: where a word begins, and once one has begun."""
 
-    names: tuple[str, ...] = option(help="the names", argument="likely_names")
+    names: tuple[str, ...] = option(
+        help="the names, 100 at most of 60 characters",
+        validator=and_(max_len(100), deep_iterable(max_len(60))),
+        argument="likely_names",
+    )
 
 
 def build_sampler(config: LikelyNamesConfig, context: BuildContext) -> Sampler:

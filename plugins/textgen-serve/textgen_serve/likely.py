@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
@@ -18,32 +20,33 @@ class LikelyNames:
     """Adds to the logits of the tokens by which a name would begin, and by which one that has begun
     would go on.
 
-    beginnings  the first tokens of names, but those that are in every text, as a space is
-    names       the tokens of each name after a space, and without one
+    following  the tokens that may follow the beginnings of names; after (), those by which names
+               begin, but no space, which is in every text
+    longest    tokens of such a beginning
     """
 
-    beginnings: tuple[int, ...]
-    names: tuple[tuple[int, ...], ...]
+    following: Mapping[tuple[int, ...], list[int]]
+    longest: int
     history = "tokens"
 
     @classmethod
     def of(cls, names: tuple[str, ...], tokenizer: Tokenizer) -> LikelyNames:
         """The sampler for names as texts."""
-        stripped = [name.strip() for name in names if name.strip()]
-        after = [tuple(tokenizer.encode(f" {name}").tolist()) for name in stripped]
-        first = {ids[0] for ids in after if tokenizer.decode(np.array(ids[:1])).strip()}
-        alone = [tuple(tokenizer.encode(name).tolist()) for name in stripped]
-        return cls(tuple(first), (*after, *alone))
+        following = defaultdict[tuple[int, ...], list[int]](list)
+        for name in filter(None, map(str.strip, names)):
+            for text in (name, f" {name}"):
+                ids = tuple(tokenizer.encode(text).tolist())
+                for begun in range(1, len(ids)):
+                    following[ids[:begun]].append(ids[begun])
+            if tokenizer.decode(np.array(ids[:1])).strip():
+                following[()].append(ids[0])
+        return cls(following, max(map(len, following), default=1))
 
     def __call__(self, logits: Array, history: History) -> Array:
         """(B, V) changed."""
         bias = np.zeros(logits.shape, np.float32)
-        bias[:, list(self.beginnings)] = _BONUS
-        longest = max(map(len, self.names), default=1)
         for row in range(len(bias)):
-            tail = tuple(history.tokens(row)[-longest:].tolist())
-            for ids in self.names:
-                for begun in range(1, len(ids)):
-                    if tail[-begun:] == ids[:begun]:
-                        bias[row, ids[begun]] = _BONUS
+            tail = tuple(history.tokens(row)[-self.longest :].tolist())
+            for start in range(len(tail) + 1):
+                bias[row, self.following.get(tail[start:], [])] = _BONUS
         return logits + array_namespace(logits).asarray(bias, device=device(logits))
