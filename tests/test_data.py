@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from textgen import BuildContext, CorpusError, Engine
-from textgen.data import Windows, shuffled, splitmix, stretches
+from textgen.data import Windows, sample_spans, shuffled, splitmix
 from textgen.pipeline.options import DataOptions
 from textgen.runs.encoded_text import split_tokens
 from textgen_builtins.tokenizers.config import CharConfig
@@ -18,7 +18,7 @@ from textgen_builtins.tokenizers.plugin import build_char
 @given(st.integers(0, 3000), st.integers(1, 500), st.integers(2, 64))
 @example(100, 99, 16)
 def test_stretches_are_of_the_whole_text_and_as_many_as_asked_for(size, asked, places):
-    taken = stretches(np.arange(size), asked, places)
+    taken = sample_spans(np.arange(size), asked, places)
     gaps = np.flatnonzero(np.diff(taken) != 1)
     lengths = np.diff([0, *gaps + 1, asked])
     assert len(np.unique(taken)) == len(taken) == min(size, asked)

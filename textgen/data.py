@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 Ids: TypeAlias = npt.NDArray[np.integer[Any]]
 """Token ids, as in textgen.protocols, which does not import NumPy."""
-_ROUNDS: Final = 6
+_FEISTEL_ROUNDS: Final = 6
 _ORDERED_AT_ONCE: Final = 1 << 16
-_PAST: Final = 512  # tokens of its past that a stretch of a text reads
-_STRETCH: Final = 512  # tokens that make a stretch worth it
+_PAST_TOKENS: Final = 512  # tokens of its past that a span of a text reads
+_MIN_SPAN: Final = 512  # tokens that make a span worth it
 
 
 @attrs.frozen(eq=False)
@@ -70,8 +70,8 @@ class Dataset:
         return Windows(self.validation, self.window_length, self.window_stride)
 
 
-def stretches(tokens: Ids, size: int, places: int) -> Ids:
-    """At most `size` of the tokens (N,): all, or as many in stretches from at most `places` places,
+def sample_spans(tokens: Ids, size: int, places: int) -> Ids:
+    """At most `size` of the tokens (N,): all, or as many in spans from at most `places` places,
     of which the first begins the text and the last ends it.
     """
     if len(tokens) <= size:
@@ -84,7 +84,7 @@ def stretches(tokens: Ids, size: int, places: int) -> Ids:
 
 
 def side_by_side(tokens: Ids, rows: int) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
-    """A text (N,) in stretches that a model reads side by side, to measure its loss as if it were
+    """A text (N,) in spans that a model reads side by side, to measure its loss as if it were
     one stream.
 
     Yields one array (B, T + 1), B at most `rows`, and for each row the number of predictions at its
@@ -94,9 +94,9 @@ def side_by_side(tokens: Ids, rows: int) -> Iterator[tuple[npt.NDArray[np.int64]
     total = len(tokens) - 1
     if total < 1:
         return
-    rows = max(1, min(rows, (total - _PAST) // _STRETCH))
-    span = -(-(total - _PAST) // rows)
-    length = min(total, _PAST + span)
+    rows = max(1, min(rows, (total - _PAST_TOKENS) // _MIN_SPAN))
+    span = -(-(total - _PAST_TOKENS) // rows)
+    length = min(total, _PAST_TOKENS + span)
     starts = np.minimum(np.arange(rows) * span, total - length)
     ends = starts + length
     counts = np.diff(ends, prepend=0)
@@ -121,7 +121,7 @@ def shuffled(size: int, start: int, stop: int, *key: int) -> npt.NDArray[np.int6
 def _permuted(size: int, start: int, stop: int, key: tuple[int, ...]) -> npt.NDArray[np.int64]:
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
     mask, shift = np.uint64((1 << half_bits) - 1), np.uint64(half_bits)
-    round_keys = np.random.SeedSequence(key).generate_state(_ROUNDS, np.uint64)
+    round_keys = np.random.SeedSequence(key).generate_state(_FEISTEL_ROUNDS, np.uint64)
 
     def permute(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         left, right = values >> shift, values & mask

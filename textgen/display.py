@@ -18,7 +18,7 @@ from textgen.tokenizers import incremental_decoder, unknown_id
 
 MAX_TOKENS: Final = 50_000  # that are coloured
 # Bits at which the colour changes; the style has a colour for each.
-_STEPS: Final = (0.5, 1, 2, 3, 4.5, 6, 8)
+_COLOUR_BITS: Final = (0.5, 1, 2, 3, 4.5, 6, 8)
 
 
 def styled(body: str) -> str:
@@ -57,15 +57,15 @@ def coloured(tokens: Ids, logprobs: Floats, tokenizer: Tokenizer) -> str:
         tag = "u" if token == unknown else "span"
         # An element around each line break lets the style put a mark there that is not text.
         shown = escape(text).replace("\n", "<i>\n</i>")
-        opening = f'<{tag} class="s{bisect(_STEPS, surprise)}" title="{surprise:.1f} bits">'
+        opening = f'<{tag} class="s{bisect(_COLOUR_BITS, surprise)}" title="{surprise:.1f} bits">'
         spans.append(f"{opening}{shown}</{tag}>")
     note = (
         f"{np.nanmean(bits):.2f} bits per token on average over {np.isfinite(bits).sum():,} tokens"
     )
     note += ", the first of the text" * is_cut
     note += "; underlined: outside the vocabulary" * bool((tokens == unknown).any())
-    borders = [f"{low:g} to {high:g}" for low, high in itertools.pairwise((0, *_STEPS))]
-    names = enumerate([*borders, f"over {_STEPS[-1]:g}"])
+    borders = [f"{low:g} to {high:g}" for low, high in itertools.pairwise((0, *_COLOUR_BITS))]
+    names = enumerate([*borders, f"over {_COLOUR_BITS[-1]:g}"])
     legend = " ".join(f'<span class="s{level}">{name}</span>' for level, name in names)
     return (
         f'<p class="legend">bits of surprise: {legend}</p>\n<p class="note">{note}</p>\n'

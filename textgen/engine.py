@@ -26,10 +26,11 @@ from textgen.files.reading import inside, read_bytes
 from textgen.generation.generator import Generator
 from textgen.generation.request import check_cancelled
 from textgen.generation.results import Generations
-from textgen.pipeline.pipeline import Pipeline, make_choice
+from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.raw_pipeline import Overrides, RawPipeline
 from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.registry import PluginSet
+from textgen.plugin.structure import ConfigReader
 from textgen.processes import Processes
 from textgen.protocols import Corpus, Table, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory
@@ -198,8 +199,8 @@ class Engine:
         """
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
             if tokenizer is None and not (isinstance(model, Mapping) and "start" in model):
-                defaults = self.plugins().defaults("tokenizer")
-                tokenizer = next((offer.canonical_name for offer in defaults), None)
+                offers = self.plugins().offers("tokenizer")
+                tokenizer = next((o.canonical_name for o in offers if o.is_default), None)
             tables = {
                 "corpus": corpus,
                 "tokenizer": tokenizer,
@@ -285,7 +286,7 @@ class Engine:
         The caller closes the component if it has a method `close`. Raises PipelineError for a wrong
         table, ContractError for a fault of the plugin.
         """
-        choice = make_choice(kind, table, context.folder, self.plugins(), source=kind)
+        choice = ConfigReader(context.folder, self.plugins(), kind, kind).choice(kind, table)
         return RunComponents().build(choice, context)
 
     def read_corpus(self, table: Table) -> Iterator[CorpusPiece]:
@@ -295,7 +296,8 @@ class Engine:
         Raises PipelineError and CorpusError.
         """
         context = BuildContext(folder=Path.cwd(), plugins=self.plugins())
-        choice = make_choice("corpus", table, context.folder, context.plugins, source="corpus")
+        reader = ConfigReader(context.folder, context.plugins, "corpus", "corpus")
+        choice = reader.choice("corpus", table)
         with Components() as components:
             yield from read_pieces(components.build(choice, context), choice.offer)
 

@@ -34,7 +34,7 @@ import attrs
 
 from textgen.messages import visible
 
-_LONG: Final = 60  # characters of a value that is shown whole: no checksum
+_MAX_VALUE: Final = 60  # characters of a value that is shown whole: no checksum
 
 
 @attrs.define(slots=False, eq=False, repr=False)
@@ -79,7 +79,7 @@ class Fault:
 
     def below(self, place: str) -> Fault:
         """This fault of a part that is at a place."""
-        return attrs.evolve(self, path=f"{place}.{self.path}")
+        return attrs.evolve(self, path=f"{place}.{self.path}".strip("."))
 
     def __str__(self) -> str:
         text = f"{self.path}: {self.expected}" if self.path else self.expected
@@ -105,11 +105,10 @@ class UsageError(TextgenError):
         value: Any = None,
         suggestion: str = "",
         faults: Sequence[Fault] = (),
-        source: str = "",
     ) -> None:
         given = "" if value is None else reprlib.repr(value)
         self.faults = tuple(faults) or (Fault(argument, message, given, suggestion),)
-        self.argument, self.source = self.faults[0].path, source
+        self.argument = self.faults[0].path
         super().__init__(message)
 
     def _text(self) -> str:
@@ -125,7 +124,8 @@ class PipelineError(UsageError):
     """
 
     def __init__(self, faults: Sequence[Fault], source: str = "pipeline") -> None:
-        super().__init__(faults=faults, source=source)
+        super().__init__(faults=faults)
+        self.source = source
 
     def _text(self) -> str:
         count = [f"{len(self.faults)} faults"] if len(self.faults) > 1 else []
@@ -140,13 +140,9 @@ class PromptError(UsageError):
         self.characters = tuple(characters)
 
     def _text(self) -> str:
-        what = "text" if any(len(each) > 1 for each in self.characters) else "characters"
-        return (
-            f"the prompt has {what} outside the vocabulary: "
-            f"{', '.join(map(_shown, self.characters))}; "
-            f"leave them out, or set unknown_characters to 'skip' (drop them) or 'unknown' "
-            f"(feed them as <unk>)"
-        )
+        cause = f"the vocabulary lacks {', '.join(map(_shown, self.characters))} of the prompt"
+        advice = "set unknown_characters to 'skip' (drop it) or 'unknown' (feed it as <unk>)"
+        return f"{cause}; leave it out, or {advice}"
 
 
 def _shown(character: str) -> str:
@@ -170,7 +166,7 @@ class Difference:
 
     def _shown(self, value: Any) -> str:
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        return "not set" if value is None else text if len(text) < _LONG else f"{text[:12]}…"
+        return "not set" if value is None else text if len(text) < _MAX_VALUE else f"{text[:12]}…"
 
 
 class RunMismatchError(UsageError):
@@ -186,13 +182,7 @@ class RunMismatchError(UsageError):
         self.path, self.differences, self.reason = path, tuple(differences), reason
 
     def _text(self) -> str:
-        types = [each.key for each in self.differences if each.key.endswith(".type")]
-        told = (  # of another component its type alone
-            each
-            for each in self.differences
-            if each.key in types or not each.key.startswith(tuple(t[:-4] for t in types))
-        )
-        rows = "".join(f"\n  {difference}" for difference in told)
+        rows = "".join(f"\n  {difference}" for difference in self.differences)
         reason = f"{self.reason}; " if self.reason else ""
         advice = "keep it and choose another `output`, or replace it with `overwrite`"
         if all(each.key.startswith("corpus.") for each in self.differences):

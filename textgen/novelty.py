@@ -1,4 +1,4 @@
-"""What a generated text shares with the corpus that its model was trained on.
+"""Measures what a generated text shares with the corpus of its model.
 
 The corpus is searched block by block. The hash of a window of tokens is a polynomial modulo 2**64:
 sums over a block give those of windows of any size, so that few windows are looked at again for a
@@ -33,7 +33,7 @@ _Mask: TypeAlias = npt.NDArray[np.bool_]
 
 @attrs.frozen
 class CopyReport:
-    """What a text shares with the training corpus.
+    """Passages that a text shares with the training corpus.
 
     tokens        number of tokens of the text
     longest       number of tokens of the longest passage that the corpus has too; `longest_text` is
@@ -171,7 +171,7 @@ class _Windows:
         return sums
 
     def among(self, other: _Windows, size: int, places: Ids) -> Ids:
-        """Those of some places with a window of a size that another has too."""
+        """Places with a window of a size that another has too."""
         places = places[places < len(self._sums) - size]
         return places[_among(self.hashes(size, places), other.hashes(size))]
 
@@ -186,7 +186,7 @@ def _among(hashes: _Hashes, known: _Hashes) -> _Mask:
 
 
 def _search(text: Ids, corpus: Ids) -> tuple[dict[int, _Mask], int, int, int | None]:
-    """What `text` (T,) shares with `corpus` (N,): for each n, whether the corpus holds the n tokens
+    """Overlap of `text` (T,) with `corpus` (N,): for each n, whether the corpus holds the n tokens
     from each place of the text; the first place of the longest common run in the text, its length,
     and its first place in the corpus, which is None if there is none.
     """

@@ -18,7 +18,7 @@ import attrs
 from textgen.errors import ProcessesError, UsageError
 
 TIMEOUT = 120.0  # seconds that a step, a checkpoint or an evaluation of another process may take
-_MEETING: Final = 1800.0  # seconds in which all come, and read the text
+_MEETING_SECONDS: Final = 1800.0  # seconds in which all come, and read the text
 
 
 @attrs.define(eq=False)
@@ -93,8 +93,8 @@ class Processes:
         import torch.distributed
 
         dist: Any = torch.distributed  # which is typed in part
-        with self.explained(_MEETING):
-            timeout = timedelta(seconds=_MEETING)
+        with self.explained(_MEETING_SECONDS):
+            timeout = timedelta(seconds=_MEETING_SECONDS)
             store, *_ = next(dist.rendezvous("env://", self.rank, self.size, timeout=timeout))
             # torchrun's own store still has the addresses of the processes that it started before.
             start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "")
@@ -121,7 +121,7 @@ class Processes:
         """Wait for the others, maybe long. Raises ProcessesError."""
         import torch.distributed as dist
 
-        with self.explained(_MEETING):
+        with self.explained(_MEETING_SECONDS):
             dist.barrier()
 
     @contextlib.contextmanager

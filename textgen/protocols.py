@@ -41,7 +41,6 @@ Array: TypeAlias = Any
 """An array of the array API standard: NumPy on a CPU, torch on a GPU."""
 
 
-@runtime_checkable
 class Corpus(Protocol):
     """A source of text."""
 
@@ -82,7 +81,6 @@ class IncrementalDecoder(Protocol):
         """The text that `ids` (T,) complete. With `final`, also what is still held back."""
 
 
-@runtime_checkable
 class Tokenizer(Protocol):
     """Text to token ids and back.
 
@@ -117,7 +115,7 @@ class Tokenizer(Protocol):
 
 
 class StreamingTokenizer(Tokenizer, Protocol):
-    """What a tokenizer may have besides."""
+    """Members that a tokenizer may have besides."""
 
     @property
     def unknown_id(self) -> int | None:
@@ -239,7 +237,6 @@ class RowDecoder(Decoder, Protocol):
         """Append the rows of another decoder of the model, which is not used afterwards."""
 
 
-@runtime_checkable
 class Model(Protocol):
     """A language model: how likely each token is to come next.
 
@@ -325,8 +322,8 @@ class Trainer(Protocol):
 
 
 class Objective(Protocol):
-    """What a step of a trainer by gradient sums. textgen.gradient.NextToken has the methods, for
-    others to change.
+    """The sum that a step of a trainer by gradient lowers. textgen.gradient.NextToken has the
+    methods, for others to change.
 
     A batch is a tuple of NumPy arrays with its rows as first axis, of which the first has token ids
     (B, T + 1). Its rows are shared out among threads, processes and small batches, and the engine
@@ -344,7 +341,7 @@ class Objective(Protocol):
         """
 
     def count(self, batch: tuple[npt.NDArray[Any], ...]) -> int:
-        """By what a sum is divided: the number of targets, or of pairs. That of some rows is their
+        """The divisor of a sum: the number of targets, or of pairs. That of some rows is their
         share.
         """
 

@@ -1,4 +1,4 @@
-"""What every tokenizer can do, also one that has only what textgen.protocols.Tokenizer asks for."""
+"""Functions of every tokenizer, also one with only what textgen.protocols.Tokenizer asks for."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Final
 from textgen.documents import segments
 from textgen.protocols import Ids, IncrementalDecoder
 
-_CONTEXT: Final = 16  # tokens that are decoded again with those that come
+_CONTEXT_TOKENS: Final = 16  # tokens that are decoded again with those that come
 _REPLACEMENT: Final = "\ufffd"  # stands for bytes that are no character, or none yet
-_LONGEST: Final = 4  # replacements that the beginning of a character may be decoded to
+_MAX_REPLACEMENTS: Final = 4  # replacements that the beginning of a character may be decoded to
 
 
 def unknown_id(tokenizer: Any) -> int | None:
@@ -48,10 +48,10 @@ class _Decoder:
         self._ids += ids.tolist()
         text = self._decode(np.array(self._ids, np.int64))
         ready = text.rstrip(_REPLACEMENT)
-        is_whole = final or ready == text or len(text) - len(ready) > _LONGEST
+        is_whole = final or ready == text or len(text) - len(ready) > _MAX_REPLACEMENTS
         ready = text if is_whole else ready
         new, self._shown = ready[self._shown :], max(len(ready), self._shown)
         if is_whole:
-            self._ids = self._ids[-_CONTEXT:]
+            self._ids = self._ids[-_CONTEXT_TOKENS:]
             self._shown = len(self._decode(np.array(self._ids, np.int64)))
         return str(new)

@@ -22,8 +22,8 @@ _LEFT, _TOP, _BOTTOM, _RIGHT = 76, 24, 52, 630
 _LABEL_HEIGHT: Final = 17
 _LABEL_LENGTH: Final = 40
 _TICKS: Final = 6  # about as many on an axis
-_BEGINNING: Final = 0.15  # share of a curve that may leave the picture at the top
-_FAR: Final = 1.5  # times as far above the best as is usual, a curve may leave it too
+_CUT_SHARE: Final = 0.15  # share of a curve that may leave the picture at the top
+_CUT_DISTANCE: Final = 1.5  # times as far above the best as is usual, a curve may leave it too
 _STYLE: Final = """
   svg.curves { color-scheme: light dark; font: 13px system-ui, sans-serif; background: #ffffff; }
   .curves text { fill: #333333; }
@@ -89,8 +89,8 @@ class _Axes:
     high: float
 
     def place(self, step: float, loss: float) -> tuple[float, float]:
-        """Where a point is; far outside the plot, only so far that a renderer can draw the line to
-        it.
+        """The place of a point; far outside the plot, only so far that a renderer can draw the line
+        to it.
         """
         x = _LEFT + (_RIGHT - _LEFT) * step / self.last
         share = (self.high - loss) / ((self.high - self.low) or 1.0)
@@ -133,11 +133,11 @@ def _range(curves: Sequence[Curve]) -> tuple[float, float]:
     """The losses to show: all but those of the beginning, and of curves that are far off."""
     best = min(loss for curve in curves for _, loss in curve.points)
     later = [
-        max(loss for step, loss in curve.points if step >= _BEGINNING * curve.points[-1][0])
+        max(loss for step, loss in curve.points if step >= _CUT_SHARE * curve.points[-1][0])
         for curve in curves
     ]
     usual = statistics.median_low(later) - best
-    limit = best + (_FAR * usual if len(curves) > 2 else max(best, 1))
+    limit = best + (_CUT_DISTANCE * usual if len(curves) > 2 else max(best, 1))
     ends = [curve.points[-1][1] for curve in curves]
     near = [high for high, end in zip(later, ends, strict=True) if end <= limit]
     return best, max(near, default=limit)
@@ -187,5 +187,5 @@ def _rules(count: int, colours: Sequence[str]) -> str:
 
 
 def _printable(text: str) -> str:
-    """What XML may hold."""
+    """The text without what XML cannot hold."""
     return "".join(character if character.isprintable() else "�" for character in text)

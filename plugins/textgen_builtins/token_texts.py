@@ -8,7 +8,7 @@ from textgen.protocols import Tokenizer
 
 
 def token_texts(tokenizer: Tokenizer) -> list[str]:
-    """What each of the V tokens adds to a text, such as a space and a word: here to the same token
+    """The text that each of the V tokens adds, such as a space and a word: here to the same token
     before it.
     """
     pairs = np.arange(tokenizer.vocab_size)[:, None].repeat(2, axis=1)

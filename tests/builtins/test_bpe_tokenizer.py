@@ -134,7 +134,7 @@ def test_another_vocabulary_is_refused(spoil):
 
 
 def test_learning_can_be_cancelled(tiny_pipeline, monkeypatch):
-    monkeypatch.setattr("textgen_builtins.tokenizers.bpe._MOMENT", 0.0)
+    monkeypatch.setattr("textgen_builtins.tokenizers.bpe._SECONDS_TO_ASK", 0.0)
     asked = iter(range(9))
     tables = tiny_pipeline(tokenizer={"type": "bpe", "vocab_size": 300})
     with pytest.raises(textgen.Interrupted, match="while the tokenizer was learnt"):

@@ -65,6 +65,6 @@ def test_a_command_that_its_defaults_cannot_make_spoils_no_help(tmp_path):
     for arguments, code in ((["--help"], 0), (["tally"], 2), (["plugins"], 0)):
         done = run_textgen(*arguments, folder=tmp_path, site=[site])
         assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
-        assert "plugin 'tally' (textgen-tally 1.0) is left out: textgen_commands:" in done.stderr
+        assert "left out: plugin 'tally' (textgen-tally 1.0): textgen_commands:" in done.stderr
         assert "missing 1 required positional argument: 'k'" in done.stderr
     assert "left out: tally [textgen-tally 1.0]" in done.stdout

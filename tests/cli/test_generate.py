@@ -125,36 +125,6 @@ def test_of_a_novel_that_is_piped_in_the_end_is_the_prompt(generate, generator):
     assert "stdin has 21,000 characters; its last 20,000 are the prompt" in done.stderr
 
 
-@pytest.mark.parametrize("source", ["prompts.txt", "-"])
-def test_each_line_of_a_file_is_a_prompt(generate, generator, tmp_path, source):
-    """Only the end of a line ends one; empty lines are skipped."""
-    text = "\ufeffthe\fclock\r\n\r\nthe\u2028hour\r\nt"
-    (tmp_path / "prompts.txt").write_bytes(text.encode())
-    skip = ("--unknown-characters", "skip", "-n", 2, "--batch-size", 3, *TOKENS, "-o", "jsonl")
-    made = rows(generate("--prompts-file", source, *skip, stdin=text))
-    expected = generator.generate_many(
-        ["the\fclock", "the\u2028hour", "t"],
-        n=2,
-        max_new_tokens=12,
-        unknown_characters="skip",
-        echo=True,
-    )
-    assert [(row["prompt"], row["text"], row["index"]) for row in made] == [
-        (each.prompt, each.text, each.index) for each in expected
-    ]
-
-
-@pytest.mark.parametrize(
-    ("last", "said"),
-    [
-        ("thé\n".encode(), "the prompt has characters outside the vocabulary: 'é' (U+00E9"),
-        (b"th\xe9\n", "not UTF-8; save the prompts as UTF-8 text\n"),
-    ],
-)
-def test_a_prompt_that_is_refused_is_named_with_its_line_before_any_text(
-    generate, tmp_path, last, said
-):
-    (tmp_path / "prompts.txt").write_bytes(b"the \n\n" * 350 + last)
-    failed = generate("--prompts-file", "prompts.txt", *TOKENS)
-    assert (failed.code, failed.stdout, len(failed.stderr.splitlines())) == (2, "", 1)
-    assert failed.stderr.startswith(f"textgen: error: prompts.txt:701: {said}")
+def test_stdin_is_utf_8_with_any_line_breaks(generate, generator):
+    done = generate(*TOKENS, stdin="\ufeffthe\r\nclock\rt\n")
+    assert done.stdout == str(generator.generate("the\nclock\nt", max_new_tokens=12)) + "\n"

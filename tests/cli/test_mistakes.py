@@ -5,7 +5,6 @@ file lost.
 import pytest
 
 MISTAKES = """
-generate runs/my -p the --prompts-file - | --prompts-file
 generate runs/my --max-new-tokens -1 | max_new_tokens
 generate runs/my --max-new-tokens x | max_new_tokens: expected an integer, given "x"
 generate runs/my --n 0 | n: expected an integer from 1
@@ -79,7 +78,6 @@ init my.txt --pipeline ./my.txt --force | my.txt is the text itself; choose anot
 init --minutes nan | minutes
 init --minutes 0 | minutes
 init --minutes 5min | minutes
-generate runs/my --prompts-file nowhere | 'nowhere' does not exist
 evaluate runs/my nowhere | nowhere does not exist
 """
 

@@ -5,8 +5,6 @@ import re
 import pytest
 from cli.terminal import shown
 
-from textgen import load, run
-
 
 @pytest.fixture
 def session(begin, finished_run):
@@ -21,7 +19,7 @@ def written(generator, prompt="the ", **options):
 
 def test_options_are_set_and_taken_back(session, generator):
     assert session.ask("the ") == written(generator)
-    for line in ("/set temperature=0.5", "/set max-new-tokens 12", "/set logit_bias = {e = -5}"):
+    for line in ("/set temperature=0.5", "/set max-new-tokens=12", "/set logit_bias = {e = -5}"):
         assert session.ask(line) == ""
     options = {"max_new_tokens": 12, "temperature": 0.5, "logit_bias": {"e": -5}}
     assert session.ask("/set seed=7") == ""
@@ -37,9 +35,8 @@ def test_options_are_set_and_taken_back(session, generator):
 
 def test_each_prompt_gets_the_next_index_of_the_seed(begin, finished_run, generator):
     session = begin(finished_run, "--max-new-tokens", "20", "--index", "4")
-    assert [session.ask("the "), session.ask("the ")] == [
-        written(generator, index=index) for index in (4, 5)
-    ]
+    assert session.ask("the ") == written(generator, index=4)
+    assert session.ask("") == written(generator, "", index=5)
     assert session.ask("/set seed=random") == ""
     found = re.fullmatch(r"seed (\d+)\n(.*\n)", session.ask("the "), re.DOTALL)
     assert found is not None
@@ -64,7 +61,6 @@ def test_mistakes_are_one_line_and_end_nothing(session):
         (answer,) = session.ask(line).splitlines()
         assert answer.startswith("error: "), line
         assert said in answer
-    assert session.ask("") == "", "Enter alone does nothing"
     assert session.ask("the ").startswith("the ")
     session.send("/quit now\n")
     assert session.process.wait(300) == 0
@@ -102,17 +98,6 @@ def test_options_of_the_command_line_are_checked_before_a_session_opens(finished
     code, said = shown(*command, cwd=tmp_path)
     assert code == 2
     assert said.startswith("textgen: error: temperature: expected a finite number")
-
-
-def test_enter_alone_begins_a_new_text_where_texts_are_documents(begin, tiny_pipeline, tmp_path):
-    names = "\n".join(["Ada", "Anna", "Nan", "Dan", "Nada"] * 40)
-    corpus = {"type": "file", "path": str(tmp_path / "names.txt"), "documents": "line"}
-    (tmp_path / "names.txt").write_text(names, encoding="utf-8")
-    made = run(tiny_pipeline(corpus=corpus))
-    session = begin(made.path)
-    assert "Enter alone begins a new text" in session.ask("/help")
-    for index in (0, 1):
-        assert session.ask("") == f"{load(made.path).generate('', index=index)}\n"
 
 
 def test_lines_are_edited_and_kept_in_the_session(begin, finished_run):

@@ -128,8 +128,8 @@ BLAMED = [
     # Samplers
     ("sampler", broken(None), "what `build` made is of type NoneType"),
     ("sampler", lambda context: 1 / 0, "cannot be built: ZeroDivisionError"),
-    ("sampler", lambda context: __import__("lost"), "it needs the module 'lost', which is not"),
-    ("sampler", broken(lambda logits: logits), "takes (logits), and is called with (logits, hist"),
+    ("sampler", lambda context: __import__("lost"), "No module named 'lost'"),
+    ("sampler", broken(lambda logits: logits), "cannot be called with (logits, hist"),
     ("sampler", broken(lambda logits, history: None), "gave NoneType, and must give logits"),
     ("sampler", broken(lambda logits, history: logits - np.inf), "forbade every token"),
     ("sampler", broken(lambda logits, history: logits * np.nan), "gave NaN logits"),
@@ -151,8 +151,8 @@ BLAMED = [
     ("trainer", broken(trainer(train=lambda self, model, data, context: None)), "gave None from"),
     ("trainer", broken(trainer(train=lambda *_: iter([2.5]))), "yielded float from train"),
     ("trainer", broken(trainer(state=lambda self: {})), "gave dict from state"),
-    ("trainer", broken(trainer(train=lambda self, model: None)), "is called with (model, data, c"),
-    ("observer", broken(types.SimpleNamespace(observe=lambda: 0)), "takes (), and is called with"),
+    ("trainer", broken(trainer(train=lambda self, model: None)), "called with (model, data, c"),
+    ("observer", broken(types.SimpleNamespace(observe=lambda: 0)), "cannot be called with (event)"),
 ]
 
 

@@ -13,8 +13,7 @@ import pytest
 from commands import run_with_torch
 
 from textgen import Engine
-from textgen.cli.app import group
-from textgen.cli.context import CommandContext
+from textgen.cli.app import CommandContext, group
 from textgen.plugin import hookspecs
 
 ROOT = Path(__file__).parents[2]

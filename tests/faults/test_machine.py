@@ -158,7 +158,7 @@ def test_a_rename_that_windows_refuses_for_a_while_is_tried_again(
         replace(source, target)
 
     monkeypatch.setattr("os.replace", refuse)
-    monkeypatch.setattr("textgen.files.durable._PAUSES", (0.0,) * 9)
+    monkeypatch.setattr("textgen.files.durable._RENAME_PAUSES", (0.0,) * 9)
     if refusals > 9:
         with pytest.raises(textgen.RunError, match="Access is denied"):
             textgen.run(tiny_pipeline())

@@ -118,7 +118,8 @@ def test_the_names_that_requests_take_are_all_known():
     many = inspect.signature(textgen.Generator.generate_many).parameters.keys()
     own = {*attrs.fields_dict(textgen.RequestOptions), "prompt", "cancelled", "state", "strategy"}
     assert set(REQUEST_OPTIONS) == (own | many) - {"self", "options"}
-    sampling = PluginSet.discover().sampling_options().keys()
+    options = PluginSet.discover().sampling_options()
+    sampling = {name for name, takers in options.items() if takers[0].is_built_in}
     assert not own & sampling
     assert textgen.RequestKeywords.__annotations__.keys() == own - {"prompt"} | sampling
 
@@ -127,7 +128,7 @@ def test_no_plugin_takes_the_place_of_another():
     plugins = PluginSet()
     plugins.register(corpus("first"), "notebook")
     for name in ("notebook", "another"):
-        with pytest.raises(textgen.UsageError, match=r"'notebook' .* offers the corpus 'fixed' al"):
+        with pytest.raises(textgen.PluginError, match=r"'notebook' .* offers the corpus 'fixed'"):
             plugins.register(corpus("second"), name)
     assert text_of(plugins) == "first"
     assert [offer.qualified_name for offer in plugins.offers()] == ["unpackaged:fixed"]
@@ -158,9 +159,7 @@ def test_engines_with_different_plugins_do_not_meet(tiny_pipeline):
     without = textgen.Engine(PluginSet.discover(disable=["sgd"]))
     with pytest.raises(textgen.PipelineError) as caught:
         without.pipeline(tables)
-    faults = {fault.path: fault.hint for fault in caught.value.faults}
-    assert faults.keys() == {"sampler.0.type", "trainer.type"}
-    assert "plugin 'sgd' (textgen-engine" in faults["trainer.type"]
+    assert {fault.path for fault in caught.value.faults} == {"sampler.0.type", "trainer.type"}
 
 
 def test_a_name_with_its_package_is_the_same_run(tiny_pipeline):

@@ -182,7 +182,7 @@ shelf.run(shelf.folder / "text.txt", "killed")
 
 def test_what_was_used_longest_ago_goes_first(shelf, monkeypatch):
     paths = [shelf.write(TEXT.replace("Once", f"Once{n}"), f"{n}.txt") for n in range(3)]
-    monkeypatch.setattr("textgen.files.cache._LIMIT", 8000)  # two texts and a half
+    monkeypatch.setattr("textgen.files.cache._MAX_BYTES", 8000)  # two texts and a half
     for age, number in ((300, 0), (200, 1), (100, 0), (0, 2)):
         shelf.run(paths[number])
         used = cache().entries()[0]

@@ -9,26 +9,49 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from textgen.cli import terminal
-from textgen.cli.context import CommandContext
 from textgen.cli.errors import ReaderGone, report
 from textgen.errors import PluginWarning
 from textgen.messages import nearest
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, RegisteredComponent
+from textgen.plugin.registry import PluginSet
+
+if TYPE_CHECKING:
+    from textgen.contracts.components import Components
+
+
+@attrs.define
+class CommandContext:
+    """The plugins, and the components with a subcommand of one; subcommands have it as `obj`."""
+
+    components: Components | None = None
+    _plugins: PluginSet | None = None
+
+    def plugins(self) -> PluginSet:
+        """The installed plugins but those of --no-plugin, and the files of --plugin, discovered
+        once per command.
+        """
+        if self._plugins is None:
+            context = click.get_current_context(silent=True)
+            given = {} if context is None else context.find_root().params
+            self._plugins = PluginSet.discover(disable=given.get("disable", ()))
+            for path in given.get("plugin_files", ()):
+                self._plugins.register_file(path)
+        return self._plugins
 
 
 class _Group(click.Group):
     """Built-in subcommands, then those that plugins offer."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *sorted(self._offered(ctx.obj))]
+        return [*COMMANDS, *(offer.name for offer in ctx.obj.plugins().offers("command"))]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
         if name in COMMANDS:
@@ -53,20 +76,11 @@ class _Group(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, self.get_command(ctx, name).get_short_help_str(200)) for name in COMMANDS]
-        offered = sorted(self._offered(ctx.obj).items())
+        # None of a plugin is built: it may need large libraries.
+        offers = ctx.obj.plugins().offers("command")
+        rows += [(offer.name, offer.component.summary) for offer in offers]
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [*rows, *((name, offer.component.summary) for name, offer in offered)]
-            )
-
-    def _offered(self, context: CommandContext) -> dict[str, RegisteredComponent]:
-        """Commands of plugins by the name to type.
-
-        None of it is built: a command may need large libraries.
-        """
-        offers = context.plugins().offers("command")
-        names = [*COMMANDS, *(offer.name for offer in offers)]
-        return {o.name if names.count(o.name) == 1 else o.qualified_name: o for o in offers}
+            formatter.write_dl(rows)
 
     def _build(self, offer: RegisteredComponent, context: CommandContext) -> click.Command:
         from textgen.contracts.components import Components
@@ -86,37 +100,27 @@ class _Group(click.Group):
         return made
 
 
-def _context_option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
-    """An option whose value is an attribute of the CommandContext.
-
-    It is eager, so that it counts for --help too.
-    """
-
-    def keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
-        setattr(ctx.obj, str(parameter.name), value)
-
-    return click.option(*names, is_eager=True, callback=keep, expose_value=False, **attributes)
-
-
 @click.command(
     cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@_context_option(
+@click.option(
     *("--no-plugin", "disable"),
     multiple=True,
+    is_eager=True,  # it counts for --help too
     metavar="NAME",
     help="Leave out a plugin, by the name of its entry point, its package, or package:entry-point.",
 )
-@_context_option(
+@click.option(
     *("--plugin", "plugin_files"),
     multiple=True,
+    is_eager=True,
     type=click.Path(exists=True, dir_okay=False),
     metavar="FILE.py",
     help="Use a plugin that is a single Python file. May be given several times.",
 )
-@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(metadata.version(OWN_DISTRIBUTION), prog_name="textgen")
-def group() -> None:
+def group(**_: Any) -> None:
     """Train language models on text, and generate text.
 
     \b
@@ -153,20 +157,18 @@ def _show_warnings() -> None:
     """Show each warning, and what the library logs like one, once: a command may look for plugins
     more than once.
     """
-    shown = set()
+    logger, handler, shown = logging.getLogger("textgen"), logging.StreamHandler(), set[str]()
 
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        if os.environ.get("RANK", "0") == "0" and str(message) not in shown:
-            shown.add(str(message))
-            click.echo(f"textgen: warning: {message}", err=True)
+    def is_new(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_shown = message in shown or os.environ.get("RANK", "0") != "0"
+        shown.add(message)
+        return not is_shown
 
-    warnings.showwarning = show  # this process is ours
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("textgen: warning: %(message)s"))
+    handler.addFilter(is_new)
+    logger.addHandler(handler)
+    # This process is ours.
+    warnings.showwarning = lambda message, *_, **__: logger.warning("%s", message)
     warnings.simplefilter("always", PluginWarning)
-    logging.getLogger("textgen").addHandler(_LogHandler(logging.WARNING))
-
-
-class _LogHandler(logging.Handler):
-    """Shows what the library logs as a warning."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        warnings.warn(record.getMessage(), PluginWarning, stacklevel=2)

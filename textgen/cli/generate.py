@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, Final
 
 import click
 
-from textgen.cli.options import check_run, device_option, readable_file
+from textgen.cli.options import check_run, device_option
 from textgen.cli.request_options import RequestCommand, request_options
+from textgen.errors import UsageError
+
+_MAX_CHARACTERS: Final = 20_000  # of a prompt on stdin: a whole novel takes a minute, for nothing
 
 
 @click.command("generate", cls=RequestCommand)
@@ -18,12 +22,6 @@ from textgen.cli.request_options import RequestCommand, request_options
     help="The text to continue. May be given several times. Without one, stdin is read to "
     "its end; on a terminal, "
     "a session opens.",
-)
-@click.option(
-    "--prompts-file",
-    type=readable_file,
-    metavar="FILE",
-    help="Continue each line of a file; '-' is stdin. Empty lines are skipped.",
 )
 @click.option(
     "--n", "-n", default=1, show_default=True, help="Number of continuations of each prompt."
@@ -57,7 +55,15 @@ from textgen.cli.request_options import RequestCommand, request_options
 @device_option
 @click.pass_obj
 def command(
-    context: Any, /, run: str, device: str, options: dict[str, Any], **arguments: Any
+    context: Any,
+    /,
+    run: str,
+    device: str,
+    prompts: tuple[str, ...],
+    form: str,
+    novelty: bool,
+    options: dict[str, Any],
+    **many: Any,
 ) -> None:
     """Continue a prompt with the model of a run directory.
 
@@ -77,16 +83,37 @@ def command(
     written as in TOML: --logit-bias '{e = -2}'. All texts share a time limit.
     """
     check_run(run, context.plugins())
-    from textgen.cli.output import OutputOptions, write
+    from textgen.cli.output import write_stream, write_texts
     from textgen.engine import Engine
 
-    output = OutputOptions(**arguments)
-    output.check()
+    is_one = many["n"] == 1 and len(prompts) < 2 and not (novelty or many["distinct"])
+    is_typed = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    index, told = many["index"], {"echo": True, **options}
     with Engine(context.plugins()).load(run, device=device) as generator:
-        if output.is_interactive():
+        if form != "text" or not is_one:
+            given = _read(prompts)
+            write_texts(generator, given, form=form, novelty=novelty, **many, **told)
+        elif prompts or not is_typed:
+            write_stream(generator, _read(prompts)[0], index=index or None, **told)
+        else:
             from textgen.cli.session import Session
 
-            table = request_options(context.plugins(), of_plugins=True)
-            Session(generator, options, table, index=output.index).run()
-        else:
-            write(generator, output, options)
+            Session(generator, options, request_options(context.plugins()), index=index).run()
+
+
+def _read(prompts: tuple[str, ...]) -> list[str]:
+    """The prompts that are given. Without one, stdin is read to its end, unless it is a terminal.
+
+    Raises UsageError.
+    """
+    if prompts or sys.stdin is None or sys.stdin.isatty():
+        return list(prompts or [""])
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError("stdin is not UTF-8; save the prompt as UTF-8 text") from error
+    text = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
+    if len(text) > _MAX_CHARACTERS:
+        said = f"stdin has {len(text):,} characters; its last {_MAX_CHARACTERS:,} are the prompt"
+        click.echo(f"textgen: warning: {said}", err=True)
+    return [text[-_MAX_CHARACTERS:]]

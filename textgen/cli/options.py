@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -11,7 +11,9 @@ from textgen.errors import UsageError
 from textgen.messages import nearest_file, quoted
 from textgen.plugin.component import ComponentSource
 
-_BEGINNING = 1 << 16  # bytes that tell what a file is
+PAGE_MARK = '<meta name="generator" content="textgen">'
+"""Stands at the beginning of every page."""
+_BEGINNING_BYTES = 1 << 16  # bytes that tell what a file is
 
 set_option = click.option(
     "--set",
@@ -27,30 +29,27 @@ device_option = click.option(
     metavar="NAME",
     help='"auto", "cpu", "cuda", "cuda:N" or "mps".',
 )
-readable_file = click.Path(exists=True, dir_okay=False, allow_dash=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def check_output(option: str, given: str, what: str, is_one: Callable[[bytes], bool]) -> None:
-    """Raise UsageError, before any work, where a file cannot be written or would destroy another.
-
-    A file that is there is replaced only if its beginning is that of `what`.
+def check_page(given: str) -> None:
+    """Raise UsageError, before any work, where a page for --html cannot be written, or would
+    replace another file than a page with PAGE_MARK.
     """
     path = Path(given)
     if path.is_file():
         with path.open("rb") as file:
-            if is_one(file.read(_BEGINNING)):
+            if PAGE_MARK.encode() in file.read(_BEGINNING_BYTES):
                 return
     if path.exists():
-        raise UsageError(
-            f"{path} exists and is not a {what}; {option} does not replace it: give another name"
-        )
+        cause = f"{path} exists and is not a page of textgen; --html does not replace it"
+        raise UsageError(f"{cause}: give another name")
     if not path.parent.is_dir():
         raise UsageError(f"{path} cannot be written: the folder {path.parent} does not exist")
 
 
-def write_output(given: str, content: str) -> None:
-    """Write a file that `check_output` has let pass, and say so."""
+def write_page(given: str, content: str) -> None:
+    """Write a page that `check_page` has let pass, and say so."""
     from textgen.files.durable import write_atomic
 
     write_atomic(Path(given), content.encode("utf-8", "replace"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,7 +37,7 @@ def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: b
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
     rows = described["components"]
-    kinds, names = (max((len(row[key]) for row in rows), default=0) for key in ("kind", "name"))
+    kinds, names = (max(len(row[key]) for row in rows) for key in ("kind", "name"))
     for row in rows:
         click.echo(
             f"{row['kind']:{kinds}}  {row['name']:{names}}  {row['summary']}  [{_origin(row)}]"
@@ -51,11 +50,6 @@ def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: b
                 f"{'':{kinds}}    {option['name']}{argument}: {option['type']}, {needed}. "
                 f"{option['help']}"
             )
-    for clash in described["clashes"]:
-        click.echo(
-            f"clash: {clash['kind']} {clash['name']!r} is offered by "
-            f"{', '.join(clash['qualified_names'])}"
-        )
     for row in described["quarantined"]:
         click.echo(f"left out: {row['plugin']} [{_origin(row)}]: {row['cause']}")
 
@@ -104,13 +98,7 @@ def check(ctx: click.Context, /, name: str, values: tuple[str, ...], **given: An
 
 
 def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
-    """Components with their options, the names that several components of a kind share, and
-    quarantined plugins.
-    """
-    offers = plugins.offers(kind)
-    named = defaultdict[tuple[str, str], list[str]](list)
-    for offer in offers:
-        named[offer.kind, offer.name].append(offer.qualified_name)
+    """Components with their options, and quarantined plugins."""
     return {
         "components": [
             {
@@ -121,12 +109,7 @@ def describe(plugins: PluginSet, kind: str | None = None) -> dict[str, Any]:
                 **offer.plugin.facts(),
                 "options": [describe_option(field) for field in offer.component.options().values()],
             }
-            for offer in offers
-        ],
-        "clashes": [
-            {"kind": of, "name": name, "qualified_names": names}
-            for (of, name), names in named.items()
-            if len(names) > 1
+            for offer in plugins.offers(kind)
         ],
         "quarantined": [
             {**each.plugin.facts(), "cause": each.cause} for each in plugins.quarantined

@@ -26,19 +26,13 @@ _DECODING: Final = {
 _STRATEGY: Final = attrs.fields_dict(attrs.resolve_types(GenerateOptions))["strategy"]
 
 
-def request_options(plugins: PluginSet, *, of_plugins: bool) -> dict[str, attrs.Attribute[Any]]:
-    """The options by name: those of decoding, then those that samplers take.
-
-    of_plugins  those of plugins' samplers too, which imports all plugins
-    """
+def request_options(plugins: PluginSet) -> dict[str, attrs.Attribute[Any]]:
+    """The options by name: those of decoding, then those that samplers take."""
     fields = {**_DECODING, "strategy": _STRATEGY}
-    takers = [*plugins.sampling_options().items()]
-    kinds = ("sampler", "strategy") if of_plugins else ()
-    for offer in [offer for kind in kinds for offer in plugins.offers(kind)]:
-        takers += [(name, offer) for name in offer.component.arguments()]
-    for name, offer in takers:
-        key = offer.component.arguments()[name]
-        fields.setdefault(name, attrs.fields_dict(attrs.resolve_types(offer.component.config))[key])
+    for name, takers in plugins.sampling_options().items():
+        component = takers[0].component
+        attrs.resolve_types(component.config)
+        fields.setdefault(name, component.options()[component.arguments()[name]])
     return fields
 
 
@@ -63,41 +57,25 @@ def parse_value(name: str, wanted: Any, text: str) -> Any:
 
 
 class RequestCommand(click.Command):
-    """A command that also takes the options of a request, and gets those given as `options`.
-
-    Plugins are imported for the options of their samplers only for --help and for an option not
-    known otherwise.
-    """
+    """A command that also takes the options of a request, and gets those given as `options`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and gather the options of the request into one argument."""
         ctx.params["options"] = {}
-        try:
-            return super().parse_args(ctx, [*args])
-        except click.NoSuchOption:
-            ctx.obj.with_plugin_options = True
-            return super().parse_args(ctx, args)
+        return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then those of requests, then --help."""
         own = super().get_params(ctx)
         flags = {flag for parameter in own for flag in parameter.opts}
-        table = request_options(ctx.obj.plugins(), of_plugins=ctx.obj.with_plugin_options)
-        options = [_option(name, field) for name, field in table.items()]
+        options = [_option(*each) for each in request_options(ctx.obj.plugins()).items()]
         return [*own[:-1], *(o for o in options if flags.isdisjoint(o.opts)), own[-1]]
-
-    def get_help(self, ctx: click.Context) -> str:
-        """The help, with the options of plugins' samplers."""
-        ctx.obj.with_plugin_options = True
-        return super().get_help(ctx)
 
 
 def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
     """An option of the command. A list is given by repeating it."""
     flag, wanted, phrase = "--" + name.replace("_", "-"), field.type, field.metadata["help"]
     text = f"{phrase[:1].upper()}{phrase[1:]}."
-    if name not in _DECODING and field is not _STRATEGY:
-        text = f"Sampling: {phrase}."
     lists = [kind for kind in (wanted, *get_args(wanted)) if get_origin(kind) in (list, tuple)]
     kind: Any = _Value(flag, get_args(lists[0])[0] if lists else wanted)
     if wanted is bool:
@@ -133,11 +111,9 @@ class _Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
         """
         if not _is_text(self.wanted):
             return parse_value(self.flag, self.wanted, value)
-        return re.sub(r"\\([nt\\])", _unescaped, value) if param.multiple else value
-
-
-def _unescaped(escape: re.Match[str]) -> str:
-    return {"n": "\n", "t": "\t", "\\": "\\"}[escape[1]]
+        escapes = {"n": "\n", "t": "\t", "\\": "\\"}
+        unescaped = re.sub(r"\\([nt\\])", lambda escape: escapes[escape[1]], value)
+        return unescaped if param.multiple else value
 
 
 def _is_text(wanted: Any) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
@@ -81,28 +82,27 @@ def command(
     leads = processes is None or processes.leads
     if finish and leads:
         engine.finish(output or engine.pipeline(pipeline, overrides).output)
-    watch = _Watch(sys.stderr if leads and not quiet else None)
-    with contextlib.nullcontext() if processes is None else processes.joined(), watch.ending():
+    console = sys.stderr if leads and not quiet else None
+    switch = SignalSwitch(message="" if console is None else _INTERRUPTING)
+    with contextlib.nullcontext() if processes is None else processes.joined(), _exit_codes(switch):
         run = engine.run(
             pipeline,
             overrides,
             output=output,
-            console=watch.console,
-            observers=[watch],
-            cancelled=watch.switch.is_on,
+            console=console,
+            observers=[partial(_observe, switch, console)],
+            cancelled=switch.is_on,
             processes=processes,
             **how,
         )
+    run.generator.close()  # its texts are made
     if leads:
         _print(run, quiet=quiet)
-    else:
-        run.generator.close()
 
 
 def _print(run: Run, *, quiet: bool) -> None:
     from textgen.cli.output import write_text
 
-    run.generator.close()  # its texts are made
     if not quiet:
         click.echo(f"{run.outcome}: {run.path}{_ended(run.generator.record)}", err=True)
     is_several = len(run.generations) > 1
@@ -125,38 +125,28 @@ def _ended(record: Mapping[str, Any]) -> str:
     return text
 
 
-class _Watch:
-    """Says that an interrupted run is resumed, and takes signals over while a model trains."""
+@contextlib.contextmanager
+def _exit_codes(switch: SignalSwitch) -> Iterator[None]:
+    """Give an Interrupted of the block, by the first signal or the second, its exit code."""
+    from textgen.errors import Interrupted
 
-    def __init__(self, console: TextIO | None) -> None:
-        self.console = console
-        self.switch = SignalSwitch(message="" if console is None else _INTERRUPTING)
-        self._checkpoint: int | None = None
+    try:
+        yield
+    except Interrupted as error:
+        if switch.signal_number is not None:
+            error.exit_code = 128 + switch.signal_number
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted at once") from None
 
-    @contextlib.contextmanager
-    def ending(self) -> Iterator[None]:
-        """Give an Interrupted of the block, by the first signal or the second, its exit code."""
-        from textgen.errors import Interrupted
 
-        try:
-            yield
-        except Interrupted as error:
-            if self.switch.signal_number is not None:
-                error.exit_code = 128 + self.switch.signal_number
-            raise
-        except KeyboardInterrupt:
-            raise Interrupted("interrupted at once", step=self._checkpoint) from None
+def _observe(switch: SignalSwitch, console: TextIO | None, event: Any) -> None:
+    """Say that an unfinished run is resumed, and take signals over while a model trains."""
+    from textgen.events import RunFinished, RunStarted
 
-    def observe(self, event: Any) -> None:
-        """See textgen.protocols.Observer."""
-        from textgen.events import Checkpointed, RunFinished, RunStarted
-
-        if isinstance(event, RunStarted):
-            self.switch.take_over()
-            self._checkpoint = event.step or None
-            if self.console is not None and event.step:
-                click.echo(f"resuming after step {event.step}", file=self.console)
-        elif isinstance(event, Checkpointed):
-            self._checkpoint = event.step
-        elif isinstance(event, RunFinished):
-            self.switch.give_back()
+    if isinstance(event, RunStarted):
+        switch.take_over()
+        if console is not None and event.step:
+            click.echo(f"resuming after step {event.step}", file=console)
+    elif isinstance(event, RunFinished):
+        switch.give_back()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,14 +13,14 @@ import click
 from textgen.cli.request_options import parse_value
 from textgen.cli.signal_switch import SignalSwitch
 from textgen.cli.terminal import print_stream, report_seed
-from textgen.documents import end_id
 from textgen.errors import TextgenError, UsageError
 from textgen.generation.generator import Generator
 from textgen.generation.results import GenerationState
 from textgen.messages import nearest
 
 _HELP: Final = """\
-Type a prompt, and the model continues it. Ctrl-C ends a text.
+Type a prompt, and the model continues it. Enter alone begins a new text, and
+Ctrl-C ends one.
   /set KEY=VALUE   change an option: /set temperature=0.5, /set stop="\\n"
   /set KEY=        back to the run's own
   /set seed=N      another seed; each prompt gets the next index of the seed,
@@ -30,9 +29,9 @@ Type a prompt, and the model continues it. Ctrl-C ends a text.
   /more            continue the last text
   /help            this text
   /quit            end the session; so does Ctrl-D"""
-_NEW_TEXT: Final = "\nEnter alone begins a new text."
 
 
+@attrs.define
 class Session:
     """Reads prompts with history and line editing, and streams their continuations.
 
@@ -40,26 +39,19 @@ class Session:
     index    that of a seed's first text
     """
 
-    def __init__(
-        self,
-        generator: Generator,
-        options: dict[str, Any],
-        table: Mapping[str, attrs.Attribute[Any]],
-        *,
-        index: int,
-    ) -> None:
-        self._generator, self._options, self._table = generator, options, table
-        self._index = self._first = index
-        self._state: GenerationState | None = None
-        self._has_documents = end_id(generator.tokenizer) is not None
-        self._help = _HELP + _NEW_TEXT * self._has_documents
+    generator: Generator
+    options: dict[str, Any]
+    table: Mapping[str, attrs.Attribute[Any]]
+    index: int
+    _written: int = 0  # texts of the seed
+    _state: GenerationState | None = None
 
     def run(self) -> None:
         """Until the end of input. Raises UsageError at once for options that are wrong."""
-        self._check(self._options)
+        self._check(self.options)
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  # which gives `input` line editing and a history
-        click.echo(self._help, err=True)
+        click.echo(_HELP, err=True)
         while True:
             try:
                 line = input("> ")
@@ -80,47 +72,46 @@ class Session:
         """Do what a line asks for."""
         command, _, rest = line.partition(" ")
         if command == "/help":
-            click.echo(self._help, err=True)
+            click.echo(_HELP, err=True)
         elif command == "/set":
             self._set(rest)
         elif command == "/more":
             if self._state is None:
                 raise UsageError("there is no text yet; type a prompt first")
-            drawn = {"seed": None} if self._options.get("seed") == "random" else {}
+            drawn = {"seed": None} if self.options.get("seed") == "random" else {}
             self._write("", state=self._state, **drawn)
         elif line.startswith("/"):
             raise UsageError(f"there is no {command}; /help lists the commands")
-        elif line or self._has_documents:
-            self._write(line, index=self._index)
+        else:
+            self._write(line, index=self.index + self._written)
             # Another prompt gets another text, even if it is the same prompt.
-            self._index += self._options.get("seed") != "random"
+            self._written += self.options.get("seed") != "random"
 
     def _set(self, rest: str) -> None:
-        """Set an option, as KEY=VALUE or as KEY VALUE, or take it back, as KEY=.
+        """Set an option, as KEY=VALUE, or take it back, as KEY=.
 
         Another seed begins with its first text.
         """
-        found = re.fullmatch(r"([^\s=]+)(?:\s*=\s*|\s+)(.*)", rest.strip())
-        if found is None:
+        key, equals, text = (part.strip() for part in rest.partition("="))
+        if not equals:
             raise UsageError("expected /set KEY=VALUE, as in /set temperature=0.5")
-        key, text = found.groups()
-        name = key.lstrip("-").replace("-", "_")  # as the API or as the command has it
-        if name not in self._table:
-            hint = nearest(name, self._table) or "textgen generate --help lists what can be set"
+        name = key.replace("-", "_")  # as the API or as the command has it
+        if name not in self.table:
+            hint = nearest(name, self.table) or "textgen generate --help lists what can be set"
             raise UsageError(f"there is no option {key}; {hint}")
-        options = {each: value for each, value in self._options.items() if each != name}
+        options = {each: value for each, value in self.options.items() if each != name}
         if text:
-            options[name] = parse_value(name, self._table[name].type, text)
+            options[name] = parse_value(name, self.table[name].type, text)
         self._check(options)
-        self._options = options
+        self.options = options
         if name == "seed":
-            self._index = self._first
+            self._written = 0
 
     def _write(self, prompt: str, **changes: Any) -> None:
         # Ctrl-C ends the text in good order, so that /more continues it.
         with SignalSwitch((signal.SIGINT,)) as switch:
-            arguments = {"echo": True, **self._options, **changes}
-            stream = self._generator.stream(
+            arguments = {"echo": True, **self.options, **changes}
+            stream = self.generator.stream(
                 prompt, keep_state=True, cancelled=switch.is_on, **arguments
             )
             report_seed(arguments, stream.seed)
@@ -129,4 +120,4 @@ class Session:
 
     def _check(self, options: dict[str, Any]) -> None:
         """Raise UsageError for options that are wrong, by a stream that is never started."""
-        self._generator.stream("", index=self._first, **options)
+        self.generator.stream("", index=self.index, **options)

@@ -147,7 +147,7 @@ class Components(contextlib.ExitStack[bool | None]):
 
 def described(error: BaseException, offer: RegisteredComponent) -> str:
     """An exception, and the last line of the component's own code that it passed."""
-    return cause_of(error, offer.plugin, packages_of(offer.component))
+    return cause_of(error, packages_of(offer.component))
 
 
 def blaming(method: _Method) -> _Method:
@@ -182,18 +182,17 @@ def _blamed(
         own = [
             part for part in parts if part[0] is owner or package in packages_of(part[1].component)
         ]
-        if not own:
-            continue
-        frames = [frame for frame in frames if package_of(frame) == package]
-        for frame in reversed(frames):
-            for made, offer in reversed(own):
-                whose = offer.component.build if made is None else made
-                code = getattr(whose, "__code__", None)
-                if frame.f_locals.get("self") is whose or frame.f_code is code:
-                    return offer
-        kinds = [kind_of(frame.f_code.co_name) for frame in frames]
-        return next((offer for _, offer in own if offer.kind in kinds), own[-1][1])
-    return None
+        if own:
+            break
+    else:
+        return None
+    frames = [frame for frame in frames if package_of(frame) == package]
+    for frame in reversed(frames):
+        for made, offer in own:
+            if made is not None and frame.f_locals.get("self") is made:
+                return offer
+    kinds = [kind_of(frame.f_code.co_name) for frame in frames]
+    return next((offer for _, offer in own if offer.kind in kinds), own[-1][1])
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -126,11 +126,11 @@ class Feed:
         return int(self.rows[0])
 
 
+@attrs.define(eq=False)
 class Decoders:
     """Decoders of several models, each with its number of rows."""
 
-    def __init__(self, decoders: Mapping[DecoderFactory, tuple[Any, int]]) -> None:
-        self._all = dict(decoders)
+    _all: dict[DecoderFactory, tuple[Any, int]]
 
     def whole(self, factory: DecoderFactory, count: int) -> Any | None:
         """The decoder of a model, if it has just so many rows."""

@@ -6,8 +6,8 @@
 Both are written whole (textgen.files.durable), the record last, so a killed process leaves nothing
 that counts. Nothing is locked: if two processes make the same entry, the second replaces the first.
 A file that does not agree with its record is no entry, and is made again. Nothing is read from or
-written to a folder that another user may write to. Only entries are removed, and files with such
-names that belong to none and are an hour old.
+written to a folder that another user may write to. Only entries are removed, and temporary files of
+textgen that are an hour old.
 """
 
 from __future__ import annotations
@@ -31,11 +31,9 @@ from textgen.files.opening import MALFORMED_DATA, file_signature
 from textgen.files.reading import read_json
 from textgen.protocols import Table
 
-_LIMIT: Final = 10e9  # bytes of encoded texts, and of converted models
-_ABANDONED: Final = 3600.0  # seconds after which nobody still writes to a file
-_OWN: Final = re.compile(
-    r"[0-9a-f]{64}(\.json|-[A-Za-z0-9._-]+)|\.[0-9a-f]{40}\.[0-9a-f]{32}\.tmp"
-)  # names of entries, and of what textgen.files.durable writes before it is one
+_MAX_BYTES: Final = 10e9  # bytes of encoded texts, and of converted models
+_ABANDONED_SECONDS: Final = 3600.0  # seconds after which nobody still writes to a file
+_TEMPORARY: Final = re.compile(r"\.[0-9a-f]{40}\.[0-9a-f]{32}\.tmp")  # by textgen.files.durable
 
 
 @attrs.frozen
@@ -113,22 +111,18 @@ class Cache:
 
     def sweep(self) -> None:
         """Remove what killed processes left."""
-        known = {path for entry in self.entries() for path in (entry.path, entry.record)}
-        for path in self.folder.glob("*"):
-            if path not in known and _OWN.fullmatch(path.name) and self._is_private():
-                with contextlib.suppress(OSError):
-                    status = path.lstat()
-                    is_old = status.st_mtime < time.time() - _ABANDONED
-                    if is_old and stat.S_ISREG(status.st_mode):
-                        path.unlink()
+        for path in self.folder.glob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                is_old = path.lstat().st_mtime < time.time() - _ABANDONED_SECONDS
+                if is_old and _TEMPORARY.fullmatch(path.name):
+                    path.unlink()
 
     def _read(self, key: str) -> CacheEntry | None:
         record = self._record(key)
         try:
             used, facts = record.lstat().st_mtime, read_json(record)
             name, size = facts["name"], facts["size"]
-            is_own = name.startswith(f"{key}-") and _OWN.fullmatch(name)
-            if is_own and self._is_private():
+            if re.fullmatch(f"{key}-[A-Za-z0-9._-]+", name) and self._is_private():
                 signature = file_signature(self.folder / name)
                 if signature is not None and signature[:2] == (size, facts["time"]):
                     return CacheEntry(self.folder / name, record, facts, size, used)
@@ -159,7 +153,7 @@ def cache_directory() -> Path:
 
 def encoded_texts() -> Cache:
     """The user's cache of encoded texts."""
-    return Cache(cache_directory() / "tokens", _LIMIT)
+    return Cache(cache_directory() / "tokens", _MAX_BYTES)
 
 
 def downloads() -> Cache:
@@ -169,4 +163,4 @@ def downloads() -> Cache:
 
 def converted_models() -> Cache:
     """The user's cache of models in a form that loads fast."""
-    return Cache(cache_directory() / "models", _LIMIT)
+    return Cache(cache_directory() / "models", _MAX_BYTES)

@@ -56,11 +56,11 @@ from textgen.files.opening import opened
 PARTIAL: Final = ".partial-"
 REMOVED: Final = ".removed-"
 LEFTOVERS: Final = (f"{PARTIAL}*", f"{REMOVED}*", ".*.tmp")
-_PAUSES: Final = (
+_RENAME_PAUSES: Final = (
     tuple(0.01 * 2**n for n in range(9)) if os.name == "nt" else ()
 )  # seconds, 5 in all
-_PIECE: Final = 1 << 22  # bytes copied at a time
-_UNSYNCABLE: Final = (
+_PIECE_BYTES: Final = 1 << 22  # bytes copied at a time
+_UNSYNCABLE_ERRORS: Final = (
     errno.EINVAL,
     errno.ENOTSUP,
     errno.ENOSYS,
@@ -149,7 +149,7 @@ def pieces_of(path: Path) -> Iterator[bytes]:
     Raises CorruptFileError for anything else, and OSError.
     """
     with opened(path) as file:
-        while piece := file.read(_PIECE):
+        while piece := file.read(_PIECE_BYTES):
             yield piece
 
 
@@ -168,7 +168,7 @@ def rename(source: Path, target: Path) -> None:
     Windows refuses while somebody, such as a virus scanner, has the file open, so there it is tried
     again for seconds.
     """
-    for pause in _PAUSES:
+    for pause in _RENAME_PAUSES:
         try:
             os.replace(source, target)
             return
@@ -201,7 +201,7 @@ def sync_folder(path: Path) -> None:
         try:
             _sync(descriptor)
         except OSError as error:
-            if error.errno not in _UNSYNCABLE:
+            if error.errno not in _UNSYNCABLE_ERRORS:
                 error.filename = str(path)
                 raise
         finally:

@@ -1,1 +1,1 @@
-"""From a prompt to text."""
+"""Generates text from a prompt."""

@@ -18,7 +18,9 @@ from textgen.generation.row import Row
 from textgen.generation.scheduler import Scheduler
 from textgen.generation.streams import StreamedText
 
-_EACH: Final = 0.0004  # seconds of CPU time of a round, for each of which it wakes a reader
+_SECONDS_OF_A_READER: Final = (
+    0.0004  # seconds of CPU time of a round, for each of which it wakes a reader
+)
 
 
 class Reader:
@@ -95,7 +97,7 @@ class BackgroundLoop:
                 self._scheduler.flush()
             except Exception as error:  # a fault of the scheduler itself: nobody may wait for ever
                 self._scheduler.abort(error)
-            self._wake(1 + int((time.thread_time() - begun) / _EACH))
+            self._wake(1 + int((time.thread_time() - begun) / _SECONDS_OF_A_READER))
             with self._lock:
                 if self._scheduler.is_idle:
                     self._wake(len(self.waiting))

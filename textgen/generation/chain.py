@@ -279,7 +279,7 @@ class Chain:
             history.arrays |= state
 
     def sampled(self, logits: Array, history: SequenceHistory) -> Array:
-        """What the samplers make of logits (B, V), into which it writes."""
+        """The logits (B, V) that the samplers make of others, into which it writes."""
         for token in self.forbidden:
             logits[:, token] = _NEVER
         for link in self.links:

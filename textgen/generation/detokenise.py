@@ -1,4 +1,4 @@
-"""From token ids to text: what tokens add to the text before them, up to a stop text."""
+"""Turns token ids into text: what they add to the text before them, up to a stop text."""
 
 from __future__ import annotations
 

@@ -366,7 +366,7 @@ class Generator:
                 yield row
 
     def _distinct(self) -> DistinctTexts:
-        """What tells new texts. Only documents are compared with the corpus."""
+        """The filter that tells new texts. Only documents are compared with the corpus."""
         has_documents = end_id(self.tokenizer) is not None and self.training_tokens is not None
         return DistinctTexts(self.copy_finder() if has_documents else None)
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 class RequestKeywords(TypedDict, total=False):
-    """Those of RequestOptions, and the options of the built-in samplers and strategies.
+    """Types of the keywords of RequestOptions, and the options of the built-in samplers and
+    strategies.
 
     Options of other plugins are given as `**{"name": value}`.
     """

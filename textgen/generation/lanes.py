@@ -175,7 +175,7 @@ class StrategyText:
         return self._row.ended
 
     def feeds(self) -> list[Feed]:
-        """What is to be fed for the moves."""
+        """Feeds of the moves."""
         before = self._row.request.prompt.before.tolist()
         self._feeds = []
         for source, tokens in zip(self._moves.lanes, self._moves.tokens, strict=True):
@@ -369,7 +369,7 @@ class StrategyText:
         return "length" if most is not None and len(ids) >= most else None
 
     def _fault(self, made: Any) -> str:
-        """What is wrong with an answer of the strategy, or ""."""
+        """The fault of an answer of the strategy, or ""."""
         if isinstance(made, Ranking):
             if not made.lanes or len(made.scores) not in (0, len(made.lanes)):
                 return "a ranking without lanes, or with another number of scores"

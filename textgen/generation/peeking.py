@@ -1,4 +1,4 @@
-"""What may follow a prompt, found by a strategy that adds no token."""
+"""Log-probabilities of what may follow a prompt, by a strategy that adds no token."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class PromptCache:
     _size: int = 0
 
     def longest(self, keys: Sequence[bytes]) -> tuple[int, Tensors | None]:
-        """How many of a prompt's first blocks are known, and the state after them."""
+        """Number of a prompt's first blocks that are known, and the state after them."""
         for count in range(len(keys), 0, -1):
             if (state := self._states.pop(keys[count - 1], None)) is not None:
                 self._states[keys[count - 1]] = state  # the last to be dropped

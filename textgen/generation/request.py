@@ -23,15 +23,15 @@ from textgen.pipeline.options import (
     RequestOptions,
     TextOptions,
 )
-from textgen.plugin.structure import ConfigReader
+from textgen.plugin.structure import ConfigReader, Faults
 from textgen.protocols import Ids, Table, Tokenizer
 
 Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]] | EncodedPrompt
 """What to continue: text, token ids (T,), or a prompt that Generator.prepare made of either."""
 _OF_MANY: Final = frozenset(("n", "prompts", "batch_size", "distinct"))
 _MAY_BE_NONE: Final = frozenset(("max_new_tokens", "stop", "stop_tokens", "time_limit"))
-_REMEMBERED: Final = 8  # chains that no request uses: a form may take 30 MB
-_SHORT: Final = 4096  # characters of a prompt, or items of another option
+_CACHED_CHAINS: Final = 8  # chains that no request uses: a form may take 30 MB
+_CACHED_ITEMS: Final = 4096  # characters of a prompt, or items of another option
 
 
 _FIELDS: Final = attrs.fields_dict(attrs.resolve_types(RequestOptions))
@@ -107,7 +107,9 @@ class Requests:
     def is_quick(self, prompt: Any, options: Table) -> bool:
         """Whether `check` takes a moment: all that is given is short, and the chain is known."""
         for value in (prompt, *options.values()):
-            if isinstance(value, Mapping) or (isinstance(value, Sized) and len(value) > _SHORT):
+            if isinstance(value, Mapping) or (
+                isinstance(value, Sized) and len(value) > _CACHED_ITEMS
+            ):
                 return False
         sampling = {name: _plain(value) for name, value in options.items() if name not in _FIELDS}
         return not sampling or _key(sampling) in self._used
@@ -189,22 +191,23 @@ class Requests:
             made = self._used[key] = self.make_chain(sampling)
         self._latest.pop(key, None)
         self._latest[key] = made
-        for old in [*self._latest][:-_REMEMBERED]:
+        for old in [*self._latest][:-_CACHED_CHAINS]:
             self._latest.pop(old, None)
         return made
 
 
 def _checked(table: Table) -> dict[str, Any]:
     """The options of a table that are not for samplers. Raises UsageError."""
-    reader, made = ConfigReader(), dict[str, Any]()
+    made, faults = dict[str, Any](), Faults()
     for name in _FIELDS.keys() & table.keys():
         value = table[name]
         if value is None and name in ("stop", "stop_tokens"):
             value = ()
-        made[name] = reader.field(_FIELDS[name], value, name)
-    if reader.faults:
-        faults = (attrs.evolve(f, path=f.path.partition(".")[0]) for f in reader.faults)
-        raise UsageError(faults=tuple(sorted(faults, key=lambda fault: fault.path)))
+        with faults.collected():
+            made[name] = ConfigReader().at(name).field(_FIELDS[name], value)
+    if faults:
+        whole = (attrs.evolve(fault, path=fault.path.partition(".")[0]) for fault in faults)
+        raise UsageError(faults=sorted(whole, key=lambda fault: fault.path))
     return made
 
 

@@ -51,7 +51,7 @@ class TokenLogprobs:
 
     @classmethod
     def of(cls, row: Floats, token: int, top: int) -> Self:
-        """From the log-probabilities (V,) of all tokens.
+        """Make one of the log-probabilities (V,) of all tokens.
 
         The lower id of two equal ones comes first.
         """

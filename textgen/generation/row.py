@@ -107,7 +107,7 @@ class Row:
 
     @property
     def left(self) -> int:
-        """How many tokens may still be added."""
+        """Number of tokens that may still be added."""
         return ENDLESS if (most := self.request.max_new_tokens) is None else most - self.made
 
     @property

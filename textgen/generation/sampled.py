@@ -19,8 +19,8 @@ from textgen.generation.row import ENDLESS, Row, start_history
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.protocols import Array, Ids
 
-_FEWEST: Final = 4  # greedy steps in one call of the decoder, more with each call
-_MOST: Final = 256
+_MIN_GREEDY_STEPS: Final = 4  # greedy steps in one call of the decoder, more with each call
+_MAX_GREEDY_STEPS: Final = 256
 _SECONDS: Final = 0.005  # a call that takes longer is not followed by a longer one
 
 
@@ -37,7 +37,7 @@ class SampledTexts:
         self._pending = np.zeros((len(rows), 1), np.int64)  # tokens to be fed next
         self._feed = Feed(factory, places, self._pending)
         self._made: list[Ids] = []  # (B, n) tokens that the rows do not have yet
-        self._greedy_steps = _FEWEST
+        self._greedy_steps = _MIN_GREEDY_STEPS
         self._plan()
 
     def begin(self, logits: Array, decoders: Decoders) -> bool:
@@ -47,7 +47,7 @@ class SampledTexts:
         return self._leave(self._draw(logits), decoders)
 
     def feeds(self) -> list[Feed]:
-        """What is to be fed for the next step."""
+        """Feeds of the next step."""
         self._feed = Feed(self._factory, self.places, self._pending)
         return [self._feed]
 
@@ -234,7 +234,7 @@ class SampledTexts:
         ids: Ids = continue_greedily(self._pending[:, 0].copy(), asked[1], chain.forbidden)
         checks.check_greedy(ids, asked, chain.vocab_size, chain.model)
         if time.perf_counter() - begun < _SECONDS:
-            self._greedy_steps = min(2 * self._greedy_steps, _MOST)
+            self._greedy_steps = min(2 * self._greedy_steps, _MAX_GREEDY_STEPS)
         self._is_greedy = bool(ids.size)
         if self._is_greedy:
             self._pending[:, 0] = ids[:, -1]

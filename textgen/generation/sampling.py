@@ -17,8 +17,10 @@ from textgen.data import splitmix
 from textgen.protocols import Array, Floats, Ids, Tensors
 
 _GAMMA: Final = np.uint64(0x9E3779B97F4A7C15)
-_AT_ONCE: Final = 2048  # random numbers of next steps: each step by itself takes longer
-_LARGE: Final = 4096  # tokens of a vocabulary, from which on blocks of them are summed first
+_NUMBERS_AT_ONCE: Final = 2048  # random numbers of next steps: each step by itself takes longer
+_LARGE_VOCABULARY: Final = (
+    4096  # tokens of a vocabulary, from which on blocks of them are summed first
+)
 _BLOCK: Final = 256
 _DRAW: Final = 2**32  # in place of a sampler's place: no chain is as long
 
@@ -67,7 +69,7 @@ class SequenceHistory:
         lengths = self.arrays["lengths"]
         column = int(lengths[0]) - self._ahead_from
         if self._ahead is None or not 0 <= column < self._ahead.shape[1]:
-            count = max(1, min(256, _AT_ONCE // len(lengths)))
+            count = max(1, min(256, _NUMBERS_AT_ONCE // len(lengths)))
             steps = lengths[:, None] + np.arange(count)
             self._ahead = step_numbers(self.arrays["streams"], steps, _DRAW, 1)[..., 0]
             self._ahead_from, column = int(lengths[0]), 0
@@ -184,7 +186,7 @@ def draw(logits: npt.NDArray[Any], uniforms: Floats) -> Ids | None:
     times the total, so a token of weight zero never is. The factor keeps the product below the
     total when the number is next to 1.
     """
-    if logits.shape[-1] >= _LARGE:
+    if logits.shape[-1] >= _LARGE_VOCABULARY:
         each = [draw_one(*pair) for pair in zip(logits, uniforms.tolist(), strict=True)]
         return None if None in each else np.array(each)
     with np.errstate(invalid="ignore"):
@@ -203,7 +205,7 @@ def draw_one(row: npt.NDArray[Any], uniform: float) -> int | None:
     if not isfinite(peak):
         return None
     weights = np.exp(row - peak)
-    if len(row) >= _LARGE:
+    if len(row) >= _LARGE_VOCABULARY:
         return _draw_large(weights, uniform)
     cdf = np.add.accumulate(weights, dtype=np.float64)
     return int(cdf.searchsorted(uniform * (cdf.item(-1) * (1 - 2**-52)), side="right"))

@@ -15,9 +15,11 @@ from textgen.generation.prompt_cache import PromptCache
 from textgen.generation.results import FinishReason
 from textgen.generation.row import Row, failing, start_history
 
-_ROUND: Final = 0.005  # seconds of steps, after which clocks have theirs
-_APART: Final = 0.02  # seconds between rows that join the others: each time costs a copy of them
-_ALONE: Final = 16  # rows that cannot share a batch and run side by side
+_ROUND_SECONDS: Final = 0.005  # seconds of steps, after which clocks have theirs
+_SECONDS_BETWEEN_JOINS: Final = (
+    0.02  # seconds between rows that join the others: each time costs a copy of them
+)
+_MAX_ALONE: Final = 16  # rows that cannot share a batch and run side by side
 
 
 class Scheduler:
@@ -46,7 +48,7 @@ class Scheduler:
 
     @property
     def _room(self) -> int:
-        return self._most if self._shares else min(self._most, _ALONE)
+        return self._most if self._shares else min(self._most, _MAX_ALONE)
 
     @cached_property
     def _cache(self) -> PromptCache | None:
@@ -65,10 +67,10 @@ class Scheduler:
 
     @property
     def free(self) -> int:
-        """How many more rows it would take in at once."""
+        """Number of rows that it would take in at once."""
         return max(0, self._room - _lanes([*self._running(), *self._waiting]))
 
-    def run(self, seconds: float = _ROUND) -> None:
+    def run(self, seconds: float = _ROUND_SECONDS) -> None:
         """Advance every row by a step, and more until one ends or some seconds are over.
 
         Prompts are fed last: the first tokens of newcomers are not kept back, nor the newcomers
@@ -112,7 +114,7 @@ class Scheduler:
     def _admit(self) -> None:
         """Begin to feed the prompts of the waiting rows whose turn it is."""
         now = time.perf_counter()
-        if not self._waiting or (self._batches and now < self._admitted + _APART):
+        if not self._waiting or (self._batches and now < self._admitted + _SECONDS_BETWEEN_JOINS):
             return
         self._admitted = now
         together, alone = defaultdict[bool, list[Row]](list), list[list[Row]]()
@@ -190,5 +192,5 @@ class Scheduler:
 
 
 def _lanes(rows: Iterable[Row]) -> int:
-    """How many rows of a decoder they need."""
+    """Number of rows of a decoder that they need."""
     return sum(row.request.chain.lanes for row in rows)

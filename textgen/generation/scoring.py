@@ -1,4 +1,4 @@
-"""How well a model predicts a text, token by token, in bounded memory."""
+"""Scores a text by a model, token by token, in bounded memory."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from textgen.protocols import Decoder, Floats, Ids, Model, Tokenizer
 from textgen.tokenizers import incremental_decoder, unknown_id
 
 BLOCK: Final = 1024  # tokens scored at once
-_AT_ONCE: Final = 1 << 20  # log-probabilities in memory: more are slower to read and write
+_VALUES_AT_ONCE: Final = 1 << 20  # log-probabilities in memory: more are slower to read and write
 _ROWS, _LENGTH, _UNREAD = 8, 72, 20  # windows, and the first tokens, for which there is no context
-_SHORTEST: Final = 1000  # tokens of a text that a few windows tell of
+_MIN_TOKENS: Final = 1000  # tokens of a text that a few windows tell of
 _NO_PROMPT: Final = EncodedPrompt()
 
 
 @attrs.frozen(kw_only=True, slots=False)
 class TextScore:
-    """How well a model predicts a text.
+    """Measures of a model's prediction of a text.
 
     A notebook shows the text, each token coloured by its surprise.
 
@@ -77,7 +77,7 @@ class TokenScores:
 
 def windows_loss(model: Model, tokens: Ids) -> float | None:
     """The mean loss in nats of windows from all over a text (N,); None of a short one."""
-    if len(tokens) < _SHORTEST:
+    if len(tokens) < _MIN_TOKENS:
         return None
     starts = np.linspace(0, len(tokens) - _LENGTH, _ROWS).astype(int)
     losses = []
@@ -140,7 +140,7 @@ def score_tokens(
 
 
 def prompt_logprobs(decoder: Decoder, row: Row) -> Iterator[TokenLogprobs]:
-    """Of each token of a row's prompt, given the tokens before it."""
+    """Log-probabilities of each token of a row's prompt, given the tokens before it."""
     assert row.request.logprobs is not None
     decoder = row.restore(decoder)
     for ids, logprobs in _predictions(decoder, row.request.chain, row.before, [row.ids]):
@@ -161,7 +161,7 @@ def _predictions(
     NaN where nothing comes before.
     """
     decoder.extend(before[None, :-1])
-    last, rows = before[-1:], max(1, _AT_ONCE // chain.vocab_size)
+    last, rows = before[-1:], max(1, _VALUES_AT_ONCE // chain.vocab_size)
     for ids in parts:
         for start in range(0, len(ids), BLOCK):
             block = ids[start : start + BLOCK].astype(np.int64)

@@ -69,7 +69,7 @@ def validation_batches(options: GradientOptions, windows: Windows) -> Iterator[t
     """The held-out text in order: arrays (B, T + 1), and for each row how many predictions, at its
     end, count (B,).
 
-    Windows from the start state; or for "streams" long stretches of the text, read as one stream
+    Windows from the start state; or for "streams" long spans of the text, read as one stream
     would be: all but the first read some 500 tokens of their past before their predictions count.
     """
     size, tokens = options.batch_size, windows.tokens

@@ -39,7 +39,7 @@ _GAIN: Final = 0.9  # of the usual step's time, which one in one thread stays be
 
 @attrs.frozen
 class Gradients:
-    """What a step gives beside the gradients of the parameters.
+    """The results of a step beside the gradients of the parameters.
 
     loss   of the whole batch
     state  after its windows, of all rows; None where it is not kept
@@ -152,7 +152,7 @@ class Computation:
                 dist.broadcast(tensor, 0, group=self._group)
 
     def run(self, call: Callable[[], _Result]) -> _Result:
-        """What `call()` returns, made where steps are computed: in the first replica's thread, if
+        """The result of `call()`, made where steps are computed: in the first replica's thread, if
         it has one.
         """
         return self._threads[0].submit(call).result() if self._threads else call()

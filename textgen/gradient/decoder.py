@@ -144,7 +144,7 @@ class ForwardDecoder:
     def _forward(
         self, ids: Tensor, state: tuple[Tensor, ...] | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What the module gives in evaluation, where nothing is dropped out, and nothing drawn.
+        """The outputs of the module in evaluation, where nothing is dropped out, and nothing drawn.
 
         It stays in that mode, as other threads may be in the midst of a forward pass. A training
         step sets its own.

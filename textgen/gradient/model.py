@@ -136,5 +136,5 @@ class GradientModel:
 
 
 def _place(tensor: Any) -> tuple[Any, ...]:
-    """Where its numbers are in memory, the same for tied weights."""
+    """Address of its numbers in memory, the same for tied weights."""
     return tensor.data_ptr(), tensor.shape, tensor.stride()

@@ -1,4 +1,6 @@
-"""What a step of training sums: the cross-entropy of the next token, unless a plugin says else."""
+"""The objective that a step of training sums: the cross-entropy of the next token, unless a plugin
+says else.
+"""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ class Optimization:
         return norm
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
-        """What the optimizers keep: arrays, and JSON values, by names that `restore`
+        """State of the optimizers: arrays, and JSON values, by names that `restore`
         understands.
         """
         kept = {
@@ -200,7 +200,9 @@ class Optimization:
 
 
 def _kept(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
-    """What an optimizer keeps for each parameter, and the numbers of its groups, by their names."""
+    """State that an optimizer keeps for each parameter, and the numbers of its groups, by their
+    names.
+    """
     kept = optimizer.state_dict()
     for index, state in kept["state"].items():
         for name, value in state.items():

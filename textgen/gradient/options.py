@@ -16,7 +16,7 @@ _SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
 
 @attrs.frozen
 class Length:
-    """How long a training lasts. One length is greater than another of the same unit only."""
+    """Length of a training. One length is greater than another of the same unit only."""
 
     amount: float
     unit: Literal["seconds", "steps", "epochs"]

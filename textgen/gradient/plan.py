@@ -1,4 +1,4 @@
-"""How many steps a training makes, and after which of them it evaluates."""
+"""The number of steps of a training, and after which of them it evaluates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EVALUATING: Final = 0.13  # share of the time that they may take
 _UNTIMED: Final = 3  # first steps, which allocate memory and start threads
 _TIMED: Final = 0.03  # share of the time after which the pace is known
 _RESERVE: Final = 0.05  # share of the time that is left for what comes after the last step
-_FAR: Final = 10**9  # steps of a schedule whose number is not decided: nothing decays
+_UNDECIDED_STEPS: Final = 10**9  # steps of a schedule whose number is not decided: nothing decays
 
 
 @attrs.define(eq=False)
@@ -71,7 +71,7 @@ class Plan:
         if left <= 0 or (is_known and left < self._pace):
             self.decide(step, step)
         elif is_known and self.schedule(step + 1, steps := self.expected_steps(step)) != (
-            self.schedule(step + 1, _FAR)
+            self.schedule(step + 1, _UNDECIDED_STEPS)
         ):
             self.decide(steps, step)
 
@@ -81,7 +81,7 @@ class Plan:
 
     def factor(self, step: int) -> float:
         """The factor of the learning rate in a step."""
-        return float(self.schedule(step, self.steps or _FAR))
+        return float(self.schedule(step, self.steps or _UNDECIDED_STEPS))
 
     def before_decay(self, step: int) -> int:
         """`steps_before_decay` as far as it is known after `step`."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 
-from textgen.errors import Fault, UsageError
+from textgen.errors import Fault, PipelineError, UsageError
 from textgen.plugin.component import ComponentSource, RegisteredComponent
-from textgen.plugin.structure import ConfigReader, ConfiguredComponent, plain
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Faults, plain
 from textgen.protocols import Table
 
 
@@ -25,11 +25,10 @@ def changed(
     has it, the sampler that does joins before the first with a higher `Component.place`. Raises
     UsageError with every fault.
     """
-    reader, options = ConfigReader(Path.cwd(), plugins), dict(options)
-    faults = reader.faults
+    reader, options, faults = ConfigReader(Path.cwd(), plugins), dict(options), Faults()
     if (strategy := options.pop("strategy", None)) is not None:
-        chosen = reader.choice("strategy", strategy, "strategy")
-        chain = [*_samplers(chain), *filter(None, [chosen])]
+        with faults.collected():
+            chain = [*_samplers(chain), reader.at("strategy").choice("strategy", strategy)]
     given: dict[RegisteredComponent, dict[str, Any]] = {}  # options of one may need each other
     for name, value in options.items():
         takers = [choice.offer for choice in chain if name in choice.offer.component.arguments()]
@@ -44,10 +43,12 @@ def changed(
     for offer, values in given.items():
         index = max((i for i, choice in enumerate(made) if choice.offer == offer), default=None)
         before = {} if index is None else plain(made[index].options)
-        own = attrs.evolve(reader, faults=[])
-        settings = own.table(offer.component.config, {**before, **values}, "")
-        found_at = (attrs.evolve(f, path=f.path or offer.name) for f in own.faults)
-        faults += named(found_at, [offer])
+        try:
+            settings = reader.table(offer.component.config, {**before, **values})
+        except PipelineError as error:
+            found_at = (attrs.evolve(f, path=f.path or offer.name) for f in error.faults)
+            faults += named(found_at, [offer])
+            continue
         if index is None:
             if offer.kind == "strategy":
                 made = _samplers(made)
@@ -78,7 +79,5 @@ def named(faults: Iterable[Fault], offers: Iterable[RegisteredComponent]) -> lis
 def _place(chain: Sequence[ConfiguredComponent], offer: RegisteredComponent) -> int:
     """The index at which a sampler joins a chain."""
     own = math.inf if offer.component.place is None else offer.component.place
-    places = [choice.offer.component.place for choice in chain]
-    return next(
-        (i for i, place in enumerate(places) if place is not None and place > own), len(chain)
-    )
+    places = (choice.offer.component.place or 0 for choice in chain)
+    return next((i for i, place in enumerate(places) if place > own), len(chain))

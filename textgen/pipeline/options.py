@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import attrs
-from attrs.validators import and_, ge, le, lt, optional
+from attrs.validators import and_, deep_iterable, ge, le, lt, max_len, min_len, optional
 
 from textgen import devices
 from textgen.plugin.component import option
@@ -22,26 +21,16 @@ MAX_STOPS = 1000
 MAX_STOP_LENGTH = 10_000
 
 
-def _check_length(_instance: Any, _attribute: Any, value: Sequence[Any]) -> None:
-    if len(value) > MAX_STOPS:
-        raise ValueError(f"must be at most {MAX_STOPS} items long")
-
-
-def _check_stop(instance: Any, attribute: Any, value: str | tuple[str, ...]) -> None:
+def _check_stop(_instance: Any, _attribute: Any, value: str | tuple[str, ...]) -> None:
     texts = (value,) if isinstance(value, str) else value
-    _check_length(instance, attribute, texts)
-    if not all(0 < len(text) <= MAX_STOP_LENGTH for text in texts):
-        raise ValueError(f"must hold texts of 1 to {MAX_STOP_LENGTH:,} characters")
+    if len(texts) > MAX_STOPS or not all(0 < len(text) <= MAX_STOP_LENGTH for text in texts):
+        cause = f"must hold texts of 1 to {MAX_STOP_LENGTH:,} characters"
+        raise ValueError(f"{cause}, at most {MAX_STOPS:,}")
 
 
 def _check_held_out(_instance: Any, _attribute: Any, value: float) -> None:
     if not (0 <= value < 1 or (isinstance(value, int) and value > 0)):
         raise ValueError("must be a share below 1, or a whole number of tokens")
-
-
-def _check_windows(_instance: Any, _attribute: Any, value: tuple[int, ...]) -> None:
-    if len(value) != 2 or value[0] < 1 or value[1] < 0:
-        raise ValueError("must be two numbers, of at least 1 and 0 windows")
 
 
 @attrs.frozen
@@ -59,7 +48,7 @@ class DataOptions:
     validation: int | float = option(
         0.1,
         help="text held out for validation: a share of the corpus, at its end; or a number "
-        "of tokens, in stretches "
+        "of tokens, in spans "
         "from 16 places of its last tenth",
         validator=_check_held_out,
     )
@@ -67,7 +56,7 @@ class DataOptions:
         None,
         help="numbers of windows to train on and to validate on, from the start of the "
         "corpus, instead",
-        validator=optional(_check_windows),
+        validator=optional(and_(min_len(2), max_len(2), deep_iterable(ge(0)))),
     )
 
 
@@ -91,7 +80,7 @@ class TextOptions:
     stop_tokens: tuple[int, ...] = option(
         (),
         help="ids of tokens that end the continuation, and are part of it",
-        validator=_check_length,
+        validator=max_len(MAX_STOPS),
     )
     ignore_end: bool = option(
         False, help="continue where the model ends the text, after training on documents"

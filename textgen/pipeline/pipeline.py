@@ -8,8 +8,7 @@ from typing import Any
 
 import attrs
 
-from textgen.errors import Fault, UsageError
-from textgen.pipeline.chain_options import changed
+from textgen.errors import Fault, PipelineError
 from textgen.pipeline.options import (
     CheckpointOptions,
     DataOptions,
@@ -79,22 +78,15 @@ class Pipeline(PipelineTables):
 
 def make_pipeline(raw: RawPipeline, plugins: ComponentSource) -> Pipeline:
     """Check a pipeline against the available components. Raises PipelineError with every fault."""
-    reader = ConfigReader(raw.folder, plugins)
-    tables = reader.table(PipelineTables, raw.tables, "")
-    reader.check(raw.source)
+    tables = ConfigReader(raw.folder, plugins, raw.source).table(PipelineTables, raw.tables)
+    _check_pair(tables.model, tables.trainer, raw.source)
     changes: dict[str, Any] = {}
-    try:
-        changes["sampler"] = tuple(changed(tables.sampler, raw.sampling, plugins))
-    except UsageError as error:
-        reader.faults.extend(fault.below("sampler") for fault in error.faults)
-    _check_pair(tables.model, tables.trainer, reader.faults)
-    reader.check(raw.source)
     if raw.tables.get("observer") not in ([], ()):
         listed = [choice.offer for choice in tables.observer]
-        usual = [offer for offer in plugins.defaults("observer") if offer not in listed]
         defaults = (
             ConfiguredComponent(offer.canonical_name, offer, offer.component.config())
-            for offer in usual
+            for offer in plugins.offers("observer")
+            if offer.is_default and offer not in listed
         )
         changes["observer"] = (*defaults, *tables.observer)
     changes["output"] = (tables.output or Path.cwd() / "runs" / raw.name).absolute()
@@ -110,29 +102,19 @@ def without_starts(table: Any) -> Any:
 
 
 def _check_pair(
-    model: ConfiguredComponent, trainer: ConfiguredComponent, faults: list[Fault], place: str = ""
+    model: ConfiguredComponent, trainer: ConfiguredComponent, source: str, place: str = ""
 ) -> None:
     """Check that the trainer fits the model, and its parts those of the model that have their
-    names.
+    names. Raises PipelineError.
     """
     for one, other in ((model, trainer), (trainer, model)):
         names = one.offer.component.compatible_with
         if names and other.offer.name not in names:
             wanted = " or ".join(f'"{name}"' for name in names)
             expected = f"{one.offer.kind} {one.name!r} goes with {other.offer.kind} {wanted}"
-            faults.append(Fault(f"{other.offer.kind}.{place}type", expected, f'"{other.name}"'))
-            return
+            fault = Fault(f"{other.offer.kind}.{place}type", expected, f'"{other.name}"')
+            raise PipelineError([fault], source)
     parts = trainer.parts()
     for name, part in model.parts().items():
         if name in parts:
-            _check_pair(part, parts[name], faults, f"{place}{name}.")
-
-
-def make_choice(
-    kind: str, table: Any, folder: Path, plugins: ComponentSource | None, *, source: str
-) -> ConfiguredComponent:
-    """One component from its table. Raises PipelineError."""
-    reader = ConfigReader(folder, plugins)
-    choice: ConfiguredComponent = reader.choice(kind, table, kind)
-    reader.check(source)
-    return choice
+            _check_pair(part, parts[name], source, f"{place}{name}.")

@@ -17,11 +17,8 @@ from textgen.files.reading import path_of
 from textgen.plugin.structure import flat, shorten, show
 from textgen.protocols import Table
 
-NAME: Final = re.compile(r"[^\W_][\w. +-]*")
-"""A plain folder name."""
-
-_BYTES: Final = 1_000_000
-_PARTS: Final = 64
+_MAX_BYTES: Final = 1_000_000
+_MAX_KEY_PARTS: Final = 64
 _DOTTED: Final = re.compile(
     r"""(?<![\w"'-])(?:(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+\.[ \t]*+){64}"""
 )
@@ -37,17 +34,14 @@ class RawPipeline:
     """An unchecked pipeline: its tables, where they come from, and the folder that its paths are
     relative to.
 
-    name       of the run directory, unless the tables give one
-    sampling   options of samplers by the names that requests have for them: they change the chain,
-               or join it
-    sha256     of the file
+    name     of the run directory, unless the tables give one
+    sha256   of the file
     """
 
     tables: Table
     source: str
     folder: Path
     name: str
-    sampling: Table = attrs.field(factory=dict)
     sha256: str = ""
 
 
@@ -62,23 +56,20 @@ def read_raw_pipeline(source: str | Path | Table, overrides: Overrides = ()) -> 
     else:
         path = path_of(source, "source")
         raw = raw_pipeline_of(_read(path), path)
-    tables, sampling, faults = raw.tables, dict[str, Any](), list[Fault]()
+    tables, faults = raw.tables, list[Fault]()
     given = (
         flat(overrides).items() if isinstance(overrides, Mapping) else _parsed(overrides, faults)
     )
     # What names a component comes first, since that drops the options of another.
     for key, value in sorted(given, key=lambda item: item[0].rpartition(".")[2].strip() != "type"):
         parts = [part.strip() for part in key.split(".")]
-        if name := _of_chain(tables, parts):
-            sampling[name] = value
-            continue
         try:
             tables = _changed(tables, parts, value)
         except LookupError as error:
             faults.append(Fault(key, "there is no such place in the pipeline", "", *error.args))
     if faults:
         raise PipelineError(faults, "overrides")
-    return attrs.evolve(raw, tables=tables, sampling=sampling)
+    return attrs.evolve(raw, tables=tables)
 
 
 def raw_pipeline_of(data: bytes, path: Path) -> RawPipeline:
@@ -94,14 +85,13 @@ def raw_pipeline_of(data: bytes, path: Path) -> RawPipeline:
 
 def _run_name(stem: str) -> str:
     """A valid run name from the name of a pipeline file."""
-    plain = re.sub(r"\W+", "-", stem).strip("-_")
-    return stem if NAME.fullmatch(stem) and ".." not in stem else plain[:100] or "pipeline"
+    return re.sub(r"[^\w.]+", "-", stem).strip("-_.")[:100] or "pipeline"
 
 
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:  # a pipe too: `textgen run <(…)`
-            return file.read(_BYTES + 1)
+            return file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise PipelineError(
             [Fault("", f"cannot be read: {error.strerror or error}")], str(path)
@@ -112,10 +102,10 @@ def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
     where = ""
     try:
         text = data.decode("utf-8-sig")
-        if len(data) > _BYTES:
-            cause = f"it has more than {_BYTES:,} bytes"
+        if len(data) > _MAX_BYTES:
+            cause = f"it has more than {_MAX_BYTES:,} bytes"
         elif _DOTTED.search(text):  # the time that parsing takes grows with the square
-            cause = f"a key has more than {_PARTS} parts"
+            cause = f"a key has more than {_MAX_KEY_PARTS} parts"
         else:
             return tomllib.loads(text)
     except UnicodeDecodeError as error:
@@ -136,21 +126,13 @@ def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str
         key, equals, text = str(override).partition("=")
         value = toml_value(text.strip())
         if not equals or not all(part.strip() for part in key.split(".")):
-            given = show(override, kind=not isinstance(override, str))
-            faults.append(Fault("", "expected KEY=VALUE, as in trainer.batch_size=8", given))
+            faults.append(
+                Fault("", "expected KEY=VALUE, as in trainer.batch_size=8", show(override))
+            )
         elif isinstance(value, Fault):
             faults.append(attrs.evolve(value, path=key))
         else:
             yield key, value
-
-
-def _of_chain(tables: Table, parts: Sequence[str]) -> str:
-    """The name in requests of an option of the chain as a whole, "temperature" of
-    sampler.temperature; else "".
-    """
-    kind, name = parts[0], parts[-1]
-    is_option = kind == "sampler" and len(parts) == 2 and not name.isdecimal()
-    return name.replace("-", "_") if is_option and not isinstance(tables.get(kind), Mapping) else ""
 
 
 def _changed(place: Any, parts: Sequence[str], value: Any) -> Any:

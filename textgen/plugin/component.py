@@ -22,22 +22,22 @@ UNPACKAGED: Final = "unpackaged"
 """Stands for the distribution of plugins that a program registered, or that are a single file."""
 OBJECT: Final = "object"
 """Stands for the distribution of components that a program gave as objects."""
-KINDS = (
-    "corpus",
-    "tokenizer",
-    "model",
-    "trainer",
-    "objective",
-    "sampler",
-    "strategy",
-    "observer",
-    "command",
-    "run",
-)
-_PLURALS: Final = {"corpus": "corpora", "strategy": "strategies"}
 HOOKS: Final[Mapping[str, str]] = MappingProxyType(
-    {f"textgen_{_PLURALS.get(kind, f'{kind}s')}": kind for kind in KINDS}
+    {
+        "textgen_corpora": "corpus",
+        "textgen_tokenizers": "tokenizer",
+        "textgen_models": "model",
+        "textgen_trainers": "trainer",
+        "textgen_objectives": "objective",
+        "textgen_samplers": "sampler",
+        "textgen_strategies": "strategy",
+        "textgen_observers": "observer",
+        "textgen_commands": "command",
+        "textgen_runs": "run",
+    }
 )
+"""The kind of component that each hook offers."""
+KINDS: Final = tuple(HOOKS.values())
 KINDS_HOOK: Final = "textgen_kinds"
 COMMANDS: Final = ("run", "generate", "plugins")
 NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -64,7 +64,7 @@ REQUEST_OPTIONS: Final = (
     "cache_salt",
     "strategy",
 )
-"""What a request for text takes itself; the other options of requests are those of samplers."""
+"""Names that requests take themselves; their other options are those of samplers."""
 
 
 class Address(str):
@@ -231,8 +231,8 @@ class Component:
 
     def arguments(self) -> dict[str, str]:
         """The keys that a request for text may set, by their names in requests."""
-        named = {field.metadata.get("argument"): key for key, field in self.options().items()}
-        return {name: key for name, key in named.items() if name}
+        fields = self.options().items()
+        return {name: key for key, field in fields if (name := field.metadata.get("argument"))}
 
 
 @attrs.frozen
@@ -286,6 +286,16 @@ class RegisteredComponent:
         return self.plugin.distribution
 
     @property
+    def is_built_in(self) -> bool:
+        """Whether it comes with textgen."""
+        return self.distribution == OWN_DISTRIBUTION
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is used where none of its kind is named."""
+        return self.component.default and self.is_built_in
+
+    @property
     def qualified_name(self) -> str:
         """`package:name`, which is unambiguous."""
         return f"{self.distribution}:{self.name}"
@@ -295,7 +305,7 @@ class RegisteredComponent:
         """The same whichever way a pipeline names it: `name` of the built-in set, `package:name` of
         others.
         """
-        return self.name if self.distribution == OWN_DISTRIBUTION else self.qualified_name
+        return self.name if self.is_built_in else self.qualified_name
 
 
 def normalized(distribution: str) -> str:
@@ -309,11 +319,10 @@ class ComponentSource(Protocol):
     def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """All components, or those of one kind."""
 
-    def defaults(self, kind: str) -> list[RegisteredComponent]:
-        """The components of a kind that are used when none is named."""
-
     def find(self, kind: str, name: str) -> RegisteredComponent | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name."""
 
     def sampling_option(self, name: str) -> RegisteredComponent | Fault:
-        """The sampler that takes an option of a request, or what is wrong with the name."""
+        """The sampler or strategy that takes an option of a request, or what is wrong with the
+        name.
+        """

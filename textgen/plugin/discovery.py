@@ -11,16 +11,12 @@ ENTRY_POINT_GROUP: Final = "textgen"
 
 
 def installed() -> dict[Plugin, metadata.EntryPoint]:
-    """Each entry point once, in a stable order; if a distribution is on the path twice, the first
-    is used.
-    """
-    found: dict[tuple[str, str], tuple[Plugin, metadata.EntryPoint]] = {}
-    for dist in metadata.distributions():
-        if entry_points := dist.entry_points.select(group=ENTRY_POINT_GROUP):
-            name, version = normalized(dist.name), dist.version
-            for each in entry_points:
-                found.setdefault((name, each.name), (Plugin(each.name, name, version), each))
-    return dict(found[key] for key in sorted(found))
+    """Each entry point, in a stable order."""
+    found = {}
+    for each in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        assert each.dist is not None
+        found[Plugin(each.name, normalized(each.dist.name), each.dist.version)] = each
+    return dict(sorted(found.items(), key=lambda item: (item[0].distribution, item[0].name)))
 
 
 def version(distribution: str) -> str | None:

@@ -4,13 +4,9 @@ component.
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable, Iterable
-from importlib.metadata import EntryPoint
 from pathlib import Path
-
-import attrs
 
 from textgen.errors import Fault, PluginError, PluginWarning, UsageError
 from textgen.messages import nearest
@@ -29,44 +25,41 @@ from textgen.plugin.single_file import file_plugin, import_file, module_name
 from textgen.plugin.validation import cause_of, offers_of
 
 
-@attrs.frozen
-class Quarantined:
-    """A plugin that is left out, and the reason."""
-
-    plugin: Plugin
-    cause: str
-
-    def __str__(self) -> str:
-        return f"{self.plugin} is left out: {self.cause}"
-
-
 class PluginSet:
-    """The plugins of one engine. It shares nothing with other sets, and any thread may use it.
+    """The plugins of one engine. It shares nothing with other sets.
 
-    Which plugins are installed is read from metadata. A plugin is imported when something needs it:
-    a component of its package, a name that no built-in component has, or a list of all components.
+    quarantined   an error of each plugin that is left out
     """
 
     def __init__(self) -> None:
-        self.quarantined: list[Quarantined] = []
-        self._disabled: list[Quarantined] = []
+        self.quarantined: list[PluginError] = []
         self._offers: list[RegisteredComponent] = []
-        self._waiting: dict[Plugin, EntryPoint] = {}
-        self._lock = threading.RLock()
 
     @classmethod
     def discover(cls, *, disable: Iterable[str] = ()) -> PluginSet:
-        """All installed plugins, each loaded separately when it is needed.
+        """All installed plugins but those that are broken, with a warning for each of them.
 
-        disable   plugins to leave out: names of entry points, of distributions, or
-                  `distribution:entry-point`
+        disable   plugins to leave out, which are not imported: names of entry points, of
+                  distributions, or `distribution:entry-point`. Raises UsageError for one that is
+                  not installed
         """
-        plugins, disable = cls(), tuple(disable)
-        for plugin, entry_point in discovery.installed().items():
+        plugins, disable, installed = cls(), tuple(disable), discovery.installed()
+        for name in disable:
+            if not any(plugin.is_among([name]) for plugin in installed):
+                known = {known for p in installed for known in (p.name, p.distribution)}
+                cause = f"no installed plugin or package is called {name!r}"
+                raise UsageError(cause, suggestion=nearest(name, known))
+        for plugin, entry_point in installed.items():
             if plugin.is_among(disable):
-                plugins._disabled.append(Quarantined(plugin, "it is disabled"))
-            else:
-                plugins._waiting[plugin] = entry_point
+                continue
+            try:
+                is_own = plugin.distribution == OWN_DISTRIBUTION
+                if not is_own and (needed := discovery.unmet(plugin.distribution)):
+                    raise PluginError(plugin, f"it needs {needed}; upgrade one of the two")
+                plugins._add(plugin, entry_point.load, entry_point.module.partition(".")[0])
+            except PluginError as error:
+                plugins.quarantined.append(error)
+                warnings.warn(f"left out: {error}", PluginWarning, stacklevel=2)
         return plugins
 
     def register(
@@ -80,8 +73,8 @@ class PluginSet:
         """Add a plugin that is not an installed package: a module or any object with hook
         implementations.
 
-        Raises UsageError if another plugin of the distribution offers a component of the same name,
-        PluginError for any fault of the plugin.
+        Raises PluginError for any fault of the plugin, and where another of the distribution offers
+        a component of the same name.
         """
         plugin, package = Plugin(name, distribution, version), getattr(module, "__name__", "")
         self._add(plugin, lambda: module, package)
@@ -89,27 +82,17 @@ class PluginSet:
     def register_file(self, path: str | Path) -> None:
         """Add a plugin in a single Python file. Its name is that of the file without `.py`.
 
-        Raises UsageError as `register` does and for a file that cannot be read, PluginError for any
-        fault of the plugin.
+        Raises PluginError as `register` does, and UsageError for a file that cannot be read.
         """
         plugin = file_plugin(path)
         self._add(plugin, lambda: import_file(plugin), module_name(plugin))
 
     def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """All components, of one kind or of all, sorted by kind and name."""
-        with self._lock:
-            self._load()
-            return self._loaded(kind)
-
-    def defaults(self, kind: str) -> list[RegisteredComponent]:
-        """The built-in components of a kind that are used if none is named."""
-        with self._lock:
-            self._load(_is_own)
-            return [
-                offer
-                for offer in self._loaded(kind)
-                if offer.component.default and _is_own(offer.plugin)
-            ]
+        chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
+        return sorted(
+            chosen, key=lambda o: ((*KINDS, o.kind).index(o.kind), o.kind, o.name, o.distribution)
+        )
 
     def find(self, kind: str, name: str) -> RegisteredComponent | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name.
@@ -119,37 +102,23 @@ class PluginSet:
         """
         package, _, bare = name.rpartition(":")
         distribution = normalized(package) if package else OWN_DISTRIBUTION
-
-        def matching() -> list[RegisteredComponent]:
-            same = [offer for offer in self._loaded(kind) if offer.name == bare]
-            named = [offer for offer in same if offer.distribution == distribution]
+        offers = self.offers(kind)
+        same = [offer for offer in offers if offer.name == bare]
+        found = [offer for offer in same if offer.distribution == distribution]
+        if not package:
             by_file = [offer for offer in same if offer.distribution == UNPACKAGED]
-            return named if package else named + by_file if named else same
-
-        with self._lock:
-            self._load(lambda plugin: plugin.distribution == distribution)
-            if len(matching()) != 1:
-                self._load()
-            found = matching()
-            if len(found) == 1:
-                return found[0]
-            if found:
-                names = " or ".join(repr(offer.qualified_name) for offer in found)
-                cause = f"{len(found)} plugins offer a {kind} called {bare!r}"
-                return Fault("", cause, "", f"write {names}")
-            hint = self._hint(bare, distribution if package else "", self._loaded(kind))
-            return Fault("", f"no {kind} is called {name!r}", "", hint)
+            found = [*found, *by_file] if found else same
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = " or ".join(repr(offer.qualified_name) for offer in found)
+            cause = f"{len(found)} plugins offer a {kind} called {bare!r}"
+            return Fault("", cause, "", f"write {names}")
+        hint = self._hint(bare, distribution if package else "", offers)
+        return Fault("", f"no {kind} is called {name!r}", "", hint)
 
     def _hint(self, bare: str, distribution: str, offers: list[RegisteredComponent]) -> str:
         """A suggestion for a name that no component has, or the reason why it is missing."""
-        meant = {distribution, bare, f"textgen-{bare}"}
-        left_out = [
-            str(each)
-            for each in (*self.quarantined, *self._disabled)
-            if meant & {each.plugin.distribution, each.plugin.name}
-        ]
-        if left_out:  # a similar name would only mislead
-            return "; ".join(left_out)
         if distribution in (OBJECT, UNPACKAGED):
             again = "give it again, a file by --plugin FILE"
             return f"it was an object, or a plugin of a program or a file: {again}"
@@ -158,77 +127,46 @@ class PluginSet:
         names = sorted({offer.name for offer in offers})
         return nearest(bare, names) or f"there are {', '.join(names) or 'none'}"
 
-    def sampling_options(self) -> dict[str, RegisteredComponent]:
-        """The built-in sampling options of requests: the sampler or strategy that has each."""
-        with self._lock:
-            self._load(_is_own)
-            offers = [*self._loaded("sampler"), *self._loaded("strategy")]
-            own = [offer for offer in offers if _is_own(offer.plugin)]
-        own.sort(key=lambda offer: offer.component.place or 0)
-        return {name: offer for offer in own for name in offer.component.arguments()}
+    def sampling_options(self) -> dict[str, list[RegisteredComponent]]:
+        """The samplers and strategies that take each option of requests, the built-in one first."""
+        offers = [*self.offers("sampler"), *self.offers("strategy")]
+        offers.sort(key=lambda offer: (not offer.is_built_in, offer.component.place or 0))
+        found: dict[str, list[RegisteredComponent]] = {}
+        for offer in offers:
+            for name in offer.component.arguments():
+                found.setdefault(name, []).append(offer)
+        return found
 
     def sampling_option(self, name: str) -> RegisteredComponent | Fault:
-        """The sampler that has an option of requests, or what is wrong with the name.
-
-        The built-in sampler is preferred.
+        """The sampler or strategy that takes an option of requests, or what is wrong with the
+        name. A built-in one is preferred.
         """
-        own = self.sampling_options()
-        if name in own:
-            return own[name]
-        offers = [*self.offers("sampler"), *self.offers("strategy")]
-        takers = [offer for offer in offers if name in offer.component.arguments()]
-        if len(takers) == 1:
+        options = self.sampling_options()
+        takers = options.get(name, [])
+        if len(takers) == 1 or (takers and takers[0].is_built_in):
             return takers[0]
         if takers:
             names = " and ".join(offer.qualified_name for offer in takers)
             return Fault(name, f"several plugins take this option: {names}")
-        known = [argument for offer in offers for argument in offer.component.arguments()]
-        hint = (
-            nearest(name, [each for each in (*known, *REQUEST_OPTIONS) if each != name])
-            or f"there are {', '.join(known)}"
-        )
+        hint = nearest(name, {*options, *REQUEST_OPTIONS} - {name})
+        hint = hint or f"there are {', '.join(options)}"
         return Fault(name, "no sampler takes this option", "", hint)
-
-    def _loaded(self, kind: str | None) -> list[RegisteredComponent]:
-        chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
-        return sorted(
-            chosen, key=lambda o: ((*KINDS, o.kind).index(o.kind), o.kind, o.name, o.distribution)
-        )
-
-    def _load(self, wanted: Callable[[Plugin], bool] = lambda _: True) -> None:
-        """Import the wanted plugins that are not imported yet, and collect their components."""
-        for plugin in [plugin for plugin in self._waiting if wanted(plugin)]:
-            entry_point = self._waiting.pop(plugin)
-            try:
-                if not _is_own(plugin) and (needed := discovery.unmet(plugin.distribution)):
-                    raise PluginError(plugin, f"it needs {needed}; upgrade one of the two")
-                self._add(plugin, entry_point.load, entry_point.module.partition(".")[0])
-            except (PluginError, UsageError) as error:
-                self.quarantined.append(Quarantined(plugin, getattr(error, "cause", str(error))))
-                warnings.warn(str(self.quarantined[-1]), PluginWarning, stacklevel=3)
 
     def _add(self, plugin: Plugin, load: Callable[[], object], package: str) -> None:
         """Add what a plugin offers, or nothing of it.
 
-        Raises UsageError where a name is taken, PluginError for any fault of the plugin, with the
-        last line of `package` that raised it.
+        Raises PluginError where a name is taken, and for any fault of the plugin, with the last
+        line of `package` that raised it.
         """
         try:
             offers = offers_of(plugin, load())
         except (Exception, SystemExit) as error:
-            raise PluginError(plugin, cause_of(error, plugin, {package})) from error
-        with self._lock:
-            known = {(offer.kind, offer.qualified_name): offer.plugin for offer in self._offers}
-            for offer in offers:
-                key = offer.kind, offer.qualified_name
-                if key in known:  # `package:name` would mean neither
-                    raise UsageError(
-                        f"{known[key]} offers the {offer.kind} {offer.name!r} already; one of the "
-                        "two needs another name"
-                    )
-                known[key] = plugin
-            self._offers += offers
-
-
-def _is_own(plugin: Plugin) -> bool:
-    return plugin.distribution == OWN_DISTRIBUTION
+            raise PluginError(plugin, cause_of(error, {package})) from error
+        known = {(offer.kind, offer.qualified_name): offer.plugin for offer in self._offers}
+        for offer in offers:
+            key = offer.kind, offer.qualified_name
+            if key in known:  # `package:name` would mean neither
+                cause = f"{known[key]} offers the {offer.kind} {offer.name!r} already"
+                raise PluginError(plugin, f"{cause}; one of the two needs another name")
+            known[key] = plugin
+        self._offers += offers

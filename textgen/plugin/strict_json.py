@@ -10,11 +10,11 @@ from typing import Any, Final, TypeVar
 import attrs
 from attrs.validators import and_, ge, lt, matches_re, optional
 
-from textgen.errors import CorruptFileError
+from textgen.errors import CorruptFileError, PipelineError
 from textgen.files.reading import read_json
 from textgen.plugin.structure import ConfigReader
 
-_SHOWN: Final = 3  # faults of a file that an error lists
+_SHOWN_FAULTS: Final = 3  # faults of a file that an error lists
 
 _T = TypeVar("_T")
 
@@ -49,10 +49,10 @@ def from_json(cls: type[_T], value: Any) -> _T:
 
     Raises ValueError, which names the keys.
     """
-    reader = ConfigReader()
-    made: _T = reader.table(cls, value, "")
-    if reader.faults:
-        raise ValueError("; ".join(map(str, reader.faults[:_SHOWN])))
+    try:
+        made: _T = ConfigReader().table(cls, value)
+    except PipelineError as error:
+        raise ValueError("; ".join(map(str, error.faults[:_SHOWN_FAULTS]))) from error
     return made
 
 

@@ -1,5 +1,4 @@
-"""Checks TOML values against the typed fields of config classes, and collects every fault with its
-dotted path.
+"""Checks TOML values against the typed fields of config classes; every fault has its dotted path.
 
 TOML has types, so a value is accepted as it is or refused: `"12"`, `12.7` and `true` are not
 integers. Two conversions lose nothing and are made: an integer where a number is expected, and a
@@ -9,23 +8,23 @@ config of the component that its `type` names.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import types
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
 
-from textgen.errors import Fault, PipelineError
+from textgen.errors import Fault, PipelineError, UsageError
 from textgen.messages import nearest
 from textgen.plugin.component import Address, ComponentSource, RegisteredComponent
 from textgen.protocols import Table
 
-_Part = TypeVar("_Part")
 _INTEGER_LIMIT = 2**64  # beyond any option's range, and short enough to print
-_SHOWN = 100  # characters of a string that an error quotes
+_SHOWN_CHARACTERS = 100  # characters of a string that an error quotes
 _PHRASES: dict[Any, str] = {
     int: "an integer",
     float: "a finite number",
@@ -97,7 +96,7 @@ class ConfiguredComponent:
         """The runs among its options, by key."""
         return self._of(Run)
 
-    def _of(self, cls: type[_Part]) -> dict[str, _Part]:
+    def _of(self, cls: type) -> dict[str, Any]:
         values = ((name, getattr(self.options, name)) for name in self.offer.component.options())
         return {name: value for name, value in values if isinstance(value, cls)}
 
@@ -108,100 +107,107 @@ class ConfiguredComponent:
             yield from part.flattened()
 
 
+class Faults(list[Fault]):
+    """The faults that were found so far."""
+
+    @contextlib.contextmanager
+    def collected(self, place: str = "") -> Iterator[None]:
+        """Add the faults of a UsageError of the block, which is about a part that is at a place."""
+        try:
+            yield
+        except UsageError as error:
+            self.extend(fault.below(place) for fault in error.faults)
+
+    def check(self, source: str) -> None:
+        """Raise PipelineError, of `source`, if there are any."""
+        if self:
+            raise PipelineError(self, source)
+
+
 @attrs.frozen
 class ConfigReader:
-    """Reads TOML values as typed ones, and collects what is wrong with them.
+    """Reads TOML values as typed ones. Its methods raise PipelineError with every fault.
 
     folder   what relative paths are resolved against
     plugins  where components are looked up; without, those of a table are left out
+    source   the file, for errors
+    place    of the value, a dotted key
     """
 
     folder: Path = Path()
     plugins: ComponentSource | None = None
-    faults: list[Fault] = attrs.field(factory=list)
-    known: list[str] = attrs.field(factory=list, init=False)
+    source: str = "pipeline"
+    place: str = ""
 
-    def table(self, cls: type, table: Any, path: str) -> Any:
+    def at(self, key: object) -> ConfigReader:
+        """A reader of the value that a table has by a key, or a list at an index."""
+        return attrs.evolve(self, place=f"{self.place}.{key}" if self.place else str(key))
+
+    def table(self, cls: type, table: Any) -> Any:
         """An instance of the attrs class `cls`, the config of a component or a table of the
-        engine's, from a TOML table, or None with the reasons added to `faults`.
+        engine's, from a TOML table; None if it requires components and they are left out.
         """
         if not isinstance(table, Mapping):
-            return self._refuse(path, "expected a table", table)
-        before = len(self.faults)
+            raise self._refused("expected a table", table)
         attrs.resolve_types(cls)
-        fields = attrs.fields_dict(cls)
-        values, is_whole = {}, True
+        fields, values, faults = attrs.fields_dict(cls), dict[str, Any](), Faults()
+        is_whole = True
         for name, field in fields.items():
-            place, wanted = join(path, name), cast("type", field.type)
             kind, given = field.metadata.get("kind"), table.get(name, field.default)
-            if kind and self.plugins is None:
-                is_whole = is_whole and field.default is not attrs.NOTHING
-            elif kind and get_origin(field.type) is tuple:
-                values[name] = self.chain(kind, given, place)
-            elif kind and given is not None:
-                values[name] = self.choice(kind, given, place)
-            elif name in table:
-                values[name] = self.field(field, given, place)
-            elif field.default is attrs.NOTHING:
-                self._refuse(place, f"required: {phrase(field.type)}", None)
-            elif attrs.has(wanted):
-                self.known.extend(join(place, key) for key in attrs.fields_dict(wanted))
-        self.check_keys(table, fields, path)
-        self.known.extend(join(path, name) for name in fields)
-        if is_whole and len(self.faults) == before:
-            try:
-                return cls(**values)
-            except (ValueError, TypeError) as error:  # a validator that compares fields
-                self.faults.append(Fault(path, _reason(error)))
-        return None
+            own, is_required = self.at(name), field.default is attrs.NOTHING
+            with faults.collected():
+                if kind and self.plugins is None:
+                    is_whole = is_whole and not is_required
+                elif kind and get_origin(field.type) is tuple:
+                    values[name] = own.chain(kind, given)
+                elif kind and given is not None:
+                    values[name] = own.choice(kind, given)
+                elif name in table:
+                    values[name] = own.field(field, given)
+                elif is_required:
+                    raise own._refused(f"required: {phrase(field.type)}", None)
+        faults += [self._unknown(str(key), fields) for key in table if key not in fields]
+        faults.check(self.source)
+        try:
+            return cls(**values) if is_whole else None
+        except (ValueError, TypeError) as error:  # a validator that compares fields
+            raise PipelineError([Fault(self.place, _reason(error))], self.source) from error
 
-    def check(self, source: str) -> None:
-        """Raise PipelineError, of `source`, with the faults if there are any."""
-        if self.faults:
-            raise PipelineError(self.faults, source)
-
-    def check_keys(self, table: Table, known: Collection[str], path: str) -> None:
-        """Report the keys that are not known, with the nearest that is, or where a table below has
-        that key.
+    def _unknown(self, key: str, known: Collection[str]) -> Fault:
+        """The fault of an unknown key, with the nearest that is known, or the sampler that takes it
+        in requests.
         """
-        for key in (str(key) for key in table if key not in known):
-            place = join(path, key)
-            below = [
-                each for each in self.known if each.startswith(path) and each.endswith(f".{key}")
-            ]
-            if self.plugins is not None and path in ("", "generate"):
-                found = self.plugins.sampling_option(key)
-                below += [] if isinstance(found, Fault) else [f"sampler.{key}"]
-            hint = f"did you mean {below[0]!r}?" if below else nearest(key, known)
-            hint = hint or f"there are {', '.join(known) or 'none'}"
-            self.faults.append(Fault(place, "unknown key", "", hint))
+        hint = nearest(key, known) or f"there are {', '.join(known) or 'none'}"
+        taker = None if self.plugins is None else self.plugins.sampling_option(key)
+        if isinstance(taker, RegisteredComponent):
+            hint = f"it is an option of the sampler {taker.name!r}"
+        return Fault(self.at(key).place, "unknown key", "", hint)
 
-    def field(self, field: attrs.Attribute[Any], value: Any, path: str) -> Any:
-        """The value of a key, or None with the reason in `faults`.
+    def field(self, field: attrs.Attribute[Any], value: Any) -> Any:
+        """The value of a key.
 
         Its validator is run here, so that the faults of other keys are reported too.
         """
-        before = len(self.faults)
-        made = self.value(field.type, value, path)
-        if len(self.faults) == before and field.validator is not None:
-            try:
+        made = self.value(field.type, value)
+        try:
+            if field.validator is not None:
                 field.validator(None, field, made)
-            except AttributeError:  # it compares fields, which only the constructor can do
-                pass
-            except (ValueError, TypeError) as error:
-                # A validator of attrs puts the name of the field before its reason, and the value
-                # after it.
-                reason = _reason(error).removeprefix(f"'{field.name}' ").removesuffix(f": {made}")
-                self.faults.append(Fault(path, reason, show(made, kind=False)))
+        except AttributeError:  # it compares fields, which only the constructor can do
+            pass
+        except (ValueError, TypeError) as error:
+            # A validator of attrs puts the name of the field before its reason, and the value
+            # after it.
+            reason = _reason(error).removeprefix(f"'{field.name}' ").removesuffix(f": {made}")
+            raise self._refused(reason, made) from error
         return made
 
-    def choice(self, kind: str, table: Any, path: str) -> Any:
-        """A component of a kind from its table, or None with the reasons in `faults`; a run from
-        its name or path, and a strategy from its name too.
+    def choice(self, kind: str, table: Any) -> Any:
+        """A component of a kind from its table; a run from its name or path, and a strategy from
+        its name too.
         """
         assert self.plugins is not None
         if kind == "run":
-            return self._run(table, path, self.plugins)
+            return self._run(table, self.plugins)
         if isinstance(table, ConfiguredComponent):
             return table
         if kind == "strategy" and isinstance(table, str):
@@ -211,76 +217,83 @@ class ConfigReader:
         start = options.pop("start") if isinstance(options.get("start"), Start) else None
         if not isinstance(given, str):
             names = ", ".join(sorted({offer.name for offer in self.plugins.offers(kind)}))
-            return self._refuse(path, f"expected a table with type = one of {names}", table)
+            raise self._refused(f"expected a table with type = one of {names}", table)
         offer = self.plugins.find(kind, given)
         if isinstance(offer, Fault):
-            self.faults.append(attrs.evolve(offer, path=join(path, "type")))
-            return None
-        made = self.table(offer.component.config, options, path)
+            place = self.at("type").place
+            raise PipelineError([attrs.evolve(offer, path=place)], self.source)
+        made = self.table(offer.component.config, options)
         name = given if ":" in given else offer.canonical_name
-        return None if made is None else ConfiguredComponent(name, offer, made, start)
+        return ConfiguredComponent(name, offer, made, start)
 
-    def chain(self, kind: str, tables: Any, path: str) -> tuple[Any, ...]:
-        """The components of an array of tables; None for one that is refused, with the reasons in
-        `faults`.
-        """
+    def chain(self, kind: str, tables: Any) -> tuple[Any, ...]:
+        """The components of an array of tables."""
         if not isinstance(tables, list | tuple):
-            self._refuse(path, f"expected an array of tables, [[{kind}]]", tables)
-            return ()
-        return tuple(self.choice(kind, each, join(path, str(i))) for i, each in enumerate(tables))
+            raise self._refused(f"expected an array of tables, [[{kind}]]", tables)
+        made = self._each(lambda reader, each: reader.choice(kind, each), dict(enumerate(tables)))
+        return tuple(made.values())
 
-    def _run(self, given: Any, path: str, plugins: ComponentSource) -> Any:
+    def _run(self, given: Any, plugins: ComponentSource) -> Run:
         """The run that a plugin offers under a name, or else the one at a path, which need not be
         there.
         """
         offer = plugins.find("run", given) if isinstance(given, str) else None
         if isinstance(offer, RegisteredComponent):
-            return Run(given, path, offer)
-        found = self.value(Path, given, path)
-        return None if found is None else Run(str(found.absolute()), path)
+            return Run(given, self.place, offer)
+        return Run(str(self.value(Path, given).absolute()), self.place)
 
-    def value(self, wanted: Any, value: Any, path: str) -> Any:
-        """`value` as the type `wanted`, or None with the reasons in `faults`."""
+    def value(self, wanted: Any, value: Any) -> Any:
+        """`value` as the type `wanted`."""
         origin, arguments = get_origin(wanted), get_args(wanted)
         if wanted is Any:
             return value
         if attrs.has(wanted):
-            return self.table(wanted, value, path)
+            return self.table(wanted, value)
         if origin in (Union, types.UnionType):
-            return self._union(wanted, arguments, value, path)
+            return self._union(wanted, arguments, value)
         if origin in (list, tuple) and isinstance(value, list | tuple):
-            items = enumerate(value)
-            return origin(self.value(arguments[0], v, join(path, str(i))) for i, v in items)
+            items = dict(enumerate(value))
+            made = self._each(lambda reader, each: reader.value(arguments[0], each), items)
+            return origin(made.values())
         if origin in (dict, Mapping) and isinstance(value, Mapping):
-            return {k: self.value(arguments[1], v, join(path, k)) for k, v in value.items()}
+            return self._each(lambda reader, each: reader.value(arguments[1], each), value)
         if isinstance(value, str) and value.encode(errors="ignore").decode() != value:
-            return self._refuse(path, "expected text without lone surrogates", value)
+            raise self._refused("expected text without lone surrogates", value)
         if wanted is int and type(value) is int and abs(value) >= _INTEGER_LIMIT:
-            return self._refuse(path, "expected an integer of at most 64 bits", value)
+            raise self._refused("expected an integer of at most 64 bits", value)
         if type(value) is wanted is not float:
             return value
         if wanted is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
             return float(value)  # neither infinite nor NaN
-        if wanted is Path and isinstance(value, str | Path) and (made := self._path(value)):
-            return made
+        if wanted is Path and isinstance(value, str | Path) and (path := self._path(value)):
+            return path
         if hasattr(wanted, "of_option") and (made := wanted.of_option(value, self.folder)):
             return made
         if origin is Literal and isinstance(value, str) and value in arguments:
             return value
-        return self._refuse(path, f"expected {phrase(wanted)}", value)
+        raise self._refused(f"expected {phrase(wanted)}", value)
 
-    def _union(self, wanted: Any, members: tuple[Any, ...], value: Any, path: str) -> Any:
+    def _each(
+        self, read: Callable[[ConfigReader, Any], Any], values: Mapping[Any, Any]
+    ) -> dict[Any, Any]:
+        """The results of `read` for each value, by its key."""
+        made, faults = dict[Any, Any](), Faults()
+        for key, value in values.items():
+            with faults.collected():
+                made[key] = read(self.at(key), value)
+        faults.check(self.source)
+        return made
+
+    def _union(self, wanted: Any, members: tuple[Any, ...], value: Any) -> Any:
         if value is None and type(None) in members:
             return None
         others = [member for member in members if member is not type(None)]
         if len(others) == 1:
-            return self.value(others[0], value, path)
+            return self.value(others[0], value)
         for member in others:
-            trial = attrs.evolve(self, faults=[])
-            made = trial.value(member, value, path)
-            if not trial.faults:
-                return made
-        return self._refuse(path, f"expected {phrase(wanted)}", value)
+            with contextlib.suppress(PipelineError):
+                return self.value(member, value)
+        raise self._refused(f"expected {phrase(wanted)}", value)
 
     def _path(self, value: str | Path) -> Path | None:
         if not str(value) or "\0" in str(value):
@@ -291,8 +304,8 @@ class ConfigReader:
         except (RuntimeError, OSError):  # the user of ~user does not exist, or links go round
             return None
 
-    def _refuse(self, path: str, expected: str, value: Any) -> None:
-        self.faults.append(Fault(path, expected, show(value)))
+    def _refused(self, expected: str, value: Any) -> PipelineError:
+        return PipelineError([Fault(self.place, expected, show(value))], self.source)
 
 
 def phrase(wanted: Any) -> str:
@@ -301,7 +314,7 @@ def phrase(wanted: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(phrase(each) for each in arguments if each is not type(None))
     if origin is Literal:
-        return "one of " + ", ".join(show(each, kind=False) for each in arguments)
+        return "one of " + ", ".join(map(show, arguments))
     if origin in (list, tuple):
         return f"a list, each {phrase(arguments[0])}"
     if origin in (dict, Mapping) or attrs.has(wanted):
@@ -309,12 +322,12 @@ def phrase(wanted: Any) -> str:
     return _PHRASES.get(wanted, getattr(wanted, "__name__", str(wanted)))
 
 
-def show(value: Any, *, kind: bool = True) -> str:
-    """A value in TOML, with its type where the type may be the fault."""
+def show(value: Any) -> str:
+    """A value as TOML has it, in short."""
     if isinstance(value, bool):
-        return ("true" if value else "false") + (" (a boolean)" if kind else "")
+        return "true" if value else "false"
     if isinstance(value, str):
-        return json.dumps(shorten(value), ensure_ascii=False) + (" (a string)" if kind else "")
+        return json.dumps(shorten(value), ensure_ascii=False)
     if isinstance(value, int) and abs(value) >= _INTEGER_LIMIT**2:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, list | tuple):
@@ -326,7 +339,7 @@ def show(value: Any, *, kind: bool = True) -> str:
 
 def shorten(text: str) -> str:
     """A text, cut if it is too long to quote in an error."""
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 
 def plain(value: Any) -> Any:
@@ -372,8 +385,3 @@ def merged(own: Table, given: Table) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(own.get(key), Mapping)
         made[key] = merged(own[key], value) if both else value
     return made
-
-
-def join(path: str, key: str) -> str:
-    """A dotted key."""
-    return f"{path}.{key}" if path else key

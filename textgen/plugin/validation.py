@@ -13,7 +13,7 @@ import pluggy
 
 from textgen.errors import PluginWarning, TextgenError
 from textgen.messages import nearest
-from textgen.plugin import discovery, hookspecs
+from textgen.plugin import hookspecs
 from textgen.plugin.component import (
     HOOKS,
     KINDS,
@@ -23,9 +23,8 @@ from textgen.plugin.component import (
     Component,
     Plugin,
     RegisteredComponent,
-    normalized,
 )
-from textgen.plugin.structure import ConfigReader, plain
+from textgen.plugin.structure import ConfigReader, Faults, plain
 from textgen.plugin.tracebacks import shown_line
 
 _ARGUMENT: Final = re.compile(r"[a-z][a-z0-9_]*")
@@ -92,57 +91,40 @@ def _check(component: Component) -> None:
     if not attrs.has(component.config):
         raise UnfitError(f"config must be an attrs class, and is {component.config!r}")
     attrs.resolve_types(component.config)
-    taken, reader = list(REQUEST_OPTIONS), ConfigReader()
+    taken, faults = list(REQUEST_OPTIONS), Faults()
     for name, field in component.options().items():
         if field.type is None:
             raise UnfitError(f"{name} has no type; annotate it, as in `{name}: int`")
-        if _is_value(field.default) and not field.metadata.get("kind"):
-            reader.field(field, plain(field.default), name)
+        is_made = isinstance(field.default, attrs.Factory)  # type: ignore[arg-type]
+        if not (is_made or field.default in (attrs.NOTHING, None) or field.metadata.get("kind")):
+            with faults.collected():
+                ConfigReader().at(name).field(field, plain(field.default))
         if argument := field.metadata.get("argument"):
             if argument in taken or not _ARGUMENT.fullmatch(argument):
-                raise UnfitError(
-                    f"the argument {argument!r} of its option {name!r} is taken, or is not "
-                    f"lower-case words joined "
-                    "by underscores"
-                )
+                cause = "is taken, or is not lower-case words joined by underscores"
+                raise UnfitError(f"the argument {argument!r} of its option {name!r} {cause}")
             taken.append(argument)
-    if reader.faults:
-        raise UnfitError(f"its defaults are refused: {'; '.join(map(str, reader.faults))}")
-
-
-def _is_value(default: Any) -> bool:
-    """Whether the default of an option is what a table could have, and no function makes it."""
-    is_made = default is attrs.NOTHING or isinstance(default, attrs.Factory)  # type: ignore[arg-type]
-    return not is_made and default is not None
+    if faults:
+        raise UnfitError(f"its defaults are refused: {'; '.join(map(str, faults))}")
 
 
 def miscalled(function: Any, arguments: Sequence[str]) -> str:
-    """Signature of a function that cannot be called with arguments of these names; "" where it
-    can be.
-    """
+    """Why a function cannot be called with arguments of these names; "" where it can be."""
     try:
         signature = inspect.signature(function, follow_wrapped=False)
     except ValueError:  # of a function in C
         return ""
     try:
         signature.bind(*arguments)
-    except TypeError:
-        bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
-        return f"takes {inspect.Signature(bare)}, and is called with ({', '.join(arguments)})"
+    except TypeError as error:
+        return f"cannot be called with ({', '.join(arguments)}): {error}"
     return ""
 
 
-def cause_of(error: BaseException, plugin: Plugin, packages: Collection[str]) -> str:
+def cause_of(error: BaseException, packages: Collection[str]) -> str:
     """The fault of a plugin as a phrase, with the last line of these packages that raised it."""
     if isinstance(error, UnfitError | TextgenError):
         return str(error)
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"SyntaxError: {error.msg} ({error.filename}:{error.lineno})"
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        cause = f"it needs the module {error.name!r}, which is not installed"
-        name = normalized(error.name.partition(".")[0])
-        is_declared = name in discovery.requirements(plugin.distribution)
-        return f"{cause} (pip install {name})" if is_declared else cause
     text = "; ".join(str(error).splitlines())
     kind = type(error).__name__
     return (f"{kind}: {text}" if text else kind) + shown_line(error, packages)

@@ -21,7 +21,7 @@ import numpy as np
 
 from textgen.contracts.checks import check_tokenizer, encode_documents, read_pieces
 from textgen.contracts.components import Components
-from textgen.data import Dataset, Windows, stretches
+from textgen.data import Dataset, Windows, sample_spans
 from textgen.documents import DOCUMENT_END, CorpusPiece, end_id
 from textgen.errors import (
     ContractError,
@@ -360,7 +360,7 @@ def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dat
         share = held_out if held_out < 1 else 0.1
         training, validation = _split_share(tokens, share, end_id(tokenizer))
         if held_out >= 1:
-            validation = stretches(validation, int(held_out), _PLACES)
+            validation = sample_spans(validation, int(held_out), _PLACES)
     window = f"one window of data.window_length = {length} needs {length + 1}"
     if len(training) <= length:
         cause = f"the corpus is too short: {len(training):,} training tokens, and {window}"
@@ -394,7 +394,7 @@ def lost_share(tokens: Ids, tokenizer: Tokenizer, characters: int) -> float:
     """The share of the characters of a text that its tokens (N,) do not give again; of a long text
     an estimate.
     """
-    sample = stretches(tokens, _SAMPLE, _PLACES)
+    sample = sample_spans(tokens, _SAMPLE, _PLACES)
     kept = len(tokenizer.decode(sample)) * len(tokens) / len(sample)
     return max(0.0, 1 - kept / characters)
 

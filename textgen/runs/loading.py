@@ -33,7 +33,7 @@ from textgen.pipeline.options import DataOptions, TextOptions
 from textgen.pipeline.pipeline import without_starts
 from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
-from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Run, plain
+from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Faults, Run, plain
 from textgen.protocols import Ids, Table, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
@@ -48,7 +48,7 @@ from textgen.tokenizers import unknown_id
 
 logger = logging.getLogger("textgen")
 _WORSE, _NOISE = 1.3, 0.15  # times and nats that a few windows may be above all of a text
-_SHOWN: Final = 5  # edits that a message lists
+_SHOWN_EDITS: Final = 5  # edits that a message lists
 _CHANGED: Final = "the corpus is no longer the one that the model was trained on"
 # Whether the text includes the prompt is for the caller to choose.
 _DEFAULTS: Final = {field.name for field in attrs.fields(TextOptions)}
@@ -101,9 +101,9 @@ def load_generator(
         stored = read_stored(found, raw)
     raw, record = stored.raw, stored.record
     tables = {**raw.tables, **_given_choices(given, plugins)}
-    reader = ConfigReader(raw.folder, plugins)
+    reader = ConfigReader(raw.folder, plugins, raw.source)
     try:
-        choices = _choices(tables, reader, raw.source)
+        choices = _choices(tables, reader)
         if stored.is_edited:
             _check_edits(stored, [each for each in choices[:2] if each.offer.kind not in given])
         for remark in stored.remarks:
@@ -175,32 +175,31 @@ def _given_choices(given: Table, plugins: ComponentSource) -> Table:
     """The components that a program gives in place of the run's own; paths are relative to the
     current folder.
     """
-    reader = ConfigReader(Path.cwd(), plugins)
-    made = {
-        kind: reader.chain(kind, value, kind)
-        if kind == "sampler"
-        else reader.choice(kind, value, kind)
-        for kind, value in with_choices(given).items()
-    }
-    reader.check("")
+    made = {}
+    for kind, value in with_choices(given).items():
+        reader = ConfigReader(Path.cwd(), plugins, "", kind)
+        made[kind] = (reader.chain if kind == "sampler" else reader.choice)(kind, value)
     return made
 
 
-def _choices(tables: Table, reader: ConfigReader, source: str) -> _Choices:
-    """The tokenizer, model and samplers of tables. Raises PipelineError, of the pipeline
-    `source`.
-    """
-    tokenizer, model = (_choice(kind, tables, reader) for kind in ("tokenizer", "model"))
-    samplers = reader.chain("sampler", tables.get("sampler", ()), "sampler")
+def _choices(tables: Table, reader: ConfigReader) -> _Choices:
+    """The tokenizer, model and samplers of tables. Raises PipelineError."""
+    made, faults = list[Any](), Faults()
+    for kind in ("tokenizer", "model"):
+        with faults.collected():
+            made.append(_choice(kind, tables, reader))
+    with faults.collected():
+        samplers = reader.at("sampler").chain("sampler", tables.get("sampler", ()))
     if (strategy := tables.get("generate", {}).get("strategy")) is not None:
-        samplers += (reader.choice("strategy", strategy, "generate.strategy"),)
-    reader.check(source)
-    return tokenizer, model, samplers
+        with faults.collected():
+            samplers += (reader.at("generate.strategy").choice("strategy", strategy),)
+    faults.check(reader.source)
+    return made[0], made[1], samplers
 
 
 def _choice(kind: str, tables: Table, reader: ConfigReader) -> Any:
     table = tables.get(kind)
-    return reader.choice(kind, table if kind == "corpus" else without_starts(table), kind)
+    return reader.at(kind).choice(kind, table if kind == "corpus" else without_starts(table))
 
 
 def _check_edits(stored: StoredRun, choices: Iterable[ConfiguredComponent]) -> None:
@@ -212,7 +211,7 @@ def _check_edits(stored: StoredRun, choices: Iterable[ConfiguredComponent]) -> N
         each for each in run_record.differences(then, now) if None not in (each.before, each.now)
     ]
     if edits:
-        cause = f"it no longer describes the weights: {'; '.join(map(str, edits[:_SHOWN]))}"
+        cause = f"it no longer describes the weights: {'; '.join(map(str, edits[:_SHOWN_EDITS]))}"
         with restorable():
             raise CorruptFileError(Path(stored.raw.source), cause)
 
@@ -228,7 +227,7 @@ def build_chain(
 
     Raises PipelineError with the faults of all of them, each with its place in a pipeline.
     """
-    built, faults, tokenizer = [], list[Fault](), context.tokenizer
+    built, faults, tokenizer = [], Faults(), context.tokenizer
     assert tokenizer is not None
     for number, choice in enumerate(choices):
         try:
@@ -238,8 +237,7 @@ def build_chain(
             is_sampler = choice.offer.kind == "sampler"
             place = f"sampler.{number}" if is_sampler else "generate.strategy"
             faults += [fault.below(place) for fault in error.faults]
-    if faults:
-        raise PipelineError(faults, source)
+    faults.check(source)
     return Chain.of(built, model, tokenizer.vocab_size, unknown_id(tokenizer), components)
 
 
@@ -247,15 +245,14 @@ def check_models(choice: ConfiguredComponent, made: Any, context: BuildContext) 
     """Raise PipelineError for a run among the options of a strategy that gives it a model of
     another vocabulary.
     """
-    models, own, faults = getattr(made, "models", ()), context.tokenizer, list[Fault]()
+    models, own, faults = getattr(made, "models", ()), context.tokenizer, Faults()
     assert own is not None
     for key, run in choice.runs().items():
         other = context.build(run)
         if any(other.model is model for model in models) and are_different(other.tokenizer, own):
             sizes = f"of {other.tokenizer.vocab_size} tokens; that of the text has {own.vocab_size}"
             faults.append(Fault(key, f"the run has another vocabulary, {sizes}"))
-    if faults:
-        raise PipelineError(faults, choice.name)
+    faults.check(choice.name)
 
 
 def make_generator(
@@ -347,10 +344,8 @@ def _training_tokens(
     """The tokens (N,) that the model was trained on. Raises CorpusError where the text has changed,
     and the cache has those of before no more.
     """
-    reader = attrs.evolve(reader, faults=[])
     choices = _choice("corpus", tables, reader), _choice("tokenizer", tables, reader)
-    data = reader.table(DataOptions, tables.get("data", {}), "data")
-    reader.check(str(path / "pipeline.toml"))
+    data = reader.at("data").table(DataOptions, tables.get("data", {}))
     then = CorpusDigest(**record["fingerprint"]["corpus"])
     tokens = kept_tokens(then, tokenizer)
     if tokens is None:

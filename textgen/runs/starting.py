@@ -24,7 +24,6 @@ from textgen.files.reading import (
 )
 from textgen.pipeline.pipeline import (
     Pipeline,
-    make_choice,
     make_pipeline,
     without_starts,
 )
@@ -112,7 +111,7 @@ def load_start(
     with restorable(f"{start.place}.start"):
         tensors = read_weights(inside(start.path, WEIGHTS), start.weights)
         own, plugins = start.tables["tokenizer"], context.plugins
-        table = make_choice("tokenizer", own, start.path, plugins, source=source)
+        table = ConfigReader(start.path, plugins, source, "tokenizer").choice("tokenizer", own)
         unfitted = context.build(table, tokenizer=None)
         before = read_tokenizer(unfitted, start.path, start.tokenizer)
 
@@ -163,9 +162,8 @@ def run_of(
 
     Raises PipelineError for wrong ones, and ContractError where it gives no run.
     """
-    reader = ConfigReader(Path.cwd(), plugins)
-    config = reader.table(offer.component.config, options or {}, "run")
-    reader.check(offer.name)
+    reader = ConfigReader(Path.cwd(), plugins, offer.name, "run")
+    config = reader.table(offer.component.config, options or {})
     with Components() as components:
         context = BuildContext(folder=reader.folder, training=False, plugins=plugins)
         made = components.build(ConfiguredComponent(offer.name, offer, config), context)
@@ -255,13 +253,13 @@ class _Finder:
         """The run that a key `start` means: one that a plugin offers under this name, or else the
         one at this path.
         """
-        reader, offered = ConfigReader(self.raw.folder), offered_run(given, self.plugins)
+        reader = ConfigReader(self.raw.folder, None, self.raw.source, f"{place}.start")
+        offered = offered_run(given, self.plugins)
         if isinstance(offered, Mapping):  # it names no weights of a run
             offered = merged(offered, offered.get("start", {}))
             self.found.append(Start(given, place, Path(), "", "", offered))
             return self.found[-1]
-        path = offered if isinstance(offered, Path) else reader.value(Path, given, f"{place}.start")
-        reader.check(self.raw.source)
+        path = offered if isinstance(offered, Path) else reader.value(Path, given)
         name = given if path is offered else str(path.absolute())
         try:
             start = attrs.evolve(start_in(finished_run(path), place), name=name)

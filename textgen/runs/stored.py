@@ -31,7 +31,7 @@ from textgen.files.reading import (
 )
 from textgen.pipeline.pipeline import CHOICES, PipelineTables
 from textgen.pipeline.raw_pipeline import RawPipeline
-from textgen.plugin.structure import ConfigReader
+from textgen.plugin.structure import ConfigReader, Faults
 from textgen.protocols import Table, Tensors
 from textgen.runs.directory import RunDirectory, no_run, run_directory
 from textgen.runs.formats import RunFigures, read_record
@@ -193,11 +193,12 @@ def _pipeline(directory: RunDirectory, record: Table) -> tuple[RawPipeline, bool
     Raises PipelineError, RunError.
     """
     raw = directory.read_pipeline()
-    reader = ConfigReader(raw.folder)
-    reader.table(PipelineTables, raw.tables, "")
+    faults = Faults()
+    with faults.collected():
+        ConfigReader(raw.folder, None, raw.source).table(PipelineTables, raw.tables)
     gone = [kind for kind in CHOICES if kind not in raw.tables]
-    reader.faults.extend(Fault(kind, "the run wrote this table, and it is gone") for kind in gone)
-    reader.check(raw.source)
+    faults += [Fault(kind, "the run wrote this table, and it is gone") for kind in gone]
+    faults.check(raw.source)
     return raw, raw.sha256 != record["files"][_PIPELINE]
 
 

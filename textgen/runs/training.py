@@ -58,7 +58,7 @@ from textgen.runs.record import finish
 logger = logging.getLogger("textgen")
 _WRITING: Final = 1 / 20  # share of the time that checkpoints may take
 _DIVERGED: Final = 1.0  # nats that a loss rises where the model is worse than before training
-_UNREAD: Final = 8  # steps whose losses may stay on the device
+_UNREAD_LOSSES: Final = 8  # steps whose losses may stay on the device
 
 
 AnyObserver: TypeAlias = Observer | Callable[[Event], Stop | None]
@@ -285,7 +285,7 @@ class TrainingLoop:
 
     def _stepped(self, event: StepDone) -> None:
         self._unread.append(event)
-        self._check_losses(unread=_UNREAD)
+        self._check_losses(unread=_UNREAD_LOSSES)
         progress = self.progress
         progress.step, progress.steps = event.step, event.steps
         progress.steps_before_decay = event.steps_before_decay

@@ -16,7 +16,6 @@ import attrs
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import TextgenError
 from textgen.files.reading import read_tokenizer
-from textgen.pipeline.pipeline import make_choice
 from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin import discovery
 from textgen.plugin.component import (
@@ -101,10 +100,8 @@ class Subject:
 
         Raises PipelineError where the caller gave the wrong ones.
         """
-        reader = ConfigReader(Path.cwd(), self.plugins)
-        made = reader.table(self.component.config, self.options, "")
-        reader.check(f"options of {self.label}")
-        return made
+        reader = ConfigReader(Path.cwd(), self.plugins, f"options of {self.label}")
+        return reader.table(self.component.config, self.options)
 
     def new(self, **context: Any) -> Any:
         """The component, newly built, in a context with these changes. Raises Skip where it refuses
@@ -153,7 +150,7 @@ class Subject:
         Raises PipelineError and ContractError.
         """
         source = f"{kind} for a check"
-        choice = make_choice(kind, table, Path.cwd(), self.plugins, source=source)
+        choice = ConfigReader(Path.cwd(), self.plugins, source, kind).choice(kind, table)
         return self.components.build(choice, self.context(**context))
 
     def sample(self, corpus: Table | None) -> list[CorpusPiece]:

@@ -156,7 +156,7 @@ class Suite(Subject):
         except PipelineError as error:
             faults = "; ".join(map(str, error.faults))
             raise Violation(f"its defaults are refused: {faults}") from error
-        used = [offer.component for offer in self.plugins.defaults(self.kind)]
+        used = [each.component for each in self.plugins.offers(self.kind) if each.is_built_in]
         if component.default and (self.kind not in _DEFAULTS or component not in used):
             raise Violation(
                 "default=True means nothing beside the components that textgen comes with"

@@ -97,7 +97,9 @@ def read_space(path: str) -> list[Dimension]:
             )
         )
     if faults:
-        raise UsageError(faults=faults, source=path)
+        error = UsageError(faults=faults)
+        error.source = path
+        raise error
     return dimensions
 
 

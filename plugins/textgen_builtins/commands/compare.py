@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 import attrs
 import click
 
-from textgen.cli import check_output, json_option, write_output
+from textgen.cli import check_page, json_option, write_page
 from textgen_builtins.commands.compared import (
     ComparedRun,
     differences,
@@ -19,7 +19,7 @@ from textgen_builtins.commands.compared import (
     read_runs,
     warning,
 )
-from textgen_builtins.commands.page import is_page, page
+from textgen_builtins.commands.page import page
 from textgen_builtins.commands.tables import as_row, printable, table
 from textgen_builtins.curves import Curve, draw
 
@@ -76,10 +76,10 @@ def compare(runs: Sequence[str], html: str | None, as_json: bool) -> None:
     nats per token, of the held-out text.
     """
     if html is not None:
-        check_output("--html", html, "page of textgen", is_page)
+        check_page(html)
     compared = Comparison.of(*runs)
     if html is not None:
-        write_output(html, compared.page())
+        write_page(html, compared.page())
     if as_json:
         click.echo(json.dumps(_as_json(compared.runs), indent=2, ensure_ascii=False))
     else:

@@ -16,12 +16,12 @@ import click
 
 from textgen import Address, BuildContext, CorpusError, UsageError
 from textgen.cli import (
-    check_output,
+    check_page,
     check_run,
     device_option,
     json_option,
     parse_value,
-    write_output,
+    write_page,
 )
 from textgen_builtins.commands import page
 
@@ -82,7 +82,7 @@ def evaluate(
     from textgen import Engine
 
     if html is not None:
-        check_output("--html", html, "page of textgen", page.is_page)
+        check_page(html)
     engine = Engine(context.plugins())
     name = "stdin" if file == "-" else file
     # Without samplers: a score is the model's own.
@@ -106,7 +106,7 @@ def evaluate(
             error.source = name
             raise
     if html is not None:
-        write_output(html, page.page(Path(name).name, score._repr_html_() or ""))
+        write_page(html, page.page(Path(name).name, score._repr_html_() or ""))
     lower = " at least: the spelling of what is outside the vocabulary is not counted"
     lines = (
         f"loss                {score.loss:.4f} nats per token",

@@ -6,10 +6,11 @@ from html import escape
 from string import Template
 from typing import Final
 
-_MARK: Final = '<meta name="generator" content="textgen">'
+from textgen.cli import PAGE_MARK
+
 _PAGE: Final = Template(
     f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">{_MARK}
+<html lang="en"><head><meta charset="utf-8">{PAGE_MARK}
 <title>$title</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
@@ -29,8 +30,3 @@ $body
 def page(title: str, body: str) -> str:
     """The page; the body is HTML."""
     return _PAGE.substitute(title=escape(title), body=body)
-
-
-def is_page(beginning: bytes) -> bool:
-    """Whether a file that begins so is such a page."""
-    return _MARK.encode() in beginning

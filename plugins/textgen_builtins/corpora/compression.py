@@ -13,8 +13,10 @@ from textgen.errors import CorpusError
 from textgen.files import is_special
 
 _PIECE: Final = 1 << 20
-_EXPANDS: Final = 100  # times that a text expands at most, where it is longer than _ALWAYS bytes
-_ALWAYS: Final = 1 << 26
+_EXPANDS: Final = (
+    100  # times that a text expands at most, where it is longer than _UNLIMITED_BYTES bytes
+)
+_UNLIMITED_BYTES: Final = 1 << 26
 _GZIP: Final = b"\x1f\x8b"
 _ZSTANDARD: Final = b"\x28\xb5\x2f\xfd"
 
@@ -32,7 +34,7 @@ def read_bytes(path: Path) -> Iterator[bytes]:
             beginning = file.read(len(_ZSTANDARD))
             file.seek(0)
             stream, damaged = _decompressed(file, beginning, path)
-            size, most = 0, max(_ALWAYS, _EXPANDS * path.stat().st_size)
+            size, most = 0, max(_UNLIMITED_BYTES, _EXPANDS * path.stat().st_size)
             while piece := stream.read(_PIECE):
                 size += len(piece)
                 if size > most:
@@ -47,7 +49,7 @@ def read_bytes(path: Path) -> Iterator[bytes]:
 def _decompressed(
     file: IO[bytes], beginning: bytes, path: Path
 ) -> tuple[Any, tuple[type[Exception], ...]]:
-    """What to read, and what that raises where the data is damaged."""
+    """The stream to read, and the exceptions that damaged data raises in it."""
     if beginning.startswith(_GZIP):
         return gzip.GzipFile(fileobj=file), (EOFError, zlib.error, gzip.BadGzipFile)
     if beginning != _ZSTANDARD:

@@ -20,7 +20,7 @@ from textgen.messages import byte_count, visible
 from textgen_builtins.corpora.file_facts import HTML, JSON_LINES, TEXTS, inner_suffix
 
 _SILENCE: Final = 30.0  # seconds without a byte
-_LARGEST: Final = 20 * 10**9  # bytes
+_MAX_BYTES: Final = 20 * 10**9  # bytes
 _PIECE: Final = 1 << 18
 _SUFFIXES: Final = {
     "text/html": ".html",
@@ -90,8 +90,8 @@ def _received(response: Any, address: str, name: str, sha256: str | None) -> Ite
     size, digest = 0, hashlib.sha256()
     whole = response.length  # None if it is not known
     while True:
-        if max(size, whole or 0) > _LARGEST:
-            limit = byte_count(_LARGEST)
+        if max(size, whole or 0) > _MAX_BYTES:
+            limit = byte_count(_MAX_BYTES)
             raise CorpusError(f"{address} has more than {limit}, the most that is fetched")
         with _network(address):
             piece = response.read1(_PIECE)

@@ -1,4 +1,4 @@
-"""How the bytes of a text become characters: by their byte order mark, or as UTF-8, or as an option
+"""Decodes the bytes of a text: by their byte order mark, or as UTF-8, or as an option
 says.
 """
 
@@ -21,8 +21,8 @@ _MARKS: Final = {  # the longer first: UTF-32 begins as UTF-16 does
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_USUAL: Final = "cp1252"  # charset-normalizer alone reads French as cp1250
-_EQUAL: Final = 0.02  # difference of its measure of chaos that says nothing
+_USUAL_ENCODING: Final = "cp1252"  # charset-normalizer alone reads French as cp1250
+_EQUAL_CHAOS: Final = 0.02  # difference of its measure of chaos that says nothing
 _NO_TEXTS: Final = {
     b"%PDF": "a PDF, which has places of letters and no paragraphs",
     b"PK\3\4": "a ZIP archive, as .docx, .odt and .epub files are, which are read by these names",
@@ -77,10 +77,10 @@ def _likeliest(data: bytes) -> str:
 
     lines = [line for line in data.splitlines(keepends=True) if not line.isascii()]
     matches = list(from_bytes(b"".join(lines)[:_SAMPLE]))
-    equal = [match for match in matches if match.chaos <= matches[0].chaos + _EQUAL]
-    if any(_USUAL in match.could_be_from_charset for match in equal):
-        return _USUAL
-    return matches[0].encoding if matches else _USUAL
+    equal = [match for match in matches if match.chaos <= matches[0].chaos + _EQUAL_CHAOS]
+    if any(_USUAL_ENCODING in match.could_be_from_charset for match in equal):
+        return _USUAL_ENCODING
+    return matches[0].encoding if matches else _USUAL_ENCODING
 
 
 def _check_is_text(sample: bytes, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the name of a file says of it."""
+"""Facts in the name of a file."""
 
 from __future__ import annotations
 

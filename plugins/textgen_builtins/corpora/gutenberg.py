@@ -25,7 +25,7 @@ def is_book(text: str) -> bool:
 
 
 def book_alone(pieces: Iterable[str], path: Path) -> Iterator[str]:
-    """What stands between the lines that say START and END OF THE PROJECT GUTENBERG EBOOK, without
+    """The text between the lines that say START and END OF THE PROJECT GUTENBERG EBOOK, without
     empty lines there.
 
     The book is held in memory. Raises CorpusError where one of the two lines is missing.

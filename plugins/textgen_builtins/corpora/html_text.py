@@ -19,7 +19,7 @@ from typing import Final
 from textgen.errors import CorpusError
 from textgen_builtins.corpora.encodings import AUTO, encoding_of_mark
 
-_LONGEST: Final = 1 << 25  # characters of a page, which is held in memory
+_MAX_CHARACTERS: Final = 1 << 25  # characters of a page, which is held in memory
 _HIDDEN: Final = re.compile("noscript|script|style|template|title")
 _LINES: Final = re.compile("br|caption|dd|div|dt|figcaption|li|option|tr")
 _PARAGRAPHS: Final = re.compile(
@@ -69,9 +69,9 @@ def text_of_html(pieces: Iterable[str], path: Path) -> Iterator[str]:
     for piece in pieces:
         held.append(piece)
         length += len(piece)
-        if length > _LONGEST:
+        if length > _MAX_CHARACTERS:
             raise CorpusError(
-                f"it is longer than {_LONGEST:,} characters, the most of a page", path
+                f"it is longer than {_MAX_CHARACTERS:,} characters, the most of a page", path
             )
     page = "".join(held)
     text, at = _Text(), 0

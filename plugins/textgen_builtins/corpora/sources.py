@@ -17,14 +17,14 @@ from textgen.messages import byte_count
 from textgen_builtins.corpora.config import FileConfig
 from textgen_builtins.corpora.file_facts import COMPRESSED, JSON_LINES, TEXTS, inner_suffix
 
-_SHOWN: Final = 5  # names in a message
+_SHOWN_NAMES: Final = 5  # names in a message
 _HIDDEN: Final = (".", "~$")  # with the second begins what Word keeps beside an open document
 _P = TypeVar("_P", bound=PurePath)
 
 
 @attrs.frozen
 class Folder:
-    """What a folder holds: the files to read, sorted, and the others but for hidden ones."""
+    """The contents of a folder: the files to read, sorted, and the others but for hidden ones."""
 
     path: Path
     files: list[Path]
@@ -118,6 +118,6 @@ def _is_hidden(path: Path) -> bool:
 def named(files: Iterable[Path]) -> str:
     """The names of a few files, and how many more there are."""
     names = [file.name for file in files]
-    return ", ".join(names[:_SHOWN]) + (
-        f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + (
+        f" and {len(names) - _SHOWN_NAMES:,} more" if len(names) > _SHOWN_NAMES else ""
     )

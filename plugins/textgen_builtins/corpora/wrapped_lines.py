@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Final
 
 _WIDTHS: Final = range(30, 201)
-_FEWEST: Final = 20  # lines that follow another
-_MOST: Final = 0.9  # share of them that go on with it
+_MIN_LINES: Final = 20  # lines that follow another
+_MAX_SHARE: Final = 0.9  # share of them that go on with it
 _PIECE: Final = 1 << 20  # characters
 _ENDS: Final = ".!?:\"'\u2019\u201d"  # of sentences
 
@@ -22,9 +22,11 @@ def width_of(text: str) -> int | None:
     lengths = sorted(len(line) for line in lines if line)
     width = lengths[len(lengths) * 199 // 200] if lengths else 0
     pairs = [pair for pair in itertools.pairwise(lines) if all(pair) and not pair[1][0].isspace()]
-    if width not in _WIDTHS or len(pairs) < _FEWEST:
+    if width not in _WIDTHS or len(pairs) < _MIN_LINES:
         return None
-    return width if sum(_goes_on(*pair, width) for pair in pairs) > _MOST * len(pairs) else None
+    return (
+        width if sum(_goes_on(*pair, width) for pair in pairs) > _MAX_SHARE * len(pairs) else None
+    )
 
 
 def joined(lines: Iterator[str], width: int) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from textgen.errors import CorpusError
 
-_LONGEST: Final = 1 << 26  # bytes of the parts that are read, which are held in memory
+_MAX_BYTES: Final = 1 << 26  # bytes of the parts that are read, which are held in memory
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # which the standards allow
 _FAULTS: Final = (
     zipfile.BadZipFile,
@@ -30,7 +30,7 @@ class Parts:
     """Reads parts, as many bytes of them as are allowed in all."""
 
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
-        self._archive, self._path, self._left = archive, path, _LONGEST
+        self._archive, self._path, self._left = archive, path, _MAX_BYTES
 
     def __contains__(self, name: str) -> bool:
         return name in self._archive.NameToInfo
@@ -40,7 +40,7 @@ class Parts:
         part = self._archive.getinfo(name)
         self._left -= part.file_size  # no more are read, whatever there is
         if self._left < 0:
-            raise CorpusError(f"its text takes more than {_LONGEST:,} bytes", self._path)
+            raise CorpusError(f"its text takes more than {_MAX_BYTES:,} bytes", self._path)
         if part.compress_type not in _METHODS:
             raise ValueError(f"{name} is compressed in another way than deflate")
         return self._archive.read(part)

@@ -16,13 +16,15 @@ Floats = npt.NDArray[np.floating[Any]]
 
 # Nats: a token that an expert calls impossible does not become so by itself. A wide network may
 # break down on a part of a text, and be sure of wrong tokens. Other text loses 0.0003 at most.
-_LEAST: Final = -15.0
-_FAR: Final = -8.0  # nats: beyond it, the gate does not tell one disagreement from another
+_MIN_BIAS: Final = -15.0
+_MIN_DISAGREEMENT: Final = (
+    -8.0
+)  # nats: beyond it, the gate does not tell one disagreement from another
 # of the squared distance from equal parts, in nats; some hundred tokens move no weight far
-_PULL: Final = 100.0
+_PRIOR_WEIGHT: Final = 100.0
 _ITERATIONS: Final = 50
-_FEW: Final = 2_000  # tokens from all over the text that the search begins with
-_MOST: Final = 20_000  # tokens to fit a gate to
+_FIRST_TOKENS: Final = 2_000  # tokens from all over the text that the search begins with
+_MAX_TOKENS: Final = 20_000  # tokens to fit a gate to
 _VALUES: Final = 1 << 25  # log probabilities held for it: 128 MiB
 # Multiplications of a product for which BLAS uses one thread. Where another program keeps a core
 # busy, its threads wait for each other for a hundred times as long as a product takes.
@@ -77,10 +79,10 @@ class Gate:
 
 
 def gate_size(tokens: int, experts: int, vocab_size: int) -> int:
-    """How many of so many training tokens to set aside, at their end, for a gate, which has few
+    """Number of training tokens to set aside, at their end, for a gate, which has few
     weights.
     """
-    return min(tokens // 20, _MOST, _VALUES // (experts * vocab_size))
+    return min(tokens // 20, _MAX_TOKENS, _VALUES // (experts * vocab_size))
 
 
 def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:
@@ -97,8 +99,8 @@ def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:
     problem = _Problem(logs, targets, inputs, np.zeros((len(prior), inputs.shape[1])))
     problem.prior[:, 0] = prior
     theta = problem.prior
-    if len(targets) > 2 * _FEW:  # most of the way at a fraction of the work
-        some = slice(None, None, len(targets) // _FEW)
+    if len(targets) > 2 * _FIRST_TOKENS:  # most of the way at a fraction of the work
+        some = slice(None, None, len(targets) // _FIRST_TOKENS)
         theta = _minimum(_Problem(logs[some], targets[some], inputs[some], problem.prior), theta)
     theta = _minimum(problem, theta)
     slopes = theta[:, 1:] / spread
@@ -108,11 +110,11 @@ def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:
 
 def _features(logs: Floats) -> Floats:
     """(M, E · E) the entropies and cross-entropies of `logs` (M, E, V), negative; raises what is
-    below _LEAST in it.
+    below _MIN_BIAS in it.
     """
-    np.maximum(logs, _LEAST, out=logs)
+    np.maximum(logs, _MIN_BIAS, out=logs)
     met = np.matmul(np.exp(logs), logs.swapaxes(1, 2))
-    np.maximum(met, _FAR, out=met)
+    np.maximum(met, _MIN_DISAGREEMENT, out=met)
     flat: Floats = met.reshape(len(logs), -1)
     return flat
 
@@ -129,7 +131,7 @@ class _Problem:
     prior: Floats  # (E, J)
 
     def loss(self, theta: Floats) -> float:
-        """In nats, of all tokens, with the pull towards the prior."""
+        """The loss in nats, of all tokens, with the pull towards the prior."""
         return self._mixed(theta)[0]
 
     def derivatives(self, theta: Floats) -> tuple[float, Floats, Floats]:
@@ -142,14 +144,14 @@ class _Problem:
             np.matmul(weighed, self.logs.swapaxes(1, 2)) - means[:, :, None] * means[:, None]
         )  # (N, E, E)
         given = self.logs[np.arange(len(means)), :, self.targets]  # (N, E)
-        gradient = _product(means - given, self.inputs) + _PULL * (theta - self.prior)
+        gradient = _product(means - given, self.inputs) + _PRIOR_WEIGHT * (theta - self.prior)
         hessian, inputs = np.empty((experts, size, experts, size)), self.inputs.astype(np.float32)
         for i in range(experts):
             for j in range(i + 1):
                 hessian[i, :, j] = _product(inputs, spreads[:, i, j, None] * inputs)
                 hessian[j, :, i] = hessian[i, :, j].T
         flat = hessian.reshape(experts * size, -1)
-        return loss, gradient, flat + _PULL * np.eye(len(flat))
+        return loss, gradient, flat + _PRIOR_WEIGHT * np.eye(len(flat))
 
     def _mixed(self, theta: Floats) -> tuple[float, Floats]:
         """The loss, and the mixture's probabilities (N, V)."""
@@ -161,7 +163,7 @@ class _Problem:
         totals = mixed.sum(axis=-1, keepdims=True)
         mixed /= totals
         loss = np.log(totals).sum(dtype=np.float64) - given
-        return float(loss + _PULL / 2 * ((theta - self.prior) ** 2).sum()), mixed
+        return float(loss + _PRIOR_WEIGHT / 2 * ((theta - self.prior) ** 2).sum()), mixed
 
 
 def _product(left: Floats, right: Floats) -> Floats:

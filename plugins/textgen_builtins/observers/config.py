@@ -36,7 +36,7 @@ class EarlyStoppingConfig:
     )
 
     def fingerprint(self) -> dict[str, Any]:
-        """It shapes the model: with another patience the run is another."""
+        """The patience, which shapes the model."""
         return attrs.asdict(self)
 
 

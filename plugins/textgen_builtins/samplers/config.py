@@ -14,7 +14,7 @@ from attrs.validators import and_, ge, gt, le, max_len, optional
 from textgen import NoOptions, option
 
 _SHARE = and_(gt(0), le(1))
-_LONGEST = 100_000  # characters of a form
+_MAX_FORM = 100_000  # characters of a form
 
 
 @attrs.frozen
@@ -160,7 +160,7 @@ class FormatConfig:
     regex: str | None = option(
         None,
         help="a regular expression that the whole generated text has to match",
-        validator=optional(max_len(_LONGEST)),
+        validator=optional(max_len(_MAX_FORM)),
         argument="regex",
     )
     schema: str | dict[str, Any] | None = option(
@@ -172,7 +172,7 @@ class FormatConfig:
     def __attrs_post_init__(self) -> None:
         if isinstance(self.schema, dict):
             object.__setattr__(self, "schema", json.dumps(self.schema))
-        if self.schema is not None and len(self.schema) > _LONGEST:
-            raise ValueError(f"schema must be at most {_LONGEST:,} characters long")
+        if self.schema is not None and len(self.schema) > _MAX_FORM:
+            raise ValueError(f"schema must be at most {_MAX_FORM:,} characters long")
         if self.regex is not None and self.schema is not None:
             raise ValueError("expected a regular expression or a JSON schema, not both")

@@ -38,7 +38,7 @@ _LIMITS: Final[Table] = {
 """What a form may cost: about 0.1 s and 20 MB to compile, and 10 ms for a token."""
 _ENDED: Final = 1024  # questions for other texts after which a text is taken to have ended
 _DEAD_END: Final = "NoExtensionBias"  # what llguidance says where no token can follow
-_SHOWN: Final = 40  # characters that a message lists
+_SHOWN_CHARACTERS: Final = 40  # characters that a message lists
 _REPLACED: Final = "\ufffd"  # what bytes that are not a whole character decode to
 
 
@@ -113,7 +113,7 @@ class Format:
         return mask
 
     def _packed(self, ids: Ids) -> bytes:
-        """What may follow `ids`, a bit for each token.
+        """Mask of the tokens that may follow `ids`, a bit for each.
 
         The matcher of a text goes on with it. It is made anew, in about a microsecond for a token,
         where another text has gone on with it, or where the shared tables are full.
@@ -137,7 +137,7 @@ class Format:
         raise UsageError(f"the form cannot be followed any further: {cause}")
 
     def _lacking(self, ids: Ids) -> str:
-        """What would have to follow `ids`, and the vocabulary lacks."""
+        """Text that would have to follow `ids`, and that the vocabulary lacks."""
         matcher = self._make(self._vocabulary.bytes)
         matcher.consume_tokens([*b"".join(self._vocabulary.texts[i] for i in ids.tolist())])
         bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
@@ -145,7 +145,7 @@ class Format:
         if not after:
             return "no text of this vocabulary has this form"
         lacking = "".join(sorted(after - self._vocabulary.characters))
-        return f"the vocabulary cannot write it: it lacks {lacking[:_SHOWN]!r}"
+        return f"the vocabulary cannot write it: it lacks {lacking[:_SHOWN_CHARACTERS]!r}"
 
     def _matchers(self, ids: Ids) -> Iterator[tuple[Any, Ids]]:
         """Matchers with what each has to read until `ids` are read."""
@@ -230,7 +230,9 @@ def _vocabulary(tokenizer: Tokenizer, llguidance: Any) -> _Vocabulary:
 
 
 class _Tokens:
-    """What llguidance.TokenizerWrapper asks for. Nothing is encoded, since nothing is forced."""
+    """The tokenizer that llguidance.TokenizerWrapper asks for. Nothing is encoded, since nothing is
+    forced.
+    """
 
     bos_token_id = None
 
@@ -250,4 +252,4 @@ def _cause(matcher: Any) -> str:
 
 
 def _refuse(key: str, message: str, value: str) -> NoReturn:
-    raise PipelineError([Fault(key, message, repr(value[:_SHOWN]))], "sampler")
+    raise PipelineError([Fault(key, message, repr(value[:_SHOWN_CHARACTERS]))], "sampler")

@@ -16,7 +16,7 @@ from textgen.tokenizers import unknown_id
 from textgen_builtins.samplers import config as configs
 from textgen_builtins.samplers import logits as ops
 
-_MOST = 1e30  # has the effect of any larger bias or penalty, and its products fit into float32
+_MAX_BIAS = 1e30  # has the effect of any larger bias or penalty, and its products fit into float32
 _MOST_REPETITION = 1e6  # the same for a factor, even after such a bias
 
 
@@ -156,4 +156,4 @@ def _token(token: Any, tokenizer: Tokenizer) -> int | None:
 
 
 def _bounded(value: float) -> float:
-    return min(max(value, -_MOST), _MOST)
+    return min(max(value, -_MAX_BIAS), _MAX_BIAS)

@@ -18,15 +18,15 @@ from textgen_builtins.token_texts import token_texts
 
 _BASE: Final = 1.75  # factor of DRY's penalty for each further word, as in llama.cpp
 _MOST_EXPONENT: Final = 158  # of the base: float32 can represent the power
-_SEARCHED: Final = 10_000  # of the last tokens
+_SEARCHED_TOKENS: Final = 10_000  # of the last tokens
 _RUN, _LONGEST_RUN = 4, 64  # times that a token between words may come in a row; that are counted
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
-_MOST: Final = 1e30  # has the effect of any larger penalty
+_MAX_PENALTY: Final = 1e30  # has the effect of any larger penalty
 
 
 @attrs.frozen(eq=False)
 class Words:
-    """How tokens make up words.
+    """The words that tokens make up.
 
     A word is a run of letters, marks, digits, apostrophes and underscores. A wide letter, as of
     Chinese, is a word by itself.
@@ -96,7 +96,7 @@ class Dry:
         penalties = np.zeros(tuple(logits.shape), np.float32)
         every = np.arange(logits.shape[-1])
         for row in range(len(penalties)):
-            tokens = history.tokens(row)[-_SEARCHED:]
+            tokens = history.tokens(row)[-_SEARCHED_TOKENS:]
             if not len(tokens):
                 continue
             if (begins := self.words.begin(every, tokens[-1:])).any():
@@ -122,18 +122,18 @@ class Dry:
         np.maximum.at(longest, firsts, lengths[counted])
         times = np.bincount(firsts, minlength=vocab_size)
         exponents = np.minimum(longest - self.allowed_length, _MOST_EXPONENT)
-        return np.minimum(self.multiplier * _BASE**exponents * np.log2(1 + times), _MOST)
+        return np.minimum(self.multiplier * _BASE**exponents * np.log2(1 + times), _MAX_PENALTY)
 
     def _of_run(self, tokens: Ids) -> float:
-        """What is subtracted for the last token again, once it has come several times in a row."""
+        """Penalty of the last token again, once it has come several times in a row."""
         others = np.flatnonzero(tokens[::-1] != tokens[-1])
         run = int(others[0]) if len(others) else len(tokens)
-        return 0.0 if run < _RUN else min(self.multiplier * _BASE ** (run - _RUN), _MOST)
+        return 0.0 if run < _RUN else min(self.multiplier * _BASE ** (run - _RUN), _MAX_PENALTY)
 
 
 def _alike(marked: Ids, ends: Ids, most: int) -> Ids:
-    """How many of the last numbers of `marked` (N,) also stand before each of `ends`, counted up to
-    `most` at least.
+    """Number of the last numbers of `marked` (N,) that also stand before each of `ends`, counted up
+    to `most` at least.
 
     By sums of N numbers, which are alike where sequences are, and log2(N) questions of them.
     """

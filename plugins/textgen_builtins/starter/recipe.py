@@ -53,7 +53,7 @@ def recipe(
 
 
 def remarks(facts: TextFacts, plugins: PluginSet) -> list[str]:
-    """What was guessed of a text, and what may help."""
+    """Remarks on what was guessed of a text, and what may help."""
     is_english = texts.language_of(facts.sample) == "English"
     lacks = is_english and not facts.longest and not starts.named(plugins)
     return [*facts.remarks, *([_LACKS_START] if lacks else [])]

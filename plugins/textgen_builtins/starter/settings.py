@@ -22,7 +22,7 @@ from textgen.protocols import Ids
 
 TRAINING: Final = 0.85  # share of the characters of a text that are not held out, or less
 USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
-_COUNTED: Final = 100_000  # characters that may be counted for each second of the time
+_COUNTED_CHARACTERS: Final = 100_000  # characters that may be counted for each second of the time
 _MOST_COUNTED: Final = 10_000_000
 _COUNT_BYTES: Final = 20  # of a character that is counted, in English
 CHECKPOINT: Final = 4  # times the weights: a checkpoint has them again, and two means of each
@@ -33,7 +33,7 @@ ALL_PASSES: Final = f"{_TUNING} epochs"
 _TUNING_USED: Final = 0.65  # share of the time that is left for them
 _TUNING_DROPOUT: Final = 0.2  # in so many passes; fewer need less
 _TUNING_STEPS: Final = 16  # of training in a pass, at least
-_SHORT: Final = 50_000  # characters, which are learnt by heart in a pass at a higher rate
+_SHORT_TEXT: Final = 50_000  # characters, which are learnt by heart in a pass at a higher rate
 _TUNING_HELD_OUT: Final = 40_000  # tokens
 _EVALUATING: Final = 0.3  # of the tokens that training would read: a tenth of the time
 ADAPTING_STEPS: Final = 12  # in a pass over a text by adapters, at least
@@ -49,7 +49,7 @@ _TRIAL_SECONDS: Final = 0.4
 _SAMPLE: Final = 300_000  # characters that are counted for the expected loss
 _PAGES: Final = 6000  # characters of a text in which repetitions are noticed
 _SELDOM: Final = 0.04  # share of sequences of words that a text may repeat in them
-_LONGEST: Final = 20  # words that a text may be allowed to repeat
+_MAX_REPEATED_WORDS: Final = 20  # words that a text may be allowed to repeat
 _OF_KNOWN, _OF_UNKNOWN = 0.82, 0.36  # of that loss, which a model of the language leaves
 _OF_COUNTS: Final = 0.95  # of the loss of n-grams alone, which words and the text so far leave
 
@@ -88,7 +88,7 @@ def choose(characters: int, vocabulary: int, seconds: float) -> dict[str, int | 
         "embedding_dropout": round(0.3 * dropout, 2),
         "batch_size": row["batch_size"],
         "learning_rate": 0.012 if width <= 384 else 0.010 if width <= 640 else 0.006,
-        "max_tokens": _one_digit(min(seconds * _COUNTED, _MOST_COUNTED)),
+        "max_tokens": _one_digit(min(seconds * _COUNTED_CHARACTERS, _MOST_COUNTED)),
         "held_out": _one_digit(min(_HELD_OUT, _PROBABILITIES / vocabulary)),
     }
 
@@ -120,7 +120,7 @@ def tune(characters: int, seconds: float, start: Pretrained) -> dict[str, int | 
     return {
         "dropout": round(_TUNING_DROPOUT * min(1.0, passes / _TUNING), 2),
         "batch_size": streams,
-        "learning_rate": 0.001 if characters < _SHORT else 0.002,
+        "learning_rate": 0.001 if characters < _SHORT_TEXT else 0.002,
         "held_out": _TUNING_HELD_OUT,
         **whole,
     }
@@ -198,12 +198,12 @@ def allowed_length(text: str) -> int:
     """
     parts = [text[i : i + _PAGES] for i in range(0, min(len(text), _SAMPLE), _PAGES)]
     words = [re.findall(r"\w+", part) for part in parts]
-    for length in range(1, _LONGEST):
+    for length in range(1, _MAX_REPEATED_WORDS):
         sequences = [[*zip(*(part[i:] for i in range(length + 2)), strict=False)] for part in words]
         repeated = sum(len(part) - len(set(part)) for part in sequences)
         if repeated <= _SELDOM * sum(map(len, sequences)):
             return length
-    return _LONGEST
+    return _MAX_REPEATED_WORDS
 
 
 class Stopwatch:
@@ -213,7 +213,7 @@ class Stopwatch:
         self._begun = time.perf_counter(), time.process_time()
 
     def seconds(self, threads: int = 1) -> float:
-        """Those of so many threads, which work side by side."""
+        """Seconds of so many threads, which work side by side."""
         passed, used = time.perf_counter() - self._begun[0], time.process_time() - self._begun[1]
         return min(passed, used / threads)
 

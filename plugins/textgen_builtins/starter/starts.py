@@ -1,4 +1,4 @@
-"""What a pipeline may start from: a new model, or one that knows the language of the text, each
+"""Starts of a pipeline: a new model, or one that knows the language of the text, each
 with the loss to expect of it, and its price.
 """
 
@@ -26,7 +26,7 @@ NONE: Final = "none"
 _PIECES, _LENGTH = 12, 500  # characters of the sample, from so many places
 _HELD_OUT: Final = 14_000  # characters that adapters are tried on
 _UNTRAINED: Final = {"type": "adamw", "length": "1 step", "batch_size": 1, "learning_rate": 1e-12}
-_WRITTEN: Final = 16  # tokens that are timed
+_TIMED_TOKENS: Final = 16  # tokens that are timed
 
 
 @attrs.frozen
@@ -132,13 +132,13 @@ def best(found: list[Candidate], seconds: float) -> Candidate:
 
 
 def told(each: Candidate, seconds: float) -> str:
-    """What to expect of a start, and whether there is time for it."""
+    """A line on the loss to expect of a start, and whether there is time for it."""
     late = f" (needs {each.seconds:.0f} seconds)" if each.seconds > seconds else ""
     return f"{each}{late}"
 
 
 def _offered(start: str, plugins: PluginSet) -> Path | Table | Fault | None:
-    """What plugins offer by a name, or make of a path."""
+    """The start that plugins offer by a name, or make of a path."""
     offered = offered_run(start, plugins)
     path = Path(start)
     if isinstance(offered, Path | Mapping) or (path / "run.json").is_file():
@@ -269,13 +269,13 @@ def _built(recipe: Table, engine: Engine) -> tuple[BuildContext, Tokenizer, Mode
 
 
 def _price(a_pass: float, model: Model, size: int) -> str:
-    """What training costs, and writing with a run whose weights have so many bytes."""
+    """The price of training, and of writing with a run whose weights have so many bytes."""
     decoder, token = model.decoder(1), np.zeros((1, 1), np.int64)
     decoder.extend(token)  # allocates memory
     watch = settings.Stopwatch()
-    for _ in range(_WRITTEN):
+    for _ in range(_TIMED_TOKENS):
         decoder.extend(token)
-    rate = _WRITTEN / watch.seconds()
+    rate = _TIMED_TOKENS / watch.seconds()
     return (
         f"{a_pass:.0f} seconds a pass, {rate:,.0f} tokens a second when writing, {_megabytes(size)}"
     )

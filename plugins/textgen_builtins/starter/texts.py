@@ -1,4 +1,4 @@
-"""What init finds out about a text: it reads all of it, as a run with the pipeline it writes
+"""Facts about a text, for init: it reads all of it, as a run with the pipeline it writes
 will.
 """
 
@@ -38,12 +38,12 @@ _LONGEST_LINE: Final = 300  # characters: a paragraph of prose in one line is of
 _GOES_ON: Final = (
     ",;:-\N{EN DASH}\N{EM DASH}"  # the end of a line of verse, or of a part of a sentence
 )
-_FEW: Final = 0.02  # share of lines that a list may have of those that lists do not have
+_ODD_LINES: Final = 0.02  # share of lines that a list may have of those that lists do not have
 _SPEAKER: Final = re.compile(r"([\[(]?\d[\d:./, APM-]*[\])]? ?)?[<\w][\w .'-]{0,24}>?: \S")
 _MOST_SPEAK: Final = 0.7  # share of the lines of a conversation that name a speaker
 _LONGEST_PART: Final = 3000  # characters of a poem or note, on average
 _SHORT_LINE: Final = 50  # characters of a line of verse
-_SHOWN: Final = 300  # characters of its beginning
+_SHOWN_CHARACTERS: Final = 300  # characters of its beginning
 _COMMON: Final = {  # words of which texts in a language are full, and those in others are not
     "Dutch": "de het een van en niet",
     "English": "the and of to was that",
@@ -90,7 +90,11 @@ class TextFacts:
         names = "size", "vocabulary", "documents", "longest", "remarks"
         found = {name: getattr(self, name) for name in names}
         found |= style_of(self.sample)
-        return {**found, "language": language_of(self.sample), "begins": self.sample[:_SHOWN]}
+        return {
+            **found,
+            "language": language_of(self.sample),
+            "begins": self.sample[:_SHOWN_CHARACTERS],
+        }
 
 
 def language_of(text: str) -> str:
@@ -170,7 +174,7 @@ def look_at(
 
 
 def path_of(text: str) -> Address | Path:
-    """What is named. Raises UsageError where a pipeline cannot name it, or it is no text."""
+    """Path that is named. Raises UsageError where a pipeline cannot name it, or it is no text."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -229,7 +233,7 @@ def _guessed(
 
 
 def _documents(files: list[Path], beginning: str, remarks: list[str]) -> Documents:
-    """What a document is, if the files are documents or hold some."""
+    """The kind of documents, if the files are documents or hold some."""
     file, suffix = files[0], inner_suffix(files[0])
     lines = beginning.strip("\n").split("\n")
     sizes = [each.stat().st_size for each in files]
@@ -293,7 +297,7 @@ def _is_list(lines: list[str]) -> bool:
     if len(lines) < _FEWEST_LINES or max(map(len, lines)) > _LONGEST_LINE:
         return False
     others = sum(not line.strip() or line[0].isspace() or line[-1] in _GOES_ON for line in lines)
-    return others <= _FEW * len(lines)
+    return others <= _ODD_LINES * len(lines)
 
 
 def _field_of(beginning: str) -> str:

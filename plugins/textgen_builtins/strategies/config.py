@@ -9,7 +9,7 @@ from textgen import NoOptions, option
 
 _COUNT = and_(ge(1), le(256))
 _MOST_PHRASES = 1000
-_LONGEST = 1000  # characters of a phrase
+_MAX_PHRASE = 1000  # characters of a phrase
 
 
 @attrs.frozen
@@ -75,7 +75,9 @@ class BannedPhrasesConfig:
     phrases: tuple[str, ...] = option(
         help="texts that are never written",
         validator=and_(
-            min_len(1), max_len(_MOST_PHRASES), deep_iterable(and_(min_len(1), max_len(_LONGEST)))
+            min_len(1),
+            max_len(_MOST_PHRASES),
+            deep_iterable(and_(min_len(1), max_len(_MAX_PHRASE))),
         ),
         argument="ban_phrase",
     )

@@ -22,11 +22,13 @@ from textgen_builtins.tokenizers.char import noting_ends
 from textgen_builtins.tokenizers.config import BPEConfig
 
 _END: Final = "<|endoftext|>"
-_LEAST: Final = 2  # times that a pair occurs which is merged
-_LONG: Final = 256  # bytes of a word that are merged together: the time grows with their square
-_LEARNT: Final = 32  # the same where merges are learnt
-_MOMENT: Final = 1.0  # seconds of learning in which nothing is asked
-_REMEMBERED: Final = 1 << 18  # words whose tokens are kept
+_MIN_PAIRS: Final = 2  # times that a pair occurs which is merged
+_MERGED_BYTES: Final = (
+    256  # bytes of a word that are merged together: the time grows with their square
+)
+_LEARNT_BYTES: Final = 32  # the same where merges are learnt
+_SECONDS_TO_ASK: Final = 1.0  # seconds of learning in which nothing is asked
+_CACHED_WORDS: Final = 1 << 18  # words whose tokens are kept
 _NEVER: Final = 1 << 62
 # A text into words nearly as GPT-2 does (Radford et al., "Language models are unsupervised
 # multitask learners", 2019): endings such as 's, and letters, digits or signs with a space before
@@ -82,12 +84,12 @@ class BPETokenizer:
             counts.update(_WORDS.findall(segment))
         words = Counter[tuple[int, ...]]()
         for word, count in counts.items():
-            for part in _parts(word, _LEARNT):
+            for part in _parts(word, _LEARNT_BYTES):
                 words[part] += count
         begun, merges = time.monotonic(), list[Pair]()
         for pair in itertools.islice(_learnt(words), self.config.vocab_size - 256):
             merges.append(pair)
-            is_long = time.monotonic() - begun > _MOMENT
+            is_long = time.monotonic() - begun > _SECONDS_TO_ASK
             if is_long and self.context is not None and self.context.cancelled():
                 raise Interrupted("interrupted before training, while the tokenizer was learnt")
         self._index(merges)
@@ -233,7 +235,7 @@ class _Words(dict[str, tuple[int, ...]]):
     def __missing__(self, word: str) -> tuple[int, ...]:
         parts = _parts(word)
         made = tuple(itertools.chain.from_iterable(map(self._merged, parts)))
-        if len(self) >= _REMEMBERED:
+        if len(self) >= _CACHED_WORDS:
             self.clear()
         if len(parts) == 1:
             self[word] = made
@@ -284,7 +286,7 @@ def _learnt(counts: Mapping[tuple[int, ...], int]) -> Iterator[Pair]:
     made = 256
     while queue:
         number, pair = heapq.heappop(queue)
-        if times[pair] < _LEAST:
+        if times[pair] < _MIN_PAIRS:
             continue
         if times[pair] != -number:  # some of its places have gone since it was queued
             heapq.heappush(queue, (-times[pair], pair))
@@ -340,7 +342,7 @@ _IN_ORDER: Final = sorted(_NAMES, key=_NAMES.__getitem__)  # the bytes by their 
 _IDS: Final = {byte: index for index, byte in enumerate(_IN_ORDER)}
 
 
-def _parts(word: str, most: int = _LONG) -> list[tuple[int, ...]]:
+def _parts(word: str, most: int = _MERGED_BYTES) -> list[tuple[int, ...]]:
     """The ids of a word's bytes, in the parts within which tokens are merged."""
     ids = tuple(_IDS[byte] for byte in word.encode())
     return [ids[i : i + most] for i in range(0, len(ids), most)]

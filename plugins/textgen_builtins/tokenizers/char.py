@@ -19,7 +19,7 @@ _UNKNOWN_NAME, _END_NAME = "<unk>", "<end>"
 _CODE_POINTS: Final = 0x110000
 _BLOCK: Final = 1 << 20  # characters processed at once: the temporary arrays take a few times 4 MB
 _SIGMA: Final = "\N{GREEK CAPITAL LETTER SIGMA}", "\N{GREEK SMALL LETTER SIGMA}"
-_COUNTED: Final = 1 << 16  # characters of short documents that are counted together
+_COUNTED_CHARACTERS: Final = 1 << 16  # characters of short documents that are counted together
 Codes: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
 
 
@@ -176,7 +176,7 @@ def _gathered(blocks: Iterable[Codes]) -> Iterator[Codes]:
     for block in blocks:
         held.append(block)
         size += len(block)
-        if size >= _COUNTED:
+        if size >= _COUNTED_CHARACTERS:
             yield np.concatenate(held)
             held, size = [], 0
     yield from held if len(held) < 2 else [np.concatenate(held)]

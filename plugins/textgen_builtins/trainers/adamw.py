@@ -24,7 +24,7 @@ def build(config: AdamWConfig, context: BuildContext) -> Trainer:
         made: torch.optim.Optimizer = eager(torch.optim.AdamW)(
             [group for group in groups if group["params"]],
             lr=config.learning_rate,
-            betas=config.betas,
+            betas=(0.9, 0.99),
             weight_decay=config.weight_decay,
             fused=context.device.startswith(("cpu", "cuda")),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import attrs
-from attrs.validators import and_, deep_iterable, ge, gt, le, lt, max_len, min_len
+from attrs.validators import and_, ge, gt, le, lt
 
 from textgen import option
 from textgen.gradient import GradientOptions
@@ -34,11 +34,6 @@ class AdamWConfig(GradientOptions):
     learning_rate: float = option(2e-3, help="highest learning rate", validator=gt(0))
     weight_decay: float = option(
         0.01, help="share of each weight subtracted per step, times the rate", validator=ge(0)
-    )
-    betas: tuple[float, ...] = option(
-        (0.9, 0.99),
-        help="decay of the gradient's running mean, and of its running mean square",
-        validator=and_(min_len(2), max_len(2), deep_iterable(and_(ge(0), lt(1)))),
     )
     warmup_steps: int = option(
         0, help="steps in which the learning rate rises from zero", validator=ge(0)

@@ -23,7 +23,7 @@ _LEAD: Final = 512  # tokens read before those of the gate, so that no state is 
 _SHORT: Final = (
     512  # tokens that the first's trainer evaluates on: it is the mixture's loss that counts
 )
-_NEGLIGIBLE: Final = 50  # times as long as the text of the gate, a text has no need of it
+_NEGLIGIBLE_RATIO: Final = 50  # times as long as the text of the gate, a text has no need of it
 _BLOCK: Final = 8192  # tokens mixed at once
 _VALUES: Final = 1 << 26  # log probabilities of a held-out text that are held at once: 256 MiB
 
@@ -70,7 +70,7 @@ class MixtureTrainer:
         cut = len(data.training) - size
         before, gate_text = data.training[:cut], data.training[cut:]
         part = attrs.evolve(data, training=before, validation=gate_text[-_SHORT:])
-        apart = size * _NEGLIGIBLE > len(data.training)
+        apart = size * _NEGLIGIBLE_RATIO > len(data.training)
         for_gate = model.make_second() if apart else model.second
         if apart or not self._second_trained:
             self._train_second(
@@ -151,7 +151,7 @@ class _HeldOut:
         )
 
     def loss(self) -> float | None:
-        """In nats per token, with the gate as it is now; None where nothing is held out."""
+        """Loss in nats per token, with the gate as it is now; None where nothing is held out."""
         if self._second is None:
             return mean_loss(self._model, self._tokens, self._vocab_size)
         first, total = expert_logs(self._model.first, self._tokens[:-1], self._context), 0.0

@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 
 from textgen import UsageError
-from textgen.data import Dataset, stretches
+from textgen.data import Dataset, sample_spans
 from textgen.events import Evaluated, StepDone, TrainingEvent
 from textgen.plugin import COUNT, from_json
 from textgen.protocols import Ids, TrainerState, TrainingContext
@@ -34,7 +34,7 @@ class CountTrainer:
     """textgen.protocols.Trainer for an NgramModel: a step for each order, and one for words and the
     gate.
 
-    max_tokens   tokens of the training text that are counted at most, in stretches from 64 places
+    max_tokens   tokens of the training text that are counted at most, in spans from 64 places
                  of it, with a warning where the text has more
 
     The model has its n-grams after the last order, and its words and gate after the last step. The
@@ -100,7 +100,7 @@ class CountTrainer:
                 "max_tokens of the trainer counts more, for 100 bytes of memory each",
                 stacklevel=2,
             )
-        return stretches(tokens, self.max_tokens, _PARTS)
+        return sample_spans(tokens, self.max_tokens, _PARTS)
 
 
 def _losses(model: NgramModel, tokens: Ids, order: int) -> Iterator[float]:
@@ -126,7 +126,7 @@ def _count_words(model: NgramModel, tokens: Ids) -> tuple[WordCounts, ...]:
     """
     if model.reader is None:
         return ()
-    ids = np.asarray(stretches(tokens, _MOST_WORDS, _PARTS), np.int64)
+    ids = np.asarray(sample_spans(tokens, _MOST_WORDS, _PARTS), np.int64)
     words = model.reader.read(np.zeros((1, 3), np.uint64), ids[None, :-1])[0]  # (N - 1, 3)
     keys = context_keys(words, ids[:-1])
     return tuple(WordCounts.count(model.trie.vocab_size, each, ids[1:]) for each in keys)
@@ -156,7 +156,7 @@ def usual_order(tokens: Ids) -> int:
     The factor is measured: 7 for The Time Machine in small letters, 8 for Pride and Prejudice with
     all its characters.
     """
-    joined = stretches(tokens, _PART * _PARTS, _PARTS)
+    joined = sample_spans(tokens, _PART * _PARTS, _PARTS)
     shares = np.bincount(joined) / max(1, len(joined))
     shares = shares[shares > 0]
     entropy = -float((shares * np.log(shares)).sum())
@@ -175,7 +175,7 @@ def _count_ngrams(model: NgramModel, tokens: Ids, order: int) -> Iterator[float]
 
 @attrs.define(eq=False)
 class _Order:
-    """What is known of order n: keys and counts by n-gram, and the text (N,) in terms of them.
+    """Statistics of order n: keys and counts by n-gram, and the text (N,) in terms of them.
 
     keys       (E,) context · V + last token, rising; contexts are numbered from 0 within the order
     size       how many contexts there are

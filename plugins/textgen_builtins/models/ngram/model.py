@@ -74,7 +74,7 @@ class NgramModel:
         return len(self.expert_weights) > 1
 
     def untrained(self, order: int) -> NgramModel:
-        """Another of its kind, of this order."""
+        """A model of the same kind, of this order."""
         return NgramModel(order, self.trie.vocab_size, self.reader, self.cache_tokens, self.end)
 
     def decoder(self, batch_size: int) -> NgramDecoder:

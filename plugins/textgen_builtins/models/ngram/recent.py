@@ -23,7 +23,7 @@ Hashes = npt.NDArray[np.uint64]
 EXPERTS: Final = 2
 _EIGHTHS: Final = (2, 3, 4, 6, 9, 12)  # lengths of contexts, in eighths of the order of the n-grams
 _FOLLOWERS: Final = (32, 4)  # tokens remembered of a short and of a long context
-_EACH: Final = len(_EIGHTHS) // EXPERTS  # lengths of an expert
+_LENGTHS_OF_EXPERT: Final = len(_EIGHTHS) // EXPERTS  # lengths of an expert
 _MOST_COUNTED: Final = (3, 1)  # of one token after a context
 _DISCOUNTS: Final = (0.7, 0.8)  # taken from each count, and given to the shorter contexts
 _CHECKS: Final = 256  # values of an entry's check, which tells contexts in one slot apart
@@ -34,7 +34,7 @@ _HIGH, _LOW = np.uint64(56), np.uint64((1 << 32) - 1)
 
 
 class RecentContexts:
-    """What followed the contexts of B texts, in tables of a fixed size.
+    """The tokens that followed the contexts of B texts, in tables of a fixed size.
 
     There are two experts. One knows this text alone: the counts of three short lengths are
     interpolated with each other and the uniform distribution. The other interpolates those of three
@@ -52,7 +52,7 @@ class RecentContexts:
     """
 
     def __init__(self, batch_size: int, order: int, vocab_size: int, cache_tokens: int) -> None:
-        """Before the first token of each text.
+        """Tables before the first token of each text.
 
         order          of the n-grams, by which the lengths of contexts are chosen
         cache_tokens   tokens of the text so far that each table has room for, above 0
@@ -68,7 +68,7 @@ class RecentContexts:
         self._tables = []
         for most in _FOLLOWERS:
             followers = min(most, cache_tokens)
-            shape = (batch_size, _EACH, cache_tokens // followers, followers)
+            shape = (batch_size, _LENGTHS_OF_EXPERT, cache_tokens // followers, followers)
             self._tables.append(np.zeros(shape, kind))
 
     def read_state(self) -> Tensors:
@@ -105,13 +105,16 @@ class RecentContexts:
             self._read(tokens[:, start : start + step], out[:, places] if count else out)
 
     def _read(self, tokens: Ints, out: Floats32) -> None:
-        """As `read`, at once."""
+        """`read` of tokens that are all fed at once."""
         rows, asked, _, size = out.shape
         text, first = np.concatenate([self._past, tokens], axis=1), tokens.shape[1] + 1 - asked
-        hashes = self._hashes(text).reshape(EXPERTS, _EACH, rows, -1)
+        hashes = self._hashes(text).reshape(EXPERTS, _LENGTHS_OF_EXPERT, rows, -1)
         checks, places = (hashes >> _HIGH).astype(np.int64), (hashes & _LOW).astype(np.int64)
         entries = checks[..., :-1] * self._base + (tokens + 1)
-        starts = np.arange(rows)[:, None] * _EACH + np.arange(_EACH)[:, None, None]
+        starts = (
+            np.arange(rows)[:, None] * _LENGTHS_OF_EXPERT
+            + np.arange(_LENGTHS_OF_EXPERT)[:, None, None]
+        )
         self._past = text[:, tokens.shape[1] :]
         for expert, table in enumerate(self._tables):
             slots, new = table.shape[2], entries[expert].astype(table.dtype)
@@ -177,8 +180,8 @@ def _interpolate(
     rows, size = mixed.shape
     queries, columns = known.nonzero()
     edges = queries * size + tokens[queries, columns] - 1
-    counts = np.bincount(edges, minlength=_EACH * rows * size).astype(np.float32)
-    counts = np.minimum(counts, most, out=counts).reshape(_EACH, rows, size)
+    counts = np.bincount(edges, minlength=_LENGTHS_OF_EXPERT * rows * size).astype(np.float32)
+    counts = np.minimum(counts, most, out=counts).reshape(_LENGTHS_OF_EXPERT, rows, size)
     totals = counts.sum(axis=2, keepdims=True)
     freed = np.count_nonzero(counts, axis=2)[..., None] * np.float32(discount)
     freed += totals == 0  # a context that was never seen leaves all to the shorter ones

@@ -79,7 +79,7 @@ class Trie:
         self._suffixes[edges.start + 1 : edges.stop + 1] = suffixes + 1
 
     def tensors(self) -> Tensors:
-        """What the constructor takes, but for the size of the vocabulary."""
+        """The arguments of the constructor, but for the size of the vocabulary."""
         sizes = np.array(self.sizes, np.int64)
         return {"counts": self.counts, "keys": self.keys, "sizes": sizes}
 

@@ -104,7 +104,7 @@ def context_keys(words: Hashes, tokens: Ints) -> list[Ints]:
 
 
 class WordCounts:
-    """How often each of V tokens follows each context of one kind.
+    """Counts of how often each of V tokens follows each context of one kind.
 
     Immutable, so threads may share it.
 
@@ -137,7 +137,7 @@ class WordCounts:
         return cls(vocab_size, contexts, edges, counts)
 
     def tensors(self) -> Tensors:
-        """What the constructor takes."""
+        """The arguments of the constructor."""
         return {"contexts": self.contexts, "counts": self.counts, "edges": self.edges}
 
     def interpolate(self, keys: Ints, probabilities: Floats32) -> None:

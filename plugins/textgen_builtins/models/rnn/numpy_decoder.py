@@ -184,7 +184,7 @@ class NumpyDecoder:
             self._multiply(place.factor, place.weights, place.product)
 
     def _columns(self, tokens: Ids) -> Iterable[Any]:
-        """What `_advance` takes for each place of `tokens` (B, T)."""
+        """The columns that `_advance` takes for each place of `tokens` (B, T)."""
         return tokens[0].tolist() if self._one else tokens.T
 
     def _advance(self, column: Any) -> None:

@@ -130,7 +130,7 @@ class _Layer(torch.autograd.Function):
 
 
 def _given(gradients: Tensor, cell: Cell, units: int) -> Tensor:
-    """Of gradients (..., D H) those of the input's parts (..., G H): a GRU's r and z, then its n,
+    """Gradients (..., D H) as those of the input's parts (..., G H): a GRU's r and z, then its n,
     which comes first.
     """
     if cell.gradients == cell.gates:

@@ -19,8 +19,8 @@ from textgen_builtins.models.rnn.kernels.vectors import (
 
 @attrs.frozen
 class Tile:
-    """What is computed at a time, as many sums as there are registers for: rows, and vectors of
-    columns.
+    """A block that is computed at a time, as many sums as there are registers for: rows, and
+    vectors of columns.
     """
 
     rows: int

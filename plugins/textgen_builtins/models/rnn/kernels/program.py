@@ -18,7 +18,7 @@ from textgen_builtins.models.rnn.kernels.products import Product, Tile
 from textgen_builtins.models.rnn.kernels.vectors import LANES, Array, Number, loop
 
 _COMPILING: Final = threading.Lock()
-_KEPT: Final = 32  # programs, of some 3 MB each; those in use live on
+_KEPT_PROGRAMS: Final = 32  # programs, of some 3 MB each; those in use live on
 _HALF_FEATURE: Final = "avx512bf16"
 _MATRIX_FEATURE: Final = "amx-bf16"
 _FORWARD: Final = (
@@ -115,13 +115,13 @@ def is_fast_in_bfloat16(cell: str) -> bool:
 
 
 def tile() -> Tile:
-    """As many sums as there are registers for, of 16 numbers each, or of eight or four in two or
-    four registers.
+    """The tile with as many sums as there are registers for, of 16 numbers each, or of eight or
+    four in two or four registers.
     """
     return Tile(8, 2) if processor()[1].get("avx512f", False) else Tile(4, 1)
 
 
-@lru_cache(_KEPT)
+@lru_cache(_KEPT_PROGRAMS)
 def _compiled(cell: str, half: bool, rows: int, units: int) -> Program:
     name, features = processor()
     writer = _Writer(CELLS[cell], half, rows, units, tile())
@@ -155,7 +155,9 @@ class _Writer:
     module: Any = attrs.field(factory=ir.Module)
 
     def write_forward(self) -> None:
-        """From the first step to the last: a product of all rows, then the cells of each row."""
+        """Write the loop from the first step to the last: a product of all rows, then the cells of
+        each row.
+        """
         steps, arrays, builder = self._begin("forward", _FORWARD)
         cell, rows, units = self.cell, self.rows, self.units
         width = cell.gates * units
@@ -184,7 +186,9 @@ class _Writer:
         builder.ret_void()
 
     def write_backward(self) -> None:
-        """From the last step to the first: the cells of each row, then a product of all rows."""
+        """Write the loop from the last step to the first: the cells of each row, then a product of
+        all rows.
+        """
         steps, arrays, builder = self._begin("backward", _BACKWARD)
         cell, rows, units = self.cell, self.rows, self.units
         width, depth = cell.gradients * units, cell.gates * units

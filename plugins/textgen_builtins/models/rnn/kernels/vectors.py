@@ -148,7 +148,7 @@ class Array:
         return self.bytes == 2
 
     def at(self, index: Index) -> Array:
-        """From this place on."""
+        """The array from this place on."""
         offset = self.builder.mul(_int64(index), ir.Constant(_I64, self.bytes))
         return attrs.evolve(
             self, pointer=self.builder.gep(self.pointer, [offset], source_etype=ir.IntType(8))
