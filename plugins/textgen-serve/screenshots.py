@@ -33,9 +33,18 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 SIZES = {"desktop": (1240, 930), "phone": (390, 844)}
 PROMPT = "“My dear Lizzy"
 TIMES = 20
+LONG = 20_000  # characters
 SETTLED = 2000  # milliseconds until a text has all its colours
-# The milliseconds until an edit's last character has a colour, and from a slider until there is
-# another text.
+# The milliseconds of each key until its letter is painted; until an edit's last character has a
+# colour; and from a slider until there is another text.
+PAINTED = """() => {
+  window.painted = [];
+  addEventListener("keydown", (event) => requestAnimationFrame(() => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => window.painted.push(performance.now() - event.timeStamp);
+    port2.postMessage(null);
+  }), true);
+}"""
 COLOURED = """() => new Promise((done) => {
   const began = performance.now();
   document.execCommand("insertText", false, "T");
@@ -178,8 +187,17 @@ def measure(page: Page) -> None:
     page.focus("#text")
     page.keyboard.press("Control+End")
     coloured = [page.evaluate(COLOURED) for _ in range(TIMES)]
+    text = page.text_content("#text") or ""
+    page.keyboard.insert_text((text * LONG)[: LONG - len(text)])
+    page.wait_for_timeout(5 * SETTLED)
+    coloured_long = [page.evaluate(COLOURED) for _ in range(TIMES)]
+    page.evaluate(PAINTED)
+    page.keyboard.type("the door was " * 5, delay=100)
+    page.wait_for_timeout(SETTLED)
     for what, times in (
+        (f"a key to its letter, in {LONG:,} characters", page.evaluate("window.painted")),
         ("an edit to its colours", coloured),
+        (f"an edit to its colours, in {LONG:,} characters", coloured_long),
         ("a slider to 200 new tokens", remade),
     ):
         print(f"{what}: median {statistics.median(times):.0f} ms, longest {max(times):.0f} ms")

@@ -1,5 +1,6 @@
 """The desk in Chromium: from a text to a page to write with, by a server that may be killed."""
 
+import gzip
 import json
 import re
 import subprocess
@@ -51,6 +52,15 @@ def drop(page, name="ravens.txt", text=TEXT):
     page.set_input_files("#files", file)
 
 
+def dropped(page, path):
+    """Drop a file or a folder as a person does."""
+    where = {"x": 300, "y": 200, "data": {"items": [], "files": [str(path)]}}
+    where["data"]["dragOperationsMask"] = 1
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, **where}
+        page.context.new_cdp_session(page).send("Input.dispatchDragEvent", event)
+
+
 def test_from_a_text_to_a_page(desk, visit, runs):
     page = visit(desk.url)
     assert page.is_visible("#none")
@@ -63,7 +73,8 @@ def test_from_a_text_to_a_page(desk, visit, runs):
     card(page, "ravens").locator(".minutes").fill("0.1")
     page.get_by_role("button", name="Train", exact=True).click()
     reaches(page, "ravens", "finished")
-    assert "textgen run ravens/pipeline.toml" in card(page, "ravens").inner_text()
+    commands = "\ntextgen init ravens/text/ravens.txt .*\ntextgen run ravens/pipeline.toml "
+    assert re.search(commands, card(page, "ravens").inner_text())
     assert card(page, "ravens").locator("blockquote").inner_text()
     page.get_by_role("link", name="Write").click()
     page.wait_for_selector("body[data-ready] #text")
@@ -85,13 +96,12 @@ def test_from_a_text_to_a_page(desk, visit, runs):
     reaches(page, "crows", "finished")
     page.get_by_role("button", name="Remove").click()
     page.wait_for_selector("#none:visible")
-    (binned,) = (runs / ".bin").glob("crows *")
-    assert (binned / "text/ravens.txt").read_text() == TEXT
+    assert [each.read_text() for each in (runs / ".bin").glob("crows */text/*")] == [TEXT]
     page.get_by_text("Removed").click()
     page.get_by_role("button", name="Restore").click()
     reaches(page, "crows", "finished")
     page.wait_for_selector("#bin", state="hidden")
-    assert not binned.exists()
+    assert not [*(runs / ".bin").iterdir()]
 
 
 PIPELINE = """
@@ -165,27 +175,38 @@ def test_a_training_goes_on_without_its_server_and_is_found_again(folder):
     until(lambda: textgen.summarize(folder / "ravens/run").status == "unfinished")
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("a.pdf", b"%PDF-1.7" + b"x" * 9000, "it is a PDF"),
-        ("a.epub", b"PK\3\4" + b"x" * 9000, "not an EPUB book|a ZIP archive"),
-        ("a.txt", b"\0" * 9000, "binary data"),
-        ("-o.txt", b"short", "too little"),
-    ],
-)
-def test_a_hostile_file_is_an_error_on_the_page(desk, name, content, said):
-    post = {"timeout": 60, "headers": {"Content-Type": "application/octet-stream"}}
-    wished = {"name": f"../..\\{name}"}
-    own = httpx2.post(f"{desk.url}/desk/runs", json=wished, timeout=60).json()["name"]
-    assert "/" not in own
-    httpx2.put(f"{desk.url}/desk/runs/{own}/text/{name}", content=content, **post)
-    act(desk, "look", own, minutes=1)
-    until(lambda: state(desk, own)["failed"])
-    found = state(desk, own)
-    assert found["status"] == "new"
-    assert re.search(said, found["log"]), found
-    assert act(desk, "remove", own).status_code == 200
+HOSTILE = {
+    "a.pdf": (b"%PDF-1.7" + b"x" * 9000, "it is a PDF"),
+    "b.epub": (b"PK\3\4" + b"x" * 9000, "a ZIP archive"),
+    "c.txt": (b"\0" * 9000, "binary data"),
+    "-d.txt": (b"short", "too little"),
+    "e.jsonl": (b"[" * 100_000, "not JSON"),
+    "f.gz": (gzip.compress(bytes(1 << 24)), "more than 100 times"),
+    "..g'\"$(h).txt": (b"the caf\xe9 and tea " * 900, "cp1252"),
+}
+
+
+def test_hostile_files_at_the_drop_zone_are_errors_on_the_page(folder, visit, tmp_path):
+    with serving("--folder", folder) as server:
+        page = visit(server.url)
+        for count, (name, (content, _)) in enumerate(HOSTILE.items(), 1):
+            (tmp_path / name).write_bytes(content)
+            dropped(page, tmp_path / name)
+            page.locator("article").nth(count).wait_for()
+        for name, (_, said) in HOSTILE.items():
+            own = card(page, name.strip(".-")[0])
+            own.and_(page.locator(".failed")).wait_for()
+            assert said in own.locator(".said").inner_text()
+            assert "textgen: " not in own.inner_text()
+        own.get_by_label("Encoding").fill("cp1252")
+        own.get_by_role("button", name="Read again").click()
+        reaches(page, "g", "ready")
+        dropped(page, tmp_path / "runs/ravens/text")  # a folder, beside all that
+        reaches(page, "text", "ready")
+        dropped(page, tmp_path / "runs/ravens/text")
+        page.wait_for_selector(".name:text-is('text 2')")
+        page.close()
+    assert {path.name[0] for path in folder.iterdir()} == {*".abcdefgrt"}
 
 
 def test_requests_that_leave_the_folder_or_make_no_sense_are_refused(folder):
@@ -198,7 +219,8 @@ def test_requests_that_leave_the_folder_or_make_no_sense_are_refused(folder):
             ("POST", "ravens/rename", {"name": ".x"}),
             ("POST", "ravens/rename", {}),
             ("POST", "ravens/extend", {"minutes": 1e99}),
-            ("POST", "ravens/look", {"minutes": "1"}),
+            ("POST", "ravens/look", {"minutes": "1", "encoding": "auto"}),
+            ("POST", "ravens/look", {"minutes": 1}),
             ("POST", "ravens/fly", {}),
             ("PUT", "ravens/text/..", None),
             ("POST", "../bin/ravens", {"run": ""}),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -88,6 +89,12 @@ def test_documents_are_kept_in_files_by_title(visit, kept, folder, generator):
     page.close()
 
 
+def versions(folder):
+    """The texts that the versions of a document add."""
+    tree = json.loads((folder / "ravens/documents/Untitled.json").read_text())["tree"]
+    return {each["tail"] for each in tree["versions"]}
+
+
 def test_two_people_two_tabs_and_an_editor_overwrite_nothing(url, noisy, kept, folder, browser):
     page = noisy(url)
     page.wait_for_selector("body[data-ready]")
@@ -101,15 +108,10 @@ def test_two_people_two_tabs_and_an_editor_overwrite_nothing(url, noisy, kept, f
     write(page, "!")
     page.wait_for_selector("#elsewhere:visible")
     is_kept(page, kept, "One!")
-
-    def versions():
-        tree = json.loads((folder / "ravens/documents/Untitled.json").read_text())["tree"]
-        return {each["tail"] for each in tree["versions"]}
-
-    eventually(page, lambda: {"!", ", two"} <= versions())
+    eventually(page, lambda: {"!", ", two"} <= versions(folder))
     (folder / "ravens/documents/Untitled.md").write_text("Edited")
     write(page, "?")
-    eventually(page, lambda: "Edited" in versions())
+    eventually(page, lambda: "Edited" in versions(folder))
     is_kept(page, kept, "One!?")
     tab = noisy(page.url)  # of the same browser
     wait_for_text(tab, "One!?")
@@ -119,7 +121,9 @@ def test_two_people_two_tabs_and_an_editor_overwrite_nothing(url, noisy, kept, f
     other.close()
 
 
-def test_a_server_that_is_killed_loses_no_text(folder, noisy, kept):
+def test_a_tab_that_was_open_before_its_server_was_killed_loses_no_text(
+    folder, noisy, kept, browser
+):
     with serving("--folder", folder) as first:
         page = noisy(f"{first.url}/write")
         page.wait_for_selector("body[data-ready]")
@@ -128,10 +132,25 @@ def test_a_server_that_is_killed_loses_no_text(folder, noisy, kept):
         port = first.url.rpartition(":")[2]
     write(page, " two")
     page.wait_for_selector("#unkept:visible")
+    page.context.set_offline(True)
     with serving("--folder", folder, "--port", port):
+        other = browser.new_context().new_page()
+        other.goto(page.url)
+        wait_for_text(other, "One")
+        write(other, ", three")
+        is_kept(other, kept, "One, three")
+        page.context.set_offline(False)
         is_kept(page, kept, "One two")
+        assert {" two", ", three"} <= versions(folder)
+        other.close()
         page.wait_for_selector("#unkept", state="hidden")
         page.close()
+
+
+def test_nothing_is_lost_where_server_training_and_browser_are_killed(browser):
+    program = Path(__file__).parents[1] / "benchmarks/kills.py"
+    done = subprocess.run([sys.executable, program, "--kills", "4"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def put(client, title, text, etag=None, tree=None):

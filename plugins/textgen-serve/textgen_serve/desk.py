@@ -19,6 +19,7 @@ import json
 import math
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,7 @@ from textgen_serve.names import (
 )
 
 _LENGTH: Final = re.compile(r'(?m)^length = "([\d._]+) ?(\w+)"')
+_PREFIX: Final = re.compile(r"(?m)^textgen: (?:error: )?")
 _LOG: Final = 4096  # bytes at its end that are shown
 _SAMPLES: Final = 1 << 16
 _BIN: Final = ".bin"
@@ -93,17 +95,17 @@ class Desk:
             "status": status,
             "texts": texts,
             "found": found,
-            "command": job.command if job else "",
+            "commands": job.shown if job else self._shown(name) if summary else "",
             "failed": job is not None and job.has_failed,
             "own": not (path / "run.json").is_file(),  # not trained from the command line
-            "said": _last_line(path / "log.txt"),
+            "said": _said(log := _tail(path / "log.txt", _LOG)),
         }
         if summary is not None:
             names = "cause", "step", "steps", "best_loss", "seconds", "bytes"
             state |= {each: getattr(summary, each) for each in names}
         if is_whole:
             state |= {
-                "log": _tail(path / "log.txt", _LOG),
+                "log": _PREFIX.sub("", log),
                 "metrics": summary.metrics() if summary else [],
                 "samples": _samples(self._run(name)),
             }
@@ -127,16 +129,21 @@ class Desk:
         own = f"{made_name(Path(file).stem)}{made_suffix(file)}"
         write_atomic(folder / own, iter(lambda: content.read(1 << 20), b""))
 
-    def look(self, name: str, minutes: float) -> None:
+    def look(self, name: str, minutes: float, encoding: str) -> None:
         """Have `textgen init` look at the texts, and write a pipeline."""
-        self.jobs.start(name, self.folder, "looking", [self._init(name, minutes)])
+        command = self._init(name, minutes, f"--encoding={encoding}")
+        self.jobs.start(name, self.folder, "looking", [command])
 
     def train(self, name: str, minutes: float, start: str) -> None:
         """Train from a start for some minutes, or on where a training was stopped."""
         commands = [self._run_command(name)]
         found = _json(self._existing(name) / "found.json") or {}
         if (found.get("seconds"), found.get("start")) != (minutes * 60, start):
-            commands.insert(0, self._init(name, minutes, start))
+            path = self.folder / name / "pipeline.toml"
+            corpus = tomllib.loads(path.read_text(encoding="utf-8"))["corpus"] if found else {}
+            given = [f"--start={start}"]
+            given += [f"--encoding={corpus['encoding']}"] if "encoding" in corpus else []
+            commands.insert(0, self._init(name, minutes, *given))
         self.jobs.start(name, self.folder, "starting", commands)
 
     def resume(self, name: str, *options: str) -> None:
@@ -158,10 +165,12 @@ class Desk:
         else:  # as many more as took that time
             share = minutes * 60 / max(summary.seconds or 0.0, 1.0)
             longer = f"{math.ceil(amount * (1 + share))} {unit.removesuffix('s')}s"
-        changed = f'{text[: found.start()]}length = "{longer}"{text[found.end() :]}'
+        length = f'length = "{longer}"'
+        changed = f"{text[: found.start()]}{length}{text[found.end() :]}"
         tomllib.loads(changed)
         write_atomic(path, changed.encode())
-        self.resume(name)
+        shown = f"# {length} in {name}/pipeline.toml\n"
+        self.jobs.start(name, self.folder, "starting", [self._run_command(name)], shown)
 
     def stop(self, name: str) -> None:
         """End what runs; a training makes a checkpoint first."""
@@ -210,17 +219,21 @@ class Desk:
         place = self.folder / _BIN
         return sorted(os.listdir(place)) if place.is_dir() else []
 
-    def _init(self, name: str, minutes: float, start: str = "") -> list[str]:
+    def _init(self, name: str, minutes: float, *given: str) -> list[str]:
         files = _files(self._existing(name) / "text")
         if not files:
             raise UsageError(f"{name} has no text")
         text = f"{name}/text/{files[0].name}" if len(files) == 1 else f"{name}/text"
-        given = ["--start", start] if start else []
         pipeline = ["--pipeline", f"{name}/pipeline.toml", "--minutes", f"{minutes:g}"]
         return ["init", text, *pipeline, *given, "--force", "--json"]
 
     def _run_command(self, name: str, *options: str) -> list[str]:
         return ["run", f"{name}/pipeline.toml", "--output", f"{name}/run", *options]
+
+    def _shown(self, name: str) -> str:
+        """The command of a training that another server has started."""
+        has_pipeline = (self.folder / name / "pipeline.toml").is_file()
+        return shlex.join(["textgen", *self._run_command(name)]) if has_pipeline else ""
 
     def _existing(self, name: str) -> Path:
         path = self.folder / name
@@ -270,9 +283,11 @@ def _tail(path: Path, most: int) -> str:
     return "\n".join(line.rpartition("\r")[2] for line in text.replace("\r\n", "\n").split("\n"))
 
 
-def _last_line(path: Path) -> str:
-    lines = [line for line in _tail(path, _LOG).split("\n") if line.strip()]
-    return lines[-1].strip().removeprefix("textgen: error: ") if lines else ""
+def _said(log: str) -> str:
+    """The error in a log, or its last line."""
+    _, mark, error = log.rpartition("textgen: error: ")
+    lines = [line.strip() for line in _PREFIX.sub("", error).split("\n") if line.strip()]
+    return " ".join(lines if mark else lines[-1:])
 
 
 def _samples(run: Path) -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ class DeskApi:
         given = await exchange.body(self.limits)
         desk = self.desk
         actions: dict[str, Callable[[], None]] = {
-            "look": lambda: desk.look(name, _minutes(given)),
+            "look": lambda: desk.look(name, _minutes(given), _text(given, "encoding")),
             "train": lambda: desk.train(name, _minutes(given), _text(given, "start")),
             "resume": lambda: desk.resume(name),
             "extend": lambda: desk.extend(name, _minutes(given)),

@@ -26,14 +26,14 @@ class Job:
     """Commands that follow each other until one fails.
 
     kind      what is going on while they run
-    command   the one that runs, or the last, as a person types it
+    shown     those that were begun, as a person types them, a line each
     """
 
     name: str
     folder: Path
     kind: str
     commands: Sequence[Sequence[str]]
-    command: str = ""
+    shown: str = ""
     is_alive: bool = True
     has_failed: bool = False
     _process: subprocess.Popen[bytes] | None = None
@@ -53,7 +53,7 @@ class Job:
 
     def _one(self, words: Sequence[str]) -> bool:
         place = self.folder / self.name
-        self.command = shlex.join(["textgen", *words])
+        self.shown += shlex.join(["textgen", *words]) + "\n"
         # A training is not stopped by a signal to the group of the server: that stops it itself,
         # or is killed, and the training goes on.
         with (place / "log.txt").open("wb") as log, self._lock:
@@ -93,13 +93,20 @@ class Jobs:
         """The newest of a name; it may be done."""
         return self._jobs.get(name)
 
-    def start(self, name: str, folder: Path, kind: str, commands: Sequence[Sequence[str]]) -> None:
+    def start(
+        self,
+        name: str,
+        folder: Path,
+        kind: str,
+        commands: Sequence[Sequence[str]],
+        shown: str = "",
+    ) -> None:
         """Start one. Raises UsageError where one runs."""
         with self._lock:
             before = self._jobs.get(name)
             if before is not None and before.is_alive:
-                raise UsageError(f"{name} is busy: {before.command}")
-            self._jobs[name] = job = Job(name, folder, kind, commands)
+                raise UsageError(f"{name} is busy: {before.shown}")
+            self._jobs[name] = job = Job(name, folder, kind, commands, shown)
         threading.Thread(target=job.work, daemon=True).start()
 
     def stop(self, name: str, process: object = None) -> None:

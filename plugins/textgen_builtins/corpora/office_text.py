@@ -1,5 +1,6 @@
 """The text of documents of Word, LibreOffice and other word processors: a line for each paragraph,
-as they save plain text themselves. Notes, comments, headers, text boxes and deletions are left out.
+as they save plain text themselves. Notes, comments, headers, text boxes, deletions and readings of
+characters are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from textgen_builtins.corpora.encodings import decode
 
 # What is left out is taken to its end, or that of the part, so that the time is linear.
 _WORD: Final = re.compile(
-    r"""<(?P<hidden>mc:Fallback|w:moveFrom|w:pPr|w:txbxContent)(?:\s[^<>]*[^/<>])?>
+    r"""<(?P<hidden>mc:Fallback|w:moveFrom|w:pPr|w:rt|w:txbxContent)(?:\s[^<>]*[^/<>])?>
         .*?(?:</(?P=hidden)>|\Z)
     |   <w:t(?:\s[^<>]*)?>(?P<text>[^<]*)
     |   <w:(?P<mark>tab|br|cr|noBreakHyphen)(?:\s[^<>]*)?/>
@@ -50,7 +51,9 @@ def text_of_docx(path: Path) -> Iterator[str]:
     Raises CorpusError for a file that is none, is damaged, or is too long to be held in memory.
     """
     with zipped_parts.opened(path, "a Word document (.docx)") as parts:
-        document = _whole(parts.read("word/document.xml"), "document>")
+        online = "word/document2.xml"  # as Word in a browser calls it
+        part = online if online in parts else "word/document.xml"
+        document = _whole(parts.read(part), "document>")
         text = "".join(map(_text, _WORD.finditer(document)))
     yield text
 

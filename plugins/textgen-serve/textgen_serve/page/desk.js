@@ -69,7 +69,7 @@ function make(name) {
     if (start) work(() => act(name, "train", { minutes: at(".minutes").valueAsNumber, start }));
   });
   const click = (selector, action) => at(selector).addEventListener("click", () => work(action));
-  click(".look", () => act(name, "look", { minutes: at(".minutes").valueAsNumber || 2 }));
+  click(".look", () => act(name, "look", { minutes: at(".minutes").valueAsNumber || 2, encoding: at(".encoding").value.trim() }));
   click(".stop", () => act(name, "stop"));
   click(".resume", () => act(name, "resume"));
   click(".extend", () => act(name, "extend", { minutes: at(".extra").valueAsNumber }));
@@ -92,7 +92,7 @@ function show(card, run, trains) {
   const isAlive = ALIVE.includes(status);
   put(at(".state"), [STATES[status] ?? status, ...facts(run)].join(" · "));
   put(at(".said"), isAlive || run.failed || status === "damaged" ? run.cause || run.said : "");
-  put(at(".command code"), run.command);
+  put(at(".command code"), run.commands);
   const bar = at("progress");
   bar.hidden = status !== "running";
   if (run.steps && run.step !== null) bar.value = run.step / run.steps;
@@ -101,6 +101,7 @@ function show(card, run, trains) {
   const isNew = trains && own && !isAlive && ["ready", "new"].includes(status);
   at(".training").hidden = !isNew;
   at(".training button").disabled = !found;
+  at(".reading").hidden = !run.failed;
   if (found) starts(card, run);
   at(".write").hidden = status !== "finished";
   at(".stop").hidden = !isAlive;
@@ -183,12 +184,14 @@ async function take(name, files) {
     await addText(own, unique(file, texts), file);
   }
   say("");
-  await act(own, "look", { minutes: 2 });
+  await act(own, "look", { minutes: 2, encoding: "auto" });
 }
 
-/** A changed text, with which a model is trained on. */
+/** A changed text, with which a model is trained on. One text takes the place of one, whatever its name. */
 async function change(name, files) {
-  for (const file of files) await addText(name, file.name, file);
+  const { texts } = await onDesk(name);
+  const [own] = texts.length === 1 && files.length === 1 ? texts : [];
+  for (const file of files) await addText(name, own ?? file.name, file);
   await act(name, "update");
 }
 

@@ -184,9 +184,10 @@ function draw() {
   editor.mark("made", tree.made.map(({ start, end }) => [start, end]));
 }
 
-/** Show a text that comes in. It is scored for a quarter of the time at most, since that slows it down. */
+/** Show and keep a text that comes in. It is scored for a quarter of the time at most, since that slows it down. */
 const drawSoon = oncePerFrame(() => {
   draw();
+  saveSoon();
   if (performance.now() > due) rescore();
 });
 
