@@ -54,6 +54,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends what was started
     draw, lost = random.Random(options.seed), 0
     folders = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # Chromium ends a while later
     with folders as folder, sync_playwright() as playwright:
@@ -115,10 +116,12 @@ class Desk:
             if "browser" not in victims:
                 due = [self.text()]  # which may still grow
             else:
-                until(lambda: self.text().startswith(due[-1]), "the page", lambda: self.text())
+                until(
+                    lambda: self.text().startswith(due[-1]), "the page", lambda: self.lost(due[-1])
+                )
             until(lambda: self.kept() == self.text(), "the disk", self.kept)
             if not self.text().startswith(due[-1]):
-                faults.append(f"{self.text()!r} lacks what {due[-1]!r} has")
+                faults.append(self.lost(due[-1]))
             until(lambda: self.state()["status"] == "running", "the training", self.state)
             until(lambda: self.state()["step"] >= checkpoint, "its step", self.state)
         except (AssertionError, Error, OSError) as error:
@@ -189,6 +192,10 @@ class Desk:
     def text(self) -> str:
         """What is on the page."""
         return self.page.text_content("#text") or ""
+
+    def lost(self, text: str) -> str:
+        """What the page lacks of a text."""
+        return f"{self.text()[-99:]!r} is there, {text[-99:]!r} was"
 
     def kept(self) -> str:
         """What is on the disk."""

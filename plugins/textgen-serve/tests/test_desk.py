@@ -176,13 +176,13 @@ def test_a_training_goes_on_without_its_server_and_is_found_again(folder):
 
 
 HOSTILE = {
-    "a.pdf": (b"%PDF-1.7" + b"x" * 9000, "it is a PDF"),
-    "b.epub": (b"PK\3\4" + b"x" * 9000, "a ZIP archive"),
-    "c.txt": (b"\0" * 9000, "binary data"),
-    "-d.txt": (b"short", "too little"),
-    "e.jsonl": (b"[" * 100_000, "not JSON"),
-    "f.gz": (gzip.compress(bytes(1 << 24)), "more than 100 times"),
-    "..g'\"$(h).txt": (b"the caf\xe9 and tea " * 900, "cp1252"),
+    "book.pdf": (b"%PDF-1.7" + b"x" * 9000, "it is a PDF"),
+    "zip.epub": (b"PK\3\4" + b"x" * 9000, "a ZIP archive"),
+    "nul.txt": (b"\0" * 9000, "binary data"),
+    "-short.txt": (b"short", "too little"),
+    "deep.jsonl": (b"[" * 100_000, "not JSON"),
+    "bomb.gz": (gzip.compress(bytes(1 << 24)), "more than 100 times"),
+    "quote'\"$(h).txt": (b"the caf\xe9 and tea " * 900, "cp1252"),
 }
 
 
@@ -194,19 +194,19 @@ def test_hostile_files_at_the_drop_zone_are_errors_on_the_page(folder, visit, tm
             dropped(page, tmp_path / name)
             page.locator("article").nth(count).wait_for()
         for name, (_, said) in HOSTILE.items():
-            own = card(page, name.strip(".-")[0])
+            own = card(page, re.search(r"\w+", name)[0])
             own.and_(page.locator(".failed")).wait_for()
             assert said in own.locator(".said").inner_text()
             assert "textgen: " not in own.inner_text()
         own.get_by_label("Encoding").fill("cp1252")
         own.get_by_role("button", name="Read again").click()
-        reaches(page, "g", "ready")
+        reaches(page, "quote", "ready")
         dropped(page, tmp_path / "runs/ravens/text")  # a folder, beside all that
         reaches(page, "text", "ready")
         dropped(page, tmp_path / "runs/ravens/text")
         page.wait_for_selector(".name:text-is('text 2')")
         page.close()
-    assert {path.name[0] for path in folder.iterdir()} == {*".abcdefgrt"}
+    assert len([path for path in folder.iterdir() if path.name[0] != "."]) == 10
 
 
 def test_requests_that_leave_the_folder_or_make_no_sense_are_refused(folder):

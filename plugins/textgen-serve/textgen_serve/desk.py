@@ -131,8 +131,8 @@ class Desk:
 
     def look(self, name: str, minutes: float, encoding: str) -> None:
         """Have `textgen init` look at the texts, and write a pipeline."""
-        command = self._init(name, minutes, f"--encoding={encoding}")
-        self.jobs.start(name, self.folder, "looking", [command])
+        given = [] if encoding == "auto" else [f"--encoding={encoding}"]
+        self.jobs.start(name, self.folder, "looking", [self._init(name, minutes, *given)])
 
     def train(self, name: str, minutes: float, start: str) -> None:
         """Train from a start for some minutes, or on where a training was stopped."""

@@ -91,7 +91,8 @@ function show(card, run, trains) {
   card.classList.toggle("failed", run.failed);
   const isAlive = ALIVE.includes(status);
   put(at(".state"), [STATES[status] ?? status, ...facts(run)].join(" · "));
-  put(at(".said"), isAlive || run.failed || status === "damaged" ? run.cause || run.said : "");
+  const isSaid = (isAlive && !run.samples?.length) || run.failed || status === "damaged";
+  put(at(".said"), isSaid ? run.cause || run.said : "");
   put(at(".command code"), run.commands);
   const bar = at("progress");
   bar.hidden = status !== "running";

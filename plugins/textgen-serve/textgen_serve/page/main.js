@@ -460,7 +460,7 @@ function load() {
   }
 }
 
-const LONGEST = 2000; // milliseconds that a change is not kept
+const LONGEST = 1000; // milliseconds that a change is not kept
 let saving;
 let since = null; // the first change that is not kept
 
