@@ -102,7 +102,8 @@ WORD = """<?xml version="1.0" encoding="UTF-8"?><w:document><w:body>
 <mc:Choice><w:txbxContent><w:p><w:t>box</w:t></w:p></w:txbxContent></mc:Choice>
 <mc:Fallback><w:p><w:t>box</w:t></w:p></mc:Fallback></w:p><w:p w:id="2"/>
 <w:rPr><w:moveFrom w:id="3"/></w:rPr><w:moveFrom w:id="4"><w:t>gone</w:t></w:moveFrom>
-<w:ruby><w:rt><w:t>gone</w:t></w:rt></w:ruby><w:tbl><w:tc><w:p><w:r><w:t>A cell</w:t></w:r></w:p></w:tc></w:tbl></w:body></w:document>"""
+<w:ruby><w:rt><w:t>gone</w:t></w:rt></w:ruby>
+<w:tbl><w:tc><w:p><w:r><w:t>A cell</w:t></w:r></w:p></w:tc></w:tbl></w:body></w:document>"""
 
 
 ODT = """<?xml version="1.0"?><office:document-content><style:style/><office:body><office:text>
