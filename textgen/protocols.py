@@ -541,8 +541,10 @@ class Strategy(Protocol):
     lanes   the most lanes of a text, which count as so many texts where there is a limit
     models  optional: models of other runs with the same vocabulary, of which it may have lanes
 
-    A saved state has the lanes that began anew, and the strategy's arrays, where no other lane than
-    the first continues the prompt; else a text goes on as one that begins.
+    A text that is to be saved and is cut off by its time or its caller has the tokens that are
+    final. Its state has the lanes and the strategy's arrays: each lane is then fed at once what it
+    was fed after the final tokens, which `Lanes.tokens` lacks. After a ranking, or with a prompt
+    added, a text goes on as one that begins.
 
     `start()` is optional: the arrays of the first lane by name, without an axis for lanes. With
     `draws_only = True` a strategy promises to do no more than sampling does: to feed its one lane

@@ -163,6 +163,25 @@ def test_a_text_in_two_parts_is_the_text_at_once(name, generator, tmp_path):
     assert generator.generate(state=state, best_of=2, max_new_tokens=3).tokens
 
 
+@pytest.mark.parametrize("name", [*STRATEGIES][1:])
+def test_a_text_that_is_cut_off_goes_on_with_its_lanes(generator, name, tmp_path):
+    options = {**STRATEGIES[name], "temperature": 0.8, "logprobs": 1}
+    whole = generator.generate("the ", index=3, max_new_tokens=300, **options)
+    asked, tokens, logprobs, parts = {"prompt": "the ", "index": 3}, (), (), 0
+    while not parts or made.finish_reason == "cancelled":
+        calls = iter([False] * (4 * (parts % 2)) + [True] * 4)  # every other one at once
+        left = 300 - len(tokens)
+        cut = {"max_new_tokens": left, "cancelled": calls.__next__, "keep_state": True}
+        made = generator.generate(**asked, **cut, **options)
+        made.state.save(tmp_path / "state")
+        asked = {"state": textgen.GenerationState.load(tmp_path / "state")}
+        tokens, logprobs, parts = tokens + made.tokens, logprobs + made.logprobs, parts + 1
+    assert parts > 2
+    assert (tokens, made.finish_reason) == (whole.tokens, whole.finish_reason)
+    assert [each.token for each in logprobs] == list(tokens)
+    assert made.ranked == whole.ranked
+
+
 @pytest.mark.parametrize("name", ["sample", "guidance", "banned-phrases"])
 def test_a_text_that_nobody_reads_pauses(name, generator):
     options = {**STRATEGIES[name], "logprobs": 100, "max_new_tokens": 300}

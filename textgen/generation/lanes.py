@@ -33,7 +33,7 @@ class Lane:
     """A way in which a text may continue.
 
     row        its place in the decoder of its model
-    is_text    whether it began with the prompt, and not anew
+    begin      what it continues, as in Moves.lanes: 0 is the prompt, with the text so far
     logits     (T, V) after each of the tokens that it was fed last, at least one row
     ids        that it was fed since then
     reason     why the text would end here, if it would
@@ -44,7 +44,7 @@ class Lane:
 
     factory: DecoderFactory
     row: int = 0
-    is_text: bool = False
+    begin: int = 0
     logits: npt.NDArray[Any] = attrs.field(default=np.empty((0, 0)), repr=False)
     ids: list[int] = attrs.field(factory=list)
     reason: FinishReason | None = None
@@ -74,7 +74,7 @@ class StrategyText:
         assert self._chain.strategy is not None
         self._strategy, self._source = self._chain.strategy
         self._factories = (factory, *self._chain.others)
-        self._lanes = [Lane(factory, place, is_text=True)]
+        self._lanes = [Lane(factory, place)]
         self._history: SequenceHistory = start_history([row])
         self.state: Tensors = {}
         start: Tensors = getattr(self._strategy, "start", dict)()
@@ -163,13 +163,11 @@ class StrategyText:
         """Note the logits (1, V) after the prompt, and begin with the lanes of a saved state."""
         self._lanes[0].logits = self.logits = to_numpy(logits).copy()
         self._row.open(self.logits[0])
-        saved = self._row.start
+        saved = self._row.resumed
         if saved is not None and saved.strategy == self._source.name:
-            added = self._row.ids.tolist()
-            new = [(NEW_LANE - model, [*ids, *added]) for model, *ids in saved.lanes]
-            lanes, tokens = [0, *(lane for lane, _ in new)], [(), *(ids for _, ids in new)]
-            self._moves = Moves(lanes, tokens, saved.memory)
             with failing([self._row]), reading_state():
+                lanes, tokens = [lane[0] for lane in saved.lanes], [lane[1:] for lane in saved.lanes]
+                self._moves = Moves(lanes, tokens, saved.memory)
                 if fault := self._fault(self._moves):
                     raise UsageError(f"the saved state has {fault}", argument="state")
         return self._row.ended
@@ -201,7 +199,8 @@ class StrategyText:
         """End the text if its time is over or its caller ends it. Whether it ends."""
         with failing([self._row]):
             if (reason := self._row.out_of_time()) is not None:
-                self._end(0, reason, decoders, self._moves.final)
+                sure = self._row.made if self._row.request.keep_state else self._moves.final
+                self._end(0, reason, decoders, sure)
         return self._row.ended
 
     def flush(self) -> None:
@@ -258,7 +257,7 @@ class StrategyText:
             history.put(new, start_history([self._row] * len(new)))
         lanes = list[Lane]()
         for source, tokens, feed in zip(moves.lanes, moves.tokens, self._feeds, strict=True):
-            lane = self._lanes[source].fork() if source > NEW_LANE else Lane(feed.factory)
+            lane = self._lanes[source].fork() if source > NEW_LANE else Lane(feed.factory, begin=source)
             lane.row = feed.place
             after = lane.logits[:0] if feed.logits is None else to_numpy(feed.logits)[0].copy()
             given = [*lane.logits, *after][-1 - len(tokens) :]
@@ -327,29 +326,34 @@ class StrategyText:
         row, lane = self._row, self._lanes[best]
         ended = self._emit(best, len(lane.ids) if count is None else count)
         if row.request.keep_state:
-            self._save(best, decoders)
+            self._save(lane.ids[: row.made], reason, decoders)
         row.reason = ended or reason
 
-    def _save(self, best: int, decoders: Decoders) -> None:
-        """Keep the state at the end of the text: the history of its lane, and the decoder of the
-        longest one that has no more than the text, or else of the start.
+    def _save(self, text: list[int], reason: FinishReason, decoders: Decoders) -> None:
+        """Keep the state after the ids of the text, and the lanes if they have that beginning; none
+        that were ranked.
         """
-        row, factory, lane = self._row, self._factories[0], self._lanes[best]
-        text, rest = lane.ids[: row.made], lane.ids[row.made :]
-        del lane.unnoted[max(0, len(lane.unnoted) - len(rest)) :]
-        own = [each for each in self._lanes if each.is_text]
-        known = [each for each in own if text[: len(each.ids)] == each.ids]
-        if known:
-            longest = max(known, key=lambda each: len(each.ids))
-            state, pending = decoders.state(factory, longest.row), text[len(longest.ids) :]
-        else:
-            state, pending = row.restore(factory()).read_state(), [*row.to_feed(), *text]
-        saved: Table = {}
-        if len(own) == 1 and not pending:
-            lanes = [(self._factories.index(each.factory), *each.ids) for each in self._lanes[1:]]
+        row, factory, saved = self._row, self._factories[0], dict[str, Any]()
+        places = [i for i, lane in enumerate(self._lanes) if not lane.begin and lane.ids == text]
+        if places:
+            decoder = decoders.state(factory, self._lanes[places[0]].row)
+            history = self._noted(places[:1])
+        else:  # no lane stands there
+            fed, history = row.restore(factory()), start_history([row])
+            logits = factory.extend(fed, row.to_feed()[None])
+            for token in np.array(text, np.int64):
+                self._chain.note(token[None], to_numpy(logits).copy(), history)
+                logits = factory.extend(fed, token[None, None])
+            decoder = fed.read_state()
+        lanes = list[tuple[int, ...]]()
+        for lane in self._lanes:
+            end = [END] if lane.reason == "end" and reason in ("time", "cancelled") else []
+            begin = 0 if lane.begin else len(text)
+            if lane.ids[:begin] == text[:begin] and not row.ranked:
+                lanes.append((lane.begin, *lane.ids[begin:], *end))
+        if len(lanes) == len(self):
             saved = {"strategy": self._source.name, "lanes": tuple(lanes), "memory": self.state}
-        history = self._noted([best]).save_row(0)
-        row.save(state, history, np.array(pending, np.int64), **saved)
+        row.save(decoder, history.save_row(0), NO_IDS, **saved)
 
     def _reason(self, ids: list[int]) -> FinishReason | None:
         """Why the text would end with these ids, if it would."""

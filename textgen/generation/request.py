@@ -96,13 +96,15 @@ class Requests:
             given["seed"] = secrets.randbits(63)
         if state is not None:
             given = {"seed": state.seed, "index": state.index, **given}
-        made = attrs.evolve(self._own, **_checked(given), cancelled=cancelled, state=state)
-        check_decoding(made, self.tokenizer.vocab_size)
+        checked = _checked(given)
         if sampling := {name: value for name, value in given.items() if name not in _FIELDS}:
-            made = attrs.evolve(made, chain=self._chain(sampling))
-        if made.ignore_end:
-            made = attrs.evolve(made, end_id=None)
-        return self._with_prompt(made, prompt)
+            checked["chain"] = self._chain(sampling)
+        if checked.get("ignore_end", self._own.ignore_end):
+            checked["end_id"] = None
+        checked |= {"cancelled": cancelled, "state": state}
+        made = self._with_prompt(self._own, prompt, checked)
+        check_decoding(made, self.tokenizer.vocab_size)
+        return made
 
     def is_quick(self, prompt: Any, options: Table) -> bool:
         """Whether `check` takes a moment: all that is given is short, and the chain is known."""
@@ -136,26 +138,30 @@ class Requests:
                     own = {**options, **item}
                     request = self.check(own.pop("prompt", ""), own)
                 else:
-                    request = self._with_prompt(shared, item)
+                    request = self._with_prompt(shared, item, {})
                 request.check_end()
             except UsageError as error:
                 error.source = f"prompts[{place}]"
                 raise
             yield request
 
-    def _with_prompt(self, request: Request, prompt: Any) -> Request:
-        """A request with its prompt."""
+    def _with_prompt(self, request: Request, prompt: Any, own: Table) -> Request:
+        """A request with its prompt, and other fields of its own."""
+        chain, state, unknown = (
+            own.get(name, getattr(request, name))
+            for name in ("chain", "state", "unknown_characters")
+        )
         # A sampler that ends texts knows what they may begin with.
-        is_free = not any(link.ends for link in request.chain.links)
+        is_free = not any(link.ends for link in chain.links)
         made = encoded_prompt(
             self.tokenizer,
             prompt,
-            request.unknown_characters,
+            unknown,
             lambda: self._spaced if is_free else None,
             self.priming,
-            after_space=request.state is not None and request.state.held,
+            after_space=state is not None and state.held,
         )
-        return attrs.evolve(request, prompt=made)
+        return attrs.evolve(request, **own, prompt=made)
 
     def _checked_state(self, state: Any) -> GenerationState | None:
         """A saved state, once it is known to be of this run."""

@@ -74,25 +74,24 @@ class GenerationState:
     open_end     the end of the text, if it may be the beginning of a stop text
     made         number of tokens that were generated since the last prompt
     held         whether the space that ends the prompt is left to the first token
-    strategy     by which the text was made, if it can go on with its other lanes
-    lanes        of which these are the models, by number, and all ids that each was fed
+    strategy     by which the text was made, if it can go on with its lanes
+    lanes        what each lane continues, as in Moves.lanes, 0 being the text; and the ids that it
+                 was fed since then, -1 where it has ended
     memory       what the strategy remembers of the lanes, arrays by name
     """
 
     decoder: dict[str, Any] = attrs.field(repr=False)
     history: dict[str, Any] = attrs.field(repr=False)
     pending: tuple[int, ...] = attrs.field(validator=deep_iterable(_ID))
-    seed: int = attrs.field(validator=is_seed)
-    index: int = attrs.field(validator=is_seed)
+    seed: int = attrs.field(default=0, validator=is_seed)
+    index: int = attrs.field(default=0, validator=is_seed)
     model: str = ""
     tail: tuple[int, ...] = attrs.field(default=(), validator=deep_iterable(_ID))
     open_end: str = ""
     made: int = attrs.field(default=0, validator=ge(0))
     held: bool = False
     strategy: str = ""
-    lanes: tuple[tuple[int, ...], ...] = attrs.field(
-        default=(), validator=deep_iterable(deep_iterable(_ID))
-    )
+    lanes: tuple[tuple[int, ...], ...] = ()
     memory: dict[str, Any] = attrs.field(factory=dict, repr=False)
 
     def save(self, path: str | Path) -> None:

@@ -136,6 +136,11 @@ class Row:
         """(T,) ids that the decoder needs before the first token can be drawn."""
         return np.concatenate([self.before, self.ids])
 
+    @property
+    def resumed(self) -> GenerationState | None:
+        """The state that it resumes from as if it had never stopped, with no prompt added."""
+        return None if len(self.ids) else self.start
+
     def restore(self, decoder: Decoder) -> Decoder:
         """A decoder of one row at the start state, put into the state that the text resumes from if
         there is one.
@@ -226,8 +231,6 @@ class Row:
             decoder=decoder,
             history=history,
             pending=tuple(pending.tolist()),
-            seed=self.request.seed,
-            index=self.index,
             **strategy,
         )
 
@@ -237,6 +240,8 @@ class Row:
             return None
         return attrs.evolve(
             self.end,
+            seed=self.request.seed,
+            index=self.index,
             model=model_id,
             tail=tuple(self._last.tolist()),
             open_end=self.text.open_end,

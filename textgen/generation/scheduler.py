@@ -187,6 +187,7 @@ class Scheduler:
                 if row.request.keep_state:
                     decoder, history = row.restore(self._factory()), start_history([row])
                     row.save(decoder.read_state(), history.save_row(0), row.to_feed())
+                    row.end = row.resumed or row.end
                 row.reason = reason
         return row.ended
 

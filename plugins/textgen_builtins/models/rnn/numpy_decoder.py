@@ -19,7 +19,7 @@ from textgen_builtins.models.rnn.config import RNNConfig
 from textgen_builtins.models.rnn.large_products import SHARED_FROM, multiply_in_parts
 from textgen_builtins.models.rnn.weights import Floats, Folded, check_shapes, expected_shapes
 
-_ALL_BUT_SHUT: Final = 80.0  # here exp is far from overflow, and a gate is 1e-35
+_ALL_BUT_SHUT: Final = np.float32(80)  # here exp is far from overflow, and a gate is 1e-35
 
 
 @attrs.define(eq=False)
@@ -84,13 +84,13 @@ class NumpyDecoder:
         if not self._bounded:
             return np.empty((len(tokens), 0), np.int64)
         made = np.empty((steps, len(tokens)), np.int64)  # the tokens of a step are contiguous
-        (column,) = self._columns(tokens[:, None])
+        (column,), logits = self._columns(tokens[:, None]), self._logits
         for chosen in made:
             self._advance(column)
             for never in forbidden:
-                self._logits[:, never] = -np.inf
-            self._logits.argmax(axis=-1, out=chosen)
-            column = chosen[0] if self._one else chosen
+                logits[:, never] = -np.inf
+            logits.argmax(-1, chosen)
+            column = chosen.item() if self._one else chosen
         return made.T
 
     def read_state(self) -> Tensors:
