@@ -1,6 +1,8 @@
 """Strategies: how a text is made of steps."""
 
 import asyncio
+import itertools
+import time
 from itertools import product
 
 import numpy as np
@@ -164,22 +166,24 @@ def test_a_text_in_two_parts_is_the_text_at_once(name, generator, tmp_path):
 
 
 @pytest.mark.parametrize("name", [*STRATEGIES][1:])
-def test_a_text_that_is_cut_off_goes_on_with_its_lanes(generator, name, tmp_path):
+def test_a_text_that_is_cut_off_goes_on_with_its_lanes(generator, name, tmp_path, monkeypatch):
     options = {**STRATEGIES[name], "temperature": 0.8, "logprobs": 1}
-    whole = generator.generate("the ", index=3, max_new_tokens=300, **options)
-    asked, tokens, logprobs, parts = {"prompt": "the ", "index": 3}, (), (), 0
-    while not parts or made.finish_reason == "cancelled":
-        calls = iter([False] * (4 * (parts % 2)) + [True] * 4)  # every other one at once
-        left = 300 - len(tokens)
+    whole = generator.generate("the ", index=3, max_new_tokens=40, **options)
+    asked, tokens, logprobs, parts, reason = {"prompt": "the ", "index": 3}, (), (), 0, "cancelled"
+    monkeypatch.setattr(time, "perf_counter", itertools.count().__next__)  # asked after each step
+    while reason == "cancelled":
+        calls = iter([False] * (9 * (parts % 2)) + [True] * 4)  # every other one at once
+        left = 40 - len(tokens)
         cut = {"max_new_tokens": left, "cancelled": calls.__next__, "keep_state": True}
         made = generator.generate(**asked, **cut, **options)
         made.state.save(tmp_path / "state")
         asked = {"state": textgen.GenerationState.load(tmp_path / "state")}
         tokens, logprobs, parts = tokens + made.tokens, logprobs + made.logprobs, parts + 1
+        reason = made.finish_reason
     assert parts > 2
-    assert (tokens, made.finish_reason) == (whole.tokens, whole.finish_reason)
+    assert (tokens, reason) == (whole.tokens, whole.finish_reason)
     assert [each.token for each in logprobs] == list(tokens)
-    assert made.ranked == whole.ranked
+    assert [each.text for each in made.ranked] == [each.text for each in whole.ranked]
 
 
 @pytest.mark.parametrize("name", ["sample", "guidance", "banned-phrases"])

@@ -22,7 +22,7 @@ from textgen.generation.results import (
 )
 from textgen.generation.row import Row, failing, start_history
 from textgen.generation.sampling import SequenceHistory, log_softmax, step_numbers, to_numpy
-from textgen.protocols import NEW_LANE, Array, Floats, Ids, Moves, Ranking, Table, Tensors
+from textgen.protocols import NEW_LANE, Array, Floats, Ids, Moves, Ranking, Tensors
 
 _LANE: Final = 0xD1B54A32D192ED03  # times its place, it keys the random numbers of a lane
 _STRATEGY: Final = 2**32 + 1  # in place of a sampler's place, as that of the draw
@@ -166,8 +166,8 @@ class StrategyText:
         saved = self._row.resumed
         if saved is not None and saved.strategy == self._source.name:
             with failing([self._row]), reading_state():
-                lanes, tokens = [lane[0] for lane in saved.lanes], [lane[1:] for lane in saved.lanes]
-                self._moves = Moves(lanes, tokens, saved.memory)
+                begins, tokens = zip(*((begin, ids) for begin, *ids in saved.lanes), strict=True)
+                self._moves = Moves(begins, tokens, saved.memory)
                 if fault := self._fault(self._moves):
                     raise UsageError(f"the saved state has {fault}", argument="state")
         return self._row.ended
@@ -257,7 +257,10 @@ class StrategyText:
             history.put(new, start_history([self._row] * len(new)))
         lanes = list[Lane]()
         for source, tokens, feed in zip(moves.lanes, moves.tokens, self._feeds, strict=True):
-            lane = self._lanes[source].fork() if source > NEW_LANE else Lane(feed.factory, begin=source)
+            if source > NEW_LANE:
+                lane = self._lanes[source].fork()
+            else:
+                lane = Lane(feed.factory, begin=source)
             lane.row = feed.place
             after = lane.logits[:0] if feed.logits is None else to_numpy(feed.logits)[0].copy()
             given = [*lane.logits, *after][-1 - len(tokens) :]

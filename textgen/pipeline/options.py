@@ -117,7 +117,8 @@ class RequestOptions(TextOptions):
     logprobs    number of likeliest tokens to give log-probabilities of, beside those of the text's
                 own tokens
     keep_state  keep the state at the end in the result. An incomplete character at the end belongs
-                to the text that continues from it
+                to the text that continues from it, and so do tokens of which a strategy that is
+                cut off is not sure yet
     cache_salt  asynchronous requests reuse states inside prompts with the same beginning and the
                 same salt, a text. Users who must not find out each other's prompts by the time
                 that an answer takes need different ones. Those of which the first line differs
