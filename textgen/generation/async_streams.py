@@ -127,13 +127,9 @@ class AsyncTextStream(StreamedText, AsyncIterator[str]):
     def __init__(self, background: BackgroundLoop, row: Row, model_id: str) -> None:
         super().__init__(background.submit, row, model_id)
         self._waiting, self._reader = background.waiting, Reader(row)
-        self._is_read = False
         weakref.finalize(self, row.cancel).atexit = False
 
     async def __anext__(self) -> str:
-        if self._is_read:
-            raise UsageError("another task waits for the next piece of this stream already")
-        self._is_read = True
         try:
             if self._has_begun:
                 await self._reader.wait(self._waiting)
@@ -142,8 +138,6 @@ class AsyncTextStream(StreamedText, AsyncIterator[str]):
         except BaseException as error:  # it failed, or nobody waits for the text any more
             self._leave(error)
             raise
-        finally:
-            self._is_read = False
         if not piece:
             raise StopAsyncIteration
         return piece
@@ -151,8 +145,7 @@ class AsyncTextStream(StreamedText, AsyncIterator[str]):
     async def aclose(self) -> None:
         """End the text. No piece follows."""
         self._leave()
-        if self._is_read:
-            self._reader.wake()
+        self._reader.wake()
 
     async def __aenter__(self) -> Self:
         return self

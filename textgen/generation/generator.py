@@ -219,11 +219,11 @@ class Generator:
         `score_tokens`).
         """
         given = self.prepare(prompt, unknown_characters="error")
-        return summed(self._scored(text, given), self.tokenizer, given.held)
+        return summed(self.score_tokens(text, prompt=given), self.tokenizer, given.held)
 
     @blaming
     def score_tokens(
-        self, text: str | Iterator[CorpusPiece], *, prompt: str = ""
+        self, text: str | Iterator[CorpusPiece], *, prompt: Prompt = ""
     ) -> Iterator[TokenScores]:
         """The log-probability of each token of a text after a prompt, in blocks, in bounded memory.
 
@@ -237,17 +237,13 @@ class Generator:
 
         Raises PromptError for characters outside the vocabulary, UsageError for a list of texts.
         """
-        return self._scored(text, self.prepare(prompt, unknown_characters="error"))
-
-    def _scored(
-        self, text: str | Iterator[CorpusPiece], given: EncodedPrompt
-    ) -> Iterator[TokenScores]:
         if isinstance(text, (list, tuple)):
             hint = "score each text by itself, or give the pieces of one as iter(pieces)"
             expected = "expected a string, or an iterator of the pieces of a text"
             raise UsageError(expected, argument="text", value=text, suggestion=hint)
         if isinstance(text, str):
             check_prompt(self.tokenizer, text, "error")
+        given = self.prepare(prompt, unknown_characters="error")
         decoder, pieces = self._decoders(), text_pieces(text)
         return score_tokens(decoder, self.chain, self.tokenizer, given, pieces)
 
@@ -276,10 +272,8 @@ class Generator:
         In nats, with the errors of `generate`. Raises UsageError where the time limit or
         `cancelled` comes first.
         """
-        peek, scheduler = (
-            Peek(self._row(prompt, options, must_end=False)),
-            Scheduler(self._decoders, 1),
-        )
+        peek = Peek(self._row(prompt, options, must_end=False))
+        scheduler = Scheduler(self._decoders, 1)
         peek.row.start_clock()
         scheduler.submit(peek.row)
         while not peek.row.ended:

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import cached_property
 from typing import Any, Final, TypeAlias
-from weakref import WeakValueDictionary
 
 import attrs
 import numpy as np
@@ -30,7 +29,7 @@ Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]] | Encoded
 """What to continue: text, token ids (T,), or a prompt that Generator.prepare made of either."""
 _OF_MANY: Final = frozenset(("n", "prompts", "batch_size", "distinct"))
 _MAY_BE_NONE: Final = frozenset(("max_new_tokens", "stop", "stop_tokens", "time_limit"))
-_CACHED_CHAINS: Final = 8  # chains that no request uses: a form may take 30 MB
+_CACHED_CHAINS: Final = 8  # chains: a form may take 30 MB
 _CACHED_ITEMS: Final = 4096  # characters of a prompt, or items of another option
 
 
@@ -78,8 +77,7 @@ class Requests:
     chain: Chain
     make_chain: Callable[[Table], Chain]
     priming: Ids
-    _used: WeakValueDictionary[bytes, Chain] = attrs.field(factory=WeakValueDictionary, init=False)
-    _latest: dict[bytes, Chain] = attrs.field(factory=dict, init=False)
+    _chains: dict[bytes, Chain] = attrs.field(factory=dict, init=False)
 
     def check(self, prompt: Any, options: Table) -> Request:
         """The request for one text."""
@@ -114,7 +112,7 @@ class Requests:
             ):
                 return False
         sampling = {name: _plain(value) for name, value in options.items() if name not in _FIELDS}
-        return not sampling or _key(sampling) in self._used
+        return not sampling or _key(sampling) in self._chains
 
     def check_many(self, prompts: Any, options: Table) -> tuple[Iterable[Request], int]:
         """The requests for prompts, those of a list or tuple checked at once, and the first
@@ -188,17 +186,13 @@ class Requests:
 
     def _chain(self, sampling: Table) -> Chain:
         """The run's chain changed by options; one object for equal options, so that rows share it,
-        for as long as one uses it.
-
-        Raises UsageError.
+        among the last ones. Raises UsageError.
         """
         key = _key(sampling)
-        if (made := self._used.get(key)) is None:
-            made = self._used[key] = self.make_chain(sampling)
-        self._latest.pop(key, None)
-        self._latest[key] = made
-        for old in [*self._latest][:-_CACHED_CHAINS]:
-            self._latest.pop(old, None)
+        made = self._chains.pop(key, None) or self.make_chain(sampling)
+        self._chains[key] = made
+        for old in [*self._chains][:-_CACHED_CHAINS]:
+            self._chains.pop(old, None)
         return made
 
 

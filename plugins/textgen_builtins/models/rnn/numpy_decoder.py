@@ -152,10 +152,12 @@ class NumpyDecoder:
         one = 0 if batch_size == 1 else slice(None)
         self._multiply = self._product(batch_size)
         self._taken = np.zeros((batch_size, gates), dtype)
+        sums = [np.zeros((batch_size, gates), dtype)[one] for _ in range(layers)]
         self._places = [
             _Place(
                 weights=folded.products[layer],
-                gates=np.zeros((batch_size, gates), dtype)[one],
+                gates=sums[layer],
+                parts=np.split(sums[layer], gates // size, axis=-1),
                 scratch=np.zeros((batch_size, size), dtype)[one],
                 hidden=self._hidden[layer][one],
                 cell=cells[layer][one],
@@ -205,7 +207,7 @@ class _Place:
     """One layer's arrays in a decoder.
 
     `factor`, which is `hidden` and a column of ones, times `weights` is `product`; `recurrent` and
-    `up` are views of it.
+    `up` are views of it, and `parts` of `gates`, one of each.
     """
 
     weights: Floats
@@ -216,6 +218,7 @@ class _Place:
     factor: Floats
     product: Floats
     gates: Floats
+    parts: list[Floats]
     scratch: Floats
 
 
@@ -230,7 +233,7 @@ def _gru(place: _Place, given: Floats) -> None:
     both = gates[..., : 2 * size]  # reset and update gate
     np.add(given[..., : 2 * size], recurrent[..., : 2 * size], both)
     _sigmoid_of_negative(both)
-    reset, update = gates[..., :size], gates[..., size : 2 * size]
+    reset, update, _ = place.parts
     np.multiply(recurrent[..., 2 * size :], reset, scratch)
     scratch += given[..., 2 * size :]
     np.tanh(scratch, scratch)
@@ -241,12 +244,10 @@ def _gru(place: _Place, given: Floats) -> None:
 
 def _lstm(place: _Place, given: Floats) -> None:
     hidden, cell, scratch, gates = place.hidden, place.cell, place.scratch, place.gates
-    size = hidden.shape[-1]
+    enter, keep, new, leave = place.parts
     np.add(given, place.recurrent, gates)
     np.tanh(gates, gates)
-    enter, keep = gates[..., :size], gates[..., size : 2 * size]
-    new, leave = gates[..., 2 * size : 3 * size], gates[..., 3 * size :]
-    for gate in (gates[..., : 2 * size], leave):
+    for gate in (gates[..., : 2 * hidden.shape[-1]], leave):
         gate *= 0.5
         gate += 0.5
     cell *= keep
