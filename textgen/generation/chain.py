@@ -263,11 +263,11 @@ class Chain:
     def note(self, tokens: Ids, logits: Array, history: SequenceHistory) -> None:
         """Note tokens (B,) that were not drawn by `pick` after logits (B, V) in the history."""
         given = []
-        if any(link.has_state for link in self.links):
-            for link in self.links:
-                logits = link(logits, history)
+        for link in self.links if any(link.has_state for link in self.links) else ():
+            logits = link(logits, history)
+            if link.has_state:
                 given.append((link, logits))
-        self._accept(tokens, [pair for pair in given if pair[0].has_state], history)
+        self._accept(tokens, given, history)
 
     def _accept(
         self, tokens: Ids, given: Sequence[tuple[Link, Array]], history: SequenceHistory
