@@ -24,7 +24,7 @@ from textgen.protocols import Decoder, Floats, Ids, Model, Tokenizer
 from textgen.tokenizers import incremental_decoder, unknown_id
 
 BLOCK: Final = 1024  # tokens scored at once
-_VALUES_AT_ONCE: Final = 1 << 20  # log-probabilities in memory: more are slower to read and write
+_VALUES_AT_ONCE: Final = 1 << 23  # log-probabilities in memory
 _ROWS, _LENGTH, _UNREAD = 8, 72, 20  # windows, and the first tokens, for which there is no context
 _MIN_TOKENS: Final = 1000  # tokens of a text that a few windows tell of
 _NO_PROMPT: Final = EncodedPrompt()
@@ -161,26 +161,19 @@ def _predictions(
     NaN where nothing comes before.
     """
     decoder.extend(before[None, :-1])
-    last, rows = before[-1:], max(1, _VALUES_AT_ONCE // chain.vocab_size)
+    last, size = before[-1:], min(BLOCK, max(1, _VALUES_AT_ONCE // chain.vocab_size))
     for ids in parts:
-        for start in range(0, len(ids), BLOCK):
-            block = ids[start : start + BLOCK].astype(np.int64)
+        for start in range(0, len(ids), size):
+            block = ids[start : start + size].astype(np.int64)
             fed = np.concatenate([last, block[:-1]])
-            logits = np.empty((0, chain.vocab_size), np.float32)
+            logprobs = np.full((len(block), chain.vocab_size), np.nan)
             if len(fed):
                 scored = decoder.score(fed[None])
                 checks.check_logits(scored, (1, len(fed), chain.vocab_size), chain.model)
-                logits = to_numpy(scored)[0]
-            lacking = len(block) - len(fed)
-            for begin in range(0, len(block), rows):
-                own = block[begin : begin + rows]
-                given = logits[max(0, begin - lacking) : begin - lacking + len(own)]
-                logprobs = np.full((len(own), chain.vocab_size), np.nan)
-                logprobs[len(own) - len(given) :] = log_softmax(given)
-                if prompt.held and len(given):
-                    prompt.open(logprobs[0])
-                    logprobs[0], prompt = log_softmax(logprobs[0]), _NO_PROMPT
-                yield own, logprobs
+                given = to_numpy(scored)[0]
+                prompt.open(given[0])
+                logprobs[-len(fed) :], prompt = log_softmax(given), _NO_PROMPT
+            yield block, logprobs
             last = block[-1:]
 
 
