@@ -273,11 +273,8 @@ class Generator:
         `cancelled` comes first.
         """
         peek = Peek(self._row(prompt, options, must_end=False))
-        scheduler = Scheduler(self._decoders, 1)
         peek.row.start_clock()
-        scheduler.submit(peek.row)
-        while not peek.row.ended:
-            scheduler.run()
+        next(self._each(iter([peek.row]), 1))
         return peek.found()
 
     async def anext_logprobs(

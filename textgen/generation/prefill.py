@@ -48,11 +48,7 @@ class Prefill:
             if len(ids) <= fed and not row.ended
         }
         batch = self._batch(ready, logits) if ready else None
-        rest = [
-            place
-            for place, (ids, _, rows) in enumerate(prompts)
-            if len(ids) > fed and not all(row.ended for row in rows)
-        ]
+        rest = [place for place, (ids, _, _) in enumerate(prompts) if len(ids) > fed]
         if 0 < len(rest) < len(prompts):
             self._decoder = self._factory.take(self._decoder, rest)
         self._prompts = [prompts[place] for place in rest]

@@ -80,12 +80,10 @@ def windows_loss(model: Model, tokens: Ids) -> float | None:
     if len(tokens) < _MIN_TOKENS:
         return None
     starts = np.linspace(0, len(tokens) - _LENGTH, _ROWS).astype(int)
-    losses = []
-    for start in starts:
-        window = np.asarray(tokens[start : start + _LENGTH], np.int64)
-        rows = log_softmax(to_numpy(model.decoder(1).score(window[None, :-1]))[0])[_UNREAD:]
-        losses.append(-rows[np.arange(len(rows)), window[1 + _UNREAD :]].mean())
-    return float(np.mean(losses))
+    windows = np.stack([tokens[start : start + _LENGTH] for start in starts]).astype(np.int64)
+    logprobs = log_softmax(to_numpy(model.decoder(_ROWS).score(windows[:, :-1])))
+    losses = -np.take_along_axis(logprobs, windows[:, 1:, None], axis=-1)
+    return float(losses[:, _UNREAD:].mean())
 
 
 def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer, held: int = 0) -> TextScore:
