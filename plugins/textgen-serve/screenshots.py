@@ -93,12 +93,13 @@ def main() -> None:
             show(page, hovers=not is_phone)
             page.screenshot(path=DOCS / f"page-{name}.png")
             page.close()
+        page = browser.new_page(device_scale_factor=2)
+        page.goto(url.removesuffix("write") if shots else url)
+        page.wait_for_selector("body[data-ready]")
         if shots:
+            page.locator("#desk-main").screenshot(path=DOCS / "page-desk.png")
             RECORD.write_text(digest() + "\n")
         else:
-            page = browser.new_page()
-            page.goto(url)
-            page.wait_for_selector("body[data-ready]")
             measure(page)
         browser.close()
 

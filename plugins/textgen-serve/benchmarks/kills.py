@@ -125,7 +125,7 @@ class Desk:
             until(lambda: self.state()["status"] == "running", "the training", self.state)
             until(lambda: self.state()["step"] >= checkpoint, "its step", self.state)
         except (AssertionError, Error, OSError) as error:
-            faults.append(str(error)[-2000:])
+            faults.append(str(error)[:2000])
         took = round(time.monotonic() - when, 1)
         facts = {"characters": len(self.text()), "step": checkpoint, "seconds": took}
         return {"after": round(seconds, 2), "writes": writes, **facts, "lost": faults}
