@@ -115,7 +115,7 @@ def starter_pipeline(
     is_all = start.is_enough or chosen.get("length") == settings.ALL_PASSES
     expected += "." if is_all else "; more time gives a better model."
     expected += f"\n# Expect a validation loss below {start.loss:.2f} a character."
-    if len(found) > 1:
+    if any(each.name != starts.NONE for each in found):
         lines = (f"{starts.told(each, seconds)}; {each.price}".rstrip("; ") for each in found)
         expected += "\n#   ".join(("\n# What `textgen init --start` takes:", *lines))
     values = {name: _written(value) for name, value in chosen.items()}
