@@ -113,8 +113,9 @@ class Cache:
         """Remove what killed processes left."""
         for path in self.folder.glob(".*.tmp"):
             with contextlib.suppress(OSError):
-                is_old = path.lstat().st_mtime < time.time() - _ABANDONED_SECONDS
-                if is_old and _TEMPORARY.fullmatch(path.name):
+                status = path.lstat()
+                is_old = status.st_mtime < time.time() - _ABANDONED_SECONDS
+                if is_old and stat.S_ISREG(status.st_mode) and _TEMPORARY.fullmatch(path.name):
                     path.unlink()
 
     def _read(self, key: str) -> CacheEntry | None:
