@@ -178,7 +178,7 @@ def test_a_training_goes_on_without_its_server_and_is_found_again(folder):
 HOSTILE = {
     "book.pdf": (b"%PDF-1.7" + b"x" * 9000, "it is a PDF"),
     "zip.epub": (b"PK\3\4" + b"x" * 9000, "a ZIP archive"),
-    "nul.txt": (b"\0" * 9000, "binary data"),
+    "bytes.txt": (b"\0" * 9000, "binary data"),
     "-short.txt": (b"short", "too little"),
     "deep.jsonl": (b"[" * 100_000, "not JSON"),
     "bomb.gz": (gzip.compress(b"tea " * 17_000_000), "more than 100 times"),
