@@ -107,6 +107,8 @@ def test_copies_are_found_and_no_answer_names_a_file(run: Path, tmp_path: Path) 
         answer = httpx2.post(f"http://{host}:{port}/copies", json=body, timeout=60)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_corpus")
         assert str(run) not in answer.text
+        answer = httpx2.post(f"http://{host}:{port}/words", json=body, timeout=60)
+        assert answer.json() == {"total": 0, "words": {}}
 
 
 def test_places_are_those_of_the_text_that_was_sent(tmp_path: Path) -> None:

@@ -165,9 +165,17 @@ class Server:
             await exchange.made(lambda: worn_passages(run.words(), wider, text))
 
     async def words(self, exchange: Exchange) -> None:
-        """POST /words, ours: how often which word is in the training corpus."""
+        """POST /words, ours: how often which word is in the training corpus; none where that is not
+        what it was.
+        """
         run = await self._run(exchange, await exchange.body(self._limits))
-        await exchange.made(lambda: listed(run.words()))
+
+        def found() -> dict[str, Any]:
+            with contextlib.suppress(ApiError):
+                return listed(run.words())
+            return listed(Counter())
+
+        await exchange.made(found)
 
     async def tokenize(self, exchange: Exchange) -> None:
         """POST /tokenize, in vLLM's shape.

@@ -489,7 +489,7 @@ function showStyle() {
   const [text, { id }] = [tree.text(), model];
   if (text.length > ENOUGH && !(id in known)) {
     known[id] = null;
-    wordsOf(id).then((found) => ((known[id] = found), showStyle()), () => {}); // there may be no training text
+    wordsOf(id).then((found) => ((known[id] = found), showStyle()), () => {}); // the text is scored, which says what is wrong
   }
   drawStyle($("style"), text, author, known[id]);
 }

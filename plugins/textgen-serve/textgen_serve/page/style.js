@@ -42,7 +42,7 @@ export function drawStyle(into, text, author, words) {
     lines.push(`words of a sentence: ${both(({ sentence_words: count }) => count.toFixed(1))}`);
     lines.push(`speech: ${both(({ speech }) => `${Math.round(speech * 100)}%`)}`);
   }
-  if (words) {
+  if (words?.total) {
     const { here, there } = favourites(text, words);
     if (here.length) lines.push(`more often here: ${here.join(", ")}`);
     if (there.length) lines.push(`more often by the author: ${there.join(", ")}`);
