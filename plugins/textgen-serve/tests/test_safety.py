@@ -122,14 +122,16 @@ def test_places_are_those_of_the_text_that_was_sent(tmp_path: Path) -> None:
     body = {"prompt": prompt, "unknown_characters": "skip", "echo": True, "logprobs": 0}
     with running(create_app({"ravens": moved})) as (host, port):
         url = f"http://{host}:{port}"
-        answer = httpx2.post(f"{url}/v1/completions", json={**body, "max_tokens": 2}).json()
+        answer = httpx2.post(
+            f"{url}/v1/completions", json={**body, "max_tokens": 2}, timeout=60
+        ).json()
         (choice,) = answer["choices"]
         given = choice["logprobs"]
         places = [*range(7), *range(8, len(prompt) + 2)]
         assert given["text_offset"] == places
         pairs = zip(places, given["tokens"], strict=True)
         assert all(choice["text"][place].lower()[0] == token for place, token in pairs)
-        copied = httpx2.post(f"{url}/copies", json={"prompt": prompt}).json()
+        copied = httpx2.post(f"{url}/copies", json={"prompt": prompt}, timeout=60).json()
         (passage,) = copied["passages"]
         assert prompt[passage["start"] : passage["end"]] == prompt[8:]
 
