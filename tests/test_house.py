@@ -28,6 +28,7 @@ def test_nothing_but_the_public_names_is_public():
 
 
 def test_every_public_name_resolves_and_is_documented():
+    assert textgen.__version__ == metadata.version("textgen-engine")
     values = [getattr(textgen, name) for name in textgen.__all__]
     assert all(inspect.getdoc(v) for v in values if inspect.isclass(v) or inspect.isfunction(v))
 

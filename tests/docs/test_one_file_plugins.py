@@ -235,11 +235,11 @@ def test_a_metric(tmp_path, train, command):
     trainer = {"type": "adamw", "length": "20 epochs", "learning_rate": 0.05}
     train("rare.py", text, trainer=trainer)
     (tmp_path / "text.txt").write_text("abcdabcd" * 20 + "adadbbaa")
-    given = ("evaluate", "run", "text.txt")
-    value = json.loads(command("rare.py", text, *given, "--metric", "rare", "--json").stdout)
+    given, table = ("evaluate", "run", "text.txt", "--metric"), '{ type = "rare" }'
+    value = json.loads(command("rare.py", text, *given, table, "--json").stdout)
     scores = textgen.load(tmp_path / "run").score_tokens((tmp_path / "text.txt").read_text())
     logprobs = np.concatenate([block.logprobs for block in scores])
     share = float((logprobs[np.isfinite(logprobs)] < math.log(0.1)).mean())
     assert 0 < share < 1
-    assert value["metrics"] == {"rare": share}
-    assert f"rare{share:22.4f}" in command("rare.py", text, *given, "--metric", "rare").stdout
+    assert value["metrics"] == {table: share}
+    assert f"rare{share:22.4f}" in command("rare.py", text, *given, "rare").stdout

@@ -156,10 +156,11 @@ def test_scores_count_the_ends(writer):
 
 def test_evaluate_reads_documents_as_the_run_does(run, textgen, tmp_path):
     (tmp_path / "new.jsonl").write_text('{"text": "abc", "other": "abcabc"}\n' * 9)
-    shown = textgen("evaluate", run.path, "new.jsonl", "--json", cwd=tmp_path)
+    command = ("evaluate", run.path, "new.jsonl", "--json")
+    shown = textgen(*command, "--html", "page.html", cwd=tmp_path)
     assert shown.code == 0, shown.stderr
     assert json.loads(shown.stdout)["tokens"] == 9 * 4
-    other = textgen("evaluate", run.path, "new.jsonl", "--json", "--field", "other", cwd=tmp_path)
+    other = textgen(*command, "--field", "other", cwd=tmp_path)
     assert json.loads(other.stdout)["tokens"] == 9 * 7
 
 

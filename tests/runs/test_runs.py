@@ -72,11 +72,12 @@ def test_load_refuses_what_it_cannot_mean(finished_run):
 def test_a_generator_knows_where_it_came_from_wherever_the_program_goes(
     tmp_path, tiny_pipeline, monkeypatch
 ):
-    textgen.run(tiny_pipeline())
+    textgen.run(tiny_pipeline(corpus={"path": str(tmp_path / "run/../corpus.txt")}))
     monkeypatch.chdir(tmp_path)
     generator = textgen.load("run")
     monkeypatch.chdir("/")
     assert generator.path == tmp_path / "run"
+    assert generator.tables["corpus"]["path"] == str(tmp_path.resolve() / "corpus.txt")
     assert generator.copy_finder().report("the ").tokens == 4
 
 
