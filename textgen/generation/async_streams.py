@@ -9,8 +9,8 @@ import asyncio
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import AsyncIterator
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, Self
 
 from textgen.errors import UsageError
@@ -28,26 +28,33 @@ class Reader:
 
     def __init__(self, row: Row) -> None:
         self.row = row
-        self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
+        self.loop, self.woken = asyncio.get_running_loop(), asyncio.Event()
 
     async def wait(self, waiting: deque[Reader]) -> None:
         """Wait for its turn to take what has come, or until it is woken for another reason."""
-        self._woken.clear()
+        self.woken.clear()
         if self._is_in_works():
             waiting.append(self)
             if self._is_in_works():  # what ended it since then may have woken nobody
-                await self._woken.wait()
-
-    def wake(self) -> None:
-        """Wake it, from any thread."""
-        try:
-            self._loop.call_soon_threadsafe(self._woken.set)
-        except RuntimeError:  # the loop is closed, and nobody waits any more
-            self.row.cancel()
+                await self.woken.wait()
 
     def _is_in_works(self) -> bool:
         """Whether the row is in the works, by which it is woken."""
         return not (self.row.ended or self.row.paused)
+
+
+def wake(readers: Sequence[Reader]) -> None:
+    """Wake readers of one event loop, from any thread: each call of the loop costs much."""
+
+    def wake_all() -> None:
+        for reader in readers:
+            reader.woken.set()
+
+    try:
+        readers[0].loop.call_soon_threadsafe(wake_all)
+    except RuntimeError:  # the loop is closed, and nobody waits any more
+        for reader in readers:
+            reader.row.cancel()
 
 
 class BackgroundLoop:
@@ -108,13 +115,16 @@ class BackgroundLoop:
         """Wake up to `count` of the readers that have something to take, and all that wait for
         their first piece.
         """
+        woken = defaultdict[asyncio.AbstractEventLoop, list[Reader]](list)
         for _ in range(len(self.waiting)):
             reader = self.waiting.popleft()
             if reader.row.has_news and (count > 0 or not reader.row.taken):
                 count -= 1
-                reader.wake()
+                woken[reader.loop].append(reader)
             else:
                 self.waiting.append(reader)
+        for readers in woken.values():
+            wake(readers)
 
 
 class AsyncTextStream(StreamedText, AsyncIterator[str]):
@@ -145,7 +155,7 @@ class AsyncTextStream(StreamedText, AsyncIterator[str]):
     async def aclose(self) -> None:
         """End the text. No piece follows."""
         self._leave()
-        self._reader.wake()
+        wake([self._reader])
 
     async def __aenter__(self) -> Self:
         return self
