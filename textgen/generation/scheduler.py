@@ -15,43 +15,44 @@ from textgen.generation.prompt_cache import PromptCache
 from textgen.generation.results import FinishReason
 from textgen.generation.row import Row, failing, start_history
 
-_ROUND_SECONDS: Final = 0.005  # seconds of steps, after which clocks have theirs
-_SECONDS_BETWEEN_JOINS: Final = (
-    0.02  # seconds between rows that join the others: each time costs a copy of them
-)
-_MAX_ALONE: Final = 16  # rows that cannot share a batch and run side by side
+_ROUND_SECONDS: Final = 0.005  # of steps in a call of `run`
+_SECONDS_BETWEEN_JOINS: Final = 0.02  # a batch is copied each time that rows join it
+_MAX_ALONE: Final = 16  # rows at once, if each needs a batch of its own
 
 
 class Scheduler:
-    """Runs rows of one model, up to `capacity` at once, in the order in which they were submitted,
-    as far as clients have the same number of rows.
+    """Runs rows of one model, up to `capacity` at once. Clients take turns; the rows of one client
+    begin in the order in which they were submitted.
 
-    `submit` may be called from any thread; all else by one thread at a time. States inside prompts
-    are kept in `cache`.
+    `submit` may be called from any thread; all else by one thread at a time. The states after parts
+    of prompts are kept in `cache`.
     """
 
     def __init__(
         self, factory: DecoderFactory, capacity: int, cache: PromptCache | None = None
     ) -> None:
-        self._factory, self._most, self._given_cache = factory, capacity, cache
+        self._factory = factory
+        self._capacity = capacity
+        self._given_cache = cache
         self._waiting: deque[Row] = deque()
         self._prefills: list[Prefill] = []
-        self._admitted = 0.0  # when the last ones were
-        self._fed = 0.0  # seconds that the last chunk took of a prompt, while there are more
-        # One for sampled texts and one for those of strategies, if rows can share it; else one each
-        self._batches: list[Batch] = []
+        self._batches: list[Batch] = []  # two if rows can share them: sampled, and of strategies
+        self._last_admission = 0.0  # by time.perf_counter
+        self._chunk_seconds = 0.0  # that the last chunk of a prompt took; 0 if no prompt is left
 
     @cached_property
     def _shares(self) -> bool:
-        """Whether rows share a batch."""
-        return self._most > 1 and self._factory.can_share()
+        """Whether rows can share a batch."""
+        return self._capacity > 1 and self._factory.can_share()
 
     @property
     def _room(self) -> int:
-        return self._most if self._shares else min(self._most, _MAX_ALONE)
+        """Number of rows that run at once."""
+        return self._capacity if self._shares else min(self._capacity, _MAX_ALONE)
 
     @cached_property
     def _cache(self) -> PromptCache | None:
+        """The cache, once it has been told whether states grow with the prompt."""
         if self._given_cache is not None:
             self._given_cache.grows = not self._factory.keeps_shape()
         return self._given_cache
@@ -67,27 +68,27 @@ class Scheduler:
 
     @property
     def free(self) -> int:
-        """Number of rows that it would take in at once."""
+        """Number of further rows that could begin at once."""
         return max(0, self._room - _lanes([*self._running(), *self._waiting]))
 
     def run(self, seconds: float = _ROUND_SECONDS) -> None:
-        """Advance every row by a step, and more until one ends or some seconds are over.
+        """Advance every row by a step; a batch that runs alone by more steps, until a row ends or
+        `seconds` are over. Then feed a chunk of the prompts.
 
-        Prompts are fed last: the first tokens of newcomers are not kept back, nor the newcomers
-        still to be fed. After a chunk of a long prompt, the rows have as long as it took before the
-        next.
+        Between two chunks of a long prompt, the batch has as much time as the first of them took.
         """
         self._admit()
-        seconds = self._fed if self._prefills else seconds
-        until = 0.0 if len(self._batches) > 1 else time.perf_counter() + seconds
+        runs_alone = len(self._batches) == 1
+        granted = self._chunk_seconds if self._prefills else seconds
+        deadline = time.perf_counter() + granted if runs_alone else 0.0  # 0: after one step
         for batch in self._batches:
             with failing(batch.rows):
-                batch.advance(until)
+                batch.advance(deadline)
         self._tidy()
         if self._prefills:
             begun = time.perf_counter()
             self._feed()
-            self._fed = time.perf_counter() - begun if self._prefills else 0.0
+            self._chunk_seconds = time.perf_counter() - begun if self._prefills else 0.0
 
     def flush(self) -> None:
         """Hand all tokens made so far to their rows. Rows whose readers are far behind pause."""
@@ -114,9 +115,10 @@ class Scheduler:
     def _admit(self) -> None:
         """Begin to feed the prompts of the waiting rows whose turn it is."""
         now = time.perf_counter()
-        if not self._waiting or (self._batches and now < self._admitted + _SECONDS_BETWEEN_JOINS):
+        is_too_soon = now < self._last_admission + _SECONDS_BETWEEN_JOINS
+        if not self._waiting or (self._batches and is_too_soon):
             return
-        self._admitted = now
+        self._last_admission = now
         together, alone = defaultdict[bool, list[Row]](list), list[list[Row]]()
         for row in self._next():
             if row.parked is not None:
@@ -132,9 +134,10 @@ class Scheduler:
                 self._prefills.append(Prefill(self._factory, rows, self._cache))
 
     def _next(self) -> list[Row]:
-        """Take the rows out of those that wait for which there is room, or will be.
+        """Take out of the waiting rows those that may begin.
 
-        Clients take turns: rows of one that has more than another are taken back for it.
+        Every client's first row comes before any client's second, and so on. A row that runs, but
+        for which this leaves no room, waits again.
         """
         waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
         running, turns = self._running(), Counter[str]()
@@ -154,8 +157,8 @@ class Scheduler:
         return [row for row in waiting if row in chosen]
 
     def _feed(self) -> None:
-        """Feed a chunk of the prompts that came first, and of those that came last, so that a short
-        one does not wait for long ones.
+        """Feed a chunk of the oldest prompts and one of the newest, so that a short prompt does not
+        wait for long ones.
         """
         for prefill in dict.fromkeys((self._prefills[0], self._prefills[-1])):
             overdue = [self._end_overdue(row) for row in prefill.rows]
@@ -167,19 +170,19 @@ class Scheduler:
                 self._prefills.remove(prefill)
 
     def _take_in(self, batch: Batch) -> None:
-        """Put rows with fed prompts among the others."""
+        """Let rows whose prompts have been fed join the others."""
         if not (rows := batch.rows):
             return
         for other in self._batches if self._shares else ():
             if other.is_sampled == batch.is_sampled:
-                with failing([*other.rows, *rows]):  # neither decoder is known to be whole then
+                with failing([*other.rows, *rows]):  # a join that fails may spoil both decoders
                     other.join(batch)
                 return
         self._batches.append(batch)
 
     def _end_overdue(self, row: Row) -> bool:
-        """End a row whose prompt is not fed if its time is over, or if it needs no more tokens: its
-        state is the one it started from. Whether it has ended.
+        """Whether a row whose prompt is not fed has ended: here if its time is over, or if it needs
+        no more tokens. Its state is then the one that it started from.
         """
         reason: FinishReason | None = "length" if row.left <= 0 else row.out_of_time()
         if reason is not None:
@@ -193,5 +196,5 @@ class Scheduler:
 
 
 def _lanes(rows: Iterable[Row]) -> int:
-    """Number of rows of a decoder that they need."""
+    """Number of rows of a decoder that texts need: those of strategies need several."""
     return sum(row.request.chain.lanes for row in rows)

@@ -43,20 +43,24 @@ class PluginSet:
                   distributions, or `distribution:entry-point`. Raises UsageError for one that is
                   not installed
         """
-        plugins, disable, installed = cls(), tuple(disable), discovery.installed()
+        plugins = cls()
+        disable = tuple(disable)
+        installed = discovery.installed()
         for name in disable:
             if not any(plugin.is_among([name]) for plugin in installed):
-                known = {known for p in installed for known in (p.name, p.distribution)}
+                known = [known for each in installed for known in (each.name, each.distribution)]
                 cause = f"no installed plugin or package is called {name!r}"
                 raise UsageError(cause, suggestion=nearest(name, known))
         for plugin, entry_point in installed.items():
             if plugin.is_among(disable):
                 continue
             try:
-                is_own = plugin.distribution == OWN_DISTRIBUTION
-                if not is_own and (needed := discovery.unmet(plugin.distribution)):
+                is_built_in = plugin.distribution == OWN_DISTRIBUTION
+                needed = None if is_built_in else discovery.unmet(plugin.distribution)
+                if needed:
                     raise PluginError(plugin, f"it needs {needed}; upgrade one of the two")
-                plugins._add(plugin, entry_point.load, entry_point.module.partition(".")[0])
+                package = entry_point.module.partition(".")[0]
+                plugins._add(plugin, entry_point.load, package)
             except PluginError as error:
                 plugins.quarantined.append(error)
                 warnings.warn(f"left out: {error}", PluginWarning, stacklevel=2)
@@ -76,8 +80,8 @@ class PluginSet:
         Raises PluginError for any fault of the plugin, and where another of the distribution offers
         a component of the same name.
         """
-        plugin, package = Plugin(name, distribution, version), getattr(module, "__name__", "")
-        self._add(plugin, lambda: module, package)
+        plugin = Plugin(name, distribution, version)
+        self._add(plugin, lambda: module, getattr(module, "__name__", ""))
 
     def register_file(self, path: str | Path) -> None:
         """Add a plugin in a single Python file. Its name is that of the file without `.py`.
@@ -89,10 +93,12 @@ class PluginSet:
 
     def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """All components, of one kind or of all, sorted by kind and name."""
-        chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
-        return sorted(
-            chosen, key=lambda o: ((*KINDS, o.kind).index(o.kind), o.kind, o.name, o.distribution)
-        )
+
+        def order(offer: RegisteredComponent) -> tuple[object, ...]:
+            kinds = (*KINDS, offer.kind)  # those of packages come after the engine's
+            return kinds.index(offer.kind), offer.kind, offer.name, offer.distribution
+
+        return sorted((o for o in self._offers if kind in (None, o.kind)), key=order)
 
     def find(self, kind: str, name: str) -> RegisteredComponent | Fault:
         """The component that `name` (or `package:name`) means, or what is wrong with the name.

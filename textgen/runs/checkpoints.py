@@ -43,7 +43,7 @@ class Checkpoint:
     """A snapshot of model, trainer and progress, in memory or read from the disk.
 
     tensors    the weights that training goes on from
-    published  those of the run's model if they are others, else {}
+    published  the weights to generate with, where a trainer publishes others; else empty
     """
 
     tensors: Tensors
@@ -69,9 +69,10 @@ class Checkpoints:
 
         Folders with other names are ignored. Raises RunError.
         """
-        inside(self.path.parent, self.path.name)
-        numbered = [path for path in self.path.glob("step-*") if path.name[5:].isdecimal()]
-        return sorted(step for path in numbered if path == self.folder(step := int(path.name[5:])))
+        inside(self.path.parent, self.path.name)  # no link leads out of the run directory
+        names = {path.name for path in self.path.glob("step-*")}
+        steps = {int(name[5:]) for name in names if name[5:].isdecimal()}
+        return sorted(step for step in steps if self.folder(step).name in names)
 
     def read(self, step: int) -> Checkpoint:
         """Read a checkpoint back and verify every byte of it.
@@ -97,8 +98,8 @@ class Checkpoints:
     def last(self, up_to: float = math.inf) -> Checkpoint | None:
         """The newest intact checkpoint, up to a step; None if there is none.
 
-        If its best is not there, later evaluations choose anew. Raises CorruptFileError if all are
-        damaged.
+        If the checkpoint with the best weights is damaged or missing, the best is forgotten: later
+        evaluations choose among what follows. Raises CorruptFileError if all are damaged.
         """
         error = None
         for step in reversed([step for step in self.steps() if step <= up_to]):
@@ -115,7 +116,7 @@ class Checkpoints:
         return None
 
     def _with_best(self, newest: Checkpoint) -> Checkpoint:
-        """A checkpoint that knows no best one which cannot be read."""
+        """The newest checkpoint, without its best step if that one's checkpoint cannot be read."""
         step = newest.progress.best_step
         if step in (None, newest.step):
             return newest
