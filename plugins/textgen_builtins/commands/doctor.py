@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 import click
 
-from textgen import PluginWarning, TextgenError, verify
+from textgen import TextgenError, verify
 from textgen.cli import check_run, json_option
 from textgen.plugin import requirements, version
 
@@ -47,17 +47,13 @@ def _of_installation(context: Any) -> dict[str, Any]:
     versions = {name: version(name) for name in dict.fromkeys([*required, *extras])}
     devices, faults = _devices()
     faults += [f"{name} is not installed" for name in required if versions[name] is None]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PluginWarning)  # the report says it
-        plugins = context.plugins()
-        plugins.offers()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "versions": {name: version for name, version in versions.items() if version is not None},
         "devices": devices,
         "cache": str(cache_directory()),
-        "faults": [*faults, *map(str, plugins.quarantined)],
+        "faults": [*faults, *map(str, context.plugins().quarantined)],
     }
 
 
