@@ -225,6 +225,17 @@ def test_tokens_do_not_depend_on_how_a_text_comes_in_pieces():
     assert made[0].generator.model_id == made[1].generator.model_id
 
 
+def test_a_tokenizer_without_an_incremental_decoder_streams_whole_characters():
+    text = "é € 漢字 " * 9
+    size = len(text.encode())
+    generator = train(tokenizer=Utf8(), sampler=spelling(text)).generator
+    pieces = list(generator.stream("Once", max_new_tokens=size))
+    assert len(pieces) > 1
+    assert "".join(pieces) == text
+    unfinished = generator.generate(max_new_tokens=size - 3)
+    assert unfinished.text == text.encode()[:-3].decode(errors="replace")
+
+
 @pytest.mark.parametrize(
     ("changes", "argument", "said"),
     [

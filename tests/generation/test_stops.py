@@ -24,7 +24,7 @@ def cut(text, stops, last, after):
 def test_stop_texts_and_tokens_end_it_but_not_before_its_time(generator, data):
     length = 60
     least = data.draw(st.sampled_from([0, 0, 10, length]))
-    tokens = data.draw(st.lists(st.integers(1, generator.tokenizer.vocab_size - 1), max_size=3))
+    tokens = data.draw(st.lists(st.integers(1, generator.tokenizer.vocab_size - 1), max_size=8))
     stopping = {"stop_tokens": tokens, "min_new_tokens": least}
     begun = generator.generate("the ", max_new_tokens=least, seed=1, keep_state=True, **stopping)
     rest = generator.generate(state=begun.state, max_new_tokens=length - least)
