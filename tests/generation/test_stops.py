@@ -48,6 +48,17 @@ def test_stop_texts_and_tokens_end_it_but_not_before_its_time(generator, data):
     assert list(generator.generate_many(["the "], **arguments)) == [made]
 
 
+def test_no_stop_token_comes_before_its_time(generator):
+    stops = set(generator.prepare("the ").ids.tolist())
+    for seed in range(5):
+        made = generator.generate(
+            "the ", seed=seed, stop_tokens=list(stops), min_new_tokens=20, max_new_tokens=300
+        )
+        assert not set(made.tokens[:-1]) & stops
+        assert len(made.tokens) > 20
+        assert (made.tokens[-1] in stops, made.finish_reason) == (True, "stop")
+
+
 def test_a_function_cancels_many(generator):
     asked = itertools.count()
     options = {"max_new_tokens": None, "cancelled": lambda: next(asked) > 20}
