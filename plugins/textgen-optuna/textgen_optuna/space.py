@@ -97,9 +97,9 @@ def read_space(path: str) -> list[Dimension]:
             )
         )
     if faults:
-        error = UsageError(faults=faults)
-        error.source = path
-        raise error
+        refused = UsageError(faults=faults)
+        refused.source = path
+        raise refused
     return dimensions
 
 

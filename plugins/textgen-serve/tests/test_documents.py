@@ -107,6 +107,8 @@ def test_two_people_two_tabs_and_an_editor_overwrite_nothing(url, noisy, kept, f
     is_kept(other, kept, "One, two")
     write(page, "!")
     page.wait_for_selector("#elsewhere:visible")
+    listed = page.locator("#tree button")
+    eventually(page, lambda: sorted(listed.all_text_contents()) == ["One!", "One, two"])
     is_kept(page, kept, "One!")
     eventually(page, lambda: {"!", ", two"} <= versions(folder))
     (folder / "ravens/documents/Untitled.md").write_text("Edited")

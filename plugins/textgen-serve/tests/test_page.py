@@ -607,9 +607,10 @@ def test_a_sentence_is_written_anew_so_that_the_rest_fits(page, generator):
     phrase = shown[0].split()[0]
     page.fill("#avoid", phrase)
     page.focus("#text")
-    page.evaluate(
-        "(place) => getSelection().collapse(document.querySelector('#text').firstChild, place)",
-        place,
+    page.evaluate(  # the whole sentence with its mark, which stays
+        """([start, end]) => { const text = document.querySelector('#text').firstChild;
+        getSelection().setBaseAndExtent(text, start, text, end) }""",
+        [len(before), len(before) + len(sentence) + 1],
     )
     page.keyboard.press("Alt+r")
     left = [text for text in shown if phrase not in text]
@@ -683,3 +684,22 @@ def test_colours_can_be_off_and_stay_so(page):
     assert page.evaluate(style) == "rgba(0, 0, 0, 0)"
     page.select_option("#colours", "")
     assert page.evaluate(style) != "rgba(0, 0, 0, 0)"
+
+
+def test_the_caret_stays_above_the_tools(page):
+    write(page, "A line.\n" * 40)
+    page.keyboard.type("x")
+    page.keyboard.press("Shift+ArrowLeft")
+    line = page.evaluate("getSelection().getRangeAt(0).getBoundingClientRect().bottom")
+    assert line <= page.locator("#tools").bounding_box()["y"]
+
+
+def test_fields_are_as_they_were_left(page):
+    fields = {"avoid": "cold wind", "likely": "Nell", "max_tokens": "4", "n": "2"}
+    for name, value in fields.items():
+        page.fill(f"#{name}", value)
+    page.select_option("#unit", "sentences")
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert {name: page.input_value(f"#{name}") for name in fields} == fields
+    assert page.input_value("#unit") == "sentences"

@@ -20,6 +20,7 @@ const REST = 200; // characters that follow a sentence which is written anew
 const OTHERS = { n: 5, candidates: 6, stop: [".", "!", "?", "…", "\n"] }; // of such sentences
 const BEGINS = /(^|[.!?…]["'”’)\]]*|\n)\s*$/; // a sentence comes next
 const INSIDE = 16; // tokens that are put into a sentence at most
+const FIELDS = ["unit", "max_tokens", "n", "likely", "avoid"];
 const MOST = { tokens: 1, sentences: 120, paragraphs: 600 }; // tokens of each
 const [BEFORE, AFTER, LONG, PAUSE] = [300, 100, 1000, 400]; // characters and milliseconds: see scoreText
 
@@ -104,11 +105,18 @@ async function open(id) {
   if (shelf) author = (await onDesk(id)).found;
   if (shelf) lay(await shelf.open(id, new URLSearchParams(location.hash.slice(1)).get("document")));
   else plant(load());
+  for (const [name, value] of Object.entries(JSON.parse(localStorage.getItem(`textgen fields ${id}`) ?? "{}"))) $(name).value = value;
   editor.moveTo(editor.text.length);
+}
+
+/** Keep what was typed into the fields in this browser. */
+function keepFields() {
+  localStorage.setItem(`textgen fields ${model.id}`, JSON.stringify(Object.fromEntries(FIELDS.map((name) => [name, $(name).value]))));
 }
 
 /** Show a document of the shelf. */
 function lay({ tree: saved, text }) {
+  say("");
   sayElsewhere("");
   plant(saved && Tree.checked(saved));
   if (text !== null) tree.edit(text);
@@ -163,8 +171,8 @@ function show() {
   $("undo").disabled = now.parent === null;
   $("redo").disabled = now.seen === null;
   $("retry").disabled = !now.made;
-  $("branches").hidden = !tree.versions.some(({ made }) => made) && tree.versions[0].children.length < 2;
   drawTree($("tree"), tree, go);
+  $("branches").hidden = !$("tree").children.length;
   popover.close();
   saveSoon();
   rescore();
@@ -657,6 +665,7 @@ $("asking").addEventListener("close", () => {
 });
 $("file").addEventListener("change", imported);
 $("likely").addEventListener("change", () => showNext());
+for (const name of FIELDS) $(name).addEventListener("change", keepFields);
 $("exporting").addEventListener("close", exported);
 $("document").addEventListener("change", async () => {
   const title = $("document").value;

@@ -35,7 +35,7 @@ export function phrases(editor, modelId) {
   const kinds = {
     async copied(text) {
       const { passages, share } = await copies(modelId(), text);
-      return [passages, `${passages.length} passages of at least 16 tokens; it has ${Math.round((share ?? 0) * 100)}% of all 8-grams`];
+      return [passages, `${counted(passages, "passage")} of at least 16 tokens; it has ${Math.round((share ?? 0) * 100)}% of all 8-grams`];
     },
     repeated: (text) => [repeated(text), "words in a row that come again", true],
     async worn(text) {
@@ -49,12 +49,16 @@ export function phrases(editor, modelId) {
     const update = latest(async () => {
       const { text } = editor;
       facts.hidden = list.hidden = !box.checked;
-      if (!box.checked || !text) return editor.mark(name, []);
+      if (!box.checked || !text) {
+        facts.textContent = "";
+        list.replaceChildren();
+        return editor.mark(name, []);
+      }
       facts.textContent ||= "…";
       try {
         const [ranges, said, isListed] = await find(text);
         if (editor.text === text) editor.mark(name, ranges);
-        facts.textContent = isListed ? `${ranges.length} phrases: ${said}` : said;
+        facts.textContent = isListed ? `${counted(ranges, "phrase")}: ${said}` : said;
         list.replaceChildren(...(isListed ? named(text, ranges) : []));
       } catch (error) {
         facts.textContent = error.message;
@@ -67,6 +71,8 @@ export function phrases(editor, modelId) {
   });
   return () => updates.forEach((update) => update());
 }
+
+const counted = ({ length }, name) => `${length} ${name}${length === 1 ? "" : "s"}`;
 
 /** Different phrases, the most frequent first. */
 function named(text, ranges) {

@@ -5,10 +5,10 @@ import { withArrows } from "./tokens.js";
 const END = /[.!?…]+["'”’)\]]*(?=\s|$)/g;
 const BREAK = /\n\s*\n|\n/g;
 
-/** The part of a text to be written anew, as [start, end]: what is selected, else the sentence at the caret, without the
+/** The part of a text to be written anew, as [start, end]: what is selected, else the sentence at the caret; without the
  * mark that ends it. */
 export function part(text, [start, end]) {
-  if (start !== end) return [start, end - (text.slice(start, end).match(/\s+$/)?.[0].length ?? 0)];
+  if (start !== end) return [start, end - text.slice(start, end).match(/([.!?…]+["'”’)\]]*)?\s*$/)[0].length];
   const before = text.slice(0, start);
   const ends = [...before.matchAll(END), ...before.matchAll(BREAK)].map((found) => found.index + found[0].length);
   const from = Math.max(0, ...ends);

@@ -163,8 +163,9 @@ export function drawTree(list, tree, onGo) {
   const path = new Set();
   for (let at = tree.now; at; at = tree.versions[at.parent]) path.add(at.id);
   const fill = (into, id) => {
-    // Other edits by hand are not shown: what was made after them stands in their place.
-    const isShown = ({ made, parent }) => made || (parent === 0 && tree.versions[0].children.length > 1);
+    // Edits by hand are shown beside others of one place: else what was made after them stands in their place.
+    const isOneOfSeveral = ({ parent }) => tree.versions[parent].children.filter((each) => !parent || !tree.versions[each].made).length > 1;
+    const isShown = (version) => version.made || isOneOfSeveral(version);
     const shown = (each) => (isShown(tree.versions[each]) ? [each] : tree.versions[each].children.flatMap(shown));
     const children = tree.versions[id].children.flatMap(shown);
     for (const child of children) {
