@@ -154,8 +154,9 @@ def show(page: Page, *, hovers: bool) -> None:
             """() => {
               const range = new Range();
               const node = document.querySelector("#text").firstChild;
-              range.setStart(node, node.length - 39);
-              range.setEnd(node, node.length - 38);
+              const place = node.data.lastIndexOf(" ", node.length - 39) + 1; // of a word
+              range.setStart(node, place);
+              range.setEnd(node, place + 1);
               const { x, y, width, height } = range.getBoundingClientRect();
               return [x + width / 2, y + height / 2];
             }"""
