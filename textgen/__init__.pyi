@@ -44,9 +44,9 @@ from textgen.plugin.component import Component as Component
 from textgen.plugin.component import NoOptions as NoOptions
 from textgen.plugin.component import RegisteredComponent as RegisteredComponent
 from textgen.plugin.component import option as option
+from textgen.plugin.config_reader import ConfiguredComponent as ConfiguredComponent
 from textgen.plugin.hookspecs import hookimpl as hookimpl
 from textgen.plugin.registry import PluginSet as PluginSet
-from textgen.plugin.structure import ConfiguredComponent as ConfiguredComponent
 from textgen.runs.stored import CheckedFile as CheckedFile
 from textgen.runs.stored import RunReport as RunReport
 from textgen.runs.stored import RunSummary as RunSummary

@@ -29,8 +29,8 @@ from textgen.generation.results import Generations
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.raw_pipeline import Overrides, RawPipeline
 from textgen.plugin.component import BuildContext, ComponentSource
+from textgen.plugin.config_reader import ConfigReader
 from textgen.plugin.registry import PluginSet
-from textgen.plugin.structure import ConfigReader
 from textgen.processes import Processes
 from textgen.protocols import Corpus, Table, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, run_directory

@@ -15,7 +15,7 @@ from test_damage import DAMAGE, cause
 import textgen
 from campaigns.mutations import seal
 from textgen.files.reading import dump_tensors
-from textgen.plugin.structure import flat
+from textgen.plugin.config_reader import flat
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress, signed
 

@@ -86,7 +86,7 @@ class _Group(click.Group):
         from textgen.contracts.components import Components
         from textgen.errors import ContractError
         from textgen.plugin.component import BuildContext
-        from textgen.plugin.structure import ConfiguredComponent
+        from textgen.plugin.config_reader import ConfiguredComponent
 
         built = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=context.plugins())
         context.components = Components()

@@ -15,7 +15,7 @@ from textgen.documents import end_id
 from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
 from textgen.pipeline.raw_pipeline import inline_toml
-from textgen.plugin.structure import plain
+from textgen.plugin.config_reader import plain
 
 
 def write_stream(generator: Generator, prompt: str, **options: Any) -> None:

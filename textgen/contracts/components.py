@@ -24,7 +24,7 @@ from textgen.contracts.checks import (
 )
 from textgen.errors import BrokenContract, ContractError, DeviceError, PluginWarning, TextgenError
 from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, BuildContext, RegisteredComponent
-from textgen.plugin.structure import ConfiguredComponent
+from textgen.plugin.config_reader import ConfiguredComponent
 from textgen.plugin.tracebacks import package_of, packages_of
 from textgen.plugin.validation import cause_of
 

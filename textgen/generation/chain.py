@@ -22,7 +22,7 @@ from textgen.generation.sampling import (
     to_numpy,
 )
 from textgen.plugin.component import RegisteredComponent
-from textgen.plugin.structure import ConfiguredComponent
+from textgen.plugin.config_reader import ConfiguredComponent
 from textgen.protocols import Array, Floats, History, Ids, Model, Strategy, Tensors
 
 LEVELS: Final = ("none", "counts", "tokens")

@@ -22,7 +22,7 @@ from textgen.pipeline.options import (
     RequestOptions,
     TextOptions,
 )
-from textgen.plugin.structure import ConfigReader, Faults
+from textgen.plugin.config_reader import ConfigReader, Faults
 from textgen.protocols import Ids, Table, Tokenizer
 
 Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]] | EncodedPrompt

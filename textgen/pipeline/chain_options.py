@@ -12,7 +12,7 @@ import attrs
 
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.plugin.component import ComponentSource, RegisteredComponent
-from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Faults, plain
+from textgen.plugin.config_reader import ConfigReader, ConfiguredComponent, Faults, plain
 from textgen.protocols import Table
 
 

@@ -17,7 +17,7 @@ from textgen.pipeline.options import (
 )
 from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.component import ComponentSource
-from textgen.plugin.structure import ConfigReader, ConfiguredComponent, plain
+from textgen.plugin.config_reader import ConfigReader, ConfiguredComponent, plain
 
 CHOICES = ("corpus", "tokenizer", "model", "trainer")
 CHAINS = ("sampler", "observer")

@@ -14,7 +14,7 @@ import tomli_w
 
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.files.reading import path_of
-from textgen.plugin.structure import flat, shorten, show
+from textgen.plugin.config_reader import flat, shorten, show
 from textgen.protocols import Table
 
 _MAX_BYTES: Final = 1_000_000

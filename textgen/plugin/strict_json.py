@@ -12,7 +12,7 @@ from attrs.validators import and_, ge, lt, matches_re, optional
 
 from textgen.errors import CorruptFileError, PipelineError
 from textgen.files.reading import read_json
-from textgen.plugin.structure import ConfigReader
+from textgen.plugin.config_reader import ConfigReader
 
 _SHOWN_FAULTS: Final = 3  # faults of a file that an error lists
 

@@ -24,7 +24,7 @@ from textgen.plugin.component import (
     Plugin,
     RegisteredComponent,
 )
-from textgen.plugin.structure import ConfigReader, Faults, plain
+from textgen.plugin.config_reader import ConfigReader, Faults, plain
 from textgen.plugin.tracebacks import shown_line
 
 _ARGUMENT: Final = re.compile(r"[a-z][a-z0-9_]*")

@@ -37,7 +37,7 @@ from textgen.files.reading import json_checksum
 from textgen.pipeline.options import DataOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, UNPACKAGED, RegisteredComponent
-from textgen.plugin.structure import ConfiguredComponent
+from textgen.plugin.config_reader import ConfiguredComponent
 from textgen.protocols import Corpus, Ids, Table, Tokenizer
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.starting import identity

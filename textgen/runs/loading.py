@@ -33,7 +33,7 @@ from textgen.pipeline.options import DataOptions, TextOptions
 from textgen.pipeline.pipeline import without_starts
 from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
-from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Faults, Run, plain
+from textgen.plugin.config_reader import ConfigReader, ConfiguredComponent, Faults, Run, plain
 from textgen.protocols import Ids, Table, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory

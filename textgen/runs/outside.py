@@ -15,7 +15,7 @@ from textgen.files.opening import is_special
 from textgen.messages import visible
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import Address
-from textgen.plugin.structure import ConfiguredComponent
+from textgen.plugin.config_reader import ConfiguredComponent
 from textgen.protocols import Corpus
 
 

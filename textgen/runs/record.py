@@ -28,7 +28,7 @@ from textgen.generation.generator import Generator
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
-from textgen.plugin.structure import ConfiguredComponent, Start, flat, plain
+from textgen.plugin.config_reader import ConfiguredComponent, Start, flat, plain
 from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory, run_directory

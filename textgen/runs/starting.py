@@ -29,7 +29,14 @@ from textgen.pipeline.pipeline import (
 )
 from textgen.pipeline.raw_pipeline import Overrides, RawPipeline, read_raw_pipeline
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
-from textgen.plugin.structure import ConfigReader, ConfiguredComponent, Run, Start, merged, plain
+from textgen.plugin.config_reader import (
+    ConfigReader,
+    ConfiguredComponent,
+    Run,
+    Start,
+    merged,
+    plain,
+)
 from textgen.protocols import Table, Tokenizer
 from textgen.runs.directory import RunDirectory, finished_run, run_directory
 from textgen.runs.given_objects import with_choices

@@ -31,7 +31,7 @@ from textgen.files.reading import (
 )
 from textgen.pipeline.pipeline import CHOICES, PipelineTables
 from textgen.pipeline.raw_pipeline import RawPipeline
-from textgen.plugin.structure import ConfigReader, Faults
+from textgen.plugin.config_reader import ConfigReader, Faults
 from textgen.protocols import Table, Tensors
 from textgen.runs.directory import RunDirectory, no_run, run_directory
 from textgen.runs.formats import RunFigures, read_record

@@ -26,8 +26,8 @@ from textgen.plugin.component import (
     Plugin,
     RegisteredComponent,
 )
+from textgen.plugin.config_reader import ConfigReader
 from textgen.plugin.registry import PluginSet
-from textgen.plugin.structure import ConfigReader
 from textgen.protocols import Table
 from textgen.testing.outcomes import Skip
 from textgen.testing.process import TIME_LIMIT

@@ -13,7 +13,7 @@ from textgen.engine import Engine
 from textgen.errors import PipelineError
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
-from textgen.plugin.structure import ConfiguredComponent
+from textgen.plugin.config_reader import ConfiguredComponent
 from textgen.runs.loading import check_models
 from textgen.testing.environment import TEXT
 from textgen.testing.outcomes import Skip, Violation
