@@ -80,10 +80,12 @@ def windows_loss(model: Model, tokens: Ids) -> float | None:
     if len(tokens) < _MIN_TOKENS:
         return None
     starts = np.linspace(0, len(tokens) - _LENGTH, _ROWS).astype(int)
-    windows = np.stack([tokens[start : start + _LENGTH] for start in starts]).astype(np.int64)
-    logprobs = log_softmax(to_numpy(model.decoder(_ROWS).score(windows[:, :-1])))
-    losses = -np.take_along_axis(logprobs, windows[:, 1:, None], axis=-1)
-    return float(losses[:, _UNREAD:].mean())
+    losses = []
+    for start in starts:  # one by one, since all logits of a large vocabulary take half a gigabyte
+        window = np.asarray(tokens[start : start + _LENGTH], np.int64)
+        logprobs = log_softmax(to_numpy(model.decoder(1).score(window[None, :-1]))[0])
+        losses.append(-logprobs[np.arange(_LENGTH - 1), window[1:]][_UNREAD:].mean())
+    return float(np.mean(losses))
 
 
 def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer, held: int = 0) -> TextScore:
