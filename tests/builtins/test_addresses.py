@@ -5,6 +5,7 @@ The server is a real one, here.
 
 from __future__ import annotations
 
+import gc
 import gzip
 import http.server
 import io
@@ -81,6 +82,7 @@ def web(tmp_path, monkeypatch):
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield made
+    gc.collect()  # a connection that was left open is a warning in this test, not in a later one
     server.shutdown()
     server.server_close()
     thread.join()

@@ -63,8 +63,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self._console = console
 
     def redirect_request(self, *given: Any) -> Any:
-        address = given[-1]
+        _, response, *_, address = given
         if not textgen.Address.matches(address):
+            response.close()
             raise urllib.error.URLError(f"it leads to {address}")
         if self._console is not None:
             self._console.write(visible(f"reading {address}\n"))
