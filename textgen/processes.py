@@ -139,7 +139,7 @@ class Processes:
         self.meet()
 
     def any(self, *facts: bool) -> list[bool]:
-        """For each of some facts, whether it is true in any process. Raises ProcessesError."""
+        """Tell of each of some facts whether it is true in any process. Raises ProcessesError."""
         import torch
         import torch.distributed as dist
 

@@ -325,7 +325,7 @@ def _has_nothing(logits: Array) -> npt.NDArray[np.bool_]:
 
 
 def _fault(logits: Array) -> str:
-    """Why no token can be drawn from logits (B, V); "" where one can."""
+    """The reason why no token can be drawn from logits (B, V); "" where one can."""
     rows = to_numpy(logits)
     if np.isnan(rows).any():
         return "gave NaN logits"

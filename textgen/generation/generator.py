@@ -113,7 +113,7 @@ class Generator:
         return BackgroundLoop(Scheduler(self._decoders, BATCH_SIZE, PromptCache(_CACHED)))
 
     def __reduce__(self) -> NoReturn:
-        """Not to be pickled: it holds memory maps, locks and functions."""
+        """Refuse to be pickled: it holds memory maps, locks and functions."""
         raise TypeError(
             "a Generator is not pickled; give the other process its path, and let it call "
             "textgen.load"

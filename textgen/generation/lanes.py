@@ -359,7 +359,7 @@ class StrategyText:
         row.save(decoder, history.save_row(0), NO_IDS, **saved)
 
     def _reason(self, ids: list[int]) -> FinishReason | None:
-        """Why the text would end with these ids, if it would."""
+        """The reason to end the text with these ids, if there is one."""
         request, token = self._row.request, ids[-1]
         if token == request.end_id:
             return "end"
@@ -394,6 +394,6 @@ class StrategyText:
 
 
 def _outside(numbers: Sequence[int], least: int, end: int) -> str:
-    """Which number is not one of a range; "" if all are."""
+    """The number that is not one of a range; "" if all are."""
     wrong = [number for number in numbers if not least <= number < end]
     return f"{wrong[0]}, which is not from {least} to {end - 1}" if wrong else ""

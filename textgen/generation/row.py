@@ -159,7 +159,7 @@ class Row:
         self._is_cancelled = True
 
     def out_of_time(self) -> FinishReason | None:
-        """Why to end now, if the clock or the caller says so.
+        """The reason to end now, if the clock or the caller says so.
 
         What `cancelled` raises is its error.
         """
@@ -194,7 +194,7 @@ class Row:
         return bool(self.ending or self.request.stops)
 
     def ends_with(self, token: int) -> FinishReason | None:
-        """Why the text ends with this token, if it does. Each token is to be told once."""
+        """The reason why the text ends with this token, if it does. Tell it each token once."""
         stops = self.text.searches and self.text.stop_at(token)
         if token == self.request.end_id:
             return "end"

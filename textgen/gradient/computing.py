@@ -345,7 +345,7 @@ class Computation:
         return contextlib.nullcontext()
 
     def _add_gradients(self, count: int) -> None:
-        """To the first replica's gradients the second's and so on, of so many replicas."""
+        """Add to the first replica's gradients those of the others, of so many replicas."""
         for other in self._parameters[1:count]:
             for to, of in zip(self._parameters[0], other, strict=True):
                 if of.grad is not None:  # a row of it used the parameter

@@ -163,7 +163,7 @@ class GenerateOptions(TextOptions):
     )
 
     def of_request(self) -> dict[str, Any]:
-        """Those that are options of a request, unless they are None."""
+        """Options of a request, unless they are None."""
         values = {field.name: getattr(self, field.name) for field in attrs.fields(TextOptions)}
         return {name: value for name, value in values.items() if value is not None}
 

@@ -109,7 +109,7 @@ def _check(component: Component) -> None:
 
 
 def miscalled(function: Any, arguments: Sequence[str]) -> str:
-    """Why a function cannot be called with arguments of these names; "" where it can be."""
+    """The reason why a function cannot be called with these names of arguments, or ""."""
     try:
         signature = inspect.signature(function, follow_wrapped=False)
     except ValueError:  # of a function in C

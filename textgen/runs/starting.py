@@ -135,7 +135,7 @@ def load_start(
 
 
 def located(run: Run, plugins: ComponentSource | None = None) -> RunDirectory | Table:
-    """Where the run is that is an option of a component, or the tables that are offered in its
+    """The place of a run that is an option of a component, or the tables that are offered in its
     place. Raises RunError unless it is finished.
     """
     found = Path(run.name) if run.offer is None else run_of(run.offer, plugins)

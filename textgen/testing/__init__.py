@@ -1,4 +1,4 @@
-"""What plugin authors test with: the contract of each kind of component, and a pytest plugin.
+"""Tests for plugin authors: the contract of each kind of component, and a pytest plugin.
 
 check("sampler", Component("loud", LoudConfig, build), options={"factor": 2.0})
 check_plugin("textgen_loud")

@@ -77,7 +77,7 @@ def _is_called(plugin: Plugin, name: str) -> bool:
 
 
 def _unknown(name: str, plugins: PluginSet) -> str:
-    """What to say where nothing that is installed as a plugin has a name."""
+    """The error where nothing that is installed as a plugin has a name."""
     known = [
         each
         for offer in plugins.offers()

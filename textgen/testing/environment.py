@@ -1,4 +1,4 @@
-"""What a component is checked in: an isolated set of plugins, contexts, small texts.
+"""The surroundings of a component under test: an isolated set of plugins, contexts, small texts.
 
 Loads no NumPy.
 """
@@ -128,7 +128,7 @@ class Subject:
 
     @cached_property
     def components(self) -> Any:
-        """What builds the parts of components, and loads each run among their options once."""
+        """The builder of components' parts, which loads each run among their options once."""
         # Here and below, since they load NumPy.
         from textgen.runs.loading import RunComponents
         from textgen.runs.starting import load_start
@@ -138,8 +138,8 @@ class Subject:
         return made
 
     def tables(self, kind: str, default: Table | None) -> list[Table | None]:
-        """What it may meet of a kind: the one that was given, or else the default and those of its
-        package.
+        """Components of a kind that it may meet: the given one, or else the default and those of
+        its package.
         """
         given = self.pipeline.get(kind)
         return [default, *self.neighbours.get(kind, ())] if given is None else [given]
@@ -204,7 +204,7 @@ def close(made: Any) -> None:
 
 
 def module_name(component: Component, plugin: object | str | None) -> str | None:
-    """What to import in a fresh interpreter to get the component; None where that cannot be
+    """The module that gives the component in a fresh interpreter; None where that cannot be
     known.
     """
     if isinstance(plugin, str):

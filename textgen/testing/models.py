@@ -266,7 +266,7 @@ def _scored(model: Any, fed: Ids) -> Logits:
 
 
 def difference(given: Logits, expected: Logits, tolerance: float) -> str:
-    """How logits differ, in words; nothing where they are close, relative to the largest."""
+    """The difference of logits, in words; nothing where they are close, relative to the largest."""
     if given.shape != expected.shape:
         return f"logits of shape {given.shape}, not {expected.shape}"
     known = np.isfinite(expected)

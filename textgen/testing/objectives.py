@@ -39,7 +39,7 @@ class ObjectiveSuite(TrainingSuite):
             self._check_form(batch, len(data.validation))
 
     def objective_sums(self) -> None:
-        """Of whole batches, of their rows, and of the same batches again by the same object."""
+        """Sums of whole batches, of their rows, and of the same batches again by one object."""
         model, objective, sums = self._model(), self.new(), []
         for batch in self._batches():
             rows = [tuple(each[row : row + 1] for each in batch) for row in range(len(batch[0]))]

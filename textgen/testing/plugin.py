@@ -214,7 +214,7 @@ def _check_names(names: Iterable[str], offers: Iterable[RegisteredComponent], wh
 
 
 def _owner(offer: RegisteredComponent) -> str:
-    """What failures call a plugin: its file, its package or its module."""
+    """The name of a plugin in failures: its file, its package or its module."""
     name = offer.plugin.name if offer.distribution == UNPACKAGED else offer.distribution
     return offer.plugin.path or name
 

@@ -1,4 +1,4 @@
-"""What a component does to its process: its time, the states that all code shares, threads, files
+"""Effects of a component on its process: its time, the states that all code shares, threads, files
 and connections.
 """
 
@@ -155,7 +155,7 @@ _watching: Final[list[Deeds]] = []
 
 @contextlib.contextmanager
 def watched() -> Iterator[Deeds]:
-    """What the process does within the block."""
+    """Record of what the process does within the block."""
     _watch()
     _watching.append(deeds := Deeds())
     try:

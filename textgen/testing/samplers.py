@@ -56,7 +56,7 @@ class SamplerSuite(TextSuite):
             _check_form(logits, self._call(logits, rows))
 
     def sampler_input(self) -> None:
-        """What it is called with, and what `accept` is."""
+        """Arguments that it and its `accept` are called with."""
         (link,) = self.chain.links
         for logits, rows in self._examples():
             given, before = logits.copy(), copy.deepcopy(rows.arrays)
@@ -144,7 +144,7 @@ class SamplerSuite(TextSuite):
             return link.sampler(logits, link.view(rows))
 
     def _given(self, logits: Logits, rows: SequenceHistory) -> Logits:
-        """What the sampler makes of logits, as an array of its own."""
+        """The sampler's result for logits, as an array of its own."""
         return to_numpy(self._call(logits.copy(), rows)).copy()
 
     def _examples(self) -> Iterator[tuple[Logits, SequenceHistory]]:

@@ -1,4 +1,4 @@
-"""What the contracts ask, a sentence each with what helps, read from contracts.md, which is a part
+"""The contracts' statements, a sentence each with what helps, from contracts.md, which is a part
 of the docs too.
 """
 

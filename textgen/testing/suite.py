@@ -68,7 +68,7 @@ class Suite(Subject):
     """
 
     def statements(self) -> list[Statement]:
-        """What is checked: the statements of every component, and those of its kind."""
+        """The statements that are checked: those of every component, and those of its kind."""
         return [
             statement
             for statement in STATEMENTS.values()
@@ -199,7 +199,7 @@ class Suite(Subject):
 
 @functools.cache
 def _fault_of_import(module: str, command: str, path: str, time_limit: float) -> str:
-    """What is wrong with an import in a fresh interpreter, and the building of a command; "" if
+    """The fault of an import in a fresh interpreter, and the building of a command; "" if
     nothing is.
     """
     try:

@@ -61,7 +61,7 @@ class TokenizerSuite(Suite):
 
     @cached_property
     def text(self) -> str:
-        """What it is fitted on; examples are cut from it."""
+        """The text that it is fitted on; examples are cut from it."""
         refusals = []
         for table in self.tables("corpus", None):
             pieces = self.pieces if table is None else self.sample(table)
@@ -241,7 +241,7 @@ class TokenizerSuite(Suite):
             raise Violation(f"its end_id was decoded to {given!r}")
 
     def _elsewhere(self, seed: str) -> Any:
-        """What to_dict() gives in a process in which sets have another order; None where the plugin
+        """The result of to_dict() in a process where sets have another order; None where the plugin
         cannot be imported there.
         """
         given = {"module": self.module, "name": self.component.name, "text": self.text}

@@ -89,7 +89,7 @@ class TrainerSuite(TrainingSuite):
             raise Violation(f"the last event is {last}")
 
     def trainer_losses(self) -> None:
-        """What it reports, beside what the model's own score gives."""
+        """Losses that it reports, beside the model's own score."""
         events, model, untrained = self.training.events, self.training.model, self.new_model()
         before, after = self.text_loss(untrained), self.text_loss(model)
         if not after < before:
@@ -114,7 +114,7 @@ class TrainerSuite(TrainingSuite):
                 )
 
     def trainer_validation(self) -> None:
-        """With nothing held out, and the weights before the first evaluation."""
+        """Losses with nothing held out, and the weights before the first evaluation."""
         held_out = self.training
         try:
             without = self.trained(held_out=False)
@@ -141,7 +141,7 @@ class TrainerSuite(TrainingSuite):
             raise Violation("another seed gave the same weights, drawn by the same generators")
 
     def trainer_resumes(self) -> None:
-        """From several places, after a way through files."""
+        """The trainer resumes from several places, after a way through files."""
         count = len(self.training.events)
         for stop in sorted({1, 2, count // 2, count - 1, count} & {*range(1, count + 1)}):
             state = self.training.states[stop - 1]

@@ -1,4 +1,4 @@
-"""How models are trained in the checks of models, trainers and objectives."""
+"""Training in the checks of models, trainers and objectives."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TrainingSuite(Suite):
     """A suite whose checks train."""
 
     def data(self, *, held_out: bool = True) -> Dataset:
-        """So many tokens of the text, over and over, read-only as the engine's are."""
+        """Data of so many tokens of the text, over and over, read-only as the engine's are."""
         size = self.tokenizer.vocab_size
         ids = np.concatenate([*encode_documents(self.tokenizer, self.pieces)])
         tokens = np.resize(ids, _TOKENS).astype(np.min_scalar_type(size - 1))

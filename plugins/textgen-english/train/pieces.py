@@ -78,7 +78,7 @@ class _Training:
         return seconds / Length.of(self.config.length).amount
 
     def factor(self) -> float:
-        """That of the learning rate."""
+        """The factor of the learning rate."""
         falling = (1 - self.gone()) / self.config.decay_share
         return max(0.0, min(1.0, self.step / self.config.warmup_steps, falling))
 
@@ -119,7 +119,7 @@ class _Training:
         return self.computation.mean(batches, HeldOut(self.data.window_length))
 
     def state(self) -> TrainerState:
-        """What `restore` continues from."""
+        """The state that `restore` continues from."""
         arrays, kept = self.optimization.state()
         arrays |= {"begins": self.pieces.begins, "ends": self.pieces.ends}
         arrays |= {name: part.numpy() for name, part in zip("hc", self.carried or (), strict=False)}

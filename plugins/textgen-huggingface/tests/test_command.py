@@ -1,4 +1,4 @@
-"""From the shell: export, the files of a run directory, and that listing loads nothing heavy."""
+"""Commands from the shell: export, files of a run directory, and lists that load nothing heavy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every plugin is held to, by textgen's own suites."""
+"""The contracts of every plugin, by textgen's own suites."""
 
 from __future__ import annotations
 

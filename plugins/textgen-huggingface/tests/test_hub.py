@@ -71,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(make_pipeline: Any, tmp_path: Path) -> Iterator[Hub]:
-    """With a GPT-2, and files that must not be fetched."""
+    """A hub with a GPT-2, and files that must not be fetched."""
     made = textgen.run(make_pipeline("gpt2"), output=tmp_path / "served").path
     for name in ("pytorch_model.bin", "modeling.py", "consolidated.safetensors"):
         (made / name).write_bytes(b"not to be read")

@@ -33,7 +33,7 @@ OTHERS = tuple(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: Any, make_pipeline: Any, command: Any) -> Path:
-    """With `model`, a small Llama that knows the text `my.txt`, and a plugin that offers it."""
+    """A folder with `model`, a small Llama that knows `my.txt`, and a plugin that offers it."""
     folder = tmp_path_factory.mktemp("init")
     pipeline = make_pipeline("llama")
     pipeline["model"]["config"] = {**pipeline["model"]["config"], "max_position_embeddings": 256}

@@ -391,7 +391,7 @@ def test_the_built_in_bpe_learns_and_encodes_as_the_library_does(documents: bool
 
 
 def test_the_library_splits_words_where_the_built_in_bpe_does() -> None:
-    """Of each character that Python's Unicode has: tokens join it to what stands before it, if both
+    """Each character of Python's Unicode: tokens join it to what stands before it, if both
     are in a word. Large alphabets of one kind, and what has no kind, are left out.
     """
     unfitted = built_in()

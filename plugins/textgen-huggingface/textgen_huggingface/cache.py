@@ -46,7 +46,7 @@ def _growing_layer() -> Any:
         def update(
             self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
         ) -> tuple[Tensor, Tensor]:
-            """Those of all tokens, after new ones (B, heads, T, size of a head)."""
+            """Keys and values of all tokens, after new ones (B, heads, T, size of a head)."""
             if not self.is_initialized:
                 self.lazy_initialization(key_states, value_states)  # type: ignore[no-untyped-call]
                 self.room: list[Tensor] = []

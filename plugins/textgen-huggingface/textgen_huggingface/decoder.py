@@ -21,8 +21,8 @@ _COARSE: Final = 0.03  # in 16 bits
 
 
 class Network(Protocol):
-    """What a decoder asks of textgen_huggingface.model.HuggingFaceModel, which describes the
-    attributes.
+    """The part of textgen_huggingface.model.HuggingFaceModel that a decoder uses. The attributes are
+    described there.
     """
 
     vocab_size: int
@@ -34,12 +34,12 @@ class Network(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the weights."""
+        """The dtype of the weights."""
         ...
 
     def run(

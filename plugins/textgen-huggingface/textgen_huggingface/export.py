@@ -36,7 +36,7 @@ class RunFiles:
 
     @classmethod
     def create(cls, context: BuildContext) -> RunFiles:
-        """For the run of `context`, whose pipeline lies in its directory already."""
+        """Files for the run of `context`, whose pipeline lies in its directory already."""
         if context.directory is None or context.tokenizer is None:
             raise ValueError("there is no run directory to write to")
         model = Engine(context.plugins).pipeline(context.directory / "pipeline.toml").model

@@ -125,7 +125,7 @@ def _safetensors(tensors: Mapping[str, Any], facts: Table) -> Iterator[bytes]:
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """In the block, transformers is quiet, and reads the header of a GGUF file once, not each time
+    """A block in which transformers is quiet and reads a GGUF file's header once, not each time
     that it asks for config, tokenizer or a weight: of SmolLM2, 6 seconds in place of 17.
     """
     import gguf

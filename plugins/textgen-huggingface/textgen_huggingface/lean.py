@@ -41,7 +41,7 @@ class AddAdapter(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Those of result, x, A and B."""
+        """Gradients of result, x, A and B."""
         flat, inner, a, b = ctx.saved_tensors
         rows = gradient.reshape(-1, len(b))
         back = rows @ b
@@ -64,7 +64,7 @@ class Normed(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        """That of x."""
+        """The gradient of x."""
         x, weight, inverse = ctx.saved_tensors
         wide, normal = (gradient * weight).float(), x.float() * inverse
         along = (wide * normal).mean(-1, keepdim=True)
@@ -82,7 +82,7 @@ class Gated(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of gate and up."""
+        """Gradients of gate and up."""
         gate, up = ctx.saved_tensors
         of_gate = torch.ops.aten.silu_backward(gradient * up, gate)
         return of_gate, functional.silu(gate).mul_(gradient)
@@ -134,7 +134,7 @@ class HeadLosses(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        """That of the hidden states."""
+        """The gradient of the hidden states."""
         (made,) = ctx.saved_tensors
         return made * gradient[:, None].to(made.dtype), None, None, None
 
@@ -172,7 +172,7 @@ def attention(
 
 @lru_cache(maxsize=4)
 def _causal(length: int, heads: int, dtype: torch.dtype) -> Tensor:
-    """What is added to the products of `heads` heads that share keys: (heads T, T), -inf above the
+    """The mask added to the products of `heads` heads that share keys: (heads T, T), -inf above the
     diagonal.
     """
     return torch.full((length, length), -torch.inf, dtype=dtype).triu_(1).repeat(heads, 1)

@@ -103,12 +103,12 @@ class HuggingFaceModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.model.parameters()).device  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the weights."""
+        """The dtype of the weights."""
         return next(self.model.parameters()).dtype  # type: ignore[no-any-return]
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -186,7 +186,7 @@ class HuggingFaceModel(nn.Module):
         self._silent = torch.tensor(ids, dtype=torch.int64, device=self.device)
 
     def _drawing(self, tokens: Tensor) -> AbstractContextManager[object]:
-        """What the model draws for tokens (B, T) in the block comes from its own generator."""
+        """In the block, random numbers for tokens (B, T) come from the model's own generator."""
         if not (self._draws and self.training):
             return nullcontext()
         rows = self._rows and (self._rows[0], len(tokens), self._rows[1])
@@ -247,7 +247,7 @@ class HuggingFaceModel(nn.Module):
                 tensor.copy_(torch.from_numpy(np.asarray(tensors[name], order="C")))
 
     def _named_tensors(self) -> dict[str, Tensor]:
-        """What transformers would save: of weights that are one and the same, the first name."""
+        """Tensors that transformers would save: of weights that are the same, the first name."""
         named: dict[str, Tensor] = {}
         seen: set[int] = set()
         for name, tensor in self.model.state_dict(keep_vars=True).items():

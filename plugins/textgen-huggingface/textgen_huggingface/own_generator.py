@@ -52,7 +52,7 @@ class OwnGenerator(TorchDispatchMode):  # type: ignore[no-untyped-call]
         raise NotImplementedError(f"{func} draws from torch's global generator, and takes no other")
 
     def _dropout(self, x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
-        """What torch.native_dropout gives on a GPU: the result, and the mask that its gradient
+        """The result of torch.native_dropout on a GPU, and the mask that its gradient
         needs.
         """
         if train is False or p == 0:

@@ -1,4 +1,4 @@
-"""What this package offers.
+"""The components and commands of this package.
 
 Nothing here imports torch, transformers or tokenizers before something is built.
 """
@@ -110,7 +110,7 @@ class HuggingFaceConfig:
         return attrs.evolve(self, path=located(self.path, "model.path", fetch=fetch))
 
     def fingerprint(self) -> dict[str, Any]:
-        """What shapes the model: the options, with what is in the folder in place of where it lies.
+        """Facts that shape the model: the options, with the folder's content in place of its path.
 
         Raises PipelineError where there is no folder.
         """
@@ -155,7 +155,7 @@ class FolderTokenizerConfig:
         return path / "tokenizer.json" if path.is_dir() else path
 
     def fingerprint(self) -> dict[str, Any]:
-        """What shapes the tokenizer: the content of its file.
+        """The fact that shapes the tokenizer: the content of its file.
 
         Raises PipelineError where there is none.
         """

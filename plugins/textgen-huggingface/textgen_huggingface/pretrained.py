@@ -31,7 +31,7 @@ def read_config(path: Path) -> Any:
 
 
 def read_model(path: Path, config: Any, **options: Any) -> Any:
-    """What `from_pretrained` gives of a folder or GGUF file `path`, from safetensors or plain
+    """The result of `from_pretrained` for a folder or GGUF file `path`, from safetensors or plain
     weights alone. Raises what transformers raises.
     """
     import transformers

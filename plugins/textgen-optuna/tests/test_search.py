@@ -237,7 +237,7 @@ def test_the_pipeline_and_the_space_of_this_package_go_together():
 
 
 def test_a_search_of_tokenizers_goes_by_bits_per_character(folder):
-    """By the loss, in nats per token, four tokens for each character would look better."""
+    """Four tokens for each character would have the better loss, in nats per token."""
     (folder / "space.toml").write_text(
         'tokenizer.type = ["char", "wide"]\nmodel.added = [0.01, 1.0]\n'
     )

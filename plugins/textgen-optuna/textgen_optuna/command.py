@@ -200,7 +200,7 @@ def _report(search: Search, results: Sequence[TrialResult], *, as_json: bool) ->
 
 
 def _command(search: Search, best: TrialResult) -> str:
-    """What gives the run of a trial."""
+    """A function that gives the run of a trial."""
     from textgen_optuna.space import toml
 
     words = ["textgen", "run", search.pipeline]

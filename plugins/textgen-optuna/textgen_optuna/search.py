@@ -70,7 +70,7 @@ class TrialResult:
 
     @property
     def figure(self) -> float | None:
-        """What the search goes by."""
+        """The figure that the search goes by."""
         return self.loss if self.bits_per_character is None else self.bits_per_character
 
 
@@ -168,7 +168,7 @@ class Search:
                 lock.release()
 
     def results(self) -> list[TrialResult]:
-        """What the study knows of each trial, the best first."""
+        """Results of the study's trials, the best first."""
         study = optuna.load_study(study_name=_NAME, storage=self._storage())
         by_name = {
             _name_of(trial): trial for trial in study.get_trials(deepcopy=False)
@@ -285,7 +285,7 @@ class Search:
         return self._result(study.tell(trial, figure))
 
     def _figure(self, summary: RunSummary) -> float | None:
-        """What a finished run is ranked by, at its best evaluation."""
+        """The figure that ranks a finished run, at its best evaluation."""
         if not self.in_bits:
             return summary.best_loss
         best = (row for row in summary.metrics() if row["step"] == summary.best_step)
@@ -352,7 +352,7 @@ def _name_of(trial: FrozenTrial) -> str:
 
 
 def _reported(study: optuna.Study, name: str) -> dict[int, float]:
-    """What earlier attempts at a trial have reported."""
+    """Reports of earlier attempts at a trial."""
     trials = study.get_trials(deepcopy=False)
     return {
         step: loss

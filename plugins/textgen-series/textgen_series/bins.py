@@ -34,7 +34,7 @@ class BinsTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many bins there are."""
+        """The number of bins."""
         self._fitted()
         return len(self.centres)
 

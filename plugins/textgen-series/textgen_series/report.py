@@ -1,4 +1,4 @@
-"""What a run's forecasts are worth: errors of the model and of the linear autoregression, on the
+"""The worth of a run's forecasts: errors of the model and of the linear autoregression, on the
 same values.
 """
 

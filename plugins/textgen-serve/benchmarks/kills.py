@@ -131,7 +131,7 @@ class Desk:
         return {"after": round(seconds, 2), "writes": writes, **facts, "lost": faults}
 
     def worked(self, seconds: float, writes: bool) -> list[tuple[float, str]]:
-        """What was on the page, and when."""
+        """Texts that were on the page, and when."""
         self.page.focus("#text")
         self.page.keyboard.press("Control+End")
         shown, end = [(time.monotonic(), self.text())], time.monotonic() + seconds
@@ -190,15 +190,15 @@ class Desk:
         )
 
     def text(self) -> str:
-        """What is on the page."""
+        """The text on the page."""
         return self.page.text_content("#text") or ""
 
     def lost(self, text: str) -> str:
-        """What the page lacks of a text."""
+        """Characters of a text that the page lacks."""
         return f"{self.text()[-99:]!r} is there, {text[-99:]!r} was"
 
     def kept(self) -> str:
-        """What is on the disk."""
+        """The text on the disk."""
         path = self.folder / "notes/documents/Untitled.md"
         return path.read_text() if path.exists() else ""
 
@@ -208,11 +208,11 @@ class Desk:
         return max((int(path.parent.name.removeprefix("step-")) for path in found), default=0)
 
     def state(self) -> dict[str, Any]:
-        """How the training stands."""
+        """State of the training."""
         return self.asked("desk/runs/ravens") or {"status": "no answer", "step": -1}
 
     def asked(self, path: str, body: Any = None) -> Any:
-        """What the server answers; None if nothing."""
+        """The server's answer; None if there is none."""
         return asked(f"http://127.0.0.1:{self.port}/{urllib.parse.quote(path)}", body)
 
 

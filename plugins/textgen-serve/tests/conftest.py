@@ -113,7 +113,7 @@ def events_of(stream: str) -> list[dict[str, Any]]:
 
 
 def texts_at(url: str, key: str = "none") -> float:
-    """How many texts a server generates or holds, by its metrics."""
+    """The number of texts that a server generates or holds, by its metrics."""
     return metric(url, "textgen_texts", key)
 
 

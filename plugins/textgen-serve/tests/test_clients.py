@@ -69,7 +69,7 @@ def test_lm_evaluation_harness_scores_documents_from_their_start(tmp_path: Path)
 
 
 def harness(server: Serving, *arguments: object) -> list[list[object]]:
-    """What lm-evaluation-harness computes."""
+    """The scores that lm-evaluation-harness computes."""
     texts = [a if isinstance(a, str) else json.dumps(a) for a in arguments]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OPENAI_API_KEY": "none"}
     line = [sys.executable, "-c", HARNESS, server.url, *texts]

@@ -1,4 +1,4 @@
-"""What POST /v1/completions gives, to clients as they are."""
+"""Answers of POST /v1/completions to clients as they are."""
 
 from __future__ import annotations
 

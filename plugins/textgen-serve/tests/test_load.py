@@ -163,7 +163,7 @@ def test_a_stream_that_waits_long_gets_comments(run: Path, monkeypatch: pytest.M
 
 
 async def load(url: str, count: int) -> None:
-    """So many requests at once."""
+    """Send so many requests at once."""
     async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
         body = {"prompt": "Once ", "max_tokens": 200}
         answers = await asyncio.gather(

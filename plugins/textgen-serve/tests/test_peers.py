@@ -1,4 +1,4 @@
-"""What llama.cpp's and vLLM's tests ask of their servers' completions, as far as it fits here. The
+"""Demands of llama.cpp's and vLLM's tests on completions, as far as they fit here. The
 README of the package lists what differs.
 """
 

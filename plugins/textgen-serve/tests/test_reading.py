@@ -1,4 +1,4 @@
-"""What the page tells of a text that is there: drafts side by side, phrases, favourite words."""
+"""The page's account of a text that is there: drafts side by side, phrases, favourite words."""
 
 import shutil
 
@@ -30,7 +30,7 @@ def url(run, tmp_path_factory):
 
 
 def marked(page, name):
-    """What a highlight has of the text."""
+    """The text under a highlight."""
     return page.evaluate(
         "(name) => [...CSS.highlights.get(name)].map((range) =>"
         " document.querySelector('#text').textContent.slice(range.startOffset, range.endOffset))",

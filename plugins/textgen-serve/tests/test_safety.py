@@ -1,4 +1,4 @@
-"""What a server refuses by default, and what its connections may not do."""
+"""Refusals of a server by default, and limits of its connections."""
 
 from __future__ import annotations
 
@@ -352,7 +352,7 @@ def test_a_body_of_too_many_chunks_or_trailers_is_refused(server: Serving) -> No
 
 
 def received(server: Serving, data: bytes) -> bytes:
-    """What comes for some bytes until the connection is closed."""
+    """Everything that answers some bytes until the connection is closed."""
     host, _, port = server.url.rpartition("/")[2].partition(":")
     parts = []
     with socket.create_connection((host, int(port)), timeout=60) as client:

@@ -146,7 +146,7 @@ class Job:
             made.scores = scored.logprobs
 
     def _size(self, new: int) -> int:
-        """How many echoed tokens and log-probabilities the answer has, with so many new tokens."""
+        """The number of echoed tokens and log-probabilities, with so many new tokens."""
         asked = self.completion
         own = 0 if asked.noted is None else asked.noted + 1
         others = 0 if asked.prompt_logprobs is None else asked.prompt_logprobs + 1
@@ -203,7 +203,7 @@ class Job:
         return choice
 
     def _prompt_places(self, prompt: PreparedPrompt) -> list[int]:
-        """Where its tokens begin, and the text's first."""
+        """Places in the prompt where its tokens begin, and the text's first."""
         end = len(prompt.text) - prompt.given.held
         return [*self._spelling.places(prompt.text[:end], prompt.ids)[:-1], end]
 
@@ -318,7 +318,7 @@ class ChoiceEvents:
         self._offset = 0
 
     def role(self) -> bytes:
-        """What a chat begins with."""
+        """The first chunk of a chat."""
         delta = b'"delta":{"role":"assistant","content":""},'
         return b"%s%s%s]}\n\n" % (self._begin, delta, _PLAIN)
 
@@ -333,7 +333,7 @@ class ChoiceEvents:
         return self._event(text, logprobs, prompt.ids, encode=dump_long)
 
     def of_piece(self, piece: str, stream: AsyncTextStream) -> Iterator[bytes]:
-        """What a piece of the text adds."""
+        """The chunk for a piece of the text."""
         if self._asked.logprobs is None:
             return iter([self._event(piece, None, stream.ids)])
         self._ready += piece
@@ -457,7 +457,7 @@ def _following(
 
 
 def _facts(seed: int, index: int, reason: str) -> dict[str, Any]:
-    """By what the same text comes again, and why it ended in the engine's words."""
+    """Facts to get the same text again, and why it ended in the engine's words."""
     return {"seed": seed, "index": index, "finish_reason": reason}
 
 
@@ -467,7 +467,7 @@ def _cut(entries: Iterable[TokenLogprobs], count: int | None) -> Iterator[TokenL
 
 
 def _mean_logprob(made: Generation) -> float:
-    """For sorting: the best text first."""
+    """A key for sorting: the best text first."""
     known = [entry.logprob for entry in made.logprobs if entry.logprob is not None]
     return -sum(known) / len(known) if known else 0.0
 

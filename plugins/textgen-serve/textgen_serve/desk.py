@@ -65,7 +65,7 @@ class Desk:
         return {name: run for name, run in found.items() if (run / "model.safetensors").is_file()}
 
     def names(self) -> list[str]:
-        """What there is, the newest first."""
+        """Names, the newest first."""
         found = []
         with os.scandir(self.folder) as places:
             for place in places:
@@ -76,7 +76,7 @@ class Desk:
         return [name for _, name in sorted(found, reverse=True)]
 
     def state(self, name: str, *, is_whole: bool = False) -> dict[str, Any]:
-        """How things stand with one.
+        """State of one.
 
         is_whole   whether with the losses and the samples of its training, and the end of its log
 
@@ -212,7 +212,7 @@ class Desk:
         (self.folder / _BIN / name).rename(target)
 
     def documents(self, name: str) -> Documents:
-        """What is written with a run. Raises UsageError."""
+        """The documents of a run. Raises UsageError."""
         return Documents(self._existing(name) / "documents")
 
     def _removed(self) -> list[str]:
@@ -291,7 +291,7 @@ def _said(log: str) -> str:
 
 
 def _samples(run: Path) -> list[dict[str, Any]]:
-    """What the model wrote while it was trained, the last first."""
+    """Texts that the model wrote while it was trained, the last first."""
     for folder in (run / ".next-run", run):
         if text := _tail(folder / "samples.txt", _SAMPLES):
             found = re.split(r"(?m)^=== step (\d{1,20}) ===\n", text)[1:]

@@ -1,4 +1,4 @@
-"""What is written with a run: each document is two files in a folder.
+"""Documents that are written with a run: each is two files in a folder.
 
     TITLE.md     its text
     TITLE.json   the tree of its versions, as the page has it, and the text once more

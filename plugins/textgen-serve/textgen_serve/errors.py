@@ -61,7 +61,7 @@ class ApiError(Exception):
         return {"error": {**facts, "param": self.param, "code": self.code}}
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What tells a client whether to try again, and when."""
+        """Headers that tell a client whether to try again, and when."""
         if self.status in _RETRIED:
             return [(b"retry-after", b"1"), (b"x-should-retry", b"true")]
         asked = [(b"www-authenticate", b"Bearer")] if self.status == 401 else []

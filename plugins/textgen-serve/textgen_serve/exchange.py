@@ -137,7 +137,7 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """What metrics call it."""
+        """Its name in metrics."""
         return str(getattr(self.function, "__name__", "other"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

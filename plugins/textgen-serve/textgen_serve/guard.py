@@ -1,4 +1,4 @@
-"""Who may ask, and what goes with every answer: hosts, origins, keys, content types and headers."""
+"""Access, and what goes with every answer: hosts, origins, keys, content types and headers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _HEADERS: Final[Headers] = [
 
 @attrs.frozen(kw_only=True)
 class Access:
-    """Who may use a server.
+    """Rules for who may use a server.
 
     keys     of which a client has to send one as `Authorization: Bearer KEY`; if there are none,
              none is needed

@@ -1,4 +1,4 @@
-"""What a server allows a request to take."""
+"""Limits of a server for each request."""
 
 from __future__ import annotations
 

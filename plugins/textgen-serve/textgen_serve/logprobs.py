@@ -37,7 +37,7 @@ class Spelling:
         return TokenTexts(self._tokenizer, before, skip)
 
     def places(self, text: str, ids: Ids) -> list[int]:
-        """Where each of the ids (T,) of a text begins in it, and where it ends, in characters: of
+        """Characters where each of the ids (T,) of a text begins in it, and where it ends: of
         the text as it was given, which the tokenizer may have normalised.
         """
         texts, tokenizer, unknown = (

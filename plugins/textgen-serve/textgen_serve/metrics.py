@@ -1,4 +1,4 @@
-"""What GET /metrics shows, for Prometheus."""
+"""Figures of GET /metrics, for Prometheus."""
 
 from __future__ import annotations
 

@@ -55,11 +55,11 @@ class ServedRun:
 
     @property
     def generator(self) -> Generator:
-        """That of the run as it is now."""
+        """The generator of the run as it is now."""
         return self.loaded.generator
 
     def words(self) -> Counter[str]:
-        """How often which word is in the training corpus. Raises ApiError."""
+        """Counts of words in the training corpus. Raises ApiError."""
         if self.loaded.words is None:
             self.loaded.words = corpus_words(self.generator)
         return self.loaded.words
@@ -225,7 +225,7 @@ class Runs:
             return self._wider
 
     async def names(self) -> list[str]:
-        """Those that are loaded, and those that would be."""
+        """Names of models that are loaded, and of those that would be."""
         return [*dict.fromkeys([*self._runs, *await asyncio.to_thread(self._more)])]
 
     def close(self, name: str) -> None:
@@ -289,7 +289,7 @@ def named_runs(arguments: Iterable[str]) -> dict[str, Path]:
 
 
 def _stamp(path: Path) -> _Stamp:
-    """What changes when a run is published; None where none is."""
+    """A value that changes when a run is published; None where none is."""
     try:
         facts = (path / "run.json").stat()
     except OSError:

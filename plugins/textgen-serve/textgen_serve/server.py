@@ -143,7 +143,7 @@ def _read_again(keys: list[str], file: Path) -> None:
 def _configured(
     app: ASGIApp, grace: int, certificate: Path | None, key: Path | None
 ) -> uvicorn.Config:
-    """What uvicorn needs to know. Raises UsageError for a certificate that cannot be used."""
+    """The configuration of uvicorn. Raises UsageError for a certificate that cannot be used."""
     config = uvicorn.Config(
         app,
         http=BoundedProtocol,

@@ -36,7 +36,7 @@ async def received(exchange: Exchange, write: Callable[[bytes], object], most: i
 
 
 async def done(function: Callable[..., Any], *given: Any) -> Any:
-    """What a function returns, in a thread. What is wrong with a request becomes its answer."""
+    """The result of a function, in a thread. Faults of a request become its answer."""
     try:
         return await asyncio.to_thread(function, *given)
     except (UsageError, CorpusError) as error:

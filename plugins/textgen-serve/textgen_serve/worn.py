@@ -65,7 +65,7 @@ class Wider:
 
 
 def finder(generator: Generator) -> CopyFinder:
-    """What knows the training corpus. Raises ApiError where that is not what it was."""
+    """The finder that knows the training corpus. Raises ApiError where that is not what it was."""
     try:
         return generator.copy_finder()
     except TextgenError as error:  # its message may name paths, which are not for clients
@@ -75,7 +75,7 @@ def finder(generator: Generator) -> CopyFinder:
 
 
 def corpus_words(generator: Generator) -> Counter[str]:
-    """How often which word is in the training corpus, or in the beginning of a long one.
+    """Counts of words in the training corpus, or in the beginning of a long one.
 
     Raises ApiError where the corpus is not what it was.
     """

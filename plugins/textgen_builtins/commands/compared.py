@@ -102,7 +102,7 @@ def differences(runs: Sequence[ComparedRun]) -> dict[str, dict[str, list[str]]]:
 
 
 def warning(runs: Sequence[ComparedRun]) -> str:
-    """Why the losses of the runs cannot be compared; "" where they can."""
+    """The reason why the losses of the runs cannot be compared; "" where they can."""
     if len({run.is_held_out for run in runs}) > 1:
         return "some losses are of held-out text and some of training text: they cannot be compared"
     if _differ(runs, "corpus text"):

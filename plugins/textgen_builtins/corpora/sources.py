@@ -1,4 +1,4 @@
-"""Which files a corpus has: those named, those of folders, and what was downloaded from
+"""The files of a corpus: those named, those of folders, and what was downloaded from
 addresses.
 """
 

@@ -114,7 +114,7 @@ def probabilities(logits: Array) -> Array:
 
 
 def xtc(logits: Array, threshold: float, rows: Any) -> Array:
-    """In the rows that are true in the NumPy mask (B,), forbid the tokens of probability
+    """Forbid, in the rows that are true in the NumPy mask (B,), the tokens of probability
     `threshold` or more but one.
 
     The one that stays is the least likely of them; of equals, the one with the lowest id.

@@ -1,4 +1,4 @@
-"""Which network for which text and time: a table for new ones, and passes for those that know the
+"""The network for a text and a time: a table for new ones, and passes for those that know the
 language.
 """
 

@@ -88,8 +88,8 @@ class WordReader:
 
 
 def context_keys(words: Hashes, tokens: Ints) -> list[Ints]:
-    """For 0 to CONTEXTS words before the word so far: a key (...) of the context after `tokens`
-    (...).
+    """Keys for 0 to CONTEXTS words before the word so far: a key (...) of the context after
+    `tokens` (...).
 
     words   (..., 3) the hashes of the words there
 
