@@ -21,7 +21,7 @@ _COARSE: Final = 0.03  # in 16 bits
 
 
 class Network(Protocol):
-    """The part of textgen_huggingface.model.HuggingFaceModel that a decoder uses. The attributes are
+    """The part of textgen_huggingface.model.HuggingFaceModel that a decoder uses. Attributes are
     described there.
     """
 

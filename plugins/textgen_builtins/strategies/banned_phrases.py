@@ -50,7 +50,7 @@ class BannedPhrases:
         return Moves([0, *parents], [(token,), *[()] * len(kept)], {"banned": state}, final)
 
     def _back(self, lanes: Lanes, place: int, token: int) -> Moves:
-        """Go back to the last lane that waits before the token at a place, which must not follow."""
+        """Go back to the last lane that waits before the token at a place; it must not follow."""
         ids = [*lanes.tokens[0], token]
         at = [len(before) for before in lanes.tokens]
         back = max((i for i in range(len(at)) if at[i] <= place), key=lambda i: (at[i], -i))
