@@ -22,7 +22,7 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _LARGEST_PIECE: Final = 16_000_000
 _LARGEST_TEXT: Final = 50_000_000  # characters that are read of a corpus
-_SHORT: Final = 1_000_000  # characters of a text that is read several times
+_MAX_REREAD_CHARACTERS: Final = 1_000_000  # characters of a text that is read several times
 _TIMES: Final = 5
 _CODE: Final = (".py", ".pyc", ".so", ".pyd")
 
@@ -61,7 +61,7 @@ class CorpusSuite(Suite):
         for which, other in (
             ("a second time", corpus),
             ("from a corpus built anew", self.new()),
-            *[("a third time or later", corpus)] * (_TIMES if size < _SHORT else 0),
+            *[("a third time or later", corpus)] * (_TIMES if size < _MAX_REREAD_CHARACTERS else 0),
             ("at another time of day", corpus),
         ):
             with later() if "day" in which else contextlib.nullcontext():

@@ -29,11 +29,11 @@ from textgen.testing.training import (
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _EXAMPLES: Final = 10
-_MANY: Final = 33  # rows of a large batch
-_LONG: Final = 1600  # tokens of a long text
+_MANY_ROWS: Final = 33  # rows of a large batch
+_LONG_TOKENS: Final = 1600  # tokens of a long text
 _PIECE: Final = 50  # in which it is fed
-_LONGER: Final = 10  # times the tolerance that logits of a long text may differ
-_FORWARD: Final = ((3, 16, 1), (3, 80, 1), (1, _LONG, _LONGER))
+_LONG_TOLERANCE: Final = 10  # times the tolerance that logits of a long text may differ
+_FORWARD: Final = ((3, 16, 1), (3, 80, 1), (1, _LONG_TOKENS, _LONG_TOLERANCE))
 """Rows and tokens for which forward() and the decoder are compared, and how many times the
 tolerance logits may differ.
 """
@@ -105,9 +105,9 @@ class ModelSuite(TrainingSuite):
         """The same rows, whichever way they are fed."""
         examples = [self.tokens(batch, 10, batch) for batch in range(1, _EXAMPLES)]
         for model in (self.trained, self.loaded):
-            for fed in (*examples[:4], self.tokens(_MANY, 6)):
+            for fed in (*examples[:4], self.tokens(_MANY_ROWS, 6)):
                 self._same(model, fed, fed.shape[1] // 2, 1)
-            self._same(model, self.tokens(1, _LONG), _LONG - _PIECE, _LONGER)
+            self._same(model, self.tokens(1, _LONG_TOKENS), _LONG_TOKENS - _PIECE, _LONG_TOLERANCE)
 
     def _same(self, model: Any, fed: Ids, place: int, slack: int) -> None:
         """Compare what follows after the same tokens, up to a place, were fed in all ways."""

@@ -27,7 +27,7 @@ from textgen.testing.training import SMALL_RNN, differing
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _STEPS: Final = 12
-_MANY: Final = 160  # steps of a long run
+_MANY_STEPS: Final = 160  # steps of a long run
 _PATIENCE: Final = 1 / 12  # of the time limit: what training may wait for one that computes nothing
 _PIPELINE: Final[Table] = {
     "device": "cpu",
@@ -64,7 +64,7 @@ class ObserverSuite(Suite):
 
     def observer_run(self) -> None:
         runs: list[dict[str, Any]] = [
-            {"last": _MANY},
+            {"last": _MANY_STEPS},
             {"console": io.StringIO()},
             {"held_out": False},
             {"last": 0, "status": "failed"},

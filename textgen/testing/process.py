@@ -29,8 +29,8 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 TIME_LIMIT: Final = 60.0
 """Seconds that a check may take unless told otherwise."""
 _PATIENCE: Final = 1.0  # seconds that a thread gets to end
-_TURN: Final = 1e-6  # seconds until another thread goes on
-_LATER: Final = 23  # hours
+_SWITCH_SECONDS: Final = 1e-6  # seconds until another thread goes on
+_CLOCK_SHIFT_HOURS: Final = 23  # hours
 _State = tuple[str, Callable[[], Any], Callable[[Any], object]]
 
 
@@ -123,7 +123,7 @@ def in_threads(call: Callable[..., object], *arguments: Sequence[Any]) -> None:
     Raises what one of them raises.
     """
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         with ThreadPoolExecutor() as threads:
             list(threads.map(call, *arguments))
@@ -177,7 +177,7 @@ def _watch() -> None:
 def later() -> Iterator[None]:
     """Another hour and another day, by local time. Not on Windows."""
     hours = round(time.localtime().tm_gmtoff / 3600)
-    hours += _LATER if hours < 0 else -_LATER
+    hours += _CLOCK_SHIFT_HOURS if hours < 0 else -_CLOCK_SHIFT_HOURS
     with mock.patch.dict(os.environ, TZ=f"LATER{-hours:+d}"):
         _read_zone()
         yield

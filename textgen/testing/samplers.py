@@ -22,8 +22,8 @@ from textgen.testing.texts import REQUESTS, TextSuite
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _EXAMPLES: Final = 25
-_MANY, _LATE = 33, 60  # rows of the last example, and tokens before and after its prompts
-_LARGEST: Final = 1e4  # of a logit: beyond, float32 leaves no room to compute in
+_MANY_ROWS, _LATE_TOKENS = 33, 60  # of the last example: rows, and tokens before and after
+_LARGEST_LOGIT: Final = 1e4  # of a logit: beyond, float32 leaves no room to compute in
 # What torch says where tensors of two devices meet, or one that is not on the CPU meets NumPy.
 _IS_ELSEWHERE: Final = re.compile(
     r"expected device|same device|to have \w+ device|convert meta|ndarray", re.IGNORECASE
@@ -154,14 +154,14 @@ class SamplerSuite(TextSuite):
         size = self.chain.vocab_size
         for seed, rng in enumerate(map(np.random.default_rng, range(_EXAMPLES))):
             is_last = seed == _EXAMPLES - 1
-            batch = _MANY if is_last else int(rng.integers(1, 5))
+            batch = _MANY_ROWS if is_last else int(rng.integers(1, 5))
             logits = rng.uniform(-1, 1, (batch, size)) * rng.choice(
-                [0, 1, 30, _LARGEST], (batch, 1)
+                [0, 1, 30, _LARGEST_LOGIT], (batch, 1)
             )
             logits = np.where(rng.random((batch, 1)) < 0.5, np.round(logits), logits)
             logits[rng.random((batch, size)) < rng.choice([0, 0.2, 0.99], (batch, 1))] = -np.inf
-            logits[:, 0] = np.maximum(logits[:, 0], -_LARGEST)
-            rows = self._texts(batch, seed, _LATE if is_last else seed % 13)
+            logits[:, 0] = np.maximum(logits[:, 0], -_LARGEST_LOGIT)
+            rows = self._texts(batch, seed, _LATE_TOKENS if is_last else seed % 13)
             yield logits.astype(np.float32) if seed % 2 else logits, rows
 
     def _texts(self, batch: int, seed: int, length: int) -> SequenceHistory:

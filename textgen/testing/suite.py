@@ -29,9 +29,9 @@ from textgen.testing.statements import STATEMENTS, Statement
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
-_SHOWN: Final = 500  # characters of what was seen
+_SHOWN_CHARACTERS: Final = 500  # characters of what was seen
 _DEFAULTS: Final = ("observer", "tokenizer")  # the kinds of which one is used if none is named
-_FRESH: Final = """
+_IMPORT_SCRIPT: Final = """
 import builtins, importlib, os, random, signal, sys, textgen, threading
 def states():
     own = [module for name, module in sys.modules.items() if name.startswith("textgen.")]
@@ -126,7 +126,7 @@ class Suite(Subject):
             text = f": {error}" if str(error) else ""
             seen = f"the check {check} raised {type(error).__name__}{text}"
         packages = packages_of(self.component, self.module)
-        seen = seen[:_SHOWN] + shown_line(cause or error, packages)
+        seen = seen[:_SHOWN_CHARACTERS] + shown_line(cause or error, packages)
         failure = ContractFailure(STATEMENTS[anchor], seen, self.label)
         failure.__cause__ = cause
         return failure
@@ -204,7 +204,7 @@ def _fault_of_import(module: str, command: str, path: str, time_limit: float) ->
     """
     try:
         done = subprocess.run(  # noqa: S603  # this interpreter, and a program of our own
-            [sys.executable, "-Pc", _FRESH, module, command],
+            [sys.executable, "-Pc", _IMPORT_SCRIPT, module, command],
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -30,13 +30,13 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 _EXAMPLES: Final = 40
 _STRETCH: Final = 60  # characters of the sample that an example takes
 _PIECE: Final = 70  # characters of a piece that it is fitted on
-_LONG: Final = 1500  # characters of a stream
-_WHOLE: Final = 300_000  # characters of a text that has to be whole
-_STATED: Final = 10_000  # ids that are decoded one by one after from_dict()
+_LONG_CHARACTERS: Final = 1500  # characters of a stream
+_WHOLE_CHARACTERS: Final = 300_000  # characters of a text that has to be whole
+_DECODED_IDS: Final = 10_000  # ids that are decoded one by one after from_dict()
 _ALPHABET: Final = "aeInotz 019.,;\n\t\r\0-_'\"<>/\\éßΣŁ–“”…ﬁ漢字é́‍👩🏽\u200b\ufeff\u2028한️"  # noqa: RUF001
 """Characters of many scripts, controls and combining characters among them."""
-_PLAIN: Final = string.ascii_letters + string.digits
-_RARE: Final = "漢字한글ЖЫқδωאशगतხნმთბ😀—«¿§→☃"
+_PLAIN_CHARACTERS: Final = string.ascii_letters + string.digits
+_RARE_CHARACTERS: Final = "漢字한글ЖЫқδωאशगतხნმთბ😀—«¿§→☃"
 """Letters and marks of which most texts have none."""
 _ELSEWHERE: Final = """
 import importlib, json, sys
@@ -122,11 +122,13 @@ class TokenizerSuite(Suite):
             return None
 
         nothing = {ids(""), ids(" ")} - {None}
-        own = {letter for letter in self.text if not (letter.isspace() or letter in _PLAIN)}
+        own = {
+            letter for letter in self.text if not (letter.isspace() or letter in _PLAIN_CHARACTERS)
+        }
         if lost := [letter for letter in sorted(own) if ids(letter) in nothing]:
             raise Skip(f"it leaves out {lost[0]!r}, which its text has, and so may others")
         alike: dict[bytes, str] = {}
-        for letter in _RARE:
+        for letter in _RARE_CHARACTERS:
             if letter in known or (made := ids(letter)) is None:
                 continue
             if made == ids(""):
@@ -150,7 +152,7 @@ class TokenizerSuite(Suite):
             if not np.array_equal(again, ids):
                 seen = f"{text!r} is {_shown(ids)}, which decodes to {decoded!r}, which is"
                 raise Violation(f"{seen} {_shown(again)}")
-        times = _WHOLE // len(self.text) + 1
+        times = _WHOLE_CHARACTERS // len(self.text) + 1
         once, whole = (self.fitted.decode(self.fitted.encode(self.text * n)) for n in (1, times))
         if len(whole) < 0.99 * len(once) * times:
             lost = f"{len(whole):,} characters of the {len(once) * times:,}"
@@ -168,7 +170,7 @@ class TokenizerSuite(Suite):
     def tokenizer_decode(self) -> None:
         """Ids in any order, and those of a long text."""
         size = self.fitted.vocab_size
-        natural = np.asarray(self.fitted.encode(self.text[:_LONG]))
+        natural = np.asarray(self.fitted.encode(self.text[:_LONG_CHARACTERS]))
         examples = [(natural, [*range(len(natural) + 1), len(natural)])]
         for rng in _generators():
             ids = rng.integers(0, size, rng.integers(21))
@@ -217,7 +219,7 @@ class TokenizerSuite(Suite):
             before, after = (getattr(each, name, None) for each in (fitted, made))
             if before != after:
                 raise Violation(f"{name} was {before!r} and came back as {after!r}")
-        every = np.arange(min(made.vocab_size, _STATED))[:, None]
+        every = np.arange(min(made.vocab_size, _DECODED_IDS))[:, None]
         if not np.array_equal(made.encode(self.text), fitted.encode(self.text)) or any(
             made.decode(one) != fitted.decode(one) for one in every
         ):

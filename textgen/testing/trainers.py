@@ -29,7 +29,7 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 # By which factor a loss may differ that is measured on windows, without what is before them, or on
 # a batch. Bits are 1.44 of nats.
-_CLOSE: Final = 1.25
+_LOSS_TOLERANCE: Final = 1.25
 
 
 @attrs.frozen(kw_only=True)
@@ -107,7 +107,7 @@ class TrainerSuite(TrainingSuite):
             first = next(event for event in events if isinstance(event, StepDone))
             losses["the loss of step 1"] = first.loss, before
         for what, (loss, expected) in losses.items():
-            if not expected / _CLOSE < _number(loss) < expected * _CLOSE:
+            if not expected / _LOSS_TOLERANCE < _number(loss) < expected * _LOSS_TOLERANCE:
                 raise Violation(
                     f"{what} is {_number(loss):.4f}, and by the model's own score() it is "
                     f"{expected:.4f} nats per token"

@@ -17,7 +17,7 @@ from textgen_huggingface.cache import State, cache_parts, make_growing_cache
 
 # Of logits, relative to the largest; padding that is not masked changes them far more.
 _TOLERANCE: Final = {torch.float32: 1e-4}
-_COARSE: Final = 0.03  # in 16 bits
+_COARSE_DIFFERENCE: Final = 0.03  # in 16 bits
 
 
 class Network(Protocol):
@@ -301,7 +301,7 @@ def can_pad(module: Network) -> bool:
         HuggingFaceRowDecoder(module, 1),
     )
     short = HuggingFaceRowDecoder(module, 1)
-    tolerance = _TOLERANCE.get(module.dtype, _COARSE)
+    tolerance = _TOLERANCE.get(module.dtype, _COARSE_DIFFERENCE)
     try:
         together.extend(rows[0])
         short.extend(rows[1])

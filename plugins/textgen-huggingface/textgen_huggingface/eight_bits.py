@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-_SMALLEST: Final = 1 << 24  # weights of a model's linear layers; fewer are read in no time
+_MIN_WEIGHTS: Final = 1 << 24  # weights of a model's linear layers; fewer are read in no time
 _MULTIPLE: Final = 32  # of inputs and outputs, as torch's kernels take them
-_FEW: Final = 48  # rows; for more, the weights are converted for a product of matrices
+_FEW_ROWS: Final = 48  # rows; for more, the weights are converted for a product of matrices
 
 
 @attrs.frozen(eq=False)
@@ -43,7 +43,7 @@ class EightBits:
     def __call__(self, x: Tensor) -> Tensor:
         """(..., K) to (..., N), float32."""
         rows = x.reshape(-1, x.shape[-1])
-        if len(rows) <= _FEW:
+        if len(rows) <= _FEW_ROWS:
             made = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, self.scale).float()
         else:
             dtype = _product_dtype()
@@ -59,7 +59,7 @@ def write_in_eight_bits(model: nn.Module) -> None:
     The layers keep their weights, and with them what is saved.
     """
     layers: list[Any] = [m for m in model.modules() if type(m) in (nn.Linear, Conv1D)]
-    if sum(layer.weight.numel() for layer in layers) < _SMALLEST:
+    if sum(layer.weight.numel() for layer in layers) < _MIN_WEIGHTS:
         return
     for layer in layers:
         is_even = not any(size % _MULTIPLE for size in layer.weight.shape)

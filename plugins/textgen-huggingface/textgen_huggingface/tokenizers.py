@@ -19,7 +19,7 @@ from textgen.documents import CorpusPiece, segments
 from textgen.protocols import Ids, IncrementalDecoder, Table, Tokenizer
 from textgen_huggingface import tokenizer_files
 
-_AS_IT_IS: Final = [{"Sequence": {"id": "A", "type_id": 0}}]
+_PLAIN_TEMPLATE: Final = [{"Sequence": {"id": "A", "type_id": 0}}]
 _SPACE: Final = "\N{LOWER ONE EIGHTH BLOCK}"  # what stands for a space in tokens of SentencePiece
 _UNKNOWN: Final = "\N{REPLACEMENT CHARACTER}".encode()
 _PROBES: Final = ("a b", " a", "a  b", "A\n")
@@ -234,7 +234,7 @@ def _noted_end(state: Table) -> str:
     """The token that was noted, or ""."""
     steps = (state.get("post_processor") or {}).get("processors") or [{}]
     ends = list(steps[-1].get("special_tokens") or ())
-    return ends[0] if steps[-1].get("single") == _AS_IT_IS and len(ends) == 1 else ""
+    return ends[0] if steps[-1].get("single") == _PLAIN_TEMPLATE and len(ends) == 1 else ""
 
 
 def _byte_values() -> dict[str, int]:

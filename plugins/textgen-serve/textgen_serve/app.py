@@ -37,7 +37,7 @@ from textgen_serve.worn import listed, worn_passages
 
 _PAGE: Final = Path(__file__).parent / "page"
 _OPENAPI: Final = Path(__file__).with_name("openapi.json")
-_LIKELIEST: Final = 10
+_LIKELIEST_TOKENS: Final = 10
 _HEADER: Final = 4096  # bytes of a header at most
 _PING: Final = 15.0  # seconds without an event
 _METRICS: Final = (b"content-type", b"text/plain; version=1.0.0; charset=utf-8")
@@ -141,7 +141,7 @@ class Server:
             raise ApiError(400, "expected one prompt", param="prompt")
 
         async def answer() -> None:
-            count, most = asked.logprobs or _LIKELIEST, self._limits.prompt_tokens
+            count, most = asked.logprobs or _LIKELIEST_TOKENS, self._limits.prompt_tokens
             await exchange.json(await next_tokens(run.generator, asked, count, most))
 
         with self._admitted(exchange, run, 1):

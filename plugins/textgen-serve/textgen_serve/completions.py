@@ -32,10 +32,10 @@ from textgen_serve.parameters import Completion, Prompt
 
 _NAMES: Final = {"max_new_tokens": "max_tokens"}
 _FINISH: Final = {"end": "stop", "stop": "stop"}
-_SHORT: Final = 4096  # tokens and log-probabilities: for more, a thread is used
-_AHEAD: Final = 1 << 14  # of them, which a stream may have before they are sent
-_PLAIN: Final = b'"logprobs":null,"finish_reason":null}'
-_UNREAD: Final = 16  # pieces that wait to be sent, for each request
+_INLINE_TOKENS: Final = 4096  # tokens and log-probabilities: for more, a thread is used
+_UNSENT_TOKENS: Final = 1 << 14  # of them, which a stream may have before they are sent
+_PLAIN_ENDING: Final = b'"logprobs":null,"finish_reason":null}'
+_UNSENT_PIECES: Final = 16  # pieces that wait to be sent, for each request
 
 
 @attrs.define(eq=False)
@@ -122,7 +122,7 @@ class Job:
             for task in tasks:
                 task.cancel()
         size = self.prompt_tokens + self.completion_tokens + self._size(self.completion_tokens)
-        if size <= _SHORT:
+        if size <= _INLINE_TOKENS:
             return dump(self._whole(made))
         return await asyncio.to_thread(lambda: dump_long(self._whole(made)))
 
@@ -132,7 +132,7 @@ class Job:
         self._prompts.append(made)
         new = asked.options["max_new_tokens"]
         if asked.stream:
-            new = min(new, _AHEAD // (1 + (asked.logprobs or 0)))
+            new = min(new, _UNSENT_TOKENS // (1 + (asked.logprobs or 0)))
         if self._size(asked.rows * new) > (most := self._limits.answer):
             message = f"an answer may have {most:,} echoed tokens and log-probabilities"
             raise ApiError(400, message, param="logprobs" if asked.logprobs else "n")
@@ -268,7 +268,7 @@ class Job:
 
 async def _merged(texts: Sequence[AsyncGenerator[bytes]]) -> AsyncGenerator[bytes]:
     """The events of several texts, each as it comes."""
-    queue = asyncio.Queue[bytes | Exception | None](_UNREAD)
+    queue = asyncio.Queue[bytes | Exception | None](_UNSENT_PIECES)
 
     async def read(text: AsyncGenerator[bytes]) -> None:
         try:
@@ -320,7 +320,7 @@ class ChoiceEvents:
     def role(self) -> bytes:
         """The first chunk of a chat."""
         delta = b'"delta":{"role":"assistant","content":""},'
-        return b"%s%s%s]}\n\n" % (self._begin, delta, _PLAIN)
+        return b"%s%s%s]}\n\n" % (self._begin, delta, _PLAIN_ENDING)
 
     def opening(self) -> bytes:
         """The prompt, which may be long."""
@@ -379,7 +379,7 @@ class ChoiceEvents:
         end: dict[str, Any] | None = None,
         encode: Callable[[Any], bytes] = dump,
     ) -> bytes:
-        rest = _PLAIN
+        rest = _PLAIN_ENDING
         if logprobs is not None or end or self._asked.return_token_ids:
             values = {"logprobs": logprobs, "finish_reason": None, **(end or {})}
             if self._asked.return_token_ids:

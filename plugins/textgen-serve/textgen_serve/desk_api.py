@@ -17,7 +17,7 @@ from textgen_serve.limits import Limits
 from textgen_serve.models import Runs
 from textgen_serve.uploads import done, received, spooled
 
-_LARGEST: Final = 1 << 29  # bytes of a text
+_TEXT_BYTES: Final = 1 << 29  # bytes of a text
 _MINUTES: Final = 100_000
 
 
@@ -69,7 +69,7 @@ class DeskApi:
         """PUT /desk/runs/{name}/text/{file}: the bytes of a text."""
         self._check_trains()
         with spooled() as content:
-            size = await received(exchange, content.write, _LARGEST)
+            size = await received(exchange, content.write, _TEXT_BYTES)
             content.seek(0)
             name, file = exchange.params["name"], exchange.params["file"]
             await done(self.desk.add, name, file, content)

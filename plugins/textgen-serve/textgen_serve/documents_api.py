@@ -20,7 +20,7 @@ from textgen_serve.limits import Limits
 from textgen_serve.uploads import done, received, spooled
 from textgen_serve.word import docx_of, text_in
 
-_LARGEST: Final = 1 << 25  # bytes of a document with its versions, or of a file
+_DOCUMENT_BYTES: Final = 1 << 25  # bytes of a document with its versions, or of a file
 _VALUES: Final = 2_000_000  # numbers, strings, lists and objects of it
 _DOCX: Final = b"application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
@@ -91,7 +91,7 @@ class DocumentsApi:
     async def text(self, exchange: Exchange) -> None:
         """PUT /text/{file}: the text of a file, whose name tells its format."""
         with spooled() as content:
-            await received(exchange, content.write, _LARGEST)
+            await received(exchange, content.write, _DOCUMENT_BYTES)
             content.seek(0)
             file, most = exchange.params["file"], self.limits.body_bytes
             text = await done(text_in, file, content, self.plugins, most)
@@ -110,4 +110,4 @@ class DocumentsApi:
         return self.desk.documents(exchange.params["name"])
 
     def _long(self) -> Limits:
-        return attrs.evolve(self.limits, body_bytes=_LARGEST, body_values=_VALUES)
+        return attrs.evolve(self.limits, body_bytes=_DOCUMENT_BYTES, body_values=_VALUES)

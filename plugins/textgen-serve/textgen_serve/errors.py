@@ -16,7 +16,7 @@ _TYPES: Final = {
     429: "rate_limit_error",
 }
 _RETRIED: Final = (429, 503)
-_LONGEST: Final = 1000  # characters of a message
+_MESSAGE_CHARACTERS: Final = 1000  # characters of a message
 
 
 class ClientGone(Exception):
@@ -33,7 +33,9 @@ class ApiError(Exception):
     def __init__(
         self, status: int, message: str, *, param: str | None = None, code: str | None = None
     ) -> None:
-        message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
+        message = (
+            message if len(message) <= _MESSAGE_CHARACTERS else f"{message[:_MESSAGE_CHARACTERS]}…"
+        )
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
 

@@ -16,7 +16,7 @@ from textgen_serve.errors import ApiError, ClientGone
 from textgen_serve.json_body import dump, dump_long, parse_object
 from textgen_serve.limits import Limits
 
-_SHORT: Final = 1 << 16  # bytes of a body that are parsed in the event loop
+_INLINE_BODY_BYTES: Final = 1 << 16  # bytes of a body that are parsed in the event loop
 _PIECE: Final = 1 << 18  # bytes of an answer that are handed to the connection at once
 JSON: Final = (b"content-type", b"application/json")
 Headers = list[tuple[bytes, bytes]]
@@ -62,7 +62,7 @@ class Exchange:
             more = message.get("more_body", False)
             if len(body) > most:
                 raise refusal
-        if len(body) < _SHORT:
+        if len(body) < _INLINE_BODY_BYTES:
             return parse_object(body, limits.body_values)
         return await asyncio.to_thread(parse_object, body, limits.body_values)
 

@@ -18,7 +18,7 @@ from textgen_serve.errors import ApiError
 from textgen_serve.exchange import Exchange, Headers, header
 from textgen_serve.metrics import Metrics
 
-_AT_ONCE: Final = 8  # requests with a body that begin in a pass of the event loop
+_BODIES_PER_PASS: Final = 8  # requests with a body that begin in a pass of the event loop
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_.-]{1,128}")
 _POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -112,7 +112,7 @@ class Guard:
     app: ASGIApp
     access: Access
     metrics: Metrics
-    _turns: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(_AT_ONCE))
+    _turns: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(_BODIES_PER_PASS))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

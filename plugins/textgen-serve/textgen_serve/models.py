@@ -25,8 +25,8 @@ from textgen_serve.errors import ApiError, logger
 from textgen_serve.metrics import Metrics
 from textgen_serve.worn import Wider, corpus_words
 
-_WATCHED: Final = 1.0  # seconds between two looks at the run directories
-_KEPT: Final = 3  # further runs that stay loaded
+_WATCH_SECONDS: Final = 1.0  # seconds between two looks at the run directories
+_KEPT_RUNS: Final = 3  # further runs that stay loaded
 _Stamp = tuple[int, int, int] | None
 
 
@@ -201,7 +201,7 @@ class Runs:
         except TextgenError as error:
             raise ApiError(409, f"{name} cannot be loaded: {error}", param="model") from error
         self._opened.append(name)
-        for gone in self._opened[:-_KEPT]:
+        for gone in self._opened[:-_KEPT_RUNS]:
             self.close(gone)
 
     async def wider(self, run: ServedRun) -> Wider:
@@ -241,7 +241,7 @@ class Runs:
         One that fails, or whose folder goes away, stays as it is.
         """
         while True:
-            await asyncio.sleep(_WATCHED)
+            await asyncio.sleep(_WATCH_SECONDS)
             for run in [*self._loaded.values()]:
                 if (stamp := _stamp(run.path)) != run.stamp:
                     run.stamp = stamp

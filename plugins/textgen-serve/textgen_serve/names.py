@@ -14,7 +14,7 @@ _OTHERS: Final = re.compile(r"[^\w ()+,.'-]+|\.{2,}")
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 _SUFFIX: Final = re.compile(r"(?i)\.\w{1,8}(\.(gz|zst))?$")
 _BINNED: Final = re.compile(r"(.+) \d{4}-\d\d-\d\d \d\d-\d\d-\d\d \d{1,3}")
-_LONGEST: Final = 80  # characters of a name that is made
+_NAME_CHARACTERS: Final = 80  # characters of a name that is made
 
 
 def is_name(name: str) -> bool:
@@ -37,7 +37,7 @@ def made_suffix(file: str) -> str:
 
 def made_name(wished: str) -> str:
     """A name that is as near to a wish as can be."""
-    name = _OTHERS.sub("-", wished).strip(" .-_'")[:_LONGEST].rstrip(" .-")
+    name = _OTHERS.sub("-", wished).strip(" .-_'")[:_NAME_CHARACTERS].rstrip(" .-")
     return name if name and is_name(name) else f"text {name}".rstrip()
 
 

@@ -22,10 +22,10 @@ Prompt = str | list[int]
 _SEEDS: Final = 2**64
 _CANDIDATES: Final = frozenset(("beams", "candidates"))  # texts that are made for one
 _INDICES: Final = 2**53
-_DRAWN: Final = 48  # bits: JavaScript reads them exactly
+_SEED_BITS: Final = 48  # bits: JavaScript reads them exactly
 _ID_DIGITS: Final = 9
-_MOST: Final = 256  # parameters of a request
-_LONGEST: Final = 64  # characters of the name of one
+_MAX_PARAMETERS: Final = 256  # parameters of a request
+_NAME_CHARACTERS: Final = 64  # characters of the name of one
 _ITEMS: Final = 1000  # of a list or an object, but for `prompt`
 _SERVER: Final = frozenset(
     (
@@ -55,17 +55,17 @@ ALIASES: Final[Mapping[str, str]] = {
     "bad_words": "ban_phrase",
 }
 """Names of other servers, and ours."""
-_ANY: Final = object()
+_ANY_VALUE: Final = object()
 NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
-    "user": (_ANY,),
-    "request_id": (_ANY,),
-    "metadata": (_ANY,),
-    "cache_prompt": (_ANY,),
-    "skip_special_tokens": (_ANY,),
-    "spaces_between_special_tokens": (_ANY,),
-    "add_special_tokens": (_ANY,),
-    "stream_interval": (_ANY,),
-    "use_default_badwordsids": (_ANY,),
+    "user": (_ANY_VALUE,),
+    "request_id": (_ANY_VALUE,),
+    "metadata": (_ANY_VALUE,),
+    "cache_prompt": (_ANY_VALUE,),
+    "skip_special_tokens": (_ANY_VALUE,),
+    "spaces_between_special_tokens": (_ANY_VALUE,),
+    "add_special_tokens": (_ANY_VALUE,),
+    "stream_interval": (_ANY_VALUE,),
+    "use_default_badwordsids": (_ANY_VALUE,),
     "suffix": ("",),
     "priority": (0,),
     "use_beam_search": (False,),
@@ -75,8 +75,8 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "return_tokens_as_token_ids": (False,),
     "do_sample": (True,),
     "dry_base": (1.75,),
-    "dry_penalty_last_n": (_ANY,),  # of these two, clients send defaults
-    "dry_sequence_breakers": (_ANY,),
+    "dry_penalty_last_n": (_ANY_VALUE,),  # of these two, clients send defaults
+    "dry_sequence_breakers": (_ANY_VALUE,),
     "typical": (1,),
     "typical_p": (1,),
     "no_repeat_ngram_size": (0,),
@@ -88,8 +88,8 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "smoothing_factor": (0,),
     "mirostat": (0,),
     "mirostat_mode": (0,),
-    "mirostat_tau": (_ANY,),  # of a mode that is refused
-    "mirostat_eta": (_ANY,),
+    "mirostat_tau": (_ANY_VALUE,),  # of a mode that is refused
+    "mirostat_eta": (_ANY_VALUE,),
     "dynamic_temperature": (False,),
     "dynatemp_range": (0,),
     "encoder_repetition_penalty": (1,),
@@ -217,7 +217,7 @@ def read_completion(
         logprobs=_logprobs(number, limits),
         prompt_logprobs=prompt_logprobs,
         return_token_ids=number.flag("return_token_ids"),
-        seed=secrets.randbits(_DRAWN) if seed == -1 else seed,
+        seed=secrets.randbits(_SEED_BITS) if seed == -1 else seed,
         index=number("index", 0, 0, _INDICES),
         options=options,
         ignored=tuple(ignored),
@@ -248,8 +248,8 @@ def _known(
 
     Raises ApiError.
     """
-    if len(body) > _MOST:
-        raise ApiError(400, f"a request may have {_MOST} parameters")
+    if len(body) > _MAX_PARAMETERS:
+        raise ApiError(400, f"a request may have {_MAX_PARAMETERS} parameters")
     body = {name: value for name, value in body.items() if value is not None}
     given: dict[str, Any] = {}
     ignored: list[str] = []
@@ -257,13 +257,15 @@ def _known(
         own = ALIASES.get(name, name)
         if name in _IDLE and _IDLE[name][1](body):
             continue
-        if len(name) > _LONGEST:
-            raise ApiError(400, f"the name of a parameter is longer than {_LONGEST} characters")
+        if len(name) > _NAME_CHARACTERS:
+            raise ApiError(
+                400, f"the name of a parameter is longer than {_NAME_CHARACTERS} characters"
+            )
         if name == "top_k" and value == -1:  # off, in vLLM and clients of it
             value = 0
         if isinstance(value, (list, dict)) and len(value) > _ITEMS and name != "prompt":
             raise ApiError(400, f"{name} may have {_ITEMS:,} items", param=name)
-        if any(each is _ANY or value == each for each in NEUTRAL.get(name, ())):
+        if any(each is _ANY_VALUE or value == each for each in NEUTRAL.get(name, ())):
             continue
         if own in _SERVER or own in _ENGINE or own in options:
             if given.get(own, value) != value:
@@ -324,7 +326,7 @@ def _includes_usage(given: Table) -> bool:
         raise ApiError(400, f"{name} must be an object", param=name)
     for key in sorted(options.keys() - {"include_usage", "include_obfuscation"}):
         if options[key]:
-            raise ApiError(400, f"{name} has no option {key[:_LONGEST]!r}", param=name)
+            raise ApiError(400, f"{name} has no option {key[:_NAME_CHARACTERS]!r}", param=name)
     return bool(options.get("include_usage"))
 
 

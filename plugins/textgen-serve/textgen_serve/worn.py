@@ -17,13 +17,15 @@ from textgen_serve.errors import ApiError, logger
 from textgen_serve.logprobs import Spelling
 
 WORD: Final = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
-_READ: Final = 1_000_000  # tokens of a corpus whose words are counted
-_LISTED: Final = 5000  # of its words
-_KEPT: Final = 4096  # paragraphs
+_COUNTED_TOKENS: Final = 1_000_000  # tokens of a corpus whose words are counted
+_LISTED_WORDS: Final = 5000  # of its words
+_KEPT_PARAGRAPHS: Final = 4096  # paragraphs
 _WORDS: Final = 4  # of a phrase at least, and one less without what follows its last rare word
 _BITS: Final = 6.5  # of each word of a phrase but the first, at most, by the wider model
-_RARE: Final = 9.0  # bits of a word by its frequency alone, from which it counts
-_GAIN: Final = 14.0  # bits that the words before take from the rare ones of a phrase, at least
+_RARE_WORD_BITS: Final = 9.0  # bits of a word by its frequency alone, from which it counts
+_PHRASE_GAIN_BITS: Final = (
+    14.0  # bits that the words before take from a phrase's rare ones, at least
+)
 _MEAN: Final = 2.5  # of these bits for each word, at least
 
 
@@ -47,7 +49,7 @@ class Wider:
     def words(self, paragraph: str) -> list[Word]:
         """The words of a paragraph, with what each surprises after those before it."""
         if (found := self._known.get(paragraph)) is None:
-            if len(self._known) >= _KEPT:
+            if len(self._known) >= _KEPT_PARAGRAPHS:
                 self._known.clear()
             found = self._known[paragraph] = list(self._scored(paragraph))
         return found
@@ -79,13 +81,13 @@ def corpus_words(generator: Generator) -> Counter[str]:
 
     Raises ApiError where the corpus is not what it was.
     """
-    tokens = finder(generator).tokens[:_READ]
+    tokens = finder(generator).tokens[:_COUNTED_TOKENS]
     return Counter(word.lower() for word in WORD.findall(generator.tokenizer.decode(tokens)))
 
 
 def listed(words: Counter[str]) -> dict[str, Any]:
     """The commonest words, and how many there are in all."""
-    return {"total": words.total(), "words": dict(words.most_common(_LISTED))}
+    return {"total": words.total(), "words": dict(words.most_common(_LISTED_WORDS))}
 
 
 def worn_passages(words: Counter[str], wider: Wider, text: str) -> dict[str, Any]:
@@ -111,9 +113,9 @@ def _phrases(text: str, words: list[Word], counts: Counter[str]) -> Iterator[tup
             last += 1
         run = words[first:last]
         rarities = [math.log2(total / (counts[text[w.start : w.end].lower()] + 1)) for w in run]
-        rare = [place for place, rarity in enumerate(rarities) if rarity >= _RARE]
+        rare = [place for place, rarity in enumerate(rarities) if rarity >= _RARE_WORD_BITS]
         gain = sum(rarities[place] - run[place].bits for place in rare if place)
-        enough = max(_GAIN, _MEAN * rare[-1]) if len(rare) > 1 else math.inf
+        enough = max(_PHRASE_GAIN_BITS, _MEAN * rare[-1]) if len(rare) > 1 else math.inf
         if len(run) >= _WORDS and rare[-1:] >= [_WORDS - 2] and gain >= enough:
             yield run[0].start, run[rare[-1]].end
         first = last

@@ -20,7 +20,7 @@ _COMMENT: Final = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _ELEMENT: Final = re.compile(r"<(?:\w+:)?(rootfile|item|itemref|CipherReference)\s([^<>]*)>")
 _ATTRIBUTE: Final = re.compile(r"""([\w:-]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 # Elements without an end, which a page of HTML does not know
-_CLOSED: Final = re.compile(r"<(?:noscript|script|style|template|title)(?:\s[^<>]*)?/>")
+_CLOSED_ELEMENT: Final = re.compile(r"<(?:noscript|script|style|template|title)(?:\s[^<>]*)?/>")
 _PAGES: Final = ("application/xhtml+xml", "text/html")
 
 
@@ -49,7 +49,7 @@ def text_of_epub(path: Path) -> Iterator[str]:
         for name in chapters:
             data = parts.read(name)
             page = "".join(decode(iter([data]), path, encoding_of_page(data)))
-            texts.append("".join(text_of_html([_CLOSED.sub("", page)], path)))
+            texts.append("".join(text_of_html([_CLOSED_ELEMENT.sub("", page)], path)))
         yield "\n".join(filter(None, texts))
 
 

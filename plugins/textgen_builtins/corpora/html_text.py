@@ -20,7 +20,7 @@ from textgen.errors import CorpusError
 from textgen_builtins.corpora.encodings import AUTO, encoding_of_mark
 
 _MAX_CHARACTERS: Final = 1 << 25  # characters of a page, which is held in memory
-_HIDDEN: Final = re.compile("noscript|script|style|template|title")
+_HIDDEN_ELEMENTS: Final = re.compile("noscript|script|style|template|title")
 _LINES: Final = re.compile("br|caption|dd|div|dt|figcaption|li|option|tr")
 _PARAGRAPHS: Final = re.compile(
     "address|article|aside|blockquote|body|dl|fieldset|figure|footer|form|h[1-6]|header|hr|main|nav"
@@ -43,7 +43,7 @@ _CHARSETS: Final = re.compile(
 _LONG_NUMBER: Final = re.compile(
     r"&#[0-9]{9,}+;?"
 )  # of no character; int() refuses thousands of digits
-_DECLARED: Final = re.compile(
+_DECLARED_ENCODING: Final = re.compile(
     rb"""<(?:meta[^>]+charset|\?xml[^>]+encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE
 )
 
@@ -55,7 +55,7 @@ def encoding_of_page(beginning: bytes) -> str:
     try:
         codecs.getincrementaldecoder("utf-8")().decode(beginning)
     except UnicodeDecodeError:
-        found = None if encoding_of_mark(beginning) else _DECLARED.search(beginning[:4096])
+        found = None if encoding_of_mark(beginning) else _DECLARED_ENCODING.search(beginning[:4096])
         with contextlib.suppress(LookupError, ValueError):
             name = codecs.lookup(found[1].decode()).name if found else AUTO
             if _CHARSETS.fullmatch(name):
@@ -81,7 +81,7 @@ def text_of_html(pieces: Iterable[str], path: Path) -> Iterator[str]:
         if tag := found["tag"]:
             tag = tag.lower()
             text.separate(tag, ends=bool(found["end"]))
-            if _HIDDEN.fullmatch(tag) and not found["end"]:
+            if _HIDDEN_ELEMENTS.fullmatch(tag) and not found["end"]:
                 end = re.compile(f"</{tag}", re.IGNORECASE).search(page, at)
                 at = end.start() if end else len(page)
     text.add(page[at:])

@@ -26,7 +26,7 @@ _WORD: Final = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _WORD_MARKS: Final = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
-_HIDDEN: Final = re.compile(
+_HIDDEN_STYLE: Final = re.compile(
     r"""<!--.*?(?:-->|\Z)
     |   <(office:annotation|text:note|text:tracked-changes|draw:text-box)(?:\s[^<>]*[^/<>])?>
         .*?(?:</\1>|\Z)""",
@@ -63,7 +63,7 @@ def text_of_odt(path: Path) -> Iterator[str]:
     with zipped_parts.opened(path, "an OpenDocument text (.odt)") as parts:
         content = _whole(parts.read("content.xml"), "document-content>")
         body = content[content.index("<office:text") :]
-        found = _PARAGRAPH.finditer(_HIDDEN.sub("", body))
+        found = _PARAGRAPH.finditer(_HIDDEN_STYLE.sub("", body))
         text = "".join(f"{_paragraph(each['inside'] or '')}\n" for each in found)
     yield text
 

@@ -18,7 +18,10 @@ from textgen_builtins.corpora.config import FileConfig
 from textgen_builtins.corpora.file_facts import COMPRESSED, JSON_LINES, TEXTS, inner_suffix
 
 _SHOWN_NAMES: Final = 5  # names in a message
-_HIDDEN: Final = (".", "~$")  # with the second begins what Word keeps beside an open document
+_HIDDEN_PREFIXES: Final = (
+    ".",
+    "~$",
+)  # with the second begins what Word keeps beside an open document
 _P = TypeVar("_P", bound=PurePath)
 
 
@@ -107,12 +110,12 @@ def visible_files(folder: Path) -> Iterable[Path]:
         raise error
 
     for place, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(_HIDDEN)]
-        yield from (Path(place, name) for name in files if not name.startswith(_HIDDEN))
+        folders[:] = [name for name in folders if not name.startswith(_HIDDEN_PREFIXES)]
+        yield from (Path(place, name) for name in files if not name.startswith(_HIDDEN_PREFIXES))
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(_HIDDEN) for part in path.parts)
+    return any(part.startswith(_HIDDEN_PREFIXES) for part in path.parts)
 
 
 def named(files: Iterable[Path]) -> str:

@@ -28,7 +28,7 @@ _MAX_TOKENS: Final = 20_000  # tokens to fit a gate to
 _VALUES: Final = 1 << 25  # log probabilities held for it: 128 MiB
 # Multiplications of a product for which BLAS uses one thread. Where another program keeps a core
 # busy, its threads wait for each other for a hundred times as long as a product takes.
-_ALONE: Final = 1 << 18
+_PRODUCT_VALUES: Final = 1 << 18
 
 
 @attrs.frozen(eq=False)
@@ -168,7 +168,7 @@ class _Problem:
 
 def _product(left: Floats, right: Floats) -> Floats:
     """left.T @ right of (N, A) and (N, C), in small parts."""
-    rows = max(1, _ALONE // (left.shape[1] * right.shape[1]))
+    rows = max(1, _PRODUCT_VALUES // (left.shape[1] * right.shape[1]))
     whole = len(left) // rows * rows
     parts = [each[:whole].reshape(-1, rows, each.shape[1]) for each in (left, right)]
     products: Floats = np.matmul(parts[0].swapaxes(1, 2), parts[1]).sum(axis=0)

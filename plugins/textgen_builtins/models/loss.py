@@ -14,7 +14,7 @@ from textgen.protocols import Array, Ids, Model
 Floats32 = npt.NDArray[np.float32]
 
 _ROWS: Final = 32
-_BLOCK: Final = 1 << 22  # logits held at once: 16 MiB
+_BLOCK_LOGITS: Final = 1 << 22  # logits held at once: 16 MiB
 
 
 def mean_loss(
@@ -28,7 +28,7 @@ def mean_loss(
     total, whole = 0.0, (tokens[None], np.array([len(tokens) - 1]))
     for windows, counts in [whole] if in_order else side_by_side(tokens, _ROWS):
         rows, length = len(windows), windows.shape[1] - 1
-        decoder, size = model.decoder(rows), max(1, _BLOCK // (vocab_size * rows))
+        decoder, size = model.decoder(rows), max(1, _BLOCK_LOGITS // (vocab_size * rows))
         for start in range(0, length, size):
             block = windows[:, start : min(start + size, length) + 1]
             logs = log_softmax(decoder.score(block[:, :-1]))

@@ -36,10 +36,10 @@ _LIMITS: Final[Table] = {
     "verbose_errors": False,
 }
 """What a form may cost: about 0.1 s and 20 MB to compile, and 10 ms for a token."""
-_ENDED: Final = 1024  # questions for other texts after which a text is taken to have ended
-_DEAD_END: Final = "NoExtensionBias"  # what llguidance says where no token can follow
+_ABANDONED_AFTER: Final = 1024  # questions for other texts after which a text has ended
+_DEAD_END_ERROR: Final = "NoExtensionBias"  # what llguidance says where no token can follow
 _SHOWN_CHARACTERS: Final = 40  # characters that a message lists
-_REPLACED: Final = "\ufffd"  # what bytes that are not a whole character decode to
+_REPLACEMENT: Final = "\ufffd"  # what bytes that are not a whole character decode to
 
 
 @attrs.frozen
@@ -122,7 +122,7 @@ class Format:
         known = self._texts.pop(key, None)
         matcher, packed = known[:2] if known else self._read(ids)
         self._texts[key] = matcher, packed, self._asked
-        while self._texts[oldest := next(iter(self._texts))][2] <= self._asked - _ENDED:
+        while self._texts[oldest := next(iter(self._texts))][2] <= self._asked - _ABANDONED_AFTER:
             del self._texts[oldest]
         return packed
 
@@ -132,7 +132,7 @@ class Format:
             packed = matcher.compute_bitmask()
             if not matcher.is_error():
                 return matcher, packed
-        if (cause := _cause(matcher)) == _DEAD_END:
+        if (cause := _cause(matcher)) == _DEAD_END_ERROR:
             raise UsageError(self._lacking(ids))
         raise UsageError(f"the form cannot be followed any further: {cause}")
 
@@ -212,7 +212,7 @@ def _vocabulary(tokenizer: Tokenizer, llguidance: Any) -> _Vocabulary:
     size, characters = tokenizer.vocab_size, set[str]()
     texts: list[bytes] = []
     for token, text in enumerate(token_texts(tokenizer)):
-        if not text or _REPLACED in text or token == unknown_id(tokenizer):
+        if not text or _REPLACEMENT in text or token == unknown_id(tokenizer):
             texts.append(b"\xff<%d>" % token)  # a special token, which no form contains
         else:
             texts.append(text.encode())

@@ -16,10 +16,10 @@ from array_api_compat import device
 
 from textgen.protocols import Array
 
-_NEVER = -math.inf
+_FORBIDDEN_LOGIT = -math.inf
 _COLD = 1e-6
-_COLDEST = 1e-30
-_HOTTEST = 1e30  # flat already, and float32 can represent it
+_MIN_TEMPERATURE = 1e-30
+_MAX_TEMPERATURE = 1e30  # flat already, and float32 can represent it
 
 
 def array_namespace(array: Array) -> Any:
@@ -40,11 +40,11 @@ def greedy(logits: Array) -> Array:
 def temperature(logits: Array, value: float) -> Array:
     """Divide by the temperature, above 0."""
     if value >= _COLD:
-        return logits / min(value, _HOTTEST)
+        return logits / min(value, _MAX_TEMPERATURE)
     # The quotients could leave float32's range: divide the distance from the best, limited to
     # float32's range.
     xp = array_namespace(logits)
-    return (logits - xp.max(logits, axis=-1, keepdims=True)) / max(value, _COLDEST)
+    return (logits - xp.max(logits, axis=-1, keepdims=True)) / max(value, _MIN_TEMPERATURE)
 
 
 def top_k(logits: Array, k: int) -> Array:
@@ -101,14 +101,14 @@ def frequency(logits: Array, counts: Array, penalty: float) -> Array:
 
 def keep(logits: Array, kept: Array) -> Array:
     """Forbid the tokens that are false in the mask (B, V)."""
-    return array_namespace(logits).where(kept, logits, _NEVER)
+    return array_namespace(logits).where(kept, logits, _FORBIDDEN_LOGIT)
 
 
 def probabilities(logits: Array) -> Array:
     """Softmax, (B, V); zeros where every token is forbidden."""
     xp = array_namespace(logits)
     peak = xp.max(logits, axis=-1, keepdims=True)
-    weights = xp.exp(logits - xp.where(peak == _NEVER, 0.0, peak))
+    weights = xp.exp(logits - xp.where(peak == _FORBIDDEN_LOGIT, 0.0, peak))
     total = xp.sum(weights, axis=-1, keepdims=True)  # at least 1: the most likely token's weight
     return weights / xp.where(total == 0, 1.0, total)
 

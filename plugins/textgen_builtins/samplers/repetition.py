@@ -20,7 +20,7 @@ _BASE: Final = 1.75  # factor of DRY's penalty for each further word, as in llam
 _MOST_EXPONENT: Final = 158  # of the base: float32 can represent the power
 _SEARCHED_TOKENS: Final = 10_000  # of the last tokens
 _RUN, _LONGEST_RUN = 4, 64  # times that a token between words may come in a row; that are counted
-_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
+_HASH_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 _MAX_PENALTY: Final = 1e30  # has the effect of any larger penalty
 
 
@@ -137,7 +137,7 @@ def _alike(marked: Ids, ends: Ids, most: int) -> Ids:
 
     By sums of N numbers, which are alike where sequences are, and log2(N) questions of them.
     """
-    powers = np.full(len(marked) + 1, _FACTOR)
+    powers = np.full(len(marked) + 1, _HASH_FACTOR)
     powers[0] = 1
     powers = np.cumprod(powers)
     sums = np.zeros(len(marked) + 1, np.uint64)

@@ -35,23 +35,23 @@ _TUNING_DROPOUT: Final = 0.2  # in so many passes; fewer need less
 _TUNING_STEPS: Final = 16  # of training in a pass, at least
 _SHORT_TEXT: Final = 50_000  # characters, which are learnt by heart in a pass at a higher rate
 _TUNING_HELD_OUT: Final = 40_000  # tokens
-_EVALUATING: Final = 0.3  # of the tokens that training would read: a tenth of the time
+_EVALUATION_SHARE: Final = 0.3  # of the tokens that training would read: a tenth of the time
 ADAPTING_STEPS: Final = 12  # in a pass over a text by adapters, at least
 LEAST: Final = 1 / 3  # of a pass over a text by adapters: less is not planned
 _LONG_TOKENS: Final = 4.5  # characters
 _ADAPTED_WEIGHTS: Final = 1.2e11  # times tokens a second that adapters train on two cores, at best
 _EVALUATIONS: Final = (4, 8)  # of adapters, at least and at most: a short text is soon overfitted
-_FASTER: Final = 3.0  # times as fast as training is, an evaluation reads
+_EVALUATION_SPEED: Final = 3.0  # times as fast as training is, an evaluation reads
 _SAMPLE_TEXT: Final = 1800.0  # tokens that training would read while a text is written
-_ADAPTED: Final = 0.13  # of its loss, which many tokens take from a transformer
-_ADAPTING: Final = 20_000  # tokens, which take 1 - 1/e of that
+_ADAPTED_GAIN: Final = 0.13  # of its loss, which many tokens take from a transformer
+_ADAPTING_TOKENS: Final = 20_000  # tokens, which take 1 - 1/e of that
 _TRIAL_SECONDS: Final = 0.4
 _SAMPLE: Final = 300_000  # characters that are counted for the expected loss
 _PAGES: Final = 6000  # characters of a text in which repetitions are noticed
-_SELDOM: Final = 0.04  # share of sequences of words that a text may repeat in them
+_REPEATED_SHARE: Final = 0.04  # share of sequences of words that a text may repeat in them
 _MAX_REPEATED_WORDS: Final = 20  # words that a text may be allowed to repeat
-_OF_KNOWN, _OF_UNKNOWN = 0.82, 0.36  # of that loss, which a model of the language leaves
-_OF_COUNTS: Final = 0.95  # of the loss of n-grams alone, which words and the text so far leave
+_KNOWN_FACTOR, _UNKNOWN_FACTOR = 0.82, 0.36  # of that loss, which a model of the language leaves
+_COUNTS_FACTOR: Final = 0.95  # of the loss of n-grams alone, which words and the text so far leave
 
 
 @attrs.frozen
@@ -134,14 +134,14 @@ def least_seconds(characters: int, weights: int) -> float:
 
 def evaluated(seconds: float, speed: float) -> int:
     """Tokens that are held out at most, where training reads so many of them a second."""
-    return _one_digit(max(1.0, min(_TUNING_HELD_OUT, _EVALUATING * seconds * speed)))
+    return _one_digit(max(1.0, min(_TUNING_HELD_OUT, _EVALUATION_SHARE * seconds * speed)))
 
 
 def evaluate_every(steps: int, tokens: int, held_out: float) -> int:
     """Steps, of so many tokens, between evaluations of a training with so many steps, so that they
     and the texts along the way take an eighth of its time, or more where there are few.
     """
-    evaluation = held_out / _FASTER + _SAMPLE_TEXT
+    evaluation = held_out / _EVALUATION_SPEED + _SAMPLE_TEXT
     most = int(steps * tokens / evaluation / 8)
     fewest, limit = _EVALUATIONS
     return math.ceil(steps / max(fewest, min(limit, most)))
@@ -169,7 +169,7 @@ def expected_loss(text: str) -> float:
     for _ in CountTrainer().train(model, data, TrainingContext(seed=0, device="cpu")):
         pass
     most = max(2, min(_SAMPLE // 10, _PROBABILITIES // size))
-    return _OF_COUNTS * (mean_loss(model, held_out[:most], size) or 0.0)
+    return _COUNTS_FACTOR * (mean_loss(model, held_out[:most], size) or 0.0)
 
 
 def tuned_loss(loss: float, without: float) -> float:
@@ -179,7 +179,7 @@ def tuned_loss(loss: float, without: float) -> float:
     Of textgen-english, tuned novels had 0.79 of what was expected without, verse 0.78 and plays,
     which have 1.2 times as much before, 0.74; a text in another language has 3 times as much.
     """
-    return without * (_OF_KNOWN + _OF_UNKNOWN * max(0.0, loss / without - 1.0))
+    return without * (_KNOWN_FACTOR + _UNKNOWN_FACTOR * max(0.0, loss / without - 1.0))
 
 
 def adapted_loss(loss: float, tokens: float) -> float:
@@ -189,7 +189,7 @@ def adapted_loss(loss: float, tokens: float) -> float:
     SmolLM2-135M had 0.91 of it after 22,000 of a novel, 0.89 after 21,000, three passes, of the
     beginning of a story, and 0.89, 0.85 and 0.83 after 16,000, 32,000 and 64,000 of all of it.
     """
-    return loss * (1.0 - _ADAPTED * (1.0 - math.exp(-tokens / _ADAPTING)))
+    return loss * (1.0 - _ADAPTED_GAIN * (1.0 - math.exp(-tokens / _ADAPTING_TOKENS)))
 
 
 def allowed_length(text: str) -> int:
@@ -201,7 +201,7 @@ def allowed_length(text: str) -> int:
     for length in range(1, _MAX_REPEATED_WORDS):
         sequences = [[*zip(*(part[i:] for i in range(length + 2)), strict=False)] for part in words]
         repeated = sum(len(part) - len(set(part)) for part in sequences)
-        if repeated <= _SELDOM * sum(map(len, sequences)):
+        if repeated <= _REPEATED_SHARE * sum(map(len, sequences)):
             return length
     return _MAX_REPEATED_WORDS
 

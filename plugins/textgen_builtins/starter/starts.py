@@ -25,7 +25,12 @@ from textgen_builtins.starter.settings import Pretrained
 NONE: Final = "none"
 _PIECES, _LENGTH = 12, 500  # characters of the sample, from so many places
 _HELD_OUT: Final = 14_000  # characters that adapters are tried on
-_UNTRAINED: Final = {"type": "adamw", "length": "1 step", "batch_size": 1, "learning_rate": 1e-12}
+_UNTRAINED_TRAINER: Final = {
+    "type": "adamw",
+    "length": "1 step",
+    "batch_size": 1,
+    "learning_rate": 1e-12,
+}
 _TIMED_TOKENS: Final = 16  # tokens that are timed
 
 
@@ -179,7 +184,7 @@ def _tried(name: str, text: str, size: int, plugins: PluginSet) -> tuple[Pretrai
         corpus=sample,
         tokenizer=tokenizer,
         model={"start": str(path)},
-        trainer=_UNTRAINED,
+        trainer=_UNTRAINED_TRAINER,
         data={"validation": 0},
         device="cpu",
     )

@@ -29,7 +29,7 @@ from textgen_builtins.corpora.text_files import FileCorpus
 from textgen_builtins.corpora.wrapped_lines import width_of
 
 Documents: TypeAlias = Literal["none", "file", "line", "paragraph", "part", "jsonl"]
-_SMALLEST: Final = 2000  # characters
+_MIN_CHARACTERS: Final = 2000  # characters
 _SAMPLE: Final = 5_000_000  # characters that are held
 _FEWEST_FILES: Final = 10  # of a folder of documents
 _LARGEST_FILE: Final = 50_000  # bytes of its files, on average
@@ -44,7 +44,7 @@ _MOST_SPEAK: Final = 0.7  # share of the lines of a conversation that name a spe
 _LONGEST_PART: Final = 3000  # characters of a poem or note, on average
 _SHORT_LINE: Final = 50  # characters of a line of verse
 _SHOWN_CHARACTERS: Final = 300  # characters of its beginning
-_COMMON: Final = {  # words of which texts in a language are full, and those in others are not
+_COMMON_WORDS: Final = {  # words of which texts in a language are full, and those in others are not
     "Dutch": "de het een van en niet",
     "English": "the and of to was that",
     "French": "le la les et des pas",
@@ -60,7 +60,7 @@ _MOST_WORDS: Final = 20_000
 _SAMPLE_OF_STYLE: Final = 1_000_000  # characters
 _SENTENCE: Final = re.compile(r"""[.!?…]+["'”\u2019»)]*\s+|\n\s*\n""")
 _SPEECH: Final = re.compile('“[^”\n]*”|"[^"\n]*"|«[^»\n]*»|„[^“\n]*“')
-_FULL: Final = 0.06  # of the words of a text, at least
+_COMMON_SHARE: Final = 0.06  # of the words of a text, at least
 _STORY: Final = """\
 type = "story"         # the story that comes with textgen; for your own text:
 # type = "file"
@@ -101,9 +101,9 @@ def language_of(text: str) -> str:
     """The name of the language of a text in English, by its commonest words; "" for another."""
     words = re.findall(r"\w+", text[: 10 * _MOST_WORDS].lower())[:_MOST_WORDS]
     counts = Counter(words)
-    shares = {name: sum(counts[w] for w in full.split()) for name, full in _COMMON.items()}
+    shares = {name: sum(counts[w] for w in full.split()) for name, full in _COMMON_WORDS.items()}
     best = max(shares, key=lambda name: shares[name])
-    return best if shares[best] > _FULL * len(words) else ""
+    return best if shares[best] > _COMMON_SHARE * len(words) else ""
 
 
 def style_of(text: str) -> dict[str, float]:
@@ -165,7 +165,7 @@ def look_at(
     except CorpusError as error:
         error.exit_code = 2  # nothing was written
         raise
-    if facts.size < _SMALLEST:
+    if facts.size < _MIN_CHARACTERS:
         cause = f"{text} has {facts.size:,} characters, which is too little to learn from"
         raise UsageError(f"{cause}; give some thousands at least")
     where = path if isinstance(path, str) else relative(path, folder)

@@ -29,7 +29,7 @@ _MERGED_BYTES: Final = (
 _LEARNT_BYTES: Final = 32  # the same where merges are learnt
 _SECONDS_TO_ASK: Final = 1.0  # seconds of learning in which nothing is asked
 _CACHED_WORDS: Final = 1 << 18  # words whose tokens are kept
-_NEVER: Final = 1 << 62
+_LAST_RANK: Final = 1 << 62
 # A text into words nearly as GPT-2 does (Radford et al., "Language models are unsupervised
 # multitask learners", 2019): endings such as 's, and letters, digits or signs with a space before
 # them.
@@ -39,9 +39,9 @@ _SAME_WORDS: Final = (  # in the language of the library tokenizers
     _ENDINGS + r"| ?[\p{L}\p{Nl}\p{No}]+| ?\p{Nd}+| ?[^\s\x1c-\x1f\p{L}\p{N}]+"
     r"|[\s\x1c-\x1f]+(?![^\s\x1c-\x1f])|[\s\x1c-\x1f]+"
 )
-_PLAIN: Final = {mark: next(plain_forms(mark)) for mark in MARKS}
+_PLAIN_FORMS: Final = {mark: next(plain_forms(mark)) for mark in MARKS}
 _MARK: Final = re.compile(f"[{MARKS}]")
-_OF_BYTES: Final = re.compile(r"[^\x00-\x7f]")  # a character of several
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")  # a character of several
 _CHARACTERS: Final = 512  # the most frequent ones, which are added to a vocabulary
 Pair = tuple[int, int]
 
@@ -101,9 +101,9 @@ class BPETokenizer:
         where the text has none.
         """
         self._fitted()
-        counts, marked, lacking = Counter[str](), set[str](), {*_PLAIN.values()}
+        counts, marked, lacking = Counter[str](), set[str](), {*_PLAIN_FORMS.values()}
         for segment in self._segments(pieces):
-            counts.update(_OF_BYTES.findall(segment))
+            counts.update(_NOT_ASCII.findall(segment))
             marked.update(filter(_MARK.search, set(_WORDS.findall(segment))))
             lacking -= {mark for mark in lacking if mark in segment}
         made = {pair: 256 + rank for rank, pair in enumerate(self.merges or [])}
@@ -112,7 +112,7 @@ class BPETokenizer:
             for byte in rest:
                 token = made.setdefault((token, byte), 256 + len(made))
         self._index([*made])
-        replaced = lacking & {_PLAIN[mark] for mark in _MARK.findall("".join(marked))}
+        replaced = lacking & {_PLAIN_FORMS[mark] for mark in _MARK.findall("".join(marked))}
         self._index(
             _without(
                 self._with_marks({word.encode() for word in marked}),
@@ -127,7 +127,7 @@ class BPETokenizer:
         texts = self._bytes[: 256 + len(self.merges or ())]
         known = {text: token for token, text in enumerate(texts)}
         printed = defaultdict[int, list[int]](list)  # by the token of the plain form
-        for mark, plain in _PLAIN.items():
+        for mark, plain in _PLAIN_FORMS.items():
             if (token := known.get(mark.encode())) is not None and plain.encode() in known:
                 printed[known[plain.encode()]].append(token)
         made = {pair: 256 + rank for rank, pair in enumerate(self.merges or [])}
@@ -205,7 +205,7 @@ class BPETokenizer:
             yield from segments(document)
 
     def _index(self, merges: list[Pair]) -> None:
-        tokens = [bytes([byte]) for byte in _IN_ORDER]
+        tokens = [bytes([byte]) for byte in _NAMES_BY_ID]
         for a, b in merges:
             tokens.append(tokens[a] + tokens[b])
         self._bytes = [*tokens, b""] if self.ends else tokens
@@ -251,7 +251,7 @@ class _Words(dict[str, tuple[int, ...]]):
         return ids
 
     def _rank(self, pair: Pair) -> int:
-        return self._ranks.get(pair, _NEVER)
+        return self._ranks.get(pair, _LAST_RANK)
 
 
 class _Stream:
@@ -316,7 +316,7 @@ def _with_merge(ids: list[int], pair: Pair, made: int) -> list[int]:
 
 def _without(merges: Iterable[Pair], marks: Iterable[bytes]) -> list[Pair]:
     """The merges whose tokens have none of the marks."""
-    texts, ids = [bytes([byte]) for byte in _IN_ORDER], {i: i for i in range(256)}
+    texts, ids = [bytes([byte]) for byte in _NAMES_BY_ID], {i: i for i in range(256)}
     kept = list[Pair]()
     for rank, (a, b) in enumerate(merges):
         texts.append(texts[a] + texts[b])
@@ -338,8 +338,8 @@ def _names() -> dict[int, str]:
 
 
 _NAMES: Final = _names()
-_IN_ORDER: Final = sorted(_NAMES, key=_NAMES.__getitem__)  # the bytes by their ids
-_IDS: Final = {byte: index for index, byte in enumerate(_IN_ORDER)}
+_NAMES_BY_ID: Final = sorted(_NAMES, key=_NAMES.__getitem__)  # the bytes by their ids
+_IDS: Final = {byte: index for index, byte in enumerate(_NAMES_BY_ID)}
 
 
 def _parts(word: str, most: int = _MERGED_BYTES) -> list[tuple[int, ...]]:

@@ -17,7 +17,9 @@ UNKNOWN: Final = 0
 _UNKNOWN_CHARACTER: Final = "\N{REPLACEMENT CHARACTER}"
 _UNKNOWN_NAME, _END_NAME = "<unk>", "<end>"
 _CODE_POINTS: Final = 0x110000
-_BLOCK: Final = 1 << 20  # characters processed at once: the temporary arrays take a few times 4 MB
+_BLOCK_CHARACTERS: Final = (
+    1 << 20
+)  # characters processed at once: the temporary arrays take a few times 4 MB
 _SIGMA: Final = "\N{GREEK CAPITAL LETTER SIGMA}", "\N{GREEK SMALL LETTER SIGMA}"
 _COUNTED_CHARACTERS: Final = 1 << 16  # characters of short documents that are counted together
 Codes: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
@@ -142,8 +144,8 @@ class CharTokenizer:
             pieces = (piece.replace(*_SIGMA).lower() for piece in pieces)
         after_space = False
         for piece in pieces:
-            for start in range(0, len(piece), _BLOCK):
-                codes = _code_points(piece[start : start + _BLOCK])
+            for start in range(0, len(piece), _BLOCK_CHARACTERS):
+                codes = _code_points(piece[start : start + _BLOCK_CHARACTERS])
                 if self.config.letters_only:
                     codes, after_space = _letters_only(codes, after_space)
                     if self.config.lower_case:

@@ -14,7 +14,7 @@ from textgen_builtins.models.loss import Floats32, log_softmax
 
 _PARTS: Final = ("first", "second")
 _ROWS: Final = 64  # parts of a text that are read side by side, at most
-_LEAD: Final = 256  # tokens that each begins early
+_LEAD_TOKENS: Final = 256  # tokens that each begins early
 
 
 @attrs.define(eq=False)
@@ -157,25 +157,25 @@ def _forward_in_rows(module: Any, tokens: Ids, context: int) -> Array:
     """Logits (N, V) of a torch module after each of `tokens` (N,), several times as fast as in one
     stream.
 
-    The text is cut into parts that are read side by side. Each begins _LEAD tokens early, so what a
-    network remembers from further back is missing; a short text is read in one go. On a CPU threads
-    share the rows, each with one of torch's own: on a busy machine those of one product would wait
-    for each other.
+    The text is cut into parts that are read side by side. Each begins _LEAD_TOKENS tokens early, so
+    what a network remembers from further back is missing; a short text is read in one go. On a CPU
+    threads share the rows, each with one of torch's own: on a busy machine those of one product
+    would wait for each other.
     """
     import torch
 
     from textgen import devices
 
-    rows = max(1, min(_ROWS, len(tokens) // (2 * _LEAD)))
-    length = -(-max(0, len(tokens) - _LEAD) // rows)
+    rows = max(1, min(_ROWS, len(tokens) // (2 * _LEAD_TOKENS)))
+    length = -(-max(0, len(tokens) - _LEAD_TOKENS) // rows)
     places = np.minimum(
-        np.arange(rows)[:, None] * length + np.arange(_LEAD + length), len(tokens) - 1
+        np.arange(rows)[:, None] * length + np.arange(_LEAD_TOKENS + length), len(tokens) - 1
     )
     training, device = module.training, next(module.parameters()).device
     module.eval()
 
     @torch.no_grad()
-    def logits_of(part: Any) -> Any:  # (rows of the part, _LEAD + length, V)
+    def logits_of(part: Any) -> Any:  # (rows of the part, _LEAD_TOKENS + length, V)
         ids, state, pieces = torch.from_numpy(part).to(device), None, []
         for start in range(0, ids.shape[1], context):
             logits, state = module(ids[:, start : start + context], state)
@@ -196,4 +196,4 @@ def _forward_in_rows(module: Any, tokens: Ids, context: int) -> Array:
         parts = [part.result() for part in made]
     module.train(training)
     logits = torch.cat(parts)
-    return torch.cat([logits[0], logits[1:, _LEAD:].flatten(0, 1)])[: len(tokens)]
+    return torch.cat([logits[0], logits[1:, _LEAD_TOKENS:].flatten(0, 1)])[: len(tokens)]

@@ -19,12 +19,10 @@ from textgen_builtins.models.gate import fit, gate_size
 from textgen_builtins.models.loss import log_softmax, mean_loss
 from textgen_builtins.models.mixture.model import Mixture, expert_logs
 
-_LEAD: Final = 512  # tokens read before those of the gate, so that no state is a beginning
-_SHORT: Final = (
-    512  # tokens that the first's trainer evaluates on: it is the mixture's loss that counts
-)
+_LEAD_TOKENS: Final = 512  # tokens read before those of the gate, so that no state is a beginning
+_SHORT_TEXT: Final = 512  # tokens that the first's trainer evaluates on: the mixture's loss counts
 _NEGLIGIBLE_RATIO: Final = 50  # times as long as the text of the gate, a text has no need of it
-_BLOCK: Final = 8192  # tokens mixed at once
+_BLOCK_TOKENS: Final = 8192  # tokens mixed at once
 _VALUES: Final = 1 << 26  # log probabilities of a held-out text that are held at once: 256 MiB
 
 
@@ -69,7 +67,7 @@ class MixtureTrainer:
         size = gate_size(len(data.training), len(model.prior), data.vocab_size)
         cut = len(data.training) - size
         before, gate_text = data.training[:cut], data.training[cut:]
-        part = attrs.evolve(data, training=before, validation=gate_text[-_SHORT:])
+        part = attrs.evolve(data, training=before, validation=gate_text[-_SHORT_TEXT:])
         apart = size * _NEGLIGIBLE_RATIO > len(data.training)
         for_gate = model.make_second() if apart else model.second
         if apart or not self._second_trained:
@@ -79,7 +77,7 @@ class MixtureTrainer:
         if apart and not self._second_trained:
             self._train_second(model.second, attrs.evolve(data, validation=gate_text[:0]), context)
         self._second_trained = True
-        read = data.training[max(0, cut - _LEAD) : -1]
+        read = data.training[max(0, cut - _LEAD_TOKENS) : -1]
         logs = expert_logs(for_gate, read, data.window_length)[-size:] if size else None
         held_out = _HeldOut(model, data)
         context = attrs.evolve(context, elapsed=context.elapsed + time.perf_counter() - begun)
@@ -156,8 +154,8 @@ class _HeldOut:
             return mean_loss(self._model, self._tokens, self._vocab_size)
         first, total = expert_logs(self._model.first, self._tokens[:-1], self._context), 0.0
         targets = self._tokens[1:]
-        for start in range(0, len(targets), _BLOCK):
-            rows = slice(start, start + _BLOCK)
+        for start in range(0, len(targets), _BLOCK_TOKENS):
+            rows = slice(start, start + _BLOCK_TOKENS)
             logits = self._model.gate.mix(np.concatenate([first[rows], self._second[rows]], axis=1))
             total -= float(
                 log_softmax(logits)[np.arange(len(logits)), targets[rows]].sum(dtype=np.float64)

@@ -24,8 +24,8 @@ from textgen_builtins.models.ngram.words import WordCounts, context_keys
 
 _MOST_WORDS: Final = 2_000_000  # tokens whose words are counted: they take five times as much
 _PART, _PARTS = 1 << 18, 64  # tokens of a long text that tell its entropy
-_LEAD: Final = 256  # tokens read before those of the gate, so that no state is a beginning
-_NONE: Final = -1  # no token
+_LEAD_TOKENS: Final = 256  # tokens read before those of the gate, so that no state is a beginning
+_NO_TOKEN: Final = -1  # no token
 _SAMPLE: Final = 4096  # tokens whose loss stands for the training text's, where words count
 
 
@@ -136,7 +136,7 @@ def _gate(model: NgramModel, tokens: Ids, size: int) -> Gate:
     """The gate fitted to the last `size` of `tokens` (N,), by a `model` that has not counted
     them.
     """
-    decoder, end = model.decoder(1), np.asarray(tokens[-size - _LEAD :], np.int64)
+    decoder, end = model.decoder(1), np.asarray(tokens[-size - _LEAD_TOKENS :], np.int64)
     decoder.extend(end[None, : -size - 1])
     return fit(
         decoder.score_experts(end[None, -size - 1 : -1])[0], end[-size:], model.expert_weights
@@ -205,7 +205,7 @@ class Counter:
     """
 
     def __init__(self, tokens: Ids, vocab_size: int, end: int | None = None) -> None:
-        self._tokens, self._end = np.asarray(tokens, np.int64), _NONE if end is None else end
+        self._tokens, self._end = np.asarray(tokens, np.int64), _NO_TOKEN if end is None else end
         self._vocab_size = vocab_size
         self._orders: list[tuple[Ints, Ints]] = []  # keys and counts
         self._top: _Order | None = None
@@ -254,7 +254,7 @@ class Counter:
         N-grams that begin with the end of a document keep their counts, as those that begin with
         <s> in KenLM.
         """
-        begin = self._tokens[: len(below.ngrams)] == (self._end if below.n > 1 else _NONE)
+        begin = self._tokens[: len(below.ngrams)] == (self._end if below.n > 1 else _NO_TOKEN)
         kept = below.ngrams[begin]
         counts = np.bincount(below.ngrams[places + 1], minlength=len(below.keys))
         if len(below.ngrams):

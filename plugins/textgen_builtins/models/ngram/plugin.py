@@ -11,7 +11,7 @@ from textgen import BuildContext, Component, hookimpl, option
 from textgen.documents import end_id
 from textgen.protocols import Model, Trainer
 
-_CACHED: Final = 16_384
+_CACHED_CONTEXTS: Final = 16_384
 _CACHED_OF_DOCUMENT: Final = 2_048
 
 
@@ -64,7 +64,7 @@ def build_ngram(config: NgramConfig, context: BuildContext) -> Model:
     reader, end = WordReader.of(context.tokenizer), end_id(context.tokenizer)
     cache_tokens = config.cache_tokens
     if cache_tokens is None:
-        cache_tokens = _CACHED if end is None else _CACHED_OF_DOCUMENT
+        cache_tokens = _CACHED_CONTEXTS if end is None else _CACHED_OF_DOCUMENT
     return NgramModel(config.order, context.vocab_size, reader, cache_tokens, end)
 
 

@@ -28,9 +28,9 @@ _MOST_COUNTED: Final = (3, 1)  # of one token after a context
 _DISCOUNTS: Final = (0.7, 0.8)  # taken from each count, and given to the shorter contexts
 _CHECKS: Final = 256  # values of an entry's check, which tells contexts in one slot apart
 _TOKENS, _VALUES = 1 << 13, 1 << 20  # read at once in all rows, and their probabilities
-_FACTOR: Final = 0x9E3779B97F4A7C15
-_FACTOR64, _SHIFT = np.uint64(_FACTOR), np.uint64(32)
-_HIGH, _LOW = np.uint64(56), np.uint64((1 << 32) - 1)
+_HASH_FACTOR: Final = 0x9E3779B97F4A7C15
+_FACTOR64, _SHIFT = np.uint64(_HASH_FACTOR), np.uint64(32)
+_HIGH_SHIFT, _LOW_MASK = np.uint64(56), np.uint64((1 << 32) - 1)
 
 
 class RecentContexts:
@@ -61,7 +61,7 @@ class RecentContexts:
         for eighths in _EIGHTHS:
             lengths.append(max((order * eighths + 4) // 8, lengths[-1] + 1 if lengths else 1))
         self._lengths, self._base = np.array(lengths), vocab_size + 1
-        powers = [pow(_FACTOR, power, 1 << 64) for power in range(1, lengths[-1] + 1)]
+        powers = [pow(_HASH_FACTOR, power, 1 << 64) for power in range(1, lengths[-1] + 1)]
         self._powers = np.array(powers, np.uint64)
         kind = np.min_scalar_type(_CHECKS * self._base - 1)
         self._past = np.full((batch_size, lengths[-1]), -1)
@@ -109,7 +109,10 @@ class RecentContexts:
         rows, asked, _, size = out.shape
         text, first = np.concatenate([self._past, tokens], axis=1), tokens.shape[1] + 1 - asked
         hashes = self._hashes(text).reshape(EXPERTS, _LENGTHS_OF_EXPERT, rows, -1)
-        checks, places = (hashes >> _HIGH).astype(np.int64), (hashes & _LOW).astype(np.int64)
+        checks, places = (
+            (hashes >> _HIGH_SHIFT).astype(np.int64),
+            (hashes & _LOW_MASK).astype(np.int64),
+        )
         entries = checks[..., :-1] * self._base + (tokens + 1)
         starts = (
             np.arange(rows)[:, None] * _LENGTHS_OF_EXPERT

@@ -21,9 +21,9 @@ from textgen_builtins.token_texts import token_texts
 Hashes = npt.NDArray[np.uint64]
 
 _LETTERS: Final = re.compile(r"[^\W\d_]+")
-_FACTOR: Final = 0x9E3779B97F4A7C15  # odd, so no product of powers of it is 0 modulo 2**64
+_HASH_FACTOR: Final = 0x9E3779B97F4A7C15  # odd, so no product of powers of it is 0 modulo 2**64
 _MASK: Final = (1 << 64) - 1
-_FACTOR64, _SHIFT64 = np.uint64(_FACTOR), np.uint64(32)
+_FACTOR64, _SHIFT64 = np.uint64(_HASH_FACTOR), np.uint64(32)
 _POSITIVE64: Final = np.uint64((1 << 63) - 1)
 CONTEXTS: Final = 2
 """Words before the word so far that it is counted with."""
@@ -59,7 +59,7 @@ class WordReader:
         if not any(add or tail or any(inner) for _, add, _, inner, tail in effects):
             return None
         if (end := end_id(tokenizer)) is not None:
-            effects[end] = 1, 0, True, [_FACTOR, _FACTOR], 0
+            effects[end] = 1, 0, True, [_HASH_FACTOR, _HASH_FACTOR], 0
         factors, adds, ends, inner, tails = zip(*effects, strict=True)
         hashes = [np.array(column, np.uint64) for column in (factors, adds, inner, tails)]
         return cls(hashes[0], hashes[1], np.array(ends, np.bool_), hashes[2], hashes[3])
@@ -162,7 +162,7 @@ def _effect(text: str) -> tuple[int, int, bool, list[int], int]:
     """
     found = list(_LETTERS.finditer(text))
     head = found.pop(0).group() if found and not found[0].start() else ""
-    factor = pow(_FACTOR, len(head.casefold()), 1 << 64)
+    factor = pow(_HASH_FACTOR, len(head.casefold()), 1 << 64)
     if len(head) == len(text):
         return factor, _hash(head), False, [0, 0], 0
     tail = found.pop().group() if found and found[-1].end() == len(text) else ""
@@ -173,7 +173,7 @@ def _effect(text: str) -> tuple[int, int, bool, list[int], int]:
 def _hash(letters: str) -> int:
     value = 0
     for letter in letters.casefold():
-        value = (value * _FACTOR + ord(letter) + 1) & _MASK
+        value = (value * _HASH_FACTOR + ord(letter) + 1) & _MASK
     return value
 
 

@@ -19,7 +19,7 @@ from textgen_builtins.models.rnn.config import RNNConfig
 from textgen_builtins.models.rnn.large_products import SHARED_FROM, multiply_in_parts
 from textgen_builtins.models.rnn.weights import Floats, Folded, check_shapes, expected_shapes
 
-_ALL_BUT_SHUT: Final = np.float32(80)  # here exp is far from overflow, and a gate is 1e-35
+_SHUT_GATE_INPUT: Final = np.float32(80)  # here exp is far from overflow, and a gate is 1e-35
 
 
 @attrs.define(eq=False)
@@ -262,7 +262,7 @@ _STEPS = {"rnn": _tanh, "gru": _gru, "lstm": _lstm}
 
 def _sigmoid_of_negative(values: Floats) -> None:
     """sigmoid(-x) = 1 / (1 + exp(x)), in place."""
-    np.minimum(values, _ALL_BUT_SHUT, out=values)
+    np.minimum(values, _SHUT_GATE_INPUT, out=values)
     np.exp(values, values)
     values += 1
     np.reciprocal(values, values)
