@@ -103,7 +103,10 @@ WORD = """<?xml version="1.0" encoding="UTF-8"?><w:document><w:body>
 <mc:Fallback><w:p><w:t>box</w:t></w:p></mc:Fallback></w:p><w:p w:id="2"/>
 <w:rPr><w:moveFrom w:id="3"/></w:rPr><w:moveFrom w:id="4"><w:t>gone</w:t></w:moveFrom>
 <w:ruby><w:rt><w:t>gone</w:t></w:rt></w:ruby>
-<w:tbl><w:tc><w:p><w:r><w:t>A cell</w:t></w:r></w:p></w:tc></w:tbl></w:body></w:document>"""
+<w:tbl><w:tc><w:p w:rsidR="00A1"><w:proofErr w:type="spellStart"/><w:ins w:id="5"><w:r><w:t>A</w:t>
+</w:r></w:ins><w:del w:id="6"><w:r><w:tab/><w:delText>no</w:delText></w:r></w:del><w:smartTag><w:r>
+<w:rPr><w:del w:id="7"/></w:rPr><w:t> cell</w:t></w:r></w:smartTag><w:commentReference w:id="0"/>
+</w:p></w:tc></w:tbl></w:body></w:document>"""
 
 
 ODT = """<?xml version="1.0"?><office:document-content><style:style/><office:body><office:text>

@@ -73,8 +73,8 @@ def test_from_a_text_to_a_page(desk, visit, runs):
     card(page, "ravens").locator(".minutes").fill("0.1")
     page.get_by_role("button", name="Train", exact=True).click()
     reaches(page, "ravens", "finished")
-    commands = "\ntextgen init ravens/text/ravens.txt .*\ntextgen run ravens/pipeline.toml "
-    assert re.search(commands, card(page, "ravens").inner_text())
+    commands = "textgen init ravens/text/ravens.txt .*\ntextgen run ravens/pipeline.toml "
+    assert re.search(commands, card(page, "ravens").text_content())
     assert card(page, "ravens").locator("blockquote").inner_text()
     page.get_by_role("link", name="Write").click()
     page.wait_for_selector("body[data-ready] #text")

@@ -60,9 +60,9 @@ def test_documents_are_kept_in_files_by_title(visit, kept, folder, generator):
     wait_for_text(page, "")
     write(page, "Another.")
     is_kept(page, kept, "Another.", "Untitled 2")
-    page.click("#export")
+    page.click("#rename")
     page.fill("#title", "A tale")
-    page.get_by_role("button", name="Rename").click()
+    page.keyboard.press("Enter")
     is_kept(page, kept, "Another.", "A tale")
     assert kept("Untitled 2") is None
     page.select_option("#document", "Untitled")
@@ -71,8 +71,7 @@ def test_documents_are_kept_in_files_by_title(visit, kept, folder, generator):
     wait_for_text(page, PROMPT)
     page.reload()
     wait_for_text(page, PROMPT)
-    page.click("#export")
-    page.get_by_role("button", name="Remove").click()
+    page.click("#remove")
     wait_for_text(page, "Another.")
     (binned,) = (folder / "ravens/documents/.bin").glob("*.md")
     assert binned.read_text() == PROMPT
@@ -200,6 +199,7 @@ def test_texts_come_from_and_go_to_other_formats(visit, kept, tmp_path):
         page.set_input_files("#file", path)
         eventually(page, lambda kind=kind: page.input_value("#document") == f"my {kind}")
         is_kept(page, kept, kept("Untitled") if kind != "docx" else text, f"my {kind}")
+    assert "without bold, italics and headings" in page.text_content("#elsewhere")
 
 
 def test_the_style_of_a_text_stands_beside_the_author(visit, folder):

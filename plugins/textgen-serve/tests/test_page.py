@@ -119,7 +119,7 @@ def test_typed_text_is_coloured_by_surprise(page, generator):
     eventually(page, lambda: colours(page) == expected_colours(generator, text))
     assert any(colours(page))
     label = page.get_attribute("#ranks svg", "aria-label")
-    assert re.search(r"Ranks of 16 typed and 0 generated tokens; rank 1: \d+% and 0%", label)
+    assert re.search(r"Guesses for 16 .* typed and 0 written by the model; 1: \d+% and 0%", label)
 
 
 def test_characters_outside_the_vocabulary_are_marked_and_read_as_unknown(page, generator):
@@ -212,17 +212,19 @@ def test_typing_stops_a_text_that_comes_in(page):
     assert len(text) < 100_000
 
 
-def test_hover_shows_ten_and_a_click_takes_one(page, generator):
-    write(page, PROMPT, max_tokens=30, seed=5)
+def test_hover_shows_ten_words_of_which_one_takes_the_place_of_another(page, generator):
+    write(page, PROMPT, max_tokens=60, seed=5)
     page.click("summary")
     page.locator("input[name=presence_penalty]").fill("2")
     page.focus("#text")
     page.keyboard.press("Control+Enter")
     options = {"seed": 5, "presence_penalty": 2}
-    text = PROMPT + generator.generate(PROMPT, max_new_tokens=30, **options).text
+    text = PROMPT + generator.generate(PROMPT, max_new_tokens=60, **options).text
     wait_for_text(page, text)
     wait_for_end(page)  # while a text comes in, nothing is shown
-    place = len(PROMPT) + 9
+    word = re.compile(r"(?<=\s)[A-Za-z]{4,}(?=\s)").search(text, len(PROMPT) + 2)
+    assert word, text
+    start, end = word.span()
     eventually(page, lambda: any(colours(page)))
     box = page.evaluate(
         """(place) => {
@@ -233,42 +235,79 @@ def test_hover_shows_ten_and_a_click_takes_one(page, generator):
              const { x, y, width, height } = range.getBoundingClientRect();
              return [x + width / 2, y + height / 2];
            }""",
-        place,
+        start + 2,
     )
     rest_on(page, *box)
     shown = words(page)
-    logits = generator.logits(text[:place])[-1]
+    logits = generator.logits(text[:start])[-1]
     likeliest = [generator.tokenizer.decode([token]) for token in np.argsort(-logits)[:10]]
-    assert [word[0] for word in shown[:5]] == likeliest[:5]
+    assert [each[0] for each in shown[:5]] == likeliest[:5]
     assert len(shown) >= 10
-    state = generator.generate(PROMPT, max_new_tokens=9, keep_state=True, **options).state
+    made = start - len(PROMPT)
+    state = generator.generate(PROMPT, max_new_tokens=made, keep_state=True, **options).state
     drawn = generator.next_logprobs("", state=state, **options)[1]
-    own = drawn[generator.prepare(text[place]).ids[0]]
+    own = drawn[generator.prepare(text[start]).ids[0]]
     share = page.locator("#alternatives [aria-current=true] .share").text_content()
     assert abs(float(share.strip("%<")) / 100 - np.exp(own)) < 0.001
-    taken = next(i for i, word in enumerate(shown) if word.isalpha() and len(word) > 1)
-    begun = text[:place] + likeliest[taken]
+    others = [i for i, each in enumerate(shown) if len(each) > 1 and each.isalpha()]
+    taken = next(i for i in others if shown[i][0] != word[0][0] and shown[i][-1] != word[0][-1])
+    begun = text[:start] + likeliest[taken]
     rest = generator.generate(begun, max_new_tokens=8, temperature=0).text
     assert shown[taken] == likeliest[taken] + re.match("[A-Za-z]*", rest)[0]
     page.locator("#alternatives button").nth(taken).click()
-    prompt = text[:place] + shown[taken]
-    wait_for_text(page, prompt + generator.generate(prompt, max_new_tokens=30, **options).text)
+    changed = text[:start] + shown[taken] + text[end:]
+    wait_for_text(page, changed)
+    assert page.evaluate("getSelection().focusOffset") == start + len(shown[taken])
+    assert marked(page, "made") == [
+        [len(PROMPT), start],
+        [start + len(shown[taken]), len(changed)],
+    ]
+    page.keyboard.press("Control+z")
+    wait_for_text(page, text)
+    page.mouse.move(0, 0)
+    rest_on(page, *box)
+    words(page)
+    page.check("#goes-on")
+    page.locator("#alternatives button").nth(taken).click()
+    prompt = text[:start] + shown[taken]
+    wait_for_text(page, prompt + generator.generate(prompt, max_new_tokens=60, **options).text)
+    page.locator("#tree button").first.click()
+    wait_for_text(page, text)
 
 
-def test_alternatives_by_keyboard(page, generator):
-    write(page, PROMPT, max_tokens=10)
+def test_alternatives_by_keyboard(page):
+    write(page, PROMPT)
     eventually(page, lambda: any(colours(page)))
     page.keyboard.press("Control+Space")
     page.wait_for_selector("#alternatives button:focus")
     page.keyboard.press("ArrowDown")
     second = words(page)[1]
     page.keyboard.press("Enter")
-    text = PROMPT + second
-    wait_for_text(page, text + generator.generate(text, max_new_tokens=10).text)
+    wait_for_text(page, PROMPT + second)
     page.keyboard.press("Control+Space")
     page.wait_for_selector("#alternatives button:focus")
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.id") == "text"
+
+
+def test_undo_takes_back_some_words_or_what_was_deleted(page):
+    said = "It was dark, and nobody came to open the door of the house by the sea"
+    write(page, said)
+    for _ in range(5):
+        page.keyboard.press("Backspace")
+    wait_for_text(page, said[:-5])
+    page.keyboard.press("Control+z")
+    texts = [page.text_content("#text")]
+    assert texts == [said]
+    while texts[-1]:
+        page.keyboard.press("Control+z")
+        texts.append(page.text_content("#text"))
+    steps = [one[len(other) :] for one, other in zip(texts, texts[1:], strict=False)]
+    assert "".join(reversed(steps)) == said
+    assert 4 < len(steps)
+    assert all(each[-1] == " " for each in steps[1:])
+    page.keyboard.press("Control+Shift+z")
+    wait_for_text(page, steps[-1])
 
 
 def test_undo_redo_and_retry_by_key(page, generator):
@@ -450,12 +489,12 @@ def test_runs_have_a_document_each(run, bare, visit):
         write(page, PROMPT, max_tokens=5)
         page.keyboard.press("Control+Enter")
         eventually(page, lambda: "characters in" in page.text_content("#status"))
-        assert page.is_visible("#training")
+        assert page.is_visible("#losses")
         page.select_option("#model", "bare")
         wait_for_text(page, "")
         assert page.text_content("#status") == ""
         assert page.is_visible("input[name=temperature]")
-        assert not page.is_visible("#training")
+        assert not page.is_visible("#losses")
         page.select_option("#model", run.name)
         eventually(page, lambda: page.text_content("#text").startswith(PROMPT))
         page.close()  # before the server, which it might still ask

@@ -61,8 +61,8 @@ def test_two_versions_are_compared(visit, generator):
     first = PROMPT.rindex(" ") + 1  # of the words that differ
     for side, text in zip(sides, texts, strict=True):
         assert "".join(side.locator("mark").all_text_contents()) == text[first:]
-        said = f"{bits(generator, text)} bits per character, {bits(generator, text, first)} where"
-        assert side.locator("p").text_content().startswith(said)
+        said = f"surprise {bits(generator, text)}, {bits(generator, text, first)} where they differ"
+        assert side.locator("p").text_content() == said
         assert side.locator(".s4").count()
     left, right = (side.bounding_box() for side in sides)
     assert (left["y"], left["x"] + left["width"] < right["x"]) == (right["y"], True)
@@ -72,6 +72,9 @@ def test_two_versions_are_compared(visit, generator):
     page.keyboard.press("Escape")
     eventually(page, lambda: page.evaluate("document.activeElement.id") == "text")
     wait_for_text(page, texts[0])
+    page.keyboard.press("Alt+c")
+    page.get_by_role("button", name="Use this one").last.click()
+    wait_for_text(page, texts[1])
 
 
 def test_two_documents_are_compared(visit):
@@ -84,6 +87,9 @@ def test_two_documents_are_compared(visit):
     eventually(page, lambda: sides[1].locator("div").text_content() == DOCUMENTS["B"])
     marked = [side.locator("mark").all_text_contents() for side in sides]
     assert ["".join(each) for each in marked] == ["Once none.", "Once, not none came."]
+    page.get_by_role("button", name="Use this one").last.click()
+    wait_for_text(page, DOCUMENTS["B"])
+    assert page.input_value("#document") == "B"
 
 
 @pytest.fixture(scope="module")

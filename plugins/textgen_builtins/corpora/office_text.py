@@ -18,7 +18,7 @@ from textgen_builtins.corpora.encodings import decode
 
 # What is left out is taken to its end, or that of the part, so that the time is linear.
 _WORD: Final = re.compile(
-    r"""<(?P<hidden>mc:Fallback|w:moveFrom|w:pPr|w:rt|w:txbxContent)(?:\s[^<>]*[^/<>])?>
+    r"""<(?P<hidden>mc:Fallback|w:del|w:moveFrom|w:pPr|w:rt|w:txbxContent)(?:\s[^<>]*[^/<>])?>
         .*?(?:</(?P=hidden)>|\Z)
     |   <w:t(?:\s[^<>]*)?>(?P<text>[^<]*)
     |   <w:(?P<mark>tab|br|cr|noBreakHyphen)(?:\s[^<>]*)?/>

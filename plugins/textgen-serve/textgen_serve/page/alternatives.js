@@ -5,13 +5,15 @@ import { drawTokens, visible, withArrows } from "./tokens.js";
 
 const RESTS = 200; // milliseconds after which tokens become words: that is ten texts
 
-/** `likeliestAt(place)` gives the tokens, `asWords(place, tokens)` the words that they begin, `onTake(place, text)` takes one, and while `isBusy()` nothing is shown. */
+/** `likeliestAt(place)` gives the tokens, `asWords(place, tokens)` the words that they begin, `onTake(start, end, token)` puts
+ * one in the place of what is there, and while `isBusy()` nothing is shown. */
 export function alternatives(editor, { likeliestAt, asWords, onTake, isBusy }) {
   const popover = document.getElementById("alternatives");
   let hovered = null;
   let timer;
 
-  const openAlternatives = latest(async (at, token, byKey) => {
+  const openAlternatives = latest(async (at, end, byKey) => {
+    const token = at < end ? editor.tokenAt(at) : undefined;
     let tokens;
     try {
       tokens = await likeliestAt(at);
@@ -20,16 +22,18 @@ export function alternatives(editor, { likeliestAt, asWords, onTake, isBusy }) {
     }
     if (hovered !== at) return;
     const list = popover.querySelector("ol");
-    const known = token?.bits != null ? ` · ${token.bits.toFixed(1)} bits · rank ${token.rank}` : "";
-    popover.querySelector("#token").textContent = token ? `“${visible(editor.textOf(token))}”${token.isUnknown ? " · not in the vocabulary" : known}` : "Next token";
+    const [title, word] = [popover.querySelector("#token"), editor.text.slice(at, end)];
+    const known = token?.bits != null ? ` · guess ${token.rank}` : "";
+    title.textContent = token ? `In place of “${visible(word.trim() || word)}”${token.isUnknown ? " · new to the model" : known}` : "Next";
+    title.title = known && `${token.bits.toFixed(1)} bits, rank ${token.rank}, of the token “${visible(editor.textOf(token))}”`;
     const draw = (shown) =>
-      drawTokens(list, shown, editor.textOf(token), (text) => {
+      drawTokens(list, shown, editor.textOf(token), (taken) => {
         closeAlternatives();
-        onTake(at, text);
+        onTake(at, end, taken);
       });
     draw(tokens);
     popover.showPopover();
-    const box = editor.box(at, token?.end ?? at);
+    const box = editor.box(at, end);
     const { width, height } = popover.getBoundingClientRect();
     const top = box.bottom + height + 8 < innerHeight ? box.bottom + 4 : Math.max(box.top - height - 4, 8);
     popover.style.setProperty("--x", `${Math.max(8, Math.min(box.left - 16, innerWidth - width - 8))}px`);
@@ -53,13 +57,13 @@ export function alternatives(editor, { likeliestAt, asWords, onTake, isBusy }) {
   function hover(event) {
     if (event.pointerType === "touch" || event.buttons || isBusy()) return;
     const at = editor.placeAt(event.clientX, event.clientY);
-    const token = at === null ? undefined : editor.tokenAt(at);
-    if (!token) return leave();
-    if (token.start === hovered) return clearTimeout(timer);
+    const [start, end] = at === null || !editor.tokenAt(at) ? [0, 0] : editor.wordAt(at);
+    if (start === end) return leave();
     clearTimeout(timer);
+    if (start === hovered) return;
     timer = setTimeout(() => {
-      hovered = token.start;
-      openAlternatives(token.start, token, false);
+      hovered = start;
+      openAlternatives(start, end, false);
     }, 120);
   }
 
@@ -76,10 +80,9 @@ export function alternatives(editor, { likeliestAt, asWords, onTake, isBusy }) {
   withArrows(popover.querySelector("ol"));
 
   function alternativesAtCaret() {
-    const at = editor.caret;
-    const token = editor.tokenAt(at);
-    hovered = token?.start ?? at;
-    openAlternatives(hovered, token, true);
+    const [start, end] = editor.wordAt(editor.caret);
+    hovered = start;
+    openAlternatives(start, end, true);
   }
 
   return { isOpen: () => popover.matches(":popover-open"), close: closeAlternatives, atCaret: alternativesAtCaret };

@@ -14,8 +14,8 @@ export function drawRanks(into, tokens, isMade) {
     RANKS.map(([most], i) => group.filter(({ rank }) => (RANKS[i - 1]?.[0] ?? 0) < rank && rank <= most).length / (group.length || 1)),
   );
   const largest = Math.max(...shares.flat()) || 1;
-  const words = RANKS.map(([, label], i) => `rank ${label}: ${shares.map((each) => `${Math.round(each[i] * 100)}%`).join(" and ")}`);
-  const svg = chart(`Ranks of ${groups.typed.length} typed and ${groups.made.length} generated tokens; ${words.join(", ")}`);
+  const words = RANKS.map(([, label], i) => `${label}: ${shares.map((each) => `${Math.round(each[i] * 100)}%`).join(" and ")}`);
+  const svg = chart(`Guesses for ${groups.typed.length} word pieces typed and ${groups.made.length} written by the model; ${words.join(", ")}`);
   const slot = WIDTH / RANKS.length;
   RANKS.forEach(([, label], i) => {
     Object.keys(groups).forEach((name, side) => {
@@ -28,8 +28,9 @@ export function drawRanks(into, tokens, isMade) {
   const key = document.createElement("p");
   key.className = "key";
   const made = document.createElement("b");
-  made.textContent = `generated ${bits(groups.made)}`;
-  key.append(`typed ${bits(groups.typed)}, `, made, " bits per token");
+  made.textContent = `the model's ${bits(groups.made)}`;
+  key.title = "bits per token";
+  key.append(`Surprise: yours ${bits(groups.typed)}, `, made);
   into.replaceChildren(svg, key);
 }
 
@@ -40,7 +41,7 @@ export function drawLosses(into, rows) {
   if (lines.every((points) => points.length < 2)) return false;
   const [last, low, high] = [Math.max(...steps), Math.min(...losses), Math.max(...losses)];
   const at = ([step, loss]) => `${(step / last) * WIDTH},${HEIGHT - ((loss - low) / (high - low || 1)) * (HEIGHT - 8)}`;
-  const svg = chart(`Losses from ${high.toFixed(2)} to ${low.toFixed(2)} nats per token over ${last} steps`);
+  const svg = chart(`Error from ${high.toFixed(2)} to ${low.toFixed(2)} over ${last} steps`);
   add(svg, "line", { class: "axis", x1: 0, x2: WIDTH, y1: HEIGHT + 0.5, y2: HEIGHT + 0.5 });
   lines.forEach((points, i) => add(svg, "polyline", { class: ["training", "validation"][i], points: points.map(at).join(" ") }));
   add(svg, "text", { x: 0, y: HEIGHT + 14 }).textContent = "0";
@@ -49,8 +50,9 @@ export function drawLosses(into, rows) {
   key.className = "key";
   const held = document.createElement("b");
   const [training, validation] = lines.map((points) => points.at(-1)?.[1].toFixed(2));
-  held.textContent = validation ? `held-out ${validation}` : "";
-  key.append(`training ${training}${validation ? ", " : ""}`, held, " nats per token");
+  held.textContent = validation ? `on pages kept from it ${validation}` : "";
+  key.title = "training and held-out loss, in nats per token";
+  key.append(`Error: on what it read ${training}${validation ? ", " : ""}`, held);
   into.replaceChildren(svg, key);
   return true;
 }

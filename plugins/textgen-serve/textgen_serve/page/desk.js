@@ -115,7 +115,7 @@ function show(card, run, trains) {
     put(at("blockquote"), run.samples[0]?.text ?? "");
   }
   if (run.log !== undefined) put(at(".log pre"), run.log);
-  at(".log").hidden = !run.said;
+  at(".log").hidden = !run.said && !run.commands;
 }
 
 /** List what was removed, each with a button that brings it back. */
@@ -146,7 +146,7 @@ function facts({ status, found, texts, seconds, best_loss: loss, bytes, step, st
   }
   if (status === "running" && steps) parts.push(`step ${count(step)} of ${count(steps)}`);
   if (seconds) parts.push(`${(seconds / 60).toFixed(1)} minutes`);
-  if (loss) parts.push(`${loss.toFixed(2)} nats per token`);
+  if (loss) parts.push(`error ${loss.toFixed(2)}`);
   if (bytes) parts.push(`${(bytes / 1e6).toFixed(1)} MB`);
   return parts;
 }
@@ -169,7 +169,7 @@ function starts(card, { name, found }) {
       const title = start.name === "none" ? "a new model" : start.name;
       label.append(line("span", start === best ? `${title} (best)` : title));
       const least = start.seconds > found.seconds ? `needs ${Math.ceil(start.seconds / 60)} minutes` : "";
-      label.append(line("small", [start.loss === null ? "" : `expected loss ${start.loss.toFixed(2)}`, least, start.price].filter(Boolean).join("; ")));
+      label.append(line("small", [start.loss === null ? "" : `expected error ${start.loss.toFixed(2)}`, least, start.price].filter(Boolean).join("; ")));
       return label;
     }),
   );

@@ -6,12 +6,14 @@ import { STEPS } from "./editor.js";
 const MOST = 1 << 24; // pairs of words that are compared
 const VERSIONS = 100; // that are listed
 const SHOWN = 60; // characters of a draft in a list
+const REPLACED = 12; // characters, at least, of a version that is listed
 
-/** The dialog: `open(model, drafts)` shows the first two of `drafts`, each {label, text()}. */
+/** The dialog: `open(model, drafts)` shows the first two of `drafts`, each {label, text(), use()}. */
 export function comparison() {
   const dialog = document.getElementById("drafts");
   const sides = [...dialog.querySelectorAll("section")].map((side) => ({
     choice: side.querySelector("select"),
+    button: side.querySelector("button"),
     facts: side.querySelector("p"),
     text: side.querySelector("div"),
   }));
@@ -26,15 +28,22 @@ export function comparison() {
       sides.forEach(({ facts, text }, i) => {
         const { tokens } = scored[i];
         fill(text, texts[i], tokens, marked[i]);
-        const where = marked[i].length ? `, ${mean(tokens, marked[i])} where it differs` : "";
-        facts.textContent = `${mean(tokens, [[0, Infinity]])} bits per character${where}`;
+        const where = marked[i].length ? `, ${mean(tokens, marked[i])} where they differ` : "";
+        facts.textContent = `surprise ${mean(tokens, [[0, Infinity]])}${where}`;
+        facts.title = "bits per character";
       });
     } catch (error) {
       for (const { facts } of sides) facts.textContent = error.message;
     }
   });
 
-  for (const { choice } of sides) choice.addEventListener("change", () => draw());
+  for (const { choice, button } of sides) {
+    choice.addEventListener("change", () => draw());
+    button.addEventListener("click", () => {
+      dialog.close();
+      drafts[choice.value].use();
+    });
+  }
   return (id, all) => {
     [model, drafts] = [id, all];
     sides.forEach(({ choice, text }, i) => {
@@ -47,18 +56,22 @@ export function comparison() {
   };
 }
 
-/** Versions of a document as drafts, the current first and then the newest: where a branch ends, and where text was replaced. */
-export function draftsIn(tree) {
-  const isEnd = ({ keep, tail, children }) =>
-    keep + tail.length && (!children.length || children.some((child) => tree.versions[child].keep < keep + tail.length));
+/** Versions of a document as drafts, the current first and then the newest: where a branch ends, and where more than some
+ * words were replaced. `onUse(id)` goes to one. */
+export function draftsIn(tree, onUse) {
+  const isReplaced = ({ keep, tail, rest }, child) => keep + tail.length + rest - child.keep - child.rest >= REPLACED;
+  const isEnd = (version) => {
+    const { keep, tail, rest, children } = version;
+    return keep + tail.length + rest && (!children.length || children.some((child) => isReplaced(version, tree.versions[child])));
+  };
   const others = tree.versions.filter((version) => version !== tree.now && isEnd(version)).slice(-VERSIONS).reverse();
-  const labels = new Map([[tree.text(), "The text"]]);
+  const labels = new Map([[tree.text(), { label: "The text", id: tree.current }]]);
   for (const { id, tail } of others) {
     const text = tree.text(id);
     const own = (tail.trim() || text).replace(/\s+/g, " ").slice(0, SHOWN);
-    if (!labels.has(text)) labels.set(text, `Version ${id}: ${own}`);
+    if (!labels.has(text)) labels.set(text, { label: `Version ${id}: ${own}`, id });
   }
-  return [...labels].map(([text, label]) => ({ label, text: () => text }));
+  return [...labels].map(([text, { label, id }]) => ({ label, text: () => text, use: () => onUse(id) }));
 }
 
 /** The stretches of each of two texts, as [start, end], with words that the other has not. */

@@ -1,6 +1,9 @@
 // The document: plain text in one text node, coloured without an element around any token.
 
+import { WORD } from "./phrases.js";
+
 export const STEPS = [0.5, 1, 2, 3, 4.5, 6, 8]; // bits at which the colour changes
+const LONGEST = 100; // characters of a word
 const NAMES = ["made", "copied", "repeated", "worn", "unknown", ...STEPS.map((_, level) => `s${level + 1}`)];
 
 /** The place at which two texts begin to differ. */
@@ -12,11 +15,11 @@ export function parting(one, other) {
 }
 
 /** How many characters two texts have in common at their ends, after the place at which they part. */
-function alike(one, other, place) {
+export function alike(one, other, place) {
   const most = Math.min(one.length, other.length) - place;
   let count = 0;
-  while (count < most && one.at(-1 - count) === other.at(-1 - count)) count++;
-  return count;
+  while (count < most && one[one.length - 1 - count] === other[other.length - 1 - count]) count++;
+  return /[\udc00-\udfff]/.test(one[one.length - count] ?? "") ? count - 1 : count;
 }
 
 /** Tokens of a text in the text that it became by an edit, but for those that the edit touched. */
@@ -155,6 +158,18 @@ export class Editor {
   /** The token at a place of the text. */
   tokenAt(place) {
     return this.tokens.find((token) => token.start <= place && place < token.end);
+  }
+
+  /** The word at a place, or else the token, as [start, end], from the token with which the word begins. */
+  wordAt(place) {
+    const token = this.tokenAt(place);
+    const letter = place + this.text.slice(place, token?.end ?? place).search(/\S|$/);
+    const from = Math.max(0, place - LONGEST);
+    for (const { 0: word, index } of this.text.slice(from, place + LONGEST).matchAll(WORD)) {
+      const start = from + index;
+      if (start <= letter && letter < start + word.length) return [this.tokenAt(start)?.start ?? start, start + word.length];
+    }
+    return token ? [token.start, token.end] : [place, place];
   }
 
   /** The place of the character under a point of the window; null where there is none. */

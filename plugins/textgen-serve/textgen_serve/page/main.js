@@ -15,6 +15,7 @@ import { drawTokens, withArrows } from "./tokens.js";
 import { drawTree, Tree } from "./tree.js";
 
 const ENOUGH = 500; // characters of a text whose words are compared
+const FORMATTED = /\.(docx|odt|rtf|epub|x?html?)$/i; // files of which the text alone is taken
 const SHOWN = 300; // characters of a link's prompt
 const REST = 200; // characters that follow a sentence which is written anew
 const OTHERS = { n: 5, candidates: 6, stop: [".", "!", "?", "…", "\n"] }; // of such sentences
@@ -62,7 +63,7 @@ async function start() {
     $("model").replaceChildren(...ids.map((id) => new Option(id)));
     await open(ids.includes(wanted) ? wanted : ids[0]);
     document.body.dataset.ready = "";
-    if (linked) ask(linked);
+    if (linked) offer(linked);
   } catch (error) {
     if (error.status !== 401) return say(error.message, true);
     $("refused").textContent = hasKey() ? error.message : "";
@@ -71,14 +72,12 @@ async function start() {
 }
 
 /** Ask whether to make the text of a link, which any page can open here. */
-function ask(linked) {
+function offer(linked) {
   history.replaceState(null, "", location.pathname);
   if (linked.model !== model.id) return say(`The link is for ${linked.model}, which is not served here`, true);
   const { prompt, n = 1, max_tokens = 0 } = linked;
-  $("linked-facts").textContent = `${n} × ${max_tokens} tokens by ${model.id}, after ${prompt ? `“${prompt.slice(-SHOWN)}”` : "nothing"}`;
-  $("linked").returnValue = "";
-  $("linked").onclose = () => $("linked").returnValue && follow(linked);
-  $("linked").showModal();
+  $("linked-facts").textContent = `${n} × ${max_tokens} word pieces by ${model.id}, after ${prompt ? `“${prompt.slice(-SHOWN)}”` : "nothing"}`;
+  ask("linked", () => follow(linked));
 }
 
 /** Make the text of a link, beside what the document has. */
@@ -144,7 +143,7 @@ async function settle() {
 async function meet(id) {
   model = await card(id);
   $("facts").textContent = describe(model.textgen);
-  $("training").hidden = !drawLosses($("losses"), model.textgen.metrics);
+  $("losses").hidden = !drawLosses($("losses"), model.textgen.metrics);
 }
 
 /** Show a tree that was saved, or a new one. */
@@ -235,7 +234,7 @@ const scoreText = latest(async (isPaused) => {
     drawRanks($("ranks"), editor.tokens, ({ start }) => made.some((part) => part.start <= start && start < part.end));
     const unknown = editor.tokens.filter(({ isUnknown }) => isUnknown);
     editor.mark("unknown", unknown.map(({ start, end }) => [start, end]));
-    if (unknown.length) say(`Not in the model's vocabulary: ${[...new Set(unknown.map((token) => editor.textOf(token)))].join(" ")}`);
+    if (unknown.length) say(`New to the model, which reads a gap there: ${[...new Set(unknown.map((token) => editor.textOf(token)))].join(" ")}`);
     else if (noted) say("");
     noted = unknown.length > 0;
     if (!model.textgen.checksum.startsWith(fingerprint)) await meet(model.id); // it was trained again
@@ -256,7 +255,8 @@ const showNext = latest(async () => {
   const place = editor.caret;
   try {
     const { tokens } = await likeliest(model.id, editor.text.slice(0, place), sampling());
-    drawTokens($("likeliest"), tokens, editor.textOf(editor.tokenAt(place)), (token) => take(place, token));
+    const end = Math.max(place, editor.wordAt(place)[1]);
+    drawTokens($("likeliest"), tokens, editor.textOf(editor.tokenAt(place)), (token) => take(place, end, token));
   } catch {
     $("likeliest").replaceChildren(); // scoreText says why, where the server does not answer
   }
@@ -356,15 +356,21 @@ function retry() {
   generate(parent);
 }
 
-/** Put a token in the place of what follows, and continue. */
-function take(place, token) {
+/** Put a token, or the word that it begins, in the place of what is there; what follows is kept, or written anew. */
+async function take(start, end, token) {
   abort();
-  const part = tree.made.find(({ start, end }) => start <= place && place < end);
-  if (part) use(part.made);
+  const { text } = editor;
+  const before = text.slice(0, start);
+  const { word = token.text } = token.word ? token : (await asWords(model.id, before, [token]).catch(() => [token]))[0];
+  if (editor.text !== text) return;
+  const part = tree.made.find((each) => each.start <= start && start < each.end);
+  const [old, rest] = [text.slice(start, end), text.slice(end)];
+  const gap = /^\s+$/.test(old) && !/\s$/.test(word) ? old : /\p{L}$/u.test(word) && /^\p{L}/u.test(rest) ? " " : "";
   tree.edited = 0;
-  tree.edit(editor.text.slice(0, place) + token);
-  editor.set(tree.text());
-  editor.moveTo(editor.text.length);
+  move(() => tree.edit(before + word + ($("goes-on").checked ? "" : gap + rest)));
+  editor.moveTo(start + word.length);
+  if (!$("goes-on").checked) return;
+  if (part) use(part.made);
   generate(tree.current);
 }
 
@@ -538,51 +544,61 @@ function receive({ key, newValue }) {
   else if (saved.versions.length < tree.versions.length) saveSoon();
 }
 
-/** Ask what to do with the document. */
-function exporting() {
-  $("titled").hidden = !shelf;
-  if (shelf) $("title").value = shelf.title;
-  $("exporting").returnValue = "";
-  $("exporting").showModal();
+/** Ask in a dialog, and do what its button says. */
+function ask(id, action) {
+  $(id).returnValue = "";
+  $(id).onclose = () => $(id).returnValue && attempt(() => action($(id).returnValue));
+  $(id).showModal();
 }
 
-async function exported() {
-  const kind = $("exporting").returnValue;
-  const title = shelf?.title ?? model.id;
+/** Do something, and say why if it fails. */
+async function attempt(action) {
   try {
-    if (kind) await exportAs(kind, title, tree, model.id);
-    if (kind === "rename" || kind === "remove") await settle();
-    if (kind === "rename") await shelf.rename($("title").value.trim());
-    if (kind === "remove") {
-      await shelf.remove();
-      lay(await shelf.read(shelf.titles[0]));
-      say(`${title} is in the bin; the desk restores it`);
-    }
-    if (kind === "rename") list();
+    await action();
   } catch (error) {
     say(error.message, true);
   }
+}
+
+function rename() {
+  $("title").value = shelf.title;
+  ask("naming", async () => {
+    await settle();
+    await shelf.rename($("title").value.trim());
+    list();
+  });
+}
+
+async function remove() {
+  await settle();
+  const { title } = shelf;
+  await shelf.remove();
+  lay(await shelf.read(shelf.titles[0]));
+  say(`${title} is in the bin; the desk restores it`);
+}
+
+async function turnTo(title) {
+  await settle();
+  lay(await shelf.read(title));
+  editor.moveTo(editor.text.length);
 }
 
 /** Take a file: beside what there is where documents have titles, else in its place. */
 async function imported() {
   const [file] = $("file").files;
   $("file").value = "";
-  try {
-    const saved = file.name.endsWith(".json") ? treeIn(await file.text(), file.name) : null;
-    const text = saved ? null : await textIn(file);
-    if (shelf) {
-      await settle();
-      await shelf.read();
-      shelf.title = shelf.unused(file.name.replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N} .-]+/gu, "-").slice(0, 70) || "Imported");
-      lay({ tree: saved, text });
-    } else if (confirm("Replace this document and all its continuations?")) {
-      plant(saved);
-      if (text !== null) tree.edit(text);
-      if (text !== null) show();
-    }
-  } catch (error) {
-    say(error.message, true);
+  const saved = file.name.endsWith(".json") ? treeIn(await file.text(), file.name) : null;
+  const text = saved ? null : await textIn(file);
+  if (shelf) {
+    await settle();
+    await shelf.read();
+    shelf.title = shelf.unused(file.name.replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N} .-]+/gu, "-").slice(0, 70) || "Imported");
+    lay({ tree: saved, text });
+    if (FORMATTED.test(file.name)) sayElsewhere("Imported as plain text, without bold, italics and headings");
+  } else if (confirm("Replace this document and all its continuations?")) {
+    plant(saved);
+    if (text !== null) tree.edit(text);
+    if (text !== null) show();
   }
 }
 
@@ -600,7 +616,8 @@ function share() {
 /** Show the text beside another version, or another document. */
 function compare() {
   const titles = shelf?.titles.filter((title) => title !== shelf.title) ?? [];
-  const drafts = [...draftsIn(tree), ...titles.map((title) => ({ label: title, text: () => shelf.textOf(title) }))];
+  const others = titles.map((title) => ({ label: title, text: () => shelf.textOf(title), use: () => attempt(() => turnTo(title)) }));
+  const drafts = [...draftsIn(tree, go), ...others];
   if (drafts.length < 2) return say("There is no second draft yet: Retry or Rewrite makes one");
   showDrafts(model.id, drafts);
 }
@@ -621,7 +638,9 @@ const actions = {
   next: () => move(() => tree.turn(1)),
   compare,
   share,
-  export: exporting,
+  export: () => ask("exporting", (kind) => exportAs(kind, shelf?.title ?? model.id, tree, model.id)),
+  rename,
+  remove: () => attempt(remove),
   import: () => $("file").click(),
   help: () => $("keys").showModal(),
   async new() {
@@ -663,22 +682,12 @@ $("asking").addEventListener("close", () => {
   useKey($("key").value);
   start();
 });
-$("file").addEventListener("change", imported);
+$("file").addEventListener("change", () => attempt(imported));
 $("likely").addEventListener("change", () => showNext());
 for (const name of FIELDS) $(name).addEventListener("change", keepFields);
-$("exporting").addEventListener("close", exported);
-$("document").addEventListener("change", async () => {
-  const title = $("document").value;
-  try {
-    await settle();
-    lay(await shelf.read(title));
-    editor.moveTo(editor.text.length);
-  } catch (error) {
-    say(error.message, true);
-  }
-});
+$("document").addEventListener("change", () => attempt(() => turnTo($("document").value)));
 addEventListener("focus", () => shelf?.look());
-$("model").addEventListener("change", () => open($("model").value).catch((error) => say(error.message, true)));
+$("model").addEventListener("change", () => attempt(() => open($("model").value)));
 addEventListener("pagehide", () => saving && save());
 addEventListener("beforeunload", (event) => $("unkept").hidden || event.preventDefault());
 if (!shelf) addEventListener("storage", receive);
@@ -697,7 +706,7 @@ function oncePerFrame(work) {
   };
 }
 
-$("desk").hidden = $("document").hidden = !hasDesk;
+for (const id of ["desk", "document", "rename", "remove"]) $(id).hidden = !hasDesk;
 $("colours").value = localStorage.getItem("textgen colours") ?? "";
 $("colours").addEventListener("change", softly);
 softly();
@@ -714,8 +723,9 @@ function otherColours() {
 }
 
 STEPS.forEach((step, i) => {
-  const swatch = $("legend").appendChild(document.createElement("span"));
+  const swatch = document.createElement("span");
   swatch.className = `s${i + 1}`;
-  swatch.textContent = step;
+  swatch.title = `from ${step} bits`;
+  $("surprising").before(swatch);
 });
 start();

@@ -35,7 +35,7 @@ export function phrases(editor, modelId) {
   const kinds = {
     async copied(text) {
       const { passages, share } = await copies(modelId(), text);
-      return [passages, `${counted(passages, "passage")} of at least 16 tokens; it has ${Math.round((share ?? 0) * 100)}% of all 8-grams`];
+      return [passages, `${counted(passages, "passage")} of 16 word pieces or more; of eights, the book has ${Math.round((share ?? 0) * 100)}%`];
     },
     repeated: (text) => [repeated(text), "words in a row that come again", true],
     async worn(text) {

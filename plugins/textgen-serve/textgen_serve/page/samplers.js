@@ -2,7 +2,7 @@
 
 // name: [label, from, to, step, value at which it changes nothing]
 const OPTIONS = {
-  temperature: ["Temperature", 0, 2, 0.05, 1],
+  temperature: ["Boldness", 0, 2, 0.05, 1],
   top_k: ["Top k", 0, 100, 1, 0],
   top_p: ["Top p", 0.05, 1, 0.01, 1],
   min_p: ["Min p", 0, 0.5, 0.01, 0],
@@ -19,7 +19,7 @@ export class Samplers {
     Object.assign(this, { own, more, onInput, options: {}, run: {} });
   }
 
-  /** Sliders for a run, whose `sampling_options` are given: first temperature and those whose samplers it has itself, with its values. */
+  /** Sliders for a run, whose `sampling_options` are given: temperature, and under exact settings the others. */
   use(given) {
     const known = Object.keys(OPTIONS).filter((name) => name in given);
     const run = Object.fromEntries(known.map((name) => [name, given[name].value]).filter(([, value]) => value !== null));
@@ -27,7 +27,7 @@ export class Samplers {
     this.own.replaceChildren();
     this.more.replaceChildren();
     for (const name of known) {
-      (name in run || name === "temperature" ? this.own : this.more).append(this.#slider(name, given[name].help));
+      (name === "temperature" ? this.own : this.more).append(this.#slider(name, given[name].help));
       this.#show(name);
     }
   }
@@ -49,7 +49,7 @@ export class Samplers {
     row.className = "slider";
     row.id = `slider-${name}`;
     text.textContent = label;
-    row.title = help;
+    row.title = `${name}: ${help}`;
     Object.assign(input, { type: "range", min, max, step, name });
     input.setAttribute("aria-label", label);
     row.append(text, output, input);

@@ -5,25 +5,26 @@ const SHOWN = { "\n": "⏎", "\t": "⇥", " ": "␣", "\u00a0": "⍽" };
 /** A token's text with its white space made visible. */
 export const visible = (text) => text.replace(/[\n\t \u00a0]/g, (space) => SHOWN[space]) || "(end)";
 
-/** Fill a list with buttons; `onTake(text)` is called with the word that the one which is clicked begins, or its text. */
+/** Fill a list with buttons; `onTake(token)` is called with the one that is clicked. */
 export function drawTokens(list, tokens, current, onTake) {
   // Buttons stay, so that the focus does, and bars move to their new lengths.
   while (list.childNodes.length > tokens.length) list.lastChild.remove();
   while (list.childNodes.length < tokens.length) list.append(row());
-  tokens.forEach(({ text: token, word = token, logprob, sampled_logprob: sampled }, i) => {
+  tokens.forEach((each, i) => {
+    const { text: token, word = token, logprob, sampled_logprob: sampled } = each;
     const [item, button] = [list.childNodes[i], list.childNodes[i].firstChild];
     const [name, bars, share] = button.childNodes;
     const [before, after] = [Math.exp(logprob), sampled === null ? 0 : Math.exp(sampled)];
-    name.textContent = visible(word);
+    name.textContent = visible(each.word?.trim() || word);
     bars.firstChild.style.setProperty("--share", `${after * 100}%`);
     bars.lastChild.style.setProperty("--share", `${before * 100}%`);
     share.textContent = sampled === null ? "–" : percent(after);
-    button.title = `${word === token ? "" : `begins with “${visible(token)}”, `}${percent(before)} by the model, ${sampled === null ? "excluded" : percent(after)} after the samplers`;
+    button.title = `${word === token ? "" : `begins with “${visible(token)}”, `}${percent(before)} by the model, ${sampled === null ? "excluded" : percent(after)} by the settings`;
     button.setAttribute("aria-label", `${name.textContent}: ${button.title}`);
     item.classList.toggle("excluded", sampled === null);
     button.setAttribute("aria-current", token === current);
     button.disabled = !token;
-    button.onclick = () => onTake(word);
+    button.onclick = () => onTake(each);
   });
 }
 

@@ -1,18 +1,22 @@
 // All versions of the document as a tree: undo goes to the parent, redo to the child that was seen last, and
 // continuations from one place are siblings.
 
-import { parting } from "./editor.js";
+import { alike, parting } from "./editor.js";
 
 const PAUSE = 1000; // milliseconds after which typing begins a new version
+const STEP = 12; // characters after which the next word does
+const BEFORE = 20; // characters before an edit that the list of continuations shows
+const TEXTS = 32; // of versions that are remembered, since a text is put together from all versions above it
 
 export class Tree {
-  /** A version is {id, parent, keep, tail, made, children, seen}: so many characters of its parent's text, and its own.
-   * `made` has the options of a text that the model made, and is null for edits by hand. */
+  /** A version is {id, parent, keep, tail, rest, made, children, seen}: so many characters of its parent's text, its own, and
+   * so many from the end of its parent's. `made` has the options of a text that the model made, and is null for edits by hand. */
   constructor(saved) {
     this.id = saved?.id ?? String(Math.random()); // of one document, in whatever tab it is open
-    this.versions = saved?.versions ?? [{ id: 0, parent: null, keep: 0, tail: "", made: null, children: [], seen: null }];
+    this.versions = saved?.versions ?? [{ id: 0, parent: null, keep: 0, tail: "", rest: 0, made: null, children: [], seen: null }];
     this.current = saved?.current ?? 0;
     this.edited = 0;
+    this.texts = new Map(); // by id, of some that have children, and so stay
   }
 
   get now() {
@@ -21,24 +25,32 @@ export class Tree {
 
   /** The text of a version. */
   text(id = this.current) {
-    const parts = [];
-    let end = Infinity;
-    for (let at = this.versions[id]; at; at = this.versions[at.parent]) {
-      if (end > at.keep) parts.unshift(at.tail.slice(0, end - at.keep));
-      end = Math.min(end, at.keep);
-    }
-    return parts.join("");
+    return this.#content(id).text;
   }
 
-  /** Note an edit by hand. Edits in quick succession are one version. */
+  /** The stretches of the current text that the model made: {start, end, made}, in order. */
+  get made() {
+    return this.#content(this.current).made;
+  }
+
+  /** Note an edit by hand. Some words typed in quick succession are one version, and so are characters that are deleted. */
   edit(text) {
-    const now = Date.now();
-    const joins = now - this.edited < PAUSE && !this.now.made && !this.now.children.length && this.current;
-    this.edited = now;
-    if (!joins) this.current = this.#add(this.current, null).id;
-    const before = this.text(this.now.parent);
-    this.now.keep = parting(before, text);
-    this.now.tail = text.slice(this.now.keep);
+    const before = this.text();
+    const start = parting(before, text);
+    const removed = before.length - start - alike(before, text, start);
+    const inserted = text.slice(start, text.length - (before.length - start - removed));
+    const goesOn = this.edited > Date.now() - PAUSE && !this.now.made && !this.now.children.length && this.current;
+    const isWord = /\S/.test(inserted) && /\s/.test(before[start - 1]) && this.now.tail.length >= STEP;
+    const isTyped = inserted.length === 1 && !removed && this.typed && start === this.place && !isWord;
+    const isDeleted = !inserted && !this.typed && start + removed >= this.place && start <= this.place;
+    this.edited = Date.now();
+    this.typed = inserted.length > 0;
+    this.place = start + inserted.length;
+    if (!goesOn || !(isTyped || isDeleted)) this.current = this.#add(this.current, null).id;
+    const parent = this.text(this.now.parent);
+    this.now.keep = parting(parent, text);
+    this.now.rest = alike(parent, text, this.now.keep);
+    this.now.tail = text.slice(this.now.keep, text.length - this.now.rest);
   }
 
   /** A continuation of a version, empty so far. */
@@ -81,18 +93,6 @@ export class Tree {
     if (all.length > 1) this.go(all[(all.indexOf(this.current) + by + all.length) % all.length]);
   }
 
-  /** The stretches of the current text that the model made: {start, end, made}, in order. */
-  get made() {
-    const ranges = [];
-    let end = Infinity;
-    for (let at = this.now; at; at = this.versions[at.parent]) {
-      const last = Math.min(end, at.keep + at.tail.length);
-      if (at.made && last > at.keep) ranges.unshift({ start: at.keep, end: last, made: at.made });
-      end = Math.min(end, at.keep);
-    }
-    return ranges;
-  }
-
   /** Take versions back into which nothing was written, if they are the newest. Returns whether they were. */
   drop(versions) {
     const isNewest = versions.every((version, i) => this.versions.at(i - versions.length) === version);
@@ -110,13 +110,14 @@ export class Tree {
   merge(saved) {
     const ids = [0]; // here, of each version there
     let isChanged = false;
-    for (const { parent, keep, tail, made } of saved.versions.slice(1)) {
+    this.texts.clear();
+    for (const { parent, keep, tail, rest, made } of saved.versions.slice(1)) {
       const isSame = (one) =>
-        one.keep === keep && JSON.stringify(one.made) === JSON.stringify(made) && (one.tail.startsWith(tail) || tail.startsWith(one.tail));
+        one.keep === keep && one.rest === rest && JSON.stringify(one.made) === JSON.stringify(made) && (one.tail.startsWith(tail) || tail.startsWith(one.tail));
       const { children, seen } = this.versions[ids[parent]];
       let version = children.map((id) => this.versions[id]).find(isSame);
       isChanged ||= !version || version.tail.length < tail.length;
-      version ??= Object.assign(this.#add(ids[parent], made), { keep });
+      version ??= Object.assign(this.#add(ids[parent], made), { keep, rest });
       if (seen !== null) this.versions[ids[parent]].seen = seen; // redo goes where it went in this tab
       if (version.tail.length < tail.length) version.tail = tail;
       ids.push(version.id);
@@ -134,8 +135,8 @@ export class Tree {
   /** What was saved, if it is a tree; else an error. */
   static checked(saved) {
     const { id: own, versions, current } = saved;
-    versions.forEach(({ id, parent, keep, tail, made, children, seen }, i) => {
-      const isRight = id === i && (i ? versions[parent].id < i : parent === null) && keep >= 0 && typeof tail === "string";
+    versions.forEach(({ id, parent, keep, tail, rest, made, children, seen }, i) => {
+      const isRight = id === i && (i ? versions[parent].id < i : parent === null) && keep >= 0 && rest >= 0 && typeof tail === "string";
       const follow = [...children, ...(seen === null ? [] : [seen])].every((child) => versions[child].parent === i);
       if (!isRight || !follow || !Array.isArray(children) || typeof made !== "object") throw new TypeError("not a tree");
     });
@@ -148,13 +149,38 @@ export class Tree {
     return { id: this.id, versions: this.versions, current: this.current };
   }
 
+  /** {text, made} of a version. */
+  #content(id) {
+    const path = [];
+    let at = this.versions[id];
+    for (; at && !this.texts.has(at.id); at = this.versions[at.parent]) path.push(at);
+    let { text, made } = at ? this.texts.get(at.id) : { text: "", made: [] };
+    while ((at = path.pop())) {
+      const { keep, tail, rest } = at;
+      const end = text.length - rest;
+      if (at.made || keep < text.length) made = [...cut(made, 0, keep, 0), ...own(at), ...cut(made, end, text.length, keep + tail.length - end)];
+      text = text.slice(0, keep) + tail + text.slice(end);
+      if (at.children.length) this.texts.set(at.id, { text, made });
+      if (this.texts.size > TEXTS) this.texts.delete(this.texts.keys().next().value);
+    }
+    return { text, made };
+  }
+
   #add(parent, made) {
-    const version = { id: this.versions.length, parent, keep: 0, tail: "", made, children: [], seen: null };
+    const version = { id: this.versions.length, parent, keep: 0, tail: "", rest: 0, made, children: [], seen: null };
     this.versions.push(version);
     this.versions[parent].children.push(version.id);
     this.versions[parent].seen = version.id;
     return version;
   }
+}
+
+const own = ({ keep, tail, made }) => (made && tail ? [{ start: keep, end: keep + tail.length, made }] : []);
+
+/** What stretches have between two places, moved by so many characters. */
+function cut(ranges, from, to, by) {
+  const parts = ranges.map(({ start, end, made }) => ({ start: Math.max(start, from) + by, end: Math.min(end, to) + by, made }));
+  return parts.filter(({ start, end }) => start < end);
 }
 
 /** The continuations, and the beginnings if there are several, as nested lists of buttons; a list is nested where there is
@@ -166,14 +192,20 @@ export function drawTree(list, tree, onGo) {
     // Edits by hand are shown beside others of one place: else what was made after them stands in their place.
     const isOneOfSeveral = ({ parent }) => tree.versions[parent].children.filter((each) => !parent || !tree.versions[each].made).length > 1;
     const isShown = (version) => version.made || isOneOfSeveral(version);
-    const shown = (each) => (isShown(tree.versions[each]) ? [each] : tree.versions[each].children.flatMap(shown));
+    const shown = (each) => {
+      let version = tree.versions[each];
+      while (!isShown(version) && version.children.length === 1) version = tree.versions[version.children[0]];
+      return isShown(version) ? [version.id] : version.children.flatMap(shown);
+    };
     const children = tree.versions[id].children.flatMap(shown);
     for (const child of children) {
       const item = into.appendChild(document.createElement("li"));
       const button = item.appendChild(document.createElement("button"));
       button.type = "button";
       const last = tree.edits(child);
-      const text = tree.versions[child].made ? tree.versions[child].tail : tree.text(last);
+      const { made, keep, tail } = tree.versions[child];
+      const own = made ? tail : tree.text(last);
+      const text = own.slice(made ? 0 : own.lastIndexOf(" ", keep - BEFORE) + 1);
       button.textContent = text.replace(/\s+/g, " ").trim().slice(0, 80) || "(nothing)";
       button.classList.toggle("path", path.has(child));
       if (last === tree.current) button.setAttribute("aria-current", "true");
