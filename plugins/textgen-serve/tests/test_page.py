@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from bisect import bisect
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -212,7 +213,12 @@ def test_typing_stops_a_text_that_comes_in(page):
     assert len(text) < 100_000
 
 
-def test_hover_shows_ten_words_of_which_one_takes_the_place_of_another(page, generator):
+def a_word(text):
+    """Where a word is that the model wrote."""
+    return re.compile(r"(?<=\s)[A-Za-z]{4,}(?=\s)").search(text, len(PROMPT) + 2).span()
+
+
+def test_hover_shows_ten_words_in_place_of_one(page, generator):
     write(page, PROMPT, max_tokens=60, seed=5)
     page.click("summary")
     page.locator("input[name=presence_penalty]").fill("2")
@@ -222,9 +228,7 @@ def test_hover_shows_ten_words_of_which_one_takes_the_place_of_another(page, gen
     text = PROMPT + generator.generate(PROMPT, max_new_tokens=60, **options).text
     wait_for_text(page, text)
     wait_for_end(page)  # while a text comes in, nothing is shown
-    word = re.compile(r"(?<=\s)[A-Za-z]{4,}(?=\s)").search(text, len(PROMPT) + 2)
-    assert word, text
-    start, end = word.span()
+    start, end = a_word(text)
     eventually(page, lambda: any(colours(page)))
     box = page.evaluate(
         """(place) => {
@@ -249,28 +253,43 @@ def test_hover_shows_ten_words_of_which_one_takes_the_place_of_another(page, gen
     own = drawn[generator.prepare(text[start]).ids[0]]
     share = page.locator("#alternatives [aria-current=true] .share").text_content()
     assert abs(float(share.strip("%<")) / 100 - np.exp(own)) < 0.001
-    others = [i for i, each in enumerate(shown) if len(each) > 1 and each.isalpha()]
-    taken = next(i for i in others if shown[i][0] != word[0][0] and shown[i][-1] != word[0][-1])
+    taken = next(i for i, each in enumerate(shown) if len(each) > 1 and each.isalpha())
     begun = text[:start] + likeliest[taken]
     rest = generator.generate(begun, max_new_tokens=8, temperature=0).text
     assert shown[taken] == likeliest[taken] + re.match("[A-Za-z]*", rest)[0]
     page.locator("#alternatives button").nth(taken).click()
-    changed = text[:start] + shown[taken] + text[end:]
-    wait_for_text(page, changed)
-    assert page.evaluate("getSelection().focusOffset") == start + len(shown[taken])
-    assert marked(page, "made") == [
-        [len(PROMPT), start],
-        [start + len(shown[taken]), len(changed)],
-    ]
+    wait_for_text(page, text[:start] + shown[taken] + text[end:])
+
+
+def test_a_word_takes_the_place_of_the_one_at_the_caret_or_of_all_that_follows(page, generator):
+    write(page, PROMPT, max_tokens=60, seed=5)
+    page.keyboard.press("Control+Enter")
+    text = PROMPT + generator.generate(PROMPT, max_new_tokens=60, seed=5).text
+    wait_for_text(page, text)
+    wait_for_end(page)
+    start, end = a_word(text)
+
+    def offered():
+        collapse = "(at) => getSelection().collapse(document.querySelector('#text').firstChild, at)"
+        page.evaluate(collapse, start + 2)
+        page.keyboard.press("Control+Space")
+        page.wait_for_selector("#alternatives button:focus")
+        return words(page)
+
+    eventually(page, lambda: any(colours(page)))
+    taken, word = next((i, w) for i, w in enumerate(offered()) if w[0] != text[start] and w[1:])
+    page.locator("#alternatives button").nth(taken).click()
+    wait_for_text(page, text[:start] + word + text[end:])
+    assert page.evaluate("getSelection().focusOffset") == start + len(word)
+    made = marked(page, "made")
+    assert (made[0], made[-1][1]) == ([len(PROMPT), start], len(text) - (end - start) + len(word))
     page.keyboard.press("Control+z")
     wait_for_text(page, text)
-    page.mouse.move(0, 0)
-    rest_on(page, *box)
-    words(page)
+    offered()
     page.check("#goes-on")
     page.locator("#alternatives button").nth(taken).click()
-    prompt = text[:start] + shown[taken]
-    wait_for_text(page, prompt + generator.generate(prompt, max_new_tokens=60, **options).text)
+    prompt = text[:start] + word
+    wait_for_text(page, prompt + generator.generate(prompt, max_new_tokens=60, seed=5).text)
     page.locator("#tree button").first.click()
     wait_for_text(page, text)
 
@@ -302,9 +321,9 @@ def test_undo_takes_back_some_words_or_what_was_deleted(page):
     while texts[-1]:
         page.keyboard.press("Control+z")
         texts.append(page.text_content("#text"))
-    steps = [one[len(other) :] for one, other in zip(texts, texts[1:], strict=False)]
+    steps = [one[len(other) :] for one, other in pairwise(texts)]
     assert "".join(reversed(steps)) == said
-    assert 4 < len(steps)
+    assert len(steps) > 4
     assert all(each[-1] == " " for each in steps[1:])
     page.keyboard.press("Control+Shift+z")
     wait_for_text(page, steps[-1])
