@@ -160,7 +160,7 @@ def test_a_training_goes_on_without_its_server_and_is_found_again(folder):
         process.kill()
         process.communicate()
     with serving("--folder", folder) as second:
-        third = subprocess.run(line, capture_output=True, text=True)
+        third = subprocess.run(line, capture_output=True, text=True, timeout=60)
         assert third.returncode == 2
         assert second.url in third.stderr
         assert state(second)["status"] == "running"

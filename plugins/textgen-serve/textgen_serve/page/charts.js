@@ -50,9 +50,9 @@ export function drawLosses(into, rows) {
   key.className = "key";
   const held = document.createElement("b");
   const [training, validation] = lines.map((points) => points.at(-1)?.[1].toFixed(2));
-  held.textContent = validation ? `on pages kept from it ${validation}` : "";
+  held.textContent = validation ? `${validation} on pages kept from it` : "";
   key.title = "training and held-out loss, in nats per token";
-  key.append(`Error: on what it read ${training}${validation ? ", " : ""}`, held);
+  key.append(`Error for a word piece: ${training} on what it read${validation ? ", " : ""}`, held);
   into.replaceChildren(svg, key);
   return true;
 }

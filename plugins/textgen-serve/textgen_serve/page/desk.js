@@ -92,7 +92,7 @@ function show(card, run, trains) {
   const isAlive = ALIVE.includes(status);
   put(at(".state"), [STATES[status] ?? status, ...facts(run)].join(" · "));
   const isSaid = (isAlive && !run.samples?.length) || run.failed || status === "damaged";
-  put(at(".said"), isSaid ? run.cause || run.said : "");
+  put(at(".said"), isSaid ? plain(run.cause || run.said) : "");
   put(at(".command code"), run.commands);
   const bar = at("progress");
   bar.hidden = status !== "running";
@@ -136,7 +136,7 @@ function showBin(removed) {
   );
 }
 
-function facts({ status, found, texts, seconds, best_loss: loss, bytes, step, steps }) {
+function facts({ status, found, texts, seconds, bytes, step, steps }) {
   const parts = [];
   if (texts.length) parts.push(texts.length > 1 ? `${texts.length} files` : texts[0]);
   if (found?.size) {
@@ -146,7 +146,6 @@ function facts({ status, found, texts, seconds, best_loss: loss, bytes, step, st
   }
   if (status === "running" && steps) parts.push(`step ${count(step)} of ${count(steps)}`);
   if (seconds) parts.push(`${(seconds / 60).toFixed(1)} minutes`);
-  if (loss) parts.push(`error ${loss.toFixed(2)}`);
   if (bytes) parts.push(`${(bytes / 1e6).toFixed(1)} MB`);
   return parts;
 }
@@ -169,7 +168,7 @@ function starts(card, { name, found }) {
       const title = start.name === "none" ? "a new model" : start.name;
       label.append(line("span", start === best ? `${title} (best)` : title));
       const least = start.seconds > found.seconds ? `needs ${Math.ceil(start.seconds / 60)} minutes` : "";
-      label.append(line("small", [start.loss === null ? "" : `expected error ${start.loss.toFixed(2)}`, least, start.price].filter(Boolean).join("; ")));
+      label.append(line("small", [start.loss === null ? "" : `expected error ${start.loss.toFixed(2)} a letter`, least, plain(start.price)].filter(Boolean).join("; ")));
       return label;
     }),
   );
@@ -233,6 +232,13 @@ function line(tag, text) {
   const made = document.createElement(tag);
   made.textContent = text;
   return made;
+}
+
+/** What a command says, in the words of this page. */
+function plain(text) {
+  const left = text.match(/(\d+) s left$/);
+  if (left) return Number(left[1]) < 90 ? `${left[1]} seconds left` : `${Math.round(left[1] / 60)} minutes left`;
+  return text.replace(" a pass,", " for each reading,").replace(" tokens a second when writing", " word pieces written a second").replace(" a run", "");
 }
 
 const count = (number) => number.toLocaleString("en");

@@ -84,7 +84,7 @@ function offer(linked) {
 function follow(linked) {
   move(() => {
     tree.go(0);
-    if (linked.prompt) tree.edit(linked.prompt);
+    if (linked.prompt) tree.put(linked.prompt);
   });
   use(linked);
   generate(tree.current, linked.index);
@@ -118,7 +118,7 @@ function lay({ tree: saved, text }) {
   say("");
   sayElsewhere("");
   plant(saved && Tree.checked(saved));
-  if (text !== null) tree.edit(text);
+  if (text !== null) tree.put(text);
   if (text !== null) show();
   list();
 }
@@ -366,8 +366,7 @@ async function take(start, end, token) {
   const part = tree.made.find((each) => each.start <= start && start < each.end);
   const [old, rest] = [text.slice(start, end), text.slice(end)];
   const gap = /^\s+$/.test(old) && !/\s$/.test(word) ? old : /\p{L}$/u.test(word) && /^\p{L}/u.test(rest) ? " " : "";
-  tree.edited = 0;
-  move(() => tree.edit(before + word + ($("goes-on").checked ? "" : gap + rest)));
+  move(() => tree.put(before + word + ($("goes-on").checked ? "" : gap + rest)));
   editor.moveTo(start + word.length);
   if (!$("goes-on").checked) return;
   if (part) use(part.made);
@@ -396,9 +395,8 @@ const rewrite = latest(async (isNew) => {
     );
     if (!shown.length) return say("The model has no other sentence for this place");
     others.show(editor.box(start, Math.max(end, start + 1)), shown, (sentence) => {
-      tree.edited = 0;
       const put = (isNew && /\S$/.test(before) ? " " : "") + sentence + close;
-      move(() => tree.edit(before + put + text.slice(end)));
+      move(() => tree.put(before + put + text.slice(end)));
       editor.moveTo(start + put.length);
     });
   } catch (error) {
@@ -597,7 +595,7 @@ async function imported() {
     if (FORMATTED.test(file.name)) sayElsewhere("Imported as plain text, without bold, italics and headings");
   } else if (confirm("Replace this document and all its continuations?")) {
     plant(saved);
-    if (text !== null) tree.edit(text);
+    if (text !== null) tree.put(text);
     if (text !== null) show();
   }
 }

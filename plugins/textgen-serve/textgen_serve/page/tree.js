@@ -53,6 +53,13 @@ export class Tree {
     this.now.tail = text.slice(this.now.keep, text.length - this.now.rest);
   }
 
+  /** Note another text, as a version of its own. */
+  put(text) {
+    this.edited = 0;
+    this.edit(text);
+    this.edited = 0;
+  }
+
   /** A continuation of a version, empty so far. */
   branch(parent, made) {
     const version = this.#add(parent, made);
