@@ -138,8 +138,10 @@ def serving(run: str) -> Iterator[str]:
 
 def show(page: Page, *, hovers: bool) -> None:
     """A text with five continuations, of which one goes on, and the alternatives to a token."""
+    page.click("summary")
     for name, value in (("temperature", "0.6"), ("dry_multiplier", "0")):
         page.locator(f"input[name={name}]").fill(value)
+    page.click("summary")
     for prompt, texts, tokens in ((PROMPT, 5, 260), ("", 2, 110)):
         page.fill("#n", str(texts))
         page.fill("#max_tokens", str(tokens))

@@ -395,6 +395,7 @@ def test_typing_goes_on_at_the_end_of_another_continuation(page):
             "parent": None,
             "keep": 0,
             "tail": "",
+            "rest": 0,
             "made": None,
             "children": [1, 2],
             "seen": 1,
@@ -403,7 +404,7 @@ def test_typing_goes_on_at_the_end_of_another_continuation(page):
         {"id": 2, "parent": 0, "keep": 0, "tail": "It was.", "children": [], "seen": None},
     ]
     for version in versions[1:]:
-        version["made"] = {"max_tokens": 9, "seed": version["id"]}
+        version |= {"rest": 0, "made": {"max_tokens": 9, "seed": version["id"]}}
     content = json.dumps({"versions": versions, "current": 1}).encode()
     file = {"name": "tree.json", "mimeType": "application/json", "buffer": content}
     page.on("dialog", lambda dialog: dialog.accept())

@@ -41,7 +41,7 @@ export function alternatives(editor, { likeliestAt, asWords, onTake, isBusy }) {
     if (byKey) list.querySelector("button:enabled")?.focus();
     setTimeout(async () => {
       const words = hovered === at ? await asWords(at, tokens).catch(() => tokens) : tokens;
-      if (hovered === at) draw(words);
+      if (hovered === at) draw(words.filter(({ word }) => word?.trim() !== ""));
     }, RESTS);
   });
 
