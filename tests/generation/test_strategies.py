@@ -217,8 +217,13 @@ def test_a_pipeline_has_a_strategy_and_requests_replace_it(tmp_path):
     assert len(loaded.generate("a").ranked) >= 2
     assert not loaded.generate("a", strategy="sample").ranked
     assert len(loaded.generate("a", best_of=5).ranked) == 5
-    with pytest.raises(UsageError, match=r"beam.*best-of|best-of.*beam"):
-        loaded.generate("a", beams=2, best_of=2)
+    assert loaded.generate("a", strategy="fill", suffix="b").ranked
+    for more in ({"beams": 2}, {"strategy": "beam"}, {"strategy": {"type": "sample"}}):
+        with pytest.raises(UsageError, match=r"options of .*best-of"):
+            loaded.generate("a", best_of=2, **more)
+    with pytest.raises(UsageError, match="vocabulary lacks") as caught:
+        loaded.generate("a", suffix="é")
+    assert caught.value.argument == "suffix"
     with pytest.raises(UsageError) as caught:
         loaded.generate("a", strategy="beem")
     assert "beam" in str(caught.value)

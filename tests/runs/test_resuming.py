@@ -6,11 +6,12 @@ import contextlib
 import functools
 import itertools
 import types
+from typing import Any
 
 import attrs
 import pytest
 import torch
-from components import Utf8, engine_of
+from components import Recorder, Utf8, engine_of
 from small_run import TEXT, assert_same, prepare, record_of, tables, tree
 
 import textgen
@@ -170,12 +171,21 @@ def test_an_option_that_a_plugin_has_since_then_was_its_default(tiny_pipeline):
         """Bytes."""
 
         depth: int = textgen.option(1, help="a depth")
+        part: Any = textgen.option(factory=lambda: {"type": "bpe"}, kind="tokenizer", help="a part")
 
-    tables = tiny_pipeline(tokenizer={"type": "odd"})
-    old, new = (
-        engine_of(tokenizer=[textgen.Component("odd", config, lambda *_: Utf8())])
-        for config in (Before, After)
-    )
+    class Stopping:
+        def fingerprint(self):
+            return {"depth": self.depth} if hasattr(self, "depth") else {}
+
+    def engine(config):
+        stopping = type("Config", (Stopping, config), {"__doc__": "May stop."})
+        return engine_of(
+            tokenizer=[textgen.Component("odd", config, lambda *_: Utf8())],
+            observer=[textgen.Component("odd", stopping, lambda *_: Recorder())],
+        )
+
+    tables = tiny_pipeline(tokenizer={"type": "odd"}, observer=[{"type": "odd"}])
+    old, new = engine(Before), engine(After)
     with pytest.raises(textgen.Interrupted):
         old.run(tables, cancelled=lambda: True)
     with pytest.raises(textgen.RunMismatchError, match=r"tokenizer\.depth: 1 before, 2 now"):

@@ -26,10 +26,16 @@ def changed(
     UsageError with every fault.
     """
     reader, options, faults = ConfigReader(Path.cwd(), plugins), dict(options), Faults()
+    given: dict[RegisteredComponent, dict[str, Any]] = {}  # options of one may need each other
     if (strategy := options.pop("strategy", None)) is not None:
+        offer = isinstance(strategy, str) and plugins.find("strategy", strategy)
+        if isinstance(offer, RegisteredComponent):  # with options that it requires
+            keys = offer.component.arguments()
+            own = {keys[name]: options.pop(name) for name in keys.keys() & options.keys()}
+            strategy = {"type": strategy, **own}
         with faults.collected():
             chain = [*_samplers(chain), reader.at("strategy").choice("strategy", strategy)]
-    given: dict[RegisteredComponent, dict[str, Any]] = {}  # options of one may need each other
+            given[chain[-1].offer] = {}
     for name, value in options.items():
         takers = [choice.offer for choice in chain if name in choice.offer.component.arguments()]
         offer = takers[-1] if takers else plugins.sampling_option(name)

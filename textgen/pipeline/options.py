@@ -10,6 +10,7 @@ from attrs.validators import and_, deep_iterable, ge, le, lt, max_len, min_len, 
 
 from textgen import devices
 from textgen.plugin.component import option
+from textgen.protocols import Table
 
 UnknownCharacters: TypeAlias = Literal["error", "skip", "unknown"]
 """What to do about a character that the vocabulary lacks."""
@@ -147,7 +148,7 @@ class RequestOptions(TextOptions):
 class GenerateOptions(TextOptions):
     """Texts that are generated after training."""
 
-    strategy: str | dict[str, Any] | None = option(
+    strategy: str | Table | None = option(
         None,
         help="how a text is made of steps: the name of a strategy, such as beam, or a table "
         "[generate.strategy] with its `type`; a token drawn at each step if not set",

@@ -125,7 +125,7 @@ def option(
         "kind": kind,
     }
     if factory is not None:
-        default = attrs.Factory(factory)
+        default = factory() if kind else attrs.Factory(factory)
     return attrs.field(default=default, validator=validator, metadata=metadata)
 
 

@@ -160,6 +160,11 @@ def _changes(
     }
     for kind in ("tokenizer", "model", "trainer"):
         kept[kind] = _with_new_options(kept[kind], shape[kind], getattr(pipeline, kind))
+    watching = kept["observer"] = dict(kept["observer"])
+    for choice in pipeline.observer:
+        if (name := choice.offer.canonical_name) in watching:
+            now = shape["observer"].get(name, {})
+            watching[name] = _with_new_options(watching[name], now, choice)
     return differences(kept, shape)
 
 
@@ -174,7 +179,7 @@ def _with_new_options(before: Table, now: Table, choice: ConfiguredComponent) ->
             made[key] = now[key]
         elif key not in made and default is not attrs.NOTHING:
             made[key] = plain(default.factory() if hasattr(default, "factory") else default)
-        elif key in parts and isinstance(made.get(key), Mapping):
+        if key in parts and isinstance(made.get(key), Mapping):
             made[key] = _with_new_options(made[key], now[key], parts[key])
     return made
 

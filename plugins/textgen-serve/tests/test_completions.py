@@ -6,14 +6,18 @@ import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import httpx2
 import openai
 import pytest
-from conftest import events_of, serving, train
+from conftest import events_of, running, serving, train
 
 import textgen
+from textgen import Component, hookimpl, option
+from textgen_serve.app import create_app
 
 Complete = Callable[..., Any]
 
@@ -41,6 +45,7 @@ def test_the_openai_client_gets_the_text_that_the_generator_makes(
         ({"num_beams": 3}, {"beams": 3}),
         ({"banned_strings": ["hill", "none"]}, {"ban_phrase": ["hill", "none"]}),
         ({"suffix": " hills"}, {"suffix": " hills"}),
+        ({"strategy": "beam"}, {"beams": 4}),
         (
             {"negative_prompt": "Twice ", "guidance_scale": 2},
             {"negative_prompt": "Twice ", "guidance_scale": 2.0},
@@ -263,7 +268,8 @@ def test_names_of_other_servers_have_their_effect_or_none(
 
 REFUSED = [
     ({"temperatur": 1}, "temperatur", "did you mean 'temperature'"),
-    ({"strategy": {"type": "beam"}}, "strategy", "unknown"),
+    ({"strategy": {"type": "beam"}}, "strategy", "name"),
+    ({"strategy": "beam", "best_of": 2, "suffix": "x"}, "strategy", "one"),
     ({"num_beams": 200, "n": 2}, "beams", "integer"),
     ({"suffix": "x", "beams": 2}, "strategy", "one"),
     ({"top_a": 0.5}, "top_a", "not supported"),
@@ -306,6 +312,28 @@ def test_a_wrong_parameter_is_refused_by_name(
     assert said in error["message"]
     assert error["type"] in ("invalid_request_error", "not_found_error")
     assert answer.headers["x-request-id"]
+
+
+@attrs.frozen
+class Reading:
+    """Reads a file and a run."""
+
+    words: Path = option(Path(), help="a file", argument="words_file")
+    other: Any = option(None, kind="run", help="a run", argument="other_run")
+
+
+@pytest.mark.parametrize("kind", ["samplers", "strategies"])
+def test_no_client_chooses_what_is_read(run: Path, kind: str) -> None:
+    def offer() -> list[Component]:
+        return [Component("reading", Reading, lambda config, context: config)]
+
+    plugins = textgen.PluginSet.discover()
+    plugins.register(SimpleNamespace(**{f"textgen_{kind}": hookimpl(offer)}), "reading")
+    with running(create_app({"ravens": run}, plugins=plugins)) as address:
+        for name in ("words_file", "other_run"):
+            url = f"http://127.0.0.1:{address[1]}/v1/completions"
+            answer = httpx2.post(url, json={name: "ravens"})
+            assert answer.json()["error"]["message"] == f"unknown parameter {name!r}"
 
 
 BODIES = [

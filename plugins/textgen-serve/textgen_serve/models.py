@@ -12,6 +12,7 @@ from typing import Any, Final, get_args
 import attrs
 
 from textgen import (
+    Address,
     Engine,
     Generator,
     PluginSet,
@@ -122,19 +123,20 @@ class SamplingOption:
     help: str
 
 
-def sampling_options(plugins: PluginSet) -> dict[str, SamplingOption]:
-    """The options of all samplers, but those that are paths of files: a client must not choose what
-    is read.
+def sampling_options(plugins: PluginSet, kind: str = "sampler") -> dict[str, SamplingOption]:
+    """The options of all samplers, or strategies, but those that are files, addresses or runs: a
+    client must not choose what is read.
     """
     made = {}
-    for offer in plugins.offers("sampler"):
+    for offer in plugins.offers(kind):
         fields = attrs.fields_dict(attrs.resolve_types(offer.component.config))
         for name, key in offer.component.arguments().items():
-            wanted, default = fields[key].type, fields[key].default
+            field, default = fields[key], fields[key].default
             is_sole = isinstance(plugins.sampling_option(name), RegisteredComponent)
-            if is_sole and Path not in (wanted, *get_args(wanted)):
+            types = {field.type, *get_args(field.type)}
+            if is_sole and not types & {Path, Address} and not field.metadata.get("kind"):
                 plain = default if isinstance(default, (int, float, str, tuple)) else None
-                made[name] = SamplingOption(offer.name, key, plain, fields[key].metadata["help"])
+                made[name] = SamplingOption(offer.name, key, plain, field.metadata["help"])
     return made
 
 
@@ -153,8 +155,7 @@ class Runs:
         more: Callable[[], Mapping[str, Path]] = dict,
     ) -> None:
         self.options = sampling_options(plugins)
-        strategies = [offer.component.arguments() for offer in plugins.offers("strategy")]
-        self.parameters = {*self.options, *(name for names in strategies for name in names)}
+        self.parameters = {"strategy", *self.options, *sampling_options(plugins, "strategy")}
         self._engine, self._device, self._metrics = Engine(plugins), device, metrics
         self._loaded: dict[Path, _Loaded] = {}
         self._runs: dict[str, ServedRun] = {}

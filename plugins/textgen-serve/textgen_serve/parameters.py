@@ -205,6 +205,8 @@ def read_completion(
     if type(limit := options["time_limit"]) in (int, float) and limit > limits.seconds:
         message = f"time_limit may be {limits.seconds:g} seconds at most"
         raise ApiError(400, message, param="time_limit")
+    if not isinstance(options.get("strategy", ""), str):  # a table might name a file
+        raise ApiError(400, "strategy must be the name of one", param="strategy")
     if "logit_bias" in options:
         options["logit_bias"] = _bias(options["logit_bias"])
     return Completion(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from textgen import BuildContext
+from textgen import BuildContext, UsageError
 from textgen.protocols import Ids, Lanes, Moves, Ranking
+from textgen.tokenizers import unknown_id
 from textgen_builtins.strategies.config import FillConfig
 
 
@@ -42,4 +43,7 @@ class Fill:
 def build(config: FillConfig, context: BuildContext) -> Fill:
     """The strategy, with its suffix encoded."""
     assert context.tokenizer is not None
-    return Fill(config.candidates, context.tokenizer.encode(config.suffix))
+    suffix = context.tokenizer.encode(config.suffix)
+    if not len(suffix) or unknown_id(context.tokenizer) in suffix:
+        raise UsageError(f"the vocabulary lacks characters of {config.suffix!r}", argument="suffix")
+    return Fill(config.candidates, suffix)
