@@ -112,6 +112,8 @@ MODELS = [
            read_state=lambda self: {"memory": self.memory}),
     broken("model-rows", "write_state", Decoder, write_state=lambda self, state: None),
     broken("model-rows", "take", RowDecoder, take=take_all),
+    broken("model-rows", "takes itself", RowDecoder, take=lambda self, rows: self
+           if [*rows] == [*range(self.batch_size)] else RowDecoder.take(self, rows)),
     broken("model-rows", "shared attributes", Decoder, __setattr__=shared),
     broken("model-decoders", "on the model", Decoder, score=racing),
     broken("model-saved", "a list", Model, tensors=lambda self: {"weights": [1.0]}),

@@ -118,8 +118,25 @@ def growing(self, total, batch):
     return total * self.calls
 
 
+def held_out(self, data, options, seed):
+    text = data.validation if len(data.validation) else data.training
+    return Objective.batches(self, attrs.evolve(data, training=text), options, seed)
+
+
+def validating_once(self, data, options):
+    self.kept = getattr(self, "kept", None) or Objective.validation(self, data, options)
+    return self.kept
+
+
+def roll(self, model, batch, state):
+    return Objective.loss(self, model, batch, state and tuple(part.roll(1, 0) for part in state))
+
+
 OBJECTIVES = [
     broken("objective-batches", "in turn", Objective, batches=in_turn),
+    broken("objective-batches", "of held-out data", Objective, batches=held_out),
+    broken("objective-batches", "held-out ones once", Objective, validation=validating_once),
+    broken("objective-sums", "another row's state", Objective, loss=roll),
     broken("objective-batches", "no token ids", Objective, validation=lambda *_: [(np.ones(3),)]),
     broken("objective-sums", "a count of batches", Objective, count=lambda self, batch: 1),
     broken("objective-sums", "a mean", Objective,

@@ -30,8 +30,8 @@ def changed(
     if (strategy := options.pop("strategy", None)) is not None:
         offer = isinstance(strategy, str) and plugins.find("strategy", strategy)
         if isinstance(offer, RegisteredComponent):  # with options that it requires
-            keys = offer.component.arguments()
-            own = {keys[name]: options.pop(name) for name in keys.keys() & options.keys()}
+            arguments = offer.component.arguments().items()
+            own = {key: options.pop(name) for name, key in arguments if name in options}
             strategy = {"type": strategy, **own}
         with faults.collected():
             chain = [*_samplers(chain), reader.at("strategy").choice("strategy", strategy)]

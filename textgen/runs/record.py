@@ -153,11 +153,9 @@ def _changes(
     record: Table, pipeline: Pipeline, digest: CorpusDigest | None = None
 ) -> list[Difference]:
     shape = fingerprint(pipeline, digest)
-    kept = {
-        key: value
-        for key, value in record["fingerprint"].items()
-        if key != "corpus" or key in shape
-    }
+    kept = dict(record["fingerprint"])
+    if digest is None:
+        kept.pop("corpus", None)
     for kind in ("tokenizer", "model", "trainer"):
         kept[kind] = _with_new_options(kept[kind], shape[kind], getattr(pipeline, kind))
     watching = kept["observer"] = dict(kept["observer"])

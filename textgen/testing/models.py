@@ -257,6 +257,7 @@ def _ways(model: Any, fed: Ids, place: int) -> Iterator[tuple[str, Sequence[int]
         joined = after(every)
         joined.join(after([0]))
         yield "after take()", rows, joined.take(rows)
+        yield "after take()", [*every, 0], joined.take(range(len(fed) + 1))
         yield "after join()", [*every, 0], joined
 
 

@@ -26,35 +26,44 @@ class ObjectiveSuite(TrainingSuite):
 
     def objective_batches(self) -> None:
         data = self.data()
+        alone = attrs.evolve(data, validation=data.validation[:0])
         for options in _ORDERS:
-            first, other = (self.new().batches(data, options, 7) for _ in range(2))
+            first, other = (self.new().batches(each, options, 7) for each in (data, alone))
             places = [(0, 0), (0, first.per_epoch - 1), (1, 0)]
             again = {place: other.batch(*place) for place in places[::-1]}
             for place in places:
                 one, two = first.batch(*place), again[place]
                 self._check_form(one, options.rows)
-                if len(one) != len(two) or not all(map(np.array_equal, one, two)):
-                    raise Violation(f"batch{place} is another once others were asked for first")
-        for batch in getattr(self.new(), "validation", lambda *_: ())(data, _ORDERS[0]):
+                if not all(map(np.array_equal, one, two)):
+                    raise Violation(f"batch{place} is another after others, or with none held out")
+        validation = getattr(self.new(), "validation", lambda *_: ())
+        batches, more = ([*validation(data, _ORDERS[0])] for _ in range(2))
+        for batch in batches:
             self._check_form(batch, len(data.validation))
+        if len(batches) != len(more):
+            raise Violation(f"validation gave {len(batches)} batches, and then {len(more)}")
 
     def objective_sums(self) -> None:
         """Sums of whole batches, of their rows, and of the same batches again by one object."""
+        from textgen.gradient.computing import summed
+
         model, objective, sums = self._model(), self.new(), []
         for batch in self._batches():
-            rows = [tuple(each[row : row + 1] for each in batch) for row in range(len(batch[0]))]
-            whole, counts = objective.count(batch), [*map(objective.count, rows)]
+            rows = [tuple(each[[i]] for each in batch) for i in range(len(batch[0]))]
+            whole, counts = objective.count(batch), list(map(objective.count, rows))
             if type(whole) is not int or whole != sum(counts):
                 raise Violation(f"the count of a batch is {whole!r}, and of its rows {counts}")
-            total = self._sum(self.new(), model, batch)
-            parts = sum(self._sum(self.new(), model, row) for row in rows)
-            if not np.isclose(total, parts, rtol=1e-3, atol=1e-4):
-                raise Violation(f"a batch has {total:.6g}, and its rows together {parts:.6g}")
+            for state in (summed(self.new(), model, batch, None, "cpu")[1], None):
+                total, parts = self._sum(self.new(), model, batch, state), 0.0
+                for i, row in enumerate(rows):
+                    part = state and tuple(each[[i]] for each in state)
+                    parts += self._sum(self.new(), model, row, part)
+                if not np.isclose(total, parts, rtol=1e-4, atol=1e-4):
+                    raise Violation(f"a batch has {total:.6g}, and its rows together {parts:.6g}")
             sums.append(total)
-        for time in ("first", "second"):
-            again = [self._sum(objective, model, batch) for batch in self._batches()]
-            if not np.allclose(again, sums, rtol=1e-6):
-                raise Violation(f"batches had {sums}, and the {time} time by one object {again}")
+        again = [self._sum(objective, model, batch) for batch in self._batches() * 2]
+        if not np.allclose(again, sums * 2, rtol=1e-6):
+            raise Violation(f"batches had {sums}, and twice by one object {again}")
 
     def objective_falls(self) -> None:
         import torch
@@ -83,10 +92,10 @@ class ObjectiveSuite(TrainingSuite):
         table = self.pipeline.get("model", {"type": "rnn"})
         return self.other("model", table, tokenizer=self.tokenizer).eval()
 
-    def _sum(self, objective: Any, model: Any, batch: Any) -> float:
+    def _sum(self, objective: Any, model: Any, batch: Any, state: Any = None) -> float:
         from textgen.gradient.computing import summed
 
-        made = float(summed(objective, model, batch, None, "cpu")[0].item())
+        made = summed(objective, model, batch, state, "cpu")[0].item()
         if not np.isfinite(made):
             raise Violation(f"the sum of a batch is {made}")
         return made
