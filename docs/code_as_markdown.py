@@ -159,7 +159,8 @@ def _class_lines(cls: Any) -> list[str]:
     head = f"class {cls.__name__}({bases})" if bases else f"class {cls.__name__}"
     fields = [f"    {name}: {kind}{_default(default)}" for name, kind, default, _ in _fields(cls)]
     if fields:
-        return [f"{head}:", *fields]
+        by_name = attrs.has(cls) and all(field.kw_only for field in attrs.fields(cls))
+        return [f"{head}:{'  # made with keywords' * by_name}", *fields]
     init = vars(cls).get("__init__")
     if (
         not inspect.isfunction(init)

@@ -84,7 +84,7 @@ class Run:
 class Engine:
     """Runs pipelines with one set of plugins. Engines share nothing, and any thread may use one.
 
-    Without `plugins`, all installed ones are discovered.
+    `Engine(plugins)` takes a PluginSet; `Engine()` has all plugins that are installed.
     """
 
     def __init__(self, plugins: ComponentSource | None = None) -> None:

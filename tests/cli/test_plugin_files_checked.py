@@ -76,6 +76,14 @@ def test_what_learns_from_documents_is_checked_on_a_corpus_of_them(tmp_path):
     assert "--corpus" in last
 
 
+def test_a_file_is_checked_alone_that_is_called_as_a_plugin(tmp_path):
+    (tmp_path / "samplers.py").write_text(SAMPLER)
+    plugins = PluginSet.discover()
+    plugins.register_file(tmp_path / "samplers.py")
+    lines = [line for _, line in command_line.check_named("samplers", plugins, ())]
+    assert all("samplers.py" in line for line in lines)
+
+
 def test_a_metric_needs_its_methods(tmp_path, textgen, finished_run):
     *_, last = lines_of(tmp_path, METRIC)
     assert "component-methods" in last

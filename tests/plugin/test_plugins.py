@@ -72,7 +72,7 @@ UNFIT = [
     (SimpleNamespace(textgen_samplers=list), "there is no hook in it, marked with"),
     (
         SimpleNamespace(textgen_sampler=hook([])),
-        "there is no hook 'textgen_sampler'; did you mean 'textgen_samplers'?",
+        "there is no hook 'textgen_sampler'; there are textgen_corpora, textgen_tokenizers, ",
     ),
     (SimpleNamespace(textgen_samplers=hookimpl(wanting)), "hookimpl definition: wanting(con"),
     (SimpleNamespace(textgen_samplers=hook(wrapper=True)), "not a generator"),

@@ -33,7 +33,8 @@ class GradientModel:
     names.
 
     tokens is (B, T) int64, logits (B, T, V), and state a flat tuple of tensors with B as their
-    first axis. The module may also have:
+    first axis. Copies by `copy.deepcopy`, with the same parameters, may share out the rows of a
+    batch, each in a thread of its own. The module may also have:
 
     token_losses        `(tokens, targets, state) -> (losses, state)`, the cross-entropies (B, T) of
                         the targets, where the logits of all are not to be in memory. While it

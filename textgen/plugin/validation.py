@@ -12,7 +12,6 @@ import attrs
 import pluggy
 
 from textgen.errors import PluginWarning, TextgenError
-from textgen.messages import nearest
 from textgen.plugin import hookspecs
 from textgen.plugin.component import (
     HOOKS,
@@ -50,8 +49,8 @@ def offers_of(plugin: Plugin, module: object) -> list[RegisteredComponent]:
     offers = []
     for caller in callers:
         if not caller.has_spec():
-            hint = nearest(caller.name, [*HOOKS, KINDS_HOOK]) or "see docs/hooks.md"
-            cause = f"there is no hook {caller.name!r}; {hint}"
+            known = ", ".join([*HOOKS, KINDS_HOOK])
+            cause = f"there is no hook {caller.name!r}; there are {known}"
             if all(each.optionalhook for each in caller.get_hookimpls()):
                 continue
             if not any(each.has_spec() for each in callers):

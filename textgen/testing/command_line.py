@@ -21,8 +21,6 @@ from textgen.testing.outcomes import Outcome
 from textgen.testing.plugin import check_offers
 from textgen.testing.process import TIME_LIMIT
 
-Line = tuple[str, str]
-
 
 def check_named(
     name: str,
@@ -30,7 +28,7 @@ def check_named(
     values: Iterable[str],
     time_limit: float = TIME_LIMIT,
     **pipeline: str | None,
-) -> Iterator[Line]:
+) -> Iterator[tuple[str, str]]:
     """Lines on the checks of the components that a name means, each with its status; a "note" is
     not a check.
 
@@ -44,9 +42,10 @@ def check_named(
     options, offers = read_raw_pipeline({}, values).tables, _matching(name, plugins)
     if bare := [key for key, table in options.items() if not isinstance(table, Mapping)]:
         raise UsageError(f"--set takes NAME.KEY=VALUE, as in top-k.k=3, and got {bare[0]}")
-    tables = {key: _table(key, text) for key, text in pipeline.items() if text is not None}
-    if "start" in tables:
-        tables["model"] = {"start": tables.pop("start")}
+    start = pipeline.pop("start", None)
+    tables = {key: _table(text) for key, text in pipeline.items() if text is not None}
+    if start is not None:
+        tables["model"] = {"start": start}
     left_out = [q for q in plugins.quarantined if _is_called(q.plugin, name)]
     if not offers and not left_out:
         raise UsageError(_unknown(name, plugins))
@@ -60,15 +59,13 @@ def check_named(
 
 
 def _matching(name: str, plugins: PluginSet) -> list[RegisteredComponent]:
-    """The offers that a name means: those of an entry point or a distribution, or one as
-    `NAME:component`.
+    """The offers that a name means: those of a file, or else of an entry point or a distribution,
+    or one as `NAME:component`.
     """
     package, _, component = name.rpartition(":")
-    return [
-        offer
-        for offer in plugins.offers()
-        if _is_called(offer.plugin, package or name) and (not package or offer.name == component)
-    ]
+    found = [each for each in plugins.offers() if _is_called(each.plugin, package or name)]
+    files = [offer for offer in found if offer.plugin.path]
+    return [offer for offer in files or found if not package or offer.name == component]
 
 
 def _is_called(plugin: Plugin, name: str) -> bool:
@@ -121,7 +118,7 @@ def _line(outcome: Outcome) -> str:
     return f"ok       {place}" if outcome.status == "ok" else f"skipped  {place}: {outcome.reason}"
 
 
-def _table(key: str, text: str) -> Any:
-    """A component that is written as its name, or as a table in TOML; a run by its path."""
+def _table(text: str) -> Any:
+    """A component that is written as its name, or as a table in TOML."""
     made = toml_value(text)
-    return made if isinstance(made, Mapping) else text if key == "start" else {"type": text}
+    return made if isinstance(made, Mapping) else {"type": text}

@@ -26,9 +26,11 @@ class ObjectiveSuite(TrainingSuite):
 
     def objective_batches(self) -> None:
         data = self.data()
-        alone = attrs.evolve(data, validation=data.validation[:0])
         for options in _ORDERS:
-            first, other = (self.new().batches(each, options, 7) for each in (data, alone))
+            first, other = (
+                self.new().batches(each, options, 7)
+                for each in (data, attrs.evolve(data, validation=data.validation[:0]))
+            )
             places = [(0, 0), (0, first.per_epoch - 1), (1, 0)]
             again = {place: other.batch(*place) for place in places[::-1]}
             for place in places:

@@ -69,7 +69,7 @@ def prepared(
     label   what failures call it
     given   other fields of Subject
     """
-    plugins = isolated_plugins() if plugins is None else plugins
+    plugins = plugins or isolated_plugins()
     module, options = module_name(component, plugin), dict(options or {})
     with tempfile.TemporaryDirectory(
         prefix="textgen-testing-", ignore_cleanup_errors=True
@@ -82,7 +82,7 @@ def prepared(
             options=options,
             pipeline=started(dict(pipeline or {}), plugins),
             module=module,
-            label=label or f"{kind} {component.name!r}" + (f" of {module}" if module else ""),
+            label=label or f"{kind} {component.name!r} of {module or 'a program'}",
             **given,
         )
         if options:
