@@ -3,6 +3,7 @@
 import { WORD } from "./phrases.js";
 
 export const STEPS = [0.5, 1, 2, 3, 4.5, 6, 8]; // bits at which the colour changes
+const CHUNK = 512; // characters that are compared at once
 const LONGEST = 100; // characters of a word
 const NAMES = ["made", "copied", "repeated", "worn", "unknown", ...STEPS.map((_, level) => `s${level + 1}`)];
 
@@ -10,6 +11,7 @@ const NAMES = ["made", "copied", "repeated", "worn", "unknown", ...STEPS.map((_,
 export function parting(one, other) {
   const most = Math.min(one.length, other.length);
   let place = 0;
+  while (place + CHUNK <= most && one.slice(place, place + CHUNK) === other.slice(place, place + CHUNK)) place += CHUNK;
   while (place < most && one[place] === other[place]) place++;
   return /[\ud800-\udbff]/.test(one[place - 1] ?? "") ? place - 1 : place; // no half of a character
 }
@@ -18,6 +20,8 @@ export function parting(one, other) {
 export function alike(one, other, place) {
   const most = Math.min(one.length, other.length) - place;
   let count = 0;
+  const chunk = (text) => text.slice(text.length - count - CHUNK, text.length - count);
+  while (count + CHUNK <= most && chunk(one) === chunk(other)) count += CHUNK;
   while (count < most && one[one.length - 1 - count] === other[other.length - 1 - count]) count++;
   return /[\udc00-\udfff]/.test(one[one.length - count] ?? "") ? count - 1 : count;
 }
