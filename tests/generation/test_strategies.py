@@ -91,6 +91,23 @@ def test_enough_beams_find_the_likeliest_text():
     assert -best.ranked[0].score == pytest.approx(scores[best.text], abs=1e-5)
 
 
+def test_lanes_count_where_texts_are_limited(monkeypatch):
+    generator, sizes = trained("ngram"), []
+    decoder = type(generator.model.decoder(1))
+    extend = decoder.extend
+
+    def counting(self, tokens):
+        sizes.append(len(tokens))
+        return extend(self, tokens)
+
+    monkeypatch.setattr(decoder, "extend", counting)
+    for most in (1, 6, 12):  # one text has room at any time
+        sizes.clear()
+        texts = generator.generate_many(PROMPTS, best_of=3, max_new_tokens=6, batch_size=most)
+        assert len([*texts]) == len(PROMPTS)
+        assert 3 <= max(sizes) <= max(3, most)
+
+
 def test_groups_of_beams_begin_with_different_tokens(generator):
     made = generator.generate("a", beams=4, beam_groups=4, diversity_penalty=1e6, max_new_tokens=1)
     assert len({each.tokens for each in made.ranked[:4]}) == 4
