@@ -238,6 +238,7 @@ def test_a_pipeline_has_a_strategy_and_requests_replace_it(tmp_path):
     for more in ({"beams": 2}, {"strategy": "beam"}, {"strategy": {"type": "sample"}}):
         with pytest.raises(UsageError, match=r"options of .*best-of"):
             loaded.generate("a", best_of=2, **more)
+    assert loaded.generate("a", suffix="éb").ranked[0].score > -1e9
     with pytest.raises(UsageError, match="vocabulary lacks") as caught:
         loaded.generate("a", suffix="é")
     assert caught.value.argument == "suffix"

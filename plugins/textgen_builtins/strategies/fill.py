@@ -43,7 +43,8 @@ class Fill:
 def build(config: FillConfig, context: BuildContext) -> Fill:
     """The strategy, with its suffix encoded."""
     assert context.tokenizer is not None
-    suffix = context.tokenizer.encode(config.suffix)
-    if not len(suffix) or unknown_id(context.tokenizer) in suffix:
-        raise UsageError(f"the vocabulary lacks characters of {config.suffix!r}", argument="suffix")
-    return Fill(config.candidates, suffix)
+    ids = context.tokenizer.encode(config.suffix)
+    known = ids[ids != unknown_id(context.tokenizer)]  # the others never come
+    if not len(known):
+        raise UsageError(f"the vocabulary lacks all of {config.suffix!r}", argument="suffix")
+    return Fill(config.candidates, known)
