@@ -31,6 +31,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {matches[0]!r}?" if matches else ""
 
 
+def known_names(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that is unknown: the nearest of those that are known, or all of them."""
+    known = sorted(known)
+    return nearest(name, known) or f"there are {', '.join(known) or 'none'}"
+
+
 def nearest_file(path: Path, pattern: str = "*") -> str:
     """ "; did you mean X?" with the file beside a path that is most like it, or nothing."""
     near = nearest(path.name, sorted(each.name for each in path.parent.glob(pattern)))

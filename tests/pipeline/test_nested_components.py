@@ -7,7 +7,7 @@ import pytest
 from components import engine_of
 
 import textgen
-from textgen import BuildContext, Component, Engine, option
+from textgen import Component, option
 
 
 @attrs.frozen
@@ -63,9 +63,3 @@ def test_it_is_overridden_recorded_skipped_and_loaded(engine, tiny_pipeline):
     assert [d.key for d in raised.value.differences] == ["model.inner.hidden_size"]
     text = engine.load(made.path).generate("the", max_new_tokens=20).text
     assert text == made.generator.generate("the", max_new_tokens=20).text
-
-
-def test_a_context_that_no_engine_made_says_so(tmp_path, tiny_pipeline):
-    choice = Engine().pipeline(tiny_pipeline()).model
-    with pytest.raises(ValueError, match="not made by an engine"):
-        BuildContext(folder=tmp_path).build(choice)

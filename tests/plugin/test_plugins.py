@@ -82,7 +82,10 @@ UNFIT = [
     (sampler(name="No Name"), "a name is lower-case words joined by hyphens"),
     (sampler(config={}), "config must be an attrs class, and is {}"),
     (sampler(config=config(size=option(1, help="x"), annotation="Sise")), "'Sise' is not defined"),
-    (sampler(config=config(size=option(1, help="x"), annotation=None)), "size has no type"),
+    (
+        sampler(config=config(size=option(1, help="x"), annotation=None)),
+        "size: expected None, given 1",
+    ),
     (sampler(config=config(size=option("1", help="x"))), "size: expected a finite number, given "),
     (sampler(config=config(size=option(0.0, help="x", validator=gt(0)))), "size: must be > 0"),
     (argument("steady penalty"), "'steady penalty' of its option 'option_0' is taken, or is not"),

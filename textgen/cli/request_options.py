@@ -13,7 +13,6 @@ import attrs
 import click
 from click.core import ParameterSource
 
-from textgen.errors import Fault, UsageError
 from textgen.pipeline.options import GenerateOptions, RequestOptions
 from textgen.pipeline.raw_pipeline import toml_value
 from textgen.plugin.registry import PluginSet
@@ -50,10 +49,7 @@ def parse_value(name: str, wanted: Any, text: str) -> Any:
         if number in kinds:
             with contextlib.suppress(ValueError):
                 return number(text)
-    value = toml_value(text)
-    if isinstance(value, Fault):
-        raise UsageError(f"{name}: {value}")
-    return value
+    return toml_value(text, name)
 
 
 class RequestCommand(click.Command):
@@ -68,7 +64,7 @@ class RequestCommand(click.Command):
         """The command's own options, then those of requests, then --help."""
         own = super().get_params(ctx)
         flags = {flag for parameter in own for flag in parameter.opts}
-        options = [_option(*each) for each in request_options(ctx.obj.plugins()).items()]
+        options = [_option(*each) for each in request_options(ctx.obj.plugins).items()]
         return [*own[:-1], *(o for o in options if flags.isdisjoint(o.opts)), own[-1]]
 
 

@@ -80,7 +80,7 @@ def make_pipeline(raw: RawPipeline, plugins: ComponentSource) -> Pipeline:
     """Check a pipeline against the available components. Raises PipelineError with every fault."""
     tables = ConfigReader(raw.folder, plugins, raw.source).table(PipelineTables, raw.tables)
     _check_pair(tables.model, tables.trainer, raw.source)
-    changes: dict[str, Any] = {}
+    own = attrs.asdict(tables, recurse=False)
     if raw.tables.get("observer") not in ([], ()):
         listed = [choice.offer for choice in tables.observer]
         defaults = (
@@ -88,10 +88,9 @@ def make_pipeline(raw: RawPipeline, plugins: ComponentSource) -> Pipeline:
             for offer in plugins.offers("observer")
             if offer.is_default and offer not in listed
         )
-        changes["observer"] = (*defaults, *tables.observer)
-    changes["output"] = (tables.output or Path.cwd() / "runs" / raw.name).absolute()
-    own = attrs.asdict(tables, recurse=False)
-    return Pipeline(**{**own, **changes}, name=raw.name, folder=raw.folder, plugins=plugins)
+        own["observer"] = (*defaults, *tables.observer)
+    own["output"] = (tables.output or Path.cwd() / "runs" / raw.name).absolute()
+    return Pipeline(**own, name=raw.name, folder=raw.folder, plugins=plugins)
 
 
 def without_starts(table: Any) -> Any:

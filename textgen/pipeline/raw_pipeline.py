@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -14,7 +14,7 @@ import tomli_w
 
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.files.reading import path_of
-from textgen.plugin.config_reader import flat, shorten, show
+from textgen.plugin.config_reader import Faults, flat, shorten, show
 from textgen.protocols import Table
 
 _MAX_BYTES: Final = 1_000_000
@@ -56,35 +56,27 @@ def read_raw_pipeline(source: str | Path | Table, overrides: Overrides = ()) -> 
     else:
         path = path_of(source, "source")
         raw = raw_pipeline_of(_read(path), path)
-    tables, faults = raw.tables, list[Fault]()
-    given = (
-        flat(overrides).items() if isinstance(overrides, Mapping) else _parsed(overrides, faults)
-    )
+    tables, faults = raw.tables, Faults()
+    given = flat(overrides) if isinstance(overrides, Mapping) else _parsed(overrides, faults)
     # What names a component comes first, since that drops the options of another.
-    for key, value in sorted(given, key=lambda item: item[0].rpartition(".")[2].strip() != "type"):
-        parts = [part.strip() for part in key.split(".")]
+    split = [([part.strip() for part in key.split(".")], key, given[key]) for key in given]
+    for parts, key, value in sorted(split, key=lambda item: item[0][-1] != "type"):
         try:
             tables = _changed(tables, parts, value)
         except LookupError as error:
             faults.append(Fault(key, "there is no such place in the pipeline", "", *error.args))
-    if faults:
-        raise PipelineError(faults, "overrides")
+    faults.check("overrides")
     return attrs.evolve(raw, tables=tables)
 
 
 def raw_pipeline_of(data: bytes, path: Path) -> RawPipeline:
     """The pipeline in the bytes of the TOML file at `path`. Raises PipelineError."""
-    return RawPipeline(
-        _parsed_toml(data, path),
-        str(path),
-        path.absolute().parent,
-        _run_name(path.stem),
-        sha256=hashlib.sha256(data).hexdigest(),
-    )
+    tables, sha256 = _parsed_toml(data, path), hashlib.sha256(data).hexdigest()
+    return RawPipeline(tables, str(path), path.absolute().parent, _run_name(path.stem), sha256)
 
 
 def _run_name(stem: str) -> str:
-    """A valid run name from the name of a pipeline file."""
+    """A name that needs no quotes in a shell, from that of a pipeline file."""
     return re.sub(r"[^\w.]+", "-", stem).strip("-_.")[:100] or "pipeline"
 
 
@@ -99,7 +91,6 @@ def _read(path: Path) -> bytes:
 
 
 def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
-    where = ""
     try:
         text = data.decode("utf-8-sig")
         if len(data) > _MAX_BYTES:
@@ -108,31 +99,23 @@ def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
             cause = f"a key has more than {_MAX_KEY_PARTS} parts"
         else:
             return tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        cause = f"not UTF-8 at byte {error.start}; TOML files are UTF-8"
-    except RecursionError:
-        cause = "tables or arrays are nested too deeply"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         cause = f"not valid TOML: {error}"
-        if place := re.search(r" \(at line (\d+), column (\d+)\)$", cause):
-            cause = cause.removesuffix(place[0])
-            where = f":{place[1]}:{place[2]}"
-    raise PipelineError([Fault("", cause)], f"{path}{where}")
+    raise PipelineError([Fault("", cause)], str(path))
 
 
-def _parsed(overrides: Iterable[str], faults: list[Fault]) -> Iterator[tuple[str, Any]]:
-    """Key and value of each `KEY=VALUE`."""
+def _parsed(overrides: Iterable[str], faults: Faults) -> dict[str, Any]:
+    """The values of each `KEY=VALUE` by their keys."""
+    values = {}
     for override in overrides:
         key, equals, text = str(override).partition("=")
-        value = toml_value(text.strip())
         if not equals or not all(part.strip() for part in key.split(".")):
-            faults.append(
-                Fault("", "expected KEY=VALUE, as in trainer.batch_size=8", show(override))
-            )
-        elif isinstance(value, Fault):
-            faults.append(attrs.evolve(value, path=key))
-        else:
-            yield key, value
+            expected = "expected KEY=VALUE, as in trainer.batch_size=8"
+            faults.append(Fault("", expected, show(override)))
+            continue
+        with faults.collected():
+            values[key] = toml_value(text.strip(), key)
+    return values
 
 
 def _changed(place: Any, parts: Sequence[str], value: Any) -> Any:
@@ -154,15 +137,17 @@ def _changed(place: Any, parts: Sequence[str], value: Any) -> Any:
     return items
 
 
-def toml_value(text: str) -> Any:
-    """`text` as a TOML value, or else as a string, unless it looks like an invalid list, table or
-    string.
+def toml_value(text: str, place: str = "") -> Any:
+    """`text` as a TOML value, or else as a string.
+
+    Raises PipelineError, about `place`, for what looks like an invalid list, table or string.
     """
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError) as error:
         if text[:1] in ("[", "{", '"', "'"):
-            return Fault("", f"not a TOML value: {error}", shorten(text))
+            fault = Fault(place, f"not a TOML value: {error}", shorten(text))
+            raise PipelineError([fault], "overrides") from error
         return text
     return parsed["value"] if len(parsed) == 1 else text
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Protocol, Self, TextIO
+from typing import Any, Final, Protocol, TextIO
 
 import attrs
 
@@ -82,13 +82,6 @@ class Address(str):
             and value.isprintable()
             and re.match("(?i)https?://[^/]", value) is not None
         )
-
-    @classmethod
-    def of_option(cls, value: Any, folder: Path) -> Self | None:
-        """A value of a table in `folder` as this type; None for one of another. A type of options
-        that has this may be of any package.
-        """
-        return cls(value) if cls.matches(value) else None
 
 
 def option(
@@ -174,8 +167,7 @@ class BuildContext:
         """
         if choice is None:
             return None
-        if self.builder is None:
-            raise ValueError("this context builds nothing; it was not made by an engine")
+        assert self.builder is not None, "a context that no engine made builds nothing"
         return self.builder(choice, attrs.evolve(self, **changes))
 
     @property
@@ -188,9 +180,8 @@ class BuildContext:
 
     @property
     def vocab_size(self) -> int:
-        """The number of tokens of the fitted tokenizer. Raises ValueError while there is none."""
-        if self.tokenizer is None:
-            raise ValueError("there is no fitted tokenizer yet when this component is built")
+        """The number of tokens of the fitted tokenizer."""
+        assert self.tokenizer is not None, "there is no fitted tokenizer yet"
         return self.tokenizer.vocab_size
 
 
@@ -256,12 +247,12 @@ class Plugin:
         facts = {"plugin": self.name, "distribution": self.distribution, "version": self.version}
         return {**facts, "path": self.path} if self.path else facts
 
-    def is_among(self, names: Iterable[str]) -> bool:
-        """Whether one of the names is that of its entry point, its distribution, or
+    def is_called(self, name: str) -> bool:
+        """Whether a name is that of its entry point, its distribution, or
         `distribution:entry-point`.
         """
-        own = {self.name, self.distribution, f"{self.distribution}:{self.name}"}
-        return any(name in own or normalized(name) in own for name in names)
+        own = (self.name, self.distribution, f"{self.distribution}:{self.name}")
+        return name in own or normalized(name) in own
 
 
 @attrs.frozen

@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 
 from textgen.errors import Fault, PipelineError, UsageError
-from textgen.messages import nearest
+from textgen.messages import known_names
 from textgen.plugin.component import Address, ComponentSource, RegisteredComponent
 from textgen.protocols import Table
 
@@ -111,12 +111,12 @@ class Faults(list[Fault]):
     """The faults that were found so far."""
 
     @contextlib.contextmanager
-    def collected(self, place: str = "") -> Iterator[None]:
-        """Add the faults of a UsageError of the block, which is about a part that is at a place."""
+    def collected(self) -> Iterator[None]:
+        """Add the faults of a UsageError of the block."""
         try:
             yield
         except UsageError as error:
-            self.extend(fault.below(place) for fault in error.faults)
+            self.extend(error.faults)
 
     def check(self, source: str) -> None:
         """Raise PipelineError, of `source`, if there are any."""
@@ -153,8 +153,8 @@ class ConfigReader:
         fields, values, faults = attrs.fields_dict(cls), dict[str, Any](), Faults()
         is_whole = True
         for name, field in fields.items():
-            kind, given = field.metadata.get("kind"), table.get(name, field.default)
-            own, is_required = self.at(name), field.default is attrs.NOTHING
+            own, kind = self.at(name), field.metadata.get("kind")
+            given, is_required = table.get(name, field.default), field.default is attrs.NOTHING
             with faults.collected():
                 if kind and self.plugins is None:
                     is_whole = is_whole and not is_required
@@ -177,7 +177,7 @@ class ConfigReader:
         """The fault of an unknown key, with the nearest that is known, or the sampler that takes it
         in requests.
         """
-        hint = nearest(key, known) or f"there are {', '.join(known) or 'none'}"
+        hint = known_names(key, known)
         taker = None if self.plugins is None else self.plugins.sampling_option(key)
         if isinstance(taker, RegisteredComponent):
             hint = f"it is an option of the sampler {taker.name!r}"
@@ -267,8 +267,8 @@ class ConfigReader:
             return float(value)  # neither infinite nor NaN
         if wanted is Path and isinstance(value, str | Path) and (path := self._path(value)):
             return path
-        if hasattr(wanted, "of_option") and (made := wanted.of_option(value, self.folder)):
-            return made
+        if wanted is Address and Address.matches(value):
+            return Address(value)
         if origin is Literal and isinstance(value, str) and value in arguments:
             return value
         raise self._refused(f"expected {phrase(wanted)}", value)
@@ -323,18 +323,13 @@ def phrase(wanted: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as TOML has it, in short."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(shorten(value), ensure_ascii=False)
-    if isinstance(value, int) and abs(value) >= _INTEGER_LIMIT**2:
-        return f"an integer of {value.bit_length()} bits"
-    if isinstance(value, list | tuple):
-        return "a list"
-    if isinstance(value, Mapping):
-        return "a table"
-    return "nothing" if value is None or value is attrs.NOTHING else str(value)
+    """A value as JSON has it, in short."""
+    if value is None or value is attrs.NOTHING:
+        return "nothing"
+    try:
+        return shorten(json.dumps(value, ensure_ascii=False, default=str))
+    except (TypeError, ValueError):  # an integer of thousands of digits
+        return "what is too long to show"
 
 
 def shorten(text: str) -> str:

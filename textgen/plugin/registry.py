@@ -1,15 +1,14 @@
-"""PluginSet: finds plugins, quarantines broken ones, and knows which plugin offers each
-component.
-"""
+"""PluginSet: the plugins of an engine, and which of them offers each component."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from textgen.errors import Fault, PluginError, PluginWarning, UsageError
-from textgen.messages import nearest
+from textgen.messages import known_names, nearest
 from textgen.plugin import discovery
 from textgen.plugin.component import (
     KINDS,
@@ -43,27 +42,22 @@ class PluginSet:
                   distributions, or `distribution:entry-point`. Raises UsageError for one that is
                   not installed
         """
-        plugins = cls()
-        disable = tuple(disable)
-        installed = discovery.installed()
+        plugins, installed = cls(), discovery.installed()
+        disabled = set[Plugin]()
         for name in disable:
-            if not any(plugin.is_among([name]) for plugin in installed):
+            called_so = {plugin for plugin in installed if plugin.is_called(name)}
+            if not called_so:
                 known = [known for each in installed for known in (each.name, each.distribution)]
                 cause = f"no installed plugin or package is called {name!r}"
                 raise UsageError(cause, suggestion=nearest(name, known))
+            disabled |= called_so
         for plugin, entry_point in installed.items():
-            if plugin.is_among(disable):
-                continue
-            try:
-                is_built_in = plugin.distribution == OWN_DISTRIBUTION
-                needed = None if is_built_in else discovery.unmet(plugin.distribution)
-                if needed:
-                    raise PluginError(plugin, f"it needs {needed}; upgrade one of the two")
-                package = entry_point.module.partition(".")[0]
-                plugins._add(plugin, entry_point.load, package)
-            except PluginError as error:
-                plugins.quarantined.append(error)
-                warnings.warn(f"left out: {error}", PluginWarning, stacklevel=2)
+            if plugin not in disabled:
+                try:
+                    plugins._add_installed(plugin, entry_point)
+                except PluginError as error:
+                    plugins.quarantined.append(error)
+                    warnings.warn(f"left out: {error}", PluginWarning, stacklevel=2)
         return plugins
 
     def register(
@@ -107,31 +101,28 @@ class PluginSet:
         the same name. A name that several other plugins offer is ambiguous.
         """
         package, _, bare = name.rpartition(":")
-        distribution = normalized(package) if package else OWN_DISTRIBUTION
-        offers = self.offers(kind)
-        same = [offer for offer in offers if offer.name == bare]
-        found = [offer for offer in same if offer.distribution == distribution]
-        if not package:
-            by_file = [offer for offer in same if offer.distribution == UNPACKAGED]
-            found = [*found, *by_file] if found else same
+        same_name = [offer for offer in self.offers(kind) if offer.name == bare]
+        if package:
+            found = [o for o in same_name if o.distribution == normalized(package)]
+        else:
+            preferred = (OWN_DISTRIBUTION, UNPACKAGED)
+            found = [o for o in same_name if o.distribution in preferred] or same_name
         if len(found) == 1:
             return found[0]
         if found:
             names = " or ".join(repr(offer.qualified_name) for offer in found)
             cause = f"{len(found)} plugins offer a {kind} called {bare!r}"
-            return Fault("", cause, "", f"write {names}")
-        hint = self._hint(bare, distribution if package else "", offers)
-        return Fault("", f"no {kind} is called {name!r}", "", hint)
+            return Fault("", cause, hint=f"write {names}")
+        return Fault("", f"no {kind} is called {name!r}", hint=self._missing(kind, package, bare))
 
-    def _hint(self, bare: str, distribution: str, offers: list[RegisteredComponent]) -> str:
-        """A suggestion for a name that no component has, or the reason why it is missing."""
-        if distribution in (OBJECT, UNPACKAGED):
+    def _missing(self, kind: str, package: str, name: str) -> str:
+        """Why there may be no such component, or a name that there is."""
+        if package in (OBJECT, UNPACKAGED):
             again = "give it again, a file by --plugin FILE"
             return f"it was an object, or a plugin of a program or a file: {again}"
-        if distribution and distribution not in {offer.distribution for offer in self._offers}:
-            return f"no plugin of {distribution} is loaded: is it installed, or its file given?"
-        names = sorted({offer.name for offer in offers})
-        return nearest(bare, names) or f"there are {', '.join(names) or 'none'}"
+        if package and normalized(package) not in {offer.distribution for offer in self._offers}:
+            return f"no plugin of {package} is loaded: is it installed, or its file given?"
+        return known_names(name, {offer.name for offer in self.offers(kind)})
 
     def sampling_options(self) -> dict[str, list[RegisteredComponent]]:
         """The samplers and strategies that take each option of requests, the built-in one first."""
@@ -149,14 +140,20 @@ class PluginSet:
         """
         options = self.sampling_options()
         takers = options.get(name, [])
-        if len(takers) == 1 or (takers and takers[0].is_built_in):
-            return takers[0]
-        if takers:
+        if not takers:
+            hint = known_names(name, {*options, *REQUEST_OPTIONS} - {name})
+            return Fault(name, "no sampler takes this option", hint=hint)
+        if len(takers) > 1 and not takers[0].is_built_in:
             names = " and ".join(offer.qualified_name for offer in takers)
             return Fault(name, f"several plugins take this option: {names}")
-        hint = nearest(name, {*options, *REQUEST_OPTIONS} - {name})
-        hint = hint or f"there are {', '.join(options)}"
-        return Fault(name, "no sampler takes this option", "", hint)
+        return takers[0]
+
+    def _add_installed(self, plugin: Plugin, entry_point: EntryPoint) -> None:
+        """Add what an installed package offers, if it is for this version of textgen."""
+        is_built_in = plugin.distribution == OWN_DISTRIBUTION
+        if not is_built_in and (needed := discovery.unmet(plugin.distribution)):
+            raise PluginError(plugin, f"it needs {needed}; upgrade one of the two")
+        self._add(plugin, entry_point.load, entry_point.module.partition(".")[0])
 
     def _add(self, plugin: Plugin, load: Callable[[], object], package: str) -> None:
         """Add what a plugin offers, or nothing of it.

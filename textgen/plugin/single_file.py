@@ -29,11 +29,10 @@ def file_plugin(path: str | Path) -> Plugin:
 
 
 def module_name(plugin: Plugin) -> str:
-    """The name of a file's module, which is its own: two files of one name may be plugins, and an
+    """The name of a file's module, by its content: two files of one name may be plugins, and an
     edited one is another module.
     """
-    key = hashlib.sha256(f"{plugin.path}\0{plugin.version}".encode("utf-8", "surrogateescape"))
-    return f"textgen_plugin_{plugin.name.replace('.', '_')}_{key.hexdigest()[:12]}"
+    return f"textgen_plugin_{plugin.name.replace('.', '_')}_{plugin.version[-12:]}"
 
 
 def import_file(plugin: Plugin) -> ModuleType:

@@ -92,8 +92,6 @@ def _check(component: Component) -> None:
     attrs.resolve_types(component.config)
     taken, faults = list(REQUEST_OPTIONS), Faults()
     for name, field in component.options().items():
-        if field.type is None:
-            raise UnfitError(f"{name} has no type; annotate it, as in `{name}: int`")
         is_made = isinstance(field.default, attrs.Factory)  # type: ignore[arg-type]
         if not (is_made or field.default in (attrs.NOTHING, None) or field.metadata.get("kind")):
             with faults.collected():

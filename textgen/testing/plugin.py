@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import UsageError
-from textgen.messages import nearest
+from textgen.messages import known_names
 from textgen.plugin import discovery
 from textgen.plugin.component import UNPACKAGED, Component, RegisteredComponent
 from textgen.plugin.registry import PluginSet
@@ -209,7 +209,7 @@ def _check_names(names: Iterable[str], offers: Iterable[RegisteredComponent], wh
     known = {name for offer in offers for name in (offer.name, f"{offer.kind}:{offer.name}")}
     for name in names:
         if name not in known:
-            hint = nearest(name, known) or f"there are {', '.join(sorted(known))}"
+            hint = known_names(name, known)
             raise UsageError(f"{what} {name!r}, and no component is called so; {hint}")
 
 
