@@ -13,9 +13,9 @@ from commands import running
     ("closed", "code", "said"),
     [
         ("<&-", 0, ""),
-        (">&-", 1, "textgen: error: stdout is closed"),
+        (">&-", 0, ""),
         ("2>&-", 0, ""),
-        (">&- 2>&-", 1, ""),
+        (">&- 2>&-", 0, ""),
     ],
 )
 def test_closed_streams_are_no_bug(finished_run, generator, closed, code, said):
@@ -28,7 +28,7 @@ def test_closed_streams_are_no_bug(finished_run, generator, closed, code, said):
         encoding="utf-8",
         check=False,
     )
-    expected = "" if code else f"{generator.generate(max_new_tokens=5)}\n"
+    expected = f"{generator.generate(max_new_tokens=5)}\n" * (not closed.startswith(">"))
     assert (done.returncode, done.stdout) == (code, expected)
     assert done.stderr.startswith(said)
     assert len(done.stderr.splitlines()) == bool(said)

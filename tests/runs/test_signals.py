@@ -93,7 +93,7 @@ def test_a_second_signal_stops_at_once(folder, site, second):
         run.process.send_signal(second)
         code, _, stderr = run.end()
     if second is signal.SIGINT:
-        assert stderr.endswith("textgen: interrupted at once\n")
+        assert stderr.endswith("textgen: interrupted\n")
     assert code == (130 if second is signal.SIGINT else -signal.SIGTERM)
 
 
@@ -104,4 +104,4 @@ def test_ctrl_c_before_training_stops_at_once(folder, site):
         run.process.send_signal(signal.SIGINT)
         code, stdout, stderr = run.end()
     assert (code, stdout) == (130, "")
-    assert stderr.removeprefix("still here\n") == "textgen: interrupted at once\n"
+    assert stderr.removeprefix("still here\n").strip() == "textgen: interrupted"

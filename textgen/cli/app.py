@@ -9,11 +9,11 @@ import os
 import signal
 import sys
 import warnings
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import click
 
 from textgen.cli import terminal
@@ -27,38 +27,34 @@ if TYPE_CHECKING:
     from textgen.contracts.components import Components
 
 
-@attrs.define
 class CommandContext:
     """The plugins, and the components with a subcommand of one; subcommands have it as `obj`."""
 
     components: Components | None = None
-    _plugins: PluginSet | None = None
 
+    @cached_property
     def plugins(self) -> PluginSet:
-        """The installed plugins but those of --no-plugin, and the files of --plugin, discovered
-        once per command.
-        """
-        if self._plugins is None:
-            context = click.get_current_context(silent=True)
-            given = {} if context is None else context.find_root().params
-            self._plugins = PluginSet.discover(disable=given.get("disable", ()))
-            for path in given.get("plugin_files", ()):
-                self._plugins.register_file(path)
-        return self._plugins
+        """The installed plugins but those of --no-plugin, and the files of --plugin."""
+        context = click.get_current_context(silent=True)  # none while a shell completes a word
+        given = {} if context is None else context.find_root().params
+        plugins = PluginSet.discover(disable=given.get("disable", ()))
+        for path in given.get("plugin_files", ()):
+            plugins.register_file(path)
+        return plugins
 
 
 class _Group(click.Group):
     """Built-in subcommands, then those that plugins offer."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *(offer.name for offer in ctx.obj.plugins().offers("command"))]
+        return [*COMMANDS, *(offer.name for offer in ctx.obj.plugins.offers("command"))]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
         if name in COMMANDS:
             module = importlib.import_module(f"textgen.cli.{name}")
             command: click.Command = module.command
             return command
-        offer = ctx.obj.plugins().find("command", name)
+        offer = ctx.obj.plugins.find("command", name)
         if isinstance(offer, RegisteredComponent):
             return self._build(offer, ctx.obj)
         raise click.UsageError(f"{offer.expected}; {nearest(name, COMMANDS) or offer.hint}", ctx)
@@ -77,27 +73,21 @@ class _Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, self.get_command(ctx, name).get_short_help_str(200)) for name in COMMANDS]
         # None of a plugin is built: it may need large libraries.
-        offers = ctx.obj.plugins().offers("command")
+        offers = ctx.obj.plugins.offers("command")
         rows += [(offer.name, offer.component.summary) for offer in offers]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
     def _build(self, offer: RegisteredComponent, context: CommandContext) -> click.Command:
         from textgen.contracts.components import Components
-        from textgen.errors import ContractError
         from textgen.plugin.component import BuildContext
         from textgen.plugin.config_reader import ConfiguredComponent
 
-        built = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=context.plugins())
+        built = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=context.plugins)
         context.components = Components()
-        made = context.components.build(
-            ConfiguredComponent(offer.name, offer, offer.component.config()), built
-        )
-        if not isinstance(made, click.Command):
-            raise ContractError(
-                offer, f"built {type(made).__name__}, and must build a click.Command"
-            )
-        return made
+        choice = ConfiguredComponent(offer.name, offer, offer.component.config())
+        command: click.Command = context.components.build(choice, built)
+        return command
 
 
 @click.command(
@@ -154,21 +144,11 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _show_warnings() -> None:
-    """Show each warning, and what the library logs like one, once: a command may look for plugins
-    more than once.
-    """
-    logger, handler, shown = logging.getLogger("textgen"), logging.StreamHandler(), set[str]()
-
-    def is_new(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        is_shown = message in shown or os.environ.get("RANK", "0") != "0"
-        shown.add(message)
-        return not is_shown
-
-    handler.setLevel(logging.WARNING)
+    """Show each warning once, and what the library logs like one, in the first of processes."""
+    logger, handler = logging.getLogger("textgen"), logging.StreamHandler()
+    handler.setLevel(logging.WARNING if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     handler.setFormatter(logging.Formatter("textgen: warning: %(message)s"))
-    handler.addFilter(is_new)
     logger.addHandler(handler)
     # This process is ours.
     warnings.showwarning = lambda message, *_, **__: logger.warning("%s", message)
-    warnings.simplefilter("always", PluginWarning)
+    warnings.simplefilter("once", PluginWarning)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any, Final
 
@@ -82,14 +83,14 @@ def command(
     that may be given several times, \\n is a line break, \\t a tab and \\\\ a backslash; a table is
     written as in TOML: --logit-bias '{e = -2}'. All texts share a time limit.
     """
-    check_run(run, context.plugins())
+    check_run(run, context.plugins)
     from textgen.cli.output import write_stream, write_texts
     from textgen.engine import Engine
 
     is_one = many["n"] == 1 and len(prompts) < 2 and not (novelty or many["distinct"])
     is_typed = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     index, told = many["index"], {"echo": True, **options}
-    with Engine(context.plugins()).load(run, device=device) as generator:
+    with Engine(context.plugins).load(run, device=device) as generator:
         if form != "text" or not is_one:
             given = _read(prompts)
             write_texts(generator, given, form=form, novelty=novelty, **many, **told)
@@ -98,7 +99,7 @@ def command(
         else:
             from textgen.cli.session import Session
 
-            Session(generator, options, request_options(context.plugins()), index=index).run()
+            Session(generator, options, request_options(context.plugins), index=index).run()
 
 
 def _read(prompts: tuple[str, ...]) -> list[str]:
@@ -109,10 +110,9 @@ def _read(prompts: tuple[str, ...]) -> list[str]:
     if prompts or sys.stdin is None or sys.stdin.isatty():
         return list(prompts or [""])
     try:
-        text = sys.stdin.buffer.read().decode("utf-8-sig")
+        text = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig").read().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise UsageError("stdin is not UTF-8; save the prompt as UTF-8 text") from error
-    text = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
     if len(text) > _MAX_CHARACTERS:
         said = f"stdin has {len(text):,} characters; its last {_MAX_CHARACTERS:,} are the prompt"
         click.echo(f"textgen: warning: {said}", err=True)

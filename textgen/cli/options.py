@@ -13,7 +13,6 @@ from textgen.plugin.component import ComponentSource
 
 PAGE_MARK = '<meta name="generator" content="textgen">'
 """Stands at the beginning of every page."""
-_BEGINNING_BYTES = 1 << 16  # bytes that tell what a file is
 
 set_option = click.option(
     "--set",
@@ -37,11 +36,8 @@ def check_page(given: str) -> None:
     replace another file than a page with PAGE_MARK.
     """
     path = Path(given)
-    if path.is_file():
-        with path.open("rb") as file:
-            if PAGE_MARK.encode() in file.read(_BEGINNING_BYTES):
-                return
-    if path.exists():
+    is_page = path.is_file() and PAGE_MARK.encode() in path.read_bytes()
+    if path.exists() and not is_page:
         cause = f"{path} exists and is not a page of textgen; --html does not replace it"
         raise UsageError(f"{cause}: give another name")
     if not path.parent.is_dir():
@@ -76,8 +72,10 @@ def check_run(given: str, plugins: ComponentSource | None = None) -> None:
     from textgen.runs.directory import near_run
     from textgen.runs.starting import offered_run
 
-    offered = plugins and not Path(given).is_dir() and offered_run(given, plugins)
-    if not Path(given).is_dir() and not isinstance(offered, Path | Mapping):
+    if Path(given).is_dir():
+        return
+    offered = None if plugins is None else offered_run(given, plugins)
+    if not isinstance(offered, Path | Mapping):
         made = Path("runs", Path(given).stem)
         hint = f"did you mean {made}?" if made.is_dir() else near_run(Path(given))
         hint = hint or "textgen run makes one, such as runs/my"

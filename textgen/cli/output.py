@@ -5,24 +5,29 @@ JSON lines.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 import click
 
-from textgen.cli.terminal import print_stream, print_text, report_seed
+from textgen.cli.terminal import print_text
 from textgen.documents import end_id
 from textgen.generation.generator import Generator
 from textgen.generation.results import Generation
+from textgen.generation.streams import TextStream
 from textgen.pipeline.raw_pipeline import inline_toml
 from textgen.plugin.config_reader import plain
 
 
-def write_stream(generator: Generator, prompt: str, **options: Any) -> None:
+def write_stream(generator: Generator, prompt: str, **options: Any) -> TextStream:
     """Write one text as it comes."""
     stream = generator.stream(prompt, **options)
-    report_seed(options, stream.seed)
-    print_stream(stream)
+    _report_seed(options, stream.seed)
+    for piece in stream:
+        print_text(piece)
+    print_text("\n")
+    return stream
 
 
 def write_text(text: str, number: int = 0) -> None:
@@ -53,13 +58,19 @@ def write_texts(
             print_text(json.dumps(row, ensure_ascii=False) + "\n")
             continue
         if number == 1:
-            report_seed(options, generation.seed)
+            _report_seed(options, generation.seed)
         if form == "lines":
             print_text(" ".join(generation.text.splitlines()) + "\n")
         else:
             write_text(generation.text, number * is_several)
         if report is not None:
             click.echo(report.describe(), err=True)
+
+
+def _report_seed(options: Mapping[str, Any], seed: int) -> None:
+    """Say on stderr which seed was drawn, where one was."""
+    if options.get("seed") == "random":
+        click.echo(f"seed {seed}", err=True)
 
 
 def _as_row(generation: Generation) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def command(ctx: click.Context, kind: str | None, with_options: bool, as_json: b
     """
     if ctx.invoked_subcommand is not None:
         return
-    described = describe(ctx.obj.plugins(), kind)
+    described = describe(ctx.obj.plugins, kind)
     if not described["components"]:
         raise UsageError(f"no plugin offers a component of the kind {kind}")
     if as_json:
@@ -88,7 +88,7 @@ def check(ctx: click.Context, /, name: str, values: tuple[str, ...], **given: An
     warnings.simplefilter("ignore", PluginWarning)
     warnings.simplefilter("default", DeprecationWarning)
     counts = dict.fromkeys(("ok", "failed", "skipped"), 0)
-    for status, line in check_named(name, ctx.obj.plugins(), values, **given):
+    for status, line in check_named(name, ctx.obj.plugins, values, **given):
         if status in counts:
             counts[status] += 1
         click.echo(line)

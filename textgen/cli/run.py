@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -13,6 +13,7 @@ import click
 
 from textgen.cli.options import check_pipeline, set_option
 from textgen.cli.signal_switch import SignalSwitch
+from textgen.errors import Interrupted
 
 if TYPE_CHECKING:
     from textgen.engine import Run
@@ -78,23 +79,28 @@ def command(
 
     if device is not None:
         overrides = (*overrides, f"device={json.dumps(device)}")
-    engine, processes = Engine(context.plugins()), Processes.of_environment()
+    engine, processes = Engine(context.plugins), Processes.of_environment()
     leads = processes is None or processes.leads
     if finish and leads:
         engine.finish(output or engine.pipeline(pipeline, overrides).output)
     console = sys.stderr if leads and not quiet else None
     switch = SignalSwitch(message="" if console is None else _INTERRUPTING)
-    with contextlib.nullcontext() if processes is None else processes.joined(), _exit_codes(switch):
-        run = engine.run(
-            pipeline,
-            overrides,
-            output=output,
-            console=console,
-            observers=[partial(_observe, switch, console)],
-            cancelled=switch.is_on,
-            processes=processes,
-            **how,
-        )
+    with contextlib.nullcontext() if processes is None else processes.joined():
+        try:
+            run = engine.run(
+                pipeline,
+                overrides,
+                output=output,
+                console=console,
+                observers=[partial(_observe, switch, console)],
+                cancelled=switch.is_on,
+                processes=processes,
+                **how,
+            )
+        except Interrupted as error:
+            if switch.signal_number is not None:
+                error.exit_code = 128 + switch.signal_number
+            raise
     run.generator.close()  # its texts are made
     if leads:
         _print(run, quiet=quiet)
@@ -123,21 +129,6 @@ def _ended(record: Mapping[str, Any]) -> str:
     if stopped is not None:
         text += f"; {stopped['by']} stopped it at step {record['step']}: {stopped['reason']}"
     return text
-
-
-@contextlib.contextmanager
-def _exit_codes(switch: SignalSwitch) -> Iterator[None]:
-    """Give an Interrupted of the block, by the first signal or the second, its exit code."""
-    from textgen.errors import Interrupted
-
-    try:
-        yield
-    except Interrupted as error:
-        if switch.signal_number is not None:
-            error.exit_code = 128 + switch.signal_number
-        raise
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted at once") from None
 
 
 def _observe(switch: SignalSwitch, console: TextIO | None, event: Any) -> None:

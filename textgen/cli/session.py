@@ -10,9 +10,9 @@ from typing import Any, Final
 import attrs
 import click
 
+from textgen.cli.output import write_stream
 from textgen.cli.request_options import parse_value
 from textgen.cli.signal_switch import SignalSwitch
-from textgen.cli.terminal import print_stream, report_seed
 from textgen.errors import TextgenError, UsageError
 from textgen.generation.generator import Generator
 from textgen.generation.results import GenerationState
@@ -63,9 +63,7 @@ class Session:
                 return
             except KeyboardInterrupt:  # often the second of two that were meant for the text
                 click.echo("\n/quit or Ctrl-D ends the session", err=True)
-            except UnicodeDecodeError:
-                click.echo("error: what was typed is not valid UTF-8", err=True)
-            except (TextgenError, OSError) as error:
+            except (TextgenError, OSError, UnicodeDecodeError) as error:
                 click.echo(f"error: {error}", err=True)
 
     def _answer(self, line: str) -> None:
@@ -93,12 +91,10 @@ class Session:
         Another seed begins with its first text.
         """
         key, equals, text = (part.strip() for part in rest.partition("="))
-        if not equals:
-            raise UsageError("expected /set KEY=VALUE, as in /set temperature=0.5")
         name = key.replace("-", "_")  # as the API or as the command has it
-        if name not in self.table:
+        if not equals or name not in self.table:
             hint = nearest(name, self.table) or "textgen generate --help lists what can be set"
-            raise UsageError(f"there is no option {key}; {hint}")
+            raise UsageError(f"expected /set OPTION=VALUE, as in /set temperature=0.5; {hint}")
         options = {each: value for each, value in self.options.items() if each != name}
         if text:
             options[name] = parse_value(name, self.table[name].type, text)
@@ -110,13 +106,9 @@ class Session:
     def _write(self, prompt: str, **changes: Any) -> None:
         # Ctrl-C ends the text in good order, so that /more continues it.
         with SignalSwitch((signal.SIGINT,)) as switch:
-            arguments = {"echo": True, **self.options, **changes}
-            stream = self.generator.stream(
-                prompt, keep_state=True, cancelled=switch.is_on, **arguments
-            )
-            report_seed(arguments, stream.seed)
-            print_stream(stream)
-        self._state = stream.state
+            options = {"echo": True, **self.options, **changes}
+            how = {"keep_state": True, "cancelled": switch.is_on}
+            self._state = write_stream(self.generator, prompt, **how, **options).state
 
     def _check(self, options: dict[str, Any]) -> None:
         """Raise UsageError for options that are wrong, by a stream that is never started."""

@@ -9,13 +9,10 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TextIO
-
-import click
+from collections.abc import Iterator
+from typing import TextIO
 
 from textgen import windows
-from textgen.errors import TextgenError
 from textgen.messages import visible
 
 
@@ -23,18 +20,13 @@ def prepare() -> None:
     """Replace stdout and stderr by streams that write UTF-8 and keep control characters from a
     terminal.
 
-    Into a file or another program stdout is exact, for a text is data.
-
-    Raises TextgenError where stdout was closed before the process began: a file might come to stand
-    in its place.
+    Into a file or another program stdout is exact, for a text is data. A stream that was closed
+    before the process began loses what is written to it.
     """
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     sys.stderr = _prepared(sys.stderr, is_exact=False, may_be_lost=True)
-    if sys.stdout is None:
-        raise TextgenError(
-            "stdout is closed, so there is nowhere to write to; to write nothing: > /dev/null"
-        )
     sys.stdout = _prepared(sys.stdout, is_exact=not sys.stdout.isatty())
 
 
@@ -44,28 +36,14 @@ def print_text(text: str) -> None:
     sys.stdout.flush()
 
 
-def print_stream(pieces: Iterable[str]) -> None:
-    """Write a text to stdout as it comes."""
-    for piece in pieces:
-        print_text(piece)
-    print_text("\n")
-
-
-def report_seed(arguments: Mapping[str, Any], seed: int) -> None:
-    """Say on stderr which seed was drawn, where one was."""
-    if arguments.get("seed") == "random":
-        click.echo(f"seed {seed}", err=True)
-
-
 def _prepared(stream: TextIO, *, is_exact: bool, may_be_lost: bool = False) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):  # prepared already, or a program's own
         return stream
-    stream.reconfigure(encoding="utf-8", errors="replace", newline="\n")
-    return _Stream(stream, is_exact=is_exact, may_be_lost=may_be_lost)  # type: ignore[return-value]
+    return _Stream(stream, is_exact=is_exact, may_be_lost=may_be_lost)
 
 
-class _Stream(io.TextIOBase):
-    """A standard stream. It has no `buffer`, through which click writes to a console of Windows.
+class _Stream(io.TextIOWrapper):
+    """A standard stream, in place of the one that it is made of.
 
     is_exact      a text is written as it is; else its control characters are written as escapes,
                   such as \\x1b
@@ -73,30 +51,22 @@ class _Stream(io.TextIOBase):
                   log is full
     """
 
-    encoding = "utf-8"
-    errors = "replace"
+    buffer = None  # type: ignore[assignment]  # click would write to a console of Windows through it
 
     def __init__(self, stream: io.TextIOWrapper, *, is_exact: bool, may_be_lost: bool) -> None:
-        self._stream, self._is_exact, self._may_be_lost = stream, is_exact, may_be_lost
+        line_buffering = stream.line_buffering  # asked first: a detached stream tells nothing
+        super().__init__(stream.detach(), "utf-8", "replace", "\n", line_buffering)
+        self._is_exact, self._may_be_lost = is_exact, may_be_lost
 
     def write(self, text: str) -> int:
-        shown = _visible if self._may_be_lost else visible  # a bar is on stderr
+        is_bar = self._may_be_lost and text.startswith("\r")  # of progress, with numbers alone
         with self._failing():
-            self._stream.write(text if self._is_exact else shown(text))
+            super().write(text if self._is_exact or is_bar else visible(text))
         return len(text)
 
     def flush(self) -> None:
         with self._failing():
-            self._stream.flush()
-
-    def writable(self) -> bool:
-        return True
-
-    def isatty(self) -> bool:
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
+            super().flush()
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
@@ -108,11 +78,3 @@ class _Stream(io.TextIOBase):
             if windows.WINDOWS and isinstance(error, OSError) and error.errno == errno.EINVAL:
                 raise BrokenPipeError(errno.EPIPE, "nobody reads stdout") from error
             raise
-
-
-def _visible(text: str) -> str:
-    """The text with control characters as escapes, but for a bar's returns to the beginning of its
-    line.
-    """
-    begins, ends = text.startswith("\r"), len(text) > 1 and text.endswith("\r")
-    return "\r" * begins + visible(text[begins : len(text) - ends]) + "\r" * ends

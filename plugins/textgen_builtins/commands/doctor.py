@@ -53,7 +53,7 @@ def _of_installation(context: Any) -> dict[str, Any]:
         "versions": {name: version for name, version in versions.items() if version is not None},
         "devices": devices,
         "cache": str(cache_directory()),
-        "faults": [*faults, *map(str, context.plugins().quarantined)],
+        "faults": [*faults, *map(str, context.plugins.quarantined)],
     }
 
 
@@ -85,7 +85,7 @@ def _of_run(context: Any, run: str) -> dict[str, Any]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                Engine(context.plugins()).load(run).close()
+                Engine(context.plugins).load(run).close()
         except TextgenError as error:
             cause = str(error)
     facts = {"path": str(report.path), "whole": report.whole}

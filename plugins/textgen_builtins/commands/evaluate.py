@@ -74,7 +74,7 @@ def evaluate(
     RUN is a run directory, such as runs/my; FILE is a text that the model was not trained on, a
     folder of texts, which are read one after the other, the address of a text, or - for stdin.
     """
-    check_run(run, context.plugins())
+    check_run(run, context.plugins)
     if file != "-" and not Address.matches(file) and not Path(file).exists():
         raise UsageError(f"{file} does not exist")
     from tqdm import tqdm
@@ -83,7 +83,7 @@ def evaluate(
 
     if html is not None:
         check_page(html)
-    engine = Engine(context.plugins())
+    engine = Engine(context.plugins)
     name = "stdin" if file == "-" else file
     # Without samplers: a score is the model's own.
     with engine.load(run, device=device, sampler=[]) as generator, _readable(file) as path:

@@ -58,7 +58,7 @@ def new_plugin(context: Any, name: str, kind: str) -> None:
         raise UsageError(
             f"{module!r} is a module or keyword of Python already; choose another name"
         )
-    taken = {offer.name for offer in context.plugins().offers(kind)}
+    taken = {offer.name for offer in context.plugins.offers(kind)}
     if component in taken or (kind == "command" and component in COMMANDS):
         raise UsageError(f"there is a {kind} called {component!r} already; choose another name")
     folder = Path(name)

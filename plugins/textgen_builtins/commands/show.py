@@ -31,7 +31,7 @@ def show(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     directory, as it does for PIPELINE.
     """
     check_pipeline(pipeline)
-    made = resolve(pipeline, overrides, context.plugins())
+    made = resolve(pipeline, overrides, context.plugins)
     is_default = made.output == Path.cwd() / "runs" / made.name
     is_below = made.output.is_relative_to(made.folder)
     output = made.output.relative_to(made.folder) if is_below else made.output

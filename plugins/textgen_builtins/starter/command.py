@@ -90,7 +90,7 @@ def init(
         facts = texts.story()
     else:
         facts = texts.look_at(text, path.parent, console=sys.stderr, **options)
-    plugins, seconds = context.plugins(), minutes * 60
+    plugins, seconds = context.plugins, minutes * 60
     chosen = recipe.chosen_start(facts, seconds, start, path.parent, plugins, _say)
     made = recipe.starter_pipeline(facts, seconds, *chosen, file=quoted(str(path)))
     try:
