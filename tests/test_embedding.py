@@ -35,7 +35,6 @@ from textgen import (
     RunLockedError,
     RunMismatchError,
     TrainingError,
-    UsageError,
 )
 from textgen.errors import Difference
 from textgen.plugin import Plugin
@@ -155,7 +154,6 @@ def test_an_error_comes_from_another_process_as_it_was_raised(error):
     error.__dict__["source"] = "prompts[3]"  # as it is when its place is added
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert (type(again), again.args, vars(again)) == (type(error), error.args, vars(error))
-        assert not isinstance(error, UsageError) or repr(str(error)) in repr(again)
 
 
 def outside():

@@ -37,7 +37,7 @@ from textgen.messages import visible
 _MAX_VALUE: Final = 60  # characters of a value that is shown whole: no checksum
 
 
-@attrs.define(slots=False, eq=False, repr=False)
+@attrs.define(slots=False, eq=False)
 class TextgenError(Exception):
     """Base class of every expected error. A bug is never one of these."""
 
@@ -50,9 +50,6 @@ class TextgenError(Exception):
         text = (f"{self.source}: " if self.source else "") + self._text()
         text += f"; {self.advice}" if self.advice else ""
         return visible(text)  # names, paths and values in it may be a stranger's
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Text and facts as they are: Exception would make it anew from its text, and break a pool
@@ -92,7 +89,7 @@ class UsageError(TextgenError):
     """The command, the pipeline or an argument is wrong; nothing was done.
 
     `faults` has every fault; `argument` is that of the first. `source` is the place of the
-    argument: a file and line, or an index among several prompts.
+    argument: a file, or an index among several prompts.
     """
 
     exit_code = 2
@@ -109,10 +106,7 @@ class UsageError(TextgenError):
         given = "" if value is None else reprlib.repr(value)
         self.faults = tuple(faults) or (Fault(argument, message, given, suggestion),)
         self.argument = self.faults[0].path
-        super().__init__(message)
-
-    def _text(self) -> str:
-        return "; ".join(map(str, self.faults))
+        super().__init__("; ".join(map(str, self.faults)))
 
 
 class PipelineError(UsageError):
@@ -126,23 +120,18 @@ class PipelineError(UsageError):
     def __init__(self, faults: Sequence[Fault], source: str = "pipeline") -> None:
         super().__init__(faults=faults)
         self.source = source
-
-    def _text(self) -> str:
-        count = [f"{len(self.faults)} faults"] if len(self.faults) > 1 else []
-        return "\n  ".join([*count, *map(str, self.faults)])
+        if len(faults) > 1:
+            self.message = "\n  ".join([f"{len(faults)} faults", *map(str, faults)])
 
 
 class PromptError(UsageError):
     """The prompt has `characters` that the vocabulary lacks."""
 
     def __init__(self, characters: Sequence[str]) -> None:
-        super().__init__(argument="prompt")
         self.characters = tuple(characters)
-
-    def _text(self) -> str:
-        cause = f"the vocabulary lacks {', '.join(map(_shown, self.characters))} of the prompt"
+        cause = f"the vocabulary lacks {', '.join(map(_shown, characters))}"
         advice = "set unknown_characters to 'skip' (drop it) or 'unknown' (feed it as <unk>)"
-        return f"{cause}; leave it out, or {advice}"
+        super().__init__(f"{cause}; leave it out, or {advice}", argument="prompt")
 
 
 def _shown(character: str) -> str:
@@ -178,18 +167,17 @@ class RunMismatchError(UsageError):
     """
 
     def __init__(self, path: Path, differences: Sequence[Difference], reason: str = "") -> None:
-        super().__init__()
         self.path, self.differences, self.reason = path, tuple(differences), reason
-
-    def _text(self) -> str:
-        rows = "".join(f"\n  {difference}" for difference in self.differences)
-        reason = f"{self.reason}; " if self.reason else ""
         advice = "keep it and choose another `output`, or replace it with `overwrite`"
-        if all(each.key.startswith("corpus.") for each in self.differences):
-            size = next((f" ({d})" for d in self.differences if d.key == "corpus.characters"), "")
-            cause = f"the text of the run in {self.path} has changed{size}"
-            return f"{cause}; `update` trains its model on with the new text; {advice}"
-        return f"{self.path} holds a run of another pipeline:{rows}\n{reason}{advice}"
+        if all(each.key.startswith("corpus.") for each in differences):
+            size = next((f" ({d})" for d in differences if d.key == "corpus.characters"), "")
+            cause = f"the text of the run in {path} has changed{size}"
+            text = f"{cause}; `update` trains its model on with the new text; {advice}"
+        else:
+            rows = "".join(f"\n  {difference}" for difference in differences)
+            advice = f"{reason}; {advice}" if reason else advice
+            text = f"{path} holds a run of another pipeline:{rows}\n{advice}"
+        super().__init__(text)
 
 
 @attrs.define(slots=False, eq=False)
@@ -247,6 +235,8 @@ class RunLockedError(RunError):
 
 class CorruptFileError(RunError):
     """A file of a run is damaged or missing."""
+
+    advice = "restore it from a copy"
 
     def __init__(self, path: Path, message: str) -> None:
         super().__init__(f"{path}: {message}", path)

@@ -115,9 +115,17 @@ BLAMED = [
     ("corpus", leaving, "cannot be built: SystemExit"),
     # Tokenizers
     ("tokenizer", broken(tokenizer(**LOADED)), "saved and loaded"),
-    ("tokenizer", broken(tokenizer(to_dict=lambda self: {"a": set()})), "is not JSON"),
+    (
+        "tokenizer",
+        broken(tokenizer(to_dict=lambda self: {"a": set()})),
+        "set is not JSON serializable",
+    ),
     ("tokenizer", broken(tokenizer(to_dict=None)), "Changed, which has no method 'to_dict'"),
-    ("tokenizer", broken(tokenizer(from_dict=lambda self, state: None)), "from from_dict what is"),
+    (
+        "tokenizer",
+        broken(tokenizer(from_dict=lambda self, state: None)),
+        "'NoneType' object has no attribute 'encode'",
+    ),
     ("tokenizer", broken(tokenizer(fit=lambda self, pieces: {}["lost"])), "KeyError: 'lost' ("),
     ("tokenizer", broken(ROUND_TRIP), "fails its round trip"),
     (
@@ -142,8 +150,8 @@ BLAMED = [
     ),
     # Models
     ("model", gives(lambda logits: None), "gave NoneType, and must give logits of shape (1, "),
-    ("model", gives(lambda logits: logits[:, :2]), "gave logits of shape (1, 2), and must"),
-    ("model", gives(np.float16), "gave logits of dtype float16"),
+    ("model", gives(lambda logits: logits[:, :2]), "of shape (1, 2), and must give logits"),
+    ("model", gives(np.float16), "gave float16 of shape (1, "),
     ("model", broken(types.SimpleNamespace(decoder=len)), "has no method 'tensors'"),
     ("model", without_forward, 'the required "forward" function'),
     ("model", functools.partial(model, write_state=None), "no method 'write_state'"),

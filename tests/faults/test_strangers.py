@@ -51,7 +51,7 @@ INSTEAD = {
     "link": (lambda path, secret: path.symlink_to(secret), "leads out|not a safetensors file"),
     "loop": (
         lambda path, secret: path.symlink_to(path.name),
-        "not a regular file|run is not a run",
+        "Too many levels of symbolic links|run is not a run",
     ),
 }
 

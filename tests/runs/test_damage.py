@@ -63,7 +63,7 @@ def test_a_damaged_file_is_named_by_all_that_read_it(finished, name, how):
         for data in (good, path.read_bytes()):
             assert hashlib.sha256(data).hexdigest()[:12] in str(error)
         assert ("git lfs pull" in str(error)) == (how == "git lfs pointer")
-        assert "restore it from a copy, or train anew with `overwrite`" in str(error)
+        assert "restore it from a copy" in str(error)
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -162,7 +162,7 @@ def test_the_command_names_each_file_once_and_where_it_is_damaged(finished, tmp_
     shown = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[:-1])
     assert shown.keys() == {*RUN_FILES, f"checkpoints/{step.name}"}
     assert shown.pop("run.json") == "whole"
-    assert shown["pipeline.toml"].startswith("damaged: 2:8: not valid TOML")
+    assert shown["pipeline.toml"].startswith("damaged: not valid TOML")
     for name, rest in shown.items():
         assert re.match("damaged: [^/:]", rest), rest
         assert Path(name).name not in rest

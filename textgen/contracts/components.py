@@ -136,7 +136,8 @@ class Components(contextlib.ExitStack[bool | None]):
             offers = [offer for made, offer in known if type(made) is type(error.culprit)]
             return ContractError(offers[-1], str(error)) if offers else None
         if _is_memory(error):
-            return _out_of_memory()
+            sizes = "batch size, data.window_length, or the size of model or vocabulary"
+            return DeviceError(f"out of memory; lower {sizes}")
         parts = [*known, *([] if suspect is None else [(None, suspect)])]
         foreign = [part for part in parts if part[1].distribution != OWN_DISTRIBUTION]
         offer = _blamed(error, foreign)
@@ -201,14 +202,6 @@ def _is_memory(error: BaseException) -> bool:
         "alloc_cpu" in str(error) or "not enough memory" in str(error)
     )
     return on_cpu or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def _out_of_memory() -> DeviceError:
-    explained = DeviceError(
-        "out of memory; lower batch size, data.window_length, or the size of model or vocabulary"
-    )
-    explained.exit_code = 1  # the pipeline is well-formed; the run failed
-    return explained
 
 
 def _close(made: Any, offer: RegisteredComponent) -> None:

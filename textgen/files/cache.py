@@ -5,19 +5,16 @@
 
 Both are written whole (textgen.files.durable), the record last, so a killed process leaves nothing
 that counts. Nothing is locked: if two processes make the same entry, the second replaces the first.
-A file that does not agree with its record is no entry, and is made again. Nothing is read from or
-written to a folder that another user may write to. Only entries are removed, and temporary files of
-textgen that are an hour old.
+A file that does not agree with its record is no entry, and is made again. Only entries are removed,
+and temporary files of textgen that are an hour old.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
-import stat
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -88,9 +85,6 @@ class Cache:
         Raises OSError if that cannot be done, and what `pieces` raises.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # for nobody else to read
-        if not self._is_private():
-            cause = "another user owns it or may write to it"
-            raise PermissionError(errno.EACCES, cause, str(self.folder))
         path, record = self.folder / f"{key}-{name}", self._record(key)
         write_atomic(path, pieces)
         status = path.stat()
@@ -113,9 +107,8 @@ class Cache:
         """Remove what killed processes left."""
         for path in self.folder.glob(".*.tmp"):
             with contextlib.suppress(OSError):
-                status = path.lstat()
-                is_old = status.st_mtime < time.time() - _ABANDONED_SECONDS
-                if is_old and stat.S_ISREG(status.st_mode) and _TEMPORARY.fullmatch(path.name):
+                is_old = path.lstat().st_mtime < time.time() - _ABANDONED_SECONDS
+                if is_old and _TEMPORARY.fullmatch(path.name):
                     path.unlink()
 
     def _read(self, key: str) -> CacheEntry | None:
@@ -123,7 +116,7 @@ class Cache:
         try:
             used, facts = record.lstat().st_mtime, read_json(record)
             name, size = facts["name"], facts["size"]
-            if re.fullmatch(f"{key}-[A-Za-z0-9._-]+", name) and self._is_private():
+            if re.fullmatch(f"{key}-[A-Za-z0-9._-]+", name):
                 signature = file_signature(self.folder / name)
                 if signature is not None and signature[:2] == (size, facts["time"]):
                     return CacheEntry(self.folder / name, record, facts, size, used)
@@ -133,14 +126,6 @@ class Cache:
 
     def _record(self, key: str) -> Path:
         return self.folder / f"{key}.json"
-
-    def _is_private(self) -> bool:
-        """Whether no other user may write to the folder. Windows does not tell."""
-        if os.name != "posix":
-            return True
-        status = self.folder.stat()
-        is_open = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        return status.st_uid == os.geteuid() and not is_open
 
 
 def cache_directory() -> Path:

@@ -87,21 +87,18 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write in pieces.
 
     It replaces `path` when the block ends, or is removed when that raises.
-
-    An OSError names `path`.
     """
     temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
-    with _named(path, temporary):
-        try:
-            with temporary.open("xb") as file:
-                yield file
-                sync_file(file)
-            rename(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            sync_file(file)
+        rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -110,24 +107,23 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     It gets the name `path`, which is free, when the block ends, or is removed when that raises.
 
-    Write files in it with `write_synced`. An OSError about the folder names `path`.
+    Write files in it with `write_synced`.
     """
     partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}")
-    with _named(path, partial):
-        try:
-            partial.mkdir()
-            yield partial
-            sync_tree(partial)
-            rename(partial, path)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        sync_folder(path.parent)
+    try:
+        partial.mkdir()
+        yield partial
+        sync_tree(partial)
+        rename(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
 
 
 def write_synced(path: Path, data: bytes) -> str:
     """Write a file of a folder that has not got its name yet, sync it, and return its SHA-256."""
-    with _named(path), path.open("wb") as file:
+    with path.open("wb") as file:
         file.write(data)
         sync_file(file)
     return hashlib.sha256(data).hexdigest()
@@ -135,7 +131,7 @@ def write_synced(path: Path, data: bytes) -> str:
 
 def append(path: Path, data: bytes) -> None:
     """Add to the end of a file and sync it."""
-    with _named(path), path.open("ab") as file:
+    with path.open("ab") as file:
         is_new = not file.tell()
         file.write(data)
         sync_file(file)
@@ -179,8 +175,7 @@ def rename(source: Path, target: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file or a folder with all that is in it. Of a symbolic link, the link alone."""
-    with _named(path):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def remove_folder(path: Path) -> None:
@@ -231,17 +226,3 @@ def _sync(descriptor: int) -> None:
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
             return
     os.fsync(descriptor)
-
-
-@contextlib.contextmanager
-def _named(path: Path, *temporary: Path) -> Iterator[None]:
-    """Name the file in an OSError about it, which has no name, or half of one, or is in a temporary
-    place.
-    """
-    try:
-        yield
-    except OSError as error:
-        name = Path(error.filename or "")
-        if name.parent == Path() or any(name.is_relative_to(place) for place in temporary):
-            error.filename = str(path)
-        raise

@@ -52,12 +52,12 @@ def file_signature(path: str | Path) -> tuple[int, ...] | None:
 def opened(path: Path) -> Iterator[BufferedReader]:
     """A regular file to read.
 
-    Raises CorruptFileError for anything else, without opening it, and OSError.
+    Raises CorruptFileError for anything else, without reading it, and OSError.
     """
     real = os.path.realpath(path)  # Path.resolve raises RuntimeError where links lead in a circle
-    _check_regular(path, os.lstat(real))
     with open(os.open(real, os.O_RDONLY | _FLAGS), "rb") as file:
-        _check_regular(path, os.fstat(file.fileno()))  # it may be another one by now
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise CorruptFileError(path, "it is not a regular file; it is not read")
         yield file
 
 
@@ -74,8 +74,3 @@ def translating_corruption(
         raise
     except MALFORMED_DATA as error:
         raise CorruptFileError(path, f"{what} ({str(error) or type(error).__name__})") from error
-
-
-def _check_regular(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise CorruptFileError(path, "it is not a regular file; it is not opened")

@@ -96,17 +96,22 @@ def read_bytes(path: Path, sha256: str = "", *, tensors: bool = False) -> bytes:
     Raises CorruptFileError, also for more than LARGEST bytes; of tensors, if the size is not what
     the header says. Raises RunError if the system refuses to read it.
     """
-    with _readable(path), opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > LARGEST and tensors:
-            from safetensors import safe_open
+    try:
+        with opened(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > LARGEST and tensors:
+                from safetensors import safe_open
 
-            with _safetensors(path), safe_open(path, "numpy"):
-                pass
-        elif size > LARGEST:
-            cause = f"it has {size:,} bytes, and such a file has at most {LARGEST:,}"
-            raise CorruptFileError(path, cause)
-        data = file.read(size)
+                with _safetensors(path), safe_open(path, "numpy"):
+                    pass
+            elif size > LARGEST:
+                cause = f"it has {size:,} bytes, and such a file has at most {LARGEST:,}"
+                raise CorruptFileError(path, cause)
+            data = file.read(size)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CorruptFileError(path, f"it cannot be read: {error.strerror}") from error
+    except OSError as error:  # which says nothing about the content, and need not last
+        raise RunError(f"{path}: it cannot be read: {error.strerror or error}", path) from error
     if sha256 and (actual := hashlib.sha256(data).hexdigest()) != sha256:
         cause = f"its SHA-256 is {actual[:12]}…, and the run wrote {sha256[:12]}…"
         if data.startswith(b"version https://git-lfs"):
@@ -146,19 +151,6 @@ def with_nan(tensors: Tensors) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def restorable(place: str = "") -> Iterator[None]:
-    """Say in a CorruptFileError how to get a file of a run back, and put `place` first, which named
-    the file.
-    """
-    try:
-        yield
-    except CorruptFileError as error:
-        error.advice = "restore it from a copy, or train anew with `overwrite`"
-        error.message = f"{place}: {error.message}" if place else error.message
-        raise
-
-
 def dump_vocabulary(tokenizer: Tokenizer) -> bytes:
     """The bytes of tokenizer.json. Raises UsageError for more than can be read back."""
     data = (json.dumps(tokenizer.to_dict(), ensure_ascii=False) + "\n").encode()
@@ -186,13 +178,12 @@ def load_vocabulary(tokenizer: Tokenizer, state: Table, path: Path) -> Tokenizer
         return tokenizer.from_dict(state)
 
 
-def files_under(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """The path and the state of each file under a folder. Links are not followed."""
+def file_states(folder: Path) -> Iterator[os.stat_result]:
+    """The state of each file under a folder. Links are not followed."""
     for parent, _, names in os.walk(folder):
         for name in names:
-            path = os.path.join(parent, name)
             with contextlib.suppress(OSError):  # removed meanwhile
-                yield path, os.lstat(path)
+                yield os.lstat(os.path.join(parent, name))
 
 
 def json_checksum(value: Any) -> str:
@@ -209,13 +200,3 @@ def path_of(value: Any, argument: str) -> Path:
     if not isinstance(value, str | Path) or "\0" in str(value) or not str(value):
         raise UsageError("expected a path", argument=argument, value=value)
     return Path(value)
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CorruptFileError(path, f"it cannot be read: {error.strerror}") from error
-    except OSError as error:  # which says nothing about the content, and need not last
-        raise RunError(f"{path}: it cannot be read: {error.strerror or error}", path) from error

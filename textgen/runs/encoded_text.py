@@ -180,7 +180,8 @@ class EncodedText:
             if pieces.has_documents and end_id(self.tokenizer) is None:
                 raise _no_end(pipeline)
             offer = self.tokenizer_choice.offer
-            components.add(check_tokenizer(self.tokenizer, offer, pieces.beginning), offer)
+            with components.blaming(offer):
+                components.add(check_tokenizer(self.tokenizer, offer, pieces.beginning), offer)
         components.add(self.tokenizer, self.tokenizer_choice.offer)
 
     def _pieces(self) -> HashedPieces:

@@ -14,7 +14,7 @@ import attrs
 from attrs.validators import and_, deep_iterable, deep_mapping, ge, lt
 
 from textgen.errors import CorruptFileError, RunError
-from textgen.files.reading import json_checksum, read_json, restorable
+from textgen.files.reading import json_checksum, read_json
 from textgen.pipeline.options import is_seed
 from textgen.plugin.strict_json import (
     COUNT,
@@ -202,15 +202,14 @@ def read_record(path: Path, cls: type[Any] = RunRecord) -> Table:
 
     Raises CorruptFileError, and RunError for a record of another format.
     """
-    with restorable():
-        record = read_json(path)
-        if (version := record.get("format_version")) != FORMAT_VERSION:
-            cause = f"{path}: its format version is {version!r}, and this textgen reads"
-            raise RunError(f"{cause} {FORMAT_VERSION}; use the version that made it", path)
-        kept, actual = str(record.get("checksum")), checksum_of(record)
-        if kept != actual:  # first: a flipped bit is no misspelt key
-            cause = "it is damaged: its content has another checksum than it says"
-            raise CorruptFileError(path, cause)
-        fields = attrs.fields_dict(cls)
-        checked_json(cls, {key: record[key] for key in fields if key in record}, path)
+    record = read_json(path)
+    if (version := record.get("format_version")) != FORMAT_VERSION:
+        cause = f"{path}: its format version is {version!r}, and this textgen reads"
+        raise RunError(f"{cause} {FORMAT_VERSION}; use the version that made it", path)
+    kept, actual = str(record.get("checksum")), checksum_of(record)
+    if kept != actual:  # first: a flipped bit is no misspelt key
+        cause = "it is damaged: its content has another checksum than it says"
+        raise CorruptFileError(path, cause)
+    fields = attrs.fields_dict(cls)
+    checked_json(cls, {key: record[key] for key in fields if key in record}, path)
     return record

@@ -24,7 +24,7 @@ from textgen.errors import (
     PluginWarning,
     UsageError,
 )
-from textgen.files.reading import VOCABULARY, json_checksum, load_vocabulary, restorable
+from textgen.files.reading import VOCABULARY, json_checksum, load_vocabulary
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.generation.scoring import windows_loss
@@ -212,8 +212,7 @@ def _check_edits(stored: StoredRun, choices: Iterable[ConfiguredComponent]) -> N
     ]
     if edits:
         cause = f"it no longer describes the weights: {'; '.join(map(str, edits[:_SHOWN_EDITS]))}"
-        with restorable():
-            raise CorruptFileError(Path(stored.raw.source), cause)
+        raise CorruptFileError(Path(stored.raw.source), cause)
 
 
 def build_chain(

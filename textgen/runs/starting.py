@@ -20,7 +20,6 @@ from textgen.files.reading import (
     inside,
     read_tokenizer,
     read_weights,
-    restorable,
 )
 from textgen.pipeline.pipeline import (
     Pipeline,
@@ -96,10 +95,8 @@ def start_tokenizer(tokenizer: Tokenizer, start: Start, record: Table, own: Path
     directory.
     """
     if record:
-        with restorable():
-            return read_tokenizer(tokenizer, own, record["files"][VOCABULARY])
-    with restorable(f"{start.place}.start"):
-        return read_tokenizer(tokenizer, start.path, start.tokenizer)
+        return read_tokenizer(tokenizer, own, record["files"][VOCABULARY])
+    return read_tokenizer(tokenizer, start.path, start.tokenizer)
 
 
 def load_start(
@@ -115,12 +112,11 @@ def load_start(
     start, now = choice.start, context.tokenizer
     assert start is not None
     assert now is not None
-    with restorable(f"{start.place}.start"):
-        tensors = read_weights(inside(start.path, WEIGHTS), start.weights)
-        own, plugins = start.tables["tokenizer"], context.plugins
-        table = ConfigReader(start.path, plugins, source, "tokenizer").choice("tokenizer", own)
-        unfitted = context.build(table, tokenizer=None)
-        before = read_tokenizer(unfitted, start.path, start.tokenizer)
+    tensors = read_weights(inside(start.path, WEIGHTS), start.weights)
+    own, plugins = start.tables["tokenizer"], context.plugins
+    table = ConfigReader(start.path, plugins, source, "tokenizer").choice("tokenizer", own)
+    unfitted = context.build(table, tokenizer=None)
+    before = read_tokenizer(unfitted, start.path, start.tokenizer)
 
     def shapes_of(tokenizer: Any) -> dict[str, tuple[int, ...]]:
         other = context.build(attrs.evolve(choice, start=None), tokenizer=tokenizer)

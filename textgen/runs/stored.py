@@ -21,13 +21,12 @@ from textgen.files.reading import (
     VOCABULARY,
     WEIGHTS,
     dump_tensors,
-    files_under,
+    file_states,
     inside,
     parse_json,
     read_bytes,
     read_json,
     read_weights,
-    restorable,
 )
 from textgen.pipeline.pipeline import CHOICES, PipelineTables
 from textgen.pipeline.raw_pipeline import RawPipeline
@@ -111,8 +110,7 @@ def read_stored(directory: RunDirectory, raw: RawPipeline | None = None) -> Stor
     while True:
         before = _signature(directory)
         try:
-            with restorable():
-                return _read(directory.current(), raw)
+            return _read(directory.current(), raw)
         except RunError:
             if _signature(directory) == before:
                 raise
@@ -282,12 +280,12 @@ def summarize(path: str | Path) -> RunSummary:
     has_record = os.path.lexists(place.path / "run.json")
     if not has_record and not directory.is_begun():
         raise no_run(path)
-    files = list(files_under(path))
+    files = list(file_states(path))
     summary = RunSummary(
         path=path,
         status="damaged",
-        bytes=sum(found.st_size for _, found in files),
-        changed=max((found.st_mtime for _, found in files), default=0.0),
+        bytes=sum(found.st_size for found in files),
+        changed=max((found.st_mtime for found in files), default=0.0),
     )
     record: Table = {}
     try:
