@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Protocol, TextIO
+from typing import Any, Final, Protocol, Self, TextIO
 
 import attrs
 
@@ -82,6 +82,13 @@ class Address(str):
             and value.isprintable()
             and re.match("(?i)https?://[^/]", value) is not None
         )
+
+    @classmethod
+    def of_option(cls, value: Any, folder: Path) -> Self | None:
+        """A value of a table in `folder` as this type; None for one of another. A type of options
+        that has this may be of any package.
+        """
+        return cls(value) if cls.matches(value) else None
 
 
 def option(

@@ -267,8 +267,8 @@ class ConfigReader:
             return float(value)  # neither infinite nor NaN
         if wanted is Path and isinstance(value, str | Path) and (path := self._path(value)):
             return path
-        if wanted is Address and Address.matches(value):
-            return Address(value)
+        if hasattr(wanted, "of_option") and (made := wanted.of_option(value, self.folder)):
+            return made
         if origin is Literal and isinstance(value, str) and value in arguments:
             return value
         raise self._refused(f"expected {phrase(wanted)}", value)
