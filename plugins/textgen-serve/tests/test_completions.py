@@ -14,9 +14,11 @@ import httpx2
 import openai
 import pytest
 from conftest import events_of, running, serving, train
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 import textgen
-from textgen import Component, hookimpl, option
+from textgen import BuildContext, Component, NoOptions, hookimpl, option
 from textgen_serve.app import create_app
 
 Complete = Callable[..., Any]
@@ -334,6 +336,17 @@ def test_no_client_chooses_what_is_read(run: Path, kind: str) -> None:
             url = f"http://127.0.0.1:{address[1]}/v1/completions"
             answer = httpx2.post(url, json={name: "ravens"})
             assert answer.json()["error"]["message"] == f"unknown parameter {name!r}"
+
+
+def test_a_plugin_offers_a_route(run: Path) -> None:
+    def build(config: NoOptions, context: BuildContext) -> Route:
+        return Route("/extra", lambda request: PlainTextResponse("here"))
+
+    kinds = hookimpl(lambda: {"route": [Component("extra", NoOptions, build)]})
+    plugins = textgen.PluginSet.discover()
+    plugins.register(SimpleNamespace(textgen_kinds=kinds), "extra")
+    with running(create_app({"ravens": run}, plugins=plugins)) as address:
+        assert httpx2.get(f"http://127.0.0.1:{address[1]}/extra").text == "here"
 
 
 BODIES = [

@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from textgen import PluginSet
+from textgen import BuildContext, Engine, PluginSet
 from textgen_serve.chat import as_completion
 from textgen_serve.completions import Job, next_tokens
 from textgen_serve.desk import Desk
@@ -356,6 +356,10 @@ def create_app(
         chat=chat,
     )
 
+    engine, context = Engine(plugins), BuildContext(folder=Path.cwd(), plugins=plugins)
+    names = [offer.qualified_name for offer in plugins.offers("route")]
+    offered = [engine.build("route", {"type": name}, context) for name in names]
+
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(loaded.watch()), asyncio.create_task(server.ping())]
@@ -373,6 +377,7 @@ def create_app(
             *DocumentsApi(plugins, limits, desk).routes(access.client),
             *(DeskApi(desk, loaded, limits).routes(access.client) if desk else []),
             *_pages(is_desk=desk is not None),
+            *offered,
         ],
         lifespan=lifespan,
         exception_handlers={404: _failed, 405: _failed, Exception: _crashed},
