@@ -18,6 +18,7 @@ _FEISTEL_ROUNDS: Final = 6
 _ORDERED_AT_ONCE: Final = 1 << 16
 _PAST_TOKENS: Final = 512  # tokens of its past that a span of a text reads
 _MIN_SPAN: Final = 512  # tokens that make a span worth it
+_MAX_CONTEXT: Final = 2048  # tokens of a span for a model to which later tokens cost more
 
 
 @attrs.frozen(eq=False)
@@ -83,24 +84,33 @@ def sample_spans(tokens: Ids, size: int, places: int) -> Ids:
     return np.concatenate([tokens[a:b] for a, b in zip(starts, ends, strict=True)])
 
 
-def side_by_side(tokens: Ids, rows: int) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
+def side_by_side(
+    tokens: Ids, rows: int, context: int | None = None
+) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
     """A text (N,) in spans that a model reads side by side, to measure its loss as if it were
     one stream.
 
-    Yields one array (B, T + 1), B at most `rows`, and for each row the number of predictions at its
+    Yields arrays (B, T + 1), B at most `rows`, and for each row the number of predictions at its
     end that count (B,); N - 1 in all. All rows but the first read about 500 tokens of their past
     first. A text of one token yields nothing.
+
+    context  the tokens that the model attends to at most, of which T is at most 2,048; None without
+             a limit, and then there is one array
     """
     total = len(tokens) - 1
     if total < 1:
         return
-    rows = max(1, min(rows, (total - _PAST_TOKENS) // _MIN_SPAN))
-    span = -(-(total - _PAST_TOKENS) // rows)
-    length = min(total, _PAST_TOKENS + span)
-    starts = np.minimum(np.arange(rows) * span, total - length)
+    most = total if context is None else min(context, _MAX_CONTEXT)
+    past = min(_PAST_TOKENS, most // 2)
+    spans = max(1, min(rows, (total - past) // _MIN_SPAN), -((past - total) // (most - past)))
+    span = -((past - total) // spans)
+    length = min(total, past + span)
+    starts = np.minimum(np.arange(spans) * span, total - length)
     ends = starts + length
     counts = np.diff(ends, prepend=0)
-    yield tokens[starts[:, None] + np.arange(length + 1)].astype(np.int64), counts
+    for first in range(0, spans, rows):
+        some = slice(first, first + rows)
+        yield tokens[starts[some, None] + np.arange(length + 1)].astype(np.int64), counts[some]
 
 
 def shuffled(size: int, start: int, stop: int, *key: int) -> npt.NDArray[np.int64]:

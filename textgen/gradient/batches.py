@@ -1,4 +1,4 @@
-"""The batches of an epoch, each determined by its number alone, and a held-out text as streams."""
+"""The batches of an epoch, each determined by its number alone, and those of held-out text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.data import Ids, Windows, shuffled, side_by_side
+from textgen.data import Windows, shuffled
 from textgen.errors import CorpusError
 from textgen.gradient.options import GradientOptions
 
@@ -65,17 +65,8 @@ def _streams(windows: Windows, size: int, seed: int) -> Batches:
     return Batches(stretch // length, batch)
 
 
-def validation_batches(options: GradientOptions, windows: Windows) -> Iterator[tuple[Ids, Ids]]:
-    """The held-out text in order: arrays (B, T + 1), and for each row how many predictions, at its
-    end, count (B,).
-
-    Windows from the start state; or for "streams" long spans of the text, read as one stream
-    would be: all but the first read some 500 tokens of their past before their predictions count.
-    """
-    size, tokens = options.batch_size, windows.tokens
-    if options.order == "shuffled":
-        for start in range(0, len(windows), size):
-            taken = windows.take(np.arange(start, min(start + size, len(windows))))
-            yield taken, np.full(len(taken), windows.length)
-    elif len(tokens) > 1:
-        yield from side_by_side(tokens, size)
+def validation_batches(options: GradientOptions, windows: Windows) -> Iterator[Batch]:
+    """Windows (B, T + 1) int64 of held-out text in order, each to be read from the start state."""
+    size = options.batch_size
+    for start in range(0, len(windows), size):
+        yield (windows.take(np.arange(start, min(start + size, len(windows)))),)

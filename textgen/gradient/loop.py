@@ -12,12 +12,11 @@ import torch
 from attrs.validators import ge
 
 from textgen import devices
-from textgen.data import Dataset
+from textgen.data import Dataset, side_by_side
 from textgen.errors import TrainingError, UsageError
 from textgen.events import Evaluated, StepDone, TrainingEvent
 from textgen.files.opening import MALFORMED_DATA
 from textgen.gradient.arrays import like_weights, to_numpy
-from textgen.gradient.batches import validation_batches
 from textgen.gradient.computing import Computation
 from textgen.gradient.objectives import HeldOut, NextToken, State
 from textgen.gradient.optimization import MakeOptimizer, Optimization
@@ -171,7 +170,8 @@ class _Training:
     def _evaluated(self) -> Evaluated:
         """Measure the held-out data."""
         computation, options, data = self.computation, self.options, self.data
-        batches, objective = validation_batches(options, data.validation_windows()), None
+        context = getattr(computation.replicas[0], "context_length", None)
+        batches, objective = side_by_side(data.validation, options.batch_size, context), None
         with self.optimization.evaluating():
             loss = computation.mean(batches, HeldOut(data.window_length))
             if own := getattr(computation.objective, "validation", None):

@@ -19,6 +19,7 @@ _OFFERED: Final = frozenset(
         "published",
         "set_dropout_seed",
         "set_rows",
+        "context_length",
         "distributed",
     }
 )
@@ -50,6 +51,8 @@ class GradientModel:
     base                the SHA-256, in hexadecimal, of what the frozen parameters were read from,
                         those without requires_grad: they are then not saved, and weights that were
                         saved with another base are refused
+    context_length      the tokens that it attends to at most: held-out text is read in spans of no
+                        more, nor of more than 2,048. None without a limit, as recurrent ones
     distributed         False if the module cannot be trained in several processes
     """
 

@@ -48,7 +48,7 @@ class NextToken:
 @attrs.frozen
 class HeldOut(NextToken):
     """The same of held-out windows (B, T + 1), of which only so many targets at the end of each row
-    count (B,), see `validation_batches`.
+    count (B,), see `textgen.data.side_by_side`.
 
     context  the largest number of tokens that a model reads at once
     """

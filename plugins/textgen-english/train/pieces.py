@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 
 from textgen import BuildContext, Component, hookimpl
-from textgen.data import Dataset
+from textgen.data import Dataset, side_by_side
 from textgen.events import Evaluated, StepDone
 from textgen.gradient import Length
 from textgen.protocols import Ids, TrainerState, TrainingContext
@@ -112,10 +112,9 @@ class _Training:
 
     def validation_loss(self) -> Any:
         """The loss of the held-out text."""
-        from textgen.gradient.batches import validation_batches
         from textgen.gradient.objectives import HeldOut
 
-        batches = validation_batches(self.config, self.data.validation_windows())
+        batches = side_by_side(self.data.validation, self.config.batch_size)
         return self.computation.mean(batches, HeldOut(self.data.window_length))
 
     def state(self) -> TrainerState:

@@ -52,6 +52,13 @@ def built(options: dict[str, Any], run: Any, **context: Any) -> Any:
     return build_model(HuggingFaceConfig(**options), BuildContext(**context))
 
 
+def test_evaluations_read_contexts_as_long_as_texts_have(run: Any, corpus: Path) -> None:
+    text = corpus.read_text(encoding="utf-8")
+    held_out = text[-round(len(text) / 10) :]
+    loss = textgen.load(run.path, device="cpu").score(held_out).loss
+    assert run.best_loss == pytest.approx(loss, rel=0.01)
+
+
 def test_training_lowers_the_loss(run: Any) -> None:
     rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["validation_loss"] < rows[0]["validation_loss"] < np.log(300)
