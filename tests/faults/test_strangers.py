@@ -7,6 +7,7 @@ import shutil
 import struct
 import types
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
+from components import engine_of
 
 import textgen
 from campaigns.mutations import SECRET, seal
@@ -135,6 +137,16 @@ def test_a_corpus_that_is_a_device_is_read_by_nothing(stranger, monkeypatch):
         textgen.run(pipeline, output=stranger / "mine")
 
 
+@attrs.frozen
+class Beside:
+    """Has another run."""
+
+    other: Any = textgen.option(kind="run", help="a run")
+
+    def __call__(self, logits, history):
+        return logits
+
+
 def test_what_a_run_reads_and_writes_elsewhere_is_said_before(
     tmp_path, finished_run, tiny_pipeline, write_pipeline
 ):
@@ -143,15 +155,19 @@ def test_what_a_run_reads_and_writes_elsewhere_is_said_before(
     (tmp_path / "theirs/texts/mine.txt").symlink_to(diary)
     made, start = {**tiny_pipeline(), "output": "run"}, {"start": str(finished_run)}
     reading, found = f"reading {diary}", f"corpus {tmp_path / 'theirs/texts'}: 1 file, 840 B"
+    beside = [{"type": "odd", "other": str(finished_run)}]
+    odd = textgen.Component("odd", Beside, lambda config, context: config)
+    engine = engine_of(sampler=[odd])
     for name, changes, said in (
         ("p.toml", {}, []),
         ("theirs/a.toml", {"output": "a"}, [reading]),
         ("theirs/b.toml", {"output": "../b"}, [f"writing {tmp_path / 'b'}", reading]),
         ("theirs/c.toml", {"output": "c", "corpus": link}, [reading, found]),
         ("theirs/d.toml", {"output": "d", "model": start}, [reading, f"reading {finished_run}"]),
+        ("theirs/e.toml", {"output": "e", "sampler": beside}, [reading, f"reading {finished_run}"]),
     ):
         console = io.StringIO()
-        textgen.Engine().run(write_pipeline({**made, **changes}, name), console=console)
+        engine.run(write_pipeline({**made, **changes}, name), console=console)
         assert console.getvalue().splitlines() == said
 
 

@@ -15,7 +15,7 @@ from textgen.files.opening import is_special
 from textgen.messages import visible
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import Address
-from textgen.plugin.config_reader import ConfiguredComponent
+from textgen.plugin.config_reader import ConfiguredComponent, Run
 from textgen.protocols import Corpus
 
 
@@ -35,13 +35,16 @@ def announce(
 
 
 def announce_sources(pipeline: Pipeline, console: TextIO | None) -> None:
-    """Name the addresses and files of a pipeline, and the runs that it starts from.
+    """Name the addresses, files and runs of a pipeline.
 
     Raises CorpusError for a pipe or a device.
     """
     check_regular(pipeline.corpus)
-    starts = [part.start for part in pipeline.choices() if part.start is not None]
-    runs = [start.path for start in starts if Path(start.name).is_absolute()]  # offered by none
+    runs = [
+        start.path
+        for part in pipeline.choices()
+        if (start := part.start) and Path(start.name).is_absolute()  # offered by none
+    ]
     found = [source for part in pipeline.choices() for source in _sources(part)]
     announce("reading", [*found, *runs], [pipeline.folder], console)
 
@@ -65,9 +68,11 @@ def check_regular(corpus: ConfiguredComponent) -> None:
 
 
 def _sources(choice: ConfiguredComponent) -> Iterator[Path | Address]:
-    """The paths and addresses among the options of a component."""
+    """The paths, addresses and runs at paths among the options of a component."""
     for name in choice.offer.component.options():
         value = getattr(choice.options, name)
         for each in value if isinstance(value, tuple) else (value,):
             if isinstance(each, Path | Address):
                 yield each
+            elif isinstance(each, Run) and not each.offer:
+                yield Path(each.name)
