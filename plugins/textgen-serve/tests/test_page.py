@@ -156,6 +156,18 @@ def test_a_long_text_is_scored_around_an_edit_first(page, generator):
     eventually(page, lambda: len(scored[-1].post_data_json["prompt"]) == len(text))
 
 
+def test_of_a_book_what_surrounds_the_caret_is_scored(page):
+    text = (CORPUS * 12)[:62_000]
+    page.focus("#text")
+    page.keyboard.insert_text(text)
+    eventually(page, lambda: any(colours(page)[-100:]))
+    assert not any(colours(page)[:40_000])
+    page.evaluate("getSelection().collapse(document.querySelector('#text').firstChild, 20_000)")
+    eventually(page, lambda: any(colours(page)[19_900:20_000]))
+    eventually(page, lambda: any(colours(page)[20_000:20_100]))
+    assert not page.text_content("#status")
+
+
 def test_a_long_text_is_continued_in_view(page):
     text = (CORPUS * 3)[:12_000]
     write(page, "", max_tokens=40)

@@ -47,18 +47,26 @@ export async function score(model, text, signal) {
 }
 
 const READ = 2000; // characters at the end of a text on which its likeliest tokens are based
+const PAGES = 10_000; // characters
+export const BOOK = 50_000; // characters, more than which are not scored at once
+
+/** A place of a text, or the one before it in the middle of a character. */
+export const whole = (text, place) => (/[\udc00-\udfff]/.test(text[place] ?? "") ? place - 1 : place);
+
+/** The end of a text that a model reads before it writes on. It begins where it did for what was written before, which the
+ * server then knows. */
+export const recent = (text) => text.slice(whole(text, Math.max(0, Math.floor(text.length / PAGES) - 2) * PAGES));
 
 /** The likeliest next tokens, before and after the samplers, and the text that options with `max_tokens` made before. */
 export async function likeliest(model, prompt, options) {
-  const end = prompt.slice(-READ).replace(/^[\udc00-\udfff]/, "");
-  return (await request("next_tokens", { model, prompt: end, ...options, ...UNKNOWN, logprobs: 10 })).json();
+  return (await request("next_tokens", { model, prompt: prompt.slice(whole(prompt, Math.max(0, prompt.length - READ))), ...options, ...UNKNOWN, logprobs: 10 })).json();
 }
 
 const WORD = 8; // tokens that complete a word at most
 
 /** Tokens with the word that each begins, as the model would write it; of several that begin one, the first has it. */
 export async function asWords(model, prompt, tokens) {
-  const end = prompt.slice(-READ).replace(/^[\udc00-\udfff]/, "");
+  const end = prompt.slice(whole(prompt, Math.max(0, prompt.length - READ)));
   const begun = tokens.filter(({ text }) => /^\s*\p{L}*$/u.test(text) && text && !text.includes("\n"));
   if (!begun.length) return tokens;
   const choices = await complete(model, begun.map(({ text }) => end + text), { temperature: 0, max_tokens: WORD });

@@ -1,6 +1,6 @@
 // Two drafts beside each other: each coloured by surprise, with what differs marked.
 
-import { latest, score } from "./api.js";
+import { BOOK, latest, score } from "./api.js";
 import { STEPS } from "./editor.js";
 
 const MOST = 1 << 24; // pairs of words that are compared
@@ -23,7 +23,7 @@ export function comparison() {
     for (const { facts } of sides) facts.textContent = "…";
     try {
       const texts = await Promise.all(sides.map(({ choice }) => drafts[choice.value].text()));
-      const scored = await Promise.all(texts.map((text) => (text ? score(model, text) : { tokens: [] })));
+      const scored = await Promise.all(texts.map((text) => (text && text.length <= BOOK ? score(model, text) : { tokens: [] })));
       const marked = differences(...texts);
       sides.forEach(({ facts, text }, i) => {
         const { tokens } = scored[i];

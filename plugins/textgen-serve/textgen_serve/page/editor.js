@@ -152,11 +152,14 @@ export class Editor {
     }
   }
 
-  /** The first stretch of the text without tokens, as [start, end]. */
-  get unscored() {
-    const next = this.tokens.findIndex(({ start }, i) => start !== (this.tokens[i - 1]?.end ?? 0));
-    const last = next < 0 ? this.tokens.at(-1) : this.tokens[next - 1];
-    return [last?.end ?? 0, this.tokens[next]?.start ?? this.text.length];
+  /** The first stretch between two places that has no tokens, as [start, end]. */
+  unscored(from, to) {
+    let place = from;
+    for (const { start, end } of this.tokens) {
+      if (start > place || place >= to) return [Math.min(place, to), Math.min(start, to)];
+      place = Math.max(place, end);
+    }
+    return [Math.min(place, to), to];
   }
 
   /** The token at a place of the text. */

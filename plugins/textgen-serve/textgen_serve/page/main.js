@@ -1,7 +1,7 @@
 // The page: what happens when something is typed, clicked, dragged or pressed.
 
 import { alternatives } from "./alternatives.js";
-import { asWords, card, complete, hasKey, latest, likeliest, models, onDesk, score, stream, takeKey, textIn, UNKNOWN, useKey, wordsOf } from "./api.js";
+import { asWords, BOOK, card, complete, hasKey, latest, likeliest, models, onDesk, recent, score, stream, takeKey, textIn, UNKNOWN, useKey, whole, wordsOf } from "./api.js";
 import { drawLosses, drawRanks } from "./charts.js";
 import { comparison, draftsIn } from "./drafts.js";
 import { exportAs, Shelf, treeIn } from "./documents.js";
@@ -23,7 +23,7 @@ const BEGINS = /(^|[.!?…]["'”’)\]]*|\n)\s*$/; // a sentence comes next
 const INSIDE = 16; // tokens that are put into a sentence at most
 const FIELDS = ["unit", "max_tokens", "n", "likely", "avoid"];
 const MOST = { tokens: 1, sentences: 120, paragraphs: 600 }; // tokens of each
-const [BEFORE, AFTER, LONG, PAUSE] = [300, 100, 1000, 400]; // characters and milliseconds: see scoreText
+const [BEFORE, AFTER, LONG, PAGES, PAUSE] = [300, 100, 1000, 5000, 400]; // characters and milliseconds: see scoreText
 
 const $ = (id) => document.getElementById(id);
 const numbers = ["max_tokens", "n", "seed"];
@@ -43,7 +43,7 @@ const editor = new Editor($("text"), {
     tree.edit(text);
     show();
   },
-  onCaret: () => running || (scoring && !whole) || showNext(),
+  onCaret: () => running || (scoring && !all) || (editor.text.length > BOOK ? scoreText(false) : showNext()),
 });
 const popover = alternatives(editor, { likeliestAt, asWords: (at, tokens) => asWords(model.id, editor.text.slice(0, at), tokens), onTake: take, isBusy: () => running });
 const samplers = new Samplers($("sliders"), $("more"), tune);
@@ -201,34 +201,40 @@ const drawSoon = oncePerFrame(() => {
 let due = 0;
 let scoring = false;
 let pause; // the timer until a long text is scored as a whole
-let whole; // the AbortController while it is
+let all; // the AbortController while it is
 let noted = false; // whether the status is about the scores
 
 function rescore() {
   clearTimeout(pause);
-  whole?.abort();
+  all?.abort();
   scoreText(false);
 }
 
 /** Score the text: of a long one what surrounds the last edit, after characters that the model reads before it. After a
- * pause all of it is scored. */
+ * pause all of it is scored; of one as long as a book, some pages around the caret. */
 const scoreText = latest(async (isPaused) => {
-  const { text, tokens: before, unscored: [start, end] } = editor;
-  const from = editor.tokenAt(Math.max(0, start - BEFORE))?.start ?? 0;
-  const to = editor.tokenAt(end + AFTER)?.start ?? text.length;
-  const isPart = !isPaused && to - from + LONG < text.length;
+  const { text, tokens: before } = editor;
+  const isBook = text.length > BOOK;
+  const first = isBook ? Math.max(0, Math.floor(editor.caret / PAGES - 1)) * PAGES : 0;
+  const last = isBook ? Math.min(first + 3 * PAGES, text.length) : text.length;
+  const [start, end] = editor.unscored(first, last);
+  if (isBook && start === end) return showNext();
+  const from = editor.tokenAt(Math.max(0, start - BEFORE))?.start ?? whole(text, Math.max(0, start - BEFORE));
+  const to = Math.min(editor.tokenAt(end + AFTER)?.start ?? text.length, whole(text, last));
+  const isPart = isBook || (!isPaused && to - from + LONG < text.length);
   const began = performance.now();
   scoring = true;
   try {
-    if (isPaused) whole = new AbortController();
+    if (isPaused) all = new AbortController();
     const asked = isPart ? text.slice(from, to) : text;
-    const { tokens, fingerprint } = asked ? await score(model.id, asked, whole?.signal) : { tokens: [], fingerprint: "" };
+    const { tokens, fingerprint } = asked ? await score(model.id, asked, all?.signal) : { tokens: [], fingerprint: "" };
     if (isPart) {
       const part = tokens.map((token) => ({ ...token, start: token.start + from, end: token.end + from }));
-      const [kept, rest] = [before.filter((token) => token.end <= start), before.filter((token) => token.start >= to)];
+      const kept = before.filter((token) => first <= token.start && token.end <= start);
+      const rest = before.filter((token) => to <= token.start && token.start < last);
       editor.colour([...kept, ...part.filter((token) => token.start >= start), ...rest], text);
       clearTimeout(pause);
-      pause = setTimeout(scoreText, PAUSE, true);
+      if (!isBook) pause = setTimeout(scoreText, PAUSE, true);
     } else editor.colour(tokens, text);
     const { made } = tree;
     drawRanks($("ranks"), editor.tokens, ({ start }) => made.some((part) => part.start <= start && start < part.end));
@@ -243,7 +249,7 @@ const scoreText = latest(async (isPaused) => {
     say(error.message, true);
     noted = true;
   } finally {
-    whole = null;
+    all = null;
     scoring = false;
   }
   due = performance.now() + 3 * (performance.now() - began);
@@ -302,7 +308,7 @@ async function generate(parent, first = 0) {
     say(`${made.toLocaleString("en")} characters in ${((performance.now() - began) / 1000).toFixed(2)} s`);
   };
   try {
-    const prompt = tree.text(parent);
+    const prompt = recent(tree.text(parent));
     await stream(model.id, prompt, { ...options, n, index: first }, controller.signal, (index, piece) => {
       pieces[index] += piece;
       versions[index].tail = cut(pieces[index]);
@@ -386,7 +392,7 @@ const rewrite = latest(async (isNew) => {
   const given = { ...options, ...OTHERS, max_tokens, ...(rest.trim() ? { suffix: close + rest } : { candidates: undefined }) };
   say("Writing sentences…");
   try {
-    const made = await complete(model.id, before, given);
+    const made = await complete(model.id, recent(before), given);
     say("");
     if (editor.text !== text) return;
     const ended = made.filter(({ finish_reason: reason }) => reason === "stop");
@@ -424,7 +430,7 @@ const remake = latest(async () => {
   const { seed, index } = version.made;
   const options = { ...chosen(), seed, index };
   try {
-    const [made] = await complete(model.id, tree.text(version.parent), options);
+    const [made] = await complete(model.id, recent(tree.text(version.parent)), options);
     const tail = cut(made.text);
     if (tree.now !== version) return; // something was typed meanwhile, or another text chosen
     Object.assign(version, { tail, made: options });
@@ -602,7 +608,7 @@ async function imported() {
 
 function share() {
   const { made, parent } = tree.now;
-  const prompt = made ? tree.text(parent) : editor.text;
+  const prompt = recent(made ? tree.text(parent) : editor.text);
   const unknown = editor.tokens.some(({ isUnknown, start }) => isUnknown && start < prompt.length);
   const request = { model: model.id, prompt, ...(made ?? chosen()), ...(unknown ? UNKNOWN : {}) };
   $("link").value = link(request);
