@@ -706,6 +706,15 @@ def test_a_sentence_is_put_in_at_the_caret_so_that_the_rest_fits(page, generator
     wait_for_text(page, f"{before}{shown[0]}. {rest}")
 
 
+def test_other_sentences_are_shown_in_the_window_wherever_the_caret_is(page):
+    write(page, "No.\n" * 60)
+    page.evaluate("scrollTo(0, 0)")
+    page.keyboard.press("Alt+r")
+    page.wait_for_selector("#sentences button:focus")
+    box = page.locator("#sentences").bounding_box()
+    assert 0 <= box["y"] < box["y"] + box["height"] <= page.viewport_size["height"]
+
+
 def test_a_text_ends_with_a_sentence_or_a_paragraph_and_without_phrases(page, generator):
     page.select_option("#unit", "sentences")
     page.fill("#avoid", "window, cold wind")

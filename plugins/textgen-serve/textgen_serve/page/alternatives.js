@@ -1,6 +1,7 @@
 // The popover with the likeliest tokens at a place: of the token under the mouse, or at the caret.
 
 import { latest } from "./api.js";
+import { putBeside } from "./popover.js";
 import { drawTokens, visible, withArrows } from "./tokens.js";
 
 const RESTS = 200; // milliseconds after which tokens become words: that is ten texts
@@ -33,11 +34,7 @@ export function alternatives(editor, { likeliestAt, asWords, onTake, isBusy }) {
       });
     draw(tokens);
     popover.showPopover();
-    const box = editor.box(at, end);
-    const { width, height } = popover.getBoundingClientRect();
-    const top = box.bottom + height + 8 < innerHeight ? box.bottom + 4 : Math.max(box.top - height - 4, 8);
-    popover.style.setProperty("--x", `${Math.max(8, Math.min(box.left - 16, innerWidth - width - 8))}px`);
-    popover.style.setProperty("--y", `${top}px`);
+    putBeside(popover, editor.box(at, end));
     if (byKey) list.querySelector("button:enabled")?.focus();
     setTimeout(async () => {
       const words = hovered === at ? await asWords(at, tokens).catch(() => tokens) : tokens;

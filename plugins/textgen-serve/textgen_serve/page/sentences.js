@@ -1,5 +1,6 @@
 // Other sentences for a place of the text, in a popover: those after which the rest fits best come first.
 
+import { putBeside } from "./popover.js";
 import { withArrows } from "./tokens.js";
 
 const END = /[.!?…]+["'”’)\]]*(?=\s|$)/g;
@@ -44,10 +45,7 @@ export function sentences(onClose) {
         Object.assign(button, { type: "button", textContent: text.trim(), onclick: () => (close(), onTake(text)) });
       }
       popover.showPopover();
-      const { width, height } = popover.getBoundingClientRect();
-      const top = box.bottom + height + 8 < innerHeight ? box.bottom + 4 : Math.max(box.top - height - 4, 8);
-      popover.style.setProperty("--x", `${Math.max(8, Math.min(box.left, innerWidth - width - 8))}px`);
-      popover.style.setProperty("--y", `${top}px`);
+      putBeside(popover, box);
       list.querySelector("button")?.focus();
     },
   };
