@@ -47,8 +47,6 @@ from textgen.plugin.component import option as option
 from textgen.plugin.config_reader import ConfiguredComponent as ConfiguredComponent
 from textgen.plugin.hookspecs import hookimpl as hookimpl
 from textgen.plugin.registry import PluginSet as PluginSet
-from textgen.runs.stored import CheckedFile as CheckedFile
-from textgen.runs.stored import RunReport as RunReport
 from textgen.runs.stored import RunSummary as RunSummary
 from textgen.runs.stored import summarize as summarize
 from textgen.runs.stored import verify as verify

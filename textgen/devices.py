@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import os
 import platform
 import re
@@ -19,8 +18,6 @@ from textgen.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
     import torch
-
-logger = logging.getLogger("textgen")
 
 
 NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -46,14 +43,11 @@ def resolve(requested: str) -> str:
     elif requested != "cpu":
         count = _cuda_count() if has_cuda_driver() else 0
         if count <= int(requested.partition(":")[2] or 0):
-            missing = (
-                f"this machine has {count} CUDA devices" if count else "no CUDA device is available"
-            )
+            missing = f"this machine has {count or 'no'} CUDA devices"
     if missing:
         raise DeviceError(
             f"device {requested!r} was requested, but {missing}; set `device` to cpu or auto"
         )
-    logger.debug("device %s chosen for %s", chosen, requested)
     return chosen
 
 

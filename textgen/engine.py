@@ -141,7 +141,8 @@ class Engine:
         written to its pipeline.toml.
 
         Raises PipelineError, RunMismatchError for a run of another pipeline, RunLockedError,
-        RunError, CorpusError, TrainingError, and PluginError for a fault of a plugin.
+        RunError, CorpusError, TrainingError, PluginError for a fault of a plugin, and OSError where
+        a file of the run cannot be written.
         """
         pipeline = self.pipeline(source, overrides, output=output)
         leads = processes is None or processes.leads
@@ -338,7 +339,7 @@ def _executed(
             more = {"n": table.n, "distinct": table.distinct, **table.of_request()}
             texts = Generations(generator.generate_many([table.prompt], **more))
         if outcome == "skipped" and leads:  # only now its new pipeline is recorded
-            keep_changes(pipeline, directory)
+            keep_changes(pipeline, directory, generator.record)
     except BaseException:
         generator.close()
         raise

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import attrs
 
-from textgen.errors import ProcessesError, UsageError
+from textgen.errors import ProcessesError
 
 TIMEOUT = 120.0  # seconds that a step, a checkpoint or an evaluation of another process may take
 _MEETING_SECONDS: Final = 1800.0  # seconds in which all come, and read the text
@@ -44,16 +44,13 @@ class Processes:
         """The processes of torchrun's RANK, WORLD_SIZE and the like; None without WORLD_SIZE."""
         if "WORLD_SIZE" not in environment or "RANK" not in environment:
             return None
-        defaults = {"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-        numbers = []
-        for name, default in defaults.items():
-            value = environment.get(name, default)
-            if not value.isdecimal():
-                raise UsageError(f"the environment variable {name} must be a number", value=value)
-            numbers.append(int(value))
-        launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in environment else None
-        rank, size, local_rank, local_size = numbers
-        return cls(rank, size, local_rank, local_size, TIMEOUT, launcher)
+        return cls(
+            rank=int(environment["RANK"]),
+            size=int(environment["WORLD_SIZE"]),
+            local_rank=int(environment.get("LOCAL_RANK", 0)),
+            local_size=int(environment.get("LOCAL_WORLD_SIZE", 1)),
+            launcher=os.getppid() if "TORCHELASTIC_RUN_ID" in environment else None,
+        )
 
     @property
     def leads(self) -> bool:
@@ -72,13 +69,9 @@ class Processes:
 
     def threads(self, given: int | None) -> int | None:
         """The threads for this process where the run has `given`; None leaves torch its own
-        number.
+        number, which torchrun sets.
         """
-        if given is not None:
-            return max(1, given // self.local_size)
-        if self.local_size == 1 or "OMP_NUM_THREADS" in os.environ:
-            return None
-        return max(1, (os.cpu_count() or 1) // self.local_size)
+        return None if given is None else max(1, given // self.local_size)
 
     def is_orphaned(self) -> bool:
         """Whether torchrun, which started this process, is gone."""
@@ -138,15 +131,15 @@ class Processes:
             self.meet()
         self.meet()
 
-    def any(self, *facts: bool) -> list[bool]:
-        """Tell of each of some facts whether it is true in any process. Raises ProcessesError."""
+    def sums(self, *numbers: float) -> list[float]:
+        """The sum of each of some numbers over all processes. Raises ProcessesError."""
         import torch
         import torch.distributed as dist
 
-        told = torch.tensor(facts, dtype=torch.uint8)
+        told = torch.tensor(numbers, dtype=torch.float64)
         with self.explained():
-            dist.all_reduce(told, dist.ReduceOp.MAX, group=self._group)
-        return [bool(fact) for fact in told]
+            dist.all_reduce(told, group=self._group)
+        return told.tolist()
 
     @contextlib.contextmanager
     def explained(self, seconds: float | None = None) -> Iterator[None]:

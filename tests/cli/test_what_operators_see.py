@@ -1,22 +1,12 @@
-"""The log, the version, the event of a skipped run, and what a notebook shows."""
+"""The version, the event of a skipped run, and what a notebook shows."""
 
 import io
-import logging
 import sys
 import types
 
 import pytest
 
 import textgen as api
-
-
-def test_the_log_tells_training_checkpoints_and_loading(tiny_pipeline, tmp_path, caplog):
-    caplog.set_level(logging.DEBUG, "textgen")
-    api.run(tiny_pipeline())
-    folder = tmp_path / "run"
-    assert {record.name for record in caplog.records} == {"textgen"}
-    for said in (folder, "cpu", max((folder / "checkpoints").iterdir())):
-        assert str(said) in caplog.text
 
 
 @pytest.mark.parametrize(

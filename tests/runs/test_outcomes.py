@@ -50,12 +50,6 @@ def test_a_finished_run_whose_text_is_gone_writes_without_it(folder):
     )
 
 
-@pytest.mark.usefixtures("finished")
-def test_a_key_that_decides_nothing_makes_no_other_run(folder):
-    done = run_textgen("run", "p.toml", "--set", "data.window_stride=16", folder=folder)
-    assert "skipped:" in done.stderr, done.stderr
-
-
 def test_a_finished_run_keeps_the_checkpoint_to_train_on_from_alone(folder):
     made = tables(folder, "adamw")
     run = textgen.run(made, {"trainer": {"warmup_steps": 0}}, output=folder / "run").path

@@ -93,7 +93,10 @@ def test_a_run_is_given_by_its_path_or_name_and_determines_the_other(folder, bas
 
 @pytest.mark.parametrize(
     ("teacher", "cause"),
-    [("runs/none", "is not a run directory: it does not exist"), ("runs", "it has no run.json")],
+    [
+        ("runs/none", "is not a run directory: it does not exist"),
+        ("runs", "it holds the runs base"),
+    ],
 )
 def test_a_run_that_cannot_be_used_is_named_with_component_and_key(folder, base, teacher, cause):
     (folder / "p.toml").write_text(tomli_w.dumps(taught(folder, teacher)))

@@ -181,7 +181,7 @@ def test_weights_of_half_precision_are_read(folder, base):
             r"tokenizer\.letters_only: .*base, whose vocabulary it keeps, has another",
         ),
         ("model.first", {"start": "nowhere"}, r"model\.first: unknown key"),
-        ("model.type", "ngram", r"model\.type: the model of .*base is of type 'rnn'; leave out"),
+        ("model.cell", "lstm", r"model\.start: the weights of .*base do not fit: "),
         ("model.start", "nowhere", r"model\.start: .*nowhere is not a run directory"),
         ("model.start", 5, r"model\.start: expected a path, given 5"),
         ("model.hiden_size", 8, r"model\.hiden_size: unknown key; did you mean"),

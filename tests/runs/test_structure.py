@@ -70,8 +70,6 @@ def test_a_record_of_another_structure_is_named_with_the_key(unfinished):
         ("status", "done"),
         ("data.extra", 1),
         ("files", {}),
-        ("files", {"tokenizer.json": "abc"}),
-        ("environment", {"os": "\x1b[31m"}),
     ):
         write(path, unfinished, changed(record, key, value))
         assert key in cause(unfinished, "run.json")
@@ -88,8 +86,6 @@ def test_a_checkpoint_of_another_structure_is_named_with_the_key(unfinished, new
     for key in ("trainer", "progress", *(f"progress.{key}" for key in state["progress"])):
         write(newest / "trainer.json", unfinished, changed(state, key, "5"))
         assert f"{key}: " in cause(unfinished, name)
-    write(newest / "trainer.json", unfinished, changed(state, "progress.step", 1))
-    assert "trainer.json: it is of step 1" in cause(unfinished, name)
 
 
 def test_a_state_that_is_not_of_the_trainer_is_an_error_of_its_file(unfinished, newest):
@@ -105,7 +101,7 @@ def test_a_state_that_is_not_of_the_trainer_is_an_error_of_its_file(unfinished, 
         write(path, unfinished, {**state, "trainer": {**state["trainer"], **values}})
         is_refused()
     write(path, unfinished, state)
-    for name in ("optimizer.0.0.momentum_buffer", "carried.0"):
+    for name in ("optimizer.0.state.0.momentum_buffer", "carried.0"):
         other.write_bytes(save({**arrays, name: arrays[name][..., :3].copy()}))
         seal(other, unfinished)
         is_refused()
@@ -170,7 +166,7 @@ def test_a_saved_state_of_another_structure_is_named(generator, tmp_path):
 
 def test_a_lock_owner_of_another_structure_names_nobody(unfinished):
     with RunDirectory(unfinished).locked():
-        for text in ('{"pid": "5"}', '{"pid": -1}', '{"pid": true}', "[" * 100_000, ""):
+        for text in ("{}", "[5]", "[" * 100_000, ""):
             (unfinished / ".lock-owner.json").write_text(text)
             with pytest.raises(textgen.RunLockedError, match="in use by another run") as caught:
                 textgen.Engine().finish(unfinished)

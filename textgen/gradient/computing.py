@@ -8,7 +8,6 @@ import contextlib
 import copy
 import hashlib
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +28,6 @@ from textgen.gradient.objectives import NextToken, State
 from textgen.processes import Processes
 from textgen.protocols import Objective, TrainingContext
 
-logger = logging.getLogger("textgen")
 _TRIED_AGAIN: Final = 50  # steps, of which the first three try the ways to share out
 _Result = TypeVar("_Result")
 
@@ -65,6 +63,7 @@ class Computation:
     Among processes each computes its rows of every batch, and a sum over all of them carries
     gradients, loss, states and the first one's clock. Rows need not divide by the processes: each
     mean counts as its share of the batch. A process without any computes the first row for nothing.
+    Integers of a state travel exactly up to 2^24.
 
     precision   "float32", or "bfloat16" for torch.autocast with weights in float32
     objective   what a batch sums, and by what number the sum is divided
@@ -112,20 +111,14 @@ class Computation:
         if count > 1 and not (draws or changes):
             with contextlib.suppress(RuntimeError, TypeError, NotImplementedError):  # of deepcopy
                 replicas += [_replica_of(model) for _ in range(count - 1)]
-        if len(replicas) < count:
-            logger.info(
-                "the model computes the rows of a batch together: it cannot be copied, "
-                "changes its buffers in each "
-                "step, or draws from torch's global generator without a set_dropout_seed"
-            )
         made = cls(replicas, context.device, objective, accumulate, processes=processes)
         if processes is not None:
-            made._meet(processes, len(batch[0]), changes_buffers=changes)
+            made._meet(processes, changes_buffers=changes)
         each = 1 if len(replicas) == count else context.threads or 1
         made._threads = worker_threads(len(replicas), each) if is_cpu else ()
         return made
 
-    def _meet(self, processes: Processes, rows: int, *, changes_buffers: bool) -> None:
+    def _meet(self, processes: Processes, *, changes_buffers: bool) -> None:
         """Begin with the weights of the first process.
 
         Raises UsageError for what several cannot train as one would.
@@ -133,11 +126,7 @@ class Computation:
         import torch.distributed as dist
 
         model, cause = self.replicas[0], ""
-        if rows < processes.size:
-            cause = (
-                f"{processes.size} processes cannot share out {rows} rows; raise trainer.batch_size"
-            )
-        elif not getattr(model, "distributed", True):
+        if not getattr(model, "distributed", True):
             cause = "the model says that it cannot be trained in several processes"
         elif processes.size > 1 and changes_buffers:
             cause = (
@@ -223,15 +212,15 @@ class Computation:
         if processes is None:
             return Gradients(loss, state or None, now)
         whole = tuple(part.new_zeros((total, *part.shape[1:])) for part in state)
-        for to, rows_state in zip(whole, state, strict=True):  # streams have rows for each process
-            to[own.start : own.stop] = rows_state
+        for to, part in zip(whole, state, strict=True):
+            to[own.start : own.stop] = part[: len(own)]
         return self._sum(loss, whole, now)
 
     def _sum(self, loss: Tensor, state: State, now: float) -> Gradients:
         """Set the gradients of all processes to their sums, and sum up what else they have.
 
-        All numbers of a type travel together, since on a CPU a message costs more than what it
-        carries.
+        All numbers travel in one message, in the type that holds them all: on a CPU a message costs
+        more than what it carries.
         """
         import torch.distributed as dist
 
@@ -245,13 +234,11 @@ class Computation:
                 parameter.grad = torch.zeros_like(parameter)
         sums = [header, *state, *(p.grad for p in parameters if p.grad is not None)]
         with self._processes.explained():
-            for dtype in dict.fromkeys(tensor.dtype for tensor in sums):
-                same = [tensor for tensor in sums if tensor.dtype == dtype]
-                flat = torch.cat([tensor.flatten() for tensor in same])
-                dist.all_reduce(flat, group=self._group)
-                parts = torch.split(flat, [tensor.numel() for tensor in same])
-                for to, part in zip(same, parts, strict=True):
-                    to.copy_(part.view_as(to))
+            message = torch.cat([tensor.flatten() for tensor in sums])
+            dist.all_reduce(message, group=self._group)
+            parts = torch.split(message, [tensor.numel() for tensor in sums])
+            for to, part in zip(sums, parts, strict=True):
+                to.copy_(part.view_as(to))
             now, *users = header[1:].tolist()
         for parameter, count in zip(parameters, users, strict=True):
             if not count:
@@ -262,7 +249,7 @@ class Computation:
         """Mean of an objective over batches of held-out data; None if there are none. To be called
         within `run`. Raises ProcessesError.
         """
-        sums, counts, processes = 0.0, 0, self._processes
+        sums, counts, processes = 0.0, 0.0, self._processes
         if processes is not None:
             batches = itertools.islice(batches, processes.rank, None, processes.size)
         for batch in batches:
@@ -275,12 +262,7 @@ class Computation:
             sums += sum(self.shared_out(calls, step=False))
             counts += objective.count(batch)
         if processes is not None:
-            import torch.distributed as dist
-
-            both = torch.tensor([sums, counts], dtype=torch.float64, device=self.device)
-            with processes.explained():
-                dist.all_reduce(both, group=self._group)
-                sums, counts = both[0].item(), int(both[1])
+            sums, counts = processes.sums(sums, counts)
         return sums / counts if counts else None
 
     @torch.no_grad()

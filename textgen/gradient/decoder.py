@@ -14,7 +14,7 @@ from textgen.errors import BrokenContract
 from textgen.gradient.arrays import like_weights, to_numpy
 from textgen.protocols import Array, Ids, Tensors
 
-_PROBED: Final = 5  # rows that ask for V: neither 1 nor a usual number of layers
+_PROBED_ROWS: Final = 5  # rows that ask for V: neither 1 nor a usual number of layers
 
 
 class ForwardDecoder:
@@ -40,7 +40,6 @@ class ForwardDecoder:
         first = next(iter(module.parameters()), None)
         self._device = torch.device("cpu") if first is None else first.device
         self._groups = [_Group(np.arange(batch_size))]
-        self._vocab_size: int | None = None
 
     @property
     def batch_size(self) -> int:
@@ -51,11 +50,11 @@ class ForwardDecoder:
         """Logits (B, V) float32 after `tokens` (B, T), NumPy on a CPU."""
         if tokens.shape[1]:
             return _given(self._run(tokens, last=True)[:, -1])
-        size = self._size()
+        begun = [group for group in self._groups if group.tensors]
+        size = begun[0].tensors[0].shape[1] if begun else self._vocab_size()
         made = torch.zeros(len(tokens), size, device=self._device)
-        for group in self._groups:
-            if group.tensors:
-                made[torch.from_numpy(group.rows)] = group.tensors[0]
+        for group in begun:
+            made[torch.from_numpy(group.rows)] = group.tensors[0]
         return _given(made)
 
     def score(self, tokens: Ids) -> Array:
@@ -84,7 +83,6 @@ class ForwardDecoder:
     def take(self, rows: Sequence[int]) -> Self:
         """Another decoder with these rows, in this order; a row may occur twice."""
         taken = type(self)(self._module, 0)
-        taken._vocab_size = self._vocab_size
         groups = []
         for group in self._groups:
             places = {row: place for place, row in enumerate(group.rows.tolist())}
@@ -129,17 +127,13 @@ class ForwardDecoder:
         groups, self._groups = self._groups, []
         for group in groups:  # those that began with nothing are now like others
             self._add(group)
-        made = torch.cat(parts)[torch.from_numpy(places)]
-        self._vocab_size = made.shape[-1]
-        return made
+        return torch.cat(parts)[torch.from_numpy(places)]
 
     @torch.no_grad()
-    def _size(self) -> int:
-        """V, which is known from any logits."""
-        if self._vocab_size is None:
-            zero = torch.zeros(_PROBED, 1, dtype=torch.int64, device=self._device)
-            self._vocab_size = self._forward(zero, None)[0].shape[-1]
-        return self._vocab_size
+    def _vocab_size(self) -> int:
+        """V, of which any logits tell."""
+        zero = torch.zeros(_PROBED_ROWS, 1, dtype=torch.int64, device=self._device)
+        return self._forward(zero, None)[0].shape[-1]
 
     def _forward(
         self, ids: Tensor, state: tuple[Tensor, ...] | None

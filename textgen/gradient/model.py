@@ -103,16 +103,17 @@ class GradientModel:
         """
         from textgen.gradient.arrays import to_numpy
 
-        kept: dict[str, Any] = {}
-        module, seen = self.unwrapped(), set[tuple[Any, ...]]()
-        if base := getattr(module, "base", ""):
+        module, kept = self.unwrapped(), dict[str, Any]()
+        base, once = getattr(module, "base", ""), dict(module.named_parameters())
+        if base:
             kept[_BASE] = np.frombuffer(bytes.fromhex(base), np.uint8).copy()
-            seen = {_place(p) for p in module.parameters() if not p.requires_grad}
-        for name, tensor in module.state_dict().items():
-            if (where := _place(tensor)) not in seen or not tensor.numel():
-                seen.add(where)
-                kept[name] = to_numpy(tensor)
-        return kept
+        left_out = {
+            name
+            for name, parameter in module.named_parameters(remove_duplicate=False)
+            if name not in once or (base and not parameter.requires_grad)
+        }
+        weights = module.state_dict().items()
+        return kept | {name: to_numpy(each) for name, each in weights if name not in left_out}
 
     def load_tensors(self, tensors: Tensors) -> None:
         """Copy weights in. Raises ValueError if names, shapes or dtypes differ."""
@@ -137,8 +138,3 @@ class GradientModel:
         with torch.no_grad():
             for name in tensors.keys() - {_BASE}:
                 own[name].copy_(torch.from_numpy(np.asarray(tensors[name], order="C")))
-
-
-def _place(tensor: Any) -> tuple[Any, ...]:
-    """Address of its numbers in memory, the same for tied weights."""
-    return tensor.data_ptr(), tensor.shape, tensor.stride()

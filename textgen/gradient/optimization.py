@@ -189,26 +189,22 @@ class Optimization:
         kept = [each.state_dict() | {"state": defaultdict(dict)} for each in self.optimizers]
         tensors = {key: torch.from_numpy(array.copy()) for key, array in arrays.items()}
         for key, value in {**values, **tensors}.items():
-            place, index, name = key.split(".", 2)
-            if index == "group":
-                index, name = name.split(".", 1)
-                kept[int(place)]["param_groups"][int(index)][name] = value
-            else:
-                kept[int(place)]["state"][int(index)][name] = value
+            place, part, index, name = key.split(".", 3)
+            kept[int(place)][part][int(index)][name] = value
         for optimizer, own in zip(self.optimizers, kept, strict=True):
             optimizer.load_state_dict(own)
 
 
 def _kept(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
-    """State that an optimizer keeps for each parameter, and the numbers of its groups, by their
-    names.
+    """What an optimizer keeps for each parameter, and the numbers of its groups but the rates, by
+    their places in its `state_dict`.
     """
     kept = optimizer.state_dict()
     for index, state in kept["state"].items():
         for name, value in state.items():
             if value is not None:
-                yield f"{index}.{name}", value
+                yield f"state.{index}.{name}", value
     for index, group in enumerate(kept["param_groups"]):
         for name, value in group.items():
             if type(value) in (int, float) and name not in ("lr", "initial_lr"):
-                yield f"group.{index}.{name}", value
+                yield f"param_groups.{index}.{name}", value

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import attrs
-from attrs.validators import and_, ge, lt, matches_re, optional
+from attrs.validators import and_, ge, lt, optional
 
 from textgen.errors import CorruptFileError, PipelineError
 from textgen.files.reading import read_json
@@ -20,9 +20,6 @@ _T = TypeVar("_T")
 
 COUNT: Final = and_(ge(0), lt(2**63))
 OPTIONAL_COUNT: Final = optional(COUNT)
-is_sha256: Final = matches_re("[0-9a-f]{64}")
-is_line: Final = matches_re(r"[^\0-\x1f\x7f-\x9f]{0,1000}")
-"""A name, a version and the like, which is shown in a line."""
 
 
 def read_strict_json(cls: type[_T], path: Path, sha256: str = "") -> _T:

@@ -89,9 +89,6 @@ class Checkpoints:
         arrays = read_tensors(self._file(step, _ARRAYS), manifest.files[_ARRAYS])
         path = self._file(step, _STATE)
         state = read_strict_json(TrainingState, path, manifest.files[_STATE])
-        if state.progress.step != step:
-            cause = f"it is of step {state.progress.step}, and its folder of step {step}"
-            raise CorruptFileError(path, cause)
         trainer = TrainerState(arrays, dict(state.trainer))
         return Checkpoint(tensors, trainer, state.progress, state.observers, published)
 

@@ -39,13 +39,12 @@ from textgen.files.durable import (
     write_atomic,
     write_json,
 )
-from textgen.files.reading import inside, path_of, read_bytes
+from textgen.files.reading import inside, path_of, read_bytes, read_json
 from textgen.messages import nearest
 from textgen.pipeline.raw_pipeline import RawPipeline, raw_pipeline_of
-from textgen.plugin.strict_json import read_strict_json
 from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoints
-from textgen.runs.formats import LockOwner, read_record, signed
+from textgen.runs.formats import read_record, signed
 
 logger = logging.getLogger("textgen")
 _OWN: Final = (
@@ -73,8 +72,8 @@ _LOCK_TIMEOUT: Final = 0.1
 class RunDirectory:
     """A run directory at `path`, which need not exist yet.
 
-    is_written  False in a process for which another writes: then what begins a run, locks it or
-                records it does nothing
+    is_written  False in a process for which another writes: then what begins a run or records it
+                does nothing
     """
 
     path: Path
@@ -125,9 +124,6 @@ class RunDirectory:
 
         described  whether the pipeline.toml in it is the one that the run would write
         """
-        if not self.is_written:
-            yield
-            return
         for place in (self, self.next):
             for name in (*_OWN, _NEXT, _LOCK, _OWNER):
                 place.inside(name)
@@ -164,17 +160,13 @@ class RunDirectory:
         """
         import filelock
 
-        if not self.is_written:
-            yield
-            return
         lock, owner = filelock.FileLock(self.path / _LOCK), self.path / _OWNER
         try:
             lock.acquire(timeout=_LOCK_TIMEOUT, poll_interval=_LOCK_TIMEOUT / 10)
         except filelock.Timeout:
-            try:
-                pid: int | None = read_strict_json(LockOwner, owner).pid
-            except RunError:
-                pid = None
+            pid = None
+            with contextlib.suppress(RunError):
+                pid = read_json(owner).get("pid")
             raise RunLockedError(self.path, pid) from None
         except OSError as error:
             if error.filename and not isinstance(error, PermissionError):
@@ -264,16 +256,6 @@ class RunDirectory:
             place.checkpoints.keep([each for each in place.checkpoints.steps() if each <= step])
         return place
 
-    def kept(self) -> str:
-        """The checkpoint that remains after a failure, as the end of an error message."""
-        try:
-            steps = self.checkpoints.steps()
-        except OSError:
-            return "earlier checkpoints are kept"
-        if not self.path.is_dir():
-            return "the run directory was moved or removed while the run used it"
-        return f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint"
-
     def inside(self, name: str) -> Path:
         """The file `name`, refused when a symbolic link leads out of the run directory."""
         return inside(self.path, name)
@@ -351,17 +333,11 @@ class RunDirectory:
 
 def no_run(path: Path) -> RunError:
     """The error that says why a path is not a run directory."""
-    why = (
-        "it has no run.json"
-        if path.is_dir()
-        else "it is a file"
-        if path.exists()
-        else "it does not exist"
-    )
     runs = sorted(each.parent.name for each in path.glob("*/run.json"))
-    held = f"it holds the runs {', '.join(runs[:9])}" if runs else ""
-    near = held if path.exists() else near_run(path)
-    return RunError(f"{path} is not a run directory: {why}{near and f'; {near}'}", path)
+    why = f"it holds the runs {', '.join(runs[:9])}" if runs else "it has no run.json"
+    if not path.exists():
+        why = "; ".join(filter(None, ("it does not exist", near_run(path))))
+    return RunError(f"{path} is not a run directory: {why}", path)
 
 
 def near_run(path: Path) -> str:

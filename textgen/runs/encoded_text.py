@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -36,7 +36,7 @@ from textgen.files.opening import MALFORMED_DATA, file_signature
 from textgen.files.reading import json_checksum
 from textgen.pipeline.options import DataOptions
 from textgen.pipeline.pipeline import Pipeline
-from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, UNPACKAGED, RegisteredComponent
+from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, UNPACKAGED
 from textgen.plugin.config_reader import ConfiguredComponent
 from textgen.protocols import Corpus, Ids, Table, Tokenizer
 from textgen.runs.formats import CorpusDigest
@@ -82,48 +82,6 @@ class ReadingProgress:
             raise Interrupted("interrupted before training, while the corpus was read")
 
 
-class HashedPieces(Iterable[CorpusPiece]):
-    """The pieces of a corpus, which are hashed as they pass.
-
-    progress   called for each piece of text
-    """
-
-    def __init__(
-        self,
-        corpus: Corpus,
-        offer: RegisteredComponent,
-        progress: Callable[[], None],
-    ) -> None:
-        self._pieces, self._offer = read_pieces(corpus, offer), offer
-        self._progress = progress
-        self._hash = hashlib.sha256()
-        self._characters = 0
-        # Of the pieces that have passed: the first one of text, and whether there are documents.
-        self.beginning = ""
-        self.has_documents = False
-
-    def __iter__(self) -> Iterator[CorpusPiece]:
-        for piece in self._pieces:
-            if piece is DOCUMENT_END:
-                self.has_documents = True
-                self._hash.update(_END_BYTE)
-            else:
-                self.beginning = self.beginning or piece
-                self._characters += len(piece)
-                try:
-                    data = piece.encode()
-                except UnicodeEncodeError as error:
-                    what = f"yielded {error.object[error.start]!r}, half of a surrogate pair"
-                    raise ContractError(self._offer, f"{what}, which is no character") from error
-                self._hash.update(data)
-                self._progress()
-            yield piece
-
-    def digest(self) -> CorpusDigest:
-        """The digest of the pieces that have passed."""
-        return CorpusDigest(self._hash.hexdigest(), self._characters)
-
-
 @attrs.define
 class EncodedText:
     """A text, the tokenizer for it, and its tokens.
@@ -144,14 +102,17 @@ class EncodedText:
     lost_share: float = attrs.field(init=False, default=0.0)
     _key: str = attrs.field(init=False, default="")
     _tokens: Ids | None = attrs.field(init=False, default=None)
+    # Of the pieces that were read: the first text, whether there are documents, and all's digest.
+    _beginning: str = attrs.field(init=False, default="")
+    _has_documents: bool = attrs.field(init=False, default=False)
+    _read_digest: CorpusDigest = attrs.field(init=False)
 
     def find(self) -> bool:
         """Take digest, fitted tokenizer and tokens from the cache, if they are there.
 
         Any fault of an entry means that they are not.
         """
-        choices = self.corpus_choice, self.tokenizer_choice
-        self._key = text_key(self.corpus, self.tokenizer, choices, self.vocabulary)
+        self._key = self._cache_key()
         if not self._key or (entry := encoded_texts().find(self._key)) is None:
             return False
         try:
@@ -162,30 +123,68 @@ class EncodedText:
             self._tokens = None
         return self._tokens is not None
 
+    def _cache_key(self) -> str:
+        """The key of the encoded text, found without reading it; "" if it cannot be cached.
+
+        Cached are corpora with `sources` (textgen.protocols.CorpusOfFiles), unless a program gave
+        them or the tokenizer.
+        """
+        choices = self.corpus_choice, self.tokenizer_choice
+        paths = self.corpus.sources() if hasattr(self.corpus, "sources") else ()
+        files = [(os.path.abspath(path), file_signature(path)) for path in paths]
+        code = list(map(_code, (self.corpus, self.tokenizer), choices))
+        # A program may register the same class of tokenizer again with other values in it.
+        plugin = self.tokenizer_choice.offer.plugin
+        is_registered = plugin.distribution == UNPACKAGED and not plugin.path
+        if not files or None in code or is_registered or any(each is None for _, each in files):
+            return ""
+        options = [identity(attrs.evolve(choice, start=None)) for choice in choices]
+        return json_checksum([_FORMAT, files, code, options, self.vocabulary])
+
     def prepare(self, pipeline: Pipeline, components: Components) -> None:
         """Fit the tokenizer to the text, unless both are in the cache, and check it.
 
         Raises PipelineError for a corpus of documents and a tokenizer without an id for their end.
         """
         if not self.find():
-            pieces = self._pieces()
-            self._fit(self._checked(pieces, pipeline))
-            self.digest = pieces.digest()
+            can_end = hasattr(self.tokenizer, "end_id")
+            self._fit(piece for piece in self._pieces() if can_end or piece is not DOCUMENT_END)
+            self.digest = self._read_digest
             if not self.digest.characters:
-                paths = [*self.corpus.sources()] if hasattr(self.corpus, "sources") else []
                 raise CorpusError(
-                    "the corpus is empty: it has 0 characters, and training needs a window of text",
-                    paths[0] if len(paths) == 1 else None,
+                    "the corpus is empty: it has 0 characters, and training needs a window of text"
                 )
-            if pieces.has_documents and end_id(self.tokenizer) is None:
-                raise _no_end(pipeline)
+            if self._has_documents and end_id(self.tokenizer) is None:
+                cause = (
+                    "the corpus consists of documents, and this tokenizer has no id for their end"
+                )
+                hint = "choose another tokenizer, or a corpus that is one text"
+                shown = repr(self.tokenizer_choice.name)
+                fault = Fault("tokenizer.type", f"{cause} (end_id)", shown, hint)
+                raise PipelineError([fault], pipeline.name)
             offer = self.tokenizer_choice.offer
             with components.blaming(offer):
-                components.add(check_tokenizer(self.tokenizer, offer, pieces.beginning), offer)
+                components.add(check_tokenizer(self.tokenizer, offer, self._beginning), offer)
         components.add(self.tokenizer, self.tokenizer_choice.offer)
 
-    def _pieces(self) -> HashedPieces:
-        return HashedPieces(self.corpus, self.corpus_choice.offer, self.progress.read)
+    def _pieces(self) -> Iterator[CorpusPiece]:
+        """The pieces of the corpus; `_read_digest` is theirs once the last one was read."""
+        offer, digest, characters = self.corpus_choice.offer, hashlib.sha256(), 0
+        for piece in read_pieces(self.corpus, offer):
+            if piece is DOCUMENT_END:
+                self._has_documents = True
+                digest.update(_END_BYTE)
+            else:
+                self._beginning = self._beginning or piece
+                characters += len(piece)
+                try:
+                    digest.update(piece.encode())
+                except UnicodeEncodeError as error:
+                    what = f"yielded {error.object[error.start]!r}, half of a surrogate pair"
+                    raise ContractError(offer, f"{what}, which is no character") from error
+                self.progress.read()
+            yield piece
+        self._read_digest = CorpusDigest(digest.hexdigest(), characters)
 
     def _fit(self, pieces: Iterator[Any]) -> None:
         """Fit the tokenizer, and read all pieces.
@@ -201,14 +200,6 @@ class EncodedText:
             extend(pieces)
         for _ in pieces:  # a tokenizer may need no fitting, and the digest is of all pieces
             pass
-
-    def _checked(self, pieces: Iterable[CorpusPiece], pipeline: Pipeline) -> Iterator[Any]:
-        """The pieces. Raises PipelineError for documents if the tokenizer knows no end of one."""
-        can_end = hasattr(self.tokenizer, "end_id")
-        for piece in pieces:
-            if piece is DOCUMENT_END and not can_end:
-                raise _no_end(pipeline)
-            yield piece
 
     def dataset(self, options: DataOptions) -> Dataset:
         """The tokens, split as the `[data]` table says."""
@@ -240,11 +231,8 @@ class EncodedText:
 
         Raises CorpusError with the message `changed` if the text has another digest.
         """
-        if self._tokens is None:
-            self._tokens = self._encode(changed)
-        return self._tokens
-
-    def _encode(self, changed: str) -> Ids:
+        if self._tokens is not None:  # they were found
+            return self._tokens
         cache, dtype = encoded_texts(), token_dtype(self.tokenizer)
         if self._key:
             facts = {
@@ -259,51 +247,20 @@ class EncodedText:
             except OSError as error:
                 said = "the cache %s takes no text: %s; TEXTGEN_CACHE_DIR names another folder"
                 logger.warning(said, cache.folder, error.strerror or error)
-        folder = self.folder or tempfile.gettempdir()
-        try:
-            with tempfile.TemporaryFile(dir=folder) as file:
-                file.writelines(self._bytes(changed))
-                file.flush()
-                return np.memmap(file, dtype, "r")  # which keeps the file
-        except OSError as error:  # the file has no name
-            error.filename = error.filename or str(folder)
-            raise
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            file.writelines(self._bytes(changed))
+            file.flush()
+            return np.memmap(file, dtype, "r")  # which keeps the file
 
     def _bytes(self, changed: str) -> Iterator[bytes]:
-        pieces, dtype, size = self._pieces(), token_dtype(self.tokenizer), 0
-        for ids in encode_documents(self.tokenizer, pieces):
+        dtype, size = token_dtype(self.tokenizer), 0
+        for ids in encode_documents(self.tokenizer, self._pieces()):
             size += len(ids)
             yield np.ascontiguousarray(ids, dtype).tobytes()
-        if pieces.digest() != self.digest:
+        if self._read_digest != self.digest:
             raise CorpusError(changed)
         if not size:
             raise CorpusError("the corpus is empty: no token to train on; give it some text")
-
-
-def text_key(
-    corpus: Corpus,
-    tokenizer: Tokenizer,
-    choices: Sequence[ConfiguredComponent],
-    vocabulary: Table | None,
-) -> str:
-    """The cache key of an encoded text, found without reading it; "" if it cannot be cached.
-
-    Cached are corpora with `sources` (textgen.protocols.CorpusOfFiles), unless a program gave them
-    or the tokenizer.
-
-    choices      of corpus and tokenizer
-    vocabulary   the tokenizer's, unless it is to be fitted to this text
-    """
-    paths = corpus.sources() if hasattr(corpus, "sources") else ()
-    files = [(os.path.abspath(path), file_signature(path)) for path in paths]
-    code = list(map(_code, (corpus, tokenizer), choices))
-    # A program may register the same class of tokenizer again with other values in it.
-    plugin = choices[1].offer.plugin
-    is_registered = plugin.distribution == UNPACKAGED and not plugin.path
-    if not files or None in code or is_registered or any(each is None for _, each in files):
-        return ""
-    options = [identity(attrs.evolve(choice, start=None)) for choice in choices]
-    return json_checksum([_FORMAT, files, code, options, vocabulary])
 
 
 def _code(made: Any, choice: ConfiguredComponent) -> list[Any] | None:
@@ -332,14 +289,6 @@ def _is_fitted(tokenizer: Tokenizer) -> bool:
         return bool(tokenizer.vocab_size)
     except Exception:  # as before `fit`
         return False
-
-
-def _no_end(pipeline: Pipeline) -> PipelineError:
-    cause = "the corpus consists of documents, and this tokenizer has no id for their end (end_id)"
-    hint = "choose another tokenizer, or a corpus that is one text"
-    return PipelineError(
-        [Fault("tokenizer.type", cause, repr(pipeline.tokenizer.name), hint)], pipeline.name
-    )
 
 
 def token_dtype(tokenizer: Tokenizer) -> np.dtype[Any]:

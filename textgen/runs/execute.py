@@ -5,24 +5,17 @@ generates.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, TextIO, TypeAlias
 
 import attrs
 
 from textgen import devices
 from textgen.data import Dataset
-from textgen.errors import (
-    CorpusError,
-    CorruptFileError,
-    RunError,
-    UsageError,
-)
+from textgen.errors import CorpusError, UsageError
 from textgen.events import RunSkipped
 from textgen.generation.chain import Chain
 from textgen.pipeline.pipeline import Pipeline
@@ -34,9 +27,9 @@ from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText, ReadingProgress, priming_ids
 from textgen.runs.formats import Progress
 from textgen.runs.loading import RunComponents, load_weights, make_generator
-from textgen.runs.outside import announce_files, announce_sources
-from textgen.runs.record import Decision, decide
-from textgen.runs.starting import load_start, start_in, start_tokenizer
+from textgen.runs.outside import announce_sources
+from textgen.runs.record import Decision, decide, found
+from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import AnyObserver, Observers, TrainingLoop
 
 Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
@@ -77,13 +70,12 @@ class Execution:
         described = run_record.is_written(self.pipeline, directory)
         with contextlib.ExitStack() as stack:
             if not described or self.overwrite or self.update or not directory.is_settled():
-                stack.enter_context(directory.prepared(described=described))
-                stack.enter_context(self._explaining())
-                stack.enter_context(directory.locked())
+                if directory.is_written:
+                    stack.enter_context(directory.prepared(described=described))
+                    stack.enter_context(directory.locked())
                 stack.enter_context(devices.threads(threads))
             # else it is only read
             stack.enter_context(self._components)
-            announce_sources(self.pipeline, self.console)
             with contextlib.nullcontext() if processes is None else processes.in_turn():
                 decision, text, context, data = self._read()
             if data is None:
@@ -94,35 +86,12 @@ class Execution:
             done: Outcome = "trained" if decision.checkpoint is None else "resumed"
             return done, chain, data.validation
 
-    @contextlib.contextmanager
-    def _explaining(self) -> Iterator[None]:
-        """Say what is left where a file of the run cannot be written, or its directory is gone.
-
-        Raises RunError.
-        """
-        path = self.directory.path
-        try:
-            yield
-        except (OSError, RunError) as error:
-            if isinstance(error, OSError):
-                name = os.fsdecode(error.filename or "")
-                is_own = Path(name).is_relative_to(path)
-                cause = f"{name} cannot be written: {error.strerror}"
-            else:
-                is_damage = isinstance(error, CorruptFileError) and path.is_dir()
-                is_own = isinstance(error.__cause__, OSError) and not is_damage
-                cause = str(error)
-            if not is_own:
-                raise
-            raise RunError(f"{cause}; {self.directory.latest().kept()}", path) from error
-
     def _read(self) -> tuple[Decision, EncodedText, BuildContext, Dataset | None]:
         """Decide what to do, and read the text with its fitted tokenizer; without its tokens where
         training is skipped. The other components are built in the context.
         """
         pipeline, directory, build = self.pipeline, self.directory, self._components.build
-        decision = Decision() if self.overwrite else decide(directory, pipeline)
-        record, device = decision.record, pipeline.device
+        record, device = {} if self.overwrite else found(directory), pipeline.device
         if self.processes is not None:
             device = self.processes.device(devices.resolve(device))
         context = BuildContext(
@@ -135,7 +104,7 @@ class Execution:
         )
         try:
             corpus = build(pipeline.corpus, context)
-            announce_files(corpus, pipeline.corpus, pipeline.folder, self.console)
+            announce_sources(pipeline, corpus, self.console)
             tokenizer, vocabulary = build(pipeline.tokenizer, context), None
             if pipeline.tokenizer.start is not None:
                 own = directory.latest().path
@@ -150,14 +119,9 @@ class Execution:
                 advice = "the run is finished, and `textgen generate RUN` writes without the text"
                 error.advice = advice
             raise
-        is_skipped = decision.skips
-        if self.update and is_skipped:
-            is_skipped = record["fingerprint"]["corpus"] == attrs.asdict(text.digest)
-            if not is_skipped:
-                decision = Decision(start=start_in(directory.current(), "model"))
-        run_record.compare(directory, decision.record, pipeline, text.digest)
+        decision = decide(directory, record, pipeline, text.digest, update=self.update)
         context = attrs.evolve(context, tokenizer=text.tokenizer)
-        return decision, text, context, None if is_skipped else text.dataset(pipeline.data)
+        return decision, text, context, None if decision.skips else text.dataset(pipeline.data)
 
     def _train(
         self,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import attrs
-from attrs.validators import and_, deep_iterable, deep_mapping, ge, lt
+from attrs.validators import deep_iterable
 
 from textgen.errors import CorruptFileError, RunError
 from textgen.files.reading import json_checksum, read_json
@@ -20,9 +20,7 @@ from textgen.plugin.strict_json import (
     COUNT,
     OPTIONAL_COUNT,
     checked_json,
-    is_line,
     is_number,
-    is_sha256,
 )
 from textgen.protocols import Table
 
@@ -30,17 +28,10 @@ FORMAT_VERSION: Final = 1
 
 
 @attrs.frozen
-class LockOwner:
-    """.lock-owner.json: the process that holds the lock."""
-
-    pid: int = attrs.field(validator=and_(ge(1), lt(2**63)))
-
-
-@attrs.frozen
 class Manifest:
     """manifest.json of a checkpoint, written last: the SHA-256 of its files."""
 
-    files: Mapping[str, str] = attrs.field(validator=deep_mapping(is_line, is_sha256))
+    files: Mapping[str, str]
 
 
 @attrs.define(kw_only=True, on_setattr=attrs.setters.NO_OP)
@@ -103,11 +94,11 @@ class DataSizes:
 class Origin:
     """The origin of a component. `path` is that of a plugin in a single file."""
 
-    kind: str = attrs.field(validator=is_line)
-    name: str = attrs.field(validator=is_line)
-    plugin: str = attrs.field(validator=is_line)
-    distribution: str = attrs.field(validator=is_line)
-    version: str = attrs.field(validator=is_line)
+    kind: str
+    name: str
+    plugin: str
+    distribution: str
+    version: str
     path: str = ""
 
 
@@ -117,8 +108,8 @@ class CorpusDigest:
     number of characters.
     """
 
-    sha256: str = attrs.field(validator=is_sha256)
-    characters: int = attrs.field(validator=COUNT)
+    sha256: str
+    characters: int
 
 
 @attrs.frozen
@@ -172,10 +163,10 @@ class RunRecord(RunFigures):
     fingerprint: Fingerprint
     data: DataSizes
     components: tuple[Origin, ...]
-    environment: Mapping[str, str] = attrs.field(validator=deep_mapping(is_line, is_line))
-    started: str = attrs.field(validator=is_line)
-    files: Mapping[str, str] = attrs.field(validator=deep_mapping(is_line, is_sha256))
-    checksum: str = attrs.field(validator=is_sha256)
+    environment: Mapping[str, str]
+    started: str
+    files: Mapping[str, str]
+    checksum: str
     priming: tuple[int, ...] = attrs.field(default=(), validator=deep_iterable(COUNT))
 
     def __attrs_post_init__(self) -> None:

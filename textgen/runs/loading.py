@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,15 +39,12 @@ from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText, kept_tokens, split_tokens
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.given_objects import with_choices
-from textgen.runs.outside import check_regular
 from textgen.runs.starting import identity, located, naming
 from textgen.runs.stored import StoredRun, read_stored
 from textgen.runs.vocabulary import are_different
 from textgen.tokenizers import unknown_id
 
-logger = logging.getLogger("textgen")
 _WORSE, _NOISE = 1.3, 0.15  # times and nats that a few windows may be above all of a text
-_SHOWN_EDITS: Final = 5  # edits that a message lists
 _CHANGED: Final = "the corpus is no longer the one that the model was trained on"
 # Whether the text includes the prompt is for the caller to choose.
 _DEFAULTS: Final = {field.name for field in attrs.fields(TextOptions)}
@@ -131,7 +127,6 @@ def load_generator(
     if stored.directory is None:
         return generator
     path, tokenizer = stored.directory.path, generator.tokenizer
-    logger.info("loaded the run in %s", path)
     training_tokens = partial(_training_tokens, path, tables, record, tokenizer, reader)
     return attrs.evolve(generator, path=path, training_tokens=training_tokens)
 
@@ -211,7 +206,7 @@ def _check_edits(stored: StoredRun, choices: Iterable[ConfiguredComponent]) -> N
         each for each in run_record.differences(then, now) if None not in (each.before, each.now)
     ]
     if edits:
-        cause = f"it no longer describes the weights: {'; '.join(map(str, edits[:_SHOWN_EDITS]))}"
+        cause = f"it no longer describes the weights: {'; '.join(map(str, edits))}"
         raise CorruptFileError(Path(stored.raw.source), cause)
 
 
@@ -348,7 +343,6 @@ def _training_tokens(
     then = CorpusDigest(**record["fingerprint"]["corpus"])
     tokens = kept_tokens(then, tokenizer)
     if tokens is None:
-        check_regular(choices[0])
         context = BuildContext(
             folder=reader.folder, seed=record["seed"], training=False, plugins=reader.plugins
         )

@@ -9,9 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from textgen.errors import CorpusError
 from textgen.files.cache import cache_directory
-from textgen.files.opening import is_special
 from textgen.messages import visible
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import Address
@@ -22,49 +20,37 @@ from textgen.protocols import Corpus
 def announce(
     what: str, places: Iterable[Path | Address], known: Iterable[Path], console: TextIO | None
 ) -> None:
-    """Name the places that are in none of the known folders."""
+    """Name each place that is in no known folder, nor in one that was named, before the next is
+    asked for.
+    """
     if console is None:
         return
     roots = [os.path.realpath(each) for each in known]
-    for place in dict.fromkeys(places):
+    for place in places:
         if isinstance(place, Path):
-            place = Path(os.path.realpath(place))
-            if any(map(place.is_relative_to, roots)):
+            path = os.path.realpath(place)
+            if any(map(Path(path).is_relative_to, roots)):
                 continue
+            roots.append(path)
+            place = Path(path)
         console.write(visible(f"{what} {place}\n"))
 
 
-def announce_sources(pipeline: Pipeline, console: TextIO | None) -> None:
-    """Name the addresses, files and runs of a pipeline.
-
-    Raises CorpusError for a pipe or a device.
+def announce_sources(pipeline: Pipeline, corpus: Corpus, console: TextIO | None) -> None:
+    """Name the addresses, files and runs that a pipeline reads, and the files that its corpus finds
+    elsewhere by links.
     """
-    check_regular(pipeline.corpus)
-    runs = [
-        start.path
-        for part in pipeline.choices()
-        if (start := part.start) and Path(start.name).is_absolute()  # offered by none
-    ]
-    found = [source for part in pipeline.choices() for source in _sources(part)]
-    announce("reading", [*found, *runs], [pipeline.folder], console)
+    known = [pipeline.folder, cache_directory()]
+    announce("reading", _read_places(pipeline, corpus), known, console)
 
 
-def announce_files(
-    corpus: Corpus, choice: ConfiguredComponent, folder: Path, console: TextIO | None
-) -> None:
-    """Name the files that a corpus finds elsewhere than its options say, by links. Raises
-    CorpusError.
-    """
-    if console is not None and hasattr(corpus, "sources") and choice.offer.component.options():
-        paths = [source for source in _sources(choice) if isinstance(source, Path)]
-        announce("reading", corpus.sources(), [folder, cache_directory(), *paths], console)
-
-
-def check_regular(corpus: ConfiguredComponent) -> None:
-    """Raise CorpusError for a pipe or a device among the options of a corpus."""
-    for source in _sources(corpus):
-        if isinstance(source, Path) and is_special(source):
-            raise CorpusError("it is not a regular file, and a corpus is read from files", source)
+def _read_places(pipeline: Pipeline, corpus: Corpus) -> Iterator[Path | Address]:
+    for part in pipeline.choices():
+        yield from _sources(part)
+        if part.start is not None and Path(part.start.name).is_absolute():  # offered by none
+            yield part.start.path
+    if hasattr(corpus, "sources") and pipeline.corpus.offer.component.options():
+        yield from corpus.sources()
 
 
 def _sources(choice: ConfiguredComponent) -> Iterator[Path | Address]:

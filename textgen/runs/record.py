@@ -34,39 +34,36 @@ from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.encoded_text import EncodedText, unknown_share
 from textgen.runs.formats import CorpusDigest, Progress, Stopped
-from textgen.runs.starting import identity
+from textgen.runs.starting import identity, start_in
 
+_RECORDED_PACKAGES: Final = (OWN_DISTRIBUTION, "numpy", "torch", "llvmlite")
 _STOPPED: Final = Stopped("textgen run --finish", "by request")
-_NO_CHECKPOINT: Final = "the checkpoint to train it on from is gone"
 _UNFINISHED: Final = (
     "with what it had before it resumes; "
     "when `textgen run --finish` has finished it, it goes on with more"
 )
 _NO_STATE: Final = (
-    "its learning rate depends on the number of all steps from the first on, "
-    "so it has to be trained anew"
+    "it has no checkpoint that a longer training would reach as well, so it has to be trained anew"
 )
 
 
-def fingerprint(pipeline: Pipeline, digest: CorpusDigest | None = None) -> Table:
-    """Everything that determines the model.
-
-    The corpus is identified by its text, not its path; None leaves it out.
+def fingerprint(pipeline: Pipeline, digest: CorpusDigest) -> Table:
+    """Everything that determines the model. The corpus is identified by its text, not its path.
 
     A config class may define `fingerprint() -> dict` to choose which of its options count.
     """
-    tables = pipeline.to_dict()
-    shape = {key: tables[key] for key in ("seed", "tokenizer", "data", "model", "trainer")}
-    stride = pipeline.data.window_stride or pipeline.data.window_length
-    shape["data"] = {**tables["data"], "window_stride": stride}
-    for key in ("tokenizer", "model", "trainer"):
-        shape[key] = identity(getattr(pipeline, key))
-    # Of the observers, those that may stop a run early: their config classes have a fingerprint.
-    stopping = [choice for choice in pipeline.observer if hasattr(choice.options, "fingerprint")]
-    shape["observer"] = {
-        choice.offer.canonical_name: choice.options.fingerprint() for choice in stopping
+    return {
+        "seed": pipeline.seed,
+        "data": plain(pipeline.data),
+        **{kind: identity(getattr(pipeline, kind)) for kind in ("tokenizer", "model", "trainer")},
+        # Of the observers those that may stop a run early, whose config classes say so.
+        "observer": {
+            choice.offer.canonical_name: choice.options.fingerprint()
+            for choice in pipeline.observer
+            if hasattr(choice.options, "fingerprint")
+        },
+        "corpus": attrs.asdict(digest),
     }
-    return shape if digest is None else {**shape, "corpus": attrs.asdict(digest)}
 
 
 @attrs.frozen
@@ -90,47 +87,46 @@ class Decision:
         return bool(self.record) and self.checkpoint is None
 
 
-def decide(directory: RunDirectory, pipeline: Pipeline) -> Decision:
-    """Decide what a pipeline does in a run directory.
+def found(directory: RunDirectory) -> Table:
+    """The record of the run that was begun last; {} where there is none, or it failed before its
+    first checkpoint.
 
-    Raises RunMismatchError if the run there was made by another pipeline or cannot be trained on,
-    CorruptFileError if no checkpoint is intact.
+    Raises CorruptFileError.
     """
     place = directory.latest()
     if not place.exists():
-        return Decision()
+        return {}
     record = place.read_run()
-    finished = record["status"] == "finished"
-    if not finished and not place.checkpoints.steps():  # it failed before its first checkpoint
-        return Decision()
-    if compare(directory, record, pipeline):
-        before_decay = record.get("steps_before_decay")
-        if before_decay and (found := directory.checkpoints.last(before_decay)) is not None:
-            return Decision(record, found)
-        reason = _NO_CHECKPOINT if before_decay else _NO_STATE
-        raise RunMismatchError(directory.path, _changes(record, pipeline), reason)
-    if finished:
-        return Decision(record)
-    return Decision(record, place.checkpoints.last())
+    return record if record["status"] == "finished" or place.checkpoints.steps() else {}
 
 
-def compare(
+def decide(
     directory: RunDirectory,
     record: Table,
     pipeline: Pipeline,
-    digest: CorpusDigest | None = None,
-) -> bool:
-    """Whether a pipeline is to train the finished run of the directory on; False where it is the
-    run's own, or there is none.
+    digest: CorpusDigest,
+    *,
+    update: bool = False,
+) -> Decision:
+    """Decide what a pipeline does with the run that was found; `update` as in Engine.run.
 
-    Raises RunMismatchError if the run was made by another pipeline.
+    Raises RunMismatchError if the run was made by another pipeline or cannot be trained on,
+    CorruptFileError if no checkpoint is intact.
     """
-    if not record or not (changes := _changes(record, pipeline, digest)):
-        return False
+    if not record:
+        return Decision()
+    changes, is_finished = _changes(record, pipeline, digest), record["status"] == "finished"
+    if not changes:
+        return Decision(record, None if is_finished else directory.latest().checkpoints.last())
+    if update and is_finished and all(each.key.startswith("corpus.") for each in changes):
+        return Decision(start=start_in(directory.current(), "model"))
     is_longer = all(_is_more(pipeline.trainer, each) for each in changes)
-    if not is_longer or record["status"] != "finished":
+    if not (is_finished and is_longer):
         raise RunMismatchError(directory.path, changes, _UNFINISHED if is_longer else "")
-    return True
+    checkpoint = directory.checkpoints.last(record.get("steps_before_decay") or 0)
+    if checkpoint is None:
+        raise RunMismatchError(directory.path, changes, _NO_STATE)
+    return Decision(record, checkpoint)
 
 
 def _is_more(trainer: ConfiguredComponent, change: Difference) -> bool:
@@ -149,13 +145,8 @@ def _is_more(trainer: ConfiguredComponent, change: Difference) -> bool:
         return False
 
 
-def _changes(
-    record: Table, pipeline: Pipeline, digest: CorpusDigest | None = None
-) -> list[Difference]:
-    shape = fingerprint(pipeline, digest)
-    kept = dict(record["fingerprint"])
-    if digest is None:
-        kept.pop("corpus", None)
+def _changes(record: Table, pipeline: Pipeline, digest: CorpusDigest) -> list[Difference]:
+    shape, kept = fingerprint(pipeline, digest), dict(record["fingerprint"])
     for kind in ("tokenizer", "model", "trainer"):
         kept[kind] = _with_new_options(kept[kind], shape[kind], getattr(pipeline, kind))
     watching = kept["observer"] = dict(kept["observer"])
@@ -193,7 +184,7 @@ def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
     """Whether pipeline.toml in the directory is this pipeline, key for key, as run.json says too if
     there is one.
     """
-    sha256 = hashlib.sha256(_toml(pipeline)).hexdigest()
+    sha256 = hashlib.sha256(_toml(pipeline.to_dict())).hexdigest()
     try:
         read_bytes(directory.inside("pipeline.toml"), sha256)
         is_own = not directory.exists() or directory.read_run()["files"]["pipeline.toml"] == sha256
@@ -202,27 +193,26 @@ def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
     return is_own
 
 
-def keep_changes(pipeline: Pipeline, directory: RunDirectory) -> None:
+def keep_changes(pipeline: Pipeline, directory: RunDirectory, record: Table) -> None:
     """Record what has changed in the pipeline of a finished run, such as its samplers, now that it
     has generated with them.
     """
     if is_written(pipeline, directory):
         return
     with directory.locked():
-        decision = decide(directory, pipeline)
-        if decision.skips:  # else another process has made another run of it
-            files = {**decision.record["files"], **_write_pipeline(pipeline, directory)}
-            directory.write_run({**decision.record, "files": files})
+        if directory.read_run() == record:  # else another process has made another run of it
+            files = {**record["files"], **_write_pipeline(pipeline, directory)}
+            directory.write_run({**record, "files": files})
 
 
 def _write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> dict[str, str]:
     """Write pipeline.toml, and return its checksum by its name."""
-    return {"pipeline.toml": directory.write_artifact("pipeline.toml", _toml(pipeline))}
+    return {"pipeline.toml": directory.write_artifact("pipeline.toml", _toml(pipeline.to_dict()))}
 
 
-def _toml(pipeline: Pipeline) -> bytes:
+def _toml(tables: Table) -> bytes:
     """A run's pipeline.toml, with its own directory as output."""
-    return tomli_w.dumps({**pipeline.to_dict(), "output": "."}).encode()
+    return tomli_w.dumps({**tables, "output": "."}).encode()
 
 
 def begin(
@@ -269,14 +259,11 @@ def begin(
 
 
 def _environment(device: str) -> dict[str, str]:
-    fast = discovery.requirements(OWN_DISTRIBUTION, "fast")
-    names = (OWN_DISTRIBUTION, "numpy", "torch", *fast)
-    found = {name: discovery.version(name) for name in names}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device,
-        **{name: version for name, version in found.items() if version is not None},
+        **{name: discovery.version(name) or "" for name in _RECORDED_PACKAGES},
     }
 
 
@@ -314,7 +301,7 @@ def save_run(generator: Generator, path: str | Path) -> None:
             )
         record = {**generator.record, "status": "finished"}  # though training is not
         contents = {
-            "pipeline.toml": tomli_w.dumps({**generator.tables, "output": "."}).encode(),
+            "pipeline.toml": _toml(generator.tables),
             WEIGHTS: dump_tensors(generator.model.tensors()),
             VOCABULARY: dump_vocabulary(generator.tokenizer),
         }
@@ -355,11 +342,7 @@ def finish_run(directory: RunDirectory) -> bool:
 def other_versions(record: Table) -> str:
     """A remark on packages that a run writes with and that are installed in another version."""
     installed = {plugin.distribution: plugin.version for plugin in discovery.installed()}
-    then = {
-        each["distribution"]: each["version"]
-        for each in record.get("components", ())
-        if each["kind"] in ("tokenizer", "model", "sampler", "strategy")
-    }
+    then = {each["distribution"]: each["version"] for each in record.get("components", ())}
     return "; ".join(
         f"the run was made with {name} {version}, and {installed[name]} is installed"
         for name, version in then.items()

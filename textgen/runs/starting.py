@@ -63,7 +63,7 @@ def resolve(
         if list(overrides):
             cause = "a checked Pipeline takes none; give what it was made from"
             raise UsageError(cause, argument="overrides")
-        return attrs.evolve(source, **own) if own else source
+        return attrs.evolve(source, **own)
     raw = read_raw_pipeline(source, overrides)
     tables = {**raw.tables, **own}
     if isinstance(source, Mapping):  # a file is data, and has no objects
@@ -224,13 +224,8 @@ class _Finder:
             return table
         if "start" in table:
             start = self._find(table["start"], place)
-            theirs = start.tables["model"]["type"]
-            own = _own(table, theirs)
-            if "type" in own:
-                cause = f"the model of {start.name} is of type {theirs!r}"
-                hint = "leave out the type and what else is of the other, in [trainer] too"
-                raise self._refused(f"{place}.type", cause, hint)
-            return _with(start, merged(start.tables["model"], own))
+            theirs = start.tables["model"]
+            return _with(start, merged(theirs, _own(table, theirs["type"])))
         given = table.get("type")
         offer = self.plugins.find("model", given) if isinstance(given, str) else None
         options = offer.component.options() if isinstance(offer, RegisteredComponent) else {}
@@ -256,19 +251,17 @@ class _Finder:
         """The run that a key `start` means: one that a plugin offers under this name, or else the
         one at this path.
         """
-        reader = ConfigReader(self.raw.folder, None, self.raw.source, f"{place}.start")
-        offered = offered_run(given, self.plugins)
-        if isinstance(offered, Mapping):  # it names no weights of a run
-            offered = merged(offered, offered.get("start", {}))
-            self.found.append(Start(given, place, Path(), "", "", offered))
-            return self.found[-1]
-        path = offered if isinstance(offered, Path) else reader.value(Path, given)
-        name = given if path is offered else str(path.absolute())
+        reader = ConfigReader(self.raw.folder, self.plugins, self.raw.source, f"{place}.start")
+        run = reader.choice("run", given)
         try:
-            start = attrs.evolve(start_in(finished_run(path), place), name=name)
+            found = located(run, self.plugins)
+            if isinstance(found, RunDirectory):
+                start = attrs.evolve(start_in(found, place), name=run.name)
+            else:  # the tables name no weights of a run
+                tables = merged(found, found.get("start", {}))
+                start = Start(run.name, place, Path(), "", "", tables)
         except RunError as error:
-            also = f"{offered.expected}; {offered.hint}" if isinstance(offered, Fault) else ""
-            raise self._refused(f"{place}.start", str(error), also) from error
+            raise self._refused(run.place, str(error)) from error
         self.found.append(start)
         return start
 

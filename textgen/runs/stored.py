@@ -35,11 +35,8 @@ from textgen.protocols import Table, Tensors
 from textgen.runs.directory import RunDirectory, no_run, run_directory
 from textgen.runs.formats import RunFigures, read_record
 
-FileState: TypeAlias = Literal["whole", "changed", "damaged", "missing", "unreadable"]
-"""The state of a file of a run; a file is unreadable if the system refuses to read it, which need
-not last.
-"""
 _PIPELINE: Final = "pipeline.toml"
+_FIGURES: Final = ("step", "steps", "best_step", "best_loss", "seconds")  # of a RunSummary
 
 
 @attrs.frozen
@@ -65,41 +62,6 @@ class StoredRun:
     remarks: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class CheckedFile:
-    """A file of a run, or a checkpoint.
-
-    name   its path inside the run directory
-    state  "changed" is a pipeline.toml that was edited since the run was made
-    cause  what is wrong
-    """
-
-    name: str
-    state: FileState = "whole"
-    cause: str = ""
-
-
-@attrs.frozen(kw_only=True)
-class RunReport:
-    """The result of `verify`.
-
-    status       "finished" or "unfinished", as run.json says; "" if that is damaged
-    loads        whether `textgen.load` can use the run, as far as its files tell
-    checkpoints  the steps of whole checkpoints; an unfinished run resumes from the last of them
-    """
-
-    path: Path
-    status: str
-    files: tuple[CheckedFile, ...]
-    loads: bool
-    checkpoints: tuple[int, ...]
-
-    @property
-    def whole(self) -> bool:
-        """Whether every file can be read and is undamaged."""
-        return all(file.state in ("whole", "changed") for file in self.files)
-
-
 def read_stored(directory: RunDirectory, raw: RawPipeline | None = None) -> StoredRun:
     """Read a run, or while it has no model yet, the finished run that it replaces, or else its best
     checkpoint; with `raw` in the place of its pipeline.toml.
@@ -116,37 +78,35 @@ def read_stored(directory: RunDirectory, raw: RawPipeline | None = None) -> Stor
                 raise
 
 
-def verify(path: str | Path) -> RunReport:
-    """Read every file of a run directory that has a checksum, and change nothing.
+def verify(path: str | Path) -> dict[str, str]:
+    """What is wrong with each file of a run directory and each checkpoint, "" for those that are
+    whole.
 
-    While another run is to replace a finished one, the finished one is checked. Raises RunError
-    where there is no run.
+    Every file that has a checksum is read, and none is changed. While another run is to replace a
+    finished one, the finished one is checked. Raises RunError where there is no run.
     """
     directory = run_directory(path).current()
-    record: Table = {}
     readers: dict[str, Callable[[], Any]] = {"run.json": directory.read_run}
     with contextlib.suppress(CorruptFileError):
         record = directory.read_run()
         own = {VOCABULARY: _vocabulary, _PIPELINE: _pipeline, WEIGHTS: _weights}
-        for name, read in own.items():
+        for name, check in own.items():
             if name in record["files"]:
-                readers[name] = partial(read, directory, record)
+                readers[name] = partial(check, directory, record)
     checkpoints = directory.checkpoints
-    steps = {f"checkpoints/{checkpoints.folder(step).name}": step for step in checkpoints.steps()}
-    readers |= {name: partial(checkpoints.read, step) for name, step in steps.items()}
-    files = [_checked(directory.path, name, read) for name, read in readers.items()]
-    # A checkpoint that is missing by now was removed by a process that trains.
-    files = [file for file in files if file.state != "missing" or file.name not in steps]
-    whole = {file.name for file in files if file.state in ("whole", "changed")}
-    intact = tuple(step for name, step in steps.items() if name in whole)
-    has_weights = WEIGHTS in whole if record.get("status") == "finished" else bool(intact)
-    return RunReport(
-        path=directory.path,
-        status=record.get("status", ""),
-        files=tuple(files),
-        loads=has_weights and {VOCABULARY, _PIPELINE} <= whole,
-        checkpoints=intact,
-    )
+    for step in checkpoints.steps():
+        name = f"checkpoints/{checkpoints.folder(step).name}"
+        readers[name] = partial(checkpoints.read, step)
+    wrong = {}
+    for name, read in readers.items():
+        try:
+            read()
+            wrong[name] = ""
+        except (PipelineError, RunError) as error:
+            # A checkpoint that is gone by now was removed by a process that trains.
+            if "step-" not in name or (directory.path / name).exists():
+                wrong[name] = str(error)
+    return wrong
 
 
 def _read(directory: RunDirectory, raw: RawPipeline | None) -> StoredRun:
@@ -198,18 +158,6 @@ def _pipeline(directory: RunDirectory, record: Table) -> tuple[RawPipeline, bool
     faults += [Fault(kind, "the run wrote this table, and it is gone") for kind in gone]
     faults.check(raw.source)
     return raw, raw.sha256 != record["files"][_PIPELINE]
-
-
-def _checked(folder: Path, name: str, read: Callable[[], Any]) -> CheckedFile:
-    """A file that is read as loading the run does."""
-    try:
-        found = read()
-    except (PipelineError, RunError) as error:
-        is_damage = isinstance(error, PipelineError | CorruptFileError)
-        state: FileState = "damaged" if is_damage else "unreadable"
-        return CheckedFile(name, state if (folder / name).exists() else "missing", str(error))
-    is_changed = name == _PIPELINE and found[1]
-    return CheckedFile(name, "changed" if is_changed else "whole")
 
 
 def _signature(directory: RunDirectory) -> tuple[Any, ...]:
@@ -300,18 +248,8 @@ def summarize(path: str | Path) -> RunSummary:
     if record.get("status") == "finished":
         stopped = record.get("stopped")
         status, cause = "finished", f"{stopped['by']}: {stopped['reason']}" if stopped else ""
-    step, steps = record.get("step", 0), record.get("steps")
-    return attrs.evolve(
-        summary,
-        status=status,
-        cause=cause,
-        step=step,
-        steps=None if steps is None or steps < step else steps,  # what was only a guess
-        best_step=record.get("best_step"),
-        best_loss=finite(record.get("best_loss")),
-        seconds=finite(record.get("seconds")),
-        record=record,
-    )
+    figures = {name: finite(record.get(name)) for name in _FIGURES}
+    return attrs.evolve(summary, status=status, cause=cause, record=record, **figures)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ request.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import time
 import warnings
@@ -55,7 +54,6 @@ from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress, Stopped
 from textgen.runs.record import finish
 
-logger = logging.getLogger("textgen")
 _WRITING: Final = 1 / 20  # share of the time that checkpoints may take
 _DIVERGED: Final = 1.0  # nats that a loss rises where the model is worse than before training
 _UNREAD_LOSSES: Final = 8  # steps whose losses may stay on the device
@@ -185,13 +183,12 @@ class TrainingLoop:
 
     def _train(self) -> None:
         """Train to the end and write a checkpoint."""
-        path, device, progress = self.directory.path, self.context.device, self.progress
-        logger.info("training in %s on %s after step %d", path, device, progress.step)
+        progress = self.progress
         self.observers.tell(
             RunStarted(
                 step=progress.step,
                 evaluations=progress.evaluations,
-                device=device,
+                device=self.context.device,
                 parameters=self.record["parameters"],
                 vocab_size=self.data.vocab_size,
                 training_tokens=len(self.data.training),
@@ -205,22 +202,22 @@ class TrainingLoop:
                     self._iterate(events)
             self._checkpoint()
         except ProcessesError as error:
-            raise ProcessesError(f"{error}; {self.directory.kept()}", step=self._saved) from error
+            error.step = self._saved
+            raise
         first, last, best = progress.first_loss, progress.last_loss, progress.best_loss
         # Finite losses may have risen all the same. Where the text held out is all that is
         # predicted worse, it is overfitted.
         if None not in (first, best) and not min(last, best) - first <= _DIVERGED:
             raise TrainingError(
                 f"training diverged: the loss was {first:.4g} at step 1 and is {last:.4g} at step "
-                f"{progress.step}; lower the learning rate, or clip the gradient; "
-                f"{self.directory.kept()}",
+                f"{progress.step}; lower the learning rate, or clip the gradient",
                 step=progress.step,
             )
 
     def _in_any(self, *facts: bool) -> Sequence[bool]:
         """The facts; of several processes, whether each is true in any of them."""
         processes = self.context.processes
-        return facts if processes is None else processes.any(*facts)
+        return facts if processes is None else [count > 0 for count in processes.sums(*facts)]
 
     @contextlib.contextmanager
     def _blaming(self) -> Iterator[None]:
@@ -240,12 +237,8 @@ class TrainingLoop:
 
         Only what fails here is blamed on it: observers may raise on purpose.
         """
-        trainer = self.pipeline.trainer.offer
         with self._blaming():
-            events = self.trainer.train(self.model, self.data, self.context)
-            if events is None:
-                raise ContractError(trainer, "gave None from train; is a `yield` missing?")
-            yield from events
+            yield from self.trainer.train(self.model, self.data, self.context)
 
     def _iterate(self, events: Iterable[Any]) -> None:
         clock, before = time.perf_counter, self.progress.seconds
@@ -317,8 +310,7 @@ class TrainingLoop:
         else:
             advice = ""
         raise TrainingError(
-            f"the loss is {event.loss} at step {event.step}{advice}; {self.directory.kept()}",
-            step=event.step,
+            f"the loss is {event.loss} at step {event.step}{advice}", step=event.step
         )
 
     def _evaluated(self, event: Evaluated, characters_per_second: float) -> None:
@@ -327,7 +319,7 @@ class TrainingLoop:
         loss = event.training_loss if event.validation_loss is None else event.validation_loss
         if event.validation_loss is not None and math.isnan(loss):
             cause = f"the loss of the text held out is nan at step {event.step}"
-            raise TrainingError(f"{cause}; {self.directory.kept()}", step=event.step)
+            raise TrainingError(cause, step=event.step)
         # One batch's training loss is too noisy to choose by: with nothing held out, the latest is
         # the best.
         objective = loss if event.objective is None else event.objective
@@ -372,7 +364,6 @@ class TrainingLoop:
             begun = time.perf_counter()
             path = checkpoints.write(self._snapshot())
             self._saved = now.step
-            logger.info("checkpoint of step %d written to %s", now.step, path)
             self.observers.tell(Checkpointed(step=now.step, path=path))
             taken = time.perf_counter() - begun
             seconds = self.pipeline.checkpoint.seconds
@@ -397,7 +388,7 @@ class TrainingLoop:
             progress, tensors = attrs.evolve(self.progress), self.model.tensors()
             if name := with_nan(tensors):
                 cause = f"{name} has values that are not numbers (NaN) after step {progress.step}"
-                raise TrainingError(f"{cause}; {self.directory.kept()}", step=progress.step)
+                raise TrainingError(cause, step=progress.step)
             return Checkpoint(
                 tensors,
                 state,

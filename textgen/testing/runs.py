@@ -11,7 +11,7 @@ import attrs
 from textgen.engine import Engine
 from textgen.errors import TextgenError
 from textgen.runs.loading import load_generator
-from textgen.runs.stored import verify
+from textgen.runs.stored import summarize, verify
 from textgen.testing.outcomes import Violation
 from textgen.testing.suite import Suite
 
@@ -42,9 +42,7 @@ class RunSuite(Suite):
 
 def _check_files(path: Path) -> None:
     """Raise a Violation unless a run is finished and its files are whole."""
-    report = verify(path)
-    if report.status != "finished":
-        raise Violation(f"its status is {report.status!r}")
-    for file in report.files:
-        if file.state != "whole":
-            raise Violation(f"{file.name} is {file.state}: {file.cause}")
+    if (status := summarize(path).status) != "finished":
+        raise Violation(f"its status is {status!r}")
+    if wrong := next(filter(None, verify(path).values()), ""):
+        raise Violation(wrong)

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Final
 
-import attrs
 import click
 
 from textgen import TextgenError, verify
@@ -80,26 +79,30 @@ def _of_run(context: Any, run: str) -> dict[str, Any]:
     from textgen import Engine
 
     check_run(run)
-    report, cause = verify(run), ""
-    if report.loads:
+    files, cause = verify(run), ""
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                Engine(context.plugins).load(run).close()
+            Engine(context.plugins).load(run).close()
         except TextgenError as error:
             cause = str(error)
-    facts = {"path": str(report.path), "whole": report.whole}
-    return {**attrs.asdict(report), **facts, "loads": report.loads and not cause, "cause": cause}
+    return {
+        "path": os.path.abspath(run),
+        "files": files,
+        "whole": not any(files.values()),
+        "remarks": [str(each.message) for each in remarks],
+        "cause": cause,
+    }
 
 
 def _run_lines(report: dict[str, Any]) -> Iterator[str]:
     files = report["files"]
-    width = max(len(file["name"]) for file in files)
-    for file in files:
-        place = os.path.join(report["path"], file["name"])
-        cause = file["cause"].removeprefix(place).lstrip(f": {os.sep}")
-        yield f"{file['name']:{width}}  {file['state']}{cause and f': {cause}'}"
-    bad = sum(file["state"] not in ("whole", "changed") for file in files)
+    width = max(map(len, files))
+    for name, wrong in files.items():
+        cause = wrong.removeprefix(os.path.join(report["path"], name)).lstrip(f": {os.sep}")
+        yield f"{name:{width}}  {cause or 'whole'}"
+    yield from report["remarks"]
+    bad = sum(map(bool, files.values()))
     damage = f"{bad} of {len(files)} files are damaged" if bad else "no file is damaged"
-    cause = report["cause"] and f": {report['cause']}"
-    yield f"{damage}; the run can{'' if report['loads'] else 'not'} be used{cause}"
+    cause = f": {report['cause']}" if report["cause"] and not bad else ""
+    yield f"{damage}; the run can{'not' if report['cause'] else ''} be used{cause}"
