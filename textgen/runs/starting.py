@@ -63,7 +63,7 @@ def resolve(
         if list(overrides):
             cause = "a checked Pipeline takes none; give what it was made from"
             raise UsageError(cause, argument="overrides")
-        return attrs.evolve(source, **own)
+        return attrs.evolve(source, **own) if own else source
     raw = read_raw_pipeline(source, overrides)
     tables = {**raw.tables, **own}
     if isinstance(source, Mapping):  # a file is data, and has no objects
@@ -261,7 +261,9 @@ class _Finder:
                 tables = merged(found, found.get("start", {}))
                 start = Start(run.name, place, Path(), "", "", tables)
         except RunError as error:
-            raise self._refused(run.place, str(error)) from error
+            unknown = offered_run(given, self.plugins)
+            also = f"{unknown.expected}; {unknown.hint}" if isinstance(unknown, Fault) else ""
+            raise self._refused(run.place, str(error), also) from error
         self.found.append(start)
         return start
 

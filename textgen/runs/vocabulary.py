@@ -51,13 +51,17 @@ def for_vocabulary(
     pretrained language models", 2021). Integers, such as counts of tokens by their ids, stay as
     they are in `own`.
 
-    own        the weights that this model begins with
-    shapes_of  the shapes of the same model for another vocabulary: axes that are longer for one
-               token more have an entry for each token
+    own        the weights that this model begins with: their shapes tell which axes have an entry
+               for each token
+    shapes_of  the shapes of the same model for another vocabulary
     """
     if before.to_dict() == now.to_dict():
         return tensors
-    others, ids = shapes_of(_Larger(now)), _ids_before(before, now)
+    if before.vocab_size == now.vocab_size:  # shapes tell nothing: of a larger vocabulary they do
+        others = shapes_of(_Larger(now))
+    else:
+        others = {name: array.shape for name, array in tensors.items()}
+    ids = _ids_before(before, now)
     made = {name: array for name, array in own.items() if array.dtype.kind in "iu"}
     for name, array in tensors.items():
         if array.dtype.kind in "iu":
