@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal, TextIO, TypeAlias
 
@@ -72,6 +72,7 @@ class Execution:
             if not described or self.overwrite or self.update or not directory.is_settled():
                 if directory.is_written:
                     stack.enter_context(directory.prepared(described=described))
+                    stack.enter_context(self._naming_errors())
                     stack.enter_context(directory.locked())
                 stack.enter_context(devices.threads(threads))
             # else it is only read
@@ -85,6 +86,15 @@ class Execution:
             chain = self._train(text, data, decision, context, threads)
             done: Outcome = "trained" if decision.checkpoint is None else "resumed"
             return done, chain, data.validation
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        """Name the run directory in an error of the disk that names no file."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self.directory.path)
+            raise
 
     def _read(self) -> tuple[Decision, EncodedText, BuildContext, Dataset | None]:
         """Decide what to do, and read the text with its fitted tokenizer; without its tokens where
