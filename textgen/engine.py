@@ -59,11 +59,9 @@ class Run:
     pipeline: Pipeline = attrs.field(repr=False)
     outcome: Outcome
     best_loss: float | None = attrs.field(repr=lambda loss: str(loss and round(loss, 4)))
-    history: Sequence[Table] = attrs.field(repr=lambda rows: f"<{len(rows)} evaluations>")
+    history: Sequence[Table] = attrs.field(repr=False)
     generator: Generator = attrs.field(repr=False)
-    generations: Generations = attrs.field(
-        default=Generations(), repr=lambda texts: f"<{len(texts)} texts>"
-    )
+    generations: Generations = attrs.field(default=Generations(), repr=False)
     _curve: bytes = attrs.field(default=b"", repr=False)
 
     def save(self, path: str | Path) -> None:
@@ -260,12 +258,12 @@ class Engine:
         given = {"sampler": sampler, "model": model, "tokenizer": tokenizer, "corpus": corpus}
         given = {kind: value for kind, value in given.items() if value is not None}
         plugins = self.plugins()
-        found: Any = None
-        if isinstance(path, str) and not os.path.isdir(path):
-            found = offered_run(path, plugins)
-        if not isinstance(found, Mapping):
-            found = run_directory(found if isinstance(found, Path) else path)
-        return load_generator(found, plugins, device=device, given=given, source=str(path))
+        found = None if os.path.isdir(path) else offered_run(path, plugins)
+        if isinstance(found, Mapping):
+            run: RunDirectory | Table = found
+        else:
+            run = run_directory(found if isinstance(found, Path) else path)
+        return load_generator(run, plugins, device=device, given=given, source=str(path))
 
     def finish(self, path: str | Path) -> bool:
         """Finish an unfinished run, and record that in run.json.
@@ -319,8 +317,10 @@ def _executed(
     """
     check_cancelled(cancelled)
     leads, directory = processes is None or processes.leads, RunDirectory(pipeline.output)
-    options |= {"processes": processes, "cancelled": _any_of(cancelled, processes)}
-    outcome, chain, held_out = Execution(pipeline, **options).ensure_trained()
+    options["cancelled"] = asked = cancelled or (lambda: False)
+    if processes is not None:
+        options["cancelled"] = lambda: asked() or processes.is_orphaned()
+    outcome, chain, held_out = Execution(pipeline, processes=processes, **options).ensure_trained()
     if processes is not None:
         processes.meet()  # the others read what the first has written
     raw = RawPipeline(
@@ -356,14 +356,6 @@ def _executed(
         generations=texts,
         curve=curve,
     )
-
-
-def _any_of(
-    cancelled: Callable[[], bool] | None, processes: Processes | None
-) -> Callable[[], bool]:
-    """Whether the caller cancels the run, or torchrun, which started it, is gone."""
-    asked = cancelled or (lambda: False)
-    return asked if processes is None else lambda: asked() or processes.is_orphaned()
 
 
 _ENGINE: Final = Engine()  # of the installed plugins, which it looks for in each call

@@ -8,6 +8,7 @@ larger one.
 from __future__ import annotations
 
 import warnings
+from bisect import bisect_left
 from functools import cached_property
 from typing import Final, TypeAlias
 
@@ -116,8 +117,7 @@ class CopyFinder:
 
     def _excerpt(self, place: int, length: int) -> str:
         ids = self.tokens[max(0, place - _CONTEXT) : place + min(length, 200) + _CONTEXT]
-        documents = np.split(ids, np.flatnonzero(ids == end_id(self.tokenizer)))
-        return " / ".join(" ".join(self._decode(each).split()) for each in documents)
+        return " ".join(self._decode(ids).split())
 
     def _encode(self, text: str) -> Ids:
         return np.asarray(self.tokenizer.encode(text)).astype(self.tokens.dtype)
@@ -141,7 +141,8 @@ class DistinctTexts:
 
     def is_new(self, text: str) -> bool:
         """Whether a text is new."""
-        if text.strip() not in self._seen and not (self.corpus and self.corpus.is_document(text)):
+        is_copy = self.corpus is not None and self.corpus.is_document(text)
+        if not is_copy and text.strip() not in self._seen:
             self._seen.add(text.strip())
             self.failed = 0
             return True
@@ -200,15 +201,12 @@ def _search(text: Ids, corpus: Ids) -> tuple[dict[int, _Mask], int, int, int | N
         for n in NGRAMS:
             shared = block.among(own, n, shared)
             held[n] |= _among(own.hashes(n), block.hashes(n, shared))
-        low, high = length, min(LONGEST, len(text))
-        while low < high:
-            middle = (low + high + 1) // 2
-            if len(shared := block.among(own, middle, places)):
-                low, places = middle, shared
-            else:
-                high = middle - 1
-        if low > length:
-            length, ours, theirs = low, own.hashes(low), block.hashes(low, places)
+        sizes = range(length + 1, min(LONGEST, len(text)) + 1)
+        longer = bisect_left(sizes, True, key=lambda n: not len(block.among(own, n, places)))
+        if longer:
+            length += longer
+            places = block.among(own, length, places)
+            ours, theirs = own.hashes(length), block.hashes(length, places)
             start = int(_among(ours, theirs).argmax())
             place = begin + int(places[theirs == ours[start]][0])
     return held, start, 0 if place is None else length, place

@@ -140,7 +140,7 @@ BLAMED = [
     ("sampler", broken(lambda logits: logits), "cannot be called with (logits, hist"),
     ("sampler", broken(lambda logits, history: None), "gave NoneType, and must give logits"),
     ("sampler", broken(lambda logits, history: logits - np.inf), "forbade every token"),
-    ("sampler", broken(lambda logits, history: logits * np.nan), "gave NaN logits"),
+    ("sampler", broken(lambda logits, history: logits * np.nan), "gave NaN or infinite logits"),
     ("sampler", broken(Announcing("all", lambda history: 0)), "history"),
     ("sampler", broken(Announcing("none", lambda h: h.counts)), "announced that it reads"),
     (

@@ -10,6 +10,7 @@ from prompts import PROMPTS
 from watching import text_of, watched
 
 from textgen import ContractError, PromptError, UsageError, load
+from textgen.generation import generator as generators
 
 OPTIONS = [
     {"max_new_tokens": 20},
@@ -71,6 +72,29 @@ def test_rows_of_dropped_streams_leave_the_batch_and_change_no_other_text(finish
 
     for index, text in asyncio.run(asyncio.wait_for(read(), 60)).items():
         assert text == generator.generate("the ", index=index, max_new_tokens=len(text)).text
+
+
+def test_texts_of_one_client_pause_for_those_of_another_and_are_the_same(finished_run, monkeypatch):
+    monkeypatch.setattr(generators, "BATCH_SIZE", 4)
+    generator, ended = load(finished_run), []
+    ways = [{}, {"beams": 2}, {"negative_prompt": "and "}, {"best_of": 2, "logprobs": 1}]
+    many = [{"prompt": "the ", "index": i, **ways[i % 4], "max_new_tokens": 90} for i in range(12)]
+
+    async def make(each, client):
+        made = await generator.agenerate(**each, cache_salt=f"{client}\n")
+        ended.append(client)
+        return made
+
+    async def together():
+        tasks = [asyncio.create_task(make(each, "many")) for each in many]
+        await asyncio.sleep(0.02)
+        few = [await make({"prompt": "a", "index": i, "max_new_tokens": 5}, "few") for i in (0, 1)]
+        return few, await asyncio.gather(*tasks)
+
+    few, made = asyncio.run(asyncio.wait_for(together(), 60))
+    assert ended.index("few") < 10
+    assert made == [generator.generate(**each) for each in many]
+    assert [len(each.tokens) for each in few] == [5, 5]
 
 
 def test_one_request_that_fails_harms_no_other(finished_run):

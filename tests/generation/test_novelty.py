@@ -79,9 +79,9 @@ def test_the_report_is_what_a_search_finds(block, wide, corpus, text, start, sto
         check(finder_of(corpus, wide=wide).report(text), corpus, text)
 
 
-def test_documents_are_told_apart_in_the_excerpt():
+def test_a_report_is_told_in_a_few_lines():
     report = finder_of("aaabdabcabcabcabcdbbb", end_id=LETTERS.index("d")).report("abcabcabcabc")
-    assert (report.place, report.excerpt) == (5, "aaab / dabcabcabcabc / dbbb")
+    assert (report.place, report.excerpt) == (5, "aaabdabcabcabcabcdbbb")
     assert "is 12 of 12 tokens" in report.describe()
 
 

@@ -33,7 +33,7 @@ def test_a_score_does_not_depend_on_blocks_and_pieces(generator):
     assert len(blocks) > 1
     tokens = np.concatenate([block.tokens for block in blocks])
     assert np.array_equal(tokens, generator.prepare(text).ids)
-    whole, cut = generator.score(text), generator.score(iter(pieces))
+    whole, cut = generator.score(text), generator.score(pieces)
     assert whole.tokens == cut.tokens == len(text)
     assert cut.loss == pytest.approx(whole.loss, rel=1e-6)
     assert whole.loss == pytest.approx(-np.concatenate([block.logprobs for block in blocks]).mean())
@@ -45,15 +45,9 @@ def test_a_score_counts_what_the_vocabulary_lacks(generator):
         generator.score("the é clock é")
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (["the clock", "the hour"], "text: expected a string, or an iterator"),
-        ("", "nothing to score"),
-    ],
-)
-def test_there_must_be_one_text_to_score(generator, text, said):
-    with pytest.raises(UsageError, match=said):
+@pytest.mark.parametrize("text", ["", [], [5]])
+def test_there_must_be_a_text_to_score(generator, text):
+    with pytest.raises(UsageError):
         generator.score(text)
 
 

@@ -82,16 +82,13 @@ class DecoderFactory:
             )
 
     def can_share(self) -> bool:
-        """Whether rows can share a decoder, one that was fed nothing among them."""
-        return offers_rows(self()) or self.keeps_shape(first=0)
-
-    def keeps_shape(self, *, first: int = 1) -> bool:
-        """Whether the state of a row has the same arrays after `first` tokens and after each more.
-
-        Before the first token a decoder may have no state yet.
+        """Whether rows can share a decoder, one that was fed nothing among them: it takes and
+        joins rows itself, or its state keeps the same arrays.
         """
         decoder, forms = self(), []
-        for count in (first, *[1] * (2 - first)):
+        if offers_rows(decoder):
+            return True
+        for count in (0, 1, 1):
             decoder.extend(np.zeros((1, count), np.int64))
             state = decoder.read_state().items()
             forms.append({name: (array.shape, array.dtype) for name, array in state})
@@ -107,7 +104,7 @@ def offers_rows(decoder: Any) -> bool:
 class Feed:
     """Rows of a decoder that are fed together.
 
-    rows     (n,) that they continue, and once they are fed, their new places; None at the start
+    rows     (n,) that they continue, and once they are fed, their new places; none at the start
              state
     ids      (n, T) to be fed
     logits   (n, T, V) after each of the ids; at the start (n, 1, V) without ids; None where there
@@ -115,15 +112,9 @@ class Feed:
     """
 
     factory: DecoderFactory
-    rows: Ids | None
+    rows: Ids
     ids: Ids
-    logits: Array | None = None
-
-    @property
-    def place(self) -> int:
-        """The first of the rows."""
-        assert self.rows is not None
-        return int(self.rows[0])
+    logits: Array = None
 
 
 @attrs.define(eq=False)
@@ -145,7 +136,7 @@ class Decoders:
         """Feed rows, those of one model and length together. Rows that are not among them go."""
         groups = defaultdict[tuple[DecoderFactory, bool, int], list[Feed]](list)
         for feed in feeds:
-            groups[feed.factory, feed.rows is None, feed.ids.shape[1]].append(feed)
+            groups[feed.factory, not len(feed.rows), feed.ids.shape[1]].append(feed)
         uses = Counter(factory for factory, is_new, _ in groups if not is_new)
         made = Decoders({})
         for (factory, is_new, length), mine in groups.items():

@@ -40,7 +40,7 @@ class Reader:
 
     def _is_in_works(self) -> bool:
         """Whether the row is in the works, by which it is woken."""
-        return not (self.row.ended or self.row.paused)
+        return not (self.row.ended or self.row.waits_for_reader)
 
 
 def wake(readers: Sequence[Reader]) -> None:
@@ -140,6 +140,7 @@ class AsyncTextStream(StreamedText, AsyncIterator[str]):
         weakref.finalize(self, row.cancel).atexit = False
 
     async def __anext__(self) -> str:
+        self._begin_piece()
         try:
             if self._has_begun:
                 await self._reader.wait(self._waiting)
@@ -167,7 +168,6 @@ class AsyncTextStream(StreamedText, AsyncIterator[str]):
 async def until_ended(background: BackgroundLoop, row: Row) -> None:
     """Make a whole text. It ends where the task is cancelled."""
     row.whole = True
-    row.start_clock()
     background.submit(row)
     reader = Reader(row)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from math import isfinite
 from typing import Any, Final, NoReturn, Self
 
@@ -29,7 +30,6 @@ LEVELS: Final = ("none", "counts", "tokens")
 END: Final = -1
 """In place of a token: a sampler has ended the text."""
 _NEVER: Final = -np.inf
-_NOTHING_LEFT: Final = "forbade every token"
 
 
 @attrs.frozen(eq=False)
@@ -112,14 +112,8 @@ class Link:
             self._form.update(form)
         expected = {name: (dtype, (*rows, *shape)) for name, (dtype, shape) in self._form.items()}
         if form != expected:
-            given, wanted = (
-                ", ".join(f"{name} {dtype} {shape}" for name, (dtype, shape) in each.items())
-                for each in (form, expected)
-            )
-            cause = f"gave from {method} {given or 'no arrays'}, and must give {wanted}"
-            raise ContractError(
-                self.offer, f"{cause}: every row needs the same names, shapes and dtypes"
-            )
+            cause = f"gave from {method} arrays of {form}, and must give {expected}"
+            raise ContractError(self.offer, f"{cause}: dtype and shape by name")
         return {f"{self.key}.{name}": array for name, array in arrays.items()}
 
 
@@ -132,7 +126,6 @@ class Chain:
     forbidden   ids that are never drawn, such as the one for unknown characters
     tables      the [[sampler]] tables that make it
     strategy    what decides how a text is made of steps, and whose it is; None to sample
-    others      make decoders of the models of which it may have lanes, beside the text's own
     components  samplers, model and tokenizer are among them
     """
 
@@ -142,20 +135,19 @@ class Chain:
     forbidden: tuple[int, ...] = ()
     tables: tuple[dict[str, Any], ...] = ()
     strategy: tuple[Strategy, RegisteredComponent] | None = None
-    others: tuple[DecoderFactory, ...] = attrs.field(init=False, repr=False)
     components: Components = attrs.field(factory=Components, repr=False)
-    _greedy: bool = attrs.field(init=False)
 
-    @others.default
-    def _decoders_of_strategy(self) -> tuple[DecoderFactory, ...]:
+    @cached_property
+    def others(self) -> tuple[DecoderFactory, ...]:
+        """Makers of decoders of the models of which a text may have lanes, beside its own."""
         if self.strategy is None:
             return ()
         strategy, source = self.strategy
         models = getattr(strategy, "models", ())
         return tuple(DecoderFactory(model, source, self.vocab_size) for model in models)
 
-    @_greedy.default
-    def _ends_in_argmax(self) -> bool:
+    @cached_property
+    def _greedy(self) -> bool:
         """Whether the last link keeps only the likeliest token, so that it need not be called."""
         # A sampler that keeps a state or ends texts has to be called, whatever it promises.
         last = self.links[-1:]
@@ -279,9 +271,7 @@ class Chain:
             history.arrays |= state
 
     def sampled(self, logits: Array, history: SequenceHistory) -> Array:
-        """The logits (B, V) that the samplers make of others, into which it writes."""
-        for token in self.forbidden:
-            logits[:, token] = _NEVER
+        """The logits (B, V) that the samplers make of others."""
         for link in self.links:
             logits = link(logits, history)
         return logits
@@ -291,9 +281,9 @@ class Chain:
         factory = DecoderFactory(model, self.model, self.vocab_size)
         try:
             logits = factory.extend(factory(), np.empty((1, 0), np.int64))
-        except TextgenError as error:
-            if isinstance(error, ContractError):
-                raise
+        except ContractError:
+            raise
+        except TextgenError:
             return  # it may say that it has to be trained first
         if isfinite(to_numpy(logits).max()):  # else an untrained model says nothing of the samplers
             self.pick(logits, self.begin([np.empty(0, np.int64)], [(0, 0)]), np.zeros(1))
@@ -306,10 +296,7 @@ class Chain:
             for link in self.links:
                 logits = link(logits, history)
                 if cause := _fault(logits):
-                    may_end = "; one that may end a text says so with the attribute ends = True"
-                    raise ContractError(
-                        link.offer, cause + (may_end if cause == _NOTHING_LEFT else "")
-                    )
+                    raise ContractError(link.offer, cause)
         raise AssertionError("no token could be drawn, and no component is to blame")
 
 
@@ -327,8 +314,8 @@ def _has_nothing(logits: Array) -> npt.NDArray[np.bool_]:
 def _fault(logits: Array) -> str:
     """The reason why no token can be drawn from logits (B, V); "" where one can."""
     rows = to_numpy(logits)
-    if np.isnan(rows).any():
-        return "gave NaN logits"
-    if (rows == np.inf).any():
-        return "gave infinite logits"
-    return _NOTHING_LEFT if (rows == -np.inf).all(axis=-1).any() else ""
+    if not (rows < np.inf).all():
+        return "gave NaN or infinite logits"
+    if (rows == _NEVER).all(axis=-1).any():
+        return "forbade every token; a sampler that may end a text has the attribute ends = True"
+    return ""

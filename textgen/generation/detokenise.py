@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
-from typing import Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 
@@ -11,7 +10,6 @@ from textgen.protocols import Ids, Tokenizer
 from textgen.tokenizers import incremental_decoder
 
 TAIL: Final = 32  # tokens before a continuation that tokenizers see; they look at the last few
-_Items = TypeVar("_Items", list[str], "array[int]")
 
 
 class Detokeniser:
@@ -49,12 +47,8 @@ class Detokeniser:
         self.open_end = open_end
         self._shown = len(open_end)  # characters of it that were shown
         self._ready: list[str] = []
+        self.searches = bool(stops)  # so every token has to be decoded as it comes
         self.stopped = False
-
-    @property
-    def searches(self) -> bool:
-        """Whether there are stop texts, so that every token has to be decoded as it comes."""
-        return bool(self._stops)
 
     def feed(self, ids: Ids) -> None:
         """Decode tokens of a text that is not searched for stops; `take` gives their text."""
@@ -99,7 +93,7 @@ class Detokeniser:
         return shown
 
 
-def drain(items: _Items) -> _Items:
+def drain(items: Any) -> Any:
     """Empty a list or an array to which another thread may be appending."""
     taken = items[:]
     del items[: len(taken)]

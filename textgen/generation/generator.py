@@ -9,19 +9,20 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NoReturn, Self, Unpack
+from typing import Any, Final, Self, Unpack
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
+from textgen.contracts.checks import encode_documents
 from textgen.contracts.components import Components, blaming
 from textgen.contracts.decoders import DecoderFactory
 from textgen.documents import CorpusPiece, end_id
 from textgen.errors import UsageError
 from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop, until_ended
-from textgen.generation.chain import Chain
 from textgen.generation.keywords import RequestKeywords
 from textgen.generation.peeking import Peek
 from textgen.generation.prompt_cache import PromptCache
@@ -33,7 +34,7 @@ from textgen.generation.prompts import (
 from textgen.generation.request import (
     Prompt,
     Request,
-    Requests,
+    RequestChecker,
     check_number,
 )
 from textgen.generation.results import Generation
@@ -43,22 +44,22 @@ from textgen.generation.scheduler import Scheduler
 from textgen.generation.scoring import (
     TextScore,
     TokenScores,
+    predictions,
     prompt_logprobs,
-    score_tokens,
     summed,
 )
 from textgen.generation.streams import TextStream
 from textgen.gradient.model import GradientModel
 from textgen.novelty import TRIES, CopyFinder, DistinctTexts
-from textgen.protocols import Floats, Ids, Model, Table, Tokenizer
+from textgen.protocols import Floats, Ids, Model, Table
 
 BATCH_SIZE: Final = 256
 _STRIDE: Final = 2**32  # from the index of a text to that of one in its place
 _CACHED: Final = 1 << 26  # bytes of states inside prompts, of asynchronous requests
 
 
-@attrs.frozen(eq=False, kw_only=True)
-class Generator:
+@attrs.frozen(eq=False, kw_only=True, repr=False)
+class Generator(RequestChecker):
     """Continues prompts.
 
     Immutable: any number of threads may use one at once. Made by textgen.load or Run.generator.
@@ -75,49 +76,23 @@ class Generator:
     make_module       builds the model for training, with the run's weights, on a device
     """
 
-    tokenizer: Tokenizer = attrs.field(repr=False)
-    model: Model = attrs.field(repr=False)  # all weights are in it
-    chain: Chain = attrs.field(repr=False)
-    make_chain: Callable[[Table], Chain] = attrs.field(repr=False)
-    seed: int = 0
-    defaults: Table = attrs.field(factory=dict, repr=False)
+    model: Model  # all weights are in it
     path: Path | None = None
-    model_id: str = attrs.field(default="", repr=False)
-    tables: Table = attrs.field(factory=dict, repr=False)
-    record: Table = attrs.field(factory=dict, repr=False)
-    training_tokens: Callable[[], Ids] | None = attrs.field(default=None, repr=False)
-    make_module: Callable[[str], Any] | None = attrs.field(default=None, repr=False)
-    _decoders: DecoderFactory = attrs.field(repr=False, init=False)
-    _background: BackgroundLoop = attrs.field(repr=False, init=False)
-    _requests: Requests = attrs.field(repr=False, init=False)
+    tables: Table = attrs.field(factory=dict)
+    training_tokens: Callable[[], Ids] | None = None
+    make_module: Callable[[str], Any] | None = None
+    _background: BackgroundLoop = attrs.field(init=False)
 
-    @_requests.default
-    def _make_requests(self) -> Requests:
-        ends = () if (end := end_id(self.tokenizer)) is None else (end,)
-        return Requests(
-            self.tokenizer,
-            self.model_id,
-            self.seed,
-            self.defaults,
-            self.chain,
-            self.make_chain,
-            np.array(self.record.get("priming") or list(ends), np.int64),
-        )
-
-    @_decoders.default
-    def _make_decoders(self) -> DecoderFactory:
+    @cached_property
+    def _decoders(self) -> DecoderFactory:
         return DecoderFactory(self.model, self.chain.model, self.chain.vocab_size)
 
     @_background.default
     def _make_background(self) -> BackgroundLoop:
         return BackgroundLoop(Scheduler(self._decoders, BATCH_SIZE, PromptCache(_CACHED)))
 
-    def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled: it holds memory maps, locks and functions."""
-        raise TypeError(
-            "a Generator is not pickled; give the other process its path, and let it call "
-            "textgen.load"
-        )
+    def __repr__(self) -> str:
+        return f"<Generator of {self.path or 'a run in memory'}>"
 
     @property
     def components(self) -> Components:
@@ -147,8 +122,8 @@ class Generator:
         Raises PromptError for characters outside the vocabulary, UsageError for options out of
         range, ContractError if a plugin is to blame.
         """
-        row = self._row(prompt, options, must_end=True)
-        row.start_clock()
+        row = self._row(prompt, options)
+        row.request.check_end()
         return next(self._each(iter([row]), 1))
 
     @blaming
@@ -177,8 +152,11 @@ class Generator:
         """
         check_number("n", n)
         check_number("batch_size", batch_size)
-        requests, first = self._requests.check_many(prompts, options)
-        texts = self._distinct() if distinct else None
+        requests, first = self._check_many(prompts, options)
+        texts = None
+        if distinct:  # only documents are compared with the corpus
+            has_documents = end_id(self.tokenizer) is not None and self.training_tokens is not None
+            texts = DistinctTexts(self.copy_finder() if has_documents else None)
         return self._each(self._rows(requests, first, n), batch_size, texts)
 
     @blaming
@@ -189,14 +167,15 @@ class Generator:
         stream ends only when it is cancelled, by `cancel()` for example. It takes constant memory
         unless a sampler reads the whole history.
         """
-        row = self._row(prompt, options, must_end=False)
+        row = self._row(prompt, options)
         return TextStream(Scheduler(self._decoders, 1), row, self.model_id)
 
     async def agenerate(
         self, prompt: Prompt = "", **options: Unpack[RequestKeywords]
     ) -> Generation:
         """`generate` for asyncio. Cancelling the task ends the text."""
-        row = await self._prepared(prompt, options, must_end=True)
+        row = await self._prepared(prompt, options)
+        row.request.check_end()
         with self.components.blaming():
             await until_ended(self._background, row)
             return await asyncio.to_thread(self._generation, row)
@@ -210,11 +189,11 @@ class Generator:
         All asynchronous requests share batches in one background thread of the generator. Long
         preparations, such as encoding a long prompt, run in a thread too.
         """
-        row = await self._prepared(prompt, options, must_end=False)
+        row = await self._prepared(prompt, options)
         return AsyncTextStream(self._background, row, self.model_id)
 
     @blaming
-    def score(self, text: str | Iterator[CorpusPiece], *, prompt: str = "") -> TextScore:
+    def score(self, text: str | Iterable[CorpusPiece], *, prompt: str = "") -> TextScore:
         """Measure how well the model predicts a text after a prompt, in bounded memory (see
         `score_tokens`).
         """
@@ -223,29 +202,30 @@ class Generator:
 
     @blaming
     def score_tokens(
-        self, text: str | Iterator[CorpusPiece], *, prompt: Prompt = ""
+        self, text: str | Iterable[CorpusPiece], *, prompt: Prompt = ""
     ) -> Iterator[TokenScores]:
         """The log-probability of each token of a text after a prompt, in blocks, in bounded memory.
 
-        A text is a string, whose characters have to be in the vocabulary, or an iterator of the
-        pieces of a corpus, whose unknown characters are counted. After training on documents, the
+        A text is a string, whose characters have to be in the vocabulary, or the pieces of one, as
+        a corpus has them, whose unknown characters are counted. After training on documents, the
         text is scored as whole documents with their ends: DOCUMENT_END among the pieces ends one,
         and the end of the text ends the last.
 
         The text follows the prompt as a generated one does: what it begins after is the same, and
         so is the first token if it has the space that ends the prompt.
 
-        Raises PromptError for characters outside the vocabulary, UsageError for a list of texts.
+        Raises PromptError for characters outside the vocabulary.
         """
-        if isinstance(text, (list, tuple)):
-            hint = "score each text by itself, or give the pieces of one as iter(pieces)"
-            expected = "expected a string, or an iterator of the pieces of a text"
-            raise UsageError(expected, argument="text", value=text, suggestion=hint)
         if isinstance(text, str):
             check_prompt(self.tokenizer, text, "error")
         given = self.prepare(prompt, unknown_characters="error")
-        decoder, pieces = self._decoders(), text_pieces(text)
-        return score_tokens(decoder, self.chain, self.tokenizer, given, pieces)
+        before = np.concatenate([given.before, given.ids])
+        pieces = itertools.chain([" "] * given.held, text_pieces(text))
+        documents = encode_documents(self.tokenizer, pieces)
+        if end_id(self.tokenizer) is not None:  # `before` has the one that comes first
+            documents = itertools.chain([next(documents)[1:]], documents)
+        blocks = predictions(self._decoders, self._decoders(), before, documents, given)
+        return (TokenScores(ids, logprobs[np.arange(len(ids)), ids]) for ids, logprobs in blocks)
 
     @blaming
     def logits(self, text: Prompt) -> npt.NDArray[np.floating[Any]]:
@@ -272,8 +252,7 @@ class Generator:
         In nats, with the errors of `generate`. Raises UsageError where the time limit or
         `cancelled` comes first.
         """
-        peek = Peek(self._row(prompt, options, must_end=False))
-        peek.row.start_clock()
+        peek = Peek(self._row(prompt, options))
         next(self._each(iter([peek.row]), 1))
         return peek.found()
 
@@ -281,7 +260,7 @@ class Generator:
         self, prompt: Prompt = "", **options: Unpack[RequestKeywords]
     ) -> tuple[Floats, Floats]:
         """`next_logprobs` for asyncio. Cancelling the task ends the work."""
-        peek = Peek(await self._prepared(prompt, options, must_end=False))
+        peek = Peek(await self._prepared(prompt, options))
         with self.components.blaming():
             await until_ended(self._background, peek.row)
             return peek.found()
@@ -322,28 +301,26 @@ class Generator:
         ("skip") or encoded as the unknown token ("unknown"). Raises PromptError, which names the
         refused characters.
         """
-        return self._requests.check(prompt, options).prompt
+        return self._check(prompt, options).prompt
 
     async def aprepare(self, prompt: Prompt, **options: Unpack[RequestKeywords]) -> EncodedPrompt:
         """`prepare` for asyncio."""
-        return (await self._prepared(prompt, options, must_end=False)).request.prompt
+        return (await self._prepared(prompt, options)).request.prompt
 
-    def _row(self, prompt: Prompt, options: Table, *, must_end: bool) -> Row:
-        request = self._requests.check(prompt, options)
-        if must_end:
-            request.check_end()
+    def _row(self, prompt: Prompt, options: Table) -> Row:
+        request = self._check(prompt, options)
         return Row.begin(self.tokenizer, request, request.index or 0)
 
-    async def _prepared(self, prompt: Prompt, options: Table, *, must_end: bool) -> Row:
+    async def _prepared(self, prompt: Prompt, options: Table) -> Row:
         """A row.
 
         A long prompt or a new form takes longer than an event loop should wait: they go to a
         thread.
         """
         with self.components.blaming():
-            if self._requests.is_quick(prompt, options):
-                return self._row(prompt, options, must_end=must_end)
-            return await asyncio.to_thread(self._row, prompt, options, must_end=must_end)
+            if self._is_quick(prompt, options):
+                return self._row(prompt, options)
+            return await asyncio.to_thread(self._row, prompt, options)
 
     def _rows(self, requests: Iterable[Request], first: int, n: int) -> Iterator[Row]:
         """The rows of requests, `n` each, whose time runs from the first on."""
@@ -355,11 +332,6 @@ class Generator:
                 row = Row.begin(self.tokenizer, request, own)
                 row.start_clock(began)
                 yield row
-
-    def _distinct(self) -> DistinctTexts:
-        """The filter that tells new texts. Only documents are compared with the corpus."""
-        has_documents = end_id(self.tokenizer) is not None and self.training_tokens is not None
-        return DistinctTexts(self.copy_finder() if has_documents else None)
 
     def _each(
         self, rows: Iterator[Row], batch_size: int, distinct: DistinctTexts | None = None
@@ -395,7 +367,8 @@ class Generator:
         text, ids = row.take()
         logprobs = row.logprobs
         if request.echo and request.logprobs is not None:
-            logprobs = [*prompt_logprobs(self._decoders(), row), *logprobs]
+            begun = Row.begin(self.tokenizer, request, row.index)
+            logprobs = [*prompt_logprobs(self._decoders, begun), *logprobs]
         assert row.finish_reason is not None
         return Generation(
             prompt=request.prompt.text,

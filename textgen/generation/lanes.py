@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, Final
 
 import attrs
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from textgen.contracts.decoders import DecoderFactory, Decoders, Feed
 from textgen.data import splitmix
 from textgen.errors import ContractError, UsageError
-from textgen.generation.chain import END
+from textgen.generation.chain import END, rows_of
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import (
     FinishReason,
@@ -32,7 +33,7 @@ _STRATEGY: Final = 2**32 + 1  # in place of a sampler's place, as that of the dr
 class Lane:
     """A way in which a text may continue.
 
-    row        its place in the decoder of its model
+    feed       its row of a decoder, and what that is fed
     begin      what it continues, as in Moves.lanes: 0 is the prompt, with the text so far
     logits     (T, V) after each of the tokens that it was fed last, at least one row
     ids        that it was fed since then
@@ -42,8 +43,7 @@ class Lane:
                a drafted token only once something is to be drawn after it
     """
 
-    factory: DecoderFactory
-    row: int = 0
+    feed: Feed
     begin: int = 0
     logits: npt.NDArray[Any] = attrs.field(default=np.empty((0, 0)), repr=False)
     ids: list[int] = attrs.field(factory=list)
@@ -51,10 +51,11 @@ class Lane:
     logprobs: list[TokenLogprobs] = attrs.field(factory=list)
     unnoted: list[tuple[int, npt.NDArray[Any]]] = attrs.field(factory=list)
 
-    def fork(self) -> Lane:
-        """A copy that goes its own way."""
+    def fork(self, ids: Ids) -> Lane:
+        """A copy that goes its own way, and is to be fed ids (1, T)."""
         return attrs.evolve(
             self,
+            feed=Feed(self.feed.factory, self.feed.rows, ids),
             logits=self.logits[-1:],
             ids=self.ids[:],
             logprobs=self.logprobs[:],
@@ -65,39 +66,40 @@ class Lane:
 class StrategyText:
     """textgen.protocols.Lanes: a text of a strategy, its lanes, and what samplers and strategy know
     of each.
+
+    A step carries out the moves for which the strategy was asked in the step before: the lanes are
+    made as the moves say, their feeds are fed, and the strategy is asked for the next moves. What
+    is final goes to the row.
     """
 
     logits: npt.NDArray[Any]
 
-    def __init__(self, factory: DecoderFactory, row: Row, place: int) -> None:
-        self._row, self._chain = row, row.request.chain
+    def __init__(self, decoders: Decoders, factory: DecoderFactory, place: int, row: Row) -> None:
+        self._decoders, self._row, self._chain = decoders, row, row.request.chain
         assert self._chain.strategy is not None
         self._strategy, self._source = self._chain.strategy
         self._factories = (factory, *self._chain.others)
-        self._lanes = [Lane(factory, place)]
+        self._lanes = [Lane(Feed(factory, np.array([place]), NO_IDS[None]))]
+        self._before = row.length  # tokens of the text that no lane has
+        self.prompt: Ids = row.request.prompt.ids
         self._history: SequenceHistory = start_history([row])
-        self.state: Tensors = {}
         start: Tensors = getattr(self._strategy, "start", dict)()
-        self._moves = Moves([0], [()], {name: np.asarray(a)[None] for name, a in start.items()})
-        self._feeds: list[Feed] = []
+        self.state: Tensors = {name: np.asarray(array)[None] for name, array in start.items()}
+        self._moves = Moves([0], [()], self.state)
+        self._next: list[Lane] = []  # as the moves say; none before the first step
 
     @property
     def rows(self) -> list[Row]:
-        """The text, until it ends."""
-        return [] if self._row.ended else [self._row]
-
-    @property
-    def places(self) -> Ids:
-        """(1,) the row of the first lane."""
-        return np.array([self._lanes[0].row])
+        """The text, until it ends or pauses."""
+        return [self._row] if self._lanes and not self._row.ended else []
 
     def __len__(self) -> int:
         return len(self._lanes)
 
     @property
-    def prompt(self) -> Ids:
-        """(N,) ids of the prompt."""
-        return self._row.request.prompt.ids
+    def _shown(self) -> int:
+        """Number of tokens of the first lane that the row has."""
+        return self._row.length - self._before
 
     @property
     def tokens(self) -> list[Ids]:
@@ -121,7 +123,7 @@ class StrategyText:
 
     def sampled(self) -> Floats:
         """(L, V) log-probabilities of the next token after the sampler chain."""
-        made = to_numpy(self._chain.sampled(self.logits.copy(), self._noted(range(len(self)))))
+        made = to_numpy(self._chain.sampled(self.logits, self._history_of()))
         with np.errstate(invalid="ignore"):
             return np.nan_to_num(log_softmax(made), nan=-np.inf, neginf=-np.inf)
 
@@ -132,14 +134,14 @@ class StrategyText:
         """
         if logits is not None:
             self.logits = logits.astype(self.logits.dtype)
-        history = self._noted(range(len(self)))
+        history = self._history_of()
         return self._chain.pick(self.logits.copy(), history, history.numbers()[:, 0])
 
     def verify(self, lane: int) -> Ids:
         """(N,) the tokens that sampling draws after a lane, as long as the first lane was fed the
         same from there on, and the one after them; -1 where a sampler ends the text.
         """
-        history, made = self._noted([lane]), list[int]()
+        history, made = self._history_of(lane), list[int]()
         history.streams[0, 0] = self._row.request.seed
         first, sure = self._lanes[0], self._lanes[lane]
         drafted = first.ids[len(sure.ids) :]
@@ -156,52 +158,57 @@ class StrategyText:
 
     def random(self, count: int = 1) -> Floats:
         """(L, count) random numbers from [0, 1), by seed, index, step and lane."""
-        history = self._noted(range(len(self)))
+        history = self._history_of()
         return step_numbers(history.streams, history.lengths, _STRATEGY, count)
 
-    def begin(self, logits: Array, decoders: Decoders) -> bool:
-        """Note the logits (1, V) after the prompt, and begin with the lanes of a saved state."""
-        self._lanes[0].logits = self.logits = to_numpy(logits).copy()
+    def begin(self, logits: Array) -> None:
+        """Note those of the logits (N, V) of a batch that follow the prompt, and begin with the
+        lanes of a saved state.
+        """
+        (lane,) = self._lanes
+        lane.logits = self.logits = to_numpy(rows_of(logits, lane.feed.rows))
         self._row.open(self.logits[0])
         saved = self._row.resumed
         if saved is not None and saved.strategy == self._source.name:
             with failing([self._row]), reading_state():
-                begins, tokens = zip(*((begin, ids) for begin, *ids in saved.lanes), strict=True)
-                self._moves = Moves(begins, tokens, saved.memory)
+                begins = [lane[0] for lane in saved.lanes]
+                self._moves = Moves(begins, [lane[1:] for lane in saved.lanes], saved.memory)
                 if fault := self._fault(self._moves):
                     raise UsageError(f"the saved state has {fault}", argument="state")
-        return self._row.ended
 
     def feeds(self) -> list[Feed]:
-        """Feeds of the moves."""
-        before = self._row.request.prompt.before.tolist()
-        self._feeds = []
+        """Feeds of the lanes that the moves ask for."""
+        self._next = []
         for source, tokens in zip(self._moves.lanes, self._moves.tokens, strict=True):
-            ids = [*(before if source <= NEW_LANE else ()), *(i for i in tokens if i != END)]
-            factory = self._factories[max(NEW_LANE - source, 0)]
-            rows = None
+            ids = np.array([[token for token in tokens if token != END]], np.int64)
             if source > NEW_LANE:
-                factory, rows = self._lanes[source].factory, np.array([self._lanes[source].row])
-            self._feeds.append(Feed(factory, rows, np.array([ids], np.int64)))
-        return self._feeds
+                lane = self._lanes[source].fork(ids)
+            else:
+                ids = np.concatenate([self._row.request.prompt.before[None], ids], axis=1)
+                lane = Lane(Feed(self._factories[NEW_LANE - source], NO_IDS, ids), begin=source)
+            self._next.append(lane)
+        return [lane.feed for lane in self._next]
 
-    def step(self, decoders: Decoders) -> bool:
+    def step(self) -> bool:
         """Carry out the moves, once they are fed, and ask for the next. Whether the text ends."""
         with failing([self._row]):
-            self._continue()
-            if (reason := self._emit(0, self._moves.final or 0)) is not None:
-                self._end(0, reason, decoders, 0)
+            self._carry_out()
+            if (reason := self._hand_over(0, self._moves.final or 0)) is not None:
+                self._end(0, reason, 0)
             else:
-                self._ask(decoders)
+                self._ask_strategy()
         return self._row.ended
 
-    def end_overdue(self, decoders: Decoders) -> bool:
+    def end_overdue(self) -> bool:
         """End the text if its time is over or its caller ends it. Whether it ends."""
         with failing([self._row]):
             if (reason := self._row.out_of_time()) is not None:
-                sure = self._row.made if self._row.request.keep_state else self._moves.final
-                self._end(0, reason, decoders, sure)
+                sure = self._shown if self._row.request.keep_state else self._moves.final
+                self._end(0, reason, sure)
         return self._row.ended
+
+    def steps(self, until: float) -> None:
+        """None: each step is asked for."""
 
     def flush(self) -> None:
         """Do nothing: the row has tokens once they are final."""
@@ -210,70 +217,67 @@ class StrategyText:
         """False: each text has its own lanes."""
         return False
 
-    def split(self, rows: Collection[Row]) -> list[StrategyText]:
-        """The text, if it is among some."""
-        return [self] if self._row in rows and not self._row.ended else []
+    def pause(self, rows: Collection[Row]) -> list[Row]:
+        """Save the text, and take it out, if it is among some."""
+        paused = [row for row in self.rows if row in rows]
+        for row in paused:
+            with failing(paused):
+                self._save(is_cut=True)
+                row.pause()
+            self._lanes = []
+        return paused
 
-    def settle(self, decoders: Decoders) -> None:
-        """Leave in decoders the rows of the lanes alone."""
-        feeds = [Feed(lane.factory, np.array([lane.row]), NO_IDS[None]) for lane in self._lanes]
-        decoders.feed(feeds)
-        for lane, feed in zip(self._lanes, feeds, strict=True):
-            lane.row = feed.place
-
-    def shift(self, places: Mapping[DecoderFactory, int]) -> None:
-        """Note that the rows stand after so many others of their models."""
+    def move(self, decoders: Decoders, places: Mapping[DecoderFactory, int]) -> None:
+        """Note that the rows are now in other decoders, after so many others of their models."""
+        self._decoders = decoders
         for lane in self._lanes:
-            lane.row += places[lane.factory]
+            lane.feed.rows = lane.feed.rows + places[lane.feed.factory]
 
-    def _ask(self, decoders: Decoders) -> None:
+    def _ask_strategy(self) -> None:
         """Ask the strategy for its next moves, and check them."""
         allowed = [self._allowed(lane.logits[-1:], len(lane.ids)) for lane in self._lanes]
         self.logits = np.concatenate(allowed)
-        made = self._strategy.step(self)
-        if fault := self._fault(made):
+        answer = self._strategy.step(self)
+        if fault := self._fault(answer):
             raise ContractError(self._source, f"gave from step {fault}")
-        if isinstance(made, Moves):
-            self._moves = made
+        if isinstance(answer, Moves):
+            self._moves = answer
         else:
-            self._rank(made)
-            best = made.lanes[0]
-            self._end(best, self._lanes[best].reason or "length", decoders)
+            self._rank(answer)
+            best = answer.lanes[0]
+            self._end(best, self._lanes[best].reason or "length")
 
     def _allowed(self, logits: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
         """Logits (1, V) without what may not follow so many tokens."""
         made = logits.copy()
         made[:, list(self._chain.forbidden)] = -np.inf
-        if self._row.earlier + count < self._row.request.min_new_tokens:
+        if self._before + count < self._row.request.min_new_tokens:
             made[:, list(self._row.ending)] = -np.inf
         return made
 
-    def _continue(self) -> None:
-        """Make the lanes, their histories and the state those of the moves, which are fed."""
+    def _carry_out(self) -> None:
+        """Replace the lanes, their histories and the state by those of the moves, once these are
+        fed.
+        """
         moves = self._moves
         sources = [max(lane, 0) for lane in moves.lanes]
         history = self._history.rows(sources)
         if new := [place for place, lane in enumerate(moves.lanes) if lane <= NEW_LANE]:
             history.put(new, start_history([self._row] * len(new)))
-        lanes = list[Lane]()
-        for source, tokens, feed in zip(moves.lanes, moves.tokens, self._feeds, strict=True):
-            if source > NEW_LANE:
-                lane = self._lanes[source].fork()
-            else:
-                lane = Lane(feed.factory, begin=source)
-            lane.row = feed.place
-            after = lane.logits[:0] if feed.logits is None else to_numpy(feed.logits)[0].copy()
+        for lane, source, tokens in zip(self._next, moves.lanes, moves.tokens, strict=True):
+            after = lane.logits[:0]
+            if lane.feed.logits is not None:
+                after = to_numpy(lane.feed.logits)[0].copy()
             given = [*lane.logits, *after][-1 - len(tokens) :]
             lane.logits = after if len(after) else lane.logits
-            self._add(lane, tokens, given, self.logits[max(source, 0)])
-            lanes.append(lane)
+            self._feed_lane(lane, tokens, given, self.logits[max(source, 0)])
         keys = np.arange(len(sources), dtype=np.uint64) * np.uint64(_LANE)
         history.streams[:, 0] = np.uint64(self._row.request.seed) ^ splitmix(keys)
         history.streams[0, 0] = self._row.request.seed  # the first is that of sampling
-        self._history, self._lanes = history, lanes
+        self._history, self._lanes = history, self._next
         self.state = {name: np.asarray(array) for name, array in moves.state.items()}
 
-    def _add(
+    def _feed_lane(
         self, lane: Lane, tokens: Sequence[int] | Ids, given: Sequence[Any], drawn: Any
     ) -> None:
         """Note what a lane was fed, with the logits before each token, and those by which the first
@@ -287,10 +291,11 @@ class StrategyText:
                 lane.logprobs.append(TokenLogprobs.of(log_softmax(logits), token, most))
             lane.ids.append(token)
             lane.unnoted.append((token, logits if place else drawn))
-            lane.reason = lane.reason or self._reason(lane.ids)
+            lane.reason = lane.reason or self._reason_to_end(lane.ids)
 
-    def _noted(self, lanes: Sequence[int]) -> SequenceHistory:
-        """The histories of lanes, with all that they were fed."""
+    def _history_of(self, *places: int) -> SequenceHistory:
+        """The histories of some lanes, or of all, with all that they were fed."""
+        lanes = [*places] or range(len(self))
         while rows := [lane for lane in lanes if self._lanes[lane].unnoted]:
             tokens, logits = zip(*(self._lanes[lane].unnoted.pop(0) for lane in rows), strict=True)
             part = self._history.rows(rows)
@@ -298,67 +303,73 @@ class StrategyText:
             self._history.put(rows, part)
         return self._history.rows(lanes)
 
-    def _emit(self, best: int, count: int) -> FinishReason | None:
+    def _hand_over(self, best: int, count: int) -> FinishReason | None:
         """Hand the first `count` tokens of a lane to the row, as far as it lacks them. Why the text
         ends with them, if it does.
         """
         row, lane = self._row, self._lanes[best]
-        ids, reason = list[int](), None
-        for token in lane.ids[row.made : count]:
-            ids.append(token)
-            reason = row.ends_with(token) or ("length" if len(ids) >= row.left else None)
+        for place in range(self._shown, min(count, len(lane.ids))):
+            token = lane.ids[place]
+            reason = row.ends_with(token) or ("length" if row.left == 1 else None)
+            row.logprobs += lane.logprobs[place : place + 1]
+            row.add(np.array([token]))
             if reason is not None:
-                break
-        row.logprobs += lane.logprobs[row.made : row.made + len(ids)]
-        if ids:
-            row.add(np.array(ids))
-        return reason or (lane.reason if count >= len(lane.ids) else None)
+                return reason
+        return lane.reason if count >= len(lane.ids) else None
 
     def _rank(self, ranking: Ranking) -> None:
         """Keep the ranked texts."""
-        scores = [float(score) for score in ranking.scores] or [0.0] * len(ranking.lanes)
-        for lane, score in zip(ranking.lanes, scores, strict=True):
-            ids = self._lanes[lane].ids
+        for lane, score in zip_longest(ranking.lanes, ranking.scores, fillvalue=0.0):
+            ids = self._lanes[int(lane)].ids
             text = self._row.tokenizer.decode(np.array(ids, np.int64))
-            self._row.ranked.append(RankedText(text, tuple(ids), score))
+            self._row.ranked.append(RankedText(text, tuple(ids), float(score)))
 
-    def _end(
-        self, best: int, reason: FinishReason, decoders: Decoders, count: int | None = None
-    ) -> None:
+    def _end(self, best: int, reason: FinishReason, count: int | None = None) -> None:
         """End the text with the first `count` tokens of a lane, or with all."""
         row, lane = self._row, self._lanes[best]
-        ended = self._emit(best, len(lane.ids) if count is None else count)
+        ended = self._hand_over(best, len(lane.ids) if count is None else count)
         if row.request.keep_state:
-            self._save(lane.ids[: row.made], reason, decoders)
+            self._save(best, is_cut=reason in ("time", "cancelled"))
         row.reason = ended or reason
 
-    def _save(self, text: list[int], reason: FinishReason, decoders: Decoders) -> None:
-        """Keep the state after the ids of the text, and the lanes if they have that beginning; none
-        that were ranked.
+    def _save(self, best: int = 0, *, is_cut: bool) -> None:
+        """Keep the state after those tokens of a lane that the row has, and the lanes too, unless
+        they are ranked: a text that is cut off goes on with them.
         """
-        row, factory, saved = self._row, self._factories[0], dict[str, Any]()
-        places = [i for i, lane in enumerate(self._lanes) if not lane.begin and lane.ids == text]
-        if places:
-            decoder = decoders.state(factory, self._lanes[places[0]].row)
-            history = self._noted(places[:1])
-        else:  # no lane stands there
-            fed, history = row.restore(factory()), start_history([row])
-            logits = factory.extend(fed, row.to_feed()[None])
-            for token in np.array(text, np.int64):
-                self._chain.note(token[None], to_numpy(logits).copy(), history)
-                logits = factory.extend(fed, token[None, None])
-            decoder = fed.read_state()
-        lanes = list[tuple[int, ...]]()
-        for lane in self._lanes:
-            end = [END] if lane.reason == "end" and reason in ("time", "cancelled") else []
-            begin = 0 if lane.begin else len(text)
-            if lane.ids[:begin] == text[:begin] and not row.ranked:
-                lanes.append((lane.begin, *lane.ids[begin:], *end))
-        if len(lanes) == len(self):
-            saved = {"strategy": self._source.name, "lanes": tuple(lanes), "memory": self.state}
-        row.save(decoder, history.save_row(0), NO_IDS, **saved)
+        row, strategy = self._row, dict[str, Any]()
+        if row.resumed is not None and not self._next:  # as it was
+            row.end = row.resumed
+            return
+        text = self._lanes[best].ids[: self._shown]
+        lanes = tuple(self._saved_lane(lane, len(text), is_cut) for lane in self._lanes)
+        have_begun_so = all(lane.begin or lane.ids[: len(text)] == text for lane in self._lanes)
+        if have_begun_so and not row.ranked:
+            strategy = {"strategy": self._source.name, "lanes": lanes, "memory": self.state}
+        decoder, history = self._state_after(text)
+        row.save(decoder, history.save_row(0), NO_IDS, **strategy)
 
-    def _reason(self, ids: list[int]) -> FinishReason | None:
+    def _saved_lane(self, lane: Lane, shown: int, is_cut: bool) -> tuple[int, ...]:
+        """A lane as GenerationState.lanes has it, without the tokens that are in its text."""
+        end = [END] if lane.reason == "end" and is_cut else []
+        return (lane.begin, *lane.ids[0 if lane.begin else shown :], *end)
+
+    def _state_after(self, text: list[int]) -> tuple[Tensors, SequenceHistory]:
+        """The state of the decoder and the history after the ids of the text: those of a lane that
+        stands there, or else of a decoder that is fed the text anew.
+        """
+        factory = self._factories[0]
+        for place, lane in enumerate(self._lanes):
+            if not lane.begin and lane.ids == text:
+                state = self._decoders.state(factory, lane.feed.rows[0])
+                return state, self._history_of(place)
+        decoder, history = self._row.restore(factory()), start_history([self._row])
+        logits = factory.extend(decoder, self._row.to_feed()[None])
+        for token in np.array(text, np.int64):
+            self._chain.note(token[None], to_numpy(logits).copy(), history)
+            logits = factory.extend(decoder, token[None, None])
+        return decoder.read_state(), history
+
+    def _reason_to_end(self, ids: list[int]) -> FinishReason | None:
         """The reason to end the text with these ids, if there is one."""
         request, token = self._row.request, ids[-1]
         if token == request.end_id:
@@ -366,31 +377,31 @@ class StrategyText:
         if token in request.stop_tokens:
             return "stop"
         if request.stops:
-            counted = ids[max(0, request.min_new_tokens - self._row.earlier) :][
+            counted = ids[max(0, request.min_new_tokens - self._before) :][
                 -max(map(len, request.stops)) - 8 :
             ]
             text = self._row.tokenizer.decode(np.array(counted, np.int64))
             if any(stop in text for stop in request.stops):
                 return "stop"
-        most = request.max_new_tokens
-        return "length" if most is not None and len(ids) >= most else None
+        return "length" if len(ids) - self._shown >= self._row.left else None
 
-    def _fault(self, made: Any) -> str:
+    def _fault(self, answer: Any) -> str:
         """The fault of an answer of the strategy, or ""."""
-        if isinstance(made, Ranking):
-            if not made.lanes or len(made.scores) not in (0, len(made.lanes)):
-                return "a ranking without lanes, or with another number of scores"
-            return _outside(made.lanes, 0, len(self._lanes))
-        if not isinstance(made, Moves):
-            return f"{type(made).__name__}, and must give Moves or a Ranking"
-        count, most = len(made.lanes), self._strategy.lanes
+        if not isinstance(answer, Moves | Ranking):
+            return f"{type(answer).__name__}, and must give Moves or a Ranking"
+        count, most = len(answer.lanes), self._strategy.lanes
         if not 0 < count <= most:
             return f"{count} lanes, and announces 1 to {most} with its attribute lanes"
-        if {count} != {len(made.tokens), *(len(np.atleast_1d(a)) for a in made.state.values())}:
-            return f"tokens or a state that are not of {count} lanes"
-        ids = [token for tokens in made.tokens for token in tokens]
-        least, size = NEW_LANE - len(self._chain.others), self._chain.vocab_size
-        return _outside(made.lanes, least, len(self._lanes)) or _outside(ids, END, size)
+        if isinstance(answer, Ranking):
+            least, ids, lengths = 0, [], {len(answer.scores) or count}
+        else:
+            least = NEW_LANE - len(self._chain.others)
+            ids = [token for tokens in answer.tokens for token in tokens]
+            lengths = {len(answer.tokens), *(len(np.atleast_1d(a)) for a in answer.state.values())}
+        if lengths != {count}:
+            return f"scores, tokens or a state that are not of {count} lanes"
+        places = _outside(answer.lanes, least, len(self._lanes))
+        return places or _outside(ids, END, self._chain.vocab_size)
 
 
 def _outside(numbers: Sequence[int], least: int, end: int) -> str:

@@ -36,6 +36,5 @@ class Peek:
         if self.row.error is not None:
             raise self.row.error
         if self._found is None:
-            argument = "time_limit" if self.row.reason == "time" else "cancelled"
-            raise UsageError("the prompt was not read to its end", argument=argument)
+            raise UsageError(f"the prompt was not read to its end: {self.row.reason}")
         return self._found

@@ -85,9 +85,9 @@ class Prefill:
 
     def _batch(self, ready: Mapping[Row, int], logits: Array) -> Batch:
         """Rows, each with its place in the decoder, begun with the logits there."""
-        rows, places = [*ready], [*ready.values()]
-        is_all = places == [*range(len(self._prompts))]
-        decoder = self._decoder if is_all else self._factory.take(self._decoder, places)
+        rows, places, decoder = [*ready], [*ready.values()], self._decoder
+        if places != [*range(len(self._prompts))]:  # else each row has its own, and all are ready
+            decoder = self._factory.take(decoder, places)
         batch = Batch(self._factory, decoder, rows)
         with failing(rows):
             batch.begin(rows_of(logits, np.array(places)))
@@ -99,5 +99,5 @@ class Prefill:
         if (cache := self._cache) is None or rest or not block:
             return
         for place, (_, keys, _) in enumerate(self._prompts):
-            if len(keys) == block or (len(keys) > block and not cache.grows):
+            if len(keys) >= block:
                 cache.keep(keys[block - 1], self._factory.state(self._decoder, place))

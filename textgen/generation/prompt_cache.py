@@ -22,12 +22,10 @@ class PromptCache:
     A state is found by a hash of all tokens before it, so that prompts share the states of what
     they have in common.
 
-    most   bytes of all states
-    grows  whether a state has all tokens before it; only the one of a prompt's last block is kept
+    most  bytes of all states
     """
 
     most: int
-    grows: bool = False
     _states: dict[bytes, Tensors] = attrs.field(factory=dict)
     _size: int = 0
 
@@ -41,9 +39,10 @@ class PromptCache:
 
     def keep(self, key: bytes, state: Tensors) -> None:
         """Keep the state of one row, as far as there is room."""
-        if (size := _size(state)) > self.most:
+        size = _size(state)
+        if size > self.most or key in self._states:
             return
-        self._size += size - _size(self._states.pop(key, None))
+        self._size += size
         self._states[key] = state
         while self._size > self.most:
             self._size -= _size(self._states.pop(next(iter(self._states))))
@@ -62,7 +61,5 @@ def block_keys(ids: Ids, salt: str) -> list[bytes]:
     return keys
 
 
-def _size(state: Tensors | None) -> int:
-    if state is None:
-        return 0
+def _size(state: Tensors) -> int:
     return _ENTRY + sum(array.nbytes for array in state.values())

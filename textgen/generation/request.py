@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import cached_property
@@ -20,17 +19,16 @@ from textgen.generation.results import GenerationState
 from textgen.pipeline.options import (
     MAX_N,
     RequestOptions,
-    TextOptions,
 )
 from textgen.plugin.config_reader import ConfigReader, Faults
 from textgen.protocols import Ids, Table, Tokenizer
 
 Prompt: TypeAlias = str | Sequence[int] | npt.NDArray[np.integer[Any]] | EncodedPrompt
 """What to continue: text, token ids (T,), or a prompt that Generator.prepare made of either."""
-_OF_MANY: Final = frozenset(("n", "prompts", "batch_size", "distinct"))
-_MAY_BE_NONE: Final = frozenset(("max_new_tokens", "stop", "stop_tokens", "time_limit"))
+_NO_LIMIT: Final = {"max_new_tokens": None, "time_limit": None, "stop": (), "stop_tokens": ()}
+"""What None stands for. That of other options is as if they were not given."""
 _CACHED_CHAINS: Final = 8  # chains: a form may take 30 MB
-_CACHED_ITEMS: Final = 4096  # characters of a prompt, or items of another option
+_QUICK_ITEMS: Final = 4096  # characters of a prompt, or items of another option
 
 
 _FIELDS: Final = attrs.fields_dict(attrs.resolve_types(RequestOptions))
@@ -59,35 +57,27 @@ class Request(RequestOptions):
             raise UsageError("None never ends", argument="max_new_tokens", suggestion=hint)
 
 
-@attrs.frozen(eq=False)
-class Requests:
-    """Checks the requests for one run. Each fault of one is a UsageError.
-
-    seed        the run's
-    table       its `[generate]` table: the options that are not given
-    chain       its chain of samplers
-    make_chain  that chain, changed by sampling options
-    priming     ids (T,) that texts begin after
-    """
+@attrs.frozen(eq=False, kw_only=True, repr=False)
+class RequestChecker:
+    """The part of a generator that checks requests. Each fault of one is a UsageError."""
 
     tokenizer: Tokenizer
-    model_id: str
-    seed: int
-    table: Table
     chain: Chain
     make_chain: Callable[[Table], Chain]
-    priming: Ids
-    _chains: dict[bytes, Chain] = attrs.field(factory=dict, init=False)
+    seed: int = 0
+    defaults: Table = attrs.field(factory=dict)
+    model_id: str = ""
+    record: Table = attrs.field(factory=dict)
+    _chains: dict[str, Chain] = attrs.field(factory=dict, init=False)
 
-    def check(self, prompt: Any, options: Table) -> Request:
+    def _check(self, prompt: Any, options: Table) -> Request:
         """The request for one text."""
-        if name := next(iter(_OF_MANY & options.keys()), None):
-            raise UsageError("an option of generate_many, for all its prompts", argument=name)
-        given = {
-            name: _plain(value)
-            for name, value in options.items()
-            if value is not None or name in _MAY_BE_NONE
-        }
+        given = dict[str, Any]()
+        for name, value in options.items():
+            if value is not None:
+                given[name] = _plain(value)
+            elif name in _NO_LIMIT:
+                given[name] = _NO_LIMIT[name]
         check_cancelled(cancelled := given.pop("cancelled", None))
         state = self._checked_state(given.pop("state", None))
         if given.get("seed") == "random":
@@ -101,40 +91,42 @@ class Requests:
             checked["end_id"] = None
         checked |= {"cancelled": cancelled, "state": state}
         made = self._with_prompt(self._own, prompt, checked)
-        check_decoding(made, self.tokenizer.vocab_size)
+        size = self.tokenizer.vocab_size
+        if any(not 0 <= token < size for token in made.stop_tokens):
+            raise UsageError(f"expected ids from 0 to {size - 1}", argument="stop_tokens")
         return made
 
-    def is_quick(self, prompt: Any, options: Table) -> bool:
-        """Whether `check` takes a moment: all that is given is short, and the chain is known."""
+    def _is_quick(self, prompt: Any, options: Table) -> bool:
+        """Whether `_check` takes a moment: all that is given is short, and the chain is known."""
         for value in (prompt, *options.values()):
-            if isinstance(value, Mapping) or (
-                isinstance(value, Sized) and len(value) > _CACHED_ITEMS
-            ):
+            if isinstance(value, Sized) and len(value) > _QUICK_ITEMS:
                 return False
         sampling = {name: _plain(value) for name, value in options.items() if name not in _FIELDS}
         return not sampling or _key(sampling) in self._chains
 
-    def check_many(self, prompts: Any, options: Table) -> tuple[Iterable[Request], int]:
+    def _check_many(self, prompts: Any, options: Table) -> tuple[Iterable[Request], int]:
         """The requests for prompts, those of a list or tuple checked at once, and the first
         index.
         """
         if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
             cause = "expected a list of prompts; for one prompt, write [prompt], or use generate"
             raise UsageError(cause, argument="prompts")
-        shared = self.check("", options)
+        shared = self._check("", options)
         if options.get("seed") == "random":
             options = {**options, "seed": shared.seed}  # one for all
-        each = self._each(prompts, shared, {k: v for k, v in options.items() if k != "index"})
+        each = self._check_each(prompts, shared, {k: v for k, v in options.items() if k != "index"})
         return (list(each) if isinstance(prompts, (list, tuple)) else each), shared.index or 0
 
-    def _each(self, prompts: Iterable[Any], shared: Request, options: Table) -> Iterator[Request]:
+    def _check_each(
+        self, prompts: Iterable[Any], shared: Request, options: Table
+    ) -> Iterator[Request]:
         """The request for each of many prompts. An error says which it is."""
         shared = attrs.evolve(shared, index=None)
         for place, item in enumerate(prompts):
             try:
                 if isinstance(item, Mapping):
                     own = {**options, **item}
-                    request = self.check(own.pop("prompt", ""), own)
+                    request = self._check(own.pop("prompt", ""), own)
                 else:
                     request = self._with_prompt(shared, item, {})
                 request.check_end()
@@ -156,7 +148,7 @@ class Requests:
             prompt,
             unknown,
             lambda: self._spaced if is_free else None,
-            self.priming,
+            self._priming,
             after_space=state is not None and state.held,
         )
         return attrs.evolve(request, **own, prompt=made)
@@ -179,9 +171,15 @@ class Requests:
         return spaced_tokens(self.tokenizer)
 
     @cached_property
+    def _priming(self) -> Ids:
+        """(N,) ids that texts begin after."""
+        end = end_id(self.tokenizer)
+        return np.array(self.record.get("priming") or [end] * (end is not None), np.int64)
+
+    @cached_property
     def _own(self) -> Request:
         """The options that are not given, checked once."""
-        options = {"seed": self.seed, **_checked(self.table)}
+        options = {"seed": self.seed, **_checked(self.defaults)}
         return Request(**options, chain=self.chain, end_id=end_id(self.tokenizer))
 
     def _chain(self, sampling: Table) -> Chain:
@@ -200,42 +198,28 @@ def _checked(table: Table) -> dict[str, Any]:
     """The options of a table that are not for samplers. Raises UsageError."""
     made, faults = dict[str, Any](), Faults()
     for name in _FIELDS.keys() & table.keys():
-        value = table[name]
-        if value is None and name in ("stop", "stop_tokens"):
-            value = ()
         with faults.collected():
-            made[name] = ConfigReader().at(name).field(_FIELDS[name], value)
+            made[name] = ConfigReader().at(name).field(_FIELDS[name], table[name])
     if faults:
-        whole = (attrs.evolve(fault, path=fault.path.partition(".")[0]) for fault in faults)
-        raise UsageError(faults=sorted(whole, key=lambda fault: fault.path))
+        raise UsageError(faults=faults)
     return made
 
 
-def _key(sampling: Table) -> bytes:
-    return hashlib.sha256(repr(sorted(sampling.items())).encode()).digest()
+def _key(sampling: Table) -> str:
+    return repr(sorted(sampling.items()))
 
 
 def check_cancelled(cancelled: Any) -> None:
     """Raise UsageError for anything but a function, or None."""
     if cancelled is not None and not callable(cancelled):
-        hint = "give its is_set" if hasattr(cancelled, "is_set") else ""
-        raise UsageError(
-            "expected a function", argument="cancelled", value=cancelled, suggestion=hint
-        )
+        raise UsageError("expected a function", argument="cancelled", value=cancelled)
 
 
-def check_number(name: str, value: Any) -> int:
+def check_number(name: str, value: Any) -> None:
     """A number of texts, from 1 on. Raises UsageError."""
     plain = _plain(value)
     if type(plain) is not int or not 1 <= plain <= MAX_N:
         raise UsageError(f"expected an integer from 1 to {MAX_N:,}", argument=name, value=value)
-    return plain
-
-
-def check_decoding(options: TextOptions, vocab_size: int) -> None:
-    """Check what depends on the vocabulary. Raises UsageError."""
-    if any(not 0 <= token < vocab_size for token in options.stop_tokens):
-        raise UsageError(f"expected ids from 0 to {vocab_size - 1}", argument="stop_tokens")
 
 
 def _plain(value: Any) -> Any:

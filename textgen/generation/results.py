@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias
@@ -22,7 +21,7 @@ from textgen.files.opening import MALFORMED_DATA, translating_corruption
 from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of, read_bytes
 from textgen.pipeline.options import is_seed
 from textgen.plugin.strict_json import checked_json
-from textgen.protocols import Decoder, Floats, Ids, Tensors
+from textgen.protocols import Floats, Ids, Tensors
 
 FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
 """Why a text ended: the model or a sampler ended it, `max_new_tokens`, a stop text or token,
@@ -112,10 +111,8 @@ class GenerationState:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a file that `save` wrote. Raises RunError; CorruptFileError for any other file."""
+        """Read a file that `save` wrote. Raises CorruptFileError for any other, or none."""
         path = path_of(path, "path")
-        if not os.path.lexists(path):
-            raise RunError(f"{path} cannot be read: there is no such file", path)
         data = read_bytes(path, tensors=True)
         with translating_corruption(path, "it is not a saved state of a generation"):
             arrays = load_tensors(path, data)
@@ -127,11 +124,6 @@ class GenerationState:
                 kind, _, name = name.partition(".")
                 getattr(state, kind)[name] = array
             return state
-
-    def restore(self, decoder: Decoder) -> None:
-        """Put a decoder into this state. Raises UsageError for a decoder of another model."""
-        with reading_state():
-            decoder.write_state(self.decoder)
 
 
 @contextlib.contextmanager
@@ -156,7 +148,7 @@ class RankedText:
     """A text among which a strategy chose, and its score: the higher, the better it was found."""
 
     text: str
-    tokens: tuple[int, ...] = attrs.field(repr=lambda ids: f"<{len(ids)} ids>")
+    tokens: tuple[int, ...] = attrs.field(repr=False)
     score: float
 
 
@@ -179,25 +171,21 @@ class Generation:
 
     prompt: str
     text: str
-    tokens: tuple[int, ...] = attrs.field(repr=lambda ids: f"<{len(ids)} ids>")
+    tokens: tuple[int, ...] = attrs.field(repr=False)
     finish_reason: FinishReason
     seed: int
     index: int = 0
     echo: bool = False
     logprobs: tuple[TokenLogprobs, ...] = attrs.field(default=(), repr=False)
     state: GenerationState | None = attrs.field(default=None, repr=False, eq=False)
-    prompt_ids: Ids = attrs.field(factory=lambda: np.empty(0, np.int64), repr=False, eq=False)
+    prompt_ids: Ids = attrs.field(default=np.empty(0, np.int64), repr=False, eq=False)
     ranked: tuple[RankedText, ...] = attrs.field(default=(), repr=False)
 
     def __str__(self) -> str:
         return self.text if self.echo else self.prompt + self.text
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """IPython shows the text."""
-        printer.text(str(self))
-
     def _repr_html_(self) -> str:
-        """Notebooks also show why it ended."""
+        """Notebooks show the text, and why it ended."""
         return display.styled(self._html())
 
     def _html(self) -> str:

@@ -27,6 +27,7 @@ from textgen.pipeline.options import MAX_SEED
 from textgen.protocols import Array, Decoder, Ids, Tensors, Tokenizer
 
 ENDLESS: Final = 1 << 60
+_MAX_UNREAD: Final = 1 << 12  # tokens, and log-probabilities of likeliest ones, not taken yet
 
 
 @attrs.define(eq=False)
@@ -34,15 +35,17 @@ class Row:
     """A text that is being made. One thread adds tokens, another may take them.
 
     index     of its random numbers
-    start     the state that it resumes from
     ids       (T,) ids to feed, after the pending ones of `start`
-    ranked    the texts among which a strategy chose, best first
-    deadline  a time of time.monotonic
-    earlier   number of tokens of the text that are in `start`
+    start     the state that it resumes from
+    left      number of tokens that may still be added
+    length    number of tokens since the prompt, those that were made before `start` among them
     shown     text that comes before all else: the prompt, with `echo`
     whole     whether nothing is taken before its end
-    paused    whether it was taken out since nobody reads it, and is to be submitted again
-    parked    the batch in which it then goes on
+    deadline  a time of time.monotonic
+    end       the state at its end, if that is kept
+    ranked    the texts among which a strategy chose, best first
+    waits_for_reader  whether it paused since its reader is far behind, and submits it again
+    taken     number of tokens that were taken
     """
 
     request: Request
@@ -51,18 +54,17 @@ class Row:
     start: GenerationState | None
     text: Detokeniser
     tokenizer: Tokenizer
+    left: int
+    length: int = 0
     shown: str = ""
     whole: bool = False
     deadline: float | None = None
-    earlier: int = 0
-    made: int = 0
     reason: FinishReason | None = None
     error: BaseException | None = None
     end: GenerationState | None = None
     logprobs: list[TokenLogprobs] = attrs.field(factory=list)
     ranked: list[RankedText] = attrs.field(factory=list)
-    paused: bool = False
-    parked: Any = None
+    waits_for_reader: bool = False
     taken: int = 0
     _is_cancelled: bool = False
     _last: Ids = NO_IDS  # the tail of the state at its end
@@ -74,17 +76,17 @@ class Row:
         """A text of which nothing is made yet."""
         state, prompt = request.state, request.prompt
         ids = before = prompt.ids
-        earlier, open_end = 0, ""
+        length, open_end = 0, ""
         if state is not None:
             before = np.concatenate([np.array(state.tail, np.int64), ids])
             if not prompt.text and not len(ids):
-                earlier, open_end = state.made, state.open_end
+                length, open_end = state.made, state.open_end
         text = Detokeniser(
             tokenizer,
             before[-TAIL:],
-            mid_character=earlier > 0,
+            mid_character=length > 0,
             stops=request.stops,
-            min_tokens=request.min_new_tokens - earlier,
+            min_tokens=request.min_new_tokens - length,
             open_end=open_end,
             shown=prompt.held,
         )
@@ -95,8 +97,9 @@ class Row:
             state,
             text,
             tokenizer,
+            ENDLESS if request.max_new_tokens is None else request.max_new_tokens,
+            length,
             prompt.text if request.echo else "",
-            earlier=earlier,
             last=before,
         )
 
@@ -104,11 +107,6 @@ class Row:
     def is_sampled(self) -> bool:
         """Whether no strategy makes it."""
         return self.request.chain.strategy is None
-
-    @property
-    def left(self) -> int:
-        """Number of tokens that may still be added."""
-        return ENDLESS if (most := self.request.max_new_tokens) is None else most - self.made
 
     @property
     def ended(self) -> bool:
@@ -146,12 +144,15 @@ class Row:
         there is one.
         """
         if self.start is not None:
-            self.start.restore(decoder)
+            with reading_state():
+                decoder.write_state(self.start.decoder)
         return decoder
 
     def start_clock(self, began: float | None = None) -> None:
-        """Let its time limit run from now on, or from a time of time.monotonic."""
-        if (limit := self.request.time_limit) is not None:
+        """Let its time limit run from now on, or from a time of time.monotonic, unless it runs
+        already.
+        """
+        if (limit := self.request.time_limit) is not None and self.deadline is None:
             self.deadline = limit + (time.monotonic() if began is None else began)
 
     def cancel(self) -> None:
@@ -180,13 +181,13 @@ class Row:
 
     def open(self, logits: Array) -> None:
         """Leave in logits (V,) of the first token what can come first."""
-        if not self.made:
+        if not self.length:
             self.request.prompt.open(logits)
 
     @property
     def is_early(self) -> bool:
         """Whether no token may end the text yet."""
-        return self.earlier + self.made < self.request.min_new_tokens
+        return self.length < self.request.min_new_tokens
 
     @property
     def may_end(self) -> bool:
@@ -202,13 +203,19 @@ class Row:
 
     def add(self, ids: Ids) -> None:
         """Note generated tokens."""
-        self._added.frombytes(ids.astype(np.int32).tobytes())
-        self.made += len(ids)
+        self._added.extend(ids.tolist())
+        self.length += len(ids)
+        self.left -= len(ids)
 
-    def resumes(self) -> bool:
-        """Whether it paused because nobody read it, and is to be submitted again."""
-        resumes, self.paused = self.paused, False
-        return resumes
+    def pause(self) -> None:
+        """Resume from the state that was saved last, once it is submitted again."""
+        self.start, self.end, self.ids = self.end, None, NO_IDS
+
+    @property
+    def is_far_behind(self) -> bool:
+        """Whether its reader is, so that what is not taken yet needs much memory."""
+        sizes = 1 + (self.request.logprobs or 0)
+        return not self.whole and len(self._added) * sizes > _MAX_UNREAD
 
     def take(self) -> tuple[str, Ids]:
         """Text and tokens that were not taken yet. Whoever takes them then looks at `error`."""
@@ -226,7 +233,7 @@ class Row:
         return shown + self.text.take(), ids
 
     def save(self, decoder: Tensors, history: Tensors, pending: Ids, **strategy: Any) -> None:
-        """Note the state at its end, with what a strategy goes on with."""
+        """Note the state after its tokens, with what a strategy goes on with."""
         self.end = GenerationState(
             decoder=decoder,
             history=history,
@@ -245,8 +252,8 @@ class Row:
             model=model_id,
             tail=tuple(self._last.tolist()),
             open_end=self.text.open_end,
-            made=self.earlier + self.made,
-            held=not self.made and self.request.prompt.held == 1,
+            made=self.length,
+            held=not self.length and self.request.prompt.held == 1,
         )
 
 

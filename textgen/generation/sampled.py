@@ -12,10 +12,10 @@ import numpy as np
 from textgen.contracts import checks
 from textgen.contracts.checks import FAILURES
 from textgen.contracts.decoders import DecoderFactory, Decoders, Feed
-from textgen.generation.chain import END
+from textgen.generation.chain import END, rows_of
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, TokenLogprobs
-from textgen.generation.row import ENDLESS, Row, start_history
+from textgen.generation.row import ENDLESS, Row, failing, start_history
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.protocols import Array, Ids
 
@@ -25,71 +25,69 @@ _SECONDS: Final = 0.005  # a call that takes longer is not followed by a longer 
 
 
 class SampledTexts:
-    """The strategy that feeds each text the token that is drawn, for B texts with one chain.
+    """B texts with one chain of samplers, at some places of a decoder. Each is fed the token that
+    was drawn for it.
 
-    places  (B,) their rows of the decoder
+    Tokens are kept here for a while, since to hand them to many rows at each step takes longer.
+    What only a few requests need is found out when rows come or go, and not at each step.
     """
 
-    def __init__(self, factory: DecoderFactory, rows: Sequence[Row], places: Ids) -> None:
-        self.rows, self.places = [*rows], places
-        self._factory, self._chain = factory, rows[0].request.chain
+    def __init__(
+        self, decoders: Decoders, factory: DecoderFactory, places: Ids, rows: Sequence[Row]
+    ) -> None:
+        self.rows = [*rows]
+        self._decoders, self._chain = decoders, rows[0].request.chain
         self._history = start_history(rows)
-        self._pending = np.zeros((len(rows), 1), np.int64)  # tokens to be fed next
-        self._feed = Feed(factory, places, self._pending)
-        self._made: list[Ids] = []  # (B, n) tokens that the rows do not have yet
+        self._feed = Feed(factory, places, np.zeros((len(rows), 1), np.int64))  # of drawn tokens
+        self._unsent: list[Ids] = []  # (B, n), tokens that the rows do not have yet
         self._greedy_steps = _MIN_GREEDY_STEPS
-        self._plan()
+        self._look_at_rows()
 
-    def begin(self, logits: Array, decoders: Decoders) -> bool:
-        """Draw the tokens that follow the prompts, by their logits (B, V). Whether a text ends."""
-        for row, own in zip(self.rows, logits, strict=True):
-            row.open(own)
-        return self._leave(self._draw(logits), decoders)
+    def begin(self, logits: Array) -> None:
+        """Draw the tokens that follow the prompts, by the logits (N, V) of a whole batch."""
+        own = rows_of(logits, self._feed.rows)
+        for row, first in zip(self.rows, own, strict=True):
+            row.open(first)
+        self._end(self._draw(own))
 
     def feeds(self) -> list[Feed]:
         """Feeds of the next step."""
-        self._feed = Feed(self._factory, self.places, self._pending)
         return [self._feed]
 
-    def step(self, decoders: Decoders) -> bool:
+    def step(self) -> bool:
         """Draw the next tokens, once that is fed. Whether a text ends."""
-        assert self._feed.rows is not None
-        assert self._feed.logits is not None
-        self.places = self._feed.rows
-        return self._leave(self._draw(self._feed.logits[:, 0]), decoders)
+        return self._end(self._draw(self._feed.logits[:, 0]))
 
-    def steps(self, decoders: Decoders, until: float) -> bool | None:
-        """Take a step, or several where that is faster, if the decoder has no other rows; those of
-        one text until it ends or time.perf_counter() reaches `until`.
+    def steps(self, until: float) -> bool | None:
+        """Take a step, or several where that is faster, if the decoder has no other rows. Those of
+        a single text go on until it ends or time.perf_counter() reaches `until`.
 
         Whether a text ends; None if no step was taken.
         """
-        decoder = decoders.whole(self._factory, len(self.rows))
+        decoder = self._decoders.whole(self._feed.factory, len(self.rows))
         if decoder is None:
             return None
-        greedily = getattr(decoder, "continue_greedily", None)
-        if self._is_greedy and callable(greedily) and (ids := self._run_ahead(greedily)).size:
-            ended = self._note(ids)
-        elif len(self.rows) == 1 and not (self._is_early or self._is_noting):
-            ended = self._steps_alone(decoder, until)
-        else:
-            ended = self._draw(self._factory.extend(decoder, self._pending))
-        return self._leave(ended, decoders)
+        can_run_ahead = self._is_greedy and hasattr(decoder, "continue_greedily")
+        if can_run_ahead and (ids := self._run_ahead(decoder)).size:
+            return self._end(self._record(ids))
+        if len(self.rows) == 1 and not (self._is_early or self._has_logprobs):
+            return self._end(self._steps_alone(decoder, until))
+        return self._end(self._draw(self._feed.factory.extend(decoder, self._feed.ids)))
 
-    def end_overdue(self, decoders: Decoders) -> bool:
+    def end_overdue(self) -> bool:
         """End the texts whose time is over or whose caller ends them. Whether there are any."""
         ended = {
             i: reason
             for i, row in enumerate(self.rows)
             if (reason := row.out_of_time()) or row.error is not None
         }
-        return self._leave(ended, decoders)
+        return self._end(ended)
 
     def flush(self) -> None:
         """Hand the tokens made so far to the rows."""
-        if self._made:
-            made = np.concatenate(self._made, axis=1)
-            self._made = []
+        if self._unsent:
+            made = np.concatenate(self._unsent, axis=1)
+            self._unsent = []
             for row, ids in zip(self.rows, made, strict=True):
                 row.add(ids[:-1] if ids[-1] == END else ids)
 
@@ -101,33 +99,30 @@ class SampledTexts:
         other.flush()
         self._history.join(other._history)
         self.rows += other.rows
-        self.places = np.concatenate([self.places, other.places])
-        self._pending = np.concatenate([self._pending, other._pending])
-        self._plan()
+        self._feed.rows = np.concatenate([self._feed.rows, other._feed.rows])
+        self._feed.ids = np.concatenate([self._feed.ids, other._feed.ids])
+        self._look_at_rows()
         return True
 
-    def split(self, rows: Collection[Row]) -> list[SampledTexts]:
-        """Take some texts out, each by itself."""
+    def pause(self, rows: Collection[Row]) -> list[Row]:
+        """Save some of the texts, and take them out."""
         self.flush()
-        places = [i for i, row in enumerate(self.rows) if row in rows and row.error is None]
-        taken = [copy.copy(self) for _ in places]
-        for part, place in zip(taken, places, strict=True):
-            part._keep([place])
-        if taken:
-            self._keep([i for i in range(len(self.rows)) if i not in places])
-        return taken
+        places = [i for i, row in enumerate(self.rows) if row in rows]
+        paused = [self.rows[i] for i in places]
+        for i, row in zip(places, paused, strict=True):
+            with failing([row]):
+                self._save(i)
+                row.pause()
+        self._drop_rows(places)
+        return paused
 
-    def settle(self, decoders: Decoders) -> None:
-        """Leave in decoders the rows of the texts alone."""
-        decoders.feed([Feed(self._factory, self.places, self._pending[:, :0])])
-        self.places = np.arange(len(self.rows))
+    def move(self, decoders: Decoders, places: Mapping[DecoderFactory, int]) -> None:
+        """Note that the rows are now in other decoders, after so many others of their model."""
+        self._decoders = decoders
+        self._feed.rows = self._feed.rows + places[self._feed.factory]
 
-    def shift(self, places: Mapping[DecoderFactory, int]) -> None:
-        """Note that the rows stand after so many others of their model."""
-        self.places = self.places + places[self._factory]
-
-    def _plan(self) -> None:
-        """Find what the next steps have to look at, once for as long as no row comes or goes."""
+    def _look_at_rows(self) -> None:
+        """Find out what the next steps have to do. It holds until rows come or go."""
         self._left = min((row.left for row in self.rows), default=ENDLESS)
         self._watched = [
             (i, row)
@@ -135,20 +130,20 @@ class SampledTexts:
             if row.may_end or row.request.logprobs is not None
         ]
         self._is_early = any(row.is_early for _, row in self._watched)
-        self._is_noting = any(row.request.logprobs is not None for _, row in self._watched)
+        self._has_logprobs = any(row.request.logprobs is not None for _, row in self._watched)
         self._is_greedy = self._chain.plainly_greedy and not self._watched
 
     def _draw(self, logits: Array) -> dict[int, FinishReason | None]:
-        """Draw a token for each row of logits (B, V). The rows that end with it."""
-        # What follows writes into the logits.
-        model_logits = to_numpy(logits).copy() if self._is_noting else NO_IDS
+        """Draw a token for each row of logits (B, V). The rows that end with it, and why."""
+        # The samplers write into the logits.
+        model_logits = to_numpy(logits).copy() if self._has_logprobs else NO_IDS
         if self._is_early:
-            self.flush()
+            self.flush()  # a row is early until it has so many tokens
         for i, row in self._watched:
             if row.ending and row.is_early:
                 logits[i, list(row.ending)] = -np.inf
         tokens = self._pick(logits)
-        self._pending[:, 0] = tokens
+        self._feed.ids[:, 0] = tokens
         stopped: dict[int, FinishReason | None] = {}
         for i, row in self._watched:  # before a reader can take the tokens
             if (token := int(tokens[i])) == END:
@@ -157,7 +152,7 @@ class SampledTexts:
                 row.logprobs.append(TokenLogprobs.of(log_softmax(model_logits[i]), token, most))
             if (reason := row.ends_with(token)) is not None:
                 stopped[i] = reason
-        return self._note(tokens[:, None]) | stopped
+        return self._record(tokens[:, None]) | stopped
 
     def _pick(self, logits: Array) -> Ids:
         """A token (B,) for each row of logits (B, V).
@@ -174,30 +169,26 @@ class SampledTexts:
         tokens = np.full(len(self.rows), END)
         for i in range(len(tokens)):
             part = copy.copy(self)
-            part._keep([i])
+            part._keep_rows([i])
             tokens[i] = part._pick(logits[i : i + 1])[0]
             self._history.put([i], part._history)
         return tokens
 
-    def _note(self, tokens: Ids) -> dict[int, FinishReason | None]:
-        """Keep tokens (B, n): to hand them to many rows takes longer.
-
-        The rows that end with them.
-        """
-        self._made.append(tokens)
+    def _record(self, tokens: Ids) -> dict[int, FinishReason | None]:
+        """Keep drawn tokens (B, n) for the rows. The rows that end with them, and why."""
+        self._unsent.append(tokens)
         self._left -= tokens.shape[1]
         ended: dict[int, FinishReason | None] = {}
         if self._left <= 0:
             self.flush()
             ended |= {i: "length" for i, row in enumerate(self.rows) if row.left <= 0}
-        last = tokens[:, -1]
-        if last.min() == END:
-            ended |= dict.fromkeys(np.flatnonzero(last == END).tolist(), "end")
-        return ended
+        return ended | dict.fromkeys(np.flatnonzero(tokens[:, -1] == END).tolist(), "end")
 
     def _steps_alone(self, decoder: Any, until: float) -> dict[int, FinishReason | None]:
-        """Steps of one text, with as little as possible around each of them."""
-        (row,), chain, history, feed = self.rows, self._chain, self._history, self._pending
+        """Take steps of one text, with as little as possible around each of them. Why it ends, if
+        it does.
+        """
+        (row,), chain, history, feed = self.rows, self._chain, self._history, self._feed.ids
         expected, reason, stopping = (1, chain.vocab_size), None, row.may_end
         numbers, is_plain = history.numbers()[0, : self._left], chain.is_plain
         lengths, tokens = history.arrays["lengths"], list[int]()
@@ -220,10 +211,10 @@ class SampledTexts:
                 break
             if time.perf_counter() >= until:
                 break
-        ended = self._note(np.array([tokens]))
+        ended = self._record(np.array([tokens]))
         return ended if reason is None else {0: reason}
 
-    def _run_ahead(self, continue_greedily: Any) -> Ids:
+    def _run_ahead(self, decoder: Any) -> Ids:
         """The tokens (B, n) of steps that the decoder takes by itself
         (textgen.protocols.GreedyDecoder).
 
@@ -231,35 +222,45 @@ class SampledTexts:
         """
         chain, begun = self._chain, time.perf_counter()
         asked = len(self.rows), min(self._greedy_steps, self._left)
-        ids: Ids = continue_greedily(self._pending[:, 0].copy(), asked[1], chain.forbidden)
+        tokens = self._feed.ids[:, 0].copy()
+        ids: Ids = decoder.continue_greedily(tokens, asked[1], chain.forbidden)
         checks.check_greedy(ids, asked, chain.vocab_size, chain.model)
         if time.perf_counter() - begun < _SECONDS:
             self._greedy_steps = min(2 * self._greedy_steps, _MAX_GREEDY_STEPS)
         self._is_greedy = bool(ids.size)
         if self._is_greedy:
-            self._pending[:, 0] = ids[:, -1]
+            self._feed.ids[:, 0] = ids[:, -1]
             self._history.arrays["lengths"] += ids.shape[1]
         return ids
 
-    def _leave(self, ended: Mapping[int, FinishReason | None], decoders: Decoders) -> bool:
-        """Take out the rows that end, and those that failed. Whether there are any."""
+    def _end(self, ended: Mapping[int, FinishReason | None]) -> bool:
+        """Take out the rows that end, for a reason or with an error. Whether there are any."""
         if ended:
             self.flush()
             for i, reason in ended.items():
                 row = self.rows[i]
-                if row.error is not None:
-                    continue
-                if row.request.keep_state:
-                    pending = self._pending[i][self._pending[i] != END]
-                    state = decoders.state(self._factory, int(self.places[i]))
-                    row.save(state, self._history.save_row(i), pending)
-                row.reason = reason
-            self._keep([i for i in range(len(self.rows)) if i not in ended])
+                if row.error is None:
+                    if row.request.keep_state:
+                        self._save(i)
+                    row.reason = reason
+            self._drop_rows(ended)
         return bool(ended)
 
-    def _keep(self, kept: list[int]) -> None:
+    def _save(self, i: int) -> None:
+        """Note the state of a row."""
+        feed = self._feed
+        state = self._decoders.state(feed.factory, feed.rows[i])
+        self.rows[i].save(state, self._history.save_row(i), feed.ids[i][feed.ids[i] != END])
+
+    def _drop_rows(self, places: Collection[int]) -> None:
+        """Keep all rows but some."""
+        if places:
+            self._keep_rows([i for i in range(len(self.rows)) if i not in places])
+
+    def _keep_rows(self, kept: list[int]) -> None:
         """Keep some of the rows."""
-        self.rows, self.places = [self.rows[i] for i in kept], self.places[kept]
-        self._pending, self._made = self._pending[kept], []
+        self.rows, self._unsent = [self.rows[i] for i in kept], []
+        feed = self._feed
+        self._feed = Feed(feed.factory, feed.rows[kept], feed.ids[kept])
         self._history = self._history.rows(kept)
-        self._plan()
+        self._look_at_rows()

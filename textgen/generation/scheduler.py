@@ -1,10 +1,14 @@
-"""Continuous batching: requests join a running batch at any step, and leave it when they end."""
+"""Continuous batching: rows join a running batch at any step, and leave it when they end.
+
+A row waits for its turn. Then a Prefill feeds its prompt, chunk by chunk, and a Batch makes its
+text in steps, together with others, until it ends or pauses.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Final
 
@@ -15,8 +19,7 @@ from textgen.generation.prompt_cache import PromptCache
 from textgen.generation.results import FinishReason
 from textgen.generation.row import Row, failing, start_history
 
-_ROUND_SECONDS: Final = 0.005  # of steps in a call of `run`
-_SECONDS_BETWEEN_JOINS: Final = 0.02  # a batch is copied each time that rows join it
+_ROUND_SECONDS: Final = 0.005  # seconds of steps in a call of `run`
 _MAX_ALONE: Final = 16  # rows at once, if each needs a batch of its own
 
 
@@ -33,33 +36,43 @@ class Scheduler:
     ) -> None:
         self._factory = factory
         self._capacity = capacity
-        self._given_cache = cache
+        self._cache = cache
         self._waiting: deque[Row] = deque()
         self._prefills: list[Prefill] = []
-        self._batches: list[Batch] = []  # two if rows can share them: sampled, and of strategies
-        self._last_admission = 0.0  # by time.perf_counter
-        self._chunk_seconds = 0.0  # that the last chunk of a prompt took; 0 if no prompt is left
-
-    @cached_property
-    def _shares(self) -> bool:
-        """Whether rows can share a batch."""
-        return self._capacity > 1 and self._factory.can_share()
-
-    @property
-    def _room(self) -> int:
-        """Number of rows that run at once."""
-        return self._capacity if self._shares else min(self._capacity, _MAX_ALONE)
-
-    @cached_property
-    def _cache(self) -> PromptCache | None:
-        """The cache, once it has been told whether states grow with the prompt."""
-        if self._given_cache is not None:
-            self._given_cache.grows = not self._factory.keeps_shape()
-        return self._given_cache
+        self._batches: list[Batch] = []  # where rows can share one: of samples, and of strategies
+        self._chunk_seconds = 0.0  # that the last chunk of a prompt took
 
     def submit(self, row: Row) -> None:
-        """Let a row wait for its turn."""
+        """Let a row wait for its turn. Its time begins."""
+        row.start_clock()
         self._waiting.append(row)
+
+    def run(self, seconds: float = _ROUND_SECONDS) -> None:
+        """Advance every row by a step; a batch that runs alone by more steps, until a row ends or
+        `seconds` are over. Then feed a chunk of the prompts.
+
+        Between two chunks of a long prompt, the batch has as much time as the first of them took.
+        """
+        if self._waiting:
+            self._start_waiting()
+        self._step_batches(self._chunk_seconds if self._prefills else seconds)
+        begun = time.perf_counter()
+        self._feed_prompts()
+        self._chunk_seconds = time.perf_counter() - begun
+
+    def flush(self) -> None:
+        """Hand all tokens made so far to their rows. Rows whose readers are far behind pause."""
+        for batch in self._batches:
+            batch.flush()
+        self._drop_empty_batches()
+
+    def abort(self, error: BaseException) -> None:
+        """End every row with an error."""
+        for row in (*self._waiting, *self._running()):
+            row.error = error
+        self._waiting.clear()
+        self._prefills.clear()
+        self._batches.clear()
 
     @property
     def is_idle(self) -> bool:
@@ -69,120 +82,103 @@ class Scheduler:
     @property
     def free(self) -> int:
         """Number of further rows that could begin at once."""
-        return max(0, self._room - _lanes([*self._running(), *self._waiting]))
+        taken = sum(row.request.chain.lanes for row in (*self._running(), *self._waiting))
+        return max(0, self._room - taken)
 
-    def run(self, seconds: float = _ROUND_SECONDS) -> None:
-        """Advance every row by a step; a batch that runs alone by more steps, until a row ends or
-        `seconds` are over. Then feed a chunk of the prompts.
+    @property
+    def _room(self) -> int:
+        """Number of rows that run at once."""
+        return self._capacity if self._can_share else min(self._capacity, _MAX_ALONE)
 
-        Between two chunks of a long prompt, the batch has as much time as the first of them took.
-        """
-        self._admit()
-        runs_alone = len(self._batches) == 1
-        granted = self._chunk_seconds if self._prefills else seconds
-        deadline = time.perf_counter() + granted if runs_alone else 0.0  # 0: after one step
-        for batch in self._batches:
-            with failing(batch.rows):
-                batch.advance(deadline)
-        self._tidy()
-        if self._prefills:
-            begun = time.perf_counter()
-            self._feed()
-            self._chunk_seconds = time.perf_counter() - begun if self._prefills else 0.0
-
-    def flush(self) -> None:
-        """Hand all tokens made so far to their rows. Rows whose readers are far behind pause."""
-        for batch in self._batches:
-            batch.flush()
-            batch.pause_unread()
-        self._tidy()
-
-    def abort(self, error: BaseException) -> None:
-        """End every row with an error."""
-        for row in [*self._waiting, *self._running()]:
-            row.error = error
-        self._waiting.clear()
-        self._prefills.clear()
-        self._batches.clear()
+    @cached_property
+    def _can_share(self) -> bool:
+        """Whether rows can share a batch."""
+        return self._capacity > 1 and self._factory.can_share()
 
     def _running(self) -> list[Row]:
+        """The rows whose prompts are being fed, or whose texts are being made."""
         groups: tuple[Batch | Prefill, ...] = (*self._batches, *self._prefills)
         return [row for group in groups for row in group.rows]
 
-    def _tidy(self) -> None:
-        self._batches = [batch for batch in self._batches if batch.rows]
-
-    def _admit(self) -> None:
-        """Begin to feed the prompts of the waiting rows whose turn it is."""
-        now = time.perf_counter()
-        is_too_soon = now < self._last_admission + _SECONDS_BETWEEN_JOINS
-        if not self._waiting or (self._batches and is_too_soon):
-            return
-        self._last_admission = now
-        together, alone = defaultdict[bool, list[Row]](list), list[list[Row]]()
-        for row in self._next():
-            if row.parked is not None:
-                batch, row.parked = row.parked, None
-                self._take_in(batch)
-            elif not self._end_overdue(row):
-                if self._shares and row.start is None:
-                    together[row.is_sampled].append(row)
-                else:
-                    alone.append([row])
-        for rows in [*alone, *together.values()]:
+    def _start_waiting(self) -> None:
+        """Begin to feed the prompts of the rows whose turn it is."""
+        groups = defaultdict[object, list[Row]](list)
+        for row in self._take_waiting():
+            if not self._end_early(row):
+                # A row that resumes from a state is fed by itself.
+                can_share = self._can_share and row.start is None
+                groups[row.is_sampled if can_share else row].append(row)
+        for rows in groups.values():
             with failing(rows):
                 self._prefills.append(Prefill(self._factory, rows, self._cache))
 
-    def _next(self) -> list[Row]:
-        """Take out of the waiting rows those that may begin.
-
-        Every client's first row comes before any client's second, and so on. A row that runs, but
-        for which this leaves no room, waits again.
+    def _take_waiting(self) -> list[Row]:
+        """Take out of the waiting rows those whose turn it is. Running ones for which they leave no
+        room pause, and wait again.
         """
         waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        running, turns = self._running(), Counter[str]()
-        ranks = dict[Row, int]()
-        for row in (*running, *waiting):
-            client = row.request.cache_salt.partition("\n")[0]
-            ranks[row] = turns[client]
-            turns[client] += 1
-        chosen, room = set[Row](), self._room
-        for row in sorted(ranks, key=ranks.__getitem__):
-            if room > 0:
-                chosen.add(row)
-                room -= row.request.chain.lanes
+        running = self._running()
+        chosen = {*self._choose([*running, *waiting])}
         for batch in self._batches:
-            self._waiting.extend(batch.take_out({*running} - chosen))
+            self._waiting.extend(batch.pause({*running} - chosen))
         self._waiting.extend(row for row in waiting if row not in chosen)
         return [row for row in waiting if row in chosen]
 
-    def _feed(self) -> None:
+    def _choose(self, rows: Sequence[Row]) -> Iterator[Row]:
+        """The rows for which there is room: every client's first one comes before any client's
+        second, and so on.
+        """
+        counts, turns = Counter[str](), dict[Row, int]()
+        for row in rows:
+            client = row.request.cache_salt.partition("\n")[0]
+            turns[row] = counts[client]
+            counts[client] += 1
+        room = self._room
+        for row in sorted(rows, key=turns.__getitem__):
+            if room > 0:
+                room -= row.request.chain.lanes
+                yield row
+
+    def _step_batches(self, seconds: float) -> None:
+        """Take a step with each batch; if there is one alone, as many as fit into `seconds`."""
+        deadline = 0.0  # which is over after one step
+        if len(self._batches) == 1:
+            deadline = time.perf_counter() + seconds
+        for batch in self._batches:
+            with failing(batch.rows):
+                batch.advance(deadline)
+        self._drop_empty_batches()
+
+    def _drop_empty_batches(self) -> None:
+        self._batches = [batch for batch in self._batches if batch.rows]
+
+    def _feed_prompts(self) -> None:
         """Feed a chunk of the oldest prompts and one of the newest, so that a short prompt does not
         wait for long ones.
         """
-        for prefill in dict.fromkeys((self._prefills[0], self._prefills[-1])):
-            overdue = [self._end_overdue(row) for row in prefill.rows]
+        for prefill in dict.fromkeys((*self._prefills[:1], *self._prefills[-1:])):
+            overdue = [self._end_early(row) for row in prefill.rows]
             if not all(overdue):
                 with failing(prefill.rows):
                     if (batch := prefill.step()) is not None:
-                        self._take_in(batch)
+                        self._join(batch)
             if all(row.ended for row in prefill.rows):
                 self._prefills.remove(prefill)
 
-    def _take_in(self, batch: Batch) -> None:
-        """Let rows whose prompts have been fed join the others."""
+    def _join(self, batch: Batch) -> None:
+        """Let rows whose prompts are fed join those of the same kind."""
         if not (rows := batch.rows):
             return
-        for other in self._batches if self._shares else ():
+        for other in self._batches if self._can_share else ():
             if other.is_sampled == batch.is_sampled:
                 with failing([*other.rows, *rows]):  # a join that fails may spoil both decoders
                     other.join(batch)
                 return
         self._batches.append(batch)
 
-    def _end_overdue(self, row: Row) -> bool:
-        """Whether a row whose prompt is not fed has ended: here if its time is over, or if it needs
-        no more tokens. Its state is then the one that it started from.
+    def _end_early(self, row: Row) -> bool:
+        """End a row whose prompt is not fed, if its time is over or it needs no more tokens. Its
+        state is then the one that it started from. Whether it has ended.
         """
         reason: FinishReason | None = "length" if row.left <= 0 else row.out_of_time()
         if reason is not None:
@@ -193,8 +189,3 @@ class Scheduler:
                     row.end = row.resumed or row.end
                 row.reason = reason
         return row.ended
-
-
-def _lanes(rows: Iterable[Row]) -> int:
-    """Number of rows of a decoder that texts need: those of strategies need several."""
-    return sum(row.request.chain.lanes for row in rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -11,11 +10,8 @@ import attrs
 import numpy as np
 
 from textgen import display
-from textgen.contracts import checks
-from textgen.contracts.checks import encode_documents
-from textgen.documents import CorpusPiece, end_id
+from textgen.contracts.decoders import DecoderFactory
 from textgen.errors import UsageError
-from textgen.generation.chain import Chain
 from textgen.generation.prompts import NO_IDS, EncodedPrompt
 from textgen.generation.results import TokenLogprobs
 from textgen.generation.row import Row
@@ -123,36 +119,20 @@ def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer, held: int = 0) -
     return score
 
 
-def score_tokens(
-    decoder: Decoder,
-    chain: Chain,
-    tokenizer: Tokenizer,
-    prompt: EncodedPrompt,
-    pieces: Iterable[CorpusPiece],
-) -> Iterator[TokenScores]:
-    """Score a text as one stream, a block of it at a time, after a prompt, which is not scored."""
-    before = np.concatenate([prompt.before, prompt.ids])
-    documents = encode_documents(tokenizer, itertools.chain([" "] * prompt.held, pieces))
-    if end_id(tokenizer) is not None:  # `before` has the one that comes first
-        documents = itertools.chain([next(documents)[1:]], documents)
-    for ids, logprobs in _predictions(decoder, chain, before, documents, prompt):
-        yield TokenScores(ids, logprobs[np.arange(len(ids)), ids])
-
-
-def prompt_logprobs(decoder: Decoder, row: Row) -> Iterator[TokenLogprobs]:
+def prompt_logprobs(factory: DecoderFactory, row: Row) -> Iterator[TokenLogprobs]:
     """Log-probabilities of each token of a row's prompt, given the tokens before it."""
     assert row.request.logprobs is not None
-    decoder = row.restore(decoder)
-    for ids, logprobs in _predictions(decoder, row.request.chain, row.before, [row.ids]):
+    decoder = row.restore(factory())
+    for ids, logprobs in predictions(factory, decoder, row.before, [row.ids]):
         for token, given in zip(ids.tolist(), logprobs, strict=True):
             is_first = np.isnan(given[token])
             known = TokenLogprobs.of(given, token, row.request.logprobs)
             yield TokenLogprobs(token, None, ()) if is_first else known
 
 
-def _predictions(
+def predictions(
+    factory: DecoderFactory,
     decoder: Decoder,
-    chain: Chain,
     before: Ids,
     parts: Iterable[Ids],
     prompt: EncodedPrompt = _NO_PROMPT,
@@ -161,16 +141,14 @@ def _predictions(
     NaN where nothing comes before.
     """
     decoder.extend(before[None, :-1])
-    last, size = before[-1:], min(BLOCK, max(1, _VALUES_AT_ONCE // chain.vocab_size))
+    last, size = before[-1:], min(BLOCK, max(1, _VALUES_AT_ONCE // factory.vocab_size))
     for ids in parts:
         for start in range(0, len(ids), size):
             block = ids[start : start + size].astype(np.int64)
             fed = np.concatenate([last, block[:-1]])
-            logprobs = np.full((len(block), chain.vocab_size), np.nan)
+            logprobs = np.full((len(block), factory.vocab_size), np.nan)
             if len(fed):
-                scored = decoder.score(fed[None])
-                checks.check_logits(scored, (1, len(fed), chain.vocab_size), chain.model)
-                given = to_numpy(scored)[0]
+                given = to_numpy(factory.score(decoder, fed[None]))[0]
                 prompt.open(given[0])
                 logprobs[-len(fed) :], prompt = log_softmax(given), _NO_PROMPT
             yield block, logprobs

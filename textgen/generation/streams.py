@@ -36,7 +36,6 @@ class StreamedText:
         self.logprobs: list[TokenLogprobs] = []
         self._submit, self._row, self._model_id = submit, row, model_id
         self._has_begun = self._is_closed = False
-        self._is_piece_open = False  # whether `ids` are of a piece that has no text yet
 
     def cancel(self) -> None:
         """End the text, from any thread, as `cancelled` does.
@@ -52,34 +51,29 @@ class StreamedText:
         if not isinstance(error, Exception):
             self.finish_reason = self.finish_reason or "cancelled"
 
+    def _begin_piece(self) -> None:
+        self.ids, self.logprobs = NO_IDS, []
+
     def _next(self) -> str | None:
         """The next piece, and "" after the last; None while it is not made yet."""
-        with self._row.request.chain.components.blaming():
-            return self._take()
-
-    def _take(self) -> str | None:
         row = self._row
         if self._is_closed or self.finish_reason is not None:
-            if not self._is_piece_open:
-                self.ids, self.logprobs = NO_IDS, []
             return ""
-        if not self._has_begun:  # the clock starts with the first piece
-            self._has_begun = True
-            row.start_clock()
-            self._submit(row)
-        piece, ids = row.take()
-        # Another thread may have noted those of more tokens.
-        logprobs = row.logprobs[: len(ids)]
-        del row.logprobs[: len(ids)]
-        if self._is_piece_open:
-            ids, logprobs = np.concatenate([self.ids, ids]), self.logprobs + logprobs
-        self.ids, self.logprobs, self._is_piece_open = ids, logprobs, not piece
-        self.finish_reason, self.state = row.finish_reason, row.state(self._model_id)
-        if row.resumes():
-            self._submit(row)
-        if row.error is not None and not piece:
-            raise row.error
-        return piece or (None if self.finish_reason is None else "")
+        with row.request.chain.components.blaming():
+            if not self._has_begun:  # its time begins with the first piece
+                self._has_begun = True
+                self._submit(row)
+            piece, ids = row.take()
+            self.ids = np.concatenate([self.ids, ids])
+            self.logprobs += row.logprobs[: len(ids)]  # another thread may have noted more
+            del row.logprobs[: len(ids)]
+            self.finish_reason, self.state = row.finish_reason, row.state(self._model_id)
+            if row.waits_for_reader:
+                row.waits_for_reader = False
+                self._submit(row)
+            if row.error is not None and not piece:
+                raise row.error
+            return piece or (None if self.finish_reason is None else "")
 
 
 class TextStream(StreamedText, Iterator[str]):
@@ -93,6 +87,7 @@ class TextStream(StreamedText, Iterator[str]):
         self._scheduler = scheduler
 
     def __next__(self) -> str:
+        self._begin_piece()
         try:
             while (piece := self._next()) is None:
                 self._scheduler.run(_GATHER)

@@ -85,10 +85,11 @@ class NumpyDecoder:
             return np.empty((len(tokens), 0), np.int64)
         made = np.empty((steps, len(tokens)), np.int64)  # the tokens of a step are contiguous
         (column,), logits = self._columns(tokens[:, None]), self._logits
+        by_token = (logits[0] if self._one else logits).T
         for chosen in made:
             self._advance(column)
             for never in forbidden:
-                logits[:, never] = -np.inf
+                by_token[never] = -np.inf
             logits.argmax(-1, chosen)
             column = chosen.item() if self._one else chosen
         return made.T
@@ -150,14 +151,19 @@ class NumpyDecoder:
         self._hidden, self._cell = [output[:, :size] for output in outputs], cells
         self._logits = products[-1][:, gates : gates + folded.vocab_size]
         one = 0 if batch_size == 1 else slice(None)
+        # The plain cell takes tanh of whole arrays, which is faster: that of infinity is the 1 in
+        # the last column of its outputs.
+        width = gates + (folded.config.cell == "rnn")
         self._multiply = self._product(batch_size)
         self._taken = np.zeros((batch_size, gates), dtype)
-        sums = [np.zeros((batch_size, gates), dtype)[one] for _ in range(layers)]
+        sums = [np.full((batch_size, width), np.inf, dtype)[one] for _ in range(layers)]
         self._places = [
             _Place(
                 weights=folded.products[layer],
-                gates=sums[layer],
-                parts=np.split(sums[layer], gates // size, axis=-1),
+                sums=sums[layer],
+                gates=sums[layer][..., :gates],
+                parts=np.split(sums[layer], range(size, gates, size), axis=-1),
+                output=outputs[layer][one],
                 scratch=np.zeros((batch_size, size), dtype)[one],
                 hidden=self._hidden[layer][one],
                 cell=cells[layer][one],
@@ -207,7 +213,8 @@ class _Place:
     """One layer's arrays in a decoder.
 
     `factor`, which is `hidden` and a column of ones, times `weights` is `product`; `recurrent` and
-    `up` are views of it, and `parts` of `gates`, one of each.
+    `up` are views of it, and `parts` of `gates`, one of each. `output` is `factor` in another
+    shape, and `sums` is `gates`, for the plain cell with a column more.
     """
 
     weights: Floats
@@ -217,14 +224,16 @@ class _Place:
     up: Floats
     factor: Floats
     product: Floats
+    sums: Floats
     gates: Floats
+    output: Floats
     parts: list[Floats]
     scratch: Floats
 
 
 def _tanh(place: _Place, given: Floats) -> None:
     np.add(given, place.recurrent, place.gates)
-    np.tanh(place.gates, place.hidden)
+    np.tanh(place.sums, place.output)
 
 
 def _gru(place: _Place, given: Floats) -> None:
