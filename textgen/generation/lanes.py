@@ -88,18 +88,10 @@ class StrategyText:
         self._moves = Moves([0], [()], self.state)
         self._next: list[Lane] = []  # as the moves say; none before the first step
 
-    @property
-    def rows(self) -> list[Row]:
-        """The text, until it ends or pauses."""
-        return [self._row] if self._lanes and not self._row.ended else []
+    # What the strategy sees, as textgen.protocols.Lanes says.
 
     def __len__(self) -> int:
         return len(self._lanes)
-
-    @property
-    def _shown(self) -> int:
-        """Number of tokens of the first lane that the row has."""
-        return self._row.length - self._before
 
     @property
     def tokens(self) -> list[Ids]:
@@ -160,6 +152,13 @@ class StrategyText:
         """(L, count) random numbers from [0, 1), by seed, index, step and lane."""
         history = self._history_of()
         return step_numbers(history.streams, history.lengths, _STRATEGY, count)
+
+    # What the batch asks of each of its parts.
+
+    @property
+    def rows(self) -> list[Row]:
+        """The text, until it ends or pauses."""
+        return [self._row] if self._lanes and not self._row.ended else []
 
     def begin(self, logits: Array) -> None:
         """Note those of the logits (N, V) of a batch that follow the prompt, and begin with the
@@ -232,6 +231,13 @@ class StrategyText:
         self._decoders = decoders
         for lane in self._lanes:
             lane.feed.rows = lane.feed.rows + places[lane.feed.factory]
+
+    # How a step is made.
+
+    @property
+    def _shown(self) -> int:
+        """Number of tokens of the first lane that the row has."""
+        return self._row.length - self._before
 
     def _ask_strategy(self) -> None:
         """Ask the strategy for its next moves, and check them."""
