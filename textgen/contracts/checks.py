@@ -12,7 +12,6 @@ from typing import Any, Final
 from textgen.documents import DOCUMENT_END, CorpusPiece, end_id, split_documents
 from textgen.errors import BrokenContract, ContractError
 from textgen.plugin.component import RegisteredComponent
-from textgen.plugin.validation import miscalled
 from textgen.protocols import (
     Array,
     Corpus,
@@ -83,8 +82,14 @@ def unfit(made: Any, kind: str) -> str:
 def misdeclared(made: Any, kind: str) -> str:
     """The fault in the signatures of an object that has every method; "" if it can be called."""
     for name, arguments in _methods(kind).items():
-        if fault := miscalled(made if name == "__call__" else getattr(made, name), arguments):
-            return f"has a method {name!r} that {fault}"
+        method = made if name == "__call__" else getattr(made, name)
+        try:
+            inspect.signature(method, follow_wrapped=False).bind(*arguments)
+        except TypeError as error:
+            given = ", ".join(arguments)
+            return f"has a method {name!r} that cannot be called with ({given}): {error}"
+        except ValueError:  # a function in C has no signature
+            continue
     return ""
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import attrs
@@ -103,19 +102,6 @@ def _check(component: Component) -> None:
             taken.append(argument)
     if faults:
         raise UnfitError(f"its defaults are refused: {'; '.join(map(str, faults))}")
-
-
-def miscalled(function: Any, arguments: Sequence[str]) -> str:
-    """The reason why a function cannot be called with these names of arguments, or ""."""
-    try:
-        signature = inspect.signature(function, follow_wrapped=False)
-    except ValueError:  # of a function in C
-        return ""
-    try:
-        signature.bind(*arguments)
-    except TypeError as error:
-        return f"cannot be called with ({', '.join(arguments)}): {error}"
-    return ""
 
 
 def cause_of(error: BaseException, packages: Collection[str]) -> str:
