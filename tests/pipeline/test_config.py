@@ -133,8 +133,6 @@ modle.type = "rnn" | modle: did you mean 'model'?
 sampler = [{type = "greedy"}, {type = "gredy"}] | sampler.1.type: 'greedy'?
 sampler = [3] | sampler.0: expected a table with type = one of
 observer = [{type = "progress", x = 1}] | observer.0.x: unknown key
-model.type = "ngram" | trainer.type: goes with trainer "count", given "sgd"
-trainer.type = "count" | model.type: goes with model "ngram", given "rnn"
 model.tied_weights = true | model: tied_weights needs embedding_size = hidden_size
 """  # the key that is named is another
 ROWS = [

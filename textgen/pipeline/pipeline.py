@@ -8,7 +8,6 @@ from typing import Any
 
 import attrs
 
-from textgen.errors import Fault, PipelineError
 from textgen.pipeline.options import (
     CheckpointOptions,
     DataOptions,
@@ -79,7 +78,6 @@ class Pipeline(PipelineTables):
 def make_pipeline(raw: RawPipeline, plugins: ComponentSource) -> Pipeline:
     """Check a pipeline against the available components. Raises PipelineError with every fault."""
     tables = ConfigReader(raw.folder, plugins, raw.source).table(PipelineTables, raw.tables)
-    _check_pair(tables.model, tables.trainer, raw.source)
     own = attrs.asdict(tables, recurse=False)
     if raw.tables.get("observer") not in ([], ()):
         listed = [choice.offer for choice in tables.observer]
@@ -98,22 +96,3 @@ def without_starts(table: Any) -> Any:
     if not isinstance(table, Mapping) or "type" not in table:
         return table
     return {key: without_starts(value) for key, value in table.items() if key != "start"}
-
-
-def _check_pair(
-    model: ConfiguredComponent, trainer: ConfiguredComponent, source: str, place: str = ""
-) -> None:
-    """Check that the trainer fits the model, and its parts those of the model that have their
-    names. Raises PipelineError.
-    """
-    for one, other in ((model, trainer), (trainer, model)):
-        names = one.offer.component.compatible_with
-        if names and other.offer.name not in names:
-            wanted = " or ".join(f'"{name}"' for name in names)
-            expected = f"{one.offer.kind} {one.name!r} goes with {other.offer.kind} {wanted}"
-            fault = Fault(f"{other.offer.kind}.{place}type", expected, f'"{other.name}"')
-            raise PipelineError([fault], source)
-    parts = trainer.parts()
-    for name, part in model.parts().items():
-        if name in parts:
-            _check_pair(part, parts[name], source, f"{place}{name}.")

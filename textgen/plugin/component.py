@@ -207,7 +207,6 @@ class Component:
                      top-k 40, top-p 60, min-p 70, xtc 75, temperature 80,
                      greedy 90
     replaced_by      options of requests: if one is given, the sampler leaves the chain
-    compatible_with  the trainers that fit a model, or the models that a trainer fits, if not all do
     """
 
     name: str
@@ -216,7 +215,6 @@ class Component:
     default: bool = False
     place: int | None = None
     replaced_by: tuple[str, ...] = ()
-    compatible_with: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:

@@ -78,10 +78,10 @@ def build_trainer(config: MixtureTrainerConfig, context: BuildContext) -> Traine
 @hookimpl
 def textgen_models() -> list[Component]:
     """Offer `mixture`."""
-    return [Component("mixture", MixtureConfig, build_model, compatible_with=("mixture",))]
+    return [Component("mixture", MixtureConfig, build_model)]
 
 
 @hookimpl
 def textgen_trainers() -> list[Component]:
     """Offer `mixture`."""
-    return [Component("mixture", MixtureTrainerConfig, build_trainer, compatible_with=("mixture",))]
+    return [Component("mixture", MixtureTrainerConfig, build_trainer)]

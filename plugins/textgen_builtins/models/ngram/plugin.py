@@ -78,10 +78,10 @@ def build_count(config: CountConfig, context: BuildContext) -> Trainer:
 @hookimpl
 def textgen_models() -> list[Component]:
     """Offer `ngram`."""
-    return [Component("ngram", NgramConfig, build_ngram, compatible_with=("count",))]
+    return [Component("ngram", NgramConfig, build_ngram)]
 
 
 @hookimpl
 def textgen_trainers() -> list[Component]:
     """Offer `count`."""
-    return [Component("count", CountConfig, build_count, compatible_with=("ngram",))]
+    return [Component("count", CountConfig, build_count)]
