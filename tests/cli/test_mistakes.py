@@ -21,8 +21,8 @@ generate runs/my --top-p 50 --temperature -1 | given 50.0; temperature: must be
 generate runs/my --output xml | jsonl
 generate runs/my --device gpu | device
 generate my.toml | did you mean runs/my?
-generate nowhere | there is no run directory nowhere; textgen run makes one
-generate runs/myy | there is no run directory runs/myy; did you mean 'my'?
+generate nowhere | nowhere is not a run directory: it does not exist; textgen run makes one
+generate runs/myy | runs/myy is not a run directory: it does not exist; did you mean 'my'?
 run my.txt | textgen init my.txt writes one
 show my.txt | textgen init my.txt writes one
 run runs/my | runs/my/pipeline.toml

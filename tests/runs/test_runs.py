@@ -99,10 +99,10 @@ def test_what_is_no_run_directory_is_told_apart(tmp_path):
     (tmp_path / "runs/my").mkdir(parents=True)
     (tmp_path / "runs/my/run.json").write_text("{}")
     whys = {"a.toml": "it has no run.json", "none": "it does not exist", ".": "it has no run.json"}
-    whys["runs"] = "it holds the runs my"
+    whys["runs"] = "it has no run.json; it holds the runs my"
     for path, why in whys.items():
         for use in (textgen.load, textgen.summarize):
-            with pytest.raises(RunError, match=f"is not a run directory: {why}$"):
+            with pytest.raises(RunError, match=f"is not a run directory: {why}"):
                 use(tmp_path / path)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from textgen.cli.options import check_run, device_option
+from textgen.cli.options import device_option
 from textgen.cli.request_options import RequestCommand, request_options
 from textgen.errors import UsageError
 
@@ -83,7 +83,6 @@ def command(
     that may be given several times, \\n is a line break, \\t a tab and \\\\ a backslash; a table is
     written as in TOML: --logit-bias '{e = -2}'. All texts share a time limit.
     """
-    check_run(run, context.plugins)
     from textgen.cli.output import write_stream, write_texts
     from textgen.engine import Engine
 

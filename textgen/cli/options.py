@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from textgen.errors import UsageError
 from textgen.messages import nearest_file, quoted
-from textgen.plugin.component import ComponentSource
 
 PAGE_MARK = '<meta name="generator" content="textgen">'
 """Stands at the beginning of every page."""
@@ -63,20 +61,3 @@ def check_pipeline(given: str) -> None:
         raise UsageError(
             f"{given} is not a pipeline; textgen init {quoted(given)} writes one for a text"
         )
-
-
-def check_run(given: str, plugins: ComponentSource | None = None) -> None:
-    """Raise UsageError for anything but a folder where a run directory is wanted, or a run that
-    plugins offer.
-    """
-    from textgen.runs.directory import near_run
-    from textgen.runs.starting import offered_run
-
-    if Path(given).is_dir():
-        return
-    offered = None if plugins is None else offered_run(given, plugins)
-    if not isinstance(offered, Path | Mapping):
-        made = Path("runs", Path(given).stem)
-        hint = f"did you mean {made}?" if made.is_dir() else near_run(Path(given))
-        hint = hint or "textgen run makes one, such as runs/my"
-        raise UsageError(f"there is no run directory {given}; {hint}")

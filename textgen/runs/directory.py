@@ -333,16 +333,21 @@ class RunDirectory:
 
 def no_run(path: Path) -> RunError:
     """The error that says why a path is not a run directory."""
-    runs = sorted(each.parent.name for each in path.glob("*/run.json"))
-    why = f"it holds the runs {', '.join(runs[:9])}" if runs else "it has no run.json"
-    if not path.exists():
-        why = "; ".join(filter(None, ("it does not exist", near_run(path))))
-    return RunError(f"{path} is not a run directory: {why}", path)
-
-
-def near_run(path: Path) -> str:
-    """ "did you mean X?" with the run beside a path that is most like it, or nothing."""
-    return nearest(path.name, (each.parent.name for each in path.parent.glob("*/run.json")))
+    held, beside = (
+        sorted(each.parent.name for each in folder.glob("*/run.json"))
+        for folder in (path, path.parent)
+    )
+    made = Path("runs", path.stem)  # of a pipeline
+    why = "it has no run.json" if path.exists() else "it does not exist"
+    if held:
+        hint = f"it holds the runs {', '.join(held[:9])}"
+    elif (made / "run.json").is_file():
+        hint = f"did you mean {made}?"
+    else:
+        hint = nearest(path.name, beside) or "textgen run makes one, such as runs/my"
+    error = RunError(f"{path} is not a run directory: {why}; {hint}", path)
+    error.exit_code = 2  # what was asked for is wrong; nothing was done
+    return error
 
 
 def finished_run(path: Path) -> RunDirectory:

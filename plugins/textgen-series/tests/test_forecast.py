@@ -154,7 +154,7 @@ def test_a_run_of_another_tokenizer_is_refused(textgen, tmp_path):
     )
     library.run(tmp_path / "p.toml", output=tmp_path / "run")
     assert "must be 'bins'" in textgen("forecast", tmp_path / "run", code=2).stderr
-    assert "is not a run directory" in textgen("forecast", tmp_path / "none", code=1).stderr
+    assert "is not a run directory" in textgen("forecast", tmp_path / "none", code=2).stderr
 
 
 def test_a_csv_column_trains_generates_and_forecasts(textgen, tmp_path):

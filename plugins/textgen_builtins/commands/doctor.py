@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from textgen import TextgenError, verify
-from textgen.cli import check_run, json_option
+from textgen.cli import json_option
 from textgen.plugin import requirements, version
 
 _TEXTGEN: Final = "textgen-engine"
@@ -78,7 +78,6 @@ def _installation_lines(report: dict[str, Any]) -> Iterator[str]:
 def _of_run(context: Any, run: str) -> dict[str, Any]:
     from textgen import Engine
 
-    check_run(run)
     files, cause = verify(run), ""
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always")

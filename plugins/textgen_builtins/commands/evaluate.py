@@ -17,7 +17,6 @@ import click
 from textgen import Address, BuildContext, CorpusError, UsageError
 from textgen.cli import (
     check_page,
-    check_run,
     device_option,
     json_option,
     parse_value,
@@ -74,7 +73,6 @@ def evaluate(
     RUN is a run directory, such as runs/my; FILE is a text that the model was not trained on, a
     folder of texts, which are read one after the other, the address of a text, or - for stdin.
     """
-    check_run(run, context.plugins)
     if file != "-" and not Address.matches(file) and not Path(file).exists():
         raise UsageError(f"{file} does not exist")
     from tqdm import tqdm
