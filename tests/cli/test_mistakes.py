@@ -23,11 +23,10 @@ generate runs/my --device gpu | device
 generate my.toml | did you mean runs/my?
 generate nowhere | nowhere is not a run directory: it does not exist; textgen run makes one
 generate runs/myy | runs/myy is not a run directory: it does not exist; did you mean 'my'?
-run my.txt | textgen init my.txt writes one
-show my.txt | textgen init my.txt writes one
-run runs/my | runs/my/pipeline.toml
-run runs | textgen init runs writes one
-run my | there is no file my; did you mean 'my.toml'?
+run my.txt | `textgen init my.txt` writes a pipeline for a text
+show my.txt | `textgen init my.txt` writes a pipeline for a text
+run runs/my | Is a directory; its pipeline is pipeline.toml in it
+run my | my: cannot be read: No such file or directory; did you mean 'my.toml'?
 run my.tolm | did you mean 'my.toml'?
 init my.tx | did you mean 'my.txt'?
 init my.toml | textgen run my.toml

@@ -3,7 +3,6 @@
 from textgen.cli.app import main as main
 from textgen.cli.options import PAGE_MARK as PAGE_MARK
 from textgen.cli.options import check_page as check_page
-from textgen.cli.options import check_pipeline as check_pipeline
 from textgen.cli.options import device_option as device_option
 from textgen.cli.options import json_option as json_option
 from textgen.cli.options import set_option as set_option

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from textgen.errors import UsageError
-from textgen.messages import nearest_file, quoted
 
 PAGE_MARK = '<meta name="generator" content="textgen">'
 """Stands at the beginning of every page."""
@@ -48,16 +47,3 @@ def write_page(given: str, content: str) -> None:
 
     write_atomic(Path(given), content.encode("utf-8", "replace"))
     click.echo(f"textgen: wrote {given}", err=True)
-
-
-def check_pipeline(given: str) -> None:
-    """Raise UsageError for anything but a file where a pipeline is wanted, and for a text."""
-    path = Path(given)
-    if not path.exists():
-        raise UsageError(f"there is no file {given}{nearest_file(path, '*.toml')}")
-    if (path / "pipeline.toml").is_file():
-        raise UsageError(f"{given} is a run directory; its pipeline is {path / 'pipeline.toml'}")
-    if path.is_dir() or path.suffix.lower() in (".txt", ".md", ".jsonl"):
-        raise UsageError(
-            f"{given} is not a pipeline; textgen init {quoted(given)} writes one for a text"
-        )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
-from textgen.cli.options import check_pipeline, set_option
+from textgen.cli.options import set_option
 from textgen.cli.signal_switch import SignalSwitch
 from textgen.errors import Interrupted
 
@@ -73,7 +73,6 @@ def command(
     Several processes train a run together with torchrun:
     torchrun --nproc-per-node 2 -m textgen run PIPELINE
     """
-    check_pipeline(pipeline)
     from textgen.engine import Engine
     from textgen.processes import Processes
 

@@ -14,6 +14,7 @@ import tomli_w
 
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.files.reading import path_of
+from textgen.messages import nearest, quoted
 from textgen.plugin.config_reader import Faults, flat, shorten, show
 from textgen.protocols import Table
 
@@ -85,9 +86,11 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:  # a pipe too: `textgen run <(…)`
             return file.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise PipelineError(
-            [Fault("", f"cannot be read: {error.strerror or error}")], str(path)
-        ) from error
+        near = [each.name for each in path.parent.glob("*.toml")]
+        is_run = (path / "pipeline.toml").is_file()
+        hint = "its pipeline is pipeline.toml in it" if is_run else nearest(path.name, near)
+        cause = f"cannot be read: {error.strerror or error}"
+        raise PipelineError([Fault("", cause, hint=hint)], str(path)) from error
 
 
 def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
@@ -101,7 +104,8 @@ def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
             return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         cause = f"not valid TOML: {error}"
-    raise PipelineError([Fault("", cause)], str(path))
+    init = f"`textgen init {quoted(str(path))}` writes a pipeline for a text"
+    raise PipelineError([Fault("", cause, hint=init * (path.suffix != ".toml"))], str(path))
 
 
 def _parsed(overrides: Iterable[str], faults: Faults) -> dict[str, Any]:

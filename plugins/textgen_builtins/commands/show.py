@@ -12,7 +12,7 @@ import click
 import tomli_w
 
 from textgen import ConfiguredComponent, Pipeline
-from textgen.cli import check_pipeline, set_option
+from textgen.cli import set_option
 from textgen.pipeline import GeneralOptions, inline_toml
 from textgen.plugin import phrase, plain
 from textgen.runs import resolve
@@ -30,7 +30,6 @@ def show(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     The output is a pipeline again. If `output` is not given, its own file's name decides the run
     directory, as it does for PIPELINE.
     """
-    check_pipeline(pipeline)
     made = resolve(pipeline, overrides, context.plugins)
     is_default = made.output == Path.cwd() / "runs" / made.name
     is_below = made.output.is_relative_to(made.folder)
