@@ -38,9 +38,8 @@ def known_names(name: str, known: Iterable[str]) -> str:
 
 
 def nearest_file(path: Path, pattern: str = "*") -> str:
-    """ "; did you mean X?" with the file beside a path that is most like it, or nothing."""
-    near = nearest(path.name, sorted(each.name for each in path.parent.glob(pattern)))
-    return near and f"; {near}"
+    """ "did you mean X?" with the file beside a path that is most like it, or nothing."""
+    return nearest(path.name, sorted(each.name for each in path.parent.glob(pattern)))
 
 
 def visible(text: str) -> str:

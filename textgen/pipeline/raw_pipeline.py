@@ -14,7 +14,7 @@ import tomli_w
 
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.files.reading import path_of
-from textgen.messages import nearest, quoted
+from textgen.messages import nearest_file, quoted
 from textgen.plugin.config_reader import Faults, flat, shorten, show
 from textgen.protocols import Table
 
@@ -86,9 +86,8 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:  # a pipe too: `textgen run <(…)`
             return file.read(_MAX_BYTES + 1)
     except OSError as error:
-        near = [each.name for each in path.parent.glob("*.toml")]
         is_run = (path / "pipeline.toml").is_file()
-        hint = "its pipeline is pipeline.toml in it" if is_run else nearest(path.name, near)
+        hint = "its pipeline is pipeline.toml in it" if is_run else nearest_file(path, "*.toml")
         cause = f"cannot be read: {error.strerror or error}"
         raise PipelineError([Fault("", cause, hint=hint)], str(path)) from error
 

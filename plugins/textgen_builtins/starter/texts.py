@@ -184,8 +184,8 @@ def path_of(text: str) -> Address | Path:
         return Address(text)
     path = Path(text)
     if not path.exists():
-        advice = "give a text file, a folder of them, or an address (https://…)"
-        raise UsageError(f"{text} does not exist{nearest_file(path)}; {advice}")
+        advice = nearest_file(path) or "give a text file, a folder, or an address (https://…)"
+        raise UsageError(f"{text} does not exist; {advice}")
     if path.suffix.lower() == ".toml":
         raise UsageError(
             f"{text} is a pipeline by its name, and init writes one for a text; textgen run {text}"
