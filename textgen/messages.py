@@ -49,12 +49,10 @@ def visible(text: str) -> str:
     return _CONTROLS.sub(lambda control: ascii(control[0])[1:-1], text)
 
 
-def byte_count(count: int | None) -> str:
+def byte_count(count: int) -> str:
     """Bytes in decimal units, to two digits or a tenth of a gigabyte: "87 kB", "3.4 MB", "16.2
     GB".
     """
-    if count is None:
-        return "an unknown amount"
     value, unit = float(count), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if value < 999.5:
