@@ -28,7 +28,7 @@ from textgen.runs.encoded_text import EncodedText, ReadingProgress, priming_ids
 from textgen.runs.formats import Progress
 from textgen.runs.loading import RunComponents, load_weights, make_generator
 from textgen.runs.outside import announce_sources
-from textgen.runs.record import Decision, decide, found
+from textgen.runs.record import Decision, decide, resumable_record
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import AnyObserver, Observers, TrainingLoop
 
@@ -101,7 +101,7 @@ class Execution:
         training is skipped. The other components are built in the context.
         """
         pipeline, directory, build = self.pipeline, self.directory, self._components.build
-        record, device = {} if self.overwrite else found(directory), pipeline.device
+        record, device = {} if self.overwrite else resumable_record(directory), pipeline.device
         if self.processes is not None:
             device = self.processes.device(devices.resolve(device))
         context = BuildContext(

@@ -87,7 +87,7 @@ class Decision:
         return bool(self.record) and self.checkpoint is None
 
 
-def found(directory: RunDirectory) -> Table:
+def resumable_record(directory: RunDirectory) -> Table:
     """The record of the run that was begun last; {} where there is none, or it failed before its
     first checkpoint.
 
@@ -108,7 +108,7 @@ def decide(
     *,
     update: bool = False,
 ) -> Decision:
-    """Decide what a pipeline does with the run that was found; `update` as in Engine.run.
+    """Decide what a pipeline does with the run of a record; `update` as in Engine.run.
 
     Raises RunMismatchError if the run was made by another pipeline or cannot be trained on,
     CorruptFileError if no checkpoint is intact.
