@@ -93,7 +93,8 @@ class Execution:
         try:
             yield
         except OSError as error:
-            error.filename = error.filename or str(self.directory.path)
+            if error.errno and not error.filename:
+                error.filename = str(self.directory.path)
             raise
 
     def _read(self) -> tuple[Decision, EncodedText, BuildContext, Dataset | None]:
