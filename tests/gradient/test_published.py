@@ -5,33 +5,16 @@ import pytest
 import torch
 from networks import Recurrent
 from safetensors.numpy import load_file
-from small_trainings import run_in_parts, train
+from small_trainings import TEXT, run_in_parts, train
 
 import textgen
 from textgen.events import Evaluation
-from textgen.gradient import GradientModel, GradientOptions, GradientTrainer
-
-
-class Averaging(torch.optim.SGD):
-    """Evaluated by a mean of its weights."""
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        super().step(closure)
-        for p in self.param_groups[0]["params"]:
-            self.state[p].setdefault("mean", p.clone()).lerp_(p, 0.1)
-
-    @torch.no_grad()
-    def eval(self):
-        for p in self.param_groups[0]["params"]:
-            p.copy_(self.state[p]["mean"])
-
-    def train(self): ...
+from textgen.gradient import GradientModel
 
 
 def run_averaged(**more):
-    options = GradientOptions(length="6 steps", batch_size=8, evaluate_every=1)
-    trainer = GradientTrainer(options, lambda weights: Averaging(weights, lr=0.9))
+    trainer = {"type": "adamw", "average_share": 0.25, "learning_rate": 0.05, "decay_share": 0}
+    trainer |= {"length": "6 steps", "batch_size": 8, "evaluate_every": 1}
     return train({"type": "rnn", "cell": "gru", "hidden_size": 8}, trainer=trainer, **more)
 
 
@@ -46,7 +29,8 @@ def test_a_mean_is_published_and_the_weights_themselves_go_on(tmp_path):
         if isinstance(event, Evaluation):
             last.append({name: array.copy() for name, array in event.model.tensors().items()})
             before = means[-1] if means else last[0]
-            means.append({name: before[name] * 0.9 + last[-1][name] * 0.1 for name in before})
+            share = 1 / (1 + 0.25 * len(means))
+            means.append({n: (1 - share) * before[n] + share * last[-1][n] for n in before})
 
     whole = run_averaged(output=tmp_path / "whole", observers=[follow])
     model = whole.generator.model.tensors()
@@ -89,17 +73,37 @@ class Adapter(torch.nn.Module, GradientModel):
         own = GradientModel.of(self.model).tensors()
         return {**own, "head.bias": own["head.bias"] + self.added.detach().numpy()}
 
+    def load_tensors(self, tensors):
+        if "added" not in tensors:
+            own = self.tensors()
+            added = tensors["head.bias"] - self.model.head.bias.numpy()
+            tensors = {**own, "added": added}
+        super().load_tensors(tensors)
+
 
 def adapted(context):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(1)
         model = Recurrent(context.vocab_size)
-    return Adapter(model) if context.training else model
+    return Adapter(model) if context.training else GradientModel.of(model)
 
 
-def test_an_adapter_is_merged_into_the_model_of_its_run(tmp_path):
-    def run(**more):
-        return train(adapted, **more)
+class Offering:
+    @textgen.hookimpl
+    def textgen_models(self):
+        build = lambda config, context: adapted(context)  # noqa: E731
+        return [textgen.Component("adapter", textgen.NoOptions, build)]
+
+
+def test_an_adapter_is_merged_into_the_model_of_its_run_and_trained_on(tmp_path):
+    plugins = textgen.PluginSet.discover()
+    plugins.register(Offering(), "adapter", distribution="adapter", version="1")
+    plain = {"corpus": TEXT, "tokenizer": "char", "data": {"window_length": 12}, "device": "cpu"}
+
+    def run(length="8 steps", **more):
+        trainer = {"type": "adamw", "length": length, "batch_size": 6, "learning_rate": 0.05}
+        given = {"model": "adapter", "trainer": trainer, **plain, **more}
+        return textgen.Engine(plugins).train(**given)
 
     parts = run_in_parts(run, tmp_path / "run", [2, 2])
     kept = load_file(next((parts.path / "checkpoints").glob("*/model.safetensors")))
@@ -107,3 +111,7 @@ def test_an_adapter_is_merged_into_the_model_of_its_run(tmp_path):
     model = parts.generator.model.tensors()
     assert {"embedding.weight", "head.bias"} < model.keys()
     assert parts.generator.model_id == run().generator.model_id
+    started = run("1 step", model={"start": str(parts.path)}, tokenizer=None)
+    longer = run("12 steps", output=parts.path)
+    for on in (started, longer):
+        assert on.best_loss < parts.best_loss

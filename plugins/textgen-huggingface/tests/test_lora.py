@@ -43,7 +43,13 @@ def adapting(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "tokenizer": {"type": "huggingface-tokenizer", "path": str(base)},
         "data": {"window_length": 16},
         "model": {"type": "huggingface", "path": str(base), "lora": {"rank": 4, "dropout": 0.1}},
-        "trainer": {"type": "adamw", "length": "30 steps", "batch_size": 8, "learning_rate": 1e-2},
+        "trainer": {
+            "type": "adamw",
+            "length": "30 steps",
+            "batch_size": 8,
+            "learning_rate": 1e-2,
+            "average_share": 0.5,
+        },
         "sampler": [{"type": "greedy"}],
         "observer": [{"type": "metrics"}],
         "generate": {"max_new_tokens": 8},
@@ -66,7 +72,7 @@ def test_a_run_trains_and_holds_the_adapter_alone(adapted: Any, base: Path) -> N
         assert all(".lora_A." in name or ".lora_B." in name for name in held)
         assert not names & held.keys()
     moments = load_file(checkpoint / "trainer.safetensors")
-    assert sum(array.size for array in moments.values()) < 2.1 * sum(a.size for a in held.values())
+    assert sum(array.size for array in moments.values()) < 3.1 * sum(a.size for a in held.values())
     files = json.loads((adapted.path / "run.json").read_text())["fingerprint"]["model"]["files"]
     assert set(files) == {"config.json", "model.safetensors"}
 
@@ -137,6 +143,22 @@ def test_an_interrupted_run_resumes_exactly(
     assert resumed.outcome == "resumed"
     found, expected = ((r.path / "model.safetensors").read_bytes() for r in (resumed, adapted))
     assert found == expected
+
+
+def test_a_finished_run_is_trained_on(
+    adapting: dict[str, Any], adapted: Any, command: Any, tmp_path: Path
+) -> None:
+    longer = {**adapting, "trainer": {**adapting["trainer"], "length": "60 steps"}}
+    shutil.copytree(adapted.path, tmp_path / "run")
+    run = textgen.run(longer, output=tmp_path / "run")
+    assert run.generator.record["step"] == 60
+    assert run.best_loss < adapted.best_loss
+    other = {**adapting, "model": {"start": str(adapted.path)}}
+    del other["tokenizer"]
+    other["trainer"] = {**adapting["trainer"], "length": "1 step", "learning_rate": 1e-9}
+    started = textgen.run(other, output=tmp_path / "started")
+    assert started.best_loss == pytest.approx(adapted.best_loss, abs=0.01)  # in 16 bits
+    assert command("compare", run.path, started.path).returncode == 0
 
 
 def test_two_processes_train_what_one_does(

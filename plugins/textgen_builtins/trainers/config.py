@@ -45,3 +45,9 @@ class AdamWConfig(GradientOptions):
         "0 keeps it constant",
         validator=and_(ge(0), le(1)),
     )
+    average_share: float = option(
+        0.0,
+        help="share of the steps so far, about the last, whose weights' mean evaluations and the "
+        "run's model have; 0 is the last weights",
+        validator=and_(ge(0), le(1)),
+    )
