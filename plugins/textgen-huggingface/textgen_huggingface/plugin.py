@@ -236,7 +236,8 @@ def offered(path: HubName | Path) -> dict[str, Any]:
                 "batch_size": 4,
                 "learning_rate": 0.001,
                 "warmup_steps": 10,
-                "decay_share": 0.7,
+                "decay_share": 0,
+                "average_share": 0.25,
             },
         },
         "sampler": [

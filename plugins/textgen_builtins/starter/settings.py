@@ -26,6 +26,7 @@ _COUNTED_CHARACTERS: Final = 100_000  # characters that may be counted for each 
 _MOST_COUNTED: Final = 10_000_000
 _COUNT_BYTES: Final = 20  # of a character that is counted, in English
 CHECKPOINT: Final = 4  # times the weights: a checkpoint has them again, and two means of each
+AVERAGED: Final = 2  # times more where a run has a mean of them, which its checkpoint has twice
 _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
 _PROBABILITIES: Final = 10_000_000  # of the held-out characters, one for each of the vocabulary
 _TUNING: Final = 4  # passes over a text by a model that knows its language: more learn it by heart
