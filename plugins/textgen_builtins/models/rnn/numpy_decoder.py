@@ -63,6 +63,9 @@ class NumpyDecoder:
 
     def extend(self, tokens: Ids) -> Floats:
         """Logits (B, V) after `tokens` (B, T). The next call reuses the array."""
+        if tokens.size == 1:  # a step of one text, with as little as possible around it
+            self._advance(tokens.item())
+            return self._logits
         if not tokens.shape[1]:
             self._read_out()  # the caller may have written into the logits
         for column in self._columns(tokens):
