@@ -210,7 +210,7 @@ class _Training:
             tokens=batch[0].size - len(batch[0]),
             learning_rate=rate,
             gradient_norm=norm,
-            steps_before_decay=self.plan.before_decay(step),
+            steps_before_decay=self.plan.before_decay_so_far(step),
             evaluates=self.plan.is_due(step, self.evaluated_step),
         )
 

@@ -10,80 +10,94 @@ from textgen.gradient.options import GradientOptions, Length
 from textgen.gradient.schedules import Schedule, steps_before_decay
 
 _EVALUATIONS: Final = 10  # in a run of a given time
-_EVALUATING: Final = 0.13  # share of the time that they may take
-_UNTIMED: Final = 3  # first steps, which allocate memory and start threads
-_TIMED: Final = 0.03  # share of the time after which the pace is known
-_RESERVE: Final = 0.05  # share of the time that is left for what comes after the last step
+_EVALUATION_SHARE: Final = 0.13  # of the time, which evaluations may take
+_WARMUP_STEPS: Final = 3  # not timed: they allocate memory and start threads
+_PACE_KNOWN_SHARE: Final = 0.03  # of the time: after so much, the pace of steps is known
+_RESERVED_SHARE: Final = 0.05  # of the time, for what comes after the last step
 _UNDECIDED_STEPS: Final = 10**9  # steps of a schedule whose number is not decided: nothing decays
 
 
 @attrs.define(eq=False)
 class Plan:
-    """The number of steps, and the evaluations.
+    """Decides how many steps a training makes, and after which of them it evaluates.
 
-    A time is turned into a number of steps once, from the pace of all steps so far: before the
-    first step whose learning rate depends on that number, so at the beginning of the decay; or at
-    the end, where none does. All processes of a run are told the same times, and so decide the
-    same.
+    If the length is a time, the number of steps is decided once, from the pace of the steps so far,
+    as late as possible: before the first step whose learning rate depends on that number. Where no
+    rate depends on it, it is decided when the time is over. All processes of a run are told the
+    same times, and so decide the same.
 
     elapsed              seconds of the run before this training
-    steps                None until the steps of a time are decided
-    steps_before_decay   steps, from the first, that are the same however many there will be
+    steps                None until the number of steps is decided
+    steps_before_decay   first steps, which would be the same in a longer training
     """
 
     options: GradientOptions
-    per_epoch: int
+    steps_per_epoch: int
     schedule: Schedule
     elapsed: float = 0.0
     steps: int | None = attrs.field(default=None, init=False)
     steps_before_decay: int = attrs.field(default=0, init=False)
     _length: Length = attrs.field(init=False)
-    _now: float = attrs.field(default=0.0, init=False)  # when the last step began
     _done: int = attrs.field(default=0, init=False)  # steps of this training
-    _timed: tuple[float, int] = attrs.field(default=(0.0, 0), init=False)  # seconds and steps
-    _evaluated: float = attrs.field(default=0.0, init=False)  # `_now` at the last evaluation
+    _last_began: float = attrs.field(default=0.0, init=False)  # when the last step began
+    _timed_seconds: float = attrs.field(default=0.0, init=False)
+    _timed_steps: int = attrs.field(default=0, init=False)
+    _has_evaluated: bool = attrs.field(default=False, init=False)  # since the last step
+    _evaluated_at: float = attrs.field(default=0.0, init=False)  # where `_last_began` was then
     _evaluation_seconds: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._length = length = Length.of(self.options.length)
         if length.unit != "seconds":
-            steps = int(length.amount) * (self.per_epoch if length.unit == "epochs" else 1)
+            steps = int(length.amount) * (self.steps_per_epoch if length.unit == "epochs" else 1)
             self.decide(steps, steps_before_decay(self.schedule, steps))
 
     def decide(self, steps: int, before_decay: int) -> None:
-        """Make so many steps, of which the first `before_decay` are the same if there are more."""
+        """Fix the number of steps, of which the first `before_decay` depend on no number."""
         self.steps, self.steps_before_decay = steps, before_decay
 
-    def step_done(self, step: int, now: float) -> None:
-        """Count a step, which began `now` seconds after this training did, and decide on those to
-        come.
+    def step_done(self, step: int, began: float) -> None:
+        """Count a step, which began so many seconds after this training did, and decide the number
+        of steps if it is time to.
         """
-        seconds, has_evaluated = now - self._now, self._evaluated == self._now
-        if self._done and has_evaluated:
-            self._evaluation_seconds = max(0.0, seconds - self._pace)
-        elif self._done > _UNTIMED:
-            self._timed = (self._timed[0] + seconds, self._timed[1] + 1)
-        self._now, self._done = now, self._done + 1
+        self._time_last_step(began)
         if self.steps is not None:
             return
         left = self._left()
-        is_known = self._timed[0] >= _TIMED * self._length.amount
-        if left <= 0 or (is_known and left < self._pace):
-            self.decide(step, step)
-        elif is_known and self.schedule(step + 1, steps := self.expected_steps(step)) != (
-            self.schedule(step + 1, _UNDECIDED_STEPS)
-        ):
-            self.decide(steps, step)
+        is_pace_known = self._timed_seconds >= _PACE_KNOWN_SHARE * self._length.amount
+        if left <= 0 or (is_pace_known and left < self._pace):
+            self.decide(step, step)  # there is no time for another
+        elif is_pace_known:
+            steps = self.expected_steps(step)
+            if self._depends_on_steps(step + 1, steps):
+                self.decide(steps, step)
+
+    def _time_last_step(self, began: float) -> None:
+        """Count the time between two beginnings for the earlier step, and for the evaluation after
+        it.
+        """
+        seconds = began - self._last_began
+        if self._has_evaluated:
+            self._evaluation_seconds = max(0.0, seconds - self._pace)
+        elif self._done > _WARMUP_STEPS:
+            self._timed_seconds += seconds
+            self._timed_steps += 1
+        self._last_began, self._has_evaluated = began, False
+        self._done += 1
+
+    def _depends_on_steps(self, step: int, steps: int) -> bool:
+        """Whether the learning rate of a step would be another with more than `steps` steps."""
+        return self.schedule(step, steps) != self.schedule(step, _UNDECIDED_STEPS)
 
     def evaluated(self) -> None:
         """Count the time until the next step as an evaluation's."""
-        self._evaluated = self._now
+        self._evaluated_at, self._has_evaluated = self._last_began, self._done > 0
 
     def factor(self, step: int) -> float:
         """The factor of the learning rate in a step."""
         return float(self.schedule(step, self.steps or _UNDECIDED_STEPS))
 
-    def before_decay(self, step: int) -> int:
+    def before_decay_so_far(self, step: int) -> int:
         """`steps_before_decay` as far as it is known after `step`."""
         return step + 1 if self.steps is None else self.steps_before_decay
 
@@ -106,13 +120,13 @@ class Plan:
         if self.options.evaluate_every:
             return step % self.options.evaluate_every == 0
         if self._length.unit == "seconds":
-            return self._now - self._evaluated >= self._interval
-        return step % min(self.per_epoch, -(-self.expected_steps(step) // 8)) == 0
+            return self._last_began - self._evaluated_at >= self._interval
+        return step % min(self.steps_per_epoch, -(-self.expected_steps(step) // 8)) == 0
 
     def _left(self) -> float:
         """Seconds that are left for steps."""
         budget = self._length.amount
-        left = budget * (1 - _RESERVE) - self.elapsed - self._now - self._pace
+        left = budget * (1 - _RESERVED_SHARE) - self.elapsed - self._last_began - self._pace
         evaluations = 1 + max(0, round(left / self._interval))
         return left - evaluations * self._evaluation_seconds
 
@@ -120,10 +134,9 @@ class Plan:
     def _interval(self) -> float:
         """Seconds from one evaluation to the next."""
         share = self._length.amount / _EVALUATIONS
-        return max(share, self._evaluation_seconds / _EVALUATING)
+        return max(share, self._evaluation_seconds / _EVALUATION_SHARE)
 
     @property
     def _pace(self) -> float:
         """Seconds of a step, or a second while none is timed."""
-        seconds, steps = self._timed
-        return seconds / steps if steps else 1.0
+        return self._timed_seconds / self._timed_steps if self._timed_steps else 1.0

@@ -17,10 +17,11 @@ from textgen_builtins.samplers.links import OFF
 from textgen_builtins.token_texts import token_texts
 
 _BASE: Final = 1.75  # factor of DRY's penalty for each further word, as in llama.cpp
-_MOST_EXPONENT: Final = 158  # of the base: float32 can represent the power
+_MAX_EXPONENT: Final = 158  # 1.75 ** 158 is the largest power that float32 can represent
 _SEARCHED_TOKENS: Final = 10_000  # of the last tokens
-_RUN, _LONGEST_RUN = 4, 64  # times that a token between words may come in a row; that are counted
-_HASH_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
+_FREE_REPEATS: Final = 4  # times in a row that a token between words may come without a penalty
+_COUNTED_REPEATS: Final = 64  # of those times, at most
+_HASH_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)  # odd, so its powers never become 0
 _MAX_PENALTY: Final = 1e30  # has the effect of any larger penalty
 
 
@@ -31,43 +32,47 @@ class Words:
     A word is a run of letters, marks, digits, apostrophes and underscores. A wide letter, as of
     Chinese, is a word by itself.
 
-    holds   (V,) whether a token has a part of a word
-    starts  (V,) whether it begins with one, which continues the word that the text ends with
-    ends    (V,) whether it ends with one, which the next token may continue
+    has_word        (V,) whether a token has a part of a word
+    starts_in_word  (V,) whether it starts with one, which continues the last word of the text
+    ends_in_word    (V,) whether it ends with one, which the next token may continue
     """
 
-    holds: npt.NDArray[np.bool_]
-    starts: npt.NDArray[np.bool_]
-    ends: npt.NDArray[np.bool_]
+    has_word: npt.NDArray[np.bool_]
+    starts_in_word: npt.NDArray[np.bool_]
+    ends_in_word: npt.NDArray[np.bool_]
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Self:
         """The words of a tokenizer."""
         columns = []
         for text in token_texts(tokenizer):
-            held = any(_is_of_word(each) for each in text)
-            columns.append((held, _is_inner(text[:1]), _is_inner(text[-1:])))
+            has_word = any(map(_is_word_character, text))
+            columns.append((has_word, _joins_neighbours(text[:1]), _joins_neighbours(text[-1:])))
         return cls(*np.array(columns, np.bool_).T)
 
-    def begin(self, tokens: Ids, before: Ids) -> npt.NDArray[np.bool_]:
-        """Whether each of `tokens` (N,) begins a word after the one `before` (N,) it."""
-        joined: npt.NDArray[np.bool_] = self.starts[tokens] & self.ends[before]
-        return self.holds[tokens] & ~joined
+    def begins_word(self, tokens: Ids, before: Ids) -> npt.NDArray[np.bool_]:
+        """Whether each of `tokens` (N,) begins a word after the one `before` (N,) it. A token that
+        first continues a word does not.
+        """
+        joined: npt.NDArray[np.bool_] = self.starts_in_word[tokens] & self.ends_in_word[before]
+        return self.has_word[tokens] & ~joined
 
 
-def _is_of_word(character: str) -> bool:
-    """Whether a character is part of a word. Bytes that are not a whole character are one."""
+def _is_word_character(character: str) -> bool:
+    """Whether a character is part of a word. U+FFFD is, which stands for a part of a character."""
     return (
         unicodedata.category(character)[0] in "LMN"
         or character in "'\N{RIGHT SINGLE QUOTATION MARK}_\ufffd"
     )
 
 
-def _is_inner(character: str) -> bool:
-    """Whether a character, or none, makes one word with a like one beside it."""
+def _joins_neighbours(character: str) -> bool:
+    """Whether a character is in one word with a word character beside it. Wide letters are not, and
+    an empty string is not.
+    """
     return (
         bool(character)
-        and _is_of_word(character)
+        and _is_word_character(character)
         and unicodedata.east_asian_width(character) not in "WF"
     )
 
@@ -78,18 +83,23 @@ class Dry:
 
     Source: P. E. Weidmann, "DRY: a modern repetition penalty", 2024.
 
-    A token that begins a word gets multiplier * 1.75 ** (n - allowed_length) * log2(1 + times) off
-    its logit, where n >= allowed_length is the number of words in the longest sequence at the end
-    of the text that stands somewhere before, with the token after it, and `times` is how often such
-    a sequence does. So a phrase may come again, and a loop cannot go on. What stands between words
-    does not count. Within a word no token gets a penalty, so that none is broken. The last 10,000
-    tokens are searched. Keeps every token of the text, so memory grows with it.
+    A phrase may come again, and a loop cannot go on: if the last n words of the text already occur
+    earlier, followed by a token that begins a word, that token's logit is lowered by
+
+        multiplier * 1.75 ** (n - allowed_length) * log2(1 + times)
+
+    n      words of the longest such sequence, allowed_length at least
+    times  how often such a sequence occurs, followed by the token
+
+    What stands between words does not count. Within a word no token gets a penalty, so that none is
+    broken. The last 10,000 tokens are searched. Keeps every token of the text, so memory grows with
+    it.
     """
 
     multiplier: float
     allowed_length: int
     words: Words
-    history = "tokens"
+    history = "tokens"  # the engine keeps all tokens of each text for it
 
     def __call__(self, logits: Array, history: History) -> Array:
         """(B, V) with penalties subtracted."""
@@ -99,43 +109,44 @@ class Dry:
             tokens = history.tokens(row)[-_SEARCHED_TOKENS:]
             if not len(tokens):
                 continue
-            if (begins := self.words.begin(every, tokens[-1:])).any():
+            if (begins := self.words.begins_word(every, tokens[-1:])).any():
                 penalties[row] = np.where(begins, self._penalties(tokens, len(every)), 0)
-            if not self.words.holds[tokens[-1]]:
-                penalties[row, tokens[-1]] = self._of_run(tokens[-_LONGEST_RUN:])
+            if not self.words.has_word[tokens[-1]]:
+                penalties[row, tokens[-1]] = self._of_repeats(tokens[-_COUNTED_REPEATS:])
         return logits - ops.like(penalties, logits) if penalties.any() else logits
 
     def _penalties(self, tokens: Ids, vocab_size: int) -> Floats:
-        """(V,) what is subtracted for the first tokens of words that would extend a repetition."""
-        begins = self.words.holds[tokens]
-        begins[1:] = self.words.begin(tokens[1:], tokens[:-1])
-        inside = self.words.holds[tokens]
+        """Penalties (V,) of the first tokens of words that would extend a repetition."""
+        begins = self.words.has_word[tokens]
+        begins[1:] = self.words.begins_word(tokens[1:], tokens[:-1])
+        inside = self.words.has_word[tokens]
         tokens, begins = tokens[inside], begins[inside]
         words = np.cumsum(begins[::-1])  # in the last tokens
         starts = np.flatnonzero(begins[1:]) + 1  # of words that follow some text
-        alike = _alike(
-            2 * tokens + begins, starts, len(tokens)
-        )  # a word's beginning is not its middle
+        marked = 2 * tokens + begins  # so that a word's beginning is not like its middle
+        alike = _alike(marked, starts, len(tokens))
         lengths = np.where(alike > 0, words[alike - 1], 0)
         counted = lengths >= self.allowed_length
         firsts, longest = tokens[starts[counted]], np.zeros(vocab_size)
         np.maximum.at(longest, firsts, lengths[counted])
         times = np.bincount(firsts, minlength=vocab_size)
-        exponents = np.minimum(longest - self.allowed_length, _MOST_EXPONENT)
+        exponents = np.minimum(longest - self.allowed_length, _MAX_EXPONENT)
         return np.minimum(self.multiplier * _BASE**exponents * np.log2(1 + times), _MAX_PENALTY)
 
-    def _of_run(self, tokens: Ids) -> float:
+    def _of_repeats(self, tokens: Ids) -> float:
         """Penalty of the last token again, once it has come several times in a row."""
         others = np.flatnonzero(tokens[::-1] != tokens[-1])
-        run = int(others[0]) if len(others) else len(tokens)
-        return 0.0 if run < _RUN else min(self.multiplier * _BASE ** (run - _RUN), _MAX_PENALTY)
+        repeats = int(others[0]) if len(others) else len(tokens)
+        if repeats < _FREE_REPEATS:
+            return 0.0
+        return min(self.multiplier * _BASE ** (repeats - _FREE_REPEATS), _MAX_PENALTY)
 
 
 def _alike(marked: Ids, ends: Ids, most: int) -> Ids:
-    """Number of the last numbers of `marked` (N,) that also stand before each of `ends`, counted up
-    to `most` at least.
+    """For each of `ends`, how many of the last numbers of `marked` (N,) also stand before it: exact
+    up to `most`.
 
-    By sums of N numbers, which are alike where sequences are, and log2(N) questions of them.
+    Compares rolling hashes (Karp and Rabin, 1987) by bisection, in log2(N) steps.
     """
     powers = np.full(len(marked) + 1, _HASH_FACTOR)
     powers[0] = 1
