@@ -50,16 +50,14 @@ def visible(text: str) -> str:
 
 
 def byte_count(count: int) -> str:
-    """Bytes in decimal units, to two digits or a tenth of a gigabyte: "87 kB", "3.4 MB", "16.2
-    GB".
-    """
+    """Bytes in decimal units, to two digits at least: "87 kB", "3.4 MB", "16 GB"."""
     value, unit = float(count), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if value < 999.5:
             break
         value, unit = value / 1000, larger
-    has_tenth = unit in ("GB", "TB") or (unit != "B" and value < 9.95)
-    return f"{value:,.{int(has_tenth)}f} {unit}"
+    decimals = 1 if unit != "B" and value < 9.95 else 0
+    return f"{value:,.{decimals}f} {unit}"
 
 
 def quoted(word: str) -> str:

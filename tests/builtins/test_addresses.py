@@ -164,7 +164,7 @@ def test_what_an_address_gives_is_read_by_its_suffix_or_its_type(
         (b"", {"status": 404}, r"cannot be fetched: HTTP 404 \(Not Found\)"),
         (b"\n<!DOCTYPE html>\n<p>Log", {"kind": "text/html"}, "gave a web page, not the file"),
         (b"", {}, "gave an empty file"),
-        (DATA, {"length": 10**12}, "has more than 20.0 GB, the most that is fetched"),
+        (DATA, {"length": 10**12}, "has more than 20 GB, the most that is fetched"),
         (DATA, {"breaks_after": 10}, f"connection broke off after 10 of {len(DATA):,} bytes"),
         (b"", {"status": 299, "length": "9" * 5000}, "gave an empty file"),
         (b"", {"status": 302, "location": "file:///etc/passwd"}, "cannot be fetched: "),

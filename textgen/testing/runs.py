@@ -44,5 +44,5 @@ def _check_files(path: Path) -> None:
     """Raise a Violation unless a run is finished and its files are whole."""
     if (status := summarize(path).status) != "finished":
         raise Violation(f"its status is {status!r}")
-    if wrong := next(filter(None, verify(path).values()), ""):
+    for wrong in filter(None, verify(path).values()):
         raise Violation(wrong)
