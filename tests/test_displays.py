@@ -32,7 +32,7 @@ def test_a_run_shows_its_curve_its_best_loss_and_its_texts(run):
     losses = [row["validation_loss"] for row in run.history]
     assert len(losses) > 2
     assert run.best_loss == min(losses)
-    assert f"best_loss={run.best_loss:.4f}" in repr(run)
+    assert f"best_loss={round(run.best_loss, 4)}" in repr(run)
     shown = run._repr_html_()
     page = Page.of(shown)
     assert page.text["p"].startswith(repr(run))
