@@ -340,7 +340,7 @@ class Generator(RequestChecker):
         scheduler = Scheduler(self._decoders, batch_size)
         begun: deque[Row] = deque()
         while True:
-            for row in itertools.islice(rows, scheduler.free):
+            for row in itertools.islice(rows, scheduler.free_lanes):
                 begun.append(row)
                 scheduler.submit(row)
             if not begun:

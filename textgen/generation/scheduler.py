@@ -19,16 +19,19 @@ from textgen.generation.prompt_cache import PromptCache
 from textgen.generation.results import FinishReason
 from textgen.generation.row import Row, failing, start_history
 
-_ROUND_SECONDS: Final = 0.005  # seconds of steps in a call of `run`
-_MAX_ALONE: Final = 16  # rows at once, if each needs a batch of its own
+_RUN_SECONDS: Final = 0.005  # how long a call of `run` takes steps, if there is one batch
+_MAX_UNSHARED: Final = 16  # rows that run at once, if each needs a batch of its own
 
 
 class Scheduler:
-    """Runs rows of one model, up to `capacity` at once. Clients take turns; the rows of one client
-    begin in the order in which they were submitted.
+    """Runs rows of one model. Clients take turns; the rows of one client begin in the order in
+    which they were submitted.
 
-    `submit` may be called from any thread; all else by one thread at a time. The states after parts
-    of prompts are kept in `cache`.
+    The rows that run at once have `capacity` lanes together: a row has one, or as many as its
+    strategy may ask for.
+
+    `submit` may be called from any thread; the other methods by one thread at a time. `cache` keeps
+    the states after parts of prompts, for prompts that begin alike.
     """
 
     def __init__(
@@ -39,19 +42,22 @@ class Scheduler:
         self._cache = cache
         self._waiting: deque[Row] = deque()
         self._prefills: list[Prefill] = []
-        self._batches: list[Batch] = []  # where rows can share one: of samples, and of strategies
-        self._chunk_seconds = 0.0  # that the last chunk of a prompt took
+        # One batch of sampled rows and one of rows with another strategy, or, where rows cannot
+        # share a batch, one for each row.
+        self._batches: list[Batch] = []
+        self._chunk_seconds = 0.0  # how long the last chunk of a prompt took
 
     def submit(self, row: Row) -> None:
         """Let a row wait for its turn. Its time begins."""
         row.start_clock()
         self._waiting.append(row)
 
-    def run(self, seconds: float = _ROUND_SECONDS) -> None:
-        """Advance every row by a step; a batch that runs alone by more steps, until a row ends or
-        `seconds` are over. Then feed a chunk of the prompts.
+    def run(self, seconds: float = _RUN_SECONDS) -> None:
+        """Advance every row by a step, and then feed a chunk of the prompts.
 
-        Between two chunks of a long prompt, the batch has as much time as the first of them took.
+        If there is one batch alone, it takes more steps, until a row ends or `seconds` are over.
+        While prompts are fed, it has as much time as their last chunk took, so that a long prompt
+        does not hold up the texts that are being made.
         """
         if self._waiting:
             self._start_waiting()
@@ -80,15 +86,15 @@ class Scheduler:
         return not (self._waiting or self._prefills or self._batches)
 
     @property
-    def free(self) -> int:
-        """Number of further rows that could begin at once."""
+    def free_lanes(self) -> int:
+        """Number of further lanes for which there is room now."""
         taken = sum(row.request.chain.lanes for row in (*self._running(), *self._waiting))
-        return max(0, self._room - taken)
+        return max(0, self._lanes - taken)
 
     @property
-    def _room(self) -> int:
-        """Number of rows that run at once."""
-        return self._capacity if self._can_share else min(self._capacity, _MAX_ALONE)
+    def _lanes(self) -> int:
+        """Number of lanes that run at once."""
+        return self._capacity if self._can_share else min(self._capacity, _MAX_UNSHARED)
 
     @cached_property
     def _can_share(self) -> bool:
@@ -133,7 +139,7 @@ class Scheduler:
             client = row.request.cache_salt.partition("\n")[0]
             turns[row] = counts[client]
             counts[client] += 1
-        room = self._room
+        room = self._lanes
         for row in sorted(rows, key=turns.__getitem__):
             if room > 0:
                 room -= row.request.chain.lanes

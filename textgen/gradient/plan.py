@@ -9,11 +9,11 @@ import attrs
 from textgen.gradient.options import GradientOptions, Length
 from textgen.gradient.schedules import Schedule, steps_before_decay
 
-_EVALUATIONS: Final = 10  # in a run of a given time
-_EVALUATION_SHARE: Final = 0.13  # of the time, which evaluations may take
-_WARMUP_STEPS: Final = 3  # not timed: they allocate memory and start threads
-_PACE_KNOWN_SHARE: Final = 0.03  # of the time: after so much, the pace of steps is known
-_RESERVED_SHARE: Final = 0.05  # of the time, for what comes after the last step
+_EVALUATIONS: Final = 10  # evaluations in a training whose length is a time
+_EVALUATION_SHARE: Final = 0.13  # share of the time that evaluations may take
+_WARMUP_STEPS: Final = 3  # first steps, not timed: they allocate memory and start threads
+_PACE_KNOWN_SHARE: Final = 0.03  # share of the time after which the pace of steps is known
+_RESERVED_SHARE: Final = 0.05  # share of the time that is kept for after the last step
 _UNDECIDED_STEPS: Final = 10**9  # steps of a schedule whose number is not decided: nothing decays
 
 
@@ -39,11 +39,11 @@ class Plan:
     steps_before_decay: int = attrs.field(default=0, init=False)
     _length: Length = attrs.field(init=False)
     _done: int = attrs.field(default=0, init=False)  # steps of this training
-    _last_began: float = attrs.field(default=0.0, init=False)  # when the last step began
+    _last_began: float = attrs.field(default=0.0, init=False)  # beginning of the last step
     _timed_seconds: float = attrs.field(default=0.0, init=False)
     _timed_steps: int = attrs.field(default=0, init=False)
     _has_evaluated: bool = attrs.field(default=False, init=False)  # since the last step
-    _evaluated_at: float = attrs.field(default=0.0, init=False)  # where `_last_began` was then
+    _evaluated_began: float = attrs.field(default=0.0, init=False)  # of the step evaluated last
     _evaluation_seconds: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -53,14 +53,17 @@ class Plan:
             self.decide(steps, steps_before_decay(self.schedule, steps))
 
     def decide(self, steps: int, before_decay: int) -> None:
-        """Fix the number of steps, of which the first `before_decay` depend on no number."""
+        """Fix the number of steps. The learning rates of the first `before_decay` are the same
+        whatever the number is.
+        """
         self.steps, self.steps_before_decay = steps, before_decay
 
     def step_done(self, step: int, began: float) -> None:
-        """Count a step, which began so many seconds after this training did, and decide the number
-        of steps if it is time to.
+        """Count a step that is done, and decide the number of steps if it is time to.
+
+        began   when the step began, in seconds after the training did
         """
-        self._time_last_step(began)
+        self._time_previous_step(began)
         if self.steps is not None:
             return
         left = self._left()
@@ -72,17 +75,17 @@ class Plan:
             if self._depends_on_steps(step + 1, steps):
                 self.decide(steps, step)
 
-    def _time_last_step(self, began: float) -> None:
-        """Count the time between two beginnings for the earlier step, and for the evaluation after
-        it.
+    def _time_previous_step(self, next_began: float) -> None:
+        """Time the step before this one: it took the time between their beginnings. If there was an
+        evaluation between them, what is more than a step's time is the evaluation's.
         """
-        seconds = began - self._last_began
+        seconds = next_began - self._last_began
         if self._has_evaluated:
             self._evaluation_seconds = max(0.0, seconds - self._pace)
         elif self._done > _WARMUP_STEPS:
             self._timed_seconds += seconds
             self._timed_steps += 1
-        self._last_began, self._has_evaluated = began, False
+        self._last_began, self._has_evaluated = next_began, False
         self._done += 1
 
     def _depends_on_steps(self, step: int, steps: int) -> bool:
@@ -91,7 +94,7 @@ class Plan:
 
     def evaluated(self) -> None:
         """Count the time until the next step as an evaluation's."""
-        self._evaluated_at, self._has_evaluated = self._last_began, self._done > 0
+        self._evaluated_began, self._has_evaluated = self._last_began, self._done > 0
 
     def factor(self, step: int) -> float:
         """The factor of the learning rate in a step."""
@@ -120,7 +123,7 @@ class Plan:
         if self.options.evaluate_every:
             return step % self.options.evaluate_every == 0
         if self._length.unit == "seconds":
-            return self._last_began - self._evaluated_at >= self._interval
+            return self._last_began - self._evaluated_began >= self._interval
         return step % min(self.steps_per_epoch, -(-self.expected_steps(step) // 8)) == 0
 
     def _left(self) -> float:

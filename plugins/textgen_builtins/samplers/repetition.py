@@ -1,4 +1,4 @@
-"""The sampler that makes repetitions of words less likely."""
+"""DRY, the sampler that makes repetitions of words less likely."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from textgen_builtins.token_texts import token_texts
 
 _BASE: Final = 1.75  # factor of DRY's penalty for each further word, as in llama.cpp
 _MAX_EXPONENT: Final = 158  # 1.75 ** 158 is the largest power that float32 can represent
-_SEARCHED_TOKENS: Final = 10_000  # of the last tokens
-_FREE_REPEATS: Final = 4  # times in a row that a token between words may come without a penalty
-_COUNTED_REPEATS: Final = 64  # of those times, at most
+_SEARCHED_TOKENS: Final = 10_000  # last tokens in which repetitions are looked for
+_FREE_REPEATS: Final = 4  # times in a row that a space or mark may come without a penalty
+_COUNTED_REPEATS: Final = 64  # times in a row after which its penalty grows no more
 _HASH_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)  # odd, so its powers never become 0
-_MAX_PENALTY: Final = 1e30  # has the effect of any larger penalty
+_MAX_PENALTY: Final = 1e30  # a larger one has the same effect, and might be infinite
 
 
 @attrs.frozen(eq=False)
@@ -52,7 +52,7 @@ class Words:
 
     def begins_word(self, tokens: Ids, before: Ids) -> npt.NDArray[np.bool_]:
         """Whether each of `tokens` (N,) begins a word after the one `before` (N,) it. A token that
-        first continues a word does not.
+        first continues a word does not: "ing the" after "walk".
         """
         joined: npt.NDArray[np.bool_] = self.starts_in_word[tokens] & self.ends_in_word[before]
         return self.has_word[tokens] & ~joined
@@ -67,8 +67,8 @@ def _is_word_character(character: str) -> bool:
 
 
 def _joins_neighbours(character: str) -> bool:
-    """Whether a character is in one word with a word character beside it. Wide letters are not, and
-    an empty string is not.
+    """Whether a character forms one word with a word character beside it. A wide letter does not,
+    as each is a word by itself; nor does an empty string.
     """
     return (
         bool(character)
@@ -83,17 +83,17 @@ class Dry:
 
     Source: P. E. Weidmann, "DRY: a modern repetition penalty", 2024.
 
-    A phrase may come again, and a loop cannot go on: if the last n words of the text already occur
-    earlier, followed by a token that begins a word, that token's logit is lowered by
+    If the last n words of the text occur earlier too, followed there by a token that begins a word,
+    that token would extend the repetition, and its logit is lowered by
 
         multiplier * 1.75 ** (n - allowed_length) * log2(1 + times)
 
-    n      words of the longest such sequence, allowed_length at least
-    times  how often such a sequence occurs, followed by the token
+    n      number of words in the longest repetition that the token extends
+    times  number of places where the token follows a repetition of allowed_length words or more
 
-    What stands between words does not count. Within a word no token gets a penalty, so that none is
-    broken. The last 10,000 tokens are searched. Keeps every token of the text, so memory grows with
-    it.
+    The penalty grows exponentially with n: a phrase may come again, and a loop ends. What stands
+    between words does not count. Within a word no token gets a penalty, so that none is broken. The
+    last 10,000 tokens are searched. Keeps every token of the text, so memory grows with it.
     """
 
     multiplier: float
