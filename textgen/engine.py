@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
@@ -258,11 +257,11 @@ class Engine:
         given = {"sampler": sampler, "model": model, "tokenizer": tokenizer, "corpus": corpus}
         given = {kind: value for kind, value in given.items() if value is not None}
         plugins = self.plugins()
-        found = None if os.path.isdir(path) else offered_run(path, plugins)
-        if isinstance(found, Mapping):
-            run: RunDirectory | Table = found
-        else:
-            run = run_directory(found if isinstance(found, Path) else path)
+        directory = run_directory(path)
+        found = None if directory.path.is_dir() else offered_run(path, plugins)
+        if isinstance(found, Path):
+            directory = run_directory(found)
+        run = found if isinstance(found, Mapping) else directory
         return load_generator(run, plugins, device=device, given=given, source=str(path))
 
     def finish(self, path: str | Path) -> bool:

@@ -156,7 +156,7 @@ BLAMED = [
     ("model", without_forward, 'the required "forward" function'),
     ("model", functools.partial(model, write_state=None), "no method 'write_state'"),
     # Trainers and observers
-    ("trainer", broken(trainer(train=lambda self, model, data, context: None)), "gave None from"),
+    ("trainer", broken(trainer(train=lambda self, model, data, context: None)), "not iterable"),
     ("trainer", broken(trainer(train=lambda *_: iter([2.5]))), "yielded float from train"),
     ("trainer", broken(trainer(state=lambda self: {})), "gave dict from state"),
     ("trainer", broken(trainer(train=lambda self, model: None)), "called with (model, data, c"),
