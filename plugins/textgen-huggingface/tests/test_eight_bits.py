@@ -15,7 +15,7 @@ from textgen_huggingface import eight_bits, plugin
 
 @pytest.fixture(autouse=True)
 def _small_models_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eight_bits, "_SMALLEST", 0)
+    monkeypatch.setattr(eight_bits, "_MIN_WEIGHTS", 0)
 
 
 def test_a_loaded_run_writes_in_eight_bits_and_keeps_its_weights(run: Any) -> None:

@@ -123,7 +123,7 @@ class Desk:
             if not self.text().startswith(due[-1]):
                 faults.append(self.lost(due[-1]))
             until(lambda: self.state()["status"] == "running", "the training", self.state)
-            until(lambda: self.state()["step"] >= checkpoint, "its step", self.state)
+            until(lambda: (self.state()["step"] or 0) >= checkpoint, "its step", self.state)
         except (AssertionError, Error, OSError) as error:
             faults.append(str(error)[:2000])
         took = round(time.monotonic() - when, 1)

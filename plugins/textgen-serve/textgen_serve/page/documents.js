@@ -5,6 +5,8 @@ import { Tree } from "./tree.js";
 
 const AGAIN = 2000; // milliseconds until it is tried again where the server does not answer
 const UNTITLED = "Untitled";
+const LEFT = "textgen left"; // what a page of this tab was still writing when it went away
+const LOOKS = 5; // until that is taken as not written
 
 export class Shelf {
   /** `onOther(document)` takes in what another tab or person has written, and returns whether it is the same document;
@@ -29,9 +31,26 @@ export class Shelf {
     this.title = title ?? this.unused(UNTITLED);
     this.etag = this.changed = this.kept = null;
     if (title === undefined) return { tree: null, text: null };
-    const found = await readDocument(this.run, title);
+    let found = await readDocument(this.run, title);
+    const left = JSON.parse(sessionStorage.getItem(LEFT));
+    const isUnwritten = () => left?.run === this.run && left.title === title && left.etag === found.etag;
+    for (let looks = 0; looks < LOOKS && isUnwritten(); looks++) {
+      await new Promise((done) => setTimeout(done, AGAIN / LOOKS));
+      found = await readDocument(this.run, title);
+    }
+    if (isUnwritten()) found = { ...found, tree: left.tree, text: null };
+    sessionStorage.removeItem(LEFT);
     this.etag = found.etag;
     return found;
+  }
+
+  /** Leave what is not written yet to the next page of this tab. */
+  leave() {
+    const tree = this.changed ?? this.writing;
+    if (!tree || this.etag === null) return;
+    try {
+      sessionStorage.setItem(LEFT, JSON.stringify({ run: this.run, title: this.title, etag: this.etag, tree: tree.saved }));
+    } catch {} // the browser has no room
   }
 
   /** The text of another document. */
@@ -56,7 +75,7 @@ export class Shelf {
 
   async #keep() {
     while (this.changed) {
-      const tree = this.changed;
+      const tree = (this.writing = this.changed);
       this.changed = null;
       if (this.etag === null && tree.versions.length === 1) continue; // nothing was written yet
       try {
@@ -64,6 +83,7 @@ export class Shelf {
         if (!this.titles.includes(this.title)) this.titles.unshift(this.title);
         this.channel.postMessage({ run: this.run, title: this.title, etag: this.etag });
         this.kept = tree;
+        this.writing = null;
         this.onKept(null);
       } catch (error) {
         this.changed ??= tree;

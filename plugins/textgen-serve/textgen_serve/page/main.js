@@ -692,7 +692,10 @@ for (const name of FIELDS) $(name).addEventListener("change", keepFields);
 $("document").addEventListener("change", () => attempt(() => turnTo($("document").value)));
 addEventListener("focus", () => shelf?.look());
 $("model").addEventListener("change", () => attempt(() => open($("model").value)));
-addEventListener("pagehide", () => saving && save());
+addEventListener("pagehide", () => {
+  if (saving) save();
+  shelf?.leave();
+});
 addEventListener("beforeunload", (event) => $("unkept").hidden || event.preventDefault());
 if (!shelf) addEventListener("storage", receive);
 addEventListener("hashchange", () => location.hash && location.reload());
