@@ -78,6 +78,12 @@ def test_a_similar_name_is_suggested(generator, arguments, meant):
         generator.generate_many(["the "], **arguments)
 
 
+def test_a_name_that_is_no_text_is_refused(generator):
+    with pytest.raises(UsageError) as caught:
+        generator.generate_many([{"prompt": "the ", 1: 2, "temperature": 0.5}])
+    assert caught.value.argument == "1"
+
+
 def test_none_is_no_stop_and_no_limit(generator):
     assert generator.generate("the ", stop=None, stop_tokens=None) == generator.generate("the ")
     assert generator.generate("the ", max_new_tokens=None, stop="e").finish_reason == "stop"

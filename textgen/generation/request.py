@@ -75,7 +75,7 @@ class RequestChecker:
         given = dict[str, Any]()
         for name, value in options.items():
             if value is not None:
-                given[name] = _plain(value)
+                given[str(name)] = _plain(value)
             elif name in _NO_LIMIT:
                 given[name] = _NO_LIMIT[name]
         check_cancelled(cancelled := given.pop("cancelled", None))
