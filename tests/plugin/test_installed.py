@@ -76,6 +76,14 @@ def test_one_that_is_broken_is_named_and_harms_nothing(site, tmp_path):
     assert (helped.returncode, helped.stderr.count("left out")) == (0, 1)
 
 
+def test_of_a_package_that_is_there_twice_the_first_is_used(site, tmp_path):
+    write_package(tmp_path / "first", "loud", LOUD.replace("ARGUMENT", "stream"), version="1.0")
+    both = [tmp_path / "first", site]
+    listed = json.loads(run_textgen("plugins", "--json", folder=tmp_path, site=both).stdout)
+    versions = [row["version"] for row in listed["components"] if row["name"] == "loud"]
+    assert (versions, len(listed["quarantined"])) == (["1.0"], 1)
+
+
 def test_a_package_selects_among_components_of_one_name(site, tmp_path):
     for sampler in ("greedy", "textgen-loud:greedy"):
         done = show(tmp_path, site, sampler, "--no-plugin", "broken")

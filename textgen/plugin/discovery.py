@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from importlib import metadata
-from typing import Final
 
 from textgen.plugin.component import OWN_DISTRIBUTION, Plugin, normalized
 
-ENTRY_POINT_GROUP: Final = "textgen"
-
 
 def installed() -> dict[Plugin, metadata.EntryPoint]:
-    """Each entry point, in a stable order."""
-    found = {}
-    for each in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        assert each.dist is not None
-        found[Plugin(each.name, normalized(each.dist.name), each.dist.version)] = each
-    return dict(sorted(found.items(), key=lambda item: (item[0].distribution, item[0].name)))
+    """Each entry point of the group `textgen`, in a stable order; of a distribution that is on the
+    path twice, those of the first.
+    """
+    found: dict[str, metadata.Distribution] = {}
+    for each in metadata.distributions():
+        if "textgen" in (each.read_text("entry_points.txt") or ""):  # most have nothing for us
+            found.setdefault(normalized(each.name), each)
+    return {
+        Plugin(each.name, name, version): each
+        for name, dist in sorted(found.items())
+        for version in [dist.version]
+        for each in dist.entry_points.select(group="textgen")
+    }
 
 
 def version(distribution: str) -> str | None:
@@ -31,10 +35,10 @@ def unmet(distribution: str) -> str:
     """The version of textgen that an installed distribution requires, if that is not this one."""
     from packaging.requirements import Requirement
 
-    needed, own = requirements(distribution).get(OWN_DISTRIBUTION), version(OWN_DISTRIBUTION)
-    if needed is None or own is None:
-        return ""
-    return "" if Requirement(needed).specifier.contains(own, prereleases=True) else needed
+    needed, own = requirements(distribution).get(OWN_DISTRIBUTION, ""), version(OWN_DISTRIBUTION)
+    if needed and own and not Requirement(needed).specifier.contains(own, prereleases=True):
+        return needed
+    return ""
 
 
 def requirements(distribution: str, extra: str = "") -> dict[str, str]:
@@ -45,10 +49,9 @@ def requirements(distribution: str, extra: str = "") -> dict[str, str]:
 
     if version(distribution) is None:
         return {}
-    declared = [Requirement(each) for each in metadata.requires(distribution) or []]
     return {
         normalized(each.name): str(each)
-        for each in declared
+        for each in map(Requirement, metadata.requires(distribution) or [])
         if (f'extra == "{extra}"' in str(each.marker)) == bool(extra)
         and (each.marker is None or each.marker.evaluate({"extra": extra}))
     }

@@ -150,8 +150,8 @@ class PluginSet:
 
     def _add_installed(self, plugin: Plugin, entry_point: EntryPoint) -> None:
         """Add what an installed package offers, if it is for this version of textgen."""
-        is_built_in = plugin.distribution == OWN_DISTRIBUTION
-        if not is_built_in and (needed := discovery.unmet(plugin.distribution)):
+        distribution = plugin.distribution
+        if distribution != OWN_DISTRIBUTION and (needed := discovery.unmet(distribution)):
             raise PluginError(plugin, f"it needs {needed}; upgrade one of the two")
         self._add(plugin, entry_point.load, entry_point.module.partition(".")[0])
 

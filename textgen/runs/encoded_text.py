@@ -344,7 +344,8 @@ def lost_share(tokens: Ids, tokenizer: Tokenizer, characters: int) -> float:
     """The share of the characters of a text that its tokens (N,) do not give again; of a long text
     an estimate.
     """
-    sample = sample_spans(tokens, _SAMPLE, _PLACES)
+    # As near as 16 times as many tokens from 16 times fewer places.
+    sample = sample_spans(tokens, _SAMPLE // 16, _PLACES * 16)
     kept = len(tokenizer.decode(sample)) * len(tokens) / len(sample)
     return max(0.0, 1 - kept / characters)
 
@@ -409,9 +410,10 @@ def priming_ids(tokenizer: Tokenizer, tokens: Ids) -> list[int]:
 def _paragraphs(tokenizer: Tokenizer, tokens: Ids) -> Ids:
     """Places in tokens (N,) at which a paragraph starts, around the middle."""
     first = max(0, len(tokens) // 2 - _AROUND)
-    near = tokens[first : first + 2 * _AROUND]
-    pieces = [tokenizer.decode(near[place : place + 1]) for place in range(len(near))]
-    text, ends = "".join(pieces), np.cumsum([len(piece) for piece in pieces])
+    near = tokens[first : first + 2 * _AROUND].tolist()
+    known = {each: tokenizer.decode(np.array([each])) for each in set(near)}
+    pieces = [known[each] for each in near]
+    text, ends = "".join(pieces), np.cumsum(list(map(len, pieces)))
     if 2 * text.count("\n") > len(near):  # lines are tokens, such as the numbers of a series
         return np.empty(0, np.int64)
     for pattern in _PARAGRAPHS:

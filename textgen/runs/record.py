@@ -341,10 +341,9 @@ def finish_run(directory: RunDirectory) -> bool:
 
 def other_versions(record: Table) -> str:
     """A remark on packages that a run writes with and that are installed in another version."""
-    installed = {plugin.distribution: plugin.version for plugin in discovery.installed()}
     then = {each["distribution"]: each["version"] for each in record.get("components", ())}
     return "; ".join(
-        f"the run was made with {name} {version}, and {installed[name]} is installed"
+        f"the run was made with {name} {version}, and {now} is installed"
         for name, version in then.items()
-        if installed.get(name, version) != version
+        if (now := discovery.version(name)) not in (None, version)
     )
