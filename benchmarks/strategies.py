@@ -2,9 +2,11 @@
 
     python benchmarks/strategies.py RUN TEXT [--prompts 100] [--tokens 40]
     python benchmarks/strategies.py RUN TEXT --ahead ahead.py
+    python benchmarks/strategies.py RUN TEXT --contrastive contrastive.py
 
 Prints mean log-probabilities in nats, by the model, and for how many prompts a strategy is ahead.
-With the plugin file `ahead.py` of docs/plugin-recipes.md, only the speed of its drafts.
+With the plugin file `ahead.py` of docs/plugin-recipes.md, only the speed of its drafts; with
+`contrastive.py`, only what repeats itself.
 """
 
 import statistics
@@ -23,15 +25,19 @@ def main():
     options.add_argument("--prompts", type=int, default=100)
     options.add_argument("--tokens", type=int, default=40)
     options.add_argument("--ahead", type=Path, help="the file of a strategy with `drafts`")
+    options.add_argument("--contrastive", type=Path, help="the file of a contrastive search")
     asked = options.parse_args()
     plugins = PluginSet.discover()
-    if asked.ahead:
-        plugins.register_file(asked.ahead)
+    if file := asked.ahead or asked.contrastive:
+        plugins.register_file(file)
     with Engine(plugins).load(asked.run, sampler=[]) as generator:
         text = asked.text.read_text(encoding="utf-8")
         prompts = [*excerpts(text, asked.prompts, 200)]
         if asked.ahead:
             drafts(generator, prompts, asked.tokens)
+            return
+        if asked.contrastive:
+            repeats(generator, prompts, asked.tokens)
             return
         beams(generator, prompts, asked.tokens)
         best_of(generator, prompts, asked.tokens)
@@ -63,6 +69,16 @@ def drafts(generator, prompts, tokens):
         f"drafts: {same} of {len(ratios)} texts the same, at {statistics.median(ratios):.2f} "
         f"({low:.2f}-{high:.2f}) times the speed"
     )
+
+
+def repeats(generator, prompts, tokens):
+    """Share of runs of four words that came before in the same text."""
+    for name, more in (("greedy", {"temperature": 0}), ("contrastive search", {"contrastive": 4})):
+        texts, seconds = timed(generator.generate_many(prompts, max_new_tokens=tokens, **more))
+        each = [text.text.split() for text in texts]
+        runs = [[*zip(*(words[i:] for i in range(4)), strict=False)] for words in each]
+        again, count = sum(len(own) - len({*own}) for own in runs), sum(map(len, runs))
+        print(f"{name}: {again / count:.1%} of {count:,} runs of four words, in {seconds:.1f} s")
 
 
 def beams(generator, prompts, tokens):

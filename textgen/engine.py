@@ -319,14 +319,14 @@ def _executed(
     options["cancelled"] = asked = cancelled or (lambda: False)
     if processes is not None:
         options["cancelled"] = lambda: asked() or processes.is_orphaned()
-    outcome, chain, held_out = Execution(pipeline, processes=processes, **options).ensure_trained()
+    outcome, held_out = Execution(pipeline, processes=processes, **options).ensure_trained()
     if processes is not None:
         processes.meet()  # the others read what the first has written
     raw = RawPipeline(
         {**pipeline.tables(), "output": "."}, pipeline.name, pipeline.folder, pipeline.name
     )
     generator = load_generator(
-        directory, pipeline.plugins, device=pipeline.device, given={}, raw=raw, chain=chain
+        directory, pipeline.plugins, device=pipeline.device, given={}, raw=raw
     )
     try:
         if held_out is not None:

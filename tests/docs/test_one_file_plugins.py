@@ -95,13 +95,16 @@ def test_a_module_as_a_model(part, tmp_path, command, train):
     command("mingru.py", text, "plugins", "check", "mingru")
 
 
-@pytest.mark.parametrize("name", ["steadfast", "surprising"])
-def test_samplers_with_state_and_with_chance(
+@pytest.mark.parametrize(
+    ("name", "value"), [("steadfast", 0.6), ("surprising", 0.6), ("coherent", 60.0)]
+)
+def test_samplers_with_state_with_chance_and_with_the_model(
     tmp_path,
     command,
     generator,
     finished_run,
     name,
+    value,
 ):
     """They keep the contract, and change a text by the option that each has."""
     text = example(f"{name}.py")
@@ -111,7 +114,7 @@ def test_samplers_with_state_and_with_chance(
     assert isinstance(offer, RegisteredComponent)
     (option,) = offer.component.arguments()
     with engine.load(finished_run) as mine:
-        changed = mine.generate("the ", max_new_tokens=60, **{option: 0.6})
+        changed = mine.generate("the ", max_new_tokens=60, **{option: value})
     assert changed.text != generator.generate("the ", max_new_tokens=60).text
 
 
@@ -146,7 +149,8 @@ def test_a_tokenizer(command):
 
 
 def test_a_strategy(command):
-    done = command("sure.py", example("sure.py"), "plugins", "check", "sure")
+    text = example("contrastive.py")
+    done = command("contrastive.py", text, "plugins", "check", "contrastive")
     assert re.search("ok .*: strategy-texts", done.stdout)
 
 

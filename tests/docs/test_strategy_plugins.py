@@ -1,4 +1,4 @@
-"""Strategies of the docs that draft tokens or avoid an amateur's."""
+"""Strategies of the docs that draft tokens, avoid an amateur's, or search by contrast."""
 
 from pathlib import Path
 
@@ -69,3 +69,24 @@ def test_an_amateur_is_avoided(tmp_path):
         )
         assert scores[token] == pytest.approx(scores.max())
         ids.append(token)
+
+
+def test_contrastive_search_weighs_candidates_by_likeness(tmp_path):
+    engine = engine_with(tmp_path / "contrastive.py", example("contrastive.py"))
+    text = "the river carried its light away in pieces to the sea. " * 40
+    generator = engine.train(corpus=text, model="ngram", trainer="count").generator
+    asked = {"max_new_tokens": 12, "temperature": 1}
+    likely = generator.generate("the", contrastive=3, contrastive_penalty=0, **asked)
+    assert likely.tokens == generator.generate("the", max_new_tokens=12, temperature=0).tokens
+    made = generator.generate("the", contrastive=3, contrastive_penalty=0.9, **asked)
+    ids, seen = [*generator.prepare("the").ids], []
+    for token in made.tokens:
+        here = np.exp(generator.next_logprobs(ids)[0])
+        seen.append(np.sqrt(here))
+        scores = {}
+        for other in np.argsort(-here)[:3].tolist():
+            after = np.sqrt(np.exp(generator.next_logprobs([*ids, other])[0]))
+            scores[other] = here[other] / 9 - max(after @ each for each in seen)
+        assert scores[token] == pytest.approx(max(scores.values()), abs=1e-5)
+        ids.append(token)
+    assert made.tokens != likely.tokens

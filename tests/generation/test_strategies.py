@@ -274,3 +274,21 @@ def test_an_answer_that_is_none_is_blamed(answer):
     with pytest.raises(ContractError) as caught:
         run.generator.generate("a", strategy="textgen-odd:odd")
     assert (caught.value.kind, caught.value.component) == ("strategy", "odd")
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"), [(0, "steps for a token"), (1, "the 1 tokens that are final")]
+)
+def test_a_strategy_that_never_ends_or_takes_back_what_was_shown_is_blamed(kept, said):
+    class Odd:
+        lanes = 2
+
+        def step(self, view):
+            if len(view) == 1:
+                return Moves([0, 0], [(1,), (2,)], final=1)
+            return Moves([kept], [()])
+
+    engine = engine_of(strategy=lambda context: Odd())
+    run = engine.train(corpus=TEXT, model="ngram", trainer="count")
+    with pytest.raises(ContractError, match=said):
+        run.generator.generate("a", strategy="textgen-odd:odd")

@@ -1,19 +1,22 @@
-"""Components with an option that is another run."""
+"""Components with an option that is another run, and samplers that reach the model of their own."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 import tomli_w
-from components import plugin_of
-from small_run import record_of, tables
+from components import engine_of, plugin_of
+from small_run import TEXT, record_of, tables
 
 import textgen
 from textgen import Component, NoOptions, option
+from textgen.events import Evaluation
 from textgen.gradient import GradientOptions, GradientTrainer
 
 
@@ -117,8 +120,8 @@ def test_a_sampler_is_given_one_generator_in_the_chain_and_in_requests(folder, b
     plugins = Plugins()
     chain = [{"type": "beside", "other": str(base)}]
     run = plugins.engine.run(taught(folder, str(base), sampler=chain), output=folder / "made")
-    assert len(plugins.given) > 1
-    assert len(set(map(id, plugins.given))) == 1, "which is loaded once"
+    trainers, samplers, loaded = plugins.given
+    assert trainers is samplers is not loaded, "once for a training, and once for a generator"
     plugins.given.clear()
     with plugins.engine.load(run.path) as generator:
         generator.generate("Once", beside=str(base), max_new_tokens=3)
@@ -126,3 +129,57 @@ def test_a_sampler_is_given_one_generator_in_the_chain_and_in_requests(folder, b
         assert plain.text == textgen.load(base).generate("Once", max_new_tokens=3).text
     assert [each.path for each in plugins.given] == [base, base, base, run.path]
     assert plugins.given[0] is plugins.given[1] is not plugins.given[2]
+
+
+def test_a_sampler_reaches_the_model_whose_logits_it_sees(folder):
+    """While a run trains, after it with the best weights, and loaded; whichever way it writes."""
+    models = []
+
+    def build(context):
+        def compare(logits, history):
+            models.append(context.model)
+            for row, seen in enumerate(logits):
+                (own,) = context.model.decoder(1).extend(history.tokens(row)[None])
+                known = np.isfinite(seen)  # the others are forbidden
+                np.testing.assert_allclose(own[known], seen[known], rtol=1e-3, atol=1e-3)
+            return logits
+
+        return compare
+
+    def reached():
+        """How many calls there were, each of which compared."""
+        assert len(set(map(id, models))) == 1
+        calls = len(models)
+        models.clear()
+        return calls
+
+    (folder / "text.txt").write_text(TEXT.replace("\n", " "))  # of which texts begin after nothing
+    engine, odd = engine_of(sampler=build), {"type": "textgen-odd:odd"}
+    pipeline = {**tables(folder), "sampler": [odd], "data": {"window_length": 16}}
+    pipeline["trainer"]["learning_rate"], written = 6.0, []
+
+    def write(event):
+        if isinstance(event, Evaluation):
+            written.append(event.sample("Once", 5))
+            assert reached() >= 5
+
+    run = engine.run(pipeline, output=folder / "made", observers=[write])
+    record = record_of(run.path)
+    assert record["best_step"] < record["step"], "so that the weights are not those of the end"
+    assert len(set(written)) > 1
+    assert reached() >= 40, "the texts of the run"
+    with engine.load(run.path) as generator:
+        asked = {"max_new_tokens": 20, "index": 3}
+        text = generator.generate("Once", **asked).text
+        ways = [
+            "".join(generator.stream("Once", **asked)),
+            asyncio.run(generator.agenerate("Once", **asked)).text,
+            [*generator.generate_many(["a", {"prompt": "Once", **asked}, ""], max_new_tokens=20)][
+                1
+            ].text,
+        ]
+        assert ways == [text] * 3
+        half = generator.generate("Once", **{**asked, "max_new_tokens": 8, "keep_state": True})
+        assert half.text + generator.generate(state=half.state, max_new_tokens=12).text == text
+        assert generator.generate("Once", beams=3, **asked).ranked
+        assert reached() >= 100

@@ -28,6 +28,11 @@ def write_state(self, tokens, logits, history):
     return {"seen": history.state["seen"].copy()}
 
 
+def stale(self, context):
+    """Keeps a weight of the model as it was."""
+    self.weight = float(next(iter(context.model.tensors().values())).flat[0])
+
+
 def late_noise(self, logits, history):
     return logits / (1 + (len(history.tokens(0)) > 100 and random.random()))
 
@@ -60,6 +65,8 @@ SAMPLERS = [
            {"seen": history.state["seen"] + [0, len(tokens)]}),
     broken("component-globals", "the global random state, late", Sampler, history="tokens",
            __call__=late_noise),
+    broken("sampler-deterministic", "weights of before", Sampler, __init__=stale,
+           __call__=lambda self, logits, history: logits + self.weight),
     broken("sampler-torch", "other logits than an array", Sampler,
            **call(lambda x: x * (0.5 if isinstance(x, np.ndarray) else 0.25))),
     broken("sampler-torch", "on the CPU", Sampler, **call(lambda x: x.new_zeros(
@@ -73,10 +80,19 @@ def remembering(self, lanes):
     return [(lanes.draw()[0] + self.count) % 30]
 
 
+def taking_back(self, lanes):
+    """Shows the first of two lanes, and goes on with the other."""
+    if len(lanes) == 1:
+        return Moves([0, 0], np.argsort(lanes.logits[0])[-2:, None], final=1)
+    return Moves([1], [lanes.draw()[1:]])
+
+
 STRATEGIES = [
     broken("strategy-moves", "lanes", Strategy, lanes=True),
     broken("strategy-moves", "more lanes than it says", Strategy,
            step=lambda self, lanes: Moves([0] * 3, [()] * 3)),
+    broken("strategy-moves", "takes back what is final", Strategy, step=taking_back),
+    broken("strategy-moves", "never ends", Strategy, step=lambda self, lanes: Moves([0], [()])),
     broken("strategy-texts", "noise", Sampling, pick=lambda self, lanes: [int(NOISE.integers(30))]),
     broken("strategy-texts", "what came before", Sampling, pick=remembering),
 ]  # fmt: skip

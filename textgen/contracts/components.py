@@ -75,12 +75,6 @@ class Components(contextlib.ExitStack[bool | None]):
             self.load_start(made, choice, context)
         return made
 
-    def detach(self) -> None:
-        """Leave the base, which then does not close it."""
-        if self._base is not None:
-            del self._base._parts[id(self)]
-            self._base = None
-
     def add(self, made: Any, offer: RegisteredComponent) -> None:
         """Let an object of a component take part. One that the program gave is not closed."""
         if any(made is built() for built, _ in self._built):

@@ -87,6 +87,7 @@ class StrategyText:
         self.state: Tensors = {name: np.asarray(array)[None] for name, array in start.items()}
         self._moves = Moves([0], [()], self.state)
         self._next: list[Lane] = []  # as the moves say; none before the first step
+        self._steps = 0
 
     # What the strategy sees, as textgen.protocols.Lanes says.
 
@@ -170,8 +171,8 @@ class StrategyText:
         saved = self._row.resumed
         if saved is not None and saved.strategy == self._source.name:
             with failing([self._row]), reading_state():
-                begins = [lane[0] for lane in saved.lanes]
-                self._moves = Moves(begins, [lane[1:] for lane in saved.lanes], saved.memory)
+                tokens = [lane[1:] for lane in saved.lanes]
+                self._moves = Moves([lane[0] for lane in saved.lanes], tokens, saved.memory)
                 if fault := self._fault(self._moves):
                     raise UsageError(f"the saved state has {fault}", argument="state")
 
@@ -243,6 +244,10 @@ class StrategyText:
         """Ask the strategy for its next moves, and check them."""
         allowed = [self._allowed(lane.logits[-1:], len(lane.ids)) for lane in self._lanes]
         self.logits = np.concatenate(allowed)
+        self._steps += 1
+        most = 1000 + self._chain.vocab_size  # for each token of the longest lane, and the next
+        if self._steps > most * (1 + max(len(lane.ids) for lane in self._lanes)):
+            raise ContractError(self._source, f"takes more than {most:,} steps for a token")
         answer = self._strategy.step(self)
         if fault := self._fault(answer):
             raise ContractError(self._source, f"gave from step {fault}")
@@ -250,8 +255,7 @@ class StrategyText:
             self._moves = answer
         else:
             self._rank(answer)
-            best = answer.lanes[0]
-            self._end(best, self._lanes[best].reason or "length")
+            self._end(answer.lanes[0], "length")
 
     def _allowed(self, logits: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
         """Logits (1, V) without what may not follow so many tokens."""
@@ -407,7 +411,12 @@ class StrategyText:
         if lengths != {count}:
             return f"scores, tokens or a state that are not of {count} lanes"
         places = _outside(answer.lanes, least, len(self._lanes))
-        return places or _outside(ids, END, self._chain.vocab_size)
+        if fault := places or _outside(ids, END, self._chain.vocab_size):
+            return fault
+        first, sure = answer.lanes[0], self._lanes[0].ids[: self._shown]
+        if sure and (first < 0 or self._lanes[first].ids[: len(sure)] != sure):
+            return f"a first lane that does not begin with the {len(sure)} tokens that are final"
+        return ""
 
 
 def _outside(numbers: Sequence[int], least: int, end: int) -> str:

@@ -15,7 +15,7 @@ import attrs
 
 from textgen import devices
 from textgen.errors import Fault
-from textgen.protocols import Tokenizer
+from textgen.protocols import Model, Tokenizer
 
 OWN_DISTRIBUTION: Final = "textgen-engine"
 UNPACKAGED: Final = "unpackaged"
@@ -141,6 +141,8 @@ class BuildContext:
     folder      relative paths in the pipeline are relative to it (`Path` options arrive resolved)
     seed        the pipeline's seed
     tokenizer   the fitted tokenizer; None while corpus and tokenizer are being built
+    model       the model that generates, for samplers and strategies, and None for others. Its
+                weights change while a run trains, so read them in each call
     training    False when the component will only generate: a model then needs no gradients, and no
                 torch on a CPU
     directory   the run directory, for observers; None outside a run
@@ -154,6 +156,7 @@ class BuildContext:
     requested_device: str = "auto"
     seed: int = 0
     tokenizer: Tokenizer | None = None
+    model: Model | None = None
     training: bool = True
     directory: Path | None = None
     console: TextIO | None = None

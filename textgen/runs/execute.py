@@ -17,7 +17,6 @@ from textgen import devices
 from textgen.data import Dataset
 from textgen.errors import CorpusError, UsageError
 from textgen.events import RunSkipped
-from textgen.generation.chain import Chain
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
 from textgen.processes import Processes
@@ -56,12 +55,11 @@ class Execution:
         is_written = self.processes is None or self.processes.leads
         return RunDirectory(self.pipeline.output, is_written)
 
-    def ensure_trained(self) -> tuple[Outcome, Chain | None, Ids | None]:
+    def ensure_trained(self) -> tuple[Outcome, Ids | None]:
         """Train from the start, resume or skip training, depending on the state of the run
         directory.
 
-        Returns what was done, and after training the chain that it made samples with, whose
-        components are the caller's to close, and the tokens that it was evaluated on.
+        Returns what was done, and after training the tokens that it was evaluated on.
         """
         directory, processes, count = self.directory, self.processes, self.pipeline.threads
         threads = count if processes is None else processes.threads(count)
@@ -82,10 +80,9 @@ class Execution:
             if data is None:
                 skipped = RunSkipped(path=directory.path, step=decision.record["step"])
                 self._observers(context, directory).tell(skipped)
-                return "skipped", None, None
-            chain = self._train(text, data, decision, context, threads)
-            done: Outcome = "trained" if decision.checkpoint is None else "resumed"
-            return done, chain, data.validation
+                return "skipped", None
+            self._train(text, data, decision, context, threads)
+            return "trained" if decision.checkpoint is None else "resumed", data.validation
 
     @contextlib.contextmanager
     def _naming_errors(self) -> Iterator[None]:
@@ -141,18 +138,19 @@ class Execution:
         decision: Decision,
         context: BuildContext,
         threads: int | None,
-    ) -> Chain:
+    ) -> None:
         """Build model, trainer, chain and observers, restored from the checkpoint if there is one;
-        begin the run and train. Returns the chain that its model made samples with.
+        begin the run and train.
         """
         pipeline, components, checkpoint = self.pipeline, self._components, decision.checkpoint
         trainer, model = self._built(decision, context)
         context = attrs.evolve(context, training=False)
         priming = priming_ids(text.tokenizer, data.training)
-        own = pipeline.decoding, pipeline.model, model, context, RunComponents(components)
-        generator = make_generator(*own, pipeline.name)
-        generator, chain = attrs.evolve(generator, record={"priming": priming}), generator.chain
-        chain.try_on(model)  # finds what cannot generate before training
+        generator = make_generator(
+            pipeline.decoding, pipeline.model, model, context, components, pipeline.name
+        )
+        generator = attrs.evolve(generator, record={"priming": priming})
+        generator.chain.try_on(model)  # finds what cannot generate before training
         generator.prepare(pipeline.generate.prompt, **pipeline.generate.of_request())
 
         def sample(prompt: str, max_new_tokens: int) -> str:
@@ -190,8 +188,6 @@ class Execution:
             cancelled=self.cancelled,
             sample=sample,
         ).run()
-        chain.components.detach()
-        return chain
 
     def _built(self, decision: Decision, context: BuildContext) -> tuple[Any, Any]:
         """Trainer and model, as the checkpoint has them or the run to start from."""

@@ -81,14 +81,13 @@ def load_generator(
     given: Table,
     source: str = "",
     raw: RawPipeline | None = None,
-    chain: Chain | None = None,
 ) -> Generator:
     """The generator of a run: its model, or while it has none, the weights of its best checkpoint;
     or of the tables that a plugin offers in place of a run, whose tokenizer and model load
     themselves, and whose name is `source`.
 
-    Tables and objects in `given`, by kind, take the place of the run's own; `raw` that of its
-    whole pipeline.toml; and a `chain` that is built already that of its samplers.
+    Tables and objects in `given`, by kind, take the place of the run's own, and `raw` that of its
+    whole pipeline.toml.
     """
     if isinstance(found, Mapping):
         own = {key: value for key, value in found.items() if key != "start"}
@@ -111,7 +110,7 @@ def load_generator(
             training=stored.directory is None,  # a model that loads itself does so as for training
             plugins=plugins,
         )
-        generator = _build(choices, context, stored, chain)
+        generator = _build(choices, context, stored)
     except (ContractError, CorruptFileError, PipelineError) as error:
         versions = run_record.other_versions(record)
         error.advice = "; ".join(filter(None, [versions, error.advice]))
@@ -131,18 +130,13 @@ def load_generator(
     return attrs.evolve(generator, path=path, training_tokens=training_tokens)
 
 
-def _build(
-    choices: _Choices,
-    context: BuildContext,
-    stored: StoredRun,
-    chain: Chain | None,
-) -> Generator:
+def _build(choices: _Choices, context: BuildContext, stored: StoredRun) -> Generator:
     """The generator of tokenizer, model and samplers: with vocabulary and weights of a run, or as
     they load themselves.
     """
     (tokenizer_choice, model_choice, samplers), place = choices, stored.directory
     with contextlib.ExitStack() as stack:
-        components = stack.enter_context(RunComponents() if chain is None else chain.components)
+        components = stack.enter_context(RunComponents())
         tokenizer = components.build(tokenizer_choice, context)
         if place is None:
             with components.blaming(tokenizer_choice.offer):
@@ -160,7 +154,7 @@ def _build(
         elif callable(freeze := getattr(model, "requires_grad_", None)):
             freeze(False)  # it is built as for training, to load its weights, and only writes
         generator = make_generator(
-            samplers, model_choice, model, context, components, stored.raw.source, chain
+            samplers, model_choice, model, context, components, stored.raw.source
         )
         stack.pop_all()  # from here on, Generator.close closes them
     return generator
@@ -256,11 +250,10 @@ def make_generator(
     context: BuildContext,
     components: Components,
     source: str,
-    chain: Chain | None = None,
 ) -> Generator:
-    """A generator of a model that is already built, as its chain of `samplers` may be."""
+    """A generator of a model that is already built."""
+    context = attrs.evolve(context, model=model)
     assert context.tokenizer is not None
-    chain = chain or build_chain(samplers, model_choice.offer, context, components, source)
 
     def make_chain(options: Table) -> Chain:
         assert context.plugins is not None
@@ -287,7 +280,7 @@ def make_generator(
     return Generator(
         tokenizer=context.tokenizer,
         model=model,
-        chain=chain,
+        chain=build_chain(samplers, model_choice.offer, context, components, source),
         make_chain=make_chain,
         make_module=make_module,
         seed=context.seed,

@@ -78,8 +78,7 @@ class ObserverSuite(Suite):
             ):
                 self._run(**run)
             if text := written.getvalue():
-                given = "a console" if "console" in run else "no console"
-                raise Violation(f"with {given} it wrote {text[:60]!r}; use context.console")
+                raise Violation(f"it wrote {text[:60]!r}; use context.console")
 
     def observer_resumed(self) -> None:
         """No row of the steps 5 and 6, which come twice, is there twice."""

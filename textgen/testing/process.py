@@ -112,8 +112,7 @@ def no_thread_left() -> Iterator[None]:
         if thread not in before and not thread.daemon:
             thread.join(_PATIENCE)
             if thread.is_alive():
-                seen = f"it left the thread {thread.name!r} running"
-                raise Violation(seen, "component-globals")
+                raise Violation(f"it left the thread {thread.name!r} running", "component-globals")
 
 
 def in_threads(call: Callable[..., object], *arguments: Sequence[Any]) -> None:

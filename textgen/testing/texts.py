@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any, Final
 
 import attrs
@@ -35,6 +36,10 @@ REQUESTS: Final[list[dict[str, Any]]] = [
 @attrs.frozen(kw_only=True)
 class TextSuite(Suite):
     """A suite whose checks generate texts, by a small network."""
+
+    def new(self, **context: Any) -> Any:
+        """The component, for that network."""
+        return super().new(**context, model=self._plain.model)
 
     @cached_property
     def _plain(self) -> Generator:
@@ -67,17 +72,13 @@ class TextSuite(Suite):
         """Raise a Violation unless texts are the same however they are made."""
         generator = self.generator()
         streams = [generator.stream(**request) for request in REQUESTS]
-        streamed = ["" for _ in streams]
-        while any(stream.finish_reason is None for stream in streams):
-            streamed = [
-                text + next(stream, "") for text, stream in zip(streamed, streams, strict=True)
-            ]
+        pieces = [[""] * len(streams), *zip_longest(*streams, fillvalue="")]
         ways = {
             "a second time": [generator.generate(**request).text for request in REQUESTS],
             "in a batch of another order": [
                 text.text for text in generator.generate_many(REQUESTS[::-1])
             ][::-1],
-            "as a stream beside others": streamed,
+            "as a stream beside others": map("".join, zip(*pieces, strict=True)),
         }
         first = [self.generator().generate(**request).text for request in REQUESTS]
         for what, texts in ways.items():
@@ -105,12 +106,10 @@ class StrategySuite(TextSuite):
         return attrs.evolve(chain, strategy=(self.new(training=False), self.offer))
 
     def strategy_moves(self) -> None:
-        lanes = getattr(self.new(training=False), "lanes", None)
+        lanes = getattr(self.new(), "lanes", None)
         if type(lanes) is not int or lanes < 1:
             raise Violation(f"its attribute lanes is {lanes!r}")
-        generator = self.generator()
-        for request in REQUESTS:
-            generator.generate(**request)
+        list(self.generator().generate_many(REQUESTS))
 
     def strategy_texts(self) -> None:
         self.check_texts()

@@ -158,8 +158,7 @@ class TrainerSuite(TrainingSuite):
         """Compare with the events from a place on, and with the weights after them."""
         left = self.training.events[begin:]
         if len(training.events) != len(left):
-            seen = f"{what} yielded {len(training.events)} events, and had {len(left)} left"
-            raise Violation(seen)
+            raise Violation(f"{what} yielded {len(training.events)} events, with {len(left)} left")
         for number, events in enumerate(zip(training.events, left, strict=True), begin + 1):
             given, wanted = map(_read, events)
             if given != wanted:
