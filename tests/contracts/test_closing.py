@@ -82,7 +82,7 @@ def tables(tmp_path):
 def test_all_are_closed_once_when_a_run_or_its_generator_ends(tables, tmp_path):
     closings = Closings()
     run = closings.engine.run(tables)
-    assert {each.kind for each in closings.built if each.closed} == {*INNER} - {"sampler"}
+    assert {each.kind for each in closings.built if each.closed} == {*INNER}
     closings.check(*OF_A_GENERATOR)
     assert len(run.generator.generate("The", max_new_tokens=3, temperature=0.5).text) == 3
     for _ in range(2):

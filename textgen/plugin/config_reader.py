@@ -180,7 +180,7 @@ class ConfigReader:
         hint = known_names(key, known)
         taker = None if self.plugins is None else self.plugins.sampling_option(key)
         if isinstance(taker, RegisteredComponent):
-            hint = f"it is an option of the sampler {taker.name!r}"
+            hint = f"it is an option of the {taker.kind} {taker.name!r}"
         return Fault(self.at(key).place, "unknown key", "", hint)
 
     def field(self, field: attrs.Attribute[Any], value: Any) -> Any:
