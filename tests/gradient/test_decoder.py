@@ -29,9 +29,11 @@ def test_rows_of_different_lengths_keep_their_last_logits():
 def test_wrapping_shares_the_parameters_and_refuses_other_weights():
     module = Recurrent(5)
     module.scale = nn.Parameter(torch.tensor(2.0))  # of no dimension
+    module.again = module.head  # tied
     model = GradientModel.of(module)
     assert GradientModel.of(model) is model
     tensors = {name: array + 1 for name, array in model.tensors().items()}
+    assert len(tensors) == len([*module.parameters()])
     model.load_tensors(tensors)
     assert np.array_equal(module.head.bias.detach().numpy(), tensors["head.bias"])
     assert module.scale.item() == 3.0
