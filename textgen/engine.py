@@ -335,8 +335,11 @@ def _executed(
             generator = attrs.evolve(generator, path=None)
         texts, table = Generations(), pipeline.generate
         if generates and leads:
-            more = {"n": table.n, "distinct": table.distinct, **table.of_request()}
-            texts = Generations(generator.generate_many([table.prompt], **more))
+            texts = Generations(
+                generator.generate_many(
+                    [table.prompt], n=table.n, distinct=table.distinct, **table.of_request()
+                )
+            )
         if outcome == "skipped" and leads:  # only now its new pipeline is recorded
             keep_changes(pipeline, directory, generator.record)
     except BaseException:

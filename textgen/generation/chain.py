@@ -169,8 +169,9 @@ class Chain:
         strategy = None
         for choice, sampler in samplers:
             if choice.offer.kind == "strategy":
-                is_sampling = getattr(sampler, "draws_only", False)
-                strategy = None if is_sampling else (sampler, choice.offer)
+                strategy = (
+                    None if getattr(sampler, "draws_only", False) else (sampler, choice.offer)
+                )
                 continue
             for part in getattr(sampler, "links", (sampler,)):
                 before = sum(link.offer.name == choice.offer.name for link in links)

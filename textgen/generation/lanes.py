@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Final
@@ -27,6 +28,7 @@ from textgen.protocols import NEW_LANE, Array, Floats, Ids, Moves, Ranking, Tens
 
 _LANE: Final = 0xD1B54A32D192ED03  # times its place, it keys the random numbers of a lane
 _STRATEGY: Final = 2**32 + 1  # in place of a sampler's place, as that of the draw
+_MOST_STEPS: Final = 2000  # for a token
 
 
 @attrs.define(eq=False)
@@ -87,7 +89,7 @@ class StrategyText:
         self.state: Tensors = {name: np.asarray(array)[None] for name, array in start.items()}
         self._moves = Moves([0], [()], self.state)
         self._next: list[Lane] = []  # as the moves say; none before the first step
-        self._steps = 0
+        self._steps = Counter[int]()  # by the tokens of the longest lane and those that are shown
 
     # What the strategy sees, as textgen.protocols.Lanes says.
 
@@ -241,20 +243,25 @@ class StrategyText:
         return self._row.length - self._before
 
     def _ask_strategy(self) -> None:
-        """Ask the strategy for its next moves, and check them."""
-        allowed = [self._allowed(lane.logits[-1:], len(lane.ids)) for lane in self._lanes]
-        self.logits = np.concatenate(allowed)
-        self._steps += 1
-        most = 1000 + self._chain.vocab_size  # for each token of the longest lane, and the next
-        if self._steps > most * (1 + max(len(lane.ids) for lane in self._lanes)):
-            raise ContractError(self._source, f"takes more than {most:,} steps for a token")
+        """Ask the strategy for its next moves, and check them; after a ranking, end the text."""
+        self.logits = np.concatenate(
+            [self._allowed(lane.logits[-1:], len(lane.ids)) for lane in self._lanes]
+        )
+        longest = min(max(len(lane.ids) for lane in self._lanes), self._shown + self._row.left)
+        gained = longest + self._shown
+        self._steps[gained] += 1
+        if self._steps[gained] > _MOST_STEPS:
+            raise ContractError(self._source, f"takes more than {_MOST_STEPS:,} steps for a token")
         answer = self._strategy.step(self)
         if fault := self._fault(answer):
             raise ContractError(self._source, f"gave from step {fault}")
         if isinstance(answer, Moves):
             self._moves = answer
         else:
-            self._rank(answer)
+            for lane, score in zip_longest(answer.lanes, answer.scores, fillvalue=0.0):
+                ids = self._lanes[int(lane)].ids
+                text = self._row.tokenizer.decode(np.array(ids, np.int64))
+                self._row.ranked.append(RankedText(text, tuple(ids), float(score)))
             self._end(answer.lanes[0], "length")
 
     def _allowed(self, logits: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
@@ -274,13 +281,13 @@ class StrategyText:
         history = self._history.rows(sources)
         if new := [place for place, lane in enumerate(moves.lanes) if lane <= NEW_LANE]:
             history.put(new, start_history([self._row] * len(new)))
-        for lane, source, tokens in zip(self._next, moves.lanes, moves.tokens, strict=True):
+        for lane, source, tokens in zip(self._next, sources, moves.tokens, strict=True):
             after = lane.logits[:0]
             if lane.feed.logits is not None:
                 after = to_numpy(lane.feed.logits)[0].copy()
             given = [*lane.logits, *after][-1 - len(tokens) :]
             lane.logits = after if len(after) else lane.logits
-            self._feed_lane(lane, tokens, given, self.logits[max(source, 0)])
+            self._feed_lane(lane, tokens, given, self.logits[source])
         keys = np.arange(len(sources), dtype=np.uint64) * np.uint64(_LANE)
         history.streams[:, 0] = np.uint64(self._row.request.seed) ^ splitmix(keys)
         history.streams[0, 0] = self._row.request.seed  # the first is that of sampling
@@ -327,13 +334,6 @@ class StrategyText:
                 return reason
         return lane.reason if count >= len(lane.ids) else None
 
-    def _rank(self, ranking: Ranking) -> None:
-        """Keep the ranked texts."""
-        for lane, score in zip_longest(ranking.lanes, ranking.scores, fillvalue=0.0):
-            ids = self._lanes[int(lane)].ids
-            text = self._row.tokenizer.decode(np.array(ids, np.int64))
-            self._row.ranked.append(RankedText(text, tuple(ids), float(score)))
-
     def _end(self, best: int, reason: FinishReason, count: int | None = None) -> None:
         """End the text with the first `count` tokens of a lane, or with all."""
         row, lane = self._row, self._lanes[best]
@@ -351,9 +351,9 @@ class StrategyText:
             row.end = row.resumed
             return
         text = self._lanes[best].ids[: self._shown]
-        lanes = tuple(self._saved_lane(lane, len(text), is_cut) for lane in self._lanes)
         have_begun_so = all(lane.begin or lane.ids[: len(text)] == text for lane in self._lanes)
         if have_begun_so and not row.ranked:
+            lanes = tuple(self._saved_lane(lane, len(text), is_cut) for lane in self._lanes)
             strategy = {"strategy": self._source.name, "lanes": lanes, "memory": self.state}
         decoder, history = self._state_after(text)
         row.save(decoder, history.save_row(0), NO_IDS, **strategy)

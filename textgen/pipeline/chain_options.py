@@ -29,13 +29,14 @@ def changed(
     given: dict[RegisteredComponent, dict[str, Any]] = {}  # options of one may need each other
     if (strategy := options.pop("strategy", None)) is not None:
         offer = isinstance(strategy, str) and plugins.find("strategy", strategy)
-        if isinstance(offer, RegisteredComponent):  # with options that it requires
+        chain = _samplers(chain)
+        if isinstance(offer, RegisteredComponent):
             arguments = offer.component.arguments().items()
-            own = {key: options.pop(name) for name, key in arguments if name in options}
-            strategy = {"type": strategy, **own}
-        with faults.collected():
-            chain = [*_samplers(chain), reader.at("strategy").choice("strategy", strategy)]
-            given[chain[-1].offer] = {}
+            given[offer] = {key: options.pop(name) for name, key in arguments if name in options}
+        else:
+            with faults.collected():
+                chain += (reader.at("strategy").choice("strategy", strategy),)
+                given[chain[-1].offer] = {}
     for name, value in options.items():
         takers = [choice.offer for choice in chain if name in choice.offer.component.arguments()]
         offer = takers[-1] if takers else plugins.sampling_option(name)
