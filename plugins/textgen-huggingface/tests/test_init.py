@@ -67,7 +67,9 @@ def init(
 def test_init_tunes_an_offered_transformer_as_its_tables_say(command: Any, folder: Path) -> None:
     made, written = init(command, folder, "--minutes", 5, "--force", "--start", "tiny")
     assert made["model"] == {"start": "tiny", "lora": {"rank": 4, "alpha": 32}}
-    assert (made["trainer"]["length"], made["data"]["window_length"]) == ("3 epochs", 256)
+    trainer = made["trainer"]
+    assert (trainer["length"], made["data"]["window_length"]) == ("3 epochs", 256)
+    assert trainer["average_share"] > 0 == trainer["decay_share"]  # a mean at a constant rate
     assert [each["type"] for each in made["sampler"]] == ["penalties", "min-p", "temperature"]
     assert "tokenizer" not in made
     for said in ("seconds a pass", "tokens a second", "MB a run"):
