@@ -55,10 +55,10 @@ def test_prompts_with_other_salts_share_nothing(counted):
 
 
 def test_the_least_recently_used_states_are_dropped(monkeypatch, request):
-    monkeypatch.setattr(generators, "_CACHED", 1300)  # bytes: two states
+    monkeypatch.setattr(generators, "_CACHED", 1100)  # bytes: one state
     counted = request.getfixturevalue("counted")
-    prompts = [long_text(600, seed) for seed in (0, 0, 1, 0)]
-    assert [fed(counted, prompt) for prompt in prompts] == [600, 88, 600, 600]
+    prompts = [*(long_text(600, seed) for seed in (0, 0, 1, 0)), long_text(600, 0)[:300]]
+    assert [fed(counted, prompt) for prompt in prompts] == [600, 88, 600, 600, 300]
 
 
 def test_texts_of_a_prompt_that_is_being_fed_do_not_feed_it_again(counted):
