@@ -43,10 +43,10 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -88,7 +88,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
     It replaces `path` when the block ends, or is removed when that raises.
     """
-    temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(16)}.tmp")
     try:
         with temporary.open("xb") as file:
             yield file
@@ -109,7 +109,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Write files in it with `write_synced`.
     """
-    partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}")
+    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(16)}")
     try:
         partial.mkdir()
         yield partial
@@ -183,7 +183,7 @@ def remove_folder(path: Path) -> None:
     if path.is_symlink():
         path.unlink()
         return
-    removed = path.with_name(f"{REMOVED}{uuid.uuid4().hex}")
+    removed = path.with_name(f"{REMOVED}{secrets.token_hex(16)}")
     rename(path, removed)
     sync_folder(path.parent)
     remove(removed)

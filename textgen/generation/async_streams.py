@@ -5,13 +5,12 @@ One background thread runs the requests of all of them, and their event loops st
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 import weakref
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Sequence
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from textgen.errors import UsageError
 from textgen.generation.row import Row
@@ -27,6 +26,8 @@ class Reader:
     """Waits in an event loop for what comes of a row."""
 
     def __init__(self, row: Row) -> None:
+        import asyncio  # slow to import
+
         self.row = row
         self.loop, self.woken = asyncio.get_running_loop(), asyncio.Event()
 
@@ -73,6 +74,8 @@ class BackgroundLoop:
 
         Raises UsageError in a process that was forked while there was a thread.
         """
+        import asyncio
+
         with self._lock:
             if self._thread is None:  # what else the event loop has ready begins together with it
                 asyncio.get_running_loop().call_soon(self._start)
@@ -115,7 +118,7 @@ class BackgroundLoop:
         """Wake up to `count` of the readers that have something to take, and all that wait for
         their first piece.
         """
-        woken = defaultdict[asyncio.AbstractEventLoop, list[Reader]](list)
+        woken = defaultdict[Any, list[Reader]](list)
         for _ in range(len(self.waiting)):
             reader = self.waiting.popleft()
             if reader.row.has_news and (count > 0 or not reader.row.taken):

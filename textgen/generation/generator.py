@@ -4,7 +4,6 @@ threads.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from collections import deque
@@ -174,6 +173,8 @@ class Generator(RequestChecker):
         self, prompt: Prompt = "", **options: Unpack[RequestKeywords]
     ) -> Generation:
         """`generate` for asyncio. Cancelling the task ends the text."""
+        import asyncio
+
         row = await self._prepared(prompt, options)
         row.request.check_end()
         with self.components.blaming():
@@ -317,6 +318,8 @@ class Generator(RequestChecker):
         A long prompt or a new form takes longer than an event loop should wait: they go to a
         thread.
         """
+        import asyncio  # slow to import
+
         with self.components.blaming():
             if self._is_quick(prompt, options):
                 return self._row(prompt, options)

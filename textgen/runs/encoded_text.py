@@ -414,10 +414,11 @@ def _paragraphs(tokenizer: Tokenizer, tokens: Ids) -> Ids:
     known = {each: tokenizer.decode(np.array([each])) for each in set(near)}
     pieces = [known[each] for each in near]
     text, ends = "".join(pieces), np.cumsum(list(map(len, pieces)))
-    if 2 * text.count("\n") > len(near):  # lines are tokens, such as the numbers of a series
+    lines = text.count("\n")
+    if 2 * lines > len(near):  # lines are tokens, such as the numbers of a series
         return np.empty(0, np.int64)
     for pattern in _PARAGRAPHS:
-        found = np.array([match.end() for match in re.finditer(pattern, text)], np.int64)
-        if len(found) * _LINES > text.count("\n"):
+        found = [match.end() for match in re.finditer(pattern, text)]
+        if len(found) * _LINES > lines:
             return first + 1 + np.flatnonzero(np.isin(ends, found))
     return np.empty(0, np.int64)
