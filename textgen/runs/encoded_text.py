@@ -50,6 +50,7 @@ _MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per char
 _MUCH_LOST: Final = 0.05  # share of characters that are not decoded again
 _PLACES: Final = 16  # of a held-out part that is too large to be read whole
 _SAMPLE: Final = 1 << 20  # tokens of which something is measured
+_LOST: Final = 1 << 16, 256  # tokens, and their places, of which is estimated what is lost
 _PRIMING: Final = 8  # tokens; more did not change what follows
 # Tokens on each side of the middle, among which the end of a document is sought, or a paragraph.
 _SOUGHT: Final = 1 << 20
@@ -344,8 +345,7 @@ def lost_share(tokens: Ids, tokenizer: Tokenizer, characters: int) -> float:
     """The share of the characters of a text that its tokens (N,) do not give again; of a long text
     an estimate.
     """
-    # As near as 16 times as many tokens from 16 times fewer places.
-    sample = sample_spans(tokens, _SAMPLE // 16, _PLACES * 16)
+    sample = sample_spans(tokens, *_LOST)
     kept = len(tokenizer.decode(sample)) * len(tokens) / len(sample)
     return max(0.0, 1 - kept / characters)
 
