@@ -95,4 +95,6 @@ STRATEGIES = [
     broken("strategy-moves", "never ends", Strategy, step=lambda self, lanes: Moves([0], [()])),
     broken("strategy-texts", "noise", Sampling, pick=lambda self, lanes: [int(NOISE.integers(30))]),
     broken("strategy-texts", "what came before", Sampling, pick=remembering),
+    broken("strategy-texts", "counts the tokens that it has", Sampling, pick=lambda self, lanes:
+           lanes.draw() if len(lanes.tokens[0]) % 3 else [int(lanes.logprobs()[0].argmax())]),
 ]  # fmt: skip

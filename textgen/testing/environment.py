@@ -149,8 +149,9 @@ class Subject:
 
         Raises PipelineError and ContractError.
         """
-        source = f"{kind} for a check"
-        choice = ConfigReader(Path.cwd(), self.plugins, source, kind).choice(kind, table)
+        choice = ConfigReader(Path.cwd(), self.plugins, f"{kind} for a check", kind).choice(
+            kind, table
+        )
         return self.components.build(choice, self.context(**context))
 
     def sample(self, corpus: Table | None) -> list[CorpusPiece]:

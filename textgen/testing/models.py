@@ -63,8 +63,7 @@ class ModelSuite(TrainingSuite):
         model, tensors = self.new(training=False), self.trained.tensors()
         for name, array in tensors.items():
             if not isinstance(array, np.ndarray):
-                seen = f"{name} of tensors() is of type {type(array).__name__}"
-                raise Violation(seen, "model-saved")
+                raise Violation(f"tensors() gave {type(array).__name__} for {name}", "model-saved")
         model.load_tensors(written_and_read(tensors))
         return model
 

@@ -91,8 +91,7 @@ class ObserverSuite(Suite):
             ends = bare.get(name, "").splitlines()  # written of beginning and end, twice by right
             for line, count in Counter(text.splitlines()).items():
                 if line.strip() and once[line] == 1 < count and line not in ends:
-                    before = "once from before the run resumed at step 4"
-                    raise Violation(f"{name} has the line {line!r} twice, {before}")
+                    raise Violation(f"{name} has {line!r} twice: before and after it resumed")
 
     def observer_files(self) -> None:
         directory = self._directory()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from functools import cached_property
-from itertools import zip_longest
+from functools import cached_property, partial
+from itertools import count, zip_longest
 from typing import Any, Final
+from unittest import mock
 
 import attrs
 
@@ -15,6 +16,7 @@ from textgen.errors import PipelineError
 from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
 from textgen.plugin.config_reader import ConfiguredComponent
+from textgen.protocols import Table
 from textgen.runs.loading import check_models
 from textgen.testing.environment import TEXT
 from textgen.testing.outcomes import Skip, Violation
@@ -74,17 +76,29 @@ class TextSuite(Suite):
         streams = [generator.stream(**request) for request in REQUESTS]
         pieces = [[""] * len(streams), *zip_longest(*streams, fillvalue="")]
         ways = {
-            "a second time": [generator.generate(**request).text for request in REQUESTS],
             "in a batch of another order": [
                 text.text for text in generator.generate_many(REQUESTS[::-1])
             ][::-1],
             "as a stream beside others": map("".join, zip(*pieces, strict=True)),
+            "cut off, saved and resumed": map(self._resumed, REQUESTS),
         }
         first = [self.generator().generate(**request).text for request in REQUESTS]
         for what, texts in ways.items():
             for request, one, again in zip(REQUESTS, first, texts, strict=True):
                 if one != again:
                     raise Violation(f"{one!r}, and {what} {again!r}, for {request}")
+
+    def _resumed(self, request: Table) -> str:
+        """The text of a request that is cut off after some steps, and resumed by another object."""
+        with mock.patch("time.perf_counter", count().__next__):  # it is asked at each step
+            half = self.generator().generate(
+                **request, keep_state=True, cancelled=partial(next, iter([False] * 8), True)
+            )
+        if half.finish_reason != "cancelled":
+            return half.text
+        rest = {**request, "prompt": "", "state": half.state}
+        rest["max_new_tokens"] -= len(half.tokens)
+        return half.text + self.generator().generate(**rest).text
 
 
 @attrs.frozen(kw_only=True)
@@ -98,7 +112,7 @@ class StrategySuite(TextSuite):
         try:
             check_models(choice, made, self.context(tokenizer=self.tokenizer, training=False))
         except PipelineError as error:
-            advice = 'give that run by --start RUN, or pipeline={"model": {"start": RUN}}'
+            advice = 'give it by --start RUN, or pipeline={"model": {"start": RUN}}'
             raise Skip(f"{error.faults[0]}; {advice}") from error
         return made
 

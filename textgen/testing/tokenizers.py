@@ -189,8 +189,7 @@ class TokenizerSuite(Suite):
                 pairs = enumerate(zip(streamed, whole, strict=False))
                 place = next((i for i, (a, b) in pairs if a != b), len(whole))
                 texts = [text[max(0, place - 20) : place + 20] for text in (streamed, whole)]
-                seen = f"{_shown(ids)} gave {texts[0]!r} at {place:,}, and at once {texts[1]!r}"
-                raise Violation(seen)
+                raise Violation(f"{_shown(ids)} gave {texts[0]!r}, and at once {texts[1]!r}")
 
     def tokenizer_saved(self) -> None:
         self._saved("")
