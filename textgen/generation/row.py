@@ -115,8 +115,11 @@ class Row:
 
     @property
     def has_news(self) -> bool:
-        """Whether there is something to take."""
-        return self.ended or (bool(self._added or self.shown) and not self.whole)
+        """Whether there is something to take, or the row waits for its reader, who may have taken
+        all just before it paused.
+        """
+        has_more = bool(self._added or self.shown) and not self.whole
+        return self.ended or self.waits_for_reader or has_more
 
     @property
     def finish_reason(self) -> FinishReason | None:
