@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 import time
 from itertools import product
 
@@ -15,6 +16,8 @@ from watching import join_background
 
 import textgen
 from textgen import ContractError, UsageError
+from textgen.generation import async_streams
+from textgen.generation.batch import Batch
 from textgen.protocols import Moves, Ranking
 
 TEXT = "the time traveller smiled, and the clock of the hall struck the hour by the sea. " * 20
@@ -217,6 +220,31 @@ def test_a_text_that_nobody_reads_pauses(name, generator):
     whole = generator.generate("the ", **options)
     assert asyncio.run(read()) == whole.text
     assert asyncio.run(generator.agenerate("the ", **options)) == whole, "which has no pause"
+
+
+def test_a_reader_that_takes_all_just_before_the_text_pauses_is_woken(generator, monkeypatch):
+    options, streams, pause = {"logprobs": 100, "max_new_tokens": 300}, [], Batch.pause
+    reads = threading.Event()
+
+    def late(batch, rows):
+        paused = pause(batch, rows)
+        while paused and streams[0]._row.has_news:
+            reads.set()
+            async_streams.wake([streams[0]._reader])
+            time.sleep(0.05)  # in which it takes all, and waits again
+        return paused
+
+    monkeypatch.setattr(Batch, "pause", late)
+
+    async def read():
+        streams.append(await generator.astream("the ", **options))
+        first = await anext(streams[0])
+        await asyncio.to_thread(reads.wait, 20)
+        return first + "".join([piece async for piece in streams[0]])
+
+    made = asyncio.run(asyncio.wait_for(read(), 20))
+    assert reads.is_set()
+    assert made == generator.generate("the ", **options).text
 
 
 def test_a_pipeline_has_a_strategy_and_requests_replace_it(tmp_path):
