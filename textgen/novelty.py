@@ -86,12 +86,16 @@ class CopyFinder:
         """
         ids = self._encode(text)
         held, start, length, place = _search(ids, self.tokens)
+        excerpt = ""
+        if place is not None:
+            around = slice(max(0, place - _CONTEXT), place + min(length, 200) + _CONTEXT)
+            excerpt = " ".join(self._decode(self.tokens[around]).split())
         return CopyReport(
             tokens=len(ids),
             longest=length,
             longest_text=self._decode(ids[start : start + length]),
             place=place,
-            excerpt="" if place is None else self._excerpt(place, length),
+            excerpt=excerpt,
             ngram_shares={n: float(own.mean()) if len(own) else None for n, own in held.items()},
             is_document=self.is_document(prompt + text),
             passages=_passages(held[16], 16),
@@ -114,10 +118,6 @@ class CopyFinder:
         """The first token of each document, and their lengths."""
         ends = np.flatnonzero(self.tokens == end_id(self.tokenizer))
         return ends[:-1] + 1, np.diff(ends) - 1
-
-    def _excerpt(self, place: int, length: int) -> str:
-        ids = self.tokens[max(0, place - _CONTEXT) : place + min(length, 200) + _CONTEXT]
-        return " ".join(self._decode(ids).split())
 
     def _encode(self, text: str) -> Ids:
         return np.asarray(self.tokenizer.encode(text)).astype(self.tokens.dtype)

@@ -22,9 +22,9 @@ class Training:
     decided_at: int = 0
 
 
-def train(length, schedule, pace=lambda step: 0.1, evaluation=0.5, elapsed=0.0):
+def train(length, schedule, pace=lambda step: 0.1, evaluation=0.5, elapsed=0.0, guess=0.0):
     """A training whose steps take `pace(step)` seconds."""
-    plan = Plan(GradientOptions(length=length), 50, schedule, elapsed)
+    plan = Plan(GradientOptions(length=length), 50, schedule, guess, elapsed)
     made, step, evaluated = Training(plan), 0, -1
     while True:
         if plan.is_due(step, evaluated):
@@ -75,6 +75,18 @@ def test_slow_evaluations_are_fewer_and_the_time_of_the_whole_run_counts():
     made = train("100s", warmup_stable_decay(), evaluation=6.0, elapsed=20.0)
     assert 1 < len(made.evaluations) <= 4
     assert 65 < made.seconds < 80
+
+
+@pytest.mark.parametrize(("evaluation", "most"), [(3.0, 4), (6.0, 2), (12.0, 1), (20.0, 1)])
+def test_evaluations_take_their_share_of_the_time_even_before_one_is_timed(evaluation, most):
+    """`most` times 0.13 of the time, and the one at the end whatever it takes."""
+    for off in (0.7, 1.0, 1.4):
+        made = train("100s", constant, evaluation=evaluation, guess=off * evaluation / 0.1)
+        assert most - (off > 1.0) <= len(made.evaluations) <= most + (off < 1.0)
+        assert 85 < made.seconds < 95 + max(1.0, (1 - off) * evaluation)
+    slow = train("100s", constant, evaluation=300.0, guess=3000.0)
+    assert len(slow.evaluations) == 1
+    assert slow.evaluations[0] > 400  # it has trained for its share all the same
 
 
 def test_a_run_whose_time_is_over_ends_after_a_step():

@@ -138,9 +138,15 @@ class _Training:
         options = trainer.options
         objective = NextToken() if trainer.objective is None else trainer.objective
         self.batches = objective.batches(data, options, context.seed)
-        self.plan = Plan(options, self.batches.per_epoch, trainer.schedule, context.elapsed)
-        self.optimization = Optimization.of(model, options, trainer.make_optimizer)
         first = self.batches.batch(0, 0)
+        self.plan = Plan(
+            options,
+            self.batches.per_epoch,
+            trainer.schedule,
+            len(data.validation) / first[0].size / 2,  # forward alone
+            context.elapsed,
+        )
+        self.optimization = Optimization.of(model, options, trainer.make_optimizer)
         self.computation = Computation.of(model, first, context, objective, options.accumulate)
         self.computation.precision = (
             devices.faster_precision(context.device)

@@ -9,8 +9,8 @@ import attrs
 from textgen.gradient.options import GradientOptions, Length
 from textgen.gradient.schedules import Schedule, steps_before_decay
 
-_EVALUATIONS: Final = 10  # evaluations in a training whose length is a time
-_EVALUATION_SHARE: Final = 0.13  # share of the time that evaluations may take
+_EVALUATIONS: Final = 10  # evaluations at most in a training whose length is a time
+_EVALUATION_SHARE: Final = 0.13  # share of the time that they may take
 _WARMUP_STEPS: Final = 3  # first steps, not timed: they allocate memory and start threads
 _PACE_KNOWN_SHARE: Final = 0.03  # share of the time after which the pace of steps is known
 _RESERVED_SHARE: Final = 0.05  # share of the time that is kept for after the last step
@@ -26,6 +26,7 @@ class Plan:
     rate depends on it, it is decided when the time is over. All processes of a run are told the
     same times, and so decide the same.
 
+    evaluation_steps     steps that take as long as an evaluation, a guess before there was one
     elapsed              seconds of the run before this training
     steps                None until the number of steps is decided
     steps_before_decay   first steps, which would be the same in a longer training
@@ -34,6 +35,7 @@ class Plan:
     options: GradientOptions
     steps_per_epoch: int
     schedule: Schedule
+    evaluation_steps: float
     elapsed: float = 0.0
     steps: int | None = attrs.field(default=None, init=False)
     steps_before_decay: int = attrs.field(default=0, init=False)
@@ -44,7 +46,6 @@ class Plan:
     _timed_steps: int = attrs.field(default=0, init=False)
     _has_evaluated: bool = attrs.field(default=False, init=False)  # since the last step
     _evaluated_began: float = attrs.field(default=0.0, init=False)  # of the step evaluated last
-    _evaluation_seconds: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._length = length = Length.of(self.options.length)
@@ -71,9 +72,9 @@ class Plan:
         if left <= 0 or (is_pace_known and left < self._pace):
             self.decide(step, step)  # there is no time for another
         elif is_pace_known:
-            steps = self.expected_steps(step)
-            if self._depends_on_steps(step + 1, steps):
-                self.decide(steps, step)
+            steps, following = self.expected_steps(step), step + 1
+            if self.schedule(following, steps) != self.schedule(following, _UNDECIDED_STEPS):
+                self.decide(steps, step)  # the learning rate depends on their number
 
     def _time_previous_step(self, next_began: float) -> None:
         """Time the step before this one: it took the time between their beginnings. If there was an
@@ -81,16 +82,12 @@ class Plan:
         """
         seconds = next_began - self._last_began
         if self._has_evaluated:
-            self._evaluation_seconds = max(0.0, seconds - self._pace)
+            self.evaluation_steps = max(0.0, seconds / self._pace - 1)
         elif self._done > _WARMUP_STEPS:
             self._timed_seconds += seconds
             self._timed_steps += 1
         self._last_began, self._has_evaluated = next_began, False
         self._done += 1
-
-    def _depends_on_steps(self, step: int, steps: int) -> bool:
-        """Whether the learning rate of a step would be another with more than `steps` steps."""
-        return self.schedule(step, steps) != self.schedule(step, _UNDECIDED_STEPS)
 
     def evaluated(self) -> None:
         """Count the time until the next step as an evaluation's."""
@@ -130,16 +127,18 @@ class Plan:
         """Seconds that are left for steps."""
         budget = self._length.amount
         left = budget * (1 - _RESERVED_SHARE) - self.elapsed - self._last_began - self._pace
-        evaluations = 1 + max(0, round(left / self._interval))
-        return left - evaluations * self._evaluation_seconds
+        since = left + self._last_began - self._evaluated_began
+        evaluations = 1 + max(0, since // self._interval)
+        return left - min(evaluations * self.evaluation_steps * self._pace, budget / 2)
 
     @property
     def _interval(self) -> float:
-        """Seconds from one evaluation to the next."""
-        share = self._length.amount / _EVALUATIONS
-        return max(share, self._evaluation_seconds / _EVALUATION_SHARE)
+        """Seconds from one evaluation to the next, of which the last ends the training."""
+        budget = self._length.amount
+        most = _EVALUATION_SHARE * budget / self._pace / (self.evaluation_steps + 0.01)
+        return budget / max(1, min(_EVALUATIONS, int(most)))
 
     @property
     def _pace(self) -> float:
-        """Seconds of a step, or a second while none is timed."""
-        return self._timed_seconds / self._timed_steps if self._timed_steps else 1.0
+        """Seconds of a step, a guess while none is timed."""
+        return self._timed_seconds / self._timed_steps if self._timed_steps else 0.1

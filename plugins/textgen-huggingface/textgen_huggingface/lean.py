@@ -152,30 +152,44 @@ def attention(
     """Causal attention as transformers calls it: query (B, H, T, D), key and value (B, G, S, D) to
     (B, T, H, D).
 
-    That of a window from its start, to be trained on a CPU, is computed here; any other by torch.
+    That of windows in bfloat16, or to be trained, on a CPU, is computed here if all rows have the
+    same mask; any other by torch.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    (batch, heads, length, size), groups = query.shape, key.shape[1]
-    is_plain = attention_mask is None and length == key.shape[2] and not dropout
-    if not (is_plain and query.requires_grad and query.device.type == "cpu" and length <= _SQUARE):
+    (batch, heads, length, size), (groups, keys) = query.shape, key.shape[1:3]
+    is_slow = query.requires_grad or query.dtype == torch.bfloat16
+    is_fit = query.device.type == "cpu" and 1 < length <= _SQUARE and not dropout
+    is_shared = length == keys if attention_mask is None else _is_shared(attention_mask)
+    if not (is_slow and is_fit and is_shared):
         own: Any = sdpa_attention_forward
         made, _ = own(module, query, key, value, attention_mask, dropout, scaling, **options)
         return made, None
-    mask = _causal(length, heads // groups, query.dtype)
+    mask = _added(attention_mask, length, heads // groups, query.dtype)
     q = query.reshape(batch * groups, -1, size)
-    k, v = (each.reshape(batch * groups, length, size) for each in (key, value))
+    k, v = (each.reshape(batch * groups, keys, size) for each in (key, value))
     scale = size**-0.5 if scaling is None else scaling
     weights = torch.softmax(torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale), -1)
     return (weights @ v).view(batch, heads, length, size).transpose(1, 2), None
 
 
-@lru_cache(maxsize=4)
-def _causal(length: int, heads: int, dtype: torch.dtype) -> Tensor:
-    """The mask added to the products of `heads` heads that share keys: (heads T, T), -inf above the
-    diagonal.
+def _is_shared(mask: Tensor) -> bool:
+    """Whether all rows and heads have one mask (B, 1, T, S), which says what is seen."""
+    is_one = mask.shape[1] == 1 and (len(mask) == 1 or mask.stride(0) == 0)
+    return mask.dtype == torch.bool and is_one
+
+
+@lru_cache(maxsize=4)  # all layers have the same
+def _added(mask: Tensor | None, length: int, heads: int, dtype: torch.dtype) -> Tensor:
+    """What is added to the products of `heads` heads that share keys, (heads T, S): -inf for what
+    is hidden, by a mask (B, 1, T, S), or without one above the diagonal.
     """
-    return torch.full((length, length), -torch.inf, dtype=dtype).triu_(1).repeat(heads, 1)
+    if mask is None:
+        hidden = torch.ones(length, length, dtype=torch.bool).triu_(1)
+    else:
+        hidden = ~mask[0, 0]
+    added = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
+    return added.repeat(heads, 1)
 
 
 def make_lean(model: Any) -> None:
