@@ -96,7 +96,7 @@ def test_a_module_as_a_model(part, tmp_path, command, train):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("steadfast", 0.6), ("surprising", 0.6), ("coherent", 60.0)]
+    ("name", "value"), [("steadfast", 0.6), ("surprising", 0.6), ("coherent", 200.0)]
 )
 def test_samplers_with_state_with_chance_and_with_the_model(
     tmp_path,

@@ -28,27 +28,16 @@ class Batches:
 
 
 def training_batches(options: GradientOptions, windows: Windows, seed: int) -> Batches:
-    """Windows (B, T + 1) int64 along streams, or shuffled by `seed` and epoch."""
-    if options.order == "streams":
-        return _streams(windows, options.rows, seed)
-    size = options.rows
-
-    def batch(epoch: int, number: int) -> Batch:
-        rows = shuffled(len(windows), number * size, (number + 1) * size, seed, epoch)
-        return (windows.take(rows),)
-
-    return Batches(-(-len(windows) // size), batch)
-
-
-def _streams(windows: Windows, size: int, seed: int) -> Batches:
-    """Batch k of an epoch contains the k-th window of each of `size` equal parts of the text.
+    """Windows (B, T + 1) int64, shuffled by `seed` and epoch, or along streams: batch k of an epoch
+    contains the k-th window of each of B equal parts of the text.
 
     The text is a circle, cut at another place in every epoch, so that windows and parts begin
     elsewhere each time.
     """
-    tokens, length = windows.tokens, windows.length
+    tokens, length, size = windows.tokens, windows.length, options.rows
     stretch = (len(tokens) - 1) // size
-    if stretch < length:
+    is_shuffled = options.order == "shuffled"
+    if not is_shuffled and stretch < length:
         raise CorpusError(
             f"the corpus is too short for {size} streams: {len(tokens):,} training tokens "
             f"leave {stretch} to each, and "
@@ -58,11 +47,15 @@ def _streams(windows: Windows, size: int, seed: int) -> Batches:
     span, starts = np.arange(length + 1), np.arange(size) * stretch
 
     def batch(epoch: int, number: int) -> Batch:
+        if is_shuffled:
+            some = shuffled(len(windows), number * size, (number + 1) * size, seed, epoch)
+            places = some * windows.stride
+        else:
+            places = starts + number * length
         cut = int(np.random.default_rng([seed, epoch, 2]).integers(len(tokens))) if epoch else 0
-        places = (cut + starts + number * length)[:, None] + span
-        return (np.asarray(tokens[places % len(tokens)], np.int64),)
+        return (np.asarray(tokens[(cut + places[:, None] + span) % len(tokens)], np.int64),)
 
-    return Batches(stretch // length, batch)
+    return Batches(-(-len(windows) // size) if is_shuffled else stretch // length, batch)
 
 
 def validation_batches(options: GradientOptions, windows: Windows) -> Iterator[Batch]:

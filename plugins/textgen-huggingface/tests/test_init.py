@@ -66,7 +66,7 @@ def init(
 
 def test_init_tunes_an_offered_transformer_as_its_tables_say(command: Any, folder: Path) -> None:
     made, written = init(command, folder, "--minutes", 5, "--force", "--start", "tiny")
-    assert made["model"] == {"start": "tiny", "lora": {"rank": 4, "alpha": 32}}
+    assert made["model"] == {"start": "tiny", "lora": {"rank": 2, "alpha": 32}}
     trainer = made["trainer"]
     assert (trainer["length"], made["data"]["window_length"]) == ("3 epochs", 256)
     assert trainer["average_share"] > 0 == trainer["decay_share"]  # a mean at a constant rate
@@ -102,7 +102,7 @@ def test_init_starts_from_a_folder_and_a_run_of_its_pipeline_trains(
     assert made["model"] == {
         "type": "huggingface",
         "path": model,
-        "lora": {"rank": 4, "alpha": 32},
+        "lora": {"rank": 2, "alpha": 32},
     }
     assert made["tokenizer"] == {"type": "huggingface-tokenizer", "path": model}
     made["trainer"]["length"] = "1 step"

@@ -229,7 +229,7 @@ def offered(path: HubName | Path) -> dict[str, Any]:
         "model": {"type": "huggingface", "path": str(path)},
         "start": {
             "data": {"window_length": 256},
-            "model": {"lora": {"rank": 4, "alpha": 32}},  # all weights would take gigabytes
+            "model": {"lora": {"rank": 2, "alpha": 32}},  # all weights would take gigabytes
             "trainer": {
                 "type": "adamw",
                 "length": "3 epochs",

@@ -62,7 +62,7 @@ def test_a_pipeline_starts_from_it(tmp_path: Path) -> None:
         }
     )
     assert made.model.options.path == made.tokenizer.options.path == textgen_smollm2.model_file()
-    assert (made.model.options.lora.rank, made.model.options.lora.alpha) == (4, 8)
+    assert (made.model.options.lora.rank, made.model.options.lora.alpha) == (2, 8)
 
 
 @needs_file
