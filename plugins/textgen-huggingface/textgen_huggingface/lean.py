@@ -184,10 +184,8 @@ def _added(mask: Tensor | None, length: int, heads: int, dtype: torch.dtype) -> 
     """What is added to the products of `heads` heads that share keys, (heads T, S): -inf for what
     is hidden, by a mask (B, 1, T, S), or without one above the diagonal.
     """
-    if mask is None:
-        hidden = torch.ones(length, length, dtype=torch.bool).triu_(1)
-    else:
-        hidden = ~mask[0, 0]
+    above = torch.ones(length, length, dtype=torch.bool).triu_(1)
+    hidden = above if mask is None else ~mask[0, 0]
     added = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
     return added.repeat(heads, 1)
 
