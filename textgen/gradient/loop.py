@@ -143,7 +143,7 @@ class _Training:
             options,
             self.batches.per_epoch,
             trainer.schedule,
-            len(data.validation) / first[0].size / 2,  # forward alone
+            0.8 * len(data.validation) / first[0].size,  # forward, but with its past
             context.elapsed,
         )
         self.optimization = Optimization.of(model, options, trainer.make_optimizer)

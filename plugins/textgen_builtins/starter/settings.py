@@ -20,20 +20,20 @@ from textgen.data import Dataset
 from textgen.gradient import GradientOptions
 from textgen.protocols import Ids
 
-TRAINING: Final = 0.85  # share of the characters of a text that are not held out, or less
+TRAINING: Final = 0.9  # share of the characters of a text that are not held out
 USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
 _COUNTED_CHARACTERS: Final = 100_000  # characters that may be counted for each second of the time
 _MOST_COUNTED: Final = 10_000_000
 _COUNT_BYTES: Final = 20  # of a character that is counted, in English
-CHECKPOINT: Final = 4  # times the weights: a checkpoint has them again, and two means of each
-AVERAGED: Final = 2  # times more where a run has a mean of them, which its checkpoint has twice
+_CHECKPOINT: Final = 4  # times the weights: a checkpoint has them again, and two means of each
+TUNED: Final = 6  # times the weights, where a checkpoint has twice the mean of them, too
 _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
 _PROBABILITIES: Final = 10_000_000  # of the held-out characters, one for each of the vocabulary
 _TUNING: Final = 4  # passes over a text by a model that knows its language: more learn it by heart
 ALL_PASSES: Final = f"{_TUNING} epochs"
 _TUNING_USED: Final = 0.65  # share of the time that is left for them
 _TUNING_DROPOUT: Final = 0.2  # in so many passes; fewer need less
-_TUNING_STEPS: Final = 16  # of training in a pass, at least
+_TUNING_STEPS: Final = 32  # of training in a pass, at least
 _SHORT_TEXT: Final = 50_000  # characters, which are learnt by heart in a pass at a higher rate
 _TUNING_HELD_OUT: Final = 40_000  # tokens
 _EVALUATION_SHARE: Final = 0.3  # of the tokens that training would read: a tenth of the time
@@ -42,7 +42,7 @@ LEAST: Final = 1 / 3  # of a pass over a text by adapters: less is not planned
 _LONG_TOKENS: Final = 4.5  # characters
 _ADAPTED_WEIGHTS: Final = 1.2e11  # times tokens a second that adapters train on two cores, at best
 _EVALUATIONS: Final = (4, 8)  # of adapters, at least and at most: a short text is soon overfitted
-_EVALUATION_SPEED: Final = 0.8  # of that of training: it reads its tokens twice, for their past
+_EVALUATION_SPEED: Final = 1.2  # of that of training
 _SAMPLE_TEXT: Final = 1800.0  # tokens that training would read while a text is written
 _ADAPTED_GAIN: Final = 0.13  # of its loss, which many tokens take from a transformer
 _ADAPTING_TOKENS: Final = 20_000  # tokens, which take 1 - 1/e of that
@@ -104,7 +104,7 @@ def run_bytes(characters: int, vocabulary: int, chosen: Mapping[str, int | float
     width = int(chosen["hidden_size"])
     weights = (4 * width + vocabulary) * (width + 128)
     counted = min(characters * TRAINING, chosen["max_tokens"])
-    return 4 * CHECKPOINT * weights + 2 * _COUNT_BYTES * counted
+    return 4 * _CHECKPOINT * weights + 2 * _COUNT_BYTES * counted
 
 
 def tune(characters: int, seconds: float, start: Pretrained) -> dict[str, int | float | str]:
