@@ -243,7 +243,7 @@ def offered(path: HubName | Path) -> dict[str, Any]:
         "sampler": [
             {"type": "penalties", "repetition": 1.1},
             {"type": "min-p", "p": 0.1},
-            {"type": "temperature", "temperature": 0.7},
+            {"type": "temperature", "temperature": 0.5},
         ],
         "generate": {"max_new_tokens": 200},
     }
