@@ -109,7 +109,7 @@ def test_init_starts_from_a_model_with_its_tokens_if_they_make_up_every_text():
     trainers = [made["trainer"] for made in (kept, own, poem, long, large)]
     lengths = ["4 epochs", "4 epochs", "4 epochs", "2 epochs", "60s"]
     assert [each["length"] for each in trainers] == lengths
-    assert [each["batch_size"] for each in trainers] == [8, 4, 1, 64, 64]
+    assert [each["batch_size"] for each in trainers] == [16, 8, 1, 64, 64]
     assert large["model"]["dropout"] < 0.2  # read less often
 
 

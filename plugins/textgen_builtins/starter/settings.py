@@ -25,15 +25,15 @@ USED: Final = 0.8  # share of the time that is training: not starting, counting,
 _COUNTED_CHARACTERS: Final = 100_000  # characters that may be counted for each second of the time
 _MOST_COUNTED: Final = 10_000_000
 _COUNT_BYTES: Final = 20  # of a character that is counted, in English
-_CHECKPOINT: Final = 4  # times the weights: a checkpoint has them again, and two means of each
-TUNED: Final = 6  # times the weights, where a checkpoint has twice the mean of them, too
+CHECKPOINT: Final = 4  # times the weights: a checkpoint has them again, and two means of each
+AVERAGED: Final = 2  # times more where a run has a mean of them, which its checkpoint has twice
 _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
 _PROBABILITIES: Final = 10_000_000  # of the held-out characters, one for each of the vocabulary
 _TUNING: Final = 4  # passes over a text by a model that knows its language: more learn it by heart
 ALL_PASSES: Final = f"{_TUNING} epochs"
 _TUNING_USED: Final = 0.65  # share of the time that is left for them
 _TUNING_DROPOUT: Final = 0.2  # in so many passes; fewer need less
-_TUNING_STEPS: Final = 32  # of training in a pass, at least
+_TUNING_STEPS: Final = 16  # of training in a pass, at least
 _SHORT_TEXT: Final = 50_000  # characters, which are learnt by heart in a pass at a higher rate
 _TUNING_HELD_OUT: Final = 40_000  # tokens
 _EVALUATION_SHARE: Final = 0.3  # of the tokens that training would read: a tenth of the time
@@ -104,7 +104,7 @@ def run_bytes(characters: int, vocabulary: int, chosen: Mapping[str, int | float
     width = int(chosen["hidden_size"])
     weights = (4 * width + vocabulary) * (width + 128)
     counted = min(characters * TRAINING, chosen["max_tokens"])
-    return 4 * _CHECKPOINT * weights + 2 * _COUNT_BYTES * counted
+    return 4 * CHECKPOINT * weights + 2 * _COUNT_BYTES * counted
 
 
 def tune(characters: int, seconds: float, start: Pretrained) -> dict[str, int | float | str]:

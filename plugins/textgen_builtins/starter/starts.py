@@ -249,6 +249,8 @@ def _adapted(
     }
     least = loading + a_pass * settings.LEAST / settings.USED
     size = sum(each.nbytes for each in model.tensors().values())
+    if trainer.get("average_share"):
+        size += size * settings.AVERAGED // settings.CHECKPOINT
     del model
     price = f"{a_pass:.0f} seconds a pass, {_megabytes(size)}"
     if least <= seconds:
@@ -287,4 +289,4 @@ def _price(a_pass: float, model: Model, size: int) -> str:
 
 
 def _megabytes(size: int) -> str:
-    return f"{settings.TUNED * size / 1e6:.0f} MB a run"
+    return f"{settings.CHECKPOINT * size / 1e6:.0f} MB a run"
