@@ -253,7 +253,7 @@ def test_a_finished_run_whose_download_is_cleared_can_be_written_with(web, tmp_p
     path = run(made).path
     assert f"  {address}\n" in cache_command("--downloads")
     assert cache_command("--clear", "--downloads").startswith("removed 1 download, ")
-    assert downloads().entries() == []
+    assert list(downloads().entries()) == []
     assert list(tmp_path.glob("cache/downloads/*")) == []
     web.requests.clear()
     web.answers.clear()

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import signal
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_a_text_that_changes_while_it_is_read_is_not_cached(shelf):
     shelf.reading = change
     with pytest.raises(textgen.CorpusError, match="when it was read again"):
         shelf.run(path)
-    assert cache().entries() == []
+    assert list(cache().entries()) == []
     shelf.run(path)
     [entry] = cache().entries()
     assert entry.size == len(TEXT) + 14
@@ -163,7 +164,7 @@ shelf.run(shelf.folder / "text.txt", "killed")
     os.utime(left, (LONG_AGO, LONG_AGO))
     shelf.run(path)
     assert not left.exists()
-    assert len(cache().entries()) == 1
+    assert len(list(cache().entries())) == 1
 
 
 def test_what_was_used_longest_ago_goes_first(shelf, monkeypatch):
@@ -171,10 +172,21 @@ def test_what_was_used_longest_ago_goes_first(shelf, monkeypatch):
     monkeypatch.setattr("textgen.files.cache._MAX_BYTES", 8000)  # two texts and a half
     for age, number in ((300, 0), (200, 1), (100, 0), (0, 2)):
         shelf.run(paths[number])
-        used = cache().entries()[0]
+        used = next(cache().entries())
         os.utime(used.record, (used.used - age, used.used - age))
     names = [Path(entry.facts["text"]["path"]).name for entry in cache().entries()]
     assert names == ["2.txt", "0.txt"]
+
+
+def test_other_texts_are_not_in_memory_together(shelf):
+    """A pretrained tokenizer makes the record of each text some megabytes."""
+    for number in range(12):
+        cache().add(f"{number}", "tokens", [b""], {"vocabulary": [*range(100_000)]})
+    tracemalloc.start()
+    shelf.run(shelf.write())
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 25e6  # all of them take 46
 
 
 def test_without_a_cache_runs_go_on_with_a_file_of_their_own(shelf, monkeypatch, caplog):
@@ -196,7 +208,7 @@ def test_the_command_lists_and_clears(shelf):
     assert listed[1].endswith(f"watched {shelf.folder / 'text.txt'} char")
     assert listed[2].endswith("downloads: 0 downloads, 0 B")
     assert textgen_cache("--clear") == "removed 1 encoded text, 3.2 kB\n"
-    assert cache().entries() == []
+    assert list(cache().entries()) == []
 
 
 def test_clearing_removes_nothing_that_textgen_did_not_write(shelf):

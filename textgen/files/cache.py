@@ -16,7 +16,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -98,10 +98,12 @@ class Cache:
         self.sweep()
         return CacheEntry(path, record, about, status.st_size, status.st_mtime)
 
-    def entries(self) -> list[CacheEntry]:
-        """The entries, the one that was used last first."""
-        read = (self._read(path.stem) for path in self.folder.glob("*.json"))
-        return sorted((each for each in read if each is not None), key=lambda each: -each.used)
+    def entries(self) -> Iterator[CacheEntry]:
+        """The entries, the one that was used last first, one at a time: some have large facts."""
+        used = {path.stem: file_signature(path) or (0, 0) for path in self.folder.glob("*.json")}
+        for key in sorted(used, key=lambda key: -used[key][1]):
+            if (entry := self._read(key)) is not None:
+                yield entry
 
     def sweep(self) -> None:
         """Remove what killed processes left."""

@@ -37,7 +37,7 @@ def command(clears: bool, of_downloads: bool, of_models: bool) -> None:
         if clears:
             _clear(cache, what)
             continue
-        entries = cache.entries()
+        entries = list(cache.entries())
         click.echo(f"{cache.folder}: {_summary(entries, what)}")
         for entry in entries:
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
