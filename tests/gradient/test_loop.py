@@ -83,10 +83,13 @@ def test_the_validation_loss_is_what_evaluate_gives(tmp_path):
     assert best == pytest.approx(run.generator.score(text[-len(text) // 10 :]).loss, abs=2e-3)
 
 
-def test_streams_begin_elsewhere_in_every_epoch():
+@pytest.mark.parametrize("order", ["streams", "shuffled"])
+def test_windows_begin_elsewhere_in_every_epoch(order):
     windows = Windows(np.arange(1000), 10, 10)
-    batches = training_batches(GradientOptions(order="streams", batch_size=4), windows, seed=3)
-    assert len({int(batches.batch(epoch, 0)[0][0, 0]) for epoch in range(6)}) == 6
+    batches = training_batches(GradientOptions(order=order, batch_size=4), windows, seed=3)
+    firsts = {int(batches.batch(epoch, 0)[0][0, 0]) for epoch in range(6)}
+    assert len(firsts) == 6
+    assert len({first % 10 for first in firsts}) > 1
 
 
 # Optimizers, models and trainers of authors.
