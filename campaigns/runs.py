@@ -36,7 +36,7 @@ trainer.batch_size = 8
 trainer.evaluate_every = 1
 trainer.momentum = 0.5
 observer = [{{ type = "metrics" }}, {{ type = "loss-plot" }},
-            {{ type = "samples", max_new_tokens = 5 }}]
+            {{ type = "samples", characters = 5 }}]
 generate = {{ max_new_tokens = 10 }}
 """
 RNN = """

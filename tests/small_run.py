@@ -72,7 +72,7 @@ def tables(folder, trainer="sgd", order="shuffled", **model):
             "order": order,
             "evaluate_every": 2,
         },
-        "observer": [{"type": "metrics"}, {"type": "samples", "max_new_tokens": 10}],
+        "observer": [{"type": "metrics"}, {"type": "samples", "characters": 10}],
         "generate": {"max_new_tokens": 40, "n": 2},
     }
 

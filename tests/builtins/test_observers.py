@@ -70,10 +70,18 @@ def test_an_observer_that_writes_files_asks_for_a_run_directory():
 
 def test_a_run_has_some_ten_samples_at_equal_distances(tiny_pipeline):
     trainer = {"length": "60 steps", "evaluate_every": 1}
-    samples = {"type": "samples", "max_new_tokens": 5}
+    samples = {"type": "samples", "characters": 5}
     run = textgen.run(tiny_pipeline(trainer=trainer, observer=[samples]))
     text = (run.path / "samples.txt").read_text(encoding="utf-8")
     assert [*map(int, re.findall(r"(?m)^=== step (\d+) ===$", text))] == [1, *range(6, 61, 6)]
+
+
+@pytest.mark.parametrize("tokenizer", [{"type": "char"}, {"type": "bpe", "vocab_size": 300}])
+def test_samples_are_as_long_whatever_a_token_is(tiny_pipeline, tokenizer):
+    samples = {"type": "samples", "characters": 200}
+    run = textgen.run(tiny_pipeline(observer=[samples], tokenizer=tokenizer) | COUNTS)
+    _, text = (run.path / "samples.txt").read_text(encoding="utf-8").split(" ===\n")
+    assert 150 < len(text) < 270
 
 
 def test_the_plot_says_whose_the_training_loss_is_and_which_loss_was_the_best(tiny_pipeline):

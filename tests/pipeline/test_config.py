@@ -228,14 +228,14 @@ USUAL = ["loss-plot", "metrics", "progress", "samples"]
     [
         ({}, USUAL),
         ({"observer": []}, []),
-        ({"observer": [{"type": "samples", "max_new_tokens": 3}]}, USUAL),
+        ({"observer": [{"type": "samples", "characters": 3}]}, USUAL),
     ],
 )
 def test_observers_come_beside_the_usual_ones(engine, changes, expected):
     pipeline = engine.pipeline({**BASE, **changes})
     assert [choice.name for choice in pipeline.observer] == expected
     for table in changes.get("observer", []):
-        assert table["max_new_tokens"] in [
-            getattr(each.options, "max_new_tokens", None) for each in pipeline.observer
+        assert table["characters"] in [
+            getattr(each.options, "characters", None) for each in pipeline.observer
         ]
     assert engine.pipeline(pipeline.to_dict()).observer == pipeline.observer

@@ -39,7 +39,7 @@ OPTIONS = {
         {"path": str(ROOT / "README.md")},
         {"path": str(ROOT / "docs"), "glob": "*.md"},
     ],
-    "samples": [{"max_new_tokens": 9}],
+    "samples": [{"characters": 9}],
     "beam": [{"beams": 2}, {"groups": 2}],
     "best-of": [{"n": 3}],
     "guidance": [{"negative_prompt": "and "}],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,7 +125,9 @@ class Samples:
 
     def _sample(self, event: Evaluation) -> None:
         prompt = self.config.prompt
-        text = prompt + event.sample(prompt, self.config.max_new_tokens)
+        of_token = math.log2(event.perplexity)
+        share = event.bits_per_character / of_token if 0 < of_token < math.inf else 1.0
+        text = prompt + event.sample(prompt, math.ceil(self.config.characters * share))
         made = f"=== step {event.step} ===\n{text}\n\n"
         self._keep_samples(
             lambda step: step < event.step, made
