@@ -216,6 +216,53 @@ def test_a_missing_base_is_named_and_another_is_refused(
         textgen.load(made.path, device="cpu")
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft asks for it
+def test_an_adapter_is_added_to_the_weights_and_another_is_refused(
+    adapting: dict[str, Any], adapted: Any, command: Any, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    place = tmp_path / "adapter"
+    done = command("huggingface-export", adapted.path, place, "--adapter")
+    assert done.returncode == 0, done.stderr
+    model = {**adapting["model"], "adapter": str(place)}
+    trainer = {**adapting["trainer"], "length": "1 step", "learning_rate": 1e-12}
+    tables = adapting | {"model": model, "trainer": trainer}
+    made = textgen.run(tables, output=tmp_path / "run")
+    frozen = {key: value for key, value in model.items() if key != "lora"}
+    whole = textgen.run(tables | {"model": frozen}, output=tmp_path / "whole")
+    ids = np.random.default_rng(0).integers(0, 256, (2, 12))
+    expected, own, plain = (
+        textgen.load(path, device="cpu").model.decoder(2).score(ids)
+        for path in (adapted.path, made.path, whole.path)
+    )
+    np.testing.assert_allclose(own, expected, atol=1e-4)
+    np.testing.assert_allclose(plain, expected, atol=1e-4)
+    both = tmp_path / "both"
+    assert command("huggingface-export", made.path, both, "--adapter").returncode == 0
+    assert json.loads((both / "adapter_config.json").read_text())["r"] == 8
+    base = AutoModelForCausalLM.from_pretrained(adapting["model"]["path"])
+    theirs = PeftModel.from_pretrained(base, str(both)).eval()
+    with torch.inference_mode():
+        logits = theirs(torch.from_numpy(ids)).logits[..., :300].numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+    weights = place / plugin.ADAPTER
+    with weights.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x01")
+    with pytest.raises(textgen.TextgenError, match="they adapt another model than is in"):
+        textgen.load(made.path, device="cpu")
+    weights.unlink()
+    with pytest.raises(textgen.PipelineError, match="it has no adapter_model"):
+        textgen.load(made.path, device="cpu")
+    shutil.rmtree(place)
+    with pytest.raises(textgen.PipelineError, match=f"model.adapter: there is no {place}"):
+        textgen.load(made.path, device="cpu")
+    assert textgen.load(whole.path, device="cpu").score(TEXT).tokens  # which has all its weights
+
+
 def test_a_base_of_a_package_is_found_where_that_is_installed_now(
     adapting: dict[str, Any], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -9,20 +10,21 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import Linear
-from safetensors.torch import save_file
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from textgen import BuildContext, Fault, PipelineError
+from textgen import BuildContext, Fault, PipelineError, UsageError
 from textgen.protocols import Tensors
 from textgen_huggingface.cache import State, cache_parts, make_cache
 from textgen_huggingface.lean import AddAdapter, HeadLosses, make_lean
 from textgen_huggingface.model import HuggingFaceModel
 from textgen_huggingface.own_generator import OwnGenerator
-from textgen_huggingface.plugin import HuggingFaceConfig
+from textgen_huggingface.plugin import ADAPTER, HuggingFaceConfig
 
 BASE: Final = "base_sha256"
 """The name, among the weights of a run, of what identifies the model that they adapt."""
@@ -52,6 +54,28 @@ def peft_config(options: HuggingFaceConfig) -> LoraConfig:
         base_model_name_or_path=str(options.path),
         inference_mode=True,
     )
+
+
+def with_adapter(model: Any, folder: Path) -> Any:
+    """The model with the adapter that peft has written to a folder added to its weights.
+
+    Raises ValueError where that lacks weights in safetensors or fits another model, and what peft
+    raises.
+    """
+    if not (folder / ADAPTER).is_file():
+        raise ValueError(f"it has no {ADAPTER}")
+    given = load_file(folder / ADAPTER)
+    inject_adapter_in_model(LoraConfig.from_pretrained(str(folder)), model, _NAME)
+    named = {name.removeprefix(_PREFIX): each for name, each in given.items()}
+    unknown = set_peft_model_state_dict(model, named, _NAME).unexpected_keys
+    if unknown:
+        raise ValueError(f"the model has no {unknown[0]}")
+    for name, layer in [*model.named_modules()]:
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+            model.set_submodule(name, layer.get_base_layer())
+    del model.peft_config  # it is as if there had never been one
+    return model.requires_grad_(True)
 
 
 class LoRAModel(HuggingFaceModel):
@@ -90,7 +114,7 @@ class LoRAModel(HuggingFaceModel):
         files = options.fingerprint()["files"]
         digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode())
         self._base, self._path = np.frombuffer(digest.digest(), np.uint8), options.path
-        self._layers, self._merges = layers, not context.training
+        self._before, self._layers, self._merges = options.adapter, layers, not context.training
         self._draws = self._draws or options.lora.dropout > 0
         self._in_blocks = self._is_plain_head()
 
@@ -138,10 +162,28 @@ class LoRAModel(HuggingFaceModel):
             self.model.set_submodule(name, layer.base_layer)
 
     def save_adapter(self, folder: Path) -> None:
-        """Write what peft opens: adapter_model.safetensors and adapter_config.json."""
-        self._config.save_pretrained(str(folder))
-        named = {name: each.detach().contiguous() for name, each in self._named_tensors().items()}
-        save_file(named, folder / "adapter_model.safetensors", {"format": "pt"})
+        """Write what peft opens: adapter_model.safetensors and adapter_config.json. The adapter
+        that the base had before is part of it: the matrices of both stand side by side.
+
+        Raises UsageError where that has other layers.
+        """
+        parts = [(self._config, self._named_tensors())]
+        if self._before is not None:
+            own, named = LoraConfig.from_pretrained(str(self._before)), self._before / ADAPTER
+            parts.append((own, load_file(named)))
+        if any(named.keys() != parts[0][1].keys() for _, named in parts):
+            raise UsageError(f"{self._before} adapts other layers: export the model as a whole")
+        made = {}
+        for name in parts[0][1]:
+            is_a = ".lora_A." in name
+            scaled = [
+                named[name].detach() * (1.0 if is_a else config.lora_alpha / config.r)
+                for config, named in parts
+            ]
+            made[name] = torch.cat(scaled, 0 if is_a else 1)
+        rank = sum(config.r for config, _ in parts)
+        dataclasses.replace(self._config, r=rank, lora_alpha=rank).save_pretrained(str(folder))
+        save_file(made, folder / ADAPTER, {"format": "pt"})
 
     def _named_tensors(self) -> dict[str, Tensor]:
         return {

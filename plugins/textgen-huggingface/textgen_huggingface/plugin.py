@@ -21,6 +21,7 @@ from textgen.protocols import Observer, Tokenizer
 if TYPE_CHECKING:
     import click
 
+ADAPTER: Final = "adapter_model.safetensors"
 _HUB_NAME: Final = r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?"
 
 
@@ -78,6 +79,11 @@ class HuggingFaceConfig:
         help="a folder with config.json and model.safetensors, a GGUF file, or owner/name of the "
         "Hugging Face Hub, in place of architecture",
     )
+    adapter: Path | None = option(
+        None,
+        help="a folder with an adapter of PEFT, adapter_config.json and "
+        "adapter_model.safetensors, that is added to the weights of path",
+    )
     dropout: float = option(
         0.0,
         help="every dropout of the architecture, unless config sets it apart",
@@ -100,24 +106,26 @@ class HuggingFaceConfig:
             raise ValueError("give either architecture (to make a new model) or path (to load one)")
         if self.path is not None and self.config:
             raise ValueError("config goes with architecture; a folder brings its own config.json")
-        if self.path is None and self.lora is not None:
-            raise ValueError("lora goes with path: a new model has nothing to adapt")
+        if self.path is None and (self.lora or self.adapter) is not None:
+            raise ValueError("lora and adapter go with path: a new model has nothing to adapt")
 
     def on_disk(self, *, fetch: bool) -> Self:
-        """These options with a folder in place of a name of the Hub, as `located` gives it."""
+        """These options with places on this machine, as `located` gives them."""
         if self.path is None:
             return self
-        return attrs.evolve(self, path=located(self.path, "model.path", fetch=fetch))
+        adapter = self.adapter and located(self.adapter, "model.adapter")
+        path = located(self.path, "model.path", fetch=fetch)
+        return attrs.evolve(self, path=path, adapter=adapter)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Facts that shape the model: the options, with the folder's content in place of its path.
+        """Facts that shape the model: the options, with the content of files in place of paths.
 
         Raises PipelineError where there is no folder.
         """
         options = {
             key: value
             for key, value in attrs.asdict(self).items()
-            if value is not None and key != "path"
+            if value is not None and key not in ("path", "adapter")
         }
         if self.path is None:
             return options
@@ -125,10 +133,14 @@ class HuggingFaceConfig:
         if isinstance(self.path, HubName):
             options["revision"] = path.name
         if path.is_file():
-            return {**options, "files": {path.name: checksum(path)}}
-        if not path.is_dir():
+            files = [path]
+        elif path.is_dir():
+            files = [path / "config.json", *sorted(path.glob("model*.safetensors*"))]
+        else:
             raise PipelineError([_absent("model.path", f"folder {path}")])
-        files = [path / "config.json", *sorted(path.glob("model*.safetensors*"))]
+        if self.adapter is not None:
+            adapter = located(self.adapter, "model.adapter")
+            files += [adapter / "adapter_config.json", adapter / ADAPTER]
         return {
             **options,
             "files": {file.name: checksum(file) for file in files if file.is_file()},
