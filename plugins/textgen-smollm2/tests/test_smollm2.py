@@ -35,6 +35,14 @@ def test_it_reads_english_and_writes_text_alone(smollm2: textgen.Generator) -> N
 
 
 @needs_file
+def test_its_adapter_has_learnt_how_stories_are_told(smollm2: textgen.Generator) -> None:
+    path = str(textgen_smollm2.model_file())
+    plain = textgen.load("smollm2", device="cpu", model={"type": "huggingface", "path": path})
+    without, own = (each.score(STORY).bits_per_character for each in (plain, smollm2))
+    assert own < 0.98 * without
+
+
+@needs_file
 @pytest.mark.slow
 def test_eight_bits_cost_less_than_a_two_hundredth_nat_per_character(
     smollm2: textgen.Generator,

