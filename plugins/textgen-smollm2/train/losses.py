@@ -10,8 +10,9 @@ import re
 import sys
 from pathlib import Path
 
-import textgen
 from textgen_smollm2 import model_file
+
+import textgen
 
 PLAIN = {"type": "huggingface", "path": str(model_file())}
 CHARACTERS = 12_000

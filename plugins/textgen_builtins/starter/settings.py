@@ -44,8 +44,6 @@ _ADAPTED_WEIGHTS: Final = 1.2e11  # times tokens a second that adapters train on
 _EVALUATIONS: Final = (4, 8)  # of adapters, at least and at most: a short text is soon overfitted
 _EVALUATION_SPEED: Final = 1.2  # of that of training
 _SAMPLE_TEXT: Final = 700.0  # tokens that training would read while a text is written
-_ADAPTED_GAIN: Final = 0.07  # of its loss, which many tokens take from a transformer
-_ADAPTING_TOKENS: Final = 20_000  # tokens, which take 1 - 1/e of that
 _TRIAL_SECONDS: Final = 0.4
 _SAMPLE: Final = 300_000  # characters that are counted for the expected loss
 _PAGES: Final = 6000  # characters of a text in which repetitions are noticed
@@ -181,16 +179,6 @@ def tuned_loss(loss: float, without: float) -> float:
     which have 1.2 times as much before, 0.74; a text in another language has 3 times as much.
     """
     return without * (_KNOWN_FACTOR + _UNKNOWN_FACTOR * max(0.0, loss / without - 1.0))
-
-
-def adapted_loss(loss: float, tokens: float) -> float:
-    """Nats per character of held-out text that a transformer falls below whose adapters read so
-    many tokens of the text, by its loss before.
-
-    SmolLM2-135M had 0.91 of it after 22,000 of a novel, 0.89 after 21,000, three passes, of the
-    beginning of a story, and 0.89, 0.85 and 0.83 after 16,000, 32,000 and 64,000 of all of it.
-    """
-    return loss * (1.0 - _ADAPTED_GAIN * (1.0 - math.exp(-tokens / _ADAPTING_TOKENS)))
 
 
 def allowed_length(text: str) -> int:

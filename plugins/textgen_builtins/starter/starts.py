@@ -215,7 +215,7 @@ def _adapted(
     plugins: PluginSet,
 ) -> Candidate:
     """A model that is offered as tables, tuned as its table `start` says for as many passes as
-    there is time for.
+    there is time for. Expected is its loss before: how much less it will be depends on the text.
     """
     given, begun = offered.get("start", {}), settings.Stopwatch()
     sample = text[len(text) * 9 // 10 :][:_HELD_OUT]  # in its order, as evaluations read it
@@ -232,7 +232,6 @@ def _adapted(
     passes = max(0.0, seconds - loading) * settings.USED / a_pass
     most = Length.of(trainer.get("length", "1 epoch"))
     is_enough = most.unit == "epochs" and passes >= most.amount
-    passes = min(passes, most.amount) if is_enough else passes
     held_out = settings.evaluated(seconds, speed)
     while batch > 1 and read / window / batch < settings.ADAPTING_STEPS:
         batch //= 2
@@ -258,7 +257,7 @@ def _adapted(
             price = _price(a_pass, writer.model, size)
     return Candidate(
         name,
-        settings.adapted_loss(loss * len(tokens) / len(sample), passes * read),
+        loss * len(tokens) / len(sample),
         least,
         tables=merged(merged(own, given), planned),
         is_enough=is_enough,
