@@ -45,4 +45,4 @@ class SamplesConfig:
     """Writes some ten short samples of the model's text to samples.txt, and shows them."""
 
     prompt: str = option("", help="prompt of the samples")
-    characters: int = option(120, help="length of a sample, about", validator=ge(1))
+    characters: int = option(80, help="length of a sample, about", validator=ge(1))
