@@ -229,7 +229,9 @@ def test_an_adapter_is_added_to_the_weights_and_another_is_refused(
     model = {**adapting["model"], "adapter": str(place)}
     trainer = {**adapting["trainer"], "length": "1 step", "learning_rate": 1e-12}
     tables = adapting | {"model": model, "trainer": trainer}
+    states = torch.random.get_rng_state()
     made = textgen.run(tables, output=tmp_path / "run")
+    assert torch.equal(states, torch.random.get_rng_state())
     frozen = {key: value for key, value in model.items() if key != "lora"}
     whole = textgen.run(tables | {"model": frozen}, output=tmp_path / "whole")
     ids = np.random.default_rng(0).integers(0, 256, (2, 12))

@@ -340,7 +340,8 @@ def _load(
         from textgen_huggingface.lora import with_adapter
 
         try:
-            return with_adapter(model, options.adapter)
+            with OwnGenerator(generator):  # peft draws matrices before it reads them
+                return with_adapter(model, options.adapter)
         except Exception as error:
             cause = f"{options.adapter} cannot be added to the model: {error}"
             raise PipelineError([Fault("model.adapter", cause)]) from error
