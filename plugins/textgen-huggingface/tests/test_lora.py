@@ -61,6 +61,15 @@ def adapted(adapting: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
     return textgen.run(adapting, output=tmp_path_factory.mktemp("adapted") / "run")
 
 
+@pytest.fixture
+def place(adapted: Any, command: Any, tmp_path: Path) -> Path:
+    """The adapter of the run as peft has it."""
+    folder = tmp_path / "adapter"
+    done = command("huggingface-export", adapted.path, folder, "--adapter")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
 def test_a_run_trains_and_holds_the_adapter_alone(adapted: Any, base: Path) -> None:
     rows = [json.loads(line) for line in (adapted.path / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["validation_loss"] < 0.95 * rows[0]["validation_loss"]
@@ -218,14 +227,11 @@ def test_a_missing_base_is_named_and_another_is_refused(
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft asks for it
 def test_an_adapter_is_added_to_the_weights_and_another_is_refused(
-    adapting: dict[str, Any], adapted: Any, command: Any, tmp_path: Path
+    adapting: dict[str, Any], adapted: Any, place: Path, command: Any, tmp_path: Path
 ) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    place = tmp_path / "adapter"
-    done = command("huggingface-export", adapted.path, place, "--adapter")
-    assert done.returncode == 0, done.stderr
     model = {**adapting["model"], "adapter": str(place)}
     trainer = {**adapting["trainer"], "length": "1 step", "learning_rate": 1e-12}
     tables = adapting | {"model": model, "trainer": trainer}
@@ -263,6 +269,19 @@ def test_an_adapter_is_added_to_the_weights_and_another_is_refused(
     with pytest.raises(textgen.PipelineError, match=f"model.adapter: there is no {place}"):
         textgen.load(made.path, device="cpu")
     assert textgen.load(whole.path, device="cpu").score(TEXT).tokens  # which has all its weights
+
+
+def test_an_adapter_with_factors_of_its_own_is_exported_in_a_whole_model_alone(
+    adapting: dict[str, Any], place: Path, command: Any, tmp_path: Path
+) -> None:
+    config = json.loads((place / "adapter_config.json").read_text())
+    (place / "adapter_config.json").write_text(json.dumps(config | {"use_rslora": True}))
+    model = {**adapting["model"], "adapter": str(place)}
+    trainer = {**adapting["trainer"], "length": "1 step"}
+    made = textgen.run(adapting | {"model": model, "trainer": trainer}, output=tmp_path / "run")
+    for arguments, code in ((("part", "--adapter"), 2), (("whole",), 0)):
+        done = command("huggingface-export", made.path, tmp_path / arguments[0], *arguments[1:])
+        assert done.returncode == code, done.stderr
 
 
 def test_a_base_of_a_package_is_found_where_that_is_installed_now(

@@ -165,14 +165,22 @@ class LoRAModel(HuggingFaceModel):
         """Write what peft opens: adapter_model.safetensors and adapter_config.json. The adapter
         that the base had before is part of it: the matrices of both stand side by side.
 
-        Raises UsageError where that has other layers.
+        Raises UsageError where that has other layers, or not one rank and factor for all.
         """
         parts = [(self._config, self._named_tensors())]
         if self._before is not None:
             own, named = LoraConfig.from_pretrained(str(self._before)), self._before / ADAPTER
             parts.append((own, load_file(named)))
-        if any(named.keys() != parts[0][1].keys() for _, named in parts):
-            raise UsageError(f"{self._before} adapts other layers: export the model as a whole")
+        if any(
+            config.use_rslora
+            or config.rank_pattern
+            or config.alpha_pattern
+            or named.keys() != parts[0][1].keys()
+            for config, named in parts
+        ):
+            raise UsageError(
+                f"{self._before} adapts other layers, or not all alike: export the model as a whole"
+            )
         made = {}
         for name in parts[0][1]:
             is_a = ".lora_A." in name
