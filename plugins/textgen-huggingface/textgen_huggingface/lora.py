@@ -67,9 +67,9 @@ def with_adapter(model: Any, folder: Path) -> Any:
     given = load_file(folder / ADAPTER)
     inject_adapter_in_model(LoraConfig.from_pretrained(str(folder)), model, _NAME)
     named = {name.removeprefix(_PREFIX): each for name, each in given.items()}
-    unknown = set_peft_model_state_dict(model, named, _NAME).unexpected_keys
-    if unknown:
-        raise ValueError(f"the model has no {unknown[0]}")
+    loaded: Any = set_peft_model_state_dict(model, named, _NAME)  # torch leaves its fields untyped
+    if loaded.unexpected_keys:
+        raise ValueError(f"the model has no {loaded.unexpected_keys[0]}")
     for name, layer in [*model.named_modules()]:
         if isinstance(layer, BaseTunerLayer):
             layer.merge()
