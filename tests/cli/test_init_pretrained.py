@@ -19,6 +19,7 @@ def offer(name):
 def textgen_runs():
     return [offer(name) for name in ("missing", "counts", "spaces", "begun", "trained")]
 """
+BEST = {"type": "best-of", "n": 2}
 TEXT = "".join(random.Random(0).choices("ab ", (6, 3, 1), k=4000))
 
 
@@ -32,7 +33,9 @@ def offering(tmp_path):
         ("begun", TEXT, network, {**adamw, "length": "1 steps"}),
         ("trained", TEXT, network, {**adamw, "length": "20 steps"}),
     ):
-        train(corpus=corpus, tokenizer="char", model=model, trainer=trainer, output=tmp_path / name)
+        parts = {"tokenizer": "char", "model": model, "trainer": trainer}
+        generate = {"strategy": BEST} if name == "trained" else {}
+        train(corpus=corpus, **parts, generate=generate, output=tmp_path / name)
     (tmp_path / "offers.py").write_text(OFFERS)
     (tmp_path / "my.txt").write_text(TEXT)
     return tmp_path
@@ -51,6 +54,7 @@ def test_init_starts_from_the_run_of_which_the_lowest_loss_is_expected(textgen, 
     assert (
         f"a loss of {load(offering / 'trained').score(TEXT).loss:.2f} nats a character" in written
     )
+    assert made["generate"]["strategy"] == BEST, "it writes as its start does"
     assert made["trainer"]["length"] == "4 epochs", "there is time for them at the speed tried"
     assert re.search(r"(?m)^start: trained, .* without, .* from begun, .* from spaces", said)
     for name in ("counts", "missing"):  # what was tried and left
@@ -60,6 +64,7 @@ def test_init_starts_from_the_run_of_which_the_lowest_loss_is_expected(textgen, 
         assert code == 0, said
         made = tomllib.loads(written)
         assert made["model"].get("start") == expected
+        assert "strategy" not in made["generate"]
         assert "start:" not in said
     code, said, _ = init("--start", "begin")
     assert (code, "begin" in said) == (2, True)

@@ -118,6 +118,7 @@ def test_init_starts_english_texts_from_it_and_no_others(tmp_path):
     assert "start = " not in made["other"]
     chosen = textgen.Engine().pipeline(tmp_path / "mine.toml")
     assert any(part.start is not None for part in chosen.model.flattened())
+    assert "cann\u2019t" in tomllib.loads(made["mine"])["generate"]["strategy"]["phrases"]
 
 
 def test_the_pipeline_of_this_package_is_valid():

@@ -25,6 +25,7 @@ from textgen.runs import save_run
 PACKAGE = Path(__file__).parents[1]
 START = "\n\nIt was so.\n\n"  # a paragraph: after less, texts begin with empty lines
 SAMPLERS = {"type": "min-p", "p": 0.05}, {"type": "temperature", "temperature": 0.7}
+NEVER = "cann't", "willn't", "shalln't", "mean't"  # what training on a novel makes of contractions
 KEPT = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
 
 
@@ -48,6 +49,9 @@ def main() -> None:
         tables["trainer"] = {**tables["trainer"], "type": "adamw"}  # whose options pieces.py has
         plain = {"type": "bpe", "vocab_size": generator.tokenizer.vocab_size}
         tables |= {"tokenizer": plain, "sampler": list(SAMPLERS)}
+        phrases = [each for plain in NEVER for each in (plain, plain.replace("'", "\u2019"))]
+        strategy = {"type": "banned-phrases", "phrases": phrases}
+        tables["generate"] = {**tables["generate"], "strategy": strategy}
         tensors = with_means(load_file(sys.argv[2]), lacking(generator.tokenizer, text))
         start = generator.tokenizer.encode(START).tolist()
         record = {**generator.record, "priming": start}

@@ -124,6 +124,9 @@ def starter_pipeline(
     values = {"length": f"{seconds:.10g}s", **values, "corpus": facts.corpus, "expected": expected}
     values["allowed_length"] = str(settings.allowed_length(facts.sample))
     values |= {"generate": _generate(facts.longest), "file": file}
+    if run is not None and run.strategy:
+        table = tomli_w.dumps({"generate": {"strategy": run.strategy}})
+        values["generate"] += f"\n\n{table.rstrip()}"
     return re.sub(r"\{(\w+)\}", lambda key: values.get(key[1], key[0]), made)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from textgen.data import Dataset
 from textgen.gradient import GradientOptions
-from textgen.protocols import Ids
+from textgen.protocols import Ids, Table
 
 TRAINING: Final = 0.9  # share of the characters of a text that are not held out
 USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
@@ -62,6 +62,7 @@ class Pretrained:
     loss       of a sample of the text before training, in nats per character
     length     characters of a token of the sample, on average
     reads_all  whether its tokens make up every text
+    strategy   by which it writes; as a rule none
     """
 
     name: str
@@ -69,6 +70,7 @@ class Pretrained:
     loss: float
     length: float
     reads_all: bool
+    strategy: Table = attrs.field(factory=dict)
 
 
 def choose(characters: int, vocabulary: int, seconds: float) -> dict[str, int | float]:

@@ -175,7 +175,7 @@ def _tried(name: str, text: str, size: int, plugins: PluginSet) -> tuple[Pretrai
     sample, engine = _sample(text), Engine(plugins)
     with engine.load(name, device="cpu") as known:
         model, reads_all = dict(known.tables["model"]), unknown_id(known.tokenizer) is None
-        path = known.path
+        path, strategy = known.path, known.tables["generate"].get("strategy", {})
     if model["type"] != "rnn":
         raise UsageError(f"its model is of the type {model['type']}, and init tunes type rnn")
     model.pop("start", None)
@@ -201,7 +201,8 @@ def _tried(name: str, text: str, size: int, plugins: PluginSet) -> tuple[Pretrai
             context.device,
             torch.get_num_threads() if context.device == "cpu" else 1,
         )
-        run = Pretrained(name, size * settings.TRAINING / length / speed, loss, length, reads_all)
+        a_pass = size * settings.TRAINING / length / speed
+        run = Pretrained(name, a_pass, loss, length, reads_all, strategy)
         weights = sum(each.nbytes for each in generator.model.tensors().values())
         return run, _price(run.seconds, generator.model, weights)
 
