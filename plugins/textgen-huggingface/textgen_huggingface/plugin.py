@@ -246,10 +246,10 @@ def offered(path: HubName | Path) -> dict[str, Any]:
                 "type": "adamw",
                 "length": "3 epochs",
                 "batch_size": 4,
-                "learning_rate": 0.001,
+                "learning_rate": 0.0015,
                 "warmup_steps": 10,
-                "decay_share": 0,
-                "average_share": 0.25,
+                "decay_share": 0.9,
+                "average_share": 0.5,
             },
         },
         "sampler": [
