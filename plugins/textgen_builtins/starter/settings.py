@@ -45,6 +45,7 @@ _EVALUATIONS: Final = (4, 8)  # of adapters, at least and at most: a short text 
 _EVALUATION_SPEED: Final = 1.2  # of that of training
 _SAMPLE_TEXT: Final = 500.0  # tokens that training would read while a text is written
 _TRIAL_SECONDS: Final = 0.4
+_TRIAL_TOKENS: Final = 2048  # at least, for their loss
 _SAMPLE: Final = 300_000  # characters that are counted for the expected loss
 _PAGES: Final = 6000  # characters of a text in which repetitions are noticed
 _REPEATED_SHARE: Final = 0.04  # share of sequences of words that a text may repeat in them
@@ -254,6 +255,6 @@ def tried(
                     watch = Stopwatch()
                     continue
                 read += event.tokens
-                if watch.seconds() > _TRIAL_SECONDS:
+                if watch.seconds() > _TRIAL_SECONDS and total >= _TRIAL_TOKENS:
                     break
     return read / watch.seconds(threads), losses / total

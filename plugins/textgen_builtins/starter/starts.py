@@ -225,17 +225,17 @@ def _adapted(
     context, tokenizer, model = _built(recipe, engine)
     loading = 2 * begun.seconds()  # again to write
     tokens, window = tokenizer.encode(sample), data.get("window_length", 64)
+    read = max(1.0, size * settings.TRAINING * len(tokens) / len(sample))  # tokens in a pass
     batch = trainer.get("batch_size", 64)
+    while batch > 1 and read / window / batch < settings.ADAPTING_STEPS:
+        batch //= 2
     options = GradientOptions(batch_size=batch)
     speed, loss = settings.tried(model, tokens, context.vocab_size, window, options, context.device)
-    read = max(1.0, size * settings.TRAINING * len(tokens) / len(sample))  # tokens in a pass
     a_pass = read / speed
     passes = max(0.0, seconds - loading) * settings.USED / a_pass
     most = Length.of(trainer.get("length", "1 epoch"))
     is_enough = most.unit == "epochs" and passes >= most.amount
     held_out = settings.evaluated(seconds, speed)
-    while batch > 1 and read / window / batch < settings.ADAPTING_STEPS:
-        batch //= 2
     steps = math.ceil(read / window / batch) * int(most.amount)
     every = settings.evaluate_every(steps, batch * window, min(held_out, read / 9))
     own = {"model": {"start": name}} if isinstance(offered_run(name, plugins), Mapping) else offered
