@@ -25,7 +25,8 @@ from textgen.runs import save_run
 PACKAGE = Path(__file__).parents[1]
 START = "\n\nIt was so.\n\n"  # a paragraph: after less, texts begin with empty lines
 SAMPLERS = {"type": "min-p", "p": 0.05}, {"type": "temperature", "temperature": 0.7}
-NEVER = "cann't", "willn't", "shalln't", "mean't"  # what training on a novel makes of contractions
+# What training on a novel makes of contractions.
+NEVER = "cann't", "willn't", "shalln't", "mean't", "'sn't", "'ren't", "'lln't"
 KEPT = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
 
 
