@@ -104,6 +104,23 @@ def test_rows_of_different_lengths_come_go_and_fill_their_contexts(run: Any) -> 
         )
 
 
+@pytest.mark.parametrize("joins", [True, False])
+def test_a_row_that_joins_before_it_was_fed_begins_as_it_does_alone(
+    run: Any, monkeypatch: pytest.MonkeyPatch, joins: bool
+) -> None:
+    monkeypatch.setattr(run.generator.model, "begin", 7)  # as of Llama, Mistral and Gemma
+    alone, decoders = [decoder(run), decoder(run)], [decoder(run), decoder(run)]
+    decoders[joins].extend(tokens(1, 9))
+    alone[joins].extend(tokens(1, 9))
+    together = decoders[0]
+    together.join(decoders[1])
+    for length in (3, 1, CONTEXT):
+        fed = tokens(2, length)
+        given = together.extend(fed)
+        for row, each in enumerate(alone):
+            np.testing.assert_allclose(given[row], each.extend(fed[row : row + 1])[0], atol=1e-5)
+
+
 def test_the_state_of_a_row_has_no_padding(run: Any) -> None:
     together = Rows(run, tokens(2, 9))
     together.join(Rows(run, tokens(1, 4)))

@@ -79,6 +79,16 @@ def test_init_tunes_an_offered_transformer_as_its_tables_say(command: Any, folde
     assert command(plugin, "show", folder / "my.toml").returncode == 0
 
 
+def test_a_short_text_gets_windows_that_its_last_tenth_has(command: Any, folder: Path) -> None:
+    text = (folder / "my.txt").read_text(encoding="utf-8")
+    (folder / "short.txt").write_text(text[:2000], encoding="utf-8")
+    start = ("--start", folder / "model")
+    made, _ = init(command, folder, "--minutes", 5, "--force", *start, text="short.txt")
+    made["trainer"]["length"] = "1 step"
+    made["corpus"]["path"] = str(folder / "short.txt")
+    assert textgen.run(made, output=folder / "short").best_loss > 0
+
+
 def test_init_takes_no_start_that_there_is_no_time_for(command: Any, folder: Path) -> None:
     text = (folder / "my.txt").read_text(encoding="utf-8")
     (folder / "long.txt").write_text(text * 500, encoding="utf-8")  # no machine reads it in seconds

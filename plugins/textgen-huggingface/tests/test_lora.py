@@ -138,6 +138,17 @@ def test_losses_and_gradients_are_those_of_peft(
     assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
 
 
+def test_adapters_train_in_16_bits_beside_weights_in_32(
+    adapting: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import textgen_huggingface.lora as lora
+
+    monkeypatch.setattr(lora, "training_dtype", lambda device: torch.float32)
+    trainer = {**adapting["trainer"], "precision": "bfloat16"}
+    run = textgen.run({**adapting, "trainer": trainer}, output=tmp_path / "run")
+    assert run.history[-1]["validation_loss"] < 0.95 * run.history[0]["validation_loss"]
+
+
 def test_an_interrupted_run_resumes_exactly(
     adapting: dict[str, Any], adapted: Any, tmp_path: Path
 ) -> None:

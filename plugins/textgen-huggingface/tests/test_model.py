@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from conftest import CONTEXT
 
@@ -321,6 +322,12 @@ def test_a_folder_is_loaded_trained_on_and_no_longer_needed(
     again = textgen.load(made.path, device="cpu").generate("", max_new_tokens=4)
     assert again.tokens == made.generations[0].tokens
     assert reopened(made.path).config.vocab_size == 320
+
+
+def test_a_config_beside_the_pipeline_is_not_the_models(quoting: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "p.toml").write_text(tomli_w.dumps(quoting))
+    assert textgen.run(tmp_path / "p.toml", output=tmp_path / "run").generations
 
 
 @pytest.mark.parametrize(

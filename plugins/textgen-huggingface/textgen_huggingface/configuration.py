@@ -98,7 +98,8 @@ def _new(options: HuggingFaceConfig, vocab_size: int) -> Any:
 
 def _loaded(path: Path, context: BuildContext) -> Any:
     folder = path
-    if not context.training and (context.folder / "config.json").is_file():
+    own = [context.folder / name for name in ("run.json", "config.json")]
+    if not context.training and all(file.is_file() for file in own):
         folder = context.folder  # the run directory has a copy, wherever the original is now
     if not folder.is_dir() and not is_gguf(folder):
         raise PipelineError(

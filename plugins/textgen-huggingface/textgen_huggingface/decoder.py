@@ -241,7 +241,10 @@ class HuggingFaceDecoder:
         return torch.from_numpy(np.ascontiguousarray(tokens)).to(self._module.device)
 
     def _array(self, logits: Tensor) -> Array:
-        return logits.numpy() if logits.device.type == "cpu" else logits
+        if logits.device.type == "cpu":
+            return logits.numpy()
+        with torch.inference_mode(False):  # the caller may write into it
+            return logits.clone()
 
 
 class HuggingFaceRowDecoder(HuggingFaceDecoder):
@@ -266,6 +269,8 @@ class HuggingFaceRowDecoder(HuggingFaceDecoder):
     def join(self, other: Self) -> None:
         """Append the rows of another decoder of the model, which is not used any more."""
         with self._inference():
+            self._begin_beside(other)
+            other._begin_beside(self)
             self._last = torch.cat([self._current(), other._current()])
             width = max(self._tokens.shape[1], other._tokens.shape[1])
             parts = [
@@ -277,6 +282,15 @@ class HuggingFaceRowDecoder(HuggingFaceDecoder):
             )
             self._lengths = np.concatenate([self._lengths, other._lengths])
             self._set_parts([torch.cat(both) for both in zip(*parts, strict=True)])
+
+    def _begin_beside(self, other: Self) -> None:
+        """Feed the token before each text, if another decoder was fed and this one was not: `_run`
+        would take their rows for begun.
+        """
+        begin = self._module.begin
+        if begin is not None and other._tokens.shape[1] and not self._tokens.shape[1]:
+            begun = np.full((self.batch_size, 1), begin, np.int64)
+            self._last = self._append(begun, last_only=True)[:, -1]
 
     def _padded_parts(self, width: int, like: State) -> list[Tensor]:
         """Keys and values with `width` columns; those of a decoder that was fed nothing are all

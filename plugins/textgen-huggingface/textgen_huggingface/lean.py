@@ -43,10 +43,16 @@ class AddAdapter(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of result, x, A and B."""
         flat, inner, a, b = ctx.saved_tensors
-        rows = gradient.reshape(-1, len(b))
+        rows = gradient.reshape(-1, len(b)).to(b.dtype)  # autocast may have chosen another
         back = rows @ b
         x = (back @ a).view(*gradient.shape[:-1], -1) if ctx.needs_input_grad[1] else None
-        return gradient, x, (back.t() @ flat).float(), (rows.t() @ inner).float() * ctx.scale, None
+        return (
+            gradient,
+            x,
+            (back.t() @ flat).float(),
+            (rows.t() @ inner.to(b.dtype)).float() * ctx.scale,
+            None,
+        )
 
 
 class Normed(Function):

@@ -94,7 +94,7 @@ class LoRAModel(HuggingFaceModel):
     ) -> None:
         assert options.lora is not None
         model.requires_grad_(False)
-        generator = torch.Generator(context.device).manual_seed(context.seed)
+        generator = torch.Generator().manual_seed(context.seed)  # peft draws on the CPU
         self._config = config = peft_config(options)
         config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in model.modules())
         try:

@@ -42,10 +42,9 @@ def read_model(path: Path, config: Any, **options: Any) -> Any:
     given = {**options, "config": config, "use_safetensors": True}
     if is_gguf(path):
         own = getattr(transformers, causal_models()[config.model_type])
+        tensors = converted(path).tensors()  # may be quiet itself, to make them
         with quietly():
-            return own.from_pretrained(
-                None, state_dict=converted(path).tensors(), local_files_only=True, **given
-            )
+            return own.from_pretrained(None, state_dict=tensors, local_files_only=True, **given)
     with quietly():
         return transformers.AutoModelForCausalLM.from_pretrained(path, **LOCAL, **given)
 
