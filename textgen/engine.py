@@ -241,8 +241,7 @@ class Engine:
 
         For an unfinished run it uses a checkpoint (see `finish`), with a warning.
 
-        path       the run directory; if there is no such folder, the name of a run that a plugin
-                   offers
+        path       the run directory; if it holds no run, the name of a run that a plugin offers
         sampler    as in `train`; replaces the run's own chain
         model, tokenizer, corpus   as in `train`; replace the run's own. Model and tokenizer get its
                    weights and vocabulary. `copy_finder` reads the corpus, which must be the same
@@ -258,7 +257,7 @@ class Engine:
         given = {kind: value for kind, value in given.items() if value is not None}
         plugins = self.plugins()
         directory = run_directory(path)
-        found = None if directory.path.is_dir() else offered_run(path, plugins)
+        found = None if directory.latest().exists() else offered_run(path, plugins)
         if isinstance(found, Path):
             directory = run_directory(found)
         run = found if isinstance(found, Mapping) else directory

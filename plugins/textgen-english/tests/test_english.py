@@ -27,6 +27,22 @@ def english():
         yield generator
 
 
+def test_a_folder_of_its_name_that_holds_no_run_is_not_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("english").mkdir()
+    textgen.load("english").close()
+
+
+def test_init_names_a_text_as_it_is_found_from_behind_a_link(tmp_path):
+    (tmp_path / "my.txt").write_text((SAMPLE + "\n") * 20, encoding="utf-8")
+    (tmp_path / "far/away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("far/away")
+    command = [sys.executable, "-m", "textgen", "init", "my.txt", "--pipeline", "link/my.toml"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    options = textgen.Engine().pipeline(tmp_path / "link/my.toml").corpus.options
+    assert options.path == (tmp_path / "my.txt").resolve()
+
+
 def test_it_knows_english_and_no_german(english):
     assert english.score(SAMPLE).bits_per_character < 2.2
     assert english.score(GERMAN).bits_per_character > 3.5

@@ -224,8 +224,9 @@ def _adapted(
     data, trainer = recipe.get("data", {}), recipe.get("trainer", {})
     context, tokenizer, model = _built(recipe, engine)
     loading = 2 * begun.seconds()  # again to write
-    tokens, window = tokenizer.encode(sample), data.get("window_length", 64)
-    read = max(1.0, size * settings.TRAINING * len(tokens) / len(sample))  # tokens in a pass
+    tokens = tokenizer.encode(sample)
+    read = max(18.0, size * settings.TRAINING * len(tokens) / len(sample))  # tokens in a pass
+    window = min(data.get("window_length", 64), int(read / 18))  # so that two are held out
     batch = trainer.get("batch_size", 64)
     while batch > 1 and read / window / batch < settings.ADAPTING_STEPS:
         batch //= 2
@@ -235,12 +236,12 @@ def _adapted(
     passes = max(0.0, seconds - loading) * settings.USED / a_pass
     most = Length.of(trainer.get("length", "1 epoch"))
     is_enough = most.unit == "epochs" and passes >= most.amount
-    held_out = settings.evaluated(seconds, speed)
+    held_out = max(settings.evaluated(seconds, speed), window + 1)
     steps = math.ceil(read / window / batch) * int(most.amount)
     every = settings.evaluate_every(steps, batch * window, min(held_out, read / 9))
     own = {"model": {"start": name}} if isinstance(offered_run(name, plugins), Mapping) else offered
     planned: dict[str, Any] = {
-        "data": {"validation": held_out},
+        "data": {"window_length": window, "validation": held_out},
         "trainer": {
             "batch_size": batch,
             **({"evaluate_every": every} if is_enough else {"length": f"{seconds:.10g}s"}),

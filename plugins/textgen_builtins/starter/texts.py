@@ -348,9 +348,10 @@ def _table(config: FileConfig, path: str, *, is_guess: bool) -> str:
 
 
 def relative(path: Path, folder: Path) -> str:
-    """A path as a pipeline in a folder names it."""
+    """A path as a pipeline in a folder names it; `..` leaves the folder that a link is to."""
+    place = path.absolute().parent.resolve() / path.name
     try:
-        made = Path(os.path.relpath(path.absolute(), folder.absolute())).as_posix()
+        made = Path(os.path.relpath(place, folder.resolve())).as_posix()
     except ValueError:  # another drive
-        return path.absolute().as_posix()
+        return place.as_posix()
     return f"./{made}" if made.startswith("~") else made
