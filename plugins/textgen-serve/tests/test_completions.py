@@ -300,6 +300,8 @@ REFUSED = [
     ({"stop": ["a"] * 2000}, "stop", "items"),
     ({"model": "gone"}, "model", "no model"),
     ({"logit_bias": {"99999": 1}}, "logit_bias", "expected"),
+    ({"suffix": "a" * 9000}, "suffix", "at most"),
+    ({"negative_prompt": "a" * 9000}, "negative_prompt", "at most"),
 ]
 
 

@@ -154,6 +154,22 @@ def test_a_tab_that_was_open_before_its_server_was_killed_loses_no_text(
         page.close()
 
 
+def test_what_is_not_kept_yet_stays_where_another_document_is_asked_for(noisy, url, kept):
+    page = noisy(url)
+    page.wait_for_selector("body[data-ready]")
+    write(page, "One")
+    is_kept(page, kept, "One")
+    page.context.set_offline(True)
+    write(page, " two")
+    page.wait_for_selector("#unkept:visible")
+    page.click("#new")
+    page.get_by_text("not kept yet").first.wait_for()
+    wait_for_text(page, "One two")
+    page.context.set_offline(False)
+    is_kept(page, kept, "One two")
+    page.close()
+
+
 def test_nothing_is_lost_where_server_training_and_browser_are_killed(browser):
     program = Path(__file__).parents[1] / "benchmarks/kills.py"
     done = subprocess.run([sys.executable, program, "--kills", "4"], capture_output=True, text=True)

@@ -21,6 +21,7 @@ import os
 import re
 import shlex
 import tomllib
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -126,7 +127,10 @@ class Desk:
         """Write a text."""
         folder = self._existing(name) / "text"
         folder.mkdir(exist_ok=True)
-        own = f"{made_name(Path(file).stem)}{made_suffix(file)}"
+        stem = made_name(given := Path(file).stem)
+        if stem != given:  # other names may become the same
+            stem = f"{stem[:70]} {zlib.crc32(given.encode('utf-8', 'replace')):08x}"
+        own = f"{stem}{made_suffix(file)}"
         write_atomic(folder / own, iter(lambda: content.read(1 << 20), b""))
 
     def look(self, name: str, minutes: float, encoding: str) -> None:

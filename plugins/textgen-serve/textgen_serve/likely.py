@@ -40,7 +40,7 @@ class LikelyNames:
                     following[ids[:begun]].append(ids[begun])
             if tokenizer.decode(np.array(ids[:1])).strip():
                 following[()].append(ids[0])
-        return cls(following, max(map(len, following), default=1))
+        return cls(following, max([1, *map(len, following)]))
 
     def __call__(self, logits: Array, history: History) -> Array:
         """(B, V) changed."""

@@ -22,6 +22,8 @@ Prompt = str | list[int]
 _SEEDS: Final = 2**64
 _CANDIDATES: Final = frozenset(("beams", "candidates"))  # texts that are made for one
 _INDICES: Final = 2**53
+_FED_AT_ONCE: Final = frozenset(("negative_prompt", "suffix"))  # texts, in one step of their lanes
+_MOST_AT_ONCE: Final = 4000  # characters of one
 _SEED_BITS: Final = 48  # bits: JavaScript reads them exactly
 _ID_DIGITS: Final = 9
 _MAX_PARAMETERS: Final = 256  # parameters of a request
@@ -207,6 +209,10 @@ def read_completion(
         raise ApiError(400, message, param="time_limit")
     if not isinstance(options.get("strategy", ""), str):  # a table might name a file
         raise ApiError(400, "strategy must be the name of one", param="strategy")
+    for name in _FED_AT_ONCE & options.keys():
+        if len(str(options[name])) > _MOST_AT_ONCE:
+            message = f"{name} may have {_MOST_AT_ONCE:,} characters at most"
+            raise ApiError(400, message, param=name)
     if "logit_bias" in options:
         options["logit_bias"] = _bias(options["logit_bias"])
     return Completion(

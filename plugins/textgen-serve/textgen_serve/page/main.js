@@ -135,8 +135,9 @@ function list() {
 
 /** Keep what is not yet kept. */
 async function settle() {
-  if (saving) save();
+  if (saving || shelf?.changed) save();
   await shelf?.keeping;
+  if (shelf?.changed) throw new Error("What is here is not kept yet");
 }
 
 /** Show the facts of a model. */
@@ -648,11 +649,12 @@ const actions = {
   import: () => $("file").click(),
   help: () => $("keys").showModal(),
   async new() {
-    if (shelf) {
-      await settle();
-      lay(await shelf.read());
-      return editor.moveTo(0);
-    }
+    if (shelf)
+      return attempt(async () => {
+        await settle();
+        lay(await shelf.read());
+        editor.moveTo(0);
+      });
     if (!confirm("Delete this document and all its continuations?")) return;
     plant(null);
     editor.moveTo(0);
