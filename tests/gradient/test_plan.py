@@ -24,7 +24,7 @@ class Training:
 
 def train(length, schedule, pace=lambda step: 0.1, evaluation=0.5, elapsed=0.0, guess=0.0):
     """A training whose steps take `pace(step)` seconds."""
-    plan = Plan(GradientOptions(length=length), 50, schedule, guess, elapsed)
+    plan = Plan(GradientOptions(length=length), 50, schedule, guess)
     made, step, evaluated = Training(plan), 0, -1
     while True:
         if plan.is_due(step, evaluated):
@@ -36,7 +36,7 @@ def train(length, schedule, pace=lambda step: 0.1, evaluation=0.5, elapsed=0.0, 
             return made
         step, begun = step + 1, made.seconds
         made.seconds += pace(step)
-        plan.step_done(step, begun)
+        plan.step_done(step, begun + elapsed)
         if plan.steps is not None:
             made.decided_at = made.decided_at or step
 

@@ -147,6 +147,14 @@ def test_a_parameter_without_a_gradient_is_as_in_one_process(tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_decide_alike_when_their_time_is_over(tmp_path):
+    write(tmp_path, {**TRAINER, "length": "3s", "decay_share": 0.5})
+    command = ("-m", "textgen", "run", "p.toml", "-q", "-o", "run")
+    done = run_together(2, *command, folder=tmp_path)
+    assert [each.returncode for each in done] == [0, 0], done[0].stderr
+
+
+@pytest.mark.slow
 def test_the_network_of_a_mixture_is_shared_out_and_each_process_says_what_it_failed_of(tmp_path):
     model = {
         "type": "mixture",

@@ -132,7 +132,7 @@ class _Training:
     def __init__(
         self, trainer: GradientTrainer, model: Any, data: Dataset, context: TrainingContext
     ) -> None:
-        self.begun = time.perf_counter()
+        self.begun = time.perf_counter() - context.elapsed
         devices.free_large_block()
         self.options, self.data, self.context = trainer.options, data, context
         options = trainer.options
@@ -144,7 +144,6 @@ class _Training:
             self.batches.per_epoch,
             trainer.schedule,
             0.8 * len(data.validation) / first[0].size,  # forward, but with its past
-            context.elapsed,
         )
         self.optimization = Optimization.of(model, options, trainer.make_optimizer)
         self.computation = Computation.of(model, first, context, objective, options.accumulate)

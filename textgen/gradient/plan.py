@@ -27,7 +27,6 @@ class Plan:
     same times, and so decide the same.
 
     evaluation_steps     steps that take as long as an evaluation, a guess before there was one
-    elapsed              seconds of the run before this training
     steps                None until the number of steps is decided
     steps_before_decay   first steps, which would be the same in a longer training
     """
@@ -36,7 +35,6 @@ class Plan:
     steps_per_epoch: int
     schedule: Schedule
     evaluation_steps: float
-    elapsed: float = 0.0
     steps: int | None = attrs.field(default=None, init=False)
     steps_before_decay: int = attrs.field(default=0, init=False)
     _length: Length = attrs.field(init=False)
@@ -62,7 +60,7 @@ class Plan:
     def step_done(self, step: int, began: float) -> None:
         """Count a step that is done, and decide the number of steps if it is time to.
 
-        began   when the step began, in seconds after the training did
+        began   when the step began, in seconds after the run did
         """
         self._time_previous_step(began)
         if self.steps is not None:
@@ -81,6 +79,8 @@ class Plan:
         evaluation between them, what is more than a step's time is the evaluation's.
         """
         seconds = next_began - self._last_began
+        if not self._done:
+            self._evaluated_began = next_began
         if self._has_evaluated:
             self.evaluation_steps = max(0.0, seconds / self._pace - 1)
         elif self._done > _WARMUP_STEPS:
@@ -126,7 +126,7 @@ class Plan:
     def _left(self) -> float:
         """Seconds that are left for steps."""
         budget = self._length.amount
-        left = budget * (1 - _RESERVED_SHARE) - self.elapsed - self._last_began - self._pace
+        left = budget * (1 - _RESERVED_SHARE) - self._last_began - self._pace
         since = left + self._last_began - self._evaluated_began
         evaluations = 1 + max(0, since // self._interval)
         return left - min(evaluations * self.evaluation_steps * self._pace, budget / 2)
