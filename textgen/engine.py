@@ -283,7 +283,8 @@ class Engine:
         The caller closes the component if it has a method `close`. Raises PipelineError for a wrong
         table, ContractError for a fault of the plugin.
         """
-        choice = ConfigReader(context.folder, self.plugins(), kind, kind).choice(kind, table)
+        context = attrs.evolve(context, plugins=self.plugins())
+        choice = ConfigReader(context.folder, context.plugins, kind, kind).choice(kind, table)
         return RunComponents().build(choice, context)
 
     def read_corpus(self, table: Table) -> Iterator[CorpusPiece]:
@@ -319,14 +320,14 @@ def _executed(
     if processes is not None:
         options["cancelled"] = lambda: asked() or processes.is_orphaned()
     outcome, held_out = Execution(pipeline, processes=processes, **options).ensure_trained()
+    device = pipeline.device
     if processes is not None:
         processes.meet()  # the others read what the first has written
+        device = processes.device(devices.resolve(device))
     raw = RawPipeline(
         {**pipeline.tables(), "output": "."}, pipeline.name, pipeline.folder, pipeline.name
     )
-    generator = load_generator(
-        directory, pipeline.plugins, device=pipeline.device, given={}, raw=raw
-    )
+    generator = load_generator(directory, pipeline.plugins, device=device, given={}, raw=raw)
     try:
         if held_out is not None:
             compare_loss(generator, pipeline.model.offer, held_out)

@@ -84,6 +84,8 @@ def test_a_state_keeps_seed_and_index_where_none_are_given(generator):
         other = generator.generate(state=first.state, max_new_tokens=50, **changed)
         assert {"seed": other.seed, "index": other.index} == {"seed": 9, "index": 4, **changed}
         assert other.text != rest.text
+    many = generator.generate_many([{"prompt": ""}] * 2, state=first.state, index=7)
+    assert [each.index for each in many] == [7, 8]
 
 
 def test_only_a_state_of_the_same_model_is_resumed(generator, tiny_pipeline):

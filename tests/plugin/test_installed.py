@@ -129,13 +129,12 @@ def test_the_command_keeps_its_own_options(site, tmp_path):
     assert (done.returncode, done.stdout.count("--stream ")) == (0, 1)
 
 
-@pytest.mark.parametrize("needed", ["textgen-engine>=99", "textgen-engine<0.1"])
+@pytest.mark.parametrize("needed", ["textgen-engine>=99", "textgen-engine<0.1", "torch>=1.9.*"])
 def test_one_that_needs_another_textgen_is_not_imported(tmp_path, needed):
     site = tmp_path / "site"
     write_package(site, "later", "from textgen import Sparkle", version="0.3")
     with (site / "textgen_later-0.3.dist-info/METADATA").open("a") as metadata:
         metadata.write(f"Requires-Dist: {needed}\n")
     listed = json.loads(run_textgen("plugins", "--json", folder=tmp_path, site=[site]).stdout)
-    assert [row["cause"] for row in listed["quarantined"]] == [
-        f"it needs {needed}; upgrade one of the two"
-    ]
+    (row,) = listed["quarantined"]
+    assert needed in row["cause"]

@@ -206,7 +206,7 @@ class StrategyText:
         with failing([self._row]):
             if (reason := self._row.out_of_time()) is not None:
                 sure = self._shown if self._row.request.keep_state else self._moves.final
-                self._end(0, reason, sure)
+                self._end(max(self._moves.lanes[0], 0), reason, sure)  # what goes on is sure
         return self._row.ended
 
     def steps(self, until: float) -> None:

@@ -127,6 +127,8 @@ class RequestChecker:
                 if isinstance(item, Mapping):
                     own = {**options, **item}
                     request = self._check(own.pop("prompt", ""), own)
+                    if not item.keys() & {"index", "state"}:
+                        request = attrs.evolve(request, index=None)
                 else:
                     request = self._with_prompt(shared, item, {})
                 request.check_end()

@@ -171,7 +171,7 @@ class Row:
             asked = self.request.cancelled
             if self._is_cancelled or (asked is not None and asked()):
                 return "cancelled"
-        except FAILURES as error:
+        except BaseException as error:
             self.error = error
             return None
         return "time" if self.deadline is not None and time.monotonic() >= self.deadline else None

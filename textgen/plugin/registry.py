@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint
@@ -21,7 +22,7 @@ from textgen.plugin.component import (
     normalized,
 )
 from textgen.plugin.single_file import file_plugin, import_file, module_name
-from textgen.plugin.validation import cause_of, offers_of
+from textgen.plugin.validation import UnfitError, cause_of, offers_of
 
 
 class PluginSet:
@@ -151,9 +152,13 @@ class PluginSet:
     def _add_installed(self, plugin: Plugin, entry_point: EntryPoint) -> None:
         """Add what an installed package offers, if it is for this version of textgen."""
         distribution = plugin.distribution
-        if distribution != OWN_DISTRIBUTION and (needed := discovery.unmet(distribution)):
-            raise PluginError(plugin, f"it needs {needed}; upgrade one of the two")
-        self._add(plugin, entry_point.load, entry_point.module.partition(".")[0])
+
+        def load() -> object:
+            if distribution != OWN_DISTRIBUTION and (needed := discovery.unmet(distribution)):
+                raise UnfitError(f"it needs {needed}; upgrade one of the two")
+            return entry_point.load()
+
+        self._add(plugin, load, re.split("[.:]", entry_point.value)[0])
 
     def _add(self, plugin: Plugin, load: Callable[[], object], package: str) -> None:
         """Add what a plugin offers, or nothing of it.

@@ -317,13 +317,13 @@ class TrainingLoop:
         self._check_losses()
         progress, before = self.progress, self.progress.best_objective
         loss = event.training_loss if event.validation_loss is None else event.validation_loss
-        if event.validation_loss is not None and math.isnan(loss):
-            cause = f"the loss of the text held out is nan at step {event.step}"
-            raise TrainingError(cause, step=event.step)
         # One batch's training loss is too noisy to choose by: with nothing held out, the latest is
         # the best.
         objective = loss if event.objective is None else event.objective
         is_measured = event.objective is not None or event.validation_loss is not None
+        if is_measured and math.isnan(objective + loss):
+            cause = f"the loss or objective of the text held out is nan at step {event.step}"
+            raise TrainingError(cause, step=event.step)
         best = not is_measured or before is None or objective < before
         progress.evaluations += 1
         progress.since_best = 0 if best else progress.since_best + 1
