@@ -92,7 +92,7 @@ def test_documents_have_an_end_that_is_no_text():
 
 
 def test_a_vocabulary_is_extended_by_characters_of_several_bytes():
-    tokenizer = fitted(["so they said " * 9], vocab_size=260)
+    tokenizer = fitted(["so they said " * 9, "🍵⍵" * 99], vocab_size=260)  # which end alike
     before = [tokenizer.decode(np.array([token])) for token in range(260)]
     tokenizer.extend([TEXT, DOCUMENT_END])
     assert [tokenizer.decode(np.array([token])) for token in range(260)] == before

@@ -48,6 +48,7 @@ def writer(tmp_path_factory):
         "(ab?|[0-9]{2}){4}",
         "a(b*ß|c|d+e)",  # of which the vocabulary lacks a letter
         r"[A-Z][a-z]{2,9}, [0-9]{1,3}\.",
+        r"a\/?b/?c{2}",
     ],
 )
 def test_a_text_matches_and_ends(writer, expression):

@@ -9,8 +9,8 @@ from test_corpora import PIECE, documents_in, fill, read
 
 from textgen import CorpusError, Engine, PipelineError
 
-PAGE = """<!DOCTYPE html><html><head><title>T</title><style>p {a: b}</style></head><body>
-<h1>A  &lt;b&gt; &eacute;&#8364;</h1><p>One<br>two <b>bo</b>ld&nbsp;x
+PAGE = """<!DOCTYPE html><html><head><title>T</title><style>p {a: b}</style>
+<script src='a'/></head><body><h1>A  &lt;b&gt; &eacute;&#8364;</h1><p>One<br>two <b>bo</b>ld&nbsp;x
 y</p><script>if (1 < 2) {"</p>"}</script><ul><li>first<li>second</ul><i>Oui</i>&nbsp;!<pre>
   as
  it is</pre><!-- no --><table><tr><td>1<td>2<tr><td>3</table>a < b <![weird[x]]> &amp c</body>"""

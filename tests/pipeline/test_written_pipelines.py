@@ -13,9 +13,8 @@ def test_show_prints_a_pipeline_with_every_default_that_shows_as_itself(
     tmp_path,
     engine,
 ):
-    tables = tiny_pipeline(
-        generate={"prompt": 'a "b" \\ ü\n'}, sampler=[{"type": "temperature"}], observers=True
-    )
+    generate = {"prompt": 'a "b" \\ ü\n', "strategy": "beam"}
+    tables = tiny_pipeline(generate=generate, sampler=[{"type": "temperature"}], observers=True)
     pipeline = write_pipeline(tables)
     shown = textgen("show", pipeline, "--set", "trainer.length=5 epochs", cwd=tmp_path)
     assert (shown.code, shown.stderr) == (0, "")

@@ -113,7 +113,10 @@ def toml(value: Any) -> str:
 def _leaves(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys, and the range or list at each."""
     for name, value in tables.items():
-        if isinstance(value, dict) and not value.keys() & set(_RANGE_KEYS):
+        if isinstance(value, dict) and (
+            not value.keys() & set(_RANGE_KEYS)  # else a range, or options of such names
+            or any(isinstance(each, list | dict) for each in value.values())
+        ):
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

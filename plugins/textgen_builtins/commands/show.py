@@ -56,6 +56,10 @@ def commented_toml(pipeline: Pipeline, output: Any) -> str:
         *(_component(f"[[{kind}]]", choice) for kind, chain in chains.items() for choice in chain),
         _table("checkpoint", pipeline.checkpoint),
         _table("generate", pipeline.generate),
+        *(
+            _component("[generate.strategy]", choice)
+            for choice in pipeline.decoding[len(pipeline.sampler) :]
+        ),
     ]
     return "\n".join(parts)
 

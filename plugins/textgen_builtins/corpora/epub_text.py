@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import posixpath
 import re
 from collections.abc import Iterator
@@ -19,8 +20,6 @@ _ENCRYPTION: Final = "META-INF/encryption.xml"
 _COMMENT: Final = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _ELEMENT: Final = re.compile(r"<(?:\w+:)?(rootfile|item|itemref|CipherReference)\s([^<>]*)>")
 _ATTRIBUTE: Final = re.compile(r"""([\w:-]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
-# Elements without an end, which a page of HTML does not know
-_CLOSED_ELEMENT: Final = re.compile(r"<(?:noscript|script|style|template|title)(?:\s[^<>]*)?/>")
 _PAGES: Final = ("application/xhtml+xml", "text/html")
 
 
@@ -49,15 +48,14 @@ def text_of_epub(path: Path) -> Iterator[str]:
         for name in chapters:
             data = parts.read(name)
             page = "".join(decode(iter([data]), path, encoding_of_page(data)))
-            texts.append("".join(text_of_html([_CLOSED_ELEMENT.sub("", page)], path)))
+            texts.append("".join(text_of_html([page.removeprefix("\ufeff")], path)))
         yield "\n".join(filter(None, texts))
 
 
 def _elements(document: bytes, name: str) -> list[dict[str, str]]:
     """The attributes of each element of a name."""
-    plain = _COMMENT.sub("", document.decode("utf-8-sig"))
     return [
-        {key: double or single for key, double, single in _ATTRIBUTE.findall(given)}
-        for found, given in _ELEMENT.findall(plain)
+        {key: html.unescape(double or single) for key, double, single in _ATTRIBUTE.findall(given)}
+        for found, given in _ELEMENT.findall(_COMMENT.sub("", document.decode("utf-8-sig")))
         if found == name
     ]

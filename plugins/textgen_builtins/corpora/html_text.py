@@ -81,7 +81,8 @@ def text_of_html(pieces: Iterable[str], path: Path) -> Iterator[str]:
         if tag := found["tag"]:
             tag = tag.lower()
             text.separate(tag, ends=bool(found["end"]))
-            if _HIDDEN_ELEMENTS.fullmatch(tag) and not found["end"]:
+            is_closed = found["end"] or found[0].endswith("/>")  # as in XHTML
+            if _HIDDEN_ELEMENTS.fullmatch(tag) and not is_closed:
                 end = re.compile(f"</{tag}", re.IGNORECASE).search(page, at)
                 at = end.start() if end else len(page)
     text.add(page[at:])

@@ -184,7 +184,7 @@ def build(config: FormatConfig, context: BuildContext) -> Sampler:
 
 def _regex_grammar(expression: str, vocabulary: _Vocabulary) -> str:
     """A grammar of what matches and the vocabulary can write, so that no dead end is entered."""
-    escaped = re.sub(r"\\.|/", lambda found: found[0].replace("/", r"\/"), expression, flags=re.S)
+    escaped = re.sub(r"((?:\\[^/])*)\\?/", r"\1\/", expression)
     writable = "".join(f"\\x{{{ord(each):x}}}" for each in sorted(vocabulary.characters))
     return f"{_HEAD}start: TEXT\nTEXT: /(?:{escaped})/ & /[{writable}]*/\n"
 

@@ -162,8 +162,7 @@ def _offered(start: str, plugins: PluginSet) -> Path | Table | Fault | None:
 
 def _sample(text: str) -> str:
     step = max(1, len(text) // _PIECES)
-    places = range(0, len(text), step)
-    return "".join(text[place : place + min(step, _LENGTH)] for place in places)
+    return "".join(text[place : place + min(step, _LENGTH)] for place in range(0, len(text), step))
 
 
 def _tried(name: str, text: str, size: int, plugins: PluginSet) -> tuple[Pretrained, str]:
@@ -175,7 +174,7 @@ def _tried(name: str, text: str, size: int, plugins: PluginSet) -> tuple[Pretrai
     sample, engine = _sample(text), Engine(plugins)
     with engine.load(name, device="cpu") as known:
         model, reads_all = dict(known.tables["model"]), unknown_id(known.tokenizer) is None
-        path, strategy = known.path, known.tables["generate"].get("strategy", {})
+        strategy = known.tables["generate"].get("strategy", {})
     if model["type"] != "rnn":
         raise UsageError(f"its model is of the type {model['type']}, and init tunes type rnn")
     model.pop("start", None)
@@ -183,7 +182,7 @@ def _tried(name: str, text: str, size: int, plugins: PluginSet) -> tuple[Pretrai
     begun = engine.train(
         corpus=sample,
         tokenizer=tokenizer,
-        model={"start": str(path)},
+        model={"start": name},
         trainer=_UNTRAINED_TRAINER,
         data={"validation": 0},
         device="cpu",
@@ -201,8 +200,9 @@ def _tried(name: str, text: str, size: int, plugins: PluginSet) -> tuple[Pretrai
             context.device,
             torch.get_num_threads() if context.device == "cpu" else 1,
         )
-        a_pass = size * settings.TRAINING / length / speed
-        run = Pretrained(name, a_pass, loss, length, reads_all, strategy)
+        run = Pretrained(
+            name, size * settings.TRAINING / length / speed, loss, length, reads_all, strategy
+        )
         weights = sum(each.nbytes for each in generator.model.tensors().values())
         return run, _price(run.seconds, generator.model, weights)
 
@@ -230,8 +230,9 @@ def _adapted(
     batch = trainer.get("batch_size", 64)
     while batch > 1 and read / window / batch < settings.ADAPTING_STEPS:
         batch //= 2
-    options = GradientOptions(batch_size=batch)
-    speed, loss = settings.tried(model, tokens, context.vocab_size, window, options, context.device)
+    speed, loss = settings.tried(
+        model, tokens, context.vocab_size, window, GradientOptions(batch_size=batch), context.device
+    )
     a_pass = read / speed
     passes = max(0.0, seconds - loading) * settings.USED / a_pass
     most = Length.of(trainer.get("length", "1 epoch"))
@@ -269,7 +270,7 @@ def _adapted(
 
 def _built(recipe: Table, engine: Engine) -> tuple[BuildContext, Tokenizer, Model]:
     """Tokenizer and model of tables, and what the model was built in."""
-    context = BuildContext(folder=Path.cwd(), plugins=engine.plugins())
+    context = BuildContext(folder=Path.cwd())
     tokenizer = engine.build("tokenizer", recipe["tokenizer"], context)
     tokenizer.fit([])
     context = attrs.evolve(context, tokenizer=tokenizer)

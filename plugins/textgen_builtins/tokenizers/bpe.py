@@ -109,6 +109,8 @@ class BPETokenizer:
         made = {pair: 256 + rank for rank, pair in enumerate(self.merges or [])}
         for character, _ in counts.most_common(_CHARACTERS):
             token, *rest = (_IDS[byte] for byte in character.encode())
+            if character.encode() in self._bytes:  # perhaps of other pairs
+                continue
             for byte in rest:
                 token = made.setdefault((token, byte), 256 + len(made))
         self._index([*made])
@@ -134,8 +136,8 @@ class BPETokenizer:
         for (a, b), token in [*made.items()]:
             for pair in itertools.product([a, *printed[a]], [b, *printed[b]]):
                 text = b"".join(texts[each] for each in pair)
-                if pair not in made and any(text in word for word in words):
-                    made[pair] = 256 + len(made)
+                if text not in known and any(text in word for word in words):
+                    made[pair] = known[text] = 256 + len(made)
                     texts.append(text)
                     printed[token].append(made[pair])
         return [*made]
