@@ -225,8 +225,8 @@ def _adapted(
     context, tokenizer, model = _built(recipe, engine)
     loading = 2 * begun.seconds()  # again to write
     tokens = tokenizer.encode(sample)
-    read = max(18.0, size * settings.TRAINING * len(tokens) / len(sample))  # tokens in a pass
-    window = min(data.get("window_length", 64), int(read / 18))  # so that two are held out
+    read = max(10.0, size * settings.TRAINING * len(tokens) / len(sample))  # tokens in a pass
+    window = min(data.get("window_length", 64), int(read / 10))  # a ninth is held out
     batch = trainer.get("batch_size", 64)
     while batch > 1 and read / window / batch < settings.ADAPTING_STEPS:
         batch //= 2
