@@ -105,9 +105,8 @@ class BackgroundLoop:
             try:
                 self._scheduler.run()
                 self._scheduler.flush()
-            except (
-                BaseException
-            ) as error:  # a fault of the scheduler itself: nobody may wait for ever
+            except BaseException as error:
+                # A fault of the scheduler itself: nobody may wait for ever.
                 self._scheduler.abort(error)
             self._wake(1 + int((time.thread_time() - begun) / _SECONDS_OF_A_READER))
             with self._lock:
