@@ -20,7 +20,7 @@ from textgen import devices, display
 from textgen.contracts.checks import read_pieces
 from textgen.contracts.components import Components
 from textgen.documents import CorpusPiece
-from textgen.errors import Interrupted, RunError
+from textgen.errors import Fault, Interrupted, RunError
 from textgen.files.reading import inside, read_bytes
 from textgen.generation.generator import Generator
 from textgen.generation.request import check_cancelled
@@ -32,7 +32,7 @@ from textgen.plugin.config_reader import ConfigReader
 from textgen.plugin.registry import PluginSet
 from textgen.processes import Processes
 from textgen.protocols import Corpus, Table, Tokenizer, Trainer
-from textgen.runs.directory import RunDirectory, run_directory
+from textgen.runs.directory import RunDirectory, no_run, run_directory
 from textgen.runs.execute import Execution, Outcome
 from textgen.runs.loading import RunComponents, compare_loss, load_generator
 from textgen.runs.outside import announce
@@ -260,6 +260,8 @@ class Engine:
         found = None if directory.latest().exists() else offered_run(path, plugins)
         if isinstance(found, Path):
             directory = run_directory(found)
+        elif isinstance(found, Fault):
+            raise no_run(directory.path, [offer.name for offer in plugins.offers("run")])
         run = found if isinstance(found, Mapping) else directory
         return load_generator(run, plugins, device=device, given=given, source=str(path))
 

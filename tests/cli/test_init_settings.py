@@ -91,6 +91,7 @@ def test_init_sizes_the_network_by_the_text_and_by_the_time(
     assert made["model"]["first"]["hidden_size"] == width
     assert made["data"]["validation"] == validation
     assert made["trainer"]["second"] == {"type": "count", "max_tokens": counted}
+    assert made["trainer"]["first"]["length"] == f"20 epochs or {seconds}s"
 
 
 def test_init_starts_from_a_model_with_its_tokens_if_they_make_up_every_text():

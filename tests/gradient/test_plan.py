@@ -104,7 +104,29 @@ def test_steps_and_epochs_are_evaluated_each_epoch_or_eighth(length, steps, eval
     assert made.plan.steps_before_decay == steps // 2 + 1
 
 
-@pytest.mark.parametrize("wrong", ["60", "0s", "ten minutes", "5 days", "1.5 steps", "0 epochs"])
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize(
+    ("length", "steps"),
+    [("4 epochs or 100s", 200), ("1 epoch or 1h", 50), ("5 min or 70 steps", 70)],
+)
+def test_of_passes_and_a_time_the_shorter_counts(length, steps, decay):
+    made, alone = (
+        train(each, warmup_stable_decay(decay=decay)) for each in (length, f"{steps} steps")
+    )
+    plans = [(each.plan.steps, each.plan.steps_before_decay) for each in (made, alone)]
+    assert plans == [(steps, steps - int(decay * steps) + (decay > 0))] * 2
+    assert 2 <= len(made.evaluations) <= 10
+
+
+@pytest.mark.parametrize("schedule", [constant, cosine(), warmup_stable_decay(decay=0.5)])
+def test_a_time_counts_beside_passes_that_take_longer(schedule):
+    timed, alone = (train(each, schedule) for each in ("99 epochs or 60s", "60s"))
+    assert (timed.plan.steps, timed.decided_at) == (alone.plan.steps, alone.decided_at)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["60", "0s", "ten minutes", "5 days", "1.5 steps", "0 epochs", "5s or 6s", "5s or"]
+)
 def test_a_length_that_is_none_is_refused(wrong):
     tables = {"corpus": {"type": "story"}, "model": {"type": "rnn"}, "tokenizer": {"type": "char"}}
     with pytest.raises(PipelineError, match="a time such as"):

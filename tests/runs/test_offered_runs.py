@@ -34,6 +34,8 @@ def test_a_run_that_a_plugin_offers_is_started_from_by_its_name(folder, base):
     assert len(textgen.load(run.path).generate("", max_new_tokens=3).tokens) == 3
     with pytest.raises(textgen.PipelineError, match=r"model\.start: .*; no run is called 'tiny'"):
         textgen.run(given, output=folder / "other")
+    with pytest.raises(textgen.RunError, match="did you mean 'tiny'"):
+        engine.load("tinny")
     qualified = tuned(folder, model={"start": "textgen-0:tiny"})
     assert engine.run(qualified, output=run.path).outcome == "skipped"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Final, Literal
 
@@ -16,30 +17,37 @@ _SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
 
 @attrs.frozen
 class Length:
-    """Length of a training. One length is greater than another of the same unit only."""
+    """Length of a training: what of these comes first. One is greater than another where it is in
+    nothing less.
+    """
 
-    amount: float
-    unit: Literal["seconds", "steps", "epochs"]
+    seconds: float = math.inf
+    steps: float = math.inf
+    epochs: float = math.inf
 
     @classmethod
     def of(cls, text: str) -> Length:
-        """The length that a text such as "60s", "5 min", "2000 steps" or "10 epochs" says.
+        """The length that a text such as "60s", "5 min", "2000 steps", "10 epochs" or "10 epochs
+        or 5 min" says.
 
         Raises ValueError.
         """
-        found = _LENGTH.fullmatch(text)
-        number, unit = found.groups() if found else ("0", "s")
-        if not float(number) or not (unit in _SECONDS or number.isdecimal()):
-            raise ValueError(
-                'must be a time such as "60s", "5 min" or "1.5h", or a number such as '
-                '"2000 steps" or "10 epochs"'
-            )
-        if unit in _SECONDS:
-            return cls(float(number) * _SECONDS[unit], "seconds")
-        return cls(int(number), "steps" if unit.startswith("step") else "epochs")
+        amounts: dict[str, float] = {}
+        for part in text.split(" or "):
+            found = _LENGTH.fullmatch(part)
+            number, unit = found.groups() if found else ("0", "s")
+            name = "seconds" if unit in _SECONDS else f"{unit.rstrip('s')}s"
+            if not float(number) or name in amounts or not (unit in _SECONDS or number.isdecimal()):
+                raise ValueError(
+                    'must be a time such as "60s", "5 min" or "1.5h", a number such as "2000 '
+                    'steps" or "10 epochs", or both, "10 epochs or 5 min"'
+                )
+            amounts[name] = float(number) * _SECONDS.get(unit, 1)
+        return cls(**amounts)
 
     def __gt__(self, other: Length) -> bool:
-        return self.unit == other.unit and self.amount > other.amount
+        pairs = list(zip(attrs.astuple(self), attrs.astuple(other), strict=True))
+        return self != other and all(own >= its for own, its in pairs)
 
 
 def _check_length(instance: Any, attribute: Any, value: str) -> None:
@@ -56,8 +64,8 @@ class GradientOptions:
     length: str = option(
         "10 epochs",
         help='how long to train: "60s", "5 min" or "1.5h" for the whole run, "2000 steps" '
-        '(updates), or "10 epochs" '
-        "(passes over the training data)",
+        '(updates), "10 epochs" (passes over the training data), or what comes first, '
+        '"10 epochs or 5 min"',
         validator=_check_length,
         extends_training=Length.of,
     )

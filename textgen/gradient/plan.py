@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import attrs
@@ -21,7 +22,7 @@ _UNDECIDED_STEPS: Final = 10**9  # steps of a schedule whose number is not decid
 class Plan:
     """Decides how many steps a training makes, and after which of them it evaluates.
 
-    If the length is a time, the number of steps is decided once, from the pace of the steps so far,
+    If a time may end it, the number of steps is decided once, from the pace of the steps so far,
     as late as possible: before the first step whose learning rate depends on that number. Where no
     rate depends on it, it is decided when the time is over. All processes of a run are told the
     same times, and so decide the same.
@@ -37,7 +38,8 @@ class Plan:
     evaluation_steps: float
     steps: int | None = attrs.field(default=None, init=False)
     steps_before_decay: int = attrs.field(default=0, init=False)
-    _length: Length = attrs.field(init=False)
+    _seconds: float = attrs.field(init=False)
+    _most: int = attrs.field(init=False)  # steps
     _done: int = attrs.field(default=0, init=False)  # steps of this training
     _last_began: float = attrs.field(default=0.0, init=False)  # beginning of the last step
     _timed_seconds: float = attrs.field(default=0.0, init=False)
@@ -46,10 +48,12 @@ class Plan:
     _evaluated_began: float = attrs.field(default=0.0, init=False)  # of the step evaluated last
 
     def __attrs_post_init__(self) -> None:
-        self._length = length = Length.of(self.options.length)
-        if length.unit != "seconds":
-            steps = int(length.amount) * (self.steps_per_epoch if length.unit == "epochs" else 1)
-            self.decide(steps, steps_before_decay(self.schedule, steps))
+        length = Length.of(self.options.length)
+        self._seconds = length.seconds
+        epochs = length.epochs * self.steps_per_epoch
+        self._most = int(min(length.steps, epochs, _UNDECIDED_STEPS))
+        if math.isinf(length.seconds):
+            self.decide(self._most, steps_before_decay(self.schedule, self._most))
 
     def decide(self, steps: int, before_decay: int) -> None:
         """Fix the number of steps. The learning rates of the first `before_decay` are the same
@@ -66,13 +70,15 @@ class Plan:
         if self.steps is not None:
             return
         left = self._left()
-        is_pace_known = self._timed_seconds >= _PACE_KNOWN_SHARE * self._length.amount
-        if left <= 0 or (is_pace_known and left < self._pace):
+        is_pace_known = self._timed_seconds >= _PACE_KNOWN_SHARE * self._seconds
+        if left <= 0 or step >= self._most or (is_pace_known and left < self._pace):
             self.decide(step, step)  # there is no time for another
-        elif is_pace_known:
-            steps, following = self.expected_steps(step), step + 1
-            if self.schedule(following, steps) != self.schedule(following, _UNDECIDED_STEPS):
-                self.decide(steps, step)  # the learning rate depends on their number
+            return
+        steps = self.expected_steps(step)
+        factors = {self.schedule(step + 1, each) for each in (steps, _UNDECIDED_STEPS)}
+        is_sure = is_pace_known or (self._timed_steps and steps == self._most)
+        if is_sure and len(factors) > 1:
+            self.decide(steps, step)  # the learning rate depends on their number
 
     def _time_previous_step(self, next_began: float) -> None:
         """Time the step before this one: it took the time between their beginnings. If there was an
@@ -107,7 +113,7 @@ class Plan:
         """
         if self.steps is not None:
             return self.steps
-        return step + max(1, int(self._left() / self._pace))
+        return min(self._most, step + max(1, int(self._left() / self._pace)))
 
     def is_due(self, step: int, evaluated: int) -> bool:
         """Whether to evaluate after a step, the last evaluation having been after step
@@ -119,13 +125,13 @@ class Plan:
             return True
         if self.options.evaluate_every:
             return step % self.options.evaluate_every == 0
-        if self._length.unit == "seconds":
+        if math.isfinite(self._seconds):
             return self._last_began - self._evaluated_began >= self._interval
         return step % min(self.steps_per_epoch, -(-self.expected_steps(step) // 8)) == 0
 
     def _left(self) -> float:
         """Seconds that are left for steps."""
-        budget = self._length.amount
+        budget = self._seconds
         left = budget * (1 - _RESERVED_SHARE) - self._last_began - self._pace
         since = left + self._last_began - self._evaluated_began
         evaluations = 1 + max(0, since // self._interval)
@@ -134,7 +140,8 @@ class Plan:
     @property
     def _interval(self) -> float:
         """Seconds from one evaluation to the next, of which the last ends the training."""
-        budget = self._length.amount
+        steps = self._most * self._pace / (1 - _EVALUATION_SHARE)
+        budget = min(self._seconds, steps)
         most = _EVALUATION_SHARE * budget / self._pace / (self.evaluation_steps + 0.01)
         return budget / max(1, min(_EVALUATIONS, int(most)))
 

@@ -20,7 +20,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
@@ -331,8 +331,8 @@ class RunDirectory:
         }
 
 
-def no_run(path: Path) -> RunError:
-    """The error that says why a path is not a run directory."""
+def no_run(path: Path, offered: Iterable[str] = ()) -> RunError:
+    """The error that says why a path is not a run directory, nor the name of an offered run."""
     held, beside = (
         sorted(each.parent.name for each in folder.glob("*/run.json"))
         for folder in (path, path.parent)
@@ -344,7 +344,7 @@ def no_run(path: Path) -> RunError:
     elif (made / "run.json").is_file():
         hint = f"did you mean {made}?"
     else:
-        hint = nearest(path.name, beside) or "textgen run makes one, such as runs/my"
+        hint = nearest(path.name, [*beside, *offered]) or "textgen run makes one, such as runs/my"
     error = RunError(f"{path} is not a run directory: {why}; {hint}", path)
     error.exit_code = 2  # what was asked for is wrong; nothing was done
     return error

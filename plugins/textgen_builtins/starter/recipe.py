@@ -102,7 +102,7 @@ def starter_pipeline(
     found  all that were tried
     """
     made = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
-    chosen: Mapping[str, int | float | str]
+    chosen: Mapping[str, Any]
     run = start.pretrained
     if start.tables:
         made, chosen = _adapting(made, start.tables), {}
@@ -112,9 +112,11 @@ def starter_pipeline(
         made = _tuning(made, run)
         chosen = settings.tune(facts.size, seconds, run)
     expected = f"# For {byte_count(facts.size)} of text and {seconds:.10g} seconds"
-    is_all = start.is_enough or chosen.get("length") == settings.ALL_PASSES
-    expected += "." if is_all else "; more time gives a better model."
-    expected += f"\n# Expect a validation loss below {start.loss:.2f} a character."
+    if start.name == starts.NONE:
+        expected += " at most"
+    elif not start.is_enough and chosen.get("length") != settings.ALL_PASSES:
+        expected += "; more time gives a better model"
+    expected += f".\n# Expect a validation loss below {start.loss:.2f} a character."
     if any(each.name != starts.NONE for each in found):
         lines = (f"{starts.told(each, seconds)}; {each.price}".rstrip("; ") for each in found)
         expected += "\n#   ".join(("\n# What `textgen init --start` takes:", *lines))

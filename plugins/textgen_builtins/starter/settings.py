@@ -9,7 +9,7 @@ import math
 import re
 import time
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ CHECKPOINT: Final = 4  # times the weights: a checkpoint has them again, and two
 AVERAGED: Final = 2  # times more where a run has a mean of them, which its checkpoint has twice
 _HELD_OUT: Final = 100_000  # characters at most: more take time, and tell little more
 _PROBABILITIES: Final = 10_000_000  # of the held-out characters, one for each of the vocabulary
+_PASSES: Final = 20  # over a text by a new network: more learn it by heart
 _TUNING: Final = 4  # passes over a text by a model that knows its language: more learn it by heart
 ALL_PASSES: Final = f"{_TUNING} epochs"
 _TUNING_USED: Final = 0.65  # share of the time that is left for them
@@ -74,7 +75,7 @@ class Pretrained:
     strategy: Table = attrs.field(factory=dict)
 
 
-def choose(characters: int, vocabulary: int, seconds: float) -> dict[str, int | float]:
+def choose(characters: int, vocabulary: int, seconds: float) -> dict[str, Any]:
     """The numbers of the template, by name, for a text of so many characters, of which so many are
     different.
     """
@@ -88,6 +89,7 @@ def choose(characters: int, vocabulary: int, seconds: float) -> dict[str, int | 
         "hidden_size": width,
         "dropout": dropout,
         "embedding_dropout": round(0.3 * dropout, 2),
+        "length": f"{_PASSES} epochs or {seconds:.10g}s",
         "batch_size": row["batch_size"],
         "learning_rate": 0.012 if width <= 384 else 0.010 if width <= 640 else 0.006,
         "max_tokens": _one_digit(min(seconds * _COUNTED_CHARACTERS, _MOST_COUNTED)),
@@ -100,11 +102,11 @@ def _nearest(number: float, others: Iterable[Any]) -> Any:
     return min(others, key=lambda other: abs(math.log(float(other) / number)))
 
 
-def run_bytes(characters: int, vocabulary: int, chosen: Mapping[str, int | float]) -> float:
+def run_bytes(characters: int, vocabulary: int, chosen: Table) -> float:
     """Bytes on the disk, about, of a run with the numbers of `choose`."""
     width = int(chosen["hidden_size"])
     weights = (4 * width + vocabulary) * (width + 128)
-    counted = min(characters * TRAINING, chosen["max_tokens"])
+    counted = min(characters * TRAINING, float(chosen["max_tokens"]))
     return 4 * CHECKPOINT * weights + 2 * _COUNT_BYTES * counted
 
 

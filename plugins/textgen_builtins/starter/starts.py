@@ -94,7 +94,7 @@ def candidates(
     if start in (None, NONE):
         chosen = settings.choose(size, vocabulary, seconds)
         megabytes = settings.run_bytes(size, vocabulary, chosen) / 1e6
-        price = f"{seconds:.0f} seconds in all, {megabytes:.0f} MB a run"
+        price = f"at most {seconds:.0f} seconds, {megabytes:.0f} MB a run"
         found.append(Candidate(NONE, without, price=price))
     for name in [start] if start not in (None, NONE) else names:
         try:
@@ -235,18 +235,18 @@ def _adapted(
     )
     a_pass = read / speed
     passes = max(0.0, seconds - loading) * settings.USED / a_pass
-    most = Length.of(trainer.get("length", "1 epoch"))
-    is_enough = most.unit == "epochs" and passes >= most.amount
+    epochs = Length.of(trainer.get("length", "1 epoch")).epochs
+    is_enough = passes >= epochs
     held_out = max(settings.evaluated(seconds, speed), window + 1)
-    steps = math.ceil(read / window / batch) * int(most.amount)
-    every = settings.evaluate_every(steps, batch * window, min(held_out, read / 9))
+    length: Table = {"length": f"{seconds:.10g}s"}
+    if is_enough:
+        steps = math.ceil(read / window / batch) * int(epochs)
+        every = settings.evaluate_every(steps, batch * window, min(held_out, read / 9))
+        length = {"evaluate_every": every}
     own = {"model": {"start": name}} if isinstance(offered_run(name, plugins), Mapping) else offered
     planned: dict[str, Any] = {
         "data": {"window_length": window, "validation": held_out},
-        "trainer": {
-            "batch_size": batch,
-            **({"evaluate_every": every} if is_enough else {"length": f"{seconds:.10g}s"}),
-        },
+        "trainer": {"batch_size": batch, **length},
         "sampler": offered.get("sampler", []),
     }
     least = loading + a_pass * settings.LEAST / settings.USED
