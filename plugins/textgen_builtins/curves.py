@@ -92,7 +92,7 @@ class _Axes:
         """The place of a point; far outside the plot, only so far that a renderer can draw the line
         to it.
         """
-        x = _LEFT + (_RIGHT - _LEFT) * step / self.last
+        x = _LEFT + (_RIGHT - _LEFT) * step / (self.last or 1)
         share = (self.high - loss) / ((self.high - self.low) or 1.0)
         return x, _TOP + (self.bottom - _TOP) * min(max(share, -1), 2)
 

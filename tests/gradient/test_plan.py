@@ -118,10 +118,13 @@ def test_of_passes_and_a_time_the_shorter_counts(length, steps, decay):
     assert 2 <= len(made.evaluations) <= 10
 
 
-@pytest.mark.parametrize("schedule", [constant, cosine(), warmup_stable_decay(decay=0.5)])
-def test_a_time_counts_beside_passes_that_take_longer(schedule):
-    timed, alone = (train(each, schedule) for each in ("99 epochs or 60s", "60s"))
+@pytest.mark.parametrize("schedule", [constant, cosine(), warmup_stable_decay(decay=0.9)])
+@pytest.mark.parametrize(("pace", "passes"), [(0.1, 99), (9.0, 3)])
+def test_a_time_counts_beside_passes_that_take_longer(schedule, pace, passes):
+    lengths = f"{passes} epochs or 300s", "300s"
+    timed, alone = (train(each, schedule, lambda step: pace, pace) for each in lengths)
     assert (timed.plan.steps, timed.decided_at) == (alone.plan.steps, alone.decided_at)
+    assert timed.evaluations == alone.evaluations
 
 
 @pytest.mark.parametrize(

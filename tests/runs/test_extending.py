@@ -91,6 +91,15 @@ def test_a_run_that_was_finished_early_goes_on_from_its_last_step(folder):
     assert_same(run.path, whole.path)
 
 
+@pytest.mark.parametrize("make", [pipeline, constant])
+def test_a_longer_time_beside_as_many_steps_trains_no_more(folder, make):
+    made = make(folder, steps=10)
+    lengths = ({"trainer.length": f"10 steps or {hours}h"} for hours in (1, 2))
+    runs = [textgen.run(made, length, output=folder / "run") for length in lengths]
+    assert [run.history[-1]["step"] for run in runs] == [10, 10]
+    assert runs[1].outcome == "resumed"
+
+
 def test_an_unfinished_run_that_is_to_have_another_length_says_how_it_goes_on(folder):
     interrupt(1, pipeline(folder, steps=20), output=folder / "run")
     said = r"(?s)another pipeline:.*20 steps before.*textgen run --finish"

@@ -165,7 +165,7 @@ class _Training:
                 self.evaluated_step = self.step
                 plan.evaluated()
                 yield run(self._evaluated)
-            if plan.steps is not None and self.step >= plan.steps:
+            if self.step >= plan.expected_steps(self.step):
                 return
             with self._refusing_state():
                 done = run(self._advance)

@@ -87,7 +87,7 @@ class Plan:
         seconds = next_began - self._last_began
         if not self._done:
             self._evaluated_began = next_began
-        if self._has_evaluated:
+        if self._has_evaluated and self._timed_steps:
             self.evaluation_steps = max(0.0, seconds / self._pace - 1)
         elif self._done > _WARMUP_STEPS:
             self._timed_seconds += seconds
@@ -126,7 +126,8 @@ class Plan:
         if self.options.evaluate_every:
             return step % self.options.evaluate_every == 0
         if math.isfinite(self._seconds):
-            return self._last_began - self._evaluated_began >= self._interval
+            since = self._last_began - self._evaluated_began
+            return self._timed_steps > 0 and since >= self._interval
         return step % min(self.steps_per_epoch, -(-self.expected_steps(step) // 8)) == 0
 
     def _left(self) -> float:

@@ -75,7 +75,7 @@ class _Training:
     def gone(self) -> float:
         """The share of the time that is over."""
         seconds = self.context.elapsed + time.perf_counter() - self.begun
-        return seconds / Length.of(self.config.length).amount
+        return seconds / Length.of(self.config.length).seconds
 
     def factor(self) -> float:
         """The factor of the learning rate."""

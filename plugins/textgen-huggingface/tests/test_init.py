@@ -68,7 +68,7 @@ def test_init_tunes_an_offered_transformer_as_its_tables_say(command: Any, folde
     made, written = init(command, folder, "--minutes", 5, "--force", "--start", "tiny")
     assert made["model"] == {"start": "tiny", "lora": {"rank": 2, "alpha": 32}}
     trainer = made["trainer"]
-    assert (trainer["length"], made["data"]["window_length"]) == ("3 epochs", 256)
+    assert (trainer["length"], made["data"]["window_length"]) == ("3 epochs or 300s", 256)
     assert trainer["average_share"] > 0  # a mean
     assert trainer["decay_share"] > 0  # at a rate that falls
     assert [each["type"] for each in made["sampler"]] == ["penalties", "min-p", "temperature"]

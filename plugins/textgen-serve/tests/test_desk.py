@@ -76,6 +76,8 @@ def test_from_a_text_to_a_page(desk, visit, runs):
     commands = "textgen init ravens/text/ravens.txt .*\ntextgen run ravens/pipeline.toml "
     assert re.search(commands, card(page, "ravens").text_content())
     assert card(page, "ravens").locator("blockquote").inner_text()
+    body = {"prompt": "the", "max_tokens": 1}  # for the only model, which is not loaded yet
+    assert httpx2.post(f"{desk.url}/v1/completions", json=body, timeout=60).status_code == 200
     page.get_by_role("link", name="Write").click()
     page.wait_for_selector("body[data-ready] #text")
     generator = textgen.load(runs / "ravens/run")

@@ -42,7 +42,8 @@ from textgen_serve.names import (
     unbinned,
 )
 
-_LENGTH: Final = re.compile(r'(?m)^length = "([\d._]+) ?(\w+)"')
+_AMOUNT: Final = r"([\d._]+) ?(\w+)"
+_LENGTH: Final = re.compile(rf'(?m)^length = "({_AMOUNT}( or {_AMOUNT})*)"')
 _PREFIX: Final = re.compile(r"(?m)^textgen: (?:error: )?")
 _LOG: Final = 4096  # bytes at its end that are shown
 _SAMPLES: Final = 1 << 16
@@ -163,12 +164,8 @@ class Desk:
         found = _LENGTH.search(text)
         if found is None or summary is None:
             raise UsageError(f"{path} has no length that could be raised")
-        amount, unit = float(found[1].replace("_", "")), found[2]
-        if unit == "s":
-            longer = f"{amount + minutes * 60:.10g}s"
-        else:  # as many more as took that time
-            share = minutes * 60 / max(summary.seconds or 0.0, 1.0)
-            longer = f"{math.ceil(amount * (1 + share))} {unit.removesuffix('s')}s"
+        taken = max(summary.seconds or 0.0, 1.0)
+        longer = re.sub(_AMOUNT, lambda each: _longer(each, minutes * 60, taken), found[1])
         length = f'length = "{longer}"'
         changed = f"{text[: found.start()]}{length}{text[found.end() :]}"
         tomllib.loads(changed)
@@ -302,3 +299,12 @@ def _samples(run: Path) -> list[dict[str, Any]]:
             pairs: Iterator[tuple[str, str]] = zip(found[::2], found[1::2], strict=True)
             return [{"step": int(step), "text": said.strip("\n")} for step, said in pairs][::-1]
     return []
+
+
+def _longer(length: re.Match[str], seconds: float, taken: float) -> str:
+    """A length in one unit, raised by so many seconds, where it took others."""
+    amount, unit = float(length[1].replace("_", "")), length[2]
+    if unit == "s":
+        return f"{amount + seconds:.10g}s"
+    unit = re.sub("(step|epoch)$", r"\1s", unit)
+    return f"{math.ceil(amount * (1 + seconds / taken))} {unit}"

@@ -177,18 +177,20 @@ class Runs:
 
     async def find(self, name: Any) -> ServedRun:
         """The run of a name; the only one where it is omitted or empty. Raises ApiError."""
-        if isinstance(name, str) and name not in self._runs:
-            async with self._opening:
-                await self._find_more(name)
-        names = ", ".join(self._runs)
         if name is None or name == "":
-            if len(self._runs) == 1:
-                return next(iter(self._runs.values()))
-            raise ApiError(400, f"several models are served; name one of {names}", param="model")
+            names = await self.names()
+            if len(names) != 1:
+                cause = f"name one of the models: {', '.join(names)}"
+                raise ApiError(400, cause, param="model")
+            name = names[0]
         if not isinstance(name, str):
             raise ApiError(400, "model must be a string", param="model")
         if name not in self._runs:
-            message = f"no model is called {name!r}; there are {names}"
+            async with self._opening:
+                await self._find_more(name)
+        if name not in self._runs:
+            there = ", ".join(await self.names())
+            message = f"no model is called {name!r}; there are {there}"
             raise ApiError(404, message, param="model", code="model_not_found")
         return self._runs[name]
 

@@ -20,7 +20,7 @@ from textgen_builtins.starter.texts import TextFacts
 
 _MOST_NEW: Final = 20_000  # characters of a text
 _COMMENTS: Final = {
-    "length": "passes over the text, or a time for the whole run",
+    "length": "passes over the text or a time for the whole run, what comes first",
     "validation": "tokens held out at most, from the last tenth",
     "learning_rate": "lower if the validation loss rises while the training loss falls",
 }

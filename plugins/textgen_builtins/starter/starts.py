@@ -238,11 +238,12 @@ def _adapted(
     epochs = Length.of(trainer.get("length", "1 epoch")).epochs
     is_enough = passes >= epochs
     held_out = max(settings.evaluated(seconds, speed), window + 1)
-    length: Table = {"length": f"{seconds:.10g}s"}
+    most = "" if math.isinf(epochs) else f"{epochs:.0f} epochs or "
+    length: Table = {"length": f"{most}{seconds:.10g}s"}
     if is_enough:
         steps = math.ceil(read / window / batch) * int(epochs)
         every = settings.evaluate_every(steps, batch * window, min(held_out, read / 9))
-        length = {"evaluate_every": every}
+        length["evaluate_every"] = every
     own = {"model": {"start": name}} if isinstance(offered_run(name, plugins), Mapping) else offered
     planned: dict[str, Any] = {
         "data": {"window_length": window, "validation": held_out},

@@ -48,7 +48,7 @@ export async function score(model, text, signal) {
 
 const READ = 2000; // characters at the end of a text on which its likeliest tokens are based
 const PAGES = 10_000; // characters
-export const BOOK = 50_000; // characters, more than which are not scored at once
+export const BOOK = 30_000; // characters, more than which are not scored at once: an answer has 100,000 values at most
 
 /** A place of a text, or the one before it in the middle of a character. */
 export const whole = (text, place) => (/[\udc00-\udfff]/.test(text[place] ?? "") ? place - 1 : place);

@@ -190,7 +190,9 @@ async function take(name, files) {
 /** A changed text, with which a model is trained on. One text takes the place of one, whatever its name. */
 async function change(name, files) {
   const { texts } = await onDesk(name);
-  const [own] = texts.length === 1 && files.length === 1 ? texts : [];
+  const own = texts.length === 1 ? texts[0] : null;
+  const kind = (name) => name.toLowerCase().split(".").pop();
+  if (own && (files.length > 1 || kind(files[0].name) !== kind(own))) throw new Error(`Give one file of the kind of ${own}`);
   for (const file of files) await addText(name, own ?? file.name, file);
   await act(name, "update");
 }

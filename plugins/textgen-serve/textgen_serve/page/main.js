@@ -105,6 +105,7 @@ async function open(id) {
   if (shelf) lay(await shelf.open(id, new URLSearchParams(location.hash.slice(1)).get("document")));
   else plant(load());
   for (const [name, value] of Object.entries(JSON.parse(localStorage.getItem(`textgen fields ${id}`) ?? "{}"))) $(name).value = value;
+  $("writing").inert = false;
   editor.moveTo(editor.text.length);
 }
 
@@ -493,7 +494,7 @@ function saveSoon() {
 function save() {
   clearTimeout(saving);
   saving = since = null;
-  showStyle();
+  setTimeout(showStyle);
   if (shelf) return shelf.keep(tree);
   $("unkept").hidden = true;
   try {
@@ -568,7 +569,6 @@ async function attempt(action) {
 function rename() {
   $("title").value = shelf.title;
   ask("naming", async () => {
-    await settle();
     await shelf.rename($("title").value.trim());
     list();
   });
@@ -597,7 +597,7 @@ async function imported() {
   if (shelf) {
     await settle();
     await shelf.read();
-    shelf.title = shelf.unused(file.name.replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N} .-]+/gu, "-").slice(0, 70) || "Imported");
+    shelf.title = shelf.unused(file.name.replace(/\.[^.]*$/, "").replace(/[^\p{L}\p{N} .-]+/gu, "-").slice(0, 70).replace(/^[^\p{L}\p{N}]+|[ .]+$/gu, "") || "Imported");
     lay({ tree: saved, text });
     if (FORMATTED.test(file.name)) sayElsewhere("Imported as plain text, without bold, italics and headings");
   } else if (confirm("Replace this document and all its continuations?")) {
@@ -662,14 +662,16 @@ const actions = {
 };
 for (const [id, action] of Object.entries(actions)) $(id).addEventListener("click", action);
 
+const isMac = navigator.platform.startsWith("Mac");
 document.addEventListener("keydown", (event) => {
-  const { key, altKey, shiftKey, target } = event;
+  const { key, shiftKey, target } = event;
+  const altKey = event.altKey && (isMac ? event.ctrlKey : !event.getModifierState("AltGraph")); // others type letters
   const command = event.ctrlKey || event.metaKey;
   const inField = target.matches("input:not([type=range], [type=checkbox]), textarea"); // which has an undo of its own
   let action;
   if (document.querySelector("dialog[open]")) return;
-  if (command && key === "Enter") action = toggle;
-  else if (altKey && key === "Enter") action = retry;
+  if (altKey && key === "Enter") action = retry;
+  else if (command && key === "Enter") action = toggle;
   else if (altKey && event.code === "KeyR") action = actions.rewrite;
   else if (altKey && event.code === "KeyI") action = actions.insert;
   else if (altKey && event.code === "KeyK") action = otherColours;

@@ -23,7 +23,7 @@ export function styleOf(text) {
 export function favourites(text, { total, words: others }) {
   const counts = new Map();
   for (const [word] of text.toLowerCase().matchAll(WORD)) counts.set(word, (counts.get(word) ?? 0) + 1);
-  const size = counts.values().reduce((sum, count) => sum + count, 0);
+  const size = [...counts.values()].reduce((sum, count) => sum + count, 0);
   const clearest = (found) => found.filter(([word, seen, expected]) => seen >= OFTEN && seen > 2 * expected && (others[word] ?? 0) <= COMMON * total)
     .sort(([, seen, expected], [, other, others]) => other * Math.log(other / others) - seen * Math.log(seen / expected))
     .slice(0, FAVOURITES);
