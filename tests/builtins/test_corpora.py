@@ -162,8 +162,8 @@ def test_a_line_that_is_too_long_is_refused_before_it_is_parsed(file):
 
 
 def test_half_a_surrogate_pair_is_read_as_a_replacement_character(file):
-    file.write_text(r'{"text": "\ud83d\ude00 \ud83d"}')
-    assert documents_in(file, documents="jsonl") == ["\U0001f600 \ufffd"]
+    file.write_text(r'{"text": "\ud83d\ude00\r\n \ud83d"}')
+    assert documents_in(file, documents="jsonl") == ["\U0001f600\n \ufffd"]
 
 
 def test_a_folder_is_read_to_its_depth_without_what_is_hidden_or_no_text(tmp_path):

@@ -85,6 +85,8 @@ def test_a_book_without_header_and_footer(file, word):
     file.write_bytes(BOOK.format(word).encode())
     assert read(file, gutenberg=True) == "I\n\nIt began. *** It ended.\n"
     assert read(file) == BOOK.format(word).replace("\r", "")
+    file.write_bytes(2 * BOOK.format(word).encode())
+    assert read(file, gutenberg=True).count("It began. *** It ended.\n") == 2
 
 
 @pytest.mark.parametrize("missing", ["START", "END"])
@@ -112,8 +114,11 @@ WORD = """<?xml version="1.0" encoding="UTF-8"?><w:document><w:body>
 ODT = """<?xml version="1.0"?><office:document-content><style:style/><office:body><office:text>
 <text:tracked-changes><text:p>gone</text:p></text:tracked-changes><!-- <text:p>no</text:p> -->
 <text:h text:level="1">One</text:h><text:p text:name="a"/><text:p>“Tea  &amp;
-<text:span>toast,”</text:span><text:tab/>he<text:s text:c="3"/>said.<text:line-break/>Yes
-<text:note><text:note-body><text:p>note</text:p></text:note-body></text:note></text:p>
+<text:span>toast,”</text:span><text:tab/>he<text:s text:c="3"/>said.<text:line-break
+/><draw:custom-shape draw:z="1"><text:p>box</text:p></draw:custom-shape>Yes<svg:desc
+svg:a="b">box</svg:desc><text:ruby-text text:a="b">no</text:ruby-text><text:note>
+<text:note-body><text:p>note</text:p></text:note-body>
+</text:note></text:p>
 <draw:frame><draw:text-box><text:p>box</text:p></draw:text-box></draw:frame>
 </office:text></office:body></office:document-content>"""
 
@@ -129,7 +134,7 @@ EPUB = {
 idref="n"/><itemref idref="c"/><itemref idref="a"/><itemref idref="a"/><itemref idref="b"/></spine>
 </opf:package>""",
     "my a.xhtml": "<html><title/><body><h1>One</h1><p>Tea &amp;\ntoast</p></body></html>",
-    "in/b.xhtml": "<html><body><p>Two — now</p></body></html>",
+    "in/b.xhtml": "<html><body><p>Two — <ruby>now<rp>(<rt>no<rp>)</ruby></p></body></html>",
     "in/n.xhtml": "<html><body><p>Contents</p></body></html>",
 }
 
@@ -229,7 +234,8 @@ def test_parts_between_signs_and_empty_lines(file):
 @pytest.mark.parametrize("width", [40, 76])
 def test_lines_of_paragraphs_are_joined(file, width):
     story = "".join(Engine().read_corpus({"type": "story"})) * 15
-    verse = "\n\nRoses are red,\nViolets are blue.\n\n    Indented\n\n"
+    verse = "\n\nRoses are red, in a line that is longer than all others, which nobody has broken"
+    verse += ", in none of the texts,\nViolets are blue.\n\n    Indented\n\n"
     paragraphs = [*(" ".join(each.split()) for each in story.split("\n\n")), verse]
     broken = [textwrap.fill(each, width) for each in paragraphs[:-1]]
     letter = "    " + "quite in earnest " * 20 + "yours"

@@ -246,3 +246,8 @@ def test_xtc_excludes_all_but_the_last_of_the_likely(quarters):
     removed = set(likely) - {min(likely, key=lambda token: row[token])}
     acted = masked(row, set(range(5)) - removed)
     assert out.tolist() == [acted, row, acted]
+    rest = masked(row, {1, 3})
+    out = sampler("xtc", 5, probability=1.0, threshold=0.0)(
+        np.array([rest]), Past(numbers=np.zeros((1, 1)))
+    )
+    assert np.isfinite(out).sum() == 1

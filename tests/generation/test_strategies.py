@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from components import engine_of
+from components import Utf8, engine_of
 from networks import Attention
 from prompts import PROMPTS
 from test_same_text import asynchronous, one_by_one, streamed
@@ -152,6 +152,17 @@ def test_banned_phrases_never_come_and_other_texts_stay(generator):
             begins = [i for p in banned if (i := before.lower().find(p.lower())) >= 0]
             assert after[: min(begins, default=None)] == before[: min(begins, default=None)]
             assert len(after) == 40
+
+
+def test_phrases_are_banned_whose_characters_are_several_tokens():
+    parts = {"tokenizer": Utf8(), "model": "ngram", "trainer": "count"}
+    with textgen.train(corpus="a café 😀 of élan " * 60, **parts).generator as generator:
+        plain, made = (
+            generator.generate("a ", max_new_tokens=80, ban_phrase=phrases).text
+            for phrases in (["x"], ["fé", "É", "😀 of"])
+        )
+    assert [each in plain for each in ("café", "élan", "😀 of")] == [True] * 3
+    assert not any(each in made for each in ("fé", "é", "😀 of"))
 
 
 def test_what_fills_a_gap_is_ranked_by_what_follows(generator):

@@ -312,6 +312,7 @@ def test_a_base_of_a_package_is_found_where_that_is_installed_now(
 def test_wrong_options_are_named(adapting: dict[str, Any]) -> None:
     for lora, said in (
         ({"targets": ["nothing"]}, "model.lora.targets"),
+        ({"targets": ["lm_head"]}, "model.lora.targets"),
         ({"rank": 0}, "model.lora.rank"),
     ):
         model = {**adapting["model"], "lora": lora}

@@ -139,6 +139,8 @@ def test_special_tokens_are_no_text_and_none_is_added(saved: Path, tmp_path: Pat
     assert tokenizer.decode(np.array([count])) == ""
     assert tokenizer.silent_ids == [count]
     assert tokenizer.vocab_size == count + 1
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": count}))
+    assert loaded(tmp_path).vocab_size == count  # the model has no row for the token
 
 
 def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
@@ -210,7 +212,9 @@ def test_a_saved_tokenizer_ends_documents_with_its_own_token(
     assert (
         library.encode(TEXT).ids == own.encode(TEXT).ids
     )  # whoever else reads it sees no difference
-    assert loaded(tmp_path).end_id is None  # without documents
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))  # that of a run on documents
+    without = loaded(tmp_path)
+    assert without.from_dict(without.to_dict()).end_id is without.end_id is None
 
 
 def test_a_run_on_documents_with_a_saved_tokenizer_ends_its_texts(

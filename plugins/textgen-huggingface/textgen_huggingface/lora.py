@@ -64,8 +64,10 @@ def with_adapter(model: Any, folder: Path) -> Any:
     """
     if not (folder / ADAPTER).is_file():
         raise ValueError(f"it has no {ADAPTER}")
-    given = load_file(folder / ADAPTER)
-    inject_adapter_in_model(LoraConfig.from_pretrained(str(folder)), model, _NAME)
+    given, config = load_file(folder / ADAPTER), LoraConfig.from_pretrained(str(folder))
+    if config.modules_to_save or getattr(config, "trainable_token_indices", None):
+        raise ValueError("it has whole layers or tokens beside adapters")
+    inject_adapter_in_model(config, model, _NAME)
     named = {name.removeprefix(_PREFIX): each for name, each in given.items()}
     loaded: Any = set_peft_model_state_dict(model, named, _NAME)  # torch leaves its fields untyped
     if loaded.unexpected_keys:
@@ -95,6 +97,15 @@ class LoRAModel(HuggingFaceModel):
         assert options.lora is not None
         model.requires_grad_(False)
         generator = torch.Generator().manual_seed(context.seed)  # peft draws on the CPU
+        head = model.get_output_embeddings()
+        fixed = {
+            name.rpartition(".")[2]
+            for name, each in model.named_modules()
+            if each is head or isinstance(each, torch.nn.Embedding)
+        }
+        if fixed.intersection(options.lora.targets):
+            fault = Fault("model.lora.targets", "neither the head nor embeddings can be adapted")
+            raise PipelineError([fault])
         self._config = config = peft_config(options)
         config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in model.modules())
         try:
@@ -148,11 +159,11 @@ class LoRAModel(HuggingFaceModel):
 
         Raises ValueError where names, shapes or dtypes differ, or those of another base.
         """
-        given = dict(tensors)
+        given, before = dict(tensors), f" with {self._before}" if self._before else ""
         if not np.array_equal(given.pop(BASE, self._base[:0]), self._base):
             raise ValueError(
-                f"they adapt another model than is in {self._path}: put the files of its base "
-                "there, whose SHA-256 run.json has under fingerprint.model.files"
+                f"they adapt another model than is in {self._path}{before}: put the files of its "
+                "base there, whose SHA-256 run.json has under fingerprint.model.files"
             )
         for layer in self._layers.values():
             layer.unmerge() if layer.merged else None

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import re
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
@@ -231,6 +231,8 @@ def build_offered(config: OfferedConfig, context: BuildContext) -> dict[str, Any
         raise UsageError("huggingface-model is named by a path, or as owner/name of the Hub")
     if isinstance(path, Path) and not (is_gguf(path) or (path / "config.json").is_file()):
         raise UsageError(f"{path} is neither a GGUF file nor a folder with config.json")
+    if isinstance(path, HubName) and "@" not in path:  # of today, whatever comes there later
+        path = HubName(f"{path}@{located(path, 'path').name}")
     return offered(path)
 
 
@@ -288,7 +290,8 @@ def located(path: HubName | Path, key: str, *, fetch: bool = True) -> Path:
     if isinstance(path, Path):
         spec = find_spec(name) if not path.exists() and (name := package_of(path)) else None
         places = [
-            Path(each, path.name) for each in (spec and spec.submodule_search_locations) or ()
+            Path(each, PureWindowsPath(path).name)
+            for each in (spec and spec.submodule_search_locations) or ()
         ]
         return next((each for each in places if each.exists()), path)
     from textgen_huggingface.hub import snapshot
@@ -298,8 +301,9 @@ def located(path: HubName | Path, key: str, *, fetch: bool = True) -> Path:
 
 def package_of(path: Path) -> str:
     """The Python package whose file or folder `path` is or was; "" if it is none's."""
-    is_installed = path.parent.parent.name in ("site-packages", "dist-packages")
-    return path.parent.name if is_installed and path.parent.name.isidentifier() else ""
+    folder = PureWindowsPath(path).parent  # which knows both separators
+    is_installed = folder.parent.name in ("site-packages", "dist-packages")
+    return folder.name if is_installed and folder.name.isidentifier() else ""
 
 
 def _absent(key: str, what: str) -> Fault:

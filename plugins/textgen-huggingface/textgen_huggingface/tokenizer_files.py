@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,11 +76,14 @@ def read(file: Path) -> TokenizerFile:
                 named = json.loads(file.with_name("tokenizer_config.json").read_bytes())
     except Exception as error:  # the library raises Exception itself
         raise PipelineError([Fault("tokenizer.path", f"{file} cannot be read: {error}")]) from error
-    added = tokenizer.get_added_tokens_decoder().values()
-    special = frozenset(token.content for token in added if token.special)
-    return TokenizerFile(
-        json.loads(tokenizer.to_str()), named if isinstance(named, dict) else {}, special
-    )
+    state = json.loads(tokenizer.to_str())
+    rows = math.inf
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        rows = int(json.loads(file.with_name("config.json").read_bytes())["vocab_size"])
+    # Gemma 3 has a token for images, and without them no row for it.
+    state["added_tokens"] = [each for each in state["added_tokens"] if each["id"] < rows]
+    special = frozenset(each["content"] for each in state["added_tokens"] if each["special"])
+    return TokenizerFile(state, named if isinstance(named, dict) else {}, special)
 
 
 def _exact(part: Any) -> Any:

@@ -81,7 +81,7 @@ class FolderTokenizer:
             ends = ends or piece is DOCUMENT_END
         end = read.end if ends else ""
         tokenizer = tokenizers.Tokenizer.from_str(json.dumps(read.exact(end)))
-        if end:
+        if end or _noted_end(read.state):
             _note_end(tokenizer, end)
         self._take(tokenizer, end)
         for probe in _PROBES:
@@ -218,13 +218,15 @@ def as_library(tokenizer: Tokenizer) -> Any:
 
 
 def _note_end(tokenizer: Any, end: str) -> None:
-    """Note which token ends documents, where it changes nothing: in a template that adds no token
-    to a text.
+    """Note which token ends documents, if one does, where it changes nothing: in a template that
+    adds no token to a text.
     """
     from tokenizers import processors
 
     note = processors.TemplateProcessing(
-        single="$A", pair="$A $B:1", special_tokens=[(end, tokenizer.token_to_id(end))]
+        single="$A",
+        pair="$A $B:1",
+        special_tokens=[(end, tokenizer.token_to_id(end))] if end else [],
     )
     own = [] if tokenizer.post_processor is None else [tokenizer.post_processor]
     tokenizer.post_processor = processors.Sequence([*own, note])

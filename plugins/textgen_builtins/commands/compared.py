@@ -109,6 +109,9 @@ def warning(runs: Sequence[ComparedRun]) -> str:
         return "the runs have different texts: their losses cannot be compared"
     if _differ(runs, "data."):
         return "the runs hold out different parts of the text: their losses cannot be compared"
+    for key in ("letters_only", "lower_case"):
+        if len({bool(run.settings.get(f"tokenizer.{key}")) for run in runs}) > 1:
+            return f"some runs have the option {key}, and so another text: they cannot be compared"
     if have_other_tokens(runs):
         shares = {run.label: run.unknown_share for run in runs}
         if partial := [

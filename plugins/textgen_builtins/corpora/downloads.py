@@ -25,6 +25,7 @@ _PIECE: Final = 1 << 18
 _SUFFIXES: Final = {
     "text/html": ".html",
     "application/xhtml+xml": ".html",
+    "application/epub+zip": ".epub",
     "text/markdown": ".md",
     "application/jsonl": ".jsonl",
     "application/x-ndjson": ".jsonl",

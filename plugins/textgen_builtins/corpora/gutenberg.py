@@ -26,20 +26,22 @@ def is_book(text: str) -> bool:
 
 def book_alone(pieces: Iterable[str], path: Path) -> Iterator[str]:
     """The text between the lines that say START and END OF THE PROJECT GUTENBERG EBOOK, without
-    empty lines there.
+    empty lines there; of each book, if there are several.
 
-    The book is held in memory. Raises CorpusError where one of the two lines is missing.
+    They are held in memory. Raises CorpusError where one of the two lines is missing.
     """
-    text = "".join(pieces)
-    if (start := _START.search(text)) is None:
-        raise _missing("START", path)
-    if (end := _END.search(text, start.end())) is None:
-        raise _missing("END", path)
-    book = text[start.end() : end.start()].strip()
-    body, _, last = book.rpartition("\n")
-    if _LAST_LINE.match(last):  # older books have it before the mark
-        book = body.rstrip()
-    yield book + "\n"
+    text, at = "".join(pieces), 0
+    while (start := _START.search(text, at)) or not at:
+        if start is None:
+            raise _missing("START", path)
+        if (end := _END.search(text, start.end())) is None:
+            raise _missing("END", path)
+        book = text[start.end() : end.start()].strip()
+        body, _, last = book.rpartition("\n")
+        if _LAST_LINE.match(last):  # older books have it before the mark
+            book = body.rstrip()
+        yield "\n\n" * (at > 0) + book + "\n"
+        at = end.end()
 
 
 def _missing(which: str, path: Path) -> CorpusError:

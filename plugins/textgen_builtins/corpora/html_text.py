@@ -20,11 +20,11 @@ from textgen.errors import CorpusError
 from textgen_builtins.corpora.encodings import AUTO, encoding_of_mark
 
 _MAX_CHARACTERS: Final = 1 << 25  # characters of a page, which is held in memory
-_HIDDEN_ELEMENTS: Final = re.compile("noscript|script|style|template|title")
+_HIDDEN_ELEMENTS: Final = re.compile("noscript|rp|rt|script|style|template|title")
 _LINES: Final = re.compile("br|caption|dd|div|dt|figcaption|li|option|tr")
 _PARAGRAPHS: Final = re.compile(
-    "address|article|aside|blockquote|body|dl|fieldset|figure|footer|form|h[1-6]|header|hr|main|nav"
-    "|ol|p|pre|section|table|ul"
+    "address|article|aside|blockquote|body|center|details|dialog|dl|fieldset|figure|footer|form"
+    "|h[1-6]|header|hr|legend|main|menu|nav|ol|p|pre|section|summary|table|ul"
 )
 _SPACE: Final = re.compile(r"[ \t\n\r\f]+")
 # A comment, a declaration, or a tag with its attributes. Possessive, so that no match is tried
@@ -83,7 +83,9 @@ def text_of_html(pieces: Iterable[str], path: Path) -> Iterator[str]:
             text.separate(tag, ends=bool(found["end"]))
             is_closed = found["end"] or found[0].endswith("/>")  # as in XHTML
             if _HIDDEN_ELEMENTS.fullmatch(tag) and not is_closed:
-                end = re.compile(f"</{tag}", re.IGNORECASE).search(page, at)
+                end = re.compile(
+                    "</r" if tag in ("rp", "rt") else f"</{tag}", re.IGNORECASE
+                ).search(page, at)
                 at = end.start() if end else len(page)
     text.add(page[at:])
     yield from text.parts

@@ -28,7 +28,8 @@ _WORD: Final = re.compile(
 _WORD_MARKS: Final = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 _HIDDEN_STYLE: Final = re.compile(
     r"""<!--.*?(?:-->|\Z)
-    |   <(office:annotation|text:note|text:tracked-changes|draw:text-box)(?:\s[^<>]*[^/<>])?>
+    |   <(office:annotation|text:note|text:ruby-text|text:tracked-changes|draw:custom-shape
+        |draw:text-box|svg:desc|svg:title)(?:\s[^<>]*[^/<>])?>
         .*?(?:</\1>|\Z)""",
     re.DOTALL | re.VERBOSE,
 )

@@ -157,7 +157,7 @@ def _texts_of_json(pieces: Iterator[str], path: Path, field: str) -> Iterator[st
             names = ", ".join(map(reprlib.repr, itertools.islice(value, 5)))
             cause = f"has no text in a field {field!r}; its fields are {names or 'none'}"
             raise CorpusError(f"line {number} {cause}; see the option field", path)
-        yield _SURROGATES.sub("\ufffd", value[field])
+        yield _SURROGATES.sub("\ufffd", value[field].replace("\r\n", "\n"))
 
 
 def _lines(pieces: Iterator[str], path: Path) -> Iterator[str]:

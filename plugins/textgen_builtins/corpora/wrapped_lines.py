@@ -38,7 +38,7 @@ def joined(lines: Iterator[str], width: int) -> Iterator[str]:
     for line in map(str.rstrip, lines):
         between = "\n"
         if _goes_on(last, line, width) or (last and line[:1].islower()):
-            between = "" if last.endswith("-") else " "
+            between = "" if last.endswith("-") and last[-2:] != " -" else " "
         made += [last.lstrip() if goes_on else last, between]
         size += len(last) + 1
         if size > _PIECE:
@@ -60,7 +60,7 @@ def _goes_on(line: str, following: str, width: int) -> bool:
     if indent and (indent != _indent(line) or line[-1] in _ENDS):
         return False
     word = len(following.split(maxsplit=1)[0])
-    return len(line) + 1 + word > width > 2 * word
+    return 1.1 * width >= len(line) > width - 1 - word > word - 1
 
 
 def _indent(line: str) -> int:

@@ -121,7 +121,7 @@ def xtc(logits: Array, threshold: float, rows: Any) -> Array:
     """
     xp = array_namespace(logits)
     weights = probabilities(logits)
-    likely = weights >= threshold
+    likely = (weights >= threshold) & (weights > 0)
     last = xp.argmin(
         xp.where(likely, weights, xp.full_like(weights, math.inf)), axis=-1, keepdims=True
     )

@@ -239,7 +239,7 @@ def _adapted(
     is_enough = passes >= epochs
     held_out = max(settings.evaluated(seconds, speed), window + 1)
     most = "" if math.isinf(epochs) else f"{epochs:.0f} epochs or "
-    length: Table = {"length": f"{most}{seconds:.10g}s"}
+    length: dict[str, Any] = {"length": f"{most}{seconds:.10g}s"}
     if is_enough:
         steps = math.ceil(read / window / batch) * int(epochs)
         every = settings.evaluate_every(steps, batch * window, min(held_out, read / 9))

@@ -71,7 +71,8 @@ class BannedPhrases:
         return None, sorted({*self._places(ids, text, starts)})
 
     def _may(self, text: str) -> bool:
-        """Whether a text is the beginning of a phrase."""
+        """Whether a text, maybe cut within a character, is the beginning of a phrase."""
+        text = text.rstrip("\ufffd")
         place = bisect_left(self._phrases, text)
         return place < len(self._phrases) and self._phrases[place].startswith(text)
 
@@ -79,8 +80,8 @@ class BannedPhrases:
         """The places of the tokens that hold the characters `starts` of their text."""
         if not starts:
             return []
-        rests = [len(self._tokenizer.decode(ids[place:])) for place in range(1, len(ids))]
-        ends = [len(text) - rest for rest in rests]
+        rests = (self._tokenizer.decode(ids[place:]) for place in range(1, len(ids)))
+        ends = [len(text) - len(rest.lstrip("\ufffd")) for rest in rests]
         return [sum(end <= start for end in ends) for start in starts]
 
 
