@@ -261,7 +261,8 @@ class Engine:
         if isinstance(found, Path):
             directory = run_directory(found)
         elif isinstance(found, Fault):
-            raise no_run(directory.path, [offer.name for offer in plugins.offers("run")])
+            names = {offer.name for offer in plugins.offers("run")}
+            raise no_run(directory.path, names - {path})
         run = found if isinstance(found, Mapping) else directory
         return load_generator(run, plugins, device=device, given=given, source=str(path))
 

@@ -134,7 +134,7 @@ EPUB = {
 idref="n"/><itemref idref="c"/><itemref idref="a"/><itemref idref="a"/><itemref idref="b"/></spine>
 </opf:package>""",
     "my a.xhtml": "<html><title/><body><h1>One</h1><p>Tea &amp;\ntoast</p></body></html>",
-    "in/b.xhtml": "<html><body><p>Two — <ruby>now<rp>(<rt>no<rp>)</ruby></p></body></html>",
+    "in/b.xhtml": "<body><p>Two — <ruby>no<rp>(<rt>no<rp>)<rb>w<rt>no</ruby></p></body>",
     "in/n.xhtml": "<html><body><p>Contents</p></body></html>",
 }
 

@@ -87,7 +87,7 @@ class Plan:
         seconds = next_began - self._last_began
         if not self._done:
             self._evaluated_began = next_began
-        if self._has_evaluated and self._timed_steps:
+        if self._has_evaluated and (self._timed_steps or self._done > _WARMUP_STEPS):
             self.evaluation_steps = max(0.0, seconds / self._pace - 1)
         elif self._done > _WARMUP_STEPS:
             self._timed_seconds += seconds

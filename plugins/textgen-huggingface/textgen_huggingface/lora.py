@@ -98,12 +98,12 @@ class LoRAModel(HuggingFaceModel):
         model.requires_grad_(False)
         generator = torch.Generator().manual_seed(context.seed)  # peft draws on the CPU
         head = model.get_output_embeddings()
-        fixed = {
-            name.rpartition(".")[2]
+        if any(
+            f".{name}".endswith(f".{target}")
             for name, each in model.named_modules()
             if each is head or isinstance(each, torch.nn.Embedding)
-        }
-        if fixed.intersection(options.lora.targets):
+            for target in options.lora.targets
+        ):
             fault = Fault("model.lora.targets", "neither the head nor embeddings can be adapted")
             raise PipelineError([fault])
         self._config = config = peft_config(options)

@@ -66,6 +66,7 @@ def read(file: Path) -> TokenizerFile:
     import tokenizers
 
     named: Table = {}
+    rows = math.inf
     try:
         if is_gguf(file):
             made = converted(file)
@@ -74,12 +75,11 @@ def read(file: Path) -> TokenizerFile:
             tokenizer = tokenizers.Tokenizer.from_file(str(file))
             with contextlib.suppress(OSError, ValueError):
                 named = json.loads(file.with_name("tokenizer_config.json").read_bytes())
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                rows = int(json.loads(file.with_name("config.json").read_bytes())["vocab_size"])
     except Exception as error:  # the library raises Exception itself
         raise PipelineError([Fault("tokenizer.path", f"{file} cannot be read: {error}")]) from error
     state = json.loads(tokenizer.to_str())
-    rows = math.inf
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        rows = int(json.loads(file.with_name("config.json").read_bytes())["vocab_size"])
     # Gemma 3 has a token for images, and without them no row for it.
     state["added_tokens"] = [each for each in state["added_tokens"] if each["id"] < rows]
     special = frozenset(each["content"] for each in state["added_tokens"] if each["special"])

@@ -21,6 +21,7 @@ from textgen_builtins.corpora.encodings import AUTO, encoding_of_mark
 
 _MAX_CHARACTERS: Final = 1 << 25  # characters of a page, which is held in memory
 _HIDDEN_ELEMENTS: Final = re.compile("noscript|rp|rt|script|style|template|title")
+_READING_END: Final = r"</r|<rb\b|</?(?:p|div|li|td)\b"  # its own tag may be left out
 _LINES: Final = re.compile("br|caption|dd|div|dt|figcaption|li|option|tr")
 _PARAGRAPHS: Final = re.compile(
     "address|article|aside|blockquote|body|center|details|dialog|dl|fieldset|figure|footer|form"
@@ -83,9 +84,8 @@ def text_of_html(pieces: Iterable[str], path: Path) -> Iterator[str]:
             text.separate(tag, ends=bool(found["end"]))
             is_closed = found["end"] or found[0].endswith("/>")  # as in XHTML
             if _HIDDEN_ELEMENTS.fullmatch(tag) and not is_closed:
-                end = re.compile(
-                    "</r" if tag in ("rp", "rt") else f"</{tag}", re.IGNORECASE
-                ).search(page, at)
+                ends = _READING_END if tag in ("rp", "rt") else f"</{tag}"
+                end = re.compile(ends, re.IGNORECASE).search(page, at)
                 at = end.start() if end else len(page)
     text.add(page[at:])
     yield from text.parts

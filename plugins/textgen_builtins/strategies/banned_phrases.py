@@ -80,8 +80,7 @@ class BannedPhrases:
         """The places of the tokens that hold the characters `starts` of their text."""
         if not starts:
             return []
-        rests = (self._tokenizer.decode(ids[place:]) for place in range(1, len(ids)))
-        ends = [len(text) - len(rest.lstrip("\ufffd")) for rest in rests]
+        ends = [len(self._tokenizer.decode(ids[:place])) for place in range(1, len(ids))]
         return [sum(end <= start for end in ends) for start in starts]
 
 

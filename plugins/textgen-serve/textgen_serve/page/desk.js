@@ -191,7 +191,8 @@ async function take(name, files) {
 async function change(name, files) {
   const { texts } = await onDesk(name);
   const own = texts.length === 1 ? texts[0] : null;
-  const kind = (name) => name.toLowerCase().split(".").pop();
+  const kind = (name) => (/\.\w{1,8}(\.(gz|zst))?$/.exec(name.toLowerCase()) ?? [".txt"])[0];
+  if (!files.length) return;
   if (own && (files.length > 1 || kind(files[0].name) !== kind(own))) throw new Error(`Give one file of the kind of ${own}`);
   for (const file of files) await addText(name, own ?? file.name, file);
   await act(name, "update");

@@ -105,7 +105,7 @@ async function open(id) {
   if (shelf) lay(await shelf.open(id, new URLSearchParams(location.hash.slice(1)).get("document")));
   else plant(load());
   for (const [name, value] of Object.entries(JSON.parse(localStorage.getItem(`textgen fields ${id}`) ?? "{}"))) $(name).value = value;
-  $("writing").inert = false;
+  editor.element.inert = false;
   editor.moveTo(editor.text.length);
 }
 
