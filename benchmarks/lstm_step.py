@@ -9,8 +9,6 @@ loop counts. Prints its seconds over ours, above 1 if ours is the faster, and th
 same number of steps from the same weights.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import os

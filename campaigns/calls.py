@@ -6,8 +6,6 @@ run's files are written from Python, so nothing escapes; `replay` compares what 
 on the disk in the end.
 """
 
-from __future__ import annotations
-
 import builtins
 import io
 import os

@@ -1,7 +1,5 @@
 """Cases of a campaign: its command line, and processes of their own to do them in."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import importlib

@@ -9,8 +9,6 @@ file. A traceback, another text, a process that takes minutes or a gigabyte, and
 changed outside the run directory is a failure, which is printed with the seed that repeats it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os
@@ -99,7 +97,6 @@ def make_subjects(folder):
             textgen.run("p.toml", cancelled=lambda: subject == "unfinished" and next(asked) == 5)  # noqa: B023
     with textgen.load(folder / "finished/run") as generator:
         state = generator.generate("the ", max_new_tokens=5, keep_state=True).state
-        assert state is not None
         state.save(folder / "finished/state.safetensors")
 
 

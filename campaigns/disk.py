@@ -67,7 +67,6 @@ class Disk:
             return File(data, data)
 
         root = read(folder)
-        assert isinstance(root, Folder)
         return cls(root)
 
     def apply(self, call):

@@ -2,8 +2,6 @@
 came of it.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import os

@@ -290,9 +290,11 @@ def plugins() -> str:
         found = offered(folder, project)
         offers = [f"{each['kind']} `{each['name']}`" for each in found]
         rows.append(f"| [{name}](#{name}) | {project['description']} | {', '.join(offers)} |")
+        needed = {dependency.split(">=")[0] for dependency in project["dependencies"]}
+        folders = [f"./{listed[each]['address']}" for each in listed if each in {name, *needed}]
         parts += [
             f"## {name}\n",
-            f"```console\n$ pip install . ./{entry['address']}\n```\n",
+            f"```console\n$ pip install . {' '.join(folders)}\n```\n",
             components_table(found),
             f"More: [{entry['address']}/README.md](../../{entry['address']}/README.md)\n",
         ]

@@ -2,8 +2,6 @@
 fixtures `textgen` and `python`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

@@ -2,8 +2,6 @@
 tokenizer and an observer.
 """
 
-from __future__ import annotations
-
 import functools
 import types
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reads HTML that textgen has written."""
 
-from __future__ import annotations
-
 from html.parser import HTMLParser
 
 

@@ -38,7 +38,6 @@ def test_a_run_shows_its_curve_its_best_loss_and_its_texts(run):
     assert page.text["p"].startswith(repr(run))
     assert page.text["pre"] == "".join(map(str, run.generations))
     encoded = re.search('src="data:image/svg\\+xml;base64,([^"]+)"', shown)
-    assert encoded is not None
     curves = ElementTree.fromstring(base64.b64decode(encoded[1]))
     names = [title.text for title in curves.iterfind(".//{*}clipPath/../{*}g//{*}title")]
     assert names == ["training", "validation"]
@@ -76,6 +75,5 @@ def test_a_comparison_shows_its_page(finished_run):
     frame = compared._repr_html_()
     assert Page.of(frame).text == {"iframe": ""}
     source = re.search('srcdoc="([^"]*)"', frame)
-    assert source is not None
     assert html.unescape(source[1]) == compared.page()
     assert Page.of(compared.page()).text["pre"] == repr(compared)

@@ -54,7 +54,6 @@ def server(finished_run):
     extra = {"TEXTGEN_RUN": str(finished_run)}
     with running(*arguments, folder=EXAMPLES, extra=extra, module="uvicorn") as command:
         address = re.search(r"http://\S+", wait_for(command, "running on"))
-        assert address is not None
         with httpx.Client(base_url=address[0], timeout=60, trust_env=False) as client:
             yield client
         command.process.send_signal(signal.SIGTERM)

@@ -9,14 +9,12 @@ import pytest
 import torch
 from components import Recorder, Utf8
 from networks import Recurrent
+from small_run import TEXT
 
 import textgen
 from textgen.events import RunFinished
 from textgen.gradient import GradientModel, GradientOptions, GradientTrainer
 
-TEXT = "".join(
-    f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60)
-)
 SGD = {"type": "sgd", "length": "2 epochs", "batch_size": 16}
 COUNTED = {"model": {"type": "ngram", "order": 4}, "trainer": "count"}
 DIGITS = "".join(filter(str.isdigit, TEXT)) * 6

@@ -3,8 +3,6 @@
 The server is a real one, here.
 """
 
-from __future__ import annotations
-
 import gc
 import gzip
 import http.server

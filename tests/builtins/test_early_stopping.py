@@ -1,7 +1,5 @@
 """The observer early-stopping: where it ends a run, also one that was interrupted."""
 
-from __future__ import annotations
-
 import pytest
 from small_run import record_of
 
@@ -56,7 +54,6 @@ def test_a_run_that_was_killed_after_its_last_evaluation_ends_there(overfitting,
     assert (again.outcome, record_of(again.path)["step"]) == ("resumed", step)
     assert losses(again) == losses(whole)
     checkpoint = RunDirectory(again.path).checkpoints.last()
-    assert checkpoint is not None
     assert checkpoint.trainer.values["step"] == step
     assert checkpoint.trainer.arrays, "the optimizer's state is kept"
 

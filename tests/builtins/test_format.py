@@ -81,6 +81,37 @@ def test_without_an_end_of_documents_an_open_text_goes_on(generator):
     assert re.fullmatch("[a-e]{5,}", text.text)
 
 
+def test_strategies_write_texts_of_a_form(generator):
+    options = {"regex": "(s|t[a-e]{4})", "max_new_tokens": 9}
+    beams = generator.generate("the ", beams=3, **options)
+    assert "s" in [each.text for each in beams.ranked]
+    guided = generator.generate("the ", negative_prompt="and the ", **options)
+    assert re.fullmatch(options["regex"], guided.text)
+    with pytest.raises(UsageError, match="ban_phrase"):
+        generator.generate("the ", ban_phrase=["hour"], regex="hour")
+
+
+def test_a_sampler_that_keeps_a_state_is_never_asked_about_no_text(finished_run):
+    with load(finished_run, sampler=Counting()) as counting:
+        assert counting.generate("the ", regex="(s|t)", max_new_tokens=9).finish_reason == "end"
+
+
+class Counting:
+    """Counts the tokens of each text."""
+
+    history = "none"
+
+    def start(self, prompt):
+        return {"count": np.zeros(())}
+
+    def __call__(self, logits, history):
+        return logits
+
+    def accept(self, tokens, logits, history):
+        counts = history.state["count"]
+        return {"count": np.stack([counts[i] + 1 for i in range(len(tokens))])}
+
+
 class Words:
     """A tokenizer of 20,000 tokens, most of them several characters, some of them parts of a
     character.

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from components import Utf8
 from counted import HELD_OUT, TEXT, count, pipeline
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +48,6 @@ TOKENS = st.lists(st.integers(0, len(PIECES) - 1), min_size=1, max_size=40)
 def test_words_are_the_same_where_their_hashes_are(tokens, between):
     tokenizer = Pieces(between=between)
     reader = WordReader.of(tokenizer)
-    assert reader is not None
     hashes = reader.read(np.zeros((1, 3), np.uint64), np.array([tokens]))[0].tolist()
     texts = {"": 0}
     for end, found in enumerate(hashes, 1):
@@ -104,6 +104,13 @@ def test_documents_begin_as_those_of_the_corpus(order):
     shares = np.exp(made.model.decoder(1).extend_experts(np.array([[tokenizer.end_id]]))[0, 0])
     for letter, share in (("M", 6 / 9), ("K", 2 / 9), ("T", 1 / 9)):
         assert abs(float(shares[tokenizer.encode(letter)[0]]) - share) < 0.05
+
+
+def test_a_text_that_only_repeats_is_learnt():
+    made = textgen.train(
+        corpus="ab cd ef " * 2500, tokenizer=Utf8(), model="ngram", trainer="count"
+    )
+    assert made.best_loss < 0.01
 
 
 LENGTHS = (1, 2, 3), (4, 5, 6)  # of the contexts of each expert of a model of order 4

@@ -1,7 +1,5 @@
 """The sampler `dry` against a definition of its own."""
 
-from __future__ import annotations
-
 import re
 import time
 

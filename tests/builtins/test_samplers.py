@@ -1,7 +1,5 @@
 """Every built-in sampler but `format` against a definition of its own."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -104,7 +104,7 @@ def test_a_random_seed_is_reported(generate, options):
     ("given", "prompt"),
     [
         ("the clock\n", "the clock"),
-        ("the\r\nclock", "the\nclock"),
+        ("\ufeffthe\r\nclock\rt\n", "the\nclock\nt"),
         ("the \n\n", "the \n"),
         ("", ""),
     ],
@@ -123,8 +123,3 @@ def test_of_a_novel_that_is_piped_in_the_end_is_the_prompt(generate, generator):
     expected = generator.generate(text[-20_000:], max_new_tokens=12)
     assert (done.code, done.stdout) == (0, f"{expected}\n")
     assert "stdin has 21,000 characters; its last 20,000 are the prompt" in done.stderr
-
-
-def test_stdin_is_utf_8_with_any_line_breaks(generate, generator):
-    done = generate(*TOKENS, stdin="\ufeffthe\r\nclock\rt\n")
-    assert done.stdout == str(generator.generate("the\nclock\nt", max_new_tokens=12)) + "\n"

@@ -69,6 +69,12 @@ def test_init_says_what_it_found_and_a_folder_holds(init, tmp_path):
     assert "encoding" not in made["corpus"]
 
 
+def test_the_text_may_be_the_folder_one_is_in(init, tmp_path):
+    (tmp_path / "a.txt").write_text(STORY)
+    made, _ = init(".", "--pipeline", "p.toml")
+    assert made["corpus"]["path"] == "."
+
+
 @pytest.mark.parametrize(
     ("data", "arguments", "said"),
     [

@@ -56,12 +56,12 @@ def test_a_file_may_load_torch_which_a_package_may_not(tmp_path):
     assert f"sampler 'half' of {tmp_path / 'half.py'}: component-import" in done.stdout
 
 
-def lines_of(tmp_path, text, values=(), **pipeline):
-    file = tmp_path / "half.py"
+def lines_of(tmp_path, text, name="half", **pipeline):
+    file = tmp_path / f"{name}.py"
     file.write_text(text)
     plugins = PluginSet.discover()
     plugins.register_file(file)
-    return [line for _, line in command_line.check_named("half", plugins, values, **pipeline)]
+    return [line for _, line in command_line.check_named(name, plugins, (), **pipeline)]
 
 
 @pytest.mark.slow
@@ -77,10 +77,8 @@ def test_what_learns_from_documents_is_checked_on_a_corpus_of_them(tmp_path):
 
 
 def test_a_file_is_checked_alone_that_is_called_as_a_plugin(tmp_path):
-    (tmp_path / "samplers.py").write_text(SAMPLER)
-    plugins = PluginSet.discover()
-    plugins.register_file(tmp_path / "samplers.py")
-    lines = [line for _, line in command_line.check_named("samplers", plugins, ())]
+    lines = lines_of(tmp_path, SAMPLER, "samplers")
+    assert lines
     assert all("samplers.py" in line for line in lines)
 
 

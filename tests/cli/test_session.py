@@ -39,7 +39,6 @@ def test_each_prompt_gets_the_next_index_of_the_seed(begin, finished_run, genera
     assert session.ask("") == written(generator, "", index=5)
     assert session.ask("/set seed=random") == ""
     found = re.fullmatch(r"seed (\d+)\n(.*\n)", session.ask("the "), re.DOTALL)
-    assert found is not None
     assert found[2] == written(generator, seed=int(found[1]), index=4)
 
 

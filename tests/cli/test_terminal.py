@@ -1,5 +1,6 @@
 """Progress bars on a terminal, closed streams, and signals."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,16 +10,8 @@ from cli.terminal import shown
 from commands import running
 
 
-@pytest.mark.parametrize(
-    ("closed", "code", "said"),
-    [
-        ("<&-", 0, ""),
-        (">&-", 0, ""),
-        ("2>&-", 0, ""),
-        (">&- 2>&-", 0, ""),
-    ],
-)
-def test_closed_streams_are_no_bug(finished_run, generator, closed, code, said):
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_bug(finished_run, generator, closed):
     command = [sys.executable, "-m", "textgen", "generate", ".", "--max-new-tokens", "5"]
     done = subprocess.run(
         ["sh", "-c", f'exec "$@" {closed}', "sh", *command],
@@ -29,9 +22,17 @@ def test_closed_streams_are_no_bug(finished_run, generator, closed, code, said):
         check=False,
     )
     expected = f"{generator.generate(max_new_tokens=5)}\n" * (not closed.startswith(">"))
-    assert (done.returncode, done.stdout) == (code, expected)
-    assert done.stderr.startswith(said)
-    assert len(done.stderr.splitlines()) == bool(said)
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+
+
+def test_a_shell_completes_commands():
+    words = {"COMP_WORDS": "textgen gen", "COMP_CWORD": "1"}
+    for instruction, said in (("bash_source", "complete"), ("bash_complete", "plain,generate")):
+        given = {**os.environ, **words, "_TEXTGEN_COMPLETE": instruction}
+        command = [sys.executable, "-m", "textgen"]
+        done = subprocess.run(command, env=given, capture_output=True, text=True, check=True)
+        assert said in done.stdout
+        assert done.stderr == ""
 
 
 def test_a_bar_for_training_fits_80_columns(write_pipeline, tiny_pipeline, tmp_path):

@@ -1,7 +1,5 @@
 """What a contract allows, however odd it looks, and what fails without costing a run."""
 
-from __future__ import annotations
-
 import functools
 import types
 from collections import deque

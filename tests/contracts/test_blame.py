@@ -2,8 +2,6 @@
 nothing else.
 """
 
-from __future__ import annotations
-
 import functools
 import sys
 import types
@@ -23,8 +21,6 @@ from textgen.protocols import TrainerState
 from textgen_builtins.models.ngram.model import NgramDecoder, NgramModel
 from textgen_builtins.tokenizers.char import CharTokenizer
 from textgen_builtins.tokenizers.config import CharConfig
-
-PIECE = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
 
 
 def leaving(*_):
@@ -194,7 +190,7 @@ def test_ids_beyond_the_vocabulary_are_found_wherever_they_are(tiny_pipeline):
 
 def test_a_corpus_that_draws_another_text_each_time_is_named(tiny_pipeline):
     numbers = iter(range(100))
-    corpus = Reading(lambda: iter([PIECE, f"{next(numbers)}"]))
+    corpus = Reading(lambda: iter(["to and fro " * 99, f"{next(numbers)}"]))
     with pytest.raises(textgen.CorpusError, match=r"corpus 'odd' of plugin 'odd' \(textgen-odd"):
         run_odd(tiny_pipeline(), corpus=broken(corpus))
 

@@ -1,7 +1,5 @@
 """Every component that has something to close is closed, once, whatever happens."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

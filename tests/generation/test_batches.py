@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import time
+from functools import partial
 
 import pytest
 from prompts import PROMPTS
@@ -162,6 +163,20 @@ def test_a_time_limit_is_for_all_texts_together(generator):
     assert {made.finish_reason for made in many} == {"time"}
     assert [bool(made.text) for made in many] == [True] * 4 + [False] * 2
     assert time.monotonic() - begun < 10
+
+
+def test_a_time_limit_counts_for_a_text_that_waits_for_its_turn(generator):
+    async def late():
+        ask = partial(generator.agenerate, "the ", max_new_tokens=None)
+        others = [asyncio.create_task(ask(index=index)) for index in range(256)]
+        await asyncio.sleep(0)
+        made = await asyncio.wait_for(ask(time_limit=0.1), 60)
+        for other in others:
+            other.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        return made.finish_reason
+
+    assert asyncio.run(late()) == "time"
 
 
 def test_a_prompt_that_is_wrong_is_an_error_under_a_time_limit_too(generator):

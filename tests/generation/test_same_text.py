@@ -87,7 +87,6 @@ def resumed(at, generator, options, folder):
 
 
 def reloaded(state, folder):
-    assert state is not None
     state.save(folder / "state")
     return GenerationState.load(folder / "state")
 

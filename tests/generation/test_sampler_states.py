@@ -2,8 +2,6 @@
 blamed.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

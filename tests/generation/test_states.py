@@ -7,7 +7,6 @@ from textgen import CorruptFileError, GenerationState, RunError, UsageError, run
 
 def saved(state, folder):
     """The file of a state."""
-    assert state is not None
     state.save(folder / "state")
     return (folder / "state").read_bytes()
 

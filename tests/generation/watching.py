@@ -1,7 +1,5 @@
 """Generators whose sampler or decoder is watched: what they are fed, how often, and when."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 import weakref

@@ -1,7 +1,5 @@
 """The training loop of textgen.gradient: what it resumes, decides and measures."""
 
-from __future__ import annotations
-
 import functools
 import json
 import tomllib

@@ -2,8 +2,6 @@
 move.
 """
 
-from __future__ import annotations
-
 import attrs
 import pytest
 

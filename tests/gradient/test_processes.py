@@ -87,7 +87,7 @@ def write(folder, options=TRAINER, **tables):
 
 
 def losses(run):
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = textgen.summarize(run).metrics()
     return [row[key] for row in rows for key in ("training_loss", "validation_loss")]
 
 

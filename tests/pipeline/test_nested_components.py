@@ -1,7 +1,5 @@
 """A component among the options of another: `[model.first]` below `[model]`."""
 
-from __future__ import annotations
-
 import attrs
 import pytest
 from components import engine_of

@@ -1,7 +1,5 @@
 """What a PluginSet takes, refuses and finds."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 from types import SimpleNamespace
@@ -135,6 +133,13 @@ def test_no_plugin_takes_the_place_of_another():
             plugins.register(corpus("second"), name)
     assert text_of(plugins) == "first"
     assert [offer.qualified_name for offer in plugins.offers()] == ["unpackaged:fixed"]
+
+
+def test_a_distribution_has_many_spellings():
+    plugins = PluginSet()
+    plugins.register(corpus("first"), "notebook", distribution="My_Notebook")
+    for name in ("My_Notebook:fixed", "my-notebook:fixed"):
+        assert plugins.find("corpus", name).name == "fixed"
 
 
 @pytest.mark.fault(28)

@@ -1,7 +1,5 @@
 """Texts on a shelf: a corpus that says when it is read, and runs of it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +59,6 @@ class Shelf:
         self,
         path,
         output="",
-        observers=(),
         cancelled=lambda: False,
         documents=False,
         **changes,
@@ -82,7 +79,6 @@ class Shelf:
         return engine_of(corpus=[watched]).run(
             pipeline,
             output=self.folder / (output or f"run-{self._runs}"),
-            observers=observers,
             cancelled=cancelled,
         )
 

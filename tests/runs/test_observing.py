@@ -2,10 +2,9 @@
 finished.
 """
 
-from __future__ import annotations
-
 import itertools
 import types
+import warnings
 from pathlib import Path
 
 import attrs
@@ -182,3 +181,23 @@ def test_the_state_of_an_observer_is_in_the_checkpoints_and_it_hears_why_a_run_f
     assert (stopped, two, failed, three) == ("interrupted", 2, "failed", 3)
     assert "by zero" in cause
     assert ends == [("finished", "", steps)] * 2
+
+
+@pytest.mark.parametrize("method", ["state", "load_state"])
+def test_an_observer_whose_state_fails_is_left_out(tiny_pipeline, method):
+    class Failing(Counting):
+        """Keeps what no JSON has."""
+
+        state = (lambda self: {"steps": {1}}) if method == "state" else Counting.state
+
+        def load_state(self, state):
+            raise KeyError("turns")
+
+    engine, asked = engine_of(observer=Failing), itertools.count(1)
+    tables = tiny_pipeline(observer=[{"type": "odd"}])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(textgen.Interrupted):
+            engine.run(tables, cancelled=lambda: next(asked) == 2)
+        assert engine.run(tables).outcome == "resumed"
+    assert {"left out" in str(each.message) for each in said} == {True}

@@ -51,6 +51,20 @@ def test_an_interrupted_overwriting_run_ends_as_if_never_interrupted(finished, f
     assert (finished / "mine.txt").exists()
 
 
+def test_what_the_finished_run_can_do_is_done_though_another_was_interrupted(folder):
+    pipeline, path = tables(folder, "adamw"), folder / "own"
+    textgen.run(pipeline, output=path)
+    interrupt(6, {**pipeline, "seed": 9}, output=path, overwrite=True)
+    with pytest.warns(UserWarning, match="is not finished"):
+        assert textgen.run(pipeline, output=path).outcome == "skipped"
+    text = folder / "text.txt"
+    for added in ("Xanadu had none.\n", "Yokohama had none.\n"):
+        text.write_text(text.read_text() + added * 9)
+        interrupt(6, pipeline, output=path, update=True)
+    updated = textgen.run(pipeline, output=path, update=True)
+    assert updated.generator.tokenizer.encode("XY").size == 2
+
+
 @pytest.mark.fault(7)
 def test_an_overwriting_run_that_fails_at_once_leaves_everything_as_it_was(finished, folder):
     before = tree(finished)

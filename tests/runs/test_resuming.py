@@ -1,7 +1,5 @@
 """A run that was interrupted ends as if it never had been."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """Components with an option that is another run, and samplers that reach the model of their own."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import shutil

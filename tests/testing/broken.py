@@ -2,8 +2,6 @@
 the other modules are among them.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import attrs

@@ -1,7 +1,5 @@
 """Models and decoders that break one statement of their contract each."""
 
-from __future__ import annotations
-
 import time
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Observers, commands and offered runs that break one statement of their contract each."""
 
-from __future__ import annotations
-
 import sys
 import tempfile
 import time

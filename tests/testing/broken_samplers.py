@@ -1,7 +1,5 @@
 """Samplers and strategies that break one statement of their contract each."""
 
-from __future__ import annotations
-
 import random
 import time
 

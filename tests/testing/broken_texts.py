@@ -1,7 +1,5 @@
 """Corpora and tokenizers that break one statement of their contract each."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import signal

@@ -1,7 +1,5 @@
 """Trainers and objectives that break one statement of their contract each."""
 
-from __future__ import annotations
-
 import math
 
 import attrs

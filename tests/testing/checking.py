@@ -1,7 +1,5 @@
 """How the tests of textgen.testing check a component, and a plugin to check."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

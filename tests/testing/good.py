@@ -1,7 +1,5 @@
 """A component of each kind that keeps its contract."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +41,6 @@ class Tokenizer(Part):
         self.characters = "".join(sorted(set("".join(pieces))))
 
     def encode(self, text):
-        assert self.characters is not None
         return np.array([self.characters.find(c) + 1 for c in text], np.int64)
 
     def decode(self, ids):

@@ -1,7 +1,5 @@
 """Models and trainers that keep their contract."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

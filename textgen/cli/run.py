@@ -34,7 +34,7 @@ _INTERRUPTING: Final = (
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Train again, and replace the run in the directory when the new one is finished.",
+    help="Train again. A finished run in the directory stays until the new one is finished.",
 )
 @click.option(
     "--update",

@@ -58,7 +58,9 @@ class _Stream(io.TextIOWrapper):
         super().__init__(stream.detach(), "utf-8", "replace", "\n", line_buffering)
         self._is_exact, self._may_be_lost = is_exact, may_be_lost
 
-    def write(self, text: str) -> int:
+    def write(self, text: str | bytes) -> int:
+        if isinstance(text, bytes):  # click's completion writes them
+            text = text.decode("utf-8", "replace")
         is_bar = self._may_be_lost and text.startswith("\r")  # of progress, with numbers alone
         with self._failing():
             super().write(text if self._is_exact or is_bar else visible(text))

@@ -124,7 +124,6 @@ class Chain:
     model       whose the logits are
     vocab_size  V
     forbidden   ids that are never drawn, such as the one for unknown characters
-    tables      the [[sampler]] tables that make it
     strategy    what decides how a text is made of steps, and whose it is; None to sample
     components  samplers, model and tokenizer are among them
     """
@@ -133,7 +132,6 @@ class Chain:
     model: RegisteredComponent
     vocab_size: int
     forbidden: tuple[int, ...] = ()
-    tables: tuple[dict[str, Any], ...] = ()
     strategy: tuple[Strategy, RegisteredComponent] | None = None
     components: Components = attrs.field(factory=Components, repr=False)
 
@@ -177,8 +175,7 @@ class Chain:
                 before = sum(link.offer.name == choice.offer.name for link in links)
                 links.append(Link.of(part, choice.offer, len(links), before))
         forbidden = () if unknown is None else (unknown,)
-        tables = tuple({**choice.table(), "type": choice.offer.name} for choice, _ in samplers)
-        return cls(tuple(links), model, vocab_size, forbidden, tables, strategy, components)
+        return cls(tuple(links), model, vocab_size, forbidden, strategy, components)
 
     @property
     def lanes(self) -> int:
@@ -248,6 +245,8 @@ class Chain:
             self._accept(tokens, given, history)
             return tokens
         kept = np.flatnonzero(~ended)
+        if not len(kept):
+            return np.full(len(ended), END)
         rest = history.rows(kept.tolist())
         self._accept(tokens[kept], [(link, rows_of(made, kept)) for link, made in given], rest)
         history.put(kept.tolist(), rest)

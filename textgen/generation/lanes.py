@@ -260,7 +260,10 @@ class StrategyText:
         else:
             for lane, score in zip_longest(answer.lanes, answer.scores, fillvalue=0.0):
                 ids = self._lanes[int(lane)].ids
-                text = self._row.tokenizer.decode(np.array(ids, np.int64))
+                request = self._row.request
+                text = self._row.tokenizer.decode(np.array(ids, np.int64))[request.prompt.held :]
+                found = [i for stop in request.stops if (i := text.find(stop)) >= 0]
+                text = text[: min(found, default=None)]
                 self._row.ranked.append(RankedText(text, tuple(ids), float(score)))
             self._end(answer.lanes[0], "length")
 
@@ -279,7 +282,8 @@ class StrategyText:
         moves = self._moves
         sources = [max(lane, 0) for lane in moves.lanes]
         history = self._history.rows(sources)
-        if new := [place for place, lane in enumerate(moves.lanes) if lane <= NEW_LANE]:
+        new = [place for place, lane in enumerate(moves.lanes) if lane <= NEW_LANE]
+        if new:
             history.put(new, start_history([self._row] * len(new)))
         for lane, source, tokens in zip(self._next, sources, moves.tokens, strict=True):
             after = lane.logits[:0]
@@ -288,6 +292,8 @@ class StrategyText:
             given = [*lane.logits, *after][-1 - len(tokens) :]
             lane.logits = after if len(after) else lane.logits
             self._feed_lane(lane, tokens, given, self.logits[source])
+        for place in new:
+            self._next[place].unnoted.clear()  # to samplers, what it was fed is a prompt
         keys = np.arange(len(sources), dtype=np.uint64) * np.uint64(_LANE)
         history.streams[:, 0] = np.uint64(self._row.request.seed) ^ splitmix(keys)
         history.streams[0, 0] = self._row.request.seed  # the first is that of sampling
@@ -388,7 +394,7 @@ class StrategyText:
             return "stop"
         if request.stops:
             counted = ids[max(0, request.min_new_tokens - self._before) :][
-                -max(map(len, request.stops)) - 8 :
+                -max(len(stop.encode()) for stop in request.stops) - 8 :
             ]
             text = self._row.tokenizer.decode(np.array(counted, np.int64))
             if any(stop in text for stop in request.stops):

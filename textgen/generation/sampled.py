@@ -139,6 +139,7 @@ class SampledTexts:
         model_logits = to_numpy(logits).copy() if self._has_logprobs else NO_IDS
         if self._is_early:
             self.flush()  # a row is early until it has so many tokens
+            self._is_early = any(row.is_early for _, row in self._watched)
         for i, row in self._watched:
             if row.ending and row.is_early:
                 logits[i, list(row.ending)] = -np.inf

@@ -110,10 +110,9 @@ class Scheduler:
         """Begin to feed the prompts of the rows whose turn it is."""
         groups = defaultdict[object, list[Row]](list)
         for row in self._take_waiting():
-            if not self._end_early(row):
-                # A row that resumes from a state is fed by itself.
-                can_share = self._can_share and row.start is None
-                groups[row.is_sampled if can_share else row].append(row)
+            # A row that resumes from a state is fed by itself.
+            can_share = self._can_share and row.start is None
+            groups[row.is_sampled if can_share else row].append(row)
         for rows in groups.values():
             with failing(rows):
                 self._prefills.append(Prefill(self._factory, rows, self._cache))
@@ -123,6 +122,7 @@ class Scheduler:
         room pause, and wait again.
         """
         waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        waiting = [row for row in waiting if not self._end_early(row)]
         running = self._running()
         chosen = {*self._choose([*running, *waiting])}
         for batch in self._batches:

@@ -149,7 +149,8 @@ def predictions(
             logprobs = np.full((len(block), factory.vocab_size), np.nan)
             if len(fed):
                 given = to_numpy(factory.score(decoder, fed[None]))[0]
-                prompt.open(given[0])
+                if len(last):
+                    prompt.open(given[0])
                 logprobs[-len(fed) :], prompt = log_softmax(given), _NO_PROMPT
             yield block, logprobs
             last = block[-1:]

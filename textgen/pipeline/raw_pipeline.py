@@ -18,7 +18,7 @@ from textgen.messages import nearest_file, quoted
 from textgen.plugin.config_reader import Faults, flat, shorten, show
 from textgen.protocols import Table
 
-_MAX_BYTES: Final = 1_000_000
+MAX_BYTES: Final = 1_000_000
 _MAX_KEY_PARTS: Final = 64
 _DOTTED: Final = re.compile(
     r"""(?<![\w"'-])(?:(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)[ \t]*+\.[ \t]*+){64}"""
@@ -84,7 +84,7 @@ def _run_name(stem: str) -> str:
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:  # a pipe too: `textgen run <(…)`
-            return file.read(_MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         is_run = (path / "pipeline.toml").is_file()
         hint = "its pipeline is pipeline.toml in it" if is_run else nearest_file(path, "*.toml")
@@ -95,8 +95,8 @@ def _read(path: Path) -> bytes:
 def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
     try:
         text = data.decode("utf-8-sig")
-        if len(data) > _MAX_BYTES:
-            cause = f"it has more than {_MAX_BYTES:,} bytes"
+        if len(data) > MAX_BYTES:
+            cause = f"it has more than {MAX_BYTES:,} bytes"
         elif _DOTTED.search(text):  # the time that parsing takes grows with the square
             cause = f"a key has more than {_MAX_KEY_PARTS} parts"
         else:

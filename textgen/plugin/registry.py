@@ -75,7 +75,7 @@ class PluginSet:
         Raises PluginError for any fault of the plugin, and where another of the distribution offers
         a component of the same name.
         """
-        plugin = Plugin(name, distribution, version)
+        plugin = Plugin(name, normalized(distribution), version)
         self._add(plugin, lambda: module, getattr(module, "__name__", ""))
 
     def register_file(self, path: str | Path) -> None:
@@ -141,6 +141,8 @@ class PluginSet:
         """
         options = self.sampling_options()
         takers = options.get(name, [])
+        if name in ("n", "distinct", "batch_size", "prompts"):
+            return Fault(name, "it is an option of generate_many alone")
         if not takers:
             hint = known_names(name, {*options, *REQUEST_OPTIONS} - {name})
             return Fault(name, "no sampler takes this option", hint=hint)

@@ -287,7 +287,9 @@ class RunDirectory:
             place.checkpoints.keep([step for step in place.checkpoints.steps() if step <= last])
         if place != self:
             self._publish()
-        elif os.path.lexists(self.next.path) and not self.next.checkpoints.steps():
+        elif os.path.lexists(self.next.path) and not (
+            self.next.exists() and self.next.checkpoints.steps()
+        ):
             remove_folder(self.next.path)
 
     def _publish(self) -> None:

@@ -352,7 +352,7 @@ def lost_share(tokens: Ids, tokenizer: Tokenizer, characters: int) -> float:
 
 def _split_share(tokens: Ids, share: float, end: int | None) -> tuple[Ids, Ids]:
     """All but the last part, and the last part: between two documents, if one ends within a million
-    tokens.
+    tokens, and not before half of the first part.
 
     The id between them belongs to both parts: it ends the one, and the other starts from it.
     """
@@ -364,6 +364,8 @@ def _split_share(tokens: Ids, share: float, end: int | None) -> tuple[Ids, Ids]:
     if not len(borders):
         return tokens[:place], tokens[place:]
     border = int(borders[np.abs(borders - place).argmin()])
+    if border < place // 2:  # most of the text would be held out
+        return tokens[:place], tokens[place:]
     return tokens[: border + 1], tokens[border:]
 
 

@@ -268,7 +268,7 @@ def make_generator(
             if not isinstance(error, PipelineError):
                 raise
             # Without the place in a pipeline, of two words.
-            bare = (attrs.evolve(f, path=f.path.split(".", 2)[2]) for f in error.faults)
+            bare = (attrs.evolve(f, path=".".join(f.path.split(".")[2:])) for f in error.faults)
             raise UsageError(faults=named(bare, [choice.offer for choice in choices])) from error
         weakref.finalize(made, own.close).atexit = False
         return made

@@ -4,6 +4,7 @@ skipped.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
 import time
@@ -15,7 +16,7 @@ import attrs
 import tomli_w
 
 from textgen.data import Dataset
-from textgen.errors import Difference, RunError, RunMismatchError
+from textgen.errors import Difference, RunError, RunMismatchError, UsageError
 from textgen.files.opening import MALFORMED_DATA
 from textgen.files.reading import (
     VOCABULARY,
@@ -26,6 +27,7 @@ from textgen.files.reading import (
 )
 from textgen.generation.generator import Generator
 from textgen.pipeline.pipeline import Pipeline
+from textgen.pipeline.raw_pipeline import MAX_BYTES
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
 from textgen.plugin.config_reader import ConfiguredComponent, Start, flat, plain
@@ -58,7 +60,7 @@ def fingerprint(pipeline: Pipeline, digest: CorpusDigest) -> Table:
         **{kind: identity(getattr(pipeline, kind)) for kind in ("tokenizer", "model", "trainer")},
         # Of the observers those that may stop a run early, whose config classes say so.
         "observer": {
-            choice.offer.canonical_name: choice.options.fingerprint()
+            choice.offer.canonical_name: plain(choice.options.fingerprint())
             for choice in pipeline.observer
             if hasattr(choice.options, "fingerprint")
         },
@@ -120,6 +122,10 @@ def decide(
         return Decision(record, None if is_finished else directory.latest().checkpoints.last())
     if update and is_finished and all(each.key.startswith("corpus.") for each in changes):
         return Decision(start=start_in(directory.current(), "model"))
+    if not is_finished and directory.status() == "finished":
+        with contextlib.suppress(RunMismatchError):  # what was to replace that one is given up
+            finished = directory.read_run()
+            return decide(directory, finished, pipeline, digest, update=update)
     is_longer = all(_is_more(pipeline.trainer, each) for each in changes)
     if not (is_finished and is_longer):
         raise RunMismatchError(directory.path, changes, _UNFINISHED if is_longer else "")
@@ -211,8 +217,11 @@ def _write_pipeline(pipeline: Pipeline, directory: RunDirectory) -> dict[str, st
 
 
 def _toml(tables: Table) -> bytes:
-    """A run's pipeline.toml, with its own directory as output."""
-    return tomli_w.dumps({**tables, "output": "."}).encode()
+    """A run's pipeline.toml, with its own directory as output. Raises UsageError."""
+    data = tomli_w.dumps({**tables, "output": "."}).encode()
+    if len(data) > MAX_BYTES:
+        raise UsageError(f"the pipeline has {len(data):,} bytes, and can have {MAX_BYTES:,}")
+    return data
 
 
 def begin(

@@ -5,6 +5,7 @@ request.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
 import warnings
@@ -82,25 +83,31 @@ class Observers:
 
     def state(self) -> dict[str, Any]:
         """The states of those of the pipeline that have one, JSON values by their names."""
-        return {name: observer.state() for name, observer in self._stateful()}
+        states = {}
+        for name, entry in self._stateful():
+            with self._sparing(*entry):
+                states[name] = json.loads(json.dumps(entry[0].state()))
+        return states
 
     def load_state(self, states: Table) -> None:
         """Give them the states of a checkpoint."""
-        for name, observer in self._stateful():
+        for name, entry in self._stateful():
             if name in states:
-                observer.load_state(states[name])
+                with self._sparing(*entry):
+                    entry[0].load_state(states[name])
 
-    def _stateful(self) -> Iterator[tuple[str, StatefulObserver]]:
-        names = Counter[str]()
+    def _stateful(self) -> list[tuple[str, tuple[StatefulObserver, RegisteredComponent]]]:
+        names, found = Counter[str](), []
         for observer, offer in self._entries:
             if offer is not None and isinstance(observer, StatefulObserver):
-                yield f"{offer.name}-{names[offer.name]}", observer
+                found.append((f"{offer.name}-{names[offer.name]}", (observer, offer)))
                 names[offer.name] += 1
+        return found
 
     def tell(self, event: Event) -> None:
         """Tell all of them."""
         for observer, offer in tuple(self._entries):
-            try:
+            with self._sparing(observer, offer):
                 observe: Any = getattr(observer, "observe", observer)
                 answer: object = observe(event)
                 if answer is not None and not isinstance(answer, Stop):
@@ -108,21 +115,26 @@ class Observers:
                         f"observe must return None or a textgen.events.Stop, and returned "
                         f"{answer!r}"
                     )
-            except FAILURES as error:
-                if offer is None:
-                    self._components.spared = error
-                is_of_sample = isinstance(error, PluginError | DeviceError)
-                if offer is None or (isinstance(error, TextgenError) and not is_of_sample):
-                    raise
-                self._entries.remove((observer, offer))
-                said = f"{offer} failed and is left out: {described(error, offer)}"
-                warnings.warn(said, PluginWarning, stacklevel=2)
-            else:
                 if answer is not None and self.stopped is None:
                     name = getattr(observer, "__name__", type(observer).__name__)
                     self.stopped = Stopped(
                         name if offer is None else offer.name, str(answer.reason)
                     )
+
+    @contextlib.contextmanager
+    def _sparing(self, observer: AnyObserver, offer: RegisteredComponent | None) -> Iterator[None]:
+        """A block that calls an observer."""
+        try:
+            yield
+        except FAILURES as error:
+            if offer is None:
+                self._components.spared = error
+            is_of_sample = isinstance(error, PluginError | DeviceError)
+            if offer is None or (isinstance(error, TextgenError) and not is_of_sample):
+                raise
+            self._entries.remove((observer, offer))
+            said = f"{offer} failed and is left out: {described(error, offer)}"
+            warnings.warn(said, PluginWarning, stacklevel=4)
 
 
 @attrs.define(kw_only=True)
@@ -206,8 +218,9 @@ class TrainingLoop:
             raise
         first, last, best = progress.first_loss, progress.last_loss, progress.best_loss
         # Finite losses may have risen all the same. Where the text held out is all that is
-        # predicted worse, it is overfitted.
-        if None not in (first, best) and not min(last, best) - first <= _DIVERGED:
+        # predicted worse, it is overfitted. A first batch may be easy, but not for a new model.
+        chance = math.log(self.record["data"]["vocab_size"])
+        if None not in (first, best) and not min(last, best) - max(first, chance) <= _DIVERGED:
             raise TrainingError(
                 f"training diverged: the loss was {first:.4g} at step 1 and is {last:.4g} at step "
                 f"{progress.step}; lower the learning rate, or clip the gradient",

@@ -137,11 +137,6 @@ def test_init_starts_english_texts_from_it_and_no_others(tmp_path):
     assert "cann\u2019t" in tomllib.loads(made["mine"])["generate"]["strategy"]["phrases"]
 
 
-def test_the_pipeline_of_this_package_is_valid():
-    chosen = textgen.Engine().pipeline(PACKAGE / "pipeline.toml")
-    assert chosen.model.start.name == "english"
-
-
 def test_texts_without_a_prompt_begin_with_words(english):
     texts = english.generate_many([""] * 40, max_new_tokens=8, temperature=0.5)
     assert all(re.match(r"\s?\S", made.text) for made in texts)

@@ -3,15 +3,10 @@
 Nothing may reach a network.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,7 +21,7 @@ TEXT = (
     "1895.\nThe time machine stood still; "
 )
 CONTEXT = 24
-CONFIGS: dict[str, dict[str, Any]] = {
+CONFIGS = {
     "gpt2": {"n_positions": CONTEXT, "n_embd": 32, "n_layer": 2, "n_head": 2},
     "llama": {
         "max_position_embeddings": CONTEXT,
@@ -40,8 +35,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
+def _no_network(monkeypatch):
+    def refuse(*_, **__):
         raise AssertionError("a connection was tried")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
@@ -49,17 +44,17 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(tmp_path_factory):
     path = tmp_path_factory.mktemp("corpus") / "text.txt"
     path.write_text(TEXT * 60, encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="session")
-def make_pipeline(corpus: Path) -> Callable[..., dict[str, Any]]:
+def make_pipeline(corpus):
     """A pipeline of one architecture, with changes to its model table."""
 
-    def make(architecture: str = "gpt2", **model: Any) -> dict[str, Any]:
+    def make(architecture="gpt2", **model):
         table = {"architecture": architecture, "config": CONFIGS.get(architecture, {})} | model
         return {
             "seed": 1,
@@ -83,9 +78,7 @@ def make_pipeline(corpus: Path) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(scope="session", params=["gpt2", "llama"])
-def run(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_pipeline: Any
-) -> Any:
+def run(request, tmp_path_factory, make_pipeline):
     """A finished textgen.Run of each architecture."""
     import textgen
 
@@ -95,13 +88,13 @@ def run(
 
 
 @pytest.fixture(scope="session")
-def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+def command():
     """Runs the `textgen` command, with the progress bars of transformers as a user has them."""
     environment = {
         key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"
     }
 
-    def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def call(*arguments):
         line = [sys.executable, "-m", "textgen", *map(str, arguments)]
         return subprocess.run(
             line, capture_output=True, text=True, encoding="utf-8", env=environment

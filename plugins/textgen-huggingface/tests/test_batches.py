@@ -1,10 +1,6 @@
 """Texts of different lengths generated in one batch, against the same texts alone."""
 
-from __future__ import annotations
-
 import asyncio
-from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -23,13 +19,13 @@ CLOSE = 1e-4  # logits this close may be drawn either way
 
 
 @pytest.fixture
-def sizes(run: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def sizes(run, monkeypatch):
     """The number of rows in each call of the network."""
-    seen: list[int] = []
+    seen = []
     network = run.generator.model.model
     forward = network.forward
 
-    def watched(*args: Any, **kwargs: Any) -> Any:
+    def watched(*args, **kwargs):
         seen.append(len(kwargs["input_ids"]))
         return forward(*args, **kwargs)
 
@@ -37,7 +33,7 @@ def sizes(run: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def assert_same_text(generator: Any, given: Any, expected: Any) -> None:
+def assert_same_text(generator, given, expected):
     """Equal, or different from a place on where two tokens are equally likely up to rounding."""
     for place, (mine, theirs) in enumerate(zip(given.tokens, expected.tokens, strict=False)):
         if mine != theirs:
@@ -55,15 +51,15 @@ def assert_same_text(generator: Any, given: Any, expected: Any) -> None:
 class Rows:
     """Rows of one decoder, with all that each was fed."""
 
-    def __init__(self, run: Any, fed: Any) -> None:
+    def __init__(self, run, fed):
         self.run, self.fed, self.decoder = run, [*fed], decoder(run, len(fed))
         self.decoder.extend(fed)
 
-    def join(self, other: Rows) -> None:
+    def join(self, other):
         self.decoder.join(other.decoder)
         self.fed += other.fed
 
-    def taken(self, rows: list[int]) -> Rows:
+    def taken(self, rows):
         made = object.__new__(Rows)
         made.run, made.decoder, made.fed = (
             self.run,
@@ -72,7 +68,7 @@ class Rows:
         )
         return made
 
-    def extend(self, ids: Any) -> None:
+    def extend(self, ids):
         given = self.decoder.extend(ids)
         self.fed = [np.append(before, new) for before, new in zip(self.fed, ids, strict=True)]
         for row, fed in enumerate(self.fed):
@@ -81,7 +77,7 @@ class Rows:
             )
 
 
-def test_rows_of_different_lengths_come_go_and_fill_their_contexts(run: Any) -> None:
+def test_rows_of_different_lengths_come_go_and_fill_their_contexts(run):
     lengths = [3, CONTEXT, 0, CONTEXT - 1, 2 * CONTEXT + 5]
     together = Rows(run, tokens(1, lengths[0]))
     for length in lengths[1:]:
@@ -105,9 +101,7 @@ def test_rows_of_different_lengths_come_go_and_fill_their_contexts(run: Any) -> 
 
 
 @pytest.mark.parametrize("joins", [True, False])
-def test_a_row_that_joins_before_it_was_fed_begins_as_it_does_alone(
-    run: Any, monkeypatch: pytest.MonkeyPatch, joins: bool
-) -> None:
+def test_a_row_that_joins_before_it_was_fed_begins_as_it_does_alone(run, monkeypatch, joins):
     monkeypatch.setattr(run.generator.model, "begin", 7)  # as of Llama, Mistral and Gemma
     alone, decoders = [decoder(run), decoder(run)], [decoder(run), decoder(run)]
     decoders[joins].extend(tokens(1, 9))
@@ -121,7 +115,7 @@ def test_a_row_that_joins_before_it_was_fed_begins_as_it_does_alone(
             np.testing.assert_allclose(given[row], each.extend(fed[row : row + 1])[0], atol=1e-5)
 
 
-def test_the_state_of_a_row_has_no_padding(run: Any) -> None:
+def test_the_state_of_a_row_has_no_padding(run):
     together = Rows(run, tokens(2, 9))
     together.join(Rows(run, tokens(1, 4)))
     with pytest.raises(ValueError, match=r"different lengths \[9, 9, 4\]"):
@@ -136,7 +130,7 @@ def test_the_state_of_a_row_has_no_padding(run: Any) -> None:
     assert together.decoder.take([1, 0]).read_state()["tokens"].shape == (2, 9)
 
 
-def test_texts_in_a_batch_are_those_of_single_calls(run: Any, sizes: list[int]) -> None:
+def test_texts_in_a_batch_are_those_of_single_calls(run, sizes):
     ends = set()
     for options in (
         {"max_new_tokens": 60},
@@ -154,9 +148,7 @@ def test_texts_in_a_batch_are_those_of_single_calls(run: Any, sizes: list[int]) 
     assert ends == {"stop", "length"}
 
 
-def test_requests_of_different_lengths_and_options_share_a_batch(
-    run: Any, sizes: list[int]
-) -> None:
+def test_requests_of_different_lengths_and_options_share_a_batch(run, sizes):
     options = [
         {"max_new_tokens": 12 + 9 * (i % 4), "temperature": 0.8 * (i % 2), "seed": i, "logprobs": 2}
         for i in range(len(PROMPTS))
@@ -173,9 +165,7 @@ def test_requests_of_different_lengths_and_options_share_a_batch(
         np.testing.assert_allclose(*zip(*pairs, strict=True), atol=CLOSE)
 
 
-def test_a_state_that_was_kept_in_a_batch_goes_on_alone_and_in_a_batch(
-    run: Any, tmp_path: Path
-) -> None:
+def test_a_state_that_was_kept_in_a_batch_goes_on_alone_and_in_a_batch(run, tmp_path):
     counts = [5, 17, 40]
     requests = [
         {"prompt": p, "max_new_tokens": n, "keep_state": True}
@@ -199,12 +189,12 @@ def test_a_state_that_was_kept_in_a_batch_goes_on_alone_and_in_a_batch(
             assert_same_text(run.generator, joined, whole)
 
 
-def test_asynchronous_streams_share_batches(run: Any, sizes: list[int]) -> None:
-    async def text(prompt: str, count: int) -> Any:
+def test_asynchronous_streams_share_batches(run, sizes):
+    async def text(prompt, count):
         stream = await run.generator.astream(prompt, max_new_tokens=count)
         return "".join([piece async for piece in stream])
 
-    async def all_of_them() -> list[str]:
+    async def all_of_them():
         return await asyncio.gather(*(text(prompt, 30 + i) for i, prompt in enumerate(PROMPTS)))
 
     given = asyncio.run(all_of_them())
@@ -260,9 +250,7 @@ TINY = {
         ("mamba", {"hidden_size": 16, "num_hidden_layers": 1}, False),
     ],
 )
-def test_architectures_share_batches_where_rows_stay_independent(
-    run: Any, architecture: str, config: dict[str, Any], shares: bool
-) -> None:
+def test_architectures_share_batches_where_rows_stay_independent(run, architecture, config, shares):
     model = built({"architecture": architecture, "config": config}, run)
     assert hasattr(model.decoder(1), "take") == hasattr(model.decoder(1), "join") == shares
     if shares:
@@ -280,20 +268,18 @@ def test_architectures_share_batches_where_rows_stay_independent(
             np.testing.assert_allclose(together.extend(ids), apart, atol=1e-5)
 
 
-def test_a_prompt_that_comes_again_gives_the_same_text_and_is_not_fed_again(
-    run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_prompt_that_comes_again_gives_the_same_text_and_is_not_fed_again(run, monkeypatch):
     generator = textgen.load(run.path, device="cpu")
     prompt, options = "the clock struck " * 40, {"max_new_tokens": 12, "seed": 3}
     fed, compute = [0], generator.model.run
 
-    def counted(tokens: Any, *arguments: Any, **keywords: Any) -> Any:
+    def counted(tokens, *arguments, **keywords):
         fed[-1] += tokens.numel()
         return compute(tokens, *arguments, **keywords)
 
     monkeypatch.setattr(generator.model, "run", counted)
 
-    async def texts() -> list[str]:
+    async def texts():
         made = []
         for more in ("", "", "and the clock struck"):
             made.append((await generator.agenerate(prompt + more, **options)).text)

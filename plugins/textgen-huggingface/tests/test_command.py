@@ -1,12 +1,9 @@
 """Commands from the shell: export, files of a run directory, and lists that load nothing heavy."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,9 +12,7 @@ import textgen
 PACKAGE = Path(__file__).parents[1]
 
 
-def test_export_writes_a_folder_that_generates_the_same_text(
-    run: Any, command: Any, tmp_path: Path
-) -> None:
+def test_export_writes_a_folder_that_generates_the_same_text(run, command, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
     folder = tmp_path / "exported"
@@ -35,9 +30,7 @@ def test_export_writes_a_folder_that_generates_the_same_text(
     assert run.generator.generate(prompt, max_new_tokens=8).text == tokenizer.decode(made)
 
 
-def test_export_refuses_a_folder_in_use_and_another_model(
-    command: Any, corpus: Path, tmp_path: Path
-) -> None:
+def test_export_refuses_a_folder_in_use_and_another_model(command, corpus, tmp_path):
     (tmp_path / "mine").write_text("keep")
     done = command("huggingface-export", tmp_path / "rnn", tmp_path)
     assert done.returncode == 2
@@ -59,7 +52,7 @@ def test_export_refuses_a_folder_in_use_and_another_model(
         textgen.run(rnn | {"observer": [{"type": "huggingface-files"}]}, output=tmp_path / "other")
 
 
-def test_a_character_tokenizer_works_too(make_pipeline: Any, tmp_path: Path) -> None:
+def test_a_character_tokenizer_works_too(make_pipeline, tmp_path):
     pipeline = make_pipeline() | {"tokenizer": {"type": "char", "letters_only": True}}
     pipeline["trainer"]["length"] = "1 epoch"
     run = textgen.run(pipeline, output=tmp_path / "run")
@@ -67,7 +60,7 @@ def test_a_character_tokenizer_works_too(make_pipeline: Any, tmp_path: Path) -> 
     assert not (run.path / "tokenizer_config.json").exists()
 
 
-def test_the_pipeline_of_this_package_is_whole(command: Any, tmp_path: Path) -> None:
+def test_the_pipeline_of_this_package_is_whole(command, tmp_path):
     shown = command("show", PACKAGE / "pipeline.toml")
     assert shown.returncode == 0, shown.stderr
     (tmp_path / "pipeline.toml").write_text(shown.stdout, encoding="utf-8")
@@ -77,7 +70,7 @@ def test_the_pipeline_of_this_package_is_whole(command: Any, tmp_path: Path) -> 
     assert again == first
 
 
-def test_listing_and_checking_load_no_torch() -> None:
+def test_listing_and_checking_load_no_torch():
     script = (
         "import sys, textgen\n"
         "plugins = textgen.PluginSet.discover()\n"
@@ -94,7 +87,7 @@ def test_listing_and_checking_load_no_torch() -> None:
     assert json.loads(done.stdout) == []
 
 
-def test_the_readme_opens_a_run(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readme_opens_a_run(run, capsys):
     block = (
         (PACKAGE / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     )

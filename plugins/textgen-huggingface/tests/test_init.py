@@ -1,12 +1,8 @@
 """The command init where a plugin offers a transformer, and with the path of one."""
 
-from __future__ import annotations
-
 import shutil
 import tomllib
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,7 +28,7 @@ OTHERS = tuple(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: Any, make_pipeline: Any, command: Any) -> Path:
+def folder(tmp_path_factory, make_pipeline, command):
     """A folder with `model`, a small Llama that knows `my.txt`, and a plugin that offers it."""
     folder = tmp_path_factory.mktemp("init")
     pipeline = make_pipeline("llama")
@@ -45,9 +41,7 @@ def folder(tmp_path_factory: Any, make_pipeline: Any, command: Any) -> Path:
     return folder
 
 
-def init(
-    command: Any, folder: Path, *options: object, text: str = "my.txt"
-) -> tuple[dict[str, Any], str]:
+def init(command, folder, *options, text="my.txt"):
     file, plugin = folder / "my.toml", f"--plugin={folder / 'offers.py'}"
     done = command(
         plugin,
@@ -64,7 +58,7 @@ def init(
     return tomllib.loads(file.read_text(encoding="utf-8")), file.read_text(encoding="utf-8")
 
 
-def test_init_tunes_an_offered_transformer_as_its_tables_say(command: Any, folder: Path) -> None:
+def test_init_tunes_an_offered_transformer_as_its_tables_say(command, folder):
     made, written = init(command, folder, "--minutes", 5, "--force", "--start", "tiny")
     assert made["model"] == {"start": "tiny", "lora": {"rank": 2, "alpha": 32}}
     trainer = made["trainer"]
@@ -79,7 +73,7 @@ def test_init_tunes_an_offered_transformer_as_its_tables_say(command: Any, folde
     assert command(plugin, "show", folder / "my.toml").returncode == 0
 
 
-def test_a_short_text_gets_windows_that_its_last_tenth_has(command: Any, folder: Path) -> None:
+def test_a_short_text_gets_windows_that_its_last_tenth_has(command, folder):
     text = (folder / "my.txt").read_text(encoding="utf-8")
     (folder / "short.txt").write_text(text[:2000], encoding="utf-8")
     start = ("--start", folder / "model")
@@ -89,7 +83,7 @@ def test_a_short_text_gets_windows_that_its_last_tenth_has(command: Any, folder:
     assert textgen.run(made, output=folder / "short").best_loss > 0
 
 
-def test_init_takes_no_start_that_there_is_no_time_for(command: Any, folder: Path) -> None:
+def test_init_takes_no_start_that_there_is_no_time_for(command, folder):
     text = (folder / "my.txt").read_text(encoding="utf-8")
     (folder / "long.txt").write_text(text * 500, encoding="utf-8")  # no machine reads it in seconds
     made, written = init(command, folder, "--minutes", 0.05, "--force", text="long.txt")
@@ -105,9 +99,7 @@ def test_init_takes_no_start_that_there_is_no_time_for(command: Any, folder: Pat
     assert "give at least --minutes" in done.stderr
 
 
-def test_init_starts_from_a_folder_and_a_run_of_its_pipeline_trains(
-    command: Any, folder: Path
-) -> None:
+def test_init_starts_from_a_folder_and_a_run_of_its_pipeline_trains(command, folder):
     made, _ = init(command, folder, "--minutes", 5, "--force", "--start", folder / "model")
     model = str(folder / "model")
     assert made["model"] == {

@@ -1,15 +1,11 @@
 """The model: training, decoding, and what it refuses. transformers itself is the reference."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,25 +19,25 @@ from textgen import BuildContext, PipelineError
 PROMPT = "The time"
 
 
-def weights(path: Path) -> bytes:
+def weights(path):
     return (path / "model.safetensors").read_bytes()
 
 
-def decoder(run: Any, batch_size: int = 1) -> Any:
+def decoder(run, batch_size=1):
     return run.generator.model.decoder(batch_size)
 
 
-def tokens(*shape: int) -> Any:
+def tokens(*shape):
     return np.random.default_rng(0).integers(0, 256, shape)
 
 
-def reopened(folder: Path) -> Any:
+def reopened(folder):
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
 
 
-def built(options: dict[str, Any], run: Any, **context: Any) -> Any:
+def built(options, run, **context):
     """The model of other options with the tokenizer of a run."""
     from textgen_huggingface.plugin import HuggingFaceConfig, build_model
 
@@ -53,22 +49,22 @@ def built(options: dict[str, Any], run: Any, **context: Any) -> Any:
     return build_model(HuggingFaceConfig(**options), BuildContext(**context))
 
 
-def test_evaluations_read_contexts_as_long_as_texts_have(run: Any, corpus: Path) -> None:
+def test_evaluations_read_contexts_as_long_as_texts_have(run, corpus):
     text = corpus.read_text(encoding="utf-8")
     held_out = text[-round(len(text) / 10) :]
     loss = textgen.load(run.path, device="cpu").score(held_out).loss
     assert run.best_loss == pytest.approx(loss, rel=0.01)
 
 
-def test_training_lowers_the_loss(run: Any) -> None:
+def test_training_lowers_the_loss(run):
     rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["validation_loss"] < rows[0]["validation_loss"] < np.log(300)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone(
-    make_pipeline: Any, tmp_path: Path
-) -> None:
-    def trained(name: str, **changes: Any) -> bytes:
+    make_pipeline, tmp_path
+):
+    def trained(name, **changes):
         return weights(textgen.run(make_pipeline() | changes, output=tmp_path / name).path)
 
     first = trained("first")
@@ -79,7 +75,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_al
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_initial_weights_are_those_of_transformers(run: Any) -> None:
+def test_initial_weights_are_those_of_transformers(run):
     """The same draws as transformers makes from a seeded global generator."""
     options = run.pipeline.model.options
     ours = built({"architecture": options.architecture, "config": options.config}, run, seed=5)
@@ -90,7 +86,7 @@ def test_initial_weights_are_those_of_transformers(run: Any) -> None:
         assert torch.equal(weight, ours.model.state_dict()[name]), name
 
 
-def test_greedy_text_is_what_transformers_generates_from_the_run_directory(run: Any) -> None:
+def test_greedy_text_is_what_transformers_generates_from_the_run_directory(run):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(run.path, local_files_only=True)
@@ -103,8 +99,8 @@ def test_greedy_text_is_what_transformers_generates_from_the_run_directory(run: 
 
 
 def test_transformers_ends_the_texts_of_a_run_on_documents_where_the_run_does(
-    make_pipeline: Any, tmp_path: Path
-) -> None:
+    make_pipeline, tmp_path
+):
     from transformers import AutoTokenizer
 
     lines = "".join(json.dumps({"text": f"The time: {n % 9} 🍵."}) + "\n" for n in range(200))
@@ -126,36 +122,13 @@ def test_transformers_ends_the_texts_of_a_run_on_documents_where_the_run_does(
     assert tokenizer.decode(theirs).startswith(start + PROMPT + ours.text)
 
 
-def test_a_run_directory_holds_the_best_weights_under_the_names_of_transformers(run: Any) -> None:
+def test_a_run_directory_holds_the_best_weights_under_the_names_of_transformers(run):
     theirs = reopened(run.path).state_dict()
     for name, array in run.generator.model.tensors().items():
         assert np.array_equal(array, theirs[name].numpy()), name
 
 
-def test_prefill_steps_forward_and_score_agree(run: Any) -> None:
-    ids = tokens(3, CONTEXT)
-    whole = run.generator.model(torch.from_numpy(ids))[0].detach().numpy()
-    stepwise = decoder(run, 3)
-    steps = np.stack([stepwise.extend(ids[:, i : i + 1]).copy() for i in range(CONTEXT)], axis=1)
-    stepwise.extend(ids[:, :0])[:] = -np.inf  # the caller may
-    np.testing.assert_allclose(steps, whole, atol=1e-5)
-    np.testing.assert_allclose(decoder(run, 3).score(ids), whole, atol=1e-5)
-    np.testing.assert_allclose(decoder(run, 3).extend(ids), whole[:, -1], atol=1e-5)
-    np.testing.assert_array_equal(stepwise.extend(ids[:, :0]), steps[:, -1])
-    assert whole.dtype == steps.dtype == np.float32
-
-
-def test_forward_goes_on_from_its_state(run: Any) -> None:
-    ids = torch.from_numpy(tokens(2, 12))
-    model = run.generator.model
-    whole, _ = model(ids)
-    first, state = model(ids[:, :7])
-    second, after = model(ids[:, 7:], state)
-    torch.testing.assert_close(torch.cat([first, second], 1), whole, atol=1e-5, rtol=1e-5)
-    assert all(part.shape[0] == 2 for part in after)
-
-
-def test_an_empty_prompt_starts_after_the_start_text(run: Any) -> None:
+def test_an_empty_prompt_starts_after_the_start_text(run):
     newline = run.generator.tokenizer.encode("\n")[None]
     np.testing.assert_allclose(
         decoder(run).extend(tokens(1, 0)), decoder(run).extend(newline), atol=1e-6
@@ -165,7 +138,7 @@ def test_an_empty_prompt_starts_after_the_start_text(run: Any) -> None:
     np.testing.assert_array_equal(asked.extend(tokens(1, 3)), unasked.extend(tokens(1, 3)))
 
 
-def test_without_a_known_start_text_every_token_is_as_likely(run: Any) -> None:
+def test_without_a_known_start_text_every_token_is_as_likely(run):
     options = run.pipeline.model.options
     model = built(
         {"architecture": options.architecture, "config": options.config, "start_text": ""}, run
@@ -173,7 +146,7 @@ def test_without_a_known_start_text_every_token_is_as_likely(run: Any) -> None:
     assert not model.decoder(2).extend(tokens(2, 0)).any()
 
 
-def test_state_can_be_saved_restored_and_forked(run: Any) -> None:
+def test_state_can_be_saved_restored_and_forked(run):
     ids = tokens(3, 12)
     first = decoder(run, 3)
     last = first.extend(ids[:, :8])
@@ -196,7 +169,7 @@ def test_state_can_be_saved_restored_and_forked(run: Any) -> None:
     np.testing.assert_allclose(other.extend(ids[:2]), decoder(run, 2).extend(ids[:2]), atol=1e-6)
 
 
-def test_rows_of_a_batch_are_independent(run: Any) -> None:
+def test_rows_of_a_batch_are_independent(run):
     ids = tokens(4, 5)
     together, alone = decoder(run, 4), [decoder(run) for _ in range(4)]
     logits, feed = None, ids
@@ -208,7 +181,7 @@ def test_rows_of_a_batch_are_independent(run: Any) -> None:
         assert (feed == apart.argmax(-1)[:, None]).all()
 
 
-def test_a_full_context_keeps_its_last_half(run: Any) -> None:
+def test_a_full_context_keeps_its_last_half(run):
     ids = tokens(2, 3 * CONTEXT)
     stepwise = decoder(run, 2)
     steps = np.stack(
@@ -223,18 +196,7 @@ def test_a_full_context_keeps_its_last_half(run: Any) -> None:
     assert stepwise.read_state()["tokens"].shape[1] <= CONTEXT
 
 
-def test_threads_get_what_each_would_get_alone(run: Any) -> None:
-    def write(seed: int) -> str:
-        return str(generator.generate(PROMPT, max_new_tokens=12, seed=seed).text)
-
-    generator = textgen.load(run.path, device="cpu", sampler=[])
-    expected = [write(seed) for seed in range(8)]
-    assert len(set(expected)) > 1
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(write, range(8))) == expected
-
-
-def test_streams_read_on_from_window_to_window(make_pipeline: Any, tmp_path: Path) -> None:
+def test_streams_read_on_from_window_to_window(make_pipeline, tmp_path):
     pipeline = make_pipeline()
     pipeline["data"]["window_length"] = 8
     pipeline["trainer"] |= {"order": "streams", "length": "1 epoch"}
@@ -242,8 +204,8 @@ def test_streams_read_on_from_window_to_window(make_pipeline: Any, tmp_path: Pat
 
 
 def test_dropout_is_repeatable_survives_an_interruption_and_draws_from_no_global_generator(
-    make_pipeline: Any, tmp_path: Path
-) -> None:
+    make_pipeline, tmp_path
+):
     pipeline = make_pipeline(dropout=0.2)
     pipeline["trainer"]["length"] = "1 epoch"
     before = torch.get_rng_state()
@@ -264,7 +226,7 @@ def test_dropout_is_repeatable_survives_an_interruption_and_draws_from_no_global
     assert weights(textgen.run(dry, output=tmp_path / "dry").path) != weights(whole.path)
 
 
-def test_a_model_without_a_plain_cache_is_fed_its_whole_context(run: Any) -> None:
+def test_a_model_without_a_plain_cache_is_fed_its_whole_context(run):
     config = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "time_step_rank": 4}
     model = built({"architecture": "mamba", "config": config}, run)
     ids = tokens(2, 6)
@@ -280,7 +242,7 @@ def test_a_model_without_a_plain_cache_is_fed_its_whole_context(run: Any) -> Non
 
 
 @pytest.fixture(scope="module")
-def folder(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(run, tmp_path_factory):
     """A model as transformers saves it, with a vocabulary padded beyond the tokenizer's, and its
     tokenizer.
     """
@@ -297,17 +259,15 @@ def folder(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def quoting(folder: Path, make_pipeline: Any, tmp_path: Path) -> dict[str, Any]:
+def quoting(folder, make_pipeline, tmp_path):
     """A pipeline that trains the model of a copy of `folder` on."""
     copy = Path(shutil.copytree(folder, tmp_path / "original"))
-    pipeline: dict[str, Any] = make_pipeline(None, path=str(copy), config=None)
+    pipeline = make_pipeline(None, path=str(copy), config=None)
     pipeline["tokenizer"] = {"type": "huggingface-tokenizer", "path": str(copy)}
     return pipeline
 
 
-def test_a_folder_is_loaded_trained_on_and_no_longer_needed(
-    folder: Path, quoting: Any, tmp_path: Path
-) -> None:
+def test_a_folder_is_loaded_trained_on_and_no_longer_needed(folder, quoting, tmp_path):
     theirs = reopened(folder)
     model = textgen.Engine().pipeline(quoting).model.options
     made = textgen.run(quoting, output=tmp_path / "run")
@@ -328,7 +288,7 @@ def test_a_folder_is_loaded_trained_on_and_no_longer_needed(
     assert reopened(made.path).config.vocab_size == 320
 
 
-def test_a_config_beside_the_pipeline_is_not_the_models(quoting: Any, tmp_path: Path) -> None:
+def test_a_config_beside_the_pipeline_is_not_the_models(quoting, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "p.toml").write_text(tomli_w.dumps(quoting))
     assert textgen.run(tmp_path / "p.toml", output=tmp_path / "run").generations
@@ -347,9 +307,7 @@ def test_a_config_beside_the_pipeline_is_not_the_models(quoting: Any, tmp_path: 
         (lambda path: (path / "model.safetensors").write_bytes(b"no weights"), "cannot be loaded"),
     ],
 )
-def test_a_folder_that_is_no_model_is_refused(
-    quoting: Any, tmp_path: Path, spoil: Any, said: str
-) -> None:
+def test_a_folder_that_is_no_model_is_refused(quoting, tmp_path, spoil, said):
     path = Path(quoting["model"]["path"])
     quoting["tokenizer"]["path"] = shutil.copy(path / "tokenizer.json", tmp_path)
     spoil(path)
@@ -357,9 +315,7 @@ def test_a_folder_that_is_no_model_is_refused(
         textgen.run(quoting, output=tmp_path / "run")
 
 
-def test_a_folder_that_lacks_weights_is_refused_and_none_are_made_up(
-    quoting: Any, tmp_path: Path
-) -> None:
+def test_a_folder_that_lacks_weights_is_refused_and_none_are_made_up(quoting, tmp_path):
     from safetensors.numpy import load_file, save_file
 
     file = Path(quoting["model"]["path"]) / "model.safetensors"
@@ -376,9 +332,7 @@ def test_a_folder_that_lacks_weights_is_refused_and_none_are_made_up(
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_loading_a_folder_is_silent_and_leaves_the_settings_of_transformers(
-    quoting: Any, tmp_path: Path
-) -> None:
+def test_loading_a_folder_is_silent_and_leaves_the_settings_of_transformers(quoting, tmp_path):
     program = """
 import json, sys, textgen
 from transformers.utils import logging
@@ -395,9 +349,7 @@ assert settings[0]
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_folder_counts_by_what_is_in_it_and_not_by_its_place(
-    quoting: Any, tmp_path: Path
-) -> None:
+def test_a_folder_counts_by_what_is_in_it_and_not_by_its_place(quoting, tmp_path):
     from safetensors.numpy import load_file, save_file
 
     textgen.run(quoting, output=tmp_path / "run")
@@ -424,7 +376,7 @@ def test_a_folder_counts_by_what_is_in_it_and_not_by_its_place(
         textgen.run(quoting, output=tmp_path / "run")
 
 
-def test_a_tokenizer_of_another_model_is_refused(quoting: Any, tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_model_is_refused(quoting, tmp_path):
     quoting["tokenizer"] = {"type": "bpe", "vocab_size": 400}
     with pytest.raises(PipelineError, match=r"knows 320 tokens, and the tokenizer has 3.."):
         textgen.run(quoting, output=tmp_path / "run")
@@ -446,20 +398,18 @@ def test_a_tokenizer_of_another_model_is_refused(quoting: Any, tmp_path: Path) -
         ({"dropout": 1.0}, "model.dropout"),
     ],
 )
-def test_a_wrong_option_is_named(
-    make_pipeline: Any, tmp_path: Path, model: dict[str, Any], said: str
-) -> None:
+def test_a_wrong_option_is_named(make_pipeline, tmp_path, model, said):
     with pytest.raises(PipelineError, match=said):
         textgen.run(make_pipeline(**model), output=tmp_path / "run")
 
 
-def test_a_window_longer_than_the_context_is_refused(make_pipeline: Any, tmp_path: Path) -> None:
+def test_a_window_longer_than_the_context_is_refused(make_pipeline, tmp_path):
     pipeline = make_pipeline() | {"data": {"window_length": CONTEXT + 1}}
     with pytest.raises(textgen.UsageError, match=r"25 tokens .* context of 24"):
         textgen.run(pipeline, output=tmp_path / "run")
 
 
-def test_a_model_that_looks_at_later_tokens_is_refused(make_pipeline: Any, tmp_path: Path) -> None:
+def test_a_model_that_looks_at_later_tokens_is_refused(make_pipeline, tmp_path):
     config = {
         "hidden_size": 16,
         "num_hidden_layers": 1,
@@ -470,7 +420,7 @@ def test_a_model_that_looks_at_later_tokens_is_refused(make_pipeline: Any, tmp_p
         textgen.run(make_pipeline("bert", config=config), output=tmp_path / "run")
 
 
-def test_weights_of_another_shape_are_refused(run: Any) -> None:
+def test_weights_of_another_shape_are_refused(run):
     model = textgen.load(run.path, device="cpu").model
     tensors = model.tensors()
     name = next(iter(tensors))

@@ -1,12 +1,8 @@
 """Random operations of torch under a generator that is handed in."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from textgen_huggingface.own_generator import OwnGenerator
 
@@ -25,8 +21,8 @@ from textgen_huggingface.own_generator import OwnGenerator
         lambda: torch.native_dropout(torch.ones(50), 0.5, True)[0],
     ],
 )
-def test_draws_depend_on_the_given_generator_alone(draw: Callable[[], Tensor]) -> None:
-    def drawn(seed: int) -> Tensor:
+def test_draws_depend_on_the_given_generator_alone(draw):
+    def drawn(seed):
         with OwnGenerator(torch.Generator().manual_seed(seed)):
             return draw()
 
@@ -37,11 +33,10 @@ def test_draws_depend_on_the_given_generator_alone(draw: Callable[[], Tensor]) -
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_dropout_of_a_gpu_has_its_gradient() -> None:
+def test_the_dropout_of_a_gpu_has_its_gradient():
     x = torch.ones(1000, requires_grad=True)
     with OwnGenerator(torch.Generator().manual_seed(0)):
         y, _ = torch.native_dropout(x, 0.25, True)
-    y.sum().backward()  # type: ignore[no-untyped-call]
-    assert x.grad is not None
+    y.sum().backward()
     torch.testing.assert_close(x.grad, y.detach())  # the kept ones by 1 / 0.75, the others by 0
     assert 0.2 < float((y == 0).float().mean()) < 0.3

@@ -25,9 +25,3 @@ def test_forecasts_are_those_of_least_squares_written_out(seed, lags, steps):
         np.testing.assert_allclose(
             row, by_hand(values, 80, lags, origin, steps), rtol=1e-8, atol=1e-8
         )
-
-
-def test_a_sine_without_noise_is_forecast_exactly():
-    values = np.sin(0.1 * np.arange(400))  # x(t) = 2 cos(0.1) x(t - 1) - x(t - 2)
-    made = linear.forecast(values, np.array([199]), linear.fit(values[:200], 2), 64)
-    np.testing.assert_allclose(made[0], values[200:264], atol=1e-8)

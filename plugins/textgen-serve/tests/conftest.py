@@ -1,7 +1,5 @@
 """A run of a small network, and servers of it as users start them."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -14,9 +12,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -32,7 +27,7 @@ TEXT = "".join(
 )
 
 
-def train(output: Path, seed: int = 0, **tables: Any) -> Path:
+def train(output, seed=0, **tables):
     """A run directory."""
     textgen.train(
         corpus=tables.pop("corpus", TEXT),
@@ -48,17 +43,17 @@ def train(output: Path, seed: int = 0, **tables: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory):
     return train(tmp_path_factory.mktemp("runs") / "ravens")
 
 
 @pytest.fixture(scope="session")
-def generator(run: Path) -> textgen.Generator:
+def generator(run):
     return textgen.load(run)
 
 
 @contextlib.contextmanager
-def serving(*arguments: object, **environment: str) -> Iterator[Serving]:
+def serving(*arguments, **environment):
     """A `textgen serve` process; it has to end by SIGTERM."""
     line = [sys.executable, "-m", "textgen", "serve", "--port", "0", *map(str, arguments)]
     process = subprocess.Popen(
@@ -81,9 +76,8 @@ class Serving:
 
     errors = ""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process):
         self.process = process
-        assert process.stderr is not None
         self.line = process.stderr.readline()
         found = re.search(r"https?://\S+", self.line)
         assert found, self.line + process.stderr.read()
@@ -91,7 +85,7 @@ class Serving:
 
 
 @contextlib.contextmanager
-def running(app: Any, **options: Any) -> Iterator[tuple[str, int]]:
+def running(app, **options):
     """An application in uvicorn, in a thread of this process. Gives its address."""
     config = uvicorn.Config(app, log_config=None, log_level="error", ws="none", **options)
     server, listener = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0))
@@ -105,19 +99,19 @@ def running(app: Any, **options: Any) -> Iterator[tuple[str, int]]:
         thread.join()
 
 
-def events_of(stream: str) -> list[dict[str, Any]]:
+def events_of(stream):
     """The events of a stream, which has to end with [DONE]."""
     lines = [line for line in stream.split("\n") if line]
     assert lines[-1] == "data: [DONE]"
     return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
 
 
-def texts_at(url: str, key: str = "none") -> float:
+def texts_at(url, key="none"):
     """The number of texts that a server generates or holds, by its metrics."""
     return metric(url, "textgen_texts", key)
 
 
-def metric(url: str, name: str, key: str = "none") -> float:
+def metric(url, name, key="none"):
     """The sum of a server's metric over all labels."""
     asked = urllib.request.Request(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"})
     with urllib.request.urlopen(asked, timeout=60) as answer:
@@ -128,7 +122,7 @@ def metric(url: str, name: str, key: str = "none") -> float:
     return sum(float(value) for *_, value in lines)
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def until(condition, seconds=60):
     """Look again and again: each look is a request that takes time itself."""
     end = time.monotonic() + seconds
     while not condition():
@@ -136,22 +130,22 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(run: Path) -> Iterator[Serving]:
+def server(run):
     with serving(run) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
-def http(server: Serving) -> Iterator[httpx2.Client]:
+def http(server):
     with httpx2.Client(base_url=server.url, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
-def complete(http: httpx2.Client) -> Callable[..., Any]:
+def complete(http):
     """POST /v1/completions, and its JSON; a refusal fails the test."""
 
-    def post(**body: Any) -> Any:
+    def post(**body):
         answer = http.post("/v1/completions", json=body)
         assert answer.status_code == 200, answer.text
         return answer.json()

@@ -1,18 +1,10 @@
 """Chats, where they are asked for: their contents, one after the other, are the prompt."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import openai
 import pytest
 from conftest import serving
 
-import textgen
-
-MESSAGES: list[Any] = [
+MESSAGES = [
     {"role": "system", "content": "Once "},
     {"role": "user", "content": [{"type": "text", "text": "3 rav"}, {"type": "text", "text": "e"}]},
     {"role": "assistant", "content": None},
@@ -21,7 +13,7 @@ MESSAGES: list[Any] = [
 
 
 @pytest.fixture(scope="module")
-def client(run: Path) -> Iterator[openai.OpenAI]:
+def client(run):
     with (
         serving(run, "--chat") as server,
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made,
@@ -29,11 +21,9 @@ def client(run: Path) -> Iterator[openai.OpenAI]:
         yield made
 
 
-def test_a_chat_is_answered_with_the_continuation_of_its_contents(
-    client: openai.OpenAI, generator: textgen.Generator
-) -> None:
+def test_a_chat_is_answered_with_the_continuation_of_its_contents(client, generator):
     options = {"seed": 7, "max_tokens": 30, "temperature": 0.5}
-    asked: dict[str, Any] = {"model": "ravens", "messages": MESSAGES, "n": 2, **options}
+    asked = {"model": "ravens", "messages": MESSAGES, "n": 2, **options}
     texts = [
         generator.generate("Once 3 ravens", seed=7, index=i, max_new_tokens=30, temperature=0.5)
         for i in range(2)
@@ -68,9 +58,7 @@ def test_a_chat_is_answered_with_the_continuation_of_its_contents(
         ({"messages": MESSAGES, "tools": [{}]}, "tools"),
     ],
 )
-def test_a_chat_that_is_not_text_alone_is_refused(
-    client: openai.OpenAI, body: dict[str, Any], param: str
-) -> None:
+def test_a_chat_that_is_not_text_alone_is_refused(client, body, param):
     with pytest.raises(openai.BadRequestError) as caught:
         client.post("/chat/completions", body=body, cast_to=object)
     assert caught.value.param == param

@@ -2,19 +2,14 @@
 others send them, with what they read of the answer.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
-from conftest import Serving, events_of, serving, train
+from conftest import events_of, serving, train
 
 import textgen
 
@@ -38,15 +33,13 @@ print(json.dumps([made, text, rolling]))
 """
 
 
-def needs(module: str) -> pytest.MarkDecorator:
+def needs(module):
     found = importlib.util.find_spec(module) is not None
     return pytest.mark.skipif(not found, reason=f"needs {module}")
 
 
 @needs("lm_eval")
-def test_lm_evaluation_harness_gets_the_scores_of_the_generator(
-    server: Serving, generator: textgen.Generator
-) -> None:
+def test_lm_evaluation_harness_gets_the_scores_of_the_generator(server, generator):
     pairs = [["Once 3", " ravens flew"], ["Once 3 ravens", " came"], ["O", "nce"]]
     scores, texts, _ = harness(server, pairs)
     for (context, text), (score, is_greedy) in zip(pairs, scores, strict=True):
@@ -59,7 +52,7 @@ def test_lm_evaluation_harness_gets_the_scores_of_the_generator(
 
 
 @needs("lm_eval")
-def test_lm_evaluation_harness_scores_documents_from_their_start(tmp_path: Path) -> None:
+def test_lm_evaluation_harness_scores_documents_from_their_start(tmp_path):
     corpus = [f"Once {n} ravens flew." for n in range(300)]
     generator = textgen.load(train(tmp_path / "ravens", corpus=corpus))
     with serving(tmp_path / "ravens") as server:
@@ -68,19 +61,18 @@ def test_lm_evaluation_harness_scores_documents_from_their_start(tmp_path: Path)
     assert score == pytest.approx(float(scored.logprobs[:-1].sum()), rel=1e-12)
 
 
-def harness(server: Serving, *arguments: object) -> list[list[object]]:
+def harness(server, *arguments):
     """The scores that lm-evaluation-harness computes."""
     texts = [a if isinstance(a, str) else json.dumps(a) for a in arguments]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OPENAI_API_KEY": "none"}
     line = [sys.executable, "-c", HARNESS, server.url, *texts]
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    made: list[list[object]] = json.loads(done.stdout.splitlines()[-1])
-    return made
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @needs("llm")
-def test_llm_prints_the_text(server: Serving, generator: textgen.Generator, tmp_path: Path) -> None:
+def test_llm_prints_the_text(server, generator, tmp_path):
     (tmp_path / "extra-openai-models.yaml").write_text(
         f"- model_id: mine\n  model_name: ravens\n  api_base: {server.url}/v1\n  completion: true\n"
     )
@@ -95,7 +87,7 @@ BODY = {"model": "ravens", "prompt": "Once ", "max_tokens": 4, "temperature": 0.
 PENALTIES = {"frequency_penalty": 0, "presence_penalty": 0.1}
 TOKENS = ("choices.0.logprobs.tokens.0", "choices.0.logprobs.top_logprobs.0")
 LEGACY = (*TOKENS, "choices.0.logprobs.token_logprobs.0")
-REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+REQUESTS = {
     "mikupad": (
         {
             **BODY,
@@ -209,9 +201,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("body", "read"), REQUESTS.values(), ids=REQUESTS)
-def test_a_request_of_another_client_has_what_the_client_reads(
-    http: httpx2.Client, body: dict[str, Any], read: tuple[str, ...]
-) -> None:
+def test_a_request_of_another_client_has_what_the_client_reads(http, body, read):
     headers = {"authorization": "Bearer none", "api-key": "none", "x-api-key": "none"}
     seeded = {**body, "seed": 7}  # a drawn seed may end the text with a token that has no text
     answer = http.post("/v1/completions", json=seeded, headers=headers)
@@ -219,7 +209,7 @@ def test_a_request_of_another_client_has_what_the_client_reads(
     events = events_of(answer.text) if body.get("stream") else [answer.json()]
     for event in events[:1]:
         for path in ("choices.0.text", "choices.0.index", "id", "object", "created", *read):
-            found: Any = event
+            found = event
             for name in path.split("."):
                 found = found[int(name) if name.isdigit() else name]
             assert found is not None, path
@@ -229,5 +219,5 @@ def test_a_request_of_another_client_has_what_the_client_reads(
             assert choice["text"] in choice["logprobs"]["top_logprobs"][0]
 
 
-def test_what_fills_in_the_middle_is_refused_as_clients_expect(http: httpx2.Client) -> None:
+def test_what_fills_in_the_middle_is_refused_as_clients_expect(http):
     assert http.post("/v1/fim/completions", json=BODY).json()["error"]["message"]

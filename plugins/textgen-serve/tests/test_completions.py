@@ -1,10 +1,7 @@
 """Answers of POST /v1/completions to clients as they are."""
 
-from __future__ import annotations
-
 import asyncio
 import re
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,19 +15,15 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 import textgen
-from textgen import BuildContext, Component, NoOptions, hookimpl, option
+from textgen import Component, NoOptions, hookimpl, option
 from textgen_serve.app import create_app
-
-Complete = Callable[..., Any]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_openai_client_gets_the_text_that_the_generator_makes(
-    server: Any, generator: textgen.Generator, stream: bool
-) -> None:
+def test_the_openai_client_gets_the_text_that_the_generator_makes(server, generator, stream):
     made = generator.generate("Once ", max_new_tokens=40, seed=7, temperature=0.5)
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
-        options: dict[str, Any] = {"max_tokens": 40, "seed": 7, "temperature": 0.5}
+        options = {"max_tokens": 40, "seed": 7, "temperature": 0.5}
         answer = client.completions.create(model="ravens", prompt="Once ", stream=stream, **options)
         if not stream:
             assert answer.choices[0].text == made.text
@@ -55,27 +48,20 @@ def test_the_openai_client_gets_the_text_that_the_generator_makes(
         ({"suffix": "", "num_beams": 1, "guidance_scale": 1, "banned_strings": []}, {}),
     ],
 )
-def test_strategies_have_the_names_of_other_servers_too(
-    complete: Complete,
-    generator: textgen.Generator,
-    asked: dict[str, Any],
-    options: dict[str, Any],
-) -> None:
+def test_strategies_have_the_names_of_other_servers_too(complete, generator, asked, options):
     made = generator.generate("Once ", max_new_tokens=20, seed=3, **options)
     answer = complete(prompt="Once ", max_tokens=20, seed=3, **asked)
     assert answer["choices"][0]["text"] == made.text
 
 
-def test_many_streams_at_once_give_the_texts_that_each_gives_alone(
-    server: Any, generator: textgen.Generator
-) -> None:
+def test_many_streams_at_once_give_the_texts_that_each_gives_alone(server, generator):
     requests = [{"prompt": f"Once {i} ", "seed": i, "max_tokens": 60} for i in range(200)]
 
-    async def text(client: openai.AsyncOpenAI, request: dict[str, Any]) -> str:
+    async def text(client, request):
         stream = await client.completions.create(model="ravens", stream=True, **request)
         return "".join([chunk.choices[0].text async for chunk in stream])
 
-    async def texts() -> list[str]:
+    async def texts():
         async with openai.AsyncOpenAI(
             base_url=f"{server.url}/v1", api_key="none", max_retries=0
         ) as client:
@@ -87,9 +73,7 @@ def test_many_streams_at_once_give_the_texts_that_each_gives_alone(
     assert asyncio.run(texts()) == alone
 
 
-def test_the_prompts_of_a_list_get_what_each_gets_alone(
-    complete: Complete, generator: textgen.Generator
-) -> None:
+def test_the_prompts_of_a_list_get_what_each_gets_alone(complete, generator):
     ids = generator.prepare("Once 3 ").ids.tolist()
     options = {"seed": 5, "max_tokens": 20, "n": 2}
     for prompts in (["Once 3 ", "Once ", "", "Once 3 ravens flew. " * 250], [ids, ids[:2]]):
@@ -99,7 +83,7 @@ def test_the_prompts_of_a_list_get_what_each_gets_alone(
         assert [choice["text"] for choice in together] == alone
 
 
-def test_models_are_listed(http: httpx2.Client) -> None:
+def test_models_are_listed(http):
     (model,) = http.get("/v1/models").json()["data"]
     assert model["id"] == "ravens"
     card = http.get("/v1/models/ravens").json()
@@ -107,16 +91,14 @@ def test_models_are_listed(http: httpx2.Client) -> None:
     assert card["textgen"]["metrics"]
 
 
-def test_the_document_has_the_parameters_of_requests(http: httpx2.Client) -> None:
+def test_the_document_has_the_parameters_of_requests(http):
     document = http.get("/openapi.json").json()
     given = document["components"]["schemas"]["Request"]["properties"]
     assert {"prompt", "index", "temperature", "dry_multiplier", "json_schema"} <= given.keys()
     assert "exclu" in given["xtc_probability"]["description"]
 
 
-def test_log_probabilities_of_an_echoed_prompt_are_those_of_score_tokens(
-    complete: Complete, generator: textgen.Generator
-) -> None:
+def test_log_probabilities_of_an_echoed_prompt_are_those_of_score_tokens(complete, generator):
     ids = generator.prepare("Once 3 ravens flew over 2 hills").ids.tolist()
     body = {"temperature": 0, "logprobs": 1, "seed": 1234, "echo": True}  # as lm-evaluation-harness
     text = "Once 3 ravens flew over 2 hills"
@@ -136,9 +118,7 @@ def test_log_probabilities_of_an_echoed_prompt_are_those_of_score_tokens(
 
 
 @pytest.mark.parametrize("stop", [None, ["n", "over"]])
-def test_a_stream_with_log_probabilities_has_one_token_an_event(
-    http: httpx2.Client, complete: Complete, stop: list[str] | None
-) -> None:
+def test_a_stream_with_log_probabilities_has_one_token_an_event(http, complete, stop):
     body = {
         "prompt": "Once ",
         "max_tokens": 50,
@@ -151,7 +131,7 @@ def test_a_stream_with_log_probabilities_has_one_token_an_event(
     events = streamed(http, **body)
     choices = [event["choices"][0] for event in events]
     assert "".join(choice["text"] for choice in choices) == whole["text"]
-    joined: dict[str, list[Any]] = {name: [] for name in whole["logprobs"]}
+    joined = {name: [] for name in whole["logprobs"]}
     for choice in choices[1:-1]:
         assert len(choice["logprobs"]["tokens"]) == 1
         assert choice["text"] in (*choice["logprobs"]["top_logprobs"][0], "")
@@ -162,15 +142,13 @@ def test_a_stream_with_log_probabilities_has_one_token_an_event(
     assert (choices[-1]["text"], choices[-1]["finish_reason"]) == ("", whole["finish_reason"])
 
 
-def streamed(http: httpx2.Client, **body: Any) -> list[dict[str, Any]]:
+def streamed(http, **body):
     """The events of a stream."""
     answer = http.post("/v1/completions", json={**body, "stream": True})
     return events_of(answer.text)
 
 
-def test_ranks_of_the_prompt_are_in_the_shape_of_vllm(
-    complete: Complete, generator: textgen.Generator
-) -> None:
+def test_ranks_of_the_prompt_are_in_the_shape_of_vllm(complete, generator):
     ids = generator.prepare("Once 3").ids.tolist()
     (choice,) = complete(prompt=ids, prompt_logprobs=2, max_tokens=0)["choices"]
     logits = generator.logits(ids)
@@ -182,9 +160,7 @@ def test_ranks_of_the_prompt_are_in_the_shape_of_vllm(
         assert {each["rank"] for each in entry.values()} == {1, 2, own["rank"]}
 
 
-def test_usage_comes_last_in_a_stream_and_equals_the_whole_answer(
-    http: httpx2.Client, complete: Complete
-) -> None:
+def test_usage_comes_last_in_a_stream_and_equals_the_whole_answer(http, complete):
     body = {"prompt": ["Once ", "O"], "n": 2, "max_tokens": 9, "seed": 1}
     events = streamed(http, stream_options={"include_usage": True}, **body)
     assert events[-1]["choices"] == []
@@ -196,24 +172,20 @@ def test_usage_comes_last_in_a_stream_and_equals_the_whole_answer(
     assert [*texts.values()] == [choice["text"] for choice in complete(**body)["choices"]]
 
 
-def test_a_seed_that_was_drawn_is_reported_and_gives_the_text_again(complete: Complete) -> None:
+def test_a_seed_that_was_drawn_is_reported_and_gives_the_text_again(complete):
     for seed in ({}, {"seed": -1}, {"seed": None}):
         (made,) = complete(prompt="Once ", max_tokens=30, temperature=3, **seed)["choices"]
         again = complete(prompt="Once ", max_tokens=30, temperature=3, seed=made["textgen"]["seed"])
         assert again["choices"][0]["text"] == made["text"]
 
 
-def test_what_is_omitted_is_as_the_run_has_it(
-    complete: Complete, generator: textgen.Generator
-) -> None:
+def test_what_is_omitted_is_as_the_run_has_it(complete, generator):
     made = generator.generate("Once ", seed=2)
     (choice,) = complete(prompt="Once ", seed=2)["choices"]
     assert (choice["text"], len(choice["text"])) == (made.text, 400)
 
 
-def test_the_best_of_several_texts_is_the_likeliest(
-    complete: Complete, generator: textgen.Generator
-) -> None:
+def test_the_best_of_several_texts_is_the_likeliest(complete, generator):
     all_made = [
         generator.generate("Once ", max_new_tokens=12, seed=6, index=i, logprobs=0, temperature=1.5)
         for i in range(5)
@@ -224,9 +196,7 @@ def test_the_best_of_several_texts_is_the_likeliest(
     assert choice["text"] == all_made[mean.index(max(mean))].text
 
 
-def test_names_of_other_servers_have_their_effect_or_none(
-    complete: Complete, generator: textgen.Generator
-) -> None:
+def test_names_of_other_servers_have_their_effect_or_none(complete, generator):
     mikupad = {
         "model": "ravens",
         "prompt": "Once ",
@@ -306,9 +276,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("body", "param", "said"), REFUSED, ids=lambda v: str(v)[:40])
-def test_a_wrong_parameter_is_refused_by_name(
-    http: httpx2.Client, body: dict[str, Any], param: str | None, said: str
-) -> None:
+def test_a_wrong_parameter_is_refused_by_name(http, body, param, said):
     answer = http.post("/v1/completions", json=body)
     error = answer.json()["error"]
     assert answer.status_code == (404 if param == "model" else 400), answer.text
@@ -327,8 +295,8 @@ class Reading:
 
 
 @pytest.mark.parametrize("kind", ["samplers", "strategies"])
-def test_no_client_chooses_what_is_read(run: Path, kind: str) -> None:
-    def offer() -> list[Component]:
+def test_no_client_chooses_what_is_read(run, kind):
+    def offer():
         return [Component("reading", Reading, lambda config, context: config)]
 
     plugins = textgen.PluginSet.discover()
@@ -340,8 +308,8 @@ def test_no_client_chooses_what_is_read(run: Path, kind: str) -> None:
             assert answer.json()["error"]["message"] == f"unknown parameter {name!r}"
 
 
-def test_a_plugin_offers_a_route(run: Path) -> None:
-    def build(config: NoOptions, context: BuildContext) -> Route:
+def test_a_plugin_offers_a_route(run):
+    def build(config, context):
         return Route("/extra", lambda request: PlainTextResponse("here"))
 
     kinds = hookimpl(lambda: {"route": [Component("extra", NoOptions, build)]})
@@ -369,14 +337,14 @@ BODIES = [
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body[:24]))
-def test_a_body_that_is_not_plain_json_is_refused(http: httpx2.Client, body: bytes) -> None:
+def test_a_body_that_is_not_plain_json_is_refused(http, body):
     headers = {"content-type": "application/json"}
     answer = http.post("/v1/completions", content=body, headers=headers)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["message"]
 
 
-def test_the_openai_client_raises_its_own_errors(server: Any) -> None:
+def test_the_openai_client_raises_its_own_errors(server):
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
         with pytest.raises(openai.BadRequestError) as caught:
             client.completions.create(model="ravens", prompt="é")
@@ -389,7 +357,7 @@ def test_the_openai_client_raises_its_own_errors(server: Any) -> None:
             )
 
 
-def test_tokens_in_the_shapes_of_vllm(http: httpx2.Client, generator: textgen.Generator) -> None:
+def test_tokens_in_the_shapes_of_vllm(http, generator):
     ids = generator.prepare("Once").ids.tolist()
     made = http.post("/tokenize", json={"prompt": "Once", "return_token_strs": True}).json()
     assert (made["tokens"], made["count"], made["token_strs"]) == (ids, 4, list("Once"))
@@ -403,9 +371,7 @@ def test_tokens_in_the_shapes_of_vllm(http: httpx2.Client, generator: textgen.Ge
 
 
 @pytest.mark.parametrize("given", [{"presence_penalty": 5}, {"regex": "(over|flew)[a-z ]{20}"}])
-def test_next_tokens_follow_the_beginning_of_a_text(
-    http: httpx2.Client, generator: textgen.Generator, given: dict[str, Any]
-) -> None:
+def test_next_tokens_follow_the_beginning_of_a_text(http, generator, given):
     options = {**given, "temperature": 0, "seed": 3}
     made = generator.generate("Once ", max_new_tokens=12, index=2, **options)
     for place, drawn in enumerate(made.tokens):
@@ -422,7 +388,7 @@ def test_next_tokens_follow_the_beginning_of_a_text(
     assert refused.json()["error"]["param"] == "max_tokens"
 
 
-def test_names_of_ignored_parameters_are_one_header(run: Path) -> None:
+def test_names_of_ignored_parameters_are_one_header(run):
     with (
         serving(run, "--unknown-parameters", "ignore") as server,
         httpx2.Client(base_url=server.url, timeout=60) as http,
@@ -431,15 +397,13 @@ def test_names_of_ignored_parameters_are_one_header(run: Path) -> None:
     assert answer.headers["x-ignored-parameters"] == r"a\nb\r: \xe9, c"
 
 
-def test_choices_begin_at_an_index(complete: Complete) -> None:
+def test_choices_begin_at_an_index(complete):
     body = {"prompt": "Once ", "max_tokens": 9, "seed": 5}
     all_three = [choice["text"] for choice in complete(n=3, **body)["choices"]]
     assert [choice["text"] for choice in complete(n=2, index=1, **body)["choices"]] == all_three[1:]
 
 
-def test_next_tokens_before_and_after_the_samplers(
-    http: httpx2.Client, generator: textgen.Generator
-) -> None:
+def test_next_tokens_before_and_after_the_samplers(http, generator):
     body = {"prompt": "Once 3", "logprobs": 4, "top_k": 2, "temperature": 0.5}
     tokens = http.post("/next_tokens", json=body).json()["tokens"]
     before, after = generator.next_logprobs("Once 3", top_k=2, temperature=0.5)
@@ -449,7 +413,7 @@ def test_next_tokens_before_and_after_the_samplers(
     assert [t["sampled_logprob"] for t in tokens] == [*sampled, None, None]
 
 
-def test_tokens_of_several_characters(tmp_path: Path) -> None:
+def test_tokens_of_several_characters(tmp_path):
     run = train(tmp_path / "run", tokenizer={"type": "bpe", "vocab_size": 300})
     with serving(run) as server, httpx2.Client(base_url=server.url, timeout=60) as http:
         many = "Once 3 ravens flew over 2 hills. " * 7000  # more characters than tokens may be

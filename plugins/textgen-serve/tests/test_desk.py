@@ -146,13 +146,8 @@ def state(server, name="ravens"):
     return httpx2.get(f"{server.url}/desk/runs/{name}", timeout=60).json()
 
 
-def act(server, action, name="ravens", **body):
-    return httpx2.post(f"{server.url}/desk/runs/{name}/{action}", json=body, timeout=60)
-
-
-def rename(server, name, wished):
-    url = f"{server.url}/desk/runs/{name}/rename"
-    return httpx2.post(url, json={"name": wished}, timeout=60)
+def act(server, action, run="ravens", **body):
+    return httpx2.post(f"{server.url}/desk/runs/{run}/{action}", json=body, timeout=60)
 
 
 def is_at(server, *statuses):
@@ -256,7 +251,7 @@ def test_a_desk_that_does_not_train_lists_and_writes(folder, visit, run):
         assert [each["id"] for each in models] == ["doors"]
         body = {"prompt": "", "max_tokens": 3}  # by the only model, which is not loaded yet
         assert httpx2.post(f"{server.url}/v1/completions", json=body, timeout=60).is_success
-        assert rename(server, "doors", "windows").is_success
+        assert act(server, "rename", "doors", name="windows").is_success
         models = httpx2.get(f"{server.url}/v1/models", timeout=60).json()["data"]
         assert [each["id"] for each in models] == ["windows"]
         body["model"] = "windows"

@@ -1,7 +1,5 @@
 """Many clients, clients that leave, and servers that stop."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json
@@ -12,11 +10,10 @@ import time
 import weakref
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
-from conftest import Serving, metric, running, serving, texts_at, train, until
+from conftest import metric, running, serving, texts_at, train, until
 
 import textgen
 from textgen_serve import app
@@ -24,7 +21,7 @@ from textgen_serve import app
 ENDLESS = {"prompt": "Once ", "max_tokens": 100_000, "time_limit": 60}
 
 
-def raw(url: str, body: dict[str, Any]) -> socket.socket:
+def raw(url, body):
     """A connection on which a request is sent."""
     host, _, port = url.rpartition("/")[2].partition(":")
     connection = socket.create_connection((host, int(port)), timeout=60)
@@ -48,7 +45,7 @@ def raw(url: str, body: dict[str, Any]) -> socket.socket:
     ],
     ids=["stream", "n", "logprobs", "whole", "whole-n", "prefill"],
 )
-def test_a_client_that_leaves_frees_its_texts(server: Serving, body: dict[str, Any]) -> None:
+def test_a_client_that_leaves_frees_its_texts(server, body):
     left = metric(server.url, "textgen_clients_left_total")
     connection = raw(server.url, {**ENDLESS, **body})
     until(lambda: texts_at(server.url) == body.get("n", 1))
@@ -60,14 +57,14 @@ def test_a_client_that_leaves_frees_its_texts(server: Serving, body: dict[str, A
 
 
 @pytest.mark.parametrize("body", [{"stream": True}, {}], ids=["stream", "whole"])
-def test_a_client_that_closes_its_half_has_left(server: Serving, body: dict[str, Any]) -> None:
+def test_a_client_that_closes_its_half_has_left(server, body):
     with raw(server.url, {**ENDLESS, **body}) as connection:
         until(lambda: texts_at(server.url) == 1)
         connection.shutdown(socket.SHUT_WR)
         until(lambda: texts_at(server.url) == 0)
 
 
-def test_an_answer_does_not_wait_until_the_client_confirms_its_head(server: Serving) -> None:
+def test_an_answer_does_not_wait_until_the_client_confirms_its_head(server):
     host, _, port = server.url.rpartition("/")[2].partition(":")
     taken = []
     with socket.create_connection((host, int(port)), timeout=60) as connection:
@@ -80,9 +77,7 @@ def test_an_answer_does_not_wait_until_the_client_confirms_its_head(server: Serv
     assert sorted(taken)[10] < 0.03  # a client confirms after 40 milliseconds
 
 
-def test_clients_that_leave_while_they_wait_harm_no_other(
-    run: Path, generator: textgen.Generator
-) -> None:
+def test_clients_that_leave_while_they_wait_harm_no_other(run, generator):
     request = {"prompt": "Once ", "max_tokens": 5, "seed": 1}
     with serving(run, "--texts", 400) as server, ExitStack() as stack:
         for _ in range(300):  # more than run at once, so that some wait
@@ -95,7 +90,7 @@ def test_clients_that_leave_while_they_wait_harm_no_other(
         until(lambda: texts_at(server.url) == 0)
 
 
-def test_too_many_texts_are_refused_and_later_ones_are_not(run: Path) -> None:
+def test_too_many_texts_are_refused_and_later_ones_are_not(run):
     with (
         serving(run, "--texts", 4) as server,
         httpx2.Client(base_url=server.url, timeout=60) as client,
@@ -113,7 +108,7 @@ def test_too_many_texts_are_refused_and_later_ones_are_not(run: Path) -> None:
         assert client.post("/v1/completions", json={"n": 2, "max_tokens": 2}).status_code == 200
 
 
-def test_streams_end_in_peace_within_the_grace_and_new_connections_are_refused(run: Path) -> None:
+def test_streams_end_in_peace_within_the_grace_and_new_connections_are_refused(run):
     with serving(run) as server:
         body = {"prompt": "Once ", "max_tokens": 4000, "stream": True, "logprobs": 0}
         connection = raw(server.url, body)
@@ -128,7 +123,7 @@ def test_streams_end_in_peace_within_the_grace_and_new_connections_are_refused(r
             httpx2.get(server.url)
 
 
-def test_a_stream_beyond_the_grace_ends_with_an_error(run: Path) -> None:
+def test_a_stream_beyond_the_grace_ends_with_an_error(run):
     with serving(run, "--grace", 0) as server:
         connection = raw(server.url, {**ENDLESS, "stream": True})
         with connection:
@@ -140,7 +135,7 @@ def test_a_stream_beyond_the_grace_ends_with_an_error(run: Path) -> None:
         server.process.wait(timeout=20)
 
 
-def test_a_reader_that_is_slow_is_waited_for_and_costs_no_memory(server: Serving) -> None:
+def test_a_reader_that_is_slow_is_waited_for_and_costs_no_memory(server):
     connection = raw(server.url, {**ENDLESS, "stream": True})
     connection.recv(10)
     rss = Path(f"/proc/{server.process.pid}/statm")
@@ -151,7 +146,7 @@ def test_a_reader_that_is_slow_is_waited_for_and_costs_no_memory(server: Serving
     until(lambda: texts_at(server.url) == 0)
 
 
-def test_a_stream_that_waits_long_gets_comments(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_waits_long_gets_comments(run, monkeypatch):
     monkeypatch.setattr(app, "_PING", 0.01)
 
     body = {"prompt": "Once " * 30_000, "max_tokens": 1, "stream": True}
@@ -162,7 +157,7 @@ def test_a_stream_that_waits_long_gets_comments(run: Path, monkeypatch: pytest.M
     assert received[-2] == "data: [DONE]"
 
 
-async def load(url: str, count: int) -> None:
+async def load(url, count):
     """Send so many requests at once."""
     async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
         body = {"prompt": "Once ", "max_tokens": 200}
@@ -172,7 +167,7 @@ async def load(url: str, count: int) -> None:
     assert {answer.status_code for answer in answers} == {200}
 
 
-def test_a_run_that_is_replaced_is_loaded_without_a_lost_request(tmp_path: Path) -> None:
+def test_a_run_that_is_replaced_is_loaded_without_a_lost_request(tmp_path):
     train(tmp_path / "run")
     request = {"prompt": "Once ", "max_tokens": 20, "seed": 1}
     with (
@@ -180,7 +175,7 @@ def test_a_run_that_is_replaced_is_loaded_without_a_lost_request(tmp_path: Path)
         httpx2.Client(base_url=server.url, timeout=60) as client,
     ):
 
-        def fingerprint() -> str:
+        def fingerprint():
             answer = client.post("/v1/completions", json=request)
             assert answer.status_code == 200
             return str(answer.json()["system_fingerprint"])
@@ -203,13 +198,13 @@ def test_a_run_that_is_replaced_is_loaded_without_a_lost_request(tmp_path: Path)
 
 
 def test_a_run_is_loaded_once_under_all_its_names_and_again_after_its_publication(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     published, folder = train(tmp_path / "new"), train(tmp_path / "run", seed=1)
     shutil.copytree(published, folder / ".next-run")  # it is finished, and not yet in its place
     loads, load = list[weakref.ref[textgen.Generator]](), textgen.Engine.load
 
-    def noted(*arguments: Any, **options: Any) -> textgen.Generator:
+    def noted(*arguments, **options):
         made = load(*arguments, **options)
         loads.append(weakref.ref(made))
         return made
@@ -220,7 +215,7 @@ def test_a_run_is_loaded_once_under_all_its_names_and_again_after_its_publicatio
         httpx2.Client(base_url=f"http://{host}:{port}", timeout=60) as client,
     ):
 
-        def card(name: str) -> Any:
+        def card(name):
             return client.get(f"/v1/models/{name}").json()["textgen"]
 
         assert card("a")["best_loss"]

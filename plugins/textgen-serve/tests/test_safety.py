@@ -1,7 +1,5 @@
 """Refusals of a server by default, and limits of its connections."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import signal
@@ -10,19 +8,16 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
-from conftest import TEXT, Serving, running, serving, texts_at, train, until
+from conftest import TEXT, running, serving, texts_at, train, until
 
 from textgen.generation.prompt_cache import PromptCache
 from textgen_serve.app import create_app
 from textgen_serve.errors import ClientGone
-from textgen_serve.exchange import Endpoint, Exchange
+from textgen_serve.exchange import Endpoint
 from textgen_serve.guard import Access
 from textgen_serve.limits import Limits
 from textgen_serve.protocol import BoundedProtocol
@@ -30,8 +25,8 @@ from textgen_serve.protocol import BoundedProtocol
 COMPLETION = {"prompt": "Once ", "max_tokens": 3, "seed": 1}
 
 
-def test_pages_of_other_sites_are_refused(http: httpx2.Client, server: Serving) -> None:
-    def status(**headers: str) -> int:
+def test_pages_of_other_sites_are_refused(http, server):
+    def status(**headers):
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         return http.post("/v1/completions", json=COMPLETION, headers=names).status_code
 
@@ -52,7 +47,7 @@ def test_pages_of_other_sites_are_refused(http: httpx2.Client, server: Serving) 
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_every_answer_has_the_security_headers(http: httpx2.Client) -> None:
+def test_every_answer_has_the_security_headers(http):
     for path in ("/", "/v1/models", "/gone", "/health"):
         headers = http.get(path, headers={"x-request-id": "mine"}).headers
         assert headers["x-content-type-options"] == "nosniff"
@@ -70,14 +65,12 @@ def test_every_answer_has_the_security_headers(http: httpx2.Client) -> None:
     [("/v1/completions", {"POST"}), ("/v1/models", {"GET", "HEAD"}), ("/", {"GET", "HEAD"})],
 )
 @pytest.mark.parametrize("method", ["PUT", "OPTIONS"])
-def test_other_methods_are_refused_with_the_ones_that_are_allowed(
-    http: httpx2.Client, path: str, allowed: set[str], method: str
-) -> None:
+def test_other_methods_are_refused_with_the_ones_that_are_allowed(http, path, allowed, method):
     answer = http.request(method, path)
     assert (answer.status_code, {*answer.headers["allow"].split(", ")}) == (405, allowed)
 
 
-def test_an_origin_that_is_allowed_may_ask(run: Path) -> None:
+def test_an_origin_that_is_allowed_may_ask(run):
     with serving(run, "--allow-origin", "null", "--allow-host", "box") as server:
         own = {"origin": "null", "host": "box"}
         asked = {
@@ -95,7 +88,7 @@ def test_an_origin_that_is_allowed_may_ask(run: Path) -> None:
         assert httpx2.get(f"{server.url}/v1/models", headers=other).status_code == 403
 
 
-def test_copies_are_found_and_no_answer_names_a_file(run: Path, tmp_path: Path) -> None:
+def test_copies_are_found_and_no_answer_names_a_file(run, tmp_path):
     (tmp_path / "book.txt").write_text(TEXT)
     corpus = {"type": "file", "path": str(tmp_path / "book.txt")}
     moved = train(tmp_path / "run", corpus=corpus, generate={"unknown_characters": "skip"})
@@ -111,7 +104,7 @@ def test_copies_are_found_and_no_answer_names_a_file(run: Path, tmp_path: Path) 
         assert answer.json() == {"total": 0, "words": {}}
 
 
-def test_places_are_those_of_the_text_that_was_sent(tmp_path: Path) -> None:
+def test_places_are_those_of_the_text_that_was_sent(tmp_path):
     (tmp_path / "book.txt").write_text(TEXT)
     corpus = {"type": "file", "path": str(tmp_path / "book.txt")}
     tokenizer = {"type": "char", "lower_case": True}
@@ -136,11 +129,11 @@ def test_places_are_those_of_the_text_that_was_sent(tmp_path: Path) -> None:
         assert prompt[passage["start"] : passage["end"]] == prompt[8:]
 
 
-def test_keys_share_no_states_of_prompts(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_share_no_states_of_prompts(run, monkeypatch):
     """By the time of an answer, nobody finds out what another has sent."""
     found, longest = list[int](), PromptCache.longest
 
-    def noting(cache: PromptCache, keys: list[bytes]) -> tuple[int, object]:
+    def noting(cache, keys):
         made = longest(cache, keys)
         found.append(made[0])
         return made
@@ -161,7 +154,7 @@ def test_keys_share_no_states_of_prompts(run: Path, monkeypatch: pytest.MonkeyPa
     assert found == [0, 3, 0, 0, 3]
 
 
-def test_a_server_for_the_network_makes_a_key(run: Path) -> None:
+def test_a_server_for_the_network_makes_a_key(run):
     with serving(run, "--host", "0.0.0.0") as server:
         key = server.line.partition("#key=")[2].strip()
         port = server.url.rpartition(":")[2]
@@ -180,11 +173,11 @@ def test_a_server_for_the_network_makes_a_key(run: Path) -> None:
             assert client.post("/v1/completions", json=COMPLETION, headers=headers).is_success
 
 
-def test_keys_come_from_a_file_and_the_environment(run: Path, tmp_path: Path) -> None:
+def test_keys_come_from_a_file_and_the_environment(run, tmp_path):
     (tmp_path / "keys").write_text("\ufeffone\n\ntwo\n")  # as Windows' Notepad writes it
     with serving(run, "--api-key-file", tmp_path / "keys", TEXTGEN_API_KEY="three") as server:
 
-        def valid() -> list[str]:
+        def valid():
             return [
                 key
                 for key in ("one", "two", "three", "four")
@@ -204,21 +197,21 @@ def test_keys_come_from_a_file_and_the_environment(run: Path, tmp_path: Path) ->
     assert "cannot be read" in server.errors
 
 
-def test_a_terminal_that_closes_ends_the_server(run: Path) -> None:
+def test_a_terminal_that_closes_ends_the_server(run):
     with serving(run) as server:
         server.process.send_signal(signal.SIGHUP)
         assert server.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("most", [8, 1000])  # the engine makes 256 at one time
-def test_keys_take_turns_and_leave_half_of_the_places_to_the_others(run: Path, most: int) -> None:
+def test_keys_take_turns_and_leave_half_of_the_places_to_the_others(run, most):
     app = create_app({"r": run}, access=Access(keys=("a", "b")), limits=Limits(texts=most))
     long = {"max_tokens": 100_000, "time_limit": 30, "n": most // 4}
 
-    async def statuses() -> list[float]:
+    async def statuses():
         async with httpx2.AsyncClient(base_url=f"http://{host}:{port}", timeout=60) as client:
 
-            async def status(key: str, **body: Any) -> int:
+            async def status(key, **body):
                 headers = {"authorization": f"Bearer {key}"}
                 body = {**COMPLETION, **body}
                 answer = await client.post("/v1/completions", json=body, headers=headers)
@@ -238,14 +231,13 @@ def test_keys_take_turns_and_leave_half_of_the_places_to_the_others(run: Path, m
         assert asyncio.run(statuses()) == [429, 400, 200, most // 2]
 
 
-def test_a_unix_socket_is_for_its_user_alone(run: Path, tmp_path: Path) -> None:
+def test_a_unix_socket_is_for_its_user_alone(run, tmp_path):
     path = tmp_path / "socket"
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))  # by a server that is gone
     left.close()
     command = [sys.executable, "-m", "textgen", "serve", run, "--uds", path]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
         assert str(path) in process.stderr.readline()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         transport = httpx2.HTTPTransport(uds=str(path))
@@ -256,7 +248,7 @@ def test_a_unix_socket_is_for_its_user_alone(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
-def test_tls(run: Path, tmp_path: Path) -> None:
+def test_tls(run, tmp_path):
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     line = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
     line += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
@@ -277,13 +269,13 @@ class Quick(BoundedProtocol):
 
 
 @contextmanager
-def quick_server(left: threading.Event) -> Iterator[tuple[str, int]]:
+def quick_server(left):
     """An answer without end, on connections with short deadlines; `left` is set once its client is
     gone.
     """
 
-    async def answer(exchange: Exchange) -> None:
-        async def write() -> None:
+    async def answer(exchange):
+        async def write():
             await exchange.start(200, [])
             while True:
                 await exchange.write(b"x" * 65536)
@@ -305,7 +297,7 @@ def quick_server(left: threading.Event) -> Iterator[tuple[str, int]]:
     [b"", b"GET / HT", b"GET / HTTP/1.1\r\nA: b\r\n", b"\r\n\r\n"],
     ids=["nothing", "line", "headers", "blank"],
 )
-def test_a_connection_that_sends_no_whole_request_is_closed(begin: bytes) -> None:
+def test_a_connection_that_sends_no_whole_request_is_closed(begin):
     with (
         quick_server(threading.Event()) as address,
         socket.create_connection(address, timeout=10) as client,
@@ -314,7 +306,7 @@ def test_a_connection_that_sends_no_whole_request_is_closed(begin: bytes) -> Non
         assert client.recv(100) == b""
 
 
-def test_a_body_that_does_not_come_ends_the_connection() -> None:
+def test_a_body_that_does_not_come_ends_the_connection():
     left = threading.Event()
     with quick_server(left) as address, socket.create_connection(address, timeout=10) as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n123")
@@ -322,7 +314,7 @@ def test_a_body_that_does_not_come_ends_the_connection() -> None:
         assert left.wait(10)
 
 
-def test_a_head_without_end_is_refused() -> None:
+def test_a_head_without_end_is_refused():
     with (
         quick_server(threading.Event()) as address,
         socket.create_connection(address, timeout=10) as client,
@@ -332,14 +324,14 @@ def test_a_head_without_end_is_refused() -> None:
 
 
 @pytest.mark.parametrize("count", [10, 1000])
-def test_few_requests_may_be_sent_before_an_answer(server: Serving, count: int) -> None:
+def test_few_requests_may_be_sent_before_an_answer(server, count):
     last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     answers = received(server, last.replace(b"Connection: close\r\n", b"") * (count - 1) + last)
     assert answers.count(b'{"status":"ok"}') == (10 if count == 10 else 0)
     assert answers.startswith(b"HTTP/1.1 200" if count == 10 else b"HTTP/1.1 400")
 
 
-def test_a_body_of_too_many_chunks_or_trailers_is_refused(server: Serving) -> None:
+def test_a_body_of_too_many_chunks_or_trailers_is_refused(server):
     head = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     end = b'10\r\n{"prompt": "On"}\r\n0\r\n\r\n'
@@ -351,7 +343,7 @@ def test_a_body_of_too_many_chunks_or_trailers_is_refused(server: Serving) -> No
         assert received(server, sent).startswith(b"HTTP/1.1 400")
 
 
-def received(server: Serving, data: bytes) -> bytes:
+def received(server, data):
     """Everything that answers some bytes until the connection is closed."""
     host, _, port = server.url.rpartition("/")[2].partition(":")
     parts = []
@@ -363,15 +355,15 @@ def received(server: Serving, data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def test_an_answer_that_nobody_reads_ends_the_connection() -> None:
+def test_an_answer_that_nobody_reads_ends_the_connection():
     left = threading.Event()
     with quick_server(left) as address, socket.create_connection(address, timeout=10) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert left.wait(10)
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(http: httpx2.Client) -> None:
-    def parts() -> Iterator[bytes]:
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(http):
+    def parts():
         for _ in range(100):
             yield b" " * (1 << 20)
 
@@ -382,7 +374,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(http: httpx2.Clie
         assert answer.json()["error"]["message"]
 
 
-def test_runs_are_served_by_name(run: Path, tmp_path: Path) -> None:
+def test_runs_are_served_by_name(run, tmp_path):
     swept = tmp_path / "order=4"
     shutil.copytree(run, swept)
     with (
@@ -409,7 +401,7 @@ def test_runs_are_served_by_name(run: Path, tmp_path: Path) -> None:
         (["--port", "65536"], "0<=x<=65535"),
     ],
 )
-def test_a_server_that_cannot_start_says_why(run: Path, arguments: list[str], said: str) -> None:
+def test_a_server_that_cannot_start_says_why(run, arguments, said):
     line = [sys.executable, "-m", "textgen", "serve", str(run), *arguments]
     done = subprocess.run(line, capture_output=True, text=True)
     assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (2, True, False)

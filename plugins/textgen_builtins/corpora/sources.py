@@ -101,7 +101,8 @@ def in_reading_order(files: Iterable[_P], folder: _P) -> list[_P]:
 
 
 def visible_files(folder: Path) -> Iterable[Path]:
-    """The files in a folder and below, but for hidden ones: also pipes and links to nothing.
+    """The files in a folder and below, but for hidden ones and those of runs: also pipes and links
+    to nothing.
 
     Raises OSError.
     """
@@ -110,7 +111,12 @@ def visible_files(folder: Path) -> Iterable[Path]:
         raise error
 
     for place, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(_HIDDEN_PREFIXES)]
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(_HIDDEN_PREFIXES)
+            and not os.path.lexists(os.path.join(place, name, "run.json"))
+        ]
         yield from (Path(place, name) for name in files if not name.startswith(_HIDDEN_PREFIXES))
 
 

@@ -20,6 +20,8 @@ _MIN_BIAS: Final = -15.0
 _MIN_DISAGREEMENT: Final = (
     -8.0
 )  # nats: beyond it, the gate does not tell one disagreement from another
+# nats: what hardly varies in these tokens may elsewhere, and must not decide all there
+_LEAST_SPREAD: Final = 0.3
 # of the squared distance from equal parts, in nats; some hundred tokens move no weight far
 _PRIOR_WEIGHT: Final = 100.0
 _ITERATIONS: Final = 50
@@ -94,7 +96,7 @@ def fit(logs: Floats, targets: Ids, prior: Sequence[float]) -> Gate:
     """
     met = _features(logs).astype(np.float64)  # (N, E · E)
     middle, spread = met.mean(axis=0), met.std(axis=0)
-    spread[spread < 1e-6] = 1.0
+    spread = np.maximum(spread, _LEAST_SPREAD)
     inputs = np.concatenate([np.ones((len(met), 1)), (met - middle) / spread], axis=1)  # (N, J)
     problem = _Problem(logs, targets, inputs, np.zeros((len(prior), inputs.shape[1])))
     problem.prior[:, 0] = prior

@@ -349,7 +349,8 @@ def _table(config: FileConfig, path: str, *, is_guess: bool) -> str:
 
 def relative(path: Path, folder: Path) -> str:
     """A path as a pipeline in a folder names it; `..` leaves the folder that a link is to."""
-    place = path.absolute().parent.resolve() / path.name
+    whole = path.absolute()  # of ".", it has a name
+    place = whole.parent.resolve() / whole.name
     try:
         made = Path(os.path.relpath(place, folder.resolve())).as_posix()
     except ValueError:  # another drive

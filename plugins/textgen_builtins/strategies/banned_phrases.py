@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from textgen import BuildContext
+from textgen import BuildContext, UsageError
 from textgen.protocols import Ids, Lanes, Moves, Ranking, Tensors, Tokenizer
 from textgen_builtins.strategies.config import BannedPhrasesConfig
 
@@ -32,11 +32,15 @@ class BannedPhrases:
         """A token, or the way back from a phrase."""
         if lanes.ended[0]:
             return Ranking([0])
-        banned, ids = lanes.state["banned"], lanes.tokens[0]
-        logits = np.where(banned, -np.inf, lanes.logits)
+        banned, ids, own = lanes.state["banned"], lanes.tokens[0], lanes.logits
+        logits = np.where(banned, -np.inf, own)
         is_open = np.isfinite(logits[0].max())  # or each token would lead to a phrase
         token = int(lanes.draw(logits)[0]) if is_open else -1
         if token < 0:
+            if is_open and banned[0].any() and lanes.draw(own)[0] >= 0:  # no end: the form needs it
+                raise UsageError(
+                    "the form of the text leaves banned phrases alone", argument="ban_phrase"
+                )
             return Moves([0], [(-1,)], {"banned": banned[:1]}, final=len(ids))
         places = [len(before) for before in lanes.tokens[1:]]  # where the others wait
         begin = min(places, default=len(ids))
@@ -64,11 +68,11 @@ class BannedPhrases:
         text = self._tokenizer.decode(ids).lower()
         first = min((i for i in map(text.find, self._phrases) if i >= 0), default=None)
         if first is not None:
-            return self._places(ids, text, [first])[0], []
+            return self._places(ids, [first])[0], []
         starts = [
             i for i in range(max(0, len(text) - self._longest), len(text)) if self._may(text[i:])
         ]
-        return None, sorted({*self._places(ids, text, starts)})
+        return None, sorted({*self._places(ids, starts)})
 
     def _may(self, text: str) -> bool:
         """Whether a text, maybe cut within a character, is the beginning of a phrase."""
@@ -76,7 +80,7 @@ class BannedPhrases:
         place = bisect_left(self._phrases, text)
         return place < len(self._phrases) and self._phrases[place].startswith(text)
 
-    def _places(self, ids: Ids, text: str, starts: Sequence[int]) -> list[int]:
+    def _places(self, ids: Ids, starts: Sequence[int]) -> list[int]:
         """The places of the tokens that hold the characters `starts` of their text."""
         if not starts:
             return []

@@ -70,7 +70,7 @@ class Beam:
         made = [divmod(int(i), size) for i in best if values[i] > -np.inf]
         chosen = [(lane, token, float(totals[lane, token])) for lane, token in made]
         stuck = np.flatnonzero(np.isneginf(logprobs).all(1)).tolist()
-        return (chosen + [(lane, -1, float(score[lane])) for lane in stuck])[: self._width]
+        return ([(lane, -1, float(score[lane])) for lane in stuck] + chosen)[: self._width]
 
 
 def build(config: BeamConfig, context: BuildContext) -> Beam:
