@@ -106,12 +106,12 @@ def test_from_a_text_to_a_page(desk, visit, runs):
 
 def test_texts_whose_names_are_alike_are_all_kept(desk, visit, runs):
     page = visit(desk.url)
-    before = {*runs.glob("*/text/*")}
+    before = {*runs.glob("*/text/[!.]*")}
     names = ("Was ist das?.txt", "Was ist das!.txt", f"{'a' * 99} 1.txt", f"{'a' * 99} 2.txt")
     files = [{"name": n, "mimeType": "text/plain", "buffer": (TEXT + n).encode()} for n in names]
     page.set_input_files("#files", files)
-    until(lambda: len({*runs.glob("*/text/*")} - before) == 4, 60)
-    made = {*runs.glob("*/text/*")} - before
+    until(lambda: len({*runs.glob("*/text/[!.]*")} - before) == 4, 60)
+    made = {*runs.glob("*/text/[!.]*")} - before
     assert {each.read_text() for each in made} == {TEXT + name for name in names}
 
 
