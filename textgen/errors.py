@@ -125,13 +125,13 @@ class PipelineError(UsageError):
 
 
 class PromptError(UsageError):
-    """The prompt has `characters` that the vocabulary lacks."""
+    """The prompt, or a text to score, has `characters` that the vocabulary lacks."""
 
-    def __init__(self, characters: Sequence[str]) -> None:
+    def __init__(self, characters: Sequence[str], argument: str = "prompt") -> None:
         self.characters = tuple(characters)
-        cause = f"the vocabulary lacks {', '.join(map(_shown, characters))}"
-        advice = "set unknown_characters to 'skip' (drop it) or 'unknown' (feed it as <unk>)"
-        super().__init__(f"{cause}; leave it out, or {advice}", argument="prompt")
+        cause = f"the vocabulary lacks {', '.join(map(_shown, characters))}; leave it out"
+        advice = ", or set unknown_characters to 'skip' (drop it) or 'unknown' (feed it as <unk>)"
+        super().__init__(cause + advice * (argument == "prompt"), argument=argument)
 
 
 def _shown(character: str) -> str:

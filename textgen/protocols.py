@@ -551,7 +551,9 @@ class Strategy(Protocol):
     the token that is drawn. The engine then does it, faster.
     """
 
-    lanes: int
+    @property
+    def lanes(self) -> int:
+        """The most lanes of a text."""
 
     def step(self, lanes: Lanes) -> Moves | Ranking:
         """The next moves; or, once the text is made, the ranking of the lanes.

@@ -74,6 +74,12 @@ def textgen_samplers():
 '''
 
 
+def test_what_builds_no_command_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text(RAISING.replace("context: raising", "context: None"))
+    done = run_textgen("--plugin", "mine.py", "raising", "memory", folder=tmp_path)
+    assert "command 'raising' gave NoneType from build" in done.stderr
+
+
 def test_a_file_is_named_where_it_is_given(tmp_path):
     for path in ("boom.py", "other.py"):
         (tmp_path / path).write_text(TOP_K)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from prompts import PROMPTS, STATES_AND_CHANCE
 
-from textgen import ContractError, UsageError, load
+from textgen import ContractError, PluginWarning, UsageError, load
 
 
 def test_rows_of_one_state_go_their_own_ways(lively):
@@ -150,6 +150,19 @@ def test_a_state_of_another_form_is_blamed(finished_run, sampler, said):
     with pytest.raises(ContractError, match=said) as caught:
         list(load(finished_run, sampler=sampler).generate_many(["the ", "t"], max_new_tokens=3))
     assert caught.value.component == type(sampler).__name__.lower()
+
+
+def test_a_sampler_that_fails_with_several_texts_alone_is_named(finished_run):
+    def single(logits, history):
+        if len(logits) > 1:
+            raise KeyError("batch")
+        return logits
+
+    with load(finished_run, sampler=single) as generator:
+        alone = generator.generate("the ", max_new_tokens=5, index=1).text
+        with pytest.warns(PluginWarning, match="with several texts.*KeyError"):
+            _, other = generator.generate_many(["the "] * 2, max_new_tokens=5)
+    assert other.text == alone
 
 
 def test_random_numbers_have_to_be_announced(finished_run):

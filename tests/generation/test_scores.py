@@ -41,8 +41,9 @@ def test_a_score_does_not_depend_on_blocks_and_pieces(generator):
 
 def test_a_score_counts_what_the_vocabulary_lacks(generator):
     assert generator.score(iter(["the é clock é"])).unknown_tokens == 2
-    with pytest.raises(PromptError, match="é"):
+    with pytest.raises(PromptError, match="é") as caught:
         generator.score("the é clock é")
+    assert (caught.value.argument, "unknown_characters" in str(caught.value)) == ("text", False)
 
 
 @pytest.mark.parametrize("text", ["", [], [5]])

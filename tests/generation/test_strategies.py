@@ -138,7 +138,12 @@ def test_guidance_draws_from_the_difference_of_two_prompts(generator):
     options = {"negative_prompt": "and ", "temperature": 0, "max_new_tokens": 6}
     assert generator.generate("the ", guidance_scale=3.0, **options).text == text
     sampled = {"temperature": 1.5, "max_new_tokens": 40}
-    off = generator.generate("the ", negative_prompt="and ", guidance_scale=1.0, **sampled)
+    off = generator.generate("the ", negative_prompt="é", guidance_scale=1.0, **sampled)
+    unknown, none = (
+        generator.generate("the ", negative_prompt=negative, guidance_scale=3.0, **sampled).tokens
+        for negative in ("é", "")
+    )
+    assert unknown == none
     assert off.tokens == generator.generate("the ", **sampled).tokens
 
 

@@ -82,8 +82,9 @@ UNFIT = [
     (sampler(config=config(size=option(1, help="x"), annotation="Sise")), "'Sise' is not defined"),
     (
         sampler(config=config(size=option(1, help="x"), annotation=None)),
-        "size: expected None, given 1",
+        "its option 'size' has no type",
     ),
+    (sampler(config=config(type=option(1.0, help="x"))), "its option 'type' cannot be set"),
     (sampler(config=config(size=option("1", help="x"))), "size: expected a finite number, given "),
     (sampler(config=config(size=option(0.0, help="x", validator=gt(0)))), "size: must be > 0"),
     (argument("steady penalty"), "'steady penalty' of its option 'option_0' is taken, or is not"),

@@ -48,6 +48,8 @@ def test_check_plugin_refuses_what_is_none():
         testing.check_plugin(type("Unmarked", (), {"textgen_samplers": staticmethod(list)}))
     with pytest.raises(UsageError, match=r"offers no component, so there is nothing to check"):
         testing.check_plugin(plugin_of(sampler=[]))
+    with pytest.raises(UsageError, match=r"'samplers'; did you mean 'sampler'"):
+        testing.check("samplers", offered(Tokenizer))
 
 
 def check_alone(kind, **parts):

@@ -18,7 +18,7 @@ import click
 
 from textgen.cli import terminal
 from textgen.cli.errors import ReaderGone, report
-from textgen.errors import PluginWarning
+from textgen.errors import ContractError, PluginWarning
 from textgen.messages import nearest
 from textgen.plugin.component import COMMANDS, OWN_DISTRIBUTION, RegisteredComponent
 from textgen.plugin.registry import PluginSet
@@ -86,7 +86,10 @@ class _Group(click.Group):
         built = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=context.plugins)
         context.components = Components()
         choice = ConfiguredComponent(offer.name, offer, offer.component.config())
-        command: click.Command = context.components.build(choice, built)
+        command = context.components.build(choice, built)
+        if not isinstance(command, click.Command):
+            what = type(command).__name__
+            raise ContractError(offer, f"gave {what} from build, and must give a click.Command")
         return command
 
 

@@ -68,14 +68,16 @@ def kind_of(method: str) -> str:
 
 
 def unfit(made: Any, kind: str) -> str:
-    """The fault of an object built for a kind of component, or a "decoder"; "" if it has every
-    method.
+    """The fault of an object built for a kind of component, or a "decoder"; "" if it has all that
+    it must have.
     """
     for name in _methods(kind):
         if isinstance(made, type):
             return f"is the class {made.__name__} itself, and must be an instance"
         if not callable(getattr(made, name, None)):
             return f"is of type {type(made).__name__}, which has no method {name!r}"
+    if kind == "strategy" and not hasattr(made, "lanes"):
+        return f"is of type {type(made).__name__}, which has no attribute 'lanes'"
     return ""
 
 

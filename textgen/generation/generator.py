@@ -218,7 +218,7 @@ class Generator(RequestChecker):
         Raises PromptError for characters outside the vocabulary.
         """
         if isinstance(text, str):
-            check_prompt(self.tokenizer, text, "error")
+            check_prompt(self.tokenizer, text, "error", "text")
         given = self.prepare(prompt, unknown_characters="error")
         before = np.concatenate([given.before, given.ids])
         pieces = itertools.chain([" "] * given.held, text_pieces(text))

@@ -15,7 +15,7 @@ class RequestKeywords(TypedDict, total=False):
     """Types of the keywords of RequestOptions, and the options of the built-in samplers and
     strategies.
 
-    Options of other plugins are given as `**{"name": value}`.
+    Options of other plugins are given as `**options`, a `dict[str, Any]`.
     """
 
     max_new_tokens: int | None

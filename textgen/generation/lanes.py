@@ -251,7 +251,8 @@ class StrategyText:
         gained = longest + self._shown
         self._steps[gained] += 1
         if self._steps[gained] > _MOST_STEPS:
-            raise ContractError(self._source, f"takes more than {_MOST_STEPS:,} steps for a token")
+            cause = f"takes more than {_MOST_STEPS:,} steps for a token; is a Ranking missing?"
+            raise ContractError(self._source, cause)
         answer = self._strategy.step(self)
         if fault := self._fault(answer):
             raise ContractError(self._source, f"gave from step {fault}")
@@ -412,6 +413,8 @@ class StrategyText:
             least, ids, lengths = 0, [], {len(answer.scores) or count}
         else:
             least = NEW_LANE - len(self._chain.others)
+            if not all(isinstance(each, Sequence | np.ndarray) for each in answer.tokens):
+                return f"tokens {answer.tokens!r}, and must give a sequence of ids for each lane"
             ids = [token for tokens in answer.tokens for token in tokens]
             lengths = {len(answer.tokens), *(len(np.atleast_1d(a)) for a in answer.state.values())}
         if lengths != {count}:

@@ -77,7 +77,12 @@ def encoded_prompt(
     return EncodedPrompt(prompt, check_prompt(tokenizer, text, unknown_characters), before, first)
 
 
-def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownCharacters) -> Ids:
+def check_prompt(
+    tokenizer: Tokenizer,
+    prompt: Any,
+    unknown_characters: UnknownCharacters,
+    argument: str = "prompt",
+) -> Ids:
     """(T,) ids of a prompt, given as text or ids, with what the vocabulary lacks refused, left
     out, or as unknown tokens.
 
@@ -90,7 +95,7 @@ def check_prompt(tokenizer: Tokenizer, prompt: Any, unknown_characters: UnknownC
     if unknown is None or unknown_characters == "unknown" or unknown not in ids:
         return ids
     if unknown_characters == "error":
-        raise PromptError(_lacking(tokenizer, prompt))
+        raise PromptError(_lacking(tokenizer, prompt), argument)
     known: Ids = ids[ids != unknown]
     return known
 

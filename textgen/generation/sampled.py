@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import numpy as np
 from textgen.contracts import checks
 from textgen.contracts.checks import FAILURES
 from textgen.contracts.decoders import DecoderFactory, Decoders, Feed
+from textgen.errors import PluginWarning
 from textgen.generation.chain import END, rows_of
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import FinishReason, TokenLogprobs
@@ -158,21 +160,25 @@ class SampledTexts:
     def _pick(self, logits: Array) -> Ids:
         """A token (B,) for each row of logits (B, V).
 
-        An error at one row is its `error` alone; it gets END.
+        An error at one row is its `error` alone; it gets END. Warns of one that no row has alone.
         """
         numbers = self._history.numbers()[:, 0]
         try:
             return self._chain.pick(logits, self._history, numbers)
         except FAILURES as error:
-            if len(self.rows) == 1:
-                self.rows[0].error = error
-                return np.array([END])
+            cause = error
+        if len(self.rows) == 1:
+            self.rows[0].error = cause
+            return np.array([END])
         tokens = np.full(len(self.rows), END)
         for i in range(len(tokens)):
             part = copy.copy(self)
             part._keep_rows([i])
             tokens[i] = part._pick(logits[i : i + 1])[0]
             self._history.put([i], part._history)
+        if not any(row.error for row in self.rows):
+            said = f"a sampler fails with several texts at once, which takes longer: {cause!r}"
+            warnings.warn(said, PluginWarning, stacklevel=2)
         return tokens
 
     def _record(self, tokens: Ids) -> dict[int, FinishReason | None]:

@@ -91,6 +91,9 @@ def _check(component: Component) -> None:
     attrs.resolve_types(component.config)
     taken, faults = list(REQUEST_OPTIONS), Faults()
     for name, field in component.options().items():
+        if name == "type" or field.type is None:
+            cause = "has no type" if field.type is None else "cannot be set: a table's type is that"
+            raise UnfitError(f"its option {name!r} {cause}")
         is_made = isinstance(field.default, attrs.Factory)  # type: ignore[arg-type]
         if not (is_made or field.default in (attrs.NOTHING, None) or field.metadata.get("kind")):
             with faults.collected():

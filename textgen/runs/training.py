@@ -316,8 +316,9 @@ class TrainingLoop:
             return
         rate = event.learning_rate
         if event.step == 1:  # nothing was updated yet
-            trainer, model = self.pipeline.trainer.offer, self.pipeline.model.offer
-            advice = f", before the first update: by {model} or {trainer}, or by the text"
+            choices = (self.pipeline.model, *self.pipeline.trainer.flattened())
+            makers = " or ".join(str(choice.offer) for choice in choices)
+            advice = f", before the first update: by {makers}, or by the text"
         elif rate is not None:
             advice = f" with learning rate {rate:g}; lower it, or clip the gradient"
         else:

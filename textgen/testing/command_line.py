@@ -46,7 +46,8 @@ def check_named(
     tables = {key: _table(text) for key, text in pipeline.items() if text is not None}
     if start is not None:
         tables["model"] = {"start": start}
-    left_out = [q for q in plugins.quarantined if _is_called(q.plugin, name)]
+    package = name.rpartition(":")[0] or name
+    left_out = [q for q in plugins.quarantined if _is_called(q.plugin, package)]
     if not offers and not left_out:
         raise UsageError(_unknown(name, plugins))
     for offer in offers:

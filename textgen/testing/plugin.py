@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import UsageError
-from textgen.messages import known_names
+from textgen.messages import known_names, nearest
 from textgen.plugin import discovery
 from textgen.plugin.component import UNPACKAGED, Component, RegisteredComponent
 from textgen.plugin.registry import PluginSet
@@ -69,6 +69,8 @@ def prepared(
     label   what failures call it
     given   other fields of Subject
     """
+    if kind not in _SUITES and (hint := nearest(kind, _SUITES)):
+        raise UsageError(f"no kind of component is called {kind!r}; {hint}", argument="kind")
     plugins = plugins or isolated_plugins()
     module, options = module_name(component, plugin), dict(options or {})
     with tempfile.TemporaryDirectory(

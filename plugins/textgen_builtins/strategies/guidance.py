@@ -6,6 +6,7 @@ import numpy as np
 
 from textgen import BuildContext
 from textgen.protocols import NEW_LANE, Ids, Lanes, Moves
+from textgen.tokenizers import unknown_id
 from textgen_builtins.strategies.config import GuidanceConfig
 
 
@@ -32,4 +33,5 @@ class Guidance:
 def build(config: GuidanceConfig, context: BuildContext) -> Guidance:
     """The strategy, with its prompt encoded."""
     assert context.tokenizer is not None
-    return Guidance(context.tokenizer.encode(config.negative_prompt), config.scale)
+    ids = context.tokenizer.encode(config.negative_prompt)
+    return Guidance(ids[ids != unknown_id(context.tokenizer)], config.scale)
