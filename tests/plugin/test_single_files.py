@@ -73,7 +73,7 @@ def test_every_command_takes_it(file, tmp_path, textgen, tiny_pipeline, write_pi
     without = textgen("generate", "run", "-p", "the ", cwd=tmp_path)
     assert (without.code, without.stdout) == (2, "")
     assert (
-        "'unpackaged:only'; it was an object, or a plugin of a program or a file: give it again, a "
+        "'unpackaged:only'; it was a plugin of a program or a file: give it again, a "
         "file by --plugin FILE" in without.stderr
     )
     assert not (tmp_path / "__pycache__").exists()

@@ -118,9 +118,13 @@ class PluginSet:
 
     def _missing(self, kind: str, package: str, name: str) -> str:
         """Why there may be no such component, or a name that there is."""
-        if package in (OBJECT, UNPACKAGED):
-            again = "give it again, a file by --plugin FILE"
-            return f"it was an object, or a plugin of a program or a file: {again}"
+        if package == OBJECT:
+            return f"it was an object of a program: give `{kind}` to textgen.load again"
+        if package == UNPACKAGED:
+            return "it was a plugin of a program or a file: give it again, a file by --plugin FILE"
+        for each in self.quarantined:
+            if each.plugin.distribution == normalized(package):
+                return f"it is left out: {each}"
         if package and normalized(package) not in {offer.distribution for offer in self._offers}:
             return f"no plugin of {package} is loaded: is it installed, or its file given?"
         return known_names(name, {offer.name for offer in self.offers(kind)})
