@@ -162,8 +162,8 @@ class RunMismatchError(UsageError):
     """The run directory holds a run of another pipeline, vocabulary or text; `differences` lists
     the keys.
 
-    If only the length of training differs, `reason` says why a finished run cannot be trained on,
-    or how an unfinished one resumes.
+    If only the length of training or the text differs, `reason` says why the run cannot be trained
+    on, or how it can.
     """
 
     def __init__(self, path: Path, differences: Sequence[Difference], reason: str = "") -> None:
@@ -172,7 +172,8 @@ class RunMismatchError(UsageError):
         if all(each.key.startswith("corpus.") for each in differences):
             size = next((f" ({d})" for d in differences if d.key == "corpus.characters"), "")
             cause = f"the text of the run in {path} has changed{size}"
-            text = f"{cause}; `update` trains its model on with the new text; {advice}"
+            goes_on = "`update` trains its model on with the new text"
+            text = f"{cause}; {reason or goes_on}; {advice}"
         else:
             rows = "".join(f"\n  {difference}" for difference in differences)
             advice = f"{reason}; {advice}" if reason else advice

@@ -117,6 +117,11 @@ def test_what_is_piped_in_is_the_prompt_without_its_last_line_break(
     assert (done.code, done.stdout, done.stderr) == (0, f"{expected}\n", "")
 
 
+def test_a_prompt_that_is_typed_may_have_line_breaks(generate, generator):
+    expected = generator.generate("the\nclock", max_new_tokens=12, echo=True)
+    assert generate(*TOKENS, "-p", r"the\nclock").stdout == f"{expected}\n"
+
+
 def test_of_a_novel_that_is_piped_in_the_end_is_the_prompt(generate, generator):
     text = "the hour, the clock. " * 1000
     done = generate(*TOKENS, stdin=text)

@@ -146,6 +146,16 @@ def test_init_without_a_text_takes_the_story_of_which_a_run_learns_the_words(
         ({"my.txt": NAMES}, "--documents none", {}, ""),
         ({"my.txt": TALK}, "", {}, "a conversation by its lines"),
         (
+            {
+                "my.txt": "".join(
+                    f"[09:1{n % 9}, 3/1/24] Mum 💐: {'hm ' * (n % 9)}ok\n" for n in range(200)
+                )
+            },
+            "",
+            {},
+            "a conversation by its lines",
+        ),
+        (
             {"my.txt": VERSE.replace("sing\n", "sing\n* * *\n\n\n")},
             "",
             {"documents": "part"},

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from textgen.cli.options import device_option
-from textgen.cli.request_options import RequestCommand, request_options
+from textgen.cli.request_options import RequestCommand, request_options, unescaped
 from textgen.errors import UsageError
 
 _MAX_CHARACTERS: Final = 20_000  # of a prompt on stdin: a whole novel takes a minute, for nothing
@@ -107,7 +107,7 @@ def _read(prompts: tuple[str, ...]) -> list[str]:
     Raises UsageError.
     """
     if prompts or sys.stdin is None or sys.stdin.isatty():
-        return list(prompts or [""])
+        return [*map(unescaped, prompts or [""])]
     try:
         text = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig").read().removesuffix("\n")
     except UnicodeDecodeError as error:

@@ -93,6 +93,12 @@ def _gather(ctx: click.Context, option: click.Parameter, value: Any) -> None:
         ctx.params["options"][option.name] = value
 
 
+def unescaped(text: str) -> str:
+    """A text that was typed, with \\n as line break, \\t as tab and \\\\ as backslash."""
+    escapes = {"n": "\n", "t": "\t", "\\": "\\"}
+    return re.sub(r"\\([nt\\])", lambda escape: escapes[escape[1]], text)
+
+
 class _Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """Reads a value by `parse_value`, and a text as it is."""
 
@@ -107,9 +113,7 @@ class _Value(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
         """
         if not _is_text(self.wanted):
             return parse_value(self.flag, self.wanted, value)
-        escapes = {"n": "\n", "t": "\t", "\\": "\\"}
-        unescaped = re.sub(r"\\([nt\\])", lambda escape: escapes[escape[1]], value)
-        return unescaped if param.multiple else value
+        return unescaped(value) if param.multiple else value
 
 
 def _is_text(wanted: Any) -> bool:

@@ -81,7 +81,9 @@ def command(
     engine, processes = Engine(context.plugins), Processes.of_environment()
     leads = processes is None or processes.leads
     if finish and leads:
-        engine.finish(output or engine.pipeline(pipeline, overrides).output)
+        path = output or engine.pipeline(pipeline, overrides).output
+        if engine.finish(path):
+            click.echo(f"finished: {path}", err=True)
     console = sys.stderr if leads and not quiet else None
     switch = SignalSwitch(message="" if console is None else _INTERRUPTING)
     with contextlib.nullcontext() if processes is None else processes.joined():

@@ -44,6 +44,9 @@ _UNFINISHED: Final = (
     "with what it had before it resumes; "
     "when `textgen run --finish` has finished it, it goes on with more"
 )
+_UNFINISHED_TEXT: Final = (
+    "finish it by `textgen run --finish`, and `update` trains its model on with the new text"
+)
 _NO_STATE: Final = (
     "it has no checkpoint that a longer training would reach as well, so it has to be trained anew"
 )
@@ -120,7 +123,8 @@ def decide(
     changes, is_finished = _changes(record, pipeline, digest), record["status"] == "finished"
     if not changes:
         return Decision(record, None if is_finished else directory.latest().checkpoints.last())
-    if update and is_finished and all(each.key.startswith("corpus.") for each in changes):
+    is_text = all(each.key.startswith("corpus.") for each in changes)
+    if update and is_finished and is_text:
         return Decision(start=start_in(directory.current(), "model"))
     if not is_finished and directory.status() == "finished":
         with contextlib.suppress(RunMismatchError):  # what was to replace that one is given up
@@ -128,7 +132,8 @@ def decide(
             return decide(directory, finished, pipeline, digest, update=update)
     is_longer = all(_is_more(pipeline.trainer, each) for each in changes)
     if not (is_finished and is_longer):
-        raise RunMismatchError(directory.path, changes, _UNFINISHED if is_longer else "")
+        reason = _UNFINISHED_TEXT if is_text and not is_finished else ""
+        raise RunMismatchError(directory.path, changes, _UNFINISHED if is_longer else reason)
     checkpoint = directory.checkpoints.last(record.get("steps_before_decay") or 0)
     if checkpoint is None:
         raise RunMismatchError(directory.path, changes, _NO_STATE)

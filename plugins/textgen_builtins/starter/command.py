@@ -87,6 +87,7 @@ def init(
     if path.exists() and not force:
         raise UsageError(f"{path} exists; {another}, or replace it with --force")
     if text is None:
+        _say("no text is given, so it is the story that comes with textgen")
         facts = texts.story()
     else:
         facts = texts.look_at(text, path.parent, console=sys.stderr, **options)

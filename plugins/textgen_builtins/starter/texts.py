@@ -39,7 +39,9 @@ _GOES_ON: Final = (
     ",;:-\N{EN DASH}\N{EM DASH}"  # the end of a line of verse, or of a part of a sentence
 )
 _ODD_LINES: Final = 0.02  # share of lines that a list may have of those that lists do not have
-_SPEAKER: Final = re.compile(r"([\[(]?\d[\d:./, APM-]*[\])]? ?)?[<\w][\w .'-]{0,24}>?: \S")
+_SPEAKER: Final = re.compile(  # after the time of a message; names have emoji too
+    r"([\[(]?\d[\d:./, \u202fAPMapm-]*[\])]? ?)?(<[^>\n]{1,25}>:?|[^\s:<][^:\n]{0,24}:) \S"
+)
 _MOST_SPEAK: Final = 0.7  # share of the lines of a conversation that name a speaker
 _LONGEST_PART: Final = 3000  # characters of a poem or note, on average
 _SHORT_LINE: Final = 50  # characters of a line of verse
