@@ -10,6 +10,8 @@ from test_init_settings import NAMES, STORY, TALK, VERSE, text_of
 from textgen import PluginSet, run
 from textgen_builtins.starter.recipe import recipe
 
+CHAT = "".join(f"[09:1{n % 9}, 3/1/24] Mum 💐: {'hm ' * (n % 9)}ok\n" for n in range(200))
+
 
 @pytest.fixture
 def init(textgen, tmp_path):
