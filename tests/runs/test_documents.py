@@ -12,7 +12,7 @@ import pytest
 import textgen
 from textgen import DOCUMENT_END
 from textgen.pipeline.options import DataOptions
-from textgen.runs.encoded_text import split_tokens
+from textgen.runs.encoded_text import last_tokens, split_tokens
 
 MOST = 100
 
@@ -189,6 +189,17 @@ def test_the_held_out_part_begins_with_a_document(tokens, training, validation):
     tokenizer = types.SimpleNamespace(end_id=9, vocab_size=10, decode=lambda ids: "x" * len(ids))
     data = split_tokens(np.array(tokens), DataOptions(window_length=1, validation=0.25), tokenizer)
     assert (data.training.tolist(), data.validation.tolist()) == (training, validation)
+
+
+def test_what_follows_the_part_that_was_held_out_is_trained_on():
+    tokenizer = types.SimpleNamespace(end_id=9, vocab_size=10, decode=lambda ids: "x" * len(ids))
+    tokens = np.array([9, 1, 1, 1, 1, 9, 2, 2, 9, 3, 3, 9])
+    options = DataOptions(window_length=1, validation=0.25)
+    whole = split_tokens(tokens[:9], options, tokenizer)
+    sizes = {"training_tokens": len(whole.training), "validation_tokens": len(whole.validation)}
+    longer = split_tokens(tokens, options, tokenizer, last_tokens(sizes, options))
+    assert longer.validation.tolist() == whole.validation.tolist() == [9, 2, 2, 9]
+    assert longer.training.tolist() == [*whole.training.tolist(), 3, 3, 9]
 
 
 # What a plugin has to bring.

@@ -247,6 +247,10 @@ def test_a_run_goes_on_with_its_changed_text(folder):
         textgen.run({**made, "seed": 8}, output=folder / "run", update=True)
     updated = run(update=True)
     assert updated.outcome == "trained"
+    before, after = first.record["data"], updated.generator.record["data"]
+    assert after["training_tokens"] == before["training_tokens"] + len(text) - len(TEXT)
+    assert after["validation_tokens"] == before["validation_tokens"]
+    assert updated.generator.copy_finder().report("Xanadu had none.\nXanadu").longest > 20
     assert logits(updated.generator, "").keys() - logits(first, "").keys() == {"X", "u"}
-    assert updated.history[0]["training_loss"] < first.record["best_loss"] + 0.2
+    assert updated.history[0]["training_loss"] < first.record["best_loss"] + 0.4
     assert run().outcome == run(update=True).outcome == "skipped"

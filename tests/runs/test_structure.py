@@ -41,6 +41,7 @@ def write(path, run, value):
 OPTIONAL = (
     *(field.name for field in attrs.fields(Progress)),
     "data.lost_share",
+    "data.held_out",
     "cause",
     "parameters",
     "priming",

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -90,6 +90,7 @@ class EncodedText:
     vocabulary   that of the tokenizer, unless it is fitted to this text
     folder       where tokens are written that the cache cannot take; None for temporary files
     lost_share   the share of characters that its tokens do not give again, by `dataset`
+    held_out     the place of the held-out tokens, if they are not the last ones, by `dataset`
     """
 
     corpus: Corpus
@@ -101,6 +102,7 @@ class EncodedText:
     folder: Path | None = None
     digest: CorpusDigest = attrs.field(init=False)
     lost_share: float = attrs.field(init=False, default=0.0)
+    held_out: tuple[int, ...] = attrs.field(init=False, default=())
     _key: str = attrs.field(init=False, default="")
     _tokens: Ids | None = attrs.field(init=False, default=None)
     # Of the pieces that were read: the first text, whether there are documents, and all's digest.
@@ -202,14 +204,17 @@ class EncodedText:
         for _ in pieces:  # a tokenizer may need no fitting, and the digest is of all pieces
             pass
 
-    def dataset(self, options: DataOptions) -> Dataset:
-        """The tokens, split as the `[data]` table says."""
+    def dataset(self, options: DataOptions, held_out: Sequence[int] = ()) -> Dataset:
+        """The tokens, split as the `[data]` table says, or with those of a place held out that a
+        longer text has.
+        """
         tokens = self.tokens(
             f"{self.corpus_choice.offer} gave another text when it was read again: run again once "
             "the text is complete; each call of `read` must start from the beginning, and what it "
             "draws must follow from context.seed"
         )
-        data = split_tokens(tokens, options, self.tokenizer)
+        self.held_out = tuple(held_out) if held_out and held_out[1] <= len(tokens) else ()
+        data = split_tokens(tokens, options, self.tokenizer, self.held_out)
         self.lost_share = lost_share(tokens, self.tokenizer, self.digest.characters)
         # What a built-in tokenizer leaves out is what its options say.
         offer = self.tokenizer_choice.offer
@@ -297,21 +302,38 @@ def token_dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
     return np.dtype(np.min_scalar_type(max(tokenizer.vocab_size - 1, 0)))
 
 
-def split_tokens(tokens: Ids, options: DataOptions, tokenizer: Tokenizer) -> Dataset:
-    """Split as the `[data]` table says.
+def last_tokens(sizes: Table, options: DataOptions) -> tuple[int, ...]:
+    """The place of the tokens that were held out as the last ones, by the DataSizes of a run; ()
+    where windows or no tokens were.
+    """
+    first, count = sizes["training_tokens"], sizes["validation_tokens"]
+    if options.windows is not None or not count:
+        return ()
+    return first, first + (count if options.validation < 1 else first // 9)  # a tenth of all
+
+
+def split_tokens(
+    tokens: Ids, options: DataOptions, tokenizer: Tokenizer, held_out: Sequence[int] = ()
+) -> Dataset:
+    """Split as the `[data]` table says, or with the tokens of a place held out.
 
     Raises CorpusError when there is not a window to train on.
     """
     length = options.window_length
     stride = options.window_stride or length
-    held_out = options.validation
     if options.windows is not None:
         training, validation = _split_windows(tokens, options.windows, length, stride)
     else:
-        share = held_out if held_out < 1 else 0.1
-        training, validation = _split_share(tokens, share, end_id(tokenizer))
-        if held_out >= 1:
-            validation = sample_spans(validation, int(held_out), _PLACES)
+        share = options.validation if options.validation < 1 else 0.1
+        if held_out:
+            begin, stop = held_out
+            shared = int(tokens[begin - 1] == end_id(tokenizer))  # see _split_share
+            training = np.concatenate([tokens[:begin], tokens[stop - shared :]])
+            validation = tokens[begin - shared : stop - shared]
+        else:
+            training, validation = _split_share(tokens, share, end_id(tokenizer))
+        if options.validation >= 1:
+            validation = sample_spans(validation, int(options.validation), _PLACES)
     window = f"one window of data.window_length = {length} needs {length + 1}"
     if len(training) <= length:
         cause = f"the corpus is too short: {len(training):,} training tokens, and {window}"

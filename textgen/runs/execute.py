@@ -129,7 +129,9 @@ class Execution:
             raise
         decision = decide(directory, record, pipeline, text.digest, update=self.update)
         context = attrs.evolve(context, tokenizer=text.tokenizer)
-        return decision, text, context, None if decision.skips else text.dataset(pipeline.data)
+        if decision.skips:
+            return decision, text, context, None
+        return decision, text, context, text.dataset(pipeline.data, decision.held_out)
 
     def _train(
         self,

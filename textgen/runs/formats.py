@@ -81,6 +81,8 @@ class TrainingState:
 class DataSizes:
     """Sizes of the split, the share of tokens outside the vocabulary, and the share of characters
     that decoding does not give again.
+
+    held_out   first of the tokens that were held out and of those after them, where these follow
     """
 
     training_tokens: int
@@ -88,6 +90,7 @@ class DataSizes:
     vocab_size: int
     unknown_share: float
     lost_share: float = 0.0
+    held_out: tuple[int, ...] = attrs.field(default=(), validator=deep_iterable(COUNT))
 
 
 @attrs.frozen

@@ -349,4 +349,5 @@ def _training_tokens(
                 raise CorpusError(_CHANGED)
             text.digest = then
             tokens = text.tokens(_CHANGED)
-    return split_tokens(tokens, data, tokenizer).training
+    held_out = record["data"].get("held_out", ())
+    return split_tokens(tokens, data, tokenizer, held_out).training

@@ -34,7 +34,7 @@ from textgen.plugin.config_reader import ConfiguredComponent, Start, flat, plain
 from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory, run_directory
-from textgen.runs.encoded_text import EncodedText, unknown_share
+from textgen.runs.encoded_text import EncodedText, last_tokens, unknown_share
 from textgen.runs.formats import CorpusDigest, Progress, Stopped
 from textgen.runs.starting import identity, start_in
 
@@ -80,11 +80,13 @@ class Decision:
     checkpoint  the one to go on from: of an unfinished run the last one, of a finished run one that
                 a longer training would reach as well
     start       the run whose weights the model begins with, though its table names none
+    held_out    the place of the held-out tokens, if they are not the last ones: see DataSizes
     """
 
     record: Table = attrs.field(factory=dict)
     checkpoint: Checkpoint | None = None
     start: Start | None = None
+    held_out: tuple[int, ...] = ()
 
     @property
     def skips(self) -> bool:
@@ -121,11 +123,14 @@ def decide(
     if not record:
         return Decision()
     changes, is_finished = _changes(record, pipeline, digest), record["status"] == "finished"
+    held_out = tuple(record["data"].get("held_out", ()))
     if not changes:
-        return Decision(record, None if is_finished else directory.latest().checkpoints.last())
+        last = None if is_finished else directory.latest().checkpoints.last()
+        return Decision(record, last, held_out=held_out)
     is_text = all(each.key.startswith("corpus.") for each in changes)
     if update and is_finished and is_text:
-        return Decision(start=start_in(directory.current(), "model"))
+        kept = held_out or last_tokens(record["data"], pipeline.data)
+        return Decision(start=start_in(directory.current(), "model"), held_out=kept)
     if not is_finished and directory.status() == "finished":
         with contextlib.suppress(RunMismatchError):  # what was to replace that one is given up
             finished = directory.read_run()
@@ -137,7 +142,7 @@ def decide(
     checkpoint = directory.checkpoints.last(record.get("steps_before_decay") or 0)
     if checkpoint is None:
         raise RunMismatchError(directory.path, changes, _NO_STATE)
-    return Decision(record, checkpoint)
+    return Decision(record, checkpoint, held_out=held_out)
 
 
 def _is_more(trainer: ConfiguredComponent, change: Difference) -> bool:
@@ -255,6 +260,7 @@ def begin(
             "vocab_size": text.tokenizer.vocab_size,
             "unknown_share": unknown_share(data, text.tokenizer),
             "lost_share": text.lost_share,
+            "held_out": text.held_out,
         },
         "priming": priming,
         "components": [

@@ -162,6 +162,9 @@ def _settings(summary: RunSummary) -> dict[str, Any]:
     corpus = made_of.get("corpus") if isinstance(made_of, Mapping) else None
     if isinstance(corpus, Mapping):
         settings["corpus text"] = str(corpus.get("sha256"))[:12]
+    data = summary.record.get("data")
+    if isinstance(data, Mapping) and data.get("held_out"):
+        settings["data.held_out"] = data["held_out"]
     return settings
 
 
