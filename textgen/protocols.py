@@ -480,9 +480,10 @@ class Ranking:
 class Lanes(Protocol):
     """The L lanes of a text: rows of the model's decoder, each a way in which the text continues.
 
-    It begins with one. Stops, limits, and the options of the request hold for each of them, and
-    count all that it was fed: in a lane that began anew, its own prompt too. A lane that has ended
-    has logits and log-probabilities as before, and may be forked and fed.
+    It begins with one. Stops, limits, and the options of the request hold for each of them. Stops
+    and limits count all that it was fed: in a lane that began anew, its own prompt too, which
+    samplers do not see. A lane that has ended has logits and log-probabilities as before, and may
+    be forked and fed.
     """
 
     logits: npt.NDArray[Any]
@@ -516,8 +517,8 @@ class Lanes(Protocol):
         """(L,) a token for each lane, drawn as sampling draws it; -1 where a sampler ends the text.
 
         Logits (L, V) replace those of the model. The draws follow from the request's seed and
-        index, the lane's place and its number of tokens, however often it is called; those of the
-        first lane are those of sampling.
+        index, the lane's place and its number of tokens, without those that it began anew with,
+        however often it is called; those of the first lane are those of sampling.
         """
 
     def random(self, count: int = 1) -> Floats:

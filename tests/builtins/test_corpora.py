@@ -168,7 +168,7 @@ def test_half_a_surrogate_pair_is_read_as_a_replacement_character(file):
 
 def test_a_folder_is_read_to_its_depth_without_what_is_hidden_or_no_text(tmp_path):
     names = ("CH1.TXT", "ch2.md", "ch3.rst", "ch4/a.Txt.GZ", "ch4/b.html", "ch5.txt.zst")
-    run = ("runs/a/run.json", "runs/a/samples.txt")
+    run = ("runs/a/run.json", "runs/a/pipeline.toml", "runs/a/samples.txt")
     others = (".notes.txt", ".git/a.txt", "ch4/.a.txt", "cover.jpg", "a.jsonl", *run)
     pack = {"gz": gzip.compress, "zst": zstd.compress}
     files = {

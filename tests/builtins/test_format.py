@@ -87,8 +87,6 @@ def test_strategies_write_texts_of_a_form(generator):
     assert "s" in [each.text for each in beams.ranked]
     guided = generator.generate("the ", negative_prompt="and the ", **options)
     assert re.fullmatch(options["regex"], guided.text)
-    with pytest.raises(UsageError, match="ban_phrase"):
-        generator.generate("the ", ban_phrase=["hour"], regex="hour")
 
 
 def test_a_sampler_that_keeps_a_state_is_never_asked_about_no_text(finished_run):

@@ -261,12 +261,16 @@ class StrategyText:
         else:
             for lane, score in zip_longest(answer.lanes, answer.scores, fillvalue=0.0):
                 ids = self._lanes[int(lane)].ids
-                request = self._row.request
-                text = self._row.tokenizer.decode(np.array(ids, np.int64))[request.prompt.held :]
-                found = [i for stop in request.stops if (i := text.find(stop)) >= 0]
-                text = text[: min(found, default=None)]
-                self._row.ranked.append(RankedText(text, tuple(ids), float(score)))
+                self._row.ranked.append(RankedText(self._shown_text(ids), tuple(ids), float(score)))
             self._end(answer.lanes[0], "length")
+
+    def _shown_text(self, ids: list[int]) -> str:
+        """The text of a lane, without a stop text that ended it, and the space of the prompt."""
+        request, decode = self._row.request, self._row.tokenizer.decode
+        early = decode(np.array(ids[: max(0, request.min_new_tokens - self._before)], np.int64))
+        text = decode(np.array(ids, np.int64))
+        found = [i for stop in request.stops if (i := text.find(stop, len(early))) >= 0]
+        return text[request.prompt.held : min(found, default=None)]
 
     def _allowed(self, logits: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
         """Logits (1, V) without what may not follow so many tokens."""
@@ -294,7 +298,7 @@ class StrategyText:
             lane.logits = after if len(after) else lane.logits
             self._feed_lane(lane, tokens, given, self.logits[source])
         for place in new:
-            self._next[place].unnoted.clear()  # to samplers, what it was fed is a prompt
+            self._next[place].unnoted.clear()  # samplers do not see what it begins with
         keys = np.arange(len(sources), dtype=np.uint64) * np.uint64(_LANE)
         history.streams[:, 0] = np.uint64(self._row.request.seed) ^ splitmix(keys)
         history.streams[0, 0] = self._row.request.seed  # the first is that of sampling

@@ -119,13 +119,14 @@ class PluginSet:
     def _missing(self, kind: str, package: str, name: str) -> str:
         """Why there may be no such component, or a name that there is."""
         if package == OBJECT:
-            return f"it was an object of a program: give `{kind}` to textgen.load again"
+            return f"it was an object of a program: give it again, as `{kind}`"
         if package == UNPACKAGED:
             return "it was a plugin of a program or a file: give it again, a file by --plugin FILE"
+        loaded = {offer.distribution for offer in self._offers}
         for each in self.quarantined:
-            if each.plugin.distribution == normalized(package):
+            if each.plugin.distribution == normalized(package) not in loaded:
                 return f"it is left out: {each}"
-        if package and normalized(package) not in {offer.distribution for offer in self._offers}:
+        if package and normalized(package) not in loaded:
             return f"no plugin of {package} is loaded: is it installed, or its file given?"
         return known_names(name, {offer.name for offer in self.offers(kind)})
 

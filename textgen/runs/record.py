@@ -132,9 +132,10 @@ def decide(
         kept = held_out or last_tokens(record["data"], pipeline.data)
         return Decision(start=start_in(directory.current(), "model"), held_out=kept)
     if not is_finished and directory.status() == "finished":
-        with contextlib.suppress(RunMismatchError):  # what was to replace that one is given up
-            finished = directory.read_run()
-            return decide(directory, finished, pipeline, digest, update=update)
+        with contextlib.suppress(RunMismatchError):  # what was to replace that one waits
+            finished = decide(directory, directory.read_run(), pipeline, digest, update=update)
+            if finished.checkpoint is None:  # else it would go on in the place of the other
+                return finished
     is_longer = all(_is_more(pipeline.trainer, each) for each in changes)
     if not (is_finished and is_longer):
         reason = _UNFINISHED_TEXT if is_text and not is_finished else ""

@@ -218,9 +218,8 @@ class TrainingLoop:
             raise
         first, last, best = progress.first_loss, progress.last_loss, progress.best_loss
         # Finite losses may have risen all the same. Where the text held out is all that is
-        # predicted worse, it is overfitted. A first batch may be easy, but not for a new model.
-        chance = math.log(self.record["data"]["vocab_size"])
-        if None not in (first, best) and not min(last, best) - max(first, chance) <= _DIVERGED:
+        # predicted worse, it is overfitted.
+        if None not in (first, best) and not min(last, best) - first <= _DIVERGED:
             raise TrainingError(
                 f"training diverged: the loss was {first:.4g} at step 1 and is {last:.4g} at step "
                 f"{progress.step}; lower the learning rate, or clip the gradient",

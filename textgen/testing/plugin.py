@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import UsageError
-from textgen.messages import known_names, nearest
+from textgen.messages import known_names
 from textgen.plugin import discovery
 from textgen.plugin.component import UNPACKAGED, Component, RegisteredComponent
 from textgen.plugin.registry import PluginSet
@@ -69,8 +70,10 @@ def prepared(
     label   what failures call it
     given   other fields of Subject
     """
-    if kind not in _SUITES and (hint := nearest(kind, _SUITES)):
-        raise UsageError(f"no kind of component is called {kind!r}; {hint}", argument="kind")
+    # A package may have kinds of its own, but hardly one that is a letter away from these.
+    if kind not in _SUITES and (meant := difflib.get_close_matches(kind, _SUITES, 1, 0.9)):
+        cause = f"no kind of component is called {kind!r}; did you mean {meant[0]!r}?"
+        raise UsageError(cause, argument="kind")
     plugins = plugins or isolated_plugins()
     module, options = module_name(component, plugin), dict(options or {})
     with tempfile.TemporaryDirectory(

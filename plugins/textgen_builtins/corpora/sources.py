@@ -18,6 +18,7 @@ from textgen_builtins.corpora.config import FileConfig
 from textgen_builtins.corpora.file_facts import COMPRESSED, JSON_LINES, TEXTS, inner_suffix
 
 _SHOWN_NAMES: Final = 5  # names in a message
+_OF_RUNS: Final = ("run.json", "pipeline.toml")
 _HIDDEN_PREFIXES: Final = (
     ".",
     "~$",
@@ -115,7 +116,7 @@ def visible_files(folder: Path) -> Iterable[Path]:
             name
             for name in folders
             if not name.startswith(_HIDDEN_PREFIXES)
-            and not os.path.lexists(os.path.join(place, name, "run.json"))
+            and not all(os.path.lexists(os.path.join(place, name, own)) for own in _OF_RUNS)
         ]
         yield from (Path(place, name) for name in files if not name.startswith(_HIDDEN_PREFIXES))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from textgen import BuildContext, UsageError
+from textgen import BuildContext
 from textgen.protocols import Ids, Lanes, Moves, Ranking, Tensors, Tokenizer
 from textgen_builtins.strategies.config import BannedPhrasesConfig
 
@@ -32,15 +32,11 @@ class BannedPhrases:
         """A token, or the way back from a phrase."""
         if lanes.ended[0]:
             return Ranking([0])
-        banned, ids, own = lanes.state["banned"], lanes.tokens[0], lanes.logits
-        logits = np.where(banned, -np.inf, own)
+        banned, ids = lanes.state["banned"], lanes.tokens[0]
+        logits = np.where(banned, -np.inf, lanes.logits)
         is_open = np.isfinite(logits[0].max())  # or each token would lead to a phrase
         token = int(lanes.draw(logits)[0]) if is_open else -1
         if token < 0:
-            if is_open and banned[0].any() and lanes.draw(own)[0] >= 0:  # no end: the form needs it
-                raise UsageError(
-                    "the form of the text leaves banned phrases alone", argument="ban_phrase"
-                )
             return Moves([0], [(-1,)], {"banned": banned[:1]}, final=len(ids))
         places = [len(before) for before in lanes.tokens[1:]]  # where the others wait
         begin = min(places, default=len(ids))
