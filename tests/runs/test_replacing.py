@@ -57,6 +57,9 @@ def test_what_the_finished_run_can_do_is_done_though_another_was_interrupted(fol
     interrupt(6, {**pipeline, "seed": 9}, output=path, overwrite=True)
     with pytest.warns(UserWarning, match="is not finished"):
         assert textgen.run(pipeline, output=path).outcome == "skipped"
+    longer = {**pipeline, "trainer": pipeline["trainer"] | {"length": "99 epochs"}}
+    with pytest.raises(textgen.RunMismatchError, match="seed"):  # whose place is taken
+        textgen.run(longer, output=path)
     text = folder / "text.txt"
     for added in ("Xanadu had none.\n", "Yokohama had none.\n"):
         text.write_text(text.read_text() + added * 9)
