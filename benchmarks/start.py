@@ -21,6 +21,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import textgen
@@ -74,10 +76,8 @@ def row(name, start, given):
             spent = seconds(lambda both=commands, to=peaks: to.extend(map(call, both)))
             started = (*re.findall(r'^start = "(.*?)"', pipeline.read_text(), re.M), "none")[0]
             whole = sum(f.stat().st_size for f in Path(folder, "run").rglob("*") if f.is_file())
-            with textgen.load(Path(folder, "run")) as generator:
-                most = 200 + len(generator.tokenizer.encode(text[:2000]))
-                many = generator.generate_many([""], n=3, max_new_tokens=most, seed=seed)
-                texts = [made.text[:2000] for made in many]
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                texts = pool.submit(written_by, Path(folder, "run"), text[:2000], seed).result()
             lines = Path(folder, "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
             loss = math.log(2) * min(json.loads(each)["bits_per_character"] for each in lines)
         written = [word for each in texts for word in WORD.findall(each.lower())[:-1]]
@@ -89,6 +89,16 @@ def row(name, start, given):
     own = [f"{rate:.3f}" for rate in rates(text[len(text) * 9 // 10 :])]
     print(" | ".join([Path(file).stem, "", "the author", *[""] * 5, *own]), flush=True)
     return started
+
+
+def written_by(run, like, seed):
+    """Three texts of 2,000 characters by a run, in a process of their own: on Linux, the memory of
+    this one counts as that of the commands that it starts.
+    """
+    with textgen.load(run) as generator:
+        most = 200 + len(generator.tokenizer.encode(like))
+        many = generator.generate_many([""], n=3, max_new_tokens=most, seed=seed)
+        return [made.text[:2000] for made in many]
 
 
 def call(arguments):
