@@ -168,15 +168,16 @@ def test_a_time_limit_is_for_all_texts_together(generator):
 def test_a_time_limit_counts_for_a_text_that_waits_for_its_turn(generator):
     async def late():
         ask = partial(generator.agenerate, "the ", max_new_tokens=None)
-        others = [asyncio.create_task(ask(index=index)) for index in range(256)]
-        await asyncio.sleep(0)
-        made = await asyncio.wait_for(ask(time_limit=0.1), 60)
+        others = [asyncio.create_task(ask(index=n, time_limit=600)) for n in range(256)]
+        await asyncio.sleep(0.1)
+        made = await asyncio.wait_for(ask(time_limit=0.1), 20)
+        running = sum(not other.done() for other in others)
         for other in others:
             other.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        return made.finish_reason
+        return made.finish_reason, len(made.tokens), running
 
-    assert asyncio.run(late()) == "time"
+    assert asyncio.run(late()) == ("time", 0, 256)
 
 
 def test_a_prompt_that_is_wrong_is_an_error_under_a_time_limit_too(generator):
