@@ -64,6 +64,19 @@ def test_runs_are_compared(runs):
     assert len(same.splitlines()) == 2  # it is there once
 
 
+def test_a_run_that_is_trained_anew_has_its_new_settings(tiny_pipeline, runs):
+    """Its figures are those of the new run, which is not finished."""
+    asked = iter([False] * 2)
+    with pytest.raises(textgen.Interrupted):
+        textgen.run(
+            tiny_pipeline(model={"hidden_size": 9}),
+            output=runs / "first",
+            overwrite=True,
+            cancelled=lambda: next(asked, True),
+        )
+    assert compared(runs)["settings"]["model.hidden_size"] == {"9": ["first"], "12": [HOSTILE]}
+
+
 def test_losses_of_other_texts_are_not_compared(tiny_pipeline, runs, tmp_path):
     first = runs / "first"
     assert compared(first)["note"] == ""

@@ -206,7 +206,7 @@ class RunSummary:
     def tables(self) -> Table:
         """The tables of its pipeline.toml; {} where they cannot be read."""
         with contextlib.suppress(PipelineError, RunError):
-            return RunDirectory(self.path).read_pipeline().tables
+            return RunDirectory(self.path).latest().read_pipeline().tables
         return {}
 
     @property
