@@ -1,5 +1,6 @@
 """`check_plugin` and the statements it checks, as a plugin author meets them."""
 
+import os
 from types import ModuleType
 
 import attrs
@@ -80,6 +81,16 @@ def test_check_plugin_says_what_has_no_counterpart(kind, said):
     }
     with pytest.raises(UsageError, match=f"was not checked: {said}"):
         check_alone(kind, **parts)
+
+
+def open_root(self, context):
+    """As a package does that looks where the disk begins."""
+    os.close(os.open("/", os.O_RDONLY))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens no folders")
+def test_a_component_may_open_the_root_of_the_disk():
+    check_alone("corpus", corpus=but(Corpus, __init__=open_root))
 
 
 def test_what_cannot_be_built_or_read_here_was_not_checked():

@@ -144,7 +144,7 @@ class Deeds:
             self.connected.append(str(given[1] if event == "socket.connect" else given[0]))
         elif event == "open" and not isinstance(given[0], int):
             path = Path(os.fsdecode(given[0])).resolve()
-            if path.parts[1] != "proc" and path.parent != Path("/dev"):
+            if not path.is_relative_to("/proc") and path.parent != Path("/dev"):
                 is_written = (given[2] or 0) & (os.O_WRONLY | os.O_RDWR)
                 (self.written if is_written else self.read).append(path)
 
