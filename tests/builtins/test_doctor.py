@@ -8,6 +8,10 @@ import pytest
 from commands import run_textgen
 from installing import write_package
 
+from textgen.plugin import requirements, version
+
+FOR_WORK_ON_IT = {"dev", "docs", "test"}
+
 
 def examined(folder, *arguments, code=0, **options):
     """What `textgen doctor --json` says; it must exit with `code`."""
@@ -20,8 +24,11 @@ def examined(folder, *arguments, code=0, **options):
 
 def test_it_says_what_is_there(tmp_path):
     report = examined(tmp_path)
-    for name in ("textgen-engine", "torch", "llvmlite"):
+    for name in ("textgen-engine", "torch"):
         assert report["versions"][name] == metadata.version(name)
+    for extra in {*metadata.metadata("textgen-engine").get_all("Provides-Extra")} - FOR_WORK_ON_IT:
+        for name in requirements("textgen-engine", extra):
+            assert report["versions"].get(name) == version(name)
     assert report["python"] == ".".join(map(str, sys.version_info[:3]))
     assert report["devices"][0] == "cpu"
     assert report["cache"] == str(tmp_path / "cache")
