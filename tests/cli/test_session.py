@@ -5,6 +5,8 @@ import re
 import pytest
 from cli.terminal import shown
 
+import textgen
+
 
 @pytest.fixture
 def session(begin, finished_run):
@@ -54,6 +56,7 @@ def test_mistakes_are_one_line_and_end_nothing(session):
         ("/set logit_bias={e}", "logit_bias: "),
         ("/set tempratur=", "did you mean 'temperature'?"),
         ("/nonsense", "there is no /nonsense; /help lists the commands"),
+        ("//", "U+002F"),
         ("/more", "there is no text yet; type a prompt first"),
         ("é", "U+00E9"),
     ):
@@ -63,6 +66,14 @@ def test_mistakes_are_one_line_and_end_nothing(session):
     assert session.ask("the ").startswith("the ")
     session.send("/quit now\n")
     assert session.process.wait(300) == 0
+
+
+def test_a_prompt_may_begin_with_a_slash(begin, tiny_pipeline):
+    text = "/set out, and /quit the hour; the clock struck /more than once.\n" * 12
+    made = textgen.run(tiny_pipeline(text=text))
+    session = begin(made.path, "--max-new-tokens", "5")
+    assert session.ask("//set out").startswith("/set out")
+    assert session.ask("///").startswith("//")
 
 
 def test_ctrl_c_stops_a_text_and_not_the_session(session, generator):

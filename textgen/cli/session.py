@@ -20,7 +20,7 @@ from textgen.messages import nearest
 
 _HELP: Final = """\
 Type a prompt, and the model continues it. Enter alone begins a new text, and
-Ctrl-C ends one.
+Ctrl-C ends one. A prompt that begins with "/" is written with "//".
   /set KEY=VALUE   change an option: /set temperature=0.5, /set stop="\\n"
   /set KEY=        back to the run's own
   /set seed=N      another seed; each prompt gets the next index of the seed,
@@ -78,10 +78,14 @@ class Session:
                 raise UsageError("there is no text yet; type a prompt first")
             drawn = {"seed": None} if self.options.get("seed") == "random" else {}
             self._write("", state=self._state, **drawn)
-        elif line.startswith("/"):
-            raise UsageError(f"there is no {command}; /help lists the commands")
+        elif line.startswith("/") and not line.startswith("//"):
+            cause = (
+                f"there is no {command}; /help lists the commands, and // begins a prompt with /"
+            )
+            raise UsageError(cause)
         else:
-            self._write(line, index=self.index + self._written)
+            prompt = line.removeprefix("/")
+            self._write(prompt, index=self.index + self._written)
             # Another prompt gets another text, even if it is the same prompt.
             self._written += self.options.get("seed") != "random"
 
