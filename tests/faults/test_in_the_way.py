@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_run import assert_same, interrupt, tree
+from small_run import assert_same, interrupt, record_of, tree
 
 import textgen
 
@@ -30,6 +30,25 @@ def test_a_checkpoint_that_got_no_name_is_a_leftover(tmp_path, tiny_pipeline):
     assert [path.name for path in checkpoints.glob(".*")] == []
     assert len(list(checkpoints.iterdir())) <= 2
     assert_same(run.path, textgen.run(tables, output=tmp_path / "whole").path)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_the_name_of_a_checkpoint_is_moved_aside(
+    tmp_path, tiny_pipeline, caplog, overwrite
+):
+    """As a program leaves one behind that synchronises folders file by file."""
+    tables = tiny_pipeline(trainer={"batch_size": 4})
+    whole = textgen.run(tables, output=tmp_path / "whole")
+    checkpoints = checkpoints_of(tables)
+    taken = checkpoints / f"step-{record_of(whole.path)['step']:06d}"
+    taken.mkdir()
+    (taken / "mine").write_text("the only copy")
+    run = textgen.run(tables, overwrite=overwrite)
+    assert run.outcome == ("trained" if overwrite else "resumed")
+    assert_same(run.path, whole.path)
+    assert (checkpoints / f"{taken.name}.aside-1/mine").read_text() == "the only copy"
+    assert str(taken) in caplog.text
+    assert textgen.run(tables).outcome == "skipped"
 
 
 def test_a_lock_file_that_cannot_be_made_is_an_error(tmp_path, tiny_pipeline):

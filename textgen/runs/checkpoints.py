@@ -7,6 +7,7 @@ step-000400/   model.safetensors  trainer.safetensors  trainer.json  manifest.js
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import math
@@ -18,7 +19,7 @@ from typing import Final
 import attrs
 
 from textgen.errors import CorruptFileError
-from textgen.files.durable import new_folder, remove_folder, write_synced
+from textgen.files.durable import new_folder, remove_folder, rename, write_synced
 from textgen.files.reading import (
     WEIGHTS,
     dump_tensors,
@@ -151,8 +152,11 @@ class Checkpoints:
     def write(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint, which is there whole or not at all (textgen.files.durable).
 
-        Raises OSError.
+        What has its name already is moved aside: a program that synchronises folders, say, brought
+        back a part of a checkpoint. Raises OSError.
         """
+        if os.path.lexists(self.folder(checkpoint.step)):
+            self._move_aside(checkpoint.step)
         progress = attrs.asdict(checkpoint.progress)
         state = {
             "trainer": checkpoint.trainer.values,
@@ -190,6 +194,15 @@ class Checkpoints:
     def folder(self, step: int) -> Path:
         """The folder of a step's checkpoint, which need not exist."""
         return self.path / f"step-{step:06d}"
+
+    def _move_aside(self, step: int) -> None:
+        """Give what has the name of a checkpoint, and is not the run's, another name."""
+        taken = self.folder(step)
+        numbers = itertools.count(1)
+        names = (taken.with_name(f"{taken.name}.aside-{number}") for number in numbers)
+        free = next(name for name in names if not os.path.lexists(name))
+        rename(taken, free)
+        logger.warning("%s was no checkpoint of this run, and is %s now", taken, free.name)
 
     def _manifest(self, step: int) -> Manifest:
         path = self._file(step, _MANIFEST)
