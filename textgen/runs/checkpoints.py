@@ -109,8 +109,8 @@ class Checkpoints:
                     "checkpoint of step %d is damaged (%s); trying the one before", step, damaged
                 )
         if error is not None:
-            cause = f"no checkpoint of this run is intact (the newest: {error})"
-            raise CorruptFileError(error.path, f"{cause}; `overwrite` starts again")
+            cause = f"no checkpoint of this run is intact (the newest: {error.message})"
+            raise _lost(CorruptFileError(error.path, cause))
         return None
 
     def _with_best(self, newest: Checkpoint) -> Checkpoint:
@@ -147,7 +147,7 @@ class Checkpoints:
     def refused(self, step: int, error: Exception) -> CorruptFileError:
         """The error for a state of training that its trainer refuses."""
         cause = f"its trainer refuses it, or {_ARRAYS} beside it: {error}"
-        return CorruptFileError(self.folder(step) / _STATE, f"{cause}; `overwrite` starts again")
+        return _lost(CorruptFileError(self.folder(step) / _STATE, cause))
 
     def write(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint, which is there whole or not at all (textgen.files.durable).
@@ -215,3 +215,9 @@ class Checkpoints:
     def _file(self, step: int, name: str) -> Path:
         """A file of a checkpoint, refused if a link leads out of the run directory."""
         return inside(self.path.parent, f"{self.path.name}/{self.folder(step).name}/{name}")
+
+
+def _lost(error: CorruptFileError) -> CorruptFileError:
+    """An error that leaves nothing to resume from, with the advice that fits."""
+    error.advice = "restore it from a copy, or start again with `overwrite`"
+    return error
