@@ -19,7 +19,6 @@ import json
 import math
 import os
 import re
-import shlex
 import tomllib
 import zlib
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ import attrs
 from textgen import RunError, RunSummary, UsageError, summarize
 from textgen.files import write_atomic
 from textgen_serve.documents import Documents
-from textgen_serve.jobs import Jobs
+from textgen_serve.jobs import Jobs, Words, shown_command
 from textgen_serve.names import (
     binned,
     check_name,
@@ -220,21 +219,21 @@ class Desk:
         place = self.folder / _BIN
         return sorted(os.listdir(place)) if place.is_dir() else []
 
-    def _init(self, name: str, minutes: float, *given: str) -> list[str]:
+    def _init(self, name: str, minutes: float, *given: str) -> Words:
         files = _files(self._existing(name) / "text")
         if not files:
             raise UsageError(f"{name} has no text")
-        text = f"{name}/text/{files[0].name}" if len(files) == 1 else f"{name}/text"
-        pipeline = ["--pipeline", f"{name}/pipeline.toml", "--minutes", f"{minutes:g}"]
+        text = Path(name, "text", files[0].name) if len(files) == 1 else Path(name, "text")
+        pipeline = ["--pipeline", Path(name, "pipeline.toml"), "--minutes", f"{minutes:g}"]
         return ["init", text, *pipeline, *given, "--force", "--json"]
 
-    def _run_command(self, name: str, *options: str) -> list[str]:
-        return ["run", f"{name}/pipeline.toml", "--output", f"{name}/run", *options]
+    def _run_command(self, name: str, *options: str) -> Words:
+        return ["run", Path(name, "pipeline.toml"), "--output", Path(name, "run"), *options]
 
     def _shown(self, name: str) -> str:
         """The command of a training that another server has started."""
         has_pipeline = (self.folder / name / "pipeline.toml").is_file()
-        return shlex.join(["textgen", *self._run_command(name)]) if has_pipeline else ""
+        return shown_command(self._run_command(name)) if has_pipeline else ""
 
     def _existing(self, name: str) -> Path:
         path = self.folder / name

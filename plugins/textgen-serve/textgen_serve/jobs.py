@@ -1,4 +1,8 @@
-"""Commands of textgen in processes of their own, each a list of words."""
+"""Commands of textgen in processes of their own, each a list of words.
+
+A process is started so that it imports nothing from the folder that it works on: Python looks
+neither there nor in the current folder, and every path is absolute.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,8 @@ from textgen import UsageError
 from textgen.files import write_atomic
 
 _RUN: Final = "run"
+Words = Sequence[str | Path]
+"""A command: its name, options, and paths that are relative to the folder of the job."""
 
 
 @attrs.define(eq=False)
@@ -32,7 +38,7 @@ class Job:
     name: str
     folder: Path
     kind: str
-    commands: Sequence[Sequence[str]]
+    commands: Sequence[Words]
     shown: str = ""
     is_alive: bool = True
     has_failed: bool = False
@@ -51,17 +57,18 @@ class Job:
         finally:
             self.is_alive = False
 
-    def _one(self, words: Sequence[str]) -> bool:
+    def _one(self, words: Words) -> bool:
         place = self.folder / self.name
-        self.shown += shlex.join(["textgen", *words]) + "\n"
+        self.shown += shown_command(words) + "\n"
+        absolute = [str(self.folder / word) if isinstance(word, Path) else word for word in words]
         # A training is not stopped by a signal to the group of the server: that stops it itself,
         # or is killed, and the training goes on.
         with (place / "log.txt").open("wb") as log, self._lock:
             if self._is_stopped:
                 return False
             self._process = subprocess.Popen(  # noqa: S603  # a list of words, and no shell
-                [sys.executable, "-m", "textgen", *words],
-                cwd=self.folder,
+                # -P: without it, `-m` puts the current folder first on the path of imports.
+                [sys.executable, "-P", "-m", "textgen", *absolute],
                 stdin=subprocess.DEVNULL,
                 stdout=log if words[0] == _RUN else subprocess.PIPE,
                 stderr=log,
@@ -82,6 +89,11 @@ class Job:
                 self._process.terminate()
 
 
+def shown_command(words: Words) -> str:
+    """A command as a person types it in the folder of the job."""
+    return shlex.join(["textgen", *map(str, words)])
+
+
 @attrs.define
 class Jobs:
     """The newest job of each name. The methods may be called by several threads."""
@@ -98,7 +110,7 @@ class Jobs:
         name: str,
         folder: Path,
         kind: str,
-        commands: Sequence[Sequence[str]],
+        commands: Sequence[Words],
         shown: str = "",
     ) -> None:
         """Start one. Raises UsageError where one runs."""
