@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from components import engine_of, make, plugin_of, with_odd
+from components import engine_of, letters, make, plugin_of, with_odd
 
 import textgen
 from textgen import Component, option
@@ -186,6 +186,42 @@ def test_ids_beyond_the_vocabulary_are_found_wherever_they_are(tiny_pipeline):
     tables = tiny_pipeline(text="a quick model\n" * 300 + "zzz\n")
     with pytest.raises(textgen.ContractError, match="ids from 1 to 14, outside 0 to 13"):
         run_odd(tables, tokenizer=broken(tokenizer(vocab_size=size)))
+
+
+def wrapping(dtype):
+    """A tokenizer whose ids from 256 on become those of other characters."""
+
+    def encode_pieces(self, pieces):
+        for ids in CharTokenizer.encode_pieces(self, pieces):
+            yield ids.astype(np.uint8).astype(dtype)
+
+    def encode(self, text):
+        nothing = np.empty(0, dtype)
+        return np.concatenate([nothing, *self.encode_pieces([text])])
+
+    return broken(tokenizer(encode_pieces=encode_pieces, encode=encode))
+
+
+def test_ids_that_their_dtype_cannot_hold_are_refused(tiny_pipeline):
+    with pytest.raises(textgen.ContractError, match="uint8, which cannot hold") as caught:
+        run_odd(tiny_pipeline(text=letters(300) * 3), tokenizer=wrapping(np.uint8))
+    assert (caught.value.kind, caught.value.component) == ("tokenizer", "odd")
+
+
+@pytest.mark.filterwarnings("ignore:.*outside the vocabulary")  # an id of 256 becomes 0
+def test_a_text_that_comes_back_with_other_letters_is_warned_of(tiny_pipeline):
+    with pytest.warns(textgen.PluginWarning, match=r"tokenizer 'odd' of .* decode to letters"):
+        run_odd(tiny_pipeline(text=letters(300) * 3), tokenizer=wrapping(np.int64))
+
+
+def test_a_tokenizer_may_change_case_and_accents(tiny_pipeline):
+    def encode_pieces(self, pieces):
+        plain = (piece.lower().replace("é", "e") for piece in pieces)
+        return CharTokenizer.encode_pieces(self, plain)
+
+    tables = tiny_pipeline(text="Le Café  du Xérès\n" * 200 + "abcdefghijklmnopqrstuvwxyz")
+    odd = broken(tokenizer(encode_pieces=encode_pieces))
+    assert run_odd(tables, tokenizer=odd).outcome == "trained"
 
 
 def test_a_corpus_that_draws_another_text_each_time_is_named(tiny_pipeline):

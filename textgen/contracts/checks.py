@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
 from textgen.documents import DOCUMENT_END, CorpusPiece, end_id, split_documents
-from textgen.errors import BrokenContract, ContractError
+from textgen.errors import BrokenContract, ContractError, PluginWarning
 from textgen.plugin.component import RegisteredComponent
 from textgen.protocols import (
     Array,
@@ -33,6 +35,7 @@ from textgen.tokenizers import encode_pieces, unknown_id
 FAILURES: Final = (Exception, SystemExit)
 
 _SAMPLE_CHARACTERS: Final = 2000
+_SHOWN_LETTERS: Final = 20
 _GATHERED_IDS: Final = 1 << 16  # ids of short documents that are handed on together
 
 _CONTRACTS: Final[Mapping[str, type]] = {
@@ -96,7 +99,9 @@ def misdeclared(made: Any, kind: str) -> str:
 
 
 def check_ids(ids: Ids, tokenizer: object, size: int) -> Ids:
-    """The ids of a tokenizer with `size` tokens: integers (T,), each within the vocabulary."""
+    """The ids of a tokenizer with `size` tokens: integers (T,), each within the vocabulary, of a
+    dtype that can hold all of it.
+    """
     if fault := _ids_fault(ids, 1, size):
         raise BrokenContract(tokenizer, f"encodes to {fault}")
     return ids
@@ -108,7 +113,17 @@ def _ids_fault(ids: Any, axes: int, size: int) -> str:
         return f"{_described(ids)}, and must give an array of integers with {axes} axes"
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= size):
         return f"ids from {ids.min()} to {ids.max()}, outside 0 to {size - 1}"
+    if ids.size and _largest(ids.dtype) < size - 1:  # larger ids have become other ones
+        return f"{ids.dtype}, which cannot hold the ids of a vocabulary of {size}"
     return ""
+
+
+@cache
+def _largest(dtype: Any) -> int:
+    """The largest number of an integer dtype of NumPy."""
+    import numpy as np
+
+    return int(np.iinfo(dtype).max)
 
 
 def read_pieces(corpus: Corpus, offer: RegisteredComponent) -> Iterator[CorpusPiece]:
@@ -148,7 +163,7 @@ def encode_documents(tokenizer: Tokenizer, pieces: Iterable[CorpusPiece]) -> Ite
 
 def check_tokenizer(tokenizer: Tokenizer, offer: RegisteredComponent, text: str) -> Tokenizer:
     """Check on the beginning of the corpus that the tokenizer, saved and loaded, encodes what ids
-    decode to to the same ids.
+    decode to to the same ids. Warn if the text has come back with other letters.
 
     Returns the tokenizer saved and loaded, which may be another object. Called in a block that
     blames `offer` for whatever else is raised.
@@ -156,13 +171,35 @@ def check_tokenizer(tokenizer: Tokenizer, offer: RegisteredComponent, text: str)
     import numpy as np
 
     unknown, saved = unknown_id(tokenizer), json.dumps(tokenizer.to_dict())
-    ids = check_ids(tokenizer.encode(text[:_SAMPLE_CHARACTERS]), tokenizer, tokenizer.vocab_size)
+    sample = text[:_SAMPLE_CHARACTERS]
+    ids = check_ids(tokenizer.encode(sample), tokenizer, tokenizer.vocab_size)
     known = ids if unknown is None else ids[ids != unknown]
-    loaded = tokenizer.from_dict(json.loads(saved))
-    if not np.array_equal(loaded.encode(tokenizer.decode(known)), known):
+    loaded, decoded = tokenizer.from_dict(json.loads(saved)), tokenizer.decode(known)
+    if not np.array_equal(loaded.encode(decoded), known):
         cause = "fails its round trip: saved and loaded, it encodes what ids decode to to other ids"
         raise ContractError(offer, f"{cause}; `textgen plugins check` shows where")
+    if other := other_letters(sample, decoded):
+        cause = "the ids of the corpus decode to letters that it does not have there"
+        warnings.warn(f"{offer}: {cause}: {other!r}", PluginWarning, stacklevel=2)
     return loaded
+
+
+def other_letters(text: str, decoded: str) -> str:
+    """The first letters of a decoded text that are not those of the text, in this order; "" if
+    there are none.
+
+    A tokenizer may change white space, case, accents and marks, and leave letters out.
+    """
+    letters, rest = _letters(decoded), iter(_letters(text))
+    for place, letter in enumerate(letters):
+        if letter not in rest:  # which takes all up to this letter
+            return letters[place : place + _SHOWN_LETTERS]
+    return ""
+
+
+def _letters(text: str) -> str:
+    """The letters of a text, in lower case and without accents."""
+    return "".join(filter(str.isalpha, unicodedata.normalize("NFKD", text.casefold())))
 
 
 def check_logits(logits: Array, shape: tuple[int, ...], offer: RegisteredComponent) -> None:

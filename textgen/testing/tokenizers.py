@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from textgen.contracts.checks import FAILURES, check_ids, unfit
+from textgen.contracts.checks import FAILURES, check_ids, other_letters, unfit
 from textgen.documents import DOCUMENT_END
 from textgen.errors import TextgenError
 from textgen.protocols import Ids
@@ -38,6 +38,8 @@ _ALPHABET: Final = "aeInotz 019.,;\n\t\r\0-_'\"<>/\\éßΣŁ–“”…ﬁ漢�
 _PLAIN_CHARACTERS: Final = string.ascii_letters + string.digits
 _RARE_CHARACTERS: Final = "漢字한글ЖЫқδωאशगतხნმთბ😀—«¿§→☃"
 """Letters and marks of which most texts have none."""
+_MANY_LETTERS: Final = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
+"""More letters than a byte can count, without cases or accents."""
 _ELSEWHERE: Final = """
 import importlib, json, sys
 from textgen.plugin.single_file import file_plugin, import_file, is_file
@@ -79,6 +81,13 @@ class TokenizerSuite(Suite):
         """A tokenizer of the text."""
         return self._learn(_PIECE)
 
+    @cached_property
+    def literate(self) -> Any:
+        """A tokenizer of a text with more letters than a byte can count, unless it refuses that."""
+        tokenizer = self.new()
+        tokenizer.fit(iter([f"{self.text}{' '.join(_MANY_LETTERS)}\n" * 2]))
+        return tokenizer
+
     def tokenizer_fit(self) -> None:
         pieces = iter([self.text[:100], "", self.text[100:]])
         self.new().fit(pieces)
@@ -109,6 +118,8 @@ class TokenizerSuite(Suite):
         for text in ("", "\U0010ffff", "a" * 3000, *_ALPHABET, *random):
             with contextlib.suppress(TextgenError):  # it says what it takes
                 check_ids(self.fitted.encode(text), self.fitted, self.fitted.vocab_size)
+        with contextlib.suppress(TextgenError):
+            check_ids(self.literate.encode(_MANY_LETTERS), self.literate, self.literate.vocab_size)
 
     def tokenizer_unknown(self) -> None:
         """Letters that the sample lacks, between words of it."""
@@ -152,6 +163,11 @@ class TokenizerSuite(Suite):
             if not np.array_equal(again, ids):
                 seen = f"{text!r} is {_shown(ids)}, which decodes to {decoded!r}, which is"
                 raise Violation(f"{seen} {_shown(again)}")
+        with contextlib.suppress(TextgenError):
+            ids = np.asarray(self.literate.encode(_MANY_LETTERS))
+            decoded = self.literate.decode(ids[ids != unknown_id(self.literate)])
+            if other := other_letters(_MANY_LETTERS, decoded):
+                raise Violation(f"ids of {len(_MANY_LETTERS)} Chinese characters gave {other!r}")
         times = _WHOLE_CHARACTERS // len(self.text) + 1
         once, whole = (self.fitted.decode(self.fitted.encode(self.text * n)) for n in (1, times))
         if len(whole) < 0.99 * len(once) * times:
