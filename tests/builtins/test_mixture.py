@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from textgen import Engine, UsageError, devices
 from textgen.data import Dataset
-from textgen.events import Evaluated, StepDone
+from textgen.events import Evaluated, Evaluation, StepDone
 from textgen.protocols import TrainerState
 from textgen_builtins.models.gate import Gate, fit
 from textgen_builtins.models.loss import log_softmax, mean_loss
@@ -104,6 +104,35 @@ def test_predicts_held_out_text_better_than_either(mixture_run):
     assert mixture_run.best_loss == pytest.approx(mixed, rel=1e-6)
     assert model.gate.slopes.any()  # and is fitted alone
     assert not model.second.gate.slopes.any()
+
+
+@pytest.mark.slow
+def test_a_run_has_the_mean_weights_of_its_first_part(tmp_path):
+    """And its loss and its gate are those of the mean; training goes on from the weights."""
+    averaging = {**ADAMW, "average_share": 0.5, "length": "4 steps", "decay_share": 0.0}
+    averaging["evaluate_every"] = 2
+
+    def followed(share):
+        """The run, and the weights of the first part that it trained, by the step."""
+        weights = {}
+
+        def follow(event):
+            if isinstance(event, Evaluation):
+                own = event.model.first.tensors()
+                weights[event.step] = {name: array.copy() for name, array in own.items()}
+
+        trainer = {"type": "mixture", "first": {**averaging, "average_share": share}}
+        tables = pipeline(tmp_path, MODEL, trainer)
+        return Engine().run(tables, output=tmp_path / str(share), observers=[follow]), weights
+
+    run, weights = followed(0.5)
+    alone = attrs.evolve(run.generator, record={})  # with nothing before the text
+    assert run.best_loss == pytest.approx(alone.score(HELD_OUT).loss, rel=1e-6)
+    made = run.generator.model.first.tensors()
+    last = weights[run.generator.record["best_step"]]
+    assert not all(np.allclose(made[name], last[name], atol=1e-5) for name in made)
+    _, others = followed(0.0)
+    assert all(np.array_equal(others[4][name], weights[4][name]) for name in made)
 
 
 def test_a_finished_run_takes_less_than_a_hundred_bytes_of_disk_a_character(mixture_run):

@@ -14,7 +14,7 @@ from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, TrainingEvent
 from textgen.plugin import from_json
-from textgen.protocols import Model, Table, Trainer, TrainerState, TrainingContext
+from textgen.protocols import Model, Table, Tensors, Trainer, TrainerState, TrainingContext
 from textgen_builtins.models.gate import fit, gate_size
 from textgen_builtins.models.loss import log_softmax, mean_loss
 from textgen_builtins.models.mixture.model import Mixture, expert_logs
@@ -35,7 +35,8 @@ class MixtureTrainer:
     fiftieth of the text; both before the first begins. Then the events are those of the first's
     trainer, for which the end of the text of the gate is the held-out text. At each Evaluated the
     gate is fitted anew, and its validation loss becomes that of the mixture on the held-out text of
-    the data, read as one stream. The training loss stays the first's.
+    the data, read as one stream. Both go by the weights that the first's trainer publishes, such as
+    means. The training loss stays the first's.
 
     Where several processes train together, they share out the training of the first; each does all
     else for itself.
@@ -48,6 +49,7 @@ class MixtureTrainer:
     make_second: Callable[[], Trainer]
     _second_trained: bool = False
     _goes_on: bool = False  # from a state that was loaded
+    _model: Mixture | None = attrs.field(default=None, init=False)  # that was trained last
 
     @property
     def distributed(self) -> bool:
@@ -62,7 +64,7 @@ class MixtureTrainer:
                 f"{type(model).__name__}; "
                 "choose another trainer.type or model.type"
             )
-        begun = time.perf_counter()
+        begun, self._model = time.perf_counter(), model
         self._second_trained, self._goes_on = self._second_trained and self._goes_on, False
         size = gate_size(len(data.training), len(model.prior), data.vocab_size)
         cut = len(data.training) - size
@@ -83,15 +85,27 @@ class MixtureTrainer:
         context = attrs.evolve(context, elapsed=context.elapsed + time.perf_counter() - begun)
         with contextlib.closing(self._train_first(model, part, context)) as events:
             for event in events:
-                if isinstance(event, Evaluated):
-                    if logs is not None:
-                        own = expert_logs(model.first, read, data.window_length)[-size:]
-                        model.gate = fit(
-                            np.concatenate([own, logs], axis=1), gate_text, model.prior
-                        )
-                    yield attrs.evolve(event, validation_loss=held_out.loss())
-                else:
+                if not isinstance(event, Evaluated):
                     yield event
+                    continue
+                with self._published_first(model):
+                    if logs is not None:
+                        first = expert_logs(model.first, read, data.window_length)[-size:]
+                        both = np.concatenate([first, logs], axis=1)
+                        model.gate = fit(both, gate_text, model.prior)
+                    loss = held_out.loss()
+                yield attrs.evolve(event, validation_loss=loss)
+
+    def published(self) -> Tensors:
+        """The mixture with the weights that the first's trainer publishes; {} if it publishes
+        none.
+        """
+        first = self._first_weights()
+        if self._model is None or not first:
+            return {}
+        rest = self._model.tensors()
+        rest = {name: array for name, array in rest.items() if not name.startswith("first.")}
+        return {**rest, **{f"first.{name}": array for name, array in first.items()}}
 
     def state(self) -> TrainerState:
         """The state of the first's trainer, under `first.` and `first`."""
@@ -110,6 +124,30 @@ class MixtureTrainer:
         self._second_trained, self._goes_on = position.second_trained, True
         arrays = {name.removeprefix("first."): array for name, array in state.arrays.items()}
         self.first.load_state(TrainerState(arrays, dict(position.first)))
+
+    def _first_weights(self) -> Tensors:
+        """The weights that the first's trainer publishes; {} for those that it trains."""
+        published: Callable[[], Tensors] = getattr(self.first, "published", dict)
+        return published()
+
+    @contextlib.contextmanager
+    def _published_first(self, model: Mixture) -> Iterator[None]:
+        """A block in which the first part has the weights that its trainer publishes.
+
+        Weights of other names are those of a network whose adapters are merged: it computes the
+        same as it is.
+        """
+        published = self._first_weights()
+        own = model.first.tensors() if published else {}
+        if not published or published.keys() != own.keys():
+            yield
+            return
+        kept = {name: array.copy() for name, array in own.items()}
+        model.first.load_tensors(published)
+        try:
+            yield
+        finally:
+            model.first.load_tensors(kept)
 
     def _train_first(
         self, model: Mixture, data: Dataset, context: TrainingContext
