@@ -12,6 +12,7 @@ from watching import text_of, watched
 
 from textgen import ContractError, PromptError, UsageError, load
 from textgen.generation import generator as generators
+from textgen.generation import scheduler
 
 OPTIONS = [
     {"max_new_tokens": 20},
@@ -107,6 +108,60 @@ def test_texts_of_one_client_pause_for_those_of_another_and_are_the_same(
     assert max(watcher.sizes) <= 4
     assert made == [generator.generate(**each) for each in many]
     assert len(few.tokens) == 5
+
+
+@pytest.mark.parametrize("clients", [["greedy", "few"], ["", ""]], ids=["keys", "no-keys"])
+def test_a_text_that_takes_all_lanes_leaves_time_to_others(finished_run, monkeypatch, clients):
+    monkeypatch.setattr(generators, "BATCH_SIZE", 4)
+    monkeypatch.setattr(scheduler, "_TURN_SECONDS", 0.05)
+    watcher, generator = watched(finished_run, closed=True)
+    greedy, few = clients
+    wide = {"prompt": "the ", "max_new_tokens": 90}
+
+    async def make(**options):
+        return await generator.agenerate(**options)
+
+    async def together():
+        salt = f"{greedy}\n"
+        whole = asyncio.create_task(make(**wide, best_of=4, cache_salt=salt))
+        endless = [
+            asyncio.create_task(
+                make(**wide | {"max_new_tokens": 100_000}, **options, cache_salt=salt)
+            )
+            for options in [{"best_of": 4}, *[{"index": index} for index in range(4)]]
+        ]
+        await asyncio.to_thread(watcher.begun.wait, 60)
+        watcher.gate.set()
+        short = {"prompt": "a", "max_new_tokens": 5, "cache_salt": f"{few}\n"}
+        made = [await make(**short, index=index) for index in range(3)]
+        made += [await make(**short, best_of=4), await whole]
+        assert not any(task.done() for task in endless)
+        for task in endless:
+            task.cancel()
+        await asyncio.gather(*endless, return_exceptions=True)
+        return made
+
+    made = asyncio.run(asyncio.wait_for(together(), 60))
+    assert made[:3] == [generator.generate("a", index=i, max_new_tokens=5) for i in range(3)]
+    assert made[3] == generator.generate("a", best_of=4, max_new_tokens=5)
+    assert made[4] == generator.generate(**wide, best_of=4)
+
+
+@pytest.mark.parametrize("lanes", [3, 16])
+def test_no_more_lanes_than_the_batch_size_run_at_once(generator, lanes):
+    running = []  # the texts, by their steps
+
+    def prompt(number):
+        return {"prompt": "the ", "cancelled": lambda: running.append(number)}
+
+    prompts = [prompt(number) for number in range(3)]
+    options = {"best_of": lanes, "max_new_tokens": 5, "batch_size": 4}
+    made = [*generator.generate_many(prompts, **options)]
+    assert running == sorted(running)
+    assert made == [
+        generator.generate("the ", index=index, best_of=lanes, max_new_tokens=5)
+        for index in range(3)
+    ]
 
 
 def test_one_request_that_fails_harms_no_other(finished_run):

@@ -61,11 +61,16 @@ def wake(readers: Sequence[Reader]) -> None:
 class BackgroundLoop:
     """Runs the rows of a generator's asynchronous streams in one thread, which ends when there is
     nothing to do.
+
+    Rows with more than `few` lanes run in the scheduler `large`. While both schedulers have rows,
+    each gets half of the time: a row that takes all lanes does not keep the others out, and neither
+    has to pause.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, small: Scheduler, large: Scheduler, few: int) -> None:
         self.waiting: deque[Reader] = deque()  # the longest first
-        self._scheduler = scheduler
+        self._small, self._large, self._few = small, large, few
+        self._ahead = 0.0  # seconds that the large rows had more than the small ones
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -84,17 +89,17 @@ class BackgroundLoop:
                     "this process was forked while a thread made texts, which is not in it; load "
                     "the run in the new process"
                 )
-            self._scheduler.submit(row)
+            (self._small if row.lanes <= self._few else self._large).submit(row)
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is not None or self._scheduler.is_idle:
+            if self._thread is not None or self._is_idle:
                 return
             thread = threading.Thread(target=self._run, name="textgen-generation", daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:  # there are too many
-                self._scheduler.abort(error)
+                self._abort(error)
                 self._wake(len(self.waiting))
             else:
                 self._thread = thread
@@ -103,17 +108,36 @@ class BackgroundLoop:
         while True:
             begun = time.thread_time()
             try:
-                self._scheduler.run()
-                self._scheduler.flush()
+                self._run_one()
             except BaseException as error:
-                # A fault of the scheduler itself: nobody may wait for ever.
-                self._scheduler.abort(error)
+                # A fault of a scheduler itself: nobody may wait for ever.
+                self._abort(error)
             self._wake(1 + int((time.thread_time() - begun) / _SECONDS_OF_A_READER))
             with self._lock:
-                if self._scheduler.is_idle:
+                if self._is_idle:
                     self._wake(len(self.waiting))
                     self._thread = None
                     return
+
+    def _run_one(self) -> None:
+        """Run the scheduler whose turn it is."""
+        if self._small.is_idle or self._large.is_idle:
+            self._ahead = 0.0
+        is_small = self._large.is_idle or (self._ahead >= 0 and not self._small.is_idle)
+        scheduler, began = self._small if is_small else self._large, time.perf_counter()
+        scheduler.run()
+        scheduler.flush()
+        taken = time.perf_counter() - began
+        self._ahead += -taken if is_small else taken
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._small.is_idle and self._large.is_idle
+
+    def _abort(self, error: BaseException) -> None:
+        """End all rows with an error."""
+        self._small.abort(error)
+        self._large.abort(error)
 
     def _wake(self, count: int) -> None:
         """Wake up to `count` of the readers that have something to take, and all that wait for

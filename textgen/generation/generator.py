@@ -54,6 +54,7 @@ from textgen.protocols import Floats, Ids, Model, Table
 
 BATCH_SIZE: Final = 256
 _STRIDE: Final = 2**32  # from the index of a text to that of one in its place
+_FEW: Final = 16  # texts with more than this part of the lanes run beside the others
 _CACHED: Final = 1 << 26  # bytes of states inside prompts, of asynchronous requests
 
 
@@ -88,7 +89,9 @@ class Generator(RequestChecker):
 
     @_background.default
     def _make_background(self) -> BackgroundLoop:
-        return BackgroundLoop(Scheduler(self._decoders, BATCH_SIZE, PromptCache(_CACHED)))
+        cache = PromptCache(_CACHED)
+        small, large = (Scheduler(self._decoders, BATCH_SIZE, cache) for _ in range(2))
+        return BackgroundLoop(small, large, max(1, BATCH_SIZE // _FEW))
 
     def __repr__(self) -> str:
         return f"<Generator of {self.path or 'a run in memory'}>"
@@ -135,7 +138,8 @@ class Generator(RequestChecker):
         distinct: bool = False,
         **options: Unpack[RequestKeywords],
     ) -> Iterator[Generation]:
-        """`n` continuations of each prompt, in order, up to `batch_size` at once.
+        """`n` continuations of each prompt, in order, up to `batch_size` at once. One that a
+        strategy makes of several lanes counts as many; one of more than `batch_size` runs alone.
 
         Continuation j of prompt i is that of `generate` with `index + i * n + j`. A prompt with
         options of its own is a mapping: `{"prompt": "The door", "temperature": 0.5}`. A time limit
@@ -342,10 +346,15 @@ class Generator(RequestChecker):
         """Whole texts, in the order of their prompts."""
         scheduler = Scheduler(self._decoders, batch_size)
         begun: deque[Row] = deque()
+        following: Row | None = None  # read, and not begun for want of room
         while True:
-            for row in itertools.islice(rows, scheduler.free_lanes):
-                begun.append(row)
-                scheduler.submit(row)
+            while scheduler.free_lanes > 0:
+                following = following or next(rows, None)
+                if following is None or not scheduler.has_room(following):
+                    break
+                begun.append(following)
+                scheduler.submit(following)
+                following = None
             if not begun:
                 return
             scheduler.run()

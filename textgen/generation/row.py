@@ -46,6 +46,7 @@ class Row:
     ranked    the texts among which a strategy chose, best first
     waits_for_reader  whether it paused since its reader is far behind, and submits it again
     taken     number of tokens that were taken
+    began     a time of time.perf_counter: when it began, or went on after a pause
     """
 
     request: Request
@@ -66,6 +67,7 @@ class Row:
     ranked: list[RankedText] = attrs.field(factory=list)
     waits_for_reader: bool = False
     taken: int = 0
+    began: float = 0.0
     _is_cancelled: bool = False
     _last: Ids = NO_IDS  # the tail of the state at its end
     _is_taken: bool = False
@@ -107,6 +109,11 @@ class Row:
     def is_sampled(self) -> bool:
         """Whether no strategy makes it."""
         return self.request.chain.strategy is None
+
+    @property
+    def lanes(self) -> int:
+        """The most rows of a decoder that it takes."""
+        return self.request.chain.lanes
 
     @property
     def ended(self) -> bool:

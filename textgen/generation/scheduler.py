@@ -21,14 +21,21 @@ from textgen.generation.row import Row, failing, start_history
 
 _RUN_SECONDS: Final = 0.005  # how long a call of `run` takes steps, if there is one batch
 _MAX_UNSHARED: Final = 16  # rows that run at once, if each needs a batch of its own
+_TURN_SECONDS: Final = 1.0  # after which a row may pause for another of its client
+_LONGEST_RUNS: Final = 4  # a turn is as long as so many of the longest calls of `run` in it
+_YIELDING: Final = 16  # this part of the lanes changes hands at the end of a turn
 
 
 class Scheduler:
-    """Runs rows of one model. Clients take turns; the rows of one client begin in the order in
-    which they were submitted.
+    """Runs rows of one model.
 
-    The rows that run at once have `capacity` lanes together: a row has one, or as many as its
-    strategy may ask for.
+    The rows that run at once have at most `capacity` lanes together, where a row has as many as its
+    strategy may ask for. A row with more than that runs alone.
+
+    Clients take turns by lanes: the less lanes the rows before it have, of its client, the earlier
+    a row comes, and running rows pause for earlier ones. The rows of one client begin in the order
+    in which they were submitted. As long as some of them wait, those that have run for the longest
+    time pause for them, a few at the end of each turn.
 
     `submit` may be called from any thread; the other methods by one thread at a time. `cache` keeps
     the states after parts of prompts, for prompts that begin alike.
@@ -46,6 +53,8 @@ class Scheduler:
         # share a batch, one for each row.
         self._batches: list[Batch] = []
         self._chunk_seconds = 0.0  # how long the last chunk of a prompt took
+        self._turn_began = 0.0
+        self._longest_run = 0.0  # seconds, in this turn
 
     def submit(self, row: Row) -> None:
         """Let a row wait for its turn. Its time begins."""
@@ -59,12 +68,15 @@ class Scheduler:
         While prompts are fed, it has as much time as their last chunk took, so that a long prompt
         does not hold up the texts that are being made.
         """
+        began = time.perf_counter()
         if self._waiting:
             self._start_waiting()
         self._step_batches(self._chunk_seconds if self._prefills else seconds)
-        begun = time.perf_counter()
+        stepped = time.perf_counter()
         self._feed_prompts()
-        self._chunk_seconds = time.perf_counter() - begun
+        ended = time.perf_counter()
+        self._chunk_seconds = ended - stepped
+        self._longest_run = max(self._longest_run, ended - began)
 
     def flush(self) -> None:
         """Hand all tokens made so far to their rows. Rows whose readers are far behind pause."""
@@ -88,8 +100,12 @@ class Scheduler:
     @property
     def free_lanes(self) -> int:
         """Number of further lanes for which there is room now."""
-        taken = sum(row.request.chain.lanes for row in (*self._running(), *self._waiting))
+        taken = sum(row.lanes for row in (*self._running(), *self._waiting))
         return max(0, self._lanes - taken)
+
+    def has_room(self, row: Row) -> bool:
+        """Whether a row would begin at once."""
+        return self.is_idle or row.lanes <= self.free_lanes
 
     @property
     def _lanes(self) -> int:
@@ -124,26 +140,46 @@ class Scheduler:
         waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
         waiting = [row for row in waiting if not self._end_early(row)]
         running = self._running()
-        chosen = {*self._choose([*running, *waiting])}
+        chosen = {*self._choose(self._in_order(running, waiting))}
+        self._waiting.extend(row for row in waiting if row not in chosen)
         for batch in self._batches:
             self._waiting.extend(batch.pause({*running} - chosen))
-        self._waiting.extend(row for row in waiting if row not in chosen)
-        return [row for row in waiting if row in chosen]
+        begun = [row for row in waiting if row in chosen]
+        for row in begun:
+            row.began = time.perf_counter()
+        return begun
+
+    def _in_order(self, running: Sequence[Row], waiting: Sequence[Row]) -> list[Row]:
+        """The running rows, then those that wait. At the end of a turn some of the rows that have
+        run for the longest time come last.
+        """
+        now = time.perf_counter()
+        turn = max(_TURN_SECONDS, _LONGEST_RUNS * self._longest_run)
+        if not waiting or now < self._turn_began + turn:
+            return [*running, *waiting]
+        self._turn_began, self._longest_run = now, 0.0
+        yielding, lanes = list[Row](), max(self._lanes // _YIELDING, waiting[0].lanes)
+        for row in sorted(running, key=lambda row: row.began):
+            if lanes > 0 and row.began <= now - turn:
+                yielding.append(row)
+                lanes -= row.lanes
+        return [*(row for row in running if row not in yielding), *waiting, *yielding]
 
     def _choose(self, rows: Sequence[Row]) -> Iterator[Row]:
-        """The rows for which there is room: every client's first one comes before any client's
-        second, and so on.
+        """The rows for which there is room, by the number of lanes of their client before them:
+        every client's first row comes before any client's second.
         """
-        counts, turns = Counter[str](), dict[Row, int]()
+        counts, before = Counter[str](), dict[Row, int]()
         for row in rows:
             client = row.request.cache_salt.partition("\n")[0]
-            turns[row] = counts[client]
-            counts[client] += 1
+            before[row] = counts[client]
+            counts[client] += row.lanes
         room = self._lanes
-        for row in sorted(rows, key=turns.__getitem__):
-            if room > 0:
-                room -= row.request.chain.lanes
-                yield row
+        for row in sorted(rows, key=before.__getitem__):
+            if row.lanes > room and room < self._lanes:  # what is free is kept for it
+                return
+            room -= row.lanes
+            yield row
 
     def _step_batches(self, seconds: float) -> None:
         """Take a step with each batch; if there is one alone, as many as fit into `seconds`."""
