@@ -164,6 +164,14 @@ def test_no_more_lanes_than_the_batch_size_run_at_once(generator, lanes):
     ]
 
 
+def test_texts_before_a_wrong_prompt_come(generator):
+    many = generator.generate_many(iter(["the ", "a", "é"]), max_new_tokens=3)
+    assert [next(many).prompt, next(many).prompt] == ["the ", "a"]
+    with pytest.raises(PromptError, match=r"prompts\[2\].*é"):
+        next(many)
+    assert list(many) == []
+
+
 def test_one_request_that_fails_harms_no_other(finished_run):
     """A sampler that forbids everything in the rows whose text has a certain token, as a grammar
     may.

@@ -347,14 +347,20 @@ class Generator(RequestChecker):
         scheduler = Scheduler(self._decoders, batch_size)
         begun: deque[Row] = deque()
         following: Row | None = None  # read, and not begun for want of room
+        error: Exception | None = None
         while True:
-            while scheduler.free_lanes > 0:
-                following = following or next(rows, None)
+            while error is None and scheduler.free_lanes > 0:
+                try:
+                    following = following or next(rows, None)
+                except Exception as fault:  # what was read before comes first
+                    error = fault
                 if following is None or not scheduler.has_room(following):
                     break
                 begun.append(following)
                 scheduler.submit(following)
                 following = None
+            if not begun and error is not None:
+                raise error
             if not begun:
                 return
             scheduler.run()
