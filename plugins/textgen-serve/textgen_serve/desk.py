@@ -224,8 +224,9 @@ class Desk:
         if not files:
             raise UsageError(f"{name} has no text")
         text = Path(name, "text", files[0].name) if len(files) == 1 else Path(name, "text")
-        pipeline = ["--pipeline", Path(name, "pipeline.toml"), "--minutes", f"{minutes:g}"]
-        return ["init", text, *pipeline, *given, "--force", "--json"]
+        pipeline = Path(name, "pipeline.toml")
+        options = ("--minutes", f"{minutes:g}", *given, "--force", "--json")
+        return ["init", text, "--pipeline", pipeline, *options]
 
     def _run_command(self, name: str, *options: str) -> Words:
         return ["run", Path(name, "pipeline.toml"), "--output", Path(name, "run"), *options]
