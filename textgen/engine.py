@@ -21,7 +21,8 @@ from textgen.contracts.checks import read_pieces
 from textgen.contracts.components import Components
 from textgen.documents import CorpusPiece
 from textgen.errors import Fault, Interrupted, RunError
-from textgen.files.reading import inside, read_bytes
+from textgen.files.opening import inside
+from textgen.files.reading import read_bytes
 from textgen.generation.generator import Generator
 from textgen.generation.request import check_cancelled
 from textgen.generation.results import Generations

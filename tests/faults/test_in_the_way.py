@@ -92,7 +92,7 @@ def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
     (run / name).symlink_to(outside / target)
     before, inside = tree(outside), tree(run)
     for overwrite in (False, True):
-        with pytest.raises(textgen.RunError, match=f"run/{name} leads out of the run directory"):
+        with pytest.raises(textgen.RunError, match=f"run/{name} leads out of its folder"):
             textgen.run(tables, overwrite=overwrite)
         assert (tree(outside), tree(run)) == (before, inside)
     (run / name).unlink()

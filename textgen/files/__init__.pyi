@@ -8,7 +8,9 @@ from textgen.files.cache import downloads as downloads
 from textgen.files.cache import encoded_texts as encoded_texts
 from textgen.files.durable import append as append
 from textgen.files.durable import write_atomic as write_atomic
+from textgen.files.opening import inside as inside
 from textgen.files.opening import is_special as is_special
+from textgen.files.opening import opened as opened
 from textgen.files.reading import read_bytes as read_bytes
 
 __all__: list[str]

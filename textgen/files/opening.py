@@ -1,6 +1,12 @@
 """Opens files that a stranger may have made: regular ones alone.
 
-Nothing here waits for a pipe, or reads a device.
+Nothing here waits for a pipe, reads a device, or follows a link out of the folder that a file lies
+in. Whatever lies in a run directory, in the folder of a desk or in that of a model is opened so:
+
+    with opened(inside(folder, name)) as file:      a file to read in pieces
+    read_bytes(inside(folder, name), most=...)      of textgen.files.reading: its bytes
+
+A name may have any bytes that the system allows.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
-from textgen.errors import CorruptFileError, TextgenError
+from textgen.errors import CorruptFileError, RunError, TextgenError
 
 _FLAGS: Final = sum(
     getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
@@ -46,6 +52,28 @@ def file_signature(path: str | Path) -> tuple[int, ...] | None:
         return None
     facts = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
     return facts if stat.S_ISREG(found.st_mode) else None
+
+
+def inside(folder: Path, name: str | Path) -> Path:
+    """The path of a file or a folder, which need not be there, in a folder that somebody else may
+    have made.
+
+    name   relative to the folder; a name that comes from a file of it may be anything
+
+    Raises RunError where the name or a symbolic link leads out of the folder, CorruptFileError for
+    a pipe or a device.
+    """
+    path = folder / name
+    try:
+        real = os.path.realpath(path)  # Path.resolve raises on links in a circle
+    except ValueError as error:  # a NUL
+        raise CorruptFileError(path, f"it is no name of a file ({error})") from error
+    if not Path(real).is_relative_to(os.path.realpath(folder)):
+        cause = f"{path} leads out of its folder; it is not followed"
+        raise RunError(f"{cause}: put what it leads to in its place, or remove it", folder)
+    if is_special(path):
+        raise CorruptFileError(path, "it is not a regular file; remove it")
+    return path
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen.errors import CorruptFileError, RunError, UsageError
-from textgen.files.opening import is_special, opened, translating_corruption
+from textgen.files.opening import inside, opened, translating_corruption
 from textgen.protocols import Table, Tensors, Tokenizer
 
 VOCABULARY: Final = "tokenizer.json"
@@ -75,37 +75,25 @@ def _safetensors(path: Path) -> Iterator[None]:
         raise CorruptFileError(path, f"it is not a safetensors file ({error})") from error
 
 
-def inside(folder: Path, name: str) -> Path:
-    """The file or folder `name` of a run directory.
+def read_bytes(
+    path: Path, sha256: str = "", *, tensors: bool = False, most: int = LARGEST
+) -> bytes:
+    """The bytes of a regular file, whose checksum is `sha256` if that is given. For a file of a
+    folder that somebody else may have made, `path` comes from `inside`.
 
-    Raises RunError when a symbolic link leads out of it, CorruptFileError for a pipe or a device.
-    """
-    path = folder / name
-    real = os.path.realpath(path)  # Path.resolve raises on links in a circle
-    if real != str(path) and not Path(real).is_relative_to(os.path.realpath(folder)):
-        cause = f"{path} leads out of the run directory; it is not followed"
-        raise RunError(f"{cause}: put what it leads to in its place, or remove it", folder)
-    if is_special(path):
-        raise CorruptFileError(path, "it is not a regular file; remove it")
-    return path
-
-
-def read_bytes(path: Path, sha256: str = "", *, tensors: bool = False) -> bytes:
-    """The bytes of a regular file, whose checksum is `sha256` if that is given.
-
-    Raises CorruptFileError, also for more than LARGEST bytes; of tensors, if the size is not what
+    Raises CorruptFileError, also for more than `most` bytes; of tensors, if the size is not what
     the header says. Raises RunError if the system refuses to read it.
     """
     try:
         with opened(path) as file:
             size = os.fstat(file.fileno()).st_size
-            if size > LARGEST and tensors:
+            if size > most and tensors:
                 from safetensors import safe_open
 
                 with _safetensors(path), safe_open(path, "numpy"):
                     pass
-            elif size > LARGEST:
-                cause = f"it has {size:,} bytes, and such a file has at most {LARGEST:,}"
+            elif size > most:
+                cause = f"it has {size:,} bytes, and such a file has at most {most:,}"
                 raise CorruptFileError(path, cause)
             data = file.read(size)
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -20,10 +20,10 @@ import attrs
 
 from textgen.errors import CorruptFileError
 from textgen.files.durable import new_folder, remove_folder, rename, write_synced
+from textgen.files.opening import inside
 from textgen.files.reading import (
     WEIGHTS,
     dump_tensors,
-    inside,
     read_bytes,
     read_tensors,
     read_weights,

@@ -39,7 +39,8 @@ from textgen.files.durable import (
     write_atomic,
     write_json,
 )
-from textgen.files.reading import inside, path_of, read_bytes, read_json
+from textgen.files.opening import inside
+from textgen.files.reading import path_of, read_bytes, read_json
 from textgen.messages import nearest
 from textgen.pipeline.raw_pipeline import RawPipeline, raw_pipeline_of
 from textgen.protocols import Table

@@ -14,10 +14,10 @@ import attrs
 
 from textgen.contracts.components import Components
 from textgen.errors import ContractError, Fault, PipelineError, RunError, UsageError
+from textgen.files.opening import inside
 from textgen.files.reading import (
     VOCABULARY,
     WEIGHTS,
-    inside,
     read_tokenizer,
     read_weights,
 )

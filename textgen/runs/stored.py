@@ -16,13 +16,12 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from textgen.errors import CorruptFileError, Fault, PipelineError, RunError
-from textgen.files.opening import file_signature
+from textgen.files.opening import file_signature, inside
 from textgen.files.reading import (
     VOCABULARY,
     WEIGHTS,
     dump_tensors,
     file_states,
-    inside,
     parse_json,
     read_bytes,
     read_json,
