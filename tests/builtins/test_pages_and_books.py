@@ -143,6 +143,13 @@ RTF = (
     rb"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Times;}}{\*\generator x;}\uc1 "
     rb"\ldblquote Tea\rdblquote\par caf\'e9 \u8212?\u-10179?\u-8695?\par}"
 )
+# Fonts with encodings, a character of two bytes, a fallback of two characters, a link, binary data
+FIELDS = (
+    rb"{\rtf1\ansi\deff0{\fonttbl{\f0 Times;}{\f1\fcharset204 A;}{\f2\fcharset128 B;}}"
+    rb"{\info{\title no}}{\f1 \'cf\'f0\'e8} {\f2\'83A\'83\'5c} {\uc2 \u8212\'97x}"
+    rb"{\field{\*\fldinst{HYPERLINK no}}{\fldrslt{ here}}}{\pict\bin5 {{{{{ 0af}"
+    rb"{\footnote no}\tab a\_b\~c\{\cell d\row\sect}no"
+)
 
 
 BOMB = "a bomb"
@@ -163,6 +170,7 @@ def archive(path, parts):
         ("a.odt", {"content.xml": ODT}, "One\n\n“Tea & toast,”\the   said.\nYes\n"),
         ("a.epub", EPUB, "One\n\nTea & toast\n\nTwo — now\n"),
         ("a.rtf", RTF, "“Tea”\ncafé —😉\n"),
+        ("a.rtf", FIELDS, "При アソ — here\ta-b\xa0c{\nd\n"),
     ],
 )
 def test_documents_of_word_processors_and_books(tmp_path, name, parts, text):

@@ -19,7 +19,8 @@ _CONTAINER: Final = "META-INF/container.xml"
 _ENCRYPTION: Final = "META-INF/encryption.xml"
 _COMMENT: Final = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _ELEMENT: Final = re.compile(r"<(?:\w+:)?(rootfile|item|itemref|CipherReference)\s([^<>]*)>")
-_ATTRIBUTE: Final = re.compile(r"""([\w:-]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
+# A name is tried at its beginning alone, so that the time is linear.
+_ATTRIBUTE: Final = re.compile(r"""(?<![\w:-])([\w:-]++)\s*+=\s*+(?:"([^"]*)"|'([^']*)')""")
 _PAGES: Final = ("application/xhtml+xml", "text/html")
 
 
@@ -30,18 +31,10 @@ def text_of_epub(path: Path) -> Iterator[str]:
     in memory.
     """
     with zipped_parts.opened(path, "an EPUB book (.epub)") as parts:
-        package = _elements(parts.read(_CONTAINER), "rootfile")[0]["full-path"]
-        opened = parts.read(package)
-        items = {each.get("id"): each for each in _elements(opened, "item")}
-        chapters = dict.fromkeys(
-            posixpath.normpath(posixpath.join(posixpath.dirname(package), unquote(item["href"])))
-            for each in _elements(opened, "itemref")
-            if each.get("linear") != "no" and (item := items[each.get("idref")])
-            if item.get("media-type") in _PAGES and "nav" not in item.get("properties", "").split()
-        )
+        chapters = _chapters(parts)
         if _ENCRYPTION in parts:
             encrypted = _elements(parts.read(_ENCRYPTION), "CipherReference")
-            if {unquote(each["URI"]) for each in encrypted} & chapters.keys():
+            if not {unquote(each["URI"]) for each in encrypted}.isdisjoint(chapters):
                 cause = "it is encrypted, so that only a reader of its shop opens it"
                 raise CorpusError(f"{cause}; use a copy without protection", path)
         texts = []
@@ -50,6 +43,29 @@ def text_of_epub(path: Path) -> Iterator[str]:
             page = "".join(decode(iter([data]), path, encoding_of_page(data)))
             texts.append("".join(text_of_html([page.removeprefix("\ufeff")], path)))
         yield "\n".join(filter(None, texts))
+
+
+def _chapters(parts: zipped_parts.Parts) -> list[str]:
+    """The names of the chapters in reading order, none twice. Raises KeyError for one that is
+    missing.
+    """
+    package = _elements(parts.read(_CONTAINER), "rootfile")[0]["full-path"]
+    opened = parts.read(package)
+    items = {item.get("id"): item for item in _elements(opened, "item")}
+    references = _elements(opened, "itemref")
+    identifiers = [each.get("idref") for each in references if each.get("linear") != "no"]
+    names = list[str]()
+    for identifier in dict.fromkeys(identifiers):  # each item is looked at once
+        item = items[identifier]
+        properties = item.get("properties", "").split()
+        if item.get("media-type") not in _PAGES or "nav" in properties:
+            continue
+        name = posixpath.join(posixpath.dirname(package), unquote(item["href"]))
+        name = posixpath.normpath(name)
+        if name not in parts:
+            raise KeyError(name)
+        names.append(name)
+    return list(dict.fromkeys(names))
 
 
 def _elements(document: bytes, name: str) -> list[dict[str, str]]:

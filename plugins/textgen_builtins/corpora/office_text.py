@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from textgen.errors import CorpusError
 from textgen_builtins.corpora import zipped_parts
-from textgen_builtins.corpora.compression import read_bytes
-from textgen_builtins.corpora.encodings import decode
 
 # What is left out is taken to its end, or that of the part, so that the time is linear.
 _WORD: Final = re.compile(
@@ -38,10 +35,11 @@ _PARAGRAPH: Final = re.compile(
     re.DOTALL,
 )
 _MARK: Final = re.compile(
-    r"""<text:(?P<mark>tab|line-break|s)(?:\s(?:[^<>]*text:c="(?P<count>\d{1,9})")?[^<>]*)?/>
+    r"""<text:(?P<mark>tab|line-break|s)(?P<attributes>\s[^<>]*)?/>
     |   <[^<>]*>""",
     re.VERBOSE,
 )
+_COUNT: Final = re.compile(r'\stext:c="(\d{1,9})"')
 _SPACE: Final = re.compile(r"[ \t\r\n]+")
 _MOST_SPACES: Final = 40  # in a row
 
@@ -69,29 +67,6 @@ def text_of_odt(path: Path) -> Iterator[str]:
     yield text
 
 
-def text_of_rtf(path: Path) -> Iterator[str]:
-    """The text of a file in Rich Text Format. Raises CorpusError for one that is damaged."""
-    try:
-        from striprtf.striprtf import rtf_to_text
-    except ImportError as error:
-        cause = "it is Rich Text Format, which needs striprtf"
-        raise CorpusError(f"{cause}; pip install striprtf", path) from error
-    # Other characters than those of ASCII are escaped, or of the encoding that the file names.
-    document = "".join(decode(read_bytes(path), path, "latin-1"))
-    try:
-        text: str = rtf_to_text(document, "cp1252", "replace")  # type: ignore[no-untyped-call]
-    except (ValueError, OverflowError, LookupError, TypeError) as error:
-        raise CorpusError("it is not Rich Text Format (.rtf), or is damaged", path) from error
-    # Word writes characters beyond 16 bits as two surrogates
-    yield text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def is_rtf(path: Path) -> bool:
-    """Whether a file begins as Rich Text Format does. Raises OSError."""
-    with path.open("rb") as file:
-        return file.read(5) == b"{\\rtf"
-
-
 def _text(found: re.Match[str]) -> str:
     if found["mark"]:
         return _WORD_MARKS[found["mark"]]
@@ -104,7 +79,8 @@ def _paragraph(inside: str) -> str:
 
 def _mark(found: re.Match[str]) -> str:
     if found["mark"] == "s":
-        return " " * min(int(found["count"] or 1), _MOST_SPACES)
+        count = _COUNT.search(found["attributes"] or "")
+        return " " * min(int(count[1]) if count else 1, _MOST_SPACES)
     return {"tab": "\t", "line-break": "\n"}.get(found["mark"] or "", "")
 
 

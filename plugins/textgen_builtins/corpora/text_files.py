@@ -24,7 +24,8 @@ from textgen_builtins.corpora.epub_text import text_of_epub
 from textgen_builtins.corpora.file_facts import HTML, inner_suffix
 from textgen_builtins.corpora.gutenberg import book_alone
 from textgen_builtins.corpora.html_text import encoding_of_page, text_of_html
-from textgen_builtins.corpora.office_text import is_rtf, text_of_docx, text_of_odt, text_of_rtf
+from textgen_builtins.corpora.office_text import text_of_docx, text_of_odt
+from textgen_builtins.corpora.rtf_text import is_rtf, text_of_rtf
 from textgen_builtins.corpora.separated import parts_marked
 from textgen_builtins.corpora.sources import Folder, find
 
