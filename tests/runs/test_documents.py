@@ -227,3 +227,23 @@ def test_many_unknown_tokens_are_a_warning():
     text = "".join(chr(0x4E00 + n) + "abcabc" for n in range(300))
     with pytest.warns(UserWarning, match="14% of the tokens stand for text outside the vocabulary"):
         train(text, tokenizer={"type": "char", "min_frequency": 2})
+
+
+def test_a_model_that_learns_from_the_text_so_far_generates_as_it_was_trained(tmp_path):
+    """Each document repeats its own line: within a few tokens nothing is known of it, and training
+    read them whole. No warning says that it does otherwise.
+    """
+    drawn = random.Random(0)
+    lines = ["".join(drawn.choices("abcdefghijkl ", k=160)) + "\n" for _ in range(8)]
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for place, line in enumerate(lines):
+        (folder / f"{place}.txt").write_text(line * 12)
+    made = textgen.train(
+        corpus={"type": "file", "path": str(folder), "documents": "file"},
+        tokenizer="char",
+        model={"type": "ngram", "order": 5},
+        trainer="count",
+        device="cpu",
+    )
+    assert made.best_loss < 1

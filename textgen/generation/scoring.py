@@ -22,6 +22,7 @@ from textgen.tokenizers import incremental_decoder, unknown_id
 BLOCK: Final = 1024  # tokens scored at once
 _VALUES_AT_ONCE: Final = 1 << 23  # log-probabilities in memory
 _ROWS, _LENGTH, _UNREAD = 8, 72, 20  # windows, and the first tokens, for which there is no context
+_STREAM, _STREAM_BLOCK = 4096, 128  # tokens of a stream, and of it at once
 _MIN_TOKENS: Final = 1000  # tokens of a text that a few windows tell of
 _NO_PROMPT: Final = EncodedPrompt()
 
@@ -82,6 +83,22 @@ def windows_loss(model: Model, tokens: Ids) -> float | None:
         logprobs = log_softmax(to_numpy(model.decoder(1).score(window[None, :-1]))[0])
         losses.append(-logprobs[np.arange(_LENGTH - 1), window[1:]][_UNREAD:].mean())
     return float(np.mean(losses))
+
+
+def stream_loss(model: Model, tokens: Ids) -> float:
+    """The mean loss in nats of a text (N,), N > 1, of which the first thousands of tokens are read
+    in one stream and the second half of these is counted.
+
+    There the past is long, as it is in training: some models learn from the text so far.
+    """
+    tokens = np.asarray(tokens[:_STREAM], np.int64)
+    decoder, losses = model.decoder(1), []
+    for start in range(0, len(tokens) - 1, _STREAM_BLOCK):
+        block = tokens[start : start + _STREAM_BLOCK + 1]
+        logprobs = log_softmax(to_numpy(decoder.score(block[None, :-1]))[0])
+        losses.append(-logprobs[np.arange(len(block) - 1), block[1:]])
+    every = np.concatenate(losses)
+    return float(every[len(every) // 2 :].mean())
 
 
 def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer, held: int = 0) -> TextScore:
