@@ -20,7 +20,7 @@ from textgen import devices, display
 from textgen.contracts.checks import read_pieces
 from textgen.contracts.components import Components
 from textgen.documents import CorpusPiece
-from textgen.errors import Fault, Interrupted, RunError
+from textgen.errors import Fault, Interrupted, RunError, UsageError
 from textgen.files.opening import inside
 from textgen.files.reading import read_bytes
 from textgen.generation.generator import Generator
@@ -290,6 +290,25 @@ class Engine:
         context = attrs.evolve(context, plugins=self.plugins())
         choice = ConfigReader(context.folder, context.plugins, kind, kind).choice(kind, table)
         return RunComponents().build(choice, context)
+
+    @contextlib.contextmanager
+    def blaming(self, kind: str, name: str) -> Iterator[None]:
+        """Make a block a boundary of a component's code: what fails in the block is the component's
+        fault, and becomes a ContractError that names its plugin. Errors of textgen stay as they
+        are.
+
+        A package that asks for components of a kind of its own calls their methods in such blocks.
+
+        kind  as for `build`
+        name  the `type` in the component's table
+
+        Raises UsageError where no plugin offers the component.
+        """
+        component = self.plugins().find(kind, name)
+        if isinstance(component, Fault):
+            raise UsageError(str(component), argument=kind)
+        with Components().blaming(component):
+            yield
 
     def read_corpus(self, table: Table) -> Iterator[CorpusPiece]:
         """The pieces of the corpus of a `[corpus]` table: text, and DOCUMENT_END after each marked

@@ -1,5 +1,7 @@
 """`textgen --plugin FILE.py plugins check`."""
 
+import json
+
 import pytest
 from commands import run_textgen
 
@@ -92,3 +94,57 @@ def test_a_metric_needs_its_methods(tmp_path, textgen, finished_run):
     assert failed.code == 1
     assert "metric 'half'" in failed.stderr
     assert "no method 'value'" in failed.stderr
+
+
+FIGURES = """
+from textgen import Component, NoOptions, hookimpl, option
+import attrs
+
+SEEN = []
+
+@attrs.frozen
+class Longer:
+    length: int = option(1, help="tokens")
+
+class Count:
+    def __init__(self, config):
+        self.tokens = 0
+    def add(self, scores):
+        SEEN.append(id(scores))
+        self.tokens += len(scores.tokens)
+    def value(self):
+        return self.tokens + len(set(SEEN)) / 10
+
+class Word(Count):
+    def value(self):
+        return "high"
+
+@hookimpl
+def textgen_kinds():
+    count = lambda config, context: Count(config)
+    word = lambda config, context: Word(config)
+    offers = ("count", count), ("other", count), ("word", word)
+    return {"metric": [Component(name, Longer, build) for name, build in offers]}
+"""
+
+
+def test_all_metrics_see_one_pass_over_the_text(tmp_path, textgen, finished_run):
+    (tmp_path / "figures.py").write_text(FIGURES)
+    (tmp_path / "text.txt").write_text("the hall\n")
+    table = "{ type = 'count', length = 2 }"
+    metrics = ("--metric", "count", "--metric", "other", "--metric", table)
+    given = ("evaluate", finished_run, "text.txt", "--json", *metrics)
+    done = textgen("--plugin", "figures.py", *given, cwd=tmp_path)
+    found = json.loads(done.stdout)
+    assert found["metrics"] == dict.fromkeys(("count", "other", table), found["tokens"] + 0.1)
+
+
+def test_a_metric_is_blamed_for_what_fails_in_it(tmp_path, textgen, finished_run):
+    (tmp_path / "figures.py").write_text(FIGURES)
+    (tmp_path / "text.txt").write_text("the hall\n")
+    given = ("evaluate", finished_run, "text.txt", "--metric", "word")
+    failed = textgen("--plugin", "figures.py", *given, cwd=tmp_path)
+    assert failed.code == 1
+    assert "metric 'word'" in failed.stderr
+    assert "figures" in failed.stderr
+    assert "Traceback" not in failed.stderr

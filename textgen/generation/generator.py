@@ -45,7 +45,6 @@ from textgen.generation.scoring import (
     TokenScores,
     predictions,
     prompt_logprobs,
-    summed,
 )
 from textgen.generation.streams import TextStream
 from textgen.gradient.model import GradientModel
@@ -203,7 +202,8 @@ class Generator(RequestChecker):
         `score_tokens`).
         """
         given = self.prepare(prompt, unknown_characters="error")
-        return summed(self.score_tokens(text, prompt=given), self.tokenizer, given.held)
+        blocks = self.score_tokens(text, prompt=given)
+        return TextScore.from_tokens(blocks, self.tokenizer, given.held)
 
     @blaming
     def score_tokens(

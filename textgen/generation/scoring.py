@@ -50,6 +50,44 @@ class TextScore:
     bits_per_character: float
     unknown_tokens: int
 
+    @classmethod
+    def from_tokens(
+        cls, blocks: Iterable[TokenScores], tokenizer: Tokenizer, held: int = 0
+    ) -> TextScore:
+        """The score of a text from those of its tokens, as `Generator.score_tokens` gives them.
+
+        held  number of characters of the first token that stand before the text
+
+        Raises UsageError without any prediction.
+        """
+        total, count, characters, unknown = 0.0, 0, -held, 0
+        beginning = []
+        decode = incremental_decoder(tokenizer).decode
+        for block in blocks:
+            if count <= display.MAX_TOKENS:
+                beginning.append(block)
+            predicted = ~np.isnan(block.logprobs)
+            total -= float(block.logprobs[predicted].sum())
+            count += int(predicted.sum())
+            unknown += int((block.tokens[predicted] == unknown_id(tokenizer)).sum())
+            characters += len(decode(block.tokens))
+            characters -= len(tokenizer.decode(block.tokens[~predicted]))
+        if not count:
+            cause = "the text is empty, or one token with nothing before it"
+            raise UsageError(f"there is nothing to score: {cause}")
+        characters += len(decode(NO_IDS, True))
+        score = cls(
+            tokens=count,
+            characters=characters,
+            loss=total / count,
+            perplexity=perplexity(total / count),
+            bits_per_character=total / math.log(2) / max(characters, 1),
+            unknown_tokens=unknown,
+        )
+        # It is no field, so that `attrs.asdict` and `==` look at the figures alone.
+        vars(score)["beginning"] = beginning, tokenizer
+        return score
+
     def _repr_html_(self) -> str | None:
         """None, so that the figures are shown, of a copy with other ones."""
         beginning, tokenizer = vars(self).get("beginning", ((), None))
@@ -99,41 +137,6 @@ def stream_loss(model: Model, tokens: Ids) -> float:
         losses.append(-logprobs[np.arange(len(block) - 1), block[1:]])
     every = np.concatenate(losses)
     return float(every[len(every) // 2 :].mean())
-
-
-def summed(blocks: Iterable[TokenScores], tokenizer: Tokenizer, held: int = 0) -> TextScore:
-    """The score of a text from the scores of its tokens.
-
-    held  the number of characters of the first token that are before the text
-
-    Raises UsageError without any prediction.
-    """
-    total, count, characters, unknown = 0.0, 0, -held, 0
-    beginning = []
-    decode = incremental_decoder(tokenizer).decode
-    for block in blocks:
-        if count <= display.MAX_TOKENS:
-            beginning.append(block)
-        predicted = ~np.isnan(block.logprobs)
-        total -= float(block.logprobs[predicted].sum())
-        count += int(predicted.sum())
-        unknown += int((block.tokens[predicted] == unknown_id(tokenizer)).sum())
-        characters += len(decode(block.tokens)) - len(tokenizer.decode(block.tokens[~predicted]))
-    if not count:
-        cause = "the text is empty, or one token with nothing before it"
-        raise UsageError(f"there is nothing to score: {cause}")
-    characters += len(decode(NO_IDS, True))
-    score = TextScore(
-        tokens=count,
-        characters=characters,
-        loss=total / count,
-        perplexity=perplexity(total / count),
-        bits_per_character=total / math.log(2) / max(characters, 1),
-        unknown_tokens=unknown,
-    )
-    # It is no field, so that `attrs.asdict` and `==` look at the figures alone.
-    vars(score)["beginning"] = beginning, tokenizer
-    return score
 
 
 def prompt_logprobs(factory: DecoderFactory, row: Row) -> Iterator[TokenLogprobs]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ def evaluate(
         raise UsageError(f"{file} does not exist")
     from tqdm import tqdm
 
-    from textgen import Engine
+    from textgen import Engine, TextScore
 
     if html is not None:
         check_page(html)
@@ -90,16 +90,14 @@ def evaluate(
         kept = ("documents", "field", *(["wrapped_at"] if options["documents"] is None else []))
         table = {key: own[key] for key in kept if key in own}
         table |= {key: value for key, value in options.items() if value is not None}
-        built = {each: _metric(each, engine, generator) for each in metrics}
+        built = _metrics(metrics, engine, generator)
         bar = tqdm(unit=" characters", unit_scale=True, leave=False, disable=None)
         try:
             with bar:
                 read = partial(_read, engine, {"path": path, **table}, name, bar.update)
-                score = generator.score(read())
-                figures = {
-                    each: _figure(metric, generator.score_tokens(read()))
-                    for each, metric in built.items()
-                }
+                blocks = _shown_to(built.values(), generator.score_tokens(read()))
+                score = TextScore.from_tokens(blocks, generator.tokenizer)
+                figures = {name: metric.value() for name, metric in built.items()}
         except UsageError as error:
             error.source = name
             raise
@@ -117,17 +115,53 @@ def evaluate(
     click.echo(json.dumps(found) if as_json else "\n".join(lines))
 
 
-def _metric(given: str, engine: Engine, generator: Generator) -> Any:
-    """A plugin's textgen.protocols.Metric, of its name or its table in TOML."""
-    context = BuildContext(folder=Path.cwd(), tokenizer=generator.tokenizer)
-    table = parse_value("--metric", Any, given)
-    return engine.build("metric", {"type": table} if isinstance(table, str) else table, context)
+@attrs.frozen
+class _Metric:
+    """A metric of a plugin, which is blamed for what fails in it.
+
+    component  its `type`
+    made       what its plugin built
+    """
+
+    component: str
+    made: Any
+    engine: Engine
+
+    @classmethod
+    def build(cls, given: str, engine: Engine, generator: Generator) -> _Metric:
+        """The metric of a name, or of a table in TOML."""
+        value = parse_value("--metric", Any, given)
+        table = {"type": value} if isinstance(value, str) else value
+        context = BuildContext(folder=Path.cwd(), tokenizer=generator.tokenizer)
+        made = engine.build("metric", table, context)
+        return cls(table["type"], made, engine)
+
+    def add(self, scores: TokenScores) -> None:
+        """Show it a block of the text."""
+        with self.engine.blaming("metric", self.component):
+            self.made.add(scores)
+
+    def value(self) -> float:
+        """The figure, once the text is over."""
+        with self.engine.blaming("metric", self.component):
+            return float(self.made.value())
 
 
-def _figure(metric: Any, blocks: Iterator[TokenScores]) -> float:
+def _metrics(tables: Iterable[str], engine: Engine, generator: Generator) -> dict[str, _Metric]:
+    """Metrics by the names of their figures: their types; of a second one of a type, its table."""
+    built: dict[str, _Metric] = {}
+    for table in tables:
+        metric = _Metric.build(table, engine, generator)
+        built[table if metric.component in built else metric.component] = metric
+    return built
+
+
+def _shown_to(metrics: Iterable[_Metric], blocks: Iterable[TokenScores]) -> Iterator[TokenScores]:
+    """Blocks of scores, each of which all metrics see."""
     for block in blocks:
-        metric.add(block)
-    return float(metric.value())
+        for metric in metrics:
+            metric.add(block)
+        yield block
 
 
 @contextlib.contextmanager
