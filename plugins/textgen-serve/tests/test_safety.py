@@ -309,7 +309,8 @@ def test_a_connection_that_sends_no_whole_request_is_closed(begin):
 def test_a_body_that_does_not_come_ends_the_connection():
     left = threading.Event()
     with quick_server(left) as address, socket.create_connection(address, timeout=10) as client:
-        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n123")
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        client.sendall(head + b"Content-Length: 10\r\n\r\n123")
         assert client.recv(100) == b""
         assert left.wait(10)
 

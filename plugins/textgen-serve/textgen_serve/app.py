@@ -8,7 +8,15 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sized
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Sized,
+)
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +27,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from textgen import BuildContext, Engine, PluginSet
+from textgen import PluginSet
+from textgen_serve.background import Background
 from textgen_serve.chat import as_completion
 from textgen_serve.completions import Job, next_tokens
 from textgen_serve.desk import Desk
@@ -32,6 +41,7 @@ from textgen_serve.limits import Limits
 from textgen_serve.metrics import MODEL, Metrics
 from textgen_serve.models import Runs, ServedRun, end_id
 from textgen_serve.parameters import Completion, read_completion
+from textgen_serve.routes import offered_routes
 from textgen_serve.texts import END, copied_passages, detokenized, tokenized
 from textgen_serve.worn import listed, worn_passages
 
@@ -338,9 +348,14 @@ def create_app(
     ignore_unknown: bool = False,
     chat: bool = False,
     desk: Desk | None = None,
+    routes: Sequence[str | Mapping[str, Any]] = (),
 ) -> ASGIApp:
-    """The application for runs by name, or those of a desk. Loads them, and raises what
-    `textgen.load` raises.
+    """The application for runs by name, or those of a desk. Another application can mount it.
+
+    routes  types of plugins' routes, or tables with their options; those that need no options are
+            there in any case
+
+    Loads the runs, and raises what `textgen.load` raises.
     """
     paths, access = {name: Path(run) for name, run in runs.items()}, access or Access()
     metrics = Metrics()
@@ -356,33 +371,30 @@ def create_app(
         chat=chat,
     )
 
-    engine, context = Engine(plugins), BuildContext(folder=Path.cwd(), plugins=plugins)
-    names = [offer.qualified_name for offer in plugins.offers("route")]
-    offered = [engine.build("route", {"type": name}, context) for name in names]
+    background = Background([loaded.watch, server.ping])
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(loaded.watch()), asyncio.create_task(server.ping())]
+        background.start()
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
+            background.stop()
             if desk is not None:
                 desk.jobs.stop_all()
 
     app = Starlette(
         routes=[
+            *offered_routes(plugins, routes, access, loaded),  # which may replace those below
             *server.routes(),
             *DocumentsApi(plugins, limits, desk).routes(access.client),
             *(DeskApi(desk, loaded, limits).routes(access.client) if desk else []),
             *_pages(is_desk=desk is not None),
-            *offered,
         ],
         lifespan=lifespan,
-        exception_handlers={404: _failed, 405: _failed, Exception: _crashed},
+        exception_handlers={404: _failed, 405: _failed, ApiError: _refused, Exception: _crashed},
     )
-    return Guard(app, access, metrics)
+    return Guard(app, access, metrics, background)
 
 
 def _pages(*, is_desk: bool) -> list[BaseRoute]:
@@ -403,6 +415,11 @@ def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
 async def _failed(_: Request, error: Any) -> Response:
     refusal = ApiError(error.status_code, str(error.detail))
     return JSONResponse(refusal.body(), error.status_code, dict(error.headers or {}))
+
+
+async def _refused(_: Request, error: Any) -> Response:
+    """The answer to a request that a plugin's route refuses, or for a run that is not there."""
+    return JSONResponse(error.body(), error.status)
 
 
 async def _crashed(_: Request, __: Exception) -> Response:

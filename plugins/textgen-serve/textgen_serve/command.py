@@ -10,6 +10,7 @@ from typing import Any, cast
 import click
 
 from textgen import BuildContext, PluginSet
+from textgen.cli import parse_value
 
 
 def _address(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,14 +100,23 @@ def make_command(context: BuildContext) -> click.Command:
         help="Answer /v1/chat/completions, too: the contents of the messages, one after the other, "
         "are the prompt.",
     )
+    @click.option(
+        "--route",
+        "routes",
+        multiple=True,
+        metavar="TYPE",
+        help="A route of a plugin with its options, as a table: those that need none are there in "
+        "any case. May be repeated.",
+    )
     @option("--device", default="auto", help="Where to compute.")
-    def command(runs: tuple[str, ...], **options: Any) -> None:
+    def command(runs: tuple[str, ...], routes: tuple[str, ...], **options: Any) -> None:
         """Serve each RUN over HTTP, by its NAME or else its folder's: OpenAI's completions API, and
         a page at /. Without RUN the page is a desk: it takes your text, trains a model on it, and
         lists what is in the folder.
         """
         from textgen_serve.server import serve
 
-        serve(runs, cast("PluginSet", context.plugins), **options)
+        tables = [parse_value("--route", Any, route) for route in routes]
+        serve(runs, cast("PluginSet", context.plugins), routes=tables, **options)
 
     return command

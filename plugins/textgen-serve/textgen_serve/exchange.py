@@ -146,11 +146,18 @@ class Endpoint:
         with contextlib.suppress(ClientGone):
             try:
                 exchange.client = self.client(scope)
+                if scope["method"] == "POST" and not _is_json(scope):
+                    raise ApiError(415, "the content type must be application/json")
                 await self.function(exchange)
             except ApiError as error:
                 await exchange.fail(error)
             except asyncio.CancelledError:  # the server stops, and its grace is over
                 await exchange.fail(ApiError(503, "the server is stopping"))
+
+
+def _is_json(scope: Scope) -> bool:
+    kind = header(scope, b"content-type").partition(b";")[0]
+    return kind.strip().lower() == b"application/json"
 
 
 def header(scope: Scope, name: bytes) -> bytes:

@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from textgen_serve.background import Background
 from textgen_serve.errors import ApiError
 from textgen_serve.exchange import Exchange, Headers, header
 from textgen_serve.metrics import Metrics
@@ -66,10 +67,6 @@ class Access:
         if origin and not self.allows(origin) and origin.partition("://")[2] != host:
             message = f"pages of {origin} are not allowed; --allow-origin {origin} allows them"
             raise ApiError(403, message, code="origin_not_allowed")
-        if scope["method"] == "POST":
-            kind = header(scope, b"content-type").partition(b";")[0].strip().lower()
-            if kind != b"application/json":
-                raise ApiError(415, "the content type must be application/json")
 
     def client(self, scope: Scope) -> str:
         """The key that a request has; none where none is needed. Raises ApiError."""
@@ -112,6 +109,7 @@ class Guard:
     app: ASGIApp
     access: Access
     metrics: Metrics
+    background: Background
     _turns: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(_BODIES_PER_PASS))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,6 +117,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        self.background.start()  # where another application mounts this one, no lifespan does it
         if scope["method"] == "POST":  # what is read takes part of a millisecond, and others wait
             await self._turns.acquire()
             asyncio.get_running_loop().call_soon(self._turns.release)

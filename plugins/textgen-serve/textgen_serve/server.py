@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import filelock
@@ -51,6 +52,7 @@ def serve(
     grace: int,
     unknown_parameters: str,
     chat: bool,
+    routes: Sequence[Any],
     device: str,
 ) -> None:
     """Serve until a signal. Raises UsageError where the address cannot be taken, and what loading a
@@ -85,6 +87,7 @@ def serve(
             ignore_unknown=unknown_parameters == "ignore",
             chat=chat,
             desk=desk,
+            routes=routes,
         )
         config = _configured(app, grace, tls_cert, tls_key)
         listener.listen(config.backlog)
