@@ -218,6 +218,15 @@ def test_long_prompts_are_encoded_beside_the_event_loop(generator):
     assert threading.main_thread() not in threads
 
 
+def test_a_short_request_goes_through_no_thread(generator):
+    encoded, generator = encoding(generator)
+    state = generator.generate("the ", max_new_tokens=2, keep_state=True).state
+    options = {"cancelled": lambda: False, "state": state, "temperature": None, "max_new_tokens": 1}
+    run(generator.agenerate("river", **options))
+    (thread,) = [thread for text, thread in encoded if text == "river"]
+    assert thread is threading.main_thread()
+
+
 def test_streams_of_several_event_loops_share_a_batch(generator):
     def text(index):
         return run(text_of(generator.astream("the ", index=index, max_new_tokens=200)))

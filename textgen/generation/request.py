@@ -32,6 +32,7 @@ _QUICK_ITEMS: Final = 4096  # characters of a prompt, or items of another option
 
 
 _FIELDS: Final = attrs.fields_dict(attrs.resolve_types(RequestOptions))
+_NOT_FOR_SAMPLERS: Final = frozenset((*_FIELDS, "cancelled", "state"))
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -85,7 +86,7 @@ class RequestChecker:
         if state is not None:
             given = {"seed": state.seed, "index": state.index, **given}
         checked = _checked(given)
-        if sampling := {name: value for name, value in given.items() if name not in _FIELDS}:
+        if sampling := _sampling_options(given):
             checked["chain"] = self._chain(sampling)
         if checked.get("ignore_end", self._own.ignore_end):
             checked["end_id"] = None
@@ -101,7 +102,7 @@ class RequestChecker:
         for value in (prompt, *options.values()):
             if isinstance(value, Sized) and len(value) > _QUICK_ITEMS:
                 return False
-        sampling = {name: _plain(value) for name, value in options.items() if name not in _FIELDS}
+        sampling = _sampling_options(options)
         return not sampling or _key(sampling) in self._chains
 
     def _check_many(self, prompts: Any, options: Table) -> tuple[Iterable[Request], int]:
@@ -205,6 +206,15 @@ def _checked(table: Table) -> dict[str, Any]:
     if faults:
         raise UsageError(faults=faults)
     return made
+
+
+def _sampling_options(options: Table) -> dict[str, Any]:
+    """The options that samplers and strategies take."""
+    return {
+        str(name): _plain(value)
+        for name, value in options.items()
+        if value is not None and name not in _NOT_FOR_SAMPLERS
+    }
 
 
 def _key(sampling: Table) -> str:
