@@ -1,11 +1,13 @@
 """How likely a given text, a prompt and generated tokens are."""
 
+import asyncio
 import itertools
 import math
 import tracemalloc
 
 import numpy as np
 import pytest
+from watching import Watcher, scoring
 
 from textgen import PromptError, UsageError
 
@@ -24,6 +26,39 @@ def test_a_score_is_the_mean_loss_of_each_token_given_those_before(generator):
     assert score.loss == pytest.approx(-expected.mean(), abs=1e-5)
     assert score.perplexity == pytest.approx(math.exp(score.loss))
     assert score.bits_per_character == pytest.approx(score.loss / math.log(2))
+
+
+LONG = {"prompt": "the clock " * 1000, "max_new_tokens": 0, "echo": True, "logprobs": 0}
+
+
+def test_a_score_that_nobody_waits_for_ends_at_the_next_block_and_its_task_then(finished_run):
+    watcher = Watcher()
+    generator = scoring(finished_run, watcher)
+
+    async def leave():
+        task = asyncio.create_task(generator.agenerate(**LONG))
+        await asyncio.to_thread(watcher.begun.wait, 60)
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
+        is_counted = not task.done()
+        watcher.gate.set()
+        await asyncio.wait([task], timeout=60)
+        return is_counted, task.cancelled(), watcher.calls
+
+    assert asyncio.run(leave()) == (True, True, 1)
+
+
+def test_cancelled_ends_a_score(finished_run):
+    watcher = Watcher()
+    watcher.gate.set()
+    generator = scoring(finished_run, watcher)
+    made = generator.generate(**LONG, cancelled=lambda: watcher.calls == 2)
+    assert (watcher.calls, made.finish_reason) == (2, "cancelled")
+    whole = generator.generate(**LONG).logprobs
+    scored = len([entry for entry in made.logprobs if entry.logprob is not None])
+    assert 0 < scored < len(whole) == len(made.logprobs)
+    assert made.logprobs[:scored] == whole[:scored]
+    assert {entry.logprob for entry in made.logprobs[scored:]} == {None}
 
 
 def test_a_score_does_not_depend_on_blocks_and_pieces(generator):

@@ -80,6 +80,31 @@ def counting(run):
     return watcher, attrs.evolve(inner, model=Model(), record={})  # nothing before a prompt
 
 
+def scoring(run, watcher):
+    """A generator whose model counts blocks of tokens that it scores as calls, and waits for the
+    gate before the first.
+    """
+    inner = load(run)
+
+    class Model:
+        def decoder(self, batch_size):
+            decoder = inner.model.decoder(batch_size)
+
+            def score(tokens):
+                watcher.calls += 1
+                watcher.wait()
+                return decoder.score(tokens)
+
+            return SimpleNamespace(
+                extend=decoder.extend,
+                score=score,
+                read_state=decoder.read_state,
+                write_state=decoder.write_state,
+            )
+
+    return attrs.evolve(inner, model=Model())
+
+
 async def text_of(stream):
     return "".join([piece async for piece in await stream])
 

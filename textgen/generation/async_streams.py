@@ -5,12 +5,13 @@ One background thread runs the requests of all of them, and their event loops st
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import weakref
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final, Self
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final, Self, TypeVar, cast
 
 from textgen.errors import UsageError
 from textgen.generation.row import Row
@@ -191,6 +192,35 @@ class AsyncTextStream(StreamedText, AsyncIterator[str]):
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+_Made = TypeVar("_Made")
+
+
+async def in_thread(function: Callable[[Callable[[], bool]], _Made]) -> _Made:
+    """Call a function in a thread, with a function that is true once the task is cancelled.
+
+    The task ends only after the thread is done with it, so that whoever counts tasks counts work.
+    """
+    import asyncio
+
+    gone = threading.Event()
+
+    def call() -> _Made | None:
+        return None if gone.is_set() else function(gone.is_set)
+
+    work = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        made = await asyncio.shield(work)
+    except asyncio.CancelledError:
+        gone.set()
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # which nobody asks for
+        raise
+    return cast("_Made", made)
 
 
 async def until_ended(background: BackgroundLoop, row: Row) -> None:

@@ -8,7 +8,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
@@ -21,7 +21,12 @@ from textgen.contracts.components import Components, blaming
 from textgen.contracts.decoders import DecoderFactory
 from textgen.documents import CorpusPiece, end_id
 from textgen.errors import UsageError
-from textgen.generation.async_streams import AsyncTextStream, BackgroundLoop, until_ended
+from textgen.generation.async_streams import (
+    AsyncTextStream,
+    BackgroundLoop,
+    in_thread,
+    until_ended,
+)
 from textgen.generation.keywords import RequestKeywords
 from textgen.generation.peeking import Peek
 from textgen.generation.prompt_cache import PromptCache
@@ -36,7 +41,7 @@ from textgen.generation.request import (
     RequestChecker,
     check_number,
 )
-from textgen.generation.results import Generation
+from textgen.generation.results import Generation, TokenLogprobs
 from textgen.generation.row import Row
 from textgen.generation.sampling import to_numpy
 from textgen.generation.scheduler import Scheduler
@@ -54,6 +59,7 @@ from textgen.protocols import Floats, Ids, Model, Table
 BATCH_SIZE: Final = 256
 _STRIDE: Final = 2**32  # from the index of a text to that of one in its place
 _FEW: Final = 16  # texts with more than this part of the lanes run beside the others
+_QUICK_TOKENS: Final = 1024  # whose text is made in the event loop
 _CACHED: Final = 1 << 26  # bytes of states inside prompts, of asynchronous requests
 
 
@@ -175,14 +181,18 @@ class Generator(RequestChecker):
     async def agenerate(
         self, prompt: Prompt = "", **options: Unpack[RequestKeywords]
     ) -> Generation:
-        """`generate` for asyncio. Cancelling the task ends the text."""
-        import asyncio
+        """`generate` for asyncio. Cancelling the task ends the text.
 
+        A task that is cancelled while its prompt is encoded or scored ends once that does; a score
+        does after the next block of 1,024 tokens at most.
+        """
         row = await self._prepared(prompt, options)
         row.request.check_end()
         with self.components.blaming():
             await until_ended(self._background, row)
-            return await asyncio.to_thread(self._generation, row)
+            if row.length <= _QUICK_TOKENS and not row.scores_prompt:
+                return self._generation(row)
+            return await in_thread(partial(self._generation, row))
 
     async def astream(
         self, prompt: Prompt = "", **options: Unpack[RequestKeywords]
@@ -322,12 +332,10 @@ class Generator(RequestChecker):
         A long prompt or a new form takes longer than an event loop should wait: they go to a
         thread.
         """
-        import asyncio  # slow to import
-
         with self.components.blaming():
             if self._is_quick(prompt, options):
                 return self._row(prompt, options)
-            return await asyncio.to_thread(self._row, prompt, options)
+            return await in_thread(lambda _: self._row(prompt, options))
 
     def _rows(self, requests: Iterable[Request], first: int, n: int) -> Iterator[Row]:
         """The rows of requests, `n` each, whose time runs from the first on."""
@@ -377,23 +385,32 @@ class Generator(RequestChecker):
                     begun.appendleft(other)
                     scheduler.submit(other)
 
-    def _generation(self, row: Row) -> Generation:
-        """The result of a row that has ended. Raises its error."""
+    def _generation(self, row: Row, is_gone: Callable[[], bool] = lambda: False) -> Generation:
+        """The result of a row that has ended. Raises its error.
+
+        is_gone  whether nobody waits for it any more
+        """
         if row.error is not None:
             raise row.error
         request = row.request
         text, ids = row.take()
-        logprobs = row.logprobs
-        if request.echo and request.logprobs is not None:
+        logprobs, reason = row.logprobs, row.finish_reason
+        assert reason is not None
+        if row.scores_prompt:
+            asked = request.cancelled or (lambda: False)
             begun = Row.begin(self.tokenizer, request, row.index)
-            logprobs = [*prompt_logprobs(self._decoders, begun), *logprobs]
-        assert row.finish_reason is not None
+            scores = prompt_logprobs(self._decoders, begun, lambda: is_gone() or asked())
+            rest = request.prompt.ids[len(scores) :].tolist()
+            if rest:
+                reason = "cancelled"
+            unknown = [TokenLogprobs(token, None, ()) for token in rest]
+            logprobs = [*scores, *unknown, *logprobs]
         return Generation(
             prompt=request.prompt.text,
             prompt_ids=request.prompt.ids,
             text=text,
             tokens=tuple(ids.tolist()),
-            finish_reason=row.finish_reason,
+            finish_reason=reason,
             seed=request.seed,
             index=row.index,
             echo=request.echo,

@@ -116,6 +116,11 @@ class Row:
         return self.request.chain.lanes
 
     @property
+    def scores_prompt(self) -> bool:
+        """Whether the log-probabilities of its prompt are asked for."""
+        return self.request.echo and self.request.logprobs is not None
+
+    @property
     def ended(self) -> bool:
         """Whether no more tokens come."""
         return self.reason is not None or self.error is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import attrs
@@ -139,15 +139,22 @@ def stream_loss(model: Model, tokens: Ids) -> float:
     return float(every[len(every) // 2 :].mean())
 
 
-def prompt_logprobs(factory: DecoderFactory, row: Row) -> Iterator[TokenLogprobs]:
-    """Log-probabilities of each token of a row's prompt, given the tokens before it."""
-    assert row.request.logprobs is not None
-    decoder = row.restore(factory())
-    for ids, logprobs in predictions(factory, decoder, row.before, [row.ids]):
-        for token, given in zip(ids.tolist(), logprobs, strict=True):
+def prompt_logprobs(
+    factory: DecoderFactory, row: Row, cancelled: Callable[[], bool]
+) -> list[TokenLogprobs]:
+    """Log-probabilities of each token of a row's prompt, given the tokens before it.
+
+    `cancelled` is asked before each block; once it gives true, the other tokens are left out.
+    """
+    most, made = row.request.logprobs, list[TokenLogprobs]()
+    assert most is not None
+    blocks = predictions(factory, row.restore(factory()), row.before, [row.ids])
+    while not cancelled() and (block := next(blocks, None)) is not None:
+        for token, given in zip(block[0].tolist(), block[1], strict=True):
             is_first = np.isnan(given[token])
-            known = TokenLogprobs.of(given, token, row.request.logprobs)
-            yield TokenLogprobs(token, None, ()) if is_first else known
+            known = TokenLogprobs.of(given, token, most)
+            made.append(TokenLogprobs(token, None, ()) if is_first else known)
+    return made
 
 
 def predictions(

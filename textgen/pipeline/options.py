@@ -127,7 +127,8 @@ class RequestOptions(TextOptions):
 
     A request also takes:
 
-    cancelled   a function; once it gives true, the text ends
+    cancelled   a function; once it gives true, the text ends, and tokens of the prompt that are not
+                scored yet get no log-probability
     state       a saved state to continue, as if the text had never stopped; the prompt is added to
                 it. It keeps seed and index unless they are given; give the other options again
     strategy    how the text is made of steps: a name, or a table with a `type`
