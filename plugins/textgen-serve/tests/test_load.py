@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import socket
+import threading
 import time
 import weakref
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ import pytest
 from conftest import metric, running, serving, texts_at, train, until
 
 import textgen
+from textgen.contracts.decoders import DecoderFactory
 from textgen_serve import app
 
 ENDLESS = {"prompt": "Once ", "max_tokens": 100_000, "time_limit": 60}
@@ -54,6 +56,31 @@ def test_a_client_that_leaves_frees_its_texts(server, body):
     connection.close()
     until(lambda: texts_at(server.url) == 0)
     assert metric(server.url, "textgen_clients_left_total") == left + 1  # no text came to its end
+
+
+def test_scores_of_clients_that_have_left_end_are_counted_and_hold_nobody_up(run, monkeypatch):
+    gate, calls, score = threading.Event(), [], DecoderFactory.score
+
+    def waiting(factory, *given):
+        calls.append(given)
+        assert gate.wait(60)
+        return score(factory, *given)
+
+    monkeypatch.setattr(DecoderFactory, "score", waiting)
+    body = {"prompt": "Once " * 4000, "max_tokens": 0, "echo": True, "logprobs": 0}
+    with running(app.create_app({"ravens": run})) as (host, port), ExitStack() as stack:
+        url = f"http://{host}:{port}"
+        stack.callback(gate.set)
+        with ExitStack() as clients:
+            for _ in range(8):
+                clients.enter_context(raw(url, body))
+            until(lambda: texts_at(url) == 8 and calls)
+        answer = httpx2.post(f"{url}/v1/completions", json={"max_tokens": 2}, timeout=20)
+        assert answer.status_code == 200
+        until(lambda: texts_at(url) == len(calls) < 6)  # those that wait for them end at once
+        gate.set()
+        until(lambda: texts_at(url) == 0)
+    assert len(calls) < 6
 
 
 @pytest.mark.parametrize("body", [{"stream": True}, {}], ids=["stream", "whole"])

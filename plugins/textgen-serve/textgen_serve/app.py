@@ -49,6 +49,7 @@ _PAGE: Final = Path(__file__).parent / "page"
 _OPENAPI: Final = Path(__file__).with_name("openapi.json")
 _LIKELIEST_TOKENS: Final = 10
 _HEADER: Final = 4096  # bytes of a header at most
+_SCORES_AT_ONCE: Final = 3  # prompts that are scored at once: asyncio has five threads or more
 _PING: Final = 15.0  # seconds without an event
 _METRICS: Final = (b"content-type", b"text/plain; version=1.0.0; charset=utf-8")
 _STREAM: Final = [
@@ -74,6 +75,7 @@ class Server:
         self.runs, self._limits, self._metrics, self._access = runs, limits, metrics, access
         self._ignore_unknown, self._chat = ignore_unknown, chat
         self._texts = Counter[str]()  # generated or waiting, of each client
+        self._scoring = asyncio.Semaphore(_SCORES_AT_ONCE)
         self._streams: set[Exchange] = set()
 
     def routes(self) -> list[BaseRoute]:
@@ -129,7 +131,7 @@ class Server:
 
     async def _complete(self, exchange: Exchange, *, is_chat: bool) -> None:
         run, asked = await self._asked(exchange, is_chat=is_chat)
-        job = Job(run, asked, self._limits, is_chat=is_chat)
+        job = Job(run, asked, self._limits, self._scoring, is_chat=is_chat)
         with self._admitted(exchange, run, asked.rows):
             work = self._streamed(exchange, job) if asked.stream else _whole(exchange, job)
             try:

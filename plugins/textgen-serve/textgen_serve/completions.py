@@ -61,12 +61,21 @@ class PreparedPrompt:
 class Job:
     """The work for one request, on the run as it was when the request came. Answers are in the
     shape of chats if `is_chat`.
+
+    scoring  held while a prompt is scored
     """
 
     def __init__(
-        self, run: ServedRun, completion: Completion, limits: Limits, *, is_chat: bool = False
+        self,
+        run: ServedRun,
+        completion: Completion,
+        limits: Limits,
+        scoring: asyncio.Semaphore,
+        *,
+        is_chat: bool = False,
     ) -> None:
         self.completion, self.is_chat = completion, is_chat
+        self._scoring = scoring
         self._generator: Generator = run.generator
         self._spelling = Spelling(run.generator.tokenizer)
         self._limits = limits
@@ -140,9 +149,10 @@ class Job:
         if asked.echo and asked.logprobs is not None:
             count = max(asked.logprobs, count or 0)
         if count is not None and len(made.ids):
-            scored = await self._generator.agenerate(
-                made.given, max_new_tokens=0, echo=True, logprobs=count
-            )
+            async with self._scoring:
+                scored = await self._generator.agenerate(
+                    made.given, max_new_tokens=0, echo=True, logprobs=count
+                )
             made.scores = scored.logprobs
 
     def _size(self, new: int) -> int:
