@@ -26,14 +26,14 @@ class Processes:
     """The place of this process among all of a run.
 
     rank, size              among all; rank 0 leads
-    local_rank, local_size  among those of this machine
+    local_rank, local_size  among those of this machine; a rank of None is not known
     timeout                 seconds without an answer after which a process is taken for lost
     launcher                the id of the process that started this one, where that is torchrun
     """
 
     rank: int
     size: int
-    local_rank: int = 0
+    local_rank: int | None = None
     local_size: int = 1
     timeout: float = TIMEOUT
     launcher: int | None = None
@@ -44,10 +44,11 @@ class Processes:
         """The processes of torchrun's RANK, WORLD_SIZE and the like; None without WORLD_SIZE."""
         if "WORLD_SIZE" not in environment or "RANK" not in environment:
             return None
+        local_rank = environment.get("LOCAL_RANK")
         return cls(
             rank=int(environment["RANK"]),
             size=int(environment["WORLD_SIZE"]),
-            local_rank=int(environment.get("LOCAL_RANK", 0)),
+            local_rank=None if local_rank is None else int(local_rank),
             local_size=int(environment.get("LOCAL_WORLD_SIZE", 1)),
             launcher=os.getppid() if "TORCHELASTIC_RUN_ID" in environment else None,
         )
@@ -64,8 +65,19 @@ class Processes:
         return slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)
 
     def device(self, kind: str) -> str:
-        """This process's device of a kind: of several GPUs, each has its own."""
-        return f"cuda:{self.local_rank}" if kind.startswith("cuda") else kind
+        """This process's device of a kind: of several GPUs, each has its own.
+
+        Without a local rank, the processes of a machine are taken to have ranks in a row, one for
+        each of its GPUs.
+        """
+        if not kind.startswith("cuda"):
+            return kind
+        index = self.local_rank
+        if index is None:
+            import torch
+
+            index = self.rank % max(1, torch.cuda.device_count())
+        return f"cuda:{index}"
 
     def threads(self, given: int | None) -> int | None:
         """The threads for this process where the run has `given`; None leaves torch its own

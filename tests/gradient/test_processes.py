@@ -238,3 +238,10 @@ def test_the_place_is_read_from_the_environment():
     assert (here.device("cuda"), here.device("cpu")) == ("cuda:1", "cpu")
     assert here.timeout == 120  # as docs/scaling.md says
     assert (here.threads(6), here.threads(None)) == (3, None)
+
+
+def test_without_a_local_rank_processes_share_out_the_gpus_by_rank(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    ranks = [{"RANK": str(rank), "WORLD_SIZE": "4"} for rank in range(4)]
+    devices = [Processes.of_environment(rank).device("cuda") for rank in ranks]
+    assert devices == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
