@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final
@@ -19,6 +20,12 @@ from textgen.errors import ProcessesError
 
 TIMEOUT = 120.0  # seconds that a step, a checkpoint or an evaluation of another process may take
 _MEETING_SECONDS: Final = 1800.0  # seconds in which all come, and read the text
+# In what gloo, NCCL and torch's stores say where a process has ended or does not answer.
+_OF_A_LOSS: Final = re.compile(
+    r"closed|reset by peer|broken pipe|refused|not connected|network error|remote process exited"
+    r"|time[d]?[ -]?out|failed to (connect|recv|send)",
+    re.IGNORECASE,
+)
 
 
 @attrs.define(eq=False)
@@ -155,9 +162,22 @@ class Processes:
 
     @contextlib.contextmanager
     def explained(self, seconds: float | None = None) -> Iterator[None]:
-        """Raise what torch says while processes talk to each other as a ProcessesError."""
+        """Raise what torch says while processes talk to each other as a ProcessesError: that
+        another one is lost, or else what it says, and in which process.
+
+        What is raised where memory runs out stays as it is.
+        """
+        import torch
+
         try:
             yield
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, ValueError) as error:
-            cause = "another process of the run has ended, or has not answered within"
-            raise ProcessesError(f"{cause} {seconds or self.timeout:g} seconds") from error
+            said = " ".join(str(error).split())
+            if _OF_A_LOSS.search(said):
+                cause = "another process of the run has ended, or has not answered within"
+                cause = f"{cause} {seconds or self.timeout:g} seconds"
+            else:
+                cause = f"process {self.rank} cannot work with the others: {said}"
+            raise ProcessesError(cause) from error

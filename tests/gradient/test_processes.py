@@ -15,6 +15,7 @@ from small_trainings import pipeline
 
 import textgen
 from textgen import Engine, UsageError
+from textgen.errors import DeviceError, ProcessesError
 from textgen.processes import Processes
 
 CLOSING = """
@@ -238,6 +239,32 @@ def test_the_place_is_read_from_the_environment():
     assert (here.device("cuda"), here.device("cpu")) == ("cuda:1", "cpu")
     assert here.timeout == 120  # as docs/scaling.md says
     assert (here.threads(6), here.threads(None)) == (3, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), DeviceError, "^out of memory"),
+        (RuntimeError("Duplicate GPU detected"), ProcessesError, "process 0 .* Duplicate GPU"),
+        (RuntimeError("[tcp/pair.cc:538] Connection closed by peer"), ProcessesError, "^another"),
+        (RuntimeError("Timed out waiting 120000ms for recv"), ProcessesError, "^another process"),
+    ],
+)
+def test_only_a_process_that_is_lost_is_reported_as_lost(
+    single, tmp_path, monkeypatch, said, kind, told
+):
+    def refuse(*given, **named):
+        raise said
+
+    monkeypatch.setattr(torch.distributed, "broadcast", refuse)
+    with pytest.raises(kind, match=told):
+        Engine().run(write(tmp_path), output=tmp_path / "run", processes=single)
+
+
+def test_what_keeps_processes_from_meeting_is_said(monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ProcessesError, match=r"process 1 .*MASTER_ADDR"), Processes(1, 2).joined():
+        pass
 
 
 def test_without_a_local_rank_processes_share_out_the_gpus_by_rank(monkeypatch):
