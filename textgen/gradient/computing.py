@@ -191,8 +191,7 @@ class Computation:
         """Set the gradients of the mean loss of a batch, read on from the states `carried` of all
         rows.
 
-        To be called within `run`. A single process does not wait for the device. Raises
-        ProcessesError.
+        To be called within `run`. It does not wait for the device. Raises ProcessesError.
         """
         for parameter in itertools.chain.from_iterable(self._parameters):
             parameter.grad = None
@@ -219,27 +218,33 @@ class Computation:
     def _sum(self, loss: Tensor, state: State, now: float) -> Gradients:
         """Set the gradients of all processes to their sums, and sum up what else they have.
 
-        All numbers travel in one message, in the type that holds them all: on a CPU a message costs
-        more than what it carries.
+        The numbers travel in one message, in the type that holds them all: on a CPU a message costs
+        more than what it carries. On another device the facts of the processes travel apart, from
+        CPU to CPU, where a process that was lost is an error; in a sum of NCCL, it ends this one.
         """
         import torch.distributed as dist
 
-        assert self._processes is not None
+        processes = self._processes
+        assert processes is not None
         parameters = [p for p in self._parameters[0] if p.requires_grad]
         is_used = [p.grad is not None for p in parameters]  # by a row of this process
-        facts = [now if self._processes.leads else 0.0, *is_used]
-        header = torch.cat([loss[None].float(), loss.new_tensor(facts, dtype=torch.float32)])
+        facts, header = [now if processes.leads else 0.0, *is_used], loss[None].float()
+        on_cpu = self.device == "cpu"
+        if on_cpu:
+            header = torch.cat([header, torch.tensor(facts, dtype=torch.float32)])
+        else:
+            facts = processes.sums(*facts)
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         sums = [header, *state, *(p.grad for p in parameters if p.grad is not None)]
-        with self._processes.explained():
-            message = torch.cat([tensor.flatten() for tensor in sums])
+        message = torch.cat([tensor.flatten() for tensor in sums])
+        with processes.explained():
             dist.all_reduce(message, group=self._group)
-            parts = torch.split(message, [tensor.numel() for tensor in sums])
-            for to, part in zip(sums, parts, strict=True):
-                to.copy_(part.view_as(to))
-            now, *users = header[1:].tolist()
+        parts = torch.split(message, [tensor.numel() for tensor in sums])
+        for to, part in zip(sums, parts, strict=True):
+            to.copy_(part.view_as(to))
+        now, *users = header[1:].tolist() if on_cpu else facts
         for parameter, count in zip(parameters, users, strict=True):
             if not count:
                 parameter.grad = None  # a gradient of zero would let an optimizer decay it
