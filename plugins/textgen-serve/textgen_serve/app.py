@@ -389,7 +389,7 @@ def create_app(
         routes=[
             *offered_routes(plugins, routes, access, loaded),  # which may replace those below
             *server.routes(),
-            *DocumentsApi(plugins, limits, desk).routes(access.client),
+            *DocumentsApi(limits, desk).routes(access.client),
             *(DeskApi(desk, loaded, limits).routes(access.client) if desk else []),
             *_pages(is_desk=desk is not None),
         ],

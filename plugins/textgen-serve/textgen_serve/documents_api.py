@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import attrs
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from textgen import PluginSet
+from textgen_serve.conversion import text_in
 from textgen_serve.desk import Desk
 from textgen_serve.documents import ConflictError
 from textgen_serve.errors import ApiError
@@ -18,10 +18,11 @@ from textgen_serve.exchange import JSON, Endpoint, Exchange, header
 from textgen_serve.json_body import dump_long
 from textgen_serve.limits import Limits
 from textgen_serve.uploads import done, received, spooled
-from textgen_serve.word import docx_of, text_in
+from textgen_serve.word import docx_of
 
 _DOCUMENT_BYTES: Final = 1 << 25  # bytes of a document with its versions, or of a file
 _VALUES: Final = 2_000_000  # numbers, strings, lists and objects of it
+_CONVERSIONS: Final = 2  # files that are read at one time
 _DOCX: Final = b"application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 
@@ -29,9 +30,9 @@ _DOCX: Final = b"application/vnd.openxmlformats-officedocument.wordprocessingml.
 class DocumentsApi:
     """Answers about documents. Files are read and written in a thread."""
 
-    plugins: PluginSet
     limits: Limits
     desk: Desk | None
+    _turns: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(_CONVERSIONS))
 
     def routes(self, client: Callable[[Scope], str]) -> list[BaseRoute]:
         """The routes; `client` finds the client of a request."""
@@ -93,8 +94,12 @@ class DocumentsApi:
         with spooled() as content:
             await received(exchange, content.write, _DOCUMENT_BYTES)
             content.seek(0)
-            file, most = exchange.params["file"], self.limits.body_bytes
-            text = await done(text_in, file, content, self.plugins, most)
+            await exchange.while_connected(self._send_text(exchange, content))
+
+    async def _send_text(self, exchange: Exchange, content: BinaryIO) -> None:
+        file, limits = exchange.params["file"], self.limits
+        async with self._turns:
+            text = await text_in(file, content, limits.body_bytes, limits.seconds)
         await exchange.json({"text": text})
 
     async def docx(self, exchange: Exchange) -> None:

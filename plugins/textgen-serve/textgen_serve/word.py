@@ -1,17 +1,12 @@
-"""Texts as documents of Word, and texts in the documents that the corpus reads."""
+"""Texts as documents of Word."""
 
 from __future__ import annotations
 
 import io
 import re
-import tempfile
 import zipfile
-from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 from xml.sax.saxutils import escape
-
-from textgen import Engine, PluginSet, UsageError
-from textgen_serve.names import made_suffix
 
 _PACKAGE: Final = "http://schemas.openxmlformats.org/package/2006"
 _WORD: Final = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
@@ -46,27 +41,3 @@ def docx_of(text: str) -> bytes:
 def _run(line: str) -> str:
     texts = (f'<w:t xml:space="preserve">{escape(part)}</w:t>' for part in line.split("\t"))
     return f"<w:r>{'<w:tab/>'.join(texts)}</w:r>" if line else ""
-
-
-def text_in(file: str, content: BinaryIO, plugins: PluginSet, most: int) -> str:
-    """The text of a file, read as the corpus of type `file` does.
-
-    most   characters of it
-
-    Raises UsageError and CorpusError.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"text{made_suffix(file)}"
-        with path.open("wb") as copy:
-            while piece := content.read(1 << 20):
-                copy.write(piece)
-        pieces, size = [], 0
-        for piece_of_text in Engine(plugins).read_corpus({"type": "file", "path": str(path)}):
-            if isinstance(piece_of_text, str):
-                pieces.append(piece_of_text)
-                size += len(piece_of_text)
-            if size > most:
-                raise UsageError(
-                    f"{file} has more than {most:,} characters, the most of a document"
-                )
-    return "".join(pieces)
