@@ -40,6 +40,7 @@ from textgen.generation.request import (
     Request,
     RequestChecker,
     check_number,
+    sampling_options,
 )
 from textgen.generation.results import Generation, TokenLogprobs
 from textgen.generation.row import Row
@@ -321,6 +322,16 @@ class Generator(RequestChecker):
     async def aprepare(self, prompt: Prompt, **options: Unpack[RequestKeywords]) -> EncodedPrompt:
         """`prepare` for asyncio."""
         return (await self._prepared(prompt, options)).request.prompt
+
+    @blaming
+    def lanes(self, **options: Unpack[RequestKeywords]) -> int:
+        """The most rows of a decoder that a text with these options takes: 1, or as many as its
+        strategy may ask for.
+
+        Raises UsageError for options of strategies that are out of range.
+        """
+        sampling = sampling_options(options)
+        return (self._chain(sampling) if sampling else self.chain).lanes
 
     def _row(self, prompt: Prompt, options: Table) -> Row:
         request = self._check(prompt, options)

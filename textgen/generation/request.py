@@ -86,7 +86,7 @@ class RequestChecker:
         if state is not None:
             given = {"seed": state.seed, "index": state.index, **given}
         checked = _checked(given)
-        if sampling := _sampling_options(given):
+        if sampling := sampling_options(given):
             checked["chain"] = self._chain(sampling)
         if checked.get("ignore_end", self._own.ignore_end):
             checked["end_id"] = None
@@ -102,7 +102,7 @@ class RequestChecker:
         for value in (prompt, *options.values()):
             if isinstance(value, Sized) and len(value) > _QUICK_ITEMS:
                 return False
-        sampling = _sampling_options(options)
+        sampling = sampling_options(options)
         return not sampling or _key(sampling) in self._chains
 
     def _check_many(self, prompts: Any, options: Table) -> tuple[Iterable[Request], int]:
@@ -208,7 +208,7 @@ def _checked(table: Table) -> dict[str, Any]:
     return made
 
 
-def _sampling_options(options: Table) -> dict[str, Any]:
+def sampling_options(options: Table) -> dict[str, Any]:
     """The options that samplers and strategies take."""
     return {
         str(name): _plain(value)

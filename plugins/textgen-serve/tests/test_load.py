@@ -19,6 +19,7 @@ from conftest import metric, running, serving, texts_at, train, until
 import textgen
 from textgen.contracts.decoders import DecoderFactory
 from textgen_serve import app
+from textgen_serve.limits import Limits
 
 ENDLESS = {"prompt": "Once ", "max_tokens": 100_000, "time_limit": 60}
 
@@ -133,6 +134,20 @@ def test_too_many_texts_are_refused_and_later_ones_are_not(run):
         connection.close()
         until(lambda: texts_at(server.url) == 0)
         assert client.post("/v1/completions", json={"n": 2, "max_tokens": 2}).status_code == 200
+
+
+@pytest.mark.parametrize("wide", [{"beams": 4}, {"ban_phrase": ["Twice"]}], ids=["beam", "ban"])
+def test_a_text_of_many_lanes_counts_as_many(run, wide):
+    limits = Limits(texts=10)
+    with running(app.create_app({"ravens": run}, limits=limits)) as (host, port):
+        url = f"http://{host}:{port}"
+        with httpx2.Client(base_url=url, timeout=60) as client, raw(url, {**ENDLESS, **wide}):
+            lanes = 8 if "beams" in wide else 10  # two for a beam; a client has no more than ten
+            until(lambda: texts_at(url) == lanes)
+            refused = client.post("/v1/completions", json={"max_tokens": 2, "n": 3})
+            assert refused.status_code == 429
+            assert client.get("/ready").status_code == (200 if lanes < 10 else 503)
+        until(lambda: texts_at(url) == 0)
 
 
 def test_streams_end_in_peace_within_the_grace_and_new_connections_are_refused(run):

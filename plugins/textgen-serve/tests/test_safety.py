@@ -1,6 +1,7 @@
 """Refusals of a server by default, and limits of its connections."""
 
 import asyncio
+import functools
 import shutil
 import signal
 import socket
@@ -229,6 +230,35 @@ def test_keys_take_turns_and_leave_half_of_the_places_to_the_others(run, most):
 
     with running(app) as (host, port):
         assert asyncio.run(statuses()) == [429, 400, 200, most // 2]
+
+
+@pytest.mark.parametrize("keys", [(), ("a", "b")], ids=["no-keys", "keys"])
+def test_a_request_of_all_lanes_stops_nobody(run, generator, keys):
+    app = create_app({"r": run}, access=Access(keys=keys))
+    greedy = {"prompt": "Once ", "beams": 128, "strategy": "beam", "max_tokens": 100_000}
+    short = {"prompt": "Once ", "max_tokens": 5, "seed": 1}
+
+    async def texts():
+        async with httpx2.AsyncClient(base_url=f"http://{host}:{port}", timeout=60) as client:
+
+            async def post(key, **body):
+                headers = {"authorization": f"Bearer {key}"}
+                return await client.post("/v1/completions", json=body, headers=headers)
+
+            task = asyncio.create_task(post("a", **greedy))
+            until_lanes = functools.partial(texts_at, f"http://{host}:{port}", "b")
+            await asyncio.to_thread(until, lambda: until_lanes() == 256)
+            answers = [await post("b", **short, index=index) for index in range(5)]
+            assert not task.done()
+            task.cancel()
+            return [answer.json()["choices"][0]["text"] for answer in answers]
+
+    with running(app) as (host, port):
+        made = asyncio.run(asyncio.wait_for(texts(), 60))
+    assert made == [
+        generator.generate("Once ", max_new_tokens=5, seed=1, index=index).text
+        for index in range(5)
+    ]
 
 
 def test_a_unix_socket_is_for_its_user_alone(run, tmp_path):

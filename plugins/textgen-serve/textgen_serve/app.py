@@ -27,10 +27,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from textgen import PluginSet
+from textgen import PluginSet, TextgenError
 from textgen_serve.background import Background
 from textgen_serve.chat import as_completion
-from textgen_serve.completions import Job, next_tokens
+from textgen_serve.completions import Job, next_tokens, refusal
 from textgen_serve.desk import Desk
 from textgen_serve.desk_api import DeskApi
 from textgen_serve.documents_api import DocumentsApi
@@ -132,7 +132,7 @@ class Server:
     async def _complete(self, exchange: Exchange, *, is_chat: bool) -> None:
         run, asked = await self._asked(exchange, is_chat=is_chat)
         job = Job(run, asked, self._limits, self._scoring, is_chat=is_chat)
-        with self._admitted(exchange, run, asked.rows):
+        with self._admitted(exchange, run, asked.rows, self._lanes(run, asked)):
             work = self._streamed(exchange, job) if asked.stream else _whole(exchange, job)
             try:
                 await exchange.while_connected(work)
@@ -156,7 +156,7 @@ class Server:
             count, most = asked.logprobs or _LIKELIEST_TOKENS, self._limits.prompt_tokens
             await exchange.json(await next_tokens(run.generator, asked, count, most))
 
-        with self._admitted(exchange, run, 1):
+        with self._admitted(exchange, run, 1, self._lanes(run, asked)):
             await exchange.while_connected(answer())
 
     async def copies(self, exchange: Exchange) -> None:
@@ -290,16 +290,28 @@ class Server:
             exchange.headers.append((b"x-ignored-parameters", names[:_HEADER]))
         return run, asked
 
-    @contextlib.contextmanager
-    def _admitted(self, exchange: Exchange, run: ServedRun, texts: int) -> Iterator[None]:
-        """Count texts while they are generated or wait. Raises ApiError where too many do.
+    def _lanes(self, run: ServedRun, asked: Completion) -> int:
+        """The lanes of each text of a request. Raises ApiError."""
+        try:
+            return self.runs.lanes(run, asked.options)
+        except TextgenError as error:
+            raise refusal(error) from error
 
-        One key of several has half of the places that the others leave.
+    @contextlib.contextmanager
+    def _admitted(
+        self, exchange: Exchange, run: ServedRun, texts: int, lanes: int = 1
+    ) -> Iterator[None]:
+        """Count texts, each as often as it has lanes, while they are generated or wait. Raises
+        ApiError where too many do.
+
+        One key of several has half of the places that the others leave. A request with more lanes
+        than a key may have takes all of them.
         """
         share = 2 if len(self._access.keys) > 1 else 1
         client, own = exchange.client, self._texts[exchange.client]
         if texts > (most := -(-self._limits.texts // share)):
             raise ApiError(400, f"a client has at most {most} texts at one time")
+        texts = min(texts * lanes, most)
         if own + texts > -(-(self._limits.texts - self._texts.total() + own) // share):
             raise ApiError(429, "too many requests are waiting; try again later")
         self._texts[client] += texts

@@ -74,7 +74,8 @@ def make_command(context: BuildContext) -> click.Command:
         "--texts",
         default=2048,
         type=click.IntRange(1),
-        help="Texts that are generated or wait at one time; further requests get status 429.",
+        help="Texts that are generated or wait at one time, each counted as often as it has lanes; "
+        "further requests get status 429.",
     )
     @option(
         "--time-limit",

@@ -109,7 +109,7 @@ class Job:
             try:
                 await self._prepare(prompt)
             except TextgenError as error:
-                raise _refusal(error) from error
+                raise refusal(error) from error
             except ApiError as error:
                 if len(self.completion.prompts) > 1:
                     error.message = f"prompt {place}: {error.message}"
@@ -126,7 +126,7 @@ class Job:
                     await asyncio.sleep(0)
             made = await asyncio.gather(*tasks)
         except TextgenError as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
         finally:
             for task in tasks:
                 task.cancel()
@@ -242,7 +242,7 @@ class Job:
                     streams.append(stream)
                     await asyncio.sleep(0)
         except TextgenError as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
         return streams
 
     async def events(self, streams: Sequence[AsyncTextStream]) -> AsyncGenerator[bytes]:
@@ -253,7 +253,7 @@ class Job:
                 async for event in events:
                     yield event
         except TextgenError as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
         if self.completion.include_usage:
             yield b"data: %s\n\n" % dump({**self._frame, "choices": [], "usage": self.usage()})
 
@@ -433,7 +433,7 @@ async def next_tokens(
             prompt, options["state"], text, held = "", made.state, made.text, 0
         given, sampled = await generator.anext_logprobs(prompt, **options)
     except TextgenError as error:
-        raise _refusal(error) from error
+        raise refusal(error) from error
     return await asyncio.to_thread(_following, generator, text, given, sampled, count, held)
 
 
@@ -482,5 +482,6 @@ def _mean_logprob(made: Generation) -> float:
     return -sum(known) / len(known) if known else 0.0
 
 
-def _refusal(error: TextgenError) -> ApiError:
+def refusal(error: TextgenError) -> ApiError:
+    """An error of the engine, with the names that parameters have here."""
     return ApiError.of(error, _NAMES)

@@ -9,8 +9,8 @@ import attrs
 class Limits:
     """Each is checked before anything is allocated for a request.
 
-    texts             that are generated or wait at one time, of all requests; beyond it the answer
-                      is 429
+    texts             that are generated or wait at one time, of all requests, each counted as
+                      often as it has lanes; beyond it the answer is 429
     texts_per_request prompts times n or best_of
     body_bytes        of a request
     body_values       numbers, strings, lists and objects of a request

@@ -41,7 +41,10 @@ class Metrics:
             "textgen_generated_tokens", "Tokens generated", ["model"], registry=self._registry
         )
         self.texts = Gauge(
-            "textgen_texts", "Texts that are generated or wait", ["model"], registry=self._registry
+            "textgen_texts",
+            "Texts that are generated or wait, each as often as it has lanes",
+            ["model"],
+            registry=self._registry,
         )
         self.left = Counter(
             "textgen_clients_left",

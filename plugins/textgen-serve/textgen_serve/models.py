@@ -155,7 +155,8 @@ class Runs:
         more: Callable[[], Mapping[str, Path]] = dict,
     ) -> None:
         self.options = sampling_options(plugins)
-        self.parameters = {"strategy", *self.options, *sampling_options(plugins, "strategy")}
+        self._of_strategies = {"strategy", *sampling_options(plugins, "strategy")}
+        self.parameters = {*self.options, *self._of_strategies}
         self._engine, self._device, self._metrics = Engine(plugins), device, metrics
         self._loaded: dict[Path, _Loaded] = {}
         self._runs: dict[str, ServedRun] = {}
@@ -193,6 +194,11 @@ class Runs:
             message = f"no model is called {name!r}; there are {there}"
             raise ApiError(404, message, param="model", code="model_not_found")
         return self._runs[name]
+
+    def lanes(self, run: ServedRun, options: Mapping[str, Any]) -> int:
+        """The lanes of a text with these options. No sampler of a request is built for it."""
+        given = {name: options[name] for name in self._of_strategies & options.keys()}
+        return run.generator.lanes(**given)
 
     async def _find_more(self, name: str) -> None:
         """Load a further run, in place of the one that was loaded longest ago. Raises ApiError."""
