@@ -191,6 +191,12 @@ def test_the_held_out_part_begins_with_a_document(tokens, training, validation):
     assert (data.training.tolist(), data.validation.tolist()) == (training, validation)
 
 
+def test_a_short_last_document_is_not_held_out_alone():
+    texts = ["It rained. " * 3] * 10 + ["And then the sun came out again. " * 60, "The end."]
+    data = train(texts, data={"window_length": 32}).generator.record["data"]
+    assert data["validation_tokens"] > 200  # of the long document
+
+
 def test_what_follows_the_part_that_was_held_out_is_trained_on():
     tokenizer = types.SimpleNamespace(end_id=9, vocab_size=10, decode=lambda ids: "x" * len(ids))
     tokens = np.array([9, 1, 1, 1, 1, 9, 2, 2, 9, 3, 3, 9])

@@ -254,3 +254,23 @@ def test_a_run_goes_on_with_its_changed_text(folder):
     assert logits(updated.generator, "").keys() - logits(first, "").keys() == {"X", "u"}
     assert updated.history[0]["training_loss"] < first.record["best_loss"] + 0.4
     assert run().outcome == run(update=True).outcome == "skipped"
+
+
+def test_what_is_left_of_the_held_out_part_is_held_out_of_a_shorter_text(folder):
+    made = tables(folder, "adamw")
+    run = partial(textgen.run, made, output=folder / "run")
+    before = run().generator.record["data"]
+    begin, size = before["training_tokens"], before["validation_tokens"]
+    (folder / "text.txt").write_text(TEXT[: begin + size // 2])
+    after = run(update=True).generator.record["data"]
+    assert (after["training_tokens"], after["validation_tokens"]) == (begin, size // 2)
+    assert run().outcome == "skipped"
+    (folder / "text.txt").write_text(TEXT)  # and that stays held out
+    after = run(update=True).generator.record["data"]
+    assert (after["training_tokens"], after["validation_tokens"]) == (
+        len(TEXT) - size // 2,
+        size // 2,
+    )
+    (folder / "text.txt").write_text(TEXT[: begin // 2])
+    with pytest.warns(UserWarning, match="no longer there"):
+        run(update=True)

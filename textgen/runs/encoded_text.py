@@ -205,15 +205,15 @@ class EncodedText:
             pass
 
     def dataset(self, options: DataOptions, held_out: Sequence[int] = ()) -> Dataset:
-        """The tokens, split as the `[data]` table says, or with those of a place held out that a
-        longer text has.
+        """The tokens, split as the `[data]` table says, or with those of a place held out, or with
+        what is left of them where the text has become shorter.
         """
         tokens = self.tokens(
             f"{self.corpus_choice.offer} gave another text when it was read again: run again once "
             "the text is complete; each call of `read` must start from the beginning, and what it "
             "draws must follow from context.seed"
         )
-        self.held_out = tuple(held_out) if held_out and held_out[1] <= len(tokens) else ()
+        self.held_out = self._still_held_out(held_out, len(tokens), options.window_length)
         data = split_tokens(tokens, options, self.tokenizer, self.held_out)
         self.lost_share = lost_share(tokens, self.tokenizer, self.digest.characters)
         # What a built-in tokenizer leaves out is what its options say.
@@ -231,6 +231,22 @@ class EncodedText:
                 stacklevel=2,
             )
         return data
+
+    @staticmethod
+    def _still_held_out(held_out: Sequence[int], size: int, length: int) -> tuple[int, ...]:
+        """The place of the tokens to hold out in a text of `size` tokens; () for its last ones."""
+        if not held_out:
+            return ()
+        begin, stop = held_out
+        stop = min(stop, size)
+        if stop - begin > length:
+            return begin, stop
+        warnings.warn(
+            "the part of the text that was held out is no longer there, so its last part is held "
+            "out, on which the model was trained: the validation loss will be too good",
+            stacklevel=2,
+        )
+        return ()
 
     def tokens(self, changed: str) -> Ids:
         """The tokens (N,), mapped, and kept in the cache if that can be written to.
@@ -331,7 +347,7 @@ def split_tokens(
             training = np.concatenate([tokens[:begin], tokens[stop - shared :]])
             validation = tokens[begin - shared : stop - shared]
         else:
-            training, validation = _split_share(tokens, share, end_id(tokenizer))
+            training, validation = _split_share(tokens, share, end_id(tokenizer), length)
         if options.validation >= 1:
             validation = sample_spans(validation, int(options.validation), _PLACES)
     window = f"one window of data.window_length = {length} needs {length + 1}"
@@ -372,9 +388,9 @@ def lost_share(tokens: Ids, tokenizer: Tokenizer, characters: int) -> float:
     return max(0.0, 1 - kept / characters)
 
 
-def _split_share(tokens: Ids, share: float, end: int | None) -> tuple[Ids, Ids]:
+def _split_share(tokens: Ids, share: float, end: int | None, length: int) -> tuple[Ids, Ids]:
     """All but the last part, and the last part: between two documents, if one ends within a million
-    tokens, and not before half of the first part.
+    tokens, not before half of the first part, and before a last window of `length` tokens.
 
     The id between them belongs to both parts: it ends the one, and the other starts from it.
     """
@@ -383,6 +399,7 @@ def _split_share(tokens: Ids, share: float, end: int | None) -> tuple[Ids, Ids]:
         return tokens[:place], tokens[place:]
     low, high = max(1, place - _SAMPLE), min(len(tokens) - 1, place + _SAMPLE)
     borders = np.flatnonzero(tokens[low:high] == end) + low
+    borders = borders[borders < len(tokens) - length]
     if not len(borders):
         return tokens[:place], tokens[place:]
     border = int(borders[np.abs(borders - place).argmin()])
