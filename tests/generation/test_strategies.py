@@ -145,6 +145,8 @@ def test_guidance_draws_from_the_difference_of_two_prompts(generator):
     )
     assert unknown == none
     assert off.tokens == generator.generate("the ", **sampled).tokens
+    strongest = generator.generate("the ", negative_prompt="é", guidance_scale=1000.0, **sampled)
+    assert len(strongest.tokens) == 40
 
 
 def test_banned_phrases_never_come_and_other_texts_stay(generator):

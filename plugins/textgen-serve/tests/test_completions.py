@@ -244,6 +244,7 @@ REFUSED = [
     ({"strategy": "beam", "best_of": 2, "suffix": "x"}, "strategy", "one"),
     ({"num_beams": 200, "n": 2}, "beams", "integer"),
     ({"suffix": "x", "beams": 2}, "strategy", "one"),
+    ({"negative_prompt": "Twice", "guidance_scale": 1e308}, "guidance_scale", "1000"),
     ({"top_a": 0.5}, "top_a", "not supported"),
     ({"temperature": -1}, "temperature", "must be"),
     ({"temperature": True}, "temperature", "expected"),

@@ -9,6 +9,7 @@ from textgen import NoOptions, option
 
 _COUNT = and_(ge(1), le(256))
 _MOST_PHRASES = 1000
+_MAX_GUIDANCE = 1000  # beyond all use, and logits stay finite
 _MAX_PHRASE = 1000  # characters of a phrase
 
 
@@ -61,7 +62,10 @@ class GuidanceConfig:
         "", help="the prompt to move away from; none if empty", argument="negative_prompt"
     )
     scale: float = option(
-        1.5, help="1 is off, more is stronger", validator=ge(0), argument="guidance_scale"
+        1.5,
+        help="1 is off, more is stronger",
+        validator=and_(ge(0), le(_MAX_GUIDANCE)),
+        argument="guidance_scale",
     )
 
 
