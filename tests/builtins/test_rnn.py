@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import attrs
 import numpy as np
 import pytest
+import torch
 from commands import run_python
 from components import context, letters, make
 
@@ -172,3 +173,43 @@ def test_a_large_vocabulary_needs_an_embedding():
         make("model", "rnn", many, hidden_size=2)
     assert caught.value.argument == "model.embedding_size"
     assert make("model", "rnn", many, hidden_size=2, embedding_size=1).vocab_size == 87_700
+
+
+def test_integers_of_any_size_are_tokens_and_no_other_numbers_are():
+    model, tokens = module(cell="gru", hidden_size=32), torch.tensor([[1, 2, 0, 3]])
+    expected = model(tokens)[0]
+    for kind in (torch.int32, torch.uint8, torch.int16):
+        assert torch.equal(model(tokens.to(kind))[0], expected)
+    with pytest.raises(TypeError, match="tokens must be integers, and are"):
+        model(tokens.float())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_weights_can_be_replaced(cell):
+    """As adapters, meta-learning and averages of weights do."""
+    model, tokens = module(cell=cell, hidden_size=32), torch.tensor([[1, 2, 0, 3]])
+    doubled = module(cell=cell, hidden_size=32)
+    doubled.load_tensors({name: 2 * array for name, array in model.tensors().items()})
+    twice = {name: (2 * part).requires_grad_() for name, part in model.named_parameters()}
+    torch.testing.assert_close(
+        torch.func.functional_call(model, twice, (tokens,))[0], doubled(tokens)[0]
+    )
+
+    class Double(torch.nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    for part in [*model.layers, model.head]:
+        for name in [name for name, _ in part.named_parameters()]:
+            torch.nn.utils.parametrize.register_parametrization(part, name, Double())
+    logits = model(tokens)[0]
+    torch.testing.assert_close(logits, doubled(tokens)[0])
+    (logits**2).sum().backward()
+    expected = doubled.decoder(1).extend(tokens.numpy())
+    np.testing.assert_allclose(model.decoder(1).extend(tokens.numpy()), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="is computed from others"):
+        model.load_tensors(doubled.tensors())
+    assert all(part.grad is not None for part in model.parameters())
+    wrong = {name: part[:5] for name, part in twice.items() if "hh" in name}
+    with pytest.raises((ValueError, RuntimeError)):
+        torch.func.functional_call(module(cell=cell, hidden_size=32), wrong, (tokens,))

@@ -38,7 +38,7 @@ from textgen.runs.encoded_text import EncodedText, last_tokens, unknown_share
 from textgen.runs.formats import CorpusDigest, Progress, Stopped
 from textgen.runs.starting import identity, start_in
 
-_RECORDED_PACKAGES: Final = (OWN_DISTRIBUTION, "numpy", "torch", "llvmlite")
+_RECORDED_PACKAGES: Final = (OWN_DISTRIBUTION, "numpy", "torch")
 _STOPPED: Final = Stopped("textgen run --finish", "by request")
 _UNFINISHED: Final = (
     "with what it had before it resumes; "
@@ -285,6 +285,7 @@ def _environment(device: str) -> dict[str, str]:
         "platform": platform.platform(),
         "device": device,
         **{name: discovery.version(name) or "" for name in _RECORDED_PACKAGES},
+        **{plugin.distribution: plugin.version for plugin in discovery.installed()},
     }
 
 

@@ -17,8 +17,8 @@ class RNNConfig:
     The formulas are those of torch.nn.RNN, GRU and LSTM, with two biases. Dropout is locked: a
     window has one mask for all of its positions. Dropout, embedding dropout and weight drop are
     those of Merity, Keskar and Socher, "Regularizing and optimizing LSTM language models" (2018).
-    With llvmlite, layers whose size is a multiple of 32 are compiled for the processor to train on
-    a CPU: see docs/training.md.
+    With the package textgen-fast, layers whose size is a multiple of 32 are compiled for the
+    processor to train on a CPU: see docs/training.md.
     """
 
     cell: Literal["rnn", "gru", "lstm"] = option(

@@ -19,9 +19,14 @@ def build(config: RNNConfig, context: BuildContext) -> Any:
     if context.training and not config.embedding_size and context.vocab_size > _MOST_ONE_HOT:
         cause = f"a vocabulary of {context.vocab_size:,} tokens is too large to be fed one-hot"
         raise UsageError(cause, argument="model.embedding_size", suggestion="set it, as to 256")
+    from textgen_builtins.models.rnn.layers import offered_layers
     from textgen_builtins.models.rnn.torch_model import TorchRNN
 
-    return TorchRNN.create(config, context.vocab_size, seed=context.seed, device=context.device)
+    device = context.device
+    compiled = offered_layers(context) if device == "cpu" else None
+    return TorchRNN.create(
+        config, context.vocab_size, seed=context.seed, device=device, compiled=compiled
+    )
 
 
 @hookimpl

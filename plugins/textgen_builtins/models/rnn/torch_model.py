@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import math
-import threading
-import warnings
 from collections.abc import Sequence
-from functools import cache
 from operator import attrgetter
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,12 +16,9 @@ from torch import Tensor, nn
 from textgen.gradient import ForwardDecoder
 from textgen.protocols import Decoder, Tensors
 from textgen_builtins.models.rnn.config import RNNConfig
+from textgen_builtins.models.rnn.layers import RecurrentLayers
 from textgen_builtins.models.rnn.numpy_decoder import NumpyDecoder
 from textgen_builtins.models.rnn.weights import Folded, check_shapes, expected_shapes
-
-_IMPORTING: Final = (
-    threading.Lock()
-)  # of two threads, one may else see a module that failed as there
 
 State: TypeAlias = tuple[Tensor, ...]
 """Per layer the hidden state, and for LSTMs the cell state after it, each (B, H)."""
@@ -37,8 +30,8 @@ class TorchRNN(nn.Module):
     Each layer is a separate module, so that dropout between them can use its own generator: torch's
     stacked RNNs use the global one, which belongs to the user.
 
-    use_kernels  whether steps of training may be computed by `textgen_builtins.models.rnn.kernels`,
-                 which gives torch's numbers but for rounding
+    compiled  computes steps of training on a CPU, with torch's numbers but for rounding; None
+              leaves them to torch
     """
 
     def __init__(self, config: RNNConfig, vocab_size: int) -> None:
@@ -60,19 +53,28 @@ class TorchRNN(nn.Module):
             self.head.weight = self.embedding.weight
         self._dropout_generator: torch.Generator | None = None
         self._rows: tuple[int, int] | None = None
-        self.use_kernels = True
+        self.compiled: RecurrentLayers | None = None
 
     @classmethod
-    def create(cls, config: RNNConfig, vocab_size: int, *, seed: int, device: str) -> TorchRNN:
+    def create(
+        cls,
+        config: RNNConfig,
+        vocab_size: int,
+        *,
+        seed: int,
+        device: str,
+        compiled: RecurrentLayers | None = None,
+    ) -> TorchRNN:
         """A network with initial weights drawn from a generator of `seed` alone.
 
         As torch draws them, uniform within 1/sqrt(hidden_size) for cells and head, standard normal
         for the embedding, times 1/sqrt(hidden_size) if it is also the head.
         """
-        with torch.device(
-            "meta"
-        ):  # draws nothing from the global generator, and imports nothing if it is uniform
+        # The meta device draws nothing from the global generator, and imports nothing if it is
+        # uniform.
+        with torch.device("meta"):
             module = cls(config, vocab_size)
+        module.compiled = compiled
         for part in module.modules():  # to_empty would import hundreds of torch's modules
             for name, parameter in part._parameters.items():
                 if parameter is not None:
@@ -103,9 +105,9 @@ class TorchRNN(nn.Module):
         if tokens.is_floating_point():
             raise TypeError(f"tokens must be integers, and are {tokens.dtype}; use tokens.long()")
         tokens = tokens.long()
-        fused = torch.is_grad_enabled() and tokens.numel() > 0 and self._has_kernels()
+        compiled = self._usable_layers() if tokens.numel() > 0 else None
         # Time first, as the cells expect; the transposed result is a view and costs nothing.
-        rows = tokens.T if fused and len(table) <= tokens.numel() else None
+        rows = tokens.T if compiled is not None and len(table) <= tokens.numel() else None
         x = F.embedding(tokens.T, table) if rows is None else table  # (T, B, E)
         after: list[Tensor] = []
         parts = 2 if self.config.cell == "lstm" else 1
@@ -113,8 +115,10 @@ class TorchRNN(nn.Module):
             carried = () if state is None else state[parts * i : parts * (i + 1)]
             weight: Any = layer.weight_hh_l0
             weight = self._masked(weight, self.config.weight_drop)
-            if fused:
-                x, *last = self._fused(layer, x, None if i else rows, weight, carried)
+            if compiled is not None:
+                weights = layer.weight_ih_l0, weight, layer.bias_ih_l0, layer.bias_hh_l0
+                cell, read = self.config.cell, rows if i == 0 else None
+                x, *last = compiled.run(cell, x, read, weights, carried)  # type: ignore[arg-type]
             else:
                 x, *last = self._torchs(layer, x, weight, carried)
             after += last
@@ -122,17 +126,18 @@ class TorchRNN(nn.Module):
         self._rows = None
         return self.head(x).transpose(0, 1), tuple(after)
 
-    def _has_kernels(self) -> bool:
-        """Whether steps of training are computed in machine code of our own, which is at hand and
-        is faster here.
-        """
+    def _usable_layers(self) -> RecurrentLayers | None:
+        """The compiled layers, if a step of training is faster by them here."""
         given = self.head.bias
-        if not self.use_kernels or given.device.type != "cpu" or given.dtype != torch.float32:
-            return False
-        program = _kernels()
-        if program is None or self.config.hidden_size % program.tile().columns:
-            return False
-        return not torch.is_autocast_enabled("cpu") or program.is_fast_in_bfloat16(self.config.cell)
+        is_training = torch.is_grad_enabled()
+        if self.compiled is None or not is_training or given.device.type != "cpu":
+            return None
+        if given.dtype != torch.float32:
+            return None
+        in_bfloat16 = torch.is_autocast_enabled("cpu")
+        size = self.config.hidden_size
+        is_faster = self.compiled.is_faster(self.config.cell, size, in_bfloat16)
+        return self.compiled if is_faster else None
 
     def set_dropout_seed(self, seed: int) -> None:
         """Make the dropout of the next step depend on `seed` alone."""
@@ -214,37 +219,6 @@ class TorchRNN(nn.Module):
             x, *last = run(x, state, weights, True, 1, 0.0, self.training, False, False)
         return x, *(part[0] for part in last)
 
-    def _fused(
-        self, layer: Any, x: Tensor, rows: Tensor | None, weight: Tensor, carried: State
-    ) -> Sequence[Tensor]:
-        """The same by machine code of our own; x may be a table (V, E), of which `rows` (T, B) are
-        read.
-        """
-        from textgen_builtins.models.rnn.kernels.layer import run_layer
-
-        weights = layer.weight_ih_l0, weight, layer.bias_ih_l0, layer.bias_hh_l0
-        return run_layer(self.config.cell, x, rows, weights, carried)
-
     def parameter_roles(self) -> dict[str, str]:
         """The weight of the head, unless it is the embedding's."""
         return {} if self.config.tied_weights else {"head.weight": "head"}
-
-
-@cache
-def _kernels() -> Any:
-    """The module of programs for layers; None where llvmlite is missing, or is installed and does
-    not work.
-    """
-    if not importlib.util.find_spec("llvmlite"):
-        return None
-    try:
-        with _IMPORTING:
-            from textgen_builtins.models.rnn.kernels import program
-
-            program.Program.of("rnn", False, 1, program.tile().columns)
-    except Exception as error:  # a library that cannot be loaded raises whatever it likes
-        warnings.warn(
-            f"llvmlite cannot be used here, and torch computes in its place: {error}", stacklevel=2
-        )
-        return None
-    return program

@@ -1,4 +1,4 @@
-"""A recurrent layer as a function of torch, with a gradient of its own."""
+"""Recurrent layers as functions of torch, with gradients of their own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from textgen_builtins.models.rnn.kernels.cells import CELLS, Cell
-from textgen_builtins.models.rnn.kernels.program import Program
+from textgen_fast.cells import CELLS, Cell
+from textgen_fast.program import Program, is_fast_in_bfloat16, tile
+
+
+class Layers:
+    """The layers that the model `rnn` asks for.
+
+    Compiles a small one, so that a library that does not work here is found at once.
+    """
+
+    def __init__(self) -> None:
+        Program.of("rnn", False, 1, tile().columns)
+
+    def is_faster(self, cell: str, hidden_size: int, in_bfloat16: bool) -> bool:
+        """Whether `run` can compute such a layer, faster than torch."""
+        if hidden_size % tile().columns:
+            return False
+        return not in_bfloat16 or is_fast_in_bfloat16(cell)
+
+    def run(
+        self,
+        cell: str,
+        x: Tensor,
+        rows: Tensor | None,
+        weights: tuple[Tensor, Tensor, Tensor, Tensor],
+        carried: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:
+        """The hidden states and the state of a layer after them, as `run_layer` gives them."""
+        return run_layer(cell, x, rows, weights, carried)
 
 
 def run_layer(

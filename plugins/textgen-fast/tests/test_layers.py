@@ -1,33 +1,39 @@
-"""Recurrent layers in machine code of our own: the numbers of torch's, whatever the shape, and runs
-made with them.
-"""
+"""Compiled layers have the numbers of torch's, whatever the shape; runs are made with them."""
 
+import json
 import sys
-from unittest import mock
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from textgen_fast import layer, program
 
 import textgen
-from textgen_builtins.models.rnn import torch_model
-from textgen_builtins.models.rnn.config import RNNConfig
-from textgen_builtins.models.rnn.kernels import program
-from textgen_builtins.models.rnn.torch_model import TorchRNN
+from textgen import BuildContext, Engine
 
 VOCABULARY = 11
+CORPUS = "the time traveller smiled, and the clock of the hall struck the hour.\n" * 12
 can_halve = program.has_bfloat16()
 
 
 def network(**options):
-    return TorchRNN.create(RNNConfig(**options), VOCABULARY, seed=3, device="cpu")
+    """A model `rnn` as the engine builds it to train, with the layers of this package."""
+    context = BuildContext(
+        folder=Path(), requested_device="cpu", seed=3, tokenizer=SimpleNamespace(vocab_size=11)
+    )
+    made = Engine().build("model", {"type": "rnn", **options}, context)
+    assert isinstance(made.compiled, layer.Layers)
+    return made
 
 
-def numbers(module, kernel, tokens, *, half):
+def numbers(module, tokens, *, compiled, half):
     """Logits, states and gradients of two windows, the second of which goes on from the first."""
-    module.use_kernels = kernel == "llvm"
+    module.compiled = layer.Layers() if compiled else None
     module.zero_grad()
     module.set_dropout_seed(5)
     module.train()
@@ -66,12 +72,12 @@ def difference(a, b):
     {"cell": "lstm", "hidden_size": 64, "layers": 2, "embedding_size": 24},
     {"embedding_dropout": 0.3, "weight_drop": 0.2},
 )
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
 def test_logits_and_gradients_are_those_of_torch(shape, options, dropout):
     module = network(**options, **dropout)
     tokens = torch.from_numpy(np.random.default_rng(0).integers(VOCABULARY, size=shape))
-    expected = numbers(module, "torch", tokens, half=False)
-    found = numbers(module, "llvm", tokens, half=False)
+    expected = numbers(module, tokens, compiled=False, half=False)
+    found = numbers(module, tokens, compiled=True, half=False)
     for name, tensor in expected.items():
         assert difference(found[name], tensor) < 2e-5, name
 
@@ -80,12 +86,12 @@ def test_logits_and_gradients_are_those_of_torch(shape, options, dropout):
 @pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
 @pytest.mark.parametrize("rows", [3, 19])
 def test_in_bfloat16_they_are_no_further_from_float32_than_torchs_are(cell, rows, monkeypatch):
-    monkeypatch.setattr(program, "is_fast_in_bfloat16", lambda cell: True)  # with AMX, too
+    monkeypatch.setattr(layer, "is_fast_in_bfloat16", lambda cell: True)  # with AMX, too
     module = network(cell=cell, hidden_size=96, embedding_size=24)
     tokens = torch.from_numpy(np.random.default_rng(rows).integers(VOCABULARY, size=(rows, 30)))
-    expected = numbers(module, "torch", tokens, half=False)
-    torchs = numbers(module, "torch", tokens, half=True)
-    found = numbers(module, "llvm", tokens, half=True)
+    expected = numbers(module, tokens, compiled=False, half=False)
+    torchs = numbers(module, tokens, compiled=False, half=True)
+    found = numbers(module, tokens, compiled=True, half=True)
     for name, tensor in expected.items():
         most = max(1.3 * difference(torchs[name], tensor), 0.004)
         assert difference(found[name], tensor) < most, name
@@ -101,34 +107,23 @@ def test_what_is_no_number_stays_none(cell, half):
     with torch.no_grad():
         module.layers[0].weight_hh_l0[5] = float("nan")
     tokens = torch.zeros((2, 4), dtype=torch.int64)
-    assert numbers(module, "llvm", tokens, half=half)["first"].isnan().any()
+    assert numbers(module, tokens, compiled=True, half=half)["first"].isnan().any()
 
 
 def test_a_token_that_there_is_not_is_an_error_as_of_torch():
     module = network(cell="lstm", hidden_size=32)
-    for kernel in ("torch", "llvm"):
+    for compiled in (False, True):
         with pytest.raises(IndexError):
-            numbers(module, kernel, torch.full((2, 8), VOCABULARY), half=False)
+            numbers(module, torch.full((2, 8), VOCABULARY), compiled=compiled, half=False)
 
 
 MODEL = {"cell": "lstm", "hidden_size": 32, "dropout": 0.2, "embedding_size": 16}
 
 
-def test_integers_of_any_size_are_tokens_and_no_other_numbers_are():
-    model, tokens = network(cell="gru", hidden_size=32), torch.tensor([[1, 2, 0, 3]])
-    expected = model(tokens)[0]
-    for kind in (torch.int32, torch.uint8, torch.int16):
-        assert torch.equal(model(tokens.to(kind))[0], expected)
-    with pytest.raises(TypeError, match="tokens must be integers, and are"):
-        model(tokens.float())
-
-
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-@pytest.mark.parametrize("use_kernels", [True, False])
-def test_weights_can_be_replaced(cell, use_kernels):
+def test_weights_can_be_replaced(cell):
     """As adapters, meta-learning and averages of weights do."""
     model, tokens = network(cell=cell, hidden_size=32), torch.tensor([[1, 2, 0, 3]])
-    model.use_kernels = use_kernels
     doubled = network(cell=cell, hidden_size=32)
     doubled.load_tensors({name: 2 * array for name, array in model.tensors().items()})
     twice = {name: (2 * part).requires_grad_() for name, part in model.named_parameters()}
@@ -140,9 +135,9 @@ def test_weights_can_be_replaced(cell, use_kernels):
         def forward(self, weight):
             return 2 * weight
 
-    for layer in [*model.layers, model.head]:
-        for name in [name for name, _ in layer.named_parameters()]:
-            torch.nn.utils.parametrize.register_parametrization(layer, name, Double())
+    for part in [*model.layers, model.head]:
+        for name in [name for name, _ in part.named_parameters()]:
+            torch.nn.utils.parametrize.register_parametrization(part, name, Double())
     logits = model(tokens)[0]
     torch.testing.assert_close(logits, doubled(tokens)[0])
     (logits**2).sum().backward()
@@ -156,35 +151,45 @@ def test_weights_can_be_replaced(cell, use_kernels):
         torch.func.functional_call(network(cell=cell, hidden_size=32), wrong, (tokens,))
 
 
-@pytest.fixture
-def found_anew():
-    """Whether there is a llvmlite that works is asked once in a process."""
-    torch_model._kernels.cache_clear()
-    yield
-    torch_model._kernels.cache_clear()
+def trained(model=MODEL, **trainer):
+    """A run in memory."""
+    table = {"type": "sgd", "length": "2 epochs", "batch_size": 16, **trainer}
+    return textgen.train(
+        corpus=CORPUS,
+        model={"type": "rnn", **model},
+        trainer=table,
+        data={"window_length": 16},
+        device="cpu",
+        threads=1,
+    )
 
 
-@pytest.mark.usefixtures("found_anew")
-def test_where_llvmlite_cannot_be_loaded_torch_computes_and_it_is_said(
-    tmp_path, monkeypatch, tiny_pipeline
-):
+def test_where_llvm_cannot_be_loaded_torch_computes_and_it_is_said(tmp_path, monkeypatch):
     broken = tmp_path / "broken/llvmlite"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise OSError('its library is of another processor')")
     monkeypatch.syspath_prepend(str(broken.parent))
     for name in [*sys.modules]:
-        if name.startswith(("llvmlite", "textgen_builtins.models.rnn.kernels")):
+        if name.startswith(("llvmlite", "textgen_fast.")):
             monkeypatch.delitem(sys.modules, name)
-    said = "llvmlite cannot be used here, and torch computes in its place: its library is of"
-    with pytest.warns(UserWarning, match=said):
-        textgen.run(tiny_pipeline(model=MODEL))
+    with pytest.warns(textgen.PluginWarning, match="its library is of another processor"):
+        trained()
 
 
-def test_steps_are_computed_in_machine_code_and_evaluations_are_not(monkeypatch, tiny_pipeline):
-    from textgen_builtins.models.rnn.kernels import layer
+def test_steps_are_compiled_and_evaluations_are_not(monkeypatch):
+    cells, run = [], layer.Layers.run
 
-    counted = mock.Mock(wraps=layer.run_layer)
-    monkeypatch.setattr(layer, "run_layer", counted)
-    trainer = {"length": "40 steps", "batch_size": 8, "evaluate_every": 20}
-    textgen.run(tiny_pipeline(model=MODEL, trainer=trainer, threads=1))
-    assert [call.args[0] for call in counted.mock_calls] == ["lstm"] * 40
+    def counted(self, cell, *arguments):
+        cells.append(cell)
+        return run(self, cell, *arguments)
+
+    monkeypatch.setattr(layer.Layers, "run", counted)
+    trained(length="40 steps", batch_size=8, evaluate_every=20)
+    assert cells == ["lstm"] * 40
+
+
+def test_the_version_is_recorded(tmp_path):
+    run = trained()
+    run.save(tmp_path / "run")
+    environment = json.loads((tmp_path / "run/run.json").read_text())["environment"]
+    assert environment["textgen-fast"] == metadata.version("textgen-fast")

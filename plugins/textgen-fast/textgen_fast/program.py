@@ -13,9 +13,9 @@ import attrs
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from textgen_builtins.models.rnn.kernels.cells import CELLS, Cell
-from textgen_builtins.models.rnn.kernels.products import Product, Tile
-from textgen_builtins.models.rnn.kernels.vectors import LANES, Array, Number, loop
+from textgen_fast.cells import CELLS, Cell
+from textgen_fast.products import Product, Tile
+from textgen_fast.vectors import LANES, Array, Number, loop
 
 _COMPILING: Final = threading.Lock()
 _KEPT_PROGRAMS: Final = 32  # programs, of some 3 MB each; those in use live on

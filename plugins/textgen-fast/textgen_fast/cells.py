@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from textgen_builtins.models.rnn.kernels.vectors import Vector, sigmoid, tanh
+from textgen_fast.vectors import Vector, sigmoid, tanh
 
 
 @attrs.frozen

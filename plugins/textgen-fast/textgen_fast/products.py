@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from textgen_builtins.models.rnn.kernels.vectors import (
+from textgen_fast.vectors import (
     LANES,
     Array,
     Index,
