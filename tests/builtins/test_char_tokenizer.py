@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import textgen
 from textgen import BuildContext
 from textgen_builtins.tokenizers.config import CharConfig
 from textgen_builtins.tokenizers.plugin import build_char
@@ -41,7 +42,7 @@ def fitted(config, pieces):
 def normalized(config, text):
     """The options' meaning, said again in the plainest way."""
     if config.letters_only:
-        text = re.sub("[^A-Za-z]+", " ", text)
+        text = re.sub("[^A-Za-z\ufffd]+", " ", text)
     return "".join(map(str.lower, text)) if config.lower_case else text  # each alone
 
 
@@ -64,10 +65,13 @@ def test_any_pieces_encode_like_the_joined_text(parts, config):
 
 
 @given(texts, configs)
+@example("a\ufffd b", CharConfig(letters_only=True))
 def test_text_is_normalised_as_the_options_say(text, config):
     expected = normalized(config, text)
     char = fitted(config, [text])
     frequent = {c for c in expected if expected.count(c) >= config.min_frequency}
+    if config.letters_only:
+        frequent -= {"\ufffd"}
     assert char.to_dict()["tokens"] == ["<unk>", *sorted(frequent)]
     assert char.decode(char.encode(text)) == "".join(
         c if c in frequent else "\ufffd" for c in expected
@@ -81,6 +85,22 @@ def test_long_texts_are_normalised_like_short_ones(config):
     text = "X, Σ-" * 700_001  # several blocks, cut at every place of the pattern
     char = fitted(config, [text])
     assert char.decode(char.encode(text)) == normalized(config, text)
+
+
+@pytest.mark.parametrize("lower_case", [False, True])
+def test_a_letter_that_is_too_rare_is_one_unknown_token(lower_case):
+    options = {"letters_only": True, "min_frequency": 2, "lower_case": lower_case}
+    trained = textgen.train(
+        corpus="Once, z, it rained.\n" + "Once, it rained.\n" * 50,
+        tokenizer={"type": "char", **options},
+        model={"type": "ngram"},
+        trainer={"type": "count"},
+        device="cpu",
+    )
+    tokenizer = trained.generator.tokenizer
+    ids = tokenizer.encode("it z it")
+    assert ids.tolist().count(tokenizer.unknown_id) == 1
+    assert tokenizer.encode(tokenizer.decode(ids)).tolist() == ids.tolist()
 
 
 @pytest.mark.parametrize("ids", [[2], [-1]])

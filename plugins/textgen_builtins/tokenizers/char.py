@@ -66,6 +66,8 @@ class CharTokenizer:
         for codes in _gathered(codes for text in documents for codes in self._normalized(text)):
             found = np.bincount(codes)
             counts[: len(found)] += found
+        if self.config.letters_only:
+            counts[ord(_UNKNOWN_CHARACTER)] = 0  # it is no letter
         self._index("".join(map(chr, np.flatnonzero(counts >= self.config.min_frequency))))
 
     def extend(self, pieces: Iterable[CorpusPiece]) -> None:
@@ -195,9 +197,10 @@ class _Stateless:
 
 def _letters_only(codes: Codes, after_space: bool) -> tuple[Codes, bool]:
     """Every run of characters other than A-Z and a-z as one space, also across the borders of
-    blocks.
+    blocks. The character of `<unk>` stays, so that a letter outside the vocabulary stays one token.
     """
     letters = ((codes | 32) - ord("a") < 26) & (codes < 128)
+    letters |= codes == ord(_UNKNOWN_CHARACTER)
     keep = letters.copy()
     keep[1:] |= letters[:-1]  # the first other character after a letter represents its run
     if len(codes):
