@@ -1,5 +1,6 @@
 """The command init where plugins offer runs to start from."""
 
+import os
 import random
 import re
 import tomllib
@@ -68,3 +69,16 @@ def test_init_starts_from_the_run_of_which_the_lowest_loss_is_expected(textgen, 
         assert "start:" not in said
     code, said, _ = init("--start", "begin")
     assert (code, "begin" in said) == (2, True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
+def test_a_start_may_have_any_name_that_a_folder_has(textgen, tmp_path):
+    name = 'my "best" \\run'
+    network = {"type": "rnn", "hidden_size": 8}
+    trainer = {"type": "adamw", "length": "2 steps"}
+    train(corpus=TEXT, model=network, trainer=trainer, output=tmp_path / name)
+    (tmp_path / "my.txt").write_text(TEXT)
+    done = textgen("init", "my.txt", "--start", name, "--minutes", "0.05", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    made = tomllib.loads((tmp_path / "my.toml").read_text(encoding="utf-8"))
+    assert made["model"]["start"] == f"./{name}"

@@ -122,7 +122,8 @@ def starter_pipeline(
         expected += "\n#   ".join(("\n# What `textgen init --start` takes:", *lines))
     values = {name: _written(value) for name, value in chosen.items()}
     if run is not None:
-        values |= {"start": run.name, "sample_loss": f"{run.loss:.2f}"}
+        name = tomli_w.dumps({"start": run.name}).removeprefix("start = ").rstrip()
+        values |= {"start": name, "sample_loss": f"{run.loss:.2f}"}
     values = {"length": f"{seconds:.10g}s", **values, "corpus": facts.corpus, "expected": expected}
     values["allowed_length"] = str(settings.allowed_length(facts.sample))
     values |= {"generate": _generate(facts.longest), "file": file}
