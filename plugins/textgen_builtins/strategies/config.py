@@ -74,6 +74,8 @@ class BannedPhrasesConfig:
     """Never writes certain phrases: goes back to where one began, and on with another token.
 
     Case does not count. " art" with a space is the beginning of a word, "art" also a part of one.
+    The end of a prompt or of an earlier part of the text may be the beginning of a phrase: that is
+    not completed.
     """
 
     phrases: tuple[str, ...] = option(
