@@ -213,6 +213,29 @@ def test_a_text_in_two_parts_is_the_text_at_once(name, generator, tmp_path):
     assert generator.generate(state=state, best_of=2, max_new_tokens=3).tokens
 
 
+@pytest.fixture(scope="module")
+def words():
+    """A generator whose tokens begin with the space before them."""
+    tokenizer = {"type": "bpe", "vocab_size": 300}
+    parts = {"corpus": {"type": "story"}, "model": "ngram", "trainer": "count"}
+    return textgen.train(tokenizer=tokenizer, **parts).generator
+
+
+def test_the_space_that_ends_a_prompt_is_in_no_stop_text(words):
+    strategies = ({"ban_phrase": ["zzz"]}, {"best_of": 1}, {"guidance_scale": 1.0})
+    for index, stop in product(range(5), (" b", " s", " w")):
+        asked = {"index": index, "stop": [stop], "max_new_tokens": 8}
+        sampled = words.generate("The ", **asked)
+        for strategy in strategies:
+            made = words.generate("The ", **asked, **strategy)
+            assert (made.text, made.tokens, made.finish_reason) == (
+                sampled.text,
+                sampled.tokens,
+                sampled.finish_reason,
+            )
+            assert [each.text for each in made.ranked[:1]] == [made.text] * len(made.ranked[:1])
+
+
 @pytest.mark.parametrize("name", [*STRATEGIES][1:])
 def test_a_text_that_is_cut_off_goes_on_with_its_lanes(generator, name, tmp_path, monkeypatch):
     options = {**STRATEGIES[name], "temperature": 0.8, "logprobs": 1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -36,7 +38,9 @@ class Detokeniser:
         open_end: str = "",
         shown: int = 0,
     ) -> None:
+        self._tokenizer = tokenizer
         self._decode_more = incremental_decoder(tokenizer).decode
+        self.tail = tail.tolist()  # the last ids that were decoded
         self._skip = 0  # characters of the tail that the decoder still holds back
         if len(tail):
             decoded = self._decode_more(tail)
@@ -73,7 +77,26 @@ class Detokeniser:
             text = self._search(self._decode(ids, final=not hold_back))
             self._ready.append(text if self.stopped else text + self.open_end[self._shown :])
 
+    def fork(self) -> Detokeniser:
+        """A copy that goes its own way, and has no text to take yet."""
+        made = copy.copy(self)
+        made._ready = []
+        made._decode_more = incremental_decoder(self._tokenizer).decode
+        if self.tail:
+            made._decode_more(np.array(self.tail, np.int64))
+        return made
+
+    def whole(self, ids: Sequence[int], *, hold_back: bool = False) -> str:
+        """The whole text that would come of tokens and their end, which are not noted."""
+        made = self.fork()
+        for token in ids if self.searches else ():
+            if made.stop_at(token):
+                break
+        made.flush(np.array([] if self.searches else ids, np.int64), hold_back=hold_back)
+        return made.take()
+
     def _decode(self, ids: Ids, *, final: bool = False) -> str:
+        self.tail = [*self.tail, *ids.tolist()][-TAIL:]
         text = self._decode_more(ids, final) if final else self._decode_more(ids)
         shown, self._skip = text[self._skip :], max(0, self._skip - len(text))
         return shown

@@ -15,6 +15,7 @@ from textgen.contracts.decoders import DecoderFactory, Decoders, Feed
 from textgen.data import splitmix
 from textgen.errors import ContractError, UsageError
 from textgen.generation.chain import END, rows_of
+from textgen.generation.detokenise import TAIL, Detokeniser
 from textgen.generation.prompts import NO_IDS
 from textgen.generation.results import (
     FinishReason,
@@ -36,6 +37,7 @@ class Lane:
     """A way in which a text may continue.
 
     feed       its row of a decoder, and what that is fed
+    text       finds the stop texts
     begin      what it continues, as in Moves.lanes: 0 is the prompt, with the text so far
     logits     (T, V) after each of the tokens that it was fed last, at least one row
     ids        that it was fed since then
@@ -46,6 +48,7 @@ class Lane:
     """
 
     feed: Feed
+    text: Detokeniser
     begin: int = 0
     logits: npt.NDArray[Any] = attrs.field(default=np.empty((0, 0)), repr=False)
     ids: list[int] = attrs.field(factory=list)
@@ -58,6 +61,7 @@ class Lane:
         return attrs.evolve(
             self,
             feed=Feed(self.feed.factory, self.feed.rows, ids),
+            text=self.text.fork() if self.text.searches else self.text,
             logits=self.logits[-1:],
             ids=self.ids[:],
             logprobs=self.logprobs[:],
@@ -81,7 +85,8 @@ class StrategyText:
         assert self._chain.strategy is not None
         self._strategy, self._source = self._chain.strategy
         self._factories = (factory, *self._chain.others)
-        self._lanes = [Lane(Feed(factory, np.array([place]), NO_IDS[None]))]
+        self._text = row.text.fork()
+        self._lanes = [Lane(Feed(factory, np.array([place]), NO_IDS[None]), self._text.fork())]
         self._before = row.length  # tokens of the text that no lane has
         self.prompt: Ids = row.request.prompt.ids
         self._history: SequenceHistory = start_history([row])
@@ -186,10 +191,21 @@ class StrategyText:
             if source > NEW_LANE:
                 lane = self._lanes[source].fork(ids)
             else:
-                ids = np.concatenate([self._row.request.prompt.before[None], ids], axis=1)
-                lane = Lane(Feed(self._factories[NEW_LANE - source], NO_IDS, ids), begin=source)
+                lane = self._new_lane(source, ids)
             self._next.append(lane)
         return [lane.feed for lane in self._next]
+
+    def _new_lane(self, begin: int, ids: Ids) -> Lane:
+        """A lane without the prompt, which is to be fed ids (1, T)."""
+        row, priming = self._row, self._row.request.prompt.before
+        text = Detokeniser(
+            row.tokenizer,
+            priming[-TAIL:],
+            stops=row.request.stops,
+            min_tokens=row.request.min_new_tokens - self._before,
+        )
+        fed = np.concatenate([priming[None], ids], axis=1)
+        return Lane(Feed(self._factories[NEW_LANE - begin], NO_IDS, fed), text, begin)
 
     def step(self) -> bool:
         """Carry out the moves, once they are fed, and ask for the next. Whether the text ends."""
@@ -259,18 +275,12 @@ class StrategyText:
         if isinstance(answer, Moves):
             self._moves = answer
         else:
+            hold_back = self._row.request.keep_state
             for lane, score in zip_longest(answer.lanes, answer.scores, fillvalue=0.0):
                 ids = self._lanes[int(lane)].ids
-                self._row.ranked.append(RankedText(self._shown_text(ids), tuple(ids), float(score)))
+                text = self._text.whole(ids, hold_back=hold_back)
+                self._row.ranked.append(RankedText(text, tuple(ids), float(score)))
             self._end(answer.lanes[0], "length")
-
-    def _shown_text(self, ids: list[int]) -> str:
-        """The text of a lane, without a stop text that ended it, and the space of the prompt."""
-        request, decode = self._row.request, self._row.tokenizer.decode
-        early = decode(np.array(ids[: max(0, request.min_new_tokens - self._before)], np.int64))
-        text = decode(np.array(ids, np.int64))
-        found = [i for stop in request.stops if (i := text.find(stop, len(early))) >= 0]
-        return text[request.prompt.held : min(found, default=None)]
 
     def _allowed(self, logits: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
         """Logits (1, V) without what may not follow so many tokens."""
@@ -319,7 +329,7 @@ class StrategyText:
                 lane.logprobs.append(TokenLogprobs.of(log_softmax(logits), token, most))
             lane.ids.append(token)
             lane.unnoted.append((token, logits if place else drawn))
-            lane.reason = lane.reason or self._reason_to_end(lane.ids)
+            lane.reason = lane.reason or self._reason_to_end(lane)
 
     def _history_of(self, *places: int) -> SequenceHistory:
         """The histories of some lanes, or of all, with all that they were fed."""
@@ -390,21 +400,11 @@ class StrategyText:
             logits = factory.extend(decoder, token[None, None])
         return decoder.read_state(), history
 
-    def _reason_to_end(self, ids: list[int]) -> FinishReason | None:
-        """The reason to end the text with these ids, if there is one."""
-        request, token = self._row.request, ids[-1]
-        if token == request.end_id:
-            return "end"
-        if token in request.stop_tokens:
-            return "stop"
-        if request.stops:
-            counted = ids[max(0, request.min_new_tokens - self._before) :][
-                -max(len(stop.encode()) for stop in request.stops) - 8 :
-            ]
-            text = self._row.tokenizer.decode(np.array(counted, np.int64))
-            if any(stop in text for stop in request.stops):
-                return "stop"
-        return "length" if len(ids) - self._shown >= self._row.left else None
+    def _reason_to_end(self, lane: Lane) -> FinishReason | None:
+        """The reason to end the text with the last token of a lane, if there is one."""
+        if (reason := self._row.ends_with(lane.ids[-1], lane.text)) is not None:
+            return reason
+        return "length" if len(lane.ids) - self._shown >= self._row.left else None
 
     def _fault(self, answer: Any) -> str:
         """The fault of an answer of the strategy, or ""."""

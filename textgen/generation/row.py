@@ -69,7 +69,6 @@ class Row:
     taken: int = 0
     began: float = 0.0
     _is_cancelled: bool = False
-    _last: Ids = NO_IDS  # the tail of the state at its end
     _is_taken: bool = False
     _added: array[int] = attrs.field(factory=lambda: array("i"))
 
@@ -102,7 +101,6 @@ class Row:
             ENDLESS if request.max_new_tokens is None else request.max_new_tokens,
             length,
             prompt.text if request.echo else "",
-            last=before,
         )
 
     @property
@@ -209,9 +207,12 @@ class Row:
         """Whether a token can end the text."""
         return bool(self.ending or self.request.stops)
 
-    def ends_with(self, token: int) -> FinishReason | None:
-        """The reason why the text ends with this token, if it does. Tell it each token once."""
-        stops = self.text.searches and self.text.stop_at(token)
+    def ends_with(self, token: int, text: Detokeniser | None = None) -> FinishReason | None:
+        """The reason why the text, or one of its lanes, ends with this token, if it does. Tell it
+        each token once.
+        """
+        text = text or self.text
+        stops = text.searches and text.stop_at(token)
         if token == self.request.end_id:
             return "end"
         return "stop" if stops or token in self.request.stop_tokens else None
@@ -238,7 +239,6 @@ class Row:
         shown, self.shown = self.shown, ""
         ids = np.array(drain(self._added), np.int64)
         self.taken += len(ids)
-        self._last = np.concatenate([self._last, ids])[-TAIL:]
         unseen = NO_IDS if self.text.searches else ids  # else it has seen each as it was drawn
         if ended and not self._is_taken:
             self._is_taken = True
@@ -265,7 +265,7 @@ class Row:
             seed=self.request.seed,
             index=self.index,
             model=model_id,
-            tail=tuple(self._last.tolist()),
+            tail=tuple(self.text.tail),
             open_end=self.text.open_end,
             made=self.length,
             held=not self.length and self.request.prompt.held == 1,
