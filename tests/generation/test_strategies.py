@@ -221,6 +221,20 @@ def words():
     return textgen.train(tokenizer=tokenizer, **parts).generator
 
 
+def test_what_another_prompt_begins_after_is_kept_after_a_prompt_of_ids(words):
+    """A text after ids begins after nothing else, also in the lane of the other prompt."""
+    generator, options = words, {"negative_prompt": "The sea", "guidance_scale": 4.0}
+    ids = generator.prepare("The door").ids
+    for index in range(4):
+        asked = {"index": index, **options}
+        whole = generator.generate(ids, max_new_tokens=12, **asked)
+        for cut in ({"max_new_tokens": 4}, {"cancelled": lambda: True}):
+            first = generator.generate(ids, keep_state=True, **cut, **asked)
+            left = 12 - len(first.tokens)
+            rest = generator.generate(state=first.state, max_new_tokens=left, **options)
+            assert first.tokens + rest.tokens == whole.tokens
+
+
 def test_the_space_that_ends_a_prompt_is_in_no_stop_text(words):
     strategies = ({"ban_phrase": ["zzz"]}, {"best_of": 1}, {"guidance_scale": 1.0})
     for index, stop in product(range(5), (" b", " s", " w")):

@@ -197,7 +197,7 @@ class StrategyText:
 
     def _new_lane(self, begin: int, ids: Ids) -> Lane:
         """A lane without the prompt, which is to be fed ids (1, T)."""
-        row, priming = self._row, self._row.request.prompt.before
+        row, priming = self._row, self._row.priming
         text = Detokeniser(
             row.tokenizer,
             priming[-TAIL:],

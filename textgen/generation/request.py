@@ -165,7 +165,8 @@ class RequestChecker:
         if state.model != self.model_id:
             cause = "the saved state belongs to another model; it resumes only with its own run"
             raise UsageError(cause, argument="state")
-        if max((*state.pending, *state.tail), default=0) >= self.tokenizer.vocab_size:
+        ids = (*state.pending, *state.tail, *state.priming)
+        if max(ids, default=0) >= self.tokenizer.vocab_size:
             raise UsageError("the saved state has ids outside the vocabulary", argument="state")
         return state
 

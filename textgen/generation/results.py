@@ -73,6 +73,7 @@ class GenerationState:
     open_end     the end of the text, if it may be the beginning of a stop text
     made         number of tokens that were generated since the last prompt
     held         whether the space that ends the prompt is left to the first token
+    priming      ids that a lane without the prompt begins after
     strategy     by which the text was made, if it can go on with its lanes
     lanes        what each lane continues, as in Moves.lanes, 0 being the text; and the ids that it
                  was fed since then, -1 where it has ended
@@ -89,6 +90,7 @@ class GenerationState:
     open_end: str = ""
     made: int = attrs.field(default=0, validator=ge(0))
     held: bool = False
+    priming: tuple[int, ...] = attrs.field(default=(), validator=deep_iterable(_ID))
     strategy: str = ""
     lanes: tuple[tuple[int, ...], ...] = ()
     memory: dict[str, Any] = attrs.field(factory=dict, repr=False)

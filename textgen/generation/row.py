@@ -152,6 +152,13 @@ class Row:
         """The state that it resumes from as if it had never stopped, with no prompt added."""
         return None if len(self.ids) else self.start
 
+    @property
+    def priming(self) -> Ids:
+        """(N,) ids that a lane without the prompt begins after."""
+        if self.resumed is None:
+            return self.request.prompt.before
+        return np.array(self.resumed.priming, np.int64)
+
     def restore(self, decoder: Decoder) -> Decoder:
         """A decoder of one row at the start state, put into the state that the text resumes from if
         there is one.
@@ -253,6 +260,7 @@ class Row:
             decoder=decoder,
             history=history,
             pending=tuple(pending.tolist()),
+            priming=tuple(self.priming.tolist()),
             **strategy,
         )
 
