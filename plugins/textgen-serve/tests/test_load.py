@@ -19,19 +19,21 @@ from conftest import metric, running, serving, texts_at, train, until
 import textgen
 from textgen.contracts.decoders import DecoderFactory
 from textgen_serve import app
+from textgen_serve.guard import Access
 from textgen_serve.limits import Limits
 
 ENDLESS = {"prompt": "Once ", "max_tokens": 100_000, "time_limit": 60}
 
 
-def raw(url, body):
+def raw(url, body, path="/v1/completions"):
     """A connection on which a request is sent."""
     host, _, port = url.rpartition("/")[2].partition(":")
     connection = socket.create_connection((host, int(port)), timeout=60)
     data = json.dumps(body).encode()
     connection.sendall(
-        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n%s" % (len(data), data)
+        b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer none\r\nContent-Length: %d\r\n\r\n%s"
+        % (path.encode(), len(data), data)
     )
     return connection
 
@@ -82,6 +84,39 @@ def test_scores_of_clients_that_have_left_end_are_counted_and_hold_nobody_up(run
         gate.set()
         until(lambda: texts_at(url) == 0)
     assert len(calls) < 6
+
+
+def test_texts_that_are_tokenised_hold_up_no_completion_and_no_other_client(run, monkeypatch):
+    gate, calls, tokenized = threading.Event(), [], app.tokenized
+
+    def waiting(generator, text, *given):
+        if text == "slow":
+            calls.append(text)
+            assert gate.wait(60)
+        return tokenized(generator, text, *given)
+
+    monkeypatch.setattr(app, "tokenized", waiting)
+    server = app.create_app({"ravens": run}, access=Access(keys=("none", "other")))
+    with running(server) as (host, port), ExitStack() as stack:
+        url = f"http://{host}:{port}"
+        stack.callback(gate.set)
+        with ExitStack() as clients:
+            for _ in range(40):
+                clients.enter_context(raw(url, {"prompt": "slow"}, "/tokenize"))
+            until(lambda: texts_at(url) == 40 and calls)
+
+            def post(path, prompt, key):
+                headers = {"Authorization": f"Bearer {key}"}
+                body = {"prompt": prompt, "max_tokens": 2}
+                return httpx2.post(url + path, json=body, headers=headers, timeout=20)
+
+            long = "Once " * 2000
+            assert post("/v1/completions", long, "none").status_code == 200
+            assert post("/tokenize", long, "other").json()["count"] == 10_000
+            assert len(calls) == 2
+        until(lambda: texts_at(url) == 2)  # those of clients that have left do not begin
+        gate.set()
+        until(lambda: texts_at(url) == 0)
 
 
 @pytest.mark.parametrize("body", [{"stream": True}, {}], ids=["stream", "whole"])

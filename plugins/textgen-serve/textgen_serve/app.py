@@ -42,6 +42,7 @@ from textgen_serve.metrics import MODEL, Metrics
 from textgen_serve.models import Runs, ServedRun, end_id
 from textgen_serve.parameters import Completion, read_completion
 from textgen_serve.routes import offered_routes
+from textgen_serve.side_work import IsGone, SideWork
 from textgen_serve.texts import END, copied_passages, detokenized, tokenized
 from textgen_serve.worn import listed, worn_passages
 
@@ -75,6 +76,7 @@ class Server:
         self.runs, self._limits, self._metrics, self._access = runs, limits, metrics, access
         self._ignore_unknown, self._chat = ignore_unknown, chat
         self._texts = Counter[str]()  # generated or waiting, of each client
+        self._side_work = SideWork()
         self._scoring = asyncio.Semaphore(_SCORES_AT_ONCE)
         self._streams: set[Exchange] = set()
 
@@ -111,7 +113,7 @@ class Server:
     async def model(self, exchange: Exchange) -> None:
         """GET /v1/models/{id}."""
         run = await self.runs.find(exchange.params["id"])
-        await exchange.made(run.full_card, self.runs.options)
+        await self._side_work.answer(exchange, lambda _: run.full_card(self.runs.options))
 
     async def completions(self, exchange: Exchange) -> None:
         """POST /v1/completions."""
@@ -165,7 +167,7 @@ class Server:
         """
         run, text, _ = await self._given(exchange, "prompt", str)
         with self._admitted(exchange, run, 1):
-            await exchange.made(copied_passages, run.generator, text)
+            await self._side_work.answer(exchange, lambda _: copied_passages(run.generator, text))
 
     async def worn(self, exchange: Exchange) -> None:
         """POST /worn, ours: where a text has phrases that a model which has read more finds too
@@ -174,7 +176,9 @@ class Server:
         run, text, _ = await self._given(exchange, "prompt", str)
         wider = await self.runs.wider(run)
         with self._admitted(exchange, run, 1):
-            await exchange.made(lambda: worn_passages(run.words(), wider, text))
+            await self._side_work.answer(
+                exchange, lambda is_gone: worn_passages(run.words(), wider, text, is_gone)
+            )
 
     async def words(self, exchange: Exchange) -> None:
         """POST /words, ours: how often which word is in the training corpus; none where that is not
@@ -182,12 +186,12 @@ class Server:
         """
         run = await self._run(exchange, await exchange.body(self._limits))
 
-        def found() -> dict[str, Any]:
+        def found(_: IsGone) -> dict[str, Any]:
             with contextlib.suppress(ApiError):
                 return listed(run.words())
             return listed(Counter())
 
-        await exchange.made(found)
+        await self._side_work.answer(exchange, found)
 
     async def tokenize(self, exchange: Exchange) -> None:
         """POST /tokenize, in vLLM's shape.
@@ -198,12 +202,16 @@ class Server:
         with_texts = body.get(name := "return_token_strs")
         if not isinstance(with_texts, bool | None):
             raise ApiError(400, f"{name} must be true or false", param=name)
-        await exchange.made(tokenized, run.generator, text, self._limits, bool(with_texts))
+        with self._admitted(exchange, run, 1):
+            await self._side_work.answer(
+                exchange, lambda _: tokenized(run.generator, text, self._limits, bool(with_texts))
+            )
 
     async def detokenize(self, exchange: Exchange) -> None:
         """POST /detokenize, in vLLM's shape."""
         run, ids, _ = await self._given(exchange, "tokens", list)
-        await exchange.made(detokenized, run.generator, ids)
+        with self._admitted(exchange, run, 1):
+            await self._side_work.answer(exchange, lambda _: detokenized(run.generator, ids))
 
     async def tokenizer_info(self, exchange: Exchange) -> None:
         """GET /tokenizer_info: the end of a document has a name by which /tokenize knows it, or is

@@ -13,7 +13,7 @@ import attrs
 from starlette.types import Receive, Scope, Send
 
 from textgen_serve.errors import ApiError, ClientGone
-from textgen_serve.json_body import dump, dump_long, parse_object
+from textgen_serve.json_body import dump, parse_object
 from textgen_serve.limits import Limits
 
 _INLINE_BODY_BYTES: Final = 1 << 16  # bytes of a body that are parsed in the event loop
@@ -68,7 +68,7 @@ class Exchange:
 
     async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
         """Do work, which is cancelled if the client goes away. Raises ClientGone then."""
-        tasks = asyncio.create_task(work), asyncio.create_task(self._gone())
+        tasks = asyncio.create_task(work), asyncio.create_task(self.gone())
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not tasks[0].done():
@@ -79,7 +79,8 @@ class Exchange:
             await asyncio.gather(*tasks, return_exceptions=True)
         tasks[0].result()
 
-    async def _gone(self) -> None:
+    async def gone(self) -> None:
+        """Wait until the client goes away."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
@@ -100,14 +101,6 @@ class Exchange:
     async def json(self, value: Any, status: int = 200, headers: Headers | None = None) -> None:
         """Send a JSON value as the whole answer."""
         await self.whole(dump(value), status, [JSON, *(headers or [])])
-
-    async def made(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Send what a function returns, as JSON.
-
-        Both are done in a thread, since they may take long.
-        """
-        data = await asyncio.to_thread(lambda: dump_long(function(*arguments)))
-        await self.whole(data, 200, [JSON])
 
     async def whole(self, data: bytes, status: int, headers: Headers) -> None:
         """Send a whole answer."""

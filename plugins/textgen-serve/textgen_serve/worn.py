@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,16 +90,21 @@ def listed(words: Counter[str]) -> dict[str, Any]:
     return {"total": words.total(), "words": dict(words.most_common(_LISTED_WORDS))}
 
 
-def worn_passages(words: Counter[str], wider: Wider, text: str) -> dict[str, Any]:
+def worn_passages(
+    words: Counter[str], wider: Wider, text: str, is_gone: Callable[[], bool]
+) -> dict[str, Any]:
     """The phrases of a text whose words the wider model guesses from those before, though they are
     rare in the training corpus.
+
+    Those of further paragraphs are left out once `is_gone` gives true.
     """
     paragraph = r"(?:.+\n?)+" if "\n\n" in text else ".+"
-    passages = [
-        {"start": match.start() + start, "end": match.start() + end}
-        for match in re.finditer(paragraph, text)
-        for start, end in _phrases(match[0], wider.words(match[0]), words)
-    ]
+    passages = []
+    for match in re.finditer(paragraph, text):
+        if is_gone():
+            break
+        for start, end in _phrases(match[0], wider.words(match[0]), words):
+            passages.append({"start": match.start() + start, "end": match.start() + end})
     return {"model": Path(wider.name).name, "passages": passages}
 
 
