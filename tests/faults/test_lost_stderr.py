@@ -1,6 +1,8 @@
 """A stderr that is lost ends no run."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 from commands import start
@@ -24,7 +26,14 @@ def hung_up():
     return process
 
 
-@pytest.mark.parametrize("lost", [full, left, hung_up])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        pytest.param(full, marks=pytest.mark.linux),
+        left,
+        pytest.param(hung_up, marks=pytest.mark.unix),
+    ],
+)
 def test_a_lost_stderr_ends_no_run(tmp_path, tiny_pipeline, write_pipeline, textgen, lost):
     write_pipeline(tiny_pipeline(observers=True))
     stderr = lost()
@@ -40,3 +49,11 @@ def test_a_lost_stderr_ends_no_run(tmp_path, tiny_pipeline, write_pipeline, text
     assert again.stderr.startswith("skipped: ")
     assert again.stdout == (tmp_path / "texts").read_text()
     assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.mark.linux
+def test_a_full_disk_under_stderr_leaves_the_exit_code(tmp_path):
+    """With the streams that Python itself has made."""
+    command = [sys.executable, "-m", "textgen", "show", "missing.toml"]
+    with open("/dev/full", "wb") as disk:
+        assert subprocess.run(command, cwd=tmp_path, stderr=disk, check=False).returncode == 2

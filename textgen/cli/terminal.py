@@ -66,6 +66,9 @@ class _Stream(io.TextIOWrapper):
             super().write(text if self._is_exact or is_bar else visible(text))
         return len(text)
 
+    def seekable(self) -> bool:
+        return False  # click's wrapper would ask for the position, and fail where the disk is full
+
     def flush(self) -> None:
         with self._failing():
             super().flush()
