@@ -32,7 +32,7 @@ def run_textgen(*arguments, folder, site=(), extra=None, stdin=None):
 class Running:
     """A command that runs, and our ends of the pipes to its streams."""
 
-    process: fork_server.Process
+    process: fork_server.Process | subprocess.Popen
     stdin: TextIO
     stdout: TextIO
     stderr: TextIO

@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -195,6 +196,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_runtest_setup(item):
-    """Skip what needs a GPU where there is none."""
+    """Skip what this machine has not."""
     if item.get_closest_marker("gpu") and not pytest.importorskip("torch").cuda.is_available():
         pytest.skip("there is no CUDA device")
+    if item.get_closest_marker("unix") and os.name != "posix":
+        pytest.skip("this system has no signals, links and pipes as Unix has")
+    if item.get_closest_marker("linux") and sys.platform != "linux":
+        pytest.skip("this is not Linux")

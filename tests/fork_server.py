@@ -3,6 +3,8 @@
 The first command starts this file as a server, which imports textgen and torch, and forks for each
 command that `start` sends it. `-m textgen` and scripts find these modules imported; others, such as
 pytest, do not. Where imports or the start of Python are the point, take commands.run_python.
+
+Only Linux has all that it needs: elsewhere a command is a process like any other.
 """
 
 import atexit
@@ -27,6 +29,7 @@ from pathlib import Path
 
 OWN = ("textgen", "textgen_builtins")
 TIMEOUT = 300.0
+FORKS = sys.platform == "linux" and hasattr(os, "fork") and hasattr(socket, "send_fds")
 
 
 class Process:
@@ -63,6 +66,16 @@ def start(arguments, folder, environment, streams):
     Of Python's own options, it takes `-m` and `-W error`. Ctrl-C interrupts it, even where
     this process was started in the background, and ignores it.
     """
+    if not FORKS:
+        stdin, stdout, stderr = streams
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
     request = json.dumps(
         {"arguments": arguments, "folder": str(folder), "environment": dict(environment)}
     )
@@ -78,6 +91,17 @@ def run(arguments, folder, environment, *, stdin=None):
 
     stdin  what another program pipes in; None: nothing is there
     """
+    if not FORKS:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=environment,
+            input=stdin or "",
+            capture_output=True,
+            encoding="utf-8",
+            timeout=TIMEOUT,
+            check=False,
+        )
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with _input(stdin) as given:
             streams = [given.fileno(), out.fileno(), err.fileno()]

@@ -9,7 +9,7 @@ import pytest
 CHANGED = Path(__file__).parents[1] / ".ci/changed"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="releases are made on Linux")
+@pytest.mark.unix
 def test_a_package_that_has_changed_needs_a_new_version(tmp_path, monkeypatch):
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, os.devnull)

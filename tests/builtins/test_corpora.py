@@ -211,7 +211,7 @@ def test_a_folder_without_a_text_says_what_it_holds_and_what_is_read(tmp_path, f
     assert said in str(raised.value)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.unix
 def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.txt")
     for path in (tmp_path / "pipe.txt", Path("/dev/zero")):

@@ -2,7 +2,10 @@
 
 import signal
 
+import pytest
 from cli.terminal import shown
+
+pytestmark = pytest.mark.unix  # Windows itself needs no simulation
 
 STDOUT = """
 import io, os, sys

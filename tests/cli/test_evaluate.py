@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 
 import attrs
@@ -22,8 +23,9 @@ def test_evaluate_measures_a_file_and_stdin(evaluate, finished_run, tmp_path):
     plain = evaluate("text.txt").stdout
     assert f"{score['perplexity']:.4f}" in plain
     assert f"{score['loss'] / math.log(2):.4f}" in plain
-    for name in ("-", "/dev/stdin"):
-        assert evaluate(name, "--json", stdin=text).stdout == done.stdout
+    assert evaluate("-", "--json", stdin=text).stdout == done.stdout
+    if os.name == "posix":
+        assert evaluate("/dev/stdin", "--json", stdin=text).stdout == done.stdout
     failed = evaluate("-")
     assert (failed.code, failed.stderr.startswith("textgen: error: stdin: ")) == (2, True)
 

@@ -55,6 +55,7 @@ def test_an_endless_text_ends_when_nobody_reads_on(finished_run, tmp_path, newli
         assert command.process.wait() == 0
 
 
+@pytest.mark.unix
 @pytest.mark.parametrize("module", ["click", "numpy"])
 def test_an_interrupt_during_imports_is_quiet(python, finished_run, module):
     script = f"""

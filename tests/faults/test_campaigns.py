@@ -8,6 +8,7 @@ import pytest
 from commands import run_with_torch
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.unix  # they send signals and limit memory
 
 
 def assert_nothing_is_wrong(campaign, *arguments):

@@ -1,6 +1,5 @@
 """What a forked process has no threads for."""
 
-import os
 import subprocess
 import sys
 
@@ -40,7 +39,7 @@ else:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.linux
 @pytest.mark.parametrize("kind", ["train", "generate"])
 def test_what_a_forked_process_has_no_threads_for_is_an_error(finished_run, kind, tmp_path):
     (tmp_path / "forked.py").write_text(FORKED)

@@ -59,6 +59,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.unix
 def test_a_file_system_without_locks_is_enough(tmp_path, tiny_pipeline, write_pipeline):
     """Its folders cannot be synced either, as those of some network drives."""
     write_pipeline(tiny_pipeline())
@@ -86,7 +87,7 @@ def test_weights_that_change_under_a_process_change_nothing_in_it(finished_run, 
 
 
 @pytest.mark.fault(8)
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+@pytest.mark.unix
 def test_a_hang_up_that_is_ignored_stays_ignored():
     """As by nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

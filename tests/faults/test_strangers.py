@@ -6,7 +6,6 @@ import re
 import shutil
 import struct
 import types
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -58,6 +57,7 @@ INSTEAD = {
 }
 
 
+@pytest.mark.unix
 @pytest.mark.parametrize("how", INSTEAD)
 def test_what_is_no_file_is_refused(stranger, how):
     make, said = INSTEAD[how]
@@ -119,7 +119,7 @@ def test_json_of_many_values_is_not_parsed(stranger):
         textgen.load(stranger / "run")
 
 
-@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
+@pytest.mark.unix
 def test_a_corpus_that_is_a_device_is_read_by_nothing(stranger, monkeypatch):
     """Not by what loads a run, which needs no corpus, nor by a report on what is copied, or by its
     pipeline.

@@ -14,6 +14,7 @@ from small_run import ENDLESS, PIPELINE, interrupt, tables, text_of, tree
 import textgen
 
 
+@pytest.mark.unix
 def test_the_old_run_stays_loadable_until_the_new_one_is_finished(finished, folder):
     before, old = tree(finished), text_of(finished)
     with running(*ENDLESS, "--overwrite", folder=folder) as new:

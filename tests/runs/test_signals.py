@@ -9,6 +9,8 @@ from small_run import ENDLESS
 
 import textgen
 
+pytestmark = pytest.mark.unix
+
 
 @pytest.mark.fault(5)
 @pytest.mark.fault(8)

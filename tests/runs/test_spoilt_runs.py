@@ -39,6 +39,7 @@ def test_a_run_that_diverges_is_not_finished(folder):
     assert textgen.Engine().finish(path)
 
 
+@pytest.mark.linux
 def test_a_full_disk_under_stdout_is_one_line(tmp_path):
     (tmp_path / "out").symlink_to("/dev/full")
     done = run_python(

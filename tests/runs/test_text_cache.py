@@ -135,7 +135,7 @@ DAMAGE = {
 }
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.unix
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_what_is_damaged_is_made_again(shelf, damage):
     path = shelf.write()
@@ -148,6 +148,7 @@ def test_what_is_damaged_is_made_again(shelf, damage):
         assert shelf.reads == 4
 
 
+@pytest.mark.unix
 def test_what_killed_processes_left_goes_with_the_next_text(shelf):
     path = shelf.write()
     script = """

@@ -88,7 +88,7 @@ def open_root(self, context):
     os.close(os.open("/", os.O_RDONLY))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows opens no folders")
+@pytest.mark.unix
 def test_a_component_may_open_the_root_of_the_disk():
     check_alone("corpus", corpus=but(Corpus, __init__=open_root))
 
