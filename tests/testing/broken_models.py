@@ -5,8 +5,12 @@ from types import SimpleNamespace
 
 import attrs
 import numpy as np
+import torch
 from checking import NOISE, broken, module, raising, then
 from good import Decoder, Model, RowDecoder
+from networks import Recurrent
+
+from textgen.gradient import GradientModel
 
 
 def extend(change):
@@ -133,7 +137,25 @@ def drifting(count):
     )
 
 
+class Network(Recurrent, GradientModel):
+    """A plain network, as an author writes it."""
+
+    def __init__(self, context):
+        with torch.random.fork_rng():
+            torch.manual_seed(context.seed)
+            super().__init__(context.vocab_size)
+
+
+def keep_activations(self, tokens, state=None):
+    """Keeps on the module what it computes, to draw pictures of it."""
+    carried = None if state is None else state[0].transpose(0, 1).contiguous()
+    self.seen = self.embedding(tokens)
+    self.seen, self.after = self.cell(self.seen, carried)
+    return self.head(self.seen), (self.after.transpose(0, 1),)
+
+
 MODULES = [
+    broken("model-decoders", "activations on the module", Network, forward=keep_activations),
     module("model-forward", "logits alone", lambda logits, state: logits),
     module("model-forward", "fewer tokens", lambda logits, state: (logits[..., 1:], state)),
     module("model-forward", "an empty state",

@@ -9,6 +9,8 @@ from good import Sampler, Sampling, StateSampler, Strategy
 
 from textgen.protocols import Moves
 
+FACTORS = [1.0 - 0.001 * step for step in range(257)]
+
 
 def call(change):
     """A sampler's call that gives something else."""
@@ -35,7 +37,32 @@ def late_noise(self, logits, history):
     return logits / (1 + (len(history.tokens(0)) > 100 and random.random()))
 
 
+def scratch(self, logits, history):
+    """Gives a buffer that it fills anew in each call."""
+    if not isinstance(logits, np.ndarray):
+        return logits * 0.5
+    key = logits.shape, logits.dtype
+    buffers = self.__dict__.setdefault("buffers", {})
+    made = buffers.setdefault(key, np.empty_like(logits))
+    return np.multiply(logits, 0.5, out=made)
+
+
+def by_attributes(self, logits, history):
+    """Keeps on the object what it works on."""
+    self.logits = logits
+    self.scaled = self.logits * 0.5
+    return self.scaled
+
+
+def table_of_256(self, logits, history):
+    """Has a factor for each step, up to a length that no test of its author had."""
+    return logits * FACTORS[int(history.lengths.max())]
+
+
 SAMPLERS = [
+    broken("sampler-deterministic", "a scratch buffer", Sampler, __call__=scratch),
+    broken("sampler-deterministic", "attributes within a call", Sampler, __call__=by_attributes),
+    broken("component-raises", "a table of 256 steps", Sampler, __call__=table_of_256),
     broken("sampler-history", "no such level", Sampler, history="all"),
     broken("sampler-history", "reads counts", Sampler,
            __call__=lambda s, logits, history: logits * (0.5 if history.counts.any() else 1)),
@@ -85,7 +112,14 @@ def taking_back(self, lanes):
     return Moves([1], [lanes.draw()[1:]])
 
 
+def with_attributes(self, lanes):
+    """Keeps on the object what it works on in a step."""
+    self.drawn = lanes.draw()
+    return self.drawn
+
+
 STRATEGIES = [
+    broken("strategy-texts", "attributes within a step", Sampling, pick=with_attributes),
     broken("strategy-moves", "lanes", Strategy, lanes=True),
     broken("strategy-moves", "more lanes than it says", Strategy,
            step=lambda self, lanes: Moves([0] * 3, [()] * 3)),

@@ -10,6 +10,7 @@ import numpy as np
 from components import make
 
 from textgen import Component, NoOptions
+from textgen.gradient import GradientModel
 from textgen.testing import isolated_plugins
 from textgen.testing.plugin import prepared
 
@@ -41,7 +42,7 @@ def broken(statement, wrong, base, **changes):
     """A class that is `base` but for the attributes among `changes`."""
     kinds = {
         **good.KINDS,
-        "model": (good.Model, good.Decoder),
+        "model": (good.Model, good.Decoder, GradientModel),
         "strategy": (good.Strategy, good.Sampling),
     }
     kind = next(kind for kind, made in kinds.items() if issubclass(base, made))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
@@ -33,6 +34,10 @@ _MANY_ROWS: Final = 33  # rows of a large batch
 _LONG_TOKENS: Final = 1600  # tokens of a long text
 _PIECE: Final = 50  # in which it is fed
 _LONG_TOLERANCE: Final = 10  # times the tolerance that logits of a long text may differ
+_THREADS: Final = 4  # threads with a decoder each
+_THREAD_STEPS, _FEW_STEPS = 200, 20  # steps of each of them, at most and at least
+_THREAD_SECONDS: Final = 0.25  # that those of one may take alone
+_SCORED_TIMES: Final = 5  # times that each of them computes the scores of a text
 _FORWARD: Final = ((3, 16, 1), (3, 80, 1), (1, _LONG_TOKENS, _LONG_TOLERANCE))
 """Rows and tokens for which forward() and the decoder are compared, and how many times the
 tolerance logits may differ.
@@ -124,15 +129,25 @@ class ModelSuite(TrainingSuite):
                 given[...] = -7  # the caller's to write into
 
     def model_decoders(self) -> None:
-        """Decoders in threads."""
-        fed = [self.tokens(2, 8, seed) for seed in range(4)]
+        """Decoders in threads, of whole texts and token by token."""
         for model in (self.trained, self.loaded):
-            alone = [_scored(model, tokens) for tokens in fed]
+            length = self._affordable_steps(model)
+            fed = [self.tokens(2, length, seed) for seed in range(_THREADS)]
+            alone = [[*_step_by_step(model, tokens)] for tokens in fed]
             in_threads(partial(self._same_again, model), fed, alone)
 
-    def _same_again(self, model: Any, fed: Ids, expected: Logits) -> None:
-        for _ in range(5):
-            if apart := difference(_scored(model, fed), expected, self.tolerance):
+    def _affordable_steps(self, model: Any) -> int:
+        """The number of steps that a decoder takes in the time that a check in threads may cost."""
+        decoder, begun = model.decoder(2), time.perf_counter()
+        for step in range(_THREAD_STEPS):
+            decoder.extend(self.tokens(2, 1))
+            if step >= _FEW_STEPS and time.perf_counter() - begun > _THREAD_SECONDS:
+                return step
+        return _THREAD_STEPS
+
+    def _same_again(self, model: Any, fed: Ids, expected: Sequence[Logits]) -> None:
+        for given, wanted in zip(_step_by_step(model, fed), expected, strict=True):
+            if apart := difference(given, wanted, self.tolerance):
                 raise Violation(f"with other threads at work, a decoder gave {apart}")
 
     def model_saved(self) -> None:
@@ -263,6 +278,17 @@ def _ways(model: Any, fed: Ids, place: int) -> Iterator[tuple[str, Sequence[int]
 def _scored(model: Any, fed: Ids) -> Logits:
     """The logits (B, T, V) that score() of a new decoder gives."""
     return to_numpy(model.decoder(len(fed)).score(fed)).copy()
+
+
+def _step_by_step(model: Any, fed: Ids) -> Iterator[Logits]:
+    """The logits of the first tokens by score(), several times, and those after each token by
+    extend().
+    """
+    for _ in range(_SCORED_TIMES):
+        yield _scored(model, fed[:, :_FEW_STEPS])
+    decoder = model.decoder(len(fed))
+    for place in range(fed.shape[1]):
+        yield to_numpy(decoder.extend(fed[:, place : place + 1])).copy()
 
 
 def difference(given: Logits, expected: Logits, tolerance: float) -> str:

@@ -22,6 +22,7 @@ from unittest import mock
 
 import attrs
 
+from textgen.contracts.checks import FAILURES
 from textgen.testing.outcomes import Violation
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -30,6 +31,10 @@ TIME_LIMIT: Final = 60.0
 """Seconds that a check may take unless told otherwise."""
 _PATIENCE: Final = 1.0  # seconds that a thread gets to end
 _SWITCH_SECONDS: Final = 1e-6  # seconds until another thread goes on
+_PAUSES: Final = 1000  # times that a thread lets others go on between lines
+_PAUSED_SHARE: Final = 0.3  # of the lines before which it does
+_PAUSE: Final = 1e-6  # seconds, of which the system makes more
+_NOT_COMPONENTS: Final = frozenset({"textgen", "numpy", "torch", *sys.stdlib_module_names})
 _CLOCK_SHIFT_HOURS: Final = 23  # hours
 _State = tuple[str, Callable[[], Any], Callable[[Any], object]]
 
@@ -116,18 +121,58 @@ def no_thread_left() -> Iterator[None]:
 
 
 def in_threads(call: Callable[..., object], *arguments: Sequence[Any]) -> None:
-    """Call something in a thread for each of the arguments, as `map` does; they take turns as often
-    as they can.
+    """Call something in a thread for each of the arguments, as `map` does. All threads begin at
+    once, and take turns as often as they can, between the lines of the component's code too.
 
-    Raises what one of them raises.
+    Raises Violation where a call raises what it does not raise alone.
     """
-    interval = sys.getswitchinterval()
+    count, interval = len(arguments[0]), sys.getswitchinterval()
+    barrier = threading.Barrier(count)
+
+    def begin(*given: Any) -> None:
+        barrier.wait()
+        if sys.gettrace() is None:  # else a debugger or a measurement of coverage needs it
+            sys.settrace(_LinesApart())
+        try:
+            call(*given)
+        except FAILURES as error:
+            if isinstance(error, Violation):
+                raise
+            what = f"{type(error).__name__}: {error}"
+            raise Violation(f"with other threads at work, it raised {what}") from error
+        finally:
+            if isinstance(sys.gettrace(), _LinesApart):
+                sys.settrace(None)
+
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
-        with ThreadPoolExecutor() as threads:
-            list(threads.map(call, *arguments))
+        with ThreadPoolExecutor(count) as threads:
+            list(threads.map(begin, *arguments))
     finally:
         sys.setswitchinterval(interval)
+
+
+@attrs.define
+class _LinesApart:
+    """A trace function that lets other threads go on before some lines of a component's code.
+
+    Python alone lets them go on where a function is called or a loop begins again, and hardly ever
+    between two lines.
+    """
+
+    left: int = _PAUSES
+    rng: random.Random = attrs.field(factory=random.Random)
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> _LinesApart | None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if not self.left:
+            sys.settrace(None)
+        if not self.left or module.partition(".")[0] in _NOT_COMPONENTS:
+            return None
+        if event == "line" and self.rng.random() < _PAUSED_SHARE:
+            self.left -= 1
+            time.sleep(_PAUSE)
+        return self
 
 
 @attrs.frozen

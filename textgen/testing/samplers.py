@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
-from functools import cached_property
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any, Final
 
 import attrs
@@ -16,13 +17,15 @@ from textgen.generation.chain import Chain, Link
 from textgen.generation.sampling import SequenceHistory, UnannouncedError, to_numpy
 from textgen.protocols import Array
 from textgen.testing.outcomes import Violation, shown
-from textgen.testing.process import later
+from textgen.testing.process import in_threads, later
 from textgen.testing.texts import TextSuite
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _EXAMPLES: Final = 25
 _MANY_ROWS, _LATE_TOKENS = 33, 60  # of the last example: rows, and tokens before and after
+_THREADS, _THREAD_CALLS = 4, 200  # threads that call it, and calls of each
+_PAUSE: Final = 1e-6  # seconds
 _LARGEST_LOGIT: Final = 1e4  # of a logit: beyond, float32 leaves no room to compute in
 # What torch says where tensors of two devices meet, or one that is not on the CPU meets NumPy.
 _IS_ELSEWHERE: Final = re.compile(
@@ -93,6 +96,23 @@ class SamplerSuite(TextSuite):
             for made in (again, to_numpy(anew)):
                 if not np.array_equal(first, made, equal_nan=True):
                     raise Violation("the same logits and history gave other logits a second time")
+        examples = [*self._examples()]
+        given = [self._given(*example) for example in examples]
+        in_threads(partial(self._same_again, examples, given), range(_THREADS))
+
+    def _same_again(
+        self, examples: Sequence[tuple[Logits, SequenceHistory]], given: Sequence[Logits], turn: int
+    ) -> None:
+        """Raise a Violation unless it gives the same for all examples, beginning with another one
+        in each thread.
+        """
+        for number in range(turn, turn + _THREAD_CALLS):
+            place = number % len(examples)
+            logits, rows = examples[place]
+            made = self._call(logits.copy(), rows)
+            time.sleep(_PAUSE)  # in which others may write into what this thread was given
+            if not np.array_equal(to_numpy(made), given[place], equal_nan=True):
+                raise Violation("with other threads at work, it gave other logits")
 
     def sampler_rows(self) -> None:
         for logits, rows in self._examples():

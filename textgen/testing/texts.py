@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from itertools import count, zip_longest
 from typing import Any, Final
@@ -20,6 +20,7 @@ from textgen.protocols import Table
 from textgen.runs.loading import check_models
 from textgen.testing.environment import TEXT
 from textgen.testing.outcomes import Skip, Violation
+from textgen.testing.process import in_threads
 from textgen.testing.suite import Suite
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -33,6 +34,9 @@ REQUESTS: Final[list[dict[str, Any]]] = [
     {"prompt": "a", "max_new_tokens": 1, "index": 4},
 ]
 """Texts of different lengths, chains and ends."""
+_LONG: Final[dict[str, Any]] = {"prompt": "The ", "max_new_tokens": 600, "index": 6}
+_THREADS: Final = 4
+_SHOWN: Final = 30  # characters before and after the place where two texts differ
 
 
 @attrs.frozen(kw_only=True)
@@ -85,8 +89,19 @@ class TextSuite(Suite):
         first = [self.generator().generate(**request).text for request in REQUESTS]
         for what, texts in ways.items():
             for request, one, again in zip(REQUESTS, first, texts, strict=True):
-                if one != again:
-                    raise Violation(f"{one!r}, and {what} {again!r}, for {request}")
+                _compare(one, what, again, request)
+        long, again = self.generator().generate(**_LONG).text, "".join(generator.stream(**_LONG))
+        _compare(long, "as a stream", again, _LONG)
+        in_threads(partial(self._check_again, generator, first), range(_THREADS))
+
+    def _check_again(self, generator: Generator, first: Sequence[str], turn: int) -> None:
+        """Raise a Violation unless a generator writes the texts again, beginning with another one
+        in each thread.
+        """
+        pairs = [*zip(REQUESTS, first, strict=True)]
+        for request, one in (*pairs[turn:], *pairs[:turn]):
+            again = generator.generate(**request).text
+            _compare(one, "with other threads at work", again, request)
 
     def _resumed(self, request: Table) -> str:
         """The text of a request that is cut off after some steps, and resumed by another object."""
@@ -99,6 +114,16 @@ class TextSuite(Suite):
         rest = {**request, "prompt": "", "state": half.state}
         rest["max_new_tokens"] -= len(half.tokens)
         return half.text + self.generator().generate(**rest).text
+
+
+def _compare(one: str, what: str, again: str, request: Table) -> None:
+    """Raise a Violation unless two texts of a request are the same."""
+    if one == again:
+        return
+    pairs = enumerate(zip(one, again, strict=False))
+    place = next((i for i, (a, b) in pairs if a != b), min(len(one), len(again)))
+    shown = [text[max(0, place - _SHOWN) : place + _SHOWN] for text in (one, again)]
+    raise Violation(f"{shown[0]!r}, and {what} {shown[1]!r}, for {request}")
 
 
 @attrs.frozen(kw_only=True)

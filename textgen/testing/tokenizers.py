@@ -10,8 +10,8 @@ import string
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any, Final
 
 import attrs
@@ -22,6 +22,7 @@ from textgen.documents import DOCUMENT_END
 from textgen.errors import TextgenError
 from textgen.protocols import Ids
 from textgen.testing.outcomes import Skip, Violation
+from textgen.testing.process import in_threads
 from textgen.testing.suite import Suite
 from textgen.tokenizers import encode_pieces, incremental_decoder, unknown_id
 
@@ -29,6 +30,7 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _EXAMPLES: Final = 40
 _STRETCH: Final = 60  # characters of the sample that an example takes
+_THREADS, _THREAD_TEXTS = 4, 100  # threads that use it, and texts of each
 _PIECE: Final = 70  # characters of a piece that it is fitted on
 _LONG_CHARACTERS: Final = 1500  # characters of a stream
 _WHOLE_CHARACTERS: Final = 300_000  # characters of a text that has to be whole
@@ -239,6 +241,34 @@ class TokenizerSuite(Suite):
             made.decode(one) != fitted.decode(one) for one in every
         ):
             raise Violation(f"what came back{which} encodes or decodes otherwise")
+
+    def tokenizer_threads(self) -> None:
+        texts = [text for text, _ in self._stretches()]
+        alone = [self._there_and_back(text) for text in texts]
+        in_threads(partial(self._check_again, texts, alone), range(_THREADS))
+
+    def _there_and_back(self, text: str) -> tuple[bytes, str, str]:
+        """The ids of a text as bytes, and what they decode to, at once and as a stream."""
+        ids = np.asarray(self.fitted.encode(text))
+        decoder, last = incremental_decoder(self.fitted), len(ids) - 1
+        pieces = [decoder.decode(ids[i : i + 1], final=i == last) for i in range(len(ids))]
+        return ids.tobytes(), self.fitted.decode(ids), "".join(pieces)
+
+    def _check_again(
+        self, texts: Sequence[str], alone: Sequence[tuple[bytes, str, str]], turn: int
+    ) -> None:
+        """Raise a Violation unless texts are encoded and decoded as before, beginning with another
+        one in each thread.
+        """
+        for number in range(turn, turn + _THREAD_TEXTS):
+            place = number % len(texts)
+            pairs = zip(self._there_and_back(texts[place]), alone[place], strict=True)
+            for what, (again, one) in zip(("encode()", "decode()", "a stream"), pairs, strict=True):
+                if again != one:
+                    raise Violation(
+                        f"with other threads at work, {what} gave something else for "
+                        f"{texts[place]!r}"
+                    )
 
     def tokenizer_end(self) -> None:
         """The ends of documents: the text as two of them."""
