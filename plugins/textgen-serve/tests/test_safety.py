@@ -354,6 +354,16 @@ def test_a_head_without_end_is_refused():
         assert client.recv(100).startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_a_long_head_in_one_packet_is_refused(server, before):
+    head = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nA: %s\r\n\r\n"
+    answer = received(server, before + head % (b"a" * 70_000))
+    assert b"HTTP/1.1 400" in answer
+    assert answer.count(b'{"status":"ok"}') <= (1 if before else 0)
+    answer = received(server, before + head % (b"a" * 60_000))
+    assert answer.count(b'{"status":"ok"}') == (2 if before else 1)
+
+
 @pytest.mark.parametrize("count", [10, 1000])
 def test_few_requests_may_be_sent_before_an_answer(server, count):
     last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

@@ -27,6 +27,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _receiving: asyncio.TimerHandle | None = None
     _sending: asyncio.TimerHandle | None = None
     _head = 0  # bytes so far, less those of the body
+    _fields = 0  # bytes of the first line and the headers, which one packet may have whole
     _is_in_body = False
 
     def connection_made(self, transport: Any) -> None:
@@ -56,11 +57,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= _PIPELINED:
             raise _TooMany  # the parser stops, and uvicorn answers with status 400
         super().on_message_begin()
+        self._fields = 0
         self._expect()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the first line."""
+        self._count(len(url))
+        super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a field of a trailer, which has no use here."""
         if not self._is_in_body:
+            self._count(len(name) + len(value))
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -91,6 +99,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._sending.cancel()
             self._sending = None
         super().resume_writing()
+
+    def _count(self, size: int) -> None:
+        self._fields += size
+        if self._fields > _HEAD:
+            raise _TooMany
 
     def _expect(self) -> None:
         if self._receiving is None:
