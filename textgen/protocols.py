@@ -199,24 +199,6 @@ class Decoder(Protocol):
         """
 
 
-class GreedyDecoder(Decoder, Protocol):
-    """A decoder that can take several greedy steps by itself: several times as fast, without the
-    engine's work between.
-
-    Optional. The engine uses it if only the most likely token is needed and none ends the text.
-    """
-
-    def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
-        """Feed `tokens` (B,), then `steps` times the most likely next token, and return these
-        tokens, (B, steps).
-
-        The most likely is the first among equals that is not in `forbidden`. The last one returned
-        is not fed, so that steps of `extend` give the same tokens and leave the same state. May
-        return fewer tokens, even (B, 0), if a logit may be NaN or infinite; the engine then takes
-        the next step itself and names the component at fault.
-        """
-
-
 class RowDecoder(Decoder, Protocol):
     """A decoder whose rows join and leave while it runs, without `read_state` and `write_state`.
 

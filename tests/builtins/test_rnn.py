@@ -116,45 +116,6 @@ def test_a_large_network_gives_the_same_however_many_threads_multiply():
     assert first.stdout == second.stdout
 
 
-@pytest.mark.parametrize(("layers", "batch"), [(1, 1), (2, 3), (2, 600)])
-@pytest.mark.parametrize("cell", CELLS)
-def test_going_on_greedily_is_what_single_steps_give(cell, layers, batch):
-    made = fast(cell=cell, layers=layers, hidden_size=16)
-    ahead, steps = made.decoder(batch), made.decoder(batch)
-    tokens, forbidden = ids(batch, 3), [0, 4]
-    ahead.extend(tokens[:, :2])
-    steps.extend(tokens[:, :2])
-    chosen, last = [], tokens[:, 2]
-    for steps_at_once in (1, 16, 16, 17):
-        chosen.append(ahead.continue_greedily(last, steps_at_once, forbidden))
-        last = chosen[-1][:, -1] if chosen[-1].size else last
-    chosen = np.concatenate(chosen, axis=1)
-    assert chosen.shape == (batch, 50)
-    fed = tokens[:, 2:]
-    for column in chosen.T:
-        logits = steps.extend(fed).copy()
-        logits[:, forbidden] = -np.inf
-        assert np.array_equal(column, logits.argmax(axis=-1))
-        fed = column[:, None]
-    assert np.array_equal(ahead.extend(fed), steps.extend(fed))
-    for name, array in ahead.read_state().items():
-        assert np.array_equal(array, steps.read_state()[name])
-
-
-def test_it_goes_on_greedily_only_where_every_logit_is_finite():
-    made = fast(hidden_size=8)
-    decoder = made.decoder(1)
-    state = decoder.read_state()
-    state["hidden"][0, 0, 3] = np.nan
-    decoder.write_state(state)
-    assert decoder.continue_greedily(np.array([1]), 5, ()).shape == (1, 0)
-    tensors = made.tensors()
-    tensors["head.bias"] = tensors["head.bias"].copy()
-    tensors["head.bias"][2] = np.inf
-    made.load_tensors(tensors)
-    assert made.decoder(2).continue_greedily(np.array([1, 2]), 5, ()).shape == (2, 0)
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)

@@ -46,17 +46,6 @@ class GrowingRows(Growing):
         self.rows += other.rows
 
 
-class GreedyRows(GrowingRows):
-    def continue_greedily(self, tokens, steps, forbidden):
-        made = []
-        for _ in range(steps):
-            logits = self.extend(tokens[:, None])
-            logits[:, list(forbidden)] = -np.inf
-            tokens = logits.argmax(axis=1)
-            made.append(tokens)
-        return np.stack(made, axis=1)
-
-
 class Refusing(GrowingRows):
     def join(self, other):
         super().join(other)
@@ -75,7 +64,7 @@ def growing(run, kind):
     return watcher, attrs.evolve(inner, model=Model())
 
 
-@pytest.mark.parametrize("kind", [Growing, GrowingRows, GreedyRows])
+@pytest.mark.parametrize("kind", [Growing, GrowingRows])
 @pytest.mark.parametrize("temperature", [0, 0.7])
 def test_texts_of_different_lengths_and_their_states_are_those_of_single_calls(
     finished_run, kind, temperature, tmp_path

@@ -224,11 +224,3 @@ def _described(value: Any) -> str:
 def _name(dtype: Any) -> str:
     """The name of a dtype of NumPy or torch. NumPy takes longer to say it than to make a token."""
     return str(dtype).removeprefix("torch.")
-
-
-def check_greedy(ids: Ids, asked: tuple[int, int], size: int, offer: RegisteredComponent) -> None:
-    """Check the result of continue_greedily: ids (B, n), with n at most what was asked for."""
-    fault = _ids_fault(ids, 2, size)
-    if fault or len(ids) != asked[0] or ids.shape[1] > asked[1]:
-        fault = fault or f"ids of shape {ids.shape}, and must give at most {asked}"
-        raise ContractError(offer, f"gave from continue_greedily {fault}")

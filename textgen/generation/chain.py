@@ -192,11 +192,6 @@ class Chain:
         return history
 
     @property
-    def plainly_greedy(self) -> bool:
-        """Whether the token is the likeliest by the model, with no other sampler before."""
-        return self._greedy and len(self.links) == 1 and len(self.forbidden) < self.vocab_size
-
-    @property
     def is_plain(self) -> bool:
         """Whether no sampler reads more of the history than its lengths."""
         return not any(

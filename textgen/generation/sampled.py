@@ -6,7 +6,7 @@ import copy
 import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +20,6 @@ from textgen.generation.results import FinishReason, TokenLogprobs
 from textgen.generation.row import ENDLESS, Row, failing, start_history
 from textgen.generation.sampling import log_softmax, to_numpy
 from textgen.protocols import Array, Ids
-
-_MIN_GREEDY_STEPS: Final = 4  # greedy steps in one call of the decoder, more with each call
-_MAX_GREEDY_STEPS: Final = 256
-_SECONDS: Final = 0.005  # a call that takes longer is not followed by a longer one
 
 
 class SampledTexts:
@@ -42,7 +38,6 @@ class SampledTexts:
         self._history = start_history(rows)
         self._feed = Feed(factory, places, np.zeros((len(rows), 1), np.int64))  # of drawn tokens
         self._unsent: list[Ids] = []  # (B, n), tokens that the rows do not have yet
-        self._greedy_steps = _MIN_GREEDY_STEPS
         self._look_at_rows()
 
     def begin(self, logits: Array) -> None:
@@ -69,9 +64,6 @@ class SampledTexts:
         decoder = self._decoders.whole(self._feed.factory, len(self.rows))
         if decoder is None:
             return None
-        can_run_ahead = self._is_greedy and hasattr(decoder, "continue_greedily")
-        if can_run_ahead and (ids := self._run_ahead(decoder)).size:
-            return self._end(self._record(ids))
         if len(self.rows) == 1 and not (self._is_early or self._has_logprobs):
             return self._end(self._steps_alone(decoder, until))
         return self._end(self._draw(self._feed.factory.extend(decoder, self._feed.ids)))
@@ -133,7 +125,6 @@ class SampledTexts:
         ]
         self._is_early = any(row.is_early for _, row in self._watched)
         self._has_logprobs = any(row.request.logprobs is not None for _, row in self._watched)
-        self._is_greedy = self._chain.plainly_greedy and not self._watched
 
     def _draw(self, logits: Array) -> dict[int, FinishReason | None]:
         """Draw a token for each row of logits (B, V). The rows that end with it, and why."""
@@ -220,25 +211,6 @@ class SampledTexts:
                 break
         ended = self._record(np.array([tokens]))
         return ended if reason is None else {0: reason}
-
-    def _run_ahead(self, decoder: Any) -> Ids:
-        """The tokens (B, n) of steps that the decoder takes by itself
-        (textgen.protocols.GreedyDecoder).
-
-        More with each call, while one does not take long.
-        """
-        chain, begun = self._chain, time.perf_counter()
-        asked = len(self.rows), min(self._greedy_steps, self._left)
-        tokens = self._feed.ids[:, 0].copy()
-        ids: Ids = decoder.continue_greedily(tokens, asked[1], chain.forbidden)
-        checks.check_greedy(ids, asked, chain.vocab_size, chain.model)
-        if time.perf_counter() - begun < _SECONDS:
-            self._greedy_steps = min(2 * self._greedy_steps, _MAX_GREEDY_STEPS)
-        self._is_greedy = bool(ids.size)
-        if self._is_greedy:
-            self._feed.ids[:, 0] = ids[:, -1]
-            self._history.arrays["lengths"] += ids.shape[1]
-        return ids
 
     def _end(self, ended: Mapping[int, FinishReason | None]) -> bool:
         """Take out the rows that end, for a reason or with an error. Whether there are any."""

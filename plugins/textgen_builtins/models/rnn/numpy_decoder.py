@@ -48,7 +48,7 @@ class NumpyRNN:
 
 
 class NumpyDecoder:
-    """textgen.protocols.RowDecoder and GreedyDecoder for a batch, in preallocated arrays."""
+    """textgen.protocols.RowDecoder for a batch, in preallocated arrays."""
 
     def __init__(self, folded: Folded, batch_size: int) -> None:
         self._folded = folded
@@ -80,23 +80,6 @@ class NumpyDecoder:
             logits[:, t] = self._logits
         return logits
 
-    def continue_greedily(self, tokens: Ids, steps: int, forbidden: Sequence[int]) -> Ids:
-        """The (B, steps) most likely tokens after `tokens` (B,); none if a logit might not be
-        finite.
-        """
-        if not self._bounded:
-            return np.empty((len(tokens), 0), np.int64)
-        made = np.empty((steps, len(tokens)), np.int64)  # the tokens of a step are contiguous
-        (column,), logits = self._columns(tokens[:, None]), self._logits
-        by_token = (logits[0] if self._one else logits).T
-        for chosen in made:
-            self._advance(column)
-            for never in forbidden:
-                by_token[never] = -np.inf
-            logits.argmax(-1, chosen)
-            column = chosen.item() if self._one else chosen
-        return made.T
-
     def read_state(self) -> Tensors:
         """`hidden` and, for LSTMs, `cell`: (B, layers, H)."""
         state = {"hidden": np.stack(self._hidden, axis=1)}
@@ -107,9 +90,6 @@ class NumpyDecoder:
     def write_state(self, state: Tensors) -> None:
         """Continue from a state that `read_state` gave, or from rows of one."""
         self._allocate(len(state["hidden"]))
-        self._bounded = self._folded.bounded and all(
-            np.isfinite(array).all() for array in state.values()
-        )
         for layer in range(len(self._hidden)):
             self._hidden[layer][:] = state["hidden"][:, layer]
             if "cell" in state:
@@ -124,7 +104,6 @@ class NumpyDecoder:
 
     def join(self, other: Self) -> None:
         """Append the rows of another decoder of the model."""
-        self._bounded = self._bounded and other._bounded
         pairs = zip(self._carried, other._carried, strict=True)
         self._arrange(
             *([*map(np.concatenate, zip(mine, theirs, strict=True))] for mine, theirs in pairs)
@@ -139,7 +118,6 @@ class NumpyDecoder:
             outputs[-1][:, size] = 1
             cells.append(np.zeros((batch_size, size), folded.table.dtype))
             products.append(np.zeros((batch_size, weights.shape[1]), folded.table.dtype))
-        self._bounded = folded.bounded
         self._arrange(outputs, cells, products)
         self._read_out()
 

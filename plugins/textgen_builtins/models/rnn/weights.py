@@ -28,7 +28,6 @@ _COLUMN_MAJOR_FROM: Final = (
 _ROW_BY_ROW: Final = (
     500_000_000  # multiplications that take one thread less time than BLAS's threads then waste
 )
-_LARGEST_SUM: Final = 1e18
 _LANES: Final = 16  # product widths are multiples of it: BLAS computes remainders one by one
 
 
@@ -39,8 +38,6 @@ class Folded:
     table     (V, G·H) the first layer's input for each token, biases added
     products  per layer (H + 1, G·H + out, padded): from its output, and a 1 for the biases, to the
               gates' recurrent part and to the next layer's input or the logits
-    bounded   whether logits are finite for any tokens: cells give numbers between -1 and 1, and
-              float32 can hold their products with the weights
     rows      those of the table, each (G·H,)
     """
 
@@ -48,7 +45,6 @@ class Folded:
     vocab_size: int
     table: Floats
     products: tuple[Floats, ...]
-    bounded: bool
     rows: list[Any]
 
     @classmethod
@@ -83,10 +79,7 @@ class Folded:
                 ]
             column_major = config.hidden_size > _COLUMN_MAJOR_FROM or product.size >= SHARED_FROM
             products.append(np.asfortranarray(product) if column_major else product)
-        with np.errstate(over="ignore", invalid="ignore"):
-            magnitude = sum(float(np.abs(weights).sum()) for weights in tensors.values())
-        is_bounded = magnitude < _LARGEST_SUM
-        return cls(config, len(head), table, tuple(products), is_bounded, list(table))
+        return cls(config, len(head), table, tuple(products), list(table))
 
 
 def expected_shapes(config: RNNConfig, vocab_size: int) -> dict[str, tuple[int, ...]]:
