@@ -8,6 +8,7 @@ import zipfile
 import pytest
 
 from textgen import CorpusError, Engine
+from textgen_builtins.starter.texts import style_of
 
 MANY = 4_000  # units: where each is looked for in all the rest, they take a second or more
 SLACK = 0.15  # seconds of a processor, for what does not depend on the length
@@ -144,3 +145,13 @@ def test_twice_the_file_takes_twice_the_time(engine, tmp_path, suffix, made, uni
     once = seconds(engine, path, made(unit * MANY), options)
     twice = seconds(engine, path, made(unit * 2 * MANY), options)
     assert twice < 3 * once + SLACK
+
+
+@pytest.mark.parametrize("unit", [".", ".\u201d", "\u201c", '"', "\u00ab", "\u201e", "\n ", "a"])
+def test_the_style_of_twice_the_text_takes_twice_the_time(unit):
+    def spent(text):
+        begun = time.process_time()
+        style_of(text)
+        return time.process_time() - begun
+
+    assert spent(unit * 4 * MANY) < 3 * spent(unit * 2 * MANY) + SLACK

@@ -3,7 +3,7 @@
 import { WORD } from "./phrases.js";
 
 const SENTENCE = /[.!?…]+["'”’»)]*\s+|\n\s*\n/;
-const SPEECH = /“[^”\n]*”|"[^"\n]*"|«[^»\n]*»|„[^“\n]*“/g;
+const SPEECH = /“[^“”\n]*”|"[^"\n]*"|«[^«»\n]*»|„[^„“\n]*“/g;
 const FEWEST = 3; // sentences
 const OFTEN = 3; // times, or as many to be expected
 const FAVOURITES = 6;
