@@ -20,7 +20,13 @@ _CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ "did you mean X?" with the known name most like `name`, or nothing where none is like it.
+    """ "did you mean X?" with the known name most like `name`, or nothing where none is like it."""
+    found = nearest_name(name, known)
+    return f"did you mean {found!r}?" if found else ""
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """The known name most like `name`; "" where none is like it.
 
     The beginning of a name stands for it, as "temp" for "temperature": letter by letter the two are
     not much alike.
@@ -28,7 +34,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     begun = [other for other in known if len(name) > 1 and other.startswith(name)]
     matches = sorted(begun, key=len) or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {matches[0]!r}?" if matches else ""
+    return matches[0] if matches else ""
 
 
 def known_names(name: str, known: Iterable[str]) -> str:

@@ -22,7 +22,10 @@ generate runs/my --output xml | jsonl
 generate runs/my --device gpu | device
 generate my.toml | did you mean runs/my?
 generate nowhere | nowhere is not a run directory: it does not exist; textgen run makes one
-generate runs/myy | runs/myy is not a run directory: it does not exist; did you mean 'my'?
+generate runs/myy | runs/myy is not a run directory: it does not exist; did you mean '
+generate runs/myy | runs/my'?
+generate runs/my --length 200 | did you mean --max-new-tokens?
+generate runs/my --temperature 0,7 | write 0.7
 run my.txt | `textgen init my.txt` writes a pipeline for a text
 show my.txt | `textgen init my.txt` writes a pipeline for a text
 run runs/my | Is a directory; its pipeline is pipeline.toml in it
@@ -77,6 +80,7 @@ init my.txt --pipeline ./my.txt --force | my.txt is the text itself; choose anot
 init --minutes nan | minutes
 init --minutes 0 | minutes
 init --minutes 5min | minutes
+init --minutes five | 'five' is not a valid number
 evaluate runs/my nowhere | nowhere does not exist
 """
 

@@ -7,10 +7,13 @@ import re
 import signal
 import sys
 import traceback
+from typing import Final
 
 import click
 
 from textgen.errors import Interrupted, TextgenError
+
+_LENGTHS: Final = ("--length", "--max-length", "--tokens", "--words")  # that are often tried
 
 
 class ReaderGone(Exception):
@@ -64,7 +67,10 @@ def _usage(error: click.ClickException) -> str:
     """A usage error of click in one line, with the help to read."""
     ctx = getattr(error, "ctx", None)
     message = " ".join(error.format_message().split()).rstrip(".")
-    if ctx is not None and ctx.info_name == "generate" and "unexpected extra argument" in message:
-        message += '; a text of several words is quoted, as in --prompt "The door"'
+    if ctx is not None and ctx.info_name == "generate":
+        if "unexpected extra argument" in message:
+            message += '; a text of several words is quoted, as in --prompt "The door"'
+        if isinstance(error, click.NoSuchOption) and error.option_name in _LENGTHS:
+            message += "; did you mean --max-new-tokens?"
     where = "textgen" if ctx is None else ctx.command_path
     return f"{message[:1].lower()}{message[1:]}; see {where} --help"

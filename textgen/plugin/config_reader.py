@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -25,6 +26,7 @@ from textgen.protocols import Table
 
 _INTEGER_LIMIT = 2**64  # beyond any option's range, and short enough to print
 _SHOWN_CHARACTERS = 100  # characters of a string that an error quotes
+_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _PHRASES: dict[Any, str] = {
     int: "an integer",
     float: "a finite number",
@@ -271,6 +273,10 @@ class ConfigReader:
             return made
         if origin is Literal and isinstance(value, str) and value in arguments:
             return value
+        if wanted is float and isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
+            hint = f"write {value.replace(',', '.')}"
+            fault = Fault(self.place, f"expected {phrase(wanted)}", show(value), hint)
+            raise PipelineError([fault], self.source)
         raise self._refused(f"expected {phrase(wanted)}", value)
 
     def _each(

@@ -41,7 +41,7 @@ from textgen.files.durable import (
 )
 from textgen.files.opening import inside
 from textgen.files.reading import path_of, read_bytes, read_json
-from textgen.messages import nearest
+from textgen.messages import nearest_name
 from textgen.pipeline.raw_pipeline import RawPipeline, raw_pipeline_of
 from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoints
@@ -347,7 +347,9 @@ def no_run(path: Path, offered: Iterable[str] = ()) -> RunError:
     elif (made / "run.json").is_file():
         hint = f"did you mean {made}?"
     else:
-        hint = nearest(path.name, [*beside, *offered]) or "textgen run makes one, such as runs/my"
+        name = nearest_name(path.name, [*beside, *offered])
+        meant = str(path.with_name(name)) if name in beside else name
+        hint = f"did you mean {meant!r}?" if meant else "textgen run makes one, such as runs/my"
     error = RunError(f"{path} is not a run directory: {why}; {hint}", path)
     error.exit_code = 2  # what was asked for is wrong; nothing was done
     return error

@@ -21,6 +21,8 @@ from textgen_builtins.corpora.encodings import AUTO
 from textgen_builtins.corpora.file_facts import COMPRESSED
 
 _LONGEST_NAME: Final = 100  # bytes
+_MINUTES: Final = click.FloatRange(0.05, 100_000)
+_MINUTES.name = "number"  # in messages and in --help
 
 
 @click.command("init")
@@ -32,7 +34,7 @@ _LONGEST_NAME: Final = 100  # bytes
     "--minutes",
     default=1.0,
     show_default=True,
-    type=click.FloatRange(0.05, 100_000),
+    type=_MINUTES,
     help="How long a run may take in all.",
 )
 @click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '**/*.py'.")
