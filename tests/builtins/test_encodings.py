@@ -58,7 +58,7 @@ def test_another_encoding_is_refused_with_the_likeliest_one(tmp_path, encoding):
     data = text.encode(encoding)
     with pytest.raises(CorpusError, match=r"a\.txt: it is not utf-8: byte 0x") as refused:
         read(path, data)
-    likeliest = str(refused.value).rpartition("set the option encoding to its own, probably ")[2]
+    likeliest = str(refused.value).rpartition("encoding to its own, probably ")[2].split()[0]
     if encoding != "cp1255":  # which charset-normalizer takes for Cyrillic
         assert text.encode(likeliest) == data
     assert read(path, data, encoding=encoding) == text

@@ -83,7 +83,8 @@ def test_the_text_may_be_the_folder_one_is_in(init, tmp_path):
         (b"%PDF-1.7\n" + b"x" * 5000, (), "my.txt: it is a PDF, which"),
         (STORY.encode() + b"\xff", (), "so the file is damaged there: mend it"),
         (bytes(range(256)) * 20, (), "it is binary data, not plain text; see the option encoding"),
-        (STORY.encode("cp1252"), (), "set the option encoding to its own, probably cp1252"),
+        (STORY.encode("cp1252"), (), "its own, probably cp1252 (textgen init: --encoding cp1252)"),
+        (b"PK\3\4" + b"x" * 5000, (), "it is a ZIP archive: unpack it"),
         (b"\xe9" * 3000, ("--encoding", "utf-8"), "set the option encoding to its own"),
         (b"few words", (), "my.txt has 9 characters, which is too little"),
         (STORY.encode(), ("--encoding", "cp9999"), "encoding: must be"),
@@ -96,6 +97,34 @@ def test_init_writes_nothing_where_a_run_would_fail(textgen, tmp_path, data, arg
     (line,) = refused.stderr.splitlines()
     assert said in line
     assert not (tmp_path / "my.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.csv", "id,date,text\n" + "1,2020-01-02,It rained.\n" * 200, "all columns are learnt"),
+        ("a.txt", "[02/11/2026, 01:22:10] Ann: It rained.\n" * 99, "the times at the beginning"),
+        ("a.txt", "Ann: It rained.\n" * 199, ""),
+    ],
+)
+def test_init_says_what_a_table_and_a_chat_teach_besides(init, tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    _, remarks = init(name)
+    assert said in remarks
+    assert said or "times" not in remarks
+
+
+def test_a_document_of_pages_is_refused_with_the_way_out(textgen, tmp_path):
+    (tmp_path / "my.pages").write_bytes(b"PK\3\4" + b"x" * 5000)
+    refused = textgen("init", "my.pages", cwd=tmp_path)
+    assert (refused.code, "Pages, which exports it as Word" in refused.stderr) == (2, True)
+
+
+def test_a_link_to_nothing_says_where_it_leads(textgen, tmp_path):
+    (tmp_path / "my.txt").symlink_to("lost.txt")
+    refused = textgen("init", "my.txt", cwd=tmp_path)
+    assert refused.code == 2
+    assert "my.txt is a link to lost.txt, which does not exist" in refused.stderr
 
 
 @pytest.mark.parametrize(

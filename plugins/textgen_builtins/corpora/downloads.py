@@ -127,7 +127,12 @@ def _network(address: str) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise CorpusError(f"{address} cannot be fetched: {_cause(error)}") from error
+        cause = f"{address} cannot be fetched: {_cause(error)}"
+        if isinstance(error, urllib.error.URLError) and not isinstance(
+            error, urllib.error.HTTPError
+        ):
+            cause += '; with a copy of it, set corpus.type to "file" and corpus.path to the copy'
+        raise CorpusError(cause) from error
 
 
 def _cause(error: Exception) -> str:

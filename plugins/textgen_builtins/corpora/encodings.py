@@ -25,7 +25,7 @@ _USUAL_ENCODING: Final = "cp1252"  # charset-normalizer alone reads French as cp
 _EQUAL_CHAOS: Final = 0.02  # difference of its measure of chaos that says nothing
 _NO_TEXTS: Final = {
     b"%PDF": "a PDF, which has places of letters and no paragraphs",
-    b"PK\3\4": "a ZIP archive, as .docx, .odt and .epub files are, which are read by these names",
+    b"PK\3\4": "a ZIP archive: unpack it, or if it is .docx, .odt or .epub, give it that suffix",
     b"{\\rtf": "an RTF document, which is read by the name .rtf",
     b"\xd0\xcf\x11\xe0": "a DOC document of before 2007",
 }
@@ -60,7 +60,9 @@ def decode(pieces: Iterable[bytes], path: Path, encoding: str = AUTO) -> Iterato
         if encoding == "utf-8" and not (is_ascii and data[:start].isascii()):
             advice = "text before it is utf-8, so the file is damaged there: mend it"
         else:
-            advice = f"set the option encoding to its own, probably {suggested or _likeliest(data)}"
+            likeliest = suggested or _likeliest(data)
+            advice = f"set the option encoding to its own, probably {likeliest}"
+            advice += f" (textgen init: --encoding {likeliest})"
         raise CorpusError(f"{cause}; {advice}", path) from error
     except UnicodeError as error:  # UTF-16 and UTF-32 without a mark
         raise CorpusError(f"it is not {encoding}: {error}", path) from error
@@ -86,6 +88,8 @@ def _likeliest(data: bytes) -> str:
 def _check_is_text(sample: bytes, path: Path) -> None:
     for magic, what in _NO_TEXTS.items():
         if sample.startswith(magic):
+            if path.suffix.lower() == ".pages":
+                what = "a document of Pages, which exports it as Word (.docx)"
             raise CorpusError(f"it is {what}; save it as text first, and read that", path)
     if len(sample) - len(sample.translate(None, _CONTROLS)) > _MOST_CONTROLS * len(sample):
         raise CorpusError("it is binary data, not plain text; see the option encoding", path)

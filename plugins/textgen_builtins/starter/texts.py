@@ -186,6 +186,8 @@ def path_of(text: str) -> Address | Path:
     if Address.matches(text):
         return Address(text)
     path = Path(text)
+    if path.is_symlink() and not path.exists():
+        raise UsageError(f"{text} is a link to {os.readlink(path)}, which does not exist")
     if not path.exists():
         advice = nearest_file(path) or "give a text file, a folder, or an address (https://…)"
         raise UsageError(f"{text} does not exist; {advice}")
@@ -255,13 +257,24 @@ def _documents(files: list[Path], beginning: str, remarks: list[str]) -> Documen
             f"{file} is not lines of JSON; write a .jsonl file with an object on each line, such "
             'as {"text": "…"}, or rename it to .txt to take it as it is'
         )
-    if sum(_SPEAKER.match(line) is not None for line in lines) > _MOST_SPEAK * len(lines):
+    speakers = [spoken for line in lines if (spoken := _SPEAKER.match(line))]
+    if len(speakers) > _MOST_SPEAK * len(lines):
         remarks.append(
             f"{file}: a conversation by its lines, read as one text, so that a line answers the "
             "one before; if each is a text of its own, give --documents line"
         )
+        if sum(spoken[1] is not None for spoken in speakers) > _MOST_SPEAK * len(lines):
+            remarks.append(
+                f"{file}: the times at the beginning of its lines are learnt and written, too; "
+                "take them out of a copy if they are not wanted"
+            )
     elif suffix in (".csv", ".tsv") or _is_list(lines):
         remarks.append(f"{file}: each of its short lines is read as a text of its own; {remedy}")
+        if suffix in (".csv", ".tsv"):
+            remarks.append(
+                f"{file}: all columns are learnt, and the names in the first line; if the text is "
+                "in one, save that alone as .txt"
+            )
         return "line"
     elif _has_parts(lines):
         remarks.append(
