@@ -35,8 +35,3 @@ def test_killed_at_any_change_to_the_disk_a_run_ends_as_if_undisturbed():
 @pytest.mark.fault(5)
 def test_after_a_power_loss_a_run_goes_on_from_its_last_checkpoint():
     assert_nothing_is_wrong("replay", "--cases", "25")
-
-
-@pytest.mark.slow
-def test_corruptions_are_named_or_harmless():
-    assert_nothing_is_wrong("corruptions", "--cases", "60", "--seed", "11")

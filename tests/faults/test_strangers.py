@@ -15,9 +15,9 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 from components import engine_of
+from sealing import SECRET, seal
 
 import textgen
-from campaigns.mutations import SECRET, seal
 from textgen.files.reading import dump_vocabulary
 
 FILES = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from commands import run_textgen
+from sealing import seal
 from small_run import flip, tree
 
 import textgen
-from campaigns.mutations import seal
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 DAMAGE = {

@@ -9,10 +9,10 @@ import pytest
 import tomli_w
 from commands import run_textgen
 from safetensors.numpy import load_file, save_file
+from sealing import seal
 from small_run import OTHER, TEXT, flip, interrupt, record_of, tables, tree, tuned
 
 import textgen
-from campaigns.mutations import seal
 
 CHARACTERS = {"tokenizer": {"type": "char"}}
 near = partial(pytest.approx, abs=1e-3)

@@ -9,11 +9,11 @@ import attrs
 import numpy as np
 import pytest
 from safetensors.numpy import load, save
+from sealing import seal
 from small_run import record_of
 from test_damage import DAMAGE, cause
 
 import textgen
-from campaigns.mutations import seal
 from textgen.files.reading import dump_tensors
 from textgen.plugin.config_reader import flat
 from textgen.runs.directory import RunDirectory

@@ -11,8 +11,8 @@ import good
 from broken_texts import linger
 from checking import Case, broken, doing
 from good import Observer
+from sealing import seal
 
-from campaigns.mutations import seal
 from textgen import Component, NoOptions, option
 from textgen.events import Evaluation, RunFinished, RunStarted, StepDone
 
