@@ -114,19 +114,6 @@ def test_a_folder_that_no_run_wrote_is_not_removed(tiny_pipeline):
         assert (foreign.parent / "step-1").is_dir()
 
 
-def test_such_a_folder_in_the_way_of_a_checkpoint_is_named(tmp_path, tiny_pipeline):
-    tables, foreign = tiny_pipeline(checkpoint={"seconds": 0}), "run/checkpoints/step-000002"
-
-    def put(event):
-        if isinstance(event, Checkpointed):
-            (tmp_path / foreign / "mine").mkdir(parents=True, exist_ok=True)
-
-    with pytest.raises(OSError, match=r"Directory not empty.*step-000002"):
-        textgen.run(tables, observers=[put])
-    shutil.rmtree(tmp_path / foreign)
-    assert textgen.run(tables).outcome == "resumed"
-
-
 def test_a_run_that_is_moved_while_it_trains_says_so(tmp_path, tiny_pipeline):
     """Also where a file to be read is the first that it misses, such as the checkpoint that becomes
     the model.
