@@ -112,7 +112,7 @@ class Observers:
                 answer: object = observe(event)
                 if answer is not None and not isinstance(answer, Stop):
                     raise TypeError(
-                        f"observe must return None or a textgen.events.Stop, and returned "
+                        "observe must return None or a textgen.events.Stop, and returned "
                         f"{answer!r}"
                     )
                 if answer is not None and self.stopped is None:
@@ -217,9 +217,12 @@ class TrainingLoop:
             error.step = self._saved
             raise
         first, last, best = progress.first_loss, progress.last_loss, progress.best_loss
+        if first is None or best is None:
+            return
         # Finite losses may have risen all the same. Where the text held out is all that is
         # predicted worse, it is overfitted.
-        if None not in (first, best) and not min(last, best) - first <= _DIVERGED:
+        rise = min(last, best) - first
+        if math.isnan(rise) or rise > _DIVERGED:
             raise TrainingError(
                 f"training diverged: the loss was {first:.4g} at step 1 and is {last:.4g} at step "
                 f"{progress.step}; lower the learning rate, or clip the gradient",
