@@ -41,8 +41,8 @@ from textgen.runs.starting import identity, start_in
 _RECORDED_PACKAGES: Final = (OWN_DISTRIBUTION, "numpy", "torch")
 _STOPPED: Final = Stopped("textgen run --finish", "by request")
 _UNFINISHED: Final = (
-    "with what it had before it resumes; "
-    "when `textgen run --finish` has finished it, it goes on with more"
+    "an unfinished run resumes with the length that it had; finish it by `textgen run --finish` "
+    "first, to train it for longer"
 )
 _UNFINISHED_TEXT: Final = (
     "finish it by `textgen run --finish`, and `update` trains its model on with the new text"
@@ -348,8 +348,8 @@ def finish_run(directory: RunDirectory) -> bool:
         newest = place.checkpoints.last()
         if newest is None:
             cause = (
-                f"the run in {directory.path} has no checkpoint yet; run its pipeline "
-                f"again to train it"
+                f"the run in {directory.path} has no checkpoint yet; run its pipeline again to "
+                "train it"
             )
             raise RunError(cause, directory.path)
         progress = newest.progress
