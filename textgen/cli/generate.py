@@ -20,9 +20,8 @@ _MAX_CHARACTERS: Final = 20_000  # of a prompt on stdin: a whole novel takes a m
 @click.option(
     *("--prompt", "-p", "prompts"),
     multiple=True,
-    help="The text to continue. May be given several times. Without one, stdin is read to "
-    "its end; on a terminal, "
-    "a session opens.",
+    help="The text to continue. May be given several times. Without one, stdin is read to its "
+    "end; on a terminal, a session opens.",
 )
 @click.option(
     "--n", "-n", default=1, show_default=True, help="Number of continuations of each prompt."
@@ -45,8 +44,8 @@ _MAX_CHARACTERS: Final = 20_000  # of a prompt on stdin: a whole novel takes a m
     *("--output", "-o", "form"),
     type=click.Choice(["text", "lines", "jsonl"]),
     default="text",
-    help="Text; a line for each text, with spaces for its line breaks; or JSON lines. For "
-    "a file: > FILE",
+    help="Text; a line for each text, with spaces for its line breaks; or JSON lines. For a file: "
+    "> FILE",
 )
 @click.option(
     "--novelty",

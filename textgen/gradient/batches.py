@@ -39,10 +39,9 @@ def training_batches(options: GradientOptions, windows: Windows, seed: int) -> B
     is_shuffled = options.order == "shuffled"
     if not is_shuffled and stretch < length:
         raise CorpusError(
-            f"the corpus is too short for {size} streams: {len(tokens):,} training tokens "
-            f"leave {stretch} to each, and "
-            f"data.window_length is {length}; lower the trainer's batch_size or accumulate, or "
-            "data.window_length"
+            f"the corpus is too short for {size} streams: {len(tokens):,} training tokens leave "
+            f"{stretch} to each, and data.window_length is {length}; lower the trainer's "
+            "batch_size or accumulate, or data.window_length"
         )
     span, starts = np.arange(length + 1), np.arange(size) * stretch
 

@@ -130,8 +130,8 @@ class Computation:
             cause = "the model says that it cannot be trained in several processes"
         elif processes.size > 1 and changes_buffers:
             cause = (
-                "the model changes its buffers in each step, as batch normalisation "
-                "does, and needs all rows at once"
+                "the model changes its buffers in each step, as batch normalisation does, and "
+                "needs all rows at once"
             )
         if cause:
             raise UsageError(f"{cause}; start fewer processes")

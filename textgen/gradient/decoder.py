@@ -164,17 +164,15 @@ def check_forward(given: Any, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
     logits, state = given
     if not isinstance(state, tuple | list) or not all(isinstance(part, Tensor) for part in state):
         raise TypeError(
-            f"forward gave a state of type {type(state).__name__}, and must give a tuple "
-            f"of tensors, such as "
-            "(hidden,), or () for none"
+            f"forward gave a state of type {type(state).__name__}, and must give a tuple of "
+            "tensors, such as (hidden,), or () for none"
         )
-    for place, part in enumerate(state):
+    for index, part in enumerate(state):
         if not part.ndim or len(part) != rows:
             raise ValueError(
-                f"forward gave state[{place}] of shape {tuple(part.shape)} for a batch of "
-                f"{rows}, and must give a "
-                "tensor with the batch as first axis: transpose(0, 1) turns the state of "
-                "torch's own GRU, LSTM and RNN"
+                f"forward gave state[{index}] of shape {tuple(part.shape)} for a batch of {rows}, "
+                "and must give a tensor with the batch as first axis: transpose(0, 1) turns the "
+                "state of torch's own GRU, LSTM and RNN"
             )
     return logits, tuple(state)
 

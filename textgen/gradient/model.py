@@ -130,9 +130,8 @@ class GradientModel:
         if wrong:
             first = wrong[0]
             raise ValueError(
-                f"{len(wrong)} weights differ, such as {first}: it is {given.get(first)}, "
-                f"and should be "
-                f"{wanted.get(first)}"
+                f"{len(wrong)} weights differ, such as {first}: it is {given.get(first)}, and "
+                f"should be {wanted.get(first)}"
             )
         own = self.unwrapped().state_dict()
         with torch.no_grad():

@@ -78,9 +78,9 @@ class GradientOptions:
     )
     order: Literal["shuffled", "streams"] = option(
         "shuffled",
-        help='"shuffled": windows in random order, each from the start state; "streams": '
-        "the text is read "
-        "from batch_size positions in parallel, with the state carried from window to window",
+        help='"shuffled": windows in random order, each from the start state; "streams": the text '
+        "is read from batch_size positions in parallel, with the state carried from window to "
+        "window",
     )
     max_grad_norm: float = option(
         1.0,
@@ -90,8 +90,7 @@ class GradientOptions:
     evaluate_every: int | None = option(
         None,
         help="steps between evaluations; if not set, an epoch or an eighth of all steps, "
-        "whichever is less; for a "
-        "time, ten in a run, or fewer if they take long",
+        "whichever is less; for a time, ten in a run, or fewer if they take long",
         validator=optional(ge(1)),
     )
     precision: Literal["auto", "float32", "bfloat16"] = option(

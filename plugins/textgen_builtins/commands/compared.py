@@ -118,10 +118,8 @@ def warning(runs: Sequence[ComparedRun]) -> str:
             f"{share:.0%} in {label}" for label, share in shares.items() if share > _MANY_UNKNOWN
         ]:
             cause = "the runs have different tokens, and some stand for text outside the vocabulary"
-            return (
-                f"{cause} ({', '.join(partial)}), whose spelling costs no bits: they "
-                f"cannot be compared"
-            )
+            shown = ", ".join(partial)
+            return f"{cause} ({shown}), whose spelling costs no bits: they cannot be compared"
         return "the runs have different tokens: compare their bits per character, not their losses"
     return ""
 

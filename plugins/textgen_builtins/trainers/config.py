@@ -40,9 +40,8 @@ class AdamWConfig(GradientOptions):
     )
     decay_share: float = option(
         0.5,
-        help="share of all steps, at the end, in which the learning rate falls to zero in "
-        "a straight line; "
-        "0 keeps it constant",
+        help="share of all steps, at the end, in which the learning rate falls to zero in a "
+        "straight line; 0 keeps it constant",
         validator=and_(ge(0), le(1)),
     )
     average_share: float = option(

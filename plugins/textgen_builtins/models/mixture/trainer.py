@@ -60,9 +60,8 @@ class MixtureTrainer:
         """See textgen.protocols.Trainer."""
         if not isinstance(model, Mixture):
             raise UsageError(
-                f"the trainer 'mixture' fits the model 'mixture', and the pipeline's is a "
-                f"{type(model).__name__}; "
-                "choose another trainer.type or model.type"
+                "the trainer 'mixture' fits the model 'mixture', and the pipeline's is a "
+                f"{type(model).__name__}; choose another trainer.type or model.type"
             )
         begun, self._model = time.perf_counter(), model
         self._second_trained, self._goes_on = self._second_trained and self._goes_on, False
