@@ -5,6 +5,7 @@ memory.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
@@ -102,8 +103,9 @@ def side_by_side(
         return
     most = total if context is None else min(context, _MAX_CONTEXT)
     past = min(_PAST_TOKENS, most // 2)
-    spans = max(1, min(rows, (total - past) // _MIN_SPAN), -((past - total) // (most - past)))
-    span = -((past - total) // spans)
+    fewest = math.ceil((total - past) / (most - past))  # spans that the context allows
+    spans = max(1, fewest, min(rows, (total - past) // _MIN_SPAN))
+    span = math.ceil((total - past) / spans)
     length = min(total, past + span)
     starts = np.minimum(np.arange(spans) * span, total - length)
     ends = starts + length
