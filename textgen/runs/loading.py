@@ -164,11 +164,14 @@ def _given_choices(given: Table, plugins: ComponentSource) -> Table:
     """The components that a program gives in place of the run's own; paths are relative to the
     current folder.
     """
-    made = {}
+    choices: dict[str, Any] = {}
     for kind, value in with_choices(given).items():
         reader = ConfigReader(Path.cwd(), plugins, "", kind)
-        made[kind] = (reader.chain if kind == "sampler" else reader.choice)(kind, value)
-    return made
+        if kind == "sampler":
+            choices[kind] = reader.chain(kind, value)
+        else:
+            choices[kind] = reader.choice(kind, value)
+    return choices
 
 
 def _choices(tables: Table, reader: ConfigReader) -> _Choices:
