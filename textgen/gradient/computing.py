@@ -153,16 +153,23 @@ class Computation:
 
         step   whether they are those of a step, whose time is taken
         """
-        phase = self._steps % _TRIED_AGAIN if step else _TRIED_AGAIN  # the first begins threads
-        is_faster = phase == 2 if phase < 3 else self._alone < _GAIN * self._together
-        is_alone, begun = len(calls) == 1 or is_faster, time.perf_counter()
-        made = [call() for call in calls] if is_alone else self._side_by_side(calls)
-        self._steps += step
+        # The first step begins the threads, the second is timed side by side, the third alone.
+        phase = self._steps % _TRIED_AGAIN if step else _TRIED_AGAIN
+        is_faster_alone = self._alone < _GAIN * self._together
+        is_alone = phase == 2 or (phase > 2 and is_faster_alone)
+        begun = time.perf_counter()
+        if is_alone or len(calls) == 1:
+            results = [call() for call in calls]
+        else:
+            results = self._side_by_side(calls)
+        seconds = time.perf_counter() - begun
         if phase == 1:
-            self._together = time.perf_counter() - begun
+            self._together = seconds
         elif phase == 2:
-            self._alone = time.perf_counter() - begun
-        return made
+            self._alone = seconds
+        if step:
+            self._steps += 1
+        return results
 
     def _side_by_side(self, calls: Sequence[Callable[[], _Result]]) -> list[_Result]:
         others = [
@@ -197,11 +204,14 @@ class Computation:
             parameter.grad = None
         total, processes = len(batch[0]), self._processes
         count = self.objective.count(batch)
-        own = range(total) if processes is None else range(total)[processes.rows(total)]
-        places = np.array_split(own or range(1), min(len(own) or 1, len(self.replicas)))
+        own = slice(0, total) if processes is None else processes.rows(total)
+        own_count = own.stop - own.start
+        # A process without rows computes the first one, which counts for nothing.
+        computed = np.arange(own.start, own.stop) if own_count else np.arange(1)
+        shares = np.array_split(computed, min(len(computed), len(self.replicas)))
         calls = [
-            partial(self._rows, i, rows, batch, carried, seed, count if own else None)
-            for i, rows in enumerate(places)
+            partial(self._rows, i, rows, batch, carried, seed, count if own_count else None)
+            for i, rows in enumerate(shares)
         ]
         results = [part for parts in self.shared_out(calls, step=True) for part in parts]
         self._add_gradients(len(calls))
@@ -212,7 +222,7 @@ class Computation:
             return Gradients(loss, state or None, now)
         whole = tuple(part.new_zeros((total, *part.shape[1:])) for part in state)
         for to, part in zip(whole, state, strict=True):
-            to[own.start : own.stop] = part[: len(own)]
+            to[own] = part[:own_count]
         return self._sum(loss, whole, now)
 
     def _sum(self, loss: Tensor, state: State, now: float) -> Gradients:
