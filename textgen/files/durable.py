@@ -56,17 +56,17 @@ from textgen.files.opening import opened
 PARTIAL: Final = ".partial-"
 REMOVED: Final = ".removed-"
 LEFTOVERS: Final = (f"{PARTIAL}*", f"{REMOVED}*", ".*.tmp")
-_RENAME_PAUSES: Final = (
-    tuple(0.01 * 2**n for n in range(9)) if os.name == "nt" else ()
-)  # seconds, 5 in all
+# Seconds, 5 in all.
+_RENAME_PAUSES: Final = tuple(0.01 * 2**n for n in range(9)) if os.name == "nt" else ()
 _PIECE_BYTES: Final = 1 << 22  # bytes copied at a time
+# Of folders.
 _UNSYNCABLE_ERRORS: Final = (
     errno.EINVAL,
     errno.ENOTSUP,
     errno.ENOSYS,
     errno.EBADF,
     errno.EACCES,
-)  # of folders
+)
 
 
 def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:

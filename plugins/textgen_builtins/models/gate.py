@@ -17,10 +17,9 @@ Floats = npt.NDArray[np.floating[Any]]
 # Nats: a token that an expert calls impossible does not become so by itself. A wide network may
 # break down on a part of a text, and be sure of wrong tokens. Other text loses 0.0003 at most.
 _MIN_BIAS: Final = -15.0
-_MIN_DISAGREEMENT: Final = (
-    -8.0
-)  # nats: beyond it, the gate does not tell one disagreement from another
-# nats: what hardly varies in these tokens may elsewhere, and must not decide all there
+# Nats: beyond it, the gate does not tell one disagreement from another.
+_MIN_DISAGREEMENT: Final = -8.0
+# Nats: what hardly varies in these tokens may elsewhere, and must not decide all there
 _LEAST_SPREAD: Final = 0.3
 # of the squared distance from equal parts, in nats; some hundred tokens move no weight far
 _PRIOR_WEIGHT: Final = 100.0

@@ -149,9 +149,9 @@ def _token(token: Any, tokenizer: Tokenizer) -> int | None:
     """The id of a token given as text or id; None if there is no such token."""
     if isinstance(token, int) and not isinstance(token, bool):
         return token if 0 <= token < tokenizer.vocab_size else None
-    ids = (
-        tokenizer.encode(token).tolist() if isinstance(token, str) else []
-    )  # in Python, keys may have any type
+    if not isinstance(token, str):  # in Python, keys may have any type
+        return None
+    ids = tokenizer.encode(token).tolist()
     return int(ids[0]) if len(ids) == 1 and ids[0] != unknown_id(tokenizer) else None
 
 

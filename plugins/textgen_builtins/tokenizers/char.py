@@ -17,9 +17,8 @@ UNKNOWN: Final = 0
 _UNKNOWN_CHARACTER: Final = "\N{REPLACEMENT CHARACTER}"
 _UNKNOWN_NAME, _END_NAME = "<unk>", "<end>"
 _CODE_POINTS: Final = 0x110000
-_BLOCK_CHARACTERS: Final = (
-    1 << 20
-)  # characters processed at once: the temporary arrays take a few times 4 MB
+# Characters processed at once: the temporary arrays take a few times 4 MB.
+_BLOCK_CHARACTERS: Final = 1 << 20
 _SIGMA: Final = "\N{GREEK CAPITAL LETTER SIGMA}", "\N{GREEK SMALL LETTER SIGMA}"
 _COUNTED_CHARACTERS: Final = 1 << 16  # characters of short documents that are counted together
 Codes: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]

@@ -20,9 +20,8 @@ import numpy as np
 from textgen.protocols import Tensors
 from textgen_builtins.models.ngram.smoothing import Floats32, Ints, interpolation
 
-_TABLE_BYTES: Final = (
-    1 << 26
-)  # for the rows kept ready; deeper contexts are put together when they are asked for
+# For the rows kept ready; deeper contexts are put together when they are asked for.
+_TABLE_BYTES: Final = 1 << 26
 
 
 class Trie:
