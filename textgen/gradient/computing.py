@@ -287,46 +287,52 @@ class Computation:
 
     def _rows(
         self,
-        place: int,
+        replica: int,
         rows: Ids,
         batch: Batch,
         carried: State | None,
         seed: tuple[int, int],
         count: int | None,
     ) -> list[tuple[Tensor, State]]:
-        """Gradients of the loss of some rows (N,) of a batch, by the replica at a place: of each
-        part its mean times its share of the batch's count, nothing without one, and the state
-        after it.
+        """Add the gradients of the loss of some rows (N,) of a batch to those of a replica, in
+        parts; return the loss of each part, and the state after it.
+
+        The loss of a part is its mean times its share of `count`, the predictions of the batch; 0
+        if that is None.
         """
-        model, total, made = self.replicas[place], len(batch[0]), []
-        kind = self.device.partition(":")[0]
+        model, total, results = self.replicas[replica], len(batch[0]), []
+        device_type = self.device.partition(":")[0]
         model.train()
+        place = replica
         if self._processes is not None:
             place += self._processes.rank * len(self.replicas)
         for number, part in enumerate(np.array_split(rows, min(len(rows), self.accumulate))):
-            some = slice(int(part[0]), int(part[-1]) + 1)
-            state = None if carried is None else tuple(each[some] for each in carried)
-            drawn = self._seeded(model, some.start, total, place * self.accumulate + number, seed)
-            arrays = tuple(each[some] for each in batch)
-            own = self.objective.count(arrays)
-            with drawn:
-                with torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            part_rows = slice(int(part[0]), int(part[-1]) + 1)
+            state = None if carried is None else tuple(array[part_rows] for array in carried)
+            arrays = tuple(array[part_rows] for array in batch)
+            part_count = self.objective.count(arrays)
+            of_all = place * self.accumulate + number
+            with self._seeded(model, part_rows.start, total, of_all, seed):
+                with torch.autocast(
+                    device_type, torch.bfloat16, enabled=self.precision == "bfloat16"
+                ):
                     sums, after = summed(self.objective, model, arrays, state, self.device)
-                loss = sums / max(1, own)
-                if own != count:
-                    loss = loss * (own / count if count else 0.0)
+                loss = sums / max(1, part_count)
+                if part_count != count:
+                    share = part_count / count if count else 0.0
+                    loss = loss * share
                 loss.backward()  # type: ignore[no-untyped-call]
-            made.append((loss.detach(), tuple(each.detach() for each in after)))
-        return made
+            results.append((loss.detach(), tuple(array.detach() for array in after)))
+        return results
 
     def _seeded(
         self, model: Any, first: int, total: int, place: int, seed: tuple[int, ...]
     ) -> contextlib.AbstractContextManager[None]:
-        """A block in which what the model draws depends alone on the seed, and on which rows it
-        computes: those from `first` of a batch of `total`, in this place of several.
+        """A block in which dropout is seeded by the row, so that splitting a batch does not change
+        it: the model computes the rows from `first` of a batch of `total`.
 
-        A model with `set_rows` takes its part of the whole batch's dropout, so that the places make
-        no difference.
+        A model without `set_rows` draws by the part of the batch instead, of which this is the one
+        at `place`.
         """
         if hasattr(model, "set_rows"):
             model.set_rows(first, total)
