@@ -34,8 +34,11 @@ def write_text(text: str, number: int = 0) -> None:
     """Write a text to stdout; one of several below a line with its number, from 1, and an empty
     line.
     """
-    heading = "\n" * (number > 1) + f"=== text {number} ===\n" if number else ""
-    print_text(f"{heading}{text}\n")
+    if number > 1:
+        print_text("\n")
+    if number:
+        print_text(f"=== text {number} ===\n")
+    print_text(f"{text}\n")
 
 
 def write_texts(

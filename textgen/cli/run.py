@@ -114,7 +114,7 @@ def _print(run: Run, *, quiet: bool) -> None:
         click.echo(f"{run.outcome}: {run.path}{_ended(run.generator.record)}", err=True)
     is_several = len(run.generations) > 1
     for number, generation in enumerate(run.generations, 1):
-        write_text(str(generation), number * is_several)
+        write_text(str(generation), number if is_several else 0)
 
 
 def _ended(record: Mapping[str, Any]) -> str:

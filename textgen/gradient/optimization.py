@@ -117,7 +117,9 @@ class Optimization:
             name for name, p in model.named_parameters() if p.requires_grad and id(p) not in updated
         ]
         if left_out:
-            names = ", ".join(left_out[:5]) + ", …" * (len(left_out) > 5)
+            names = ", ".join(left_out[:5])
+            if len(left_out) > 5:
+                names += ", …"
             warnings.warn(
                 f"no optimizer has these parameters, which stay as they are: {names}", stacklevel=3
             )

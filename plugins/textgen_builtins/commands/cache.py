@@ -57,7 +57,8 @@ def _clear(cache: Cache, what: str) -> None:
 
 def _summary(entries: list[CacheEntry], what: str) -> str:
     size = byte_count(sum(entry.size for entry in entries))
-    return f"{len(entries)} {what}{'s' * (len(entries) != 1)}, {size}"
+    plural = "" if len(entries) == 1 else "s"
+    return f"{len(entries)} {what}{plural}, {size}"
 
 
 def _title(entry: CacheEntry) -> str:
