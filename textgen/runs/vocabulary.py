@@ -62,18 +62,21 @@ def for_vocabulary(
     else:
         others = {name: array.shape for name, array in tensors.items()}
     ids = _ids_before(before, now)
-    made = {name: array for name, array in own.items() if array.dtype.kind in "iu"}
+    fitted = {name: array for name, array in own.items() if array.dtype.kind in "iu"}
     for name, array in tensors.items():
         if array.dtype.kind in "iu":
             continue
-        shapes = own[name].shape if name in own else (), others.get(name, ())
-        if len(shapes[0]) == len(shapes[1]) == array.ndim:
-            for axis, sizes in enumerate(zip(*shapes, array.shape, strict=True)):
-                if sizes[0] != sizes[1] and sizes[::2] == (now.vocab_size, before.vocab_size):
+        own_shape = own[name].shape if name in own else ()
+        other_shape = others.get(name, ())
+        if len(own_shape) == array.ndim and len(other_shape) == array.ndim:
+            axes = enumerate(zip(own_shape, other_shape, array.shape, strict=True))
+            for axis, (own_size, other_size, size) in axes:
+                has_tokens = own_size == now.vocab_size and size == before.vocab_size
+                if has_tokens and own_size != other_size:
                     mean = array.mean(axis, dtype=np.float64, keepdims=True).astype(array.dtype)
                     array = np.concatenate([array, mean], axis).take(ids, axis)
-        made[name] = array
-    return made
+        fitted[name] = array
+    return fitted
 
 
 def _ids_before(before: Tokenizer, now: Tokenizer) -> Ids:
