@@ -126,13 +126,15 @@ def describe_option(field: attrs.Attribute[Any]) -> dict[str, Any]:
         default = default.factory()  # type: ignore[union-attr]
     required = default is attrs.NOTHING
     kind = field.metadata.get("kind")
+    if kind == "run":
+        type_phrase = "a finished run"
+    elif kind:
+        type_phrase = f"a component, {kind}"
+    else:
+        type_phrase = phrase(field.type)
     return {
         "name": field.name,
-        "type": "a finished run"
-        if kind == "run"
-        else f"a component, {kind}"
-        if kind
-        else phrase(field.type),
+        "type": type_phrase,
         "required": required,
         "default": None if required else plain(default),
         "help": field.metadata.get("help", ""),
