@@ -65,7 +65,7 @@ def write_texts(
         if form == "lines":
             print_text(" ".join(generation.text.splitlines()) + "\n")
         else:
-            write_text(generation.text, number * is_several)
+            write_text(generation.text, number if is_several else 0)
         if report is not None:
             click.echo(report.describe(), err=True)
 

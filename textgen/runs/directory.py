@@ -361,7 +361,7 @@ def finished_run(path: Path) -> RunDirectory:
     if directory.read_run()["status"] != "finished":
         cause = (
             f"the run in {directory.path} is not finished; `textgen run --finish` takes a "
-            f"checkpoint as the model"
+            "checkpoint as the model"
         )
         raise RunError(cause, directory.path)
     return directory

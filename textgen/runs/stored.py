@@ -112,8 +112,8 @@ def _read(directory: RunDirectory, raw: RawPipeline | None) -> StoredRun:
     record, remarks, is_edited = directory.read_run(), [], False
     if directory.next.exists():
         remarks.append(
-            f"the new run in {directory.path} is not finished; this is the one that it "
-            f"replaces once it is"
+            f"the new run in {directory.path} is not finished; this is the one that it replaces "
+            "once it is"
         )
     if raw is None:
         raw, is_edited = _pipeline(directory, record)

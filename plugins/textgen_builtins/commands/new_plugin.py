@@ -50,9 +50,8 @@ def new_plugin(context: Any, name: str, kind: str) -> None:
     module, component = name.replace("-", "_"), name.removeprefix("textgen-")
     if not _DISTRIBUTION.fullmatch(name) or not _DISTRIBUTION.fullmatch(component):
         raise UsageError(
-            f"{name!r} is not a name for a package: use lower-case words of letters and "
-            f"digits, joined by "
-            "hyphens, that begin with a letter, also after textgen-"
+            f"{name!r} is not a name for a package: use lower-case words of letters and digits, "
+            "joined by hyphens, that begin with a letter, also after textgen-"
         )
     if keyword.iskeyword(module) or util.find_spec(module) is not None:
         raise UsageError(
@@ -70,8 +69,11 @@ def new_plugin(context: Any, name: str, kind: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8", newline="\n")
     click.echo(
-        f"wrote {folder}; now:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest\n  "
-        f"textgen run pipeline.toml",
+        f"wrote {folder}; now:\n"
+        f"  cd {folder}\n"
+        "  pip install -e '.[test]'\n"
+        "  pytest\n"
+        "  textgen run pipeline.toml",
         err=True,
     )
 
