@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from textgen import devices
 from textgen.errors import BrokenContract
 from textgen.gradient.arrays import like_weights, to_numpy
 from textgen.protocols import Array, Ids, Tensors
@@ -39,6 +41,7 @@ class ForwardDecoder:
         self._module = module
         first = next(iter(module.parameters()), None)
         self._device = torch.device("cpu") if first is None else first.device
+        self._weights = sum(each.numel() for each in module.parameters())
         self._groups = [_Group(np.arange(batch_size))]
 
     @property
@@ -145,7 +148,9 @@ class ForwardDecoder:
         """
         if self._module.training:
             self._module.eval()
-        given = self._module(ids, state)
+        is_on_cpu = self._device.type == "cpu"
+        with devices.free_threads(self._weights) if is_on_cpu else contextlib.nullcontext():
+            given = self._module(ids, state)
         try:
             return check_forward(given, len(ids))
         except (TypeError, ValueError) as error:

@@ -1,10 +1,13 @@
 """Writing with weights of 8 bits."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 import textgen
+from textgen import devices
 from textgen.testing import check
 from textgen_huggingface import eight_bits, plugin
 
@@ -54,3 +57,31 @@ def test_the_contract_is_kept(make_pipeline, architecture):
     table = make_pipeline(architecture)["model"]
     options = {key: value for key, value in table.items() if key != "type"}
     check("model", component, options=options, tolerance=0.05)
+
+
+@pytest.mark.parametrize("rows", [1, 16, 48, 200])
+def test_a_layer_gives_the_same_however_many_threads_compute_it(rows):
+    layer = eight_bits.EightBits.of(torch.nn.Linear(576, 1536))
+    x = torch.randn(rows, 576)
+    pools = devices.worker_threads(1, each=1) + devices.worker_threads(1, each=3)
+    one, three = (pool.submit(lambda: layer(x)).result() for pool in pools)
+    assert torch.equal(one, three)
+    for pool in pools:
+        pool.shutdown()
+
+
+def test_a_text_is_the_same_beside_other_programs(run, monkeypatch):
+    monkeypatch.setattr(devices, "_FEW_WEIGHTS", 0)
+    monkeypatch.setattr(devices, "_MEASURED_AGAIN", 0.0)
+    (pool,) = devices.worker_threads(1, each=3)
+    texts, seen = set(), set()
+    for busy in ([3.0], [0.5], [3.0, 0.5]):
+        got = itertools.cycle(busy)
+        monkeypatch.setattr(devices, "_processors_got", lambda threads, got=got: next(got))
+        generator = textgen.load(run.path, device="cpu")
+        network = generator.model.model
+        network.register_forward_hook(lambda *_: seen.add(torch.get_num_threads()))
+        made = pool.submit(generator.generate, "The time", max_new_tokens=30, seed=1).result()
+        texts.add(made.text)
+    pool.shutdown()
+    assert (len(texts), seen) == (1, {1, 3})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Protocol, Self
 
 import numpy as np
@@ -55,6 +55,10 @@ class Network(Protocol):
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training and inference."""
+        ...
+
+    def threads(self) -> AbstractContextManager[None]:
+        """In the block, the threads that compute the model."""
         ...
 
 
@@ -231,7 +235,7 @@ class HuggingFaceDecoder:
         if training:
             self._module.train(False)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), self._module.threads():
                 yield
         finally:
             if training:

@@ -165,12 +165,13 @@ class LoRAModel(HuggingFaceModel):
                 f"they adapt another model than is in {self._path}{before}: put the files of its "
                 "base there, whose SHA-256 run.json has under fingerprint.model.files"
             )
-        for layer in self._layers.values():
-            layer.unmerge() if layer.merged else None
-        self._copy_in(given)
-        for name, layer in self._layers.items() if self._merges else ():
-            layer.merge()
-            self.model.set_submodule(name, layer.base_layer)
+        with self.threads():
+            for layer in self._layers.values():
+                layer.unmerge() if layer.merged else None
+            self._copy_in(given)
+            for name, layer in self._layers.items() if self._merges else ():
+                layer.merge()
+                self.model.set_submodule(name, layer.base_layer)
 
     def save_adapter(self, folder: Path) -> None:
         """Write what peft opens: adapter_model.safetensors and adapter_config.json. The adapter

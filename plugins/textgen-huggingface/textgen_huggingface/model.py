@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from textgen import BuildContext, Fault, PipelineError, UsageError
+from textgen.devices import free_threads
 from textgen.protocols import Decoder, Tensors
 from textgen.tokenizers import unknown_id
 from textgen_huggingface.cache import State, cache_parts, make_cache
@@ -36,6 +37,11 @@ from textgen_huggingface.pretrained import read_model
 
 def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel:
     """The model of `options`, on the device of `context`. Raises PipelineError."""
+    with free_threads():
+        return _built(options, context)
+
+
+def _built(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel:
     for key in ("path", "adapter") if options.lora is not None else ():
         place = getattr(options, key)
         if isinstance(place, Path) and not place.exists():
@@ -98,6 +104,7 @@ class HuggingFaceModel(nn.Module):
         self._generator = torch.Generator(self.device).manual_seed(0)
         self._rows: tuple[int, int] | None = None
         self._writes = False  # whether the layers are those to write with
+        self._weights = sum(each.numel() for each in model.parameters())
         self.silence(())
         self.caches = self._cache_argument is not None and not getattr(model, "_is_stateful", False)
         self._examine()
@@ -210,12 +217,19 @@ class HuggingFaceModel(nn.Module):
         """
         self._rows = (first, total)
 
+    def threads(self) -> AbstractContextManager[None]:
+        """In the block, the threads that compute the model on a CPU: as many as are free, or one
+        for a small model.
+        """
+        return free_threads(self._weights) if self.device.type == "cpu" else nullcontext()
+
     def decoder(self, batch_size: int) -> Decoder:
         """A decoder that keeps keys and values; of a large model on a CPU that nothing trains, one
         that computes with weights of 8 bits.
         """
         if not self._writes and not any(each.requires_grad for each in self.parameters()):
-            write_in_eight_bits(self.model)
+            with self.threads():
+                write_in_eight_bits(self.model)
             self._writes = True
         return (HuggingFaceRowDecoder if self.pads else HuggingFaceDecoder)(self, batch_size)
 
