@@ -80,16 +80,13 @@ class Checkpoints:
 
         Raises CorruptFileError naming the file.
         """
-        manifest = self._manifest(step)
-        tensors, published = (
-            read_weights(self._file(step, name), manifest.files[name])
-            if name in manifest.files
-            else {}
-            for name in (WEIGHTS, _PUBLISHED)
-        )
-        arrays = read_tensors(self._file(step, _ARRAYS), manifest.files[_ARRAYS])
-        path = self._file(step, _STATE)
-        state = read_strict_json(TrainingState, path, manifest.files[_STATE])
+        sums = self._manifest(step).files
+        tensors = read_weights(self._file(step, WEIGHTS), sums[WEIGHTS])
+        published: Tensors = {}
+        if _PUBLISHED in sums:
+            published = read_weights(self._file(step, _PUBLISHED), sums[_PUBLISHED])
+        arrays = read_tensors(self._file(step, _ARRAYS), sums[_ARRAYS])
+        state = read_strict_json(TrainingState, self._file(step, _STATE), sums[_STATE])
         trainer = TrainerState(arrays, dict(state.trainer))
         return Checkpoint(tensors, trainer, state.progress, state.observers, published)
 
