@@ -30,7 +30,7 @@ _OF_A_LOSS: Final = re.compile(
 
 @attrs.define(eq=False)
 class Processes:
-    """The place of this process among all of a run.
+    """This process among all processes of a run.
 
     rank, size              among all; rank 0 leads
     local_rank, local_size  among those of this machine; a rank of None is not known

@@ -17,8 +17,9 @@ _SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
 
 @attrs.frozen
 class Length:
-    """Length of a training: what of these comes first. One is greater than another where it is in
-    nothing less.
+    """The length of a training, which ends at whichever limit is reached first.
+
+    A length is greater than another if none of its limits is lower, and they are not equal.
     """
 
     seconds: float = math.inf
@@ -46,8 +47,8 @@ class Length:
         return cls(**amounts)
 
     def __gt__(self, other: Length) -> bool:
-        pairs = list(zip(attrs.astuple(self), attrs.astuple(other), strict=True))
-        return self != other and all(own >= its for own, its in pairs)
+        limits = zip(attrs.astuple(self), attrs.astuple(other), strict=True)
+        return self != other and all(limit >= other_limit for limit, other_limit in limits)
 
 
 def _check_length(instance: Any, attribute: Any, value: str) -> None:
