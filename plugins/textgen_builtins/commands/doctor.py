@@ -16,7 +16,7 @@ from textgen.cli import json_option
 from textgen.plugin import requirements, version
 
 _TEXTGEN: Final = "textgen-engine"
-_EXTRAS: Final = ("format", "rtf", "zst")
+_EXTRAS: Final = ("format", "zst")
 
 
 @click.command("doctor")
