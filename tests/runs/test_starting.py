@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import warnings
 from functools import partial
 
 import numpy as np
@@ -274,3 +275,21 @@ def test_what_is_left_of_the_held_out_part_is_held_out_of_a_shorter_text(folder)
     (folder / "text.txt").write_text(TEXT[: begin // 2])
     with pytest.warns(UserWarning, match="no longer there"):
         run(update=True)
+
+
+@pytest.mark.parametrize(
+    ("length", "batch_size", "is_told"),
+    [
+        ("0.001s", 1, True),
+        ("0.001s", 96, False),  # all of the text in a step
+        ("1 step", 1, False),  # as it was asked for
+    ],
+)
+def test_a_tuning_that_read_little_of_the_text_says_so(folder, base, length, batch_size, is_told):
+    trainer = {"type": "adamw", "length": length, "batch_size": batch_size}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        textgen.run(tuned(folder, trainer=trainer), output=folder / "tuned")
+    said = [str(each.message) for each in told if "trainer.length" in str(each.message)]
+    assert len(said) == is_told
+    assert all("after 1 step, in which" in each for each in said)

@@ -40,6 +40,7 @@ from textgen.events import (
 )
 from textgen.files.reading import with_nan
 from textgen.generation.scoring import perplexity
+from textgen.gradient.options import GradientOptions, Length
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import OWN_DISTRIBUTION, RegisteredComponent
 from textgen.protocols import (
@@ -57,6 +58,7 @@ from textgen.runs.record import finish
 
 _WRITING: Final = 1 / 20  # share of the time that checkpoints may take
 _DIVERGED: Final = 1.0  # nats that a loss rises where the model is worse than before training
+_LEAST_READ: Final = 1 / 3  # of a text, by a model that is tuned to it
 _UNREAD_LOSSES: Final = 8  # steps whose losses may stay on the device
 
 
@@ -164,6 +166,7 @@ class TrainingLoop:
         default=attrs.Factory(lambda self: self.progress.step or None, takes_self=True), init=False
     )
     _due: float = attrs.field(default=0.0, init=False)
+    _step_tokens: int = attrs.field(default=0, init=False)
     _unread: deque[StepDone] = attrs.field(factory=deque, init=False)
 
     def run(self) -> None:
@@ -228,6 +231,36 @@ class TrainingLoop:
                 f"{progress.step}; lower the learning rate, or clip the gradient",
                 step=progress.step,
             )
+        self._warn_of_little_read()
+
+    def _warn_of_little_read(self) -> None:
+        """Warn where the time was over before a model that is tuned had read a third of the text,
+        as it is on a slow machine, or beside other programs.
+        """
+        options, progress = self.pipeline.trainer.options, self.progress
+        if not isinstance(options, GradientOptions) or not self._is_tuned():
+            return
+        is_by_time = Length.of(options.length).seconds < math.inf
+        share = progress.step * self._step_tokens / max(1, len(self.data.training))
+        if not is_by_time or self.observers.stopped is not None or not 0 < share < _LEAST_READ:
+            return
+        steps = "1 step" if progress.step == 1 else f"{progress.step} steps"
+        a_pass = progress.seconds / share
+        warnings.warn(
+            f"the time was over after {steps}, in which {share:.1%} of the text was read once; the "
+            f"model has hardly learnt from it. All of it takes about {a_pass:.0f} seconds here: a "
+            "greater trainer.length trains the run on, and `textgen init --start` takes another "
+            "start",
+            stacklevel=2,
+        )
+
+    def _is_tuned(self) -> bool:
+        """Whether the model began with what another had learnt: it names it, or has its weights
+        frozen.
+        """
+        parameters = self.model.parameters() if hasattr(self.model, "parameters") else ()
+        is_adapted = any(not each.requires_grad for each in parameters)
+        return is_adapted or self.pipeline.model.start is not None
 
     def _in_any(self, *facts: bool) -> Sequence[bool]:
         """The facts; of several processes, whether each is true in any of them."""
@@ -295,6 +328,7 @@ class TrainingLoop:
         self._unread.append(event)
         self._check_losses(unread=_UNREAD_LOSSES)
         progress = self.progress
+        self._step_tokens = event.tokens
         progress.step, progress.steps = event.step, event.steps
         progress.steps_before_decay = event.steps_before_decay
         self.observers.tell(event)
