@@ -11,6 +11,8 @@ from textgen.files.durable import write_atomic as write_atomic
 from textgen.files.opening import inside as inside
 from textgen.files.opening import is_special as is_special
 from textgen.files.opening import opened as opened
+from textgen.files.reading import LARGEST as LARGEST
 from textgen.files.reading import read_bytes as read_bytes
+from textgen.files.reading import read_json as read_json
 
 __all__: list[str]

@@ -127,6 +127,25 @@ def test_a_file_is_converted_once_for_all_processes(small, tmp_path, monkeypatch
         loaded(moved)
 
 
+def test_files_beside_a_gguf_file_are_not_read(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path / "cache"))
+    path = Path(shutil.copy(small[0], tmp_path / "my.gguf"))
+    other = {"model_type": "gpt2", "auto_map": {"AutoConfig": "code.Config"}, "n_layer": 1}
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "a/b", "target_modules": "(a*)*!"}
+    (tmp_path / "config.json").write_text(json.dumps(other))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Nothing"}))
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    same_logits(path, small[1], loaded(path))
+
+
+def test_more_layers_than_weights_are_refused(small, tmp_path):
+    data, key = small[0].read_bytes(), b"llama.block_count" + (4).to_bytes(4, "little")
+    place = data.index(key) + len(key)
+    (tmp_path / "my.gguf").write_bytes(data[:place] + b"\xff\xff\xff\x7f" + data[place + 4 :])
+    with pytest.raises(textgen.PipelineError, match="2,147,483,647 layers"):
+        loaded(tmp_path / "my.gguf")
+
+
 @pytest.mark.skipif(
     Version(transformers.__version__) < Version("5.20"),
     reason="transformers below 5.20 takes another end from GGUF files of this kind",

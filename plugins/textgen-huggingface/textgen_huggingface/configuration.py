@@ -8,20 +8,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen import BuildContext, Fault, PipelineError
-from textgen_huggingface.plugin import HuggingFaceConfig
-from textgen_huggingface.pretrained import causal_models, is_gguf, read_config
+from textgen_huggingface.model_folder import check_layers, count_tensors, is_gguf, weight_files
+from textgen_huggingface.plugin import HubName, HuggingFaceConfig, located
+from textgen_huggingface.pretrained import causal_models, read_config
 
 _SPECIAL: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def make_config(options: HuggingFaceConfig, context: BuildContext) -> Any:
     """A transformers.PreTrainedConfig for the tokenizer of `context`. Raises PipelineError."""
-    options = options.on_disk(fetch=context.training)
-    config = (
-        _loaded(options.path, context)
-        if isinstance(options.path, Path)
-        else _new(options, context.vocab_size)
-    )
+    config = _new(options, context) if options.path is None else _loaded(options.path, context)
     for key, value in config.to_dict().items():
         if (
             "drop" in key
@@ -61,7 +57,7 @@ def scales_with_length(config: Any) -> bool:
     )
 
 
-def _new(options: HuggingFaceConfig, vocab_size: int) -> Any:
+def _new(options: HuggingFaceConfig, context: BuildContext) -> Any:
     from transformers import AutoConfig
 
     names = causal_models()
@@ -88,19 +84,23 @@ def _new(options: HuggingFaceConfig, vocab_size: int) -> Any:
         for f in _unknown(f"config.{key}", key, known)
     ]:
         raise PipelineError(faults)
+    if not context.training and (context.folder / "run.json").is_file():  # maybe a stranger's
+        count = count_tensors(weight_files(context.folder, "model.config"), "model.config")
+        check_layers(options.config, count, "the pipeline", "model.config")
     # The ids of special tokens that a config comes with belong to another vocabulary.
     values = {**{key: None for key in _SPECIAL if hasattr(standard, key)}, **options.config}
     try:
-        return AutoConfig.for_model(options.architecture, vocab_size=vocab_size, **values)
+        return AutoConfig.for_model(options.architecture, vocab_size=context.vocab_size, **values)
     except Exception as error:
         raise PipelineError([Fault("model.config", f"transformers refuses it: {error}")]) from error
 
 
-def _loaded(path: Path, context: BuildContext) -> Any:
-    folder = path
+def _loaded(path: HubName | Path, context: BuildContext) -> Any:
     own = [context.folder / name for name in ("run.json", "config.json")]
     if not context.training and all(file.is_file() for file in own):
         folder = context.folder  # the run directory has a copy, wherever the original is now
+    else:
+        folder = located(path, "model.path")
     if not folder.is_dir() and not is_gguf(folder):
         raise PipelineError(
             [
@@ -118,6 +118,8 @@ def _loaded(path: Path, context: BuildContext) -> Any:
         )
     try:
         config = read_config(folder)
+    except PipelineError:
+        raise
     except Exception as error:
         raise PipelineError(
             [Fault("model.path", f"the config of {folder} cannot be used: {error}")]

@@ -18,8 +18,10 @@ from unittest.mock import patch
 
 import attrs
 
+from textgen import Fault, PipelineError
 from textgen.files import converted_models
 from textgen.protocols import Table
+from textgen_huggingface.model_folder import alone
 from textgen_huggingface.plugin import checksum
 from textgen_huggingface.pretrained import LOCAL
 from textgen_huggingface.quiet import quietly
@@ -81,12 +83,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     import torch
     import transformers
 
-    given = LOCAL | {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     plain: dict[str, Any] = {"dtype": torch.bfloat16}
     library: Any = transformers
     if hasattr(library, "GgufConfig"):  # else weights are always made plain
         plain["quantization_config"] = library.GgufConfig(dequantize=True)
-    with _reading():
+    with alone([path]) as folder, _reading():
+        given = LOCAL | {"pretrained_model_name_or_path": str(folder), "gguf_file": path.name}
+        _check_blocks(folder / path.name)
         tokenizer = library.AutoTokenizer.from_pretrained(**given)
         config = library.AutoConfig.from_pretrained(**given)
         model, report = library.AutoModelForCausalLM.from_pretrained(
@@ -99,6 +102,17 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
         "named": json.dumps(named),
     }
+
+
+def _check_blocks(path: Path) -> None:
+    """Raise PipelineError for more layers than there are weights, which would take hours."""
+    import gguf
+
+    reader = gguf.GGUFReader(str(path))
+    for name, field in reader.fields.items():
+        if name.endswith(".block_count") and (blocks := field.contents()) > len(reader.tensors):
+            cause = f"the file has {blocks:,} layers, and {len(reader.tensors):,} weights"
+            raise PipelineError([Fault("model.path", cause)])
 
 
 def _safetensors(tensors: Mapping[str, Any], facts: Table) -> Iterator[bytes]:

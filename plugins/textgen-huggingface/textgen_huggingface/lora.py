@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +24,9 @@ from textgen.protocols import Tensors
 from textgen_huggingface.cache import State, cache_parts, make_cache
 from textgen_huggingface.lean import AddAdapter, HeadLosses, make_lean
 from textgen_huggingface.model import HuggingFaceModel
+from textgen_huggingface.model_folder import alone, find_file
 from textgen_huggingface.own_generator import OwnGenerator
-from textgen_huggingface.plugin import ADAPTER, HuggingFaceConfig
+from textgen_huggingface.plugin import ADAPTER, ADAPTER_FILES, HuggingFaceConfig
 
 BASE: Final = "base_sha256"
 """The name, among the weights of a run, of what identifies the model that they adapt."""
@@ -59,14 +61,10 @@ def peft_config(options: HuggingFaceConfig) -> LoraConfig:
 def with_adapter(model: Any, folder: Path) -> Any:
     """The model with the adapter that peft has written to a folder added to its weights.
 
-    Raises ValueError where that lacks weights in safetensors or fits another model, and what peft
-    raises.
+    Raises PipelineError, ValueError where that lacks weights in safetensors or fits another model,
+    and what peft raises.
     """
-    if not (folder / ADAPTER).is_file():
-        raise ValueError(f"it has no {ADAPTER}")
-    given, config = load_file(folder / ADAPTER), LoraConfig.from_pretrained(str(folder))
-    if config.modules_to_save or getattr(config, "trainable_token_indices", None):
-        raise ValueError("it has whole layers or tokens beside adapters")
+    given, config = _read_adapter(folder)
     inject_adapter_in_model(config, model, _NAME)
     named = {name.removeprefix(_PREFIX): each for name, each in given.items()}
     loaded: Any = set_peft_model_state_dict(model, named, _NAME)  # torch leaves its fields untyped
@@ -78,6 +76,31 @@ def with_adapter(model: Any, folder: Path) -> Any:
             model.set_submodule(name, layer.get_base_layer())
     del model.peft_config  # it is as if there had never been one
     return model.requires_grad_(True)
+
+
+def _read_adapter(folder: Path) -> tuple[dict[str, Tensor], LoraConfig]:
+    """The weights and the config of an adapter in a folder.
+
+    The layers that it adapts are those whose weights it has: in the config they may be a regular
+    expression, and matching that could take for ever. Raises as `with_adapter` does.
+    """
+    files = [find_file(folder, name, "model.adapter") for name in ADAPTER_FILES]
+    for name, file in zip(ADAPTER_FILES, files, strict=True):
+        if file is None:
+            raise ValueError(f"it has no {name}")
+    with alone(filter(None, files)) as own:
+        weights, config = load_file(own / ADAPTER), LoraConfig.from_pretrained(str(own))
+    if config.modules_to_save or getattr(config, "trainable_token_indices", None):
+        raise ValueError("it has whole layers or tokens beside adapters")
+    if getattr(config, "layer_replication", None):
+        raise ValueError("it repeats layers of the model")
+    for pattern in {**config.rank_pattern, **config.alpha_pattern}:
+        if not re.fullmatch(r"\^?[\w.]+", pattern):
+            raise ValueError(f"{pattern!r} among its ranks or factors is not the name of a layer")
+    layers = {name.removeprefix(_PREFIX).partition(".lora_")[0] for name in weights}
+    config.target_modules, config.exclude_modules = layers, None
+    config.layers_to_transform = config.layers_pattern = None
+    return weights, config
 
 
 class LoRAModel(HuggingFaceModel):
@@ -181,8 +204,8 @@ class LoRAModel(HuggingFaceModel):
         """
         parts = [(self._config, self._named_tensors())]
         if self._before is not None:
-            own, named = LoraConfig.from_pretrained(str(self._before)), self._before / ADAPTER
-            parts.append((own, load_file(named)))
+            named, own = _read_adapter(self._before)
+            parts.append((own, named))
         if any(
             config.use_rslora
             or config.rank_pattern

@@ -30,6 +30,7 @@ from textgen_huggingface.configuration import (
 )
 from textgen_huggingface.decoder import HuggingFaceDecoder, HuggingFaceRowDecoder, can_pad
 from textgen_huggingface.eight_bits import write_in_eight_bits, write_plainly
+from textgen_huggingface.model_folder import weight_files
 from textgen_huggingface.own_generator import OwnGenerator
 from textgen_huggingface.plugin import HuggingFaceConfig, package_of
 from textgen_huggingface.pretrained import read_model
@@ -332,7 +333,7 @@ def _load(
     dtype: torch.dtype = torch.float32,
 ) -> Any:
     assert isinstance(options.path, Path)  # a name of the Hub is located by now
-    if options.path.is_dir() and not any(options.path.glob("model*.safetensors*")):
+    if options.path.is_dir() and not weight_files(options.path, "model.path"):
         raise PipelineError(
             [
                 Fault(

@@ -26,11 +26,19 @@ _HUB_NAME: Final = r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?"
 
 
 class HubName(str):
+from textgen_huggingface.model_folder import (
+    CONFIG,
+    files_beside,
+    find_file,
+    is_gguf,
+    weight_files,
+)
     """The type of an option that names a model of the Hugging Face Hub, as `owner/name` or
     `owner/name@revision`; a relative path of two parts that does not exist is such a name.
     """
 
     __slots__ = ()
+ADAPTER_FILES: Final = ("adapter_config.json", ADAPTER)
 
     @classmethod
     def of_option(cls, value: Any, folder: Path) -> Self | None:
@@ -118,9 +126,10 @@ class HuggingFaceConfig:
         return attrs.evolve(self, path=path, adapter=adapter)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Facts that shape the model: the options, with the content of files in place of paths.
+        """Facts that shape the model: the options, with the content of all files that are read in
+        place of paths.
 
-        Raises PipelineError where there is no folder.
+        Raises PipelineError where there is no folder, or its files cannot be read.
         """
         options = {
             key: value
@@ -133,18 +142,16 @@ class HuggingFaceConfig:
         if isinstance(self.path, HubName):
             options["revision"] = path.name
         if path.is_file():
-            files = [path]
+            files: list[Path | None] = [path]
         elif path.is_dir():
-            files = [path / "config.json", *sorted(path.glob("model*.safetensors*"))]
+            config = find_file(path, CONFIG, "model.path")
+            files = [config, *weight_files(path, "model.path")]
         else:
             raise PipelineError([_absent("model.path", f"folder {path}")])
         if self.adapter is not None:
             adapter = located(self.adapter, "model.adapter")
-            files += [adapter / "adapter_config.json", adapter / ADAPTER]
-        return {
-            **options,
-            "files": {file.name: checksum(file) for file in files if file.is_file()},
-        }
+            files += [find_file(adapter, name, "model.adapter") for name in ADAPTER_FILES]
+        return {**options, "files": {file.name: checksum(file) for file in files if file}}
 
 
 @attrs.frozen
@@ -161,20 +168,24 @@ class FolderTokenizerConfig:
         "Hugging Face Hub"
     )
 
-    def file(self, *, fetch: bool = True) -> Path:
-        """The tokenizer.json or GGUF file. Raises PipelineError where it cannot be fetched."""
-        path = located(self.path, "tokenizer.path", fetch=fetch)
-        return path / "tokenizer.json" if path.is_dir() else path
+    def file(self) -> Path:
+        """The tokenizer.json or GGUF file. Raises PipelineError where there is none."""
+        key = "tokenizer.path"
+        path = located(self.path, key)
+        if path.is_dir():
+            path /= "tokenizer.json"
+            find_file(path.parent, path.name, key)
+        if not path.is_file():
+            raise PipelineError([_absent(key, str(path))])
+        return path
 
     def fingerprint(self) -> dict[str, Any]:
-        """The fact that shapes the tokenizer: the content of its file.
+        """What shapes the tokenizer: the content of the files that are read.
 
         Raises PipelineError where there is none.
         """
-        file = self.file()
-        if not file.is_file():
-            raise PipelineError([_absent("tokenizer.path", str(file))])
-        return {"file": checksum(file)}
+        files = [self.file(), *files_beside(self.file(), "tokenizer.path").values()]
+        return {"files": {file.name: checksum(file) for file in files}}
 
 
 @attrs.frozen
@@ -216,16 +227,11 @@ def build_folder_tokenizer(config: FolderTokenizerConfig, context: BuildContext)
     from textgen_huggingface.tokenizers import FolderTokenizer
 
     # A run directory holds its tokenizer, so the file is only needed to train.
-    file = config.file(fetch=context.training)
-    if context.training and not file.is_file():
-        raise PipelineError([_absent("tokenizer.path", str(file))])
-    return FolderTokenizer(file)
+    return FolderTokenizer(config.file() if context.training else Path(config.path))
 
 
 def build_offered(config: OfferedConfig, context: BuildContext) -> dict[str, Any]:
     """The tables of a pipeline with the model. Raises UsageError for what is none."""
-    from textgen_huggingface.pretrained import is_gguf
-
     path = config.path
     if path is None:
         raise UsageError("huggingface-model is named by a path, or as owner/name of the Hub")

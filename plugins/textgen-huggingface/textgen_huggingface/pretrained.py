@@ -5,20 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from textgen_huggingface.model_folder import (
+    CONFIG,
+    alone,
+    check_layers,
+    count_tensors,
+    find_file,
+    is_gguf,
+    read_table,
+    weight_files,
+)
+
+_KEY: Final = "model.path"
 # Nothing is fetched, nothing is unpickled, and no code that comes with a model is run.
 LOCAL: Final = {"local_files_only": True, "trust_remote_code": False}
 
 
-def is_gguf(path: Path) -> bool:
-    """Whether `path` is a GGUF file, by its first four bytes."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return stream.read(4) == b"GGUF"
-
-
 def read_config(path: Path) -> Any:
-    """The config of the folder or GGUF file `path`. Raises what transformers raises."""
+    """The config of the folder or GGUF file `path`.
+
+    Raises PipelineError for files of the folder that are refused, and what transformers raises.
+    """
     from transformers import AutoConfig
 
     from textgen_huggingface.gguf_files import converted
@@ -26,13 +33,21 @@ def read_config(path: Path) -> Any:
 
     if is_gguf(path):
         return AutoConfig.for_model(**converted(path).config)
-    with quietly():
-        return AutoConfig.from_pretrained(path, **LOCAL)
+    file = find_file(path, CONFIG, _KEY)
+    if file is None:
+        raise FileNotFoundError(f"there is no {path / CONFIG}")
+    table = read_table(file, _KEY)
+    if weights := weight_files(path, _KEY):
+        check_layers(table, count_tensors(weights, _KEY), str(file), _KEY)
+    with quietly(), alone([file]) as folder:
+        return AutoConfig.from_pretrained(folder, **LOCAL)
 
 
 def read_model(path: Path, config: Any, **options: Any) -> Any:
     """The result of `from_pretrained` for a folder or GGUF file `path`, from safetensors or plain
-    weights alone. Raises what transformers raises.
+    weights alone; other files in the folder, such as those of adapters, are left out.
+
+    Raises PipelineError for files that are refused, and what transformers raises.
     """
     import transformers
 
@@ -45,8 +60,9 @@ def read_model(path: Path, config: Any, **options: Any) -> Any:
         tensors = converted(path).tensors()  # may be quiet itself, to make them
         with quietly():
             return own.from_pretrained(None, state_dict=tensors, local_files_only=True, **given)
-    with quietly():
-        return transformers.AutoModelForCausalLM.from_pretrained(path, **LOCAL, **given)
+    files = [path / CONFIG, *weight_files(path, _KEY)]
+    with quietly(), alone(files) as folder:
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, **LOCAL, **given)
 
 
 def causal_models() -> dict[str, str]:

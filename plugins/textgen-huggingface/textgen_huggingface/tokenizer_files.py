@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import attrs
 
-from textgen import Fault, PipelineError
+from textgen import Fault, PipelineError, TextgenError
+from textgen.files import read_json
 from textgen.protocols import Table
 from textgen_huggingface.gguf_files import converted
-from textgen_huggingface.pretrained import is_gguf
+from textgen_huggingface.model_folder import CONFIG, TOKENIZER_CONFIG, files_beside, is_gguf
 
 _ENDS: Final = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 # What puts a space before a text or takes one away, and what normalises characters.
@@ -73,17 +74,20 @@ def read(file: Path) -> TokenizerFile:
             tokenizer, named = tokenizers.Tokenizer.from_str(made.tokenizer), made.named
         else:
             tokenizer = tokenizers.Tokenizer.from_file(str(file))
-            with contextlib.suppress(OSError, ValueError):
-                named = json.loads(file.with_name("tokenizer_config.json").read_bytes())
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                rows = int(json.loads(file.with_name("config.json").read_bytes())["vocab_size"])
+            beside = files_beside(file, "tokenizer.path")
+            with contextlib.suppress(KeyError, TextgenError):
+                named = read_json(beside[TOKENIZER_CONFIG])
+            with contextlib.suppress(KeyError, TextgenError, ValueError, TypeError):
+                rows = int(read_json(beside[CONFIG])["vocab_size"])
+    except PipelineError:
+        raise
     except Exception as error:  # the library raises Exception itself
         raise PipelineError([Fault("tokenizer.path", f"{file} cannot be read: {error}")]) from error
     state = json.loads(tokenizer.to_str())
     # Gemma 3 has a token for images, and without them no row for it.
     state["added_tokens"] = [each for each in state["added_tokens"] if each["id"] < rows]
     special = frozenset(each["content"] for each in state["added_tokens"] if each["special"])
-    return TokenizerFile(state, named if isinstance(named, dict) else {}, special)
+    return TokenizerFile(state, named, special)
 
 
 def _exact(part: Any) -> Any:

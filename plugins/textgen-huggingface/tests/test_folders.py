@@ -1,0 +1,157 @@
+"""Folders of models that somebody made who means harm, or that hold more than a model."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+import textgen
+
+FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+INDEX = "model.safetensors.index.json"
+# Matching it takes longer than anybody waits.
+EXPRESSION = "(a*)*(t*)*(r*)*(.*)*!"
+
+
+@pytest.fixture(scope="module")
+def model(make_pipeline, tmp_path_factory):
+    made = textgen.run(make_pipeline("gpt2"), output=tmp_path_factory.mktemp("model") / "run").path
+    folder = made.with_name("model")
+    folder.mkdir()
+    for name in FILES:
+        shutil.copy(made / name, folder)
+    return folder
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    """A copy of it, to spoil."""
+    return shutil.copytree(model, tmp_path / "model")
+
+
+@pytest.fixture
+def tables(make_pipeline, folder):
+    """A pipeline that trains its model for one step."""
+
+    def make(**changes):
+        pipeline = make_pipeline(None, path=str(folder), config=None, **changes)
+        pipeline["tokenizer"] = {"type": "huggingface-tokenizer", "path": str(folder)}
+        pipeline["trainer"] |= {"length": "1 step"}
+        return pipeline
+
+    return make
+
+
+def divide(folder, name="w1.safetensors"):
+    """Put the weights into another file, which an index names."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / name)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, name)}
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def change(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_the_fingerprint_has_the_files_that_an_index_names(folder, tables, tmp_path):
+    divide(folder)
+    adapting = tables(lora={"rank": 2})
+    made = textgen.run(adapting, output=tmp_path / "run")
+    textgen.load(made.path, device="cpu").close()
+    weights = {name: array * -3 for name, array in load_file(folder / "w1.safetensors").items()}
+    save_file(weights, folder / "w1.safetensors", {"format": "pt"})
+    with pytest.raises(textgen.TextgenError, match="they adapt another model than is in"):
+        textgen.load(made.path, device="cpu")
+    with pytest.raises(textgen.RunMismatchError):
+        textgen.run(adapting, output=tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["../elsewhere.safetensors", "w.bin", "link.safetensors", 7])
+def test_weights_that_an_index_names_are_safetensors_of_the_folder(name, folder, tables, tmp_path):
+    weights = load_file(folder / "model.safetensors")
+    divide(folder, "w1.safetensors")
+    shutil.move(folder / "w1.safetensors", tmp_path / "elsewhere.safetensors")
+    (folder / "link.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
+    torch.save({key: torch.from_numpy(value) for key, value in weights.items()}, folder / "w.bin")
+    change(folder / INDEX, weight_map=dict.fromkeys(weights, name))
+    with pytest.raises(textgen.PipelineError, match=r"model\.path"):
+        textgen.run(tables(), output=tmp_path / "run")
+
+
+@pytest.mark.parametrize("targets", ["c_attn", EXPRESSION])
+def test_an_adapter_beside_a_model_is_not_taken_in(targets, folder, tables, tmp_path):
+    config = {"peft_type": "LORA", "target_modules": targets, "base_model_name_or_path": "a/b"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    assert textgen.run(tables(), output=tmp_path / "run").history
+
+
+def test_the_layers_of_an_adapter_are_those_of_its_weights(folder, tables, tmp_path, command):
+    adapted = textgen.run(tables(lora={"rank": 2}), output=tmp_path / "adapted").path
+    place = tmp_path / "adapter"
+    done = command("huggingface-export", adapted, place, "--adapter")
+    assert done.returncode == 0, done.stderr
+    change(place / "adapter_config.json", target_modules=EXPRESSION, exclude_modules=EXPRESSION)
+    made = textgen.run(tables(adapter=str(place)), output=tmp_path / "run")
+    assert made.history
+    for odd in ({"rank_pattern": {EXPRESSION: 2}}, {"layer_replication": [[0, 10**6]]}):
+        kept = (place / "adapter_config.json").read_text()
+        change(place / "adapter_config.json", **odd)
+        with pytest.raises(textgen.PipelineError, match=r"model\.adapter"):
+            textgen.run(tables(adapter=str(place)), output=tmp_path / "odd")
+        (place / "adapter_config.json").write_text(kept)
+
+
+def test_more_layers_than_weights_are_refused(folder, tables, tmp_path):
+    made = textgen.run({**tables(), "observer": []}, output=tmp_path / "run").path
+    change(folder / "config.json", n_layer=1_000_000)
+    with pytest.raises(textgen.PipelineError, match="n_layer = 1,000,000"):
+        textgen.run(tables(), output=tmp_path / "other")
+    with pytest.raises(textgen.PipelineError, match="n_layer = 1,000,000"):
+        textgen.load(made, device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore:.*was changed since the run was made")
+def test_more_layers_than_weights_of_a_run_are_refused(make_pipeline, tmp_path):
+    pipeline = make_pipeline("gpt2") | {"observer": []}
+    pipeline["trainer"] |= {"length": "1 step"}
+    made = textgen.run(pipeline, output=tmp_path / "run").path
+    text = (made / "pipeline.toml").read_text()
+    (made / "pipeline.toml").write_text(text.replace("n_layer = 2", "n_layer = 1000000"))
+    with pytest.raises(textgen.TextgenError):
+        textgen.load(made, device="cpu")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", ["link", "pipe", "device"])
+def test_what_is_no_file_of_the_folder_is_refused(kind, name, folder, tables, tmp_path):
+    (folder / name).replace(tmp_path / "elsewhere")
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        target = tmp_path / "elsewhere" if kind == "link" else "/dev/zero"
+        (folder / name).symlink_to(target)
+    with pytest.raises(textgen.PipelineError, match=name):
+        textgen.run(tables(), output=tmp_path / "run")
+
+
+def test_a_snapshot_of_the_cache_of_the_hub_is_a_folder(folder, tables, tmp_path):
+    """Its files are links to those of the folder blobs."""
+    snapshot = tmp_path / "models--a--b/snapshots/0123"
+    (tmp_path / "models--a--b/blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for name in FILES:
+        shutil.copy(folder / name, tmp_path / "models--a--b/blobs" / f"sum-of-{name}")
+        (snapshot / name).symlink_to(f"../../blobs/sum-of-{name}")
+    pipeline = tables()
+    for kind in ("model", "tokenizer"):
+        pipeline[kind]["path"] = str(snapshot)
+    made = textgen.run(pipeline, output=tmp_path / "run")
+    plain = textgen.run(tables(), output=tmp_path / "plain")
+    ids = np.arange(6)[None]
+    scores = [run.generator.model.decoder(1).score(ids) for run in (made, plain)]
+    np.testing.assert_array_equal(*scores)
