@@ -36,7 +36,7 @@ from textgen.protocols import Corpus, Table, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, no_run, run_directory
 from textgen.runs.execute import Execution, Outcome
 from textgen.runs.loading import RunComponents, compare_loss, load_generator
-from textgen.runs.outside import announce
+from textgen.runs.outside import announce, fetched
 from textgen.runs.record import finish_run, keep_changes, save_run
 from textgen.runs.starting import Source, offered_run, resolve
 from textgen.runs.stored import finite, read_metrics
@@ -342,6 +342,8 @@ def _executed(
     options["cancelled"] = asked = cancelled or (lambda: False)
     if processes is not None:
         options["cancelled"] = lambda: asked() or processes.is_orphaned()
+    with contextlib.nullcontext() if processes is None else processes.in_turn():
+        pipeline = fetched(pipeline, options["console"], overwrite=options["overwrite"])
     outcome, held_out = Execution(pipeline, processes=processes, **options).ensure_trained()
     device = pipeline.device
     if processes is not None:

@@ -3,6 +3,7 @@
 from textgen.plugin.component import COMMANDS as COMMANDS
 from textgen.plugin.component import HOOKS as HOOKS
 from textgen.plugin.component import Plugin as Plugin
+from textgen.plugin.component import RemoteName as RemoteName
 from textgen.plugin.config_reader import flat as flat
 from textgen.plugin.config_reader import merged as merged
 from textgen.plugin.config_reader import phrase as phrase

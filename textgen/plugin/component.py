@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Protocol, Self, TextIO
+from typing import Any, Final, Protocol, Self, TextIO, runtime_checkable
 
 import attrs
 
@@ -89,6 +89,29 @@ class Address(str):
         that has this may be of any package.
         """
         return cls(value) if cls.matches(value) else None
+
+
+@runtime_checkable
+class RemoteName(Protocol):
+    """The value of an option that names something on a network, such as a model. The type that an
+    option declares for it has `of_option`, as Address has.
+
+    `run` and `init` write its `address` and take what `fetched` returns as the option. Nothing else
+    fetches: `build` reads what was fetched, and raises PipelineError where that is missing.
+    """
+
+    @property
+    def address(self) -> Address:
+        """The address, which is written before it is fetched."""
+
+    def fetched(self, before: Any) -> Self:
+        """This name with its version, such as a commit, once it has been fetched.
+
+        before  the option in the pipeline of the run that is there already, to stay with its
+                version; None if there is none
+
+        Raises PipelineError without a key.
+        """
 
 
 def option(

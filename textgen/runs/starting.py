@@ -8,7 +8,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TextIO, TypeAlias
 
 import attrs
 
@@ -39,6 +39,7 @@ from textgen.plugin.config_reader import (
 from textgen.protocols import Table, Tokenizer
 from textgen.runs.directory import RunDirectory, finished_run, run_directory
 from textgen.runs.given_objects import with_choices
+from textgen.runs.outside import Fetcher
 
 Source: TypeAlias = str | Path | Table | Pipeline
 """A pipeline: the path of a TOML file, a mapping of the same shape, or a checked Pipeline."""
@@ -159,17 +160,24 @@ def offered_run(name: Any, plugins: ComponentSource) -> Offered | Fault | None:
 
 
 def run_of(
-    offer: RegisteredComponent, plugins: ComponentSource | None, options: Table | None = None
+    offer: RegisteredComponent,
+    plugins: ComponentSource | None,
+    options: Table | None = None,
+    console: TextIO | None = None,
 ) -> Offered:
-    """The run that a plugin offers, with options as of a table.
+    """The run that a plugin offers; with options as of a table, what they name on a network is
+    fetched, and its address is written to the console before.
 
     Raises PipelineError for wrong ones, and ContractError where it gives no run.
     """
     reader = ConfigReader(Path.cwd(), plugins, offer.name, "run")
     config = reader.table(offer.component.config, options or {})
+    choice = ConfiguredComponent(offer.name, offer, config)
+    if options:
+        choice = Fetcher(console).choice(choice)
     with Components() as components:
         context = BuildContext(folder=reader.folder, training=False, plugins=plugins)
-        made = components.build(ConfiguredComponent(offer.name, offer, config), context)
+        made = components.build(choice, context)
     if isinstance(made, Path):
         return made.absolute()
     if isinstance(made, Mapping) and {"tokenizer", "model"} <= made.keys():

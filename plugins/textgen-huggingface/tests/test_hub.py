@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import tomli_w
+from conftest import CONFIGS
 
 import textgen
 
@@ -20,29 +21,46 @@ NAME = "somebody/small-model"
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves the files of a folder as those of one model, and notes which were fetched."""
+    """Serves the files of a folder as those of one model, and notes which were fetched, and the
+    number of requests. The models of ODD are answered as no Hub does.
+    """
 
     def __init__(self, folder):
-        self.folder, self.fetched = folder, set[str]()
+        self.folder, self.commit = folder, COMMIT
+        self.fetched, self.requests, self.damaged = set[str](), 0, ""
         super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
 
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
+        self.server.requests += 1
         path, files = self.path.partition("?")[0], sorted(self.server.folder.glob("*.*"))
-        if path.startswith(f"/api/models/{NAME}/tree/"):
+        if odd := ODD.get("/".join(path.split("/")[3:5])):
+            odd(self)
+        elif path.startswith(f"/api/models/{NAME}/tree/"):
             listed = [
-                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": COMMIT}
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
                 for file in files
             ]
             self._send(json.dumps(listed).encode())
         elif path.partition("/revision/")[0] == f"/api/models/{NAME}":
             listed = [{"rfilename": file.name} for file in files]
-            self._send(json.dumps({"id": NAME, "sha": COMMIT, "siblings": listed}).encode())
+            self._send(
+                json.dumps({"id": NAME, "sha": self.server.commit, "siblings": listed}).encode()
+            )
         elif (file := self.server.folder / path.split("/")[-1]) in files:
             self.server.fetched |= {file.name} if self.command == "GET" else set()
             data = file.read_bytes()
-            self._send(data, ETag=f'"{hashlib.sha1(data).hexdigest()}"')
+            # As the Hub does, SHA-256 for weights alone.
+            digest = hashlib.sha256 if file.suffix == ".safetensors" else hashlib.sha1
+            etag = digest(data).hexdigest()
+            if file.name == self.server.damaged:
+                data = data[:-1] + bytes([data[-1] ^ 1])
+            self._send(data, ETag=f'"{etag}"')
         else:
             self._send(b"{}", 404, **{"X-Error-Code": "RepoNotFound"})
 
@@ -51,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, data, status=200, **headers):
         self.send_response(status)
-        for name, value in {"X-Repo-Commit": COMMIT, **headers}.items():
+        for name, value in {"X-Repo-Commit": self.server.commit, **headers}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -60,6 +78,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         """Write nothing."""
+
+
+def _redirect(address):
+    return lambda handler: handler._send(b"", 307, Location=address or handler.path)
+
+
+def _cut(handler):
+    """Promise more than is sent."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.close_connection = True
+
+
+ODD = {
+    "odd/cut": _cut,
+    "odd/circle": _redirect(""),
+    "odd/file": _redirect("file:///etc/passwd"),
+    "odd/list": lambda handler: handler._send(b"[1]"),
+    "odd/null": lambda handler: handler._send(b'{"sha": null, "siblings": null}'),
+    "odd/deep": lambda handler: handler._send(b"[" * 100_000),
+    "odd/page": lambda handler: handler._send(b"<html>"),
+}
 
 
 @pytest.fixture
@@ -77,23 +118,51 @@ def hub(make_pipeline, tmp_path):
 
 
 @pytest.fixture
-def run_file(hub, tmp_path, make_pipeline):
-    """Runs a pipeline file with the model of this name, of the server."""
+def python(hub, tmp_path):
+    """Runs Python with the server as the Hub, and a cache of its own."""
 
-    def call(name, output, **changes):
-        pipeline = make_pipeline(None, path=name, config=None)
-        pipeline["tokenizer"] = {"type": "huggingface-tokenizer", "path": name}
-        pipeline["trainer"] |= {"length": "1 step"}
-        (tmp_path / "p.toml").write_text(tomli_w.dumps(pipeline))
-        address = f"http://127.0.0.1:{hub.server_address[1]}"
-        environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf")}
+    def call(*arguments, **changes):
+        environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf")}
         environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", **changes}
-        line = [sys.executable, "-m", "textgen", "run", "p.toml", "--output", output]
         return subprocess.run(
-            line, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8"
+            [sys.executable, *map(str, arguments)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
         )
 
     return call
+
+
+@pytest.fixture
+def tables(make_pipeline):
+    """A pipeline with the model of this name."""
+
+    def make(name, **model):
+        pipeline = make_pipeline(None, path=name, config=None, **model)
+        pipeline["tokenizer"] = {"type": "huggingface-tokenizer", "path": name}
+        pipeline["trainer"] |= {"length": "1 step"}
+        return pipeline
+
+    return make
+
+
+@pytest.fixture
+def run_file(python, tables, tmp_path):
+    """Runs a pipeline file with the model of this name, of the server."""
+
+    def call(name, output, *arguments, model=None, **changes):
+        (tmp_path / "p.toml").write_text(tomli_w.dumps(tables(name, **(model or {}))))
+        line = ("-m", "textgen", "run", "p.toml", "--output", output, *arguments)
+        return python(*line, **changes)
+
+    return call
+
+
+def path_in(folder, name="pipeline.toml"):
+    return tomllib.loads((folder / name).read_text(encoding="utf-8"))["model"]["path"]
 
 
 def test_a_name_is_fetched_once_without_pickles_and_code_and_its_commit_is_recorded(
@@ -102,13 +171,11 @@ def test_a_name_is_fetched_once_without_pickles_and_code_and_its_commit_is_recor
     name = f"{NAME}@old"
     online = run_file(name, "online")
     assert online.returncode == 0, online.stderr
+    assert online.stderr.count(f"reading {hub.address}/{NAME}/tree/old\n") == 1
     weights = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"}
     assert weights <= hub.fetched
     assert all(file == "model.safetensors" or file.endswith(".json") for file in hub.fetched)
-    record = json.loads((tmp_path / "online" / "run.json").read_bytes())
-    assert record["fingerprint"]["model"]["revision"] == COMMIT
-    pipeline = tomllib.loads((tmp_path / "online" / "pipeline.toml").read_text())
-    assert pipeline["model"]["path"] == name
+    assert path_in(tmp_path / "online") == f"{NAME}@{COMMIT}"
     offline = functools.partial(run_file, HF_HUB_OFFLINE="1")
     assert offline(name, "offline").returncode == 0
     made = [tmp_path / output / "model.safetensors" for output in ("online", "offline")]
@@ -116,6 +183,81 @@ def test_a_name_is_fetched_once_without_pickles_and_code_and_its_commit_is_recor
     missing = offline("somebody/other-model", "missing")
     assert missing.returncode == 2
     assert "somebody/other-model is neither a folder here nor" in missing.stderr
+
+
+COMMANDS = """
+import subprocess, sys
+from textgen.__main__ import main
+
+for line in (["doctor", "run"], ["generate", "run"], ["evaluate", "run", "p.toml"]):
+    sys.argv = ["textgen", *line]
+    try:
+        print(main(), file=sys.stderr)
+    except SystemExit as error:
+        print(error.code, file=sys.stderr)
+"""
+
+
+def test_what_reads_a_run_fetches_nothing_and_says_what_would(hub, run_file, python, tmp_path):
+    made = run_file(NAME, "run", model={"lora": {"rank": 1}})
+    assert made.returncode == 0, made.stderr
+    before, empty = hub.requests, {"HF_HOME": str(tmp_path / "empty")}
+    done = python("-c", COMMANDS, **empty)
+    assert hub.requests == before
+    said = done.stdout + done.stderr
+    assert said.count(f"hf download {NAME} --revision {COMMIT}") == 3
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_a_run_of_a_name_keeps_its_commit_until_it_is_overwritten(
+    hub, run_file, make_pipeline, tmp_path
+):
+    assert run_file(NAME, "run").returncode == 0
+    other = make_pipeline("gpt2")
+    hub.folder = textgen.run({**other, "seed": 2}, output=tmp_path / "newer").path
+    hub.commit = "f" * 40
+    again = run_file(NAME, "run")
+    assert again.returncode == 0, again.stderr
+    assert path_in(tmp_path / "run") == f"{NAME}@{COMMIT}"
+    assert run_file(NAME, "run", "--overwrite").returncode == 0
+    assert path_in(tmp_path / "run") == f"{NAME}@{'f' * 40}"
+
+
+RUNS = """
+import json, sys, textgen
+
+for number, tables in enumerate(json.load(sys.stdin)):
+    try:
+        textgen.run(tables, output=f"never-{number}")
+        print("made")
+    except textgen.TextgenError as error:
+        print(type(error).__name__)
+        print(error, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_an_odd_hub_is_no_fault_of_the_plugin(hub, python, tables, tmp_path):
+    hub.damaged = "model.safetensors"
+    names = [*ODD, NAME]
+    (tmp_path / "tables.json").write_text(json.dumps([tables(name) for name in names]))
+    code = f"import sys; sys.stdin = open('tables.json')\n{RUNS}"
+    done = python("-c", code)
+    assert done.stdout.split() == ["PipelineError"] * len(names), done.stderr
+    assert done.stderr.count("is neither a folder here nor a model") == len(ODD)
+    assert "model.safetensors is not the file that the Hub has" in done.stderr
+
+
+@pytest.mark.slow
+def test_init_says_the_address_before_it_fetches(hub, python, make_pipeline, tmp_path, corpus):
+    large = make_pipeline("gpt2", config={**CONFIGS["gpt2"], "n_positions": 256})
+    hub.folder = textgen.run(large, output=tmp_path / "large").path
+    line = ("-m", "textgen", "init", corpus, "--minutes", "5", "--start", NAME)
+    done = python(*line, "--pipeline", "my.toml", "--documents", "none")
+    assert f"reading {hub.address}/{NAME}\n" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert path_in(tmp_path, "my.toml") == f"{NAME}@{COMMIT}"
 
 
 def test_a_folder_of_that_name_comes_first(make_pipeline, tmp_path):

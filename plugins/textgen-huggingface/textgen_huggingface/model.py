@@ -43,6 +43,8 @@ def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel
 
 
 def _built(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel:
+    if context.training or options.lora is not None:  # else the run holds all that is needed
+        options = options.on_disk()
     for key in ("path", "adapter") if options.lora is not None else ():
         place = getattr(options, key)
         if isinstance(place, Path) and not place.exists():

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import attrs
 from attrs.validators import and_, ge, lt, optional
 
-from textgen import BuildContext, Component, Fault, PipelineError, UsageError, hookimpl, option
+from textgen import (
+    Address,
+    BuildContext,
+    Component,
+    Fault,
+    PipelineError,
+    UsageError,
+    hookimpl,
+    option,
+)
 from textgen.protocols import Observer, Tokenizer
-
-if TYPE_CHECKING:
-    import click
-
-ADAPTER: Final = "adapter_model.safetensors"
-_HUB_NAME: Final = r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?"
-
-
-class HubName(str):
 from textgen_huggingface.model_folder import (
     CONFIG,
     files_beside,
@@ -33,18 +33,49 @@ from textgen_huggingface.model_folder import (
     is_gguf,
     weight_files,
 )
+
+if TYPE_CHECKING:
+    import click
+
+ADAPTER: Final = "adapter_model.safetensors"
+ADAPTER_FILES: Final = ("adapter_config.json", ADAPTER)
+_HUB_NAME: Final = r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?"
+
+
+class HubName(str):
     """The type of an option that names a model of the Hugging Face Hub, as `owner/name` or
     `owner/name@revision`; a relative path of two parts that does not exist is such a name.
     """
 
     __slots__ = ()
-ADAPTER_FILES: Final = ("adapter_config.json", ADAPTER)
 
     @classmethod
     def of_option(cls, value: Any, folder: Path) -> Self | None:
         """A value of a table in `folder`; None for one that is a path."""
         is_name = isinstance(value, str) and re.fullmatch(_HUB_NAME, value)
         return cls(value) if is_name and not (folder / value).exists() else None
+
+    @property
+    def address(self) -> Address:
+        """Its page, which is named before anything is fetched."""
+        from textgen_huggingface.hub import address
+
+        return address(self)
+
+    def fetched(self, before: object) -> HubName:
+        """The name with its commit, whose files are in the cache then.
+
+        before  the option in the run that is there already: a name without a revision keeps the
+                commit of that
+
+        Raises PipelineError, without a key.
+        """
+        from textgen_huggingface.hub import fetch
+
+        name = str(self)
+        if isinstance(before, str) and re.fullmatch(re.escape(name) + "@[0-9a-f]{40}", before):
+            name = before
+        return HubName(f"{name.partition('@')[0]}@{fetch(name).name}")
 
 
 @attrs.frozen(kw_only=True)
@@ -71,8 +102,8 @@ class HuggingFaceConfig:
     GGUF file, or fetched from the Hugging Face Hub by its name.
 
     Give `architecture` and `config`, or `path`. The vocabulary's size comes from the tokenizer.
-    Nothing else is fetched from a network, only safetensors and GGUF are read, and no code of a
-    folder is run. Weights are float32.
+    `textgen run` and `textgen init` alone fetch, only safetensors and GGUF are read, and no code of
+    a folder is run. Weights are float32.
     """
 
     architecture: str | None = option(
@@ -117,12 +148,12 @@ class HuggingFaceConfig:
         if self.path is None and (self.lora or self.adapter) is not None:
             raise ValueError("lora and adapter go with path: a new model has nothing to adapt")
 
-    def on_disk(self, *, fetch: bool) -> Self:
+    def on_disk(self) -> Self:
         """These options with places on this machine, as `located` gives them."""
         if self.path is None:
             return self
         adapter = self.adapter and located(self.adapter, "model.adapter")
-        path = located(self.path, "model.path", fetch=fetch)
+        path = located(self.path, "model.path")
         return attrs.evolve(self, path=path, adapter=adapter)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -139,8 +170,6 @@ class HuggingFaceConfig:
         if self.path is None:
             return options
         path = located(self.path, "model.path")
-        if isinstance(self.path, HubName):
-            options["revision"] = path.name
         if path.is_file():
             files: list[Path | None] = [path]
         elif path.is_dir():
@@ -158,9 +187,9 @@ class HuggingFaceConfig:
 class FolderTokenizerConfig:
     """A byte-level tokenizer loaded from a folder or a GGUF file, such as that of GPT-2 or Llama 3.
 
-    No special token is added to a text; those that stand in it are encoded as such. If a corpus has
-    documents, they end with the tokenizer's own token for that, such as `<|endoftext|>`, and the
-    text holds none.
+    No special token is added to a text, and the name of one that stands in a text is text. If a
+    corpus has documents, they end with the tokenizer's own token for that, such as
+    `<|endoftext|>`.
     """
 
     path: HubName | Path = option(
@@ -215,8 +244,7 @@ def build_model(config: HuggingFaceConfig, context: BuildContext) -> Any:
     """A torch.nn.Module that trains and decodes."""
     from textgen_huggingface.model import build
 
-    needed = context.training or config.lora is not None  # which a run does not hold
-    return build(config.on_disk(fetch=needed), context)
+    return build(config, context)
 
 
 def build_folder_tokenizer(config: FolderTokenizerConfig, context: BuildContext) -> Tokenizer:
@@ -237,8 +265,6 @@ def build_offered(config: OfferedConfig, context: BuildContext) -> dict[str, Any
         raise UsageError("huggingface-model is named by a path, or as owner/name of the Hub")
     if isinstance(path, Path) and not (is_gguf(path) or (path / "config.json").is_file()):
         raise UsageError(f"{path} is neither a GGUF file nor a folder with config.json")
-    if isinstance(path, HubName) and "@" not in path:  # of today, whatever comes there later
-        path = HubName(f"{path}@{located(path, 'path').name}")
     return offered(path)
 
 
@@ -286,12 +312,11 @@ def build_export(config: ExportConfig, context: BuildContext) -> click.Command:
     return make_command(context)
 
 
-def located(path: HubName | Path, key: str, *, fetch: bool = True) -> Path:
+def located(path: HubName | Path, key: str) -> Path:
     """The folder or file of an option; of a name of the Hub, the folder in its cache. What was in a
     package is there wherever that is installed now.
 
-    Raises PipelineError for what cannot be fetched; without `fetch`, a name that is not in the
-    cache is given as a path.
+    Raises PipelineError for a name of the Hub that was not fetched.
     """
     if isinstance(path, Path):
         spec = find_spec(name) if not path.exists() and (name := package_of(path)) else None
@@ -300,9 +325,9 @@ def located(path: HubName | Path, key: str, *, fetch: bool = True) -> Path:
             for each in (spec and spec.submodule_search_locations) or ()
         ]
         return next((each for each in places if each.exists()), path)
-    from textgen_huggingface.hub import snapshot
+    from textgen_huggingface.hub import cached
 
-    return snapshot(path, key, fetch=fetch)
+    return cached(path, key)
 
 
 def package_of(path: Path) -> str:

@@ -5,6 +5,7 @@ with the loss to expect of it, and its price.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -152,7 +153,7 @@ def _offered(start: str, plugins: PluginSet) -> Path | Table | Fault | None:
     for offer in plugins.offers("run"):
         if "path" in offer.component.options() and (path.exists() or "/" in start):
             try:
-                return run_of(offer, plugins, {"path": start})
+                return run_of(offer, plugins, {"path": start}, console=sys.stderr)
             except TextgenError as caught:
                 error = caught
     if error is not None:
