@@ -150,3 +150,8 @@ def test_a_text_keeps_its_kind_of_marks_and_whole_characters(prompt, english):
     mixed = [each for each in texts if re.search(plain, each) and re.search(typographic, each)]
     assert len(mixed) <= 1
     assert not any("\ufffd" in each for each in texts)
+
+
+def test_its_pipeline_is_one_of_this_version():
+    pipeline = textgen.Engine().pipeline(PACKAGE / "textgen_english/run/pipeline.toml")
+    assert (pipeline.model.name, pipeline.trainer.name) == ("rnn", "adamw")
