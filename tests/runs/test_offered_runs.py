@@ -88,6 +88,21 @@ def test_a_name_is_loaded_and_a_path_says_that_it_is_one(folder, base, monkeypat
             "2 plugins offer a run called 'tiny'.*'textgen-0:tiny'",
         ),
         (("a",), textgen.ContractError, "run 'tiny' gave str from build"),
+        (
+            ({"tokenizer": {"type": "char", "start": "runs/base"}, "model": {"type": "rnn"}},),
+            textgen.ContractError,
+            "run 'tiny' gave a table 'tokenizer' with `start`",
+        ),
+        (
+            (
+                {
+                    "tokenizer": {"type": "bpe"},
+                    "model": {"type": "mixture", "first": {"type": "rnn", "start": "runs/base"}},
+                },
+            ),
+            textgen.ContractError,
+            "run 'tiny' gave a table 'model' with `start`",
+        ),
         ((Path("nowhere"),), textgen.PipelineError, "nowhere is not a run directory"),
     ],
 )

@@ -88,7 +88,8 @@ def textgen_commands() -> list[Component]:
 @hookspec
 def textgen_runs() -> list[Component]:
     """Offer runs to start from, by name: `build` returns the `Path` of a run directory, or tables
-    `tokenizer` and `model`, as of a pipeline, of components that load themselves.
+    `tokenizer` and `model`, as of a pipeline but without `start`, of components that load
+    themselves.
 
     Its config class has no required fields.
     """

@@ -181,6 +181,11 @@ def run_of(
     if isinstance(made, Path):
         return made.absolute()
     if isinstance(made, Mapping) and {"tokenizer", "model"} <= made.keys():
+        for kind in ("tokenizer", "model"):
+            if without_starts(made[kind]) != made[kind]:
+                cause = f"gave a table {kind!r} with `start` from build, where it means nothing"
+                advice = "let the component load the files itself, or give the Path of a run"
+                raise ContractError(offer, f"{cause}; {advice}")
         return made
     cause = f"gave {type(made).__name__} from build, and must give the Path of a run directory"
     raise ContractError(offer, f"{cause}, or tables with tokenizer and model")
