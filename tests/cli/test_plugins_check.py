@@ -108,3 +108,55 @@ def test_plugins_check_notes_a_name_of_textgens_own(check):
     )
     said = "note: command 'run' is also offered by textgen; users write textgen-old:run\n"
     assert said in done.stdout
+
+
+TWO_OF_ONE_NAME = """
+import attrs
+import click
+from textgen import Component, NoOptions, hookimpl, option
+
+@attrs.frozen
+class Measured:
+    "Measures a run."
+    run: str = option(help="the run")
+
+class Figure:
+    def __init__(self, run):
+        self.run = run
+    def add(self, scores):
+        pass
+    def value(self):
+        return 0.5
+
+def command(config, context):
+    return click.Command("mauve", help="Compare two texts.")
+
+@hookimpl
+def textgen_commands():
+    return [Component("mauve", NoOptions, command)]
+
+@hookimpl
+def textgen_kinds():
+    return {"metric": [Component("mauve", Measured, lambda config, context: Figure(config.run))]}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mauve", "metric:mauve"])
+def test_options_are_for_the_kind_that_has_them(tmp_path, name):
+    write_package(tmp_path / "site", "mauve", TWO_OF_ONE_NAME)
+    given = ("plugins", "check", "mauve", "--set", f"{name}.run=runs/base")
+    done = run_textgen(*given, folder=tmp_path, site=[tmp_path / "site"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok       metric 'mauve'" in done.stdout
+    assert "ok       command 'mauve'" in done.stdout
+
+
+def test_a_package_without_an_entry_point_is_told_so(tmp_path):
+    write_package(tmp_path / "site", "noep", "")
+    (entry_points,) = (tmp_path / "site").glob("*/entry_points.txt")
+    entry_points.unlink()
+    given = ("plugins", "check", "textgen-noep")
+    done = run_textgen(*given, folder=tmp_path, site=[tmp_path / "site"])
+    assert done.returncode == 2
+    assert "textgen-noep 1.0 is installed, and has no entry point" in done.stderr

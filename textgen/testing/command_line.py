@@ -9,6 +9,7 @@ from typing import Any
 from textgen.errors import UsageError
 from textgen.messages import nearest
 from textgen.pipeline.raw_pipeline import read_raw_pipeline, toml_value
+from textgen.plugin import discovery
 from textgen.plugin.component import (
     COMMANDS,
     OWN_DISTRIBUTION,
@@ -32,7 +33,7 @@ def check_named(
     """Lines on the checks of the components that a name means, each with its status; a "note" is
     not a check.
 
-    values      options as NAME.KEY=VALUE
+    values      options as NAME.KEY=VALUE, or KIND:NAME.KEY=VALUE
     time_limit  seconds for each check
     pipeline    what models and trainers meet, `tokenizer` and `corpus`: a name, or a table; and
                 `start`, a run whose vocabulary they have
@@ -76,6 +77,13 @@ def _is_called(plugin: Plugin, name: str) -> bool:
 
 def _unknown(name: str, plugins: PluginSet) -> str:
     """The error where nothing that is installed as a plugin has a name."""
+    is_plugin = any(plugin.is_called(name) for plugin in discovery.installed())
+    if not is_plugin and (version := discovery.version(name)) is not None:
+        return (
+            f"{name} {version} is installed, and has no entry point in the group `textgen`, which "
+            "makes a package a plugin: [project.entry-points.textgen] in its pyproject.toml; "
+            "install it again after a change"
+        )
     known = [
         each
         for offer in plugins.offers()

@@ -146,7 +146,7 @@ def check_plugin(
     """Hold every component that a plugin offers to its contract.
 
     plugin      its module, or the module's name
-    options     tables by the component's name, or `kind:name`
+    options     tables by the component's name, or `kind:name` where several kinds have that name
     pipeline    what its components meet, as `check` takes it
     leave_out   components that are not checked, or by other means, by their names
     time_limit  seconds for each check
@@ -192,7 +192,7 @@ def check_offers(
     _check_names(options, [*offers, *near], "options are given for")
     neighbours: dict[str, list[Table]] = defaultdict(list)
     for offer in near:
-        table = _options_of(offer, options)
+        table = _options_of(offer, options, near)
         if not set(required_options(offer.component)) - set(table):
             neighbours[offer.kind].append({"type": offer.qualified_name, **table})
     for offer in offers:
@@ -200,7 +200,7 @@ def check_offers(
         with prepared(
             offer.kind,
             offer.component,
-            options=_options_of(offer, options),
+            options=_options_of(offer, options, near),
             plugin=source,
             plugins=plugins,
             label=f"{offer.kind} {offer.name!r} of {_owner(offer)}",
@@ -224,9 +224,23 @@ def _owner(offer: RegisteredComponent) -> str:
     return offer.plugin.path or name
 
 
-def _options_of(offer: RegisteredComponent, options: Mapping[str, Table]) -> Table:
-    """The options that are given under `kind:name` or the name."""
-    return options.get(f"{offer.kind}:{offer.name}") or options.get(offer.name) or {}
+def _options_of(
+    offer: RegisteredComponent,
+    options: Mapping[str, Table],
+    others: Iterable[RegisteredComponent],
+) -> Table:
+    """The options that are given under `kind:name`, or under the name: then only for the kinds that
+    have them, unless none has.
+    """
+    if f"{offer.kind}:{offer.name}" in options:
+        return options[f"{offer.kind}:{offer.name}"]
+    table = options.get(offer.name) or {}
+    has_all = [
+        other.kind
+        for other in others
+        if other.name == offer.name and set(table) <= set(other.component.options())
+    ]
+    return table if offer.kind in has_all or not has_all else {}
 
 
 def _module_of(offer: RegisteredComponent) -> str | None:
