@@ -89,7 +89,21 @@ def racing(self, tokens):
     return Decoder.score(self, self.model.tokens)
 
 
+def list_on_model(self, tokens):
+    """Counts on the model what was fed."""
+    self.model.__dict__.setdefault("fed", []).append(tokens.shape[1])
+    return Decoder.extend(self, tokens)
+
+
+def list_on_decoder(self, tokens):
+    """Keeps what was fed, and does not count it as its state."""
+    self.__dict__.setdefault("fed", []).append(tokens)
+    return Decoder.extend(self, tokens)
+
+
 MODELS = [
+    broken("model-memory", "a list of the model", Decoder, extend=list_on_model),
+    broken("model-memory", "a list of the decoder", Decoder, extend=list_on_decoder),
     broken("component-methods", "no decoder", Model, decoder=lambda self, size: None),
     broken("model-seed", "none", Model, **weights(
            lambda context: attrs.evolve(context, seed=int(NOISE.integers(1 << 30))))),

@@ -59,7 +59,14 @@ def table_of_256(self, logits, history):
     return logits * FACTORS[int(history.lengths.max())]
 
 
+def listing(self, logits, history):
+    """Notes how far each text was."""
+    self.__dict__.setdefault("seen", []).append(int(history.lengths.max()))
+    return logits * 0.5
+
+
 SAMPLERS = [
+    broken("sampler-memory", "a list that grows", Sampler, __call__=listing),
     broken("sampler-deterministic", "a scratch buffer", Sampler, __call__=scratch),
     broken("sampler-deterministic", "attributes within a call", Sampler, __call__=by_attributes),
     broken("component-raises", "a table of 256 steps", Sampler, __call__=table_of_256),
@@ -118,7 +125,15 @@ def with_attributes(self, lanes):
     return self.drawn
 
 
+def caching(self, lanes):
+    """Keeps what it drew after each text."""
+    key = (*lanes.prompt.tolist(), *lanes.tokens[0].tolist())
+    self.__dict__.setdefault("cache", {})[key] = True
+    return lanes.draw()
+
+
 STRATEGIES = [
+    broken("strategy-memory", "a cache that grows", Sampling, pick=caching),
     broken("strategy-texts", "attributes within a step", Sampling, pick=with_attributes),
     broken("strategy-moves", "lanes", Strategy, lanes=True),
     broken("strategy-moves", "more lanes than it says", Strategy,

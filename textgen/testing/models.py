@@ -18,7 +18,7 @@ from textgen.errors import TextgenError
 from textgen.generation.sampling import to_numpy
 from textgen.protocols import Ids, Tensors
 from textgen.testing.outcomes import Skip, Violation, shown
-from textgen.testing.process import in_threads, seeds
+from textgen.testing.process import KEPT_BYTES, check_memory, in_threads, seeds
 from textgen.testing.training import (
     SGD,
     TrainingSuite,
@@ -38,6 +38,7 @@ _THREADS: Final = 4  # threads with a decoder each
 _THREAD_STEPS, _FEW_STEPS = 200, 20  # steps of each of them, at most and at least
 _THREAD_SECONDS: Final = 0.25  # that those of one may take alone
 _SCORED_TIMES: Final = 5  # times that each of them computes the scores of a text
+_MEMORY_CALLS, _MEMORY_TOKENS = 2000, 20  # tokens in all, and of a decoder
 _FORWARD: Final = ((3, 16, 1), (3, 80, 1), (1, _LONG_TOKENS, _LONG_TOLERANCE))
 """Rows and tokens for which forward() and the decoder are compared, and how many times the
 tolerance logits may differ.
@@ -149,6 +150,24 @@ class ModelSuite(TrainingSuite):
         for given, wanted in zip(_step_by_step(model, fed), expected, strict=True):
             if apart := difference(given, wanted, self.tolerance):
                 raise Violation(f"with other threads at work, a decoder gave {apart}")
+
+    def model_memory(self) -> None:
+        """Memory after many decoders, and of one whose state does not grow."""
+        fed, model = self.tokens(1, _MEMORY_TOKENS), self.new(training=False)
+        model.load_tensors(self.trained.tensors())
+
+        def call(number: int) -> None:
+            decoder = model.decoder(1)
+            for place in range(_MEMORY_TOKENS):
+                decoder.extend(fed[:, place : place + 1])
+
+        check_memory(call, _MEMORY_CALLS // _MEMORY_TOKENS, KEPT_BYTES * _MEMORY_TOKENS)
+        decoder = model.decoder(1)
+        decoder.extend(fed[:, :1])
+        before = {name: array.shape for name, array in decoder.read_state().items()}
+        decoder.extend(fed)
+        if before == {name: array.shape for name, array in decoder.read_state().items()}:
+            check_memory(lambda number: decoder.extend(fed[:, :1]), _MEMORY_CALLS, KEPT_BYTES)
 
     def model_saved(self) -> None:
         tensors, fed = self.trained.tensors(), self.tokens(2, 12)

@@ -20,7 +20,7 @@ from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, St
 from textgen.protocols import Table
 from textgen.testing.environment import close
 from textgen.testing.outcomes import Violation
-from textgen.testing.process import no_thread_left, watched
+from textgen.testing.process import check_memory, no_thread_left, watched
 from textgen.testing.suite import Suite
 from textgen.testing.training import SMALL_RNN, differing
 
@@ -28,6 +28,8 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _STEPS: Final = 12
 _MANY_STEPS: Final = 160  # steps of a long run
+_MEMORY_STEPS, _LAST_STEP = 2000, 10**6  # steps to measure memory with, of a run of so many
+_KEPT_BYTES: Final = 80.0  # that may be kept of a step: its number and loss, for a plot
 _PATIENCE: Final = 1 / 12  # of the time limit: what training may wait for one that computes nothing
 _PIPELINE: Final[Table] = {
     "device": "cpu",
@@ -81,12 +83,22 @@ class ObserverSuite(Suite):
                 raise Violation(f"it wrote {text[:60]!r}; use context.console")
 
     def observer_resumed(self) -> None:
-        """No row of the steps 5 and 6, which come twice, is there twice."""
+        """No row of the steps 5 and 6, which come twice, is there twice, and all rows of the steps
+        before them are still there.
+        """
         directory = self._run(last=6, status="interrupted")
+        interrupted = _texts(directory)
         self._run(directory, first=4)
         self._run(first=4)
         whole, bare = _texts(self._run()), _texts(self._run(last=0))
-        for name, text in _texts(directory).items():
+        resumed, early = _texts(directory), _texts(self._run(last=4, status="interrupted"))
+        for name, text in early.items():
+            others = [texts.get(name, "").splitlines() for texts in (whole, interrupted)]
+            left = resumed.get(name, "").splitlines()
+            for line in text.splitlines():
+                if line.strip() and line not in left and all(line in lines for lines in others):
+                    raise Violation(f"{name} lost {line!r}, of before the step where it resumed")
+        for name, text in resumed.items():
             once = Counter(whole.get(name, "").splitlines())
             ends = bare.get(name, "").splitlines()  # written of beginning and end, twice by right
             for line, count in Counter(text.splitlines()).items():
@@ -108,6 +120,20 @@ class ObserverSuite(Suite):
         for name, content in before.items():
             if _files(directory).get(name) != content:
                 raise Violation(f"it changed {name}, which is the engine's")
+
+    def observer_memory(self) -> None:
+        """Memory of an observer that is shown many steps."""
+        directory = self._directory()
+        observer = self.new(directory=directory)
+        model = self.other("model", SMALL_RNN, tokenizer=self.tokenizer)
+        begin, *_ = _events(directory, model, 0, 0, True, "finished")
+        observer.observe(begin)
+
+        def call(number: int) -> None:
+            observer.observe(_step_done(number + 1, _LAST_STEP, loss=3.0 / (number + 1)))
+
+        check_memory(call, _MEMORY_STEPS, _KEPT_BYTES)
+        close(observer)
 
     def _directory(self) -> Path:
         """A run directory as the engine leaves it when training begins."""
@@ -171,15 +197,7 @@ def _events(
     rate = 0.5 if held_out else None
     for step in range(first + 1, last + 1):
         loss = 3.0 / step
-        yield StepDone(
-            step=step,
-            steps=max(_STEPS, last),
-            epoch=step,
-            loss=loss,
-            tokens=64,
-            learning_rate=rate,
-            gradient_norm=rate,
-        )
+        yield _step_done(step, max(_STEPS, last), loss, rate)
         if step % 2 == 0:
             yield Evaluation(
                 step=step,
@@ -196,6 +214,18 @@ def _events(
             )
             yield Checkpointed(step=step, path=directory / "checkpoints" / f"step-{step:06}")
     yield RunFinished(step=last, status=status)
+
+
+def _step_done(step: int, steps: int, loss: float, rate: float | None = 0.5) -> StepDone:
+    return StepDone(
+        step=step,
+        steps=steps,
+        epoch=step,
+        loss=loss,
+        tokens=64,
+        learning_rate=rate,
+        gradient_norm=rate,
+    )
 
 
 def _files(directory: Path) -> dict[str, bytes]:

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import random
 import signal
 import sys
 import threading
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,12 +31,20 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 TIME_LIMIT: Final = 60.0
 """Seconds that a check may take unless told otherwise."""
+KEPT_BYTES: Final = 3.0
+"""Bytes that may be left of a call. An item of a list takes 8, of which there is room for some
+before.
+"""
 _PATIENCE: Final = 1.0  # seconds that a thread gets to end
 _SWITCH_SECONDS: Final = 1e-6  # seconds until another thread goes on
 _PAUSES: Final = 1000  # times that a thread lets others go on between lines
 _PAUSED_SHARE: Final = 0.3  # of the lines before which it does
 _PAUSE: Final = 1e-6  # seconds, of which the system makes more
 _NOT_COMPONENTS: Final = frozenset({"textgen", "numpy", "torch", *sys.stdlib_module_names})
+_MEMORY_PARTS: Final = 4  # parts of the calls of which each has to grow
+_MORE_CALLS: Final = 4  # times as many are made of what has grown
+_MEMORY_SECONDS: Final = 1.0  # that a part may take
+_FEWEST_CALLS: Final = 10  # of a part, however long they take
 _CLOCK_SHIFT_HOURS: Final = 23  # hours
 _State = tuple[str, Callable[[], Any], Callable[[Any], object]]
 
@@ -173,6 +183,48 @@ class _LinesApart:
             self.left -= 1
             time.sleep(_PAUSE)
         return self
+
+
+def check_memory(call: Callable[[int], object], calls: int, allowed: float) -> None:
+    """Raise Violation if memory grows with each call by more than so many bytes, and goes on
+    growing.
+
+    `call` is given a number that no other call has. Where memory has grown in all parts of `calls`
+    calls, there are more of them, since a cache may still reach its bound. Seen is the memory of
+    Python and NumPy, and not what compiled code keeps to itself.
+    """
+    was_tracing = tracemalloc.is_tracing()
+    tracemalloc.start()
+    gc.collect()
+    gc.freeze()  # then only what the calls leave has to be looked through
+    try:
+        made = _calls_made(call, 0, calls // _MEMORY_PARTS)  # whatever is kept once
+        for size in [calls // _MEMORY_PARTS] * (_MEMORY_PARTS - 1) + [calls * _MORE_CALLS] * 2:
+            before, begun = _traced_memory(), made
+            made = _calls_made(call, made, size)
+            grown = (_traced_memory() - before) / (made - begun)
+            if grown <= allowed:
+                return
+    finally:
+        gc.unfreeze()
+        if not was_tracing:
+            tracemalloc.stop()
+    raise Violation(f"after {made:,} calls, each still makes memory grow by {grown:,.0f} bytes")
+
+
+def _calls_made(call: Callable[[int], object], made: int, size: int) -> int:
+    """Make so many calls, or as many as there is time for, and return how many were made in all."""
+    deadline = time.monotonic() + _MEMORY_SECONDS
+    for number in range(made, made + size):
+        call(number)
+        if number >= made + _FEWEST_CALLS and time.monotonic() > deadline:
+            return number + 1
+    return made + size
+
+
+def _traced_memory() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
 
 
 @attrs.frozen

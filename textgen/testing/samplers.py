@@ -125,6 +125,9 @@ class SamplerSuite(TextSuite):
     def sampler_texts(self) -> None:
         self.check_texts()
 
+    def sampler_memory(self) -> None:
+        self.check_memory()
+
     def sampler_torch(self) -> None:
         """Tensors on the CPU, and on torch's device "meta", which have shapes and no numbers: all
         of a GPU that no machine lacks.

@@ -20,7 +20,7 @@ from textgen.protocols import Table
 from textgen.runs.loading import check_models
 from textgen.testing.environment import TEXT
 from textgen.testing.outcomes import Skip, Violation
-from textgen.testing.process import in_threads
+from textgen.testing.process import KEPT_BYTES, check_memory, in_threads
 from textgen.testing.suite import Suite
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -36,6 +36,7 @@ REQUESTS: Final[list[dict[str, Any]]] = [
 """Texts of different lengths, chains and ends."""
 _LONG: Final[dict[str, Any]] = {"prompt": "The ", "max_new_tokens": 600, "index": 6}
 _THREADS: Final = 4
+_MEMORY_TEXTS, _MEMORY_TOKENS = 100, 20  # texts that are written to measure memory
 _SHOWN: Final = 30  # characters before and after the place where two texts differ
 
 
@@ -93,6 +94,15 @@ class TextSuite(Suite):
         long, again = self.generator().generate(**_LONG).text, "".join(generator.stream(**_LONG))
         _compare(long, "as a stream", again, _LONG)
         in_threads(partial(self._check_again, generator, first), range(_THREADS))
+
+    def check_memory(self) -> None:
+        """Raise a Violation if the memory grows by something for each token of many texts."""
+        generator = self.generator()
+
+        def call(number: int) -> None:
+            generator.generate("The ", max_new_tokens=_MEMORY_TOKENS, index=number)
+
+        check_memory(call, _MEMORY_TEXTS, KEPT_BYTES * _MEMORY_TOKENS)
 
     def _check_again(self, generator: Generator, first: Sequence[str], turn: int) -> None:
         """Raise a Violation unless a generator writes the texts again, beginning with another one
@@ -152,3 +162,6 @@ class StrategySuite(TextSuite):
 
     def strategy_texts(self) -> None:
         self.check_texts()
+
+    def strategy_memory(self) -> None:
+        self.check_memory()

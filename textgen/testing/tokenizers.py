@@ -22,7 +22,7 @@ from textgen.documents import DOCUMENT_END
 from textgen.errors import TextgenError
 from textgen.protocols import Ids
 from textgen.testing.outcomes import Skip, Violation
-from textgen.testing.process import in_threads
+from textgen.testing.process import KEPT_BYTES, check_memory, in_threads
 from textgen.testing.suite import Suite
 from textgen.tokenizers import encode_pieces, incremental_decoder, unknown_id
 
@@ -31,6 +31,7 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 _EXAMPLES: Final = 40
 _STRETCH: Final = 60  # characters of the sample that an example takes
 _THREADS, _THREAD_TEXTS = 4, 100  # threads that use it, and texts of each
+_MEMORY_TEXTS, _WORDS = 2000, 8  # texts to measure memory with, and words of each
 _PIECE: Final = 70  # characters of a piece that it is fitted on
 _LONG_CHARACTERS: Final = 1500  # characters of a stream
 _WHOLE_CHARACTERS: Final = 300_000  # characters of a text that has to be whole
@@ -246,6 +247,26 @@ class TokenizerSuite(Suite):
         texts = [text for text, _ in self._stretches()]
         alone = [self._there_and_back(text) for text in texts]
         in_threads(partial(self._check_again, texts, alone), range(_THREADS))
+
+    def tokenizer_memory(self) -> None:
+        """Memory after many texts, each with the same words in another order, or after stretches
+        where it refuses those.
+        """
+        tokenizer, rng = self._learn(_PIECE), np.random.default_rng(0)
+        letters = sorted({letter for letter in self.text if letter.isalpha()}) or [*self.text]
+        words = ["".join(rng.choice(letters, 5)) for _ in range(_WORDS)]
+        stretches = [text for text, _ in self._stretches()]
+
+        def call(number: int) -> None:
+            shuffled = np.random.default_rng(number).permutation(words)
+            try:
+                ids = tokenizer.encode(" ".join(shuffled))
+            except TextgenError:
+                ids = tokenizer.encode(stretches[number % len(stretches)])
+            tokenizer.decode(ids)
+            incremental_decoder(tokenizer).decode(ids, final=True)
+
+        check_memory(call, _MEMORY_TEXTS, KEPT_BYTES)
 
     def _there_and_back(self, text: str) -> tuple[bytes, str, str]:
         """The ids of a text as bytes, and what they decode to, at once and as a stream."""
