@@ -29,6 +29,7 @@ _COUNTS: list[int] = []  # of threads: the program's own, then those of the runs
 _FEW_WEIGHTS: Final = 1 << 24  # of a model that one thread writes with
 _MEASURING: Final = 0.025  # seconds that it takes to count the free processors
 _MEASURED_AGAIN: Final = 2.0  # seconds until they are counted again, while a model is in use
+_SIDE: Final = 256  # of a matrix that is multiplied to see how fast that is
 _PART: Final = 1 << 16  # numbers for each thread, while they are counted: a tenth of a millisecond
 
 
@@ -238,11 +239,22 @@ def faster_precision(device: str) -> Literal["float32", "bfloat16"]:
     return "bfloat16" if is_faster else "float32"
 
 
+def operations_per_second() -> float:
+    """Multiplications and additions of a product of matrices, by torch's threads on the CPU if each
+    has a processor, in the dtype that is faster.
+    """
+    import torch
+
+    with free_threads(weights=1):
+        fastest = min(_product_seconds(dtype) for dtype in (torch.bfloat16, torch.float32))
+    return torch.get_num_threads() * 2 * _SIDE**3 / fastest
+
+
 def _product_seconds(dtype: torch.dtype) -> float:
     """Seconds of a product of two matrices on the CPU, the least of several."""
     import torch
 
-    matrix = torch.ones(256, 256, dtype=dtype)
+    matrix = torch.ones(_SIDE, _SIDE, dtype=dtype)
     return min(timeit.repeat(lambda: matrix @ matrix, number=1, repeat=100))
 
 

@@ -1,5 +1,6 @@
 """The command init where a plugin offers a transformer, and with the path of one."""
 
+import re
 import shutil
 import tomllib
 from importlib.util import find_spec
@@ -17,7 +18,8 @@ from textgen_huggingface.plugin import offered
 def textgen_runs():
     model, no_file = (Path(__file__).with_name(name) for name in ("model", "nothing"))
     huge = {**offered(no_file), "parameters": 10**12}
-    made = {"tiny": lambda config, context: offered(model), "huge": lambda config, context: huge}
+    tiny = {**offered(model), "parameters": 10**5}
+    made = {"tiny": lambda config, context: tiny, "huge": lambda config, context: huge}
     return [Component(name, NoOptions, build) for name, build in made.items()]
 """
 OTHERS = tuple(
@@ -96,6 +98,18 @@ def test_init_takes_no_start_that_there_is_no_time_for(command, folder):
         "--start", folder / "model",
     )  # fmt: skip
     assert (done.returncode, file.exists()) == (2, False)
+    assert "give at least --minutes" in done.stderr
+
+
+def test_init_says_how_long_it_tries_a_start_and_tries_none_that_the_minutes_cannot_pay(
+    command, folder
+):
+    plugin = f"--plugin={folder / 'offers.py'}"
+    asked = (plugin, *OTHERS, "init", folder / "my.txt", "--pipeline", folder / "asked.toml")
+    done = command(*asked, "--minutes", 5, "--force", "--start", "tiny")
+    assert re.search(r"trying tiny on a sample of the text, \d+ seconds", done.stderr)
+    done = command(*asked, "--minutes", 5, "--force", "--start", "huge")
+    assert (done.returncode, "trying" in done.stderr) == (2, False)
     assert "give at least --minutes" in done.stderr
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
+from textgen import devices
 from textgen.data import Dataset
 from textgen.gradient import GradientOptions
 from textgen.protocols import Ids, Table
@@ -41,7 +42,11 @@ _EVALUATION_SHARE: Final = 0.3  # of the tokens that training would read: a tent
 ADAPTING_STEPS: Final = 24  # in a pass over a text by adapters, at least
 LEAST: Final = 1 / 3  # of a pass over a text by adapters: less is not planned
 _LONG_TOKENS: Final = 4.5  # characters
-_ADAPTED_WEIGHTS: Final = 1.2e11  # times tokens a second that adapters train on two cores, at best
+_OPERATIONS: Final = 4  # of a weight and a token: a product forward, and one back to the adapters
+_LOADED_WEIGHTS: Final = 30e6  # a second, at best
+_LOADINGS: Final = 2  # of a model: to train, and again to write
+_TRIED_TOKENS: Final = 3 * 1024  # that adapters read in a trial
+_TRIAL_SHARE: Final = 0.6  # of the best speed, as a rule
 _EVALUATIONS: Final = (4, 8)  # of adapters, at least and at most: a short text is soon overfitted
 _EVALUATION_SPEED: Final = 1.2  # of that of training
 _SAMPLE_TEXT: Final = 500.0  # tokens that training would read while a text is written
@@ -130,10 +135,25 @@ def tune(characters: int, seconds: float, start: Pretrained) -> dict[str, int | 
     }
 
 
-def least_seconds(characters: int, weights: int) -> float:
-    """Seconds in which adapters to so many weights may read a third of a text, at best."""
+def adapting_speed() -> float:
+    """Weights times tokens a second that adapters may train here, at best."""
+    if devices.resolve("auto") != "cpu":
+        return math.inf
+    return devices.operations_per_second() / _OPERATIONS
+
+
+def least_seconds(characters: int, weights: int, speed: float) -> float:
+    """Seconds in which adapters to so many weights may read a third of a text at best, and load the
+    model.
+    """
     tokens = characters * TRAINING / _LONG_TOKENS
-    return tokens * weights / _ADAPTED_WEIGHTS * LEAST / USED
+    return tokens * weights / speed * LEAST / USED + _LOADINGS * weights / _LOADED_WEIGHTS
+
+
+def trial_seconds(weights: int, speed: float) -> int:
+    """Seconds that a trial of adapters to so many weights takes, about."""
+    at_best = _TRIED_TOKENS * weights / speed + _LOADINGS * weights / _LOADED_WEIGHTS
+    return math.ceil(at_best / _TRIAL_SHARE)
 
 
 def evaluated(seconds: float, speed: float) -> int:

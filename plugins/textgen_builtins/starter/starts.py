@@ -101,11 +101,15 @@ def candidates(
         try:
             offered = _offered(name, plugins)
             weights = offered.get("parameters", 0) if isinstance(offered, Mapping) else 0
-            least = settings.least_seconds(size, weights)
-            if start is None and least > seconds:  # without loading it
-                found.append(Candidate(name, math.inf, least))
-                continue
-            say(f"trying {name} on a sample of the text")
+            duration = ""
+            if weights:
+                speed = settings.adapting_speed()
+                least = settings.least_seconds(size, weights, speed)
+                if least > seconds:  # without loading it
+                    found.append(Candidate(name, math.inf, least))
+                    continue
+                duration = f", {settings.trial_seconds(weights, speed)} seconds or so"
+            say(f"trying {name} on a sample of the text{duration}")
             if isinstance(offered, Mapping):
                 made = _adapted(name, offered, text, size, seconds, plugins)
             else:
@@ -128,9 +132,9 @@ def best(found: list[Candidate], seconds: float) -> Candidate:
     """
     timely = [each for each in found if each.seconds <= seconds]
     if not timely:
-        cause = f"a third of a pass over the text from {found[0].name} takes"
+        cause = f"a third of a pass over the text from {found[0].name} takes at least"
         raise UsageError(
-            f"{cause} {found[0].seconds:.0f} seconds; give at least --minutes "
+            f"{cause} {found[0].seconds:.0f} seconds here; give at least --minutes "
             f"{math.ceil(found[0].seconds / 6) / 10}",
             argument="start",
         )
