@@ -7,6 +7,8 @@ from textgen.files.cache import converted_models as converted_models
 from textgen.files.cache import downloads as downloads
 from textgen.files.cache import encoded_texts as encoded_texts
 from textgen.files.durable import append as append
+from textgen.files.durable import new_file as new_file
+from textgen.files.durable import rename as rename
 from textgen.files.durable import write_atomic as write_atomic
 from textgen.files.opening import inside as inside
 from textgen.files.opening import is_special as is_special

@@ -4,6 +4,7 @@ import io
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ def folder(tmp_path, run):
     """A desk with a run."""
     place = tmp_path / "runs"
     (place / "ravens").mkdir(parents=True)
-    (place / "ravens/run").symlink_to(run)
+    shutil.copytree(run, place / "ravens/run")
     return place
 
 
@@ -191,9 +192,13 @@ def test_a_stale_etag_and_names_that_leave_the_folder_are_refused(folder, url):
         read = client.get("/desk/runs/ravens/documents/A")
         assert (read.headers["etag"], read.json()) == (second, {"tree": None, "text": None})
         place = folder / "ravens/documents"
-        (place / "A.md").write_text("one")  # as a crash before its second file leaves it
+        (place / ".A.new").write_text("two")  # as a kill before it has its name leaves it
+        (place / "A.md").write_text("one")
         assert client.get("/desk/runs/ravens/documents/A").json()["text"] is None
         assert (place / "A.md").read_text() == "two"
+        (place / "A.md").write_text("one")  # by another program that has kept the text before
+        assert client.get("/desk/runs/ravens/documents/A").json()["text"] == "one"
+        assert (place / "A.md").read_text() == "one"
         (place / "A.md").write_text("edited")
         assert client.get("/desk/runs/ravens/documents/A").json()["text"] == "edited"
         (place / "B.json").write_text("{")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -14,18 +15,24 @@ _OTHERS: Final = re.compile(r"[^\w ()+,.'-]+|\.{2,}")
 _RESERVED: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows
 _SUFFIX: Final = re.compile(r"(?i)\.\w{1,8}(\.(gz|zst))?$")
 _BINNED: Final = re.compile(r"(.+) \d{4}-\d\d-\d\d \d\d-\d\d-\d\d \d{1,3}")
-_NAME_CHARACTERS: Final = 80  # characters of a name that is made
+_MADE_CHARACTERS: Final = 80  # characters of a name that is made
+_MADE_BYTES: Final = 150
+# File systems allow 255 bytes. What is added to a name is a number or the time in the bin, a suffix
+# and what marks a file that is being written.
+_BYTES: Final = 200
 
 
 def is_name(name: str) -> bool:
     """Whether it may be one."""
-    return _NAME.fullmatch(name) is not None and name[-1] not in " ." and not _RESERVED.match(name)
+    is_short = len(os.fsencode(name)) <= _BYTES if _NAME.fullmatch(name) else False
+    return is_short and name[-1] not in " ." and not _RESERVED.match(name)
 
 
 def check_name(name: str) -> str:
     """The name. Raises UsageError where it may be none."""
     if not is_name(name):
-        raise UsageError(f"{name!r} is no name; use letters, digits, spaces and -")
+        cause = f"use letters, digits, spaces and -, of at most {_BYTES} bytes"
+        raise UsageError(f"{name!r} cannot be a name; {cause}")
     return name
 
 
@@ -37,8 +44,13 @@ def made_suffix(file: str) -> str:
 
 def made_name(wished: str) -> str:
     """A name that is as near to a wish as can be."""
-    name = _OTHERS.sub("-", wished).strip(" .-_'")[:_NAME_CHARACTERS].rstrip(" .-")
+    name = shortened(_OTHERS.sub("-", wished).strip(" .-_'")[:_MADE_CHARACTERS], _MADE_BYTES)
     return name if name and is_name(name) else f"text {name}".rstrip()
+
+
+def shortened(name: str, most: int) -> str:
+    """The beginning of a name, of so many bytes at most."""
+    return name.encode()[:most].decode(errors="ignore").rstrip(" .-")
 
 
 def numbered(name: str) -> Iterator[str]:
@@ -54,11 +66,21 @@ def binned(name: str) -> str:
     return f"{name} {time.strftime('%Y-%m-%d %H-%M-%S')} {time.time_ns() % 1000}"
 
 
+def is_binned(name: str) -> bool:
+    """Whether something in a bin has a name that `binned` has made."""
+    found = _BINNED.fullmatch(name)
+    return found is not None and is_name(found[1])
+
+
 def unbinned(name: str, there: Iterable[str]) -> str:
     """The name that something had before it came into a bin. Raises UsageError where it is not
     among what is there.
     """
-    found = _BINNED.fullmatch(name)
-    if found is None or name not in there:
+    if name not in there or (found := _BINNED.fullmatch(name)) is None:
         raise UsageError(f"there is no {name!r} in the bin")
     return check_name(found[1])
+
+
+def shown_name(name: str) -> str:
+    """A name of a file as text; bytes in it that are none become U+FFFD."""
+    return os.fsencode(name).decode("utf-8", "replace")
