@@ -121,7 +121,7 @@ def serving(run: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder, Path(run).resolve().name)
         place.mkdir()
-        (place / "run").symlink_to(Path(run).resolve())
+        shutil.copytree(run, place / "run")
         line = [sys.executable, "-m", "textgen", "serve", "--port", "0", "--folder", folder]
         server = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
         try:

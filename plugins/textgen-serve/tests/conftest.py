@@ -21,6 +21,8 @@ import uvicorn
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import textgen
+from textgen_serve.app import create_app
+from textgen_serve.desk import Desk
 
 TEXT = "".join(
     f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60)
@@ -88,8 +90,10 @@ class Serving:
 def running(app, **options):
     """An application in uvicorn, in a thread of this process. Gives its address."""
     config = uvicorn.Config(app, log_config=None, log_level="error", ws="none", **options)
-    server, listener = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0))
-    address = listener.getsockname()
+    # With the protocol, or asyncio does not switch off its delay of small packets
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    server, address = uvicorn.Server(config), listener.getsockname()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -97,6 +101,49 @@ def running(app, **options):
     finally:
         server.should_exit = server.force_exit = True
         thread.join()
+
+
+@contextlib.contextmanager
+def open_desk(folder, **options):
+    """A client of a desk in this process."""
+    desk = Desk(folder.resolve(), offered=["english"], **options)
+    with running(create_app({}, desk=desk)) as (host, port):
+        try:
+            with httpx2.Client(base_url=f"http://{host}:{port}", timeout=20) as client:
+                yield client
+        finally:
+            desk.stop_all()
+
+
+def strict(answer):
+    """The JSON of an answer, which every browser can read."""
+
+    def refuse(name):
+        raise ValueError(name)
+
+    return json.loads(answer.content.decode(), parse_constant=refuse)
+
+
+def state(client, name="ravens"):
+    answer = client.get(f"/desk/runs/{name}")
+    assert answer.status_code == 200, answer.text
+    return strict(answer)
+
+
+def act(client, action, run="ravens", **body):
+    return client.post(f"/desk/runs/{run}/{action}", json=body)
+
+
+def settled(client, *statuses, name="ravens"):
+    """The state of a run, once its status is one of these, or a command has failed."""
+    found = []
+
+    def is_settled():
+        found[:] = [state(client, name)]
+        return found[0]["status"] in statuses or found[0]["failed"]
+
+    until(is_settled, 120)
+    return found[0]
 
 
 def events_of(stream):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -239,11 +240,12 @@ def test_requests_that_leave_the_folder_or_make_no_sense_are_refused(folder):
 
 
 def test_a_desk_that_does_not_train_lists_and_writes(folder, visit, run):
-    (folder / "doors").symlink_to(run)
+    shutil.copytree(run, folder / "doors")
     with serving("--folder", folder, "--no-train") as server:
         page = visit(server.url)
         assert not page.is_visible("#taking")
-        assert not page.get_by_role("button", name="Train", exact=True).is_visible()
+        for button in ("Train", "Rename", "Remove"):
+            assert not page.get_by_role("button", name=button, exact=True).first.is_visible()
         assert act(server, "resume").status_code == 403
         asked = httpx2.post(f"{server.url}/desk/runs", json={"name": "a"}, timeout=60)
         assert asked.status_code == 403
@@ -251,12 +253,17 @@ def test_a_desk_that_does_not_train_lists_and_writes(folder, visit, run):
         assert [each["id"] for each in models] == ["doors"]
         body = {"prompt": "", "max_tokens": 3}  # by the only model, which is not loaded yet
         assert httpx2.post(f"{server.url}/v1/completions", json=body, timeout=60).is_success
+        assert act(server, "rename", "doors", name="windows").status_code == 403
+        assert act(server, "remove", "doors").status_code == 403
+        page.close()
+    with serving("--folder", folder) as server:
+        body["model"] = "doors"
+        assert httpx2.post(f"{server.url}/v1/completions", json=body, timeout=60).is_success
         assert act(server, "rename", "doors", name="windows").is_success
         models = httpx2.get(f"{server.url}/v1/models", timeout=60).json()["data"]
         assert [each["id"] for each in models] == ["windows"]
         body["model"] = "windows"
         assert httpx2.post(f"{server.url}/v1/completions", json=body, timeout=60).is_success
-        page.close()
 
 
 @pytest.mark.parametrize("size", [(1280, 900), (360, 740)], ids=["desktop", "phone"])

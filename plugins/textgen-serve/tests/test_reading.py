@@ -22,7 +22,7 @@ def url(run, tmp_path_factory):
     """A desk with a run and two documents."""
     folder = tmp_path_factory.mktemp("desk") / "ravens"
     (folder / "documents").mkdir(parents=True)
-    (folder / "run").symlink_to(run)
+    shutil.copytree(run, folder / "run")
     for title, text in DOCUMENTS.items():
         (folder / f"documents/{title}.md").write_text(text)
     with serving("--folder", folder.parent) as started:

@@ -402,8 +402,6 @@ def create_app(
             yield
         finally:
             background.stop()
-            if desk is not None:
-                desk.jobs.stop_all()
 
     app = Starlette(
         routes=[

@@ -11,11 +11,12 @@ from starlette.types import Scope
 
 from textgen import UsageError
 from textgen_serve.desk import Desk
+from textgen_serve.desk_work import done
 from textgen_serve.errors import ApiError
 from textgen_serve.exchange import Endpoint, Exchange
 from textgen_serve.limits import Limits
 from textgen_serve.models import Runs
-from textgen_serve.uploads import done, received, spooled
+from textgen_serve.uploads import received, spooled
 
 _TEXT_BYTES: Final = 1 << 29  # bytes of a text
 _MINUTES: Final = 100_000
@@ -46,16 +47,15 @@ class DeskApi:
 
         def found() -> dict[str, Any]:
             desk = self.desk
-            runs = [desk.state(name) for name in desk.names()]
-            there = {"folder": str(desk.folder), "trains": desk.trains, "removed": desk.removed()}
-            return there | {"runs": runs}
+            there = {"folder": desk.folder.name, "trains": desk.trains, "removed": desk.removed()}
+            return there | {"runs": desk.states()}
 
-        await exchange.json(await done(found))
+        await exchange.json(await self._done(found))
 
     async def one(self, exchange: Exchange) -> None:
         """GET /desk/runs/{name}: with losses, samples and the log."""
         name = exchange.params["name"]
-        await exchange.json(await done(lambda: self.desk.state(name, is_whole=True)))
+        await exchange.json(await self._done(lambda: self.desk.state(name, is_whole=True)))
 
     async def create(self, exchange: Exchange) -> None:
         """POST /desk/runs: a place for texts, which may have another name."""
@@ -63,7 +63,7 @@ class DeskApi:
         name = (await exchange.body(self.limits)).get("name")
         if not isinstance(name, str):
             raise ApiError(400, "name must be a string", param="name")
-        await exchange.json({"name": await done(self.desk.create, name)})
+        await exchange.json({"name": await self._done(self.desk.create, name)})
 
     async def add(self, exchange: Exchange) -> None:
         """PUT /desk/runs/{name}/text/{file}: the bytes of a text."""
@@ -72,7 +72,7 @@ class DeskApi:
             size = await received(exchange, content.write, _TEXT_BYTES)
             content.seek(0)
             name, file = exchange.params["name"], exchange.params["file"]
-            await done(self.desk.add, name, file, content)
+            await self._done(self.desk.add, name, file, content)
         await exchange.json({"bytes": size})
 
     async def act(self, exchange: Exchange) -> None:
@@ -92,9 +92,8 @@ class DeskApi:
         }
         if action not in actions:
             raise ApiError(404, f"no action is called {action!r}; there are {', '.join(actions)}")
-        if action not in ("rename", "remove", "stop"):
-            self._check_trains()
-        await done(actions[action])
+        self._check_trains()
+        await self._done(actions[action])
         if action in ("rename", "remove"):
             self.runs.close(name)
         await exchange.json({})
@@ -102,12 +101,18 @@ class DeskApi:
     async def restore(self, exchange: Exchange) -> None:
         """POST /desk/bin/{name}: take a run out of the bin, or a document of `run`."""
         run = _text(await exchange.body(self.limits), "run")
-        await done(self.desk.restore, exchange.params["name"], run)
+        if not run:
+            self._check_trains()
+        await self._done(self.desk.restore, exchange.params["name"], run)
         await exchange.json({})
 
     def _check_trains(self) -> None:
         if not self.desk.trains:
-            raise ApiError(403, "this server takes no texts to train on", code="no_training")
+            cause = "this server takes no texts to train on, and changes no runs"
+            raise ApiError(403, cause, code="no_training")
+
+    async def _done(self, function: Callable[..., Any], *given: Any) -> Any:
+        return await done(self.desk.folder, function, *given)
 
 
 def _minutes(given: dict[str, Any]) -> float:

@@ -10,14 +10,15 @@ import attrs
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
+from textgen_serve import desk_work
 from textgen_serve.conversion import text_in
 from textgen_serve.desk import Desk
-from textgen_serve.documents import ConflictError
+from textgen_serve.documents import ConflictError, Documents
 from textgen_serve.errors import ApiError
 from textgen_serve.exchange import JSON, Endpoint, Exchange, header
 from textgen_serve.json_body import dump_long
 from textgen_serve.limits import Limits
-from textgen_serve.uploads import done, received, spooled
+from textgen_serve.uploads import received, spooled
 from textgen_serve.word import docx_of
 
 _DOCUMENT_BYTES: Final = 1 << 25  # bytes of a document with its versions, or of a file
@@ -52,13 +53,13 @@ class DocumentsApi:
 
     async def titles(self, exchange: Exchange) -> None:
         """GET: the documents of a run, the newest first."""
-        found = await done(lambda: self._documents(exchange).titles())
+        found = await self._with(exchange, Documents.titles)
         await exchange.json({"documents": found})
 
     async def read(self, exchange: Exchange) -> None:
         """GET: a document, with its ETag."""
         title = exchange.params["title"]
-        found = await done(lambda: self._documents(exchange).read(title))
+        found = await self._with(exchange, Documents.read, title)
         data = await asyncio.to_thread(dump_long, {"tree": found.tree, "text": found.text})
         await exchange.whole(data, 200, [JSON, (b"etag", found.etag.encode())])
 
@@ -70,7 +71,7 @@ class DocumentsApi:
         etag = header(exchange.scope, b"if-match").decode("latin-1") or None
         title, tree = exchange.params["title"], body["tree"]
         try:
-            new = await done(lambda: self._documents(exchange).write(title, text, tree, etag))
+            new = await self._with(exchange, Documents.write, title, text, tree, etag)
         except ConflictError:
             cause = f"{title} was changed in another place since it was read"
             raise ApiError(412, cause, code="conflict") from None
@@ -82,9 +83,9 @@ class DocumentsApi:
         body = await exchange.body(self.limits)
         wished = body.get("title")
         if action == "remove":
-            await done(lambda: self._documents(exchange).remove(title))
+            await self._with(exchange, Documents.remove, title)
         elif action == "rename" and isinstance(wished, str):
-            await done(lambda: self._documents(exchange).rename(title, wished))
+            await self._with(exchange, Documents.rename, title, wished)
         else:
             raise ApiError(400, "expected rename with a title, or remove")
         await exchange.json({})
@@ -110,9 +111,11 @@ class DocumentsApi:
         data = await asyncio.to_thread(docx_of, text)
         await exchange.whole(data, 200, [(b"content-type", _DOCX)])
 
-    def _documents(self, exchange: Exchange) -> Any:
+    async def _with(self, exchange: Exchange, method: Callable[..., Any], *given: Any) -> Any:
+        """What a method of the documents of a run gives. Raises ApiError, ConflictError."""
         assert self.desk is not None
-        return self.desk.documents(exchange.params["name"])
+        desk, name = self.desk, exchange.params["name"]
+        return await desk_work.done(desk.folder, lambda: method(desk.documents(name), *given))
 
     def _long(self) -> Limits:
         return attrs.evolve(self.limits, body_bytes=_DOCUMENT_BYTES, body_values=_VALUES)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from textgen import DeviceError, TextgenError, UsageError
@@ -16,6 +19,10 @@ _TYPES: Final = {
     429: "rate_limit_error",
 }
 _RETRIED: Final = (429, 503)
+# The folders of an absolute path in a message; an address of the web is not one.
+_FOLDERS: Final = re.compile(
+    r"""(?<![^\s"'(=\[,])(?:[A-Za-z]:)?[\\/](?:[^\s\\/"':]{1,255}[\\/])+"""
+)
 _MESSAGE_CHARACTERS: Final = 1000  # characters of a message
 
 
@@ -68,3 +75,11 @@ class ApiError(Exception):
             return [(b"retry-after", b"1"), (b"x-should-retry", b"true")]
         asked = [(b"www-authenticate", b"Bearer")] if self.status == 401 else []
         return [*asked, (b"x-should-retry", b"false")]
+
+
+def without_folders(text: str, folder: Path) -> str:
+    """A message in which paths in a folder are relative to it, and of other absolute ones only the
+    last name is left: clients may read it.
+    """
+    relative = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
+    return _FOLDERS.sub("", relative)

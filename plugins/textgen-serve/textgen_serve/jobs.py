@@ -13,15 +13,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import attrs
 
-from textgen import UsageError
-from textgen.files import write_atomic
+from textgen import TextgenError, UsageError
+from textgen.files import inside, write_atomic
+from textgen_serve.errors import logger
 
+BEGUN: Final = ".begun"
+"""The file that has the commands of a job until the last one is started."""
 _RUN: Final = "run"
 Words = Sequence[str | Path]
 """A command: its name, options, and paths that are relative to the folder of the job."""
@@ -33,6 +36,7 @@ class Job:
 
     kind      what is going on while they run
     shown     those that were begun, as a person types them, a line each
+    cause     why the last one could not be started or its result not be kept; "" where it was
     """
 
     name: str
@@ -42,6 +46,7 @@ class Job:
     shown: str = ""
     is_alive: bool = True
     has_failed: bool = False
+    cause: str = ""
     _process: subprocess.Popen[bytes] | None = None
     _is_stopped: bool = False
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
@@ -49,11 +54,17 @@ class Job:
     def work(self) -> None:
         """Run them all."""
         try:
+            place = self.folder / self.name
+            _replace(place, BEGUN, "\n".join(map(shown_command, self.commands)).encode())
             for words in self.commands:
+                if words[0] == _RUN:  # which goes on where the server is killed
+                    (place / BEGUN).unlink(missing_ok=True)
                 if not self._one(words):
                     break
-        except OSError:
-            self.has_failed = True
+            (place / BEGUN).unlink(missing_ok=True)
+        except (TextgenError, OSError, ValueError) as error:
+            self.has_failed, self.cause = True, str(error)
+            logger.error("%s: %s", self.name, error)
         finally:
             self.is_alive = False
 
@@ -63,7 +74,7 @@ class Job:
         absolute = [str(self.folder / word) if isinstance(word, Path) else word for word in words]
         # A training is not stopped by a signal to the group of the server: that stops it itself,
         # or is killed, and the training goes on.
-        with (place / "log.txt").open("wb") as log, self._lock:
+        with _new_log(place) as log, self._lock:
             if self._is_stopped:
                 return False
             self._process = subprocess.Popen(  # noqa: S603  # a list of words, and no shell
@@ -78,7 +89,7 @@ class Job:
         said, _ = self._process.communicate()
         self.has_failed = self._process.returncode != 0 and not self._is_stopped
         if said and not self._process.returncode:
-            write_atomic(place / "found.json", said)
+            _replace(place, "found.json", said)
         return self._process.returncode == 0
 
     def stop(self) -> None:
@@ -87,6 +98,18 @@ class Job:
             self._is_stopped = True
             if self._process is not None and self._process.poll() is None:
                 self._process.terminate()
+
+
+def _replace(folder: Path, name: str, data: bytes) -> None:
+    """Write a file in a folder that somebody else may have made."""
+    write_atomic(inside(folder, name), data)
+
+
+def _new_log(folder: Path) -> BinaryIO:
+    """A new log.txt. What has its name loses it, and is not written to: it may be a link."""
+    path = folder / "log.txt"
+    path.unlink(missing_ok=True)
+    return path.open("xb")
 
 
 def shown_command(words: Words) -> str:
@@ -112,12 +135,17 @@ class Jobs:
         kind: str,
         commands: Sequence[Words],
         shown: str = "",
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start one. Raises UsageError where one runs."""
+        """Start one, and do `prepare` before, while no other can be started.
+
+        Raises UsageError where one runs, and what `prepare` raises.
+        """
         with self._lock:
             before = self._jobs.get(name)
             if before is not None and before.is_alive:
                 raise UsageError(f"{name} is busy: {before.shown}")
+            prepare()
             self._jobs[name] = job = Job(name, folder, kind, commands, shown)
         threading.Thread(target=job.work, daemon=True).start()
 

@@ -19,13 +19,13 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def dump(value: Any) -> bytes:
-    """JSON."""
-    return _encode.encode(value).encode()
+    """JSON. A name of a file may have bytes that are no text; "?" stands for each."""
+    return _encode.encode(value).encode(errors="replace")
 
 
 def dump_long(value: Any) -> bytes:
     """The same for a thread: unlike the encoder in C, that in Python lets other threads in."""
-    return "".join(_encode.iterencode(value)).encode()
+    return "".join(_encode.iterencode(value)).encode(errors="replace")
 
 
 def parse_object(body: bytearray, most: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from textgen import (
     UsageError,
     summarize,
 )
-from textgen_serve.errors import ApiError, logger
+from textgen_serve.errors import ApiError, logger, without_folders
 from textgen_serve.metrics import Metrics
 from textgen_serve.worn import Wider, corpus_words
 
@@ -208,7 +208,9 @@ class Runs:
         try:
             await asyncio.to_thread(self._open, name, path)
         except TextgenError as error:
-            raise ApiError(409, f"{name} cannot be loaded: {error}", param="model") from error
+            logger.warning("%s", error)
+            cause = without_folders(str(error), path)
+            raise ApiError(409, f"{name} cannot be loaded: {cause}", param="model") from error
         self._opened.append(name)
         for gone in self._opened[:-_KEPT_RUNS]:
             self.close(gone)

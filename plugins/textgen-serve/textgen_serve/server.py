@@ -22,6 +22,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from textgen import PluginSet, UsageError
+from textgen.files import inside, read_bytes, write_atomic
 from textgen_serve.app import create_app
 from textgen_serve.desk import Desk
 from textgen_serve.errors import logger
@@ -73,7 +74,7 @@ def serve(
         scheme = "https" if tls_cert else "http"
         address = str(uds or f"{scheme}://{_shown(host)}:{listener.getsockname()[1]}")
         trains = is_local if train is None else train
-        desk = None if runs else stack.enter_context(_desk(folder, trains, address))
+        desk = None if runs else stack.enter_context(_desk(folder, trains, address, plugins))
         app = create_app(
             named,
             plugins=plugins,
@@ -101,23 +102,35 @@ def serve(
 
 
 @contextlib.contextmanager
-def _desk(folder: Path, trains: bool, address: str) -> Iterator[Desk]:
-    """The desk of a folder, which is made, and which no other server has as long as this process
-    lives. Raises UsageError.
+def _desk(folder: Path, trains: bool, address: str, plugins: PluginSet) -> Iterator[Desk]:
+    """The desk of a folder, which is made for nobody else to read, and which no other server has as
+    long as this process lives. Raises UsageError, RunError.
     """
-    lock, owner = filelock.FileLock(folder / ".lock"), folder / ".server"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock, owner = filelock.FileLock(inside(folder, ".lock")), inside(folder, ".server")
         lock.acquire(timeout=0)
-        owner.write_text(f"{address} (process {os.getpid()})", encoding="utf-8")
+        write_atomic(owner, f"{address} (process {os.getpid()})".encode())
     except filelock.Timeout:
-        other = owner.read_text(encoding="utf-8") if owner.is_file() else "another address"
+        is_known = owner.is_file()
+        other = read_bytes(owner, most=1000).decode() if is_known else "another address"
         cause = f"--folder {folder} is served already, at {other}"
         raise UsageError(f"{cause}; open that, or give another --folder") from None
     except OSError as error:
         raise UsageError(f"--folder {folder} cannot be used: {error.strerror or error}") from error
     with lock:
-        yield Desk(folder.resolve(), trains)
+        desk = Desk(folder.resolve(), trains, _offered(plugins))
+        desk.sweep()
+        try:
+            yield desk
+        finally:
+            desk.stop_all()
+
+
+def _offered(plugins: PluginSet) -> list[str]:
+    """The names of the models of plugins that a training may start from."""
+    offers = [o for o in plugins.offers("run") if "path" not in o.component.options()]
+    return [name for offer in offers for name in (offer.name, offer.qualified_name)]
 
 
 def _on_signals(reload: Callable[[], None] | None) -> None:

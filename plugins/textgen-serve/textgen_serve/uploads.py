@@ -1,4 +1,4 @@
-"""Bodies that are files, and work in the folder of a desk."""
+"""Bodies that are files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from textgen import CorpusError, TextgenError, UsageError
 from textgen_serve.errors import ApiError, ClientGone
 from textgen_serve.exchange import Exchange
 
@@ -33,15 +32,3 @@ async def received(exchange: Exchange, write: Callable[[bytes], object], most: i
             raise ApiError(413, f"a file has at most {most:,} bytes")
         await asyncio.to_thread(write, piece)
     return size
-
-
-async def done(function: Callable[..., Any], *given: Any) -> Any:
-    """The result of a function, in a thread. Faults of a request become its answer."""
-    try:
-        return await asyncio.to_thread(function, *given)
-    except (UsageError, CorpusError) as error:
-        raise ApiError(400, str(error)) from error
-    except TextgenError as error:
-        raise ApiError(500, str(error)) from error
-    except OSError as error:
-        raise ApiError(500, f"{error.filename or 'the folder'}: {error.strerror}") from error

@@ -38,7 +38,7 @@ async function look() {
       show(card, isOpen ? await onDesk(run.name) : run, trains);
       if ($("runs").children[i] !== card) $("runs").insertBefore(card, $("runs").children[i] ?? null);
     }
-    showBin(removed);
+    showBin(trains ? removed : { ...removed, "": [] });
     document.body.dataset.ready = "";
   } catch (error) {
     if (error.status === 401) {
@@ -66,9 +66,9 @@ function make(name) {
   at(".training").addEventListener("submit", (event) => {
     event.preventDefault();
     const start = at(".starts input:checked")?.value;
-    if (start) work(() => act(name, "train", { minutes: at(".minutes").valueAsNumber, start }));
+    if (start) work(() => act(name, "train", { minutes: at(".minutes").valueAsNumber, start }), event.submitter);
   });
-  const click = (selector, action) => at(selector).addEventListener("click", () => work(action));
+  const click = (selector, action) => at(selector).addEventListener("click", ({ currentTarget }) => work(action, currentTarget));
   click(".look", () => act(name, "look", { minutes: at(".minutes").valueAsNumber || 2, encoding: at(".encoding").value.trim() }));
   click(".stop", () => act(name, "stop"));
   click(".resume", () => act(name, "resume"));
@@ -105,10 +105,10 @@ function show(card, run, trains) {
   at(".reading").hidden = !run.failed;
   if (found) starts(card, run);
   at(".write").hidden = status !== "finished";
-  at(".stop").hidden = !isAlive;
+  at(".stop").hidden = !(trains && isAlive);
   at(".resume").hidden = !(trains && own && status === "unfinished");
   at(".more").hidden = !(trains && own && status === "finished");
-  at(".rename").hidden = at(".remove").hidden = isAlive;
+  at(".rename").hidden = at(".remove").hidden = !trains || isAlive;
   if (run.metrics) at(".losses").hidden = !drawLosses(at(".losses"), run.metrics);
   if (run.samples) {
     at(".samples").hidden = !run.samples.length;
@@ -123,8 +123,8 @@ function showBin(removed) {
   const version = JSON.stringify(removed);
   if ($("bin").dataset.version === version) return;
   $("bin").dataset.version = version;
-  $("bin").hidden = version === "{}";
   const entries = Object.entries(removed).flatMap(([run, names]) => names.map((name) => [run, name]));
+  $("bin").hidden = entries.length === 0;
   $("bin").querySelector("ul").replaceChildren(
     ...entries.map(([run, name]) => {
       const item = line("li", `${name.replace(/ \d+$/, "")}${run && ` of ${run}`} `);
@@ -211,14 +211,16 @@ function rename(name) {
   $("naming").showModal();
 }
 
-/** Do what a person asked for, say what is wrong with it, and look again. */
-async function work(action) {
+/** Do what a person asked for, say what is wrong with it, and look again. Until then its button cannot be clicked. */
+async function work(action, button) {
   say("");
+  if (button) button.disabled = true;
   try {
     await action();
   } catch (error) {
     say(error.message, true);
   }
+  if (button) button.disabled = false;
   await look();
 }
 
