@@ -17,6 +17,7 @@ from good import (
     Corpus,
     EndTokenizer,
     Model,
+    Objective,
     Sampler,
     StateSampler,
     Tokenizer,
@@ -97,6 +98,12 @@ def need_held_out(self, model, data, context):
     yield from Trainer.train(self, model, data, context)
 
 
+def shuffled_alone(self, data, options, seed):
+    if options.order != "shuffled":
+        raise UsageError("this order of windows is the objective's own")
+    return Objective.batches(self, data, options, seed)
+
+
 refuse = raising(UsageError("not here"))
 
 PASSED = [
@@ -109,6 +116,7 @@ PASSED = [
     broken("model-refuses", "it has no weights", Model, tensors=lambda self: {},
            load_tensors=lambda self, tensors: None, __init__=lambda self, context:
            setattr(self, "weights", np.eye(context.vocab_size))),
+    broken("objective-batches", "", Objective, batches=shuffled_alone),
     broken("trainer-validation", "with nothing held out", Trainer, train=need_held_out),
     broken("sampler-texts", "", StateSampler, **call(lambda logits: logits - float("inf"))),
 ]  # fmt: skip

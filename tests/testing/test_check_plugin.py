@@ -139,6 +139,33 @@ def test_check_plugin_finds_the_counterpart_in_the_same_package(kind, anchor):
     assert caught.value.statement.anchor == anchor
 
 
+class Weightless(Model):
+    """Has nothing to learn."""
+
+    def __init__(self, context):
+        self.weights = np.eye(context.vocab_size)
+
+    def tensors(self):
+        return {}
+
+    def load_tensors(self, tensors):
+        if tensors:
+            raise ValueError("there are no weights")
+
+
+def train_nothing(self, model, data, context):
+    if model.tensors():
+        raise UsageError("only models without weights")
+    yield from Trainer.train(self, model, data, context)
+
+
+def test_a_trainer_of_a_model_without_weights_need_not_lower_the_loss():
+    no_update = {"train": train_nothing, "update": lambda self, model, goal: None}
+    outcomes = check_alone("trainer", model=but(Weightless), trainer=but(Trainer, **no_update))
+    skipped = [each.statement.anchor for each in outcomes if each.status == "skipped"]
+    assert "trainer-losses" in skipped
+
+
 @pytest.mark.parametrize(
     ("kind", "base", "method"),
     [

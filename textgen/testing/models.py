@@ -32,6 +32,8 @@ __tracebackhide__ = True  # pytest shows the test and the code of the component
 _EXAMPLES: Final = 10
 _MANY_ROWS: Final = 33  # rows of a large batch
 _LONG_TOKENS: Final = 1600  # tokens of a long text
+_FEWEST_TOKENS: Final = 200  # of it, for a slow model
+_LONG_SECONDS: Final = 0.5  # that it may take to feed it once
 _PIECE: Final = 50  # in which it is fed
 _LONG_TOLERANCE: Final = 10  # times the tolerance that logits of a long text may differ
 _THREADS: Final = 4  # threads with a decoder each
@@ -39,9 +41,9 @@ _THREAD_STEPS, _FEW_STEPS = 200, 20  # steps of each of them, at most and at lea
 _THREAD_SECONDS: Final = 0.25  # that those of one may take alone
 _SCORED_TIMES: Final = 5  # times that each of them computes the scores of a text
 _MEMORY_CALLS, _MEMORY_TOKENS = 2000, 20  # tokens in all, and of a decoder
-_FORWARD: Final = ((3, 16, 1), (3, 80, 1), (1, _LONG_TOKENS, _LONG_TOLERANCE))
-"""Rows and tokens for which forward() and the decoder are compared, and how many times the
-tolerance logits may differ.
+_FORWARD: Final = ((3, 16, 1), (3, 80, 1))
+"""Rows and tokens for which forward() and the decoder are compared, beside a long text, and how
+many times the tolerance logits may differ.
 """
 Logits = npt.NDArray[np.floating[Any]]
 
@@ -72,6 +74,16 @@ class ModelSuite(TrainingSuite):
                 raise Violation(f"tensors() gave {type(array).__name__} for {name}", "model-saved")
         model.load_tensors(written_and_read(tensors))
         return model
+
+    @cached_property
+    def long_tokens(self) -> int:
+        """The number of tokens of a long text: fewer where the model takes long for them."""
+        decoder = self.loaded.decoder(1)
+        decoder.extend(self.tokens(1, _FEWEST_TOKENS))
+        begun = time.perf_counter()
+        decoder.extend(self.tokens(1, _PIECE))
+        affordable = _LONG_SECONDS * _PIECE / max(time.perf_counter() - begun, 1e-6)
+        return max(_FEWEST_TOKENS, min(_LONG_TOKENS, int(affordable)))
 
     def model_seed(self) -> None:
         with seeds() as ours:
@@ -112,7 +124,8 @@ class ModelSuite(TrainingSuite):
         for model in (self.trained, self.loaded):
             for fed in (*examples[:4], self.tokens(_MANY_ROWS, 6)):
                 self._same(model, fed, fed.shape[1] // 2, 1)
-            self._same(model, self.tokens(1, _LONG_TOKENS), _LONG_TOKENS - _PIECE, _LONG_TOLERANCE)
+            long = self.tokens(1, self.long_tokens)
+            self._same(model, long, self.long_tokens - _PIECE, _LONG_TOLERANCE)
 
     def _same(self, model: Any, fed: Ids, place: int, slack: int) -> None:
         """Compare what follows after the same tokens, up to a place, were fed in all ways."""
@@ -207,7 +220,7 @@ class ModelSuite(TrainingSuite):
         with torch.no_grad():
             self._forward(self.new().eval(), self.tokens(3, 12))
             model = self.trained.eval()
-            for rows, length, slack in _FORWARD:
+            for rows, length, slack in (*_FORWARD, (1, self.long_tokens, _LONG_TOLERANCE)):
                 fed = self.tokens(rows, length)
                 try:
                     whole, _ = self._forward(model, fed)
