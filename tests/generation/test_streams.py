@@ -5,6 +5,7 @@ bounded memory.
 import asyncio
 import contextlib
 import gc
+import itertools
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from unittest import mock
 import pytest
 from watching import counting, encoding, failing_at, join_background, text_of, watched
 
-from textgen import ContractError, load
+from textgen import ContractError, UsageError, load
 
 
 def run(awaitable):
@@ -206,6 +207,51 @@ def test_closing_wakes_the_reader(finished_run):
         run(read())
     finally:
         watcher.gate.set()
+
+
+def test_a_closed_generator_makes_nothing_more(finished_run):
+    watcher, generator = watched(finished_run)
+    endless = {"max_new_tokens": None, "stop": "never"}
+    stream = generator.stream("the ", **endless)
+    many = generator.generate_many(itertools.repeat("the "), batch_size=2, max_new_tokens=5)
+    next(stream)
+    next(many)
+
+    async def both():
+        making = asyncio.create_task(generator.agenerate("the ", **endless, temperature=0.5))
+        other = await generator.astream("the ", **endless)
+        await anext(other)
+        generator.close()
+        calls = watcher.calls
+        with pytest.raises(UsageError, match="closed"):
+            await making
+        with pytest.raises(UsageError, match="closed"):
+            async for _ in other:
+                pass
+        with pytest.raises(UsageError, match="closed"):
+            await generator.agenerate("the ")
+        with pytest.raises(UsageError, match="closed"):
+            await generator.astream("the ")
+        return calls
+
+    calls = run(both())
+    for use in (
+        lambda: [*stream],
+        lambda: [*many],
+        lambda: generator.generate("the "),
+        lambda: next(generator.generate_many(["the "])),
+        lambda: generator.stream("the "),
+        lambda: generator.score("the "),
+        lambda: generator.logits("the "),
+        lambda: generator.next_logprobs("the "),
+        lambda: generator.prepare("the "),
+        generator.module,
+        generator.copy_finder,
+    ):
+        with pytest.raises(UsageError, match="closed"):
+            use()
+    assert watcher.calls == calls
+    generator.close()
 
 
 def test_long_prompts_are_encoded_beside_the_event_loop(generator):

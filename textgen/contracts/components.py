@@ -22,7 +22,14 @@ from textgen.contracts.checks import (
     misdeclared,
     unfit,
 )
-from textgen.errors import BrokenContract, ContractError, DeviceError, PluginWarning, TextgenError
+from textgen.errors import (
+    BrokenContract,
+    ContractError,
+    DeviceError,
+    PluginWarning,
+    TextgenError,
+    UsageError,
+)
 from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, BuildContext, RegisteredComponent
 from textgen.plugin.config_reader import ConfiguredComponent
 from textgen.plugin.tracebacks import package_of, packages_of
@@ -57,6 +64,7 @@ class Components(contextlib.ExitStack[bool | None]):
         super().__init__()
         self._built: list[tuple[Callable[[], object], RegisteredComponent]] = []
         self._base = base
+        self._is_ended = False
         self._parts = weakref.WeakValueDictionary[int, Components]()
         if base is not None:
             base._parts[id(self)] = self
@@ -86,14 +94,30 @@ class Components(contextlib.ExitStack[bool | None]):
         if offer.distribution != OBJECT and callable(getattr(made, "close", None)):
             self.callback(_close, made, offer)
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether they are used no more."""
+        return self._is_ended or (self._base is not None and self._base.is_ended)
+
+    def end(self) -> None:
+        """Use them no more: what would raises UsageError. They are closed by `close`."""
+        self._is_ended = True
+
+    def check_use(self) -> None:
+        """Raise UsageError after the end."""
+        if self.is_ended:
+            raise UsageError("the generator is closed; load its run again")
+
     @contextlib.contextmanager
     def blaming(
         self, suspect: RegisteredComponent | None = None, what: str = "failed"
     ) -> Iterator[None]:
         """Raise what the block raises, or the ContractError for it.
 
-        `suspect` is at work in it, and did it unless it was raised in the code of another.
+        `suspect` is at work in it, and did it unless it was raised in the code of another. Raises
+        UsageError after the end.
         """
+        self.check_use()
         try:
             yield
         except FAILURES as error:

@@ -92,6 +92,12 @@ class BackgroundLoop:
                 )
             (self._small if row.lanes <= self._few else self._large).submit(row)
 
+    def join(self) -> None:
+        """Wait until its rows have ended."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
     def _start(self) -> None:
         with self._lock:
             if self._thread is not None or self._is_idle:

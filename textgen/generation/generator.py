@@ -108,12 +108,14 @@ class Generator(RequestChecker):
         return self.chain.components
 
     def close(self) -> None:
-        """Close the components that have a method `close`, which no built-in one has.
+        """End the generator, and close the components that have a method `close`, which no built-in
+        one has.
 
-        A `with` block ends with it.
-
-        The generator cannot be used afterwards.
+        A `with` block ends with it. Texts that are being made end at their next step, with a
+        UsageError, and so does every later use.
         """
+        self.components.end()
+        self._background.join()
         self.components.close()
 
     def __enter__(self) -> Self:

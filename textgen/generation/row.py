@@ -182,9 +182,10 @@ class Row:
     def out_of_time(self) -> FinishReason | None:
         """The reason to end now, if the clock or the caller says so.
 
-        What `cancelled` raises is its error.
+        What `cancelled` raises is its error, and so is the end of its generator.
         """
         try:
+            self.request.chain.components.check_use()
             asked = self.request.cancelled
             if self._is_cancelled or (asked is not None and asked()):
                 return "cancelled"
