@@ -1,9 +1,11 @@
 """The sampler format: the text has the form, and ends where nothing can follow."""
 
+import contextlib
 import json
 import re
 import string
 import sys
+import time
 import tracemalloc
 
 import attrs
@@ -59,6 +61,16 @@ def test_a_text_matches_and_ends(writer, expression):
         alone = writer.generate(text.prompt, max_new_tokens=50, regex=expression, index=index)
         assert (alone.text, alone.finish_reason) == (text.text, "end")
     assert len({text.text for text in texts}) > 1
+
+
+def test_a_long_expression_is_read_in_time_in_proportion_to_it(writer):
+    def spent(many):
+        begun = time.process_time()
+        with contextlib.suppress(UsageError):  # it may be too much to follow
+            writer.generate("", max_new_tokens=1, regex="\\." * many)
+        return time.process_time() - begun
+
+    assert spent(16_000) < 3 * spent(8_000) + 0.3
 
 
 def test_the_end_of_a_document_comes_only_where_a_text_may_end_and_there_though_ignored(writer):

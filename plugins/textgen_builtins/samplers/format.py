@@ -184,7 +184,10 @@ def build(config: FormatConfig, context: BuildContext) -> Sampler:
 
 def _regex_grammar(expression: str, vocabulary: _Vocabulary) -> str:
     """A grammar of what matches and the vocabulary can write, so that no dead end is entered."""
-    escaped = re.sub(r"((?:\\[^/])*)\\?/", r"\1\/", expression)
+    # A slash ends the expression in a grammar. What is escaped is taken at once, so that the time
+    # is linear.
+    parts = re.compile(r"\\[^/]|\\?/", re.DOTALL)
+    escaped = parts.sub(lambda part: r"\/" if part[0].endswith("/") else part[0], expression)
     writable = "".join(f"\\x{{{ord(each):x}}}" for each in sorted(vocabulary.characters))
     return f"{_HEAD}start: TEXT\nTEXT: /(?:{escaped})/ & /[{writable}]*/\n"
 
