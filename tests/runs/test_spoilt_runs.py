@@ -1,11 +1,14 @@
 """What spoils a run: disks, devices, losses that are no numbers, too little memory."""
 
+import errno
+
 import pytest
 from commands import run_python, run_textgen
 from small_run import TEXT, record_of, tables
 
 import textgen
 from textgen import devices
+from textgen.runs import checkpoints
 
 
 @pytest.mark.fault(10)
@@ -37,6 +40,16 @@ def test_a_run_that_diverges_is_not_finished(folder):
             textgen.run(pipeline, output=path)
         assert record_of(path)["status"] == "unfinished"
     assert textgen.Engine().finish(path)
+
+
+def test_a_full_disk_says_how_much_room_is_needed(folder, monkeypatch):
+    def fill(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "disk")
+
+    monkeypatch.setattr(checkpoints, "write_synced", fill)
+    with pytest.raises(OSError, match=r"a checkpoint takes [0-9.]+ kB") as raised:
+        textgen.run(tables(folder), output=folder / "run")
+    assert raised.value.errno == errno.ENOSPC
 
 
 @pytest.mark.linux

@@ -5,12 +5,14 @@ request.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
@@ -41,6 +43,7 @@ from textgen.events import (
 from textgen.files.reading import with_nan
 from textgen.generation.scoring import perplexity
 from textgen.gradient.options import GradientOptions, Length
+from textgen.messages import byte_count
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import OWN_DISTRIBUTION, RegisteredComponent
 from textgen.protocols import (
@@ -412,7 +415,7 @@ class TrainingLoop:
         now, checkpoints = self.progress, self.directory.checkpoints
         if now.step != self._saved:
             begun = time.perf_counter()
-            path = checkpoints.write(self._snapshot())
+            path = self._written(self._snapshot())
             self._saved = now.step
             self.observers.tell(Checkpointed(step=now.step, path=path))
             taken = time.perf_counter() - begun
@@ -422,6 +425,20 @@ class TrainingLoop:
         checkpoints.keep({now.step, now.best_step, now.steps_before_decay})
         self.record |= attrs.asdict(now)
         self.directory.write_run(self.record)
+
+    def _written(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint. An error that the disk is full says how much room is needed."""
+        try:
+            return self.directory.checkpoints.write(checkpoint)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                parts = (checkpoint.tensors, checkpoint.trainer.arrays, checkpoint.published)
+                size = sum(array.nbytes for arrays in parts for array in arrays.values())
+                needed = (
+                    f"a checkpoint takes {byte_count(size)}, and the one before stays meanwhile"
+                )
+                error.strerror = f"{error.strerror}; {needed}"
+            raise
 
     def _snapshot(self) -> Checkpoint:
         """The current state.
