@@ -12,7 +12,7 @@ from networks import Recurrent
 from small_run import TEXT
 
 import textgen
-from textgen.events import RunFinished
+from textgen.events import RunFinished, StepDone
 from textgen.gradient import GradientModel, GradientOptions, GradientTrainer
 
 SGD = {"type": "sgd", "length": "2 epochs", "batch_size": 16}
@@ -91,6 +91,23 @@ def _own_temporary_folder(tmp_path, monkeypatch):
 def train(**changes):
     """A run with a text, and what else is given."""
     return textgen.train(**{"corpus": TEXT, **TABLES, **changes})
+
+
+def test_a_training_in_memory_that_is_cancelled_gives_the_model_as_it_is(tmp_path):
+    steps = []
+
+    def watch(event):
+        if isinstance(event, StepDone):
+            steps.append(event.step)
+
+    options = {"observers": [watch], "generate": {"max_new_tokens": 5}}
+    run = train(cancelled=lambda: len(steps) == 3, **options)
+    assert (run.path, run.outcome, run.generations) == (None, "interrupted", ())
+    assert run.generator.record["step"] == 3
+    assert run.generator.model_id != train().generator.model_id
+    run.save(tmp_path / "run")
+    loaded = textgen.load(tmp_path / "run")
+    assert loaded.generate("Once").text == run.generator.generate("Once").text
 
 
 def test_a_text_trains_a_model_in_memory():

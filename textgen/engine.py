@@ -32,7 +32,7 @@ from textgen.plugin.component import BuildContext, ComponentSource
 from textgen.plugin.config_reader import ConfigReader
 from textgen.plugin.registry import PluginSet
 from textgen.processes import Processes
-from textgen.protocols import Corpus, Table, Tokenizer, Trainer
+from textgen.protocols import Corpus, Ids, Table, Tokenizer, Trainer
 from textgen.runs.directory import RunDirectory, no_run, run_directory
 from textgen.runs.execute import Execution, Outcome
 from textgen.runs.loading import RunComponents, compare_loss, load_generator
@@ -48,7 +48,8 @@ class Run:
     """A finished run. A notebook shows its curve, its best loss and its texts.
 
     path         the run directory; None in memory
-    outcome      "trained", "resumed" (from a checkpoint) or "skipped" (it was already finished)
+    outcome      "trained", "resumed" (from a checkpoint), "skipped" (it was already finished), or
+                 "interrupted" (in memory, by `cancelled`)
     best_loss    the loss of the evaluation whose weights it has, in nats per token, of the held-out
                  text if there is one: the lowest, unless an objective measures held-out data itself
     history      the rows of metrics.jsonl, one per evaluation
@@ -193,6 +194,10 @@ class Engine:
                    which has the `vocab_size`
         data, generate   tables of the pipeline. Without `generate`, no text is generated
 
+        cancelled  as in `run`; without `output` the result is a Run all the same, with the outcome
+                   "interrupted", no generations and the model as it was then, or at its best
+                   evaluation if the loss has risen since. Before the first step, raises Interrupted
+
         The other arguments are keys of a pipeline, or as in `run`. Raises the errors of `run`. The
         caller closes the objects.
         """
@@ -214,19 +219,15 @@ class Engine:
             }
             tables = {key: value for key, value in tables.items() if value is not None}
             pipeline = self.pipeline(tables, output=output or Path(folder, "run"))
-            try:
-                return _executed(
-                    pipeline,
-                    cancelled,
-                    generates=generate is not None,
-                    is_kept=output is not None,
-                    overwrite=overwrite,
-                    console=console,
-                    observers=tuple(observers),
-                )
-            except Interrupted as error:
-                error.step = None if output is None else error.step  # with its checkpoint
-                raise
+            return _executed(
+                pipeline,
+                cancelled,
+                generates=generate is not None,
+                is_kept=output is not None,
+                overwrite=overwrite,
+                console=console,
+                observers=tuple(observers),
+            )
 
     def load(
         self,
@@ -344,7 +345,8 @@ def _executed(
         options["cancelled"] = lambda: asked() or processes.is_orphaned()
     with contextlib.nullcontext() if processes is None else processes.in_turn():
         pipeline = fetched(pipeline, options["console"], overwrite=options["overwrite"])
-    outcome, held_out = Execution(pipeline, processes=processes, **options).ensure_trained()
+    execution = Execution(pipeline, processes=processes, **options)
+    outcome, held_out = _ensure_trained(execution, is_kept=is_kept)
     device = pipeline.device
     if processes is not None:
         processes.meet()  # the others read what the first has written
@@ -359,7 +361,7 @@ def _executed(
         if not is_kept:
             generator = attrs.evolve(generator, path=None)
         texts, table = Generations(), pipeline.generate
-        if generates and leads:
+        if generates and leads and outcome != "interrupted":
             texts = Generations(
                 generator.generate_many(
                     [table.prompt], n=table.n, distinct=table.distinct, **table.of_request()
@@ -383,6 +385,21 @@ def _executed(
         generations=texts,
         curve=curve,
     )
+
+
+def _ensure_trained(execution: Execution, *, is_kept: bool) -> tuple[Outcome, Ids | None]:
+    """As the execution does, but an interrupted training that nobody could resume is finished."""
+    try:
+        return execution.ensure_trained()
+    except Interrupted as error:
+        if is_kept:
+            raise
+        try:
+            finish_run(execution.directory)
+        except RunError:  # there is no model yet
+            error.step = None
+            raise error from None
+        return "interrupted", None
 
 
 _ENGINE: Final = Engine()  # of the installed plugins, which it looks for in each call

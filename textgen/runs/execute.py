@@ -31,8 +31,9 @@ from textgen.runs.record import Decision, decide, resumable_record
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import AnyObserver, Observers, TrainingLoop
 
-Outcome: TypeAlias = Literal["trained", "resumed", "skipped"]
-"""What `run` did: the run was trained, was resumed, or was there already."""
+Outcome: TypeAlias = Literal["trained", "resumed", "skipped", "interrupted"]
+"""What `run` did: the run was trained, was resumed, or was there already. A training in memory may
+also be interrupted."""
 
 
 @attrs.frozen
