@@ -224,6 +224,15 @@ def test_a_tokenizer_may_change_case_and_accents(tiny_pipeline):
     assert run_odd(tables, tokenizer=odd).outcome == "trained"
 
 
+def test_a_loss_that_is_no_number_names_its_trainer(tiny_pipeline):
+    def train(self, model, data, context):
+        for step, loss in ((1, 2.0), (2, float("nan"))):
+            yield StepDone(step=step, steps=2, epoch=1, loss=loss, tokens=10, learning_rate=0.1)
+
+    with pytest.raises(textgen.TrainingError, match=r"at step 2 of .*trainer 'odd'"):
+        run_odd(tiny_pipeline(), trainer=broken(trainer(train=train)))
+
+
 def test_a_corpus_that_draws_another_text_each_time_is_named(tiny_pipeline):
     numbers = iter(range(100))
     corpus = Reading(lambda: iter(["to and fro " * 99, f"{next(numbers)}"]))

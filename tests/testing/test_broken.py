@@ -6,8 +6,10 @@ from importlib import import_module
 
 import pytest
 from broken import BROKEN, PASSED
+from broken_models import Network
 from checking import LIGHT, PLUGINS, outcomes_of
 from good import ALSO_GOOD, GOOD, EndTokenizer, StateSampler, offered
+from networks import Recurrent
 
 from textgen import Component, NoOptions, testing
 from textgen.testing import ContractFailure
@@ -53,6 +55,15 @@ def test_a_failure_says_what_is_asked_what_was_seen_and_what_helps():
     assert said == f"{case.kind} {case.component.name!r} of {LIGHT}: {failure.statement.sentence}"
     assert seen == failure.seen
     assert " ".join(advice.split()) == failure.statement.advice
+
+
+def test_half_precision_is_called_so():
+    def half(self, tokens, state=None):
+        logits, state = Recurrent.forward(self, tokens, state)
+        return logits.half(), state
+
+    *_, failed = outcomes_of("model", offered(type("Half", (Network,), {"forward": half})))
+    assert (failed.status, "float16" in failed.reason) == ("failed", True)
 
 
 def test_every_statement_is_broken():

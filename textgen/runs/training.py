@@ -363,8 +363,17 @@ class TrainingLoop:
         else:
             advice = ""
         raise TrainingError(
-            f"the loss is {event.loss} at step {event.step}{advice}", step=event.step
+            f"the loss is {event.loss} at step {event.step}{self._makers}{advice}", step=event.step
         )
+
+    @property
+    def _makers(self) -> str:
+        """The trainer, and what it is made of, in an error: what comes with textgen needs no
+        name.
+        """
+        offers = [choice.offer for choice in self.pipeline.trainer.flattened()]
+        foreign = [str(offer) for offer in offers if offer.distribution != OWN_DISTRIBUTION]
+        return f" of {' and '.join(foreign)}" if foreign else ""
 
     def _evaluated(self, event: Evaluated, characters_per_second: float) -> None:
         self._check_losses()
@@ -454,7 +463,10 @@ class TrainingLoop:
                 )
             progress, tensors = attrs.evolve(self.progress), self.model.tensors()
             if name := with_nan(tensors):
-                cause = f"{name} has values that are not numbers (NaN) after step {progress.step}"
+                cause = (
+                    f"{name} has values that are not numbers (NaN) after step {progress.step}"
+                    f"{self._makers}"
+                )
                 raise TrainingError(cause, step=progress.step)
             return Checkpoint(
                 tensors,

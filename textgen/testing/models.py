@@ -327,6 +327,8 @@ def difference(given: Logits, expected: Logits, tolerance: float) -> str:
     """The difference of logits, in words; nothing where they are close, relative to the largest."""
     if given.shape != expected.shape:
         return f"logits of shape {given.shape}, not {expected.shape}"
+    if given.dtype not in (np.float32, np.float64):
+        return f"logits of dtype {given.dtype}"
     known = np.isfinite(expected)
     if not np.array_equal(np.isfinite(given), known):
         return "other tokens that are impossible"
