@@ -25,7 +25,8 @@ class BannedPhrases:
     row. Some may be of the prompt, or of an earlier part of the text, which was saved.
     """
 
-    lanes = 64
+    # A hundred overlapping phrases need nine. With more, texts share no places with plain ones.
+    lanes = 16
 
     def __init__(self, phrases: Sequence[str], tokenizer: Tokenizer) -> None:
         self._tokenizer, self._phrases = tokenizer, sorted(map(_folded, phrases))
