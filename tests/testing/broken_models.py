@@ -101,7 +101,28 @@ def list_on_decoder(self, tokens):
     return Decoder.extend(self, tokens)
 
 
+def weight_by_position(self, tokens):
+    """Counts positions from 0 in each call."""
+    return Decoder.extend(self, tokens) * (1 + 0.01 * tokens.shape[1])
+
+
+def drop_out(self, tokens):
+    """Is still in training mode when it decodes."""
+    logits = Decoder.extend(self, tokens)
+    return logits * (NOISE.random(logits.shape) > 0.1)
+
+
+def draw_globally(context):
+    np.random.seed(context.seed)
+    return context
+
+
 MODELS = [
+    broken("model-rows", "positions of each call", Decoder, extend=weight_by_position),
+    broken("model-rows", "the mean of the batch", Decoder,
+           **extend(lambda logits: logits - logits.mean(axis=0))),
+    broken("model-rows", "dropout", Decoder, extend=drop_out),
+    broken("component-globals", "NumPy's seed", Model, **weights(draw_globally)),
     broken("model-memory", "a list of the model", Decoder, extend=list_on_model),
     broken("model-memory", "a list of the decoder", Decoder, extend=list_on_decoder),
     broken("component-methods", "no decoder", Model, decoder=lambda self, size: None),
@@ -168,7 +189,15 @@ def keep_activations(self, tokens, state=None):
     return self.head(self.seen), (self.after.transpose(0, 1),)
 
 
+def after_many(self, tokens, state=None):
+    """Is another model once it was fed 20,000 tokens."""
+    self.count = getattr(self, "count", 0) + tokens.numel()
+    logits, after = Recurrent.forward(self, tokens, state)
+    return logits * (1 + (self.count > 20_000)), after
+
+
 MODULES = [
+    broken("model-rows", "another after 20,000", Network, forward=after_many),
     broken("model-decoders", "activations on the module", Network, forward=keep_activations),
     module("model-forward", "logits alone", lambda logits, state: logits),
     module("model-forward", "fewer tokens", lambda logits, state: (logits[..., 1:], state)),

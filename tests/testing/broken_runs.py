@@ -4,6 +4,7 @@ import sys
 import tempfile
 import time
 from functools import partial
+from pathlib import Path
 
 import attrs
 import click
@@ -75,6 +76,8 @@ OBSERVERS = [
          RunStarted, lambda *_: time.sleep(0.4)))), {"time_limit": 3}),
     broken("component-globals", "a thread", Observer, **at(RunStarted, linger)),
     broken("observer-resumed", "keeps all", Observer, observe=keep_all),
+    broken("observer-files", "in the current folder", Observer,
+           **at(StepDone, lambda self, event: Path("log.txt").write_text(f"{event.step}"))),
     broken("observer-files", "early", Observer, __init__=write_early),
     broken("observer-files", "run.json", Observer, **write_to("run.json")),
     broken("observer-files", "a checkpoint", Observer, **write_to("checkpoints/x")),

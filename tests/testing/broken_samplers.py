@@ -92,6 +92,9 @@ SAMPLERS = [
            **call(lambda logits: logits / (2 if len(logits) < 9 else 3))),
     broken("sampler-rows", "another row's random number", StateSampler,
            __call__=lambda self, logits, history: logits * (1 + float(history.random()[0, 0]))),
+    broken("sampler-rows", "the largest of all rows", Sampler, **call(lambda x: x - x.max())),
+    broken("sampler-deterministic", "its own generator", Sampler,
+           **call(lambda logits: logits * (1 + float(NOISE.random())))),
     broken("sampler-texts", "a state of all rows", StateSampler,
            accept=lambda self, tokens, logits, history:
            {"seen": history.state["seen"] + [0, len(tokens)]}),

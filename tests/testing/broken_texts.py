@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import attrs
 import numpy as np
 import torch
-from checking import NUMBERS, Case, broken, doing, then
+from checking import NOISE, NUMBERS, Case, broken, doing, then
 from good import Corpus, EndTokenizer, Tokenizer
 
 from textgen import Component, option
@@ -60,6 +60,8 @@ CORPORA = [
     broken("corpus-pieces", "a surrogate", Corpus, **reading(lambda: "half: \ud83d")),
     broken("corpus-again", "used up", Corpus, pieces=iter(["the text"]),
            read=lambda self: self.pieces),
+    broken("corpus-again", "shuffled anew", Corpus,
+           read=lambda self: map(str, NOISE.permutation(50))),
     broken("corpus-again", "the sixth time", Corpus, times=itertools.count(),
            read=lambda self: iter(["Enough." if next(self.times) > 5 else "Again, please."])),
     broken("corpus-again", "the clock", Corpus, **reading(lambda: f"{time.localtime().tm_hour}")),

@@ -66,7 +66,14 @@ def with_momentum(self, model, goal):
     Trainer.update(self, model, self.momentum)
 
 
+def one_row_too_far(self, model, goal):
+    """Looks a rate up in a table that ends before training does."""
+    self.rate = [0.5, 0.5, 0.5][self.step - 1]
+    Trainer.update(self, model, goal)
+
+
 TRAINERS = [
+    broken("component-raises", "a late IndexError", Trainer, update=one_row_too_far),
     broken("component-raises", "sorts the data", Trainer,
            **training(lambda data: data.training.sort())),
     broken("component-globals", "torch's seed", Trainer, update=seed_torch),
@@ -140,6 +147,8 @@ OBJECTIVES = [
     broken("objective-sums", "a mean", Objective,
            **loss(lambda self, total, batch: total / len(batch[0]))),
     broken("objective-sums", "what it remembers", Objective, **loss(growing)),
+    broken("objective-sums", "torch's random numbers", Objective,
+           **loss(lambda self, total, batch: total * (1 + torch.rand(())))),
     broken("objective-falls", "no gradient", Objective,
            **loss(lambda self, total, batch: total * 0 + batch[0].numel())),
 ]  # fmt: skip

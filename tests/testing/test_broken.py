@@ -46,6 +46,65 @@ def test_a_check_that_does_not_concern_a_component_is_passed_over(case):
     assert case.wrong in outcome.reason
 
 
+# Mistakes that authors make, each with the check and the case above that finds it; None where no
+# check does.
+MISTAKES = {
+    "a sampler writes into its logits": ("sampler-input", "rarely in place"),
+    "a sampler has one state for all rows": ("sampler-texts", "a state of all rows"),
+    "a sampler gives float64": ("sampler-shape", "float64"),
+    "a sampler counts its calls": ("sampler-deterministic", "a counter"),
+    "a sampler draws by its own generator": ("sampler-deterministic", "its own generator"),
+    "a sampler looks at the whole batch": ("sampler-rows", "the largest of all rows"),
+    "a sampler keeps a list that grows": ("sampler-memory", "a list that grows"),
+    "a sampler has a table of 256 steps": ("component-raises", "a table of 256 steps"),
+    "a sampler returns a scratch buffer": ("sampler-deterministic", "a scratch buffer"),
+    "a strategy remembers other texts": ("strategy-texts", "what came before"),
+    "a strategy draws by its own generator": ("strategy-texts", "noise"),
+    "a sampler writes into its state": ("sampler-input", "the state in place"),
+    "a decoder gives its state itself": ("model-rows", "state not a copy"),
+    "a decoder counts positions in each call": ("model-rows", "positions of each call"),
+    "a decoder looks ahead": ("model-rows", "looks ahead late"),
+    "a state has the batch second": ("model-rows", "state of another form"),
+    "a decoder gives float16": ("model-logits", "half precision"),
+    "a decoder takes the mean of the batch": ("model-rows", "the mean of the batch"),
+    "a model seeds globally": ("component-globals", "NumPy's seed"),
+    "a decoder drops out": ("model-rows", "dropout"),
+    "a module keeps activations": ("model-decoders", "activations on the module"),
+    "a model keeps a list that grows": ("model-memory", "a list of the model"),
+    "a model changes after 20,000 tokens": ("model-rows", "another after 20,000"),
+    "an optimizer's momentum is not in its state": ("trainer-resumes", "momentum"),
+    "losses are in bits": ("trainer-losses", "bits"),
+    "a trainer draws by its own generator": ("trainer-deterministic", "noise"),
+    "a trainer's table ends early": ("component-raises", "a late IndexError"),
+    "an objective gives a mean": ("objective-sums", "a mean"),
+    "an objective keeps a running mean": ("objective-sums", "what it remembers"),
+    "an objective draws by torch": ("objective-sums", "torch's random numbers"),
+    "an objective counts one too many a row": None,
+    "an objective writes into its batch": None,
+    "a corpus is shuffled anew": ("corpus-again", "shuffled anew"),
+    "a corpus keeps its iterator": ("corpus-again", "used up"),
+    "a tokenizer drops characters": ("tokenizer-unknown", "— is dropped"),
+    "a vocabulary is in the order of a set": ("tokenizer-deterministic", "a set"),
+    "a tokenizer's cache grows": ("tokenizer-memory", "a cache that grows"),
+    "a tokenizer's ids are in a byte": ("tokenizer-any-text", "ids in a byte"),
+    "a tokenizer collects ids on itself": ("tokenizer-threads", "ids on the object"),
+    "an observer writes where it is": ("observer-files", "in the current folder"),
+    "an observer changes weights": ("observer-run", "other weights"),
+    "an observer leaves a thread": ("component-globals", "a thread"),
+    "an observer begins its file anew": ("observer-resumed", "begins its file anew"),
+    "an observer keeps all events": ("observer-memory", "all events"),
+    "a command fails when it is called": None,
+}
+
+
+def test_nearly_all_mistakes_of_authors_are_found():
+    tried = {(case.statement, case.wrong) for case in BROKEN}
+    tried |= {("tokenizer-deterministic", "a set")}  # by a test further down
+    found = [case for case in MISTAKES.values() if case]
+    assert {*found} <= tried
+    assert (len(MISTAKES), len(found)) == (45, 42)
+
+
 def test_a_failure_says_what_is_asked_what_was_seen_and_what_helps():
     case = BROKEN[0]
     with pytest.raises(ContractFailure) as caught:
