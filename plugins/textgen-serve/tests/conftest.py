@@ -93,6 +93,7 @@ def running(app, **options):
     # With the protocol, or asyncio does not switch off its delay of small packets
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # or who connects before the server does so is refused
     server, address = uvicorn.Server(config), listener.getsockname()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
