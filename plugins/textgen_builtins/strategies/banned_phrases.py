@@ -22,7 +22,7 @@ class BannedPhrases:
 
     State: `banned` (L, V), the tokens that are not to follow a lane; `recent` (L, N), its last
     tokens, from the one before that in which a phrase may have begun, with -1 in front of a shorter
-    row. Some may be of the prompt, or of an earlier part of the text, which was saved.
+    row. Some may be of an earlier part of the text, which was saved.
     """
 
     # A hundred overlapping phrases need nine. With more, texts share no places with plain ones.
@@ -33,13 +33,14 @@ class BannedPhrases:
         self._longest = max(map(len, self._phrases))
 
     def start(self) -> Tensors:
-        """Nothing banned."""
-        return {"banned": np.zeros(self._tokenizer.vocab_size, np.bool_)}
+        """Nothing banned, and no token yet."""
+        banned = np.zeros(self._tokenizer.vocab_size, np.bool_)
+        return {"banned": banned, "recent": np.empty(0, np.int64)}
 
     def step(self, lanes: Lanes) -> Moves:
         """A token, or the way back from a phrase."""
         ids, banned = lanes.tokens[0], lanes.state["banned"]
-        recent = self._recent(lanes)
+        recent = [row[row >= 0] for row in lanes.state["recent"]]
         if lanes.ended[0]:  # a text that goes on from here cannot go back
             return Moves([0], [()], _state(banned[:1], recent[:1]), final=len(ids))
         logits = np.where(banned, -np.inf, lanes.logits)
@@ -69,18 +70,11 @@ class BannedPhrases:
         final = min([*kept, len(ids) + 1])
         return Moves([0, *parents], [(token,), *[()] * len(kept)], state, final)
 
-    def _recent(self, lanes: Lanes) -> list[Ids]:
-        """The last tokens before each lane; at the beginning of a text, those of the prompt."""
-        if "recent" in lanes.state:
-            return [row[row >= 0] for row in lanes.state["recent"]]
-        most = 4 * self._longest + 1  # a character of a phrase is four bytes at most
-        return [lanes.prompt[-most:]] * len(lanes)
-
     def _back(self, lanes: Lanes, recent: list[Ids], back: int, token: int) -> Moves:
         """Go back to a lane, which is not to be followed by what led from there to a phrase.
 
         That is lane 0 for a phrase that begins in the newest token, and for one that begins where
-        no lane waits: in the prompt or an earlier part of the text, for example.
+        no lane waits: in an earlier part of the text, for example.
         """
         place = len(lanes.tokens[back])
         waiting = [lane for lane in range(1, len(lanes)) if len(lanes.tokens[lane]) < place]

@@ -74,8 +74,8 @@ class BannedPhrasesConfig:
     """Never writes certain phrases: goes back to where one began, and on with another token.
 
     Case does not count. " art" with a space is the beginning of a word, "art" also a part of one.
-    The end of a prompt or of an earlier part of the text may be the beginning of a phrase: that is
-    not completed.
+    A phrase that begins in an earlier part of the text, which was saved, is not completed. What
+    begins in the prompt does not count.
     """
 
     phrases: tuple[str, ...] = option(
