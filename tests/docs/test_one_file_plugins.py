@@ -240,5 +240,5 @@ def test_a_metric(tmp_path, train, command):
     logprobs = np.concatenate([block.logprobs for block in scores])
     share = float((logprobs[np.isfinite(logprobs)] < math.log(0.1)).mean())
     assert 0 < share < 1
-    assert value["metrics"] == {table: share}
+    assert value["metrics"] == {"rare": share}
     assert f"rare{share:22.4f}" in command("rare.py", text, *given, "rare").stdout

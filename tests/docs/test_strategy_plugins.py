@@ -59,7 +59,7 @@ def test_an_amateur_is_avoided(tmp_path):
     assert "another vocabulary" in last
     assert "--start RUN" in last
     *_, (status, last) = command_line.check_named(*named, start=str(tmp_path / "run"))
-    assert (status, last.rpartition(" ")[2]) == ("ok", "strategy-texts"), last
+    assert (status, last.rpartition(" ")[2]) == ("ok", "strategy-memory"), last
     made = generator.generate("ab", amateur=str(tmp_path / "amateur"), **asked)
     ids = [*generator.prepare("ab").ids]
     for token in made.tokens:

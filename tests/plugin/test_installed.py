@@ -3,6 +3,7 @@ broken.
 """
 
 import json
+import re
 
 import pytest
 from commands import run_textgen
@@ -116,8 +117,9 @@ def test_one_can_be_switched_off(site, tmp_path, name):
 
 def test_what_is_switched_off_has_to_be_there(tmp_path):
     listed = run_textgen("--no-plugin", "adamw", "plugins", folder=tmp_path).stdout
-    assert "trainer    sgd " in listed
-    assert "trainer    adamw " not in listed
+    trainers = re.findall(r"^trainer +(\S+)", listed, re.MULTILINE)
+    assert "sgd" in trainers
+    assert "adamw" not in trainers
     done = run_textgen("--no-plugin", "adamv", "plugins", folder=tmp_path)
     assert done.returncode == 2
     assert "called 'adamv'; did you mean 'adamw'?" in done.stderr
