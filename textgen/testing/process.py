@@ -138,12 +138,13 @@ def in_threads(call: Callable[..., object], *arguments: Sequence[Any]) -> None:
     Raises Violation where a call raises what it does not raise alone.
     """
     count, interval = len(arguments[0]), sys.getswitchinterval()
-    barrier = threading.Barrier(count)
+    barrier, installing = threading.Barrier(count), threading.Lock()
 
     def begin(*given: Any) -> None:
+        with installing:  # which CPython refuses to two threads at once
+            if sys.gettrace() is None:  # else a debugger or a measurement of coverage needs it
+                sys.settrace(_LinesApart())
         barrier.wait()
-        if sys.gettrace() is None:  # else a debugger or a measurement of coverage needs it
-            sys.settrace(_LinesApart())
         try:
             call(*given)
         except FAILURES as error:
@@ -152,8 +153,9 @@ def in_threads(call: Callable[..., object], *arguments: Sequence[Any]) -> None:
             what = f"{type(error).__name__}: {error}"
             raise Violation(f"with other threads at work, it raised {what}") from error
         finally:
-            if isinstance(sys.gettrace(), _LinesApart):
-                sys.settrace(None)
+            with installing:
+                if isinstance(sys.gettrace(), _LinesApart):
+                    sys.settrace(None)
 
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
@@ -176,8 +178,6 @@ class _LinesApart:
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> _LinesApart | None:
         module = str(frame.f_globals.get("__name__", ""))
-        if not self.left:
-            sys.settrace(None)
         if not self.left or module.partition(".")[0] in _NOT_COMPONENTS:
             return None
         if event == "line" and self.rng.random() < _PAUSED_SHARE:
