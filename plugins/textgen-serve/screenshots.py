@@ -12,7 +12,6 @@ python plugins/textgen-serve/screenshots.py --times RUN
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import shutil
 import statistics
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parents[1] / "docs"
-RECORD = DOCS / "page-pictures.sha256"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
 SIZES = {"desktop": (1240, 930), "phone": (390, 844)}
 PROMPT = "“My dear Lizzy"
@@ -98,21 +96,9 @@ def main() -> None:
         page.wait_for_selector("body[data-ready]")
         if shots:
             page.locator("#desk-main").screenshot(path=DOCS / "page-desk.png")
-            RECORD.write_text(digest() + "\n")
         else:
             measure(page)
         browser.close()
-
-
-def digest() -> str:
-    """SHA-256 of what makes the pictures: this program and the page, without the desk, which is
-    another. Line ends do not count.
-    """
-    made = hashlib.sha256()
-    files = sorted((HERE / "textgen_serve/page").iterdir())
-    for path in (Path(__file__), *(file for file in files if file.stem != "desk")):
-        made.update(path.name.encode() + b"\0" + path.read_text(encoding="utf-8").encode() + b"\0")
-    return made.hexdigest()
 
 
 @contextlib.contextmanager
