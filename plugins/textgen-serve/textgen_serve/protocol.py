@@ -68,7 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a field of a trailer, which has no use here."""
         if not self._is_in_body:
-            self._count(len(name) + len(value))
+            self._count(len(name) + len(value) + len(": \r\n"))
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
