@@ -41,6 +41,7 @@ def test_drafted_texts_are_those_of_sampling(tmp_path, monkeypatch, strategy):
                 assert part.tokens + rest.tokens == plain.tokens
 
 
+@pytest.mark.slow
 def test_an_amateur_is_avoided(tmp_path):
     engine = engine_with(tmp_path / "two_runs.py", example("two_runs.py"))
     counted = {"corpus": "abacabad" * 100, "trainer": "count"}

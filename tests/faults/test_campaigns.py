@@ -17,6 +17,7 @@ def assert_nothing_is_wrong(campaign, *arguments):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.fault(2)
 @pytest.mark.fault(8)
 def test_errors_of_the_disk_and_signals_cost_no_checkpoint():

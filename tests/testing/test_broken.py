@@ -14,6 +14,8 @@ from networks import Recurrent
 from textgen import Component, NoOptions, testing
 from textgen.testing import ContractFailure
 
+pytestmark = pytest.mark.slow  # every check of every component
+
 BY_THEMSELVES = {"component-import"}  # by a test further down
 
 

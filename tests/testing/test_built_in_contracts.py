@@ -5,6 +5,8 @@ from checking import PLUGINS, ROOT
 
 from textgen.testing import check
 
+pytestmark = pytest.mark.slow  # every check of every component
+
 SMALL_RNN = {"type": "rnn", "hidden_size": 8}
 OPTIONS = {
     "char": [
