@@ -104,7 +104,7 @@ def test_texts_of_one_client_pause_for_those_of_another_and_are_the_same(
         return await asyncio.gather(*tasks)
 
     *made, few = asyncio.run(asyncio.wait_for(together(), 60))
-    assert ended.index("few") < 4  # those that run beside it may end before its prompt is fed
+    assert ended.index("few") < 8  # before those that waited: those beside it may end first
     assert max(watcher.sizes) <= 4
     assert made == [generator.generate(**each) for each in many]
     assert len(few.tokens) == 5
