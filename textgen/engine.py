@@ -24,8 +24,8 @@ from textgen.errors import Fault, Interrupted, RunError, UsageError
 from textgen.files.opening import inside
 from textgen.files.reading import read_bytes
 from textgen.generation.generator import Generator
-from textgen.generation.request import check_cancelled
-from textgen.generation.results import Generations
+from textgen.generation.texts.request import check_cancelled
+from textgen.generation.texts.results import Generations
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.raw_pipeline import Overrides, RawPipeline
 from textgen.plugin.component import BuildContext, ComponentSource

@@ -12,7 +12,7 @@ from watching import text_of, watched
 
 from textgen import ContractError, PromptError, UsageError, load
 from textgen.generation import generator as generators
-from textgen.generation import scheduler
+from textgen.generation.scheduling import scheduler
 
 OPTIONS = [
     {"max_new_tokens": 20},

@@ -16,8 +16,8 @@ from watching import join_background
 
 import textgen
 from textgen import ContractError, UsageError
-from textgen.generation import async_streams
-from textgen.generation.batch import Batch
+from textgen.generation.scheduling import async_streams
+from textgen.generation.steps.batch import Batch
 from textgen.protocols import Moves, Ranking
 
 TEXT = "the time traveller smiled, and the clock of the hall struck the hour by the sea. " * 20

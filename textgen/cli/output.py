@@ -14,8 +14,8 @@ import click
 from textgen.cli.terminal import print_text
 from textgen.documents import end_id
 from textgen.generation.generator import Generator
-from textgen.generation.results import Generation
-from textgen.generation.streams import TextStream
+from textgen.generation.scheduling.streams import TextStream
+from textgen.generation.texts.results import Generation
 from textgen.pipeline.raw_pipeline import inline_toml
 from textgen.plugin.config_reader import plain
 

@@ -15,7 +15,7 @@ from textgen.cli.request_options import parse_value
 from textgen.cli.signal_switch import SignalSwitch
 from textgen.errors import TextgenError, UsageError
 from textgen.generation.generator import Generator
-from textgen.generation.results import GenerationState
+from textgen.generation.texts.results import GenerationState
 from textgen.messages import nearest
 
 _HELP: Final = """\

@@ -21,38 +21,38 @@ from textgen.contracts.components import Components, blaming
 from textgen.contracts.decoders import DecoderFactory
 from textgen.documents import CorpusPiece, end_id
 from textgen.errors import UsageError
-from textgen.generation.async_streams import (
+from textgen.generation.keywords import RequestKeywords
+from textgen.generation.peeking import Peek
+from textgen.generation.sampling.draw import to_numpy
+from textgen.generation.scheduling.async_streams import (
     AsyncTextStream,
     BackgroundLoop,
     in_thread,
     until_ended,
 )
-from textgen.generation.keywords import RequestKeywords
-from textgen.generation.peeking import Peek
-from textgen.generation.prompt_cache import PromptCache
-from textgen.generation.prompts import (
-    EncodedPrompt,
-    check_prompt,
-    text_pieces,
-)
-from textgen.generation.request import (
-    Prompt,
-    Request,
-    RequestChecker,
-    check_number,
-    sampling_options,
-)
-from textgen.generation.results import Generation, TokenLogprobs
-from textgen.generation.row import Row
-from textgen.generation.sampling import to_numpy
-from textgen.generation.scheduler import Scheduler
+from textgen.generation.scheduling.prompt_cache import PromptCache
+from textgen.generation.scheduling.scheduler import Scheduler
+from textgen.generation.scheduling.streams import TextStream
 from textgen.generation.scoring import (
     TextScore,
     TokenScores,
     predictions,
     prompt_logprobs,
 )
-from textgen.generation.streams import TextStream
+from textgen.generation.texts.prompts import (
+    EncodedPrompt,
+    check_prompt,
+    text_pieces,
+)
+from textgen.generation.texts.request import (
+    Prompt,
+    Request,
+    RequestChecker,
+    check_number,
+    sampling_options,
+)
+from textgen.generation.texts.results import Generation, TokenLogprobs
+from textgen.generation.texts.row import Row
 from textgen.gradient.model import GradientModel
 from textgen.novelty import TRIES, CopyFinder, DistinctTexts
 from textgen.protocols import Floats, Ids, Model, Table

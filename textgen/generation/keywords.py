@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
-    from textgen.generation.results import GenerationState
+    from textgen.generation.texts.results import GenerationState
     from textgen.pipeline.options import UnknownCharacters
     from textgen.protocols import Ids, Table
 

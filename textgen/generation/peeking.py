@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from textgen.errors import UsageError
-from textgen.generation.row import Row
+from textgen.generation.texts.row import Row
 from textgen.protocols import Floats, Lanes, Ranking
 
 

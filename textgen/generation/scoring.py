@@ -12,10 +12,10 @@ import numpy as np
 from textgen import display
 from textgen.contracts.decoders import DecoderFactory
 from textgen.errors import UsageError
-from textgen.generation.prompts import NO_IDS, EncodedPrompt
-from textgen.generation.results import TokenLogprobs
-from textgen.generation.row import Row
-from textgen.generation.sampling import log_softmax, to_numpy
+from textgen.generation.sampling.draw import log_softmax, to_numpy
+from textgen.generation.texts.prompts import NO_IDS, EncodedPrompt
+from textgen.generation.texts.results import TokenLogprobs
+from textgen.generation.texts.row import Row
 from textgen.protocols import Decoder, Floats, Ids, Model, Tokenizer
 from textgen.tokenizers import incremental_decoder, unknown_id
 

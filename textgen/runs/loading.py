@@ -24,8 +24,8 @@ from textgen.errors import (
     UsageError,
 )
 from textgen.files.reading import VOCABULARY, json_checksum, load_vocabulary
-from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
+from textgen.generation.sampling.chain import Chain
 from textgen.generation.scoring import stream_loss, windows_loss
 from textgen.pipeline.chain_options import changed, named
 from textgen.pipeline.options import DataOptions, TextOptions

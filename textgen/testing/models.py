@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from textgen.contracts.checks import FAILURES
 from textgen.errors import TextgenError
-from textgen.generation.sampling import to_numpy
+from textgen.generation.sampling.draw import to_numpy
 from textgen.protocols import Ids, Tensors
 from textgen.testing.outcomes import Skip, Violation, shown
 from textgen.testing.process import KEPT_BYTES, check_memory, in_threads, seeds

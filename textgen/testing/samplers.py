@@ -13,8 +13,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from textgen.generation.chain import Chain, Link
-from textgen.generation.sampling import SequenceHistory, UnannouncedError, to_numpy
+from textgen.generation.sampling.chain import Chain, Link
+from textgen.generation.sampling.draw import to_numpy
+from textgen.generation.sampling.history import SequenceHistory, UnannouncedError
 from textgen.protocols import Array
 from textgen.testing.outcomes import Violation, shown
 from textgen.testing.process import in_threads, later

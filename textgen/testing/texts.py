@@ -13,8 +13,8 @@ import attrs
 
 from textgen.engine import Engine
 from textgen.errors import PipelineError
-from textgen.generation.chain import Chain
 from textgen.generation.generator import Generator
+from textgen.generation.sampling.chain import Chain
 from textgen.plugin.config_reader import ConfiguredComponent
 from textgen.protocols import Table
 from textgen.runs.loading import check_models

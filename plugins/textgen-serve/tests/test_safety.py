@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from conftest import TEXT, running, serving, texts_at, train, until
 
-from textgen.generation.prompt_cache import PromptCache
+from textgen.generation.scheduling.prompt_cache import PromptCache
 from textgen_serve.app import create_app
 from textgen_serve.errors import ClientGone
 from textgen_serve.exchange import Endpoint

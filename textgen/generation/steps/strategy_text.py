@@ -14,17 +14,18 @@ import numpy.typing as npt
 from textgen.contracts.decoders import DecoderFactory, Decoders, Feed
 from textgen.data import splitmix
 from textgen.errors import ContractError, UsageError
-from textgen.generation.chain import END, rows_of
-from textgen.generation.detokenise import TAIL, Detokeniser
-from textgen.generation.prompts import NO_IDS
-from textgen.generation.results import (
+from textgen.generation.sampling.chain import END, rows_of
+from textgen.generation.sampling.draw import log_softmax, step_numbers, to_numpy
+from textgen.generation.sampling.history import SequenceHistory
+from textgen.generation.texts.detokenise import TAIL, Detokeniser
+from textgen.generation.texts.prompts import NO_IDS
+from textgen.generation.texts.results import (
     FinishReason,
     RankedText,
     TokenLogprobs,
     reading_state,
 )
-from textgen.generation.row import Row, failing, start_history
-from textgen.generation.sampling import SequenceHistory, log_softmax, step_numbers, to_numpy
+from textgen.generation.texts.row import Row, failing, start_history
 from textgen.protocols import NEW_LANE, Array, Floats, Ids, Moves, Ranking, Tensors
 
 _LANE: Final = 0xD1B54A32D192ED03  # times its place, it keys the random numbers of a lane

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from textgen.documents import end_id
 from textgen.errors import UsageError
-from textgen.generation.chain import Chain
-from textgen.generation.prompts import EncodedPrompt, encoded_prompt, spaced_tokens
-from textgen.generation.results import GenerationState
+from textgen.generation.sampling.chain import Chain
+from textgen.generation.texts.prompts import EncodedPrompt, encoded_prompt, spaced_tokens
+from textgen.generation.texts.results import GenerationState
 from textgen.pipeline.options import (
     MAX_N,
     RequestOptions,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from textgen.contracts.decoders import DecoderFactory
-from textgen.generation.batch import Batch
-from textgen.generation.chain import rows_of
-from textgen.generation.prompt_cache import BLOCK, PromptCache, block_keys
-from textgen.generation.row import Row, failing
+from textgen.generation.sampling.chain import rows_of
+from textgen.generation.scheduling.prompt_cache import BLOCK, PromptCache, block_keys
+from textgen.generation.steps.batch import Batch
+from textgen.generation.texts.row import Row, failing
 from textgen.protocols import Array, Ids
 
 

@@ -12,17 +12,17 @@ import attrs
 import numpy as np
 
 from textgen.contracts.checks import FAILURES
-from textgen.generation.detokenise import TAIL, Detokeniser, drain
-from textgen.generation.prompts import NO_IDS
-from textgen.generation.request import Request
-from textgen.generation.results import (
+from textgen.generation.sampling.history import SequenceHistory
+from textgen.generation.texts.detokenise import TAIL, Detokeniser, drain
+from textgen.generation.texts.prompts import NO_IDS
+from textgen.generation.texts.request import Request
+from textgen.generation.texts.results import (
     FinishReason,
     GenerationState,
     RankedText,
     TokenLogprobs,
     reading_state,
 )
-from textgen.generation.sampling import SequenceHistory
 from textgen.pipeline.options import MAX_SEED
 from textgen.protocols import Array, Decoder, Ids, Tensors, Tokenizer
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from textgen.contracts.decoders import DecoderFactory, Decoders
-from textgen.generation.lanes import StrategyText
-from textgen.generation.row import Row
-from textgen.generation.sampled import SampledTexts
+from textgen.generation.steps.sampled_texts import SampledTexts
+from textgen.generation.steps.strategy_text import StrategyText
+from textgen.generation.texts.row import Row
 from textgen.protocols import Array
 
 

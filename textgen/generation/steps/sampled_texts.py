@@ -14,11 +14,11 @@ from textgen.contracts import checks
 from textgen.contracts.checks import FAILURES
 from textgen.contracts.decoders import DecoderFactory, Decoders, Feed
 from textgen.errors import PluginWarning
-from textgen.generation.chain import END, rows_of
-from textgen.generation.prompts import NO_IDS
-from textgen.generation.results import FinishReason, TokenLogprobs
-from textgen.generation.row import ENDLESS, Row, failing, start_history
-from textgen.generation.sampling import log_softmax, to_numpy
+from textgen.generation.sampling.chain import END, rows_of
+from textgen.generation.sampling.draw import log_softmax, to_numpy
+from textgen.generation.texts.prompts import NO_IDS
+from textgen.generation.texts.results import FinishReason, TokenLogprobs
+from textgen.generation.texts.row import ENDLESS, Row, failing, start_history
 from textgen.protocols import Array, Ids
 
 

@@ -7,10 +7,10 @@ from typing import Final, Self
 
 import numpy as np
 
-from textgen.generation.prompts import NO_IDS
-from textgen.generation.results import FinishReason, GenerationState, TokenLogprobs
-from textgen.generation.row import Row
-from textgen.generation.scheduler import Scheduler
+from textgen.generation.scheduling.scheduler import Scheduler
+from textgen.generation.texts.prompts import NO_IDS
+from textgen.generation.texts.results import FinishReason, GenerationState, TokenLogprobs
+from textgen.generation.texts.row import Row
 from textgen.protocols import Ids
 
 _GATHER: Final = 0.001  # seconds for which a piece grows: each costs more than a token

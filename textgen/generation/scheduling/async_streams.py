@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Self, TypeVar, cast
 
 from textgen.errors import UsageError
-from textgen.generation.row import Row
-from textgen.generation.scheduler import Scheduler
-from textgen.generation.streams import StreamedText
+from textgen.generation.scheduling.scheduler import Scheduler
+from textgen.generation.scheduling.streams import StreamedText
+from textgen.generation.texts.row import Row
 
 _SECONDS_OF_A_READER: Final = (
     0.0004  # seconds of CPU time of a round, for each of which it wakes a reader

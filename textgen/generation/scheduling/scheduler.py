@@ -13,11 +13,11 @@ from functools import cached_property
 from typing import Final
 
 from textgen.contracts.decoders import DecoderFactory
-from textgen.generation.batch import Batch
-from textgen.generation.prefill import Prefill
-from textgen.generation.prompt_cache import PromptCache
-from textgen.generation.results import FinishReason
-from textgen.generation.row import Row, failing, start_history
+from textgen.generation.scheduling.prefill import Prefill
+from textgen.generation.scheduling.prompt_cache import PromptCache
+from textgen.generation.steps.batch import Batch
+from textgen.generation.texts.results import FinishReason
+from textgen.generation.texts.row import Row, failing, start_history
 
 _RUN_SECONDS: Final = 0.005  # how long a call of `run` takes steps, if there is one batch
 _MAX_UNSHARED: Final = 16  # rows that run at once, if each needs a batch of its own

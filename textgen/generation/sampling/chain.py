@@ -15,13 +15,8 @@ from textgen.contracts import checks
 from textgen.contracts.components import Components
 from textgen.contracts.decoders import DecoderFactory
 from textgen.errors import ContractError, TextgenError
-from textgen.generation.sampling import (
-    SequenceHistory,
-    draw,
-    draw_one,
-    likeliest,
-    to_numpy,
-)
+from textgen.generation.sampling.draw import draw, draw_one, likeliest, to_numpy
+from textgen.generation.sampling.history import SequenceHistory
 from textgen.plugin.component import RegisteredComponent
 from textgen.plugin.config_reader import ConfiguredComponent
 from textgen.protocols import Array, Floats, History, Ids, Model, Strategy, Tensors

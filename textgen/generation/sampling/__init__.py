@@ -1,0 +1,1 @@
+"""The samplers of a request, from logits to a token."""

@@ -1,0 +1,1 @@
+"""Which texts are made when, and how they reach their readers."""

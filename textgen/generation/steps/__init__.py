@@ -1,0 +1,1 @@
+"""Steps: one more token of each text that is made."""

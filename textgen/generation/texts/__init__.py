@@ -1,0 +1,1 @@
+"""A request, and the text that is made for it."""
