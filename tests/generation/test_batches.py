@@ -147,6 +147,50 @@ def test_a_text_that_takes_all_lanes_leaves_time_to_others(finished_run, monkeyp
     assert made[4] == generator.generate(**wide, best_of=4)
 
 
+def test_a_text_with_few_lanes_waits_for_none_that_takes_all(finished_run, monkeypatch):
+    monkeypatch.setattr(generators, "BATCH_SIZE", 4)
+    monkeypatch.setattr(scheduler, "_TURN_SECONDS", float("inf"))  # so that no text pauses
+    watcher, generator = watched(finished_run, closed=True)
+    looks = itertools.count()  # at a text that waits as well
+
+    async def together():
+        wide = asyncio.create_task(generator.agenerate("the ", best_of=4, max_new_tokens=100_000))
+        await asyncio.to_thread(watcher.begun.wait, 60)
+        watcher.gate.set()
+        made = await generator.agenerate("a", max_new_tokens=5, cancelled=lambda: next(looks) > 50)
+        wide.cancel()
+        await asyncio.gather(wide, return_exceptions=True)
+        return made
+
+    made = asyncio.run(asyncio.wait_for(together(), 60))
+    assert made == generator.generate("a", max_new_tokens=5)
+
+
+def test_no_more_lanes_than_the_batch_size_run_at_once_in_an_event_loop(finished_run, monkeypatch):
+    monkeypatch.setattr(generators, "BATCH_SIZE", 4)
+    monkeypatch.setattr(scheduler, "_TURN_SECONDS", float("inf"))  # so that no text pauses
+    steps = []  # by the first letter of the text, which tells the texts apart
+
+    def note(logits, history):
+        steps.append(int(history.tokens(0)[0]))
+        return logits
+
+    generator = load(finished_run, sampler=note)
+
+    async def together():
+        return await asyncio.gather(
+            *(generator.agenerate(letter, best_of=2, max_new_tokens=20) for letter in "theand")
+        )
+
+    made = asyncio.run(asyncio.wait_for(together(), 60))
+    assert [len(each.tokens) for each in made] == [20] * 6
+    first = {letter: steps.index(letter) for letter in steps}
+    last = {letter: step for step, letter in enumerate(steps)}
+    assert len(first) == 6
+    for step in range(len(steps)):
+        assert sum(first[letter] <= step <= last[letter] for letter in first) <= 2
+
+
 @pytest.mark.parametrize("lanes", [3, 16])
 def test_no_more_lanes_than_the_batch_size_run_at_once(generator, lanes):
     running = []  # the texts, by their steps
