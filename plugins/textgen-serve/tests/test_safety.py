@@ -362,6 +362,8 @@ def test_a_long_head_in_one_packet_is_refused(server, before):
     assert answer.count(b'{"status":"ok"}') <= (1 if before else 0)
     many = b"a\r\n" + b"a: b\r\n" * 12_000  # headers that are mostly punctuation
     assert b"HTTP/1.1 400" in received(server, before + head % many)
+    both = head.replace(b"/health", b"/health?" + b"a" * 40_000) % (b"a" * 40_000)
+    assert b"HTTP/1.1 400" in received(server, before + both)
     answer = received(server, before + head % (b"a" * 60_000))
     assert answer.count(b'{"status":"ok"}') == (2 if before else 1)
 
