@@ -25,15 +25,15 @@ from textgen_serve.limits import Limits
 ENDLESS = {"prompt": "Once ", "max_tokens": 100_000, "time_limit": 60}
 
 
-def raw(url, body, path="/v1/completions"):
+def raw(url, body, path="/v1/completions", key="none"):
     """A connection on which a request is sent."""
     host, _, port = url.rpartition("/")[2].partition(":")
     connection = socket.create_connection((host, int(port)), timeout=60)
     data = json.dumps(body).encode()
     connection.sendall(
         b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Authorization: Bearer none\r\nContent-Length: %d\r\n\r\n%s"
-        % (path.encode(), len(data), data)
+        b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s"
+        % (path.encode(), key.encode(), len(data), data)
     )
     return connection
 
@@ -96,7 +96,7 @@ def test_texts_that_are_tokenised_hold_up_no_completion_and_no_other_client(run,
         return tokenized(generator, text, *given)
 
     monkeypatch.setattr(app, "tokenized", waiting)
-    server = app.create_app({"ravens": run}, access=Access(keys=("none", "other")))
+    server = app.create_app({"ravens": run}, access=Access(keys=("none", "other", "third")))
     with running(server) as (host, port), ExitStack() as stack:
         url = f"http://{host}:{port}"
         stack.callback(gate.set)
@@ -114,7 +114,13 @@ def test_texts_that_are_tokenised_hold_up_no_completion_and_no_other_client(run,
             assert post("/v1/completions", long, "none").status_code == 200
             assert post("/tokenize", long, "other").json()["count"] == 10_000
             assert len(calls) == 2
-        until(lambda: texts_at(url) == 2)  # those of clients that have left do not begin
+            for key in ("other", "third") * 2:  # there are four threads for all clients
+                clients.enter_context(raw(url, {"prompt": "slow"}, "/tokenize", key))
+            until(lambda: texts_at(url) == 44 and len(calls) >= 4)
+            assert post("/v1/completions", long, "none").status_code == 200
+            assert len(calls) == 4
+        # Clients have left: what runs, and what waits for a thread in its turn, is still counted.
+        until(lambda: texts_at(url) == 6)
         gate.set()
         until(lambda: texts_at(url) == 0)
 
